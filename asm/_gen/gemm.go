@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/subquad/subquad/asm/_gen/simd"
+)
+
+// The micro-kernel of matrix multiplication: rows x columns of c in registers,
+//
+//	c[i][j] = init[i][j] + sum over k of a[i][k] * b[k][j].
+//
+// b comes in packed panels of vectors*Lanes columns, one row after the other; a
+// is read where it stands, through two strides, so that it may be transposed
+// and need not be packed. Every element is summed in the order of k whatever
+// the number of rows, so a row's result does not depend on its neighbours.
+
+// panelVectors is how many vectors are a panel of b, fullRows how many rows of
+// c the main kernel holds: as many as registers allow.
+func panelVectors(m Machine) int { return map[string]int{"AVX512": 2, "AVX2": 2, "NEON": 3}[m.Tier()] }
+func fullRows(m Machine) int     { return map[string]int{"AVX512": 12, "AVX2": 6, "NEON": 8}[m.Tier()] }
+
+// weight is a storage type of b.
+type weight struct {
+	suffix string
+	bytes  int
+	scaled bool
+	load   func(Machine, At) Vec
+}
+
+var weights = []weight{
+	{"Float32", 4, false, func(m Machine, a At) Vec { return m.Load(a, nil) }},
+	{"BFloat16", 2, false, Machine.LoadBFloat16},
+	{"Int8", 1, true, Machine.LoadInt8},
+}
+
+// gemm makes the kernel for rows rows (0: fullRows) of so many panels.
+func gemm(rows, panels int, w weight) kernel {
+	return func(m Machine) {
+		name, height := fmt.Sprint("gemm", rows, "x", panels), rows
+		if rows == 0 {
+			name, height = "gemmFull", fullRows(m)
+		}
+		signature := "func(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)"
+		if w.scaled {
+			signature = signature[:len(signature)-1] + ", scale *float32)"
+		}
+		m.Func(name+w.suffix, signature, fmt.Sprintf(
+			"%d rows by %d panel(s) of %d columns; strides in bytes", height, panels, panelVectors(m)*m.Lanes()))
+		vectors := panels * panelVectors(m)
+		acc := make([][]Vec, height)
+		initRows := m.Rows(m.Param("init"), m.Param("initRow"), height)
+		for i := range acc {
+			for j := range vectors {
+				acc[i] = append(acc[i], m.Load(initRows.At(i).Plus(j*Bytes(m)), nil))
+			}
+		}
+
+		// Column scales stay in registers where there are enough.
+		scale := func(int) Src { return nil }
+		if w.scaled {
+			p := m.Param("scale")
+			at := func(j int) At { return At{Base: p, Disp: j * Bytes(m)} }
+			scale = func(j int) Src { return at(j) }
+			if m.Lanes() != 8 {
+				var regs []Vec
+				for j := range vectors {
+					regs = append(regs, m.Load(at(j), nil))
+				}
+				scale = func(j int) Src { return regs[j] }
+			}
+		}
+
+		aRows := m.Rows(m.Param("a"), m.Param("aRow"), height)
+		step, k := m.Param("aStep"), m.Param("k")
+		b := []GP{m.Param("b")}
+		for p := 1; p < panels; p++ {
+			next := m.CopyGP(b[p-1])
+			m.AddGP(next, m.Param("bPanel"))
+			b = append(b, next)
+		}
+		m.Loop(k, 1, func() {
+			width := panelVectors(m)
+			row := make([]Vec, width)
+			for p := range panels {
+				for j := range row {
+					row[j] = w.load(m, At{Base: b[p], Disp: j * m.Lanes() * w.bytes})
+					if w.scaled {
+						row[j] = m.Mul(row[j], scale(p*width+j))
+					}
+				}
+				for i := range height {
+					x := m.SplatAt(aRows.At(i))
+					for j := range row {
+						m.MulAdd(acc[i][p*width+j], x, row[j])
+					}
+				}
+				m.AddImm(b[p], width*m.Lanes()*w.bytes)
+			}
+			aRows.AdvanceGP(step)
+		})
+
+		cRows := m.Rows(m.Param("c"), m.Param("cRow"), height)
+		for i := range acc {
+			for j := range vectors {
+				m.Store(cRows.At(i).Plus(j*Bytes(m)), nil, acc[i][j])
+			}
+		}
+		m.End()
+	}
+}
+
+// gemmShapes lists rows and panels: the main kernel (0 rows stand for fullRows),
+// the ones for the last rows, and for few rows (decoding) the ones that read
+// several panels at once.
+var gemmShapes = [][2]int{{0, 1}, {4, 1}, {2, 1}, {1, 1}, {2, 2}, {1, 4}}
+
+func gemmKernels(w weight) (list []kernel) {
+	for _, shape := range gemmShapes {
+		list = append(list, gemm(shape[0], shape[1], w))
+	}
+	return list
+}

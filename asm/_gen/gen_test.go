@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/arch/arm64/arm64asm"
+)
+
+// TestStale fails when a checked-in file is not what the generator writes, or
+// when it would not write one that is there.
+func TestStale(t *testing.T) {
+	want, err := files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range want {
+		got, err := os.ReadFile(filepath.Join("..", name))
+		if err != nil {
+			t.Error(err)
+		} else if !bytes.Equal(got, text) {
+			t.Errorf("%s is stale: run go generate ./asm", name)
+		}
+	}
+	assembly, err := filepath.Glob(filepath.Join("..", "*.s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range assembly {
+		if want[filepath.Base(path)] == nil {
+			t.Errorf("%s is not generated", path)
+		}
+	}
+}
+
+// TestWords decodes every instruction that is written as a number and compares
+// it with the mnemonic beside it.
+func TestWords(t *testing.T) {
+	list, err := files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`WORD \$0x([0-9a-f]{8}) // (.*)`)
+	n := 0
+	for name, text := range list {
+		for _, m := range line.FindAllStringSubmatch(string(text), -1) {
+			word, err := strconv.ParseUint(m[1], 16, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, err := arm64asm.Decode([]byte{byte(word), byte(word >> 8), byte(word >> 16), byte(word >> 24)})
+			if err != nil {
+				t.Errorf("%s: %s: %v", name, m[0], err)
+			} else if got := in.String(); got != m[2] {
+				t.Errorf("%s: %s is %s", name, m[0], got)
+			}
+			n++
+		}
+	}
+	if n == 0 {
+		t.Error("no WORD found")
+	}
+}
+
+// TestRegisters looks for registers that a kernel must leave alone: on amd64 SP,
+// BP, R14 (the goroutine) and R15, and, without AVX-512, the upper sixteen vector
+// registers.
+func TestRegisters(t *testing.T) {
+	list, err := files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	always := regexp.MustCompile(`[ (,](SP|BP|R14|R15)\b`)
+	avx2 := regexp.MustCompile(`\b([XYZ](1[6-9]|2\d|3[01])|Z\d+|K[0-7])\b`)
+	for name, text := range list {
+		if !strings.HasSuffix(name, "_amd64.s") {
+			continue
+		}
+		for i, l := range strings.Split(string(text), "\n") {
+			if m := always.FindString(l); m != "" {
+				t.Error(where(name, i, l))
+			}
+			if strings.Contains(name, "avx2") && avx2.MatchString(l) {
+				t.Error(where(name, i, l))
+			}
+		}
+	}
+}
+
+func where(name string, i int, line string) string {
+	return fmt.Sprintf("%s:%d: %s", name, i+1, strings.TrimSpace(line))
+}

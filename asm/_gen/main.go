@@ -1,0 +1,107 @@
+// Command _gen writes the assembly of package asm: one file per operation and
+// instruction set, the Go declarations and dispatch that go with them, and the
+// coefficients that the portable bodies share with the assembly.
+//
+//	go run . -dir ..     (go generate ./asm does this)
+//
+// go test compares what it would write with what is checked in.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/subquad/subquad/asm/_gen/simd"
+)
+
+// kernel emits one function on a machine.
+type kernel func(simd.Machine)
+
+// operation is a file of kernels.
+type operation struct {
+	name    string
+	kernels []kernel
+}
+
+func operations() []operation {
+	one := func(name string, k ...kernel) operation { return operation{name, k} }
+	list := []operation{
+		one("exp", unary("exp", "exp(x[i])", 4, func(m simd.Machine, x simd.Vec) simd.Vec { return expOf(m, x, true) })),
+		one("sin", sine),
+		one("sigmoid",
+			unary("sigmoid", "1 / (1 + exp(-x[i]))", 2, sigmoidOf),
+			unary("silu", "x[i] / (1 + exp(-x[i]))", 2, siluOf)),
+		one("softplus", unary("softplus", "log(1 + exp(x[i]))", 2, softplusOf)),
+		one("gelu",
+			unary("geluTanh", "x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))", 2, geluTanhOf),
+			unary("geluErf", "x[i] Phi(x[i])", 2, geluErfOf)),
+		one("vector",
+			binary("add", "a[i] + b[i]", func(m simd.Machine, a, b simd.Vec) simd.Vec { return m.Add(a, b) }),
+			binary("mul", "a[i] * b[i]", func(m simd.Machine, a, b simd.Vec) simd.Vec { return m.Mul(a, b) }),
+			scaled("scale", "a * x[i]", func(m simd.Machine, a, x simd.Vec, _ func() simd.Vec) simd.Vec { return m.Mul(x, a) }),
+			scaled("axpy", "dst[i] + a * x[i]", func(m simd.Machine, a, x simd.Vec, old func() simd.Vec) simd.Vec {
+				y := old()
+				m.MulAdd(y, x, a)
+				return y
+			})),
+		one("dot", dot, squaredDistance, cosine),
+		one("sum", sum, maximum),
+		one("norm", squaredDeviation, layerNorm, rmsNorm),
+		one("softmax", expSum),
+		one("conv", convolution(8), convolution(1)),
+		one("fft", fftKernels()...),
+	}
+	for _, w := range weights {
+		list = append(list, one("gemm_"+map[string]string{"Float32": "float32", "BFloat16": "bfloat16", "Int8": "int8"}[w.suffix], gemmKernels(w)...))
+	}
+	return list
+}
+
+// files returns every generated file by its name in package asm.
+func files() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	var err error
+	if out["coefficients.go"], err = coefficientsFile(); err != nil {
+		return nil, err
+	}
+	var declared declarations
+	for _, op := range operations() {
+		for _, target := range []struct {
+			name string
+			make func() simd.Machine
+		}{
+			{"avx2_amd64", func() simd.Machine { return simd.NewAMD64(8) }},
+			{"avx512_amd64", func() simd.Machine { return simd.NewAMD64(16) }},
+			{"neon_arm64", simd.NewARM64},
+		} {
+			m := target.make()
+			for _, k := range op.kernels {
+				k(declared.record(m))
+			}
+			source, err := m.Source()
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s: %w", op.name, target.name, err)
+			}
+			out[fmt.Sprintf("%s_%s.s", op.name, target.name)] = source
+		}
+	}
+	return out, declared.files(out)
+}
+
+func main() {
+	log.SetFlags(0)
+	dir := flag.String("dir", "..", "the folder of package asm")
+	flag.Parse()
+	list, err := files()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for name, text := range list {
+		if err := os.WriteFile(filepath.Join(*dir, name), text, 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
+}

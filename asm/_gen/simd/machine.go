@@ -1,0 +1,217 @@
+// Package simd is the vocabulary in which the kernels are written: a small set
+// of operations that AVX2, AVX-512 and NEON all have, so that a kernel is
+// written once and assembled three times.
+//
+// A kernel is a Go function that calls the methods of a [Machine]. Each call
+// emits instructions; registers are virtual and are allocated at the end. Two
+// implementations exist: amd64.go, on top of avo, and arm64.go, which prints
+// text and encodes the vector instructions that the Go assembler does not know.
+package simd
+
+// Vec is a vector register: Lanes float32 (or 32-bit integers).
+type Vec struct{ h handle }
+
+// GP is a 64-bit general-purpose register.
+type GP struct{ h handle }
+
+// Mask is the result of a comparison, a truth value per lane.
+type Mask struct{ h handle }
+
+// handle is the virtual register behind a Vec, GP or Mask; each machine has its own type.
+type handle any
+
+// Const is a 32-bit constant, the same in every lane.
+type Const uint32
+
+// At is a place in memory: Base plus a displacement in bytes.
+type At struct {
+	Base GP
+	Disp int
+	// index and scale are for [Rows]: amd64 addresses three rows from one pointer.
+	index *GP
+	scale uint8
+}
+
+// Plus returns the place n bytes further on.
+func (a At) Plus(n int) At { a.Disp += n; return a }
+
+// Src is what most operations take as their last argument: a Vec, a Const, or
+// an At holding a whole vector.
+type Src interface{ isSrc() }
+
+func (Vec) isSrc()   {}
+func (Const) isSrc() {}
+func (At) isSrc()    {}
+
+// Tail stands for the last n < Lanes elements. A nil *Tail is a whole vector.
+type Tail struct {
+	mask Mask // amd64
+	n    int  // NEON: 2 or 1 lanes
+}
+
+// Pred is a comparison; with a NaN on either side only Unordered holds.
+type Pred int
+
+// The comparisons a < b, a <= b, a > b and "a or b is NaN".
+const (
+	Less Pred = iota
+	LessEqual
+	Greater
+	Unordered
+)
+
+// Machine is one instruction set.
+type Machine interface {
+	// Tier is the name the kernels carry as a suffix: AVX2, AVX512 or NEON.
+	Tier() string
+	// Lanes is how many float32 a vector holds.
+	Lanes() int
+
+	// Func begins a function. The signature is Go's, over *T, int and float32,
+	// and doc its comment; name is given without the tier.
+	Func(name, signature, doc string)
+	// End returns from the function; a Vec, if given, returns its first lane.
+	End(result ...Vec)
+	// Source returns the assembled file.
+	Source() ([]byte, error)
+
+	Param(name string) GP
+	// ParamSplat fills every lane with a float32 parameter.
+	ParamSplat(name string) Vec
+
+	ZeroGP() GP
+	CopyGP(GP) GP
+	AddGP(dst, src GP)
+	SubGP(dst, src GP)
+	AddImm(dst GP, n int)
+	ShlImm(dst GP, n int)
+	// Loop runs body while n >= step, taking step from n each time.
+	Loop(n GP, step int, body func())
+	// Tail runs body once for the last n < Lanes elements, n as Loop left it
+	// (on NEON up to twice, for two elements and for one); n is used up.
+	Tail(n GP, body func(*Tail))
+	// Rows returns the places base, base+stride, ... of count rows; all move
+	// together under Advance. base is used up.
+	Rows(base, stride GP, count int) Rows
+
+	Load(At, *Tail) Vec
+	// LoadFill loads like Load; lanes beyond the tail take fill's instead of zero.
+	LoadFill(at At, t *Tail, fill Vec) Vec
+	Store(At, *Tail, Vec)
+	// StoreFirst stores the first lane.
+	StoreFirst(At, Vec)
+	// SplatAt fills every lane with the float32 at a place.
+	SplatAt(At) Vec
+	// Splat loads a constant into a register, for use in loops.
+	Splat(Const) Vec
+	// LoadBFloat16 widens Lanes bfloat16; LoadInt8 converts Lanes int8.
+	LoadBFloat16(At) Vec
+	LoadInt8(At) Vec
+
+	Copy(Src) Vec
+	Zero() Vec
+	Add(a Vec, b Src) Vec
+	Sub(a Vec, b Src) Vec
+	Mul(a Vec, b Src) Vec
+	Div(a Vec, b Src) Vec
+	Min(a Vec, b Src) Vec
+	Max(a Vec, b Src) Vec
+	And(a Vec, b Src) Vec
+	Or(a Vec, b Src) Vec
+	Xor(a Vec, b Src) Vec
+	AddInt(a Vec, b Src) Vec
+	ShlInt(a Vec, n int) Vec
+	// ScaleExp2 returns p * 2^n for an n that z = roundMagic + n holds in its low
+	// bits and that leaves the result a normal number; p is not NaN, except on
+	// AVX-512.
+	ScaleExp2(p, n, z Vec) Vec
+	Cmp(p Pred, a Vec, b Src) Mask
+	// Select returns t where m holds and f elsewhere.
+	Select(m Mask, t Src, f Vec) Vec
+
+	// Set copies v into dst; AddTo adds b to acc.
+	Set(dst, v Vec)
+	AddTo(acc Vec, b Src)
+	// MulAdd and MulSub change acc: acc += a*b, acc -= a*b, rounded once.
+	MulAdd(acc, a Vec, b Src)
+	MulSub(acc, a Vec, b Src)
+	// Horner returns p*x + c, rounded once; p is used up.
+	Horner(p, x Vec, c Src) Vec
+
+	// SumLanes and MaxLanes reduce to the first lane, in an order that is the machine's own.
+	SumLanes(Vec) Vec
+	MaxLanes(Vec) Vec
+}
+
+// Rows are places that move together.
+type Rows interface {
+	At(row int) At
+	Advance(bytes int)
+	AdvanceGP(bytes GP)
+}
+
+// Bytes is the size of a vector.
+func Bytes(m Machine) int { return 4 * m.Lanes() }
+
+// MaxNaN returns the larger of acc and x, or NaN where either is one.
+func MaxNaN(m Machine, acc, x Vec) Vec {
+	if m.Tier() == "NEON" { // FMAX keeps NaN
+		return m.Max(acc, x)
+	}
+	// MAXPS(x, acc) is acc where either is NaN.
+	return m.Select(m.Cmp(Unordered, x, x), x, m.Max(x, acc))
+}
+
+// AtLeast returns the larger of x and c, or NaN where x is one.
+func AtLeast(m Machine, x Vec, c Const) Vec {
+	return m.Max(m.Splat(c), x) // MAXPS(c, x) is x where x is NaN
+}
+
+// Chunk is one step of Stream: Count whole vectors, or one vector's Tail.
+type Chunk struct {
+	Count int
+	tail  *Tail
+	m     Machine
+}
+
+// Load loads vector i of the step from a stream.
+func (c *Chunk) Load(p GP, i int) Vec { return c.m.Load(c.at(p, i), c.tail) }
+
+// LoadFill is Load with fill beyond the end.
+func (c *Chunk) LoadFill(p GP, i int, fill Vec) Vec { return c.m.LoadFill(c.at(p, i), c.tail, fill) }
+
+// Store stores vector i of the step to a stream.
+func (c *Chunk) Store(p GP, i int, v Vec) { c.m.Store(c.at(p, i), c.tail, v) }
+
+func (c *Chunk) at(p GP, i int) At { return At{Base: p, Disp: i * Bytes(c.m)} }
+
+// Stream walks n elements of several arrays at once: unroll vectors at a time,
+// then one at a time, then the tail. The pointers and n are used up.
+func Stream(m Machine, n GP, unroll int, arrays []GP, body func(*Chunk)) {
+	whole := func(count int) {
+		m.Loop(n, count*m.Lanes(), func() {
+			body(&Chunk{Count: count, m: m})
+			for _, p := range arrays {
+				m.AddImm(p, count*Bytes(m))
+			}
+		})
+	}
+	if unroll > 1 {
+		whole(unroll)
+	}
+	whole(1)
+	m.Tail(n, func(t *Tail) {
+		body(&Chunk{Count: 1, tail: t, m: m})
+		AdvanceTail(m, t, arrays...)
+	})
+}
+
+// AdvanceTail moves the pointers behind the elements of t, for NEON, which may
+// come back for one more.
+func AdvanceTail(m Machine, t *Tail, pointers ...GP) {
+	for _, p := range pointers {
+		if t.n > 0 {
+			m.AddImm(p, 4*t.n)
+		}
+	}
+}

@@ -1,0 +1,34 @@
+// Package asm holds the kernels: vector arithmetic, matrix multiplication,
+// elementary functions, row norms, short convolutions and Fourier butterflies
+// over float32, in assembly for AVX2, AVX-512 and NEON and in portable Go.
+//
+// The functions can be used by themselves. They work on slices, allocate
+// nothing, start no goroutines and are safe for concurrent use. A destination
+// may be the same slice as an input, element for element; it must not overlap
+// one otherwise. Like gonum's kernels, and unlike the packages above, asm
+// panics when lengths do not fit.
+//
+// # Tiers
+//
+// Each function has up to four bodies: generic (portable Go, the specification),
+// avx2 (AVX2, FMA, F16C), avx512 (AVX-512 F, BW, DQ, VL) and neon. The best one
+// the processor can run is chosen when the program starts. The environment
+// variable SUBQUAD_ISA=generic|neon|avx2|avx512 lowers the choice, the build tag
+// purego leaves the assembly out, and [Active] tells what is in use.
+//
+// Within a tier results are the same to the bit on every machine. Between tiers
+// they differ by rounding: sums are taken in another order and products are
+// fused. Elementary functions use the same polynomials everywhere; the error
+// each states, in units in the last place (ULP) of the float32 result, holds
+// in all tiers. Results too small for a normal float32 are flushed to zero by
+// the functions that exponentiate, because subnormal arithmetic is slow.
+//
+// NaN propagates through every function, Max included.
+package asm
+
+//go:generate sh -c "cd _gen && GOWORK=off go run ."
+
+import "github.com/subquad/subquad/internal/isa"
+
+// Active returns the name of the tier in use: generic, neon, avx2 or avx512.
+func Active() string { return isa.Active().String() }

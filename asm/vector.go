@@ -1,0 +1,53 @@
+package asm
+
+import "github.com/subquad/subquad/internal/isa"
+
+// Add sets dst[i] = a[i] + b[i].
+func Add(dst, a, b []float32) {
+	checkInto("Add", dst, a)
+	checkInto("Add", dst, b)
+	if tier := isa.Active(); tier != isa.Generic {
+		addSIMD(tier, dst, a, b)
+		return
+	}
+	for i, v := range a {
+		dst[i] = v + b[i]
+	}
+}
+
+// Mul sets dst[i] = a[i] * b[i].
+func Mul(dst, a, b []float32) {
+	checkInto("Mul", dst, a)
+	checkInto("Mul", dst, b)
+	if tier := isa.Active(); tier != isa.Generic {
+		mulSIMD(tier, dst, a, b)
+		return
+	}
+	for i, v := range a {
+		dst[i] = v * b[i]
+	}
+}
+
+// Scale sets dst[i] = a * x[i].
+func Scale(dst []float32, a float32, x []float32) {
+	checkInto("Scale", dst, x)
+	if tier := isa.Active(); tier != isa.Generic {
+		scaleSIMD(tier, dst, a, x)
+		return
+	}
+	for i, v := range x {
+		dst[i] = a * v
+	}
+}
+
+// Axpy adds a * x[i] to dst[i]; the kernels round once.
+func Axpy(dst []float32, a float32, x []float32) {
+	checkInto("Axpy", dst, x)
+	if tier := isa.Active(); tier != isa.Generic {
+		axpySIMD(tier, dst, a, x)
+		return
+	}
+	for i, v := range x {
+		dst[i] += float32(a * v)
+	}
+}

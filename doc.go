@@ -1,0 +1,16 @@
+// Package subquad is a library of efficient long-context primitives in Go,
+// without cgo. It holds no code of its own; import the packages below it:
+//
+//   - asm: the kernels. Vector arithmetic, matrix multiplication with packed
+//     weights, elementary functions, norms, short convolutions and Fourier
+//     butterflies over float32, in assembly for AVX2, AVX-512 and NEON and in
+//     portable Go.
+//   - hyena: long convolutions of any length, implicit filters and the Hyena
+//     operator.
+//   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
+//     logits and likelihoods.
+//
+// Matrices are blas32.General of gonum: a row for each token, heads or channels
+// side by side in the columns. Operators are made by New from a Config, are
+// immutable and safe for concurrent use, and return errors; only asm panics.
+package subquad

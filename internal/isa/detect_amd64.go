@@ -1,0 +1,16 @@
+//go:build !purego
+
+package isa
+
+import "github.com/klauspost/cpuid/v2"
+
+// detect returns the tiers above Generic, the best one last.
+func detect() (tiers []Tier) {
+	if cpuid.CPU.Supports(cpuid.AVX2, cpuid.FMA3, cpuid.F16C) {
+		tiers = append(tiers, AVX2)
+		if cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL) {
+			tiers = append(tiers, AVX512)
+		}
+	}
+	return tiers
+}

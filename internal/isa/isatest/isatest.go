@@ -1,0 +1,42 @@
+// Package isatest runs tests under every tier.
+package isatest
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/subquad/subquad/internal/isa"
+)
+
+// Run runs f once under each tier this machine has, as a subtest with the
+// tier's name. SUBQUAD_ISA keeps the tiers above it out. A tier named in
+// SUBQUAD_REQUIRE_ISA (comma-separated) that cannot run is a failure; others
+// are reported.
+//
+// Tests that call Run must not be parallel to others: the tier is global.
+func Run(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	var ran []string
+	for _, tier := range isa.Available() {
+		if tier > isa.Active() {
+			continue
+		}
+		ran = append(ran, tier.String())
+		t.Run(tier.String(), func(t *testing.T) {
+			defer isa.Use(tier)()
+			f(t)
+		})
+	}
+	for _, name := range strings.Split(os.Getenv("SUBQUAD_REQUIRE_ISA"), ",") {
+		if name = strings.TrimSpace(name); name != "" && !slices.Contains(ran, name) {
+			t.Errorf("SUBQUAD_REQUIRE_ISA asks for %s; this machine, under SUBQUAD_ISA=%q, ran %s", name, os.Getenv("SUBQUAD_ISA"), strings.Join(ran, ", "))
+		}
+	}
+	for _, tier := range []isa.Tier{isa.NEON, isa.AVX2, isa.AVX512} {
+		if !slices.Contains(ran, tier.String()) {
+			t.Logf("not run: tier %v", tier)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+// Package parallel runs the tasks of an operator on a bounded number of
+// goroutines. There is no pool: goroutines begin with a call and end with it.
+package parallel
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Workers returns how many goroutines a Workers setting stands for: n itself,
+// or GOMAXPROCS for 0.
+func Workers(n int) int {
+	if n == 0 {
+		return runtime.GOMAXPROCS(0)
+	}
+	return n
+}
+
+// Group runs sets of tasks, one after the other. It is made once and kept with
+// an operator's scratch, so that running allocates nothing. It must not be
+// copied nor used by two goroutines at once.
+type Group struct {
+	task func(worker, i int)
+
+	ctx     context.Context
+	n       int64
+	next    atomic.Int64
+	workers atomic.Int64
+	failed  atomic.Bool
+	mu      sync.Mutex
+	err     error
+	wg      sync.WaitGroup
+	spawn   func()
+}
+
+// Run calls task(worker, i) for every i in [0, n), on up to workers goroutines,
+// the caller's among them; worker < workers tells them apart, for scratch.
+// Tasks begin in order, and results must not depend on which worker runs which.
+//
+// A panic in a task becomes an error, and an ended context ctx.Err(); in either
+// case tasks that have not begun are left out, and Run returns when the others
+// have ended. task should be a func value that is kept: a closure made for the
+// call is an allocation.
+func (g *Group) Run(ctx context.Context, workers, n int, task func(worker, i int)) error {
+	if err := ctx.Err(); err != nil || n <= 0 {
+		return err
+	}
+	if g.spawn == nil {
+		g.spawn = func() { defer g.wg.Done(); g.work() }
+	}
+	g.task, g.ctx, g.n, g.err = task, ctx, int64(n), nil
+	g.next.Store(0)
+	g.workers.Store(0)
+	g.failed.Store(false)
+	workers = min(workers, n)
+	g.wg.Add(workers - 1)
+	for range workers - 1 {
+		go g.spawn()
+	}
+	g.work()
+	g.wg.Wait()
+	err := g.err
+	g.task, g.ctx, g.err = nil, nil, nil
+	return err
+}
+
+func (g *Group) work() {
+	defer func() {
+		if p := recover(); p != nil {
+			g.fail(fmt.Errorf("panic in a worker: %v", p))
+		}
+	}()
+	worker := int(g.workers.Add(1)) - 1
+	for !g.failed.Load() {
+		i := g.next.Add(1) - 1
+		if i >= g.n {
+			return
+		}
+		if err := g.ctx.Err(); err != nil {
+			g.fail(err)
+			return
+		}
+		g.task(worker, int(i))
+	}
+}
+
+// fail keeps the first error and stops the others.
+func (g *Group) fail(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err == nil {
+		g.err = err
+	}
+	g.failed.Store(true)
+}

@@ -1,0 +1,92 @@
+package weights
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+)
+
+// Type is an element type, by its name in the file.
+type Type string
+
+// sizes lists the types that can stand in a file, with the bytes of an element.
+var sizes = map[Type]int{
+	"F64": 8, "F32": 4, "F16": 2, "BF16": 2,
+	"I64": 8, "I32": 4, "I16": 2, "I8": 1,
+	"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}
+
+// decoder reads one element; integers come as float64 too, and exactly as int64.
+type decoder[T any] func(b []byte) T
+
+var toFloat64 = map[Type]decoder[float64]{
+	"F64":  func(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.Uint64(b)) },
+	"F32":  func(b []byte) float64 { return float64(math.Float32frombits(binary.LittleEndian.Uint32(b))) },
+	"F16":  func(b []byte) float64 { return float64(float16(binary.LittleEndian.Uint16(b))) },
+	"BF16": func(b []byte) float64 { return float64(bfloat16(binary.LittleEndian.Uint16(b))) },
+}
+
+var toFloat32 = map[Type]decoder[float32]{
+	"F64":  func(b []byte) float32 { return float32(math.Float64frombits(binary.LittleEndian.Uint64(b))) },
+	"F32":  func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) },
+	"F16":  func(b []byte) float32 { return float16(binary.LittleEndian.Uint16(b)) },
+	"BF16": func(b []byte) float32 { return bfloat16(binary.LittleEndian.Uint16(b)) },
+}
+
+var toInt64 = map[Type]decoder[int64]{
+	"I64":  func(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) },
+	"I32":  func(b []byte) int64 { return int64(int32(binary.LittleEndian.Uint32(b))) },
+	"I16":  func(b []byte) int64 { return int64(int16(binary.LittleEndian.Uint16(b))) },
+	"I8":   func(b []byte) int64 { return int64(int8(b[0])) },
+	"U64":  func(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) },
+	"U32":  func(b []byte) int64 { return int64(binary.LittleEndian.Uint32(b)) },
+	"U16":  func(b []byte) int64 { return int64(binary.LittleEndian.Uint16(b)) },
+	"U8":   func(b []byte) int64 { return int64(b[0]) },
+	"BOOL": func(b []byte) int64 { return int64(b[0]) },
+}
+
+func bfloat16(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }
+
+func float16(h uint16) float32 {
+	sign, exp, frac := uint32(h>>15)<<31, uint32(h>>10)&31, uint32(h)&1023
+	switch {
+	case exp == 31: // infinity and NaN
+		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
+	case exp == 0: // zero and subnormal: frac * 2^-24
+		return math.Float32frombits(sign | math.Float32bits(float32(frac)*0x1p-24))
+	}
+	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
+}
+
+// Float32 reads a floating-point tensor.
+func (t *Tensor) Float32() ([]float32, error) { return read(t, toFloat32) }
+
+// Float64 reads a floating-point tensor.
+func (t *Tensor) Float64() ([]float64, error) { return read(t, toFloat64) }
+
+// Int64 reads a tensor of integers or booleans (0 and 1). Values of U64 beyond
+// the largest int64 wrap.
+func (t *Tensor) Int64() ([]int64, error) { return read(t, toInt64) }
+
+func read[T any](t *Tensor, decoders map[Type]decoder[T]) ([]T, error) {
+	decode, ok := decoders[t.Type]
+	if !ok {
+		var want T
+		return nil, fmt.Errorf("weights: tensor %q is %s, which is not read as %T", t.Name, t.Type, want)
+	}
+	out := make([]T, t.Len())
+	size := sizes[t.Type]
+	buf := make([]byte, min(64<<10, len(out)*size))
+	for done := 0; done < len(out); {
+		b := buf[:min(len(buf), (len(out)-done)*size)]
+		if _, err := t.data.ReadAt(b, int64(done*size)); err != nil && err != io.EOF {
+			return nil, fmt.Errorf("weights: tensor %q: %w", t.Name, err)
+		}
+		for i := 0; i < len(b); i += size {
+			out[done] = decode(b[i:])
+			done++
+		}
+	}
+	return out, nil
+}
