@@ -58,7 +58,7 @@ var elementary = []struct {
 			case x < -5:
 				return 8
 			}
-			return 5
+			return 6
 		}},
 }
 

@@ -28,7 +28,7 @@ func GELUTanh(dst, x []float32) {
 
 // GELU sets dst[i] = x[i] Phi(x[i]), Phi the standard normal distribution
 // function: the exact Gaussian error linear unit, x/2 (1 + erf(x / sqrt 2)).
-// The error is below 5 ULP for x >= -5 and below 8 further down; below -13 the result is -0, at -Inf too.
+// The error is below 6 ULP for x >= -5 and below 8 further down; below -13 the result is -0, at -Inf too.
 func GELU(dst, x []float32) {
 	checkInto("GELU", dst, x)
 	if tier := isa.Active(); tier != isa.Generic {

@@ -3,11 +3,13 @@ package hyena
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -45,12 +47,19 @@ const defaultSpectraBytes = 256 << 20
 //
 // A Conv is immutable and safe for concurrent use.
 type Conv struct {
-	cfg     ConvConfig
-	b       asm.Butterflies
-	direct  blas32.General // the kernel's rows backwards, skip added, if it is short
-	cache   spectra
-	scratch scratch.List[convScratch]
+	cfg      ConvConfig
+	channels int
+	taps     int // of the causal kernel, when all of it is known
+	kernels  kernelSource
+	b        asm.Butterflies
+	direct   lazyDirect
+	cache    spectra
+	scratch  scratch.List[convScratch]
 }
+
+// kernelSource returns the kernels of a convolution, of which at least the first
+// rows causal rows (or all) are there. It may use group to compute them.
+type kernelSource func(ctx context.Context, group *parallel.Group, workers, rows int) (kernels, error)
 
 // directTaps is the number of taps up to which the sum is computed as it stands.
 const directTaps = 32
@@ -58,13 +67,8 @@ const directTaps = 32
 // NewConv returns a convolution, or an error that matches ErrConfig.
 func NewConv(cfg ConvConfig) (*Conv, error) {
 	channels := cfg.Kernel.Cols
-	switch {
-	case channels <= 0 || cfg.Kernel.Rows <= 0:
+	if channels <= 0 || cfg.Kernel.Rows <= 0 {
 		return nil, check.Errorf(ErrConfig, "hyena: Kernel is %d x %d", cfg.Kernel.Rows, channels)
-	case cfg.Workers < 0:
-		return nil, check.Errorf(ErrConfig, "hyena: Workers is %d, want 0 or more", cfg.Workers)
-	case cfg.SpectraBytes < 0:
-		return nil, check.Errorf(ErrConfig, "hyena: SpectraBytes is %d, want 0 or more", cfg.SpectraBytes)
 	}
 	if err := check.Matrix(ErrConfig, "hyena", "Kernel", cfg.Kernel, -1, channels, "channels"); err != nil {
 		return nil, err
@@ -79,24 +83,50 @@ func NewConv(cfg ConvConfig) (*Conv, error) {
 			return nil, err
 		}
 	}
-	if cfg.SpectraBytes == 0 {
+	k := kernels{cfg.Kernel, cfg.Reverse, cfg.Skip}
+	return newConv(cfg, channels, cfg.Kernel.Rows, func(context.Context, *parallel.Group, int, int) (kernels, error) { return k, nil })
+}
+
+// newConv returns a convolution whose kernels come from elsewhere.
+func newConv(cfg ConvConfig, channels, taps int, source kernelSource) (*Conv, error) {
+	switch {
+	case cfg.Workers < 0:
+		return nil, check.Errorf(ErrConfig, "hyena: Workers is %d, want 0 or more", cfg.Workers)
+	case cfg.SpectraBytes < 0:
+		return nil, check.Errorf(ErrConfig, "hyena: SpectraBytes is %d, want 0 or more", cfg.SpectraBytes)
+	case cfg.SpectraBytes == 0:
 		cfg.SpectraBytes = defaultSpectraBytes
 	}
-	c := &Conv{cfg: cfg, b: asm.NewButterflies(), cache: spectra{budget: cfg.SpectraBytes}}
-	taps := min(cfg.Kernel.Rows, directTaps)
-	c.direct = blas32.General{Rows: taps, Cols: channels, Stride: channels, Data: make([]float32, taps*channels)}
-	for m := range taps {
-		row := c.direct.Data[(taps-1-m)*channels:][:channels]
-		copy(row, cfg.Kernel.Data[m*cfg.Kernel.Stride:])
-		if m == 0 && cfg.Skip != nil {
-			asm.Add(row, row, cfg.Skip)
+	return &Conv{
+		cfg: cfg, channels: channels, taps: taps, kernels: source,
+		b: asm.NewButterflies(), cache: spectra{budget: cfg.SpectraBytes},
+	}, nil
+}
+
+// lazyDirect is the beginning of the kernel backwards, its skip term added, for
+// sums of few taps.
+type lazyDirect struct {
+	once sync.Once
+	w    blas32.General
+}
+
+func (d *lazyDirect) get(k kernels) blas32.General {
+	d.once.Do(func() {
+		taps, channels := min(k.causal.Rows, directTaps), k.causal.Cols
+		d.w = dense.Matrix(make([]float32, taps*channels), taps, channels)
+		for m := range taps {
+			row := d.w.Data[(taps-1-m)*channels:][:channels]
+			copy(row, k.causal.Data[m*k.causal.Stride:])
+			if m == 0 && k.skip != nil {
+				asm.Add(row, row, k.skip)
+			}
 		}
-	}
-	return c, nil
+	})
+	return d.w
 }
 
 // Channels returns the number of channels.
-func (c *Conv) Channels() int { return c.cfg.Kernel.Cols }
+func (c *Conv) Channels() int { return c.channels }
 
 // Forward convolves a whole sequence: u and dst are [tokens, channels]. dst may
 // be u. The first call of a length transforms the kernels, and later ones
@@ -134,7 +164,7 @@ func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 
 // isDirect tells whether a call of so many tokens sums taps as they stand.
 func (c *Conv) isDirect(tokens int) bool {
-	return min(tokens, c.cfg.Kernel.Rows) <= directTaps && c.cfg.Reverse.Rows == 0
+	return min(tokens, c.taps) <= directTaps && c.cfg.Reverse.Rows == 0
 }
 
 // ScratchBytes returns the working memory that a call of so many tokens holds,
@@ -187,6 +217,8 @@ type convScratch struct {
 	group     parallel.Group
 	conv      *Conv
 	dst, u    blas32.General
+	k         kernels
+	direct    blas32.General
 	plans     [2]*plan // of channels side by side, of phases
 	units     []unit
 	workers   []convWork
@@ -204,25 +236,41 @@ func (s *convScratch) run(ctx context.Context, c *Conv, dst, u blas32.General) e
 		s.unit, s.act = s.runUnit, s.runAct
 	}
 	s.conv, s.dst, s.u = c, dst, u
-	defer func() { s.dst, s.u = blas32.General{}, blas32.General{} }()
+	defer func() { s.dst, s.u, s.k = blas32.General{}, blas32.General{}, kernels{} }()
 	s.units = c.units(s.units[:0], u.Rows)
+	reach := directTaps // how many taps the plans take
 	for i := range s.plans {
-		if n := c.size(u.Rows, i > 0); !c.isDirect(u.Rows) && (s.plans[i] == nil || s.plans[i].n != n) {
-			s.plans[i] = planFor(c.b, n)
+		if n := c.size(u.Rows, i > 0); !c.isDirect(u.Rows) {
+			if s.plans[i] == nil || s.plans[i].n != n {
+				s.plans[i] = planFor(c.b, n)
+			}
+			reach = max(reach, n, i*n*c.b.Lanes())
 		}
 	}
 	workers := parallel.Workers(c.cfg.Workers)
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, convWork{})
 	}
-	err := s.group.Run(ctx, workers, len(s.units), s.unit)
+	var err error
+	if s.k, err = c.kernels(ctx, &s.group, workers, reach); err != nil {
+		return err
+	}
+	if c.isDirect(u.Rows) {
+		s.direct = c.direct.get(s.k)
+	}
+	err = s.group.Run(ctx, workers, len(s.units), s.unit)
 	if err == nil && c.cfg.GELU {
 		err = s.group.Run(ctx, workers, (u.Rows+actRows-1)/actRows, s.act)
 	}
-	if err != nil {
-		return fmt.Errorf("hyena: %w", err)
+	return wrap(err)
+}
+
+// wrap says where an error of a worker, or the end of a context, came from.
+func wrap(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("hyena: %w", err)
 }
 
 func (s *convScratch) runAct(_, i int) {
@@ -232,26 +280,21 @@ func (s *convScratch) runAct(_, i int) {
 	}
 }
 
-// columns returns n columns of m.
-func columns(m blas32.General, from, n int) blas32.General {
-	return blas32.General{Rows: m.Rows, Cols: n, Stride: m.Stride, Data: m.Data[from:]}
-}
-
 func (s *convScratch) runUnit(worker, i int) {
 	w, u := &s.workers[worker], s.units[i]
-	dst, in := columns(s.dst, u.channel, u.channels), columns(s.u, u.channel, u.channels)
+	dst, in := dense.Columns(s.dst, u.channel, u.channels), dense.Columns(s.u, u.channel, u.channels)
 	if s.conv.isDirect(in.Rows) {
 		if asm.Overlap(dst, in) { // a sum needs the tokens before it
 			w.rows = scratch.Floats(w.rows, in.Rows*in.Cols)
-			copied := blas32.General{Rows: in.Rows, Cols: in.Cols, Stride: in.Cols, Data: w.rows}
+			copied := dense.Matrix(w.rows, in.Rows, in.Cols)
 			copyRows(copied, in)
 			in = copied
 		}
-		taps := s.conv.direct
+		taps := s.direct
 		if in.Rows < taps.Rows { // the oldest are never reached
-			taps = blas32.General{Rows: in.Rows, Cols: taps.Cols, Stride: taps.Stride, Data: taps.Data[(taps.Rows-in.Rows)*taps.Stride:]}
+			taps = dense.Rows(taps, taps.Rows-in.Rows, taps.Rows)
 		}
-		asm.DepthwiseConv(dst, in, columns(taps, u.channel, u.channels), nil, blas32.General{})
+		asm.DepthwiseConv(dst, in, dense.Columns(taps, u.channel, u.channels), nil, blas32.General{})
 		return
 	}
 	p := s.plans[0]
@@ -301,13 +344,12 @@ func copyRows(dst, src blas32.General) {
 // spectrum returns the transformed kernels of a unit, from the cache or made now.
 func (s *convScratch) spectrum(p *plan, u unit, w *convWork) []float32 {
 	c := s.conv
-	k := kernels{c.cfg.Kernel, c.cfg.Reverse, c.cfg.Skip}
 	size := p.spectrumLen(u.phases)
 	if e := c.cache.claim(spectrumKey{p.n, u.channel}, p, size); e != nil {
-		e.once.Do(func() { p.spectrum(e.data, k, u, w) })
+		e.once.Do(func() { p.spectrum(e.data, s.k, u, w) })
 		return e.data
 	}
 	w.spectrum = scratch.Floats(w.spectrum, size)
-	p.spectrum(w.spectrum, k, u, w)
+	p.spectrum(w.spectrum, s.k, u, w)
 	return w.spectrum
 }

@@ -26,13 +26,6 @@ func matrix(seed uint64, rows, cols, gap int) blas32.General {
 	return m
 }
 
-func dense(m blas32.General) (out []float32) {
-	for i := range m.Rows {
-		out = append(out, m.Data[i*m.Stride:][:m.Cols]...)
-	}
-	return out
-}
-
 func clone(m blas32.General) blas32.General {
 	m.Data = append([]float32{}, m.Data...)
 	return m

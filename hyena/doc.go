@@ -1,0 +1,39 @@
+// Package hyena computes long convolutions and the Hyena operator: sequence
+// mixing in n log n, after Poli et al., "Hyena Hierarchy: Towards Larger
+// Convolutional Language Models" (2023, arXiv 2302.10866).
+//
+//   - [Conv] convolves every channel with a kernel as long as the sequence, of
+//     any length: causal, with a skip term, and if wanted an anticausal kernel
+//     and a GELU.
+//   - [Filter] makes such kernels from the weights of an implicit filter, an MLP
+//     of the position.
+//   - [Operator] is Hyena itself, of any order: projections, short convolution,
+//     gates and long convolutions.
+//
+// Package hyena/dna builds HyenaDNA models of these.
+//
+// # Letters
+//
+//	n, t   tokens in a sequence, and a token's index
+//	C, c   channels, and a channel's index
+//	D      width of a token (Dim)
+//	N, o   order of the operator: N gates, N-1 long convolutions, numbered o
+//	k, m   kernel, and a tap's index (how many tokens back)
+//	l_max  longest sequence (MaxLen), of which positions are fractions
+//
+// Matrices are [tokens, channels], row-major, with a stride.
+//
+// # Accuracy
+//
+// A Fourier convolution in float32 has an absolute error of about 1e-7 times
+// |k| |u| at every token, so results much smaller than the largest of a sequence
+// lose relative accuracy. Results are the same to the bit for any Workers and any
+// SpectraBytes. A prefix of a sequence gives the prefix of the result to that
+// error, not to the bit, for its transform has another size.
+//
+// # Provenance
+//
+//	Conv        checked against fftconv and fftconv_ref of hyena-dna and safari
+//	Filter      checked against HyenaFilter of hyena-dna
+//	Operator    checked against HyenaOperator of hyena-dna, orders 2 and 3, both layouts
+package hyena

@@ -1,0 +1,64 @@
+// Package dense holds the fully connected layers that models are made of. They
+// are serial; callers cut the tokens into blocks and run those side by side,
+// which changes no bit, because a row's result does not depend on the others.
+package dense
+
+import (
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+)
+
+// BlockRows is a good number of tokens to a block: a multiple of every tier's
+// tile, and few enough that a layer's input and output stay in the second cache.
+const BlockRows = 192
+
+// Linear is y = x W^T + b, with its weights packed.
+type Linear struct {
+	weight *asm.Matrix
+	bias   []float32
+}
+
+// NewLinear packs a weight [out, in] with a bias [out], or nil.
+func NewLinear(format asm.Format, weight blas32.General, bias []float32) *Linear {
+	return &Linear{asm.NewMatrixT(format, weight), bias}
+}
+
+// Forward sets dst [tokens, out] from x [tokens, in]; dst must not overlap x.
+func (l *Linear) Forward(dst, x blas32.General) { asm.Gemm(dst, x, l.weight, l.bias) }
+
+// Bytes returns the memory of the weights.
+func (l *Linear) Bytes() int { return l.weight.Bytes() + 4*len(l.bias) }
+
+// MLP is y = down(gelu(up(x))), the GELU in its tanh form.
+type MLP struct{ Up, Down *Linear }
+
+// Forward sets dst [tokens, d] from x [tokens, d]; hidden is scratch,
+// [tokens, inner].
+func (m *MLP) Forward(dst, x, hidden blas32.General) {
+	m.Up.Forward(hidden, x)
+	for t := range hidden.Rows {
+		row := hidden.Data[t*hidden.Stride:][:hidden.Cols]
+		asm.GELUTanh(row, row)
+	}
+	m.Down.Forward(dst, hidden)
+}
+
+// Rows returns rows from up to to of m.
+func Rows(m blas32.General, from, to int) blas32.General {
+	m.Rows = to - from
+	m.Data = m.Data[min(from*m.Stride, len(m.Data)):]
+	return m
+}
+
+// Columns returns n columns of m.
+func Columns(m blas32.General, from, n int) blas32.General {
+	m.Cols = n
+	m.Data = m.Data[min(from, len(m.Data)):]
+	return m
+}
+
+// Matrix returns rows x cols over data.
+func Matrix(data []float32, rows, cols int) blas32.General {
+	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: data[:rows*cols]}
+}
