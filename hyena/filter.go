@@ -56,7 +56,7 @@ type FilterLayer struct {
 // A Filter is immutable and safe for concurrent use.
 type Filter struct {
 	cfg    FilterConfig
-	z, t   []float64
+	z, t   []float64 // as stored; nil is computed
 	deltas []float64
 	layers []layer64
 	output blas64.General
@@ -132,43 +132,29 @@ func widenMatrix(m blas32.General) blas64.General {
 	return out
 }
 
-// setGrid takes the stored positions and decays, or computes them.
+// setGrid takes the stored positions and decays.
 func (f *Filter) setGrid(w FilterWeights) error {
 	n, emb, channels := f.cfg.MaxLen, f.cfg.EmbDim, f.cfg.Channels
-	if w.T != nil {
-		if err := check.Vector(ErrConfig, "hyena", "filter's T", w.T, n, "MaxLen"); err != nil {
+	for _, g := range []struct {
+		name   string
+		stored []float32
+		n      int
+		what   string
+		to     *[]float64
+	}{
+		{"filter's T", w.T, n, "MaxLen", &f.t},
+		{"filter's Z", w.Z, n * emb, "MaxLen*EmbDim", &f.z},
+		{"filter's Deltas", w.Deltas, channels, "Channels", &f.deltas},
+	} {
+		if g.stored == nil {
+			continue
+		}
+		if err := check.Vector(ErrConfig, "hyena", g.name, g.stored, g.n, g.what); err != nil {
 			return err
 		}
-		f.t = widen(w.T)
-	} else {
-		f.t = make([]float64, n)
-		for i := range f.t {
-			f.t[i] = float64(i) / float64(max(n-1, 1))
-		}
+		*g.to = widen(g.stored)
 	}
-	if w.Z != nil {
-		if err := check.Vector(ErrConfig, "hyena", "filter's Z", w.Z, n*emb, "MaxLen*EmbDim"); err != nil {
-			return err
-		}
-		f.z = widen(w.Z)
-	} else {
-		bands := (emb - 1) / 2
-		for i := range n {
-			f.z = append(f.z, float64(i)/float64(max(n-1, 1)))
-			for part := range 2 {
-				for b := range bands {
-					frequency := linspace(1e-4, float64(bands-1), bands, b)
-					sin, cos := math.Sincos(frequency * 2 * math.Pi * float64(i) / float64(n))
-					f.z = append(f.z, [2]float64{cos, -sin}[part])
-				}
-			}
-		}
-	}
-	if w.Deltas != nil {
-		if err := check.Vector(ErrConfig, "hyena", "filter's Deltas", w.Deltas, channels, "Channels"); err != nil {
-			return err
-		}
-		f.deltas = widen(w.Deltas)
+	if f.deltas != nil {
 		return nil
 	}
 	// The window reaches the target between 0.3 and 1.5 times MaxLen.
@@ -177,6 +163,29 @@ func (f *Filter) setGrid(w FilterWeights) error {
 		f.deltas = append(f.deltas, linspace(math.Log(target)/slow, math.Log(target)/fast, channels, c))
 	}
 	return nil
+}
+
+// position returns the position of row i of the kernel, from 0 to 1.
+func (f *Filter) position(i int) float64 {
+	if f.t != nil {
+		return f.t[i]
+	}
+	return float64(i) / float64(max(f.cfg.MaxLen-1, 1))
+}
+
+// embedding sets z to the positional embedding of row i of the kernel.
+func (f *Filter) embedding(z []float64, i int) {
+	if f.z != nil {
+		copy(z, f.z[i*len(z):])
+		return
+	}
+	z[0] = float64(i) / float64(max(f.cfg.MaxLen-1, 1))
+	bands := (len(z) - 1) / 2
+	for b := range bands {
+		frequency := linspace(1e-4, float64(bands-1), bands, b)
+		sin, cos := math.Sincos(frequency * 2 * math.Pi * float64(i) / float64(f.cfg.MaxLen))
+		z[1+b], z[1+bands+b] = cos, -sin
+	}
 }
 
 // linspace returns step i of n from a to b.
@@ -214,7 +223,10 @@ func (f *Filter) Kernel(dst blas32.General, from int) error {
 	a, b := make([]float64, rows*width), make([]float64, rows*width)
 	for t := 0; t < dst.Rows; t += rows {
 		n, emb := min(rows, dst.Rows-t), f.cfg.EmbDim
-		h := blas64.General{Rows: n, Cols: emb, Stride: emb, Data: f.z[(from+t)*emb : (from+t+n)*emb]}
+		h := blas64.General{Rows: n, Cols: emb, Stride: emb, Data: b[:n*emb]}
+		for i := range n {
+			f.embedding(h.Data[i*emb:(i+1)*emb], from+t+i)
+		}
 		for i, l := range f.layers {
 			out := [2][]float64{a, b}[i%2]
 			next := blas64.General{Rows: n, Cols: l.weight.Rows, Stride: l.weight.Rows, Data: out[:n*l.weight.Rows]}
@@ -232,7 +244,7 @@ func (f *Filter) Kernel(dst blas32.General, from int) error {
 			output := blas64.General{Rows: m, Cols: f.output.Cols, Stride: f.output.Stride, Data: f.output.Data[c*f.output.Stride:]}
 			blas64.Gemm(blas.NoTrans, blas.Trans, 1, h, output, 0, k)
 			for i := range n {
-				f.window(dst.Data[(t+i)*dst.Stride+c:][:m], k.Data[i*m:], f.t[from+t+i], f.deltas[c:])
+				f.window(dst.Data[(t+i)*dst.Stride+c:][:m], k.Data[i*m:], f.position(from+t+i), f.deltas[c:])
 			}
 		}
 	}

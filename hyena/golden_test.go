@@ -135,12 +135,22 @@ func readFilter(t *testing.T, f *golden.File, prefix string, cfg FilterConfig) *
 		t.Fatal(err)
 	}
 	if !perturbed(f, prefix) {
-		for i, pair := range [][2][]float64{{own.z, filter.z}, {own.t, filter.t}, {own.deltas, filter.deltas}} {
-			for j := range pair[0] {
-				if math.Abs(pair[0][j]-pair[1][j]) > 1e-5*(1+math.Abs(pair[1][j])) { // stored in float32, computed in it
-					t.Fatalf("%s: grid %d, element %d is %v, stored is %v", prefix, i, j, pair[0][j], pair[1][j])
-				}
+		near := func(what string, i int, got, want float64) {
+			if math.Abs(got-want) > 1e-5*(1+math.Abs(want)) { // stored in float32, computed in it
+				t.Fatalf("%s: %s %d is %v, stored is %v", prefix, what, i, got, want)
 			}
+		}
+		z, stored := make([]float64, filter.cfg.EmbDim), make([]float64, filter.cfg.EmbDim)
+		for i := range filter.MaxLen() {
+			near("position", i, own.position(i), filter.position(i))
+			own.embedding(z, i)
+			filter.embedding(stored, i)
+			for j := range z {
+				near("embedding of position", i, z[j], stored[j])
+			}
+		}
+		for c := range filter.deltas {
+			near("decay", c, own.deltas[c], filter.deltas[c])
 		}
 	}
 	return filter
