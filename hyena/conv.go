@@ -143,6 +143,8 @@ func (c *Conv) Forward(dst, u blas32.General) error {
 type ConvCall struct {
 	// Dst and U are [tokens, channels]; Dst may be U.
 	Dst, U blas32.General
+	// Workers is how many goroutines the call may use, 0 for the configuration's.
+	Workers int
 }
 
 // Run is Forward with an end: when ctx is done it returns ctx.Err() and leaves
@@ -154,12 +156,27 @@ func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 	if err := check.Output(ErrShape, "hyena", call.Dst, call.U.Rows, c.Channels(), "channels", call.U, true); err != nil {
 		return err
 	}
+	workers, err := callWorkers(call.Workers, c.cfg.Workers)
+	if err != nil {
+		return err
+	}
 	if call.U.Rows == 0 {
 		return ctx.Err()
 	}
 	s := c.scratch.Get()
 	defer c.scratch.Put(s)
-	return s.run(ctx, c, call.Dst, call.U)
+	return s.run(ctx, c, call.Dst, call.U, workers)
+}
+
+// callWorkers returns how many goroutines a call uses.
+func callWorkers(call, config int) (int, error) {
+	if call < 0 {
+		return 0, check.Errorf(ErrShape, "hyena: Workers is %d, want 0 or more", call)
+	}
+	if call == 0 {
+		call = config
+	}
+	return parallel.Workers(call), nil
 }
 
 // isDirect tells whether a call of so many tokens sums taps as they stand.
@@ -231,7 +248,7 @@ type convWork struct{ kernel, work, spare, spectrum, rows []float32 }
 // actRows is how many tokens a task of the activation has.
 const actRows = 64
 
-func (s *convScratch) run(ctx context.Context, c *Conv, dst, u blas32.General) error {
+func (s *convScratch) run(ctx context.Context, c *Conv, dst, u blas32.General, workers int) error {
 	if s.unit == nil {
 		s.unit, s.act = s.runUnit, s.runAct
 	}
@@ -247,7 +264,6 @@ func (s *convScratch) run(ctx context.Context, c *Conv, dst, u blas32.General) e
 			reach = max(reach, n, i*n*c.b.Lanes())
 		}
 	}
-	workers := parallel.Workers(c.cfg.Workers)
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, convWork{})
 	}

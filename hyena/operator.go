@@ -175,6 +175,9 @@ func (op *Operator) Dim() int { return op.cfg.Dim }
 // MaxLen returns the length of the longest sequence.
 func (op *Operator) MaxLen() int { return op.maxLen }
 
+// Bytes returns the memory of the projections' weights.
+func (op *Operator) Bytes() int { return op.in.Bytes() + op.out.Bytes() }
+
 // grownKernel is the part of a filter's kernel that has been needed so far.
 type grownKernel struct {
 	filter *Filter
@@ -244,6 +247,8 @@ func (op *Operator) Forward(dst, x blas32.General) error {
 type OperatorCall struct {
 	// Dst and X are [tokens, Dim]; Dst may be X.
 	Dst, X blas32.General
+	// Workers is how many goroutines the call may use, 0 for the configuration's.
+	Workers int
 }
 
 // Run is Forward with an end: when ctx is done it returns ctx.Err() and leaves
@@ -258,12 +263,16 @@ func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 	if err := check.Output(ErrShape, "hyena", call.Dst, call.X.Rows, op.cfg.Dim, "Dim", call.X, true); err != nil {
 		return err
 	}
+	workers, err := callWorkers(call.Workers, op.cfg.Workers)
+	if err != nil {
+		return err
+	}
 	if call.X.Rows == 0 {
 		return ctx.Err()
 	}
 	s := op.scratch.Get()
 	defer op.scratch.Put(s)
-	return wrap(s.run(ctx, op, call.Dst, call.X))
+	return s.run(ctx, op, call.Dst, call.X, workers)
 }
 
 // ScratchBytes returns the working memory that a call of so many tokens holds,
@@ -275,7 +284,7 @@ func (op *Operator) ScratchBytes(tokens int) int64 {
 	return 4*int64(tokens)*dim*int64(op.cfg.Order) + 4*workers*block*dim*int64(op.cfg.Order+3) + op.convs[0].ScratchBytes(tokens)
 }
 
-func (s *operatorScratch) run(ctx context.Context, op *Operator, dst, x blas32.General) error {
+func (s *operatorScratch) run(ctx context.Context, op *Operator, dst, x blas32.General, workers int) error {
 	if s.project == nil {
 		s.project, s.mix, s.finish = s.runProject, s.runMix, s.runFinish
 	}
@@ -289,27 +298,26 @@ func (s *operatorScratch) run(ctx context.Context, op *Operator, dst, x blas32.G
 	for i := range order - 1 {
 		s.gates = append(s.gates, dense.Matrix(s.gateData[i*x.Rows*dim:], x.Rows, dim))
 	}
-	workers := parallel.Workers(op.cfg.Workers)
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, operatorWork{})
 	}
 	blocks := (x.Rows + dense.BlockRows - 1) / dense.BlockRows
 	if err := s.group.Run(ctx, workers, blocks, s.project); err != nil {
-		return err
+		return wrap(err)
 	}
 	for o, conv := range op.convs {
 		if o > 0 {
 			s.gate = order - 1 - o
 			if err := s.group.Run(ctx, workers, blocks, s.mix); err != nil {
-				return err
+				return wrap(err)
 			}
 		}
-		if err := conv.Run(ctx, &ConvCall{Dst: s.v, U: s.v}); err != nil {
+		if err := conv.Run(ctx, &ConvCall{Dst: s.v, U: s.v, Workers: workers}); err != nil {
 			return err
 		}
 	}
 	s.gate = 0
-	return s.group.Run(ctx, workers, blocks, s.finish)
+	return wrap(s.group.Run(ctx, workers, blocks, s.finish))
 }
 
 // block returns the tokens of a task.

@@ -1,0 +1,284 @@
+package dna
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/subquad/subquad/internal/check"
+)
+
+// Header begins a record of a FASTA file.
+type Header struct {
+	// Name is the first word behind the ">", Description the rest of the line.
+	Name, Description string
+}
+
+// Composition counts the letters of a record.
+type Composition struct {
+	// Bases counts all letters; the rest say how many of them are not A, C, G or T
+	// in upper case.
+	Bases int64
+	// Lower counts lower-case letters: soft-masked repeats in most genomes.
+	Lower int64
+	// N counts unknown bases, IUPAC the other ambiguity codes (R, Y, S, W, K, M, B,
+	// D, H, V), Uracil the U of RNA, Gap the "-" and "." of alignments. Tokenizers
+	// know N; the others become unknown tokens.
+	N, IUPAC, Uracil, Gap int64
+}
+
+// Reader reads a FASTA file, as archive/tar's reader does: Next goes to the next
+// record, and Read then reads its bases, without line ends, until io.EOF. The
+// memory it takes does not depend on the file.
+//
+// Lower-case letters are read as upper-case ones. Lines may have any length and
+// end in LF or CRLF; blank lines and those that begin with ";" are passed over.
+// Characters that are no nucleotide code are an error, which matches ErrFASTA and
+// names the line.
+//
+// A Reader is not safe for concurrent use.
+type Reader struct {
+	// KeepCase leaves lower-case letters as they are. Set it before reading.
+	KeepCase bool
+
+	r     *bufio.Reader
+	line  int
+	begin bool // at the beginning of a line
+	in    bool // within a record
+	buf   []byte
+	err   error
+	count Composition
+}
+
+// NewReader returns a reader of r, which may be compressed by gzip.
+func NewReader(r io.Reader) (*Reader, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	if magic, _ := b.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, check.Errorf(ErrFASTA, "dna: %v", err)
+		}
+		b = bufio.NewReaderSize(z, 64<<10)
+	}
+	return &Reader{r: b, line: 1, begin: true}, nil
+}
+
+// maxHeader bounds the line that begins a record.
+const maxHeader = 1 << 20
+
+// Next passes over what is left of the current record and returns the next one's
+// header, or io.EOF after the last.
+func (r *Reader) Next() (Header, error) {
+	for r.in {
+		r.fill()
+	}
+	r.buf, r.count = nil, Composition{}
+	for r.err == nil {
+		c, err := r.r.ReadByte()
+		switch {
+		case err != nil:
+			r.fail(err)
+		case c == '>':
+			return r.header()
+		case c == ';':
+			r.skipLine()
+		case c == '\n':
+			r.line++
+		case c != '\r' && c != ' ' && c != '\t':
+			r.fail(r.errorf("%q before the first \">\"", c))
+		}
+	}
+	return Header{}, r.err
+}
+
+func (r *Reader) header() (Header, error) {
+	var text []byte
+	for {
+		part, err := r.r.ReadSlice('\n')
+		if text = append(text, part...); len(text) > maxHeader {
+			r.fail(r.errorf("a header of more than %d bytes", maxHeader))
+			return Header{}, r.err
+		}
+		if err == nil {
+			r.line++
+			break
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != bufio.ErrBufferFull {
+			r.fail(err)
+			return Header{}, r.err
+		}
+	}
+	r.in, r.begin = true, true
+	line := strings.TrimSpace(string(text))
+	end := strings.IndexAny(line, " \t")
+	if end < 0 {
+		end = len(line)
+	}
+	return Header{line[:end], strings.TrimSpace(line[end:])}, nil
+}
+
+// Read reads bases of the current record. It returns io.EOF at the record's end,
+// and before the first Next.
+func (r *Reader) Read(p []byte) (int, error) {
+	for len(r.buf) == 0 {
+		if !r.in {
+			if r.err != nil && r.err != io.EOF {
+				return 0, r.err
+			}
+			return 0, io.EOF
+		}
+		r.fill()
+	}
+	n := copy(p, r.buf)
+	r.buf = r.buf[n:]
+	return n, nil
+}
+
+// Composition counts the letters of the current record that have been read so
+// far, and a few more that wait in a buffer.
+func (r *Reader) Composition() Composition { return r.count }
+
+// fill reads the next stretch of the record's bases, within a line, into buf.
+func (r *Reader) fill() {
+	r.buf = nil
+	if r.begin {
+		next, err := r.r.Peek(1)
+		switch {
+		case err != nil:
+			r.fail(err)
+			return
+		case next[0] == '>':
+			r.in = false
+			return
+		case next[0] == ';':
+			r.skipLine()
+			return
+		}
+	}
+	line, err := r.r.ReadSlice('\n')
+	bases := line[:0]
+	for _, c := range line {
+		switch kind := letters[c]; kind {
+		case blank:
+			continue
+		case invalid:
+			r.fail(r.errorf("%q is no nucleotide code", c))
+			return
+		default:
+			r.tally(kind, c)
+		}
+		if !r.KeepCase && 'a' <= c && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		bases = append(bases, c)
+	}
+	r.buf, r.begin = bases, err == nil
+	if err == nil {
+		r.line++
+	} else if err != bufio.ErrBufferFull {
+		r.fail(err)
+	}
+}
+
+func (r *Reader) skipLine() {
+	for {
+		_, err := r.r.ReadSlice('\n')
+		if err == nil {
+			r.line++
+			return
+		}
+		if err != bufio.ErrBufferFull {
+			r.fail(err)
+			return
+		}
+	}
+}
+
+// fail ends the record and the file.
+func (r *Reader) fail(err error) {
+	if !errors.Is(err, ErrFASTA) && err != io.EOF {
+		err = fmt.Errorf("dna: FASTA, line %d: %w", r.line, err)
+	}
+	r.err, r.in = err, false
+}
+
+func (r *Reader) errorf(format string, args ...any) error {
+	return check.Errorf(ErrFASTA, "dna: FASTA, line %d: %s", r.line, fmt.Sprintf(format, args...))
+}
+
+// letter says what a character of a sequence line is.
+type letter uint8
+
+const (
+	invalid letter = iota
+	blank
+	base
+	unknown
+	ambiguous
+	uracil
+	gap
+)
+
+// letters and complements are indexed by character.
+var letters, complements = func() (l [256]letter, comp [256]byte) {
+	for c := range comp {
+		comp[c] = byte(c)
+	}
+	set := func(kind letter, codes, complement string) {
+		for i, c := range codes {
+			lower := c | 0x20
+			l[c], comp[c] = kind, complement[i]
+			if c >= 'A' {
+				l[lower], comp[lower] = kind, complement[i]|0x20
+			}
+		}
+	}
+	set(base, "ACGT", "TGCA")
+	set(unknown, "N", "N")
+	set(ambiguous, "RYSWKMBDHV", "YRSWMKVHDB")
+	set(uracil, "U", "A")
+	set(gap, "-.", "-.")
+	set(blank, " ", " ")
+	for _, c := range "\t\r\n" {
+		l[c] = blank
+	}
+	return l, comp
+}()
+
+func (r *Reader) tally(kind letter, c byte) {
+	r.count.Bases++
+	if c >= 'a' {
+		r.count.Lower++
+	}
+	switch kind {
+	case unknown:
+		r.count.N++
+	case ambiguous:
+		r.count.IUPAC++
+	case uracil:
+		r.count.Uracil++
+	case gap:
+		r.count.Gap++
+	}
+}
+
+// ReverseComplement sets dst to the other strand of sequence, read in its own
+// direction: the complements of the letters, the last first. Ambiguity codes have
+// theirs, U becomes A, case is kept, and what is no nucleotide code stays as it is.
+// dst is sequence itself or does not overlap it; their lengths are the same.
+func ReverseComplement(dst, sequence []byte) error {
+	if len(dst) != len(sequence) {
+		return check.Errorf(ErrShape, "dna: dst has %d elements, want len(sequence) = %d", len(dst), len(sequence))
+	}
+	for i, j := 0, len(sequence)-1; i <= j; i, j = i+1, j-1 {
+		dst[i], dst[j] = complements[sequence[j]], complements[sequence[i]]
+	}
+	return nil
+}

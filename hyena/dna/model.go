@@ -1,0 +1,114 @@
+package dna
+
+import (
+	"fmt"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/hyena"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/weights"
+)
+
+// Model is a HyenaDNA model. It is immutable and safe for concurrent use.
+type Model struct {
+	cfg        Config
+	vocabulary Vocabulary
+	letters    *Tokenizer     // of EmbedInto
+	embedding  blas32.General // [V, D]
+	blocks     []block
+	norm       norm
+	lm         *dense.Linear // D -> V
+	head       *dense.Linear // D -> classes, nil where there is none
+	classes    int
+	headLast   bool // the head reads the last token that is not padding, not the mean
+	scratch    scratch.List[run]
+}
+
+// norm is a LayerNorm.
+type norm struct {
+	weight, bias []float32
+	eps          float32
+}
+
+func (n *norm) row(dst, x []float32) { asm.LayerNorm(dst, x, n.weight, n.bias, n.eps) }
+
+// block is r += mixer(norm1(r)); r += mlp(norm2(r)).
+type block struct {
+	norm1, norm2 norm
+	mixer        *hyena.Operator
+	mlp          dense.MLP
+}
+
+// newModel builds the model of a checkpoint.
+func newModel(f *weights.File, cfg Config) (*Model, error) {
+	if err := cfg.check("dna: "); err != nil {
+		return nil, err
+	}
+	c := newCheckpoint(f)
+	if err := c.complete(&cfg); err != nil {
+		return nil, err
+	}
+	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
+	for i := range cfg.Layers {
+		if c.err != nil {
+			return nil, c.err
+		}
+		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg))
+	}
+	logits := m.embedding
+	if c.has("lm_head.weight") {
+		logits = c.matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
+	}
+	var head blas32.General
+	var bias []float32
+	switch {
+	case c.has("head.output_transform.weight"):
+		head = c.matrix("head.output_transform.weight", -1, cfg.Dim)
+		bias = c.vector("head.output_transform.bias", head.Rows)
+	case c.has("score.weight"):
+		head, m.headLast = c.matrix("score.weight", -1, cfg.Dim), true
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	m.letters = m.Tokenizer(NoSpecial)
+	m.lm = dense.NewLinear(cfg.Format, logits, nil)
+	if m.classes = head.Rows; m.classes > 0 {
+		m.head = dense.NewLinear(cfg.Format, head, bias)
+	}
+	return m, nil
+}
+
+// Config returns the model's configuration, complete.
+func (m *Model) Config() Config { return m.cfg }
+
+// Vocabulary returns the numbering of tokens that the checkpoint uses.
+func (m *Model) Vocabulary() Vocabulary { return m.vocabulary }
+
+// Tokenizer returns a tokenizer for the model, with the vocabulary of its
+// checkpoint, upper case and, as in training, without a limit on the length.
+func (m *Model) Tokenizer(special Special) *Tokenizer {
+	t, err := NewTokenizer(TokenizerConfig{Vocabulary: m.vocabulary, Special: special, UpperCase: true})
+	if err != nil {
+		panic(err) // only an unknown Special is left to be wrong
+	}
+	return t
+}
+
+// Classes returns the number of classes of the checkpoint's head, 0 if it has none.
+func (m *Model) Classes() int { return m.classes }
+
+// Bytes returns the memory of the weights of dense layers and embedding.
+func (m *Model) Bytes() int64 {
+	n := 4*int64(len(m.embedding.Data)) + int64(m.lm.Bytes())
+	for _, b := range m.blocks {
+		n += int64(b.mixer.Bytes() + b.mlp.Up.Bytes() + b.mlp.Down.Bytes())
+	}
+	if m.head != nil {
+		n += int64(m.head.Bytes())
+	}
+	return n
+}

@@ -1,0 +1,374 @@
+package dna
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+// everything asks for all outputs of a call.
+func everything(m *Model, tokens []int32) *Call {
+	n := len(tokens)
+	return &Call{
+		Tokens: tokens, Hidden: zeros(n, m.cfg.Dim), Logits: zeros(n, m.cfg.Vocab),
+		LogLikelihood: make([]float32, max(n-1, 0)), Pooled: make([]float32, m.cfg.Dim),
+	}
+}
+
+func (c *Call) outputs() []float32 {
+	return slices.Concat(c.Hidden.Data, c.Logits.Data, c.LogLikelihood, c.Pooled, c.Classes)
+}
+
+func same(t *testing.T, name string, got, want []float32) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", name, len(got), len(want))
+	}
+	for i := range want {
+		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], want[i])
+		}
+	}
+}
+
+func near(t *testing.T, name string, got, want []float32, tol float64) {
+	t.Helper()
+	for i := range want {
+		if d := math.Abs(float64(got[i]) - float64(want[i])); !(d <= tol) {
+			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], want[i])
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWorkers wants the same bits from any number of workers, alone or in a batch.
+func TestWorkers(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		s := small.random(1)
+		one := s.model(t, Config{MaxLen: 4000, Workers: 1})
+		lengths := []int{0, 1, 2, 191, 192, 193, 650, 3000}
+		var alone []*Call
+		for i, n := range lengths {
+			alone = append(alone, everything(one, bases(uint64(i), n)))
+			must(t, one.Run(t.Context(), alone[i]))
+		}
+		for _, workers := range []int{2, 3, 8} {
+			m := s.model(t, Config{MaxLen: 4000, Workers: workers})
+			var batch []*Call
+			for i := range lengths {
+				c := everything(m, alone[i].Tokens)
+				must(t, m.Run(t.Context(), c))
+				same(t, "alone", c.outputs(), alone[i].outputs())
+				batch = append(batch, everything(m, alone[i].Tokens))
+			}
+			must(t, m.RunBatch(t.Context(), batch))
+			for i := range lengths {
+				same(t, "in a batch", batch[i].outputs(), alone[i].outputs())
+			}
+		}
+	})
+}
+
+// TestCausal changes one token and wants what stands before it unchanged, up to
+// the rounding of the transforms.
+func TestCausal(t *testing.T) {
+	m := small.random(2).model(t, small.config())
+	tokens := bases(1, 300)
+	before := everything(m, tokens)
+	must(t, m.Run(t.Context(), before))
+	changed := slices.Clone(tokens)
+	changed[200] = 11
+	after := everything(m, changed)
+	must(t, m.Run(t.Context(), after))
+	near(t, "before the change", after.Hidden.Data[:200*m.cfg.Dim], before.Hidden.Data[:200*m.cfg.Dim], 2e-5)
+	prefix := everything(m, tokens[:200])
+	must(t, m.Run(t.Context(), prefix))
+	near(t, "a prefix", prefix.Hidden.Data, before.Hidden.Data[:200*m.cfg.Dim], 2e-5)
+	moved := 0.0
+	for i := 200 * m.cfg.Dim; i < len(after.Hidden.Data); i++ {
+		moved = math.Max(moved, math.Abs(float64(after.Hidden.Data[i]-before.Hidden.Data[i])))
+	}
+	if moved < 1e-2 {
+		t.Errorf("what follows the change moved by %v only", moved)
+	}
+}
+
+// TestLogLikelihood compares with the softmax of the logits in float64.
+func TestLogLikelihood(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		m := small.random(3).model(t, small.config())
+		tokens := bases(1, 400)
+		c := everything(m, tokens)
+		must(t, m.Run(t.Context(), c))
+		oracle := func(at int, target int32) float64 {
+			var sum float64
+			for _, v := range row(c.Logits, at) {
+				sum += math.Exp(float64(v))
+			}
+			return float64(row(c.Logits, at)[target]) - math.Log(sum)
+		}
+		for i, got := range c.LogLikelihood {
+			if want := oracle(i, tokens[i+1]); math.Abs(float64(got)-want) > 2e-6*(1+math.Abs(want)) {
+				t.Fatalf("token %d: %v, want %v", i, got, want)
+			}
+		}
+		// Targets of one's own, one left out, fewer than tokens, without other outputs.
+		targets := append(bases(2, 249), -1)
+		own := &Call{Tokens: tokens, Targets: targets, LogLikelihood: make([]float32, 250)}
+		must(t, m.Run(t.Context(), own))
+		for i, got := range own.LogLikelihood[:249] {
+			if want := oracle(i, targets[i]); math.Abs(float64(got)-want) > 2e-6*(1+math.Abs(want)) {
+				t.Fatalf("target %d: %v, want %v", i, got, want)
+			}
+		}
+		if own.LogLikelihood[249] != 0 {
+			t.Errorf("a target that is left out has %v", own.LogLikelihood[249])
+		}
+	})
+}
+
+func TestPooling(t *testing.T) {
+	m := small.random(4).model(t, small.config())
+	tokens := bases(1, 500)
+	masks := map[string][]bool{"all": nil, "none": make([]bool, 500), "some": make([]bool, 500), "one": make([]bool, 500)}
+	for i := range 500 {
+		masks["some"][i] = i%3 == 1 && i > 250
+	}
+	masks["one"][400] = true
+	c := everything(m, tokens)
+	must(t, m.Run(t.Context(), c))
+	for name, mask := range masks {
+		for pooling := Mean; pooling <= Last; pooling++ {
+			want, count := make([]float64, m.cfg.Dim), 0
+			for i := range tokens {
+				if mask != nil && !mask[i] {
+					continue
+				}
+				for d, v := range row(c.Hidden, i) {
+					switch {
+					case pooling <= Sum:
+						want[d] += float64(v)
+					case pooling == Last || count == 0:
+						want[d] = float64(v)
+					case pooling == Max:
+						want[d] = math.Max(want[d], float64(v))
+					}
+				}
+				count++
+			}
+			got := make([]float32, m.cfg.Dim)
+			must(t, m.Run(t.Context(), &Call{Tokens: tokens, Pooled: got, Pooling: pooling, Mask: mask}))
+			for d := range want {
+				if pooling == Mean && count > 0 {
+					want[d] /= float64(count)
+				}
+				if math.Abs(float64(got[d])-want[d]) > 1e-5*(1+math.Abs(want[d])) {
+					t.Errorf("%s, pooling %d: element %d is %v, want %v", name, pooling, d, got[d], want[d])
+				}
+			}
+		}
+	}
+	emb := make([]float32, m.cfg.Dim)
+	must(t, m.EmbedInto(t.Context(), emb, strings.ToLower(m.Tokenizer(NoSpecial).Decode(tokens))))
+	same(t, "EmbedInto", emb, c.Pooled)
+}
+
+// TestHeads checks the two classification heads against the hidden states.
+func TestHeads(t *testing.T) {
+	s := small.random(5)
+	s["score.weight"] = tensor{[]int{3, small.dim}, make([]float32, 3*small.dim)}
+	for c := range 3 {
+		s["score.weight"].data[c*small.dim+c] = 1 // picks a column
+	}
+	last := s.model(t, small.config())
+	mean := s.renamed(func(n string) string { return strings.Replace(n, "score.", "head.output_transform.", 1) })
+	mean["head.output_transform.bias"] = tensor{[]int{3}, []float32{1, 2, 3}}
+	pooled := mean.model(t, small.config())
+	tuned := mean.renamed(func(n string) string { return strings.Replace(n, "head.", "decoder.0.", 1) }).model(t, small.config())
+	tokens := bases(1, 30)
+	for name, pad := range map[string]struct {
+		at, want int
+	}{"none": {-1, 29}, "behind": {20, 19}, "before": {0, 29}} {
+		ids := slices.Clone(tokens)
+		if pad.at >= 0 {
+			ids[pad.at] = Official.Pad()
+		}
+		c := everything(last, ids)
+		c.Classes = make([]float32, 3)
+		must(t, last.Run(t.Context(), c))
+		near(t, "padding "+name, c.Classes, row(c.Hidden, pad.want)[:3], 1e-6)
+	}
+	c := everything(pooled, tokens)
+	c.Classes = make([]float32, 3)
+	must(t, pooled.Run(t.Context(), c))
+	near(t, "mean", c.Classes, []float32{c.Pooled[0] + 1, c.Pooled[1] + 2, c.Pooled[2] + 3}, 1e-6)
+	again := everything(tuned, tokens)
+	again.Classes = make([]float32, 3)
+	must(t, tuned.Run(t.Context(), again))
+	same(t, "decoder.0", again.Classes, c.Classes)
+	c = everything(pooled, nil)
+	c.Classes = make([]float32, 3)
+	must(t, pooled.Run(t.Context(), c))
+	same(t, "no tokens", c.Classes, []float32{1, 2, 3})
+	must(t, last.Run(t.Context(), &Call{Classes: make([]float32, 3)}))
+}
+
+func TestFormats(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		s := small.random(6)
+		exact := everything(s.model(t, small.config()), bases(1, 200))
+		must(t, s.model(t, small.config()).Run(t.Context(), exact))
+		for format, tol := range map[asm.Format]float64{asm.BFloat16: 0.08, asm.Int8: 0.2} {
+			m := s.model(t, Config{MaxLen: small.maxLen, Format: format})
+			c := everything(m, exact.Tokens)
+			must(t, m.Run(t.Context(), c))
+			var diff, size float64
+			for i, v := range exact.Hidden.Data {
+				diff += math.Pow(float64(c.Hidden.Data[i]-v), 2)
+				size += math.Pow(float64(v), 2)
+			}
+			if e := math.Sqrt(diff / size); !(e > 0 && e < tol) {
+				t.Errorf("%v: relative error %v", format, e)
+			}
+		}
+	})
+}
+
+func TestOrders(t *testing.T) {
+	d := small
+	d.order = 3
+	s := d.random(7)
+	m := s.model(t, d.config())
+	c := everything(m, bases(1, 100))
+	must(t, m.Run(t.Context(), c))
+	if m.Config().Order != 3 {
+		t.Errorf("order %d", m.Config().Order)
+	}
+	other := s.model(t, Config{MaxLen: d.maxLen, ChannelMajor: true})
+	o := everything(other, c.Tokens)
+	must(t, other.Run(t.Context(), o))
+	if slices.Equal(o.Hidden.Data, c.Hidden.Data) {
+		t.Error("the layout of the channels makes no difference")
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, workers := range []int{1, 4} {
+			m := small.random(8).model(t, Config{MaxLen: small.maxLen, Workers: workers})
+			c := everything(m, bases(1, 500))
+			text := m.Tokenizer(NoSpecial).Decode(c.Tokens)
+			for name, f := range map[string]func(){
+				"Run":       func() { must(t, m.Run(context.Background(), c)) },
+				"Forward":   func() { must(t, m.Forward(c.Hidden, c.Tokens)) },
+				"EmbedInto": func() { must(t, m.EmbedInto(context.Background(), c.Pooled, text)) },
+			} {
+				f()
+				if n := testing.AllocsPerRun(5, f); n != 0 {
+					t.Errorf("%d workers, %s: %v allocations", workers, name, n)
+				}
+			}
+		}
+	})
+}
+
+// TestConcurrent runs one model from many goroutines, some of them cancelled.
+func TestConcurrent(t *testing.T) {
+	m := small.random(9).model(t, Config{MaxLen: small.maxLen, Workers: 2})
+	want := everything(m, bases(1, 300))
+	must(t, m.Run(t.Context(), want))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 6 {
+				c := everything(m, want.Tokens)
+				if i%3 == 2 {
+					ctx, cancel := context.WithCancel(context.Background())
+					cancel()
+					if err := m.Run(ctx, c); !errors.Is(err, context.Canceled) {
+						t.Errorf("error %v", err)
+					}
+					continue
+				}
+				if err := m.Run(context.Background(), c); err != nil {
+					t.Error(err)
+				}
+				if !slices.Equal(c.outputs(), want.outputs()) {
+					t.Error("another result")
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestCallErrors(t *testing.T) {
+	m := small.random(10).model(t, small.config())
+	for want, change := range map[string]func(c *Call){
+		"dna: Tokens has 701 elements, more than MaxLen = 700":            func(c *Call) { c.Tokens = bases(1, 701) },
+		"dna: Tokens[2] is 16, want 0 to 15":                              func(c *Call) { c.Tokens = []int32{7, 7, 16} },
+		"dna: Tokens[0] is -1, want 0 to 15":                              func(c *Call) { c.Tokens = []int32{-1} },
+		"dna: Hidden has 11 columns, want Dim = 12":                       func(c *Call) { c.Hidden.Cols = 11 },
+		"dna: Hidden has 19 rows, want 20":                                func(c *Call) { c.Hidden.Rows = 19 },
+		"dna: Logits has 15 columns, want Vocab = 16":                     func(c *Call) { c.Logits.Cols = 15 },
+		"dna: LogLikelihood has 20 elements, want len(Tokens)-1 = 19":     func(c *Call) { c.LogLikelihood = make([]float32, 20) },
+		"dna: Targets has 21 elements, want at most len(Tokens) = 20":     func(c *Call) { c.Targets = make([]int32, 21) },
+		"dna: Targets[1] is 99, want less than 16":                        func(c *Call) { c.Targets = []int32{1, 99} },
+		"dna: LogLikelihood has 19 elements, want len(Targets) = 3":       func(c *Call) { c.Targets = []int32{1, 2, 3} },
+		"dna: Pooled has 3 elements, want Dim = 12":                       func(c *Call) { c.Pooled = make([]float32, 3) },
+		"dna: Pooling is 9, want Mean, Sum, Max, First or Last":           func(c *Call) { c.Pooling = 9 },
+		"dna: Mask has 0 elements, want len(Tokens) = 20":                 func(c *Call) { c.Mask = []bool{} },
+		"dna: Classes is wanted, but the checkpoint has no head":          func(c *Call) { c.Classes = make([]float32, 2) },
+		"dna: Workers is -2, want 0 or more":                              func(c *Call) { c.Workers = -2 },
+		"dna: Residuals has 1 elements, want Layers+1 = 3":                func(c *Call) { c.Residuals = make([]blas32.General, 1) },
+		"dna: Residuals has 0 rows, want 20":                              func(c *Call) { c.Residuals = make([]blas32.General, 3) },
+		"dna: Logits is 20 x 16 with stride 16 but has only 319 elements": func(c *Call) { c.Logits.Data = c.Logits.Data[:319] },
+	} {
+		c := everything(m, bases(1, 20))
+		change(c)
+		before := slices.Clone(c.Pooled)
+		err := m.Run(t.Context(), c)
+		if err == nil || err.Error() != want || !errors.Is(err, ErrShape) && !errors.Is(err, ErrTooLong) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		same(t, "written in spite of the error", c.Pooled, before)
+		if err := m.RunBatch(t.Context(), []*Call{everything(m, nil), c}); err == nil || err.Error() != "dna: call 1: "+want {
+			t.Errorf("in a batch: error %v", err)
+		}
+	}
+	if err := m.EmbedInto(t.Context(), nil, "ACGT"); !errors.Is(err, ErrShape) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func BenchmarkEmbed(b *testing.B) {
+	d := dims{dim: 128, layers: 2, inner: 512, vocab: 16, maxLen: 1026, order: 2, hidden: 64}
+	b.Run("tiny-1k/n=1024", func(b *testing.B) {
+		m := d.random(1).model(b, d.config())
+		tokens, dst := bases(1, 1024), zeros(1024, d.dim)
+		must(b, m.Forward(dst, tokens))
+		b.ReportAllocs()
+		for b.Loop() {
+			must(b, m.Forward(dst, tokens))
+		}
+		perSecond := float64(b.N) / b.Elapsed().Seconds()
+		flop := 2 * 1024 * float64(d.layers) * float64(4*d.dim*d.dim+2*d.dim*d.inner)
+		b.ReportMetric(flop*perSecond/1e9, "GFLOP/s")
+		b.ReportMetric(1024*perSecond, "tokens/s")
+	})
+}

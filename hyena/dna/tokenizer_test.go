@@ -1,0 +1,84 @@
+package dna
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func mustTokenizer(t testing.TB, cfg TokenizerConfig) *Tokenizer {
+	t.Helper()
+	tok, err := NewTokenizer(cfg)
+	must(t, err)
+	return tok
+}
+
+func TestTokenizer(t *testing.T) {
+	for _, c := range []struct {
+		cfg  TokenizerConfig
+		text string
+		want []int32
+	}{
+		{TokenizerConfig{}, "", nil},
+		{TokenizerConfig{}, "ACGTNacgtn", []int32{7, 8, 9, 10, 11, 6, 6, 6, 6, 6}},
+		{TokenizerConfig{UpperCase: true}, "ACGTNacgtn", []int32{7, 8, 9, 10, 11, 7, 8, 9, 10, 11}},
+		{TokenizerConfig{Special: ClsSep}, "RA", []int32{0, 6, 7, 1}},
+		{TokenizerConfig{Special: AppendSep}, "Aé\xff世", []int32{7, 6, 6, 6, 1}},
+		{TokenizerConfig{}, "[CLS]A[SEP][BOS][PAD][UNK]", []int32{0, 7, 1, 2, 4, 6}},
+		{TokenizerConfig{}, "A \t[MASK] A", []int32{7, 3, 6, 7}},
+		{TokenizerConfig{}, "[SEP] [MASK]", []int32{1, 3}},
+		{TokenizerConfig{}, "A [SEP]", []int32{7, 6, 1}},
+		{TokenizerConfig{}, "[RES", []int32{6, 6, 6, 6}},
+		{TokenizerConfig{}, "[", []int32{6}},
+		{TokenizerConfig{MaxLen: 3}, "ACGT", []int32{7, 8, 9}},
+		{TokenizerConfig{MaxLen: 3, Special: AppendSep}, "ACGT", []int32{7, 8, 1}},
+		{TokenizerConfig{MaxLen: 3, Special: ClsSep}, "ACGT", []int32{0, 7, 1}},
+		{TokenizerConfig{MaxLen: 1, Special: ClsSep}, "ACGT", []int32{1}},
+		{TokenizerConfig{Vocabulary: MultiMolecule, Special: ClsSep}, "ACGTN<mask>U", []int32{1, 6, 7, 8, 9, 10, 4, 3, 2}},
+	} {
+		got := mustTokenizer(t, c.cfg).Encode(c.text)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v, %q: %v, want %v", c.cfg, c.text, got, c.want)
+		}
+		if got := mustTokenizer(t, c.cfg).Append([]int32{99}, c.text); !slices.Equal(got, append([]int32{99}, c.want...)) {
+			t.Errorf("%+v, %q: appended %v", c.cfg, c.text, got)
+		}
+	}
+	if got := mustTokenizer(t, TokenizerConfig{}).Decode([]int32{0, 7, 8, 11, 6, 1, -1, 99}); got != "[CLS]ACN[UNK][SEP][UNK][UNK]" {
+		t.Errorf("decoded %s", got)
+	}
+	if id, ok := Official.Lookup("T"); !ok || id != 10 {
+		t.Errorf("T is %d, %v", id, ok)
+	}
+	if _, ok := Official.Lookup("<pad>"); ok {
+		t.Error("<pad> is in the official vocabulary")
+	}
+	for want, cfg := range map[string]TokenizerConfig{
+		"dna: MaxLen is -1, want 0 or more":                      {MaxLen: -1},
+		"dna: Special is 9, want NoSpecial, AppendSep or ClsSep": {Special: 9},
+		"dna: Vocabulary is 2, want Official or MultiMolecule":   {Vocabulary: 2},
+	} {
+		if _, err := NewTokenizer(cfg); !errors.Is(err, ErrConfig) || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
+// FuzzTokenizer wants one token for each character, special tokens' names aside,
+// and the text back where all of it is known.
+func FuzzTokenizer(f *testing.F) {
+	f.Add("ACGT")
+	f.Add("AC [MASK]GT\xff[PAD")
+	f.Fuzz(func(t *testing.T, text string) {
+		tok := mustTokenizer(t, TokenizerConfig{})
+		ids := tok.Encode(text)
+		if n := utf8.RuneCountInString(text); len(ids) > n || !strings.Contains(text, "[") && len(ids) != n {
+			t.Fatalf("%d tokens of %d characters", len(ids), n)
+		}
+		if !slices.Contains(ids, 6) && !strings.Contains(text, "[MASK]") && tok.Decode(ids) != text {
+			t.Fatalf("%q came back as %q", text, tok.Decode(ids))
+		}
+	})
+}
