@@ -1,0 +1,147 @@
+// Command genome reads a genome with a HyenaDNA model, base by base, and draws
+// where the model is surprised.
+//
+//	go run ./examples/genome
+//	go run ./examples/genome -fasta ecoli.fna.gz -window 4096 -out ecoli
+//
+// It prints the mean surprise of the genome, of its reverse complement and of a
+// shuffled copy, in bits per base (a uniform guess is 2), and writes a picture and
+// a bedGraph file of the surprise along the genome. A genome is cut into windows;
+// each is one pass of the model, without memory of earlier ones. Memory is a byte
+// for each base of the largest record and what one window takes.
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/subquad/subquad/hyena/dna"
+)
+
+//go:embed model/model.safetensors
+var weights []byte
+
+//go:embed model/config.json
+var config []byte
+
+//go:embed lambda_phage_NC_001416.fa.gz
+var lambda []byte
+
+// options are the command's flags.
+type options struct {
+	fasta, weights, config, out string
+	window, workers             int
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "genome:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var o options
+	f := flag.NewFlagSet("genome", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&o.fasta, "fasta", "", "genome, a FASTA `file`, plain or gzip (default: phage lambda, built in)")
+	f.StringVar(&o.weights, "weights", "", "HyenaDNA checkpoint, a safetensors `file` (default: a small model of E. coli, built in)")
+	f.StringVar(&o.config, "config", "", "the checkpoint's config.json `file` (default: the one beside it)")
+	f.StringVar(&o.out, "out", "genome", "write `name`.png and name.bedgraph")
+	f.IntVar(&o.window, "window", 0, "bases to a pass of the model (default: 16384, or as many as the model takes)")
+	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	m, err := openModel(o)
+	if err != nil {
+		return err
+	}
+	if o.window, err = window(o.window, m.Config().MaxLen); err != nil {
+		return err
+	}
+	name, genome, err := openGenome(o.fasta)
+	if err != nil {
+		return err
+	}
+	defer genome.Close()
+	report, err := read(ctx, m, genome, o.window, &progress{w: stderr})
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := report.print(stdout, name, o.window); err != nil {
+		return err
+	}
+	if err := writeFile(o.out+".bedgraph", report.bedGraph); err != nil {
+		return err
+	}
+	if err := writeFile(o.out+".png", func(w io.Writer) error { return report.draw(w, name) }); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "wrote %s.png and %s.bedgraph\n", o.out, o.out)
+	return err
+}
+
+func openModel(o options) (*dna.Model, error) {
+	var cfg dna.Config
+	text := config
+	if o.config != "" {
+		var err error
+		if text, err = os.ReadFile(o.config); err != nil {
+			return nil, err
+		}
+	}
+	if o.config != "" || o.weights == "" {
+		var err error
+		if cfg, err = dna.ParseConfig(text); err != nil {
+			return nil, err
+		}
+	}
+	cfg.Workers = o.workers
+	if o.weights == "" {
+		return dna.Read(bytes.NewReader(weights), int64(len(weights)), cfg)
+	}
+	return dna.Open(o.weights, cfg)
+}
+
+func window(asked, longest int) (int, error) {
+	switch {
+	case asked == 0:
+		return min(16384, longest), nil
+	case asked < 1 || asked > longest:
+		return 0, fmt.Errorf("-window is %d, want 1 to the model's longest, %d", asked, longest)
+	}
+	return asked, nil
+}
+
+// openGenome returns a genome's name and its text.
+func openGenome(path string) (string, io.ReadCloser, error) {
+	if path == "" {
+		return "phage lambda", io.NopCloser(bytes.NewReader(lambda)), nil
+	}
+	f, err := os.Open(path)
+	return filepath.Base(path), f, err
+}
+
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image/png"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/hyena/dna"
+	"github.com/subquad/subquad/internal/isa/isatest"
+	safetensors "github.com/subquad/subquad/internal/weights"
+)
+
+func builtIn(t *testing.T) *dna.Model {
+	t.Helper()
+	m, err := openModel(options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestBits compares with the bits per base that the official code finds in float64.
+func TestBits(t *testing.T) {
+	text, err := os.ReadFile("testdata/expected_bits.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var expected map[string]float64
+	if err := json.Unmarshal(text, &expected); err != nil {
+		t.Fatal(err)
+	}
+	genomes := map[string]string{"lambda": "", "phix174": "testdata/phix174_NC_001422.fna.gz", "human_mt": "testdata/human_mt_NC_012920.fa.gz"}
+	isatest.Run(t, func(t *testing.T) {
+		for name, path := range genomes {
+			if asm.Active() == "generic" && name != "phix174" {
+				t.Log("left out, for it takes minutes:", name)
+				continue
+			}
+			for _, window := range []int{1024, 16384} {
+				_, r, err := openGenome(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rep, err := read(t.Context(), builtIn(t), r, window, &progress{w: io.Discard})
+				r.Close()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for key, got := range map[string]float64{
+					"%s@%d": rep.forward.value(), "%s_reverse_complement@%d": rep.reverse.value(),
+				} {
+					key = fmt.Sprintf(key, name, window)
+					if want, ok := expected[key]; ok && !(math.Abs(got-want) < 1e-4) {
+						t.Errorf("%s: %.5f bits per base, want %.5f", key, got, want)
+					}
+				}
+				if got, want := rep.shuffled.value(), expected[fmt.Sprintf("lambda_shuffled_example@%d", window)]; name == "lambda" && math.Abs(got-want) > 5e-3 {
+					t.Errorf("window %d: %.5f bits per base of a shuffle, the example had %.5f", window, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestModel compares hidden states, logits and likelihoods with the official
+// code's, in float64.
+func TestModel(t *testing.T) {
+	f, err := safetensors.Open("testdata/expected.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := func(name string) []float64 {
+		v, err := f.Tensor(name).Float64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	ids, err := f.Tensor("input_ids").Int64()
+	if err != nil {
+		t.Fatal(err)
+	}
+	isatest.Run(t, func(t *testing.T) {
+		m := builtIn(t)
+		n, cfg := len(ids), m.Config()
+		call := &dna.Call{
+			Hidden: blas32.General{Rows: n, Cols: cfg.Dim, Stride: cfg.Dim, Data: make([]float32, n*cfg.Dim)},
+			Logits: blas32.General{Rows: n, Cols: cfg.Vocab, Stride: cfg.Vocab, Data: make([]float32, n*cfg.Vocab)},
+		}
+		for _, id := range ids {
+			call.Tokens = append(call.Tokens, int32(id))
+		}
+		if err := m.Run(t.Context(), call); err != nil {
+			t.Fatal(err)
+		}
+		near(t, "hidden states", call.Hidden.Data, want("last_hidden_state"), 5e-4)
+		near(t, "logits", call.Logits.Data, want("lm_logits"), 1e-3)
+		if asm.Active() == "generic" {
+			t.Log("left out, for it takes minutes: a window of 16384")
+			return
+		}
+		// The first 4096 predictions of a window of 16384.
+		fasta, err := dna.NewReader(bytes.NewReader(lambda))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fasta.Next(); err != nil {
+			t.Fatal(err)
+		}
+		sequence := make([]byte, 16384)
+		if _, err := io.ReadFull(fasta, sequence); err != nil {
+			t.Fatal(err)
+		}
+		ll := make([]float32, len(sequence)-1)
+		if err := m.Run(t.Context(), &dna.Call{Tokens: m.Tokenizer(dna.NoSpecial).Encode(string(sequence)), LogLikelihood: ll}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range ll {
+			ll[i] = -ll[i]
+		}
+		near(t, "likelihoods", ll, want("nll_lambda_first_4096_window_16384"), 1e-3)
+	})
+}
+
+func near(t *testing.T, name string, got []float32, want []float64, tol float64) {
+	t.Helper()
+	if len(want) == 0 {
+		t.Fatalf("%s: nothing to compare with", name)
+	}
+	for i, w := range want {
+		if d := math.Abs(float64(got[i]) - w); !(d <= tol*(1+math.Abs(w))) {
+			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	out := filepath.Join(dir, "out")
+	two := path("two.fa", ">one\n"+strings.Repeat("ACGTN", 130)+"\n>empty\n>two x\nacgtRU\n")
+	var stdout, stderr bytes.Buffer
+	if err := command(t.Context(), []string{"-fasta", two, "-window", "300", "-out", out, "-workers", "1"}, &stdout, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"two.fa: 656 bases, windows of 300, ", "130 N, 1 other codes, 1 U, 0 gaps; 4 in lower case", "  its reverse complement\n",
+		"wrote " + out + ".png and " + out + ".bedgraph\n",
+	} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("printed %q, want %q in it", stdout.String(), want)
+		}
+	}
+	if stderr.Len() > 0 {
+		t.Errorf("on standard error: %q", stderr.String())
+	}
+	bed, err := os.ReadFile(out + ".bedgraph")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(strings.TrimSpace(string(bed)), "\n"); len(lines) != 1+7+1 || !strings.HasPrefix(lines[7], "one\t600\t650\t") || !strings.HasPrefix(lines[8], "two\t0\t6\t") {
+		t.Errorf("bedGraph %q", bed)
+	}
+	picture, err := os.Open(out + ".png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer picture.Close()
+	if img, err := png.Decode(picture); err != nil || img.Bounds().Dx() < 500 {
+		t.Errorf("picture %v, error %v", img, err)
+	}
+	for want, args := range map[string][]string{
+		"-window is 16387, want 1 to the model's longest, 16386":         {"-window", "16387"},
+		"-window is -1, want 1 to the model's longest, 16386":            {"-window", "-1"},
+		`unexpected argument "lambda.fa"`:                                {"lambda.fa"},
+		"empty.fa: no sequence of two bases or more":                     {"-fasta", path("empty.fa", "")},
+		"one.fa: no sequence of two bases or more":                       {"-fasta", path("one.fa", ">one\nA\n")},
+		`text.fa: dna: FASTA, line 1: 'h' before the first ">"`:          {"-fasta", path("text.fa", "hello")},
+		"open " + dir + "/none.fa: no such file or directory":            {"-fasta", dir + "/none.fa"},
+		"dna: Workers is -3, want 0 or more":                             {"-workers", "-3"},
+		"dna: config.json: unexpected end of JSON input":                 {"-config", path("bad.json", "")},
+		"dna: weights: open " + dir + "/none: no such file or directory": {"-weights", dir + "/none", "-config", path("empty.json", "{}")},
+	} {
+		err := command(t.Context(), append(args, "-out", out), io.Discard, io.Discard)
+		if err == nil || err.Error() != want {
+			t.Errorf("%v: error %v, want %s", args, err, want)
+		}
+	}
+	wrong := path("model.safetensors", "no checkpoint")
+	if err := command(t.Context(), []string{"-weights", wrong, "-config", path("c.json", "{}")}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), wrong) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %v", err)
+	}
+}
