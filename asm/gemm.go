@@ -63,6 +63,7 @@ const (
 	blockK     = 512       // rows of b to a kernel call; a tile of a stays in L1
 	blockBytes = 384 << 10 // of b, to stay in L2 while all of a goes by
 	wideK      = 128       // rows of b to a call that reads four panels of it
+	maxRows    = 12        // of a tile
 	maxTile    = 12 * 32   // largest tile of dst
 	maxWide    = 4 * 32    // widest row of dst in one call
 )
@@ -75,6 +76,7 @@ type product struct {
 	add       bool
 	a         []float32
 	aRow, aAt int // strides of a, from row to row and along k
+	row0, k0  int // of a[0]
 }
 
 func newProduct(dst blas32.General, b *Matrix, bias []float32) product {
@@ -86,10 +88,32 @@ func (p product) run(a []float32, aRow, aAt, rows int) {
 	if rows == 0 || p.b.cols == 0 {
 		return
 	}
-	if p.b.rows == 0 {
+	switch {
+	case p.b.rows == 0:
 		p.empty(rows)
-		return
+	case p.b.tier != isa.Generic && p.aAt == 1 && p.aRow%crowdedStride == 0 && rows >= p.b.fullRows():
+		p.runCopied(rows)
+	default:
+		p.blocks(rows, nil)
 	}
+}
+
+// Rows of a that stand a multiple of crowdedStride apart compete for the same
+// lines of the first cache. A tile's rows are then copied for all panels but the
+// first, which brings them near.
+const (
+	crowdedStride = 512 // float32
+	copyStride    = blockK + 16
+)
+
+func (p *product) runCopied(rows int) {
+	var strip [maxRows * copyStride]float32
+	p.blocks(rows, strip[:])
+}
+
+// blocks goes over the blocks of b, and copies rows of a where it is given memory
+// for a tile's.
+func (p *product) blocks(rows int, strip []float32) {
 	k, panels := p.b.rows, p.b.panels()
 	for k0 := 0; k0 < k; k0 += blockK {
 		kn := min(blockK, k-k0)
@@ -99,7 +123,17 @@ func (p product) run(a []float32, aRow, aAt, rows int) {
 			row := 0
 			for _, height := range [...]int{p.b.fullRows(), 4, 2, 1} {
 				for ; rows-row >= height; row += height {
-					p.strip(row, height, k0, kn, p0, p1)
+					if strip == nil || height < p.b.fullRows() || p1-p0 < 3 {
+						p.strip(row, height, k0, kn, p0, p1)
+						continue
+					}
+					p.strip(row, height, k0, kn, p0, p0+1)
+					for i := range height {
+						copy(strip[i*copyStride:][:kn], p.a[(row+i)*p.aRow+k0:])
+					}
+					q := *p
+					q.a, q.aRow, q.row0, q.k0 = strip, copyStride, row, k0
+					q.strip(row, height, k0, kn, p0+1, p1)
 				}
 			}
 		}
@@ -173,7 +207,7 @@ func (p *product) tile(row, rows, panel, panels, k0, kn int) {
 
 func (p *product) kernel(row, rows, panel, panels, k0, kn int, start []float32, startStride int, c []float32, cStride int) {
 	m := p.b
-	a := p.a[row*p.aRow+k0*p.aAt:]
+	a := p.a[(row-p.row0)*p.aRow+(k0-p.k0)*p.aAt:]
 	size := m.format.bytes()
 	bPanel := m.panelBytes()
 	at := panel*bPanel + k0*m.panelCols()*size

@@ -64,6 +64,7 @@ func transpose(m blas32.General, gap int) blas32.General {
 var testShapes = [][3]int{
 	{1, 1, 1}, {1, 131, 70}, {2, 200, 33}, {3, 97, 129}, {5, 12, 4}, {7, 31, 5}, {12, 32, 16}, {13, 33, 17},
 	{25, 65, 64}, {36, 96, 20}, {37, 700, 3}, {26, 40, 1100}, {4, 300, 600}, {1, 260, 513},
+	{27, 160, 1024}, // rows of a whose cache lines compete
 }
 
 func TestGemm(t *testing.T) {
