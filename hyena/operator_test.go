@@ -212,8 +212,7 @@ func TestOperatorAllocations(t *testing.T) {
 		for _, workers := range []int{1, 4} {
 			op := mustOperator(t, OperatorConfig{Dim: 20, Order: 3, Workers: workers}, testWeights(t, 20, 3, 3, 500))
 			x := matrix(20, 500, 20, 0)
-			op.Forward(x, x)
-			if a := testing.AllocsPerRun(5, func() { op.Forward(x, x) }); a != 0 {
+			if a := isatest.Allocations(func() { op.Forward(x, x) }); a != 0 {
 				t.Errorf("%d workers: %v allocations a call", workers, a)
 			}
 		}

@@ -278,8 +278,7 @@ func TestAllocations(t *testing.T) {
 				"Forward":   func() { must(t, m.Forward(c.Hidden, c.Tokens)) },
 				"EmbedInto": func() { must(t, m.EmbedInto(context.Background(), c.Pooled, text)) },
 			} {
-				f()
-				if n := testing.AllocsPerRun(5, f); n != 0 {
+				if n := isatest.Allocations(f); n != 0 {
 					t.Errorf("%d workers, %s: %v allocations", workers, name, n)
 				}
 			}

@@ -18,6 +18,9 @@ import (
 // Tests that call Run must not be parallel to others: the tier is global.
 func Run(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
+	// Package isa reads it before tests begin, where go test does not see that
+	// results depend on it.
+	limit := os.Getenv("SUBQUAD_ISA")
 	var ran []string
 	for _, tier := range isa.Available() {
 		if tier > isa.Active() {
@@ -31,7 +34,7 @@ func Run(t *testing.T, f func(t *testing.T)) {
 	}
 	for _, name := range strings.Split(os.Getenv("SUBQUAD_REQUIRE_ISA"), ",") {
 		if name = strings.TrimSpace(name); name != "" && !slices.Contains(ran, name) {
-			t.Errorf("SUBQUAD_REQUIRE_ISA asks for %s; this machine, under SUBQUAD_ISA=%q, ran %s", name, os.Getenv("SUBQUAD_ISA"), strings.Join(ran, ", "))
+			t.Errorf("SUBQUAD_REQUIRE_ISA asks for %s; this machine, under SUBQUAD_ISA=%q, ran %s", name, limit, strings.Join(ran, ", "))
 		}
 	}
 	for _, tier := range []isa.Tier{isa.NEON, isa.AVX2, isa.AVX512} {
@@ -39,4 +42,18 @@ func Run(t *testing.T, f func(t *testing.T)) {
 			t.Logf("not run: tier %v", tier)
 		}
 	}
+}
+
+// Allocations returns how many allocations a call of f makes once it is warm. It
+// takes the least of a few measurements: where a goroutine has not quite ended
+// when the next begins, the runtime makes a new one, and that is nobody's fault.
+func Allocations(f func()) float64 {
+	f()
+	least := testing.AllocsPerRun(5, f)
+	for range 4 {
+		if least > 0 {
+			least = min(least, testing.AllocsPerRun(5, f))
+		}
+	}
+	return least
 }

@@ -1,0 +1,100 @@
+package dna_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"strings"
+
+	"github.com/subquad/subquad/hyena/dna"
+)
+
+// checkpoint is a small one of random weights, under published names. A real one
+// is in examples/genome/model.
+const checkpoint = "../../testdata/golden/hyena_model_d32.safetensors"
+
+// An embedding of a sequence: the mean of the model's hidden states.
+func ExampleModel_EmbedInto() {
+	m, err := dna.Open(checkpoint, dna.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	emb := make([]float32, m.Config().Dim)
+	if err := m.EmbedInto(context.Background(), emb, "GATTACA"); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d numbers, the first %.2f\n", len(emb), emb[0])
+	// Output: 32 numbers, the first 0.16
+}
+
+// How likely a variant is, compared with the reference: the difference of their
+// log-likelihoods.
+func ExampleModel_RunBatch() {
+	m, err := dna.Open(checkpoint, dna.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	tokenizer := m.Tokenizer(dna.AppendSep)
+	var calls []*dna.Call
+	for _, sequence := range []string{"ACGTTGCA", "ACGTAGCA"} {
+		tokens := tokenizer.Encode(sequence)
+		calls = append(calls, &dna.Call{Tokens: tokens, LogLikelihood: make([]float32, len(tokens)-1)})
+	}
+	if err := m.RunBatch(context.Background(), calls); err != nil {
+		log.Fatal(err)
+	}
+	var sums [2]float64
+	for i, c := range calls {
+		for _, v := range c.LogLikelihood {
+			sums[i] += float64(v)
+		}
+	}
+	fmt.Printf("ln p(variant) - ln p(reference) = %.2f\n", sums[1]-sums[0])
+	// Output: ln p(variant) - ln p(reference) = -9.34
+}
+
+func ExampleTokenizer() {
+	t, err := dna.NewTokenizer(dna.TokenizerConfig{Special: dna.ClsSep})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ids := t.Encode("ACGTN")
+	fmt.Println(ids, t.Decode(ids))
+	// Output: [0 7 8 9 10 11 1] [CLS]ACGTN[SEP]
+}
+
+func ExampleReader() {
+	file := strings.NewReader(">phage a short one\nACGT\nacgn\n>other\nTTT\n")
+	r, err := dna.NewReader(file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		bases, err := io.ReadAll(r)
+		if err != nil {
+			log.Fatal(err)
+		}
+		c := r.Composition()
+		fmt.Printf("%s (%s): %s, %d in lower case, %d unknown\n", h.Name, h.Description, bases, c.Lower, c.N)
+	}
+	// Output:
+	// phage (a short one): ACGTACGN, 4 in lower case, 1 unknown
+	// other (): TTT, 0 in lower case, 0 unknown
+}
+
+func ExampleReverseComplement() {
+	strand := []byte("GATTACA")
+	if err := dna.ReverseComplement(strand, strand); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", strand)
+	// Output: TGTAATC
+}
