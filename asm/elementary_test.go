@@ -119,7 +119,7 @@ func TestElementaryError(t *testing.T) {
 						}
 					}
 				}
-				t.Logf("largest error %.3f ULP, at %v", worst, at)
+				t.Logf("%s: largest error %.3f ULP, at %v", e.name, worst, at)
 			})
 		}
 	})

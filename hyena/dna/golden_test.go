@@ -31,7 +31,10 @@ func goldenModel(t *testing.T, f *golden.File) {
 		t.Fatal(err)
 	}
 	shape, ids := f.Shape("input_ids"), f.Int64("input_ids")
-	batch, n := shape[0], shape[len(shape)-1]
+	batch, n := 1, shape[len(shape)-1]
+	if len(shape) == 2 {
+		batch = shape[0]
+	}
 	outputs := make([]Call, batch)
 	var calls []*Call
 	for b := range batch {
@@ -95,8 +98,8 @@ func goldenTokenizer(t *testing.T, f *golden.File) {
 		Variant      string    `json:"variant"`
 		PaddingSide  string    `json:"padding_side"`
 		ModelMax     int       `json:"model_max_length"`
-		Padding      any       `json:"padding"` // a bool or "max_length"
-		Truncation   bool      `json:"truncation"`
+		Padding      any       `json:"padding"`    // a bool or "max_length"
+		Truncation   any       `json:"truncation"` // a bool or "longest_first"
 		MaxLength    int       `json:"max_length"`
 		AddSpecial   *bool     `json:"add_special_tokens"`
 		ExpectedFull [][]int64 `json:"ids"`
@@ -113,8 +116,12 @@ func goldenTokenizer(t *testing.T, f *golden.File) {
 		}
 		cfg := TokenizerConfig{Special: special, PadRight: c.PaddingSide == "right"}
 		limit := first(c.MaxLength, c.ModelMax)
-		if c.Truncation {
+		switch c.Truncation {
+		case nil, false, "do_not_truncate":
+		case true, "longest_first", "only_first":
 			cfg.MaxLen = limit
+		default:
+			t.Fatalf("case %d: unknown truncation %v", i, c.Truncation)
 		}
 		tok, err := NewTokenizer(cfg)
 		if err != nil {
