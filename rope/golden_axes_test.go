@@ -46,7 +46,7 @@ func goldenAxes(t *testing.T, f *golden.File) {
 	for _, c := range f.Keys("params.") {
 		var p axesCase
 		f.Config("params."+c, &p)
-		test := tests[c]
+		test := tests[longest(c, tests)]
 		if test == nil {
 			t.Fatalf("no test for %q", c)
 		}
@@ -144,7 +144,7 @@ func goldenMixed(t *testing.T, f *golden.File, c string, p axesCase) {
 	}
 	at := Positions{At: grid(p.EndX, p.EndY)}
 	for _, in := range []string{"q", "k"} {
-		compareRotated(t, f, layer(1), "axial2d."+in, at, c+"."+in+"_rot_f64", c+"."+in+"_rot_f32")
+		compareRotated(t, f, layer(min(1, depth-1)), "axial2d."+in, at, c+"."+in+"_rot_f64", c+"."+in+"_rot_f32")
 	}
 	// Tables are [layer, head, token, pair].
 	n := p.EndX * p.EndY
@@ -202,14 +202,14 @@ func goldenPixel(t *testing.T, f *golden.File, c string, p axesCase) {
 			}
 		}
 	}
-	// Their rotations are of a float32 run: angles up to 128 pi err by 1e-5.
+	// These are of a float32 run, whose angles of up to pi/2 MaxFreq err.
 	x := tokens(f.Float32(in), []int{shape[0], shape[1], n, cfg.HeadDim})
 	got := heads(run(t, r, x, Positions{Fractional: repeat(at, shape[0])}), shape[0], cfg.HeadDim)
 	if name := c + ".x_rot_f32"; f.Has(name) {
-		f.Compare(name, got, golden.Tolerance{Abs: 1e-4})
+		f.Compare(name, got, golden.Tolerance{Abs: 2e-5 + 1e-6*p.MaxFreq})
 	}
 	if name := c + ".freqs_f32"; f.Has(name) {
-		f.Compare(name, angles, golden.Tolerance{Abs: 2e-5, Rel: 1e-6})
+		f.Compare(name, angles, golden.Tolerance{Abs: 2e-5 + 1e-7*p.MaxFreq, Rel: 1e-6})
 	}
 }
 
@@ -226,7 +226,7 @@ func goldenLucidXPos(t *testing.T, f *golden.File, c string, p axesCase) {
 			must(t, r.Run(t.Context(), &Call{X: rows(x, b*shape[2], (b+1)*shape[2]), Keys: in == "k", Center: int64(shape[2] / 2)}))
 		}
 		if f.Has(name + "_rot_f32") {
-			f.Compare(name+"_rot_f32", heads(x, shape[0], shape[3]), loose)
+			f.Compare(name+"_rot_f32", heads(x, shape[0], shape[3]), golden.Tolerance{Abs: 2e-5, Max: 1e-5})
 		}
 	}
 }

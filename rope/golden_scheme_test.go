@@ -2,6 +2,7 @@ package rope
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/subquad/subquad/internal/golden"
@@ -80,50 +81,45 @@ type extension struct {
 	Layout       string  `json:"layout"`
 	Exponent     string  `json:"exponent"`
 	Note, Source string
+	factors      []float64
 }
 
-// scheme returns the scheme of a case, and the length of its sequence.
-func (p extension) scheme(t *testing.T, name string, f *golden.File) (Scheme, int64) {
-	switch name {
-	case "linear":
-		return Linear{Factor: p.Scale}, 0
-	case "ntk_aware":
-		return NTK{Factor: p.Alpha}, 0
-	case "dynamic_ntk":
-		return DynamicNTK{Factor: p.NTK, MaxPosition: p.MaxPosition}, p.ForwardLen
-	case "dynamic_linear":
-		return DynamicLinear{MaxPosition: p.MaxPosition}, p.ForwardLen
-	case "ntk_by_parts":
-		return NTKByParts{Factor: p.Scale, Original: p.Original, NTKFactor: p.NTKFactor, ExtrapolationFactor: p.Extrapolate}, 0
-	case "dynamic_yarn":
-		return YaRN{Dynamic: true, Original: p.Original, BetaFast: p.BetaFast, BetaSlow: p.BetaSlow, AttnFactor: p.AttnFactor, ExtrapolationFactor: p.Extrapolate}, p.ForwardLen
-	case "yarn", "yarn_attn_factor":
-		return YaRN{Factor: p.Scale, Original: p.Original, BetaFast: p.BetaFast, BetaSlow: p.BetaSlow, AttnFactor: p.AttnFactor, ExtrapolationFactor: p.Extrapolate}, 0
-	case "yarn_paper_ramp":
-		return YaRN{Factor: p.Scale, Original: p.Original, BetaFast: p.Beta, BetaSlow: p.Alpha, PaperRamp: true}, 0
-	case "giraffe_linear", "giraffe_power", "giraffe_truncate", "giraffe_combo":
-		return Giraffe{Scale: p.Scale, Power: p.ScalePower, Truncate: p.Truncate}, 0
-	case "giraffe_truncate_paper":
-		return Giraffe{Keep: p.B, Zero: p.A, Middle: p.Rho}, 0
-	case "riflex":
-		return RIFLEx{K: p.K, Length: p.LTest}, 0
-	case "longrope_su", "longrope_yarnscale", "longrope_const", "longrope_dynamic":
-		s := LongRoPE{Long: f.Float64("longrope.rescale_factors"), Original: p.Original, Factor: float64(p.MaxPosition) / float64(p.Original), Dynamic: name == "longrope_dynamic"}
+// schemes makes the scheme of a case.
+var schemes = map[string]func(p extension) Scheme{
+	"linear":         func(p extension) Scheme { return Linear{Factor: p.Scale} },
+	"ntk_aware":      func(p extension) Scheme { return NTK{Factor: p.Alpha} },
+	"dynamic_ntk":    func(p extension) Scheme { return DynamicNTK{Factor: p.NTK, MaxPosition: p.MaxPosition} },
+	"dynamic_linear": func(p extension) Scheme { return DynamicLinear{MaxPosition: p.MaxPosition} },
+	"ntk_by_parts": func(p extension) Scheme {
+		return NTKByParts{Factor: p.Scale, Original: p.Original, NTKFactor: p.NTKFactor, ExtrapolationFactor: p.Extrapolate}
+	},
+	"yarn": func(p extension) Scheme {
+		return YaRN{Factor: p.Scale, Original: p.Original, BetaFast: p.BetaFast, BetaSlow: p.BetaSlow, AttnFactor: p.AttnFactor, ExtrapolationFactor: p.Extrapolate}
+	},
+	"dynamic_yarn": func(p extension) Scheme {
+		return YaRN{Dynamic: true, Original: p.Original, MaxPosition: p.MaxPosition, BetaFast: p.BetaFast, BetaSlow: p.BetaSlow, AttnFactor: p.AttnFactor, ExtrapolationFactor: p.Extrapolate}
+	},
+	"yarn_paper_ramp": func(p extension) Scheme {
+		return YaRN{Factor: p.Scale, Original: p.Original, BetaFast: p.Beta, BetaSlow: p.Alpha, PaperRamp: true}
+	},
+	"giraffe": func(p extension) Scheme {
+		return Giraffe{Scale: p.Scale, Power: p.ScalePower, Truncate: p.Truncate, Keep: p.B, Zero: p.A, Middle: p.Rho}
+	},
+	"riflex": func(p extension) Scheme { return RIFLEx{K: p.K, Length: p.LTest} },
+	"longrope": func(p extension) Scheme {
+		s := LongRoPE{Long: p.factors, Original: p.Original, Factor: float64(p.MaxPosition) / float64(p.Original)}
 		switch p.Policy {
 		case "su":
 		case "yarn":
 			s.Magnitude = MagnitudeYaRN
 		default:
-			v, err := strconv.ParseFloat(p.Policy, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.AttentionFactor = v
+			s.AttentionFactor, _ = strconv.ParseFloat(p.Policy, 64) // 0 is caught by the comparison
 		}
-		return s, p.SeqLen
-	}
-	t.Fatalf("no scheme for %q", name)
-	return nil, 0
+		return s
+	},
+	"longrope_dynamic": func(p extension) Scheme {
+		return LongRoPE{Long: p.factors, Original: p.Original, Factor: float64(p.MaxPosition) / float64(p.Original), Dynamic: true}
+	},
 }
 
 func goldenExtensions(t *testing.T, f *golden.File) {
@@ -133,16 +129,22 @@ func goldenExtensions(t *testing.T, f *golden.File) {
 	for _, c := range f.Keys("params.") {
 		var p extension
 		f.Config("params."+c, &p)
-		if c == "xpos" {
+		if strings.HasPrefix(c, "xpos") {
 			goldenXPos(t, f, c, p)
 			continue
 		}
-		scheme, length := p.scheme(t, c, f)
-		cfg := Config{HeadDim: p.Dim, Base: or(p.Base, p.Theta), Scheme: scheme, Length: length}
+		kind := longest(c, schemes)
+		if kind == "" {
+			t.Fatalf("no scheme for %q", c)
+		}
+		if strings.HasPrefix(kind, "longrope") {
+			p.factors = f.Float64("longrope.rescale_factors")
+		}
+		cfg := Config{HeadDim: p.Dim, Base: or(p.Base, p.Theta), Scheme: schemes[kind](p), Length: or(p.ForwardLen, p.SeqLen)}
 		r := mustNew(t, cfg)
 		if name := c + ".inv_freq_f64"; f.Has(name) {
 			freq := r
-			if c == "linear" || c == "dynamic_linear" { // stored unscaled; positions are divided
+			if kind == "linear" || kind == "dynamic_linear" { // stored unscaled; positions are divided
 				cfg.Scheme = nil
 				freq = mustNew(t, cfg)
 			}
@@ -185,7 +187,7 @@ func goldenXPos(t *testing.T, f *golden.File, c string, p extension) {
 			must(t, r.Run(t.Context(), &Call{X: part, Positions: Positions{Start: p.Offset}, Keys: in == "k", Center: p.MaxPosition / 2}))
 		}
 		if name := c + "." + in + "_rot_f64"; f.Has(name) {
-			f.Compare(name, heads(x, shape[0], shape[3]), golden.Tolerance{Abs: 2e-6, Rel: 2e-6})
+			f.Compare(name, heads(x, shape[0], shape[3]), golden.Tolerance{Abs: 2e-6, Max: 2e-6})
 		}
 	}
 }

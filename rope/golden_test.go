@@ -56,6 +56,16 @@ func cases(f *golden.File) (list []string) {
 	return list
 }
 
+// longest returns the longest of names that begins s: a case may be a variant of one.
+func longest[T any](s string, names map[string]T) (name string) {
+	for n := range names {
+		if strings.HasPrefix(s, n) && len(n) > len(name) {
+			name = n
+		}
+	}
+	return name
+}
+
 // tokens turns [batch, heads, tokens, dim] into a matrix [batch * tokens, heads * dim].
 func tokens(data []float32, shape []int) blas32.General {
 	b, h, s, d := shape[0], shape[1], shape[2], shape[3]
@@ -159,22 +169,28 @@ func goldenRotate(t *testing.T, f *golden.File) {
 			}
 			cfg.Scheme = Custom{Frequencies: stored}
 			compareTable("_inv32_f64", mustNew(t, cfg))
-			cfg.Accuracy = Float32
-			compareTable("_hf_f32", mustNew(t, cfg))
+			if once.At != nil {
+				cfg.Accuracy = Float32
+				compareTable("_hf_f32", mustNew(t, cfg))
+			}
 		}
 		f.Ignore(func(name string) bool { // informative; read above where there are frequencies
 			return name == c+".inv_freq_hf_f32" || name == c+".cos_hf_f32" || name == c+".sin_hf_f32"
 		})
+		if !f.Has(c + ".inv_freq_hf_f32") { // nothing to make them of: a unit in the last place moves them
+			f.Ignore(func(name string) bool { return name == c+".cos_inv32_f64" || name == c+".sin_inv32_f64" })
+		}
 
 		for _, in := range []string{"q", "k"} {
 			if !f.Has(c + "." + in) {
 				continue
 			}
-			x := tokens(f.Float32(c+"."+in), f.Shape(c+"."+in))
-			at := positions(t, f, c+".positions", p.Batch)
+			shape := f.Shape(c + "." + in)
+			x := tokens(f.Float32(c+"."+in), shape)
+			at := positions(t, f, c+".positions", shape[0])
 			compare := func(name string, got blas32.General, dim int, tol ...golden.Tolerance) {
 				if name = c + "." + in + name; f.Has(name) {
-					f.Compare(name, heads(got, p.Batch, dim), tol...)
+					f.Compare(name, heads(got, shape[0], dim), tol...)
 				}
 			}
 			rotated := run(t, half, x, at)

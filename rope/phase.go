@@ -76,3 +76,6 @@ func split(x float64) (whole int64, fraction uint64, ok bool) {
 
 // radians returns a phase as an angle in [-pi, pi).
 func radians(phase uint64) float64 { return float64(int64(phase)) * (math.Pi / (1 << 63)) }
+
+// high rounds a phase to 2^-32 turns.
+func high(phase uint64) uint32 { return uint32((phase + 1<<31) >> 32) }

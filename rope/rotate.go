@@ -237,11 +237,11 @@ func (t *table) fill(r *Rotation, c *Call, row, head int) {
 	}
 	if r.cfg.Layout == Half {
 		for i, p := range t.phase {
-			t.top[i] = uint32(sign * p >> 32)
+			t.top[i] = high(sign * p)
 		}
 	} else { // the cosine of -p and p is the same, the sine has the kernel's signs
 		for i, p := range t.phase {
-			top := uint32(sign * p >> 32)
+			top := high(sign * p)
 			t.top[2*i], t.top[2*i+1] = -top, top
 		}
 	}
@@ -279,7 +279,7 @@ func (r *Rotation) CosSin(cos, sin blas32.General, p Positions) error {
 		for head := range r.heads {
 			r.phases(phase, &p, row, head)
 			for i, v := range phase {
-				top[i] = uint32(v >> 32)
+				top[i] = high(v)
 			}
 			asm.CosSin(c[head*r.pairs:][:r.pairs], s[head*r.pairs:][:r.pairs], top, float32(r.scale()))
 		}

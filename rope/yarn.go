@@ -94,9 +94,10 @@ type YaRN struct {
 	NoTruncate bool
 	// PaperRamp makes the ramp linear in the number of turns.
 	PaperRamp bool
-	// Dynamic makes the factor Length / Original for longer sequences (Dynamic
-	// YaRN); Factor is not used then.
-	Dynamic bool
+	// Dynamic makes the factor Length / Original for sequences longer than MaxPosition
+	// (0 is Original) and 1 for others (Dynamic YaRN); Factor is not used then.
+	Dynamic     bool
+	MaxPosition int64
 }
 
 func (s YaRN) String() string {
@@ -118,6 +119,9 @@ func (s YaRN) check(int) error {
 		if !finite(f.value) || f.value < 0 {
 			return configErrorf("%s is %v, want a number from 0 on", f.name, f.value)
 		}
+	}
+	if s.MaxPosition < 0 {
+		return configErrorf("MaxPosition is %d, want 0 or more", s.MaxPosition)
 	}
 	return first(positive("Factor", factor), positive("Original", float64(s.Original)),
 		positive("BetaFast", or(s.BetaFast, 32)), positive("BetaSlow", or(s.BetaSlow, 1)),
@@ -190,12 +194,15 @@ func (s YaRN) stage(length int64) int64 {
 	if !s.Dynamic {
 		return 0
 	}
-	return max(length, s.Original)
+	if length <= s.original() {
+		return s.Original
+	}
+	return length
 }
 
 func (s YaRN) original() int64 {
 	if !s.Dynamic {
 		return math.MaxInt64
 	}
-	return s.Original
+	return max(s.MaxPosition, s.Original)
 }

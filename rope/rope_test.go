@@ -1,0 +1,406 @@
+package rope
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+// near fails the test unless got agrees with want to tol.
+func near(t *testing.T, what string, got, want []float32, tol float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
+	}
+	for i := range got {
+		if d := math.Abs(float64(got[i]) - float64(want[i])); !(d <= tol) {
+			t.Fatalf("%s: element %d is %v, want %v within %v", what, i, got[i], want[i], tol)
+		}
+	}
+}
+
+func same(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	for i := range got {
+		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+			t.Fatalf("%s: element %d is %v, want the bits of %v", what, i, got[i], want[i])
+		}
+	}
+}
+
+// configs are rotations of all kinds, with 24 features.
+func configs() map[string]Config {
+	cfgs := map[string]Config{
+		"plain":       {},
+		"partial":     {RotaryDim: 10},
+		"large base":  {Base: 1e6},
+		"yarn":        {Scheme: YaRN{Factor: 8, Original: 4096}},
+		"hf":          {Accuracy: Float32Frequencies},
+		"axes":        {Axes: []Axis{{Dim: 8}, {Dim: 12, Base: 100}}},
+		"sections":    {Sections: []int{2, 5, 5}},
+		"interleaved": {Sections: []int{6, 3, 3}, SectionsInterleaved: true},
+		"learned":     {Learned: &Learned{Axes: 2, Heads: 3, Frequencies: random(9, 2*3*12)}},
+		"one feature": {Scheme: RIFLEx{K: 2, Length: 50}},
+	}
+	out := map[string]Config{}
+	for name, c := range cfgs {
+		for _, layout := range []Layout{Half, Interleaved} {
+			c.HeadDim, c.Layout = 24, layout
+			out[name+", "+layout.String()] = c
+		}
+	}
+	return out
+}
+
+// TestLaws: a rotation by a and a shift by b is a rotation by a+b; the inverse
+// restores; a rotation from one place to another is that of the other place.
+func TestLaws(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for name, cfg := range configs() {
+			r := mustNew(t, cfg)
+			const n, heads = 7, 3
+			x := matrix(random(1, n*heads*24), n, heads*24)
+			for _, a := range []int64{0, 5, -3, 1e7, 1e8, math.MaxInt64 - 3} {
+				rotated := clone(x)
+				must(t, r.Rotate(rotated, a))
+
+				back := clone(rotated)
+				must(t, r.Run(t.Context(), &Call{X: back, Positions: Positions{Start: a}, Inverse: true}))
+				near(t, fmt.Sprint(name, ": inverse at ", a), back.Data, x.Data, 4e-6)
+
+				for _, b := range []int64{1, -1000, 1e6} {
+					want, got := clone(x), clone(rotated)
+					must(t, r.Rotate(want, a+b))
+					must(t, r.Shift(got, b))
+					near(t, fmt.Sprint(name, ": shift from ", a, " by ", b), got.Data, want.Data, 6e-6)
+
+					got = clone(rotated)
+					must(t, r.Run(t.Context(), &Call{X: got, Positions: Positions{Start: a + b}, From: r, FromPositions: Positions{Start: a}}))
+					near(t, fmt.Sprint(name, ": from ", a, " by ", b), got.Data, want.Data, 6e-6)
+				}
+			}
+		}
+	})
+}
+
+// TestDistance: a logit depends on the distance only, at any position.
+func TestDistance(t *testing.T) {
+	const dim = 128
+	q, k := random(1, dim), random(2, dim)
+	for _, accuracy := range []Accuracy{Exact, Float32Frequencies} {
+		for _, base := range []float64{1e4, 5e5} {
+			r := mustNew(t, Config{HeadDim: dim, Base: base, Accuracy: accuracy})
+			logit := func(at int64) float64 {
+				a, b := matrix(append([]float32{}, q...), 1, dim), matrix(append([]float32{}, k...), 1, dim)
+				must(t, r.Rotate(a, at))
+				must(t, r.Rotate(b, at-17))
+				return logits64(a.Data, b.Data, dim)[0]
+			}
+			want := logit(17)
+			for _, at := range []int64{1000, 1e6, 1e7, 1<<24 + 1, 1e8} {
+				if d := math.Abs(logit(at) - want); !(d < 1e-5) {
+					t.Errorf("%v, base %v: drift %.2g at %d", accuracy, base, d, at)
+				}
+			}
+		}
+	}
+}
+
+// TestFloat32Drifts shows that the common arithmetic does not keep that law, and
+// that the mode has it.
+func TestFloat32Drifts(t *testing.T) {
+	angle := func(accuracy Accuracy, at int64) []float32 {
+		r := mustNew(t, Config{HeadDim: 128, Accuracy: accuracy})
+		cos, sin := matrix(make([]float32, 64), 1, 64), matrix(make([]float32, 64), 1, 64)
+		must(t, r.CosSin(cos, sin, Positions{Start: at}))
+		return append(cos.Data, sin.Data...)
+	}
+	for _, c := range []struct {
+		at          int64
+		least, most float64 // of the mode's error; spec section 6
+	}{{4096, 5e-5, 5e-4}, {1e6, 1e-2, 0.15}, {1e7, 0.1, 2}} {
+		exact, common := angle(Exact, c.at), angle(Float32, c.at)
+		worst := 0.0
+		for i := range exact {
+			worst = max(worst, math.Abs(float64(exact[i])-float64(common[i])))
+		}
+		if worst < c.least || worst > c.most {
+			t.Errorf("at %d float32 errs by %.2g, want %v to %v", c.at, worst, c.least, c.most)
+		}
+	}
+}
+
+// TestRerotate: keys of one scheme, brought to another, are what the other makes.
+func TestRerotate(t *testing.T) {
+	const n, dim = 9, 64
+	x := matrix(random(1, n*2*dim), n, 2*dim)
+	from := mustNew(t, Config{HeadDim: dim, Scheme: DynamicNTK{Factor: 2, MaxPosition: 512}})
+	for name, cfg := range map[string]Config{
+		"longer": {HeadDim: dim, Scheme: DynamicNTK{Factor: 2, MaxPosition: 512}, Length: 5000},
+		"yarn":   {HeadDim: dim, Scheme: YaRN{Factor: 4, Original: 512}, Base: 5e5},
+		"common": {HeadDim: dim, Accuracy: Float32},
+	} {
+		to := mustNew(t, cfg)
+		for _, at := range []int64{0, 100, 1e6} {
+			got, want := clone(x), clone(x)
+			must(t, from.Rotate(got, at))
+			p := Positions{Start: at}
+			must(t, to.Run(t.Context(), &Call{X: got, Positions: p, From: from, FromPositions: p}))
+			must(t, to.Rotate(want, at))
+			near(t, fmt.Sprint(name, " at ", at), got.Data, want.Data, 6e-6)
+			must(t, to.Run(t.Context(), &Call{X: got, Positions: p, From: from, FromPositions: p, Inverse: true}))
+			want = clone(x)
+			must(t, from.Rotate(want, at))
+			near(t, fmt.Sprint(name, " back at ", at), got.Data, want.Data, 6e-6)
+		}
+	}
+}
+
+// TestSplit wants the same bits of every way to say the same: workers, pieces,
+// lists of positions, fractions that are whole, a destination.
+func TestSplit(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for name, cfg := range configs() {
+			cfg.Workers = 1
+			r := mustNew(t, cfg)
+			const n, width, gap = 300, 3 * 24, 5
+			x := blas32.General{Rows: n, Cols: width, Stride: width + gap, Data: random(1, n*(width+gap))}
+			const start = 16777000
+			want := clone(x)
+			must(t, r.Rotate(want, start))
+			for i := range want.Data {
+				if i%x.Stride >= width && want.Data[i] != x.Data[i] {
+					t.Fatalf("%s: element %d, between the rows, was written", name, i)
+				}
+			}
+			cfg.Workers = 4
+			got := clone(x)
+			must(t, mustNew(t, cfg).Rotate(got, start))
+			same(t, name+": 4 workers", got.Data, want.Data)
+
+			got = clone(x)
+			for from := 0; from < n; from += 7 {
+				must(t, r.Rotate(rows(got, from, min(from+7, n)), start+int64(from)))
+			}
+			same(t, name+": pieces", got.Data, want.Data)
+
+			var at []int64
+			var fractional []float64
+			for i := range n {
+				for range r.Axes() {
+					at = append(at, start+int64(i))
+					fractional = append(fractional, start+float64(i))
+				}
+			}
+			got = clone(x)
+			must(t, r.RotateAt(got, at))
+			same(t, name+": list", got.Data, want.Data)
+			got = clone(x)
+			must(t, r.Run(t.Context(), &Call{X: got, Positions: Positions{Fractional: fractional}}))
+			same(t, name+": fractions", got.Data, want.Data)
+
+			dst := clone(x)
+			clear(dst.Data)
+			must(t, r.Run(t.Context(), &Call{Dst: dst, X: x, Positions: Positions{Start: start}}))
+			for i := range n {
+				same(t, name+": destination", dst.Data[i*x.Stride:][:width], want.Data[i*x.Stride:][:width])
+			}
+		}
+	})
+}
+
+func TestConvertLayout(t *testing.T) {
+	const n, dim, rotary, heads = 5, 14, 10, 3
+	x := matrix(random(1, n*heads*dim), n, heads*dim)
+	half, interleaved := mustNew(t, Config{HeadDim: dim, RotaryDim: rotary}), mustNew(t, Config{HeadDim: dim, RotaryDim: rotary, Layout: Interleaved})
+	want, got := clone(x), clone(x)
+	must(t, interleaved.Rotate(want, 100))
+	must(t, ConvertLayout(got, dim, rotary, Half))
+	must(t, half.Rotate(got, 100))
+	must(t, ConvertLayout(got, dim, rotary, Interleaved))
+	near(t, "rotated in the other layout", got.Data, want.Data, 1e-6)
+
+	// Projecting with converted weights is converting the projection.
+	const inputs = 4
+	w := matrix(random(2, heads*dim*inputs), heads*dim, inputs)
+	project := func() blas32.General {
+		out := matrix(make([]float32, heads*dim), 1, heads*dim)
+		for i := range out.Data {
+			for j := range inputs {
+				out.Data[i] += w.Data[i*inputs+j] * float32(j+1)
+			}
+		}
+		return out
+	}
+	want = project()
+	must(t, ConvertLayout(want, dim, rotary, Half))
+	must(t, ConvertWeights(w, dim, rotary, Half))
+	same(t, "weights", project().Data, want.Data)
+
+	for _, err := range []error{ConvertLayout(x, dim, 9, Half), ConvertLayout(x, 0, 0, Half), ConvertLayout(x, dim, 16, Half), ConvertWeights(w, dim, rotary, 7)} {
+		if !errors.Is(err, ErrConfig) {
+			t.Errorf("error %v", err)
+		}
+	}
+	if err := ConvertLayout(x, 10, 10, Half); !errors.Is(err, ErrShape) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestXPos(t *testing.T) {
+	const n, dim = 40, 16
+	r := mustNew(t, Config{HeadDim: dim, XPos: &XPos{ScaleBase: 64}})
+	q, k := random(1, n*dim), random(2, n*dim)
+	logits := func(start, center int64) []float64 {
+		a, b := matrix(append([]float32{}, q...), n, dim), matrix(append([]float32{}, k...), n, dim)
+		must(t, r.Run(t.Context(), &Call{X: a, Positions: Positions{Start: start}, Center: center}))
+		must(t, r.Run(t.Context(), &Call{X: b, Positions: Positions{Start: start}, Center: center, Keys: true}))
+		return logits64(a.Data, b.Data, dim)
+	}
+	want := logits(0, 20)
+	for _, c := range [][2]int64{{0, 0}, {0, 39}, {1e7, 1e7 + 10}} {
+		for i, v := range logits(c[0], c[1]) {
+			if i/n >= i%n && math.Abs(v-want[i]) > 1e-5 { // causal
+				t.Fatalf("start %d, center %d: logit %d is %v, want %v", c[0], c[1], i, v, want[i])
+			}
+		}
+	}
+	x := matrix(make([]float32, dim), 1, dim)
+	err := r.Run(t.Context(), &Call{X: x, Positions: Positions{Start: 100000}, Keys: true})
+	if !errors.Is(err, ErrPosition) || !strings.Contains(err.Error(), "row 0 is 100000 positions from Center = 0") {
+		t.Errorf("error %v", err)
+	}
+	must(t, r.Run(t.Context(), &Call{X: x, Positions: Positions{Start: 100000}, Keys: true, Center: 99999}))
+}
+
+func TestEmpty(t *testing.T) {
+	r := mustNew(t, Config{HeadDim: 8})
+	must(t, r.Rotate(blas32.General{Cols: 8, Stride: 8}, 0))
+	must(t, r.Rotate(blas32.General{}, 5))
+	must(t, r.RotateAt(blas32.General{Cols: 16, Stride: 16}, []int64{}))
+}
+
+func TestCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	x := matrix(make([]float32, 8), 1, 8)
+	if err := mustNew(t, Config{HeadDim: 8}).Run(ctx, &Call{X: x}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	x := matrix(random(1, 600*256), 600, 256)
+	at := make([]int64, 3*600)
+	for _, workers := range []int{1, 4} {
+		r := mustNew(t, Config{HeadDim: 64, Workers: workers, Layout: Interleaved, Sections: []int{16, 8, 8}, SectionsInterleaved: true})
+		for name, f := range map[string]func() error{
+			"Rotate":   func() error { return r.Rotate(x, 5) },
+			"RotateAt": func() error { return r.RotateAt(x, at) },
+			"Shift":    func() error { return r.Shift(x, 5) },
+		} {
+			must(t, f())
+			if n := testing.AllocsPerRun(10, func() { must(t, f()) }); n > 0 {
+				t.Errorf("%s, %d workers: %v allocations", name, workers, n)
+			}
+		}
+	}
+}
+
+// TestErrors wants errors that name the field and its value, nothing written.
+func TestErrors(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{}, "HeadDim is 0"},
+		{Config{HeadDim: 7}, "the rotary dimension is 7"},
+		{Config{HeadDim: 8, RotaryDim: 5}, "the rotary dimension is 5"},
+		{Config{HeadDim: 8, RotaryDim: 10}, "the rotary dimension is 10"},
+		{Config{HeadDim: 8, RotaryDim: -2}, "the rotary dimension is -2"},
+		{Config{HeadDim: 8, Layout: 2}, "Layout is 2"},
+		{Config{HeadDim: 8, Accuracy: 3}, "Accuracy is 3"},
+		{Config{HeadDim: 8, Base: -1}, "Base is -1"},
+		{Config{HeadDim: 8, Base: nan}, "Base is NaN"},
+		{Config{HeadDim: 8, Base: inf}, "Base is +Inf"},
+		{Config{HeadDim: 8, Length: -1}, "Length is -1"},
+		{Config{HeadDim: 8, Workers: -1}, "Workers is -1"},
+		{Config{HeadDim: 8, Scheme: Linear{}}, "Factor is 0, want a number above 0"},
+		{Config{HeadDim: 8, Scheme: Linear{Factor: -2}}, "Factor is -2"},
+		{Config{HeadDim: 8, Scheme: Linear{Factor: nan}}, "Factor is NaN"},
+		{Config{HeadDim: 8, Scheme: NTK{Factor: inf}}, "Factor is +Inf"},
+		{Config{HeadDim: 2, Scheme: NTK{Factor: 2}}, "the rotary dimension is 2"},
+		{Config{HeadDim: 8, Scheme: DynamicNTK{Factor: 2}}, "MaxPosition is 0"},
+		{Config{HeadDim: 8, Scheme: YaRN{Factor: 2}}, "Original is 0"},
+		{Config{HeadDim: 8, Scheme: YaRN{Factor: 2, Original: 64, BetaFast: -1}}, "BetaFast is -1"},
+		{Config{HeadDim: 8, Scheme: LongRoPE{Long: []float64{1, 1, 1}, Original: 64, Factor: 2}}, "Long has 3 factors, want half the rotary dimension = 4"},
+		{Config{HeadDim: 8, Scheme: LongRoPE{Long: []float64{1, 1, 0, 1}, Original: 64, Factor: 2}}, "Long[2] is 0"},
+		{Config{HeadDim: 8, Scheme: LongRoPE{Short: []float64{1}, Long: []float64{1, 1, 1, 1}, Original: 64, Factor: 2}}, "Short has 1 factors"},
+		{Config{HeadDim: 8, Scheme: Llama3{LowFreqFactor: 4}}, "LowFreqFactor and HighFreqFactor are both 4"},
+		{Config{HeadDim: 8, Scheme: Giraffe{Power: -1}}, "Power is -1"},
+		{Config{HeadDim: 8, Scheme: RIFLEx{K: 5, Length: 9}}, "K is 5"},
+		{Config{HeadDim: 8, Scheme: Proportional{Fraction: 1.5}}, "Fraction is 1.5"},
+		{Config{HeadDim: 8, Scheme: Custom{Frequencies: []float64{1}}}, "Frequencies has 1 elements, want half the rotary dimension = 4"},
+		{Config{HeadDim: 4, Scheme: Custom{Frequencies: []float64{1, nan}}}, "frequency 1 is NaN"},
+		{Config{HeadDim: 4, Scheme: Custom{Frequencies: []float64{1, 1e300}}}, "frequency 1 is 1e+300"},
+		{Config{HeadDim: 8, Axes: []Axis{{Dim: 3}}}, "Axes[0].Dim is 3"},
+		{Config{HeadDim: 8, Axes: []Axis{}}, "Axes is empty"},
+		{Config{HeadDim: 8, Axes: []Axis{{Dim: 4}, {Dim: 8}}}, "the rotary dimension is 12"},
+		{Config{HeadDim: 8, RotaryDim: 8, Axes: []Axis{{Dim: 4}}}, "RotaryDim is 8, want the sum of the axes = 4"},
+		{Config{HeadDim: 8, Axes: []Axis{{Dim: 4, Base: nan}}}, "Axes[0].Base is NaN"},
+		{Config{HeadDim: 8, Axes: []Axis{{Dim: 4, Scheme: Linear{}}}}, "Axes[0]: Factor is 0"},
+		{Config{HeadDim: 8, Axes: []Axis{{Dim: 4}}, Sections: []int{4}}, "more than one of"},
+		{Config{HeadDim: 8, Sections: []int{1, 1}}, "Sections sum to 2, want half the rotary dimension = 4"},
+		{Config{HeadDim: 8, Sections: []int{-1, 5}}, "Sections[0] is -1"},
+		{Config{HeadDim: 8, Learned: &Learned{Axes: 2, Heads: 1, Frequencies: make([]float32, 7)}}, "Learned.Frequencies has 7 elements"},
+		{Config{HeadDim: 8, Learned: &Learned{Axes: math.MaxInt, Heads: math.MaxInt, Frequencies: make([]float32, 4)}}, "Learned.Frequencies has 4 elements"},
+		{Config{HeadDim: 2, Learned: &Learned{Axes: 1, Heads: 1, Frequencies: []float32{float32(nan)}}}, "frequency 0 is NaN"},
+		{Config{HeadDim: 8, XPos: &XPos{ScaleBase: -1}}, "XPos.ScaleBase is -1"},
+	} {
+		if _, err := New(c.cfg); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "rope: ") {
+			t.Errorf("%+v: error %v, want one with %q", c.cfg, err, c.want)
+		}
+	}
+
+	r := mustNew(t, Config{HeadDim: 8})
+	other := mustNew(t, Config{HeadDim: 8, Layout: Interleaved})
+	x := matrix(random(1, 32), 2, 16)
+	before := clone(x)
+	overlapping := blas32.General{Rows: 1, Cols: 16, Stride: 16, Data: x.Data[8:]}
+	for _, c := range []struct {
+		call Call
+		kind error
+		want string
+	}{
+		{Call{X: matrix(x.Data, 2, 12)}, ErrShape, "x has 12 columns, want a multiple of HeadDim = 8"},
+		{Call{X: blas32.General{Rows: 3, Cols: 16, Stride: 16, Data: x.Data}}, ErrShape, "has only 32 elements"},
+		{Call{X: blas32.General{Rows: -1, Cols: 16, Stride: 16, Data: x.Data}}, ErrShape, "-1 rows"},
+		{Call{X: rows(x, 0, 1), Dst: overlapping}, ErrShape, "dst shares elements"},
+		{Call{X: x, Dst: matrix(make([]float32, 16), 1, 16)}, ErrShape, "dst has 1 rows, want 2"},
+		{Call{X: x, Positions: Positions{At: []int64{1}}}, ErrShape, "Positions.At has 1 elements, want 2 rows * 1 axes"},
+		{Call{X: x, Positions: Positions{Fractional: []float64{1, 2, 3}}}, ErrShape, "Positions.Fractional has 3 elements"},
+		{Call{X: x, Positions: Positions{Fractional: []float64{1, nan}}}, ErrPosition, "Positions.Fractional[1] is NaN"},
+		{Call{X: x, Positions: Positions{Fractional: []float64{1, 1e19}}}, ErrPosition, "Positions.Fractional[1] is 1e+19"},
+		{Call{X: x, Positions: Positions{At: []int64{1, 2}, Fractional: []float64{1, 2}}}, ErrPosition, "both"},
+		{Call{X: x, From: other}, ErrConfig, "From rotates 8 of 8 features, interleaved, want 8 of 8, half"},
+		{Call{X: x, From: r, FromPositions: Positions{At: []int64{}}}, ErrShape, "FromPositions.At has 0 elements"},
+	} {
+		err := r.Run(t.Context(), &c.call)
+		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want one with %q", err, c.want)
+		}
+		same(t, "after an error", x.Data, before.Data)
+	}
+	learned := mustNew(t, Config{HeadDim: 8, Learned: &Learned{Axes: 1, Heads: 3, Frequencies: make([]float32, 12)}})
+	if err := learned.Rotate(x, 0); !errors.Is(err, ErrShape) {
+		t.Errorf("2 heads of 3: error %v", err)
+	}
+}
