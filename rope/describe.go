@@ -42,7 +42,7 @@ func (r *Rotation) Describe(w io.Writer) error {
 	fmt.Fprintln(w, r)
 	fmt.Fprintf(w, "attention factor %.6g\n", r.factor)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "pair\taxis\tradians\twavelength\t\t")
+	fmt.Fprintln(t, "pair\taxis\tradians\twavelength\t")
 	for i, p := range r.Pairs() {
 		what := "kept"
 		switch {
@@ -53,7 +53,7 @@ func (r *Rotation) Describe(w io.Writer) error {
 		case math.Abs(p.Stretch-1) > 1e-6:
 			what = fmt.Sprintf("stretched %.4g times", p.Stretch)
 		}
-		fmt.Fprintf(t, "%d\t%d\t%.6g\t%.6g\t%s\t\n", i%r.pairs, p.Axis, p.Frequency, p.Wavelength, what)
+		fmt.Fprintf(t, "%d\t%d\t%.6g\t%.6g\t  %s\n", i%r.pairs, p.Axis, p.Frequency, p.Wavelength, what)
 	}
 	return t.Flush()
 }

@@ -69,7 +69,7 @@ func FromHF(data []byte, compat Compat) (*HF, error) {
 				text.values[k] = v
 			}
 		}
-		text.name = ""
+		text.name, text.root = "", text
 		top = text
 	}
 	h := &hfReader{top: top, compat: compat, out: &HF{configs: map[string]Config{}}}

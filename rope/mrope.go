@@ -100,8 +100,9 @@ func (m *MRoPE) Append(dst, tokens, visible []int64) error {
 			continue
 		}
 		if token != m.token {
+			err := check.Errorf(ErrPosition, "rope: token %d of the piece is %d within an image of %d x %d x %d, want %d", i, token, m.grid[0], m.grid[1], m.grid[2], m.token)
 			*m = old
-			return check.Errorf(ErrPosition, "rope: token %d of the piece is %d within an image of %d x %d x %d, want %d", i, token, m.grid[0], m.grid[1], m.grid[2], m.token)
+			return err
 		}
 		m.inBlock(at)
 	}
