@@ -6,29 +6,19 @@ import (
 	"github.com/subquad/subquad/internal/check"
 )
 
-// phases sets dst to the phases of a row for a head.
-func (r *Rotation) phases(dst []uint64, p *Positions, row, head int) {
-	if r.terms == 1 && p.Fractional == nil && r.cfg.Accuracy != Float32 && (r.axes == 1 || p.At == nil) {
-		at := p.Start
-		switch {
-		case p.At != nil:
-			at = p.At[row]
-		case !p.still:
-			at += int64(row)
-		}
-		t := r.turns[head*r.pairs:][:len(dst)]
-		for i := range dst {
-			dst[i] = t[i].phase(at)
-		}
+// phases sets dst to sign times the phases of a row for a head.
+func (r *Rotation) phases(dst []uint64, p *Positions, row, head int, sign uint64) {
+	if r.terms > 1 || r.cfg.Accuracy == Float32 || p.Fractional != nil || r.axes > 1 && p.At != nil {
+		clear(dst)
+		r.accumulate(dst, p, row, head, sign)
 		return
 	}
-	clear(dst)
-	r.accumulate(dst, p, row, head, 1)
-}
-
-// subtract takes the phases of a row off dst.
-func (r *Rotation) subtract(dst []uint64, p *Positions, row, head int) {
-	r.accumulate(dst, p, row, min(head, r.heads-1), ^uint64(0))
+	whole, _, _ := p.place(row, 0, 1)
+	at := sign * uint64(whole)
+	t := r.turns[head*r.pairs:][:len(dst)]
+	for i := range t {
+		dst[i] = at * t[i].part
+	}
 }
 
 // accumulate adds sign times the phases of a row to dst.

@@ -119,8 +119,8 @@ type Rotation struct {
 	scratch scratch.List[rotateScratch]
 }
 
-// New returns a rotation, or an error that matches ErrConfig. It keeps none of
-// the Config's memory.
+// New returns a rotation, or an error that matches ErrConfig. It copies the
+// Config, but for the lists within a Scheme, which must not be changed.
 func New(cfg Config) (*Rotation, error) {
 	cfg.Base = or(cfg.Base, 10000)
 	if cfg.Scheme == nil {

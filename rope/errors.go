@@ -30,6 +30,22 @@ func positive(field string, v float64) error {
 	return nil
 }
 
+// notNegative returns an error unless v is a number from 0 on.
+func notNegative(field string, v float64) error {
+	if !(v >= 0) || math.IsInf(v, 0) {
+		return configErrorf("%s is %v, want a number from 0 on", field, v)
+	}
+	return nil
+}
+
+// orOne returns what v points to, or 1.
+func orOne(v *float64) float64 {
+	if v == nil {
+		return 1
+	}
+	return *v
+}
+
 // first returns the first error.
 func first(errs ...error) error {
 	for _, err := range errs {

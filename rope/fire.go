@@ -39,10 +39,8 @@ func NewFIRE(cfg FIREConfig) (*FIRE, error) {
 		return nil, configErrorf("W1 has %d elements and B1 %d, want the same number above 0", hidden, len(cfg.B1))
 	case heads == 0 || len(cfg.W2) != hidden*heads:
 		return nil, configErrorf("W2 has %d elements, want len(W1)*len(B2) = %d*%d, above 0", len(cfg.W2), hidden, heads)
-	case !(cfg.Threshold >= 0) || math.IsInf(cfg.Threshold, 0):
-		return nil, configErrorf("Threshold is %v, want a number from 0 on", cfg.Threshold)
 	}
-	if err := positive("C", cfg.C); err != nil {
+	if err := first(positive("C", cfg.C), notNegative("Threshold", cfg.Threshold)); err != nil {
 		return nil, err
 	}
 	copied := FIREConfig{C: cfg.C, Threshold: cfg.Threshold}

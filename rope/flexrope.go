@@ -103,6 +103,19 @@ func (f *FlexRoPE) frame(token int64) int64 {
 	return frame
 }
 
+// run returns a token's frame and where the next frame begins.
+func (f *FlexRoPE) run(token int64) (frame, next int64) {
+	frame = f.frame(token)
+	if f.cfg.TokensPerFrame > 0 {
+		return frame, (frame + 1) * int64(f.cfg.TokensPerFrame)
+	}
+	next = token + 1
+	for next < int64(len(f.cfg.Frames)) && f.cfg.Frames[next] == frame {
+		next++
+	}
+	return frame, next
+}
+
 // outside tells whether tokens from first to last are not all in the table.
 func (f *FlexRoPE) outside(first, last int64) bool {
 	return f.cfg.TokensPerFrame == 0 && (first < 0 || last >= int64(len(f.cfg.Frames)))
@@ -138,9 +151,9 @@ func (f *FlexRoPE) AddTo(s blas32.General, head int, query, key int64) {
 		}
 		frame := f.frame(at)
 		for j := 0; j < len(row); {
-			other := f.frame(key + int64(j))
-			b := f.bias(slope, frame-other)
-			for ; j < len(row) && f.frame(key+int64(j)) == other; j++ {
+			other, next := f.run(key + int64(j))
+			end := max(int(min(next-key, int64(len(row)))), j+1)
+			for b := f.bias(slope, frame-other); j < end; j++ {
 				row[j] += b
 			}
 		}

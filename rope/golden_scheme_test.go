@@ -51,35 +51,35 @@ func goldenHF(t *testing.T, f *golden.File) {
 
 // extension is the parameters of every scheme in one struct.
 type extension struct {
-	Dim          int     `json:"dim"`
-	HeadDim      int     `json:"head_dim"`
-	Base         float64 `json:"base"`
-	Theta        float64 `json:"theta"`
-	MaxPosition  int64   `json:"max_position_embeddings"`
-	Original     int64   `json:"original_max_position_embeddings"`
-	ForwardLen   int64   `json:"forward_seq_len"`
-	SeqLen       int64   `json:"seq_len"`
-	Scale        float64 `json:"scale"`
-	NTK          float64 `json:"ntk"`
-	Alpha        float64 `json:"alpha"`
-	Beta         float64 `json:"beta"`
-	BetaFast     float64 `json:"beta_fast"`
-	BetaSlow     float64 `json:"beta_slow"`
-	AttnFactor   float64 `json:"attn_factor"`
-	Extrapolate  float64 `json:"extrapolation_factor"`
-	NTKFactor    float64 `json:"ntk_factor"`
-	ScalePower   float64 `json:"scale_power"`
-	Truncate     float64 `json:"truncate"`
-	A            float64 `json:"a"`
-	B            float64 `json:"b"`
-	Rho          float64 `json:"rho"`
-	Policy       string  `json:"magnitude_scaling_policy"`
-	K            int     `json:"k"`
-	LTest        int64   `json:"L_test"`
-	XPosBase     float64 `json:"scale_base"`
-	Offset       int64   `json:"offset"`
-	Layout       string  `json:"layout"`
-	Exponent     string  `json:"exponent"`
+	Dim          int      `json:"dim"`
+	HeadDim      int      `json:"head_dim"`
+	Base         float64  `json:"base"`
+	Theta        float64  `json:"theta"`
+	MaxPosition  int64    `json:"max_position_embeddings"`
+	Original     int64    `json:"original_max_position_embeddings"`
+	ForwardLen   int64    `json:"forward_seq_len"`
+	SeqLen       int64    `json:"seq_len"`
+	Scale        float64  `json:"scale"`
+	NTK          float64  `json:"ntk"`
+	Alpha        float64  `json:"alpha"`
+	Beta         float64  `json:"beta"`
+	BetaFast     float64  `json:"beta_fast"`
+	BetaSlow     float64  `json:"beta_slow"`
+	AttnFactor   float64  `json:"attn_factor"`
+	Extrapolate  *float64 `json:"extrapolation_factor"`
+	NTKFactor    *float64 `json:"ntk_factor"`
+	ScalePower   float64  `json:"scale_power"`
+	Truncate     float64  `json:"truncate"`
+	A            float64  `json:"a"`
+	B            float64  `json:"b"`
+	Rho          float64  `json:"rho"`
+	Policy       string   `json:"magnitude_scaling_policy"`
+	K            int      `json:"k"`
+	LTest        int64    `json:"L_test"`
+	XPosBase     float64  `json:"scale_base"`
+	Offset       int64    `json:"offset"`
+	Layout       string   `json:"layout"`
+	Exponent     string   `json:"exponent"`
 	Note, Source string
 	factors      []float64
 }

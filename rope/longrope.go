@@ -184,15 +184,8 @@ func (s Giraffe) String() string {
 }
 
 func (s Giraffe) check(int) error {
-	for _, f := range []struct {
-		name  string
-		value float64
-	}{{"Power", s.Power}, {"Truncate", s.Truncate}, {"Keep", s.Keep}, {"Zero", s.Zero}, {"Middle", s.Middle}} {
-		if !finite(f.value) || f.value < 0 {
-			return configErrorf("%s is %v, want a number from 0 on", f.name, f.value)
-		}
-	}
-	return positive("Scale", or(s.Scale, 1))
+	return first(notNegative("Power", s.Power), notNegative("Truncate", s.Truncate), notNegative("Keep", s.Keep),
+		notNegative("Zero", s.Zero), notNegative("Middle", s.Middle), positive("Scale", or(s.Scale, 1)))
 }
 
 func (s Giraffe) frequencies(r rounding, dim int, base float64, _ int64) ([]float64, float64) {

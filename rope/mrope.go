@@ -57,10 +57,11 @@ func NewMRoPE(cfg MRoPEConfig) (*MRoPE, error) {
 	switch {
 	case cfg.Merge < 0:
 		return nil, configErrorf("Merge is %d, want more than 0", cfg.Merge)
-	case !(cfg.TokensPerSecond >= 0) || math.IsInf(cfg.TokensPerSecond, 0):
-		return nil, configErrorf("TokensPerSecond is %v, want a number from 0 on", cfg.TokensPerSecond)
 	case cfg.ImageToken == cfg.VideoToken:
 		return nil, configErrorf("ImageToken and VideoToken are both %d", cfg.ImageToken)
+	}
+	if err := notNegative("TokensPerSecond", cfg.TokensPerSecond); err != nil {
+		return nil, err
 	}
 	return &MRoPE{cfg: cfg}, nil
 }

@@ -51,9 +51,6 @@ func word(i, n uint) uint64 {
 	return 0
 }
 
-// phase is that of an integer position.
-func (t turns) phase(position int64) uint64 { return uint64(position) * t.part }
-
 // phaseAt is that of a position with a fraction in 2^-64.
 func (t turns) phaseAt(position int64, fraction uint64) uint64 {
 	high, _ := bits.Mul64(t.part, fraction)

@@ -46,7 +46,7 @@ func TestTurns(t *testing.T) {
 				t.Fatalf("%v cannot be split", at)
 			}
 			phase := got.phaseAt(whole, fraction)
-			if at == math.Trunc(at) && phase != got.phase(int64(at)) {
+			if at == math.Trunc(at) && phase != uint64(int64(at))*got.part {
 				t.Fatalf("%v at %v: other phases for the integer and the float", f, at)
 			}
 			product := new(big.Float).SetPrec(320).Mul(big.NewFloat(f).SetPrec(320), big.NewFloat(at).SetPrec(320))

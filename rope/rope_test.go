@@ -341,6 +341,9 @@ func TestErrors(t *testing.T) {
 		{Config{HeadDim: 8, Scheme: DynamicNTK{Factor: 2}}, "MaxPosition is 0"},
 		{Config{HeadDim: 8, Scheme: YaRN{Factor: 2}}, "Original is 0"},
 		{Config{HeadDim: 8, Scheme: YaRN{Factor: 2, Original: 64, BetaFast: -1}}, "BetaFast is -1"},
+		{Config{HeadDim: 8, Scheme: YaRN{Factor: 2, Original: 64, MScale: -1}}, "MScale is -1"},
+		{Config{HeadDim: 8, Scheme: YaRN{Factor: 2, Original: 64, ExtrapolationFactor: &nan}}, "ExtrapolationFactor is NaN"},
+		{Config{HeadDim: 8, Scheme: NTKByParts{Factor: 2, Original: 64, NTKFactor: &inf}}, "NTKFactor is +Inf"},
 		{Config{HeadDim: 8, Scheme: LongRoPE{Long: []float64{1, 1, 1}, Original: 64, Factor: 2}}, "Long has 3 factors, want half the rotary dimension = 4"},
 		{Config{HeadDim: 8, Scheme: LongRoPE{Long: []float64{1, 1, 0, 1}, Original: 64, Factor: 2}}, "Long[2] is 0"},
 		{Config{HeadDim: 8, Scheme: LongRoPE{Short: []float64{1}, Long: []float64{1, 1, 1, 1}, Original: 64, Factor: 2}}, "Short has 1 factors"},
@@ -403,4 +406,61 @@ func TestErrors(t *testing.T) {
 	if err := learned.Rotate(x, 0); !errors.Is(err, ErrShape) {
 		t.Errorf("2 heads of 3: error %v", err)
 	}
+}
+
+// FuzzRun wants no panic of any shape and place, and of good ones the same bits
+// in one piece and in two; what is not a number stays in its pair.
+func FuzzRun(f *testing.F) {
+	f.Add(uint8(8), uint8(4), uint8(0), uint8(3), uint8(2), uint8(1), int64(5), 1.5, float32(math.Inf(1)))
+	f.Add(uint8(7), uint8(0), uint8(1), uint8(0), uint8(9), uint8(0), int64(math.MaxInt64), -1e19, float32(1e-42))
+	f.Fuzz(func(t *testing.T, headDim, rotaryDim, layout, n, cols, gap uint8, start int64, fraction float64, value float32) {
+		r, err := New(Config{HeadDim: int(headDim), RotaryDim: int(rotaryDim), Layout: Layout(layout % 2), Workers: 1})
+		if err != nil {
+			if !errors.Is(err, ErrConfig) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		count, width := int(n), int(cols)
+		stride := width + int(gap)
+		x := blas32.General{Rows: count, Cols: width, Stride: stride, Data: random(1, count*stride)}
+		if len(x.Data) > 0 {
+			x.Data[len(x.Data)/2] = value
+		}
+		fractions := make([]float64, count)
+		for i := range fractions {
+			fractions[i] = fraction
+		}
+		for _, p := range []Positions{{Start: start}, {Fractional: fractions}} {
+			whole, parts := clone(x), clone(x)
+			if err := r.Run(t.Context(), &Call{X: whole, Positions: p}); err != nil {
+				if !errors.Is(err, ErrShape) && !errors.Is(err, ErrPosition) {
+					t.Errorf("error %v", err)
+				}
+				continue
+			}
+			bad := 0
+			for i, v := range whole.Data {
+				if v != v || math.IsInf(float64(v), 0) {
+					bad++
+				}
+				if i%stride >= width && math.Float32bits(v) != math.Float32bits(x.Data[i]) {
+					t.Fatalf("element %d, between the rows, was written", i)
+				}
+			}
+			if bad > 2 {
+				t.Errorf("%d elements are not finite", bad)
+			}
+			for row := range count {
+				one := p
+				if p.Fractional != nil {
+					one.Fractional = p.Fractional[row : row+1]
+				} else {
+					one.Start += int64(row)
+				}
+				must(t, r.Run(t.Context(), &Call{X: rows(parts, row, row+1), Positions: one}))
+			}
+			same(t, "row by row", parts.Data, whole.Data)
+		}
+	})
 }

@@ -227,22 +227,25 @@ func newTable(r *Rotation) table {
 // fill computes the table of a row.
 func (t *table) fill(r *Rotation, c *Call, row, head int) {
 	sign, factor := uint64(1), r.scale()
-	r.phases(t.phase, &c.Positions, row, head)
 	if c.From != nil {
-		c.From.subtract(t.phase, &c.FromPositions, row, head)
 		factor /= c.From.scale()
 	}
 	if c.Inverse {
 		sign, factor = ^uint64(0), 1/factor
 	}
+	r.phases(t.phase, &c.Positions, row, head, sign)
+	if c.From != nil {
+		c.From.accumulate(t.phase, &c.FromPositions, row, min(head, c.From.heads-1), -sign)
+	}
 	if r.cfg.Layout == Half {
 		for i, p := range t.phase {
-			t.top[i] = high(sign * p)
+			t.top[i] = high(p)
 		}
 	} else { // the cosine of -p and p is the same, the sine has the kernel's signs
+		top := t.top[:2*len(t.phase)]
 		for i, p := range t.phase {
-			top := high(sign * p)
-			t.top[2*i], t.top[2*i+1] = -top, top
+			h := high(p)
+			top[2*i], top[2*i+1] = -h, h
 		}
 	}
 	asm.CosSin(t.cos, t.sin, t.top, float32(factor))
@@ -277,7 +280,7 @@ func (r *Rotation) CosSin(cos, sin blas32.General, p Positions) error {
 	for row := range cos.Rows {
 		c, s := dense.Rows(cos, row, row+1).Data, dense.Rows(sin, row, row+1).Data
 		for head := range r.heads {
-			r.phases(phase, &p, row, head)
+			r.phases(phase, &p, row, head, 1)
 			for i, v := range phase {
 				top[i] = high(v)
 			}

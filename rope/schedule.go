@@ -40,7 +40,10 @@ func NewSchedule(cfg Config, policy Policy) (*Schedule, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Schedule{cfg: cfg, policy: policy, now: now}
+	if cfg.Learned != nil { // whose frequencies have no scheme
+		policy = Fixed
+	}
+	s := &Schedule{cfg: now.Config(), policy: policy, now: now}
 	s.stages = s.stagesOf(cfg.Length)
 	return s, nil
 }
@@ -48,11 +51,11 @@ func NewSchedule(cfg Config, policy Policy) (*Schedule, error) {
 // schemes are those of the axes.
 func (s *Schedule) schemes() (list []Scheme) {
 	if len(s.cfg.Axes) == 0 {
-		return append(list, s.now.cfg.Scheme)
+		return append(list, s.cfg.Scheme)
 	}
 	for _, a := range s.cfg.Axes {
 		if a.Scheme == nil {
-			a.Scheme = s.now.cfg.Scheme
+			a.Scheme = s.cfg.Scheme
 		}
 		list = append(list, a.Scheme)
 	}

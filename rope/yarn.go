@@ -41,8 +41,9 @@ type NTKByParts struct {
 	Factor float64
 	// Original is the longest sequence of the training.
 	Original int64
-	// NTKFactor and ExtrapolationFactor say how much the two middle steps count; 0 is 1.
-	NTKFactor, ExtrapolationFactor float64
+	// NTKFactor and ExtrapolationFactor say how much the NTK-aware frequencies and the
+	// ones that are kept count, from 0 on; nil is 1.
+	NTKFactor, ExtrapolationFactor *float64
 	static
 }
 
@@ -52,7 +53,7 @@ func (s NTKByParts) String() string {
 
 func (s NTKByParts) check(dim int) error {
 	return first(positive("Factor", s.Factor), positive("Original", float64(s.Original)),
-		positive("NTKFactor", or(s.NTKFactor, 1)), positive("ExtrapolationFactor", or(s.ExtrapolationFactor, 1)), wide(dim))
+		notNegative("NTKFactor", orOne(s.NTKFactor)), notNegative("ExtrapolationFactor", orOne(s.ExtrapolationFactor)), wide(dim))
 }
 
 func (s NTKByParts) frequencies(r rounding, dim int, base float64, _ int64) ([]float64, float64) {
@@ -60,9 +61,9 @@ func (s NTKByParts) frequencies(r rounding, dim int, base float64, _ int64) ([]f
 	low, high := correction(1.25, 0.75, dim, base, s.Original, true)
 	low2, high2 := correction(16, 2, dim, base, s.Original, true)
 	for i, plain := range f {
-		kept := r(r(1-ramp(r, i, low, high)) * or(s.NTKFactor, 1))
+		kept := r(r(1-ramp(r, i, low, high)) * orOne(s.NTKFactor))
 		v := blend(r, r(plain/s.Factor), ntk[i], kept)
-		kept = r(r(1-ramp(r, i, low2, high2)) * or(s.ExtrapolationFactor, 1))
+		kept = r(r(1-ramp(r, i, low2, high2)) * orOne(s.ExtrapolationFactor))
 		f[i] = blend(r, v, plain, kept)
 	}
 	return f, 1
@@ -88,8 +89,9 @@ type YaRN struct {
 	AttentionFactor      float64
 	MScale, MScaleAllDim float64
 	AttnFactor           float64 // 0 is 1
-	// ExtrapolationFactor says how much the frequencies that are kept count; 0 is 1.
-	ExtrapolationFactor float64
+	// ExtrapolationFactor says how much the frequencies that are kept count, from 0
+	// on; nil is 1.
+	ExtrapolationFactor *float64
 	// NoTruncate leaves the ends of the ramp as they are, not rounded to pairs.
 	NoTruncate bool
 	// PaperRamp makes the ramp linear in the number of turns.
@@ -112,21 +114,13 @@ func (s YaRN) check(int) error {
 	if s.Dynamic {
 		factor = or(factor, 1)
 	}
-	for _, f := range []struct {
-		name  string
-		value float64
-	}{{"MScale", s.MScale}, {"MScaleAllDim", s.MScaleAllDim}} {
-		if !finite(f.value) || f.value < 0 {
-			return configErrorf("%s is %v, want a number from 0 on", f.name, f.value)
-		}
-	}
 	if s.MaxPosition < 0 {
 		return configErrorf("MaxPosition is %d, want 0 or more", s.MaxPosition)
 	}
 	return first(positive("Factor", factor), positive("Original", float64(s.Original)),
 		positive("BetaFast", or(s.BetaFast, 32)), positive("BetaSlow", or(s.BetaSlow, 1)),
 		positive("AttentionFactor", or(s.AttentionFactor, 1)), positive("AttnFactor", or(s.AttnFactor, 1)),
-		positive("ExtrapolationFactor", or(s.ExtrapolationFactor, 1)))
+		notNegative("ExtrapolationFactor", orOne(s.ExtrapolationFactor)), notNegative("MScale", s.MScale), notNegative("MScaleAllDim", s.MScaleAllDim))
 }
 
 // scale is the factor for a length.
@@ -149,7 +143,7 @@ func (s YaRN) frequencies(r rounding, dim int, base float64, length int64) ([]fl
 		if s.PaperRamp {
 			weight = min(max((float64(s.Original)*kept/(2*math.Pi)-slow)/(fast-slow), 0), 1)
 		}
-		f[i] = blend(r, r(1/r(scale*p)), kept, r(weight*or(s.ExtrapolationFactor, 1)))
+		f[i] = blend(r, r(1/r(scale*p)), kept, r(weight*orOne(s.ExtrapolationFactor)))
 	}
 	return f, s.attentionFactor(scale)
 }
