@@ -8,14 +8,21 @@ import (
 
 // phases sets dst to sign times the phases of a row for a head.
 func (r *Rotation) phases(dst []uint64, p *Positions, row, head int, sign uint64) {
-	if r.terms > 1 || r.cfg.Accuracy == Float32 || p.Fractional != nil || r.axes > 1 && p.At != nil {
+	if r.terms > 1 || r.cfg.Accuracy == Float32 || p.Fractional != nil {
 		clear(dst)
 		r.accumulate(dst, p, row, head, sign)
 		return
 	}
-	whole, _, _ := p.place(row, 0, 1)
+	t := r.turns[:len(dst)]
+	if p.At != nil {
+		at := p.At[row*r.axes:][:r.axes]
+		for i, axis := range r.axis {
+			dst[i] = sign * uint64(at[axis]) * t[i].part
+		}
+		return
+	}
+	whole, _, _ := p.place(row, 0, r.axes)
 	at := sign * uint64(whole)
-	t := r.turns[head*r.pairs:][:len(dst)]
 	for i := range t {
 		dst[i] = at * t[i].part
 	}

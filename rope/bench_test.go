@@ -3,6 +3,7 @@ package rope
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -35,4 +36,20 @@ func BenchmarkRotate(b *testing.B) {
 	}
 	y := make([]float32, len(x.Data))
 	bench("copy", func() { copy(y, x.Data) }) // the measure: as many bytes, moved
+}
+
+func BenchmarkBias(b *testing.B) {
+	const n = 64
+	s := matrix(make([]float32, n*n), n, n)
+	for name, bias := range biases(b) {
+		for _, distance := range []int64{100, 5000} {
+			b.Run(fmt.Sprintf("%s/distance=%d", strings.ReplaceAll(name, " ", ""), distance), func(b *testing.B) {
+				for b.Loop() {
+					clear(s.Data)
+					bias.AddTo(s, 1, distance, 0)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n*n), "ns/element")
+			})
+		}
+	}
 }

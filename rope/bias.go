@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
 )
 
 // Bias is a term added to attention logits, made tile by tile: the matrix of all
@@ -40,23 +41,6 @@ type Distance struct {
 	heads  int
 	at     func(head int, distance float64) float64
 	invert func(head int, bias float64) float64 // the distance of a bias
-	near   [][]float32                          // [heads][2 span + 1], from distance -span to span
-}
-
-// span is the largest distance whose biases are kept; farther ones are computed.
-const span = 2048
-
-func newDistance(name string, heads int, at, invert func(head int, v float64) float64) *Distance {
-	b := &Distance{name: name, heads: heads, at: at, invert: invert, near: make([][]float32, heads)}
-	for h := range heads {
-		t := make([]float32, 2*span+1)
-		for d := range span + 1 {
-			t[span+d] = float32(at(h, float64(d)))
-			t[span-d] = t[span+d]
-		}
-		b.near[h] = t
-	}
-	return b
 }
 
 // NewALiBi returns the bias -slopes[head] |query - key| (Press et al. 2021, arXiv
@@ -66,9 +50,9 @@ func NewALiBi(slopes []float32) (*Distance, error) {
 		return nil, err
 	}
 	m := append([]float32{}, slopes...)
-	return newDistance("ALiBi", len(m),
+	return &Distance{"ALiBi", len(m),
 		func(h int, d float64) float64 { return -float64(m[h]) * d },
-		func(h int, bias float64) float64 { return -bias / float64(m[h]) }), nil
+		func(h int, bias float64) float64 { return -bias / float64(m[h]) }}, nil
 }
 
 // ALiBiSlopes returns the published slopes: 2^(-8(h+1)/n) for n heads, a power of
@@ -110,9 +94,9 @@ func NewKERPLELog(r1, r2 []float64) (*Distance, error) {
 		return nil, err
 	}
 	a, b := append([]float64{}, r1...), append([]float64{}, r2...)
-	return newDistance("KERPLE, logarithmic", len(a),
+	return &Distance{"KERPLE, logarithmic", len(a),
 		func(h int, d float64) float64 { return -a[h] * math.Log1p(b[h]*d) },
-		func(h int, bias float64) float64 { return math.Expm1(-bias/a[h]) / b[h] }), nil
+		func(h int, bias float64) float64 { return math.Expm1(-bias/a[h]) / b[h] }}, nil
 }
 
 // NewKERPLEPower returns the bias -r1 |query - key|^r2, KERPLE's power kernel, r1
@@ -122,9 +106,9 @@ func NewKERPLEPower(r1, r2 []float64) (*Distance, error) {
 		return nil, err
 	}
 	a, b := append([]float64{}, r1...), append([]float64{}, r2...)
-	return newDistance("KERPLE, power", len(a),
+	return &Distance{"KERPLE, power", len(a),
 		func(h int, d float64) float64 { return -a[h] * math.Pow(d, b[h]) },
-		func(h int, bias float64) float64 { return math.Pow(-bias/a[h], 1/b[h]) }), nil
+		func(h int, bias float64) float64 { return math.Pow(-bias/a[h], 1/b[h]) }}, nil
 }
 
 func checkKERPLE(r1, r2 []float64, most float64) error {
@@ -154,27 +138,38 @@ func (b *Distance) head(h int) int {
 	return h
 }
 
-// AddTo implements [Bias]. It costs an addition for each element up to 2048
-// positions away, and beyond that an evaluation of the formula.
-func (b *Distance) AddTo(s blas32.General, head int, query, key int64) {
-	h := b.head(head)
-	near := b.near[h]
-	for i := range s.Rows {
-		row := s.Data[i*s.Stride:][:s.Cols]
-		offset := key - (query + int64(i)) // of the first column
-		from := int(min(max(-span-offset, 0), int64(len(row))))
-		to := int(min(max(span+1-offset, int64(from)), int64(len(row))))
-		if from < to {
-			asm.Add(row[from:to], row[from:to], near[int64(from)+offset+span:][:to-from])
-		}
-		for j := range from {
-			row[j] += float32(b.at(h, math.Abs(float64(offset+int64(j)))))
-		}
-		for j := to; j < len(row); j++ {
-			row[j] += float32(b.at(h, math.Abs(float64(offset+int64(j)))))
+// block is the side of the squares in which AddTo goes through a tile: their
+// 2 block - 1 distances are computed once each.
+const block = 128
+
+// blocks calls f for every such square of s.
+func blocks(s blas32.General, query, key int64, f func(s blas32.General, query, key int64)) {
+	for i := 0; i < s.Rows; i += block {
+		for j := 0; j < s.Cols; j += block {
+			part := dense.Columns(dense.Rows(s, i, min(i+block, s.Rows)), j, min(block, s.Cols-j))
+			f(part, query+int64(i), key+int64(j))
 		}
 	}
 }
+
+// AddTo implements [Bias]. It costs an addition for each element, and one
+// evaluation of the formula for each distance in a square of 128 x 128.
+func (b *Distance) AddTo(s blas32.General, head int, query, key int64) {
+	h := b.head(head)
+	blocks(s, query, key, func(s blas32.General, query, key int64) {
+		var buffer [2*block - 1]float32
+		biases := buffer[:s.Rows+s.Cols-1] // from the last row's first column to the first row's last
+		for i := range biases {
+			biases[i] = float32(b.at(h, distance(query+int64(s.Rows-1), key+int64(i))))
+		}
+		for i := range s.Rows {
+			row := s.Data[i*s.Stride:][:s.Cols]
+			asm.Add(row, row, biases[s.Rows-1-i:][:s.Cols])
+		}
+	})
+}
+
+func distance(query, key int64) float64 { return math.Abs(float64(query - key)) }
 
 // Most implements [Bias]: the bias of the smallest distance.
 func (b *Distance) Most(head int, query, key int64, queries, keys int) float32 {

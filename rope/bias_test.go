@@ -56,11 +56,11 @@ func TestBiasTiles(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(3, 4))
 		for name, b := range biases(t) {
-			const n = 150
+			const n = 2*block + 30
 			for _, start := range [][2]int64{{0, 0}, {2300, 100}, {100, 2300}} {
 				for head := range 3 {
 					full := tile(b, head, start[0], start[1], n, n)
-					for range 30 {
+					for range 12 {
 						i, j := r.IntN(n), r.IntN(n)
 						queries, keys := 1+r.IntN(n-i), 1+r.IntN(n-j)
 						s := blas32.General{Rows: queries, Cols: keys, Stride: keys + 3, Data: random(1, queries*(keys+3))}

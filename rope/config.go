@@ -18,7 +18,7 @@ const (
 	Interleaved
 )
 
-func (l Layout) String() string { return [...]string{"half", "interleaved"}[l] }
+func (l Layout) String() string { return nameOf(int(l), "half", "interleaved") }
 
 // Accuracy says which frequencies and angles a rotation uses.
 type Accuracy uint8
@@ -39,7 +39,14 @@ const (
 )
 
 func (a Accuracy) String() string {
-	return [...]string{"exact", "float32 frequencies", "float32"}[a]
+	return nameOf(int(a), "exact", "float32 frequencies", "float32")
+}
+
+func nameOf(i int, names ...string) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return fmt.Sprint(i)
 }
 
 // Config fixes a rotation.

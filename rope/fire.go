@@ -2,6 +2,7 @@ package rope
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 )
@@ -25,11 +26,16 @@ type FIREConfig struct {
 // formula taken from memory). Positions count from 0; t is 0 where the
 // denominator is. The MLP need not decay, so that Reach looks at its values.
 type FIRE struct {
-	cfg FIREConfig
-	// breaks are the places in (0, inf) where a hidden unit turns on or off: between
-	// them each head is linear.
+	c, threshold float64
+	heads        int
+	// breaks are the t above 0, in order, where a hidden unit turns on or off. Between
+	// them each head is linear: pieces is [len(breaks)+1, heads].
 	breaks []float64
+	pieces []piece
 }
+
+// piece is slope t + offset.
+type piece struct{ slope, offset float64 }
 
 // NewFIRE returns the bias, or an error that matches ErrConfig.
 func NewFIRE(cfg FIREConfig) (*FIRE, error) {
@@ -43,64 +49,98 @@ func NewFIRE(cfg FIREConfig) (*FIRE, error) {
 	if err := first(positive("C", cfg.C), notNegative("Threshold", cfg.Threshold)); err != nil {
 		return nil, err
 	}
-	copied := FIREConfig{C: cfg.C, Threshold: cfg.Threshold}
 	for _, l := range []struct {
 		name string
-		to   *[]float64
 		list []float64
-	}{{"W1", &copied.W1, cfg.W1}, {"B1", &copied.B1, cfg.B1}, {"W2", &copied.W2, cfg.W2}, {"B2", &copied.B2, cfg.B2}} {
+	}{{"W1", cfg.W1}, {"B1", cfg.B1}, {"W2", cfg.W2}, {"B2", cfg.B2}} {
 		for i, v := range l.list {
 			if !finite(v) {
 				return nil, configErrorf("%s[%d] is %v", l.name, i, v)
 			}
 		}
-		*l.to = append([]float64{}, l.list...)
 	}
-	f := &FIRE{cfg: copied}
-	for u, w := range copied.W1 {
-		if at := -copied.B1[u] / w; at > 0 && finite(at) {
+	f := &FIRE{c: cfg.C, threshold: cfg.Threshold, heads: heads}
+	for u, w := range cfg.W1 {
+		if at := -cfg.B1[u] / w; at > 0 && finite(at) {
 			f.breaks = append(f.breaks, at)
+		}
+	}
+	slices.Sort(f.breaks)
+	for k := range len(f.breaks) + 1 {
+		within := 0.0 // a place in the piece
+		switch {
+		case len(f.breaks) == 0:
+		case k == 0:
+			within = f.breaks[0] / 2
+		case k == len(f.breaks):
+			within = 2 * f.breaks[k-1]
+		default:
+			within = f.breaks[k-1]/2 + f.breaks[k]/2
+		}
+		for h := range heads {
+			p := piece{0, cfg.B2[h]}
+			for u, w := range cfg.W1 {
+				if v := w*within + cfg.B1[u]; v > 0 || v == 0 && w > 0 {
+					p.slope += cfg.W2[u*heads+h] * w
+					p.offset += cfg.W2[u*heads+h] * cfg.B1[u]
+				}
+			}
+			f.pieces = append(f.pieces, p)
 		}
 	}
 	return f, nil
 }
 
 // Heads returns for how many heads there are biases.
-func (f *FIRE) Heads() int { return len(f.cfg.B2) }
+func (f *FIRE) Heads() int { return f.heads }
 
 func (f *FIRE) mlp(head int, t float64) float64 {
-	heads := len(f.cfg.B2)
-	sum := f.cfg.B2[head]
-	for u, w := range f.cfg.W1 {
-		if v := w*t + f.cfg.B1[u]; v > 0 {
-			sum += f.cfg.W2[u*heads+head] * v
-		}
-	}
-	return sum
+	k, _ := slices.BinarySearch(f.breaks, t)
+	p := f.pieces[k*f.heads+head]
+	return float64(p.slope*t) + p.offset
 }
 
 // scale is the denominator of t.
 func (f *FIRE) scale(query int64) float64 {
-	return math.Log1p(f.cfg.C * max(float64(query), f.cfg.Threshold))
+	return math.Log1p(f.c * max(float64(query), f.threshold))
 }
 
 func (f *FIRE) t(distance, scale float64) float64 {
 	if scale == 0 {
 		return 0
 	}
-	return math.Log1p(f.cfg.C*distance) / scale
+	return math.Log1p(f.c*distance) / scale
 }
 
-// AddTo implements [Bias]. It costs a logarithm and 2 hidden flop for each element.
+// AddTo implements [Bias]. It costs a few flop for each element, and a logarithm
+// for each distance in a square of 128 x 128.
 func (f *FIRE) AddTo(s blas32.General, head int, query, key int64) {
-	for i := range s.Rows {
-		row := s.Data[i*s.Stride:][:s.Cols]
-		at := query + int64(i)
-		scale := f.scale(at)
-		for j := range row {
-			row[j] += float32(f.mlp(head, f.t(math.Abs(float64(at-key-int64(j))), scale)))
+	blocks(s, query, key, func(s blas32.General, query, key int64) {
+		var buffer [2*block - 1]float64
+		logs := buffer[:s.Rows+s.Cols-1] // from the last row's first column to the first row's last
+		for i := range logs {
+			logs[i] = math.Log1p(f.c * distance(query+int64(s.Rows-1), key+int64(i)))
 		}
-	}
+		k := 0 // the piece; it changes seldom
+		for i := range s.Rows {
+			row, scale := s.Data[i*s.Stride:][:s.Cols], f.scale(query+int64(i))
+			own := logs[s.Rows-1-i:]
+			for j := range row {
+				t := 0.0
+				if scale != 0 {
+					t = own[j] / scale
+				}
+				for k > 0 && t <= f.breaks[k-1] {
+					k--
+				}
+				for k < len(f.breaks) && t > f.breaks[k] {
+					k++
+				}
+				p := f.pieces[k*f.heads+head]
+				row[j] += float32(float64(p.slope*t) + p.offset)
+			}
+		}
+	})
 }
 
 // Most implements [Bias]: the largest value of the MLP between the smallest t and

@@ -49,6 +49,8 @@ type HF struct {
 // rotary_dim, qk_rope_head_dim, rope_local_base_freq, and a text_config. Errors
 // match ErrConfig and name the key and its value.
 //
+// Accuracy, Length and Workers of the configurations are left to the caller.
+//
 // The layout follows model_type: interleaved for the models known to have it (a
 // list from memory, not checked against each), half otherwise.
 func FromHF(data []byte, compat Compat) (*HF, error) {
