@@ -57,5 +57,5 @@
 //	ALiBi                         checked against the official slopes
 //	KERPLE, FIRE                  formulas from memory, checked against an independent float64 run
 //	FAR, FlexRoPE                 checked against showlab/FAR; that its decay is FlexRoPE is an inference, see [FlexRoPE]
-//	Compat                        V5 checked; the older readings are re-derived from descriptions
+//	Compat                        V5 checked; the older readings follow the code of those versions, by reading it
 package rope

@@ -96,24 +96,16 @@ func (f *FlexRoPE) frame(token int64) int64 {
 	if size == 0 {
 		return f.cfg.Frames[token]
 	}
-	frame := token / size
-	if token%size < 0 {
-		frame--
-	}
-	return frame
+	return (token - mod(token, size)) / size
 }
 
-// run returns a token's frame and where the next frame begins.
-func (f *FlexRoPE) run(token int64) (frame, next int64) {
-	frame = f.frame(token)
-	if f.cfg.TokensPerFrame > 0 {
-		return frame, (frame + 1) * int64(f.cfg.TokensPerFrame)
+// mod is the remainder that is not negative.
+func mod(a, m int64) int64 {
+	if r := a % m; r < 0 {
+		return r + m
+	} else {
+		return r
 	}
-	next = token + 1
-	for next < int64(len(f.cfg.Frames)) && f.cfg.Frames[next] == frame {
-		next++
-	}
-	return frame, next
 }
 
 // outside tells whether tokens from first to last are not all in the table.
@@ -121,15 +113,12 @@ func (f *FlexRoPE) outside(first, last int64) bool {
 	return f.cfg.TokensPerFrame == 0 && (first < 0 || last >= int64(len(f.cfg.Frames)))
 }
 
-// bias is that of a distance in frames, query minus key.
-func (f *FlexRoPE) bias(slope float32, distance int64) float32 {
-	if distance < 0 {
-		if !f.cfg.NoMask {
-			return float32(math.Inf(-1))
-		}
-		distance = -distance
+// bias is that of a query and a key of two frames.
+func (f *FlexRoPE) bias(slope float32, query, key int64) float32 {
+	if key > query && !f.cfg.NoMask {
+		return float32(math.Inf(-1))
 	}
-	return -slope * float32(distance)
+	return -slope * float32(math.Abs(float64(query)-float64(key)))
 }
 
 // AddTo implements [Bias]; query and key are indices of tokens. The bias of a
@@ -151,9 +140,16 @@ func (f *FlexRoPE) AddTo(s blas32.General, head int, query, key int64) {
 		}
 		frame := f.frame(at)
 		for j := 0; j < len(row); {
-			other, next := f.run(key + int64(j))
-			end := max(int(min(next-key, int64(len(row)))), j+1)
-			for b := f.bias(slope, frame-other); j < end; j++ {
+			other := f.frame(key + int64(j))
+			b := f.bias(slope, frame, other)
+			if size := f.cfg.TokensPerFrame; size > 0 { // the frame's last token without a division for each
+				end := j + int(min(int64(size)-mod(key+int64(j), int64(size)), int64(len(row)-j)))
+				for ; j < end; j++ {
+					row[j] += b
+				}
+				continue
+			}
+			for ; j < len(row) && f.cfg.Frames[key+int64(j)] == other; j++ {
 				row[j] += b
 			}
 		}
@@ -176,9 +172,9 @@ func (f *FlexRoPE) Most(head int, query, key int64, queries, keys int) float32 {
 	k1 := f.frame(lastKey)
 	switch {
 	case q0 > k1:
-		return f.bias(f.slope(head), q0-k1)
+		return f.bias(f.slope(head), q0, k1)
 	case k0 > q1:
-		return f.bias(f.slope(head), q1-k0)
+		return f.bias(f.slope(head), q1, k0)
 	}
 	return 0
 }

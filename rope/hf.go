@@ -15,15 +15,19 @@ type Compat uint8
 
 const (
 	// V5 is the current reading: an original_max_position_embeddings beside the rope
-	// parameters overrides the one within, and max_position_embeddings stands in.
+	// parameters overrides the one within, unless they are by layer type, and
+	// max_position_embeddings stands in.
 	V5 Compat = iota
-	// V4 is that of versions 4.49 to 4.57: only the one within counts.
+	// V4 is that of versions 4.49 to 4.57. YaRN with an original length among its
+	// parameters takes for its factor how many times max_position_embeddings that is,
+	// whatever the factor says. LongRoPE knows an original length only beside its
+	// parameters, which then makes the factor.
 	V4
 	// V448 is that of versions up to 4.48: YaRN takes max_position_embeddings for the
-	// original length whatever the rope parameters say.
+	// original length, and knows neither mscale nor truncate. LongRoPE is as in V4.
 	V448
 	// V443 is V448 with LongRoPE decided when the model is loaded: the long factors if
-	// max_position_embeddings is above the original length, for all sequences.
+	// the context is stretched at all, for all sequences.
 	V443
 )
 
@@ -124,9 +128,9 @@ func (h *hfReader) read() {
 	if slices.Contains(interleavedModels, model) || t.boolean("rope_interleave", model == "deepseek_v3") {
 		cfg.Layout = Interleaved
 	}
-	name := "rope_parameters"
-	if !t.has(name) {
-		name = "rope_scaling"
+	name := "rope_scaling" // where a file has both it counts
+	if !t.has(name) || string(t.values[name]) == "{}" {
+		name = "rope_parameters"
 	}
 	params := &section{name: name, values: map[string]json.RawMessage{}, root: t.root}
 	if t.has(name) {
@@ -145,6 +149,7 @@ func (h *hfReader) read() {
 				t.fail(err)
 				return
 			}
+			sub.perLayer = true
 			h.set(layerType, h.layer(cfg, sub, global))
 		}
 	case t.has("rope_local_base_freq") || t.has("local_rope_theta"): // Gemma 3 and ModernBERT before v5

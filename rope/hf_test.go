@@ -100,13 +100,23 @@ func TestHFLayers(t *testing.T) {
 // TestCompat reads one file as several versions do.
 func TestCompat(t *testing.T) {
 	const yarn = `{"head_dim": 64, "max_position_embeddings": 32768, "original_max_position_embeddings": 2048,
-		"rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 8192}}`
-	for compat, want := range map[Compat]int64{V5: 2048, V4: 8192, V448: 32768, V443: 32768} {
+		"rope_scaling": {"type": "yarn", "factor": 2, "truncate": false, "original_max_position_embeddings": 8192}}`
+	for compat, want := range map[Compat]YaRN{
+		V5: {Original: 2048, Factor: 2, NoTruncate: true}, V4: {Original: 8192, Factor: 4, NoTruncate: true},
+		V448: {Original: 32768, Factor: 2}, V443: {Original: 32768, Factor: 2},
+	} {
 		cfg, err := mustHF(t, yarn, compat).Config("")
 		must(t, err)
-		if got := cfg.Scheme.(YaRN).Original; got != want {
-			t.Errorf("compat %d: original length %d, want %d", compat, got, want)
+		if cfg.Scheme != want {
+			t.Errorf("compat %d: %+v, want %+v", compat, cfg.Scheme, want)
 		}
+	}
+	// By layer type only the one within counts.
+	cfg, err := mustHF(t, `{"head_dim": 64, "max_position_embeddings": 32768, "original_max_position_embeddings": 2048,
+		"layer_types": ["full_attention"], "rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4}}}`, V5).Config("full_attention")
+	must(t, err)
+	if got := cfg.Scheme.(YaRN).Original; got != 32768 {
+		t.Errorf("by layer type: original length %d", got)
 	}
 	const long = `{"head_dim": 4, "max_position_embeddings": %d, "original_max_position_embeddings": 4096,
 		"rope_scaling": {"type": "su", "short_factor": [1, 2], "long_factor": [3, 4]}}`

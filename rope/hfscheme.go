@@ -20,30 +20,42 @@ func (h *hfReader) scheme(kind string, p *section, fraction float64) Scheme {
 		return Llama3{Factor: p.required("factor"), Original: h.originalLength(p),
 			LowFreqFactor: p.required("low_freq_factor"), HighFreqFactor: p.required("high_freq_factor")}
 	case "yarn":
-		original := h.originalLength(p)
-		if h.compat >= V448 {
-			original = longest
+		s := YaRN{Original: h.originalLength(p), AttentionFactor: p.above("attention_factor", 0),
+			BetaFast: p.number("beta_fast", 0), BetaSlow: p.number("beta_slow", 0)}
+		if h.compat < V448 {
+			s.MScale, s.MScaleAllDim, s.NoTruncate = p.number("mscale", 0), p.number("mscale_all_dim", 0), !p.boolean("truncate", true)
+		} else {
+			s.Original = longest
 		}
-		s := YaRN{Original: original, AttentionFactor: p.above("attention_factor", 0),
-			BetaFast: p.number("beta_fast", 0), BetaSlow: p.number("beta_slow", 0),
-			MScale: p.number("mscale", 0), MScaleAllDim: p.number("mscale_all_dim", 0), NoTruncate: !p.boolean("truncate", true)}
-		s.Factor = h.stretch(p, original)
+		ratio := float64(longest) / float64(s.Original)
+		switch {
+		case h.compat == V4 && p.has(originalKey), h.compat == V5 && !p.has("factor") && string(p.values["factor"]) == "null":
+			s.Factor = ratio
+		default:
+			s.Factor = p.required("factor")
+		}
 		return s
 	case "longrope", "su":
-		original := h.originalLength(p)
-		s := LongRoPE{Short: p.numbers("short_factor"), Long: p.numbers("long_factor"), Original: original,
+		s := LongRoPE{Short: p.numbers("short_factor"), Long: p.numbers("long_factor"), Original: h.originalLength(p),
 			AttentionFactor: p.above("attention_factor", 0)}
 		for key, list := range map[string][]float64{"short_factor": s.Short, "long_factor": s.Long} {
 			if list == nil {
 				p.missing(key)
 			}
 		}
-		s.Factor = float64(longest) / float64(original)
-		if p.has("factor") {
+		switch {
+		case h.compat != V5 && h.top.has(originalKey):
+			s.Original = h.top.integer(originalKey, 0)
+			s.Factor = float64(longest) / float64(s.Original)
+		case h.compat != V5:
+			s.Original, s.Factor = longest, p.required("factor")
+		case p.has("factor"):
 			s.Factor = p.above("factor", 1)
+		default:
+			s.Factor = float64(longest) / float64(s.Original)
 		}
 		if h.compat == V443 {
-			if longest <= original {
+			if s.Factor <= 1 {
 				s.Long = s.Short
 			}
 			s.Short = nil
@@ -53,20 +65,14 @@ func (h *hfReader) scheme(kind string, p *section, fraction float64) Scheme {
 	return Plain{}
 }
 
-// stretch is YaRN's factor; a null stands for how much longer the context has become.
-func (h *hfReader) stretch(p *section, original int64) float64 {
-	if !p.has("factor") && string(p.values["factor"]) == "null" {
-		return float64(h.out.MaxPosition) / float64(original)
-	}
-	return p.required("factor")
-}
+const originalKey = "original_max_position_embeddings"
 
-// originalLength is the longest sequence of the training.
+// originalLength is the longest sequence of the training: of the rope parameters,
+// or in v5, where they are for all layers, of the file itself.
 func (h *hfReader) originalLength(p *section) int64 {
-	const key = "original_max_position_embeddings"
-	n := p.integer(key, h.out.MaxPosition)
-	if h.compat == V5 || !p.has(key) {
-		n = h.top.integer(key, n)
+	n := p.integer(originalKey, h.out.MaxPosition)
+	if h.compat == V5 && !p.perLayer {
+		n = h.top.integer(originalKey, n)
 	}
 	return n
 }
@@ -77,6 +83,8 @@ type section struct {
 	values map[string]json.RawMessage
 	root   *section
 	err    error // of the root
+	// perLayer marks rope parameters of one layer type.
+	perLayer bool
 }
 
 func newSection(name string, data []byte) (*section, error) {
