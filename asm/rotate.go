@@ -69,7 +69,7 @@ func RotateHalf(dst, x []float32, headDim int, cos, sin []float32) {
 	}
 	if tier := isa.Active(); tier != isa.Generic {
 		for at, step := 0, max(chunk/headDim, 1); at < heads; at += step {
-			rotateHalfSIMD(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, half, &cos[0], &sin[0])
+			rotateHalfHeads(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, half, &cos[0], &sin[0])
 		}
 		return
 	}
@@ -82,6 +82,36 @@ func RotateHalf(dst, x []float32, headDim int, cos, sin []float32) {
 			to2[i] = float32(vb*c) + float32(va*s)
 		}
 	}
+}
+
+// rotateHalfHeads chooses the kernel that keeps the table in registers where there
+// is one.
+func rotateHalfHeads(tier isa.Tier, dst, x *float32, heads, headBytes, half int, cos, sin *float32) {
+	switch wholeVectors(tier, half) {
+	case 1:
+		rotateHalf1SIMD(tier, dst, x, heads, headBytes, half, cos, sin)
+	case 2:
+		rotateHalf2SIMD(tier, dst, x, heads, headBytes, half, cos, sin)
+	case 4:
+		rotateHalf4SIMD(tier, dst, x, heads, headBytes, half, cos, sin)
+	default:
+		rotateHalfSIMD(tier, dst, x, heads, headBytes, half, cos, sin)
+	}
+}
+
+// wholeVectors is how many whole vectors n elements are, or 0.
+func wholeVectors(tier isa.Tier, n int) int {
+	lanes := 4
+	switch tier {
+	case isa.AVX2:
+		lanes = 8
+	case isa.AVX512:
+		lanes = 16
+	}
+	if n%lanes != 0 {
+		return 0
+	}
+	return n / lanes
 }
 
 // RotateInterleaved rotates, in every head of a row, the pairs (2i, 2i+1). cos
@@ -103,7 +133,7 @@ func RotateInterleaved(dst, x []float32, headDim int, cos, sin []float32) {
 	}
 	if tier := isa.Active(); tier != isa.Generic {
 		for at, step := 0, max(chunk/headDim, 1); at < heads; at += step {
-			rotateInterleavedSIMD(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, width, &cos[0], &sin[0])
+			rotateInterleavedHeads(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, width, &cos[0], &sin[0])
 		}
 		return
 	}
@@ -114,6 +144,19 @@ func RotateInterleaved(dst, x []float32, headDim int, cos, sin []float32) {
 			to[i] = float32(a*cos[i]) + float32(b*sin[i])
 			to[i+1] = float32(b*cos[i+1]) + float32(a*sin[i+1])
 		}
+	}
+}
+
+func rotateInterleavedHeads(tier isa.Tier, dst, x *float32, heads, headBytes, width int, cos, sin *float32) {
+	switch wholeVectors(tier, width) {
+	case 1:
+		rotateInterleaved1SIMD(tier, dst, x, heads, headBytes, width, cos, sin)
+	case 2:
+		rotateInterleaved2SIMD(tier, dst, x, heads, headBytes, width, cos, sin)
+	case 4:
+		rotateInterleaved4SIMD(tier, dst, x, heads, headBytes, width, cos, sin)
+	default:
+		rotateInterleavedSIMD(tier, dst, x, heads, headBytes, width, cos, sin)
 	}
 }
 

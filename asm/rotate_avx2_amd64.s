@@ -341,124 +341,124 @@ GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 // func rotateHalfAVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // Requires: AVX, FMA3
 TEXT ·rotateHalfAVX2(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
+	MOVQ x+8(FP), AX
+	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
 	JLT  end7
 
 loop6:
-	MOVQ half+32(FP), BX
-	SHLQ $0x02, BX
-	MOVQ CX, SI
+	MOVQ cos+40(FP), BX
+	MOVQ sin+48(FP), SI
 	MOVQ AX, DI
 	MOVQ CX, R8
-	MOVQ AX, R9
-	ADDQ BX, R8
-	ADDQ BX, R9
-	MOVQ cos+40(FP), BX
-	MOVQ sin+48(FP), R10
-	MOVQ half+32(FP), R11
-	CMPQ R11, $+32
+	MOVQ half+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ DI, R10
+	MOVQ R8, R11
+	ADDQ R9, R10
+	ADDQ R9, R11
+	MOVQ half+32(FP), R9
+	CMPQ R9, $+32
 	JLT  end9
 
 loop8:
-	VMOVUPS      (SI), Y0
-	VMOVUPS      (R8), Y1
-	VMOVUPS      (BX), Y2
+	VMOVUPS      (BX), Y0
+	VMOVUPS      (SI), Y1
+	VMOVUPS      (DI), Y2
 	VMOVUPS      (R10), Y3
-	VMULPS       Y2, Y0, Y4
-	VMULPS       Y2, Y1, Y2
-	VFNMADD231PS Y3, Y1, Y4
-	VFMADD231PS  Y3, Y0, Y2
-	VMOVUPS      Y4, (DI)
-	VMOVUPS      Y2, (R9)
-	VMOVUPS      32(SI), Y0
-	VMOVUPS      32(R8), Y1
-	VMOVUPS      32(BX), Y2
+	VMULPS       Y0, Y2, Y4
+	VMULPS       Y0, Y3, Y0
+	VFNMADD231PS Y1, Y3, Y4
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      Y4, (R8)
+	VMOVUPS      Y0, (R11)
+	VMOVUPS      32(BX), Y0
+	VMOVUPS      32(SI), Y1
+	VMOVUPS      32(DI), Y2
 	VMOVUPS      32(R10), Y3
-	VMULPS       Y2, Y0, Y4
-	VMULPS       Y2, Y1, Y2
-	VFNMADD231PS Y3, Y1, Y4
-	VFMADD231PS  Y3, Y0, Y2
-	VMOVUPS      Y4, 32(DI)
-	VMOVUPS      Y2, 32(R9)
-	VMOVUPS      64(SI), Y0
-	VMOVUPS      64(R8), Y1
-	VMOVUPS      64(BX), Y2
+	VMULPS       Y0, Y2, Y4
+	VMULPS       Y0, Y3, Y0
+	VFNMADD231PS Y1, Y3, Y4
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      Y4, 32(R8)
+	VMOVUPS      Y0, 32(R11)
+	VMOVUPS      64(BX), Y0
+	VMOVUPS      64(SI), Y1
+	VMOVUPS      64(DI), Y2
 	VMOVUPS      64(R10), Y3
-	VMULPS       Y2, Y0, Y4
-	VMULPS       Y2, Y1, Y2
-	VFNMADD231PS Y3, Y1, Y4
-	VFMADD231PS  Y3, Y0, Y2
-	VMOVUPS      Y4, 64(DI)
-	VMOVUPS      Y2, 64(R9)
-	VMOVUPS      96(SI), Y0
-	VMOVUPS      96(R8), Y1
-	VMOVUPS      96(BX), Y2
+	VMULPS       Y0, Y2, Y4
+	VMULPS       Y0, Y3, Y0
+	VFNMADD231PS Y1, Y3, Y4
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      Y4, 64(R8)
+	VMOVUPS      Y0, 64(R11)
+	VMOVUPS      96(BX), Y0
+	VMOVUPS      96(SI), Y1
+	VMOVUPS      96(DI), Y2
 	VMOVUPS      96(R10), Y3
-	VMULPS       Y2, Y0, Y4
-	VMULPS       Y2, Y1, Y2
-	VFNMADD231PS Y3, Y1, Y4
-	VFMADD231PS  Y3, Y0, Y2
-	VMOVUPS      Y4, 96(DI)
-	VMOVUPS      Y2, 96(R9)
-	ADDQ         $+128, SI
-	ADDQ         $+128, R8
+	VMULPS       Y0, Y2, Y4
+	VMULPS       Y0, Y3, Y0
+	VFNMADD231PS Y1, Y3, Y4
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      Y4, 96(R8)
+	VMOVUPS      Y0, 96(R11)
 	ADDQ         $+128, DI
-	ADDQ         $+128, R9
-	ADDQ         $+128, BX
 	ADDQ         $+128, R10
-	SUBQ         $+32, R11
-	CMPQ         R11, $+32
+	ADDQ         $+128, R8
+	ADDQ         $+128, R11
+	ADDQ         $+128, BX
+	ADDQ         $+128, SI
+	SUBQ         $+32, R9
+	CMPQ         R9, $+32
 	JGE          loop8
 
 end9:
-	CMPQ R11, $+8
+	CMPQ R9, $+8
 	JLT  end11
 
 loop10:
-	VMOVUPS      (SI), Y0
-	VMOVUPS      (R8), Y1
-	VMOVUPS      (BX), Y2
+	VMOVUPS      (BX), Y0
+	VMOVUPS      (SI), Y1
+	VMOVUPS      (DI), Y2
 	VMOVUPS      (R10), Y3
-	VMULPS       Y2, Y0, Y4
-	VMULPS       Y2, Y1, Y2
-	VFNMADD231PS Y3, Y1, Y4
-	VFMADD231PS  Y3, Y0, Y2
-	VMOVUPS      Y4, (DI)
-	VMOVUPS      Y2, (R9)
-	ADDQ         $+32, SI
-	ADDQ         $+32, R8
+	VMULPS       Y0, Y2, Y4
+	VMULPS       Y0, Y3, Y0
+	VFNMADD231PS Y1, Y3, Y4
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      Y4, (R8)
+	VMOVUPS      Y0, (R11)
 	ADDQ         $+32, DI
-	ADDQ         $+32, R9
-	ADDQ         $+32, BX
 	ADDQ         $+32, R10
-	SUBQ         $+8, R11
-	CMPQ         R11, $+8
+	ADDQ         $+32, R8
+	ADDQ         $+32, R11
+	ADDQ         $+32, BX
+	ADDQ         $+32, SI
+	SUBQ         $+8, R9
+	CMPQ         R9, $+8
 	JGE          loop10
 
 end11:
-	TESTQ        R11, R11
+	TESTQ        R9, R9
 	JE           end12
 	LEAQ         tailMasks<>+0(SB), R12
-	NEGQ         R11
-	VMOVDQU      32(R12)(R11*4), Y0
-	VMASKMOVPS   (SI), Y0, Y1
-	VMASKMOVPS   (R8), Y0, Y2
-	VMASKMOVPS   (BX), Y0, Y3
+	NEGQ         R9
+	VMOVDQU      32(R12)(R9*4), Y0
+	VMASKMOVPS   (BX), Y0, Y1
+	VMASKMOVPS   (SI), Y0, Y2
+	VMASKMOVPS   (DI), Y0, Y3
 	VMASKMOVPS   (R10), Y0, Y4
-	VMULPS       Y3, Y1, Y5
-	VMULPS       Y3, Y2, Y3
-	VFNMADD231PS Y4, Y2, Y5
-	VFMADD231PS  Y4, Y1, Y3
-	VMASKMOVPS   Y5, Y0, (DI)
-	VMASKMOVPS   Y3, Y0, (R9)
+	VMULPS       Y1, Y3, Y5
+	VMULPS       Y1, Y4, Y1
+	VFNMADD231PS Y2, Y4, Y5
+	VFMADD231PS  Y2, Y3, Y1
+	VMASKMOVPS   Y5, Y0, (R8)
+	VMASKMOVPS   Y1, Y0, (R11)
 
 end12:
 	MOVQ headBytes+24(FP), BX
-	ADDQ BX, CX
 	ADDQ BX, AX
+	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
 	JGE  loop6
@@ -470,54 +470,54 @@ end7:
 // func rotateInterleavedAVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 // Requires: AVX, FMA3
 TEXT ·rotateInterleavedAVX2(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
+	MOVQ x+8(FP), AX
+	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
 	JLT  end14
 
 loop13:
-	MOVQ CX, BX
-	MOVQ AX, SI
-	MOVQ cos+40(FP), DI
-	MOVQ sin+48(FP), R8
+	MOVQ cos+40(FP), BX
+	MOVQ sin+48(FP), SI
+	MOVQ AX, DI
+	MOVQ CX, R8
 	MOVQ width+32(FP), R9
 	CMPQ R9, $+32
 	JLT  end16
 
 loop15:
-	VMOVUPS     (BX), Y0
-	VMOVUPS     (DI), Y1
+	VMOVUPS     (DI), Y0
+	VMOVUPS     (BX), Y1
+	VMOVUPS     (SI), Y2
 	VMULPS      Y1, Y0, Y1
 	VPERMILPS   $0xb1, Y0, Y0
-	VMOVUPS     (R8), Y2
 	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, (SI)
-	VMOVUPS     32(BX), Y0
-	VMOVUPS     32(DI), Y1
+	VMOVUPS     Y1, (R8)
+	VMOVUPS     32(DI), Y0
+	VMOVUPS     32(BX), Y1
+	VMOVUPS     32(SI), Y2
 	VMULPS      Y1, Y0, Y1
 	VPERMILPS   $0xb1, Y0, Y0
-	VMOVUPS     32(R8), Y2
 	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 32(SI)
-	VMOVUPS     64(BX), Y0
-	VMOVUPS     64(DI), Y1
+	VMOVUPS     Y1, 32(R8)
+	VMOVUPS     64(DI), Y0
+	VMOVUPS     64(BX), Y1
+	VMOVUPS     64(SI), Y2
 	VMULPS      Y1, Y0, Y1
 	VPERMILPS   $0xb1, Y0, Y0
-	VMOVUPS     64(R8), Y2
 	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 64(SI)
-	VMOVUPS     96(BX), Y0
-	VMOVUPS     96(DI), Y1
+	VMOVUPS     Y1, 64(R8)
+	VMOVUPS     96(DI), Y0
+	VMOVUPS     96(BX), Y1
+	VMOVUPS     96(SI), Y2
 	VMULPS      Y1, Y0, Y1
 	VPERMILPS   $0xb1, Y0, Y0
-	VMOVUPS     96(R8), Y2
 	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 96(SI)
-	ADDQ        $+128, BX
-	ADDQ        $+128, SI
+	VMOVUPS     Y1, 96(R8)
 	ADDQ        $+128, DI
 	ADDQ        $+128, R8
+	ADDQ        $+128, BX
+	ADDQ        $+128, SI
 	SUBQ        $+32, R9
 	CMPQ        R9, $+32
 	JGE         loop15
@@ -527,17 +527,17 @@ end16:
 	JLT  end18
 
 loop17:
-	VMOVUPS     (BX), Y0
-	VMOVUPS     (DI), Y1
+	VMOVUPS     (DI), Y0
+	VMOVUPS     (BX), Y1
+	VMOVUPS     (SI), Y2
 	VMULPS      Y1, Y0, Y1
 	VPERMILPS   $0xb1, Y0, Y0
-	VMOVUPS     (R8), Y2
 	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, (SI)
-	ADDQ        $+32, BX
-	ADDQ        $+32, SI
+	VMOVUPS     Y1, (R8)
 	ADDQ        $+32, DI
 	ADDQ        $+32, R8
+	ADDQ        $+32, BX
+	ADDQ        $+32, SI
 	SUBQ        $+8, R9
 	CMPQ        R9, $+8
 	JGE         loop17
@@ -548,22 +548,309 @@ end18:
 	LEAQ        tailMasks<>+0(SB), R10
 	NEGQ        R9
 	VMOVDQU     32(R10)(R9*4), Y0
-	VMASKMOVPS  (BX), Y0, Y1
-	VMASKMOVPS  (DI), Y0, Y2
+	VMASKMOVPS  (DI), Y0, Y1
+	VMASKMOVPS  (BX), Y0, Y2
+	VMASKMOVPS  (SI), Y0, Y3
 	VMULPS      Y2, Y1, Y2
 	VPERMILPS   $0xb1, Y1, Y1
-	VMASKMOVPS  (R8), Y0, Y3
 	VFMADD231PS Y3, Y1, Y2
-	VMASKMOVPS  Y2, Y0, (SI)
+	VMASKMOVPS  Y2, Y0, (R8)
 
 end19:
 	MOVQ headBytes+24(FP), BX
-	ADDQ BX, CX
 	ADDQ BX, AX
+	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
 	JGE  loop13
 
 end14:
+	VZEROUPPER
+	RET
+
+// func rotateHalf1AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// Requires: AVX, FMA3
+TEXT ·rotateHalf1AVX2(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end21
+
+loop20:
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         half+32(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         BX, R8
+	MOVQ         SI, R9
+	ADDQ         DI, R8
+	ADDQ         DI, R9
+	VMOVUPS      (BX), Y2
+	VMOVUPS      (R8), Y3
+	VMULPS       Y0, Y2, Y4
+	VMULPS       Y0, Y3, Y5
+	VFNMADD231PS Y1, Y3, Y4
+	VFMADD231PS  Y1, Y2, Y5
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, (R9)
+	MOVQ         headBytes+24(FP), BX
+	ADDQ         BX, AX
+	ADDQ         BX, CX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop20
+
+end21:
+	VZEROUPPER
+	RET
+
+// func rotateInterleaved1AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// Requires: AVX, FMA3
+TEXT ·rotateInterleaved1AVX2(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end23
+
+loop22:
+	MOVQ        AX, BX
+	MOVQ        CX, SI
+	VMOVUPS     (BX), Y2
+	VMULPS      Y0, Y2, Y3
+	VPERMILPS   $0xb1, Y2, Y2
+	VFMADD231PS Y1, Y2, Y3
+	VMOVUPS     Y3, (SI)
+	MOVQ        headBytes+24(FP), BX
+	ADDQ        BX, AX
+	ADDQ        BX, CX
+	SUBQ        $+1, DX
+	CMPQ        DX, $+1
+	JGE         loop22
+
+end23:
+	VZEROUPPER
+	RET
+
+// func rotateHalf2AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// Requires: AVX, FMA3
+TEXT ·rotateHalf2AVX2(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VMOVUPS 32(DX), Y2
+	VMOVUPS 32(BX), Y3
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end25
+
+loop24:
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         half+32(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         BX, R8
+	MOVQ         SI, R9
+	ADDQ         DI, R8
+	ADDQ         DI, R9
+	VMOVUPS      (BX), Y4
+	VMOVUPS      (R8), Y5
+	VMULPS       Y0, Y4, Y6
+	VMULPS       Y0, Y5, Y7
+	VFNMADD231PS Y1, Y5, Y6
+	VFMADD231PS  Y1, Y4, Y7
+	VMOVUPS      Y6, (SI)
+	VMOVUPS      Y7, (R9)
+	VMOVUPS      32(BX), Y4
+	VMOVUPS      32(R8), Y5
+	VMULPS       Y2, Y4, Y6
+	VMULPS       Y2, Y5, Y7
+	VFNMADD231PS Y3, Y5, Y6
+	VFMADD231PS  Y3, Y4, Y7
+	VMOVUPS      Y6, 32(SI)
+	VMOVUPS      Y7, 32(R9)
+	MOVQ         headBytes+24(FP), BX
+	ADDQ         BX, AX
+	ADDQ         BX, CX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop24
+
+end25:
+	VZEROUPPER
+	RET
+
+// func rotateInterleaved2AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// Requires: AVX, FMA3
+TEXT ·rotateInterleaved2AVX2(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VMOVUPS 32(DX), Y2
+	VMOVUPS 32(BX), Y3
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end27
+
+loop26:
+	MOVQ        AX, BX
+	MOVQ        CX, SI
+	VMOVUPS     (BX), Y4
+	VMULPS      Y0, Y4, Y5
+	VPERMILPS   $0xb1, Y4, Y4
+	VFMADD231PS Y1, Y4, Y5
+	VMOVUPS     Y5, (SI)
+	VMOVUPS     32(BX), Y4
+	VMULPS      Y2, Y4, Y5
+	VPERMILPS   $0xb1, Y4, Y4
+	VFMADD231PS Y3, Y4, Y5
+	VMOVUPS     Y5, 32(SI)
+	MOVQ        headBytes+24(FP), BX
+	ADDQ        BX, AX
+	ADDQ        BX, CX
+	SUBQ        $+1, DX
+	CMPQ        DX, $+1
+	JGE         loop26
+
+end27:
+	VZEROUPPER
+	RET
+
+// func rotateHalf4AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// Requires: AVX, FMA3
+TEXT ·rotateHalf4AVX2(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VMOVUPS 32(DX), Y2
+	VMOVUPS 32(BX), Y3
+	VMOVUPS 64(DX), Y4
+	VMOVUPS 64(BX), Y5
+	VMOVUPS 96(DX), Y6
+	VMOVUPS 96(BX), Y7
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end29
+
+loop28:
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         half+32(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         BX, R8
+	MOVQ         SI, R9
+	ADDQ         DI, R8
+	ADDQ         DI, R9
+	VMOVUPS      (BX), Y8
+	VMOVUPS      (R8), Y9
+	VMULPS       Y0, Y8, Y10
+	VMULPS       Y0, Y9, Y11
+	VFNMADD231PS Y1, Y9, Y10
+	VFMADD231PS  Y1, Y8, Y11
+	VMOVUPS      Y10, (SI)
+	VMOVUPS      Y11, (R9)
+	VMOVUPS      32(BX), Y8
+	VMOVUPS      32(R8), Y9
+	VMULPS       Y2, Y8, Y10
+	VMULPS       Y2, Y9, Y11
+	VFNMADD231PS Y3, Y9, Y10
+	VFMADD231PS  Y3, Y8, Y11
+	VMOVUPS      Y10, 32(SI)
+	VMOVUPS      Y11, 32(R9)
+	VMOVUPS      64(BX), Y8
+	VMOVUPS      64(R8), Y9
+	VMULPS       Y4, Y8, Y10
+	VMULPS       Y4, Y9, Y11
+	VFNMADD231PS Y5, Y9, Y10
+	VFMADD231PS  Y5, Y8, Y11
+	VMOVUPS      Y10, 64(SI)
+	VMOVUPS      Y11, 64(R9)
+	VMOVUPS      96(BX), Y8
+	VMOVUPS      96(R8), Y9
+	VMULPS       Y6, Y8, Y10
+	VMULPS       Y6, Y9, Y11
+	VFNMADD231PS Y7, Y9, Y10
+	VFMADD231PS  Y7, Y8, Y11
+	VMOVUPS      Y10, 96(SI)
+	VMOVUPS      Y11, 96(R9)
+	MOVQ         headBytes+24(FP), BX
+	ADDQ         BX, AX
+	ADDQ         BX, CX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop28
+
+end29:
+	VZEROUPPER
+	RET
+
+// func rotateInterleaved4AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// Requires: AVX, FMA3
+TEXT ·rotateInterleaved4AVX2(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VMOVUPS 32(DX), Y2
+	VMOVUPS 32(BX), Y3
+	VMOVUPS 64(DX), Y4
+	VMOVUPS 64(BX), Y5
+	VMOVUPS 96(DX), Y6
+	VMOVUPS 96(BX), Y7
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end31
+
+loop30:
+	MOVQ        AX, BX
+	MOVQ        CX, SI
+	VMOVUPS     (BX), Y8
+	VMULPS      Y0, Y8, Y9
+	VPERMILPS   $0xb1, Y8, Y8
+	VFMADD231PS Y1, Y8, Y9
+	VMOVUPS     Y9, (SI)
+	VMOVUPS     32(BX), Y8
+	VMULPS      Y2, Y8, Y9
+	VPERMILPS   $0xb1, Y8, Y8
+	VFMADD231PS Y3, Y8, Y9
+	VMOVUPS     Y9, 32(SI)
+	VMOVUPS     64(BX), Y8
+	VMULPS      Y4, Y8, Y9
+	VPERMILPS   $0xb1, Y8, Y8
+	VFMADD231PS Y5, Y8, Y9
+	VMOVUPS     Y9, 64(SI)
+	VMOVUPS     96(BX), Y8
+	VMULPS      Y6, Y8, Y9
+	VPERMILPS   $0xb1, Y8, Y8
+	VFMADD231PS Y7, Y8, Y9
+	VMOVUPS     Y9, 96(SI)
+	MOVQ        headBytes+24(FP), BX
+	ADDQ        BX, AX
+	ADDQ        BX, CX
+	SUBQ        $+1, DX
+	CMPQ        DX, $+1
+	JGE         loop30
+
+end31:
 	VZEROUPPER
 	RET

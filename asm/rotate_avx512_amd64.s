@@ -249,123 +249,123 @@ GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 // func rotateHalfAVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // Requires: AVX, AVX512F
 TEXT ·rotateHalfAVX512(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
+	MOVQ x+8(FP), AX
+	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
 	JLT  end7
 
 loop6:
-	MOVQ half+32(FP), BX
-	SHLQ $0x02, BX
-	MOVQ CX, SI
+	MOVQ cos+40(FP), BX
+	MOVQ sin+48(FP), SI
 	MOVQ AX, DI
 	MOVQ CX, R8
-	MOVQ AX, R9
-	ADDQ BX, R8
-	ADDQ BX, R9
-	MOVQ cos+40(FP), BX
-	MOVQ sin+48(FP), R10
-	MOVQ half+32(FP), R11
-	CMPQ R11, $+64
+	MOVQ half+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ DI, R10
+	MOVQ R8, R11
+	ADDQ R9, R10
+	ADDQ R9, R11
+	MOVQ half+32(FP), R9
+	CMPQ R9, $+64
 	JLT  end9
 
 loop8:
-	VMOVUPS      (SI), Z0
-	VMOVUPS      (R8), Z1
-	VMOVUPS      (BX), Z2
+	VMOVUPS      (BX), Z0
+	VMOVUPS      (SI), Z1
+	VMOVUPS      (DI), Z2
 	VMOVUPS      (R10), Z3
-	VMULPS       Z2, Z0, Z4
-	VMULPS       Z2, Z1, Z2
-	VFNMADD231PS Z3, Z1, Z4
-	VFMADD231PS  Z3, Z0, Z2
-	VMOVUPS      Z4, (DI)
-	VMOVUPS      Z2, (R9)
-	VMOVUPS      64(SI), Z0
-	VMOVUPS      64(R8), Z1
-	VMOVUPS      64(BX), Z2
+	VMULPS       Z0, Z2, Z4
+	VMULPS       Z0, Z3, Z0
+	VFNMADD231PS Z1, Z3, Z4
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z4, (R8)
+	VMOVUPS      Z0, (R11)
+	VMOVUPS      64(BX), Z0
+	VMOVUPS      64(SI), Z1
+	VMOVUPS      64(DI), Z2
 	VMOVUPS      64(R10), Z3
-	VMULPS       Z2, Z0, Z4
-	VMULPS       Z2, Z1, Z2
-	VFNMADD231PS Z3, Z1, Z4
-	VFMADD231PS  Z3, Z0, Z2
-	VMOVUPS      Z4, 64(DI)
-	VMOVUPS      Z2, 64(R9)
-	VMOVUPS      128(SI), Z0
-	VMOVUPS      128(R8), Z1
-	VMOVUPS      128(BX), Z2
+	VMULPS       Z0, Z2, Z4
+	VMULPS       Z0, Z3, Z0
+	VFNMADD231PS Z1, Z3, Z4
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z4, 64(R8)
+	VMOVUPS      Z0, 64(R11)
+	VMOVUPS      128(BX), Z0
+	VMOVUPS      128(SI), Z1
+	VMOVUPS      128(DI), Z2
 	VMOVUPS      128(R10), Z3
-	VMULPS       Z2, Z0, Z4
-	VMULPS       Z2, Z1, Z2
-	VFNMADD231PS Z3, Z1, Z4
-	VFMADD231PS  Z3, Z0, Z2
-	VMOVUPS      Z4, 128(DI)
-	VMOVUPS      Z2, 128(R9)
-	VMOVUPS      192(SI), Z0
-	VMOVUPS      192(R8), Z1
-	VMOVUPS      192(BX), Z2
+	VMULPS       Z0, Z2, Z4
+	VMULPS       Z0, Z3, Z0
+	VFNMADD231PS Z1, Z3, Z4
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z4, 128(R8)
+	VMOVUPS      Z0, 128(R11)
+	VMOVUPS      192(BX), Z0
+	VMOVUPS      192(SI), Z1
+	VMOVUPS      192(DI), Z2
 	VMOVUPS      192(R10), Z3
-	VMULPS       Z2, Z0, Z4
-	VMULPS       Z2, Z1, Z2
-	VFNMADD231PS Z3, Z1, Z4
-	VFMADD231PS  Z3, Z0, Z2
-	VMOVUPS      Z4, 192(DI)
-	VMOVUPS      Z2, 192(R9)
-	ADDQ         $+256, SI
-	ADDQ         $+256, R8
+	VMULPS       Z0, Z2, Z4
+	VMULPS       Z0, Z3, Z0
+	VFNMADD231PS Z1, Z3, Z4
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z4, 192(R8)
+	VMOVUPS      Z0, 192(R11)
 	ADDQ         $+256, DI
-	ADDQ         $+256, R9
-	ADDQ         $+256, BX
 	ADDQ         $+256, R10
-	SUBQ         $+64, R11
-	CMPQ         R11, $+64
+	ADDQ         $+256, R8
+	ADDQ         $+256, R11
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	SUBQ         $+64, R9
+	CMPQ         R9, $+64
 	JGE          loop8
 
 end9:
-	CMPQ R11, $+16
+	CMPQ R9, $+16
 	JLT  end11
 
 loop10:
-	VMOVUPS      (SI), Z0
-	VMOVUPS      (R8), Z1
-	VMOVUPS      (BX), Z2
+	VMOVUPS      (BX), Z0
+	VMOVUPS      (SI), Z1
+	VMOVUPS      (DI), Z2
 	VMOVUPS      (R10), Z3
-	VMULPS       Z2, Z0, Z4
-	VMULPS       Z2, Z1, Z2
-	VFNMADD231PS Z3, Z1, Z4
-	VFMADD231PS  Z3, Z0, Z2
-	VMOVUPS      Z4, (DI)
-	VMOVUPS      Z2, (R9)
-	ADDQ         $+64, SI
-	ADDQ         $+64, R8
+	VMULPS       Z0, Z2, Z4
+	VMULPS       Z0, Z3, Z0
+	VFNMADD231PS Z1, Z3, Z4
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z4, (R8)
+	VMOVUPS      Z0, (R11)
 	ADDQ         $+64, DI
-	ADDQ         $+64, R9
-	ADDQ         $+64, BX
 	ADDQ         $+64, R10
-	SUBQ         $+16, R11
-	CMPQ         R11, $+16
+	ADDQ         $+64, R8
+	ADDQ         $+64, R11
+	ADDQ         $+64, BX
+	ADDQ         $+64, SI
+	SUBQ         $+16, R9
+	CMPQ         R9, $+16
 	JGE          loop10
 
 end11:
-	TESTQ        R11, R11
+	TESTQ        R9, R9
 	JE           end12
 	LEAQ         tailMasks<>+0(SB), R12
-	KMOVW        (R12)(R11*2), K1
-	VMOVUPS.Z    (SI), K1, Z0
-	VMOVUPS.Z    (R8), K1, Z1
-	VMOVUPS.Z    (BX), K1, Z2
+	KMOVW        (R12)(R9*2), K1
+	VMOVUPS.Z    (BX), K1, Z0
+	VMOVUPS.Z    (SI), K1, Z1
+	VMOVUPS.Z    (DI), K1, Z2
 	VMOVUPS.Z    (R10), K1, Z3
-	VMULPS       Z2, Z0, Z4
-	VMULPS       Z2, Z1, Z2
-	VFNMADD231PS Z3, Z1, Z4
-	VFMADD231PS  Z3, Z0, Z2
-	VMOVUPS      Z4, K1, (DI)
-	VMOVUPS      Z2, K1, (R9)
+	VMULPS       Z0, Z2, Z4
+	VMULPS       Z0, Z3, Z0
+	VFNMADD231PS Z1, Z3, Z4
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z4, K1, (R8)
+	VMOVUPS      Z0, K1, (R11)
 
 end12:
 	MOVQ headBytes+24(FP), BX
-	ADDQ BX, CX
 	ADDQ BX, AX
+	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
 	JGE  loop6
@@ -377,54 +377,54 @@ end7:
 // func rotateInterleavedAVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 // Requires: AVX, AVX512F
 TEXT ·rotateInterleavedAVX512(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
+	MOVQ x+8(FP), AX
+	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
 	JLT  end14
 
 loop13:
-	MOVQ CX, BX
-	MOVQ AX, SI
-	MOVQ cos+40(FP), DI
-	MOVQ sin+48(FP), R8
+	MOVQ cos+40(FP), BX
+	MOVQ sin+48(FP), SI
+	MOVQ AX, DI
+	MOVQ CX, R8
 	MOVQ width+32(FP), R9
 	CMPQ R9, $+64
 	JLT  end16
 
 loop15:
-	VMOVUPS     (BX), Z0
-	VMOVUPS     (DI), Z1
+	VMOVUPS     (DI), Z0
+	VMOVUPS     (BX), Z1
+	VMOVUPS     (SI), Z2
 	VMULPS      Z1, Z0, Z1
 	VPERMILPS   $0xb1, Z0, Z0
-	VMOVUPS     (R8), Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, (SI)
-	VMOVUPS     64(BX), Z0
-	VMOVUPS     64(DI), Z1
+	VMOVUPS     Z1, (R8)
+	VMOVUPS     64(DI), Z0
+	VMOVUPS     64(BX), Z1
+	VMOVUPS     64(SI), Z2
 	VMULPS      Z1, Z0, Z1
 	VPERMILPS   $0xb1, Z0, Z0
-	VMOVUPS     64(R8), Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 64(SI)
-	VMOVUPS     128(BX), Z0
-	VMOVUPS     128(DI), Z1
+	VMOVUPS     Z1, 64(R8)
+	VMOVUPS     128(DI), Z0
+	VMOVUPS     128(BX), Z1
+	VMOVUPS     128(SI), Z2
 	VMULPS      Z1, Z0, Z1
 	VPERMILPS   $0xb1, Z0, Z0
-	VMOVUPS     128(R8), Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 128(SI)
-	VMOVUPS     192(BX), Z0
-	VMOVUPS     192(DI), Z1
+	VMOVUPS     Z1, 128(R8)
+	VMOVUPS     192(DI), Z0
+	VMOVUPS     192(BX), Z1
+	VMOVUPS     192(SI), Z2
 	VMULPS      Z1, Z0, Z1
 	VPERMILPS   $0xb1, Z0, Z0
-	VMOVUPS     192(R8), Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 192(SI)
-	ADDQ        $+256, BX
-	ADDQ        $+256, SI
+	VMOVUPS     Z1, 192(R8)
 	ADDQ        $+256, DI
 	ADDQ        $+256, R8
+	ADDQ        $+256, BX
+	ADDQ        $+256, SI
 	SUBQ        $+64, R9
 	CMPQ        R9, $+64
 	JGE         loop15
@@ -434,17 +434,17 @@ end16:
 	JLT  end18
 
 loop17:
-	VMOVUPS     (BX), Z0
-	VMOVUPS     (DI), Z1
+	VMOVUPS     (DI), Z0
+	VMOVUPS     (BX), Z1
+	VMOVUPS     (SI), Z2
 	VMULPS      Z1, Z0, Z1
 	VPERMILPS   $0xb1, Z0, Z0
-	VMOVUPS     (R8), Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, (SI)
-	ADDQ        $+64, BX
-	ADDQ        $+64, SI
+	VMOVUPS     Z1, (R8)
 	ADDQ        $+64, DI
 	ADDQ        $+64, R8
+	ADDQ        $+64, BX
+	ADDQ        $+64, SI
 	SUBQ        $+16, R9
 	CMPQ        R9, $+16
 	JGE         loop17
@@ -454,22 +454,309 @@ end18:
 	JE          end19
 	LEAQ        tailMasks<>+0(SB), R10
 	KMOVW       (R10)(R9*2), K1
-	VMOVUPS.Z   (BX), K1, Z0
-	VMOVUPS.Z   (DI), K1, Z1
+	VMOVUPS.Z   (DI), K1, Z0
+	VMOVUPS.Z   (BX), K1, Z1
+	VMOVUPS.Z   (SI), K1, Z2
 	VMULPS      Z1, Z0, Z1
 	VPERMILPS   $0xb1, Z0, Z0
-	VMOVUPS.Z   (R8), K1, Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, K1, (SI)
+	VMOVUPS     Z1, K1, (R8)
 
 end19:
 	MOVQ headBytes+24(FP), BX
-	ADDQ BX, CX
 	ADDQ BX, AX
+	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
 	JGE  loop13
 
 end14:
+	VZEROUPPER
+	RET
+
+// func rotateHalf1AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateHalf1AVX512(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end21
+
+loop20:
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         half+32(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         BX, R8
+	MOVQ         SI, R9
+	ADDQ         DI, R8
+	ADDQ         DI, R9
+	VMOVUPS      (BX), Z2
+	VMOVUPS      (R8), Z3
+	VMULPS       Z0, Z2, Z4
+	VMULPS       Z0, Z3, Z5
+	VFNMADD231PS Z1, Z3, Z4
+	VFMADD231PS  Z1, Z2, Z5
+	VMOVUPS      Z4, (SI)
+	VMOVUPS      Z5, (R9)
+	MOVQ         headBytes+24(FP), BX
+	ADDQ         BX, AX
+	ADDQ         BX, CX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop20
+
+end21:
+	VZEROUPPER
+	RET
+
+// func rotateInterleaved1AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateInterleaved1AVX512(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end23
+
+loop22:
+	MOVQ        AX, BX
+	MOVQ        CX, SI
+	VMOVUPS     (BX), Z2
+	VMULPS      Z0, Z2, Z3
+	VPERMILPS   $0xb1, Z2, Z2
+	VFMADD231PS Z1, Z2, Z3
+	VMOVUPS     Z3, (SI)
+	MOVQ        headBytes+24(FP), BX
+	ADDQ        BX, AX
+	ADDQ        BX, CX
+	SUBQ        $+1, DX
+	CMPQ        DX, $+1
+	JGE         loop22
+
+end23:
+	VZEROUPPER
+	RET
+
+// func rotateHalf2AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateHalf2AVX512(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VMOVUPS 64(DX), Z2
+	VMOVUPS 64(BX), Z3
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end25
+
+loop24:
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         half+32(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         BX, R8
+	MOVQ         SI, R9
+	ADDQ         DI, R8
+	ADDQ         DI, R9
+	VMOVUPS      (BX), Z4
+	VMOVUPS      (R8), Z5
+	VMULPS       Z0, Z4, Z6
+	VMULPS       Z0, Z5, Z7
+	VFNMADD231PS Z1, Z5, Z6
+	VFMADD231PS  Z1, Z4, Z7
+	VMOVUPS      Z6, (SI)
+	VMOVUPS      Z7, (R9)
+	VMOVUPS      64(BX), Z4
+	VMOVUPS      64(R8), Z5
+	VMULPS       Z2, Z4, Z6
+	VMULPS       Z2, Z5, Z7
+	VFNMADD231PS Z3, Z5, Z6
+	VFMADD231PS  Z3, Z4, Z7
+	VMOVUPS      Z6, 64(SI)
+	VMOVUPS      Z7, 64(R9)
+	MOVQ         headBytes+24(FP), BX
+	ADDQ         BX, AX
+	ADDQ         BX, CX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop24
+
+end25:
+	VZEROUPPER
+	RET
+
+// func rotateInterleaved2AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateInterleaved2AVX512(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VMOVUPS 64(DX), Z2
+	VMOVUPS 64(BX), Z3
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end27
+
+loop26:
+	MOVQ        AX, BX
+	MOVQ        CX, SI
+	VMOVUPS     (BX), Z4
+	VMULPS      Z0, Z4, Z5
+	VPERMILPS   $0xb1, Z4, Z4
+	VFMADD231PS Z1, Z4, Z5
+	VMOVUPS     Z5, (SI)
+	VMOVUPS     64(BX), Z4
+	VMULPS      Z2, Z4, Z5
+	VPERMILPS   $0xb1, Z4, Z4
+	VFMADD231PS Z3, Z4, Z5
+	VMOVUPS     Z5, 64(SI)
+	MOVQ        headBytes+24(FP), BX
+	ADDQ        BX, AX
+	ADDQ        BX, CX
+	SUBQ        $+1, DX
+	CMPQ        DX, $+1
+	JGE         loop26
+
+end27:
+	VZEROUPPER
+	RET
+
+// func rotateHalf4AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateHalf4AVX512(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VMOVUPS 64(DX), Z2
+	VMOVUPS 64(BX), Z3
+	VMOVUPS 128(DX), Z4
+	VMOVUPS 128(BX), Z5
+	VMOVUPS 192(DX), Z6
+	VMOVUPS 192(BX), Z7
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end29
+
+loop28:
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         half+32(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         BX, R8
+	MOVQ         SI, R9
+	ADDQ         DI, R8
+	ADDQ         DI, R9
+	VMOVUPS      (BX), Z8
+	VMOVUPS      (R8), Z9
+	VMULPS       Z0, Z8, Z10
+	VMULPS       Z0, Z9, Z11
+	VFNMADD231PS Z1, Z9, Z10
+	VFMADD231PS  Z1, Z8, Z11
+	VMOVUPS      Z10, (SI)
+	VMOVUPS      Z11, (R9)
+	VMOVUPS      64(BX), Z8
+	VMOVUPS      64(R8), Z9
+	VMULPS       Z2, Z8, Z10
+	VMULPS       Z2, Z9, Z11
+	VFNMADD231PS Z3, Z9, Z10
+	VFMADD231PS  Z3, Z8, Z11
+	VMOVUPS      Z10, 64(SI)
+	VMOVUPS      Z11, 64(R9)
+	VMOVUPS      128(BX), Z8
+	VMOVUPS      128(R8), Z9
+	VMULPS       Z4, Z8, Z10
+	VMULPS       Z4, Z9, Z11
+	VFNMADD231PS Z5, Z9, Z10
+	VFMADD231PS  Z5, Z8, Z11
+	VMOVUPS      Z10, 128(SI)
+	VMOVUPS      Z11, 128(R9)
+	VMOVUPS      192(BX), Z8
+	VMOVUPS      192(R8), Z9
+	VMULPS       Z6, Z8, Z10
+	VMULPS       Z6, Z9, Z11
+	VFNMADD231PS Z7, Z9, Z10
+	VFMADD231PS  Z7, Z8, Z11
+	VMOVUPS      Z10, 192(SI)
+	VMOVUPS      Z11, 192(R9)
+	MOVQ         headBytes+24(FP), BX
+	ADDQ         BX, AX
+	ADDQ         BX, CX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop28
+
+end29:
+	VZEROUPPER
+	RET
+
+// func rotateInterleaved4AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateInterleaved4AVX512(SB), NOSPLIT, $0-56
+	MOVQ    x+8(FP), AX
+	MOVQ    dst+0(FP), CX
+	MOVQ    cos+40(FP), DX
+	MOVQ    sin+48(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VMOVUPS 64(DX), Z2
+	VMOVUPS 64(BX), Z3
+	VMOVUPS 128(DX), Z4
+	VMOVUPS 128(BX), Z5
+	VMOVUPS 192(DX), Z6
+	VMOVUPS 192(BX), Z7
+	MOVQ    heads+16(FP), DX
+	CMPQ    DX, $+1
+	JLT     end31
+
+loop30:
+	MOVQ        AX, BX
+	MOVQ        CX, SI
+	VMOVUPS     (BX), Z8
+	VMULPS      Z0, Z8, Z9
+	VPERMILPS   $0xb1, Z8, Z8
+	VFMADD231PS Z1, Z8, Z9
+	VMOVUPS     Z9, (SI)
+	VMOVUPS     64(BX), Z8
+	VMULPS      Z2, Z8, Z9
+	VPERMILPS   $0xb1, Z8, Z8
+	VFMADD231PS Z3, Z8, Z9
+	VMOVUPS     Z9, 64(SI)
+	VMOVUPS     128(BX), Z8
+	VMULPS      Z4, Z8, Z9
+	VPERMILPS   $0xb1, Z8, Z8
+	VFMADD231PS Z5, Z8, Z9
+	VMOVUPS     Z9, 128(SI)
+	VMOVUPS     192(BX), Z8
+	VMULPS      Z6, Z8, Z9
+	VPERMILPS   $0xb1, Z8, Z8
+	VFMADD231PS Z7, Z8, Z9
+	VMOVUPS     Z9, 192(SI)
+	MOVQ        headBytes+24(FP), BX
+	ADDQ        BX, AX
+	ADDQ        BX, CX
+	SUBQ        $+1, DX
+	CMPQ        DX, $+1
+	JGE         loop30
+
+end31:
 	VZEROUPPER
 	RET

@@ -278,138 +278,138 @@ end6:
 // func rotateHalfNEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head
 TEXT ·rotateHalfNEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD x+8(FP), R1
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
 	MOVD heads+16(FP), R2
 	CMP $1, R2
 	BLT end8
 loop7:
-	MOVD half+32(FP), R3
-	LSL $2, R3, R3
-	MOVD R1, R4
+	MOVD cos+40(FP), R3
+	MOVD sin+48(FP), R4
 	MOVD R0, R5
 	MOVD R1, R6
-	MOVD R0, R7
-	ADD R3, R6, R6
-	ADD R3, R7, R7
-	MOVD cos+40(FP), R3
-	MOVD sin+48(FP), R8
-	MOVD half+32(FP), R9
-	CMP $16, R9
+	MOVD half+32(FP), R7
+	LSL $2, R7, R7
+	MOVD R5, R8
+	MOVD R6, R9
+	ADD R7, R8, R8
+	ADD R7, R9, R9
+	MOVD half+32(FP), R7
+	CMP $16, R7
 	BLT end10
 loop9:
-	FMOVQ 0(R4), F0
-	FMOVQ 0(R6), F1
-	FMOVQ 0(R3), F2
+	FMOVQ 0(R3), F0
+	FMOVQ 0(R4), F1
+	FMOVQ 0(R5), F2
 	FMOVQ 0(R8), F3
-	WORD $0x6e22dc04 // FMUL V4.4S, V0.4S, V2.4S
-	WORD $0x6e22dc22 // FMUL V2.4S, V1.4S, V2.4S
-	VFMLS V3.S4, V1.S4, V4.S4
-	VFMLA V3.S4, V0.S4, V2.S4
-	FMOVQ F4, 0(R5)
-	FMOVQ F2, 0(R7)
-	FMOVQ 16(R4), F0
-	FMOVQ 16(R6), F1
-	FMOVQ 16(R3), F2
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc60 // FMUL V0.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	FMOVQ F4, 0(R6)
+	FMOVQ F0, 0(R9)
+	FMOVQ 16(R3), F0
+	FMOVQ 16(R4), F1
+	FMOVQ 16(R5), F2
 	FMOVQ 16(R8), F3
-	WORD $0x6e22dc04 // FMUL V4.4S, V0.4S, V2.4S
-	WORD $0x6e22dc22 // FMUL V2.4S, V1.4S, V2.4S
-	VFMLS V3.S4, V1.S4, V4.S4
-	VFMLA V3.S4, V0.S4, V2.S4
-	FMOVQ F4, 16(R5)
-	FMOVQ F2, 16(R7)
-	FMOVQ 32(R4), F0
-	FMOVQ 32(R6), F1
-	FMOVQ 32(R3), F2
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc60 // FMUL V0.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	FMOVQ F4, 16(R6)
+	FMOVQ F0, 16(R9)
+	FMOVQ 32(R3), F0
+	FMOVQ 32(R4), F1
+	FMOVQ 32(R5), F2
 	FMOVQ 32(R8), F3
-	WORD $0x6e22dc04 // FMUL V4.4S, V0.4S, V2.4S
-	WORD $0x6e22dc22 // FMUL V2.4S, V1.4S, V2.4S
-	VFMLS V3.S4, V1.S4, V4.S4
-	VFMLA V3.S4, V0.S4, V2.S4
-	FMOVQ F4, 32(R5)
-	FMOVQ F2, 32(R7)
-	FMOVQ 48(R4), F0
-	FMOVQ 48(R6), F1
-	FMOVQ 48(R3), F2
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc60 // FMUL V0.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	FMOVQ F4, 32(R6)
+	FMOVQ F0, 32(R9)
+	FMOVQ 48(R3), F0
+	FMOVQ 48(R4), F1
+	FMOVQ 48(R5), F2
 	FMOVQ 48(R8), F3
-	WORD $0x6e22dc04 // FMUL V4.4S, V0.4S, V2.4S
-	WORD $0x6e22dc22 // FMUL V2.4S, V1.4S, V2.4S
-	VFMLS V3.S4, V1.S4, V4.S4
-	VFMLA V3.S4, V0.S4, V2.S4
-	FMOVQ F4, 48(R5)
-	FMOVQ F2, 48(R7)
-	ADD $64, R4, R4
-	ADD $64, R6, R6
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc60 // FMUL V0.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	FMOVQ F4, 48(R6)
+	FMOVQ F0, 48(R9)
 	ADD $64, R5, R5
-	ADD $64, R7, R7
-	ADD $64, R3, R3
 	ADD $64, R8, R8
-	ADD $-16, R9, R9
-	CMP $16, R9
+	ADD $64, R6, R6
+	ADD $64, R9, R9
+	ADD $64, R3, R3
+	ADD $64, R4, R4
+	ADD $-16, R7, R7
+	CMP $16, R7
 	BGE loop9
 end10:
-	CMP $4, R9
+	CMP $4, R7
 	BLT end12
 loop11:
-	FMOVQ 0(R4), F0
-	FMOVQ 0(R6), F1
-	FMOVQ 0(R3), F2
+	FMOVQ 0(R3), F0
+	FMOVQ 0(R4), F1
+	FMOVQ 0(R5), F2
 	FMOVQ 0(R8), F3
-	WORD $0x6e22dc04 // FMUL V4.4S, V0.4S, V2.4S
-	WORD $0x6e22dc22 // FMUL V2.4S, V1.4S, V2.4S
-	VFMLS V3.S4, V1.S4, V4.S4
-	VFMLA V3.S4, V0.S4, V2.S4
-	FMOVQ F4, 0(R5)
-	FMOVQ F2, 0(R7)
-	ADD $16, R4, R4
-	ADD $16, R6, R6
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc60 // FMUL V0.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	FMOVQ F4, 0(R6)
+	FMOVQ F0, 0(R9)
 	ADD $16, R5, R5
-	ADD $16, R7, R7
-	ADD $16, R3, R3
 	ADD $16, R8, R8
-	ADD $-4, R9, R9
-	CMP $4, R9
+	ADD $16, R6, R6
+	ADD $16, R9, R9
+	ADD $16, R3, R3
+	ADD $16, R4, R4
+	ADD $-4, R7, R7
+	CMP $4, R7
 	BGE loop11
 end12:
-	TBZ $1, R9, end13
-	FMOVD 0(R4), F0
-	FMOVD 0(R6), F1
-	FMOVD 0(R3), F2
+	TBZ $1, R7, end13
+	FMOVD 0(R3), F0
+	FMOVD 0(R4), F1
+	FMOVD 0(R5), F2
 	FMOVD 0(R8), F3
-	WORD $0x6e22dc04 // FMUL V4.4S, V0.4S, V2.4S
-	WORD $0x6e22dc22 // FMUL V2.4S, V1.4S, V2.4S
-	VFMLS V3.S4, V1.S4, V4.S4
-	VFMLA V3.S4, V0.S4, V2.S4
-	FMOVD F4, 0(R5)
-	FMOVD F2, 0(R7)
-	ADD $8, R4, R4
-	ADD $8, R6, R6
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc60 // FMUL V0.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	FMOVD F4, 0(R6)
+	FMOVD F0, 0(R9)
 	ADD $8, R5, R5
-	ADD $8, R7, R7
-	ADD $8, R3, R3
 	ADD $8, R8, R8
+	ADD $8, R6, R6
+	ADD $8, R9, R9
+	ADD $8, R3, R3
+	ADD $8, R4, R4
 end13:
-	TBZ $0, R9, end14
-	FMOVS 0(R4), F0
-	FMOVS 0(R6), F1
-	FMOVS 0(R3), F2
+	TBZ $0, R7, end14
+	FMOVS 0(R3), F0
+	FMOVS 0(R4), F1
+	FMOVS 0(R5), F2
 	FMOVS 0(R8), F3
-	WORD $0x6e22dc04 // FMUL V4.4S, V0.4S, V2.4S
-	WORD $0x6e22dc22 // FMUL V2.4S, V1.4S, V2.4S
-	VFMLS V3.S4, V1.S4, V4.S4
-	VFMLA V3.S4, V0.S4, V2.S4
-	FMOVS F4, 0(R5)
-	FMOVS F2, 0(R7)
-	ADD $4, R4, R4
-	ADD $4, R6, R6
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc60 // FMUL V0.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	FMOVS F4, 0(R6)
+	FMOVS F0, 0(R9)
 	ADD $4, R5, R5
-	ADD $4, R7, R7
-	ADD $4, R3, R3
 	ADD $4, R8, R8
+	ADD $4, R6, R6
+	ADD $4, R9, R9
+	ADD $4, R3, R3
+	ADD $4, R4, R4
 end14:
 	MOVD headBytes+24(FP), R3
-	ADD R3, R1, R1
 	ADD R3, R0, R0
+	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
 	BGE loop7
@@ -419,52 +419,52 @@ end8:
 // func rotateInterleavedNEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width
 TEXT ·rotateInterleavedNEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD x+8(FP), R1
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
 	MOVD heads+16(FP), R2
 	CMP $1, R2
 	BLT end16
 loop15:
-	MOVD R1, R3
-	MOVD R0, R4
-	MOVD cos+40(FP), R5
-	MOVD sin+48(FP), R6
+	MOVD cos+40(FP), R3
+	MOVD sin+48(FP), R4
+	MOVD R0, R5
+	MOVD R1, R6
 	MOVD width+32(FP), R7
 	CMP $16, R7
 	BLT end18
 loop17:
-	FMOVQ 0(R3), F0
-	FMOVQ 0(R5), F1
+	FMOVQ 0(R5), F0
+	FMOVQ 0(R3), F1
+	FMOVQ 0(R4), F2
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
 	VREV64 V0.S4, V0.S4
-	FMOVQ 0(R6), F2
 	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 0(R4)
-	FMOVQ 16(R3), F0
-	FMOVQ 16(R5), F1
+	FMOVQ F1, 0(R6)
+	FMOVQ 16(R5), F0
+	FMOVQ 16(R3), F1
+	FMOVQ 16(R4), F2
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
 	VREV64 V0.S4, V0.S4
-	FMOVQ 16(R6), F2
 	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 16(R4)
-	FMOVQ 32(R3), F0
-	FMOVQ 32(R5), F1
+	FMOVQ F1, 16(R6)
+	FMOVQ 32(R5), F0
+	FMOVQ 32(R3), F1
+	FMOVQ 32(R4), F2
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
 	VREV64 V0.S4, V0.S4
-	FMOVQ 32(R6), F2
 	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 32(R4)
-	FMOVQ 48(R3), F0
-	FMOVQ 48(R5), F1
+	FMOVQ F1, 32(R6)
+	FMOVQ 48(R5), F0
+	FMOVQ 48(R3), F1
+	FMOVQ 48(R4), F2
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
 	VREV64 V0.S4, V0.S4
-	FMOVQ 48(R6), F2
 	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 48(R4)
-	ADD $64, R3, R3
-	ADD $64, R4, R4
+	FMOVQ F1, 48(R6)
 	ADD $64, R5, R5
 	ADD $64, R6, R6
+	ADD $64, R3, R3
+	ADD $64, R4, R4
 	ADD $-16, R7, R7
 	CMP $16, R7
 	BGE loop17
@@ -472,52 +472,321 @@ end18:
 	CMP $4, R7
 	BLT end20
 loop19:
-	FMOVQ 0(R3), F0
-	FMOVQ 0(R5), F1
+	FMOVQ 0(R5), F0
+	FMOVQ 0(R3), F1
+	FMOVQ 0(R4), F2
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
 	VREV64 V0.S4, V0.S4
-	FMOVQ 0(R6), F2
 	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 0(R4)
-	ADD $16, R3, R3
-	ADD $16, R4, R4
+	FMOVQ F1, 0(R6)
 	ADD $16, R5, R5
 	ADD $16, R6, R6
+	ADD $16, R3, R3
+	ADD $16, R4, R4
 	ADD $-4, R7, R7
 	CMP $4, R7
 	BGE loop19
 end20:
 	TBZ $1, R7, end21
-	FMOVD 0(R3), F0
-	FMOVD 0(R5), F1
+	FMOVD 0(R5), F0
+	FMOVD 0(R3), F1
+	FMOVD 0(R4), F2
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
 	VREV64 V0.S4, V0.S4
-	FMOVD 0(R6), F2
 	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVD F1, 0(R4)
-	ADD $8, R3, R3
-	ADD $8, R4, R4
+	FMOVD F1, 0(R6)
 	ADD $8, R5, R5
 	ADD $8, R6, R6
+	ADD $8, R3, R3
+	ADD $8, R4, R4
 end21:
 	TBZ $0, R7, end22
-	FMOVS 0(R3), F0
-	FMOVS 0(R5), F1
+	FMOVS 0(R5), F0
+	FMOVS 0(R3), F1
+	FMOVS 0(R4), F2
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
 	VREV64 V0.S4, V0.S4
-	FMOVS 0(R6), F2
 	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVS F1, 0(R4)
-	ADD $4, R3, R3
-	ADD $4, R4, R4
+	FMOVS F1, 0(R6)
 	ADD $4, R5, R5
 	ADD $4, R6, R6
+	ADD $4, R3, R3
+	ADD $4, R4, R4
 end22:
 	MOVD headBytes+24(FP), R3
-	ADD R3, R1, R1
 	ADD R3, R0, R0
+	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
 	BGE loop15
 end16:
+	RET
+
+// func rotateHalf1NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 1 vector(s)
+TEXT ·rotateHalf1NEON(SB), NOSPLIT, $0-56
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
+	MOVD cos+40(FP), R2
+	MOVD sin+48(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 0(R3), F1
+	MOVD heads+16(FP), R2
+	CMP $1, R2
+	BLT end24
+loop23:
+	MOVD R0, R3
+	MOVD R1, R4
+	MOVD half+32(FP), R5
+	LSL $2, R5, R5
+	MOVD R3, R6
+	MOVD R4, R7
+	ADD R5, R6, R6
+	ADD R5, R7, R7
+	FMOVQ 0(R3), F2
+	FMOVQ 0(R6), F3
+	WORD $0x6e20dc44 // FMUL V4.4S, V2.4S, V0.4S
+	WORD $0x6e20dc65 // FMUL V5.4S, V3.4S, V0.4S
+	VFMLS V1.S4, V3.S4, V4.S4
+	VFMLA V1.S4, V2.S4, V5.S4
+	FMOVQ F4, 0(R4)
+	FMOVQ F5, 0(R7)
+	MOVD headBytes+24(FP), R3
+	ADD R3, R0, R0
+	ADD R3, R1, R1
+	ADD $-1, R2, R2
+	CMP $1, R2
+	BGE loop23
+end24:
+	RET
+
+// func rotateInterleaved1NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 1 vector(s)
+TEXT ·rotateInterleaved1NEON(SB), NOSPLIT, $0-56
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
+	MOVD cos+40(FP), R2
+	MOVD sin+48(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 0(R3), F1
+	MOVD heads+16(FP), R2
+	CMP $1, R2
+	BLT end26
+loop25:
+	MOVD R0, R3
+	MOVD R1, R4
+	FMOVQ 0(R3), F2
+	WORD $0x6e20dc43 // FMUL V3.4S, V2.4S, V0.4S
+	VREV64 V2.S4, V2.S4
+	VFMLA V1.S4, V2.S4, V3.S4
+	FMOVQ F3, 0(R4)
+	MOVD headBytes+24(FP), R3
+	ADD R3, R0, R0
+	ADD R3, R1, R1
+	ADD $-1, R2, R2
+	CMP $1, R2
+	BGE loop25
+end26:
+	RET
+
+// func rotateHalf2NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 2 vector(s)
+TEXT ·rotateHalf2NEON(SB), NOSPLIT, $0-56
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
+	MOVD cos+40(FP), R2
+	MOVD sin+48(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 0(R3), F1
+	FMOVQ 16(R2), F2
+	FMOVQ 16(R3), F3
+	MOVD heads+16(FP), R2
+	CMP $1, R2
+	BLT end28
+loop27:
+	MOVD R0, R3
+	MOVD R1, R4
+	MOVD half+32(FP), R5
+	LSL $2, R5, R5
+	MOVD R3, R6
+	MOVD R4, R7
+	ADD R5, R6, R6
+	ADD R5, R7, R7
+	FMOVQ 0(R3), F4
+	FMOVQ 0(R6), F5
+	WORD $0x6e20dc86 // FMUL V6.4S, V4.4S, V0.4S
+	WORD $0x6e20dca7 // FMUL V7.4S, V5.4S, V0.4S
+	VFMLS V1.S4, V5.S4, V6.S4
+	VFMLA V1.S4, V4.S4, V7.S4
+	FMOVQ F6, 0(R4)
+	FMOVQ F7, 0(R7)
+	FMOVQ 16(R3), F4
+	FMOVQ 16(R6), F5
+	WORD $0x6e22dc86 // FMUL V6.4S, V4.4S, V2.4S
+	WORD $0x6e22dca7 // FMUL V7.4S, V5.4S, V2.4S
+	VFMLS V3.S4, V5.S4, V6.S4
+	VFMLA V3.S4, V4.S4, V7.S4
+	FMOVQ F6, 16(R4)
+	FMOVQ F7, 16(R7)
+	MOVD headBytes+24(FP), R3
+	ADD R3, R0, R0
+	ADD R3, R1, R1
+	ADD $-1, R2, R2
+	CMP $1, R2
+	BGE loop27
+end28:
+	RET
+
+// func rotateInterleaved2NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 2 vector(s)
+TEXT ·rotateInterleaved2NEON(SB), NOSPLIT, $0-56
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
+	MOVD cos+40(FP), R2
+	MOVD sin+48(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 0(R3), F1
+	FMOVQ 16(R2), F2
+	FMOVQ 16(R3), F3
+	MOVD heads+16(FP), R2
+	CMP $1, R2
+	BLT end30
+loop29:
+	MOVD R0, R3
+	MOVD R1, R4
+	FMOVQ 0(R3), F4
+	WORD $0x6e20dc85 // FMUL V5.4S, V4.4S, V0.4S
+	VREV64 V4.S4, V4.S4
+	VFMLA V1.S4, V4.S4, V5.S4
+	FMOVQ F5, 0(R4)
+	FMOVQ 16(R3), F4
+	WORD $0x6e22dc85 // FMUL V5.4S, V4.4S, V2.4S
+	VREV64 V4.S4, V4.S4
+	VFMLA V3.S4, V4.S4, V5.S4
+	FMOVQ F5, 16(R4)
+	MOVD headBytes+24(FP), R3
+	ADD R3, R0, R0
+	ADD R3, R1, R1
+	ADD $-1, R2, R2
+	CMP $1, R2
+	BGE loop29
+end30:
+	RET
+
+// func rotateHalf4NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 4 vector(s)
+TEXT ·rotateHalf4NEON(SB), NOSPLIT, $0-56
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
+	MOVD cos+40(FP), R2
+	MOVD sin+48(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 0(R3), F1
+	FMOVQ 16(R2), F2
+	FMOVQ 16(R3), F3
+	FMOVQ 32(R2), F4
+	FMOVQ 32(R3), F5
+	FMOVQ 48(R2), F6
+	FMOVQ 48(R3), F7
+	MOVD heads+16(FP), R2
+	CMP $1, R2
+	BLT end32
+loop31:
+	MOVD R0, R3
+	MOVD R1, R4
+	MOVD half+32(FP), R5
+	LSL $2, R5, R5
+	MOVD R3, R6
+	MOVD R4, R7
+	ADD R5, R6, R6
+	ADD R5, R7, R7
+	FMOVQ 0(R3), F8
+	FMOVQ 0(R6), F9
+	WORD $0x6e20dd0a // FMUL V10.4S, V8.4S, V0.4S
+	WORD $0x6e20dd2b // FMUL V11.4S, V9.4S, V0.4S
+	VFMLS V1.S4, V9.S4, V10.S4
+	VFMLA V1.S4, V8.S4, V11.S4
+	FMOVQ F10, 0(R4)
+	FMOVQ F11, 0(R7)
+	FMOVQ 16(R3), F8
+	FMOVQ 16(R6), F9
+	WORD $0x6e22dd0a // FMUL V10.4S, V8.4S, V2.4S
+	WORD $0x6e22dd2b // FMUL V11.4S, V9.4S, V2.4S
+	VFMLS V3.S4, V9.S4, V10.S4
+	VFMLA V3.S4, V8.S4, V11.S4
+	FMOVQ F10, 16(R4)
+	FMOVQ F11, 16(R7)
+	FMOVQ 32(R3), F8
+	FMOVQ 32(R6), F9
+	WORD $0x6e24dd0a // FMUL V10.4S, V8.4S, V4.4S
+	WORD $0x6e24dd2b // FMUL V11.4S, V9.4S, V4.4S
+	VFMLS V5.S4, V9.S4, V10.S4
+	VFMLA V5.S4, V8.S4, V11.S4
+	FMOVQ F10, 32(R4)
+	FMOVQ F11, 32(R7)
+	FMOVQ 48(R3), F8
+	FMOVQ 48(R6), F9
+	WORD $0x6e26dd0a // FMUL V10.4S, V8.4S, V6.4S
+	WORD $0x6e26dd2b // FMUL V11.4S, V9.4S, V6.4S
+	VFMLS V7.S4, V9.S4, V10.S4
+	VFMLA V7.S4, V8.S4, V11.S4
+	FMOVQ F10, 48(R4)
+	FMOVQ F11, 48(R7)
+	MOVD headBytes+24(FP), R3
+	ADD R3, R0, R0
+	ADD R3, R1, R1
+	ADD $-1, R2, R2
+	CMP $1, R2
+	BGE loop31
+end32:
+	RET
+
+// func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
+TEXT ·rotateInterleaved4NEON(SB), NOSPLIT, $0-56
+	MOVD x+8(FP), R0
+	MOVD dst+0(FP), R1
+	MOVD cos+40(FP), R2
+	MOVD sin+48(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 0(R3), F1
+	FMOVQ 16(R2), F2
+	FMOVQ 16(R3), F3
+	FMOVQ 32(R2), F4
+	FMOVQ 32(R3), F5
+	FMOVQ 48(R2), F6
+	FMOVQ 48(R3), F7
+	MOVD heads+16(FP), R2
+	CMP $1, R2
+	BLT end34
+loop33:
+	MOVD R0, R3
+	MOVD R1, R4
+	FMOVQ 0(R3), F8
+	WORD $0x6e20dd09 // FMUL V9.4S, V8.4S, V0.4S
+	VREV64 V8.S4, V8.S4
+	VFMLA V1.S4, V8.S4, V9.S4
+	FMOVQ F9, 0(R4)
+	FMOVQ 16(R3), F8
+	WORD $0x6e22dd09 // FMUL V9.4S, V8.4S, V2.4S
+	VREV64 V8.S4, V8.S4
+	VFMLA V3.S4, V8.S4, V9.S4
+	FMOVQ F9, 16(R4)
+	FMOVQ 32(R3), F8
+	WORD $0x6e24dd09 // FMUL V9.4S, V8.4S, V4.4S
+	VREV64 V8.S4, V8.S4
+	VFMLA V5.S4, V8.S4, V9.S4
+	FMOVQ F9, 32(R4)
+	FMOVQ 48(R3), F8
+	WORD $0x6e26dd09 // FMUL V9.4S, V8.4S, V6.4S
+	VREV64 V8.S4, V8.S4
+	VFMLA V7.S4, V8.S4, V9.S4
+	FMOVQ F9, 48(R4)
+	MOVD headBytes+24(FP), R3
+	ADD R3, R0, R0
+	ADD R3, R1, R1
+	ADD $-1, R2, R2
+	CMP $1, R2
+	BGE loop33
+end34:
 	RET

@@ -152,16 +152,18 @@ func TestRotatePanics(t *testing.T) {
 }
 
 func BenchmarkRotate(b *testing.B) {
-	const heads, headDim = 32, 128
-	rotations(headDim/2, func(n int) []float32 { return make([]float32, n) }, func(name string, rotate func(dst, x []float32, headDim int), _ func([]float32, int) []float64) {
-		b.Run(name, func(b *testing.B) {
-			x := random(1, heads*headDim)
-			for b.Loop() {
-				rotate(x, x, headDim)
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*heads*headDim), "ns/element")
+	const heads = 32
+	for _, headDim := range []int{64, 128} {
+		rotations(headDim/2, func(n int) []float32 { return make([]float32, n) }, func(name string, rotate func(dst, x []float32, headDim int), _ func([]float32, int) []float64) {
+			b.Run(fmt.Sprintf("%s/d=%d", name, headDim), func(b *testing.B) {
+				x := random(1, heads*headDim)
+				for b.Loop() {
+					rotate(x, x, headDim)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*heads*headDim), "ns/element")
+			})
 		})
-	})
+	}
 }
 
 func BenchmarkCosSin(b *testing.B) {

@@ -238,8 +238,9 @@ func (t *table) fill(r *Rotation, c *Call, row, head int) {
 		c.From.accumulate(t.phase, &c.FromPositions, row, min(head, c.From.heads-1), -sign)
 	}
 	if r.cfg.Layout == Half {
+		top := t.top[:len(t.phase)]
 		for i, p := range t.phase {
-			t.top[i] = high(p)
+			top[i] = high(p)
 		}
 	} else { // the cosine of -p and p is the same, the sine has the kernel's signs
 		top := t.top[:2*len(t.phase)]

@@ -1,6 +1,18 @@
 package main
 
-import . "github.com/subquad/subquad/asm/_gen/simd"
+import (
+	"fmt"
+
+	. "github.com/subquad/subquad/asm/_gen/simd"
+)
+
+func rotateKernels() (list []kernel) {
+	list = append(list, cosSin)
+	for _, vectors := range append([]int{0}, fixedVectors...) {
+		list = append(list, rotateHalf(vectors), rotateInterleaved(vectors))
+	}
+	return list
+}
 
 // cosSin is the cosine and the sine of phases in units of 2^-32 turns, times a
 // factor. The phase is split into the nearest quarter turn, in the two high bits
@@ -32,56 +44,113 @@ func cosSin(m Machine) {
 	m.End()
 }
 
-// rotateHalf rotates the pairs (i, half+i) of every head of a row.
-func rotateHalf(m Machine) {
-	m.Func("rotateHalf", "func(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)",
-		"dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head")
-	dst, x := m.Param("dst"), m.Param("x")
-	m.Loop(m.Param("heads"), 1, func() {
-		second := m.Param("half")
-		m.ShlImm(second, 2)
-		a, to := m.CopyGP(x), m.CopyGP(dst)
-		b, to2 := m.CopyGP(x), m.CopyGP(dst)
-		m.AddGP(b, second)
-		m.AddGP(to2, second)
-		cos, sin := m.Param("cos"), m.Param("sin")
-		Stream(m, m.Param("half"), 4, []GP{a, b, to, to2, cos, sin}, func(s *Chunk) {
-			for i := range s.Count {
-				va, vb := s.Load(a, i), s.Load(b, i)
-				vc, vs := s.Load(cos, i), s.Load(sin, i)
-				y, y2 := m.Mul(va, vc), m.Mul(vb, vc)
-				m.MulSub(y, vb, vs)
-				m.MulAdd(y2, va, vs)
-				s.Store(to, i, y)
-				s.Store(to2, i, y2)
+// rotateHalf rotates the pairs (i, half+i) of every head of a row. With vectors,
+// half is so many vectors, whose cosines and sines stay in registers.
+func rotateHalf(vectors int) kernel {
+	return func(m Machine) {
+		m.Func(fixedName("rotateHalf", vectors), "func(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)",
+			"dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head"+fixedDoc("half", vectors))
+		rotate := func(load func(p GP, i int) Vec, store func(p GP, i int, v Vec), p [4]GP, i int, cos, sin Vec) {
+			a, b := load(p[0], i), load(p[1], i)
+			y, y2 := m.Mul(a, cos), m.Mul(b, cos)
+			m.MulSub(y, b, sin)
+			m.MulAdd(y2, a, sin)
+			store(p[2], i, y)
+			store(p[3], i, y2)
+		}
+		eachHead(m, vectors, func(x, dst, cos, sin GP, table [][2]Vec) {
+			half := m.Param("half")
+			m.ShlImm(half, 2)
+			p := [4]GP{x, m.CopyGP(x), dst, m.CopyGP(dst)}
+			m.AddGP(p[1], half)
+			m.AddGP(p[3], half)
+			for i, t := range table {
+				rotate(vectorLoad(m), vectorStore(m), p, i, t[0], t[1])
+			}
+			if vectors == 0 {
+				Stream(m, m.Param("half"), 4, append(p[:], cos, sin), func(s *Chunk) {
+					for i := range s.Count {
+						rotate(s.Load, s.Store, p, i, s.Load(cos, i), s.Load(sin, i))
+					}
+				})
 			}
 		})
-		step := m.Param("headBytes")
-		m.AddGP(x, step)
-		m.AddGP(dst, step)
-	})
-	m.End()
+		m.End()
+	}
 }
 
-// rotateInterleaved rotates the pairs (2i, 2i+1) of every head of a row.
-func rotateInterleaved(m Machine) {
-	m.Func("rotateInterleaved", "func(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)",
-		"dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width")
-	dst, x := m.Param("dst"), m.Param("x")
-	m.Loop(m.Param("heads"), 1, func() {
-		from, to := m.CopyGP(x), m.CopyGP(dst)
-		cos, sin := m.Param("cos"), m.Param("sin")
-		Stream(m, m.Param("width"), 4, []GP{from, to, cos, sin}, func(s *Chunk) {
-			for i := range s.Count {
-				v := s.Load(from, i)
-				y := m.Mul(v, s.Load(cos, i))
-				m.MulAdd(y, m.SwapPairs(v), s.Load(sin, i))
-				s.Store(to, i, y)
+// rotateInterleaved rotates the pairs (2i, 2i+1) of every head of a row; vectors
+// is as in rotateHalf.
+func rotateInterleaved(vectors int) kernel {
+	return func(m Machine) {
+		m.Func(fixedName("rotateInterleaved", vectors), "func(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)",
+			"dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width"+fixedDoc("width", vectors))
+		rotate := func(v, cos, sin Vec) Vec {
+			y := m.Mul(v, cos)
+			m.MulAdd(y, m.SwapPairs(v), sin)
+			return y
+		}
+		eachHead(m, vectors, func(x, dst, cos, sin GP, table [][2]Vec) {
+			for i, t := range table {
+				vectorStore(m)(dst, i, rotate(vectorLoad(m)(x, i), t[0], t[1]))
+			}
+			if vectors == 0 {
+				Stream(m, m.Param("width"), 4, []GP{x, dst, cos, sin}, func(s *Chunk) {
+					for i := range s.Count {
+						s.Store(dst, i, rotate(s.Load(x, i), s.Load(cos, i), s.Load(sin, i)))
+					}
+				})
 			}
 		})
+		m.End()
+	}
+}
+
+// fixedVectors are the numbers of vectors for which there are kernels with the
+// table in registers.
+var fixedVectors = []int{1, 2, 4}
+
+func fixedName(name string, vectors int) string {
+	if vectors == 0 {
+		return name
+	}
+	return fmt.Sprint(name, vectors)
+}
+
+func fixedDoc(width string, vectors int) string {
+	if vectors == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %s is %d vector(s)", width, vectors)
+}
+
+func vectorLoad(m Machine) func(p GP, i int) Vec {
+	return func(p GP, i int) Vec { return m.Load(At{Base: p, Disp: i * Bytes(m)}, nil) }
+}
+
+func vectorStore(m Machine) func(p GP, i int, v Vec) {
+	return func(p GP, i int, v Vec) { m.Store(At{Base: p, Disp: i * Bytes(m)}, nil, v) }
+}
+
+// eachHead runs body for every head, with pointers that it may use up and, if
+// vectors is not 0, with cosines and sines in registers.
+func eachHead(m Machine, vectors int, body func(x, dst, cos, sin GP, table [][2]Vec)) {
+	x, dst := m.Param("x"), m.Param("dst")
+	var table [][2]Vec
+	if vectors > 0 {
+		cos, sin := m.Param("cos"), m.Param("sin")
+		for i := range vectors {
+			table = append(table, [2]Vec{vectorLoad(m)(cos, i), vectorLoad(m)(sin, i)})
+		}
+	}
+	m.Loop(m.Param("heads"), 1, func() {
+		var cos, sin GP
+		if vectors == 0 {
+			cos, sin = m.Param("cos"), m.Param("sin")
+		}
+		body(m.CopyGP(x), m.CopyGP(dst), cos, sin, table)
 		step := m.Param("headBytes")
 		m.AddGP(x, step)
 		m.AddGP(dst, step)
 	})
-	m.End()
 }
