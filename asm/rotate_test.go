@@ -85,7 +85,7 @@ func rotations(pairs int, alloc func(n int) []float32, f func(name string, rotat
 // features beyond the rotated ones left as they are.
 func TestRotate(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for _, pairs := range []int{0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 33, 64, 100} {
+		for _, pairs := range []int{0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 64, 100} {
 			for _, heads := range []int{0, 1, 3, 40} {
 				for _, rest := range []int{0, 5} {
 					headDim := 2*pairs + rest

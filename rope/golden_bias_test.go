@@ -191,18 +191,17 @@ func goldenPatches(t *testing.T, f *golden.File, c string, cfg FARConfig, layout
 	var context, noise, unpacked []float32
 	for b := range batch {
 		video := latents[b*cfg.Frames*frame:][:cfg.Frames*frame]
-		pack := func(from, to, patch int) []float32 {
+		pack := func(from, to, patch int) (packed, again []float32) {
 			n, width := (to-from)*(cfg.Height/patch)*(cfg.Width/patch), channels*patch*patch
-			m, again := matrix(make([]float32, n*width), n, width), make([]float32, (to-from)*frame)
+			m := matrix(make([]float32, n*width), n, width)
+			again = make([]float32, (to-from)*frame)
 			must(t, Patches(m, video[from*frame:to*frame], to-from, channels, cfg.Height, cfg.Width, patch))
 			must(t, Unpatch(again, m, to-from, channels, cfg.Height, cfg.Width, patch))
-			if from == 0 {
-				unpacked = append(unpacked, again...)
-			}
-			return m.Data
+			return m.Data, again
 		}
-		context = append(context, pack(0, layout.ContextFrames, cfg.ContextPatch)...)
-		noise = append(noise, pack(layout.ContextFrames, cfg.Frames, cfg.Patch)...)
+		coarse, again := pack(0, layout.ContextFrames, cfg.ContextPatch)
+		fine, _ := pack(layout.ContextFrames, cfg.Frames, cfg.Patch)
+		context, unpacked, noise = append(context, coarse...), append(unpacked, again...), append(noise, fine...)
 	}
 	for name, got := range map[string][]float32{"context_tokens": context, "noise_tokens": noise, "context_unpacked": unpacked} {
 		if name = c + "." + name; f.Has(name) {
