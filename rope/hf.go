@@ -223,7 +223,11 @@ func (h *hfReader) layer(cfg Config, p *section, theta float64) Config {
 	kind := p.text("rope_type", p.text("type", "default"))
 	keys, known := ropeKeys[kind]
 	if !known {
-		p.fail(configErrorf("config.json: %s is %q, want one of %s", p.path(or2(p.has("rope_type"), "rope_type", "type")), kind, strings.Join(ropeTypes(), ", ")))
+		key := "rope_type"
+		if !p.has(key) {
+			key = "type"
+		}
+		p.fail(configErrorf("config.json: %s is %q, want one of %s", p.path(key), kind, strings.Join(ropeTypes(), ", ")))
 		return cfg
 	}
 	for k := range p.values {
@@ -259,13 +263,6 @@ func (h *hfReader) layer(cfg Config, p *section, theta float64) Config {
 		}
 	}
 	return cfg
-}
-
-func or2(cond bool, a, b string) string {
-	if cond {
-		return a
-	}
-	return b
 }
 
 // commonKeys can stand beside any rope type; ropeKeys lists the types and what

@@ -9,7 +9,8 @@ import (
 // ConvertLayout reorders the first rotaryDim features of every head of x, in
 // place, from the other layout to to: from interleaved to Half, feature 2i goes to
 // i and 2i+1 to rotaryDim/2 + i. Products of queries and keys do not change when
-// both are converted. rotaryDim 0 is headDim.
+// both are converted. rotaryDim 0 is headDim. It is for preparing data, and
+// allocates.
 //
 // Interleaved queries and keys that are converted and then rotated as Half are what
 // DeepSeek-V3's code makes.

@@ -146,13 +146,12 @@ func (p *Positions) check(name string, rows, axes int) error {
 
 // rotateScratch is the working memory of a call.
 type rotateScratch struct {
-	group   parallel.Group
-	task    func(worker, i int)
-	r       *Rotation
-	call    Call
-	rows    int // of a task
-	tables  []table
-	workers int
+	group  parallel.Group
+	task   func(worker, i int)
+	r      *Rotation
+	call   Call
+	rows   int // of a task
+	tables []table
 }
 
 // taskElements is how many elements a task is about: a call with fewer runs on
@@ -166,12 +165,12 @@ func (s *rotateScratch) rotate(ctx context.Context, r *Rotation, c Call) error {
 	s.r, s.call = r, c
 	defer func() { s.call = Call{} }()
 	s.rows = max(taskElements/c.X.Cols, 1)
-	s.workers = parallel.Workers(r.cfg.Workers)
-	for len(s.tables) < s.workers {
+	workers := parallel.Workers(r.cfg.Workers)
+	for len(s.tables) < workers {
 		s.tables = append(s.tables, newTable(r))
 	}
 	tasks := (c.X.Rows + s.rows - 1) / s.rows
-	if err := s.group.Run(ctx, s.workers, tasks, s.task); err != nil {
+	if err := s.group.Run(ctx, workers, tasks, s.task); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
