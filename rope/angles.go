@@ -8,7 +8,7 @@ import (
 
 // phases sets dst to sign times the phases of a row for a head.
 func (r *Rotation) phases(dst []uint64, p *Positions, row, head int, sign uint64) {
-	if r.terms > 1 || r.cfg.Accuracy == Float32 || p.Fractional != nil {
+	if r.axis == nil || r.cfg.Accuracy == Float32 || p.Fractional != nil {
 		clear(dst)
 		r.accumulate(dst, p, row, head, sign)
 		return
@@ -35,7 +35,7 @@ func (r *Rotation) accumulate(dst []uint64, p *Positions, row, head int, sign ui
 		f := r.freq[(head*r.terms+term)*r.pairs:][:len(dst)]
 		for i := range dst {
 			axis := term
-			if r.terms == 1 {
+			if r.axis != nil {
 				axis = r.axis[i]
 			}
 			whole, fraction, at := p.place(row, axis, r.axes)

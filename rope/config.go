@@ -116,7 +116,7 @@ type Rotation struct {
 	axes   int
 	heads  int       // that have frequencies of their own, or 1
 	terms  int       // frequencies a pair has: axes if they are learned, or 1
-	axis   []int     // of each pair, where terms is 1
+	axis   []int     // of each pair; nil if frequencies are learned
 	freq   []float64 // [heads, terms, pairs]
 	turns  []turns   // [heads, terms, pairs]
 	plain  []float64 // what freq would be without a scheme, for Pairs

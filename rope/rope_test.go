@@ -47,6 +47,7 @@ func configs() map[string]Config {
 		"sections":    {Sections: []int{2, 5, 5}},
 		"interleaved": {Sections: []int{6, 3, 3}, SectionsInterleaved: true},
 		"learned":     {Learned: &Learned{Axes: 2, Heads: 3, Frequencies: random(9, 2*3*12)}},
+		"learned 1":   {Learned: &Learned{Axes: 1, Heads: 3, Frequencies: random(8, 3*12)}},
 		"one feature": {Scheme: RIFLEx{K: 2, Length: 50}},
 	}
 	out := map[string]Config{}
