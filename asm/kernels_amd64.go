@@ -656,6 +656,112 @@ func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
 }
 
 //go:noescape
+func attentionScoresFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+//go:noescape
+func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 6 rows of q [dim] and panels [dim][16]
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		attentionScoresFullAVX512(dim, panels, q, qRow, k, s, sRow)
+	} else {
+		attentionScoresFullAVX2(dim, panels, q, qRow, k, s, sRow)
+	}
+}
+
+//go:noescape
+func attentionValuesFullAVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func attentionValuesFullAVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
+func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionValuesFullAVX512(keys, p, pRow, v, o, oRow, factor)
+	} else {
+		attentionValuesFullAVX2(keys, p, pRow, v, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func attentionScores4AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+//go:noescape
+func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 4 rows of q [dim] and panels [dim][16]
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		attentionScores4AVX512(dim, panels, q, qRow, k, s, sRow)
+	} else {
+		attentionScores4AVX2(dim, panels, q, qRow, k, s, sRow)
+	}
+}
+
+//go:noescape
+func attentionValues4AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func attentionValues4AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
+func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionValues4AVX512(keys, p, pRow, v, o, oRow, factor)
+	} else {
+		attentionValues4AVX2(keys, p, pRow, v, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func attentionScores1AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+//go:noescape
+func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 1 rows of q [dim] and panels [dim][16]
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		attentionScores1AVX512(dim, panels, q, qRow, k, s, sRow)
+	} else {
+		attentionScores1AVX2(dim, panels, q, qRow, k, s, sRow)
+	}
+}
+
+//go:noescape
+func attentionValues1AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func attentionValues1AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
+func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionValues1AVX512(keys, p, pRow, v, o, oRow, factor)
+	} else {
+		attentionValues1AVX2(keys, p, pRow, v, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func attentionWeightsAVX512(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
+
+//go:noescape
+func attentionWeightsAVX2(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
+
+// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
+// sum = sum*factor + the sum of s; top = t
+func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionWeightsAVX512(rows, keys, s, sRow, top, sum, factor)
+	} else {
+		attentionWeightsAVX2(rows, keys, s, sRow, top, sum, factor)
+	}
+}
+
+//go:noescape
 func gemmFullFloat32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
 
 //go:noescape

@@ -196,6 +196,42 @@ func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
 	panic(noKernels)
 }
 
+// s = q k for 6 rows of q [dim] and panels [dim][16]
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
+func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 4 rows of q [dim] and panels [dim][16]
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
+func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q [dim] and panels [dim][16]
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
+func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
+// sum = sum*factor + the sum of s; top = t
+func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
+	panic(noKernels)
+}
+
 // 6 rows by 1 panel(s) of 16 columns; strides in bytes
 func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
 	panic(noKernels)

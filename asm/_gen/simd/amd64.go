@@ -550,3 +550,25 @@ func (m *amd64) MaxLanes(v Vec) Vec {
 		return d
 	})
 }
+
+// across combines lanes half a vector apart, then a quarter, and so on.
+func (m *amd64) across(v Vec, combine func(a Vec, b Src) Vec) Vec {
+	swap := func(shuffle func(d reg.VecVirtual)) {
+		d := m.vec()
+		shuffle(d)
+		v = combine(v, Vec{d})
+	}
+	if m.wide() {
+		swap(func(d reg.VecVirtual) { m.VSHUFF32X4(operand.Imm(0x4e), vecOf(v), vecOf(v), d) })
+		swap(func(d reg.VecVirtual) { m.VSHUFF32X4(operand.Imm(0xb1), vecOf(v), vecOf(v), d) })
+	} else {
+		swap(func(d reg.VecVirtual) { m.VPERM2F128(operand.Imm(0x01), vecOf(v), vecOf(v), d) })
+	}
+	for _, shuffle := range []uint64{0x4e, 0xb1} {
+		swap(func(d reg.VecVirtual) { m.VPERMILPS(operand.Imm(shuffle), vecOf(v), d) })
+	}
+	return v
+}
+
+func (m *amd64) SumAcross(v Vec) Vec { return m.across(v, m.Add) }
+func (m *amd64) MaxAcross(v Vec) Vec { return m.across(v, m.Max) }

@@ -417,6 +417,9 @@ func (m *arm64) MaxLanes(v Vec) Vec {
 	return d
 }
 
+func (m *arm64) SumAcross(v Vec) Vec { return m.SumLanes(v) } // FADDP leaves it in every lane
+func (m *arm64) MaxAcross(v Vec) Vec { return m.dup(armVec(m.MaxLanes(v))) }
+
 // Printing.
 
 func (m *arm64) finish() {
