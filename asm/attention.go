@@ -256,3 +256,23 @@ func valuesGeneric(rows, keys, w int, p []float32, pStride int, v, o []float32, 
 		}
 	}
 }
+
+// Mass adds the weights exp(s[j] - lse) of one row of scores to mass, and returns
+// the sum of w log w over them, minus the row's entropy.
+func (t AttentionTile) Mass(mass, s []float32, lse float32) float32 {
+	checkInto("AttentionTile.Mass", mass, s)
+	if len(s) == 0 {
+		return 0
+	}
+	if t.tier != isa.Generic {
+		return attentionMassSIMD(t.tier, mass, s, lse)
+	}
+	sum := float32(0)
+	for j, v := range s {
+		d := max(v-lse, -88) // max keeps NaN
+		w := exp32(d)
+		mass[j] += w
+		sum += float32(w * d)
+	}
+	return sum
+}

@@ -1262,3 +1262,533 @@ DATA constff800000<>+20(SB)/4, $0xff800000
 DATA constff800000<>+24(SB)/4, $0xff800000
 DATA constff800000<>+28(SB)/4, $0xff800000
 GLOBL constff800000<>(SB), RODATA|NOPTR, $32
+
+// func attentionMassAVX2(mass *float32, s *float32, n int, lse float32) float32
+// Requires: AVX, AVX2, FMA3
+TEXT ·attentionMassAVX2(SB), NOSPLIT, $0-36
+	MOVQ         mass+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS lse+24(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS constff800000<>+0(SB), Y5
+	CMPQ         DX, $+32
+	JLT          end44
+
+loop43:
+	VMOVUPS      (CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS constc2b00000<>+0(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y7
+	VMOVUPS      (AX), Y8
+	VADDPS       Y8, Y7, Y8
+	VMOVUPS      Y8, (AX)
+	VFMADD231PS  Y6, Y7, Y1
+	VMOVUPS      32(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS constc2b00000<>+0(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y7
+	VMOVUPS      32(AX), Y8
+	VADDPS       Y8, Y7, Y8
+	VMOVUPS      Y8, 32(AX)
+	VFMADD231PS  Y6, Y7, Y2
+	VMOVUPS      64(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS constc2b00000<>+0(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y7
+	VMOVUPS      64(AX), Y8
+	VADDPS       Y8, Y7, Y8
+	VMOVUPS      Y8, 64(AX)
+	VFMADD231PS  Y6, Y7, Y3
+	VMOVUPS      96(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS constc2b00000<>+0(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y7
+	VMOVUPS      96(AX), Y8
+	VADDPS       Y8, Y7, Y8
+	VMOVUPS      Y8, 96(AX)
+	VFMADD231PS  Y6, Y7, Y4
+	ADDQ         $+128, AX
+	ADDQ         $+128, CX
+	SUBQ         $+32, DX
+	CMPQ         DX, $+32
+	JGE          loop43
+
+end44:
+	CMPQ DX, $+8
+	JLT  end46
+
+loop45:
+	VMOVUPS      (CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS constc2b00000<>+0(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y7
+	VMOVUPS      (AX), Y8
+	VADDPS       Y8, Y7, Y8
+	VMOVUPS      Y8, (AX)
+	VFMADD231PS  Y6, Y7, Y1
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	SUBQ         $+8, DX
+	CMPQ         DX, $+8
+	JGE          loop45
+
+end46:
+	TESTQ        DX, DX
+	JE           end47
+	LEAQ         tailMasks<>+0(SB), BX
+	NEGQ         DX
+	VMOVDQU      32(BX)(DX*4), Y6
+	VMASKMOVPS   (CX), Y6, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VSUBPS       Y0, Y5, Y0
+	VBROADCASTSS constc2b00000<>+0(SB), Y5
+	VMAXPS       Y0, Y5, Y0
+	VBROADCASTSS const4b400000<>+0(SB), Y5
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y5
+	VSUBPS       const4b400000<>+0(SB), Y5, Y7
+	VMOVUPS      Y0, Y8
+	VFNMADD231PS const3f317200<>+0(SB), Y7, Y8
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y7, Y8
+	VBROADCASTSS const3ab654ce<>+0(SB), Y7
+	VFMADD213PS  const3c090564<>+0(SB), Y8, Y7
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y8, Y7
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y8, Y7
+	VFMADD213PS  const3f000000<>+0(SB), Y8, Y7
+	VMULPS       Y8, Y8, Y9
+	VFMADD213PS  Y8, Y9, Y7
+	VADDPS       const3f800000<>+0(SB), Y7, Y7
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y7, Y5
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y7
+	VBLENDVPS    Y7, const00000000<>+0(SB), Y5, Y5
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y7
+	VBLENDVPS    Y7, Y5, Y0, Y5
+	VMASKMOVPS   (AX), Y6, Y7
+	VADDPS       Y7, Y5, Y7
+	VMASKMOVPS   Y7, Y6, (AX)
+	VFMADD231PS  Y0, Y5, Y1
+
+end47:
+	VADDPS       Y2, Y1, Y0
+	VADDPS       Y4, Y3, Y1
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VPERMILPS    $0x4e, X0, X1
+	VADDPS       X1, X0, X0
+	VPERMILPS    $0xb1, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSS       X0, ret+32(FP)
+	VZEROUPPER
+	RET
+
+DATA constc2b00000<>+0(SB)/4, $0xc2b00000
+DATA constc2b00000<>+4(SB)/4, $0xc2b00000
+DATA constc2b00000<>+8(SB)/4, $0xc2b00000
+DATA constc2b00000<>+12(SB)/4, $0xc2b00000
+DATA constc2b00000<>+16(SB)/4, $0xc2b00000
+DATA constc2b00000<>+20(SB)/4, $0xc2b00000
+DATA constc2b00000<>+24(SB)/4, $0xc2b00000
+DATA constc2b00000<>+28(SB)/4, $0xc2b00000
+GLOBL constc2b00000<>(SB), RODATA|NOPTR, $32
+
+// func softcapAVX2(dst *float32, c float32, x *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softcapAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS c+8(FP), Y0
+	CMPQ         DX, $+16
+	JLT          end49
+
+loop48:
+	VMOVUPS      (CX), Y1
+	VPAND        const7fffffff<>+0(SB), Y1, Y2
+	VDIVPS       Y0, Y2, Y2
+	VMULPS       constc0000000<>+0(SB), Y2, Y3
+	VBROADCASTSS const4b400000<>+0(SB), Y4
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y3, Y4
+	VSUBPS       const4b400000<>+0(SB), Y4, Y5
+	VMOVUPS      Y3, Y6
+	VFNMADD231PS const3f317200<>+0(SB), Y5, Y6
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y5, Y6
+	VBROADCASTSS const3ab654ce<>+0(SB), Y5
+	VFMADD213PS  const3c090564<>+0(SB), Y6, Y5
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y6, Y5
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y6, Y5
+	VFMADD213PS  const3f000000<>+0(SB), Y6, Y5
+	VMULPS       Y6, Y6, Y7
+	VFMADD213PS  Y6, Y7, Y5
+	VADDPS       const3f800000<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y4
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y3, Y5
+	VBLENDVPS    Y5, const00000000<>+0(SB), Y4, Y4
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y3, Y5
+	VBLENDVPS    Y5, Y4, Y3, Y3
+	VBROADCASTSS const3f800000<>+0(SB), Y4
+	VSUBPS       Y3, Y4, Y4
+	VADDPS       const3f800000<>+0(SB), Y3, Y3
+	VDIVPS       Y3, Y4, Y3
+	VMULPS       Y2, Y2, Y4
+	VBROADCASTSS constbbbaf0ea<>+0(SB), Y5
+	VFMADD213PS  const3ca9134e<>+0(SB), Y4, Y5
+	VFMADD213PS  constbd5c1e2d<>+0(SB), Y4, Y5
+	VFMADD213PS  const3e088393<>+0(SB), Y4, Y5
+	VFMADD213PS  constbeaaaa99<>+0(SB), Y4, Y5
+	VMULPS       Y4, Y5, Y4
+	VCMPPS       $0x11, const3f200000<>+0(SB), Y2, Y5
+	VFMADD213PS  Y2, Y2, Y4
+	VBLENDVPS    Y5, Y4, Y3, Y2
+	VMULPS       Y0, Y2, Y2
+	VPAND        const80000000<>+0(SB), Y1, Y1
+	VPOR         Y1, Y2, Y1
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      32(CX), Y1
+	VPAND        const7fffffff<>+0(SB), Y1, Y2
+	VDIVPS       Y0, Y2, Y2
+	VMULPS       constc0000000<>+0(SB), Y2, Y3
+	VBROADCASTSS const4b400000<>+0(SB), Y4
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y3, Y4
+	VSUBPS       const4b400000<>+0(SB), Y4, Y5
+	VMOVUPS      Y3, Y6
+	VFNMADD231PS const3f317200<>+0(SB), Y5, Y6
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y5, Y6
+	VBROADCASTSS const3ab654ce<>+0(SB), Y5
+	VFMADD213PS  const3c090564<>+0(SB), Y6, Y5
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y6, Y5
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y6, Y5
+	VFMADD213PS  const3f000000<>+0(SB), Y6, Y5
+	VMULPS       Y6, Y6, Y7
+	VFMADD213PS  Y6, Y7, Y5
+	VADDPS       const3f800000<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y4
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y3, Y5
+	VBLENDVPS    Y5, const00000000<>+0(SB), Y4, Y4
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y3, Y5
+	VBLENDVPS    Y5, Y4, Y3, Y3
+	VBROADCASTSS const3f800000<>+0(SB), Y4
+	VSUBPS       Y3, Y4, Y4
+	VADDPS       const3f800000<>+0(SB), Y3, Y3
+	VDIVPS       Y3, Y4, Y3
+	VMULPS       Y2, Y2, Y4
+	VBROADCASTSS constbbbaf0ea<>+0(SB), Y5
+	VFMADD213PS  const3ca9134e<>+0(SB), Y4, Y5
+	VFMADD213PS  constbd5c1e2d<>+0(SB), Y4, Y5
+	VFMADD213PS  const3e088393<>+0(SB), Y4, Y5
+	VFMADD213PS  constbeaaaa99<>+0(SB), Y4, Y5
+	VMULPS       Y4, Y5, Y4
+	VCMPPS       $0x11, const3f200000<>+0(SB), Y2, Y5
+	VFMADD213PS  Y2, Y2, Y4
+	VBLENDVPS    Y5, Y4, Y3, Y2
+	VMULPS       Y0, Y2, Y2
+	VPAND        const80000000<>+0(SB), Y1, Y1
+	VPOR         Y1, Y2, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	SUBQ         $+16, DX
+	CMPQ         DX, $+16
+	JGE          loop48
+
+end49:
+	CMPQ DX, $+8
+	JLT  end51
+
+loop50:
+	VMOVUPS      (CX), Y1
+	VPAND        const7fffffff<>+0(SB), Y1, Y2
+	VDIVPS       Y0, Y2, Y2
+	VMULPS       constc0000000<>+0(SB), Y2, Y3
+	VBROADCASTSS const4b400000<>+0(SB), Y4
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y3, Y4
+	VSUBPS       const4b400000<>+0(SB), Y4, Y5
+	VMOVUPS      Y3, Y6
+	VFNMADD231PS const3f317200<>+0(SB), Y5, Y6
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y5, Y6
+	VBROADCASTSS const3ab654ce<>+0(SB), Y5
+	VFMADD213PS  const3c090564<>+0(SB), Y6, Y5
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y6, Y5
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y6, Y5
+	VFMADD213PS  const3f000000<>+0(SB), Y6, Y5
+	VMULPS       Y6, Y6, Y7
+	VFMADD213PS  Y6, Y7, Y5
+	VADDPS       const3f800000<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y4
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y3, Y5
+	VBLENDVPS    Y5, const00000000<>+0(SB), Y4, Y4
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y3, Y5
+	VBLENDVPS    Y5, Y4, Y3, Y3
+	VBROADCASTSS const3f800000<>+0(SB), Y4
+	VSUBPS       Y3, Y4, Y4
+	VADDPS       const3f800000<>+0(SB), Y3, Y3
+	VDIVPS       Y3, Y4, Y3
+	VMULPS       Y2, Y2, Y4
+	VBROADCASTSS constbbbaf0ea<>+0(SB), Y5
+	VFMADD213PS  const3ca9134e<>+0(SB), Y4, Y5
+	VFMADD213PS  constbd5c1e2d<>+0(SB), Y4, Y5
+	VFMADD213PS  const3e088393<>+0(SB), Y4, Y5
+	VFMADD213PS  constbeaaaa99<>+0(SB), Y4, Y5
+	VMULPS       Y4, Y5, Y4
+	VCMPPS       $0x11, const3f200000<>+0(SB), Y2, Y5
+	VFMADD213PS  Y2, Y2, Y4
+	VBLENDVPS    Y5, Y4, Y3, Y2
+	VMULPS       Y0, Y2, Y2
+	VPAND        const80000000<>+0(SB), Y1, Y1
+	VPOR         Y1, Y2, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	SUBQ         $+8, DX
+	CMPQ         DX, $+8
+	JGE          loop50
+
+end51:
+	TESTQ        DX, DX
+	JE           end52
+	LEAQ         tailMasks<>+0(SB), BX
+	NEGQ         DX
+	VMOVDQU      32(BX)(DX*4), Y1
+	VMASKMOVPS   (CX), Y1, Y2
+	VPAND        const7fffffff<>+0(SB), Y2, Y3
+	VDIVPS       Y0, Y3, Y3
+	VMULPS       constc0000000<>+0(SB), Y3, Y4
+	VBROADCASTSS const4b400000<>+0(SB), Y5
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y4, Y5
+	VSUBPS       const4b400000<>+0(SB), Y5, Y6
+	VMOVUPS      Y4, Y7
+	VFNMADD231PS const3f317200<>+0(SB), Y6, Y7
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y6, Y7
+	VBROADCASTSS const3ab654ce<>+0(SB), Y6
+	VFMADD213PS  const3c090564<>+0(SB), Y7, Y6
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y7, Y6
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y7, Y6
+	VFMADD213PS  const3f000000<>+0(SB), Y7, Y6
+	VMULPS       Y7, Y7, Y8
+	VFMADD213PS  Y7, Y8, Y6
+	VADDPS       const3f800000<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y6, Y5
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y4, Y6
+	VBLENDVPS    Y6, const00000000<>+0(SB), Y5, Y5
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y4, Y6
+	VBLENDVPS    Y6, Y5, Y4, Y4
+	VBROADCASTSS const3f800000<>+0(SB), Y5
+	VSUBPS       Y4, Y5, Y5
+	VADDPS       const3f800000<>+0(SB), Y4, Y4
+	VDIVPS       Y4, Y5, Y4
+	VMULPS       Y3, Y3, Y5
+	VBROADCASTSS constbbbaf0ea<>+0(SB), Y6
+	VFMADD213PS  const3ca9134e<>+0(SB), Y5, Y6
+	VFMADD213PS  constbd5c1e2d<>+0(SB), Y5, Y6
+	VFMADD213PS  const3e088393<>+0(SB), Y5, Y6
+	VFMADD213PS  constbeaaaa99<>+0(SB), Y5, Y6
+	VMULPS       Y5, Y6, Y5
+	VCMPPS       $0x11, const3f200000<>+0(SB), Y3, Y6
+	VFMADD213PS  Y3, Y3, Y5
+	VBLENDVPS    Y6, Y5, Y4, Y3
+	VMULPS       Y0, Y3, Y0
+	VPAND        const80000000<>+0(SB), Y2, Y2
+	VPOR         Y2, Y0, Y0
+	VMASKMOVPS   Y0, Y1, (AX)
+
+end52:
+	VZEROUPPER
+	RET
+
+DATA const7fffffff<>+0(SB)/4, $0x7fffffff
+DATA const7fffffff<>+4(SB)/4, $0x7fffffff
+DATA const7fffffff<>+8(SB)/4, $0x7fffffff
+DATA const7fffffff<>+12(SB)/4, $0x7fffffff
+DATA const7fffffff<>+16(SB)/4, $0x7fffffff
+DATA const7fffffff<>+20(SB)/4, $0x7fffffff
+DATA const7fffffff<>+24(SB)/4, $0x7fffffff
+DATA const7fffffff<>+28(SB)/4, $0x7fffffff
+GLOBL const7fffffff<>(SB), RODATA|NOPTR, $32
+
+DATA constc0000000<>+0(SB)/4, $0xc0000000
+DATA constc0000000<>+4(SB)/4, $0xc0000000
+DATA constc0000000<>+8(SB)/4, $0xc0000000
+DATA constc0000000<>+12(SB)/4, $0xc0000000
+DATA constc0000000<>+16(SB)/4, $0xc0000000
+DATA constc0000000<>+20(SB)/4, $0xc0000000
+DATA constc0000000<>+24(SB)/4, $0xc0000000
+DATA constc0000000<>+28(SB)/4, $0xc0000000
+GLOBL constc0000000<>(SB), RODATA|NOPTR, $32
+
+DATA constbbbaf0ea<>+0(SB)/4, $0xbbbaf0ea
+DATA constbbbaf0ea<>+4(SB)/4, $0xbbbaf0ea
+DATA constbbbaf0ea<>+8(SB)/4, $0xbbbaf0ea
+DATA constbbbaf0ea<>+12(SB)/4, $0xbbbaf0ea
+DATA constbbbaf0ea<>+16(SB)/4, $0xbbbaf0ea
+DATA constbbbaf0ea<>+20(SB)/4, $0xbbbaf0ea
+DATA constbbbaf0ea<>+24(SB)/4, $0xbbbaf0ea
+DATA constbbbaf0ea<>+28(SB)/4, $0xbbbaf0ea
+GLOBL constbbbaf0ea<>(SB), RODATA|NOPTR, $32
+
+DATA const3ca9134e<>+0(SB)/4, $0x3ca9134e
+DATA const3ca9134e<>+4(SB)/4, $0x3ca9134e
+DATA const3ca9134e<>+8(SB)/4, $0x3ca9134e
+DATA const3ca9134e<>+12(SB)/4, $0x3ca9134e
+DATA const3ca9134e<>+16(SB)/4, $0x3ca9134e
+DATA const3ca9134e<>+20(SB)/4, $0x3ca9134e
+DATA const3ca9134e<>+24(SB)/4, $0x3ca9134e
+DATA const3ca9134e<>+28(SB)/4, $0x3ca9134e
+GLOBL const3ca9134e<>(SB), RODATA|NOPTR, $32
+
+DATA constbd5c1e2d<>+0(SB)/4, $0xbd5c1e2d
+DATA constbd5c1e2d<>+4(SB)/4, $0xbd5c1e2d
+DATA constbd5c1e2d<>+8(SB)/4, $0xbd5c1e2d
+DATA constbd5c1e2d<>+12(SB)/4, $0xbd5c1e2d
+DATA constbd5c1e2d<>+16(SB)/4, $0xbd5c1e2d
+DATA constbd5c1e2d<>+20(SB)/4, $0xbd5c1e2d
+DATA constbd5c1e2d<>+24(SB)/4, $0xbd5c1e2d
+DATA constbd5c1e2d<>+28(SB)/4, $0xbd5c1e2d
+GLOBL constbd5c1e2d<>(SB), RODATA|NOPTR, $32
+
+DATA const3e088393<>+0(SB)/4, $0x3e088393
+DATA const3e088393<>+4(SB)/4, $0x3e088393
+DATA const3e088393<>+8(SB)/4, $0x3e088393
+DATA const3e088393<>+12(SB)/4, $0x3e088393
+DATA const3e088393<>+16(SB)/4, $0x3e088393
+DATA const3e088393<>+20(SB)/4, $0x3e088393
+DATA const3e088393<>+24(SB)/4, $0x3e088393
+DATA const3e088393<>+28(SB)/4, $0x3e088393
+GLOBL const3e088393<>(SB), RODATA|NOPTR, $32
+
+DATA constbeaaaa99<>+0(SB)/4, $0xbeaaaa99
+DATA constbeaaaa99<>+4(SB)/4, $0xbeaaaa99
+DATA constbeaaaa99<>+8(SB)/4, $0xbeaaaa99
+DATA constbeaaaa99<>+12(SB)/4, $0xbeaaaa99
+DATA constbeaaaa99<>+16(SB)/4, $0xbeaaaa99
+DATA constbeaaaa99<>+20(SB)/4, $0xbeaaaa99
+DATA constbeaaaa99<>+24(SB)/4, $0xbeaaaa99
+DATA constbeaaaa99<>+28(SB)/4, $0xbeaaaa99
+GLOBL constbeaaaa99<>(SB), RODATA|NOPTR, $32
+
+DATA const3f200000<>+0(SB)/4, $0x3f200000
+DATA const3f200000<>+4(SB)/4, $0x3f200000
+DATA const3f200000<>+8(SB)/4, $0x3f200000
+DATA const3f200000<>+12(SB)/4, $0x3f200000
+DATA const3f200000<>+16(SB)/4, $0x3f200000
+DATA const3f200000<>+20(SB)/4, $0x3f200000
+DATA const3f200000<>+24(SB)/4, $0x3f200000
+DATA const3f200000<>+28(SB)/4, $0x3f200000
+GLOBL const3f200000<>(SB), RODATA|NOPTR, $32
+
+DATA const80000000<>+0(SB)/4, $0x80000000
+DATA const80000000<>+4(SB)/4, $0x80000000
+DATA const80000000<>+8(SB)/4, $0x80000000
+DATA const80000000<>+12(SB)/4, $0x80000000
+DATA const80000000<>+16(SB)/4, $0x80000000
+DATA const80000000<>+20(SB)/4, $0x80000000
+DATA const80000000<>+24(SB)/4, $0x80000000
+DATA const80000000<>+28(SB)/4, $0x80000000
+GLOBL const80000000<>(SB), RODATA|NOPTR, $32

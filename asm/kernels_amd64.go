@@ -762,6 +762,45 @@ func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow in
 }
 
 //go:noescape
+func attentionMassAVX512(mass *float32, s *float32, n int, lse float32) float32
+
+//go:noescape
+func attentionMassAVX2(mass *float32, s *float32, n int, lse float32) float32
+
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	for len(mass) > 0 {
+		n := min(len(mass), chunk)
+		if tier == isa.AVX512 {
+			result += attentionMassAVX512(&mass[0], &s[0], n, lse)
+		} else {
+			result += attentionMassAVX2(&mass[0], &s[0], n, lse)
+		}
+		mass, s = mass[n:], s[n:]
+	}
+	return result
+}
+
+//go:noescape
+func softcapAVX512(dst *float32, c float32, x *float32, n int)
+
+//go:noescape
+func softcapAVX2(dst *float32, c float32, x *float32, n int)
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		if tier == isa.AVX512 {
+			softcapAVX512(&dst[0], c, &x[0], n)
+		} else {
+			softcapAVX2(&dst[0], c, &x[0], n)
+		}
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+//go:noescape
 func gemmFullFloat32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
 
 //go:noescape

@@ -447,6 +447,31 @@ func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow in
 }
 
 //go:noescape
+func attentionMassNEON(mass *float32, s *float32, n int, lse float32) float32
+
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	for len(mass) > 0 {
+		n := min(len(mass), chunk)
+		result += attentionMassNEON(&mass[0], &s[0], n, lse)
+		mass, s = mass[n:], s[n:]
+	}
+	return result
+}
+
+//go:noescape
+func softcapNEON(dst *float32, c float32, x *float32, n int)
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		softcapNEON(&dst[0], c, &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+//go:noescape
 func gemmFullFloat32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
 
 // 6 rows by 1 panel(s) of 16 columns; strides in bytes

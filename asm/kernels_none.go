@@ -232,6 +232,16 @@ func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow in
 	panic(noKernels)
 }
 
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	panic(noKernels)
+}
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	panic(noKernels)
+}
+
 // 6 rows by 1 panel(s) of 16 columns; strides in bytes
 func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
 	panic(noKernels)

@@ -145,10 +145,47 @@ func attentionWeights(m Machine) {
 	m.End()
 }
 
+// attentionMass adds weights exp(s-lse) to what keys got, and gives the sum of
+// w log w over them; what is flushed counts as 0.
+func attentionMass(m Machine) {
+	m.Func("attentionMass", "func(mass *float32, s *float32, n int, lse float32) float32",
+		"mass[j] += w, w = exp(s[j]-lse); the sum of w log w")
+	mass, s, n, lse := m.Param("mass"), m.Param("s"), m.Param("n"), m.ParamSplat("lse")
+	sum, low := newAccumulator(m.Zero), m.Splat(0xff800000)
+	Stream(m, n, accumulators, []GP{mass, s}, func(c *Chunk) {
+		for i := range c.Count {
+			d := AtLeast(m, m.Sub(c.LoadFill(s, i, low), lse), float(-88))
+			w := expOf(m, d, false)
+			c.Store(mass, i, m.Add(w, c.Load(mass, i)))
+			m.MulAdd(sum[i], w, d)
+		}
+	})
+	m.End(sum.sum(m))
+}
+
+// softcap is dst[i] = c tanh(x[i] / c).
+func softcap(m Machine) {
+	m.Func("softcap", "func(dst *float32, c float32, x *float32, n int)", "dst[i] = c tanh(x[i] / c)")
+	dst, x, n, limit := m.Param("dst"), m.Param("x"), m.Param("n"), m.ParamSplat("c")
+	Stream(m, n, 2, []GP{dst, x}, func(s *Chunk) {
+		for i := range s.Count {
+			v := s.Load(x, i)
+			a := m.Div(m.And(v, magnitude), limit)
+			e := expOf(m, m.Mul(a, float(-2)), false)
+			t := m.Div(m.Sub(m.Copy(float(1)), e), m.Add(e, float(1)))
+			a2 := m.Mul(a, a)
+			p := m.Mul(polynomial(m, a2, "tanh11", "tanh9", "tanh7", "tanh5", "tanh3"), a2)
+			t = m.Select(m.Cmp(Less, a, c("tanhLimit")), m.Horner(p, a, a), t)
+			s.Store(dst, i, m.Or(m.Mul(t, limit), m.And(v, signBit)))
+		}
+	})
+	m.End()
+}
+
 // attentionKernels lists the full height first, then what is left of rows.
 func attentionKernels() (list []kernel) {
 	for _, rows := range []int{0, 4, 1} {
 		list = append(list, attentionScores(rows), attentionValues(rows))
 	}
-	return append(list, attentionWeights)
+	return append(list, attentionWeights, attentionMass, softcap)
 }

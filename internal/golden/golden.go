@@ -234,9 +234,14 @@ func (f *File) Compare(name string, got []float32, tol ...Tolerance) {
 	}
 	var largest float64
 	for _, w := range want {
-		largest = math.Max(largest, math.Abs(w))
+		if !math.IsInf(w, 0) {
+			largest = math.Max(largest, math.Abs(w))
+		}
 	}
 	for i, w := range want {
+		if math.IsInf(w, 0) && float64(got[i]) == w {
+			continue
+		}
 		if d := math.Abs(float64(got[i]) - w); !(d <= limit.Abs+limit.Rel*math.Abs(w)+limit.Max*largest) {
 			f.t.Fatalf("%s: element %d is %v, want %v (%+v)", name, i, got[i], w, limit)
 		}

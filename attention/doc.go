@@ -1,0 +1,2 @@
+// Package attention computes exact softmax attention.
+package attention
