@@ -12,9 +12,8 @@ import (
 
 // tileRun is what runTile leaves of queries over keys cut in parts.
 type tileRun struct {
-	o              blas32.General
-	top, sum       []float32
-	scores, weight [][]float32 // rows side by side, of each cut
+	o        blas32.General
+	top, sum []float32
 }
 
 func runTile(t AttentionTile, q, k, v blas32.General, cuts ...int) tileRun {
@@ -45,9 +44,7 @@ func runTile(t AttentionTile, q, k, v blas32.General, cuts ...int) tileRun {
 		s := blank(q.Rows, t.Panels(n)*t.Panel(), 5)
 		t.Scores(s, q, kp)
 		s.Cols = n
-		r.scores = append(r.scores, dense(s))
 		t.Weights(s, r.top, r.sum, factor)
-		r.weight = append(r.weight, dense(s))
 		t.Values(r.o, s, vp, size, 1, factor)
 		from = to
 	}
