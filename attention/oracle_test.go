@@ -175,7 +175,8 @@ func oracle(a *Attention, c *Call) result {
 
 // small shrinks the tiles, so that few tokens cross all their edges.
 func small(a *Attention) {
-	a.sizes = sizes{keys: a.tile.Panel() * 2, rows: a.tile.Rows() + 1, block: 13, pack: 3 * a.slot().size, alone: 100}
+	a.sizes = sizes{keys: a.tile.Panel(), rows: a.tile.Rows() + 1, block: 13, alone: 100}
+	a.sizes.pack = 2 * a.slot().size
 }
 
 // outputs gives a call all its outputs, full of NaN.
