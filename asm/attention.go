@@ -26,6 +26,16 @@ func (t AttentionTile) Rows() int { return (&Matrix{tier: t.tier}).fullRows() }
 // values.
 func (t AttentionTile) Panel() int { return (&Matrix{tier: t.tier}).panelCols() }
 
+func (t AttentionTile) lanes() int {
+	switch t.tier {
+	case isa.AVX512:
+		return 16
+	case isa.AVX2:
+		return 8
+	}
+	return 4
+}
+
 // Panels returns how many panels n keys or columns take.
 func (t AttentionTile) Panels(n int) int { return (n + t.Panel() - 1) / t.Panel() }
 
@@ -40,8 +50,13 @@ func (t AttentionTile) PackKeys(dst []float32, at int, k blas32.General) {
 		c := (at + i) % w
 		n := min(w-c, k.Rows-i)
 		panel := dst[(at+i)/w*w*dim:][:w*dim]
+		done := 0 // columns
+		if lanes := t.lanes(); n >= lanes && dim >= lanes && t.tier != isa.Generic {
+			n, done = lanes, dim/lanes*lanes
+			attentionPackSIMD(t.tier, done, &k.Data[i*k.Stride], 4*k.Stride, &panel[c], 4*w)
+		}
 		const block = 16 // columns of k at a time: a cache line of each key
-		for d0 := 0; d0 < dim; d0 += block {
+		for d0 := done; d0 < dim; d0 += block {
 			d1 := min(d0+block, dim)
 			for j := range n {
 				for d, v := range k.Data[(i+j)*k.Stride:][d0:d1] {

@@ -804,71 +804,145 @@ end30:
 	VZEROUPPER
 	RET
 
-// func attentionWeightsAVX2(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·attentionWeightsAVX2(SB), NOSPLIT, $0-56
-	MOVQ rows+0(FP), AX
-	MOVQ s+16(FP), CX
-	MOVQ top+32(FP), DX
-	MOVQ sum+40(FP), BX
-	MOVQ factor+48(FP), SI
-	CMPQ AX, $+1
+// func attentionPackAVX2(dim int, k *float32, kRow int, panel *float32, panelRow int)
+// Requires: AVX
+TEXT ·attentionPackAVX2(SB), NOSPLIT, $0-40
+	MOVQ dim+0(FP), AX
+	MOVQ panel+24(FP), CX
+	MOVQ panelRow+32(FP), DX
+	MOVQ k+8(FP), BX
+	MOVQ kRow+16(FP), SI
+	LEAQ (BX)(SI*2), DI
+	ADDQ SI, DI
+	LEAQ (DI)(SI*2), R8
+	ADDQ SI, R8
+	CMPQ AX, $+8
 	JLT  end32
 
 loop31:
-	VBROADCASTSS (DX), Y0
+	VMOVUPS    (BX), Y0
+	VMOVUPS    (BX)(SI*1), Y1
+	VMOVUPS    (BX)(SI*2), Y2
+	VMOVUPS    (DI), Y3
+	VMOVUPS    (DI)(SI*1), Y4
+	VMOVUPS    (DI)(SI*2), Y5
+	VMOVUPS    (R8), Y6
+	VMOVUPS    (R8)(SI*1), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKLPS  Y3, Y2, Y9
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKHPS  Y3, Y2, Y1
+	VUNPCKLPD  Y9, Y8, Y2
+	VUNPCKHPD  Y9, Y8, Y3
+	VUNPCKLPD  Y1, Y0, Y8
+	VUNPCKHPD  Y1, Y0, Y0
+	VUNPCKLPS  Y5, Y4, Y1
+	VUNPCKLPS  Y7, Y6, Y9
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKHPS  Y7, Y6, Y5
+	VUNPCKLPD  Y9, Y1, Y6
+	VUNPCKHPD  Y9, Y1, Y1
+	VUNPCKLPD  Y5, Y4, Y7
+	VUNPCKHPD  Y5, Y4, Y4
+	VPERM2F128 $0x20, Y6, Y2, Y5
+	VPERM2F128 $0x31, Y6, Y2, Y2
+	VPERM2F128 $0x20, Y1, Y3, Y6
+	VPERM2F128 $0x31, Y1, Y3, Y1
+	VPERM2F128 $0x20, Y7, Y8, Y3
+	VPERM2F128 $0x31, Y7, Y8, Y7
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y5, (CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y6, (CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y3, (CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y8, (CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y2, (CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y1, (CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y7, (CX)
+	ADDQ       DX, CX
+	VMOVUPS    Y0, (CX)
+	ADDQ       DX, CX
+	ADDQ       $+32, BX
+	ADDQ       $+32, DI
+	ADDQ       $+32, R8
+	SUBQ       $+8, AX
+	CMPQ       AX, $+8
+	JGE        loop31
+
+end32:
+	VZEROUPPER
+	RET
+
+// func attentionWeightsAVX2(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·attentionWeightsAVX2(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ top+32(FP), CX
+	MOVQ factor+48(FP), DX
+	MOVQ rows+0(FP), BX
+	CMPQ BX, $+1
+	JLT  end34
+
+loop33:
+	VBROADCASTSS (CX), Y0
 	VMOVUPS      Y0, Y1
 	VMOVUPS      Y0, Y2
 	VMOVUPS      Y0, Y3
 	VMOVUPS      Y0, Y4
-	MOVQ         CX, DI
-	MOVQ         keys+8(FP), R8
-	CMPQ         R8, $+32
-	JLT          end34
-
-loop33:
-	VMOVUPS (DI), Y5
-	VMAXPS  Y1, Y5, Y1
-	VMOVAPS Y1, Y1
-	VMOVUPS 32(DI), Y5
-	VMAXPS  Y2, Y5, Y2
-	VMOVAPS Y2, Y2
-	VMOVUPS 64(DI), Y5
-	VMAXPS  Y3, Y5, Y3
-	VMOVAPS Y3, Y3
-	VMOVUPS 96(DI), Y5
-	VMAXPS  Y4, Y5, Y4
-	VMOVAPS Y4, Y4
-	ADDQ    $+128, DI
-	SUBQ    $+32, R8
-	CMPQ    R8, $+32
-	JGE     loop33
-
-end34:
-	CMPQ R8, $+8
-	JLT  end36
+	MOVQ         AX, SI
+	MOVQ         keys+8(FP), DI
+	CMPQ         DI, $+32
+	JLT          end36
 
 loop35:
-	VMOVUPS (DI), Y5
+	VMOVUPS (SI), Y5
 	VMAXPS  Y1, Y5, Y1
 	VMOVAPS Y1, Y1
-	ADDQ    $+32, DI
-	SUBQ    $+8, R8
-	CMPQ    R8, $+8
+	VMOVUPS 32(SI), Y5
+	VMAXPS  Y2, Y5, Y2
+	VMOVAPS Y2, Y2
+	VMOVUPS 64(SI), Y5
+	VMAXPS  Y3, Y5, Y3
+	VMOVAPS Y3, Y3
+	VMOVUPS 96(SI), Y5
+	VMAXPS  Y4, Y5, Y4
+	VMOVAPS Y4, Y4
+	ADDQ    $+128, SI
+	SUBQ    $+32, DI
+	CMPQ    DI, $+32
 	JGE     loop35
 
 end36:
-	TESTQ      R8, R8
-	JE         end37
-	LEAQ       tailMasks<>+0(SB), R9
-	NEGQ       R8
-	VMOVDQU    32(R9)(R8*4), Y5
-	VMASKMOVPS (DI), Y5, Y6
+	CMPQ DI, $+8
+	JLT  end38
+
+loop37:
+	VMOVUPS (SI), Y5
+	VMAXPS  Y1, Y5, Y1
+	VMOVAPS Y1, Y1
+	ADDQ    $+32, SI
+	SUBQ    $+8, DI
+	CMPQ    DI, $+8
+	JGE     loop37
+
+end38:
+	TESTQ      DI, DI
+	JE         end39
+	LEAQ       tailMasks<>+0(SB), R8
+	NEGQ       DI
+	VMOVDQU    32(R8)(DI*4), Y5
+	VMASKMOVPS (SI), Y5, Y6
 	VBLENDVPS  Y5, Y6, Y0, Y5
 	VMAXPS     Y1, Y5, Y1
 	VMOVAPS    Y1, Y1
 
-end37:
+end39:
 	VMAXPS       Y2, Y1, Y1
 	VMAXPS       Y4, Y3, Y2
 	VMAXPS       Y2, Y1, Y1
@@ -878,188 +952,65 @@ end37:
 	VMAXPS       Y2, Y1, Y1
 	VPERMILPS    $0xb1, Y1, Y2
 	VMAXPS       Y2, Y1, Y1
-	VMOVSS       X1, (DX)
+	VMOVSS       X1, (CX)
 	VSUBPS       Y1, Y0, Y0
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y0, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y3
-	VBLENDVPS    Y3, Y2, Y0, Y0
-	VMOVSS       X0, (SI)
-	VBROADCASTSS const00000000<>+0(SB), Y2
-	VBROADCASTSS const00000000<>+0(SB), Y3
-	VBROADCASTSS const00000000<>+0(SB), Y4
-	VBROADCASTSS const00000000<>+0(SB), Y5
-	VBROADCASTSS constff800000<>+0(SB), Y6
-	MOVQ         CX, DI
-	MOVQ         keys+8(FP), R8
-	CMPQ         R8, $+32
-	JLT          end39
+	VBROADCASTSS const4b400000<>+0(SB), Y1
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y1
+	VSUBPS       const4b400000<>+0(SB), Y1, Y2
+	VMOVUPS      Y0, Y3
+	VFNMADD231PS const3f317200<>+0(SB), Y2, Y3
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y2, Y3
+	VBROADCASTSS const3ab654ce<>+0(SB), Y2
+	VFMADD213PS  const3c090564<>+0(SB), Y3, Y2
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y3, Y2
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y3, Y2
+	VFMADD213PS  const3f000000<>+0(SB), Y3, Y2
+	VMULPS       Y3, Y3, Y4
+	VFMADD213PS  Y3, Y4, Y2
+	VADDPS       const3f800000<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y1, Y1
+	VPADDD       Y1, Y2, Y1
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y2
+	VBLENDVPS    Y2, const00000000<>+0(SB), Y1, Y1
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y2
+	VBLENDVPS    Y2, Y1, Y0, Y0
+	VMOVSS       X0, (DX)
+	ADDQ         $+4, CX
+	ADDQ         $+4, DX
+	MOVQ         sRow+24(FP), SI
+	ADDQ         SI, AX
+	SUBQ         $+1, BX
+	CMPQ         BX, $+1
+	JGE          loop33
 
-loop38:
-	VMOVUPS      (DI), Y7
-	VSUBPS       Y1, Y7, Y7
-	VBROADCASTSS const4b400000<>+0(SB), Y8
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y7, Y8
-	VSUBPS       const4b400000<>+0(SB), Y8, Y9
-	VMOVUPS      Y7, Y10
-	VFNMADD231PS const3f317200<>+0(SB), Y9, Y10
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y9, Y10
-	VBROADCASTSS const3ab654ce<>+0(SB), Y9
-	VFMADD213PS  const3c090564<>+0(SB), Y10, Y9
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y10, Y9
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y10, Y9
-	VFMADD213PS  const3f000000<>+0(SB), Y10, Y9
-	VMULPS       Y10, Y10, Y11
-	VFMADD213PS  Y10, Y11, Y9
-	VADDPS       const3f800000<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y8, Y9, Y8
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, const00000000<>+0(SB), Y8, Y8
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, Y8, Y7, Y7
-	VMOVUPS      Y7, (DI)
-	VADDPS       Y7, Y2, Y2
-	VMOVUPS      32(DI), Y7
-	VSUBPS       Y1, Y7, Y7
-	VBROADCASTSS const4b400000<>+0(SB), Y8
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y7, Y8
-	VSUBPS       const4b400000<>+0(SB), Y8, Y9
-	VMOVUPS      Y7, Y10
-	VFNMADD231PS const3f317200<>+0(SB), Y9, Y10
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y9, Y10
-	VBROADCASTSS const3ab654ce<>+0(SB), Y9
-	VFMADD213PS  const3c090564<>+0(SB), Y10, Y9
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y10, Y9
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y10, Y9
-	VFMADD213PS  const3f000000<>+0(SB), Y10, Y9
-	VMULPS       Y10, Y10, Y11
-	VFMADD213PS  Y10, Y11, Y9
-	VADDPS       const3f800000<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y8, Y9, Y8
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, const00000000<>+0(SB), Y8, Y8
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, Y8, Y7, Y7
-	VMOVUPS      Y7, 32(DI)
-	VADDPS       Y7, Y3, Y3
-	VMOVUPS      64(DI), Y7
-	VSUBPS       Y1, Y7, Y7
-	VBROADCASTSS const4b400000<>+0(SB), Y8
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y7, Y8
-	VSUBPS       const4b400000<>+0(SB), Y8, Y9
-	VMOVUPS      Y7, Y10
-	VFNMADD231PS const3f317200<>+0(SB), Y9, Y10
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y9, Y10
-	VBROADCASTSS const3ab654ce<>+0(SB), Y9
-	VFMADD213PS  const3c090564<>+0(SB), Y10, Y9
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y10, Y9
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y10, Y9
-	VFMADD213PS  const3f000000<>+0(SB), Y10, Y9
-	VMULPS       Y10, Y10, Y11
-	VFMADD213PS  Y10, Y11, Y9
-	VADDPS       const3f800000<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y8, Y9, Y8
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, const00000000<>+0(SB), Y8, Y8
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, Y8, Y7, Y7
-	VMOVUPS      Y7, 64(DI)
-	VADDPS       Y7, Y4, Y4
-	VMOVUPS      96(DI), Y7
-	VSUBPS       Y1, Y7, Y7
-	VBROADCASTSS const4b400000<>+0(SB), Y8
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y7, Y8
-	VSUBPS       const4b400000<>+0(SB), Y8, Y9
-	VMOVUPS      Y7, Y10
-	VFNMADD231PS const3f317200<>+0(SB), Y9, Y10
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y9, Y10
-	VBROADCASTSS const3ab654ce<>+0(SB), Y9
-	VFMADD213PS  const3c090564<>+0(SB), Y10, Y9
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y10, Y9
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y10, Y9
-	VFMADD213PS  const3f000000<>+0(SB), Y10, Y9
-	VMULPS       Y10, Y10, Y11
-	VFMADD213PS  Y10, Y11, Y9
-	VADDPS       const3f800000<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y8, Y9, Y8
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, const00000000<>+0(SB), Y8, Y8
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, Y8, Y7, Y7
-	VMOVUPS      Y7, 96(DI)
-	VADDPS       Y7, Y5, Y5
-	ADDQ         $+128, DI
-	SUBQ         $+32, R8
-	CMPQ         R8, $+32
-	JGE          loop38
-
-end39:
-	CMPQ R8, $+8
+end34:
+	MOVQ s+16(FP), AX
+	MOVQ top+32(FP), CX
+	MOVQ factor+48(FP), DX
+	MOVQ sum+40(FP), BX
+	MOVQ rows+0(FP), SI
+	CMPQ SI, $+1
 	JLT  end41
 
 loop40:
-	VMOVUPS      (DI), Y7
-	VSUBPS       Y1, Y7, Y7
-	VBROADCASTSS const4b400000<>+0(SB), Y8
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y7, Y8
-	VSUBPS       const4b400000<>+0(SB), Y8, Y9
-	VMOVUPS      Y7, Y10
-	VFNMADD231PS const3f317200<>+0(SB), Y9, Y10
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y9, Y10
-	VBROADCASTSS const3ab654ce<>+0(SB), Y9
-	VFMADD213PS  const3c090564<>+0(SB), Y10, Y9
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y10, Y9
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y10, Y9
-	VFMADD213PS  const3f000000<>+0(SB), Y10, Y9
-	VMULPS       Y10, Y10, Y11
-	VFMADD213PS  Y10, Y11, Y9
-	VADDPS       const3f800000<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y8, Y9, Y8
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, const00000000<>+0(SB), Y8, Y8
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y7, Y9
-	VBLENDVPS    Y9, Y8, Y7, Y7
-	VMOVUPS      Y7, (DI)
-	VADDPS       Y7, Y2, Y2
-	ADDQ         $+32, DI
-	SUBQ         $+8, R8
-	CMPQ         R8, $+8
-	JGE          loop40
+	VBROADCASTSS (CX), Y0
+	VBROADCASTSS const00000000<>+0(SB), Y1
+	VBROADCASTSS const00000000<>+0(SB), Y2
+	VBROADCASTSS const00000000<>+0(SB), Y3
+	VBROADCASTSS const00000000<>+0(SB), Y4
+	VBROADCASTSS constff800000<>+0(SB), Y5
+	MOVQ         AX, DI
+	MOVQ         keys+8(FP), R8
+	CMPQ         R8, $+32
+	JLT          end43
 
-end41:
-	TESTQ        R8, R8
-	JE           end42
-	LEAQ         tailMasks<>+0(SB), R9
-	NEGQ         R8
-	VMOVDQU      32(R9)(R8*4), Y7
-	VMASKMOVPS   (DI), Y7, Y8
-	VBLENDVPS    Y7, Y8, Y6, Y6
-	VSUBPS       Y1, Y6, Y1
-	VBROADCASTSS const4b400000<>+0(SB), Y6
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y6
-	VSUBPS       const4b400000<>+0(SB), Y6, Y8
-	VMOVUPS      Y1, Y9
+loop42:
+	VMOVUPS      (DI), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
 	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
 	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
 	VBROADCASTSS const3ab654ce<>+0(SB), Y8
@@ -1070,38 +1021,181 @@ end41:
 	VMULPS       Y9, Y9, Y10
 	VFMADD213PS  Y9, Y10, Y8
 	VADDPS       const3f800000<>+0(SB), Y8, Y8
-	VPSLLD       $0x17, Y6, Y6
-	VPADDD       Y6, Y8, Y6
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y1, Y8
-	VBLENDVPS    Y8, const00000000<>+0(SB), Y6, Y6
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y8
-	VBLENDVPS    Y8, Y6, Y1, Y1
-	VMASKMOVPS   Y1, Y7, (DI)
-	VADDPS       Y1, Y2, Y2
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y6
+	VMOVUPS      Y6, (DI)
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      32(DI), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y6
+	VMOVUPS      Y6, 32(DI)
+	VADDPS       Y6, Y2, Y2
+	VMOVUPS      64(DI), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y6
+	VMOVUPS      Y6, 64(DI)
+	VADDPS       Y6, Y3, Y3
+	VMOVUPS      96(DI), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y6
+	VMOVUPS      Y6, 96(DI)
+	VADDPS       Y6, Y4, Y4
+	ADDQ         $+128, DI
+	SUBQ         $+32, R8
+	CMPQ         R8, $+32
+	JGE          loop42
 
-end42:
-	VADDPS       Y3, Y2, Y1
-	VADDPS       Y5, Y4, Y2
-	VADDPS       Y2, Y1, Y1
-	VPERM2F128   $0x01, Y1, Y1, Y2
-	VADDPS       Y2, Y1, Y1
-	VPERMILPS    $0x4e, Y1, Y2
-	VADDPS       Y2, Y1, Y1
-	VPERMILPS    $0xb1, Y1, Y2
-	VADDPS       Y2, Y1, Y1
+end43:
+	CMPQ R8, $+8
+	JLT  end45
+
+loop44:
+	VMOVUPS      (DI), Y6
+	VSUBPS       Y0, Y6, Y6
+	VBROADCASTSS const4b400000<>+0(SB), Y7
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VMOVUPS      Y6, Y9
+	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y9, Y10, Y8
+	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y7
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y6
+	VMOVUPS      Y6, (DI)
+	VADDPS       Y6, Y1, Y1
+	ADDQ         $+32, DI
+	SUBQ         $+8, R8
+	CMPQ         R8, $+8
+	JGE          loop44
+
+end45:
+	TESTQ        R8, R8
+	JE           end46
+	LEAQ         tailMasks<>+0(SB), R9
+	NEGQ         R8
+	VMOVDQU      32(R9)(R8*4), Y6
+	VMASKMOVPS   (DI), Y6, Y7
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VSUBPS       Y0, Y5, Y0
+	VBROADCASTSS const4b400000<>+0(SB), Y5
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y5
+	VSUBPS       const4b400000<>+0(SB), Y5, Y7
+	VMOVUPS      Y0, Y8
+	VFNMADD231PS const3f317200<>+0(SB), Y7, Y8
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y7, Y8
+	VBROADCASTSS const3ab654ce<>+0(SB), Y7
+	VFMADD213PS  const3c090564<>+0(SB), Y8, Y7
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y8, Y7
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y8, Y7
+	VFMADD213PS  const3f000000<>+0(SB), Y8, Y7
+	VMULPS       Y8, Y8, Y9
+	VFMADD213PS  Y8, Y9, Y7
+	VADDPS       const3f800000<>+0(SB), Y7, Y7
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y7, Y5
+	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y7
+	VBLENDVPS    Y7, const00000000<>+0(SB), Y5, Y5
+	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y7
+	VBLENDVPS    Y7, Y5, Y0, Y0
+	VMASKMOVPS   Y0, Y6, (DI)
+	VADDPS       Y0, Y1, Y1
+
+end46:
+	VADDPS       Y2, Y1, Y0
+	VADDPS       Y4, Y3, Y1
+	VADDPS       Y1, Y0, Y0
+	VPERM2F128   $0x01, Y0, Y0, Y1
+	VADDPS       Y1, Y0, Y0
+	VPERMILPS    $0x4e, Y0, Y1
+	VADDPS       Y1, Y0, Y0
+	VPERMILPS    $0xb1, Y0, Y1
+	VADDPS       Y1, Y0, Y0
+	VBROADCASTSS (DX), Y1
 	VBROADCASTSS (BX), Y2
-	VFMADD231PS  Y2, Y0, Y1
-	VMOVSS       X1, (BX)
-	ADDQ         $+4, DX
+	VFMADD231PS  Y2, Y1, Y0
+	VMOVSS       X0, (BX)
+	ADDQ         $+4, CX
 	ADDQ         $+4, BX
-	ADDQ         $+4, SI
+	ADDQ         $+4, DX
 	MOVQ         sRow+24(FP), DI
-	ADDQ         DI, CX
-	SUBQ         $+1, AX
-	CMPQ         AX, $+1
-	JGE          loop31
+	ADDQ         DI, AX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop40
 
-end32:
+end41:
 	VZEROUPPER
 	RET
 
@@ -1276,9 +1370,9 @@ TEXT ·attentionMassAVX2(SB), NOSPLIT, $0-36
 	VXORPS       Y4, Y4, Y4
 	VBROADCASTSS constff800000<>+0(SB), Y5
 	CMPQ         DX, $+32
-	JLT          end44
+	JLT          end48
 
-loop43:
+loop47:
 	VMOVUPS      (CX), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS constc2b00000<>+0(SB), Y7
@@ -1395,13 +1489,13 @@ loop43:
 	ADDQ         $+128, CX
 	SUBQ         $+32, DX
 	CMPQ         DX, $+32
-	JGE          loop43
+	JGE          loop47
 
-end44:
+end48:
 	CMPQ DX, $+8
-	JLT  end46
+	JLT  end50
 
-loop45:
+loop49:
 	VMOVUPS      (CX), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS constc2b00000<>+0(SB), Y7
@@ -1434,11 +1528,11 @@ loop45:
 	ADDQ         $+32, CX
 	SUBQ         $+8, DX
 	CMPQ         DX, $+8
-	JGE          loop45
+	JGE          loop49
 
-end46:
+end50:
 	TESTQ        DX, DX
-	JE           end47
+	JE           end51
 	LEAQ         tailMasks<>+0(SB), BX
 	NEGQ         DX
 	VMOVDQU      32(BX)(DX*4), Y6
@@ -1472,7 +1566,7 @@ end46:
 	VMASKMOVPS   Y7, Y6, (AX)
 	VFMADD231PS  Y0, Y5, Y1
 
-end47:
+end51:
 	VADDPS       Y2, Y1, Y0
 	VADDPS       Y4, Y3, Y1
 	VADDPS       Y1, Y0, Y0
@@ -1504,9 +1598,9 @@ TEXT ·softcapAVX2(SB), NOSPLIT, $0-32
 	MOVQ         n+24(FP), DX
 	VBROADCASTSS c+8(FP), Y0
 	CMPQ         DX, $+16
-	JLT          end49
+	JLT          end53
 
-loop48:
+loop52:
 	VMOVUPS      (CX), Y1
 	VPAND        const7fffffff<>+0(SB), Y1, Y2
 	VDIVPS       Y0, Y2, Y2
@@ -1595,13 +1689,13 @@ loop48:
 	ADDQ         $+64, CX
 	SUBQ         $+16, DX
 	CMPQ         DX, $+16
-	JGE          loop48
+	JGE          loop52
 
-end49:
+end53:
 	CMPQ DX, $+8
-	JLT  end51
+	JLT  end55
 
-loop50:
+loop54:
 	VMOVUPS      (CX), Y1
 	VPAND        const7fffffff<>+0(SB), Y1, Y2
 	VDIVPS       Y0, Y2, Y2
@@ -1648,11 +1742,11 @@ loop50:
 	ADDQ         $+32, CX
 	SUBQ         $+8, DX
 	CMPQ         DX, $+8
-	JGE          loop50
+	JGE          loop54
 
-end51:
+end55:
 	TESTQ        DX, DX
-	JE           end52
+	JE           end56
 	LEAQ         tailMasks<>+0(SB), BX
 	NEGQ         DX
 	VMOVDQU      32(BX)(DX*4), Y1
@@ -1699,7 +1793,7 @@ end51:
 	VPOR         Y2, Y0, Y0
 	VMASKMOVPS   Y0, Y1, (AX)
 
-end52:
+end56:
 	VZEROUPPER
 	RET
 

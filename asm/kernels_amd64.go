@@ -746,6 +746,21 @@ func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *floa
 }
 
 //go:noescape
+func attentionPackAVX512(dim int, k *float32, kRow int, panel *float32, panelRow int)
+
+//go:noescape
+func attentionPackAVX2(dim int, k *float32, kRow int, panel *float32, panelRow int)
+
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	if tier == isa.AVX512 {
+		attentionPackAVX512(dim, k, kRow, panel, panelRow)
+	} else {
+		attentionPackAVX2(dim, k, kRow, panel, panelRow)
+	}
+}
+
+//go:noescape
 func attentionWeightsAVX512(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
 
 //go:noescape

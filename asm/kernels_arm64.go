@@ -438,6 +438,14 @@ func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *floa
 }
 
 //go:noescape
+func attentionPackNEON(dim int, k *float32, kRow int, panel *float32, panelRow int)
+
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	attentionPackNEON(dim, k, kRow, panel, panelRow)
+}
+
+//go:noescape
 func attentionWeightsNEON(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
 
 // for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);

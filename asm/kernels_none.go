@@ -226,6 +226,11 @@ func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *floa
 	panic(noKernels)
 }
 
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	panic(noKernels)
+}
+
 // for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
 // sum = sum*factor + the sum of s; top = t
 func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {

@@ -11,6 +11,26 @@ import (
 // product of those with a panel of values. Panels are as wide as the matrix
 // kernels'; strides are in bytes.
 
+// attentionPack transposes Lanes keys into a panel.
+func attentionPack(m Machine) {
+	m.Func("attentionPack", "func(dim int, k *float32, kRow int, panel *float32, panelRow int)",
+		fmt.Sprintf("columns of %d rows of k become rows of a panel, for as many of dim as fill a vector", m.Lanes()))
+	dim, panel, panelRow := m.Param("dim"), m.Param("panel"), m.Param("panelRow")
+	k := m.Rows(m.Param("k"), m.Param("kRow"), m.Lanes())
+	m.Loop(dim, m.Lanes(), func() {
+		rows := make([]Vec, m.Lanes())
+		for i := range rows {
+			rows[i] = m.Load(k.At(i), nil)
+		}
+		for _, column := range m.Transpose(rows) {
+			m.Store(At{Base: panel}, nil, column)
+			m.AddGP(panel, panelRow)
+		}
+		k.Advance(Bytes(m))
+	})
+	m.End()
+}
+
 // inner is the loop all of them share: acc[i][j] += a[i][x] * b[x][j], over n
 // rows of a packed panel at b.
 func inner(m Machine, acc [][]Vec, n GP, a Rows, b GP) {
@@ -105,13 +125,13 @@ func attentionValues(rows int) kernel {
 	}
 }
 
-// attentionWeights is the online softmax of rows of scores, in place.
+// attentionWeights is the online softmax of rows of scores, in place. It goes
+// over the rows twice, so that the reduction of one row overlaps with the next.
 func attentionWeights(m Machine) {
 	m.Func("attentionWeights", "func(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)",
 		"for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);\nsum = sum*factor + the sum of s; top = t")
-	rows, s := m.Param("rows"), m.Param("s")
-	top, sum, factor := m.Param("top"), m.Param("sum"), m.Param("factor")
-	m.Loop(rows, 1, func() {
+	s, top, factor := m.Param("s"), m.Param("top"), m.Param("factor")
+	m.Loop(m.Param("rows"), 1, func() {
 		old := m.SplatAt(At{Base: top})
 		largest := newAccumulator(func() Vec { return m.Copy(old) })
 		x := m.CopyGP(s)
@@ -122,11 +142,17 @@ func attentionWeights(m Machine) {
 		})
 		t := m.MaxAcross(m.Max(m.Max(largest[0], largest[1]), m.Max(largest[2], largest[3])))
 		m.StoreFirst(At{Base: top}, t)
-		f := expOf(m, m.Sub(old, t), false)
-		m.StoreFirst(At{Base: factor}, f)
-
+		m.StoreFirst(At{Base: factor}, expOf(m, m.Sub(old, t), false))
+		m.AddImm(top, 4)
+		m.AddImm(factor, 4)
+		m.AddGP(s, m.Param("sRow"))
+	})
+	s, top, factor = m.Param("s"), m.Param("top"), m.Param("factor")
+	sum := m.Param("sum")
+	m.Loop(m.Param("rows"), 1, func() {
+		t := m.SplatAt(At{Base: top})
 		total, low := newAccumulator(func() Vec { return m.Copy(float(0)) }), m.Splat(0xff800000)
-		x = m.CopyGP(s)
+		x := m.CopyGP(s)
 		Stream(m, m.Param("keys"), accumulators, []GP{x}, func(c *Chunk) {
 			for i := range c.Count {
 				e := expOf(m, m.Sub(c.LoadFill(x, i, low), t), false)
@@ -135,7 +161,7 @@ func attentionWeights(m Machine) {
 			}
 		})
 		all := m.SumAcross(m.Add(m.Add(total[0], total[1]), m.Add(total[2], total[3])))
-		m.MulAdd(all, f, m.SplatAt(At{Base: sum}))
+		m.MulAdd(all, m.SplatAt(At{Base: factor}), m.SplatAt(At{Base: sum}))
 		m.StoreFirst(At{Base: sum}, all)
 		for _, p := range []GP{top, sum, factor} {
 			m.AddImm(p, 4)
@@ -187,5 +213,5 @@ func attentionKernels() (list []kernel) {
 	for _, rows := range []int{0, 4, 1} {
 		list = append(list, attentionScores(rows), attentionValues(rows))
 	}
-	return append(list, attentionWeights, attentionMass, softcap)
+	return append(list, attentionPack, attentionWeights, attentionMass, softcap)
 }
