@@ -87,8 +87,8 @@ type sizes struct {
 
 func newSizes(t asm.AttentionTile) sizes {
 	return sizes{
-		keys:  256 / t.Panel() * t.Panel(),
-		rows:  96,
+		keys:  384 / t.Panel() * t.Panel(),
+		rows:  192,
 		block: 8192,
 		pack:  4 << 20,
 		alone: 1 << 20,

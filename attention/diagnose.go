@@ -126,9 +126,6 @@ func (w *workspace) massStrip(t *keyTile, i, n int) {
 	if !ok {
 		return
 	}
-	if a.cfg.ReLU {
-		w.rectify(t, s, i, from)
-	}
 	for j := range n {
 		token, head := w.token(i + j)
 		l, h := w.part(t, i+j, from, to)
@@ -137,7 +134,7 @@ func (w *workspace) massStrip(t *keyTile, i, n int) {
 		if a.cfg.ReLU {
 			factor, _ := w.denominator(i+j, head)
 			for k, p := range row {
-				part[k] += float32(p * factor)
+				part[k] += float32(max(p, 0) * factor) // max keeps NaN
 			}
 			continue
 		}

@@ -1,6 +1,8 @@
 package attention
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -19,19 +21,18 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 		return
 	}
 	a := w.r.op
-	switch {
-	case a.cfg.ReLU:
-		w.rectify(t, s, i, from)
-	case whole:
-		a.tile.Weights(s, w.top[i:i+n], w.sum[i:i+n], w.factor[i:i+n])
-	default:
+	if !whole {
 		for j := range n {
 			row := s.Data[j*s.Stride:][:s.Cols]
 			l, h := w.part(t, i+j, from, to)
-			clear(row[:l])
-			clear(row[h:])
-			a.tile.Weights(rowOf(row[l:h]), w.top[i+j:i+j+1], w.sum[i+j:i+j+1], w.factor[i+j:i+j+1])
+			hide(row[:l])
+			hide(row[h:])
 		}
+	}
+	if a.cfg.ReLU {
+		rectify(s, w.factor[i:i+n])
+	} else {
+		a.tile.Weights(s, w.top[i:i+n], w.sum[i:i+n], w.factor[i:i+n])
 	}
 	cols := w.cols()
 	o := blas32.General{Rows: n, Cols: cols, Stride: cols, Data: w.o[i*cols:]}
@@ -42,8 +43,10 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 	}
 }
 
-func rowOf(x []float32) blas32.General {
-	return blas32.General{Rows: 1, Cols: len(x), Stride: len(x), Data: x}
+func hide(x []float32) {
+	for j := range x {
+		x[j] = float32(math.Inf(-1))
+	}
 }
 
 // span returns the keys of a tile that some of the rows see, and whether all of
@@ -79,13 +82,13 @@ func (w *workspace) part(t *keyTile, i, from, to int) (l, h int) {
 // -Inf, or false where a mask hides all of them.
 func (w *workspace) scores(t *keyTile, i, n, from, to int) (blas32.General, bool) {
 	a, d := w.r.op, w.r.op.cfg.HeadDim
-	hide := false
+	masked := false
 	if t.source == 0 && w.r.call.Mask != nil {
 		switch w.sight(i, n, from, to) {
 		case None:
 			return blas32.General{}, false
 		case Some:
-			hide = true
+			masked = true
 		}
 	}
 	panel := a.tile.Panel()
@@ -113,7 +116,7 @@ func (w *workspace) scores(t *keyTile, i, n, from, to int) (blas32.General, bool
 			asm.Add(row, row, t.w[from-t.from:][:s.Cols])
 		}
 	}
-	if hide {
+	if masked {
 		w.perHead(s, i, from, w.r.call.Mask.Hide)
 	}
 	return s, true
@@ -148,18 +151,15 @@ func (w *workspace) sight(i, n, from, to int) Sight {
 
 // rectify makes the weights of ReLU attention, not yet divided by the number of
 // keys.
-func (w *workspace) rectify(t *keyTile, s blas32.General, i, from int) {
-	for j := range s.Rows {
-		row := s.Data[j*s.Stride:][:s.Cols]
-		l, h := w.part(t, i+j, from, from+s.Cols)
-		clear(row[:l])
-		clear(row[h:])
-		for k, x := range row[l:h] {
+func rectify(s blas32.General, factor []float32) {
+	for i := range s.Rows {
+		row := s.Data[i*s.Stride:][:s.Cols]
+		for j, x := range row {
 			if x < 0 { // NaN stays
-				row[l+k] = 0
+				row[j] = 0
 			}
 		}
-		w.factor[i+j] = 1
+		factor[i] = 1
 	}
 }
 
