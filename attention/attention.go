@@ -87,7 +87,7 @@ type sizes struct {
 
 func newSizes(t asm.AttentionTile) sizes {
 	return sizes{
-		keys:  384 / t.Panel() * t.Panel(),
+		keys:  256 / t.Panel() * t.Panel(),
 		rows:  192,
 		block: 8192,
 		pack:  4 << 20,

@@ -48,7 +48,7 @@ func (r *run) diagnose(ctx context.Context) error {
 	r.items = r.items[:0]
 	for b := range len(r.qOffsets) - 1 {
 		for set := range r.sets() {
-			r.items = append(r.items, item{seq: b, set: set, from: r.qOffsets[b], to: r.qOffsets[b+1]})
+			r.items = append(r.items, item{seq: b, set: set, sets: 1, from: r.qOffsets[b], to: r.qOffsets[b+1]})
 		}
 	}
 	workers := a.workers(int64(min(float64(c.Q.Rows)*float64(r.src[0].rows)*float64(h*a.cfg.HeadDim), math.MaxInt32)))

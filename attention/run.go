@@ -13,13 +13,15 @@ import (
 
 // run is the working memory of one call, and the call itself.
 //
-// The work is cut into items: some queries of one sequence, for a set of heads
-// that share nothing with others (a key head and the query heads that read it).
-// Items go by in waves of which the packed keys and values fit in memory; a wave
-// goes over its keys in rounds when even one item's do not. A round packs tiles
-// of keys, then attends from tiles of query rows to them; both are tasks that
-// workers share. What a query row has seen so far waits in Dst and r.state
-// between rounds. A row meets tiles of keys in their order whatever the division.
+// The work is cut into items: some queries of one sequence, for some sets of
+// heads that share nothing with others (a key head and the query heads that read
+// it). Items go by in waves of which the packed keys and values fit in memory; a
+// wave goes over its keys in rounds when even one item's do not. A round packs
+// tiles of keys, then attends from tiles of query rows to them; both are tasks
+// that workers share, the same rows of all sets one after the other, because
+// they stand in the same pages. What a query row has seen so far waits in Dst
+// and r.state between rounds. A row meets tiles of keys in their order whatever
+// the division.
 type run struct {
 	op   *Attention
 	call Call
@@ -46,9 +48,10 @@ type run struct {
 	pack, attend, mass func(worker, task int)
 }
 
-// item is a stretch of queries of one sequence for one set of heads.
+// item is a stretch of queries of one sequence for some sets of heads.
 type item struct {
-	seq, set   int
+	seq        int
+	set, sets  int    // the first, and how many
 	from, to   int    // queries, rows of Q
 	tiles      [2]int // of keys, of each source
 	first      [2]int // the first of these, in tiles from the sequence's beginning
@@ -107,13 +110,14 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 	for b := range len(r.qOffsets) - 1 {
 		for from := r.qOffsets[b]; from < r.qOffsets[b+1]; from += a.sizes.block {
 			to := min(from+a.sizes.block, r.qOffsets[b+1])
-			for set := range r.sets() {
-				if !r.add(b, set, from, to) {
+			for set := 0; set < r.sets(); {
+				n := r.add(b, set, from, to)
+				if n == 0 {
 					if err := r.wave(ctx); err != nil {
 						return err
 					}
-					r.add(b, set, from, to)
 				}
+				set += n
 			}
 		}
 	}
@@ -131,10 +135,11 @@ func (r *run) forget() {
 	r.items = r.items[:0]
 }
 
-// add puts an item into the wave, unless the wave is full.
-func (r *run) add(b, set, from, to int) bool {
+// add puts an item into the wave, for as many of the sets from set on as fit; it
+// returns their number, which is 0 when the wave is full.
+func (r *run) add(b, set, from, to int) int {
 	a := r.op
-	it := item{seq: b, set: set, from: from, to: to}
+	it := item{seq: b, set: set, sets: r.sets() - set, from: from, to: to}
 	keys := a.sizes.keys
 	heads := 0
 	for s := range r.src {
@@ -162,20 +167,24 @@ func (r *run) add(b, set, from, to int) bool {
 	} else {
 		it.rounds, it.perRound = 1, 1
 	}
+	size *= it.perRound
+	if size > 0 {
+		it.sets = min(it.sets, max(1, a.sizes.pack/size))
+	}
 	if n := len(r.items); n > 0 {
 		last := &r.items[n-1]
-		it.packed = last.packed + last.perRound*r.slotHeads(last)*a.slot().size
-		it.infos = last.infos + last.perRound*r.slotHeads(last)
+		it.packed = last.packed + r.slots(last)*a.slot().size
+		it.infos = last.infos + r.slots(last)
 		it.state = last.state
 		if last.rounds > 1 {
-			it.state += 2 * r.rows(last) * r.blocks()
+			it.state += r.states(last)
 		}
-		if it.packed+it.perRound*size > a.sizes.pack || it.rounds > 1 {
-			return false
+		if it.packed+it.sets*size > a.sizes.pack || it.rounds > 1 {
+			return 0
 		}
 	}
 	r.items = append(r.items, it)
-	return true
+	return it.sets
 }
 
 // slotHeads is how many slots a tile of an item has at the most.
@@ -187,6 +196,11 @@ func (r *run) slotHeads(it *item) (heads int) {
 	}
 	return heads
 }
+
+// slots is how many slots an item has, states how many float32 its rows take
+// between rounds.
+func (r *run) slots(it *item) int  { return it.perRound * it.sets * r.slotHeads(it) }
+func (r *run) states(it *item) int { return 2 * r.rows(it) * r.blocks() * it.sets }
 
 // blocks is how many blocks of heads a set has, rows how many rows a block: a
 // row is a query of one head, the heads of a query side by side.
@@ -246,12 +260,12 @@ func (r *run) wave(ctx context.Context) error {
 	for i := range r.items {
 		it := &r.items[i]
 		rounds = max(rounds, it.rounds)
-		pairs := float64(r.rows(it)*r.blocks()) * float64((it.tiles[0]+it.tiles[1])*a.sizes.keys)
+		pairs := float64(r.rows(it)*r.blocks()*it.sets) * float64((it.tiles[0]+it.tiles[1])*a.sizes.keys)
 		work += int64(min(pairs*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
 	}
 	workers := a.workers(work)
 	last := &r.items[len(r.items)-1]
-	slots := last.infos + last.perRound*r.slotHeads(last)
+	slots := last.infos + r.slots(last)
 	r.packed = scratch.Floats(r.packed, slots*a.slot().size)
 	if cap(r.infos) < slots {
 		r.infos = make([]tileInfo, slots)
@@ -259,7 +273,7 @@ func (r *run) wave(ctx context.Context) error {
 	r.infos = r.infos[:slots]
 	states := last.state
 	if last.rounds > 1 {
-		states += 2 * r.rows(last) * r.blocks()
+		states += r.states(last)
 	}
 	r.state = scratch.Floats(r.state, states)
 	r.reserve(workers)
@@ -269,8 +283,8 @@ func (r *run) wave(ctx context.Context) error {
 			it := &r.items[i]
 			it.packTasks, it.queryTasks = r.packs, r.tiles
 			if r.round < it.rounds {
-				r.packs += min(it.perRound, it.tiles[0]+it.tiles[1]-r.round*it.perRound)
-				r.tiles += r.tileOf(r.rows(it)) * r.blocks()
+				r.packs += min(it.perRound, it.tiles[0]+it.tiles[1]-r.round*it.perRound) * it.sets
+				r.tiles += r.tileOf(r.rows(it)) * r.blocks() * it.sets
 			}
 		}
 		if err := r.group.Run(ctx, workers, r.packs, r.pack); err != nil {
@@ -291,10 +305,10 @@ func (r *run) reserve(workers int) {
 	}
 }
 
-// packTask packs one tile for all its heads.
+// packTask packs one tile for all heads of a set.
 func (r *run) packTask(_, task int) {
 	it := &r.items[r.find(func(it *item) int { return it.packTasks }, task)]
-	slot := task - it.packTasks
+	slot, set := (task-it.packTasks)/it.sets, (task-it.packTasks)%it.sets
 	tile, s := r.round*it.perRound+slot, 0
 	if tile >= it.tiles[0] {
 		tile, s = tile-it.tiles[0], 1
@@ -303,11 +317,19 @@ func (r *run) packTask(_, task int) {
 	start, end := src.sequence(it.seq)
 	from := start + (it.first[s]+tile)*a.sizes.keys
 	to := min(from+a.sizes.keys, end)
-	size, heads := a.slot().size, r.setHeads(s)
+	heads := r.setHeads(s)
 	for h := range heads {
-		n := slot*r.slotHeads(it) + h
-		r.infos[it.infos+n] = src.packTile(a, it.set*heads+h, from, to, r.packed[it.packed+n*size:][:size])
+		packed, info := r.slotOf(it, slot, set, h)
+		*info = src.packTile(a, (it.set+set)*heads+h, from, to, packed)
 	}
+}
+
+// slotOf returns the memory of a head's tile: head h of a set, both counted from
+// the item's first.
+func (r *run) slotOf(it *item, slot, set, h int) ([]float32, *tileInfo) {
+	size := r.op.slot().size
+	n := (slot*it.sets+set)*r.slotHeads(it) + h
+	return r.packed[it.packed+n*size:][:size], &r.infos[it.infos+n]
 }
 
 // find returns the last item whose tasks begin at or before task.

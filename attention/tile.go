@@ -16,9 +16,10 @@ type workspace struct {
 
 	queryPos, keyPos int64 // of the sequence's first
 
-	head int // the block's first
-	row  int // the tile's first, in the block
-	rows int
+	block int // of the item
+	head  int // the block's first
+	row   int // the tile's first, in the block
+	rows  int
 
 	q, o             []float32 // [rows][HeadDim], [rows][Panels(ValueDim)*Panel]
 	top, sum, factor []float32 // of the online softmax, a row each
@@ -44,10 +45,9 @@ func (w *workspace) cols() int {
 func (r *run) attendTask(worker, task int) {
 	w := &r.work[worker]
 	it := &r.items[r.find(func(it *item) int { return it.queryTasks }, task)]
-	perBlock := r.tileOf(r.rows(it))
-	n := task - it.queryTasks
+	n, blocks := task-it.queryTasks, r.blocks()*it.sets
 	// The last rows, which see most when causal, come first.
-	w.begin(r, it, n/perBlock, perBlock-1-n%perBlock)
+	w.begin(r, it, n%blocks, r.tileOf(r.rows(it))-1-n/blocks)
 	w.restore()
 	tiles := it.tiles[0] + it.tiles[1]
 	first := r.round * it.perRound
@@ -66,12 +66,13 @@ func (r *run) attendTask(worker, task int) {
 	}
 }
 
-// begin readies the workspace for a tile of a block.
+// begin readies the workspace for a tile of a block of heads, counted from the
+// item's first.
 func (w *workspace) begin(r *run, it *item, block, tile int) {
 	a := r.op
-	w.r, w.it = r, it
+	w.r, w.it, w.block = r, it, block
 	heads, d := r.blockHeads(), a.cfg.HeadDim
-	w.head = it.set*(a.cfg.Heads/r.sets()) + block*heads
+	w.head = (it.set*r.blocks() + block) * heads
 	w.row = tile * a.sizes.rows
 	w.rows = min(a.sizes.rows, r.rows(it)-w.row)
 	if w.s == nil || len(w.top) < a.sizes.rows {
@@ -143,8 +144,7 @@ func (w *workspace) dst(i int) []float32 {
 
 // state returns where a row waits between rounds.
 func (w *workspace) state(i int) []float32 {
-	block := (w.head - w.it.set*(w.r.op.cfg.Heads/w.r.sets())) / w.r.blockHeads()
-	return w.r.state[w.it.state+2*(block*w.r.rows(w.it)+w.row+i):][:2]
+	return w.r.state[w.it.state+2*(w.block*w.r.rows(w.it)+w.row+i):][:2]
 }
 
 func (w *workspace) restore() {
@@ -214,18 +214,16 @@ func (w *workspace) denominator(i, head int) (factor, lse float32) {
 }
 
 // attend adds a tile of keys of source s, packed in a slot of the round.
-func (w *workspace) attend(s, tile, slotIndex int) {
+func (w *workspace) attend(s, tile, slot int) {
 	r, a := w.r, w.r.op
 	start, end := r.src[s].sequence(w.it.seq)
 	t := keyTile{source: s, from: tile * a.sizes.keys}
 	t.to = min(t.from+a.sizes.keys, end-start)
-	setHeads := r.setHeads(s)
-	head := w.head / (a.cfg.Heads / r.src[s].heads)
-	n := slotIndex*r.slotHeads(w.it) + head - w.it.set*setHeads
+	set := w.block / r.blocks()
+	head := w.head/(a.cfg.Heads/r.src[s].heads) - (w.it.set+set)*r.setHeads(s)
+	packed, info := r.slotOf(w.it, slot, set, head)
 	at := a.slot()
-	packed := r.packed[w.it.packed+n*at.size:][:at.size]
-	t.k, t.v, t.w = packed[at.k:at.v], packed[at.v:at.w], packed[at.w:]
-	t.info = r.infos[w.it.infos+n]
+	t.k, t.v, t.w, t.info = packed[at.k:at.v], packed[at.v:at.w], packed[at.w:], *info
 	height := a.tile.Rows()
 	for i := 0; i < w.rows; i += height {
 		w.strip(&t, i, min(height, w.rows-i))
