@@ -75,8 +75,8 @@ type Attention struct {
 	scratch scratch.List[run]
 }
 
-// sizes are those of the tiles. keys is part of what a sum's rounding depends
-// on, and the same for every call of a tier; the others change no bit.
+// sizes are those of the tiles. Rounding depends on the first three, which are
+// the same for every call of a tier; the others change no bit.
 type sizes struct {
 	keys  int // keys in a tile, a multiple of a panel
 	rows  int // query rows in a tile

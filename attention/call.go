@@ -134,7 +134,7 @@ func (r *run) check(c *Call) error {
 	if offsets == nil {
 		offsets = c.QOffsets
 	}
-	if err := r.src[0].set(r, "", cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
+	if err := r.src[0].set(r, &rawNames, cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
 		return err
 	}
 	r.src[1].clear()
@@ -146,7 +146,7 @@ func (r *run) check(c *Call) error {
 		if heads < 0 || cfg.Heads%heads != 0 {
 			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
 		}
-		if err := r.src[1].set(r, "Extra.", heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
+		if err := r.src[1].set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"sort"
+	"strings"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -27,27 +28,40 @@ func (s *source) clear() {
 	s.starts, s.offsets, s.weights = s.starts[:0], s.offsets[:0], blas32.General{}
 }
 
-// set checks and keeps keys and values; prefix is the name's beginning.
-func (s *source) set(r *run, prefix string, heads int, k, v []blas32.General, offsets []int, weights blas32.General) error {
+// sourceNames is what a source's arguments are called in errors.
+type sourceNames struct{ prefix, weights, offsets, kCols, vCols string }
+
+var (
+	rawNames   = sourceNames{"", "LogWeights", "KOffsets", "KVHeads*HeadDim", "KVHeads*ValueDim"}
+	extraNames = sourceNames{"Extra.", "Extra.LogWeights", "Extra.Offsets", "Extra.Heads*HeadDim", "Extra.Heads*ValueDim"}
+)
+
+// segment names one of several matrices.
+func (n *sourceNames) segment(letter string, i, of int) string {
+	if n.prefix == "" && of == 1 {
+		return strings.ToLower(letter) // as in Forward
+	}
+	return fmt.Sprintf("%s%s[%d]", n.prefix, letter, i)
+}
+
+// set checks and keeps keys and values.
+func (s *source) set(r *run, names *sourceNames, heads int, k, v []blas32.General, offsets []int, weights blas32.General) error {
 	s.clear()
 	cfg := &r.op.cfg
 	if len(k) != len(v) {
-		return check.Errorf(ErrShape, "attention: %sV has %d segments, want as many as K = %d", prefix, len(v), len(k))
-	}
-	kWant, vWant := "KVHeads*HeadDim", "KVHeads*ValueDim"
-	if prefix != "" {
-		kWant, vWant = "Heads*HeadDim", "Heads*ValueDim"
+		return check.Errorf(ErrShape, "attention: %sV has %d segments, want as many as K = %d", names.prefix, len(v), len(k))
 	}
 	for i := range k {
-		if err := check.Matrix(ErrShape, "attention", "k", k[i], -1, heads*cfg.HeadDim, kWant); err != nil {
-			return named(err, prefix, i, len(k), "k", k[i], -1, heads*cfg.HeadDim, kWant)
+		err := segment(names, "K", i, len(k), k[i], -1, heads*cfg.HeadDim, names.kCols)
+		if err == nil {
+			err = segment(names, "V", i, len(k), v[i], k[i].Rows, heads*cfg.ValueDim, names.vCols)
 		}
-		if err := check.Matrix(ErrShape, "attention", "v", v[i], k[i].Rows, heads*cfg.ValueDim, vWant); err != nil {
-			return named(err, prefix, i, len(k), "v", v[i], k[i].Rows, heads*cfg.ValueDim, vWant)
+		if err != nil {
+			return err
 		}
 		s.starts = append(s.starts, s.rows)
 		if s.rows += k[i].Rows; s.rows < 0 {
-			return check.Errorf(ErrShape, "attention: %sK has more rows than an int holds", prefix)
+			return check.Errorf(ErrShape, "attention: %sK has more rows than an int holds", names.prefix)
 		}
 	}
 	if weights.Rows != 0 || weights.Data != nil {
@@ -55,32 +69,31 @@ func (s *source) set(r *run, prefix string, heads int, k, v []blas32.General, of
 		if cols != 1 {
 			cols = heads
 		}
-		if err := check.Matrix(ErrShape, "attention", prefix+"LogWeights", weights, s.rows, cols, "1 or the heads of the keys"); err != nil {
+		if err := check.Matrix(ErrShape, "attention", names.weights, weights, s.rows, cols, "1 or the heads of the keys"); err != nil {
 			return err
 		}
 	}
 	sequences := len(r.qOffsets) - 1
-	if offsets != nil {
-		if err := checkOffsets(prefix+"KOffsets", offsets, s.rows, sequences); err != nil {
+	switch {
+	case offsets != nil:
+		if err := checkOffsets(names.offsets, offsets, s.rows, sequences); err != nil {
 			return err
 		}
 		s.offsets = append(s.offsets, offsets...)
-	} else if sequences != 1 {
-		return check.Errorf(ErrCall, "attention: %sOffsets is missing for %d sequences", prefix, sequences)
-	} else {
+	case sequences != 1:
+		return check.Errorf(ErrCall, "attention: %s is missing for %d sequences", names.offsets, sequences)
+	default:
 		s.offsets = append(s.offsets, 0, s.rows)
 	}
 	s.heads, s.k, s.v, s.weights = heads, k, v, weights
 	return nil
 }
 
-// named repeats a check that failed under the segment's own name.
-func named(err error, prefix string, i, segments int, name string, m blas32.General, rows, cols int, what string) error {
-	if prefix == "" && segments == 1 {
-		return err
+func segment(names *sourceNames, letter string, i, of int, m blas32.General, rows, cols int, what string) error {
+	if check.Matrix(ErrShape, "attention", "", m, rows, cols, what) == nil {
+		return nil // without making the name
 	}
-	full := map[string]string{"k": "K", "v": "V"}[name]
-	return check.Matrix(ErrShape, "attention", fmt.Sprintf("%s%s[%d]", prefix, full, i), m, rows, cols, what)
+	return check.Matrix(ErrShape, "attention", names.segment(letter, i, of), m, rows, cols, what)
 }
 
 // sequence returns the rows of a sequence; there are none without keys.
