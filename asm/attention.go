@@ -1,6 +1,8 @@
 package asm
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa"
@@ -166,7 +168,8 @@ func scoresGeneric(rows, panels, dim int, q []float32, qStride int, k, s []float
 //	top[i] = t
 //
 // A row begins with top -MaxFloat32 and sum 0. Scores of -Inf, the masked ones,
-// become 0; a row with NaN or +Inf has NaN for its sum from then on.
+// become 0; a row with NaN or +Inf has NaN for its sum from then on. The
+// exponentials err by less than (2.5 + |x|/4) ULP at x; below -87.33654 they are 0.
 func (t AttentionTile) Weights(s blas32.General, top, sum, factor []float32) {
 	const op = "AttentionTile.Weights"
 	checkMatrix(op, "s", s, s.Rows, s.Cols)
@@ -201,15 +204,34 @@ func weightsGeneric(s blas32.General, top, sum, factor []float32) {
 				t = v
 			}
 		}
-		factor[i] = exp32(top[i] - t)
+		factor[i] = weight32(top[i] - t)
 		total := float32(0)
 		for j, v := range row {
-			row[j] = exp32(v - t)
+			row[j] = weight32(v - t)
 			total += row[j]
 		}
 		sum[i] = float32(sum[i]*factor[i]) + total
 		top[i] = t
 	}
+}
+
+// weight32 is exp(x) for x <= 0: 2^n 2^-g with n the integer nearest to x / ln 2.
+func weight32(x float32) float32 {
+	switch {
+	case x < expUnderflow:
+		return 0
+	case x != x:
+		return x
+	}
+	z := float32(x*log2E) + roundMagic
+	n := z - roundMagic
+	g := float32(float64(n) - float64(x)*float64(log2E)) // rounded once
+	p := float32(pow5*g) + pow4
+	p = float32(p*g) + pow3
+	p = float32(p*g) + pow2
+	p = float32(p*g) + pow1
+	p = float32(p*g) + 1
+	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(z)<<23)
 }
 
 // Values sets o[i] = factor[i] o[i] + sum over j of p[i][j] v[j], with p [rows,

@@ -957,22 +957,19 @@ end39:
 	VBROADCASTSS const4b400000<>+0(SB), Y1
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y1
 	VSUBPS       const4b400000<>+0(SB), Y1, Y2
-	VMOVUPS      Y0, Y3
-	VFNMADD231PS const3f317200<>+0(SB), Y2, Y3
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y2, Y3
-	VBROADCASTSS const3ab654ce<>+0(SB), Y2
-	VFMADD213PS  const3c090564<>+0(SB), Y3, Y2
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y3, Y2
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y3, Y2
-	VFMADD213PS  const3f000000<>+0(SB), Y3, Y2
-	VMULPS       Y3, Y3, Y4
-	VFMADD213PS  Y3, Y4, Y2
-	VADDPS       const3f800000<>+0(SB), Y2, Y2
+	VMOVUPS      Y2, Y2
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y0, Y2
+	VBROADCASTSS constbaadecbd<>+0(SB), Y3
+	VFMADD213PS  const3c1e7459<>+0(SB), Y2, Y3
+	VFMADD213PS  constbd635b6d<>+0(SB), Y2, Y3
+	VFMADD213PS  const3e75fce1<>+0(SB), Y2, Y3
+	VFMADD213PS  constbf317215<>+0(SB), Y2, Y3
+	VFMADD213PS  const3f800000<>+0(SB), Y2, Y3
 	VPSLLD       $0x17, Y1, Y1
-	VPADDD       Y1, Y2, Y1
+	VPADDD       Y1, Y3, Y1
 	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y2
 	VBLENDVPS    Y2, const00000000<>+0(SB), Y1, Y1
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y2
+	VCMPPS       $0x12, const00000000<>+0(SB), Y0, Y2
 	VBLENDVPS    Y2, Y1, Y0, Y0
 	VMOVSS       X0, (DX)
 	ADDQ         $+4, CX
@@ -1010,22 +1007,19 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y6, Y9
-	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
-	VBROADCASTSS const3ab654ce<>+0(SB), Y8
-	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
-	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
-	VMULPS       Y9, Y9, Y10
-	VFMADD213PS  Y9, Y10, Y8
-	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VMOVUPS      Y8, Y8
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
-	VPADDD       Y7, Y8, Y7
+	VPADDD       Y7, Y9, Y7
 	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
 	VMOVUPS      Y6, (DI)
 	VADDPS       Y6, Y1, Y1
@@ -1034,22 +1028,19 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y6, Y9
-	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
-	VBROADCASTSS const3ab654ce<>+0(SB), Y8
-	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
-	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
-	VMULPS       Y9, Y9, Y10
-	VFMADD213PS  Y9, Y10, Y8
-	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VMOVUPS      Y8, Y8
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
-	VPADDD       Y7, Y8, Y7
+	VPADDD       Y7, Y9, Y7
 	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
 	VMOVUPS      Y6, 32(DI)
 	VADDPS       Y6, Y2, Y2
@@ -1058,22 +1049,19 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y6, Y9
-	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
-	VBROADCASTSS const3ab654ce<>+0(SB), Y8
-	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
-	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
-	VMULPS       Y9, Y9, Y10
-	VFMADD213PS  Y9, Y10, Y8
-	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VMOVUPS      Y8, Y8
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
-	VPADDD       Y7, Y8, Y7
+	VPADDD       Y7, Y9, Y7
 	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
 	VMOVUPS      Y6, 64(DI)
 	VADDPS       Y6, Y3, Y3
@@ -1082,22 +1070,19 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y6, Y9
-	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
-	VBROADCASTSS const3ab654ce<>+0(SB), Y8
-	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
-	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
-	VMULPS       Y9, Y9, Y10
-	VFMADD213PS  Y9, Y10, Y8
-	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VMOVUPS      Y8, Y8
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
-	VPADDD       Y7, Y8, Y7
+	VPADDD       Y7, Y9, Y7
 	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
 	VMOVUPS      Y6, 96(DI)
 	VADDPS       Y6, Y4, Y4
@@ -1116,22 +1101,19 @@ loop44:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y6, Y9
-	VFNMADD231PS const3f317200<>+0(SB), Y8, Y9
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y8, Y9
-	VBROADCASTSS const3ab654ce<>+0(SB), Y8
-	VFMADD213PS  const3c090564<>+0(SB), Y9, Y8
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y9, Y8
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y9, Y8
-	VFMADD213PS  const3f000000<>+0(SB), Y9, Y8
-	VMULPS       Y9, Y9, Y10
-	VFMADD213PS  Y9, Y10, Y8
-	VADDPS       const3f800000<>+0(SB), Y8, Y8
+	VMOVUPS      Y8, Y8
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
-	VPADDD       Y7, Y8, Y7
+	VPADDD       Y7, Y9, Y7
 	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y6, Y8
+	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
 	VMOVUPS      Y6, (DI)
 	VADDPS       Y6, Y1, Y1
@@ -1152,22 +1134,19 @@ end45:
 	VBROADCASTSS const4b400000<>+0(SB), Y5
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y5
 	VSUBPS       const4b400000<>+0(SB), Y5, Y7
-	VMOVUPS      Y0, Y8
-	VFNMADD231PS const3f317200<>+0(SB), Y7, Y8
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y7, Y8
-	VBROADCASTSS const3ab654ce<>+0(SB), Y7
-	VFMADD213PS  const3c090564<>+0(SB), Y8, Y7
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y8, Y7
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y8, Y7
-	VFMADD213PS  const3f000000<>+0(SB), Y8, Y7
-	VMULPS       Y8, Y8, Y9
-	VFMADD213PS  Y8, Y9, Y7
-	VADDPS       const3f800000<>+0(SB), Y7, Y7
+	VMOVUPS      Y7, Y7
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y0, Y7
+	VBROADCASTSS constbaadecbd<>+0(SB), Y8
+	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y8
+	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y8
+	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y8
+	VFMADD213PS  constbf317215<>+0(SB), Y7, Y8
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y8
 	VPSLLD       $0x17, Y5, Y5
-	VPADDD       Y5, Y7, Y5
+	VPADDD       Y5, Y8, Y5
 	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y7
 	VBLENDVPS    Y7, const00000000<>+0(SB), Y5, Y5
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y7
+	VCMPPS       $0x12, const00000000<>+0(SB), Y0, Y7
 	VBLENDVPS    Y7, Y5, Y0, Y0
 	VMASKMOVPS   Y0, Y6, (DI)
 	VADDPS       Y0, Y1, Y1
@@ -1237,75 +1216,55 @@ DATA const3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
 DATA const3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
 GLOBL const3fb8aa3b<>(SB), RODATA|NOPTR, $32
 
-DATA const3f317200<>+0(SB)/4, $0x3f317200
-DATA const3f317200<>+4(SB)/4, $0x3f317200
-DATA const3f317200<>+8(SB)/4, $0x3f317200
-DATA const3f317200<>+12(SB)/4, $0x3f317200
-DATA const3f317200<>+16(SB)/4, $0x3f317200
-DATA const3f317200<>+20(SB)/4, $0x3f317200
-DATA const3f317200<>+24(SB)/4, $0x3f317200
-DATA const3f317200<>+28(SB)/4, $0x3f317200
-GLOBL const3f317200<>(SB), RODATA|NOPTR, $32
+DATA constbaadecbd<>+0(SB)/4, $0xbaadecbd
+DATA constbaadecbd<>+4(SB)/4, $0xbaadecbd
+DATA constbaadecbd<>+8(SB)/4, $0xbaadecbd
+DATA constbaadecbd<>+12(SB)/4, $0xbaadecbd
+DATA constbaadecbd<>+16(SB)/4, $0xbaadecbd
+DATA constbaadecbd<>+20(SB)/4, $0xbaadecbd
+DATA constbaadecbd<>+24(SB)/4, $0xbaadecbd
+DATA constbaadecbd<>+28(SB)/4, $0xbaadecbd
+GLOBL constbaadecbd<>(SB), RODATA|NOPTR, $32
 
-DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+4(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+8(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+12(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+16(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+20(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+24(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+28(SB)/4, $0x35bfbe8e
-GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $32
+DATA const3c1e7459<>+0(SB)/4, $0x3c1e7459
+DATA const3c1e7459<>+4(SB)/4, $0x3c1e7459
+DATA const3c1e7459<>+8(SB)/4, $0x3c1e7459
+DATA const3c1e7459<>+12(SB)/4, $0x3c1e7459
+DATA const3c1e7459<>+16(SB)/4, $0x3c1e7459
+DATA const3c1e7459<>+20(SB)/4, $0x3c1e7459
+DATA const3c1e7459<>+24(SB)/4, $0x3c1e7459
+DATA const3c1e7459<>+28(SB)/4, $0x3c1e7459
+GLOBL const3c1e7459<>(SB), RODATA|NOPTR, $32
 
-DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+4(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+8(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+12(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+16(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+20(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+24(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+28(SB)/4, $0x3ab654ce
-GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $32
+DATA constbd635b6d<>+0(SB)/4, $0xbd635b6d
+DATA constbd635b6d<>+4(SB)/4, $0xbd635b6d
+DATA constbd635b6d<>+8(SB)/4, $0xbd635b6d
+DATA constbd635b6d<>+12(SB)/4, $0xbd635b6d
+DATA constbd635b6d<>+16(SB)/4, $0xbd635b6d
+DATA constbd635b6d<>+20(SB)/4, $0xbd635b6d
+DATA constbd635b6d<>+24(SB)/4, $0xbd635b6d
+DATA constbd635b6d<>+28(SB)/4, $0xbd635b6d
+GLOBL constbd635b6d<>(SB), RODATA|NOPTR, $32
 
-DATA const3c090564<>+0(SB)/4, $0x3c090564
-DATA const3c090564<>+4(SB)/4, $0x3c090564
-DATA const3c090564<>+8(SB)/4, $0x3c090564
-DATA const3c090564<>+12(SB)/4, $0x3c090564
-DATA const3c090564<>+16(SB)/4, $0x3c090564
-DATA const3c090564<>+20(SB)/4, $0x3c090564
-DATA const3c090564<>+24(SB)/4, $0x3c090564
-DATA const3c090564<>+28(SB)/4, $0x3c090564
-GLOBL const3c090564<>(SB), RODATA|NOPTR, $32
+DATA const3e75fce1<>+0(SB)/4, $0x3e75fce1
+DATA const3e75fce1<>+4(SB)/4, $0x3e75fce1
+DATA const3e75fce1<>+8(SB)/4, $0x3e75fce1
+DATA const3e75fce1<>+12(SB)/4, $0x3e75fce1
+DATA const3e75fce1<>+16(SB)/4, $0x3e75fce1
+DATA const3e75fce1<>+20(SB)/4, $0x3e75fce1
+DATA const3e75fce1<>+24(SB)/4, $0x3e75fce1
+DATA const3e75fce1<>+28(SB)/4, $0x3e75fce1
+GLOBL const3e75fce1<>(SB), RODATA|NOPTR, $32
 
-DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+4(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+8(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+12(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+16(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+20(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+24(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+28(SB)/4, $0x3d2aaab6
-GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $32
-
-DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+4(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+8(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+12(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+16(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+20(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+24(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+28(SB)/4, $0x3e2aaa6f
-GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $32
-
-DATA const3f000000<>+0(SB)/4, $0x3f000000
-DATA const3f000000<>+4(SB)/4, $0x3f000000
-DATA const3f000000<>+8(SB)/4, $0x3f000000
-DATA const3f000000<>+12(SB)/4, $0x3f000000
-DATA const3f000000<>+16(SB)/4, $0x3f000000
-DATA const3f000000<>+20(SB)/4, $0x3f000000
-DATA const3f000000<>+24(SB)/4, $0x3f000000
-DATA const3f000000<>+28(SB)/4, $0x3f000000
-GLOBL const3f000000<>(SB), RODATA|NOPTR, $32
+DATA constbf317215<>+0(SB)/4, $0xbf317215
+DATA constbf317215<>+4(SB)/4, $0xbf317215
+DATA constbf317215<>+8(SB)/4, $0xbf317215
+DATA constbf317215<>+12(SB)/4, $0xbf317215
+DATA constbf317215<>+16(SB)/4, $0xbf317215
+DATA constbf317215<>+20(SB)/4, $0xbf317215
+DATA constbf317215<>+24(SB)/4, $0xbf317215
+DATA constbf317215<>+28(SB)/4, $0xbf317215
+GLOBL constbf317215<>(SB), RODATA|NOPTR, $32
 
 DATA const3f800000<>+0(SB)/4, $0x3f800000
 DATA const3f800000<>+4(SB)/4, $0x3f800000
@@ -1336,16 +1295,6 @@ DATA const00000000<>+20(SB)/4, $0x00000000
 DATA const00000000<>+24(SB)/4, $0x00000000
 DATA const00000000<>+28(SB)/4, $0x00000000
 GLOBL const00000000<>(SB), RODATA|NOPTR, $32
-
-DATA const42b17217<>+0(SB)/4, $0x42b17217
-DATA const42b17217<>+4(SB)/4, $0x42b17217
-DATA const42b17217<>+8(SB)/4, $0x42b17217
-DATA const42b17217<>+12(SB)/4, $0x42b17217
-DATA const42b17217<>+16(SB)/4, $0x42b17217
-DATA const42b17217<>+20(SB)/4, $0x42b17217
-DATA const42b17217<>+24(SB)/4, $0x42b17217
-DATA const42b17217<>+28(SB)/4, $0x42b17217
-GLOBL const42b17217<>(SB), RODATA|NOPTR, $32
 
 DATA constff800000<>+0(SB)/4, $0xff800000
 DATA constff800000<>+4(SB)/4, $0xff800000
@@ -1589,6 +1538,86 @@ DATA constc2b00000<>+20(SB)/4, $0xc2b00000
 DATA constc2b00000<>+24(SB)/4, $0xc2b00000
 DATA constc2b00000<>+28(SB)/4, $0xc2b00000
 GLOBL constc2b00000<>(SB), RODATA|NOPTR, $32
+
+DATA const3f317200<>+0(SB)/4, $0x3f317200
+DATA const3f317200<>+4(SB)/4, $0x3f317200
+DATA const3f317200<>+8(SB)/4, $0x3f317200
+DATA const3f317200<>+12(SB)/4, $0x3f317200
+DATA const3f317200<>+16(SB)/4, $0x3f317200
+DATA const3f317200<>+20(SB)/4, $0x3f317200
+DATA const3f317200<>+24(SB)/4, $0x3f317200
+DATA const3f317200<>+28(SB)/4, $0x3f317200
+GLOBL const3f317200<>(SB), RODATA|NOPTR, $32
+
+DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+4(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+8(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+12(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+16(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+20(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+24(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+28(SB)/4, $0x35bfbe8e
+GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $32
+
+DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+4(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+8(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+12(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+16(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+20(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+24(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+28(SB)/4, $0x3ab654ce
+GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $32
+
+DATA const3c090564<>+0(SB)/4, $0x3c090564
+DATA const3c090564<>+4(SB)/4, $0x3c090564
+DATA const3c090564<>+8(SB)/4, $0x3c090564
+DATA const3c090564<>+12(SB)/4, $0x3c090564
+DATA const3c090564<>+16(SB)/4, $0x3c090564
+DATA const3c090564<>+20(SB)/4, $0x3c090564
+DATA const3c090564<>+24(SB)/4, $0x3c090564
+DATA const3c090564<>+28(SB)/4, $0x3c090564
+GLOBL const3c090564<>(SB), RODATA|NOPTR, $32
+
+DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+4(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+8(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+12(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+16(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+20(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+24(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+28(SB)/4, $0x3d2aaab6
+GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $32
+
+DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+4(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+8(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+12(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+16(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+20(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+24(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+28(SB)/4, $0x3e2aaa6f
+GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $32
+
+DATA const3f000000<>+0(SB)/4, $0x3f000000
+DATA const3f000000<>+4(SB)/4, $0x3f000000
+DATA const3f000000<>+8(SB)/4, $0x3f000000
+DATA const3f000000<>+12(SB)/4, $0x3f000000
+DATA const3f000000<>+16(SB)/4, $0x3f000000
+DATA const3f000000<>+20(SB)/4, $0x3f000000
+DATA const3f000000<>+24(SB)/4, $0x3f000000
+DATA const3f000000<>+28(SB)/4, $0x3f000000
+GLOBL const3f000000<>(SB), RODATA|NOPTR, $32
+
+DATA const42b17217<>+0(SB)/4, $0x42b17217
+DATA const42b17217<>+4(SB)/4, $0x42b17217
+DATA const42b17217<>+8(SB)/4, $0x42b17217
+DATA const42b17217<>+12(SB)/4, $0x42b17217
+DATA const42b17217<>+16(SB)/4, $0x42b17217
+DATA const42b17217<>+20(SB)/4, $0x42b17217
+DATA const42b17217<>+24(SB)/4, $0x42b17217
+DATA const42b17217<>+28(SB)/4, $0x42b17217
+GLOBL const42b17217<>(SB), RODATA|NOPTR, $32
 
 // func softcapAVX2(dst *float32, c float32, x *float32, n int)
 // Requires: AVX, AVX2, FMA3

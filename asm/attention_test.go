@@ -132,6 +132,30 @@ func TestAttentionTileMasked(t *testing.T) {
 	})
 }
 
+// TestAttentionTileWeightError compares weights with exp, over their range.
+func TestAttentionTileWeightError(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		tile := NewAttentionTile()
+		const n = 1 << 12
+		x, worst := make([]float32, n), 0.0
+		for block := range 64 {
+			for j := range x {
+				x[j] = -90 * float32(block*n+j) / (64 * n)
+			}
+			s := blas32.General{Rows: 1, Cols: n, Stride: n, Data: append([]float32(nil), x...)}
+			tile.Weights(s, []float32{0}, []float32{0}, []float32{0})
+			for j, v := range x {
+				want := flush(math.Exp(float64(v)))
+				d := ulp(s.Data[j], want) / (2.5 + math.Abs(float64(v))/4)
+				if worst = max(worst, d); d > 1 && !nearFlush(want) {
+					t.Fatalf("the weight at %v is %v, want %v", v, s.Data[j], want)
+				}
+			}
+		}
+		t.Logf("largest error %.2f of the bound", worst)
+	})
+}
+
 // TestAttentionTileGuarded has every operand end, or begin, at an unmapped page.
 func TestAttentionTileGuarded(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -23,6 +24,48 @@ func general(data []float32, rows, cols int) blas32.General {
 
 func matrix(seed uint64, rows, cols int) blas32.General {
 	return general(random(seed, rows*cols), rows, cols)
+}
+
+// BenchmarkRun is the causal call of BenchmarkForward with more and more asked of it.
+func BenchmarkRun(b *testing.B) {
+	const heads, d, n = 8, 64, 2048
+	slopes := make(alibi, heads)
+	for h := range slopes {
+		slopes[h] = 1 / float64(h+1)
+	}
+	q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
+	plain := Config{Heads: heads, HeadDim: d, Causal: true}
+	capped, biased, skipping := plain, plain, plain
+	capped.Softcap = 30
+	biased.Bias = slopes
+	skipping.Bias, skipping.Skip = slopes, 1e-6
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		call Call
+	}{
+		{"plain", plain, Call{}},
+		{"logweights", plain, Call{LogWeights: matrix(5, n, 1)}},
+		{"softcap", capped, Call{}},
+		{"bias", biased, Call{}},
+		{"bias-skip", skipping, Call{}},
+		{"mass", plain, Call{Mass: matrix(6, n, heads)}},
+	} {
+		b.Run(fmt.Sprintf("%s/h=%d/d=%d/n=%d", c.name, heads, d, n), func(b *testing.B) {
+			a, err := New(c.cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.call.Dst, c.call.Q, c.call.K, c.call.V = matrix(4, n, heads*d), q, []blas32.General{k}, []blas32.General{v}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := a.Run(context.Background(), &c.call); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(2*n*n*d*heads*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
 }
 
 func BenchmarkForward(b *testing.B) {

@@ -125,6 +125,22 @@ func attentionValues(rows int) kernel {
 	}
 }
 
+// weightOf returns exp(x) for x <= 0, three operations shorter than expOf.
+func weightOf(m Machine, x Vec) Vec {
+	z := m.Copy(c("roundMagic"))
+	m.MulAdd(z, x, c("log2E"))
+	n := m.Sub(z, c("roundMagic"))
+	g := m.Copy(n)
+	m.MulSub(g, x, c("log2E"))
+	p := polynomial(m, g, "pow5", "pow4", "pow3", "pow2", "pow1")
+	y := m.ScaleExp2(m.Horner(p, g, float(1)), n, z)
+	y = m.Select(m.Cmp(Less, x, c("expUnderflow")), float(0), y)
+	if m.Tier() != "AVX512" { // a NaN, or what is not <= 0, stays
+		y = m.Select(m.Cmp(LessEqual, x, float(0)), y, x)
+	}
+	return y
+}
+
 // attentionWeights is the online softmax of rows of scores, in place. It goes
 // over the rows twice, so that the reduction of one row overlaps with the next.
 func attentionWeights(m Machine) {
@@ -142,7 +158,7 @@ func attentionWeights(m Machine) {
 		})
 		t := m.MaxAcross(m.Max(m.Max(largest[0], largest[1]), m.Max(largest[2], largest[3])))
 		m.StoreFirst(At{Base: top}, t)
-		m.StoreFirst(At{Base: factor}, expOf(m, m.Sub(old, t), false))
+		m.StoreFirst(At{Base: factor}, weightOf(m, m.Sub(old, t)))
 		m.AddImm(top, 4)
 		m.AddImm(factor, 4)
 		m.AddGP(s, m.Param("sRow"))
@@ -155,7 +171,7 @@ func attentionWeights(m Machine) {
 		x := m.CopyGP(s)
 		Stream(m, m.Param("keys"), accumulators, []GP{x}, func(c *Chunk) {
 			for i := range c.Count {
-				e := expOf(m, m.Sub(c.LoadFill(x, i, low), t), false)
+				e := weightOf(m, m.Sub(c.LoadFill(x, i, low), t))
 				c.Store(x, i, e)
 				m.AddTo(total[i], e)
 			}

@@ -39,6 +39,16 @@ var coefficients = []coefficient{
 	{"expOverflow", 88.72283172607421875, "the largest x with a finite float32 exp"},
 	{"expUnderflow", -87.33654022216796875, "below it exp is less than the smallest normal number, and flushed to 0"},
 
+	// For softmax weights, exp(x) of x <= 0, which need no relative accuracy far
+	// down: exp(x) = 2^n 2^-g, g = n - x/ln 2 in [-0.5, 0.5],
+	// 2^-g = 1 + g (pow1 + ... g pow5); 9.3e-8 (a weighted least squares fit
+	// driven to the minimax, one coefficient rounded after the other).
+	{"pow1", -0.6931470036506653, ""},
+	{"pow2", 0.24022246897220612, ""},
+	{"pow3", -0.0555071122944355, ""},
+	{"pow4", 0.009671294130384922, ""},
+	{"pow5", -0.0013269406044855714, ""},
+
 	// sin(x) = (-1)^n sin(r), r = x - n pi in [-pi/2, pi/2],
 	// sin(r) = r + r^3 (sin3 + r^2 (sin5 + ... r^2 sin11)); 2.3e-9.
 	{"invPi", 0.318309886183790671537767526745, "1 / pi"},
