@@ -169,8 +169,7 @@ func finite(x float32) bool { return x-x == 0 }
 // of them. After the first call of a shape nothing is allocated.
 //
 // It costs 2 (HeadDim + ValueDim) flop for each head and each visible pair of a
-// query and a key, and at most 32 MiB of working memory besides some tiles for
-// each worker.
+// query and a key, and ScratchBytes of memory.
 func (a *Attention) Forward(dst, q, k, v blas32.General) error {
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)
@@ -186,6 +185,27 @@ func (a *Attention) Run(ctx context.Context, call *Call) error {
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)
 	return r.run(ctx, a, call)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at
+// the most, besides its arguments. Call.Extra counts like keys of its own; Mass,
+// Entropy and Stats hold 4 bytes more for each query and head, and Stats for each
+// key and head.
+func (a *Attention) ScratchBytes(queries, keys int) int64 {
+	slot := int64(a.slot().size)
+	blocks := int64(queries+a.sizes.block-1) / int64(a.sizes.block)
+	tiles := int64(keys+a.sizes.keys-1) / int64(a.sizes.keys)
+	pack := max(int64(a.sizes.pack), slot)
+	packed := min(blocks*tiles*int64(a.cfg.KVHeads)*slot, pack)
+	state := int64(0)
+	if tiles*slot > pack {
+		state = 2 * int64(min(queries, a.sizes.block)) * int64(a.cfg.Heads)
+	}
+	cols := a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel()
+	rows := int64(a.sizes.rows) * int64(a.cfg.HeadDim+cols+5+4*2)
+	strip := int64(a.tile.Rows()) * int64(a.sizes.keys+pad)
+	const rest = 4096 // what is known of tiles, alignment, the call itself
+	return 4*(packed+packed/slot*4+state+int64(parallel.Workers(a.cfg.Workers))*(rows+strip)) + rest
 }
 
 // workers is how many goroutines to use for so many multiply-adds.

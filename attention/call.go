@@ -38,7 +38,8 @@ type Call struct {
 	// Mask hides keys, besides Causal and the window.
 	Mask Mask
 	// Visible returns the range from <= position < to of the keys that a query at a
-	// position may see, besides Causal and the window.
+	// position may see, besides Causal and the window. Several goroutines call it at
+	// once.
 	Visible func(query int64) (from, to int64)
 	// Extra are more keys and values in the same softmax.
 	Extra *Extra
@@ -77,6 +78,7 @@ type Extra struct {
 }
 
 // Bias is a term added to the logits, made tile by tile. Package rope has some.
+// Its methods are called by several goroutines at once.
 type Bias interface {
 	// AddTo adds to s[i][j] the bias of head between the query at position query+i
 	// and the key at position key+j.
@@ -86,7 +88,8 @@ type Bias interface {
 	Most(head int, query, key int64, queries, keys int) float32
 }
 
-// Mask tells which keys a query sees.
+// Mask tells which keys a query sees. Its methods are called by several
+// goroutines at once.
 type Mask interface {
 	// Hide sets s[i][j] to -Inf where the query at position query+i does not see the
 	// key at position key+j, and leaves the others.

@@ -412,6 +412,32 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestScratchBytes compares what a call holds with what was said before.
+func TestScratchBytes(t *testing.T) {
+	for _, shape := range [][2]int{{1, 1}, {10, 700}, {700, 700}, {9000, 60}} {
+		for _, tight := range []bool{false, true} {
+			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Causal: true, Workers: 3})
+			a.sizes.alone = 1
+			if tight {
+				a.sizes.pack = 2 * a.slot().size
+			}
+			q, k, v, dst := matrix(1, shape[0], 96), matrix(2, shape[1], 48), matrix(3, shape[1], 10), matrix(4, shape[0], 20)
+			if err := a.Forward(dst, q, k, v); err != nil {
+				t.Fatal(err)
+			}
+			r := a.scratch.Get()
+			held := 4 * (cap(r.packed) + cap(r.state) + 4*cap(r.infos))
+			for i := range r.work {
+				w := &r.work[i]
+				held += 4*(cap(w.q)+cap(w.o)+5*cap(w.top)+cap(w.s)) + 8*4*cap(w.from[0])
+			}
+			if said := a.ScratchBytes(shape[0], shape[1]); int64(held) > said || int64(held) < said/3 {
+				t.Errorf("%d queries, %d keys: %d bytes, said %d", shape[0], shape[1], held, said)
+			}
+		}
+	}
+}
+
 func TestAllocations(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, workers := range []int{1, 4} {
