@@ -55,7 +55,10 @@ func (t AttentionTile) PackKeys(dst []float32, at int, k blas32.General) {
 		done := 0 // columns
 		if lanes := t.lanes(); n >= lanes && dim >= lanes && t.tier != isa.Generic {
 			n, done = lanes, dim/lanes*lanes
-			attentionPackSIMD(t.tier, done, &k.Data[i*k.Stride], 4*k.Stride, &panel[c], 4*w)
+			const perCall = 1024
+			for d := 0; d < done; d += perCall {
+				attentionPackSIMD(t.tier, min(perCall, done-d), &k.Data[i*k.Stride+d], 4*k.Stride, &panel[d*w+c], 4*w)
+			}
 		}
 		const block = 16 // columns of k at a time: a cache line of each key
 		for d0 := done; d0 < dim; d0 += block {
@@ -106,9 +109,10 @@ func (t AttentionTile) Scores(s, q blas32.General, k []float32) {
 		}
 		return
 	}
-	perCall := max(1, 1<<19/(t.Rows()*w*dim))
+	const perCallWork = 1 << 19 // multiply-adds
+	perCall := max(1, perCallWork/(t.Rows()*w*dim))
 	for i := 0; i < q.Rows; {
-		height := t.height(q.Rows - i)
+		height := t.height(min(q.Rows-i, max(1, perCallWork/(w*dim))))
 		for p := 0; p < s.Cols/w; p += perCall {
 			n := min(perCall, s.Cols/w-p)
 			t.scores(height, n, dim, q.Data[i*q.Stride:], q.Stride, k[p*w*dim:], s.Data[i*s.Stride+p*w:], s.Stride)

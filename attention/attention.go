@@ -90,7 +90,7 @@ func newSizes(t asm.AttentionTile) sizes {
 		keys:  256 / t.Panel() * t.Panel(),
 		rows:  192,
 		block: 8192,
-		pack:  4 << 20,
+		pack:  9 << 19,
 		alone: 1 << 20,
 	}
 }
@@ -130,8 +130,10 @@ func (cfg *Config) check() error {
 		return fail("HeadDim is %d, want 1 or more", cfg.HeadDim)
 	case cfg.ValueDim < 0:
 		return fail("ValueDim is %d, want 0 or more", cfg.ValueDim)
-	case max(cfg.HeadDim, cfg.ValueDim) > math.MaxInt32/cfg.Heads:
-		return fail("Heads = %d of HeadDim = %d, ValueDim = %d are too wide", cfg.Heads, cfg.HeadDim, cfg.ValueDim)
+	case max(cfg.HeadDim, cfg.ValueDim) > maxDim:
+		return fail("HeadDim is %d and ValueDim %d, want at most %d", cfg.HeadDim, cfg.ValueDim, maxDim)
+	case cfg.Heads > maxDim:
+		return fail("Heads is %d, want at most %d", cfg.Heads, maxDim)
 	case !finite(cfg.Scale):
 		return fail("Scale is %v, want a finite number", cfg.Scale)
 	case cfg.Window < 0:
@@ -160,6 +162,10 @@ func (cfg *Config) check() error {
 	}
 	return nil
 }
+
+// maxDim bounds the heads and their widths, so that sizes of tiles fit in an int
+// of 32 bits.
+const maxDim = 1 << 15
 
 func finite(x float32) bool { return x-x == 0 }
 
@@ -201,9 +207,8 @@ func (a *Attention) ScratchBytes(queries, keys int) int64 {
 	if tiles*slot > pack {
 		state = 2 * int64(min(queries, a.sizes.block)) * int64(a.cfg.Heads)
 	}
-	cols := a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel()
-	rows := int64(a.sizes.rows) * int64(a.cfg.HeadDim+cols+5+4*2)
-	strip := int64(a.tile.Rows()) * int64(a.sizes.keys+pad)
+	rows := int64(a.sizes.rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*2)
+	strip := int64(a.tile.Rows()) * int64(a.scoreStride())
 	const rest = 4096 // what is known of tiles, alignment, the call itself
 	return 4*(packed+packed/slot*4+state+int64(parallel.Workers(a.cfg.Workers))*(rows+strip)) + rest
 }

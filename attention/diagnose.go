@@ -21,6 +21,16 @@ type second struct {
 	entropy []float32 // -sum w log w so far, a row each of the block
 }
 
+func (x *second) reserve(a *Attention, heads, rows int) {
+	x.packed = scratch.Floats(x.packed, a.slot().size)
+	x.part = scratch.Floats(x.part, heads*a.sizes.keys)
+	if cap(x.total) < len(x.part) {
+		x.total = make([]float64, len(x.part))
+	}
+	x.total = x.total[:len(x.part)]
+	x.entropy = scratch.Floats(x.entropy, rows)
+}
+
 func (r *run) diagnosing() bool {
 	return r.call.Mass.Rows > 0 || r.call.Entropy.Rows > 0 || r.call.Stats != nil
 }
@@ -53,6 +63,13 @@ func (r *run) diagnose(ctx context.Context) error {
 	}
 	workers := a.workers(int64(min(float64(c.Q.Rows)*float64(r.src[0].rows)*float64(h*a.cfg.HeadDim), math.MaxInt32)))
 	r.reserve(workers)
+	rows := 0
+	for i := range r.items {
+		rows = max(rows, r.rows(&r.items[i]))
+	}
+	for i := range workers {
+		r.work[i].second.reserve(a, r.blockHeads(), rows)
+	}
 	if err := r.group.Run(ctx, workers, len(r.items)*r.blocks(), r.mass); err != nil {
 		return wrap(ctx, err)
 	}
@@ -68,13 +85,7 @@ func (r *run) massTask(worker, task int) {
 	it := &r.items[task/r.blocks()]
 	block, heads := task%r.blocks(), r.blockHeads()
 	x := &w.second
-	size := a.slot().size
-	x.packed = scratch.Floats(x.packed, size)
-	x.part = scratch.Floats(x.part, heads*a.sizes.keys)
-	if cap(x.total) < len(x.part) {
-		x.total = make([]float64, len(x.part))
-	}
-	x.entropy = scratch.Floats(x.entropy, r.rows(it))
+	x.entropy = x.entropy[:r.rows(it)]
 	clear(x.entropy)
 	start, end := r.src[0].sequence(it.seq)
 	head := it.set*(a.cfg.Heads/r.sets()) + block*heads
@@ -84,7 +95,6 @@ func (r *run) massTask(worker, task int) {
 		t := keyTile{from: from, to: min(from+a.sizes.keys, end-start)}
 		t.info = r.src[0].packTile(a, kvHead, start+t.from, start+t.to, x.packed)
 		t.k, t.v, t.w = x.packed[at.k:at.v], x.packed[at.v:at.w], x.packed[at.w:]
-		x.total = x.total[:heads*a.sizes.keys]
 		clear(x.total)
 		for n := range r.tileOf(r.rows(it)) {
 			w.begin(r, it, block, n)

@@ -31,7 +31,7 @@
 //
 // # Memory and cost
 //
-// Keys and values are packed once for up to 8192 queries, at most 16 MiB of them
+// Keys and values are packed once for up to 8192 queries, at most 18 MiB of them
 // at a time (or one tile, where heads are wider than that), and scores live in
 // one tile for each worker, in the first cache. Nothing grows with queries times
 // keys. With [Call.Mass], [Call.Entropy] or [Call.Stats] the scores are made a

@@ -298,10 +298,14 @@ func (r *run) wave(ctx context.Context) error {
 	return nil
 }
 
-// reserve makes sure that there is a workspace for each worker.
+// reserve makes sure that there is a workspace for each worker, whichever of them
+// get to do something.
 func (r *run) reserve(workers int) {
 	for len(r.work) < workers {
 		r.work = append(r.work, workspace{})
+	}
+	for i := range workers {
+		r.work[i].reserve(r.op)
 	}
 }
 

@@ -114,7 +114,7 @@ func (a *Attention) slot() slot {
 	keys := a.sizes.keys
 	var s slot
 	s.v = keys * a.cfg.HeadDim
-	s.w = s.v + a.tile.Panels(a.cfg.ValueDim)*a.tile.Panel()*keys
+	s.w = s.v + a.outCols()*keys
 	s.size = s.w + (keys+15)/16*16
 	return s
 }

@@ -34,7 +34,7 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 	} else {
 		a.tile.Weights(s, w.top[i:i+n], w.sum[i:i+n], w.factor[i:i+n])
 	}
-	cols := w.cols()
+	cols := w.r.op.outCols()
 	o := blas32.General{Rows: n, Cols: cols, Stride: cols, Data: w.o[i*cols:]}
 	if t.info.finite {
 		a.tile.Values(o, s, t.v, a.sizes.keys, from-t.from, w.factor[i:i+n])
@@ -93,7 +93,7 @@ func (w *workspace) scores(t *keyTile, i, n, from, to int) (blas32.General, bool
 	}
 	panel := a.tile.Panel()
 	first, last := (from-t.from)/panel, a.tile.Panels(to-t.from)
-	s := blas32.General{Rows: n, Cols: (last - first) * panel, Stride: w.stride(), Data: w.s}
+	s := blas32.General{Rows: n, Cols: (last - first) * panel, Stride: w.r.op.scoreStride(), Data: w.s}
 	q := blas32.General{Rows: n, Cols: d, Stride: d, Data: w.q[i*d:]}
 	a.tile.Scores(s, q, t.k[first*panel*d:])
 	s.Data, s.Cols = s.Data[from-t.from-first*panel:], to-from

@@ -34,11 +34,23 @@ type workspace struct {
 
 const pad = 16 // float32 between rows of scores, against cache conflicts
 
-func (w *workspace) stride() int { return w.r.op.sizes.keys + pad }
+func (a *Attention) scoreStride() int { return a.sizes.keys + pad }
 
-func (w *workspace) cols() int {
-	a := w.r.op
-	return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel()
+// outCols is the width of a row of o: that of whole panels.
+func (a *Attention) outCols() int { return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel() }
+
+func (w *workspace) reserve(a *Attention) {
+	if w.s != nil {
+		return
+	}
+	n := a.sizes.rows
+	w.q, w.o = scratch.Floats(nil, n*a.cfg.HeadDim), scratch.Floats(nil, n*a.outCols())
+	w.s = scratch.Floats(nil, a.tile.Rows()*a.scoreStride())
+	w.top, w.sum, w.factor = make([]float32, n), make([]float32, n), make([]float32, n)
+	w.least, w.norm = make([]float32, n), make([]float32, n)
+	for s := range w.from {
+		w.from[s], w.to[s] = make([]int, n), make([]int, n)
+	}
 }
 
 // attendTask attends from one tile of query rows to the round's keys.
@@ -75,16 +87,6 @@ func (w *workspace) begin(r *run, it *item, block, tile int) {
 	w.head = (it.set*r.blocks() + block) * heads
 	w.row = tile * a.sizes.rows
 	w.rows = min(a.sizes.rows, r.rows(it)-w.row)
-	if w.s == nil || len(w.top) < a.sizes.rows {
-		n := a.sizes.rows
-		w.q, w.o = scratch.Floats(w.q, n*d), scratch.Floats(w.o, n*w.cols())
-		w.top, w.sum, w.factor = make([]float32, n), make([]float32, n), make([]float32, n)
-		w.least, w.norm = make([]float32, n), make([]float32, n)
-		for s := range w.from {
-			w.from[s], w.to[s] = make([]int, n), make([]int, n)
-		}
-		w.s = scratch.Floats(w.s, a.tile.Rows()*w.stride())
-	}
 	e0, e1 := r.src[1].sequence(it.seq)
 	w.queryPos, w.keyPos = r.position(it.seq)
 	for i := range w.rows {
@@ -148,7 +150,7 @@ func (w *workspace) state(i int) []float32 {
 }
 
 func (w *workspace) restore() {
-	cols := w.cols()
+	cols := w.r.op.outCols()
 	for i := range w.rows {
 		w.top[i], w.sum[i] = -math.MaxFloat32, 0
 		o := w.o[i*cols:][:cols]
@@ -166,7 +168,7 @@ func (w *workspace) save() {
 	for i := range w.rows {
 		s := w.state(i)
 		s[0], s[1] = w.top[i], w.sum[i]
-		copy(w.dst(i), w.o[i*w.cols():])
+		copy(w.dst(i), w.o[i*w.r.op.outCols():])
 	}
 }
 
@@ -176,7 +178,7 @@ func (w *workspace) finish() {
 	for i := range w.rows {
 		token, head := w.token(i)
 		factor, lse := w.denominator(i, head)
-		asm.Scale(w.dst(i), factor, w.o[i*w.cols():][:r.op.cfg.ValueDim])
+		asm.Scale(w.dst(i), factor, w.o[i*w.r.op.outCols():][:r.op.cfg.ValueDim])
 		if r.lse.Rows > 0 {
 			r.lse.Data[token*r.lse.Stride+head] = lse
 		}
