@@ -15,8 +15,13 @@ const (
 	exp6         = float32(0x1.6ca99cp-10)
 	expOverflow  = float32(0x1.62e42ep+06)  // the largest x with a finite float32 exp
 	expUnderflow = float32(-0x1.5d589ep+06) // below it exp is less than the smallest normal number, and flushed to 0
-	invPi        = float32(0x1.45f306p-02)  // 1 / pi
-	piHi         = float32(0x1.921fb6p+01)  // pi = piHi + piMid + piLo
+	pow1         = float32(-0x1.62e42ap-01)
+	pow2         = float32(0x1.ebf9c2p-03)
+	pow3         = float32(-0x1.c6b6dap-05)
+	pow4         = float32(0x1.3ce8b2p-07)
+	pow5         = float32(-0x1.5bd97ap-10)
+	invPi        = float32(0x1.45f306p-02) // 1 / pi
+	piHi         = float32(0x1.921fb6p+01) // pi = piHi + piMid + piLo
 	piMid        = float32(-0x1.777a5cp-24)
 	piLo         = float32(-0x1.ee59dap-49)
 	sin3         = float32(-0x1.555556p-03)
@@ -49,6 +54,12 @@ const (
 	turnCos4     = float32(0x1.55554ap-05)
 	turnCos6     = float32(-0x1.6c0c34p-10)
 	turnCos8     = float32(0x1.99eb9cp-16)
+	tanhLimit    = float32(0x1.4p-01)
+	tanh3        = float32(-0x1.555532p-02)
+	tanh5        = float32(0x1.110726p-03)
+	tanh7        = float32(-0x1.b83c5ap-05)
+	tanh9        = float32(0x1.52269cp-06)
+	tanh11       = float32(-0x1.75e1d4p-08)
 	gelu1        = float32(0x1.988454p+00)
 	gelu3        = float32(0x1.2444f2p-04) // 0.044715 * gelu1
 	siluLimit    = float32(0x1p+07)        // exp(siluLimit) overflows, so that silu(-siluLimit) is already -0

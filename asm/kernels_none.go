@@ -241,6 +241,57 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 	panic(noKernels)
 }
 
+// s = q k for 6 rows of q [dim] and panels [dim][16]
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
+func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 4 rows of q [dim] and panels [dim][16]
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
+func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q [dim] and panels [dim][16]
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
+func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	panic(noKernels)
+}
+
+// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
+// sum = sum*factor + the sum of s; top = t
+func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
+	panic(noKernels)
+}
+
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	panic(noKernels)
+}
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	panic(noKernels)
+}
+
 // 6 rows by 1 panel(s) of 16 columns; strides in bytes
 func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
 	panic(noKernels)

@@ -39,6 +39,16 @@ var coefficients = []coefficient{
 	{"expOverflow", 88.72283172607421875, "the largest x with a finite float32 exp"},
 	{"expUnderflow", -87.33654022216796875, "below it exp is less than the smallest normal number, and flushed to 0"},
 
+	// For softmax weights, exp(x) of x <= 0, which need no relative accuracy far
+	// down: exp(x) = 2^n 2^-g, g = n - x/ln 2 in [-0.5, 0.5],
+	// 2^-g = 1 + g (pow1 + ... g pow5); 9.3e-8 (a weighted least squares fit
+	// driven to the minimax, one coefficient rounded after the other).
+	{"pow1", -0.6931470036506653, ""},
+	{"pow2", 0.24022246897220612, ""},
+	{"pow3", -0.0555071122944355, ""},
+	{"pow4", 0.009671294130384922, ""},
+	{"pow5", -0.0013269406044855714, ""},
+
 	// sin(x) = (-1)^n sin(r), r = x - n pi in [-pi/2, pi/2],
 	// sin(r) = r + r^3 (sin3 + r^2 (sin5 + ... r^2 sin11)); 2.3e-9.
 	{"invPi", 0.318309886183790671537767526745, "1 / pi"},
@@ -86,6 +96,15 @@ var coefficients = []coefficient{
 	{"turnCos4", 4.166664568298827e-2, ""},
 	{"turnCos6", -1.388731625493765e-3, ""},
 	{"turnCos8", 2.443315711809948e-5, ""},
+
+	// tanh(a) = a + a^3 (tanh3 + a^2 (tanh5 + ... a^2 tanh11)) for a below tanhLimit
+	// (Cephes, tanhf), and (1 - e) / (1 + e), e = exp(-2a), above.
+	{"tanhLimit", 0.625, ""},
+	{"tanh3", -3.33332819422e-1, ""},
+	{"tanh5", 1.33314422036e-1, ""},
+	{"tanh7", -5.37397155531e-2, ""},
+	{"tanh9", 2.06390887954e-2, ""},
+	{"tanh11", -5.70498872745e-3, ""},
 
 	// GELU's tanh form: x / (1 + exp(-x (gelu1 + gelu3 x^2))), gelu1 = 2 sqrt(2/pi).
 	{"gelu1", 1.5957691216057307117597842397375, ""},

@@ -550,3 +550,67 @@ func (m *amd64) MaxLanes(v Vec) Vec {
 		return d
 	})
 }
+
+// across combines lanes half a vector apart, then a quarter, and so on.
+func (m *amd64) across(v Vec, combine func(a Vec, b Src) Vec) Vec {
+	swap := func(shuffle func(d reg.VecVirtual)) {
+		d := m.vec()
+		shuffle(d)
+		v = combine(v, Vec{d})
+	}
+	if m.wide() {
+		swap(func(d reg.VecVirtual) { m.VSHUFF32X4(operand.Imm(0x4e), vecOf(v), vecOf(v), d) })
+		swap(func(d reg.VecVirtual) { m.VSHUFF32X4(operand.Imm(0xb1), vecOf(v), vecOf(v), d) })
+	} else {
+		swap(func(d reg.VecVirtual) { m.VPERM2F128(operand.Imm(0x01), vecOf(v), vecOf(v), d) })
+	}
+	for _, shuffle := range []uint64{0x4e, 0xb1} {
+		swap(func(d reg.VecVirtual) { m.VPERMILPS(operand.Imm(shuffle), vecOf(v), d) })
+	}
+	return v
+}
+
+func (m *amd64) SumAcross(v Vec) Vec { return m.across(v, m.Add) }
+func (m *amd64) MaxAcross(v Vec) Vec { return m.across(v, m.Max) }
+
+// Transpose interleaves pairs of rows, then pairs of those, so that each quarter
+// (of 128 bits) of a vector holds one column of four rows; then it gathers
+// quarters.
+func (m *amd64) Transpose(rows []Vec) []Vec {
+	pair := func(f func(...operand.Op), a, b Vec) Vec {
+		d := m.vec()
+		f(vecOf(b), vecOf(a), d)
+		return Vec{d}
+	}
+	halves := func(imm uint64, a, b Vec) Vec {
+		d := m.vec()
+		m.VPERM2F128(operand.Imm(imm), vecOf(b), vecOf(a), d)
+		return Vec{d}
+	}
+	quarters := func(imm uint64, a, b Vec) Vec {
+		d := m.vec()
+		m.VSHUFF32X4(operand.Imm(imm), vecOf(b), vecOf(a), d)
+		return Vec{d}
+	}
+	four := make([][]Vec, 0, 4) // of rows 4g ... 4g+3, columns c, 4+c, ...
+	for g := 0; g < len(rows); g += 4 {
+		r := rows[g : g+4]
+		a, b := pair(m.VUNPCKLPS, r[0], r[1]), pair(m.VUNPCKLPS, r[2], r[3])
+		c, d := pair(m.VUNPCKHPS, r[0], r[1]), pair(m.VUNPCKHPS, r[2], r[3])
+		four = append(four, []Vec{pair(m.VUNPCKLPD, a, b), pair(m.VUNPCKHPD, a, b), pair(m.VUNPCKLPD, c, d), pair(m.VUNPCKHPD, c, d)})
+	}
+	columns := make([]Vec, len(rows))
+	for c := range 4 {
+		if !m.wide() {
+			columns[c] = halves(0x20, four[0][c], four[1][c])
+			columns[4+c] = halves(0x31, four[0][c], four[1][c])
+			continue
+		}
+		for i, imm := range []uint64{0x88, 0xdd} { // even and odd quarters
+			x, y := quarters(imm, four[0][c], four[1][c]), quarters(imm, four[2][c], four[3][c])
+			columns[4*i+c] = quarters(0x88, x, y)
+			columns[4*(i+2)+c] = quarters(0xdd, x, y)
+		}
+	}
+	return columns
+}

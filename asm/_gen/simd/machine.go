@@ -145,6 +145,11 @@ type Machine interface {
 	// SumLanes and MaxLanes reduce to the first lane, in an order that is the machine's own.
 	SumLanes(Vec) Vec
 	MaxLanes(Vec) Vec
+	// Transpose returns the columns of Lanes rows.
+	Transpose(rows []Vec) []Vec
+	// SumAcross and MaxAcross are the same in every lane; a NaN may be lost by MaxAcross.
+	SumAcross(Vec) Vec
+	MaxAcross(Vec) Vec
 }
 
 // Rows are places that move together.

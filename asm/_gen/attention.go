@@ -1,0 +1,233 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/subquad/subquad/asm/_gen/simd"
+)
+
+// The three steps of a tile of attention: scores of some query rows with panels
+// of keys, their exponentials relative to the row's largest so far, and the
+// product of those with a panel of values. Panels are as wide as the matrix
+// kernels'; strides are in bytes.
+
+// attentionPack transposes Lanes keys into a panel.
+func attentionPack(m Machine) {
+	m.Func("attentionPack", "func(dim int, k *float32, kRow int, panel *float32, panelRow int)",
+		fmt.Sprintf("columns of %d rows of k become rows of a panel, for as many of dim as fill a vector", m.Lanes()))
+	dim, panel, panelRow := m.Param("dim"), m.Param("panel"), m.Param("panelRow")
+	k := m.Rows(m.Param("k"), m.Param("kRow"), m.Lanes())
+	m.Loop(dim, m.Lanes(), func() {
+		rows := make([]Vec, m.Lanes())
+		for i := range rows {
+			rows[i] = m.Load(k.At(i), nil)
+		}
+		for _, column := range m.Transpose(rows) {
+			m.Store(At{Base: panel}, nil, column)
+			m.AddGP(panel, panelRow)
+		}
+		k.Advance(Bytes(m))
+	})
+	m.End()
+}
+
+// inner is the loop all of them share: acc[i][j] += a[i][x] * b[x][j], over n
+// rows of a packed panel at b.
+func inner(m Machine, acc [][]Vec, n GP, a Rows, b GP) {
+	width := len(acc[0])
+	step := func(count int) func() {
+		return func() {
+			for u := range count {
+				row := make([]Vec, width)
+				for j := range row {
+					row[j] = m.Load(At{Base: b, Disp: (u*width + j) * Bytes(m)}, nil)
+				}
+				for i := range acc {
+					x := m.SplatAt(a.At(i).Plus(4 * u))
+					for j := range row {
+						m.MulAdd(acc[i][j], x, row[j])
+					}
+				}
+			}
+			m.AddImm(b, count*width*Bytes(m))
+			a.Advance(4 * count)
+		}
+	}
+	if m.Tier() != "NEON" { // SplatAt is dear there away from the pointer itself
+		m.Loop(n, 4, step(4))
+	}
+	m.Loop(n, 1, step(1))
+}
+
+func zeroTile(m Machine, rows int) [][]Vec {
+	acc := make([][]Vec, rows)
+	for i := range acc {
+		for range panelVectors(m) {
+			acc[i] = append(acc[i], m.Zero())
+		}
+	}
+	return acc
+}
+
+// tileName and tileRows give a kernel for rows rows, 0 standing for the full height.
+func tileName(name string, rows int) string {
+	if rows == 0 {
+		return name + "Full"
+	}
+	return fmt.Sprint(name, rows)
+}
+
+func tileRows(m Machine, rows int) int {
+	if rows == 0 {
+		return fullRows(m)
+	}
+	return rows
+}
+
+func attentionScores(rows int) kernel {
+	return func(m Machine) {
+		height := tileRows(m, rows)
+		m.Func(tileName("attentionScores", rows), "func(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)",
+			fmt.Sprintf("s = q k for %d rows of q [dim] and panels [dim][%d]", height, panelVectors(m)*m.Lanes()))
+		panels, k, s := m.Param("panels"), m.Param("k"), m.Param("s")
+		m.Loop(panels, 1, func() {
+			acc := zeroTile(m, height)
+			inner(m, acc, m.Param("dim"), m.Rows(m.Param("q"), m.Param("qRow"), height), k)
+			out := m.Rows(m.CopyGP(s), m.Param("sRow"), height)
+			for i := range acc {
+				for j, v := range acc[i] {
+					m.Store(out.At(i).Plus(j*Bytes(m)), nil, v)
+				}
+			}
+			m.AddImm(s, panelVectors(m)*Bytes(m))
+		})
+		m.End()
+	}
+}
+
+func attentionValues(rows int) kernel {
+	return func(m Machine) {
+		height := tileRows(m, rows)
+		m.Func(tileName("attentionValues", rows), "func(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)",
+			fmt.Sprintf("o[i] = o[i] * factor[i] + p v for %d rows of p [keys] and a panel [keys][%d]", height, panelVectors(m)*m.Lanes()))
+		acc := zeroTile(m, height)
+		inner(m, acc, m.Param("keys"), m.Rows(m.Param("p"), m.Param("pRow"), height), m.Param("v"))
+		out, factor := m.Rows(m.Param("o"), m.Param("oRow"), height), m.Param("factor")
+		for i := range acc {
+			f := m.SplatAt(At{Base: factor, Disp: 4 * i})
+			for j, v := range acc[i] {
+				at := out.At(i).Plus(j * Bytes(m))
+				m.MulAdd(v, f, m.Load(at, nil))
+				m.Store(at, nil, v)
+			}
+		}
+		m.End()
+	}
+}
+
+// weightOf returns exp(x) for x <= 0, three operations shorter than expOf.
+func weightOf(m Machine, x Vec) Vec {
+	z := m.Copy(c("roundMagic"))
+	m.MulAdd(z, x, c("log2E"))
+	n := m.Sub(z, c("roundMagic"))
+	g := m.Copy(n)
+	m.MulSub(g, x, c("log2E"))
+	p := polynomial(m, g, "pow5", "pow4", "pow3", "pow2", "pow1")
+	y := m.ScaleExp2(m.Horner(p, g, float(1)), n, z)
+	y = m.Select(m.Cmp(Less, x, c("expUnderflow")), float(0), y)
+	if m.Tier() != "AVX512" { // a NaN, or what is not <= 0, stays
+		y = m.Select(m.Cmp(LessEqual, x, float(0)), y, x)
+	}
+	return y
+}
+
+// attentionWeights is the online softmax of rows of scores, in place. It goes
+// over the rows twice, so that the reduction of one row overlaps with the next.
+func attentionWeights(m Machine) {
+	m.Func("attentionWeights", "func(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)",
+		"for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);\nsum = sum*factor + the sum of s; top = t")
+	s, top, factor := m.Param("s"), m.Param("top"), m.Param("factor")
+	m.Loop(m.Param("rows"), 1, func() {
+		old := m.SplatAt(At{Base: top})
+		largest := newAccumulator(func() Vec { return m.Copy(old) })
+		x := m.CopyGP(s)
+		Stream(m, m.Param("keys"), accumulators, []GP{x}, func(c *Chunk) {
+			for i := range c.Count {
+				m.Set(largest[i], m.Max(c.LoadFill(x, i, old), largest[i]))
+			}
+		})
+		t := m.MaxAcross(m.Max(m.Max(largest[0], largest[1]), m.Max(largest[2], largest[3])))
+		m.StoreFirst(At{Base: top}, t)
+		m.StoreFirst(At{Base: factor}, weightOf(m, m.Sub(old, t)))
+		m.AddImm(top, 4)
+		m.AddImm(factor, 4)
+		m.AddGP(s, m.Param("sRow"))
+	})
+	s, top, factor = m.Param("s"), m.Param("top"), m.Param("factor")
+	sum := m.Param("sum")
+	m.Loop(m.Param("rows"), 1, func() {
+		t := m.SplatAt(At{Base: top})
+		total, low := newAccumulator(func() Vec { return m.Copy(float(0)) }), m.Splat(0xff800000)
+		x := m.CopyGP(s)
+		Stream(m, m.Param("keys"), accumulators, []GP{x}, func(c *Chunk) {
+			for i := range c.Count {
+				e := weightOf(m, m.Sub(c.LoadFill(x, i, low), t))
+				c.Store(x, i, e)
+				m.AddTo(total[i], e)
+			}
+		})
+		all := m.SumAcross(m.Add(m.Add(total[0], total[1]), m.Add(total[2], total[3])))
+		m.MulAdd(all, m.SplatAt(At{Base: factor}), m.SplatAt(At{Base: sum}))
+		m.StoreFirst(At{Base: sum}, all)
+		for _, p := range []GP{top, sum, factor} {
+			m.AddImm(p, 4)
+		}
+		m.AddGP(s, m.Param("sRow"))
+	})
+	m.End()
+}
+
+// attentionMass adds weights exp(s-lse) to what keys got, and gives the sum of
+// w log w over them; what is flushed counts as 0.
+func attentionMass(m Machine) {
+	m.Func("attentionMass", "func(mass *float32, s *float32, n int, lse float32) float32",
+		"mass[j] += w, w = exp(s[j]-lse); the sum of w log w")
+	mass, s, n, lse := m.Param("mass"), m.Param("s"), m.Param("n"), m.ParamSplat("lse")
+	sum, low := newAccumulator(m.Zero), m.Splat(0xff800000)
+	Stream(m, n, accumulators, []GP{mass, s}, func(c *Chunk) {
+		for i := range c.Count {
+			d := AtLeast(m, m.Sub(c.LoadFill(s, i, low), lse), float(-88))
+			w := expOf(m, d, false)
+			c.Store(mass, i, m.Add(w, c.Load(mass, i)))
+			m.MulAdd(sum[i], w, d)
+		}
+	})
+	m.End(sum.sum(m))
+}
+
+// softcap is dst[i] = c tanh(x[i] / c).
+func softcap(m Machine) {
+	m.Func("softcap", "func(dst *float32, c float32, x *float32, n int)", "dst[i] = c tanh(x[i] / c)")
+	dst, x, n, limit := m.Param("dst"), m.Param("x"), m.Param("n"), m.ParamSplat("c")
+	Stream(m, n, 2, []GP{dst, x}, func(s *Chunk) {
+		for i := range s.Count {
+			v := s.Load(x, i)
+			a := m.Div(m.And(v, magnitude), limit)
+			e := expOf(m, m.Mul(a, float(-2)), false)
+			t := m.Div(m.Sub(m.Copy(float(1)), e), m.Add(e, float(1)))
+			a2 := m.Mul(a, a)
+			p := m.Mul(polynomial(m, a2, "tanh11", "tanh9", "tanh7", "tanh5", "tanh3"), a2)
+			t = m.Select(m.Cmp(Less, a, c("tanhLimit")), m.Horner(p, a, a), t)
+			s.Store(dst, i, m.Or(m.Mul(t, limit), m.And(v, signBit)))
+		}
+	})
+	m.End()
+}
+
+// attentionKernels lists the full height first, then what is left of rows.
+func attentionKernels() (list []kernel) {
+	for _, rows := range []int{0, 4, 1} {
+		list = append(list, attentionScores(rows), attentionValues(rows))
+	}
+	return append(list, attentionPack, attentionWeights, attentionMass, softcap)
+}

@@ -1,0 +1,222 @@
+package attention
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// Config fixes an attention operator.
+type Config struct {
+	// Heads is H, the number of query heads.
+	Heads int
+	// KVHeads is the number of key and value heads, a divisor of Heads: query head
+	// h reads key head h / (Heads/KVHeads). 0 stands for Heads; 1 is multi-query
+	// attention, anything between grouped-query attention.
+	KVHeads int
+	// HeadDim is D, the width of a query and a key.
+	HeadDim int
+	// ValueDim is the width of a value; 0 stands for HeadDim.
+	ValueDim int
+	// Scale multiplies q.k; 0 stands for 1/sqrt(HeadDim).
+	Scale float32
+	// Causal hides the keys after a query's own position.
+	Causal bool
+	// Window is how many keys a query sees at the most up to its own position,
+	// that one included; 0 for all.
+	Window int
+	// LookAhead is how many keys a query sees after its own position; nil for all.
+	// It is not used together with Causal.
+	LookAhead *int
+	// Softcap c bounds logits: c tanh(s/c), after Scale and before biases; 0 for none.
+	Softcap float32
+	// Sinks is a learned logit for each query head that takes part in the softmax
+	// without a value (as in gpt-oss); nil for none. Scale does not apply to it.
+	Sinks []float32
+	// ReLU replaces the softmax: a weight is max(0, logit) divided by the number
+	// of keys that Causal, Window, LookAhead and Call.Visible let the query see
+	// (Guo et al. 2024, arXiv 2410.13835; Wortsman et al. 2023, arXiv 2309.08586).
+	// There is no log-sum-exp then, no sink and no partial result.
+	ReLU bool
+	// Bias is added to the logits of keys (not of Call.Extra's), nil for none.
+	Bias Bias
+	// Skip lets whole tiles be left out which biases make negligible: a query may
+	// lose up to this share of its weight in all, so that its output moves by at
+	// most 2 Skip max|v|. 0 is exact; it must be less than 1.
+	Skip float32
+	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
+	Workers int
+}
+
+// Attention is exact attention of whole sequences,
+//
+//	s[i][j] = softcap(Scale q[i].k[j]) + bias(i, j) + w[j]     (w the log-weights)
+//	out[i]  = sum over visible j of exp(s[i][j]) v[j] / (exp(sink) + sum over visible j of exp(s[i][j]))
+//
+// for each head, computed tile by tile with an online softmax (Milakov and
+// Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135), so that
+// no more scores than a tile's are ever held.
+//
+// Query i of a sequence is at position i + keys - queries, key j at position j:
+// the last query stands at the last key. A query that sees no key has 0 for its
+// output and -Inf, or its sink, for its log-sum-exp.
+//
+// An Attention is immutable and safe for concurrent use.
+type Attention struct {
+	cfg     Config
+	tile    asm.AttentionTile
+	sizes   sizes
+	scratch scratch.List[run]
+}
+
+// sizes are those of the tiles. Rounding depends on the first three, which are
+// the same for every call of a tier; the others change no bit.
+type sizes struct {
+	keys  int // keys in a tile, a multiple of a panel
+	rows  int // query rows in a tile
+	block int // queries for which keys are packed once
+	pack  int // float32 of packed keys and values at a time
+	alone int // multiply-adds up to which one goroutine does all
+}
+
+func newSizes(t asm.AttentionTile) sizes {
+	return sizes{
+		keys:  256 / t.Panel() * t.Panel(),
+		rows:  192,
+		block: 8192,
+		pack:  9 << 19,
+		alone: 1 << 20,
+	}
+}
+
+// New returns an operator, or an error that matches ErrConfig.
+func New(cfg Config) (*Attention, error) {
+	if cfg.KVHeads == 0 {
+		cfg.KVHeads = cfg.Heads
+	}
+	if cfg.ValueDim == 0 {
+		cfg.ValueDim = cfg.HeadDim
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Scale == 0 {
+		cfg.Scale = float32(1 / math.Sqrt(float64(cfg.HeadDim)))
+	}
+	if cfg.Causal {
+		cfg.LookAhead = new(0)
+	}
+	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
+	tile := asm.NewAttentionTile()
+	return &Attention{cfg: cfg, tile: tile, sizes: newSizes(tile)}, nil
+}
+
+func (cfg *Config) check() error {
+	fail := func(format string, args ...any) error {
+		return check.Errorf(ErrConfig, "attention: "+format, args...)
+	}
+	switch {
+	case cfg.Heads <= 0:
+		return fail("Heads is %d, want 1 or more", cfg.Heads)
+	case cfg.KVHeads < 0 || cfg.Heads%cfg.KVHeads != 0:
+		return fail("KVHeads is %d, want a divisor of Heads = %d", cfg.KVHeads, cfg.Heads)
+	case cfg.HeadDim <= 0:
+		return fail("HeadDim is %d, want 1 or more", cfg.HeadDim)
+	case cfg.ValueDim < 0:
+		return fail("ValueDim is %d, want 0 or more", cfg.ValueDim)
+	case max(cfg.HeadDim, cfg.ValueDim) > maxDim:
+		return fail("HeadDim is %d and ValueDim %d, want at most %d", cfg.HeadDim, cfg.ValueDim, maxDim)
+	case cfg.Heads > maxDim:
+		return fail("Heads is %d, want at most %d", cfg.Heads, maxDim)
+	case !finite(cfg.Scale):
+		return fail("Scale is %v, want a finite number", cfg.Scale)
+	case cfg.Window < 0:
+		return fail("Window is %d, want 0 or more", cfg.Window)
+	case cfg.LookAhead != nil && *cfg.LookAhead < 0:
+		return fail("LookAhead is %d, want 0 or more", *cfg.LookAhead)
+	case cfg.LookAhead != nil && cfg.Causal && *cfg.LookAhead != 0:
+		return fail("LookAhead is %d together with Causal", *cfg.LookAhead)
+	case !finite(cfg.Softcap) || cfg.Softcap < 0:
+		return fail("Softcap is %v, want a finite number, 0 or more", cfg.Softcap)
+	case cfg.Sinks != nil && len(cfg.Sinks) != cfg.Heads:
+		return fail("Sinks has %d elements, want Heads = %d", len(cfg.Sinks), cfg.Heads)
+	case cfg.Sinks != nil && cfg.ReLU:
+		return fail("Sinks together with ReLU")
+	case !(cfg.Skip >= 0 && cfg.Skip < 1):
+		return fail("Skip is %v, want at least 0 and less than 1", cfg.Skip)
+	case cfg.Skip > 0 && cfg.ReLU:
+		return fail("Skip together with ReLU")
+	case cfg.Workers < 0:
+		return fail("Workers is %d, want 0 or more", cfg.Workers)
+	}
+	for h, s := range cfg.Sinks {
+		if !finite(s) {
+			return fail("Sinks[%d] is %v, want a finite number", h, s)
+		}
+	}
+	return nil
+}
+
+// maxDim bounds the heads and their widths, so that sizes of tiles fit in an int
+// of 32 bits.
+const maxDim = 1 << 15
+
+func finite(x float32) bool { return x-x == 0 }
+
+// Forward attends over one sequence: q is [queries, Heads*HeadDim], k [keys,
+// KVHeads*HeadDim], v [keys, KVHeads*ValueDim] and dst [queries,
+// Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
+// of them. After the first call of a shape nothing is allocated.
+//
+// It costs 2 (HeadDim + ValueDim) flop for each head and each visible pair of a
+// query and a key, and ScratchBytes of memory.
+func (a *Attention) Forward(dst, q, k, v blas32.General) error {
+	r := a.scratch.Get()
+	defer a.scratch.Put(r)
+	r.one = [2]blas32.General{k, v}
+	return r.run(context.Background(), a, &Call{Dst: dst, Q: q, K: r.one[:1], V: r.one[1:]})
+}
+
+// Run is Forward with everything optional, and an end: when ctx is done it
+// returns ctx.Err() and leaves the outputs in an unspecified state. Errors about
+// matrices match ErrShape, those about options ErrCall; both come before
+// anything is written.
+func (a *Attention) Run(ctx context.Context, call *Call) error {
+	r := a.scratch.Get()
+	defer a.scratch.Put(r)
+	return r.run(ctx, a, call)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at
+// the most, besides its arguments. Call.Extra counts like keys of its own; Mass,
+// Entropy and Stats hold 4 bytes more for each query and head, and Stats for each
+// key and head.
+func (a *Attention) ScratchBytes(queries, keys int) int64 {
+	slot := int64(a.slot().size)
+	blocks := int64(queries+a.sizes.block-1) / int64(a.sizes.block)
+	tiles := int64(keys+a.sizes.keys-1) / int64(a.sizes.keys)
+	pack := max(int64(a.sizes.pack), slot)
+	packed := min(blocks*tiles*int64(a.cfg.KVHeads)*slot, pack)
+	state := int64(0)
+	if tiles*slot > pack {
+		state = 2 * int64(min(queries, a.sizes.block)) * int64(a.cfg.Heads)
+	}
+	rows := int64(a.sizes.rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*2)
+	strip := int64(a.tile.Rows()) * int64(a.scoreStride())
+	const rest = 4096 // what is known of tiles, alignment, the call itself
+	return 4*(packed+packed/slot*4+state+int64(parallel.Workers(a.cfg.Workers))*(rows+strip)) + rest
+}
+
+// workers is how many goroutines to use for so many multiply-adds.
+func (a *Attention) workers(work int64) int {
+	if work <= int64(a.sizes.alone) {
+		return 1
+	}
+	return parallel.Workers(a.cfg.Workers)
+}

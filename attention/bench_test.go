@@ -1,0 +1,109 @@
+package attention
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+)
+
+func random(seed uint64, n int) []float32 {
+	r := rand.New(rand.NewPCG(seed, uint64(n)))
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
+
+func general(data []float32, rows, cols int) blas32.General {
+	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: data}
+}
+
+func matrix(seed uint64, rows, cols int) blas32.General {
+	return general(random(seed, rows*cols), rows, cols)
+}
+
+// BenchmarkRun is the causal call of BenchmarkForward with more and more asked of it.
+func BenchmarkRun(b *testing.B) {
+	const heads, d, n = 8, 64, 2048
+	slopes := make(alibi, heads)
+	for h := range slopes {
+		slopes[h] = 1 / float64(h+1)
+	}
+	q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
+	plain := Config{Heads: heads, HeadDim: d, Causal: true}
+	capped, biased, skipping := plain, plain, plain
+	capped.Softcap = 30
+	biased.Bias = slopes
+	skipping.Bias, skipping.Skip = slopes, 1e-6
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		call Call
+	}{
+		{"plain", plain, Call{}},
+		{"logweights", plain, Call{LogWeights: matrix(5, n, 1)}},
+		{"softcap", capped, Call{}},
+		{"bias", biased, Call{}},
+		{"bias-skip", skipping, Call{}},
+		{"mass", plain, Call{Mass: matrix(6, n, heads)}},
+	} {
+		b.Run(fmt.Sprintf("%s/h=%d/d=%d/n=%d", c.name, heads, d, n), func(b *testing.B) {
+			a, err := New(c.cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.call.Dst, c.call.Q, c.call.K, c.call.V = matrix(4, n, heads*d), q, []blas32.General{k}, []blas32.General{v}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := a.Run(context.Background(), &c.call); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(2*n*n*d*heads*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
+}
+
+func BenchmarkForward(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		cfg     Config
+		n       int
+		reduced float64 // the share of all pairs that is visible
+	}{
+		{"causal", Config{Heads: 8, HeadDim: 64, Causal: true}, 2048, 0.5},
+		{"causal", Config{Heads: 8, HeadDim: 128, Causal: true}, 2048, 0.5},
+		{"full", Config{Heads: 8, HeadDim: 64}, 2048, 1},
+		{"full", Config{Heads: 8, HeadDim: 128}, 2048, 1},
+		{"causal", Config{Heads: 8, HeadDim: 64, Causal: true}, 512, 0.5},
+		{"causal", Config{Heads: 8, KVHeads: 2, HeadDim: 64, Causal: true}, 2048, 0.5},
+	} {
+		name := fmt.Sprintf("%s/h=%d/d=%d/n=%d", c.name, c.cfg.Heads, c.cfg.HeadDim, c.n)
+		if c.cfg.KVHeads > 0 {
+			name = fmt.Sprintf("%s/h=%d/kv=%d/d=%d/n=%d", c.name, c.cfg.Heads, c.cfg.KVHeads, c.cfg.HeadDim, c.n)
+		}
+		b.Run(name, func(b *testing.B) {
+			a, err := New(c.cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			q := matrix(1, c.n, c.cfg.Heads*c.cfg.HeadDim)
+			kv := a.cfg.KVHeads * c.cfg.HeadDim
+			k, v, dst := matrix(2, c.n, kv), matrix(3, c.n, kv), matrix(4, c.n, q.Cols)
+			if err := a.Forward(dst, q, k, v); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				a.Forward(dst, q, k, v)
+			}
+			flop := 4 * float64(c.n) * float64(c.n) * float64(q.Cols) * c.reduced
+			b.ReportMetric(flop*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			b.ReportMetric(float64(c.n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+		})
+	}
+}

@@ -1,0 +1,244 @@
+package attention
+
+import (
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+)
+
+// Call is a call of Attention with everything optional. Only Dst, Q, K and V
+// are needed.
+type Call struct {
+	// Dst is [queries, Heads*ValueDim], Q [queries, Heads*HeadDim].
+	Dst, Q blas32.General
+	// K and V are the keys and values in order, cut into segments of any number of
+	// rows: pages, a wrapped ring, a prefix and what follows it. K[i] is [keys,
+	// KVHeads*HeadDim] and V[i], of as many rows, [keys, KVHeads*ValueDim].
+	K, V []blas32.General
+
+	// QOffsets and KOffsets pack several sequences: sequence b has rows
+	// QOffsets[b] to QOffsets[b+1] of Q and KOffsets[b] to KOffsets[b+1] of the keys
+	// (cu_seqlens elsewhere). Both begin with 0 and end with the number of rows;
+	// sequences may be empty. A nil KOffsets is QOffsets; with nil QOffsets all is
+	// one sequence.
+	QOffsets, KOffsets []int
+	// QueryPos and KeyPos are the positions of the first query and the first key of
+	// each sequence. By default keys begin at 0 and the last query stands at the
+	// last key. They matter to Causal, Window, LookAhead, Visible and biases, and
+	// let a part of the keys be attended to as what it is of the whole.
+	QueryPos, KeyPos []int64
+
+	// LogWeights is added to the logits of keys: [keys, 1], or [keys, KVHeads]. With
+	// log n a key counts as n equal ones: a merged, pooled or clustered token. -Inf
+	// hides a key.
+	LogWeights blas32.General
+	// Bias is added to the logits, besides Config.Bias.
+	Bias Bias
+	// Mask hides keys, besides Causal and the window.
+	Mask Mask
+	// Visible returns the range from <= position < to of the keys that a query at a
+	// position may see, besides Causal and the window. Several goroutines call it at
+	// once.
+	Visible func(query int64) (from, to int64)
+	// Extra are more keys and values in the same softmax.
+	Extra *Extra
+	// Partial leaves Config.Sinks out, for results that Merge puts together.
+	Partial bool
+
+	// LSE, [queries, Heads], receives the logarithm of the softmax's denominator,
+	// sink included.
+	LSE blas32.General
+	// Mass, [keys, Heads], receives the weight that each key got from all queries
+	// together, for keys of K. Entropy, [queries, Heads], receives the entropy
+	// -sum p ln p of each query's weights, those of Extra and the sink left out.
+	// Either needs the scores a second time: about as much again as the first half
+	// of the work, and 4 bytes for each query and head.
+	Mass, Entropy blas32.General
+	// Stats, if not nil, takes up the call's mass, entropy and value norms; see Stats.
+	Stats *Stats
+}
+
+// Extra are keys and values beside the raw ones in the same softmax: pooled
+// cores, landmarks, memory tokens. They have no position: causality, windows,
+// biases and Mask do not apply to them.
+type Extra struct {
+	// Heads is their number of heads, a divisor of Config.Heads; 0 stands for
+	// Config.KVHeads.
+	Heads int
+	// K[i] is [keys, Heads*HeadDim], V[i] [keys, Heads*ValueDim].
+	K, V []blas32.General
+	// Offsets packs the sequences, like KOffsets; nil only for one sequence.
+	Offsets []int
+	// LogWeights is [keys, 1] or [keys, Heads], like those of the call.
+	LogWeights blas32.General
+	// Visible returns the range of a sequence's extra keys, numbered from 0, that a
+	// query at a position sees; nil for all of them.
+	Visible func(query int64) (from, to int64)
+}
+
+// Bias is a term added to the logits, made tile by tile. Package rope has some.
+// Its methods are called by several goroutines at once.
+type Bias interface {
+	// AddTo adds to s[i][j] the bias of head between the query at position query+i
+	// and the key at position key+j.
+	AddTo(s blas32.General, head int, query, key int64)
+	// Most returns a number that the bias of no pair in that rectangle of queries
+	// and keys exceeds; it may be +Inf. -Inf says that none of them is seen.
+	Most(head int, query, key int64, queries, keys int) float32
+}
+
+// Mask tells which keys a query sees. Its methods are called by several
+// goroutines at once.
+type Mask interface {
+	// Hide sets s[i][j] to -Inf where the query at position query+i does not see the
+	// key at position key+j, and leaves the others.
+	Hide(s blas32.General, head int, query, key int64)
+	// Sight tells in short what Hide would do to that rectangle of queries and keys;
+	// Some is always right.
+	Sight(head int, query, key int64, queries, keys int) Sight
+}
+
+// Sight is how much of a rectangle of queries and keys is seen.
+type Sight int
+
+// What Mask.Sight returns.
+const (
+	Some Sight = iota // look closer
+	None
+	All
+)
+
+// maxPosition bounds positions, so that sums of them do not overflow.
+const maxPosition = 1 << 60
+
+// check reports what is wrong with a call. It fills r.src.
+func (r *run) check(c *Call) error {
+	cfg := &r.op.cfg
+	shape := func(name string, m blas32.General, rows, cols int, what string) error {
+		return check.Matrix(ErrShape, "attention", name, m, rows, cols, what)
+	}
+	if err := shape("q", c.Q, -1, cfg.Heads*cfg.HeadDim, "Heads*HeadDim"); err != nil {
+		return err
+	}
+	if err := shape("dst", c.Dst, c.Q.Rows, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
+		return err
+	}
+	r.qOffsets = append(r.qOffsets[:0], 0, c.Q.Rows)
+	if c.QOffsets != nil {
+		if err := checkOffsets("QOffsets", c.QOffsets, c.Q.Rows, len(c.QOffsets)-1); err != nil {
+			return err
+		}
+		r.qOffsets = append(r.qOffsets[:0], c.QOffsets...)
+	} else if c.KOffsets != nil {
+		return check.Errorf(ErrCall, "attention: KOffsets without QOffsets")
+	}
+	offsets := c.KOffsets
+	if offsets == nil {
+		offsets = c.QOffsets
+	}
+	if err := r.src[0].set(r, &rawNames, cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
+		return err
+	}
+	r.src[1].clear()
+	if e := c.Extra; e != nil {
+		heads := e.Heads
+		if heads == 0 {
+			heads = cfg.KVHeads
+		}
+		if heads < 0 || cfg.Heads%heads != 0 {
+			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
+		}
+		if err := r.src[1].set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
+			return err
+		}
+	}
+	for _, p := range []struct {
+		name string
+		list []int64
+	}{{"QueryPos", c.QueryPos}, {"KeyPos", c.KeyPos}} {
+		if p.list != nil && len(p.list) != len(r.qOffsets)-1 {
+			return check.Errorf(ErrCall, "attention: %s has %d elements, want one for each sequence = %d", p.name, len(p.list), len(r.qOffsets)-1)
+		}
+		for i, at := range p.list {
+			if at < -maxPosition || at > maxPosition {
+				return check.Errorf(ErrCall, "attention: %s[%d] is %d, want between -2^60 and 2^60", p.name, i, at)
+			}
+		}
+	}
+	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial || c.Entropy.Rows > 0 || c.Stats != nil) {
+		return check.Errorf(ErrCall, "attention: LSE, Partial, Entropy or Stats together with ReLU")
+	}
+	r.call.QueryPos, r.call.KeyPos = c.QueryPos, c.KeyPos // for r.position
+	for _, x := range [...]any{cfg.Bias, c.Bias, c.Mask} {
+		if x, ok := x.(interface{ fits(*run) error }); ok {
+			if err := x.fits(r); err != nil {
+				return err
+			}
+		}
+	}
+	if c.Stats != nil {
+		if err := c.Stats.check(r, c); err != nil {
+			return err
+		}
+	}
+	return r.checkOutputs(c)
+}
+
+// checkOutputs wants the optional outputs in shape, and no output to share
+// elements with anything else.
+func (r *run) checkOutputs(c *Call) error {
+	heads := r.op.cfg.Heads
+	outputs := [...]struct {
+		name string
+		m    blas32.General
+		rows int
+	}{{"dst", c.Dst, c.Q.Rows}, {"LSE", c.LSE, c.Q.Rows}, {"Mass", c.Mass, r.src[0].rows}, {"Entropy", c.Entropy, c.Q.Rows}}
+	for i, o := range outputs {
+		if i > 0 {
+			if o.m.Rows == 0 && o.m.Data == nil {
+				continue
+			}
+			if err := check.Matrix(ErrShape, "attention", o.name, o.m, o.rows, heads, "Heads"); err != nil {
+				return err
+			}
+		}
+		shared := asm.Overlap(o.m, c.Q) || asm.Overlap(o.m, c.LogWeights)
+		for s := range r.src {
+			for j := range r.src[s].k {
+				shared = shared || asm.Overlap(o.m, r.src[s].k[j]) || asm.Overlap(o.m, r.src[s].v[j])
+			}
+		}
+		if c.Extra != nil {
+			shared = shared || asm.Overlap(o.m, c.Extra.LogWeights)
+		}
+		if shared {
+			return check.Errorf(ErrShape, "attention: %s shares elements with an input", o.name)
+		}
+		for _, other := range outputs[:i] {
+			if asm.Overlap(o.m, other.m) {
+				return check.Errorf(ErrShape, "attention: %s shares elements with %s", o.name, other.name)
+			}
+		}
+	}
+	return nil
+}
+
+// checkOffsets wants offsets from 0 to rows that do not run backwards.
+func checkOffsets(name string, offsets []int, rows, sequences int) error {
+	switch {
+	case len(offsets) != sequences+1 || sequences < 0:
+		return check.Errorf(ErrCall, "attention: %s has %d elements, want one more than sequences = %d", name, len(offsets), max(sequences, 0))
+	case offsets[0] != 0:
+		return check.Errorf(ErrCall, "attention: %s begins with %d, want 0", name, offsets[0])
+	}
+	for i := 1; i < len(offsets); i++ {
+		if offsets[i] < offsets[i-1] {
+			return check.Errorf(ErrCall, "attention: %s runs backwards, from %d to %d at %d", name, offsets[i-1], offsets[i], i)
+		}
+	}
+	if last := offsets[len(offsets)-1]; last != rows {
+		return check.Errorf(ErrCall, "attention: %s ends with %d, want the number of rows = %d", name, last, rows)
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+// Package attention computes exact softmax attention over whole sequences: the
+// yardstick for every approximation of it.
+//
+//   - [Attention] is one tiled kernel with an online softmax and every common
+//     feature: grouped and multi-query heads, causal and windowed masks, softcap,
+//     learned sinks, biases and masks made tile by tile, log-weights of merged
+//     tokens, packed batches, keys and values in segments, extra keys beside the
+//     raw ones, and ReLU in place of the softmax.
+//   - [Partial] and [Merge] put attention to parts of the keys together, exactly.
+//   - [Call.Mass], [Call.Entropy] and [Stats] tell what keys received.
+//
+// # Letters
+//
+//	n, i   queries in a sequence, and a query's index
+//	m, j   keys in a sequence, and a key's index
+//	H, h   query heads (Heads), and a head's index
+//	G, g   key and value heads (KVHeads); head h reads g = h / (H/G)
+//	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
+//	s      logit, before the softmax; w its log-weight; p its weight after
+//
+// Matrices are [tokens, heads*dim], row-major, heads side by side, with a stride:
+// a fused buffer of queries, keys and values needs no copy.
+//
+// # Positions
+//
+// Unless Call.QueryPos and KeyPos say otherwise, key j stands at position j and
+// query i at i+m-n: the last query at the last key, as in FlashAttention since
+// 2.1. PyTorch's is_causal puts the first at the first instead; give QueryPos 0
+// for that. Window counts the query's own position: FlashAttention's window_left
+// is Window-1, its window_right LookAhead, and gpt-oss's sliding_window is Window.
+//
+// # Memory and cost
+//
+// Keys and values are packed once for up to 8192 queries, at most 18 MiB of them
+// at a time (or one tile, where heads are wider than that), and scores live in
+// one tile for each worker, in the first cache. Nothing grows with queries times
+// keys. With [Call.Mass], [Call.Entropy] or [Call.Stats] the scores are made a
+// second time: about 60 % more work, done by up to as many workers as there are
+// key heads.
+//
+// Tiles of which nothing is visible cost nothing; so do those that a Mask or a
+// Bias says are hidden, and, with Config.Skip, those that a bias makes
+// negligible.
+//
+// # Accuracy
+//
+// Sums are kept in float32, those over keys tile by tile. Largest error against
+// float64 over sampled rows in any tier (TestAccuracy), H=2, D=64, inputs N(0, 1),
+// which give outputs of about 0.05 and 0.01:
+//
+//	keys    |out - exact|   |lse - exact|
+//	 1024   1.5e-7          3.1e-7
+//	16384   2.9e-8          8.6e-7
+//
+// Logits are computed in float32: with logits in the hundreds expect an error of
+// their own rounding, 1e-5 and more, as with any float32 implementation.
+//
+// Results are the same to the bit for any Workers. They differ by rounding
+// between tiers, and between a query attended alone and among others.
+//
+// NaN and Inf reach the queries that see them, and no others: a value whose
+// weight is 0 does not count, whatever it is. A hidden key's logit does not
+// either, with one exception: hiding by a bias or a log-weight of -Inf adds it
+// to the logit, and NaN - Inf is NaN.
+//
+// # Provenance
+//
+//	Attention     checked against FlashAttention's attention_ref (masks, softcap, packed
+//	              batches, ALiBi), gpt-oss's sdpa (sinks), and a float64 oracle
+//	ReLU, Stats   checked against Active-Dormant-Attention's BBM model and entropy
+//	Merge         checked against an independent reference of the formula
+package attention

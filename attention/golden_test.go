@@ -1,0 +1,439 @@
+package attention
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/golden"
+)
+
+func TestGolden(t *testing.T) {
+	golden.Run(t, "attention", map[string]func(*testing.T, *golden.File){
+		"attention.exact":           goldenExact,
+		"attention.exact_headdims":  goldenHeadDims,
+		"attention.exact_mask_bias": goldenMaskBias,
+		"attention.exact_varlen":    goldenVarlen,
+		"attention.gptoss_sink":     goldenSink,
+		"attention.merge_states":    goldenMerge,
+		"attention.relu_sink_diag":  goldenReLU,
+	})
+}
+
+// tensor reads [rows, heads, dim] as a matrix.
+func tensor(f *golden.File, name string) (m blas32.General, heads int) {
+	s := f.Shape(name)
+	return general(f.Float32(name), s[0], s[1]*s[2]), s[1]
+}
+
+// inputs reads q, k and v and what they say of the Config.
+func inputs(f *golden.File, prefix string) (q, k, v blas32.General, cfg Config) {
+	q, cfg.Heads = tensor(f, prefix+"q")
+	k, cfg.KVHeads = tensor(f, prefix+"k")
+	v, _ = tensor(f, prefix+"v")
+	cfg.HeadDim, cfg.ValueDim = q.Cols/cfg.Heads, v.Cols/cfg.KVHeads
+	return q, k, v, cfg
+}
+
+// headMajor turns [rows, heads] into [heads, rows].
+func headMajor(m blas32.General) []float32 {
+	out := make([]float32, 0, m.Rows*m.Cols)
+	for h := range m.Cols {
+		for i := range m.Rows {
+			out = append(out, m.Data[i*m.Stride+h])
+		}
+	}
+	return out
+}
+
+func attend(t *testing.T, cfg Config, c Call, k, v blas32.General) (out, lse blas32.General) {
+	t.Helper()
+	a, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out = general(make([]float32, c.Q.Rows*cfg.Heads*a.cfg.ValueDim), c.Q.Rows, cfg.Heads*a.cfg.ValueDim)
+	c.Dst, c.K, c.V = out, []blas32.General{k}, []blas32.General{v}
+	if !cfg.ReLU {
+		lse = general(make([]float32, c.Q.Rows*cfg.Heads), c.Q.Rows, cfg.Heads)
+		c.LSE = lse
+	}
+	if err := a.Run(context.Background(), &c); err != nil {
+		t.Fatal(err)
+	}
+	return out, lse
+}
+
+// The tolerance of the prose is narrower than the files' own.
+func compare(f *golden.File, name string, out, lse blas32.General) {
+	tol := f.Tolerance()
+	tol.Abs, tol.Rel = min(tol.Abs, 1e-5), min(tol.Rel, 1e-5)
+	lseTol := golden.Tolerance{Abs: 2e-5, Rel: tol.Rel}
+	if name == "big" { // logits in the hundreds
+		tol = golden.Tolerance{Abs: 1e-4, Rel: 1e-4}
+		lseTol = tol
+	}
+	if f.Has("out_" + name) {
+		f.Compare("out_"+name, out.Data, tol)
+	}
+	if f.Has("lse_" + name) {
+		f.Compare("lse_"+name, headMajor(lse), lseTol)
+	}
+}
+
+// names returns the cases for which there is an expected tensor.
+func names(f *golden.File) (list []string) {
+	seen := map[string]bool{}
+	for _, n := range f.Names() {
+		for _, p := range []string{"out_", "lse_"} {
+			if c, ok := strings.CutPrefix(n, p); ok && !seen[c] {
+				seen[c] = true
+				list = append(list, c)
+			}
+		}
+	}
+	return list
+}
+
+// number reads a metadata number, or returns none where there is none.
+func number(t *testing.T, f *golden.File, key string, none float64) float64 {
+	t.Helper()
+	text := f.Meta(key)
+	if text == "" || text == "None" {
+		return none
+	}
+	x, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		t.Fatalf("metadata %s is %q", key, text)
+	}
+	return x
+}
+
+// scale reads the softmax scale, 0 for 1/sqrt(D).
+func scale(t *testing.T, f *golden.File) float32 {
+	if text := f.Meta("scale"); text == "" || strings.HasPrefix(text, "1/sqrt") {
+		return 0
+	}
+	return float32(number(t, f, "scale", 0))
+}
+
+// window sets what FlashAttention calls (left, right), -1 for no limit.
+func (cfg *Config) window(left, right int) {
+	cfg.Window, cfg.LookAhead = left+1, nil
+	if right >= 0 {
+		cfg.LookAhead = &right
+	}
+}
+
+// alibi is -slope |query - key|.
+type alibi []float64
+
+func (b alibi) AddTo(s blas32.General, head int, query, key int64) {
+	for i := range s.Rows {
+		for j := range s.Cols {
+			s.Data[i*s.Stride+j] -= float32(b[head] * math.Abs(float64(query+int64(i)-key-int64(j))))
+		}
+	}
+}
+
+func (b alibi) Most(head int, query, key int64, queries, keys int) float32 {
+	apart := max(key-query-int64(queries)+1, query-key-int64(keys)+1, 0)
+	return -float32(b[head] * float64(apart))
+}
+
+func goldenExact(t *testing.T, f *golden.File) {
+	q, k, v, base := inputs(f, "")
+	base.Scale = scale(t, f)
+	left := int(number(t, f, "window_left", -1))
+	both := int(number(t, f, "window_right_both", -1))
+	softcap := float32(number(t, f, "softcap", 0))
+	var sinks []float32
+	if f.Has("sink") {
+		sinks = f.Float32("sink")
+	}
+	var bias alibi
+	if f.Has("alibi_slopes") {
+		for _, s := range f.Float32("alibi_slopes") {
+			bias = append(bias, float64(s))
+		}
+	}
+	for _, name := range names(f) {
+		cfg := base
+		switch name {
+		case "full":
+		case "causal":
+			cfg.Causal = true
+		case "window_causal":
+			cfg.window(left, 0)
+		case "window_both":
+			cfg.window(left, both)
+		case "softcap_causal":
+			cfg.Causal, cfg.Softcap = true, softcap
+		case "alibi_causal":
+			cfg.Causal, cfg.Bias = true, bias
+		case "alibi_full":
+			cfg.Bias = bias
+		case "sink_causal":
+			cfg.Causal, cfg.Sinks = true, sinks
+		case "sink_window":
+			cfg.window(left, 0)
+			cfg.Sinks = sinks
+		case "everything":
+			cfg.window(left, 0)
+			cfg.Causal, cfg.Sinks, cfg.Softcap, cfg.Bias = true, sinks, softcap, bias
+		default:
+			t.Errorf("unknown case %s", name)
+			continue
+		}
+		out, lse := attend(t, cfg, Call{Q: q}, k, v)
+		compare(f, name, out, lse)
+	}
+}
+
+func goldenHeadDims(t *testing.T, f *golden.File) {
+	seen := map[string]bool{}
+	for _, n := range f.Names() {
+		name, _, _ := strings.Cut(n, ".")
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		q, k, v, cfg := inputs(f, name+".")
+		cfg.Causal, cfg.Scale = true, scale(t, f)
+		out, lse := attend(t, cfg, Call{Q: q}, k, v)
+		if f.Has(name + ".out") {
+			f.Compare(name+".out", out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+		}
+		if f.Has(name + ".lse") {
+			f.Compare(name+".lse", headMajor(lse), golden.Tolerance{Abs: 2e-5, Rel: 1e-5})
+		}
+	}
+}
+
+func goldenMaskBias(t *testing.T, f *golden.File) {
+	q, k, v, base := inputs(f, "")
+	// The matrices hold one call's queries: row i is query i, wherever it stands.
+	var bias MatrixBias
+	var mask MatrixMask
+	if f.Has("bias") {
+		s, data := f.Shape("bias"), f.Float32("bias")
+		for h := range s[0] {
+			bias = append(bias, general(data[h*s[1]*s[2]:], s[1], s[2]))
+		}
+	}
+	if f.Has("mask") {
+		s := f.Shape("mask")
+		mask = MatrixMask{Queries: s[0], Keys: s[1]}
+		for _, x := range f.Int64("mask") {
+			mask.Seen = append(mask.Seen, x != 0)
+		}
+	}
+	f.Ignore(func(n string) bool { return n == "q_big" && !f.Has("out_big") || n == "k_same" && !f.Has("out_same_k") })
+	for _, name := range names(f) {
+		cfg, c, keys := base, Call{Q: q}, k
+		switch name {
+		case "bias":
+			c.Bias = bias
+		case "mask":
+			c.Mask = mask
+		case "mask_bias_causal":
+			cfg.Causal, c.Bias, c.Mask = true, bias, mask
+		case "big":
+			c.Q, _ = tensor(f, "q_big")
+			cfg.Causal = true
+		case "scale":
+			cfg.Scale = scale(t, f)
+			if _, text, ok := strings.Cut(f.Meta("cases"), "softmax scale "); ok {
+				text = strings.TrimRight(strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == ' ' })[0], ".,")
+				x, err := strconv.ParseFloat(text, 32)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.Scale = float32(x)
+			}
+		case "zero_q":
+			c.Q, cfg.Causal = general(make([]float32, len(q.Data)), q.Rows, q.Cols), true
+		case "same_k":
+			keys, _ = tensor(f, "k_same")
+		default:
+			t.Errorf("unknown case %s", name)
+			continue
+		}
+		out, lse := attend(t, cfg, c, keys, v)
+		compare(f, name, out, lse)
+	}
+}
+
+func goldenVarlen(t *testing.T, f *golden.File) {
+	q, k, v, base := inputs(f, "")
+	base.Scale = scale(t, f)
+	offsets := func(name string) (list []int) {
+		for _, x := range f.Int64(name) {
+			list = append(list, int(x))
+		}
+		return list
+	}
+	c := Call{Q: q, QOffsets: offsets("cu_seqlens_q"), KOffsets: offsets("cu_seqlens_k")}
+	for _, name := range names(f) {
+		cfg := base
+		switch name {
+		case "full":
+		case "causal":
+			cfg.Causal = true
+		case "window":
+			cfg.window(int(number(t, f, "window_left", -1)), 0)
+		default:
+			t.Errorf("unknown case %s", name)
+			continue
+		}
+		out, lse := attend(t, cfg, c, k, v)
+		compare(f, name, out, lse)
+	}
+}
+
+func goldenSink(t *testing.T, f *golden.File) {
+	s := f.Shape("q") // [n, Hkv, q_mult, D]
+	q := general(f.Float32("q"), s[0], s[1]*s[2]*s[3])
+	k, _ := tensor(f, "k")
+	v, _ := tensor(f, "v")
+	base := Config{Heads: s[1] * s[2], KVHeads: s[1], HeadDim: s[3], ValueDim: v.Cols / s[1], Scale: scale(t, f), Causal: true, Sinks: f.Float32("sinks")}
+	for _, name := range names(f) {
+		cfg := base
+		switch name {
+		case "full":
+		case "sliding":
+			cfg.Window = int(number(t, f, "sliding_window", 0))
+		default:
+			t.Errorf("unknown case %s", name)
+			continue
+		}
+		out, lse := attend(t, cfg, Call{Q: q}, k, v)
+		compare(f, name, out, lse)
+	}
+}
+
+func goldenMerge(t *testing.T, f *golden.File) {
+	q, k, v, cfg := inputs(f, "")
+	cfg.Causal, cfg.Scale = true, scale(t, f)
+	cuts := f.Int64("cuts")
+	var given, ours []Partial
+	for n := range len(cuts) - 1 {
+		from, to := int(cuts[n]), int(cuts[n+1])
+		rows := func(m blas32.General) blas32.General {
+			return general(m.Data[from*m.Cols:to*m.Cols], to-from, m.Cols)
+		}
+		c := Call{Q: q, QueryPos: []int64{int64(k.Rows - q.Rows)}, KeyPos: []int64{int64(from)}, Partial: true}
+		out, lse := attend(t, cfg, c, rows(k), rows(v))
+		ours = append(ours, Partial{out, lse})
+		prefix := fmt.Sprintf("part%d_", n)
+		if f.Has(prefix + "out") {
+			f.Compare(prefix+"out", out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+		}
+		if f.Has(prefix + "lse") {
+			f.Compare(prefix+"lse", headMajor(lse), golden.Tolerance{Abs: 2e-5, Rel: 1e-5})
+		}
+		if f.Has(prefix+"out") && f.Has(prefix+"lse") {
+			stored := general(make([]float32, len(lse.Data)), lse.Rows, lse.Cols)
+			for i, x := range f.Float32(prefix + "lse") {
+				stored.Data[i%lse.Rows*lse.Stride+i/lse.Rows] = x
+			}
+			given = append(given, Partial{general(f.Float32(prefix+"out"), out.Rows, out.Cols), stored})
+		}
+	}
+	for _, parts := range [][]Partial{ours, given} {
+		if len(parts) != len(cuts)-1 {
+			continue
+		}
+		dst := Partial{general(make([]float32, q.Rows*cfg.Heads*cfg.ValueDim), q.Rows, cfg.Heads*cfg.ValueDim), general(make([]float32, q.Rows*cfg.Heads), q.Rows, cfg.Heads)}
+		if err := Merge(dst, nil, parts...); err != nil {
+			t.Fatal(err)
+		}
+		if f.Has("out") {
+			f.Compare("out", dst.Out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+		}
+		if f.Has("lse") {
+			f.Compare("lse", headMajor(dst.LSE), golden.Tolerance{Abs: 2e-5, Rel: 1e-5})
+		}
+	}
+}
+
+func goldenReLU(t *testing.T, f *golden.File) {
+	q, k, v, base := inputs(f, "")
+	base.Causal = true
+	tol := golden.Tolerance{Abs: 1e-5}
+	n := k.Rows
+	// With the unit matrix for values the output is the weights.
+	unit := general(make([]float32, n*base.KVHeads*n), n, base.KVHeads*n)
+	for j := range n {
+		for g := range base.KVHeads {
+			unit.Data[j*unit.Stride+g*n+j] = 1
+		}
+	}
+	for _, name := range []string{"relu", "softmax"} {
+		cfg := base
+		if n == 0 {
+			f.Ignore(func(s string) bool { return s == "weights_"+name }) // no elements
+		}
+		cfg.ReLU = name == "relu"
+		if f.Has("out_" + name) {
+			out, _ := attend(t, cfg, Call{Q: q}, k, v)
+			f.Compare("out_"+name, out.Data, tol)
+		}
+		if f.Has("weights_"+name) && n > 0 {
+			cfg.ValueDim = n
+			out, _ := attend(t, cfg, Call{Q: q}, k, unit) // [queries, H, keys]
+			weights := make([]float32, 0, len(out.Data))
+			for h := range cfg.Heads {
+				for i := range q.Rows {
+					weights = append(weights, out.Data[i*out.Stride+h*n:][:n]...)
+				}
+			}
+			f.Compare("weights_"+name, weights, tol)
+		}
+	}
+	stats := new(Stats)
+	mass := general(make([]float32, n*base.Heads), n, base.Heads)
+	entropy := general(make([]float32, q.Rows*base.Heads), q.Rows, base.Heads)
+	attend(t, base, Call{Q: q, Mass: mass, Entropy: entropy, Stats: stats}, k, v)
+	for i := range mass.Data {
+		mass.Data[i] /= float32(q.Rows)
+	}
+	for i := range q.Rows {
+		seen := float64(i + n - q.Rows + 1)
+		for h := range base.Heads {
+			if e := &entropy.Data[i*base.Heads+h]; seen > 1 {
+				*e /= float32(math.Log(seen))
+			}
+		}
+	}
+	var mean, alpha, norms []float32
+	var dormant []int64
+	for h := range base.Heads {
+		mean = append(mean, float32(stats.MeanEntropy(h)))
+		for j := range n {
+			alpha = append(alpha, float32(stats.Alpha(h, j)))
+		}
+		dormant = append(dormant, map[bool]int64{true: 1}[stats.Dormant(h, 0.3)])
+	}
+	for g := range base.KVHeads {
+		for _, x := range stats.ValueNorm[g] {
+			norms = append(norms, float32(x))
+		}
+	}
+	for name, got := range map[string][]float32{
+		"column_mass": headMajor(mass), "row_entropy_normalised": headMajor(entropy),
+		"mean_entropy": mean, "sink_alpha": alpha, "value_norm": norms,
+	} {
+		if f.Has(name) {
+			f.Compare(name, got, tol)
+		}
+	}
+	if f.Has("sink_head_eps03") {
+		f.CompareInts("sink_head_eps03", dormant)
+	}
+}

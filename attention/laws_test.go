@@ -1,0 +1,461 @@
+package attention
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+func must(t testing.TB, cfg Config) *Attention {
+	t.Helper()
+	a, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// part returns rows from ... to of m.
+func part(m blas32.General, from, to int) blas32.General {
+	m.Rows, m.Data = to-from, m.Data[min(from*m.Stride, len(m.Data)):]
+	return m
+}
+
+func close64(t *testing.T, what string, got, want []float32, tol float64) {
+	t.Helper()
+	for i, w := range want {
+		if d := math.Abs(float64(got[i]) - float64(w)); !(d <= tol*(1+math.Abs(float64(w)))) && got[i] != w {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], w)
+		}
+	}
+}
+
+func sameBits(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	for i, g := range got {
+		if math.Float32bits(g) != math.Float32bits(want[i]) {
+			t.Fatalf("%s: element %d is %v, was %v", what, i, g, want[i])
+		}
+	}
+}
+
+// TestMergePartition cuts the keys at random: the parts' merge is the whole,
+// the sinks counted once, whatever the parts' order.
+func TestMergePartition(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		for trial := range 20 {
+			cfg := Config{Heads: 4, KVHeads: 2, HeadDim: 9, ValueDim: 11, Causal: true, Window: 90 * (trial % 2), Sinks: random(3, 4)}
+			a := must(t, cfg)
+			small(a)
+			const queries, keys = 37, 150
+			q, k, v := matrix(1, queries, 36), matrix(2, keys, 18), matrix(3, keys, 22)
+			whole := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}}
+			outputs(a, whole)
+			if err := a.Run(context.Background(), whole); err != nil {
+				t.Fatal(err)
+			}
+			cuts := randomCuts(r, keys, 1+trial%5)
+			var parts []Partial
+			for i := range len(cuts) - 1 {
+				c := &Call{Q: q, K: []blas32.General{part(k, cuts[i], cuts[i+1])}, V: []blas32.General{part(v, cuts[i], cuts[i+1])},
+					QueryPos: []int64{keys - queries}, KeyPos: []int64{int64(cuts[i])}, Partial: true}
+				outputs(a, c)
+				if err := a.Run(context.Background(), c); err != nil {
+					t.Fatal(err)
+				}
+				parts = append(parts, Partial{c.Dst, c.LSE})
+			}
+			r.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
+			dst := Partial{matrix(9, queries, 44), matrix(9, queries, 4)}
+			if err := Merge(dst, cfg.Sinks, parts...); err != nil {
+				t.Fatal(err)
+			}
+			for i := range queries {
+				close64(t, "out", dst.Out.Data[i*44:][:44], whole.Dst.Data[i*whole.Dst.Stride:][:44], 1e-5)
+				close64(t, "lse", dst.LSE.Data[i*4:][:4], whole.LSE.Data[i*whole.LSE.Stride:][:4], 1e-5)
+			}
+			// Into one of the parts: the same bits.
+			if err := Merge(parts[0], cfg.Sinks, parts...); err != nil {
+				t.Fatal(err)
+			}
+			for i := range queries {
+				sameBits(t, "merge in place", parts[0].Out.Data[i*parts[0].Out.Stride:][:44], dst.Out.Data[i*44:][:44])
+			}
+		}
+	})
+}
+
+func TestMergeEmpty(t *testing.T) {
+	low := float32(math.Inf(-1))
+	nan := float32(math.NaN())
+	one := func(x ...float32) blas32.General { return general(x, 1, len(x)) }
+	dst := Partial{one(1, 2, 3, 4), one(5, 6)}
+	hidden := Partial{one(nan, nan, nan, nan), one(low, low)}
+	if err := Merge(dst, nil, hidden, hidden); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(dst.Out.Data, make([]float32, 4)) || !slices.Equal(dst.LSE.Data, []float32{low, low}) {
+		t.Errorf("of nothing: %v", dst)
+	}
+	if err := Merge(dst, []float32{2, 3}, hidden); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(dst.Out.Data, make([]float32, 4)) || !slices.Equal(dst.LSE.Data, []float32{2, 3}) {
+		t.Errorf("of sinks alone: %v", dst)
+	}
+	seen := Partial{one(7, 8, 9, 10), one(1, -1e30)}
+	if err := Merge(dst, nil, hidden, seen); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(dst.Out.Data, seen.Out.Data) || !slices.Equal(dst.LSE.Data, seen.LSE.Data) {
+		t.Errorf("of one part: %v", dst)
+	}
+}
+
+func TestPermutation(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const queries, keys, d = 30, 170, 16
+		a := must(t, Config{Heads: 2, HeadDim: d})
+		small(a)
+		q, k, v := matrix(1, queries, 2*d), matrix(2, keys, 2*d), matrix(3, keys, 2*d)
+		want, got := matrix(4, queries, 2*d), matrix(5, queries, 2*d)
+		if err := a.Forward(want, q, k, v); err != nil {
+			t.Fatal(err)
+		}
+		pk, pv := matrix(6, keys, 2*d), matrix(7, keys, 2*d)
+		for i, j := range rand.New(rand.NewPCG(1, 1)).Perm(keys) {
+			copy(pk.Data[i*2*d:][:2*d], k.Data[j*2*d:])
+			copy(pv.Data[i*2*d:][:2*d], v.Data[j*2*d:])
+		}
+		if err := a.Forward(got, q, pk, pv); err != nil {
+			t.Fatal(err)
+		}
+		close64(t, "permuted keys", got.Data, want.Data, 2e-6)
+	})
+}
+
+func TestConstantValue(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, d = 2100, 8
+		a := must(t, Config{Heads: 1, HeadDim: d, Causal: true})
+		q, k, v, dst := matrix(1, n, d), matrix(2, n, d), matrix(3, n, d), matrix(4, n, d)
+		for i := range v.Data {
+			v.Data[i] = float32(i%d) + 0.1
+		}
+		if err := a.Forward(dst, q, k, v); err != nil {
+			t.Fatal(err)
+		}
+		close64(t, "constant values", dst.Data, v.Data, 2e-6)
+	})
+}
+
+// TestLogWeights has log n stand for a key repeated n times, and -Inf for none.
+func TestLogWeights(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const queries, keys, d = 20, 60, 12
+		a := must(t, Config{Heads: 2, HeadDim: d, Softcap: 3})
+		small(a)
+		q, k, v := matrix(1, queries, 2*d), matrix(2, keys, 2*d), matrix(3, keys, 2*d)
+		weights := general(make([]float32, keys), keys, 1)
+		var rk, rv []float32
+		for j := range keys {
+			n := j % 4
+			weights.Data[j] = float32(math.Log(float64(n)))
+			for range n {
+				rk, rv = append(rk, k.Data[j*2*d:][:2*d]...), append(rv, v.Data[j*2*d:][:2*d]...)
+			}
+		}
+		got, want := matrix(4, queries, 2*d), matrix(5, queries, 2*d)
+		c := &Call{Dst: got, Q: q, K: []blas32.General{k}, V: []blas32.General{v}, LogWeights: weights}
+		if err := a.Run(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Forward(want, q, general(rk, len(rk)/2/d, 2*d), general(rv, len(rv)/2/d, 2*d)); err != nil {
+			t.Fatal(err)
+		}
+		close64(t, "log-weights", got.Data, want.Data, 5e-6)
+	})
+}
+
+// TestBits runs the same calls with any number of workers and any memory for
+// packed keys, many tiles each way: the same bits come out.
+func TestBits(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, cfg := range []Config{
+			{Heads: 6, KVHeads: 2, HeadDim: 20, Causal: true, Sinks: random(1, 6)},
+			{Heads: 2, HeadDim: 33, Window: 100, LookAhead: new(30), Softcap: 5, Bias: alibi{0.1, 0.01}, Skip: 1e-3},
+		} {
+			const n = 430
+			q, k, v := matrix(1, n, cfg.Heads*cfg.HeadDim), matrix(2, n, 2*cfg.HeadDim), matrix(3, n, 2*cfg.HeadDim)
+			extra := &Extra{Heads: 2, K: []blas32.General{matrix(4, 50, 2*cfg.HeadDim)}, V: []blas32.General{matrix(5, 50, 2*cfg.HeadDim)}}
+			var want *Call
+			for workers := 1; workers <= 8; workers++ {
+				cfg.Workers = workers
+				a := must(t, cfg)
+				keys := 2 * a.tile.Panel()
+				a.sizes = sizes{keys: keys, rows: 17, block: 100, alone: 1}
+				a.sizes.pack = workers * a.slot().size
+				c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: extra}
+				outputs(a, c)
+				if err := a.Run(context.Background(), c); err != nil {
+					t.Fatal(err)
+				}
+				if want == nil {
+					want = c
+				}
+				for i := range n {
+					sameBits(t, "dst", c.Dst.Data[i*c.Dst.Stride:][:c.Dst.Cols], want.Dst.Data[i*c.Dst.Stride:])
+					sameBits(t, "LSE", c.LSE.Data[i*c.LSE.Stride:][:c.LSE.Cols], want.LSE.Data[i*c.LSE.Stride:])
+				}
+			}
+		}
+	})
+}
+
+// TestBitsOfWorkers is TestBits for mass and entropy, whose sums over queries
+// depend on the tiles of rows but not on who does them.
+func TestBitsOfWorkers(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, d = 700, 16
+		q, k, v := matrix(1, n, 4*d), matrix(2, n, 2*d), matrix(3, n, 2*d)
+		var want *Call
+		for _, workers := range []int{1, 2, 3, 8} {
+			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, Causal: true, Workers: workers})
+			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}}
+			outputs(a, c)
+			if err := a.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			if want == nil {
+				want = c
+			}
+			for i := range n {
+				sameBits(t, "dst", c.Dst.Data[i*c.Dst.Stride:][:c.Dst.Cols], want.Dst.Data[i*c.Dst.Stride:])
+				sameBits(t, "mass", c.Mass.Data[i*c.Mass.Stride:][:4], want.Mass.Data[i*c.Mass.Stride:])
+				sameBits(t, "entropy", c.Entropy.Data[i*c.Entropy.Stride:][:4], want.Entropy.Data[i*c.Entropy.Stride:])
+			}
+		}
+	})
+}
+
+// TestHuge has logits of +-1e30 and rows that see nothing: all stays finite.
+func TestHuge(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, d = 90, 4
+		a := must(t, Config{Heads: 1, HeadDim: d, Scale: 1})
+		small(a)
+		q, k, v := general(make([]float32, n*d), n, d), matrix(2, n, d), matrix(3, n, d)
+		mask := MatrixMask{Queries: n, Keys: n, Seen: make([]bool, n*n)}
+		for i := range n {
+			q.Data[i*d] = []float32{1e30, -1e30, 0}[i%3]
+			k.Data[i*d] = []float32{1, -1, 0.5, 0}[i%4]
+			for j := range n {
+				mask.Seen[i*n+j] = i%5 != 2 && (j+i)%7 != 0
+			}
+		}
+		c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Mask: mask}
+		outputs(a, c)
+		if err := a.Run(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		want := oracle(a, c)
+		near(t, "dst", c.Dst, want.out, 1e-5)
+		for i := range n {
+			lse := float64(c.LSE.Data[i*c.LSE.Stride])
+			if hidden := i%5 == 2; math.IsInf(lse, -1) != hidden || math.IsNaN(lse) || math.IsInf(lse, 1) {
+				t.Fatalf("LSE of query %d is %v", i, lse)
+			}
+		}
+	})
+}
+
+// TestHiddenGarbage puts NaN and Inf where nobody looks: behind a causal query,
+// outside a window, under a mask, with a weight of -Inf.
+func TestHiddenGarbage(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, d = 100, 8
+		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1))} {
+			a := must(t, Config{Heads: 1, HeadDim: d, Causal: true, Window: 20})
+			q, k, v := matrix(1, n, d), matrix(2, n, d), matrix(3, n, d)
+			mask := MatrixMask{Queries: n, Keys: n, Seen: make([]bool, n*n)}
+			weights := general(make([]float32, n), n, 1)
+			for i := range mask.Seen {
+				mask.Seen[i] = i%n != 33
+			}
+			weights.Data[55] = float32(math.Inf(-1))
+			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Mask: mask, LogWeights: weights}
+			outputs(a, c)
+			if err := a.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			clean := slices.Clone(c.Dst.Data)
+			for _, j := range []int{33, 55, 90} {
+				for i := range d {
+					v.Data[j*d+i] = bad
+					if j != 55 { // NaN + -Inf is NaN
+						k.Data[j*d+i] = bad
+					}
+				}
+			}
+			if err := a.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			for i := range n {
+				row := c.Dst.Data[i*c.Dst.Stride:][:d]
+				switch {
+				case i < 90:
+					close64(t, "a query that does not see them", row, clean[i*c.Dst.Stride:][:d], 1e-6)
+				case row[0] == row[0]:
+					t.Fatalf("query %d sees %v and gives %v", i, bad, row[0])
+				}
+			}
+		}
+	})
+}
+
+// TestSkip checks the promise of Config.Skip and that something is skipped.
+func TestSkip(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, d, heads = 900, 16, 2
+		for _, causal := range []bool{true, false} {
+			for _, skip := range []float32{1e-6, 1e-2} {
+				asked := &counter{alibi: alibi{0.5, 2}}
+				exact := must(t, Config{Heads: heads, HeadDim: d, Causal: causal, Bias: alibi{0.5, 2}, Softcap: 20})
+				a := must(t, Config{Heads: heads, HeadDim: d, Causal: causal, Bias: asked, Softcap: 20, Skip: skip, Workers: 1})
+				small(exact)
+				small(a)
+				q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
+				want, got := matrix(4, n, heads*d), matrix(5, n, heads*d)
+				if err := exact.Forward(want, q, k, v); err != nil {
+					t.Fatal(err)
+				}
+				if err := a.Forward(got, q, k, v); err != nil {
+					t.Fatal(err)
+				}
+				largest := float32(0)
+				for _, x := range v.Data {
+					largest = max(largest, x, -x)
+				}
+				for i, w := range want.Data {
+					if diff := math.Abs(float64(got.Data[i] - w)); diff > float64(2*skip*largest)+1e-5 {
+						t.Fatalf("skip %v: element %d is %v, want %v", skip, i, got.Data[i], w)
+					}
+				}
+				if all := n * n * heads; asked.pairs > all/3 {
+					t.Errorf("skip %v, causal %v: %d of %d pairs were computed", skip, causal, asked.pairs, all)
+				}
+			}
+		}
+	})
+}
+
+// counter counts the pairs that a bias was asked for.
+type counter struct {
+	alibi
+	pairs int
+}
+
+func (c *counter) AddTo(s blas32.General, head int, query, key int64) {
+	c.pairs += s.Rows * s.Cols
+	c.alibi.AddTo(s, head, query, key)
+}
+
+// TestSegments cuts keys and values into segments: the bits stay.
+func TestSegments(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, d = 130, 10
+		a := must(t, Config{Heads: 2, KVHeads: 1, HeadDim: d, Causal: true})
+		small(a)
+		q, k, v, want := matrix(1, n, 2*d), matrix(2, n, d), matrix(3, n, d), matrix(4, n, 2*d)
+		if err := a.Forward(want, q, k, v); err != nil {
+			t.Fatal(err)
+		}
+		r := rand.New(rand.NewPCG(3, 3))
+		for parts := 2; parts < 8; parts++ {
+			cuts := randomCuts(r, n, parts)
+			c := &Call{Dst: matrix(5, n, 2*d), Q: q}
+			for i := range parts {
+				c.K, c.V = append(c.K, part(k, cuts[i], cuts[i+1])), append(c.V, part(v, cuts[i], cuts[i+1]))
+			}
+			if err := a.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			sameBits(t, "segments", c.Dst.Data, want.Data)
+		}
+	})
+}
+
+func TestCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	a := must(t, Config{Heads: 1, HeadDim: 4})
+	x := matrix(1, 50, 4)
+	c := &Call{Dst: matrix(2, 50, 4), Q: x, K: []blas32.General{x}, V: []blas32.General{x}}
+	c.Visible = func(int64) (int64, int64) { cancel(); return 0, 10 }
+	small(a)
+	if err := a.Run(ctx, c); err != context.Canceled {
+		t.Errorf("error %v", err)
+	}
+	c.Visible = func(int64) (int64, int64) { panic("no idea") }
+	if err := a.Run(context.Background(), c); err == nil || err.Error() != "attention: panic in a worker: no idea" {
+		t.Errorf("error %v", err)
+	}
+	if errors.Is(ErrShape, ErrCall) || errors.Is(ErrCall, ErrConfig) {
+		t.Error("sentinels match each other")
+	}
+}
+
+// TestScratchBytes compares what a call holds with what was said before.
+func TestScratchBytes(t *testing.T) {
+	for _, shape := range [][2]int{{1, 1}, {10, 700}, {700, 700}, {9000, 60}} {
+		for _, tight := range []bool{false, true} {
+			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Causal: true, Workers: 3})
+			a.sizes.alone = 1
+			if tight {
+				a.sizes.pack = 2 * a.slot().size
+			}
+			q, k, v, dst := matrix(1, shape[0], 96), matrix(2, shape[1], 48), matrix(3, shape[1], 10), matrix(4, shape[0], 20)
+			if err := a.Forward(dst, q, k, v); err != nil {
+				t.Fatal(err)
+			}
+			r := a.scratch.Get()
+			held := 4 * (cap(r.packed) + cap(r.state) + 4*cap(r.infos))
+			for i := range r.work {
+				w := &r.work[i]
+				held += 4*(cap(w.q)+cap(w.o)+5*cap(w.top)+cap(w.s)) + 8*4*cap(w.from[0])
+			}
+			if said := a.ScratchBytes(shape[0], shape[1]); int64(held) > said || int64(held) < said/3 {
+				t.Errorf("%d queries, %d keys: %d bytes, said %d", shape[0], shape[1], held, said)
+			}
+		}
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, workers := range []int{1, 4} {
+			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 16, Causal: true, Workers: workers, Bias: alibi{1, 1, 1, 1}, Sinks: random(1, 4), Softcap: 9, Skip: 1e-4})
+			a.sizes.alone = 1
+			const n = 300
+			q, k, v, dst := matrix(1, n, 64), matrix(2, n, 32), matrix(3, n, 32), matrix(4, n, 64)
+			a.Forward(dst, q, k, v)
+			if x := testing.AllocsPerRun(5, func() { a.Forward(dst, q, k, v) }); x != 0 {
+				t.Errorf("%d workers: %v allocations a call", workers, x)
+			}
+			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: &Extra{K: []blas32.General{k}, V: []blas32.General{v}, Offsets: []int{0, 20, n}},
+				QOffsets: []int{0, 100, n}, LogWeights: matrix(5, n, 1), Visible: func(q int64) (int64, int64) { return 0, q }}
+			outputs(a, c)
+			a.Run(context.Background(), c)
+			if x := testing.AllocsPerRun(5, func() { a.Run(context.Background(), c) }); x != 0 {
+				t.Errorf("%d workers, all options: %v allocations a call", workers, x)
+			}
+		}
+	})
+}

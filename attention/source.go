@@ -1,0 +1,174 @@
+package attention
+
+import (
+	"fmt"
+	"math"
+	"sort"
+	"strings"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+)
+
+// source is one set of keys and values: the raw ones, or Extra's.
+type source struct {
+	heads   int
+	rows    int
+	k, v    []blas32.General
+	starts  []int // of the segments, in rows
+	offsets []int // of the sequences
+	weights blas32.General
+}
+
+func (s *source) clear() {
+	s.heads, s.rows, s.k, s.v = 0, 0, nil, nil
+	s.starts, s.offsets, s.weights = s.starts[:0], s.offsets[:0], blas32.General{}
+}
+
+// sourceNames is what a source's arguments are called in errors.
+type sourceNames struct{ prefix, weights, offsets, kCols, vCols string }
+
+var (
+	rawNames   = sourceNames{"", "LogWeights", "KOffsets", "KVHeads*HeadDim", "KVHeads*ValueDim"}
+	extraNames = sourceNames{"Extra.", "Extra.LogWeights", "Extra.Offsets", "Extra.Heads*HeadDim", "Extra.Heads*ValueDim"}
+)
+
+// segment names one of several matrices.
+func (n *sourceNames) segment(letter string, i, of int) string {
+	if n.prefix == "" && of == 1 {
+		return strings.ToLower(letter) // as in Forward
+	}
+	return fmt.Sprintf("%s%s[%d]", n.prefix, letter, i)
+}
+
+// set checks and keeps keys and values.
+func (s *source) set(r *run, names *sourceNames, heads int, k, v []blas32.General, offsets []int, weights blas32.General) error {
+	s.clear()
+	cfg := &r.op.cfg
+	if len(k) != len(v) {
+		return check.Errorf(ErrShape, "attention: %sV has %d segments, want as many as K = %d", names.prefix, len(v), len(k))
+	}
+	for i := range k {
+		err := segment(names, "K", i, len(k), k[i], -1, heads*cfg.HeadDim, names.kCols)
+		if err == nil {
+			err = segment(names, "V", i, len(k), v[i], k[i].Rows, heads*cfg.ValueDim, names.vCols)
+		}
+		if err != nil {
+			return err
+		}
+		s.starts = append(s.starts, s.rows)
+		if s.rows += k[i].Rows; s.rows < 0 {
+			return check.Errorf(ErrShape, "attention: %sK has more rows than an int holds", names.prefix)
+		}
+	}
+	if weights.Rows != 0 || weights.Data != nil {
+		cols := weights.Cols
+		if cols != 1 {
+			cols = heads
+		}
+		if err := check.Matrix(ErrShape, "attention", names.weights, weights, s.rows, cols, "1 or the heads of the keys"); err != nil {
+			return err
+		}
+	}
+	sequences := len(r.qOffsets) - 1
+	switch {
+	case offsets != nil:
+		if err := checkOffsets(names.offsets, offsets, s.rows, sequences); err != nil {
+			return err
+		}
+		s.offsets = append(s.offsets, offsets...)
+	case sequences != 1:
+		return check.Errorf(ErrCall, "attention: %s is missing for %d sequences", names.offsets, sequences)
+	default:
+		s.offsets = append(s.offsets, 0, s.rows)
+	}
+	s.heads, s.k, s.v, s.weights = heads, k, v, weights
+	return nil
+}
+
+func segment(names *sourceNames, letter string, i, of int, m blas32.General, rows, cols int, what string) error {
+	if check.Matrix(ErrShape, "attention", "", m, rows, cols, what) == nil {
+		return nil // without making the name
+	}
+	return check.Matrix(ErrShape, "attention", names.segment(letter, i, of), m, rows, cols, what)
+}
+
+// sequence returns the rows of a sequence; there are none without keys.
+func (s *source) sequence(b int) (from, to int) {
+	if s.heads == 0 {
+		return 0, 0
+	}
+	return s.offsets[b], s.offsets[b+1]
+}
+
+// slot is how a tile of one head is packed: keys, values, log-weights.
+type slot struct {
+	k, v, w int // where they begin
+	size    int
+}
+
+func (a *Attention) slot() slot {
+	keys := a.sizes.keys
+	var s slot
+	s.v = keys * a.cfg.HeadDim
+	s.w = s.v + a.outCols()*keys
+	s.size = s.w + (keys+15)/16*16
+	return s
+}
+
+// tileInfo is what is known of a packed tile.
+type tileInfo struct {
+	finite bool    // no NaN and no Inf among the values
+	norm   float32 // of the largest key; with Config.Skip
+	weight float32 // the largest log-weight
+}
+
+// packTile packs rows from up to to of a head into a slot.
+func (s *source) packTile(a *Attention, head, from, to int, dst []float32) tileInfo {
+	at, d, dv := a.slot(), a.cfg.HeadDim, a.cfg.ValueDim
+	info := tileInfo{finite: true, weight: float32(math.Inf(-1))}
+	seg := sort.SearchInts(s.starts, from+1) - 1
+	for row := from; row < to; seg++ {
+		first := row - s.starts[seg]
+		n := min(s.k[seg].Rows-first, to-row)
+		if n <= 0 {
+			continue
+		}
+		k := dense.Columns(dense.Rows(s.k[seg], first, first+n), head*d, d)
+		a.tile.PackKeys(dst[at.k:at.v], row-from, k)
+		a.tile.PackValues(dst[at.v:at.w], a.sizes.keys, row-from, dense.Columns(dense.Rows(s.v[seg], first, first+n), head*dv, dv))
+		if a.cfg.Skip > 0 {
+			for i := range n {
+				x := k.Data[i*k.Stride:][:d]
+				info.norm = max(info.norm, float32(math.Sqrt(float64(asm.Dot(x, x)))))
+			}
+		}
+		row += n
+	}
+	w := a.tile.Panel()
+	for c := 0; c < at.w-at.v; c += a.sizes.keys * w {
+		x := dst[at.v+c:][:(to-from)*w]
+		for len(x) > 0 && info.finite {
+			n := min(len(x), len(noughts))
+			sum := asm.Dot(x[:n], noughts[:n])
+			info.finite, x = sum == 0, x[n:]
+		}
+	}
+	if s.weights.Rows > 0 {
+		col := min(head, s.weights.Cols-1)
+		for j := range to - from {
+			x := s.weights.Data[(from+j)*s.weights.Stride+col]
+			dst[at.w+j] = x
+			info.weight = max(info.weight, x)
+		}
+	} else {
+		info.weight = 0
+	}
+	return info
+}
+
+// noughts times a value is 0, or NaN where the value is not finite.
+var noughts [4096]float32

@@ -1,0 +1,184 @@
+package attention
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+)
+
+// strip adds a tile of keys to rows i ... i+n of the workspace, no more than the
+// kernels take at once: the scores stay in the first cache from product to
+// product.
+func (w *workspace) strip(t *keyTile, i, n int) {
+	from, to, whole := w.span(t, i, n)
+	if from >= to || w.negligible(t, i, n, from, to) {
+		return
+	}
+	s, ok := w.scores(t, i, n, from, to)
+	if !ok {
+		return
+	}
+	a := w.r.op
+	if !whole {
+		for j := range n {
+			row := s.Data[j*s.Stride:][:s.Cols]
+			l, h := w.part(t, i+j, from, to)
+			hide(row[:l])
+			hide(row[h:])
+		}
+	}
+	if a.cfg.ReLU {
+		rectify(s, w.factor[i:i+n])
+	} else {
+		a.tile.Weights(s, w.top[i:i+n], w.sum[i:i+n], w.factor[i:i+n])
+	}
+	cols := w.r.op.outCols()
+	o := blas32.General{Rows: n, Cols: cols, Stride: cols, Data: w.o[i*cols:]}
+	if t.info.finite {
+		a.tile.Values(o, s, t.v, a.sizes.keys, from-t.from, w.factor[i:i+n])
+	} else {
+		w.sparse(o, s, t, from-t.from, w.factor[i:i+n])
+	}
+}
+
+func hide(x []float32) {
+	for j := range x {
+		x[j] = float32(math.Inf(-1))
+	}
+}
+
+// span returns the keys of a tile that some of the rows see, and whether all of
+// the rows see all of these.
+func (w *workspace) span(t *keyTile, i, n int) (from, to int, whole bool) {
+	f, l := w.from[t.source][i:i+n], w.to[t.source][i:i+n]
+	from, to = t.to, t.from
+	for j := range f {
+		if f[j] < l[j] {
+			from, to = min(from, f[j]), max(to, l[j])
+		}
+	}
+	from, to = max(from, t.from), min(to, t.to)
+	for j := range f {
+		if f[j] > from || l[j] < to {
+			return from, to, false
+		}
+	}
+	return from, to, true
+}
+
+// part returns what a row sees of keys from ... to, counted from from.
+func (w *workspace) part(t *keyTile, i, from, to int) (l, h int) {
+	l = max(w.from[t.source][i], from) - from
+	h = min(w.to[t.source][i], to) - from
+	if l >= h {
+		return 0, 0
+	}
+	return l, h
+}
+
+// scores returns the logits of rows i ... i+n with keys from ... to, hidden ones
+// -Inf, or false where a mask hides all of them.
+func (w *workspace) scores(t *keyTile, i, n, from, to int) (blas32.General, bool) {
+	a, d := w.r.op, w.r.op.cfg.HeadDim
+	masked := false
+	if t.source == 0 && w.r.call.Mask != nil {
+		switch w.sight(i, n, from, to) {
+		case None:
+			return blas32.General{}, false
+		case Some:
+			masked = true
+		}
+	}
+	panel := a.tile.Panel()
+	first, last := (from-t.from)/panel, a.tile.Panels(to-t.from)
+	s := blas32.General{Rows: n, Cols: (last - first) * panel, Stride: w.r.op.scoreStride(), Data: w.s}
+	q := blas32.General{Rows: n, Cols: d, Stride: d, Data: w.q[i*d:]}
+	a.tile.Scores(s, q, t.k[first*panel*d:])
+	s.Data, s.Cols = s.Data[from-t.from-first*panel:], to-from
+	if a.cfg.Softcap > 0 {
+		for j := range n {
+			row := s.Data[j*s.Stride:][:s.Cols]
+			asm.Softcap(row, a.cfg.Softcap, row)
+		}
+	}
+	if t.source == 0 {
+		for _, b := range [...]Bias{a.cfg.Bias, w.r.call.Bias} {
+			if b != nil {
+				w.perHead(s, i, from, b.AddTo)
+			}
+		}
+	}
+	if w.r.src[t.source].weights.Rows > 0 {
+		for j := range n {
+			row := s.Data[j*s.Stride:][:s.Cols]
+			asm.Add(row, row, t.w[from-t.from:][:s.Cols])
+		}
+	}
+	if masked {
+		w.perHead(s, i, from, w.r.call.Mask.Hide)
+	}
+	return s, true
+}
+
+// perHead calls f for the rows of each head in s, whose first row is i and first
+// column key from of the sequence.
+func (w *workspace) perHead(s blas32.General, i, from int, f func(s blas32.General, head int, query, key int64)) {
+	heads := w.r.blockHeads()
+	for j := range min(heads, s.Rows) {
+		query, head := w.query(i + j)
+		sub := s
+		sub.Rows, sub.Stride, sub.Data = (s.Rows-j+heads-1)/heads, s.Stride*heads, s.Data[j*s.Stride:]
+		f(sub, head, query, w.key(from))
+	}
+}
+
+// sight joins the mask's answers for the heads of rows i ... i+n.
+func (w *workspace) sight(i, n, from, to int) Sight {
+	heads := w.r.blockHeads()
+	var joined Sight
+	for j := range min(heads, n) {
+		query, head := w.query(i + j)
+		x := w.r.call.Mask.Sight(head, query, w.key(from), (n-j+heads-1)/heads, to-from)
+		if x == Some || j > 0 && x != joined {
+			return Some
+		}
+		joined = x
+	}
+	return joined
+}
+
+// rectify makes the weights of ReLU attention, not yet divided by the number of
+// keys.
+func rectify(s blas32.General, factor []float32) {
+	for i := range s.Rows {
+		row := s.Data[i*s.Stride:][:s.Cols]
+		for j, x := range row {
+			if x < 0 { // NaN stays
+				row[j] = 0
+			}
+		}
+		factor[i] = 1
+	}
+}
+
+// sparse is Values for a tile with NaN or Inf among its values: what has no
+// weight must not count.
+func (w *workspace) sparse(o, p blas32.General, t *keyTile, from int, factor []float32) {
+	a := w.r.op
+	panel := a.tile.Panel()
+	for i := range p.Rows {
+		row := o.Data[i*o.Stride:][:o.Cols]
+		asm.Scale(row, factor[i], row)
+		for j, x := range p.Data[i*p.Stride:][:p.Cols] {
+			if x == 0 {
+				continue
+			}
+			for c := 0; c < o.Cols; c += panel {
+				v := t.v[c*a.sizes.keys+(from+j)*panel:][:panel]
+				asm.Axpy(row[c:c+panel], x, v)
+			}
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package attention
+
+import (
+	"math"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// workspace is what one worker needs for a tile of query rows. A row is one head
+// of one query; the heads of a block are side by side, so that they share tiles
+// of keys.
+type workspace struct {
+	r  *run
+	it *item
+
+	queryPos, keyPos int64 // of the sequence's first
+
+	block int // of the item
+	head  int // the block's first
+	row   int // the tile's first, in the block
+	rows  int
+
+	q, o             []float32 // [rows][HeadDim], [rows][Panels(ValueDim)*Panel]
+	top, sum, factor []float32 // of the online softmax, a row each
+	least            []float32 // a lower bound of each row's largest logit; with Config.Skip
+	norm             []float32 // |q|; with Config.Skip
+	from, to         [2][]int  // the keys that a row sees, in the sequence, of each source
+
+	second second
+	s      []float32 // scores of a strip, [Rows][keys + pad]
+	exp2   [2]float32
+}
+
+const pad = 16 // float32 between rows of scores, against cache conflicts
+
+func (a *Attention) scoreStride() int { return a.sizes.keys + pad }
+
+// outCols is the width of a row of o: that of whole panels.
+func (a *Attention) outCols() int { return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel() }
+
+func (w *workspace) reserve(a *Attention) {
+	if w.s != nil {
+		return
+	}
+	n := a.sizes.rows
+	w.q, w.o = scratch.Floats(nil, n*a.cfg.HeadDim), scratch.Floats(nil, n*a.outCols())
+	w.s = scratch.Floats(nil, a.tile.Rows()*a.scoreStride())
+	w.top, w.sum, w.factor = make([]float32, n), make([]float32, n), make([]float32, n)
+	w.least, w.norm = make([]float32, n), make([]float32, n)
+	for s := range w.from {
+		w.from[s], w.to[s] = make([]int, n), make([]int, n)
+	}
+}
+
+// attendTask attends from one tile of query rows to the round's keys.
+func (r *run) attendTask(worker, task int) {
+	w := &r.work[worker]
+	it := &r.items[r.find(func(it *item) int { return it.queryTasks }, task)]
+	n, blocks := task-it.queryTasks, r.blocks()*it.sets
+	// The last rows, which see most when causal, come first.
+	w.begin(r, it, n%blocks, r.tileOf(r.rows(it))-1-n/blocks)
+	w.restore()
+	tiles := it.tiles[0] + it.tiles[1]
+	first := r.round * it.perRound
+	last := min(first+it.perRound, tiles)
+	for t := first; t < last; t++ {
+		tile, s := t, 0
+		if t >= it.tiles[0] {
+			tile, s = t-it.tiles[0], 1
+		}
+		w.attend(s, it.first[s]+tile, t-first)
+	}
+	if last == tiles {
+		w.finish()
+	} else {
+		w.save()
+	}
+}
+
+// begin readies the workspace for a tile of a block of heads, counted from the
+// item's first.
+func (w *workspace) begin(r *run, it *item, block, tile int) {
+	a := r.op
+	w.r, w.it, w.block = r, it, block
+	heads, d := r.blockHeads(), a.cfg.HeadDim
+	w.head = (it.set*r.blocks() + block) * heads
+	w.row = tile * a.sizes.rows
+	w.rows = min(a.sizes.rows, r.rows(it)-w.row)
+	e0, e1 := r.src[1].sequence(it.seq)
+	w.queryPos, w.keyPos = r.position(it.seq)
+	for i := range w.rows {
+		token, head := w.token(i)
+		asm.Scale(w.q[i*d:][:d], a.cfg.Scale, r.call.Q.Data[token*r.call.Q.Stride+head*d:][:d])
+		if i > 0 && head > w.head {
+			for s := range w.from {
+				w.from[s][i], w.to[s][i] = w.from[s][i-1], w.to[s][i-1]
+			}
+			continue
+		}
+		w.from[0][i], w.to[0][i] = r.inSight(it.seq, token)
+		from, to := 0, e1-e0
+		if r.call.Extra != nil && r.call.Extra.Visible != nil {
+			at, _ := w.query(i)
+			f, t := r.call.Extra.Visible(at)
+			from, to = narrow(from, to, f, t, 0)
+		}
+		w.from[1][i], w.to[1][i] = from, to
+	}
+	if a.cfg.Skip > 0 {
+		w.bound()
+	}
+}
+
+// narrow intersects a range with another, given in positions that begin at zero.
+func narrow(from, to int, f, t, zero int64) (int, int) {
+	limit := func(x int64) int { // without overflow
+		if x < zero+int64(from) {
+			return from
+		}
+		return int(min(x-zero, int64(max(to, from))))
+	}
+	return limit(f), min(to, limit(t))
+}
+
+// token returns the query, a row of Q, and the head of row i.
+func (w *workspace) token(i int) (token, head int) {
+	heads := w.r.blockHeads()
+	return w.it.from + (w.row+i)/heads, w.head + (w.row+i)%heads
+}
+
+// query returns the position and the head of row i, key the position of a key
+// of the sequence.
+func (w *workspace) query(i int) (position int64, head int) {
+	token, head := w.token(i)
+	return w.queryPos + int64(token-w.r.qOffsets[w.it.seq]), head
+}
+
+func (w *workspace) key(i int) int64 { return w.keyPos + int64(i) }
+
+func (w *workspace) dst(i int) []float32 {
+	token, head := w.token(i)
+	dv := w.r.op.cfg.ValueDim
+	return w.r.call.Dst.Data[token*w.r.call.Dst.Stride+head*dv:][:dv]
+}
+
+// state returns where a row waits between rounds.
+func (w *workspace) state(i int) []float32 {
+	return w.r.state[w.it.state+2*(w.block*w.r.rows(w.it)+w.row+i):][:2]
+}
+
+func (w *workspace) restore() {
+	cols := w.r.op.outCols()
+	for i := range w.rows {
+		w.top[i], w.sum[i] = -math.MaxFloat32, 0
+		o := w.o[i*cols:][:cols]
+		if w.r.round == 0 {
+			clear(o)
+			continue
+		}
+		s := w.state(i)
+		w.top[i], w.sum[i] = s[0], s[1]
+		copy(o, w.dst(i))
+	}
+}
+
+func (w *workspace) save() {
+	for i := range w.rows {
+		s := w.state(i)
+		s[0], s[1] = w.top[i], w.sum[i]
+		copy(w.dst(i), w.o[i*w.r.op.outCols():])
+	}
+}
+
+// finish divides by the sums and writes the results.
+func (w *workspace) finish() {
+	r := w.r
+	for i := range w.rows {
+		token, head := w.token(i)
+		factor, lse := w.denominator(i, head)
+		asm.Scale(w.dst(i), factor, w.o[i*w.r.op.outCols():][:r.op.cfg.ValueDim])
+		if r.lse.Rows > 0 {
+			r.lse.Data[token*r.lse.Stride+head] = lse
+		}
+	}
+}
+
+// denominator returns what a row's sum of values is to be multiplied by, and the
+// log-sum-exp.
+func (w *workspace) denominator(i, head int) (factor, lse float32) {
+	cfg := &w.r.op.cfg
+	if cfg.ReLU {
+		n := 0
+		for s := range w.from {
+			n += max(0, w.to[s][i]-w.from[s][i])
+		}
+		return 1 / float32(max(n, 1)), 0
+	}
+	top, sum := w.top[i], w.sum[i]
+	factor = 1
+	if cfg.Sinks != nil && !w.r.call.Partial {
+		sink := cfg.Sinks[head]
+		if sum == 0 {
+			return 0, sink
+		}
+		// Relative to the larger of the two.
+		larger := max(top, sink)
+		w.exp2 = [2]float32{top - larger, sink - larger}
+		asm.Exp(w.exp2[:], w.exp2[:])
+		factor, sum, top = w.exp2[0], float32(sum*w.exp2[0])+w.exp2[1], larger
+	}
+	if sum == 0 {
+		return 0, float32(math.Inf(-1))
+	}
+	return factor / sum, float32(float64(top) + math.Log(float64(sum)))
+}
+
+// attend adds a tile of keys of source s, packed in a slot of the round.
+func (w *workspace) attend(s, tile, slot int) {
+	r, a := w.r, w.r.op
+	start, end := r.src[s].sequence(w.it.seq)
+	t := keyTile{source: s, from: tile * a.sizes.keys}
+	t.to = min(t.from+a.sizes.keys, end-start)
+	set := w.block / r.blocks()
+	head := w.head/(a.cfg.Heads/r.src[s].heads) - (w.it.set+set)*r.setHeads(s)
+	packed, info := r.slotOf(w.it, slot, set, head)
+	at := a.slot()
+	t.k, t.v, t.w, t.info = packed[at.k:at.v], packed[at.v:at.w], packed[at.w:], *info
+	height := a.tile.Rows()
+	for i := 0; i < w.rows; i += height {
+		w.strip(&t, i, min(height, w.rows-i))
+	}
+}
+
+// keyTile is a packed tile of keys.
+type keyTile struct {
+	source   int
+	from, to int // keys of the sequence
+	k, v, w  []float32
+	info     tileInfo
+}
