@@ -22,6 +22,8 @@ func TestGolden(t *testing.T) {
 		"attention.gptoss_sink":     goldenSink,
 		"attention.merge_states":    goldenMerge,
 		"attention.relu_sink_diag":  goldenReLU,
+		"rope.bias":                 goldenBias, // end to end; package rope tests the biases
+		"rope.flexrope_far":         goldenFAR,
 	})
 }
 
