@@ -47,13 +47,13 @@ const (
 	tail9        = float32(-0x1.a94b1p-05)
 	tail10       = float32(0x1.1d78bep-06)
 	normalLimit  = float32(0x1p+04) // beyond it the tail is 0 in float32
+	gelu1        = float32(0x1.988454p+00)
+	gelu3        = float32(0x1.2444f2p-04) // 0.044715 * gelu1
+	siluLimit    = float32(0x1p+07)        // exp(siluLimit) overflows, so that silu(-siluLimit) is already -0
 	tanhLimit    = float32(0x1.4p-01)
 	tanh3        = float32(-0x1.555532p-02)
 	tanh5        = float32(0x1.110726p-03)
 	tanh7        = float32(-0x1.b83c5ap-05)
 	tanh9        = float32(0x1.52269cp-06)
 	tanh11       = float32(-0x1.75e1d4p-08)
-	gelu1        = float32(0x1.988454p+00)
-	gelu3        = float32(0x1.2444f2p-04) // 0.044715 * gelu1
-	siluLimit    = float32(0x1p+07)        // exp(siluLimit) overflows, so that silu(-siluLimit) is already -0
 )
