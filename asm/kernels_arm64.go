@@ -246,6 +246,96 @@ func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result 
 }
 
 //go:noescape
+func attentionScoresFullNEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 6 rows of q [dim] and panels [dim][16]
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	attentionScoresFullNEON(dim, panels, q, qRow, k, s, sRow)
+}
+
+//go:noescape
+func attentionValuesFullNEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
+func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	attentionValuesFullNEON(keys, p, pRow, v, o, oRow, factor)
+}
+
+//go:noescape
+func attentionScores4NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 4 rows of q [dim] and panels [dim][16]
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	attentionScores4NEON(dim, panels, q, qRow, k, s, sRow)
+}
+
+//go:noescape
+func attentionValues4NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
+func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	attentionValues4NEON(keys, p, pRow, v, o, oRow, factor)
+}
+
+//go:noescape
+func attentionScores1NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 1 rows of q [dim] and panels [dim][16]
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	attentionScores1NEON(dim, panels, q, qRow, k, s, sRow)
+}
+
+//go:noescape
+func attentionValues1NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
+func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	attentionValues1NEON(keys, p, pRow, v, o, oRow, factor)
+}
+
+//go:noescape
+func attentionPackNEON(dim int, k *float32, kRow int, panel *float32, panelRow int)
+
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	attentionPackNEON(dim, k, kRow, panel, panelRow)
+}
+
+//go:noescape
+func attentionWeightsNEON(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
+
+// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
+// sum = sum*factor + the sum of s; top = t
+func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
+	attentionWeightsNEON(rows, keys, s, sRow, top, sum, factor)
+}
+
+//go:noescape
+func attentionMassNEON(mass *float32, s *float32, n int, lse float32) float32
+
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	for len(mass) > 0 {
+		n := min(len(mass), chunk)
+		result += attentionMassNEON(&mass[0], &s[0], n, lse)
+		mass, s = mass[n:], s[n:]
+	}
+	return result
+}
+
+//go:noescape
+func softcapNEON(dst *float32, c float32, x *float32, n int)
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		softcapNEON(&dst[0], c, &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+//go:noescape
 func convolution8NEON(n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int)
 
 // 8 token(s) of n channels; strides in bytes
@@ -459,96 +549,6 @@ func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
 func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
 	rotateInterleaved4NEON(dst, x, heads, headBytes, width, cos, sin)
-}
-
-//go:noescape
-func attentionScoresFullNEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScoresFullNEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValuesFullNEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValuesFullNEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionScores4NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores4NEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValues4NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValues4NEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionScores1NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores1NEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValues1NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValues1NEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionPackNEON(dim int, k *float32, kRow int, panel *float32, panelRow int)
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	attentionPackNEON(dim, k, kRow, panel, panelRow)
-}
-
-//go:noescape
-func attentionWeightsNEON(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	attentionWeightsNEON(rows, keys, s, sRow, top, sum, factor)
-}
-
-//go:noescape
-func attentionMassNEON(mass *float32, s *float32, n int, lse float32) float32
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	for len(mass) > 0 {
-		n := min(len(mass), chunk)
-		result += attentionMassNEON(&mass[0], &s[0], n, lse)
-		mass, s = mass[n:], s[n:]
-	}
-	return result
-}
-
-//go:noescape
-func softcapNEON(dst *float32, c float32, x *float32, n int)
-
-// dst[i] = c tanh(x[i] / c)
-func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		softcapNEON(&dst[0], c, &x[0], n)
-		dst, x = dst[n:], x[n:]
-	}
 }
 
 //go:noescape

@@ -106,6 +106,57 @@ func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result 
 	panic(noKernels)
 }
 
+// s = q k for 6 rows of q [dim] and panels [dim][16]
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
+func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 4 rows of q [dim] and panels [dim][16]
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
+func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q [dim] and panels [dim][16]
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
+func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	panic(noKernels)
+}
+
+// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
+// sum = sum*factor + the sum of s; top = t
+func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
+	panic(noKernels)
+}
+
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	panic(noKernels)
+}
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	panic(noKernels)
+}
+
 // 8 token(s) of n channels; strides in bytes
 func convolution8SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int) {
 	panic(noKernels)
@@ -238,57 +289,6 @@ func rotateHalf4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headByt
 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
 func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	panic(noKernels)
-}
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	panic(noKernels)
-}
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	panic(noKernels)
-}
-
-// dst[i] = c tanh(x[i] / c)
-func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
 	panic(noKernels)
 }
 

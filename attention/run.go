@@ -130,6 +130,7 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 // forget drops what belongs to the caller.
 func (r *run) forget() {
 	r.call, r.one, r.lse = Call{}, [2]blas32.General{}, blas32.General{}
+	r.massOut, r.entropyOut = blas32.General{}, blas32.General{}
 	r.src[0].clear()
 	r.src[1].clear()
 	r.items = r.items[:0]

@@ -97,6 +97,11 @@ var coefficients = []coefficient{
 	{"turnCos6", -1.388731625493765e-3, ""},
 	{"turnCos8", 2.443315711809948e-5, ""},
 
+	// GELU's tanh form: x / (1 + exp(-x (gelu1 + gelu3 x^2))), gelu1 = 2 sqrt(2/pi).
+	{"gelu1", 1.5957691216057307117597842397375, ""},
+	{"gelu3", 0.07135481627159536, "0.044715 * gelu1"},
+	{"siluLimit", 128, "exp(siluLimit) overflows, so that silu(-siluLimit) is already -0"},
+
 	// tanh(a) = a + a^3 (tanh3 + a^2 (tanh5 + ... a^2 tanh11)) for a below tanhLimit
 	// (Cephes, tanhf), and (1 - e) / (1 + e), e = exp(-2a), above.
 	{"tanhLimit", 0.625, ""},
@@ -105,11 +110,6 @@ var coefficients = []coefficient{
 	{"tanh7", -5.37397155531e-2, ""},
 	{"tanh9", 2.06390887954e-2, ""},
 	{"tanh11", -5.70498872745e-3, ""},
-
-	// GELU's tanh form: x / (1 + exp(-x (gelu1 + gelu3 x^2))), gelu1 = 2 sqrt(2/pi).
-	{"gelu1", 1.5957691216057307117597842397375, ""},
-	{"gelu3", 0.07135481627159536, "0.044715 * gelu1"},
-	{"siluLimit", 128, "exp(siluLimit) overflows, so that silu(-siluLimit) is already -0"},
 }
 
 // c returns a coefficient by name as a vector constant.

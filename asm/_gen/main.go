@@ -51,10 +51,10 @@ func operations() []operation {
 		one("sum", sum, maximum),
 		one("norm", squaredDeviation, layerNorm, rmsNorm),
 		one("softmax", expSum),
+		one("attention", attentionKernels()...),
 		one("conv", convolution(8), convolution(1)),
 		one("fft", fftKernels()...),
 		one("rotate", rotateKernels()...),
-		one("attention", attentionKernels()...),
 	}
 	for _, w := range weights {
 		list = append(list, one("gemm_"+map[string]string{"Float32": "float32", "BFloat16": "bfloat16", "Int8": "int8"}[w.suffix], gemmKernels(w)...))
