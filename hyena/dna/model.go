@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/weights"
 )
@@ -52,11 +53,12 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
+	var memory hyena.Memory // the blocks run one after the other
 	for i := range cfg.Layers {
 		if c.err != nil {
 			return nil, c.err
 		}
-		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg))
+		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg, &memory))
 	}
 	logits := m.embedding
 	if c.has("lm_head.weight") {
@@ -100,6 +102,17 @@ func (m *Model) Tokenizer(special Special) *Tokenizer {
 
 // Classes returns the number of classes of the checkpoint's head, 0 if it has none.
 func (m *Model) Classes() int { return m.classes }
+
+// ScratchBytes returns the working memory that a call of so many tokens holds,
+// beside filters and spectra (hyena.Operator), when every worker is busy.
+func (m *Model) ScratchBytes(tokens int) int64 {
+	dim, workers := int64(m.cfg.Dim), int64(parallel.Workers(m.cfg.Workers))
+	n := 4 * (2*int64(tokens)*dim + workers*dense.BlockRows*(2*dim+int64(m.cfg.Inner)))
+	if len(m.blocks) > 0 {
+		n += m.blocks[0].mixer.ScratchBytes(tokens)
+	}
+	return n
+}
 
 // Bytes returns the memory of the weights of dense layers and embedding.
 func (m *Model) Bytes() int64 {
