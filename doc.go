@@ -5,6 +5,8 @@
 //     weights, elementary functions, norms, short convolutions and Fourier
 //     butterflies over float32, in assembly for AVX2, AVX-512 and NEON and in
 //     portable Go.
+//   - rope: rotary positions, exact to a hundred million tokens, every scaling
+//     scheme, config.json files, several axes, and biases of attention logits.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,

@@ -41,7 +41,14 @@ const (
 	tail8        = float32(0x1.60ee5cp-05)
 	tail9        = float32(-0x1.a94b1p-05)
 	tail10       = float32(0x1.1d78bep-06)
-	normalLimit  = float32(0x1p+04) // beyond it the tail is 0 in float32
+	normalLimit  = float32(0x1p+04)        // beyond it the tail is 0 in float32
+	quarterTurn  = float32(0x1.921fb6p-30) // pi/2 * 2^-30, radians in 2^-32 turns
+	turnSin3     = float32(-0x1.555546p-03)
+	turnSin5     = float32(0x1.11073cp-07)
+	turnSin7     = float32(-0x1.9943f2p-13)
+	turnCos4     = float32(0x1.55554ap-05)
+	turnCos6     = float32(-0x1.6c0c34p-10)
+	turnCos8     = float32(0x1.99eb9cp-16)
 	gelu1        = float32(0x1.988454p+00)
 	gelu3        = float32(0x1.2444f2p-04) // 0.044715 * gelu1
 	siluLimit    = float32(0x1p+07)        // exp(siluLimit) overflows, so that silu(-siluLimit) is already -0

@@ -656,6 +656,141 @@ func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
 }
 
 //go:noescape
+func cosSinAVX512(cos *float32, sin *float32, phase *uint32, count int, factor float32)
+
+//go:noescape
+func cosSinAVX2(cos *float32, sin *float32, phase *uint32, count int, factor float32)
+
+// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
+func cosSinSIMD(tier isa.Tier, cos *float32, sin *float32, phase *uint32, count int, factor float32) {
+	if tier == isa.AVX512 {
+		cosSinAVX512(cos, sin, phase, count, factor)
+	} else {
+		cosSinAVX2(cos, sin, phase, count, factor)
+	}
+}
+
+//go:noescape
+func rotateHalfAVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateHalfAVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head
+func rotateHalfSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateHalfAVX512(dst, x, heads, headBytes, half, cos, sin)
+	} else {
+		rotateHalfAVX2(dst, x, heads, headBytes, half, cos, sin)
+	}
+}
+
+//go:noescape
+func rotateInterleavedAVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateInterleavedAVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width
+func rotateInterleavedSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateInterleavedAVX512(dst, x, heads, headBytes, width, cos, sin)
+	} else {
+		rotateInterleavedAVX2(dst, x, heads, headBytes, width, cos, sin)
+	}
+}
+
+//go:noescape
+func rotateHalf1AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateHalf1AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 1 vector(s)
+func rotateHalf1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateHalf1AVX512(dst, x, heads, headBytes, half, cos, sin)
+	} else {
+		rotateHalf1AVX2(dst, x, heads, headBytes, half, cos, sin)
+	}
+}
+
+//go:noescape
+func rotateInterleaved1AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateInterleaved1AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 1 vector(s)
+func rotateInterleaved1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateInterleaved1AVX512(dst, x, heads, headBytes, width, cos, sin)
+	} else {
+		rotateInterleaved1AVX2(dst, x, heads, headBytes, width, cos, sin)
+	}
+}
+
+//go:noescape
+func rotateHalf2AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateHalf2AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 2 vector(s)
+func rotateHalf2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateHalf2AVX512(dst, x, heads, headBytes, half, cos, sin)
+	} else {
+		rotateHalf2AVX2(dst, x, heads, headBytes, half, cos, sin)
+	}
+}
+
+//go:noescape
+func rotateInterleaved2AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateInterleaved2AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 2 vector(s)
+func rotateInterleaved2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateInterleaved2AVX512(dst, x, heads, headBytes, width, cos, sin)
+	} else {
+		rotateInterleaved2AVX2(dst, x, heads, headBytes, width, cos, sin)
+	}
+}
+
+//go:noescape
+func rotateHalf4AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateHalf4AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 4 vector(s)
+func rotateHalf4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateHalf4AVX512(dst, x, heads, headBytes, half, cos, sin)
+	} else {
+		rotateHalf4AVX2(dst, x, heads, headBytes, half, cos, sin)
+	}
+}
+
+//go:noescape
+func rotateInterleaved4AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+//go:noescape
+func rotateInterleaved4AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
+func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	if tier == isa.AVX512 {
+		rotateInterleaved4AVX512(dst, x, heads, headBytes, width, cos, sin)
+	} else {
+		rotateInterleaved4AVX2(dst, x, heads, headBytes, width, cos, sin)
+	}
+}
+
+//go:noescape
 func gemmFullFloat32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
 
 //go:noescape

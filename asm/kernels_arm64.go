@@ -390,6 +390,78 @@ func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
 }
 
 //go:noescape
+func cosSinNEON(cos *float32, sin *float32, phase *uint32, count int, factor float32)
+
+// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
+func cosSinSIMD(tier isa.Tier, cos *float32, sin *float32, phase *uint32, count int, factor float32) {
+	cosSinNEON(cos, sin, phase, count, factor)
+}
+
+//go:noescape
+func rotateHalfNEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head
+func rotateHalfSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	rotateHalfNEON(dst, x, heads, headBytes, half, cos, sin)
+}
+
+//go:noescape
+func rotateInterleavedNEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width
+func rotateInterleavedSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	rotateInterleavedNEON(dst, x, heads, headBytes, width, cos, sin)
+}
+
+//go:noescape
+func rotateHalf1NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 1 vector(s)
+func rotateHalf1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	rotateHalf1NEON(dst, x, heads, headBytes, half, cos, sin)
+}
+
+//go:noescape
+func rotateInterleaved1NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 1 vector(s)
+func rotateInterleaved1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	rotateInterleaved1NEON(dst, x, heads, headBytes, width, cos, sin)
+}
+
+//go:noescape
+func rotateHalf2NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 2 vector(s)
+func rotateHalf2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	rotateHalf2NEON(dst, x, heads, headBytes, half, cos, sin)
+}
+
+//go:noescape
+func rotateInterleaved2NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 2 vector(s)
+func rotateInterleaved2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	rotateInterleaved2NEON(dst, x, heads, headBytes, width, cos, sin)
+}
+
+//go:noescape
+func rotateHalf4NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 4 vector(s)
+func rotateHalf4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	rotateHalf4NEON(dst, x, heads, headBytes, half, cos, sin)
+}
+
+//go:noescape
+func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
+func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	rotateInterleaved4NEON(dst, x, heads, headBytes, width, cos, sin)
+}
+
+//go:noescape
 func gemmFullFloat32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
 
 // 6 rows by 1 panel(s) of 16 columns; strides in bytes

@@ -196,6 +196,51 @@ func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
 	panic(noKernels)
 }
 
+// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
+func cosSinSIMD(tier isa.Tier, cos *float32, sin *float32, phase *uint32, count int, factor float32) {
+	panic(noKernels)
+}
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head
+func rotateHalfSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width
+func rotateInterleavedSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 1 vector(s)
+func rotateHalf1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 1 vector(s)
+func rotateInterleaved1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 2 vector(s)
+func rotateHalf2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 2 vector(s)
+func rotateInterleaved2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
+// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 4 vector(s)
+func rotateHalf4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
+// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
+func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+	panic(noKernels)
+}
+
 // 6 rows by 1 panel(s) of 16 columns; strides in bytes
 func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
 	panic(noKernels)

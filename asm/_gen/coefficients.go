@@ -76,6 +76,17 @@ var coefficients = []coefficient{
 	{"tail10", 0.017423806712031364, ""},
 	{"normalLimit", 16, "beyond it the tail is 0 in float32"},
 
+	// The sine and cosine of x in [-pi/4, pi/4]: x + x^3 (turnSin3 + x^2 (turnSin5 +
+	// x^2 turnSin7)) and 1 - x^2/2 + x^4 (turnCos4 + x^2 (turnCos6 + x^2 turnCos8)),
+	// the coefficients of Cephes' sinf and cosf (Moshier 1989).
+	{"quarterTurn", 1.4629180792671596e-9, "pi/2 * 2^-30, radians in 2^-32 turns"},
+	{"turnSin3", -1.6666654611e-1, ""},
+	{"turnSin5", 8.3321608736e-3, ""},
+	{"turnSin7", -1.9515295891e-4, ""},
+	{"turnCos4", 4.166664568298827e-2, ""},
+	{"turnCos6", -1.388731625493765e-3, ""},
+	{"turnCos8", 2.443315711809948e-5, ""},
+
 	// GELU's tanh form: x / (1 + exp(-x (gelu1 + gelu3 x^2))), gelu1 = 2 sqrt(2/pi).
 	{"gelu1", 1.5957691216057307117597842397375, ""},
 	{"gelu3", 0.07135481627159536, "0.044715 * gelu1"},

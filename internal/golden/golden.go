@@ -180,10 +180,23 @@ func (f *File) tensor(name string) *weights.Tensor {
 // Shape returns a tensor's shape.
 func (f *File) Shape(name string) []int { return f.tensor(name).Shape }
 
+// Type returns the element type of a tensor.
+func (f *File) Type(name string) weights.Type { f.t.Helper(); return f.tensor(name).Type }
+
 // Float32 returns an input.
 func (f *File) Float32(name string) []float32 {
 	f.t.Helper()
 	v, err := f.tensor(name).Float32()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return v
+}
+
+// Float64 returns an input that is stored, or wanted, in float64.
+func (f *File) Float64(name string) []float64 {
+	f.t.Helper()
+	v, err := f.tensor(name).Float64()
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -224,20 +237,35 @@ func (f *File) Tolerance() Tolerance {
 // tolerance, or within tol where one is given.
 func (f *File) Compare(name string, got []float32, tol ...Tolerance) {
 	f.t.Helper()
-	want, err := f.tensor(name).Float64()
-	if err != nil {
-		f.t.Fatal(err)
+	wide := make([]float64, len(got))
+	for i, v := range got {
+		wide[i] = float64(v)
 	}
+	f.Compare64(name, wide, tol...)
+}
+
+// Compare64 is Compare for float64. Infinities agree with themselves.
+func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
+	f.t.Helper()
+	want := f.Float64(name)
 	limit := append(tol, f.Tolerance())[0]
 	if len(got) != len(want) {
 		f.t.Fatalf("%s: %d elements, want %d", name, len(got), len(want))
 	}
 	var largest float64
 	for _, w := range want {
-		largest = math.Max(largest, math.Abs(w))
+		if !math.IsInf(w, 0) {
+			largest = math.Max(largest, math.Abs(w))
+		}
 	}
 	for i, w := range want {
-		if d := math.Abs(float64(got[i]) - w); !(d <= limit.Abs+limit.Rel*math.Abs(w)+limit.Max*largest) {
+		if math.IsInf(w, 0) {
+			if got[i] != w {
+				f.t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
+			}
+			continue
+		}
+		if d := math.Abs(got[i] - w); !(d <= limit.Abs+limit.Rel*math.Abs(w)+limit.Max*largest) {
 			f.t.Fatalf("%s: element %d is %v, want %v (%+v)", name, i, got[i], w, limit)
 		}
 	}

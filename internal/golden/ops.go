@@ -17,12 +17,12 @@ var owners = map[string]string{
 	"hyena.tokenizer":     "hyena/dna",
 	"hyena.ckpt":          notYet,
 
-	"rope.axes":         notYet,
-	"rope.bias":         notYet,
-	"rope.extensions":   notYet,
-	"rope.flexrope_far": notYet,
-	"rope.invfreq_hf":   notYet,
-	"rope.rotate":       notYet,
+	"rope.axes":         "rope",
+	"rope.bias":         "rope",
+	"rope.extensions":   "rope",
+	"rope.flexrope_far": "rope",
+	"rope.invfreq_hf":   "rope",
+	"rope.rotate":       "rope",
 
 	"attention.based_taylor":       notYet,
 	"attention.cca_decode":         notYet,

@@ -121,6 +121,10 @@ type Machine interface {
 	Xor(a Vec, b Src) Vec
 	AddInt(a Vec, b Src) Vec
 	ShlInt(a Vec, n int) Vec
+	// FloatOfInt converts signed integers.
+	FloatOfInt(a Vec) Vec
+	// SwapPairs exchanges lanes 2i and 2i+1.
+	SwapPairs(a Vec) Vec
 	// ScaleExp2 returns p * 2^n for an n that z = roundMagic + n holds in its low
 	// bits and that leaves the result a normal number; p is not NaN, except on
 	// AVX-512.

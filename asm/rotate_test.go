@@ -1,0 +1,179 @@
+package asm
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+// TestCosSin takes the ends and the middle of every eighth of a turn, and phases
+// spread over all of it.
+func TestCosSin(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		var phases []uint32
+		for eighth := range uint32(8) {
+			for d := range uint32(64) {
+				phases = append(phases, eighth<<29+d-32, eighth<<29+1<<28+d-32)
+			}
+		}
+		r := rand.New(rand.NewPCG(1, 2))
+		for range 1 << 17 {
+			phases = append(phases, r.Uint32(), r.Uint32()>>r.IntN(32), -(r.Uint32() >> r.IntN(32)))
+		}
+		for _, factor := range []float32{1, -1.5} {
+			cos, sin := random(1, len(phases)), random(2, len(phases))
+			CosSin(cos, sin, phases, factor)
+			var worst float64
+			for i, p := range phases {
+				angle := float64(int32(p)) * (math.Pi / (1 << 31))
+				worst = max(worst, math.Abs(float64(cos[i])-float64(factor)*math.Cos(angle)), math.Abs(float64(sin[i])-float64(factor)*math.Sin(angle)))
+			}
+			limit := 1.2e-7
+			if factor != 1 {
+				limit = 2e-7 * math.Abs(float64(factor))
+			}
+			if !(worst < limit) {
+				t.Errorf("factor %v: error %.3g, want less than %.3g", factor, worst, limit)
+			}
+		}
+	})
+}
+
+// rotate64 is the definition of both rotations; pair says where the two features
+// of pair i are.
+func rotate64(x []float32, headDim, pairs int, cos, sin []float64, pair func(i int) (int, int)) []float64 {
+	out := make([]float64, len(x))
+	for i, v := range x {
+		out[i] = float64(v)
+	}
+	for h := 0; h < len(x); h += headDim {
+		for i := range pairs {
+			a, b := pair(i)
+			va, vb := float64(x[h+a]), float64(x[h+b])
+			out[h+a], out[h+b] = va*cos[i]-vb*sin[i], vb*cos[i]+va*sin[i]
+		}
+	}
+	return out
+}
+
+// rotations runs f for both layouts with tables of angles.
+func rotations(pairs int, alloc func(n int) []float32, f func(name string, rotate func(dst, x []float32, headDim int), want func(x []float32, headDim int) []float64)) {
+	r := rand.New(rand.NewPCG(3, uint64(pairs)))
+	cos, sin := alloc(pairs), alloc(pairs)
+	cos2, sin2 := alloc(2*pairs), alloc(2*pairs)
+	cos64, sin64 := make([]float64, pairs), make([]float64, pairs)
+	for i := range pairs {
+		cos[i], sin[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
+		cos64[i], sin64[i] = float64(cos[i]), float64(sin[i])
+		cos2[2*i], cos2[2*i+1], sin2[2*i], sin2[2*i+1] = cos[i], cos[i], -sin[i], sin[i]
+	}
+	f("half", func(dst, x []float32, headDim int) { RotateHalf(dst, x, headDim, cos, sin) },
+		func(x []float32, headDim int) []float64 {
+			return rotate64(x, headDim, pairs, cos64, sin64, func(i int) (int, int) { return i, pairs + i })
+		})
+	f("interleaved", func(dst, x []float32, headDim int) { RotateInterleaved(dst, x, headDim, cos2, sin2) },
+		func(x []float32, headDim int) []float64 {
+			return rotate64(x, headDim, pairs, cos64, sin64, func(i int) (int, int) { return 2 * i, 2*i + 1 })
+		})
+}
+
+// TestRotate compares with the definition, in place and not, and wants the
+// features beyond the rotated ones left as they are.
+func TestRotate(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, pairs := range []int{0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 64, 100} {
+			for _, heads := range []int{0, 1, 3, 40} {
+				for _, rest := range []int{0, 5} {
+					headDim := 2*pairs + rest
+					if headDim == 0 {
+						continue
+					}
+					rotations(pairs, func(n int) []float32 { return make([]float32, n) }, func(name string, rotate func(dst, x []float32, headDim int), want func([]float32, int) []float64) {
+						name = fmt.Sprintf("%s, %d pairs, %d heads of %d", name, pairs, heads, headDim)
+						x := random(1, heads*headDim)
+						expected := want(x, headDim)
+						dst := random(2, len(x))
+						before := append([]float32{}, dst...)
+						rotate(dst, x, headDim)
+						for i := range dst {
+							if i%headDim >= 2*pairs {
+								if dst[i] != before[i] {
+									t.Fatalf("%s: element %d, which is not rotated, was written", name, i)
+								}
+								dst[i] = x[i]
+							}
+						}
+						near(t, name, dst, expected, 2e-6)
+						rotate(x, x, headDim)
+						if err := sameBits(x, dst); err != nil {
+							t.Fatalf("%s: in place: %v", name, err)
+						}
+					})
+				}
+			}
+		}
+	})
+}
+
+func TestRotateGuarded(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, low := range []bool{false, true} {
+			for pairs := 1; pairs < 40; pairs++ {
+				alloc := func(n int) []float32 { return guarded(t, n, low) }
+				rotations(pairs, alloc, func(name string, rotate func(dst, x []float32, headDim int), want func([]float32, int) []float64) {
+					x, dst := alloc(6*pairs), alloc(6*pairs)
+					copy(x, random(1, len(x)))
+					rotate(dst, x, 2*pairs)
+					near(t, fmt.Sprint(name, " ", pairs), dst, want(x, 2*pairs), 2e-6)
+				})
+				words := alloc(pairs)
+				phase := unsafe.Slice((*uint32)(unsafe.Pointer(&words[0])), pairs)
+				cos, sin := alloc(pairs), alloc(pairs)
+				CosSin(cos, sin, phase, 1)
+			}
+		}
+	})
+}
+
+func TestRotatePanics(t *testing.T) {
+	x, c := make([]float32, 12), make([]float32, 4)
+	mustPanic(t, "asm: RotateHalf: headDim is 6, want at least 8", func() { RotateHalf(x, x, 6, c, c) })
+	mustPanic(t, "asm: RotateHalf: x has 12 elements, want a multiple of headDim = 8", func() { RotateHalf(x, x, 8, c, c) })
+	mustPanic(t, "asm: RotateInterleaved: sin has 3 elements, want 4", func() { RotateInterleaved(x, x, 4, c, c[:3]) })
+	mustPanic(t, "asm: RotateInterleaved: cos has 3 elements, want an even number", func() { RotateInterleaved(x, x, 4, c[:3], c[:3]) })
+	mustPanic(t, "asm: RotateHalf: dst overlaps an input without being the same", func() { RotateHalf(x[:8], x[4:], 4, c[:2], c[:2]) })
+	mustPanic(t, "asm: RotateHalf: dst overlaps cos or sin", func() { RotateHalf(x, x, 12, x[:2], c[:2]) })
+	mustPanic(t, "asm: CosSin: sin has 2 elements, want 3", func() { CosSin(c[:3], x[:2], make([]uint32, 3), 1) })
+	mustPanic(t, "asm: CosSin: cos overlaps sin", func() { CosSin(x[:3], x[1:4], make([]uint32, 3), 1) })
+}
+
+func BenchmarkRotate(b *testing.B) {
+	const heads = 32
+	for _, headDim := range []int{64, 128} {
+		rotations(headDim/2, func(n int) []float32 { return make([]float32, n) }, func(name string, rotate func(dst, x []float32, headDim int), _ func([]float32, int) []float64) {
+			b.Run(fmt.Sprintf("%s/d=%d", name, headDim), func(b *testing.B) {
+				x := random(1, heads*headDim)
+				for b.Loop() {
+					rotate(x, x, headDim)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*heads*headDim), "ns/element")
+			})
+		})
+	}
+}
+
+func BenchmarkCosSin(b *testing.B) {
+	const n = 64
+	phase, cos, sin := make([]uint32, n), make([]float32, n), make([]float32, n)
+	for i := range phase {
+		phase[i] = uint32(i) << 26
+	}
+	for b.Loop() {
+		CosSin(cos, sin, phase, 1)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/element")
+}
