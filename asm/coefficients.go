@@ -52,4 +52,12 @@ const (
 	gelu1        = float32(0x1.988454p+00)
 	gelu3        = float32(0x1.2444f2p-04) // 0.044715 * gelu1
 	siluLimit    = float32(0x1p+07)        // exp(siluLimit) overflows, so that silu(-siluLimit) is already -0
+	pow1         = float32(0x1.62e42ap-01)
+	pow2         = float32(0x1.ebf9c2p-03)
+	pow3         = float32(0x1.c6b6dap-05)
+	pow4         = float32(0x1.3ce8b2p-07)
+	pow5         = float32(0x1.5bd97ap-10)
+	exp2Least    = float32(-0x1.f8p+06) // 2^exp2Least is the smallest normal number
+	exp2Most     = float32(0x1p+07)     // from it on 2^x is +Inf
+	tiny         = float32(0x1p-103)    // 2^-103: states below it are flushed to 0, long before they become subnormal
 )

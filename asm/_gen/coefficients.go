@@ -91,6 +91,17 @@ var coefficients = []coefficient{
 	{"gelu1", 1.5957691216057307117597842397375, ""},
 	{"gelu3", 0.07135481627159536, "0.044715 * gelu1"},
 	{"siluLimit", 128, "exp(siluLimit) overflows, so that silu(-siluLimit) is already -0"},
+
+	// 2^f = 1 + f (pow1 + f (pow2 + ... f pow5)) for f in [-1/2, 1/2]; 9.4e-8. The
+	// decays of scans, whose exponents are given in base 2.
+	{"pow1", 0.6931470036506653, ""},
+	{"pow2", 0.24022246897220612, ""},
+	{"pow3", 0.0555071122944355, ""},
+	{"pow4", 0.009671294130384922, ""},
+	{"pow5", 0.0013269406044855714, ""},
+	{"exp2Least", -126, "2^exp2Least is the smallest normal number"},
+	{"exp2Most", 128, "from it on 2^x is +Inf"},
+	{"tiny", 9.8607613152626475676466e-32, "2^-103: states below it are flushed to 0, long before they become subnormal"},
 }
 
 // c returns a coefficient by name as a vector constant.
