@@ -791,47 +791,47 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
-func scanFullAVX512(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 //go:noescape
-func scanFullAVX2(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scanFullAVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 // 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	if tier == isa.AVX512 {
-		scanFullAVX512(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+		scanFullAVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 	} else {
-		scanFullAVX2(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+		scanFullAVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 	}
 }
 
 //go:noescape
-func scan4AVX512(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scan4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 //go:noescape
-func scan4AVX2(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scan4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 // 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	if tier == isa.AVX512 {
-		scan4AVX512(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+		scan4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 	} else {
-		scan4AVX2(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+		scan4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 	}
 }
 
 //go:noescape
-func scanVector4AVX512(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scanVector4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 //go:noescape
-func scanVector4AVX2(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scanVector4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 // 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	if tier == isa.AVX512 {
-		scanVector4AVX512(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+		scanVector4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 	} else {
-		scanVector4AVX2(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+		scanVector4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 	}
 }
 
@@ -866,6 +866,21 @@ func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from f
 			decayRowAVX2(&dst[0], &a[0], &x[0], n, from)
 		}
 		dst, a, x = dst[n:], a[n:], x[n:]
+	}
+}
+
+//go:noescape
+func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+//go:noescape
+func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
+	if tier == isa.AVX512 {
+		scaleRowsAVX512(rows, width, dst, dstRow, x, xRow, scale)
+	} else {
+		scaleRowsAVX2(rows, width, dst, dstRow, x, xRow, scale)
 	}
 }
 

@@ -462,27 +462,27 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
-func scanFullNEON(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scanFullNEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 // 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanFullNEON(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanFullNEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 }
 
 //go:noescape
-func scan4NEON(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scan4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 // 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scan4NEON(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scan4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 }
 
 //go:noescape
-func scanVector4NEON(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func scanVector4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 // 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanVector4NEON(tokens, dt, u, y, row, a, h, b, bRow, c, cRow)
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanVector4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
 }
 
 //go:noescape
@@ -503,6 +503,14 @@ func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from f
 		decayRowNEON(&dst[0], &a[0], &x[0], n, from)
 		dst, a, x = dst[n:], a[n:], x[n:]
 	}
+}
+
+//go:noescape
+func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
+	scaleRowsNEON(rows, width, dst, dstRow, x, xRow, scale)
 }
 
 //go:noescape

@@ -242,17 +242,17 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 // 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	panic(noKernels)
 }
 
 // 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	panic(noKernels)
 }
 
 // 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	panic(noKernels)
 }
 
@@ -263,6 +263,11 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 
 // dst[i] = a[i] exp(from-x[i])
 func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from float32) {
+	panic(noKernels)
+}
+
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
 	panic(noKernels)
 }
 

@@ -17,7 +17,7 @@ const ScanBlock = 16
 //	h[n][j] = 2^(dt[t][j] a[n][j]) h[n][j] + u[t][j] b[t][n]
 //	y[t][j] += sum over n of c[t][n] h[n][j].
 //
-// dt, u and y are [tokens, ScanBlock], with one stride; a, the decay rates times
+// dt, u and y are [tokens, ScanBlock], dt and u with one stride; a, the decay rates times
 // log2 e, and h are [states, ScanBlock] without gaps. b and c are [tokens, states]
 // both, or, with a number for each channel, [tokens, states * ScanBlock] both; a
 // stride of 0 means the same for all tokens. states must be a multiple of 4, and
@@ -31,8 +31,8 @@ func SelectiveScan(y, dt, u blas32.General, a, h []float32, b, c blas32.General)
 	checkMatrix(op, "y", y, tokens, ScanBlock)
 	checkMatrix(op, "dt", dt, tokens, ScanBlock)
 	checkMatrix(op, "u", u, tokens, ScanBlock)
-	if dt.Stride != y.Stride || u.Stride != y.Stride {
-		panicf("asm: %s: dt and u have strides %d and %d, want %d", op, dt.Stride, u.Stride, y.Stride)
+	if dt.Stride != u.Stride {
+		panicf("asm: %s: dt and u have strides %d and %d, want one", op, dt.Stride, u.Stride)
 	}
 	checkLen(op, "h", len(h), len(a))
 	if len(a)%(4*ScanBlock) != 0 {
@@ -118,7 +118,7 @@ func scanTiles(tier isa.Tier, y, dt, u blas32.General, a, h []float32, b, c blas
 	for t := 0; t < y.Rows; t += maxTokens {
 		tokens := min(maxTokens, y.Rows-t)
 		for j := 0; j < ScanBlock; j += lanes {
-			row := t*y.Stride + j
+			row, out := t*u.Stride+j, t*y.Stride+j
 			for n := 0; n < len(a)/ScanBlock; {
 				at, bc := n*ScanBlock+j, n*each
 				if vectors {
@@ -127,13 +127,13 @@ func scanTiles(tier isa.Tier, y, dt, u blas32.General, a, h []float32, b, c blas
 				bn, cn := &b.Data[t*b.Stride+bc], &c.Data[t*c.Stride+bc]
 				switch {
 				case vectors:
-					scanVector4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], &y.Data[row], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
+					scanVector4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
 					n += 4
 				case len(a)/ScanBlock-n >= full:
-					scanFullSIMD(tier, tokens, &dt.Data[row], &u.Data[row], &y.Data[row], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
+					scanFullSIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
 					n += full
 				default:
-					scan4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], &y.Data[row], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
+					scan4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
 					n += 4
 				}
 			}
@@ -188,6 +188,30 @@ func DecayRow(dst, a, x []float32, from float32) {
 	}
 	for i, v := range x {
 		dst[i] = a[i] * exp32(from-v)
+	}
+}
+
+// ScaleRows sets dst[t][i] = scale[t] x[t][i]. dst may be x.
+func ScaleRows(dst blas32.General, scale []float32, x blas32.General) {
+	const op = "ScaleRows"
+	checkMatrix(op, "x", x, x.Rows, x.Cols)
+	checkMatrix(op, "dst", dst, x.Rows, x.Cols)
+	checkLen(op, "scale", len(scale), x.Rows)
+	if x.Rows == 0 || x.Cols == 0 {
+		return
+	}
+	if tier := isa.Active(); tier != isa.Generic {
+		for step, t := max(chunk/x.Cols, 1), 0; t < x.Rows; t += step {
+			for i := 0; i < x.Cols; i += chunk {
+				scaleRowsSIMD(tier, min(step, x.Rows-t), min(chunk, x.Cols-i), &dst.Data[t*dst.Stride+i], 4*dst.Stride, &x.Data[t*x.Stride+i], 4*x.Stride, &scale[t])
+			}
+		}
+		return
+	}
+	for t, s := range scale {
+		for i, v := range x.Data[t*x.Stride:][:x.Cols] {
+			dst.Data[t*dst.Stride+i] = s * v
+		}
 	}
 }
 

@@ -4,10 +4,10 @@
 
 #include "textflag.h"
 
-// func scanFullAVX2(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scanFullAVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scanFullAVX2(SB), NOSPLIT, $0-88
-	MOVQ    h+48(FP), AX
+TEXT ·scanFullAVX2(SB), NOSPLIT, $0-96
+	MOVQ    h+56(FP), AX
 	VMOVUPS (AX), Y0
 	VMOVUPS 64(AX), Y1
 	VMOVUPS 128(AX), Y2
@@ -18,22 +18,23 @@ TEXT ·scanFullAVX2(SB), NOSPLIT, $0-88
 	VMOVUPS 448(AX), Y7
 	MOVQ    dt+8(FP), CX
 	MOVQ    u+16(FP), DX
-	MOVQ    y+24(FP), BX
-	MOVQ    row+32(FP), SI
-	MOVQ    a+40(FP), DI
-	MOVQ    b+56(FP), R8
-	MOVQ    bRow+64(FP), R9
-	MOVQ    c+72(FP), R10
-	MOVQ    cRow+80(FP), R11
-	MOVQ    tokens+0(FP), R12
-	CMPQ    R12, $+1
+	MOVQ    row+24(FP), BX
+	MOVQ    y+32(FP), SI
+	MOVQ    yRow+40(FP), DI
+	MOVQ    a+48(FP), R8
+	MOVQ    b+64(FP), R9
+	MOVQ    bRow+72(FP), R10
+	MOVQ    c+80(FP), R11
+	MOVQ    cRow+88(FP), R12
+	MOVQ    tokens+0(FP), R13
+	CMPQ    R13, $+1
 	JLT     end2
 
 loop1:
 	VMOVUPS      (CX), Y8
 	VMOVUPS      (DX), Y9
-	VMOVUPS      (BX), Y10
-	VMULPS       (DI), Y8, Y11
+	VMOVUPS      (SI), Y10
+	VMULPS       (R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
 	VBROADCASTSS const43000000<>+0(SB), Y12
@@ -49,13 +50,13 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
 	VPSLLD       $0x17, Y12, Y11
 	VPADDD       Y11, Y13, Y11
-	VBROADCASTSS (R8), Y12
+	VBROADCASTSS (R9), Y12
 	VMULPS       Y12, Y9, Y12
 	VFMADD231PS  Y11, Y0, Y12
 	VMOVAPS      Y12, Y0
-	VBROADCASTSS (R10), Y11
+	VBROADCASTSS (R11), Y11
 	VFMADD231PS  Y11, Y0, Y10
-	VMULPS       64(DI), Y8, Y11
+	VMULPS       64(R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
 	VBROADCASTSS const43000000<>+0(SB), Y12
@@ -71,13 +72,13 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
 	VPSLLD       $0x17, Y12, Y11
 	VPADDD       Y11, Y13, Y11
-	VBROADCASTSS 4(R8), Y12
+	VBROADCASTSS 4(R9), Y12
 	VMULPS       Y12, Y9, Y12
 	VFMADD231PS  Y11, Y1, Y12
 	VMOVAPS      Y12, Y1
-	VBROADCASTSS 4(R10), Y11
+	VBROADCASTSS 4(R11), Y11
 	VFMADD231PS  Y11, Y1, Y10
-	VMULPS       128(DI), Y8, Y11
+	VMULPS       128(R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
 	VBROADCASTSS const43000000<>+0(SB), Y12
@@ -93,13 +94,13 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
 	VPSLLD       $0x17, Y12, Y11
 	VPADDD       Y11, Y13, Y11
-	VBROADCASTSS 8(R8), Y12
+	VBROADCASTSS 8(R9), Y12
 	VMULPS       Y12, Y9, Y12
 	VFMADD231PS  Y11, Y2, Y12
 	VMOVAPS      Y12, Y2
-	VBROADCASTSS 8(R10), Y11
+	VBROADCASTSS 8(R11), Y11
 	VFMADD231PS  Y11, Y2, Y10
-	VMULPS       192(DI), Y8, Y11
+	VMULPS       192(R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
 	VBROADCASTSS const43000000<>+0(SB), Y12
@@ -115,13 +116,13 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
 	VPSLLD       $0x17, Y12, Y11
 	VPADDD       Y11, Y13, Y11
-	VBROADCASTSS 12(R8), Y12
+	VBROADCASTSS 12(R9), Y12
 	VMULPS       Y12, Y9, Y12
 	VFMADD231PS  Y11, Y3, Y12
 	VMOVAPS      Y12, Y3
-	VBROADCASTSS 12(R10), Y11
+	VBROADCASTSS 12(R11), Y11
 	VFMADD231PS  Y11, Y3, Y10
-	VMULPS       256(DI), Y8, Y11
+	VMULPS       256(R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
 	VBROADCASTSS const43000000<>+0(SB), Y12
@@ -137,13 +138,13 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
 	VPSLLD       $0x17, Y12, Y11
 	VPADDD       Y11, Y13, Y11
-	VBROADCASTSS 16(R8), Y12
+	VBROADCASTSS 16(R9), Y12
 	VMULPS       Y12, Y9, Y12
 	VFMADD231PS  Y11, Y4, Y12
 	VMOVAPS      Y12, Y4
-	VBROADCASTSS 16(R10), Y11
+	VBROADCASTSS 16(R11), Y11
 	VFMADD231PS  Y11, Y4, Y10
-	VMULPS       320(DI), Y8, Y11
+	VMULPS       320(R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
 	VBROADCASTSS const43000000<>+0(SB), Y12
@@ -159,13 +160,13 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
 	VPSLLD       $0x17, Y12, Y11
 	VPADDD       Y11, Y13, Y11
-	VBROADCASTSS 20(R8), Y12
+	VBROADCASTSS 20(R9), Y12
 	VMULPS       Y12, Y9, Y12
 	VFMADD231PS  Y11, Y5, Y12
 	VMOVAPS      Y12, Y5
-	VBROADCASTSS 20(R10), Y11
+	VBROADCASTSS 20(R11), Y11
 	VFMADD231PS  Y11, Y5, Y10
-	VMULPS       384(DI), Y8, Y11
+	VMULPS       384(R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
 	VBROADCASTSS const43000000<>+0(SB), Y12
@@ -181,13 +182,13 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
 	VPSLLD       $0x17, Y12, Y11
 	VPADDD       Y11, Y13, Y11
-	VBROADCASTSS 24(R8), Y12
+	VBROADCASTSS 24(R9), Y12
 	VMULPS       Y12, Y9, Y12
 	VFMADD231PS  Y11, Y6, Y12
 	VMOVAPS      Y12, Y6
-	VBROADCASTSS 24(R10), Y11
+	VBROADCASTSS 24(R11), Y11
 	VFMADD231PS  Y11, Y6, Y10
-	VMULPS       448(DI), Y8, Y8
+	VMULPS       448(R8), Y8, Y8
 	VBROADCASTSS constc2fc0000<>+0(SB), Y11
 	VMAXPS       Y8, Y11, Y8
 	VBROADCASTSS const43000000<>+0(SB), Y11
@@ -203,20 +204,20 @@ loop1:
 	VFMADD213PS  const3f800000<>+0(SB), Y8, Y12
 	VPSLLD       $0x17, Y11, Y8
 	VPADDD       Y8, Y12, Y8
-	VBROADCASTSS 28(R8), Y11
+	VBROADCASTSS 28(R9), Y11
 	VMULPS       Y11, Y9, Y9
 	VFMADD231PS  Y8, Y7, Y9
 	VMOVAPS      Y9, Y7
-	VBROADCASTSS 28(R10), Y8
+	VBROADCASTSS 28(R11), Y8
 	VFMADD231PS  Y8, Y7, Y10
-	VMOVUPS      Y10, (BX)
-	ADDQ         SI, CX
-	ADDQ         SI, DX
-	ADDQ         SI, BX
-	ADDQ         R9, R8
-	ADDQ         R11, R10
-	SUBQ         $+1, R12
-	CMPQ         R12, $+1
+	VMOVUPS      Y10, (SI)
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
 	JGE          loop1
 
 end2:
@@ -321,32 +322,33 @@ DATA const3f800000<>+24(SB)/4, $0x3f800000
 DATA const3f800000<>+28(SB)/4, $0x3f800000
 GLOBL const3f800000<>(SB), RODATA|NOPTR, $32
 
-// func scan4AVX2(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scan4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scan4AVX2(SB), NOSPLIT, $0-88
-	MOVQ    h+48(FP), AX
+TEXT ·scan4AVX2(SB), NOSPLIT, $0-96
+	MOVQ    h+56(FP), AX
 	VMOVUPS (AX), Y0
 	VMOVUPS 64(AX), Y1
 	VMOVUPS 128(AX), Y2
 	VMOVUPS 192(AX), Y3
 	MOVQ    dt+8(FP), CX
 	MOVQ    u+16(FP), DX
-	MOVQ    y+24(FP), BX
-	MOVQ    row+32(FP), SI
-	MOVQ    a+40(FP), DI
-	MOVQ    b+56(FP), R8
-	MOVQ    bRow+64(FP), R9
-	MOVQ    c+72(FP), R10
-	MOVQ    cRow+80(FP), R11
-	MOVQ    tokens+0(FP), R12
-	CMPQ    R12, $+1
+	MOVQ    row+24(FP), BX
+	MOVQ    y+32(FP), SI
+	MOVQ    yRow+40(FP), DI
+	MOVQ    a+48(FP), R8
+	MOVQ    b+64(FP), R9
+	MOVQ    bRow+72(FP), R10
+	MOVQ    c+80(FP), R11
+	MOVQ    cRow+88(FP), R12
+	MOVQ    tokens+0(FP), R13
+	CMPQ    R13, $+1
 	JLT     end4
 
 loop3:
 	VMOVUPS      (CX), Y4
 	VMOVUPS      (DX), Y5
-	VMOVUPS      (BX), Y6
-	VMULPS       (DI), Y4, Y7
+	VMOVUPS      (SI), Y6
+	VMULPS       (R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
 	VBROADCASTSS const43000000<>+0(SB), Y8
@@ -362,13 +364,13 @@ loop3:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VBROADCASTSS (R8), Y8
+	VBROADCASTSS (R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y0, Y8
 	VMOVAPS      Y8, Y0
-	VBROADCASTSS (R10), Y7
+	VBROADCASTSS (R11), Y7
 	VFMADD231PS  Y7, Y0, Y6
-	VMULPS       64(DI), Y4, Y7
+	VMULPS       64(R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
 	VBROADCASTSS const43000000<>+0(SB), Y8
@@ -384,13 +386,13 @@ loop3:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VBROADCASTSS 4(R8), Y8
+	VBROADCASTSS 4(R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y1, Y8
 	VMOVAPS      Y8, Y1
-	VBROADCASTSS 4(R10), Y7
+	VBROADCASTSS 4(R11), Y7
 	VFMADD231PS  Y7, Y1, Y6
-	VMULPS       128(DI), Y4, Y7
+	VMULPS       128(R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
 	VBROADCASTSS const43000000<>+0(SB), Y8
@@ -406,13 +408,13 @@ loop3:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VBROADCASTSS 8(R8), Y8
+	VBROADCASTSS 8(R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y2, Y8
 	VMOVAPS      Y8, Y2
-	VBROADCASTSS 8(R10), Y7
+	VBROADCASTSS 8(R11), Y7
 	VFMADD231PS  Y7, Y2, Y6
-	VMULPS       192(DI), Y4, Y4
+	VMULPS       192(R8), Y4, Y4
 	VBROADCASTSS constc2fc0000<>+0(SB), Y7
 	VMAXPS       Y4, Y7, Y4
 	VBROADCASTSS const43000000<>+0(SB), Y7
@@ -428,20 +430,20 @@ loop3:
 	VFMADD213PS  const3f800000<>+0(SB), Y4, Y8
 	VPSLLD       $0x17, Y7, Y4
 	VPADDD       Y4, Y8, Y4
-	VBROADCASTSS 12(R8), Y7
+	VBROADCASTSS 12(R9), Y7
 	VMULPS       Y7, Y5, Y5
 	VFMADD231PS  Y4, Y3, Y5
 	VMOVAPS      Y5, Y3
-	VBROADCASTSS 12(R10), Y4
+	VBROADCASTSS 12(R11), Y4
 	VFMADD231PS  Y4, Y3, Y6
-	VMOVUPS      Y6, (BX)
-	ADDQ         SI, CX
-	ADDQ         SI, DX
-	ADDQ         SI, BX
-	ADDQ         R9, R8
-	ADDQ         R11, R10
-	SUBQ         $+1, R12
-	CMPQ         R12, $+1
+	VMOVUPS      Y6, (SI)
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
 	JGE          loop3
 
 end4:
@@ -452,32 +454,33 @@ end4:
 	VZEROUPPER
 	RET
 
-// func scanVector4AVX2(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scanVector4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scanVector4AVX2(SB), NOSPLIT, $0-88
-	MOVQ    h+48(FP), AX
+TEXT ·scanVector4AVX2(SB), NOSPLIT, $0-96
+	MOVQ    h+56(FP), AX
 	VMOVUPS (AX), Y0
 	VMOVUPS 64(AX), Y1
 	VMOVUPS 128(AX), Y2
 	VMOVUPS 192(AX), Y3
 	MOVQ    dt+8(FP), CX
 	MOVQ    u+16(FP), DX
-	MOVQ    y+24(FP), BX
-	MOVQ    row+32(FP), SI
-	MOVQ    a+40(FP), DI
-	MOVQ    b+56(FP), R8
-	MOVQ    bRow+64(FP), R9
-	MOVQ    c+72(FP), R10
-	MOVQ    cRow+80(FP), R11
-	MOVQ    tokens+0(FP), R12
-	CMPQ    R12, $+1
+	MOVQ    row+24(FP), BX
+	MOVQ    y+32(FP), SI
+	MOVQ    yRow+40(FP), DI
+	MOVQ    a+48(FP), R8
+	MOVQ    b+64(FP), R9
+	MOVQ    bRow+72(FP), R10
+	MOVQ    c+80(FP), R11
+	MOVQ    cRow+88(FP), R12
+	MOVQ    tokens+0(FP), R13
+	CMPQ    R13, $+1
 	JLT     end6
 
 loop5:
 	VMOVUPS      (CX), Y4
 	VMOVUPS      (DX), Y5
-	VMOVUPS      (BX), Y6
-	VMULPS       (DI), Y4, Y7
+	VMOVUPS      (SI), Y6
+	VMULPS       (R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
 	VBROADCASTSS const43000000<>+0(SB), Y8
@@ -493,13 +496,13 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VMOVUPS      (R8), Y8
+	VMOVUPS      (R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y0, Y8
 	VMOVAPS      Y8, Y0
-	VMOVUPS      (R10), Y7
+	VMOVUPS      (R11), Y7
 	VFMADD231PS  Y7, Y0, Y6
-	VMULPS       64(DI), Y4, Y7
+	VMULPS       64(R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
 	VBROADCASTSS const43000000<>+0(SB), Y8
@@ -515,13 +518,13 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VMOVUPS      64(R8), Y8
+	VMOVUPS      64(R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y1, Y8
 	VMOVAPS      Y8, Y1
-	VMOVUPS      64(R10), Y7
+	VMOVUPS      64(R11), Y7
 	VFMADD231PS  Y7, Y1, Y6
-	VMULPS       128(DI), Y4, Y7
+	VMULPS       128(R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
 	VBROADCASTSS const43000000<>+0(SB), Y8
@@ -537,13 +540,13 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VMOVUPS      128(R8), Y8
+	VMOVUPS      128(R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y2, Y8
 	VMOVAPS      Y8, Y2
-	VMOVUPS      128(R10), Y7
+	VMOVUPS      128(R11), Y7
 	VFMADD231PS  Y7, Y2, Y6
-	VMULPS       192(DI), Y4, Y4
+	VMULPS       192(R8), Y4, Y4
 	VBROADCASTSS constc2fc0000<>+0(SB), Y7
 	VMAXPS       Y4, Y7, Y4
 	VBROADCASTSS const43000000<>+0(SB), Y7
@@ -559,20 +562,20 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y4, Y8
 	VPSLLD       $0x17, Y7, Y4
 	VPADDD       Y4, Y8, Y4
-	VMOVUPS      192(R8), Y7
+	VMOVUPS      192(R9), Y7
 	VMULPS       Y7, Y5, Y5
 	VFMADD231PS  Y4, Y3, Y5
 	VMOVAPS      Y5, Y3
-	VMOVUPS      192(R10), Y4
+	VMOVUPS      192(R11), Y4
 	VFMADD231PS  Y4, Y3, Y6
-	VMOVUPS      Y6, (BX)
-	ADDQ         SI, CX
-	ADDQ         SI, DX
-	ADDQ         SI, BX
-	ADDQ         R9, R8
-	ADDQ         R11, R10
-	SUBQ         $+1, R12
-	CMPQ         R12, $+1
+	VMOVUPS      Y6, (SI)
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
 	JGE          loop5
 
 end6:
@@ -1024,15 +1027,167 @@ DATA const7f800000<>+24(SB)/4, $0x7f800000
 DATA const7f800000<>+28(SB)/4, $0x7f800000
 GLOBL const7f800000<>(SB), RODATA|NOPTR, $32
 
+// func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// Requires: AVX
+TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+32
+	JLT  end24
+
+loop23:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end26
+
+loop25:
+	VBROADCASTSS (R8), Y0
+	VMOVUPS      (BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (DX)
+	VMOVUPS      32(BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 32(DX)
+	VMOVUPS      64(BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 64(DX)
+	VMOVUPS      96(BX), Y1
+	VMULPS       Y0, Y1, Y0
+	VMOVUPS      Y0, 96(DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop25
+
+end26:
+	ADDQ $+128, CX
+	SUBQ $+32, AX
+	CMPQ AX, $+32
+	JGE  loop23
+
+end24:
+	CMPQ AX, $+16
+	JLT  end28
+
+loop27:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end30
+
+loop29:
+	VBROADCASTSS (R8), Y0
+	VMOVUPS      (BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (DX)
+	VMOVUPS      32(BX), Y1
+	VMULPS       Y0, Y1, Y0
+	VMOVUPS      Y0, 32(DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop29
+
+end30:
+	ADDQ $+64, CX
+	SUBQ $+16, AX
+	CMPQ AX, $+16
+	JGE  loop27
+
+end28:
+	CMPQ AX, $+8
+	JLT  end32
+
+loop31:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end34
+
+loop33:
+	VBROADCASTSS (R8), Y0
+	VMOVUPS      (BX), Y1
+	VMULPS       Y0, Y1, Y0
+	VMOVUPS      Y0, (DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop33
+
+end34:
+	ADDQ $+32, CX
+	SUBQ $+8, AX
+	CMPQ AX, $+8
+	JGE  loop31
+
+end32:
+	TESTQ   AX, AX
+	JE      end35
+	LEAQ    tailMasks<>+0(SB), DX
+	NEGQ    AX
+	VMOVDQU 32(DX)(AX*4), Y0
+	MOVQ    dst+16(FP), AX
+	ADDQ    CX, AX
+	MOVQ    x+32(FP), DX
+	ADDQ    CX, DX
+	MOVQ    dstRow+24(FP), CX
+	MOVQ    xRow+40(FP), BX
+	MOVQ    scale+48(FP), SI
+	MOVQ    rows+0(FP), DI
+	CMPQ    DI, $+1
+	JLT     end37
+
+loop36:
+	VBROADCASTSS (SI), Y1
+	VMASKMOVPS   (DX), Y0, Y2
+	VMULPS       Y1, Y2, Y1
+	VMASKMOVPS   Y1, Y0, (AX)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop36
+
+end37:
+end35:
+	VZEROUPPER
+	RET
+
 // func flushAVX2(x *float32, n int)
 // Requires: AVX, AVX2
 TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end24
+	JLT  end39
 
-loop23:
+loop38:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1056,13 +1211,13 @@ loop23:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop23
+	JGE       loop38
 
-end24:
+end39:
 	CMPQ CX, $+8
-	JLT  end26
+	JLT  end41
 
-loop25:
+loop40:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1071,11 +1226,11 @@ loop25:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop25
+	JGE       loop40
 
-end26:
+end41:
 	TESTQ      CX, CX
-	JE         end27
+	JE         end42
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -1085,7 +1240,7 @@ end26:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end27:
+end42:
 	VZEROUPPER
 	RET
 

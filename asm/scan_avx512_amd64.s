@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func scanFullAVX512(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX512F
-TEXT ·scanFullAVX512(SB), NOSPLIT, $0-88
+TEXT ·scanFullAVX512(SB), NOSPLIT, $0-96
 	VBROADCASTSS constc2fc0000<>+0(SB), Z21
 	VBROADCASTSS const4b400000<>+0(SB), Z22
 	VBROADCASTSS const3aadecbd<>+0(SB), Z23
@@ -15,7 +15,7 @@ TEXT ·scanFullAVX512(SB), NOSPLIT, $0-88
 	VBROADCASTSS const3e75fce1<>+0(SB), Z26
 	VBROADCASTSS const3f317215<>+0(SB), Z27
 	VBROADCASTSS const3f800000<>+0(SB), Z28
-	MOVQ         h+48(FP), AX
+	MOVQ         h+56(FP), AX
 	VMOVUPS      (AX), Z0
 	VMOVUPS      64(AX), Z1
 	VMOVUPS      128(AX), Z2
@@ -34,23 +34,24 @@ TEXT ·scanFullAVX512(SB), NOSPLIT, $0-88
 	VMOVUPS      960(AX), Z15
 	MOVQ         dt+8(FP), CX
 	MOVQ         u+16(FP), DX
-	MOVQ         y+24(FP), BX
-	MOVQ         row+32(FP), SI
-	MOVQ         a+40(FP), DI
-	MOVQ         b+56(FP), R8
-	MOVQ         bRow+64(FP), R9
-	MOVQ         c+72(FP), R10
-	MOVQ         cRow+80(FP), R11
-	MOVQ         tokens+0(FP), R12
-	CMPQ         R12, $+1
+	MOVQ         row+24(FP), BX
+	MOVQ         y+32(FP), SI
+	MOVQ         yRow+40(FP), DI
+	MOVQ         a+48(FP), R8
+	MOVQ         b+64(FP), R9
+	MOVQ         bRow+72(FP), R10
+	MOVQ         c+80(FP), R11
+	MOVQ         cRow+88(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
 	JLT          end2
 
 loop1:
 	VMOVUPS      (CX), Z16
 	VMOVUPS      (DX), Z17
-	VMOVUPS      (BX), Z18
+	VMOVUPS      (SI), Z18
 	VPXORD       Z19, Z19, Z19
-	VMULPS       (DI), Z16, Z20
+	VMULPS       (R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -62,13 +63,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS (R8), Z29
+	VBROADCASTSS (R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z0, Z29
 	VMOVAPS      Z29, Z0
-	VBROADCASTSS (R10), Z20
+	VBROADCASTSS (R11), Z20
 	VFMADD231PS  Z20, Z0, Z18
-	VMULPS       64(DI), Z16, Z20
+	VMULPS       64(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -80,13 +81,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 4(R8), Z29
+	VBROADCASTSS 4(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z1, Z29
 	VMOVAPS      Z29, Z1
-	VBROADCASTSS 4(R10), Z20
+	VBROADCASTSS 4(R11), Z20
 	VFMADD231PS  Z20, Z1, Z19
-	VMULPS       128(DI), Z16, Z20
+	VMULPS       128(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -98,13 +99,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 8(R8), Z29
+	VBROADCASTSS 8(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z2, Z29
 	VMOVAPS      Z29, Z2
-	VBROADCASTSS 8(R10), Z20
+	VBROADCASTSS 8(R11), Z20
 	VFMADD231PS  Z20, Z2, Z18
-	VMULPS       192(DI), Z16, Z20
+	VMULPS       192(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -116,13 +117,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 12(R8), Z29
+	VBROADCASTSS 12(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z3, Z29
 	VMOVAPS      Z29, Z3
-	VBROADCASTSS 12(R10), Z20
+	VBROADCASTSS 12(R11), Z20
 	VFMADD231PS  Z20, Z3, Z19
-	VMULPS       256(DI), Z16, Z20
+	VMULPS       256(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -134,13 +135,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 16(R8), Z29
+	VBROADCASTSS 16(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z4, Z29
 	VMOVAPS      Z29, Z4
-	VBROADCASTSS 16(R10), Z20
+	VBROADCASTSS 16(R11), Z20
 	VFMADD231PS  Z20, Z4, Z18
-	VMULPS       320(DI), Z16, Z20
+	VMULPS       320(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -152,13 +153,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 20(R8), Z29
+	VBROADCASTSS 20(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z5, Z29
 	VMOVAPS      Z29, Z5
-	VBROADCASTSS 20(R10), Z20
+	VBROADCASTSS 20(R11), Z20
 	VFMADD231PS  Z20, Z5, Z19
-	VMULPS       384(DI), Z16, Z20
+	VMULPS       384(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -170,13 +171,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 24(R8), Z29
+	VBROADCASTSS 24(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z6, Z29
 	VMOVAPS      Z29, Z6
-	VBROADCASTSS 24(R10), Z20
+	VBROADCASTSS 24(R11), Z20
 	VFMADD231PS  Z20, Z6, Z18
-	VMULPS       448(DI), Z16, Z20
+	VMULPS       448(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -188,13 +189,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 28(R8), Z29
+	VBROADCASTSS 28(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z7, Z29
 	VMOVAPS      Z29, Z7
-	VBROADCASTSS 28(R10), Z20
+	VBROADCASTSS 28(R11), Z20
 	VFMADD231PS  Z20, Z7, Z19
-	VMULPS       512(DI), Z16, Z20
+	VMULPS       512(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -206,13 +207,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 32(R8), Z29
+	VBROADCASTSS 32(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z8, Z29
 	VMOVAPS      Z29, Z8
-	VBROADCASTSS 32(R10), Z20
+	VBROADCASTSS 32(R11), Z20
 	VFMADD231PS  Z20, Z8, Z18
-	VMULPS       576(DI), Z16, Z20
+	VMULPS       576(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -224,13 +225,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 36(R8), Z29
+	VBROADCASTSS 36(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z9, Z29
 	VMOVAPS      Z29, Z9
-	VBROADCASTSS 36(R10), Z20
+	VBROADCASTSS 36(R11), Z20
 	VFMADD231PS  Z20, Z9, Z19
-	VMULPS       640(DI), Z16, Z20
+	VMULPS       640(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -242,13 +243,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 40(R8), Z29
+	VBROADCASTSS 40(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z10, Z29
 	VMOVAPS      Z29, Z10
-	VBROADCASTSS 40(R10), Z20
+	VBROADCASTSS 40(R11), Z20
 	VFMADD231PS  Z20, Z10, Z18
-	VMULPS       704(DI), Z16, Z20
+	VMULPS       704(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -260,13 +261,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 44(R8), Z29
+	VBROADCASTSS 44(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z11, Z29
 	VMOVAPS      Z29, Z11
-	VBROADCASTSS 44(R10), Z20
+	VBROADCASTSS 44(R11), Z20
 	VFMADD231PS  Z20, Z11, Z19
-	VMULPS       768(DI), Z16, Z20
+	VMULPS       768(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -278,13 +279,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 48(R8), Z29
+	VBROADCASTSS 48(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z12, Z29
 	VMOVAPS      Z29, Z12
-	VBROADCASTSS 48(R10), Z20
+	VBROADCASTSS 48(R11), Z20
 	VFMADD231PS  Z20, Z12, Z18
-	VMULPS       832(DI), Z16, Z20
+	VMULPS       832(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -296,13 +297,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 52(R8), Z29
+	VBROADCASTSS 52(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z13, Z29
 	VMOVAPS      Z29, Z13
-	VBROADCASTSS 52(R10), Z20
+	VBROADCASTSS 52(R11), Z20
 	VFMADD231PS  Z20, Z13, Z19
-	VMULPS       896(DI), Z16, Z20
+	VMULPS       896(R8), Z16, Z20
 	VMAXPS       Z20, Z21, Z20
 	VADDPS       Z22, Z20, Z29
 	VSUBPS       Z22, Z29, Z29
@@ -314,13 +315,13 @@ loop1:
 	VFMADD213PS  Z27, Z20, Z30
 	VFMADD213PS  Z28, Z20, Z30
 	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 56(R8), Z29
+	VBROADCASTSS 56(R9), Z29
 	VMULPS       Z29, Z17, Z29
 	VFMADD231PS  Z20, Z14, Z29
 	VMOVAPS      Z29, Z14
-	VBROADCASTSS 56(R10), Z20
+	VBROADCASTSS 56(R11), Z20
 	VFMADD231PS  Z20, Z14, Z18
-	VMULPS       960(DI), Z16, Z16
+	VMULPS       960(R8), Z16, Z16
 	VMAXPS       Z16, Z21, Z16
 	VADDPS       Z22, Z16, Z20
 	VSUBPS       Z22, Z20, Z20
@@ -332,21 +333,21 @@ loop1:
 	VFMADD213PS  Z27, Z16, Z29
 	VFMADD213PS  Z28, Z16, Z29
 	VSCALEFPS    Z20, Z29, Z16
-	VBROADCASTSS 60(R8), Z20
+	VBROADCASTSS 60(R9), Z20
 	VMULPS       Z20, Z17, Z17
 	VFMADD231PS  Z16, Z15, Z17
 	VMOVAPS      Z17, Z15
-	VBROADCASTSS 60(R10), Z16
+	VBROADCASTSS 60(R11), Z16
 	VFMADD231PS  Z16, Z15, Z19
 	VADDPS       Z19, Z18, Z18
-	VMOVUPS      Z18, (BX)
-	ADDQ         SI, CX
-	ADDQ         SI, DX
-	ADDQ         SI, BX
-	ADDQ         R9, R8
-	ADDQ         R11, R10
-	SUBQ         $+1, R12
-	CMPQ         R12, $+1
+	VMOVUPS      Z18, (SI)
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
 	JGE          loop1
 
 end2:
@@ -393,9 +394,9 @@ GLOBL const3f317215<>(SB), RODATA|NOPTR, $4
 DATA const3f800000<>+0(SB)/4, $0x3f800000
 GLOBL const3f800000<>(SB), RODATA|NOPTR, $4
 
-// func scan4AVX512(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scan4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX512F
-TEXT ·scan4AVX512(SB), NOSPLIT, $0-88
+TEXT ·scan4AVX512(SB), NOSPLIT, $0-96
 	VBROADCASTSS constc2fc0000<>+0(SB), Z9
 	VBROADCASTSS const4b400000<>+0(SB), Z10
 	VBROADCASTSS const3aadecbd<>+0(SB), Z11
@@ -404,30 +405,31 @@ TEXT ·scan4AVX512(SB), NOSPLIT, $0-88
 	VBROADCASTSS const3e75fce1<>+0(SB), Z14
 	VBROADCASTSS const3f317215<>+0(SB), Z15
 	VBROADCASTSS const3f800000<>+0(SB), Z16
-	MOVQ         h+48(FP), AX
+	MOVQ         h+56(FP), AX
 	VMOVUPS      (AX), Z0
 	VMOVUPS      64(AX), Z1
 	VMOVUPS      128(AX), Z2
 	VMOVUPS      192(AX), Z3
 	MOVQ         dt+8(FP), CX
 	MOVQ         u+16(FP), DX
-	MOVQ         y+24(FP), BX
-	MOVQ         row+32(FP), SI
-	MOVQ         a+40(FP), DI
-	MOVQ         b+56(FP), R8
-	MOVQ         bRow+64(FP), R9
-	MOVQ         c+72(FP), R10
-	MOVQ         cRow+80(FP), R11
-	MOVQ         tokens+0(FP), R12
-	CMPQ         R12, $+1
+	MOVQ         row+24(FP), BX
+	MOVQ         y+32(FP), SI
+	MOVQ         yRow+40(FP), DI
+	MOVQ         a+48(FP), R8
+	MOVQ         b+64(FP), R9
+	MOVQ         bRow+72(FP), R10
+	MOVQ         c+80(FP), R11
+	MOVQ         cRow+88(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
 	JLT          end4
 
 loop3:
 	VMOVUPS      (CX), Z4
 	VMOVUPS      (DX), Z5
-	VMOVUPS      (BX), Z6
+	VMOVUPS      (SI), Z6
 	VPXORD       Z7, Z7, Z7
-	VMULPS       (DI), Z4, Z8
+	VMULPS       (R8), Z4, Z8
 	VMAXPS       Z8, Z9, Z8
 	VADDPS       Z10, Z8, Z17
 	VSUBPS       Z10, Z17, Z17
@@ -439,13 +441,13 @@ loop3:
 	VFMADD213PS  Z15, Z8, Z18
 	VFMADD213PS  Z16, Z8, Z18
 	VSCALEFPS    Z17, Z18, Z8
-	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z17
 	VMULPS       Z17, Z5, Z17
 	VFMADD231PS  Z8, Z0, Z17
 	VMOVAPS      Z17, Z0
-	VBROADCASTSS (R10), Z8
+	VBROADCASTSS (R11), Z8
 	VFMADD231PS  Z8, Z0, Z6
-	VMULPS       64(DI), Z4, Z8
+	VMULPS       64(R8), Z4, Z8
 	VMAXPS       Z8, Z9, Z8
 	VADDPS       Z10, Z8, Z17
 	VSUBPS       Z10, Z17, Z17
@@ -457,13 +459,13 @@ loop3:
 	VFMADD213PS  Z15, Z8, Z18
 	VFMADD213PS  Z16, Z8, Z18
 	VSCALEFPS    Z17, Z18, Z8
-	VBROADCASTSS 4(R8), Z17
+	VBROADCASTSS 4(R9), Z17
 	VMULPS       Z17, Z5, Z17
 	VFMADD231PS  Z8, Z1, Z17
 	VMOVAPS      Z17, Z1
-	VBROADCASTSS 4(R10), Z8
+	VBROADCASTSS 4(R11), Z8
 	VFMADD231PS  Z8, Z1, Z7
-	VMULPS       128(DI), Z4, Z8
+	VMULPS       128(R8), Z4, Z8
 	VMAXPS       Z8, Z9, Z8
 	VADDPS       Z10, Z8, Z17
 	VSUBPS       Z10, Z17, Z17
@@ -475,13 +477,13 @@ loop3:
 	VFMADD213PS  Z15, Z8, Z18
 	VFMADD213PS  Z16, Z8, Z18
 	VSCALEFPS    Z17, Z18, Z8
-	VBROADCASTSS 8(R8), Z17
+	VBROADCASTSS 8(R9), Z17
 	VMULPS       Z17, Z5, Z17
 	VFMADD231PS  Z8, Z2, Z17
 	VMOVAPS      Z17, Z2
-	VBROADCASTSS 8(R10), Z8
+	VBROADCASTSS 8(R11), Z8
 	VFMADD231PS  Z8, Z2, Z6
-	VMULPS       192(DI), Z4, Z4
+	VMULPS       192(R8), Z4, Z4
 	VMAXPS       Z4, Z9, Z4
 	VADDPS       Z10, Z4, Z8
 	VSUBPS       Z10, Z8, Z8
@@ -493,21 +495,21 @@ loop3:
 	VFMADD213PS  Z15, Z4, Z17
 	VFMADD213PS  Z16, Z4, Z17
 	VSCALEFPS    Z8, Z17, Z4
-	VBROADCASTSS 12(R8), Z8
+	VBROADCASTSS 12(R9), Z8
 	VMULPS       Z8, Z5, Z5
 	VFMADD231PS  Z4, Z3, Z5
 	VMOVAPS      Z5, Z3
-	VBROADCASTSS 12(R10), Z4
+	VBROADCASTSS 12(R11), Z4
 	VFMADD231PS  Z4, Z3, Z7
 	VADDPS       Z7, Z6, Z6
-	VMOVUPS      Z6, (BX)
-	ADDQ         SI, CX
-	ADDQ         SI, DX
-	ADDQ         SI, BX
-	ADDQ         R9, R8
-	ADDQ         R11, R10
-	SUBQ         $+1, R12
-	CMPQ         R12, $+1
+	VMOVUPS      Z6, (SI)
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
 	JGE          loop3
 
 end4:
@@ -518,9 +520,9 @@ end4:
 	VZEROUPPER
 	RET
 
-// func scanVector4AVX512(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scanVector4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX512F
-TEXT ·scanVector4AVX512(SB), NOSPLIT, $0-88
+TEXT ·scanVector4AVX512(SB), NOSPLIT, $0-96
 	VBROADCASTSS constc2fc0000<>+0(SB), Z9
 	VBROADCASTSS const4b400000<>+0(SB), Z10
 	VBROADCASTSS const3aadecbd<>+0(SB), Z11
@@ -529,30 +531,31 @@ TEXT ·scanVector4AVX512(SB), NOSPLIT, $0-88
 	VBROADCASTSS const3e75fce1<>+0(SB), Z14
 	VBROADCASTSS const3f317215<>+0(SB), Z15
 	VBROADCASTSS const3f800000<>+0(SB), Z16
-	MOVQ         h+48(FP), AX
+	MOVQ         h+56(FP), AX
 	VMOVUPS      (AX), Z0
 	VMOVUPS      64(AX), Z1
 	VMOVUPS      128(AX), Z2
 	VMOVUPS      192(AX), Z3
 	MOVQ         dt+8(FP), CX
 	MOVQ         u+16(FP), DX
-	MOVQ         y+24(FP), BX
-	MOVQ         row+32(FP), SI
-	MOVQ         a+40(FP), DI
-	MOVQ         b+56(FP), R8
-	MOVQ         bRow+64(FP), R9
-	MOVQ         c+72(FP), R10
-	MOVQ         cRow+80(FP), R11
-	MOVQ         tokens+0(FP), R12
-	CMPQ         R12, $+1
+	MOVQ         row+24(FP), BX
+	MOVQ         y+32(FP), SI
+	MOVQ         yRow+40(FP), DI
+	MOVQ         a+48(FP), R8
+	MOVQ         b+64(FP), R9
+	MOVQ         bRow+72(FP), R10
+	MOVQ         c+80(FP), R11
+	MOVQ         cRow+88(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
 	JLT          end6
 
 loop5:
 	VMOVUPS     (CX), Z4
 	VMOVUPS     (DX), Z5
-	VMOVUPS     (BX), Z6
+	VMOVUPS     (SI), Z6
 	VPXORD      Z7, Z7, Z7
-	VMULPS      (DI), Z4, Z8
+	VMULPS      (R8), Z4, Z8
 	VMAXPS      Z8, Z9, Z8
 	VADDPS      Z10, Z8, Z17
 	VSUBPS      Z10, Z17, Z17
@@ -564,13 +567,13 @@ loop5:
 	VFMADD213PS Z15, Z8, Z18
 	VFMADD213PS Z16, Z8, Z18
 	VSCALEFPS   Z17, Z18, Z8
-	VMOVUPS     (R8), Z17
+	VMOVUPS     (R9), Z17
 	VMULPS      Z17, Z5, Z17
 	VFMADD231PS Z8, Z0, Z17
 	VMOVAPS     Z17, Z0
-	VMOVUPS     (R10), Z8
+	VMOVUPS     (R11), Z8
 	VFMADD231PS Z8, Z0, Z6
-	VMULPS      64(DI), Z4, Z8
+	VMULPS      64(R8), Z4, Z8
 	VMAXPS      Z8, Z9, Z8
 	VADDPS      Z10, Z8, Z17
 	VSUBPS      Z10, Z17, Z17
@@ -582,13 +585,13 @@ loop5:
 	VFMADD213PS Z15, Z8, Z18
 	VFMADD213PS Z16, Z8, Z18
 	VSCALEFPS   Z17, Z18, Z8
-	VMOVUPS     64(R8), Z17
+	VMOVUPS     64(R9), Z17
 	VMULPS      Z17, Z5, Z17
 	VFMADD231PS Z8, Z1, Z17
 	VMOVAPS     Z17, Z1
-	VMOVUPS     64(R10), Z8
+	VMOVUPS     64(R11), Z8
 	VFMADD231PS Z8, Z1, Z7
-	VMULPS      128(DI), Z4, Z8
+	VMULPS      128(R8), Z4, Z8
 	VMAXPS      Z8, Z9, Z8
 	VADDPS      Z10, Z8, Z17
 	VSUBPS      Z10, Z17, Z17
@@ -600,13 +603,13 @@ loop5:
 	VFMADD213PS Z15, Z8, Z18
 	VFMADD213PS Z16, Z8, Z18
 	VSCALEFPS   Z17, Z18, Z8
-	VMOVUPS     128(R8), Z17
+	VMOVUPS     128(R9), Z17
 	VMULPS      Z17, Z5, Z17
 	VFMADD231PS Z8, Z2, Z17
 	VMOVAPS     Z17, Z2
-	VMOVUPS     128(R10), Z8
+	VMOVUPS     128(R11), Z8
 	VFMADD231PS Z8, Z2, Z6
-	VMULPS      192(DI), Z4, Z4
+	VMULPS      192(R8), Z4, Z4
 	VMAXPS      Z4, Z9, Z4
 	VADDPS      Z10, Z4, Z8
 	VSUBPS      Z10, Z8, Z8
@@ -618,21 +621,21 @@ loop5:
 	VFMADD213PS Z15, Z4, Z17
 	VFMADD213PS Z16, Z4, Z17
 	VSCALEFPS   Z8, Z17, Z4
-	VMOVUPS     192(R8), Z8
+	VMOVUPS     192(R9), Z8
 	VMULPS      Z8, Z5, Z5
 	VFMADD231PS Z4, Z3, Z5
 	VMOVAPS     Z5, Z3
-	VMOVUPS     192(R10), Z4
+	VMOVUPS     192(R11), Z4
 	VFMADD231PS Z4, Z3, Z7
 	VADDPS      Z7, Z6, Z6
-	VMOVUPS     Z6, (BX)
-	ADDQ        SI, CX
-	ADDQ        SI, DX
-	ADDQ        SI, BX
-	ADDQ        R9, R8
-	ADDQ        R11, R10
-	SUBQ        $+1, R12
-	CMPQ        R12, $+1
+	VMOVUPS     Z6, (SI)
+	ADDQ        BX, CX
+	ADDQ        BX, DX
+	ADDQ        DI, SI
+	ADDQ        R10, R9
+	ADDQ        R12, R11
+	SUBQ        $+1, R13
+	CMPQ        R13, $+1
 	JGE         loop5
 
 end6:
@@ -1004,6 +1007,157 @@ GLOBL const42b17217<>(SB), RODATA|NOPTR, $4
 DATA const7f800000<>+0(SB)/4, $0x7f800000
 GLOBL const7f800000<>(SB), RODATA|NOPTR, $4
 
+// func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end24
+
+loop23:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end26
+
+loop25:
+	VBROADCASTSS (R8), Z0
+	VMOVUPS      (BX), Z1
+	VMULPS       Z0, Z1, Z1
+	VMOVUPS      Z1, (DX)
+	VMOVUPS      64(BX), Z1
+	VMULPS       Z0, Z1, Z1
+	VMOVUPS      Z1, 64(DX)
+	VMOVUPS      128(BX), Z1
+	VMULPS       Z0, Z1, Z1
+	VMOVUPS      Z1, 128(DX)
+	VMOVUPS      192(BX), Z1
+	VMULPS       Z0, Z1, Z0
+	VMOVUPS      Z0, 192(DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop25
+
+end26:
+	ADDQ $+256, CX
+	SUBQ $+64, AX
+	CMPQ AX, $+64
+	JGE  loop23
+
+end24:
+	CMPQ AX, $+32
+	JLT  end28
+
+loop27:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end30
+
+loop29:
+	VBROADCASTSS (R8), Z0
+	VMOVUPS      (BX), Z1
+	VMULPS       Z0, Z1, Z1
+	VMOVUPS      Z1, (DX)
+	VMOVUPS      64(BX), Z1
+	VMULPS       Z0, Z1, Z0
+	VMOVUPS      Z0, 64(DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop29
+
+end30:
+	ADDQ $+128, CX
+	SUBQ $+32, AX
+	CMPQ AX, $+32
+	JGE  loop27
+
+end28:
+	CMPQ AX, $+16
+	JLT  end32
+
+loop31:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end34
+
+loop33:
+	VBROADCASTSS (R8), Z0
+	VMOVUPS      (BX), Z1
+	VMULPS       Z0, Z1, Z0
+	VMOVUPS      Z0, (DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop33
+
+end34:
+	ADDQ $+64, CX
+	SUBQ $+16, AX
+	CMPQ AX, $+16
+	JGE  loop31
+
+end32:
+	TESTQ AX, AX
+	JE    end35
+	LEAQ  tailMasks<>+0(SB), DX
+	KMOVW (DX)(AX*2), K1
+	MOVQ  dst+16(FP), AX
+	ADDQ  CX, AX
+	MOVQ  x+32(FP), DX
+	ADDQ  CX, DX
+	MOVQ  dstRow+24(FP), CX
+	MOVQ  xRow+40(FP), BX
+	MOVQ  scale+48(FP), SI
+	MOVQ  rows+0(FP), DI
+	CMPQ  DI, $+1
+	JLT   end37
+
+loop36:
+	VBROADCASTSS (SI), Z0
+	VMOVUPS.Z    (DX), K1, Z1
+	VMULPS       Z0, Z1, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop36
+
+end37:
+end35:
+	VZEROUPPER
+	RET
+
 // func flushAVX512(x *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·flushAVX512(SB), NOSPLIT, $0-16
@@ -1013,9 +1167,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end24
+	JLT          end39
 
-loop23:
+loop38:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1039,13 +1193,13 @@ loop23:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop23
+	JGE       loop38
 
-end24:
+end39:
 	CMPQ CX, $+16
-	JLT  end26
+	JLT  end41
 
-loop25:
+loop40:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1054,11 +1208,11 @@ loop25:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop25
+	JGE       loop40
 
-end26:
+end41:
 	TESTQ     CX, CX
-	JE        end27
+	JE        end42
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -1067,7 +1221,7 @@ end26:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end27:
+end42:
 	VZEROUPPER
 	RET
 

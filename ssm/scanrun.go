@@ -20,15 +20,17 @@ type scanScratch struct {
 	call      ScanCall
 	ctx       context.Context
 	workers   []scanWork
+	tasks     int
 	task      func(worker, i int)
 }
 
-// scanWork is what each worker has for itself: dt, dt x and y of a slab's rows of
-// a chunk, and B and C where they must be laid out anew.
+// scanWork is what each worker has for itself: dt, dt x and, where they need it, y
+// of some rows of its slabs, and B and C where they must be laid out anew.
 type scanWork struct{ dt, u, y, gate, b, c []float32 }
 
-// rowGap keeps the rows of a chunk from competing for the same cache lines.
-const rowGap = 16
+// slabWidth is the length of a slab's rows in scratch; a line more than is used
+// keeps them from competing for the same cache lines.
+const slabWidth = (slabBlocks + 1) * asm.ScanBlock
 
 // run scans the rows of the segments and brings their values up to date.
 func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []segment, workers int) error {
@@ -40,61 +42,72 @@ func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, scanWork{})
 	}
-	err := s.group.Run(ctx, workers, len(op.slabs), s.task)
+	s.tasks = min(workers, len(op.slabs))
+	err := s.group.Run(ctx, workers, s.tasks, s.task)
 	if err == nil {
 		err = ctx.Err()
 	}
 	return wrap(err)
 }
 
-// scan takes one slab through all segments.
+// scan takes a range of slabs through all segments, some rows at a time: whole
+// rows in order of memory first, then each slab by itself.
 func (s *scanScratch) scan(worker, i int) {
 	op, w := s.op, &s.workers[worker]
-	sl := op.slabs[i]
-	width := sl.blocks*asm.ScanBlock + rowGap
-	w.dt, w.u = scratch.Floats(w.dt, chunk*width), scratch.Floats(w.u, chunk*width)
-	w.y, w.gate = scratch.Floats(w.y, chunk*width), scratch.Floats(w.gate, width)
+	slabs := op.slabs[i*len(op.slabs)/s.tasks : (i+1)*len(op.slabs)/s.tasks]
+	const budget = 64 << 10 // floats of dt and u, which the second cache holds
+	rows := min(max(budget/(2*len(slabs)*slabWidth), 8), chunk)
+	w.dt, w.u = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.u, len(slabs)*rows*slabWidth)
+	w.y, w.gate = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.gate, slabWidth)
 	size := op.states * asm.ScanBlock
 	for _, g := range s.list {
-		h := g.values[sl.block*size:][:sl.blocks*size]
 		for t, pos := g.from, g.pos; t < g.to; {
 			if s.ctx.Err() != nil {
 				return
 			}
-			n := untilBorder(pos, g.to-t)
-			s.before(w, sl, t, pos, n)
-			s.blocks(w, sl, h, t, n)
-			s.after(w, sl, t, n)
+			n := min(untilBorder(pos, g.to-t), rows)
+			for r := range n {
+				for k, sl := range slabs {
+					at := (k*rows + r) * slabWidth
+					s.before(w.dt[at:][:slabWidth], w.u[at:][:slabWidth], sl, t+r, pos+r)
+				}
+			}
+			for k, sl := range slabs {
+				h := g.values[sl.block*size:][:sl.blocks*size]
+				s.blocks(w, sl, k*rows*slabWidth, h, t, n)
+				flush(h, pos+n)
+			}
 			t, pos = t+n, pos+n
-			flush(h, pos)
 		}
 	}
 }
 
-// before sets a chunk's dt, dt x and, to begin y with, D x.
-func (s *scanScratch) before(w *scanWork, sl slab, t0, pos, n int) {
+// before sets dt and u = dt x of a row.
+func (s *scanScratch) before(dt, u []float32, sl slab, t, pos int) {
 	op, call := s.op, &s.call
-	stride := sl.blocks*asm.ScanBlock + rowGap
-	part := func(m blas32.General, t int) []float32 { return m.Data[(t0+t)*m.Stride+sl.channel:][:sl.channels] }
-	for t := range n {
-		row := func(m []float32) []float32 {
-			clear(m[t*stride+sl.channels : (t+1)*stride])
-			return m[t*stride:][:sl.channels]
-		}
-		dt, u, y := row(w.dt), row(w.u), row(w.y)
-		op.steps(dt, part(call.Dt, t), sl.channel)
-		if call.Filter != nil {
-			call.Filter(pos+t, sl.channel, dt)
-		}
-		x := part(call.X, t)
-		asm.Mul(u, dt, x)
-		if op.skip != nil {
-			asm.Mul(y, op.skip[sl.channel:][:sl.channels], x)
-		} else {
-			clear(y)
-		}
+	clear(dt[sl.channels:])
+	clear(u[sl.channels:])
+	dt, u = dt[:sl.channels], u[:sl.channels]
+	op.steps(dt, call.Dt.Data[t*call.Dt.Stride+sl.channel:][:sl.channels], sl.channel)
+	if call.Filter != nil {
+		call.Filter(pos, sl.channel, dt)
+	}
+	x := call.X.Data[t*call.X.Stride+sl.channel:][:sl.channels]
+	asm.Mul(u, dt, x)
+	if !s.direct(sl) {
+		return
+	}
+	// y is computed where it belongs, and begins with D x.
+	if y := call.Dst.Data[t*call.Dst.Stride+sl.channel:][:sl.channels]; op.skip != nil {
+		asm.Mul(y, op.skip[sl.channel:][:sl.channels], x)
+	} else {
+		clear(y)
 	}
 }
+
+// direct tells whether a slab's blocks are whole, so that y needs no memory of its
+// own.
+func (s *scanScratch) direct(sl slab) bool { return sl.channels%asm.ScanBlock == 0 }
 
 // steps sets dst to the steps dt of channels from first on.
 func (op *Scan) steps(dst, dt []float32, first int) {
@@ -109,11 +122,12 @@ func (op *Scan) steps(dst, dt []float32, first int) {
 func steps(dst, dt, bias []float32, softplus bool, least, most float32) {
 	if bias != nil {
 		asm.Add(dst, dt, bias)
-	} else {
-		copy(dst, dt)
+		dt = dst
 	}
 	if softplus {
-		asm.Softplus(dst, dst)
+		asm.Softplus(dst, dt)
+	} else {
+		copy(dst, dt)
 	}
 	if least != 0 || most != 0 {
 		for i, v := range dst { // NaN stays
@@ -126,25 +140,53 @@ func steps(dst, dt, bias []float32, softplus bool, least, most float32) {
 	}
 }
 
-// blocks scans a chunk.
-func (s *scanScratch) blocks(w *scanWork, sl slab, h []float32, t0, n int) {
+// blocks scans n rows of a slab, whose dt and u begin at at, and gates the result.
+func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n int) {
 	op := s.op
-	stride := sl.blocks*asm.ScanBlock + rowGap
+	y := dense.Columns(dense.Rows(s.call.Dst, t0, t0+n), sl.channel, sl.channels)
+	if !s.direct(sl) {
+		y = s.own(w, sl, t0, n)
+	}
 	vectors := op.b != nil || op.c != nil
 	b, c := s.shared(&w.b, op.b, s.call.B, sl, t0, n, vectors), s.shared(&w.c, op.c, s.call.C, sl, t0, n, vectors)
 	size := op.states * asm.ScanBlock
+	block := func(m []float32, stride, i int) blas32.General {
+		return blas32.General{Rows: n, Cols: asm.ScanBlock, Stride: stride, Data: m[i*asm.ScanBlock:]}
+	}
 	for i := range sl.blocks {
-		block := func(m []float32) blas32.General {
-			return blas32.General{Rows: n, Cols: asm.ScanBlock, Stride: stride, Data: m[i*asm.ScanBlock:]}
-		}
-		own := func(m []float32, shared blas32.General) blas32.General {
+		constant := func(m []float32, shared blas32.General) blas32.General {
 			if m == nil {
 				return shared
 			}
 			return blas32.General{Rows: n, Cols: size, Data: m[(sl.block+i)*size:][:size]}
 		}
-		asm.SelectiveScan(block(w.y), block(w.dt), block(w.u), op.a[(sl.block+i)*size:][:size], h[i*size:][:size], own(op.b, b), own(op.c, c))
+		asm.SelectiveScan(block(y.Data, y.Stride, i), block(w.dt[at:], slabWidth, i), block(w.u[at:], slabWidth, i),
+			op.a[(sl.block+i)*size:][:size], h[i*size:][:size], constant(op.b, b), constant(op.c, c))
 	}
+	for t := range n {
+		part := func(m blas32.General) []float32 { return m.Data[(t0+t)*m.Stride+sl.channel:][:sl.channels] }
+		row, dst := y.Data[t*y.Stride:][:sl.channels], part(s.call.Dst)
+		switch {
+		case gated(s.call.Z):
+			gate := w.gate[:sl.channels]
+			asm.SiLU(gate, part(s.call.Z))
+			asm.Mul(dst, row, gate)
+		case !s.direct(sl):
+			copy(dst, row)
+		}
+	}
+}
+
+// own returns memory for y of a slab whose last block is not whole, begun with D x.
+func (s *scanScratch) own(w *scanWork, sl slab, t0, n int) blas32.General {
+	y := dense.Matrix(w.y, n, slabWidth)
+	clear(y.Data)
+	if s.op.skip != nil {
+		for t := range n {
+			asm.Mul(y.Data[t*slabWidth:][:sl.channels], s.op.skip[sl.channel:][:sl.channels], s.call.X.Data[(t0+t)*s.call.X.Stride+sl.channel:][:sl.channels])
+		}
+	}
+	return y
 }
 
 // shared returns B or C of a slab's group as SelectiveScan reads it: filled up to
@@ -173,20 +215,4 @@ func (s *scanScratch) shared(memory *[]float32, constant []float32, m blas32.Gen
 		}
 	}
 	return out
-}
-
-// after gates a chunk's y and puts it in its place.
-func (s *scanScratch) after(w *scanWork, sl slab, t0, n int) {
-	stride := sl.blocks*asm.ScanBlock + rowGap
-	for t := range n {
-		part := func(m blas32.General) []float32 { return m.Data[(t0+t)*m.Stride+sl.channel:][:sl.channels] }
-		y, dst := w.y[t*stride:][:sl.channels], part(s.call.Dst)
-		if !gated(s.call.Z) {
-			copy(dst, y)
-			continue
-		}
-		gate := w.gate[:sl.channels]
-		asm.SiLU(gate, part(s.call.Z))
-		asm.Mul(dst, y, gate)
-	}
 }

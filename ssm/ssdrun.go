@@ -51,7 +51,8 @@ type ssdShared struct {
 
 // ssdWork is what each worker has for itself.
 type ssdWork struct {
-	sum, ends  []float32    // [n]: sums of the logarithms from the piece's begin, and exp of them
+	sum, ends  []float32    // [n]: sums of the logarithms from the piece's begin, and what decays to or from its ends
+	dt         []float32    // [n]
 	mask, y    []float32    // [n, n], [n, P]
 	row        []float32    // [P]
 	state      []asm.Matrix // a panel of channels each, [N, width]
@@ -214,7 +215,7 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	n, heads, width := p.n, op.cfg.Heads, op.cfg.HeadDim
 	group := h / (heads / op.cfg.Groups)
-	w.sum, w.ends, w.mask = scratch.Floats(w.sum, n), scratch.Floats(w.ends, n), scratch.Floats(w.mask, n*n)
+	w.sum, w.ends, w.dt, w.mask = scratch.Floats(w.sum, n), scratch.Floats(w.ends, n), scratch.Floats(w.dt, n), scratch.Floats(w.mask, n*n)
 	var sum float64
 	for t := range n {
 		sum += float64(sh.log[t*heads+h])
@@ -230,31 +231,29 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int) {
 	c, b := s.of(s.call.C, p, group), s.of(s.call.B, p, group)
 	x := dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width)
 	y := dense.Matrix(w.y, n, width)
+	for t := range n {
+		w.dt[t] = sh.dt[t*heads+h]
+	}
+	asm.Exp(w.ends, w.sum)
+	last := w.ends[n-1]
 	for j := range w.state {
-		state := w.state[j].Panel(0)
-		w.now[j].Reshape(n, state.Cols)
-		w.later[j].Reshape(n, state.Cols)
-		now, later := w.now[j].Panel(0), w.later[j].Panel(0)
+		asm.Gemm(dense.Columns(y, j*asm.PanelCols(), w.state[j].Panel(0).Cols), c, &w.state[j], nil)
+	}
+	asm.ScaleRows(y, w.ends, y)
+	for t := range n {
+		w.ends[t] = w.sum[n-1] - w.sum[t]
+	}
+	asm.Exp(w.ends, w.ends)
+	for j := range w.state {
+		state, now, later := w.state[j].Panel(0), &w.now[j], &w.later[j]
 		from := j * asm.PanelCols()
-		asm.Exp(w.ends, w.sum)
-		out := dense.Columns(y, from, state.Cols)
-		asm.Gemm(out, c, &w.state[j], nil)
-		for t := range n {
-			row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:state.Cols] }
-			asm.Scale(row(now), sh.dt[t*heads+h], row(dense.Columns(x, from, state.Cols)))
-			asm.Scale(row(out), w.ends[t], row(out))
-		}
-		asm.GemmAdd(out, mask, &w.now[j])
-		last := w.ends[n-1]
-		for t := range n {
-			w.ends[t] = w.sum[n-1] - w.sum[t]
-		}
-		asm.Exp(w.ends, w.ends)
-		for t := range n {
-			asm.Scale(later.Data[t*later.Stride:][:later.Cols], w.ends[t], now.Data[t*now.Stride:][:now.Cols])
-		}
+		now.Reshape(n, state.Cols)
+		later.Reshape(n, state.Cols)
+		asm.ScaleRows(now.Panel(0), w.dt, dense.Columns(x, from, state.Cols))
+		asm.ScaleRows(later.Panel(0), w.ends, now.Panel(0))
+		asm.GemmAdd(dense.Columns(y, from, state.Cols), mask, now)
 		asm.Scale(state.Data, last, state.Data)
-		asm.GemmTAdd(state, b, &w.later[j])
+		asm.GemmTAdd(state, b, later)
 	}
 }
 

@@ -21,8 +21,8 @@ func scanFull(m Machine) int { return map[string]int{"AVX512": 16, "AVX2": 8, "N
 //	h[n] = 2^(dt[t] a[n]) h[n] + u[t] b[t][n]
 //	y[t] += sum over n of c[t][n] h[n].
 //
-// dt, u and y have row bytes from token to token. With vectors, b and c have a
-// vector for each state, else a number.
+// dt and u have row bytes from token to token. With vectors, b and c have a vector
+// for each state, else a number.
 func scan(name string, states int, vectors bool) kernel {
 	return func(m Machine) {
 		count := states
@@ -33,7 +33,7 @@ func scan(name string, states int, vectors bool) kernel {
 		if vectors {
 			kind = "a vector for each state in b and c"
 		}
-		m.Func(name, "func(tokens int, dt *float32, u *float32, y *float32, row int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)",
+		m.Func(name, "func(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)",
 			fmt.Sprintf("%d states of %d channels; %s; strides in bytes", count, m.Lanes(), kind))
 		state := func(base GP, n int) At { return At{Base: base, Disp: 4 * scanBlock * n} }
 		stored := m.Param("h")
@@ -41,7 +41,7 @@ func scan(name string, states int, vectors bool) kernel {
 		for n := range h {
 			h[n] = m.Load(state(stored, n), nil)
 		}
-		dtP, uP, yP, row, a := m.Param("dt"), m.Param("u"), m.Param("y"), m.Param("row"), m.Param("a")
+		dtP, uP, row, yP, yRow, a := m.Param("dt"), m.Param("u"), m.Param("row"), m.Param("y"), m.Param("yRow"), m.Param("a")
 		b, bRow, c, cRow := m.Param("b"), m.Param("bRow"), m.Param("c"), m.Param("cRow")
 		element := func(base GP, n int) Vec {
 			if vectors {
@@ -66,9 +66,9 @@ func scan(name string, states int, vectors bool) kernel {
 				m.AddTo(sums[0], s)
 			}
 			m.Store(At{Base: yP}, nil, sums[0])
-			for _, p := range []GP{dtP, uP, yP} {
-				m.AddGP(p, row)
-			}
+			m.AddGP(dtP, row)
+			m.AddGP(uP, row)
+			m.AddGP(yP, yRow)
 			m.AddGP(b, bRow)
 			m.AddGP(c, cRow)
 		})
@@ -159,6 +159,41 @@ func decayRow(m Machine) {
 	m.End()
 }
 
+// scaleRows is dst[t][i] = scale[t] x[t][i].
+func scaleRows(m Machine) {
+	m.Func("scaleRows", "func(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)",
+		"dst[t][i] = scale[t]*x[t][i]; strides in bytes")
+	width, offset := m.Param("width"), m.ZeroGP()
+	vectors := func(count int, t *Tail) {
+		at := func(name string) GP {
+			p := m.Param(name)
+			m.AddGP(p, offset)
+			return p
+		}
+		dst, x, dstRow, xRow, scale := at("dst"), at("x"), m.Param("dstRow"), m.Param("xRow"), m.Param("scale")
+		m.Loop(m.Param("rows"), 1, func() {
+			s := m.SplatAt(At{Base: scale})
+			for j := range count {
+				m.Store(At{Base: dst, Disp: j * Bytes(m)}, t, m.Mul(m.Load(At{Base: x, Disp: j * Bytes(m)}, t), s))
+			}
+			m.AddGP(dst, dstRow)
+			m.AddGP(x, xRow)
+			m.AddImm(scale, 4)
+		})
+	}
+	for _, count := range []int{4, 2, 1} {
+		m.Loop(width, count*m.Lanes(), func() {
+			vectors(count, nil)
+			m.AddImm(offset, count*Bytes(m))
+		})
+	}
+	m.Tail(width, func(t *Tail) {
+		vectors(1, t)
+		AdvanceTail(m, t, offset)
+	})
+	m.End()
+}
+
 // flush is x[i] = 0 where |x[i]| is tiny.
 func flush(m Machine) {
 	m.Func("flush", "func(x *float32, n int)", "x[i] = 0 where |x[i]| < tiny")
@@ -173,5 +208,5 @@ func flush(m Machine) {
 }
 
 func scanKernels() []kernel {
-	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, decayRow, flush}
+	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, decayRow, scaleRows, flush}
 }
