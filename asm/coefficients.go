@@ -63,4 +63,7 @@ const (
 	tanh7        = float32(-0x1.b83c5ap-05)
 	tanh9        = float32(0x1.52269cp-06)
 	tanh11       = float32(-0x1.75e1d4p-08)
+	exp2Least    = float32(-0x1.f8p+06) // 2^exp2Least is the smallest normal number
+	exp2Most     = float32(0x1p+07)     // from it on 2^x is +Inf
+	tiny         = float32(0x1p-103)    // 2^-103: states below it are flushed to 0, long before they become subnormal
 )

@@ -951,6 +951,119 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
+func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanFullAVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanFullAVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanFullAVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scan4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scan4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scan4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scan4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanVector4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanVector4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanVector4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanVector4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func outerStepAVX512(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
+
+//go:noescape
+func outerStepAVX2(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
+
+// states rows of width channels; sRow in bytes
+func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
+	if tier == isa.AVX512 {
+		outerStepAVX512(width, states, s, sRow, b, c, x, y, decay)
+	} else {
+		outerStepAVX2(width, states, s, sRow, b, c, x, y, decay)
+	}
+}
+
+//go:noescape
+func decayRowAVX512(dst *float32, a *float32, x *float32, n int, from float32)
+
+//go:noescape
+func decayRowAVX2(dst *float32, a *float32, x *float32, n int, from float32)
+
+// dst[i] = a[i] exp(from-x[i])
+func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		if tier == isa.AVX512 {
+			decayRowAVX512(&dst[0], &a[0], &x[0], n, from)
+		} else {
+			decayRowAVX2(&dst[0], &a[0], &x[0], n, from)
+		}
+		dst, a, x = dst[n:], a[n:], x[n:]
+	}
+}
+
+//go:noescape
+func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+//go:noescape
+func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
+	if tier == isa.AVX512 {
+		scaleRowsAVX512(rows, width, dst, dstRow, x, xRow, scale)
+	} else {
+		scaleRowsAVX2(rows, width, dst, dstRow, x, xRow, scale)
+	}
+}
+
+//go:noescape
+func flushAVX512(x *float32, n int)
+
+//go:noescape
+func flushAVX2(x *float32, n int)
+
+// x[i] = 0 where |x[i]| < tiny
+func flushSIMD(tier isa.Tier, x []float32) {
+	for len(x) > 0 {
+		n := min(len(x), chunk)
+		if tier == isa.AVX512 {
+			flushAVX512(&x[0], n)
+		} else {
+			flushAVX2(&x[0], n)
+		}
+		x = x[n:]
+	}
+}
+
+//go:noescape
 func gemmFullFloat32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
 
 //go:noescape

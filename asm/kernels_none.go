@@ -292,6 +292,41 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 	panic(noKernels)
 }
 
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// states rows of width channels; sRow in bytes
+func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
+	panic(noKernels)
+}
+
+// dst[i] = a[i] exp(from-x[i])
+func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from float32) {
+	panic(noKernels)
+}
+
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
+	panic(noKernels)
+}
+
+// x[i] = 0 where |x[i]| < tiny
+func flushSIMD(tier isa.Tier, x []float32) {
+	panic(noKernels)
+}
+
 // 6 rows by 1 panel(s) of 16 columns; strides in bytes
 func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
 	panic(noKernels)

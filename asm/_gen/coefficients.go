@@ -110,6 +110,11 @@ var coefficients = []coefficient{
 	{"tanh7", -5.37397155531e-2, ""},
 	{"tanh9", 2.06390887954e-2, ""},
 	{"tanh11", -5.70498872745e-3, ""},
+
+	// The decays of scans, whose exponents are given in base 2: 2^f = 2^-g, g = -f.
+	{"exp2Least", -126, "2^exp2Least is the smallest normal number"},
+	{"exp2Most", 128, "from it on 2^x is +Inf"},
+	{"tiny", 9.8607613152626475676466e-32, "2^-103: states below it are flushed to 0, long before they become subnormal"},
 }
 
 // c returns a coefficient by name as a vector constant.

@@ -55,6 +55,7 @@ func operations() []operation {
 		one("conv", convolution(8), convolution(1)),
 		one("fft", fftKernels()...),
 		one("rotate", rotateKernels()...),
+		one("scan", scanKernels()...),
 	}
 	for _, w := range weights {
 		list = append(list, one("gemm_"+map[string]string{"Float32": "float32", "BFloat16": "bfloat16", "Int8": "int8"}[w.suffix], gemmKernels(w)...))
