@@ -9,6 +9,8 @@
 //     scheme, config.json files, several axes, and biases of attention logits.
 //   - attention: exact softmax attention of whole sequences, with every common
 //     mask and feature, partial results and their merge.
+//   - ssm: the scans of Mamba-1, Mamba-2 and Mamba-3 with their states, short causal
+//     convolutions and gated norms.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,

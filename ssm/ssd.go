@@ -46,7 +46,7 @@ type SSDWeights struct {
 // Long pieces of a sequence are cut into chunks of 64 tokens at absolute positions
 // and computed by matrix products (section 6): within a chunk as attention with a
 // decaying mask, across chunks through the state. Short ones, a token of decoding
-// among them, go by the recurrence. Both agree to about 1e-6 of the largest value;
+// among them, go by the recurrence. Both agree to a few 1e-6 of the largest value;
 // the same split of a sequence gives the same bits.
 //
 // By chunks it costs about 4 N + 2*64 flop for each token and channel. An SSD is
