@@ -39,3 +39,15 @@ func (m *Matrix) Panel(i int) blas32.General {
 	w := m.panelCols()
 	return blas32.General{Rows: m.rows, Cols: min(w, m.cols-i*w), Stride: w, Data: m.float32()[i*m.rows*w:][:m.rows*w]}
 }
+
+// PanelRows returns rows from up to to of panel i as a matrix that shares its
+// elements, to be a right operand itself.
+func (m *Matrix) PanelRows(i, from, to int) Matrix {
+	p := m.Panel(i)
+	if from < 0 || to < from || to > m.rows {
+		panicf("asm: Matrix.PanelRows: rows %d to %d of %d", from, to, m.rows)
+	}
+	size := m.panelBytes() / max(m.rows, 1)
+	at := i * m.panelBytes()
+	return Matrix{tier: m.tier, rows: to - from, cols: p.Cols, data: m.data[at+from*size : at+to*size]}
+}

@@ -2,6 +2,7 @@ package ssm
 
 import (
 	"context"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -35,6 +36,7 @@ type ssdScratch struct {
 	list      []segment
 	op        *SSD
 	call      SSDCall
+	direct    bool // nothing is added to or multiplied with the sums
 	pieces    []piece
 	shared    [batchPieces]ssdShared
 	workers   []ssdWork
@@ -45,18 +47,16 @@ type ssdScratch struct {
 // ssdShared is what all heads read of a piece.
 type ssdShared struct {
 	dt, log, decay []float32 // [n, H]: steps, logarithms of decays, decays
-	cb             []float32 // [G][n, n]: C B^T
+	c              []float32 // [G][n, N+n]: C beside C B^T, which is 0 above its diagonal
 	b              asm.Matrix
 }
 
 // ssdWork is what each worker has for itself.
 type ssdWork struct {
-	sum, ends  []float32    // [n]: sums of the logarithms from the piece's begin, and what decays to or from its ends
-	dt         []float32    // [n]
-	mask, y    []float32    // [n, n], [n, P]
-	row        []float32    // [P]
-	state      []asm.Matrix // a panel of channels each, [N, width]
-	now, later []asm.Matrix // [n, width]: dt x, and what of it is left at the end of the piece
+	sum, scale []float32    // [n]: sums of the logarithms from the piece's begin; factors of rows
+	c          []float32    // [n, N+n]
+	y, row     []float32    // [n, P], [P]
+	state      []asm.Matrix // a panel of channels each, [N+chunk, width]: S, and below it x scaled
 }
 
 // run takes the rows of the segments through the recurrence and brings their
@@ -66,6 +66,7 @@ func (s *ssdScratch) run(ctx context.Context, op *SSD, call *SSDCall, list []seg
 		s.prepare, s.heads = s.prepareGroup, s.runHead
 	}
 	s.op, s.call, s.list = op, *call, list
+	s.direct = op.skip == nil && !gated(call.Z) && !asm.Overlap(call.Dst, call.X)
 	defer func() { s.call, s.list = SSDCall{}, nil }()
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, ssdWork{})
@@ -129,10 +130,16 @@ func (s *ssdScratch) prepareGroup(_, i int) {
 		asm.Exp(sh.decay, sh.log)
 		return
 	}
-	sh.cb = scratch.Floats(sh.cb, op.cfg.Groups*n*n)
+	wide := op.cfg.States + n
+	sh.c = scratch.Floats(sh.c, op.cfg.Groups*n*wide)
 	for g := range op.cfg.Groups {
+		c := dense.Matrix(sh.c[g*n*wide:], n, wide)
+		copyRows(c, s.of(call.C, p, g))
 		sh.b.SetT(s.of(call.B, p, g)) // [N, n]
-		asm.Gemm(dense.Matrix(sh.cb[g*n*n:], n, n), s.of(call.C, p, g), &sh.b, nil)
+		asm.Gemm(dense.Columns(c, op.cfg.States, n), s.of(call.C, p, g), &sh.b, nil)
+		for t := range n {
+			clear(c.Data[t*wide+op.cfg.States+t+1 : (t+1)*wide])
+		}
 	}
 }
 
@@ -153,49 +160,69 @@ func (s *ssdScratch) runHead(worker, h int) {
 		chunked := op.chunked(p)
 		if chunked {
 			if !loaded {
-				w.load(values)
+				w.load(op, values)
 			}
-			w.chunk(s, h, i)
+			w.chunk(s, h, i, s.output(w, h, p))
 		} else {
-			w.tokens(s, h, i, values)
+			w.tokens(s, h, i, s.output(w, h, p), values)
 		}
 		// The next piece may go on with the state where it is.
 		loaded = chunked && i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && op.chunked(s.pieces[i+1])
 		if chunked && !loaded {
-			w.unload(values)
+			w.unload(op, values)
 		}
 		if p.pos%chunk == 0 {
 			if loaded {
 				for j := range w.state {
-					asm.Flush(w.state[j].Panel(0).Data)
+					asm.Flush(w.panel(op, j).Data)
 				}
 			} else {
 				asm.Flush(values.Data)
 			}
 		}
-		s.finish(w, h, p)
+		if !s.direct {
+			s.finish(w, h, p)
+		}
 	}
+}
+
+// output returns where the sums of a piece of head h go: their own place, or memory
+// from which finish brings them there.
+func (s *ssdScratch) output(w *ssdWork, h int, p piece) blas32.General {
+	width := s.op.cfg.HeadDim
+	if s.direct {
+		return dense.Columns(dense.Rows(s.call.Dst, p.t, p.t+p.n), h*width, width)
+	}
+	return dense.Matrix(w.y, p.n, width)
 }
 
 // load brings a state [N, P] into panels.
-func (w *ssdWork) load(values blas32.General) {
+func (w *ssdWork) load(op *SSD, values blas32.General) {
 	each := asm.PanelCols()
-	for len(w.state)*each < values.Cols {
-		w.state, w.now, w.later = append(w.state, asm.Matrix{}), append(w.now, asm.Matrix{}), append(w.later, asm.Matrix{})
-	}
 	panels := (values.Cols + each - 1) / each
-	w.state, w.now, w.later = w.state[:panels], w.now[:panels], w.later[:panels]
+	for len(w.state) < panels {
+		w.state = append(w.state, asm.Matrix{})
+	}
+	w.state = w.state[:panels]
 	for j := range w.state {
-		w.state[j].Reshape(values.Rows, min(each, values.Cols-j*each))
-		copyRows(w.state[j].Panel(0), dense.Columns(values, j*each, w.state[j].Panel(0).Cols))
+		w.state[j].Reshape(values.Rows+chunk, min(each, values.Cols-j*each))
+		p := w.panel(op, j)
+		copyRows(p, dense.Columns(values, j*each, p.Cols))
 	}
 }
 
-func (w *ssdWork) unload(values blas32.General) {
+func (w *ssdWork) unload(op *SSD, values blas32.General) {
 	for j := range w.state {
-		p := w.state[j].Panel(0)
+		p := w.panel(op, j)
 		copyRows(dense.Columns(values, j*asm.PanelCols(), p.Cols), p)
 	}
+}
+
+// panel returns the state of the channels of panel j, [N, width].
+func (w *ssdWork) panel(op *SSD, j int) blas32.General {
+	p := dense.Rows(w.state[j].Panel(0), 0, op.cfg.States)
+	p.Data = p.Data[:p.Rows*p.Stride]
+	return p
 }
 
 func copyRows(dst, x blas32.General) {
@@ -204,61 +231,96 @@ func copyRows(dst, x blas32.General) {
 	}
 }
 
-// chunk computes piece i of head h by matrix products:
+// rowsTogether is how many tokens are multiplied by the same part of the mask: a
+// multiple of every tier's tile.
+const rowsTogether = 24
+
+// mildDecay bounds the logarithm of a chunk's decay, so that its inverse, times
+// anything reasonable, is far from overflowing.
+const mildDecay = -40
+
+// chunk computes piece i of head h by matrix products. With sum_t the logarithms of
+// the decays up to and with t, L_tj = exp(sum_t - sum_j) for j <= t and 0 above,
 //
-//	y = exp(sum) C S + (C B^T * exp(sum_t - sum_j), j <= t) (dt x)
-//	S = exp(sum_n) S + B^T (exp(sum_n - sum_j) dt x)
+//	y = exp(sum) C S + (C B^T * L) (dt x)
+//	S = exp(sum_n) S + B^T (exp(sum_n - sum) dt x).
 //
-// with sum_t the logarithms of the decays up to and with t. Differences alone are
-// exponentiated, never a quotient taken.
-func (w *ssdWork) chunk(s *ssdScratch, h, i int) {
+// Where exp(-sum) is within bounds, which it is for all but the fastest heads, both
+// are products that heads share the left side of, with w = exp(-sum) dt x:
+//
+//	y = exp(sum) [C | C B^T, j <= t] [S; w]
+//	S = exp(sum_n) (S + B^T w).
+func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
-	n, heads, width := p.n, op.cfg.Heads, op.cfg.HeadDim
-	group := h / (heads / op.cfg.Groups)
-	w.sum, w.ends, w.dt, w.mask = scratch.Floats(w.sum, n), scratch.Floats(w.ends, n), scratch.Floats(w.dt, n), scratch.Floats(w.mask, n*n)
+	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
+	group, wide := h/(heads/op.cfg.Groups), states+n
+	w.sum, w.scale = scratch.Floats(w.sum, n), scratch.Floats(w.scale, n)
 	var sum float64
 	for t := range n {
 		sum += float64(sh.log[t*heads+h])
 		w.sum[t] = float32(sum)
+		w.scale[t] = -w.sum[t]
 	}
-	cb := sh.cb[group*n*n:]
+	c := dense.Matrix(sh.c[group*n*wide:], n, wide)
+	mild := sum > mildDecay && sum < -mildDecay
+	if !mild {
+		c = w.masked(c, states)
+		clear(w.scale)
+	}
+	asm.Exp(w.scale, w.scale)
 	for t := range n {
-		row := w.mask[t*n:][:n]
-		asm.DecayRow(row[:t+1], cb[t*n:][:t+1], w.sum[:t+1], w.sum[t])
-		clear(row[t+1:])
+		w.scale[t] *= sh.dt[t*heads+h]
 	}
-	mask := dense.Matrix(w.mask, n, n)
-	c, b := s.of(s.call.C, p, group), s.of(s.call.B, p, group)
+	b := s.of(s.call.B, p, group)
 	x := dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width)
-	y := dense.Matrix(w.y, n, width)
-	for t := range n {
-		w.dt[t] = sh.dt[t*heads+h]
-	}
-	asm.Exp(w.ends, w.sum)
-	last := w.ends[n-1]
 	for j := range w.state {
-		asm.Gemm(dense.Columns(y, j*asm.PanelCols(), w.state[j].Panel(0).Cols), c, &w.state[j], nil)
+		below := dense.Rows(w.state[j].Panel(0), states, wide)
+		asm.ScaleRows(below, w.scale, dense.Columns(x, j*asm.PanelCols(), below.Cols))
+		for t := 0; t < n; t += rowsTogether {
+			to := min(t+rowsTogether, n)
+			right := w.state[j].PanelRows(0, 0, states+to)
+			asm.Gemm(dense.Columns(dense.Rows(y, t, to), j*asm.PanelCols(), below.Cols), dense.Columns(dense.Rows(c, t, to), 0, states+to), &right, nil)
+		}
 	}
-	asm.ScaleRows(y, w.ends, y)
-	for t := range n {
-		w.ends[t] = w.sum[n-1] - w.sum[t]
+	last := float32(math.Exp(sum))
+	if mild {
+		asm.Exp(w.sum, w.sum)
+		asm.ScaleRows(y, w.sum, y)
+	} else {
+		for t := range n {
+			w.scale[t] = float32(sum) - w.sum[t]
+		}
+		asm.Exp(w.scale, w.scale)
 	}
-	asm.Exp(w.ends, w.ends)
 	for j := range w.state {
-		state, now, later := w.state[j].Panel(0), &w.now[j], &w.later[j]
-		from := j * asm.PanelCols()
-		now.Reshape(n, state.Cols)
-		later.Reshape(n, state.Cols)
-		asm.ScaleRows(now.Panel(0), w.dt, dense.Columns(x, from, state.Cols))
-		asm.ScaleRows(later.Panel(0), w.ends, now.Panel(0))
-		asm.GemmAdd(dense.Columns(y, from, state.Cols), mask, now)
-		asm.Scale(state.Data, last, state.Data)
-		asm.GemmTAdd(state, b, later)
+		state, below := w.panel(op, j), dense.Rows(w.state[j].Panel(0), states, wide)
+		if !mild {
+			asm.ScaleRows(below, w.scale, below)
+			asm.Scale(state.Data, last, state.Data)
+		}
+		right := w.state[j].PanelRows(0, states, wide)
+		asm.GemmTAdd(state, b, &right)
+		if mild {
+			asm.Scale(state.Data, last, state.Data)
+		}
 	}
 }
 
+// masked returns [exp(sum) C | C B^T * L] of [C | C B^T].
+func (w *ssdWork) masked(c blas32.General, states int) blas32.General {
+	w.c = scratch.Floats(w.c, c.Rows*c.Cols)
+	out := dense.Matrix(w.c, c.Rows, c.Cols)
+	for t, sum := range w.sum {
+		from, to := c.Data[t*c.Stride:][:c.Cols], out.Data[t*c.Cols:][:c.Cols]
+		asm.Scale(to[:states], float32(math.Exp(float64(sum))), from[:states])
+		asm.DecayRow(to[states:][:t+1], from[states:][:t+1], w.sum[:t+1], sum)
+		clear(to[states+t+1:])
+	}
+	return out
+}
+
 // tokens computes piece i of head h by the recurrence.
-func (w *ssdWork) tokens(s *ssdScratch, h, i int, values blas32.General) {
+func (w *ssdWork) tokens(s *ssdScratch, h, i int, y, values blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	heads, width := op.cfg.Heads, op.cfg.HeadDim
 	group := h / (heads / op.cfg.Groups)
@@ -266,7 +328,7 @@ func (w *ssdWork) tokens(s *ssdScratch, h, i int, values blas32.General) {
 	for t := range p.n {
 		row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
 		asm.Scale(w.row, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
-		asm.OuterStep(w.y[t*width:][:width], values, sh.decay[t*heads+h], row(b), row(c), w.row)
+		asm.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.row)
 	}
 }
 
