@@ -5,7 +5,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/golden"
 )
 
@@ -108,8 +107,3 @@ func goldenSISO(t *testing.T, f *golden.File) {
 		compare(f, name, got)
 	}
 }
-
-func goldenMamba(t *testing.T, f *golden.File)  { t.Skip() }
-func goldenMamba2(t *testing.T, f *golden.File) { t.Skip() }
-
-var _ = dense.Rows
