@@ -1,6 +1,7 @@
 package ssm
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -133,7 +134,15 @@ func limits(t *testing.T, text string) (least, most float32) {
 	if !ok {
 		t.Fatalf("dt_limit is %q", text)
 	}
-	return float32(number(t, a)), float32(number(t, b))
+	return float32(number(t, a)), limit(number(t, b))
+}
+
+// limit is a DtMax: 0 for an infinite one.
+func limit(v float64) float32 {
+	if v > math.MaxFloat32 {
+		return 0
+	}
+	return float32(v)
 }
 
 func goldenConv(t *testing.T, f *golden.File) {
@@ -314,4 +323,21 @@ func goldenStateUpdate(t *testing.T, f *golden.File) {
 	}
 	compare(f, "out", out)
 	compare(f, "states", after)
+}
+
+// near fails the test unless got and want differ by at most tol of the largest value.
+func near(t testing.TB, what string, got, want []float32, tol float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
+	}
+	largest := 1e-30
+	for _, v := range want {
+		largest = max(largest, math.Abs(float64(v)))
+	}
+	for i, v := range want {
+		if d := math.Abs(float64(got[i]) - float64(v)); !(d <= tol*largest) {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
+		}
+	}
 }

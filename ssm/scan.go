@@ -123,8 +123,8 @@ func checkDt(least, most float32, workers int) error {
 	switch {
 	case !(least >= 0) || math.IsInf(float64(least), 0):
 		return check.Errorf(ErrConfig, "ssm: DtMin is %v, want a finite number, 0 or more", least)
-	case most != 0 && !(most >= least) || math.IsNaN(float64(most)):
-		return check.Errorf(ErrConfig, "ssm: DtMax is %v, want 0 or at least DtMin = %v", most, least)
+	case most != 0 && !(most >= least) || math.IsInf(float64(most), 0):
+		return check.Errorf(ErrConfig, "ssm: DtMax is %v, want a finite number, at least DtMin = %v, or 0 for no limit", most, least)
 	case workers < 0:
 		return check.Errorf(ErrConfig, "ssm: Workers is %d, want 0 or more", workers)
 	}
