@@ -8,6 +8,8 @@
 //   - [SISO] is the recurrence of Mamba-3 with a single input and output.
 //   - [Conv] is the short causal convolution in front of them, [GatedNorm] the norm
 //     behind.
+//   - [Mamba] and [Mamba2] are the blocks that models are made of: projections,
+//     convolution, recurrence, gate.
 //
 // All are one family: a state decays, is written to, and is read. They take a
 // sequence whole (Forward), in pieces of any length (Step), a token for each of
@@ -31,7 +33,7 @@
 //
 // A [State] belongs to the operator that made it, or to one of the same weights. It
 // can be cloned to share a prefix, and keeps snapshots to go back to if it is asked
-// to. After an error or a cancelled call it stands where it stood before.
+// to. WriteTo stores it, and the operator's ReadState reads it back. After an error or a cancelled call it stands where it stood before.
 //
 // State values below 2^-103 are set to 0 at every 64th position, counted from the
 // sequence's begin, in all forms and tiers: subnormal numbers are slow.
@@ -49,5 +51,6 @@
 //	SSD          checked against its ssd_chunk_scan_combined_ref and ssd_minimal_discrete
 //	SISO         checked against its mamba3_siso_step_ref
 //	GatedNorm    checked against its rms_norm_ref
+//	Mamba, Mamba2   checked against its Mamba and Mamba2 modules, forward and step
 //	Conv         checked against causal_conv1d_ref of causal-conv1d
 package ssm

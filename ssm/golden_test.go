@@ -21,6 +21,8 @@ func TestGolden(t *testing.T) {
 		"ssm.mamba2_ssd_combined": goldenSSD,
 		"ssm.mamba2_ssd_minimal":  goldenMinimal,
 		"ssm.mamba3_siso":         goldenSISO,
+		"ssm.mamba1_block":        goldenMamba,
+		"ssm.mamba2_block":        goldenMamba2,
 	})
 }
 

@@ -1,6 +1,7 @@
 package ssm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -84,7 +85,31 @@ func streamers(t *testing.T) []streamer {
 				return op.Run(ctx, &ConvCall{Dst: dst, X: cut(x, i, j), State: st})
 			}}
 		}},
+		{"Mamba block", false, 12, func(workers int) streaming {
+			op, err := NewMamba(MambaConfig{Workers: workers}, MambaWeights{
+				In: noise(1, 48, 12), Conv: noise(2, 24, 4), ConvBias: noise(3, 1, 24).Data, X: noise(4, 2+2*5, 24),
+				Dt: noise(5, 24, 2), DtBias: noise(6, 1, 24).Data, ALog: noise(7, 24, 5), D: noise(8, 1, 24).Data, Out: noise(9, 12, 24),
+			})
+			must(t, err)
+			return streamBlock(stateOf(op.NewState), op)
+		}},
+		{"Mamba-2 block", false, 12, func(workers int) streaming {
+			op, err := NewMamba2(Mamba2Config{States: 6, HeadDim: 8, Groups: 1, Workers: workers}, Mamba2Weights{
+				In: noise(1, 2*24+2*6+3, 12), Conv: noise(2, 24+2*6, 4), ConvBias: noise(3, 1, 36).Data, DtBias: noise(4, 1, 3).Data,
+				ALog: noise(5, 1, 3).Data, D: noise(6, 1, 3).Data, Norm: noise(7, 1, 24).Data, Out: noise(8, 12, 24),
+			})
+			must(t, err)
+			return streamBlock(stateOf(op.NewState), op)
+		}},
 	}
+}
+
+func streamBlock(state func() *State, op Block) streaming {
+	x, call := noise(10, lawTokens, op.Dim()), new(BlockCall) // behind an interface a call escapes
+	return streaming{state, func(ctx context.Context, dst blas32.General, i, j int, st *State) error {
+		*call = BlockCall{Dst: dst, X: dense.Rows(x, i, j), State: st}
+		return op.Run(ctx, call)
+	}}
 }
 
 // TestSplits wants any split into steps to give what the whole gives, for any
@@ -274,6 +299,47 @@ func TestSnapshots(t *testing.T) {
 	}
 	if err := st.Truncate(2); !errors.Is(err, ErrState) || st.Len() != 9 {
 		t.Errorf("error %v, Len %d", err, st.Len())
+	}
+}
+
+// TestStored wants a state that is read back to go on bit for bit, and one of
+// another operator, or a damaged one, to be refused.
+func TestStored(t *testing.T) {
+	op, err := NewSSD(SSDConfig{Heads: 2, HeadDim: 3, States: 4}, SSDWeights{A: negative(1, 1, 2).Data})
+	must(t, err)
+	other, err := NewSSD(SSDConfig{Heads: 2, HeadDim: 3, States: 4}, SSDWeights{A: negative(2, 1, 2).Data})
+	must(t, err)
+	st, err := op.NewState(StateConfig{})
+	must(t, err)
+	x, dt, b, c := noise(2, 90, 6), noise(3, 90, 2), noise(4, 90, 4), noise(5, 90, 4)
+	step := func(st *State, from, to int) []float32 {
+		dst := zeros(to-from, 6)
+		must(t, op.Step(dst, dense.Rows(x, from, to), dense.Rows(dt, from, to), dense.Rows(b, from, to), dense.Rows(c, from, to), st))
+		return dst.Data
+	}
+	step(st, 0, 70)
+	var file bytes.Buffer
+	if n, err := st.WriteTo(&file); err != nil || n != int64(file.Len()) {
+		t.Fatalf("%d bytes of %d, error %v", n, file.Len(), err)
+	}
+	stored := file.Bytes()
+	again, err := op.ReadState(bytes.NewReader(stored))
+	must(t, err)
+	if again.Len() != 70 || !slices.Equal(step(again, 70, 90), step(st, 70, 90)) {
+		t.Errorf("a state of %d tokens that goes on otherwise", again.Len())
+	}
+	if _, err := other.ReadState(bytes.NewReader(stored)); !errors.Is(err, ErrState) {
+		t.Errorf("another operator's: error %v", err)
+	}
+	for i := range stored {
+		damaged := slices.Clone(stored)
+		damaged[i] ^= 0x10
+		if _, err := op.ReadState(bytes.NewReader(damaged)); !errors.Is(err, ErrState) {
+			t.Errorf("byte %d damaged: error %v", i, err)
+		}
+		if _, err := op.ReadState(bytes.NewReader(stored[:i])); !errors.Is(err, ErrState) {
+			t.Errorf("%d bytes: error %v", i, err)
+		}
 	}
 }
 
