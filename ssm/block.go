@@ -166,7 +166,8 @@ func (s *blockScratch) run(ctx context.Context, b *block, call *BlockCall, worke
 }
 
 // cut takes the next rows of the segments, ending on a border of chunks where the
-// piece ends within a segment. It returns the first segment that has rows left.
+// piece ends within a segment, so that no bit depends on it. It returns the first
+// segment that has rows left.
 func (s *blockScratch) cut(first int) int {
 	s.list, s.n = s.list[:0], 0
 	list := s.sequences.list
@@ -175,9 +176,9 @@ func (s *blockScratch) cut(first int) int {
 		done := max(s.from+s.n-g.from, 0) // rows of it in earlier pieces
 		n := g.to - g.from - done
 		if left := pieceRows - s.n; n > left {
-			n = left
-			if over := (g.pos + done + n) % chunk; over < n {
-				n -= over
+			n = left - (g.pos+done+left)%Chunk
+			if n <= 0 { // the whole sequence waits for the next piece
+				break
 			}
 		}
 		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values})

@@ -260,7 +260,7 @@ func (s *sisoScratch) head(worker, h int) {
 		st := op.part(g.values, h)
 		for t := g.from; t < g.to; t++ {
 			pos := g.pos + t - g.from
-			if pos%chunk == 0 && s.ctx.Err() != nil {
+			if pos%Chunk == 0 && s.ctx.Err() != nil {
 				return
 			}
 			s.token(w, st, h, t)

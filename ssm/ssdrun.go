@@ -56,7 +56,7 @@ type ssdWork struct {
 	sum, scale []float32    // [n]: sums of the logarithms from the piece's begin; factors of rows
 	c          []float32    // [n, N+n]
 	y, row     []float32    // [n, P], [P]
-	state      []asm.Matrix // a panel of channels each, [N+chunk, width]: S, and below it x scaled
+	state      []asm.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
 }
 
 // run takes the rows of the segments through the recurrence and brings their
@@ -153,7 +153,7 @@ func (s *ssdScratch) runHead(worker, h int) {
 	op, w := s.op, &s.workers[worker]
 	width := op.cfg.HeadDim
 	size := op.cfg.States * width
-	w.row, w.y = scratch.Floats(w.row, width), scratch.Floats(w.y, chunk*width)
+	w.row, w.y = scratch.Floats(w.row, width), scratch.Floats(w.y, Chunk*width)
 	loaded := false
 	for i, p := range s.pieces {
 		values := dense.Matrix(s.list[p.segment].values[h*size:], op.cfg.States, width)
@@ -171,7 +171,7 @@ func (s *ssdScratch) runHead(worker, h int) {
 		if chunked && !loaded {
 			w.unload(op, values)
 		}
-		if p.pos%chunk == 0 {
+		if p.pos%Chunk == 0 {
 			if loaded {
 				for j := range w.state {
 					asm.Flush(w.panel(op, j).Data)
@@ -205,7 +205,7 @@ func (w *ssdWork) load(op *SSD, values blas32.General) {
 	}
 	w.state = w.state[:panels]
 	for j := range w.state {
-		w.state[j].Reshape(values.Rows+chunk, min(each, values.Cols-j*each))
+		w.state[j].Reshape(values.Rows+Chunk, min(each, values.Cols-j*each))
 		p := w.panel(op, j)
 		copyRows(p, dense.Columns(values, j*each, p.Cols))
 	}
