@@ -494,18 +494,6 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 }
 
 //go:noescape
-func decayRowNEON(dst *float32, a *float32, x *float32, n int, from float32)
-
-// dst[i] = a[i] exp(from-x[i])
-func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		decayRowNEON(&dst[0], &a[0], &x[0], n, from)
-		dst, a, x = dst[n:], a[n:], x[n:]
-	}
-}
-
-//go:noescape
 func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes

@@ -261,11 +261,6 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 	panic(noKernels)
 }
 
-// dst[i] = a[i] exp(from-x[i])
-func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from float32) {
-	panic(noKernels)
-}
-
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes
 func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
 	panic(noKernels)

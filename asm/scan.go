@@ -177,20 +177,6 @@ func OuterStep(y []float32, s blas32.General, decay float32, b, c, x []float32) 
 	}
 }
 
-// DecayRow sets dst[i] = a[i] exp(from - x[i]).
-func DecayRow(dst, a, x []float32, from float32) {
-	const op = "DecayRow"
-	checkInto(op, dst, a)
-	checkInto(op, dst, x)
-	if tier := isa.Active(); tier != isa.Generic {
-		decayRowSIMD(tier, dst, a, x, from)
-		return
-	}
-	for i, v := range x {
-		dst[i] = a[i] * exp32(from-v)
-	}
-}
-
 // ScaleRows sets dst[t][i] = scale[t] x[t][i]. dst may be x.
 func ScaleRows(dst blas32.General, scale []float32, x blas32.General) {
 	const op = "ScaleRows"

@@ -760,282 +760,15 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
-// func decayRowAVX2(dst *float32, a *float32, x *float32, n int, from float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·decayRowAVX2(SB), NOSPLIT, $0-36
-	MOVQ         dst+0(FP), AX
-	MOVQ         a+8(FP), CX
-	MOVQ         x+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS from+32(FP), Y0
-	CMPQ         BX, $+16
-	JLT          end19
-
-loop18:
-	VMOVUPS      (DX), Y1
-	VSUBPS       Y1, Y0, Y1
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y1, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y1, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y3
-	VADDPS       const7f800000<>+0(SB), Y1, Y1
-	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      (CX), Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, (AX)
-	VMOVUPS      32(DX), Y1
-	VSUBPS       Y1, Y0, Y1
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y1, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y1, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y3
-	VADDPS       const7f800000<>+0(SB), Y1, Y1
-	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      32(CX), Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, 32(AX)
-	ADDQ         $+64, AX
-	ADDQ         $+64, CX
-	ADDQ         $+64, DX
-	SUBQ         $+16, BX
-	CMPQ         BX, $+16
-	JGE          loop18
-
-end19:
-	CMPQ BX, $+8
-	JLT  end21
-
-loop20:
-	VMOVUPS      (DX), Y1
-	VSUBPS       Y1, Y0, Y1
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y1, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y1, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y3
-	VADDPS       const7f800000<>+0(SB), Y1, Y1
-	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      (CX), Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, (AX)
-	ADDQ         $+32, AX
-	ADDQ         $+32, CX
-	ADDQ         $+32, DX
-	SUBQ         $+8, BX
-	CMPQ         BX, $+8
-	JGE          loop20
-
-end21:
-	TESTQ        BX, BX
-	JE           end22
-	LEAQ         tailMasks<>+0(SB), SI
-	NEGQ         BX
-	VMOVDQU      32(SI)(BX*4), Y1
-	VMASKMOVPS   (DX), Y1, Y2
-	VBLENDVPS    Y1, Y2, Y0, Y2
-	VSUBPS       Y2, Y0, Y0
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y0, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y3
-	VADDPS       const7f800000<>+0(SB), Y0, Y0
-	VBLENDVPS    Y3, Y2, Y0, Y0
-	VMASKMOVPS   (CX), Y1, Y2
-	VMULPS       Y2, Y0, Y0
-	VMASKMOVPS   Y0, Y1, (AX)
-
-end22:
-	VZEROUPPER
-	RET
-
-DATA const3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+4(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+8(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+12(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+16(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+20(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
-GLOBL const3fb8aa3b<>(SB), RODATA|NOPTR, $32
-
-DATA const3f317200<>+0(SB)/4, $0x3f317200
-DATA const3f317200<>+4(SB)/4, $0x3f317200
-DATA const3f317200<>+8(SB)/4, $0x3f317200
-DATA const3f317200<>+12(SB)/4, $0x3f317200
-DATA const3f317200<>+16(SB)/4, $0x3f317200
-DATA const3f317200<>+20(SB)/4, $0x3f317200
-DATA const3f317200<>+24(SB)/4, $0x3f317200
-DATA const3f317200<>+28(SB)/4, $0x3f317200
-GLOBL const3f317200<>(SB), RODATA|NOPTR, $32
-
-DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+4(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+8(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+12(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+16(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+20(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+24(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+28(SB)/4, $0x35bfbe8e
-GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $32
-
-DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+4(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+8(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+12(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+16(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+20(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+24(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+28(SB)/4, $0x3ab654ce
-GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $32
-
-DATA const3c090564<>+0(SB)/4, $0x3c090564
-DATA const3c090564<>+4(SB)/4, $0x3c090564
-DATA const3c090564<>+8(SB)/4, $0x3c090564
-DATA const3c090564<>+12(SB)/4, $0x3c090564
-DATA const3c090564<>+16(SB)/4, $0x3c090564
-DATA const3c090564<>+20(SB)/4, $0x3c090564
-DATA const3c090564<>+24(SB)/4, $0x3c090564
-DATA const3c090564<>+28(SB)/4, $0x3c090564
-GLOBL const3c090564<>(SB), RODATA|NOPTR, $32
-
-DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+4(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+8(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+12(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+16(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+20(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+24(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+28(SB)/4, $0x3d2aaab6
-GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $32
-
-DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+4(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+8(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+12(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+16(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+20(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+24(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+28(SB)/4, $0x3e2aaa6f
-GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $32
-
-DATA const3f000000<>+0(SB)/4, $0x3f000000
-DATA const3f000000<>+4(SB)/4, $0x3f000000
-DATA const3f000000<>+8(SB)/4, $0x3f000000
-DATA const3f000000<>+12(SB)/4, $0x3f000000
-DATA const3f000000<>+16(SB)/4, $0x3f000000
-DATA const3f000000<>+20(SB)/4, $0x3f000000
-DATA const3f000000<>+24(SB)/4, $0x3f000000
-DATA const3f000000<>+28(SB)/4, $0x3f000000
-GLOBL const3f000000<>(SB), RODATA|NOPTR, $32
-
-DATA constc2aeac4f<>+0(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+4(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+8(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+12(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+16(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+20(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+24(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+28(SB)/4, $0xc2aeac4f
-GLOBL constc2aeac4f<>(SB), RODATA|NOPTR, $32
-
-DATA const00000000<>+0(SB)/4, $0x00000000
-DATA const00000000<>+4(SB)/4, $0x00000000
-DATA const00000000<>+8(SB)/4, $0x00000000
-DATA const00000000<>+12(SB)/4, $0x00000000
-DATA const00000000<>+16(SB)/4, $0x00000000
-DATA const00000000<>+20(SB)/4, $0x00000000
-DATA const00000000<>+24(SB)/4, $0x00000000
-DATA const00000000<>+28(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $32
-
-DATA const42b17217<>+0(SB)/4, $0x42b17217
-DATA const42b17217<>+4(SB)/4, $0x42b17217
-DATA const42b17217<>+8(SB)/4, $0x42b17217
-DATA const42b17217<>+12(SB)/4, $0x42b17217
-DATA const42b17217<>+16(SB)/4, $0x42b17217
-DATA const42b17217<>+20(SB)/4, $0x42b17217
-DATA const42b17217<>+24(SB)/4, $0x42b17217
-DATA const42b17217<>+28(SB)/4, $0x42b17217
-GLOBL const42b17217<>(SB), RODATA|NOPTR, $32
-
-DATA const7f800000<>+0(SB)/4, $0x7f800000
-DATA const7f800000<>+4(SB)/4, $0x7f800000
-DATA const7f800000<>+8(SB)/4, $0x7f800000
-DATA const7f800000<>+12(SB)/4, $0x7f800000
-DATA const7f800000<>+16(SB)/4, $0x7f800000
-DATA const7f800000<>+20(SB)/4, $0x7f800000
-DATA const7f800000<>+24(SB)/4, $0x7f800000
-DATA const7f800000<>+28(SB)/4, $0x7f800000
-GLOBL const7f800000<>(SB), RODATA|NOPTR, $32
-
 // func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 // Requires: AVX
 TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+32
-	JLT  end24
+	JLT  end19
 
-loop23:
+loop18:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1045,9 +778,9 @@ loop23:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end26
+	JLT  end21
 
-loop25:
+loop20:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1066,19 +799,19 @@ loop25:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop25
+	JGE          loop20
 
-end26:
+end21:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop23
+	JGE  loop18
 
-end24:
+end19:
 	CMPQ AX, $+16
-	JLT  end28
+	JLT  end23
 
-loop27:
+loop22:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1088,9 +821,9 @@ loop27:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end30
+	JLT  end25
 
-loop29:
+loop24:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1103,19 +836,19 @@ loop29:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop29
+	JGE          loop24
 
-end30:
+end25:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop27
+	JGE  loop22
 
-end28:
+end23:
 	CMPQ AX, $+8
-	JLT  end32
+	JLT  end27
 
-loop31:
+loop26:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1125,9 +858,9 @@ loop31:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end34
+	JLT  end29
 
-loop33:
+loop28:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y0
@@ -1137,17 +870,17 @@ loop33:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop33
+	JGE          loop28
 
-end34:
+end29:
 	ADDQ $+32, CX
 	SUBQ $+8, AX
 	CMPQ AX, $+8
-	JGE  loop31
+	JGE  loop26
 
-end32:
+end27:
 	TESTQ   AX, AX
-	JE      end35
+	JE      end30
 	LEAQ    tailMasks<>+0(SB), DX
 	NEGQ    AX
 	VMOVDQU 32(DX)(AX*4), Y0
@@ -1160,9 +893,9 @@ end32:
 	MOVQ    scale+48(FP), SI
 	MOVQ    rows+0(FP), DI
 	CMPQ    DI, $+1
-	JLT     end37
+	JLT     end32
 
-loop36:
+loop31:
 	VBROADCASTSS (SI), Y1
 	VMASKMOVPS   (DX), Y0, Y2
 	VMULPS       Y1, Y2, Y1
@@ -1172,10 +905,10 @@ loop36:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop36
+	JGE          loop31
 
-end37:
-end35:
+end32:
+end30:
 	VZEROUPPER
 	RET
 
@@ -1185,9 +918,9 @@ TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end39
+	JLT  end34
 
-loop38:
+loop33:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1211,13 +944,13 @@ loop38:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop38
+	JGE       loop33
 
-end39:
+end34:
 	CMPQ CX, $+8
-	JLT  end41
+	JLT  end36
 
-loop40:
+loop35:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1226,11 +959,11 @@ loop40:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop40
+	JGE       loop35
 
-end41:
+end36:
 	TESTQ      CX, CX
-	JE         end42
+	JE         end37
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -1240,7 +973,7 @@ end41:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end42:
+end37:
 	VZEROUPPER
 	RET
 
@@ -1263,3 +996,13 @@ DATA const0c000000<>+20(SB)/4, $0x0c000000
 DATA const0c000000<>+24(SB)/4, $0x0c000000
 DATA const0c000000<>+28(SB)/4, $0x0c000000
 GLOBL const0c000000<>(SB), RODATA|NOPTR, $32
+
+DATA const00000000<>+0(SB)/4, $0x00000000
+DATA const00000000<>+4(SB)/4, $0x00000000
+DATA const00000000<>+8(SB)/4, $0x00000000
+DATA const00000000<>+12(SB)/4, $0x00000000
+DATA const00000000<>+16(SB)/4, $0x00000000
+DATA const00000000<>+20(SB)/4, $0x00000000
+DATA const00000000<>+24(SB)/4, $0x00000000
+DATA const00000000<>+28(SB)/4, $0x00000000
+GLOBL const00000000<>(SB), RODATA|NOPTR, $32

@@ -819,203 +819,15 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
-// func decayRowAVX512(dst *float32, a *float32, x *float32, n int, from float32)
-// Requires: AVX, AVX512F
-TEXT ·decayRowAVX512(SB), NOSPLIT, $0-36
-	VBROADCASTSS const4b400000<>+0(SB), Z2
-	VBROADCASTSS const3fb8aa3b<>+0(SB), Z3
-	VBROADCASTSS const3f317200<>+0(SB), Z4
-	VBROADCASTSS const35bfbe8e<>+0(SB), Z5
-	VBROADCASTSS const3ab654ce<>+0(SB), Z6
-	VBROADCASTSS const3c090564<>+0(SB), Z7
-	VBROADCASTSS const3d2aaab6<>+0(SB), Z8
-	VBROADCASTSS const3e2aaa6f<>+0(SB), Z9
-	VBROADCASTSS const3f000000<>+0(SB), Z10
-	VBROADCASTSS const3f800000<>+0(SB), Z11
-	VBROADCASTSS constc2aeac4f<>+0(SB), Z12
-	VBROADCASTSS const00000000<>+0(SB), Z14
-	VBROADCASTSS const42b17217<>+0(SB), Z15
-	VBROADCASTSS const7f800000<>+0(SB), Z17
-	MOVQ         dst+0(FP), AX
-	MOVQ         a+8(FP), CX
-	MOVQ         x+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS from+32(FP), Z0
-	CMPQ         BX, $+32
-	JLT          end19
-
-loop18:
-	VMOVUPS      (DX), Z1
-	VSUBPS       Z1, Z0, Z1
-	VMOVUPS      Z2, Z24
-	VFMADD231PS  Z3, Z1, Z24
-	VSUBPS       Z2, Z24, Z24
-	VMOVUPS      Z1, Z25
-	VFNMADD231PS Z4, Z24, Z25
-	VFNMADD231PS Z5, Z24, Z25
-	VMOVUPS      Z6, Z26
-	VFMADD213PS  Z7, Z25, Z26
-	VFMADD213PS  Z8, Z25, Z26
-	VFMADD213PS  Z9, Z25, Z26
-	VFMADD213PS  Z10, Z25, Z26
-	VMULPS       Z25, Z25, Z27
-	VFMADD213PS  Z25, Z27, Z26
-	VADDPS       Z11, Z26, Z25
-	VSCALEFPS    Z24, Z25, Z24
-	VCMPPS       $0x11, Z12, Z1, K1
-	VBLENDMPS    Z14, Z24, K1, Z13
-	VCMPPS       $0x1e, Z15, Z1, K1
-	VBLENDMPS    Z17, Z13, K1, Z16
-	VMOVUPS      (CX), Z1
-	VMULPS       Z1, Z16, Z1
-	VMOVUPS      Z1, (AX)
-	VMOVUPS      64(DX), Z1
-	VSUBPS       Z1, Z0, Z1
-	VMOVUPS      Z2, Z24
-	VFMADD231PS  Z3, Z1, Z24
-	VSUBPS       Z2, Z24, Z24
-	VMOVUPS      Z1, Z25
-	VFNMADD231PS Z4, Z24, Z25
-	VFNMADD231PS Z5, Z24, Z25
-	VMOVUPS      Z6, Z26
-	VFMADD213PS  Z7, Z25, Z26
-	VFMADD213PS  Z8, Z25, Z26
-	VFMADD213PS  Z9, Z25, Z26
-	VFMADD213PS  Z10, Z25, Z26
-	VMULPS       Z25, Z25, Z27
-	VFMADD213PS  Z25, Z27, Z26
-	VADDPS       Z11, Z26, Z25
-	VSCALEFPS    Z24, Z25, Z24
-	VCMPPS       $0x11, Z12, Z1, K1
-	VBLENDMPS    Z14, Z24, K1, Z18
-	VCMPPS       $0x1e, Z15, Z1, K1
-	VBLENDMPS    Z17, Z18, K1, Z19
-	VMOVUPS      64(CX), Z1
-	VMULPS       Z1, Z19, Z1
-	VMOVUPS      Z1, 64(AX)
-	ADDQ         $+128, AX
-	ADDQ         $+128, CX
-	ADDQ         $+128, DX
-	SUBQ         $+32, BX
-	CMPQ         BX, $+32
-	JGE          loop18
-
-end19:
-	CMPQ BX, $+16
-	JLT  end21
-
-loop20:
-	VMOVUPS      (DX), Z1
-	VSUBPS       Z1, Z0, Z1
-	VMOVUPS      Z2, Z13
-	VFMADD231PS  Z3, Z1, Z13
-	VSUBPS       Z2, Z13, Z13
-	VMOVUPS      Z1, Z16
-	VFNMADD231PS Z4, Z13, Z16
-	VFNMADD231PS Z5, Z13, Z16
-	VMOVUPS      Z6, Z18
-	VFMADD213PS  Z7, Z16, Z18
-	VFMADD213PS  Z8, Z16, Z18
-	VFMADD213PS  Z9, Z16, Z18
-	VFMADD213PS  Z10, Z16, Z18
-	VMULPS       Z16, Z16, Z19
-	VFMADD213PS  Z16, Z19, Z18
-	VADDPS       Z11, Z18, Z16
-	VSCALEFPS    Z13, Z16, Z13
-	VCMPPS       $0x11, Z12, Z1, K1
-	VBLENDMPS    Z14, Z13, K1, Z20
-	VCMPPS       $0x1e, Z15, Z1, K1
-	VBLENDMPS    Z17, Z20, K1, Z21
-	VMOVUPS      (CX), Z1
-	VMULPS       Z1, Z21, Z1
-	VMOVUPS      Z1, (AX)
-	ADDQ         $+64, AX
-	ADDQ         $+64, CX
-	ADDQ         $+64, DX
-	SUBQ         $+16, BX
-	CMPQ         BX, $+16
-	JGE          loop20
-
-end21:
-	TESTQ        BX, BX
-	JE           end22
-	LEAQ         tailMasks<>+0(SB), SI
-	KMOVW        (SI)(BX*2), K1
-	VMOVUPS      Z0, Z1
-	VMOVUPS      (DX), K1, Z1
-	VSUBPS       Z1, Z0, Z0
-	VMOVUPS      Z2, Z1
-	VFMADD231PS  Z3, Z0, Z1
-	VSUBPS       Z2, Z1, Z1
-	VMOVUPS      Z0, Z2
-	VFNMADD231PS Z4, Z1, Z2
-	VFNMADD231PS Z5, Z1, Z2
-	VMOVUPS      Z6, Z3
-	VFMADD213PS  Z7, Z2, Z3
-	VFMADD213PS  Z8, Z2, Z3
-	VFMADD213PS  Z9, Z2, Z3
-	VFMADD213PS  Z10, Z2, Z3
-	VMULPS       Z2, Z2, Z4
-	VFMADD213PS  Z2, Z4, Z3
-	VADDPS       Z11, Z3, Z2
-	VSCALEFPS    Z1, Z2, Z1
-	VCMPPS       $0x11, Z12, Z0, K2
-	VBLENDMPS    Z14, Z1, K2, Z22
-	VCMPPS       $0x1e, Z15, Z0, K2
-	VBLENDMPS    Z17, Z22, K2, Z23
-	VMOVUPS.Z    (CX), K1, Z0
-	VMULPS       Z0, Z23, Z0
-	VMOVUPS      Z0, K1, (AX)
-
-end22:
-	VZEROUPPER
-	RET
-
-DATA const3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
-GLOBL const3fb8aa3b<>(SB), RODATA|NOPTR, $4
-
-DATA const3f317200<>+0(SB)/4, $0x3f317200
-GLOBL const3f317200<>(SB), RODATA|NOPTR, $4
-
-DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
-GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $4
-
-DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
-GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $4
-
-DATA const3c090564<>+0(SB)/4, $0x3c090564
-GLOBL const3c090564<>(SB), RODATA|NOPTR, $4
-
-DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
-GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $4
-
-DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
-GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $4
-
-DATA const3f000000<>+0(SB)/4, $0x3f000000
-GLOBL const3f000000<>(SB), RODATA|NOPTR, $4
-
-DATA constc2aeac4f<>+0(SB)/4, $0xc2aeac4f
-GLOBL constc2aeac4f<>(SB), RODATA|NOPTR, $4
-
-DATA const00000000<>+0(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $4
-
-DATA const42b17217<>+0(SB)/4, $0x42b17217
-GLOBL const42b17217<>(SB), RODATA|NOPTR, $4
-
-DATA const7f800000<>+0(SB)/4, $0x7f800000
-GLOBL const7f800000<>(SB), RODATA|NOPTR, $4
-
 // func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 // Requires: AVX, AVX512F
 TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end24
+	JLT  end19
 
-loop23:
+loop18:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1025,9 +837,9 @@ loop23:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end26
+	JLT  end21
 
-loop25:
+loop20:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1046,19 +858,19 @@ loop25:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop25
+	JGE          loop20
 
-end26:
+end21:
 	ADDQ $+256, CX
 	SUBQ $+64, AX
 	CMPQ AX, $+64
-	JGE  loop23
+	JGE  loop18
 
-end24:
+end19:
 	CMPQ AX, $+32
-	JLT  end28
+	JLT  end23
 
-loop27:
+loop22:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1068,9 +880,9 @@ loop27:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end30
+	JLT  end25
 
-loop29:
+loop24:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1083,19 +895,19 @@ loop29:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop29
+	JGE          loop24
 
-end30:
+end25:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop27
+	JGE  loop22
 
-end28:
+end23:
 	CMPQ AX, $+16
-	JLT  end32
+	JLT  end27
 
-loop31:
+loop26:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1105,9 +917,9 @@ loop31:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end34
+	JLT  end29
 
-loop33:
+loop28:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z0
@@ -1117,17 +929,17 @@ loop33:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop33
+	JGE          loop28
 
-end34:
+end29:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop31
+	JGE  loop26
 
-end32:
+end27:
 	TESTQ AX, AX
-	JE    end35
+	JE    end30
 	LEAQ  tailMasks<>+0(SB), DX
 	KMOVW (DX)(AX*2), K1
 	MOVQ  dst+16(FP), AX
@@ -1139,9 +951,9 @@ end32:
 	MOVQ  scale+48(FP), SI
 	MOVQ  rows+0(FP), DI
 	CMPQ  DI, $+1
-	JLT   end37
+	JLT   end32
 
-loop36:
+loop31:
 	VBROADCASTSS (SI), Z0
 	VMOVUPS.Z    (DX), K1, Z1
 	VMULPS       Z0, Z1, Z0
@@ -1151,10 +963,10 @@ loop36:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop36
+	JGE          loop31
 
-end37:
-end35:
+end32:
+end30:
 	VZEROUPPER
 	RET
 
@@ -1167,9 +979,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end39
+	JLT          end34
 
-loop38:
+loop33:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1193,13 +1005,13 @@ loop38:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop38
+	JGE       loop33
 
-end39:
+end34:
 	CMPQ CX, $+16
-	JLT  end41
+	JLT  end36
 
-loop40:
+loop35:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1208,11 +1020,11 @@ loop40:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop40
+	JGE       loop35
 
-end41:
+end36:
 	TESTQ     CX, CX
-	JE        end42
+	JE        end37
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -1221,7 +1033,7 @@ end41:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end42:
+end37:
 	VZEROUPPER
 	RET
 
@@ -1230,3 +1042,6 @@ GLOBL const7fffffff<>(SB), RODATA|NOPTR, $4
 
 DATA const0c000000<>+0(SB)/4, $0x0c000000
 GLOBL const0c000000<>(SB), RODATA|NOPTR, $4
+
+DATA const00000000<>+0(SB)/4, $0x00000000
+GLOBL const00000000<>(SB), RODATA|NOPTR, $4

@@ -26,10 +26,10 @@ type stepper struct {
 }
 
 // columns cuts x into matrices of the given widths.
-func columns(x blas32.General, widths ...int) (list []blas32.General) {
+func columns(x blas32.General, widths ...int) (list [8]blas32.General) {
 	at := 0
-	for _, w := range widths {
-		list = append(list, dense.Columns(x, at, w))
+	for i, w := range widths {
+		list[i] = dense.Columns(x, at, w)
 		at += w
 	}
 	return list

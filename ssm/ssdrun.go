@@ -53,9 +53,10 @@ type ssdShared struct {
 
 // ssdWork is what each worker has for itself.
 type ssdWork struct {
-	sum, scale []float32    // [n]: sums of the logarithms from the piece's begin; factors of rows
+	sum        []float64    // [n]: sums of the logarithms from the piece's begin
+	row, scale []float32    // [n]: differences of them; factors of rows
 	c          []float32    // [n, N+n]
-	y, row     []float32    // [n, P], [P]
+	y, x       []float32    // [n, P], [P]
 	state      []asm.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
 }
 
@@ -153,7 +154,7 @@ func (s *ssdScratch) runHead(worker, h int) {
 	op, w := s.op, &s.workers[worker]
 	width := op.cfg.HeadDim
 	size := op.cfg.States * width
-	w.row, w.y = scratch.Floats(w.row, width), scratch.Floats(w.y, Chunk*width)
+	w.x, w.y = scratch.Floats(w.x, width), scratch.Floats(w.y, Chunk*width)
 	loaded := false
 	for i, p := range s.pieces {
 		values := dense.Matrix(s.list[p.segment].values[h*size:], op.cfg.States, width)
@@ -236,8 +237,8 @@ func copyRows(dst, x blas32.General) {
 const rowsTogether = 24
 
 // mildDecay bounds the logarithm of a chunk's decay, so that its inverse, times
-// anything reasonable, is far from overflowing.
-const mildDecay = -40
+// anything reasonable, is far from overflowing, and its rounding from mattering.
+const mildDecay = 32
 
 // chunk computes piece i of head h by matrix products. With sum_t the logarithms of
 // the decays up to and with t, L_tj = exp(sum_t - sum_j) for j <= t and 0 above,
@@ -254,15 +255,16 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
 	group, wide := h/(heads/op.cfg.Groups), states+n
-	w.sum, w.scale = scratch.Floats(w.sum, n), scratch.Floats(w.scale, n)
-	var sum float64
+	w.row, w.scale = scratch.Floats(w.row, n), scratch.Floats(w.scale, n)
+	w.sum = w.sum[:0]
+	mild, sum := true, 0.0
 	for t := range n {
 		sum += float64(sh.log[t*heads+h])
-		w.sum[t] = float32(sum)
-		w.scale[t] = -w.sum[t]
+		mild = mild && math.Abs(sum) < mildDecay
+		w.sum = append(w.sum, sum)
+		w.scale[t] = float32(-sum)
 	}
 	c := dense.Matrix(sh.c[group*n*wide:], n, wide)
-	mild := sum > mildDecay && sum < -mildDecay
 	if !mild {
 		c = w.masked(c, states)
 		clear(w.scale)
@@ -284,11 +286,14 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	}
 	last := float32(math.Exp(sum))
 	if mild {
-		asm.Exp(w.sum, w.sum)
-		asm.ScaleRows(y, w.sum, y)
+		for t, v := range w.sum {
+			w.row[t] = float32(v)
+		}
+		asm.Exp(w.row, w.row)
+		asm.ScaleRows(y, w.row, y)
 	} else {
-		for t := range n {
-			w.scale[t] = float32(sum) - w.sum[t]
+		for t, v := range w.sum {
+			w.scale[t] = float32(sum - v)
 		}
 		asm.Exp(w.scale, w.scale)
 	}
@@ -312,8 +317,13 @@ func (w *ssdWork) masked(c blas32.General, states int) blas32.General {
 	out := dense.Matrix(w.c, c.Rows, c.Cols)
 	for t, sum := range w.sum {
 		from, to := c.Data[t*c.Stride:][:c.Cols], out.Data[t*c.Cols:][:c.Cols]
-		asm.Scale(to[:states], float32(math.Exp(float64(sum))), from[:states])
-		asm.DecayRow(to[states:][:t+1], from[states:][:t+1], w.sum[:t+1], sum)
+		asm.Scale(to[:states], float32(math.Exp(sum)), from[:states])
+		row := w.row[:t+1]
+		for j := range row {
+			row[j] = float32(sum - w.sum[j])
+		}
+		asm.Exp(row, row)
+		asm.Mul(to[states:][:t+1], row, from[states:][:t+1])
 		clear(to[states+t+1:])
 	}
 	return out
@@ -327,8 +337,8 @@ func (w *ssdWork) tokens(s *ssdScratch, h, i int, y, values blas32.General) {
 	b, c := s.of(s.call.B, p, group), s.of(s.call.C, p, group)
 	for t := range p.n {
 		row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
-		asm.Scale(w.row, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
-		asm.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.row)
+		asm.Scale(w.x, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
+		asm.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.x)
 	}
 }
 
@@ -339,12 +349,12 @@ func (s *ssdScratch) finish(w *ssdWork, h int, p piece) {
 		part := func(m blas32.General) []float32 { return m.Data[(p.t+t)*m.Stride+h*width:][:width] }
 		y, dst := w.y[t*width:][:width], part(s.call.Dst)
 		if s.op.skip != nil {
-			asm.Mul(w.row, s.op.skip[h*width:][:width], part(s.call.X))
-			asm.Add(y, y, w.row)
+			asm.Mul(w.x, s.op.skip[h*width:][:width], part(s.call.X))
+			asm.Add(y, y, w.x)
 		}
 		if gated(s.call.Z) {
-			asm.SiLU(w.row, part(s.call.Z))
-			asm.Mul(dst, y, w.row)
+			asm.SiLU(w.x, part(s.call.Z))
+			asm.Mul(dst, y, w.x)
 		} else {
 			copy(dst, y)
 		}

@@ -146,19 +146,6 @@ func outer(m Machine) {
 	m.End()
 }
 
-// decayRow is dst[i] = a[i] exp(from - x[i]).
-func decayRow(m Machine) {
-	m.Func("decayRow", "func(dst *float32, a *float32, x *float32, n int, from float32)", "dst[i] = a[i] exp(from-x[i])")
-	dst, a, x, n, from := m.Param("dst"), m.Param("a"), m.Param("x"), m.Param("n"), m.ParamSplat("from")
-	Stream(m, n, 2, []GP{dst, a, x}, func(s *Chunk) {
-		for i := range s.Count {
-			e := expOf(m, m.Sub(from, s.LoadFill(x, i, from)), true)
-			s.Store(dst, i, m.Mul(e, s.Load(a, i)))
-		}
-	})
-	m.End()
-}
-
 // scaleRows is dst[t][i] = scale[t] x[t][i].
 func scaleRows(m Machine) {
 	m.Func("scaleRows", "func(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)",
@@ -208,5 +195,5 @@ func flush(m Machine) {
 }
 
 func scanKernels() []kernel {
-	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, decayRow, scaleRows, flush}
+	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, scaleRows, flush}
 }
