@@ -11,6 +11,9 @@
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
 //     logits and likelihoods.
+//   - ssm: state-space models: selective scan, SSD, short convolution, Mamba and
+//     Mamba-2 blocks, with states that can be stored, forked and rolled back.
+//   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
 //
 // Matrices are blas32.General of gonum: a row for each token, heads or channels
 // side by side in the columns. Operators are made by New from a Config, are
