@@ -851,6 +851,36 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 }
 
 //go:noescape
+func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate4AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate4AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
+func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate1AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate1AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
 func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 //go:noescape

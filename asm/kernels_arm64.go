@@ -494,6 +494,22 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 }
 
 //go:noescape
+func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate4NEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
+func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate1NEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
 func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes

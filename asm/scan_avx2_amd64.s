@@ -760,15 +760,405 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
+// func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate4AVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end19
+
+loop18:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	VMOVUPS 32(DX), Y3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y4
+	VMOVUPS 32(DX), Y5
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end21
+
+loop20:
+	VMOVUPS      (DI), Y8
+	VMOVUPS      (R9), Y9
+	VMOVUPS      32(DI), Y10
+	VMOVUPS      32(R9), Y11
+	VBROADCASTSS (DX), Y12
+	VBROADCASTSS 16(DX), Y13
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y0, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y1
+	VFMADD231PS  Y1, Y13, Y11
+	VBROADCASTSS 4(DX), Y12
+	VBROADCASTSS 20(DX), Y13
+	VFMADD231PS  Y8, Y12, Y2
+	VFMADD231PS  Y2, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y3
+	VFMADD231PS  Y3, Y13, Y11
+	VBROADCASTSS 8(DX), Y12
+	VBROADCASTSS 24(DX), Y13
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y4, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y5, Y13, Y11
+	VBROADCASTSS 12(DX), Y12
+	VBROADCASTSS 28(DX), Y13
+	VFMADD231PS  Y8, Y12, Y6
+	VFMADD231PS  Y6, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y7
+	VFMADD231PS  Y7, Y13, Y11
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y11, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop18
+
+end19:
+	CMPQ AX, $+8
+	JLT  end23
+
+loop22:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end25
+
+loop24:
+	VMOVUPS      (DI), Y4
+	VMOVUPS      (R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 16(DX), Y7
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y5
+	VBROADCASTSS 4(DX), Y6
+	VBROADCASTSS 20(DX), Y7
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VBROADCASTSS 8(DX), Y6
+	VBROADCASTSS 24(DX), Y7
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y2, Y7, Y5
+	VBROADCASTSS 12(DX), Y6
+	VBROADCASTSS 28(DX), Y7
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y3, Y7, Y5
+	VMOVUPS      Y5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop24
+
+end25:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop22
+
+end23:
+	TESTQ      AX, AX
+	JE         end26
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y2
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y3
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y4
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end28
+
+loop27:
+	VMASKMOVPS   (SI), Y0, Y5
+	VMASKMOVPS   (R8), Y0, Y6
+	VBROADCASTSS (AX), Y7
+	VBROADCASTSS 16(AX), Y8
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y1, Y8, Y6
+	VBROADCASTSS 4(AX), Y7
+	VBROADCASTSS 20(AX), Y8
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y2, Y8, Y6
+	VBROADCASTSS 8(AX), Y7
+	VBROADCASTSS 24(AX), Y8
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y3, Y8, Y6
+	VBROADCASTSS 12(AX), Y7
+	VBROADCASTSS 28(AX), Y8
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y4, Y8, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop27
+
+end28:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y2, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y4, Y0, (AX)
+	ADDQ       DX, AX
+
+end26:
+	VZEROUPPER
+	RET
+
+// func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate1AVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end30
+
+loop29:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end32
+
+loop31:
+	VMOVUPS      (DI), Y2
+	VMOVUPS      (R9), Y3
+	VMOVUPS      32(DI), Y4
+	VMOVUPS      32(R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 4(DX), Y7
+	VFMADD231PS  Y2, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y3
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop31
+
+end32:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop29
+
+end30:
+	CMPQ AX, $+8
+	JLT  end34
+
+loop33:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end36
+
+loop35:
+	VMOVUPS      (DI), Y1
+	VMOVUPS      (R9), Y2
+	VBROADCASTSS (DX), Y3
+	VBROADCASTSS 4(DX), Y4
+	VFMADD231PS  Y1, Y3, Y0
+	VFMADD231PS  Y0, Y4, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop35
+
+end36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop33
+
+end34:
+	TESTQ      AX, AX
+	JE         end37
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end39
+
+loop38:
+	VMASKMOVPS   (SI), Y0, Y2
+	VMASKMOVPS   (R8), Y0, Y3
+	VBROADCASTSS (AX), Y4
+	VBROADCASTSS 4(AX), Y5
+	VFMADD231PS  Y2, Y4, Y1
+	VFMADD231PS  Y1, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop38
+
+end39:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+
+end37:
+	VZEROUPPER
+	RET
+
 // func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 // Requires: AVX
 TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+32
-	JLT  end19
+	JLT  end41
 
-loop18:
+loop40:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -778,9 +1168,9 @@ loop18:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end21
+	JLT  end43
 
-loop20:
+loop42:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -799,19 +1189,19 @@ loop20:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop20
+	JGE          loop42
 
-end21:
+end43:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop18
+	JGE  loop40
 
-end19:
+end41:
 	CMPQ AX, $+16
-	JLT  end23
+	JLT  end45
 
-loop22:
+loop44:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -821,9 +1211,9 @@ loop22:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end25
+	JLT  end47
 
-loop24:
+loop46:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -836,19 +1226,19 @@ loop24:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop24
+	JGE          loop46
 
-end25:
+end47:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop22
+	JGE  loop44
 
-end23:
+end45:
 	CMPQ AX, $+8
-	JLT  end27
+	JLT  end49
 
-loop26:
+loop48:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -858,9 +1248,9 @@ loop26:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end29
+	JLT  end51
 
-loop28:
+loop50:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y0
@@ -870,17 +1260,17 @@ loop28:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop28
+	JGE          loop50
 
-end29:
+end51:
 	ADDQ $+32, CX
 	SUBQ $+8, AX
 	CMPQ AX, $+8
-	JGE  loop26
+	JGE  loop48
 
-end27:
+end49:
 	TESTQ   AX, AX
-	JE      end30
+	JE      end52
 	LEAQ    tailMasks<>+0(SB), DX
 	NEGQ    AX
 	VMOVDQU 32(DX)(AX*4), Y0
@@ -893,9 +1283,9 @@ end27:
 	MOVQ    scale+48(FP), SI
 	MOVQ    rows+0(FP), DI
 	CMPQ    DI, $+1
-	JLT     end32
+	JLT     end54
 
-loop31:
+loop53:
 	VBROADCASTSS (SI), Y1
 	VMASKMOVPS   (DX), Y0, Y2
 	VMULPS       Y1, Y2, Y1
@@ -905,10 +1295,10 @@ loop31:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop31
+	JGE          loop53
 
-end32:
-end30:
+end54:
+end52:
 	VZEROUPPER
 	RET
 
@@ -918,9 +1308,9 @@ TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end34
+	JLT  end56
 
-loop33:
+loop55:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -944,13 +1334,13 @@ loop33:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop33
+	JGE       loop55
 
-end34:
+end56:
 	CMPQ CX, $+8
-	JLT  end36
+	JLT  end58
 
-loop35:
+loop57:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -959,11 +1349,11 @@ loop35:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop35
+	JGE       loop57
 
-end36:
+end58:
 	TESTQ      CX, CX
-	JE         end37
+	JE         end59
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -973,7 +1363,7 @@ end36:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end37:
+end59:
 	VZEROUPPER
 	RET
 

@@ -819,15 +819,455 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
-// func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, AVX512F
-TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
+TEXT ·accumulate4AVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
 	JLT  end19
 
 loop18:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	VMOVUPS 128(DX), Z6
+	VMOVUPS 192(DX), Z7
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	VMOVUPS 128(DX), Z10
+	VMOVUPS 192(DX), Z11
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end21
+
+loop20:
+	VMOVUPS      (DI), Z16
+	VMOVUPS      (R9), Z17
+	VMOVUPS      64(DI), Z18
+	VMOVUPS      64(R9), Z19
+	VMOVUPS      128(DI), Z20
+	VMOVUPS      128(R9), Z21
+	VMOVUPS      192(DI), Z22
+	VMOVUPS      192(R9), Z23
+	VBROADCASTSS (DX), Z24
+	VBROADCASTSS 16(DX), Z25
+	VFMADD231PS  Z16, Z24, Z0
+	VFMADD231PS  Z0, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z1
+	VFMADD231PS  Z1, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z2
+	VFMADD231PS  Z2, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z3
+	VFMADD231PS  Z3, Z25, Z23
+	VBROADCASTSS 4(DX), Z24
+	VBROADCASTSS 20(DX), Z25
+	VFMADD231PS  Z16, Z24, Z4
+	VFMADD231PS  Z4, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z5
+	VFMADD231PS  Z5, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z6
+	VFMADD231PS  Z6, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z7
+	VFMADD231PS  Z7, Z25, Z23
+	VBROADCASTSS 8(DX), Z24
+	VBROADCASTSS 24(DX), Z25
+	VFMADD231PS  Z16, Z24, Z8
+	VFMADD231PS  Z8, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z9
+	VFMADD231PS  Z9, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z10
+	VFMADD231PS  Z10, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z11
+	VFMADD231PS  Z11, Z25, Z23
+	VBROADCASTSS 12(DX), Z24
+	VBROADCASTSS 28(DX), Z25
+	VFMADD231PS  Z16, Z24, Z12
+	VFMADD231PS  Z12, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z13
+	VFMADD231PS  Z13, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z14
+	VFMADD231PS  Z14, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z15
+	VFMADD231PS  Z15, Z25, Z23
+	VMOVUPS      Z17, (R9)
+	VMOVUPS      Z19, 64(R9)
+	VMOVUPS      Z21, 128(R9)
+	VMOVUPS      Z23, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	VMOVUPS Z6, 128(DX)
+	VMOVUPS Z7, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	VMOVUPS Z10, 128(DX)
+	VMOVUPS Z11, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	VMOVUPS Z14, 128(DX)
+	VMOVUPS Z15, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop18
+
+end19:
+	CMPQ AX, $+16
+	JLT  end23
+
+loop22:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end25
+
+loop24:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      (R9), Z5
+	VBROADCASTSS (DX), Z6
+	VBROADCASTSS 16(DX), Z7
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS 4(DX), Z6
+	VBROADCASTSS 20(DX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(DX), Z6
+	VBROADCASTSS 24(DX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(DX), Z6
+	VBROADCASTSS 28(DX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop24
+
+end25:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop22
+
+end23:
+	TESTQ     AX, AX
+	JE        end26
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z1
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z3
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end28
+
+loop27:
+	VMOVUPS.Z    (SI), K1, Z4
+	VMOVUPS.Z    (R8), K1, Z5
+	VBROADCASTSS (AX), Z6
+	VBROADCASTSS 16(AX), Z7
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS 4(AX), Z6
+	VBROADCASTSS 20(AX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(AX), Z6
+	VBROADCASTSS 24(AX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(AX), Z6
+	VBROADCASTSS 28(AX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop27
+
+end28:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+
+end26:
+	VZEROUPPER
+	RET
+
+// func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, AVX512F
+TEXT ·accumulate1AVX512(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end30
+
+loop29:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end32
+
+loop31:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      (R9), Z5
+	VMOVUPS      64(DI), Z6
+	VMOVUPS      64(R9), Z7
+	VMOVUPS      128(DI), Z8
+	VMOVUPS      128(R9), Z9
+	VMOVUPS      192(DI), Z10
+	VMOVUPS      192(R9), Z11
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS 4(DX), Z13
+	VFMADD231PS  Z4, Z12, Z0
+	VFMADD231PS  Z0, Z13, Z5
+	VFMADD231PS  Z6, Z12, Z1
+	VFMADD231PS  Z1, Z13, Z7
+	VFMADD231PS  Z8, Z12, Z2
+	VFMADD231PS  Z2, Z13, Z9
+	VFMADD231PS  Z10, Z12, Z3
+	VFMADD231PS  Z3, Z13, Z11
+	VMOVUPS      Z5, (R9)
+	VMOVUPS      Z7, 64(R9)
+	VMOVUPS      Z9, 128(R9)
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop31
+
+end32:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop29
+
+end30:
+	CMPQ AX, $+16
+	JLT  end34
+
+loop33:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end36
+
+loop35:
+	VMOVUPS      (DI), Z1
+	VMOVUPS      (R9), Z2
+	VBROADCASTSS (DX), Z3
+	VBROADCASTSS 4(DX), Z4
+	VFMADD231PS  Z1, Z3, Z0
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVUPS      Z2, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop35
+
+end36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop33
+
+end34:
+	TESTQ     AX, AX
+	JE        end37
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end39
+
+loop38:
+	VMOVUPS.Z    (SI), K1, Z1
+	VMOVUPS.Z    (R8), K1, Z2
+	VBROADCASTSS (AX), Z3
+	VBROADCASTSS 4(AX), Z4
+	VFMADD231PS  Z1, Z3, Z0
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop38
+
+end39:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+
+end37:
+	VZEROUPPER
+	RET
+
+// func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end41
+
+loop40:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -837,9 +1277,9 @@ loop18:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end21
+	JLT  end43
 
-loop20:
+loop42:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -858,19 +1298,19 @@ loop20:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop20
+	JGE          loop42
 
-end21:
+end43:
 	ADDQ $+256, CX
 	SUBQ $+64, AX
 	CMPQ AX, $+64
-	JGE  loop18
+	JGE  loop40
 
-end19:
+end41:
 	CMPQ AX, $+32
-	JLT  end23
+	JLT  end45
 
-loop22:
+loop44:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -880,9 +1320,9 @@ loop22:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end25
+	JLT  end47
 
-loop24:
+loop46:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -895,19 +1335,19 @@ loop24:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop24
+	JGE          loop46
 
-end25:
+end47:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop22
+	JGE  loop44
 
-end23:
+end45:
 	CMPQ AX, $+16
-	JLT  end27
+	JLT  end49
 
-loop26:
+loop48:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -917,9 +1357,9 @@ loop26:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end29
+	JLT  end51
 
-loop28:
+loop50:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z0
@@ -929,17 +1369,17 @@ loop28:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop28
+	JGE          loop50
 
-end29:
+end51:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop26
+	JGE  loop48
 
-end27:
+end49:
 	TESTQ AX, AX
-	JE    end30
+	JE    end52
 	LEAQ  tailMasks<>+0(SB), DX
 	KMOVW (DX)(AX*2), K1
 	MOVQ  dst+16(FP), AX
@@ -951,9 +1391,9 @@ end27:
 	MOVQ  scale+48(FP), SI
 	MOVQ  rows+0(FP), DI
 	CMPQ  DI, $+1
-	JLT   end32
+	JLT   end54
 
-loop31:
+loop53:
 	VBROADCASTSS (SI), Z0
 	VMOVUPS.Z    (DX), K1, Z1
 	VMULPS       Z0, Z1, Z0
@@ -963,10 +1403,10 @@ loop31:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop31
+	JGE          loop53
 
-end32:
-end30:
+end54:
+end52:
 	VZEROUPPER
 	RET
 
@@ -979,9 +1419,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end34
+	JLT          end56
 
-loop33:
+loop55:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1005,13 +1445,13 @@ loop33:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop33
+	JGE       loop55
 
-end34:
+end56:
 	CMPQ CX, $+16
-	JLT  end36
+	JLT  end58
 
-loop35:
+loop57:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1020,11 +1460,11 @@ loop35:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop35
+	JGE       loop57
 
-end36:
+end58:
 	TESTQ     CX, CX
-	JE        end37
+	JE        end59
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -1033,7 +1473,7 @@ end36:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end37:
+end59:
 	VZEROUPPER
 	RET
 

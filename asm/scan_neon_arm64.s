@@ -800,14 +800,558 @@ end20:
 end18:
 	RET
 
+// func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// 4 row(s) of width channels; strides in bytes
+TEXT ·accumulate4NEON(SB), NOSPLIT, $0-80
+	MOVD width+8(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end22
+loop21:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 16(R2), F1
+	FMOVQ 32(R2), F2
+	FMOVQ 48(R2), F3
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F4
+	FMOVQ 16(R2), F5
+	FMOVQ 32(R2), F6
+	FMOVQ 48(R2), F7
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F8
+	FMOVQ 16(R2), F9
+	FMOVQ 32(R2), F10
+	FMOVQ 48(R2), F11
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F12
+	FMOVQ 16(R2), F13
+	FMOVQ 32(R2), F14
+	FMOVQ 48(R2), F15
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end24
+loop23:
+	FMOVQ 0(R5), F16
+	FMOVQ 0(R7), F17
+	FMOVQ 16(R5), F18
+	FMOVQ 16(R7), F19
+	FMOVQ 32(R5), F20
+	FMOVQ 32(R7), F21
+	FMOVQ 48(R5), F22
+	FMOVQ 48(R7), F23
+	VLD1R (R2), [V24.S4]
+	FMOVS 16(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V0.S4
+	VFMLA V0.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V1.S4
+	VFMLA V1.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V2.S4
+	VFMLA V2.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V3.S4
+	VFMLA V3.S4, V25.S4, V23.S4
+	FMOVS 4(R2), F24
+	VDUP V24.S[0], V24.S4
+	FMOVS 20(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V4.S4
+	VFMLA V4.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V5.S4
+	VFMLA V5.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V6.S4
+	VFMLA V6.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V7.S4
+	VFMLA V7.S4, V25.S4, V23.S4
+	FMOVS 8(R2), F24
+	VDUP V24.S[0], V24.S4
+	FMOVS 24(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V8.S4
+	VFMLA V8.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V9.S4
+	VFMLA V9.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V10.S4
+	VFMLA V10.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V11.S4
+	VFMLA V11.S4, V25.S4, V23.S4
+	FMOVS 12(R2), F24
+	VDUP V24.S[0], V24.S4
+	FMOVS 28(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V12.S4
+	VFMLA V12.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V13.S4
+	VFMLA V13.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V14.S4
+	VFMLA V14.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V15.S4
+	VFMLA V15.S4, V25.S4, V23.S4
+	FMOVQ F17, 0(R7)
+	FMOVQ F19, 16(R7)
+	FMOVQ F21, 32(R7)
+	FMOVQ F23, 48(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop23
+end24:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F4, 0(R2)
+	FMOVQ F5, 16(R2)
+	FMOVQ F6, 32(R2)
+	FMOVQ F7, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F8, 0(R2)
+	FMOVQ F9, 16(R2)
+	FMOVQ F10, 32(R2)
+	FMOVQ F11, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F12, 0(R2)
+	FMOVQ F13, 16(R2)
+	FMOVQ F14, 32(R2)
+	FMOVQ F15, 48(R2)
+	ADD R3, R2, R2
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop21
+end22:
+	CMP $4, R0
+	BLT end26
+loop25:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F1
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F2
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end28
+loop27:
+	FMOVQ 0(R5), F4
+	FMOVQ 0(R7), F5
+	VLD1R (R2), [V6.S4]
+	FMOVS 16(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V0.S4
+	VFMLA V0.S4, V7.S4, V5.S4
+	FMOVS 4(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVQ F5, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop27
+end28:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F1, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F2, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F3, 0(R2)
+	ADD R3, R2, R2
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop25
+end26:
+	TBZ $1, R0, end29
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVD 0(R2), F0
+	ADD R3, R2, R2
+	FMOVD 0(R2), F1
+	ADD R3, R2, R2
+	FMOVD 0(R2), F2
+	ADD R3, R2, R2
+	FMOVD 0(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end31
+loop30:
+	FMOVD 0(R5), F4
+	FMOVD 0(R7), F5
+	VLD1R (R2), [V6.S4]
+	FMOVS 16(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V0.S4
+	VFMLA V0.S4, V7.S4, V5.S4
+	FMOVS 4(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVD F5, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop30
+end31:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F1, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F2, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F3, 0(R2)
+	ADD R3, R2, R2
+	ADD $8, R1, R1
+end29:
+	TBZ $0, R0, end32
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	MOVD sRow+24(FP), R2
+	FMOVS 0(R0), F0
+	ADD R2, R0, R0
+	FMOVS 0(R0), F1
+	ADD R2, R0, R0
+	FMOVS 0(R0), F2
+	ADD R2, R0, R0
+	FMOVS 0(R0), F3
+	ADD R2, R0, R0
+	MOVD bc+32(FP), R0
+	MOVD bcRow+40(FP), R3
+	MOVD x+48(FP), R4
+	ADD R1, R4, R4
+	MOVD xRow+56(FP), R5
+	MOVD y+64(FP), R6
+	ADD R1, R6, R6
+	MOVD yRow+72(FP), R7
+	MOVD tokens+0(FP), R8
+	CMP $1, R8
+	BLT end34
+loop33:
+	FMOVS 0(R4), F4
+	FMOVS 0(R6), F5
+	VLD1R (R0), [V6.S4]
+	FMOVS 16(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V0.S4
+	VFMLA V0.S4, V7.S4, V5.S4
+	FMOVS 4(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVS F5, 0(R6)
+	ADD R3, R0, R0
+	ADD R5, R4, R4
+	ADD R7, R6, R6
+	ADD $-1, R8, R8
+	CMP $1, R8
+	BGE loop33
+end34:
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F1, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F2, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F3, 0(R0)
+	ADD R2, R0, R0
+	ADD $4, R1, R1
+end32:
+	RET
+
+// func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// 1 row(s) of width channels; strides in bytes
+TEXT ·accumulate1NEON(SB), NOSPLIT, $0-80
+	MOVD width+8(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end36
+loop35:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 16(R2), F1
+	FMOVQ 32(R2), F2
+	FMOVQ 48(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end38
+loop37:
+	FMOVQ 0(R5), F4
+	FMOVQ 0(R7), F5
+	FMOVQ 16(R5), F6
+	FMOVQ 16(R7), F7
+	FMOVQ 32(R5), F8
+	FMOVQ 32(R7), F9
+	FMOVQ 48(R5), F10
+	FMOVQ 48(R7), F11
+	VLD1R (R2), [V12.S4]
+	FMOVS 4(R2), F13
+	VDUP V13.S[0], V13.S4
+	VFMLA V4.S4, V12.S4, V0.S4
+	VFMLA V0.S4, V13.S4, V5.S4
+	VFMLA V6.S4, V12.S4, V1.S4
+	VFMLA V1.S4, V13.S4, V7.S4
+	VFMLA V8.S4, V12.S4, V2.S4
+	VFMLA V2.S4, V13.S4, V9.S4
+	VFMLA V10.S4, V12.S4, V3.S4
+	VFMLA V3.S4, V13.S4, V11.S4
+	FMOVQ F5, 0(R7)
+	FMOVQ F7, 16(R7)
+	FMOVQ F9, 32(R7)
+	FMOVQ F11, 48(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop37
+end38:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD R3, R2, R2
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop35
+end36:
+	CMP $4, R0
+	BLT end40
+loop39:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end42
+loop41:
+	FMOVQ 0(R5), F1
+	FMOVQ 0(R7), F2
+	VLD1R (R2), [V3.S4]
+	FMOVS 4(R2), F4
+	VDUP V4.S[0], V4.S4
+	VFMLA V1.S4, V3.S4, V0.S4
+	VFMLA V0.S4, V4.S4, V2.S4
+	FMOVQ F2, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop41
+end42:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD R3, R2, R2
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop39
+end40:
+	TBZ $1, R0, end43
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVD 0(R2), F0
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end45
+loop44:
+	FMOVD 0(R5), F1
+	FMOVD 0(R7), F2
+	VLD1R (R2), [V3.S4]
+	FMOVS 4(R2), F4
+	VDUP V4.S[0], V4.S4
+	VFMLA V1.S4, V3.S4, V0.S4
+	VFMLA V0.S4, V4.S4, V2.S4
+	FMOVD F2, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop44
+end45:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD R3, R2, R2
+	ADD $8, R1, R1
+end43:
+	TBZ $0, R0, end46
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	MOVD sRow+24(FP), R2
+	FMOVS 0(R0), F0
+	ADD R2, R0, R0
+	MOVD bc+32(FP), R0
+	MOVD bcRow+40(FP), R3
+	MOVD x+48(FP), R4
+	ADD R1, R4, R4
+	MOVD xRow+56(FP), R5
+	MOVD y+64(FP), R6
+	ADD R1, R6, R6
+	MOVD yRow+72(FP), R7
+	MOVD tokens+0(FP), R8
+	CMP $1, R8
+	BLT end48
+loop47:
+	FMOVS 0(R4), F1
+	FMOVS 0(R6), F2
+	VLD1R (R0), [V3.S4]
+	FMOVS 4(R0), F4
+	VDUP V4.S[0], V4.S4
+	VFMLA V1.S4, V3.S4, V0.S4
+	VFMLA V0.S4, V4.S4, V2.S4
+	FMOVS F2, 0(R6)
+	ADD R3, R0, R0
+	ADD R5, R4, R4
+	ADD R7, R6, R6
+	ADD $-1, R8, R8
+	CMP $1, R8
+	BGE loop47
+end48:
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD R2, R0, R0
+	ADD $4, R1, R1
+end46:
+	RET
+
 // func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes
 TEXT ·scaleRowsNEON(SB), NOSPLIT, $0-56
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end22
-loop21:
+	BLT end50
+loop49:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -817,8 +1361,8 @@ loop21:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end24
-loop23:
+	BLT end52
+loop51:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
@@ -837,16 +1381,16 @@ loop23:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop23
-end24:
+	BGE loop51
+end52:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop21
-end22:
+	BGE loop49
+end50:
 	CMP $8, R0
-	BLT end26
-loop25:
+	BLT end54
+loop53:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -856,8 +1400,8 @@ loop25:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end28
-loop27:
+	BLT end56
+loop55:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
@@ -870,16 +1414,16 @@ loop27:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop27
-end28:
+	BGE loop55
+end56:
 	ADD $32, R1, R1
 	ADD $-8, R0, R0
 	CMP $8, R0
-	BGE loop25
-end26:
+	BGE loop53
+end54:
 	CMP $4, R0
-	BLT end30
-loop29:
+	BLT end58
+loop57:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -889,8 +1433,8 @@ loop29:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end32
-loop31:
+	BLT end60
+loop59:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -900,14 +1444,14 @@ loop31:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop31
-end32:
+	BGE loop59
+end60:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop29
-end30:
-	TBZ $1, R0, end33
+	BGE loop57
+end58:
+	TBZ $1, R0, end61
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -917,8 +1461,8 @@ end30:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end35
-loop34:
+	BLT end63
+loop62:
 	VLD1R (R6), [V0.S4]
 	FMOVD 0(R3), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -928,11 +1472,11 @@ loop34:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop34
-end35:
+	BGE loop62
+end63:
 	ADD $8, R1, R1
-end33:
-	TBZ $0, R0, end36
+end61:
+	TBZ $0, R0, end64
 	MOVD dst+16(FP), R0
 	ADD R1, R0, R0
 	MOVD x+32(FP), R2
@@ -942,8 +1486,8 @@ end33:
 	MOVD scale+48(FP), R5
 	MOVD rows+0(FP), R6
 	CMP $1, R6
-	BLT end38
-loop37:
+	BLT end66
+loop65:
 	VLD1R (R5), [V0.S4]
 	FMOVS 0(R2), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -953,10 +1497,10 @@ loop37:
 	ADD $4, R5, R5
 	ADD $-1, R6, R6
 	CMP $1, R6
-	BGE loop37
-end38:
+	BGE loop65
+end66:
 	ADD $4, R1, R1
-end36:
+end64:
 	RET
 
 // func flushNEON(x *float32, n int)
@@ -971,8 +1515,8 @@ TEXT ·flushNEON(SB), NOSPLIT, $0-16
 	MOVD x+0(FP), R0
 	MOVD n+8(FP), R1
 	CMP $16, R1
-	BLT end40
-loop39:
+	BLT end68
+loop67:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1000,11 +1544,11 @@ loop39:
 	ADD $64, R0, R0
 	ADD $-16, R1, R1
 	CMP $16, R1
-	BGE loop39
-end40:
+	BGE loop67
+end68:
 	CMP $4, R1
-	BLT end42
-loop41:
+	BLT end70
+loop69:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1014,9 +1558,9 @@ loop41:
 	ADD $16, R0, R0
 	ADD $-4, R1, R1
 	CMP $4, R1
-	BGE loop41
-end42:
-	TBZ $1, R1, end43
+	BGE loop69
+end70:
+	TBZ $1, R1, end71
 	FMOVD 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1024,8 +1568,8 @@ end42:
 	VBSL V3.B16, V2.B16, V4.B16
 	FMOVD F4, 0(R0)
 	ADD $8, R0, R0
-end43:
-	TBZ $0, R1, end44
+end71:
+	TBZ $0, R1, end72
 	FMOVS 0(R0), F3
 	VAND V0.B16, V3.B16, V0.B16
 	WORD $0x6ea0e420 // FCMGT V0.4S, V1.4S, V0.4S
@@ -1033,5 +1577,5 @@ end43:
 	VBSL V3.B16, V2.B16, V0.B16
 	FMOVS F0, 0(R0)
 	ADD $4, R0, R0
-end44:
+end72:
 	RET

@@ -3,6 +3,7 @@ package ssm
 import (
 	"context"
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -47,7 +48,9 @@ type ssdScratch struct {
 // ssdShared is what all heads read of a piece.
 type ssdShared struct {
 	dt, log, decay []float32 // [n, H]: steps, logarithms of decays, decays
-	c              []float32 // [G][n, N+n]: C beside C B^T, which is 0 above its diagonal
+	mild           []bool    // [H]
+	bc             []float32 // [G][2 n N]: for heads that are mild, B and C packed
+	c              []float32 // [G][n, N+n]: for others, C beside C B^T, which is 0 above its diagonal
 	b              asm.Matrix
 }
 
@@ -56,7 +59,7 @@ type ssdWork struct {
 	sum        []float64    // [n]: sums of the logarithms from the piece's begin
 	row, scale []float32    // [n]: differences of them; factors of rows
 	c          []float32    // [n, N+n]
-	y, x       []float32    // [n, P], [P]
+	y, now, x  []float32    // [n, P], [n, P], [P]
 	state      []asm.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
 }
 
@@ -131,15 +134,33 @@ func (s *ssdScratch) prepareGroup(_, i int) {
 		asm.Exp(sh.decay, sh.log)
 		return
 	}
-	wide := op.cfg.States + n
+	sh.mild = sh.mild[:0]
+	for h := range heads {
+		var sum float64
+		for t := range n {
+			sum += math.Abs(float64(sh.log[t*heads+h]))
+		}
+		sh.mild = append(sh.mild, sum < mildDecay)
+	}
+	states := op.cfg.States
+	if slices.Contains(sh.mild, true) {
+		sh.bc = scratch.Floats(sh.bc, op.cfg.Groups*2*n*states)
+		for g := range op.cfg.Groups {
+			asm.PackBC(sh.bc[g*2*n*states:][:2*n*states], s.of(call.B, p, g), s.of(call.C, p, g))
+		}
+	}
+	if !slices.Contains(sh.mild, false) {
+		return
+	}
+	wide := states + n
 	sh.c = scratch.Floats(sh.c, op.cfg.Groups*n*wide)
 	for g := range op.cfg.Groups {
 		c := dense.Matrix(sh.c[g*n*wide:], n, wide)
 		copyRows(c, s.of(call.C, p, g))
 		sh.b.SetT(s.of(call.B, p, g)) // [N, n]
-		asm.Gemm(dense.Columns(c, op.cfg.States, n), s.of(call.C, p, g), &sh.b, nil)
+		asm.Gemm(dense.Columns(c, states, n), s.of(call.C, p, g), &sh.b, nil)
 		for t := range n {
-			clear(c.Data[t*wide+op.cfg.States+t+1 : (t+1)*wide])
+			clear(c.Data[t*wide+states+t+1 : (t+1)*wide])
 		}
 	}
 }
@@ -155,22 +176,25 @@ func (s *ssdScratch) runHead(worker, h int) {
 	width := op.cfg.HeadDim
 	size := op.cfg.States * width
 	w.x, w.y = scratch.Floats(w.x, width), scratch.Floats(w.y, Chunk*width)
-	loaded := false
+	loaded := false // the state is in panels
 	for i, p := range s.pieces {
 		values := dense.Matrix(s.list[p.segment].values[h*size:], op.cfg.States, width)
-		chunked := op.chunked(p)
-		if chunked {
+		y := s.output(w, h, p)
+		switch strong := op.chunked(p) && !s.shared[i].mild[h]; {
+		case strong:
 			if !loaded {
 				w.load(op, values)
 			}
-			w.chunk(s, h, i, s.output(w, h, p))
-		} else {
-			w.tokens(s, h, i, s.output(w, h, p), values)
-		}
-		// The next piece may go on with the state where it is.
-		loaded = chunked && i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && op.chunked(s.pieces[i+1])
-		if chunked && !loaded {
-			w.unload(op, values)
+			w.chunk(s, h, i, y)
+			// The next piece may go on with the state where it is.
+			loaded = i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && op.chunked(s.pieces[i+1]) && !s.shared[i+1].mild[h]
+			if !loaded {
+				w.unload(op, values)
+			}
+		case op.chunked(p):
+			w.mild(s, h, i, y, values)
+		default:
+			w.tokens(s, h, i, y, values)
 		}
 		if p.pos%Chunk == 0 {
 			if loaded {
@@ -236,42 +260,66 @@ func copyRows(dst, x blas32.General) {
 // multiple of every tier's tile.
 const rowsTogether = 24
 
-// mildDecay bounds the logarithm of a chunk's decay, so that its inverse, times
-// anything reasonable, is far from overflowing, and its rounding from mattering.
+// mildDecay bounds the logarithms of a piece's decays, all together, so that the
+// inverse of what decays, times anything reasonable, is far from overflowing, and
+// its rounding from mattering.
 const mildDecay = 32
 
-// chunk computes piece i of head h by matrix products. With sum_t the logarithms of
-// the decays up to and with t, L_tj = exp(sum_t - sum_j) for j <= t and 0 above,
+// sums sets sum to the sums of the logarithms of the decays up to and with each
+// token, and returns the last.
+func (w *ssdWork) sums(sh *ssdShared, n, heads, h int) float64 {
+	w.row, w.scale = scratch.Floats(w.row, n), scratch.Floats(w.scale, n)
+	w.sum = w.sum[:0]
+	var sum float64
+	for t := range n {
+		sum += float64(sh.log[t*heads+h])
+		w.sum = append(w.sum, sum)
+	}
+	return sum
+}
+
+// mild computes piece i of head h by the recurrence, its decay kept apart: with
+// sum_t the logarithms of the decays up to and with t,
 //
-//	y = exp(sum) C S + (C B^T * L) (dt x)
+//	S = S + B exp(-sum_t) dt x^T;  y = exp(sum_t) S^T C
+//
+// and exp(sum_n) S at the end, which saves a product for each element of the state.
+func (w *ssdWork) mild(s *ssdScratch, h, i int, y, values blas32.General) {
+	op, p, sh := s.op, s.pieces[i], &s.shared[i]
+	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
+	sum := w.sums(sh, n, heads, h)
+	for t, v := range w.sum {
+		w.row[t], w.scale[t] = float32(v), float32(-v)
+	}
+	asm.Exp(w.row, w.row)
+	asm.Exp(w.scale, w.scale)
+	for t := range n {
+		w.scale[t] *= sh.dt[t*heads+h]
+	}
+	w.now = scratch.Floats(w.now, n*width)
+	now := dense.Matrix(w.now, n, width)
+	asm.ScaleRows(now, w.scale, dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width))
+	group := h / (heads / op.cfg.Groups)
+	asm.Accumulate(y, values, sh.bc[group*2*n*states:][:2*n*states], now)
+	asm.ScaleRows(y, w.row, y)
+	asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
+}
+
+// chunk computes piece i of head h by matrix products. With sum_t as in mild, L_tj =
+// exp(sum_t - sum_j) for j <= t and 0 above,
+//
+//	y = [exp(sum) C | C B^T * L] [S; dt x]
 //	S = exp(sum_n) S + B^T (exp(sum_n - sum) dt x).
 //
-// Where exp(-sum) is within bounds, which it is for all but the fastest heads, both
-// are products that heads share the left side of, with w = exp(-sum) dt x:
-//
-//	y = exp(sum) [C | C B^T, j <= t] [S; w]
-//	S = exp(sum_n) (S + B^T w).
+// Differences alone are exponentiated, so that no decay is too fast.
 func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
 	group, wide := h/(heads/op.cfg.Groups), states+n
-	w.row, w.scale = scratch.Floats(w.row, n), scratch.Floats(w.scale, n)
-	w.sum = w.sum[:0]
-	mild, sum := true, 0.0
+	sum := w.sums(sh, n, heads, h)
+	c := w.masked(dense.Matrix(sh.c[group*n*wide:], n, wide), states)
 	for t := range n {
-		sum += float64(sh.log[t*heads+h])
-		mild = mild && math.Abs(sum) < mildDecay
-		w.sum = append(w.sum, sum)
-		w.scale[t] = float32(-sum)
-	}
-	c := dense.Matrix(sh.c[group*n*wide:], n, wide)
-	if !mild {
-		c = w.masked(c, states)
-		clear(w.scale)
-	}
-	asm.Exp(w.scale, w.scale)
-	for t := range n {
-		w.scale[t] *= sh.dt[t*heads+h]
+		w.scale[t] = sh.dt[t*heads+h]
 	}
 	b := s.of(s.call.B, p, group)
 	x := dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width)
@@ -284,30 +332,16 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 			asm.Gemm(dense.Columns(dense.Rows(y, t, to), j*asm.PanelCols(), below.Cols), dense.Columns(dense.Rows(c, t, to), 0, states+to), &right, nil)
 		}
 	}
-	last := float32(math.Exp(sum))
-	if mild {
-		for t, v := range w.sum {
-			w.row[t] = float32(v)
-		}
-		asm.Exp(w.row, w.row)
-		asm.ScaleRows(y, w.row, y)
-	} else {
-		for t, v := range w.sum {
-			w.scale[t] = float32(sum - v)
-		}
-		asm.Exp(w.scale, w.scale)
+	for t, v := range w.sum {
+		w.scale[t] = float32(sum - v)
 	}
+	asm.Exp(w.scale, w.scale)
 	for j := range w.state {
 		state, below := w.panel(op, j), dense.Rows(w.state[j].Panel(0), states, wide)
-		if !mild {
-			asm.ScaleRows(below, w.scale, below)
-			asm.Scale(state.Data, last, state.Data)
-		}
+		asm.ScaleRows(below, w.scale, below)
+		asm.Scale(state.Data, float32(math.Exp(sum)), state.Data)
 		right := w.state[j].PanelRows(0, states, wide)
 		asm.GemmTAdd(state, b, &right)
-		if mild {
-			asm.Scale(state.Data, last, state.Data)
-		}
 	}
 }
 
