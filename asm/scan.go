@@ -203,7 +203,7 @@ func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
 		return
 	}
 	tier := isa.Active()
-	const maxTokens, maxWidth = 32, 256 // to a kernel call; x and y stay in L1
+	const maxTokens, maxWidth = 64, 256 // to a kernel call; x and y stay in L1
 	for t := 0; t < tokens; t += maxTokens {
 		n := min(maxTokens, tokens-t)
 		for j := 0; j < width; j += maxWidth {
@@ -237,17 +237,17 @@ func PackBC(dst []float32, b, c blas32.General) {
 	checkMatrix(op, "b", b, tokens, states)
 	checkMatrix(op, "c", c, tokens, states)
 	checkLen(op, "dst", len(dst), 2*tokens*states)
-	for i := 0; i < states; {
-		rows := 1
-		if states-i >= 4 {
-			rows = 4
+	whole := states / 4 * 4
+	for t := range tokens {
+		b, c := b.Data[t*b.Stride:][:states], c.Data[t*c.Stride:][:states]
+		for i := 0; i < whole; i += 4 {
+			to := dst[2*(tokens*i+4*t):][:8]
+			*(*[4]float32)(to) = [4]float32(b[i:])
+			*(*[4]float32)(to[4:]) = [4]float32(c[i:])
 		}
-		for t := range tokens {
-			to := dst[2*(tokens*i+t*rows):][:2*rows]
-			copy(to, b.Data[t*b.Stride+i:][:rows])
-			copy(to[rows:], c.Data[t*c.Stride+i:][:rows])
+		for i := whole; i < states; i++ {
+			dst[2*(tokens*i+t)], dst[2*(tokens*i+t)+1] = b[i], c[i]
 		}
-		i += rows
 	}
 }
 

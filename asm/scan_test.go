@@ -167,6 +167,40 @@ func TestScaleRows(t *testing.T) {
 	})
 }
 
+func TestAccumulate(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, width := range []int{0, 1, 3, 4, 7, 8, 16, 21, 64, 65, 300} {
+			for _, states := range []int{0, 1, 3, 4, 6, 128} {
+				for _, tokens := range []int{0, 1, 5, 70} {
+					low := width%2 == 0
+					s, x, y := guardedMatrix(t, 1, states, width, low), guardedMatrix(t, 2, tokens, width, low), guardedMatrix(t, 3, tokens, width, low)
+					b, c := guardedMatrix(t, 4, tokens, states, low), guardedMatrix(t, 5, tokens, states, low)
+					bc := guarded(t, 2*tokens*states, low)
+					PackBC(bc, b, c)
+					var want, state []float64
+					for _, v := range s.Data {
+						state = append(state, float64(v))
+					}
+					for t := range tokens {
+						for j := range width {
+							var sum float64
+							for i := range states {
+								state[i*width+j] += float64(b.Data[t*states+i]) * float64(x.Data[t*width+j])
+								sum += float64(c.Data[t*states+i]) * state[i*width+j]
+							}
+							want = append(want, sum)
+						}
+					}
+					Accumulate(y, s, bc, x)
+					what := fmt.Sprintf("%d tokens, %d x %d", tokens, states, width)
+					near(t, what, y.Data, want, 1e-3)
+					near(t, what, s.Data, state, 1e-4)
+				}
+			}
+		}
+	})
+}
+
 func TestFlush(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		minusInf := float32(math.Inf(-1))
