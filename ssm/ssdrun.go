@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// chunkedTokens is the length from which a piece of a chunk is computed by
-	// matrix products: measured, with 64 channels and 128 states.
-	chunkedTokens = 12
+	// mildTokens is the length from which a piece is computed with its decay kept
+	// apart, where that is mild, and productTokens that from which it is computed by
+	// matrix products, where it is not: measured, with 64 channels and 128 states.
+	mildTokens, productTokens = 6, 48
 	// batchPieces is how many pieces of chunks are prepared together; a head then
 	// goes through them with its state in the nearest cache.
 	batchPieces = 8
@@ -27,7 +28,6 @@ type piece struct {
 	segment int
 	t, n    int // first row, rows
 	pos     int // of the token behind it
-	last    bool
 }
 
 // ssdScratch is the working memory of a call.
@@ -48,9 +48,9 @@ type ssdScratch struct {
 // ssdShared is what all heads read of a piece.
 type ssdShared struct {
 	dt, log, decay []float32 // [n, H]: steps, logarithms of decays, decays
-	mild           []bool    // [H]
-	bc             []float32 // [G][2 n N]: for heads that are mild, B and C packed
-	c              []float32 // [G][n, N+n]: for others, C beside C B^T, which is 0 above its diagonal
+	forms          []form    // [H]
+	bc             []float32 // [G][2 n N]: for mild heads, B and C packed
+	c              []float32 // [G][n, N+n]: for products, C beside C B^T, which is 0 above its diagonal
 	b              asm.Matrix
 }
 
@@ -80,7 +80,7 @@ func (s *ssdScratch) run(ctx context.Context, op *SSD, call *SSDCall, list []seg
 		for t, pos := g.from, g.pos; t < g.to; {
 			n := untilBorder(pos, g.to-t)
 			t, pos = t+n, pos+n
-			s.pieces = append(s.pieces, piece{i, t - n, n, pos, t == g.to})
+			s.pieces = append(s.pieces, piece{i, t - n, n, pos})
 			if len(s.pieces) == batchPieces {
 				if err := s.batch(ctx, workers); err != nil {
 					return err
@@ -103,7 +103,33 @@ func (s *ssdScratch) batch(ctx context.Context, workers int) error {
 	return wrap(err)
 }
 
-func (op *SSD) chunked(p piece) bool { return p.n >= chunkedTokens && !op.cfg.Recurrent }
+// form is how a piece of a head is computed.
+type form uint8
+
+const (
+	recurrent form = iota
+	mild
+	products
+)
+
+// form chooses by the length and the logarithms of the decays, which are as far
+// apart as there are heads.
+func (op *SSD) form(log []float32, n int) form {
+	if n < mildTokens || op.cfg.Recurrent {
+		return recurrent
+	}
+	var sum float64
+	for t := range n {
+		sum += math.Abs(float64(log[t*op.cfg.Heads]))
+	}
+	switch {
+	case sum < mildDecay:
+		return mild
+	case n < productTokens:
+		return recurrent
+	}
+	return products
+}
 
 // prepareGroup computes what the heads share of piece i.
 func (s *ssdScratch) prepareGroup(_, i int) {
@@ -130,26 +156,21 @@ func (s *ssdScratch) prepareGroup(_, i int) {
 			asm.Mul(log, dt, op.a)
 		}
 	}
-	if !op.chunked(p) {
-		asm.Exp(sh.decay, sh.log)
-		return
-	}
-	sh.mild = sh.mild[:0]
+	sh.forms = sh.forms[:0]
 	for h := range heads {
-		var sum float64
-		for t := range n {
-			sum += math.Abs(float64(sh.log[t*heads+h]))
-		}
-		sh.mild = append(sh.mild, sum < mildDecay)
+		sh.forms = append(sh.forms, op.form(sh.log[h:], n))
+	}
+	if slices.Contains(sh.forms, recurrent) {
+		asm.Exp(sh.decay, sh.log)
 	}
 	states := op.cfg.States
-	if slices.Contains(sh.mild, true) {
+	if slices.Contains(sh.forms, mild) {
 		sh.bc = scratch.Floats(sh.bc, op.cfg.Groups*2*n*states)
 		for g := range op.cfg.Groups {
 			asm.PackBC(sh.bc[g*2*n*states:][:2*n*states], s.of(call.B, p, g), s.of(call.C, p, g))
 		}
 	}
-	if !slices.Contains(sh.mild, false) {
+	if !slices.Contains(sh.forms, products) {
 		return
 	}
 	wide := states + n
@@ -180,20 +201,20 @@ func (s *ssdScratch) runHead(worker, h int) {
 	for i, p := range s.pieces {
 		values := dense.Matrix(s.list[p.segment].values[h*size:], op.cfg.States, width)
 		y := s.output(w, h, p)
-		switch strong := op.chunked(p) && !s.shared[i].mild[h]; {
-		case strong:
+		switch s.shared[i].forms[h] {
+		case products:
 			if !loaded {
 				w.load(op, values)
 			}
 			w.chunk(s, h, i, y)
 			// The next piece may go on with the state where it is.
-			loaded = i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && op.chunked(s.pieces[i+1]) && !s.shared[i+1].mild[h]
+			loaded = i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && s.shared[i+1].forms[h] == products
 			if !loaded {
 				w.unload(op, values)
 			}
-		case op.chunked(p):
+		case mild:
 			w.mild(s, h, i, y, values)
-		default:
+		case recurrent:
 			w.tokens(s, h, i, y, values)
 		}
 		if p.pos%Chunk == 0 {
