@@ -67,6 +67,7 @@ func goldenModel(t *testing.T, f *golden.File) {
 	prefill := n
 	if f.Meta("n_prefill") != "" {
 		must(t, json.Unmarshal([]byte(f.Meta("n_prefill")), &prefill))
+		prefill = min(prefill, n)
 	}
 	var whole, stepped []float32
 	for b := range batch {
