@@ -120,7 +120,8 @@ func (b *block) StepBatch(dst, x blas32.General, states []*State) error {
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match
-// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood.
+// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
+// Dst is unspecified.
 func (b *block) Run(ctx context.Context, call *BlockCall) error {
 	return b.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
 }
@@ -151,7 +152,12 @@ func (s *blockScratch) run(ctx context.Context, b *block, call *BlockCall, worke
 		s.project, s.mid, s.finish = s.runProject, s.runMiddle, s.runFinish
 	}
 	s.block, s.call, s.workers = b, *call, workers
-	defer func() { s.call = BlockCall{} }()
+	defer func() {
+		s.call = BlockCall{}
+		for _, list := range [...][]segment{s.list, s.convs, s.mixers} {
+			clear(list)
+		}
+	}()
 	for len(s.gates) < workers {
 		s.gates = append(s.gates, nil)
 	}

@@ -196,7 +196,8 @@ func (op *SSD) StepBatch(dst, x, dt, b, c blas32.General, states []*State) error
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match
-// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood.
+// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
+// Dst is unspecified.
 func (op *SSD) Run(ctx context.Context, call *SSDCall) error {
 	return op.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
 }
