@@ -55,7 +55,7 @@ func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []
 func (s *scanScratch) scan(worker, i int) {
 	op, w := s.op, &s.workers[worker]
 	slabs := op.slabs[i*len(op.slabs)/s.tasks : (i+1)*len(op.slabs)/s.tasks]
-	const budget = 64 << 10 // floats of dt and u, which the second cache holds
+	const budget = 256 << 10 // floats of dt and u, most of the second cache
 	rows := min(max(budget/(2*len(slabs)*slabWidth), 8), Chunk)
 	w.dt, w.u = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.u, len(slabs)*rows*slabWidth)
 	w.y, w.gate = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.gate, slabWidth)
