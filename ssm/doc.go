@@ -68,6 +68,7 @@
 //	Mamba       checked against Mamba.forward and step of mamba
 //	Mamba2      checked against Mamba2.forward of mamba; its step ignores limits of
 //	            dt, this one's does not
+//	SSD's form with its decay kept apart: re-derived, checked against the recurrence
 //	Falcon-Mamba's norms (NormDtBC), MLP channels beside the heads: from the
 //	            published code, not checked against its numbers
 package ssm

@@ -24,8 +24,8 @@ const (
 	products
 )
 
-// form chooses by the length and the logarithms of the decays, which are as far
-// apart as there are heads.
+// form chooses by a piece's length and the logarithms of a head's decays, which
+// stand as far apart as there are heads.
 func (op *SSD) form(log []float32, n int) form {
 	if n < mildTokens || op.cfg.Recurrent {
 		return recurrent

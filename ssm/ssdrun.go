@@ -60,7 +60,7 @@ type ssdWork struct {
 // values up to date.
 func (s *ssdScratch) run(ctx context.Context, op *SSD, call *SSDCall, list []segment, workers int) error {
 	if s.prepare == nil {
-		s.prepare, s.heads = s.prepareGroup, s.runHead
+		s.prepare, s.heads = s.preparePiece, s.runHead
 	}
 	s.op, s.call, s.list = op, *call, list
 	s.direct = op.skip == nil && !gated(call.Z) && !asm.Overlap(call.Dst, call.X)
@@ -96,8 +96,8 @@ func (s *ssdScratch) batch(ctx context.Context, workers int) error {
 	return wrap(err)
 }
 
-// prepareGroup computes what the heads share of piece i.
-func (s *ssdScratch) prepareGroup(_, i int) {
+// preparePiece computes what the heads share of piece i.
+func (s *ssdScratch) preparePiece(_, i int) {
 	op, call, p, sh := s.op, &s.call, s.pieces[i], &s.shared[i]
 	heads, n := op.cfg.Heads, p.n
 	sh.dt, sh.log, sh.decay = scratch.Floats(sh.dt, n*heads), scratch.Floats(sh.log, n*heads), scratch.Floats(sh.decay, n*heads)
