@@ -1011,21 +1011,32 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 }
 
 //go:noescape
-func decayRowAVX512(dst *float32, a *float32, x *float32, n int, from float32)
+func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 
 //go:noescape
-func decayRowAVX2(dst *float32, a *float32, x *float32, n int, from float32)
+func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 
-// dst[i] = a[i] exp(from-x[i])
-func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		if tier == isa.AVX512 {
-			decayRowAVX512(&dst[0], &a[0], &x[0], n, from)
-		} else {
-			decayRowAVX2(&dst[0], &a[0], &x[0], n, from)
-		}
-		dst, a, x = dst[n:], a[n:], x[n:]
+// 4 row(s) of width channels; strides in bytes
+func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate4AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate4AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
+func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate1AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate1AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
 	}
 }
 

@@ -312,8 +312,13 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 	panic(noKernels)
 }
 
-// dst[i] = a[i] exp(from-x[i])
-func decayRowSIMD(tier isa.Tier, dst []float32, a []float32, x []float32, from float32) {
+// 4 row(s) of width channels; strides in bytes
+func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	panic(noKernels)
+}
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
 	panic(noKernels)
 }
 

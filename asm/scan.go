@@ -177,17 +177,90 @@ func OuterStep(y []float32, s blas32.General, decay float32, b, c, x []float32) 
 	}
 }
 
-// DecayRow sets dst[i] = a[i] exp(from - x[i]).
-func DecayRow(dst, a, x []float32, from float32) {
-	const op = "DecayRow"
-	checkInto(op, dst, a)
-	checkInto(op, dst, x)
-	if tier := isa.Active(); tier != isa.Generic {
-		decayRowSIMD(tier, dst, a, x, from)
+// Accumulate runs some tokens of a recurrence whose state is a matrix and which does
+// not decay, or whose decay is kept apart:
+//
+//	s[i][j] += b[t][i] x[t][j]
+//	y[t][j] = sum over i of c[t][i] s[i][j].
+//
+// s is [states, width], x and y are [tokens, width]. bc holds b and c as PackBC
+// lays them out. y overlaps no other argument. It costs 4 flop for each token and
+// element of s.
+func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
+	const op = "Accumulate"
+	tokens, states, width := x.Rows, s.Rows, x.Cols
+	checkMatrix(op, "x", x, tokens, width)
+	checkMatrix(op, "y", y, tokens, width)
+	checkMatrix(op, "s", s, states, width)
+	checkLen(op, "bc", len(bc), 2*tokens*states)
+	if Overlap(y, x) || Overlap(y, s) || overlap(extent(y), bc) {
+		panicf("asm: %s: y overlaps an input", op)
+	}
+	for t := range tokens {
+		clear(y.Data[t*y.Stride:][:width])
+	}
+	if width == 0 || tokens == 0 {
 		return
 	}
-	for i, v := range x {
-		dst[i] = a[i] * exp32(from-v)
+	tier := isa.Active()
+	const maxTokens, maxWidth = 64, 256 // to a kernel call; x and y stay in L1
+	for t := 0; t < tokens; t += maxTokens {
+		n := min(maxTokens, tokens-t)
+		for j := 0; j < width; j += maxWidth {
+			w := min(maxWidth, width-j)
+			for i := 0; i < states; {
+				rows := 1
+				if states-i >= 4 {
+					rows = 4
+				}
+				from, si, xi, yi := 2*(tokens*i+t*rows), i*s.Stride+j, t*x.Stride+j, t*y.Stride+j
+				switch {
+				case tier == isa.Generic:
+					accumulateGeneric(rows, n, w, s.Data[si:], s.Stride, bc[from:], x.Data[xi:], x.Stride, y.Data[yi:], y.Stride)
+				case rows == 4:
+					accumulate4SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
+				default:
+					accumulate1SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 8, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
+				}
+				i += rows
+			}
+		}
+	}
+}
+
+// PackBC lays b and c, [tokens, states] both, out for Accumulate: four states at a
+// time and the last ones singly, of each all tokens, b before c. dst has
+// 2 tokens states elements.
+func PackBC(dst []float32, b, c blas32.General) {
+	const op = "PackBC"
+	tokens, states := b.Rows, b.Cols
+	checkMatrix(op, "b", b, tokens, states)
+	checkMatrix(op, "c", c, tokens, states)
+	checkLen(op, "dst", len(dst), 2*tokens*states)
+	whole := states / 4 * 4
+	for t := range tokens {
+		b, c := b.Data[t*b.Stride:][:states], c.Data[t*c.Stride:][:states]
+		for i := 0; i < whole; i += 4 {
+			to := dst[2*(tokens*i+4*t):][:8]
+			*(*[4]float32)(to) = [4]float32(b[i:])
+			*(*[4]float32)(to[4:]) = [4]float32(c[i:])
+		}
+		for i := whole; i < states; i++ {
+			dst[2*(tokens*i+t)], dst[2*(tokens*i+t)+1] = b[i], c[i]
+		}
+	}
+}
+
+func accumulateGeneric(rows, tokens, width int, s []float32, sStride int, bc, x []float32, xStride int, y []float32, yStride int) {
+	for t := range tokens {
+		for i := range rows {
+			b, c := bc[2*rows*t+i], bc[2*rows*t+rows+i]
+			for j := range width {
+				v := s[i*sStride+j] + float32(b*x[t*xStride+j])
+				s[i*sStride+j] = v
+				y[t*yStride+j] += float32(c * v)
+			}
+		}
 	}
 }
 

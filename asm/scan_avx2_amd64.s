@@ -760,272 +760,395 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
-// func decayRowAVX2(dst *float32, a *float32, x *float32, n int, from float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·decayRowAVX2(SB), NOSPLIT, $0-36
-	MOVQ         dst+0(FP), AX
-	MOVQ         a+8(FP), CX
-	MOVQ         x+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS from+32(FP), Y0
-	CMPQ         BX, $+16
-	JLT          end19
+// func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate4AVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end19
 
 loop18:
-	VMOVUPS      (DX), Y1
-	VSUBPS       Y1, Y0, Y1
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y1, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y1, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y3
-	VADDPS       const7f800000<>+0(SB), Y1, Y1
-	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      (CX), Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, (AX)
-	VMOVUPS      32(DX), Y1
-	VSUBPS       Y1, Y0, Y1
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y1, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y1, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y3
-	VADDPS       const7f800000<>+0(SB), Y1, Y1
-	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      32(CX), Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, 32(AX)
-	ADDQ         $+64, AX
-	ADDQ         $+64, CX
-	ADDQ         $+64, DX
-	SUBQ         $+16, BX
-	CMPQ         BX, $+16
-	JGE          loop18
-
-end19:
-	CMPQ BX, $+8
-	JLT  end21
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	VMOVUPS 32(DX), Y3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y4
+	VMOVUPS 32(DX), Y5
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end21
 
 loop20:
-	VMOVUPS      (DX), Y1
-	VSUBPS       Y1, Y0, Y1
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y1, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y1, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y3
-	VADDPS       const7f800000<>+0(SB), Y1, Y1
-	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      (CX), Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, (AX)
-	ADDQ         $+32, AX
-	ADDQ         $+32, CX
-	ADDQ         $+32, DX
-	SUBQ         $+8, BX
-	CMPQ         BX, $+8
+	VMOVUPS      (DI), Y8
+	VMOVUPS      (R9), Y9
+	VMOVUPS      32(DI), Y10
+	VMOVUPS      32(R9), Y11
+	VBROADCASTSS (DX), Y12
+	VBROADCASTSS 16(DX), Y13
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y0, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y1
+	VFMADD231PS  Y1, Y13, Y11
+	VBROADCASTSS 4(DX), Y12
+	VBROADCASTSS 20(DX), Y13
+	VFMADD231PS  Y8, Y12, Y2
+	VFMADD231PS  Y2, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y3
+	VFMADD231PS  Y3, Y13, Y11
+	VBROADCASTSS 8(DX), Y12
+	VBROADCASTSS 24(DX), Y13
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y4, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y5, Y13, Y11
+	VBROADCASTSS 12(DX), Y12
+	VBROADCASTSS 28(DX), Y13
+	VFMADD231PS  Y8, Y12, Y6
+	VFMADD231PS  Y6, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y7
+	VFMADD231PS  Y7, Y13, Y11
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y11, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
 	JGE          loop20
 
 end21:
-	TESTQ        BX, BX
-	JE           end22
-	LEAQ         tailMasks<>+0(SB), SI
-	NEGQ         BX
-	VMOVDQU      32(SI)(BX*4), Y1
-	VMASKMOVPS   (DX), Y1, Y2
-	VBLENDVPS    Y1, Y2, Y0, Y2
-	VSUBPS       Y2, Y0, Y0
-	VBROADCASTSS const4b400000<>+0(SB), Y2
-	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y2
-	VSUBPS       const4b400000<>+0(SB), Y2, Y3
-	VMOVUPS      Y0, Y4
-	VFNMADD231PS const3f317200<>+0(SB), Y3, Y4
-	VFNMADD231PS const35bfbe8e<>+0(SB), Y3, Y4
-	VBROADCASTSS const3ab654ce<>+0(SB), Y3
-	VFMADD213PS  const3c090564<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaab6<>+0(SB), Y4, Y3
-	VFMADD213PS  const3e2aaa6f<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f000000<>+0(SB), Y4, Y3
-	VMULPS       Y4, Y4, Y5
-	VFMADD213PS  Y4, Y5, Y3
-	VADDPS       const3f800000<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       Y2, Y3, Y2
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y3
-	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
-	VCMPPS       $0x12, const42b17217<>+0(SB), Y0, Y3
-	VADDPS       const7f800000<>+0(SB), Y0, Y0
-	VBLENDVPS    Y3, Y2, Y0, Y0
-	VMASKMOVPS   (CX), Y1, Y2
-	VMULPS       Y2, Y0, Y0
-	VMASKMOVPS   Y0, Y1, (AX)
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop18
 
-end22:
+end19:
+	CMPQ AX, $+8
+	JLT  end23
+
+loop22:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end25
+
+loop24:
+	VMOVUPS      (DI), Y4
+	VMOVUPS      (R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 16(DX), Y7
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y5
+	VBROADCASTSS 4(DX), Y6
+	VBROADCASTSS 20(DX), Y7
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VBROADCASTSS 8(DX), Y6
+	VBROADCASTSS 24(DX), Y7
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y2, Y7, Y5
+	VBROADCASTSS 12(DX), Y6
+	VBROADCASTSS 28(DX), Y7
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y3, Y7, Y5
+	VMOVUPS      Y5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop24
+
+end25:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop22
+
+end23:
+	TESTQ      AX, AX
+	JE         end26
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y2
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y3
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y4
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end28
+
+loop27:
+	VMASKMOVPS   (SI), Y0, Y5
+	VMASKMOVPS   (R8), Y0, Y6
+	VBROADCASTSS (AX), Y7
+	VBROADCASTSS 16(AX), Y8
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y1, Y8, Y6
+	VBROADCASTSS 4(AX), Y7
+	VBROADCASTSS 20(AX), Y8
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y2, Y8, Y6
+	VBROADCASTSS 8(AX), Y7
+	VBROADCASTSS 24(AX), Y8
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y3, Y8, Y6
+	VBROADCASTSS 12(AX), Y7
+	VBROADCASTSS 28(AX), Y8
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y4, Y8, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop27
+
+end28:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y2, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y4, Y0, (AX)
+	ADDQ       DX, AX
+
+end26:
 	VZEROUPPER
 	RET
 
-DATA const3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+4(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+8(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+12(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+16(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+20(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
-DATA const3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
-GLOBL const3fb8aa3b<>(SB), RODATA|NOPTR, $32
+// func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate1AVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end30
 
-DATA const3f317200<>+0(SB)/4, $0x3f317200
-DATA const3f317200<>+4(SB)/4, $0x3f317200
-DATA const3f317200<>+8(SB)/4, $0x3f317200
-DATA const3f317200<>+12(SB)/4, $0x3f317200
-DATA const3f317200<>+16(SB)/4, $0x3f317200
-DATA const3f317200<>+20(SB)/4, $0x3f317200
-DATA const3f317200<>+24(SB)/4, $0x3f317200
-DATA const3f317200<>+28(SB)/4, $0x3f317200
-GLOBL const3f317200<>(SB), RODATA|NOPTR, $32
+loop29:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end32
 
-DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+4(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+8(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+12(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+16(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+20(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+24(SB)/4, $0x35bfbe8e
-DATA const35bfbe8e<>+28(SB)/4, $0x35bfbe8e
-GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $32
+loop31:
+	VMOVUPS      (DI), Y2
+	VMOVUPS      (R9), Y3
+	VMOVUPS      32(DI), Y4
+	VMOVUPS      32(R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 4(DX), Y7
+	VFMADD231PS  Y2, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y3
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop31
 
-DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+4(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+8(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+12(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+16(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+20(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+24(SB)/4, $0x3ab654ce
-DATA const3ab654ce<>+28(SB)/4, $0x3ab654ce
-GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $32
+end32:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop29
 
-DATA const3c090564<>+0(SB)/4, $0x3c090564
-DATA const3c090564<>+4(SB)/4, $0x3c090564
-DATA const3c090564<>+8(SB)/4, $0x3c090564
-DATA const3c090564<>+12(SB)/4, $0x3c090564
-DATA const3c090564<>+16(SB)/4, $0x3c090564
-DATA const3c090564<>+20(SB)/4, $0x3c090564
-DATA const3c090564<>+24(SB)/4, $0x3c090564
-DATA const3c090564<>+28(SB)/4, $0x3c090564
-GLOBL const3c090564<>(SB), RODATA|NOPTR, $32
+end30:
+	CMPQ AX, $+8
+	JLT  end34
 
-DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+4(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+8(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+12(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+16(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+20(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+24(SB)/4, $0x3d2aaab6
-DATA const3d2aaab6<>+28(SB)/4, $0x3d2aaab6
-GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $32
+loop33:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end36
 
-DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+4(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+8(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+12(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+16(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+20(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+24(SB)/4, $0x3e2aaa6f
-DATA const3e2aaa6f<>+28(SB)/4, $0x3e2aaa6f
-GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $32
+loop35:
+	VMOVUPS      (DI), Y1
+	VMOVUPS      (R9), Y2
+	VBROADCASTSS (DX), Y3
+	VBROADCASTSS 4(DX), Y4
+	VFMADD231PS  Y1, Y3, Y0
+	VFMADD231PS  Y0, Y4, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop35
 
-DATA const3f000000<>+0(SB)/4, $0x3f000000
-DATA const3f000000<>+4(SB)/4, $0x3f000000
-DATA const3f000000<>+8(SB)/4, $0x3f000000
-DATA const3f000000<>+12(SB)/4, $0x3f000000
-DATA const3f000000<>+16(SB)/4, $0x3f000000
-DATA const3f000000<>+20(SB)/4, $0x3f000000
-DATA const3f000000<>+24(SB)/4, $0x3f000000
-DATA const3f000000<>+28(SB)/4, $0x3f000000
-GLOBL const3f000000<>(SB), RODATA|NOPTR, $32
+end36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop33
 
-DATA constc2aeac4f<>+0(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+4(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+8(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+12(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+16(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+20(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+24(SB)/4, $0xc2aeac4f
-DATA constc2aeac4f<>+28(SB)/4, $0xc2aeac4f
-GLOBL constc2aeac4f<>(SB), RODATA|NOPTR, $32
+end34:
+	TESTQ      AX, AX
+	JE         end37
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end39
 
-DATA const00000000<>+0(SB)/4, $0x00000000
-DATA const00000000<>+4(SB)/4, $0x00000000
-DATA const00000000<>+8(SB)/4, $0x00000000
-DATA const00000000<>+12(SB)/4, $0x00000000
-DATA const00000000<>+16(SB)/4, $0x00000000
-DATA const00000000<>+20(SB)/4, $0x00000000
-DATA const00000000<>+24(SB)/4, $0x00000000
-DATA const00000000<>+28(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $32
+loop38:
+	VMASKMOVPS   (SI), Y0, Y2
+	VMASKMOVPS   (R8), Y0, Y3
+	VBROADCASTSS (AX), Y4
+	VBROADCASTSS 4(AX), Y5
+	VFMADD231PS  Y2, Y4, Y1
+	VFMADD231PS  Y1, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop38
 
-DATA const42b17217<>+0(SB)/4, $0x42b17217
-DATA const42b17217<>+4(SB)/4, $0x42b17217
-DATA const42b17217<>+8(SB)/4, $0x42b17217
-DATA const42b17217<>+12(SB)/4, $0x42b17217
-DATA const42b17217<>+16(SB)/4, $0x42b17217
-DATA const42b17217<>+20(SB)/4, $0x42b17217
-DATA const42b17217<>+24(SB)/4, $0x42b17217
-DATA const42b17217<>+28(SB)/4, $0x42b17217
-GLOBL const42b17217<>(SB), RODATA|NOPTR, $32
+end39:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
 
-DATA const7f800000<>+0(SB)/4, $0x7f800000
-DATA const7f800000<>+4(SB)/4, $0x7f800000
-DATA const7f800000<>+8(SB)/4, $0x7f800000
-DATA const7f800000<>+12(SB)/4, $0x7f800000
-DATA const7f800000<>+16(SB)/4, $0x7f800000
-DATA const7f800000<>+20(SB)/4, $0x7f800000
-DATA const7f800000<>+24(SB)/4, $0x7f800000
-DATA const7f800000<>+28(SB)/4, $0x7f800000
-GLOBL const7f800000<>(SB), RODATA|NOPTR, $32
+end37:
+	VZEROUPPER
+	RET
 
 // func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 // Requires: AVX
@@ -1033,9 +1156,9 @@ TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+32
-	JLT  end24
+	JLT  end41
 
-loop23:
+loop40:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1045,9 +1168,9 @@ loop23:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end26
+	JLT  end43
 
-loop25:
+loop42:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1066,19 +1189,19 @@ loop25:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop25
+	JGE          loop42
 
-end26:
+end43:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop23
+	JGE  loop40
 
-end24:
+end41:
 	CMPQ AX, $+16
-	JLT  end28
+	JLT  end45
 
-loop27:
+loop44:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1088,9 +1211,9 @@ loop27:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end30
+	JLT  end47
 
-loop29:
+loop46:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1103,19 +1226,19 @@ loop29:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop29
+	JGE          loop46
 
-end30:
+end47:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop27
+	JGE  loop44
 
-end28:
+end45:
 	CMPQ AX, $+8
-	JLT  end32
+	JLT  end49
 
-loop31:
+loop48:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1125,9 +1248,9 @@ loop31:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end34
+	JLT  end51
 
-loop33:
+loop50:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y0
@@ -1137,17 +1260,17 @@ loop33:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop33
+	JGE          loop50
 
-end34:
+end51:
 	ADDQ $+32, CX
 	SUBQ $+8, AX
 	CMPQ AX, $+8
-	JGE  loop31
+	JGE  loop48
 
-end32:
+end49:
 	TESTQ   AX, AX
-	JE      end35
+	JE      end52
 	LEAQ    tailMasks<>+0(SB), DX
 	NEGQ    AX
 	VMOVDQU 32(DX)(AX*4), Y0
@@ -1160,9 +1283,9 @@ end32:
 	MOVQ    scale+48(FP), SI
 	MOVQ    rows+0(FP), DI
 	CMPQ    DI, $+1
-	JLT     end37
+	JLT     end54
 
-loop36:
+loop53:
 	VBROADCASTSS (SI), Y1
 	VMASKMOVPS   (DX), Y0, Y2
 	VMULPS       Y1, Y2, Y1
@@ -1172,10 +1295,10 @@ loop36:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop36
+	JGE          loop53
 
-end37:
-end35:
+end54:
+end52:
 	VZEROUPPER
 	RET
 
@@ -1185,9 +1308,9 @@ TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end39
+	JLT  end56
 
-loop38:
+loop55:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1211,13 +1334,13 @@ loop38:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop38
+	JGE       loop55
 
-end39:
+end56:
 	CMPQ CX, $+8
-	JLT  end41
+	JLT  end58
 
-loop40:
+loop57:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1226,11 +1349,11 @@ loop40:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop40
+	JGE       loop57
 
-end41:
+end58:
 	TESTQ      CX, CX
-	JE         end42
+	JE         end59
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -1240,7 +1363,7 @@ end41:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end42:
+end59:
 	VZEROUPPER
 	RET
 
@@ -1263,3 +1386,13 @@ DATA const0c000000<>+20(SB)/4, $0x0c000000
 DATA const0c000000<>+24(SB)/4, $0x0c000000
 DATA const0c000000<>+28(SB)/4, $0x0c000000
 GLOBL const0c000000<>(SB), RODATA|NOPTR, $32
+
+DATA const00000000<>+0(SB)/4, $0x00000000
+DATA const00000000<>+4(SB)/4, $0x00000000
+DATA const00000000<>+8(SB)/4, $0x00000000
+DATA const00000000<>+12(SB)/4, $0x00000000
+DATA const00000000<>+16(SB)/4, $0x00000000
+DATA const00000000<>+20(SB)/4, $0x00000000
+DATA const00000000<>+24(SB)/4, $0x00000000
+DATA const00000000<>+28(SB)/4, $0x00000000
+GLOBL const00000000<>(SB), RODATA|NOPTR, $32

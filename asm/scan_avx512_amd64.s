@@ -819,193 +819,445 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
-// func decayRowAVX512(dst *float32, a *float32, x *float32, n int, from float32)
+// func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, AVX512F
-TEXT ·decayRowAVX512(SB), NOSPLIT, $0-36
-	VBROADCASTSS const4b400000<>+0(SB), Z2
-	VBROADCASTSS const3fb8aa3b<>+0(SB), Z3
-	VBROADCASTSS const3f317200<>+0(SB), Z4
-	VBROADCASTSS const35bfbe8e<>+0(SB), Z5
-	VBROADCASTSS const3ab654ce<>+0(SB), Z6
-	VBROADCASTSS const3c090564<>+0(SB), Z7
-	VBROADCASTSS const3d2aaab6<>+0(SB), Z8
-	VBROADCASTSS const3e2aaa6f<>+0(SB), Z9
-	VBROADCASTSS const3f000000<>+0(SB), Z10
-	VBROADCASTSS const3f800000<>+0(SB), Z11
-	VBROADCASTSS constc2aeac4f<>+0(SB), Z12
-	VBROADCASTSS const00000000<>+0(SB), Z14
-	VBROADCASTSS const42b17217<>+0(SB), Z15
-	VBROADCASTSS const7f800000<>+0(SB), Z17
-	MOVQ         dst+0(FP), AX
-	MOVQ         a+8(FP), CX
-	MOVQ         x+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS from+32(FP), Z0
-	CMPQ         BX, $+32
-	JLT          end19
+TEXT ·accumulate4AVX512(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end19
 
 loop18:
-	VMOVUPS      (DX), Z1
-	VSUBPS       Z1, Z0, Z1
-	VMOVUPS      Z2, Z24
-	VFMADD231PS  Z3, Z1, Z24
-	VSUBPS       Z2, Z24, Z24
-	VMOVUPS      Z1, Z25
-	VFNMADD231PS Z4, Z24, Z25
-	VFNMADD231PS Z5, Z24, Z25
-	VMOVUPS      Z6, Z26
-	VFMADD213PS  Z7, Z25, Z26
-	VFMADD213PS  Z8, Z25, Z26
-	VFMADD213PS  Z9, Z25, Z26
-	VFMADD213PS  Z10, Z25, Z26
-	VMULPS       Z25, Z25, Z27
-	VFMADD213PS  Z25, Z27, Z26
-	VADDPS       Z11, Z26, Z25
-	VSCALEFPS    Z24, Z25, Z24
-	VCMPPS       $0x11, Z12, Z1, K1
-	VBLENDMPS    Z14, Z24, K1, Z13
-	VCMPPS       $0x1e, Z15, Z1, K1
-	VBLENDMPS    Z17, Z13, K1, Z16
-	VMOVUPS      (CX), Z1
-	VMULPS       Z1, Z16, Z1
-	VMOVUPS      Z1, (AX)
-	VMOVUPS      64(DX), Z1
-	VSUBPS       Z1, Z0, Z1
-	VMOVUPS      Z2, Z24
-	VFMADD231PS  Z3, Z1, Z24
-	VSUBPS       Z2, Z24, Z24
-	VMOVUPS      Z1, Z25
-	VFNMADD231PS Z4, Z24, Z25
-	VFNMADD231PS Z5, Z24, Z25
-	VMOVUPS      Z6, Z26
-	VFMADD213PS  Z7, Z25, Z26
-	VFMADD213PS  Z8, Z25, Z26
-	VFMADD213PS  Z9, Z25, Z26
-	VFMADD213PS  Z10, Z25, Z26
-	VMULPS       Z25, Z25, Z27
-	VFMADD213PS  Z25, Z27, Z26
-	VADDPS       Z11, Z26, Z25
-	VSCALEFPS    Z24, Z25, Z24
-	VCMPPS       $0x11, Z12, Z1, K1
-	VBLENDMPS    Z14, Z24, K1, Z18
-	VCMPPS       $0x1e, Z15, Z1, K1
-	VBLENDMPS    Z17, Z18, K1, Z19
-	VMOVUPS      64(CX), Z1
-	VMULPS       Z1, Z19, Z1
-	VMOVUPS      Z1, 64(AX)
-	ADDQ         $+128, AX
-	ADDQ         $+128, CX
-	ADDQ         $+128, DX
-	SUBQ         $+32, BX
-	CMPQ         BX, $+32
-	JGE          loop18
-
-end19:
-	CMPQ BX, $+16
-	JLT  end21
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	VMOVUPS 128(DX), Z6
+	VMOVUPS 192(DX), Z7
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	VMOVUPS 128(DX), Z10
+	VMOVUPS 192(DX), Z11
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end21
 
 loop20:
-	VMOVUPS      (DX), Z1
-	VSUBPS       Z1, Z0, Z1
-	VMOVUPS      Z2, Z13
-	VFMADD231PS  Z3, Z1, Z13
-	VSUBPS       Z2, Z13, Z13
-	VMOVUPS      Z1, Z16
-	VFNMADD231PS Z4, Z13, Z16
-	VFNMADD231PS Z5, Z13, Z16
-	VMOVUPS      Z6, Z18
-	VFMADD213PS  Z7, Z16, Z18
-	VFMADD213PS  Z8, Z16, Z18
-	VFMADD213PS  Z9, Z16, Z18
-	VFMADD213PS  Z10, Z16, Z18
-	VMULPS       Z16, Z16, Z19
-	VFMADD213PS  Z16, Z19, Z18
-	VADDPS       Z11, Z18, Z16
-	VSCALEFPS    Z13, Z16, Z13
-	VCMPPS       $0x11, Z12, Z1, K1
-	VBLENDMPS    Z14, Z13, K1, Z20
-	VCMPPS       $0x1e, Z15, Z1, K1
-	VBLENDMPS    Z17, Z20, K1, Z21
-	VMOVUPS      (CX), Z1
-	VMULPS       Z1, Z21, Z1
-	VMOVUPS      Z1, (AX)
-	ADDQ         $+64, AX
-	ADDQ         $+64, CX
-	ADDQ         $+64, DX
-	SUBQ         $+16, BX
-	CMPQ         BX, $+16
+	VMOVUPS      (DI), Z16
+	VMOVUPS      (R9), Z17
+	VMOVUPS      64(DI), Z18
+	VMOVUPS      64(R9), Z19
+	VMOVUPS      128(DI), Z20
+	VMOVUPS      128(R9), Z21
+	VMOVUPS      192(DI), Z22
+	VMOVUPS      192(R9), Z23
+	VBROADCASTSS (DX), Z24
+	VBROADCASTSS 16(DX), Z25
+	VFMADD231PS  Z16, Z24, Z0
+	VFMADD231PS  Z0, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z1
+	VFMADD231PS  Z1, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z2
+	VFMADD231PS  Z2, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z3
+	VFMADD231PS  Z3, Z25, Z23
+	VBROADCASTSS 4(DX), Z24
+	VBROADCASTSS 20(DX), Z25
+	VFMADD231PS  Z16, Z24, Z4
+	VFMADD231PS  Z4, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z5
+	VFMADD231PS  Z5, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z6
+	VFMADD231PS  Z6, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z7
+	VFMADD231PS  Z7, Z25, Z23
+	VBROADCASTSS 8(DX), Z24
+	VBROADCASTSS 24(DX), Z25
+	VFMADD231PS  Z16, Z24, Z8
+	VFMADD231PS  Z8, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z9
+	VFMADD231PS  Z9, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z10
+	VFMADD231PS  Z10, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z11
+	VFMADD231PS  Z11, Z25, Z23
+	VBROADCASTSS 12(DX), Z24
+	VBROADCASTSS 28(DX), Z25
+	VFMADD231PS  Z16, Z24, Z12
+	VFMADD231PS  Z12, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z13
+	VFMADD231PS  Z13, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z14
+	VFMADD231PS  Z14, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z15
+	VFMADD231PS  Z15, Z25, Z23
+	VMOVUPS      Z17, (R9)
+	VMOVUPS      Z19, 64(R9)
+	VMOVUPS      Z21, 128(R9)
+	VMOVUPS      Z23, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
 	JGE          loop20
 
 end21:
-	TESTQ        BX, BX
-	JE           end22
-	LEAQ         tailMasks<>+0(SB), SI
-	KMOVW        (SI)(BX*2), K1
-	VMOVUPS      Z0, Z1
-	VMOVUPS      (DX), K1, Z1
-	VSUBPS       Z1, Z0, Z0
-	VMOVUPS      Z2, Z1
-	VFMADD231PS  Z3, Z0, Z1
-	VSUBPS       Z2, Z1, Z1
-	VMOVUPS      Z0, Z2
-	VFNMADD231PS Z4, Z1, Z2
-	VFNMADD231PS Z5, Z1, Z2
-	VMOVUPS      Z6, Z3
-	VFMADD213PS  Z7, Z2, Z3
-	VFMADD213PS  Z8, Z2, Z3
-	VFMADD213PS  Z9, Z2, Z3
-	VFMADD213PS  Z10, Z2, Z3
-	VMULPS       Z2, Z2, Z4
-	VFMADD213PS  Z2, Z4, Z3
-	VADDPS       Z11, Z3, Z2
-	VSCALEFPS    Z1, Z2, Z1
-	VCMPPS       $0x11, Z12, Z0, K2
-	VBLENDMPS    Z14, Z1, K2, Z22
-	VCMPPS       $0x1e, Z15, Z0, K2
-	VBLENDMPS    Z17, Z22, K2, Z23
-	VMOVUPS.Z    (CX), K1, Z0
-	VMULPS       Z0, Z23, Z0
-	VMOVUPS      Z0, K1, (AX)
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	VMOVUPS Z6, 128(DX)
+	VMOVUPS Z7, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	VMOVUPS Z10, 128(DX)
+	VMOVUPS Z11, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	VMOVUPS Z14, 128(DX)
+	VMOVUPS Z15, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop18
 
-end22:
+end19:
+	CMPQ AX, $+16
+	JLT  end23
+
+loop22:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end25
+
+loop24:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      (R9), Z5
+	VBROADCASTSS (DX), Z6
+	VBROADCASTSS 16(DX), Z7
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS 4(DX), Z6
+	VBROADCASTSS 20(DX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(DX), Z6
+	VBROADCASTSS 24(DX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(DX), Z6
+	VBROADCASTSS 28(DX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop24
+
+end25:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop22
+
+end23:
+	TESTQ     AX, AX
+	JE        end26
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z1
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z3
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end28
+
+loop27:
+	VMOVUPS.Z    (SI), K1, Z4
+	VMOVUPS.Z    (R8), K1, Z5
+	VBROADCASTSS (AX), Z6
+	VBROADCASTSS 16(AX), Z7
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS 4(AX), Z6
+	VBROADCASTSS 20(AX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(AX), Z6
+	VBROADCASTSS 24(AX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(AX), Z6
+	VBROADCASTSS 28(AX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop27
+
+end28:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+
+end26:
 	VZEROUPPER
 	RET
 
-DATA const3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
-GLOBL const3fb8aa3b<>(SB), RODATA|NOPTR, $4
+// func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, AVX512F
+TEXT ·accumulate1AVX512(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end30
 
-DATA const3f317200<>+0(SB)/4, $0x3f317200
-GLOBL const3f317200<>(SB), RODATA|NOPTR, $4
+loop29:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end32
 
-DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
-GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $4
+loop31:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      (R9), Z5
+	VMOVUPS      64(DI), Z6
+	VMOVUPS      64(R9), Z7
+	VMOVUPS      128(DI), Z8
+	VMOVUPS      128(R9), Z9
+	VMOVUPS      192(DI), Z10
+	VMOVUPS      192(R9), Z11
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS 4(DX), Z13
+	VFMADD231PS  Z4, Z12, Z0
+	VFMADD231PS  Z0, Z13, Z5
+	VFMADD231PS  Z6, Z12, Z1
+	VFMADD231PS  Z1, Z13, Z7
+	VFMADD231PS  Z8, Z12, Z2
+	VFMADD231PS  Z2, Z13, Z9
+	VFMADD231PS  Z10, Z12, Z3
+	VFMADD231PS  Z3, Z13, Z11
+	VMOVUPS      Z5, (R9)
+	VMOVUPS      Z7, 64(R9)
+	VMOVUPS      Z9, 128(R9)
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop31
 
-DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
-GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $4
+end32:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop29
 
-DATA const3c090564<>+0(SB)/4, $0x3c090564
-GLOBL const3c090564<>(SB), RODATA|NOPTR, $4
+end30:
+	CMPQ AX, $+16
+	JLT  end34
 
-DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
-GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $4
+loop33:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end36
 
-DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
-GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $4
+loop35:
+	VMOVUPS      (DI), Z1
+	VMOVUPS      (R9), Z2
+	VBROADCASTSS (DX), Z3
+	VBROADCASTSS 4(DX), Z4
+	VFMADD231PS  Z1, Z3, Z0
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVUPS      Z2, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop35
 
-DATA const3f000000<>+0(SB)/4, $0x3f000000
-GLOBL const3f000000<>(SB), RODATA|NOPTR, $4
+end36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop33
 
-DATA constc2aeac4f<>+0(SB)/4, $0xc2aeac4f
-GLOBL constc2aeac4f<>(SB), RODATA|NOPTR, $4
+end34:
+	TESTQ     AX, AX
+	JE        end37
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end39
 
-DATA const00000000<>+0(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $4
+loop38:
+	VMOVUPS.Z    (SI), K1, Z1
+	VMOVUPS.Z    (R8), K1, Z2
+	VBROADCASTSS (AX), Z3
+	VBROADCASTSS 4(AX), Z4
+	VFMADD231PS  Z1, Z3, Z0
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop38
 
-DATA const42b17217<>+0(SB)/4, $0x42b17217
-GLOBL const42b17217<>(SB), RODATA|NOPTR, $4
+end39:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
 
-DATA const7f800000<>+0(SB)/4, $0x7f800000
-GLOBL const7f800000<>(SB), RODATA|NOPTR, $4
+end37:
+	VZEROUPPER
+	RET
 
 // func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 // Requires: AVX, AVX512F
@@ -1013,9 +1265,9 @@ TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end24
+	JLT  end41
 
-loop23:
+loop40:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1025,9 +1277,9 @@ loop23:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end26
+	JLT  end43
 
-loop25:
+loop42:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1046,19 +1298,19 @@ loop25:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop25
+	JGE          loop42
 
-end26:
+end43:
 	ADDQ $+256, CX
 	SUBQ $+64, AX
 	CMPQ AX, $+64
-	JGE  loop23
+	JGE  loop40
 
-end24:
+end41:
 	CMPQ AX, $+32
-	JLT  end28
+	JLT  end45
 
-loop27:
+loop44:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1068,9 +1320,9 @@ loop27:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end30
+	JLT  end47
 
-loop29:
+loop46:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1083,19 +1335,19 @@ loop29:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop29
+	JGE          loop46
 
-end30:
+end47:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop27
+	JGE  loop44
 
-end28:
+end45:
 	CMPQ AX, $+16
-	JLT  end32
+	JLT  end49
 
-loop31:
+loop48:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1105,9 +1357,9 @@ loop31:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end34
+	JLT  end51
 
-loop33:
+loop50:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z0
@@ -1117,17 +1369,17 @@ loop33:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop33
+	JGE          loop50
 
-end34:
+end51:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop31
+	JGE  loop48
 
-end32:
+end49:
 	TESTQ AX, AX
-	JE    end35
+	JE    end52
 	LEAQ  tailMasks<>+0(SB), DX
 	KMOVW (DX)(AX*2), K1
 	MOVQ  dst+16(FP), AX
@@ -1139,9 +1391,9 @@ end32:
 	MOVQ  scale+48(FP), SI
 	MOVQ  rows+0(FP), DI
 	CMPQ  DI, $+1
-	JLT   end37
+	JLT   end54
 
-loop36:
+loop53:
 	VBROADCASTSS (SI), Z0
 	VMOVUPS.Z    (DX), K1, Z1
 	VMULPS       Z0, Z1, Z0
@@ -1151,10 +1403,10 @@ loop36:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop36
+	JGE          loop53
 
-end37:
-end35:
+end54:
+end52:
 	VZEROUPPER
 	RET
 
@@ -1167,9 +1419,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end39
+	JLT          end56
 
-loop38:
+loop55:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1193,13 +1445,13 @@ loop38:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop38
+	JGE       loop55
 
-end39:
+end56:
 	CMPQ CX, $+16
-	JLT  end41
+	JLT  end58
 
-loop40:
+loop57:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1208,11 +1460,11 @@ loop40:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop40
+	JGE       loop57
 
-end41:
+end58:
 	TESTQ     CX, CX
-	JE        end42
+	JE        end59
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -1221,7 +1473,7 @@ end41:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end42:
+end59:
 	VZEROUPPER
 	RET
 
@@ -1230,3 +1482,6 @@ GLOBL const7fffffff<>(SB), RODATA|NOPTR, $4
 
 DATA const0c000000<>+0(SB)/4, $0x0c000000
 GLOBL const0c000000<>(SB), RODATA|NOPTR, $4
+
+DATA const00000000<>+0(SB)/4, $0x00000000
+GLOBL const00000000<>(SB), RODATA|NOPTR, $4

@@ -120,7 +120,8 @@ func (b *block) StepBatch(dst, x blas32.General, states []*State) error {
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match
-// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood.
+// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
+// Dst is unspecified.
 func (b *block) Run(ctx context.Context, call *BlockCall) error {
 	return b.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
 }
@@ -151,7 +152,12 @@ func (s *blockScratch) run(ctx context.Context, b *block, call *BlockCall, worke
 		s.project, s.mid, s.finish = s.runProject, s.runMiddle, s.runFinish
 	}
 	s.block, s.call, s.workers = b, *call, workers
-	defer func() { s.call = BlockCall{} }()
+	defer func() {
+		s.call = BlockCall{}
+		for _, list := range [...][]segment{s.list, s.convs, s.mixers} {
+			clear(list)
+		}
+	}()
 	for len(s.gates) < workers {
 		s.gates = append(s.gates, nil)
 	}
@@ -166,7 +172,8 @@ func (s *blockScratch) run(ctx context.Context, b *block, call *BlockCall, worke
 }
 
 // cut takes the next rows of the segments, ending on a border of chunks where the
-// piece ends within a segment. It returns the first segment that has rows left.
+// piece ends within a segment, so that no bit depends on it. It returns the first
+// segment that has rows left.
 func (s *blockScratch) cut(first int) int {
 	s.list, s.n = s.list[:0], 0
 	list := s.sequences.list
@@ -175,9 +182,9 @@ func (s *blockScratch) cut(first int) int {
 		done := max(s.from+s.n-g.from, 0) // rows of it in earlier pieces
 		n := g.to - g.from - done
 		if left := pieceRows - s.n; n > left {
-			n = left
-			if over := (g.pos + done + n) % chunk; over < n {
-				n -= over
+			n = left - (g.pos+done+left)%Chunk
+			if n <= 0 { // the whole sequence waits for the next piece
+				break
 			}
 		}
 		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values})

@@ -103,7 +103,8 @@ func (op *Conv) StepBatch(dst, x blas32.General, states []*State) error {
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match
-// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood.
+// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
+// Dst is unspecified.
 func (op *Conv) Run(ctx context.Context, call *ConvCall) error {
 	return op.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
 }

@@ -262,10 +262,10 @@ func goldenScan(t *testing.T, f *golden.File) {
 		call.B, call.C = shared["B"].columns(b, n, wide), shared["C"].columns(b, n, wide)
 		split := 0
 		if f.Meta("split") != "" {
-			split = int(number(t, f.Meta("split")))
+			split = min(int(number(t, f.Meta("split"))), n)
 		}
 		h := zeros(channels, states)
-		for _, part := range [][2]int{{0, split}, {split, n}} {
+		for i, part := range [][2]int{{0, split}, {split, n}} {
 			c := call
 			for _, m := range []*blas32.General{&c.Dst, &c.X, &c.Dt, &c.B, &c.C, &c.Z} {
 				if gated(*m) {
@@ -274,7 +274,7 @@ func goldenScan(t *testing.T, f *golden.File) {
 			}
 			must(t, op.Run(t.Context(), &c))
 			must(t, op.Read(h, st))
-			if part[1] == split {
+			if i == 0 {
 				middle = append(middle, h.Data...)
 			}
 		}

@@ -133,10 +133,10 @@ func zeroMatrix(rows, cols int) blas32.General {
 func (m *Mamba) Bytes() int { return m.block.Bytes() + m.xProj.Bytes() + m.dtProj.Bytes() }
 
 // ReadWindow sets conv [K-1, I] to the inputs of the convolution that the state
-// holds, oldest first, and ReadScan h [I, N] to its scan's.
+// holds, oldest first.
 func (m *Mamba) ReadWindow(conv blas32.General, st *State) error { return m.readWindow(conv, st) }
 
-// ReadScan sets h [I, N] to the states of the scan.
+// ReadScan sets h [I, N] to the states of the scan that the state holds.
 func (m *Mamba) ReadScan(h blas32.General, st *State) error {
 	if err := m.kind.check("the state", st); err != nil {
 		return err

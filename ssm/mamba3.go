@@ -190,7 +190,7 @@ type SISOCall struct {
 
 // Run runs a sequence, or the next tokens of one: Forward and Step are Run without
 // and with a State. Any split gives the same bits. Errors match ErrShape or, once
-// ctx is done, ctx.Err(); states then stand where they stood.
+// ctx is done, ctx.Err(); states then stand where they stood, and Dst is unspecified.
 func (op *SISO) Run(ctx context.Context, call *SISOCall) error {
 	wide, shared, heads := op.cfg.Heads*op.cfg.HeadDim, op.cfg.Groups*op.cfg.States, op.cfg.Heads
 	err := checkInputs(call.Dst, call.X.Rows, []input{
@@ -260,7 +260,7 @@ func (s *sisoScratch) head(worker, h int) {
 		st := op.part(g.values, h)
 		for t := g.from; t < g.to; t++ {
 			pos := g.pos + t - g.from
-			if pos%chunk == 0 && s.ctx.Err() != nil {
+			if pos%Chunk == 0 && s.ctx.Err() != nil {
 				return
 			}
 			s.token(w, st, h, t)

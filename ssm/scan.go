@@ -268,7 +268,8 @@ func (op *Scan) StepBatch(dst, x, dt, b, c blas32.General, states []*State) erro
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match
-// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood.
+// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
+// Dst is unspecified.
 func (op *Scan) Run(ctx context.Context, call *ScanCall) error {
 	return op.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
 }

@@ -55,8 +55,8 @@ func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []
 func (s *scanScratch) scan(worker, i int) {
 	op, w := s.op, &s.workers[worker]
 	slabs := op.slabs[i*len(op.slabs)/s.tasks : (i+1)*len(op.slabs)/s.tasks]
-	const budget = 64 << 10 // floats of dt and u, which the second cache holds
-	rows := min(max(budget/(2*len(slabs)*slabWidth), 8), chunk)
+	const budget = 256 << 10 // floats of dt and u, most of the second cache
+	rows := min(max(budget/(2*len(slabs)*slabWidth), 8), Chunk)
 	w.dt, w.u = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.u, len(slabs)*rows*slabWidth)
 	w.y, w.gate = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.gate, slabWidth)
 	size := op.states * asm.ScanBlock
@@ -204,7 +204,7 @@ func (s *scanScratch) shared(memory *[]float32, constant []float32, m blas32.Gen
 	if vectors {
 		each = asm.ScanBlock
 	}
-	*memory = scratch.Floats(*memory, chunk*op.states*each)
+	*memory = scratch.Floats(*memory, Chunk*op.states*each)
 	out := dense.Matrix(*memory, n, op.states*each)
 	clear(out.Data)
 	for t := range n {

@@ -35,6 +35,15 @@ type packing struct {
 // stop halfway, it works on copies of the states until commit. end must follow.
 func (s *sequences) begin(k *kind, rows int, p packing, mayStop bool) error {
 	s.list, s.states, s.copied = s.list[:0], s.states[:0], mayStop
+	if err := s.layOut(k, rows, p); err != nil {
+		clear(s.states)
+		return err
+	}
+	s.place(k, mayStop)
+	return nil
+}
+
+func (s *sequences) layOut(k *kind, rows int, p packing) error {
 	switch {
 	case p.each:
 		if len(p.states) != rows {
@@ -67,7 +76,6 @@ func (s *sequences) begin(k *kind, rows int, p packing, mayStop bool) error {
 			}
 		}
 	}
-	s.place(k, mayStop)
 	return nil
 }
 

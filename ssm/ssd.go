@@ -20,8 +20,9 @@ type SSDConfig struct {
 	Softplus bool
 	// DtMin and DtMax limit dt behind the softplus; a DtMax of 0 is no limit.
 	DtMin, DtMax float32
-	// Recurrent runs token by token whatever the length. Otherwise pieces long
-	// enough go by chunks, as matrix products, which is faster and rounds otherwise.
+	// Recurrent runs token by token whatever the length, so that any split of a
+	// sequence gives the same bits. Otherwise chunks are computed in the form that is
+	// fastest, which rounds otherwise.
 	Recurrent bool
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
@@ -43,14 +44,16 @@ type SSDWeights struct {
 //	S = exp(dt A) S + dt B x^T
 //	dst = S^T C + D x,  times silu(z)
 //
-// Long pieces of a sequence are cut into chunks of 64 tokens at absolute positions
-// and computed by matrix products (section 6): within a chunk as attention with a
-// decaying mask, across chunks through the state. Short ones, a token of decoding
-// among them, go by the recurrence. Both agree to a few 1e-6 of the largest value;
-// the same split of a sequence gives the same bits.
+// Sequences are cut into chunks of 64 tokens at absolute positions, and each head's
+// part of one computed in the form that is fastest for it. Where a chunk's decay is
+// mild it is kept apart from the state; where it is not, long pieces are computed by
+// matrix products (section 6): within the chunk as attention with a decaying mask,
+// across chunks through the state. Short ones, a token of decoding among them, go by
+// the recurrence. All agree to about 1e-6 of the largest value; the same split of a
+// sequence gives the same bits.
 //
-// By chunks it costs about 4 N + 2*64 flop for each token and channel. An SSD is
-// immutable and safe for concurrent use.
+// It costs 4 to 6 flop for each token, channel and state. An SSD is immutable and
+// safe for concurrent use.
 type SSD struct {
 	cfg           SSDConfig
 	kind          kind
@@ -193,7 +196,8 @@ func (op *SSD) StepBatch(dst, x, dt, b, c blas32.General, states []*State) error
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match
-// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood.
+// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
+// Dst is unspecified.
 func (op *SSD) Run(ctx context.Context, call *SSDCall) error {
 	return op.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
 }

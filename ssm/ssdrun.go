@@ -2,7 +2,7 @@ package ssm
 
 import (
 	"context"
-	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -12,21 +12,15 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-const (
-	// chunkedTokens is the length from which a piece of a chunk is computed by
-	// matrix products: measured, with 64 channels and 128 states.
-	chunkedTokens = 12
-	// batchPieces is how many pieces of chunks are prepared together; a head then
-	// goes through them with its state in the nearest cache.
-	batchPieces = 8
-)
+// batchPieces is how many pieces of chunks are prepared together; a head then goes
+// through them with its state in the nearest cache.
+const batchPieces = 8
 
 // piece is a part of a segment that lies in one chunk.
 type piece struct {
 	segment int
 	t, n    int // first row, rows
 	pos     int // of the token behind it
-	last    bool
 }
 
 // ssdScratch is the working memory of a call.
@@ -47,23 +41,26 @@ type ssdScratch struct {
 // ssdShared is what all heads read of a piece.
 type ssdShared struct {
 	dt, log, decay []float32 // [n, H]: steps, logarithms of decays, decays
-	c              []float32 // [G][n, N+n]: C beside C B^T, which is 0 above its diagonal
+	forms          []form    // [H]
+	bc             []float32 // [G][2 n N]: for mild heads, B and C packed
+	c              []float32 // [G][n, N+n]: for products, C beside C B^T, which is 0 above its diagonal
 	b              asm.Matrix
 }
 
 // ssdWork is what each worker has for itself.
 type ssdWork struct {
-	sum, scale []float32    // [n]: sums of the logarithms from the piece's begin; factors of rows
+	sum        []float64    // [n]: sums of the logarithms from the piece's begin
+	row, scale []float32    // [n]: differences of them; factors of rows
 	c          []float32    // [n, N+n]
-	y, row     []float32    // [n, P], [P]
-	state      []asm.Matrix // a panel of channels each, [N+chunk, width]: S, and below it x scaled
+	y, now, x  []float32    // [n, P], [n, P], [P]
+	state      []asm.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
 }
 
 // run takes the rows of the segments through the recurrence and brings their
 // values up to date.
 func (s *ssdScratch) run(ctx context.Context, op *SSD, call *SSDCall, list []segment, workers int) error {
 	if s.prepare == nil {
-		s.prepare, s.heads = s.prepareGroup, s.runHead
+		s.prepare, s.heads = s.preparePiece, s.runHead
 	}
 	s.op, s.call, s.list = op, *call, list
 	s.direct = op.skip == nil && !gated(call.Z) && !asm.Overlap(call.Dst, call.X)
@@ -76,7 +73,7 @@ func (s *ssdScratch) run(ctx context.Context, op *SSD, call *SSDCall, list []seg
 		for t, pos := g.from, g.pos; t < g.to; {
 			n := untilBorder(pos, g.to-t)
 			t, pos = t+n, pos+n
-			s.pieces = append(s.pieces, piece{i, t - n, n, pos, t == g.to})
+			s.pieces = append(s.pieces, piece{i, t - n, n, pos})
 			if len(s.pieces) == batchPieces {
 				if err := s.batch(ctx, workers); err != nil {
 					return err
@@ -99,10 +96,8 @@ func (s *ssdScratch) batch(ctx context.Context, workers int) error {
 	return wrap(err)
 }
 
-func (op *SSD) chunked(p piece) bool { return p.n >= chunkedTokens && !op.cfg.Recurrent }
-
-// prepareGroup computes what the heads share of piece i.
-func (s *ssdScratch) prepareGroup(_, i int) {
+// preparePiece computes what the heads share of piece i.
+func (s *ssdScratch) preparePiece(_, i int) {
 	op, call, p, sh := s.op, &s.call, s.pieces[i], &s.shared[i]
 	heads, n := op.cfg.Heads, p.n
 	sh.dt, sh.log, sh.decay = scratch.Floats(sh.dt, n*heads), scratch.Floats(sh.log, n*heads), scratch.Floats(sh.decay, n*heads)
@@ -126,19 +121,32 @@ func (s *ssdScratch) prepareGroup(_, i int) {
 			asm.Mul(log, dt, op.a)
 		}
 	}
-	if !op.chunked(p) {
+	sh.forms = sh.forms[:0]
+	for h := range heads {
+		sh.forms = append(sh.forms, op.form(sh.log[h:], n))
+	}
+	if slices.Contains(sh.forms, recurrent) {
 		asm.Exp(sh.decay, sh.log)
+	}
+	states := op.cfg.States
+	if slices.Contains(sh.forms, mild) {
+		sh.bc = scratch.Floats(sh.bc, op.cfg.Groups*2*n*states)
+		for g := range op.cfg.Groups {
+			asm.PackBC(sh.bc[g*2*n*states:][:2*n*states], s.of(call.B, p, g), s.of(call.C, p, g))
+		}
+	}
+	if !slices.Contains(sh.forms, products) {
 		return
 	}
-	wide := op.cfg.States + n
+	wide := states + n
 	sh.c = scratch.Floats(sh.c, op.cfg.Groups*n*wide)
 	for g := range op.cfg.Groups {
 		c := dense.Matrix(sh.c[g*n*wide:], n, wide)
 		copyRows(c, s.of(call.C, p, g))
 		sh.b.SetT(s.of(call.B, p, g)) // [N, n]
-		asm.Gemm(dense.Columns(c, op.cfg.States, n), s.of(call.C, p, g), &sh.b, nil)
+		asm.Gemm(dense.Columns(c, states, n), s.of(call.C, p, g), &sh.b, nil)
 		for t := range n {
-			clear(c.Data[t*wide+op.cfg.States+t+1 : (t+1)*wide])
+			clear(c.Data[t*wide+states+t+1 : (t+1)*wide])
 		}
 	}
 }
@@ -153,25 +161,28 @@ func (s *ssdScratch) runHead(worker, h int) {
 	op, w := s.op, &s.workers[worker]
 	width := op.cfg.HeadDim
 	size := op.cfg.States * width
-	w.row, w.y = scratch.Floats(w.row, width), scratch.Floats(w.y, chunk*width)
-	loaded := false
+	w.x, w.y = scratch.Floats(w.x, width), scratch.Floats(w.y, Chunk*width)
+	loaded := false // the state is in panels
 	for i, p := range s.pieces {
 		values := dense.Matrix(s.list[p.segment].values[h*size:], op.cfg.States, width)
-		chunked := op.chunked(p)
-		if chunked {
+		y := s.output(w, h, p)
+		switch s.shared[i].forms[h] {
+		case products:
 			if !loaded {
 				w.load(op, values)
 			}
-			w.chunk(s, h, i, s.output(w, h, p))
-		} else {
-			w.tokens(s, h, i, s.output(w, h, p), values)
+			w.chunk(s, h, i, y)
+			// The next piece may go on with the state where it is.
+			loaded = i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && s.shared[i+1].forms[h] == products
+			if !loaded {
+				w.unload(op, values)
+			}
+		case mild:
+			w.mild(s, h, i, y, values)
+		case recurrent:
+			w.tokens(s, h, i, y, values)
 		}
-		// The next piece may go on with the state where it is.
-		loaded = chunked && i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && op.chunked(s.pieces[i+1])
-		if chunked && !loaded {
-			w.unload(op, values)
-		}
-		if p.pos%chunk == 0 {
+		if p.pos%Chunk == 0 {
 			if loaded {
 				for j := range w.state {
 					asm.Flush(w.panel(op, j).Data)
@@ -205,7 +216,7 @@ func (w *ssdWork) load(op *SSD, values blas32.General) {
 	}
 	w.state = w.state[:panels]
 	for j := range w.state {
-		w.state[j].Reshape(values.Rows+chunk, min(each, values.Cols-j*each))
+		w.state[j].Reshape(values.Rows+Chunk, min(each, values.Cols-j*each))
 		p := w.panel(op, j)
 		copyRows(p, dense.Columns(values, j*each, p.Cols))
 	}
@@ -231,107 +242,6 @@ func copyRows(dst, x blas32.General) {
 	}
 }
 
-// rowsTogether is how many tokens are multiplied by the same part of the mask: a
-// multiple of every tier's tile.
-const rowsTogether = 24
-
-// mildDecay bounds the logarithm of a chunk's decay, so that its inverse, times
-// anything reasonable, is far from overflowing.
-const mildDecay = -40
-
-// chunk computes piece i of head h by matrix products. With sum_t the logarithms of
-// the decays up to and with t, L_tj = exp(sum_t - sum_j) for j <= t and 0 above,
-//
-//	y = exp(sum) C S + (C B^T * L) (dt x)
-//	S = exp(sum_n) S + B^T (exp(sum_n - sum) dt x).
-//
-// Where exp(-sum) is within bounds, which it is for all but the fastest heads, both
-// are products that heads share the left side of, with w = exp(-sum) dt x:
-//
-//	y = exp(sum) [C | C B^T, j <= t] [S; w]
-//	S = exp(sum_n) (S + B^T w).
-func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
-	op, p, sh := s.op, s.pieces[i], &s.shared[i]
-	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
-	group, wide := h/(heads/op.cfg.Groups), states+n
-	w.sum, w.scale = scratch.Floats(w.sum, n), scratch.Floats(w.scale, n)
-	var sum float64
-	for t := range n {
-		sum += float64(sh.log[t*heads+h])
-		w.sum[t] = float32(sum)
-		w.scale[t] = -w.sum[t]
-	}
-	c := dense.Matrix(sh.c[group*n*wide:], n, wide)
-	mild := sum > mildDecay && sum < -mildDecay
-	if !mild {
-		c = w.masked(c, states)
-		clear(w.scale)
-	}
-	asm.Exp(w.scale, w.scale)
-	for t := range n {
-		w.scale[t] *= sh.dt[t*heads+h]
-	}
-	b := s.of(s.call.B, p, group)
-	x := dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width)
-	for j := range w.state {
-		below := dense.Rows(w.state[j].Panel(0), states, wide)
-		asm.ScaleRows(below, w.scale, dense.Columns(x, j*asm.PanelCols(), below.Cols))
-		for t := 0; t < n; t += rowsTogether {
-			to := min(t+rowsTogether, n)
-			right := w.state[j].PanelRows(0, 0, states+to)
-			asm.Gemm(dense.Columns(dense.Rows(y, t, to), j*asm.PanelCols(), below.Cols), dense.Columns(dense.Rows(c, t, to), 0, states+to), &right, nil)
-		}
-	}
-	last := float32(math.Exp(sum))
-	if mild {
-		asm.Exp(w.sum, w.sum)
-		asm.ScaleRows(y, w.sum, y)
-	} else {
-		for t := range n {
-			w.scale[t] = float32(sum) - w.sum[t]
-		}
-		asm.Exp(w.scale, w.scale)
-	}
-	for j := range w.state {
-		state, below := w.panel(op, j), dense.Rows(w.state[j].Panel(0), states, wide)
-		if !mild {
-			asm.ScaleRows(below, w.scale, below)
-			asm.Scale(state.Data, last, state.Data)
-		}
-		right := w.state[j].PanelRows(0, states, wide)
-		asm.GemmTAdd(state, b, &right)
-		if mild {
-			asm.Scale(state.Data, last, state.Data)
-		}
-	}
-}
-
-// masked returns [exp(sum) C | C B^T * L] of [C | C B^T].
-func (w *ssdWork) masked(c blas32.General, states int) blas32.General {
-	w.c = scratch.Floats(w.c, c.Rows*c.Cols)
-	out := dense.Matrix(w.c, c.Rows, c.Cols)
-	for t, sum := range w.sum {
-		from, to := c.Data[t*c.Stride:][:c.Cols], out.Data[t*c.Cols:][:c.Cols]
-		asm.Scale(to[:states], float32(math.Exp(float64(sum))), from[:states])
-		asm.DecayRow(to[states:][:t+1], from[states:][:t+1], w.sum[:t+1], sum)
-		clear(to[states+t+1:])
-	}
-	return out
-}
-
-// tokens computes piece i of head h by the recurrence.
-func (w *ssdWork) tokens(s *ssdScratch, h, i int, y, values blas32.General) {
-	op, p, sh := s.op, s.pieces[i], &s.shared[i]
-	heads, width := op.cfg.Heads, op.cfg.HeadDim
-	group := h / (heads / op.cfg.Groups)
-	b, c := s.of(s.call.B, p, group), s.of(s.call.C, p, group)
-	for t := range p.n {
-		row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
-		asm.Scale(w.row, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
-		asm.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.row)
-	}
-}
-
 // finish adds the skip, gates, and puts a piece's y in its place.
 func (s *ssdScratch) finish(w *ssdWork, h int, p piece) {
 	width := s.op.cfg.HeadDim
@@ -339,12 +249,12 @@ func (s *ssdScratch) finish(w *ssdWork, h int, p piece) {
 		part := func(m blas32.General) []float32 { return m.Data[(p.t+t)*m.Stride+h*width:][:width] }
 		y, dst := w.y[t*width:][:width], part(s.call.Dst)
 		if s.op.skip != nil {
-			asm.Mul(w.row, s.op.skip[h*width:][:width], part(s.call.X))
-			asm.Add(y, y, w.row)
+			asm.Mul(w.x, s.op.skip[h*width:][:width], part(s.call.X))
+			asm.Add(y, y, w.x)
 		}
 		if gated(s.call.Z) {
-			asm.SiLU(w.row, part(s.call.Z))
-			asm.Mul(dst, y, w.row)
+			asm.SiLU(w.x, part(s.call.Z))
+			asm.Mul(dst, y, w.x)
 		} else {
 			copy(dst, y)
 		}

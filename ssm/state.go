@@ -193,16 +193,17 @@ func (st *State) advance(n int) {
 	}
 }
 
-// chunk is the grid of absolute positions at which tiny values of a state are
-// flushed, and sequences are cut for work that goes by chunks.
-const chunk = 64
+// Chunk is the grid of absolute positions at which tiny values of a state are
+// flushed, and at which an SSD cuts sequences: calls that are split there give the
+// bits of the whole.
+const Chunk = 64
 
 // untilBorder returns how many tokens, at most n, there are to the next border.
-func untilBorder(pos, n int) int { return min(n, chunk-pos%chunk) }
+func untilBorder(pos, n int) int { return min(n, Chunk-pos%Chunk) }
 
 // flush drops what is tiny from a state that has come to a border.
 func flush(values []float32, pos int) {
-	if pos%chunk == 0 {
+	if pos%Chunk == 0 {
 		asm.Flush(values)
 	}
 }

@@ -146,17 +146,77 @@ func outer(m Machine) {
 	m.End()
 }
 
-// decayRow is dst[i] = a[i] exp(from - x[i]).
-func decayRow(m Machine) {
-	m.Func("decayRow", "func(dst *float32, a *float32, x *float32, n int, from float32)", "dst[i] = a[i] exp(from-x[i])")
-	dst, a, x, n, from := m.Param("dst"), m.Param("a"), m.Param("x"), m.Param("n"), m.ParamSplat("from")
-	Stream(m, n, 2, []GP{dst, a, x}, func(s *Chunk) {
-		for i := range s.Count {
-			e := expOf(m, m.Sub(from, s.LoadFill(x, i, from)), true)
-			s.Store(dst, i, m.Mul(e, s.Load(a, i)))
+// accumulate is some tokens of a recurrence without decay, for rows rows of the
+// state and its read:
+//
+//	s[i][j] += b[t][i] x[t][j]
+//	y[t][j] += sum over i of c[t][i] s[i][j].
+//
+// bc holds b and c of the rows, token after token.
+func accumulate(rows int) kernel {
+	return func(m Machine) {
+		m.Func(fmt.Sprint("accumulate", rows), "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)",
+			fmt.Sprintf("%d row(s) of width channels; strides in bytes", rows))
+		width, offset := m.Param("width"), m.ZeroGP()
+		vectors := func(count int, t *Tail) {
+			at := func(name string) GP {
+				p := m.Param(name)
+				m.AddGP(p, offset)
+				return p
+			}
+			place := func(base GP, j int) At { return At{Base: base, Disp: j * Bytes(m)} }
+			row, sRow := at("s"), m.Param("sRow")
+			s := make([][]Vec, rows)
+			for i := range s {
+				for j := range count {
+					s[i] = append(s[i], m.Load(place(row, j), t))
+				}
+				m.AddGP(row, sRow)
+			}
+			bc, bcRow, x, xRow, y, yRow := m.Param("bc"), m.Param("bcRow"), at("x"), m.Param("xRow"), at("y"), m.Param("yRow")
+			m.Loop(m.Param("tokens"), 1, func() {
+				xs, ys := make([]Vec, count), make([]Vec, count)
+				for j := range count {
+					xs[j], ys[j] = m.Load(place(x, j), t), m.Load(place(y, j), t)
+				}
+				for i := range s {
+					b, c := m.SplatAt(At{Base: bc, Disp: 4 * i}), m.SplatAt(At{Base: bc, Disp: 4 * (rows + i)})
+					for j := range count {
+						m.MulAdd(s[i][j], b, xs[j])
+						m.MulAdd(ys[j], c, s[i][j])
+					}
+				}
+				for j := range count {
+					m.Store(place(y, j), t, ys[j])
+				}
+				m.AddGP(bc, bcRow)
+				m.AddGP(x, xRow)
+				m.AddGP(y, yRow)
+			})
+			row = at("s")
+			for i := range s {
+				for j := range count {
+					m.Store(place(row, j), t, s[i][j])
+				}
+				m.AddGP(row, sRow)
+			}
 		}
-	})
-	m.End()
+		most := 4
+		if m.Tier() == "AVX2" {
+			most = 2
+		}
+		for _, count := range []int{most, 1} {
+			m.Loop(width, count*m.Lanes(), func() {
+				vectors(count, nil)
+				m.AddImm(offset, count*Bytes(m))
+			})
+		}
+		m.Tail(width, func(t *Tail) {
+			vectors(1, t)
+			AdvanceTail(m, t, offset)
+		})
+		m.End()
+	}
 }
 
 // scaleRows is dst[t][i] = scale[t] x[t][i].
@@ -208,5 +268,5 @@ func flush(m Machine) {
 }
 
 func scanKernels() []kernel {
-	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, decayRow, scaleRows, flush}
+	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, accumulate(4), accumulate(1), scaleRows, flush}
 }

@@ -52,29 +52,29 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 	if err := c.complete(&cfg); err != nil {
 		return nil, err
 	}
-	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
+	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.Matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
 	var memory hyena.Memory // the blocks run one after the other
 	for i := range cfg.Layers {
-		if c.err != nil {
-			return nil, c.err
+		if c.Err != nil {
+			return nil, c.Err
 		}
 		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg, &memory))
 	}
 	logits := m.embedding
-	if c.has("lm_head.weight") {
-		logits = c.matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
+	if c.Has("lm_head.weight") {
+		logits = c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
 	}
 	var head blas32.General
 	var bias []float32
 	switch {
-	case c.has("head.output_transform.weight"):
-		head = c.matrix("head.output_transform.weight", -1, cfg.Dim)
-		bias = c.vector("head.output_transform.bias", head.Rows)
-	case c.has("score.weight"):
-		head, m.headLast = c.matrix("score.weight", -1, cfg.Dim), true
+	case c.Has("head.output_transform.weight"):
+		head = c.Matrix("head.output_transform.weight", -1, cfg.Dim)
+		bias = c.Vector("head.output_transform.bias", head.Rows)
+	case c.Has("score.weight"):
+		head, m.headLast = c.Matrix("score.weight", -1, cfg.Dim), true
 	}
-	if c.err != nil {
-		return nil, c.err
+	if c.Err != nil {
+		return nil, c.Err
 	}
 	m.letters = m.Tokenizer(NoSpecial)
 	m.lm = dense.NewLinear(cfg.Format, logits, nil)
