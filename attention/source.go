@@ -13,7 +13,7 @@ import (
 	"github.com/subquad/subquad/internal/dense"
 )
 
-// source is one set of keys and values: the raw ones, or Extra's.
+// source is one set of keys and values: the raw ones, or an Extra's.
 type source struct {
 	heads   int
 	rows    int
@@ -21,10 +21,11 @@ type source struct {
 	starts  []int // of the segments, in rows
 	offsets []int // of the sequences
 	weights blas32.General
+	visible func(query int64) (from, to int64) // of an Extra
 }
 
 func (s *source) clear() {
-	s.heads, s.rows, s.k, s.v = 0, 0, nil, nil
+	s.heads, s.rows, s.k, s.v, s.visible = 0, 0, nil, nil, nil
 	s.starts, s.offsets, s.weights = s.starts[:0], s.offsets[:0], blas32.General{}
 }
 

@@ -1,0 +1,149 @@
+package attention
+
+type stretch struct {
+	seq, from, to int
+	first, last   []int
+}
+
+type item struct {
+	seq        int
+	set, sets  int // the first, and how many
+	from, to   int // queries, rows of Q
+	spans      int // where its spans begin, in r.spans
+	tiles      int // of keys, of all sources
+	perRound   int // tiles
+	rounds     int
+	packed     int // where its slots begin, in r.packed
+	infos      int // and in r.infos
+	state      int // and in r.state
+	packTasks  int // the first of the round's
+	queryTasks int
+}
+
+type span struct {
+	first int // in tiles from the sequence's beginning
+	tiles int
+}
+
+func (r *run) spansOf(it *item) []span { return r.spans[it.spans:][:len(r.src)] }
+
+func (r *run) sets() int {
+	n := 0
+	for s := range r.src {
+		n = gcd(n, r.src[s].heads)
+	}
+	return n
+}
+
+func (r *run) blockHeads() int {
+	n := 0
+	for s := range r.src {
+		n = gcd(n, r.op.cfg.Heads/r.src[s].heads)
+	}
+	return n
+}
+
+func gcd(a, b int) int {
+	for b > 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+func (r *run) setHeads(src int) int { return r.src[src].heads / r.sets() }
+
+func (r *run) reachTask(_, _ int) {
+	x := &r.extent
+	x.first, x.last = x.first[:0], x.last[:0]
+	for s := range r.src {
+		first, last := 0, 0
+		if s == 0 {
+			first, _ = r.visible(x.seq, x.from)
+			_, last = r.visible(x.seq, x.to-1)
+		} else {
+			f, l := r.src[s].sequence(x.seq)
+			last = l - f
+			if r.src[s].visible != nil {
+				first, last = last, 0
+				for row := x.from; row < x.to; row++ {
+					if from, to := r.extraInSight(s, x.seq, row); from < to {
+						first, last = min(first, from), max(last, to)
+					}
+				}
+			}
+		}
+		x.first, x.last = append(x.first, first), append(x.last, last)
+	}
+}
+
+func (r *run) extraInSight(s, b, row int) (from, to int) {
+	start, end := r.src[s].sequence(b)
+	if r.src[s].visible == nil {
+		return 0, end - start
+	}
+	query, _ := r.position(b)
+	f, t := r.src[s].visible(query + int64(row-r.qOffsets[b]))
+	return narrow(0, end-start, f, t, 0)
+}
+
+func (r *run) add(set int) int {
+	a, x := r.op, &r.extent
+	it := item{seq: x.seq, set: set, sets: r.sets() - set, from: x.from, to: x.to, spans: len(r.items) * len(r.src)}
+	r.spans = r.spans[:it.spans]
+	keys := a.sizes.keys
+	heads := 0
+	for s := range r.src {
+		first, tiles := 0, 0
+		if x.last[s] > x.first[s] {
+			first = x.first[s] / keys
+			tiles = (x.last[s]+keys-1)/keys - first
+			heads = max(heads, r.setHeads(s))
+		}
+		r.spans = append(r.spans, span{first, tiles})
+		it.tiles += tiles
+	}
+	tiles, size := it.tiles, a.slot().size*heads
+	it.perRound = tiles
+	if size > 0 {
+		it.perRound = min(tiles, max(1, a.sizes.pack/size))
+	}
+	if tiles > 0 {
+		it.rounds = (tiles + it.perRound - 1) / it.perRound
+	} else {
+		it.rounds, it.perRound = 1, 1
+	}
+	size *= it.perRound
+	if size > 0 {
+		it.sets = min(it.sets, max(1, a.sizes.pack/size))
+	}
+	if n := len(r.items); n > 0 {
+		last := &r.items[n-1]
+		it.packed = last.packed + r.slots(last)*a.slot().size
+		it.infos = last.infos + r.slots(last)
+		it.state = last.state
+		if last.rounds > 1 {
+			it.state += r.states(last)
+		}
+		if it.packed+it.sets*size > a.sizes.pack || it.rounds > 1 {
+			return 0
+		}
+	}
+	r.items = append(r.items, it)
+	return it.sets
+}
+
+func (r *run) slotHeads(it *item) (heads int) {
+	for s, x := range r.spansOf(it) {
+		if x.tiles > 0 {
+			heads = max(heads, r.setHeads(s))
+		}
+	}
+	return heads
+}
+
+func (r *run) slots(it *item) int  { return it.perRound * it.sets * r.slotHeads(it) }
+func (r *run) states(it *item) int { return 2 * r.rows(it) * r.blocks() * it.sets }
+
+func (r *run) blocks() int         { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
+func (r *run) rows(it *item) int   { return (it.to - it.from) * r.blockHeads() }
+func (r *run) tileOf(rows int) int { return (rows + r.op.sizes.rows - 1) / r.op.sizes.rows }
