@@ -1,10 +1,13 @@
 package attention
 
+// stretch is some queries of a sequence, and what any of them sees of each
+// source's keys.
 type stretch struct {
 	seq, from, to int
 	first, last   []int
 }
 
+// item is a stretch of queries of one sequence for some sets of heads.
 type item struct {
 	seq        int
 	set, sets  int // the first, and how many
@@ -20,6 +23,7 @@ type item struct {
 	queryTasks int
 }
 
+// span is the tiles of a source's keys that an item needs.
 type span struct {
 	first int // in tiles from the sequence's beginning
 	tiles int
@@ -27,6 +31,8 @@ type span struct {
 
 func (r *run) spansOf(it *item) []span { return r.spans[it.spans:][:len(r.src)] }
 
+// sets is how many sets of heads there are that share neither raw nor extra
+// keys; blockHeads is how many successive query heads share both.
 func (r *run) sets() int {
 	n := 0
 	for s := range r.src {
@@ -50,8 +56,10 @@ func gcd(a, b int) int {
 	return a
 }
 
+// setHeads is how many heads of a source belong to a set.
 func (r *run) setHeads(src int) int { return r.src[src].heads / r.sets() }
 
+// reachTask finds what the stretch's queries see.
 func (r *run) reachTask(_, _ int) {
 	x := &r.extent
 	x.first, x.last = x.first[:0], x.last[:0]
@@ -76,6 +84,7 @@ func (r *run) reachTask(_, _ int) {
 	}
 }
 
+// extraInSight returns the keys of an Extra's source that a query sees.
 func (r *run) extraInSight(s, b, row int) (from, to int) {
 	start, end := r.src[s].sequence(b)
 	if r.src[s].visible == nil {
@@ -86,6 +95,9 @@ func (r *run) extraInSight(s, b, row int) (from, to int) {
 	return narrow(0, end-start, f, t, 0)
 }
 
+// add puts an item into the wave, for the extent's queries and as many of the
+// sets from set on as fit; it returns their number, which is 0 when the wave is
+// full.
 func (r *run) add(set int) int {
 	a, x := r.op, &r.extent
 	it := item{seq: x.seq, set: set, sets: r.sets() - set, from: x.from, to: x.to, spans: len(r.items) * len(r.src)}
@@ -132,6 +144,7 @@ func (r *run) add(set int) int {
 	return it.sets
 }
 
+// slotHeads is how many slots a tile of an item has at the most.
 func (r *run) slotHeads(it *item) (heads int) {
 	for s, x := range r.spansOf(it) {
 		if x.tiles > 0 {
@@ -141,9 +154,13 @@ func (r *run) slotHeads(it *item) (heads int) {
 	return heads
 }
 
+// slots is how many slots an item has, states how many float32 its rows take
+// between rounds.
 func (r *run) slots(it *item) int  { return it.perRound * it.sets * r.slotHeads(it) }
 func (r *run) states(it *item) int { return 2 * r.rows(it) * r.blocks() * it.sets }
 
+// blocks is how many blocks of heads a set has, rows how many rows a block: a
+// row is a query of one head, the heads of a query side by side.
 func (r *run) blocks() int         { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
 func (r *run) rows(it *item) int   { return (it.to - it.from) * r.blockHeads() }
 func (r *run) tileOf(rows int) int { return (rows + r.op.sizes.rows - 1) / r.op.sizes.rows }

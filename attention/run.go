@@ -50,12 +50,6 @@ type run struct {
 	pack, attend, mass, reach func(worker, task int)
 }
 
-// stretch is some queries of a sequence, and what any of them sees of each
-// source's keys.
-// item is a stretch of queries of one sequence for some sets of heads.
-// span is the tiles of a source's keys that an item needs.
-// sets is how many sets of heads there are that share neither raw nor extra
-// keys; blockHeads is how many successive query heads share both.
 // source returns the source of a number, which is at most one more than there
 // are.
 func (r *run) source(n int) *source {
@@ -67,7 +61,6 @@ func (r *run) source(n int) *source {
 	return &r.src[n]
 }
 
-// setHeads is how many heads of a source belong to a set.
 func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 	r.op = a
 	r.src = r.src[:0]
@@ -117,16 +110,6 @@ func (r *run) forget() {
 	r.items = r.items[:0]
 }
 
-// reachTask finds what the stretch's queries see.
-// extraInSight returns the keys of an Extra's source that a query sees.
-// add puts an item into the wave, for the extent's queries and as many of the
-// sets from set on as fit; it returns their number, which is 0 when the wave is
-// full.
-// slotHeads is how many slots a tile of an item has at the most.
-// slots is how many slots an item has, states how many float32 its rows take
-// between rounds.
-// blocks is how many blocks of heads a set has, rows how many rows a block: a
-// row is a query of one head, the heads of a query side by side.
 // position returns the positions of the first query and the first key of a
 // sequence.
 func (r *run) position(b int) (query, key int64) {
