@@ -15,6 +15,8 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "attention", map[string]func(*testing.T, *golden.File){
+		"attention.cca_decode":      goldenCCADecode,
+		"attention.cca_prefill":     goldenCCAPrefill,
 		"attention.exact":           goldenExact,
 		"attention.exact_headdims":  goldenHeadDims,
 		"attention.exact_mask_bias": goldenMaskBias,

@@ -25,8 +25,8 @@ var owners = map[string]string{
 	"rope.rotate":       "rope",
 
 	"attention.based_taylor":       notYet,
-	"attention.cca_decode":         notYet,
-	"attention.cca_prefill":        notYet,
+	"attention.cca_decode":         "attention",
+	"attention.cca_prefill":        "attention",
 	"attention.exact":              "attention",
 	"attention.exact_headdims":     "attention",
 	"attention.exact_mask_bias":    "attention",

@@ -1,0 +1,52 @@
+package attention
+
+import (
+	"fmt"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+)
+
+// BenchmarkCCA is Core-Context-Aware attention with a group of 16 and a window of
+// 1024; exact is the library's exact causal attention, which takes minutes at
+// 65536 tokens.
+func BenchmarkCCA(b *testing.B) {
+	const heads, d = 8, 64
+	base := CCAConfig{Heads: heads, HeadDim: d, Group: 16, Window: 1024}
+	deep := base
+	deep.Levels = maxLevels
+	forward := func(cfg CCAConfig) func(b *testing.B) func(dst, q, k, v blas32.General) error {
+		return func(b *testing.B) func(dst, q, k, v blas32.General) error { return mustCCA(b, cfg).Forward }
+	}
+	exact := func(b *testing.B) func(dst, q, k, v blas32.General) error {
+		return must(b, Config{Heads: heads, HeadDim: d, Causal: true}).Forward
+	}
+	for _, c := range []struct {
+		prefix string
+		make   func(b *testing.B) func(dst, q, k, v blas32.General) error
+		n      []int
+	}{
+		{"", forward(base), []int{8192, 65536}},
+		{"levels/", forward(deep), []int{8192, 65536, 1 << 20}},
+		{"exact/", exact, []int{8192, 65536}},
+	} {
+		for _, n := range c.n {
+			b.Run(fmt.Sprintf("%sh=%d/d=%d/n=%d", c.prefix, heads, d, n), func(b *testing.B) {
+				forward := c.make(b)
+				q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), blank(n, heads*d)
+				if n < 1<<20 && !(n == 1<<16 && c.prefix == "exact/") { // warm up, where that does not take minutes
+					if err := forward(dst, q, k, v); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := forward(dst, q, k, v); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+			})
+		}
+	}
+}
