@@ -254,14 +254,23 @@ func (c *CCA) Run(ctx context.Context, call *CCACall) error {
 // ScratchBytes returns the working memory that Forward holds for so many tokens,
 // at the most, besides its arguments.
 func (c *CCA) ScratchBytes(tokens int) int64 {
-	n := c.att.ScratchBytes(tokens, min(tokens, c.att.sizes.block+c.cfg.Window+c.cfg.Group))
+	block, keys := int64(c.att.sizes.block), int64(c.att.sizes.keys)
+	tiles := min(int64(tokens), block+int64(c.cfg.Window+c.cfg.Group))/keys + 2
 	width := int64(c.coreHeads()) * int64(c.cfg.HeadDim+c.cfg.ValueDim)
-	slots := 0
+	n := int64(0)
 	for l := range c.levels {
 		cores := c.pooled(l, int64(tokens)-1)
+		if cores == 0 {
+			break
+		}
 		n += 4 * cores * (width + 1)
-		slots += int((cores + int64(c.att.sizes.keys) - 1) / int64(c.att.sizes.keys))
+		seen := cores
+		if l+1 < len(c.levels) {
+			up := &c.levels[l+1]
+			seen = min(cores, (block+up.window+up.size-c.levels[l].window)/c.levels[l].size)
+		}
+		tiles += seen/keys + 2
 	}
 	const rest = 1 << 14 // lists
-	return n + min(int64(slots)*int64(c.coreHeads())*int64(c.att.slot().size)*4, 4*int64(c.att.sizes.pack)) + rest + 64*int64(c.cfg.Group)
+	return n + c.att.holds(tokens, tiles, c.coreHeads(), len(c.levels)+1) + rest + 64*int64(c.cfg.Group)
 }

@@ -14,8 +14,8 @@ type CCAStateConfig struct {
 	// MaxTokens is the most tokens that the state will see; 0 for no limit. With a
 	// limit the memory is taken at once.
 	MaxTokens int
-	// Rollback is how many tokens Truncate may take back at any time: so many are
-	// held beyond the window.
+	// Rollback is how many tokens Truncate may take back from the most that the state
+	// has seen: so many are held beyond the window.
 	Rollback int
 }
 

@@ -117,21 +117,14 @@ func goldenCCAPrefill(t *testing.T, f *golden.File) {
 			cores, at := c.cores(0, int64(i))
 			from, to := c.Window(int64(i))
 			for p := range int64(rows) {
-				mask = append(mask, truth(p >= cores && p < at))
+				mask = append(mask, bit(p >= cores && p < at))
 			}
 			for j := range int64(n) {
-				mask = append(mask, truth(j >= from && j < to))
+				mask = append(mask, bit(j >= from && j < to))
 			}
 		}
 		f.CompareInts("mask", mask)
 	}
-}
-
-func truth(x bool) int64 {
-	if x {
-		return 1
-	}
-	return 0
 }
 
 func goldenCCADecode(t *testing.T, f *golden.File) {
