@@ -151,12 +151,7 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32) tileI
 	}
 	w := a.tile.Panel()
 	for c := 0; c < at.w-at.v; c += a.sizes.keys * w {
-		x := dst[at.v+c:][:(to-from)*w]
-		for len(x) > 0 && info.finite {
-			n := min(len(x), len(noughts))
-			sum := asm.Dot(x[:n], noughts[:n])
-			info.finite, x = sum == 0, x[n:]
-		}
+		info.finite = info.finite && allFinite(dst[at.v+c:][:(to-from)*w])
 	}
 	if s.weights.Rows > 0 {
 		col := min(head, s.weights.Cols-1)
@@ -169,6 +164,18 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32) tileI
 		info.weight = 0
 	}
 	return info
+}
+
+// allFinite tells whether there is no NaN and no Inf in x.
+func allFinite(x []float32) bool {
+	for len(x) > 0 {
+		n := min(len(x), len(noughts))
+		if asm.Dot(x[:n], noughts[:n]) != 0 { // NaN
+			return false
+		}
+		x = x[n:]
+	}
+	return true
 }
 
 // noughts times a value is 0, or NaN where the value is not finite.
