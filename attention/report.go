@@ -165,9 +165,10 @@ func (r *reportRun) report(ctx context.Context, p *Reporter, c *ReportCall, firs
 	out.Mass, out.LeastMass = 0, 1
 	for i, seen := range r.seenLSE {
 		mass := min(1, math.Exp(float64(seen)-float64(r.lse[i])))
-		out.Mass += mass / float64(len(r.seenLSE))
+		out.Mass += mass
 		out.LeastMass = min(out.LeastMass, mass)
 	}
+	out.Mass /= float64(len(r.seenLSE))
 	return out, nil
 }
 
