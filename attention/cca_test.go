@@ -333,8 +333,8 @@ func TestCCABlocks(t *testing.T) {
 	})
 }
 
-// TestCCAPacked has a packed batch give what its sequences give alone, whatever
-// the number of workers, to the bit.
+// TestCCAPacked has a packed batch give what its sequences give alone, and the
+// same bits whatever the number of workers.
 func TestCCAPacked(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for seed := range uint64(20) {
@@ -349,6 +349,7 @@ func TestCCAPacked(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			var first []float32
 			for _, workers := range []int{1, 2, 3, 8} {
 				c, _, _, _ := randomCCA(t, seed, workers)
 				c.att.sizes.alone = 1
@@ -356,7 +357,11 @@ func TestCCAPacked(t *testing.T) {
 				if err := c.Run(context.Background(), &CCACall{Dst: dst, Q: q, K: k, V: v, Offsets: offsets}); err != nil {
 					t.Fatal(err)
 				}
-				sameBits(t, "packed", dst.Data, alone.Data)
+				close64(t, "packed", dst.Data, alone.Data, 1e-5)
+				if first == nil {
+					first = dst.Data
+				}
+				sameBits(t, "packed", dst.Data, first)
 			}
 		}
 	})

@@ -31,23 +31,22 @@ type span struct {
 
 func (r *run) spansOf(it *item) []span { return r.spans[it.spans:][:len(r.src)] }
 
-// sets is how many sets of heads there are that share neither raw nor extra
-// keys; blockHeads is how many successive query heads share both.
-func (r *run) sets() int {
-	n := 0
-	for s := range r.src {
-		n = gcd(n, r.src[s].heads)
-	}
-	return n
+// shares is how query heads share keys.
+type shares struct {
+	sets       int // sets of heads that share neither raw nor extra keys
+	blockHeads int // successive query heads that share both
 }
 
-func (r *run) blockHeads() int {
-	n := 0
+func (r *run) share() {
+	r.shares = shares{}
 	for s := range r.src {
-		n = gcd(n, r.op.cfg.Heads/r.src[s].heads)
+		r.shares.sets = gcd(r.shares.sets, r.src[s].heads)
+		r.shares.blockHeads = gcd(r.shares.blockHeads, r.op.cfg.Heads/r.src[s].heads)
 	}
-	return n
 }
+
+func (r *run) sets() int       { return r.shares.sets }
+func (r *run) blockHeads() int { return r.shares.blockHeads }
 
 func gcd(a, b int) int {
 	for b > 0 {

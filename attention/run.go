@@ -38,6 +38,7 @@ type run struct {
 	qOffsets []int
 	items    []item // of the wave
 	spans    []span // of the items, one for each source
+	shares   shares
 	extent   stretch
 	infos    []tileInfo
 	packed   []float32
@@ -69,6 +70,7 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 		return err
 	}
 	r.call = *call
+	r.share()
 	if r.pack == nil {
 		r.pack, r.attend, r.mass, r.reach = r.packTask, r.attendTask, r.massTask, r.reachTask
 	}
