@@ -367,6 +367,60 @@ func TestCCAPacked(t *testing.T) {
 	})
 }
 
+// TestCCALevelsError measures what the hierarchy loses, the table in CCAConfig's
+// documentation: against one level and against exact attention, where neighbours
+// are alike and where nothing is like anything.
+func TestCCALevelsError(t *testing.T) {
+	const d = 64
+	n := 8192
+	if testing.Short() {
+		n = 2048
+	}
+	relativeTo := func(got, want blas32.General) float64 {
+		sum := 0.0
+		for i := n / 2; i < n; i += 64 {
+			sum += relative(row(got, i), row(want, i)) / float64(n/2/64)
+		}
+		return sum
+	}
+	smooth := func(seed uint64) blas32.General {
+		r := rand.New(rand.NewPCG(seed, 5))
+		m := blank(n, d)
+		for c := range d {
+			period, phase := 2048*math.Exp2(3*r.Float64()), 2*math.Pi*r.Float64()
+			for i := range n {
+				m.Data[i*d+c] = float32(math.Sin(2*math.Pi*float64(i)/period + phase))
+			}
+		}
+		return m
+	}
+	for _, x := range []struct {
+		name                        string
+		q, k, v                     blas32.General
+		levels, plain, between, low float64 // bounds; low of plain
+	}{
+		{"smooth", smooth(1), smooth(1), smooth(2), 0.005, 1e-4, 0.005, 0},
+		{"noise", matrix(1, n, d), matrix(2, n, d), matrix(3, n, d), 2, 2, 2, 0.3},
+	} {
+		run := func(levels int) blas32.General {
+			dst := blank(n, d)
+			if err := mustCCA(t, CCAConfig{Heads: 1, HeadDim: d, Window: 512, Levels: levels, CountTokens: true}).Forward(dst, x.q, x.k, x.v); err != nil {
+				t.Fatal(err)
+			}
+			return dst
+		}
+		exact, plain, levels := blank(n, d), run(1), run(maxLevels)
+		if err := must(t, Config{Heads: 1, HeadDim: d, Causal: true}).Forward(exact, x.q, x.k, x.v); err != nil {
+			t.Fatal(err)
+		}
+		a, b, c := relativeTo(levels, exact), relativeTo(plain, exact), relativeTo(levels, plain)
+		t.Logf("%s: levels against exact %.2g, one level against exact %.2g, levels against one level %.2g", x.name, a, b, c)
+		if a > x.levels || b > x.plain || c > x.between || b < x.low {
+			t.Errorf("%s: levels against exact %.2g, one level against exact %.2g, levels against one level %.2g", x.name, a, b, c)
+		}
+	}
+}
+
 // TestCCAPropagates has NaN reach the queries that see it, through cores too,
 // and no others.
 func TestCCAPropagates(t *testing.T) {

@@ -43,7 +43,7 @@ func mustLandmark(t testing.TB, cfg LandmarkConfig) *Landmark {
 // landmarkInputs reads q, k and v and what they say of the Config.
 func landmarkInputs(t *testing.T, f *golden.File, prefix string) (q, k, v blas32.General, cfg LandmarkConfig) {
 	q, k, v, base := inputs(f, prefix)
-	return q, k, v, LandmarkConfig{Heads: base.Heads, KVHeads: base.KVHeads, HeadDim: base.HeadDim, ValueDim: base.ValueDim, Rotation: rotation(t, base.HeadDim)}
+	return q, k, v, LandmarkConfig{Heads: base.Heads, KVHeads: base.KVHeads, HeadDim: base.HeadDim, ValueDim: base.ValueDim, Scale: scale(t, f), Rotation: rotation(t, base.HeadDim)}
 }
 
 func goldenLandmarkBlock(t *testing.T, f *golden.File) {

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
 )
@@ -169,6 +170,23 @@ func (l *Landmark) Run(ctx context.Context, call *LandmarkCall) error {
 	r := l.scratch.Get()
 	defer l.scratch.Put(r)
 	return r.run(ctx, l, call)
+}
+
+// ScratchBytes returns the working memory that Forward holds for so many tokens,
+// at the most, besides its arguments; where landmarks stand closer than every few
+// tokens, it is more.
+func (l *Landmark) ScratchBytes(tokens int) int64 {
+	a := l.att
+	panel := int64(a.tile.Panel())
+	sections := int64(tokens)/int64(l.period()) + 1
+	n := int64(a.cfg.KVHeads) * (int64(tokens)*int64(a.outCols()) + (int64(tokens)+sections*panel)*int64(a.cfg.HeadDim))
+	if l.cfg.Rotation != nil {
+		n += int64(tokens) * int64(a.cfg.Heads+a.cfg.KVHeads) * int64(a.cfg.HeadDim)
+	}
+	rows := int64(a.sizes.rows+a.tile.Rows()) * int64(a.cfg.HeadDim+a.outCols()+5+int(panel))
+	strip := int64(a.tile.Rows()) * int64(a.scoreStride()+a.outCols())
+	const rest = 1 << 12
+	return 4*(n+int64(parallel.Workers(a.cfg.Workers))*(rows+strip+panel*int64(a.cfg.HeadDim))) + 48*sections + rest
 }
 
 // check reports what is wrong with the call; nothing has been written.

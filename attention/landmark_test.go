@@ -379,6 +379,27 @@ func TestLandmarkErrors(t *testing.T) {
 	}
 }
 
+// TestLandmarkScratchBytes compares what a call holds with what was said before.
+func TestLandmarkScratchBytes(t *testing.T) {
+	for _, n := range []int{1, 300, 3000} {
+		const d = 20
+		l := mustLandmark(t, LandmarkConfig{Heads: 4, KVHeads: 2, HeadDim: d, ValueDim: 7, Rotation: rotation(t, d), Workers: 1})
+		is := make([]bool, n)
+		for i := range is {
+			is[i] = l.IsLandmark(int64(i))
+		}
+		if err := l.Forward(blank(n, 28), matrix(1, n, 80), matrix(2, n, 40), matrix(3, n, 14), is); err != nil {
+			t.Fatal(err)
+		}
+		r := l.scratch.Get()
+		w := &r.work[0]
+		held := 4 * (cap(r.packed) + cap(r.data[0]) + cap(r.data[2]) + cap(w.q) + cap(w.o) + cap(w.s) + cap(w.blockO) + cap(w.logits) + cap(w.landmarks) + 5*cap(w.top))
+		if said := l.ScratchBytes(n); int64(held) > said || int64(held) < said/3 {
+			t.Errorf("%d tokens: %d bytes, said %d", n, held, said)
+		}
+	}
+}
+
 func TestLandmarkAllocations(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, workers := range []int{1, 4} {

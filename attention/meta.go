@@ -71,6 +71,14 @@ type MetaCall struct {
 	State *MetaState
 }
 
+// ScratchBytes returns the working memory that Forward holds for a sequence with
+// so many meta-tokens, at the most, besides its arguments.
+func (m *Meta) ScratchBytes(metaTokens int) int64 {
+	cfg := &m.att.cfg
+	width := int64(cfg.Heads+cfg.KVHeads) * int64(cfg.HeadDim+cfg.ValueDim)
+	return m.att.ScratchBytes(metaTokens, metaTokens) + 4*int64(metaTokens)*width + 1<<10
+}
+
 // metaRun is the working memory of one call: the rows of meta-tokens.
 type metaRun struct {
 	rows [4][]float32 // of q, k, v, dst
