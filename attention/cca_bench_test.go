@@ -50,3 +50,38 @@ func BenchmarkCCA(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCCAStep is one token after n, taken back each time.
+func BenchmarkCCAStep(b *testing.B) {
+	const heads, d = 8, 64
+	for _, levels := range []int{1, maxLevels} {
+		for _, n := range []int{8192, 65536} {
+			b.Run(fmt.Sprintf("levels=%d/h=%d/d=%d/n=%d", levels, heads, d, n), func(b *testing.B) {
+				c := mustCCA(b, CCAConfig{Heads: heads, HeadDim: d, Levels: levels})
+				s, err := c.NewState(CCAStateConfig{MaxTokens: n + 1, Rollback: 1})
+				if err != nil {
+					b.Fatal(err)
+				}
+				q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
+				if err := c.Step(blank(n, heads*d), q, k, v, s); err != nil {
+					b.Fatal(err)
+				}
+				dst, one := blank(1, heads*d), part(q, 0, 1)
+				step := func() {
+					if err := c.Step(dst, one, one, one, s); err != nil {
+						b.Fatal(err)
+					}
+					if err := s.Truncate(n); err != nil {
+						b.Fatal(err)
+					}
+				}
+				step()
+				b.ReportAllocs()
+				for b.Loop() {
+					step()
+				}
+				b.ReportMetric(float64(s.Bytes())/1e6, "MB")
+			})
+		}
+	}
+}
