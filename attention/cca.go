@@ -199,8 +199,8 @@ func (c *CCA) cores(level int, query int64) (from, to int64) {
 // is allocated.
 //
 // A query costs as much as exact attention to Window + Group/2 tokens and, for
-// the query at position i, i/Group cores. Cores take 4/Group of the memory of
-// keys and values repeated for each query head; see ScratchBytes.
+// the query at position i, i/Group cores. Cores take 1/Group of the memory that
+// keys and values would, repeated for each query head; see ScratchBytes.
 func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 	return c.Run(context.Background(), &CCACall{Dst: dst, Q: q, K: k, V: v})
 }

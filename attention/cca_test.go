@@ -186,6 +186,12 @@ func TestCCASplit(t *testing.T) {
 				if most := int64(c.cfg.Window+c.cfg.Group-1) + int64(cfg.Rollback); int64(s.tokens.rows) > most {
 					t.Fatalf("%d tokens are held, want at most %d", s.tokens.rows, most)
 				}
+				for l := range len(c.levels) - 1 {
+					up := c.levels[l+1]
+					if most := (up.window+up.size+int64(cfg.Rollback))/c.levels[l].size + 2; int64(s.levels[l].rows) > most {
+						t.Fatalf("%d cores of level %d are held, want at most %d", s.levels[l].rows, l, most)
+					}
+				}
 				furthest = max(furthest, to)
 				switch r.IntN(4) {
 				case 0:

@@ -52,6 +52,17 @@ func TestExtraNext(t *testing.T) {
 	})
 }
 
+// TestExtraPanic has a panic in Visible come back as an error.
+func TestExtraPanic(t *testing.T) {
+	a := must(t, Config{Heads: 1, HeadDim: 2})
+	x := matrix(1, 3, 2)
+	e := &Extra{K: []blas32.General{x}, V: []blas32.General{x}, Visible: func(int64) (int64, int64) { panic("no idea") }}
+	err := a.Run(context.Background(), &Call{Dst: matrix(2, 3, 2), Q: x, Extra: e})
+	if err == nil || err.Error() != "attention: panic in a worker: no idea" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestExtraCycle(t *testing.T) {
 	a := must(t, Config{Heads: 1, HeadDim: 2})
 	x := matrix(1, 3, 2)
