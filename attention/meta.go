@@ -130,6 +130,9 @@ func (r *metaRun) run(ctx context.Context, m *Meta, call *MetaCall) error {
 			count++
 		}
 	}
+	if s := call.State; s != nil && s.cfg.MaxTokens > 0 && count > s.cfg.MaxTokens-s.tokens.rows {
+		return check.Errorf(ErrCall, "attention: %d more meta-tokens for a state of %d with MaxTokens %d", count, s.tokens.rows, s.cfg.MaxTokens)
+	}
 	var gathered [4]blas32.General
 	for i, from := range [...]blas32.General{call.Q, call.K, call.V, call.Dst} {
 		r.rows[i] = scratch.Floats(r.rows[i], count*from.Cols)

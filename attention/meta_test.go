@@ -48,7 +48,7 @@ func TestMeta(t *testing.T) {
 				t.Fatal(err)
 			}
 			close64(t, "gathered", got.Data, want.Data, 5e-6)
-			s, _ := m.NewState(MetaStateConfig{})
+			s, _ := m.NewState(MetaStateConfig{MaxTokens: n})
 			for at := 0; at < n; {
 				to := min(at+1+r.IntN(9), n)
 				if err := m.Step(part(got, at, to), part(q, at, to), part(k, at, to), part(v, at, to), meta[at:to], s); err != nil {
@@ -114,6 +114,13 @@ func TestMetaErrors(t *testing.T) {
 	s.Reset()
 	if s.Len() != 0 || s.Bytes() == 0 {
 		t.Errorf("%d tokens, %d bytes after Reset", s.Len(), s.Bytes())
+	}
+	if _, err := m.NewState(MetaStateConfig{MaxTokens: -1}); !errors.Is(err, ErrConfig) {
+		t.Errorf("error %v", err)
+	}
+	tight, _ := m.NewState(MetaStateConfig{MaxTokens: 1})
+	if err := m.Step(blank(3, 8), x, x, x, []bool{true, false, true}, tight); !errors.Is(err, ErrCall) || tight.Len() != 0 {
+		t.Errorf("error %v, %d tokens", err, tight.Len())
 	}
 	dst, meta := blank(3, 8), []bool{true, false, true}
 	if x := testing.AllocsPerRun(3, func() { m.Forward(dst, x, x, x, meta) }); x != 0 {

@@ -3,23 +3,36 @@ package attention
 import (
 	"io"
 	"math"
+
+	"github.com/subquad/subquad/internal/check"
 )
 
 // MetaState is what Meta remembers of the tokens it has seen: the keys and values
 // of meta-tokens. It is not safe for concurrent use.
 type MetaState struct {
 	op     *Meta
+	cfg    MetaStateConfig
 	length int64
 	tokens queue // of meta-tokens
 }
 
 // MetaStateConfig says in advance what a state will hold.
-type MetaStateConfig struct{}
+type MetaStateConfig struct {
+	// MaxTokens is the most meta-tokens that the state will see; 0 for no limit. With
+	// a limit the memory is taken at once.
+	MaxTokens int
+}
 
-// NewState returns the state before the first token.
-func (m *Meta) NewState(MetaStateConfig) (*MetaState, error) {
-	cfg := &m.att.cfg
-	return &MetaState{op: m, tokens: newQueue(cfg.KVHeads*cfg.HeadDim, cfg.KVHeads*cfg.ValueDim)}, nil
+// NewState returns the state before the first token, or an error that matches
+// ErrConfig.
+func (m *Meta) NewState(cfg MetaStateConfig) (*MetaState, error) {
+	if cfg.MaxTokens < 0 {
+		return nil, check.Errorf(ErrConfig, "attention: MaxTokens is %d, want 0 or more", cfg.MaxTokens)
+	}
+	op := &m.att.cfg
+	s := &MetaState{op: m, cfg: cfg, tokens: newQueue(op.KVHeads*op.HeadDim, op.KVHeads*op.ValueDim)}
+	s.tokens.reserve(cfg.MaxTokens)
+	return s, nil
 }
 
 // Len returns how many tokens the state has seen, meta-tokens or not.
@@ -52,7 +65,7 @@ func (m *Meta) fingerprint() []int64 {
 // configuration, on any machine.
 func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
 	f := newStateWriter(w, metaKind, s.op.fingerprint())
-	f.ints(s.length, int64(s.tokens.rows))
+	f.ints(int64(s.cfg.MaxTokens), s.length, int64(s.tokens.rows))
 	s.tokens.writeTo(f)
 	return f.end()
 }
@@ -65,11 +78,13 @@ func (m *Meta) ReadState(r io.Reader) (*MetaState, error) {
 	if err != nil {
 		return nil, err
 	}
+	most := f.int()
 	s.length = f.int()
 	rows := f.int()
-	if f.err == nil && (s.length < 0 || rows < 0 || rows > s.length) {
-		f.fail("it has %d meta-tokens among %d tokens", rows, s.length)
+	if f.err == nil && (most < 0 || most > math.MaxInt32 || s.length < 0 || s.length > maxPosition || rows < 0 || rows > s.length || most > 0 && rows > most) {
+		f.fail("it has %d meta-tokens among %d tokens, MaxTokens %d", rows, s.length, most)
 	}
+	s.cfg.MaxTokens = int(most)
 	s.tokens.readFrom(f, 0, rows)
 	if err := f.end(); err != nil {
 		return nil, err
