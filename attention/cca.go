@@ -206,9 +206,11 @@ func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 }
 
 // Step is Forward for the next tokens, one or many, after those that the state
-// has seen. Any split of a sequence gives what Forward gives, up to rounding. On
-// an error the state is as before the call, or at the end of one of the stretches
-// of 8192 tokens that long calls are cut into; State.Len tells.
+// has seen. Any split of a sequence gives what Forward gives, up to rounding. Each
+// call packs what its queries see, so that a single token costs the reading and
+// writing of all that; cores are read once for each query head. On an error the
+// state is as before the call, or at the end of one of the stretches of 8192
+// tokens that long calls are cut into; the state's Len tells.
 func (c *CCA) Step(dst, q, k, v blas32.General, state *CCAState) error {
 	if state == nil {
 		return check.Errorf(ErrCall, "attention: state is nil, want one of NewState")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -40,8 +41,9 @@ func TestCCAConfig(t *testing.T) {
 		t.Error(err)
 	}
 	for want, cfg := range map[string]CCAStateConfig{
-		"MaxTokens is -1, want 0 or more": {MaxTokens: -1},
-		"Rollback is -1, want 0 or more":  {Rollback: -1},
+		"MaxTokens is -1, want 0 or more":                                               {MaxTokens: -1},
+		"Rollback is -1, want 0 to 2^60":                                                {Rollback: -1},
+		fmt.Sprintf("MaxTokens is %d, too many for this machine's memory", math.MaxInt): {MaxTokens: math.MaxInt},
 	} {
 		if _, err := c.NewState(cfg); !errors.Is(err, ErrConfig) || err.Error() != "attention: "+want {
 			t.Errorf("error %v, want %s", err, want)

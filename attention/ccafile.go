@@ -36,7 +36,7 @@ func (c *CCA) ReadState(r io.Reader) (*CCAState, error) {
 	}
 	most, back := f.int(), f.int()
 	s.length = f.int()
-	if f.err == nil && (most < 0 || most > math.MaxInt || back < 0 || back > math.MaxInt || s.length < 0 || s.length > maxPosition || most > 0 && s.length > most) {
+	if f.err == nil && (most < 0 || most > math.MaxInt || back < 0 || back > min(math.MaxInt, maxPosition) || s.length < 0 || s.length > maxPosition || most > 0 && s.length > most) {
 		f.fail("it has %d tokens, MaxTokens %d and Rollback %d", s.length, most, back)
 	}
 	s.cfg = CCAStateConfig{MaxTokens: int(most), Rollback: int(back)}

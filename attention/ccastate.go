@@ -39,8 +39,8 @@ func (c *CCA) NewState(cfg CCAStateConfig) (*CCAState, error) {
 	switch {
 	case cfg.MaxTokens < 0:
 		return nil, check.Errorf(ErrConfig, "attention: MaxTokens is %d, want 0 or more", cfg.MaxTokens)
-	case cfg.Rollback < 0:
-		return nil, check.Errorf(ErrConfig, "attention: Rollback is %d, want 0 or more", cfg.Rollback)
+	case cfg.Rollback < 0 || int64(cfg.Rollback) > maxPosition:
+		return nil, check.Errorf(ErrConfig, "attention: Rollback is %d, want 0 to 2^60", cfg.Rollback)
 	}
 	s := &CCAState{op: c, cfg: cfg}
 	s.tokens = newQueue(c.cfg.KVHeads*c.cfg.HeadDim, c.cfg.KVHeads*c.cfg.ValueDim)
@@ -49,6 +49,9 @@ func (c *CCA) NewState(cfg CCAStateConfig) (*CCAState, error) {
 		s.levels = append(s.levels, newQueue(kCols, vCols))
 	}
 	if most := int64(cfg.MaxTokens); most > 0 {
+		if !s.tokens.addressable(most) || !s.levels[0].addressable(most) {
+			return nil, check.Errorf(ErrConfig, "attention: MaxTokens is %d, too many for this machine's memory", most)
+		}
 		s.tokens.reserve(roomFor(min(most, int64(c.cfg.Window+c.cfg.Group)+int64(cfg.Rollback)), most))
 		for l := range c.levels {
 			held, all := most, most/c.levels[l].size

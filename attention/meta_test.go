@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -115,8 +116,10 @@ func TestMetaErrors(t *testing.T) {
 	if s.Len() != 0 || s.Bytes() == 0 {
 		t.Errorf("%d tokens, %d bytes after Reset", s.Len(), s.Bytes())
 	}
-	if _, err := m.NewState(MetaStateConfig{MaxTokens: -1}); !errors.Is(err, ErrConfig) {
-		t.Errorf("error %v", err)
+	for _, most := range []int{-1, math.MaxInt} {
+		if _, err := m.NewState(MetaStateConfig{MaxTokens: most}); !errors.Is(err, ErrConfig) {
+			t.Errorf("MaxTokens %d: error %v", most, err)
+		}
 	}
 	tight, _ := m.NewState(MetaStateConfig{MaxTokens: 1})
 	if err := m.Step(blank(3, 8), x, x, x, []bool{true, false, true}, tight); !errors.Is(err, ErrCall) || tight.Len() != 0 {

@@ -31,6 +31,9 @@ func (m *Meta) NewState(cfg MetaStateConfig) (*MetaState, error) {
 	}
 	op := &m.att.cfg
 	s := &MetaState{op: m, cfg: cfg, tokens: newQueue(op.KVHeads*op.HeadDim, op.KVHeads*op.ValueDim)}
+	if !s.tokens.addressable(int64(cfg.MaxTokens)) {
+		return nil, check.Errorf(ErrConfig, "attention: MaxTokens is %d, too many for this machine's memory", cfg.MaxTokens)
+	}
 	s.tokens.reserve(cfg.MaxTokens)
 	return s, nil
 }

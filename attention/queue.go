@@ -1,6 +1,8 @@
 package attention
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/dense"
@@ -36,6 +38,11 @@ func (q *queue) row(i int64) (k, v []float32) {
 
 // capacity is how many rows there is memory for.
 func (q *queue) capacity() int { return len(q.k) / q.kCols }
+
+// addressable tells whether memory for so many rows can be asked for at all.
+func (q *queue) addressable(rows int64) bool {
+	return rows <= math.MaxInt>>3/int64(max(q.kCols, q.vCols)) && rows < 1<<40
+}
 
 // extend makes room for n more rows at the end, of no known contents. Rows move
 // where an eighth of them has been dropped; otherwise the memory grows.
