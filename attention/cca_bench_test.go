@@ -33,7 +33,7 @@ func BenchmarkCCA(b *testing.B) {
 		for _, n := range c.n {
 			b.Run(fmt.Sprintf("%sh=%d/d=%d/n=%d", c.prefix, heads, d, n), func(b *testing.B) {
 				forward := c.make(b)
-				q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), blank(n, heads*d)
+				q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), zeroMatrix(n, heads*d)
 				if n < 1<<20 && !(n == 1<<16 && c.prefix == "exact/") { // warm up, where that does not take minutes
 					if err := forward(dst, q, k, v); err != nil {
 						b.Fatal(err)
@@ -63,10 +63,10 @@ func BenchmarkCCAStep(b *testing.B) {
 					b.Fatal(err)
 				}
 				q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
-				if err := c.Step(blank(n, heads*d), q, k, v, s); err != nil {
+				if err := c.Step(zeroMatrix(n, heads*d), q, k, v, s); err != nil {
 					b.Fatal(err)
 				}
-				dst, one := blank(1, heads*d), part(q, 0, 1)
+				dst, one := zeroMatrix(1, heads*d), part(q, 0, 1)
 				step := func() {
 					if err := c.Step(dst, one, one, one, s); err != nil {
 						b.Fatal(err)
@@ -91,7 +91,7 @@ func BenchmarkCCAStep(b *testing.B) {
 func BenchmarkLandmark(b *testing.B) {
 	const heads, d, n = 8, 64, 8192
 	l := mustLandmark(b, LandmarkConfig{Heads: heads, HeadDim: d, Rotation: rotation(b, d)})
-	q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), blank(n, heads*d)
+	q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), zeroMatrix(n, heads*d)
 	is := make([]bool, n)
 	for i := range is {
 		is[i] = l.IsLandmark(int64(i))

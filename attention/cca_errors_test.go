@@ -37,7 +37,7 @@ func TestCCAConfig(t *testing.T) {
 		}
 	}
 	c := mustCCA(t, CCAConfig{Heads: 1, HeadDim: 1, Group: 1 << 29, Window: 1 << 29, Span: 1 << 29, Levels: 32})
-	if err := c.Forward(blank(3, 1), blank(3, 1), blank(3, 1), blank(3, 1)); err != nil {
+	if err := c.Forward(zeroMatrix(3, 1), zeroMatrix(3, 1), zeroMatrix(3, 1), zeroMatrix(3, 1)); err != nil {
 		t.Error(err)
 	}
 	for want, cfg := range map[string]CCAStateConfig{
@@ -59,7 +59,7 @@ func TestCCACallErrors(t *testing.T) {
 	deep := mustCCA(t, CCAConfig{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3, Levels: 2})
 	state, _ := c.NewState(CCAStateConfig{MaxTokens: 9})
 	alien, _ := other.NewState(CCAStateConfig{})
-	block := func(p int) Block { return Block{p, blank(2, 6), blank(2, 10)} }
+	block := func(p int) Block { return Block{p, zeroMatrix(2, 6), zeroMatrix(2, 10)} }
 	for want, x := range map[string]struct {
 		c      *CCA
 		kind   error
@@ -78,26 +78,26 @@ func TestCCACallErrors(t *testing.T) {
 			c.Dst.Data = make([]float32, 200)
 			c.Q.Data = c.Dst.Data
 		}},
-		"LSE has 3 columns, want Heads = 4":                           {c, ErrShape, func(c *CCACall) { c.LSE = blank(n, 3) }},
+		"LSE has 3 columns, want Heads = 4":                           {c, ErrShape, func(c *CCACall) { c.LSE = zeroMatrix(n, 3) }},
 		"LSE shares elements with dst":                                {c, ErrShape, func(c *CCACall) { c.LSE = general(c.Dst.Data, n, 4) }},
 		"Offsets ends with 9, want the number of rows = 10":           {c, ErrCall, func(c *CCACall) { c.Offsets = []int{0, 9} }},
-		"CoreK has 2 rows, want 3":                                    {c, ErrShape, func(c *CCACall) { c.CoreK = blank(2, 12) }},
-		"CoreV has 12 columns, want heads of cores * ValueDim = 20":   {c, ErrShape, func(c *CCACall) { c.CoreV = blank(3, 12) }},
-		"Weights has 4 columns, want Heads*Group = 8":                 {c, ErrShape, func(c *CCACall) { c.Weights = blank(3, 4) }},
-		"Weights without PoolSignificance":                            {mean, ErrCall, func(c *CCACall) { c.Weights = blank(3, 4) }},
+		"CoreK has 2 rows, want 3":                                    {c, ErrShape, func(c *CCACall) { c.CoreK = zeroMatrix(2, 12) }},
+		"CoreV has 12 columns, want heads of cores * ValueDim = 20":   {c, ErrShape, func(c *CCACall) { c.CoreV = zeroMatrix(3, 12) }},
+		"Weights has 4 columns, want Heads*Group = 8":                 {c, ErrShape, func(c *CCACall) { c.Weights = zeroMatrix(3, 4) }},
+		"Weights without PoolSignificance":                            {mean, ErrCall, func(c *CCACall) { c.Weights = zeroMatrix(3, 4) }},
 		"Blocks[1].Group is 1, want 0 or more, in rising order":       {c, ErrCall, func(c *CCACall) { c.Blocks = []Block{block(1), block(1)} }},
-		"K of a block has 3 rows, want 2":                             {c, ErrShape, func(c *CCACall) { c.Blocks = []Block{{0, blank(3, 6), blank(2, 10)}} }},
+		"K of a block has 3 rows, want 2":                             {c, ErrShape, func(c *CCACall) { c.Blocks = []Block{{0, zeroMatrix(3, 6), zeroMatrix(2, 10)}} }},
 		"Blocks together with Offsets or more than one level":         {deep, ErrCall, func(c *CCACall) { c.Blocks = []Block{block(1)} }},
-		"the state is of another operator":                            {c, ErrCall, func(c *CCACall) { c.State = alien }},
+		"the state is of another operator":                            {c, ErrState, func(c *CCACall) { c.State = alien }},
 		"q has 10 rows for a state of 0 tokens with MaxTokens 9":      {c, ErrCall, func(c *CCACall) { c.State = state }},
 		"Offsets together with State":                                 {c, ErrCall, func(c *CCACall) { c.State, c.Offsets = state, []int{0, n} }},
-		"CoreK, CoreV or Weights together with State, want its Cores": {c, ErrCall, func(c *CCACall) { c.State, c.CoreK = state, blank(3, 12) }},
+		"CoreK, CoreV or Weights together with State, want its Cores": {c, ErrCall, func(c *CCACall) { c.State, c.CoreK = state, zeroMatrix(3, 12) }},
 		"dst is 10 x 20 with stride 20 but has only 150 elements":     {c, ErrShape, func(c *CCACall) { c.Dst.Data = c.Dst.Data[:150] }},
 		"k has -1 rows, want 10":                                      {c, ErrShape, func(c *CCACall) { c.K.Rows = -1 }},
 		"Offsets runs backwards, from 7 to 3 at 2":                    {c, ErrCall, func(c *CCACall) { c.Offsets = []int{0, 7, 3, 10} }},
 		"Offsets has 0 elements, want one more than sequences = 0":    {c, ErrCall, func(c *CCACall) { c.Offsets = []int{} }},
 	} {
-		call := &CCACall{Dst: blank(n, 20), Q: matrix(1, n, 12), K: matrix(2, n, 6), V: matrix(3, n, 10)}
+		call := &CCACall{Dst: zeroMatrix(n, 20), Q: matrix(1, n, 12), K: matrix(2, n, 6), V: matrix(3, n, 10)}
 		x.change(call)
 		if err := x.c.Run(context.Background(), call); !errors.Is(err, x.kind) || !strings.HasPrefix(err.Error(), "attention: "+want) {
 			t.Errorf("error %v, want %s", err, want)
@@ -108,7 +108,7 @@ func TestCCACallErrors(t *testing.T) {
 			}
 		}
 	}
-	if err := c.Step(blank(1, 20), matrix(1, 1, 12), matrix(2, 1, 6), matrix(3, 1, 10), nil); !errors.Is(err, ErrCall) {
+	if err := c.Step(zeroMatrix(1, 20), matrix(1, 1, 12), matrix(2, 1, 6), matrix(3, 1, 10), nil); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v without a state", err)
 	}
 	if state.Len() != 0 {
@@ -127,7 +127,7 @@ func TestCCACancel(t *testing.T) {
 	const n = 60
 	c := mustCCA(t, CCAConfig{Heads: 2, HeadDim: 4, Group: 3, Window: 5, Levels: 3})
 	q, k, v := matrix(1, n, 8), matrix(2, n, 8), matrix(3, n, 8)
-	want, got := blank(n, 8), blank(n, 8)
+	want, got := zeroMatrix(n, 8), zeroMatrix(n, 8)
 	if err := c.Forward(want, q, k, v); err != nil {
 		t.Fatal(err)
 	}
@@ -160,13 +160,13 @@ func TestCCALong(t *testing.T) {
 	c := mustCCA(t, CCAConfig{Heads: 2, HeadDim: 4, Group: 3, Window: 5, Levels: 4, Span: 1})
 	small(c.att) // 13 queries a block
 	q, k, v := matrix(1, n, 8), matrix(2, n, 8), matrix(3, n, 8)
-	want, got := blank(n, 8), blank(n, 8)
+	want, got := zeroMatrix(n, 8), zeroMatrix(n, 8)
 	if err := c.Forward(want, q, k, v); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := c.NewState(CCAStateConfig{MaxTokens: n})
 	held := s.Bytes()
-	lse := blank(n, 2)
+	lse := zeroMatrix(n, 2)
 	if err := c.Run(context.Background(), &CCACall{Dst: got, Q: q, K: k, V: v, State: s, LSE: lse}); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestCCAAllocations(t *testing.T) {
 			const n = 200
 			c := mustCCA(t, CCAConfig{Heads: 4, KVHeads: 2, HeadDim: 8, Group: 4, Window: 16, Levels: 3, Workers: workers})
 			c.att.sizes.alone = 1
-			q, k, v, dst := matrix(1, n, 32), matrix(2, n, 16), matrix(3, n, 16), blank(n, 32)
+			q, k, v, dst := matrix(1, n, 32), matrix(2, n, 16), matrix(3, n, 16), zeroMatrix(n, 32)
 			forward := func() {
 				if err := c.Forward(dst, q, k, v); err != nil {
 					t.Fatal(err)
@@ -218,7 +218,7 @@ func TestCCAScratchBytes(t *testing.T) {
 	for _, levels := range []int{1, 5} {
 		for _, n := range []int{1, 500, 3000} {
 			c := mustCCA(t, CCAConfig{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Group: 4, Window: 40, Levels: levels, Workers: 1})
-			if err := c.Forward(blank(n, 20), matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 10)); err != nil {
+			if err := c.Forward(zeroMatrix(n, 20), matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 10)); err != nil {
 				t.Fatal(err)
 			}
 			r, inner := c.scratch.Get(), c.att.scratch.Get()
@@ -268,7 +268,7 @@ func TestCCAStateFile(t *testing.T) {
 	c := mustCCA(t, CCAConfig{Heads: 2, HeadDim: 2, Group: 2, Window: 3, Levels: 2})
 	s, _ := c.NewState(CCAStateConfig{MaxTokens: 1 << 30 >> 10})
 	x := matrix(1, 30, 4)
-	if err := c.Step(blank(30, 4), x, x, x, s); err != nil {
+	if err := c.Step(zeroMatrix(30, 4), x, x, x, s); err != nil {
 		t.Fatal(err)
 	}
 	var file bytes.Buffer

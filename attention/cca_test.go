@@ -141,7 +141,7 @@ func TestCCAOracle(t *testing.T) {
 		}
 		for seed := range seeds {
 			c, q, k, v := randomCCA(t, seed, 2)
-			dst := blank(q.Rows, c.cfg.Heads*c.cfg.ValueDim)
+			dst := zeroMatrix(q.Rows, c.cfg.Heads*c.cfg.ValueDim)
 			if err := c.Forward(dst, q, k, v); err != nil {
 				t.Fatal(err)
 			}
@@ -162,7 +162,7 @@ func TestCCASplit(t *testing.T) {
 			c, q, k, v := randomCCA(t, seed, 1)
 			r := rand.New(rand.NewPCG(seed, 1))
 			n := q.Rows
-			want, got := blank(n, c.cfg.Heads*c.cfg.ValueDim), blank(n, c.cfg.Heads*c.cfg.ValueDim)
+			want, got := zeroMatrix(n, c.cfg.Heads*c.cfg.ValueDim), zeroMatrix(n, c.cfg.Heads*c.cfg.ValueDim)
 			if err := c.Forward(want, q, k, v); err != nil {
 				t.Fatal(err)
 			}
@@ -254,8 +254,8 @@ func TestCCAExact(t *testing.T) {
 		const n, heads, d = 130, 4, 8
 		q, k, v := matrix(1, n, heads*d), matrix(2, n, 2*d), matrix(3, n, 2*d)
 		exact := must(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, Causal: true})
-		want, got := blank(n, heads*d), blank(n, heads*d)
-		wantLSE, gotLSE := blank(n, heads), blank(n, heads)
+		want, got := zeroMatrix(n, heads*d), zeroMatrix(n, heads*d)
+		wantLSE, gotLSE := zeroMatrix(n, heads), zeroMatrix(n, heads)
 		if err := exact.Run(context.Background(), &Call{Dst: want, Q: q, K: []blas32.General{k}, V: []blas32.General{v}, LSE: wantLSE}); err != nil {
 			t.Fatal(err)
 		}
@@ -304,17 +304,17 @@ func TestCCABlocks(t *testing.T) {
 		for _, p := range []int{1, 7, 15} { // the last is in no query's past
 			blocks = append(blocks, Block{p, part(k, p*group, (p+1)*group), part(v, p*group, (p+1)*group)})
 		}
-		got := blank(n, heads*d)
+		got := zeroMatrix(n, heads*d)
 		cores, kCols, vCols := c.CoreShape(n)
-		call := &CCACall{Dst: got, Q: q, K: k, V: v, Blocks: blocks, CoreK: blank(cores, kCols), CoreV: blank(cores, vCols)}
+		call := &CCACall{Dst: got, Q: q, K: k, V: v, Blocks: blocks, CoreK: zeroMatrix(cores, kCols), CoreV: zeroMatrix(cores, vCols)}
 		if err := c.Run(context.Background(), call); err != nil {
 			t.Fatal(err)
 		}
 		// The same with a mask over raw keys and all cores' copies among them.
 		for i := range n {
 			pooled := int(c.pooled(0, int64(i)))
-			e := &Extra{Heads: heads, K: []blas32.General{part(call.CoreK, 0, pooled)}, V: []blas32.General{part(call.CoreV, 0, pooled)}, LogWeights: blank(pooled, 1)}
-			raw := &Call{Dst: blank(1, heads*d), Q: part(q, i, i+1), Extra: e}
+			e := &Extra{Heads: heads, K: []blas32.General{part(call.CoreK, 0, pooled)}, V: []blas32.General{part(call.CoreV, 0, pooled)}, LogWeights: zeroMatrix(pooled, 1)}
+			raw := &Call{Dst: zeroMatrix(1, heads*d), Q: part(q, i, i+1), Extra: e}
 			raw.K, raw.V = []blas32.General{part(k, pooled*group, i+1)}, []blas32.General{part(v, pooled*group, i+1)}
 			for _, b := range blocks {
 				if b.Group < pooled {
@@ -328,7 +328,7 @@ func TestCCABlocks(t *testing.T) {
 			close64(t, "blocks", row(got, i), raw.Dst.Data, 5e-6)
 		}
 		s, _ := c.NewState(CCAStateConfig{})
-		stepped := blank(n, heads*d)
+		stepped := zeroMatrix(n, heads*d)
 		for at := 0; at < n; at += 7 {
 			to := min(at+7, n)
 			if err := c.Run(context.Background(), &CCACall{Dst: part(stepped, at, to), Q: part(q, at, to), K: part(k, at, to), V: part(v, at, to), State: s, Blocks: blocks}); err != nil {
@@ -348,7 +348,7 @@ func TestCCAPacked(t *testing.T) {
 			n := q.Rows
 			offsets := randomCuts(rand.New(rand.NewPCG(seed, 3)), n, 4)
 			cols := c.cfg.Heads * c.cfg.ValueDim
-			alone := blank(n, cols)
+			alone := zeroMatrix(n, cols)
 			for b := range 4 {
 				from, to := offsets[b], offsets[b+1]
 				if err := c.Forward(part(alone, from, to), part(q, from, to), part(k, from, to), part(v, from, to)); err != nil {
@@ -359,7 +359,7 @@ func TestCCAPacked(t *testing.T) {
 			for _, workers := range []int{1, 2, 3, 8} {
 				c, _, _, _ := randomCCA(t, seed, workers)
 				c.att.sizes.alone = 1
-				dst := blank(n, cols)
+				dst := zeroMatrix(n, cols)
 				if err := c.Run(context.Background(), &CCACall{Dst: dst, Q: q, K: k, V: v, Offsets: offsets}); err != nil {
 					t.Fatal(err)
 				}
@@ -391,7 +391,7 @@ func TestCCALevelsError(t *testing.T) {
 	}
 	smooth := func(seed uint64) blas32.General {
 		r := rand.New(rand.NewPCG(seed, 5))
-		m := blank(n, d)
+		m := zeroMatrix(n, d)
 		for c := range d {
 			period, phase := 2048*math.Exp2(3*r.Float64()), 2*math.Pi*r.Float64()
 			for i := range n {
@@ -409,13 +409,13 @@ func TestCCALevelsError(t *testing.T) {
 		{"noise", matrix(1, n, d), matrix(2, n, d), matrix(3, n, d), 2, 2, 2, 0.3},
 	} {
 		run := func(levels int) blas32.General {
-			dst := blank(n, d)
+			dst := zeroMatrix(n, d)
 			if err := mustCCA(t, CCAConfig{Heads: 1, HeadDim: d, Window: 512, Levels: levels, CountTokens: true}).Forward(dst, x.q, x.k, x.v); err != nil {
 				t.Fatal(err)
 			}
 			return dst
 		}
-		exact, plain, levels := blank(n, d), run(1), run(maxLevels)
+		exact, plain, levels := zeroMatrix(n, d), run(1), run(maxLevels)
 		if err := must(t, Config{Heads: 1, HeadDim: d, Causal: true}).Forward(exact, x.q, x.k, x.v); err != nil {
 			t.Fatal(err)
 		}
@@ -434,7 +434,7 @@ func TestCCAPropagates(t *testing.T) {
 		const n, at = 100, 40
 		for _, pooling := range []Pooling{PoolSignificance, PoolMean, PoolMax} {
 			c := mustCCA(t, CCAConfig{Heads: 1, HeadDim: 4, Group: 4, Window: 8, Levels: 3, Span: 2, Pooling: pooling})
-			q, k, v, dst := matrix(1, n, 4), matrix(2, n, 4), matrix(3, n, 4), blank(n, 4)
+			q, k, v, dst := matrix(1, n, 4), matrix(2, n, 4), matrix(3, n, 4), zeroMatrix(n, 4)
 			v.Data[at*4+1] = float32(math.NaN())
 			if err := c.Forward(dst, q, k, v); err != nil {
 				t.Fatal(err)

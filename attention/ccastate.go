@@ -151,7 +151,7 @@ func (r *ccaRun) checkState(s *CCAState) error {
 	call := &r.call
 	switch {
 	case s.op != r.op:
-		return check.Errorf(ErrCall, "attention: the state is of another operator")
+		return check.Errorf(ErrState, "attention: the state is of another operator")
 	case call.Offsets != nil:
 		return check.Errorf(ErrCall, "attention: Offsets together with State")
 	case call.CoreK.Data != nil || call.CoreV.Data != nil || call.Weights.Data != nil:

@@ -22,7 +22,7 @@ func FuzzReadState(f *testing.F) {
 	cs, _ := c.NewState(CCAStateConfig{})
 	ls, _ := l.NewState(LandmarkStateConfig{})
 	ms, _ := m.NewState(MetaStateConfig{})
-	for _, err := range []error{c.Step(blank(9, 4), x, x, x, cs), l.Step(blank(9, 4), x, x, x, is, ls), m.Step(blank(9, 4), x, x, x, is, ms)} {
+	for _, err := range []error{c.Step(zeroMatrix(9, 4), x, x, x, cs), l.Step(zeroMatrix(9, 4), x, x, x, is, ls), m.Step(zeroMatrix(9, 4), x, x, x, is, ms)} {
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -58,13 +58,13 @@ func FuzzReadState(f *testing.F) {
 			}
 		}
 		cs, err := c.ReadState(bytes.NewReader(whole))
-		try(err, func() error { return c.Step(blank(1, 4), x, x, x, cs) })
+		try(err, func() error { return c.Step(zeroMatrix(1, 4), x, x, x, cs) })
 		ls, err := l.ReadState(bytes.NewReader(whole))
 		try(err, func() error {
-			return l.Step(blank(1, 4), x, x, x, []bool{l.IsLandmark(ls.length)}, ls)
+			return l.Step(zeroMatrix(1, 4), x, x, x, []bool{l.IsLandmark(ls.length)}, ls)
 		})
 		ms, err := m.ReadState(bytes.NewReader(whole))
-		try(err, func() error { return m.Step(blank(1, 4), x, x, x, []bool{true}, ms) })
+		try(err, func() error { return m.Step(zeroMatrix(1, 4), x, x, x, []bool{true}, ms) })
 	})
 }
 

@@ -55,8 +55,10 @@ func mustCCA(t testing.TB, cfg CCAConfig) *CCA {
 	return c
 }
 
-// blank is a matrix of zeros.
-func blank(rows, cols int) blas32.General { return general(make([]float32, rows*cols), rows, cols) }
+// zeroMatrix is a matrix of zeros.
+func zeroMatrix(rows, cols int) blas32.General {
+	return general(make([]float32, rows*cols), rows, cols)
+}
 
 func goldenCCAPrefill(t *testing.T, f *golden.File) {
 	batches, n := f.Shape("q")[0], f.Shape("q")[2]
@@ -85,9 +87,9 @@ func goldenCCAPrefill(t *testing.T, f *golden.File) {
 			call.K, _ = fromHeads(f, "k", b)
 			call.V, _ = fromHeads(f, "v", b)
 			rows, kCols, vCols := c.CoreShape(n)
-			call.Dst, call.CoreK, call.CoreV = blank(n, cfg.Heads*cfg.ValueDim), blank(rows, kCols), blank(rows, vCols)
+			call.Dst, call.CoreK, call.CoreV = zeroMatrix(n, cfg.Heads*cfg.ValueDim), zeroMatrix(rows, kCols), zeroMatrix(rows, vCols)
 			if pooling == PoolSignificance {
-				call.Weights = blank(rows, cfg.Heads*cfg.Group)
+				call.Weights = zeroMatrix(rows, cfg.Heads*cfg.Group)
 			}
 			if err := c.Run(context.Background(), call); err != nil {
 				t.Fatal(err)
@@ -151,7 +153,7 @@ func goldenCCADecode(t *testing.T, f *golden.File) {
 			q, _ := fromHeads(f, "q", b)
 			k, _ := fromHeads(f, "k", b)
 			v, _ := fromHeads(f, "v", b)
-			dst := blank(n, cfg.Heads*cfg.ValueDim)
+			dst := zeroMatrix(n, cfg.Heads*cfg.ValueDim)
 			s, err := c.NewState(CCAStateConfig{})
 			if err != nil {
 				t.Fatal(err)

@@ -50,7 +50,7 @@ func goldenLandmarkBlock(t *testing.T, f *golden.File) {
 	q, k, v, cfg := landmarkInputs(t, f, "")
 	is, n := flags(f, "is_landmark"), q.Rows
 	forward := func(cfg LandmarkConfig, v blas32.General) blas32.General {
-		out := blank(n, cfg.Heads*cfg.ValueDim)
+		out := zeroMatrix(n, cfg.Heads*cfg.ValueDim)
 		if err := mustLandmark(t, cfg).Forward(out, q, k, v, is); err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +71,7 @@ func goldenLandmarkBlock(t *testing.T, f *golden.File) {
 	switch {
 	case f.Has("probs") && n > 0:
 		// With the unit matrix for values the output is the weights.
-		unit := blank(n, cfg.KVHeads*n)
+		unit := zeroMatrix(n, cfg.KVHeads*n)
 		for j := range n {
 			for g := range cfg.KVHeads {
 				unit.Data[j*unit.Stride+g*n+j] = 1
@@ -122,7 +122,7 @@ func goldenLandmarkRetrieval(t *testing.T, f *golden.File) {
 		if f.Has(prefix + "start_index") {
 			f.CompareInts(prefix+"start_index", []int64{s.start()})
 		}
-		out := blank(q.Rows, l.cfg.Heads*l.cfg.ValueDim)
+		out := zeroMatrix(q.Rows, l.cfg.Heads*l.cfg.ValueDim)
 		if err := l.Step(out, q, k, v, is, s); err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +138,7 @@ func goldenMeta(t *testing.T, f *golden.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := blank(q.Rows, base.Heads*base.ValueDim)
+	out := zeroMatrix(q.Rows, base.Heads*base.ValueDim)
 	for i := range out.Data {
 		out.Data[i] = float32(math.NaN())
 	}

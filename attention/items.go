@@ -12,7 +12,7 @@ type item struct {
 	seq        int
 	set, sets  int // the first, and how many
 	from, to   int // queries, rows of Q
-	spans      int // where its spans begin, in r.spans
+	reaches    int // where its reaches begin, in r.reaches
 	tiles      int // of keys, of all sources
 	perRound   int // tiles
 	rounds     int
@@ -23,13 +23,13 @@ type item struct {
 	queryTasks int
 }
 
-// span is the tiles of a source's keys that an item needs.
-type span struct {
+// reach is the tiles of a source's keys that an item needs.
+type reach struct {
 	first int // in tiles from the sequence's beginning
 	tiles int
 }
 
-func (r *run) spansOf(it *item) []span { return r.spans[it.spans:][:len(r.src)] }
+func (r *run) reachesOf(it *item) []reach { return r.reaches[it.reaches:][:len(r.src)] }
 
 // shares is how query heads share keys.
 type shares struct {
@@ -58,8 +58,8 @@ func gcd(a, b int) int {
 // setHeads is how many heads of a source belong to a set.
 func (r *run) setHeads(src int) int { return r.src[src].heads / r.sets() }
 
-// reachTask finds what the stretch's queries see.
-func (r *run) reachTask(_, _ int) {
+// lookTask finds what the stretch's queries see.
+func (r *run) lookTask(_, _ int) {
 	x := &r.extent
 	x.first, x.last = x.first[:0], x.last[:0]
 	for s := range r.src {
@@ -99,8 +99,8 @@ func (r *run) extraInSight(s, b, row int) (from, to int) {
 // full.
 func (r *run) add(set int) int {
 	a, x := r.op, &r.extent
-	it := item{seq: x.seq, set: set, sets: r.sets() - set, from: x.from, to: x.to, spans: len(r.items) * len(r.src)}
-	r.spans = r.spans[:it.spans]
+	it := item{seq: x.seq, set: set, sets: r.sets() - set, from: x.from, to: x.to, reaches: len(r.items) * len(r.src)}
+	r.reaches = r.reaches[:it.reaches]
 	keys := a.sizes.keys
 	heads := 0
 	for s := range r.src {
@@ -110,7 +110,7 @@ func (r *run) add(set int) int {
 			tiles = (x.last[s]+keys-1)/keys - first
 			heads = max(heads, r.setHeads(s))
 		}
-		r.spans = append(r.spans, span{first, tiles})
+		r.reaches = append(r.reaches, reach{first, tiles})
 		it.tiles += tiles
 	}
 	tiles, size := it.tiles, a.slot().size*heads
@@ -145,7 +145,7 @@ func (r *run) add(set int) int {
 
 // slotHeads is how many slots a tile of an item has at the most.
 func (r *run) slotHeads(it *item) (heads int) {
-	for s, x := range r.spansOf(it) {
+	for s, x := range r.reachesOf(it) {
 		if x.tiles > 0 {
 			heads = max(heads, r.setHeads(s))
 		}

@@ -213,7 +213,7 @@ func (r *landmarkRun) check() error {
 	}
 	if s := call.State; s != nil {
 		if s.op != r.op {
-			return check.Errorf(ErrCall, "attention: the state is of another operator")
+			return check.Errorf(ErrState, "attention: the state is of another operator")
 		}
 		if s.length > maxPosition-int64(n) {
 			return check.Errorf(ErrCall, "attention: the state has seen too many tokens")

@@ -93,7 +93,7 @@ func TestLandmarkOracle(t *testing.T) {
 					}
 				}
 			}
-			dst, want := blank(n, cfg.Heads*cfg.ValueDim), make([][]float64, n)
+			dst, want := zeroMatrix(n, cfg.Heads*cfg.ValueDim), make([][]float64, n)
 			if err := l.Forward(dst, q, k, v, is); err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +153,7 @@ func TestLandmarkSplit(t *testing.T) {
 			for i := range is {
 				is[i] = l.IsLandmark(int64(i))
 			}
-			want, got := blank(n, heads*d), blank(n, heads*d)
+			want, got := zeroMatrix(n, heads*d), zeroMatrix(n, heads*d)
 			if err := l.Forward(want, q, k, v, is); err != nil {
 				t.Fatal(err)
 			}
@@ -190,7 +190,7 @@ func TestLandmarkRetrieval(t *testing.T) {
 			block, top, most := 1+r.IntN(5), 1+r.IntN(4), []int{0, 6}[r.IntN(2)]
 			l := mustLandmark(t, LandmarkConfig{Heads: heads, KVHeads: kvHeads, HeadDim: d, Block: block, TopK: top, Rotation: turn, Selection: LandmarkSelection(seed % 3), Workers: 2})
 			period := block + 1
-			q, k, v, dst := matrix(seed, n, heads*d), matrix(seed+1, n, kvHeads*d), matrix(seed+2, n, kvHeads*d), blank(n, heads*d)
+			q, k, v, dst := matrix(seed, n, heads*d), matrix(seed+1, n, kvHeads*d), matrix(seed+2, n, kvHeads*d), zeroMatrix(n, heads*d)
 			at := func(x []float32, position int) []float32 {
 				m := general(append([]float32(nil), x[:d]...), 1, d)
 				if err := turn.Rotate(m, int64(position)); err != nil {
@@ -301,7 +301,7 @@ func TestLandmarkBits(t *testing.T) {
 			small(l.att)
 			l.att.sizes.alone = 1
 			s, _ := l.NewState(LandmarkStateConfig{})
-			dst := blank(n, 4*d)
+			dst := zeroMatrix(n, 4*d)
 			landmarkChunks(t, l, s, rand.New(rand.NewPCG(1, 1)), q, k, v, dst, func(int, int) {})
 			if want == nil {
 				want = dst.Data
@@ -339,25 +339,25 @@ func TestLandmarkErrors(t *testing.T) {
 		"landmarks has 2 elements, want one for each token = 3":                            func(c *LandmarkCall) { c.Landmarks = c.Landmarks[:2] },
 		"q has 7 columns, want Heads*HeadDim = 8":                                          func(c *LandmarkCall) { c.Q.Cols-- },
 		"k has 2 rows, want 3":                                                             func(c *LandmarkCall) { c.K.Rows-- },
-		"v has 9 columns, want KVHeads*ValueDim = 8":                                       func(c *LandmarkCall) { c.V = blank(3, 9) },
+		"v has 9 columns, want KVHeads*ValueDim = 8":                                       func(c *LandmarkCall) { c.V = zeroMatrix(3, 9) },
 		"dst shares elements with an input":                                                func(c *LandmarkCall) { c.Dst = c.Q },
-		"LSE has 1 columns, want Heads = 2":                                                func(c *LandmarkCall) { c.LSE = blank(3, 1) },
+		"LSE has 1 columns, want Heads = 2":                                                func(c *LandmarkCall) { c.LSE = zeroMatrix(3, 1) },
 		"the state is of another operator":                                                 func(c *LandmarkCall) { c.State = alien },
 		"landmarks[2] is false after 0 tokens, want true: a landmark after every 2 tokens": func(c *LandmarkCall) { c.State = s; c.Landmarks = make([]bool, 3) },
 	} {
-		c := &LandmarkCall{Dst: blank(3, 8), Q: blank(3, 8), K: blank(3, 8), V: blank(3, 8), Landmarks: []bool{false, false, true}}
+		c := &LandmarkCall{Dst: zeroMatrix(3, 8), Q: zeroMatrix(3, 8), K: zeroMatrix(3, 8), V: zeroMatrix(3, 8), Landmarks: []bool{false, false, true}}
 		change(c)
 		if err := l.Run(context.Background(), c); err == nil || err.Error() != "attention: "+want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
-	x := blank(3, 8)
-	if err := l.Step(blank(3, 8), x, x, x, []bool{false, false, true}, nil); !errors.Is(err, ErrCall) {
+	x := zeroMatrix(3, 8)
+	if err := l.Step(zeroMatrix(3, 8), x, x, x, []bool{false, false, true}, nil); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v without a state", err)
 	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	c := &LandmarkCall{Dst: blank(3, 8), Q: x, K: x, V: x, Landmarks: []bool{false, false, true}, State: s}
+	c := &LandmarkCall{Dst: zeroMatrix(3, 8), Q: x, K: x, V: x, Landmarks: []bool{false, false, true}, State: s}
 	if err := l.Run(ended, c); err != context.Canceled || s.Len() != 0 {
 		t.Errorf("error %v, %d tokens", err, s.Len())
 	}
@@ -388,7 +388,7 @@ func TestLandmarkScratchBytes(t *testing.T) {
 		for i := range is {
 			is[i] = l.IsLandmark(int64(i))
 		}
-		if err := l.Forward(blank(n, 28), matrix(1, n, 80), matrix(2, n, 40), matrix(3, n, 14), is); err != nil {
+		if err := l.Forward(zeroMatrix(n, 28), matrix(1, n, 80), matrix(2, n, 40), matrix(3, n, 14), is); err != nil {
 			t.Fatal(err)
 		}
 		r := l.scratch.Get()
@@ -406,7 +406,7 @@ func TestLandmarkAllocations(t *testing.T) {
 			const n, d = 70, 8
 			l := mustLandmark(t, LandmarkConfig{Heads: 4, KVHeads: 2, HeadDim: d, Block: 6, TopK: 2, Workers: workers, Rotation: rotation(t, d)})
 			l.att.sizes.alone = 1
-			q, k, v, dst := matrix(1, n, 4*d), matrix(2, n, 2*d), matrix(3, n, 2*d), blank(n, 4*d)
+			q, k, v, dst := matrix(1, n, 4*d), matrix(2, n, 2*d), matrix(3, n, 2*d), zeroMatrix(n, 4*d)
 			is := make([]bool, n)
 			for i := range is {
 				is[i] = l.IsLandmark(int64(i))

@@ -112,7 +112,7 @@ func (m *Meta) Run(ctx context.Context, call *MetaCall) error {
 		return check.Errorf(ErrShape, "attention: meta has %d elements, want one for each token = %d", len(call.Meta), n)
 	}
 	if call.State != nil && call.State.op != m {
-		return check.Errorf(ErrCall, "attention: the state is of another operator")
+		return check.Errorf(ErrState, "attention: the state is of another operator")
 	}
 	outputs := [...]output{{"dst", call.Dst, n, cfg.Heads * cfg.ValueDim, "Heads*ValueDim", true}}
 	if err := checkOutputs(outputs[:], call.Q, call.K, call.V); err != nil {

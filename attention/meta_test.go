@@ -41,7 +41,7 @@ func TestMeta(t *testing.T) {
 				}
 			}
 			m := mustMeta(t, MetaConfig{Heads: heads, KVHeads: 2, HeadDim: d, Workers: 1 + r.IntN(2)})
-			want, got := blank(n, heads*d), matrix(9, n, heads*d)
+			want, got := zeroMatrix(n, heads*d), matrix(9, n, heads*d)
 			if err := m.att.Run(context.Background(), &Call{Dst: want, Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Mask: mask}); err != nil {
 				t.Fatal(err)
 			}
@@ -89,22 +89,22 @@ func TestMetaErrors(t *testing.T) {
 		"meta has 4 elements, want one for each token = 3": func(c *MetaCall) { c.Meta = make([]bool, 4) },
 		"q has 7 columns, want Heads*HeadDim = 8":          func(c *MetaCall) { c.Q.Cols-- },
 		"k has 2 rows, want 3":                             func(c *MetaCall) { c.K.Rows-- },
-		"v has 9 columns, want KVHeads*ValueDim = 8":       func(c *MetaCall) { c.V = blank(3, 9) },
+		"v has 9 columns, want KVHeads*ValueDim = 8":       func(c *MetaCall) { c.V = zeroMatrix(3, 9) },
 		"dst has 2 rows, want 3":                           func(c *MetaCall) { c.Dst.Rows-- },
 		"dst shares elements with an input":                func(c *MetaCall) { c.Dst = c.V },
 		"the state is of another operator":                 func(c *MetaCall) { c.State = alien },
 	} {
-		c := &MetaCall{Dst: blank(3, 8), Q: blank(3, 8), K: blank(3, 8), V: blank(3, 8), Meta: make([]bool, 3)}
+		c := &MetaCall{Dst: zeroMatrix(3, 8), Q: zeroMatrix(3, 8), K: zeroMatrix(3, 8), V: zeroMatrix(3, 8), Meta: make([]bool, 3)}
 		change(c)
 		if err := m.Run(context.Background(), c); err == nil || err.Error() != "attention: "+want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
 	x := matrix(1, 3, 8)
-	if err := m.Step(blank(3, 8), x, x, x, make([]bool, 3), nil); !errors.Is(err, ErrCall) {
+	if err := m.Step(zeroMatrix(3, 8), x, x, x, make([]bool, 3), nil); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v without a state", err)
 	}
-	if err := m.Step(blank(3, 8), x, x, x, []bool{true, false, true}, s); err != nil || s.Len() != 3 {
+	if err := m.Step(zeroMatrix(3, 8), x, x, x, []bool{true, false, true}, s); err != nil || s.Len() != 3 {
 		t.Errorf("error %v, %d tokens", err, s.Len())
 	}
 	var file bytes.Buffer
@@ -122,10 +122,10 @@ func TestMetaErrors(t *testing.T) {
 		}
 	}
 	tight, _ := m.NewState(MetaStateConfig{MaxTokens: 1})
-	if err := m.Step(blank(3, 8), x, x, x, []bool{true, false, true}, tight); !errors.Is(err, ErrCall) || tight.Len() != 0 {
+	if err := m.Step(zeroMatrix(3, 8), x, x, x, []bool{true, false, true}, tight); !errors.Is(err, ErrCall) || tight.Len() != 0 {
 		t.Errorf("error %v, %d tokens", err, tight.Len())
 	}
-	dst, meta := blank(3, 8), []bool{true, false, true}
+	dst, meta := zeroMatrix(3, 8), []bool{true, false, true}
 	if x := testing.AllocsPerRun(3, func() { m.Forward(dst, x, x, x, meta) }); x != 0 {
 		t.Errorf("%v allocations a call", x)
 	}

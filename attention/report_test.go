@@ -26,7 +26,7 @@ func TestReport(t *testing.T) {
 		const n, past, heads, d = 60, 40, 4, 8
 		q, k, v := matrix(1, n+past, heads*d), matrix(2, n+past, 2*d), matrix(3, n+past, 2*d)
 		c := mustCCA(t, CCAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Group: 4, Window: 8})
-		out, exact := blank(n+past, heads*d), blank(n+past, heads*d)
+		out, exact := zeroMatrix(n+past, heads*d), zeroMatrix(n+past, heads*d)
 		if err := c.Forward(out, q, k, v); err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestReport(t *testing.T) {
 			t.Errorf("of exact attention: %+v", r)
 		}
 		// NaN shows.
-		call.Out = part(blank(n+past, heads*d), past, n+past)
+		call.Out = part(zeroMatrix(n+past, heads*d), past, n+past)
 		call.Out.Data[len(call.Out.Data)-1] = float32(math.NaN())
 		if r, err = p.Report(context.Background(), call); err != nil || r.Max == r.Max || r.Worst != n+past-1 {
 			t.Errorf("with NaN: %+v, error %v", r, err)

@@ -36,8 +36,8 @@ type run struct {
 	group parallel.Group
 
 	qOffsets []int
-	items    []item // of the wave
-	spans    []span // of the items, one for each source
+	items    []item  // of the wave
+	reaches  []reach // of the items, one for each source
 	shares   shares
 	extent   stretch
 	infos    []tileInfo
@@ -48,7 +48,7 @@ type run struct {
 	tiles    int
 	work     []workspace
 
-	pack, attend, mass, reach func(worker, task int)
+	pack, attend, mass, look func(worker, task int)
 }
 
 // source returns the source of a number, which is at most one more than there
@@ -72,7 +72,7 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 	r.call = *call
 	r.share()
 	if r.pack == nil {
-		r.pack, r.attend, r.mass, r.reach = r.packTask, r.attendTask, r.massTask, r.reachTask
+		r.pack, r.attend, r.mass, r.look = r.packTask, r.attendTask, r.massTask, r.lookTask
 	}
 	r.lse = call.LSE
 	if r.lse.Rows == 0 && r.diagnosing() && !a.cfg.ReLU {
@@ -83,7 +83,7 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 	for b := range len(r.qOffsets) - 1 {
 		for from := r.qOffsets[b]; from < r.qOffsets[b+1]; from += a.sizes.block {
 			r.extent.seq, r.extent.from, r.extent.to = b, from, min(from+a.sizes.block, r.qOffsets[b+1])
-			if err := r.group.Run(ctx, 1, 1, r.reach); err != nil {
+			if err := r.group.Run(ctx, 1, 1, r.look); err != nil {
 				return wrap(ctx, err)
 			}
 			for set := 0; set < r.sets(); {
@@ -218,13 +218,13 @@ func (r *run) packTask(_, task int) {
 	it := &r.items[r.find(func(it *item) int { return it.packTasks }, task)]
 	slot, set := (task-it.packTasks)/it.sets, (task-it.packTasks)%it.sets
 	tile, s := r.round*it.perRound+slot, 0
-	spans := r.spansOf(it)
-	for ; tile >= spans[s].tiles; s++ {
-		tile -= spans[s].tiles
+	reaches := r.reachesOf(it)
+	for ; tile >= reaches[s].tiles; s++ {
+		tile -= reaches[s].tiles
 	}
 	src, a := &r.src[s], r.op
 	start, end := src.sequence(it.seq)
-	from := start + (spans[s].first+tile)*a.sizes.keys
+	from := start + (reaches[s].first+tile)*a.sizes.keys
 	to := min(from+a.sizes.keys, end)
 	heads := r.setHeads(s)
 	for h := range heads {

@@ -2,17 +2,12 @@ package attention
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
 	"io"
 	"math"
 
 	"github.com/subquad/subquad/internal/check"
 )
-
-// ErrState is matched by errors about what a ReadState reads: another operator's
-// state, or a damaged one.
-var ErrState = errors.New("attention: wrong state")
 
 // A state's file is a kind of 8 bytes, the fingerprint of its operator, the
 // state's numbers and data, and the CRC-32 of all that: little-endian, numbers as

@@ -64,7 +64,7 @@ func (r *run) attendTask(worker, task int) {
 	first := r.round * it.perRound
 	last := min(first+it.perRound, it.tiles)
 	t := 0 // of the source's first tile
-	for s, x := range r.spansOf(it) {
+	for s, x := range r.reachesOf(it) {
 		for tile := max(0, first-t); tile < min(last-t, x.tiles); tile++ {
 			w.attend(s, x.first+tile, t+tile-first)
 		}
