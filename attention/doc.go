@@ -1,5 +1,6 @@
-// Package attention computes exact softmax attention over whole sequences: the
-// yardstick for every approximation of it.
+// Package attention computes exact softmax attention over whole sequences, the
+// yardstick for every approximation of it, and attention that sees the far past
+// through less: Core-Context-Aware, Landmark and meta-token attention.
 //
 //   - [Attention] is one tiled kernel with an online softmax and every common
 //     feature: grouped and multi-query heads, causal and windowed masks, softcap,
@@ -8,6 +9,14 @@
 //     raw ones, and ReLU in place of the softmax.
 //   - [Partial] and [Merge] put attention to parts of the keys together, exactly.
 //   - [Call.Mass], [Call.Entropy] and [Stats] tell what keys received.
+//   - [CCA] pools groups of tokens into cores: a query sees cores of the far past
+//     and the tokens of the near past in one softmax of the same kernel. A
+//     [CCAState] decodes in the memory of the cores and the window.
+//   - [Landmark] shares a landmark's weight among its block; with a
+//     [LandmarkState] a query reads only the blocks that it chooses.
+//   - [Meta] lets meta-tokens attend to each other.
+//   - [Reporter] measures any approximation against exact attention on sampled
+//     queries.
 //
 // # Letters
 //
@@ -17,6 +26,7 @@
 //	G, g   key and value heads (KVHeads); head h reads g = h / (H/G)
 //	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
 //	s      logit, before the softmax; w its log-weight; p its weight after
+//	g, w   of CCA: tokens of a group (Group) and of the window (Window)
 //
 // Matrices are [tokens, heads*dim], row-major, heads side by side, with a stride:
 // a fused buffer of queries, keys and values needs no copy.
@@ -69,4 +79,9 @@
 //	              batches, ALiBi), gpt-oss's sdpa (sinks), and a float64 oracle
 //	ReLU, Stats   checked against Active-Dormant-Attention's BBM model and entropy
 //	Merge         checked against an independent reference of the formula
+//	CCA           checked against CCA-Attention's dense path and its decoding with a
+//	              cache that is trimmed in every layer
+//	CCA: Levels, CountTokens, Blocks   ours, not the paper's
+//	Landmark      checked against landmark-attention's lm_benchmark and its MemLMCache
+//	Meta          re-derived from the paper's formula; no code was published
 package attention
