@@ -28,7 +28,7 @@ func product64(a blas32.General, transA bool, b *Matrix, bias []float32) []float
 				sum = float64(bias[j])
 			}
 			for l := range k {
-				x := a.Data[0]
+				var x float32
 				if transA {
 					x = a.Data[l*a.Stride+i]
 				} else {

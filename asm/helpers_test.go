@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
-
-	"github.com/subquad/subquad/internal/isa"
 )
 
 var (
@@ -90,12 +88,6 @@ func sameBits(a, b []float32) error {
 		}
 	}
 	return nil
-}
-
-// underGeneric runs f under the generic tier.
-func underGeneric(f func()) {
-	defer isa.Use(isa.Generic)()
-	f()
 }
 
 // mustPanic fails the test unless f panics with text that contains want.

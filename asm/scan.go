@@ -54,7 +54,7 @@ func SelectiveScan(y, dt, u blas32.General, a, h []float32, b, c blas32.General)
 		for n := range states {
 			an, hn := a[n*ScanBlock:][:ScanBlock], h[n*ScanBlock:][:ScanBlock]
 			for j, v := range hn {
-				bn, cn := b[0], c[0]
+				var bn, cn float32
 				if vectors {
 					bn, cn = b[n*ScanBlock+j], c[n*ScanBlock+j]
 				} else {

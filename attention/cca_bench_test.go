@@ -32,9 +32,13 @@ func BenchmarkCCA(b *testing.B) {
 	} {
 		for _, n := range c.n {
 			b.Run(fmt.Sprintf("%sh=%d/d=%d/n=%d", c.prefix, heads, d, n), func(b *testing.B) {
+				long := n == 1<<20 || n == 1<<16 && c.prefix == "exact/"
+				if long && testing.Short() {
+					b.Skip("takes half a minute: run without -short")
+				}
 				forward := c.make(b)
 				q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), zeroMatrix(n, heads*d)
-				if n < 1<<20 && !(n == 1<<16 && c.prefix == "exact/") { // warm up, where that does not take minutes
+				if !long { // warm up, where that does not take minutes
 					if err := forward(dst, q, k, v); err != nil {
 						b.Fatal(err)
 					}

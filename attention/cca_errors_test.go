@@ -221,16 +221,8 @@ func TestCCAScratchBytes(t *testing.T) {
 			if err := c.Forward(zeroMatrix(n, 20), matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 10)); err != nil {
 				t.Fatal(err)
 			}
-			r, inner := c.scratch.Get(), c.att.scratch.Get()
-			held := 4 * (cap(inner.packed) + cap(inner.state) + 4*cap(inner.infos))
-			for i := range inner.work {
-				w := &inner.work[i]
-				held += 4*(cap(w.q)+cap(w.o)+5*cap(w.top)+cap(w.s)) + 8*2*len(w.from)*cap(w.from[0])
-			}
-			for _, l := range r.levels {
-				held += 4 * (cap(l.data[0]) + cap(l.data[1]) + cap(l.weights))
-			}
-			if said := c.ScratchBytes(n); int64(held) > said || int64(held) < said/4 {
+			held := isatest.Held(c.scratch.Get()) + isatest.Held(c.att.scratch.Get())
+			if said := c.ScratchBytes(n); held > said || held < said/4 {
 				t.Errorf("%d tokens, %d levels: %d bytes, said %d", n, levels, held, said)
 			}
 		}

@@ -425,13 +425,8 @@ func TestScratchBytes(t *testing.T) {
 			if err := a.Forward(dst, q, k, v); err != nil {
 				t.Fatal(err)
 			}
-			r := a.scratch.Get()
-			held := 4 * (cap(r.packed) + cap(r.state) + 4*cap(r.infos))
-			for i := range r.work {
-				w := &r.work[i]
-				held += 4*(cap(w.q)+cap(w.o)+5*cap(w.top)+cap(w.s)) + 8*4*cap(w.from[0])
-			}
-			if said := a.ScratchBytes(shape[0], shape[1]); int64(held) > said || int64(held) < said/3 {
+			held := isatest.Held(a.scratch.Get())
+			if said := a.ScratchBytes(shape[0], shape[1]); held > said || held < said/3 {
 				t.Errorf("%d queries, %d keys: %d bytes, said %d", shape[0], shape[1], held, said)
 			}
 		}

@@ -200,13 +200,19 @@ func (c *Conv) isDirect(tokens int) bool {
 // ScratchBytes returns the working memory that a call of so many tokens holds,
 // beside the spectra, when every worker is busy.
 func (c *Conv) ScratchBytes(tokens int) int64 {
-	workers := int64(min(parallel.Workers(c.cfg.Workers), len(c.units(nil, tokens))))
+	units := c.units(nil, tokens)
+	workers := int64(min(parallel.Workers(c.cfg.Workers), len(units)))
+	const each, sundry = 64, 1 << 10 // a unit's bookkeeping, and the rest
+	held := each*int64(len(units)) + sundry
 	if c.isDirect(tokens) {
-		return 4 * workers * int64(tokens) * directChannels
+		return held + 4*workers*int64(tokens)*int64(min(directChannels, c.Channels()))
 	}
-	n, lanes := int64(c.size(tokens, false)), int64(c.b.Lanes())
+	n := 0
+	for _, u := range units {
+		n = max(n, c.size(tokens, u.phases))
+	}
 	// A worker's kernel, work, spare and spectrum, and rows copied.
-	return 4 * workers * lanes * n * (1 + 2 + 2 + 2 + 1)
+	return held + 4*workers*int64(c.b.Lanes())*int64(n)*(1+2+2+2+1)
 }
 
 // directChannels is how many channels a task of the direct sum has.

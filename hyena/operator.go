@@ -284,8 +284,8 @@ func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 // beside filter and spectra, when every worker is busy.
 func (op *Operator) ScratchBytes(tokens int) int64 {
 	dim := int64(op.cfg.Dim)
-	workers := int64(parallel.Workers(op.cfg.Workers))
-	block := int64(dense.BlockRows + op.taps)
+	workers := int64(min(parallel.Workers(op.cfg.Workers), (tokens+dense.BlockRows-1)/dense.BlockRows))
+	block := int64(min(tokens, dense.BlockRows) + op.taps)
 	return 4*int64(tokens)*dim*int64(op.cfg.Order) + 4*workers*block*dim*int64(op.cfg.Order+3) + op.convs[0].ScratchBytes(tokens)
 }
 

@@ -3,7 +3,6 @@ package rope
 import (
 	"fmt"
 	"math"
-	"sort"
 	"strings"
 	"testing"
 
@@ -41,19 +40,6 @@ func must(t testing.TB, err error) {
 
 func matrix(data []float32, rows, cols int) blas32.General {
 	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: data}
-}
-
-// cases returns what comes before the dot of the tensors' names, sorted.
-func cases(f *golden.File) (list []string) {
-	seen := map[string]bool{}
-	for _, n := range f.Names() {
-		if c, _, ok := strings.Cut(n, "."); ok && !seen[c] {
-			seen[c] = true
-			list = append(list, c)
-		}
-	}
-	sort.Strings(list)
-	return list
 }
 
 // longest returns the longest of names that begins s: a case may be a variant of one.

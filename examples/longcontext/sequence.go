@@ -46,9 +46,7 @@ func newSmooth(o options, n int) *sequence {
 			}
 		}
 	}
-	for i, x := range s.k.Data {
-		s.q.Data[i] = x
-	}
+	copy(s.q.Data, s.k.Data)
 	return s
 }
 

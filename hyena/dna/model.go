@@ -106,8 +106,13 @@ func (m *Model) Classes() int { return m.classes }
 // ScratchBytes returns the working memory that a call of so many tokens holds,
 // beside filters and spectra (hyena.Operator), when every worker is busy.
 func (m *Model) ScratchBytes(tokens int) int64 {
-	dim, workers := int64(m.cfg.Dim), int64(parallel.Workers(m.cfg.Workers))
-	n := 4 * (2*int64(tokens)*dim + workers*dense.BlockRows*(2*dim+int64(m.cfg.Inner)))
+	dim, tasks := int64(m.cfg.Dim), int64(tokens+dense.BlockRows-1)/dense.BlockRows
+	workers := min(int64(parallel.Workers(m.cfg.Workers)), tasks)
+	block := int64(min(tokens, dense.BlockRows))
+	// The residual stream and a block's output; what workers have; what poolings
+	// gather of each task; tokens; the rest.
+	n := 4*(2*int64(tokens)*dim+workers*(block*(dim+max(dim, int64(m.cfg.Vocab)))+max(block*int64(m.cfg.Inner), int64(m.cfg.Vocab)))) +
+		tasks*(8*dim+64) + 8*dim + 4*int64(tokens) + 1<<10
 	if len(m.blocks) > 0 {
 		n += m.blocks[0].mixer.ScratchBytes(tokens)
 	}

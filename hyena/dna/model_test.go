@@ -85,6 +85,19 @@ func TestWorkers(t *testing.T) {
 	})
 }
 
+// TestScratchBytes compares what a call holds, beside its mixers' memory, with what
+// was said before.
+func TestScratchBytes(t *testing.T) {
+	for _, n := range []int{1, 100, 193, 3000} {
+		m := small.random(1).model(t, Config{MaxLen: 3000, Workers: 3})
+		must(t, m.Run(t.Context(), everything(m, bases(1, n))))
+		held := isatest.Held(m.scratch.Get())
+		if said := m.ScratchBytes(n) - m.blocks[0].mixer.ScratchBytes(n); held > said || held < said/3 {
+			t.Errorf("%d tokens: holds %d bytes, said %d", n, held, said)
+		}
+	}
+}
+
 // TestCausal changes one token and wants what stands before it unchanged, up to
 // the rounding of the transforms.
 func TestCausal(t *testing.T) {

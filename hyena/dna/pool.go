@@ -30,9 +30,8 @@ type pooler struct {
 
 // pooled is what has been gathered of a task's tokens.
 type pooled struct {
-	count         int
-	first, last   int
-	sum, max, one []float32 // sum, max where it is asked for, the first or last token's
+	count    int
+	sum, one []float32 // the sum, and the first or last token's
 }
 
 func (p *pooler) begin(call *Call, tasks, dim int) {
