@@ -55,6 +55,7 @@ func operations() []operation {
 		one("fft", fftKernels()...),
 		one("rotate", rotateKernels()...),
 		one("attention", attentionKernels()...),
+		one("decode", decodeKernels()...),
 	}
 	for _, w := range weights {
 		list = append(list, one("gemm_"+map[string]string{"Float32": "float32", "BFloat16": "bfloat16", "Int8": "int8"}[w.suffix], gemmKernels(w)...))
