@@ -213,7 +213,7 @@ func BenchmarkDecodeTile(b *testing.B) {
 						default:
 							x.Half = x.Half[h*dim:]
 						}
-						nx := k.At(min(j + tileKeys, n-1)*k.Stride + h*tileKeys*dim)
+						nx := k.At(min(j+tileKeys, n-1)*k.Stride + h*tileKeys*dim)
 						if j/tileKeys%2 == 0 {
 							tile.Scores(s, q[h*group*dim:][:group*dim], x, nx)
 						} else {

@@ -17,6 +17,19 @@ type Call struct {
 	// KVHeads*HeadDim] and V[i], of as many rows, [keys, KVHeads*ValueDim].
 	K, V []blas32.General
 
+	// State makes the call a step of decoding: K and V are appended to the state, and
+	// the queries are its last tokens. Without keys the queries look at what is there.
+	// Of the options below Tree, Bias, Mask, Visible, Partial and LSE can be used.
+	State *State
+	// States makes the call a step of several sequences; QOffsets then says which rows
+	// are whose, by default one each.
+	States []*State
+	// Tree makes the new tokens nodes of a tree (speculative decoding): Tree[i] is the
+	// parent of token i, an earlier one, or -1 for the state's last token. A token
+	// sees what was there, its ancestors and itself, and stands at the position that
+	// its depth gives. State.Accept keeps a path.
+	Tree []int
+
 	// QOffsets and KOffsets pack several sequences: sequence b has rows
 	// QOffsets[b] to QOffsets[b+1] of Q and KOffsets[b] to KOffsets[b+1] of the keys
 	// (cu_seqlens elsewhere). Both begin with 0 and end with the number of rows;
@@ -123,6 +136,9 @@ func (r *run) check(c *Call) error {
 	}
 	if err := shape("dst", c.Dst, c.Q.Rows, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
 		return err
+	}
+	if c.Tree != nil {
+		return check.Errorf(ErrCall, "attention: Tree without State")
 	}
 	r.qOffsets = append(r.qOffsets[:0], 0, c.Q.Rows)
 	if c.QOffsets != nil {

@@ -9,4 +9,9 @@ var (
 	ErrConfig = errors.New("attention: wrong configuration")
 	// ErrCall is matched by errors about the options of a call.
 	ErrCall = errors.New("attention: wrong options of a call")
+	// ErrState is matched by errors about a State that is another operator's, or
+	// cannot be read.
+	ErrState = errors.New("attention: wrong state")
+	// ErrFull is matched by errors about a State or a pool without room.
+	ErrFull = errors.New("attention: no room")
 )

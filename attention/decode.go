@@ -1,0 +1,355 @@
+package attention
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/rope"
+)
+
+// decoder is the working memory of a step, and the step itself.
+//
+// A state's keys are cut into splits, by their number alone, and a split's heads
+// into ranges: those are the tasks. A task goes over its keys tile by tile: all
+// heads' scores, in the order in which keys stand in memory, their softmax, then
+// all heads' values. What it finds waits in o, top and sum, and a second set of
+// tasks puts the splits together in their order, as Merge would.
+//
+// A row is a query of one head; the rows that read a key head stand together:
+// row (g*queries + i)*(H/G) + h of a job is query i of the h-th head that reads g.
+type decoder struct {
+	op      *Attention
+	call    Call
+	states  []*State
+	one     [2]blas32.General
+	single  [1]*State
+	offsets []int // of the states, in rows of Q
+	look    bool  // without new tokens
+	depth   []int // of the tree's nodes
+	probe   run   // for matrices that check what they are given to
+
+	group         parallel.Group
+	split, finish func(worker, task int)
+
+	done  []int // of each state's rows
+	taken []int
+	jobs  []job
+	spans []span
+	work  []stepWork
+	tasks int
+
+	q                  []float32 // packed, of all jobs
+	rows               []float32 // of one key head, on their way there
+	kRotated, qRotated []float32
+	at                 []int64
+	o, top, sum        []float32 // of all splits
+}
+
+// job is what a round has to do for a state.
+type job struct {
+	st           *State
+	from, to     int // rows of Q
+	first, base  int // position of the first, and of the first new token of the step
+	node         int // of the tree, of the first
+	total        int // tokens, the new ones included
+	spans        [2]int
+	keys         int
+	size, splits int // keys in a split
+	ranges       int // of key heads
+	task, finish int // the first of each
+	q            int // where its rows begin, in d.q
+	part         int // where its splits begin, in rows of d.o
+	window       int
+	rot          *rope.Rotation // that keys are yet to be turned by
+	wide         bool           // keys are read through float32 copies
+}
+
+func (j *job) queries() int { return j.to - j.from }
+
+// kCols and vCols are the widths of keys and values in scratch.
+func (d *decoder) kCols() int { return whole(d.op.cfg.HeadDim, d.op.decode.Unit()) }
+func (d *decoder) vCols() int { return whole(d.op.cfg.ValueDim, d.op.decode.Unit()) }
+
+func whole(n, unit int) int { return (n + unit - 1) / unit * unit }
+
+func (d *decoder) run(ctx context.Context, a *Attention, call *Call, states []*State) error {
+	d.op, d.call, d.states = a, *call, states
+	defer d.forget()
+	if err := d.check(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.split == nil {
+		d.split, d.finish = d.splitTask, d.finishTask
+	}
+	d.done, d.taken = d.done[:0], d.taken[:0]
+	for range states {
+		d.done, d.taken = append(d.done, 0), append(d.taken, 0)
+	}
+	for more := true; more; {
+		more = false
+		if err := d.wave(ctx); err != nil {
+			return err
+		}
+		for b := range states {
+			d.done[b] += d.taken[b]
+			more = more || d.offsets[b]+d.done[b] < d.offsets[b+1]
+		}
+	}
+	return nil
+}
+
+// forget drops what belongs to the caller.
+func (d *decoder) forget() {
+	d.call, d.one, d.states, d.single = Call{}, [2]blas32.General{}, nil, [1]*State{}
+	clear(d.jobs)
+	clear(d.spans)
+	d.probe.forget()
+}
+
+// wave appends tokens to each state, all that are left or as many as a ring takes
+// at once, and attends from them. It takes them back where it fails.
+func (d *decoder) wave(ctx context.Context) (err error) {
+	begun := 0
+	defer func() {
+		for b, s := range d.states[:begun] {
+			if err == nil && !d.look {
+				s.n += d.taken[b]
+			}
+			s.trim()
+		}
+	}()
+	for b, s := range d.states {
+		n := d.offsets[b+1] - d.offsets[b] - d.done[b]
+		if s.cfg.Window > 0 && !d.look {
+			n = min(n, slack)
+		}
+		d.taken[b] = n
+		begun++
+		if d.look {
+			n = 0
+		}
+		if err := s.turn(ctx, s.n+n); err != nil {
+			return err
+		}
+		if err := d.store(s, d.offsets[b]+d.done[b], n); err != nil {
+			return err
+		}
+	}
+	most := max(1, d.op.sizes.stepRows/d.op.cfg.Heads) // queries
+	for done, more := 0, true; more; done += most {
+		more = false
+		d.jobs, d.spans = d.jobs[:0], d.spans[:0]
+		for b := range d.states {
+			if n := d.taken[b] - done; n > 0 {
+				more = more || n > most
+				if err := d.plan(b, done, min(n, most)); err != nil {
+					return err
+				}
+			}
+		}
+		if err := d.attend(ctx); err != nil {
+			return wrap(ctx, err)
+		}
+	}
+	return nil
+}
+
+// plan adds the job of n queries of a state, after done ones of the wave.
+func (d *decoder) plan(b, done, n int) error {
+	a, s := d.op, d.states[b]
+	j := job{st: s, from: d.offsets[b] + d.done[b] + done, base: s.n, total: s.n, node: done}
+	j.to, j.window = j.from+n, s.cfg.Window
+	if w := a.cfg.Window; w > 0 && (j.window == 0 || w < j.window) {
+		j.window = w
+	}
+	if d.look {
+		j.first = s.n - d.taken[b] + done
+	} else {
+		j.first, j.total = s.n+done, s.n+d.taken[b]
+	}
+	last := j.first + n // what causality lets them see
+	if d.call.Tree != nil {
+		j.first, last = s.n, j.total
+	}
+	from := 0
+	if j.window > 0 {
+		from = max(0, j.first-j.window+1)
+		if d.call.Tree != nil {
+			from = min(from, s.n)
+		}
+	}
+	j.spans[0] = len(d.spans)
+	if last > 0 {
+		d.spans = s.spans(d.spans, min(from, last), last)
+	}
+	j.spans[1] = len(d.spans)
+	for i := j.spans[0]; i < j.spans[1]; i++ {
+		d.spans[i].first = j.keys
+		j.keys += d.spans[i].n
+	}
+	j.size = max(a.sizes.stepKeys, whole((j.keys+63)/64, a.sizes.stepTile))
+	j.splits = max(1, (j.keys+j.size-1)/j.size)
+	if s.schedule != nil && s.cfg.Policy == rope.EachStep {
+		j.rot = s.rotation
+	}
+	unit := a.decode.Unit()
+	j.wide = j.rot != nil || a.cfg.HeadDim%unit != 0 || a.cfg.ValueDim%unit != 0
+	d.jobs = append(d.jobs, j)
+	return nil
+}
+
+// attend does the jobs.
+func (d *decoder) attend(ctx context.Context) error {
+	a := d.op
+	rows, parts, splits, work := 0, 0, 0, int64(0)
+	for i := range d.jobs {
+		j := &d.jobs[i]
+		n := j.queries() * a.cfg.Heads
+		j.q, j.part = rows*d.kCols(), parts
+		rows += n
+		parts += n * j.splits
+		splits += j.splits
+		work += int64(min(float64(n)*float64(j.keys)*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
+	}
+	workers := a.workers(work)
+	d.q = scratch.Floats(d.q, rows*d.kCols())
+	d.o, d.top, d.sum = scratch.Floats(d.o, parts*d.vCols()), scratch.Floats(d.top, parts), scratch.Floats(d.sum, parts)
+	d.tasks = 0
+	ends := 0
+	for i := range d.jobs {
+		j := &d.jobs[i]
+		if err := d.pack(j); err != nil {
+			return err
+		}
+		j.ranges = 1
+		if workers > 1 {
+			j.ranges = min(a.cfg.KVHeads, (4*workers+splits-1)/splits)
+		}
+		j.task, j.finish = d.tasks, ends
+		d.tasks += j.splits * j.ranges
+		ends += a.cfg.KVHeads
+	}
+	for len(d.work) < workers {
+		d.work = append(d.work, stepWork{})
+	}
+	for i := range workers {
+		d.work[i].reserve(d)
+	}
+	if err := d.group.Run(ctx, workers, d.tasks, d.split); err != nil {
+		return err
+	}
+	return d.group.Run(ctx, workers, ends, d.finish)
+}
+
+// pack scales, rotates and packs the queries of a job.
+func (d *decoder) pack(j *job) error {
+	a := d.op
+	cfg, cols := &a.cfg, d.kCols()
+	q := rowsOf(d.call.Q, j.from, j.queries())
+	if j.st.schedule != nil {
+		var err error
+		pos := j.first
+		if d.call.Tree != nil {
+			pos = j.base + j.node
+		}
+		if q, err = d.rotated(&d.qRotated, j.st.rotation, q, pos, j.base); err != nil {
+			return check.Errorf(ErrCall, "attention: %v", err)
+		}
+	}
+	group := cfg.Heads / cfg.KVHeads
+	rows := group * j.queries()
+	d.rows = scratch.Floats(d.rows, rows*cols)
+	clear(d.rows)
+	for g := range cfg.KVHeads {
+		for i := range q.Rows {
+			for h := range group {
+				x := q.Data[i*q.Stride+(g*group+h)*cfg.HeadDim:][:cfg.HeadDim]
+				asm.Scale(d.rows[(i*group+h)*cols:][:cfg.HeadDim], cfg.Scale, x)
+			}
+		}
+		m := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: d.rows}
+		a.decode.PackQueries(d.q[j.q+g*rows*cols:][:rows*cols], m)
+	}
+	return nil
+}
+
+// position is that of a job's query; token that of a key from its place in storage.
+func (d *decoder) position(j *job, query int) int {
+	if d.call.Tree != nil {
+		return j.base + d.depth[j.node+query]
+	}
+	return j.first + query
+}
+
+// finishTask puts the splits of one key head's rows together.
+func (d *decoder) finishTask(worker, task int) {
+	w, a := &d.work[worker], d.op
+	j := d.jobOf(task, func(j *job) int { return j.finish })
+	g := task - j.finish
+	cfg, cols := &a.cfg, d.vCols()
+	group := cfg.Heads / cfg.KVHeads
+	all, rows := j.queries()*cfg.Heads, j.queries()*group
+	for i := range rows {
+		token, head := j.from+i/group, g*group+i%group
+		at := func(split int) int { return j.part + split*all + g*rows + i }
+		top, sum := d.top[at(0)], d.sum[at(0)]
+		o := d.o[at(0)*cols:][:cols]
+		if j.splits > 1 {
+			for s := 1; s < j.splits; s++ {
+				top = max(top, d.top[at(s)])
+			}
+			f := w.factors[:j.splits]
+			for s := range f {
+				if f[s] = d.top[at(s)] - top; cfg.ReLU {
+					f[s] = 0
+				}
+			}
+			asm.Exp(f, f)
+			sum *= f[0]
+			asm.Scale(o, f[0], o)
+			for s := 1; s < j.splits; s++ {
+				if d.sum[at(s)] == 0 && !cfg.ReLU {
+					continue
+				}
+				sum += float32(d.sum[at(s)] * f[s])
+				asm.Axpy(o, f[s], d.o[at(s)*cols:][:cols])
+			}
+		}
+		var factor, lse float32
+		switch {
+		case cfg.ReLU:
+			factor = 1 / float32(max(1, d.inSight(j, i/group)))
+		case cfg.Sinks != nil && !d.call.Partial:
+			factor, lse = denominator(top, sum, &cfg.Sinks[head], &w.exp2)
+		default:
+			factor, lse = denominator(top, sum, nil, &w.exp2)
+		}
+		dst := d.call.Dst.Data[token*d.call.Dst.Stride+head*cfg.ValueDim:][:cfg.ValueDim]
+		asm.Scale(dst, factor, o[:cfg.ValueDim])
+		if d.call.LSE.Rows > 0 {
+			d.call.LSE.Data[token*d.call.LSE.Stride+head] = lse
+		}
+	}
+}
+
+// jobOf returns the job of a task.
+func (d *decoder) jobOf(task int, first func(*job) int) *job {
+	lo, hi := 0, len(d.jobs)
+	for hi-lo > 1 {
+		if mid := (lo + hi) / 2; first(&d.jobs[mid]) <= task {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return &d.jobs[lo]
+}

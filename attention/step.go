@@ -1,0 +1,344 @@
+package attention
+
+import (
+	"context"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/rope"
+)
+
+// Step appends the keys and values of the next tokens of a sequence, one or many,
+// to its state and attends from their queries: q is [tokens, Heads*HeadDim], k
+// [tokens, KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst [tokens,
+// Heads*ValueDim]. Any division of a sequence into steps gives what Forward
+// gives, up to rounding and to what the state's Format loses.
+//
+// Each byte of the state is read once for all query heads that share it. It costs
+// 2 (HeadDim + ValueDim) flop for each query head and token of the state or its
+// window, and allocates nothing once a shape has been seen, except for a state
+// that grows.
+//
+// Errors are those of Run; after one the state has the tokens that Len says.
+func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
+	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, d.single[:])
+}
+
+// StepBatch is Step for the next token of each of many states: row i of the
+// matrices belongs to states[i]. See Call.States for several tokens each.
+func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one = [2]blas32.General{k, v}
+	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, states)
+}
+
+// step is Run for a call with states.
+func (a *Attention) step(ctx context.Context, call *Call) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	if call.State == nil {
+		return d.run(ctx, a, call, call.States)
+	}
+	if call.States != nil {
+		return check.Errorf(ErrCall, "attention: State together with States")
+	}
+	d.single[0] = call.State
+	return d.run(ctx, a, call, d.single[:])
+}
+
+// check reports what is wrong with a step. It fills d.offsets, d.news and d.depth.
+func (d *decoder) check() error {
+	a, c, cfg := d.op, &d.call, &d.op.cfg
+	if err := check.Matrix(ErrShape, "attention", "q", c.Q, -1, cfg.Heads*cfg.HeadDim, "Heads*HeadDim"); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "attention", "dst", c.Dst, c.Q.Rows, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
+		return err
+	}
+	d.offsets = d.offsets[:0]
+	if c.QOffsets != nil {
+		if err := checkOffsets("QOffsets", c.QOffsets, c.Q.Rows, len(d.states)); err != nil {
+			return err
+		}
+		d.offsets = append(d.offsets, c.QOffsets...)
+	} else {
+		each := 1
+		if len(d.states) == 1 {
+			each = c.Q.Rows
+		}
+		if c.Q.Rows != each*len(d.states) {
+			return check.Errorf(ErrShape, "attention: q has %d rows, want one for each state = %d", c.Q.Rows, len(d.states))
+		}
+		for i := range len(d.states) + 1 {
+			d.offsets = append(d.offsets, i*each)
+		}
+	}
+	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.LogWeights.Rows > 0 || c.Extra != nil || c.Mass.Rows > 0 || c.Entropy.Rows > 0 || c.Stats != nil {
+		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos, LogWeights, Extra, Mass, Entropy or Stats")
+	}
+	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial) {
+		return check.Errorf(ErrCall, "attention: LSE or Partial together with ReLU")
+	}
+	if err := d.checkStates(); err != nil {
+		return err
+	}
+	if err := d.checkKeys(); err != nil {
+		return err
+	}
+	if err := d.checkTree(); err != nil {
+		return err
+	}
+	for i, s := range d.states {
+		if n, most := d.news(i), s.cfg.MaxTokens; most > 0 && n > most-s.n {
+			return check.Errorf(ErrFull, "attention: %d tokens after %d, want at most MaxTokens = %d", n, s.n, most)
+		}
+	}
+	if err := d.checkOutputs(); err != nil {
+		return err
+	}
+	// A matrix of biases or a mask is made for one sequence.
+	p := &d.probe
+	p.op, p.qOffsets = a, append(p.qOffsets[:0], d.offsets...)
+	p.src[0].rows = 0
+	if len(d.states) == 1 {
+		p.src[0].rows = d.states[0].n + d.news(0)
+	}
+	p.src[0].heads, p.src[0].offsets = 1, append(p.src[0].offsets[:0], 0, p.src[0].rows)
+	for _, x := range [...]any{cfg.Bias, c.Bias, c.Mask} {
+		if x, ok := x.(interface{ fits(*run) error }); ok {
+			if err := x.fits(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *decoder) checkStates() error {
+	for i, s := range d.states {
+		switch {
+		case s == nil:
+			return check.Errorf(ErrState, "attention: state %d is nil", i)
+		case s.op != d.op:
+			return check.Errorf(ErrState, "attention: state %d is another operator's", i)
+		case s.cfg.SharedValues != d.states[0].cfg.SharedValues:
+			return check.Errorf(ErrState, "attention: some states have SharedValues and others not")
+		}
+		for _, other := range d.states[:i] {
+			if other == s {
+				return check.Errorf(ErrState, "attention: state %d is given twice", i)
+			}
+		}
+	}
+	return nil
+}
+
+// checkKeys wants keys and values for all queries, or none.
+func (d *decoder) checkKeys() error {
+	c, cfg := &d.call, &d.op.cfg
+	shared := len(d.states) > 0 && d.states[0].cfg.SharedValues
+	rows, values := 0, 0
+	for _, v := range c.V {
+		values += v.Rows
+	}
+	if !shared && len(c.K) != len(c.V) || shared && values > 0 {
+		return check.Errorf(ErrShape, "attention: V has %d segments and %d rows, want as many segments as K = %d, or none with SharedValues", len(c.V), values, len(c.K))
+	}
+	for i, k := range c.K {
+		if k.Rows == 0 && k.Cols == 0 && (shared || c.V[i].Rows == 0) {
+			continue
+		}
+		if err := segment(&rawNames, "K", i, len(c.K), k, -1, cfg.KVHeads*cfg.HeadDim, rawNames.kCols); err != nil {
+			return err
+		}
+		if !shared {
+			if err := segment(&rawNames, "V", i, len(c.K), c.V[i], k.Rows, cfg.KVHeads*cfg.ValueDim, rawNames.vCols); err != nil {
+				return err
+			}
+		}
+		if rows += k.Rows; rows > c.Q.Rows {
+			break
+		}
+	}
+	if rows != 0 && rows != c.Q.Rows {
+		return check.Errorf(ErrShape, "attention: k has %d rows, want as many as q = %d, or none", rows, c.Q.Rows)
+	}
+	d.look = rows == 0
+	return nil
+}
+
+// news is how many tokens a state gets.
+func (d *decoder) news(i int) int {
+	if d.look {
+		return 0
+	}
+	return d.offsets[i+1] - d.offsets[i]
+}
+
+func (d *decoder) checkOutputs() error {
+	c, heads := &d.call, d.op.cfg.Heads
+	keep := c.LSE.Rows > 0 || c.LSE.Data != nil
+	if keep {
+		if err := check.Matrix(ErrShape, "attention", "LSE", c.LSE, c.Q.Rows, heads, "Heads"); err != nil {
+			return err
+		}
+		if asm.Overlap(c.LSE, c.Dst) {
+			return check.Errorf(ErrShape, "attention: LSE shares elements with dst")
+		}
+	}
+	shares := func(m blas32.General) bool {
+		return asm.Overlap(c.Dst, m) || keep && asm.Overlap(c.LSE, m)
+	}
+	shared := shares(c.Q)
+	for i := range c.K {
+		shared = shared || shares(c.K[i]) || i < len(c.V) && shares(c.V[i])
+	}
+	if shared {
+		return check.Errorf(ErrShape, "attention: dst or LSE shares elements with an input")
+	}
+	return nil
+}
+
+// store puts tokens into a state: rows from ... of the call's new keys. The state's
+// length does not change yet.
+func (d *decoder) store(s *State, from, n int) error {
+	if err := s.reserve(n); err != nil {
+		return err
+	}
+	pos := s.n
+	at := 0 // of the segment, in the call's rows
+	for i, k := range d.call.K {
+		for row := max(from, at); row < min(from+n, at+k.Rows); {
+			b, to, room := s.place(pos)
+			count := min(room, from+n-row, at+k.Rows-row)
+			part := rowsOf(k, row-at, count)
+			if s.schedule != nil && s.cfg.Policy != rope.EachStep {
+				var err error
+				if part, err = d.rotated(&d.kRotated, s.rotation, part, pos, s.n); err != nil {
+					return err
+				}
+			}
+			b.k.put(to, part)
+			if !b.shared {
+				b.v.put(to, rowsOf(d.call.V[i], row-at, count))
+			}
+			row += count
+			pos += count
+		}
+		at += k.Rows
+	}
+	s.high = max(s.high, pos)
+	return nil
+}
+
+func rowsOf(m blas32.General, from, n int) blas32.General {
+	m.Rows, m.Data = n, m.Data[min(from*m.Stride, len(m.Data)):]
+	return m
+}
+
+// rotated returns a copy of rows of keys or queries, turned to their positions.
+// The first of them stands at pos in storage; base is the state's length.
+func (d *decoder) rotated(memory *[]float32, r *rope.Rotation, x blas32.General, pos, base int) (blas32.General, error) {
+	y := blas32.General{Rows: x.Rows, Cols: x.Cols, Stride: x.Cols}
+	*memory = scratch.Floats(*memory, x.Rows*x.Cols)
+	y.Data = *memory
+	for i := range x.Rows {
+		copy(y.Data[i*y.Stride:][:y.Cols], x.Data[i*x.Stride:])
+	}
+	if d.call.Tree == nil {
+		return y, r.Rotate(y, int64(pos))
+	}
+	d.at = d.at[:0]
+	for i := range x.Rows {
+		d.at = append(d.at, int64(base+d.depth[pos-base+i]))
+	}
+	return y, r.RotateAt(y, d.at)
+}
+
+// place returns where a token stands, and for how many the block goes on.
+func (s *State) place(pos int) (b *block, row, room int) {
+	switch p := s.cfg.Pages; {
+	case p != nil:
+		t := p.cfg.PageTokens
+		return s.blocks[pos/t], pos % t, t - pos%t
+	case s.cfg.Window > 0 && pos < s.cfg.Keep:
+		return s.blocks[0], pos, s.cfg.Keep - pos
+	case s.cfg.Window > 0:
+		ring := s.blocks[0].tokens() - s.cfg.Keep
+		row = (pos - s.cfg.Keep) % ring
+		return s.blocks[0], s.cfg.Keep + row, ring - row
+	}
+	return s.blocks[0], pos, s.blocks[0].tokens() - pos
+}
+
+// reserve makes room for n more tokens in memory that is the state's own.
+func (s *State) reserve(n int) error {
+	switch p := s.cfg.Pages; {
+	case n == 0:
+	case p != nil:
+		t := p.cfg.PageTokens
+		if last := s.n / t; s.n%t > 0 && !p.alone(s.blocks[last]) {
+			b, err := p.get()
+			if err != nil {
+				return err
+			}
+			b.move(0, s.blocks[last], 0, s.n%t)
+			p.release(s.blocks[last : last+1])
+			s.blocks[last] = b
+		}
+		for len(s.blocks)*t < s.n+n {
+			b, err := p.get()
+			if err != nil {
+				s.trim()
+				return err
+			}
+			s.blocks = append(s.blocks, b)
+		}
+	case len(s.blocks) == 0 || s.cfg.Window == 0 && s.blocks[0].tokens() < s.n+n:
+		room := max(s.n+n, 64)
+		if len(s.blocks) > 0 {
+			room = max(room, 2*s.blocks[0].tokens())
+		}
+		if s.op.checkRoom(&s.cfg, room) != nil {
+			return check.Errorf(ErrFull, "attention: %d tokens after %d are more than memory can hold", n, s.n)
+		}
+		b := s.op.newBlock(&s.cfg, room)
+		if s.n > 0 {
+			b.move(0, s.blocks[0], 0, s.n)
+		}
+		s.blocks = append(s.blocks[:0], b)
+	}
+	return nil
+}
+
+// turn asks the schedule for the rotation of a step after which there are n
+// tokens, and brings cached keys over to it where they are kept rotated.
+func (s *State) turn(ctx context.Context, n int) error {
+	if s.schedule == nil {
+		return nil
+	}
+	r, from, err := s.schedule.Step(int64(n))
+	if err != nil {
+		return err
+	}
+	s.rotation = r
+	if from == nil {
+		return nil
+	}
+	for _, x := range s.spans(nil, 0, s.n) {
+		k, _, _ := Segment{Tokens: x.n, row: x.row, b: x.b}.Float32()
+		at := rope.Positions{Start: int64(x.pos)}
+		// Not to be interrupted half way.
+		if err := r.Run(context.WithoutCancel(ctx), &rope.Call{X: k, Positions: at, From: from, FromPositions: at}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

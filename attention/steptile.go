@@ -1,0 +1,373 @@
+package attention
+
+import (
+	"math"
+	"sort"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// stepWork is what a worker needs for a split.
+type stepWork struct {
+	d       *decoder
+	j       *job
+	heads   [2]int // of keys
+	pieces  []piece
+	from    []int // what of a piece each query sees: [pieces][queries]
+	to      []int
+	s       []float32 // scores, [rows of the range][stepTile + pad]
+	factor  []float32 // of the rows
+	ones    []float32
+	factors []float32 // of the splits
+	wide    []float32 // copies of keys or values
+	exp2    [2]float32
+}
+
+// piece is the part of a tile that stands in one span.
+type piece struct {
+	*span
+	row, n, pos int
+	at          int // of the tile
+}
+
+func (d *decoder) scoreStride() int { return d.op.sizes.stepTile + pad }
+
+func (w *stepWork) reserve(d *decoder) {
+	w.d = d
+	rows, splits := 0, 0
+	for i := range d.jobs {
+		rows, splits = max(rows, d.jobs[i].queries()*d.op.cfg.Heads), max(splits, d.jobs[i].splits)
+	}
+	w.s = scratch.Floats(w.s, rows*d.scoreStride())
+	w.factor, w.factors = scratch.Floats(w.factor, rows), scratch.Floats(w.factors, splits)
+	for len(w.ones) < rows {
+		w.ones = append(w.ones, 1)
+	}
+	w.wide = scratch.Floats(w.wide, d.op.sizes.stepTile*max(d.kCols(), d.vCols()))
+}
+
+// splitTask does one split for a range of heads.
+func (d *decoder) splitTask(worker, task int) {
+	w, a := &d.work[worker], d.op
+	j := d.jobOf(task, func(j *job) int { return j.task })
+	split, n := (task-j.task)/j.ranges, (task-j.task)%j.ranges
+	w.j, w.heads = j, [2]int{n * a.cfg.KVHeads / j.ranges, (n + 1) * a.cfg.KVHeads / j.ranges}
+	w.split(split, false)
+	// A sum that is not finite may be so by values without weight.
+	if _, _, o := w.part(split, w.heads[0], w.heads[1]); !finiteAll(o) {
+		w.split(split, true)
+	}
+}
+
+func finiteAll(x []float32) bool {
+	for len(x) > 0 {
+		n := min(len(x), len(noughts))
+		if asm.Dot(x[:n], noughts[:n]) != 0 {
+			return false
+		}
+		x = x[n:]
+	}
+	return true
+}
+
+// part returns where the results of a split for some key heads wait.
+func (w *stepWork) part(split, from, to int) (top, sum, o []float32) {
+	d, cfg := w.d, &w.d.op.cfg
+	rows := w.rows()
+	at := w.j.part + split*w.j.queries()*cfg.Heads + from*rows
+	n := (to - from) * rows
+	return d.top[at:][:n], d.sum[at:][:n], d.o[at*d.vCols():][:n*d.vCols()]
+}
+
+// rows is how many rows read a key head.
+func (w *stepWork) rows() int { return w.j.queries() * (w.d.op.cfg.Heads / w.d.op.cfg.KVHeads) }
+
+func (w *stepWork) split(split int, careful bool) {
+	top, sum, o := w.part(split, w.heads[0], w.heads[1])
+	for i := range top {
+		top[i], sum[i] = -math.MaxFloat32, 0
+	}
+	clear(o)
+	from := split * w.j.size
+	to := min(from+w.j.size, w.j.keys)
+	for t := from; t < to; t += w.d.op.sizes.stepTile {
+		if w.cut(t, min(t+w.d.op.sizes.stepTile, to)) {
+			w.tile(split, min(t+w.d.op.sizes.stepTile, to)-t, careful)
+		}
+	}
+}
+
+// cut finds the pieces of a tile and tells whether any query sees any of them.
+func (w *stepWork) cut(from, to int) (seen bool) {
+	d, j := w.d, w.j
+	spans := d.spans[j.spans[0]:j.spans[1]]
+	w.pieces, w.from, w.to = w.pieces[:0], w.from[:0], w.to[:0]
+	i := sort.Search(len(spans), func(i int) bool { return spans[i].first+spans[i].n > from })
+	for t := from; t < to; {
+		x := &spans[i]
+		at := t - x.first
+		n := min(x.n-at, to-t)
+		if b := j.base - x.pos; d.call.Tree != nil && at < b && at+n > b {
+			n = b - at // nodes of the tree are pieces of their own
+		}
+		w.pieces = append(w.pieces, piece{x, x.row + at, n, x.pos + at, t - from})
+		if t += n; at+n == x.n {
+			i++
+		}
+	}
+	for i := range w.pieces {
+		for q := range j.queries() {
+			f, t := d.visible(j, &w.pieces[i], q)
+			w.from, w.to = append(w.from, f), append(w.to, t)
+			seen = seen || f < t
+		}
+	}
+	return seen
+}
+
+// visible is what of a piece a query sees as far as a range can tell, counted from
+// the piece's first key.
+func (d *decoder) visible(j *job, p *piece, query int) (from, to int) {
+	at, tree := d.position(j, query), d.call.Tree != nil && p.pos >= j.base
+	to = p.n
+	if !tree {
+		to = max(0, min(to, at+1-p.pos))
+		if j.window > 0 && !p.kept {
+			from = min(max(0, at-j.window+1-p.pos), p.n)
+		}
+		if d.call.Visible != nil {
+			f, t := d.call.Visible(int64(at))
+			from, to = narrow(from, to, f, t, int64(p.pos))
+		}
+	}
+	return from, max(from, to)
+}
+
+// inSight is how many keys a query sees.
+func (d *decoder) inSight(j *job, query int) (n int) {
+	for i := j.spans[0]; i < j.spans[1]; i++ {
+		x := &d.spans[i]
+		p := piece{x, x.row, x.n, x.pos, 0}
+		if d.call.Tree != nil && p.pos+p.n > j.base {
+			p.n = max(0, j.base-p.pos)
+			for k := range j.total - j.base {
+				if pos := j.base + k; pos >= x.pos && pos < x.pos+x.n && d.seesNode(j, query, k) {
+					n++
+				}
+			}
+		}
+		from, to := d.visible(j, &p, query)
+		n += to - from
+	}
+	return n
+}
+
+// seesNode tells whether a query sees a node of the tree, masks apart.
+func (d *decoder) seesNode(j *job, query, node int) bool {
+	if !d.sees(j.node+query, node) {
+		return false
+	}
+	at, key := d.position(j, query), j.base+d.depth[node]
+	if j.window > 0 && key < at-j.window+1 {
+		return false
+	}
+	if d.call.Visible != nil {
+		f, t := d.call.Visible(int64(at))
+		return int64(key) >= f && int64(key) < t
+	}
+	return true
+}
+
+// tile adds the keys of the pieces, keys of them.
+func (w *stepWork) tile(split, keys int, careful bool) {
+	a, rows := w.d.op, w.rows()
+	for i := range w.pieces {
+		w.each(i, func(b *block) *store { return &b.k }, func(h, row, n, at int, next *byte) { w.scores(&w.pieces[i], h, row, n, at, next) })
+	}
+	for h := w.heads[0]; h < w.heads[1]; h++ {
+		s := w.scoresOf(h, 0, keys)
+		top, sum, _ := w.part(split, h, h+1)
+		factor := w.factor[(h-w.heads[0])*rows:][:rows]
+		w.adjust(s, h)
+		if a.cfg.ReLU {
+			rectify(s, factor)
+		} else {
+			a.tile.Weights(s, top, sum, factor)
+		}
+	}
+	for i := range w.pieces {
+		w.each(i, (*block).values, func(h, row, n, at int, next *byte) { w.values(&w.pieces[i], split, h, row, n, at, next, careful) })
+	}
+}
+
+// scoresOf is the scores of one key head's rows from key at of the tile on.
+func (w *stepWork) scoresOf(h, at, n int) blas32.General {
+	rows, stride := w.rows(), w.d.scoreStride()
+	return blas32.General{Rows: rows, Cols: n, Stride: stride, Data: w.s[(h-w.heads[0])*rows*stride+at:]}
+}
+
+// each calls f for the rows of a piece a few at a time, for all heads before the
+// next few: in the order in which they stand in memory. next is what comes after,
+// a share for each head, where all heads are read.
+func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int, next *byte)) {
+	p, a := &w.pieces[i], w.d.op
+	s := of(p.b)
+	few := max(4, a.sizes.stepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim)))/4*4)
+	all := s.head(0, 0, s.tokens, s.dim)
+	for at := 0; at < p.n; at += few {
+		n := min(few, p.n-at)
+		row := p.row + at
+		for h := w.heads[0]; h < w.heads[1]; h++ {
+			var next *byte
+			if w.heads[1]-w.heads[0] == s.heads && row+2*n <= s.tokens {
+				next = all.At((row+n)*all.Stride + h*n*s.dim)
+			}
+			f(h, row, n, p.at+at, next)
+		}
+	}
+}
+
+// copied returns the rows of one head as float32, filled up with zeros.
+func (w *stepWork) copied(s *store, h, row, n, width, cols, pos int, rotate bool) asm.Strided {
+	m := blas32.General{Rows: n, Cols: width, Stride: cols, Data: w.wide[:n*cols]}
+	if cols > width {
+		clear(m.Data)
+	}
+	s.widen(m, h, row)
+	if rotate {
+		if err := w.j.rot.Rotate(m, int64(pos)); err != nil {
+			panic(err) // of positions beyond what the schedule took
+		}
+	}
+	return asm.Strided{Rows: n, Cols: cols, Stride: cols, Float32: m.Data}
+}
+
+func (w *stepWork) scores(p *piece, h, row, n, at int, next *byte) {
+	d, j, dim := w.d, w.j, w.d.op.cfg.HeadDim
+	s, rows := w.scoresOf(h, at, n), w.rows()
+	q := d.q[j.q+h*rows*d.kCols():][:rows*d.kCols()]
+	k := &p.b.k
+	if j.wide {
+		d.op.decode.Scores(s, q, w.copied(k, h, row, n, dim, d.kCols(), p.pos+row-p.row, j.rot != nil), nil)
+		return
+	}
+	d.op.decode.Scores(s, q, k.head(h, row, n, dim), next)
+	if k.format == asm.Int8 {
+		for i := range rows {
+			x := s.Data[i*s.Stride:][:n]
+			asm.Mul(x, x, k.scales(h, row, n))
+		}
+	}
+}
+
+func (w *stepWork) values(p *piece, split, h, row, n, at int, next *byte, careful bool) {
+	d, j, dim := w.d, w.j, w.d.op.cfg.ValueDim
+	weights, rows, cols := w.scoresOf(h, at, n), w.rows(), d.vCols()
+	_, _, out := w.part(split, h, h+1)
+	o := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: out}
+	factor := w.ones[:rows]
+	if at == 0 {
+		factor = w.factor[(h-w.heads[0])*rows:][:rows]
+	}
+	v := p.b.values()
+	switch {
+	case careful:
+		w.sparse(o, weights, v, h, row, factor)
+	case j.wide:
+		d.op.decode.Values(o, weights, w.copied(v, h, row, n, dim, cols, 0, false), factor, nil)
+	default:
+		if v.format == asm.Int8 {
+			for i := range rows {
+				x := weights.Data[i*weights.Stride:][:n]
+				asm.Mul(x, x, v.scales(h, row, n))
+			}
+		}
+		d.op.decode.Values(o, weights, v.head(h, row, n, dim), factor, next)
+	}
+}
+
+// sparse is values where some are NaN or Inf: what has no weight must not count.
+func (w *stepWork) sparse(o, p blas32.General, v *store, h, row int, factor []float32) {
+	dim := w.d.op.cfg.ValueDim
+	for i := range o.Rows {
+		x := o.Data[i*o.Stride:][:o.Cols]
+		asm.Scale(x, factor[i], x)
+	}
+	one := blas32.General{Rows: 1, Cols: dim, Stride: dim, Data: w.wide[:dim]}
+	for k := range p.Cols {
+		v.widen(one, h, row+k)
+		for i := range o.Rows {
+			if x := p.Data[i*p.Stride+k]; x != 0 {
+				asm.Axpy(o.Data[i*o.Stride:][:dim], x, one.Data)
+			}
+		}
+	}
+}
+
+// adjust makes logits of the products of one key head: cap, biases, what is hidden.
+func (w *stepWork) adjust(s blas32.General, h int) {
+	d, j := w.d, w.j
+	cfg, c := &d.op.cfg, &d.call
+	group := cfg.Heads / cfg.KVHeads
+	if cfg.Softcap > 0 {
+		for i := range s.Rows {
+			row := s.Data[i*s.Stride:][:s.Cols]
+			asm.Softcap(row, cfg.Softcap, row)
+		}
+	}
+	for n := range w.pieces {
+		p := &w.pieces[n]
+		for _, b := range [...]Bias{cfg.Bias, c.Bias} {
+			if b != nil {
+				w.perHead(p, s, h, b.AddTo)
+			}
+		}
+		if c.Mask != nil {
+			w.perHead(p, s, h, c.Mask.Hide)
+		}
+		nodes := c.Tree != nil && p.pos >= j.base
+		for i := range s.Rows {
+			row := s.Data[i*s.Stride+p.at:][:p.n]
+			from, to := w.from[n*j.queries()+i/group], w.to[n*j.queries()+i/group]
+			hide(row[:from])
+			hide(row[to:])
+			if nodes {
+				for k := range row {
+					if !d.seesNode(j, i/group, p.pos+k-j.base) {
+						row[k] = float32(math.Inf(-1))
+					}
+				}
+			}
+		}
+	}
+}
+
+// perHead calls f for the part of s that belongs to a piece, each head that reads h
+// by itself. Nodes of a tree stand at positions of their own, and go one by one.
+func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.General, head int, query, key int64)) {
+	d, j := w.d, w.j
+	group := d.op.cfg.Heads / d.op.cfg.KVHeads
+	for g := range group {
+		m := blas32.General{Rows: j.queries(), Cols: p.n, Stride: s.Stride * group, Data: s.Data[g*s.Stride+p.at:]}
+		if d.call.Tree == nil {
+			f(m, h*group+g, int64(j.first), int64(p.pos))
+			continue
+		}
+		for i := range m.Rows {
+			one := rowsOf(m, i, 1)
+			query := int64(d.position(j, i))
+			if p.pos < j.base {
+				f(one, h*group+g, query, int64(p.pos))
+				continue
+			}
+			one.Cols = 1
+			for k := range p.n {
+				f(one, h*group+g, query, int64(j.base+d.depth[p.pos+k-j.base]))
+				one.Data = one.Data[min(1, len(one.Data)):]
+			}
+		}
+	}
+}
