@@ -52,6 +52,7 @@ type State struct {
 	cfg      StateConfig
 	n        int      // tokens
 	high     int      // of a ring: tokens ever written, beyond which nothing was overwritten
+	reached  int      // the longest that it was, for the schedule
 	blocks   []*block // one, or pages
 	schedule *rope.Schedule
 	rotation *rope.Rotation // of the last step
@@ -186,7 +187,7 @@ func (a *Attention) StateBytes(cfg StateConfig, tokens int) int64 {
 
 // Reset forgets all tokens; pages go back to their pool, other memory stays.
 func (s *State) Reset() {
-	s.n, s.high = 0, 0
+	s.n, s.high, s.reached = 0, 0, 0
 	s.trim()
 	s.restart()
 }

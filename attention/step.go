@@ -39,6 +39,15 @@ func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) erro
 	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, states)
 }
 
+// stepAll is a step whose keys hold the values: of several tokens of one state, or
+// one token of each of many.
+func (a *Attention) stepAll(ctx context.Context, dst, q, k blas32.General, states []*State) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one[0] = k
+	return d.run(ctx, a, &Call{Dst: dst, Q: q, K: d.one[:1]}, states)
+}
+
 // step is Run for a call with states.
 func (a *Attention) step(ctx context.Context, call *Call) error {
 	d := a.decoders.Get()
@@ -328,7 +337,7 @@ func (s *State) turn(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	s.rotation = r
+	s.rotation, s.reached = r, max(s.reached, n)
 	if from == nil {
 		return nil
 	}
