@@ -23,6 +23,7 @@ type stepWork struct {
 	ones    []float32
 	factors []float32 // of the splits
 	wide    []float32 // copies of keys or values
+	at      []int64
 	exp2    [2]float32
 }
 
@@ -231,18 +232,35 @@ func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int,
 }
 
 // copied returns the rows of one head as float32, filled up with zeros.
-func (w *stepWork) copied(s *store, h, row, n, width, cols, pos int, rotate bool) asm.Strided {
+func (w *stepWork) copied(s *store, h, row, n, width, cols int) blas32.General {
 	m := blas32.General{Rows: n, Cols: width, Stride: cols, Data: w.wide[:n*cols]}
 	if cols > width {
 		clear(m.Data)
 	}
 	s.widen(m, h, row)
-	if rotate {
-		if err := w.j.rot.Rotate(m, int64(pos)); err != nil {
-			panic(err) // of positions beyond what the schedule took
+	return m
+}
+
+func strided(m blas32.General) asm.Strided {
+	return asm.Strided{Rows: m.Rows, Cols: m.Stride, Stride: m.Stride, Float32: m.Data}
+}
+
+// turn rotates copied keys, of which the first stands at pos in storage.
+func (w *stepWork) turn(k blas32.General, pos int) {
+	j, d := w.j, w.d
+	var err error
+	if node := pos - j.base; d.call.Tree != nil && node >= 0 {
+		w.at = w.at[:0]
+		for _, depth := range d.depth[node : node+k.Rows] {
+			w.at = append(w.at, int64(j.base+depth))
 		}
+		err = j.rot.RotateAt(k, w.at)
+	} else {
+		err = j.rot.Rotate(k, int64(pos))
 	}
-	return asm.Strided{Rows: n, Cols: cols, Stride: cols, Float32: m.Data}
+	if err != nil {
+		panic(err) // of what NewState should have refused
+	}
 }
 
 func (w *stepWork) scores(p *piece, h, row, n, at int, next *byte) {
@@ -251,7 +269,11 @@ func (w *stepWork) scores(p *piece, h, row, n, at int, next *byte) {
 	q := d.q[j.q+h*rows*d.kCols():][:rows*d.kCols()]
 	k := &p.b.k
 	if j.wide {
-		d.op.decode.Scores(s, q, w.copied(k, h, row, n, dim, d.kCols(), p.pos+row-p.row, j.rot != nil), nil)
+		m := w.copied(k, h, row, n, dim, d.kCols())
+		if j.rot != nil {
+			w.turn(m, p.pos+row-p.row)
+		}
+		d.op.decode.Scores(s, q, strided(m), nil)
 		return
 	}
 	d.op.decode.Scores(s, q, k.head(h, row, n, dim), next)
@@ -277,7 +299,7 @@ func (w *stepWork) values(p *piece, split, h, row, n, at int, next *byte, carefu
 	case careful:
 		w.sparse(o, weights, v, h, row, factor)
 	case j.wide:
-		d.op.decode.Values(o, weights, w.copied(v, h, row, n, dim, cols, 0, false), factor, nil)
+		d.op.decode.Values(o, weights, strided(w.copied(v, h, row, n, dim, cols)), factor, nil)
 	default:
 		if v.format == asm.Int8 {
 			for i := range rows {
