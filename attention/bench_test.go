@@ -145,9 +145,7 @@ func BenchmarkStep(b *testing.B) {
 				b.Fatal(err)
 			}
 			for n := 0; n < c.n; n += 1024 {
-				look := &Call{State: s, Dst: matrix(4, 1024, heads*d), Q: matrix(1, 1024, heads*d), K: []blas32.General{matrix(uint64(n), 1024, kv*d)}, V: []blas32.General{matrix(uint64(n+1), 1024, kv*d)}}
-				look.Visible = func(int64) (int64, int64) { return 0, 0 }
-				if err := a.Run(context.Background(), look); err != nil {
+				if err := s.Append(matrix(uint64(n), 1024, kv*d), matrix(uint64(n+1), 1024, kv*d)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -34,16 +34,11 @@ func stepped(t *testing.T, cfg Config, c Call, k, v blas32.General) (out, lse bl
 			t.Fatal(err)
 		}
 		n := c.KOffsets[b+1] - c.KOffsets[b]
-		fill := &Call{State: s, Q: blank(n, c.Q.Cols), Dst: blank(n, cfg.Heads*a.cfg.ValueDim)}
-		for row := range n { // in two segments
-			if row == n/2 || row == 0 {
-				to := map[bool]int{true: n / 2, false: n}[row < n/2]
-				fill.K = append(fill.K, part(k, c.KOffsets[b]+row, c.KOffsets[b]+to))
-				fill.V = append(fill.V, part(v, c.KOffsets[b]+row, c.KOffsets[b]+to))
+		for _, cut := range [][2]int{{0, n / 2}, {n / 2, n}} {
+			from, to := c.KOffsets[b]+cut[0], c.KOffsets[b]+cut[1]
+			if err := s.Append(part(k, from, to), part(v, from, to)); err != nil {
+				t.Fatal(err)
 			}
-		}
-		if err := a.Run(context.Background(), fill); err != nil {
-			t.Fatal(err)
 		}
 		c.States = append(c.States, s)
 	}
@@ -75,7 +70,7 @@ func goldenPaged(t *testing.T, f *golden.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Step(blank(n, q[2]*values[3]), blank(n, q[2]*q[3]), k, v, all); err != nil {
+	if err := all.Append(k, v); err != nil {
 		t.Fatal(err)
 	}
 	c := &Call{Q: general(f.Float32("q"), q[0]*q[1], q[2]*q[3]), QOffsets: []int{0}}
@@ -117,7 +112,7 @@ func goldenQuant(t *testing.T, f *golden.File) {
 			t.Fatal(err)
 		}
 		n := k.Rows - q.Rows
-		if err := a.Step(blank(n, cfg.Heads*cfg.ValueDim), blank(n, q.Cols), part(k, 0, n), part(v, 0, n), s); err != nil {
+		if err := s.Append(part(k, 0, n), part(v, 0, n)); err != nil {
 			t.Fatal(err)
 		}
 		c := &Call{State: s, Q: q, Dst: blank(q.Rows, cfg.Heads*cfg.ValueDim), LSE: blank(q.Rows, cfg.Heads),

@@ -30,6 +30,22 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, d.single[:])
 }
 
+// Append is Step without queries: it puts keys and values into the state, a
+// prefix that was attended to elsewhere, say.
+func (s *State) Append(k, v blas32.General) error {
+	a := s.op
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
+	c := &Call{K: d.one[:1], V: d.one[1:]}
+	if s.cfg.SharedValues {
+		c.V = nil
+	}
+	c.Q.Cols, c.Dst.Cols = a.cfg.Heads*a.cfg.HeadDim, a.cfg.Heads*a.cfg.ValueDim
+	d.silent = true
+	return d.run(context.Background(), a, c, d.single[:])
+}
+
 // StepBatch is Step for the next token of each of many states: row i of the
 // matrices belongs to states[i]. See Call.States for several tokens each.
 func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) error {
@@ -100,6 +116,9 @@ func (d *decoder) check() error {
 	}
 	if err := d.checkKeys(); err != nil {
 		return err
+	}
+	if d.silent {
+		d.offsets[1] = c.K[0].Rows
 	}
 	if err := d.checkTree(); err != nil {
 		return err
@@ -172,9 +191,13 @@ func (d *decoder) checkKeys() error {
 				return err
 			}
 		}
-		if rows += k.Rows; rows > c.Q.Rows {
+		if rows += k.Rows; rows > c.Q.Rows && !d.silent {
 			break
 		}
+	}
+	if d.silent {
+		d.look = false
+		return nil
 	}
 	if rows != 0 && rows != c.Q.Rows {
 		return check.Errorf(ErrShape, "attention: k has %d rows, want as many as q = %d, or none", rows, c.Q.Rows)
