@@ -102,10 +102,10 @@ func newSizes(t asm.AttentionTile) sizes {
 		pack:  9 << 19,
 		alone: 1 << 20,
 
-		stepTile:  64,
+		stepTile:  128,
 		stepKeys:  512,
 		stepRows:  512,
-		stepBytes: 32 << 10,
+		stepBytes: 64 << 10,
 	}
 }
 
@@ -199,8 +199,8 @@ func (a *Attention) Forward(dst, q, k, v blas32.General) error {
 
 // Run is Forward with everything optional, and an end: when ctx is done it
 // returns ctx.Err() and leaves the outputs in an unspecified state. Errors about
-// matrices match ErrShape, those about options ErrCall; both come before
-// anything is written.
+// matrices match ErrShape, those about options ErrCall, those about states ErrState
+// or ErrFull; all come before anything is written.
 func (a *Attention) Run(ctx context.Context, call *Call) error {
 	if call.State != nil || call.States != nil {
 		return a.step(ctx, call)

@@ -123,8 +123,12 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 	begun := 0
 	defer func() {
 		for b, s := range d.states[:begun] {
-			if err == nil && !d.look {
+			switch {
+			case err != nil:
+				s.turnBack()
+			case !d.look:
 				s.n += d.taken[b]
+				s.reached = max(s.reached, s.n)
 			}
 			s.trim()
 		}
@@ -287,7 +291,7 @@ func (d *decoder) pack(j *job) error {
 	return nil
 }
 
-// position is that of a job's query; token that of a key from its place in storage.
+// position is that of a job's query.
 func (d *decoder) position(j *job, query int) int {
 	if d.call.Tree != nil {
 		return j.base + d.depth[j.node+query]

@@ -52,8 +52,8 @@
 // state once for all query heads that share it, where it stands and in the type it
 // is stored in; its cost is linear in the tokens held, or in the window. Keys are
 // cut into at most 64 splits, by their number alone, so that many workers share one
-// query. Steps read the past once for up to 512/H new tokens; a long prompt whose
-// outputs are wanted is faster by Forward, beside [State.Append].
+// query. Of many new tokens, 512/H at a time read the past together, which is nearly
+// as fast as Forward.
 //
 // The kinds of state, and what of them counts in memory, for each token:
 //

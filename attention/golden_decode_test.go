@@ -112,16 +112,24 @@ func goldenQuant(t *testing.T, f *golden.File) {
 			t.Fatal(err)
 		}
 		n := k.Rows - q.Rows
+		c := &Call{State: s, Q: q, Dst: blank(q.Rows, cfg.Heads*cfg.ValueDim), LSE: blank(q.Rows, cfg.Heads)}
+		if n < 0 { // queries before the first key: they look at what is there
+			n = k.Rows
+		} else {
+			c.K, c.V = []blas32.General{part(k, n, k.Rows)}, []blas32.General{part(v, n, v.Rows)}
+		}
 		if err := s.Append(part(k, 0, n), part(v, 0, n)); err != nil {
 			t.Fatal(err)
 		}
-		c := &Call{State: s, Q: q, Dst: blank(q.Rows, cfg.Heads*cfg.ValueDim), LSE: blank(q.Rows, cfg.Heads),
-			K: []blas32.General{part(k, n, k.Rows)}, V: []blas32.General{part(v, n, v.Rows)}}
 		if err := a.Run(context.Background(), c); err != nil {
 			t.Fatal(err)
 		}
 		compare(f, name, c.Dst, c.LSE)
 		if format == asm.Float32 {
+			continue
+		}
+		if len(s.blocks) == 0 { // no keys
+			f.Ignore(func(n string) bool { return strings.HasPrefix(n, "k_") || strings.HasPrefix(n, "v_") })
 			continue
 		}
 		for what, st := range map[string]*store{"k_": &s.blocks[0].k, "v_": &s.blocks[0].v} {

@@ -95,9 +95,10 @@ func NewMLA(cfg MLAConfig, w *MLAWeights) (*MLA, error) {
 			return nil, check.Errorf(ErrConfig, "attention: MLA's %s is %d, want %d to 2^20", n.name, n.value, n.least)
 		}
 	}
-	switch {
-	case cfg.Eps == 0:
+	if cfg.Eps == 0 {
 		cfg.Eps = 1e-6
+	}
+	switch {
 	case !finite(cfg.Eps) || cfg.Eps < 0:
 		return nil, check.Errorf(ErrConfig, "attention: MLA's Eps is %v, want a finite number, 0 or more", cfg.Eps)
 	case cfg.Format > asm.Int8:

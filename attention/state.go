@@ -56,6 +56,7 @@ type State struct {
 	blocks   []*block // one, or pages
 	schedule *rope.Schedule
 	rotation *rope.Rotation // of the last step
+	before   rope.Schedule  // the schedule before it
 }
 
 // slack is by how many tokens a ring is larger than its window: how many may be

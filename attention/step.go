@@ -356,11 +356,12 @@ func (s *State) turn(ctx context.Context, n int) error {
 	if s.schedule == nil {
 		return nil
 	}
+	s.before = *s.schedule
 	r, from, err := s.schedule.Step(int64(n))
 	if err != nil {
 		return err
 	}
-	s.rotation, s.reached = r, max(s.reached, n)
+	s.rotation = r
 	if from == nil {
 		return nil
 	}
@@ -373,4 +374,11 @@ func (s *State) turn(ctx context.Context, n int) error {
 		}
 	}
 	return nil
+}
+
+// turnBack undoes turn for a step that failed; keys that were brought over stay so.
+func (s *State) turnBack() {
+	if s.schedule != nil && s.cfg.Policy != rope.Rerotate {
+		*s.schedule = s.before
+	}
 }
