@@ -257,6 +257,7 @@ func (t DecodeTile) values(o, p blas32.General, v Strided, from, keys int, facto
 		}
 		for c := 0; c < v.Cols; {
 			x, y, z := &p.Data[i*p.Stride+from], v.At(from*v.Stride+c), &o.Data[i*o.Stride+c]
+			next := (*byte)(unsafe.Add(unsafe.Pointer(next), c*keys*v.Format.bytes())) // a share for each
 			if v.Cols-c >= wide {
 				decodeValuesSIMD(t.tier, v.Format, n, keys, x, 4*p.Stride, y, row, next, z, 4*o.Stride, f)
 				c += wide

@@ -42,7 +42,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	var o options
 	f := flag.NewFlagSet("decode", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.IntVar(&o.heads, "heads", 16, "query `heads`")
+	f.IntVar(&o.heads, "heads", 8, "query `heads`")
 	f.IntVar(&o.kv, "kv", 2, "key and value `heads`")
 	f.IntVar(&o.dim, "dim", 64, "`width` of a head")
 	f.IntVar(&o.context, "context", 128<<10, "the longest context, in `tokens`")
