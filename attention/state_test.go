@@ -282,9 +282,11 @@ func TestTree(t *testing.T) {
 // not count.
 func TestStepNotFinite(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for format := range formats {
+		bits := map[asm.Format][]float32{}
+		for trial := range 2 * len(formats) {
+			format := asm.Format(trial / 2)
 			cfg := stateOp
-			cfg.Window = 10
+			cfg.Window, cfg.Workers = 10, 1+3*(trial%2)
 			a := must(t, cfg)
 			smallSteps(a)
 			x := tokens(a, 1, 60)
@@ -292,6 +294,10 @@ func TestStepNotFinite(t *testing.T) {
 			x.v.Data[20*x.v.Stride+3], x.v.Data[20*x.v.Stride+17] = float32(math.NaN()), float32(math.Inf(1))
 			x.k.Data[20*x.k.Stride+3] = float32(math.NaN())
 			got := step(t, a, newState(t, a, StateConfig{Format: format}), x)
+			if trial%2 == 0 {
+				bits[format] = got
+			}
+			sameBits(t, fmt.Sprint(format, " with more workers"), got, bits[format])
 			for i := range 60 {
 				row := got[i*64:][:64]
 				if i >= 20 && i < 30 {

@@ -2,6 +2,7 @@ package attention
 
 import (
 	"math"
+	"slices"
 	"sort"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -38,10 +39,15 @@ func (d *decoder) scoreStride() int { return d.op.sizes.stepTile + pad }
 
 func (w *stepWork) reserve(d *decoder) {
 	w.d = d
-	rows, splits := 0, 0
+	rows, splits, pieces, queries := 0, 0, 0, 0
 	for i := range d.jobs {
-		rows, splits = max(rows, d.jobs[i].queries()*d.op.cfg.Heads), max(splits, d.jobs[i].splits)
+		j := &d.jobs[i]
+		rows, splits = max(rows, j.queries()*d.op.cfg.Heads), max(splits, j.splits)
+		pieces, queries = max(pieces, min(j.spans[1]-j.spans[0]+1, d.op.sizes.stepTile)), max(queries, j.queries())
 	}
+	w.pieces = slices.Grow(w.pieces[:0], pieces)
+	w.from, w.to = slices.Grow(w.from[:0], pieces*queries), slices.Grow(w.to[:0], pieces*queries)
+	w.at = slices.Grow(w.at[:0], len(d.depth))
 	w.s = scratch.Floats(w.s, rows*d.scoreStride())
 	w.factor, w.factors = scratch.Floats(w.factor, rows), scratch.Floats(w.factors, splits)
 	for len(w.ones) < rows {
@@ -58,8 +64,11 @@ func (d *decoder) splitTask(worker, task int) {
 	w.j, w.heads = j, [2]int{n * a.cfg.KVHeads / j.ranges, (n + 1) * a.cfg.KVHeads / j.ranges}
 	w.split(split, false)
 	// A sum that is not finite may be so by values without weight.
-	if _, _, o := w.part(split, w.heads[0], w.heads[1]); !finiteAll(o) {
-		w.split(split, true)
+	for h, end := w.heads[0], w.heads[1]; h < end; h++ {
+		if _, _, o := w.part(split, h, h+1); !finiteAll(o) {
+			w.heads = [2]int{h, h + 1}
+			w.split(split, true)
+		}
 	}
 }
 
