@@ -20,7 +20,7 @@ func Float16Bits(x float32) uint16 {
 	return sign | uint16((magnitude-0x38000000+0xfff+magnitude>>13&1)>>13)
 }
 
-// Float16 is the number that Float16Bits stands for.
+// Float16Of is the number that bits of a float16 stand for.
 func Float16Of(bits uint16) float32 {
 	sign, magnitude := uint32(bits&0x8000)<<16, uint32(bits&0x7fff)
 	switch {
@@ -35,7 +35,7 @@ func Float16Of(bits uint16) float32 {
 // BFloat16Bits rounds to the nearest bfloat16, ties to even; a NaN stays one.
 func BFloat16Bits(x float32) uint16 { return roundBFloat16(x) }
 
-// BFloat16Of is the number that BFloat16Bits stands for.
+// BFloat16Of is the number that bits of a bfloat16 stand for.
 func BFloat16Of(bits uint16) float32 { return math.Float32frombits(uint32(bits) << 16) }
 
 // QuantizeInt8 sets dst[i] = round(x[i] / scale), ties to even, and returns scale =
