@@ -19,10 +19,10 @@ type Call struct {
 
 	// State makes the call a step of decoding: K and V are appended to the state, and
 	// the queries are its last tokens. Without keys the queries look at what is there.
-	// Of the options below Tree, Bias, Mask, Visible, Partial and LSE can be used.
+	// Of the options below, Tree, Bias, Mask, Visible, Partial and LSE can be used.
 	State *State
 	// States makes the call a step of several sequences; QOffsets then says which rows
-	// are whose, by default one each.
+	// are whose, by default one each. The rest is as with State.
 	States []*State
 	// Tree makes the new tokens nodes of a tree (speculative decoding): Tree[i] is the
 	// parent of token i, an earlier one, or -1 for the state's last token. A token
