@@ -7,10 +7,16 @@
 //     portable Go.
 //   - rope: rotary positions, exact to a hundred million tokens, every scaling
 //     scheme, config.json files, several axes, and biases of attention logits.
+//   - attention: exact softmax attention of whole sequences, with every common
+//     mask and feature, partial results and their merge; Core-Context-Aware and
+//     Landmark attention, meta-tokens.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
 //     logits and likelihoods.
+//   - ssm: state-space models: selective scan, SSD, short convolution, Mamba and
+//     Mamba-2 blocks, with states that can be stored, forked and rolled back.
+//   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
 //
 // Matrices are blas32.General of gonum: a row for each token, heads or channels
 // side by side in the columns. Operators are made by New from a Config, are

@@ -22,21 +22,28 @@ type AttentionTile struct{ tier isa.Tier }
 func NewAttentionTile() AttentionTile { return AttentionTile{isa.Active()} }
 
 // Rows returns how many query rows are best done at once.
-func (t AttentionTile) Rows() int { return (&Matrix{tier: t.tier}).fullRows() }
+func (t AttentionTile) Rows() int { return t.shape().rows }
 
 // Panel returns the width of a panel: keys in a panel of keys, columns in one of
 // values.
-func (t AttentionTile) Panel() int { return (&Matrix{tier: t.tier}).panelCols() }
+func (t AttentionTile) Panel() int { return t.shape().panel }
 
-func (t AttentionTile) lanes() int {
+// tileShape is the size of a kernel's tile of results, and of a vector.
+type tileShape struct{ rows, panel, lanes int }
+
+func (t AttentionTile) shape() tileShape {
 	switch t.tier {
 	case isa.AVX512:
-		return 16
+		return tileShape{12, 32, 16}
 	case isa.AVX2:
-		return 8
+		return tileShape{6, 16, 8}
+	case isa.NEON:
+		return tileShape{8, 12, 4}
 	}
-	return 4
+	return tileShape{4, genericPanel, 1}
 }
+
+const genericPanel = 4
 
 // Panels returns how many panels n keys or columns take.
 func (t AttentionTile) Panels(n int) int { return (n + t.Panel() - 1) / t.Panel() }
@@ -53,7 +60,7 @@ func (t AttentionTile) PackKeys(dst []float32, at int, k blas32.General) {
 		n := min(w-c, k.Rows-i)
 		panel := dst[(at+i)/w*w*dim:][:w*dim]
 		done := 0 // columns
-		if lanes := t.lanes(); n >= lanes && dim >= lanes && t.tier != isa.Generic {
+		if lanes := t.shape().lanes; n >= lanes && dim >= lanes && t.tier != isa.Generic {
 			n, done = lanes, dim/lanes*lanes
 			const perCall = 1024
 			for d := 0; d < done; d += perCall {
@@ -146,7 +153,7 @@ func (t AttentionTile) scores(rows, panels, dim int, q []float32, qStride int, k
 }
 
 func scoresGeneric(rows, panels, dim int, q []float32, qStride int, k, s []float32, sStride int) {
-	const w = 4
+	const w = genericPanel
 	for p := range panels {
 		for i := range rows {
 			var sum [w]float32
@@ -255,8 +262,15 @@ func (t AttentionTile) Values(o, p blas32.General, v []float32, size, from int, 
 	if o.Cols == 0 {
 		return
 	}
+	if keys == 0 {
+		for i := range o.Rows {
+			row := o.Data[i*o.Stride:][:o.Cols]
+			Scale(row, factor[i], row)
+		}
+		return
+	}
 	for c := 0; c < o.Cols; c += w {
-		panel := v[c*size+min(from*w, len(v)-c*size):]
+		panel := v[c*size+from*w:]
 		for i := 0; i < p.Rows; {
 			height := t.height(p.Rows - i)
 			t.values(height, keys, p.Data[i*p.Stride:], p.Stride, panel, o.Data[i*o.Stride+c:], o.Stride, factor[i:])
@@ -270,8 +284,8 @@ const maxTileKeys = 1024
 
 func (t AttentionTile) values(rows, keys int, p []float32, pStride int, v, o []float32, oStride int, factor []float32) {
 	switch {
-	case t.tier == isa.Generic || keys == 0:
-		valuesGeneric(rows, keys, t.Panel(), p, pStride, v, o, oStride, factor)
+	case t.tier == isa.Generic:
+		valuesGeneric(rows, keys, p, pStride, v, o, oStride, factor)
 	case rows == 1:
 		attentionValues1SIMD(t.tier, keys, &p[0], 4*pStride, &v[0], &o[0], 4*oStride, &factor[0])
 	case rows == 4:
@@ -281,14 +295,14 @@ func (t AttentionTile) values(rows, keys int, p []float32, pStride int, v, o []f
 	}
 }
 
-func valuesGeneric(rows, keys, w int, p []float32, pStride int, v, o []float32, oStride int, factor []float32) {
-	var sum [32]float32
+func valuesGeneric(rows, keys int, p []float32, pStride int, v, o []float32, oStride int, factor []float32) {
+	const w = genericPanel
 	for i := range rows {
-		clear(sum[:w])
+		var sum [w]float32
 		for j := range keys {
-			x := p[i*pStride+j]
-			for c, y := range v[j*w:][:w] {
-				sum[c] += float32(x * y)
+			x, b := p[i*pStride+j], [w]float32(v[j*w:])
+			for c := range sum {
+				sum[c] += float32(x * b[c])
 			}
 		}
 		row := o[i*oStride:][:w]

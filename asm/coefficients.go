@@ -54,13 +54,16 @@ const (
 	turnCos4     = float32(0x1.55554ap-05)
 	turnCos6     = float32(-0x1.6c0c34p-10)
 	turnCos8     = float32(0x1.99eb9cp-16)
+	gelu1        = float32(0x1.988454p+00)
+	gelu3        = float32(0x1.2444f2p-04) // 0.044715 * gelu1
+	siluLimit    = float32(0x1p+07)        // exp(siluLimit) overflows, so that silu(-siluLimit) is already -0
 	tanhLimit    = float32(0x1.4p-01)
 	tanh3        = float32(-0x1.555532p-02)
 	tanh5        = float32(0x1.110726p-03)
 	tanh7        = float32(-0x1.b83c5ap-05)
 	tanh9        = float32(0x1.52269cp-06)
 	tanh11       = float32(-0x1.75e1d4p-08)
-	gelu1        = float32(0x1.988454p+00)
-	gelu3        = float32(0x1.2444f2p-04) // 0.044715 * gelu1
-	siluLimit    = float32(0x1p+07)        // exp(siluLimit) overflows, so that silu(-siluLimit) is already -0
+	exp2Least    = float32(-0x1.f8p+06) // 2^exp2Least is the smallest normal number
+	exp2Most     = float32(0x1p+07)     // from it on 2^x is +Inf
+	tiny         = float32(0x1p-103)    // 2^-103: states below it are flushed to 0, long before they become subnormal
 )

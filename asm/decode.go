@@ -110,7 +110,7 @@ func (t DecodeTile) set(left int, scores bool) int {
 	return 1
 }
 
-func (t DecodeTile) lanes() int { return AttentionTile(t).lanes() }
+func (t DecodeTile) lanes() int { return AttentionTile(t).shape().lanes }
 
 // PackQueries writes rows of q in the order in which Scores reads them; dst has
 // as many elements as q.

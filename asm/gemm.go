@@ -38,6 +38,15 @@ func GemmAdd(dst, a blas32.General, b *Matrix) {
 	p.run(a.Data, a.Stride, 1, a.Rows)
 }
 
+// GemmTAdd adds the product of the transpose of a, which is [k, m], and b to dst.
+func GemmTAdd(dst, a blas32.General, b *Matrix) {
+	checkMatrix("GemmTAdd", "a", a, b.rows, a.Cols)
+	checkGemm("GemmTAdd", dst, a, a.Cols, b, nil)
+	p := newProduct(dst, b, nil)
+	p.add = true
+	p.run(a.Data, 1, a.Stride, a.Cols)
+}
+
 // Gemv sets dst = x b + bias for one row x [k], dst [n]: a matrix times a
 // vector, for b packed by NewMatrixT. It is bound by reading b, once.
 func Gemv(dst, x []float32, b *Matrix, bias []float32) {

@@ -386,6 +386,166 @@ func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result 
 }
 
 //go:noescape
+func attentionScoresFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+//go:noescape
+func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 6 rows of q [dim] and panels [dim][16]
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		attentionScoresFullAVX512(dim, panels, q, qRow, k, s, sRow)
+	} else {
+		attentionScoresFullAVX2(dim, panels, q, qRow, k, s, sRow)
+	}
+}
+
+//go:noescape
+func attentionValuesFullAVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func attentionValuesFullAVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
+func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionValuesFullAVX512(keys, p, pRow, v, o, oRow, factor)
+	} else {
+		attentionValuesFullAVX2(keys, p, pRow, v, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func attentionScores4AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+//go:noescape
+func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 4 rows of q [dim] and panels [dim][16]
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		attentionScores4AVX512(dim, panels, q, qRow, k, s, sRow)
+	} else {
+		attentionScores4AVX2(dim, panels, q, qRow, k, s, sRow)
+	}
+}
+
+//go:noescape
+func attentionValues4AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func attentionValues4AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
+func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionValues4AVX512(keys, p, pRow, v, o, oRow, factor)
+	} else {
+		attentionValues4AVX2(keys, p, pRow, v, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func attentionScores1AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+//go:noescape
+func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 1 rows of q [dim] and panels [dim][16]
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		attentionScores1AVX512(dim, panels, q, qRow, k, s, sRow)
+	} else {
+		attentionScores1AVX2(dim, panels, q, qRow, k, s, sRow)
+	}
+}
+
+//go:noescape
+func attentionValues1AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func attentionValues1AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
+func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionValues1AVX512(keys, p, pRow, v, o, oRow, factor)
+	} else {
+		attentionValues1AVX2(keys, p, pRow, v, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func attentionPackAVX512(dim int, k *float32, kRow int, panel *float32, panelRow int)
+
+//go:noescape
+func attentionPackAVX2(dim int, k *float32, kRow int, panel *float32, panelRow int)
+
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	if tier == isa.AVX512 {
+		attentionPackAVX512(dim, k, kRow, panel, panelRow)
+	} else {
+		attentionPackAVX2(dim, k, kRow, panel, panelRow)
+	}
+}
+
+//go:noescape
+func attentionWeightsAVX512(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
+
+//go:noescape
+func attentionWeightsAVX2(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
+
+// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
+// sum = sum*factor + the sum of s; top = t
+func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
+	if tier == isa.AVX512 {
+		attentionWeightsAVX512(rows, keys, s, sRow, top, sum, factor)
+	} else {
+		attentionWeightsAVX2(rows, keys, s, sRow, top, sum, factor)
+	}
+}
+
+//go:noescape
+func attentionMassAVX512(mass *float32, s *float32, n int, lse float32) float32
+
+//go:noescape
+func attentionMassAVX2(mass *float32, s *float32, n int, lse float32) float32
+
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	for len(mass) > 0 {
+		n := min(len(mass), chunk)
+		if tier == isa.AVX512 {
+			result += attentionMassAVX512(&mass[0], &s[0], n, lse)
+		} else {
+			result += attentionMassAVX2(&mass[0], &s[0], n, lse)
+		}
+		mass, s = mass[n:], s[n:]
+	}
+	return result
+}
+
+//go:noescape
+func softcapAVX512(dst *float32, c float32, x *float32, n int)
+
+//go:noescape
+func softcapAVX2(dst *float32, c float32, x *float32, n int)
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		if tier == isa.AVX512 {
+			softcapAVX512(&dst[0], c, &x[0], n)
+		} else {
+			softcapAVX2(&dst[0], c, &x[0], n)
+		}
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+//go:noescape
 func convolution8AVX512(n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int)
 
 //go:noescape
@@ -787,166 +947,6 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 		rotateInterleaved4AVX512(dst, x, heads, headBytes, width, cos, sin)
 	} else {
 		rotateInterleaved4AVX2(dst, x, heads, headBytes, width, cos, sin)
-	}
-}
-
-//go:noescape
-func attentionScoresFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-//go:noescape
-func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		attentionScoresFullAVX512(dim, panels, q, qRow, k, s, sRow)
-	} else {
-		attentionScoresFullAVX2(dim, panels, q, qRow, k, s, sRow)
-	}
-}
-
-//go:noescape
-func attentionValuesFullAVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func attentionValuesFullAVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionValuesFullAVX512(keys, p, pRow, v, o, oRow, factor)
-	} else {
-		attentionValuesFullAVX2(keys, p, pRow, v, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func attentionScores4AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-//go:noescape
-func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		attentionScores4AVX512(dim, panels, q, qRow, k, s, sRow)
-	} else {
-		attentionScores4AVX2(dim, panels, q, qRow, k, s, sRow)
-	}
-}
-
-//go:noescape
-func attentionValues4AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func attentionValues4AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionValues4AVX512(keys, p, pRow, v, o, oRow, factor)
-	} else {
-		attentionValues4AVX2(keys, p, pRow, v, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func attentionScores1AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-//go:noescape
-func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		attentionScores1AVX512(dim, panels, q, qRow, k, s, sRow)
-	} else {
-		attentionScores1AVX2(dim, panels, q, qRow, k, s, sRow)
-	}
-}
-
-//go:noescape
-func attentionValues1AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func attentionValues1AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionValues1AVX512(keys, p, pRow, v, o, oRow, factor)
-	} else {
-		attentionValues1AVX2(keys, p, pRow, v, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func attentionPackAVX512(dim int, k *float32, kRow int, panel *float32, panelRow int)
-
-//go:noescape
-func attentionPackAVX2(dim int, k *float32, kRow int, panel *float32, panelRow int)
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	if tier == isa.AVX512 {
-		attentionPackAVX512(dim, k, kRow, panel, panelRow)
-	} else {
-		attentionPackAVX2(dim, k, kRow, panel, panelRow)
-	}
-}
-
-//go:noescape
-func attentionWeightsAVX512(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-
-//go:noescape
-func attentionWeightsAVX2(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionWeightsAVX512(rows, keys, s, sRow, top, sum, factor)
-	} else {
-		attentionWeightsAVX2(rows, keys, s, sRow, top, sum, factor)
-	}
-}
-
-//go:noescape
-func attentionMassAVX512(mass *float32, s *float32, n int, lse float32) float32
-
-//go:noescape
-func attentionMassAVX2(mass *float32, s *float32, n int, lse float32) float32
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	for len(mass) > 0 {
-		n := min(len(mass), chunk)
-		if tier == isa.AVX512 {
-			result += attentionMassAVX512(&mass[0], &s[0], n, lse)
-		} else {
-			result += attentionMassAVX2(&mass[0], &s[0], n, lse)
-		}
-		mass, s = mass[n:], s[n:]
-	}
-	return result
-}
-
-//go:noescape
-func softcapAVX512(dst *float32, c float32, x *float32, n int)
-
-//go:noescape
-func softcapAVX2(dst *float32, c float32, x *float32, n int)
-
-// dst[i] = c tanh(x[i] / c)
-func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		if tier == isa.AVX512 {
-			softcapAVX512(&dst[0], c, &x[0], n)
-		} else {
-			softcapAVX2(&dst[0], c, &x[0], n)
-		}
-		dst, x = dst[n:], x[n:]
 	}
 }
 
@@ -1376,6 +1376,130 @@ func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow i
 // o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
 func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	decodeValues1LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanFullAVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanFullAVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanFullAVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scan4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scan4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scan4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scan4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanVector4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanVector4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanVector4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanVector4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func outerStepAVX512(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
+
+//go:noescape
+func outerStepAVX2(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
+
+// states rows of width channels; sRow in bytes
+func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
+	if tier == isa.AVX512 {
+		outerStepAVX512(width, states, s, sRow, b, c, x, y, decay)
+	} else {
+		outerStepAVX2(width, states, s, sRow, b, c, x, y, decay)
+	}
+}
+
+//go:noescape
+func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate4AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate4AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
+func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate1AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate1AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
+func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+//go:noescape
+func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
+	if tier == isa.AVX512 {
+		scaleRowsAVX512(rows, width, dst, dstRow, x, xRow, scale)
+	} else {
+		scaleRowsAVX2(rows, width, dst, dstRow, x, xRow, scale)
+	}
+}
+
+//go:noescape
+func flushAVX512(x *float32, n int)
+
+//go:noescape
+func flushAVX2(x *float32, n int)
+
+// x[i] = 0 where |x[i]| < tiny
+func flushSIMD(tier isa.Tier, x []float32) {
+	for len(x) > 0 {
+		n := min(len(x), chunk)
+		if tier == isa.AVX512 {
+			flushAVX512(&x[0], n)
+		} else {
+			flushAVX2(&x[0], n)
+		}
+		x = x[n:]
+	}
 }
 
 //go:noescape

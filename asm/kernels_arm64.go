@@ -246,6 +246,96 @@ func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result 
 }
 
 //go:noescape
+func attentionScoresFullNEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 6 rows of q [dim] and panels [dim][16]
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	attentionScoresFullNEON(dim, panels, q, qRow, k, s, sRow)
+}
+
+//go:noescape
+func attentionValuesFullNEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
+func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	attentionValuesFullNEON(keys, p, pRow, v, o, oRow, factor)
+}
+
+//go:noescape
+func attentionScores4NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 4 rows of q [dim] and panels [dim][16]
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	attentionScores4NEON(dim, panels, q, qRow, k, s, sRow)
+}
+
+//go:noescape
+func attentionValues4NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
+func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	attentionValues4NEON(keys, p, pRow, v, o, oRow, factor)
+}
+
+//go:noescape
+func attentionScores1NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+
+// s = q k for 1 rows of q [dim] and panels [dim][16]
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+	attentionScores1NEON(dim, panels, q, qRow, k, s, sRow)
+}
+
+//go:noescape
+func attentionValues1NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
+func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
+	attentionValues1NEON(keys, p, pRow, v, o, oRow, factor)
+}
+
+//go:noescape
+func attentionPackNEON(dim int, k *float32, kRow int, panel *float32, panelRow int)
+
+// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
+func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
+	attentionPackNEON(dim, k, kRow, panel, panelRow)
+}
+
+//go:noescape
+func attentionWeightsNEON(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
+
+// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
+// sum = sum*factor + the sum of s; top = t
+func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
+	attentionWeightsNEON(rows, keys, s, sRow, top, sum, factor)
+}
+
+//go:noescape
+func attentionMassNEON(mass *float32, s *float32, n int, lse float32) float32
+
+// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
+func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
+	for len(mass) > 0 {
+		n := min(len(mass), chunk)
+		result += attentionMassNEON(&mass[0], &s[0], n, lse)
+		mass, s = mass[n:], s[n:]
+	}
+	return result
+}
+
+//go:noescape
+func softcapNEON(dst *float32, c float32, x *float32, n int)
+
+// dst[i] = c tanh(x[i] / c)
+func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		softcapNEON(&dst[0], c, &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+//go:noescape
 func convolution8NEON(n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int)
 
 // 8 token(s) of n channels; strides in bytes
@@ -459,96 +549,6 @@ func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
 func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
 	rotateInterleaved4NEON(dst, x, heads, headBytes, width, cos, sin)
-}
-
-//go:noescape
-func attentionScoresFullNEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScoresFullNEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValuesFullNEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValuesFullNEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionScores4NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores4NEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValues4NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValues4NEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionScores1NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores1NEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValues1NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValues1NEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionPackNEON(dim int, k *float32, kRow int, panel *float32, panelRow int)
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	attentionPackNEON(dim, k, kRow, panel, panelRow)
-}
-
-//go:noescape
-func attentionWeightsNEON(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	attentionWeightsNEON(rows, keys, s, sRow, top, sum, factor)
-}
-
-//go:noescape
-func attentionMassNEON(mass *float32, s *float32, n int, lse float32) float32
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	for len(mass) > 0 {
-		n := min(len(mass), chunk)
-		result += attentionMassNEON(&mass[0], &s[0], n, lse)
-		mass, s = mass[n:], s[n:]
-	}
-	return result
-}
-
-//go:noescape
-func softcapNEON(dst *float32, c float32, x *float32, n int)
-
-// dst[i] = c tanh(x[i] / c)
-func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		softcapNEON(&dst[0], c, &x[0], n)
-		dst, x = dst[n:], x[n:]
-	}
 }
 
 //go:noescape
@@ -801,6 +801,74 @@ func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v 
 // o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
 func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	panic(noKernels)
+}
+
+//go:noescape
+func scanFullNEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanFullNEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scan4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scan4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scanVector4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanVector4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func outerStepNEON(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
+
+// states rows of width channels; sRow in bytes
+func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
+	outerStepNEON(width, states, s, sRow, b, c, x, y, decay)
+}
+
+//go:noescape
+func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate4NEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
+func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate1NEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
+func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
+	scaleRowsNEON(rows, width, dst, dstRow, x, xRow, scale)
+}
+
+//go:noescape
+func flushNEON(x *float32, n int)
+
+// x[i] = 0 where |x[i]| < tiny
+func flushSIMD(tier isa.Tier, x []float32) {
+	for len(x) > 0 {
+		n := min(len(x), chunk)
+		flushNEON(&x[0], n)
+		x = x[n:]
+	}
 }
 
 //go:noescape

@@ -215,16 +215,23 @@ func (a *Attention) Run(ctx context.Context, call *Call) error {
 // Entropy and Stats hold 4 bytes more for each query and head, and Stats for each
 // key and head.
 func (a *Attention) ScratchBytes(queries, keys int) int64 {
+	tiles := int64(keys+a.sizes.keys-1) / int64(a.sizes.keys)
+	return a.holds(queries, tiles, a.cfg.KVHeads, 1)
+}
+
+// holds is ScratchBytes for keys in so many tiles, for each block of queries, of
+// so many sources.
+func (a *Attention) holds(queries int, tiles int64, kvHeads, sources int) int64 {
 	slot := int64(a.slot().size)
 	blocks := int64(queries+a.sizes.block-1) / int64(a.sizes.block)
-	tiles := int64(keys+a.sizes.keys-1) / int64(a.sizes.keys)
-	pack := max(int64(a.sizes.pack), slot)
-	packed := min(blocks*tiles*int64(a.cfg.KVHeads)*slot, pack)
+	heads := int64(max(1, kvHeads/a.cfg.KVHeads)) // that must be packed together
+	pack := max(int64(a.sizes.pack), slot*heads)
+	packed := min(blocks*tiles*int64(kvHeads)*slot, pack)
 	state := int64(0)
-	if tiles*slot > pack {
+	if tiles*slot*heads > pack {
 		state = 2 * int64(min(queries, a.sizes.block)) * int64(a.cfg.Heads)
 	}
-	rows := int64(a.sizes.rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*2)
+	rows := int64(a.sizes.rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*(sources+1))
 	strip := int64(a.tile.Rows()) * int64(a.scoreStride())
 	const rest = 4096 // what is known of tiles, alignment, the call itself
 	return 4*(packed+packed/slot*4+state+int64(parallel.Workers(a.cfg.Workers))*(rows+strip)) + rest

@@ -88,7 +88,12 @@ type Extra struct {
 	// Visible returns the range of a sequence's extra keys, numbered from 0, that a
 	// query at a position sees; nil for all of them.
 	Visible func(query int64) (from, to int64)
+	// Next are still more, with heads, packing and visibility of their own.
+	Next *Extra
 }
+
+// maxExtras bounds the chain of Extra.Next.
+const maxExtras = 64
 
 // Bias is a term added to the logits, made tile by tile. Package rope has some.
 // Its methods are called by several goroutines at once.
@@ -153,11 +158,13 @@ func (r *run) check(c *Call) error {
 	if offsets == nil {
 		offsets = c.QOffsets
 	}
-	if err := r.src[0].set(r, &rawNames, cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
+	if err := r.source(0).set(r, &rawNames, cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
 		return err
 	}
-	r.src[1].clear()
-	if e := c.Extra; e != nil {
+	for e := c.Extra; e != nil; e = e.Next {
+		if len(r.src) > maxExtras {
+			return check.Errorf(ErrCall, "attention: Extra.Next goes on for more than %d", maxExtras)
+		}
 		heads := e.Heads
 		if heads == 0 {
 			heads = cfg.KVHeads
@@ -165,9 +172,11 @@ func (r *run) check(c *Call) error {
 		if heads < 0 || cfg.Heads%heads != 0 {
 			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
 		}
-		if err := r.src[1].set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
+		src := r.source(len(r.src))
+		if err := src.set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
 			return err
 		}
+		src.visible = e.Visible
 	}
 	for _, p := range []struct {
 		name string
@@ -219,14 +228,12 @@ func (r *run) checkOutputs(c *Call) error {
 				return err
 			}
 		}
-		shared := asm.Overlap(o.m, c.Q) || asm.Overlap(o.m, c.LogWeights)
+		shared := asm.Overlap(o.m, c.Q)
 		for s := range r.src {
+			shared = shared || asm.Overlap(o.m, r.src[s].weights)
 			for j := range r.src[s].k {
 				shared = shared || asm.Overlap(o.m, r.src[s].k[j]) || asm.Overlap(o.m, r.src[s].v[j])
 			}
-		}
-		if c.Extra != nil {
-			shared = shared || asm.Overlap(o.m, c.Extra.LogWeights)
 		}
 		if shared {
 			return check.Errorf(ErrShape, "attention: %s shares elements with an input", o.name)

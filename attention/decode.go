@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
@@ -32,6 +33,7 @@ type decoder struct {
 	offsets []int // of the states, in rows of Q
 	look    bool  // without new tokens
 	silent  bool  // without queries
+	rows    int   // new tokens
 	depth   []int // of the tree's nodes
 	probe   run   // for matrices that check what they are given to
 
@@ -46,7 +48,7 @@ type decoder struct {
 	tasks int
 
 	q                  []float32 // packed, of all jobs
-	rows               []float32 // of one key head, on their way there
+	head               []float32 // of one key head, on their way there
 	kRotated, qRotated []float32
 	at                 []int64
 	o, top, sum        []float32 // of all splits
@@ -263,7 +265,7 @@ func (d *decoder) attend(ctx context.Context) error {
 func (d *decoder) pack(j *job) error {
 	a := d.op
 	cfg, cols := &a.cfg, d.kCols()
-	q := rowsOf(d.call.Q, j.from, j.queries())
+	q := dense.Rows(d.call.Q, j.from, j.from+j.queries())
 	if j.st.schedule != nil {
 		var err error
 		pos := j.first
@@ -276,16 +278,16 @@ func (d *decoder) pack(j *job) error {
 	}
 	group := cfg.Heads / cfg.KVHeads
 	rows := group * j.queries()
-	d.rows = scratch.Floats(d.rows, rows*cols)
-	clear(d.rows)
+	d.head = scratch.Floats(d.head, rows*cols)
+	clear(d.head)
 	for g := range cfg.KVHeads {
 		for i := range q.Rows {
 			for h := range group {
 				x := q.Data[i*q.Stride+(g*group+h)*cfg.HeadDim:][:cfg.HeadDim]
-				asm.Scale(d.rows[(i*group+h)*cols:][:cfg.HeadDim], cfg.Scale, x)
+				asm.Scale(d.head[(i*group+h)*cols:][:cfg.HeadDim], cfg.Scale, x)
 			}
 		}
-		m := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: d.rows}
+		m := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: d.head}
 		a.decode.PackQueries(d.q[j.q+g*rows*cols:][:rows*cols], m)
 	}
 	return nil

@@ -24,12 +24,7 @@ func byHead(x []float32, heads, tokens, dim int) blas32.General {
 // goldenBias attends with the biases of package rope, from queries at any positions.
 func goldenBias(t *testing.T, f *golden.File) {
 	for _, c := range f.Keys("params.") {
-		var p struct {
-			C         float64 `json:"c"`
-			Threshold float64 `json:"L_threshold"`
-			Formula   string  `json:"formula"`
-			Source    string  `json:"source"`
-		}
+		var p golden.BiasCase
 		f.Config("params."+c, &p)
 		shape := f.Shape("bias.v") // [heads, keys, dim]
 		heads, keys, width := shape[0], shape[1], shape[2]
@@ -74,25 +69,7 @@ func goldenBias(t *testing.T, f *golden.File) {
 // once and the last frame alone, as with a cache.
 func goldenFAR(t *testing.T, f *golden.File) {
 	for _, c := range f.Keys("params.") {
-		var p struct {
-			NumFrames      int     `json:"num_frames"`
-			TotalFrames    int     `json:"total_frames"`
-			Window         int     `json:"short_term_ctx_winsize"`
-			ContextFrames  int     `json:"num_context_frames"`
-			Channels       int     `json:"channels"`
-			Height         int     `json:"height"`
-			Width          int     `json:"width"`
-			Patch          int     `json:"patch_size"`
-			ContextPatch   int     `json:"context_patch_size"`
-			TokensPerFrame int     `json:"tokens_per_frame"`
-			ContextLen     int     `json:"context_seq_len"`
-			Heads          int     `json:"heads"`
-			AxesDim        []int   `json:"axes_dim"`
-			HeadDim        int     `json:"head_dim"`
-			Theta          float64 `json:"theta"`
-			Slope          float64 `json:"slope_scale"`
-			Scale          string  `json:"scale"`
-		}
+		var p golden.FARCase
 		f.Config("params."+c, &p)
 		if !f.Has(c + ".q") {
 			continue

@@ -15,18 +15,23 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "attention", map[string]func(*testing.T, *golden.File){
-		"attention.exact":           goldenExact,
-		"attention.exact_headdims":  goldenHeadDims,
-		"attention.exact_mask_bias": goldenMaskBias,
-		"attention.exact_varlen":    goldenVarlen,
-		"attention.gptoss_sink":     goldenSink,
-		"attention.merge_states":    goldenMerge,
-		"attention.paged_kv":        goldenPaged,
-		"attention.kv_quant":        goldenQuant,
-		"attention.mla":             goldenMLA,
-		"attention.relu_sink_diag":  goldenReLU,
-		"rope.bias":                 goldenBias, // end to end; package rope tests the biases
-		"rope.flexrope_far":         goldenFAR,
+		"attention.cca_decode":         goldenCCADecode,
+		"attention.cca_prefill":        goldenCCAPrefill,
+		"attention.landmark_block":     goldenLandmarkBlock,
+		"attention.landmark_retrieval": goldenLandmarkRetrieval,
+		"attention.meta_tokens":        goldenMeta,
+		"attention.exact":              goldenExact,
+		"attention.exact_headdims":     goldenHeadDims,
+		"attention.exact_mask_bias":    goldenMaskBias,
+		"attention.exact_varlen":       goldenVarlen,
+		"attention.gptoss_sink":        goldenSink,
+		"attention.kv_quant":           goldenQuant,
+		"attention.merge_states":       goldenMerge,
+		"attention.mla":                goldenMLA,
+		"attention.paged_kv":           goldenPaged,
+		"attention.relu_sink_diag":     goldenReLU,
+		"rope.bias":                    goldenBias, // end to end; package rope tests the biases
+		"rope.flexrope_far":            goldenFAR,
 	})
 }
 

@@ -446,14 +446,14 @@ func TestAllocations(t *testing.T) {
 			const n = 300
 			q, k, v, dst := matrix(1, n, 64), matrix(2, n, 32), matrix(3, n, 32), matrix(4, n, 64)
 			a.Forward(dst, q, k, v)
-			if x := testing.AllocsPerRun(5, func() { a.Forward(dst, q, k, v) }); x != 0 {
+			if x := isatest.Allocations(func() { a.Forward(dst, q, k, v) }); x != 0 {
 				t.Errorf("%d workers: %v allocations a call", workers, x)
 			}
 			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: &Extra{K: []blas32.General{k}, V: []blas32.General{v}, Offsets: []int{0, 20, n}},
 				QOffsets: []int{0, 100, n}, LogWeights: matrix(5, n, 1), Visible: func(q int64) (int64, int64) { return 0, q }}
 			outputs(a, c)
 			a.Run(context.Background(), c)
-			if x := testing.AllocsPerRun(5, func() { a.Run(context.Background(), c) }); x != 0 {
+			if x := isatest.Allocations(func() { a.Run(context.Background(), c) }); x != 0 {
 				t.Errorf("%d workers, all options: %v allocations a call", workers, x)
 			}
 		}

@@ -274,7 +274,7 @@ func (r *mlaRun) projectTask(_, task int) {
 	m, c := r.m, &r.m.cfg
 	from := task * mlaRows
 	n := min(mlaRows, r.x.Rows-from)
-	of := func(x blas32.General) blas32.General { return rowsOf(x, from, n) }
+	of := func(x blas32.General) blas32.General { return dense.Rows(x, from, from+n) }
 	x, q, kv := of(r.x), of(r.q), of(r.kv)
 	if c.QRank > 0 {
 		qa := of(r.qa)
@@ -344,12 +344,12 @@ func (r *mlaRun) finishTask(_, task int) {
 	m, c := r.m, &r.m.cfg
 	from := task * mlaRows
 	n := min(mlaRows, r.x.Rows-from)
-	out := rowsOf(r.out, from, n)
+	out := dense.Rows(r.out, from, from+n)
 	if r.states != nil {
-		sums := rowsOf(r.v, from, n)
+		sums := dense.Rows(r.v, from, from+n)
 		for h := range c.Heads {
 			asm.Gemm(dense.Columns(out, h*c.ValueDim, c.ValueDim), dense.Columns(sums, h*c.KVRank, c.KVRank), m.values[h], nil)
 		}
 	}
-	m.o.Forward(rowsOf(r.dst, from, n), out)
+	m.o.Forward(dense.Rows(r.dst, from, from+n), out)
 }

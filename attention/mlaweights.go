@@ -78,8 +78,8 @@ func (m *MLA) pack(w *MLAWeights) error {
 	}
 	for h := range c.Heads {
 		rows := h * (c.NopeDim + c.ValueDim)
-		m.keys = append(m.keys, asm.NewMatrix(c.Format, rowsOf(w.KVB, rows, c.NopeDim)))
-		m.values = append(m.values, asm.NewMatrixT(c.Format, rowsOf(w.KVB, rows+c.NopeDim, c.ValueDim)))
+		m.keys = append(m.keys, asm.NewMatrix(c.Format, dense.Rows(w.KVB, rows, rows+c.NopeDim)))
+		m.values = append(m.values, asm.NewMatrixT(c.Format, dense.Rows(w.KVB, rows+c.NopeDim, rows+c.NopeDim+c.ValueDim)))
 	}
 	return nil
 }

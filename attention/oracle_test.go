@@ -326,9 +326,9 @@ func randomCall(t *testing.T, seed uint64) (*Attention, *Call, string) {
 
 func TestOracle(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		n := uint64(600)
+		n := uint64(300)
 		if testing.Short() {
-			n = 100
+			n = 60
 		}
 		for seed := range n {
 			a, c, name := randomCall(t, seed)

@@ -15,9 +15,9 @@ type PagesConfig struct {
 	// MaxPages is how many pages there may be; 0 for no bound. Memory is taken when a
 	// page is first needed, and kept for the next that needs one.
 	MaxPages int
-	// Format and SharedValues are as in StateConfig.
-	Format       asm.Format
-	SharedValues bool
+	// Format, SharedValues and LogWeights are as in StateConfig.
+	Format                   asm.Format
+	SharedValues, LogWeights bool
 }
 
 // Pages is a pool of pages for the states of one operator: sequences of unknown
@@ -44,14 +44,15 @@ func (a *Attention) NewPages(cfg PagesConfig) (*Pages, error) {
 	case cfg.MaxPages < 0:
 		return nil, check.Errorf(ErrConfig, "attention: MaxPages is %d, want 0 or more", cfg.MaxPages)
 	}
-	state := StateConfig{Format: cfg.Format, SharedValues: cfg.SharedValues}
+	p := &Pages{op: a, cfg: cfg}
+	state := p.state()
 	if err := a.checkState(&state); err != nil {
 		return nil, err
 	}
 	if err := a.checkRoom(&state, cfg.PageTokens); err != nil {
 		return nil, err
 	}
-	return &Pages{op: a, cfg: cfg}, nil
+	return p, nil
 }
 
 // Free returns how many pages a state could still get, and Used how many are in
@@ -81,7 +82,7 @@ func (p *Pages) Bytes() int64 {
 }
 
 func (p *Pages) state() StateConfig {
-	return StateConfig{Format: p.cfg.Format, SharedValues: p.cfg.SharedValues}
+	return StateConfig{Format: p.cfg.Format, SharedValues: p.cfg.SharedValues, LogWeights: p.cfg.LogWeights}
 }
 
 // get returns a page that nobody else has.

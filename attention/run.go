@@ -26,7 +26,7 @@ type run struct {
 	op   *Attention
 	call Call
 	one  [2]blas32.General
-	src  [2]source
+	src  []source       // the raw keys, then each Extra's
 	lse  blas32.General // Call.LSE, or our own
 	lses []float32
 
@@ -36,7 +36,10 @@ type run struct {
 	group parallel.Group
 
 	qOffsets []int
-	items    []item // of the wave
+	items    []item  // of the wave
+	reaches  []reach // of the items, one for each source
+	shares   shares
+	extent   stretch
 	infos    []tileInfo
 	packed   []float32
 	state    []float32 // top and sum of each row, of items with several rounds
@@ -45,61 +48,31 @@ type run struct {
 	tiles    int
 	work     []workspace
 
-	pack, attend, mass func(worker, task int)
+	pack, attend, mass, look func(worker, task int)
 }
 
-// item is a stretch of queries of one sequence for some sets of heads.
-type item struct {
-	seq        int
-	set, sets  int    // the first, and how many
-	from, to   int    // queries, rows of Q
-	tiles      [2]int // of keys, of each source
-	first      [2]int // the first of these, in tiles from the sequence's beginning
-	perRound   int    // tiles
-	rounds     int
-	packed     int // where its slots begin, in r.packed
-	infos      int // and in r.infos
-	state      int // and in r.state
-	packTasks  int // the first of the round's
-	queryTasks int
-}
-
-// sets is how many sets of heads there are that share neither raw nor extra
-// keys; blockHeads is how many successive query heads share both.
-func (r *run) sets() int {
-	if r.src[1].heads == 0 {
-		return r.src[0].heads
+// source returns the source of a number, which is at most one more than there
+// are.
+func (r *run) source(n int) *source {
+	if n < cap(r.src) {
+		r.src = r.src[:n+1]
+	} else {
+		r.src = append(r.src, source{})
 	}
-	return gcd(r.src[0].heads, r.src[1].heads)
+	return &r.src[n]
 }
-
-func (r *run) blockHeads() int {
-	heads := r.op.cfg.Heads
-	if r.src[1].heads == 0 {
-		return heads / r.src[0].heads
-	}
-	return gcd(heads/r.src[0].heads, heads/r.src[1].heads)
-}
-
-func gcd(a, b int) int {
-	for b > 0 {
-		a, b = b, a%b
-	}
-	return a
-}
-
-// setHeads is how many heads of a source belong to a set.
-func (r *run) setHeads(src int) int { return r.src[src].heads / r.sets() }
 
 func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 	r.op = a
+	r.src = r.src[:0]
 	defer r.forget()
 	if err := r.check(call); err != nil {
 		return err
 	}
 	r.call = *call
+	r.share()
 	if r.pack == nil {
-		r.pack, r.attend, r.mass = r.packTask, r.attendTask, r.massTask
+		r.pack, r.attend, r.mass, r.look = r.packTask, r.attendTask, r.massTask, r.lookTask
 	}
 	r.lse = call.LSE
 	if r.lse.Rows == 0 && r.diagnosing() && !a.cfg.ReLU {
@@ -109,9 +82,12 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 	}
 	for b := range len(r.qOffsets) - 1 {
 		for from := r.qOffsets[b]; from < r.qOffsets[b+1]; from += a.sizes.block {
-			to := min(from+a.sizes.block, r.qOffsets[b+1])
+			r.extent.seq, r.extent.from, r.extent.to = b, from, min(from+a.sizes.block, r.qOffsets[b+1])
+			if err := r.group.Run(ctx, 1, 1, r.look); err != nil {
+				return wrap(ctx, err)
+			}
 			for set := 0; set < r.sets(); {
-				n := r.add(b, set, from, to)
+				n := r.add(set)
 				if n == 0 {
 					if err := r.wave(ctx); err != nil {
 						return err
@@ -130,83 +106,12 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 // forget drops what belongs to the caller.
 func (r *run) forget() {
 	r.call, r.one, r.lse = Call{}, [2]blas32.General{}, blas32.General{}
-	r.src[0].clear()
-	r.src[1].clear()
+	r.massOut, r.entropyOut = blas32.General{}, blas32.General{}
+	for s := range r.src {
+		r.src[s].clear()
+	}
 	r.items = r.items[:0]
 }
-
-// add puts an item into the wave, for as many of the sets from set on as fit; it
-// returns their number, which is 0 when the wave is full.
-func (r *run) add(b, set, from, to int) int {
-	a := r.op
-	it := item{seq: b, set: set, sets: r.sets() - set, from: from, to: to}
-	keys := a.sizes.keys
-	heads := 0
-	for s := range r.src {
-		first, last := 0, 0
-		if s == 0 {
-			first, _ = r.visible(b, from)
-			_, last = r.visible(b, to-1)
-		} else {
-			f, l := r.src[1].sequence(b)
-			last = l - f
-		}
-		if last > first {
-			it.first[s] = first / keys
-			it.tiles[s] = (last+keys-1)/keys - it.first[s]
-			heads = max(heads, r.setHeads(s))
-		}
-	}
-	tiles, size := it.tiles[0]+it.tiles[1], a.slot().size*heads
-	it.perRound = tiles
-	if size > 0 {
-		it.perRound = min(tiles, max(1, a.sizes.pack/size))
-	}
-	if tiles > 0 {
-		it.rounds = (tiles + it.perRound - 1) / it.perRound
-	} else {
-		it.rounds, it.perRound = 1, 1
-	}
-	size *= it.perRound
-	if size > 0 {
-		it.sets = min(it.sets, max(1, a.sizes.pack/size))
-	}
-	if n := len(r.items); n > 0 {
-		last := &r.items[n-1]
-		it.packed = last.packed + r.slots(last)*a.slot().size
-		it.infos = last.infos + r.slots(last)
-		it.state = last.state
-		if last.rounds > 1 {
-			it.state += r.states(last)
-		}
-		if it.packed+it.sets*size > a.sizes.pack || it.rounds > 1 {
-			return 0
-		}
-	}
-	r.items = append(r.items, it)
-	return it.sets
-}
-
-// slotHeads is how many slots a tile of an item has at the most.
-func (r *run) slotHeads(it *item) (heads int) {
-	for s := range it.tiles {
-		if it.tiles[s] > 0 {
-			heads = max(heads, r.setHeads(s))
-		}
-	}
-	return heads
-}
-
-// slots is how many slots an item has, states how many float32 its rows take
-// between rounds.
-func (r *run) slots(it *item) int  { return it.perRound * it.sets * r.slotHeads(it) }
-func (r *run) states(it *item) int { return 2 * r.rows(it) * r.blocks() * it.sets }
-
-// blocks is how many blocks of heads a set has, rows how many rows a block: a
-// row is a query of one head, the heads of a query side by side.
-func (r *run) blocks() int         { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
-func (r *run) rows(it *item) int   { return (it.to - it.from) * r.blockHeads() }
-func (r *run) tileOf(rows int) int { return (rows + r.op.sizes.rows - 1) / r.op.sizes.rows }
 
 // position returns the positions of the first query and the first key of a
 // sequence.
@@ -260,7 +165,7 @@ func (r *run) wave(ctx context.Context) error {
 	for i := range r.items {
 		it := &r.items[i]
 		rounds = max(rounds, it.rounds)
-		pairs := float64(r.rows(it)*r.blocks()*it.sets) * float64((it.tiles[0]+it.tiles[1])*a.sizes.keys)
+		pairs := float64(r.rows(it)*r.blocks()*it.sets) * float64(it.tiles*a.sizes.keys)
 		work += int64(min(pairs*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
 	}
 	workers := a.workers(work)
@@ -283,7 +188,7 @@ func (r *run) wave(ctx context.Context) error {
 			it := &r.items[i]
 			it.packTasks, it.queryTasks = r.packs, r.tiles
 			if r.round < it.rounds {
-				r.packs += min(it.perRound, it.tiles[0]+it.tiles[1]-r.round*it.perRound) * it.sets
+				r.packs += min(it.perRound, it.tiles-r.round*it.perRound) * it.sets
 				r.tiles += r.tileOf(r.rows(it)) * r.blocks() * it.sets
 			}
 		}
@@ -305,7 +210,7 @@ func (r *run) reserve(workers int) {
 		r.work = append(r.work, workspace{})
 	}
 	for i := range workers {
-		r.work[i].reserve(r.op)
+		r.work[i].reserve(r.op, len(r.src))
 	}
 }
 
@@ -314,12 +219,13 @@ func (r *run) packTask(_, task int) {
 	it := &r.items[r.find(func(it *item) int { return it.packTasks }, task)]
 	slot, set := (task-it.packTasks)/it.sets, (task-it.packTasks)%it.sets
 	tile, s := r.round*it.perRound+slot, 0
-	if tile >= it.tiles[0] {
-		tile, s = tile-it.tiles[0], 1
+	reaches := r.reachesOf(it)
+	for ; tile >= reaches[s].tiles; s++ {
+		tile -= reaches[s].tiles
 	}
 	src, a := &r.src[s], r.op
 	start, end := src.sequence(it.seq)
-	from := start + (it.first[s]+tile)*a.sizes.keys
+	from := start + (reaches[s].first+tile)*a.sizes.keys
 	to := min(from+a.sizes.keys, end)
 	heads := r.setHeads(s)
 	for h := range heads {

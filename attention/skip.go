@@ -25,9 +25,12 @@ func (w *workspace) negligible(t *keyTile, i, n, from, to int) bool {
 	if a.cfg.Skip == 0 {
 		return false
 	}
-	start, end := w.r.src[0].sequence(w.it.seq)
-	e0, e1 := w.r.src[1].sequence(w.it.seq)
-	room := math.Log(float64(a.cfg.Skip) / float64(end-start+e1-e0))
+	keys := 0
+	for s := range w.r.src {
+		start, end := w.r.src[s].sequence(w.it.seq)
+		keys += end - start
+	}
+	room := math.Log(float64(a.cfg.Skip) / float64(keys))
 	for j := i; j < i+n; j++ {
 		logit := float64(w.norm[j]) * float64(t.info.norm) * (1 + 1e-5)
 		if c := float64(a.cfg.Softcap); c > 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/subquad/subquad/internal/dense"
 )
 
-// source is one set of keys and values: the raw ones, or Extra's.
+// source is one set of keys and values: the raw ones, or an Extra's.
 type source struct {
 	heads   int
 	rows    int
@@ -21,10 +21,11 @@ type source struct {
 	starts  []int // of the segments, in rows
 	offsets []int // of the sequences
 	weights blas32.General
+	visible func(query int64) (from, to int64) // of an Extra
 }
 
 func (s *source) clear() {
-	s.heads, s.rows, s.k, s.v = 0, 0, nil, nil
+	s.heads, s.rows, s.k, s.v, s.visible = 0, 0, nil, nil, nil
 	s.starts, s.offsets, s.weights = s.starts[:0], s.offsets[:0], blas32.General{}
 }
 
@@ -150,12 +151,7 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32) tileI
 	}
 	w := a.tile.Panel()
 	for c := 0; c < at.w-at.v; c += a.sizes.keys * w {
-		x := dst[at.v+c:][:(to-from)*w]
-		for len(x) > 0 && info.finite {
-			n := min(len(x), len(noughts))
-			sum := asm.Dot(x[:n], noughts[:n])
-			info.finite, x = sum == 0, x[n:]
-		}
+		info.finite = info.finite && allFinite(dst[at.v+c:][:(to-from)*w])
 	}
 	if s.weights.Rows > 0 {
 		col := min(head, s.weights.Cols-1)
@@ -168,6 +164,18 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32) tileI
 		info.weight = 0
 	}
 	return info
+}
+
+// allFinite tells whether there is no NaN and no Inf in x.
+func allFinite(x []float32) bool {
+	for len(x) > 0 {
+		n := min(len(x), len(noughts))
+		if asm.Dot(x[:n], noughts[:n]) != 0 { // NaN
+			return false
+		}
+		x = x[n:]
+	}
+	return true
 }
 
 // noughts times a value is 0, or NaN where the value is not finite.

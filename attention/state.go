@@ -24,7 +24,7 @@ type StateConfig struct {
 	// Window tokens, a query's own included, and the first Keep ones (attention sinks;
 	// Xiao et al. 2023, arXiv 2309.17453). 0 holds all.
 	Window, Keep int
-	// Pages takes memory from a pool, whose Format and SharedValues hold.
+	// Pages takes memory from a pool, whose Format, SharedValues and LogWeights hold.
 	Pages *Pages
 	// Table and Tokens begin the state with pages of Pages, by their numbers, the
 	// last one perhaps not full: a prefix that other states hold. They stay shared
@@ -34,6 +34,9 @@ type StateConfig struct {
 	// SharedValues makes the first ValueDim columns of a key its value, as in
 	// multi-head latent attention; Step then takes no values.
 	SharedValues bool
+	// LogWeights keeps a log-weight for each token and key head, which Call.LogWeights
+	// gives with the keys, or 0: of tokens that were merged, say.
+	LogWeights bool
 	// Rotation, if not nil, is what Step rotates queries and keys by, in their
 	// positions; Policy says when, and so in which form keys are stored: rotated
 	// under rope.Fixed, where the frequencies are those of Rotation.Length; rotated,
@@ -51,7 +54,7 @@ type State struct {
 	op       *Attention
 	cfg      StateConfig
 	n        int      // tokens
-	high     int      // of a ring: tokens ever written, beyond which nothing was overwritten
+	high     int      // tokens ever written: a ring's before high-ring are overwritten
 	reached  int      // the longest that it was, for the schedule
 	blocks   []*block // one, or pages
 	schedule *rope.Schedule
@@ -66,7 +69,8 @@ const slack = 64
 // NewState returns an empty state, or an error that matches ErrConfig.
 func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	if cfg.Pages != nil {
-		cfg.Format, cfg.SharedValues = cfg.Pages.cfg.Format, cfg.Pages.cfg.SharedValues
+		p := &cfg.Pages.cfg
+		cfg.Format, cfg.SharedValues, cfg.LogWeights = p.Format, p.SharedValues, p.LogWeights
 	}
 	if err := a.checkState(&cfg); err != nil {
 		return nil, err
@@ -91,7 +95,7 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	case cfg.Pages != nil:
 		s.cfg.Table = nil
 		s.blocks, err = cfg.Pages.adopt(cfg.Table)
-		s.n = cfg.Tokens
+		s.n, s.high, s.reached = cfg.Tokens, cfg.Tokens, cfg.Tokens
 	case cfg.Window > 0:
 		if err = a.checkRoom(&cfg, s.ringTokens()); err == nil {
 			s.blocks = []*block{a.newBlock(&cfg, s.ringTokens())}
@@ -165,7 +169,10 @@ func (a *Attention) checkRoom(cfg *StateConfig, tokens int) error {
 	return nil
 }
 
-func (s *State) ringTokens() int { return s.cfg.Keep + s.cfg.Window + slack }
+// ringTokens is how many tokens a ring has memory for at the most, ring how many of
+// them go round.
+func (s *State) ringTokens() int { return s.cfg.Keep + s.ring() }
+func (s *State) ring() int       { return s.cfg.Window + slack }
 
 // Len returns how many tokens the state has seen. For a ring that is more than
 // it holds.
@@ -274,17 +281,19 @@ func (s *State) spans(list []span, from, n int) []span {
 			list = append(list, span{b: b, row: row, n: count, pos: pos, kept: kept})
 		}
 	}
+	var b *block
+	if len(s.blocks) > 0 {
+		b = s.blocks[0]
+	}
 	switch p := s.cfg.Pages; {
-	case len(s.blocks) == 0:
 	case p != nil:
 		t := p.cfg.PageTokens
 		for pos := from; pos < n; pos = (pos/t + 1) * t {
 			add(s.blocks[pos/t], pos%t, min(t-pos%t, n-pos), pos, false)
 		}
 	case s.cfg.Window > 0:
-		b, keep := s.blocks[0], s.cfg.Keep
+		keep, ring := s.cfg.Keep, s.ring()
 		add(b, 0, min(keep, n), 0, true)
-		ring := b.tokens() - keep
 		for pos := max(from, keep, s.high-ring); pos < n; {
 			row := (pos - keep) % ring
 			count := min(ring-row, n-pos)
@@ -292,7 +301,7 @@ func (s *State) spans(list []span, from, n int) []span {
 			pos += count
 		}
 	default:
-		add(s.blocks[0], from, n-from, from, false)
+		add(b, from, n-from, from, false)
 	}
 	return list
 }
@@ -340,12 +349,32 @@ func (g Segment) Values(dst blas32.General, head, from int) error {
 	return g.read(dst, g.b.values(), head, from, g.valueDim, "ValueDim")
 }
 
+// LogWeights sets dst [n] to the log-weights of the keys of one head from token from
+// of the segment on: zeros for a state that keeps none.
+func (g Segment) LogWeights(dst []float32, head, from int) error {
+	if err := g.check(head, from, len(dst)); err != nil {
+		return err
+	}
+	clear(dst)
+	if len(g.b.weights) > 0 {
+		copy(dst, g.b.logWeights(head, g.row+from, len(dst)))
+	}
+	return nil
+}
+
+func (g Segment) check(head, from, n int) error {
+	if head < 0 || head >= g.heads || from < 0 || from > g.Tokens || n > g.Tokens-from {
+		return check.Errorf(ErrCall, "attention: head %d, tokens %d to %d of a segment of %d heads and %d tokens", head, from, from+n, g.heads, g.Tokens)
+	}
+	return nil
+}
+
 func (g Segment) read(dst blas32.General, s *store, head, from, cols int, what string) error {
 	if err := check.Matrix(ErrShape, "attention", "dst", dst, -1, cols, what); err != nil {
 		return err
 	}
-	if head < 0 || head >= g.heads || from < 0 || from > g.Tokens || dst.Rows > g.Tokens-from {
-		return check.Errorf(ErrCall, "attention: head %d, tokens %d to %d of a segment of %d heads and %d tokens", head, from, from+dst.Rows, g.heads, g.Tokens)
+	if err := g.check(head, from, dst.Rows); err != nil {
+		return err
 	}
 	if dst.Rows > 0 {
 		s.widen(dst, head, g.row+from)

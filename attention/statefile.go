@@ -2,259 +2,175 @@ package attention
 
 import (
 	"encoding/binary"
-	"fmt"
-	"hash"
 	"hash/crc32"
-	"hash/fnv"
 	"io"
 	"math"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 )
 
-// A written state is a header, all in little-endian: the magic, the fingerprint, and
-// six numbers; then the tokens that are held, oldest first: keys, values, and what
-// scales they have; then the CRC-32 of all that.
-const stateMagic = "subquadkv1"
+// A state's file is a kind of 8 bytes, the fingerprint of its operator, the
+// state's numbers and data, and the CRC-32 of all that: little-endian, numbers as
+// int64, lists of float32 after their length.
 
-// stateHeader is Len, what it was at most, the tokens held, MaxTokens, Format and
-// SharedValues.
-type stateHeader [6]uint64
-
-// fingerprint tells operators and ways to keep keys apart.
-func (s *State) fingerprint() uint64 {
-	h := fnv.New64a()
-	c := s.op.cfg
-	fmt.Fprintln(h, c.Heads, c.KVHeads, c.HeadDim, c.ValueDim, c.Scale, c.Window, c.Softcap, c.Sinks, c.ReLU)
-	fmt.Fprintf(h, "%T\n", c.Bias)
-	fmt.Fprintln(h, uint8(s.cfg.Format), s.cfg.SharedValues, s.cfg.Window, s.cfg.Keep)
-	if r := s.cfg.Rotation; r != nil {
-		x := *r
-		x.Workers = 0
-		fmt.Fprintf(h, "%+v %v %d\n", x, x.Scheme, s.cfg.Policy)
-	}
-	return h.Sum64()
+type stateWriter struct {
+	w     io.Writer
+	n     int64
+	sum   uint32
+	err   error
+	bytes []byte
 }
 
-// counted passes writes on and keeps their number and checksum.
-type counted struct {
-	w   io.Writer
-	n   int64
-	crc hash.Hash32
+func newStateWriter(w io.Writer, kind string, fingerprint []int64) *stateWriter {
+	s := &stateWriter{w: w}
+	s.write([]byte(kind))
+	s.ints(int64(len(fingerprint)))
+	s.ints(fingerprint...)
+	return s
 }
 
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	c.crc.Write(p[:n])
-	return n, err
+func (s *stateWriter) write(b []byte) {
+	if s.err != nil {
+		return
+	}
+	s.sum = crc32.Update(s.sum, crc32.IEEETable, b)
+	n, err := s.w.Write(b)
+	s.n, s.err = s.n+int64(n), err
 }
 
-// WriteTo writes the tokens that the state holds, as they are stored, with a
-// fingerprint of the operator and of the kind of state: io.WriterTo. What is read
-// back goes on bit for bit.
-func (s *State) WriteTo(w io.Writer) (int64, error) {
-	c := &counted{w: w, crc: crc32.NewIEEE()}
-	spans := s.spans(nil, 0, s.n)
-	header := stateHeader{uint64(s.n), uint64(s.reached), 0, uint64(s.cfg.MaxTokens), uint64(s.cfg.Format)}
-	if s.cfg.Window > 0 {
-		header[1] = uint64(s.high)
+func (s *stateWriter) ints(list ...int64) {
+	s.bytes = s.bytes[:0]
+	for _, x := range list {
+		s.bytes = binary.LittleEndian.AppendUint64(s.bytes, uint64(x))
 	}
-	for _, x := range spans {
-		header[2] += uint64(x.n)
+	s.write(s.bytes)
+}
+
+const floatsPerBlock = 1 << 14
+
+func (s *stateWriter) floats(x []float32) {
+	s.ints(int64(len(x)))
+	for len(x) > 0 {
+		n := min(len(x), floatsPerBlock)
+		s.bytes = s.bytes[:0]
+		for _, v := range x[:n] {
+			s.bytes = binary.LittleEndian.AppendUint32(s.bytes, math.Float32bits(v))
+		}
+		s.write(s.bytes)
+		x = x[n:]
 	}
-	if s.cfg.SharedValues {
-		header[5] = 1
+}
+
+// end writes the sum; it returns what WriteTo does.
+func (s *stateWriter) end() (int64, error) {
+	s.write(binary.LittleEndian.AppendUint32(nil, s.sum))
+	return s.n, s.err
+}
+
+type stateReader struct {
+	r     io.Reader
+	n     int64
+	sum   uint32
+	err   error
+	bytes []byte
+}
+
+func newStateReader(r io.Reader, kind string, fingerprint []int64) *stateReader {
+	s := &stateReader{r: r}
+	if got := string(s.read(len(kind))); s.err == nil && got != kind {
+		s.fail("it begins with %q, want %q", got, kind)
 	}
-	if _, err := io.WriteString(c, stateMagic); err != nil {
-		return c.n, err
+	if n := s.int(); s.err == nil && n != int64(len(fingerprint)) {
+		s.fail("it is of another operator")
 	}
-	if err := binary.Write(c, binary.LittleEndian, s.fingerprint()); err != nil {
-		return c.n, err
-	}
-	if err := binary.Write(c, binary.LittleEndian, header); err != nil {
-		return c.n, err
-	}
-	buffer := make([]byte, s.op.tokenBytes(&s.cfg))
-	for _, x := range spans {
-		for i := range x.n {
-			x.b.token(buffer, x.row+i, true)
-			if _, err := c.Write(buffer); err != nil {
-				return c.n, err
-			}
+	for _, want := range fingerprint {
+		if got := s.int(); s.err == nil && got != want {
+			s.fail("it is of another operator")
 		}
 	}
-	err := binary.Write(c, binary.LittleEndian, c.crc.Sum32())
-	return c.n, err
+	return s
 }
 
-// ReadState reads a state that is neither a ring nor has a Rotation, whatever kind
-// of memory it was written from, into memory of its own. Errors match ErrState
-// where the state is damaged or another operator's; memory is taken only as data
-// comes in.
-func (a *Attention) ReadState(r io.Reader) (*State, error) {
-	s := &State{op: a}
-	if err := s.load(r, true); err != nil {
-		return nil, err
+// fail keeps the first error.
+func (s *stateReader) fail(format string, args ...any) {
+	if s.err == nil {
+		s.err = check.Errorf(ErrState, "attention: state: "+format, args...)
 	}
-	return s, nil
 }
 
-// Load fills an empty state with one that was written by a state of the same
-// configuration, MaxTokens and Pages apart. After an error it is empty.
-func (s *State) Load(r io.Reader) error {
-	if s.n != 0 {
-		return check.Errorf(ErrState, "attention: Load into a state with %d tokens, want an empty one", s.n)
+func (s *stateReader) read(n int) []byte {
+	if cap(s.bytes) < n {
+		s.bytes = make([]byte, n)
 	}
-	err := s.load(r, false)
+	b := s.bytes[:n]
+	if s.err != nil {
+		clear(b)
+		return b
+	}
+	got, err := io.ReadFull(s.r, b)
+	s.n += int64(got)
 	if err != nil {
-		s.Reset()
-	}
-	return err
-}
-
-func (s *State) load(r io.Reader, own bool) error {
-	fail := func(format string, args ...any) error {
-		return check.Errorf(ErrState, "attention: reading a state: "+format, args...)
-	}
-	crc := crc32.NewIEEE()
-	in := io.TeeReader(r, crc)
-	magic := make([]byte, len(stateMagic))
-	if _, err := io.ReadFull(in, magic); err != nil || string(magic) != stateMagic {
-		return fail("it does not begin with %q", stateMagic)
-	}
-	var print uint64
-	var header stateHeader
-	if err := binary.Read(in, binary.LittleEndian, &print); err != nil {
-		return fail("%v", err)
-	}
-	if err := binary.Read(in, binary.LittleEndian, &header); err != nil {
-		return fail("%v", err)
-	}
-	for i, x := range header {
-		if x > math.MaxInt/2 {
-			return fail("number %d of the header is %d", i, x)
-		}
-	}
-	n, high, held, most := int(header[0]), int(header[1]), int(header[2]), int(header[3])
-	if own {
-		if header[4] > uint64(asm.Float16) || header[5] > 1 {
-			return fail("format %d, shared %d", header[4], header[5])
-		}
-		s.cfg = StateConfig{Format: asm.Format(header[4]), SharedValues: header[5] == 1}
-		if err := s.op.checkState(&s.cfg); err != nil {
-			return fail("%v", err)
-		}
-		s.cfg.MaxTokens = most
-	}
-	switch {
-	case print != s.fingerprint():
-		return fail("it is of another operator, or of another kind of state")
-	case s.cfg.MaxTokens > 0 && n > s.cfg.MaxTokens:
-		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", n, s.cfg.MaxTokens)
-	case n > high && s.cfg.Window > 0 || s.cfg.Window == 0 && held != n:
-		return fail("%d tokens of %d, at most %d, are held", held, n, high)
-	}
-	if s.cfg.Window > 0 {
-		s.high = high
-		want := 0
-		for _, x := range s.spans(nil, 0, n) {
-			want += x.n
-		}
-		if held != want {
-			return fail("%d tokens of %d, at most %d, are held, want %d", held, n, high, want)
-		}
-	}
-	s.reached = high
-	buffer := make([]byte, s.op.tokenBytes(&s.cfg))
-	read := func(pos, count int) error {
-		for i := range count {
-			s.n = pos + i
-			if s.cfg.Window == 0 {
-				if err := s.reserve(1); err != nil {
-					return err
-				}
-			}
-			if _, err := io.ReadFull(in, buffer); err != nil {
-				return fail("token %d of %d: %v", pos+i, n, err)
-			}
-			b, row, _ := s.place(pos + i)
-			b.token(buffer, row, false)
-		}
-		return nil
-	}
-	var err error
-	if s.cfg.Window == 0 {
-		err = read(0, n)
-	} else {
-		for _, x := range s.spans(nil, 0, n) {
-			if err = read(x.pos, x.n); err != nil {
-				break
-			}
-		}
-	}
-	if err != nil {
-		return err
-	}
-	sum := crc.Sum32()
-	var want uint32
-	if err := binary.Read(r, binary.LittleEndian, &want); err != nil || want != sum {
-		return fail("it is damaged: its checksum is %08x, want %08x", sum, want)
-	}
-	s.n = n
-	if s.schedule != nil {
-		if s.rotation, _, err = s.schedule.Step(int64(s.reached)); err != nil {
-			return fail("%v", err)
-		}
-	}
-	return nil
-}
-
-// token moves the keys and values of a token to bytes, or from them.
-func (b *block) token(data []byte, row int, out bool) {
-	data = b.k.token(data, row, out)
-	if !b.shared {
-		b.v.token(data, row, out)
-	}
-}
-
-func (s *store) token(data []byte, row int, out bool) []byte {
-	cols := s.heads * s.dim
-	four := func(x *float32) {
-		if out {
-			binary.LittleEndian.PutUint32(data, math.Float32bits(*x))
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			s.fail("it ends too early")
 		} else {
-			*x = math.Float32frombits(binary.LittleEndian.Uint32(data))
+			s.err = err
 		}
-		data = data[4:]
+		clear(b)
 	}
-	switch at := row * cols; s.format {
-	case asm.Float32:
-		for i := range cols {
-			four(&s.float32[at+i])
-		}
-	case asm.Int8:
-		for i := range s.int8[at:][:cols] {
-			if out {
-				data[i] = byte(s.int8[at+i])
-			} else {
-				s.int8[at+i] = int8(data[i])
-			}
-		}
-		data = data[cols:]
-		for h := range s.heads {
-			four(&s.scale[h*s.tokens+row])
-		}
-	default:
-		for i := range cols {
-			if out {
-				binary.LittleEndian.PutUint16(data, s.half[at+i])
-			} else {
-				s.half[at+i] = binary.LittleEndian.Uint16(data)
-			}
-			data = data[2:]
+	s.sum = crc32.Update(s.sum, crc32.IEEETable, b)
+	return b
+}
+
+func (s *stateReader) int() int64 { return int64(binary.LittleEndian.Uint64(s.read(8))) }
+
+// floats reads a list that must have n elements. Memory grows with what is
+// there.
+func (s *stateReader) floats(n int64) (x []float32) {
+	if got := s.int(); s.err == nil && (got != n || n < 0 || n > math.MaxInt/4) {
+		s.fail("it has %d numbers where there should be %d", got, n)
+	}
+	for s.err == nil && int64(len(x)) < n {
+		b := s.read(4 * int(min(n-int64(len(x)), floatsPerBlock)))
+		for i := 0; i < len(b); i += 4 {
+			x = append(x, math.Float32frombits(binary.LittleEndian.Uint32(b[i:])))
 		}
 	}
-	return data
+	return x
+}
+
+// end reads the sum and returns the first error.
+func (s *stateReader) end() error {
+	want := s.sum
+	if got := binary.LittleEndian.Uint32(s.read(4)); s.err == nil && got != want {
+		s.fail("its checksum is %08x, want %08x", got, want)
+	}
+	return s.err
+}
+
+// writeTo writes what the queue holds.
+func (q *queue) writeTo(s *stateWriter) {
+	s.ints(q.first)
+	s.floats(q.K().Data)
+	s.floats(q.V().Data)
+}
+
+// readFrom reads a queue that ends at end and begins at most at needed.
+func (q *queue) readFrom(s *stateReader, needed, end int64) {
+	q.first = s.int()
+	rows := end - q.first
+	if s.err == nil && (q.first < 0 || q.first > needed || rows > math.MaxInt32/int64(max(q.kCols, q.vCols))) {
+		s.fail("it holds rows from %d to %d", q.first, end)
+	}
+	if s.err != nil {
+		return
+	}
+	q.k, q.v = s.floats(rows*int64(q.kCols)), s.floats(rows*int64(q.vCols))
+	q.rows = int(rows)
+}
+
+func bit(x bool) int64 {
+	if x {
+		return 1
+	}
+	return 0
 }

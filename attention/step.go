@@ -2,11 +2,13 @@ package attention
 
 import (
 	"context"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
 )
@@ -31,7 +33,7 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 }
 
 // Append is Step without queries: it puts keys and values into the state, a
-// prefix that was attended to elsewhere, say.
+// prefix that was attended to elsewhere, say. So does Run without Dst and Q.
 func (s *State) Append(k, v blas32.General) error {
 	a := s.op
 	d := a.decoders.Get()
@@ -41,7 +43,6 @@ func (s *State) Append(k, v blas32.General) error {
 	if s.cfg.SharedValues {
 		c.V = nil
 	}
-	c.Q.Cols, c.Dst.Cols = a.cfg.Heads*a.cfg.HeadDim, a.cfg.Heads*a.cfg.ValueDim
 	d.silent = true
 	return d.run(context.Background(), a, c, d.single[:])
 }
@@ -74,13 +75,16 @@ func (a *Attention) step(ctx context.Context, call *Call) error {
 	if call.States != nil {
 		return check.Errorf(ErrCall, "attention: State together with States")
 	}
-	d.single[0] = call.State
+	d.single[0], d.silent = call.State, call.Q.Data == nil && call.Dst.Data == nil
 	return d.run(ctx, a, call, d.single[:])
 }
 
 // check reports what is wrong with a step. It fills d.offsets, d.news and d.depth.
 func (d *decoder) check() error {
 	a, c, cfg := d.op, &d.call, &d.op.cfg
+	if d.silent {
+		c.Q, c.Dst = blas32.General{Cols: cfg.Heads * cfg.HeadDim}, blas32.General{Cols: cfg.Heads * cfg.ValueDim}
+	}
 	if err := check.Matrix(ErrShape, "attention", "q", c.Q, -1, cfg.Heads*cfg.HeadDim, "Heads*HeadDim"); err != nil {
 		return err
 	}
@@ -105,8 +109,8 @@ func (d *decoder) check() error {
 			d.offsets = append(d.offsets, i*each)
 		}
 	}
-	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.LogWeights.Rows > 0 || c.Extra != nil || c.Mass.Rows > 0 || c.Entropy.Rows > 0 || c.Stats != nil {
-		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos, LogWeights, Extra, Mass, Entropy or Stats")
+	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.Extra != nil || c.Mass.Rows > 0 || c.Entropy.Rows > 0 || c.Stats != nil {
+		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos, Extra, Mass, Entropy or Stats")
 	}
 	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial) {
 		return check.Errorf(ErrCall, "attention: LSE or Partial together with ReLU")
@@ -118,7 +122,10 @@ func (d *decoder) check() error {
 		return err
 	}
 	if d.silent {
-		d.offsets[1] = c.K[0].Rows
+		d.offsets[1] = d.rows
+	}
+	if err := d.checkLogWeights(); err != nil {
+		return err
 	}
 	if err := d.checkTree(); err != nil {
 		return err
@@ -133,12 +140,13 @@ func (d *decoder) check() error {
 	}
 	// A matrix of biases or a mask is made for one sequence.
 	p := &d.probe
-	p.op, p.qOffsets = a, append(p.qOffsets[:0], d.offsets...)
-	p.src[0].rows = 0
+	p.op, p.qOffsets, p.src = a, append(p.qOffsets[:0], d.offsets...), p.src[:0]
+	raw := p.source(0)
+	raw.rows = 0
 	if len(d.states) == 1 {
-		p.src[0].rows = d.states[0].n + d.news(0)
+		raw.rows = d.states[0].n + d.news(0)
 	}
-	p.src[0].heads, p.src[0].offsets = 1, append(p.src[0].offsets[:0], 0, p.src[0].rows)
+	raw.heads, raw.offsets = 1, append(raw.offsets[:0], 0, raw.rows)
 	for _, x := range [...]any{cfg.Bias, c.Bias, c.Mask} {
 		if x, ok := x.(interface{ fits(*run) error }); ok {
 			if err := x.fits(p); err != nil {
@@ -172,7 +180,8 @@ func (d *decoder) checkStates() error {
 func (d *decoder) checkKeys() error {
 	c, cfg := &d.call, &d.op.cfg
 	shared := len(d.states) > 0 && d.states[0].cfg.SharedValues
-	rows, values := 0, 0
+	values := 0
+	d.rows = 0
 	for _, v := range c.V {
 		values += v.Rows
 	}
@@ -191,19 +200,40 @@ func (d *decoder) checkKeys() error {
 				return err
 			}
 		}
-		if rows += k.Rows; rows > c.Q.Rows && !d.silent {
-			break
+		if d.rows += k.Rows; d.rows < 0 {
+			return check.Errorf(ErrShape, "attention: K has more rows than an int holds")
 		}
 	}
 	if d.silent {
 		d.look = false
 		return nil
 	}
-	if rows != 0 && rows != c.Q.Rows {
-		return check.Errorf(ErrShape, "attention: k has %d rows, want as many as q = %d, or none", rows, c.Q.Rows)
+	if d.rows != 0 && d.rows != c.Q.Rows {
+		return check.Errorf(ErrShape, "attention: k has %d rows, want as many as q = %d, or none", d.rows, c.Q.Rows)
 	}
-	d.look = rows == 0
+	d.look = d.rows == 0
 	return nil
+}
+
+// checkLogWeights wants log-weights for all new tokens, or none.
+func (d *decoder) checkLogWeights() error {
+	w := d.call.LogWeights
+	if w.Rows == 0 && w.Data == nil {
+		return nil
+	}
+	if d.look {
+		return check.Errorf(ErrCall, "attention: LogWeights without keys: those of a state came with its keys")
+	}
+	for i, s := range d.states {
+		if !s.cfg.LogWeights {
+			return check.Errorf(ErrCall, "attention: LogWeights for state %d, whose StateConfig.LogWeights is not set", i)
+		}
+	}
+	cols := w.Cols
+	if cols != 1 {
+		cols = d.op.cfg.KVHeads
+	}
+	return check.Matrix(ErrShape, "attention", "LogWeights", w, d.offsets[len(d.states)], cols, "1 or KVHeads")
 }
 
 // news is how many tokens a state gets.
@@ -250,7 +280,7 @@ func (d *decoder) store(s *State, from, n int) error {
 		for row := max(from, at); row < min(from+n, at+k.Rows); {
 			b, to, room := s.place(pos)
 			count := min(room, from+n-row, at+k.Rows-row)
-			part := rowsOf(k, row-at, count)
+			part := dense.Rows(k, row-at, row-at+count)
 			if s.schedule != nil && s.cfg.Policy != rope.EachStep {
 				var err error
 				if part, err = d.rotated(&d.kRotated, s.rotation, part, pos, s.n); err != nil {
@@ -258,8 +288,15 @@ func (d *decoder) store(s *State, from, n int) error {
 				}
 			}
 			b.k.put(to, part)
+			if s.cfg.LogWeights {
+				w := d.call.LogWeights
+				if w.Rows > 0 {
+					w = dense.Rows(w, row, row+count)
+				}
+				b.putLogWeights(to, count, w)
+			}
 			if !b.shared {
-				b.v.put(to, rowsOf(d.call.V[i], row-at, count))
+				b.v.put(to, dense.Rows(d.call.V[i], row-at, row-at+count))
 			}
 			row += count
 			pos += count
@@ -268,11 +305,6 @@ func (d *decoder) store(s *State, from, n int) error {
 	}
 	s.high = max(s.high, pos)
 	return nil
-}
-
-func rowsOf(m blas32.General, from, n int) blas32.General {
-	m.Rows, m.Data = n, m.Data[min(from*m.Stride, len(m.Data)):]
-	return m
 }
 
 // rotated returns a copy of rows of keys or queries, turned to their positions.
@@ -303,9 +335,8 @@ func (s *State) place(pos int) (b *block, row, room int) {
 	case s.cfg.Window > 0 && pos < s.cfg.Keep:
 		return s.blocks[0], pos, s.cfg.Keep - pos
 	case s.cfg.Window > 0:
-		ring := s.blocks[0].tokens() - s.cfg.Keep
-		row = (pos - s.cfg.Keep) % ring
-		return s.blocks[0], s.cfg.Keep + row, ring - row
+		row = (pos - s.cfg.Keep) % s.ring()
+		return s.blocks[0], s.cfg.Keep + row, s.ring() - row
 	}
 	return s.blocks[0], pos, s.blocks[0].tokens() - pos
 }
@@ -333,11 +364,22 @@ func (s *State) reserve(n int) error {
 			}
 			s.blocks = append(s.blocks, b)
 		}
-	case len(s.blocks) == 0 || s.cfg.Window == 0 && s.blocks[0].tokens() < s.n+n:
-		room := max(s.n+n, 64)
+	default:
+		need, most := s.n+n, math.MaxInt
+		if s.cfg.Window > 0 {
+			most = s.ringTokens()
+			need = min(need, most)
+		} else if s.cfg.MaxTokens > 0 {
+			most = s.cfg.MaxTokens
+		}
+		room := max(need, 64)
 		if len(s.blocks) > 0 {
+			if s.blocks[0].tokens() >= need {
+				return nil
+			}
 			room = max(room, 2*s.blocks[0].tokens())
 		}
+		room = min(room, most)
 		if s.op.checkRoom(&s.cfg, room) != nil {
 			return check.Errorf(ErrFull, "attention: %d tokens after %d are more than memory can hold", n, s.n)
 		}

@@ -3,11 +3,11 @@ package attention
 import (
 	"math"
 	"slices"
-	"sort"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -26,13 +26,6 @@ type stepWork struct {
 	wide    []float32 // copies of keys or values
 	at      []int64
 	exp2    [2]float32
-}
-
-// piece is the part of a tile that stands in one span.
-type piece struct {
-	*span
-	row, n, pos int
-	at          int // of the tile
 }
 
 func (d *decoder) scoreStride() int { return d.op.sizes.stepTile + pad }
@@ -65,22 +58,11 @@ func (d *decoder) splitTask(worker, task int) {
 	w.split(split, false)
 	// A sum that is not finite may be so by values without weight.
 	for h, end := w.heads[0], w.heads[1]; h < end; h++ {
-		if _, _, o := w.part(split, h, h+1); !finiteAll(o) {
+		if _, _, o := w.part(split, h, h+1); !allFinite(o) {
 			w.heads = [2]int{h, h + 1}
 			w.split(split, true)
 		}
 	}
-}
-
-func finiteAll(x []float32) bool {
-	for len(x) > 0 {
-		n := min(len(x), len(noughts))
-		if asm.Dot(x[:n], noughts[:n]) != 0 {
-			return false
-		}
-		x = x[n:]
-	}
-	return true
 }
 
 // part returns where the results of a split for some key heads wait.
@@ -108,87 +90,6 @@ func (w *stepWork) split(split int, careful bool) {
 			w.tile(split, min(t+w.d.op.sizes.stepTile, to)-t, careful)
 		}
 	}
-}
-
-// cut finds the pieces of a tile and tells whether any query sees any of them.
-func (w *stepWork) cut(from, to int) (seen bool) {
-	d, j := w.d, w.j
-	spans := d.spans[j.spans[0]:j.spans[1]]
-	w.pieces, w.from, w.to = w.pieces[:0], w.from[:0], w.to[:0]
-	i := sort.Search(len(spans), func(i int) bool { return spans[i].first+spans[i].n > from })
-	for t := from; t < to; {
-		x := &spans[i]
-		at := t - x.first
-		n := min(x.n-at, to-t)
-		if b := j.base - x.pos; d.call.Tree != nil && at < b && at+n > b {
-			n = b - at // nodes of the tree are pieces of their own
-		}
-		w.pieces = append(w.pieces, piece{x, x.row + at, n, x.pos + at, t - from})
-		if t += n; at+n == x.n {
-			i++
-		}
-	}
-	for i := range w.pieces {
-		for q := range j.queries() {
-			f, t := d.visible(j, &w.pieces[i], q)
-			w.from, w.to = append(w.from, f), append(w.to, t)
-			seen = seen || f < t
-		}
-	}
-	return seen
-}
-
-// visible is what of a piece a query sees as far as a range can tell, counted from
-// the piece's first key.
-func (d *decoder) visible(j *job, p *piece, query int) (from, to int) {
-	at, tree := d.position(j, query), d.call.Tree != nil && p.pos >= j.base
-	to = p.n
-	if !tree {
-		to = max(0, min(to, at+1-p.pos))
-		if j.window > 0 && !p.kept {
-			from = min(max(0, at-j.window+1-p.pos), p.n)
-		}
-		if d.call.Visible != nil {
-			f, t := d.call.Visible(int64(at))
-			from, to = narrow(from, to, f, t, int64(p.pos))
-		}
-	}
-	return from, max(from, to)
-}
-
-// inSight is how many keys a query sees.
-func (d *decoder) inSight(j *job, query int) (n int) {
-	for i := j.spans[0]; i < j.spans[1]; i++ {
-		x := &d.spans[i]
-		p := piece{x, x.row, x.n, x.pos, 0}
-		if d.call.Tree != nil && p.pos+p.n > j.base {
-			p.n = max(0, j.base-p.pos)
-			for k := range j.total - j.base {
-				if pos := j.base + k; pos >= x.pos && pos < x.pos+x.n && d.seesNode(j, query, k) {
-					n++
-				}
-			}
-		}
-		from, to := d.visible(j, &p, query)
-		n += to - from
-	}
-	return n
-}
-
-// seesNode tells whether a query sees a node of the tree, masks apart.
-func (d *decoder) seesNode(j *job, query, node int) bool {
-	if !d.sees(j.node+query, node) {
-		return false
-	}
-	at, key := d.position(j, query), j.base+d.depth[node]
-	if j.window > 0 && key < at-j.window+1 {
-		return false
-	}
-	if d.call.Visible != nil {
-		f, t := d.call.Visible(int64(at))
-		return int64(key) >= f && int64(key) < t
-	}
-	return true
 }
 
 // tile adds the keys of the pieces, keys of them.
@@ -356,6 +257,13 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 				w.perHead(p, s, h, b.AddTo)
 			}
 		}
+		if len(p.b.weights) > 0 {
+			weights := p.b.logWeights(h, p.row, p.n)
+			for i := range s.Rows {
+				row := s.Data[i*s.Stride+p.at:][:p.n]
+				asm.Add(row, row, weights)
+			}
+		}
 		if c.Mask != nil {
 			w.perHead(p, s, h, c.Mask.Hide)
 		}
@@ -388,7 +296,7 @@ func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.Ge
 			continue
 		}
 		for i := range m.Rows {
-			one := rowsOf(m, i, 1)
+			one := dense.Rows(m, i, i+1)
 			query := int64(d.position(j, i))
 			if p.pos < j.base {
 				f(one, h*group+g, query, int64(p.pos))

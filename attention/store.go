@@ -119,16 +119,20 @@ func (s *store) widen(dst blas32.General, h, row int) {
 // block is room for the keys and values of some tokens. A page is a block that
 // several states may have a part in.
 type block struct {
-	k, v   store // v has no memory where values are a prefix of keys
-	shared bool
-	id     int // of a page
-	refs   int // guarded by the pool
+	k, v    store // v has no memory where values are a prefix of keys
+	shared  bool
+	weights []float32 // added to logits: [KVHeads, tokens], or none
+	id      int       // of a page
+	refs    int       // guarded by the pool
 }
 
 func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {
 	b := &block{k: newStore(cfg.Format, a.cfg.KVHeads, a.cfg.HeadDim, tokens), shared: cfg.SharedValues}
 	if !b.shared {
 		b.v = newStore(cfg.Format, a.cfg.KVHeads, a.cfg.ValueDim, tokens)
+	}
+	if cfg.LogWeights {
+		b.weights = make([]float32, a.cfg.KVHeads*tokens)
 	}
 	return b
 }
@@ -148,6 +152,24 @@ func (b *block) move(at int, from *block, row, n int) {
 	if !b.shared {
 		b.v.move(at, &from.v, row, n)
 	}
+	for g := 0; g*b.tokens() < len(b.weights); g++ {
+		copy(b.weights[g*b.tokens()+at:], from.logWeights(g, row, n))
+	}
+}
+
+// logWeights are those of n rows of a head.
+func (b *block) logWeights(h, row, n int) []float32 { return b.weights[h*b.tokens()+row:][:n] }
+
+// putLogWeights sets them for all heads to rows of w, [n, 1] or [n, KVHeads], or to 0
+// where w is empty.
+func (b *block) putLogWeights(row, n int, w blas32.General) {
+	for h := range b.k.heads {
+		to := b.logWeights(h, row, n)
+		clear(to)
+		for i := range min(n, w.Rows) {
+			to[i] = w.Data[i*w.Stride+min(h, w.Cols-1)]
+		}
+	}
 }
 
 // tokenBytes is what a token takes.
@@ -155,6 +177,9 @@ func (a *Attention) tokenBytes(cfg *StateConfig) int64 {
 	n := tokenBytes(cfg.Format, a.cfg.KVHeads, a.cfg.HeadDim)
 	if !cfg.SharedValues {
 		n += tokenBytes(cfg.Format, a.cfg.KVHeads, a.cfg.ValueDim)
+	}
+	if cfg.LogWeights {
+		n += 4 * int64(a.cfg.KVHeads)
 	}
 	return n
 }

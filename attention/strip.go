@@ -39,7 +39,7 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 	if t.info.finite {
 		a.tile.Values(o, s, t.v, a.sizes.keys, from-t.from, w.factor[i:i+n])
 	} else {
-		w.sparse(o, s, t, from-t.from, w.factor[i:i+n])
+		sparseValues(o, s, t.v, a.tile.Panel(), a.sizes.keys, from-t.from, w.factor[i:i+n])
 	}
 }
 
@@ -163,11 +163,9 @@ func rectify(s blas32.General, factor []float32) {
 	}
 }
 
-// sparse is Values for a tile with NaN or Inf among its values: what has no
-// weight must not count.
-func (w *workspace) sparse(o, p blas32.General, t *keyTile, from int, factor []float32) {
-	a := w.r.op
-	panel := a.tile.Panel()
+// sparseValues is AttentionTile.Values for a tile with NaN or Inf among its
+// values: what has no weight must not count.
+func sparseValues(o, p blas32.General, v []float32, panel, size, from int, factor []float32) {
 	for i := range p.Rows {
 		row := o.Data[i*o.Stride:][:o.Cols]
 		asm.Scale(row, factor[i], row)
@@ -176,8 +174,7 @@ func (w *workspace) sparse(o, p blas32.General, t *keyTile, from int, factor []f
 				continue
 			}
 			for c := 0; c < o.Cols; c += panel {
-				v := t.v[c*a.sizes.keys+(from+j)*panel:][:panel]
-				asm.Axpy(row[c:c+panel], x, v)
+				asm.Axpy(row[c:c+panel], x, v[c*size+(from+j)*panel:][:panel])
 			}
 		}
 	}

@@ -25,7 +25,7 @@ type workspace struct {
 	top, sum, factor []float32 // of the online softmax, a row each
 	least            []float32 // a lower bound of each row's largest logit; with Config.Skip
 	norm             []float32 // |q|; with Config.Skip
-	from, to         [2][]int  // the keys that a row sees, in the sequence, of each source
+	from, to         [][]int   // the keys that a row sees, in the sequence, of each source
 
 	second second
 	s      []float32 // scores of a strip, [Rows][keys + pad]
@@ -39,18 +39,18 @@ func (a *Attention) scoreStride() int { return a.sizes.keys + pad }
 // outCols is the width of a row of o: that of whole panels.
 func (a *Attention) outCols() int { return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel() }
 
-func (w *workspace) reserve(a *Attention) {
+func (w *workspace) reserve(a *Attention, sources int) {
+	n := a.sizes.rows
+	for len(w.from) < sources {
+		w.from, w.to = append(w.from, make([]int, n)), append(w.to, make([]int, n))
+	}
 	if w.s != nil {
 		return
 	}
-	n := a.sizes.rows
 	w.q, w.o = scratch.Floats(nil, n*a.cfg.HeadDim), scratch.Floats(nil, n*a.outCols())
 	w.s = scratch.Floats(nil, a.tile.Rows()*a.scoreStride())
 	w.top, w.sum, w.factor = make([]float32, n), make([]float32, n), make([]float32, n)
 	w.least, w.norm = make([]float32, n), make([]float32, n)
-	for s := range w.from {
-		w.from[s], w.to[s] = make([]int, n), make([]int, n)
-	}
 }
 
 // attendTask attends from one tile of query rows to the round's keys.
@@ -61,17 +61,16 @@ func (r *run) attendTask(worker, task int) {
 	// The last rows, which see most when causal, come first.
 	w.begin(r, it, n%blocks, r.tileOf(r.rows(it))-1-n/blocks)
 	w.restore()
-	tiles := it.tiles[0] + it.tiles[1]
 	first := r.round * it.perRound
-	last := min(first+it.perRound, tiles)
-	for t := first; t < last; t++ {
-		tile, s := t, 0
-		if t >= it.tiles[0] {
-			tile, s = t-it.tiles[0], 1
+	last := min(first+it.perRound, it.tiles)
+	t := 0 // of the source's first tile
+	for s, x := range r.reachesOf(it) {
+		for tile := max(0, first-t); tile < min(last-t, x.tiles); tile++ {
+			w.attend(s, x.first+tile, t+tile-first)
 		}
-		w.attend(s, it.first[s]+tile, t-first)
+		t += x.tiles
 	}
-	if last == tiles {
+	if last == it.tiles {
 		w.finish()
 	} else {
 		w.save()
@@ -87,25 +86,20 @@ func (w *workspace) begin(r *run, it *item, block, tile int) {
 	w.head = (it.set*r.blocks() + block) * heads
 	w.row = tile * a.sizes.rows
 	w.rows = min(a.sizes.rows, r.rows(it)-w.row)
-	e0, e1 := r.src[1].sequence(it.seq)
 	w.queryPos, w.keyPos = r.position(it.seq)
 	for i := range w.rows {
 		token, head := w.token(i)
 		asm.Scale(w.q[i*d:][:d], a.cfg.Scale, r.call.Q.Data[token*r.call.Q.Stride+head*d:][:d])
 		if i > 0 && head > w.head {
-			for s := range w.from {
+			for s := range r.src {
 				w.from[s][i], w.to[s][i] = w.from[s][i-1], w.to[s][i-1]
 			}
 			continue
 		}
 		w.from[0][i], w.to[0][i] = r.inSight(it.seq, token)
-		from, to := 0, e1-e0
-		if r.call.Extra != nil && r.call.Extra.Visible != nil {
-			at, _ := w.query(i)
-			f, t := r.call.Extra.Visible(at)
-			from, to = narrow(from, to, f, t, 0)
+		for s := 1; s < len(r.src); s++ {
+			w.from[s][i], w.to[s][i] = r.extraInSight(s, it.seq, token)
 		}
-		w.from[1][i], w.to[1][i] = from, to
 	}
 	if a.cfg.Skip > 0 {
 		w.bound()
@@ -191,7 +185,7 @@ func (w *workspace) denominator(i, head int) (factor, lse float32) {
 	cfg := &w.r.op.cfg
 	if cfg.ReLU {
 		n := 0
-		for s := range w.from {
+		for s := range w.r.src {
 			n += max(0, w.to[s][i]-w.from[s][i])
 		}
 		return 1 / float32(max(n, 1)), 0

@@ -32,6 +32,16 @@ type ConvConfig struct {
 	SpectraBytes int64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
+	// Memory is the working memory to use; nil is the convolution's own.
+	Memory *Memory
+}
+
+// Memory is working memory, kept between calls, that operators may share: those
+// of a model's layers, say, which run one after the other. The zero value is
+// ready, and safe for concurrent use; it must not be copied.
+type Memory struct {
+	convs     scratch.List[convScratch]
+	operators scratch.List[operatorScratch]
 }
 
 const defaultSpectraBytes = 256 << 20
@@ -54,7 +64,7 @@ type Conv struct {
 	b        asm.Butterflies
 	direct   lazyDirect
 	cache    spectra
-	scratch  scratch.List[convScratch]
+	memory   *Memory
 }
 
 // kernelSource returns the kernels of a convolution, of which at least the first
@@ -97,9 +107,12 @@ func newConv(cfg ConvConfig, channels, taps int, source kernelSource) (*Conv, er
 	case cfg.SpectraBytes == 0:
 		cfg.SpectraBytes = defaultSpectraBytes
 	}
+	if cfg.Memory == nil {
+		cfg.Memory = new(Memory)
+	}
 	return &Conv{
 		cfg: cfg, channels: channels, taps: taps, kernels: source,
-		b: asm.NewButterflies(), cache: spectra{budget: cfg.SpectraBytes},
+		b: asm.NewButterflies(), cache: spectra{budget: cfg.SpectraBytes}, memory: cfg.Memory,
 	}, nil
 }
 
@@ -163,8 +176,8 @@ func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 	if call.U.Rows == 0 {
 		return ctx.Err()
 	}
-	s := c.scratch.Get()
-	defer c.scratch.Put(s)
+	s := c.memory.convs.Get()
+	defer c.memory.convs.Put(s)
 	return s.run(ctx, c, call.Dst, call.U, workers)
 }
 
@@ -253,12 +266,12 @@ func (s *convScratch) run(ctx context.Context, c *Conv, dst, u blas32.General, w
 		s.unit, s.act = s.runUnit, s.runAct
 	}
 	s.conv, s.dst, s.u = c, dst, u
-	defer func() { s.dst, s.u, s.k = blas32.General{}, blas32.General{}, kernels{} }()
+	defer func() { s.conv, s.dst, s.u, s.k = nil, blas32.General{}, blas32.General{}, kernels{} }()
 	s.units = c.units(s.units[:0], u.Rows)
 	reach := directTaps // how many taps the plans take
 	for i := range s.plans {
 		if n := c.size(u.Rows, i > 0); !c.isDirect(u.Rows) {
-			if s.plans[i] == nil || s.plans[i].n != n {
+			if p := s.plans[i]; p == nil || p.n != n || p.Butterflies != c.b {
 				s.plans[i] = planFor(c.b, n)
 			}
 			reach = max(reach, n, i*n*c.b.Lanes())

@@ -119,6 +119,36 @@ func TestConvLengths(t *testing.T) {
 	})
 }
 
+// TestConvEveryLength runs all lengths to 3000, against the direct sum at the ends
+// and at some tokens between.
+func TestConvEveryLength(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a quick run tests some lengths only: TestConvLengths")
+	}
+	const longest = 3000
+	kernel, u := random(1, longest), random(2, longest)
+	isatest.Run(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 1))
+		for n := 1; n <= longest; n++ {
+			column := func(x []float32) blas32.General { return blas32.General{Rows: n, Cols: 1, Stride: 1, Data: x[:n]} }
+			dst := column(make([]float32, n))
+			if err := mustConv(t, ConvConfig{Kernel: column(kernel), Workers: 1}).Forward(dst, column(u)); err != nil {
+				t.Fatal(err)
+			}
+			for _, at := range []int{0, 1, n / 2, r.IntN(n), r.IntN(n), r.IntN(n), n - 2, n - 1} {
+				at = min(max(at, 0), n-1)
+				want := 0.0
+				for m := range at + 1 {
+					want += float64(kernel[m]) * float64(u[at-m])
+				}
+				if d := math.Abs(float64(dst.Data[at]) - want); !(d <= 8e-6*math.Sqrt(float64(n)+1)) {
+					t.Fatalf("%d tokens: token %d is %v, want %v", n, at, dst.Data[at], want)
+				}
+			}
+		}
+	})
+}
+
 func TestConvChannels(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for channels := 1; channels <= 70; channels++ {

@@ -32,6 +32,8 @@ type OperatorConfig struct {
 	SpectraBytes int64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
+	// Memory is the working memory to use; nil is the operator's own.
+	Memory *Memory
 }
 
 // OperatorWeights are the weights of a Hyena operator.
@@ -70,7 +72,7 @@ type Operator struct {
 	bias    []float32
 	kernel  grownKernel
 	convs   []*Conv
-	scratch scratch.List[operatorScratch]
+	memory  *Memory
 }
 
 // NewOperator returns an operator, or an error that matches ErrConfig. It keeps
@@ -129,8 +131,11 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 	if cfg.ChannelMajor {
 		filter, skip = orderMajor(cfg, filter, skip)
 	}
+	if cfg.Memory == nil {
+		cfg.Memory = new(Memory)
+	}
 	op := &Operator{
-		cfg: cfg, taps: w.Short.Cols, maxLen: filter.MaxLen(),
+		cfg: cfg, memory: cfg.Memory, taps: w.Short.Cols, maxLen: filter.MaxLen(),
 		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
 		short:  dense.Matrix(make([]float32, w.Short.Cols*wide), w.Short.Cols, wide),
 		bias:   append([]float32{}, w.ShortBias...),
@@ -147,7 +152,7 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 			k, err := op.kernel.rows(ctx, group, workers, rows)
 			return kernels{causal: dense.Columns(k, o*cfg.Dim, cfg.Dim), skip: d}, err
 		}
-		conv, err := newConv(ConvConfig{SpectraBytes: cfg.SpectraBytes, Workers: cfg.Workers}, cfg.Dim, op.maxLen, source)
+		conv, err := newConv(ConvConfig{SpectraBytes: cfg.SpectraBytes, Workers: cfg.Workers, Memory: cfg.Memory}, cfg.Dim, op.maxLen, source)
 		if err != nil {
 			return nil, err
 		}
@@ -270,8 +275,8 @@ func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 	if call.X.Rows == 0 {
 		return ctx.Err()
 	}
-	s := op.scratch.Get()
-	defer op.scratch.Put(s)
+	s := op.memory.operators.Get()
+	defer op.memory.operators.Put(s)
 	return s.run(ctx, op, call.Dst, call.X, workers)
 }
 
@@ -289,7 +294,7 @@ func (s *operatorScratch) run(ctx context.Context, op *Operator, dst, x blas32.G
 		s.project, s.mix, s.finish = s.runProject, s.runMix, s.runFinish
 	}
 	s.op, s.dst, s.x = op, dst, x
-	defer func() { s.dst, s.x = blas32.General{}, blas32.General{} }()
+	defer func() { s.op, s.dst, s.x = nil, blas32.General{}, blas32.General{} }()
 	dim, order := op.cfg.Dim, op.cfg.Order
 	s.vData = scratch.Floats(s.vData, x.Rows*dim)
 	s.v = dense.Matrix(s.vData, x.Rows, dim)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
+	"sync"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -204,6 +206,36 @@ func TestOperatorFormats(t *testing.T) {
 				t.Errorf("%v: relative error %v", format, e)
 			}
 		}
+	})
+}
+
+// TestMemory wants the same bits from operators that share working memory, one
+// after the other and at once.
+func TestMemory(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		var memory Memory
+		var wg sync.WaitGroup
+		for i, s := range []struct{ dim, order, n int }{{12, 2, 400}, {30, 3, 90}, {12, 2, 700}} {
+			w := testWeights(t, s.dim, s.order, 3, s.n)
+			own, sharing := mustOperator(t, OperatorConfig{Dim: s.dim, Order: s.order}, w), mustOperator(t, OperatorConfig{Dim: s.dim, Order: s.order, Memory: &memory}, w)
+			x := matrix(uint64(i), s.n, s.dim, 0)
+			want, got := matrix(8, s.n, s.dim, 0), matrix(9, s.n, s.dim, 0)
+			if err := errors.Join(own.Forward(want, x), sharing.Forward(got, x)); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got.Data, want.Data) {
+				t.Errorf("operator %d: another result", i)
+			}
+			for range 4 {
+				wg.Go(func() {
+					y := clone(x)
+					if err := sharing.Forward(y, y); err != nil || !slices.Equal(y.Data, want.Data) {
+						t.Errorf("operator %d, at once with others: another result, error %v", i, err)
+					}
+				})
+			}
+		}
+		wg.Wait()
 	})
 }
 

@@ -66,12 +66,7 @@ func goldenBias(t *testing.T, f *golden.File) {
 		}
 	}
 	for _, c := range f.Keys("params.") {
-		var p struct {
-			C         float64 `json:"c"`
-			Threshold float64 `json:"L_threshold"`
-			Formula   string  `json:"formula"`
-			Source    string  `json:"source"`
-		}
+		var p golden.BiasCase
 		f.Config("params."+c, &p)
 		shape := f.Shape("bias.k") // [heads, keys, dim]
 		heads, keys, dim := shape[0], shape[1], shape[2]
@@ -122,30 +117,10 @@ func goldenBias(t *testing.T, f *golden.File) {
 	})
 }
 
-type farCase struct {
-	NumFrames      int     `json:"num_frames"`
-	TotalFrames    int     `json:"total_frames"`
-	Window         int     `json:"short_term_ctx_winsize"`
-	ContextFrames  int     `json:"num_context_frames"`
-	Channels       int     `json:"channels"`
-	Height         int     `json:"height"`
-	Width          int     `json:"width"`
-	Patch          int     `json:"patch_size"`
-	ContextPatch   int     `json:"context_patch_size"`
-	TokensPerFrame int     `json:"tokens_per_frame"`
-	ContextLen     int     `json:"context_seq_len"`
-	Heads          int     `json:"heads"`
-	AxesDim        []int   `json:"axes_dim"`
-	HeadDim        int     `json:"head_dim"`
-	Theta          float64 `json:"theta"`
-	Slope          float64 `json:"slope_scale"`
-	Scale          string  `json:"scale"`
-}
-
 func goldenFAR(t *testing.T, f *golden.File) {
 	f.Ignore(func(name string) bool { return strings.HasSuffix(name, "out_official_f32") })
 	for _, c := range f.Keys("params.") {
-		var p farCase
+		var p golden.FARCase
 		f.Config("params."+c, &p)
 		long := p.TotalFrames > 0
 		cfg := FARConfig{Frames: p.NumFrames + p.TotalFrames, Height: p.Height, Width: p.Width, Patch: p.Patch, Window: p.Window, ContextPatch: p.ContextPatch}
@@ -211,7 +186,7 @@ func goldenPatches(t *testing.T, f *golden.File, c string, cfg FARConfig, layout
 }
 
 // goldenFARAttention rotates, adds the bias to the logits and attends.
-func goldenFARAttention(t *testing.T, f *golden.File, c string, p farCase, layout *FAR, bias Bias) {
+func goldenFARAttention(t *testing.T, f *golden.File, c string, p golden.FARCase, layout *FAR, bias Bias) {
 	cfg := Config{HeadDim: p.HeadDim, Layout: Interleaved, Base: p.Theta}
 	for _, d := range p.AxesDim {
 		cfg.Axes = append(cfg.Axes, Axis{Dim: d})

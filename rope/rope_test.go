@@ -308,7 +308,7 @@ func TestAllocations(t *testing.T) {
 			"Shift":    func() error { return r.Shift(x, 5) },
 		} {
 			must(t, f())
-			if n := testing.AllocsPerRun(10, func() { must(t, f()) }); n > 0 {
+			if n := isatest.Allocations(func() { must(t, f()) }); n > 0 {
 				t.Errorf("%s, %d workers: %v allocations", name, workers, n)
 			}
 		}

@@ -8,8 +8,13 @@ import (
 
 // The three steps of a tile of attention: scores of some query rows with panels
 // of keys, their exponentials relative to the row's largest so far, and the
-// product of those with a panel of values. Panels are as wide as the matrix
-// kernels'; strides are in bytes.
+// product of those with a panel of values. Strides are in bytes.
+
+// tileVectors is the width of a panel; with tileRows it is asm's tileShape: as
+// many accumulators as registers allow.
+func tileVectors(m Machine) int {
+	return map[string]int{"AVX512": 2, "AVX2": 2, "NEON": 3}[m.Tier()]
+}
 
 // attentionPack transposes Lanes keys into a panel.
 func attentionPack(m Machine) {
@@ -31,9 +36,9 @@ func attentionPack(m Machine) {
 	m.End()
 }
 
-// inner is the loop all of them share: acc[i][j] += a[i][x] * b[x][j], over n
+// tileProduct is the loop that scores and values share: acc[i][j] += a[i][x] * b[x][j], over n
 // rows of a packed panel at b.
-func inner(m Machine, acc [][]Vec, n GP, a Rows, b GP) {
+func tileProduct(m Machine, acc [][]Vec, n GP, a Rows, b GP) {
 	width := len(acc[0])
 	step := func(count int) func() {
 		return func() {
@@ -62,7 +67,7 @@ func inner(m Machine, acc [][]Vec, n GP, a Rows, b GP) {
 func zeroTile(m Machine, rows int) [][]Vec {
 	acc := make([][]Vec, rows)
 	for i := range acc {
-		for range panelVectors(m) {
+		for range tileVectors(m) {
 			acc[i] = append(acc[i], m.Zero())
 		}
 	}
@@ -79,7 +84,7 @@ func tileName(name string, rows int) string {
 
 func tileRows(m Machine, rows int) int {
 	if rows == 0 {
-		return fullRows(m)
+		return map[string]int{"AVX512": 12, "AVX2": 6, "NEON": 8}[m.Tier()]
 	}
 	return rows
 }
@@ -88,18 +93,18 @@ func attentionScores(rows int) kernel {
 	return func(m Machine) {
 		height := tileRows(m, rows)
 		m.Func(tileName("attentionScores", rows), "func(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)",
-			fmt.Sprintf("s = q k for %d rows of q [dim] and panels [dim][%d]", height, panelVectors(m)*m.Lanes()))
+			fmt.Sprintf("s = q k for %d rows of q [dim] and panels [dim][%d]", height, tileVectors(m)*m.Lanes()))
 		panels, k, s := m.Param("panels"), m.Param("k"), m.Param("s")
 		m.Loop(panels, 1, func() {
 			acc := zeroTile(m, height)
-			inner(m, acc, m.Param("dim"), m.Rows(m.Param("q"), m.Param("qRow"), height), k)
+			tileProduct(m, acc, m.Param("dim"), m.Rows(m.Param("q"), m.Param("qRow"), height), k)
 			out := m.Rows(m.CopyGP(s), m.Param("sRow"), height)
 			for i := range acc {
 				for j, v := range acc[i] {
 					m.Store(out.At(i).Plus(j*Bytes(m)), nil, v)
 				}
 			}
-			m.AddImm(s, panelVectors(m)*Bytes(m))
+			m.AddImm(s, tileVectors(m)*Bytes(m))
 		})
 		m.End()
 	}
@@ -109,9 +114,9 @@ func attentionValues(rows int) kernel {
 	return func(m Machine) {
 		height := tileRows(m, rows)
 		m.Func(tileName("attentionValues", rows), "func(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)",
-			fmt.Sprintf("o[i] = o[i] * factor[i] + p v for %d rows of p [keys] and a panel [keys][%d]", height, panelVectors(m)*m.Lanes()))
+			fmt.Sprintf("o[i] = o[i] * factor[i] + p v for %d rows of p [keys] and a panel [keys][%d]", height, tileVectors(m)*m.Lanes()))
 		acc := zeroTile(m, height)
-		inner(m, acc, m.Param("keys"), m.Rows(m.Param("p"), m.Param("pRow"), height), m.Param("v"))
+		tileProduct(m, acc, m.Param("keys"), m.Rows(m.Param("p"), m.Param("pRow"), height), m.Param("v"))
 		out, factor := m.Rows(m.Param("o"), m.Param("oRow"), height), m.Param("factor")
 		for i := range acc {
 			f := m.SplatAt(At{Base: factor, Disp: 4 * i})

@@ -97,6 +97,11 @@ var coefficients = []coefficient{
 	{"turnCos6", -1.388731625493765e-3, ""},
 	{"turnCos8", 2.443315711809948e-5, ""},
 
+	// GELU's tanh form: x / (1 + exp(-x (gelu1 + gelu3 x^2))), gelu1 = 2 sqrt(2/pi).
+	{"gelu1", 1.5957691216057307117597842397375, ""},
+	{"gelu3", 0.07135481627159536, "0.044715 * gelu1"},
+	{"siluLimit", 128, "exp(siluLimit) overflows, so that silu(-siluLimit) is already -0"},
+
 	// tanh(a) = a + a^3 (tanh3 + a^2 (tanh5 + ... a^2 tanh11)) for a below tanhLimit
 	// (Cephes, tanhf), and (1 - e) / (1 + e), e = exp(-2a), above.
 	{"tanhLimit", 0.625, ""},
@@ -106,10 +111,10 @@ var coefficients = []coefficient{
 	{"tanh9", 2.06390887954e-2, ""},
 	{"tanh11", -5.70498872745e-3, ""},
 
-	// GELU's tanh form: x / (1 + exp(-x (gelu1 + gelu3 x^2))), gelu1 = 2 sqrt(2/pi).
-	{"gelu1", 1.5957691216057307117597842397375, ""},
-	{"gelu3", 0.07135481627159536, "0.044715 * gelu1"},
-	{"siluLimit", 128, "exp(siluLimit) overflows, so that silu(-siluLimit) is already -0"},
+	// The decays of scans, whose exponents are given in base 2: 2^f = 2^-g, g = -f.
+	{"exp2Least", -126, "2^exp2Least is the smallest normal number"},
+	{"exp2Most", 128, "from it on 2^x is +Inf"},
+	{"tiny", 9.8607613152626475676466e-32, "2^-103: states below it are flushed to 0, long before they become subnormal"},
 }
 
 // c returns a coefficient by name as a vector constant.

@@ -51,11 +51,12 @@ func operations() []operation {
 		one("sum", sum, maximum),
 		one("norm", squaredDeviation, layerNorm, rmsNorm),
 		one("softmax", expSum),
+		one("attention", attentionKernels()...),
 		one("conv", convolution(8), convolution(1)),
 		one("fft", fftKernels()...),
 		one("rotate", rotateKernels()...),
-		one("attention", attentionKernels()...),
 		one("decode", decodeKernels()...),
+		one("scan", scanKernels()...),
 	}
 	for _, w := range weights {
 		list = append(list, one("gemm_"+map[string]string{"Float32": "float32", "BFloat16": "bfloat16", "Int8": "int8"}[w.suffix], gemmKernels(w)...))

@@ -39,6 +39,6 @@ int main(int argc, char **argv) {
 	u = fftwf_alloc_real(channels * n), y = fftwf_alloc_real(channels * n);
 	spectra = fftwf_alloc_real(2 * channels * (n + 1));
 	fill(u, channels * n), fill(spectra, 2 * channels * (n + 1));
-	printf("%.4f\n", best(convolve) * 1e9 / (channels * n));
+	printf("%.4f\n", mean(convolve) * 1e9 / (channels * n));
 	return 0;
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """PyTorch, one thread: nanoseconds an element of softmax or RMSNorm over 4096
-rows of 1024. rows.py softmax|rmsnorm"""
+rows of 1024, of the best run: the mean depends on what memory the allocator
+happened to get. rows.py softmax|rmsnorm"""
 import sys
 import time
 

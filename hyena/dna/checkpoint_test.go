@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/subquad/subquad/internal/weights/weightstest"
 )
 
 // layouts turn the standalone file's names into the others.
@@ -36,19 +38,19 @@ func TestLayouts(t *testing.T) {
 		}
 	}
 	// Foreign tensors are passed over, frequencies of each layer are taken.
-	s["val_loss.metric"] = tensor{[]int{1}, []float32{1}}
+	s.State["val_loss.metric"] = weightstest.Tensor{Shape: []int{1}, Data: []float32{1}}
 	for i := range small.layers {
 		one := "backbone.layers." + string(rune('0'+i)) + ".mixer.filter_fn.implicit_filter.1.freq"
-		s[strings.Replace(one, ".1.freq", ".3.freq", 1)] = s[one]
+		s.State[strings.Replace(one, ".1.freq", ".3.freq", 1)] = s.State[one]
 	}
 	m := s.model(t, small.config())
 	c := everything(m, want.Tokens)
 	must(t, m.Run(t.Context(), c))
 	same(t, "more tensors", c.outputs(), want.outputs())
 	// A language-model head of its own.
-	head := s["backbone."+wordEmbeddings]
-	head.data = make([]float32, len(head.data))
-	s["lm_head.weight"] = head
+	head := s.State["backbone."+wordEmbeddings]
+	head.Data = make([]float32, len(head.Data))
+	s.State["lm_head.weight"] = head
 	m = s.model(t, small.config())
 	must(t, m.Run(t.Context(), c))
 	for _, v := range c.Logits.Data {
@@ -61,28 +63,28 @@ func TestLayouts(t *testing.T) {
 func TestCheckpointErrors(t *testing.T) {
 	const block = "backbone.layers.1."
 	for want, change := range map[string]func(s state, c *Config){
-		"no tensor backbone.layers.1.mixer.in_proj.weight": func(s state, _ *Config) { delete(s, block+"mixer.in_proj.weight") },
-		"no tensor backbone.ln_f.bias":                     func(s state, _ *Config) { delete(s, "backbone.ln_f.bias") },
+		"no tensor backbone.layers.1.mixer.in_proj.weight": func(s state, _ *Config) { delete(s.State, block+"mixer.in_proj.weight") },
+		"no tensor backbone.ln_f.bias":                     func(s state, _ *Config) { delete(s.State, "backbone.ln_f.bias") },
 		"no tensor backbone.embeddings.word_embeddings.weight of two dimensions or more": func(s state, _ *Config) {
-			delete(s, "backbone."+wordEmbeddings)
+			delete(s.State, "backbone."+wordEmbeddings)
 		},
 		"no tensor backbone.layers.1.mixer.filter_fn.implicit_filter.4.weight": func(s state, _ *Config) {
-			delete(s, block+"mixer.filter_fn.implicit_filter.4.weight")
+			delete(s.State, block+"mixer.filter_fn.implicit_filter.4.weight")
 		},
 		"tensor backbone.layers.1.mlp.fc1.weight has the shape [12 20], want [20 12]": func(s state, _ *Config) {
-			s[block+"mlp.fc1.weight"] = tensor{[]int{12, 20}, make([]float32, 240)}
+			s.State[block+"mlp.fc1.weight"] = weightstest.Tensor{Shape: []int{12, 20}, Data: make([]float32, 240)}
 		},
 		"tensor backbone.layers.1.mixer.short_filter.weight has the shape [36 0 3], want [36 any]": func(s state, _ *Config) {
-			s[block+"mixer.short_filter.weight"] = tensor{[]int{36, 0, 3}, nil}
+			s.State[block+"mixer.short_filter.weight"] = weightstest.Tensor{Shape: []int{36, 0, 3}, Data: nil}
 		},
 		"tensor backbone.layers.1.norm1.bias has the shape [13], want [12]": func(s state, _ *Config) {
-			s[block+"norm1.bias"] = tensor{[]int{13}, make([]float32, 13)}
+			s.State[block+"norm1.bias"] = weightstest.Tensor{Shape: []int{13}, Data: make([]float32, 13)}
 		},
 		"tensor backbone.layers.1.mixer.filter_fn.pos_emb.t has the shape [1 3 1], want [700]": func(s state, _ *Config) {
-			s[block+"mixer.filter_fn.pos_emb.t"] = tensor{[]int{1, 3, 1}, make([]float32, 3)}
+			s.State[block+"mixer.filter_fn.pos_emb.t"] = weightstest.Tensor{Shape: []int{1, 3, 1}, Data: make([]float32, 3)}
 		},
 		"backbone.ln_f.weight and model.backbone.ln_f.weight are the same tensor": func(s state, _ *Config) {
-			s["model.backbone.ln_f.weight"] = s["backbone.ln_f.weight"]
+			s.State["model.backbone.ln_f.weight"] = s.State["backbone.ln_f.weight"]
 		},
 		"2 blocks, want Layers = 3": func(_ state, c *Config) { c.Layers = 3 },
 		"tensor backbone.embeddings.word_embeddings.weight has the shape [16 12], want [16 24]": func(_ state, c *Config) {
@@ -90,7 +92,7 @@ func TestCheckpointErrors(t *testing.T) {
 		},
 		"Order is 1001, want 2 to 1000": func(_ state, c *Config) { c.Order = 1001 },
 		"tensor head.output_transform.weight has the shape [2 13], want [2 12]": func(s state, _ *Config) {
-			s["head.output_transform.weight"] = tensor{[]int{2, 13}, make([]float32, 26)}
+			s.State["head.output_transform.weight"] = weightstest.Tensor{Shape: []int{2, 13}, Data: make([]float32, 26)}
 		},
 	} {
 		s, cfg := small.random(1), small.config()
@@ -121,7 +123,7 @@ func TestOpen(t *testing.T) {
 	if _, err := Open(path, Config{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
-	write("model.safetensors", small.random(1).file())
+	write("model.safetensors", small.random(1).File())
 	if _, err := Open(path, Config{}); !errors.Is(err, ErrConfig) {
 		t.Errorf("without a length: error %v", err)
 	}
@@ -184,8 +186,8 @@ func TestParseConfig(t *testing.T) {
 // FuzzRead wants an error or a model that runs.
 func FuzzRead(f *testing.F) {
 	tiny := dims{dim: 2, layers: 1, inner: 3, vocab: 8, maxLen: 9, order: 2, hidden: 2}
-	f.Add(tiny.random(1).file(), []byte(`{"layer": {"l_max": 9}}`))
-	f.Add(tiny.random(1).renamed(layouts["MultiMolecule"]).file(), []byte(`{"max_position_embeddings": 4, "hyena_order": 2}`))
+	f.Add(tiny.random(1).File(), []byte(`{"layer": {"l_max": 9}}`))
+	f.Add(tiny.random(1).renamed(layouts["MultiMolecule"]).File(), []byte(`{"max_position_embeddings": 4, "hyena_order": 2}`))
 	f.Add([]byte("{}"), []byte(`{"d_model": 1e9}`))
 	f.Fuzz(func(t *testing.T, checkpoint, config []byte) {
 		cfg, err := ParseConfig(config)

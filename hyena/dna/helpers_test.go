@@ -2,60 +2,21 @@ package dna
 
 import (
 	"bytes"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/weights/weightstest"
 )
 
-// tensor is one of a checkpoint under construction.
-type tensor struct {
-	shape []int
-	data  []float32
-}
+// state is a checkpoint under construction.
+type state struct{ weightstest.State }
 
-// state is a checkpoint under construction, by names.
-type state map[string]tensor
-
-// file returns it as a safetensors file.
-func (s state) file() []byte {
-	var names []string
-	for n := range s {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	header, body := map[string]any{}, []byte{}
-	for _, n := range names {
-		from := len(body)
-		for _, v := range s[n].data {
-			body = binary.LittleEndian.AppendUint32(body, math.Float32bits(v))
-		}
-		header[n] = map[string]any{"dtype": "F32", "shape": s[n].shape, "data_offsets": []int{from, len(body)}}
-	}
-	text, err := json.Marshal(header)
-	if err != nil {
-		panic(err)
-	}
-	return slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text, body)
-}
-
-// renamed returns it with other names; those that become "" are left out.
-func (s state) renamed(name func(string) string) state {
-	out := state{}
-	for n, t := range s {
-		if n = name(n); n != "" {
-			out[n] = t
-		}
-	}
-	return out
-}
+func (s state) renamed(name func(string) string) state { return state{s.Renamed(name)} }
 
 func (s state) model(t testing.TB, cfg Config) *Model {
 	t.Helper()
@@ -67,7 +28,7 @@ func (s state) model(t testing.TB, cfg Config) *Model {
 }
 
 func (s state) read(cfg Config) (*Model, error) {
-	b := s.file()
+	b := s.File()
 	return Read(bytes.NewReader(b), int64(len(b)), cfg)
 }
 
@@ -80,17 +41,9 @@ var small = dims{dim: 12, layers: 2, inner: 20, vocab: 16, maxLen: 700, order: 2
 // stored grids.
 func (d dims) random(seed uint64) state {
 	r := rand.New(rand.NewPCG(seed, 1))
-	s := state{}
+	s := state{weightstest.State{}}
 	put := func(name string, scale, offset float64, shape ...int) {
-		n := 1
-		for _, k := range shape {
-			n *= k
-		}
-		t := tensor{shape, make([]float32, n)}
-		for i := range t.data {
-			t.data[i] = float32(offset + scale*r.NormFloat64())
-		}
-		s["backbone."+name] = t
+		s.Put(r, "backbone."+name, scale, offset, shape...)
 	}
 	norm := func(name string) {
 		put(name+".weight", 0.1, 1, d.dim)

@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/weights"
 )
@@ -51,28 +52,29 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 	if err := c.complete(&cfg); err != nil {
 		return nil, err
 	}
-	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
+	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.Matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
+	var memory hyena.Memory // the blocks run one after the other
 	for i := range cfg.Layers {
-		if c.err != nil {
-			return nil, c.err
+		if c.Err != nil {
+			return nil, c.Err
 		}
-		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg))
+		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg, &memory))
 	}
 	logits := m.embedding
-	if c.has("lm_head.weight") {
-		logits = c.matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
+	if c.Has("lm_head.weight") {
+		logits = c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
 	}
 	var head blas32.General
 	var bias []float32
 	switch {
-	case c.has("head.output_transform.weight"):
-		head = c.matrix("head.output_transform.weight", -1, cfg.Dim)
-		bias = c.vector("head.output_transform.bias", head.Rows)
-	case c.has("score.weight"):
-		head, m.headLast = c.matrix("score.weight", -1, cfg.Dim), true
+	case c.Has("head.output_transform.weight"):
+		head = c.Matrix("head.output_transform.weight", -1, cfg.Dim)
+		bias = c.Vector("head.output_transform.bias", head.Rows)
+	case c.Has("score.weight"):
+		head, m.headLast = c.Matrix("score.weight", -1, cfg.Dim), true
 	}
-	if c.err != nil {
-		return nil, c.err
+	if c.Err != nil {
+		return nil, c.Err
 	}
 	m.letters = m.Tokenizer(NoSpecial)
 	m.lm = dense.NewLinear(cfg.Format, logits, nil)
@@ -100,6 +102,17 @@ func (m *Model) Tokenizer(special Special) *Tokenizer {
 
 // Classes returns the number of classes of the checkpoint's head, 0 if it has none.
 func (m *Model) Classes() int { return m.classes }
+
+// ScratchBytes returns the working memory that a call of so many tokens holds,
+// beside filters and spectra (hyena.Operator), when every worker is busy.
+func (m *Model) ScratchBytes(tokens int) int64 {
+	dim, workers := int64(m.cfg.Dim), int64(parallel.Workers(m.cfg.Workers))
+	n := 4 * (2*int64(tokens)*dim + workers*dense.BlockRows*(2*dim+int64(m.cfg.Inner)))
+	if len(m.blocks) > 0 {
+		n += m.blocks[0].mixer.ScratchBytes(tokens)
+	}
+	return n
+}
 
 // Bytes returns the memory of the weights of dense layers and embedding.
 func (m *Model) Bytes() int64 {

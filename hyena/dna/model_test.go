@@ -13,6 +13,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/weights/weightstest"
 )
 
 // everything asks for all outputs of a call.
@@ -191,13 +192,13 @@ func TestPooling(t *testing.T) {
 // TestHeads checks the two classification heads against the hidden states.
 func TestHeads(t *testing.T) {
 	s := small.random(5)
-	s["score.weight"] = tensor{[]int{3, small.dim}, make([]float32, 3*small.dim)}
+	s.State["score.weight"] = weightstest.Tensor{Shape: []int{3, small.dim}, Data: make([]float32, 3*small.dim)}
 	for c := range 3 {
-		s["score.weight"].data[c*small.dim+c] = 1 // picks a column
+		s.State["score.weight"].Data[c*small.dim+c] = 1 // picks a column
 	}
 	last := s.model(t, small.config())
 	mean := s.renamed(func(n string) string { return strings.Replace(n, "score.", "head.output_transform.", 1) })
-	mean["head.output_transform.bias"] = tensor{[]int{3}, []float32{1, 2, 3}}
+	mean.State["head.output_transform.bias"] = weightstest.Tensor{Shape: []int{3}, Data: []float32{1, 2, 3}}
 	pooled := mean.model(t, small.config())
 	tuned := mean.renamed(func(n string) string { return strings.Replace(n, "head.", "decoder.0.", 1) }).model(t, small.config())
 	tokens := bases(1, 30)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"sort"
+	"strings"
 )
 
 // ErrFormat is matched by every error about a file that is not well formed.
@@ -227,3 +228,14 @@ func (f *File) Names() []string {
 
 // Tensor returns the tensor of a name, nil if there is none.
 func (f *File) Tensor(name string) *Tensor { return f.tensors[name] }
+
+// Under returns the tensors whose names begin with prefix, under what follows it.
+func (f *File) Under(prefix string) *File {
+	out := &File{Metadata: f.Metadata, tensors: map[string]*Tensor{}}
+	for n, t := range f.tensors {
+		if short, ok := strings.CutPrefix(n, prefix); ok {
+			out.tensors[short] = t
+		}
+	}
+	return out
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/subquad/subquad/asm/_gen/simd"
+)
+
+// The recurrences of state-space models. A vector runs across channels, and the
+// states of its channels stay in registers while time goes by.
+
+// scanBlock is how many channels stand side by side in the packed states: the
+// widest vector. Narrower machines take a part of it at a time.
+const scanBlock = 16
+
+// scanFull is how many states of a vector the registers hold.
+func scanFull(m Machine) int { return map[string]int{"AVX512": 16, "AVX2": 8, "NEON": 8}[m.Tier()] }
+
+// scan is the selective scan of one vector of channels:
+//
+//	h[n] = 2^(dt[t] a[n]) h[n] + u[t] b[t][n]
+//	y[t] += sum over n of c[t][n] h[n].
+//
+// dt and u have row bytes from token to token. With vectors, b and c have a vector
+// for each state, else a number.
+func scan(name string, states int, vectors bool) kernel {
+	return func(m Machine) {
+		count := states
+		if count == 0 {
+			count = scanFull(m)
+		}
+		kind := "a number for each state in b and c"
+		if vectors {
+			kind = "a vector for each state in b and c"
+		}
+		m.Func(name, "func(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)",
+			fmt.Sprintf("%d states of %d channels; %s; strides in bytes", count, m.Lanes(), kind))
+		state := func(base GP, n int) At { return At{Base: base, Disp: 4 * scanBlock * n} }
+		stored := m.Param("h")
+		h := make([]Vec, count)
+		for n := range h {
+			h[n] = m.Load(state(stored, n), nil)
+		}
+		dtP, uP, row, yP, yRow, a := m.Param("dt"), m.Param("u"), m.Param("row"), m.Param("y"), m.Param("yRow"), m.Param("a")
+		b, bRow, c, cRow := m.Param("b"), m.Param("bRow"), m.Param("c"), m.Param("cRow")
+		element := func(base GP, n int) Vec {
+			if vectors {
+				return m.Load(state(base, n), nil)
+			}
+			return m.SplatAt(At{Base: base, Disp: 4 * n})
+		}
+		m.Loop(m.Param("tokens"), 1, func() {
+			dt, u := m.Load(At{Base: dtP}, nil), m.Load(At{Base: uP}, nil)
+			sums := []Vec{m.Load(At{Base: yP}, nil)}
+			if m.Lanes() == 16 {
+				sums = append(sums, m.Zero())
+			}
+			for n := range h {
+				decay := exp2Of(m, m.Mul(dt, state(a, n)))
+				write := m.Mul(u, element(b, n))
+				m.MulAdd(write, h[n], decay)
+				m.Set(h[n], write)
+				m.MulAdd(sums[n%len(sums)], h[n], element(c, n))
+			}
+			for _, s := range sums[1:] {
+				m.AddTo(sums[0], s)
+			}
+			m.Store(At{Base: yP}, nil, sums[0])
+			m.AddGP(dtP, row)
+			m.AddGP(uP, row)
+			m.AddGP(yP, yRow)
+			m.AddGP(b, bRow)
+			m.AddGP(c, cRow)
+		})
+		for n := range h {
+			m.Store(state(stored, n), nil, h[n])
+		}
+		m.End()
+	}
+}
+
+// exp2Of returns 2^t, +Inf for t >= 128; what is below 2^-126 becomes that.
+func exp2Of(m Machine, t Vec) Vec {
+	t = AtLeast(m, t, c("exp2Least"))
+	if m.Tier() != "AVX512" { // whose ScaleExp2 overflows by itself
+		t = m.Min(m.Splat(c("exp2Most")), t)
+	}
+	z := m.Add(t, c("roundMagic"))
+	n := m.Sub(z, c("roundMagic"))
+	g := m.Sub(n, t)
+	p := polynomial(m, g, "pow5", "pow4", "pow3", "pow2", "pow1")
+	p = m.Horner(p, g, float(1))
+	return m.ScaleExp2(p, n, z)
+}
+
+// outer is one token of a recurrence whose state is a matrix [states, n]:
+//
+//	s[i][j] = decay s[i][j] + b[i] x[j]
+//	y[j] = sum over i of c[i] s[i][j].
+func outer(m Machine) {
+	m.Func("outerStep", "func(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)",
+		"states rows of width channels; sRow in bytes")
+	width, decay := m.Param("width"), m.ParamSplat("decay")
+	offset := m.ZeroGP()
+	vectors := func(count int, t *Tail) {
+		at := func(name string) GP {
+			p := m.Param(name)
+			m.AddGP(p, offset)
+			return p
+		}
+		x, y := make([]Vec, count), make([]Vec, count)
+		from := at("x")
+		for j := range x {
+			x[j], y[j] = m.Load(At{Base: from, Disp: j * Bytes(m)}, t), m.Zero()
+		}
+		s, sRow, b, c := at("s"), m.Param("sRow"), m.Param("b"), m.Param("c")
+		m.Loop(m.Param("states"), 1, func() {
+			bs, cs := m.SplatAt(At{Base: b}), m.SplatAt(At{Base: c})
+			for j := range x {
+				place := At{Base: s, Disp: j * Bytes(m)}
+				v := m.Mul(x[j], bs)
+				m.MulAdd(v, decay, m.Load(place, t))
+				m.Store(place, t, v)
+				m.MulAdd(y[j], v, cs)
+			}
+			m.AddGP(s, sRow)
+			m.AddImm(b, 4)
+			m.AddImm(c, 4)
+		})
+		to := at("y")
+		for j := range y {
+			m.Store(At{Base: to, Disp: j * Bytes(m)}, t, y[j])
+		}
+	}
+	const unroll = 4
+	for _, count := range []int{unroll, 1} {
+		m.Loop(width, count*m.Lanes(), func() {
+			vectors(count, nil)
+			m.AddImm(offset, count*Bytes(m))
+		})
+	}
+	m.Tail(width, func(t *Tail) {
+		vectors(1, t)
+		AdvanceTail(m, t, offset)
+	})
+	m.End()
+}
+
+// accumulate is some tokens of a recurrence without decay, for rows rows of the
+// state and its read:
+//
+//	s[i][j] += b[t][i] x[t][j]
+//	y[t][j] += sum over i of c[t][i] s[i][j].
+//
+// bc holds b and c of the rows, token after token.
+func accumulate(rows int) kernel {
+	return func(m Machine) {
+		m.Func(fmt.Sprint("accumulate", rows), "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)",
+			fmt.Sprintf("%d row(s) of width channels; strides in bytes", rows))
+		width, offset := m.Param("width"), m.ZeroGP()
+		vectors := func(count int, t *Tail) {
+			at := func(name string) GP {
+				p := m.Param(name)
+				m.AddGP(p, offset)
+				return p
+			}
+			place := func(base GP, j int) At { return At{Base: base, Disp: j * Bytes(m)} }
+			row, sRow := at("s"), m.Param("sRow")
+			s := make([][]Vec, rows)
+			for i := range s {
+				for j := range count {
+					s[i] = append(s[i], m.Load(place(row, j), t))
+				}
+				m.AddGP(row, sRow)
+			}
+			bc, bcRow, x, xRow, y, yRow := m.Param("bc"), m.Param("bcRow"), at("x"), m.Param("xRow"), at("y"), m.Param("yRow")
+			m.Loop(m.Param("tokens"), 1, func() {
+				xs, ys := make([]Vec, count), make([]Vec, count)
+				for j := range count {
+					xs[j], ys[j] = m.Load(place(x, j), t), m.Load(place(y, j), t)
+				}
+				for i := range s {
+					b, c := m.SplatAt(At{Base: bc, Disp: 4 * i}), m.SplatAt(At{Base: bc, Disp: 4 * (rows + i)})
+					for j := range count {
+						m.MulAdd(s[i][j], b, xs[j])
+						m.MulAdd(ys[j], c, s[i][j])
+					}
+				}
+				for j := range count {
+					m.Store(place(y, j), t, ys[j])
+				}
+				m.AddGP(bc, bcRow)
+				m.AddGP(x, xRow)
+				m.AddGP(y, yRow)
+			})
+			row = at("s")
+			for i := range s {
+				for j := range count {
+					m.Store(place(row, j), t, s[i][j])
+				}
+				m.AddGP(row, sRow)
+			}
+		}
+		most := 4
+		if m.Tier() == "AVX2" {
+			most = 2
+		}
+		for _, count := range []int{most, 1} {
+			m.Loop(width, count*m.Lanes(), func() {
+				vectors(count, nil)
+				m.AddImm(offset, count*Bytes(m))
+			})
+		}
+		m.Tail(width, func(t *Tail) {
+			vectors(1, t)
+			AdvanceTail(m, t, offset)
+		})
+		m.End()
+	}
+}
+
+// scaleRows is dst[t][i] = scale[t] x[t][i].
+func scaleRows(m Machine) {
+	m.Func("scaleRows", "func(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)",
+		"dst[t][i] = scale[t]*x[t][i]; strides in bytes")
+	width, offset := m.Param("width"), m.ZeroGP()
+	vectors := func(count int, t *Tail) {
+		at := func(name string) GP {
+			p := m.Param(name)
+			m.AddGP(p, offset)
+			return p
+		}
+		dst, x, dstRow, xRow, scale := at("dst"), at("x"), m.Param("dstRow"), m.Param("xRow"), m.Param("scale")
+		m.Loop(m.Param("rows"), 1, func() {
+			s := m.SplatAt(At{Base: scale})
+			for j := range count {
+				m.Store(At{Base: dst, Disp: j * Bytes(m)}, t, m.Mul(m.Load(At{Base: x, Disp: j * Bytes(m)}, t), s))
+			}
+			m.AddGP(dst, dstRow)
+			m.AddGP(x, xRow)
+			m.AddImm(scale, 4)
+		})
+	}
+	for _, count := range []int{4, 2, 1} {
+		m.Loop(width, count*m.Lanes(), func() {
+			vectors(count, nil)
+			m.AddImm(offset, count*Bytes(m))
+		})
+	}
+	m.Tail(width, func(t *Tail) {
+		vectors(1, t)
+		AdvanceTail(m, t, offset)
+	})
+	m.End()
+}
+
+// flush is x[i] = 0 where |x[i]| is tiny.
+func flush(m Machine) {
+	m.Func("flush", "func(x *float32, n int)", "x[i] = 0 where |x[i]| < tiny")
+	x, n := m.Param("x"), m.Param("n")
+	Stream(m, n, 4, []GP{x}, func(s *Chunk) {
+		for i := range s.Count {
+			v := s.Load(x, i)
+			s.Store(x, i, m.Select(m.Cmp(Less, m.And(v, magnitude), c("tiny")), float(0), v))
+		}
+	})
+	m.End()
+}
+
+func scanKernels() []kernel {
+	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, accumulate(4), accumulate(1), scaleRows, flush}
+}

@@ -1,0 +1,303 @@
+package asm
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/isa"
+)
+
+// ScanBlock is how many channels stand side by side in the states of SelectiveScan.
+const ScanBlock = 16
+
+// SelectiveScan runs the recurrence of Mamba (Gu and Dao 2023, arXiv 2312.00752,
+// algorithm 2, discretised) for one block of ScanBlock channels:
+//
+//	h[n][j] = 2^(dt[t][j] a[n][j]) h[n][j] + u[t][j] b[t][n]
+//	y[t][j] += sum over n of c[t][n] h[n][j].
+//
+// dt, u and y are [tokens, ScanBlock], dt and u with one stride; a, the decay rates times
+// log2 e, and h are [states, ScanBlock] without gaps. b and c are [tokens, states]
+// both, or, with a number for each channel, [tokens, states * ScanBlock] both; a
+// stride of 0 means the same for all tokens. states must be a multiple of 4, and
+// y, which is added to, must overlap nothing else. Exponents below -126 count as
+// -126. The error of 2^x is below 2.5 ULP.
+//
+// It costs about 14 flop for each token, state and channel.
+func SelectiveScan(y, dt, u blas32.General, a, h []float32, b, c blas32.General) {
+	const op = "SelectiveScan"
+	tokens, states := y.Rows, len(a)/ScanBlock
+	checkMatrix(op, "y", y, tokens, ScanBlock)
+	checkMatrix(op, "dt", dt, tokens, ScanBlock)
+	checkMatrix(op, "u", u, tokens, ScanBlock)
+	if dt.Stride != u.Stride {
+		panicf("asm: %s: dt and u have strides %d and %d, want one", op, dt.Stride, u.Stride)
+	}
+	checkLen(op, "h", len(h), len(a))
+	if len(a)%(4*ScanBlock) != 0 {
+		panicf("asm: %s: a has %d elements, want a multiple of 4*ScanBlock", op, len(a))
+	}
+	vectors := b.Cols != states
+	checkRepeated(op, "b", b, tokens, states, vectors)
+	checkRepeated(op, "c", c, tokens, states, vectors)
+	if tokens == 0 || states == 0 {
+		return
+	}
+	if tier := isa.Active(); tier != isa.Generic {
+		scanTiles(tier, y, dt, u, a, h, b, c, vectors)
+		return
+	}
+	for t := range tokens {
+		dt, u, y := dt.Data[t*dt.Stride:][:ScanBlock], u.Data[t*u.Stride:][:ScanBlock], y.Data[t*y.Stride:][:ScanBlock]
+		b, c := b.Data[t*b.Stride:], c.Data[t*c.Stride:]
+		for n := range states {
+			an, hn := a[n*ScanBlock:][:ScanBlock], h[n*ScanBlock:][:ScanBlock]
+			for j, v := range hn {
+				bn, cn := b[0], c[0]
+				if vectors {
+					bn, cn = b[n*ScanBlock+j], c[n*ScanBlock+j]
+				} else {
+					bn, cn = b[n], c[n]
+				}
+				v = float32(v*exp2of(dt[j]*an[j])) + float32(u[j]*bn)
+				hn[j] = v
+				y[j] += float32(v * cn)
+			}
+		}
+	}
+}
+
+// checkRepeated is checkMatrix for a matrix whose rows may all be the same one.
+func checkRepeated(op, name string, m blas32.General, tokens, states int, vectors bool) {
+	cols := states
+	if vectors {
+		cols *= ScanBlock
+	}
+	if m.Stride == 0 && m.Rows == tokens {
+		m.Rows, m.Stride, tokens = 1, cols, 1
+	}
+	checkMatrix(op, name, m, tokens, cols)
+}
+
+// exp2of is the portable body of 2^x.
+func exp2of(x float32) float32 {
+	switch {
+	case x < exp2Least:
+		x = exp2Least
+	case x >= exp2Most:
+		return float32(math.Inf(1))
+	case x != x:
+		return x
+	}
+	z := x + roundMagic
+	g := z - roundMagic - x
+	p := float32(pow5*g) + pow4
+	p = float32(p*g) + pow3
+	p = float32(p*g) + pow2
+	p = float32(p*g) + pow1
+	p = float32(p*g) + 1
+	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(z)<<23)
+}
+
+// scanTiles goes over the vectors of the block, as many states at a time as the
+// registers hold and as many tokens as a kernel may take.
+func scanTiles(tier isa.Tier, y, dt, u blas32.General, a, h []float32, b, c blas32.General, vectors bool) {
+	const maxTokens = 256
+	lanes, full := 4, 8
+	switch tier {
+	case isa.AVX2:
+		lanes = 8
+	case isa.AVX512:
+		lanes, full = 16, 16
+	}
+	each := 1 // elements of b and c to a state
+	if vectors {
+		each = ScanBlock
+	}
+	for t := 0; t < y.Rows; t += maxTokens {
+		tokens := min(maxTokens, y.Rows-t)
+		for j := 0; j < ScanBlock; j += lanes {
+			row, out := t*u.Stride+j, t*y.Stride+j
+			for n := 0; n < len(a)/ScanBlock; {
+				at, bc := n*ScanBlock+j, n*each
+				if vectors {
+					bc += j
+				}
+				bn, cn := &b.Data[t*b.Stride+bc], &c.Data[t*c.Stride+bc]
+				switch {
+				case vectors:
+					scanVector4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
+					n += 4
+				case len(a)/ScanBlock-n >= full:
+					scanFullSIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
+					n += full
+				default:
+					scan4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
+					n += 4
+				}
+			}
+		}
+	}
+}
+
+// OuterStep runs one token of a recurrence whose state is a matrix and whose decay
+// is one number, as in Mamba-2:
+//
+//	s[i][j] = decay s[i][j] + b[i] x[j]
+//	y[j] = sum over i of c[i] s[i][j].
+//
+// s is [len(b), len(x)]; y overlaps no other argument.
+func OuterStep(y []float32, s blas32.General, decay float32, b, c, x []float32) {
+	const op = "OuterStep"
+	checkMatrix(op, "s", s, len(b), len(x))
+	checkLen(op, "c", len(c), len(b))
+	checkLen(op, "y", len(y), len(x))
+	if overlap(y, x) || overlap(y, extent(s)) || overlap(extent(s), x) {
+		panicf("asm: %s: y or s overlaps an input", op)
+	}
+	if len(x) == 0 || len(b) == 0 {
+		clear(y)
+		return
+	}
+	if tier := isa.Active(); tier != isa.Generic {
+		const width = 512 // channels to a kernel call
+		for j := 0; j < len(x); j += width {
+			outerStepSIMD(tier, min(width, len(x)-j), len(b), &s.Data[j], 4*s.Stride, &b[0], &c[0], &x[j], &y[j], decay)
+		}
+		return
+	}
+	clear(y)
+	for i, bi := range b {
+		for j, v := range s.Data[i*s.Stride:][:len(x)] {
+			v = float32(decay*v) + float32(bi*x[j])
+			s.Data[i*s.Stride+j] = v
+			y[j] += float32(c[i] * v)
+		}
+	}
+}
+
+// Accumulate runs some tokens of a recurrence whose state is a matrix and which does
+// not decay, or whose decay is kept apart:
+//
+//	s[i][j] += b[t][i] x[t][j]
+//	y[t][j] = sum over i of c[t][i] s[i][j].
+//
+// s is [states, width], x and y are [tokens, width]. bc holds b and c as PackBC
+// lays them out. y overlaps no other argument. It costs 4 flop for each token and
+// element of s.
+func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
+	const op = "Accumulate"
+	tokens, states, width := x.Rows, s.Rows, x.Cols
+	checkMatrix(op, "x", x, tokens, width)
+	checkMatrix(op, "y", y, tokens, width)
+	checkMatrix(op, "s", s, states, width)
+	checkLen(op, "bc", len(bc), 2*tokens*states)
+	if Overlap(y, x) || Overlap(y, s) || overlap(extent(y), bc) {
+		panicf("asm: %s: y overlaps an input", op)
+	}
+	for t := range tokens {
+		clear(y.Data[t*y.Stride:][:width])
+	}
+	if width == 0 || tokens == 0 {
+		return
+	}
+	tier := isa.Active()
+	const maxTokens, maxWidth = 64, 256 // to a kernel call; x and y stay in L1
+	for t := 0; t < tokens; t += maxTokens {
+		n := min(maxTokens, tokens-t)
+		for j := 0; j < width; j += maxWidth {
+			w := min(maxWidth, width-j)
+			for i := 0; i < states; {
+				rows := 1
+				if states-i >= 4 {
+					rows = 4
+				}
+				from, si, xi, yi := 2*(tokens*i+t*rows), i*s.Stride+j, t*x.Stride+j, t*y.Stride+j
+				switch {
+				case tier == isa.Generic:
+					accumulateGeneric(rows, n, w, s.Data[si:], s.Stride, bc[from:], x.Data[xi:], x.Stride, y.Data[yi:], y.Stride)
+				case rows == 4:
+					accumulate4SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
+				default:
+					accumulate1SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 8, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
+				}
+				i += rows
+			}
+		}
+	}
+}
+
+// PackBC lays b and c, [tokens, states] both, out for Accumulate: four states at a
+// time and the last ones singly, of each all tokens, b before c. dst has
+// 2 tokens states elements.
+func PackBC(dst []float32, b, c blas32.General) {
+	const op = "PackBC"
+	tokens, states := b.Rows, b.Cols
+	checkMatrix(op, "b", b, tokens, states)
+	checkMatrix(op, "c", c, tokens, states)
+	checkLen(op, "dst", len(dst), 2*tokens*states)
+	whole := states / 4 * 4
+	for t := range tokens {
+		b, c := b.Data[t*b.Stride:][:states], c.Data[t*c.Stride:][:states]
+		for i := 0; i < whole; i += 4 {
+			to := dst[2*(tokens*i+4*t):][:8]
+			*(*[4]float32)(to) = [4]float32(b[i:])
+			*(*[4]float32)(to[4:]) = [4]float32(c[i:])
+		}
+		for i := whole; i < states; i++ {
+			dst[2*(tokens*i+t)], dst[2*(tokens*i+t)+1] = b[i], c[i]
+		}
+	}
+}
+
+func accumulateGeneric(rows, tokens, width int, s []float32, sStride int, bc, x []float32, xStride int, y []float32, yStride int) {
+	for t := range tokens {
+		for i := range rows {
+			b, c := bc[2*rows*t+i], bc[2*rows*t+rows+i]
+			for j := range width {
+				v := s[i*sStride+j] + float32(b*x[t*xStride+j])
+				s[i*sStride+j] = v
+				y[t*yStride+j] += float32(c * v)
+			}
+		}
+	}
+}
+
+// ScaleRows sets dst[t][i] = scale[t] x[t][i]. dst may be x.
+func ScaleRows(dst blas32.General, scale []float32, x blas32.General) {
+	const op = "ScaleRows"
+	checkMatrix(op, "x", x, x.Rows, x.Cols)
+	checkMatrix(op, "dst", dst, x.Rows, x.Cols)
+	checkLen(op, "scale", len(scale), x.Rows)
+	if x.Rows == 0 || x.Cols == 0 {
+		return
+	}
+	if tier := isa.Active(); tier != isa.Generic {
+		for step, t := max(chunk/x.Cols, 1), 0; t < x.Rows; t += step {
+			for i := 0; i < x.Cols; i += chunk {
+				scaleRowsSIMD(tier, min(step, x.Rows-t), min(chunk, x.Cols-i), &dst.Data[t*dst.Stride+i], 4*dst.Stride, &x.Data[t*x.Stride+i], 4*x.Stride, &scale[t])
+			}
+		}
+		return
+	}
+	for t, s := range scale {
+		for i, v := range x.Data[t*x.Stride:][:x.Cols] {
+			dst.Data[t*dst.Stride+i] = s * v
+		}
+	}
+}
+
+// Flush sets x[i] = 0 where |x[i]| < 2^-103, so that a decaying state never
+// becomes subnormal, where arithmetic is slow.
+func Flush(x []float32) {
+	if tier := isa.Active(); tier != isa.Generic {
+		flushSIMD(tier, x)
+		return
+	}
+	for i, v := range x {
+		if float32(math.Abs(float64(v))) < tiny {
+			x[i] = 0
+		}
+	}
+}

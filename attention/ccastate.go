@@ -1,0 +1,235 @@
+package attention
+
+import (
+	"context"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+)
+
+// CCAStateConfig says in advance what a state will hold.
+type CCAStateConfig struct {
+	// MaxTokens is the most tokens that the state will see; 0 for no limit. With a
+	// limit the memory is taken at once.
+	MaxTokens int
+	// Rollback is how many tokens Truncate may take back from the most that the state
+	// has seen: so many are held beyond the window.
+	Rollback int
+}
+
+// CCAState is what CCA remembers of the tokens it has seen: their cores, and the
+// Window + Group - 1 last keys and values as they are, or fewer. No query is
+// held: a group is pooled when its last token comes, and its tokens are released
+// when they leave the window. With more than one level, cores are released too
+// when queries have turned to the next level's. It is not safe for concurrent
+// use.
+type CCAState struct {
+	op     *CCA
+	cfg    CCAStateConfig
+	length int64
+	tokens queue
+	levels []queue
+}
+
+// NewState returns the state before the first token, or an error that matches
+// ErrConfig.
+func (c *CCA) NewState(cfg CCAStateConfig) (*CCAState, error) {
+	switch {
+	case cfg.MaxTokens < 0:
+		return nil, check.Errorf(ErrConfig, "attention: MaxTokens is %d, want 0 or more", cfg.MaxTokens)
+	case cfg.Rollback < 0 || int64(cfg.Rollback) > maxPosition:
+		return nil, check.Errorf(ErrConfig, "attention: Rollback is %d, want 0 to 2^60", cfg.Rollback)
+	}
+	s := &CCAState{op: c, cfg: cfg}
+	s.tokens = newQueue(c.cfg.KVHeads*c.cfg.HeadDim, c.cfg.KVHeads*c.cfg.ValueDim)
+	_, kCols, vCols := c.CoreShape(0)
+	for range c.levels {
+		s.levels = append(s.levels, newQueue(kCols, vCols))
+	}
+	if most := int64(cfg.MaxTokens); most > 0 {
+		if !s.tokens.addressable(most) || !s.levels[0].addressable(most) {
+			return nil, check.Errorf(ErrConfig, "attention: MaxTokens is %d, too many for this machine's memory", most)
+		}
+		s.tokens.reserve(roomFor(min(most, int64(c.cfg.Window+c.cfg.Group)+int64(cfg.Rollback)), most))
+		for l := range c.levels {
+			held, all := most, most/c.levels[l].size
+			if l+1 < len(c.levels) {
+				up := c.levels[l+1]
+				held = min(most, up.window+up.size+int64(cfg.Rollback)+int64(c.att.sizes.block))
+			}
+			s.levels[l].reserve(roomFor(min(held/c.levels[l].size+2, all), all))
+		}
+	}
+	return s, nil
+}
+
+// roomFor is how many rows of memory let so many be held at any time.
+func roomFor(held, all int64) int { return int(min(held+held/4+1, all)) }
+
+// Len returns how many tokens the state has seen.
+func (s *CCAState) Len() int { return int(s.length) }
+
+// Bytes returns the memory that the state holds.
+func (s *CCAState) Bytes() int64 {
+	n := s.tokens.bytes()
+	for l := range s.levels {
+		n += s.levels[l].bytes()
+	}
+	return n
+}
+
+// Cores returns the cores of the first level that the state holds, oldest first,
+// the first of them of the group numbered first. They are the state's own memory,
+// valid until its next Step.
+func (s *CCAState) Cores() (first int64, k, v blas32.General) {
+	q := &s.levels[0]
+	return q.first, q.K(), q.V()
+}
+
+// Reset goes back to before the first token and keeps the memory.
+func (s *CCAState) Reset() {
+	s.length = 0
+	s.tokens.clear()
+	for l := range s.levels {
+		s.levels[l].clear()
+	}
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s *CCAState) Clone() *CCAState {
+	c := *s
+	c.tokens = s.tokens.clone()
+	c.levels = nil
+	for l := range s.levels {
+		c.levels = append(c.levels, s.levels[l].clone())
+	}
+	return &c
+}
+
+// Truncate goes back to the first n tokens. That much of the past must still be
+// held, as it is for Rollback tokens and for all of them; otherwise it returns an
+// error that matches ErrCall and changes nothing.
+func (s *CCAState) Truncate(n int) error {
+	if n < 0 || int64(n) > s.length {
+		return check.Errorf(ErrCall, "attention: a state of %d tokens cannot be truncated to %d", s.length, n)
+	}
+	if n == 0 {
+		s.Reset()
+		return nil
+	}
+	to := int64(n)
+	released := s.tokens.first > s.op.needed(-1, to)
+	for l := range s.levels {
+		released = released || s.levels[l].first > s.op.needed(l, to)
+	}
+	if released {
+		return check.Errorf(ErrCall, "attention: a state of %d tokens with Rollback %d cannot be truncated to %d: what those queries see has been released", s.length, s.cfg.Rollback, n)
+	}
+	s.length = to
+	s.tokens.truncate(to)
+	for l := range s.levels {
+		s.levels[l].truncate(to / s.op.levels[l].size)
+	}
+	return nil
+}
+
+// needed returns the first core of a level, or at level -1 the first token, that
+// queries from position on see.
+func (c *CCA) needed(level int, position int64) int64 {
+	if level < 0 {
+		from, _ := c.Window(position)
+		return from
+	}
+	from, _ := c.cores(level, position)
+	return from
+}
+
+// checkState reports a call that does not go with its state.
+func (r *ccaRun) checkState(s *CCAState) error {
+	call := &r.call
+	switch {
+	case s.op != r.op:
+		return check.Errorf(ErrState, "attention: the state is of another operator")
+	case call.Offsets != nil:
+		return check.Errorf(ErrCall, "attention: Offsets together with State")
+	case call.CoreK.Data != nil || call.CoreV.Data != nil || call.Weights.Data != nil:
+		return check.Errorf(ErrCall, "attention: CoreK, CoreV or Weights together with State, want its Cores")
+	case s.cfg.MaxTokens > 0 && int64(call.Q.Rows) > int64(s.cfg.MaxTokens)-s.length:
+		return check.Errorf(ErrCall, "attention: q has %d rows for a state of %d tokens with MaxTokens %d", call.Q.Rows, s.length, s.cfg.MaxTokens)
+	case s.length > maxPosition-int64(call.Q.Rows):
+		return check.Errorf(ErrCall, "attention: the state has seen too many tokens")
+	}
+	return r.checkOutputs(0)
+}
+
+// runState attends from the call's tokens after those of the state, in stretches
+// that bound what must be held at a time.
+func (r *ccaRun) runState(ctx context.Context) error {
+	call := &r.call
+	for from := 0; from < call.Q.Rows; {
+		to := min(from+r.op.att.sizes.block, call.Q.Rows)
+		r.tokens = [3]blas32.General{dense.Rows(call.Q, from, to), dense.Rows(call.K, from, to), dense.Rows(call.V, from, to)}
+		lse := call.LSE
+		if lse.Rows > 0 {
+			lse = dense.Rows(lse, from, to)
+		}
+		if err := r.step(ctx, dense.Rows(call.Dst, from, to), lse); err != nil {
+			return err
+		}
+		from = to
+	}
+	return ctx.Err()
+}
+
+// step does one stretch and commits it, or leaves the state as it was.
+func (r *ccaRun) step(ctx context.Context, dst, lse blas32.General) (err error) {
+	c, s := r.op, r.call.State
+	n := r.tokens[0].Rows
+	end := s.length + int64(n)
+	for i := range r.levels {
+		l, q := &r.levels[i], &s.levels[i]
+		l.from = q.rows
+		q.extend(int(end/c.levels[i].size - q.end()))
+		l.first, l.k, l.v = q.first, q.K(), q.V()
+		l.offsets = append(l.offsets[:0], 0, q.rows)
+	}
+	defer func() {
+		if err != nil {
+			for i := range r.levels {
+				s.levels[i].truncate(s.levels[i].first + int64(r.levels[i].from))
+			}
+		}
+	}()
+	if err := r.poolLevels(ctx); err != nil {
+		return err
+	}
+	r.k, r.v = [2]blas32.General{s.tokens.K(), r.tokens[1]}, [2]blas32.General{s.tokens.V(), r.tokens[2]}
+	r.at[0], r.first[0] = s.length, s.tokens.first
+	r.inner = Call{Dst: dst, Q: r.tokens[0], K: r.k[:], V: r.v[:], LSE: lse, QueryPos: r.at[:], KeyPos: r.first[:]}
+	if err := r.attend(ctx); err != nil {
+		return err
+	}
+	s.commit(r.tokens[1], r.tokens[2])
+	return nil
+}
+
+// commit takes up tokens whose groups have been pooled, and releases what no
+// later query sees.
+func (s *CCAState) commit(k, v blas32.General) {
+	c := s.op
+	old := s.length
+	s.length += int64(k.Rows)
+	oldest := max(s.length-int64(s.cfg.Rollback), 0) // a query to come
+	keep := c.needed(-1, oldest)
+	s.tokens.drop(min(keep, old))
+	from := int(max(keep-old, 0))
+	if s.tokens.rows == 0 {
+		s.tokens.first = old + int64(from)
+	}
+	s.tokens.append(dense.Rows(k, from, k.Rows), dense.Rows(v, from, v.Rows))
+	for l := range s.levels {
+		s.levels[l].drop(c.needed(l, oldest))
+	}
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa/isatest"
+	safetensors "github.com/subquad/subquad/internal/weights"
+	"github.com/subquad/subquad/ssm/mamba"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expected(t *testing.T) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile("testdata/expected.json")
+	must(t, err)
+	var v map[string]any
+	must(t, json.Unmarshal(text, &v))
+	return v
+}
+
+func builtIn(t *testing.T, format string) *mamba.Model {
+	t.Helper()
+	m, err := openModel(options{format: format})
+	must(t, err)
+	return m
+}
+
+// TestBits compares the bits per byte of text the model has not seen with those of
+// the official code.
+func TestBits(t *testing.T) {
+	want := expected(t)
+	isatest.Run(t, func(t *testing.T) {
+		windows := map[int]string{512: "first 65536 held-out bytes, windows of 512", 4096: "first 65536 held-out bytes, windows of 4096", 65536: "first 65536 held-out bytes, windows of 65536"}
+		text, err := os.ReadFile("testdata/heldout.txt")
+		must(t, err)
+		for window, key := range windows {
+			if asm.Active() == "generic" || testing.Short() && window != 4096 {
+				t.Log("left out, for it takes long: windows of", window)
+				continue
+			}
+			got, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text), window)
+			must(t, err)
+			if w := want[key].(float64); !(math.Abs(got-w) < 1e-3) {
+				t.Errorf("windows of %d: %.5f bits per byte, want %.5f", window, got, w)
+			}
+		}
+	})
+}
+
+// TestLogits compares with the official code's, in float64.
+func TestLogits(t *testing.T) {
+	f, err := safetensors.Open("testdata/expected.safetensors")
+	must(t, err)
+	defer f.Close()
+	text, err := os.ReadFile("testdata/heldout.txt")
+	must(t, err)
+	isatest.Run(t, func(t *testing.T) {
+		m := builtIn(t, "float32")
+		for _, name := range f.Names() {
+			want, err := f.Tensor(name).Float64()
+			if err != nil {
+				continue // the bytes
+			}
+			v := m.Config().Vocab
+			n := len(want) / v
+			tokens, err := letters{}.encode(string(text[:n]))
+			must(t, err)
+			logits := blas32.General{Rows: n, Cols: v, Stride: v, Data: make([]float32, n*v)}
+			must(t, m.Forward(logits, tokens))
+			for i, w := range want {
+				if d := math.Abs(float64(logits.Data[i]) - w); !(d <= 2e-3) {
+					t.Fatalf("%s: element %d is %v, want %v", name, i, logits.Data[i], w)
+				}
+			}
+		}
+	})
+}
+
+// TestGreedy runs the command without flags: the text the official code writes.
+func TestGreedy(t *testing.T) {
+	want := expected(t)[`greedy continuation of "In the beginning ", 300 bytes`].(string)
+	isatest.Run(t, func(t *testing.T) {
+		var out, report bytes.Buffer
+		must(t, command(t.Context(), nil, &out, &report))
+		if got := out.String(); got != want {
+			t.Errorf("wrote %q, want %q", got, want)
+		}
+		if !strings.Contains(report.String(), "tokens/s") || !strings.Contains(report.String(), "state: ") {
+			t.Errorf("reported %q", report.String())
+		}
+	})
+}
+
+// TestFormats: rounded weights write much the same.
+func TestFormats(t *testing.T) {
+	text, err := os.ReadFile("testdata/heldout.txt")
+	must(t, err)
+	for format, tol := range map[string]float64{"bfloat16": 0.01, "int8": 0.03} {
+		got, _, err := score(t.Context(), builtIn(t, format), letters{}, string(text[:4096]), 4096)
+		must(t, err)
+		exact, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text[:4096]), 4096)
+		must(t, err)
+		if !(math.Abs(got-exact) < tol) {
+			t.Errorf("%s: %.5f bits per byte, %.5f with float32", format, got, exact)
+		}
+	}
+}
+
+// TestWeights runs a checkpoint from a file, by token ids and by a tokenizer.json.
+func TestWeights(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "model.safetensors")
+	must(t, os.WriteFile(path, weights, 0o600))
+	text := strings.Replace(string(config), `"vocab_size": 256`, `"vocab_size": 255`, 1)
+	must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600))
+	var ids, bytes bytes.Buffer
+	must(t, command(t.Context(), []string{"-weights", path, "-prompt", "73, 110", "-n", "3"}, &ids, io.Discard))
+	must(t, command(t.Context(), []string{"-prompt", "In", "-n", "3"}, &bytes, io.Discard))
+	if got, want := ids.String(), (numbers{}).decode([]int32{73, 110, int32(bytes.String()[2]), int32(bytes.String()[3]), int32(bytes.String()[4])}); got != want {
+		t.Errorf("wrote %q, want %q", got, want)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "tokenizer.json"), []byte(`{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+		"pre_tokenizer":{"type":"Whitespace"},"post_processor":null,"decoder":null,
+		"model":{"type":"WordLevel","vocab":{"[UNK]":0,"In":73,"the":110,"beginning":97},"unk_token":"[UNK]"}}`), 0o600))
+	var out strings.Builder
+	must(t, command(t.Context(), []string{"-weights", path, "-prompt", "In the", "-n", "1"}, &out, io.Discard))
+	if !strings.HasPrefix(out.String(), "In the") {
+		t.Errorf("wrote %q", out.String())
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for want, args := range map[string][]string{
+		`unexpected argument "x"`:                                   {"x"},
+		"-n is 0, want 1 or more":                                   {"-n", "0"},
+		"-window is -1, want 1 or more":                             {"-window", "-1"},
+		`-format is "f8", want float32, bfloat16 or int8`:           {"-format", "f8"},
+		"mamba: TopP is 2, want 0 to 1":                             {"-top-p", "2"},
+		"mamba: Temperature is -1, want a finite number, 0 or more": {"-temperature", "-1"},
+		"a text of 0 tokens, want 2 or more":                        {"-score", os.DevNull},
+		"open missing.txt: no such file or directory":               {"-score", "missing.txt"},
+		"missing.safetensors: no such file or directory":            {"-weights", "missing.safetensors"},
+	} {
+		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want %q", args, err, want)
+		}
+	}
+}

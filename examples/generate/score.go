@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/subquad/subquad/ssm/mamba"
+)
+
+// score returns the mean bits per token of a text, of which each window is read
+// from an empty state; a window's last token predicts the next window's first. The
+// first token of all is not predicted. n is how many are.
+func score(ctx context.Context, m *mamba.Model, words vocabulary, text string, window int) (bits float64, n int, err error) {
+	var tokens []int32
+	if text != "" {
+		if tokens, err = words.encode(text); err != nil {
+			return 0, 0, err
+		}
+	}
+	if len(tokens) < 2 {
+		return 0, 0, fmt.Errorf("a text of %d tokens, want 2 or more", len(tokens))
+	}
+	var sum float64
+	for from := 0; from < len(tokens)-1; from += window {
+		to := min(from+window, len(tokens)-1)
+		call := mamba.Call{Tokens: tokens[from:to], Targets: tokens[from+1 : to+1], LogLikelihood: make([]float32, to-from)}
+		if err := m.Run(ctx, &call); err != nil {
+			return 0, 0, err
+		}
+		for _, v := range call.LogLikelihood {
+			sum += float64(v)
+		}
+	}
+	n = len(tokens) - 1
+	return -sum / math.Ln2 / float64(n), n, nil
+}

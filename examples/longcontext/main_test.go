@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func small() options {
+	return options{exact: 2048, heads: 2, dim: 16, group: 8, window: 64, rows: 24}
+}
+
+// TestCompare wants of each method what the table is there to show.
+func TestCompare(t *testing.T) {
+	results, err := compare(t.Context(), small(), 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs := map[string][2]float64{}
+	for _, r := range results {
+		var e [2]float64
+		for i, x := range r.reports {
+			if x == nil {
+				e[i] = -1
+				continue
+			}
+			if x.Rows != 24 || !(x.Mass > 0 && x.Mass <= 1) {
+				t.Errorf("%s: %+v", r.method, x)
+			}
+			e[i] = x.Mean
+		}
+		errs[r.method] = e
+	}
+	const smooth, needle = 0, 1
+	if len(errs) != 5 {
+		t.Fatalf("%d methods: %v", len(errs), errs)
+	}
+	if e := errs[exactly]; e[smooth] > 1e-6 || e[needle] > 1e-6 {
+		t.Errorf("exact attention errs by %v", e)
+	}
+	if e := errs[counted][smooth]; e > 1e-3 {
+		t.Errorf("counted cores err by %v where neighbours are alike", e)
+	}
+	if a, b := errs[counted][smooth], errs[cca][smooth]; a > b/10 {
+		t.Errorf("counted cores err by %v, others by %v where neighbours are alike", a, b)
+	}
+	if a, b := errs[blocks][needle], errs[cca][needle]; a > b/3 || b < 0.3 {
+		t.Errorf("CCA errs by %v with the needles' groups, by %v without", a, b)
+	}
+	if e := errs[blocks][smooth]; e != -1 {
+		t.Errorf("needles were sought where there are none: %v", e)
+	}
+}
+
+func TestCommand(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	var stdout, stderr bytes.Buffer
+	if err := command(t.Context(), []string{"-from", "1", "-to", "1100", "-exact", "100", "-dim", "4", "-window", "8", "-out", out}, &stdout, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"1 heads of 4, groups of 16, window of 8", "smooth error", "       64  exact ", "     1024  CCA, needles as they are", "wrote " + out + ".png\n"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("printed %q, want %q in it", stdout.String(), want)
+		}
+	}
+	if strings.Contains(stdout.String(), "     1024  exact") {
+		t.Error("attended exactly beyond -exact")
+	}
+	picture, err := os.Open(out + ".png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer picture.Close()
+	if _, err := png.Decode(picture); err != nil {
+		t.Error(err)
+	}
+	for want, args := range map[string][]string{
+		`unexpected argument "x"`:                                     {"x"},
+		"-from 5 and -to 4, want 1 <= from <= to <= 1048576":          {"-from", "5", "-to", "4"},
+		"-from 1024 and -to 1048577, want 1 <= from <= to <= 1048576": {"-to", "1048577"},
+		"-heads, -dim, -group, -window and -rows must be 1 or more":   {"-group", "0"},
+		"attention: Workers is -1, want 0 or more":                    {"-workers", "-1"},
+		"open " + out + "/no.png: no such file or directory":          {"-from", "4", "-to", "4", "-out", out + "/no"},
+	} {
+		err := command(t.Context(), args, io.Discard, io.Discard)
+		if err == nil || err.Error() != want {
+			t.Errorf("%v: error %v, want %s", args, err, want)
+		}
+	}
+}

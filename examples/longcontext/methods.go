@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+)
+
+// method is a way to attend over one sequence.
+type method struct {
+	name string
+	// attend sets dst; seen tells what a query sees as it is.
+	attend func(ctx context.Context, dst blas32.General, s *sequence) error
+	seen   func(query int64) (from, to int64)
+	only   string // the kind of sequences it makes sense for, or ""
+}
+
+// names of the methods, in the order of the table.
+const (
+	exactly = "exact"
+	cca     = "CCA"
+	counted = "CCA, tokens counted"
+	levels  = "hierarchy of cores"
+	blocks  = "CCA, needles as they are"
+)
+
+func newMethods(o options, n int) ([]method, error) {
+	var list []method
+	if n <= o.exact {
+		att, err := attention.New(attention.Config{Heads: o.heads, HeadDim: o.dim, Causal: true, Workers: o.workers})
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, method{
+			name: exactly,
+			attend: func(ctx context.Context, dst blas32.General, s *sequence) error {
+				return att.Run(ctx, &attention.Call{Dst: dst, Q: s.q, K: []blas32.General{s.k}, V: []blas32.General{s.v}})
+			},
+			seen: func(query int64) (from, to int64) { return 0, query + 1 },
+		})
+	}
+	base := attention.CCAConfig{Heads: o.heads, HeadDim: o.dim, Group: o.group, Window: o.window, Workers: o.workers}
+	count, deep := base, base
+	count.CountTokens = true
+	deep.CountTokens, deep.Levels = true, 32
+	for _, x := range []struct {
+		name string
+		cfg  attention.CCAConfig
+	}{{cca, base}, {counted, count}, {levels, deep}, {blocks, base}} {
+		op, err := attention.NewCCA(x.cfg)
+		if err != nil {
+			return nil, err
+		}
+		m := method{name: x.name, seen: op.Window}
+		m.attend = func(ctx context.Context, dst blas32.General, s *sequence) error {
+			call := &attention.CCACall{Dst: dst, Q: s.q, K: s.k, V: s.v}
+			if x.name == blocks {
+				call.Blocks = s.blocks(o.group)
+			}
+			return op.Run(ctx, call)
+		}
+		if x.name == blocks {
+			m.only = needles
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// compare runs all methods on sequences of n tokens.
+func compare(ctx context.Context, o options, n int) ([]*result, error) {
+	methods, err := newMethods(o, n)
+	if err != nil {
+		return nil, err
+	}
+	reporter, err := attention.NewReporter(attention.ReporterConfig{Heads: o.heads, HeadDim: o.dim, Rows: o.rows, Workers: o.workers})
+	if err != nil {
+		return nil, err
+	}
+	var results []*result
+	for _, m := range methods {
+		results = append(results, &result{method: m.name, tokens: n, reports: make([]*attention.Report, len(kinds))})
+	}
+	out := matrix(n, o.heads*o.dim)
+	for i, kind := range kinds {
+		s := kind.make(o, n)
+		for j, m := range methods {
+			if m.only != "" && m.only != kind.name {
+				continue
+			}
+			begin := time.Now()
+			if err := m.attend(ctx, out, s); err != nil {
+				return nil, err
+			}
+			if t, r := time.Since(begin).Seconds(), results[j]; r.seconds == 0 || t < r.seconds {
+				r.seconds = t
+			}
+			results[j].reports[i], err = reporter.Report(ctx, &attention.ReportCall{Out: out, Q: s.q, K: []blas32.General{s.k}, V: []blas32.General{s.v}, Seen: m.seen})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return results, nil
+}

@@ -1,0 +1,74 @@
+// Package ssm computes state-space models: recurrences whose memory of everything
+// before is a state of fixed size, so that a sequence of any length costs the same
+// for each token, and can be stopped and gone on with anywhere.
+//
+//   - [Conv] is the short causal convolution with state that stands before a scan.
+//   - [Scan] is the selective scan of Mamba, with every option of it.
+//   - [SSD] is the state-space duality of Mamba-2, by chunks and by the recurrence.
+//   - [SISO] is the recurrence of Mamba-3 with one input and output.
+//   - [GatedNorm] is the norm with a gate of Mamba-2.
+//   - [Mamba] and [Mamba2] are the complete blocks, with their projections.
+//
+// Package ssm/mamba builds language models of these.
+//
+// # One family
+//
+// All are one recurrence: decay, write, read,
+//
+//	S = decay * S + write;   y = read(S),
+//
+// that differ in what decays: each state by itself (Scan), all states of a head
+// together (SSD, SISO). Other members are run by the same code where they fit it:
+// SSD with SSDCall.Decay is retention and gated linear attention with a gate for
+// each head. What is common is in one place: sequences and packing, states, their
+// snapshots and storage, the grid of chunks.
+//
+// # Letters
+//
+//	n, t   tokens in a sequence, and a token's index
+//	D, d   channels of a scan, and a channel's index
+//	H, P   heads of an SSD, and channels of a head
+//	N      states of a channel
+//	G      groups of channels or heads that share B and C
+//	K      taps of the convolution
+//	dt     the step: how much of a token is written, and how much of the state kept
+//
+// Matrices are [tokens, channels], row-major, with a stride.
+//
+// # States
+//
+// A [State] belongs to an operator. NewState makes one; Step and Run with a State
+// bring it up to date; Clone forks it; Truncate goes back over calls
+// (StateConfig.Snapshots); WriteTo and the operator's ReadState store it, with a
+// fingerprint of shape and weights, so that it is not read into another operator.
+// Where a call fails or is cancelled, states stand where they stood before.
+//
+// A call may pack several sequences (Offsets), each with a state of its own;
+// StepBatch takes a token for each of many states. Each sequence gives the bits it
+// gives alone.
+//
+// # Accuracy
+//
+// Results are the same to the bit for any Workers and any packing. Scan, Conv,
+// SISO and Mamba give the same bits for any split of a sequence. SSD and Mamba2
+// give the same bits for the same split, and for splits at multiples of [Chunk];
+// others differ by about 1e-6 of the largest value. States smaller than 2^-103 are
+// set to 0 at multiples of [Chunk].
+//
+// A [DeltaFilter] sees and may change dt of every token and channel, in prefill
+// and step alike: a dt of 0 makes a channel pass over a token.
+//
+// # Provenance
+//
+//	Conv        checked against causal_conv1d_ref and _update_ref of causal-conv1d
+//	Scan        checked against selective_scan_ref and selective_state_update_ref of mamba
+//	SSD         checked against ssd_minimal and ssd_chunk_scan_combined_ref of mamba
+//	SISO        checked against mamba3_siso_step_ref of mamba
+//	GatedNorm   checked against rms_norm_ref of mamba
+//	Mamba       checked against Mamba.forward and step of mamba
+//	Mamba2      checked against Mamba2.forward of mamba; its step ignores limits of
+//	            dt, this one's does not
+//	SSD's form with its decay kept apart: re-derived, checked against the recurrence
+//	Falcon-Mamba's norms (NormDtBC), MLP channels beside the heads: from the
+//	            published code, not checked against its numbers
+package ssm

@@ -1,0 +1,14 @@
+package ssm
+
+import "errors"
+
+var (
+	// ErrShape is matched by errors about the shape of a matrix or slice, and about
+	// states that belong to another operator.
+	ErrShape = errors.New("ssm: wrong shape")
+	// ErrConfig is matched by errors about a Config or weights.
+	ErrConfig = errors.New("ssm: wrong configuration")
+	// ErrState is matched by errors about a stored state that cannot be read, and
+	// about a snapshot that is not there.
+	ErrState = errors.New("ssm: wrong state")
+)

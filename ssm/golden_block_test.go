@@ -1,0 +1,168 @@
+package ssm
+
+import (
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/golden"
+)
+
+// blockConfig holds the options of the official modules. Shapes are in the weights,
+// and what concerns training or kernels has no meaning here.
+type blockConfig struct {
+	DModel         int        `json:"d_model"`
+	DState         int        `json:"d_state"`
+	DConv          int        `json:"d_conv"`
+	ConvInit       any        `json:"conv_init"`
+	Expand         float64    `json:"expand"`
+	DtRank         any        `json:"dt_rank"`
+	DtMin          float64    `json:"dt_min"`
+	DtMax          float64    `json:"dt_max"`
+	DtInit         any        `json:"dt_init"`
+	DtScale        float64    `json:"dt_scale"`
+	DtInitFloor    float64    `json:"dt_init_floor"`
+	ConvBias       *bool      `json:"conv_bias"`
+	Bias           bool       `json:"bias"`
+	UseFastPath    *bool      `json:"use_fast_path"`
+	UseMemEffPath  *bool      `json:"use_mem_eff_path"`
+	LayerIdx       any        `json:"layer_idx"`
+	HeadDim        int        `json:"headdim"`
+	DSSM           any        `json:"d_ssm"`
+	Groups         int        `json:"ngroups"`
+	AInitRange     []float64  `json:"A_init_range"`
+	DHasHdim       bool       `json:"D_has_hdim"`
+	RMSNorm        *bool      `json:"rmsnorm"`
+	NormBeforeGate bool       `json:"norm_before_gate"`
+	DtLimit        *[]float64 `json:"dt_limit"`
+	ChunkSize      int        `json:"chunk_size"`
+}
+
+// parameter returns a weight of a file, or the zero matrix. One-dimensional ones
+// are a row.
+func parameter(f *golden.File, name string) blas32.General {
+	if name = "param." + name; !f.Has(name) {
+		return blas32.General{}
+	}
+	shape := f.Shape(name)
+	rows := shape[0]
+	if len(shape) == 1 {
+		rows = 1
+	}
+	data := f.Float32(name)
+	return dense.Matrix(data, rows, len(data)/rows)
+}
+
+// windowed is a block whose state a test looks into.
+type windowed interface {
+	Block
+	ReadWindow(conv blas32.General, st *State) error
+}
+
+// goldenBlock runs a prefill and then single tokens, and compares outputs and states.
+func goldenBlock(t *testing.T, f *golden.File, op windowed, taps, channels int, scan func(st *State) []float32) {
+	f.Ignore(func(name string) bool { return strings.Contains(name, "_official") })
+	window := func(st *State) blas32.General {
+		m := zeros(taps-1, channels)
+		must(t, op.ReadWindow(m, st))
+		return m
+	}
+	// conv_state has a column more than is read: the oldest one before the last token.
+	official := func(before blas32.General, st *State) []float32 {
+		m := zeros(taps, channels)
+		copy(m.Data, before.Data)
+		copy(m.Data[channels:], window(st).Data)
+		return transposed(m).Data
+	}
+	shape := f.Shape("x")
+	batch, n, dim := shape[0], shape[1], shape[2]
+	x := batched(f, "x")
+	var y, conv, ssm []float32
+	var states []*State
+	for b := range batch {
+		st := value[*State](t)(op.NewState(StateConfig{}))
+		in, out := x.matrix(b, n, dim), zeros(n, dim)
+		split := max(n-1, 0)
+		must(t, op.Step(dense.Rows(out, 0, split), dense.Rows(in, 0, split), st))
+		before := window(st)
+		must(t, op.Step(dense.Rows(out, split, n), dense.Rows(in, split, n), st))
+		conv, ssm, states = append(conv, official(before, st)...), append(ssm, scan(st)...), append(states, st)
+		whole := zeros(n, dim)
+		must(t, op.Forward(whole, in))
+		y = append(y, whole.Data...)
+		if f.Has("y") {
+			near(t, "prefill and one token", out.Data, whole.Data, 1e-5)
+		}
+	}
+	compare(f, "y", y)
+	compare(f, "conv_state", conv)
+	compare(f, "ssm_state", ssm)
+	if !f.Has("x_decode") {
+		return
+	}
+	steps := f.Shape("x_decode")[1]
+	next := f.Float32("x_decode")
+	decoded := make([]float32, len(next))
+	before := make([]blas32.General, batch)
+	for i := range steps {
+		in, out := zeros(batch, dim), zeros(batch, dim)
+		for b := range batch {
+			before[b] = window(states[b])
+			copy(in.Data[b*dim:][:dim], next[(b*steps+i)*dim:])
+		}
+		must(t, op.StepBatch(out, in, states))
+		for b := range batch {
+			copy(decoded[(b*steps+i)*dim:], out.Data[b*dim:][:dim])
+		}
+	}
+	if conv, ssm = nil, nil; steps > 0 {
+		for b, st := range states {
+			conv, ssm = append(conv, official(before[b], st)...), append(ssm, scan(st)...)
+		}
+		compare(f, "conv_state_end", conv)
+		compare(f, "ssm_state_end", ssm)
+	}
+	compare(f, "y_decode", decoded)
+}
+
+func goldenMamba(t *testing.T, f *golden.File) {
+	var cfg blockConfig
+	f.Python("config", &cfg)
+	w := MambaWeights{
+		In: parameter(f, "in_proj.weight"), InBias: parameter(f, "in_proj.bias").Data,
+		Conv: parameter(f, "conv1d.weight"), ConvBias: parameter(f, "conv1d.bias").Data,
+		X: parameter(f, "x_proj.weight"), Dt: parameter(f, "dt_proj.weight"), DtBias: parameter(f, "dt_proj.bias").Data,
+		ALog: parameter(f, "A_log"), D: parameter(f, "D").Data,
+		Out: parameter(f, "out_proj.weight"), OutBias: parameter(f, "out_proj.bias").Data,
+	}
+	op := value[*Mamba](t)(NewMamba(MambaConfig{}, w))
+	goldenBlock(t, f, op, w.Conv.Cols, w.Conv.Rows, func(st *State) []float32 {
+		h := zeros(w.ALog.Rows, w.ALog.Cols)
+		must(t, op.ReadScan(h, st))
+		return h.Data
+	})
+}
+
+func goldenMamba2(t *testing.T, f *golden.File) {
+	var cfg blockConfig
+	f.Python("config", &cfg)
+	c := Mamba2Config{States: cfg.DState, HeadDim: cfg.HeadDim, Groups: cfg.Groups, NormBeforeGate: cfg.NormBeforeGate}
+	c.NoNorm = cfg.RMSNorm != nil && !*cfg.RMSNorm
+	if l := cfg.DtLimit; l != nil {
+		c.DtMin, c.DtMax = float32((*l)[0]), limit((*l)[1])
+	}
+	w := Mamba2Weights{
+		In: parameter(f, "in_proj.weight"), InBias: parameter(f, "in_proj.bias").Data,
+		Conv: parameter(f, "conv1d.weight"), ConvBias: parameter(f, "conv1d.bias").Data,
+		DtBias: parameter(f, "dt_bias").Data, ALog: parameter(f, "A_log").Data, D: parameter(f, "D").Data, Norm: parameter(f, "norm.weight").Data,
+		Out: parameter(f, "out_proj.weight"), OutBias: parameter(f, "out_proj.bias").Data,
+	}
+	op := value[*Mamba2](t)(NewMamba2(c, w))
+	goldenBlock(t, f, op, w.Conv.Cols, w.Conv.Rows, func(st *State) []float32 {
+		h := zeros(op.heads*op.cfg.HeadDim, op.cfg.States)
+		must(t, op.ReadSSD(h, st))
+		return h.Data
+	})
+}

@@ -1,0 +1,109 @@
+package ssm
+
+import (
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/golden"
+)
+
+// goldenBoth runs an SSD by chunks and by the recurrence, on every sequence of a
+// file, and returns the results one behind the other.
+func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial tensor, calls []SSDCall, check func(out, final []float32)) {
+	for _, recurrent := range []bool{false, true} {
+		cfg.Recurrent = recurrent
+		op := value[*SSD](t)(NewSSD(cfg, w))
+		var out, final []float32
+		wide := cfg.Heads * cfg.HeadDim
+		for b, call := range calls {
+			st := value[*State](t)(op.NewState(StateConfig{}))
+			if initial.data != nil {
+				must(t, op.Write(st, initial.matrix(b, wide, cfg.States)))
+			}
+			call.State, call.Dst = st, zeros(call.X.Rows, wide)
+			must(t, op.Run(t.Context(), &call))
+			h := zeros(wide, cfg.States)
+			must(t, op.Read(h, st))
+			out, final = append(out, call.Dst.Data...), append(final, h.Data...)
+		}
+		check(out, final)
+	}
+}
+
+func goldenSSD(t *testing.T, f *golden.File) {
+	s, g := f.Shape("x"), f.Shape("B")
+	n, heads, width, groups, states := s[1], s[2], s[3], g[2], g[3]
+	cfg := SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Softplus: true}
+	if f.Meta("dt_softplus") != "" {
+		cfg.Softplus = flag(t, f, "dt_softplus")
+	}
+	cfg.DtMin, cfg.DtMax = limits(t, f.Meta("dt_limit"))
+	x, dt, z, b, c := batched(f, "x"), batched(f, "dt"), batched(f, "z"), batched(f, "B"), batched(f, "C")
+	var calls []SSDCall
+	for i := range s[0] {
+		calls = append(calls, SSDCall{
+			X: x.matrix(i, n, heads*width), Dt: dt.matrix(i, n, heads), Z: z.matrix(i, n, heads*width),
+			B: b.matrix(i, n, groups*states), C: c.matrix(i, n, groups*states),
+		})
+	}
+	w := SSDWeights{A: f.Float32("A"), D: optional(f, "D"), DtBias: optional(f, "dt_bias")}
+	goldenBoth(t, cfg, w, batched(f, "initial_states"), calls, func(out, final []float32) {
+		compare(f, "out", out)
+		compare(f, "final_states", final)
+	})
+}
+
+// goldenMinimal has X times dt already, A times dt, and B and C for each head.
+func goldenMinimal(t *testing.T, f *golden.File) {
+	s, g := f.Shape("X"), f.Shape("B")
+	n, heads, width, states := s[1], s[2], s[3], g[3]
+	x, a, b, c := batched(f, "X"), batched(f, "A"), batched(f, "B"), batched(f, "C")
+	var calls []SSDCall
+	for i := range s[0] {
+		calls = append(calls, SSDCall{
+			X: x.matrix(i, n, heads*width), Decay: a.matrix(i, n, heads),
+			B: b.matrix(i, n, heads*states), C: c.matrix(i, n, heads*states),
+		})
+	}
+	cfg := SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: heads}
+	goldenBoth(t, cfg, SSDWeights{}, batched(f, "initial_states"), calls, func(out, final []float32) {
+		compare(f, "Y", out)
+		compare(f, "final_state", final)
+	})
+}
+
+func goldenSISO(t *testing.T, f *golden.File) {
+	v, k, angles := f.Shape("V"), f.Shape("K"), 0
+	n, heads, width, groups, states := v[1], v[2], v[3], k[2], k[3]
+	if f.Has("Angles") {
+		angles = f.Shape("Angles")[3]
+	}
+	op := value[*SISO](t)(NewSISO(
+		SISOConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Angles: angles},
+		SISOWeights{BBias: optional(f, "K_bias"), CBias: optional(f, "Q_bias"), D: optional(f, "D")}))
+	x, b, c, z := batched(f, "V"), batched(f, "K"), batched(f, "Q"), batched(f, "Z")
+	dt, decay, trap, turn := batched(f, "DT"), batched(f, "ADT"), batched(f, "Trap"), batched(f, "Angles")
+	initial := [4]tensor{batched(f, "initial_ssm_state"), batched(f, "initial_k_state"), batched(f, "initial_v_state"), batched(f, "initial_angle_state")}
+	results := map[string][]float32{}
+	for i := range v[0] {
+		st := value[*State](t)(op.NewState(StateConfig{}))
+		to := SISOState{H: zeros(heads*width, states), B: zeros(heads, states), X: zeros(heads, width), Angles: zeros(heads, angles)}
+		for j, m := range []blas32.General{to.H, to.B, to.X, to.Angles} {
+			copy(m.Data, initial[j].at(i))
+		}
+		must(t, op.Write(st, to))
+		y := zeros(n, heads*width)
+		must(t, op.Run(t.Context(), &SISOCall{
+			Dst: y, X: x.matrix(i, n, heads*width), B: b.matrix(i, n, groups*states), C: c.matrix(i, n, groups*states), Z: z.matrix(i, n, heads*width),
+			Dt: dt.columns(i, n, heads), Decay: decay.columns(i, n, heads), Trap: trap.columns(i, n, heads), Angles: turn.matrix(i, n, heads*angles), State: st,
+		}))
+		must(t, op.Read(to, st))
+		for name, m := range map[string]blas32.General{"out": y, "ssm_state": to.H, "k_state": to.B, "v_state": to.X, "angle_state": to.Angles} {
+			results[name] = append(results[name], m.Data...)
+		}
+	}
+	for name, got := range results {
+		compare(f, name, got)
+	}
+}

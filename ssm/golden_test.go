@@ -1,0 +1,345 @@
+package ssm
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/golden"
+)
+
+func TestGolden(t *testing.T) {
+	golden.Run(t, "ssm", map[string]func(*testing.T, *golden.File){
+		"ssm.conv1d":              goldenConv,
+		"ssm.mamba1_scan":         goldenScan,
+		"ssm.state_update":        goldenStateUpdate,
+		"ssm.rmsnorm_gated":       goldenNorm,
+		"ssm.mamba2_ssd_combined": goldenSSD,
+		"ssm.mamba2_ssd_minimal":  goldenMinimal,
+		"ssm.mamba3_siso":         goldenSISO,
+		"ssm.mamba1_block":        goldenMamba,
+		"ssm.mamba2_block":        goldenMamba2,
+	})
+}
+
+func zeros(rows, cols int) blas32.General {
+	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+}
+
+func transposed(m blas32.General) blas32.General {
+	t := zeros(m.Cols, m.Rows)
+	for i := range m.Rows {
+		for j := range m.Cols {
+			t.Data[j*t.Stride+i] = m.Data[i*m.Stride+j]
+		}
+	}
+	return t
+}
+
+// tensor is a tensor of a file, cut into the elements of its first axis.
+type tensor struct {
+	data []float32
+	each int
+}
+
+// batched returns a tensor that a file may lack; then its elements are nil.
+func batched(f *golden.File, name string) tensor {
+	if !f.Has(name) {
+		return tensor{}
+	}
+	n := 1
+	for _, d := range f.Shape(name)[1:] {
+		n *= d
+	}
+	return tensor{f.Float32(name), n}
+}
+
+func (x tensor) at(i int) []float32 {
+	if x.data == nil {
+		return nil
+	}
+	return x.data[i*x.each:][:x.each]
+}
+
+// matrix is element i as rows x cols, the zero matrix where the tensor is missing.
+func (x tensor) matrix(i, rows, cols int) blas32.General {
+	if x.data == nil {
+		return blas32.General{}
+	}
+	return dense.Matrix(x.at(i), rows, cols)
+}
+
+// columns is element i, [cols, rows], turned around.
+func (x tensor) columns(i, rows, cols int) blas32.General {
+	if x.data == nil {
+		return blas32.General{}
+	}
+	return transposed(x.matrix(i, cols, rows))
+}
+
+func optional(f *golden.File, name string) []float32 {
+	if !f.Has(name) {
+		return nil
+	}
+	return f.Float32(name)
+}
+
+// compare compares what a file may lack.
+func compare(f *golden.File, name string, got []float32) {
+	if f.Has(name) {
+		f.Compare(name, got)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func value[T any](t testing.TB) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
+
+func flag(t *testing.T, f *golden.File, key string) bool {
+	switch f.Meta(key) {
+	case "True":
+		return true
+	case "False", "None", "":
+		return false
+	}
+	t.Fatalf("metadata %s is %q", key, f.Meta(key))
+	return false
+}
+
+func number(t *testing.T, text string) float64 {
+	v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	must(t, err)
+	return v
+}
+
+// limits reads "(least, most)".
+func limits(t *testing.T, text string) (least, most float32) {
+	if text == "" || text == "None" {
+		return 0, 0
+	}
+	a, b, ok := strings.Cut(strings.Trim(text, "()[]"), ",")
+	if !ok {
+		t.Fatalf("dt_limit is %q", text)
+	}
+	return float32(number(t, a)), limit(number(t, b))
+}
+
+// limit is a DtMax: 0 for an infinite one.
+func limit(v float64) float32 {
+	if v > math.MaxFloat32 {
+		return 0
+	}
+	return float32(v)
+}
+
+func goldenConv(t *testing.T, f *golden.File) {
+	w := f.Shape("weight")
+	channels, taps := w[0], w[len(w)-1]
+	silu := f.Meta("activation") == "silu" || f.Meta("activation") == "swish"
+	if !silu && f.Meta("activation") != "None" {
+		t.Fatalf("activation %q", f.Meta("activation"))
+	}
+	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: silu}, dense.Matrix(f.Float32("weight"), channels, taps), optional(f, "bias")))
+	if f.Has("x") {
+		shape := f.Shape("x")
+		x, initial := batched(f, "x"), batched(f, "initial_states")
+		var out, final []float32
+		for b := range shape[0] {
+			st := value[*State](t)(op.NewState(StateConfig{}))
+			copy(st.values, initial.columns(b, taps-1, channels).Data)
+			y := zeros(shape[2], channels)
+			must(t, op.Step(y, x.columns(b, shape[2], channels), st))
+			out = append(out, transposed(y).Data...)
+			final = append(final, transposed(dense.Matrix(st.values, taps-1, channels)).Data...)
+		}
+		compare(f, "out", out)
+		compare(f, "final_states", final)
+	}
+	if !f.Has("upd_x") {
+		return
+	}
+	// One token at a time for a batch of states, of which the file keeps one column
+	// more than is read.
+	shape := f.Shape("upd_x")
+	x, state := batched(f, "upd_x"), batched(f, "upd_conv_state0")
+	var states []*State
+	var windows []blas32.General
+	for b := range shape[1] {
+		st := value[*State](t)(op.NewState(StateConfig{}))
+		window := state.columns(b, taps, channels)
+		copy(st.values, window.Data[channels:])
+		states, windows = append(states, st), append(windows, window)
+	}
+	var out, end []float32
+	for i := range shape[0] {
+		for b, st := range states {
+			copy(windows[b].Data[:channels], st.values) // what the step drops
+		}
+		y := zeros(shape[1], channels)
+		must(t, op.StepBatch(y, x.matrix(i, shape[1], channels), states))
+		out = append(out, y.Data...)
+	}
+	for b, st := range states {
+		copy(windows[b].Data[channels:], st.values)
+		if taps == 1 && shape[0] > 0 {
+			copy(windows[b].Data, x.at(shape[0] - 1)[b*channels:])
+		}
+		end = append(end, transposed(windows[b]).Data...)
+	}
+	compare(f, "upd_out", out)
+	compare(f, "upd_conv_state", end)
+}
+
+func goldenNorm(t *testing.T, f *golden.File) {
+	cfg := GatedNormConfig{Eps: number(t, f.Meta("eps")), NormBeforeGate: flag(t, f, "norm_before_gate")}
+	if size := f.Meta("group_size"); size != "None" && size != "" {
+		cfg.GroupSize = int(number(t, size))
+	}
+	op := value[*GatedNorm](t)(NewGatedNorm(cfg, f.Float32("weight")))
+	cols := len(f.Float32("weight"))
+	matrix := func(name string) blas32.General {
+		x := optional(f, name)
+		if x == nil {
+			return blas32.General{}
+		}
+		return dense.Matrix(x, len(x)/cols, cols)
+	}
+	x := matrix("x")
+	out := zeros(x.Rows, cols)
+	must(t, op.Forward(out, x, matrix("z")))
+	compare(f, "out", out.Data)
+}
+
+// scanWeights reads what the scan and its single step have in common.
+func scanWeights(f *golden.File, bias string, channels, states int) ScanWeights {
+	return ScanWeights{A: dense.Matrix(f.Float32("A"), channels, states), D: optional(f, "D"), DtBias: optional(f, bias)}
+}
+
+func goldenScan(t *testing.T, f *golden.File) {
+	shape := f.Shape("u")
+	batch, channels, n := shape[0], shape[1], shape[2]
+	states := f.Shape("A")[1]
+	w := scanWeights(f, "delta_bias", channels, states)
+	cfg := ScanConfig{Channels: channels, States: states, Softplus: flag(t, f, "delta_softplus")}
+	shared := map[string]tensor{}
+	for name, constant := range map[string]*blas32.General{"B": &w.B, "C": &w.C} {
+		switch s := f.Shape(name); len(s) {
+		case 2:
+			*constant = dense.Matrix(f.Float32(name), channels, states)
+		case 3:
+			shared[name] = batched(f, name)
+		case 4:
+			shared[name] = batched(f, name)
+			cfg.Groups = s[1]
+		}
+	}
+	op := value[*Scan](t)(NewScan(cfg, w))
+	u, delta, z, initial := batched(f, "u"), batched(f, "delta"), batched(f, "z"), batched(f, "initial_states")
+	var out, last, middle []float32
+	for b := range batch {
+		st := value[*State](t)(op.NewState(StateConfig{}))
+		if initial.data != nil {
+			must(t, op.Write(st, initial.matrix(b, channels, states)))
+		}
+		y := zeros(n, channels)
+		call := ScanCall{Dst: y, X: u.columns(b, n, channels), Dt: delta.columns(b, n, channels), Z: z.columns(b, n, channels), State: st}
+		wide := max(cfg.Groups, 1) * states
+		call.B, call.C = shared["B"].columns(b, n, wide), shared["C"].columns(b, n, wide)
+		split := 0
+		if f.Meta("split") != "" {
+			split = min(int(number(t, f.Meta("split"))), n)
+		}
+		h := zeros(channels, states)
+		for i, part := range [][2]int{{0, split}, {split, n}} {
+			c := call
+			for _, m := range []*blas32.General{&c.Dst, &c.X, &c.Dt, &c.B, &c.C, &c.Z} {
+				if gated(*m) {
+					*m = dense.Rows(*m, part[0], part[1])
+				}
+			}
+			must(t, op.Run(t.Context(), &c))
+			must(t, op.Read(h, st))
+			if i == 0 {
+				middle = append(middle, h.Data...)
+			}
+		}
+		out, last = append(out, transposed(y).Data...), append(last, h.Data...)
+	}
+	compare(f, "out", out)
+	compare(f, "last_state", last)
+	compare(f, "state_after_split", middle)
+}
+
+func goldenStateUpdate(t *testing.T, f *golden.File) {
+	shape := f.Shape("x") // steps, batch, [heads,] channels
+	steps, batch := shape[0], shape[1]
+	channels, states := 1, f.Shape("A")[len(f.Shape("A"))-1]
+	for _, d := range shape[2:] {
+		channels *= d
+	}
+	cfg := ScanConfig{Channels: channels, States: states, Softplus: flag(t, f, "dt_softplus")}
+	if s := f.Shape("B"); len(s) == 4 {
+		cfg.Groups = s[2]
+	}
+	op := value[*Scan](t)(NewScan(cfg, scanWeights(f, "dt_bias", channels, states)))
+	x, dt, b, c, z := batched(f, "x"), batched(f, "dt"), batched(f, "B"), batched(f, "C"), batched(f, "z")
+	first := batched(f, "state0")
+	var list []*State
+	for i := range batch {
+		st := value[*State](t)(op.NewState(StateConfig{}))
+		must(t, op.Write(st, first.matrix(i, channels, states)))
+		list = append(list, st)
+	}
+	offsets := make([]int, batch+1)
+	for i := range offsets {
+		offsets[i] = i
+	}
+	var out, after []float32
+	for i := range steps {
+		y, wide := zeros(batch, channels), max(cfg.Groups, 1)*states
+		must(t, op.Run(t.Context(), &ScanCall{
+			Dst: y, X: x.matrix(i, batch, channels), Dt: dt.matrix(i, batch, channels), Z: z.matrix(i, batch, channels),
+			B: b.matrix(i, batch, wide), C: c.matrix(i, batch, wide), Offsets: offsets, States: list,
+		}))
+		out = append(out, y.Data...)
+		for _, st := range list {
+			h := zeros(channels, states)
+			must(t, op.Read(h, st))
+			after = append(after, h.Data...)
+		}
+	}
+	compare(f, "out", out)
+	compare(f, "states", after)
+}
+
+// near fails the test unless got and want differ by at most tol of the largest value.
+func near(t testing.TB, what string, got, want []float32, tol float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
+	}
+	largest := 1e-30
+	for _, v := range want {
+		largest = max(largest, math.Abs(float64(v)))
+	}
+	for i, v := range want {
+		if d := math.Abs(float64(got[i]) - float64(v)); !(d <= tol*largest) {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
+		}
+	}
+}

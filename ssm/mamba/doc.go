@@ -1,0 +1,43 @@
+// Package mamba runs Mamba language models: Gu and Dao, "Mamba: Linear-Time
+// Sequence Modeling with Selective State Spaces" (2023, arXiv 2312.00752), and Dao
+// and Gu, "Transformers are SSMs" (2024, arXiv 2405.21060).
+//
+//   - [Open] reads a checkpoint from a safetensors file, under the original names
+//     or Hugging Face's, with the config.json beside it.
+//   - [Model] gives logits, log-likelihoods and hidden states, of whole sequences or
+//     of the next tokens behind a [State], whose memory does not grow.
+//   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.
+//   - [State] is a prefix: to be gone on from, forked, rolled back, stored and read.
+//
+// # Letters
+//
+//	n, t   tokens in a sequence, and a token's index
+//	D      width of a token (Dim)
+//	V      rows of the embedding (Vocab), the vocabulary filled up
+//
+// # The model
+//
+// With r the embeddings [n, D], each of the layers computes
+//
+//	r = r + mixer(RMSNorm(r))                        Mamba or Mamba-2 (package ssm)
+//	y, gate = W1 RMSNorm(r);  r = r + W2 (y silu(gate))    in hybrids with an MLP
+//
+// and logits are RMSNorm(r) times the embedding or, where the checkpoint has one,
+// lm_head. Layers of attention are not supported. Weights are kept as float32,
+// bfloat16 or int8 (Config.Format), whatever their type in the file; arithmetic and
+// states are float32.
+//
+// # Accuracy
+//
+// Logits of a float32 model agree with the official code in float64 to about 1e-5 of
+// the largest. Results are the same to the bit for any Workers and any batch, and
+// for any split of a sequence at multiples of ssm.Chunk; other splits differ by
+// rounding where there are Mamba-2 blocks.
+//
+// # Provenance
+//
+//	Mamba-1, Mamba-2   checked against MambaLMHeadModel of state-spaces/mamba
+//	hybrids            the MLP re-derived from its code
+//	Falcon-Mamba, LayerNorm, Hugging Face's names: from their published code; no
+//	                   checkpoint of them has been run
+package mamba

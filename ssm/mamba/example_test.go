@@ -1,0 +1,110 @@
+package mamba_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/mamba"
+)
+
+// open opens the byte-level model of examples/generate.
+func open() *mamba.Model {
+	m, err := mamba.Open(filepath.Join("..", "..", "examples", "generate", "model", "model.safetensors"), mamba.Config{})
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func bytesOf(text string) (tokens []int32) {
+	for _, b := range []byte(text) {
+		tokens = append(tokens, int32(b))
+	}
+	return tokens
+}
+
+func ExampleModel_Generate() {
+	m := open()
+	st, err := m.NewState(ssm.StateConfig{})
+	if err != nil {
+		panic(err)
+	}
+	for token, err := range m.Generate(context.Background(), bytesOf("In the beginning "), st, mamba.GenerateConfig{MaxTokens: 22}) {
+		if err != nil {
+			panic(err)
+		}
+		os.Stdout.Write([]byte{byte(token)})
+	}
+	// Output: of the children of Isr
+}
+
+// A prompt is read once, kept, and gone on from in two ways.
+func ExampleState_Clone() {
+	m := open()
+	prefix, err := m.NewState(ssm.StateConfig{})
+	if err != nil {
+		panic(err)
+	}
+	if err := m.Run(context.Background(), &mamba.Call{Tokens: bytesOf("And Moses said unto "), State: prefix}); err != nil {
+		panic(err)
+	}
+	var file bytes.Buffer // or a file on disk
+	if _, err := prefix.WriteTo(&file); err != nil {
+		panic(err)
+	}
+	kept, err := m.ReadState(&file)
+	if err != nil {
+		panic(err)
+	}
+	for _, next := range []string{"the LORD,", "Pharaoh,"} {
+		st := kept.Clone()
+		if err := m.Run(context.Background(), &mamba.Call{Tokens: bytesOf(next), State: st}); err != nil {
+			panic(err)
+		}
+		fmt.Println(kept.Len(), st.Len())
+	}
+	// Output:
+	// 20 29
+	// 20 28
+}
+
+// One more token for each of two texts; the weights are read once.
+func ExampleModel_StepBatch() {
+	m := open()
+	var states []*mamba.State
+	for _, text := range []string{"In the beginnin", "And it came to pas"} {
+		st, err := m.NewState(ssm.StateConfig{})
+		if err != nil {
+			panic(err)
+		}
+		if err := m.Run(context.Background(), &mamba.Call{Tokens: bytesOf(text), State: st}); err != nil {
+			panic(err)
+		}
+		states = append(states, st)
+	}
+	v := m.Config().Vocab
+	logits := blas32.General{Rows: 2, Cols: v, Stride: v, Data: make([]float32, 2*v)}
+	if err := m.StepBatch(logits, bytesOf("gs"), states); err != nil {
+		panic(err)
+	}
+	greedy, err := mamba.NewSampler(mamba.SampleConfig{})
+	if err != nil {
+		panic(err)
+	}
+	for i := range 2 {
+		next, err := greedy.Sample(logits.Data[i*v : (i+1)*v])
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("%q\n", rune(next))
+	}
+	// Output:
+	// ' '
+	// ','
+}

@@ -1,0 +1,94 @@
+package mamba
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/ssm"
+)
+
+func TestGolden(t *testing.T) {
+	golden.Run(t, "ssm/mamba", map[string]func(*testing.T, *golden.File){
+		"ssm.lm_mamba1": goldenModel,
+		"ssm.lm_mamba2": goldenModel,
+	})
+}
+
+func zeros(rows, cols int) blas32.General {
+	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// near fails the test unless got and want differ by at most tol of the largest value.
+func near(t testing.TB, what string, got, want []float32, tol float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
+	}
+	largest := 1e-30
+	for _, v := range want {
+		largest = max(largest, math.Abs(float64(v)))
+	}
+	for i, v := range want {
+		if d := math.Abs(float64(got[i]) - float64(v)); !(d <= tol*largest) {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
+		}
+	}
+}
+
+// goldenModel compares the logits of a whole sequence, and of a prompt followed by
+// single tokens.
+func goldenModel(t *testing.T, f *golden.File) {
+	var config map[string]any
+	f.Python("config", &config)
+	text, err := json.Marshal(config)
+	must(t, err)
+	cfg, err := ParseConfig(text)
+	must(t, err)
+	const prefix = "param."
+	file := f.Weights(func(name string) bool { return strings.HasPrefix(name, prefix) })
+	c := file.Under(prefix)
+	m, err := newModel(c, cfg)
+	must(t, err)
+	shape, ids := f.Shape("ids"), f.Int64("ids")
+	batch, n := shape[0], shape[1]
+	prefill := n
+	if f.Meta("n_prefill") != "" {
+		must(t, json.Unmarshal([]byte(f.Meta("n_prefill")), &prefill))
+		prefill = min(prefill, n)
+	}
+	var whole, stepped []float32
+	for b := range batch {
+		tokens := make([]int32, n)
+		for i := range tokens {
+			tokens[i] = int32(ids[b*n+i])
+		}
+		logits := zeros(n, m.cfg.Vocab)
+		must(t, m.Forward(logits, tokens))
+		whole = append(whole, logits.Data...)
+		st, err := m.NewState(ssm.StateConfig{})
+		must(t, err)
+		steps := zeros(n, m.cfg.Vocab)
+		must(t, m.Step(dense.Rows(steps, 0, prefill), tokens[:prefill], st))
+		for i := prefill; i < n; i++ {
+			must(t, m.StepBatch(dense.Rows(steps, i, i+1), tokens[i:i+1], []*State{st}))
+		}
+		stepped = append(stepped, steps.Data...)
+	}
+	if f.Has("logits") {
+		f.Compare("logits", whole)
+		f.Compare("logits", stepped)
+	}
+}

@@ -1,0 +1,88 @@
+package mamba
+
+import (
+	"fmt"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/weights"
+	"github.com/subquad/subquad/ssm"
+)
+
+// Model is a Mamba language model. It is immutable and safe for concurrent use.
+type Model struct {
+	cfg       Config
+	embedding blas32.General // [V, D]
+	layers    []layer
+	norm      norm
+	lm        *dense.Linear // D -> V
+	scratch   scratch.List[run]
+}
+
+// norm is an RMSNorm or a LayerNorm.
+type norm struct {
+	weight, bias []float32
+	eps          float32
+	layer        bool
+}
+
+func (n *norm) row(dst, x []float32) {
+	if n.layer {
+		asm.LayerNorm(dst, x, n.weight, n.bias, n.eps)
+	} else {
+		asm.RMSNorm(dst, x, n.weight, n.eps)
+	}
+}
+
+// layer is r += mixer(norm(r)) and, in hybrids,
+//
+//	y, gate = up(norm2(r));  r += down(y silu(gate)).
+type layer struct {
+	norm     norm
+	mixer    ssm.Block
+	norm2    norm
+	up, down *dense.Linear // nil where there is no MLP
+	inner    int
+}
+
+// newModel builds the model of a checkpoint.
+func newModel(f *weights.File, cfg Config) (*Model, error) {
+	if err := cfg.check("mamba: "); err != nil {
+		return nil, err
+	}
+	c := newCheckpoint(f)
+	if err := c.complete(&cfg); err != nil {
+		return nil, err
+	}
+	m := &Model{embedding: c.Matrix(wordEmbedding, cfg.Vocab, cfg.Dim), norm: c.norm("norm_f.", cfg)}
+	for i := range cfg.Layers {
+		if c.Err != nil {
+			return nil, c.Err
+		}
+		m.layers = append(m.layers, c.layer(fmt.Sprintf("layers.%d.", i), cfg))
+	}
+	head := c.head(m.embedding, cfg)
+	if c.Err != nil {
+		return nil, c.Err
+	}
+	m.cfg, m.lm = cfg, dense.NewLinear(cfg.Format, head, nil)
+	return m, nil
+}
+
+// Config returns the model's configuration, complete.
+func (m *Model) Config() Config { return m.cfg }
+
+// Bytes returns the memory of the weights of dense layers and embedding.
+func (m *Model) Bytes() int64 {
+	n := 4*int64(len(m.embedding.Data)) + int64(m.lm.Bytes())
+	for _, l := range m.layers {
+		n += int64(l.mixer.Bytes())
+		if l.up != nil {
+			n += int64(l.up.Bytes() + l.down.Bytes())
+		}
+	}
+	return n
+}

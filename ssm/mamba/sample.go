@@ -1,0 +1,169 @@
+package mamba
+
+import (
+	"context"
+	"iter"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+)
+
+// SampleConfig says how the next token is chosen.
+type SampleConfig struct {
+	// Temperature divides the logits; 0 takes the likeliest token, the first of
+	// equals, and leaves the rest without meaning.
+	Temperature float64
+	// TopK keeps only the TopK likeliest tokens; 0 keeps all.
+	TopK int
+	// TopP keeps only the likeliest tokens whose probabilities together reach TopP,
+	// at least one; 0 keeps all.
+	TopP float64
+	// Seed begins the random numbers: the same seed makes the same choices.
+	Seed uint64
+}
+
+// Sampler chooses tokens. It must not be used by two goroutines at once.
+type Sampler struct {
+	cfg     SampleConfig
+	random  *rand.Rand
+	choices []choice
+}
+
+type choice struct {
+	token int32
+	p     float64 // not normalised
+}
+
+// NewSampler returns a sampler, or an error that matches ErrConfig.
+func NewSampler(cfg SampleConfig) (*Sampler, error) {
+	switch {
+	case !(cfg.Temperature >= 0) || math.IsInf(cfg.Temperature, 0):
+		return nil, check.Errorf(ErrConfig, "mamba: Temperature is %v, want a finite number, 0 or more", cfg.Temperature)
+	case cfg.TopK < 0:
+		return nil, check.Errorf(ErrConfig, "mamba: TopK is %d, want 0 or more", cfg.TopK)
+	case !(cfg.TopP >= 0 && cfg.TopP <= 1):
+		return nil, check.Errorf(ErrConfig, "mamba: TopP is %v, want 0 to 1", cfg.TopP)
+	}
+	return &Sampler{cfg: cfg, random: rand.New(rand.NewPCG(cfg.Seed, 0))}, nil
+}
+
+// Sample returns a token for logits, as many as there are tokens to choose from;
+// NaN is never chosen. It returns an error that matches ErrShape where there is none
+// to choose. After the first call of a length it allocates nothing.
+func (s *Sampler) Sample(logits []float32) (int32, error) {
+	best := -1
+	for i, v := range logits {
+		if v == v && (best < 0 || v > logits[best]) {
+			best = i
+		}
+	}
+	if best < 0 || math.IsInf(float64(logits[best]), -1) {
+		return 0, check.Errorf(ErrShape, "mamba: none of %d logits is a number", len(logits))
+	}
+	if s.cfg.Temperature == 0 || math.IsInf(float64(logits[best]), 1) {
+		return int32(best), nil
+	}
+	s.choices = slices.Grow(s.choices[:0], len(logits))
+	var sum float64
+	for i, v := range logits {
+		if p := math.Exp(float64(v-logits[best]) / s.cfg.Temperature); p > 0 {
+			s.choices = append(s.choices, choice{int32(i), p})
+			sum += p
+		}
+	}
+	if s.cfg.TopK > 0 || s.cfg.TopP > 0 {
+		slices.SortFunc(s.choices, func(a, b choice) int {
+			switch {
+			case a.p > b.p:
+				return -1
+			case a.p < b.p:
+				return 1
+			}
+			return int(a.token - b.token)
+		})
+		if k := s.cfg.TopK; k > 0 && k < len(s.choices) {
+			s.choices = s.choices[:k]
+			sum = 0
+			for _, c := range s.choices {
+				sum += c.p
+			}
+		}
+		if s.cfg.TopP > 0 {
+			var kept float64
+			for i, c := range s.choices {
+				if kept += c.p; kept >= s.cfg.TopP*sum {
+					s.choices, sum = s.choices[:i+1], kept
+					break
+				}
+			}
+		}
+	}
+	at := s.random.Float64() * sum
+	for _, c := range s.choices {
+		if at -= c.p; at < 0 {
+			return c.token, nil
+		}
+	}
+	return s.choices[len(s.choices)-1].token, nil
+}
+
+// GenerateConfig says how a text goes on.
+type GenerateConfig struct {
+	SampleConfig
+	// MaxTokens is how many tokens to generate at the most; 0 is no limit.
+	MaxTokens int
+	// Stop are tokens that end the text, and are not part of it.
+	Stop []int32
+}
+
+// Generate continues a prompt behind what the state has seen, and yields the tokens
+// one by one. The prompt is not yielded. It must have a token, for what follows is
+// predicted from its last one. When the loop over it ends, the state has seen the
+// prompt and every yielded token but the last.
+//
+// It ends behind MaxTokens, at a token of Stop, or with an error: of the arguments,
+// matching ErrShape or ErrConfig, or ctx.Err() once ctx is done.
+//
+//	for token, err := range m.Generate(ctx, prompt, st, cfg) { ... }
+func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[int32, error] {
+	return func(yield func(int32, error) bool) {
+		if err := m.generate(ctx, prompt, st, cfg, yield); err != nil {
+			yield(0, err)
+		}
+	}
+}
+
+func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig, yield func(int32, error) bool) error {
+	sampler, err := NewSampler(cfg.SampleConfig)
+	if err != nil {
+		return err
+	}
+	switch {
+	case cfg.MaxTokens < 0:
+		return check.Errorf(ErrConfig, "mamba: MaxTokens is %d, want 0 or more", cfg.MaxTokens)
+	case len(prompt) == 0:
+		return check.Errorf(ErrShape, "mamba: the prompt is empty, want a token")
+	}
+	if err := m.checkState(st); err != nil {
+		return err
+	}
+	logits := make([]float32, m.cfg.Vocab)
+	call := Call{Tokens: prompt, State: st, Last: dense.Matrix(logits, 1, m.cfg.Vocab)}
+	next := make([]int32, 1)
+	for n := 0; cfg.MaxTokens == 0 || n < cfg.MaxTokens; n++ {
+		if err := m.Run(ctx, &call); err != nil {
+			return err
+		}
+		if next[0], err = sampler.Sample(logits[:m.cfg.Words]); err != nil {
+			return err
+		}
+		if slices.Contains(cfg.Stop, next[0]) || !yield(next[0], nil) {
+			return nil
+		}
+		call.Tokens = next
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package ssm
+
+import (
+	"context"
+	"fmt"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// Mamba2Config fixes a Mamba2 block; the shapes of the weights tell the rest.
+type Mamba2Config struct {
+	// States is N, the states of each channel; 0 is 128.
+	States int
+	// HeadDim is P, the channels of a head; 0 is 64.
+	HeadDim int
+	// Groups is G: heads of a group share B and C, and its channels are normalised
+	// together. 0 is 1.
+	Groups int
+	// NoNorm leaves the norm in front of the last projection out; the gate is then
+	// a plain product (rmsnorm=False).
+	NoNorm bool
+	// NormBeforeGate gates what is normalised, instead of normalising what is gated.
+	NormBeforeGate bool
+	// DtMin and DtMax limit dt behind the softplus, in prefill and step alike; a
+	// DtMax of 0 is no limit.
+	DtMin, DtMax float32
+	// Eps is added to mean squares; 0 is 1e-5.
+	Eps float64
+	// Format is how the projections' weights are stored.
+	Format asm.Format
+	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
+	Workers int
+}
+
+// Mamba2Weights are the weights of a Mamba2 block, as checkpoints have them. With H
+// heads of P channels, S = H P, N states and G groups:
+type Mamba2Weights struct {
+	// In is in_proj.weight, [2 M + 2 S + 2 G N + H, Dim]: for M channels beside the
+	// heads, as a rule none, the gate and input of an MLP; the gate z; x; B; C; dt.
+	In       blas32.General
+	InBias   []float32      // or nil
+	Conv     blas32.General // conv1d.weight [S + 2 G N, K]
+	ConvBias []float32      // [S + 2 G N], or nil
+	DtBias   []float32      // dt_bias [H]
+	ALog     []float32      // A_log [H]
+	D        []float32      // [H] or [H P]
+	Norm     []float32      // norm.weight [S], unless NoNorm
+	Out      blas32.General // out_proj.weight [Dim, M + S]
+	OutBias  []float32      // [Dim], or nil
+}
+
+// Mamba2 is the block of Mamba-2 (Dao and Gu 2024, arXiv 2405.21060, figure 6):
+//
+//	z, x, B, C, dt = in_proj(input)
+//	x, B, C = silu(conv(x, B, C))
+//	dst = out_proj(norm(SSD(x, dt, B, C), z))
+//
+// The state is that of the convolution and of the SSD. It is immutable and safe for
+// concurrent use.
+type Mamba2 struct {
+	block
+	cfg   Mamba2Config
+	heads int
+	mlp   int // M
+	ssd   *SSD
+	norm  *GatedNorm
+}
+
+// NewMamba2 returns a Mamba2 block, or an error that matches ErrConfig. It keeps
+// none of the weights' memory.
+func NewMamba2(cfg Mamba2Config, w Mamba2Weights) (*Mamba2, error) {
+	for _, f := range []struct {
+		field   *int
+		without int
+	}{{&cfg.States, 128}, {&cfg.HeadDim, 64}, {&cfg.Groups, 1}} {
+		if *f.field == 0 {
+			*f.field = f.without
+		}
+	}
+	heads, dim := len(w.ALog), w.Out.Rows
+	if err := checkSizes(size{"States", cfg.States}, size{"HeadDim", cfg.HeadDim}, size{"Groups", cfg.Groups},
+		size{"the number of heads", heads}, size{"Dim", dim}, size{"the taps", w.Conv.Cols}); err != nil {
+		return nil, err
+	}
+	wide, shared := sizeOf(heads, cfg.HeadDim), sizeOf(2*cfg.Groups, cfg.States)
+	if wide < 0 || shared < 0 {
+		return nil, check.Errorf(ErrConfig, "ssm: %d heads of %d channels, %d groups of %d states are too many", heads, cfg.HeadDim, cfg.Groups, cfg.States)
+	}
+	mlp := w.Out.Cols - wide
+	if mlp < 0 {
+		return nil, check.Errorf(ErrConfig, "ssm: Out has %d columns, want at least Heads*HeadDim = %d", w.Out.Cols, wide)
+	}
+	if err := checkShapes(
+		shape{"In", w.In, 2*mlp + 2*wide + shared + heads, dim, "Dim"},
+		shape{"Conv", w.Conv, wide + shared, w.Conv.Cols, "taps"},
+		shape{"Out", w.Out, dim, mlp + wide, "channels"},
+	); err != nil {
+		return nil, err
+	}
+	if err := checkLengths(
+		length{"InBias", w.InBias, w.In.Rows, "rows of In", true},
+		length{"DtBias", w.DtBias, heads, "heads", true},
+		length{"Norm", w.Norm, wide, "Heads*HeadDim", cfg.NoNorm},
+		length{"OutBias", w.OutBias, dim, "Dim", true},
+	); err != nil {
+		return nil, err
+	}
+	if err := checkFormat(cfg.Format); err != nil {
+		return nil, err
+	}
+	ssd, err := NewSSD(SSDConfig{
+		Heads: heads, HeadDim: cfg.HeadDim, States: cfg.States, Groups: cfg.Groups,
+		Softplus: true, DtMin: cfg.DtMin, DtMax: cfg.DtMax, Workers: cfg.Workers,
+	}, SSDWeights{A: negativeExp(w.ALog), D: w.D, DtBias: w.DtBias})
+	if err != nil {
+		return nil, err
+	}
+	conv, err := NewConv(ConvConfig{SiLU: true}, w.Conv, w.ConvBias)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mamba2{cfg: cfg, heads: heads, mlp: mlp, ssd: ssd}
+	if !cfg.NoNorm {
+		m.norm, err = NewGatedNorm(GatedNormConfig{GroupSize: wide / cfg.Groups, NormBeforeGate: cfg.NormBeforeGate, Eps: cfg.Eps}, w.Norm)
+		if err != nil {
+			return nil, err
+		}
+	}
+	m.block = block{
+		dim: dim, workers: cfg.Workers, wide: w.In.Rows, inner: mlp + wide, conv: conv, mixer: m,
+		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
+	}
+	m.finishKind(fmt.Sprintf("Mamba2 block of width %d, %d heads of %d, %d groups, %d states, %d taps", dim, heads, cfg.HeadDim, cfg.Groups, cfg.States, w.Conv.Cols),
+		ssd.kind.size, []blas32.General{w.In, w.Out, {Rows: 1, Cols: len(w.Norm), Stride: len(w.Norm), Data: w.Norm}}, ssd.kind.hash)
+	return m, nil
+}
+
+// ReadWindow sets conv [K-1, S + 2 G N] to the inputs of the convolution that the
+// state holds, oldest first.
+func (m *Mamba2) ReadWindow(conv blas32.General, st *State) error { return m.readWindow(conv, st) }
+
+// ReadSSD sets h [H P, N] to the states of the SSD, a row for each channel.
+func (m *Mamba2) ReadSSD(h blas32.General, st *State) error {
+	if err := m.kind.check("the state", st); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "ssm", "h", h, m.heads*m.cfg.HeadDim, m.cfg.States, "States"); err != nil {
+		return err
+	}
+	values := st.values[m.conv.kind.size:]
+	m.ssd.each(func(row, state, at int) { h.Data[row*h.Stride+state] = values[at] })
+	return nil
+}
+
+// mix implements mixer.
+func (m *Mamba2) mix(ctx context.Context, s *blockScratch) error {
+	wide, shared := m.heads*m.cfg.HeadDim, m.cfg.Groups*m.cfg.States
+	first := 2*m.mlp + wide // of x, B and C
+	if err := s.convolve(ctx, first); err != nil {
+		return err
+	}
+	call := SSDCall{
+		Dst: dense.Columns(s.y, m.mlp, wide), X: dense.Columns(s.x, 0, wide), Filter: s.call.Filter,
+		B: dense.Columns(s.x, wide, shared), C: dense.Columns(s.x, wide+shared, shared),
+		Dt: dense.Columns(s.u, first+wide+2*shared, m.heads),
+	}
+	if m.norm == nil {
+		call.Z = dense.Columns(s.u, 2*m.mlp, wide)
+	}
+	if err := s.ssd.run(ctx, m.ssd, &call, s.mixers, s.workers); err != nil {
+		return err
+	}
+	if m.norm == nil && m.mlp == 0 {
+		return nil
+	}
+	if s.middle == nil {
+		s.middle = func(worker, from, to int) { s.block.mixer.(*Mamba2).gate(s, worker, from, to) }
+	}
+	return s.tasks(ctx, s.mid)
+}
+
+// gate normalises and gates some rows of y.
+func (m *Mamba2) gate(s *blockScratch, worker, from, to int) {
+	wide := m.heads * m.cfg.HeadDim
+	u, y := dense.Rows(s.u, from, to), dense.Rows(s.y, from, to)
+	for t := range y.Rows { // silu(z0) x0
+		row := y.Data[t*y.Stride:][:m.mlp]
+		asm.SiLU(row, u.Data[t*u.Stride:][:m.mlp])
+		asm.Mul(row, row, u.Data[t*u.Stride+m.mlp:][:m.mlp])
+	}
+	if m.norm != nil {
+		s.gates[worker] = scratch.Floats(s.gates[worker], wide)
+		ssd := dense.Columns(y, m.mlp, wide)
+		m.norm.rows(ssd, ssd, dense.Columns(u, 2*m.mlp, wide), s.gates[worker])
+	}
+}

@@ -1,0 +1,212 @@
+package ssm
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+// ssd64 is the recurrence of an SSD, in float64, of dt behind its softplus.
+func ssd64(x, dt, b, c blas32.General, a, skip []float32, heads, groups int) (out []float32) {
+	width, states := x.Cols/heads, b.Cols/groups
+	s := make([]float64, heads*width*states)
+	for t := range x.Rows {
+		for h := range heads {
+			step, g := float64(dt.Data[t*dt.Stride+h]), h/(heads/groups)*states
+			for p := range width {
+				v := float64(x.Data[t*x.Stride+h*width+p])
+				sum := float64(skip[h]) * v
+				for n := range states {
+					at := (h*width+p)*states + n
+					s[at] = math.Exp(step*float64(a[h]))*s[at] + step*v*float64(b.Data[t*b.Stride+g+n])
+					sum += s[at] * float64(c.Data[t*c.Stride+g+n])
+				}
+				out = append(out, float32(sum))
+			}
+		}
+	}
+	return out
+}
+
+// TestSSD compares chunks and the recurrence with float64, for decays from none at
+// all to those of a whole state within a token, where a chunk's products must not
+// overflow.
+func TestSSD(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, rate := range []float64{0, 0.01, 1, 30, 3000} {
+			for _, n := range []int{1, 11, 12, 64, 150} {
+				for _, shape := range [][4]int{{2, 3, 5, 1}, {4, 33, 16, 2}, {6, 64, 20, 3}} {
+					heads, width, states, groups := shape[0], shape[1], shape[2], shape[3]
+					a, skip := normal(1, 1, 0, heads), normal(2, 1, 0, heads)
+					for h := range a {
+						a[h] = -float32(math.Abs(float64(a[h])) * rate)
+					}
+					x, dt := random(3, n, heads*width, 1, 0), random(4, n, heads, 0.05, 0.1)
+					b, c := random(5, n, groups*states, 1, 0), random(6, n, groups*states, 1, 0)
+					for i, v := range dt.Data {
+						dt.Data[i] = float32(math.Abs(float64(v)))
+					}
+					want := ssd64(x, dt, b, c, a, skip, heads, groups)
+					for _, recurrent := range []bool{false, true} {
+						op := value[*SSD](t)(NewSSD(SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Recurrent: recurrent}, SSDWeights{A: a, D: skip}))
+						got := zeros(n, heads*width)
+						must(t, op.Forward(got, x, dt, b, c))
+						near(t, op.kind.name, got.Data, want, 1e-5)
+						// In place, and without the skip straight into dst.
+						here := dense.Matrix(append([]float32{}, x.Data...), n, heads*width)
+						must(t, op.Forward(here, here, dt, b, c))
+						same(t, "in place", here.Data, got.Data)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestPause: a dt of 0, by the filter, leaves a state as it is.
+func TestPause(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		pause := func(_, _ int, dt []float32) { clear(dt) }
+		for _, s := range steppers(t) {
+			if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") || strings.Contains(s.name, "block") {
+				continue
+			}
+			st := value[*State](t)(s.newState(StateConfig{}))
+			must(t, s.run(t.Context(), zeros(70, s.out), random(1, 70, s.in, 1, 0), packing{state: st}, nil, 1))
+			before := st.Clone()
+			must(t, s.run(t.Context(), zeros(90, s.out), random(2, 90, s.in, 1, 0), packing{state: st}, pause, 1))
+			near(t, s.name, st.values, before.values, 1e-30)
+		}
+	})
+}
+
+// TestFilter sees every token and channel once, at its position, in prefill and
+// step alike.
+func TestFilter(t *testing.T) {
+	for _, s := range steppers(t) {
+		if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") {
+			continue
+		}
+		seen := map[[2]int]int{}
+		filter := func(position, first int, dt []float32) {
+			for i, v := range dt {
+				if v < 0 {
+					t.Errorf("%s: dt is %v", s.name, v)
+				}
+				seen[[2]int{position, first + i}]++
+			}
+		}
+		st := value[*State](t)(s.newState(StateConfig{}))
+		for _, n := range []int{70, 1, 600} {
+			must(t, s.run(t.Context(), zeros(n, s.out), random(1, n, s.in, 1, 0), packing{state: st}, filter, 1))
+		}
+		channels := len(seen) / 671
+		for p := range 671 {
+			for c := range channels {
+				if seen[[2]int{p, c}] != 1 {
+					t.Fatalf("%s: token %d, channel %d is seen %d times", s.name, p, c, seen[[2]int{p, c}])
+				}
+			}
+		}
+	}
+}
+
+// ending is a context that ends after some looks at it.
+type ending struct {
+	context.Context
+	left int
+	done chan struct{}
+}
+
+func (e *ending) Done() <-chan struct{} { return e.done }
+func (e *ending) Err() error {
+	if e.left--; e.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestInterrupted: a call that ends early, or whose filter panics, leaves its state
+// where it was.
+func TestInterrupted(t *testing.T) {
+	for _, s := range steppers(t) {
+		st := value[*State](t)(s.newState(StateConfig{Snapshots: 1}))
+		must(t, s.run(t.Context(), zeros(9, s.out), random(1, 9, s.in, 1, 0), packing{state: st}, nil, 1))
+		before := st.Clone()
+		x := random(2, 700, s.in, 1, 0)
+		for left := range 6 {
+			ctx := &ending{context.Background(), left, make(chan struct{})}
+			err := s.run(ctx, zeros(700, s.out), x, packing{state: st}, nil, 1)
+			if err == nil { // it had ended before
+				st = before.Clone()
+			} else if !errors.Is(err, context.Canceled) {
+				t.Fatalf("%s: error %v", s.name, err)
+			}
+			same(t, s.name, st.values, before.values)
+			if st.Len() != 9 {
+				t.Fatalf("%s: %d tokens", s.name, st.Len())
+			}
+		}
+		if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") {
+			continue
+		}
+		err := s.run(context.Background(), zeros(700, s.out), x, packing{state: st}, func(position, _ int, _ []float32) {
+			if position == 300 {
+				panic("no more")
+			}
+		}, 2)
+		if err == nil || !strings.Contains(err.Error(), "no more") {
+			t.Fatalf("%s: error %v", s.name, err)
+		}
+		same(t, s.name, st.values, before.values)
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	for _, s := range steppers(t) {
+		for _, workers := range []int{1, 4} {
+			st := value[*State](t)(s.newState(StateConfig{Snapshots: 2}))
+			states := []*State{st.Clone(), st.Clone(), st.Clone()}
+			x, dst := random(1, 130, s.in, 1, 0), zeros(130, s.out)
+			for name, f := range map[string]func() error{
+				"Forward": func() error { return s.run(context.Background(), dst, x, packing{}, nil, workers) },
+				"Step": func() error {
+					return s.run(context.Background(), dense.Rows(dst, 0, 1), dense.Rows(x, 0, 1), packing{state: st}, nil, workers)
+				},
+				"StepBatch": func() error {
+					return s.run(context.Background(), dense.Rows(dst, 0, 3), dense.Rows(x, 0, 3), packing{states: states, each: true}, nil, workers)
+				},
+			} {
+				if strings.HasPrefix(s.name, "SISO") && name == "StepBatch" {
+					continue // the test's own offsets
+				}
+				if n := isatest.Allocations(func() { must(t, f()) }); n != 0 {
+					t.Errorf("%s: %s with %d workers: %v allocations", s.name, name, workers, n)
+				}
+			}
+		}
+	}
+}
+
+// TestNaN: NaN of one channel stays in its channel, or head.
+func TestNaN(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		op := value[*Scan](t)(NewScan(ScanConfig{Channels: 20, States: 4, Softplus: true}, ScanWeights{A: dense.Matrix(decays(1, 80), 20, 4)}))
+		x, dt, b, c := random(1, 70, 20, 1, 0), random(2, 70, 20, 1, 0), random(3, 70, 4, 1, 0), random(4, 70, 4, 1, 0)
+		x.Data[5*20+7] = float32(math.NaN())
+		dst := zeros(70, 20)
+		must(t, op.Forward(dst, x, dt, b, c))
+		for i, v := range dst.Data {
+			if nan := v != v; nan != (i%20 == 7 && i/20 >= 5) {
+				t.Fatalf("token %d, channel %d is %v", i/20, i%20, v)
+			}
+		}
+	})
+}

@@ -1,0 +1,164 @@
+package ssm
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// mildTokens is the length from which a piece is computed with its decay kept apart,
+// where that is mild, and productTokens that from which it is computed by matrix
+// products, where it is not: measured, with 64 channels and 128 states.
+const mildTokens, productTokens = 6, 48
+
+// form is how a piece of a head is computed.
+type form uint8
+
+const (
+	recurrent form = iota
+	mild
+	products
+)
+
+// form chooses by a piece's length and the logarithms of a head's decays, which
+// stand as far apart as there are heads.
+func (op *SSD) form(log []float32, n int) form {
+	if n < mildTokens || op.cfg.Recurrent {
+		return recurrent
+	}
+	var sum float64
+	for t := range n {
+		sum += math.Abs(float64(log[t*op.cfg.Heads]))
+	}
+	switch {
+	case sum < mildDecay:
+		return mild
+	case n < productTokens:
+		return recurrent
+	}
+	return products
+}
+
+// rowsTogether is how many tokens are multiplied by the same part of the mask: a
+// multiple of every tier's tile.
+const rowsTogether = 24
+
+// mildDecay bounds the logarithms of a piece's decays, all together, so that the
+// inverse of what decays, times anything reasonable, is far from overflowing, and
+// its rounding from mattering.
+const mildDecay = 32
+
+// sums sets sum to the sums of the logarithms of the decays up to and with each
+// token, and returns the last.
+func (w *ssdWork) sums(sh *ssdShared, n, heads, h int) float64 {
+	w.row, w.scale = scratch.Floats(w.row, n), scratch.Floats(w.scale, n)
+	w.sum = w.sum[:0]
+	var sum float64
+	for t := range n {
+		sum += float64(sh.log[t*heads+h])
+		w.sum = append(w.sum, sum)
+	}
+	return sum
+}
+
+// mild computes piece i of head h by the recurrence, its decay kept apart: with
+// sum_t the logarithms of the decays up to and with t,
+//
+//	S = S + B exp(-sum_t) dt x^T;  y = exp(sum_t) S^T C
+//
+// and exp(sum_n) S at the end, which saves a product for each element of the state.
+func (w *ssdWork) mild(s *ssdScratch, h, i int, y, values blas32.General) {
+	op, p, sh := s.op, s.pieces[i], &s.shared[i]
+	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
+	sum := w.sums(sh, n, heads, h)
+	for t, v := range w.sum {
+		w.row[t], w.scale[t] = float32(v), float32(-v)
+	}
+	asm.Exp(w.row, w.row)
+	asm.Exp(w.scale, w.scale)
+	for t := range n {
+		w.scale[t] *= sh.dt[t*heads+h]
+	}
+	w.now = scratch.Floats(w.now, n*width)
+	now := dense.Matrix(w.now, n, width)
+	asm.ScaleRows(now, w.scale, dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width))
+	group := h / (heads / op.cfg.Groups)
+	asm.Accumulate(y, values, sh.bc[group*2*n*states:][:2*n*states], now)
+	asm.ScaleRows(y, w.row, y)
+	asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
+}
+
+// chunk computes piece i of head h by matrix products. With sum_t as in mild, L_tj =
+// exp(sum_t - sum_j) for j <= t and 0 above,
+//
+//	y = [exp(sum) C | C B^T * L] [S; dt x]
+//	S = exp(sum_n) S + B^T (exp(sum_n - sum) dt x).
+//
+// Differences alone are exponentiated, so that no decay is too fast.
+func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
+	op, p, sh := s.op, s.pieces[i], &s.shared[i]
+	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
+	group, wide := h/(heads/op.cfg.Groups), states+n
+	sum := w.sums(sh, n, heads, h)
+	c := w.masked(dense.Matrix(sh.c[group*n*wide:], n, wide), states)
+	for t := range n {
+		w.scale[t] = sh.dt[t*heads+h]
+	}
+	b := s.of(s.call.B, p, group)
+	x := dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width)
+	for j := range w.state {
+		below := dense.Rows(w.state[j].Panel(0), states, wide)
+		asm.ScaleRows(below, w.scale, dense.Columns(x, j*asm.PanelCols(), below.Cols))
+		for t := 0; t < n; t += rowsTogether {
+			to := min(t+rowsTogether, n)
+			right := w.state[j].PanelRows(0, 0, states+to)
+			asm.Gemm(dense.Columns(dense.Rows(y, t, to), j*asm.PanelCols(), below.Cols), dense.Columns(dense.Rows(c, t, to), 0, states+to), &right, nil)
+		}
+	}
+	for t, v := range w.sum {
+		w.scale[t] = float32(sum - v)
+	}
+	asm.Exp(w.scale, w.scale)
+	for j := range w.state {
+		state, below := w.panel(op, j), dense.Rows(w.state[j].Panel(0), states, wide)
+		asm.ScaleRows(below, w.scale, below)
+		asm.Scale(state.Data, float32(math.Exp(sum)), state.Data)
+		right := w.state[j].PanelRows(0, states, wide)
+		asm.GemmTAdd(state, b, &right)
+	}
+}
+
+// masked returns [exp(sum) C | C B^T * L] of [C | C B^T].
+func (w *ssdWork) masked(c blas32.General, states int) blas32.General {
+	w.c = scratch.Floats(w.c, c.Rows*c.Cols)
+	out := dense.Matrix(w.c, c.Rows, c.Cols)
+	for t, sum := range w.sum {
+		from, to := c.Data[t*c.Stride:][:c.Cols], out.Data[t*c.Cols:][:c.Cols]
+		asm.Scale(to[:states], float32(math.Exp(sum)), from[:states])
+		row := w.row[:t+1]
+		for j := range row {
+			row[j] = float32(sum - w.sum[j])
+		}
+		asm.Exp(row, row)
+		asm.Mul(to[states:][:t+1], row, from[states:][:t+1])
+		clear(to[states+t+1:])
+	}
+	return out
+}
+
+// tokens computes piece i of head h by the recurrence.
+func (w *ssdWork) tokens(s *ssdScratch, h, i int, y, values blas32.General) {
+	op, p, sh := s.op, s.pieces[i], &s.shared[i]
+	heads, width := op.cfg.Heads, op.cfg.HeadDim
+	group := h / (heads / op.cfg.Groups)
+	b, c := s.of(s.call.B, p, group), s.of(s.call.C, p, group)
+	for t := range p.n {
+		row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
+		asm.Scale(w.x, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
+		asm.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.x)
+	}
+}
