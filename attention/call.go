@@ -19,7 +19,9 @@ type Call struct {
 
 	// State makes the call a step of decoding: K and V are appended to the state, and
 	// the queries are its last tokens. Without keys the queries look at what is there.
-	// Of the options below, Tree, Bias, Mask, Visible, Partial and LSE can be used.
+	// Of the options below, all can be used but KOffsets, QueryPos, KeyPos, Mass,
+	// Entropy and Stats; LogWeights are those of the new keys. Without Dst and Q keys
+	// are only appended.
 	State *State
 	// States makes the call a step of several sequences; QOffsets then says which rows
 	// are whose, by default one each. The rest is as with State.
@@ -161,22 +163,8 @@ func (r *run) check(c *Call) error {
 	if err := r.source(0).set(r, &rawNames, cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
 		return err
 	}
-	for e := c.Extra; e != nil; e = e.Next {
-		if len(r.src) > maxExtras {
-			return check.Errorf(ErrCall, "attention: Extra.Next goes on for more than %d", maxExtras)
-		}
-		heads := e.Heads
-		if heads == 0 {
-			heads = cfg.KVHeads
-		}
-		if heads < 0 || cfg.Heads%heads != 0 {
-			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
-		}
-		src := r.source(len(r.src))
-		if err := src.set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
-			return err
-		}
-		src.visible = e.Visible
+	if err := r.checkExtra(c.Extra); err != nil {
+		return err
 	}
 	for _, p := range []struct {
 		name string
@@ -195,12 +183,8 @@ func (r *run) check(c *Call) error {
 		return check.Errorf(ErrCall, "attention: LSE, Partial, Entropy or Stats together with ReLU")
 	}
 	r.call.QueryPos, r.call.KeyPos = c.QueryPos, c.KeyPos // for r.position
-	for _, x := range [...]any{cfg.Bias, c.Bias, c.Mask} {
-		if x, ok := x.(interface{ fits(*run) error }); ok {
-			if err := x.fits(r); err != nil {
-				return err
-			}
-		}
+	if err := r.checkFits(c); err != nil {
+		return err
 	}
 	if c.Stats != nil {
 		if err := c.Stats.check(r, c); err != nil {
@@ -208,6 +192,41 @@ func (r *run) check(c *Call) error {
 		}
 	}
 	return r.checkOutputs(c)
+}
+
+// checkFits asks matrices of biases and masks whether they cover the call.
+func (r *run) checkFits(c *Call) error {
+	for _, x := range [...]any{r.op.cfg.Bias, c.Bias, c.Mask} {
+		if x, ok := x.(interface{ fits(*run) error }); ok {
+			if err := x.fits(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkExtra makes sources of extra keys.
+func (r *run) checkExtra(e *Extra) error {
+	cfg := &r.op.cfg
+	for ; e != nil; e = e.Next {
+		if len(r.src) > maxExtras {
+			return check.Errorf(ErrCall, "attention: Extra.Next goes on for more than %d", maxExtras)
+		}
+		heads := e.Heads
+		if heads == 0 {
+			heads = cfg.KVHeads
+		}
+		if heads < 0 || cfg.Heads%heads != 0 {
+			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
+		}
+		src := r.source(len(r.src))
+		if err := src.set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
+			return err
+		}
+		src.visible = e.Visible
+	}
+	return nil
 }
 
 // checkOutputs wants the optional outputs in shape, and no output to share

@@ -35,7 +35,7 @@ type decoder struct {
 	silent  bool  // without queries
 	rows    int   // new tokens
 	depth   []int // of the tree's nodes
-	probe   run   // for matrices that check what they are given to
+	probe   run   // for what of a call is checked as in one without states: its extra keys
 
 	group         parallel.Group
 	split, finish func(worker, task int)
@@ -44,6 +44,7 @@ type decoder struct {
 	taken []int
 	jobs  []job
 	spans []span
+	views []block // of extra keys: the segments of all sources
 	work  []stepWork
 	tasks int
 
@@ -54,9 +55,12 @@ type decoder struct {
 	o, top, sum        []float32 // of all splits
 }
 
-// job is what a round has to do for a state.
+// job is what a round has to do for a state and one source of keys: the state
+// itself, then, in jobs that follow it, the call's extra keys.
 type job struct {
 	st           *State
+	source       int // 0 for the state
+	heads        int // of the keys
 	from, to     int // rows of Q
 	first, base  int // position of the first, and of the first new token of the step
 	node         int // of the tree, of the first
@@ -74,6 +78,12 @@ type job struct {
 }
 
 func (j *job) queries() int { return j.to - j.from }
+
+// rows is how many rows read a key head.
+func (d *decoder) rowsOf(j *job) int { return j.queries() * d.groupOf(j) }
+
+// groupOf is how many query heads do.
+func (d *decoder) groupOf(j *job) int { return d.op.cfg.Heads / j.heads }
 
 // kCols and vCols are the widths of keys and values in scratch.
 func (d *decoder) kCols() int { return whole(d.op.cfg.HeadDim, d.op.decode.Unit()) }
@@ -116,6 +126,7 @@ func (d *decoder) forget() {
 	d.silent = false
 	clear(d.jobs)
 	clear(d.spans)
+	clear(d.views)
 	d.probe.forget()
 }
 
@@ -162,59 +173,13 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 		for b := range d.states {
 			if n := d.taken[b] - done; n > 0 {
 				more = more || n > most
-				if err := d.plan(b, done, min(n, most)); err != nil {
-					return err
-				}
+				d.plan(b, done, min(n, most))
 			}
 		}
 		if err := d.attend(ctx); err != nil {
 			return wrap(ctx, err)
 		}
 	}
-	return nil
-}
-
-// plan adds the job of n queries of a state, after done ones of the wave.
-func (d *decoder) plan(b, done, n int) error {
-	a, s := d.op, d.states[b]
-	j := job{st: s, from: d.offsets[b] + d.done[b] + done, base: s.n, total: s.n, node: done}
-	j.to, j.window = j.from+n, s.cfg.Window
-	if w := a.cfg.Window; w > 0 && (j.window == 0 || w < j.window) {
-		j.window = w
-	}
-	if d.look {
-		j.first = s.n - d.taken[b] + done
-	} else {
-		j.first, j.total = s.n+done, s.n+d.taken[b]
-	}
-	last := j.first + n // what causality lets them see
-	if d.call.Tree != nil {
-		j.first, last = s.n, j.total
-	}
-	from := 0
-	if j.window > 0 {
-		from = max(0, j.first-j.window+1)
-		if d.call.Tree != nil {
-			from = min(from, s.n)
-		}
-	}
-	j.spans[0] = len(d.spans)
-	if last > 0 {
-		d.spans = s.spans(d.spans, min(from, last), last)
-	}
-	j.spans[1] = len(d.spans)
-	for i := j.spans[0]; i < j.spans[1]; i++ {
-		d.spans[i].first = j.keys
-		j.keys += d.spans[i].n
-	}
-	j.size = max(a.sizes.stepKeys, whole((j.keys+63)/64, a.sizes.stepTile))
-	j.splits = max(1, (j.keys+j.size-1)/j.size)
-	if s.schedule != nil && s.cfg.Policy == rope.EachStep {
-		j.rot = s.rotation
-	}
-	unit := a.decode.Unit()
-	j.wide = j.rot != nil || a.cfg.HeadDim%unit != 0 || a.cfg.ValueDim%unit != 0
-	d.jobs = append(d.jobs, j)
 	return nil
 }
 
@@ -243,11 +208,13 @@ func (d *decoder) attend(ctx context.Context) error {
 		}
 		j.ranges = 1
 		if workers > 1 {
-			j.ranges = min(a.cfg.KVHeads, (4*workers+splits-1)/splits)
+			j.ranges = min(j.heads, (4*workers+splits-1)/splits)
 		}
 		j.task, j.finish = d.tasks, ends
 		d.tasks += j.splits * j.ranges
-		ends += a.cfg.KVHeads
+		if j.source == 0 {
+			ends += j.heads
+		}
 	}
 	for len(d.work) < workers {
 		d.work = append(d.work, stepWork{})
@@ -276,11 +243,10 @@ func (d *decoder) pack(j *job) error {
 			return check.Errorf(ErrCall, "attention: %v", err)
 		}
 	}
-	group := cfg.Heads / cfg.KVHeads
-	rows := group * j.queries()
+	group, rows := d.groupOf(j), d.rowsOf(j)
 	d.head = scratch.Floats(d.head, rows*cols)
 	clear(d.head)
-	for g := range cfg.KVHeads {
+	for g := range j.heads {
 		for i := range q.Rows {
 			for h := range group {
 				x := q.Data[i*q.Stride+(g*group+h)*cfg.HeadDim:][:cfg.HeadDim]
@@ -299,68 +265,4 @@ func (d *decoder) position(j *job, query int) int {
 		return j.base + d.depth[j.node+query]
 	}
 	return j.first + query
-}
-
-// finishTask puts the splits of one key head's rows together.
-func (d *decoder) finishTask(worker, task int) {
-	w, a := &d.work[worker], d.op
-	j := d.jobOf(task, func(j *job) int { return j.finish })
-	g := task - j.finish
-	cfg, cols := &a.cfg, d.vCols()
-	group := cfg.Heads / cfg.KVHeads
-	all, rows := j.queries()*cfg.Heads, j.queries()*group
-	for i := range rows {
-		token, head := j.from+i/group, g*group+i%group
-		at := func(split int) int { return j.part + split*all + g*rows + i }
-		top, sum := d.top[at(0)], d.sum[at(0)]
-		o := d.o[at(0)*cols:][:cols]
-		if j.splits > 1 {
-			for s := 1; s < j.splits; s++ {
-				top = max(top, d.top[at(s)])
-			}
-			f := w.factors[:j.splits]
-			for s := range f {
-				if f[s] = d.top[at(s)] - top; cfg.ReLU {
-					f[s] = 0
-				}
-			}
-			asm.Exp(f, f)
-			sum *= f[0]
-			asm.Scale(o, f[0], o)
-			for s := 1; s < j.splits; s++ {
-				if d.sum[at(s)] == 0 && !cfg.ReLU {
-					continue
-				}
-				sum += float32(d.sum[at(s)] * f[s])
-				asm.Axpy(o, f[s], d.o[at(s)*cols:][:cols])
-			}
-		}
-		var factor, lse float32
-		switch {
-		case cfg.ReLU:
-			factor = 1 / float32(max(1, d.inSight(j, i/group)))
-		case cfg.Sinks != nil && !d.call.Partial:
-			factor, lse = denominator(top, sum, &cfg.Sinks[head], &w.exp2)
-		default:
-			factor, lse = denominator(top, sum, nil, &w.exp2)
-		}
-		dst := d.call.Dst.Data[token*d.call.Dst.Stride+head*cfg.ValueDim:][:cfg.ValueDim]
-		asm.Scale(dst, factor, o[:cfg.ValueDim])
-		if d.call.LSE.Rows > 0 {
-			d.call.LSE.Data[token*d.call.LSE.Stride+head] = lse
-		}
-	}
-}
-
-// jobOf returns the job of a task.
-func (d *decoder) jobOf(task int, first func(*job) int) *job {
-	lo, hi := 0, len(d.jobs)
-	for hi-lo > 1 {
-		if mid := (lo + hi) / 2; first(&d.jobs[mid]) <= task {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return &d.jobs[lo]
 }

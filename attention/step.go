@@ -2,11 +2,9 @@ package attention
 
 import (
 	"context"
-	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/scratch"
@@ -109,8 +107,8 @@ func (d *decoder) check() error {
 			d.offsets = append(d.offsets, i*each)
 		}
 	}
-	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.Extra != nil || c.Mass.Rows > 0 || c.Entropy.Rows > 0 || c.Stats != nil {
-		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos, Extra, Mass, Entropy or Stats")
+	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.Mass.Rows > 0 || c.Entropy.Rows > 0 || c.Stats != nil {
+		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos, Mass, Entropy or Stats")
 	}
 	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial) {
 		return check.Errorf(ErrCall, "attention: LSE or Partial together with ReLU")
@@ -135,25 +133,29 @@ func (d *decoder) check() error {
 			return check.Errorf(ErrFull, "attention: %d tokens after %d, want at most MaxTokens = %d", n, s.n, most)
 		}
 	}
-	if err := d.checkOutputs(); err != nil {
-		return err
-	}
-	// A matrix of biases or a mask is made for one sequence.
+	// Extra keys are as in a call without states; matrices of biases and masks are made
+	// for one sequence.
 	p := &d.probe
 	p.op, p.qOffsets, p.src = a, append(p.qOffsets[:0], d.offsets...), p.src[:0]
 	raw := p.source(0)
-	raw.rows = 0
+	raw.heads, raw.rows, raw.k, raw.v, raw.weights = 1, 0, c.K, c.V, c.LogWeights
+	if len(c.V) == 0 {
+		raw.v = c.K
+	}
 	if len(d.states) == 1 {
 		raw.rows = d.states[0].n + d.news(0)
 	}
-	raw.heads, raw.offsets = 1, append(raw.offsets[:0], 0, raw.rows)
-	for _, x := range [...]any{cfg.Bias, c.Bias, c.Mask} {
-		if x, ok := x.(interface{ fits(*run) error }); ok {
-			if err := x.fits(p); err != nil {
-				return err
-			}
-		}
+	raw.offsets = append(raw.offsets[:0], 0, raw.rows)
+	if err := p.checkExtra(c.Extra); err != nil {
+		return err
 	}
+	if err := p.checkFits(c); err != nil {
+		return err
+	}
+	if err := p.checkOutputs(c); err != nil {
+		return err
+	}
+	d.view()
 	return nil
 }
 
@@ -244,30 +246,6 @@ func (d *decoder) news(i int) int {
 	return d.offsets[i+1] - d.offsets[i]
 }
 
-func (d *decoder) checkOutputs() error {
-	c, heads := &d.call, d.op.cfg.Heads
-	keep := c.LSE.Rows > 0 || c.LSE.Data != nil
-	if keep {
-		if err := check.Matrix(ErrShape, "attention", "LSE", c.LSE, c.Q.Rows, heads, "Heads"); err != nil {
-			return err
-		}
-		if asm.Overlap(c.LSE, c.Dst) {
-			return check.Errorf(ErrShape, "attention: LSE shares elements with dst")
-		}
-	}
-	shares := func(m blas32.General) bool {
-		return asm.Overlap(c.Dst, m) || keep && asm.Overlap(c.LSE, m)
-	}
-	shared := shares(c.Q)
-	for i := range c.K {
-		shared = shared || shares(c.K[i]) || i < len(c.V) && shares(c.V[i])
-	}
-	if shared {
-		return check.Errorf(ErrShape, "attention: dst or LSE shares elements with an input")
-	}
-	return nil
-}
-
 // store puts tokens into a state: rows from ... of the call's new keys. The state's
 // length does not change yet.
 func (d *decoder) store(s *State, from, n int) error {
@@ -324,103 +302,4 @@ func (d *decoder) rotated(memory *[]float32, r *rope.Rotation, x blas32.General,
 		d.at = append(d.at, int64(base+d.depth[pos-base+i]))
 	}
 	return y, r.RotateAt(y, d.at)
-}
-
-// place returns where a token stands, and for how many the block goes on.
-func (s *State) place(pos int) (b *block, row, room int) {
-	switch p := s.cfg.Pages; {
-	case p != nil:
-		t := p.cfg.PageTokens
-		return s.blocks[pos/t], pos % t, t - pos%t
-	case s.cfg.Window > 0 && pos < s.cfg.Keep:
-		return s.blocks[0], pos, s.cfg.Keep - pos
-	case s.cfg.Window > 0:
-		row = (pos - s.cfg.Keep) % s.ring()
-		return s.blocks[0], s.cfg.Keep + row, s.ring() - row
-	}
-	return s.blocks[0], pos, s.blocks[0].tokens() - pos
-}
-
-// reserve makes room for n more tokens in memory that is the state's own.
-func (s *State) reserve(n int) error {
-	switch p := s.cfg.Pages; {
-	case n == 0:
-	case p != nil:
-		t := p.cfg.PageTokens
-		if last := s.n / t; s.n%t > 0 && !p.alone(s.blocks[last]) {
-			b, err := p.get()
-			if err != nil {
-				return err
-			}
-			b.move(0, s.blocks[last], 0, s.n%t)
-			p.release(s.blocks[last : last+1])
-			s.blocks[last] = b
-		}
-		for len(s.blocks)*t < s.n+n {
-			b, err := p.get()
-			if err != nil {
-				s.trim()
-				return err
-			}
-			s.blocks = append(s.blocks, b)
-		}
-	default:
-		need, most := s.n+n, math.MaxInt
-		if s.cfg.Window > 0 {
-			most = s.ringTokens()
-			need = min(need, most)
-		} else if s.cfg.MaxTokens > 0 {
-			most = s.cfg.MaxTokens
-		}
-		room := max(need, 64)
-		if len(s.blocks) > 0 {
-			if s.blocks[0].tokens() >= need {
-				return nil
-			}
-			room = max(room, 2*s.blocks[0].tokens())
-		}
-		room = min(room, most)
-		if s.op.checkRoom(&s.cfg, room) != nil {
-			return check.Errorf(ErrFull, "attention: %d tokens after %d are more than memory can hold", n, s.n)
-		}
-		b := s.op.newBlock(&s.cfg, room)
-		if s.n > 0 {
-			b.move(0, s.blocks[0], 0, s.n)
-		}
-		s.blocks = append(s.blocks[:0], b)
-	}
-	return nil
-}
-
-// turn asks the schedule for the rotation of a step after which there are n
-// tokens, and brings cached keys over to it where they are kept rotated.
-func (s *State) turn(ctx context.Context, n int) error {
-	if s.schedule == nil {
-		return nil
-	}
-	s.before = *s.schedule
-	r, from, err := s.schedule.Step(int64(n))
-	if err != nil {
-		return err
-	}
-	s.rotation = r
-	if from == nil {
-		return nil
-	}
-	for _, x := range s.spans(nil, 0, s.n) {
-		k, _, _ := Segment{Tokens: x.n, row: x.row, b: x.b}.Float32()
-		at := rope.Positions{Start: int64(x.pos)}
-		// Not to be interrupted half way.
-		if err := r.Run(context.WithoutCancel(ctx), &rope.Call{X: k, Positions: at, From: from, FromPositions: at}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// turnBack undoes turn for a step that failed; keys that were brought over stay so.
-func (s *State) turnBack() {
-	if s.schedule != nil && s.cfg.Policy != rope.Rerotate {
-		*s.schedule = s.before
-	}
 }

@@ -93,10 +93,7 @@ func TestStepIsForward(t *testing.T) {
 			case 3:
 				cfg.ReLU = true
 			}
-			state := StateConfig{}
-			for state.Format = range formats {
-				break
-			}
+			state := StateConfig{Format: asm.Format(r.IntN(len(formats)))}
 			kind := [...]string{"growing", "bounded", "ring", "paged"}[r.IntN(4)]
 			n := 150
 			a := must(t, cfg)

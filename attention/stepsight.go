@@ -19,7 +19,7 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 		x := &spans[i]
 		at := t - x.first
 		n := min(x.n-at, to-t)
-		if b := j.base - x.pos; d.call.Tree != nil && at < b && at+n > b {
+		if b := j.base - x.pos; d.call.Tree != nil && j.source == 0 && at < b && at+n > b {
 			n = b - at // nodes of the tree are pieces of their own
 		}
 		w.pieces = append(w.pieces, piece{x, x.row + at, n, x.pos + at, t - from})
@@ -42,6 +42,13 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 func (d *decoder) visible(j *job, p *piece, query int) (from, to int) {
 	at, tree := d.position(j, query), d.call.Tree != nil && p.pos >= j.base
 	to = p.n
+	if j.source > 0 {
+		if see := d.probe.src[j.source].visible; see != nil {
+			f, t := see(int64(at))
+			from, to = narrow(from, to, f, t, int64(p.pos))
+		}
+		return from, max(from, to)
+	}
 	if !tree {
 		to = max(0, min(to, at+1-p.pos))
 		if j.window > 0 && !p.kept {
@@ -60,7 +67,7 @@ func (d *decoder) inSight(j *job, query int) (n int) {
 	for i := j.spans[0]; i < j.spans[1]; i++ {
 		x := &d.spans[i]
 		p := piece{x, x.row, x.n, x.pos, 0}
-		if d.call.Tree != nil && p.pos+p.n > j.base {
+		if d.call.Tree != nil && j.source == 0 && p.pos+p.n > j.base {
 			p.n = max(0, j.base-p.pos)
 			for k := range j.total - j.base {
 				if pos := j.base + k; pos >= x.pos && pos < x.pos+x.n && d.seesNode(j, query, k) {

@@ -22,7 +22,8 @@ type stepWork struct {
 	s       []float32 // scores, [rows of the range][stepTile + pad]
 	factor  []float32 // of the rows
 	ones    []float32
-	factors []float32 // of the splits
+	parts   []int     // where the splits of a row are
+	factors []float32 // of them
 	wide    []float32 // copies of keys or values
 	at      []int64
 	exp2    [2]float32
@@ -32,16 +33,21 @@ func (d *decoder) scoreStride() int { return d.op.sizes.stepTile + pad }
 
 func (w *stepWork) reserve(d *decoder) {
 	w.d = d
-	rows, splits, pieces, queries := 0, 0, 0, 0
+	rows, splits, all, pieces, queries := 0, 0, 0, 0, 0
 	for i := range d.jobs {
 		j := &d.jobs[i]
-		rows, splits = max(rows, j.queries()*d.op.cfg.Heads), max(splits, j.splits)
+		if j.source == 0 {
+			all = 0
+		}
+		all += j.splits
+		rows, splits = max(rows, j.queries()*d.op.cfg.Heads), max(splits, all)
 		pieces, queries = max(pieces, min(j.spans[1]-j.spans[0]+1, d.op.sizes.stepTile)), max(queries, j.queries())
 	}
 	w.pieces = slices.Grow(w.pieces[:0], pieces)
 	w.from, w.to = slices.Grow(w.from[:0], pieces*queries), slices.Grow(w.to[:0], pieces*queries)
 	w.at = slices.Grow(w.at[:0], len(d.depth))
 	w.s = scratch.Floats(w.s, rows*d.scoreStride())
+	w.parts = slices.Grow(w.parts[:0], splits)
 	w.factor, w.factors = scratch.Floats(w.factor, rows), scratch.Floats(w.factors, splits)
 	for len(w.ones) < rows {
 		w.ones = append(w.ones, 1)
@@ -51,10 +57,10 @@ func (w *stepWork) reserve(d *decoder) {
 
 // splitTask does one split for a range of heads.
 func (d *decoder) splitTask(worker, task int) {
-	w, a := &d.work[worker], d.op
-	j := d.jobOf(task, func(j *job) int { return j.task })
+	w := &d.work[worker]
+	j := &d.jobs[d.jobOf(task, func(j *job) int { return j.task })]
 	split, n := (task-j.task)/j.ranges, (task-j.task)%j.ranges
-	w.j, w.heads = j, [2]int{n * a.cfg.KVHeads / j.ranges, (n + 1) * a.cfg.KVHeads / j.ranges}
+	w.j, w.heads = j, [2]int{n * j.heads / j.ranges, (n + 1) * j.heads / j.ranges}
 	w.split(split, false)
 	// A sum that is not finite may be so by values without weight.
 	for h, end := w.heads[0], w.heads[1]; h < end; h++ {
@@ -75,7 +81,7 @@ func (w *stepWork) part(split, from, to int) (top, sum, o []float32) {
 }
 
 // rows is how many rows read a key head.
-func (w *stepWork) rows() int { return w.j.queries() * (w.d.op.cfg.Heads / w.d.op.cfg.KVHeads) }
+func (w *stepWork) rows() int { return w.d.rowsOf(w.j) }
 
 func (w *stepWork) split(split int, careful bool) {
 	top, sum, o := w.part(split, w.heads[0], w.heads[1])
@@ -133,7 +139,7 @@ func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int,
 		row := p.row + at
 		for h := w.heads[0]; h < w.heads[1]; h++ {
 			var next *byte
-			if w.heads[1]-w.heads[0] == s.heads && row+2*n <= s.tokens {
+			if w.heads[1]-w.heads[0] == s.heads && row+2*n <= s.tokens && s.stride == s.heads*s.dim {
 				next = all.At((row+n)*all.Stride + h*n*s.dim)
 			}
 			f(h, row, n, p.at+at, next)
@@ -243,7 +249,7 @@ func (w *stepWork) sparse(o, p blas32.General, v *store, h, row int, factor []fl
 func (w *stepWork) adjust(s blas32.General, h int) {
 	d, j := w.d, w.j
 	cfg, c := &d.op.cfg, &d.call
-	group := cfg.Heads / cfg.KVHeads
+	group := d.groupOf(j)
 	if cfg.Softcap > 0 {
 		for i := range s.Rows {
 			row := s.Data[i*s.Stride:][:s.Cols]
@@ -252,6 +258,11 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 	}
 	for n := range w.pieces {
 		p := &w.pieces[n]
+		if j.source > 0 {
+			p.added(s, h)
+			w.hide(s, n)
+			continue
+		}
 		for _, b := range [...]Bias{cfg.Bias, c.Bias} {
 			if b != nil {
 				w.perHead(p, s, h, b.AddTo)
@@ -267,19 +278,41 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 		if c.Mask != nil {
 			w.perHead(p, s, h, c.Mask.Hide)
 		}
-		nodes := c.Tree != nil && p.pos >= j.base
+		w.hide(s, n)
+		if c.Tree == nil || p.pos < j.base {
+			continue
+		}
 		for i := range s.Rows {
 			row := s.Data[i*s.Stride+p.at:][:p.n]
-			from, to := w.from[n*j.queries()+i/group], w.to[n*j.queries()+i/group]
-			hide(row[:from])
-			hide(row[to:])
-			if nodes {
-				for k := range row {
-					if !d.seesNode(j, i/group, p.pos+k-j.base) {
-						row[k] = float32(math.Inf(-1))
-					}
+			for k := range row {
+				if !d.seesNode(j, i/group, p.pos+k-j.base) {
+					row[k] = negInf
 				}
 			}
+		}
+	}
+}
+
+// hide takes out what a range of a piece's keys leaves out for each query.
+func (w *stepWork) hide(s blas32.General, n int) {
+	p, queries, group := &w.pieces[n], w.j.queries(), w.d.groupOf(w.j)
+	for i := range s.Rows {
+		row := s.Data[i*s.Stride+p.at:][:p.n]
+		hide(row[:w.from[n*queries+i/group]])
+		hide(row[w.to[n*queries+i/group]:])
+	}
+}
+
+// added adds the log-weights of extra keys.
+func (p *piece) added(s blas32.General, h int) {
+	m := p.b.added
+	if m.Rows == 0 {
+		return
+	}
+	for i := range s.Rows {
+		row := s.Data[i*s.Stride+p.at:][:p.n]
+		for k := range row {
+			row[k] += m.Data[(p.row+k)*m.Stride+min(h, m.Cols-1)]
 		}
 	}
 }
@@ -288,7 +321,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 // by itself. Nodes of a tree stand at positions of their own, and go one by one.
 func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.General, head int, query, key int64)) {
 	d, j := w.d, w.j
-	group := d.op.cfg.Heads / d.op.cfg.KVHeads
+	group := d.groupOf(j)
 	for g := range group {
 		m := blas32.General{Rows: j.queries(), Cols: p.n, Stride: s.Stride * group, Data: s.Data[g*s.Stride+p.at:]}
 		if d.call.Tree == nil {

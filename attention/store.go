@@ -11,6 +11,7 @@ import (
 type store struct {
 	format             asm.Format
 	heads, dim, tokens int
+	stride             int // of a token
 	float32            []float32
 	half               []uint16
 	int8               []int8
@@ -18,7 +19,7 @@ type store struct {
 }
 
 func newStore(format asm.Format, heads, dim, tokens int) store {
-	s := store{format: format, heads: heads, dim: dim, tokens: tokens}
+	s := store{format: format, heads: heads, dim: dim, tokens: tokens, stride: heads * dim}
 	n := heads * dim * tokens
 	switch format {
 	case asm.Float32:
@@ -29,6 +30,11 @@ func newStore(format asm.Format, heads, dim, tokens int) store {
 		s.half = make([]uint16, n)
 	}
 	return s
+}
+
+// storeOf is a matrix of float32 where it stands, to be read.
+func storeOf(m blas32.General, heads, dim int) store {
+	return store{format: asm.Float32, heads: heads, dim: dim, tokens: m.Rows, stride: m.Stride, float32: m.Data}
 }
 
 // tokenBytes is the memory of a token's keys or values.
@@ -87,7 +93,7 @@ func (s *store) move(at int, from *store, row, n int) {
 
 // head returns n rows of one head, the first cols columns of it.
 func (s *store) head(h, row, n, cols int) asm.Strided {
-	m := asm.Strided{Format: s.format, Rows: n, Cols: cols, Stride: s.heads * s.dim}
+	m := asm.Strided{Format: s.format, Rows: n, Cols: cols, Stride: s.stride}
 	at := row*m.Stride + h*s.dim
 	switch s.format {
 	case asm.Float32:
@@ -121,9 +127,10 @@ func (s *store) widen(dst blas32.General, h, row int) {
 type block struct {
 	k, v    store // v has no memory where values are a prefix of keys
 	shared  bool
-	weights []float32 // added to logits: [KVHeads, tokens], or none
-	id      int       // of a page
-	refs    int       // guarded by the pool
+	weights []float32      // added to logits: [KVHeads, tokens], or none
+	added   blas32.General // the same of extra keys, [tokens, 1 or heads]
+	id      int            // of a page
+	refs    int            // guarded by the pool
 }
 
 func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {
