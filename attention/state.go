@@ -55,6 +55,7 @@ type State struct {
 	cfg      StateConfig
 	n        int      // tokens
 	high     int      // tokens ever written: a ring's before high-ring are overwritten
+	first    int      // of a view: the position of its first token
 	reached  int      // the longest that it was, for the schedule
 	blocks   []*block // one, or pages
 	schedule *rope.Schedule
@@ -301,9 +302,26 @@ func (s *State) spans(list []span, from, n int) []span {
 			pos += count
 		}
 	default:
-		add(b, from, n-from, from, false)
+		from = max(from, s.first)
+		add(b, from-s.first, n-from, from, false)
 	}
 	return list
+}
+
+// view is a state of keys and values that stand elsewhere, to be looked at by a step
+// without keys.
+type view struct {
+	state State
+	block block
+	list  [1]*block
+}
+
+// of sets the view to rows of k and v, the first of them at a position.
+func (x *view) of(a *Attention, k, v blas32.General, first int) *State {
+	x.block = block{k: storeOf(k, a.cfg.KVHeads, a.cfg.HeadDim), v: storeOf(v, a.cfg.KVHeads, a.cfg.ValueDim)}
+	x.list[0] = &x.block
+	x.state = State{op: a, n: first + k.Rows, first: first, blocks: x.list[:]}
+	return &x.state
 }
 
 // Segment is a stretch of a state's keys and values in their order, where they
