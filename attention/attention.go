@@ -102,10 +102,10 @@ func newSizes(t asm.AttentionTile) sizes {
 		pack:  9 << 19,
 		alone: 1 << 20,
 
-		stepTile:  128,
+		stepTile:  256,
 		stepKeys:  512,
 		stepRows:  512,
-		stepBytes: 64 << 10,
+		stepBytes: 128 << 10,
 	}
 }
 
