@@ -26,10 +26,11 @@ type Call struct {
 	// States makes the call a step of several sequences; QOffsets then says which rows
 	// are whose, by default one each. The rest is as with State.
 	States []*State
-	// Tree makes the new tokens nodes of a tree (speculative decoding): Tree[i] is the
-	// parent of token i, an earlier one, or -1 for the state's last token. A token
-	// sees what was there, its ancestors and itself, and stands at the position that
-	// its depth gives. State.Accept keeps a path.
+	// Tree makes the new tokens nodes of a tree (speculative decoding, Miao et al.
+	// 2023, arXiv 2305.09781): Tree[i] is the parent of token i, an earlier one, or -1
+	// for the state's last token. A token sees what was there, its ancestors and
+	// itself, and stands at the position that its depth gives. State.Accept keeps a
+	// path.
 	Tree []int
 
 	// QOffsets and KOffsets pack several sequences: sequence b has rows

@@ -71,12 +71,26 @@
 //	Float16, BFloat16   2 (D + Dv) G
 //	Int8                (D + Dv + 8) G
 //	SharedValues        D in place of D + Dv (MLA: 576 numbers for 512 + 64)
+//	LogWeights          4 G more
 //	Window w, Keep n    of w + n + 64 tokens at the most
 //
 // Keys are stored as they come, rotated or not, unless [StateConfig.Rotation] is
 // given; [StateConfig.Policy] then says which. A state is as it was after an error
 // in any case, except that a ring, given more than 64 tokens at once, may have
 // taken some of them: State.Len tells.
+//
+// [State.WriteTo] writes what a state holds. [Attention.ReadState] makes a state as
+// the one that was written; [State.ReadFrom] fills one that was made by NewState,
+// which is the way for a state of pages, or with a Rotation.
+//
+// [Call.State] has a step's options: log-weights that stay with their keys, extra
+// keys, biases and masks, trees, the log-sum-exp. Weights that keys received are not
+// among them: where they are wanted, Run takes the segments of a float32 state.
+//
+// What binds beside memory is arithmetic: with four query heads to a key head, a
+// number that is read takes part in four multiply-adds. At a Zen 4's rate of float32
+// that allows BFloat16 about the speed of memory and Int8 half of it: its numbers are
+// made float32, not multiplied as integers.
 //
 // # Accuracy
 //

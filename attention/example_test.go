@@ -1,6 +1,7 @@
 package attention_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log"
@@ -126,6 +127,41 @@ func ExampleAttention_Step() {
 	// 3 tokens: [3.00 2.00]
 	// 3 tokens: [1.00 3.00]
 	// pages in use: 2
+}
+
+// A state goes to a file and comes back. Its second token is a merged one that
+// stands for three.
+func ExampleState_WriteTo() {
+	att, err := attention.New(attention.Config{Heads: 1, HeadDim: 1, Causal: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	state, err := att.NewState(attention.StateConfig{LogWeights: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	const log3 = 1.0986123
+	err = att.Run(context.Background(), &attention.Call{ // without queries
+		State: state, K: []blas32.General{matrix(2, 1, 0, 0)}, V: []blas32.General{matrix(2, 1, 10, 20)},
+		LogWeights: matrix(2, 1, 0, log3),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := state.WriteTo(&file); err != nil {
+		log.Fatal(err)
+	}
+	read, err := att.ReadState(&file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	dst := matrix(1, 1, 0)
+	if err := att.Step(dst, matrix(1, 1, 0), matrix(1, 1, 0), matrix(1, 1, 5), read); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d tokens: %.1f\n", read.Len(), dst.Data[0]) // (10 + 3*20 + 5) / 5
+	// Output: 3 tokens: 15.0
 }
 
 // Speculative decoding: two guesses for the next token and one for that after the

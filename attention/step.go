@@ -22,7 +22,8 @@ import (
 // window, and allocates nothing once a shape has been seen, except for a state
 // that grows.
 //
-// Errors are those of Run; after one the state has the tokens that Len says.
+// Run has a step's options. Config.Skip is not used: nothing is left out. Errors are
+// those of Run; after one the state has the tokens that Len says.
 func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 	d := a.decoders.Get()
 	defer a.decoders.Put(d)
