@@ -52,7 +52,13 @@ func (w *stepWork) reserve(d *decoder) {
 	for len(w.ones) < rows {
 		w.ones = append(w.ones, 1)
 	}
-	w.wide = scratch.Floats(w.wide, d.op.sizes.stepTile*max(d.kCols(), d.vCols()))
+	rowsWide := 1 // of values that are not finite
+	for i := range d.jobs {
+		if d.jobs[i].wide {
+			rowsWide = d.op.sizes.stepTile
+		}
+	}
+	w.wide = scratch.Floats(w.wide, rowsWide*max(d.kCols(), d.vCols()))
 }
 
 // splitTask does one split for a range of heads.
