@@ -19,9 +19,9 @@ type Call struct {
 
 	// State makes the call a step of decoding: K and V are appended to the state, and
 	// the queries are its last tokens. Without keys the queries look at what is there.
-	// Of the options below, all can be used but KOffsets, QueryPos, KeyPos, Mass,
-	// Entropy and Stats; LogWeights are those of the new keys. Without Dst and Q keys
-	// are only appended.
+	// Of the options below, all can be used but KOffsets, QueryPos, KeyPos and Stats;
+	// LogWeights are those of the new keys, and Mass is [tokens of the state, Heads],
+	// for one state that is not a ring. Without Dst and Q keys are only appended.
 	State *State
 	// States makes the call a step of several sequences; QOffsets then says which rows
 	// are whose, by default one each. The rest is as with State.

@@ -37,8 +37,10 @@ type decoder struct {
 	depth   []int // of the tree's nodes
 	probe   run   // for what of a call is checked as in one without states: its extra keys
 
-	group         parallel.Group
-	split, finish func(worker, task int)
+	group               parallel.Group
+	split, finish, mass func(worker, task int)
+	lse                 blas32.General // the call's, or our own
+	lses                []float32
 
 	done  []int // of each state's rows
 	taken []int
@@ -101,8 +103,9 @@ func (d *decoder) run(ctx context.Context, a *Attention, call *Call, states []*S
 		return err
 	}
 	if d.split == nil {
-		d.split, d.finish = d.splitTask, d.finishTask
+		d.split, d.finish, d.mass = d.splitTask, d.finishTask, d.massTask
 	}
+	d.begin()
 	d.done, d.taken = d.done[:0], d.taken[:0]
 	for range states {
 		d.done, d.taken = append(d.done, 0), append(d.taken, 0)
@@ -123,7 +126,7 @@ func (d *decoder) run(ctx context.Context, a *Attention, call *Call, states []*S
 // forget drops what belongs to the caller.
 func (d *decoder) forget() {
 	d.call, d.one, d.states, d.single = Call{}, [2]blas32.General{}, nil, [1]*State{}
-	d.silent = false
+	d.silent, d.lse = false, blas32.General{}
 	clear(d.jobs)
 	clear(d.spans)
 	clear(d.views)
@@ -225,7 +228,14 @@ func (d *decoder) attend(ctx context.Context) error {
 	if err := d.group.Run(ctx, workers, d.tasks, d.split); err != nil {
 		return err
 	}
-	return d.group.Run(ctx, workers, ends, d.finish)
+	if err := d.group.Run(ctx, workers, ends, d.finish); err != nil || !d.diagnosing() {
+		return err
+	}
+	if err := d.group.Run(ctx, workers, d.tasks, d.mass); err != nil {
+		return err
+	}
+	d.entropies()
+	return nil
 }
 
 // pack scales, rotates and packs the queries of a job.

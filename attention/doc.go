@@ -84,8 +84,7 @@
 // which is the way for a state of pages, or with a Rotation.
 //
 // [Call.State] has a step's options: log-weights that stay with their keys, extra
-// keys, biases and masks, trees, the log-sum-exp. Weights that keys received are not
-// among them: where they are wanted, Run takes the segments of a float32 state.
+// keys, biases and masks, trees, the log-sum-exp, and the weights that keys received.
 //
 // What binds beside memory is arithmetic: with four query heads to a key head, a
 // number that is read takes part in four multiply-adds. At a Zen 4's rate of float32

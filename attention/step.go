@@ -108,11 +108,11 @@ func (d *decoder) check() error {
 			d.offsets = append(d.offsets, i*each)
 		}
 	}
-	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.Mass.Rows > 0 || c.Entropy.Rows > 0 || c.Stats != nil {
-		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos, Mass, Entropy or Stats")
+	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.Stats != nil {
+		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos or Stats")
 	}
-	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial) {
-		return check.Errorf(ErrCall, "attention: LSE or Partial together with ReLU")
+	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial || c.Entropy.Rows > 0) {
+		return check.Errorf(ErrCall, "attention: LSE, Partial or Entropy together with ReLU")
 	}
 	if err := d.checkStates(); err != nil {
 		return err
@@ -124,6 +124,9 @@ func (d *decoder) check() error {
 		d.offsets[1] = d.rows
 	}
 	if err := d.checkLogWeights(); err != nil {
+		return err
+	}
+	if err := d.checkMass(); err != nil {
 		return err
 	}
 	if err := d.checkTree(); err != nil {

@@ -50,7 +50,7 @@ func TestStepErrors(t *testing.T) {
 		{ErrCall, "attention: Tree[1] is 1, want -1 or an earlier node", nil, func() *Call { c := all(ring); c.Tree = []int{-1, 1, 0, 0, 0, 0, 0, 0}; return c }()},
 		{ErrCall, "attention: Tree[0] is -2, want -1 or an earlier node", nil, call(func(c *Call) { c.Tree = []int{-2} })},
 		{ErrCall, "attention: Tree has 2 nodes, want one for each new token = 1", nil, call(func(c *Call) { c.Tree = []int{-1, 0} })},
-		{ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos, Mass, Entropy or Stats", nil, call(func(c *Call) { c.Stats = new(Stats) })},
+		{ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos or Stats", nil, call(func(c *Call) { c.Stats = new(Stats) })},
 		{ErrShape, "attention: k has 31 columns, want KVHeads*HeadDim = 32", nil, call(func(c *Call) { c.K[0].Cols = 31 })},
 		{ErrShape, "attention: k has 2 rows, want as many as q = 1, or none", nil, call(func(c *Call) { c.K[0].Rows, c.V[0].Rows = 2, 2 })},
 		{ErrShape, "attention: v has 0 rows, want 1", nil, call(func(c *Call) { c.V[0].Rows = 0 })},

@@ -57,6 +57,7 @@ func (w *stepWork) finish(jobs []job, query, head int) {
 			n += d.inSight(&jobs[i], query)
 		}
 		factor = 1 / float32(max(1, n))
+		lse = factor // for what Mass makes of it
 	case cfg.Sinks != nil && !d.call.Partial:
 		factor, lse = denominator(top, sum, &cfg.Sinks[head], &w.exp2)
 	default:
@@ -65,8 +66,8 @@ func (w *stepWork) finish(jobs []job, query, head int) {
 	token := jobs[0].from + query
 	dst := d.call.Dst.Data[token*d.call.Dst.Stride+head*cfg.ValueDim:][:cfg.ValueDim]
 	asm.Scale(dst, factor, o[:cfg.ValueDim])
-	if d.call.LSE.Rows > 0 {
-		d.call.LSE.Data[token*d.call.LSE.Stride+head] = lse
+	if d.lse.Rows > 0 {
+		d.lse.Data[token*d.lse.Stride+head] = lse
 	}
 }
 

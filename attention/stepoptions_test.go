@@ -235,3 +235,78 @@ func TestReadStateMemory(t *testing.T) {
 		step(t, a, got, tokens(a, 3, 1))
 	}
 }
+
+// TestStepMass adds up what keys got in steps, which is what they get in a call
+// without states.
+func TestStepMass(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		for trial := range 12 {
+			cfg := Config{Heads: 4, KVHeads: [...]int{2, 1, 4}[trial%3], HeadDim: 16, Causal: true, Workers: 1 + trial%4}
+			switch trial % 4 {
+			case 0:
+				cfg.Window = 23
+			case 1:
+				cfg.Sinks, cfg.Bias = random(3, 4), alibi{0.1, 0.2, 0.05, 1}
+			case 2:
+				cfg.ReLU = true
+			}
+			a := must(t, cfg)
+			smallSteps(a)
+			const n = 90
+			x := tokens(a, uint64(trial), n)
+			whole := Call{Q: x.q, K: []blas32.General{x.k}, V: []blas32.General{x.v}, Dst: blank(n, 64), Mass: blank(n, 4)}
+			if !cfg.ReLU {
+				whole.Entropy = blank(n, 4)
+			}
+			if trial%3 == 0 {
+				whole.Extra = &Extra{K: []blas32.General{matrix(8, 9, a.cfg.KVHeads*16)}, V: []blas32.General{matrix(9, 9, a.cfg.KVHeads*16)}}
+			}
+			if err := a.Run(context.Background(), &whole); err != nil {
+				t.Fatal(err)
+			}
+			state := StateConfig{}
+			if trial%2 == 0 {
+				state.Pages = newPages(t, a, PagesConfig{PageTokens: 7})
+			}
+			s := newState(t, a, state)
+			mass, entropy := make([]float32, n*4), make([]float32, n*4)
+			for s.Len() < n {
+				at := s.Len()
+				to := min(n, at+[...]int{1, 2, 40}[r.IntN(3)])
+				y := x.part(at, to)
+				c := whole
+				c.State, c.Dst, c.Mass = s, blank(to-at, 64), blank(to, 4)
+				c.Q, c.K, c.V = y.q, []blas32.General{y.k}, []blas32.General{y.v}
+				if !cfg.ReLU {
+					c.Entropy = blank(to-at, 4)
+				}
+				if err := a.Run(context.Background(), &c); err != nil {
+					t.Fatal(err)
+				}
+				for i, x := range c.Mass.Data {
+					mass[i] += x
+				}
+				copy(entropy[at*4:], c.Entropy.Data)
+			}
+			what := fmt.Sprintf("%+v", cfg)
+			close64(t, what+": mass", mass, whole.Mass.Data, 2e-5)
+			if !cfg.ReLU {
+				close64(t, what+": entropy", entropy, whole.Entropy.Data, 2e-5)
+			}
+		}
+		a := must(t, stateOp)
+		ring := newState(t, a, StateConfig{Window: 9})
+		x := tokens(a, 1, 3)
+		for text, c := range map[string]*Call{
+			"Mass with 1 states or a ring, want one state that is none": {State: ring, Mass: blank(3, 4)},
+			"Mass has 2 rows, want 3":                                   {State: newState(t, a, StateConfig{}), Mass: blank(2, 4)},
+			"State together with KOffsets, QueryPos, KeyPos or Stats":   {State: ring, Stats: new(Stats)},
+		} {
+			c.Dst, c.Q, c.K, c.V = blank(3, 64), x.q, []blas32.General{x.k}, []blas32.General{x.v}
+			if err := a.Run(context.Background(), c); err == nil || err.Error() != "attention: "+text || c.State.Len() != 0 {
+				t.Errorf("error %v, want %s", err, text)
+			}
+		}
+	})
+}

@@ -25,6 +25,7 @@ type stepWork struct {
 	parts   []int     // where the splits of a row are
 	factors []float32 // of them
 	wide    []float32 // copies of keys or values
+	mass    []float32 // that the keys of a tile got
 	at      []int64
 	exp2    [2]float32
 }
@@ -52,6 +53,9 @@ func (w *stepWork) reserve(d *decoder) {
 	for len(w.ones) < rows {
 		w.ones = append(w.ones, 1)
 	}
+	if d.diagnosing() {
+		w.mass = scratch.Floats(w.mass, d.op.sizes.stepTile)
+	}
 	rowsWide := 1 // of values that are not finite
 	for i := range d.jobs {
 		if d.jobs[i].wide {
@@ -61,12 +65,18 @@ func (w *stepWork) reserve(d *decoder) {
 	w.wide = scratch.Floats(w.wide, rowsWide*max(d.kCols(), d.vCols()))
 }
 
+// begin readies the worker for a task and returns the split that it is of.
+func (w *stepWork) begin(d *decoder, task int) (split int) {
+	j := &d.jobs[d.jobOf(task, func(j *job) int { return j.task })]
+	n := (task - j.task) % j.ranges
+	w.j, w.heads = j, [2]int{n * j.heads / j.ranges, (n + 1) * j.heads / j.ranges}
+	return (task - j.task) / j.ranges
+}
+
 // splitTask does one split for a range of heads.
 func (d *decoder) splitTask(worker, task int) {
 	w := &d.work[worker]
-	j := &d.jobs[d.jobOf(task, func(j *job) int { return j.task })]
-	split, n := (task-j.task)/j.ranges, (task-j.task)%j.ranges
-	w.j, w.heads = j, [2]int{n * j.heads / j.ranges, (n + 1) * j.heads / j.ranges}
+	split := w.begin(d, task)
 	w.split(split, false)
 	// A sum that is not finite may be so by values without weight.
 	for h, end := w.heads[0], w.heads[1]; h < end; h++ {
@@ -95,21 +105,32 @@ func (w *stepWork) split(split int, careful bool) {
 		top[i], sum[i] = -math.MaxFloat32, 0
 	}
 	clear(o)
+	w.tiles(split, func(keys int) { w.tile(split, keys, careful) })
+}
+
+// tiles calls f for the tiles of a split of which something is seen.
+func (w *stepWork) tiles(split int, f func(keys int)) {
 	from := split * w.j.size
 	to := min(from+w.j.size, w.j.keys)
 	for t := from; t < to; t += w.d.op.sizes.stepTile {
-		if w.cut(t, min(t+w.d.op.sizes.stepTile, to)) {
-			w.tile(split, min(t+w.d.op.sizes.stepTile, to)-t, careful)
+		end := min(t+w.d.op.sizes.stepTile, to)
+		if w.cut(t, end) {
+			f(end - t)
 		}
+	}
+}
+
+// products makes the products of the queries with the keys of the pieces.
+func (w *stepWork) products() {
+	for i := range w.pieces {
+		w.each(i, func(b *block) *store { return &b.k }, func(h, row, n, at int, next *byte) { w.scores(&w.pieces[i], h, row, n, at, next) })
 	}
 }
 
 // tile adds the keys of the pieces, keys of them.
 func (w *stepWork) tile(split, keys int, careful bool) {
 	a, rows := w.d.op, w.rows()
-	for i := range w.pieces {
-		w.each(i, func(b *block) *store { return &b.k }, func(h, row, n, at int, next *byte) { w.scores(&w.pieces[i], h, row, n, at, next) })
-	}
+	w.products()
 	for h := w.heads[0]; h < w.heads[1]; h++ {
 		s := w.scoresOf(h, 0, keys)
 		top, sum, _ := w.part(split, h, h+1)
