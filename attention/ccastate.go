@@ -168,6 +168,9 @@ func (r *ccaRun) checkState(s *CCAState) error {
 // runState attends from the call's tokens after those of the state, in stretches
 // that bound what must be held at a time.
 func (r *ccaRun) runState(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	call := &r.call
 	for from := 0; from < call.Q.Rows; {
 		to := min(from+r.op.att.sizes.block, call.Q.Rows)
@@ -181,7 +184,7 @@ func (r *ccaRun) runState(ctx context.Context) error {
 		}
 		from = to
 	}
-	return ctx.Err()
+	return nil
 }
 
 // step does one stretch and commits it, or leaves the state as it was.
