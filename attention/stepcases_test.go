@@ -150,16 +150,16 @@ func TestStepAllocations(t *testing.T) {
 					continue // package rope keeps scratch for GOMAXPROCS calls, which is 1 here
 				}
 				s := newState(t, a, state)
-				x := tokens(a, 1, 201)
-				step(t, a, s, x.part(0, 200))
-				dst, one := blank(1, 64), x.part(200, 201)
+				x := tokens(a, 1, 101)
+				step(t, a, s, x.part(0, 100))
+				dst, one := blank(1, 64), x.part(100, 101)
 				look := &Call{State: s, Dst: dst, Q: one.q, LSE: blank(1, 4), Entropy: blank(1, 4),
 					Extra: &Extra{Heads: 4, K: []blas32.General{matrix(1, 9, 64)}, V: []blas32.General{matrix(2, 9, 64)}}}
 				if n := isatest.Allocations(func() {
 					if err := a.Step(dst, one.q, one.k, one.v, s); err != nil {
 						t.Fatal(err)
 					}
-					if err := s.Truncate(200); err != nil {
+					if err := s.Truncate(100); err != nil {
 						t.Fatal(err)
 					}
 					if err := a.Run(context.Background(), look); err != nil {
