@@ -174,6 +174,9 @@ func FuzzStep(f *testing.F) {
 					Visible: func(int64) (int64, int64) { return int64(seed), int64(n) }}
 			}
 			before := s.Len()
+			if r.IntN(3) == 0 {
+				c.Mass, c.Entropy = make(before+keys, 4), make(queries, 4)
+			}
 			err := a.Run(context.Background(), c)
 			switch {
 			case err == nil && s.Len() != before+keys:
