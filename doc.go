@@ -8,8 +8,9 @@
 //   - rope: rotary positions, exact to a hundred million tokens, every scaling
 //     scheme, config.json files, several axes, and biases of attention logits.
 //   - attention: exact softmax attention of whole sequences, with every common
-//     mask and feature, partial results and their merge; Core-Context-Aware and
-//     Landmark attention, meta-tokens.
+//     mask and feature, partial results and their merge; key/value caches and
+//     decoding, multi-head latent attention; Core-Context-Aware and Landmark
+//     attention, meta-tokens.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,

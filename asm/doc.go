@@ -1,7 +1,7 @@
 // Package asm holds the kernels: vector arithmetic, matrix multiplication,
 // elementary functions, row norms, short convolutions, rotations, Fourier
-// butterflies, scans and tiles of attention over float32, in assembly for AVX2,
-// AVX-512 and NEON and in portable Go.
+// butterflies, scans and tiles of attention and of decoding over float32, in
+// assembly for AVX2, AVX-512 and NEON and in portable Go.
 //
 // The functions can be used by themselves. They work on slices, allocate
 // nothing, start no goroutines and are safe for concurrent use. A destination

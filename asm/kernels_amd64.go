@@ -951,6 +951,434 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
+func decodeValues4Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues4Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues4Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores2Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores2Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores2Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues2Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues2Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues2Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores1Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores1Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores1Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues1Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues1Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues1Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeValues4Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues4Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues4Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues4Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores2Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores2Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores2Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores2Float32AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues2Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues2Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues2Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues2Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores1Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores1Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores1Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores1Float32AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues1Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues1Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues1Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues1Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeValues4BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues4BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues4BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues4BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores2BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores2BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores2BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores2BFloat16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues2BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues2BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues2BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues2BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores1BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores1BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores1BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores1BFloat16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues1BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues1BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues1BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues1BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeValues4Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues4Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues4Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues4Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores2Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores2Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores2Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores2Int8AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues2Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues2Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues2Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues2Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores1Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores1Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores1Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores1Int8AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues1Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues1Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues1Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
+}
+
+//go:noescape
+func decodeScores4Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues4LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues2LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues1LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores4Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues4LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues2LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues1LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores4BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues4LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues2LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues1LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores4Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues4LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues2LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
 func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 //go:noescape
@@ -1393,5 +1821,101 @@ func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRo
 		case 1<<4 | 4:
 			gemm1x4Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
 		}
+	}
+}
+
+// decodeScores gives so many query rows their scores with blocks of four keys.
+func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	switch int(format)<<4 | rows {
+	case int(Float16)<<4 | 4:
+		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 2:
+		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 1:
+		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float32)<<4 | 4:
+		decodeScores4Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float32)<<4 | 2:
+		decodeScores2Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float32)<<4 | 1:
+		decodeScores1Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(BFloat16)<<4 | 4:
+		decodeScores4BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(BFloat16)<<4 | 2:
+		decodeScores2BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(BFloat16)<<4 | 1:
+		decodeScores1BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Int8)<<4 | 4:
+		decodeScores4Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Int8)<<4 | 2:
+		decodeScores2Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Int8)<<4 | 1:
+		decodeScores1Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	default:
+		panic(noKernels)
+	}
+}
+
+// decodeValues adds weighted values to so many rows of o, for some of their columns.
+func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	switch int(format)<<4 | rows {
+	case int(Float16)<<4 | 4:
+		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 2:
+		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 1:
+		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 4:
+		decodeValues4Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 2:
+		decodeValues2Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 1:
+		decodeValues1Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 4:
+		decodeValues4BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 2:
+		decodeValues2BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 1:
+		decodeValues1BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 4:
+		decodeValues4Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 2:
+		decodeValues2Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 1:
+		decodeValues1Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	default:
+		panic(noKernels)
+	}
+}
+
+// decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
+func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	switch int(format)<<4 | rows {
+	case int(Float16)<<4 | 4:
+		decodeValues4LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 2:
+		decodeValues2LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 1:
+		decodeValues1LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 4:
+		decodeValues4LastFloat32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 2:
+		decodeValues2LastFloat32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 1:
+		decodeValues1LastFloat32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 4:
+		decodeValues4LastBFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 2:
+		decodeValues2LastBFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 1:
+		decodeValues1LastBFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 4:
+		decodeValues4LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 2:
+		decodeValues2LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 1:
+		decodeValues1LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	default:
+		panic(noKernels)
 	}
 }

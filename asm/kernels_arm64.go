@@ -552,6 +552,258 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
+func decodeValues4Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores2Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores2Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues2Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores1Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores1Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues1Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues4Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores2Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores2Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues2Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores1Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores1Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues1Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues4BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores2BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores2BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues2BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores1BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores1BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues1BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeValues4Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores2Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores2Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues2Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores1Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores1Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues1Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func decodeScores4Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+//go:noescape
+func decodeScores4Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+//go:noescape
+func decodeScores4BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+//go:noescape
+func decodeScores4Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+//go:noescape
 func scanFullNEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 
 // 8 states of 8 channels; a number for each state in b and c; strides in bytes
@@ -812,5 +1064,77 @@ func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRo
 		case 1<<4 | 4:
 			gemm1x4Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
 		}
+	}
+}
+
+// decodeScores gives so many query rows their scores with blocks of four keys.
+func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	switch int(format)<<4 | rows {
+	case int(Float16)<<4 | 4:
+		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 2:
+		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 1:
+		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float32)<<4 | 4:
+		decodeScores4Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float32)<<4 | 2:
+		decodeScores2Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float32)<<4 | 1:
+		decodeScores1Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(BFloat16)<<4 | 4:
+		decodeScores4BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(BFloat16)<<4 | 2:
+		decodeScores2BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(BFloat16)<<4 | 1:
+		decodeScores1BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Int8)<<4 | 4:
+		decodeScores4Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Int8)<<4 | 2:
+		decodeScores2Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Int8)<<4 | 1:
+		decodeScores1Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	default:
+		panic(noKernels)
+	}
+}
+
+// decodeValues adds weighted values to so many rows of o, for some of their columns.
+func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	switch int(format)<<4 | rows {
+	case int(Float16)<<4 | 4:
+		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 2:
+		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 1:
+		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 4:
+		decodeValues4Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 2:
+		decodeValues2Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float32)<<4 | 1:
+		decodeValues1Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 4:
+		decodeValues4BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 2:
+		decodeValues2BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(BFloat16)<<4 | 1:
+		decodeValues1BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 4:
+		decodeValues4Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 2:
+		decodeValues2Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Int8)<<4 | 1:
+		decodeValues1Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	default:
+		panic(noKernels)
+	}
+}
+
+// decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
+func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	switch int(format)<<4 | rows {
+	default:
+		panic(noKernels)
 	}
 }

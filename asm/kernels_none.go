@@ -292,6 +292,186 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 	panic(noKernels)
 }
 
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
 // 8 states of 8 channels; a number for each state in b and c; strides in bytes
 func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	panic(noKernels)
@@ -425,5 +605,20 @@ func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *b
 // gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
 // full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
 func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+	panic(noKernels)
+}
+
+// decodeScores gives so many query rows their scores with blocks of four keys.
+func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	panic(noKernels)
+}
+
+// decodeValues adds weighted values to so many rows of o, for some of their columns.
+func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
+func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	panic(noKernels)
 }

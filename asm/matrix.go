@@ -21,12 +21,16 @@ const (
 	// Int8 stores round(b / s) in a byte, with s = max |column| / 127 for each
 	// column: a quarter of the memory, error up to s / 2.
 	Int8
+	// Float16 rounds to the nearest IEEE half-precision number: half the memory,
+	// relative error up to 2^-11 between 6e-5 and 65504, beyond which it overflows.
+	// It is for keys and values (see DecodeTile), not for a Matrix.
+	Float16
 )
 
-// String returns float32, bfloat16 or int8.
-func (f Format) String() string { return [...]string{"float32", "bfloat16", "int8"}[f] }
+// String returns float32, bfloat16, int8 or float16.
+func (f Format) String() string { return [...]string{"float32", "bfloat16", "int8", "float16"}[f] }
 
-func (f Format) bytes() int { return [...]int{4, 2, 1}[f] }
+func (f Format) bytes() int { return [...]int{4, 2, 1, 2}[f] }
 
 // Matrix is the right operand of Gemm: k x n, packed once into the order in
 // which the kernels read it. Columns stand in panels as wide as a kernel's tile,

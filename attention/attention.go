@@ -73,6 +73,9 @@ type Attention struct {
 	tile    asm.AttentionTile
 	sizes   sizes
 	scratch scratch.List[run]
+
+	decode   asm.DecodeTile
+	decoders scratch.List[decoder]
 }
 
 // sizes are those of the tiles. Rounding depends on the first three, which are
@@ -83,6 +86,12 @@ type sizes struct {
 	block int // queries for which keys are packed once
 	pack  int // float32 of packed keys and values at a time
 	alone int // multiply-adds up to which one goroutine does all
+
+	// Of decoding; rounding depends on the first two.
+	stepTile  int // keys
+	stepKeys  int // keys, at least, that are summed up by themselves
+	stepRows  int // queries times heads at a time
+	stepBytes int // of keys or values read in a row
 }
 
 func newSizes(t asm.AttentionTile) sizes {
@@ -92,6 +101,11 @@ func newSizes(t asm.AttentionTile) sizes {
 		block: 8192,
 		pack:  9 << 19,
 		alone: 1 << 20,
+
+		stepTile:  256,
+		stepKeys:  512,
+		stepRows:  512,
+		stepBytes: 128 << 10,
 	}
 }
 
@@ -114,7 +128,7 @@ func New(cfg Config) (*Attention, error) {
 	}
 	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
 	tile := asm.NewAttentionTile()
-	return &Attention{cfg: cfg, tile: tile, sizes: newSizes(tile)}, nil
+	return &Attention{cfg: cfg, tile: tile, sizes: newSizes(tile), decode: asm.NewDecodeTile()}, nil
 }
 
 func (cfg *Config) check() error {
@@ -185,9 +199,12 @@ func (a *Attention) Forward(dst, q, k, v blas32.General) error {
 
 // Run is Forward with everything optional, and an end: when ctx is done it
 // returns ctx.Err() and leaves the outputs in an unspecified state. Errors about
-// matrices match ErrShape, those about options ErrCall; both come before
-// anything is written.
+// matrices match ErrShape, those about options ErrCall, those about states ErrState
+// or ErrFull; all come before anything is written.
 func (a *Attention) Run(ctx context.Context, call *Call) error {
+	if call.State != nil || call.States != nil {
+		return a.step(ctx, call)
+	}
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)
 	return r.run(ctx, a, call)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
 )
 
 func random(seed uint64, n int) []float32 {
@@ -107,6 +109,65 @@ func BenchmarkForward(b *testing.B) {
 			flop := 4 * float64(c.n) * float64(c.n) * float64(q.Cols) * c.reduced
 			b.ReportMetric(flop*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 			b.ReportMetric(float64(c.n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+		})
+	}
+}
+
+// BenchmarkStep is one token after n others, taken back each time. The rate is
+// that of reading the state.
+func BenchmarkStep(b *testing.B) {
+	const heads, kv, d = 32, 8, 128
+	a, err := New(Config{Heads: heads, KVHeads: kv, HeadDim: d, Causal: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		state StateConfig
+		n     int
+	}{
+		{"", StateConfig{}, 32768},
+		{"bfloat16/", StateConfig{Format: asm.BFloat16}, 32768},
+		{"float16/", StateConfig{Format: asm.Float16}, 32768},
+		{"int8/", StateConfig{Format: asm.Int8}, 32768},
+		{"paged/", StateConfig{}, 32768},
+		{"", StateConfig{}, 4096},
+	} {
+		b.Run(fmt.Sprintf("%sh=%d/kv=%d/d=%d/n=%d", c.name, heads, kv, d, c.n), func(b *testing.B) {
+			if c.name == "paged/" {
+				pages, err := a.NewPages(PagesConfig{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				c.state.Pages = pages
+			} else {
+				c.state.MaxTokens = c.n + 1
+			}
+			s, err := a.NewState(c.state)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for n := 0; n < c.n; n += 1024 {
+				if err := s.Append(matrix(uint64(n), 1024, kv*d), matrix(uint64(n+1), 1024, kv*d)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			q, k, v, dst := matrix(1, 1, heads*d), matrix(2, 1, kv*d), matrix(3, 1, kv*d), matrix(4, 1, heads*d)
+			step := func() {
+				if err := a.Step(dst, q, k, v, s); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Truncate(c.n); err != nil {
+					b.Fatal(err)
+				}
+			}
+			step()
+			b.SetBytes(int64(c.n) * a.StateBytes(c.state, 1))
+			b.ReportAllocs()
+			for b.Loop() {
+				step()
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 		})
 	}
 }

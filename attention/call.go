@@ -17,6 +17,22 @@ type Call struct {
 	// KVHeads*HeadDim] and V[i], of as many rows, [keys, KVHeads*ValueDim].
 	K, V []blas32.General
 
+	// State makes the call a step of decoding: K and V are appended to the state, and
+	// the queries are its last tokens. Without keys the queries look at what is there.
+	// Of the options below, all can be used but KOffsets, QueryPos, KeyPos and Stats;
+	// LogWeights are those of the new keys, and Mass is [tokens of the state, Heads],
+	// for one state that is not a ring. Without Dst and Q keys are only appended.
+	State *State
+	// States makes the call a step of several sequences; QOffsets then says which rows
+	// are whose, by default one each. The rest is as with State.
+	States []*State
+	// Tree makes the new tokens nodes of a tree (speculative decoding, Miao et al.
+	// 2023, arXiv 2305.09781): Tree[i] is the parent of token i, an earlier one, or -1
+	// for the state's last token. A token sees what was there, its ancestors and
+	// itself, and stands at the position that its depth gives. State.Accept keeps a
+	// path.
+	Tree []int
+
 	// QOffsets and KOffsets pack several sequences: sequence b has rows
 	// QOffsets[b] to QOffsets[b+1] of Q and KOffsets[b] to KOffsets[b+1] of the keys
 	// (cu_seqlens elsewhere). Both begin with 0 and end with the number of rows;
@@ -129,6 +145,9 @@ func (r *run) check(c *Call) error {
 	if err := shape("dst", c.Dst, c.Q.Rows, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
 		return err
 	}
+	if c.Tree != nil {
+		return check.Errorf(ErrCall, "attention: Tree without State")
+	}
 	r.qOffsets = append(r.qOffsets[:0], 0, c.Q.Rows)
 	if c.QOffsets != nil {
 		if err := checkOffsets("QOffsets", c.QOffsets, c.Q.Rows, len(c.QOffsets)-1); err != nil {
@@ -145,22 +164,8 @@ func (r *run) check(c *Call) error {
 	if err := r.source(0).set(r, &rawNames, cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
 		return err
 	}
-	for e := c.Extra; e != nil; e = e.Next {
-		if len(r.src) > maxExtras {
-			return check.Errorf(ErrCall, "attention: Extra.Next goes on for more than %d", maxExtras)
-		}
-		heads := e.Heads
-		if heads == 0 {
-			heads = cfg.KVHeads
-		}
-		if heads < 0 || cfg.Heads%heads != 0 {
-			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
-		}
-		src := r.source(len(r.src))
-		if err := src.set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
-			return err
-		}
-		src.visible = e.Visible
+	if err := r.checkExtra(c.Extra); err != nil {
+		return err
 	}
 	for _, p := range []struct {
 		name string
@@ -179,12 +184,8 @@ func (r *run) check(c *Call) error {
 		return check.Errorf(ErrCall, "attention: LSE, Partial, Entropy or Stats together with ReLU")
 	}
 	r.call.QueryPos, r.call.KeyPos = c.QueryPos, c.KeyPos // for r.position
-	for _, x := range [...]any{cfg.Bias, c.Bias, c.Mask} {
-		if x, ok := x.(interface{ fits(*run) error }); ok {
-			if err := x.fits(r); err != nil {
-				return err
-			}
-		}
+	if err := r.checkFits(c); err != nil {
+		return err
 	}
 	if c.Stats != nil {
 		if err := c.Stats.check(r, c); err != nil {
@@ -192,6 +193,41 @@ func (r *run) check(c *Call) error {
 		}
 	}
 	return r.checkOutputs(c)
+}
+
+// checkFits asks matrices of biases and masks whether they cover the call.
+func (r *run) checkFits(c *Call) error {
+	for _, x := range [...]any{r.op.cfg.Bias, c.Bias, c.Mask} {
+		if x, ok := x.(interface{ fits(*run) error }); ok {
+			if err := x.fits(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkExtra makes sources of extra keys.
+func (r *run) checkExtra(e *Extra) error {
+	cfg := &r.op.cfg
+	for ; e != nil; e = e.Next {
+		if len(r.src) > maxExtras {
+			return check.Errorf(ErrCall, "attention: Extra.Next goes on for more than %d", maxExtras)
+		}
+		heads := e.Heads
+		if heads == 0 {
+			heads = cfg.KVHeads
+		}
+		if heads < 0 || cfg.Heads%heads != 0 {
+			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
+		}
+		src := r.source(len(r.src))
+		if err := src.set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
+			return err
+		}
+		src.visible = e.Visible
+	}
+	return nil
 }
 
 // checkOutputs wants the optional outputs in shape, and no output to share

@@ -206,9 +206,9 @@ func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 }
 
 // Step is Forward for the next tokens, one or many, after those that the state
-// has seen. Any split of a sequence gives what Forward gives, up to rounding. Each
-// call packs what its queries see, so that a single token costs the reading and
-// writing of all that; cores are read once for each query head. On an error the
+// has seen. Any split of a sequence gives what Forward gives, up to rounding. Up to
+// 64 tokens cost the reading of what they see, where it stands, as in
+// Attention.Step; for more, keys are packed first, as in Forward. On an error the
 // state is as before the call, or at the end of one of the stretches of 8192
 // tokens that long calls are cut into; the state's Len tells.
 func (c *CCA) Step(dst, q, k, v blas32.General, state *CCAState) error {

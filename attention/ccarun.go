@@ -27,6 +27,7 @@ type ccaRun struct {
 	k, v     [2]blas32.General // segments of inner
 	at       [1]int64          // QueryPos of inner
 	first    [1]int64          // KeyPos
+	held     view              // the state's tokens, for few queries
 	rawSight func(query int64) (from, to int64)
 	sights   []func(query int64) (from, to int64) // of the levels
 
@@ -88,6 +89,7 @@ func (r *ccaRun) run(ctx context.Context, c *CCA, call *CCACall) error {
 // forget drops what belongs to the caller.
 func (r *ccaRun) forget() {
 	r.call, r.inner, r.blocks = CCACall{}, Call{}, Extra{}
+	r.held = view{}
 	r.k, r.v, r.tokens = [2]blas32.General{}, [2]blas32.General{}, [3]blas32.General{}
 	clear(r.blockK)
 	clear(r.blockV)

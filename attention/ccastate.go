@@ -2,6 +2,7 @@ package attention
 
 import (
 	"context"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -52,7 +53,7 @@ func (c *CCA) NewState(cfg CCAStateConfig) (*CCAState, error) {
 		if !s.tokens.addressable(most) || !s.levels[0].addressable(most) {
 			return nil, check.Errorf(ErrConfig, "attention: MaxTokens is %d, too many for this machine's memory", most)
 		}
-		s.tokens.reserve(roomFor(min(most, int64(c.cfg.Window+c.cfg.Group)+int64(cfg.Rollback)), most))
+		s.tokens.reserve(roomFor(min(most, int64(c.cfg.Window+c.cfg.Group+fewTokens)+int64(cfg.Rollback)), most))
 		for l := range c.levels {
 			held, all := most, most/c.levels[l].size
 			if l+1 < len(c.levels) {
@@ -167,6 +168,9 @@ func (r *ccaRun) checkState(s *CCAState) error {
 // runState attends from the call's tokens after those of the state, in stretches
 // that bound what must be held at a time.
 func (r *ccaRun) runState(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	call := &r.call
 	for from := 0; from < call.Q.Rows; {
 		to := min(from+r.op.att.sizes.block, call.Q.Rows)
@@ -180,7 +184,7 @@ func (r *ccaRun) runState(ctx context.Context) error {
 		}
 		from = to
 	}
-	return ctx.Err()
+	return nil
 }
 
 // step does one stretch and commits it, or leaves the state as it was.
@@ -200,19 +204,36 @@ func (r *ccaRun) step(ctx context.Context, dst, lse blas32.General) (err error) 
 			for i := range r.levels {
 				s.levels[i].truncate(s.levels[i].first + int64(r.levels[i].from))
 			}
+			s.tokens.truncate(s.length)
 		}
 	}()
 	if err := r.poolLevels(ctx); err != nil {
 		return err
 	}
-	r.k, r.v = [2]blas32.General{s.tokens.K(), r.tokens[1]}, [2]blas32.General{s.tokens.V(), r.tokens[2]}
-	r.at[0], r.first[0] = s.length, s.tokens.first
-	r.inner = Call{Dst: dst, Q: r.tokens[0], K: r.k[:], V: r.v[:], LSE: lse, QueryPos: r.at[:], KeyPos: r.first[:]}
+	if n <= fewTokens && end <= math.MaxInt {
+		s.tokens.append(r.tokens[1], r.tokens[2])
+		held := r.held.of(c.att, s.tokens.K(), s.tokens.V(), int(s.tokens.first))
+		r.inner = Call{State: held, Dst: dst, Q: r.tokens[0], LSE: lse}
+	} else {
+		r.inner = r.appended(dst, lse)
+	}
 	if err := r.attend(ctx); err != nil {
 		return err
 	}
 	s.commit(r.tokens[1], r.tokens[2])
 	return nil
+}
+
+// fewTokens is up to how many queries keys are read where they stand, and not
+// packed first.
+const fewTokens = 64
+
+// appended is the call of many queries, whose keys are the state's and their own.
+func (r *ccaRun) appended(dst, lse blas32.General) Call {
+	s := r.call.State
+	r.k, r.v = [2]blas32.General{s.tokens.K(), r.tokens[1]}, [2]blas32.General{s.tokens.V(), r.tokens[2]}
+	r.at[0], r.first[0] = s.length, s.tokens.first
+	return Call{Dst: dst, Q: r.tokens[0], K: r.k[:], V: r.v[:], LSE: lse, QueryPos: r.at[:], KeyPos: r.first[:]}
 }
 
 // commit takes up tokens whose groups have been pooled, and releases what no
@@ -223,12 +244,16 @@ func (s *CCAState) commit(k, v blas32.General) {
 	s.length += int64(k.Rows)
 	oldest := max(s.length-int64(s.cfg.Rollback), 0) // a query to come
 	keep := c.needed(-1, oldest)
-	s.tokens.drop(min(keep, old))
-	from := int(max(keep-old, 0))
-	if s.tokens.rows == 0 {
-		s.tokens.first = old + int64(from)
+	if s.tokens.end() == s.length {
+		s.tokens.drop(keep)
+	} else {
+		s.tokens.drop(min(keep, old))
+		from := int(max(keep-old, 0))
+		if s.tokens.rows == 0 {
+			s.tokens.first = old + int64(from)
+		}
+		s.tokens.append(dense.Rows(k, from, k.Rows), dense.Rows(v, from, v.Rows))
 	}
-	s.tokens.append(dense.Rows(k, from, k.Rows), dense.Rows(v, from, v.Rows))
 	for l := range s.levels {
 		s.levels[l].drop(c.needed(l, oldest))
 	}

@@ -9,6 +9,10 @@
 //     raw ones, and ReLU in place of the softmax.
 //   - [Partial] and [Merge] put attention to parts of the keys together, exactly.
 //   - [Call.Mass], [Call.Entropy] and [Stats] tell what keys received.
+//   - [State] and [Attention.Step] decode: the next tokens after those of a cache
+//     that grows, is a ring, or has pages of a pool, in float32, float16, bfloat16
+//     or int8; with forks, trees of guesses, and files.
+//   - [MLA] is multi-head latent attention, with its weights and its latent cache.
 //   - [CCA] pools groups of tokens into cores: a query sees cores of the far past
 //     and the tokens of the near past in one softmax of the same kernel. A
 //     [CCAState] decodes in the memory of the cores and the window.
@@ -52,6 +56,41 @@
 // Bias says are hidden, and, with Config.Skip, those that a bias makes
 // negligible.
 //
+// # Decoding
+//
+// One query against a long past is bound by memory. A step reads each byte of a
+// state once for all query heads that share it, where it stands and in the type it
+// is stored in; its cost is linear in the tokens held, or in the window. Keys are
+// cut into at most 64 splits, by their number alone, so that many workers share one
+// query. Of many new tokens, 512/H at a time read the past together, which is nearly
+// as fast as Forward.
+//
+// The kinds of state, and what of them counts in memory, for each token:
+//
+//	Float32             4 (D + Dv) G bytes
+//	Float16, BFloat16   2 (D + Dv) G
+//	Int8                (D + Dv + 8) G
+//	SharedValues        D in place of D + Dv (MLA: 576 numbers for 512 + 64)
+//	LogWeights          4 G more
+//	Window w, Keep n    of w + n + 64 tokens at the most
+//
+// Keys are stored as they come, rotated or not, unless [StateConfig.Rotation] is
+// given; [StateConfig.Policy] then says which. A state is as it was after an error
+// in any case, except that a ring, given more than 64 tokens at once, may have
+// taken some of them: State.Len tells.
+//
+// [State.WriteTo] writes what a state holds. [Attention.ReadState] makes a state as
+// the one that was written; [State.ReadFrom] fills one that was made by NewState,
+// which is the way for a state of pages, or with a Rotation.
+//
+// [Call.State] has a step's options: log-weights that stay with their keys, extra
+// keys, biases and masks, trees, the log-sum-exp, and the weights that keys received.
+//
+// What binds beside memory is arithmetic: with four query heads to a key head, a
+// number that is read takes part in four multiply-adds. At a Zen 4's rate of float32
+// that allows BFloat16 about the speed of memory and Int8 half of it: its numbers are
+// made float32, not multiplied as integers.
+//
 // # Accuracy
 //
 // Sums are kept in float32, those over keys tile by tile. Largest error against
@@ -66,7 +105,12 @@
 // their own rounding, 1e-5 and more, as with any float32 implementation.
 //
 // Results are the same to the bit for any Workers. They differ by rounding
-// between tiers, and between a query attended alone and among others.
+// between tiers, between Forward and Step, and between a query attended alone and
+// among others. A paged state gives the bits of a contiguous one.
+//
+// Storage adds an error of its own: relative 2^-12 of an element for Float16, 2^-9
+// for BFloat16, 1/254 of a row's largest for Int8. In outputs over N(0, 1) keys and
+// values BFloat16's is 2.4e-3 of their size and Int8's 8.4e-3 (examples/decode).
 //
 // NaN and Inf reach the queries that see them, and no others: a value whose
 // weight is 0 does not count, whatever it is. A hidden key's logit does not
@@ -79,6 +123,10 @@
 //	              batches, ALiBi), gpt-oss's sdpa (sinks), and a float64 oracle
 //	ReLU, Stats   checked against Active-Dormant-Attention's BBM model and entropy
 //	Merge         checked against an independent reference of the formula
+//	Step          checked like Attention, which it must equal, and against independent
+//	              references of paged and quantised caches; the tree against its paths
+//	MLA           checked against an independent reference of DeepSeek-V2's formula, with
+//	              and without LongCat-Flash's scaling
 //	CCA           checked against CCA-Attention's dense path and its decoding with a
 //	              cache that is trimmed in every layer
 //	CCA: Levels, CountTokens, Blocks   ours, not the paper's

@@ -12,4 +12,6 @@ var (
 	// ErrState is matched by errors about a State that is another operator's, or
 	// cannot be read.
 	ErrState = errors.New("attention: wrong state")
+	// ErrFull is matched by errors about a State or a pool without room.
+	ErrFull = errors.New("attention: no room")
 )

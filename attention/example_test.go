@@ -1,6 +1,7 @@
 package attention_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log"
@@ -86,4 +87,112 @@ func ExampleCall_logWeights() {
 	}
 	fmt.Printf("%.1f\n", dst.Data[0]) // (10 + 3*20) / 4
 	// Output: 17.5
+}
+
+// Decoding: a prompt, then a token at a time, and a second continuation of the
+// same prompt. The last token sees all that its state holds.
+func ExampleAttention_Step() {
+	att, err := attention.New(attention.Config{Heads: 1, HeadDim: 2, Causal: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	pages, err := att.NewPages(attention.PagesConfig{PageTokens: 16, MaxPages: 1000})
+	if err != nil {
+		log.Fatal(err)
+	}
+	state, err := att.NewState(attention.StateConfig{Pages: pages})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// All keys are equal, so that each token takes the mean of the values so far.
+	prompt := matrix(2, 2, 1, 0, 3, 0)
+	dst := matrix(2, 2, make([]float32, 4)...)
+	if err := att.Step(dst, prompt, matrix(2, 2, 1, 1, 1, 1), prompt, state); err != nil {
+		log.Fatal(err)
+	}
+	fork := state.Clone() // shares the page until one of them writes
+	for _, s := range []*attention.State{state, fork} {
+		next := matrix(1, 2, 5, 6)
+		if s == fork {
+			next = matrix(1, 2, -1, 9)
+		}
+		out := matrix(1, 2, 0, 0)
+		if err := att.Step(out, next, matrix(1, 2, 1, 1), next, s); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%d tokens: %.2f\n", s.Len(), out.Data)
+	}
+	fmt.Println("pages in use:", pages.Used())
+	// Output:
+	// 3 tokens: [3.00 2.00]
+	// 3 tokens: [1.00 3.00]
+	// pages in use: 2
+}
+
+// A state goes to a file and comes back. Its second token is a merged one that
+// stands for three.
+func ExampleState_WriteTo() {
+	att, err := attention.New(attention.Config{Heads: 1, HeadDim: 1, Causal: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	state, err := att.NewState(attention.StateConfig{LogWeights: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	const log3 = 1.0986123
+	err = att.Run(context.Background(), &attention.Call{ // without queries
+		State: state, K: []blas32.General{matrix(2, 1, 0, 0)}, V: []blas32.General{matrix(2, 1, 10, 20)},
+		LogWeights: matrix(2, 1, 0, log3),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := state.WriteTo(&file); err != nil {
+		log.Fatal(err)
+	}
+	read, err := att.ReadState(&file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	dst := matrix(1, 1, 0)
+	if err := att.Step(dst, matrix(1, 1, 0), matrix(1, 1, 0), matrix(1, 1, 5), read); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d tokens: %.1f\n", read.Len(), dst.Data[0]) // (10 + 3*20 + 5) / 5
+	// Output: 3 tokens: 15.0
+}
+
+// Speculative decoding: two guesses for the next token and one for that after the
+// first, all in one step; the first path turns out right.
+func ExampleState_Accept() {
+	att, err := attention.New(attention.Config{Heads: 1, HeadDim: 1, Causal: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	state, err := att.NewState(attention.StateConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := state.Append(matrix(1, 1, 0), matrix(1, 1, 8)); err != nil {
+		log.Fatal(err)
+	}
+	guesses := matrix(3, 1, 2, 4, 5) // with keys of 0, each takes the mean of what it sees
+	dst := matrix(3, 1, 0, 0, 0)
+	err = att.Run(context.Background(), &attention.Call{
+		State: state, Tree: []int{-1, -1, 0},
+		Dst: dst, Q: guesses, K: []blas32.General{matrix(3, 1, 0, 0, 0)}, V: []blas32.General{guesses},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(dst.Data) // (8+2)/2, (8+4)/2, (8+2+5)/3
+	if err := state.Accept(3, []int{0, 2}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(state.Len(), "tokens")
+	// Output:
+	// [5 6 5]
+	// 3 tokens
 }

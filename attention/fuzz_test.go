@@ -2,10 +2,15 @@ package attention
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"math"
+	"math/rand/v2"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
 )
 
 // FuzzReadState reads hostile files: an error that matches ErrState, or a state
@@ -14,7 +19,9 @@ func FuzzReadState(f *testing.F) {
 	c := mustCCA(f, CCAConfig{Heads: 2, HeadDim: 2, Group: 2, Window: 3, Levels: 2})
 	l := mustLandmark(f, LandmarkConfig{Heads: 2, HeadDim: 2, Block: 2})
 	m := mustMeta(f, MetaConfig{Heads: 2, HeadDim: 2})
+	a := must(f, Config{Heads: 2, KVHeads: 1, HeadDim: 2, Causal: true})
 	x := matrix(1, 9, 4)
+	y := matrix(2, 9, 2)
 	is := make([]bool, 9)
 	for i := range is {
 		is[i] = l.IsLandmark(int64(i))
@@ -28,6 +35,21 @@ func FuzzReadState(f *testing.F) {
 		}
 	}
 	var file bytes.Buffer
+	for _, cfg := range []StateConfig{{Format: asm.Int8}, {Window: 3, Keep: 1, Format: asm.BFloat16}, {MaxTokens: 9, LogWeights: true}, {SharedValues: true}} {
+		s := newState(f, a, cfg)
+		v := y
+		if cfg.SharedValues {
+			v = blas32.General{}
+		}
+		if err := s.Append(y, v); err != nil {
+			f.Fatal(err)
+		}
+		file.Reset()
+		if _, err := s.WriteTo(&file); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(bytes.Clone(file.Bytes()[:file.Len()-4]))
+	}
 	for _, write := range []func() (int64, error){
 		func() (int64, error) { return cs.WriteTo(&file) },
 		func() (int64, error) { return ls.WriteTo(&file) },
@@ -65,6 +87,17 @@ func FuzzReadState(f *testing.F) {
 		})
 		ms, err := m.ReadState(bytes.NewReader(whole))
 		try(err, func() error { return m.Step(zeroMatrix(1, 4), x, x, x, []bool{true}, ms) })
+		s, err := a.ReadState(bytes.NewReader(whole))
+		try(err, func() error {
+			v := part(y, 0, 1)
+			if s.cfg.SharedValues {
+				v = blas32.General{}
+			}
+			if err := a.Step(zeroMatrix(1, 4), x, part(y, 0, 1), v, s); !errors.Is(err, ErrFull) {
+				return err
+			}
+			return nil
+		})
 	})
 }
 
@@ -86,6 +119,77 @@ func FuzzCCA(f *testing.F) {
 		err = c.Forward(m(heads*c.cfg.ValueDim), m(heads*dim), m(c.cfg.KVHeads*dim), m(c.cfg.KVHeads*c.cfg.ValueDim))
 		if err != nil && !errors.Is(err, ErrShape) {
 			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzStep gives states hostile shapes, trees and data: an error that leaves the
+// state as it was, or a step.
+func FuzzStep(f *testing.F) {
+	f.Add(uint64(1), 3, 3, uint8(0), []byte{0, 1, 1})
+	f.Add(uint64(2), 1, 1, uint8(7), []byte(nil))
+	f.Add(uint64(3), 70, 0, uint8(14), []byte{3})
+	f.Fuzz(func(t *testing.T, seed uint64, queries, keys int, kind uint8, tree []byte) {
+		if queries > 200 || keys > 200 {
+			t.Skip()
+		}
+		r := rand.New(rand.NewPCG(seed, 0))
+		a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 5, ValueDim: 3, Causal: true, Window: int(kind) % 3 * 4, Workers: 1 + r.IntN(3)})
+		smallSteps(a)
+		cfg := StateConfig{Format: asm.Format(kind % 4), LogWeights: kind&16 > 0}
+		switch kind / 4 % 4 {
+		case 1:
+			cfg.MaxTokens = 80
+		case 2:
+			cfg.Window, cfg.Keep = 1+r.IntN(9), r.IntN(3)
+		case 3:
+			cfg.Pages = newPages(t, a, PagesConfig{PageTokens: 3, MaxPages: 20, Format: cfg.Format, LogWeights: cfg.LogWeights})
+		}
+		s := newState(t, a, cfg)
+		make := func(rows, cols int) blas32.General {
+			m := general(random(seed, max(0, rows*cols)), rows, cols)
+			for i := range m.Data {
+				if r.IntN(50) == 0 {
+					m.Data[i] = []float32{float32(math.NaN()), float32(math.Inf(1)), 1e30, -1e30, 1e-40}[r.IntN(5)]
+				}
+			}
+			if r.IntN(9) == 0 {
+				m.Stride += r.IntN(3) - 1
+			}
+			return m
+		}
+		for range 4 {
+			c := &Call{State: s, Q: make(queries, 20), Dst: make(queries, 12), K: []blas32.General{make(keys, 10)}, V: []blas32.General{make(keys, 6)}}
+			if r.IntN(2) == 0 {
+				for _, x := range tree {
+					c.Tree = append(c.Tree, int(int8(x)))
+				}
+			}
+			if r.IntN(3) == 0 {
+				c.LogWeights = make(keys, 1+r.IntN(2))
+			}
+			if r.IntN(3) == 0 {
+				n := r.IntN(30)
+				c.Extra = &Extra{Heads: r.IntN(4), K: []blas32.General{make(n, 10)}, V: []blas32.General{make(n, 6)},
+					Visible: func(int64) (int64, int64) { return int64(seed), int64(n) }}
+			}
+			before := s.Len()
+			if r.IntN(3) == 0 {
+				c.Mass, c.Entropy = make(before+keys, 4), make(queries, 4)
+			}
+			err := a.Run(context.Background(), c)
+			switch {
+			case err == nil && s.Len() != before+keys:
+				t.Fatalf("%d tokens after %d and %d more", s.Len(), before, keys)
+			case err != nil && s.Len() != before && cfg.Window == 0:
+				t.Fatalf("%d tokens after %d and an error: %v", s.Len(), before, err)
+			case err != nil && !errors.Is(err, ErrShape) && !errors.Is(err, ErrCall) && !errors.Is(err, ErrFull):
+				t.Fatal(err)
+			}
+			if err == nil && c.Tree != nil {
+				s.Accept(len(tree), []int{r.IntN(3)})
+			}
+			s.Truncate(s.Len() - r.IntN(3))
 		}
 	})
 }

@@ -25,7 +25,10 @@ func TestGolden(t *testing.T) {
 		"attention.exact_mask_bias":    goldenMaskBias,
 		"attention.exact_varlen":       goldenVarlen,
 		"attention.gptoss_sink":        goldenSink,
+		"attention.kv_quant":           goldenQuant,
 		"attention.merge_states":       goldenMerge,
+		"attention.mla":                goldenMLA,
+		"attention.paged_kv":           goldenPaged,
 		"attention.relu_sink_diag":     goldenReLU,
 		"rope.bias":                    goldenBias, // end to end; package rope tests the biases
 		"rope.flexrope_far":            goldenFAR,
@@ -72,6 +75,18 @@ func attend(t *testing.T, cfg Config, c Call, k, v blas32.General) (out, lse bla
 	}
 	if err := a.Run(context.Background(), &c); err != nil {
 		t.Fatal(err)
+	}
+	// The same by way of a state; queries before the first key are none of its.
+	c.LSE = blas32.General{}
+	if dst, logs, ok := stepped(t, cfg, c, k, v); ok {
+		tol := 1e-5
+		for _, x := range lse.Data {
+			if x > 100 { // logits in the hundreds
+				tol = 1e-4
+			}
+		}
+		close64(t, "by steps: out", dst.Data, out.Data, tol)
+		close64(t, "by steps: lse", logs.Data, lse.Data, tol)
 	}
 	return out, lse
 }

@@ -84,6 +84,7 @@ type metaRun struct {
 	rows [4][]float32 // of q, k, v, dst
 	k, v [2]blas32.General
 	call Call
+	held view // the state's tokens, for few queries
 }
 
 // Run is Forward or Step with everything optional, and an end: when ctx is done
@@ -149,14 +150,23 @@ func (r *metaRun) run(ctx context.Context, m *Meta, call *MetaCall) error {
 	}
 	r.k, r.v = [2]blas32.General{gathered[1]}, [2]blas32.General{gathered[2]}
 	segments := 1
-	if s := call.State; s != nil {
+	few := call.State != nil && count <= fewTokens
+	if s := call.State; s != nil && !few {
 		r.k, r.v = [2]blas32.General{s.tokens.K(), gathered[1]}, [2]blas32.General{s.tokens.V(), gathered[2]}
 		segments = 2
 	}
 	r.call = Call{Dst: gathered[3], Q: gathered[0], K: r.k[:segments], V: r.v[:segments]}
+	if few {
+		t := &call.State.tokens
+		t.append(gathered[1], gathered[2])
+		r.call = Call{State: r.held.of(m.att, t.K(), t.V(), 0), Dst: gathered[3], Q: gathered[0]}
+	}
 	err := m.att.Run(ctx, &r.call)
 	r.call, r.k, r.v = Call{}, [2]blas32.General{}, [2]blas32.General{}
 	if err != nil {
+		if few {
+			call.State.tokens.truncate(call.State.tokens.end() - int64(count))
+		}
 		return err
 	}
 	at := 0
@@ -170,7 +180,9 @@ func (r *metaRun) run(ctx context.Context, m *Meta, call *MetaCall) error {
 		}
 	}
 	if s := call.State; s != nil {
-		s.tokens.append(gathered[1], gathered[2])
+		if !few {
+			s.tokens.append(gathered[1], gathered[2])
+		}
 		s.length += int64(len(call.Meta))
 	}
 	return nil

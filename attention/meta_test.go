@@ -78,6 +78,34 @@ func TestMeta(t *testing.T) {
 	})
 }
 
+// TestMetaCancel has a state stand where it was after a step that ended early.
+func TestMetaCancel(t *testing.T) {
+	const n = 20
+	m := mustMeta(t, MetaConfig{Heads: 2, HeadDim: 4})
+	q, k, v, is := matrix(1, n, 8), matrix(2, n, 8), matrix(3, n, 8), make([]bool, n)
+	for i := range is {
+		is[i] = i%3 != 1
+	}
+	want, got := zeroMatrix(n, 8), zeroMatrix(n, 8)
+	if err := m.Forward(want, q, k, v, is); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := m.NewState(MetaStateConfig{})
+	for at := 0; at < n; at += 5 {
+		call := &MetaCall{Dst: part(got, at, at+5), Q: part(q, at, at+5), K: part(k, at, at+5), V: part(v, at, at+5), Meta: is[at : at+5], State: s}
+		for asked := 0; ; asked++ {
+			err := m.Run(&ending{context.Background(), asked}, call)
+			if err == nil {
+				break
+			}
+			if err != context.Canceled || s.Len() != at {
+				t.Fatalf("error %v, %d tokens", err, s.Len())
+			}
+		}
+	}
+	close64(t, "after cancellations", got.Data, want.Data, 1e-5)
+}
+
 func TestMetaErrors(t *testing.T) {
 	if _, err := NewMeta(MetaConfig{}); !errors.Is(err, ErrConfig) {
 		t.Errorf("error %v", err)

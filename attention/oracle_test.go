@@ -176,6 +176,7 @@ func oracle(a *Attention, c *Call) result {
 // small shrinks the tiles, so that few tokens cross all their edges.
 func small(a *Attention) {
 	a.sizes = sizes{keys: a.tile.Panel(), rows: a.tile.Rows() + 1, block: 13, alone: 100}
+	smallSteps(a)
 	a.sizes.pack = 2 * a.slot().size
 }
 

@@ -69,6 +69,7 @@ func (s *stateWriter) end() (int64, error) {
 
 type stateReader struct {
 	r     io.Reader
+	n     int64
 	sum   uint32
 	err   error
 	bytes []byte
@@ -106,7 +107,9 @@ func (s *stateReader) read(n int) []byte {
 		clear(b)
 		return b
 	}
-	if _, err := io.ReadFull(s.r, b); err != nil {
+	got, err := io.ReadFull(s.r, b)
+	s.n += int64(got)
+	if err != nil {
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			s.fail("it ends too early")
 		} else {

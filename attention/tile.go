@@ -190,18 +190,24 @@ func (w *workspace) denominator(i, head int) (factor, lse float32) {
 		}
 		return 1 / float32(max(n, 1)), 0
 	}
-	top, sum := w.top[i], w.sum[i]
-	factor = 1
 	if cfg.Sinks != nil && !w.r.call.Partial {
-		sink := cfg.Sinks[head]
+		return denominator(w.top[i], w.sum[i], &cfg.Sinks[head], &w.exp2)
+	}
+	return denominator(w.top[i], w.sum[i], nil, &w.exp2)
+}
+
+// denominator is that of one row of the softmax, with a sink or nil; exp2 is scratch.
+func denominator(top, sum float32, sink *float32, exp2 *[2]float32) (factor, lse float32) {
+	factor = 1
+	if sink != nil {
 		if sum == 0 {
-			return 0, sink
+			return 0, *sink
 		}
 		// Relative to the larger of the two.
-		larger := max(top, sink)
-		w.exp2 = [2]float32{top - larger, sink - larger}
-		asm.Exp(w.exp2[:], w.exp2[:])
-		factor, sum, top = w.exp2[0], float32(sum*w.exp2[0])+w.exp2[1], larger
+		larger := max(top, *sink)
+		*exp2 = [2]float32{top - larger, *sink - larger}
+		asm.Exp(exp2[:], exp2[:])
+		factor, sum, top = exp2[0], float32(sum*exp2[0])+exp2[1], larger
 	}
 	if sum == 0 {
 		return 0, float32(math.Inf(-1))

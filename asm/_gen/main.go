@@ -55,6 +55,7 @@ func operations() []operation {
 		one("conv", convolution(8), convolution(1)),
 		one("fft", fftKernels()...),
 		one("rotate", rotateKernels()...),
+		one("decode", decodeKernels()...),
 		one("scan", scanKernels()...),
 	}
 	for _, w := range weights {

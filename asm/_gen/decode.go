@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	. "github.com/subquad/subquad/asm/_gen/simd"
+)
+
+// Decoding: a few query rows with keys and values that stand in memory as they
+// were appended, each read once for all of the rows. What binds is memory, so the
+// kernels ask for what comes next while they work: one line after the other from
+// next on, which may be in any order to what they read.
+
+// decodeWeights are the storage types of keys and values; scales are applied to
+// scores and weights.
+var decodeWeights = append([]weight{{"Float16", 2, false, Machine.LoadFloat16}}, weights...)
+
+const decodeKeys = 4 // that a kernel takes at once
+
+// decodeRows are the numbers of query rows that kernels exist for: of scores, and
+// of values.
+func decodeScoreRows(m Machine) []int {
+	if m.Tier() == "AVX2" {
+		return []int{2, 1}
+	}
+	return []int{4, 2, 1}
+}
+
+var decodeValueRows = []int{4, 2, 1}
+
+// decodeScores has all products of rows query rows and four keys in registers.
+// The rows of q come packed: [dim/Lanes][rows][Lanes].
+func decodeScores(rows int, w weight) kernel {
+	return func(m Machine) {
+		m.Func(fmt.Sprint("decodeScores", rows, w.suffix), "func(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)",
+			fmt.Sprintf("s = q k for %d rows of q, packed [dim/%d][%d][%d], and blocks of %d keys", rows, m.Lanes(), rows, m.Lanes(), decodeKeys))
+		k, s, next := m.Param("k"), m.Param("s"), m.Param("next")
+		m.Loop(m.Param("blocks"), 1, func() {
+			var acc []Vec // [rows][keys]
+			for range rows * decodeKeys {
+				acc = append(acc, m.Zero())
+			}
+			q, row := m.Param("q"), m.Param("kRow")
+			keys := m.Rows(m.CopyGP(k), row, decodeKeys)
+			line := 64 / (m.Lanes() * w.bytes) // vectors to a cache line
+			step := func(count int) func() {
+				return func() {
+					for u := range count {
+						var x [decodeKeys]Vec
+						for j := range x {
+							x[j] = w.load(m, keys.At(j).Plus(u*m.Lanes()*w.bytes))
+							if u == 0 {
+								m.Prefetch(At{Base: next, Disp: 64 * j})
+							}
+						}
+						for i := range rows {
+							y := m.Load(At{Base: q, Disp: (u*rows + i) * Bytes(m)}, nil)
+							for j := range x {
+								m.MulAdd(acc[i*decodeKeys+j], y, x[j])
+							}
+						}
+					}
+					m.AddImm(q, count*rows*Bytes(m))
+					keys.Advance(count * m.Lanes() * w.bytes)
+					m.AddImm(next, decodeKeys*count*m.Lanes()*w.bytes)
+				}
+			}
+			n := m.Param("dim")
+			m.Loop(n, max(line, 1)*m.Lanes(), step(max(line, 1)))
+			if line > 1 {
+				m.Loop(n, m.Lanes(), step(1))
+			}
+			out := m.Rows(m.CopyGP(s), m.Param("sRow"), rows)
+			perVector := m.Lanes() / decodeKeys
+			for i := 0; i < rows; i += perVector {
+				n := min(perVector, rows-i)
+				sums := m.SumRows(acc[i*decodeKeys : (i+n)*decodeKeys])
+				for j := range n {
+					m.StoreQuad(out.At(i+j), sums, j)
+				}
+			}
+			for range decodeKeys {
+				m.AddGP(k, row)
+			}
+			m.AddImm(s, 4*decodeKeys)
+		})
+		m.End()
+	}
+}
+
+// decodeVectors are how many vectors of columns a kernel of values takes: as many
+// as registers allow, and what makes up 16 columns.
+func decodeVectors(m Machine) []int {
+	return map[string][]int{"AVX512": {4, 1}, "AVX2": {2}, "NEON": {4}}[m.Tier()]
+}
+
+// decodeValues adds up as a sum over keys in their order, begun with what is
+// there, so that keys may come in parts.
+func decodeValues(rows, part int, w weight) kernel {
+	return func(m Machine) {
+		if part >= len(decodeVectors(m)) {
+			return
+		}
+		vectors := decodeVectors(m)[part]
+		m.Func(fmt.Sprint("decodeValues", rows, [...]string{"", "Last"}[part], w.suffix), "func(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)",
+			fmt.Sprintf("o[i] = o[i] * factor[i] + p v for %d rows of p [keys] and up to 64 columns of v", rows))
+		out, factor := m.Rows(m.Param("o"), m.Param("oRow"), rows), m.Param("factor")
+		var acc [][]Vec
+		for i := range rows {
+			f := m.SplatAt(At{Base: factor, Disp: 4 * i})
+			var row []Vec
+			for j := range vectors {
+				row = append(row, m.Mul(f, out.At(i).Plus(j*Bytes(m))))
+			}
+			acc = append(acc, row)
+		}
+		p, v, next := m.Rows(m.Param("p"), m.Param("pRow"), rows), m.Param("v"), m.Param("next")
+		vRow := m.Param("vRow")
+		m.Loop(m.Param("keys"), 1, func() {
+			var x []Vec
+			for j := range vectors {
+				at := j * m.Lanes() * w.bytes
+				x = append(x, w.load(m, At{Base: v, Disp: at}))
+				if at%64 == 0 {
+					m.Prefetch(At{Base: next, Disp: at})
+				}
+			}
+			for i := range rows {
+				y := m.SplatAt(p.At(i))
+				for j := range x {
+					m.MulAdd(acc[i][j], y, x[j])
+				}
+			}
+			p.Advance(4)
+			m.AddGP(v, vRow)
+			m.AddImm(next, vectors*m.Lanes()*w.bytes)
+		})
+		out = m.Rows(m.Param("o"), m.Param("oRow"), rows)
+		for i := range rows {
+			for j := range vectors {
+				m.Store(out.At(i).Plus(j*Bytes(m)), nil, acc[i][j])
+			}
+		}
+		m.End()
+	}
+}
+
+// decodeKernels lists, for each storage type, scores and values of each number of
+// rows.
+func decodeKernels() (list []kernel) {
+	for _, w := range decodeWeights {
+		for _, rows := range decodeValueRows {
+			list = append(list, func(m Machine) {
+				if slices.Contains(decodeScoreRows(m), rows) {
+					decodeScores(rows, w)(m)
+				}
+			}, decodeValues(rows, 0, w), decodeValues(rows, 1, w))
+		}
+	}
+	return list
+}
+
+// writeDecode writes the choice among the kernels.
+func (d *declarations) writeDecode(b *bytes.Buffer, tiers []string) {
+	choose := func(name, doc, params, args string, kernels []string) {
+		fmt.Fprintf(b, "\n// %s%s\nfunc %sSIMD(tier isa.Tier, format Format, rows int, %s) {\n", name, doc, name, params)
+		if len(tiers) == 0 {
+			b.WriteString("panic(noKernels)\n}\n")
+			return
+		}
+		b.WriteString("switch int(format)<<4 | rows {\n")
+		for _, w := range decodeWeights {
+			for i, rows := range decodeValueRows {
+				kernel := kernels[i] + w.suffix
+				if f := d.funcs[kernel]; f != nil && len(f.on(tiers)) > 0 {
+					fmt.Fprintf(b, "case int(%s)<<4 | %d:\n%sSIMD(tier, %s)\n", w.suffix, rows, kernel, args)
+				}
+			}
+		}
+		b.WriteString("default:\npanic(noKernels)\n}\n}\n")
+	}
+	names := func(before, after string) (list []string) {
+		for _, rows := range decodeValueRows {
+			list = append(list, fmt.Sprint(before, rows, after))
+		}
+		return list
+	}
+	choose("decodeScores", " gives so many query rows their scores with blocks of four keys.", "dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int",
+		"dim, blocks, q, k, kRow, next, s, sRow", names("decodeScores", ""))
+	for _, last := range []string{"", "Last"} {
+		choose("decodeValues"+last, " adds weighted values to so many rows of o, for some of their columns.", "keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32",
+			"keys, p, pRow, v, vRow, next, o, oRow, factor", names("decodeValues", last))
+	}
+}

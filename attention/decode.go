@@ -1,0 +1,278 @@
+package attention
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/rope"
+)
+
+// decoder is the working memory of a step, and the step itself.
+//
+// A state's keys are cut into splits, by their number alone, and a split's heads
+// into ranges: those are the tasks. A task goes over its keys tile by tile: all
+// heads' scores, in the order in which keys stand in memory, their softmax, then
+// all heads' values. What it finds waits in o, top and sum, and a second set of
+// tasks puts the splits together in their order, as Merge would.
+//
+// A row is a query of one head; the rows that read a key head stand together:
+// row (g*queries + i)*(H/G) + h of a job is query i of the h-th head that reads g.
+type decoder struct {
+	op      *Attention
+	call    Call
+	states  []*State
+	one     [2]blas32.General
+	single  [1]*State
+	offsets []int // of the states, in rows of Q
+	look    bool  // without new tokens
+	silent  bool  // without queries
+	rows    int   // new tokens
+	depth   []int // of the tree's nodes
+	probe   run   // for what of a call is checked as in one without states: its extra keys
+
+	group               parallel.Group
+	split, finish, mass func(worker, task int)
+	lse                 blas32.General // the call's, or our own
+	lses                []float32
+
+	done  []int // of each state's rows
+	taken []int
+	jobs  []job
+	spans []span
+	views []block // of extra keys: the segments of all sources
+	work  []stepWork
+	tasks int
+
+	q                  []float32 // packed, of all jobs
+	head               []float32 // of one key head, on their way there
+	kRotated, qRotated []float32
+	at                 []int64
+	o, top, sum        []float32 // of all splits
+}
+
+// job is what a round has to do for a state and one source of keys: the state
+// itself, then, in jobs that follow it, the call's extra keys.
+type job struct {
+	st           *State
+	source       int // 0 for the state
+	heads        int // of the keys
+	from, to     int // rows of Q
+	first, base  int // position of the first, and of the first new token of the step
+	node         int // of the tree, of the first
+	total        int // tokens, the new ones included
+	spans        [2]int
+	keys         int
+	size, splits int // keys in a split
+	ranges       int // of key heads
+	task, finish int // the first of each
+	q            int // where its rows begin, in d.q
+	part         int // where its splits begin, in rows of d.o
+	window       int
+	rot          *rope.Rotation // that keys are yet to be turned by
+	wide         bool           // keys are read through float32 copies
+}
+
+func (j *job) queries() int { return j.to - j.from }
+
+// rows is how many rows read a key head.
+func (d *decoder) rowsOf(j *job) int { return j.queries() * d.groupOf(j) }
+
+// groupOf is how many query heads do.
+func (d *decoder) groupOf(j *job) int { return d.op.cfg.Heads / j.heads }
+
+// kCols and vCols are the widths of keys and values in scratch.
+func (d *decoder) kCols() int { return whole(d.op.cfg.HeadDim, d.op.decode.Unit()) }
+func (d *decoder) vCols() int { return whole(d.op.cfg.ValueDim, d.op.decode.Unit()) }
+
+func whole(n, unit int) int { return (n + unit - 1) / unit * unit }
+
+func (d *decoder) run(ctx context.Context, a *Attention, call *Call, states []*State) error {
+	d.op, d.call, d.states = a, *call, states
+	defer d.forget()
+	if err := d.check(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.split == nil {
+		d.split, d.finish, d.mass = d.splitTask, d.finishTask, d.massTask
+	}
+	d.begin()
+	d.done, d.taken = d.done[:0], d.taken[:0]
+	for range states {
+		d.done, d.taken = append(d.done, 0), append(d.taken, 0)
+	}
+	for more := true; more; {
+		more = false
+		if err := d.wave(ctx); err != nil {
+			return err
+		}
+		for b := range states {
+			d.done[b] += d.taken[b]
+			more = more || d.offsets[b]+d.done[b] < d.offsets[b+1]
+		}
+	}
+	return nil
+}
+
+// forget drops what belongs to the caller.
+func (d *decoder) forget() {
+	d.call, d.one, d.states, d.single = Call{}, [2]blas32.General{}, nil, [1]*State{}
+	d.silent, d.lse = false, blas32.General{}
+	clear(d.jobs)
+	clear(d.spans)
+	clear(d.views)
+	d.probe.forget()
+}
+
+// wave appends tokens to each state, all that are left or as many as a ring takes
+// at once, and attends from them. It takes them back where it fails.
+func (d *decoder) wave(ctx context.Context) (err error) {
+	begun := 0
+	defer func() {
+		for b, s := range d.states[:begun] {
+			switch {
+			case err != nil:
+				s.turnBack()
+			case !d.look:
+				s.n += d.taken[b]
+				s.reached = max(s.reached, s.n)
+			}
+			s.trim()
+		}
+	}()
+	for b, s := range d.states {
+		n := d.offsets[b+1] - d.offsets[b] - d.done[b]
+		if s.cfg.Window > 0 && !d.look {
+			n = min(n, slack)
+		}
+		d.taken[b] = n
+		begun++
+		if d.look {
+			n = 0
+		}
+		if err := s.turn(ctx, s.n+n); err != nil {
+			return err
+		}
+		if err := d.store(s, d.offsets[b]+d.done[b], n); err != nil {
+			return err
+		}
+	}
+	if d.silent {
+		return nil
+	}
+	most := max(1, d.op.sizes.stepRows/d.op.cfg.Heads) // queries
+	for done, more := 0, true; more; done += most {
+		more = false
+		d.jobs, d.spans = d.jobs[:0], d.spans[:0]
+		for b := range d.states {
+			if n := d.taken[b] - done; n > 0 {
+				more = more || n > most
+				d.plan(b, done, min(n, most))
+			}
+		}
+		if err := d.attend(ctx); err != nil {
+			return wrap(ctx, err)
+		}
+	}
+	return nil
+}
+
+// attend does the jobs.
+func (d *decoder) attend(ctx context.Context) error {
+	a := d.op
+	rows, parts, splits, work := 0, 0, 0, int64(0)
+	for i := range d.jobs {
+		j := &d.jobs[i]
+		n := j.queries() * a.cfg.Heads
+		j.q, j.part = rows*d.kCols(), parts
+		rows += n
+		parts += n * j.splits
+		splits += j.splits
+		work += int64(min(float64(n)*float64(j.keys)*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
+	}
+	workers := a.workers(work)
+	d.q = scratch.Floats(d.q, rows*d.kCols())
+	d.o, d.top, d.sum = scratch.Floats(d.o, parts*d.vCols()), scratch.Floats(d.top, parts), scratch.Floats(d.sum, parts)
+	d.tasks = 0
+	ends := 0
+	for i := range d.jobs {
+		j := &d.jobs[i]
+		if err := d.pack(j); err != nil {
+			return err
+		}
+		j.ranges = 1
+		if workers > 1 {
+			j.ranges = min(j.heads, (4*workers+splits-1)/splits)
+		}
+		j.task, j.finish = d.tasks, ends
+		d.tasks += j.splits * j.ranges
+		if j.source == 0 {
+			ends += j.heads
+		}
+	}
+	for len(d.work) < workers {
+		d.work = append(d.work, stepWork{})
+	}
+	for i := range workers {
+		d.work[i].reserve(d)
+	}
+	if err := d.group.Run(ctx, workers, d.tasks, d.split); err != nil {
+		return err
+	}
+	if err := d.group.Run(ctx, workers, ends, d.finish); err != nil || !d.diagnosing() {
+		return err
+	}
+	if err := d.group.Run(ctx, workers, d.tasks, d.mass); err != nil {
+		return err
+	}
+	d.entropies()
+	return nil
+}
+
+// pack scales, rotates and packs the queries of a job.
+func (d *decoder) pack(j *job) error {
+	a := d.op
+	cfg, cols := &a.cfg, d.kCols()
+	q := dense.Rows(d.call.Q, j.from, j.from+j.queries())
+	if j.st.schedule != nil {
+		var err error
+		pos := j.first
+		if d.call.Tree != nil {
+			pos = j.base + j.node
+		}
+		if q, err = d.rotated(&d.qRotated, j.st.rotation, q, pos, j.base); err != nil {
+			return check.Errorf(ErrCall, "attention: %v", err)
+		}
+	}
+	group, rows := d.groupOf(j), d.rowsOf(j)
+	d.head = scratch.Floats(d.head, rows*cols)
+	clear(d.head)
+	for g := range j.heads {
+		for i := range q.Rows {
+			for h := range group {
+				x := q.Data[i*q.Stride+(g*group+h)*cfg.HeadDim:][:cfg.HeadDim]
+				asm.Scale(d.head[(i*group+h)*cols:][:cfg.HeadDim], cfg.Scale, x)
+			}
+		}
+		m := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: d.head}
+		a.decode.PackQueries(d.q[j.q+g*rows*cols:][:rows*cols], m)
+	}
+	return nil
+}
+
+// position is that of a job's query.
+func (d *decoder) position(j *job, query int) int {
+	if d.call.Tree != nil {
+		return j.base + d.depth[j.node+query]
+	}
+	return j.first + query
+}

@@ -1,0 +1,163 @@
+package attention
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/rope"
+)
+
+var mlaOp = MLAConfig{Hidden: 24, Heads: 3, QRank: 16, KVRank: 32, NopeDim: 9, RopeDim: 16, ValueDim: 7, Rotation: rope.Config{Layout: rope.Interleaved}}
+
+func mlaWeights(c MLAConfig) *MLAWeights {
+	in := c.QRank
+	if in == 0 {
+		in = c.Hidden
+	}
+	w := &MLAWeights{
+		QA: matrix(1, c.QRank, c.Hidden), QB: matrix(2, c.Heads*(c.NopeDim+c.RopeDim), in), KVA: matrix(3, c.KVRank+c.RopeDim, c.Hidden),
+		KVB: matrix(4, c.Heads*(c.NopeDim+c.ValueDim), c.KVRank), O: matrix(5, c.Hidden, c.Heads*c.ValueDim),
+		QANorm: random(6, c.QRank), KVANorm: random(7, c.KVRank),
+	}
+	for _, m := range [][]float32{w.QA.Data, w.QB.Data, w.KVA.Data, w.KVB.Data, w.O.Data} {
+		for i := range m {
+			m[i] *= 0.2
+		}
+	}
+	return w
+}
+
+// TestMLA compares the naive form of whole sequences with the absorbed one in
+// steps, over every storage.
+func TestMLA(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		for trial, format := range []asm.Format{asm.Float32, asm.BFloat16, asm.Float16, asm.Int8} {
+			cfg := mlaOp
+			cfg.LongCat, cfg.Workers = trial%2 == 0, trial
+			if trial == 3 {
+				cfg.QRank = 0
+			}
+			m, err := NewMLA(cfg, mlaWeights(cfg))
+			if err != nil {
+				t.Fatal(err)
+			}
+			smallSteps(m.latent)
+			const n = 130
+			x, want, got := matrix(9, n, cfg.Hidden), blank(n, cfg.Hidden), blank(n, cfg.Hidden)
+			if err := m.Forward(want, x); err != nil {
+				t.Fatal(err)
+			}
+			pages, err := m.NewPages(PagesConfig{PageTokens: 11, Format: format})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, state := range []StateConfig{{Format: format}, {Pages: pages}} {
+				s, err := m.NewState(state)
+				if err != nil {
+					t.Fatal(err)
+				}
+				from := 0
+				for _, k := range randomSteps(r, n) {
+					if err := m.Step(part(got, from, from+k), part(x, from, from+k), s); err != nil {
+						t.Fatal(err)
+					}
+					from += k
+				}
+				close64(t, format.String(), got.Data, want.Data, 10*formats[format])
+				// The last token again, in a batch of two.
+				fork := s.Clone()
+				for _, s := range []*State{s, fork} {
+					if err := s.Truncate(n - 1); err != nil {
+						t.Fatal(err)
+					}
+				}
+				two, last := blank(2, cfg.Hidden), matrix(9, 2, cfg.Hidden)
+				for i := range 2 {
+					copy(last.Data[i*cfg.Hidden:], x.Data[(n-1)*cfg.Hidden:])
+				}
+				if err := m.StepBatch(two, last, []*State{s, fork}); err != nil {
+					t.Fatal(err)
+				}
+				for i := range 2 {
+					close64(t, "in a batch", two.Data[i*cfg.Hidden:][:cfg.Hidden], want.Data[(n-1)*cfg.Hidden:], 10*formats[format])
+				}
+			}
+			if want := int64(48); format == asm.Float32 && m.latent.StateBytes(StateConfig{SharedValues: true}, 1) != 4*want {
+				t.Errorf("a token takes %d bytes, want 4 (KVRank + RopeDim)", m.latent.StateBytes(StateConfig{SharedValues: true}, 1))
+			}
+		}
+	})
+}
+
+func TestMLAAllocations(t *testing.T) {
+	for _, workers := range []int{1, 4} {
+		cfg := mlaOp
+		cfg.Workers = workers
+		m, err := NewMLA(cfg, mlaWeights(cfg))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := m.NewState(StateConfig{MaxTokens: 300})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, dst := matrix(1, 20, cfg.Hidden), blank(20, cfg.Hidden)
+		if n := isatest.Allocations(func() {
+			if err := m.Forward(dst, x); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Step(dst, x, s); err != nil {
+				t.Fatal(err)
+			}
+			s.Reset()
+		}); n != 0 {
+			t.Errorf("%d workers: %v allocations", workers, n)
+		}
+	}
+}
+
+func TestMLAErrors(t *testing.T) {
+	for want, change := range map[string]func(*MLAConfig, *MLAWeights){
+		"attention: MLA's Heads is 0, want 1 to 2^20":                                                            func(c *MLAConfig, _ *MLAWeights) { c.Heads = 0 },
+		"attention: MLA's RopeDim is 0, want 2 to 2^20":                                                          func(c *MLAConfig, _ *MLAWeights) { c.RopeDim = 0 },
+		"attention: MLA's Format is 3, want Float32, BFloat16 or Int8":                                           func(c *MLAConfig, _ *MLAWeights) { c.Format = asm.Float16 },
+		"attention: MLA's Eps is -1, want a finite number, 0 or more":                                            func(c *MLAConfig, _ *MLAWeights) { c.Eps = -1 },
+		"attention: MLA's KVA has 47 rows, want 48":                                                              func(_ *MLAConfig, w *MLAWeights) { w.KVA.Rows = 47 },
+		"attention: MLA's KVANorm has 31 elements, want its rank = 32":                                           func(_ *MLAConfig, w *MLAWeights) { w.KVANorm = w.KVANorm[:31] },
+		"attention: MLA's Rotation: rope: the rotary dimension is 3, want an even number from 2 to HeadDim = 16": func(c *MLAConfig, _ *MLAWeights) { c.Rotation.RotaryDim = 3 },
+	} {
+		cfg, w := mlaOp, mlaWeights(mlaOp)
+		change(&cfg, w)
+		_, err := NewMLA(cfg, w)
+		if err == nil || err.Error() != want || !errors.Is(err, ErrConfig) && !errors.Is(err, ErrShape) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+	m, err := NewMLA(mlaOp, mlaWeights(mlaOp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := must(t, stateOp)
+	x := matrix(1, 2, 24)
+	for _, c := range []struct {
+		kind error
+		err  error
+	}{
+		{ErrState, m.Step(blank(2, 24), x, newState(t, a, StateConfig{}))},
+		{ErrState, m.Step(blank(2, 24), x, nil)},
+		{ErrShape, m.Forward(x, x)},
+		{ErrShape, m.Forward(blank(2, 23), x)},
+		{ErrShape, m.StepBatch(blank(2, 24), x, nil)},
+	} {
+		if !errors.Is(c.err, c.kind) {
+			t.Errorf("error %v, want %v", c.err, c.kind)
+		}
+	}
+	if _, err := m.NewState(StateConfig{Rotation: &rope.Config{HeadDim: 48}}); !errors.Is(err, ErrConfig) {
+		t.Errorf("a second rotation: %v", err)
+	}
+}

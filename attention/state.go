@@ -1,0 +1,325 @@
+package attention
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/rope"
+)
+
+// StateConfig says how a State keeps keys and values.
+type StateConfig struct {
+	// MaxTokens is the most tokens that the state may have: memory for them is taken
+	// at once, and a step beyond is an error that matches ErrFull. With 0 there is no
+	// bound; memory grows by doubling. A ring needs no bound.
+	MaxTokens int
+	// Format is how keys and values are stored. Float16 and BFloat16 take half the
+	// memory of Float32; Int8, symmetric with a scale for each head and token, a
+	// quarter. Arithmetic is float32 on what is read back.
+	Format asm.Format
+	// Window makes the state a ring that holds, and lets be seen, only the last
+	// Window tokens, a query's own included, and the first Keep ones (attention sinks;
+	// Xiao et al. 2023, arXiv 2309.17453). 0 holds all.
+	Window, Keep int
+	// Pages takes memory from a pool, whose Format, SharedValues and LogWeights hold.
+	Pages *Pages
+	// Table and Tokens begin the state with pages of Pages, by their numbers, the
+	// last one perhaps not full: a prefix that other states hold. They stay shared
+	// until the state writes to them.
+	Table  []int
+	Tokens int
+	// SharedValues makes the first ValueDim columns of a key its value, as in
+	// multi-head latent attention; Step then takes no values.
+	SharedValues bool
+	// LogWeights keeps a log-weight for each token and key head, which Call.LogWeights
+	// gives with the keys, or 0: of tokens that were merged, say.
+	LogWeights bool
+	// Rotation, if not nil, is what Step rotates queries and keys by, in their
+	// positions; Policy says when, and so in which form keys are stored: rotated
+	// under rope.Fixed, where the frequencies are those of Rotation.Length; rotated,
+	// and again when frequencies change, under rope.Rerotate (Float32 only, without
+	// Pages); unrotated under rope.EachStep, which rotates all of them at each step.
+	// With nil, queries and keys are taken and stored as they come.
+	Rotation *rope.Config
+	Policy   rope.Policy
+}
+
+// State is the keys and values of a sequence so far, for an operator that is
+// causal. It is not safe for concurrent use; different states are, also those
+// that share pages.
+type State struct {
+	op       *Attention
+	cfg      StateConfig
+	n        int      // tokens
+	high     int      // tokens ever written: a ring's before high-ring are overwritten
+	first    int      // of a view: the position of its first token
+	reached  int      // the longest that it was, for the schedule
+	blocks   []*block // one, or pages
+	schedule *rope.Schedule
+	rotation *rope.Rotation // of the last step
+	before   rope.Schedule  // the schedule before it
+}
+
+// slack is by how many tokens a ring is larger than its window: how many may be
+// appended at once, and taken back.
+const slack = 64
+
+// NewState returns an empty state, or an error that matches ErrConfig.
+func (a *Attention) NewState(cfg StateConfig) (*State, error) {
+	if cfg.Pages != nil {
+		p := &cfg.Pages.cfg
+		cfg.Format, cfg.SharedValues, cfg.LogWeights = p.Format, p.SharedValues, p.LogWeights
+	}
+	if err := a.checkState(&cfg); err != nil {
+		return nil, err
+	}
+	s := &State{op: a, cfg: cfg}
+	if cfg.Rotation != nil {
+		rotation := *cfg.Rotation
+		rotation.Workers = 1
+		s.cfg.Rotation = &rotation
+		schedule, err := rope.NewSchedule(rotation, cfg.Policy)
+		if err != nil {
+			return nil, check.Errorf(ErrConfig, "attention: Rotation: %v", err)
+		}
+		s.schedule = schedule
+		if r, _, _ := schedule.Step(0); r == nil || r.Axes() != 1 {
+			return nil, check.Errorf(ErrConfig, "attention: Rotation has several axes, want one")
+		}
+		s.restart()
+	}
+	var err error
+	switch {
+	case cfg.Pages != nil:
+		s.cfg.Table = nil
+		s.blocks, err = cfg.Pages.adopt(cfg.Table)
+		s.n, s.high, s.reached = cfg.Tokens, cfg.Tokens, cfg.Tokens
+	case cfg.Window > 0:
+		if err = a.checkRoom(&cfg, s.ringTokens()); err == nil {
+			s.blocks = []*block{a.newBlock(&cfg, s.ringTokens())}
+		}
+	case cfg.MaxTokens > 0:
+		if err = a.checkRoom(&cfg, cfg.MaxTokens); err == nil {
+			s.blocks = []*block{a.newBlock(&cfg, cfg.MaxTokens)}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// checkState reports what is wrong with a configuration.
+func (a *Attention) checkState(cfg *StateConfig) error {
+	fail := func(format string, args ...any) error {
+		return check.Errorf(ErrConfig, "attention: "+format, args...)
+	}
+	ahead := a.cfg.LookAhead
+	switch {
+	case ahead == nil || *ahead != 0:
+		return fail("a State of an operator that is not causal: its outputs would depend on tokens to come")
+	case cfg.MaxTokens < 0:
+		return fail("MaxTokens is %d, want 0 or more", cfg.MaxTokens)
+	case cfg.Format > asm.Float16:
+		return fail("Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
+	case cfg.Window < 0 || cfg.Keep < 0:
+		return fail("Window is %d and Keep %d, want 0 or more", cfg.Window, cfg.Keep)
+	case cfg.Keep > 0 && cfg.Window == 0:
+		return fail("Keep is %d without a Window", cfg.Keep)
+	case cfg.Window > 1<<30 || cfg.Keep > 1<<29:
+		return fail("Window is %d and Keep %d, want at most 2^30 and 2^29", cfg.Window, cfg.Keep)
+	case cfg.Window > 0 && cfg.Pages != nil:
+		return fail("Window together with Pages")
+	case cfg.Window > 0 && cfg.MaxTokens > 0:
+		return fail("Window together with MaxTokens")
+	case cfg.SharedValues && a.cfg.ValueDim > a.cfg.HeadDim:
+		return fail("SharedValues with ValueDim %d, want at most HeadDim = %d", a.cfg.ValueDim, a.cfg.HeadDim)
+	case cfg.Pages == nil && (cfg.Table != nil || cfg.Tokens != 0):
+		return fail("Table or Tokens without Pages")
+	case cfg.Pages != nil && cfg.Pages.op != a:
+		return fail("Pages is the pool of another operator")
+	case cfg.Rotation != nil && cfg.Rotation.HeadDim != a.cfg.HeadDim:
+		return fail("Rotation.HeadDim is %d, want HeadDim = %d", cfg.Rotation.HeadDim, a.cfg.HeadDim)
+	case cfg.Rotation != nil && cfg.Rotation.XPos != nil:
+		return fail("Rotation with XPos, whose queries and keys are scaled by their distance")
+	case cfg.Rotation != nil && cfg.Policy == rope.Rerotate && (cfg.Format != asm.Float32 || cfg.Pages != nil || cfg.SharedValues):
+		return fail("Policy Rerotate, want Float32 keys of their own, without Pages or SharedValues")
+	case cfg.Rotation != nil && cfg.SharedValues:
+		return fail("Rotation together with SharedValues")
+	}
+	if p := cfg.Pages; p != nil {
+		t := p.cfg.PageTokens
+		if most := len(cfg.Table) * t; cfg.Tokens < 0 || cfg.Tokens > most || cfg.Tokens <= most-t {
+			return fail("Tokens is %d for %d pages of %d tokens", cfg.Tokens, len(cfg.Table), t)
+		}
+		if cfg.MaxTokens > 0 && cfg.Tokens > cfg.MaxTokens {
+			return fail("Tokens is %d, want at most MaxTokens = %d", cfg.Tokens, cfg.MaxTokens)
+		}
+	}
+	return nil
+}
+
+// checkRoom wants so many tokens to be no more than an int can count the bytes of.
+func (a *Attention) checkRoom(cfg *StateConfig, tokens int) error {
+	if float64(tokens)*float64(a.tokenBytes(cfg)) > math.MaxInt/2 {
+		return check.Errorf(ErrConfig, "attention: %d tokens of %d bytes are more than memory can hold", tokens, a.tokenBytes(cfg))
+	}
+	return nil
+}
+
+// ringTokens is how many tokens a ring has memory for at the most, ring how many of
+// them go round.
+func (s *State) ringTokens() int { return s.cfg.Keep + s.ring() }
+func (s *State) ring() int       { return s.cfg.Window + slack }
+
+// Len returns how many tokens the state has seen. For a ring that is more than
+// it holds.
+func (s *State) Len() int { return s.n }
+
+// Bytes returns the memory of the keys and values; pages count whole, also those
+// that are shared.
+func (s *State) Bytes() (n int64) {
+	for _, b := range s.blocks {
+		n += int64(b.tokens()) * s.op.tokenBytes(&s.cfg)
+	}
+	return n
+}
+
+// StateBytes returns what State.Bytes will be for a state of so many tokens that
+// is not a ring and not paged.
+func (a *Attention) StateBytes(cfg StateConfig, tokens int) int64 {
+	return int64(tokens) * a.tokenBytes(&cfg)
+}
+
+// Reset forgets all tokens; pages go back to their pool, other memory stays.
+func (s *State) Reset() {
+	s.n, s.high, s.reached = 0, 0, 0
+	s.trim()
+	s.restart()
+}
+
+// restart begins the schedule again.
+func (s *State) restart() {
+	if s.schedule != nil {
+		s.schedule, _ = rope.NewSchedule(*s.cfg.Rotation, s.cfg.Policy) // as NewState did
+		s.rotation = nil
+	}
+}
+
+// Truncate takes back the last tokens, so that n are left. It is an error that
+// matches ErrCall, and changes nothing, where n is negative or more than Len, or
+// where a ring does not hold the window before n any more: it can take back 64
+// tokens at the most, until it has been filled any number.
+func (s *State) Truncate(n int) error {
+	if n < 0 || n > s.n {
+		return check.Errorf(ErrCall, "attention: Truncate to %d tokens of a state with %d", n, s.n)
+	}
+	if w := s.cfg.Window; w > 0 && s.high > s.ringTokens() && n < s.high-slack {
+		return check.Errorf(ErrCall, "attention: Truncate to %d tokens of a ring that had %d, want at least %d", n, s.high, s.high-slack)
+	}
+	s.n = n
+	s.trim()
+	return nil
+}
+
+// trim gives back the pages behind the last token.
+func (s *State) trim() {
+	if p := s.cfg.Pages; p != nil {
+		keep := (s.n + p.cfg.PageTokens - 1) / p.cfg.PageTokens
+		p.release(s.blocks[keep:])
+		clear(s.blocks[keep:])
+		s.blocks = s.blocks[:keep]
+	}
+}
+
+// Clone returns a state that goes its own way from here: a fork. Pages are shared
+// until one of the two writes to them; other memory is copied.
+func (s *State) Clone() *State {
+	c := *s
+	if s.schedule != nil {
+		schedule := *s.schedule
+		c.schedule = &schedule
+	}
+	c.blocks = append([]*block(nil), s.blocks...)
+	if s.cfg.Pages != nil {
+		s.cfg.Pages.share(c.blocks)
+		return &c
+	}
+	for i, b := range s.blocks {
+		c.blocks[i] = s.op.newBlock(&s.cfg, b.tokens())
+		c.blocks[i].move(0, b, 0, min(s.n, b.tokens()))
+	}
+	return &c
+}
+
+// Table returns the numbers of a paged state's pages, for StateConfig.Table.
+func (s *State) Table() (list []int) {
+	if s.cfg.Pages != nil {
+		for _, b := range s.blocks {
+			list = append(list, b.id)
+		}
+	}
+	return list
+}
+
+// span is a stretch of rows of a block whose tokens follow each other.
+type span struct {
+	b      *block
+	row, n int
+	pos    int  // of the first
+	kept   bool // for all queries
+	first  int  // the first's number among the keys of a job
+}
+
+// spans lists what is held of the first n tokens, without those before position
+// from that are not kept for all.
+func (s *State) spans(list []span, from, n int) []span {
+	add := func(b *block, row, count, pos int, kept bool) {
+		if count > 0 {
+			list = append(list, span{b: b, row: row, n: count, pos: pos, kept: kept})
+		}
+	}
+	var b *block
+	if len(s.blocks) > 0 {
+		b = s.blocks[0]
+	}
+	switch p := s.cfg.Pages; {
+	case p != nil:
+		t := p.cfg.PageTokens
+		for pos := from; pos < n; pos = (pos/t + 1) * t {
+			add(s.blocks[pos/t], pos%t, min(t-pos%t, n-pos), pos, false)
+		}
+	case s.cfg.Window > 0:
+		keep, ring := s.cfg.Keep, s.ring()
+		add(b, 0, min(keep, n), 0, true)
+		for pos := max(from, keep, s.high-ring); pos < n; {
+			row := (pos - keep) % ring
+			count := min(ring-row, n-pos)
+			add(b, keep+row, count, pos, false)
+			pos += count
+		}
+	default:
+		from = max(from, s.first)
+		add(b, from-s.first, n-from, from, false)
+	}
+	return list
+}
+
+// view is a state of keys and values that stand elsewhere, to be looked at by a step
+// without keys.
+type view struct {
+	state State
+	block block
+	list  [1]*block
+}
+
+// of sets the view to rows of k and v, the first of them at a position.
+func (x *view) of(a *Attention, k, v blas32.General, first int) *State {
+	x.block = block{k: storeOf(k, a.cfg.KVHeads, a.cfg.HeadDim), v: storeOf(v, a.cfg.KVHeads, a.cfg.ValueDim)}
+	x.list[0] = &x.block
+	x.state = State{op: a, n: first + k.Rows, first: first, blocks: x.list[:]}
+	return &x.state
+}

@@ -1,0 +1,269 @@
+package attention
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+)
+
+const stateKind = "sqState\x01"
+
+// fingerprint tells operators apart whose states mean something else.
+func (a *Attention) fingerprint() []int64 {
+	c := &a.cfg
+	list := []int64{int64(c.Heads), int64(c.KVHeads), int64(c.HeadDim), int64(c.ValueDim), int64(math.Float32bits(c.Scale)),
+		int64(c.Window), int64(math.Float32bits(c.Softcap)), bit(c.ReLU), hashed(fmt.Sprintf("%T", c.Bias))}
+	for _, x := range c.Sinks {
+		list = append(list, int64(math.Float32bits(x)))
+	}
+	return list
+}
+
+func hashed(s string) int64 {
+	h := fnv.New64a()
+	io.WriteString(h, s)
+	return int64(h.Sum64())
+}
+
+// rotationPrint tells ways to rotate keys apart; it is empty without a Rotation.
+func (s *State) rotationPrint() (list []int64) {
+	if s.schedule == nil {
+		return nil
+	}
+	schedule := *s.schedule // of no tokens
+	r, _, _ := schedule.Step(0)
+	cfg := r.Config()
+	list = append(list, int64(s.cfg.Policy), int64(cfg.Layout), int64(math.Float64bits(r.AttentionFactor())), hashed(fmt.Sprint(cfg.Scheme)))
+	for _, f := range r.Frequencies() {
+		list = append(list, int64(math.Float64bits(f)))
+	}
+	return list
+}
+
+// WriteTo writes the tokens that the state holds, as they are stored, with a
+// fingerprint of the operator and of the kind of state: io.WriterTo. What is read
+// back, by ReadFrom or Attention.ReadState, goes on bit for bit, on any machine
+// with the same tier.
+func (s *State) WriteTo(w io.Writer) (int64, error) {
+	c := &s.cfg
+	f := newStateWriter(w, stateKind, s.op.fingerprint())
+	f.ints(int64(c.Format), bit(c.SharedValues), bit(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))
+	turns := s.rotationPrint()
+	f.ints(int64(len(turns)))
+	f.ints(turns...)
+	f.ints(int64(s.n), int64(s.high), int64(s.reached))
+	buffer := make([]byte, s.op.tokenBytes(c))
+	for _, x := range s.spans(nil, 0, s.n) {
+		for i := range x.n {
+			x.b.token(buffer, x.row+i, true)
+			f.write(buffer)
+		}
+	}
+	return f.end()
+}
+
+// ReadState returns a state as it was written, its configuration included, except
+// that one of pages has memory of its own now. A Rotation is not in the file:
+// states with one, and those that are to have pages, are made by NewState and
+// filled by ReadFrom. Errors match ErrState, or are r's; no more memory is taken
+// than a small multiple of the bytes that there are to read.
+func (a *Attention) ReadState(r io.Reader) (*State, error) {
+	s := &State{op: a}
+	if err := s.read(newStateReader(r, stateKind, a.fingerprint()), true); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ReadFrom fills an empty state from a file that was written by a state of the
+// same configuration, MaxTokens and Pages apart: io.ReaderFrom, but it reads no
+// further than the file goes. Errors match ErrState, ErrFull where there is no
+// room, or are r's; after one the state is empty.
+func (s *State) ReadFrom(r io.Reader) (int64, error) {
+	if s.n != 0 {
+		return 0, check.Errorf(ErrState, "attention: ReadFrom into a state with %d tokens, want an empty one", s.n)
+	}
+	f := newStateReader(r, stateKind, s.op.fingerprint())
+	err := s.read(f, false)
+	if err != nil {
+		s.Reset()
+	}
+	return f.n, err
+}
+
+// read fills the state; where the configuration is to be the file's, that too.
+func (s *State) read(f *stateReader, own bool) error {
+	cfg, err := s.readConfig(f)
+	if err != nil {
+		return err
+	}
+	if own {
+		s.cfg = cfg
+	} else if c := &s.cfg; c.Format != cfg.Format || c.SharedValues != cfg.SharedValues || c.LogWeights != cfg.LogWeights || c.Window != cfg.Window || c.Keep != cfg.Keep {
+		f.fail("it was written by a state of another Format, SharedValues, LogWeights, Window or Keep")
+	}
+	want := s.rotationPrint()
+	turns := f.int()
+	if f.err == nil && turns != int64(len(want)) {
+		f.fail("it was written by a state of another Rotation: make one with the same, and use its ReadFrom")
+	}
+	for _, x := range want {
+		if f.int() != x {
+			f.fail("it was written by a state of another Rotation")
+		}
+	}
+	n, high, reached := f.int(), f.int(), f.int()
+	if f.err == nil && (n < 0 || n > high || max(high, reached) > math.MaxInt/2) {
+		f.fail("it has %d tokens, of %d, of %d", n, high, reached)
+	}
+	if f.err != nil {
+		return f.err
+	}
+	if most := s.cfg.MaxTokens; most > 0 && n > int64(most) {
+		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", n, most)
+	}
+	if c := &s.cfg; c.Window == 0 || high <= int64(s.ringTokens()) {
+		high = n // nothing was overwritten
+	} else if n < high-slack {
+		return check.Errorf(ErrState, "attention: state: a ring that had %d tokens is at %d", high, n)
+	}
+	s.high, s.reached = int(high), int(reached)
+	if err := s.readTokens(f, int(n)); err != nil {
+		return err
+	}
+	if err := f.end(); err != nil {
+		return err
+	}
+	if s.schedule != nil {
+		if s.rotation, _, err = s.schedule.Step(int64(s.reached)); err != nil {
+			return check.Errorf(ErrState, "attention: state: %v", err)
+		}
+	}
+	return nil
+}
+
+func (s *State) readConfig(f *stateReader) (cfg StateConfig, err error) {
+	format, shared, weights := f.int(), f.int(), f.int()
+	window, keep, most := f.int(), f.int(), f.int()
+	if f.err == nil && (format < 0 || format > int64(asm.Float16) || shared>>1 != 0 || weights>>1 != 0 || min(window, keep, most) < 0 || max(window, keep) > 1<<30 || most > math.MaxInt) {
+		f.fail("it is of Format %d, Window %d, Keep %d and MaxTokens %d", format, window, keep, most)
+	}
+	if f.err != nil {
+		return cfg, f.err
+	}
+	cfg = StateConfig{Format: asm.Format(format), SharedValues: shared == 1, LogWeights: weights == 1, Window: int(window), Keep: int(keep), MaxTokens: int(most)}
+	if err := s.op.checkState(&cfg); err != nil {
+		return cfg, check.Errorf(ErrState, "%v", err)
+	}
+	return cfg, nil
+}
+
+// readTokens reads what a state of n tokens holds. Memory grows with what is
+// there; a ring that has none yet gets it last.
+func (s *State) readTokens(f *stateReader, n int) error {
+	bytes := int(s.op.tokenBytes(&s.cfg))
+	read := func(to *State, pos, count int) error {
+		for i := range count {
+			if to.n = pos + i; to.cfg.Window == 0 {
+				if err := to.reserve(1); err != nil {
+					return err
+				}
+			}
+			b, row, _ := to.place(pos + i)
+			b.token(f.read(bytes), row, false)
+			if f.err != nil {
+				return f.err
+			}
+		}
+		return nil
+	}
+	switch {
+	case s.cfg.Window == 0:
+		if err := read(s, 0, n); err != nil {
+			return err
+		}
+	case len(s.blocks) > 0:
+		for _, x := range s.spans(nil, 0, n) {
+			if err := read(s, x.pos, x.n); err != nil {
+				return err
+			}
+		}
+	default:
+		c := &s.cfg
+		flat := &State{op: s.op, cfg: StateConfig{Format: c.Format, SharedValues: c.SharedValues, LogWeights: c.LogWeights}}
+		held, at := s.spans(nil, 0, n), 0
+		for _, x := range held {
+			if err := read(flat, at, x.n); err != nil {
+				return err
+			}
+			at += x.n
+		}
+		if err := s.reserve(s.high); err != nil {
+			return err
+		}
+		at = 0
+		for _, x := range held {
+			s.blocks[0].move(x.row, flat.blocks[0], at, x.n)
+			at += x.n
+		}
+	}
+	s.n = n
+	return nil
+}
+
+// token moves the keys, values and log-weights of a token to bytes, or from them.
+func (b *block) token(data []byte, row int, out bool) {
+	data = b.k.token(data, row, out)
+	if !b.shared {
+		data = b.v.token(data, row, out)
+	}
+	for g := 0; g*b.tokens() < len(b.weights); g++ {
+		data = four(data, &b.weights[g*b.tokens()+row], out)
+	}
+}
+
+func four(data []byte, x *float32, out bool) []byte {
+	if out {
+		binary.LittleEndian.PutUint32(data, math.Float32bits(*x))
+	} else {
+		*x = math.Float32frombits(binary.LittleEndian.Uint32(data))
+	}
+	return data[4:]
+}
+
+func (s *store) token(data []byte, row int, out bool) []byte {
+	cols := s.heads * s.dim
+	switch at := row * cols; s.format {
+	case asm.Float32:
+		for i := range cols {
+			data = four(data, &s.float32[at+i], out)
+		}
+	case asm.Int8:
+		for i := range s.int8[at:][:cols] {
+			if out {
+				data[i] = byte(s.int8[at+i])
+			} else {
+				s.int8[at+i] = int8(data[i])
+			}
+		}
+		data = data[cols:]
+		for h := range s.heads {
+			data = four(data, &s.scale[h*s.tokens+row], out)
+		}
+	default:
+		for i := range cols {
+			if out {
+				binary.LittleEndian.PutUint16(data, s.half[at+i])
+			} else {
+				s.half[at+i] = binary.LittleEndian.Uint16(data)
+			}
+			data = data[2:]
+		}
+	}
+	return data
+}

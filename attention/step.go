@@ -1,0 +1,309 @@
+package attention
+
+import (
+	"context"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/rope"
+)
+
+// Step appends the keys and values of the next tokens of a sequence, one or many,
+// to its state and attends from their queries: q is [tokens, Heads*HeadDim], k
+// [tokens, KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst [tokens,
+// Heads*ValueDim]. Any division of a sequence into steps gives what Forward
+// gives, up to rounding and to what the state's Format loses.
+//
+// Each byte of the state is read once for all query heads that share it. It costs
+// 2 (HeadDim + ValueDim) flop for each query head and token of the state or its
+// window, and allocates nothing once a shape has been seen, except for a state
+// that grows.
+//
+// Run has a step's options. Config.Skip is not used: nothing is left out. Errors are
+// those of Run; after one the state has the tokens that Len says.
+func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
+	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, d.single[:])
+}
+
+// Append is Step without queries: it puts keys and values into the state, a
+// prefix that was attended to elsewhere, say. So does Run without Dst and Q.
+func (s *State) Append(k, v blas32.General) error {
+	a := s.op
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
+	c := &Call{K: d.one[:1], V: d.one[1:]}
+	if s.cfg.SharedValues {
+		c.V = nil
+	}
+	d.silent = true
+	return d.run(context.Background(), a, c, d.single[:])
+}
+
+// StepBatch is Step for the next token of each of many states: row i of the
+// matrices belongs to states[i]. See Call.States for several tokens each.
+func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one = [2]blas32.General{k, v}
+	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, states)
+}
+
+// stepAll is a step whose keys hold the values: of several tokens of one state, or
+// one token of each of many.
+func (a *Attention) stepAll(ctx context.Context, dst, q, k blas32.General, states []*State) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	d.one[0] = k
+	return d.run(ctx, a, &Call{Dst: dst, Q: q, K: d.one[:1]}, states)
+}
+
+// step is Run for a call with states.
+func (a *Attention) step(ctx context.Context, call *Call) error {
+	d := a.decoders.Get()
+	defer a.decoders.Put(d)
+	if call.State == nil {
+		return d.run(ctx, a, call, call.States)
+	}
+	if call.States != nil {
+		return check.Errorf(ErrCall, "attention: State together with States")
+	}
+	d.single[0], d.silent = call.State, call.Q.Data == nil && call.Dst.Data == nil
+	return d.run(ctx, a, call, d.single[:])
+}
+
+// check reports what is wrong with a step. It fills d.offsets, d.news and d.depth.
+func (d *decoder) check() error {
+	a, c, cfg := d.op, &d.call, &d.op.cfg
+	if d.silent {
+		c.Q, c.Dst = blas32.General{Cols: cfg.Heads * cfg.HeadDim}, blas32.General{Cols: cfg.Heads * cfg.ValueDim}
+	}
+	if err := check.Matrix(ErrShape, "attention", "q", c.Q, -1, cfg.Heads*cfg.HeadDim, "Heads*HeadDim"); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "attention", "dst", c.Dst, c.Q.Rows, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
+		return err
+	}
+	d.offsets = d.offsets[:0]
+	if c.QOffsets != nil {
+		if err := checkOffsets("QOffsets", c.QOffsets, c.Q.Rows, len(d.states)); err != nil {
+			return err
+		}
+		d.offsets = append(d.offsets, c.QOffsets...)
+	} else {
+		each := 1
+		if len(d.states) == 1 {
+			each = c.Q.Rows
+		}
+		if c.Q.Rows != each*len(d.states) {
+			return check.Errorf(ErrShape, "attention: q has %d rows, want one for each state = %d", c.Q.Rows, len(d.states))
+		}
+		for i := range len(d.states) + 1 {
+			d.offsets = append(d.offsets, i*each)
+		}
+	}
+	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.Stats != nil {
+		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos or Stats")
+	}
+	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial || c.Entropy.Rows > 0) {
+		return check.Errorf(ErrCall, "attention: LSE, Partial or Entropy together with ReLU")
+	}
+	if err := d.checkStates(); err != nil {
+		return err
+	}
+	if err := d.checkKeys(); err != nil {
+		return err
+	}
+	if d.silent {
+		d.offsets[1] = d.rows
+	}
+	if err := d.checkLogWeights(); err != nil {
+		return err
+	}
+	if err := d.checkMass(); err != nil {
+		return err
+	}
+	if err := d.checkTree(); err != nil {
+		return err
+	}
+	for i, s := range d.states {
+		if n, most := d.news(i), s.cfg.MaxTokens; most > 0 && n > most-s.n {
+			return check.Errorf(ErrFull, "attention: %d tokens after %d, want at most MaxTokens = %d", n, s.n, most)
+		}
+	}
+	// Extra keys are as in a call without states; matrices of biases and masks are made
+	// for one sequence.
+	p := &d.probe
+	p.op, p.qOffsets, p.src = a, append(p.qOffsets[:0], d.offsets...), p.src[:0]
+	raw := p.source(0)
+	raw.heads, raw.rows, raw.k, raw.v, raw.weights = 1, 0, c.K, c.V, c.LogWeights
+	if len(c.V) == 0 {
+		raw.v = c.K
+	}
+	if len(d.states) == 1 {
+		raw.rows = d.states[0].n + d.news(0)
+	}
+	raw.offsets = append(raw.offsets[:0], 0, raw.rows)
+	if err := p.checkExtra(c.Extra); err != nil {
+		return err
+	}
+	if err := p.checkFits(c); err != nil {
+		return err
+	}
+	if err := p.checkOutputs(c); err != nil {
+		return err
+	}
+	d.view()
+	return nil
+}
+
+func (d *decoder) checkStates() error {
+	for i, s := range d.states {
+		switch {
+		case s == nil:
+			return check.Errorf(ErrState, "attention: state %d is nil", i)
+		case s.op != d.op:
+			return check.Errorf(ErrState, "attention: state %d is another operator's", i)
+		case s.cfg.SharedValues != d.states[0].cfg.SharedValues:
+			return check.Errorf(ErrState, "attention: some states have SharedValues and others not")
+		}
+		for _, other := range d.states[:i] {
+			if other == s {
+				return check.Errorf(ErrState, "attention: state %d is given twice", i)
+			}
+		}
+	}
+	return nil
+}
+
+// checkKeys wants keys and values for all queries, or none.
+func (d *decoder) checkKeys() error {
+	c, cfg := &d.call, &d.op.cfg
+	shared := len(d.states) > 0 && d.states[0].cfg.SharedValues
+	values := 0
+	d.rows = 0
+	for _, v := range c.V {
+		values += v.Rows
+	}
+	if !shared && len(c.K) != len(c.V) || shared && values > 0 {
+		return check.Errorf(ErrShape, "attention: V has %d segments and %d rows, want as many segments as K = %d, or none with SharedValues", len(c.V), values, len(c.K))
+	}
+	for i, k := range c.K {
+		if k.Rows == 0 && k.Cols == 0 && (shared || c.V[i].Rows == 0) {
+			continue
+		}
+		if err := segment(&rawNames, "K", i, len(c.K), k, -1, cfg.KVHeads*cfg.HeadDim, rawNames.kCols); err != nil {
+			return err
+		}
+		if !shared {
+			if err := segment(&rawNames, "V", i, len(c.K), c.V[i], k.Rows, cfg.KVHeads*cfg.ValueDim, rawNames.vCols); err != nil {
+				return err
+			}
+		}
+		if d.rows += k.Rows; d.rows < 0 {
+			return check.Errorf(ErrShape, "attention: K has more rows than an int holds")
+		}
+	}
+	if d.silent {
+		d.look = false
+		return nil
+	}
+	if d.rows != 0 && d.rows != c.Q.Rows {
+		return check.Errorf(ErrShape, "attention: k has %d rows, want as many as q = %d, or none", d.rows, c.Q.Rows)
+	}
+	d.look = d.rows == 0
+	return nil
+}
+
+// checkLogWeights wants log-weights for all new tokens, or none.
+func (d *decoder) checkLogWeights() error {
+	w := d.call.LogWeights
+	if w.Rows == 0 && w.Data == nil {
+		return nil
+	}
+	if d.look {
+		return check.Errorf(ErrCall, "attention: LogWeights without keys: those of a state came with its keys")
+	}
+	for i, s := range d.states {
+		if !s.cfg.LogWeights {
+			return check.Errorf(ErrCall, "attention: LogWeights for state %d, whose StateConfig.LogWeights is not set", i)
+		}
+	}
+	cols := w.Cols
+	if cols != 1 {
+		cols = d.op.cfg.KVHeads
+	}
+	return check.Matrix(ErrShape, "attention", "LogWeights", w, d.offsets[len(d.states)], cols, "1 or KVHeads")
+}
+
+// news is how many tokens a state gets.
+func (d *decoder) news(i int) int {
+	if d.look {
+		return 0
+	}
+	return d.offsets[i+1] - d.offsets[i]
+}
+
+// store puts tokens into a state: rows from ... of the call's new keys. The state's
+// length does not change yet.
+func (d *decoder) store(s *State, from, n int) error {
+	if err := s.reserve(n); err != nil {
+		return err
+	}
+	pos := s.n
+	at := 0 // of the segment, in the call's rows
+	for i, k := range d.call.K {
+		for row := max(from, at); row < min(from+n, at+k.Rows); {
+			b, to, room := s.place(pos)
+			count := min(room, from+n-row, at+k.Rows-row)
+			part := dense.Rows(k, row-at, row-at+count)
+			if s.schedule != nil && s.cfg.Policy != rope.EachStep {
+				var err error
+				if part, err = d.rotated(&d.kRotated, s.rotation, part, pos, s.n); err != nil {
+					return err
+				}
+			}
+			b.k.put(to, part)
+			if s.cfg.LogWeights {
+				w := d.call.LogWeights
+				if w.Rows > 0 {
+					w = dense.Rows(w, row, row+count)
+				}
+				b.putLogWeights(to, count, w)
+			}
+			if !b.shared {
+				b.v.put(to, dense.Rows(d.call.V[i], row-at, row-at+count))
+			}
+			row += count
+			pos += count
+		}
+		at += k.Rows
+	}
+	s.high = max(s.high, pos)
+	return nil
+}
+
+// rotated returns a copy of rows of keys or queries, turned to their positions.
+// The first of them stands at pos in storage; base is the state's length.
+func (d *decoder) rotated(memory *[]float32, r *rope.Rotation, x blas32.General, pos, base int) (blas32.General, error) {
+	y := blas32.General{Rows: x.Rows, Cols: x.Cols, Stride: x.Cols}
+	*memory = scratch.Floats(*memory, x.Rows*x.Cols)
+	y.Data = *memory
+	for i := range x.Rows {
+		copy(y.Data[i*y.Stride:][:y.Cols], x.Data[i*x.Stride:])
+	}
+	if d.call.Tree == nil {
+		return y, r.Rotate(y, int64(pos))
+	}
+	d.at = d.at[:0]
+	for i := range x.Rows {
+		d.at = append(d.at, int64(base+d.depth[pos-base+i]))
+	}
+	return y, r.RotateAt(y, d.at)
+}

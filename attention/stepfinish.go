@@ -1,0 +1,85 @@
+package attention
+
+import "github.com/subquad/subquad/asm"
+
+// finishTask puts the splits of one key head's rows together, those of extra keys
+// included.
+func (d *decoder) finishTask(worker, task int) {
+	j := d.jobOf(task, func(j *job) int { return j.finish })
+	g, group := task-d.jobs[j].finish, d.groupOf(&d.jobs[j])
+	for i := range d.rowsOf(&d.jobs[j]) {
+		d.work[worker].finish(d.jobs[j:][:len(d.probe.src)], i/group, g*group+i%group)
+	}
+}
+
+// finish puts together what the jobs of a state found for one head of a query.
+func (w *stepWork) finish(jobs []job, query, head int) {
+	d := w.d
+	cfg, cols := &d.op.cfg, d.vCols()
+	parts := w.parts[:0]
+	for i := range jobs {
+		j := &jobs[i]
+		group := d.groupOf(j)
+		at := j.part + head/group*d.rowsOf(j) + query*group + head%group
+		for range j.splits {
+			parts = append(parts, at)
+			at += j.queries() * cfg.Heads
+		}
+	}
+	top, sum := d.top[parts[0]], d.sum[parts[0]]
+	o := d.o[parts[0]*cols:][:cols]
+	if len(parts) > 1 {
+		for _, at := range parts {
+			top = max(top, d.top[at])
+		}
+		f := w.factors[:len(parts)]
+		for i, at := range parts {
+			if f[i] = d.top[at] - top; cfg.ReLU {
+				f[i] = 0
+			}
+		}
+		asm.Exp(f, f)
+		sum *= f[0]
+		asm.Scale(o, f[0], o)
+		for i, at := range parts[1:] {
+			if d.sum[at] == 0 && !cfg.ReLU {
+				continue
+			}
+			sum += float32(d.sum[at] * f[1+i])
+			asm.Axpy(o, f[1+i], d.o[at*cols:][:cols])
+		}
+	}
+	var factor, lse float32
+	switch {
+	case cfg.ReLU:
+		n := 0
+		for i := range jobs {
+			n += d.inSight(&jobs[i], query)
+		}
+		factor = 1 / float32(max(1, n))
+		lse = factor // for what Mass makes of it
+	case cfg.Sinks != nil && !d.call.Partial:
+		factor, lse = denominator(top, sum, &cfg.Sinks[head], &w.exp2)
+	default:
+		factor, lse = denominator(top, sum, nil, &w.exp2)
+	}
+	token := jobs[0].from + query
+	dst := d.call.Dst.Data[token*d.call.Dst.Stride+head*cfg.ValueDim:][:cfg.ValueDim]
+	asm.Scale(dst, factor, o[:cfg.ValueDim])
+	if d.lse.Rows > 0 {
+		d.lse.Data[token*d.lse.Stride+head] = lse
+	}
+}
+
+// jobOf returns the first job that begins with the last of the tasks up to task.
+func (d *decoder) jobOf(task int, first func(*job) int) int {
+	lo, hi := 0, len(d.jobs)
+	for hi-lo > 1 {
+		if mid := (lo + hi) / 2; first(&d.jobs[mid]) <= task {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}

@@ -1,0 +1,114 @@
+package attention
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// diagnosing tells whether weights are asked for.
+func (d *decoder) diagnosing() bool { return d.call.Mass.Rows > 0 || d.call.Entropy.Rows > 0 }
+
+// checkMass wants Mass for one state whose tokens have their positions for rows.
+func (d *decoder) checkMass() error {
+	c := &d.call
+	if c.Mass.Rows == 0 && c.Mass.Data == nil {
+		return nil
+	}
+	if len(d.states) != 1 || d.states[0].cfg.Window > 0 {
+		return check.Errorf(ErrCall, "attention: Mass with %d states or a ring, want one state that is none", len(d.states))
+	}
+	return nil
+}
+
+// begin readies the outputs of weights.
+func (d *decoder) begin() {
+	c, heads := &d.call, d.op.cfg.Heads
+	d.lse = c.LSE
+	if d.diagnosing() && d.lse.Rows == 0 {
+		d.lses = scratch.Floats(d.lses, c.Q.Rows*heads)
+		d.lse = dense.Matrix(d.lses, c.Q.Rows, heads)
+	}
+	for i := range c.Mass.Rows {
+		clear(row(c.Mass, i))
+	}
+}
+
+// massTask makes the scores of a split again, now that their denominators are
+// known. What it finds of the entropy waits in the split's sums.
+func (d *decoder) massTask(worker, task int) {
+	w := &d.work[worker]
+	split := w.begin(d, task)
+	if w.j.source > 0 {
+		return
+	}
+	_, sum, _ := w.part(split, w.heads[0], w.heads[1])
+	clear(sum)
+	w.tiles(split, func(keys int) {
+		w.products()
+		for h := w.heads[0]; h < w.heads[1]; h++ {
+			s := w.scoresOf(h, 0, keys)
+			w.adjust(s, h)
+			_, sum, _ := w.part(split, h, h+1)
+			w.weigh(s, h, sum)
+		}
+	})
+}
+
+// weigh adds the weights that the logits of one key head stand for.
+func (w *stepWork) weigh(s blas32.General, h int, entropy []float32) {
+	d, j := w.d, w.j
+	group, part := d.groupOf(j), w.mass[:s.Cols]
+	for g := range group {
+		head := h*group + g
+		clear(part)
+		for i := g; i < s.Rows; i += group {
+			logits, denominator := s.Data[i*s.Stride:][:s.Cols], d.lse.Data[(j.from+i/group)*d.lse.Stride+head]
+			switch {
+			case d.op.cfg.ReLU:
+				for k, x := range logits {
+					part[k] += float32(max(x, 0) * denominator) // max keeps NaN
+				}
+			case !math.IsInf(float64(denominator), -1):
+				entropy[i] += d.op.tile.Mass(part, logits, denominator)
+			}
+		}
+		if out := d.call.Mass; out.Rows > 0 {
+			for n := range w.pieces {
+				p := &w.pieces[n]
+				for k, x := range part[p.at:][:p.n] {
+					out.Data[(p.pos+k)*out.Stride+head] += x
+				}
+			}
+		}
+	}
+}
+
+// entropies adds up what the splits found.
+func (d *decoder) entropies() {
+	out, heads := d.call.Entropy, d.op.cfg.Heads
+	if out.Rows == 0 {
+		return
+	}
+	for n := range d.jobs {
+		j := &d.jobs[n]
+		if j.source > 0 {
+			continue
+		}
+		group, rows := d.groupOf(j), d.rowsOf(j)
+		for i := range j.queries() {
+			for h := range heads {
+				at, total := j.part+h/group*rows+i*group+h%group, float32(0)
+				for range j.splits {
+					total -= d.sum[at]
+					at += j.queries() * heads
+				}
+				out.Data[(j.from+i)*out.Stride+h] = total
+			}
+		}
+	}
+}

@@ -1,0 +1,372 @@
+package attention
+
+import (
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// stepWork is what a worker needs for a split.
+type stepWork struct {
+	d       *decoder
+	j       *job
+	heads   [2]int // of keys
+	pieces  []piece
+	from    []int // what of a piece each query sees: [pieces][queries]
+	to      []int
+	s       []float32 // scores, [rows of the range][stepTile + pad]
+	factor  []float32 // of the rows
+	ones    []float32
+	parts   []int     // where the splits of a row are
+	factors []float32 // of them
+	wide    []float32 // copies of keys or values
+	mass    []float32 // that the keys of a tile got
+	at      []int64
+	exp2    [2]float32
+}
+
+func (d *decoder) scoreStride() int { return d.op.sizes.stepTile + pad }
+
+func (w *stepWork) reserve(d *decoder) {
+	w.d = d
+	rows, splits, all, pieces, queries := 0, 0, 0, 0, 0
+	for i := range d.jobs {
+		j := &d.jobs[i]
+		if j.source == 0 {
+			all = 0
+		}
+		all += j.splits
+		rows, splits = max(rows, j.queries()*d.op.cfg.Heads), max(splits, all)
+		pieces, queries = max(pieces, min(j.spans[1]-j.spans[0]+1, d.op.sizes.stepTile)), max(queries, j.queries())
+	}
+	w.pieces = slices.Grow(w.pieces[:0], pieces)
+	w.from, w.to = slices.Grow(w.from[:0], pieces*queries), slices.Grow(w.to[:0], pieces*queries)
+	w.at = slices.Grow(w.at[:0], len(d.depth))
+	w.s = scratch.Floats(w.s, rows*d.scoreStride())
+	w.parts = slices.Grow(w.parts[:0], splits)
+	w.factor, w.factors = scratch.Floats(w.factor, rows), scratch.Floats(w.factors, splits)
+	for len(w.ones) < rows {
+		w.ones = append(w.ones, 1)
+	}
+	if d.diagnosing() {
+		w.mass = scratch.Floats(w.mass, d.op.sizes.stepTile)
+	}
+	rowsWide := 1 // of values that are not finite
+	for i := range d.jobs {
+		if d.jobs[i].wide {
+			rowsWide = d.op.sizes.stepTile
+		}
+	}
+	w.wide = scratch.Floats(w.wide, rowsWide*max(d.kCols(), d.vCols()))
+}
+
+// begin readies the worker for a task and returns the split that it is of.
+func (w *stepWork) begin(d *decoder, task int) (split int) {
+	j := &d.jobs[d.jobOf(task, func(j *job) int { return j.task })]
+	n := (task - j.task) % j.ranges
+	w.j, w.heads = j, [2]int{n * j.heads / j.ranges, (n + 1) * j.heads / j.ranges}
+	return (task - j.task) / j.ranges
+}
+
+// splitTask does one split for a range of heads.
+func (d *decoder) splitTask(worker, task int) {
+	w := &d.work[worker]
+	split := w.begin(d, task)
+	w.split(split, false)
+	// A sum that is not finite may be so by values without weight.
+	for h, end := w.heads[0], w.heads[1]; h < end; h++ {
+		if _, _, o := w.part(split, h, h+1); !allFinite(o) {
+			w.heads = [2]int{h, h + 1}
+			w.split(split, true)
+		}
+	}
+}
+
+// part returns where the results of a split for some key heads wait.
+func (w *stepWork) part(split, from, to int) (top, sum, o []float32) {
+	d, cfg := w.d, &w.d.op.cfg
+	rows := w.rows()
+	at := w.j.part + split*w.j.queries()*cfg.Heads + from*rows
+	n := (to - from) * rows
+	return d.top[at:][:n], d.sum[at:][:n], d.o[at*d.vCols():][:n*d.vCols()]
+}
+
+// rows is how many rows read a key head.
+func (w *stepWork) rows() int { return w.d.rowsOf(w.j) }
+
+func (w *stepWork) split(split int, careful bool) {
+	top, sum, o := w.part(split, w.heads[0], w.heads[1])
+	for i := range top {
+		top[i], sum[i] = -math.MaxFloat32, 0
+	}
+	clear(o)
+	w.tiles(split, func(keys int) { w.tile(split, keys, careful) })
+}
+
+// tiles calls f for the tiles of a split of which something is seen.
+func (w *stepWork) tiles(split int, f func(keys int)) {
+	from := split * w.j.size
+	to := min(from+w.j.size, w.j.keys)
+	for t := from; t < to; t += w.d.op.sizes.stepTile {
+		end := min(t+w.d.op.sizes.stepTile, to)
+		if w.cut(t, end) {
+			f(end - t)
+		}
+	}
+}
+
+// products makes the products of the queries with the keys of the pieces.
+func (w *stepWork) products() {
+	for i := range w.pieces {
+		w.each(i, func(b *block) *store { return &b.k }, func(h, row, n, at int, next *byte) { w.scores(&w.pieces[i], h, row, n, at, next) })
+	}
+}
+
+// tile adds the keys of the pieces, keys of them.
+func (w *stepWork) tile(split, keys int, careful bool) {
+	a, rows := w.d.op, w.rows()
+	w.products()
+	for h := w.heads[0]; h < w.heads[1]; h++ {
+		s := w.scoresOf(h, 0, keys)
+		top, sum, _ := w.part(split, h, h+1)
+		factor := w.factor[(h-w.heads[0])*rows:][:rows]
+		w.adjust(s, h)
+		if a.cfg.ReLU {
+			rectify(s, factor)
+		} else {
+			a.tile.Weights(s, top, sum, factor)
+		}
+	}
+	for i := range w.pieces {
+		w.each(i, (*block).values, func(h, row, n, at int, next *byte) { w.values(&w.pieces[i], split, h, row, n, at, next, careful) })
+	}
+}
+
+// scoresOf is the scores of one key head's rows from key at of the tile on.
+func (w *stepWork) scoresOf(h, at, n int) blas32.General {
+	rows, stride := w.rows(), w.d.scoreStride()
+	return blas32.General{Rows: rows, Cols: n, Stride: stride, Data: w.s[(h-w.heads[0])*rows*stride+at:]}
+}
+
+// each calls f for the rows of a piece a few at a time, for all heads before the
+// next few: in the order in which they stand in memory. next is what comes after,
+// a share for each head, where all heads are read.
+func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int, next *byte)) {
+	p, a := &w.pieces[i], w.d.op
+	s := of(p.b)
+	few := max(4, a.sizes.stepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim)))/4*4)
+	all := s.head(0, 0, s.tokens, s.dim)
+	for at := 0; at < p.n; at += few {
+		n := min(few, p.n-at)
+		row := p.row + at
+		for h := w.heads[0]; h < w.heads[1]; h++ {
+			var next *byte
+			if w.heads[1]-w.heads[0] == s.heads && row+2*n <= s.tokens && s.stride == s.heads*s.dim {
+				next = all.At((row+n)*all.Stride + h*n*s.dim)
+			}
+			f(h, row, n, p.at+at, next)
+		}
+	}
+}
+
+// copied returns the rows of one head as float32, filled up with zeros.
+func (w *stepWork) copied(s *store, h, row, n, width, cols int) blas32.General {
+	m := blas32.General{Rows: n, Cols: width, Stride: cols, Data: w.wide[:n*cols]}
+	if cols > width {
+		clear(m.Data)
+	}
+	s.widen(m, h, row)
+	return m
+}
+
+func strided(m blas32.General) asm.Strided {
+	return asm.Strided{Rows: m.Rows, Cols: m.Stride, Stride: m.Stride, Float32: m.Data}
+}
+
+// turn rotates copied keys, of which the first stands at pos in storage.
+func (w *stepWork) turn(k blas32.General, pos int) {
+	j, d := w.j, w.d
+	var err error
+	if node := pos - j.base; d.call.Tree != nil && node >= 0 {
+		w.at = w.at[:0]
+		for _, depth := range d.depth[node : node+k.Rows] {
+			w.at = append(w.at, int64(j.base+depth))
+		}
+		err = j.rot.RotateAt(k, w.at)
+	} else {
+		err = j.rot.Rotate(k, int64(pos))
+	}
+	if err != nil {
+		panic(err) // of what NewState should have refused
+	}
+}
+
+func (w *stepWork) scores(p *piece, h, row, n, at int, next *byte) {
+	d, j, dim := w.d, w.j, w.d.op.cfg.HeadDim
+	s, rows := w.scoresOf(h, at, n), w.rows()
+	q := d.q[j.q+h*rows*d.kCols():][:rows*d.kCols()]
+	k := &p.b.k
+	if j.wide {
+		m := w.copied(k, h, row, n, dim, d.kCols())
+		if j.rot != nil {
+			w.turn(m, p.pos+row-p.row)
+		}
+		d.op.decode.Scores(s, q, strided(m), nil)
+		return
+	}
+	d.op.decode.Scores(s, q, k.head(h, row, n, dim), next)
+	if k.format == asm.Int8 {
+		for i := range rows {
+			x := s.Data[i*s.Stride:][:n]
+			asm.Mul(x, x, k.scales(h, row, n))
+		}
+	}
+}
+
+func (w *stepWork) values(p *piece, split, h, row, n, at int, next *byte, careful bool) {
+	d, j, dim := w.d, w.j, w.d.op.cfg.ValueDim
+	weights, rows, cols := w.scoresOf(h, at, n), w.rows(), d.vCols()
+	_, _, out := w.part(split, h, h+1)
+	o := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: out}
+	factor := w.ones[:rows]
+	if at == 0 {
+		factor = w.factor[(h-w.heads[0])*rows:][:rows]
+	}
+	v := p.b.values()
+	switch {
+	case careful:
+		w.sparse(o, weights, v, h, row, factor)
+	case j.wide:
+		d.op.decode.Values(o, weights, strided(w.copied(v, h, row, n, dim, cols)), factor, nil)
+	default:
+		if v.format == asm.Int8 {
+			for i := range rows {
+				x := weights.Data[i*weights.Stride:][:n]
+				asm.Mul(x, x, v.scales(h, row, n))
+			}
+		}
+		d.op.decode.Values(o, weights, v.head(h, row, n, dim), factor, next)
+	}
+}
+
+// sparse is values where some are NaN or Inf: what has no weight must not count.
+func (w *stepWork) sparse(o, p blas32.General, v *store, h, row int, factor []float32) {
+	dim := w.d.op.cfg.ValueDim
+	for i := range o.Rows {
+		x := o.Data[i*o.Stride:][:o.Cols]
+		asm.Scale(x, factor[i], x)
+	}
+	one := blas32.General{Rows: 1, Cols: dim, Stride: dim, Data: w.wide[:dim]}
+	for k := range p.Cols {
+		v.widen(one, h, row+k)
+		for i := range o.Rows {
+			if x := p.Data[i*p.Stride+k]; x != 0 {
+				asm.Axpy(o.Data[i*o.Stride:][:dim], x, one.Data)
+			}
+		}
+	}
+}
+
+// adjust makes logits of the products of one key head: cap, biases, what is hidden.
+func (w *stepWork) adjust(s blas32.General, h int) {
+	d, j := w.d, w.j
+	cfg, c := &d.op.cfg, &d.call
+	group := d.groupOf(j)
+	if cfg.Softcap > 0 {
+		for i := range s.Rows {
+			row := s.Data[i*s.Stride:][:s.Cols]
+			asm.Softcap(row, cfg.Softcap, row)
+		}
+	}
+	for n := range w.pieces {
+		p := &w.pieces[n]
+		if j.source > 0 {
+			p.added(s, h)
+			w.hide(s, n)
+			continue
+		}
+		for _, b := range [...]Bias{cfg.Bias, c.Bias} {
+			if b != nil {
+				w.perHead(p, s, h, b.AddTo)
+			}
+		}
+		if len(p.b.weights) > 0 {
+			weights := p.b.logWeights(h, p.row, p.n)
+			for i := range s.Rows {
+				row := s.Data[i*s.Stride+p.at:][:p.n]
+				asm.Add(row, row, weights)
+			}
+		}
+		if c.Mask != nil {
+			w.perHead(p, s, h, c.Mask.Hide)
+		}
+		w.hide(s, n)
+		if c.Tree == nil || p.pos < j.base {
+			continue
+		}
+		for i := range s.Rows {
+			row := s.Data[i*s.Stride+p.at:][:p.n]
+			for k := range row {
+				if !d.seesNode(j, i/group, p.pos+k-j.base) {
+					row[k] = negInf
+				}
+			}
+		}
+	}
+}
+
+// hide takes out what a range of a piece's keys leaves out for each query.
+func (w *stepWork) hide(s blas32.General, n int) {
+	p, queries, group := &w.pieces[n], w.j.queries(), w.d.groupOf(w.j)
+	for i := range s.Rows {
+		row := s.Data[i*s.Stride+p.at:][:p.n]
+		hide(row[:w.from[n*queries+i/group]])
+		hide(row[w.to[n*queries+i/group]:])
+	}
+}
+
+// added adds the log-weights of extra keys.
+func (p *piece) added(s blas32.General, h int) {
+	m := p.b.added
+	if m.Rows == 0 {
+		return
+	}
+	for i := range s.Rows {
+		row := s.Data[i*s.Stride+p.at:][:p.n]
+		for k := range row {
+			row[k] += m.Data[(p.row+k)*m.Stride+min(h, m.Cols-1)]
+		}
+	}
+}
+
+// perHead calls f for the part of s that belongs to a piece, each head that reads h
+// by itself. Nodes of a tree stand at positions of their own, and go one by one.
+func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.General, head int, query, key int64)) {
+	d, j := w.d, w.j
+	group := d.groupOf(j)
+	for g := range group {
+		m := blas32.General{Rows: j.queries(), Cols: p.n, Stride: s.Stride * group, Data: s.Data[g*s.Stride+p.at:]}
+		if d.call.Tree == nil {
+			f(m, h*group+g, int64(j.first), int64(p.pos))
+			continue
+		}
+		for i := range m.Rows {
+			one := dense.Rows(m, i, i+1)
+			query := int64(d.position(j, i))
+			if p.pos < j.base {
+				f(one, h*group+g, query, int64(p.pos))
+				continue
+			}
+			one.Cols = 1
+			for k := range p.n {
+				f(one, h*group+g, query, int64(j.base+d.depth[p.pos+k-j.base]))
+				one.Data = one.Data[min(1, len(one.Data)):]
+			}
+		}
+	}
+}

@@ -1,0 +1,192 @@
+package attention
+
+import (
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+)
+
+// store holds the keys or the values of tokens, [tokens, heads*dim], in one of
+// the storage types. Int8 has a scale for each head and token.
+type store struct {
+	format             asm.Format
+	heads, dim, tokens int
+	stride             int // of a token
+	float32            []float32
+	half               []uint16
+	int8               []int8
+	scale              []float32 // [heads, tokens]
+}
+
+func newStore(format asm.Format, heads, dim, tokens int) store {
+	s := store{format: format, heads: heads, dim: dim, tokens: tokens, stride: heads * dim}
+	n := heads * dim * tokens
+	switch format {
+	case asm.Float32:
+		s.float32 = make([]float32, n)
+	case asm.Int8:
+		s.int8, s.scale = make([]int8, n), make([]float32, heads*tokens)
+	default:
+		s.half = make([]uint16, n)
+	}
+	return s
+}
+
+// storeOf is a matrix of float32 where it stands, to be read.
+func storeOf(m blas32.General, heads, dim int) store {
+	return store{format: asm.Float32, heads: heads, dim: dim, tokens: m.Rows, stride: m.Stride, float32: m.Data}
+}
+
+// tokenBytes is the memory of a token's keys or values.
+func tokenBytes(format asm.Format, heads, dim int) int64 {
+	n := int64(heads) * int64(dim)
+	switch format {
+	case asm.Float32:
+		return 4 * n
+	case asm.Int8:
+		return n + 4*int64(heads)
+	}
+	return 2 * n
+}
+
+// put stores rows of x from row at on.
+func (s *store) put(at int, x blas32.General) {
+	cols := s.heads * s.dim
+	for i := range x.Rows {
+		row := x.Data[i*x.Stride:][:cols]
+		to := (at + i) * cols
+		switch s.format {
+		case asm.Float32:
+			copy(s.float32[to:], row)
+		case asm.BFloat16:
+			for j, v := range row {
+				s.half[to+j] = asm.BFloat16Bits(v)
+			}
+		case asm.Float16:
+			for j, v := range row {
+				s.half[to+j] = asm.Float16Bits(v)
+			}
+		case asm.Int8:
+			for h := range s.heads {
+				s.scale[h*s.tokens+at+i] = asm.QuantizeInt8(s.int8[to+h*s.dim:][:s.dim], row[h*s.dim:][:s.dim])
+			}
+		}
+	}
+}
+
+// move copies n rows of another store of the kind, as they are; it may be s itself.
+func (s *store) move(at int, from *store, row, n int) {
+	cols := s.heads * s.dim
+	to, begin, end := at*cols, row*cols, (row+n)*cols
+	switch s.format {
+	case asm.Float32:
+		copy(s.float32[to:], from.float32[begin:end])
+	case asm.Int8:
+		copy(s.int8[to:], from.int8[begin:end])
+		for h := range s.heads {
+			copy(s.scale[h*s.tokens+at:], from.scale[h*from.tokens+row:][:n])
+		}
+	default:
+		copy(s.half[to:], from.half[begin:end])
+	}
+}
+
+// head returns n rows of one head, the first cols columns of it.
+func (s *store) head(h, row, n, cols int) asm.Strided {
+	m := asm.Strided{Format: s.format, Rows: n, Cols: cols, Stride: s.stride}
+	at := row*m.Stride + h*s.dim
+	switch s.format {
+	case asm.Float32:
+		m.Float32 = s.float32[at:]
+	case asm.Int8:
+		m.Int8 = s.int8[at:]
+	default:
+		m.Half = s.half[at:]
+	}
+	return m
+}
+
+// scales are those of n rows of a head.
+func (s *store) scales(h, row, n int) []float32 { return s.scale[h*s.tokens+row:][:n] }
+
+// widen sets dst [n, cols] to rows of one head as they count, the first cols
+// columns of it.
+func (s *store) widen(dst blas32.General, h, row int) {
+	m := s.head(h, row, dst.Rows, dst.Cols)
+	for i := range dst.Rows {
+		x := dst.Data[i*dst.Stride:][:dst.Cols]
+		m.Widen(x, i, 0)
+		if s.format == asm.Int8 {
+			asm.Scale(x, s.scale[h*s.tokens+row+i], x)
+		}
+	}
+}
+
+// block is room for the keys and values of some tokens. A page is a block that
+// several states may have a part in.
+type block struct {
+	k, v    store // v has no memory where values are a prefix of keys
+	shared  bool
+	weights []float32      // added to logits: [KVHeads, tokens], or none
+	added   blas32.General // the same of extra keys, [tokens, 1 or heads]
+	id      int            // of a page
+	refs    int            // guarded by the pool
+}
+
+func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {
+	b := &block{k: newStore(cfg.Format, a.cfg.KVHeads, a.cfg.HeadDim, tokens), shared: cfg.SharedValues}
+	if !b.shared {
+		b.v = newStore(cfg.Format, a.cfg.KVHeads, a.cfg.ValueDim, tokens)
+	}
+	if cfg.LogWeights {
+		b.weights = make([]float32, a.cfg.KVHeads*tokens)
+	}
+	return b
+}
+
+// values is where values stand.
+func (b *block) values() *store {
+	if b.shared {
+		return &b.k
+	}
+	return &b.v
+}
+
+func (b *block) tokens() int { return b.k.tokens }
+
+func (b *block) move(at int, from *block, row, n int) {
+	b.k.move(at, &from.k, row, n)
+	if !b.shared {
+		b.v.move(at, &from.v, row, n)
+	}
+	for g := 0; g*b.tokens() < len(b.weights); g++ {
+		copy(b.weights[g*b.tokens()+at:], from.logWeights(g, row, n))
+	}
+}
+
+// logWeights are those of n rows of a head.
+func (b *block) logWeights(h, row, n int) []float32 { return b.weights[h*b.tokens()+row:][:n] }
+
+// putLogWeights sets them for all heads to rows of w, [n, 1] or [n, KVHeads], or to 0
+// where w is empty.
+func (b *block) putLogWeights(row, n int, w blas32.General) {
+	for h := range b.k.heads {
+		to := b.logWeights(h, row, n)
+		clear(to)
+		for i := range min(n, w.Rows) {
+			to[i] = w.Data[i*w.Stride+min(h, w.Cols-1)]
+		}
+	}
+}
+
+// tokenBytes is what a token takes.
+func (a *Attention) tokenBytes(cfg *StateConfig) int64 {
+	n := tokenBytes(cfg.Format, a.cfg.KVHeads, a.cfg.HeadDim)
+	if !cfg.SharedValues {
+		n += tokenBytes(cfg.Format, a.cfg.KVHeads, a.cfg.ValueDim)
+	}
+	if cfg.LogWeights {
+		n += 4 * int64(a.cfg.KVHeads)
+	}
+	return n
+}

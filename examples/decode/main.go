@@ -1,0 +1,79 @@
+// Command decode shows what a key/value cache costs: how fast one more token is, and
+// how much memory the past takes, as the context grows, for each way to keep it.
+//
+//	go run ./examples/decode
+//	go run ./examples/decode -heads 32 -kv 8 -dim 128 -context 32768
+//
+// It prints a table and writes a picture. Keys and values are noise: neither time
+// nor memory depends on what they are. The last column tells what the storage does
+// to the output of one token, beside float32.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/subquad/subquad/asm"
+)
+
+// options are the command's flags.
+type options struct {
+	heads, kv, dim, context, window, workers int
+	out                                      string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "decode:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var o options
+	f := flag.NewFlagSet("decode", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.IntVar(&o.heads, "heads", 8, "query `heads`")
+	f.IntVar(&o.kv, "kv", 2, "key and value `heads`")
+	f.IntVar(&o.dim, "dim", 64, "`width` of a head")
+	f.IntVar(&o.context, "context", 128<<10, "the longest context, in `tokens`")
+	f.IntVar(&o.window, "window", 4096, "`tokens` that the ring holds, besides the first four")
+	f.StringVar(&o.out, "out", "decode", "write `name`.png")
+	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case f.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case o.context < 1 || o.context > 1<<22:
+		return errors.New("-context must be 1 to 4194304")
+	case o.window < 1:
+		return errors.New("-window must be 1 or more")
+	}
+	results, err := measure(ctx, o)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "%d heads of %d over %d of keys, kernels for %s\n\n", o.heads, o.dim, o.kv, asm.Active())
+	fmt.Fprintf(stdout, "%-22s %9s %11s %10s %9s %12s\n", "", "tokens", "tokens/s", "memory", "GB/s", "error")
+	for _, r := range results {
+		for _, p := range r.points {
+			fmt.Fprintf(stdout, "%-22s %9d %11.0f %7.1f MB %9.1f %12.1e\n", r.name, p.tokens, p.rate(), float64(p.bytes)/1e6, p.rate()*float64(p.read)/1e9, p.err)
+		}
+	}
+	if err := draw(o.out+".png", results); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "\nwrote %s.png\n", o.out)
+	return err
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMeasure wants memory in the proportions of the storage types, a ring that
+// stops growing, and errors that the types explain.
+func TestMeasure(t *testing.T) {
+	results, err := measure(t.Context(), options{heads: 4, kv: 2, dim: 16, context: 4096, window: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := map[string]point{}
+	for _, r := range results {
+		if len(r.points) != 3 || r.points[0].tokens != 1024 || r.points[2].tokens != 4096 {
+			t.Fatalf("%s: %v", r.name, r.points)
+		}
+		last[r.name] = r.points[2]
+		for i, p := range r.points[1:] {
+			if grown := p.bytes > r.points[i].bytes; grown != (r.name != "float32 ring") {
+				t.Errorf("%s: %d bytes after %d", r.name, p.bytes, r.points[i].bytes)
+			}
+		}
+	}
+	f32 := last["float32"]
+	if f32.err != 0 || f32.read != 4096*2*2*16*4 {
+		t.Errorf("float32: error %v, %d bytes read", f32.err, f32.read)
+	}
+	for name, limits := range map[string][2]float64{"bfloat16": {2, 0.02}, "bfloat16, paged": {2, 0.02}, "int8": {3, 0.05}} {
+		p := last[name]
+		if float64(f32.read)/float64(p.read) < limits[0] || p.err == 0 || p.err > limits[1] {
+			t.Errorf("%s: %d bytes read, error %v", name, p.read, p.err)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	var stdout bytes.Buffer
+	small := []string{"-heads", "2", "-kv", "1", "-dim", "16", "-context", "2048", "-window", "100"}
+	if err := command(t.Context(), append(small, "-out", out), &stdout, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"2 heads of 16 over 1 of keys", "bfloat16, paged", "float32 ring", "wrote " + out + ".png\n"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("printed %q, want %q in it", stdout.String(), want)
+		}
+	}
+	picture, err := os.Open(out + ".png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer picture.Close()
+	if _, err := png.Decode(picture); err != nil {
+		t.Error(err)
+	}
+	for want, args := range map[string][]string{
+		`unexpected argument "x"`:                            {"x"},
+		"-context must be 1 to 4194304":                      {"-context", "0"},
+		"-window must be 1 or more":                          {"-window", "0"},
+		"attention: Heads is 0, want 1 or more":              {"-heads", "0"},
+		"attention: Workers is -1, want 0 or more":           {"-workers", "-1"},
+		"open " + out + "/no.png: no such file or directory": append(small, "-out", out+"/no"),
+	} {
+		err := command(t.Context(), args, io.Discard, io.Discard)
+		if err == nil || err.Error() != want {
+			t.Errorf("%v: error %v, want %s", args, err, want)
+		}
+	}
+}
