@@ -184,9 +184,6 @@ func TestAllocations(t *testing.T) {
 					return s.run(context.Background(), dense.Rows(dst, 0, 3), dense.Rows(x, 0, 3), packing{states: states, each: true}, nil, workers)
 				},
 			} {
-				if strings.HasPrefix(s.name, "SISO") && name == "StepBatch" {
-					continue // the test's own offsets
-				}
 				if n := isatest.Allocations(func() { must(t, f()) }); n != 0 {
 					t.Errorf("%s: %s with %d workers: %v allocations", s.name, name, workers, n)
 				}
