@@ -17,15 +17,21 @@ import (
 	"github.com/subquad/subquad/ssm"
 )
 
-// Open returns the model of a safetensors file, and reads config.json beside it
-// where there is one. Errors match ErrCheckpoint and name the tensor that is
-// missing or has another shape, match ErrConfig, or come from the file system.
+// Open returns the model of a checkpoint, and reads config.json beside it where
+// there is one. path is a safetensors file, the index of several
+// (model.safetensors.index.json), or a folder with a model.safetensors or such an
+// index. Errors match ErrCheckpoint and name the tensor that is missing or has
+// another shape, match ErrConfig, or come from the file system.
 //
 // Tensors may stand under the names of mamba_ssm ("backbone.embedding") or of
 // Hugging Face ("backbone.embeddings"), with or without "model." before them, and
 // may be F32, F16, BF16 or F64. Others are passed over.
 func Open(path string, cfg Config) (*Model, error) {
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(path), "config.json"))
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		dir = path
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err == nil {
 		var file Config
 		if file, err = ParseConfig(text); err != nil {
@@ -35,7 +41,7 @@ func Open(path string, cfg Config) (*Model, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("mamba: %w", err)
 	}
-	f, err := weights.Open(path)
+	f, err := weights.OpenCheckpoint(path)
 	if err != nil {
 		return nil, checkpointError(err)
 	}
@@ -186,8 +192,11 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 
 // head returns the weights of the logits: lm_head's, or the embedding's.
 func (c *checkpoint) head(embedding blas32.General, cfg Config) blas32.General {
-	if c.Has("lm_head.weight") {
+	switch {
+	case c.Has("lm_head.weight"):
 		return c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
+	case cfg.Untied:
+		c.Fail("no tensor lm_head.weight, and the configuration says that the embedding does not stand for it")
 	}
 	return embedding
 }
