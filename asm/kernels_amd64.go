@@ -1344,6 +1344,96 @@ func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *b
 	}
 }
 
+//go:noescape
+func gemmFullFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemmFullFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 6 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemmFullFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemmFullFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm4x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm4x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 4 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm4x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm4x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm2x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm2x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 2 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm2x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm2x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm1x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm1x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 1 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm1x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm1x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm2x2Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm2x2Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 2 rows by 2 panel(s) of 16 columns; strides in bytes
+func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm2x2Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm2x2Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm1x4Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm1x4Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 1 rows by 4 panel(s) of 16 columns; strides in bytes
+func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm1x4Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm1x4Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
 // gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
 // full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
 func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
@@ -1392,6 +1482,21 @@ func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRo
 			gemm2x2Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
 		case 1<<4 | 4:
 			gemm1x4Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
+		}
+	case Float16:
+		switch rows<<4 | panels {
+		default:
+			gemmFullFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 4<<4 | 1:
+			gemm4x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 2<<4 | 1:
+			gemm2x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 1<<4 | 1:
+			gemm1x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 2<<4 | 2:
+			gemm2x2Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 1<<4 | 4:
+			gemm1x4Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
 		}
 	}
 }

@@ -422,6 +422,36 @@ func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *b
 	panic(noKernels)
 }
 
+// 6 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 2 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 1 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 2 rows by 2 panel(s) of 16 columns; strides in bytes
+func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 1 rows by 4 panel(s) of 16 columns; strides in bytes
+func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
 // gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
 // full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
 func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {

@@ -21,12 +21,15 @@ const (
 	// Int8 stores round(b / s) in a byte, with s = max |column| / 127 for each
 	// column: a quarter of the memory, error up to s / 2.
 	Int8
+	// Float16 rounds to the nearest IEEE half-precision number: half the memory,
+	// relative error up to 2^-11 between 6e-5 and 65504, beyond which it overflows.
+	Float16
 )
 
-// String returns float32, bfloat16 or int8.
-func (f Format) String() string { return [...]string{"float32", "bfloat16", "int8"}[f] }
+// String returns float32, bfloat16, int8 or float16.
+func (f Format) String() string { return [...]string{"float32", "bfloat16", "int8", "float16"}[f] }
 
-func (f Format) bytes() int { return [...]int{4, 2, 1}[f] }
+func (f Format) bytes() int { return [...]int{4, 2, 1, 2}[f] }
 
 // Matrix is the right operand of Gemm: k x n, packed once into the order in
 // which the kernels read it. Columns stand in panels as wide as a kernel's tile,
@@ -88,7 +91,9 @@ func (m *Matrix) At(i, j int) float32 {
 func (m *Matrix) element(at, j int) float32 {
 	switch m.format {
 	case BFloat16:
-		return math.Float32frombits(uint32(m.bfloat16()[at]) << 16)
+		return BFloat16Of(m.half()[at])
+	case Float16:
+		return Float16Of(m.half()[at])
 	case Int8:
 		return float32(int8(m.data[at])) * m.scale[j]
 	}
@@ -139,7 +144,7 @@ func (m *Matrix) float32() []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/4)
 }
 
-func (m *Matrix) bfloat16() []uint16 {
+func (m *Matrix) half() []uint16 {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/2)
 }
 
@@ -156,7 +161,7 @@ func aligned(old []byte, n int) []byte {
 
 func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 	checkMatrix("Matrix", "b", b, b.Rows, b.Cols)
-	if format > Int8 {
+	if format > Float16 {
 		panicf("asm: Matrix: format %d", format)
 	}
 	m.tier, m.format = isa.Active(), format
@@ -189,11 +194,14 @@ func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 					v = b.Data[i*b.Stride+from+c]
 				}
 				at := (p*m.rows+i)*w + c
-				if format == BFloat16 {
-					m.bfloat16()[at] = roundBFloat16(v)
-				} else if c < n {
+				switch {
+				case format == BFloat16:
+					m.half()[at] = BFloat16Bits(v)
+				case format == Float16:
+					m.half()[at] = Float16Bits(v)
+				case c < n:
 					m.data[at] = byte(quantize(v, m.scale[from+c]))
-				} else {
+				default:
 					m.data[at] = 0
 				}
 			}

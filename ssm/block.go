@@ -321,7 +321,7 @@ func checkSizes(list ...size) error {
 }
 
 func checkFormat(f asm.Format) error {
-	if f > asm.Int8 {
+	if f > asm.Float16 {
 		return check.Errorf(ErrConfig, "ssm: Format is %d", f)
 	}
 	return nil

@@ -179,7 +179,7 @@ func (c Config) check(prefix string) error {
 			return check.Errorf(ErrConfig, "%s%s is %d, want 0 or more", prefix, f.name, f.n)
 		}
 	}
-	if c.Format > asm.Int8 {
+	if c.Format > asm.Float16 {
 		return check.Errorf(ErrConfig, "%sFormat is %d", prefix, c.Format)
 	}
 	for _, f := range []struct {

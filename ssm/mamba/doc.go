@@ -24,7 +24,7 @@
 //
 // and logits are RMSNorm(r) times the embedding or, where the checkpoint has one,
 // lm_head. Layers of attention are not supported. Weights are kept as float32,
-// bfloat16 or int8 (Config.Format), whatever their type in the file; arithmetic and
+// bfloat16, float16 or int8 (Config.Format), whatever their type in the file; arithmetic and
 // states are float32.
 //
 // # Accuracy

@@ -107,6 +107,11 @@ type Machine interface {
 	// LoadBFloat16 widens Lanes bfloat16; LoadInt8 converts Lanes int8.
 	LoadBFloat16(At) Vec
 	LoadInt8(At) Vec
+	// LoadFloat16 widens Lanes float16.
+	LoadFloat16(At) Vec
+	// Prefetch asks for the cache line of a place, mapped or not, into the second
+	// cache.
+	Prefetch(At)
 
 	Copy(Src) Vec
 	Zero() Vec
@@ -145,6 +150,11 @@ type Machine interface {
 	// SumLanes and MaxLanes reduce to the first lane, in an order that is the machine's own.
 	SumLanes(Vec) Vec
 	MaxLanes(Vec) Vec
+	// SumRows returns the sums of up to Lanes rows, a multiple of four, in the first
+	// lanes, each in an order that does not depend on how many there are.
+	SumRows(rows []Vec) Vec
+	// StoreQuad stores four lanes, from 4*quad on.
+	StoreQuad(at At, v Vec, quad int)
 	// Transpose returns the columns of Lanes rows.
 	Transpose(rows []Vec) []Vec
 	// SumAcross and MaxAcross are the same in every lane; a NaN may be lost by MaxAcross.
