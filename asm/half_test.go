@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestFloat16 rounds every float16, what lies between it and the next, and half
+// TestHalves rounds every float16, what lies between it and the next, and half
 // way between.
-func TestFloat16(t *testing.T) {
+func TestHalves(t *testing.T) {
 	value := func(bits uint16) float64 { // by definition
 		exp, frac := int(bits>>10), float64(bits&0x3ff)
 		if exp == 0 {
