@@ -951,47 +951,17 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
-func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func prefetchAVX512(x *float32, lines int)
 
 //go:noescape
-func scanFullAVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func prefetchAVX2(x *float32, lines int)
 
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+// the cache lines from x on
+func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
 	if tier == isa.AVX512 {
-		scanFullAVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+		prefetchAVX512(x, lines)
 	} else {
-		scanFullAVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func scan4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scan4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scan4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scan4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func scanVector4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scanVector4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scanVector4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scanVector4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+		prefetchAVX2(x, lines)
 	}
 }
 
@@ -1071,6 +1041,96 @@ func flushSIMD(tier isa.Tier, x []float32) {
 			flushAVX2(&x[0], n)
 		}
 		x = x[n:]
+	}
+}
+
+//go:noescape
+func scanFullAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanFullAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanFullAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanFullAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scan4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scan4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scan4AVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scan4AVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanVector4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanVector4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanVector4AVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanVector4AVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanFullMoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanFullMoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanFullMoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanFullMoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scan4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scan4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scan4MoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scan4MoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanVector4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanVector4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
+func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanVector4MoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanVector4MoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
 	}
 }
 

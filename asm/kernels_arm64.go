@@ -552,27 +552,11 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
-func scanFullNEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func prefetchNEON(x *float32, lines int)
 
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanFullNEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scan4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scan4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scanVector4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanVector4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+// the cache lines from x on
+func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
+	prefetchNEON(x, lines)
 }
 
 //go:noescape
@@ -617,6 +601,54 @@ func flushSIMD(tier isa.Tier, x []float32) {
 		flushNEON(&x[0], n)
 		x = x[n:]
 	}
+}
+
+//go:noescape
+func scanFullNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanFullNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scan4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scan4NEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scanVector4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanVector4NEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scanFullMoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanFullMoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scan4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scan4MoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scanVector4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
+func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanVector4MoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
 }
 
 //go:noescape

@@ -292,18 +292,8 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 	panic(noKernels)
 }
 
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+// the cache lines from x on
+func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
 	panic(noKernels)
 }
 
@@ -329,6 +319,36 @@ func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int,
 
 // x[i] = 0 where |x[i]| < tiny
 func flushSIMD(tier isa.Tier, x []float32) {
+	panic(noKernels)
+}
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
+func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	panic(noKernels)
 }
 
