@@ -1011,6 +1011,36 @@ func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int,
 }
 
 //go:noescape
+func accumulate4MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate4MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate4MoreAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate4MoreAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
+func accumulate1MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate1MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate1MoreAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate1MoreAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
 func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 //go:noescape

@@ -584,6 +584,22 @@ func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int,
 }
 
 //go:noescape
+func accumulate4MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate4MoreNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
+func accumulate1MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate1MoreNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
 func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes

@@ -312,6 +312,16 @@ func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int,
 	panic(noKernels)
 }
 
+// 4 row(s) of width channels; strides in bytes
+func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	panic(noKernels)
+}
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	panic(noKernels)
+}
+
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes
 func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
 	panic(noKernels)

@@ -206,13 +206,15 @@ func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
 	if Overlap(y, x) || Overlap(y, s) || overlap(extent(y), bc) {
 		panicf("asm: %s: y overlaps an input", op)
 	}
-	for t := range tokens {
-		clear(y.Data[t*y.Stride:][:width])
+	tier := isa.Active()
+	if states == 0 || tier == isa.Generic {
+		for t := range tokens {
+			clear(y.Data[t*y.Stride:][:width])
+		}
 	}
 	if width == 0 || tokens == 0 {
 		return
 	}
-	tier := isa.Active()
 	const maxTokens, maxWidth = 64, 256 // to a kernel call; x and y stay in L1
 	for t := 0; t < tokens; t += maxTokens {
 		n := min(maxTokens, tokens-t)
@@ -227,8 +229,12 @@ func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
 				switch {
 				case tier == isa.Generic:
 					accumulateGeneric(rows, n, w, s.Data[si:], s.Stride, bc[from:], x.Data[xi:], x.Stride, y.Data[yi:], y.Stride)
+				case rows == 4 && i > 0:
+					accumulate4MoreSIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
 				case rows == 4:
 					accumulate4SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
+				case i > 0:
+					accumulate1MoreSIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 8, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
 				default:
 					accumulate1SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 8, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
 				}

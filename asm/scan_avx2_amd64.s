@@ -235,35 +235,33 @@ loop14:
 
 loop16:
 	VMOVUPS      (DI), Y8
-	VMOVUPS      (R9), Y9
-	VMOVUPS      32(DI), Y10
-	VMOVUPS      32(R9), Y11
-	VBROADCASTSS (DX), Y12
-	VBROADCASTSS 16(DX), Y13
-	VFMADD231PS  Y8, Y12, Y0
-	VFMADD231PS  Y0, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y1
-	VFMADD231PS  Y1, Y13, Y11
-	VBROADCASTSS 4(DX), Y12
+	VMOVUPS      32(DI), Y9
+	VBROADCASTSS (DX), Y10
+	VBROADCASTSS 16(DX), Y11
+	VFMADD231PS  Y8, Y10, Y0
+	VMULPS       Y0, Y11, Y12
+	VFMADD231PS  Y9, Y10, Y1
+	VMULPS       Y1, Y11, Y10
+	VBROADCASTSS 4(DX), Y11
 	VBROADCASTSS 20(DX), Y13
-	VFMADD231PS  Y8, Y12, Y2
-	VFMADD231PS  Y2, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y3
-	VFMADD231PS  Y3, Y13, Y11
-	VBROADCASTSS 8(DX), Y12
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y2, Y13, Y12
+	VFMADD231PS  Y9, Y11, Y3
+	VFMADD231PS  Y3, Y13, Y10
+	VBROADCASTSS 8(DX), Y11
 	VBROADCASTSS 24(DX), Y13
-	VFMADD231PS  Y8, Y12, Y4
-	VFMADD231PS  Y4, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y5
-	VFMADD231PS  Y5, Y13, Y11
-	VBROADCASTSS 12(DX), Y12
+	VFMADD231PS  Y8, Y11, Y4
+	VFMADD231PS  Y4, Y13, Y12
+	VFMADD231PS  Y9, Y11, Y5
+	VFMADD231PS  Y5, Y13, Y10
+	VBROADCASTSS 12(DX), Y11
 	VBROADCASTSS 28(DX), Y13
-	VFMADD231PS  Y8, Y12, Y6
-	VFMADD231PS  Y6, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y7
-	VFMADD231PS  Y7, Y13, Y11
-	VMOVUPS      Y9, (R9)
-	VMOVUPS      Y11, 32(R9)
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y6, Y13, Y12
+	VFMADD231PS  Y9, Y11, Y7
+	VFMADD231PS  Y7, Y13, Y10
+	VMOVUPS      Y12, (R9)
+	VMOVUPS      Y10, 32(R9)
 	ADDQ         SI, DX
 	ADDQ         R8, DI
 	ADDQ         R10, R9
@@ -321,11 +319,10 @@ loop18:
 
 loop20:
 	VMOVUPS      (DI), Y4
-	VMOVUPS      (R9), Y5
-	VBROADCASTSS (DX), Y6
-	VBROADCASTSS 16(DX), Y7
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y0, Y7, Y5
+	VBROADCASTSS (DX), Y5
+	VBROADCASTSS 16(DX), Y6
+	VFMADD231PS  Y4, Y5, Y0
+	VMULPS       Y0, Y6, Y5
 	VBROADCASTSS 4(DX), Y6
 	VBROADCASTSS 20(DX), Y7
 	VFMADD231PS  Y4, Y6, Y1
@@ -393,11 +390,10 @@ end19:
 
 loop23:
 	VMASKMOVPS   (SI), Y0, Y5
-	VMASKMOVPS   (R8), Y0, Y6
-	VBROADCASTSS (AX), Y7
-	VBROADCASTSS 16(AX), Y8
-	VFMADD231PS  Y5, Y7, Y1
-	VFMADD231PS  Y1, Y8, Y6
+	VBROADCASTSS (AX), Y6
+	VBROADCASTSS 16(AX), Y7
+	VFMADD231PS  Y5, Y6, Y1
+	VMULPS       Y1, Y7, Y6
 	VBROADCASTSS 4(AX), Y7
 	VBROADCASTSS 20(AX), Y8
 	VFMADD231PS  Y5, Y7, Y2
@@ -463,17 +459,15 @@ loop25:
 
 loop27:
 	VMOVUPS      (DI), Y2
-	VMOVUPS      (R9), Y3
-	VMOVUPS      32(DI), Y4
-	VMOVUPS      32(R9), Y5
-	VBROADCASTSS (DX), Y6
-	VBROADCASTSS 4(DX), Y7
-	VFMADD231PS  Y2, Y6, Y0
-	VFMADD231PS  Y0, Y7, Y3
-	VFMADD231PS  Y4, Y6, Y1
-	VFMADD231PS  Y1, Y7, Y5
-	VMOVUPS      Y3, (R9)
-	VMOVUPS      Y5, 32(R9)
+	VMOVUPS      32(DI), Y3
+	VBROADCASTSS (DX), Y4
+	VBROADCASTSS 4(DX), Y5
+	VFMADD231PS  Y2, Y4, Y0
+	VMULPS       Y0, Y5, Y2
+	VFMADD231PS  Y3, Y4, Y1
+	VMULPS       Y1, Y5, Y3
+	VMOVUPS      Y2, (R9)
+	VMOVUPS      Y3, 32(R9)
 	ADDQ         SI, DX
 	ADDQ         R8, DI
 	ADDQ         R10, R9
@@ -516,12 +510,11 @@ loop29:
 
 loop31:
 	VMOVUPS      (DI), Y1
-	VMOVUPS      (R9), Y2
-	VBROADCASTSS (DX), Y3
-	VBROADCASTSS 4(DX), Y4
-	VFMADD231PS  Y1, Y3, Y0
-	VFMADD231PS  Y0, Y4, Y2
-	VMOVUPS      Y2, (R9)
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS 4(DX), Y3
+	VFMADD231PS  Y1, Y2, Y0
+	VMULPS       Y0, Y3, Y1
+	VMOVUPS      Y1, (R9)
 	ADDQ         SI, DX
 	ADDQ         R8, DI
 	ADDQ         R10, R9
@@ -564,12 +557,11 @@ end30:
 
 loop34:
 	VMASKMOVPS   (SI), Y0, Y2
-	VMASKMOVPS   (R8), Y0, Y3
-	VBROADCASTSS (AX), Y4
-	VBROADCASTSS 4(AX), Y5
-	VFMADD231PS  Y2, Y4, Y1
-	VFMADD231PS  Y1, Y5, Y3
-	VMASKMOVPS   Y3, Y0, (R8)
+	VBROADCASTSS (AX), Y3
+	VBROADCASTSS 4(AX), Y4
+	VFMADD231PS  Y2, Y3, Y1
+	VMULPS       Y1, Y4, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         BX, AX
 	ADDQ         DI, SI
 	ADDQ         R9, R8
@@ -587,15 +579,405 @@ end33:
 	VZEROUPPER
 	RET
 
+// func accumulate4MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate4MoreAVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end37
+
+loop36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	VMOVUPS 32(DX), Y3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y4
+	VMOVUPS 32(DX), Y5
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end39
+
+loop38:
+	VMOVUPS      (DI), Y8
+	VMOVUPS      (R9), Y9
+	VMOVUPS      32(DI), Y10
+	VMOVUPS      32(R9), Y11
+	VBROADCASTSS (DX), Y12
+	VBROADCASTSS 16(DX), Y13
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y0, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y1
+	VFMADD231PS  Y1, Y13, Y11
+	VBROADCASTSS 4(DX), Y12
+	VBROADCASTSS 20(DX), Y13
+	VFMADD231PS  Y8, Y12, Y2
+	VFMADD231PS  Y2, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y3
+	VFMADD231PS  Y3, Y13, Y11
+	VBROADCASTSS 8(DX), Y12
+	VBROADCASTSS 24(DX), Y13
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y4, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y5, Y13, Y11
+	VBROADCASTSS 12(DX), Y12
+	VBROADCASTSS 28(DX), Y13
+	VFMADD231PS  Y8, Y12, Y6
+	VFMADD231PS  Y6, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y7
+	VFMADD231PS  Y7, Y13, Y11
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y11, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop38
+
+end39:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop36
+
+end37:
+	CMPQ AX, $+8
+	JLT  end41
+
+loop40:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end43
+
+loop42:
+	VMOVUPS      (DI), Y4
+	VMOVUPS      (R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 16(DX), Y7
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y5
+	VBROADCASTSS 4(DX), Y6
+	VBROADCASTSS 20(DX), Y7
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VBROADCASTSS 8(DX), Y6
+	VBROADCASTSS 24(DX), Y7
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y2, Y7, Y5
+	VBROADCASTSS 12(DX), Y6
+	VBROADCASTSS 28(DX), Y7
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y3, Y7, Y5
+	VMOVUPS      Y5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop42
+
+end43:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop40
+
+end41:
+	TESTQ      AX, AX
+	JE         end44
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y2
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y3
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y4
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end46
+
+loop45:
+	VMASKMOVPS   (SI), Y0, Y5
+	VMASKMOVPS   (R8), Y0, Y6
+	VBROADCASTSS (AX), Y7
+	VBROADCASTSS 16(AX), Y8
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y1, Y8, Y6
+	VBROADCASTSS 4(AX), Y7
+	VBROADCASTSS 20(AX), Y8
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y2, Y8, Y6
+	VBROADCASTSS 8(AX), Y7
+	VBROADCASTSS 24(AX), Y8
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y3, Y8, Y6
+	VBROADCASTSS 12(AX), Y7
+	VBROADCASTSS 28(AX), Y8
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y4, Y8, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop45
+
+end46:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y2, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y4, Y0, (AX)
+	ADDQ       DX, AX
+
+end44:
+	VZEROUPPER
+	RET
+
+// func accumulate1MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate1MoreAVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end48
+
+loop47:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end50
+
+loop49:
+	VMOVUPS      (DI), Y2
+	VMOVUPS      (R9), Y3
+	VMOVUPS      32(DI), Y4
+	VMOVUPS      32(R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 4(DX), Y7
+	VFMADD231PS  Y2, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y3
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop49
+
+end50:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop47
+
+end48:
+	CMPQ AX, $+8
+	JLT  end52
+
+loop51:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end54
+
+loop53:
+	VMOVUPS      (DI), Y1
+	VMOVUPS      (R9), Y2
+	VBROADCASTSS (DX), Y3
+	VBROADCASTSS 4(DX), Y4
+	VFMADD231PS  Y1, Y3, Y0
+	VFMADD231PS  Y0, Y4, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop53
+
+end54:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop51
+
+end52:
+	TESTQ      AX, AX
+	JE         end55
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end57
+
+loop56:
+	VMASKMOVPS   (SI), Y0, Y2
+	VMASKMOVPS   (R8), Y0, Y3
+	VBROADCASTSS (AX), Y4
+	VBROADCASTSS 4(AX), Y5
+	VFMADD231PS  Y2, Y4, Y1
+	VFMADD231PS  Y1, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop56
+
+end57:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+
+end55:
+	VZEROUPPER
+	RET
+
 // func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 // Requires: AVX
 TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+32
-	JLT  end37
+	JLT  end59
 
-loop36:
+loop58:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -605,9 +987,9 @@ loop36:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end39
+	JLT  end61
 
-loop38:
+loop60:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -626,19 +1008,19 @@ loop38:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop38
+	JGE          loop60
 
-end39:
+end61:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop36
+	JGE  loop58
 
-end37:
+end59:
 	CMPQ AX, $+16
-	JLT  end41
+	JLT  end63
 
-loop40:
+loop62:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -648,9 +1030,9 @@ loop40:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end43
+	JLT  end65
 
-loop42:
+loop64:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -663,19 +1045,19 @@ loop42:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop42
+	JGE          loop64
 
-end43:
+end65:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop40
+	JGE  loop62
 
-end41:
+end63:
 	CMPQ AX, $+8
-	JLT  end45
+	JLT  end67
 
-loop44:
+loop66:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -685,9 +1067,9 @@ loop44:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end47
+	JLT  end69
 
-loop46:
+loop68:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y0
@@ -697,17 +1079,17 @@ loop46:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop46
+	JGE          loop68
 
-end47:
+end69:
 	ADDQ $+32, CX
 	SUBQ $+8, AX
 	CMPQ AX, $+8
-	JGE  loop44
+	JGE  loop66
 
-end45:
+end67:
 	TESTQ   AX, AX
-	JE      end48
+	JE      end70
 	LEAQ    tailMasks<>+0(SB), DX
 	NEGQ    AX
 	VMOVDQU 32(DX)(AX*4), Y0
@@ -720,9 +1102,9 @@ end45:
 	MOVQ    scale+48(FP), SI
 	MOVQ    rows+0(FP), DI
 	CMPQ    DI, $+1
-	JLT     end50
+	JLT     end72
 
-loop49:
+loop71:
 	VBROADCASTSS (SI), Y1
 	VMASKMOVPS   (DX), Y0, Y2
 	VMULPS       Y1, Y2, Y1
@@ -732,10 +1114,10 @@ loop49:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop49
+	JGE          loop71
 
-end50:
-end48:
+end72:
+end70:
 	VZEROUPPER
 	RET
 
@@ -745,9 +1127,9 @@ TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end52
+	JLT  end74
 
-loop51:
+loop73:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -771,13 +1153,13 @@ loop51:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop51
+	JGE       loop73
 
-end52:
+end74:
 	CMPQ CX, $+8
-	JLT  end54
+	JLT  end76
 
-loop53:
+loop75:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -786,11 +1168,11 @@ loop53:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop53
+	JGE       loop75
 
-end54:
+end76:
 	TESTQ      CX, CX
-	JE         end55
+	JE         end77
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -800,7 +1182,7 @@ end54:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end55:
+end77:
 	VZEROUPPER
 	RET
 
@@ -859,9 +1241,9 @@ TEXT ·scanFullAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end57
+	JLT     end79
 
-loop56:
+loop78:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      (DX), Y9
 	VMULPS       -64(R8), Y9, Y10
@@ -1050,9 +1432,9 @@ loop56:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop56
+	JGE          loop78
 
-end57:
+end79:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1176,9 +1558,9 @@ TEXT ·scan4AVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end59
+	JLT     end81
 
-loop58:
+loop80:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMULPS       -64(R8), Y5, Y6
@@ -1279,9 +1661,9 @@ loop58:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop58
+	JGE          loop80
 
-end59:
+end81:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1311,9 +1693,9 @@ TEXT ·scanVector4AVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end61
+	JLT     end83
 
-loop60:
+loop82:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMULPS       -64(R8), Y5, Y6
@@ -1406,9 +1788,9 @@ loop60:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop60
+	JGE          loop82
 
-end61:
+end83:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1442,9 +1824,9 @@ TEXT ·scanFullMoreAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end63
+	JLT     end85
 
-loop62:
+loop84:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      (DX), Y9
 	VMOVUPS      (SI), Y10
@@ -1633,9 +2015,9 @@ loop62:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop62
+	JGE          loop84
 
-end63:
+end85:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1669,9 +2051,9 @@ TEXT ·scan4MoreAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end65
+	JLT     end87
 
-loop64:
+loop86:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMOVUPS      (SI), Y6
@@ -1772,9 +2154,9 @@ loop64:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop64
+	JGE          loop86
 
-end65:
+end87:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1804,9 +2186,9 @@ TEXT ·scanVector4MoreAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end67
+	JLT     end89
 
-loop66:
+loop88:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMOVUPS      (SI), Y6
@@ -1899,9 +2281,9 @@ loop66:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop66
+	JGE          loop88
 
-end67:
+end89:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)

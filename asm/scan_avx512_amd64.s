@@ -242,57 +242,53 @@ loop14:
 
 loop16:
 	VMOVUPS      (DI), Z16
-	VMOVUPS      (R9), Z17
-	VMOVUPS      64(DI), Z18
-	VMOVUPS      64(R9), Z19
-	VMOVUPS      128(DI), Z20
-	VMOVUPS      128(R9), Z21
-	VMOVUPS      192(DI), Z22
-	VMOVUPS      192(R9), Z23
-	VBROADCASTSS (DX), Z24
-	VBROADCASTSS 16(DX), Z25
-	VFMADD231PS  Z16, Z24, Z0
-	VFMADD231PS  Z0, Z25, Z17
-	VFMADD231PS  Z18, Z24, Z1
-	VFMADD231PS  Z1, Z25, Z19
-	VFMADD231PS  Z20, Z24, Z2
-	VFMADD231PS  Z2, Z25, Z21
-	VFMADD231PS  Z22, Z24, Z3
-	VFMADD231PS  Z3, Z25, Z23
-	VBROADCASTSS 4(DX), Z24
+	VMOVUPS      64(DI), Z17
+	VMOVUPS      128(DI), Z18
+	VMOVUPS      192(DI), Z19
+	VBROADCASTSS (DX), Z20
+	VBROADCASTSS 16(DX), Z21
+	VFMADD231PS  Z16, Z20, Z0
+	VMULPS       Z0, Z21, Z22
+	VFMADD231PS  Z17, Z20, Z1
+	VMULPS       Z1, Z21, Z23
+	VFMADD231PS  Z18, Z20, Z2
+	VMULPS       Z2, Z21, Z24
+	VFMADD231PS  Z19, Z20, Z3
+	VMULPS       Z3, Z21, Z20
+	VBROADCASTSS 4(DX), Z21
 	VBROADCASTSS 20(DX), Z25
-	VFMADD231PS  Z16, Z24, Z4
-	VFMADD231PS  Z4, Z25, Z17
-	VFMADD231PS  Z18, Z24, Z5
-	VFMADD231PS  Z5, Z25, Z19
-	VFMADD231PS  Z20, Z24, Z6
-	VFMADD231PS  Z6, Z25, Z21
-	VFMADD231PS  Z22, Z24, Z7
-	VFMADD231PS  Z7, Z25, Z23
-	VBROADCASTSS 8(DX), Z24
+	VFMADD231PS  Z16, Z21, Z4
+	VFMADD231PS  Z4, Z25, Z22
+	VFMADD231PS  Z17, Z21, Z5
+	VFMADD231PS  Z5, Z25, Z23
+	VFMADD231PS  Z18, Z21, Z6
+	VFMADD231PS  Z6, Z25, Z24
+	VFMADD231PS  Z19, Z21, Z7
+	VFMADD231PS  Z7, Z25, Z20
+	VBROADCASTSS 8(DX), Z21
 	VBROADCASTSS 24(DX), Z25
-	VFMADD231PS  Z16, Z24, Z8
-	VFMADD231PS  Z8, Z25, Z17
-	VFMADD231PS  Z18, Z24, Z9
-	VFMADD231PS  Z9, Z25, Z19
-	VFMADD231PS  Z20, Z24, Z10
-	VFMADD231PS  Z10, Z25, Z21
-	VFMADD231PS  Z22, Z24, Z11
-	VFMADD231PS  Z11, Z25, Z23
-	VBROADCASTSS 12(DX), Z24
+	VFMADD231PS  Z16, Z21, Z8
+	VFMADD231PS  Z8, Z25, Z22
+	VFMADD231PS  Z17, Z21, Z9
+	VFMADD231PS  Z9, Z25, Z23
+	VFMADD231PS  Z18, Z21, Z10
+	VFMADD231PS  Z10, Z25, Z24
+	VFMADD231PS  Z19, Z21, Z11
+	VFMADD231PS  Z11, Z25, Z20
+	VBROADCASTSS 12(DX), Z21
 	VBROADCASTSS 28(DX), Z25
-	VFMADD231PS  Z16, Z24, Z12
-	VFMADD231PS  Z12, Z25, Z17
-	VFMADD231PS  Z18, Z24, Z13
-	VFMADD231PS  Z13, Z25, Z19
-	VFMADD231PS  Z20, Z24, Z14
-	VFMADD231PS  Z14, Z25, Z21
-	VFMADD231PS  Z22, Z24, Z15
-	VFMADD231PS  Z15, Z25, Z23
-	VMOVUPS      Z17, (R9)
-	VMOVUPS      Z19, 64(R9)
-	VMOVUPS      Z21, 128(R9)
-	VMOVUPS      Z23, 192(R9)
+	VFMADD231PS  Z16, Z21, Z12
+	VFMADD231PS  Z12, Z25, Z22
+	VFMADD231PS  Z17, Z21, Z13
+	VFMADD231PS  Z13, Z25, Z23
+	VFMADD231PS  Z18, Z21, Z14
+	VFMADD231PS  Z14, Z25, Z24
+	VFMADD231PS  Z19, Z21, Z15
+	VFMADD231PS  Z15, Z25, Z20
+	VMOVUPS      Z22, (R9)
+	VMOVUPS      Z23, 64(R9)
+	VMOVUPS      Z24, 128(R9)
+	VMOVUPS      Z20, 192(R9)
 	ADDQ         SI, DX
 	ADDQ         R8, DI
 	ADDQ         R10, R9
@@ -358,11 +354,10 @@ loop18:
 
 loop20:
 	VMOVUPS      (DI), Z4
-	VMOVUPS      (R9), Z5
-	VBROADCASTSS (DX), Z6
-	VBROADCASTSS 16(DX), Z7
-	VFMADD231PS  Z4, Z6, Z0
-	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS (DX), Z5
+	VBROADCASTSS 16(DX), Z6
+	VFMADD231PS  Z4, Z5, Z0
+	VMULPS       Z0, Z6, Z5
 	VBROADCASTSS 4(DX), Z6
 	VBROADCASTSS 20(DX), Z7
 	VFMADD231PS  Z4, Z6, Z1
@@ -429,11 +424,10 @@ end19:
 
 loop23:
 	VMOVUPS.Z    (SI), K1, Z4
-	VMOVUPS.Z    (R8), K1, Z5
-	VBROADCASTSS (AX), Z6
-	VBROADCASTSS 16(AX), Z7
-	VFMADD231PS  Z4, Z6, Z0
-	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS (AX), Z5
+	VBROADCASTSS 16(AX), Z6
+	VFMADD231PS  Z4, Z5, Z0
+	VMULPS       Z0, Z6, Z5
 	VBROADCASTSS 4(AX), Z6
 	VBROADCASTSS 20(AX), Z7
 	VFMADD231PS  Z4, Z6, Z1
@@ -501,27 +495,23 @@ loop25:
 
 loop27:
 	VMOVUPS      (DI), Z4
-	VMOVUPS      (R9), Z5
-	VMOVUPS      64(DI), Z6
-	VMOVUPS      64(R9), Z7
-	VMOVUPS      128(DI), Z8
-	VMOVUPS      128(R9), Z9
-	VMOVUPS      192(DI), Z10
-	VMOVUPS      192(R9), Z11
-	VBROADCASTSS (DX), Z12
-	VBROADCASTSS 4(DX), Z13
-	VFMADD231PS  Z4, Z12, Z0
-	VFMADD231PS  Z0, Z13, Z5
-	VFMADD231PS  Z6, Z12, Z1
-	VFMADD231PS  Z1, Z13, Z7
-	VFMADD231PS  Z8, Z12, Z2
-	VFMADD231PS  Z2, Z13, Z9
-	VFMADD231PS  Z10, Z12, Z3
-	VFMADD231PS  Z3, Z13, Z11
-	VMOVUPS      Z5, (R9)
-	VMOVUPS      Z7, 64(R9)
-	VMOVUPS      Z9, 128(R9)
-	VMOVUPS      Z11, 192(R9)
+	VMOVUPS      64(DI), Z5
+	VMOVUPS      128(DI), Z6
+	VMOVUPS      192(DI), Z7
+	VBROADCASTSS (DX), Z8
+	VBROADCASTSS 4(DX), Z9
+	VFMADD231PS  Z4, Z8, Z0
+	VMULPS       Z0, Z9, Z4
+	VFMADD231PS  Z5, Z8, Z1
+	VMULPS       Z1, Z9, Z5
+	VFMADD231PS  Z6, Z8, Z2
+	VMULPS       Z2, Z9, Z6
+	VFMADD231PS  Z7, Z8, Z3
+	VMULPS       Z3, Z9, Z7
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	VMOVUPS      Z6, 128(R9)
+	VMOVUPS      Z7, 192(R9)
 	ADDQ         SI, DX
 	ADDQ         R8, DI
 	ADDQ         R10, R9
@@ -566,12 +556,11 @@ loop29:
 
 loop31:
 	VMOVUPS      (DI), Z1
-	VMOVUPS      (R9), Z2
-	VBROADCASTSS (DX), Z3
-	VBROADCASTSS 4(DX), Z4
-	VFMADD231PS  Z1, Z3, Z0
-	VFMADD231PS  Z0, Z4, Z2
-	VMOVUPS      Z2, (R9)
+	VBROADCASTSS (DX), Z2
+	VBROADCASTSS 4(DX), Z3
+	VFMADD231PS  Z1, Z2, Z0
+	VMULPS       Z0, Z3, Z1
+	VMOVUPS      Z1, (R9)
 	ADDQ         SI, DX
 	ADDQ         R8, DI
 	ADDQ         R10, R9
@@ -613,12 +602,11 @@ end30:
 
 loop34:
 	VMOVUPS.Z    (SI), K1, Z1
-	VMOVUPS.Z    (R8), K1, Z2
-	VBROADCASTSS (AX), Z3
-	VBROADCASTSS 4(AX), Z4
-	VFMADD231PS  Z1, Z3, Z0
-	VFMADD231PS  Z0, Z4, Z2
-	VMOVUPS      Z2, K1, (R8)
+	VBROADCASTSS (AX), Z2
+	VBROADCASTSS 4(AX), Z3
+	VFMADD231PS  Z1, Z2, Z0
+	VMULPS       Z0, Z3, Z1
+	VMOVUPS      Z1, K1, (R8)
 	ADDQ         BX, AX
 	ADDQ         DI, SI
 	ADDQ         R9, R8
@@ -636,15 +624,455 @@ end33:
 	VZEROUPPER
 	RET
 
-// func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// func accumulate4MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, AVX512F
-TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
+TEXT ·accumulate4MoreAVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
 	JLT  end37
 
 loop36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	VMOVUPS 128(DX), Z6
+	VMOVUPS 192(DX), Z7
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	VMOVUPS 128(DX), Z10
+	VMOVUPS 192(DX), Z11
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end39
+
+loop38:
+	VMOVUPS      (DI), Z16
+	VMOVUPS      (R9), Z17
+	VMOVUPS      64(DI), Z18
+	VMOVUPS      64(R9), Z19
+	VMOVUPS      128(DI), Z20
+	VMOVUPS      128(R9), Z21
+	VMOVUPS      192(DI), Z22
+	VMOVUPS      192(R9), Z23
+	VBROADCASTSS (DX), Z24
+	VBROADCASTSS 16(DX), Z25
+	VFMADD231PS  Z16, Z24, Z0
+	VFMADD231PS  Z0, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z1
+	VFMADD231PS  Z1, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z2
+	VFMADD231PS  Z2, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z3
+	VFMADD231PS  Z3, Z25, Z23
+	VBROADCASTSS 4(DX), Z24
+	VBROADCASTSS 20(DX), Z25
+	VFMADD231PS  Z16, Z24, Z4
+	VFMADD231PS  Z4, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z5
+	VFMADD231PS  Z5, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z6
+	VFMADD231PS  Z6, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z7
+	VFMADD231PS  Z7, Z25, Z23
+	VBROADCASTSS 8(DX), Z24
+	VBROADCASTSS 24(DX), Z25
+	VFMADD231PS  Z16, Z24, Z8
+	VFMADD231PS  Z8, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z9
+	VFMADD231PS  Z9, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z10
+	VFMADD231PS  Z10, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z11
+	VFMADD231PS  Z11, Z25, Z23
+	VBROADCASTSS 12(DX), Z24
+	VBROADCASTSS 28(DX), Z25
+	VFMADD231PS  Z16, Z24, Z12
+	VFMADD231PS  Z12, Z25, Z17
+	VFMADD231PS  Z18, Z24, Z13
+	VFMADD231PS  Z13, Z25, Z19
+	VFMADD231PS  Z20, Z24, Z14
+	VFMADD231PS  Z14, Z25, Z21
+	VFMADD231PS  Z22, Z24, Z15
+	VFMADD231PS  Z15, Z25, Z23
+	VMOVUPS      Z17, (R9)
+	VMOVUPS      Z19, 64(R9)
+	VMOVUPS      Z21, 128(R9)
+	VMOVUPS      Z23, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop38
+
+end39:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	VMOVUPS Z6, 128(DX)
+	VMOVUPS Z7, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	VMOVUPS Z10, 128(DX)
+	VMOVUPS Z11, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	VMOVUPS Z14, 128(DX)
+	VMOVUPS Z15, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop36
+
+end37:
+	CMPQ AX, $+16
+	JLT  end41
+
+loop40:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end43
+
+loop42:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      (R9), Z5
+	VBROADCASTSS (DX), Z6
+	VBROADCASTSS 16(DX), Z7
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS 4(DX), Z6
+	VBROADCASTSS 20(DX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(DX), Z6
+	VBROADCASTSS 24(DX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(DX), Z6
+	VBROADCASTSS 28(DX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop42
+
+end43:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop40
+
+end41:
+	TESTQ     AX, AX
+	JE        end44
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z1
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z3
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end46
+
+loop45:
+	VMOVUPS.Z    (SI), K1, Z4
+	VMOVUPS.Z    (R8), K1, Z5
+	VBROADCASTSS (AX), Z6
+	VBROADCASTSS 16(AX), Z7
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z0, Z7, Z5
+	VBROADCASTSS 4(AX), Z6
+	VBROADCASTSS 20(AX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(AX), Z6
+	VBROADCASTSS 24(AX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(AX), Z6
+	VBROADCASTSS 28(AX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop45
+
+end46:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+
+end44:
+	VZEROUPPER
+	RET
+
+// func accumulate1MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, AVX512F
+TEXT ·accumulate1MoreAVX512(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end48
+
+loop47:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end50
+
+loop49:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      (R9), Z5
+	VMOVUPS      64(DI), Z6
+	VMOVUPS      64(R9), Z7
+	VMOVUPS      128(DI), Z8
+	VMOVUPS      128(R9), Z9
+	VMOVUPS      192(DI), Z10
+	VMOVUPS      192(R9), Z11
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS 4(DX), Z13
+	VFMADD231PS  Z4, Z12, Z0
+	VFMADD231PS  Z0, Z13, Z5
+	VFMADD231PS  Z6, Z12, Z1
+	VFMADD231PS  Z1, Z13, Z7
+	VFMADD231PS  Z8, Z12, Z2
+	VFMADD231PS  Z2, Z13, Z9
+	VFMADD231PS  Z10, Z12, Z3
+	VFMADD231PS  Z3, Z13, Z11
+	VMOVUPS      Z5, (R9)
+	VMOVUPS      Z7, 64(R9)
+	VMOVUPS      Z9, 128(R9)
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop49
+
+end50:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop47
+
+end48:
+	CMPQ AX, $+16
+	JLT  end52
+
+loop51:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end54
+
+loop53:
+	VMOVUPS      (DI), Z1
+	VMOVUPS      (R9), Z2
+	VBROADCASTSS (DX), Z3
+	VBROADCASTSS 4(DX), Z4
+	VFMADD231PS  Z1, Z3, Z0
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVUPS      Z2, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop53
+
+end54:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop51
+
+end52:
+	TESTQ     AX, AX
+	JE        end55
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end57
+
+loop56:
+	VMOVUPS.Z    (SI), K1, Z1
+	VMOVUPS.Z    (R8), K1, Z2
+	VBROADCASTSS (AX), Z3
+	VBROADCASTSS 4(AX), Z4
+	VFMADD231PS  Z1, Z3, Z0
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop56
+
+end57:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+
+end55:
+	VZEROUPPER
+	RET
+
+// func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end59
+
+loop58:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -654,9 +1082,9 @@ loop36:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end39
+	JLT  end61
 
-loop38:
+loop60:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -675,19 +1103,19 @@ loop38:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop38
+	JGE          loop60
 
-end39:
+end61:
 	ADDQ $+256, CX
 	SUBQ $+64, AX
 	CMPQ AX, $+64
-	JGE  loop36
+	JGE  loop58
 
-end37:
+end59:
 	CMPQ AX, $+32
-	JLT  end41
+	JLT  end63
 
-loop40:
+loop62:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -697,9 +1125,9 @@ loop40:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end43
+	JLT  end65
 
-loop42:
+loop64:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -712,19 +1140,19 @@ loop42:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop42
+	JGE          loop64
 
-end43:
+end65:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop40
+	JGE  loop62
 
-end41:
+end63:
 	CMPQ AX, $+16
-	JLT  end45
+	JLT  end67
 
-loop44:
+loop66:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -734,9 +1162,9 @@ loop44:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end47
+	JLT  end69
 
-loop46:
+loop68:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z0
@@ -746,17 +1174,17 @@ loop46:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop46
+	JGE          loop68
 
-end47:
+end69:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop44
+	JGE  loop66
 
-end45:
+end67:
 	TESTQ AX, AX
-	JE    end48
+	JE    end70
 	LEAQ  tailMasks<>+0(SB), DX
 	KMOVW (DX)(AX*2), K1
 	MOVQ  dst+16(FP), AX
@@ -768,9 +1196,9 @@ end45:
 	MOVQ  scale+48(FP), SI
 	MOVQ  rows+0(FP), DI
 	CMPQ  DI, $+1
-	JLT   end50
+	JLT   end72
 
-loop49:
+loop71:
 	VBROADCASTSS (SI), Z0
 	VMOVUPS.Z    (DX), K1, Z1
 	VMULPS       Z0, Z1, Z0
@@ -780,10 +1208,10 @@ loop49:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop49
+	JGE          loop71
 
-end50:
-end48:
+end72:
+end70:
 	VZEROUPPER
 	RET
 
@@ -796,9 +1224,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end52
+	JLT          end74
 
-loop51:
+loop73:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -822,13 +1250,13 @@ loop51:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop51
+	JGE       loop73
 
-end52:
+end74:
 	CMPQ CX, $+16
-	JLT  end54
+	JLT  end76
 
-loop53:
+loop75:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -837,11 +1265,11 @@ loop53:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop53
+	JGE       loop75
 
-end54:
+end76:
 	TESTQ     CX, CX
-	JE        end55
+	JE        end77
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -850,7 +1278,7 @@ end54:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end55:
+end77:
 	VZEROUPPER
 	RET
 
@@ -904,9 +1332,9 @@ TEXT ·scanFullAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end57
+	JLT          end79
 
-loop56:
+loop78:
 	VMOVUPS          (AX), Z16
 	VMOVUPS          (DX), Z17
 	VMULPS           -64(R8), Z17, Z18
@@ -1177,9 +1605,9 @@ loop56:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop56
+	JGE              loop78
 
-end57:
+end79:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1253,9 +1681,9 @@ TEXT ·scan4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end59
+	JLT          end81
 
-loop58:
+loop80:
 	VMOVUPS          (AX), Z4
 	VMOVUPS          (DX), Z5
 	VMULPS           -64(R8), Z5, Z6
@@ -1334,9 +1762,9 @@ loop58:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop58
+	JGE              loop80
 
-end59:
+end81:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1374,9 +1802,9 @@ TEXT ·scanVector4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end61
+	JLT          end83
 
-loop60:
+loop82:
 	VMOVUPS     (AX), Z4
 	VMOVUPS     (DX), Z5
 	VMULPS      -64(R8), Z5, Z6
@@ -1455,9 +1883,9 @@ loop60:
 	ADDQ        R12, R11
 	SUBQ        $+1, R13
 	CMPQ        R13, $+1
-	JGE         loop60
+	JGE         loop82
 
-end61:
+end83:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1507,9 +1935,9 @@ TEXT ·scanFullMoreAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end63
+	JLT          end85
 
-loop62:
+loop84:
 	VMOVUPS          (AX), Z16
 	VMOVUPS          (DX), Z17
 	VMOVUPS          (SI), Z18
@@ -1780,9 +2208,9 @@ loop62:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop62
+	JGE              loop84
 
-end63:
+end85:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1832,9 +2260,9 @@ TEXT ·scan4MoreAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end65
+	JLT          end87
 
-loop64:
+loop86:
 	VMOVUPS          (AX), Z4
 	VMOVUPS          (DX), Z5
 	VMOVUPS          (SI), Z6
@@ -1913,9 +2341,9 @@ loop64:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop64
+	JGE              loop86
 
-end65:
+end87:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1953,9 +2381,9 @@ TEXT ·scanVector4MoreAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end67
+	JLT          end89
 
-loop66:
+loop88:
 	VMOVUPS     (AX), Z4
 	VMOVUPS     (DX), Z5
 	VMOVUPS     (SI), Z6
@@ -2034,9 +2462,9 @@ loop66:
 	ADDQ        R12, R11
 	SUBQ        $+1, R13
 	CMPQ        R13, $+1
-	JGE         loop66
+	JGE         loop88
 
-end67:
+end89:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)

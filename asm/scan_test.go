@@ -205,6 +205,9 @@ func TestAccumulate(t *testing.T) {
 							want = append(want, sum)
 						}
 					}
+					for i := range y.Data { // what is there is not read
+						y.Data[i] = nan
+					}
 					Accumulate(y, s, bc, x)
 					what := fmt.Sprintf("%d tokens, %d x %d", tokens, states, width)
 					near(t, what, y.Data, want, 1e-3)

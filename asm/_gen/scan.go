@@ -162,12 +162,16 @@ func outer(m Machine) {
 // state and its read:
 //
 //	s[i][j] += b[t][i] x[t][j]
-//	y[t][j] += sum over i of c[t][i] s[i][j].
+//	y[t][j] = sum over i of c[t][i] s[i][j],
 //
-// bc holds b and c of the rows, token after token.
-func accumulate(rows int) kernel {
+// or, with more, y[t] += the sum. bc holds b and c of the rows, token after token.
+func accumulate(rows int, more bool) kernel {
+	name := fmt.Sprint("accumulate", rows)
+	if more {
+		name += "More"
+	}
 	return func(m Machine) {
-		m.Func(fmt.Sprint("accumulate", rows), "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)",
+		m.Func(name, "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)",
 			fmt.Sprintf("%d row(s) of width channels; strides in bytes", rows))
 		width, offset := m.Param("width"), m.ZeroGP()
 		vectors := func(count int, t *Tail) {
@@ -189,13 +193,20 @@ func accumulate(rows int) kernel {
 			m.Loop(m.Param("tokens"), 1, func() {
 				xs, ys := make([]Vec, count), make([]Vec, count)
 				for j := range count {
-					xs[j], ys[j] = m.Load(place(x, j), t), m.Load(place(y, j), t)
+					xs[j] = m.Load(place(x, j), t)
+					if more {
+						ys[j] = m.Load(place(y, j), t)
+					}
 				}
 				for i := range s {
 					b, c := m.SplatAt(At{Base: bc, Disp: 4 * i}), m.SplatAt(At{Base: bc, Disp: 4 * (rows + i)})
 					for j := range count {
 						m.MulAdd(s[i][j], b, xs[j])
-						m.MulAdd(ys[j], c, s[i][j])
+						if i == 0 && !more {
+							ys[j] = m.Mul(c, s[i][j])
+						} else {
+							m.MulAdd(ys[j], c, s[i][j])
+						}
 					}
 				}
 				for j := range count {
@@ -291,7 +302,7 @@ func flush(m Machine) {
 }
 
 func scanKernels() []kernel {
-	list := []kernel{prefetch, outer, accumulate(4), accumulate(1), scaleRows, flush}
+	list := []kernel{prefetch, outer, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true), scaleRows, flush}
 	for _, more := range []bool{false, true} {
 		list = append(list, scan("scanFull", 0, false, more), scan("scan4", 4, false, more), scan("scanVector4", 4, true, more))
 	}
