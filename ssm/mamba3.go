@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -183,6 +184,13 @@ type SISOCall struct {
 	States  []*State
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at the
+// most, besides its arguments, however many tokens it has.
+func (op *SISO) ScratchBytes(tokens int) int64 {
+	workers := min(parallel.Workers(op.cfg.Workers), op.cfg.Heads)
+	return scratchBytes(int64(op.kind.size) + int64(workers)*int64(3*op.cfg.States+2*op.cfg.HeadDim))
 }
 
 // Forward runs a whole sequence from a state of zero, its arguments those of

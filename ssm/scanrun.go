@@ -33,6 +33,32 @@ type scanWork struct{ dt, y, x, gate, b, c []float32 }
 // keeps them from competing for the same cache lines.
 const slabWidth = (slabBlocks + 1) * asm.ScanBlock
 
+// rows is how many tokens so many slabs take at a time.
+func (op *Scan) rows(slabs int) int {
+	const budget = 256 << 10 // floats of dt and x, most of the second cache
+	return min(max(budget/(2*slabs*slabWidth), 8), Chunk)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at the
+// most, besides its arguments, however many tokens it has.
+func (op *Scan) ScratchBytes(tokens int) int64 {
+	return scratchBytes(int64(op.kind.size) + op.holds(parallel.Workers(op.cfg.Workers)))
+}
+
+// holds is what workers have for themselves, in float32.
+func (op *Scan) holds(workers int) int64 {
+	workers = min(workers, len(op.slabs))
+	slabs := (len(op.slabs) + workers - 1) / workers
+	rows := op.rows(slabs)
+	each := slabs*rows*slabWidth + 2*rows*slabWidth + slabWidth
+	if op.b != nil || op.c != nil {
+		each += Chunk * op.states * asm.ScanBlock
+	} else if op.states != op.cfg.States {
+		each += 2 * Chunk * op.states
+	}
+	return int64(workers) * int64(each)
+}
+
 // run scans the rows of the segments and brings their values up to date.
 func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []segment, workers int) error {
 	if s.task == nil {
@@ -57,8 +83,7 @@ func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []
 func (s *scanScratch) scan(worker, i int) {
 	op, w := s.op, &s.workers[worker]
 	slabs := op.slabs[i*len(op.slabs)/s.tasks : (i+1)*len(op.slabs)/s.tasks]
-	const budget = 256 << 10 // floats of dt and x, most of the second cache
-	rows := min(max(budget/(2*len(slabs)*slabWidth), 8), Chunk)
+	rows := op.rows(len(slabs))
 	w.dt, w.gate = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.gate, slabWidth)
 	w.y, w.x = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.x, rows*slabWidth)
 	size := op.states * asm.ScanBlock

@@ -68,12 +68,15 @@ func checkpointError(err error) error {
 
 // checkpoint finds tensors by the names they have in this package: those of
 // mamba_ssm without "backbone.".
-type checkpoint struct{ weights.Finder }
+type checkpoint struct {
+	weights.Finder
+	scratch *ssm.Scratch // of all blocks
+}
 
 const wordEmbedding = "embedding.weight"
 
 func newCheckpoint(f *weights.File) *checkpoint {
-	c := &checkpoint{weights.NewFinder("mamba", ErrCheckpoint)}
+	c := &checkpoint{weights.NewFinder("mamba", ErrCheckpoint), new(ssm.Scratch)}
 	c.Prefix = "backbone."
 	for _, name := range f.Names() {
 		short := strings.TrimPrefix(strings.TrimPrefix(name, "model."), "backbone.")
@@ -170,7 +173,7 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 		}
 		b, err = ssm.NewMamba2(ssm.Mamba2Config{
 			States: cfg.States, HeadDim: cfg.HeadDim, Groups: cfg.Groups, NoNorm: w.Norm == nil, NormBeforeGate: cfg.NormBeforeGate,
-			DtMin: cfg.DtMin, DtMax: cfg.DtMax, Eps: cfg.Eps, Format: cfg.Format, Workers: cfg.Workers,
+			DtMin: cfg.DtMin, DtMax: cfg.DtMax, Eps: cfg.Eps, Format: cfg.Format, Scratch: c.scratch, Workers: cfg.Workers,
 		}, w)
 	} else {
 		w := ssm.MambaWeights{
@@ -181,7 +184,7 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 		if c.Err != nil {
 			return nil
 		}
-		b, err = ssm.NewMamba(ssm.MambaConfig{NormDtBC: cfg.NormDtBC, Eps: cfg.MixerEps, Format: cfg.Format, Workers: cfg.Workers}, w)
+		b, err = ssm.NewMamba(ssm.MambaConfig{NormDtBC: cfg.NormDtBC, Eps: cfg.MixerEps, Format: cfg.Format, Scratch: c.scratch, Workers: cfg.Workers}, w)
 	}
 	if err != nil {
 		c.Fail("%s%s: %v", c.Prefix, p, err)

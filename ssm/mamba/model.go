@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/ssm"
@@ -19,6 +20,7 @@ type Model struct {
 	layers    []layer
 	norm      norm
 	lm        *dense.Linear // D -> V
+	state     int           // bytes of a state
 	scratch   scratch.List[run]
 }
 
@@ -69,7 +71,22 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 		return nil, c.Err
 	}
 	m.cfg, m.lm = cfg, dense.NewLinear(cfg.Format, head, nil)
+	for _, st := range m.newLayers() {
+		m.state += st.Bytes()
+	}
 	return m, nil
+}
+
+// ScratchBytes returns the working memory that a call of one sequence of so many
+// tokens holds, at the most, besides its arguments; it stops growing with them.
+func (m *Model) ScratchBytes(tokens int) int64 {
+	n, block, inner := int64(min(tokens, pieceTokens)), int64(0), 0
+	for _, l := range m.layers {
+		block, inner = max(block, l.mixer.ScratchBytes(tokens)), max(inner, l.inner)
+	}
+	each := taskTokens*int64(m.cfg.Dim+2*inner+m.cfg.Vocab) + int64(m.cfg.Vocab)
+	const rest = 16 << 10
+	return block + 4*(2*n*int64(m.cfg.Dim)+int64(parallel.Workers(m.cfg.Workers))*each) + 2*int64(m.state) + rest
 }
 
 // Config returns the model's configuration, complete.
