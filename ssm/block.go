@@ -113,7 +113,7 @@ func (b *block) Bytes() int { return b.in.Bytes() + b.out.Bytes() }
 
 // ScratchBytes returns the working memory that a call of one sequence of so many
 // tokens holds, at the most, besides its arguments. Blocks with one Scratch hold it
-// together, and then the most that one of them says.
+// together: the most that one of them says, of Mamba and of Mamba2 blocks each.
 func (b *block) ScratchBytes(tokens int) int64 {
 	n, workers := min(tokens, pieceRows), parallel.Workers(b.workers)
 	return scratchBytes(int64(b.kind.size) + int64(n)*int64(b.wide+b.inner+b.conv.taps.Cols) + b.mixer.holds(n, workers))

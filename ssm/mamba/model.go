@@ -80,13 +80,18 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 // ScratchBytes returns the working memory that a call of one sequence of so many
 // tokens holds, at the most, besides its arguments; it stops growing with them.
 func (m *Model) ScratchBytes(tokens int) int64 {
-	n, block, inner := int64(min(tokens, pieceTokens)), int64(0), 0
+	n, inner := int64(min(tokens, pieceTokens)), 0
+	var blocks [2]int64 // of either kind, which share little with each other
 	for _, l := range m.layers {
-		block, inner = max(block, l.mixer.ScratchBytes(tokens)), max(inner, l.inner)
+		kind := 0
+		if _, ok := l.mixer.(*ssm.Mamba2); ok {
+			kind = 1
+		}
+		blocks[kind], inner = max(blocks[kind], l.mixer.ScratchBytes(tokens)), max(inner, l.inner)
 	}
 	each := taskTokens*int64(m.cfg.Dim+2*inner+m.cfg.Vocab) + int64(m.cfg.Vocab)
 	const rest = 16 << 10
-	return block + 4*(2*n*int64(m.cfg.Dim)+int64(parallel.Workers(m.cfg.Workers))*each) + 2*int64(m.state) + rest
+	return blocks[0] + blocks[1] + 4*(2*n*int64(m.cfg.Dim)+int64(parallel.Workers(m.cfg.Workers))*each) + 2*int64(m.state) + rest
 }
 
 // Config returns the model's configuration, complete.
