@@ -121,8 +121,9 @@ type GenerateConfig struct {
 
 // Generate continues a prompt behind what the state has seen, and yields the tokens
 // one by one. The prompt is not yielded. It must have a token, for what follows is
-// predicted from its last one. When the loop over it ends, the state has seen the
-// prompt and every yielded token but the last.
+// predicted from its last one. When the loop ends, the state has seen the prompt and
+// the yielded tokens, of which the last one only where a token of Stop came behind it:
+// another turn begins with what the state has not seen.
 //
 // It ends behind MaxTokens, at a token of Stop, or with an error: of the arguments,
 // matching ErrShape or ErrConfig, or ctx.Err() once ctx is done.

@@ -115,6 +115,13 @@ func TestGenerate(t *testing.T) {
 	if got := generate(GenerateConfig{Stop: text[10:11]}); len(got) != 0 {
 		t.Errorf("%v behind a stop", got)
 	}
+	end := 11 // of what comes before a token that is new
+	for slices.Contains(text[10:end], text[end]) {
+		end++
+	}
+	if got := generate(GenerateConfig{Stop: text[end : end+1]}); len(got) != end-10 || st.Len() != end {
+		t.Errorf("%d tokens before a stop, want %d; the state has seen %d", len(got), end-10, st.Len())
+	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for want, f := range map[string]func() (context.Context, []int32, *State, GenerateConfig){
