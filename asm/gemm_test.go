@@ -183,7 +183,14 @@ func TestMatrixFormats(t *testing.T) {
 		}
 		for _, format := range formats {
 			m := NewMatrix(format, b)
+			column := make([]float32, 30)
 			for j := range 37 {
+				m.Column(column, j)
+				for i, v := range column {
+					if v != m.At(i, j) {
+						t.Fatalf("%v: column %d has %v at %d, want %v", format, j, v, i, m.At(i, j))
+					}
+				}
 				var largest float64
 				for i := range 30 {
 					largest = max(largest, math.Abs(float64(b.Data[i*b.Stride+j])))

@@ -87,6 +87,19 @@ func (m *Matrix) At(i, j int) float32 {
 	return m.element((j/w*m.rows+i)*w+j%w, j)
 }
 
+// Column sets dst to column j as the kernels see it.
+func (m *Matrix) Column(dst []float32, j int) {
+	checkLen("Matrix.Column", "dst", len(dst), m.rows)
+	if j < 0 || j >= m.cols {
+		panicf("asm: Matrix.Column: column %d is outside %d x %d", j, m.rows, m.cols)
+	}
+	w := m.panelCols()
+	at := j/w*m.rows*w + j%w
+	for i := range dst {
+		dst[i] = m.element(at+i*w, j)
+	}
+}
+
 // element returns the element of column j at a place in the packed order.
 func (m *Matrix) element(at, j int) float32 {
 	switch m.format {

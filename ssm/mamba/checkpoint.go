@@ -7,9 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-
-	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
@@ -193,13 +192,23 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 	return b
 }
 
-// head returns the weights of the logits: lm_head's, or the embedding's.
-func (c *checkpoint) head(embedding blas32.General, cfg Config) blas32.General {
+// ends returns the embedding and the weights of the logits: lm_head, or the
+// embedding again where there is none or it is the same, as in most checkpoints.
+func (c *checkpoint) ends(cfg Config) (embedding, lm *dense.Linear) {
+	words := c.Matrix(wordEmbedding, cfg.Vocab, cfg.Dim)
+	head := words
 	switch {
 	case c.Has("lm_head.weight"):
-		return c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
+		head = c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
 	case cfg.Untied:
 		c.Fail("no tensor lm_head.weight, and the configuration says that the embedding does not stand for it")
 	}
-	return embedding
+	if c.Err != nil {
+		return nil, nil
+	}
+	lm = dense.NewLinear(cfg.Format, head, nil)
+	if slices.Equal(words.Data, head.Data) {
+		return lm, lm
+	}
+	return dense.NewLinear(cfg.Format, words, nil), lm
 }

@@ -25,6 +25,12 @@ func TestLayouts(t *testing.T) {
 		must(t, state{s.Renamed(rename)}.model(t, small).Forward(got, ids))
 		same(t, name, got.Data, want.Data)
 	}
+	// A head that is the embedding takes no memory of its own.
+	tied := state{s.Renamed(func(n string) string { return n })}
+	tied.State["lm_head.weight"] = s.State["backbone.embedding.weight"]
+	if a, b := tied.model(t, small).Bytes(), s.model(t, small).Bytes(); a != b {
+		t.Errorf("%d bytes, want %d", a, b)
+	}
 	// The head of its own wins over the embedding; foreign tensors are passed over.
 	s.State["lm_head.weight"] = weightstest.Tensor{Shape: []int{vocab, dim}, Data: make([]float32, vocab*dim)}
 	s.State["global_step"] = weightstest.Tensor{Shape: []int{1}, Data: []float32{1}}

@@ -3,8 +3,6 @@ package mamba
 import (
 	"fmt"
 
-	"gonum.org/v1/gonum/blas/blas32"
-
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/parallel"
@@ -16,7 +14,7 @@ import (
 // Model is a Mamba language model. It is immutable and safe for concurrent use.
 type Model struct {
 	cfg       Config
-	embedding blas32.General // [V, D]
+	embedding *dense.Linear // D -> V, lm where there is no other: a token's are an output's weights
 	layers    []layer
 	norm      norm
 	lm        *dense.Linear // D -> V
@@ -59,18 +57,18 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 	if err := c.complete(&cfg); err != nil {
 		return nil, err
 	}
-	m := &Model{embedding: c.Matrix(wordEmbedding, cfg.Vocab, cfg.Dim), norm: c.norm("norm_f.", cfg)}
+	m := &Model{norm: c.norm("norm_f.", cfg)}
 	for i := range cfg.Layers {
 		if c.Err != nil {
 			return nil, c.Err
 		}
 		m.layers = append(m.layers, c.layer(fmt.Sprintf("layers.%d.", i), cfg))
 	}
-	head := c.head(m.embedding, cfg)
+	m.embedding, m.lm = c.ends(cfg)
 	if c.Err != nil {
 		return nil, c.Err
 	}
-	m.cfg, m.lm = cfg, dense.NewLinear(cfg.Format, head, nil)
+	m.cfg = cfg
 	for _, st := range m.newLayers() {
 		m.state += st.Bytes()
 	}
@@ -99,7 +97,10 @@ func (m *Model) Config() Config { return m.cfg }
 
 // Bytes returns the memory of the weights of dense layers and embedding.
 func (m *Model) Bytes() int64 {
-	n := 4*int64(len(m.embedding.Data)) + int64(m.lm.Bytes())
+	n := int64(m.lm.Bytes())
+	if m.embedding != m.lm {
+		n += int64(m.embedding.Bytes())
+	}
 	for _, l := range m.layers {
 		n += int64(l.mixer.Bytes())
 		if l.up != nil {
