@@ -75,11 +75,15 @@ func narrow(x []float64) (out []float32) {
 // numbers of channels, states and groups, no token and one, and steps from e^-100
 // to 100.
 func TestScan(t *testing.T) {
+	rounds := 4
+	if testing.Short() {
+		rounds = 2
+	}
 	isatest.Run(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(9, 9))
 		for _, shape := range [][3]int{{1, 1, 1}, {3, 64, 3}, {17, 5, 1}, {15, 4, 5}, {48, 16, 1}, {33, 20, 3}, {272, 3, 1}} {
 			for _, n := range []int{0, 1, 2, 70} {
-				for round := range 4 {
+				for round := range rounds {
 					cfg := ScanConfig{Channels: shape[0], States: shape[1], Groups: shape[2], Softplus: r.IntN(2) == 0, Workers: 2}
 					d, s, wide := cfg.Channels, cfg.States, cfg.Groups*cfg.States
 					w := ScanWeights{A: blas32.General{Rows: d, Cols: s, Stride: s, Data: decays(r.Uint64(), d*s)}}

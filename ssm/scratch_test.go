@@ -34,6 +34,14 @@ func held(v reflect.Value) (n int64) {
 	return n
 }
 
+// scratchLengths are fewer tokens than a chunk and than a piece, and more.
+func scratchLengths() []int {
+	if testing.Short() {
+		return []int{1, 100}
+	}
+	return []int{1, 100, 1300}
+}
+
 // TestScratchBytes compares what a call holds with what was said before.
 func TestScratchBytes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
@@ -77,7 +85,7 @@ func TestScratchBytes(t *testing.T) {
 			}, siso.ScratchBytes, func() any { return siso.scratch.Get() }},
 			{"Conv", func(n int) error { return conv.Forward(zeros(n, 3000), ones(n, 3000)) }, conv.ScratchBytes, func() any { return conv.scratch.Get() }},
 		} {
-			for _, n := range []int{1, 100, 1300} {
+			for _, n := range scratchLengths() {
 				must(t, s.forward(n))
 				if said, held := s.said(n), held(reflect.ValueOf(s.scratch()).Elem()); held > said || held < said/6 {
 					t.Errorf("%s: %d tokens hold %d bytes, said %d", s.name, n, held, said)
