@@ -1,9 +1,11 @@
 package mamba
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -73,6 +75,49 @@ func TestSample(t *testing.T) {
 	} {
 		if _, err := NewSampler(cfg); !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
+// TestSampleMany compares, over a large vocabulary with equals in it, what may be
+// chosen with what sorting gives.
+func TestSampleMany(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	logits, order := make([]float32, 3000), make([]int, 3000)
+	for i := range logits {
+		logits[i], order[i] = float32(r.IntN(60))/10, i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(logits[b], logits[a]) })
+	for _, cfg := range []SampleConfig{{TopK: 1}, {TopK: 77}, {TopK: 2999}, {TopP: 0.3}, {TopP: 0.999}, {TopK: 500, TopP: 0.5}} {
+		kept := order[:min(first(cfg.TopK, 3000), 3000)]
+		if cfg.TopP > 0 {
+			sum, reached := 0.0, 0.0
+			for _, i := range kept {
+				sum += math.Exp(float64(logits[i]))
+			}
+			for n, i := range kept {
+				if reached += math.Exp(float64(logits[i])); reached >= cfg.TopP*sum {
+					kept = kept[:n+1]
+					break
+				}
+			}
+		}
+		cfg.Temperature = 1
+		s, err := NewSampler(cfg)
+		must(t, err)
+		seen := map[int]bool{}
+		for range 60 {
+			id, err := s.Sample(logits)
+			must(t, err)
+			seen[int(id)] = true
+			if len(s.choices) != len(kept) {
+				t.Fatalf("%+v: %d tokens to choose from, want %d", cfg, len(s.choices), len(kept))
+			}
+		}
+		for id := range seen {
+			if !slices.Contains(kept, id) {
+				t.Fatalf("%+v: chose token %d", cfg, id)
+			}
 		}
 	}
 }
