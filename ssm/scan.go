@@ -190,15 +190,20 @@ func (op *Scan) packRates(w ScanWeights, blocks int) {
 	op.da = scratch.Floats(nil, blocks*(1+op.states)*asm.ScanBlock)
 	clear(op.da)
 	op.each(func(channel, at int) {
-		block := at / (op.states * asm.ScanBlock)
-		to := op.da[block*(1+op.states)*asm.ScanBlock+at%asm.ScanBlock:]
 		if w.D != nil {
-			to[0] = w.D[channel]
+			op.da[op.rateAt(at, -1)] = w.D[channel]
 		}
 		for n, v := range w.A.Data[channel*w.A.Stride:][:op.cfg.States] {
-			to[(1+n)*asm.ScanBlock] = float32(float64(v) * math.Log2E)
+			op.da[op.rateAt(at, n)] = float32(float64(v) * math.Log2E)
 		}
 	})
+}
+
+// rateAt is where da has the rate of state n of the channel whose first state is at
+// at, or, for -1, its D.
+func (op *Scan) rateAt(at, n int) int {
+	block := at / (op.states * asm.ScanBlock)
+	return (block*(1+op.states)+1+n)*asm.ScanBlock + at%asm.ScanBlock
 }
 
 // NewState returns an empty state.
