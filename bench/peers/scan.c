@@ -14,7 +14,7 @@ static void scan(void) {
 		h[i] = 0;
 	for (int t = 0; t < tokens; t++)
 		for (int i = 0; i < d; i++) {
-			float step = log1pf(expf(dt[t * d + i])), u = step * x[t * d + i], sum = 0;
+			float step = logf(1 + expf(dt[t * d + i])), u = step * x[t * d + i], sum = 0;
 			float *restrict s = h + i * n;
 			const float *at = a + i * n, *bt = b + t * n, *ct = c + t * n;
 			for (int j = 0; j < n; j++) {
