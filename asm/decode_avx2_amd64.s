@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeValues4Float16AVX2(SB), NOSPLIT, $0-72
+// func decodeValues4Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·decodeValues4Float32AVX2(SB), NOSPLIT, $0-72
 	MOVQ         o+48(FP), AX
 	MOVQ         oRow+56(FP), CX
 	LEAQ         (AX)(CX*2), DX
@@ -36,9 +36,9 @@ TEXT ·decodeValues4Float16AVX2(SB), NOSPLIT, $0-72
 	JLT          end2
 
 loop1:
-	VCVTPH2PS    (BX), Y8
+	VMOVUPS      (BX), Y8
 	PREFETCHT1   (SI)
-	VCVTPH2PS    16(BX), Y9
+	VMOVUPS      32(BX), Y9
 	VBROADCASTSS (AX), Y10
 	VFMADD231PS  Y8, Y10, Y1
 	VFMADD231PS  Y9, Y10, Y0
@@ -54,7 +54,7 @@ loop1:
 	ADDQ         $+4, AX
 	ADDQ         $+4, DX
 	ADDQ         DI, BX
-	ADDQ         $+32, SI
+	ADDQ         $+64, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
 	JGE          loop1
@@ -75,9 +75,9 @@ end2:
 	VZEROUPPER
 	RET
 
-// func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-// Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeScores2Float16AVX2(SB), NOSPLIT, $0-64
+// func decodeScores2Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·decodeScores2Float32AVX2(SB), NOSPLIT, $0-64
 	MOVQ k+24(FP), AX
 	MOVQ s+48(FP), CX
 	MOVQ next+40(FP), DX
@@ -100,17 +100,17 @@ loop3:
 	LEAQ   (R8)(DI*2), R9
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+32
+	CMPQ   R10, $+16
 	JLT    end6
 
 loop5:
-	VCVTPH2PS   (R8), Y8
+	VMOVUPS     (R8), Y8
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y9
+	VMOVUPS     (R8)(DI*1), Y9
 	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y10
+	VMOVUPS     (R8)(DI*2), Y10
 	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y11
+	VMOVUPS     (R9), Y11
 	PREFETCHT1  192(DX)
 	VMOVUPS     (SI), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -122,10 +122,10 @@ loop5:
 	VFMADD231PS Y9, Y12, Y5
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   16(R8), Y8
-	VCVTPH2PS   16(R8)(DI*1), Y9
-	VCVTPH2PS   16(R8)(DI*2), Y10
-	VCVTPH2PS   16(R9), Y11
+	VMOVUPS     32(R8), Y8
+	VMOVUPS     32(R8)(DI*1), Y9
+	VMOVUPS     32(R8)(DI*2), Y10
+	VMOVUPS     32(R9), Y11
 	VMOVUPS     64(SI), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
@@ -136,40 +136,12 @@ loop5:
 	VFMADD231PS Y9, Y12, Y5
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   32(R8), Y8
-	VCVTPH2PS   32(R8)(DI*1), Y9
-	VCVTPH2PS   32(R8)(DI*2), Y10
-	VCVTPH2PS   32(R9), Y11
-	VMOVUPS     128(SI), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     160(SI), Y12
-	VFMADD231PS Y8, Y12, Y4
-	VFMADD231PS Y9, Y12, Y5
-	VFMADD231PS Y10, Y12, Y6
-	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   48(R8), Y8
-	VCVTPH2PS   48(R8)(DI*1), Y9
-	VCVTPH2PS   48(R8)(DI*2), Y10
-	VCVTPH2PS   48(R9), Y11
-	VMOVUPS     192(SI), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     224(SI), Y12
-	VFMADD231PS Y8, Y12, Y4
-	VFMADD231PS Y9, Y12, Y5
-	VFMADD231PS Y10, Y12, Y6
-	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $+256, SI
+	ADDQ        $+128, SI
 	ADDQ        $+64, R8
 	ADDQ        $+64, R9
 	ADDQ        $+256, DX
-	SUBQ        $+32, R10
-	CMPQ        R10, $+32
+	SUBQ        $+16, R10
+	CMPQ        R10, $+16
 	JGE         loop5
 
 end6:
@@ -177,13 +149,13 @@ end6:
 	JLT  end8
 
 loop7:
-	VCVTPH2PS   (R8), Y8
+	VMOVUPS     (R8), Y8
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y9
+	VMOVUPS     (R8)(DI*1), Y9
 	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y10
+	VMOVUPS     (R8)(DI*2), Y10
 	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y11
+	VMOVUPS     (R9), Y11
 	PREFETCHT1  192(DX)
 	VMOVUPS     (SI), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -196,9 +168,9 @@ loop7:
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
 	ADDQ        $+64, SI
-	ADDQ        $+16, R8
-	ADDQ        $+16, R9
-	ADDQ        $+64, DX
+	ADDQ        $+32, R8
+	ADDQ        $+32, R9
+	ADDQ        $+128, DX
 	SUBQ        $+8, R10
 	CMPQ        R10, $+8
 	JGE         loop7
@@ -242,9 +214,9 @@ end4:
 	VZEROUPPER
 	RET
 
-// func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeValues2Float16AVX2(SB), NOSPLIT, $0-72
+// func decodeValues2Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·decodeValues2Float32AVX2(SB), NOSPLIT, $0-72
 	MOVQ         o+48(FP), AX
 	MOVQ         oRow+56(FP), CX
 	MOVQ         factor+64(FP), DX
@@ -264,9 +236,9 @@ TEXT ·decodeValues2Float16AVX2(SB), NOSPLIT, $0-72
 	JLT          end10
 
 loop9:
-	VCVTPH2PS    (DX), Y4
+	VMOVUPS      (DX), Y4
 	PREFETCHT1   (BX)
-	VCVTPH2PS    16(DX), Y5
+	VMOVUPS      32(DX), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y4, Y6, Y1
 	VFMADD231PS  Y5, Y6, Y0
@@ -275,7 +247,7 @@ loop9:
 	VFMADD231PS  Y5, Y6, Y2
 	ADDQ         $+4, AX
 	ADDQ         SI, DX
-	ADDQ         $+32, BX
+	ADDQ         $+64, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
 	JGE          loop9
@@ -290,9 +262,9 @@ end10:
 	VZEROUPPER
 	RET
 
-// func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-// Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeScores1Float16AVX2(SB), NOSPLIT, $0-64
+// func decodeScores1Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·decodeScores1Float32AVX2(SB), NOSPLIT, $0-64
 	MOVQ k+24(FP), AX
 	MOVQ s+48(FP), CX
 	MOVQ next+40(FP), DX
@@ -311,56 +283,38 @@ loop11:
 	LEAQ   (R8)(DI*2), R9
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+32
+	CMPQ   R10, $+16
 	JLT    end14
 
 loop13:
-	VCVTPH2PS   (R8), Y4
+	VMOVUPS     (R8), Y4
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y5
+	VMOVUPS     (R8)(DI*1), Y5
 	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y6
+	VMOVUPS     (R8)(DI*2), Y6
 	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y7
+	VMOVUPS     (R9), Y7
 	PREFETCHT1  192(DX)
 	VMOVUPS     (SI), Y8
 	VFMADD231PS Y4, Y8, Y0
 	VFMADD231PS Y5, Y8, Y1
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
-	VCVTPH2PS   16(R8), Y4
-	VCVTPH2PS   16(R8)(DI*1), Y5
-	VCVTPH2PS   16(R8)(DI*2), Y6
-	VCVTPH2PS   16(R9), Y7
+	VMOVUPS     32(R8), Y4
+	VMOVUPS     32(R8)(DI*1), Y5
+	VMOVUPS     32(R8)(DI*2), Y6
+	VMOVUPS     32(R9), Y7
 	VMOVUPS     32(SI), Y8
 	VFMADD231PS Y4, Y8, Y0
 	VFMADD231PS Y5, Y8, Y1
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
-	VCVTPH2PS   32(R8), Y4
-	VCVTPH2PS   32(R8)(DI*1), Y5
-	VCVTPH2PS   32(R8)(DI*2), Y6
-	VCVTPH2PS   32(R9), Y7
-	VMOVUPS     64(SI), Y8
-	VFMADD231PS Y4, Y8, Y0
-	VFMADD231PS Y5, Y8, Y1
-	VFMADD231PS Y6, Y8, Y2
-	VFMADD231PS Y7, Y8, Y3
-	VCVTPH2PS   48(R8), Y4
-	VCVTPH2PS   48(R8)(DI*1), Y5
-	VCVTPH2PS   48(R8)(DI*2), Y6
-	VCVTPH2PS   48(R9), Y7
-	VMOVUPS     96(SI), Y8
-	VFMADD231PS Y4, Y8, Y0
-	VFMADD231PS Y5, Y8, Y1
-	VFMADD231PS Y6, Y8, Y2
-	VFMADD231PS Y7, Y8, Y3
-	ADDQ        $+128, SI
+	ADDQ        $+64, SI
 	ADDQ        $+64, R8
 	ADDQ        $+64, R9
 	ADDQ        $+256, DX
-	SUBQ        $+32, R10
-	CMPQ        R10, $+32
+	SUBQ        $+16, R10
+	CMPQ        R10, $+16
 	JGE         loop13
 
 end14:
@@ -368,13 +322,13 @@ end14:
 	JLT  end16
 
 loop15:
-	VCVTPH2PS   (R8), Y4
+	VMOVUPS     (R8), Y4
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y5
+	VMOVUPS     (R8)(DI*1), Y5
 	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y6
+	VMOVUPS     (R8)(DI*2), Y6
 	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y7
+	VMOVUPS     (R9), Y7
 	PREFETCHT1  192(DX)
 	VMOVUPS     (SI), Y8
 	VFMADD231PS Y4, Y8, Y0
@@ -382,9 +336,9 @@ loop15:
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
 	ADDQ        $+32, SI
-	ADDQ        $+16, R8
-	ADDQ        $+16, R9
-	ADDQ        $+64, DX
+	ADDQ        $+32, R8
+	ADDQ        $+32, R9
+	ADDQ        $+128, DX
 	SUBQ        $+8, R10
 	CMPQ        R10, $+8
 	JGE         loop15
@@ -418,414 +372,6 @@ end12:
 	VZEROUPPER
 	RET
 
-// func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeValues1Float16AVX2(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
-	VBROADCASTSS (CX), Y0
-	VMULPS       (AX), Y0, Y1
-	VMULPS       32(AX), Y0, Y0
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	MOVQ         v+24(FP), CX
-	MOVQ         next+40(FP), DX
-	MOVQ         vRow+32(FP), BX
-	MOVQ         keys+0(FP), SI
-	CMPQ         SI, $+1
-	JLT          end18
-
-loop17:
-	VCVTPH2PS    (CX), Y2
-	PREFETCHT1   (DX)
-	VCVTPH2PS    16(CX), Y3
-	VBROADCASTSS (AX), Y4
-	VFMADD231PS  Y2, Y4, Y1
-	VFMADD231PS  Y3, Y4, Y0
-	ADDQ         $+4, AX
-	ADDQ         BX, CX
-	ADDQ         $+32, DX
-	SUBQ         $+1, SI
-	CMPQ         SI, $+1
-	JGE          loop17
-
-end18:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	VMOVUPS Y1, (AX)
-	VMOVUPS Y0, 32(AX)
-	VZEROUPPER
-	RET
-
-// func decodeValues4Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, FMA3, MMX+
-TEXT ·decodeValues4Float32AVX2(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	LEAQ         (AX)(CX*2), DX
-	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
-	VBROADCASTSS (BX), Y0
-	VMULPS       (AX), Y0, Y1
-	VMULPS       32(AX), Y0, Y0
-	VBROADCASTSS 4(BX), Y2
-	VMULPS       (AX)(CX*1), Y2, Y3
-	VMULPS       32(AX)(CX*1), Y2, Y2
-	VBROADCASTSS 8(BX), Y4
-	VMULPS       (AX)(CX*2), Y4, Y5
-	VMULPS       32(AX)(CX*2), Y4, Y4
-	VBROADCASTSS 12(BX), Y6
-	VMULPS       (DX), Y6, Y7
-	VMULPS       32(DX), Y6, Y6
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	LEAQ         (AX)(CX*2), DX
-	ADDQ         CX, DX
-	MOVQ         v+24(FP), BX
-	MOVQ         next+40(FP), SI
-	MOVQ         vRow+32(FP), DI
-	MOVQ         keys+0(FP), R8
-	CMPQ         R8, $+1
-	JLT          end20
-
-loop19:
-	VMOVUPS      (BX), Y8
-	PREFETCHT1   (SI)
-	VMOVUPS      32(BX), Y9
-	VBROADCASTSS (AX), Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VFMADD231PS  Y9, Y10, Y0
-	VBROADCASTSS (AX)(CX*1), Y10
-	VFMADD231PS  Y8, Y10, Y3
-	VFMADD231PS  Y9, Y10, Y2
-	VBROADCASTSS (AX)(CX*2), Y10
-	VFMADD231PS  Y8, Y10, Y5
-	VFMADD231PS  Y9, Y10, Y4
-	VBROADCASTSS (DX), Y10
-	VFMADD231PS  Y8, Y10, Y7
-	VFMADD231PS  Y9, Y10, Y6
-	ADDQ         $+4, AX
-	ADDQ         $+4, DX
-	ADDQ         DI, BX
-	ADDQ         $+64, SI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
-	JGE          loop19
-
-end20:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	LEAQ    (AX)(CX*2), DX
-	ADDQ    CX, DX
-	VMOVUPS Y1, (AX)
-	VMOVUPS Y0, 32(AX)
-	VMOVUPS Y3, (AX)(CX*1)
-	VMOVUPS Y2, 32(AX)(CX*1)
-	VMOVUPS Y5, (AX)(CX*2)
-	VMOVUPS Y4, 32(AX)(CX*2)
-	VMOVUPS Y7, (DX)
-	VMOVUPS Y6, 32(DX)
-	VZEROUPPER
-	RET
-
-// func decodeScores2Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-// Requires: AVX, FMA3, MMX+
-TEXT ·decodeScores2Float32AVX2(SB), NOSPLIT, $0-64
-	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
-	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
-	JLT  end22
-
-loop21:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+16
-	JLT    end24
-
-loop23:
-	VMOVUPS     (R8), Y8
-	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Y9
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Y10
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Y11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     32(SI), Y12
-	VFMADD231PS Y8, Y12, Y4
-	VFMADD231PS Y9, Y12, Y5
-	VFMADD231PS Y10, Y12, Y6
-	VFMADD231PS Y11, Y12, Y7
-	VMOVUPS     32(R8), Y8
-	VMOVUPS     32(R8)(DI*1), Y9
-	VMOVUPS     32(R8)(DI*2), Y10
-	VMOVUPS     32(R9), Y11
-	VMOVUPS     64(SI), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     96(SI), Y12
-	VFMADD231PS Y8, Y12, Y4
-	VFMADD231PS Y9, Y12, Y5
-	VFMADD231PS Y10, Y12, Y6
-	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $+128, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
-	JGE         loop23
-
-end24:
-	CMPQ R10, $+8
-	JLT  end26
-
-loop25:
-	VMOVUPS     (R8), Y8
-	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Y9
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Y10
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Y11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     32(SI), Y12
-	VFMADD231PS Y8, Y12, Y4
-	VFMADD231PS Y9, Y12, Y5
-	VFMADD231PS Y10, Y12, Y6
-	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $+64, SI
-	ADDQ        $+32, R8
-	ADDQ        $+32, R9
-	ADDQ        $+128, DX
-	SUBQ        $+8, R10
-	CMPQ        R10, $+8
-	JGE         loop25
-
-end26:
-	MOVQ         CX, SI
-	MOVQ         sRow+56(FP), R8
-	VUNPCKLPS    Y1, Y0, Y8
-	VUNPCKHPS    Y1, Y0, Y0
-	VADDPS       Y0, Y8, Y0
-	VUNPCKLPS    Y3, Y2, Y1
-	VUNPCKHPS    Y3, Y2, Y2
-	VADDPS       Y2, Y1, Y1
-	VUNPCKLPD    Y1, Y0, Y2
-	VUNPCKHPD    Y1, Y0, Y0
-	VADDPS       Y0, Y2, Y0
-	VUNPCKLPS    Y5, Y4, Y1
-	VUNPCKHPS    Y5, Y4, Y2
-	VADDPS       Y2, Y1, Y1
-	VUNPCKLPS    Y7, Y6, Y2
-	VUNPCKHPS    Y7, Y6, Y3
-	VADDPS       Y3, Y2, Y2
-	VUNPCKLPD    Y2, Y1, Y3
-	VUNPCKHPD    Y2, Y1, Y1
-	VADDPS       Y1, Y3, Y1
-	VPERM2F128   $0x20, Y1, Y0, Y2
-	VPERM2F128   $0x31, Y1, Y0, Y0
-	VADDPS       Y0, Y2, Y0
-	VMOVUPS      X0, (SI)
-	VEXTRACTF128 $0x01, Y0, (SI)(R8*1)
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         $+16, CX
-	SUBQ         $+1, BX
-	CMPQ         BX, $+1
-	JGE          loop21
-
-end22:
-	VZEROUPPER
-	RET
-
-// func decodeValues2Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, FMA3, MMX+
-TEXT ·decodeValues2Float32AVX2(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
-	VBROADCASTSS (DX), Y0
-	VMULPS       (AX), Y0, Y1
-	VMULPS       32(AX), Y0, Y0
-	VBROADCASTSS 4(DX), Y2
-	VMULPS       (AX)(CX*1), Y2, Y3
-	VMULPS       32(AX)(CX*1), Y2, Y2
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	MOVQ         v+24(FP), DX
-	MOVQ         next+40(FP), BX
-	MOVQ         vRow+32(FP), SI
-	MOVQ         keys+0(FP), DI
-	CMPQ         DI, $+1
-	JLT          end28
-
-loop27:
-	VMOVUPS      (DX), Y4
-	PREFETCHT1   (BX)
-	VMOVUPS      32(DX), Y5
-	VBROADCASTSS (AX), Y6
-	VFMADD231PS  Y4, Y6, Y1
-	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS (AX)(CX*1), Y6
-	VFMADD231PS  Y4, Y6, Y3
-	VFMADD231PS  Y5, Y6, Y2
-	ADDQ         $+4, AX
-	ADDQ         SI, DX
-	ADDQ         $+64, BX
-	SUBQ         $+1, DI
-	CMPQ         DI, $+1
-	JGE          loop27
-
-end28:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	VMOVUPS Y1, (AX)
-	VMOVUPS Y0, 32(AX)
-	VMOVUPS Y3, (AX)(CX*1)
-	VMOVUPS Y2, 32(AX)(CX*1)
-	VZEROUPPER
-	RET
-
-// func decodeScores1Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-// Requires: AVX, FMA3, MMX+
-TEXT ·decodeScores1Float32AVX2(SB), NOSPLIT, $0-64
-	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
-	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
-	JLT  end30
-
-loop29:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+16
-	JLT    end32
-
-loop31:
-	VMOVUPS     (R8), Y4
-	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Y5
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Y6
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Y7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y8
-	VFMADD231PS Y4, Y8, Y0
-	VFMADD231PS Y5, Y8, Y1
-	VFMADD231PS Y6, Y8, Y2
-	VFMADD231PS Y7, Y8, Y3
-	VMOVUPS     32(R8), Y4
-	VMOVUPS     32(R8)(DI*1), Y5
-	VMOVUPS     32(R8)(DI*2), Y6
-	VMOVUPS     32(R9), Y7
-	VMOVUPS     32(SI), Y8
-	VFMADD231PS Y4, Y8, Y0
-	VFMADD231PS Y5, Y8, Y1
-	VFMADD231PS Y6, Y8, Y2
-	VFMADD231PS Y7, Y8, Y3
-	ADDQ        $+64, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
-	JGE         loop31
-
-end32:
-	CMPQ R10, $+8
-	JLT  end34
-
-loop33:
-	VMOVUPS     (R8), Y4
-	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Y5
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Y6
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Y7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y8
-	VFMADD231PS Y4, Y8, Y0
-	VFMADD231PS Y5, Y8, Y1
-	VFMADD231PS Y6, Y8, Y2
-	VFMADD231PS Y7, Y8, Y3
-	ADDQ        $+32, SI
-	ADDQ        $+32, R8
-	ADDQ        $+32, R9
-	ADDQ        $+128, DX
-	SUBQ        $+8, R10
-	CMPQ        R10, $+8
-	JGE         loop33
-
-end34:
-	MOVQ       CX, SI
-	MOVQ       sRow+56(FP), R8
-	VUNPCKLPS  Y1, Y0, Y4
-	VUNPCKHPS  Y1, Y0, Y0
-	VADDPS     Y0, Y4, Y0
-	VUNPCKLPS  Y3, Y2, Y1
-	VUNPCKHPS  Y3, Y2, Y2
-	VADDPS     Y2, Y1, Y1
-	VUNPCKLPD  Y1, Y0, Y2
-	VUNPCKHPD  Y1, Y0, Y0
-	VADDPS     Y0, Y2, Y0
-	VPERM2F128 $0x20, Y0, Y0, Y1
-	VPERM2F128 $0x31, Y0, Y0, Y0
-	VADDPS     Y0, Y1, Y0
-	VMOVUPS    X0, (SI)
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       $+16, CX
-	SUBQ       $+1, BX
-	CMPQ       BX, $+1
-	JGE        loop29
-
-end30:
-	VZEROUPPER
-	RET
-
 // func decodeValues1Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·decodeValues1Float32AVX2(SB), NOSPLIT, $0-72
@@ -842,9 +388,9 @@ TEXT ·decodeValues1Float32AVX2(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
-	JLT          end36
+	JLT          end18
 
-loop35:
+loop17:
 	VMOVUPS      (CX), Y2
 	PREFETCHT1   (DX)
 	VMOVUPS      32(CX), Y3
@@ -856,9 +402,9 @@ loop35:
 	ADDQ         $+64, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop35
+	JGE          loop17
 
-end36:
+end18:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Y1, (AX)
@@ -895,9 +441,9 @@ TEXT ·decodeValues4BFloat16AVX2(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end38
+	JLT          end20
 
-loop37:
+loop19:
 	VPMOVZXWD    (BX), Y8
 	VPSLLD       $0x10, Y8, Y8
 	PREFETCHT1   (SI)
@@ -921,9 +467,9 @@ loop37:
 	ADDQ         $+32, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop37
+	JGE          loop19
 
-end38:
+end20:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -947,9 +493,9 @@ TEXT ·decodeScores2BFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end40
+	JLT  end22
 
-loop39:
+loop21:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -965,9 +511,9 @@ loop39:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+32
-	JLT    end42
+	JLT    end24
 
-loop41:
+loop23:
 	VPMOVZXWD   (R8), Y8
 	VPSLLD      $0x10, Y8, Y8
 	PREFETCHT1  (DX)
@@ -1050,13 +596,13 @@ loop41:
 	ADDQ        $+256, DX
 	SUBQ        $+32, R10
 	CMPQ        R10, $+32
-	JGE         loop41
+	JGE         loop23
 
-end42:
+end24:
 	CMPQ R10, $+8
-	JLT  end44
+	JLT  end26
 
-loop43:
+loop25:
 	VPMOVZXWD   (R8), Y8
 	VPSLLD      $0x10, Y8, Y8
 	PREFETCHT1  (DX)
@@ -1085,9 +631,9 @@ loop43:
 	ADDQ        $+64, DX
 	SUBQ        $+8, R10
 	CMPQ        R10, $+8
-	JGE         loop43
+	JGE         loop25
 
-end44:
+end26:
 	MOVQ         CX, SI
 	MOVQ         sRow+56(FP), R8
 	VUNPCKLPS    Y1, Y0, Y8
@@ -1120,9 +666,9 @@ end44:
 	ADDQ         $+16, CX
 	SUBQ         $+1, BX
 	CMPQ         BX, $+1
-	JGE          loop39
+	JGE          loop21
 
-end40:
+end22:
 	VZEROUPPER
 	RET
 
@@ -1145,9 +691,9 @@ TEXT ·decodeValues2BFloat16AVX2(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end46
+	JLT          end28
 
-loop45:
+loop27:
 	VPMOVZXWD    (DX), Y4
 	VPSLLD       $0x10, Y4, Y4
 	PREFETCHT1   (BX)
@@ -1164,9 +710,9 @@ loop45:
 	ADDQ         $+32, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop45
+	JGE          loop27
 
-end46:
+end28:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Y1, (AX)
@@ -1184,9 +730,9 @@ TEXT ·decodeScores1BFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end48
+	JLT  end30
 
-loop47:
+loop29:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1198,9 +744,9 @@ loop47:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+32
-	JLT    end50
+	JLT    end32
 
-loop49:
+loop31:
 	VPMOVZXWD   (R8), Y4
 	VPSLLD      $0x10, Y4, Y4
 	PREFETCHT1  (DX)
@@ -1263,13 +809,13 @@ loop49:
 	ADDQ        $+256, DX
 	SUBQ        $+32, R10
 	CMPQ        R10, $+32
-	JGE         loop49
+	JGE         loop31
 
-end50:
+end32:
 	CMPQ R10, $+8
-	JLT  end52
+	JLT  end34
 
-loop51:
+loop33:
 	VPMOVZXWD   (R8), Y4
 	VPSLLD      $0x10, Y4, Y4
 	PREFETCHT1  (DX)
@@ -1293,9 +839,9 @@ loop51:
 	ADDQ        $+64, DX
 	SUBQ        $+8, R10
 	CMPQ        R10, $+8
-	JGE         loop51
+	JGE         loop33
 
-end52:
+end34:
 	MOVQ       CX, SI
 	MOVQ       sRow+56(FP), R8
 	VUNPCKLPS  Y1, Y0, Y4
@@ -1318,9 +864,9 @@ end52:
 	ADDQ       $+16, CX
 	SUBQ       $+1, BX
 	CMPQ       BX, $+1
-	JGE        loop47
+	JGE        loop29
 
-end48:
+end30:
 	VZEROUPPER
 	RET
 
@@ -1340,9 +886,9 @@ TEXT ·decodeValues1BFloat16AVX2(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
-	JLT          end54
+	JLT          end36
 
-loop53:
+loop35:
 	VPMOVZXWD    (CX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	PREFETCHT1   (DX)
@@ -1356,9 +902,9 @@ loop53:
 	ADDQ         $+32, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop53
+	JGE          loop35
 
-end54:
+end36:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Y1, (AX)
@@ -1395,9 +941,9 @@ TEXT ·decodeValues4Int8AVX2(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end56
+	JLT          end38
 
-loop55:
+loop37:
 	VPMOVSXBD    (BX), Y8
 	VCVTDQ2PS    Y8, Y8
 	PREFETCHT1   (SI)
@@ -1421,9 +967,9 @@ loop55:
 	ADDQ         $+16, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop55
+	JGE          loop37
 
-end56:
+end38:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -1447,9 +993,9 @@ TEXT ·decodeScores2Int8AVX2(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end58
+	JLT  end40
 
-loop57:
+loop39:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1465,9 +1011,9 @@ loop57:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+64
-	JLT    end60
+	JLT    end42
 
-loop59:
+loop41:
 	VPMOVSXBD   (R8), Y8
 	VCVTDQ2PS   Y8, Y8
 	PREFETCHT1  (DX)
@@ -1622,13 +1168,13 @@ loop59:
 	ADDQ        $+256, DX
 	SUBQ        $+64, R10
 	CMPQ        R10, $+64
-	JGE         loop59
+	JGE         loop41
 
-end60:
+end42:
 	CMPQ R10, $+8
-	JLT  end62
+	JLT  end44
 
-loop61:
+loop43:
 	VPMOVSXBD   (R8), Y8
 	VCVTDQ2PS   Y8, Y8
 	PREFETCHT1  (DX)
@@ -1657,9 +1203,9 @@ loop61:
 	ADDQ        $+32, DX
 	SUBQ        $+8, R10
 	CMPQ        R10, $+8
-	JGE         loop61
+	JGE         loop43
 
-end62:
+end44:
 	MOVQ         CX, SI
 	MOVQ         sRow+56(FP), R8
 	VUNPCKLPS    Y1, Y0, Y8
@@ -1692,9 +1238,9 @@ end62:
 	ADDQ         $+16, CX
 	SUBQ         $+1, BX
 	CMPQ         BX, $+1
-	JGE          loop57
+	JGE          loop39
 
-end58:
+end40:
 	VZEROUPPER
 	RET
 
@@ -1717,9 +1263,9 @@ TEXT ·decodeValues2Int8AVX2(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end64
+	JLT          end46
 
-loop63:
+loop45:
 	VPMOVSXBD    (DX), Y4
 	VCVTDQ2PS    Y4, Y4
 	PREFETCHT1   (BX)
@@ -1736,9 +1282,9 @@ loop63:
 	ADDQ         $+16, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop63
+	JGE          loop45
 
-end64:
+end46:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Y1, (AX)
@@ -1756,9 +1302,9 @@ TEXT ·decodeScores1Int8AVX2(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end66
+	JLT  end48
 
-loop65:
+loop47:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1770,9 +1316,9 @@ loop65:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+64
-	JLT    end68
+	JLT    end50
 
-loop67:
+loop49:
 	VPMOVSXBD   (R8), Y4
 	VCVTDQ2PS   Y4, Y4
 	PREFETCHT1  (DX)
@@ -1887,13 +1433,13 @@ loop67:
 	ADDQ        $+256, DX
 	SUBQ        $+64, R10
 	CMPQ        R10, $+64
-	JGE         loop67
+	JGE         loop49
 
-end68:
+end50:
 	CMPQ R10, $+8
-	JLT  end70
+	JLT  end52
 
-loop69:
+loop51:
 	VPMOVSXBD   (R8), Y4
 	VCVTDQ2PS   Y4, Y4
 	PREFETCHT1  (DX)
@@ -1915,6 +1461,462 @@ loop69:
 	ADDQ        $+8, R8
 	ADDQ        $+8, R9
 	ADDQ        $+32, DX
+	SUBQ        $+8, R10
+	CMPQ        R10, $+8
+	JGE         loop51
+
+end52:
+	MOVQ       CX, SI
+	MOVQ       sRow+56(FP), R8
+	VUNPCKLPS  Y1, Y0, Y4
+	VUNPCKHPS  Y1, Y0, Y0
+	VADDPS     Y0, Y4, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VADDPS     Y2, Y1, Y1
+	VUNPCKLPD  Y1, Y0, Y2
+	VUNPCKHPD  Y1, Y0, Y0
+	VADDPS     Y0, Y2, Y0
+	VPERM2F128 $0x20, Y0, Y0, Y1
+	VPERM2F128 $0x31, Y0, Y0, Y0
+	VADDPS     Y0, Y1, Y0
+	VMOVUPS    X0, (SI)
+	ADDQ       DI, AX
+	ADDQ       DI, AX
+	ADDQ       DI, AX
+	ADDQ       DI, AX
+	ADDQ       $+16, CX
+	SUBQ       $+1, BX
+	CMPQ       BX, $+1
+	JGE        loop47
+
+end48:
+	VZEROUPPER
+	RET
+
+// func decodeValues1Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·decodeValues1Int8AVX2(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	MOVQ         factor+64(FP), CX
+	VBROADCASTSS (CX), Y0
+	VMULPS       (AX), Y0, Y1
+	VMULPS       32(AX), Y0, Y0
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	MOVQ         v+24(FP), CX
+	MOVQ         next+40(FP), DX
+	MOVQ         vRow+32(FP), BX
+	MOVQ         keys+0(FP), SI
+	CMPQ         SI, $+1
+	JLT          end54
+
+loop53:
+	VPMOVSXBD    (CX), Y2
+	VCVTDQ2PS    Y2, Y2
+	PREFETCHT1   (DX)
+	VPMOVSXBD    8(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VBROADCASTSS (AX), Y4
+	VFMADD231PS  Y2, Y4, Y1
+	VFMADD231PS  Y3, Y4, Y0
+	ADDQ         $+4, AX
+	ADDQ         BX, CX
+	ADDQ         $+16, DX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop53
+
+end54:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, 32(AX)
+	VZEROUPPER
+	RET
+
+// func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·decodeValues4Float16AVX2(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	MOVQ         factor+64(FP), BX
+	VBROADCASTSS (BX), Y0
+	VMULPS       (AX), Y0, Y1
+	VMULPS       32(AX), Y0, Y0
+	VBROADCASTSS 4(BX), Y2
+	VMULPS       (AX)(CX*1), Y2, Y3
+	VMULPS       32(AX)(CX*1), Y2, Y2
+	VBROADCASTSS 8(BX), Y4
+	VMULPS       (AX)(CX*2), Y4, Y5
+	VMULPS       32(AX)(CX*2), Y4, Y4
+	VBROADCASTSS 12(BX), Y6
+	VMULPS       (DX), Y6, Y7
+	VMULPS       32(DX), Y6, Y6
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	MOVQ         v+24(FP), BX
+	MOVQ         next+40(FP), SI
+	MOVQ         vRow+32(FP), DI
+	MOVQ         keys+0(FP), R8
+	CMPQ         R8, $+1
+	JLT          end56
+
+loop55:
+	VCVTPH2PS    (BX), Y8
+	PREFETCHT1   (SI)
+	VCVTPH2PS    16(BX), Y9
+	VBROADCASTSS (AX), Y10
+	VFMADD231PS  Y8, Y10, Y1
+	VFMADD231PS  Y9, Y10, Y0
+	VBROADCASTSS (AX)(CX*1), Y10
+	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y9, Y10, Y2
+	VBROADCASTSS (AX)(CX*2), Y10
+	VFMADD231PS  Y8, Y10, Y5
+	VFMADD231PS  Y9, Y10, Y4
+	VBROADCASTSS (DX), Y10
+	VFMADD231PS  Y8, Y10, Y7
+	VFMADD231PS  Y9, Y10, Y6
+	ADDQ         $+4, AX
+	ADDQ         $+4, DX
+	ADDQ         DI, BX
+	ADDQ         $+32, SI
+	SUBQ         $+1, R8
+	CMPQ         R8, $+1
+	JGE          loop55
+
+end56:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, 32(AX)
+	VMOVUPS Y3, (AX)(CX*1)
+	VMOVUPS Y2, 32(AX)(CX*1)
+	VMOVUPS Y5, (AX)(CX*2)
+	VMOVUPS Y4, 32(AX)(CX*2)
+	VMOVUPS Y7, (DX)
+	VMOVUPS Y6, 32(DX)
+	VZEROUPPER
+	RET
+
+// func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·decodeScores2Float16AVX2(SB), NOSPLIT, $0-64
+	MOVQ k+24(FP), AX
+	MOVQ s+48(FP), CX
+	MOVQ next+40(FP), DX
+	MOVQ blocks+8(FP), BX
+	CMPQ BX, $+1
+	JLT  end58
+
+loop57:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   q+16(FP), SI
+	MOVQ   kRow+32(FP), DI
+	MOVQ   AX, R8
+	LEAQ   (R8)(DI*2), R9
+	ADDQ   DI, R9
+	MOVQ   dim+0(FP), R10
+	CMPQ   R10, $+32
+	JLT    end60
+
+loop59:
+	VCVTPH2PS   (R8), Y8
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Y9
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Y10
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Y11
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VMOVUPS     32(SI), Y12
+	VFMADD231PS Y8, Y12, Y4
+	VFMADD231PS Y9, Y12, Y5
+	VFMADD231PS Y10, Y12, Y6
+	VFMADD231PS Y11, Y12, Y7
+	VCVTPH2PS   16(R8), Y8
+	VCVTPH2PS   16(R8)(DI*1), Y9
+	VCVTPH2PS   16(R8)(DI*2), Y10
+	VCVTPH2PS   16(R9), Y11
+	VMOVUPS     64(SI), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VMOVUPS     96(SI), Y12
+	VFMADD231PS Y8, Y12, Y4
+	VFMADD231PS Y9, Y12, Y5
+	VFMADD231PS Y10, Y12, Y6
+	VFMADD231PS Y11, Y12, Y7
+	VCVTPH2PS   32(R8), Y8
+	VCVTPH2PS   32(R8)(DI*1), Y9
+	VCVTPH2PS   32(R8)(DI*2), Y10
+	VCVTPH2PS   32(R9), Y11
+	VMOVUPS     128(SI), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VMOVUPS     160(SI), Y12
+	VFMADD231PS Y8, Y12, Y4
+	VFMADD231PS Y9, Y12, Y5
+	VFMADD231PS Y10, Y12, Y6
+	VFMADD231PS Y11, Y12, Y7
+	VCVTPH2PS   48(R8), Y8
+	VCVTPH2PS   48(R8)(DI*1), Y9
+	VCVTPH2PS   48(R8)(DI*2), Y10
+	VCVTPH2PS   48(R9), Y11
+	VMOVUPS     192(SI), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VMOVUPS     224(SI), Y12
+	VFMADD231PS Y8, Y12, Y4
+	VFMADD231PS Y9, Y12, Y5
+	VFMADD231PS Y10, Y12, Y6
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $+256, SI
+	ADDQ        $+64, R8
+	ADDQ        $+64, R9
+	ADDQ        $+256, DX
+	SUBQ        $+32, R10
+	CMPQ        R10, $+32
+	JGE         loop59
+
+end60:
+	CMPQ R10, $+8
+	JLT  end62
+
+loop61:
+	VCVTPH2PS   (R8), Y8
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Y9
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Y10
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Y11
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VMOVUPS     32(SI), Y12
+	VFMADD231PS Y8, Y12, Y4
+	VFMADD231PS Y9, Y12, Y5
+	VFMADD231PS Y10, Y12, Y6
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $+64, SI
+	ADDQ        $+16, R8
+	ADDQ        $+16, R9
+	ADDQ        $+64, DX
+	SUBQ        $+8, R10
+	CMPQ        R10, $+8
+	JGE         loop61
+
+end62:
+	MOVQ         CX, SI
+	MOVQ         sRow+56(FP), R8
+	VUNPCKLPS    Y1, Y0, Y8
+	VUNPCKHPS    Y1, Y0, Y0
+	VADDPS       Y0, Y8, Y0
+	VUNPCKLPS    Y3, Y2, Y1
+	VUNPCKHPS    Y3, Y2, Y2
+	VADDPS       Y2, Y1, Y1
+	VUNPCKLPD    Y1, Y0, Y2
+	VUNPCKHPD    Y1, Y0, Y0
+	VADDPS       Y0, Y2, Y0
+	VUNPCKLPS    Y5, Y4, Y1
+	VUNPCKHPS    Y5, Y4, Y2
+	VADDPS       Y2, Y1, Y1
+	VUNPCKLPS    Y7, Y6, Y2
+	VUNPCKHPS    Y7, Y6, Y3
+	VADDPS       Y3, Y2, Y2
+	VUNPCKLPD    Y2, Y1, Y3
+	VUNPCKHPD    Y2, Y1, Y1
+	VADDPS       Y1, Y3, Y1
+	VPERM2F128   $0x20, Y1, Y0, Y2
+	VPERM2F128   $0x31, Y1, Y0, Y0
+	VADDPS       Y0, Y2, Y0
+	VMOVUPS      X0, (SI)
+	VEXTRACTF128 $0x01, Y0, (SI)(R8*1)
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         $+16, CX
+	SUBQ         $+1, BX
+	CMPQ         BX, $+1
+	JGE          loop57
+
+end58:
+	VZEROUPPER
+	RET
+
+// func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·decodeValues2Float16AVX2(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	MOVQ         factor+64(FP), DX
+	VBROADCASTSS (DX), Y0
+	VMULPS       (AX), Y0, Y1
+	VMULPS       32(AX), Y0, Y0
+	VBROADCASTSS 4(DX), Y2
+	VMULPS       (AX)(CX*1), Y2, Y3
+	VMULPS       32(AX)(CX*1), Y2, Y2
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	MOVQ         v+24(FP), DX
+	MOVQ         next+40(FP), BX
+	MOVQ         vRow+32(FP), SI
+	MOVQ         keys+0(FP), DI
+	CMPQ         DI, $+1
+	JLT          end64
+
+loop63:
+	VCVTPH2PS    (DX), Y4
+	PREFETCHT1   (BX)
+	VCVTPH2PS    16(DX), Y5
+	VBROADCASTSS (AX), Y6
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (AX)(CX*1), Y6
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y5, Y6, Y2
+	ADDQ         $+4, AX
+	ADDQ         SI, DX
+	ADDQ         $+32, BX
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop63
+
+end64:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, 32(AX)
+	VMOVUPS Y3, (AX)(CX*1)
+	VMOVUPS Y2, 32(AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·decodeScores1Float16AVX2(SB), NOSPLIT, $0-64
+	MOVQ k+24(FP), AX
+	MOVQ s+48(FP), CX
+	MOVQ next+40(FP), DX
+	MOVQ blocks+8(FP), BX
+	CMPQ BX, $+1
+	JLT  end66
+
+loop65:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   q+16(FP), SI
+	MOVQ   kRow+32(FP), DI
+	MOVQ   AX, R8
+	LEAQ   (R8)(DI*2), R9
+	ADDQ   DI, R9
+	MOVQ   dim+0(FP), R10
+	CMPQ   R10, $+32
+	JLT    end68
+
+loop67:
+	VCVTPH2PS   (R8), Y4
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Y5
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Y6
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Y7
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Y8
+	VFMADD231PS Y4, Y8, Y0
+	VFMADD231PS Y5, Y8, Y1
+	VFMADD231PS Y6, Y8, Y2
+	VFMADD231PS Y7, Y8, Y3
+	VCVTPH2PS   16(R8), Y4
+	VCVTPH2PS   16(R8)(DI*1), Y5
+	VCVTPH2PS   16(R8)(DI*2), Y6
+	VCVTPH2PS   16(R9), Y7
+	VMOVUPS     32(SI), Y8
+	VFMADD231PS Y4, Y8, Y0
+	VFMADD231PS Y5, Y8, Y1
+	VFMADD231PS Y6, Y8, Y2
+	VFMADD231PS Y7, Y8, Y3
+	VCVTPH2PS   32(R8), Y4
+	VCVTPH2PS   32(R8)(DI*1), Y5
+	VCVTPH2PS   32(R8)(DI*2), Y6
+	VCVTPH2PS   32(R9), Y7
+	VMOVUPS     64(SI), Y8
+	VFMADD231PS Y4, Y8, Y0
+	VFMADD231PS Y5, Y8, Y1
+	VFMADD231PS Y6, Y8, Y2
+	VFMADD231PS Y7, Y8, Y3
+	VCVTPH2PS   48(R8), Y4
+	VCVTPH2PS   48(R8)(DI*1), Y5
+	VCVTPH2PS   48(R8)(DI*2), Y6
+	VCVTPH2PS   48(R9), Y7
+	VMOVUPS     96(SI), Y8
+	VFMADD231PS Y4, Y8, Y0
+	VFMADD231PS Y5, Y8, Y1
+	VFMADD231PS Y6, Y8, Y2
+	VFMADD231PS Y7, Y8, Y3
+	ADDQ        $+128, SI
+	ADDQ        $+64, R8
+	ADDQ        $+64, R9
+	ADDQ        $+256, DX
+	SUBQ        $+32, R10
+	CMPQ        R10, $+32
+	JGE         loop67
+
+end68:
+	CMPQ R10, $+8
+	JLT  end70
+
+loop69:
+	VCVTPH2PS   (R8), Y4
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Y5
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Y6
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Y7
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Y8
+	VFMADD231PS Y4, Y8, Y0
+	VFMADD231PS Y5, Y8, Y1
+	VFMADD231PS Y6, Y8, Y2
+	VFMADD231PS Y7, Y8, Y3
+	ADDQ        $+32, SI
+	ADDQ        $+16, R8
+	ADDQ        $+16, R9
+	ADDQ        $+64, DX
 	SUBQ        $+8, R10
 	CMPQ        R10, $+8
 	JGE         loop69
@@ -1948,9 +1950,9 @@ end66:
 	VZEROUPPER
 	RET
 
-// func decodeValues1Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·decodeValues1Int8AVX2(SB), NOSPLIT, $0-72
+// func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·decodeValues1Float16AVX2(SB), NOSPLIT, $0-72
 	MOVQ         o+48(FP), AX
 	MOVQ         oRow+56(FP), CX
 	MOVQ         factor+64(FP), CX
@@ -1967,17 +1969,15 @@ TEXT ·decodeValues1Int8AVX2(SB), NOSPLIT, $0-72
 	JLT          end72
 
 loop71:
-	VPMOVSXBD    (CX), Y2
-	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    (CX), Y2
 	PREFETCHT1   (DX)
-	VPMOVSXBD    8(CX), Y3
-	VCVTDQ2PS    Y3, Y3
+	VCVTPH2PS    16(CX), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y2, Y4, Y1
 	VFMADD231PS  Y3, Y4, Y0
 	ADDQ         $+4, AX
 	ADDQ         BX, CX
-	ADDQ         $+16, DX
+	ADDQ         $+32, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
 	JGE          loop71

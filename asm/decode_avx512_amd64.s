@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func decodeScores4Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores4Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores4Float16AVX512(SB), NOSPLIT, $0-64
+TEXT ·decodeScores4Float32AVX512(SB), NOSPLIT, $0-64
 	MOVQ k+24(FP), AX
 	MOVQ s+48(FP), CX
 	MOVQ next+40(FP), DX
@@ -37,82 +37,17 @@ loop1:
 	LEAQ   (R8)(DI*2), R9
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+32
+	CMPQ   R10, $+16
 	JLT    end4
 
 loop3:
-	VCVTPH2PS   (R8), Z16
+	VMOVUPS     (R8), Z16
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Z17
+	VMOVUPS     (R8)(DI*1), Z17
 	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Z18
+	VMOVUPS     (R8)(DI*2), Z18
 	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Z19
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VFMADD231PS Z17, Z20, Z1
-	VFMADD231PS Z18, Z20, Z2
-	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     64(SI), Z20
-	VFMADD231PS Z16, Z20, Z4
-	VFMADD231PS Z17, Z20, Z5
-	VFMADD231PS Z18, Z20, Z6
-	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     128(SI), Z20
-	VFMADD231PS Z16, Z20, Z8
-	VFMADD231PS Z17, Z20, Z9
-	VFMADD231PS Z18, Z20, Z10
-	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     192(SI), Z20
-	VFMADD231PS Z16, Z20, Z12
-	VFMADD231PS Z17, Z20, Z13
-	VFMADD231PS Z18, Z20, Z14
-	VFMADD231PS Z19, Z20, Z15
-	VCVTPH2PS   32(R8), Z16
-	VCVTPH2PS   32(R8)(DI*1), Z17
-	VCVTPH2PS   32(R8)(DI*2), Z18
-	VCVTPH2PS   32(R9), Z19
-	VMOVUPS     256(SI), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VFMADD231PS Z17, Z20, Z1
-	VFMADD231PS Z18, Z20, Z2
-	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     320(SI), Z20
-	VFMADD231PS Z16, Z20, Z4
-	VFMADD231PS Z17, Z20, Z5
-	VFMADD231PS Z18, Z20, Z6
-	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     384(SI), Z20
-	VFMADD231PS Z16, Z20, Z8
-	VFMADD231PS Z17, Z20, Z9
-	VFMADD231PS Z18, Z20, Z10
-	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     448(SI), Z20
-	VFMADD231PS Z16, Z20, Z12
-	VFMADD231PS Z17, Z20, Z13
-	VFMADD231PS Z18, Z20, Z14
-	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $+512, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+32, R10
-	CMPQ        R10, $+32
-	JGE         loop3
-
-end4:
-	CMPQ R10, $+16
-	JLT  end6
-
-loop5:
-	VCVTPH2PS   (R8), Z16
-	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Z17
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Z18
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Z19
+	VMOVUPS     (R9), Z19
 	PREFETCHT1  192(DX)
 	VMOVUPS     (SI), Z20
 	VFMADD231PS Z16, Z20, Z0
@@ -135,14 +70,14 @@ loop5:
 	VFMADD231PS Z18, Z20, Z14
 	VFMADD231PS Z19, Z20, Z15
 	ADDQ        $+256, SI
-	ADDQ        $+32, R8
-	ADDQ        $+32, R9
-	ADDQ        $+128, DX
+	ADDQ        $+64, R8
+	ADDQ        $+64, R9
+	ADDQ        $+256, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop5
+	JGE         loop3
 
-end6:
+end4:
 	MOVQ          CX, SI
 	MOVQ          sRow+56(FP), R8
 	LEAQ          (SI)(R8*2), R9
@@ -209,752 +144,6 @@ end2:
 	VZEROUPPER
 	RET
 
-// func decodeValues4Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues4Float16AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	LEAQ         (AX)(CX*2), DX
-	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
-	VBROADCASTSS (BX), Z0
-	VMULPS       (AX), Z0, Z1
-	VMULPS       64(AX), Z0, Z2
-	VMULPS       128(AX), Z0, Z3
-	VMULPS       192(AX), Z0, Z0
-	VBROADCASTSS 4(BX), Z4
-	VMULPS       (AX)(CX*1), Z4, Z5
-	VMULPS       64(AX)(CX*1), Z4, Z6
-	VMULPS       128(AX)(CX*1), Z4, Z7
-	VMULPS       192(AX)(CX*1), Z4, Z4
-	VBROADCASTSS 8(BX), Z8
-	VMULPS       (AX)(CX*2), Z8, Z9
-	VMULPS       64(AX)(CX*2), Z8, Z10
-	VMULPS       128(AX)(CX*2), Z8, Z11
-	VMULPS       192(AX)(CX*2), Z8, Z8
-	VBROADCASTSS 12(BX), Z12
-	VMULPS       (DX), Z12, Z13
-	VMULPS       64(DX), Z12, Z14
-	VMULPS       128(DX), Z12, Z15
-	VMULPS       192(DX), Z12, Z12
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	LEAQ         (AX)(CX*2), DX
-	ADDQ         CX, DX
-	MOVQ         v+24(FP), BX
-	MOVQ         next+40(FP), SI
-	MOVQ         vRow+32(FP), DI
-	MOVQ         keys+0(FP), R8
-	CMPQ         R8, $+1
-	JLT          end8
-
-loop7:
-	VCVTPH2PS    (BX), Z16
-	PREFETCHT1   (SI)
-	VCVTPH2PS    32(BX), Z17
-	VCVTPH2PS    64(BX), Z18
-	PREFETCHT1   64(SI)
-	VCVTPH2PS    96(BX), Z19
-	VBROADCASTSS (AX), Z20
-	VFMADD231PS  Z16, Z20, Z1
-	VFMADD231PS  Z17, Z20, Z2
-	VFMADD231PS  Z18, Z20, Z3
-	VFMADD231PS  Z19, Z20, Z0
-	VBROADCASTSS (AX)(CX*1), Z20
-	VFMADD231PS  Z16, Z20, Z5
-	VFMADD231PS  Z17, Z20, Z6
-	VFMADD231PS  Z18, Z20, Z7
-	VFMADD231PS  Z19, Z20, Z4
-	VBROADCASTSS (AX)(CX*2), Z20
-	VFMADD231PS  Z16, Z20, Z9
-	VFMADD231PS  Z17, Z20, Z10
-	VFMADD231PS  Z18, Z20, Z11
-	VFMADD231PS  Z19, Z20, Z8
-	VBROADCASTSS (DX), Z20
-	VFMADD231PS  Z16, Z20, Z13
-	VFMADD231PS  Z17, Z20, Z14
-	VFMADD231PS  Z18, Z20, Z15
-	VFMADD231PS  Z19, Z20, Z12
-	ADDQ         $+4, AX
-	ADDQ         $+4, DX
-	ADDQ         DI, BX
-	ADDQ         $+128, SI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
-	JGE          loop7
-
-end8:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	LEAQ    (AX)(CX*2), DX
-	ADDQ    CX, DX
-	VMOVUPS Z1, (AX)
-	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z3, 128(AX)
-	VMOVUPS Z0, 192(AX)
-	VMOVUPS Z5, (AX)(CX*1)
-	VMOVUPS Z6, 64(AX)(CX*1)
-	VMOVUPS Z7, 128(AX)(CX*1)
-	VMOVUPS Z4, 192(AX)(CX*1)
-	VMOVUPS Z9, (AX)(CX*2)
-	VMOVUPS Z10, 64(AX)(CX*2)
-	VMOVUPS Z11, 128(AX)(CX*2)
-	VMOVUPS Z8, 192(AX)(CX*2)
-	VMOVUPS Z13, (DX)
-	VMOVUPS Z14, 64(DX)
-	VMOVUPS Z15, 128(DX)
-	VMOVUPS Z12, 192(DX)
-	VZEROUPPER
-	RET
-
-// func decodeValues4LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues4LastFloat16AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	LEAQ         (AX)(CX*2), DX
-	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
-	VBROADCASTSS (BX), Z0
-	VMULPS       (AX), Z0, Z0
-	VBROADCASTSS 4(BX), Z1
-	VMULPS       (AX)(CX*1), Z1, Z1
-	VBROADCASTSS 8(BX), Z2
-	VMULPS       (AX)(CX*2), Z2, Z2
-	VBROADCASTSS 12(BX), Z3
-	VMULPS       (DX), Z3, Z3
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	LEAQ         (AX)(CX*2), DX
-	ADDQ         CX, DX
-	MOVQ         v+24(FP), BX
-	MOVQ         next+40(FP), SI
-	MOVQ         vRow+32(FP), DI
-	MOVQ         keys+0(FP), R8
-	CMPQ         R8, $+1
-	JLT          end10
-
-loop9:
-	VCVTPH2PS    (BX), Z4
-	PREFETCHT1   (SI)
-	VBROADCASTSS (AX), Z5
-	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (AX)(CX*1), Z5
-	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS (AX)(CX*2), Z5
-	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS (DX), Z5
-	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         $+4, AX
-	ADDQ         $+4, DX
-	ADDQ         DI, BX
-	ADDQ         $+32, SI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
-	JGE          loop9
-
-end10:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	LEAQ    (AX)(CX*2), DX
-	ADDQ    CX, DX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, (AX)(CX*1)
-	VMOVUPS Z2, (AX)(CX*2)
-	VMOVUPS Z3, (DX)
-	VZEROUPPER
-	RET
-
-// func decodeScores2Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores2Float16AVX512(SB), NOSPLIT, $0-64
-	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
-	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
-	JLT  end12
-
-loop11:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+32
-	JLT    end14
-
-loop13:
-	VCVTPH2PS   (R8), Z8
-	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Z9
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Z10
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Z11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z12
-	VFMADD231PS Z8, Z12, Z0
-	VFMADD231PS Z9, Z12, Z1
-	VFMADD231PS Z10, Z12, Z2
-	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     64(SI), Z12
-	VFMADD231PS Z8, Z12, Z4
-	VFMADD231PS Z9, Z12, Z5
-	VFMADD231PS Z10, Z12, Z6
-	VFMADD231PS Z11, Z12, Z7
-	VCVTPH2PS   32(R8), Z8
-	VCVTPH2PS   32(R8)(DI*1), Z9
-	VCVTPH2PS   32(R8)(DI*2), Z10
-	VCVTPH2PS   32(R9), Z11
-	VMOVUPS     128(SI), Z12
-	VFMADD231PS Z8, Z12, Z0
-	VFMADD231PS Z9, Z12, Z1
-	VFMADD231PS Z10, Z12, Z2
-	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     192(SI), Z12
-	VFMADD231PS Z8, Z12, Z4
-	VFMADD231PS Z9, Z12, Z5
-	VFMADD231PS Z10, Z12, Z6
-	VFMADD231PS Z11, Z12, Z7
-	ADDQ        $+256, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+32, R10
-	CMPQ        R10, $+32
-	JGE         loop13
-
-end14:
-	CMPQ R10, $+16
-	JLT  end16
-
-loop15:
-	VCVTPH2PS   (R8), Z8
-	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Z9
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Z10
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Z11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z12
-	VFMADD231PS Z8, Z12, Z0
-	VFMADD231PS Z9, Z12, Z1
-	VFMADD231PS Z10, Z12, Z2
-	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     64(SI), Z12
-	VFMADD231PS Z8, Z12, Z4
-	VFMADD231PS Z9, Z12, Z5
-	VFMADD231PS Z10, Z12, Z6
-	VFMADD231PS Z11, Z12, Z7
-	ADDQ        $+128, SI
-	ADDQ        $+32, R8
-	ADDQ        $+32, R9
-	ADDQ        $+128, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
-	JGE         loop15
-
-end16:
-	MOVQ          CX, SI
-	MOVQ          sRow+56(FP), R8
-	VUNPCKLPS     Z1, Z0, Z8
-	VUNPCKHPS     Z1, Z0, Z9
-	VADDPS        Z9, Z8, Z8
-	VUNPCKLPS     Z3, Z2, Z9
-	VUNPCKHPS     Z3, Z2, Z10
-	VADDPS        Z10, Z9, Z9
-	VUNPCKLPD     Z9, Z8, Z10
-	VUNPCKHPD     Z9, Z8, Z8
-	VADDPS        Z8, Z10, Z8
-	VUNPCKLPS     Z5, Z4, Z9
-	VUNPCKHPS     Z5, Z4, Z10
-	VADDPS        Z10, Z9, Z9
-	VUNPCKLPS     Z7, Z6, Z10
-	VUNPCKHPS     Z7, Z6, Z11
-	VADDPS        Z11, Z10, Z10
-	VUNPCKLPD     Z10, Z9, Z11
-	VUNPCKHPD     Z10, Z9, Z9
-	VADDPS        Z9, Z11, Z9
-	VSHUFF32X4    $0x88, Z9, Z8, Z10
-	VSHUFF32X4    $0xdd, Z9, Z8, Z11
-	VADDPS        Z11, Z10, Z10
-	VSHUFF32X4    $0x88, Z9, Z8, Z11
-	VSHUFF32X4    $0xdd, Z9, Z8, Z8
-	VADDPS        Z8, Z11, Z8
-	VSHUFF32X4    $0x88, Z8, Z10, Z9
-	VSHUFF32X4    $0xdd, Z8, Z10, Z8
-	VADDPS        Z8, Z9, Z8
-	VMOVUPS       X8, (SI)
-	VEXTRACTF32X4 $0x01, Z8, (SI)(R8*1)
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          $+16, CX
-	SUBQ          $+1, BX
-	CMPQ          BX, $+1
-	JGE           loop11
-
-end12:
-	VZEROUPPER
-	RET
-
-// func decodeValues2Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues2Float16AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
-	VBROADCASTSS (DX), Z0
-	VMULPS       (AX), Z0, Z1
-	VMULPS       64(AX), Z0, Z2
-	VMULPS       128(AX), Z0, Z3
-	VMULPS       192(AX), Z0, Z0
-	VBROADCASTSS 4(DX), Z4
-	VMULPS       (AX)(CX*1), Z4, Z5
-	VMULPS       64(AX)(CX*1), Z4, Z6
-	VMULPS       128(AX)(CX*1), Z4, Z7
-	VMULPS       192(AX)(CX*1), Z4, Z4
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	MOVQ         v+24(FP), DX
-	MOVQ         next+40(FP), BX
-	MOVQ         vRow+32(FP), SI
-	MOVQ         keys+0(FP), DI
-	CMPQ         DI, $+1
-	JLT          end18
-
-loop17:
-	VCVTPH2PS    (DX), Z8
-	PREFETCHT1   (BX)
-	VCVTPH2PS    32(DX), Z9
-	VCVTPH2PS    64(DX), Z10
-	PREFETCHT1   64(BX)
-	VCVTPH2PS    96(DX), Z11
-	VBROADCASTSS (AX), Z12
-	VFMADD231PS  Z8, Z12, Z1
-	VFMADD231PS  Z9, Z12, Z2
-	VFMADD231PS  Z10, Z12, Z3
-	VFMADD231PS  Z11, Z12, Z0
-	VBROADCASTSS (AX)(CX*1), Z12
-	VFMADD231PS  Z8, Z12, Z5
-	VFMADD231PS  Z9, Z12, Z6
-	VFMADD231PS  Z10, Z12, Z7
-	VFMADD231PS  Z11, Z12, Z4
-	ADDQ         $+4, AX
-	ADDQ         SI, DX
-	ADDQ         $+128, BX
-	SUBQ         $+1, DI
-	CMPQ         DI, $+1
-	JGE          loop17
-
-end18:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	VMOVUPS Z1, (AX)
-	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z3, 128(AX)
-	VMOVUPS Z0, 192(AX)
-	VMOVUPS Z5, (AX)(CX*1)
-	VMOVUPS Z6, 64(AX)(CX*1)
-	VMOVUPS Z7, 128(AX)(CX*1)
-	VMOVUPS Z4, 192(AX)(CX*1)
-	VZEROUPPER
-	RET
-
-// func decodeValues2LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues2LastFloat16AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
-	VBROADCASTSS (DX), Z0
-	VMULPS       (AX), Z0, Z0
-	VBROADCASTSS 4(DX), Z1
-	VMULPS       (AX)(CX*1), Z1, Z1
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	MOVQ         v+24(FP), DX
-	MOVQ         next+40(FP), BX
-	MOVQ         vRow+32(FP), SI
-	MOVQ         keys+0(FP), DI
-	CMPQ         DI, $+1
-	JLT          end20
-
-loop19:
-	VCVTPH2PS    (DX), Z2
-	PREFETCHT1   (BX)
-	VBROADCASTSS (AX), Z3
-	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (AX)(CX*1), Z3
-	VFMADD231PS  Z2, Z3, Z1
-	ADDQ         $+4, AX
-	ADDQ         SI, DX
-	ADDQ         $+32, BX
-	SUBQ         $+1, DI
-	CMPQ         DI, $+1
-	JGE          loop19
-
-end20:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, (AX)(CX*1)
-	VZEROUPPER
-	RET
-
-// func decodeScores1Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores1Float16AVX512(SB), NOSPLIT, $0-64
-	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
-	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
-	JLT  end22
-
-loop21:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+32
-	JLT    end24
-
-loop23:
-	VCVTPH2PS   (R8), Z4
-	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Z5
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Z6
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Z7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z8
-	VFMADD231PS Z4, Z8, Z0
-	VFMADD231PS Z5, Z8, Z1
-	VFMADD231PS Z6, Z8, Z2
-	VFMADD231PS Z7, Z8, Z3
-	VCVTPH2PS   32(R8), Z4
-	VCVTPH2PS   32(R8)(DI*1), Z5
-	VCVTPH2PS   32(R8)(DI*2), Z6
-	VCVTPH2PS   32(R9), Z7
-	VMOVUPS     64(SI), Z8
-	VFMADD231PS Z4, Z8, Z0
-	VFMADD231PS Z5, Z8, Z1
-	VFMADD231PS Z6, Z8, Z2
-	VFMADD231PS Z7, Z8, Z3
-	ADDQ        $+128, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+32, R10
-	CMPQ        R10, $+32
-	JGE         loop23
-
-end24:
-	CMPQ R10, $+16
-	JLT  end26
-
-loop25:
-	VCVTPH2PS   (R8), Z4
-	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Z5
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Z6
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Z7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z8
-	VFMADD231PS Z4, Z8, Z0
-	VFMADD231PS Z5, Z8, Z1
-	VFMADD231PS Z6, Z8, Z2
-	VFMADD231PS Z7, Z8, Z3
-	ADDQ        $+64, SI
-	ADDQ        $+32, R8
-	ADDQ        $+32, R9
-	ADDQ        $+128, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
-	JGE         loop25
-
-end26:
-	MOVQ       CX, SI
-	MOVQ       sRow+56(FP), R8
-	VUNPCKLPS  Z1, Z0, Z4
-	VUNPCKHPS  Z1, Z0, Z5
-	VADDPS     Z5, Z4, Z4
-	VUNPCKLPS  Z3, Z2, Z5
-	VUNPCKHPS  Z3, Z2, Z6
-	VADDPS     Z6, Z5, Z5
-	VUNPCKLPD  Z5, Z4, Z6
-	VUNPCKHPD  Z5, Z4, Z4
-	VADDPS     Z4, Z6, Z4
-	VSHUFF32X4 $0x88, Z4, Z4, Z5
-	VSHUFF32X4 $0xdd, Z4, Z4, Z6
-	VADDPS     Z6, Z5, Z5
-	VSHUFF32X4 $0x88, Z4, Z4, Z6
-	VSHUFF32X4 $0xdd, Z4, Z4, Z4
-	VADDPS     Z4, Z6, Z4
-	VSHUFF32X4 $0x88, Z4, Z5, Z6
-	VSHUFF32X4 $0xdd, Z4, Z5, Z4
-	VADDPS     Z4, Z6, Z4
-	VMOVUPS    X4, (SI)
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       $+16, CX
-	SUBQ       $+1, BX
-	CMPQ       BX, $+1
-	JGE        loop21
-
-end22:
-	VZEROUPPER
-	RET
-
-// func decodeValues1Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1Float16AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
-	VBROADCASTSS (CX), Z0
-	VMULPS       (AX), Z0, Z1
-	VMULPS       64(AX), Z0, Z2
-	VMULPS       128(AX), Z0, Z3
-	VMULPS       192(AX), Z0, Z0
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	MOVQ         v+24(FP), CX
-	MOVQ         next+40(FP), DX
-	MOVQ         vRow+32(FP), BX
-	MOVQ         keys+0(FP), SI
-	CMPQ         SI, $+1
-	JLT          end28
-
-loop27:
-	VCVTPH2PS    (CX), Z4
-	PREFETCHT1   (DX)
-	VCVTPH2PS    32(CX), Z5
-	VCVTPH2PS    64(CX), Z6
-	PREFETCHT1   64(DX)
-	VCVTPH2PS    96(CX), Z7
-	VBROADCASTSS (AX), Z8
-	VFMADD231PS  Z4, Z8, Z1
-	VFMADD231PS  Z5, Z8, Z2
-	VFMADD231PS  Z6, Z8, Z3
-	VFMADD231PS  Z7, Z8, Z0
-	ADDQ         $+4, AX
-	ADDQ         BX, CX
-	ADDQ         $+128, DX
-	SUBQ         $+1, SI
-	CMPQ         SI, $+1
-	JGE          loop27
-
-end28:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	VMOVUPS Z1, (AX)
-	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z3, 128(AX)
-	VMOVUPS Z0, 192(AX)
-	VZEROUPPER
-	RET
-
-// func decodeValues1LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1LastFloat16AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
-	VBROADCASTSS (CX), Z0
-	VMULPS       (AX), Z0, Z0
-	MOVQ         p+8(FP), AX
-	MOVQ         pRow+16(FP), CX
-	MOVQ         v+24(FP), CX
-	MOVQ         next+40(FP), DX
-	MOVQ         vRow+32(FP), BX
-	MOVQ         keys+0(FP), SI
-	CMPQ         SI, $+1
-	JLT          end30
-
-loop29:
-	VCVTPH2PS    (CX), Z1
-	PREFETCHT1   (DX)
-	VBROADCASTSS (AX), Z2
-	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         $+4, AX
-	ADDQ         BX, CX
-	ADDQ         $+32, DX
-	SUBQ         $+1, SI
-	CMPQ         SI, $+1
-	JGE          loop29
-
-end30:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VZEROUPPER
-	RET
-
-// func decodeScores4Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores4Float32AVX512(SB), NOSPLIT, $0-64
-	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
-	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
-	JLT  end32
-
-loop31:
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+16
-	JLT    end34
-
-loop33:
-	VMOVUPS     (R8), Z16
-	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Z17
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Z18
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Z19
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VFMADD231PS Z17, Z20, Z1
-	VFMADD231PS Z18, Z20, Z2
-	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     64(SI), Z20
-	VFMADD231PS Z16, Z20, Z4
-	VFMADD231PS Z17, Z20, Z5
-	VFMADD231PS Z18, Z20, Z6
-	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     128(SI), Z20
-	VFMADD231PS Z16, Z20, Z8
-	VFMADD231PS Z17, Z20, Z9
-	VFMADD231PS Z18, Z20, Z10
-	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     192(SI), Z20
-	VFMADD231PS Z16, Z20, Z12
-	VFMADD231PS Z17, Z20, Z13
-	VFMADD231PS Z18, Z20, Z14
-	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $+256, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
-	JGE         loop33
-
-end34:
-	MOVQ          CX, SI
-	MOVQ          sRow+56(FP), R8
-	LEAQ          (SI)(R8*2), R9
-	ADDQ          R8, R9
-	VUNPCKLPS     Z1, Z0, Z16
-	VUNPCKHPS     Z1, Z0, Z17
-	VADDPS        Z17, Z16, Z16
-	VUNPCKLPS     Z3, Z2, Z17
-	VUNPCKHPS     Z3, Z2, Z18
-	VADDPS        Z18, Z17, Z17
-	VUNPCKLPD     Z17, Z16, Z18
-	VUNPCKHPD     Z17, Z16, Z16
-	VADDPS        Z16, Z18, Z16
-	VUNPCKLPS     Z5, Z4, Z17
-	VUNPCKHPS     Z5, Z4, Z18
-	VADDPS        Z18, Z17, Z17
-	VUNPCKLPS     Z7, Z6, Z18
-	VUNPCKHPS     Z7, Z6, Z19
-	VADDPS        Z19, Z18, Z18
-	VUNPCKLPD     Z18, Z17, Z19
-	VUNPCKHPD     Z18, Z17, Z17
-	VADDPS        Z17, Z19, Z17
-	VUNPCKLPS     Z9, Z8, Z18
-	VUNPCKHPS     Z9, Z8, Z19
-	VADDPS        Z19, Z18, Z18
-	VUNPCKLPS     Z11, Z10, Z19
-	VUNPCKHPS     Z11, Z10, Z20
-	VADDPS        Z20, Z19, Z19
-	VUNPCKLPD     Z19, Z18, Z20
-	VUNPCKHPD     Z19, Z18, Z18
-	VADDPS        Z18, Z20, Z18
-	VUNPCKLPS     Z13, Z12, Z19
-	VUNPCKHPS     Z13, Z12, Z20
-	VADDPS        Z20, Z19, Z19
-	VUNPCKLPS     Z15, Z14, Z20
-	VUNPCKHPS     Z15, Z14, Z21
-	VADDPS        Z21, Z20, Z20
-	VUNPCKLPD     Z20, Z19, Z21
-	VUNPCKHPD     Z20, Z19, Z19
-	VADDPS        Z19, Z21, Z19
-	VSHUFF32X4    $0x88, Z17, Z16, Z20
-	VSHUFF32X4    $0xdd, Z17, Z16, Z16
-	VADDPS        Z16, Z20, Z16
-	VSHUFF32X4    $0x88, Z19, Z18, Z17
-	VSHUFF32X4    $0xdd, Z19, Z18, Z18
-	VADDPS        Z18, Z17, Z17
-	VSHUFF32X4    $0x88, Z17, Z16, Z18
-	VSHUFF32X4    $0xdd, Z17, Z16, Z16
-	VADDPS        Z16, Z18, Z16
-	VMOVUPS       X16, (SI)
-	VEXTRACTF32X4 $0x01, Z16, (SI)(R8*1)
-	VEXTRACTF32X4 $0x02, Z16, (SI)(R8*2)
-	VEXTRACTF32X4 $0x03, Z16, (R9)
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          $+16, CX
-	SUBQ          $+1, BX
-	CMPQ          BX, $+1
-	JGE           loop31
-
-end32:
-	VZEROUPPER
-	RET
-
 // func decodeValues4Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·decodeValues4Float32AVX512(SB), NOSPLIT, $0-72
@@ -992,9 +181,9 @@ TEXT ·decodeValues4Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end36
+	JLT          end6
 
-loop35:
+loop5:
 	VMOVUPS      (BX), Z16
 	PREFETCHT1   (SI)
 	VMOVUPS      64(BX), Z17
@@ -1029,9 +218,9 @@ loop35:
 	ADDQ         $+256, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop35
+	JGE          loop5
 
-end36:
+end6:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -1080,9 +269,9 @@ TEXT ·decodeValues4LastFloat32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end38
+	JLT          end8
 
-loop37:
+loop7:
 	VMOVUPS      (BX), Z4
 	PREFETCHT1   (SI)
 	VBROADCASTSS (AX), Z5
@@ -1099,9 +288,9 @@ loop37:
 	ADDQ         $+64, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop37
+	JGE          loop7
 
-end38:
+end8:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -1121,9 +310,9 @@ TEXT ·decodeScores2Float32AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end40
+	JLT  end10
 
-loop39:
+loop9:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1139,9 +328,9 @@ loop39:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+16
-	JLT    end42
+	JLT    end12
 
-loop41:
+loop11:
 	VMOVUPS     (R8), Z8
 	PREFETCHT1  (DX)
 	VMOVUPS     (R8)(DI*1), Z9
@@ -1166,9 +355,9 @@ loop41:
 	ADDQ        $+256, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop41
+	JGE         loop11
 
-end42:
+end12:
 	MOVQ          CX, SI
 	MOVQ          sRow+56(FP), R8
 	VUNPCKLPS     Z1, Z0, Z8
@@ -1207,9 +396,9 @@ end42:
 	ADDQ          $+16, CX
 	SUBQ          $+1, BX
 	CMPQ          BX, $+1
-	JGE           loop39
+	JGE           loop9
 
-end40:
+end10:
 	VZEROUPPER
 	RET
 
@@ -1236,9 +425,9 @@ TEXT ·decodeValues2Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end44
+	JLT          end14
 
-loop43:
+loop13:
 	VMOVUPS      (DX), Z8
 	PREFETCHT1   (BX)
 	VMOVUPS      64(DX), Z9
@@ -1262,9 +451,9 @@ loop43:
 	ADDQ         $+256, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop43
+	JGE          loop13
 
-end44:
+end14:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z1, (AX)
@@ -1295,9 +484,9 @@ TEXT ·decodeValues2LastFloat32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end46
+	JLT          end16
 
-loop45:
+loop15:
 	VMOVUPS      (DX), Z2
 	PREFETCHT1   (BX)
 	VBROADCASTSS (AX), Z3
@@ -1309,9 +498,9 @@ loop45:
 	ADDQ         $+64, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop45
+	JGE          loop15
 
-end46:
+end16:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z0, (AX)
@@ -1327,9 +516,9 @@ TEXT ·decodeScores1Float32AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end48
+	JLT  end18
 
-loop47:
+loop17:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1341,9 +530,9 @@ loop47:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+16
-	JLT    end50
+	JLT    end20
 
-loop49:
+loop19:
 	VMOVUPS     (R8), Z4
 	PREFETCHT1  (DX)
 	VMOVUPS     (R8)(DI*1), Z5
@@ -1363,9 +552,9 @@ loop49:
 	ADDQ        $+256, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop49
+	JGE         loop19
 
-end50:
+end20:
 	MOVQ       CX, SI
 	MOVQ       sRow+56(FP), R8
 	VUNPCKLPS  Z1, Z0, Z4
@@ -1394,9 +583,9 @@ end50:
 	ADDQ       $+16, CX
 	SUBQ       $+1, BX
 	CMPQ       BX, $+1
-	JGE        loop47
+	JGE        loop17
 
-end48:
+end18:
 	VZEROUPPER
 	RET
 
@@ -1418,9 +607,9 @@ TEXT ·decodeValues1Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
-	JLT          end52
+	JLT          end22
 
-loop51:
+loop21:
 	VMOVUPS      (CX), Z4
 	PREFETCHT1   (DX)
 	VMOVUPS      64(CX), Z5
@@ -1439,9 +628,9 @@ loop51:
 	ADDQ         $+256, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop51
+	JGE          loop21
 
-end52:
+end22:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z1, (AX)
@@ -1466,9 +655,9 @@ TEXT ·decodeValues1LastFloat32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
-	JLT          end54
+	JLT          end24
 
-loop53:
+loop23:
 	VMOVUPS      (CX), Z1
 	PREFETCHT1   (DX)
 	VBROADCASTSS (AX), Z2
@@ -1478,9 +667,9 @@ loop53:
 	ADDQ         $+64, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop53
+	JGE          loop23
 
-end54:
+end24:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z0, (AX)
@@ -1495,9 +684,9 @@ TEXT ·decodeScores4BFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end56
+	JLT  end26
 
-loop55:
+loop25:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1521,9 +710,9 @@ loop55:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+32
-	JLT    end58
+	JLT    end28
 
-loop57:
+loop27:
 	VPMOVZXWD   (R8), Z16
 	VPSLLD      $0x10, Z16, Z16
 	PREFETCHT1  (DX)
@@ -1590,13 +779,13 @@ loop57:
 	ADDQ        $+256, DX
 	SUBQ        $+32, R10
 	CMPQ        R10, $+32
-	JGE         loop57
+	JGE         loop27
 
-end58:
+end28:
 	CMPQ R10, $+16
-	JLT  end60
+	JLT  end30
 
-loop59:
+loop29:
 	VPMOVZXWD   (R8), Z16
 	VPSLLD      $0x10, Z16, Z16
 	PREFETCHT1  (DX)
@@ -1635,9 +824,9 @@ loop59:
 	ADDQ        $+128, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop59
+	JGE         loop29
 
-end60:
+end30:
 	MOVQ          CX, SI
 	MOVQ          sRow+56(FP), R8
 	LEAQ          (SI)(R8*2), R9
@@ -1698,9 +887,9 @@ end60:
 	ADDQ          $+16, CX
 	SUBQ          $+1, BX
 	CMPQ          BX, $+1
-	JGE           loop55
+	JGE           loop25
 
-end56:
+end26:
 	VZEROUPPER
 	RET
 
@@ -1741,9 +930,9 @@ TEXT ·decodeValues4BFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end62
+	JLT          end32
 
-loop61:
+loop31:
 	VPMOVZXWD    (BX), Z16
 	VPSLLD       $0x10, Z16, Z16
 	PREFETCHT1   (SI)
@@ -1780,9 +969,9 @@ loop61:
 	ADDQ         $+128, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop61
+	JGE          loop31
 
-end62:
+end32:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -1831,9 +1020,9 @@ TEXT ·decodeValues4LastBFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end64
+	JLT          end34
 
-loop63:
+loop33:
 	VPMOVZXWD    (BX), Z4
 	VPSLLD       $0x10, Z4, Z4
 	PREFETCHT1   (SI)
@@ -1851,9 +1040,9 @@ loop63:
 	ADDQ         $+32, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop63
+	JGE          loop33
 
-end64:
+end34:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -1873,9 +1062,9 @@ TEXT ·decodeScores2BFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end66
+	JLT  end36
 
-loop65:
+loop35:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1891,9 +1080,9 @@ loop65:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+32
-	JLT    end68
+	JLT    end38
 
-loop67:
+loop37:
 	VPMOVZXWD   (R8), Z8
 	VPSLLD      $0x10, Z8, Z8
 	PREFETCHT1  (DX)
@@ -1940,13 +1129,13 @@ loop67:
 	ADDQ        $+256, DX
 	SUBQ        $+32, R10
 	CMPQ        R10, $+32
-	JGE         loop67
+	JGE         loop37
 
-end68:
+end38:
 	CMPQ R10, $+16
-	JLT  end70
+	JLT  end40
 
-loop69:
+loop39:
 	VPMOVZXWD   (R8), Z8
 	VPSLLD      $0x10, Z8, Z8
 	PREFETCHT1  (DX)
@@ -1975,9 +1164,9 @@ loop69:
 	ADDQ        $+128, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop69
+	JGE         loop39
 
-end70:
+end40:
 	MOVQ          CX, SI
 	MOVQ          sRow+56(FP), R8
 	VUNPCKLPS     Z1, Z0, Z8
@@ -2016,9 +1205,9 @@ end70:
 	ADDQ          $+16, CX
 	SUBQ          $+1, BX
 	CMPQ          BX, $+1
-	JGE           loop65
+	JGE           loop35
 
-end66:
+end36:
 	VZEROUPPER
 	RET
 
@@ -2045,9 +1234,9 @@ TEXT ·decodeValues2BFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end72
+	JLT          end42
 
-loop71:
+loop41:
 	VPMOVZXWD    (DX), Z8
 	VPSLLD       $0x10, Z8, Z8
 	PREFETCHT1   (BX)
@@ -2073,9 +1262,9 @@ loop71:
 	ADDQ         $+128, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop71
+	JGE          loop41
 
-end72:
+end42:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z1, (AX)
@@ -2106,9 +1295,9 @@ TEXT ·decodeValues2LastBFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end74
+	JLT          end44
 
-loop73:
+loop43:
 	VPMOVZXWD    (DX), Z2
 	VPSLLD       $0x10, Z2, Z2
 	PREFETCHT1   (BX)
@@ -2121,9 +1310,9 @@ loop73:
 	ADDQ         $+32, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop73
+	JGE          loop43
 
-end74:
+end44:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z0, (AX)
@@ -2139,9 +1328,9 @@ TEXT ·decodeScores1BFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end76
+	JLT  end46
 
-loop75:
+loop45:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2153,9 +1342,9 @@ loop75:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+32
-	JLT    end78
+	JLT    end48
 
-loop77:
+loop47:
 	VPMOVZXWD   (R8), Z4
 	VPSLLD      $0x10, Z4, Z4
 	PREFETCHT1  (DX)
@@ -2192,13 +1381,13 @@ loop77:
 	ADDQ        $+256, DX
 	SUBQ        $+32, R10
 	CMPQ        R10, $+32
-	JGE         loop77
+	JGE         loop47
 
-end78:
+end48:
 	CMPQ R10, $+16
-	JLT  end80
+	JLT  end50
 
-loop79:
+loop49:
 	VPMOVZXWD   (R8), Z4
 	VPSLLD      $0x10, Z4, Z4
 	PREFETCHT1  (DX)
@@ -2222,9 +1411,9 @@ loop79:
 	ADDQ        $+128, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop79
+	JGE         loop49
 
-end80:
+end50:
 	MOVQ       CX, SI
 	MOVQ       sRow+56(FP), R8
 	VUNPCKLPS  Z1, Z0, Z4
@@ -2253,9 +1442,9 @@ end80:
 	ADDQ       $+16, CX
 	SUBQ       $+1, BX
 	CMPQ       BX, $+1
-	JGE        loop75
+	JGE        loop45
 
-end76:
+end46:
 	VZEROUPPER
 	RET
 
@@ -2277,9 +1466,9 @@ TEXT ·decodeValues1BFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
-	JLT          end82
+	JLT          end52
 
-loop81:
+loop51:
 	VPMOVZXWD    (CX), Z4
 	VPSLLD       $0x10, Z4, Z4
 	PREFETCHT1   (DX)
@@ -2300,9 +1489,9 @@ loop81:
 	ADDQ         $+128, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop81
+	JGE          loop51
 
-end82:
+end52:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z1, (AX)
@@ -2327,9 +1516,9 @@ TEXT ·decodeValues1LastBFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
-	JLT          end84
+	JLT          end54
 
-loop83:
+loop53:
 	VPMOVZXWD    (CX), Z1
 	VPSLLD       $0x10, Z1, Z1
 	PREFETCHT1   (DX)
@@ -2340,9 +1529,9 @@ loop83:
 	ADDQ         $+32, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop83
+	JGE          loop53
 
-end84:
+end54:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z0, (AX)
@@ -2357,9 +1546,9 @@ TEXT ·decodeScores4Int8AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end86
+	JLT  end56
 
-loop85:
+loop55:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2383,9 +1572,9 @@ loop85:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+64
-	JLT    end88
+	JLT    end58
 
-loop87:
+loop57:
 	VPMOVSXBD   (R8), Z16
 	VCVTDQ2PS   Z16, Z16
 	PREFETCHT1  (DX)
@@ -2508,13 +1697,13 @@ loop87:
 	ADDQ        $+256, DX
 	SUBQ        $+64, R10
 	CMPQ        R10, $+64
-	JGE         loop87
+	JGE         loop57
 
-end88:
+end58:
 	CMPQ R10, $+16
-	JLT  end90
+	JLT  end60
 
-loop89:
+loop59:
 	VPMOVSXBD   (R8), Z16
 	VCVTDQ2PS   Z16, Z16
 	PREFETCHT1  (DX)
@@ -2553,9 +1742,9 @@ loop89:
 	ADDQ        $+64, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop89
+	JGE         loop59
 
-end90:
+end60:
 	MOVQ          CX, SI
 	MOVQ          sRow+56(FP), R8
 	LEAQ          (SI)(R8*2), R9
@@ -2616,9 +1805,9 @@ end90:
 	ADDQ          $+16, CX
 	SUBQ          $+1, BX
 	CMPQ          BX, $+1
-	JGE           loop85
+	JGE           loop55
 
-end86:
+end56:
 	VZEROUPPER
 	RET
 
@@ -2659,9 +1848,9 @@ TEXT ·decodeValues4Int8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end92
+	JLT          end62
 
-loop91:
+loop61:
 	VPMOVSXBD    (BX), Z16
 	VCVTDQ2PS    Z16, Z16
 	PREFETCHT1   (SI)
@@ -2697,9 +1886,9 @@ loop91:
 	ADDQ         $+64, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop91
+	JGE          loop61
 
-end92:
+end62:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -2748,9 +1937,9 @@ TEXT ·decodeValues4LastInt8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
-	JLT          end94
+	JLT          end64
 
-loop93:
+loop63:
 	VPMOVSXBD    (BX), Z4
 	VCVTDQ2PS    Z4, Z4
 	PREFETCHT1   (SI)
@@ -2768,9 +1957,9 @@ loop93:
 	ADDQ         $+16, SI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop93
+	JGE          loop63
 
-end94:
+end64:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -2790,9 +1979,9 @@ TEXT ·decodeScores2Int8AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end96
+	JLT  end66
 
-loop95:
+loop65:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2808,9 +1997,9 @@ loop95:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+64
-	JLT    end98
+	JLT    end68
 
-loop97:
+loop67:
 	VPMOVSXBD   (R8), Z8
 	VCVTDQ2PS   Z8, Z8
 	PREFETCHT1  (DX)
@@ -2893,13 +2082,13 @@ loop97:
 	ADDQ        $+256, DX
 	SUBQ        $+64, R10
 	CMPQ        R10, $+64
-	JGE         loop97
+	JGE         loop67
 
-end98:
+end68:
 	CMPQ R10, $+16
-	JLT  end100
+	JLT  end70
 
-loop99:
+loop69:
 	VPMOVSXBD   (R8), Z8
 	VCVTDQ2PS   Z8, Z8
 	PREFETCHT1  (DX)
@@ -2928,9 +2117,9 @@ loop99:
 	ADDQ        $+64, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
-	JGE         loop99
+	JGE         loop69
 
-end100:
+end70:
 	MOVQ          CX, SI
 	MOVQ          sRow+56(FP), R8
 	VUNPCKLPS     Z1, Z0, Z8
@@ -2969,9 +2158,9 @@ end100:
 	ADDQ          $+16, CX
 	SUBQ          $+1, BX
 	CMPQ          BX, $+1
-	JGE           loop95
+	JGE           loop65
 
-end96:
+end66:
 	VZEROUPPER
 	RET
 
@@ -2998,9 +2187,9 @@ TEXT ·decodeValues2Int8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end102
+	JLT          end72
 
-loop101:
+loop71:
 	VPMOVSXBD    (DX), Z8
 	VCVTDQ2PS    Z8, Z8
 	PREFETCHT1   (BX)
@@ -3025,9 +2214,9 @@ loop101:
 	ADDQ         $+64, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop101
+	JGE          loop71
 
-end102:
+end72:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z1, (AX)
@@ -3058,9 +2247,9 @@ TEXT ·decodeValues2LastInt8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
-	JLT          end104
+	JLT          end74
 
-loop103:
+loop73:
 	VPMOVSXBD    (DX), Z2
 	VCVTDQ2PS    Z2, Z2
 	PREFETCHT1   (BX)
@@ -3073,9 +2262,9 @@ loop103:
 	ADDQ         $+16, BX
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop103
+	JGE          loop73
 
-end104:
+end74:
 	MOVQ    o+48(FP), AX
 	MOVQ    oRow+56(FP), CX
 	VMOVUPS Z0, (AX)
@@ -3091,9 +2280,9 @@ TEXT ·decodeScores1Int8AVX512(SB), NOSPLIT, $0-64
 	MOVQ next+40(FP), DX
 	MOVQ blocks+8(FP), BX
 	CMPQ BX, $+1
-	JLT  end106
+	JLT  end76
 
-loop105:
+loop75:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3105,9 +2294,9 @@ loop105:
 	ADDQ   DI, R9
 	MOVQ   dim+0(FP), R10
 	CMPQ   R10, $+64
-	JLT    end108
+	JLT    end78
 
-loop107:
+loop77:
 	VPMOVSXBD   (R8), Z4
 	VCVTDQ2PS   Z4, Z4
 	PREFETCHT1  (DX)
@@ -3170,13 +2359,13 @@ loop107:
 	ADDQ        $+256, DX
 	SUBQ        $+64, R10
 	CMPQ        R10, $+64
-	JGE         loop107
+	JGE         loop77
 
-end108:
+end78:
 	CMPQ R10, $+16
-	JLT  end110
+	JLT  end80
 
-loop109:
+loop79:
 	VPMOVSXBD   (R8), Z4
 	VCVTDQ2PS   Z4, Z4
 	PREFETCHT1  (DX)
@@ -3198,6 +2387,821 @@ loop109:
 	ADDQ        $+16, R8
 	ADDQ        $+16, R9
 	ADDQ        $+64, DX
+	SUBQ        $+16, R10
+	CMPQ        R10, $+16
+	JGE         loop79
+
+end80:
+	MOVQ       CX, SI
+	MOVQ       sRow+56(FP), R8
+	VUNPCKLPS  Z1, Z0, Z4
+	VUNPCKHPS  Z1, Z0, Z5
+	VADDPS     Z5, Z4, Z4
+	VUNPCKLPS  Z3, Z2, Z5
+	VUNPCKHPS  Z3, Z2, Z6
+	VADDPS     Z6, Z5, Z5
+	VUNPCKLPD  Z5, Z4, Z6
+	VUNPCKHPD  Z5, Z4, Z4
+	VADDPS     Z4, Z6, Z4
+	VSHUFF32X4 $0x88, Z4, Z4, Z5
+	VSHUFF32X4 $0xdd, Z4, Z4, Z6
+	VADDPS     Z6, Z5, Z5
+	VSHUFF32X4 $0x88, Z4, Z4, Z6
+	VSHUFF32X4 $0xdd, Z4, Z4, Z4
+	VADDPS     Z4, Z6, Z4
+	VSHUFF32X4 $0x88, Z4, Z5, Z6
+	VSHUFF32X4 $0xdd, Z4, Z5, Z4
+	VADDPS     Z4, Z6, Z4
+	VMOVUPS    X4, (SI)
+	ADDQ       DI, AX
+	ADDQ       DI, AX
+	ADDQ       DI, AX
+	ADDQ       DI, AX
+	ADDQ       $+16, CX
+	SUBQ       $+1, BX
+	CMPQ       BX, $+1
+	JGE        loop75
+
+end76:
+	VZEROUPPER
+	RET
+
+// func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeValues1Int8AVX512(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	MOVQ         factor+64(FP), CX
+	VBROADCASTSS (CX), Z0
+	VMULPS       (AX), Z0, Z1
+	VMULPS       64(AX), Z0, Z2
+	VMULPS       128(AX), Z0, Z3
+	VMULPS       192(AX), Z0, Z0
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	MOVQ         v+24(FP), CX
+	MOVQ         next+40(FP), DX
+	MOVQ         vRow+32(FP), BX
+	MOVQ         keys+0(FP), SI
+	CMPQ         SI, $+1
+	JLT          end82
+
+loop81:
+	VPMOVSXBD    (CX), Z4
+	VCVTDQ2PS    Z4, Z4
+	PREFETCHT1   (DX)
+	VPMOVSXBD    16(CX), Z5
+	VCVTDQ2PS    Z5, Z5
+	VPMOVSXBD    32(CX), Z6
+	VCVTDQ2PS    Z6, Z6
+	VPMOVSXBD    48(CX), Z7
+	VCVTDQ2PS    Z7, Z7
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  Z4, Z8, Z1
+	VFMADD231PS  Z5, Z8, Z2
+	VFMADD231PS  Z6, Z8, Z3
+	VFMADD231PS  Z7, Z8, Z0
+	ADDQ         $+4, AX
+	ADDQ         BX, CX
+	ADDQ         $+64, DX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop81
+
+end82:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z0, 192(AX)
+	VZEROUPPER
+	RET
+
+// func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeValues1LastInt8AVX512(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	MOVQ         factor+64(FP), CX
+	VBROADCASTSS (CX), Z0
+	VMULPS       (AX), Z0, Z0
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	MOVQ         v+24(FP), CX
+	MOVQ         next+40(FP), DX
+	MOVQ         vRow+32(FP), BX
+	MOVQ         keys+0(FP), SI
+	CMPQ         SI, $+1
+	JLT          end84
+
+loop83:
+	VPMOVSXBD    (CX), Z1
+	VCVTDQ2PS    Z1, Z1
+	PREFETCHT1   (DX)
+	VBROADCASTSS (AX), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         $+4, AX
+	ADDQ         BX, CX
+	ADDQ         $+16, DX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop83
+
+end84:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+// func decodeScores4Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeScores4Float16AVX512(SB), NOSPLIT, $0-64
+	MOVQ k+24(FP), AX
+	MOVQ s+48(FP), CX
+	MOVQ next+40(FP), DX
+	MOVQ blocks+8(FP), BX
+	CMPQ BX, $+1
+	JLT  end86
+
+loop85:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   q+16(FP), SI
+	MOVQ   kRow+32(FP), DI
+	MOVQ   AX, R8
+	LEAQ   (R8)(DI*2), R9
+	ADDQ   DI, R9
+	MOVQ   dim+0(FP), R10
+	CMPQ   R10, $+32
+	JLT    end88
+
+loop87:
+	VCVTPH2PS   (R8), Z16
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Z17
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Z18
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Z19
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	VMOVUPS     64(SI), Z20
+	VFMADD231PS Z16, Z20, Z4
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z6
+	VFMADD231PS Z19, Z20, Z7
+	VMOVUPS     128(SI), Z20
+	VFMADD231PS Z16, Z20, Z8
+	VFMADD231PS Z17, Z20, Z9
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z11
+	VMOVUPS     192(SI), Z20
+	VFMADD231PS Z16, Z20, Z12
+	VFMADD231PS Z17, Z20, Z13
+	VFMADD231PS Z18, Z20, Z14
+	VFMADD231PS Z19, Z20, Z15
+	VCVTPH2PS   32(R8), Z16
+	VCVTPH2PS   32(R8)(DI*1), Z17
+	VCVTPH2PS   32(R8)(DI*2), Z18
+	VCVTPH2PS   32(R9), Z19
+	VMOVUPS     256(SI), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	VMOVUPS     320(SI), Z20
+	VFMADD231PS Z16, Z20, Z4
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z6
+	VFMADD231PS Z19, Z20, Z7
+	VMOVUPS     384(SI), Z20
+	VFMADD231PS Z16, Z20, Z8
+	VFMADD231PS Z17, Z20, Z9
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z11
+	VMOVUPS     448(SI), Z20
+	VFMADD231PS Z16, Z20, Z12
+	VFMADD231PS Z17, Z20, Z13
+	VFMADD231PS Z18, Z20, Z14
+	VFMADD231PS Z19, Z20, Z15
+	ADDQ        $+512, SI
+	ADDQ        $+64, R8
+	ADDQ        $+64, R9
+	ADDQ        $+256, DX
+	SUBQ        $+32, R10
+	CMPQ        R10, $+32
+	JGE         loop87
+
+end88:
+	CMPQ R10, $+16
+	JLT  end90
+
+loop89:
+	VCVTPH2PS   (R8), Z16
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Z17
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Z18
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Z19
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	VMOVUPS     64(SI), Z20
+	VFMADD231PS Z16, Z20, Z4
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z6
+	VFMADD231PS Z19, Z20, Z7
+	VMOVUPS     128(SI), Z20
+	VFMADD231PS Z16, Z20, Z8
+	VFMADD231PS Z17, Z20, Z9
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z11
+	VMOVUPS     192(SI), Z20
+	VFMADD231PS Z16, Z20, Z12
+	VFMADD231PS Z17, Z20, Z13
+	VFMADD231PS Z18, Z20, Z14
+	VFMADD231PS Z19, Z20, Z15
+	ADDQ        $+256, SI
+	ADDQ        $+32, R8
+	ADDQ        $+32, R9
+	ADDQ        $+128, DX
+	SUBQ        $+16, R10
+	CMPQ        R10, $+16
+	JGE         loop89
+
+end90:
+	MOVQ          CX, SI
+	MOVQ          sRow+56(FP), R8
+	LEAQ          (SI)(R8*2), R9
+	ADDQ          R8, R9
+	VUNPCKLPS     Z1, Z0, Z16
+	VUNPCKHPS     Z1, Z0, Z17
+	VADDPS        Z17, Z16, Z16
+	VUNPCKLPS     Z3, Z2, Z17
+	VUNPCKHPS     Z3, Z2, Z18
+	VADDPS        Z18, Z17, Z17
+	VUNPCKLPD     Z17, Z16, Z18
+	VUNPCKHPD     Z17, Z16, Z16
+	VADDPS        Z16, Z18, Z16
+	VUNPCKLPS     Z5, Z4, Z17
+	VUNPCKHPS     Z5, Z4, Z18
+	VADDPS        Z18, Z17, Z17
+	VUNPCKLPS     Z7, Z6, Z18
+	VUNPCKHPS     Z7, Z6, Z19
+	VADDPS        Z19, Z18, Z18
+	VUNPCKLPD     Z18, Z17, Z19
+	VUNPCKHPD     Z18, Z17, Z17
+	VADDPS        Z17, Z19, Z17
+	VUNPCKLPS     Z9, Z8, Z18
+	VUNPCKHPS     Z9, Z8, Z19
+	VADDPS        Z19, Z18, Z18
+	VUNPCKLPS     Z11, Z10, Z19
+	VUNPCKHPS     Z11, Z10, Z20
+	VADDPS        Z20, Z19, Z19
+	VUNPCKLPD     Z19, Z18, Z20
+	VUNPCKHPD     Z19, Z18, Z18
+	VADDPS        Z18, Z20, Z18
+	VUNPCKLPS     Z13, Z12, Z19
+	VUNPCKHPS     Z13, Z12, Z20
+	VADDPS        Z20, Z19, Z19
+	VUNPCKLPS     Z15, Z14, Z20
+	VUNPCKHPS     Z15, Z14, Z21
+	VADDPS        Z21, Z20, Z20
+	VUNPCKLPD     Z20, Z19, Z21
+	VUNPCKHPD     Z20, Z19, Z19
+	VADDPS        Z19, Z21, Z19
+	VSHUFF32X4    $0x88, Z17, Z16, Z20
+	VSHUFF32X4    $0xdd, Z17, Z16, Z16
+	VADDPS        Z16, Z20, Z16
+	VSHUFF32X4    $0x88, Z19, Z18, Z17
+	VSHUFF32X4    $0xdd, Z19, Z18, Z18
+	VADDPS        Z18, Z17, Z17
+	VSHUFF32X4    $0x88, Z17, Z16, Z18
+	VSHUFF32X4    $0xdd, Z17, Z16, Z16
+	VADDPS        Z16, Z18, Z16
+	VMOVUPS       X16, (SI)
+	VEXTRACTF32X4 $0x01, Z16, (SI)(R8*1)
+	VEXTRACTF32X4 $0x02, Z16, (SI)(R8*2)
+	VEXTRACTF32X4 $0x03, Z16, (R9)
+	ADDQ          DI, AX
+	ADDQ          DI, AX
+	ADDQ          DI, AX
+	ADDQ          DI, AX
+	ADDQ          $+16, CX
+	SUBQ          $+1, BX
+	CMPQ          BX, $+1
+	JGE           loop85
+
+end86:
+	VZEROUPPER
+	RET
+
+// func decodeValues4Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeValues4Float16AVX512(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	MOVQ         factor+64(FP), BX
+	VBROADCASTSS (BX), Z0
+	VMULPS       (AX), Z0, Z1
+	VMULPS       64(AX), Z0, Z2
+	VMULPS       128(AX), Z0, Z3
+	VMULPS       192(AX), Z0, Z0
+	VBROADCASTSS 4(BX), Z4
+	VMULPS       (AX)(CX*1), Z4, Z5
+	VMULPS       64(AX)(CX*1), Z4, Z6
+	VMULPS       128(AX)(CX*1), Z4, Z7
+	VMULPS       192(AX)(CX*1), Z4, Z4
+	VBROADCASTSS 8(BX), Z8
+	VMULPS       (AX)(CX*2), Z8, Z9
+	VMULPS       64(AX)(CX*2), Z8, Z10
+	VMULPS       128(AX)(CX*2), Z8, Z11
+	VMULPS       192(AX)(CX*2), Z8, Z8
+	VBROADCASTSS 12(BX), Z12
+	VMULPS       (DX), Z12, Z13
+	VMULPS       64(DX), Z12, Z14
+	VMULPS       128(DX), Z12, Z15
+	VMULPS       192(DX), Z12, Z12
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	MOVQ         v+24(FP), BX
+	MOVQ         next+40(FP), SI
+	MOVQ         vRow+32(FP), DI
+	MOVQ         keys+0(FP), R8
+	CMPQ         R8, $+1
+	JLT          end92
+
+loop91:
+	VCVTPH2PS    (BX), Z16
+	PREFETCHT1   (SI)
+	VCVTPH2PS    32(BX), Z17
+	VCVTPH2PS    64(BX), Z18
+	PREFETCHT1   64(SI)
+	VCVTPH2PS    96(BX), Z19
+	VBROADCASTSS (AX), Z20
+	VFMADD231PS  Z16, Z20, Z1
+	VFMADD231PS  Z17, Z20, Z2
+	VFMADD231PS  Z18, Z20, Z3
+	VFMADD231PS  Z19, Z20, Z0
+	VBROADCASTSS (AX)(CX*1), Z20
+	VFMADD231PS  Z16, Z20, Z5
+	VFMADD231PS  Z17, Z20, Z6
+	VFMADD231PS  Z18, Z20, Z7
+	VFMADD231PS  Z19, Z20, Z4
+	VBROADCASTSS (AX)(CX*2), Z20
+	VFMADD231PS  Z16, Z20, Z9
+	VFMADD231PS  Z17, Z20, Z10
+	VFMADD231PS  Z18, Z20, Z11
+	VFMADD231PS  Z19, Z20, Z8
+	VBROADCASTSS (DX), Z20
+	VFMADD231PS  Z16, Z20, Z13
+	VFMADD231PS  Z17, Z20, Z14
+	VFMADD231PS  Z18, Z20, Z15
+	VFMADD231PS  Z19, Z20, Z12
+	ADDQ         $+4, AX
+	ADDQ         $+4, DX
+	ADDQ         DI, BX
+	ADDQ         $+128, SI
+	SUBQ         $+1, R8
+	CMPQ         R8, $+1
+	JGE          loop91
+
+end92:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z0, 192(AX)
+	VMOVUPS Z5, (AX)(CX*1)
+	VMOVUPS Z6, 64(AX)(CX*1)
+	VMOVUPS Z7, 128(AX)(CX*1)
+	VMOVUPS Z4, 192(AX)(CX*1)
+	VMOVUPS Z9, (AX)(CX*2)
+	VMOVUPS Z10, 64(AX)(CX*2)
+	VMOVUPS Z11, 128(AX)(CX*2)
+	VMOVUPS Z8, 192(AX)(CX*2)
+	VMOVUPS Z13, (DX)
+	VMOVUPS Z14, 64(DX)
+	VMOVUPS Z15, 128(DX)
+	VMOVUPS Z12, 192(DX)
+	VZEROUPPER
+	RET
+
+// func decodeValues4LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeValues4LastFloat16AVX512(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	MOVQ         factor+64(FP), BX
+	VBROADCASTSS (BX), Z0
+	VMULPS       (AX), Z0, Z0
+	VBROADCASTSS 4(BX), Z1
+	VMULPS       (AX)(CX*1), Z1, Z1
+	VBROADCASTSS 8(BX), Z2
+	VMULPS       (AX)(CX*2), Z2, Z2
+	VBROADCASTSS 12(BX), Z3
+	VMULPS       (DX), Z3, Z3
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	MOVQ         v+24(FP), BX
+	MOVQ         next+40(FP), SI
+	MOVQ         vRow+32(FP), DI
+	MOVQ         keys+0(FP), R8
+	CMPQ         R8, $+1
+	JLT          end94
+
+loop93:
+	VCVTPH2PS    (BX), Z4
+	PREFETCHT1   (SI)
+	VBROADCASTSS (AX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS (AX)(CX*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS (AX)(CX*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS (DX), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         $+4, AX
+	ADDQ         $+4, DX
+	ADDQ         DI, BX
+	ADDQ         $+32, SI
+	SUBQ         $+1, R8
+	CMPQ         R8, $+1
+	JGE          loop93
+
+end94:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (DX)
+	VZEROUPPER
+	RET
+
+// func decodeScores2Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeScores2Float16AVX512(SB), NOSPLIT, $0-64
+	MOVQ k+24(FP), AX
+	MOVQ s+48(FP), CX
+	MOVQ next+40(FP), DX
+	MOVQ blocks+8(FP), BX
+	CMPQ BX, $+1
+	JLT  end96
+
+loop95:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   q+16(FP), SI
+	MOVQ   kRow+32(FP), DI
+	MOVQ   AX, R8
+	LEAQ   (R8)(DI*2), R9
+	ADDQ   DI, R9
+	MOVQ   dim+0(FP), R10
+	CMPQ   R10, $+32
+	JLT    end98
+
+loop97:
+	VCVTPH2PS   (R8), Z8
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Z9
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Z10
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Z11
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Z12
+	VFMADD231PS Z8, Z12, Z0
+	VFMADD231PS Z9, Z12, Z1
+	VFMADD231PS Z10, Z12, Z2
+	VFMADD231PS Z11, Z12, Z3
+	VMOVUPS     64(SI), Z12
+	VFMADD231PS Z8, Z12, Z4
+	VFMADD231PS Z9, Z12, Z5
+	VFMADD231PS Z10, Z12, Z6
+	VFMADD231PS Z11, Z12, Z7
+	VCVTPH2PS   32(R8), Z8
+	VCVTPH2PS   32(R8)(DI*1), Z9
+	VCVTPH2PS   32(R8)(DI*2), Z10
+	VCVTPH2PS   32(R9), Z11
+	VMOVUPS     128(SI), Z12
+	VFMADD231PS Z8, Z12, Z0
+	VFMADD231PS Z9, Z12, Z1
+	VFMADD231PS Z10, Z12, Z2
+	VFMADD231PS Z11, Z12, Z3
+	VMOVUPS     192(SI), Z12
+	VFMADD231PS Z8, Z12, Z4
+	VFMADD231PS Z9, Z12, Z5
+	VFMADD231PS Z10, Z12, Z6
+	VFMADD231PS Z11, Z12, Z7
+	ADDQ        $+256, SI
+	ADDQ        $+64, R8
+	ADDQ        $+64, R9
+	ADDQ        $+256, DX
+	SUBQ        $+32, R10
+	CMPQ        R10, $+32
+	JGE         loop97
+
+end98:
+	CMPQ R10, $+16
+	JLT  end100
+
+loop99:
+	VCVTPH2PS   (R8), Z8
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Z9
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Z10
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Z11
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Z12
+	VFMADD231PS Z8, Z12, Z0
+	VFMADD231PS Z9, Z12, Z1
+	VFMADD231PS Z10, Z12, Z2
+	VFMADD231PS Z11, Z12, Z3
+	VMOVUPS     64(SI), Z12
+	VFMADD231PS Z8, Z12, Z4
+	VFMADD231PS Z9, Z12, Z5
+	VFMADD231PS Z10, Z12, Z6
+	VFMADD231PS Z11, Z12, Z7
+	ADDQ        $+128, SI
+	ADDQ        $+32, R8
+	ADDQ        $+32, R9
+	ADDQ        $+128, DX
+	SUBQ        $+16, R10
+	CMPQ        R10, $+16
+	JGE         loop99
+
+end100:
+	MOVQ          CX, SI
+	MOVQ          sRow+56(FP), R8
+	VUNPCKLPS     Z1, Z0, Z8
+	VUNPCKHPS     Z1, Z0, Z9
+	VADDPS        Z9, Z8, Z8
+	VUNPCKLPS     Z3, Z2, Z9
+	VUNPCKHPS     Z3, Z2, Z10
+	VADDPS        Z10, Z9, Z9
+	VUNPCKLPD     Z9, Z8, Z10
+	VUNPCKHPD     Z9, Z8, Z8
+	VADDPS        Z8, Z10, Z8
+	VUNPCKLPS     Z5, Z4, Z9
+	VUNPCKHPS     Z5, Z4, Z10
+	VADDPS        Z10, Z9, Z9
+	VUNPCKLPS     Z7, Z6, Z10
+	VUNPCKHPS     Z7, Z6, Z11
+	VADDPS        Z11, Z10, Z10
+	VUNPCKLPD     Z10, Z9, Z11
+	VUNPCKHPD     Z10, Z9, Z9
+	VADDPS        Z9, Z11, Z9
+	VSHUFF32X4    $0x88, Z9, Z8, Z10
+	VSHUFF32X4    $0xdd, Z9, Z8, Z11
+	VADDPS        Z11, Z10, Z10
+	VSHUFF32X4    $0x88, Z9, Z8, Z11
+	VSHUFF32X4    $0xdd, Z9, Z8, Z8
+	VADDPS        Z8, Z11, Z8
+	VSHUFF32X4    $0x88, Z8, Z10, Z9
+	VSHUFF32X4    $0xdd, Z8, Z10, Z8
+	VADDPS        Z8, Z9, Z8
+	VMOVUPS       X8, (SI)
+	VEXTRACTF32X4 $0x01, Z8, (SI)(R8*1)
+	ADDQ          DI, AX
+	ADDQ          DI, AX
+	ADDQ          DI, AX
+	ADDQ          DI, AX
+	ADDQ          $+16, CX
+	SUBQ          $+1, BX
+	CMPQ          BX, $+1
+	JGE           loop95
+
+end96:
+	VZEROUPPER
+	RET
+
+// func decodeValues2Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeValues2Float16AVX512(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	MOVQ         factor+64(FP), DX
+	VBROADCASTSS (DX), Z0
+	VMULPS       (AX), Z0, Z1
+	VMULPS       64(AX), Z0, Z2
+	VMULPS       128(AX), Z0, Z3
+	VMULPS       192(AX), Z0, Z0
+	VBROADCASTSS 4(DX), Z4
+	VMULPS       (AX)(CX*1), Z4, Z5
+	VMULPS       64(AX)(CX*1), Z4, Z6
+	VMULPS       128(AX)(CX*1), Z4, Z7
+	VMULPS       192(AX)(CX*1), Z4, Z4
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	MOVQ         v+24(FP), DX
+	MOVQ         next+40(FP), BX
+	MOVQ         vRow+32(FP), SI
+	MOVQ         keys+0(FP), DI
+	CMPQ         DI, $+1
+	JLT          end102
+
+loop101:
+	VCVTPH2PS    (DX), Z8
+	PREFETCHT1   (BX)
+	VCVTPH2PS    32(DX), Z9
+	VCVTPH2PS    64(DX), Z10
+	PREFETCHT1   64(BX)
+	VCVTPH2PS    96(DX), Z11
+	VBROADCASTSS (AX), Z12
+	VFMADD231PS  Z8, Z12, Z1
+	VFMADD231PS  Z9, Z12, Z2
+	VFMADD231PS  Z10, Z12, Z3
+	VFMADD231PS  Z11, Z12, Z0
+	VBROADCASTSS (AX)(CX*1), Z12
+	VFMADD231PS  Z8, Z12, Z5
+	VFMADD231PS  Z9, Z12, Z6
+	VFMADD231PS  Z10, Z12, Z7
+	VFMADD231PS  Z11, Z12, Z4
+	ADDQ         $+4, AX
+	ADDQ         SI, DX
+	ADDQ         $+128, BX
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop101
+
+end102:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z0, 192(AX)
+	VMOVUPS Z5, (AX)(CX*1)
+	VMOVUPS Z6, 64(AX)(CX*1)
+	VMOVUPS Z7, 128(AX)(CX*1)
+	VMOVUPS Z4, 192(AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func decodeValues2LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeValues2LastFloat16AVX512(SB), NOSPLIT, $0-72
+	MOVQ         o+48(FP), AX
+	MOVQ         oRow+56(FP), CX
+	MOVQ         factor+64(FP), DX
+	VBROADCASTSS (DX), Z0
+	VMULPS       (AX), Z0, Z0
+	VBROADCASTSS 4(DX), Z1
+	VMULPS       (AX)(CX*1), Z1, Z1
+	MOVQ         p+8(FP), AX
+	MOVQ         pRow+16(FP), CX
+	MOVQ         v+24(FP), DX
+	MOVQ         next+40(FP), BX
+	MOVQ         vRow+32(FP), SI
+	MOVQ         keys+0(FP), DI
+	CMPQ         DI, $+1
+	JLT          end104
+
+loop103:
+	VCVTPH2PS    (DX), Z2
+	PREFETCHT1   (BX)
+	VBROADCASTSS (AX), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS (AX)(CX*1), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         $+4, AX
+	ADDQ         SI, DX
+	ADDQ         $+32, BX
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop103
+
+end104:
+	MOVQ    o+48(FP), AX
+	MOVQ    oRow+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func decodeScores1Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·decodeScores1Float16AVX512(SB), NOSPLIT, $0-64
+	MOVQ k+24(FP), AX
+	MOVQ s+48(FP), CX
+	MOVQ next+40(FP), DX
+	MOVQ blocks+8(FP), BX
+	CMPQ BX, $+1
+	JLT  end106
+
+loop105:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   q+16(FP), SI
+	MOVQ   kRow+32(FP), DI
+	MOVQ   AX, R8
+	LEAQ   (R8)(DI*2), R9
+	ADDQ   DI, R9
+	MOVQ   dim+0(FP), R10
+	CMPQ   R10, $+32
+	JLT    end108
+
+loop107:
+	VCVTPH2PS   (R8), Z4
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Z5
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Z6
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Z7
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Z8
+	VFMADD231PS Z4, Z8, Z0
+	VFMADD231PS Z5, Z8, Z1
+	VFMADD231PS Z6, Z8, Z2
+	VFMADD231PS Z7, Z8, Z3
+	VCVTPH2PS   32(R8), Z4
+	VCVTPH2PS   32(R8)(DI*1), Z5
+	VCVTPH2PS   32(R8)(DI*2), Z6
+	VCVTPH2PS   32(R9), Z7
+	VMOVUPS     64(SI), Z8
+	VFMADD231PS Z4, Z8, Z0
+	VFMADD231PS Z5, Z8, Z1
+	VFMADD231PS Z6, Z8, Z2
+	VFMADD231PS Z7, Z8, Z3
+	ADDQ        $+128, SI
+	ADDQ        $+64, R8
+	ADDQ        $+64, R9
+	ADDQ        $+256, DX
+	SUBQ        $+32, R10
+	CMPQ        R10, $+32
+	JGE         loop107
+
+end108:
+	CMPQ R10, $+16
+	JLT  end110
+
+loop109:
+	VCVTPH2PS   (R8), Z4
+	PREFETCHT1  (DX)
+	VCVTPH2PS   (R8)(DI*1), Z5
+	PREFETCHT1  64(DX)
+	VCVTPH2PS   (R8)(DI*2), Z6
+	PREFETCHT1  128(DX)
+	VCVTPH2PS   (R9), Z7
+	PREFETCHT1  192(DX)
+	VMOVUPS     (SI), Z8
+	VFMADD231PS Z4, Z8, Z0
+	VFMADD231PS Z5, Z8, Z1
+	VFMADD231PS Z6, Z8, Z2
+	VFMADD231PS Z7, Z8, Z3
+	ADDQ        $+64, SI
+	ADDQ        $+32, R8
+	ADDQ        $+32, R9
+	ADDQ        $+128, DX
 	SUBQ        $+16, R10
 	CMPQ        R10, $+16
 	JGE         loop109
@@ -3237,9 +3241,9 @@ end106:
 	VZEROUPPER
 	RET
 
-// func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1Int8AVX512(SB), NOSPLIT, $0-72
+TEXT ·decodeValues1Float16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         o+48(FP), AX
 	MOVQ         oRow+56(FP), CX
 	MOVQ         factor+64(FP), CX
@@ -3258,15 +3262,12 @@ TEXT ·decodeValues1Int8AVX512(SB), NOSPLIT, $0-72
 	JLT          end112
 
 loop111:
-	VPMOVSXBD    (CX), Z4
-	VCVTDQ2PS    Z4, Z4
+	VCVTPH2PS    (CX), Z4
 	PREFETCHT1   (DX)
-	VPMOVSXBD    16(CX), Z5
-	VCVTDQ2PS    Z5, Z5
-	VPMOVSXBD    32(CX), Z6
-	VCVTDQ2PS    Z6, Z6
-	VPMOVSXBD    48(CX), Z7
-	VCVTDQ2PS    Z7, Z7
+	VCVTPH2PS    32(CX), Z5
+	VCVTPH2PS    64(CX), Z6
+	PREFETCHT1   64(DX)
+	VCVTPH2PS    96(CX), Z7
 	VBROADCASTSS (AX), Z8
 	VFMADD231PS  Z4, Z8, Z1
 	VFMADD231PS  Z5, Z8, Z2
@@ -3274,7 +3275,7 @@ loop111:
 	VFMADD231PS  Z7, Z8, Z0
 	ADDQ         $+4, AX
 	ADDQ         BX, CX
-	ADDQ         $+64, DX
+	ADDQ         $+128, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
 	JGE          loop111
@@ -3289,9 +3290,9 @@ end112:
 	VZEROUPPER
 	RET
 
-// func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1LastInt8AVX512(SB), NOSPLIT, $0-72
+TEXT ·decodeValues1LastFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ         o+48(FP), AX
 	MOVQ         oRow+56(FP), CX
 	MOVQ         factor+64(FP), CX
@@ -3307,14 +3308,13 @@ TEXT ·decodeValues1LastInt8AVX512(SB), NOSPLIT, $0-72
 	JLT          end114
 
 loop113:
-	VPMOVSXBD    (CX), Z1
-	VCVTDQ2PS    Z1, Z1
+	VCVTPH2PS    (CX), Z1
 	PREFETCHT1   (DX)
 	VBROADCASTSS (AX), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         $+4, AX
 	ADDQ         BX, CX
-	ADDQ         $+16, DX
+	ADDQ         $+32, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
 	JGE          loop113

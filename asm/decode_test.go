@@ -125,39 +125,6 @@ func TestDecodeTile(t *testing.T) {
 	})
 }
 
-func TestFloat16(t *testing.T) {
-	for bits := range 1 << 16 {
-		x := Float16Of(uint16(bits))
-		back := Float16Bits(x)
-		if x != x {
-			if y := Float16Of(back); y == y {
-				t.Fatalf("%#04x is NaN and comes back as %v", bits, y)
-			}
-			continue
-		}
-		if back != uint16(bits) {
-			t.Fatalf("%#04x is %v and comes back as %#04x", bits, x, back)
-		}
-		// Half way to the next, and next to that.
-		if next := Float16Of(uint16(bits) + 1); bits&0x7fff < 0x7bff {
-			middle := (x + next) / 2
-			even := uint16(bits) + uint16(bits&1)
-			if got := Float16Bits(middle); got != even {
-				t.Fatalf("%v goes to %#04x, want %#04x", middle, got, even)
-			}
-			if got := Float16Bits(math.Nextafter32(middle, x)); got != uint16(bits) {
-				t.Fatalf("below %v goes to %#04x, want %#04x", middle, got, bits)
-			}
-		}
-	}
-	if got := Float16Bits(65520); got != 0x7c00 {
-		t.Errorf("65520 goes to %#04x", got)
-	}
-	if got := Float16Bits(math.MaxFloat32); got != 0x7c00 {
-		t.Errorf("the largest float32 goes to %#04x", got)
-	}
-}
-
 func TestQuantizeInt8(t *testing.T) {
 	x, q := random(1, 100), make([]int8, 100)
 	scale := QuantizeInt8(q, x)

@@ -11,7 +11,7 @@ import (
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
 
-var formats = []Format{Float32, BFloat16, Int8}
+var formats = []Format{Float32, BFloat16, Int8, Float16}
 
 // product64 is a b + bias in float64, b as the kernels see it.
 func product64(a blas32.General, transA bool, b *Matrix, bias []float32) []float64 {
@@ -183,14 +183,21 @@ func TestMatrixFormats(t *testing.T) {
 		}
 		for _, format := range formats {
 			m := NewMatrix(format, b)
+			column := make([]float32, 30)
 			for j := range 37 {
+				m.Column(column, j)
+				for i, v := range column {
+					if v != m.At(i, j) {
+						t.Fatalf("%v: column %d has %v at %d, want %v", format, j, v, i, m.At(i, j))
+					}
+				}
 				var largest float64
 				for i := range 30 {
 					largest = max(largest, math.Abs(float64(b.Data[i*b.Stride+j])))
 				}
 				for i := range 30 {
 					want := float64(b.Data[i*b.Stride+j])
-					tol := map[Format]float64{Float32: 0, BFloat16: math.Abs(want) / 256, Int8: largest / 254 * 1.0001}[format]
+					tol := map[Format]float64{Float32: 0, BFloat16: math.Abs(want) / 256, Float16: math.Abs(want)/2048 + 0x1p-25, Int8: largest / 254 * 1.0001}[format]
 					if e := math.Abs(float64(m.At(i, j)) - want); !(e <= tol) {
 						t.Errorf("%v: element %d, %d is %v, want %v within %v", format, i, j, m.At(i, j), want, tol)
 					}

@@ -951,81 +951,6 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
-func decodeValues4Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues4Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues4Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores2Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores2Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores2Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues2Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues2Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues2Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores1Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores1Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores1Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues1Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues1Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues1Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
 func decodeValues4Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 //go:noescape
@@ -1251,35 +1176,78 @@ func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byt
 }
 
 //go:noescape
-func decodeScores4Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-}
+func decodeValues4Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues4LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 // o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues4Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues4Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
 }
 
 //go:noescape
-func decodeValues2LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeScores2Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores2Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores2Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues2Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 // o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues2Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues2Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
 }
 
 //go:noescape
-func decodeValues1LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeScores1Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+//go:noescape
+func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	if tier == isa.AVX512 {
+		decodeScores1Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+	} else {
+		decodeScores1Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+	}
+}
+
+//go:noescape
+func decodeValues1Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+//go:noescape
+func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 // o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	if tier == isa.AVX512 {
+		decodeValues1Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	} else {
+		decodeValues1Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+	}
 }
 
 //go:noescape
@@ -1379,47 +1347,49 @@ func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v 
 }
 
 //go:noescape
-func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func decodeScores4Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
 
-//go:noescape
-func scanFullAVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scanFullAVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scanFullAVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	}
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
 }
 
 //go:noescape
-func scan4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func decodeValues4LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
-//go:noescape
-func scan4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scan4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scan4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-	}
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
 }
 
 //go:noescape
-func scanVector4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func decodeValues2LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
 
 //go:noescape
-func scanVector4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func decodeValues1LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+}
+
+//go:noescape
+func prefetchAVX512(x *float32, lines int)
+
+//go:noescape
+func prefetchAVX2(x *float32, lines int)
+
+// the cache lines from x on
+func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
 	if tier == isa.AVX512 {
-		scanVector4AVX512(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+		prefetchAVX512(x, lines)
 	} else {
-		scanVector4AVX2(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+		prefetchAVX2(x, lines)
 	}
 }
 
@@ -1469,6 +1439,36 @@ func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int,
 }
 
 //go:noescape
+func accumulate4MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate4MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate4MoreAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate4MoreAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
+func accumulate1MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+//go:noescape
+func accumulate1MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	if tier == isa.AVX512 {
+		accumulate1MoreAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	} else {
+		accumulate1MoreAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+//go:noescape
 func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 //go:noescape
@@ -1499,6 +1499,96 @@ func flushSIMD(tier isa.Tier, x []float32) {
 			flushAVX2(&x[0], n)
 		}
 		x = x[n:]
+	}
+}
+
+//go:noescape
+func scanFullAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanFullAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanFullAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanFullAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scan4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scan4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scan4AVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scan4AVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanVector4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanVector4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanVector4AVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanVector4AVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanFullMoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanFullMoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanFullMoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanFullMoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scan4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scan4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scan4MoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scan4MoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	}
+}
+
+//go:noescape
+func scanVector4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+//go:noescape
+func scanVector4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
+func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		scanVector4MoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+	} else {
+		scanVector4MoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
 	}
 }
 
@@ -1772,6 +1862,96 @@ func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *b
 	}
 }
 
+//go:noescape
+func gemmFullFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemmFullFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 6 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemmFullFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemmFullFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm4x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm4x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 4 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm4x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm4x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm2x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm2x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 2 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm2x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm2x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm1x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm1x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 1 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm1x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm1x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm2x2Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm2x2Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 2 rows by 2 panel(s) of 16 columns; strides in bytes
+func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm2x2Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm2x2Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
+//go:noescape
+func gemm1x4Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm1x4Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 1 rows by 4 panel(s) of 16 columns; strides in bytes
+func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	if tier == isa.AVX512 {
+		gemm1x4Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	} else {
+		gemm1x4Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+	}
+}
+
 // gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
 // full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
 func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
@@ -1821,18 +2001,27 @@ func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRo
 		case 1<<4 | 4:
 			gemm1x4Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
 		}
+	case Float16:
+		switch rows<<4 | panels {
+		default:
+			gemmFullFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 4<<4 | 1:
+			gemm4x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 2<<4 | 1:
+			gemm2x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 1<<4 | 1:
+			gemm1x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 2<<4 | 2:
+			gemm2x2Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 1<<4 | 4:
+			gemm1x4Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		}
 	}
 }
 
 // decodeScores gives so many query rows their scores with blocks of four keys.
 func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
 	switch int(format)<<4 | rows {
-	case int(Float16)<<4 | 4:
-		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 2:
-		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 1:
-		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	case int(Float32)<<4 | 4:
 		decodeScores4Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	case int(Float32)<<4 | 2:
@@ -1851,6 +2040,12 @@ func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks in
 		decodeScores2Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	case int(Int8)<<4 | 1:
 		decodeScores1Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 4:
+		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 2:
+		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 1:
+		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	default:
 		panic(noKernels)
 	}
@@ -1859,12 +2054,6 @@ func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks in
 // decodeValues adds weighted values to so many rows of o, for some of their columns.
 func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	switch int(format)<<4 | rows {
-	case int(Float16)<<4 | 4:
-		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 2:
-		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 1:
-		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Float32)<<4 | 4:
 		decodeValues4Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Float32)<<4 | 2:
@@ -1883,6 +2072,12 @@ func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float
 		decodeValues2Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Int8)<<4 | 1:
 		decodeValues1Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 4:
+		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 2:
+		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 1:
+		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	default:
 		panic(noKernels)
 	}
@@ -1891,12 +2086,6 @@ func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float
 // decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
 func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	switch int(format)<<4 | rows {
-	case int(Float16)<<4 | 4:
-		decodeValues4LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 2:
-		decodeValues2LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 1:
-		decodeValues1LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Float32)<<4 | 4:
 		decodeValues4LastFloat32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Float32)<<4 | 2:
@@ -1915,6 +2104,12 @@ func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *f
 		decodeValues2LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Int8)<<4 | 1:
 		decodeValues1LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 4:
+		decodeValues4LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 2:
+		decodeValues2LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 1:
+		decodeValues1LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	default:
 		panic(noKernels)
 	}

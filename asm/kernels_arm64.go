@@ -552,46 +552,6 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 //go:noescape
-func decodeValues4Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores2Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores2Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues2Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores1Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores1Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues1Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
 func decodeValues4Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 // o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
@@ -712,26 +672,43 @@ func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byt
 }
 
 //go:noescape
-func decodeScores4Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
+func decodeValues4Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 // o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
+func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues4Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
 }
+
+//go:noescape
+func decodeScores2Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores2Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues2Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
 
 // o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
+func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues2Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
 }
 
+//go:noescape
+func decodeScores1Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores1Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+//go:noescape
+func decodeValues1Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+
 // o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
+func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	decodeValues1Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
 }
 
 //go:noescape
@@ -804,27 +781,34 @@ func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v 
 }
 
 //go:noescape
-func scanFullNEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func decodeScores4Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
 
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanFullNEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+	decodeScores4Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+}
+
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
 }
 
 //go:noescape
-func scan4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+func prefetchNEON(x *float32, lines int)
 
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scan4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scanVector4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanVector4NEON(tokens, dt, u, row, y, yRow, a, h, b, bRow, c, cRow)
+// the cache lines from x on
+func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
+	prefetchNEON(x, lines)
 }
 
 //go:noescape
@@ -852,6 +836,22 @@ func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int,
 }
 
 //go:noescape
+func accumulate4MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 4 row(s) of width channels; strides in bytes
+func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate4MoreNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
+func accumulate1MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	accumulate1MoreNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+//go:noescape
 func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes
@@ -869,6 +869,54 @@ func flushSIMD(tier isa.Tier, x []float32) {
 		flushNEON(&x[0], n)
 		x = x[n:]
 	}
+}
+
+//go:noescape
+func scanFullNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanFullNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scan4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scan4NEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scanVector4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanVector4NEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scanFullMoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanFullMoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scan4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scan4MoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
+}
+
+//go:noescape
+func scanVector4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+
+// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
+func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	scanVector4MoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
 }
 
 //go:noescape
@@ -1015,6 +1063,54 @@ func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *b
 	gemm1x4Int8NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
 }
 
+//go:noescape
+func gemmFullFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 6 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	gemmFullFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+}
+
+//go:noescape
+func gemm4x1Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 4 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	gemm4x1Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+}
+
+//go:noescape
+func gemm2x1Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 2 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	gemm2x1Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+}
+
+//go:noescape
+func gemm1x1Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 1 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	gemm1x1Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+}
+
+//go:noescape
+func gemm2x2Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 2 rows by 2 panel(s) of 16 columns; strides in bytes
+func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	gemm2x2Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+}
+
+//go:noescape
+func gemm1x4Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+// 1 rows by 4 panel(s) of 16 columns; strides in bytes
+func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	gemm1x4Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+}
+
 // gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
 // full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
 func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
@@ -1064,18 +1160,27 @@ func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRo
 		case 1<<4 | 4:
 			gemm1x4Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
 		}
+	case Float16:
+		switch rows<<4 | panels {
+		default:
+			gemmFullFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 4<<4 | 1:
+			gemm4x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 2<<4 | 1:
+			gemm2x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 1<<4 | 1:
+			gemm1x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 2<<4 | 2:
+			gemm2x2Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		case 1<<4 | 4:
+			gemm1x4Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
+		}
 	}
 }
 
 // decodeScores gives so many query rows their scores with blocks of four keys.
 func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
 	switch int(format)<<4 | rows {
-	case int(Float16)<<4 | 4:
-		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 2:
-		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 1:
-		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	case int(Float32)<<4 | 4:
 		decodeScores4Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	case int(Float32)<<4 | 2:
@@ -1094,6 +1199,12 @@ func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks in
 		decodeScores2Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	case int(Int8)<<4 | 1:
 		decodeScores1Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 4:
+		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 2:
+		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
+	case int(Float16)<<4 | 1:
+		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
 	default:
 		panic(noKernels)
 	}
@@ -1102,12 +1213,6 @@ func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks in
 // decodeValues adds weighted values to so many rows of o, for some of their columns.
 func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	switch int(format)<<4 | rows {
-	case int(Float16)<<4 | 4:
-		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 2:
-		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 1:
-		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Float32)<<4 | 4:
 		decodeValues4Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Float32)<<4 | 2:
@@ -1126,6 +1231,12 @@ func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float
 		decodeValues2Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	case int(Int8)<<4 | 1:
 		decodeValues1Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 4:
+		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 2:
+		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
+	case int(Float16)<<4 | 1:
+		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
 	default:
 		panic(noKernels)
 	}

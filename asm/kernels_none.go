@@ -293,31 +293,6 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 }
 
 // o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
 func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	panic(noKernels)
 }
@@ -392,23 +367,28 @@ func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byt
 	panic(noKernels)
 }
 
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	panic(noKernels)
 }
 
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
+func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
 	panic(noKernels)
 }
 
 // o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
+func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
 	panic(noKernels)
 }
 
 // o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	panic(noKernels)
 }
 
@@ -472,18 +452,28 @@ func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v 
 	panic(noKernels)
 }
 
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
+func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
 	panic(noKernels)
 }
 
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
+func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
 	panic(noKernels)
 }
 
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
+func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
+func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+	panic(noKernels)
+}
+
+// the cache lines from x on
+func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
 	panic(noKernels)
 }
 
@@ -502,6 +492,16 @@ func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int,
 	panic(noKernels)
 }
 
+// 4 row(s) of width channels; strides in bytes
+func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	panic(noKernels)
+}
+
+// 1 row(s) of width channels; strides in bytes
+func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
+	panic(noKernels)
+}
+
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes
 func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
 	panic(noKernels)
@@ -509,6 +509,36 @@ func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int,
 
 // x[i] = 0 where |x[i]| < tiny
 func flushSIMD(tier isa.Tier, x []float32) {
+	panic(noKernels)
+}
+
+// 8 states of 8 channels; a number for each state in b and c; strides in bytes
+func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a number for each state in b and c; strides in bytes
+func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
+func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
+func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
+func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
 	panic(noKernels)
 }
 
@@ -599,6 +629,36 @@ func gemm2x2Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *b
 
 // 1 rows by 4 panel(s) of 16 columns; strides in bytes
 func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+	panic(noKernels)
+}
+
+// 6 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 4 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 2 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 1 rows by 1 panel(s) of 16 columns; strides in bytes
+func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 2 rows by 2 panel(s) of 16 columns; strides in bytes
+func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+	panic(noKernels)
+}
+
+// 1 rows by 4 panel(s) of 16 columns; strides in bytes
+func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
 	panic(noKernels)
 }
 

@@ -23,7 +23,6 @@ const (
 	Int8
 	// Float16 rounds to the nearest IEEE half-precision number: half the memory,
 	// relative error up to 2^-11 between 6e-5 and 65504, beyond which it overflows.
-	// It is for keys and values (see DecodeTile), not for a Matrix.
 	Float16
 )
 
@@ -88,11 +87,26 @@ func (m *Matrix) At(i, j int) float32 {
 	return m.element((j/w*m.rows+i)*w+j%w, j)
 }
 
+// Column sets dst to column j as the kernels see it.
+func (m *Matrix) Column(dst []float32, j int) {
+	checkLen("Matrix.Column", "dst", len(dst), m.rows)
+	if j < 0 || j >= m.cols {
+		panicf("asm: Matrix.Column: column %d is outside %d x %d", j, m.rows, m.cols)
+	}
+	w := m.panelCols()
+	at := j/w*m.rows*w + j%w
+	for i := range dst {
+		dst[i] = m.element(at+i*w, j)
+	}
+}
+
 // element returns the element of column j at a place in the packed order.
 func (m *Matrix) element(at, j int) float32 {
 	switch m.format {
 	case BFloat16:
-		return math.Float32frombits(uint32(m.bfloat16()[at]) << 16)
+		return BFloat16Of(m.half()[at])
+	case Float16:
+		return Float16Of(m.half()[at])
 	case Int8:
 		return float32(int8(m.data[at])) * m.scale[j]
 	}
@@ -143,7 +157,7 @@ func (m *Matrix) float32() []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/4)
 }
 
-func (m *Matrix) bfloat16() []uint16 {
+func (m *Matrix) half() []uint16 {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/2)
 }
 
@@ -160,7 +174,7 @@ func aligned(old []byte, n int) []byte {
 
 func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 	checkMatrix("Matrix", "b", b, b.Rows, b.Cols)
-	if format > Int8 {
+	if format > Float16 {
 		panicf("asm: Matrix: format %d", format)
 	}
 	m.tier, m.format = isa.Active(), format
@@ -193,11 +207,14 @@ func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 					v = b.Data[i*b.Stride+from+c]
 				}
 				at := (p*m.rows+i)*w + c
-				if format == BFloat16 {
-					m.bfloat16()[at] = roundBFloat16(v)
-				} else if c < n {
+				switch {
+				case format == BFloat16:
+					m.half()[at] = BFloat16Bits(v)
+				case format == Float16:
+					m.half()[at] = Float16Bits(v)
+				case c < n:
 					m.data[at] = byte(quantize(v, m.scale[from+c]))
-				} else {
+				default:
 					m.data[at] = 0
 				}
 			}

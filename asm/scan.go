@@ -14,42 +14,44 @@ const ScanBlock = 16
 // SelectiveScan runs the recurrence of Mamba (Gu and Dao 2023, arXiv 2312.00752,
 // algorithm 2, discretised) for one block of ScanBlock channels:
 //
-//	h[n][j] = 2^(dt[t][j] a[n][j]) h[n][j] + u[t][j] b[t][n]
-//	y[t][j] += sum over n of c[t][n] h[n][j].
+//	h[n][j] = 2^(dt[t][j] a[n][j]) h[n][j] + dt[t][j] x[t][j] b[t][n]
+//	y[t][j] = d[j] x[t][j] + sum over n of c[t][n] h[n][j].
 //
-// dt, u and y are [tokens, ScanBlock], dt and u with one stride; a, the decay rates times
-// log2 e, and h are [states, ScanBlock] without gaps. b and c are [tokens, states]
-// both, or, with a number for each channel, [tokens, states * ScanBlock] both; a
-// stride of 0 means the same for all tokens. states must be a multiple of 4, and
-// y, which is added to, must overlap nothing else. Exponents below -126 count as
-// -126. The error of 2^x is below 2.5 ULP.
+// dt, x and y are [tokens, ScanBlock]; h is [states, ScanBlock] without gaps, and da
+// d and below it a, the decay rates times log2 e, [1 + states, ScanBlock]. b and c
+// are [tokens, states] both, or, with a number for each channel, [tokens, states *
+// ScanBlock] both; a stride of 0 means the same for all tokens. states must be a
+// multiple of 4, and y must overlap nothing else. Exponents below -126 count as -126.
+// The error of 2^x is below 2.5 ULP.
 //
 // It costs about 14 flop for each token, state and channel.
-func SelectiveScan(y, dt, u blas32.General, a, h []float32, b, c blas32.General) {
+func SelectiveScan(y, dt, x blas32.General, da, h []float32, b, c blas32.General) {
 	const op = "SelectiveScan"
-	tokens, states := y.Rows, len(a)/ScanBlock
+	tokens, states := y.Rows, len(h)/ScanBlock
 	checkMatrix(op, "y", y, tokens, ScanBlock)
 	checkMatrix(op, "dt", dt, tokens, ScanBlock)
-	checkMatrix(op, "u", u, tokens, ScanBlock)
-	if dt.Stride != u.Stride {
-		panicf("asm: %s: dt and u have strides %d and %d, want one", op, dt.Stride, u.Stride)
+	checkMatrix(op, "x", x, tokens, ScanBlock)
+	if len(h)%(4*ScanBlock) != 0 {
+		panicf("asm: %s: h has %d elements, want a multiple of 4*ScanBlock", op, len(h))
 	}
-	checkLen(op, "h", len(h), len(a))
-	if len(a)%(4*ScanBlock) != 0 {
-		panicf("asm: %s: a has %d elements, want a multiple of 4*ScanBlock", op, len(a))
-	}
+	checkLen(op, "da", len(da), len(h)+ScanBlock)
 	vectors := b.Cols != states
 	checkRepeated(op, "b", b, tokens, states, vectors)
 	checkRepeated(op, "c", c, tokens, states, vectors)
-	if tokens == 0 || states == 0 {
+	if tier := isa.Active(); tier != isa.Generic && tokens > 0 && states > 0 {
+		scanTiles(tier, y, dt, x, da, h, b, c, vectors)
 		return
 	}
-	if tier := isa.Active(); tier != isa.Generic {
-		scanTiles(tier, y, dt, u, a, h, b, c, vectors)
-		return
-	}
+	d, a := da[:ScanBlock], da[ScanBlock:]
 	for t := range tokens {
-		dt, u, y := dt.Data[t*dt.Stride:][:ScanBlock], u.Data[t*u.Stride:][:ScanBlock], y.Data[t*y.Stride:][:ScanBlock]
+		dt, x, y := dt.Data[t*dt.Stride:][:ScanBlock], x.Data[t*x.Stride:][:ScanBlock], y.Data[t*y.Stride:][:ScanBlock]
+		var u [ScanBlock]float32
+		for j, v := range x {
+			y[j], u[j] = d[j]*v, dt[j]*v
+		}
+		if states == 0 {
+			continue
+		}
 		b, c := b.Data[t*b.Stride:], c.Data[t*c.Stride:]
 		for n := range states {
 			an, hn := a[n*ScanBlock:][:ScanBlock], h[n*ScanBlock:][:ScanBlock]
@@ -102,7 +104,7 @@ func exp2of(x float32) float32 {
 
 // scanTiles goes over the vectors of the block, as many states at a time as the
 // registers hold and as many tokens as a kernel may take.
-func scanTiles(tier isa.Tier, y, dt, u blas32.General, a, h []float32, b, c blas32.General, vectors bool) {
+func scanTiles(tier isa.Tier, y, dt, x blas32.General, da, h []float32, b, c blas32.General, vectors bool) {
 	const maxTokens = 256
 	lanes, full := 4, 8
 	switch tier {
@@ -118,24 +120,32 @@ func scanTiles(tier isa.Tier, y, dt, u blas32.General, a, h []float32, b, c blas
 	for t := 0; t < y.Rows; t += maxTokens {
 		tokens := min(maxTokens, y.Rows-t)
 		for j := 0; j < ScanBlock; j += lanes {
-			row, out := t*u.Stride+j, t*y.Stride+j
-			for n := 0; n < len(a)/ScanBlock; {
+			dts, xs, ys := &dt.Data[t*dt.Stride+j], &x.Data[t*x.Stride+j], &y.Data[t*y.Stride+j]
+			for n := 0; n < len(h)/ScanBlock; {
 				at, bc := n*ScanBlock+j, n*each
 				if vectors {
 					bc += j
 				}
-				bn, cn := &b.Data[t*b.Stride+bc], &c.Data[t*c.Stride+bc]
-				switch {
-				case vectors:
-					scanVector4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
-					n += 4
-				case len(a)/ScanBlock-n >= full:
-					scanFullSIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
-					n += full
-				default:
-					scan4SIMD(tier, tokens, &dt.Data[row], &u.Data[row], 4*u.Stride, &y.Data[out], 4*y.Stride, &a[at], &h[at], bn, 4*b.Stride, cn, 4*c.Stride)
-					n += 4
+				a, hn, bn, cn := &da[ScanBlock+at], &h[at], &b.Data[t*b.Stride+bc], &c.Data[t*c.Stride+bc]
+				states := 4
+				if !vectors && len(h)/ScanBlock-n >= full {
+					states = full
 				}
+				switch more := n > 0; {
+				case vectors && more:
+					scanVector4MoreSIMD(tier, tokens, dts, 4*dt.Stride, xs, 4*x.Stride, ys, 4*y.Stride, a, hn, bn, 4*b.Stride, cn, 4*c.Stride)
+				case vectors:
+					scanVector4SIMD(tier, tokens, dts, 4*dt.Stride, xs, 4*x.Stride, ys, 4*y.Stride, a, hn, bn, 4*b.Stride, cn, 4*c.Stride)
+				case states == full && more:
+					scanFullMoreSIMD(tier, tokens, dts, 4*dt.Stride, xs, 4*x.Stride, ys, 4*y.Stride, a, hn, bn, 4*b.Stride, cn, 4*c.Stride)
+				case states == full:
+					scanFullSIMD(tier, tokens, dts, 4*dt.Stride, xs, 4*x.Stride, ys, 4*y.Stride, a, hn, bn, 4*b.Stride, cn, 4*c.Stride)
+				case more:
+					scan4MoreSIMD(tier, tokens, dts, 4*dt.Stride, xs, 4*x.Stride, ys, 4*y.Stride, a, hn, bn, 4*b.Stride, cn, 4*c.Stride)
+				default:
+					scan4SIMD(tier, tokens, dts, 4*dt.Stride, xs, 4*x.Stride, ys, 4*y.Stride, a, hn, bn, 4*b.Stride, cn, 4*c.Stride)
+				}
+				n += states
 			}
 		}
 	}
@@ -196,13 +206,15 @@ func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
 	if Overlap(y, x) || Overlap(y, s) || overlap(extent(y), bc) {
 		panicf("asm: %s: y overlaps an input", op)
 	}
-	for t := range tokens {
-		clear(y.Data[t*y.Stride:][:width])
+	tier := isa.Active()
+	if states == 0 || tier == isa.Generic {
+		for t := range tokens {
+			clear(y.Data[t*y.Stride:][:width])
+		}
 	}
 	if width == 0 || tokens == 0 {
 		return
 	}
-	tier := isa.Active()
 	const maxTokens, maxWidth = 64, 256 // to a kernel call; x and y stay in L1
 	for t := 0; t < tokens; t += maxTokens {
 		n := min(maxTokens, tokens-t)
@@ -217,8 +229,12 @@ func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
 				switch {
 				case tier == isa.Generic:
 					accumulateGeneric(rows, n, w, s.Data[si:], s.Stride, bc[from:], x.Data[xi:], x.Stride, y.Data[yi:], y.Stride)
+				case rows == 4 && i > 0:
+					accumulate4MoreSIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
 				case rows == 4:
 					accumulate4SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
+				case i > 0:
+					accumulate1MoreSIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 8, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
 				default:
 					accumulate1SIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 8, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
 				}
@@ -285,6 +301,21 @@ func ScaleRows(dst blas32.General, scale []float32, x blas32.General) {
 		for i, v := range x.Data[t*x.Stride:][:x.Cols] {
 			dst.Data[t*dst.Stride+i] = s * v
 		}
+	}
+}
+
+// Prefetch asks for the memory of x, so that it comes while other work is done. It
+// changes nothing, and does nothing where a tier has no means for it.
+func Prefetch(x []float32) {
+	const line, most = 16, 1024
+	tier := isa.Active()
+	if tier == isa.Generic {
+		return
+	}
+	for len(x) > 0 {
+		n := min(len(x), line*most)
+		prefetchSIMD(tier, &x[0], (n+line-1)/line)
+		x = x[n:]
 	}
 }
 

@@ -4,10 +4,1222 @@
 
 #include "textflag.h"
 
-// func scanFullAVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func prefetchAVX2(x *float32, lines int)
+// Requires: AVX, MMX+
+TEXT ·prefetchAVX2(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ lines+8(FP), CX
+	CMPQ CX, $+1
+	JLT  end2
+
+loop1:
+	PREFETCHT1 (AX)
+	ADDQ       $+64, AX
+	SUBQ       $+1, CX
+	CMPQ       CX, $+1
+	JGE        loop1
+
+end2:
+	VZEROUPPER
+	RET
+
+// func outerStepAVX2(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
+// Requires: AVX, FMA3
+TEXT ·outerStepAVX2(SB), NOSPLIT, $0-68
+	MOVQ         width+0(FP), AX
+	VBROADCASTSS decay+64(FP), Y0
+	XORQ         CX, CX
+	CMPQ         AX, $+32
+	JLT          end4
+
+loop3:
+	MOVQ    x+48(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS (DX), Y1
+	VXORPS  Y2, Y2, Y2
+	VMOVUPS 32(DX), Y3
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS 64(DX), Y5
+	VXORPS  Y6, Y6, Y6
+	VMOVUPS 96(DX), Y7
+	VXORPS  Y8, Y8, Y8
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    c+40(FP), DI
+	MOVQ    states+8(FP), R8
+	CMPQ    R8, $+1
+	JLT     end6
+
+loop5:
+	VBROADCASTSS (SI), Y9
+	VBROADCASTSS (DI), Y10
+	VMULPS       Y9, Y1, Y11
+	VMOVUPS      (DX), Y12
+	VFMADD231PS  Y12, Y0, Y11
+	VMOVUPS      Y11, (DX)
+	VFMADD231PS  Y10, Y11, Y2
+	VMULPS       Y9, Y3, Y11
+	VMOVUPS      32(DX), Y12
+	VFMADD231PS  Y12, Y0, Y11
+	VMOVUPS      Y11, 32(DX)
+	VFMADD231PS  Y10, Y11, Y4
+	VMULPS       Y9, Y5, Y11
+	VMOVUPS      64(DX), Y12
+	VFMADD231PS  Y12, Y0, Y11
+	VMOVUPS      Y11, 64(DX)
+	VFMADD231PS  Y10, Y11, Y6
+	VMULPS       Y9, Y7, Y9
+	VMOVUPS      96(DX), Y11
+	VFMADD231PS  Y11, Y0, Y9
+	VMOVUPS      Y9, 96(DX)
+	VFMADD231PS  Y10, Y9, Y8
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	ADDQ         $+4, DI
+	SUBQ         $+1, R8
+	CMPQ         R8, $+1
+	JGE          loop5
+
+end6:
+	MOVQ    y+56(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y4, 32(DX)
+	VMOVUPS Y6, 64(DX)
+	VMOVUPS Y8, 96(DX)
+	ADDQ    $+128, CX
+	SUBQ    $+32, AX
+	CMPQ    AX, $+32
+	JGE     loop3
+
+end4:
+	CMPQ AX, $+8
+	JLT  end8
+
+loop7:
+	MOVQ    x+48(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS (DX), Y1
+	VXORPS  Y2, Y2, Y2
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    c+40(FP), DI
+	MOVQ    states+8(FP), R8
+	CMPQ    R8, $+1
+	JLT     end10
+
+loop9:
+	VBROADCASTSS (SI), Y3
+	VBROADCASTSS (DI), Y4
+	VMULPS       Y3, Y1, Y3
+	VMOVUPS      (DX), Y5
+	VFMADD231PS  Y5, Y0, Y3
+	VMOVUPS      Y3, (DX)
+	VFMADD231PS  Y4, Y3, Y2
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	ADDQ         $+4, DI
+	SUBQ         $+1, R8
+	CMPQ         R8, $+1
+	JGE          loop9
+
+end10:
+	MOVQ    y+56(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop7
+
+end8:
+	TESTQ      AX, AX
+	JE         end11
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y1
+	MOVQ       x+48(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS (AX), Y1, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	MOVQ       b+32(FP), BX
+	MOVQ       c+40(FP), SI
+	MOVQ       states+8(FP), DI
+	CMPQ       DI, $+1
+	JLT        end13
+
+loop12:
+	VBROADCASTSS (BX), Y4
+	VBROADCASTSS (SI), Y5
+	VMULPS       Y4, Y2, Y4
+	VMASKMOVPS   (AX), Y1, Y6
+	VFMADD231PS  Y6, Y0, Y4
+	VMASKMOVPS   Y4, Y1, (AX)
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         DX, AX
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop12
+
+end13:
+	MOVQ       y+56(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y1, (AX)
+
+end11:
+	VZEROUPPER
+	RET
+
+DATA tailMasks<>+0(SB)/4, $0xffffffff
+DATA tailMasks<>+4(SB)/4, $0xffffffff
+DATA tailMasks<>+8(SB)/4, $0xffffffff
+DATA tailMasks<>+12(SB)/4, $0xffffffff
+DATA tailMasks<>+16(SB)/4, $0xffffffff
+DATA tailMasks<>+20(SB)/4, $0xffffffff
+DATA tailMasks<>+24(SB)/4, $0xffffffff
+DATA tailMasks<>+28(SB)/4, $0xffffffff
+DATA tailMasks<>+32(SB)/4, $0x00000000
+DATA tailMasks<>+36(SB)/4, $0x00000000
+DATA tailMasks<>+40(SB)/4, $0x00000000
+DATA tailMasks<>+44(SB)/4, $0x00000000
+DATA tailMasks<>+48(SB)/4, $0x00000000
+DATA tailMasks<>+52(SB)/4, $0x00000000
+DATA tailMasks<>+56(SB)/4, $0x00000000
+DATA tailMasks<>+60(SB)/4, $0x00000000
+GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
+
+// func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate4AVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end15
+
+loop14:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	VMOVUPS 32(DX), Y3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y4
+	VMOVUPS 32(DX), Y5
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end17
+
+loop16:
+	VMOVUPS      (DI), Y8
+	VMOVUPS      32(DI), Y9
+	VBROADCASTSS (DX), Y10
+	VBROADCASTSS 16(DX), Y11
+	VFMADD231PS  Y8, Y10, Y0
+	VMULPS       Y0, Y11, Y12
+	VFMADD231PS  Y9, Y10, Y1
+	VMULPS       Y1, Y11, Y10
+	VBROADCASTSS 4(DX), Y11
+	VBROADCASTSS 20(DX), Y13
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y2, Y13, Y12
+	VFMADD231PS  Y9, Y11, Y3
+	VFMADD231PS  Y3, Y13, Y10
+	VBROADCASTSS 8(DX), Y11
+	VBROADCASTSS 24(DX), Y13
+	VFMADD231PS  Y8, Y11, Y4
+	VFMADD231PS  Y4, Y13, Y12
+	VFMADD231PS  Y9, Y11, Y5
+	VFMADD231PS  Y5, Y13, Y10
+	VBROADCASTSS 12(DX), Y11
+	VBROADCASTSS 28(DX), Y13
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y6, Y13, Y12
+	VFMADD231PS  Y9, Y11, Y7
+	VFMADD231PS  Y7, Y13, Y10
+	VMOVUPS      Y12, (R9)
+	VMOVUPS      Y10, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop16
+
+end17:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop14
+
+end15:
+	CMPQ AX, $+8
+	JLT  end19
+
+loop18:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end21
+
+loop20:
+	VMOVUPS      (DI), Y4
+	VBROADCASTSS (DX), Y5
+	VBROADCASTSS 16(DX), Y6
+	VFMADD231PS  Y4, Y5, Y0
+	VMULPS       Y0, Y6, Y5
+	VBROADCASTSS 4(DX), Y6
+	VBROADCASTSS 20(DX), Y7
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VBROADCASTSS 8(DX), Y6
+	VBROADCASTSS 24(DX), Y7
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y2, Y7, Y5
+	VBROADCASTSS 12(DX), Y6
+	VBROADCASTSS 28(DX), Y7
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y3, Y7, Y5
+	VMOVUPS      Y5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop18
+
+end19:
+	TESTQ      AX, AX
+	JE         end22
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y2
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y3
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y4
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end24
+
+loop23:
+	VMASKMOVPS   (SI), Y0, Y5
+	VBROADCASTSS (AX), Y6
+	VBROADCASTSS 16(AX), Y7
+	VFMADD231PS  Y5, Y6, Y1
+	VMULPS       Y1, Y7, Y6
+	VBROADCASTSS 4(AX), Y7
+	VBROADCASTSS 20(AX), Y8
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y2, Y8, Y6
+	VBROADCASTSS 8(AX), Y7
+	VBROADCASTSS 24(AX), Y8
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y3, Y8, Y6
+	VBROADCASTSS 12(AX), Y7
+	VBROADCASTSS 28(AX), Y8
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y4, Y8, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop23
+
+end24:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y2, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y4, Y0, (AX)
+	ADDQ       DX, AX
+
+end22:
+	VZEROUPPER
+	RET
+
+// func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate1AVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end26
+
+loop25:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end28
+
+loop27:
+	VMOVUPS      (DI), Y2
+	VMOVUPS      32(DI), Y3
+	VBROADCASTSS (DX), Y4
+	VBROADCASTSS 4(DX), Y5
+	VFMADD231PS  Y2, Y4, Y0
+	VMULPS       Y0, Y5, Y2
+	VFMADD231PS  Y3, Y4, Y1
+	VMULPS       Y1, Y5, Y3
+	VMOVUPS      Y2, (R9)
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop27
+
+end28:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop25
+
+end26:
+	CMPQ AX, $+8
+	JLT  end30
+
+loop29:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end32
+
+loop31:
+	VMOVUPS      (DI), Y1
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS 4(DX), Y3
+	VFMADD231PS  Y1, Y2, Y0
+	VMULPS       Y0, Y3, Y1
+	VMOVUPS      Y1, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop31
+
+end32:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop29
+
+end30:
+	TESTQ      AX, AX
+	JE         end33
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end35
+
+loop34:
+	VMASKMOVPS   (SI), Y0, Y2
+	VBROADCASTSS (AX), Y3
+	VBROADCASTSS 4(AX), Y4
+	VFMADD231PS  Y2, Y3, Y1
+	VMULPS       Y1, Y4, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop34
+
+end35:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+
+end33:
+	VZEROUPPER
+	RET
+
+// func accumulate4MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate4MoreAVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end37
+
+loop36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	VMOVUPS 32(DX), Y3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y4
+	VMOVUPS 32(DX), Y5
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end39
+
+loop38:
+	VMOVUPS      (DI), Y8
+	VMOVUPS      (R9), Y9
+	VMOVUPS      32(DI), Y10
+	VMOVUPS      32(R9), Y11
+	VBROADCASTSS (DX), Y12
+	VBROADCASTSS 16(DX), Y13
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y0, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y1
+	VFMADD231PS  Y1, Y13, Y11
+	VBROADCASTSS 4(DX), Y12
+	VBROADCASTSS 20(DX), Y13
+	VFMADD231PS  Y8, Y12, Y2
+	VFMADD231PS  Y2, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y3
+	VFMADD231PS  Y3, Y13, Y11
+	VBROADCASTSS 8(DX), Y12
+	VBROADCASTSS 24(DX), Y13
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y4, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y5, Y13, Y11
+	VBROADCASTSS 12(DX), Y12
+	VBROADCASTSS 28(DX), Y13
+	VFMADD231PS  Y8, Y12, Y6
+	VFMADD231PS  Y6, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y7
+	VFMADD231PS  Y7, Y13, Y11
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y11, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop38
+
+end39:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop36
+
+end37:
+	CMPQ AX, $+8
+	JLT  end41
+
+loop40:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end43
+
+loop42:
+	VMOVUPS      (DI), Y4
+	VMOVUPS      (R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 16(DX), Y7
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y5
+	VBROADCASTSS 4(DX), Y6
+	VBROADCASTSS 20(DX), Y7
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VBROADCASTSS 8(DX), Y6
+	VBROADCASTSS 24(DX), Y7
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y2, Y7, Y5
+	VBROADCASTSS 12(DX), Y6
+	VBROADCASTSS 28(DX), Y7
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y3, Y7, Y5
+	VMOVUPS      Y5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop42
+
+end43:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop40
+
+end41:
+	TESTQ      AX, AX
+	JE         end44
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y2
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y3
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y4
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end46
+
+loop45:
+	VMASKMOVPS   (SI), Y0, Y5
+	VMASKMOVPS   (R8), Y0, Y6
+	VBROADCASTSS (AX), Y7
+	VBROADCASTSS 16(AX), Y8
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y1, Y8, Y6
+	VBROADCASTSS 4(AX), Y7
+	VBROADCASTSS 20(AX), Y8
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y2, Y8, Y6
+	VBROADCASTSS 8(AX), Y7
+	VBROADCASTSS 24(AX), Y8
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y3, Y8, Y6
+	VBROADCASTSS 12(AX), Y7
+	VBROADCASTSS 28(AX), Y8
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y4, Y8, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop45
+
+end46:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y2, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y4, Y0, (AX)
+	ADDQ       DX, AX
+
+end44:
+	VZEROUPPER
+	RET
+
+// func accumulate1MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, FMA3
+TEXT ·accumulate1MoreAVX2(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end48
+
+loop47:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end50
+
+loop49:
+	VMOVUPS      (DI), Y2
+	VMOVUPS      (R9), Y3
+	VMOVUPS      32(DI), Y4
+	VMOVUPS      32(R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 4(DX), Y7
+	VFMADD231PS  Y2, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y3
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop49
+
+end50:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop47
+
+end48:
+	CMPQ AX, $+8
+	JLT  end52
+
+loop51:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end54
+
+loop53:
+	VMOVUPS      (DI), Y1
+	VMOVUPS      (R9), Y2
+	VBROADCASTSS (DX), Y3
+	VBROADCASTSS 4(DX), Y4
+	VFMADD231PS  Y1, Y3, Y0
+	VFMADD231PS  Y0, Y4, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop53
+
+end54:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop51
+
+end52:
+	TESTQ      AX, AX
+	JE         end55
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       tokens+0(FP), R10
+	CMPQ       R10, $+1
+	JLT        end57
+
+loop56:
+	VMASKMOVPS   (SI), Y0, Y2
+	VMASKMOVPS   (R8), Y0, Y3
+	VBROADCASTSS (AX), Y4
+	VBROADCASTSS 4(AX), Y5
+	VFMADD231PS  Y2, Y4, Y1
+	VFMADD231PS  Y1, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop56
+
+end57:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+
+end55:
+	VZEROUPPER
+	RET
+
+// func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// Requires: AVX
+TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+32
+	JLT  end59
+
+loop58:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end61
+
+loop60:
+	VBROADCASTSS (R8), Y0
+	VMOVUPS      (BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (DX)
+	VMOVUPS      32(BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 32(DX)
+	VMOVUPS      64(BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 64(DX)
+	VMOVUPS      96(BX), Y1
+	VMULPS       Y0, Y1, Y0
+	VMOVUPS      Y0, 96(DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop60
+
+end61:
+	ADDQ $+128, CX
+	SUBQ $+32, AX
+	CMPQ AX, $+32
+	JGE  loop58
+
+end59:
+	CMPQ AX, $+16
+	JLT  end63
+
+loop62:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end65
+
+loop64:
+	VBROADCASTSS (R8), Y0
+	VMOVUPS      (BX), Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (DX)
+	VMOVUPS      32(BX), Y1
+	VMULPS       Y0, Y1, Y0
+	VMOVUPS      Y0, 32(DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop64
+
+end65:
+	ADDQ $+64, CX
+	SUBQ $+16, AX
+	CMPQ AX, $+16
+	JGE  loop62
+
+end63:
+	CMPQ AX, $+8
+	JLT  end67
+
+loop66:
+	MOVQ dst+16(FP), DX
+	ADDQ CX, DX
+	MOVQ x+32(FP), BX
+	ADDQ CX, BX
+	MOVQ dstRow+24(FP), SI
+	MOVQ xRow+40(FP), DI
+	MOVQ scale+48(FP), R8
+	MOVQ rows+0(FP), R9
+	CMPQ R9, $+1
+	JLT  end69
+
+loop68:
+	VBROADCASTSS (R8), Y0
+	VMOVUPS      (BX), Y1
+	VMULPS       Y0, Y1, Y0
+	VMOVUPS      Y0, (DX)
+	ADDQ         SI, DX
+	ADDQ         DI, BX
+	ADDQ         $+4, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop68
+
+end69:
+	ADDQ $+32, CX
+	SUBQ $+8, AX
+	CMPQ AX, $+8
+	JGE  loop66
+
+end67:
+	TESTQ   AX, AX
+	JE      end70
+	LEAQ    tailMasks<>+0(SB), DX
+	NEGQ    AX
+	VMOVDQU 32(DX)(AX*4), Y0
+	MOVQ    dst+16(FP), AX
+	ADDQ    CX, AX
+	MOVQ    x+32(FP), DX
+	ADDQ    CX, DX
+	MOVQ    dstRow+24(FP), CX
+	MOVQ    xRow+40(FP), BX
+	MOVQ    scale+48(FP), SI
+	MOVQ    rows+0(FP), DI
+	CMPQ    DI, $+1
+	JLT     end72
+
+loop71:
+	VBROADCASTSS (SI), Y1
+	VMASKMOVPS   (DX), Y0, Y2
+	VMULPS       Y1, Y2, Y1
+	VMASKMOVPS   Y1, Y0, (AX)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop71
+
+end72:
+end70:
+	VZEROUPPER
+	RET
+
+// func flushAVX2(x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·flushAVX2(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ n+8(FP), CX
+	CMPQ CX, $+32
+	JLT  end74
+
+loop73:
+	VMOVUPS   (AX), Y0
+	VPAND     const7fffffff<>+0(SB), Y0, Y1
+	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
+	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, (AX)
+	VMOVUPS   32(AX), Y0
+	VPAND     const7fffffff<>+0(SB), Y0, Y1
+	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
+	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, 32(AX)
+	VMOVUPS   64(AX), Y0
+	VPAND     const7fffffff<>+0(SB), Y0, Y1
+	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
+	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, 64(AX)
+	VMOVUPS   96(AX), Y0
+	VPAND     const7fffffff<>+0(SB), Y0, Y1
+	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
+	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, 96(AX)
+	ADDQ      $+128, AX
+	SUBQ      $+32, CX
+	CMPQ      CX, $+32
+	JGE       loop73
+
+end74:
+	CMPQ CX, $+8
+	JLT  end76
+
+loop75:
+	VMOVUPS   (AX), Y0
+	VPAND     const7fffffff<>+0(SB), Y0, Y1
+	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
+	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $+32, AX
+	SUBQ      $+8, CX
+	CMPQ      CX, $+8
+	JGE       loop75
+
+end76:
+	TESTQ      CX, CX
+	JE         end77
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       CX
+	VMOVDQU    32(DX)(CX*4), Y0
+	VMASKMOVPS (AX), Y0, Y1
+	VPAND      const7fffffff<>+0(SB), Y1, Y2
+	VCMPPS     $0x11, const0c000000<>+0(SB), Y2, Y2
+	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+
+end77:
+	VZEROUPPER
+	RET
+
+DATA const7fffffff<>+0(SB)/4, $0x7fffffff
+DATA const7fffffff<>+4(SB)/4, $0x7fffffff
+DATA const7fffffff<>+8(SB)/4, $0x7fffffff
+DATA const7fffffff<>+12(SB)/4, $0x7fffffff
+DATA const7fffffff<>+16(SB)/4, $0x7fffffff
+DATA const7fffffff<>+20(SB)/4, $0x7fffffff
+DATA const7fffffff<>+24(SB)/4, $0x7fffffff
+DATA const7fffffff<>+28(SB)/4, $0x7fffffff
+GLOBL const7fffffff<>(SB), RODATA|NOPTR, $32
+
+DATA const0c000000<>+0(SB)/4, $0x0c000000
+DATA const0c000000<>+4(SB)/4, $0x0c000000
+DATA const0c000000<>+8(SB)/4, $0x0c000000
+DATA const0c000000<>+12(SB)/4, $0x0c000000
+DATA const0c000000<>+16(SB)/4, $0x0c000000
+DATA const0c000000<>+20(SB)/4, $0x0c000000
+DATA const0c000000<>+24(SB)/4, $0x0c000000
+DATA const0c000000<>+28(SB)/4, $0x0c000000
+GLOBL const0c000000<>(SB), RODATA|NOPTR, $32
+
+DATA const00000000<>+0(SB)/4, $0x00000000
+DATA const00000000<>+4(SB)/4, $0x00000000
+DATA const00000000<>+8(SB)/4, $0x00000000
+DATA const00000000<>+12(SB)/4, $0x00000000
+DATA const00000000<>+16(SB)/4, $0x00000000
+DATA const00000000<>+20(SB)/4, $0x00000000
+DATA const00000000<>+24(SB)/4, $0x00000000
+DATA const00000000<>+28(SB)/4, $0x00000000
+GLOBL const00000000<>(SB), RODATA|NOPTR, $32
+
+// func scanFullAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scanFullAVX2(SB), NOSPLIT, $0-96
-	MOVQ    h+56(FP), AX
+TEXT ·scanFullAVX2(SB), NOSPLIT, $0-104
+	MOVQ    h+64(FP), AX
 	VMOVUPS (AX), Y0
 	VMOVUPS 64(AX), Y1
 	VMOVUPS 128(AX), Y2
@@ -16,24 +1228,26 @@ TEXT ·scanFullAVX2(SB), NOSPLIT, $0-96
 	VMOVUPS 320(AX), Y5
 	VMOVUPS 384(AX), Y6
 	VMOVUPS 448(AX), Y7
-	MOVQ    dt+8(FP), CX
-	MOVQ    u+16(FP), DX
-	MOVQ    row+24(FP), BX
-	MOVQ    y+32(FP), SI
-	MOVQ    yRow+40(FP), DI
-	MOVQ    a+48(FP), R8
-	MOVQ    b+64(FP), R9
-	MOVQ    bRow+72(FP), R10
-	MOVQ    c+80(FP), R11
-	MOVQ    cRow+88(FP), R12
+	MOVQ    dt+8(FP), AX
+	MOVQ    dtRow+16(FP), CX
+	MOVQ    x+24(FP), DX
+	MOVQ    xRow+32(FP), BX
+	MOVQ    y+40(FP), SI
+	MOVQ    yRow+48(FP), DI
+	MOVQ    a+56(FP), R8
+	MOVQ    b+72(FP), R9
+	MOVQ    bRow+80(FP), R10
+	MOVQ    c+88(FP), R11
+	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end2
+	JLT     end79
 
-loop1:
-	VMOVUPS      (CX), Y8
+loop78:
+	VMOVUPS      (AX), Y8
 	VMOVUPS      (DX), Y9
-	VMOVUPS      (SI), Y10
+	VMULPS       -64(R8), Y9, Y10
+	VMULPS       Y8, Y9, Y9
 	VMULPS       (R8), Y8, Y11
 	VBROADCASTSS constc2fc0000<>+0(SB), Y12
 	VMAXPS       Y11, Y12, Y11
@@ -211,16 +1425,17 @@ loop1:
 	VBROADCASTSS 28(R11), Y8
 	VFMADD231PS  Y8, Y7, Y10
 	VMOVUPS      Y10, (SI)
-	ADDQ         BX, CX
+	ADDQ         CX, AX
 	ADDQ         BX, DX
 	ADDQ         DI, SI
 	ADDQ         R10, R9
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop1
+	JGE          loop78
 
-end2:
+end79:
+	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
 	VMOVUPS Y2, 128(AX)
@@ -322,32 +1537,34 @@ DATA const3f800000<>+24(SB)/4, $0x3f800000
 DATA const3f800000<>+28(SB)/4, $0x3f800000
 GLOBL const3f800000<>(SB), RODATA|NOPTR, $32
 
-// func scan4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scan4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scan4AVX2(SB), NOSPLIT, $0-96
-	MOVQ    h+56(FP), AX
+TEXT ·scan4AVX2(SB), NOSPLIT, $0-104
+	MOVQ    h+64(FP), AX
 	VMOVUPS (AX), Y0
 	VMOVUPS 64(AX), Y1
 	VMOVUPS 128(AX), Y2
 	VMOVUPS 192(AX), Y3
-	MOVQ    dt+8(FP), CX
-	MOVQ    u+16(FP), DX
-	MOVQ    row+24(FP), BX
-	MOVQ    y+32(FP), SI
-	MOVQ    yRow+40(FP), DI
-	MOVQ    a+48(FP), R8
-	MOVQ    b+64(FP), R9
-	MOVQ    bRow+72(FP), R10
-	MOVQ    c+80(FP), R11
-	MOVQ    cRow+88(FP), R12
+	MOVQ    dt+8(FP), AX
+	MOVQ    dtRow+16(FP), CX
+	MOVQ    x+24(FP), DX
+	MOVQ    xRow+32(FP), BX
+	MOVQ    y+40(FP), SI
+	MOVQ    yRow+48(FP), DI
+	MOVQ    a+56(FP), R8
+	MOVQ    b+72(FP), R9
+	MOVQ    bRow+80(FP), R10
+	MOVQ    c+88(FP), R11
+	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end4
+	JLT     end81
 
-loop3:
-	VMOVUPS      (CX), Y4
+loop80:
+	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
-	VMOVUPS      (SI), Y6
+	VMULPS       -64(R8), Y5, Y6
+	VMULPS       Y4, Y5, Y5
 	VMULPS       (R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
@@ -437,16 +1654,17 @@ loop3:
 	VBROADCASTSS 12(R11), Y4
 	VFMADD231PS  Y4, Y3, Y6
 	VMOVUPS      Y6, (SI)
-	ADDQ         BX, CX
+	ADDQ         CX, AX
 	ADDQ         BX, DX
 	ADDQ         DI, SI
 	ADDQ         R10, R9
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop3
+	JGE          loop80
 
-end4:
+end81:
+	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
 	VMOVUPS Y2, 128(AX)
@@ -454,32 +1672,34 @@ end4:
 	VZEROUPPER
 	RET
 
-// func scanVector4AVX2(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scanVector4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scanVector4AVX2(SB), NOSPLIT, $0-96
-	MOVQ    h+56(FP), AX
+TEXT ·scanVector4AVX2(SB), NOSPLIT, $0-104
+	MOVQ    h+64(FP), AX
 	VMOVUPS (AX), Y0
 	VMOVUPS 64(AX), Y1
 	VMOVUPS 128(AX), Y2
 	VMOVUPS 192(AX), Y3
-	MOVQ    dt+8(FP), CX
-	MOVQ    u+16(FP), DX
-	MOVQ    row+24(FP), BX
-	MOVQ    y+32(FP), SI
-	MOVQ    yRow+40(FP), DI
-	MOVQ    a+48(FP), R8
-	MOVQ    b+64(FP), R9
-	MOVQ    bRow+72(FP), R10
-	MOVQ    c+80(FP), R11
-	MOVQ    cRow+88(FP), R12
+	MOVQ    dt+8(FP), AX
+	MOVQ    dtRow+16(FP), CX
+	MOVQ    x+24(FP), DX
+	MOVQ    xRow+32(FP), BX
+	MOVQ    y+40(FP), SI
+	MOVQ    yRow+48(FP), DI
+	MOVQ    a+56(FP), R8
+	MOVQ    b+72(FP), R9
+	MOVQ    bRow+80(FP), R10
+	MOVQ    c+88(FP), R11
+	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end6
+	JLT     end83
 
-loop5:
-	VMOVUPS      (CX), Y4
+loop82:
+	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
-	VMOVUPS      (SI), Y6
+	VMULPS       -64(R8), Y5, Y6
+	VMULPS       Y4, Y5, Y5
 	VMULPS       (R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
 	VMAXPS       Y7, Y8, Y7
@@ -496,11 +1716,369 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VMOVUPS      (R9), Y8
+	VMULPS       (R9), Y5, Y8
+	VFMADD231PS  Y7, Y0, Y8
+	VMOVAPS      Y8, Y0
+	VFMADD231PS  (R11), Y0, Y6
+	VMULPS       64(R8), Y4, Y7
+	VBROADCASTSS constc2fc0000<>+0(SB), Y8
+	VMAXPS       Y7, Y8, Y7
+	VBROADCASTSS const43000000<>+0(SB), Y8
+	VMINPS       Y7, Y8, Y7
+	VADDPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       const4b400000<>+0(SB), Y8, Y9
+	VSUBPS       Y7, Y9, Y7
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VPSLLD       $0x17, Y8, Y7
+	VPADDD       Y7, Y9, Y7
+	VMULPS       64(R9), Y5, Y8
+	VFMADD231PS  Y7, Y1, Y8
+	VMOVAPS      Y8, Y1
+	VFMADD231PS  64(R11), Y1, Y6
+	VMULPS       128(R8), Y4, Y7
+	VBROADCASTSS constc2fc0000<>+0(SB), Y8
+	VMAXPS       Y7, Y8, Y7
+	VBROADCASTSS const43000000<>+0(SB), Y8
+	VMINPS       Y7, Y8, Y7
+	VADDPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       const4b400000<>+0(SB), Y8, Y9
+	VSUBPS       Y7, Y9, Y7
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VPSLLD       $0x17, Y8, Y7
+	VPADDD       Y7, Y9, Y7
+	VMULPS       128(R9), Y5, Y8
+	VFMADD231PS  Y7, Y2, Y8
+	VMOVAPS      Y8, Y2
+	VFMADD231PS  128(R11), Y2, Y6
+	VMULPS       192(R8), Y4, Y4
+	VBROADCASTSS constc2fc0000<>+0(SB), Y7
+	VMAXPS       Y4, Y7, Y4
+	VBROADCASTSS const43000000<>+0(SB), Y7
+	VMINPS       Y4, Y7, Y4
+	VADDPS       const4b400000<>+0(SB), Y4, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       Y4, Y8, Y4
+	VBROADCASTSS constbaadecbd<>+0(SB), Y8
+	VFMADD213PS  const3c1e7459<>+0(SB), Y4, Y8
+	VFMADD213PS  constbd635b6d<>+0(SB), Y4, Y8
+	VFMADD213PS  const3e75fce1<>+0(SB), Y4, Y8
+	VFMADD213PS  constbf317215<>+0(SB), Y4, Y8
+	VFMADD213PS  const3f800000<>+0(SB), Y4, Y8
+	VPSLLD       $0x17, Y7, Y4
+	VPADDD       Y4, Y8, Y4
+	VMULPS       192(R9), Y5, Y5
+	VFMADD231PS  Y4, Y3, Y5
+	VMOVAPS      Y5, Y3
+	VFMADD231PS  192(R11), Y3, Y6
+	VMOVUPS      Y6, (SI)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop82
+
+end83:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 64(AX)
+	VMOVUPS Y2, 128(AX)
+	VMOVUPS Y3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func scanFullMoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scanFullMoreAVX2(SB), NOSPLIT, $0-104
+	MOVQ    h+64(FP), AX
+	VMOVUPS (AX), Y0
+	VMOVUPS 64(AX), Y1
+	VMOVUPS 128(AX), Y2
+	VMOVUPS 192(AX), Y3
+	VMOVUPS 256(AX), Y4
+	VMOVUPS 320(AX), Y5
+	VMOVUPS 384(AX), Y6
+	VMOVUPS 448(AX), Y7
+	MOVQ    dt+8(FP), AX
+	MOVQ    dtRow+16(FP), CX
+	MOVQ    x+24(FP), DX
+	MOVQ    xRow+32(FP), BX
+	MOVQ    y+40(FP), SI
+	MOVQ    yRow+48(FP), DI
+	MOVQ    a+56(FP), R8
+	MOVQ    b+72(FP), R9
+	MOVQ    bRow+80(FP), R10
+	MOVQ    c+88(FP), R11
+	MOVQ    cRow+96(FP), R12
+	MOVQ    tokens+0(FP), R13
+	CMPQ    R13, $+1
+	JLT     end85
+
+loop84:
+	VMOVUPS      (AX), Y8
+	VMOVUPS      (DX), Y9
+	VMOVUPS      (SI), Y10
+	VMULPS       Y8, Y9, Y9
+	VMULPS       (R8), Y8, Y11
+	VBROADCASTSS constc2fc0000<>+0(SB), Y12
+	VMAXPS       Y11, Y12, Y11
+	VBROADCASTSS const43000000<>+0(SB), Y12
+	VMINPS       Y11, Y12, Y11
+	VADDPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       const4b400000<>+0(SB), Y12, Y13
+	VSUBPS       Y11, Y13, Y11
+	VBROADCASTSS constbaadecbd<>+0(SB), Y13
+	VFMADD213PS  const3c1e7459<>+0(SB), Y11, Y13
+	VFMADD213PS  constbd635b6d<>+0(SB), Y11, Y13
+	VFMADD213PS  const3e75fce1<>+0(SB), Y11, Y13
+	VFMADD213PS  constbf317215<>+0(SB), Y11, Y13
+	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
+	VPSLLD       $0x17, Y12, Y11
+	VPADDD       Y11, Y13, Y11
+	VBROADCASTSS (R9), Y12
+	VMULPS       Y12, Y9, Y12
+	VFMADD231PS  Y11, Y0, Y12
+	VMOVAPS      Y12, Y0
+	VBROADCASTSS (R11), Y11
+	VFMADD231PS  Y11, Y0, Y10
+	VMULPS       64(R8), Y8, Y11
+	VBROADCASTSS constc2fc0000<>+0(SB), Y12
+	VMAXPS       Y11, Y12, Y11
+	VBROADCASTSS const43000000<>+0(SB), Y12
+	VMINPS       Y11, Y12, Y11
+	VADDPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       const4b400000<>+0(SB), Y12, Y13
+	VSUBPS       Y11, Y13, Y11
+	VBROADCASTSS constbaadecbd<>+0(SB), Y13
+	VFMADD213PS  const3c1e7459<>+0(SB), Y11, Y13
+	VFMADD213PS  constbd635b6d<>+0(SB), Y11, Y13
+	VFMADD213PS  const3e75fce1<>+0(SB), Y11, Y13
+	VFMADD213PS  constbf317215<>+0(SB), Y11, Y13
+	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
+	VPSLLD       $0x17, Y12, Y11
+	VPADDD       Y11, Y13, Y11
+	VBROADCASTSS 4(R9), Y12
+	VMULPS       Y12, Y9, Y12
+	VFMADD231PS  Y11, Y1, Y12
+	VMOVAPS      Y12, Y1
+	VBROADCASTSS 4(R11), Y11
+	VFMADD231PS  Y11, Y1, Y10
+	VMULPS       128(R8), Y8, Y11
+	VBROADCASTSS constc2fc0000<>+0(SB), Y12
+	VMAXPS       Y11, Y12, Y11
+	VBROADCASTSS const43000000<>+0(SB), Y12
+	VMINPS       Y11, Y12, Y11
+	VADDPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       const4b400000<>+0(SB), Y12, Y13
+	VSUBPS       Y11, Y13, Y11
+	VBROADCASTSS constbaadecbd<>+0(SB), Y13
+	VFMADD213PS  const3c1e7459<>+0(SB), Y11, Y13
+	VFMADD213PS  constbd635b6d<>+0(SB), Y11, Y13
+	VFMADD213PS  const3e75fce1<>+0(SB), Y11, Y13
+	VFMADD213PS  constbf317215<>+0(SB), Y11, Y13
+	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
+	VPSLLD       $0x17, Y12, Y11
+	VPADDD       Y11, Y13, Y11
+	VBROADCASTSS 8(R9), Y12
+	VMULPS       Y12, Y9, Y12
+	VFMADD231PS  Y11, Y2, Y12
+	VMOVAPS      Y12, Y2
+	VBROADCASTSS 8(R11), Y11
+	VFMADD231PS  Y11, Y2, Y10
+	VMULPS       192(R8), Y8, Y11
+	VBROADCASTSS constc2fc0000<>+0(SB), Y12
+	VMAXPS       Y11, Y12, Y11
+	VBROADCASTSS const43000000<>+0(SB), Y12
+	VMINPS       Y11, Y12, Y11
+	VADDPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       const4b400000<>+0(SB), Y12, Y13
+	VSUBPS       Y11, Y13, Y11
+	VBROADCASTSS constbaadecbd<>+0(SB), Y13
+	VFMADD213PS  const3c1e7459<>+0(SB), Y11, Y13
+	VFMADD213PS  constbd635b6d<>+0(SB), Y11, Y13
+	VFMADD213PS  const3e75fce1<>+0(SB), Y11, Y13
+	VFMADD213PS  constbf317215<>+0(SB), Y11, Y13
+	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
+	VPSLLD       $0x17, Y12, Y11
+	VPADDD       Y11, Y13, Y11
+	VBROADCASTSS 12(R9), Y12
+	VMULPS       Y12, Y9, Y12
+	VFMADD231PS  Y11, Y3, Y12
+	VMOVAPS      Y12, Y3
+	VBROADCASTSS 12(R11), Y11
+	VFMADD231PS  Y11, Y3, Y10
+	VMULPS       256(R8), Y8, Y11
+	VBROADCASTSS constc2fc0000<>+0(SB), Y12
+	VMAXPS       Y11, Y12, Y11
+	VBROADCASTSS const43000000<>+0(SB), Y12
+	VMINPS       Y11, Y12, Y11
+	VADDPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       const4b400000<>+0(SB), Y12, Y13
+	VSUBPS       Y11, Y13, Y11
+	VBROADCASTSS constbaadecbd<>+0(SB), Y13
+	VFMADD213PS  const3c1e7459<>+0(SB), Y11, Y13
+	VFMADD213PS  constbd635b6d<>+0(SB), Y11, Y13
+	VFMADD213PS  const3e75fce1<>+0(SB), Y11, Y13
+	VFMADD213PS  constbf317215<>+0(SB), Y11, Y13
+	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
+	VPSLLD       $0x17, Y12, Y11
+	VPADDD       Y11, Y13, Y11
+	VBROADCASTSS 16(R9), Y12
+	VMULPS       Y12, Y9, Y12
+	VFMADD231PS  Y11, Y4, Y12
+	VMOVAPS      Y12, Y4
+	VBROADCASTSS 16(R11), Y11
+	VFMADD231PS  Y11, Y4, Y10
+	VMULPS       320(R8), Y8, Y11
+	VBROADCASTSS constc2fc0000<>+0(SB), Y12
+	VMAXPS       Y11, Y12, Y11
+	VBROADCASTSS const43000000<>+0(SB), Y12
+	VMINPS       Y11, Y12, Y11
+	VADDPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       const4b400000<>+0(SB), Y12, Y13
+	VSUBPS       Y11, Y13, Y11
+	VBROADCASTSS constbaadecbd<>+0(SB), Y13
+	VFMADD213PS  const3c1e7459<>+0(SB), Y11, Y13
+	VFMADD213PS  constbd635b6d<>+0(SB), Y11, Y13
+	VFMADD213PS  const3e75fce1<>+0(SB), Y11, Y13
+	VFMADD213PS  constbf317215<>+0(SB), Y11, Y13
+	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
+	VPSLLD       $0x17, Y12, Y11
+	VPADDD       Y11, Y13, Y11
+	VBROADCASTSS 20(R9), Y12
+	VMULPS       Y12, Y9, Y12
+	VFMADD231PS  Y11, Y5, Y12
+	VMOVAPS      Y12, Y5
+	VBROADCASTSS 20(R11), Y11
+	VFMADD231PS  Y11, Y5, Y10
+	VMULPS       384(R8), Y8, Y11
+	VBROADCASTSS constc2fc0000<>+0(SB), Y12
+	VMAXPS       Y11, Y12, Y11
+	VBROADCASTSS const43000000<>+0(SB), Y12
+	VMINPS       Y11, Y12, Y11
+	VADDPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       const4b400000<>+0(SB), Y12, Y13
+	VSUBPS       Y11, Y13, Y11
+	VBROADCASTSS constbaadecbd<>+0(SB), Y13
+	VFMADD213PS  const3c1e7459<>+0(SB), Y11, Y13
+	VFMADD213PS  constbd635b6d<>+0(SB), Y11, Y13
+	VFMADD213PS  const3e75fce1<>+0(SB), Y11, Y13
+	VFMADD213PS  constbf317215<>+0(SB), Y11, Y13
+	VFMADD213PS  const3f800000<>+0(SB), Y11, Y13
+	VPSLLD       $0x17, Y12, Y11
+	VPADDD       Y11, Y13, Y11
+	VBROADCASTSS 24(R9), Y12
+	VMULPS       Y12, Y9, Y12
+	VFMADD231PS  Y11, Y6, Y12
+	VMOVAPS      Y12, Y6
+	VBROADCASTSS 24(R11), Y11
+	VFMADD231PS  Y11, Y6, Y10
+	VMULPS       448(R8), Y8, Y8
+	VBROADCASTSS constc2fc0000<>+0(SB), Y11
+	VMAXPS       Y8, Y11, Y8
+	VBROADCASTSS const43000000<>+0(SB), Y11
+	VMINPS       Y8, Y11, Y8
+	VADDPS       const4b400000<>+0(SB), Y8, Y11
+	VSUBPS       const4b400000<>+0(SB), Y11, Y12
+	VSUBPS       Y8, Y12, Y8
+	VBROADCASTSS constbaadecbd<>+0(SB), Y12
+	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y12
+	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y12
+	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y12
+	VFMADD213PS  constbf317215<>+0(SB), Y8, Y12
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y12
+	VPSLLD       $0x17, Y11, Y8
+	VPADDD       Y8, Y12, Y8
+	VBROADCASTSS 28(R9), Y11
+	VMULPS       Y11, Y9, Y9
+	VFMADD231PS  Y8, Y7, Y9
+	VMOVAPS      Y9, Y7
+	VBROADCASTSS 28(R11), Y8
+	VFMADD231PS  Y8, Y7, Y10
+	VMOVUPS      Y10, (SI)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop84
+
+end85:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 64(AX)
+	VMOVUPS Y2, 128(AX)
+	VMOVUPS Y3, 192(AX)
+	VMOVUPS Y4, 256(AX)
+	VMOVUPS Y5, 320(AX)
+	VMOVUPS Y6, 384(AX)
+	VMOVUPS Y7, 448(AX)
+	VZEROUPPER
+	RET
+
+// func scan4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scan4MoreAVX2(SB), NOSPLIT, $0-104
+	MOVQ    h+64(FP), AX
+	VMOVUPS (AX), Y0
+	VMOVUPS 64(AX), Y1
+	VMOVUPS 128(AX), Y2
+	VMOVUPS 192(AX), Y3
+	MOVQ    dt+8(FP), AX
+	MOVQ    dtRow+16(FP), CX
+	MOVQ    x+24(FP), DX
+	MOVQ    xRow+32(FP), BX
+	MOVQ    y+40(FP), SI
+	MOVQ    yRow+48(FP), DI
+	MOVQ    a+56(FP), R8
+	MOVQ    b+72(FP), R9
+	MOVQ    bRow+80(FP), R10
+	MOVQ    c+88(FP), R11
+	MOVQ    cRow+96(FP), R12
+	MOVQ    tokens+0(FP), R13
+	CMPQ    R13, $+1
+	JLT     end87
+
+loop86:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      (SI), Y6
+	VMULPS       Y4, Y5, Y5
+	VMULPS       (R8), Y4, Y7
+	VBROADCASTSS constc2fc0000<>+0(SB), Y8
+	VMAXPS       Y7, Y8, Y7
+	VBROADCASTSS const43000000<>+0(SB), Y8
+	VMINPS       Y7, Y8, Y7
+	VADDPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       const4b400000<>+0(SB), Y8, Y9
+	VSUBPS       Y7, Y9, Y7
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VPSLLD       $0x17, Y8, Y7
+	VPADDD       Y7, Y9, Y7
+	VBROADCASTSS (R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y0, Y8
 	VMOVAPS      Y8, Y0
-	VMOVUPS      (R11), Y7
+	VBROADCASTSS (R11), Y7
 	VFMADD231PS  Y7, Y0, Y6
 	VMULPS       64(R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
@@ -518,11 +2096,11 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VMOVUPS      64(R9), Y8
+	VBROADCASTSS 4(R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y1, Y8
 	VMOVAPS      Y8, Y1
-	VMOVUPS      64(R11), Y7
+	VBROADCASTSS 4(R11), Y7
 	VFMADD231PS  Y7, Y1, Y6
 	VMULPS       128(R8), Y4, Y7
 	VBROADCASTSS constc2fc0000<>+0(SB), Y8
@@ -540,11 +2118,11 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y7
 	VPADDD       Y7, Y9, Y7
-	VMOVUPS      128(R9), Y8
+	VBROADCASTSS 8(R9), Y8
 	VMULPS       Y8, Y5, Y8
 	VFMADD231PS  Y7, Y2, Y8
 	VMOVAPS      Y8, Y2
-	VMOVUPS      128(R11), Y7
+	VBROADCASTSS 8(R11), Y7
 	VFMADD231PS  Y7, Y2, Y6
 	VMULPS       192(R8), Y4, Y4
 	VBROADCASTSS constc2fc0000<>+0(SB), Y7
@@ -562,23 +2140,24 @@ loop5:
 	VFMADD213PS  const3f800000<>+0(SB), Y4, Y8
 	VPSLLD       $0x17, Y7, Y4
 	VPADDD       Y4, Y8, Y4
-	VMOVUPS      192(R9), Y7
+	VBROADCASTSS 12(R9), Y7
 	VMULPS       Y7, Y5, Y5
 	VFMADD231PS  Y4, Y3, Y5
 	VMOVAPS      Y5, Y3
-	VMOVUPS      192(R11), Y4
+	VBROADCASTSS 12(R11), Y4
 	VFMADD231PS  Y4, Y3, Y6
 	VMOVUPS      Y6, (SI)
-	ADDQ         BX, CX
+	ADDQ         CX, AX
 	ADDQ         BX, DX
 	ADDQ         DI, SI
 	ADDQ         R10, R9
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop5
+	JGE          loop86
 
-end6:
+end87:
+	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
 	VMOVUPS Y2, 128(AX)
@@ -586,813 +2165,129 @@ end6:
 	VZEROUPPER
 	RET
 
-// func outerStepAVX2(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
-// Requires: AVX, FMA3
-TEXT ·outerStepAVX2(SB), NOSPLIT, $0-68
-	MOVQ         width+0(FP), AX
-	VBROADCASTSS decay+64(FP), Y0
-	XORQ         CX, CX
-	CMPQ         AX, $+32
-	JLT          end8
+// func scanVector4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scanVector4MoreAVX2(SB), NOSPLIT, $0-104
+	MOVQ    h+64(FP), AX
+	VMOVUPS (AX), Y0
+	VMOVUPS 64(AX), Y1
+	VMOVUPS 128(AX), Y2
+	VMOVUPS 192(AX), Y3
+	MOVQ    dt+8(FP), AX
+	MOVQ    dtRow+16(FP), CX
+	MOVQ    x+24(FP), DX
+	MOVQ    xRow+32(FP), BX
+	MOVQ    y+40(FP), SI
+	MOVQ    yRow+48(FP), DI
+	MOVQ    a+56(FP), R8
+	MOVQ    b+72(FP), R9
+	MOVQ    bRow+80(FP), R10
+	MOVQ    c+88(FP), R11
+	MOVQ    cRow+96(FP), R12
+	MOVQ    tokens+0(FP), R13
+	CMPQ    R13, $+1
+	JLT     end89
 
-loop7:
-	MOVQ    x+48(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS (DX), Y1
-	VXORPS  Y2, Y2, Y2
-	VMOVUPS 32(DX), Y3
-	VXORPS  Y4, Y4, Y4
-	VMOVUPS 64(DX), Y5
-	VXORPS  Y6, Y6, Y6
-	VMOVUPS 96(DX), Y7
-	VXORPS  Y8, Y8, Y8
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	MOVQ    sRow+24(FP), BX
-	MOVQ    b+32(FP), SI
-	MOVQ    c+40(FP), DI
-	MOVQ    states+8(FP), R8
-	CMPQ    R8, $+1
-	JLT     end10
-
-loop9:
-	VBROADCASTSS (SI), Y9
-	VBROADCASTSS (DI), Y10
-	VMULPS       Y9, Y1, Y11
-	VMOVUPS      (DX), Y12
-	VFMADD231PS  Y12, Y0, Y11
-	VMOVUPS      Y11, (DX)
-	VFMADD231PS  Y10, Y11, Y2
-	VMULPS       Y9, Y3, Y11
-	VMOVUPS      32(DX), Y12
-	VFMADD231PS  Y12, Y0, Y11
-	VMOVUPS      Y11, 32(DX)
-	VFMADD231PS  Y10, Y11, Y4
-	VMULPS       Y9, Y5, Y11
-	VMOVUPS      64(DX), Y12
-	VFMADD231PS  Y12, Y0, Y11
-	VMOVUPS      Y11, 64(DX)
-	VFMADD231PS  Y10, Y11, Y6
-	VMULPS       Y9, Y7, Y9
-	VMOVUPS      96(DX), Y11
-	VFMADD231PS  Y11, Y0, Y9
-	VMOVUPS      Y9, 96(DX)
-	VFMADD231PS  Y10, Y9, Y8
-	ADDQ         BX, DX
-	ADDQ         $+4, SI
-	ADDQ         $+4, DI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
-	JGE          loop9
-
-end10:
-	MOVQ    y+56(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS Y2, (DX)
-	VMOVUPS Y4, 32(DX)
-	VMOVUPS Y6, 64(DX)
-	VMOVUPS Y8, 96(DX)
-	ADDQ    $+128, CX
-	SUBQ    $+32, AX
-	CMPQ    AX, $+32
-	JGE     loop7
-
-end8:
-	CMPQ AX, $+8
-	JLT  end12
-
-loop11:
-	MOVQ    x+48(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS (DX), Y1
-	VXORPS  Y2, Y2, Y2
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	MOVQ    sRow+24(FP), BX
-	MOVQ    b+32(FP), SI
-	MOVQ    c+40(FP), DI
-	MOVQ    states+8(FP), R8
-	CMPQ    R8, $+1
-	JLT     end14
-
-loop13:
-	VBROADCASTSS (SI), Y3
-	VBROADCASTSS (DI), Y4
-	VMULPS       Y3, Y1, Y3
+loop88:
+	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
-	VFMADD231PS  Y5, Y0, Y3
-	VMOVUPS      Y3, (DX)
-	VFMADD231PS  Y4, Y3, Y2
-	ADDQ         BX, DX
-	ADDQ         $+4, SI
-	ADDQ         $+4, DI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
-	JGE          loop13
-
-end14:
-	MOVQ    y+56(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS Y2, (DX)
-	ADDQ    $+32, CX
-	SUBQ    $+8, AX
-	CMPQ    AX, $+8
-	JGE     loop11
-
-end12:
-	TESTQ      AX, AX
-	JE         end15
-	LEAQ       tailMasks<>+0(SB), DX
-	NEGQ       AX
-	VMOVDQU    32(DX)(AX*4), Y1
-	MOVQ       x+48(FP), AX
-	ADDQ       CX, AX
-	VMASKMOVPS (AX), Y1, Y2
-	VXORPS     Y3, Y3, Y3
-	MOVQ       s+16(FP), AX
-	ADDQ       CX, AX
-	MOVQ       sRow+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       c+40(FP), SI
-	MOVQ       states+8(FP), DI
-	CMPQ       DI, $+1
-	JLT        end17
-
-loop16:
-	VBROADCASTSS (BX), Y4
-	VBROADCASTSS (SI), Y5
-	VMULPS       Y4, Y2, Y4
-	VMASKMOVPS   (AX), Y1, Y6
-	VFMADD231PS  Y6, Y0, Y4
-	VMASKMOVPS   Y4, Y1, (AX)
-	VFMADD231PS  Y5, Y4, Y3
-	ADDQ         DX, AX
-	ADDQ         $+4, BX
-	ADDQ         $+4, SI
-	SUBQ         $+1, DI
-	CMPQ         DI, $+1
-	JGE          loop16
-
-end17:
-	MOVQ       y+56(FP), AX
-	ADDQ       CX, AX
-	VMASKMOVPS Y3, Y1, (AX)
-
-end15:
-	VZEROUPPER
-	RET
-
-DATA tailMasks<>+0(SB)/4, $0xffffffff
-DATA tailMasks<>+4(SB)/4, $0xffffffff
-DATA tailMasks<>+8(SB)/4, $0xffffffff
-DATA tailMasks<>+12(SB)/4, $0xffffffff
-DATA tailMasks<>+16(SB)/4, $0xffffffff
-DATA tailMasks<>+20(SB)/4, $0xffffffff
-DATA tailMasks<>+24(SB)/4, $0xffffffff
-DATA tailMasks<>+28(SB)/4, $0xffffffff
-DATA tailMasks<>+32(SB)/4, $0x00000000
-DATA tailMasks<>+36(SB)/4, $0x00000000
-DATA tailMasks<>+40(SB)/4, $0x00000000
-DATA tailMasks<>+44(SB)/4, $0x00000000
-DATA tailMasks<>+48(SB)/4, $0x00000000
-DATA tailMasks<>+52(SB)/4, $0x00000000
-DATA tailMasks<>+56(SB)/4, $0x00000000
-DATA tailMasks<>+60(SB)/4, $0x00000000
-GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
-
-// func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-// Requires: AVX, FMA3
-TEXT ·accumulate4AVX2(SB), NOSPLIT, $0-80
-	MOVQ width+8(FP), AX
-	XORQ CX, CX
-	CMPQ AX, $+16
-	JLT  end19
-
-loop18:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	MOVQ    sRow+24(FP), BX
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	VMOVUPS 32(DX), Y3
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y4
-	VMOVUPS 32(DX), Y5
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y6
-	VMOVUPS 32(DX), Y7
-	ADDQ    BX, DX
-	MOVQ    bc+32(FP), DX
-	MOVQ    bcRow+40(FP), SI
-	MOVQ    x+48(FP), DI
-	ADDQ    CX, DI
-	MOVQ    xRow+56(FP), R8
-	MOVQ    y+64(FP), R9
-	ADDQ    CX, R9
-	MOVQ    yRow+72(FP), R10
-	MOVQ    tokens+0(FP), R11
-	CMPQ    R11, $+1
-	JLT     end21
-
-loop20:
-	VMOVUPS      (DI), Y8
-	VMOVUPS      (R9), Y9
-	VMOVUPS      32(DI), Y10
-	VMOVUPS      32(R9), Y11
-	VBROADCASTSS (DX), Y12
-	VBROADCASTSS 16(DX), Y13
-	VFMADD231PS  Y8, Y12, Y0
-	VFMADD231PS  Y0, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y1
-	VFMADD231PS  Y1, Y13, Y11
-	VBROADCASTSS 4(DX), Y12
-	VBROADCASTSS 20(DX), Y13
-	VFMADD231PS  Y8, Y12, Y2
-	VFMADD231PS  Y2, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y3
-	VFMADD231PS  Y3, Y13, Y11
-	VBROADCASTSS 8(DX), Y12
-	VBROADCASTSS 24(DX), Y13
-	VFMADD231PS  Y8, Y12, Y4
-	VFMADD231PS  Y4, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y5
-	VFMADD231PS  Y5, Y13, Y11
-	VBROADCASTSS 12(DX), Y12
-	VBROADCASTSS 28(DX), Y13
-	VFMADD231PS  Y8, Y12, Y6
-	VFMADD231PS  Y6, Y13, Y9
-	VFMADD231PS  Y10, Y12, Y7
-	VFMADD231PS  Y7, Y13, Y11
-	VMOVUPS      Y9, (R9)
-	VMOVUPS      Y11, 32(R9)
-	ADDQ         SI, DX
-	ADDQ         R8, DI
-	ADDQ         R10, R9
-	SUBQ         $+1, R11
-	CMPQ         R11, $+1
-	JGE          loop20
-
-end21:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS Y0, (DX)
-	VMOVUPS Y1, 32(DX)
-	ADDQ    BX, DX
-	VMOVUPS Y2, (DX)
-	VMOVUPS Y3, 32(DX)
-	ADDQ    BX, DX
-	VMOVUPS Y4, (DX)
-	VMOVUPS Y5, 32(DX)
-	ADDQ    BX, DX
-	VMOVUPS Y6, (DX)
-	VMOVUPS Y7, 32(DX)
-	ADDQ    BX, DX
-	ADDQ    $+64, CX
-	SUBQ    $+16, AX
-	CMPQ    AX, $+16
-	JGE     loop18
-
-end19:
-	CMPQ AX, $+8
-	JLT  end23
-
-loop22:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	MOVQ    sRow+24(FP), BX
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y3
-	ADDQ    BX, DX
-	MOVQ    bc+32(FP), DX
-	MOVQ    bcRow+40(FP), SI
-	MOVQ    x+48(FP), DI
-	ADDQ    CX, DI
-	MOVQ    xRow+56(FP), R8
-	MOVQ    y+64(FP), R9
-	ADDQ    CX, R9
-	MOVQ    yRow+72(FP), R10
-	MOVQ    tokens+0(FP), R11
-	CMPQ    R11, $+1
-	JLT     end25
-
-loop24:
-	VMOVUPS      (DI), Y4
-	VMOVUPS      (R9), Y5
-	VBROADCASTSS (DX), Y6
-	VBROADCASTSS 16(DX), Y7
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y0, Y7, Y5
-	VBROADCASTSS 4(DX), Y6
-	VBROADCASTSS 20(DX), Y7
-	VFMADD231PS  Y4, Y6, Y1
-	VFMADD231PS  Y1, Y7, Y5
-	VBROADCASTSS 8(DX), Y6
-	VBROADCASTSS 24(DX), Y7
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y2, Y7, Y5
-	VBROADCASTSS 12(DX), Y6
-	VBROADCASTSS 28(DX), Y7
-	VFMADD231PS  Y4, Y6, Y3
-	VFMADD231PS  Y3, Y7, Y5
-	VMOVUPS      Y5, (R9)
-	ADDQ         SI, DX
-	ADDQ         R8, DI
-	ADDQ         R10, R9
-	SUBQ         $+1, R11
-	CMPQ         R11, $+1
-	JGE          loop24
-
-end25:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS Y0, (DX)
-	ADDQ    BX, DX
-	VMOVUPS Y1, (DX)
-	ADDQ    BX, DX
-	VMOVUPS Y2, (DX)
-	ADDQ    BX, DX
-	VMOVUPS Y3, (DX)
-	ADDQ    BX, DX
-	ADDQ    $+32, CX
-	SUBQ    $+8, AX
-	CMPQ    AX, $+8
-	JGE     loop22
-
-end23:
-	TESTQ      AX, AX
-	JE         end26
-	LEAQ       tailMasks<>+0(SB), DX
-	NEGQ       AX
-	VMOVDQU    32(DX)(AX*4), Y0
-	MOVQ       s+16(FP), AX
-	ADDQ       CX, AX
-	MOVQ       sRow+24(FP), DX
-	VMASKMOVPS (AX), Y0, Y1
-	ADDQ       DX, AX
-	VMASKMOVPS (AX), Y0, Y2
-	ADDQ       DX, AX
-	VMASKMOVPS (AX), Y0, Y3
-	ADDQ       DX, AX
-	VMASKMOVPS (AX), Y0, Y4
-	ADDQ       DX, AX
-	MOVQ       bc+32(FP), AX
-	MOVQ       bcRow+40(FP), BX
-	MOVQ       x+48(FP), SI
-	ADDQ       CX, SI
-	MOVQ       xRow+56(FP), DI
-	MOVQ       y+64(FP), R8
-	ADDQ       CX, R8
-	MOVQ       yRow+72(FP), R9
-	MOVQ       tokens+0(FP), R10
-	CMPQ       R10, $+1
-	JLT        end28
-
-loop27:
-	VMASKMOVPS   (SI), Y0, Y5
-	VMASKMOVPS   (R8), Y0, Y6
-	VBROADCASTSS (AX), Y7
-	VBROADCASTSS 16(AX), Y8
-	VFMADD231PS  Y5, Y7, Y1
-	VFMADD231PS  Y1, Y8, Y6
-	VBROADCASTSS 4(AX), Y7
-	VBROADCASTSS 20(AX), Y8
-	VFMADD231PS  Y5, Y7, Y2
-	VFMADD231PS  Y2, Y8, Y6
-	VBROADCASTSS 8(AX), Y7
-	VBROADCASTSS 24(AX), Y8
-	VFMADD231PS  Y5, Y7, Y3
-	VFMADD231PS  Y3, Y8, Y6
-	VBROADCASTSS 12(AX), Y7
-	VBROADCASTSS 28(AX), Y8
-	VFMADD231PS  Y5, Y7, Y4
-	VFMADD231PS  Y4, Y8, Y6
-	VMASKMOVPS   Y6, Y0, (R8)
-	ADDQ         BX, AX
-	ADDQ         DI, SI
-	ADDQ         R9, R8
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
-	JGE          loop27
-
-end28:
-	MOVQ       s+16(FP), AX
-	ADDQ       CX, AX
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       DX, AX
-	VMASKMOVPS Y2, Y0, (AX)
-	ADDQ       DX, AX
-	VMASKMOVPS Y3, Y0, (AX)
-	ADDQ       DX, AX
-	VMASKMOVPS Y4, Y0, (AX)
-	ADDQ       DX, AX
-
-end26:
-	VZEROUPPER
-	RET
-
-// func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-// Requires: AVX, FMA3
-TEXT ·accumulate1AVX2(SB), NOSPLIT, $0-80
-	MOVQ width+8(FP), AX
-	XORQ CX, CX
-	CMPQ AX, $+16
-	JLT  end30
-
-loop29:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	MOVQ    sRow+24(FP), BX
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-	MOVQ    bc+32(FP), DX
-	MOVQ    bcRow+40(FP), SI
-	MOVQ    x+48(FP), DI
-	ADDQ    CX, DI
-	MOVQ    xRow+56(FP), R8
-	MOVQ    y+64(FP), R9
-	ADDQ    CX, R9
-	MOVQ    yRow+72(FP), R10
-	MOVQ    tokens+0(FP), R11
-	CMPQ    R11, $+1
-	JLT     end32
-
-loop31:
-	VMOVUPS      (DI), Y2
-	VMOVUPS      (R9), Y3
-	VMOVUPS      32(DI), Y4
-	VMOVUPS      32(R9), Y5
-	VBROADCASTSS (DX), Y6
-	VBROADCASTSS 4(DX), Y7
-	VFMADD231PS  Y2, Y6, Y0
-	VFMADD231PS  Y0, Y7, Y3
-	VFMADD231PS  Y4, Y6, Y1
-	VFMADD231PS  Y1, Y7, Y5
-	VMOVUPS      Y3, (R9)
-	VMOVUPS      Y5, 32(R9)
-	ADDQ         SI, DX
-	ADDQ         R8, DI
-	ADDQ         R10, R9
-	SUBQ         $+1, R11
-	CMPQ         R11, $+1
-	JGE          loop31
-
-end32:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS Y0, (DX)
-	VMOVUPS Y1, 32(DX)
-	ADDQ    BX, DX
-	ADDQ    $+64, CX
-	SUBQ    $+16, AX
-	CMPQ    AX, $+16
-	JGE     loop29
-
-end30:
-	CMPQ AX, $+8
-	JLT  end34
-
-loop33:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	MOVQ    sRow+24(FP), BX
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-	MOVQ    bc+32(FP), DX
-	MOVQ    bcRow+40(FP), SI
-	MOVQ    x+48(FP), DI
-	ADDQ    CX, DI
-	MOVQ    xRow+56(FP), R8
-	MOVQ    y+64(FP), R9
-	ADDQ    CX, R9
-	MOVQ    yRow+72(FP), R10
-	MOVQ    tokens+0(FP), R11
-	CMPQ    R11, $+1
-	JLT     end36
-
-loop35:
-	VMOVUPS      (DI), Y1
-	VMOVUPS      (R9), Y2
-	VBROADCASTSS (DX), Y3
-	VBROADCASTSS 4(DX), Y4
-	VFMADD231PS  Y1, Y3, Y0
-	VFMADD231PS  Y0, Y4, Y2
-	VMOVUPS      Y2, (R9)
-	ADDQ         SI, DX
-	ADDQ         R8, DI
-	ADDQ         R10, R9
-	SUBQ         $+1, R11
-	CMPQ         R11, $+1
-	JGE          loop35
-
-end36:
-	MOVQ    s+16(FP), DX
-	ADDQ    CX, DX
-	VMOVUPS Y0, (DX)
-	ADDQ    BX, DX
-	ADDQ    $+32, CX
-	SUBQ    $+8, AX
-	CMPQ    AX, $+8
-	JGE     loop33
-
-end34:
-	TESTQ      AX, AX
-	JE         end37
-	LEAQ       tailMasks<>+0(SB), DX
-	NEGQ       AX
-	VMOVDQU    32(DX)(AX*4), Y0
-	MOVQ       s+16(FP), AX
-	ADDQ       CX, AX
-	MOVQ       sRow+24(FP), DX
-	VMASKMOVPS (AX), Y0, Y1
-	ADDQ       DX, AX
-	MOVQ       bc+32(FP), AX
-	MOVQ       bcRow+40(FP), BX
-	MOVQ       x+48(FP), SI
-	ADDQ       CX, SI
-	MOVQ       xRow+56(FP), DI
-	MOVQ       y+64(FP), R8
-	ADDQ       CX, R8
-	MOVQ       yRow+72(FP), R9
-	MOVQ       tokens+0(FP), R10
-	CMPQ       R10, $+1
-	JLT        end39
-
-loop38:
-	VMASKMOVPS   (SI), Y0, Y2
-	VMASKMOVPS   (R8), Y0, Y3
-	VBROADCASTSS (AX), Y4
-	VBROADCASTSS 4(AX), Y5
-	VFMADD231PS  Y2, Y4, Y1
-	VFMADD231PS  Y1, Y5, Y3
-	VMASKMOVPS   Y3, Y0, (R8)
-	ADDQ         BX, AX
-	ADDQ         DI, SI
-	ADDQ         R9, R8
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
-	JGE          loop38
-
-end39:
-	MOVQ       s+16(FP), AX
-	ADDQ       CX, AX
-	VMASKMOVPS Y1, Y0, (AX)
-	ADDQ       DX, AX
-
-end37:
-	VZEROUPPER
-	RET
-
-// func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
-// Requires: AVX
-TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
-	MOVQ width+8(FP), AX
-	XORQ CX, CX
-	CMPQ AX, $+32
-	JLT  end41
-
-loop40:
-	MOVQ dst+16(FP), DX
-	ADDQ CX, DX
-	MOVQ x+32(FP), BX
-	ADDQ CX, BX
-	MOVQ dstRow+24(FP), SI
-	MOVQ xRow+40(FP), DI
-	MOVQ scale+48(FP), R8
-	MOVQ rows+0(FP), R9
-	CMPQ R9, $+1
-	JLT  end43
-
-loop42:
-	VBROADCASTSS (R8), Y0
-	VMOVUPS      (BX), Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, (DX)
-	VMOVUPS      32(BX), Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, 32(DX)
-	VMOVUPS      64(BX), Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, 64(DX)
-	VMOVUPS      96(BX), Y1
-	VMULPS       Y0, Y1, Y0
-	VMOVUPS      Y0, 96(DX)
-	ADDQ         SI, DX
-	ADDQ         DI, BX
-	ADDQ         $+4, R8
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
-	JGE          loop42
-
-end43:
-	ADDQ $+128, CX
-	SUBQ $+32, AX
-	CMPQ AX, $+32
-	JGE  loop40
-
-end41:
-	CMPQ AX, $+16
-	JLT  end45
-
-loop44:
-	MOVQ dst+16(FP), DX
-	ADDQ CX, DX
-	MOVQ x+32(FP), BX
-	ADDQ CX, BX
-	MOVQ dstRow+24(FP), SI
-	MOVQ xRow+40(FP), DI
-	MOVQ scale+48(FP), R8
-	MOVQ rows+0(FP), R9
-	CMPQ R9, $+1
-	JLT  end47
-
-loop46:
-	VBROADCASTSS (R8), Y0
-	VMOVUPS      (BX), Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, (DX)
-	VMOVUPS      32(BX), Y1
-	VMULPS       Y0, Y1, Y0
-	VMOVUPS      Y0, 32(DX)
-	ADDQ         SI, DX
-	ADDQ         DI, BX
-	ADDQ         $+4, R8
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
-	JGE          loop46
-
-end47:
-	ADDQ $+64, CX
-	SUBQ $+16, AX
-	CMPQ AX, $+16
-	JGE  loop44
-
-end45:
-	CMPQ AX, $+8
-	JLT  end49
-
-loop48:
-	MOVQ dst+16(FP), DX
-	ADDQ CX, DX
-	MOVQ x+32(FP), BX
-	ADDQ CX, BX
-	MOVQ dstRow+24(FP), SI
-	MOVQ xRow+40(FP), DI
-	MOVQ scale+48(FP), R8
-	MOVQ rows+0(FP), R9
-	CMPQ R9, $+1
-	JLT  end51
-
-loop50:
-	VBROADCASTSS (R8), Y0
-	VMOVUPS      (BX), Y1
-	VMULPS       Y0, Y1, Y0
-	VMOVUPS      Y0, (DX)
-	ADDQ         SI, DX
-	ADDQ         DI, BX
-	ADDQ         $+4, R8
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
-	JGE          loop50
-
-end51:
-	ADDQ $+32, CX
-	SUBQ $+8, AX
-	CMPQ AX, $+8
-	JGE  loop48
-
-end49:
-	TESTQ   AX, AX
-	JE      end52
-	LEAQ    tailMasks<>+0(SB), DX
-	NEGQ    AX
-	VMOVDQU 32(DX)(AX*4), Y0
-	MOVQ    dst+16(FP), AX
-	ADDQ    CX, AX
-	MOVQ    x+32(FP), DX
-	ADDQ    CX, DX
-	MOVQ    dstRow+24(FP), CX
-	MOVQ    xRow+40(FP), BX
-	MOVQ    scale+48(FP), SI
-	MOVQ    rows+0(FP), DI
-	CMPQ    DI, $+1
-	JLT     end54
-
-loop53:
-	VBROADCASTSS (SI), Y1
-	VMASKMOVPS   (DX), Y0, Y2
-	VMULPS       Y1, Y2, Y1
-	VMASKMOVPS   Y1, Y0, (AX)
+	VMOVUPS      (SI), Y6
+	VMULPS       Y4, Y5, Y5
+	VMULPS       (R8), Y4, Y7
+	VBROADCASTSS constc2fc0000<>+0(SB), Y8
+	VMAXPS       Y7, Y8, Y7
+	VBROADCASTSS const43000000<>+0(SB), Y8
+	VMINPS       Y7, Y8, Y7
+	VADDPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       const4b400000<>+0(SB), Y8, Y9
+	VSUBPS       Y7, Y9, Y7
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VPSLLD       $0x17, Y8, Y7
+	VPADDD       Y7, Y9, Y7
+	VMULPS       (R9), Y5, Y8
+	VFMADD231PS  Y7, Y0, Y8
+	VMOVAPS      Y8, Y0
+	VFMADD231PS  (R11), Y0, Y6
+	VMULPS       64(R8), Y4, Y7
+	VBROADCASTSS constc2fc0000<>+0(SB), Y8
+	VMAXPS       Y7, Y8, Y7
+	VBROADCASTSS const43000000<>+0(SB), Y8
+	VMINPS       Y7, Y8, Y7
+	VADDPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       const4b400000<>+0(SB), Y8, Y9
+	VSUBPS       Y7, Y9, Y7
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VPSLLD       $0x17, Y8, Y7
+	VPADDD       Y7, Y9, Y7
+	VMULPS       64(R9), Y5, Y8
+	VFMADD231PS  Y7, Y1, Y8
+	VMOVAPS      Y8, Y1
+	VFMADD231PS  64(R11), Y1, Y6
+	VMULPS       128(R8), Y4, Y7
+	VBROADCASTSS constc2fc0000<>+0(SB), Y8
+	VMAXPS       Y7, Y8, Y7
+	VBROADCASTSS const43000000<>+0(SB), Y8
+	VMINPS       Y7, Y8, Y7
+	VADDPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       const4b400000<>+0(SB), Y8, Y9
+	VSUBPS       Y7, Y9, Y7
+	VBROADCASTSS constbaadecbd<>+0(SB), Y9
+	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y9
+	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y9
+	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y9
+	VFMADD213PS  constbf317215<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VPSLLD       $0x17, Y8, Y7
+	VPADDD       Y7, Y9, Y7
+	VMULPS       128(R9), Y5, Y8
+	VFMADD231PS  Y7, Y2, Y8
+	VMOVAPS      Y8, Y2
+	VFMADD231PS  128(R11), Y2, Y6
+	VMULPS       192(R8), Y4, Y4
+	VBROADCASTSS constc2fc0000<>+0(SB), Y7
+	VMAXPS       Y4, Y7, Y4
+	VBROADCASTSS const43000000<>+0(SB), Y7
+	VMINPS       Y4, Y7, Y4
+	VADDPS       const4b400000<>+0(SB), Y4, Y7
+	VSUBPS       const4b400000<>+0(SB), Y7, Y8
+	VSUBPS       Y4, Y8, Y4
+	VBROADCASTSS constbaadecbd<>+0(SB), Y8
+	VFMADD213PS  const3c1e7459<>+0(SB), Y4, Y8
+	VFMADD213PS  constbd635b6d<>+0(SB), Y4, Y8
+	VFMADD213PS  const3e75fce1<>+0(SB), Y4, Y8
+	VFMADD213PS  constbf317215<>+0(SB), Y4, Y8
+	VFMADD213PS  const3f800000<>+0(SB), Y4, Y8
+	VPSLLD       $0x17, Y7, Y4
+	VPADDD       Y4, Y8, Y4
+	VMULPS       192(R9), Y5, Y5
+	VFMADD231PS  Y4, Y3, Y5
+	VMOVAPS      Y5, Y3
+	VFMADD231PS  192(R11), Y3, Y6
+	VMOVUPS      Y6, (SI)
 	ADDQ         CX, AX
 	ADDQ         BX, DX
-	ADDQ         $+4, SI
-	SUBQ         $+1, DI
-	CMPQ         DI, $+1
-	JGE          loop53
+	ADDQ         DI, SI
+	ADDQ         R10, R9
+	ADDQ         R12, R11
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop88
 
-end54:
-end52:
+end89:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 64(AX)
+	VMOVUPS Y2, 128(AX)
+	VMOVUPS Y3, 192(AX)
 	VZEROUPPER
 	RET
-
-// func flushAVX2(x *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·flushAVX2(SB), NOSPLIT, $0-16
-	MOVQ x+0(FP), AX
-	MOVQ n+8(FP), CX
-	CMPQ CX, $+32
-	JLT  end56
-
-loop55:
-	VMOVUPS   (AX), Y0
-	VPAND     const7fffffff<>+0(SB), Y0, Y1
-	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
-	VMOVUPS   Y0, (AX)
-	VMOVUPS   32(AX), Y0
-	VPAND     const7fffffff<>+0(SB), Y0, Y1
-	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
-	VMOVUPS   Y0, 32(AX)
-	VMOVUPS   64(AX), Y0
-	VPAND     const7fffffff<>+0(SB), Y0, Y1
-	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
-	VMOVUPS   Y0, 64(AX)
-	VMOVUPS   96(AX), Y0
-	VPAND     const7fffffff<>+0(SB), Y0, Y1
-	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
-	VMOVUPS   Y0, 96(AX)
-	ADDQ      $+128, AX
-	SUBQ      $+32, CX
-	CMPQ      CX, $+32
-	JGE       loop55
-
-end56:
-	CMPQ CX, $+8
-	JLT  end58
-
-loop57:
-	VMOVUPS   (AX), Y0
-	VPAND     const7fffffff<>+0(SB), Y0, Y1
-	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
-	VMOVUPS   Y0, (AX)
-	ADDQ      $+32, AX
-	SUBQ      $+8, CX
-	CMPQ      CX, $+8
-	JGE       loop57
-
-end58:
-	TESTQ      CX, CX
-	JE         end59
-	LEAQ       tailMasks<>+0(SB), DX
-	NEGQ       CX
-	VMOVDQU    32(DX)(CX*4), Y0
-	VMASKMOVPS (AX), Y0, Y1
-	VPAND      const7fffffff<>+0(SB), Y1, Y2
-	VCMPPS     $0x11, const0c000000<>+0(SB), Y2, Y2
-	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
-	VMASKMOVPS Y1, Y0, (AX)
-
-end59:
-	VZEROUPPER
-	RET
-
-DATA const7fffffff<>+0(SB)/4, $0x7fffffff
-DATA const7fffffff<>+4(SB)/4, $0x7fffffff
-DATA const7fffffff<>+8(SB)/4, $0x7fffffff
-DATA const7fffffff<>+12(SB)/4, $0x7fffffff
-DATA const7fffffff<>+16(SB)/4, $0x7fffffff
-DATA const7fffffff<>+20(SB)/4, $0x7fffffff
-DATA const7fffffff<>+24(SB)/4, $0x7fffffff
-DATA const7fffffff<>+28(SB)/4, $0x7fffffff
-GLOBL const7fffffff<>(SB), RODATA|NOPTR, $32
-
-DATA const0c000000<>+0(SB)/4, $0x0c000000
-DATA const0c000000<>+4(SB)/4, $0x0c000000
-DATA const0c000000<>+8(SB)/4, $0x0c000000
-DATA const0c000000<>+12(SB)/4, $0x0c000000
-DATA const0c000000<>+16(SB)/4, $0x0c000000
-DATA const0c000000<>+20(SB)/4, $0x0c000000
-DATA const0c000000<>+24(SB)/4, $0x0c000000
-DATA const0c000000<>+28(SB)/4, $0x0c000000
-GLOBL const0c000000<>(SB), RODATA|NOPTR, $32
-
-DATA const00000000<>+0(SB)/4, $0x00000000
-DATA const00000000<>+4(SB)/4, $0x00000000
-DATA const00000000<>+8(SB)/4, $0x00000000
-DATA const00000000<>+12(SB)/4, $0x00000000
-DATA const00000000<>+16(SB)/4, $0x00000000
-DATA const00000000<>+20(SB)/4, $0x00000000
-DATA const00000000<>+24(SB)/4, $0x00000000
-DATA const00000000<>+28(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $32

@@ -4,645 +4,22 @@
 
 #include "textflag.h"
 
-// func scanFullAVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-// Requires: AVX, AVX512F
-TEXT ·scanFullAVX512(SB), NOSPLIT, $0-96
-	VBROADCASTSS constc2fc0000<>+0(SB), Z21
-	VBROADCASTSS const4b400000<>+0(SB), Z22
-	VBROADCASTSS constbaadecbd<>+0(SB), Z23
-	VBROADCASTSS const3c1e7459<>+0(SB), Z24
-	VBROADCASTSS constbd635b6d<>+0(SB), Z25
-	VBROADCASTSS const3e75fce1<>+0(SB), Z26
-	VBROADCASTSS constbf317215<>+0(SB), Z27
-	VBROADCASTSS const3f800000<>+0(SB), Z28
-	MOVQ         h+56(FP), AX
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
-	VMOVUPS      128(AX), Z2
-	VMOVUPS      192(AX), Z3
-	VMOVUPS      256(AX), Z4
-	VMOVUPS      320(AX), Z5
-	VMOVUPS      384(AX), Z6
-	VMOVUPS      448(AX), Z7
-	VMOVUPS      512(AX), Z8
-	VMOVUPS      576(AX), Z9
-	VMOVUPS      640(AX), Z10
-	VMOVUPS      704(AX), Z11
-	VMOVUPS      768(AX), Z12
-	VMOVUPS      832(AX), Z13
-	VMOVUPS      896(AX), Z14
-	VMOVUPS      960(AX), Z15
-	MOVQ         dt+8(FP), CX
-	MOVQ         u+16(FP), DX
-	MOVQ         row+24(FP), BX
-	MOVQ         y+32(FP), SI
-	MOVQ         yRow+40(FP), DI
-	MOVQ         a+48(FP), R8
-	MOVQ         b+64(FP), R9
-	MOVQ         bRow+72(FP), R10
-	MOVQ         c+80(FP), R11
-	MOVQ         cRow+88(FP), R12
-	MOVQ         tokens+0(FP), R13
-	CMPQ         R13, $+1
-	JLT          end2
+// func prefetchAVX512(x *float32, lines int)
+// Requires: AVX, MMX+
+TEXT ·prefetchAVX512(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ lines+8(FP), CX
+	CMPQ CX, $+1
+	JLT  end2
 
 loop1:
-	VMOVUPS      (CX), Z16
-	VMOVUPS      (DX), Z17
-	VMOVUPS      (SI), Z18
-	VPXORD       Z19, Z19, Z19
-	VMULPS       (R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS (R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z0, Z29
-	VMOVAPS      Z29, Z0
-	VBROADCASTSS (R11), Z20
-	VFMADD231PS  Z20, Z0, Z18
-	VMULPS       64(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 4(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z1, Z29
-	VMOVAPS      Z29, Z1
-	VBROADCASTSS 4(R11), Z20
-	VFMADD231PS  Z20, Z1, Z19
-	VMULPS       128(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 8(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z2, Z29
-	VMOVAPS      Z29, Z2
-	VBROADCASTSS 8(R11), Z20
-	VFMADD231PS  Z20, Z2, Z18
-	VMULPS       192(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 12(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z3, Z29
-	VMOVAPS      Z29, Z3
-	VBROADCASTSS 12(R11), Z20
-	VFMADD231PS  Z20, Z3, Z19
-	VMULPS       256(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 16(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z4, Z29
-	VMOVAPS      Z29, Z4
-	VBROADCASTSS 16(R11), Z20
-	VFMADD231PS  Z20, Z4, Z18
-	VMULPS       320(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 20(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z5, Z29
-	VMOVAPS      Z29, Z5
-	VBROADCASTSS 20(R11), Z20
-	VFMADD231PS  Z20, Z5, Z19
-	VMULPS       384(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 24(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z6, Z29
-	VMOVAPS      Z29, Z6
-	VBROADCASTSS 24(R11), Z20
-	VFMADD231PS  Z20, Z6, Z18
-	VMULPS       448(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 28(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z7, Z29
-	VMOVAPS      Z29, Z7
-	VBROADCASTSS 28(R11), Z20
-	VFMADD231PS  Z20, Z7, Z19
-	VMULPS       512(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 32(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z8, Z29
-	VMOVAPS      Z29, Z8
-	VBROADCASTSS 32(R11), Z20
-	VFMADD231PS  Z20, Z8, Z18
-	VMULPS       576(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 36(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z9, Z29
-	VMOVAPS      Z29, Z9
-	VBROADCASTSS 36(R11), Z20
-	VFMADD231PS  Z20, Z9, Z19
-	VMULPS       640(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 40(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z10, Z29
-	VMOVAPS      Z29, Z10
-	VBROADCASTSS 40(R11), Z20
-	VFMADD231PS  Z20, Z10, Z18
-	VMULPS       704(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 44(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z11, Z29
-	VMOVAPS      Z29, Z11
-	VBROADCASTSS 44(R11), Z20
-	VFMADD231PS  Z20, Z11, Z19
-	VMULPS       768(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 48(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z12, Z29
-	VMOVAPS      Z29, Z12
-	VBROADCASTSS 48(R11), Z20
-	VFMADD231PS  Z20, Z12, Z18
-	VMULPS       832(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 52(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z13, Z29
-	VMOVAPS      Z29, Z13
-	VBROADCASTSS 52(R11), Z20
-	VFMADD231PS  Z20, Z13, Z19
-	VMULPS       896(R8), Z16, Z20
-	VMAXPS       Z20, Z21, Z20
-	VADDPS       Z22, Z20, Z29
-	VSUBPS       Z22, Z29, Z29
-	VSUBPS       Z20, Z29, Z20
-	VMOVUPS      Z23, Z30
-	VFMADD213PS  Z24, Z20, Z30
-	VFMADD213PS  Z25, Z20, Z30
-	VFMADD213PS  Z26, Z20, Z30
-	VFMADD213PS  Z27, Z20, Z30
-	VFMADD213PS  Z28, Z20, Z30
-	VSCALEFPS    Z29, Z30, Z20
-	VBROADCASTSS 56(R9), Z29
-	VMULPS       Z29, Z17, Z29
-	VFMADD231PS  Z20, Z14, Z29
-	VMOVAPS      Z29, Z14
-	VBROADCASTSS 56(R11), Z20
-	VFMADD231PS  Z20, Z14, Z18
-	VMULPS       960(R8), Z16, Z16
-	VMAXPS       Z16, Z21, Z16
-	VADDPS       Z22, Z16, Z20
-	VSUBPS       Z22, Z20, Z20
-	VSUBPS       Z16, Z20, Z16
-	VMOVUPS      Z23, Z29
-	VFMADD213PS  Z24, Z16, Z29
-	VFMADD213PS  Z25, Z16, Z29
-	VFMADD213PS  Z26, Z16, Z29
-	VFMADD213PS  Z27, Z16, Z29
-	VFMADD213PS  Z28, Z16, Z29
-	VSCALEFPS    Z20, Z29, Z16
-	VBROADCASTSS 60(R9), Z20
-	VMULPS       Z20, Z17, Z17
-	VFMADD231PS  Z16, Z15, Z17
-	VMOVAPS      Z17, Z15
-	VBROADCASTSS 60(R11), Z16
-	VFMADD231PS  Z16, Z15, Z19
-	VADDPS       Z19, Z18, Z18
-	VMOVUPS      Z18, (SI)
-	ADDQ         BX, CX
-	ADDQ         BX, DX
-	ADDQ         DI, SI
-	ADDQ         R10, R9
-	ADDQ         R12, R11
-	SUBQ         $+1, R13
-	CMPQ         R13, $+1
-	JGE          loop1
+	PREFETCHT1 (AX)
+	ADDQ       $+64, AX
+	SUBQ       $+1, CX
+	CMPQ       CX, $+1
+	JGE        loop1
 
 end2:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	VMOVUPS Z2, 128(AX)
-	VMOVUPS Z3, 192(AX)
-	VMOVUPS Z4, 256(AX)
-	VMOVUPS Z5, 320(AX)
-	VMOVUPS Z6, 384(AX)
-	VMOVUPS Z7, 448(AX)
-	VMOVUPS Z8, 512(AX)
-	VMOVUPS Z9, 576(AX)
-	VMOVUPS Z10, 640(AX)
-	VMOVUPS Z11, 704(AX)
-	VMOVUPS Z12, 768(AX)
-	VMOVUPS Z13, 832(AX)
-	VMOVUPS Z14, 896(AX)
-	VMOVUPS Z15, 960(AX)
-	VZEROUPPER
-	RET
-
-DATA constc2fc0000<>+0(SB)/4, $0xc2fc0000
-GLOBL constc2fc0000<>(SB), RODATA|NOPTR, $4
-
-DATA const4b400000<>+0(SB)/4, $0x4b400000
-GLOBL const4b400000<>(SB), RODATA|NOPTR, $4
-
-DATA constbaadecbd<>+0(SB)/4, $0xbaadecbd
-GLOBL constbaadecbd<>(SB), RODATA|NOPTR, $4
-
-DATA const3c1e7459<>+0(SB)/4, $0x3c1e7459
-GLOBL const3c1e7459<>(SB), RODATA|NOPTR, $4
-
-DATA constbd635b6d<>+0(SB)/4, $0xbd635b6d
-GLOBL constbd635b6d<>(SB), RODATA|NOPTR, $4
-
-DATA const3e75fce1<>+0(SB)/4, $0x3e75fce1
-GLOBL const3e75fce1<>(SB), RODATA|NOPTR, $4
-
-DATA constbf317215<>+0(SB)/4, $0xbf317215
-GLOBL constbf317215<>(SB), RODATA|NOPTR, $4
-
-DATA const3f800000<>+0(SB)/4, $0x3f800000
-GLOBL const3f800000<>(SB), RODATA|NOPTR, $4
-
-// func scan4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-// Requires: AVX, AVX512F
-TEXT ·scan4AVX512(SB), NOSPLIT, $0-96
-	VBROADCASTSS constc2fc0000<>+0(SB), Z9
-	VBROADCASTSS const4b400000<>+0(SB), Z10
-	VBROADCASTSS constbaadecbd<>+0(SB), Z11
-	VBROADCASTSS const3c1e7459<>+0(SB), Z12
-	VBROADCASTSS constbd635b6d<>+0(SB), Z13
-	VBROADCASTSS const3e75fce1<>+0(SB), Z14
-	VBROADCASTSS constbf317215<>+0(SB), Z15
-	VBROADCASTSS const3f800000<>+0(SB), Z16
-	MOVQ         h+56(FP), AX
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
-	VMOVUPS      128(AX), Z2
-	VMOVUPS      192(AX), Z3
-	MOVQ         dt+8(FP), CX
-	MOVQ         u+16(FP), DX
-	MOVQ         row+24(FP), BX
-	MOVQ         y+32(FP), SI
-	MOVQ         yRow+40(FP), DI
-	MOVQ         a+48(FP), R8
-	MOVQ         b+64(FP), R9
-	MOVQ         bRow+72(FP), R10
-	MOVQ         c+80(FP), R11
-	MOVQ         cRow+88(FP), R12
-	MOVQ         tokens+0(FP), R13
-	CMPQ         R13, $+1
-	JLT          end4
-
-loop3:
-	VMOVUPS      (CX), Z4
-	VMOVUPS      (DX), Z5
-	VMOVUPS      (SI), Z6
-	VPXORD       Z7, Z7, Z7
-	VMULPS       (R8), Z4, Z8
-	VMAXPS       Z8, Z9, Z8
-	VADDPS       Z10, Z8, Z17
-	VSUBPS       Z10, Z17, Z17
-	VSUBPS       Z8, Z17, Z8
-	VMOVUPS      Z11, Z18
-	VFMADD213PS  Z12, Z8, Z18
-	VFMADD213PS  Z13, Z8, Z18
-	VFMADD213PS  Z14, Z8, Z18
-	VFMADD213PS  Z15, Z8, Z18
-	VFMADD213PS  Z16, Z8, Z18
-	VSCALEFPS    Z17, Z18, Z8
-	VBROADCASTSS (R9), Z17
-	VMULPS       Z17, Z5, Z17
-	VFMADD231PS  Z8, Z0, Z17
-	VMOVAPS      Z17, Z0
-	VBROADCASTSS (R11), Z8
-	VFMADD231PS  Z8, Z0, Z6
-	VMULPS       64(R8), Z4, Z8
-	VMAXPS       Z8, Z9, Z8
-	VADDPS       Z10, Z8, Z17
-	VSUBPS       Z10, Z17, Z17
-	VSUBPS       Z8, Z17, Z8
-	VMOVUPS      Z11, Z18
-	VFMADD213PS  Z12, Z8, Z18
-	VFMADD213PS  Z13, Z8, Z18
-	VFMADD213PS  Z14, Z8, Z18
-	VFMADD213PS  Z15, Z8, Z18
-	VFMADD213PS  Z16, Z8, Z18
-	VSCALEFPS    Z17, Z18, Z8
-	VBROADCASTSS 4(R9), Z17
-	VMULPS       Z17, Z5, Z17
-	VFMADD231PS  Z8, Z1, Z17
-	VMOVAPS      Z17, Z1
-	VBROADCASTSS 4(R11), Z8
-	VFMADD231PS  Z8, Z1, Z7
-	VMULPS       128(R8), Z4, Z8
-	VMAXPS       Z8, Z9, Z8
-	VADDPS       Z10, Z8, Z17
-	VSUBPS       Z10, Z17, Z17
-	VSUBPS       Z8, Z17, Z8
-	VMOVUPS      Z11, Z18
-	VFMADD213PS  Z12, Z8, Z18
-	VFMADD213PS  Z13, Z8, Z18
-	VFMADD213PS  Z14, Z8, Z18
-	VFMADD213PS  Z15, Z8, Z18
-	VFMADD213PS  Z16, Z8, Z18
-	VSCALEFPS    Z17, Z18, Z8
-	VBROADCASTSS 8(R9), Z17
-	VMULPS       Z17, Z5, Z17
-	VFMADD231PS  Z8, Z2, Z17
-	VMOVAPS      Z17, Z2
-	VBROADCASTSS 8(R11), Z8
-	VFMADD231PS  Z8, Z2, Z6
-	VMULPS       192(R8), Z4, Z4
-	VMAXPS       Z4, Z9, Z4
-	VADDPS       Z10, Z4, Z8
-	VSUBPS       Z10, Z8, Z8
-	VSUBPS       Z4, Z8, Z4
-	VMOVUPS      Z11, Z17
-	VFMADD213PS  Z12, Z4, Z17
-	VFMADD213PS  Z13, Z4, Z17
-	VFMADD213PS  Z14, Z4, Z17
-	VFMADD213PS  Z15, Z4, Z17
-	VFMADD213PS  Z16, Z4, Z17
-	VSCALEFPS    Z8, Z17, Z4
-	VBROADCASTSS 12(R9), Z8
-	VMULPS       Z8, Z5, Z5
-	VFMADD231PS  Z4, Z3, Z5
-	VMOVAPS      Z5, Z3
-	VBROADCASTSS 12(R11), Z4
-	VFMADD231PS  Z4, Z3, Z7
-	VADDPS       Z7, Z6, Z6
-	VMOVUPS      Z6, (SI)
-	ADDQ         BX, CX
-	ADDQ         BX, DX
-	ADDQ         DI, SI
-	ADDQ         R10, R9
-	ADDQ         R12, R11
-	SUBQ         $+1, R13
-	CMPQ         R13, $+1
-	JGE          loop3
-
-end4:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	VMOVUPS Z2, 128(AX)
-	VMOVUPS Z3, 192(AX)
-	VZEROUPPER
-	RET
-
-// func scanVector4AVX512(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-// Requires: AVX, AVX512F
-TEXT ·scanVector4AVX512(SB), NOSPLIT, $0-96
-	VBROADCASTSS constc2fc0000<>+0(SB), Z9
-	VBROADCASTSS const4b400000<>+0(SB), Z10
-	VBROADCASTSS constbaadecbd<>+0(SB), Z11
-	VBROADCASTSS const3c1e7459<>+0(SB), Z12
-	VBROADCASTSS constbd635b6d<>+0(SB), Z13
-	VBROADCASTSS const3e75fce1<>+0(SB), Z14
-	VBROADCASTSS constbf317215<>+0(SB), Z15
-	VBROADCASTSS const3f800000<>+0(SB), Z16
-	MOVQ         h+56(FP), AX
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
-	VMOVUPS      128(AX), Z2
-	VMOVUPS      192(AX), Z3
-	MOVQ         dt+8(FP), CX
-	MOVQ         u+16(FP), DX
-	MOVQ         row+24(FP), BX
-	MOVQ         y+32(FP), SI
-	MOVQ         yRow+40(FP), DI
-	MOVQ         a+48(FP), R8
-	MOVQ         b+64(FP), R9
-	MOVQ         bRow+72(FP), R10
-	MOVQ         c+80(FP), R11
-	MOVQ         cRow+88(FP), R12
-	MOVQ         tokens+0(FP), R13
-	CMPQ         R13, $+1
-	JLT          end6
-
-loop5:
-	VMOVUPS     (CX), Z4
-	VMOVUPS     (DX), Z5
-	VMOVUPS     (SI), Z6
-	VPXORD      Z7, Z7, Z7
-	VMULPS      (R8), Z4, Z8
-	VMAXPS      Z8, Z9, Z8
-	VADDPS      Z10, Z8, Z17
-	VSUBPS      Z10, Z17, Z17
-	VSUBPS      Z8, Z17, Z8
-	VMOVUPS     Z11, Z18
-	VFMADD213PS Z12, Z8, Z18
-	VFMADD213PS Z13, Z8, Z18
-	VFMADD213PS Z14, Z8, Z18
-	VFMADD213PS Z15, Z8, Z18
-	VFMADD213PS Z16, Z8, Z18
-	VSCALEFPS   Z17, Z18, Z8
-	VMOVUPS     (R9), Z17
-	VMULPS      Z17, Z5, Z17
-	VFMADD231PS Z8, Z0, Z17
-	VMOVAPS     Z17, Z0
-	VMOVUPS     (R11), Z8
-	VFMADD231PS Z8, Z0, Z6
-	VMULPS      64(R8), Z4, Z8
-	VMAXPS      Z8, Z9, Z8
-	VADDPS      Z10, Z8, Z17
-	VSUBPS      Z10, Z17, Z17
-	VSUBPS      Z8, Z17, Z8
-	VMOVUPS     Z11, Z18
-	VFMADD213PS Z12, Z8, Z18
-	VFMADD213PS Z13, Z8, Z18
-	VFMADD213PS Z14, Z8, Z18
-	VFMADD213PS Z15, Z8, Z18
-	VFMADD213PS Z16, Z8, Z18
-	VSCALEFPS   Z17, Z18, Z8
-	VMOVUPS     64(R9), Z17
-	VMULPS      Z17, Z5, Z17
-	VFMADD231PS Z8, Z1, Z17
-	VMOVAPS     Z17, Z1
-	VMOVUPS     64(R11), Z8
-	VFMADD231PS Z8, Z1, Z7
-	VMULPS      128(R8), Z4, Z8
-	VMAXPS      Z8, Z9, Z8
-	VADDPS      Z10, Z8, Z17
-	VSUBPS      Z10, Z17, Z17
-	VSUBPS      Z8, Z17, Z8
-	VMOVUPS     Z11, Z18
-	VFMADD213PS Z12, Z8, Z18
-	VFMADD213PS Z13, Z8, Z18
-	VFMADD213PS Z14, Z8, Z18
-	VFMADD213PS Z15, Z8, Z18
-	VFMADD213PS Z16, Z8, Z18
-	VSCALEFPS   Z17, Z18, Z8
-	VMOVUPS     128(R9), Z17
-	VMULPS      Z17, Z5, Z17
-	VFMADD231PS Z8, Z2, Z17
-	VMOVAPS     Z17, Z2
-	VMOVUPS     128(R11), Z8
-	VFMADD231PS Z8, Z2, Z6
-	VMULPS      192(R8), Z4, Z4
-	VMAXPS      Z4, Z9, Z4
-	VADDPS      Z10, Z4, Z8
-	VSUBPS      Z10, Z8, Z8
-	VSUBPS      Z4, Z8, Z4
-	VMOVUPS     Z11, Z17
-	VFMADD213PS Z12, Z4, Z17
-	VFMADD213PS Z13, Z4, Z17
-	VFMADD213PS Z14, Z4, Z17
-	VFMADD213PS Z15, Z4, Z17
-	VFMADD213PS Z16, Z4, Z17
-	VSCALEFPS   Z8, Z17, Z4
-	VMOVUPS     192(R9), Z8
-	VMULPS      Z8, Z5, Z5
-	VFMADD231PS Z4, Z3, Z5
-	VMOVAPS     Z5, Z3
-	VMOVUPS     192(R11), Z4
-	VFMADD231PS Z4, Z3, Z7
-	VADDPS      Z7, Z6, Z6
-	VMOVUPS     Z6, (SI)
-	ADDQ        BX, CX
-	ADDQ        BX, DX
-	ADDQ        DI, SI
-	ADDQ        R10, R9
-	ADDQ        R12, R11
-	SUBQ        $+1, R13
-	CMPQ        R13, $+1
-	JGE         loop5
-
-end6:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	VMOVUPS Z2, 128(AX)
-	VMOVUPS Z3, 192(AX)
 	VZEROUPPER
 	RET
 
@@ -653,9 +30,9 @@ TEXT ·outerStepAVX512(SB), NOSPLIT, $0-68
 	VBROADCASTSS decay+64(FP), Z0
 	XORQ         CX, CX
 	CMPQ         AX, $+64
-	JLT          end8
+	JLT          end4
 
-loop7:
+loop3:
 	MOVQ    x+48(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS (DX), Z1
@@ -673,9 +50,9 @@ loop7:
 	MOVQ    c+40(FP), DI
 	MOVQ    states+8(FP), R8
 	CMPQ    R8, $+1
-	JLT     end10
+	JLT     end6
 
-loop9:
+loop5:
 	VBROADCASTSS (SI), Z9
 	VBROADCASTSS (DI), Z10
 	VMULPS       Z9, Z1, Z11
@@ -703,9 +80,9 @@ loop9:
 	ADDQ         $+4, DI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop9
+	JGE          loop5
 
-end10:
+end6:
 	MOVQ    y+56(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z2, (DX)
@@ -715,13 +92,13 @@ end10:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop7
+	JGE     loop3
 
-end8:
+end4:
 	CMPQ AX, $+16
-	JLT  end12
+	JLT  end8
 
-loop11:
+loop7:
 	MOVQ    x+48(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS (DX), Z1
@@ -733,9 +110,9 @@ loop11:
 	MOVQ    c+40(FP), DI
 	MOVQ    states+8(FP), R8
 	CMPQ    R8, $+1
-	JLT     end14
+	JLT     end10
 
-loop13:
+loop9:
 	VBROADCASTSS (SI), Z2
 	VBROADCASTSS (DI), Z3
 	VMULPS       Z2, Z1, Z2
@@ -748,20 +125,20 @@ loop13:
 	ADDQ         $+4, DI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop13
+	JGE          loop9
 
-end14:
+end10:
 	MOVQ    y+56(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z13, (DX)
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop11
+	JGE     loop7
 
-end12:
+end8:
 	TESTQ     AX, AX
-	JE        end15
+	JE        end11
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      x+48(FP), AX
@@ -775,9 +152,9 @@ end12:
 	MOVQ      c+40(FP), SI
 	MOVQ      states+8(FP), DI
 	CMPQ      DI, $+1
-	JLT       end17
+	JLT       end13
 
-loop16:
+loop12:
 	VBROADCASTSS (BX), Z2
 	VBROADCASTSS (SI), Z3
 	VMULPS       Z2, Z1, Z2
@@ -790,14 +167,14 @@ loop16:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop16
+	JGE          loop12
 
-end17:
+end13:
 	MOVQ    y+56(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z14, K1, (AX)
 
-end15:
+end11:
 	VZEROUPPER
 	RET
 
@@ -825,9 +202,9 @@ TEXT ·accumulate4AVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end19
+	JLT  end15
 
-loop18:
+loop14:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -861,9 +238,437 @@ loop18:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
+	JLT     end17
+
+loop16:
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	VMOVUPS      128(DI), Z18
+	VMOVUPS      192(DI), Z19
+	VBROADCASTSS (DX), Z20
+	VBROADCASTSS 16(DX), Z21
+	VFMADD231PS  Z16, Z20, Z0
+	VMULPS       Z0, Z21, Z22
+	VFMADD231PS  Z17, Z20, Z1
+	VMULPS       Z1, Z21, Z23
+	VFMADD231PS  Z18, Z20, Z2
+	VMULPS       Z2, Z21, Z24
+	VFMADD231PS  Z19, Z20, Z3
+	VMULPS       Z3, Z21, Z20
+	VBROADCASTSS 4(DX), Z21
+	VBROADCASTSS 20(DX), Z25
+	VFMADD231PS  Z16, Z21, Z4
+	VFMADD231PS  Z4, Z25, Z22
+	VFMADD231PS  Z17, Z21, Z5
+	VFMADD231PS  Z5, Z25, Z23
+	VFMADD231PS  Z18, Z21, Z6
+	VFMADD231PS  Z6, Z25, Z24
+	VFMADD231PS  Z19, Z21, Z7
+	VFMADD231PS  Z7, Z25, Z20
+	VBROADCASTSS 8(DX), Z21
+	VBROADCASTSS 24(DX), Z25
+	VFMADD231PS  Z16, Z21, Z8
+	VFMADD231PS  Z8, Z25, Z22
+	VFMADD231PS  Z17, Z21, Z9
+	VFMADD231PS  Z9, Z25, Z23
+	VFMADD231PS  Z18, Z21, Z10
+	VFMADD231PS  Z10, Z25, Z24
+	VFMADD231PS  Z19, Z21, Z11
+	VFMADD231PS  Z11, Z25, Z20
+	VBROADCASTSS 12(DX), Z21
+	VBROADCASTSS 28(DX), Z25
+	VFMADD231PS  Z16, Z21, Z12
+	VFMADD231PS  Z12, Z25, Z22
+	VFMADD231PS  Z17, Z21, Z13
+	VFMADD231PS  Z13, Z25, Z23
+	VFMADD231PS  Z18, Z21, Z14
+	VFMADD231PS  Z14, Z25, Z24
+	VFMADD231PS  Z19, Z21, Z15
+	VFMADD231PS  Z15, Z25, Z20
+	VMOVUPS      Z22, (R9)
+	VMOVUPS      Z23, 64(R9)
+	VMOVUPS      Z24, 128(R9)
+	VMOVUPS      Z20, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop16
+
+end17:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	VMOVUPS Z6, 128(DX)
+	VMOVUPS Z7, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	VMOVUPS Z10, 128(DX)
+	VMOVUPS Z11, 192(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	VMOVUPS Z14, 128(DX)
+	VMOVUPS Z15, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop14
+
+end15:
+	CMPQ AX, $+16
+	JLT  end19
+
+loop18:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
 	JLT     end21
 
 loop20:
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS (DX), Z5
+	VBROADCASTSS 16(DX), Z6
+	VFMADD231PS  Z4, Z5, Z0
+	VMULPS       Z0, Z6, Z5
+	VBROADCASTSS 4(DX), Z6
+	VBROADCASTSS 20(DX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(DX), Z6
+	VBROADCASTSS 24(DX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(DX), Z6
+	VBROADCASTSS 28(DX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop18
+
+end19:
+	TESTQ     AX, AX
+	JE        end22
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z1
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      DX, AX
+	VMOVUPS.Z (AX), K1, Z3
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end24
+
+loop23:
+	VMOVUPS.Z    (SI), K1, Z4
+	VBROADCASTSS (AX), Z5
+	VBROADCASTSS 16(AX), Z6
+	VFMADD231PS  Z4, Z5, Z0
+	VMULPS       Z0, Z6, Z5
+	VBROADCASTSS 4(AX), Z6
+	VBROADCASTSS 20(AX), Z7
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z1, Z7, Z5
+	VBROADCASTSS 8(AX), Z6
+	VBROADCASTSS 24(AX), Z7
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z2, Z7, Z5
+	VBROADCASTSS 12(AX), Z6
+	VBROADCASTSS 28(AX), Z7
+	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z3, Z7, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop23
+
+end24:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+
+end22:
+	VZEROUPPER
+	RET
+
+// func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, AVX512F
+TEXT ·accumulate1AVX512(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end26
+
+loop25:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end28
+
+loop27:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      64(DI), Z5
+	VMOVUPS      128(DI), Z6
+	VMOVUPS      192(DI), Z7
+	VBROADCASTSS (DX), Z8
+	VBROADCASTSS 4(DX), Z9
+	VFMADD231PS  Z4, Z8, Z0
+	VMULPS       Z0, Z9, Z4
+	VFMADD231PS  Z5, Z8, Z1
+	VMULPS       Z1, Z9, Z5
+	VFMADD231PS  Z6, Z8, Z2
+	VMULPS       Z2, Z9, Z6
+	VFMADD231PS  Z7, Z8, Z3
+	VMULPS       Z3, Z9, Z7
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	VMOVUPS      Z6, 128(R9)
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop27
+
+end28:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    BX, DX
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop25
+
+end26:
+	CMPQ AX, $+16
+	JLT  end30
+
+loop29:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end32
+
+loop31:
+	VMOVUPS      (DI), Z1
+	VBROADCASTSS (DX), Z2
+	VBROADCASTSS 4(DX), Z3
+	VFMADD231PS  Z1, Z2, Z0
+	VMULPS       Z0, Z3, Z1
+	VMOVUPS      Z1, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop31
+
+end32:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop29
+
+end30:
+	TESTQ     AX, AX
+	JE        end33
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(AX*2), K1
+	MOVQ      s+16(FP), AX
+	ADDQ      CX, AX
+	MOVQ      sRow+24(FP), DX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      DX, AX
+	MOVQ      bc+32(FP), AX
+	MOVQ      bcRow+40(FP), BX
+	MOVQ      x+48(FP), SI
+	ADDQ      CX, SI
+	MOVQ      xRow+56(FP), DI
+	MOVQ      y+64(FP), R8
+	ADDQ      CX, R8
+	MOVQ      yRow+72(FP), R9
+	MOVQ      tokens+0(FP), R10
+	CMPQ      R10, $+1
+	JLT       end35
+
+loop34:
+	VMOVUPS.Z    (SI), K1, Z1
+	VBROADCASTSS (AX), Z2
+	VBROADCASTSS 4(AX), Z3
+	VFMADD231PS  Z1, Z2, Z0
+	VMULPS       Z0, Z3, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop34
+
+end35:
+	MOVQ    s+16(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+
+end33:
+	VZEROUPPER
+	RET
+
+// func accumulate4MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// Requires: AVX, AVX512F
+TEXT ·accumulate4MoreAVX512(SB), NOSPLIT, $0-80
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end37
+
+loop36:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	VMOVUPS 128(DX), Z6
+	VMOVUPS 192(DX), Z7
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	VMOVUPS 128(DX), Z10
+	VMOVUPS 192(DX), Z11
+	ADDQ    BX, DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    tokens+0(FP), R11
+	CMPQ    R11, $+1
+	JLT     end39
+
+loop38:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      (R9), Z17
 	VMOVUPS      64(DI), Z18
@@ -921,9 +726,9 @@ loop20:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop20
+	JGE          loop38
 
-end21:
+end39:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -949,13 +754,13 @@ end21:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop18
+	JGE     loop36
 
-end19:
+end37:
 	CMPQ AX, $+16
-	JLT  end23
+	JLT  end41
 
-loop22:
+loop40:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -977,9 +782,9 @@ loop22:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end25
+	JLT     end43
 
-loop24:
+loop42:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      (R9), Z5
 	VBROADCASTSS (DX), Z6
@@ -1004,9 +809,9 @@ loop24:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop24
+	JGE          loop42
 
-end25:
+end43:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -1020,11 +825,11 @@ end25:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop22
+	JGE     loop40
 
-end23:
+end41:
 	TESTQ     AX, AX
-	JE        end26
+	JE        end44
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -1048,9 +853,9 @@ end23:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end28
+	JLT       end46
 
-loop27:
+loop45:
 	VMOVUPS.Z    (SI), K1, Z4
 	VMOVUPS.Z    (R8), K1, Z5
 	VBROADCASTSS (AX), Z6
@@ -1075,9 +880,9 @@ loop27:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop27
+	JGE          loop45
 
-end28:
+end46:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
@@ -1089,19 +894,19 @@ end28:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    DX, AX
 
-end26:
+end44:
 	VZEROUPPER
 	RET
 
-// func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// func accumulate1MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, AVX512F
-TEXT ·accumulate1AVX512(SB), NOSPLIT, $0-80
+TEXT ·accumulate1MoreAVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end30
+	JLT  end48
 
-loop29:
+loop47:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -1120,9 +925,9 @@ loop29:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end32
+	JLT     end50
 
-loop31:
+loop49:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      (R9), Z5
 	VMOVUPS      64(DI), Z6
@@ -1150,9 +955,9 @@ loop31:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop31
+	JGE          loop49
 
-end32:
+end50:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -1163,13 +968,13 @@ end32:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop29
+	JGE     loop47
 
-end30:
+end48:
 	CMPQ AX, $+16
-	JLT  end34
+	JLT  end52
 
-loop33:
+loop51:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -1185,9 +990,9 @@ loop33:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end36
+	JLT     end54
 
-loop35:
+loop53:
 	VMOVUPS      (DI), Z1
 	VMOVUPS      (R9), Z2
 	VBROADCASTSS (DX), Z3
@@ -1200,9 +1005,9 @@ loop35:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop35
+	JGE          loop53
 
-end36:
+end54:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -1210,11 +1015,11 @@ end36:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop33
+	JGE     loop51
 
-end34:
+end52:
 	TESTQ     AX, AX
-	JE        end37
+	JE        end55
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -1232,9 +1037,9 @@ end34:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end39
+	JLT       end57
 
-loop38:
+loop56:
 	VMOVUPS.Z    (SI), K1, Z1
 	VMOVUPS.Z    (R8), K1, Z2
 	VBROADCASTSS (AX), Z3
@@ -1247,15 +1052,15 @@ loop38:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop38
+	JGE          loop56
 
-end39:
+end57:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    DX, AX
 
-end37:
+end55:
 	VZEROUPPER
 	RET
 
@@ -1265,9 +1070,9 @@ TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end41
+	JLT  end59
 
-loop40:
+loop58:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1277,9 +1082,9 @@ loop40:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end43
+	JLT  end61
 
-loop42:
+loop60:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1298,19 +1103,19 @@ loop42:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop42
+	JGE          loop60
 
-end43:
+end61:
 	ADDQ $+256, CX
 	SUBQ $+64, AX
 	CMPQ AX, $+64
-	JGE  loop40
+	JGE  loop58
 
-end41:
+end59:
 	CMPQ AX, $+32
-	JLT  end45
+	JLT  end63
 
-loop44:
+loop62:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1320,9 +1125,9 @@ loop44:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end47
+	JLT  end65
 
-loop46:
+loop64:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1335,19 +1140,19 @@ loop46:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop46
+	JGE          loop64
 
-end47:
+end65:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop44
+	JGE  loop62
 
-end45:
+end63:
 	CMPQ AX, $+16
-	JLT  end49
+	JLT  end67
 
-loop48:
+loop66:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1357,9 +1162,9 @@ loop48:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end51
+	JLT  end69
 
-loop50:
+loop68:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z0
@@ -1369,17 +1174,17 @@ loop50:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop50
+	JGE          loop68
 
-end51:
+end69:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop48
+	JGE  loop66
 
-end49:
+end67:
 	TESTQ AX, AX
-	JE    end52
+	JE    end70
 	LEAQ  tailMasks<>+0(SB), DX
 	KMOVW (DX)(AX*2), K1
 	MOVQ  dst+16(FP), AX
@@ -1391,9 +1196,9 @@ end49:
 	MOVQ  scale+48(FP), SI
 	MOVQ  rows+0(FP), DI
 	CMPQ  DI, $+1
-	JLT   end54
+	JLT   end72
 
-loop53:
+loop71:
 	VBROADCASTSS (SI), Z0
 	VMOVUPS.Z    (DX), K1, Z1
 	VMULPS       Z0, Z1, Z0
@@ -1403,10 +1208,10 @@ loop53:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop53
+	JGE          loop71
 
-end54:
-end52:
+end72:
+end70:
 	VZEROUPPER
 	RET
 
@@ -1419,9 +1224,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end56
+	JLT          end74
 
-loop55:
+loop73:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1445,13 +1250,13 @@ loop55:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop55
+	JGE       loop73
 
-end56:
+end74:
 	CMPQ CX, $+16
-	JLT  end58
+	JLT  end76
 
-loop57:
+loop75:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1460,11 +1265,11 @@ loop57:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop57
+	JGE       loop75
 
-end58:
+end76:
 	TESTQ     CX, CX
-	JE        end59
+	JE        end77
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -1473,7 +1278,7 @@ end58:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end59:
+end77:
 	VZEROUPPER
 	RET
 
@@ -1485,3 +1290,1185 @@ GLOBL const0c000000<>(SB), RODATA|NOPTR, $4
 
 DATA const00000000<>+0(SB)/4, $0x00000000
 GLOBL const00000000<>(SB), RODATA|NOPTR, $4
+
+// func scanFullAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX512F
+TEXT ·scanFullAVX512(SB), NOSPLIT, $0-104
+	VBROADCASTSS constc2fc0000<>+0(SB), Z20
+	VBROADCASTSS const4b400000<>+0(SB), Z21
+	VBROADCASTSS constbaadecbd<>+0(SB), Z22
+	VBROADCASTSS const3c1e7459<>+0(SB), Z23
+	VBROADCASTSS constbd635b6d<>+0(SB), Z24
+	VBROADCASTSS const3e75fce1<>+0(SB), Z25
+	VBROADCASTSS constbf317215<>+0(SB), Z26
+	VBROADCASTSS const3f800000<>+0(SB), Z27
+	MOVQ         h+64(FP), AX
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VMOVUPS      128(AX), Z2
+	VMOVUPS      192(AX), Z3
+	VMOVUPS      256(AX), Z4
+	VMOVUPS      320(AX), Z5
+	VMOVUPS      384(AX), Z6
+	VMOVUPS      448(AX), Z7
+	VMOVUPS      512(AX), Z8
+	VMOVUPS      576(AX), Z9
+	VMOVUPS      640(AX), Z10
+	VMOVUPS      704(AX), Z11
+	VMOVUPS      768(AX), Z12
+	VMOVUPS      832(AX), Z13
+	VMOVUPS      896(AX), Z14
+	VMOVUPS      960(AX), Z15
+	MOVQ         dt+8(FP), AX
+	MOVQ         dtRow+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         xRow+32(FP), BX
+	MOVQ         y+40(FP), SI
+	MOVQ         yRow+48(FP), DI
+	MOVQ         a+56(FP), R8
+	MOVQ         b+72(FP), R9
+	MOVQ         bRow+80(FP), R10
+	MOVQ         c+88(FP), R11
+	MOVQ         cRow+96(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
+	JLT          end79
+
+loop78:
+	VMOVUPS          (AX), Z16
+	VMOVUPS          (DX), Z17
+	VMULPS           -64(R8), Z17, Z18
+	VMULPS           Z16, Z17, Z17
+	VPXORD           Z19, Z19, Z19
+	VMULPS           (R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      (R9), Z17, Z29
+	VFMADD231PS      Z28, Z0, Z29
+	VMOVAPS          Z29, Z0
+	VFMADD231PS.BCST (R11), Z0, Z18
+	VMULPS           64(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      4(R9), Z17, Z29
+	VFMADD231PS      Z28, Z1, Z29
+	VMOVAPS          Z29, Z1
+	VFMADD231PS.BCST 4(R11), Z1, Z19
+	VMULPS           128(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      8(R9), Z17, Z29
+	VFMADD231PS      Z28, Z2, Z29
+	VMOVAPS          Z29, Z2
+	VFMADD231PS.BCST 8(R11), Z2, Z18
+	VMULPS           192(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      12(R9), Z17, Z29
+	VFMADD231PS      Z28, Z3, Z29
+	VMOVAPS          Z29, Z3
+	VFMADD231PS.BCST 12(R11), Z3, Z19
+	VMULPS           256(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      16(R9), Z17, Z29
+	VFMADD231PS      Z28, Z4, Z29
+	VMOVAPS          Z29, Z4
+	VFMADD231PS.BCST 16(R11), Z4, Z18
+	VMULPS           320(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      20(R9), Z17, Z29
+	VFMADD231PS      Z28, Z5, Z29
+	VMOVAPS          Z29, Z5
+	VFMADD231PS.BCST 20(R11), Z5, Z19
+	VMULPS           384(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      24(R9), Z17, Z29
+	VFMADD231PS      Z28, Z6, Z29
+	VMOVAPS          Z29, Z6
+	VFMADD231PS.BCST 24(R11), Z6, Z18
+	VMULPS           448(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      28(R9), Z17, Z29
+	VFMADD231PS      Z28, Z7, Z29
+	VMOVAPS          Z29, Z7
+	VFMADD231PS.BCST 28(R11), Z7, Z19
+	VMULPS           512(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      32(R9), Z17, Z29
+	VFMADD231PS      Z28, Z8, Z29
+	VMOVAPS          Z29, Z8
+	VFMADD231PS.BCST 32(R11), Z8, Z18
+	VMULPS           576(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      36(R9), Z17, Z29
+	VFMADD231PS      Z28, Z9, Z29
+	VMOVAPS          Z29, Z9
+	VFMADD231PS.BCST 36(R11), Z9, Z19
+	VMULPS           640(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      40(R9), Z17, Z29
+	VFMADD231PS      Z28, Z10, Z29
+	VMOVAPS          Z29, Z10
+	VFMADD231PS.BCST 40(R11), Z10, Z18
+	VMULPS           704(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      44(R9), Z17, Z29
+	VFMADD231PS      Z28, Z11, Z29
+	VMOVAPS          Z29, Z11
+	VFMADD231PS.BCST 44(R11), Z11, Z19
+	VMULPS           768(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      48(R9), Z17, Z29
+	VFMADD231PS      Z28, Z12, Z29
+	VMOVAPS          Z29, Z12
+	VFMADD231PS.BCST 48(R11), Z12, Z18
+	VMULPS           832(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      52(R9), Z17, Z29
+	VFMADD231PS      Z28, Z13, Z29
+	VMOVAPS          Z29, Z13
+	VFMADD231PS.BCST 52(R11), Z13, Z19
+	VMULPS           896(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      56(R9), Z17, Z29
+	VFMADD231PS      Z28, Z14, Z29
+	VMOVAPS          Z29, Z14
+	VFMADD231PS.BCST 56(R11), Z14, Z18
+	VMULPS           960(R8), Z16, Z16
+	VMAXPS           Z16, Z20, Z16
+	VADDPS           Z21, Z16, Z28
+	VSUBPS           Z21, Z28, Z28
+	VSUBPS           Z16, Z28, Z16
+	VMOVUPS          Z22, Z29
+	VFMADD213PS      Z23, Z16, Z29
+	VFMADD213PS      Z24, Z16, Z29
+	VFMADD213PS      Z25, Z16, Z29
+	VFMADD213PS      Z26, Z16, Z29
+	VFMADD213PS      Z27, Z16, Z29
+	VSCALEFPS        Z28, Z29, Z16
+	VMULPS.BCST      60(R9), Z17, Z17
+	VFMADD231PS      Z16, Z15, Z17
+	VMOVAPS          Z17, Z15
+	VFMADD231PS.BCST 60(R11), Z15, Z19
+	VADDPS           Z19, Z18, Z18
+	VMOVUPS          Z18, (SI)
+	ADDQ             CX, AX
+	ADDQ             BX, DX
+	ADDQ             DI, SI
+	ADDQ             R10, R9
+	ADDQ             R12, R11
+	SUBQ             $+1, R13
+	CMPQ             R13, $+1
+	JGE              loop78
+
+end79:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VMOVUPS Z4, 256(AX)
+	VMOVUPS Z5, 320(AX)
+	VMOVUPS Z6, 384(AX)
+	VMOVUPS Z7, 448(AX)
+	VMOVUPS Z8, 512(AX)
+	VMOVUPS Z9, 576(AX)
+	VMOVUPS Z10, 640(AX)
+	VMOVUPS Z11, 704(AX)
+	VMOVUPS Z12, 768(AX)
+	VMOVUPS Z13, 832(AX)
+	VMOVUPS Z14, 896(AX)
+	VMOVUPS Z15, 960(AX)
+	VZEROUPPER
+	RET
+
+DATA constc2fc0000<>+0(SB)/4, $0xc2fc0000
+GLOBL constc2fc0000<>(SB), RODATA|NOPTR, $4
+
+DATA const4b400000<>+0(SB)/4, $0x4b400000
+GLOBL const4b400000<>(SB), RODATA|NOPTR, $4
+
+DATA constbaadecbd<>+0(SB)/4, $0xbaadecbd
+GLOBL constbaadecbd<>(SB), RODATA|NOPTR, $4
+
+DATA const3c1e7459<>+0(SB)/4, $0x3c1e7459
+GLOBL const3c1e7459<>(SB), RODATA|NOPTR, $4
+
+DATA constbd635b6d<>+0(SB)/4, $0xbd635b6d
+GLOBL constbd635b6d<>(SB), RODATA|NOPTR, $4
+
+DATA const3e75fce1<>+0(SB)/4, $0x3e75fce1
+GLOBL const3e75fce1<>(SB), RODATA|NOPTR, $4
+
+DATA constbf317215<>+0(SB)/4, $0xbf317215
+GLOBL constbf317215<>(SB), RODATA|NOPTR, $4
+
+DATA const3f800000<>+0(SB)/4, $0x3f800000
+GLOBL const3f800000<>(SB), RODATA|NOPTR, $4
+
+// func scan4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX512F
+TEXT ·scan4AVX512(SB), NOSPLIT, $0-104
+	VBROADCASTSS constc2fc0000<>+0(SB), Z8
+	VBROADCASTSS const4b400000<>+0(SB), Z9
+	VBROADCASTSS constbaadecbd<>+0(SB), Z10
+	VBROADCASTSS const3c1e7459<>+0(SB), Z11
+	VBROADCASTSS constbd635b6d<>+0(SB), Z12
+	VBROADCASTSS const3e75fce1<>+0(SB), Z13
+	VBROADCASTSS constbf317215<>+0(SB), Z14
+	VBROADCASTSS const3f800000<>+0(SB), Z15
+	MOVQ         h+64(FP), AX
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VMOVUPS      128(AX), Z2
+	VMOVUPS      192(AX), Z3
+	MOVQ         dt+8(FP), AX
+	MOVQ         dtRow+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         xRow+32(FP), BX
+	MOVQ         y+40(FP), SI
+	MOVQ         yRow+48(FP), DI
+	MOVQ         a+56(FP), R8
+	MOVQ         b+72(FP), R9
+	MOVQ         bRow+80(FP), R10
+	MOVQ         c+88(FP), R11
+	MOVQ         cRow+96(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
+	JLT          end81
+
+loop80:
+	VMOVUPS          (AX), Z4
+	VMOVUPS          (DX), Z5
+	VMULPS           -64(R8), Z5, Z6
+	VMULPS           Z4, Z5, Z5
+	VPXORD           Z7, Z7, Z7
+	VMULPS           (R8), Z4, Z16
+	VMAXPS           Z16, Z8, Z16
+	VADDPS           Z9, Z16, Z17
+	VSUBPS           Z9, Z17, Z17
+	VSUBPS           Z16, Z17, Z16
+	VMOVUPS          Z10, Z18
+	VFMADD213PS      Z11, Z16, Z18
+	VFMADD213PS      Z12, Z16, Z18
+	VFMADD213PS      Z13, Z16, Z18
+	VFMADD213PS      Z14, Z16, Z18
+	VFMADD213PS      Z15, Z16, Z18
+	VSCALEFPS        Z17, Z18, Z16
+	VMULPS.BCST      (R9), Z5, Z17
+	VFMADD231PS      Z16, Z0, Z17
+	VMOVAPS          Z17, Z0
+	VFMADD231PS.BCST (R11), Z0, Z6
+	VMULPS           64(R8), Z4, Z16
+	VMAXPS           Z16, Z8, Z16
+	VADDPS           Z9, Z16, Z17
+	VSUBPS           Z9, Z17, Z17
+	VSUBPS           Z16, Z17, Z16
+	VMOVUPS          Z10, Z18
+	VFMADD213PS      Z11, Z16, Z18
+	VFMADD213PS      Z12, Z16, Z18
+	VFMADD213PS      Z13, Z16, Z18
+	VFMADD213PS      Z14, Z16, Z18
+	VFMADD213PS      Z15, Z16, Z18
+	VSCALEFPS        Z17, Z18, Z16
+	VMULPS.BCST      4(R9), Z5, Z17
+	VFMADD231PS      Z16, Z1, Z17
+	VMOVAPS          Z17, Z1
+	VFMADD231PS.BCST 4(R11), Z1, Z7
+	VMULPS           128(R8), Z4, Z16
+	VMAXPS           Z16, Z8, Z16
+	VADDPS           Z9, Z16, Z17
+	VSUBPS           Z9, Z17, Z17
+	VSUBPS           Z16, Z17, Z16
+	VMOVUPS          Z10, Z18
+	VFMADD213PS      Z11, Z16, Z18
+	VFMADD213PS      Z12, Z16, Z18
+	VFMADD213PS      Z13, Z16, Z18
+	VFMADD213PS      Z14, Z16, Z18
+	VFMADD213PS      Z15, Z16, Z18
+	VSCALEFPS        Z17, Z18, Z16
+	VMULPS.BCST      8(R9), Z5, Z17
+	VFMADD231PS      Z16, Z2, Z17
+	VMOVAPS          Z17, Z2
+	VFMADD231PS.BCST 8(R11), Z2, Z6
+	VMULPS           192(R8), Z4, Z4
+	VMAXPS           Z4, Z8, Z4
+	VADDPS           Z9, Z4, Z16
+	VSUBPS           Z9, Z16, Z16
+	VSUBPS           Z4, Z16, Z4
+	VMOVUPS          Z10, Z17
+	VFMADD213PS      Z11, Z4, Z17
+	VFMADD213PS      Z12, Z4, Z17
+	VFMADD213PS      Z13, Z4, Z17
+	VFMADD213PS      Z14, Z4, Z17
+	VFMADD213PS      Z15, Z4, Z17
+	VSCALEFPS        Z16, Z17, Z4
+	VMULPS.BCST      12(R9), Z5, Z5
+	VFMADD231PS      Z4, Z3, Z5
+	VMOVAPS          Z5, Z3
+	VFMADD231PS.BCST 12(R11), Z3, Z7
+	VADDPS           Z7, Z6, Z6
+	VMOVUPS          Z6, (SI)
+	ADDQ             CX, AX
+	ADDQ             BX, DX
+	ADDQ             DI, SI
+	ADDQ             R10, R9
+	ADDQ             R12, R11
+	SUBQ             $+1, R13
+	CMPQ             R13, $+1
+	JGE              loop80
+
+end81:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func scanVector4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX512F
+TEXT ·scanVector4AVX512(SB), NOSPLIT, $0-104
+	VBROADCASTSS constc2fc0000<>+0(SB), Z8
+	VBROADCASTSS const4b400000<>+0(SB), Z9
+	VBROADCASTSS constbaadecbd<>+0(SB), Z10
+	VBROADCASTSS const3c1e7459<>+0(SB), Z11
+	VBROADCASTSS constbd635b6d<>+0(SB), Z12
+	VBROADCASTSS const3e75fce1<>+0(SB), Z13
+	VBROADCASTSS constbf317215<>+0(SB), Z14
+	VBROADCASTSS const3f800000<>+0(SB), Z15
+	MOVQ         h+64(FP), AX
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VMOVUPS      128(AX), Z2
+	VMOVUPS      192(AX), Z3
+	MOVQ         dt+8(FP), AX
+	MOVQ         dtRow+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         xRow+32(FP), BX
+	MOVQ         y+40(FP), SI
+	MOVQ         yRow+48(FP), DI
+	MOVQ         a+56(FP), R8
+	MOVQ         b+72(FP), R9
+	MOVQ         bRow+80(FP), R10
+	MOVQ         c+88(FP), R11
+	MOVQ         cRow+96(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
+	JLT          end83
+
+loop82:
+	VMOVUPS     (AX), Z4
+	VMOVUPS     (DX), Z5
+	VMULPS      -64(R8), Z5, Z6
+	VMULPS      Z4, Z5, Z5
+	VPXORD      Z7, Z7, Z7
+	VMULPS      (R8), Z4, Z16
+	VMAXPS      Z16, Z8, Z16
+	VADDPS      Z9, Z16, Z17
+	VSUBPS      Z9, Z17, Z17
+	VSUBPS      Z16, Z17, Z16
+	VMOVUPS     Z10, Z18
+	VFMADD213PS Z11, Z16, Z18
+	VFMADD213PS Z12, Z16, Z18
+	VFMADD213PS Z13, Z16, Z18
+	VFMADD213PS Z14, Z16, Z18
+	VFMADD213PS Z15, Z16, Z18
+	VSCALEFPS   Z17, Z18, Z16
+	VMULPS      (R9), Z5, Z17
+	VFMADD231PS Z16, Z0, Z17
+	VMOVAPS     Z17, Z0
+	VFMADD231PS (R11), Z0, Z6
+	VMULPS      64(R8), Z4, Z16
+	VMAXPS      Z16, Z8, Z16
+	VADDPS      Z9, Z16, Z17
+	VSUBPS      Z9, Z17, Z17
+	VSUBPS      Z16, Z17, Z16
+	VMOVUPS     Z10, Z18
+	VFMADD213PS Z11, Z16, Z18
+	VFMADD213PS Z12, Z16, Z18
+	VFMADD213PS Z13, Z16, Z18
+	VFMADD213PS Z14, Z16, Z18
+	VFMADD213PS Z15, Z16, Z18
+	VSCALEFPS   Z17, Z18, Z16
+	VMULPS      64(R9), Z5, Z17
+	VFMADD231PS Z16, Z1, Z17
+	VMOVAPS     Z17, Z1
+	VFMADD231PS 64(R11), Z1, Z7
+	VMULPS      128(R8), Z4, Z16
+	VMAXPS      Z16, Z8, Z16
+	VADDPS      Z9, Z16, Z17
+	VSUBPS      Z9, Z17, Z17
+	VSUBPS      Z16, Z17, Z16
+	VMOVUPS     Z10, Z18
+	VFMADD213PS Z11, Z16, Z18
+	VFMADD213PS Z12, Z16, Z18
+	VFMADD213PS Z13, Z16, Z18
+	VFMADD213PS Z14, Z16, Z18
+	VFMADD213PS Z15, Z16, Z18
+	VSCALEFPS   Z17, Z18, Z16
+	VMULPS      128(R9), Z5, Z17
+	VFMADD231PS Z16, Z2, Z17
+	VMOVAPS     Z17, Z2
+	VFMADD231PS 128(R11), Z2, Z6
+	VMULPS      192(R8), Z4, Z4
+	VMAXPS      Z4, Z8, Z4
+	VADDPS      Z9, Z4, Z16
+	VSUBPS      Z9, Z16, Z16
+	VSUBPS      Z4, Z16, Z4
+	VMOVUPS     Z10, Z17
+	VFMADD213PS Z11, Z4, Z17
+	VFMADD213PS Z12, Z4, Z17
+	VFMADD213PS Z13, Z4, Z17
+	VFMADD213PS Z14, Z4, Z17
+	VFMADD213PS Z15, Z4, Z17
+	VSCALEFPS   Z16, Z17, Z4
+	VMULPS      192(R9), Z5, Z5
+	VFMADD231PS Z4, Z3, Z5
+	VMOVAPS     Z5, Z3
+	VFMADD231PS 192(R11), Z3, Z7
+	VADDPS      Z7, Z6, Z6
+	VMOVUPS     Z6, (SI)
+	ADDQ        CX, AX
+	ADDQ        BX, DX
+	ADDQ        DI, SI
+	ADDQ        R10, R9
+	ADDQ        R12, R11
+	SUBQ        $+1, R13
+	CMPQ        R13, $+1
+	JGE         loop82
+
+end83:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func scanFullMoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX512F
+TEXT ·scanFullMoreAVX512(SB), NOSPLIT, $0-104
+	VBROADCASTSS constc2fc0000<>+0(SB), Z20
+	VBROADCASTSS const4b400000<>+0(SB), Z21
+	VBROADCASTSS constbaadecbd<>+0(SB), Z22
+	VBROADCASTSS const3c1e7459<>+0(SB), Z23
+	VBROADCASTSS constbd635b6d<>+0(SB), Z24
+	VBROADCASTSS const3e75fce1<>+0(SB), Z25
+	VBROADCASTSS constbf317215<>+0(SB), Z26
+	VBROADCASTSS const3f800000<>+0(SB), Z27
+	MOVQ         h+64(FP), AX
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VMOVUPS      128(AX), Z2
+	VMOVUPS      192(AX), Z3
+	VMOVUPS      256(AX), Z4
+	VMOVUPS      320(AX), Z5
+	VMOVUPS      384(AX), Z6
+	VMOVUPS      448(AX), Z7
+	VMOVUPS      512(AX), Z8
+	VMOVUPS      576(AX), Z9
+	VMOVUPS      640(AX), Z10
+	VMOVUPS      704(AX), Z11
+	VMOVUPS      768(AX), Z12
+	VMOVUPS      832(AX), Z13
+	VMOVUPS      896(AX), Z14
+	VMOVUPS      960(AX), Z15
+	MOVQ         dt+8(FP), AX
+	MOVQ         dtRow+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         xRow+32(FP), BX
+	MOVQ         y+40(FP), SI
+	MOVQ         yRow+48(FP), DI
+	MOVQ         a+56(FP), R8
+	MOVQ         b+72(FP), R9
+	MOVQ         bRow+80(FP), R10
+	MOVQ         c+88(FP), R11
+	MOVQ         cRow+96(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
+	JLT          end85
+
+loop84:
+	VMOVUPS          (AX), Z16
+	VMOVUPS          (DX), Z17
+	VMOVUPS          (SI), Z18
+	VMULPS           Z16, Z17, Z17
+	VPXORD           Z19, Z19, Z19
+	VMULPS           (R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      (R9), Z17, Z29
+	VFMADD231PS      Z28, Z0, Z29
+	VMOVAPS          Z29, Z0
+	VFMADD231PS.BCST (R11), Z0, Z18
+	VMULPS           64(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      4(R9), Z17, Z29
+	VFMADD231PS      Z28, Z1, Z29
+	VMOVAPS          Z29, Z1
+	VFMADD231PS.BCST 4(R11), Z1, Z19
+	VMULPS           128(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      8(R9), Z17, Z29
+	VFMADD231PS      Z28, Z2, Z29
+	VMOVAPS          Z29, Z2
+	VFMADD231PS.BCST 8(R11), Z2, Z18
+	VMULPS           192(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      12(R9), Z17, Z29
+	VFMADD231PS      Z28, Z3, Z29
+	VMOVAPS          Z29, Z3
+	VFMADD231PS.BCST 12(R11), Z3, Z19
+	VMULPS           256(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      16(R9), Z17, Z29
+	VFMADD231PS      Z28, Z4, Z29
+	VMOVAPS          Z29, Z4
+	VFMADD231PS.BCST 16(R11), Z4, Z18
+	VMULPS           320(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      20(R9), Z17, Z29
+	VFMADD231PS      Z28, Z5, Z29
+	VMOVAPS          Z29, Z5
+	VFMADD231PS.BCST 20(R11), Z5, Z19
+	VMULPS           384(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      24(R9), Z17, Z29
+	VFMADD231PS      Z28, Z6, Z29
+	VMOVAPS          Z29, Z6
+	VFMADD231PS.BCST 24(R11), Z6, Z18
+	VMULPS           448(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      28(R9), Z17, Z29
+	VFMADD231PS      Z28, Z7, Z29
+	VMOVAPS          Z29, Z7
+	VFMADD231PS.BCST 28(R11), Z7, Z19
+	VMULPS           512(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      32(R9), Z17, Z29
+	VFMADD231PS      Z28, Z8, Z29
+	VMOVAPS          Z29, Z8
+	VFMADD231PS.BCST 32(R11), Z8, Z18
+	VMULPS           576(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      36(R9), Z17, Z29
+	VFMADD231PS      Z28, Z9, Z29
+	VMOVAPS          Z29, Z9
+	VFMADD231PS.BCST 36(R11), Z9, Z19
+	VMULPS           640(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      40(R9), Z17, Z29
+	VFMADD231PS      Z28, Z10, Z29
+	VMOVAPS          Z29, Z10
+	VFMADD231PS.BCST 40(R11), Z10, Z18
+	VMULPS           704(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      44(R9), Z17, Z29
+	VFMADD231PS      Z28, Z11, Z29
+	VMOVAPS          Z29, Z11
+	VFMADD231PS.BCST 44(R11), Z11, Z19
+	VMULPS           768(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      48(R9), Z17, Z29
+	VFMADD231PS      Z28, Z12, Z29
+	VMOVAPS          Z29, Z12
+	VFMADD231PS.BCST 48(R11), Z12, Z18
+	VMULPS           832(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      52(R9), Z17, Z29
+	VFMADD231PS      Z28, Z13, Z29
+	VMOVAPS          Z29, Z13
+	VFMADD231PS.BCST 52(R11), Z13, Z19
+	VMULPS           896(R8), Z16, Z28
+	VMAXPS           Z28, Z20, Z28
+	VADDPS           Z21, Z28, Z29
+	VSUBPS           Z21, Z29, Z29
+	VSUBPS           Z28, Z29, Z28
+	VMOVUPS          Z22, Z30
+	VFMADD213PS      Z23, Z28, Z30
+	VFMADD213PS      Z24, Z28, Z30
+	VFMADD213PS      Z25, Z28, Z30
+	VFMADD213PS      Z26, Z28, Z30
+	VFMADD213PS      Z27, Z28, Z30
+	VSCALEFPS        Z29, Z30, Z28
+	VMULPS.BCST      56(R9), Z17, Z29
+	VFMADD231PS      Z28, Z14, Z29
+	VMOVAPS          Z29, Z14
+	VFMADD231PS.BCST 56(R11), Z14, Z18
+	VMULPS           960(R8), Z16, Z16
+	VMAXPS           Z16, Z20, Z16
+	VADDPS           Z21, Z16, Z28
+	VSUBPS           Z21, Z28, Z28
+	VSUBPS           Z16, Z28, Z16
+	VMOVUPS          Z22, Z29
+	VFMADD213PS      Z23, Z16, Z29
+	VFMADD213PS      Z24, Z16, Z29
+	VFMADD213PS      Z25, Z16, Z29
+	VFMADD213PS      Z26, Z16, Z29
+	VFMADD213PS      Z27, Z16, Z29
+	VSCALEFPS        Z28, Z29, Z16
+	VMULPS.BCST      60(R9), Z17, Z17
+	VFMADD231PS      Z16, Z15, Z17
+	VMOVAPS          Z17, Z15
+	VFMADD231PS.BCST 60(R11), Z15, Z19
+	VADDPS           Z19, Z18, Z18
+	VMOVUPS          Z18, (SI)
+	ADDQ             CX, AX
+	ADDQ             BX, DX
+	ADDQ             DI, SI
+	ADDQ             R10, R9
+	ADDQ             R12, R11
+	SUBQ             $+1, R13
+	CMPQ             R13, $+1
+	JGE              loop84
+
+end85:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VMOVUPS Z4, 256(AX)
+	VMOVUPS Z5, 320(AX)
+	VMOVUPS Z6, 384(AX)
+	VMOVUPS Z7, 448(AX)
+	VMOVUPS Z8, 512(AX)
+	VMOVUPS Z9, 576(AX)
+	VMOVUPS Z10, 640(AX)
+	VMOVUPS Z11, 704(AX)
+	VMOVUPS Z12, 768(AX)
+	VMOVUPS Z13, 832(AX)
+	VMOVUPS Z14, 896(AX)
+	VMOVUPS Z15, 960(AX)
+	VZEROUPPER
+	RET
+
+// func scan4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX512F
+TEXT ·scan4MoreAVX512(SB), NOSPLIT, $0-104
+	VBROADCASTSS constc2fc0000<>+0(SB), Z8
+	VBROADCASTSS const4b400000<>+0(SB), Z9
+	VBROADCASTSS constbaadecbd<>+0(SB), Z10
+	VBROADCASTSS const3c1e7459<>+0(SB), Z11
+	VBROADCASTSS constbd635b6d<>+0(SB), Z12
+	VBROADCASTSS const3e75fce1<>+0(SB), Z13
+	VBROADCASTSS constbf317215<>+0(SB), Z14
+	VBROADCASTSS const3f800000<>+0(SB), Z15
+	MOVQ         h+64(FP), AX
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VMOVUPS      128(AX), Z2
+	VMOVUPS      192(AX), Z3
+	MOVQ         dt+8(FP), AX
+	MOVQ         dtRow+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         xRow+32(FP), BX
+	MOVQ         y+40(FP), SI
+	MOVQ         yRow+48(FP), DI
+	MOVQ         a+56(FP), R8
+	MOVQ         b+72(FP), R9
+	MOVQ         bRow+80(FP), R10
+	MOVQ         c+88(FP), R11
+	MOVQ         cRow+96(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
+	JLT          end87
+
+loop86:
+	VMOVUPS          (AX), Z4
+	VMOVUPS          (DX), Z5
+	VMOVUPS          (SI), Z6
+	VMULPS           Z4, Z5, Z5
+	VPXORD           Z7, Z7, Z7
+	VMULPS           (R8), Z4, Z16
+	VMAXPS           Z16, Z8, Z16
+	VADDPS           Z9, Z16, Z17
+	VSUBPS           Z9, Z17, Z17
+	VSUBPS           Z16, Z17, Z16
+	VMOVUPS          Z10, Z18
+	VFMADD213PS      Z11, Z16, Z18
+	VFMADD213PS      Z12, Z16, Z18
+	VFMADD213PS      Z13, Z16, Z18
+	VFMADD213PS      Z14, Z16, Z18
+	VFMADD213PS      Z15, Z16, Z18
+	VSCALEFPS        Z17, Z18, Z16
+	VMULPS.BCST      (R9), Z5, Z17
+	VFMADD231PS      Z16, Z0, Z17
+	VMOVAPS          Z17, Z0
+	VFMADD231PS.BCST (R11), Z0, Z6
+	VMULPS           64(R8), Z4, Z16
+	VMAXPS           Z16, Z8, Z16
+	VADDPS           Z9, Z16, Z17
+	VSUBPS           Z9, Z17, Z17
+	VSUBPS           Z16, Z17, Z16
+	VMOVUPS          Z10, Z18
+	VFMADD213PS      Z11, Z16, Z18
+	VFMADD213PS      Z12, Z16, Z18
+	VFMADD213PS      Z13, Z16, Z18
+	VFMADD213PS      Z14, Z16, Z18
+	VFMADD213PS      Z15, Z16, Z18
+	VSCALEFPS        Z17, Z18, Z16
+	VMULPS.BCST      4(R9), Z5, Z17
+	VFMADD231PS      Z16, Z1, Z17
+	VMOVAPS          Z17, Z1
+	VFMADD231PS.BCST 4(R11), Z1, Z7
+	VMULPS           128(R8), Z4, Z16
+	VMAXPS           Z16, Z8, Z16
+	VADDPS           Z9, Z16, Z17
+	VSUBPS           Z9, Z17, Z17
+	VSUBPS           Z16, Z17, Z16
+	VMOVUPS          Z10, Z18
+	VFMADD213PS      Z11, Z16, Z18
+	VFMADD213PS      Z12, Z16, Z18
+	VFMADD213PS      Z13, Z16, Z18
+	VFMADD213PS      Z14, Z16, Z18
+	VFMADD213PS      Z15, Z16, Z18
+	VSCALEFPS        Z17, Z18, Z16
+	VMULPS.BCST      8(R9), Z5, Z17
+	VFMADD231PS      Z16, Z2, Z17
+	VMOVAPS          Z17, Z2
+	VFMADD231PS.BCST 8(R11), Z2, Z6
+	VMULPS           192(R8), Z4, Z4
+	VMAXPS           Z4, Z8, Z4
+	VADDPS           Z9, Z4, Z16
+	VSUBPS           Z9, Z16, Z16
+	VSUBPS           Z4, Z16, Z4
+	VMOVUPS          Z10, Z17
+	VFMADD213PS      Z11, Z4, Z17
+	VFMADD213PS      Z12, Z4, Z17
+	VFMADD213PS      Z13, Z4, Z17
+	VFMADD213PS      Z14, Z4, Z17
+	VFMADD213PS      Z15, Z4, Z17
+	VSCALEFPS        Z16, Z17, Z4
+	VMULPS.BCST      12(R9), Z5, Z5
+	VFMADD231PS      Z4, Z3, Z5
+	VMOVAPS          Z5, Z3
+	VFMADD231PS.BCST 12(R11), Z3, Z7
+	VADDPS           Z7, Z6, Z6
+	VMOVUPS          Z6, (SI)
+	ADDQ             CX, AX
+	ADDQ             BX, DX
+	ADDQ             DI, SI
+	ADDQ             R10, R9
+	ADDQ             R12, R11
+	SUBQ             $+1, R13
+	CMPQ             R13, $+1
+	JGE              loop86
+
+end87:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func scanVector4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// Requires: AVX, AVX512F
+TEXT ·scanVector4MoreAVX512(SB), NOSPLIT, $0-104
+	VBROADCASTSS constc2fc0000<>+0(SB), Z8
+	VBROADCASTSS const4b400000<>+0(SB), Z9
+	VBROADCASTSS constbaadecbd<>+0(SB), Z10
+	VBROADCASTSS const3c1e7459<>+0(SB), Z11
+	VBROADCASTSS constbd635b6d<>+0(SB), Z12
+	VBROADCASTSS const3e75fce1<>+0(SB), Z13
+	VBROADCASTSS constbf317215<>+0(SB), Z14
+	VBROADCASTSS const3f800000<>+0(SB), Z15
+	MOVQ         h+64(FP), AX
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VMOVUPS      128(AX), Z2
+	VMOVUPS      192(AX), Z3
+	MOVQ         dt+8(FP), AX
+	MOVQ         dtRow+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         xRow+32(FP), BX
+	MOVQ         y+40(FP), SI
+	MOVQ         yRow+48(FP), DI
+	MOVQ         a+56(FP), R8
+	MOVQ         b+72(FP), R9
+	MOVQ         bRow+80(FP), R10
+	MOVQ         c+88(FP), R11
+	MOVQ         cRow+96(FP), R12
+	MOVQ         tokens+0(FP), R13
+	CMPQ         R13, $+1
+	JLT          end89
+
+loop88:
+	VMOVUPS     (AX), Z4
+	VMOVUPS     (DX), Z5
+	VMOVUPS     (SI), Z6
+	VMULPS      Z4, Z5, Z5
+	VPXORD      Z7, Z7, Z7
+	VMULPS      (R8), Z4, Z16
+	VMAXPS      Z16, Z8, Z16
+	VADDPS      Z9, Z16, Z17
+	VSUBPS      Z9, Z17, Z17
+	VSUBPS      Z16, Z17, Z16
+	VMOVUPS     Z10, Z18
+	VFMADD213PS Z11, Z16, Z18
+	VFMADD213PS Z12, Z16, Z18
+	VFMADD213PS Z13, Z16, Z18
+	VFMADD213PS Z14, Z16, Z18
+	VFMADD213PS Z15, Z16, Z18
+	VSCALEFPS   Z17, Z18, Z16
+	VMULPS      (R9), Z5, Z17
+	VFMADD231PS Z16, Z0, Z17
+	VMOVAPS     Z17, Z0
+	VFMADD231PS (R11), Z0, Z6
+	VMULPS      64(R8), Z4, Z16
+	VMAXPS      Z16, Z8, Z16
+	VADDPS      Z9, Z16, Z17
+	VSUBPS      Z9, Z17, Z17
+	VSUBPS      Z16, Z17, Z16
+	VMOVUPS     Z10, Z18
+	VFMADD213PS Z11, Z16, Z18
+	VFMADD213PS Z12, Z16, Z18
+	VFMADD213PS Z13, Z16, Z18
+	VFMADD213PS Z14, Z16, Z18
+	VFMADD213PS Z15, Z16, Z18
+	VSCALEFPS   Z17, Z18, Z16
+	VMULPS      64(R9), Z5, Z17
+	VFMADD231PS Z16, Z1, Z17
+	VMOVAPS     Z17, Z1
+	VFMADD231PS 64(R11), Z1, Z7
+	VMULPS      128(R8), Z4, Z16
+	VMAXPS      Z16, Z8, Z16
+	VADDPS      Z9, Z16, Z17
+	VSUBPS      Z9, Z17, Z17
+	VSUBPS      Z16, Z17, Z16
+	VMOVUPS     Z10, Z18
+	VFMADD213PS Z11, Z16, Z18
+	VFMADD213PS Z12, Z16, Z18
+	VFMADD213PS Z13, Z16, Z18
+	VFMADD213PS Z14, Z16, Z18
+	VFMADD213PS Z15, Z16, Z18
+	VSCALEFPS   Z17, Z18, Z16
+	VMULPS      128(R9), Z5, Z17
+	VFMADD231PS Z16, Z2, Z17
+	VMOVAPS     Z17, Z2
+	VFMADD231PS 128(R11), Z2, Z6
+	VMULPS      192(R8), Z4, Z4
+	VMAXPS      Z4, Z8, Z4
+	VADDPS      Z9, Z4, Z16
+	VSUBPS      Z9, Z16, Z16
+	VSUBPS      Z4, Z16, Z4
+	VMOVUPS     Z10, Z17
+	VFMADD213PS Z11, Z4, Z17
+	VFMADD213PS Z12, Z4, Z17
+	VFMADD213PS Z13, Z4, Z17
+	VFMADD213PS Z14, Z4, Z17
+	VFMADD213PS Z15, Z4, Z17
+	VSCALEFPS   Z16, Z17, Z4
+	VMULPS      192(R9), Z5, Z5
+	VFMADD231PS Z4, Z3, Z5
+	VMOVAPS     Z5, Z3
+	VFMADD231PS 192(R11), Z3, Z7
+	VADDPS      Z7, Z6, Z6
+	VMOVUPS     Z6, (SI)
+	ADDQ        CX, AX
+	ADDQ        BX, DX
+	ADDQ        DI, SI
+	ADDQ        R10, R9
+	ADDQ        R12, R11
+	SUBQ        $+1, R13
+	CMPQ        R13, $+1
+	JGE         loop88
+
+end89:
+	MOVQ    h+64(FP), AX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VZEROUPPER
+	RET

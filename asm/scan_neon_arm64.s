@@ -4,9 +4,1509 @@
 
 #include "textflag.h"
 
-// func scanFullNEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func prefetchNEON(x *float32, lines int)
+// the cache lines from x on
+TEXT ·prefetchNEON(SB), NOSPLIT, $0-16
+	MOVD x+0(FP), R0
+	MOVD lines+8(FP), R1
+	CMP $1, R1
+	BLT end2
+loop1:
+	ADD $64, R0, R0
+	ADD $-1, R1, R1
+	CMP $1, R1
+	BGE loop1
+end2:
+	RET
+
+// func outerStepNEON(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
+// states rows of width channels; sRow in bytes
+TEXT ·outerStepNEON(SB), NOSPLIT, $0-68
+	MOVD width+0(FP), R0
+	FMOVS decay+64(FP), F0
+	VDUP V0.S[0], V0.S4
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end4
+loop3:
+	MOVD x+48(FP), R2
+	ADD R1, R2, R2
+	FMOVQ 0(R2), F1
+	VMOVI $0, V2.B16
+	FMOVQ 16(R2), F3
+	VMOVI $0, V4.B16
+	FMOVQ 32(R2), F5
+	VMOVI $0, V6.B16
+	FMOVQ 48(R2), F7
+	VMOVI $0, V8.B16
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	MOVD b+32(FP), R4
+	MOVD c+40(FP), R5
+	MOVD states+8(FP), R6
+	CMP $1, R6
+	BLT end6
+loop5:
+	VLD1R (R4), [V9.S4]
+	VLD1R (R5), [V10.S4]
+	WORD $0x6e29dc2b // FMUL V11.4S, V1.4S, V9.4S
+	FMOVQ 0(R2), F12
+	VFMLA V12.S4, V0.S4, V11.S4
+	FMOVQ F11, 0(R2)
+	VFMLA V10.S4, V11.S4, V2.S4
+	WORD $0x6e29dc6b // FMUL V11.4S, V3.4S, V9.4S
+	FMOVQ 16(R2), F12
+	VFMLA V12.S4, V0.S4, V11.S4
+	FMOVQ F11, 16(R2)
+	VFMLA V10.S4, V11.S4, V4.S4
+	WORD $0x6e29dcab // FMUL V11.4S, V5.4S, V9.4S
+	FMOVQ 32(R2), F12
+	VFMLA V12.S4, V0.S4, V11.S4
+	FMOVQ F11, 32(R2)
+	VFMLA V10.S4, V11.S4, V6.S4
+	WORD $0x6e29dce9 // FMUL V9.4S, V7.4S, V9.4S
+	FMOVQ 48(R2), F11
+	VFMLA V11.S4, V0.S4, V9.S4
+	FMOVQ F9, 48(R2)
+	VFMLA V10.S4, V9.S4, V8.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $4, R5, R5
+	ADD $-1, R6, R6
+	CMP $1, R6
+	BGE loop5
+end6:
+	MOVD y+56(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F2, 0(R2)
+	FMOVQ F4, 16(R2)
+	FMOVQ F6, 32(R2)
+	FMOVQ F8, 48(R2)
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop3
+end4:
+	CMP $4, R0
+	BLT end8
+loop7:
+	MOVD x+48(FP), R2
+	ADD R1, R2, R2
+	FMOVQ 0(R2), F1
+	VMOVI $0, V2.B16
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	MOVD b+32(FP), R4
+	MOVD c+40(FP), R5
+	MOVD states+8(FP), R6
+	CMP $1, R6
+	BLT end10
+loop9:
+	VLD1R (R4), [V3.S4]
+	VLD1R (R5), [V4.S4]
+	WORD $0x6e23dc23 // FMUL V3.4S, V1.4S, V3.4S
+	FMOVQ 0(R2), F5
+	VFMLA V5.S4, V0.S4, V3.S4
+	FMOVQ F3, 0(R2)
+	VFMLA V4.S4, V3.S4, V2.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $4, R5, R5
+	ADD $-1, R6, R6
+	CMP $1, R6
+	BGE loop9
+end10:
+	MOVD y+56(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F2, 0(R2)
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop7
+end8:
+	TBZ $1, R0, end11
+	MOVD x+48(FP), R2
+	ADD R1, R2, R2
+	FMOVD 0(R2), F1
+	VMOVI $0, V2.B16
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	MOVD b+32(FP), R4
+	MOVD c+40(FP), R5
+	MOVD states+8(FP), R6
+	CMP $1, R6
+	BLT end13
+loop12:
+	VLD1R (R4), [V3.S4]
+	VLD1R (R5), [V4.S4]
+	WORD $0x6e23dc23 // FMUL V3.4S, V1.4S, V3.4S
+	FMOVD 0(R2), F5
+	VFMLA V5.S4, V0.S4, V3.S4
+	FMOVD F3, 0(R2)
+	VFMLA V4.S4, V3.S4, V2.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $4, R5, R5
+	ADD $-1, R6, R6
+	CMP $1, R6
+	BGE loop12
+end13:
+	MOVD y+56(FP), R2
+	ADD R1, R2, R2
+	FMOVD F2, 0(R2)
+	ADD $8, R1, R1
+end11:
+	TBZ $0, R0, end14
+	MOVD x+48(FP), R0
+	ADD R1, R0, R0
+	FMOVS 0(R0), F1
+	VMOVI $0, V2.B16
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	MOVD sRow+24(FP), R2
+	MOVD b+32(FP), R3
+	MOVD c+40(FP), R4
+	MOVD states+8(FP), R5
+	CMP $1, R5
+	BLT end16
+loop15:
+	VLD1R (R3), [V3.S4]
+	VLD1R (R4), [V4.S4]
+	WORD $0x6e23dc23 // FMUL V3.4S, V1.4S, V3.4S
+	FMOVS 0(R0), F5
+	VFMLA V5.S4, V0.S4, V3.S4
+	FMOVS F3, 0(R0)
+	VFMLA V4.S4, V3.S4, V2.S4
+	ADD R2, R0, R0
+	ADD $4, R3, R3
+	ADD $4, R4, R4
+	ADD $-1, R5, R5
+	CMP $1, R5
+	BGE loop15
+end16:
+	MOVD y+56(FP), R0
+	ADD R1, R0, R0
+	FMOVS F2, 0(R0)
+	ADD $4, R1, R1
+end14:
+	RET
+
+// func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// 4 row(s) of width channels; strides in bytes
+TEXT ·accumulate4NEON(SB), NOSPLIT, $0-80
+	MOVD width+8(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end18
+loop17:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 16(R2), F1
+	FMOVQ 32(R2), F2
+	FMOVQ 48(R2), F3
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F4
+	FMOVQ 16(R2), F5
+	FMOVQ 32(R2), F6
+	FMOVQ 48(R2), F7
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F8
+	FMOVQ 16(R2), F9
+	FMOVQ 32(R2), F10
+	FMOVQ 48(R2), F11
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F12
+	FMOVQ 16(R2), F13
+	FMOVQ 32(R2), F14
+	FMOVQ 48(R2), F15
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end20
+loop19:
+	FMOVQ 0(R5), F16
+	FMOVQ 16(R5), F17
+	FMOVQ 32(R5), F18
+	FMOVQ 48(R5), F19
+	VLD1R (R2), [V20.S4]
+	FMOVS 16(R2), F21
+	VDUP V21.S[0], V21.S4
+	VFMLA V16.S4, V20.S4, V0.S4
+	WORD $0x6e20deb6 // FMUL V22.4S, V21.4S, V0.4S
+	VFMLA V17.S4, V20.S4, V1.S4
+	WORD $0x6e21deb7 // FMUL V23.4S, V21.4S, V1.4S
+	VFMLA V18.S4, V20.S4, V2.S4
+	WORD $0x6e22deb8 // FMUL V24.4S, V21.4S, V2.4S
+	VFMLA V19.S4, V20.S4, V3.S4
+	WORD $0x6e23deb4 // FMUL V20.4S, V21.4S, V3.4S
+	FMOVS 4(R2), F21
+	VDUP V21.S[0], V21.S4
+	FMOVS 20(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V21.S4, V4.S4
+	VFMLA V4.S4, V25.S4, V22.S4
+	VFMLA V17.S4, V21.S4, V5.S4
+	VFMLA V5.S4, V25.S4, V23.S4
+	VFMLA V18.S4, V21.S4, V6.S4
+	VFMLA V6.S4, V25.S4, V24.S4
+	VFMLA V19.S4, V21.S4, V7.S4
+	VFMLA V7.S4, V25.S4, V20.S4
+	FMOVS 8(R2), F21
+	VDUP V21.S[0], V21.S4
+	FMOVS 24(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V21.S4, V8.S4
+	VFMLA V8.S4, V25.S4, V22.S4
+	VFMLA V17.S4, V21.S4, V9.S4
+	VFMLA V9.S4, V25.S4, V23.S4
+	VFMLA V18.S4, V21.S4, V10.S4
+	VFMLA V10.S4, V25.S4, V24.S4
+	VFMLA V19.S4, V21.S4, V11.S4
+	VFMLA V11.S4, V25.S4, V20.S4
+	FMOVS 12(R2), F21
+	VDUP V21.S[0], V21.S4
+	FMOVS 28(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V21.S4, V12.S4
+	VFMLA V12.S4, V25.S4, V22.S4
+	VFMLA V17.S4, V21.S4, V13.S4
+	VFMLA V13.S4, V25.S4, V23.S4
+	VFMLA V18.S4, V21.S4, V14.S4
+	VFMLA V14.S4, V25.S4, V24.S4
+	VFMLA V19.S4, V21.S4, V15.S4
+	VFMLA V15.S4, V25.S4, V20.S4
+	FMOVQ F22, 0(R7)
+	FMOVQ F23, 16(R7)
+	FMOVQ F24, 32(R7)
+	FMOVQ F20, 48(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop19
+end20:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F4, 0(R2)
+	FMOVQ F5, 16(R2)
+	FMOVQ F6, 32(R2)
+	FMOVQ F7, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F8, 0(R2)
+	FMOVQ F9, 16(R2)
+	FMOVQ F10, 32(R2)
+	FMOVQ F11, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F12, 0(R2)
+	FMOVQ F13, 16(R2)
+	FMOVQ F14, 32(R2)
+	FMOVQ F15, 48(R2)
+	ADD R3, R2, R2
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop17
+end18:
+	CMP $4, R0
+	BLT end22
+loop21:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F1
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F2
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end24
+loop23:
+	FMOVQ 0(R5), F4
+	VLD1R (R2), [V5.S4]
+	FMOVS 16(R2), F6
+	VDUP V6.S[0], V6.S4
+	VFMLA V4.S4, V5.S4, V0.S4
+	WORD $0x6e20dcc5 // FMUL V5.4S, V6.4S, V0.4S
+	FMOVS 4(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVQ F5, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop23
+end24:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F1, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F2, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F3, 0(R2)
+	ADD R3, R2, R2
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop21
+end22:
+	TBZ $1, R0, end25
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVD 0(R2), F0
+	ADD R3, R2, R2
+	FMOVD 0(R2), F1
+	ADD R3, R2, R2
+	FMOVD 0(R2), F2
+	ADD R3, R2, R2
+	FMOVD 0(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end27
+loop26:
+	FMOVD 0(R5), F4
+	VLD1R (R2), [V5.S4]
+	FMOVS 16(R2), F6
+	VDUP V6.S[0], V6.S4
+	VFMLA V4.S4, V5.S4, V0.S4
+	WORD $0x6e20dcc5 // FMUL V5.4S, V6.4S, V0.4S
+	FMOVS 4(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVD F5, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop26
+end27:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F1, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F2, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F3, 0(R2)
+	ADD R3, R2, R2
+	ADD $8, R1, R1
+end25:
+	TBZ $0, R0, end28
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	MOVD sRow+24(FP), R2
+	FMOVS 0(R0), F0
+	ADD R2, R0, R0
+	FMOVS 0(R0), F1
+	ADD R2, R0, R0
+	FMOVS 0(R0), F2
+	ADD R2, R0, R0
+	FMOVS 0(R0), F3
+	ADD R2, R0, R0
+	MOVD bc+32(FP), R0
+	MOVD bcRow+40(FP), R3
+	MOVD x+48(FP), R4
+	ADD R1, R4, R4
+	MOVD xRow+56(FP), R5
+	MOVD y+64(FP), R6
+	ADD R1, R6, R6
+	MOVD yRow+72(FP), R7
+	MOVD tokens+0(FP), R8
+	CMP $1, R8
+	BLT end30
+loop29:
+	FMOVS 0(R4), F4
+	VLD1R (R0), [V5.S4]
+	FMOVS 16(R0), F6
+	VDUP V6.S[0], V6.S4
+	VFMLA V4.S4, V5.S4, V0.S4
+	WORD $0x6e20dcc5 // FMUL V5.4S, V6.4S, V0.4S
+	FMOVS 4(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVS F5, 0(R6)
+	ADD R3, R0, R0
+	ADD R5, R4, R4
+	ADD R7, R6, R6
+	ADD $-1, R8, R8
+	CMP $1, R8
+	BGE loop29
+end30:
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F1, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F2, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F3, 0(R0)
+	ADD R2, R0, R0
+	ADD $4, R1, R1
+end28:
+	RET
+
+// func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// 1 row(s) of width channels; strides in bytes
+TEXT ·accumulate1NEON(SB), NOSPLIT, $0-80
+	MOVD width+8(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end32
+loop31:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 16(R2), F1
+	FMOVQ 32(R2), F2
+	FMOVQ 48(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end34
+loop33:
+	FMOVQ 0(R5), F4
+	FMOVQ 16(R5), F5
+	FMOVQ 32(R5), F6
+	FMOVQ 48(R5), F7
+	VLD1R (R2), [V8.S4]
+	FMOVS 4(R2), F9
+	VDUP V9.S[0], V9.S4
+	VFMLA V4.S4, V8.S4, V0.S4
+	WORD $0x6e20dd24 // FMUL V4.4S, V9.4S, V0.4S
+	VFMLA V5.S4, V8.S4, V1.S4
+	WORD $0x6e21dd25 // FMUL V5.4S, V9.4S, V1.4S
+	VFMLA V6.S4, V8.S4, V2.S4
+	WORD $0x6e22dd26 // FMUL V6.4S, V9.4S, V2.4S
+	VFMLA V7.S4, V8.S4, V3.S4
+	WORD $0x6e23dd27 // FMUL V7.4S, V9.4S, V3.4S
+	FMOVQ F4, 0(R7)
+	FMOVQ F5, 16(R7)
+	FMOVQ F6, 32(R7)
+	FMOVQ F7, 48(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop33
+end34:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD R3, R2, R2
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop31
+end32:
+	CMP $4, R0
+	BLT end36
+loop35:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end38
+loop37:
+	FMOVQ 0(R5), F1
+	VLD1R (R2), [V2.S4]
+	FMOVS 4(R2), F3
+	VDUP V3.S[0], V3.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	WORD $0x6e20dc61 // FMUL V1.4S, V3.4S, V0.4S
+	FMOVQ F1, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop37
+end38:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD R3, R2, R2
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop35
+end36:
+	TBZ $1, R0, end39
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVD 0(R2), F0
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end41
+loop40:
+	FMOVD 0(R5), F1
+	VLD1R (R2), [V2.S4]
+	FMOVS 4(R2), F3
+	VDUP V3.S[0], V3.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	WORD $0x6e20dc61 // FMUL V1.4S, V3.4S, V0.4S
+	FMOVD F1, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop40
+end41:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD R3, R2, R2
+	ADD $8, R1, R1
+end39:
+	TBZ $0, R0, end42
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	MOVD sRow+24(FP), R2
+	FMOVS 0(R0), F0
+	ADD R2, R0, R0
+	MOVD bc+32(FP), R0
+	MOVD bcRow+40(FP), R3
+	MOVD x+48(FP), R4
+	ADD R1, R4, R4
+	MOVD xRow+56(FP), R5
+	MOVD y+64(FP), R6
+	ADD R1, R6, R6
+	MOVD yRow+72(FP), R7
+	MOVD tokens+0(FP), R8
+	CMP $1, R8
+	BLT end44
+loop43:
+	FMOVS 0(R4), F1
+	VLD1R (R0), [V2.S4]
+	FMOVS 4(R0), F3
+	VDUP V3.S[0], V3.S4
+	VFMLA V1.S4, V2.S4, V0.S4
+	WORD $0x6e20dc61 // FMUL V1.4S, V3.4S, V0.4S
+	FMOVS F1, 0(R6)
+	ADD R3, R0, R0
+	ADD R5, R4, R4
+	ADD R7, R6, R6
+	ADD $-1, R8, R8
+	CMP $1, R8
+	BGE loop43
+end44:
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD R2, R0, R0
+	ADD $4, R1, R1
+end42:
+	RET
+
+// func accumulate4MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// 4 row(s) of width channels; strides in bytes
+TEXT ·accumulate4MoreNEON(SB), NOSPLIT, $0-80
+	MOVD width+8(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end46
+loop45:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 16(R2), F1
+	FMOVQ 32(R2), F2
+	FMOVQ 48(R2), F3
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F4
+	FMOVQ 16(R2), F5
+	FMOVQ 32(R2), F6
+	FMOVQ 48(R2), F7
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F8
+	FMOVQ 16(R2), F9
+	FMOVQ 32(R2), F10
+	FMOVQ 48(R2), F11
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F12
+	FMOVQ 16(R2), F13
+	FMOVQ 32(R2), F14
+	FMOVQ 48(R2), F15
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end48
+loop47:
+	FMOVQ 0(R5), F16
+	FMOVQ 0(R7), F17
+	FMOVQ 16(R5), F18
+	FMOVQ 16(R7), F19
+	FMOVQ 32(R5), F20
+	FMOVQ 32(R7), F21
+	FMOVQ 48(R5), F22
+	FMOVQ 48(R7), F23
+	VLD1R (R2), [V24.S4]
+	FMOVS 16(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V0.S4
+	VFMLA V0.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V1.S4
+	VFMLA V1.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V2.S4
+	VFMLA V2.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V3.S4
+	VFMLA V3.S4, V25.S4, V23.S4
+	FMOVS 4(R2), F24
+	VDUP V24.S[0], V24.S4
+	FMOVS 20(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V4.S4
+	VFMLA V4.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V5.S4
+	VFMLA V5.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V6.S4
+	VFMLA V6.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V7.S4
+	VFMLA V7.S4, V25.S4, V23.S4
+	FMOVS 8(R2), F24
+	VDUP V24.S[0], V24.S4
+	FMOVS 24(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V8.S4
+	VFMLA V8.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V9.S4
+	VFMLA V9.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V10.S4
+	VFMLA V10.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V11.S4
+	VFMLA V11.S4, V25.S4, V23.S4
+	FMOVS 12(R2), F24
+	VDUP V24.S[0], V24.S4
+	FMOVS 28(R2), F25
+	VDUP V25.S[0], V25.S4
+	VFMLA V16.S4, V24.S4, V12.S4
+	VFMLA V12.S4, V25.S4, V17.S4
+	VFMLA V18.S4, V24.S4, V13.S4
+	VFMLA V13.S4, V25.S4, V19.S4
+	VFMLA V20.S4, V24.S4, V14.S4
+	VFMLA V14.S4, V25.S4, V21.S4
+	VFMLA V22.S4, V24.S4, V15.S4
+	VFMLA V15.S4, V25.S4, V23.S4
+	FMOVQ F17, 0(R7)
+	FMOVQ F19, 16(R7)
+	FMOVQ F21, 32(R7)
+	FMOVQ F23, 48(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop47
+end48:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F4, 0(R2)
+	FMOVQ F5, 16(R2)
+	FMOVQ F6, 32(R2)
+	FMOVQ F7, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F8, 0(R2)
+	FMOVQ F9, 16(R2)
+	FMOVQ F10, 32(R2)
+	FMOVQ F11, 48(R2)
+	ADD R3, R2, R2
+	FMOVQ F12, 0(R2)
+	FMOVQ F13, 16(R2)
+	FMOVQ F14, 32(R2)
+	FMOVQ F15, 48(R2)
+	ADD R3, R2, R2
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop45
+end46:
+	CMP $4, R0
+	BLT end50
+loop49:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F1
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F2
+	ADD R3, R2, R2
+	FMOVQ 0(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end52
+loop51:
+	FMOVQ 0(R5), F4
+	FMOVQ 0(R7), F5
+	VLD1R (R2), [V6.S4]
+	FMOVS 16(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V0.S4
+	VFMLA V0.S4, V7.S4, V5.S4
+	FMOVS 4(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVQ F5, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop51
+end52:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F1, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F2, 0(R2)
+	ADD R3, R2, R2
+	FMOVQ F3, 0(R2)
+	ADD R3, R2, R2
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop49
+end50:
+	TBZ $1, R0, end53
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVD 0(R2), F0
+	ADD R3, R2, R2
+	FMOVD 0(R2), F1
+	ADD R3, R2, R2
+	FMOVD 0(R2), F2
+	ADD R3, R2, R2
+	FMOVD 0(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end55
+loop54:
+	FMOVD 0(R5), F4
+	FMOVD 0(R7), F5
+	VLD1R (R2), [V6.S4]
+	FMOVS 16(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V0.S4
+	VFMLA V0.S4, V7.S4, V5.S4
+	FMOVS 4(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R2), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R2), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVD F5, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop54
+end55:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F1, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F2, 0(R2)
+	ADD R3, R2, R2
+	FMOVD F3, 0(R2)
+	ADD R3, R2, R2
+	ADD $8, R1, R1
+end53:
+	TBZ $0, R0, end56
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	MOVD sRow+24(FP), R2
+	FMOVS 0(R0), F0
+	ADD R2, R0, R0
+	FMOVS 0(R0), F1
+	ADD R2, R0, R0
+	FMOVS 0(R0), F2
+	ADD R2, R0, R0
+	FMOVS 0(R0), F3
+	ADD R2, R0, R0
+	MOVD bc+32(FP), R0
+	MOVD bcRow+40(FP), R3
+	MOVD x+48(FP), R4
+	ADD R1, R4, R4
+	MOVD xRow+56(FP), R5
+	MOVD y+64(FP), R6
+	ADD R1, R6, R6
+	MOVD yRow+72(FP), R7
+	MOVD tokens+0(FP), R8
+	CMP $1, R8
+	BLT end58
+loop57:
+	FMOVS 0(R4), F4
+	FMOVS 0(R6), F5
+	VLD1R (R0), [V6.S4]
+	FMOVS 16(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V0.S4
+	VFMLA V0.S4, V7.S4, V5.S4
+	FMOVS 4(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 20(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V1.S4
+	VFMLA V1.S4, V7.S4, V5.S4
+	FMOVS 8(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 24(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V2.S4
+	VFMLA V2.S4, V7.S4, V5.S4
+	FMOVS 12(R0), F6
+	VDUP V6.S[0], V6.S4
+	FMOVS 28(R0), F7
+	VDUP V7.S[0], V7.S4
+	VFMLA V4.S4, V6.S4, V3.S4
+	VFMLA V3.S4, V7.S4, V5.S4
+	FMOVS F5, 0(R6)
+	ADD R3, R0, R0
+	ADD R5, R4, R4
+	ADD R7, R6, R6
+	ADD $-1, R8, R8
+	CMP $1, R8
+	BGE loop57
+end58:
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F1, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F2, 0(R0)
+	ADD R2, R0, R0
+	FMOVS F3, 0(R0)
+	ADD R2, R0, R0
+	ADD $4, R1, R1
+end56:
+	RET
+
+// func accumulate1MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
+// 1 row(s) of width channels; strides in bytes
+TEXT ·accumulate1MoreNEON(SB), NOSPLIT, $0-80
+	MOVD width+8(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end60
+loop59:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	FMOVQ 16(R2), F1
+	FMOVQ 32(R2), F2
+	FMOVQ 48(R2), F3
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end62
+loop61:
+	FMOVQ 0(R5), F4
+	FMOVQ 0(R7), F5
+	FMOVQ 16(R5), F6
+	FMOVQ 16(R7), F7
+	FMOVQ 32(R5), F8
+	FMOVQ 32(R7), F9
+	FMOVQ 48(R5), F10
+	FMOVQ 48(R7), F11
+	VLD1R (R2), [V12.S4]
+	FMOVS 4(R2), F13
+	VDUP V13.S[0], V13.S4
+	VFMLA V4.S4, V12.S4, V0.S4
+	VFMLA V0.S4, V13.S4, V5.S4
+	VFMLA V6.S4, V12.S4, V1.S4
+	VFMLA V1.S4, V13.S4, V7.S4
+	VFMLA V8.S4, V12.S4, V2.S4
+	VFMLA V2.S4, V13.S4, V9.S4
+	VFMLA V10.S4, V12.S4, V3.S4
+	VFMLA V3.S4, V13.S4, V11.S4
+	FMOVQ F5, 0(R7)
+	FMOVQ F7, 16(R7)
+	FMOVQ F9, 32(R7)
+	FMOVQ F11, 48(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop61
+end62:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD R3, R2, R2
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop59
+end60:
+	CMP $4, R0
+	BLT end64
+loop63:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVQ 0(R2), F0
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end66
+loop65:
+	FMOVQ 0(R5), F1
+	FMOVQ 0(R7), F2
+	VLD1R (R2), [V3.S4]
+	FMOVS 4(R2), F4
+	VDUP V4.S[0], V4.S4
+	VFMLA V1.S4, V3.S4, V0.S4
+	VFMLA V0.S4, V4.S4, V2.S4
+	FMOVQ F2, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop65
+end66:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD R3, R2, R2
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop63
+end64:
+	TBZ $1, R0, end67
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	MOVD sRow+24(FP), R3
+	FMOVD 0(R2), F0
+	ADD R3, R2, R2
+	MOVD bc+32(FP), R2
+	MOVD bcRow+40(FP), R4
+	MOVD x+48(FP), R5
+	ADD R1, R5, R5
+	MOVD xRow+56(FP), R6
+	MOVD y+64(FP), R7
+	ADD R1, R7, R7
+	MOVD yRow+72(FP), R8
+	MOVD tokens+0(FP), R9
+	CMP $1, R9
+	BLT end69
+loop68:
+	FMOVD 0(R5), F1
+	FMOVD 0(R7), F2
+	VLD1R (R2), [V3.S4]
+	FMOVS 4(R2), F4
+	VDUP V4.S[0], V4.S4
+	VFMLA V1.S4, V3.S4, V0.S4
+	VFMLA V0.S4, V4.S4, V2.S4
+	FMOVD F2, 0(R7)
+	ADD R4, R2, R2
+	ADD R6, R5, R5
+	ADD R8, R7, R7
+	ADD $-1, R9, R9
+	CMP $1, R9
+	BGE loop68
+end69:
+	MOVD s+16(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD R3, R2, R2
+	ADD $8, R1, R1
+end67:
+	TBZ $0, R0, end70
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	MOVD sRow+24(FP), R2
+	FMOVS 0(R0), F0
+	ADD R2, R0, R0
+	MOVD bc+32(FP), R0
+	MOVD bcRow+40(FP), R3
+	MOVD x+48(FP), R4
+	ADD R1, R4, R4
+	MOVD xRow+56(FP), R5
+	MOVD y+64(FP), R6
+	ADD R1, R6, R6
+	MOVD yRow+72(FP), R7
+	MOVD tokens+0(FP), R8
+	CMP $1, R8
+	BLT end72
+loop71:
+	FMOVS 0(R4), F1
+	FMOVS 0(R6), F2
+	VLD1R (R0), [V3.S4]
+	FMOVS 4(R0), F4
+	VDUP V4.S[0], V4.S4
+	VFMLA V1.S4, V3.S4, V0.S4
+	VFMLA V0.S4, V4.S4, V2.S4
+	FMOVS F2, 0(R6)
+	ADD R3, R0, R0
+	ADD R5, R4, R4
+	ADD R7, R6, R6
+	ADD $-1, R8, R8
+	CMP $1, R8
+	BGE loop71
+end72:
+	MOVD s+16(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD R2, R0, R0
+	ADD $4, R1, R1
+end70:
+	RET
+
+// func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
+// dst[t][i] = scale[t]*x[t][i]; strides in bytes
+TEXT ·scaleRowsNEON(SB), NOSPLIT, $0-56
+	MOVD width+8(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end74
+loop73:
+	MOVD dst+16(FP), R2
+	ADD R1, R2, R2
+	MOVD x+32(FP), R3
+	ADD R1, R3, R3
+	MOVD dstRow+24(FP), R4
+	MOVD xRow+40(FP), R5
+	MOVD scale+48(FP), R6
+	MOVD rows+0(FP), R7
+	CMP $1, R7
+	BLT end76
+loop75:
+	VLD1R (R6), [V0.S4]
+	FMOVQ 0(R3), F1
+	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
+	FMOVQ F1, 0(R2)
+	FMOVQ 16(R3), F1
+	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
+	FMOVQ F1, 16(R2)
+	FMOVQ 32(R3), F1
+	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
+	FMOVQ F1, 32(R2)
+	FMOVQ 48(R3), F1
+	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
+	FMOVQ F0, 48(R2)
+	ADD R4, R2, R2
+	ADD R5, R3, R3
+	ADD $4, R6, R6
+	ADD $-1, R7, R7
+	CMP $1, R7
+	BGE loop75
+end76:
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop73
+end74:
+	CMP $8, R0
+	BLT end78
+loop77:
+	MOVD dst+16(FP), R2
+	ADD R1, R2, R2
+	MOVD x+32(FP), R3
+	ADD R1, R3, R3
+	MOVD dstRow+24(FP), R4
+	MOVD xRow+40(FP), R5
+	MOVD scale+48(FP), R6
+	MOVD rows+0(FP), R7
+	CMP $1, R7
+	BLT end80
+loop79:
+	VLD1R (R6), [V0.S4]
+	FMOVQ 0(R3), F1
+	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
+	FMOVQ F1, 0(R2)
+	FMOVQ 16(R3), F1
+	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
+	FMOVQ F0, 16(R2)
+	ADD R4, R2, R2
+	ADD R5, R3, R3
+	ADD $4, R6, R6
+	ADD $-1, R7, R7
+	CMP $1, R7
+	BGE loop79
+end80:
+	ADD $32, R1, R1
+	ADD $-8, R0, R0
+	CMP $8, R0
+	BGE loop77
+end78:
+	CMP $4, R0
+	BLT end82
+loop81:
+	MOVD dst+16(FP), R2
+	ADD R1, R2, R2
+	MOVD x+32(FP), R3
+	ADD R1, R3, R3
+	MOVD dstRow+24(FP), R4
+	MOVD xRow+40(FP), R5
+	MOVD scale+48(FP), R6
+	MOVD rows+0(FP), R7
+	CMP $1, R7
+	BLT end84
+loop83:
+	VLD1R (R6), [V0.S4]
+	FMOVQ 0(R3), F1
+	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
+	FMOVQ F0, 0(R2)
+	ADD R4, R2, R2
+	ADD R5, R3, R3
+	ADD $4, R6, R6
+	ADD $-1, R7, R7
+	CMP $1, R7
+	BGE loop83
+end84:
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop81
+end82:
+	TBZ $1, R0, end85
+	MOVD dst+16(FP), R2
+	ADD R1, R2, R2
+	MOVD x+32(FP), R3
+	ADD R1, R3, R3
+	MOVD dstRow+24(FP), R4
+	MOVD xRow+40(FP), R5
+	MOVD scale+48(FP), R6
+	MOVD rows+0(FP), R7
+	CMP $1, R7
+	BLT end87
+loop86:
+	VLD1R (R6), [V0.S4]
+	FMOVD 0(R3), F1
+	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
+	FMOVD F0, 0(R2)
+	ADD R4, R2, R2
+	ADD R5, R3, R3
+	ADD $4, R6, R6
+	ADD $-1, R7, R7
+	CMP $1, R7
+	BGE loop86
+end87:
+	ADD $8, R1, R1
+end85:
+	TBZ $0, R0, end88
+	MOVD dst+16(FP), R0
+	ADD R1, R0, R0
+	MOVD x+32(FP), R2
+	ADD R1, R2, R2
+	MOVD dstRow+24(FP), R3
+	MOVD xRow+40(FP), R4
+	MOVD scale+48(FP), R5
+	MOVD rows+0(FP), R6
+	CMP $1, R6
+	BLT end90
+loop89:
+	VLD1R (R5), [V0.S4]
+	FMOVS 0(R2), F1
+	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
+	FMOVS F0, 0(R0)
+	ADD R3, R0, R0
+	ADD R4, R2, R2
+	ADD $4, R5, R5
+	ADD $-1, R6, R6
+	CMP $1, R6
+	BGE loop89
+end90:
+	ADD $4, R1, R1
+end88:
+	RET
+
+// func flushNEON(x *float32, n int)
+// x[i] = 0 where |x[i]| < tiny
+TEXT ·flushNEON(SB), NOSPLIT, $0-16
+	MOVW $0x7fffffff, R0
+	VDUP R0, V0.S4
+	MOVW $0x0c000000, R0
+	VDUP R0, V1.S4
+	MOVW $0x00000000, R0
+	VDUP R0, V2.S4
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R1
+	CMP $16, R1
+	BLT end92
+loop91:
+	FMOVQ 0(R0), F3
+	VAND V0.B16, V3.B16, V4.B16
+	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
+	VMOV V4.B16, V4.B16
+	VBSL V3.B16, V2.B16, V4.B16
+	FMOVQ F4, 0(R0)
+	FMOVQ 16(R0), F3
+	VAND V0.B16, V3.B16, V4.B16
+	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
+	VMOV V4.B16, V4.B16
+	VBSL V3.B16, V2.B16, V4.B16
+	FMOVQ F4, 16(R0)
+	FMOVQ 32(R0), F3
+	VAND V0.B16, V3.B16, V4.B16
+	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
+	VMOV V4.B16, V4.B16
+	VBSL V3.B16, V2.B16, V4.B16
+	FMOVQ F4, 32(R0)
+	FMOVQ 48(R0), F3
+	VAND V0.B16, V3.B16, V4.B16
+	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
+	VMOV V4.B16, V4.B16
+	VBSL V3.B16, V2.B16, V4.B16
+	FMOVQ F4, 48(R0)
+	ADD $64, R0, R0
+	ADD $-16, R1, R1
+	CMP $16, R1
+	BGE loop91
+end92:
+	CMP $4, R1
+	BLT end94
+loop93:
+	FMOVQ 0(R0), F3
+	VAND V0.B16, V3.B16, V4.B16
+	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
+	VMOV V4.B16, V4.B16
+	VBSL V3.B16, V2.B16, V4.B16
+	FMOVQ F4, 0(R0)
+	ADD $16, R0, R0
+	ADD $-4, R1, R1
+	CMP $4, R1
+	BGE loop93
+end94:
+	TBZ $1, R1, end95
+	FMOVD 0(R0), F3
+	VAND V0.B16, V3.B16, V4.B16
+	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
+	VMOV V4.B16, V4.B16
+	VBSL V3.B16, V2.B16, V4.B16
+	FMOVD F4, 0(R0)
+	ADD $8, R0, R0
+end95:
+	TBZ $0, R1, end96
+	FMOVS 0(R0), F3
+	VAND V0.B16, V3.B16, V0.B16
+	WORD $0x6ea0e420 // FCMGT V0.4S, V1.4S, V0.4S
+	VMOV V0.B16, V0.B16
+	VBSL V3.B16, V2.B16, V0.B16
+	FMOVS F0, 0(R0)
+	ADD $4, R0, R0
+end96:
+	RET
+
+// func scanFullNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // 8 states of 4 channels; a number for each state in b and c; strides in bytes
-TEXT ·scanFullNEON(SB), NOSPLIT, $0-96
+TEXT ·scanFullNEON(SB), NOSPLIT, $0-104
 	MOVW $0xc2fc0000, R0
 	VDUP R0, V0.S4
 	MOVW $0x43000000, R0
@@ -25,7 +1525,7 @@ TEXT ·scanFullNEON(SB), NOSPLIT, $0-96
 	VDUP R0, V7.S4
 	MOVW $0x3f800000, R0
 	VDUP R0, V8.S4
-	MOVD h+56(FP), R0
+	MOVD h+64(FP), R0
 	FMOVQ 0(R0), F9
 	FMOVQ 64(R0), F10
 	FMOVQ 128(R0), F11
@@ -34,23 +1534,26 @@ TEXT ·scanFullNEON(SB), NOSPLIT, $0-96
 	FMOVQ 320(R0), F14
 	FMOVQ 384(R0), F15
 	FMOVQ 448(R0), F16
-	MOVD dt+8(FP), R1
-	MOVD u+16(FP), R2
-	MOVD row+24(FP), R3
-	MOVD y+32(FP), R4
-	MOVD yRow+40(FP), R5
-	MOVD a+48(FP), R6
-	MOVD b+64(FP), R7
-	MOVD bRow+72(FP), R8
-	MOVD c+80(FP), R9
-	MOVD cRow+88(FP), R10
+	MOVD dt+8(FP), R0
+	MOVD dtRow+16(FP), R1
+	MOVD x+24(FP), R2
+	MOVD xRow+32(FP), R3
+	MOVD y+40(FP), R4
+	MOVD yRow+48(FP), R5
+	MOVD a+56(FP), R6
+	MOVD b+72(FP), R7
+	MOVD bRow+80(FP), R8
+	MOVD c+88(FP), R9
+	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end2
-loop1:
-	FMOVQ 0(R1), F17
+	BLT end98
+loop97:
+	FMOVQ 0(R0), F17
 	FMOVQ 0(R2), F18
-	FMOVQ 0(R4), F19
+	FMOVQ -64(R6), F19
+	WORD $0x6e33de53 // FMUL V19.4S, V18.4S, V19.4S
+	WORD $0x6e31de52 // FMUL V18.4S, V18.4S, V17.4S
 	FMOVQ 0(R6), F20
 	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
 	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
@@ -274,15 +1777,16 @@ loop1:
 	VDUP V17.S[0], V17.S4
 	VFMLA V17.S4, V16.S4, V19.S4
 	FMOVQ F19, 0(R4)
-	ADD R3, R1, R1
+	ADD R1, R0, R0
 	ADD R3, R2, R2
 	ADD R5, R4, R4
 	ADD R8, R7, R7
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop1
-end2:
+	BGE loop97
+end98:
+	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
 	FMOVQ F11, 128(R0)
@@ -293,9 +1797,9 @@ end2:
 	FMOVQ F16, 448(R0)
 	RET
 
-// func scan4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scan4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // 4 states of 4 channels; a number for each state in b and c; strides in bytes
-TEXT ·scan4NEON(SB), NOSPLIT, $0-96
+TEXT ·scan4NEON(SB), NOSPLIT, $0-104
 	MOVW $0xc2fc0000, R0
 	VDUP R0, V0.S4
 	MOVW $0x43000000, R0
@@ -314,28 +1818,31 @@ TEXT ·scan4NEON(SB), NOSPLIT, $0-96
 	VDUP R0, V7.S4
 	MOVW $0x3f800000, R0
 	VDUP R0, V8.S4
-	MOVD h+56(FP), R0
+	MOVD h+64(FP), R0
 	FMOVQ 0(R0), F9
 	FMOVQ 64(R0), F10
 	FMOVQ 128(R0), F11
 	FMOVQ 192(R0), F12
-	MOVD dt+8(FP), R1
-	MOVD u+16(FP), R2
-	MOVD row+24(FP), R3
-	MOVD y+32(FP), R4
-	MOVD yRow+40(FP), R5
-	MOVD a+48(FP), R6
-	MOVD b+64(FP), R7
-	MOVD bRow+72(FP), R8
-	MOVD c+80(FP), R9
-	MOVD cRow+88(FP), R10
+	MOVD dt+8(FP), R0
+	MOVD dtRow+16(FP), R1
+	MOVD x+24(FP), R2
+	MOVD xRow+32(FP), R3
+	MOVD y+40(FP), R4
+	MOVD yRow+48(FP), R5
+	MOVD a+56(FP), R6
+	MOVD b+72(FP), R7
+	MOVD bRow+80(FP), R8
+	MOVD c+88(FP), R9
+	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end4
-loop3:
-	FMOVQ 0(R1), F13
+	BLT end100
+loop99:
+	FMOVQ 0(R0), F13
 	FMOVQ 0(R2), F14
-	FMOVQ 0(R4), F15
+	FMOVQ -64(R6), F15
+	WORD $0x6e2fddcf // FMUL V15.4S, V14.4S, V15.4S
+	WORD $0x6e2dddce // FMUL V14.4S, V14.4S, V13.4S
 	FMOVQ 0(R6), F16
 	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
 	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
@@ -447,24 +1954,25 @@ loop3:
 	VDUP V13.S[0], V13.S4
 	VFMLA V13.S4, V12.S4, V15.S4
 	FMOVQ F15, 0(R4)
-	ADD R3, R1, R1
+	ADD R1, R0, R0
 	ADD R3, R2, R2
 	ADD R5, R4, R4
 	ADD R8, R7, R7
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop3
-end4:
+	BGE loop99
+end100:
+	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
 	FMOVQ F11, 128(R0)
 	FMOVQ F12, 192(R0)
 	RET
 
-// func scanVector4NEON(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// func scanVector4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
 // 4 states of 4 channels; a vector for each state in b and c; strides in bytes
-TEXT ·scanVector4NEON(SB), NOSPLIT, $0-96
+TEXT ·scanVector4NEON(SB), NOSPLIT, $0-104
 	MOVW $0xc2fc0000, R0
 	VDUP R0, V0.S4
 	MOVW $0x43000000, R0
@@ -483,28 +1991,31 @@ TEXT ·scanVector4NEON(SB), NOSPLIT, $0-96
 	VDUP R0, V7.S4
 	MOVW $0x3f800000, R0
 	VDUP R0, V8.S4
-	MOVD h+56(FP), R0
+	MOVD h+64(FP), R0
 	FMOVQ 0(R0), F9
 	FMOVQ 64(R0), F10
 	FMOVQ 128(R0), F11
 	FMOVQ 192(R0), F12
-	MOVD dt+8(FP), R1
-	MOVD u+16(FP), R2
-	MOVD row+24(FP), R3
-	MOVD y+32(FP), R4
-	MOVD yRow+40(FP), R5
-	MOVD a+48(FP), R6
-	MOVD b+64(FP), R7
-	MOVD bRow+72(FP), R8
-	MOVD c+80(FP), R9
-	MOVD cRow+88(FP), R10
+	MOVD dt+8(FP), R0
+	MOVD dtRow+16(FP), R1
+	MOVD x+24(FP), R2
+	MOVD xRow+32(FP), R3
+	MOVD y+40(FP), R4
+	MOVD yRow+48(FP), R5
+	MOVD a+56(FP), R6
+	MOVD b+72(FP), R7
+	MOVD bRow+80(FP), R8
+	MOVD c+88(FP), R9
+	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end6
-loop5:
-	FMOVQ 0(R1), F13
+	BLT end102
+loop101:
+	FMOVQ 0(R0), F13
 	FMOVQ 0(R2), F14
-	FMOVQ 0(R4), F15
+	FMOVQ -64(R6), F15
+	WORD $0x6e2fddcf // FMUL V15.4S, V14.4S, V15.4S
+	WORD $0x6e2dddce // FMUL V14.4S, V14.4S, V13.4S
 	FMOVQ 0(R6), F16
 	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
 	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
@@ -610,972 +2121,648 @@ loop5:
 	FMOVQ 192(R9), F13
 	VFMLA V13.S4, V12.S4, V15.S4
 	FMOVQ F15, 0(R4)
-	ADD R3, R1, R1
+	ADD R1, R0, R0
 	ADD R3, R2, R2
 	ADD R5, R4, R4
 	ADD R8, R7, R7
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop5
-end6:
+	BGE loop101
+end102:
+	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
 	FMOVQ F11, 128(R0)
 	FMOVQ F12, 192(R0)
 	RET
 
-// func outerStepNEON(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
-// states rows of width channels; sRow in bytes
-TEXT ·outerStepNEON(SB), NOSPLIT, $0-68
-	MOVD width+0(FP), R0
-	FMOVS decay+64(FP), F0
-	VDUP V0.S[0], V0.S4
-	MOVD $0, R1
-	CMP $16, R0
-	BLT end8
-loop7:
-	MOVD x+48(FP), R2
-	ADD R1, R2, R2
-	FMOVQ 0(R2), F1
-	VMOVI $0, V2.B16
-	FMOVQ 16(R2), F3
-	VMOVI $0, V4.B16
-	FMOVQ 32(R2), F5
-	VMOVI $0, V6.B16
-	FMOVQ 48(R2), F7
-	VMOVI $0, V8.B16
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	MOVD b+32(FP), R4
-	MOVD c+40(FP), R5
-	MOVD states+8(FP), R6
-	CMP $1, R6
-	BLT end10
-loop9:
-	VLD1R (R4), [V9.S4]
-	VLD1R (R5), [V10.S4]
-	WORD $0x6e29dc2b // FMUL V11.4S, V1.4S, V9.4S
-	FMOVQ 0(R2), F12
-	VFMLA V12.S4, V0.S4, V11.S4
-	FMOVQ F11, 0(R2)
-	VFMLA V10.S4, V11.S4, V2.S4
-	WORD $0x6e29dc6b // FMUL V11.4S, V3.4S, V9.4S
-	FMOVQ 16(R2), F12
-	VFMLA V12.S4, V0.S4, V11.S4
-	FMOVQ F11, 16(R2)
-	VFMLA V10.S4, V11.S4, V4.S4
-	WORD $0x6e29dcab // FMUL V11.4S, V5.4S, V9.4S
-	FMOVQ 32(R2), F12
-	VFMLA V12.S4, V0.S4, V11.S4
-	FMOVQ F11, 32(R2)
-	VFMLA V10.S4, V11.S4, V6.S4
-	WORD $0x6e29dce9 // FMUL V9.4S, V7.4S, V9.4S
-	FMOVQ 48(R2), F11
-	VFMLA V11.S4, V0.S4, V9.S4
-	FMOVQ F9, 48(R2)
-	VFMLA V10.S4, V9.S4, V8.S4
-	ADD R3, R2, R2
-	ADD $4, R4, R4
-	ADD $4, R5, R5
-	ADD $-1, R6, R6
-	CMP $1, R6
-	BGE loop9
-end10:
-	MOVD y+56(FP), R2
-	ADD R1, R2, R2
-	FMOVQ F2, 0(R2)
-	FMOVQ F4, 16(R2)
-	FMOVQ F6, 32(R2)
-	FMOVQ F8, 48(R2)
-	ADD $64, R1, R1
-	ADD $-16, R0, R0
-	CMP $16, R0
-	BGE loop7
-end8:
-	CMP $4, R0
-	BLT end12
-loop11:
-	MOVD x+48(FP), R2
-	ADD R1, R2, R2
-	FMOVQ 0(R2), F1
-	VMOVI $0, V2.B16
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	MOVD b+32(FP), R4
-	MOVD c+40(FP), R5
-	MOVD states+8(FP), R6
-	CMP $1, R6
-	BLT end14
-loop13:
-	VLD1R (R4), [V3.S4]
-	VLD1R (R5), [V4.S4]
-	WORD $0x6e23dc23 // FMUL V3.4S, V1.4S, V3.4S
-	FMOVQ 0(R2), F5
-	VFMLA V5.S4, V0.S4, V3.S4
-	FMOVQ F3, 0(R2)
-	VFMLA V4.S4, V3.S4, V2.S4
-	ADD R3, R2, R2
-	ADD $4, R4, R4
-	ADD $4, R5, R5
-	ADD $-1, R6, R6
-	CMP $1, R6
-	BGE loop13
-end14:
-	MOVD y+56(FP), R2
-	ADD R1, R2, R2
-	FMOVQ F2, 0(R2)
-	ADD $16, R1, R1
-	ADD $-4, R0, R0
-	CMP $4, R0
-	BGE loop11
-end12:
-	TBZ $1, R0, end15
-	MOVD x+48(FP), R2
-	ADD R1, R2, R2
-	FMOVD 0(R2), F1
-	VMOVI $0, V2.B16
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	MOVD b+32(FP), R4
-	MOVD c+40(FP), R5
-	MOVD states+8(FP), R6
-	CMP $1, R6
-	BLT end17
-loop16:
-	VLD1R (R4), [V3.S4]
-	VLD1R (R5), [V4.S4]
-	WORD $0x6e23dc23 // FMUL V3.4S, V1.4S, V3.4S
-	FMOVD 0(R2), F5
-	VFMLA V5.S4, V0.S4, V3.S4
-	FMOVD F3, 0(R2)
-	VFMLA V4.S4, V3.S4, V2.S4
-	ADD R3, R2, R2
-	ADD $4, R4, R4
-	ADD $4, R5, R5
-	ADD $-1, R6, R6
-	CMP $1, R6
-	BGE loop16
-end17:
-	MOVD y+56(FP), R2
-	ADD R1, R2, R2
-	FMOVD F2, 0(R2)
-	ADD $8, R1, R1
-end15:
-	TBZ $0, R0, end18
-	MOVD x+48(FP), R0
-	ADD R1, R0, R0
-	FMOVS 0(R0), F1
-	VMOVI $0, V2.B16
-	MOVD s+16(FP), R0
-	ADD R1, R0, R0
-	MOVD sRow+24(FP), R2
-	MOVD b+32(FP), R3
-	MOVD c+40(FP), R4
-	MOVD states+8(FP), R5
-	CMP $1, R5
-	BLT end20
-loop19:
-	VLD1R (R3), [V3.S4]
-	VLD1R (R4), [V4.S4]
-	WORD $0x6e23dc23 // FMUL V3.4S, V1.4S, V3.4S
-	FMOVS 0(R0), F5
-	VFMLA V5.S4, V0.S4, V3.S4
-	FMOVS F3, 0(R0)
-	VFMLA V4.S4, V3.S4, V2.S4
-	ADD R2, R0, R0
-	ADD $4, R3, R3
-	ADD $4, R4, R4
-	ADD $-1, R5, R5
-	CMP $1, R5
-	BGE loop19
-end20:
-	MOVD y+56(FP), R0
-	ADD R1, R0, R0
-	FMOVS F2, 0(R0)
-	ADD $4, R1, R1
-end18:
-	RET
-
-// func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-// 4 row(s) of width channels; strides in bytes
-TEXT ·accumulate4NEON(SB), NOSPLIT, $0-80
-	MOVD width+8(FP), R0
-	MOVD $0, R1
-	CMP $16, R0
-	BLT end22
-loop21:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	FMOVQ 0(R2), F0
-	FMOVQ 16(R2), F1
-	FMOVQ 32(R2), F2
-	FMOVQ 48(R2), F3
-	ADD R3, R2, R2
-	FMOVQ 0(R2), F4
-	FMOVQ 16(R2), F5
-	FMOVQ 32(R2), F6
-	FMOVQ 48(R2), F7
-	ADD R3, R2, R2
-	FMOVQ 0(R2), F8
-	FMOVQ 16(R2), F9
-	FMOVQ 32(R2), F10
-	FMOVQ 48(R2), F11
-	ADD R3, R2, R2
-	FMOVQ 0(R2), F12
-	FMOVQ 16(R2), F13
-	FMOVQ 32(R2), F14
-	FMOVQ 48(R2), F15
-	ADD R3, R2, R2
-	MOVD bc+32(FP), R2
-	MOVD bcRow+40(FP), R4
-	MOVD x+48(FP), R5
-	ADD R1, R5, R5
-	MOVD xRow+56(FP), R6
-	MOVD y+64(FP), R7
-	ADD R1, R7, R7
-	MOVD yRow+72(FP), R8
-	MOVD tokens+0(FP), R9
-	CMP $1, R9
-	BLT end24
-loop23:
-	FMOVQ 0(R5), F16
-	FMOVQ 0(R7), F17
-	FMOVQ 16(R5), F18
-	FMOVQ 16(R7), F19
-	FMOVQ 32(R5), F20
-	FMOVQ 32(R7), F21
-	FMOVQ 48(R5), F22
-	FMOVQ 48(R7), F23
-	VLD1R (R2), [V24.S4]
-	FMOVS 16(R2), F25
-	VDUP V25.S[0], V25.S4
-	VFMLA V16.S4, V24.S4, V0.S4
-	VFMLA V0.S4, V25.S4, V17.S4
-	VFMLA V18.S4, V24.S4, V1.S4
-	VFMLA V1.S4, V25.S4, V19.S4
-	VFMLA V20.S4, V24.S4, V2.S4
-	VFMLA V2.S4, V25.S4, V21.S4
-	VFMLA V22.S4, V24.S4, V3.S4
-	VFMLA V3.S4, V25.S4, V23.S4
-	FMOVS 4(R2), F24
-	VDUP V24.S[0], V24.S4
-	FMOVS 20(R2), F25
-	VDUP V25.S[0], V25.S4
-	VFMLA V16.S4, V24.S4, V4.S4
-	VFMLA V4.S4, V25.S4, V17.S4
-	VFMLA V18.S4, V24.S4, V5.S4
-	VFMLA V5.S4, V25.S4, V19.S4
-	VFMLA V20.S4, V24.S4, V6.S4
-	VFMLA V6.S4, V25.S4, V21.S4
-	VFMLA V22.S4, V24.S4, V7.S4
-	VFMLA V7.S4, V25.S4, V23.S4
-	FMOVS 8(R2), F24
-	VDUP V24.S[0], V24.S4
-	FMOVS 24(R2), F25
-	VDUP V25.S[0], V25.S4
-	VFMLA V16.S4, V24.S4, V8.S4
-	VFMLA V8.S4, V25.S4, V17.S4
-	VFMLA V18.S4, V24.S4, V9.S4
-	VFMLA V9.S4, V25.S4, V19.S4
-	VFMLA V20.S4, V24.S4, V10.S4
-	VFMLA V10.S4, V25.S4, V21.S4
-	VFMLA V22.S4, V24.S4, V11.S4
-	VFMLA V11.S4, V25.S4, V23.S4
-	FMOVS 12(R2), F24
-	VDUP V24.S[0], V24.S4
-	FMOVS 28(R2), F25
-	VDUP V25.S[0], V25.S4
-	VFMLA V16.S4, V24.S4, V12.S4
-	VFMLA V12.S4, V25.S4, V17.S4
-	VFMLA V18.S4, V24.S4, V13.S4
-	VFMLA V13.S4, V25.S4, V19.S4
-	VFMLA V20.S4, V24.S4, V14.S4
-	VFMLA V14.S4, V25.S4, V21.S4
-	VFMLA V22.S4, V24.S4, V15.S4
-	VFMLA V15.S4, V25.S4, V23.S4
-	FMOVQ F17, 0(R7)
-	FMOVQ F19, 16(R7)
-	FMOVQ F21, 32(R7)
-	FMOVQ F23, 48(R7)
-	ADD R4, R2, R2
-	ADD R6, R5, R5
-	ADD R8, R7, R7
-	ADD $-1, R9, R9
-	CMP $1, R9
-	BGE loop23
-end24:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	FMOVQ F0, 0(R2)
-	FMOVQ F1, 16(R2)
-	FMOVQ F2, 32(R2)
-	FMOVQ F3, 48(R2)
-	ADD R3, R2, R2
-	FMOVQ F4, 0(R2)
-	FMOVQ F5, 16(R2)
-	FMOVQ F6, 32(R2)
-	FMOVQ F7, 48(R2)
-	ADD R3, R2, R2
-	FMOVQ F8, 0(R2)
-	FMOVQ F9, 16(R2)
-	FMOVQ F10, 32(R2)
-	FMOVQ F11, 48(R2)
-	ADD R3, R2, R2
-	FMOVQ F12, 0(R2)
-	FMOVQ F13, 16(R2)
-	FMOVQ F14, 32(R2)
-	FMOVQ F15, 48(R2)
-	ADD R3, R2, R2
-	ADD $64, R1, R1
-	ADD $-16, R0, R0
-	CMP $16, R0
-	BGE loop21
-end22:
-	CMP $4, R0
-	BLT end26
-loop25:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	FMOVQ 0(R2), F0
-	ADD R3, R2, R2
-	FMOVQ 0(R2), F1
-	ADD R3, R2, R2
-	FMOVQ 0(R2), F2
-	ADD R3, R2, R2
-	FMOVQ 0(R2), F3
-	ADD R3, R2, R2
-	MOVD bc+32(FP), R2
-	MOVD bcRow+40(FP), R4
-	MOVD x+48(FP), R5
-	ADD R1, R5, R5
-	MOVD xRow+56(FP), R6
-	MOVD y+64(FP), R7
-	ADD R1, R7, R7
-	MOVD yRow+72(FP), R8
-	MOVD tokens+0(FP), R9
-	CMP $1, R9
-	BLT end28
-loop27:
-	FMOVQ 0(R5), F4
-	FMOVQ 0(R7), F5
-	VLD1R (R2), [V6.S4]
-	FMOVS 16(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V0.S4
-	VFMLA V0.S4, V7.S4, V5.S4
-	FMOVS 4(R2), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 20(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V1.S4
-	VFMLA V1.S4, V7.S4, V5.S4
-	FMOVS 8(R2), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 24(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V2.S4
-	VFMLA V2.S4, V7.S4, V5.S4
-	FMOVS 12(R2), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 28(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V3.S4
-	VFMLA V3.S4, V7.S4, V5.S4
-	FMOVQ F5, 0(R7)
-	ADD R4, R2, R2
-	ADD R6, R5, R5
-	ADD R8, R7, R7
-	ADD $-1, R9, R9
-	CMP $1, R9
-	BGE loop27
-end28:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	FMOVQ F0, 0(R2)
-	ADD R3, R2, R2
-	FMOVQ F1, 0(R2)
-	ADD R3, R2, R2
-	FMOVQ F2, 0(R2)
-	ADD R3, R2, R2
-	FMOVQ F3, 0(R2)
-	ADD R3, R2, R2
-	ADD $16, R1, R1
-	ADD $-4, R0, R0
-	CMP $4, R0
-	BGE loop25
-end26:
-	TBZ $1, R0, end29
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	FMOVD 0(R2), F0
-	ADD R3, R2, R2
-	FMOVD 0(R2), F1
-	ADD R3, R2, R2
-	FMOVD 0(R2), F2
-	ADD R3, R2, R2
-	FMOVD 0(R2), F3
-	ADD R3, R2, R2
-	MOVD bc+32(FP), R2
-	MOVD bcRow+40(FP), R4
-	MOVD x+48(FP), R5
-	ADD R1, R5, R5
-	MOVD xRow+56(FP), R6
-	MOVD y+64(FP), R7
-	ADD R1, R7, R7
-	MOVD yRow+72(FP), R8
-	MOVD tokens+0(FP), R9
-	CMP $1, R9
-	BLT end31
-loop30:
-	FMOVD 0(R5), F4
-	FMOVD 0(R7), F5
-	VLD1R (R2), [V6.S4]
-	FMOVS 16(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V0.S4
-	VFMLA V0.S4, V7.S4, V5.S4
-	FMOVS 4(R2), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 20(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V1.S4
-	VFMLA V1.S4, V7.S4, V5.S4
-	FMOVS 8(R2), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 24(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V2.S4
-	VFMLA V2.S4, V7.S4, V5.S4
-	FMOVS 12(R2), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 28(R2), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V3.S4
-	VFMLA V3.S4, V7.S4, V5.S4
-	FMOVD F5, 0(R7)
-	ADD R4, R2, R2
-	ADD R6, R5, R5
-	ADD R8, R7, R7
-	ADD $-1, R9, R9
-	CMP $1, R9
-	BGE loop30
-end31:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	FMOVD F0, 0(R2)
-	ADD R3, R2, R2
-	FMOVD F1, 0(R2)
-	ADD R3, R2, R2
-	FMOVD F2, 0(R2)
-	ADD R3, R2, R2
-	FMOVD F3, 0(R2)
-	ADD R3, R2, R2
-	ADD $8, R1, R1
-end29:
-	TBZ $0, R0, end32
-	MOVD s+16(FP), R0
-	ADD R1, R0, R0
-	MOVD sRow+24(FP), R2
-	FMOVS 0(R0), F0
-	ADD R2, R0, R0
-	FMOVS 0(R0), F1
-	ADD R2, R0, R0
-	FMOVS 0(R0), F2
-	ADD R2, R0, R0
-	FMOVS 0(R0), F3
-	ADD R2, R0, R0
-	MOVD bc+32(FP), R0
-	MOVD bcRow+40(FP), R3
-	MOVD x+48(FP), R4
-	ADD R1, R4, R4
-	MOVD xRow+56(FP), R5
-	MOVD y+64(FP), R6
-	ADD R1, R6, R6
-	MOVD yRow+72(FP), R7
-	MOVD tokens+0(FP), R8
-	CMP $1, R8
-	BLT end34
-loop33:
-	FMOVS 0(R4), F4
-	FMOVS 0(R6), F5
-	VLD1R (R0), [V6.S4]
-	FMOVS 16(R0), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V0.S4
-	VFMLA V0.S4, V7.S4, V5.S4
-	FMOVS 4(R0), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 20(R0), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V1.S4
-	VFMLA V1.S4, V7.S4, V5.S4
-	FMOVS 8(R0), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 24(R0), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V2.S4
-	VFMLA V2.S4, V7.S4, V5.S4
-	FMOVS 12(R0), F6
-	VDUP V6.S[0], V6.S4
-	FMOVS 28(R0), F7
-	VDUP V7.S[0], V7.S4
-	VFMLA V4.S4, V6.S4, V3.S4
-	VFMLA V3.S4, V7.S4, V5.S4
-	FMOVS F5, 0(R6)
-	ADD R3, R0, R0
-	ADD R5, R4, R4
-	ADD R7, R6, R6
-	ADD $-1, R8, R8
-	CMP $1, R8
-	BGE loop33
-end34:
-	MOVD s+16(FP), R0
-	ADD R1, R0, R0
-	FMOVS F0, 0(R0)
-	ADD R2, R0, R0
-	FMOVS F1, 0(R0)
-	ADD R2, R0, R0
-	FMOVS F2, 0(R0)
-	ADD R2, R0, R0
-	FMOVS F3, 0(R0)
-	ADD R2, R0, R0
-	ADD $4, R1, R1
-end32:
-	RET
-
-// func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-// 1 row(s) of width channels; strides in bytes
-TEXT ·accumulate1NEON(SB), NOSPLIT, $0-80
-	MOVD width+8(FP), R0
-	MOVD $0, R1
-	CMP $16, R0
-	BLT end36
-loop35:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	FMOVQ 0(R2), F0
-	FMOVQ 16(R2), F1
-	FMOVQ 32(R2), F2
-	FMOVQ 48(R2), F3
-	ADD R3, R2, R2
-	MOVD bc+32(FP), R2
-	MOVD bcRow+40(FP), R4
-	MOVD x+48(FP), R5
-	ADD R1, R5, R5
-	MOVD xRow+56(FP), R6
-	MOVD y+64(FP), R7
-	ADD R1, R7, R7
-	MOVD yRow+72(FP), R8
-	MOVD tokens+0(FP), R9
-	CMP $1, R9
-	BLT end38
-loop37:
-	FMOVQ 0(R5), F4
-	FMOVQ 0(R7), F5
-	FMOVQ 16(R5), F6
-	FMOVQ 16(R7), F7
-	FMOVQ 32(R5), F8
-	FMOVQ 32(R7), F9
-	FMOVQ 48(R5), F10
-	FMOVQ 48(R7), F11
-	VLD1R (R2), [V12.S4]
-	FMOVS 4(R2), F13
-	VDUP V13.S[0], V13.S4
-	VFMLA V4.S4, V12.S4, V0.S4
-	VFMLA V0.S4, V13.S4, V5.S4
-	VFMLA V6.S4, V12.S4, V1.S4
-	VFMLA V1.S4, V13.S4, V7.S4
-	VFMLA V8.S4, V12.S4, V2.S4
-	VFMLA V2.S4, V13.S4, V9.S4
-	VFMLA V10.S4, V12.S4, V3.S4
-	VFMLA V3.S4, V13.S4, V11.S4
-	FMOVQ F5, 0(R7)
-	FMOVQ F7, 16(R7)
-	FMOVQ F9, 32(R7)
-	FMOVQ F11, 48(R7)
-	ADD R4, R2, R2
-	ADD R6, R5, R5
-	ADD R8, R7, R7
-	ADD $-1, R9, R9
-	CMP $1, R9
-	BGE loop37
-end38:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	FMOVQ F0, 0(R2)
-	FMOVQ F1, 16(R2)
-	FMOVQ F2, 32(R2)
-	FMOVQ F3, 48(R2)
-	ADD R3, R2, R2
-	ADD $64, R1, R1
-	ADD $-16, R0, R0
-	CMP $16, R0
-	BGE loop35
-end36:
-	CMP $4, R0
-	BLT end40
-loop39:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	FMOVQ 0(R2), F0
-	ADD R3, R2, R2
-	MOVD bc+32(FP), R2
-	MOVD bcRow+40(FP), R4
-	MOVD x+48(FP), R5
-	ADD R1, R5, R5
-	MOVD xRow+56(FP), R6
-	MOVD y+64(FP), R7
-	ADD R1, R7, R7
-	MOVD yRow+72(FP), R8
-	MOVD tokens+0(FP), R9
-	CMP $1, R9
-	BLT end42
-loop41:
-	FMOVQ 0(R5), F1
-	FMOVQ 0(R7), F2
-	VLD1R (R2), [V3.S4]
-	FMOVS 4(R2), F4
-	VDUP V4.S[0], V4.S4
-	VFMLA V1.S4, V3.S4, V0.S4
-	VFMLA V0.S4, V4.S4, V2.S4
-	FMOVQ F2, 0(R7)
-	ADD R4, R2, R2
-	ADD R6, R5, R5
-	ADD R8, R7, R7
-	ADD $-1, R9, R9
-	CMP $1, R9
-	BGE loop41
-end42:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	FMOVQ F0, 0(R2)
-	ADD R3, R2, R2
-	ADD $16, R1, R1
-	ADD $-4, R0, R0
-	CMP $4, R0
-	BGE loop39
-end40:
-	TBZ $1, R0, end43
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	MOVD sRow+24(FP), R3
-	FMOVD 0(R2), F0
-	ADD R3, R2, R2
-	MOVD bc+32(FP), R2
-	MOVD bcRow+40(FP), R4
-	MOVD x+48(FP), R5
-	ADD R1, R5, R5
-	MOVD xRow+56(FP), R6
-	MOVD y+64(FP), R7
-	ADD R1, R7, R7
-	MOVD yRow+72(FP), R8
-	MOVD tokens+0(FP), R9
-	CMP $1, R9
-	BLT end45
-loop44:
-	FMOVD 0(R5), F1
-	FMOVD 0(R7), F2
-	VLD1R (R2), [V3.S4]
-	FMOVS 4(R2), F4
-	VDUP V4.S[0], V4.S4
-	VFMLA V1.S4, V3.S4, V0.S4
-	VFMLA V0.S4, V4.S4, V2.S4
-	FMOVD F2, 0(R7)
-	ADD R4, R2, R2
-	ADD R6, R5, R5
-	ADD R8, R7, R7
-	ADD $-1, R9, R9
-	CMP $1, R9
-	BGE loop44
-end45:
-	MOVD s+16(FP), R2
-	ADD R1, R2, R2
-	FMOVD F0, 0(R2)
-	ADD R3, R2, R2
-	ADD $8, R1, R1
-end43:
-	TBZ $0, R0, end46
-	MOVD s+16(FP), R0
-	ADD R1, R0, R0
-	MOVD sRow+24(FP), R2
-	FMOVS 0(R0), F0
-	ADD R2, R0, R0
-	MOVD bc+32(FP), R0
-	MOVD bcRow+40(FP), R3
-	MOVD x+48(FP), R4
-	ADD R1, R4, R4
-	MOVD xRow+56(FP), R5
-	MOVD y+64(FP), R6
-	ADD R1, R6, R6
-	MOVD yRow+72(FP), R7
-	MOVD tokens+0(FP), R8
-	CMP $1, R8
-	BLT end48
-loop47:
-	FMOVS 0(R4), F1
-	FMOVS 0(R6), F2
-	VLD1R (R0), [V3.S4]
-	FMOVS 4(R0), F4
-	VDUP V4.S[0], V4.S4
-	VFMLA V1.S4, V3.S4, V0.S4
-	VFMLA V0.S4, V4.S4, V2.S4
-	FMOVS F2, 0(R6)
-	ADD R3, R0, R0
-	ADD R5, R4, R4
-	ADD R7, R6, R6
-	ADD $-1, R8, R8
-	CMP $1, R8
-	BGE loop47
-end48:
-	MOVD s+16(FP), R0
-	ADD R1, R0, R0
-	FMOVS F0, 0(R0)
-	ADD R2, R0, R0
-	ADD $4, R1, R1
-end46:
-	RET
-
-// func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
-// dst[t][i] = scale[t]*x[t][i]; strides in bytes
-TEXT ·scaleRowsNEON(SB), NOSPLIT, $0-56
-	MOVD width+8(FP), R0
-	MOVD $0, R1
-	CMP $16, R0
-	BLT end50
-loop49:
-	MOVD dst+16(FP), R2
-	ADD R1, R2, R2
-	MOVD x+32(FP), R3
-	ADD R1, R3, R3
-	MOVD dstRow+24(FP), R4
-	MOVD xRow+40(FP), R5
-	MOVD scale+48(FP), R6
-	MOVD rows+0(FP), R7
-	CMP $1, R7
-	BLT end52
-loop51:
-	VLD1R (R6), [V0.S4]
-	FMOVQ 0(R3), F1
-	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
-	FMOVQ F1, 0(R2)
-	FMOVQ 16(R3), F1
-	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
-	FMOVQ F1, 16(R2)
-	FMOVQ 32(R3), F1
-	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
-	FMOVQ F1, 32(R2)
-	FMOVQ 48(R3), F1
-	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
-	FMOVQ F0, 48(R2)
-	ADD R4, R2, R2
-	ADD R5, R3, R3
-	ADD $4, R6, R6
-	ADD $-1, R7, R7
-	CMP $1, R7
-	BGE loop51
-end52:
-	ADD $64, R1, R1
-	ADD $-16, R0, R0
-	CMP $16, R0
-	BGE loop49
-end50:
-	CMP $8, R0
-	BLT end54
-loop53:
-	MOVD dst+16(FP), R2
-	ADD R1, R2, R2
-	MOVD x+32(FP), R3
-	ADD R1, R3, R3
-	MOVD dstRow+24(FP), R4
-	MOVD xRow+40(FP), R5
-	MOVD scale+48(FP), R6
-	MOVD rows+0(FP), R7
-	CMP $1, R7
-	BLT end56
-loop55:
-	VLD1R (R6), [V0.S4]
-	FMOVQ 0(R3), F1
-	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
-	FMOVQ F1, 0(R2)
-	FMOVQ 16(R3), F1
-	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
-	FMOVQ F0, 16(R2)
-	ADD R4, R2, R2
-	ADD R5, R3, R3
-	ADD $4, R6, R6
-	ADD $-1, R7, R7
-	CMP $1, R7
-	BGE loop55
-end56:
-	ADD $32, R1, R1
-	ADD $-8, R0, R0
-	CMP $8, R0
-	BGE loop53
-end54:
-	CMP $4, R0
-	BLT end58
-loop57:
-	MOVD dst+16(FP), R2
-	ADD R1, R2, R2
-	MOVD x+32(FP), R3
-	ADD R1, R3, R3
-	MOVD dstRow+24(FP), R4
-	MOVD xRow+40(FP), R5
-	MOVD scale+48(FP), R6
-	MOVD rows+0(FP), R7
-	CMP $1, R7
-	BLT end60
-loop59:
-	VLD1R (R6), [V0.S4]
-	FMOVQ 0(R3), F1
-	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
-	FMOVQ F0, 0(R2)
-	ADD R4, R2, R2
-	ADD R5, R3, R3
-	ADD $4, R6, R6
-	ADD $-1, R7, R7
-	CMP $1, R7
-	BGE loop59
-end60:
-	ADD $16, R1, R1
-	ADD $-4, R0, R0
-	CMP $4, R0
-	BGE loop57
-end58:
-	TBZ $1, R0, end61
-	MOVD dst+16(FP), R2
-	ADD R1, R2, R2
-	MOVD x+32(FP), R3
-	ADD R1, R3, R3
-	MOVD dstRow+24(FP), R4
-	MOVD xRow+40(FP), R5
-	MOVD scale+48(FP), R6
-	MOVD rows+0(FP), R7
-	CMP $1, R7
-	BLT end63
-loop62:
-	VLD1R (R6), [V0.S4]
-	FMOVD 0(R3), F1
-	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
-	FMOVD F0, 0(R2)
-	ADD R4, R2, R2
-	ADD R5, R3, R3
-	ADD $4, R6, R6
-	ADD $-1, R7, R7
-	CMP $1, R7
-	BGE loop62
-end63:
-	ADD $8, R1, R1
-end61:
-	TBZ $0, R0, end64
-	MOVD dst+16(FP), R0
-	ADD R1, R0, R0
-	MOVD x+32(FP), R2
-	ADD R1, R2, R2
-	MOVD dstRow+24(FP), R3
-	MOVD xRow+40(FP), R4
-	MOVD scale+48(FP), R5
-	MOVD rows+0(FP), R6
-	CMP $1, R6
-	BLT end66
-loop65:
-	VLD1R (R5), [V0.S4]
-	FMOVS 0(R2), F1
-	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
-	FMOVS F0, 0(R0)
-	ADD R3, R0, R0
-	ADD R4, R2, R2
-	ADD $4, R5, R5
-	ADD $-1, R6, R6
-	CMP $1, R6
-	BGE loop65
-end66:
-	ADD $4, R1, R1
-end64:
-	RET
-
-// func flushNEON(x *float32, n int)
-// x[i] = 0 where |x[i]| < tiny
-TEXT ·flushNEON(SB), NOSPLIT, $0-16
-	MOVW $0x7fffffff, R0
+// func scanFullMoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// 8 states of 4 channels; a number for each state in b and c; adds to y; strides in bytes
+TEXT ·scanFullMoreNEON(SB), NOSPLIT, $0-104
+	MOVW $0xc2fc0000, R0
 	VDUP R0, V0.S4
-	MOVW $0x0c000000, R0
+	MOVW $0x43000000, R0
 	VDUP R0, V1.S4
-	MOVW $0x00000000, R0
+	MOVW $0x4b400000, R0
 	VDUP R0, V2.S4
-	MOVD x+0(FP), R0
-	MOVD n+8(FP), R1
-	CMP $16, R1
-	BLT end68
-loop67:
-	FMOVQ 0(R0), F3
-	VAND V0.B16, V3.B16, V4.B16
-	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
-	VMOV V4.B16, V4.B16
-	VBSL V3.B16, V2.B16, V4.B16
-	FMOVQ F4, 0(R0)
-	FMOVQ 16(R0), F3
-	VAND V0.B16, V3.B16, V4.B16
-	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
-	VMOV V4.B16, V4.B16
-	VBSL V3.B16, V2.B16, V4.B16
-	FMOVQ F4, 16(R0)
-	FMOVQ 32(R0), F3
-	VAND V0.B16, V3.B16, V4.B16
-	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
-	VMOV V4.B16, V4.B16
-	VBSL V3.B16, V2.B16, V4.B16
-	FMOVQ F4, 32(R0)
-	FMOVQ 48(R0), F3
-	VAND V0.B16, V3.B16, V4.B16
-	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
-	VMOV V4.B16, V4.B16
-	VBSL V3.B16, V2.B16, V4.B16
-	FMOVQ F4, 48(R0)
-	ADD $64, R0, R0
-	ADD $-16, R1, R1
-	CMP $16, R1
-	BGE loop67
-end68:
-	CMP $4, R1
-	BLT end70
-loop69:
-	FMOVQ 0(R0), F3
-	VAND V0.B16, V3.B16, V4.B16
-	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
-	VMOV V4.B16, V4.B16
-	VBSL V3.B16, V2.B16, V4.B16
-	FMOVQ F4, 0(R0)
-	ADD $16, R0, R0
-	ADD $-4, R1, R1
-	CMP $4, R1
-	BGE loop69
-end70:
-	TBZ $1, R1, end71
-	FMOVD 0(R0), F3
-	VAND V0.B16, V3.B16, V4.B16
-	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
-	VMOV V4.B16, V4.B16
-	VBSL V3.B16, V2.B16, V4.B16
-	FMOVD F4, 0(R0)
-	ADD $8, R0, R0
-end71:
-	TBZ $0, R1, end72
-	FMOVS 0(R0), F3
-	VAND V0.B16, V3.B16, V0.B16
-	WORD $0x6ea0e420 // FCMGT V0.4S, V1.4S, V0.4S
-	VMOV V0.B16, V0.B16
-	VBSL V3.B16, V2.B16, V0.B16
-	FMOVS F0, 0(R0)
-	ADD $4, R0, R0
-end72:
+	MOVW $0xbaadecbd, R0
+	VDUP R0, V3.S4
+	MOVW $0x3c1e7459, R0
+	VDUP R0, V4.S4
+	MOVW $0xbd635b6d, R0
+	VDUP R0, V5.S4
+	MOVW $0x3e75fce1, R0
+	VDUP R0, V6.S4
+	MOVW $0xbf317215, R0
+	VDUP R0, V7.S4
+	MOVW $0x3f800000, R0
+	VDUP R0, V8.S4
+	MOVD h+64(FP), R0
+	FMOVQ 0(R0), F9
+	FMOVQ 64(R0), F10
+	FMOVQ 128(R0), F11
+	FMOVQ 192(R0), F12
+	FMOVQ 256(R0), F13
+	FMOVQ 320(R0), F14
+	FMOVQ 384(R0), F15
+	FMOVQ 448(R0), F16
+	MOVD dt+8(FP), R0
+	MOVD dtRow+16(FP), R1
+	MOVD x+24(FP), R2
+	MOVD xRow+32(FP), R3
+	MOVD y+40(FP), R4
+	MOVD yRow+48(FP), R5
+	MOVD a+56(FP), R6
+	MOVD b+72(FP), R7
+	MOVD bRow+80(FP), R8
+	MOVD c+88(FP), R9
+	MOVD cRow+96(FP), R10
+	MOVD tokens+0(FP), R11
+	CMP $1, R11
+	BLT end104
+loop103:
+	FMOVQ 0(R0), F17
+	FMOVQ 0(R2), F18
+	FMOVQ 0(R4), F19
+	WORD $0x6e31de52 // FMUL V18.4S, V18.4S, V17.4S
+	FMOVQ 0(R6), F20
+	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
+	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
+	WORD $0x4eb4f434 // FMIN V20.4S, V1.4S, V20.4S
+	WORD $0x4e22d695 // FADD V21.4S, V20.4S, V2.4S
+	WORD $0x4ea2d6b6 // FSUB V22.4S, V21.4S, V2.4S
+	WORD $0x4eb4d6d4 // FSUB V20.4S, V22.4S, V20.4S
+	VMOV V3.B16, V22.B16
+	VMOV V4.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V5.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V6.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V7.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V8.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VSHL $23, V21.S4, V20.S4
+	VADD V20.S4, V23.S4, V20.S4
+	VLD1R (R7), [V21.S4]
+	WORD $0x6e35de55 // FMUL V21.4S, V18.4S, V21.4S
+	VFMLA V20.S4, V9.S4, V21.S4
+	VMOV V21.B16, V9.B16
+	VLD1R (R9), [V20.S4]
+	VFMLA V20.S4, V9.S4, V19.S4
+	FMOVQ 64(R6), F20
+	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
+	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
+	WORD $0x4eb4f434 // FMIN V20.4S, V1.4S, V20.4S
+	WORD $0x4e22d695 // FADD V21.4S, V20.4S, V2.4S
+	WORD $0x4ea2d6b6 // FSUB V22.4S, V21.4S, V2.4S
+	WORD $0x4eb4d6d4 // FSUB V20.4S, V22.4S, V20.4S
+	VMOV V3.B16, V22.B16
+	VMOV V4.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V5.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V6.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V7.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V8.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VSHL $23, V21.S4, V20.S4
+	VADD V20.S4, V23.S4, V20.S4
+	FMOVS 4(R7), F21
+	VDUP V21.S[0], V21.S4
+	WORD $0x6e35de55 // FMUL V21.4S, V18.4S, V21.4S
+	VFMLA V20.S4, V10.S4, V21.S4
+	VMOV V21.B16, V10.B16
+	FMOVS 4(R9), F20
+	VDUP V20.S[0], V20.S4
+	VFMLA V20.S4, V10.S4, V19.S4
+	FMOVQ 128(R6), F20
+	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
+	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
+	WORD $0x4eb4f434 // FMIN V20.4S, V1.4S, V20.4S
+	WORD $0x4e22d695 // FADD V21.4S, V20.4S, V2.4S
+	WORD $0x4ea2d6b6 // FSUB V22.4S, V21.4S, V2.4S
+	WORD $0x4eb4d6d4 // FSUB V20.4S, V22.4S, V20.4S
+	VMOV V3.B16, V22.B16
+	VMOV V4.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V5.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V6.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V7.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V8.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VSHL $23, V21.S4, V20.S4
+	VADD V20.S4, V23.S4, V20.S4
+	FMOVS 8(R7), F21
+	VDUP V21.S[0], V21.S4
+	WORD $0x6e35de55 // FMUL V21.4S, V18.4S, V21.4S
+	VFMLA V20.S4, V11.S4, V21.S4
+	VMOV V21.B16, V11.B16
+	FMOVS 8(R9), F20
+	VDUP V20.S[0], V20.S4
+	VFMLA V20.S4, V11.S4, V19.S4
+	FMOVQ 192(R6), F20
+	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
+	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
+	WORD $0x4eb4f434 // FMIN V20.4S, V1.4S, V20.4S
+	WORD $0x4e22d695 // FADD V21.4S, V20.4S, V2.4S
+	WORD $0x4ea2d6b6 // FSUB V22.4S, V21.4S, V2.4S
+	WORD $0x4eb4d6d4 // FSUB V20.4S, V22.4S, V20.4S
+	VMOV V3.B16, V22.B16
+	VMOV V4.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V5.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V6.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V7.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V8.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VSHL $23, V21.S4, V20.S4
+	VADD V20.S4, V23.S4, V20.S4
+	FMOVS 12(R7), F21
+	VDUP V21.S[0], V21.S4
+	WORD $0x6e35de55 // FMUL V21.4S, V18.4S, V21.4S
+	VFMLA V20.S4, V12.S4, V21.S4
+	VMOV V21.B16, V12.B16
+	FMOVS 12(R9), F20
+	VDUP V20.S[0], V20.S4
+	VFMLA V20.S4, V12.S4, V19.S4
+	FMOVQ 256(R6), F20
+	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
+	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
+	WORD $0x4eb4f434 // FMIN V20.4S, V1.4S, V20.4S
+	WORD $0x4e22d695 // FADD V21.4S, V20.4S, V2.4S
+	WORD $0x4ea2d6b6 // FSUB V22.4S, V21.4S, V2.4S
+	WORD $0x4eb4d6d4 // FSUB V20.4S, V22.4S, V20.4S
+	VMOV V3.B16, V22.B16
+	VMOV V4.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V5.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V6.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V7.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V8.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VSHL $23, V21.S4, V20.S4
+	VADD V20.S4, V23.S4, V20.S4
+	FMOVS 16(R7), F21
+	VDUP V21.S[0], V21.S4
+	WORD $0x6e35de55 // FMUL V21.4S, V18.4S, V21.4S
+	VFMLA V20.S4, V13.S4, V21.S4
+	VMOV V21.B16, V13.B16
+	FMOVS 16(R9), F20
+	VDUP V20.S[0], V20.S4
+	VFMLA V20.S4, V13.S4, V19.S4
+	FMOVQ 320(R6), F20
+	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
+	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
+	WORD $0x4eb4f434 // FMIN V20.4S, V1.4S, V20.4S
+	WORD $0x4e22d695 // FADD V21.4S, V20.4S, V2.4S
+	WORD $0x4ea2d6b6 // FSUB V22.4S, V21.4S, V2.4S
+	WORD $0x4eb4d6d4 // FSUB V20.4S, V22.4S, V20.4S
+	VMOV V3.B16, V22.B16
+	VMOV V4.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V5.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V6.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V7.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V8.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VSHL $23, V21.S4, V20.S4
+	VADD V20.S4, V23.S4, V20.S4
+	FMOVS 20(R7), F21
+	VDUP V21.S[0], V21.S4
+	WORD $0x6e35de55 // FMUL V21.4S, V18.4S, V21.4S
+	VFMLA V20.S4, V14.S4, V21.S4
+	VMOV V21.B16, V14.B16
+	FMOVS 20(R9), F20
+	VDUP V20.S[0], V20.S4
+	VFMLA V20.S4, V14.S4, V19.S4
+	FMOVQ 384(R6), F20
+	WORD $0x6e34de34 // FMUL V20.4S, V17.4S, V20.4S
+	WORD $0x4e34f414 // FMAX V20.4S, V0.4S, V20.4S
+	WORD $0x4eb4f434 // FMIN V20.4S, V1.4S, V20.4S
+	WORD $0x4e22d695 // FADD V21.4S, V20.4S, V2.4S
+	WORD $0x4ea2d6b6 // FSUB V22.4S, V21.4S, V2.4S
+	WORD $0x4eb4d6d4 // FSUB V20.4S, V22.4S, V20.4S
+	VMOV V3.B16, V22.B16
+	VMOV V4.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V5.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V6.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VMOV V7.B16, V22.B16
+	VFMLA V20.S4, V23.S4, V22.S4
+	VMOV V8.B16, V23.B16
+	VFMLA V20.S4, V22.S4, V23.S4
+	VSHL $23, V21.S4, V20.S4
+	VADD V20.S4, V23.S4, V20.S4
+	FMOVS 24(R7), F21
+	VDUP V21.S[0], V21.S4
+	WORD $0x6e35de55 // FMUL V21.4S, V18.4S, V21.4S
+	VFMLA V20.S4, V15.S4, V21.S4
+	VMOV V21.B16, V15.B16
+	FMOVS 24(R9), F20
+	VDUP V20.S[0], V20.S4
+	VFMLA V20.S4, V15.S4, V19.S4
+	FMOVQ 448(R6), F20
+	WORD $0x6e34de31 // FMUL V17.4S, V17.4S, V20.4S
+	WORD $0x4e31f411 // FMAX V17.4S, V0.4S, V17.4S
+	WORD $0x4eb1f431 // FMIN V17.4S, V1.4S, V17.4S
+	WORD $0x4e22d634 // FADD V20.4S, V17.4S, V2.4S
+	WORD $0x4ea2d695 // FSUB V21.4S, V20.4S, V2.4S
+	WORD $0x4eb1d6b1 // FSUB V17.4S, V21.4S, V17.4S
+	VMOV V3.B16, V21.B16
+	VMOV V4.B16, V22.B16
+	VFMLA V17.S4, V21.S4, V22.S4
+	VMOV V5.B16, V21.B16
+	VFMLA V17.S4, V22.S4, V21.S4
+	VMOV V6.B16, V22.B16
+	VFMLA V17.S4, V21.S4, V22.S4
+	VMOV V7.B16, V21.B16
+	VFMLA V17.S4, V22.S4, V21.S4
+	VMOV V8.B16, V22.B16
+	VFMLA V17.S4, V21.S4, V22.S4
+	VSHL $23, V20.S4, V17.S4
+	VADD V17.S4, V22.S4, V17.S4
+	FMOVS 28(R7), F20
+	VDUP V20.S[0], V20.S4
+	WORD $0x6e34de52 // FMUL V18.4S, V18.4S, V20.4S
+	VFMLA V17.S4, V16.S4, V18.S4
+	VMOV V18.B16, V16.B16
+	FMOVS 28(R9), F17
+	VDUP V17.S[0], V17.S4
+	VFMLA V17.S4, V16.S4, V19.S4
+	FMOVQ F19, 0(R4)
+	ADD R1, R0, R0
+	ADD R3, R2, R2
+	ADD R5, R4, R4
+	ADD R8, R7, R7
+	ADD R10, R9, R9
+	ADD $-1, R11, R11
+	CMP $1, R11
+	BGE loop103
+end104:
+	MOVD h+64(FP), R0
+	FMOVQ F9, 0(R0)
+	FMOVQ F10, 64(R0)
+	FMOVQ F11, 128(R0)
+	FMOVQ F12, 192(R0)
+	FMOVQ F13, 256(R0)
+	FMOVQ F14, 320(R0)
+	FMOVQ F15, 384(R0)
+	FMOVQ F16, 448(R0)
+	RET
+
+// func scan4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// 4 states of 4 channels; a number for each state in b and c; adds to y; strides in bytes
+TEXT ·scan4MoreNEON(SB), NOSPLIT, $0-104
+	MOVW $0xc2fc0000, R0
+	VDUP R0, V0.S4
+	MOVW $0x43000000, R0
+	VDUP R0, V1.S4
+	MOVW $0x4b400000, R0
+	VDUP R0, V2.S4
+	MOVW $0xbaadecbd, R0
+	VDUP R0, V3.S4
+	MOVW $0x3c1e7459, R0
+	VDUP R0, V4.S4
+	MOVW $0xbd635b6d, R0
+	VDUP R0, V5.S4
+	MOVW $0x3e75fce1, R0
+	VDUP R0, V6.S4
+	MOVW $0xbf317215, R0
+	VDUP R0, V7.S4
+	MOVW $0x3f800000, R0
+	VDUP R0, V8.S4
+	MOVD h+64(FP), R0
+	FMOVQ 0(R0), F9
+	FMOVQ 64(R0), F10
+	FMOVQ 128(R0), F11
+	FMOVQ 192(R0), F12
+	MOVD dt+8(FP), R0
+	MOVD dtRow+16(FP), R1
+	MOVD x+24(FP), R2
+	MOVD xRow+32(FP), R3
+	MOVD y+40(FP), R4
+	MOVD yRow+48(FP), R5
+	MOVD a+56(FP), R6
+	MOVD b+72(FP), R7
+	MOVD bRow+80(FP), R8
+	MOVD c+88(FP), R9
+	MOVD cRow+96(FP), R10
+	MOVD tokens+0(FP), R11
+	CMP $1, R11
+	BLT end106
+loop105:
+	FMOVQ 0(R0), F13
+	FMOVQ 0(R2), F14
+	FMOVQ 0(R4), F15
+	WORD $0x6e2dddce // FMUL V14.4S, V14.4S, V13.4S
+	FMOVQ 0(R6), F16
+	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
+	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
+	WORD $0x4eb0f430 // FMIN V16.4S, V1.4S, V16.4S
+	WORD $0x4e22d611 // FADD V17.4S, V16.4S, V2.4S
+	WORD $0x4ea2d632 // FSUB V18.4S, V17.4S, V2.4S
+	WORD $0x4eb0d650 // FSUB V16.4S, V18.4S, V16.4S
+	VMOV V3.B16, V18.B16
+	VMOV V4.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V5.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V6.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V7.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V8.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VSHL $23, V17.S4, V16.S4
+	VADD V16.S4, V19.S4, V16.S4
+	VLD1R (R7), [V17.S4]
+	WORD $0x6e31ddd1 // FMUL V17.4S, V14.4S, V17.4S
+	VFMLA V16.S4, V9.S4, V17.S4
+	VMOV V17.B16, V9.B16
+	VLD1R (R9), [V16.S4]
+	VFMLA V16.S4, V9.S4, V15.S4
+	FMOVQ 64(R6), F16
+	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
+	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
+	WORD $0x4eb0f430 // FMIN V16.4S, V1.4S, V16.4S
+	WORD $0x4e22d611 // FADD V17.4S, V16.4S, V2.4S
+	WORD $0x4ea2d632 // FSUB V18.4S, V17.4S, V2.4S
+	WORD $0x4eb0d650 // FSUB V16.4S, V18.4S, V16.4S
+	VMOV V3.B16, V18.B16
+	VMOV V4.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V5.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V6.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V7.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V8.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VSHL $23, V17.S4, V16.S4
+	VADD V16.S4, V19.S4, V16.S4
+	FMOVS 4(R7), F17
+	VDUP V17.S[0], V17.S4
+	WORD $0x6e31ddd1 // FMUL V17.4S, V14.4S, V17.4S
+	VFMLA V16.S4, V10.S4, V17.S4
+	VMOV V17.B16, V10.B16
+	FMOVS 4(R9), F16
+	VDUP V16.S[0], V16.S4
+	VFMLA V16.S4, V10.S4, V15.S4
+	FMOVQ 128(R6), F16
+	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
+	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
+	WORD $0x4eb0f430 // FMIN V16.4S, V1.4S, V16.4S
+	WORD $0x4e22d611 // FADD V17.4S, V16.4S, V2.4S
+	WORD $0x4ea2d632 // FSUB V18.4S, V17.4S, V2.4S
+	WORD $0x4eb0d650 // FSUB V16.4S, V18.4S, V16.4S
+	VMOV V3.B16, V18.B16
+	VMOV V4.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V5.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V6.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V7.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V8.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VSHL $23, V17.S4, V16.S4
+	VADD V16.S4, V19.S4, V16.S4
+	FMOVS 8(R7), F17
+	VDUP V17.S[0], V17.S4
+	WORD $0x6e31ddd1 // FMUL V17.4S, V14.4S, V17.4S
+	VFMLA V16.S4, V11.S4, V17.S4
+	VMOV V17.B16, V11.B16
+	FMOVS 8(R9), F16
+	VDUP V16.S[0], V16.S4
+	VFMLA V16.S4, V11.S4, V15.S4
+	FMOVQ 192(R6), F16
+	WORD $0x6e30ddad // FMUL V13.4S, V13.4S, V16.4S
+	WORD $0x4e2df40d // FMAX V13.4S, V0.4S, V13.4S
+	WORD $0x4eadf42d // FMIN V13.4S, V1.4S, V13.4S
+	WORD $0x4e22d5b0 // FADD V16.4S, V13.4S, V2.4S
+	WORD $0x4ea2d611 // FSUB V17.4S, V16.4S, V2.4S
+	WORD $0x4eadd62d // FSUB V13.4S, V17.4S, V13.4S
+	VMOV V3.B16, V17.B16
+	VMOV V4.B16, V18.B16
+	VFMLA V13.S4, V17.S4, V18.S4
+	VMOV V5.B16, V17.B16
+	VFMLA V13.S4, V18.S4, V17.S4
+	VMOV V6.B16, V18.B16
+	VFMLA V13.S4, V17.S4, V18.S4
+	VMOV V7.B16, V17.B16
+	VFMLA V13.S4, V18.S4, V17.S4
+	VMOV V8.B16, V18.B16
+	VFMLA V13.S4, V17.S4, V18.S4
+	VSHL $23, V16.S4, V13.S4
+	VADD V13.S4, V18.S4, V13.S4
+	FMOVS 12(R7), F16
+	VDUP V16.S[0], V16.S4
+	WORD $0x6e30ddce // FMUL V14.4S, V14.4S, V16.4S
+	VFMLA V13.S4, V12.S4, V14.S4
+	VMOV V14.B16, V12.B16
+	FMOVS 12(R9), F13
+	VDUP V13.S[0], V13.S4
+	VFMLA V13.S4, V12.S4, V15.S4
+	FMOVQ F15, 0(R4)
+	ADD R1, R0, R0
+	ADD R3, R2, R2
+	ADD R5, R4, R4
+	ADD R8, R7, R7
+	ADD R10, R9, R9
+	ADD $-1, R11, R11
+	CMP $1, R11
+	BGE loop105
+end106:
+	MOVD h+64(FP), R0
+	FMOVQ F9, 0(R0)
+	FMOVQ F10, 64(R0)
+	FMOVQ F11, 128(R0)
+	FMOVQ F12, 192(R0)
+	RET
+
+// func scanVector4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
+// 4 states of 4 channels; a vector for each state in b and c; adds to y; strides in bytes
+TEXT ·scanVector4MoreNEON(SB), NOSPLIT, $0-104
+	MOVW $0xc2fc0000, R0
+	VDUP R0, V0.S4
+	MOVW $0x43000000, R0
+	VDUP R0, V1.S4
+	MOVW $0x4b400000, R0
+	VDUP R0, V2.S4
+	MOVW $0xbaadecbd, R0
+	VDUP R0, V3.S4
+	MOVW $0x3c1e7459, R0
+	VDUP R0, V4.S4
+	MOVW $0xbd635b6d, R0
+	VDUP R0, V5.S4
+	MOVW $0x3e75fce1, R0
+	VDUP R0, V6.S4
+	MOVW $0xbf317215, R0
+	VDUP R0, V7.S4
+	MOVW $0x3f800000, R0
+	VDUP R0, V8.S4
+	MOVD h+64(FP), R0
+	FMOVQ 0(R0), F9
+	FMOVQ 64(R0), F10
+	FMOVQ 128(R0), F11
+	FMOVQ 192(R0), F12
+	MOVD dt+8(FP), R0
+	MOVD dtRow+16(FP), R1
+	MOVD x+24(FP), R2
+	MOVD xRow+32(FP), R3
+	MOVD y+40(FP), R4
+	MOVD yRow+48(FP), R5
+	MOVD a+56(FP), R6
+	MOVD b+72(FP), R7
+	MOVD bRow+80(FP), R8
+	MOVD c+88(FP), R9
+	MOVD cRow+96(FP), R10
+	MOVD tokens+0(FP), R11
+	CMP $1, R11
+	BLT end108
+loop107:
+	FMOVQ 0(R0), F13
+	FMOVQ 0(R2), F14
+	FMOVQ 0(R4), F15
+	WORD $0x6e2dddce // FMUL V14.4S, V14.4S, V13.4S
+	FMOVQ 0(R6), F16
+	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
+	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
+	WORD $0x4eb0f430 // FMIN V16.4S, V1.4S, V16.4S
+	WORD $0x4e22d611 // FADD V17.4S, V16.4S, V2.4S
+	WORD $0x4ea2d632 // FSUB V18.4S, V17.4S, V2.4S
+	WORD $0x4eb0d650 // FSUB V16.4S, V18.4S, V16.4S
+	VMOV V3.B16, V18.B16
+	VMOV V4.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V5.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V6.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V7.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V8.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VSHL $23, V17.S4, V16.S4
+	VADD V16.S4, V19.S4, V16.S4
+	FMOVQ 0(R7), F17
+	WORD $0x6e31ddd1 // FMUL V17.4S, V14.4S, V17.4S
+	VFMLA V16.S4, V9.S4, V17.S4
+	VMOV V17.B16, V9.B16
+	FMOVQ 0(R9), F16
+	VFMLA V16.S4, V9.S4, V15.S4
+	FMOVQ 64(R6), F16
+	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
+	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
+	WORD $0x4eb0f430 // FMIN V16.4S, V1.4S, V16.4S
+	WORD $0x4e22d611 // FADD V17.4S, V16.4S, V2.4S
+	WORD $0x4ea2d632 // FSUB V18.4S, V17.4S, V2.4S
+	WORD $0x4eb0d650 // FSUB V16.4S, V18.4S, V16.4S
+	VMOV V3.B16, V18.B16
+	VMOV V4.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V5.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V6.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V7.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V8.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VSHL $23, V17.S4, V16.S4
+	VADD V16.S4, V19.S4, V16.S4
+	FMOVQ 64(R7), F17
+	WORD $0x6e31ddd1 // FMUL V17.4S, V14.4S, V17.4S
+	VFMLA V16.S4, V10.S4, V17.S4
+	VMOV V17.B16, V10.B16
+	FMOVQ 64(R9), F16
+	VFMLA V16.S4, V10.S4, V15.S4
+	FMOVQ 128(R6), F16
+	WORD $0x6e30ddb0 // FMUL V16.4S, V13.4S, V16.4S
+	WORD $0x4e30f410 // FMAX V16.4S, V0.4S, V16.4S
+	WORD $0x4eb0f430 // FMIN V16.4S, V1.4S, V16.4S
+	WORD $0x4e22d611 // FADD V17.4S, V16.4S, V2.4S
+	WORD $0x4ea2d632 // FSUB V18.4S, V17.4S, V2.4S
+	WORD $0x4eb0d650 // FSUB V16.4S, V18.4S, V16.4S
+	VMOV V3.B16, V18.B16
+	VMOV V4.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V5.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V6.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VMOV V7.B16, V18.B16
+	VFMLA V16.S4, V19.S4, V18.S4
+	VMOV V8.B16, V19.B16
+	VFMLA V16.S4, V18.S4, V19.S4
+	VSHL $23, V17.S4, V16.S4
+	VADD V16.S4, V19.S4, V16.S4
+	FMOVQ 128(R7), F17
+	WORD $0x6e31ddd1 // FMUL V17.4S, V14.4S, V17.4S
+	VFMLA V16.S4, V11.S4, V17.S4
+	VMOV V17.B16, V11.B16
+	FMOVQ 128(R9), F16
+	VFMLA V16.S4, V11.S4, V15.S4
+	FMOVQ 192(R6), F16
+	WORD $0x6e30ddad // FMUL V13.4S, V13.4S, V16.4S
+	WORD $0x4e2df40d // FMAX V13.4S, V0.4S, V13.4S
+	WORD $0x4eadf42d // FMIN V13.4S, V1.4S, V13.4S
+	WORD $0x4e22d5b0 // FADD V16.4S, V13.4S, V2.4S
+	WORD $0x4ea2d611 // FSUB V17.4S, V16.4S, V2.4S
+	WORD $0x4eadd62d // FSUB V13.4S, V17.4S, V13.4S
+	VMOV V3.B16, V17.B16
+	VMOV V4.B16, V18.B16
+	VFMLA V13.S4, V17.S4, V18.S4
+	VMOV V5.B16, V17.B16
+	VFMLA V13.S4, V18.S4, V17.S4
+	VMOV V6.B16, V18.B16
+	VFMLA V13.S4, V17.S4, V18.S4
+	VMOV V7.B16, V17.B16
+	VFMLA V13.S4, V18.S4, V17.S4
+	VMOV V8.B16, V18.B16
+	VFMLA V13.S4, V17.S4, V18.S4
+	VSHL $23, V16.S4, V13.S4
+	VADD V13.S4, V18.S4, V13.S4
+	FMOVQ 192(R7), F16
+	WORD $0x6e30ddce // FMUL V14.4S, V14.4S, V16.4S
+	VFMLA V13.S4, V12.S4, V14.S4
+	VMOV V14.B16, V12.B16
+	FMOVQ 192(R9), F13
+	VFMLA V13.S4, V12.S4, V15.S4
+	FMOVQ F15, 0(R4)
+	ADD R1, R0, R0
+	ADD R3, R2, R2
+	ADD R5, R4, R4
+	ADD R8, R7, R7
+	ADD R10, R9, R9
+	ADD $-1, R11, R11
+	CMP $1, R11
+	BGE loop107
+end108:
+	MOVD h+64(FP), R0
+	FMOVQ F9, 0(R0)
+	FMOVQ F10, 64(R0)
+	FMOVQ F11, 128(R0)
+	FMOVQ F12, 192(R0)
 	RET

@@ -11,21 +11,22 @@ import (
 )
 
 // scan64 is the recurrence in float64; it returns y and h.
-func scan64(y, dt, u blas32.General, a, h []float32, b, c blas32.General, vectors bool) (ys, hs []float64) {
-	states := len(a) / ScanBlock
+func scan64(dt, x blas32.General, da, h []float32, b, c blas32.General, vectors bool) (ys, hs []float64) {
+	states, a := len(h)/ScanBlock, da[ScanBlock:]
 	for _, v := range h {
 		hs = append(hs, float64(v))
 	}
-	for t := range y.Rows {
+	for t := range dt.Rows {
 		for j := range ScanBlock {
-			sum := float64(y.Data[t*y.Stride+j])
+			step, v := float64(dt.Data[t*dt.Stride+j]), float64(x.Data[t*x.Stride+j])
+			sum := float64(da[j]) * v
 			for n := range states {
 				at := n*ScanBlock + j
 				i := n
 				if vectors {
 					i = at
 				}
-				hs[at] = math.Exp2(float64(dt.Data[t*dt.Stride+j])*float64(a[at]))*hs[at] + float64(u.Data[t*u.Stride+j])*float64(b.Data[t*b.Stride+i])
+				hs[at] = math.Exp2(step*float64(a[at]))*hs[at] + step*v*float64(b.Data[t*b.Stride+i])
 				sum += float64(c.Data[t*c.Stride+i]) * hs[at]
 			}
 			ys = append(ys, sum)
@@ -44,7 +45,7 @@ func guardedMatrix(t *testing.T, seed uint64, rows, cols int, low bool) blas32.G
 func TestSelectiveScan(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, tokens := range []int{0, 1, 2, 63, 300} {
-			for _, states := range []int{4, 8, 12, 16, 20, 64} {
+			for _, states := range []int{0, 4, 8, 12, 16, 20, 64} {
 				for _, vectors := range []bool{false, true} {
 					for _, low := range []bool{false, true} {
 						what := fmt.Sprintf("%d tokens, %d states, vectors %v", tokens, states, vectors)
@@ -52,20 +53,23 @@ func TestSelectiveScan(t *testing.T) {
 						if vectors {
 							width *= ScanBlock
 						}
-						y, dt, u := guardedMatrix(t, 1, tokens, ScanBlock, low), guardedMatrix(t, 2, tokens, ScanBlock, low), guardedMatrix(t, 3, tokens, ScanBlock, low)
-						a, h := guardedMatrix(t, 4, states, ScanBlock, low).Data, guardedMatrix(t, 5, states, ScanBlock, low).Data
+						y, dt, x := guardedMatrix(t, 1, tokens, ScanBlock, low), guardedMatrix(t, 2, tokens, ScanBlock, low), guardedMatrix(t, 3, tokens, ScanBlock, low)
+						da, h := guardedMatrix(t, 4, 1+states, ScanBlock, low).Data, guardedMatrix(t, 5, states, ScanBlock, low).Data
 						b, c := guardedMatrix(t, 6, tokens, width, low), guardedMatrix(t, 7, tokens, width, low)
 						for i := range dt.Data {
 							dt.Data[i] = float32(math.Abs(float64(dt.Data[i])))
 						}
-						for i := range a {
-							a[i] = -float32(math.Abs(float64(a[i]))) * 5
+						for i, v := range da[ScanBlock:] {
+							da[ScanBlock+i] = -float32(math.Abs(float64(v))) * 5
+						}
+						for i := range y.Data { // what is there is not read
+							y.Data[i] = nan
 						}
 						if vectors && tokens > 0 { // the same for all tokens
 							c.Stride, c.Data = 0, c.Data[:width]
 						}
-						ys, hs := scan64(y, dt, u, a, h, b, c, vectors)
-						SelectiveScan(y, dt, u, a, h, b, c)
+						ys, hs := scan64(dt, x, da, h, b, c, vectors)
+						SelectiveScan(y, dt, x, da, h, b, c)
 						near(t, what, y.Data, ys, 1e-4)
 						near(t, what, h, hs, 1e-4)
 					}
@@ -89,11 +93,11 @@ func TestSelectiveScanDecay(t *testing.T) {
 				}
 				return m
 			}
-			a, h := make([]float32, states*ScanBlock), make([]float32, states*ScanBlock)
-			copy(a, x)
+			da, h := make([]float32, (1+states)*ScanBlock), make([]float32, states*ScanBlock)
+			copy(da[ScanBlock:], x)
 			copy(h, matrix(1).Data)
 			zero := blas32.General{Rows: 1, Cols: states, Stride: states, Data: make([]float32, states)}
-			SelectiveScan(matrix(0), matrix(1), matrix(0), a, h, zero, zero)
+			SelectiveScan(matrix(0), matrix(1), matrix(0), da, h, zero, zero)
 			return h[:ScanBlock]
 		}
 		x := make([]float32, ScanBlock)
@@ -144,6 +148,16 @@ func TestOuterStep(t *testing.T) {
 	})
 }
 
+// TestPrefetch asks for memory up to an end.
+func TestPrefetch(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		x := guarded(t, 40000, false)
+		for _, n := range []int{0, 1, 16, 17, 40000} {
+			Prefetch(x[len(x)-n:])
+		}
+	})
+}
+
 func TestScaleRows(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for n := range 70 {
@@ -190,6 +204,9 @@ func TestAccumulate(t *testing.T) {
 							}
 							want = append(want, sum)
 						}
+					}
+					for i := range y.Data { // what is there is not read
+						y.Data[i] = nan
 					}
 					Accumulate(y, s, bc, x)
 					what := fmt.Sprintf("%d tokens, %d x %d", tokens, states, width)
@@ -270,9 +287,9 @@ func TestPanels(t *testing.T) {
 func TestScanPanics(t *testing.T) {
 	y, h := matrix(1, 2, ScanBlock, 0), make([]float32, 4*ScanBlock)
 	bc := matrix(2, 2, 4, 0)
-	mustPanic(t, "asm: SelectiveScan: h has 64 elements, want 80", func() { SelectiveScan(y, y, y, make([]float32, 5*ScanBlock), h, bc, bc) })
-	mustPanic(t, "asm: SelectiveScan: b is 2 x 4, want 2 x 128", func() { SelectiveScan(y, y, y, make([]float32, 8*ScanBlock), make([]float32, 8*ScanBlock), bc, bc) })
-	mustPanic(t, "asm: SelectiveScan: dt and u have strides 17 and 16, want one", func() { SelectiveScan(y, matrix(1, 2, ScanBlock, 1), y, h, h, bc, bc) })
+	mustPanic(t, "asm: SelectiveScan: h has 80 elements, want a multiple of 4*ScanBlock", func() { SelectiveScan(y, y, y, h, make([]float32, 5*ScanBlock), bc, bc) })
+	mustPanic(t, "asm: SelectiveScan: b is 2 x 4, want 2 x 128", func() { SelectiveScan(y, y, y, make([]float32, 9*ScanBlock), make([]float32, 8*ScanBlock), bc, bc) })
+	mustPanic(t, "asm: SelectiveScan: da has 64 elements, want 80", func() { SelectiveScan(y, y, y, h, h, bc, bc) })
 	mustPanic(t, "asm: OuterStep: y or s overlaps an input", func() { OuterStep(h[:4], bc, 1, h[8:10], h[8:10], h[:4]) })
 	mustPanic(t, "asm: Matrix.Panel: panel 1 of 0, format float32", func() { new(Matrix).Panel(1) })
 }

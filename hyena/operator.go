@@ -86,7 +86,7 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 		return nil, check.Errorf(ErrConfig, "hyena: Dim is %d, want more than 0", cfg.Dim)
 	case cfg.Order < 2 || cfg.Order > 1000 || cfg.Dim > math.MaxInt32/1001:
 		return nil, check.Errorf(ErrConfig, "hyena: Order is %d and Dim %d, want an order from 2 to 1000", cfg.Order, cfg.Dim)
-	case cfg.Format > asm.Int8:
+	case cfg.Format > asm.Float16:
 		return nil, check.Errorf(ErrConfig, "hyena: Format is %d", cfg.Format)
 	case w.Filter == nil:
 		return nil, check.Errorf(ErrConfig, "hyena: Filter is nil")

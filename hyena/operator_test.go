@@ -191,7 +191,7 @@ func TestOperatorFormats(t *testing.T) {
 		w := testWeights(t, dim, 2, 3, n)
 		x := matrix(20, n, dim, 0)
 		exact := operator64(w, dim, 2, x)
-		for format, limit := range map[asm.Format]float64{asm.Float32: 1e-4, asm.BFloat16: 0.03, asm.Int8: 0.06} {
+		for format, limit := range map[asm.Format]float64{asm.Float32: 1e-4, asm.BFloat16: 0.03, asm.Float16: 0.004, asm.Int8: 0.06} {
 			op := mustOperator(t, OperatorConfig{Dim: dim, Format: format}, w)
 			dst := clone(x)
 			if err := op.Forward(dst, dst); err != nil {

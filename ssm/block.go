@@ -34,6 +34,7 @@ type BlockCall struct {
 type Block interface {
 	Dim() int
 	Bytes() int
+	ScratchBytes(tokens int) int64
 	Forward(dst, x blas32.General) error
 	Step(dst, x blas32.General, st *State) error
 	StepBatch(dst, x blas32.General, states []*State) error
@@ -51,13 +52,29 @@ type block struct {
 	wide, inner  int // columns of in, rows of out
 	conv         *Conv
 	mixer        mixer
-	scratch      scratch.List[blockScratch]
+	scratch      *Scratch
+}
+
+// Scratch is working memory that the blocks of a model share, as they run one after
+// the other. The zero value is ready. It is safe for concurrent use, and holds at
+// most as many calls' as there are processors.
+type Scratch struct{ list scratch.List[blockScratch] }
+
+func ownOr(s *Scratch) *Scratch {
+	if s == nil {
+		return new(Scratch)
+	}
+	return s
 }
 
 // mixer is what lies between the projections.
 type mixer interface {
 	// mix sets s.y from s.u, for the segments of a piece.
 	mix(ctx context.Context, s *blockScratch) error
+	// middle is what mix does with some rows, by s.mid.
+	middle(s *blockScratch, worker, from, to int)
+	// holds bounds the working memory of n rows, in float32.
+	holds(n, workers int) int64
 }
 
 // pieceRows is how many tokens go through a block together.
@@ -86,7 +103,6 @@ type blockScratch struct {
 	dt                   blas32.General
 	gates                [][]float32
 	project, mid, finish func(worker, i int)
-	middle               func(worker, from, to int)
 }
 
 // Dim returns the width of a token.
@@ -94,6 +110,20 @@ func (b *block) Dim() int { return b.dim }
 
 // Bytes returns the memory of the projections' weights.
 func (b *block) Bytes() int { return b.in.Bytes() + b.out.Bytes() }
+
+// ScratchBytes returns the working memory that a call of one sequence of so many
+// tokens holds, at the most, besides its arguments. Blocks with one Scratch hold it
+// together: the most that one of them says, of Mamba and of Mamba2 blocks each.
+func (b *block) ScratchBytes(tokens int) int64 {
+	n, workers := min(tokens, pieceRows), parallel.Workers(b.workers)
+	return scratchBytes(int64(b.kind.size) + int64(n)*int64(b.wide+b.inner+b.conv.taps.Cols) + b.mixer.holds(n, workers))
+}
+
+// scratchBytes is the memory of so many float32, and of the lists beside them.
+func scratchBytes(floats int64) int64 {
+	const rest = 16 << 10
+	return 4*floats + rest
+}
 
 // NewState returns an empty state.
 func (b *block) NewState(cfg StateConfig) (*State, error) { return b.kind.newState(cfg) }
@@ -137,8 +167,8 @@ func (b *block) run(ctx context.Context, call *BlockCall, p packing) error {
 	if err != nil {
 		return err
 	}
-	s := b.scratch.Get()
-	defer b.scratch.Put(s)
+	s := b.scratch.list.Get()
+	defer b.scratch.list.Put(s)
 	if err := s.sequences.begin(&b.kind, call.X.Rows, p, mayStop(ctx, call.Filter)); err != nil {
 		return err
 	}
@@ -237,7 +267,7 @@ func (s *blockScratch) runProject(_, i int) {
 
 func (s *blockScratch) runMiddle(worker, i int) {
 	from, to := s.rows(i)
-	s.middle(worker, from, to)
+	s.block.mixer.middle(s, worker, from, to)
 }
 
 func (s *blockScratch) runFinish(_, i int) {
@@ -321,7 +351,7 @@ func checkSizes(list ...size) error {
 }
 
 func checkFormat(f asm.Format) error {
-	if f > asm.Int8 {
+	if f > asm.Float16 {
 		return check.Errorf(ErrConfig, "ssm: Format is %d", f)
 	}
 	return nil

@@ -205,6 +205,10 @@ func (s *convScratch) convolve(_, i int) {
 	}
 }
 
+// ScratchBytes returns the working memory that a call of one sequence holds, at the
+// most, besides its arguments, however many tokens it has.
+func (op *Conv) ScratchBytes(tokens int) int64 { return scratchBytes(int64(op.kind.size)) }
+
 // NewState returns an empty state.
 func (op *Conv) NewState(cfg StateConfig) (*State, error) { return op.kind.newState(cfg) }
 

@@ -69,6 +69,8 @@
 //	Mamba2      checked against Mamba2.forward of mamba; its step ignores limits of
 //	            dt, this one's does not
 //	SSD's form with its decay kept apart: re-derived, checked against the recurrence
-//	Falcon-Mamba's norms (NormDtBC), MLP channels beside the heads: from the
-//	            published code, not checked against its numbers
+//	Falcon-Mamba's norms (NormDtBC): checked against its published code, written out
+//	            in float64 (package mamba)
+//	MLP channels beside the heads: from the published code, not checked against its
+//	            numbers
 package ssm

@@ -91,14 +91,7 @@ func testSISO(t testing.TB, heads, width, states, groups, angles int) stepper {
 				}
 			}
 			call := SISOCall{Dst: dst, X: c[0], B: c[1], C: c[2], Dt: c[3], Decay: c[4], Trap: c[5], Angles: c[6], Z: c[7], Workers: workers}
-			call.State, call.Offsets, call.States = p.state, p.offsets, p.states
-			if p.each {
-				call.Offsets = []int{0}
-				for i := range p.states {
-					call.Offsets = append(call.Offsets, i+1)
-				}
-			}
-			return op.Run(ctx, &call)
+			return op.run(ctx, &call, p)
 		},
 	}
 }

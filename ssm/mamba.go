@@ -22,6 +22,8 @@ type MambaConfig struct {
 	NormDtBC bool
 	// Format is how the projections' weights are stored.
 	Format asm.Format
+	// Scratch is working memory to share with other blocks; nil is the block's own.
+	Scratch *Scratch
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -115,7 +117,7 @@ func NewMamba(cfg MambaConfig, w MambaWeights) (*Mamba, error) {
 	}
 	m := &Mamba{cfg: cfg, rank: rank, states: states, scan: scan, channels: inner, small: rank + 2*states}
 	m.block = block{
-		dim: dim, workers: cfg.Workers, wide: 2 * inner, inner: inner, conv: conv, mixer: m,
+		dim: dim, workers: cfg.Workers, wide: 2 * inner, inner: inner, conv: conv, mixer: m, scratch: ownOr(cfg.Scratch),
 		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
 	}
 	m.xProj, m.dtProj = dense.NewLinear(cfg.Format, w.X, nil), dense.NewLinear(asm.Float32, w.Dt, nil)
@@ -166,9 +168,6 @@ func (m *Mamba) mix(ctx context.Context, s *blockScratch) error {
 	}
 	s.smallData, s.dtData = scratch.Floats(s.smallData, s.n*m.small), scratch.Floats(s.dtData, s.n*m.channels)
 	s.small, s.dt = dense.Matrix(s.smallData, s.n, m.small), dense.Matrix(s.dtData, s.n, m.channels)
-	if s.middle == nil {
-		s.middle = func(worker, from, to int) { s.block.mixer.(*Mamba).project(s, from, to) }
-	}
 	if err := s.tasks(ctx, s.mid); err != nil {
 		return err
 	}
@@ -178,8 +177,13 @@ func (m *Mamba) mix(ctx context.Context, s *blockScratch) error {
 	}, s.mixers, s.workers)
 }
 
-// project computes dt, B and C of some rows.
-func (m *Mamba) project(s *blockScratch, from, to int) {
+// holds implements mixer.
+func (m *Mamba) holds(n, workers int) int64 {
+	return int64(n)*int64(m.small+m.channels) + m.scan.holds(workers)
+}
+
+// middle computes dt, B and C of some rows.
+func (m *Mamba) middle(s *blockScratch, _, from, to int) {
 	small := dense.Rows(s.small, from, to)
 	m.xProj.Forward(small, dense.Rows(s.x, from, to))
 	if m.cfg.NormDtBC {

@@ -33,6 +33,8 @@ type Mamba2Config struct {
 	Eps float64
 	// Format is how the projections' weights are stored.
 	Format asm.Format
+	// Scratch is working memory to share with other blocks; nil is the block's own.
+	Scratch *Scratch
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -132,7 +134,7 @@ func NewMamba2(cfg Mamba2Config, w Mamba2Weights) (*Mamba2, error) {
 		}
 	}
 	m.block = block{
-		dim: dim, workers: cfg.Workers, wide: w.In.Rows, inner: mlp + wide, conv: conv, mixer: m,
+		dim: dim, workers: cfg.Workers, wide: w.In.Rows, inner: mlp + wide, conv: conv, mixer: m, scratch: ownOr(cfg.Scratch),
 		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
 	}
 	m.finishKind(fmt.Sprintf("Mamba2 block of width %d, %d heads of %d, %d groups, %d states, %d taps", dim, heads, cfg.HeadDim, cfg.Groups, cfg.States, w.Conv.Cols),
@@ -178,14 +180,16 @@ func (m *Mamba2) mix(ctx context.Context, s *blockScratch) error {
 	if m.norm == nil && m.mlp == 0 {
 		return nil
 	}
-	if s.middle == nil {
-		s.middle = func(worker, from, to int) { s.block.mixer.(*Mamba2).gate(s, worker, from, to) }
-	}
 	return s.tasks(ctx, s.mid)
 }
 
-// gate normalises and gates some rows of y.
-func (m *Mamba2) gate(s *blockScratch, worker, from, to int) {
+// holds implements mixer.
+func (m *Mamba2) holds(n, workers int) int64 {
+	return int64(workers)*int64(m.heads*m.cfg.HeadDim) + m.ssd.holds(n, workers)
+}
+
+// middle normalises and gates some rows of y.
+func (m *Mamba2) middle(s *blockScratch, worker, from, to int) {
 	wide := m.heads * m.cfg.HeadDim
 	u, y := dense.Rows(s.u, from, to), dense.Rows(s.y, from, to)
 	for t := range y.Rows { // silu(z0) x0

@@ -3,11 +3,9 @@ package ssm
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/parallel"
@@ -188,10 +186,43 @@ type SISOCall struct {
 	Workers int
 }
 
-// Run runs a sequence, or the next tokens of one: Forward and Step are Run without
-// and with a State. Any split gives the same bits. Errors match ErrShape or, once
-// ctx is done, ctx.Err(); states then stand where they stood, and Dst is unspecified.
+// ScratchBytes returns the working memory that a call of one sequence holds, at the
+// most, besides its arguments, however many tokens it has.
+func (op *SISO) ScratchBytes(tokens int) int64 {
+	workers := min(parallel.Workers(op.cfg.Workers), op.cfg.Heads)
+	return scratchBytes(int64(op.kind.size) + int64(workers)*int64(3*op.cfg.States+2*op.cfg.HeadDim))
+}
+
+// Forward runs a whole sequence from a state of zero, its arguments those of
+// SISOCall. Working memory does not depend on its length; after the first call
+// nothing is allocated.
+func (op *SISO) Forward(dst, x, dt, decay, trap, b, c, angles blas32.General) error {
+	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles})
+}
+
+// Step runs the next tokens, one or many, behind those the state has seen. Any
+// split gives the same bits.
+func (op *SISO) Step(dst, x, dt, decay, trap, b, c, angles blas32.General, st *State) error {
+	if err := op.kind.check("the state", st); err != nil {
+		return err
+	}
+	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles, State: st})
+}
+
+// StepBatch runs one token, a row, for each of many states.
+func (op *SISO) StepBatch(dst, x, dt, decay, trap, b, c, angles blas32.General, states []*State) error {
+	call := SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles}
+	return op.run(context.Background(), &call, packing{states: states, each: true})
+}
+
+// Run is Forward, Step and StepBatch with everything optional. Errors match
+// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
+// Dst is unspecified.
 func (op *SISO) Run(ctx context.Context, call *SISOCall) error {
+	return op.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
+}
+
+func (op *SISO) run(ctx context.Context, call *SISOCall, p packing) error {
 	wide, shared, heads := op.cfg.Heads*op.cfg.HeadDim, op.cfg.Groups*op.cfg.States, op.cfg.Heads
 	err := checkInputs(call.Dst, call.X.Rows, []input{
 		{"X", call.X, wide, "Heads*HeadDim", false},
@@ -212,107 +243,10 @@ func (op *SISO) Run(ctx context.Context, call *SISOCall) error {
 	}
 	s := op.scratch.Get()
 	defer op.scratch.Put(s)
-	p := packing{state: call.State, offsets: call.Offsets, states: call.States}
 	if err := s.sequences.begin(&op.kind, call.X.Rows, p, mayStop(ctx, nil)); err != nil {
 		return err
 	}
 	err = s.run(ctx, op, call, workers)
 	s.sequences.end(err)
 	return err
-}
-
-type sisoScratch struct {
-	group     parallel.Group
-	sequences sequences
-	op        *SISO
-	call      SISOCall
-	ctx       context.Context
-	workers   []sisoWork
-	task      func(worker, i int)
-}
-
-// sisoWork is what each worker has for itself.
-type sisoWork struct{ q, k, b, y, row []float32 }
-
-func (s *sisoScratch) run(ctx context.Context, op *SISO, call *SISOCall, workers int) error {
-	if s.task == nil {
-		s.task = s.head
-	}
-	s.op, s.call, s.ctx = op, *call, ctx
-	defer func() { s.call, s.ctx = SISOCall{}, nil }()
-	for len(s.workers) < workers {
-		s.workers = append(s.workers, sisoWork{})
-	}
-	err := s.group.Run(ctx, workers, op.cfg.Heads, s.task)
-	if err == nil {
-		err = ctx.Err()
-	}
-	return wrap(err)
-}
-
-// head takes head h through all segments.
-func (s *sisoScratch) head(worker, h int) {
-	op, w := s.op, &s.workers[worker]
-	n, width := op.cfg.States, op.cfg.HeadDim
-	w.q, w.k, w.b = scratch.Floats(w.q, n), scratch.Floats(w.k, n), scratch.Floats(w.b, n)
-	w.y, w.row = scratch.Floats(w.y, width), scratch.Floats(w.row, width)
-	for _, g := range s.sequences.list {
-		st := op.part(g.values, h)
-		for t := g.from; t < g.to; t++ {
-			pos := g.pos + t - g.from
-			if pos%Chunk == 0 && s.ctx.Err() != nil {
-				return
-			}
-			s.token(w, st, h, t)
-			flush(st.s.Data, pos+1)
-		}
-	}
-}
-
-// token brings a head's state up to date with row t and writes its part of dst.
-func (s *sisoScratch) token(w *sisoWork, st headState, h, t int) {
-	op, call := s.op, &s.call
-	n, width, angles := op.cfg.States, op.cfg.HeadDim, op.cfg.Angles
-	group := h / (op.cfg.Heads / op.cfg.Groups)
-	at := func(m blas32.General) float64 { return float64(m.Data[t*m.Stride+h]) }
-	part := func(m blas32.General, index, size int) []float32 { return m.Data[t*m.Stride+index*size:][:size] }
-	dt, a, trap := at(call.Dt), math.Exp(at(call.Decay)), 1/(1+math.Exp(-at(call.Trap)))
-
-	copy(w.q, part(call.C, group, n))
-	copy(w.k, part(call.B, group, n))
-	if op.w.CBias != nil {
-		asm.Add(w.q, w.q, op.w.CBias[h*n:][:n])
-	}
-	if op.w.BBias != nil {
-		asm.Add(w.k, w.k, op.w.BBias[h*n:][:n])
-	}
-	for i := range angles {
-		angle := math.Mod(float64(st.angles[i])+math.Tanh(float64(part(call.Angles, h, angles)[i]))*math.Pi*dt, 2*math.Pi)
-		if angle < 0 {
-			angle += 2 * math.Pi
-		}
-		st.angles[i] = float32(angle)
-		sin, cos := math.Sincos(angle)
-		for _, v := range [][]float32{w.q, w.k} {
-			x, y := float64(v[2*i]), float64(v[2*i+1])
-			v[2*i], v[2*i+1] = float32(x*cos-y*sin), float32(x*sin+y*cos)
-		}
-	}
-	x := part(call.X, h, width)
-	asm.Scale(w.b, float32((1-trap)*dt*a), st.k)
-	asm.OuterStep(w.y, st.s, float32(a), w.b, w.q, st.x)
-	asm.Scale(w.b, float32(trap*dt), w.k)
-	asm.OuterStep(w.y, st.s, 1, w.b, w.q, x)
-	copy(st.k, w.k)
-	copy(st.x, x)
-	if op.w.D != nil {
-		asm.Axpy(w.y, op.w.D[h], x)
-	}
-	dst := part(call.Dst, h, width)
-	if gated(call.Z) {
-		asm.SiLU(w.row, part(call.Z, h, width))
-		asm.Mul(dst, w.y, w.row)
-	} else {
-		copy(dst, w.y)
-	}
 }

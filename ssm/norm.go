@@ -76,6 +76,10 @@ func (op *GatedNorm) Forward(dst, x, z blas32.General) error {
 	return nil
 }
 
+// ScratchBytes returns the working memory that a call holds, however many tokens it
+// has.
+func (op *GatedNorm) ScratchBytes(tokens int) int64 { return scratchBytes(int64(len(op.weight))) }
+
 // gated tells whether an optional matrix is given.
 func gated(z blas32.General) bool { return z.Rows != 0 || z.Cols != 0 || z.Data != nil }
 

@@ -39,9 +39,13 @@ func ssd64(x, dt, b, c blas32.General, a, skip []float32, heads, groups int) (ou
 // all to those of a whole state within a token, where a chunk's products must not
 // overflow.
 func TestSSD(t *testing.T) {
+	rates, tokens := []float64{0, 0.01, 1, 30, 3000}, []int{1, 11, 12, 64, 150}
+	if testing.Short() {
+		rates, tokens = []float64{0, 1, 3000}, []int{1, 70}
+	}
 	isatest.Run(t, func(t *testing.T) {
-		for _, rate := range []float64{0, 0.01, 1, 30, 3000} {
-			for _, n := range []int{1, 11, 12, 64, 150} {
+		for _, rate := range rates {
+			for _, n := range tokens {
 				for _, shape := range [][4]int{{2, 3, 5, 1}, {4, 33, 16, 2}, {6, 64, 20, 3}} {
 					heads, width, states, groups := shape[0], shape[1], shape[2], shape[3]
 					a, skip := normal(1, 1, 0, heads), normal(2, 1, 0, heads)
@@ -184,9 +188,6 @@ func TestAllocations(t *testing.T) {
 					return s.run(context.Background(), dense.Rows(dst, 0, 3), dense.Rows(x, 0, 3), packing{states: states, each: true}, nil, workers)
 				},
 			} {
-				if strings.HasPrefix(s.name, "SISO") && name == "StepBatch" {
-					continue // the test's own offsets
-				}
 				if n := isatest.Allocations(func() { must(t, f()) }); n != 0 {
 					t.Errorf("%s: %s with %d workers: %v allocations", s.name, name, workers, n)
 				}

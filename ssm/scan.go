@@ -50,13 +50,14 @@ type ScanWeights struct {
 // It costs about 14 flop for each token, channel and state, whatever came before.
 // A Scan is immutable and safe for concurrent use.
 type Scan struct {
-	cfg        ScanConfig
-	kind       kind
-	states     int // N, filled up to a multiple of 4
-	slabs      []slab
-	a, b, c    []float32 // [blocks][states][ScanBlock], a in base 2
-	skip, bias []float32
-	scratch    scratch.List[scanScratch]
+	cfg     ScanConfig
+	kind    kind
+	states  int // N, filled up to a multiple of 4
+	slabs   []slab
+	b, c    []float32 // [blocks][states][ScanBlock]
+	da      []float32 // [blocks][1 + states][ScanBlock]: D, and below it A in base 2
+	bias    []float32
+	scratch scratch.List[scanScratch]
 }
 
 // slab is a run of channels of one group that a task takes: blocks of ScanBlock
@@ -104,17 +105,17 @@ func NewScan(cfg ScanConfig, w ScanWeights) (*Scan, error) {
 		}
 	}
 	size := blocks * op.states * asm.ScanBlock
-	op.a = op.packed(w.A, size, math.Log2E)
+	op.packRates(w, blocks)
 	if gated(w.B) {
-		op.b = op.packed(w.B, size, 1)
+		op.b = op.packed(w.B, size)
 	}
 	if gated(w.C) {
-		op.c = op.packed(w.C, size, 1)
+		op.c = op.packed(w.C, size)
 	}
-	op.skip, op.bias = cloned(w.D), cloned(w.DtBias)
+	op.bias = cloned(w.DtBias)
 	op.kind = kind{name: fmt.Sprintf("scan of %d channels in %d groups with %d states", d, cfg.Groups, n), size: size}
 	f := newFingerprint(op.kind.name)
-	f.floats(op.a, op.b, op.c, op.skip, op.bias, []float32{cfg.DtMin, cfg.DtMax})
+	f.floats(op.da, op.b, op.c, op.bias, []float32{cfg.DtMin, cfg.DtMax})
 	op.kind.hash = uint64(f)
 	return op, nil
 }
@@ -172,16 +173,37 @@ func (op *Scan) each(f func(channel, at int)) {
 	}
 }
 
-// packed brings a [D, N] matrix, times a factor, to the order of the states.
-func (op *Scan) packed(m blas32.General, size int, factor float64) []float32 {
+// packed brings a [D, N] matrix to the order of the states.
+func (op *Scan) packed(m blas32.General, size int) []float32 {
 	out := scratch.Floats(nil, size)
 	clear(out)
 	op.each(func(channel, at int) {
 		for n, v := range m.Data[channel*m.Stride:][:op.cfg.States] {
-			out[at+n*asm.ScanBlock] = float32(float64(v) * factor)
+			out[at+n*asm.ScanBlock] = v
 		}
 	})
 	return out
+}
+
+// packRates sets op.da.
+func (op *Scan) packRates(w ScanWeights, blocks int) {
+	op.da = scratch.Floats(nil, blocks*(1+op.states)*asm.ScanBlock)
+	clear(op.da)
+	op.each(func(channel, at int) {
+		if w.D != nil {
+			op.da[op.rateAt(at, -1)] = w.D[channel]
+		}
+		for n, v := range w.A.Data[channel*w.A.Stride:][:op.cfg.States] {
+			op.da[op.rateAt(at, n)] = float32(float64(v) * math.Log2E)
+		}
+	})
+}
+
+// rateAt is where da has the rate of state n of the channel whose first state is at
+// at, or, for -1, its D.
+func (op *Scan) rateAt(at, n int) int {
+	block := at / (op.states * asm.ScanBlock)
+	return (block*(1+op.states)+1+n)*asm.ScanBlock + at%asm.ScanBlock
 }
 
 // NewState returns an empty state.

@@ -18,19 +18,46 @@ type scanScratch struct {
 	list      []segment
 	op        *Scan
 	call      ScanCall
+	inPlace   bool // dst is x
 	ctx       context.Context
 	workers   []scanWork
 	tasks     int
 	task      func(worker, i int)
 }
 
-// scanWork is what each worker has for itself: dt, dt x and, where they need it, y
-// of some rows of its slabs, and B and C where they must be laid out anew.
-type scanWork struct{ dt, u, y, gate, b, c []float32 }
+// scanWork is what each worker has for itself: dt of some rows of its slabs and,
+// where they need them, y and x of one, and B and C where they must be laid out anew.
+type scanWork struct{ dt, y, x, gate, b, c []float32 }
 
 // slabWidth is the length of a slab's rows in scratch; a line more than is used
 // keeps them from competing for the same cache lines.
 const slabWidth = (slabBlocks + 1) * asm.ScanBlock
+
+// rows is how many tokens so many slabs take at a time.
+func (op *Scan) rows(slabs int) int {
+	const budget = 256 << 10 // floats of dt and x, most of the second cache
+	return min(max(budget/(2*slabs*slabWidth), 8), Chunk)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at the
+// most, besides its arguments, however many tokens it has.
+func (op *Scan) ScratchBytes(tokens int) int64 {
+	return scratchBytes(int64(op.kind.size) + op.holds(parallel.Workers(op.cfg.Workers)))
+}
+
+// holds is what workers have for themselves, in float32.
+func (op *Scan) holds(workers int) int64 {
+	workers = min(workers, len(op.slabs))
+	slabs := (len(op.slabs) + workers - 1) / workers
+	rows := op.rows(slabs)
+	each := slabs*rows*slabWidth + 2*rows*slabWidth + slabWidth
+	if op.b != nil || op.c != nil {
+		each += Chunk * op.states * asm.ScanBlock
+	} else if op.states != op.cfg.States {
+		each += 2 * Chunk * op.states
+	}
+	return int64(workers) * int64(each)
+}
 
 // run scans the rows of the segments and brings their values up to date.
 func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []segment, workers int) error {
@@ -38,6 +65,7 @@ func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []
 		s.task = s.scan
 	}
 	s.op, s.call, s.ctx, s.list = op, *call, ctx, list
+	s.inPlace = asm.Overlap(call.Dst, call.X)
 	defer func() { s.call, s.ctx, s.list = ScanCall{}, nil, nil }()
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, scanWork{})
@@ -55,10 +83,9 @@ func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []
 func (s *scanScratch) scan(worker, i int) {
 	op, w := s.op, &s.workers[worker]
 	slabs := op.slabs[i*len(op.slabs)/s.tasks : (i+1)*len(op.slabs)/s.tasks]
-	const budget = 256 << 10 // floats of dt and u, most of the second cache
-	rows := min(max(budget/(2*len(slabs)*slabWidth), 8), Chunk)
-	w.dt, w.u = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.u, len(slabs)*rows*slabWidth)
-	w.y, w.gate = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.gate, slabWidth)
+	rows := op.rows(len(slabs))
+	w.dt, w.gate = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.gate, slabWidth)
+	w.y, w.x = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.x, rows*slabWidth)
 	size := op.states * asm.ScanBlock
 	for _, g := range s.list {
 		for t, pos := g.from, g.pos; t < g.to; {
@@ -68,8 +95,7 @@ func (s *scanScratch) scan(worker, i int) {
 			n := min(untilBorder(pos, g.to-t), rows)
 			for r := range n {
 				for k, sl := range slabs {
-					at := (k*rows + r) * slabWidth
-					s.before(w.dt[at:][:slabWidth], w.u[at:][:slabWidth], sl, t+r, pos+r)
+					s.before(w.dt[(k*rows+r)*slabWidth:][:slabWidth], sl, t+r, pos+r)
 				}
 			}
 			for k, sl := range slabs {
@@ -82,32 +108,18 @@ func (s *scanScratch) scan(worker, i int) {
 	}
 }
 
-// before sets dt and u = dt x of a row.
-func (s *scanScratch) before(dt, u []float32, sl slab, t, pos int) {
-	op, call := s.op, &s.call
+// before sets dt of a row, and asks for the rest of what the row needs.
+func (s *scanScratch) before(dt []float32, sl slab, t, pos int) {
+	part := func(m blas32.General) []float32 { return m.Data[t*m.Stride+sl.channel:][:sl.channels] }
+	asm.Prefetch(part(s.call.X))
+	asm.Prefetch(part(s.call.Dst))
 	clear(dt[sl.channels:])
-	clear(u[sl.channels:])
-	dt, u = dt[:sl.channels], u[:sl.channels]
-	op.steps(dt, call.Dt.Data[t*call.Dt.Stride+sl.channel:][:sl.channels], sl.channel)
-	if call.Filter != nil {
-		call.Filter(pos, sl.channel, dt)
-	}
-	x := call.X.Data[t*call.X.Stride+sl.channel:][:sl.channels]
-	asm.Mul(u, dt, x)
-	if !s.direct(sl) {
-		return
-	}
-	// y is computed where it belongs, and begins with D x.
-	if y := call.Dst.Data[t*call.Dst.Stride+sl.channel:][:sl.channels]; op.skip != nil {
-		asm.Mul(y, op.skip[sl.channel:][:sl.channels], x)
-	} else {
-		clear(y)
+	dt = dt[:sl.channels]
+	s.op.steps(dt, part(s.call.Dt), sl.channel)
+	if s.call.Filter != nil {
+		s.call.Filter(pos, sl.channel, dt)
 	}
 }
-
-// direct tells whether a slab's blocks are whole, so that y needs no memory of its
-// own.
-func (s *scanScratch) direct(sl slab) bool { return sl.channels%asm.ScanBlock == 0 }
 
 // steps sets dst to the steps dt of channels from first on.
 func (op *Scan) steps(dst, dt []float32, first int) {
@@ -140,12 +152,21 @@ func steps(dst, dt, bias []float32, softplus bool, least, most float32) {
 	}
 }
 
-// blocks scans n rows of a slab, whose dt and u begin at at, and gates the result.
+// blocks scans n rows of a slab, whose dt begin at at, and gates the result.
 func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n int) {
 	op := s.op
-	y := dense.Columns(dense.Rows(s.call.Dst, t0, t0+n), sl.channel, sl.channels)
-	if !s.direct(sl) {
-		y = s.own(w, sl, t0, n)
+	rows := func(m blas32.General) blas32.General {
+		return dense.Columns(dense.Rows(m, t0, t0+n), sl.channel, sl.channels)
+	}
+	y, x, whole := rows(s.call.Dst), rows(s.call.X), sl.channels%asm.ScanBlock == 0
+	if !whole {
+		y = dense.Matrix(w.y, n, slabWidth)
+	}
+	if !whole || s.inPlace {
+		from := x
+		x = dense.Matrix(w.x, n, slabWidth)
+		clear(x.Data)
+		copyRows(x, from)
 	}
 	vectors := op.b != nil || op.c != nil
 	b, c := s.shared(&w.b, op.b, s.call.B, sl, t0, n, vectors), s.shared(&w.c, op.c, s.call.C, sl, t0, n, vectors)
@@ -160,8 +181,8 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 			}
 			return blas32.General{Rows: n, Cols: size, Data: m[(sl.block+i)*size:][:size]}
 		}
-		asm.SelectiveScan(block(y.Data, y.Stride, i), block(w.dt[at:], slabWidth, i), block(w.u[at:], slabWidth, i),
-			op.a[(sl.block+i)*size:][:size], h[i*size:][:size], constant(op.b, b), constant(op.c, c))
+		asm.SelectiveScan(block(y.Data, y.Stride, i), block(w.dt[at:], slabWidth, i), block(x.Data, x.Stride, i),
+			op.da[(sl.block+i)*(size+asm.ScanBlock):][:size+asm.ScanBlock], h[i*size:][:size], constant(op.b, b), constant(op.c, c))
 	}
 	for t := range n {
 		part := func(m blas32.General) []float32 { return m.Data[(t0+t)*m.Stride+sl.channel:][:sl.channels] }
@@ -171,22 +192,10 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 			gate := w.gate[:sl.channels]
 			asm.SiLU(gate, part(s.call.Z))
 			asm.Mul(dst, row, gate)
-		case !s.direct(sl):
+		case !whole:
 			copy(dst, row)
 		}
 	}
-}
-
-// own returns memory for y of a slab whose last block is not whole, begun with D x.
-func (s *scanScratch) own(w *scanWork, sl slab, t0, n int) blas32.General {
-	y := dense.Matrix(w.y, n, slabWidth)
-	clear(y.Data)
-	if s.op.skip != nil {
-		for t := range n {
-			asm.Mul(y.Data[t*slabWidth:][:sl.channels], s.op.skip[sl.channel:][:sl.channels], s.call.X.Data[(t0+t)*s.call.X.Stride+sl.channel:][:sl.channels])
-		}
-	}
-	return y
 }
 
 // shared returns B or C of a slab's group as SelectiveScan reads it: filled up to

@@ -56,6 +56,23 @@ type ssdWork struct {
 	state      []asm.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
 }
 
+// ScratchBytes returns the working memory that a call of one sequence of so many
+// tokens holds, at the most, besides its arguments; it stops growing with them.
+func (op *SSD) ScratchBytes(tokens int) int64 {
+	return scratchBytes(int64(op.kind.size) + op.holds(tokens, parallel.Workers(op.cfg.Workers)))
+}
+
+// holds is what pieces and workers have, in float32.
+func (op *SSD) holds(tokens, workers int) int64 {
+	n := min(tokens, Chunk)
+	heads, width, states := op.cfg.Heads, op.cfg.HeadDim, op.cfg.States
+	pieces := min(batchPieces, (tokens+Chunk-1)/Chunk+1)
+	whole := func(x int) int { return (x + asm.PanelCols() - 1) / asm.PanelCols() * asm.PanelCols() }
+	each := 3*n*heads + op.cfg.Groups*n*(3*states+n) + states*whole(n)
+	own := n*(4+states+n+width) + width + Chunk*width + (states+Chunk)*whole(width)
+	return int64(pieces)*int64(each) + int64(min(workers, heads))*int64(own)
+}
+
 // run takes the rows of the segments through the recurrence and brings their
 // values up to date.
 func (s *ssdScratch) run(ctx context.Context, op *SSD, call *SSDCall, list []segment, workers int) error {

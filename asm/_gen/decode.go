@@ -13,10 +13,6 @@ import (
 // kernels ask for what comes next while they work: one line after the other from
 // next on, which may be in any order to what they read.
 
-// decodeWeights are the storage types of keys and values; scales are applied to
-// scores and weights.
-var decodeWeights = append([]weight{{"Float16", 2, false, Machine.LoadFloat16}}, weights...)
-
 const decodeKeys = 4 // that a kernel takes at once
 
 // decodeRows are the numbers of query rows that kernels exist for: of scores, and
@@ -150,7 +146,7 @@ func decodeValues(rows, part int, w weight) kernel {
 // decodeKernels lists, for each storage type, scores and values of each number of
 // rows.
 func decodeKernels() (list []kernel) {
-	for _, w := range decodeWeights {
+	for _, w := range weights {
 		for _, rows := range decodeValueRows {
 			list = append(list, func(m Machine) {
 				if slices.Contains(decodeScoreRows(m), rows) {
@@ -171,7 +167,7 @@ func (d *declarations) writeDecode(b *bytes.Buffer, tiers []string) {
 			return
 		}
 		b.WriteString("switch int(format)<<4 | rows {\n")
-		for _, w := range decodeWeights {
+		for _, w := range weights {
 			for i, rows := range decodeValueRows {
 				kernel := kernels[i] + w.suffix
 				if f := d.funcs[kernel]; f != nil && len(f.on(tiers)) > 0 {

@@ -32,6 +32,7 @@ var weights = []weight{
 	{"Float32", 4, false, func(m Machine, a At) Vec { return m.Load(a, nil) }},
 	{"BFloat16", 2, false, Machine.LoadBFloat16},
 	{"Int8", 1, true, Machine.LoadInt8},
+	{"Float16", 2, false, Machine.LoadFloat16},
 }
 
 // gemm makes the kernel for rows rows (0: fullRows) of so many panels.

@@ -13,6 +13,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/subquad/subquad/asm/_gen/simd"
 )
@@ -59,7 +60,7 @@ func operations() []operation {
 		one("scan", scanKernels()...),
 	}
 	for _, w := range weights {
-		list = append(list, one("gemm_"+map[string]string{"Float32": "float32", "BFloat16": "bfloat16", "Int8": "int8"}[w.suffix], gemmKernels(w)...))
+		list = append(list, one("gemm_"+strings.ToLower(w.suffix), gemmKernels(w)...))
 	}
 	return list
 }

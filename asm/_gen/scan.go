@@ -18,12 +18,15 @@ func scanFull(m Machine) int { return map[string]int{"AVX512": 16, "AVX2": 8, "N
 
 // scan is the selective scan of one vector of channels:
 //
-//	h[n] = 2^(dt[t] a[n]) h[n] + u[t] b[t][n]
-//	y[t] += sum over n of c[t][n] h[n].
+//	h[n] = 2^(dt[t] a[n]) h[n] + dt[t] x[t] b[t][n]
+//	y[t] = a[-1] x[t] + sum over n of c[t][n] h[n],
 //
-// dt and u have row bytes from token to token. With vectors, b and c have a vector
-// for each state, else a number.
-func scan(name string, states int, vectors bool) kernel {
+// or, with more, y[t] += the sum. With vectors, b and c have a vector for each
+// state, else a number.
+func scan(name string, states int, vectors, more bool) kernel {
+	if more {
+		name += "More"
+	}
 	return func(m Machine) {
 		count := states
 		if count == 0 {
@@ -33,25 +36,33 @@ func scan(name string, states int, vectors bool) kernel {
 		if vectors {
 			kind = "a vector for each state in b and c"
 		}
-		m.Func(name, "func(tokens int, dt *float32, u *float32, row int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)",
+		if more {
+			kind += "; adds to y"
+		}
+		m.Func(name, "func(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)",
 			fmt.Sprintf("%d states of %d channels; %s; strides in bytes", count, m.Lanes(), kind))
 		state := func(base GP, n int) At { return At{Base: base, Disp: 4 * scanBlock * n} }
-		stored := m.Param("h")
-		h := make([]Vec, count)
+		h, stored := make([]Vec, count), m.Param("h")
 		for n := range h {
 			h[n] = m.Load(state(stored, n), nil)
 		}
-		dtP, uP, row, yP, yRow, a := m.Param("dt"), m.Param("u"), m.Param("row"), m.Param("y"), m.Param("yRow"), m.Param("a")
+		dtP, dtRow, xP, xRow, yP, yRow, a := m.Param("dt"), m.Param("dtRow"), m.Param("x"), m.Param("xRow"), m.Param("y"), m.Param("yRow"), m.Param("a")
 		b, bRow, c, cRow := m.Param("b"), m.Param("bRow"), m.Param("c"), m.Param("cRow")
-		element := func(base GP, n int) Vec {
+		element := func(base GP, n int) Src {
 			if vectors {
-				return m.Load(state(base, n), nil)
+				return state(base, n)
 			}
-			return m.SplatAt(At{Base: base, Disp: 4 * n})
+			return Each{Base: base, Disp: 4 * n}
 		}
 		m.Loop(m.Param("tokens"), 1, func() {
-			dt, u := m.Load(At{Base: dtP}, nil), m.Load(At{Base: uP}, nil)
-			sums := []Vec{m.Load(At{Base: yP}, nil)}
+			dt, u := m.Load(At{Base: dtP}, nil), m.Load(At{Base: xP}, nil)
+			var sums []Vec
+			if more {
+				sums = append(sums, m.Load(At{Base: yP}, nil))
+			} else {
+				sums = append(sums, m.Mul(u, state(a, -1)))
+			}
+			u = m.Mul(u, dt)
 			if m.Lanes() == 16 {
 				sums = append(sums, m.Zero())
 			}
@@ -66,12 +77,13 @@ func scan(name string, states int, vectors bool) kernel {
 				m.AddTo(sums[0], s)
 			}
 			m.Store(At{Base: yP}, nil, sums[0])
-			m.AddGP(dtP, row)
-			m.AddGP(uP, row)
+			m.AddGP(dtP, dtRow)
+			m.AddGP(xP, xRow)
 			m.AddGP(yP, yRow)
 			m.AddGP(b, bRow)
 			m.AddGP(c, cRow)
 		})
+		stored = m.Param("h")
 		for n := range h {
 			m.Store(state(stored, n), nil, h[n])
 		}
@@ -150,12 +162,16 @@ func outer(m Machine) {
 // state and its read:
 //
 //	s[i][j] += b[t][i] x[t][j]
-//	y[t][j] += sum over i of c[t][i] s[i][j].
+//	y[t][j] = sum over i of c[t][i] s[i][j],
 //
-// bc holds b and c of the rows, token after token.
-func accumulate(rows int) kernel {
+// or, with more, y[t] += the sum. bc holds b and c of the rows, token after token.
+func accumulate(rows int, more bool) kernel {
+	name := fmt.Sprint("accumulate", rows)
+	if more {
+		name += "More"
+	}
 	return func(m Machine) {
-		m.Func(fmt.Sprint("accumulate", rows), "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)",
+		m.Func(name, "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)",
 			fmt.Sprintf("%d row(s) of width channels; strides in bytes", rows))
 		width, offset := m.Param("width"), m.ZeroGP()
 		vectors := func(count int, t *Tail) {
@@ -177,13 +193,20 @@ func accumulate(rows int) kernel {
 			m.Loop(m.Param("tokens"), 1, func() {
 				xs, ys := make([]Vec, count), make([]Vec, count)
 				for j := range count {
-					xs[j], ys[j] = m.Load(place(x, j), t), m.Load(place(y, j), t)
+					xs[j] = m.Load(place(x, j), t)
+					if more {
+						ys[j] = m.Load(place(y, j), t)
+					}
 				}
 				for i := range s {
 					b, c := m.SplatAt(At{Base: bc, Disp: 4 * i}), m.SplatAt(At{Base: bc, Disp: 4 * (rows + i)})
 					for j := range count {
 						m.MulAdd(s[i][j], b, xs[j])
-						m.MulAdd(ys[j], c, s[i][j])
+						if i == 0 && !more {
+							ys[j] = m.Mul(c, s[i][j])
+						} else {
+							m.MulAdd(ys[j], c, s[i][j])
+						}
 					}
 				}
 				for j := range count {
@@ -254,6 +277,17 @@ func scaleRows(m Machine) {
 	m.End()
 }
 
+// prefetch asks for the cache lines of x, of 16 elements each.
+func prefetch(m Machine) {
+	m.Func("prefetch", "func(x *float32, lines int)", "the cache lines from x on")
+	x := m.Param("x")
+	m.Loop(m.Param("lines"), 1, func() {
+		m.Prefetch(At{Base: x})
+		m.AddImm(x, 64)
+	})
+	m.End()
+}
+
 // flush is x[i] = 0 where |x[i]| is tiny.
 func flush(m Machine) {
 	m.Func("flush", "func(x *float32, n int)", "x[i] = 0 where |x[i]| < tiny")
@@ -268,5 +302,9 @@ func flush(m Machine) {
 }
 
 func scanKernels() []kernel {
-	return []kernel{scan("scanFull", 0, false), scan("scan4", 4, false), scan("scanVector4", 4, true), outer, accumulate(4), accumulate(1), scaleRows, flush}
+	list := []kernel{prefetch, outer, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true), scaleRows, flush}
+	for _, more := range []bool{false, true} {
+		list = append(list, scan("scanFull", 0, false, more), scan("scan4", 4, false, more), scan("scanVector4", 4, true, more))
+	}
+	return list
 }

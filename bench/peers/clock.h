@@ -20,6 +20,9 @@ static double mean(void (*f)(void)) {
 	return (now() - begin) / runs;
 }
 
+// floats is memory for n of them that begins a cache line.
+static float *floats(long n) { return aligned_alloc(64, (4 * n + 63) / 64 * 64); }
+
 static void fill(float *x, long n) {
 	for (long i = 0; i < n; i++)
 		x[i] = rand() / (float)RAND_MAX - 0.5f;

@@ -3,6 +3,7 @@
 // cc -O3 -march=native -ffast-math ssd.c -lm; ./ssd HEADS CHANNELS STATES TOKENS
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "clock.h"
 
@@ -31,8 +32,9 @@ int main(int argc, char **argv) {
 		return 2;
 	heads = atoi(argv[1]), p = atoi(argv[2]), n = atoi(argv[3]), tokens = atoi(argv[4]);
 	long wide = (long)tokens * heads * p, shared = (long)tokens * n;
-	x = malloc(4 * wide), y = malloc(4 * wide), b = malloc(4 * shared), c = malloc(4 * shared);
-	dt = malloc(4L * tokens * heads), a = malloc(4L * heads), state = calloc((long)heads * p * n, 4);
+	x = floats(wide), y = floats(wide), b = floats(shared), c = floats(shared);
+	dt = floats((long)tokens * heads), a = floats(heads), state = floats((long)heads * p * n);
+	memset(state, 0, 4L * heads * p * n);
 	fill(x, wide), fill(b, shared), fill(c, shared), fill(dt, (long)tokens * heads), fill(a, heads);
 	for (long i = 0; i < (long)tokens * heads; i++)
 		dt[i] = 0.01f + 0.1f * fabsf(dt[i]);

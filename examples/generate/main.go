@@ -6,8 +6,8 @@
 //	go run ./examples/generate -score book.txt -window 4096
 //
 // Without -weights the model is a small one that reads and writes bytes, built in.
-// With it, any Mamba or Mamba-2 checkpoint in a safetensors file, its config.json
-// beside it. A tokenizer.json there turns text into tokens; a vocabulary of 256 is
+// With it, any Mamba or Mamba-2 checkpoint: a safetensors file, the index of several,
+// or their folder, with its config.json. A tokenizer.json there turns text into tokens; a vocabulary of 256 is
 // bytes; with any other the prompt is token ids.
 //
 // It prints the text, then tokens per second and what memory weights and state
@@ -60,8 +60,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	var o options
 	f := flag.NewFlagSet("generate", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&o.weights, "weights", "", "Mamba checkpoint, a safetensors `file` (default: a small model of bytes, built in)")
-	f.StringVar(&o.format, "format", "float32", "`type` of the weights in memory: float32, bfloat16 or int8")
+	f.StringVar(&o.weights, "weights", "", "Mamba checkpoint, a safetensors `file`, an index or a folder (default: a small model of bytes, built in)")
+	f.StringVar(&o.format, "format", "float32", "`type` of the weights in memory: float32, bfloat16, float16 or int8")
 	f.StringVar(&o.prompt, "prompt", "", "`text` to continue, or token ids like \"1 20 300\" (default: \"In the beginning \", or token 0)")
 	f.IntVar(&o.generate.MaxTokens, "n", 300, "tokens to generate")
 	f.Float64Var(&o.generate.Temperature, "temperature", 0, "how much chance has a part; 0 takes the likeliest token")
@@ -111,10 +111,12 @@ func openModel(o options) (*mamba.Model, error) {
 	case "float32":
 	case "bfloat16":
 		cfg.Format = asm.BFloat16
+	case "float16":
+		cfg.Format = asm.Float16
 	case "int8":
 		cfg.Format = asm.Int8
 	default:
-		return nil, fmt.Errorf("-format is %q, want float32, bfloat16 or int8", o.format)
+		return nil, fmt.Errorf("-format is %q, want float32, bfloat16, float16 or int8", o.format)
 	}
 	if o.weights != "" {
 		cfg.Workers = o.workers

@@ -111,7 +111,7 @@ func TestGreedy(t *testing.T) {
 func TestFormats(t *testing.T) {
 	text, err := os.ReadFile("testdata/heldout.txt")
 	must(t, err)
-	for format, tol := range map[string]float64{"bfloat16": 0.01, "int8": 0.03} {
+	for format, tol := range map[string]float64{"bfloat16": 0.01, "float16": 0.002, "int8": 0.03} {
 		got, _, err := score(t.Context(), builtIn(t, format), letters{}, string(text[:4096]), 4096)
 		must(t, err)
 		exact, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text[:4096]), 4096)
@@ -150,7 +150,7 @@ func TestErrors(t *testing.T) {
 		`unexpected argument "x"`:                                   {"x"},
 		"-n is 0, want 1 or more":                                   {"-n", "0"},
 		"-window is -1, want 1 or more":                             {"-window", "-1"},
-		`-format is "f8", want float32, bfloat16 or int8`:           {"-format", "f8"},
+		`-format is "f8", want float32, bfloat16, float16 or int8`:  {"-format", "f8"},
 		"mamba: TopP is 2, want 0 to 1":                             {"-top-p", "2"},
 		"mamba: Temperature is -1, want a finite number, 0 or more": {"-temperature", "-1"},
 		"a text of 0 tokens, want 2 or more":                        {"-score", os.DevNull},

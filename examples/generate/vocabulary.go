@@ -28,7 +28,11 @@ type vocabulary interface {
 // bytes or numbers.
 func openVocabulary(checkpoint string, m *mamba.Model) (vocabulary, error) {
 	if checkpoint != "" {
-		path := filepath.Join(filepath.Dir(checkpoint), "tokenizer.json")
+		dir := filepath.Dir(checkpoint)
+		if info, err := os.Stat(checkpoint); err == nil && info.IsDir() {
+			dir = checkpoint
+		}
+		path := filepath.Join(dir, "tokenizer.json")
 		if _, err := os.Stat(path); err == nil {
 			t, err := pretrained.FromFile(path)
 			if err != nil {

@@ -137,7 +137,7 @@ func (c Config) check(prefix string) error {
 	if c.SpectraBytes < 0 {
 		return check.Errorf(ErrConfig, "%sSpectraBytes is %d, want 0 or more", prefix, c.SpectraBytes)
 	}
-	if c.Format > asm.Int8 {
+	if c.Format > asm.Float16 {
 		return check.Errorf(ErrConfig, "%sFormat is %d", prefix, c.Format)
 	}
 	for _, f := range []struct {

@@ -247,7 +247,7 @@ func TestFormats(t *testing.T) {
 		s := small.random(6)
 		exact := everything(s.model(t, small.config()), bases(1, 200))
 		must(t, s.model(t, small.config()).Run(t.Context(), exact))
-		for format, tol := range map[asm.Format]float64{asm.BFloat16: 0.08, asm.Int8: 0.2} {
+		for format, tol := range map[asm.Format]float64{asm.BFloat16: 0.08, asm.Float16: 0.01, asm.Int8: 0.2} {
 			m := s.model(t, Config{MaxLen: small.maxLen, Format: format})
 			c := everything(m, exact.Tokens)
 			must(t, m.Run(t.Context(), c))

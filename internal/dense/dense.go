@@ -27,6 +27,9 @@ func NewLinear(format asm.Format, weight blas32.General, bias []float32) *Linear
 // Forward sets dst [tokens, out] from x [tokens, in]; dst must not overlap x.
 func (l *Linear) Forward(dst, x blas32.General) { asm.Gemm(dst, x, l.weight, l.bias) }
 
+// Output sets w [in] to the weights of output o.
+func (l *Linear) Output(w []float32, o int) { l.weight.Column(w, o) }
+
 // Bytes returns the memory of the weights.
 func (l *Linear) Bytes() int { return l.weight.Bytes() + 4*len(l.bias) }
 

@@ -84,8 +84,8 @@ var owners = map[string]string{
 
 	"ssm.conv1d":                  "ssm",
 	"ssm.decimamba":               notYet,
-	"ssm.lm_mamba1":               notYet,
-	"ssm.lm_mamba2":               notYet,
+	"ssm.lm_mamba1":               "ssm/mamba",
+	"ssm.lm_mamba2":               "ssm/mamba",
 	"ssm.longmamba_filters":       notYet,
 	"ssm.longmamba_mamba1":        notYet,
 	"ssm.longmamba_mamba2":        notYet,

@@ -7,9 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-
-	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
@@ -17,15 +16,21 @@ import (
 	"github.com/subquad/subquad/ssm"
 )
 
-// Open returns the model of a safetensors file, and reads config.json beside it
-// where there is one. Errors match ErrCheckpoint and name the tensor that is
-// missing or has another shape, match ErrConfig, or come from the file system.
+// Open returns the model of a checkpoint, and reads config.json beside it where
+// there is one. path is a safetensors file, the index of several
+// (model.safetensors.index.json), or a folder with a model.safetensors or such an
+// index. Errors match ErrCheckpoint and name the tensor that is missing or has
+// another shape, match ErrConfig, or come from the file system.
 //
 // Tensors may stand under the names of mamba_ssm ("backbone.embedding") or of
 // Hugging Face ("backbone.embeddings"), with or without "model." before them, and
 // may be F32, F16, BF16 or F64. Others are passed over.
 func Open(path string, cfg Config) (*Model, error) {
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(path), "config.json"))
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		dir = path
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err == nil {
 		var file Config
 		if file, err = ParseConfig(text); err != nil {
@@ -35,7 +40,7 @@ func Open(path string, cfg Config) (*Model, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("mamba: %w", err)
 	}
-	f, err := weights.Open(path)
+	f, err := weights.OpenCheckpoint(path)
 	if err != nil {
 		return nil, checkpointError(err)
 	}
@@ -62,12 +67,15 @@ func checkpointError(err error) error {
 
 // checkpoint finds tensors by the names they have in this package: those of
 // mamba_ssm without "backbone.".
-type checkpoint struct{ weights.Finder }
+type checkpoint struct {
+	weights.Finder
+	scratch *ssm.Scratch // of all blocks
+}
 
 const wordEmbedding = "embedding.weight"
 
 func newCheckpoint(f *weights.File) *checkpoint {
-	c := &checkpoint{weights.NewFinder("mamba", ErrCheckpoint)}
+	c := &checkpoint{weights.NewFinder("mamba", ErrCheckpoint), new(ssm.Scratch)}
 	c.Prefix = "backbone."
 	for _, name := range f.Names() {
 		short := strings.TrimPrefix(strings.TrimPrefix(name, "model."), "backbone.")
@@ -164,7 +172,7 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 		}
 		b, err = ssm.NewMamba2(ssm.Mamba2Config{
 			States: cfg.States, HeadDim: cfg.HeadDim, Groups: cfg.Groups, NoNorm: w.Norm == nil, NormBeforeGate: cfg.NormBeforeGate,
-			DtMin: cfg.DtMin, DtMax: cfg.DtMax, Eps: cfg.Eps, Format: cfg.Format, Workers: cfg.Workers,
+			DtMin: cfg.DtMin, DtMax: cfg.DtMax, Eps: cfg.Eps, Format: cfg.Format, Scratch: c.scratch, Workers: cfg.Workers,
 		}, w)
 	} else {
 		w := ssm.MambaWeights{
@@ -175,7 +183,7 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 		if c.Err != nil {
 			return nil
 		}
-		b, err = ssm.NewMamba(ssm.MambaConfig{NormDtBC: cfg.NormDtBC, Eps: cfg.MixerEps, Format: cfg.Format, Workers: cfg.Workers}, w)
+		b, err = ssm.NewMamba(ssm.MambaConfig{NormDtBC: cfg.NormDtBC, Eps: cfg.MixerEps, Format: cfg.Format, Scratch: c.scratch, Workers: cfg.Workers}, w)
 	}
 	if err != nil {
 		c.Fail("%s%s: %v", c.Prefix, p, err)
@@ -184,10 +192,23 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 	return b
 }
 
-// head returns the weights of the logits: lm_head's, or the embedding's.
-func (c *checkpoint) head(embedding blas32.General, cfg Config) blas32.General {
-	if c.Has("lm_head.weight") {
-		return c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
+// ends returns the embedding and the weights of the logits: lm_head, or the
+// embedding again where there is none or it is the same, as in most checkpoints.
+func (c *checkpoint) ends(cfg Config) (embedding, lm *dense.Linear) {
+	words := c.Matrix(wordEmbedding, cfg.Vocab, cfg.Dim)
+	head := words
+	switch {
+	case c.Has("lm_head.weight"):
+		head = c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
+	case cfg.Untied:
+		c.Fail("no tensor lm_head.weight, and the configuration says that the embedding does not stand for it")
 	}
-	return embedding
+	if c.Err != nil {
+		return nil, nil
+	}
+	lm = dense.NewLinear(cfg.Format, head, nil)
+	if slices.Equal(words.Data, head.Data) {
+		return lm, lm
+	}
+	return dense.NewLinear(cfg.Format, words, nil), lm
 }

@@ -25,6 +25,12 @@ func TestLayouts(t *testing.T) {
 		must(t, state{s.Renamed(rename)}.model(t, small).Forward(got, ids))
 		same(t, name, got.Data, want.Data)
 	}
+	// A head that is the embedding takes no memory of its own.
+	tied := state{s.Renamed(func(n string) string { return n })}
+	tied.State["lm_head.weight"] = s.State["backbone.embedding.weight"]
+	if a, b := tied.model(t, small).Bytes(), s.model(t, small).Bytes(); a != b {
+		t.Errorf("%d bytes, want %d", a, b)
+	}
 	// The head of its own wins over the embedding; foreign tensors are passed over.
 	s.State["lm_head.weight"] = weightstest.Tensor{Shape: []int{vocab, dim}, Data: make([]float32, vocab*dim)}
 	s.State["global_step"] = weightstest.Tensor{Shape: []int{1}, Data: []float32{1}}
@@ -71,18 +77,19 @@ func TestCheckpointErrors(t *testing.T) {
 		s.State[name] = weightstest.Tensor{Shape: shape, Data: make([]float32, n)}
 	}
 	for want, change := range map[string]func(s state, c *Config){
-		"no tensor backbone.layers.1.mixer.in_proj.weight":                                  func(s state, _ *Config) { delete(s.State, mixer+"in_proj.weight") },
-		"no tensor backbone.layers.1.mixer.A_log":                                           func(s state, _ *Config) { delete(s.State, mixer+"A_log") },
-		"no tensor backbone.layers.0.mixer.x_proj.weight":                                   func(s state, _ *Config) { delete(s.State, "backbone.layers.0.mixer.x_proj.weight") },
-		"no tensor backbone.norm_f.weight":                                                  func(s state, _ *Config) { delete(s.State, "backbone.norm_f.weight") },
-		"no tensor backbone.embedding.weight of two dimensions or more":                     func(s state, _ *Config) { delete(s.State, "backbone.embedding.weight") },
-		"no tensor backbone.layers.1.mlp.fc2.weight":                                        func(s state, _ *Config) { delete(s.State, "backbone.layers.1.mlp.fc2.weight") },
-		"tensor backbone.layers.1.mixer.in_proj.weight has the shape [63 13], want [63 12]": func(s state, _ *Config) { put(s, mixer+"in_proj.weight", 63, 13) },
-		"tensor backbone.layers.1.norm.weight has the shape [13], want [12]":                func(s state, _ *Config) { put(s, "backbone.layers.1.norm.weight", 13) },
-		"tensor backbone.layers.1.mlp.fc1.weight has 3 rows, want an even number":           func(s state, _ *Config) { put(s, "backbone.layers.1.mlp.fc1.weight", 3, dim) },
-		"backbone.layers.1.mixer.: ssm: In has 62 rows, want 63":                            func(s state, _ *Config) { put(s, mixer+"in_proj.weight", 62, dim) },
-		"backbone.norm_f.weight and model.backbone.norm_f.weight are the same tensor":       func(s state, _ *Config) { put(s, "model.backbone.norm_f.weight", dim) },
-		"2 blocks, want Layers = 3":                                                         func(_ state, c *Config) { c.Layers = 3 },
+		"no tensor backbone.layers.1.mixer.in_proj.weight":                                              func(s state, _ *Config) { delete(s.State, mixer+"in_proj.weight") },
+		"no tensor backbone.layers.1.mixer.A_log":                                                       func(s state, _ *Config) { delete(s.State, mixer+"A_log") },
+		"no tensor backbone.layers.0.mixer.x_proj.weight":                                               func(s state, _ *Config) { delete(s.State, "backbone.layers.0.mixer.x_proj.weight") },
+		"no tensor backbone.norm_f.weight":                                                              func(s state, _ *Config) { delete(s.State, "backbone.norm_f.weight") },
+		"no tensor backbone.embedding.weight of two dimensions or more":                                 func(s state, _ *Config) { delete(s.State, "backbone.embedding.weight") },
+		"no tensor backbone.layers.1.mlp.fc2.weight":                                                    func(s state, _ *Config) { delete(s.State, "backbone.layers.1.mlp.fc2.weight") },
+		"tensor backbone.layers.1.mixer.in_proj.weight has the shape [63 13], want [63 12]":             func(s state, _ *Config) { put(s, mixer+"in_proj.weight", 63, 13) },
+		"tensor backbone.layers.1.norm.weight has the shape [13], want [12]":                            func(s state, _ *Config) { put(s, "backbone.layers.1.norm.weight", 13) },
+		"tensor backbone.layers.1.mlp.fc1.weight has 3 rows, want an even number":                       func(s state, _ *Config) { put(s, "backbone.layers.1.mlp.fc1.weight", 3, dim) },
+		"backbone.layers.1.mixer.: ssm: In has 62 rows, want 63":                                        func(s state, _ *Config) { put(s, mixer+"in_proj.weight", 62, dim) },
+		"backbone.norm_f.weight and model.backbone.norm_f.weight are the same tensor":                   func(s state, _ *Config) { put(s, "model.backbone.norm_f.weight", dim) },
+		"2 blocks, want Layers = 3":                                                                     func(_ state, c *Config) { c.Layers = 3 },
+		"no tensor lm_head.weight, and the configuration says that the embedding does not stand for it": func(_ state, c *Config) { c.Untied = true },
 	} {
 		s, cfg := random(true, 1, 2), small
 		change(s, &cfg)
@@ -141,7 +148,8 @@ func TestParseConfig(t *testing.T) {
 			Dim: 768, Layers: 24, Words: 50280, States: 16, Eps: 1e-5},
 		`{"model_type": "mamba2", "hidden_size": 4096, "head_dim": 64, "n_groups": 8, "state_size": 128, "time_step_limit": [0.0, Infinity], "rms_norm": false, "norm_before_gate": true}`: {
 			Dim: 4096, HeadDim: 64, Groups: 8, States: 128},
-		`{"model_type": "falcon_mamba", "mixer_rms_eps": 1e-06}`: {NormDtBC: true, MixerEps: 1e-6},
+		`{"model_type": "falcon_mamba", "mixer_rms_eps": 1e-06, "tie_word_embeddings": false}`: {NormDtBC: true, MixerEps: 1e-6, Untied: true},
+		`{"tie_embeddings": true}`: {},
 	} {
 		got, err := ParseConfig([]byte(text))
 		must(t, err)

@@ -36,6 +36,9 @@ type Config struct {
 	LayerNorm bool
 	// Eps is added to mean squares by the norms; 0 is 1e-5.
 	Eps float64
+	// Untied says that the checkpoint must have an lm_head (tie_embeddings false);
+	// otherwise the embedding stands for one that it lacks.
+	Untied bool
 
 	// Format is how the weights of dense layers are stored in memory, whatever
 	// their type in the file.
@@ -48,6 +51,7 @@ type Config struct {
 type configFile struct {
 	VocabSize   int    `json:"vocab_size"`
 	PadMultiple int    `json:"pad_vocab_size_multiple"`
+	Tied        *bool  `json:"tie_embeddings"`
 	ModelType   string `json:"model_type"`
 	// the original
 	DModel      int     `json:"d_model"`
@@ -73,6 +77,7 @@ type configFile struct {
 	Epsilon         float64   `json:"layer_norm_epsilon"`
 	MixerEps        float64   `json:"mixer_rms_eps"`
 	TimeStepLimit   []float64 `json:"time_step_limit"`
+	TieWords        *bool     `json:"tie_word_embeddings"`
 }
 
 // infinity is what Python writes into JSON.
@@ -105,6 +110,9 @@ func ParseConfig(text []byte) (Config, error) {
 		HeadDim: first(f.SSM.HeadDim, f.HeadDim), Groups: first(f.SSM.Groups, f.NGroups),
 		NormBeforeGate: f.SSM.NormBeforeGate, NormDtBC: f.ModelType == "falcon_mamba", MixerEps: f.MixerEps,
 		Eps: first(f.NormEpsilon, f.Epsilon),
+	}
+	for _, tied := range []*bool{f.Tied, f.TieWords} {
+		c.Untied = c.Untied || tied != nil && !*tied
 	}
 	c.States = first(f.SSM.DState, f.StateSize)
 	if f.ModelType == "" || f.ModelType == "mamba_ssm" { // mamba2's rms_norm is another norm
@@ -154,6 +162,7 @@ func (c Config) over(file Config) Config {
 	c.DtMin, c.DtMax = first(c.DtMin, file.DtMin), first(c.DtMax, file.DtMax)
 	c.NormDtBC, c.MixerEps = c.NormDtBC || file.NormDtBC, first(c.MixerEps, file.MixerEps)
 	c.LayerNorm, c.Eps = c.LayerNorm || file.LayerNorm, first(c.Eps, file.Eps)
+	c.Untied = c.Untied || file.Untied
 	return c
 }
 
@@ -170,7 +179,7 @@ func (c Config) check(prefix string) error {
 			return check.Errorf(ErrConfig, "%s%s is %d, want 0 or more", prefix, f.name, f.n)
 		}
 	}
-	if c.Format > asm.Int8 {
+	if c.Format > asm.Float16 {
 		return check.Errorf(ErrConfig, "%sFormat is %d", prefix, c.Format)
 	}
 	for _, f := range []struct {

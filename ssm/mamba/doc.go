@@ -2,7 +2,7 @@
 // Sequence Modeling with Selective State Spaces" (2023, arXiv 2312.00752), and Dao
 // and Gu, "Transformers are SSMs" (2024, arXiv 2405.21060).
 //
-//   - [Open] reads a checkpoint from a safetensors file, under the original names
+//   - [Open] reads a checkpoint from safetensors files, under the original names
 //     or Hugging Face's, with the config.json beside it.
 //   - [Model] gives logits, log-likelihoods and hidden states, of whole sequences or
 //     of the next tokens behind a [State], whose memory does not grow.
@@ -24,7 +24,7 @@
 //
 // and logits are RMSNorm(r) times the embedding or, where the checkpoint has one,
 // lm_head. Layers of attention are not supported. Weights are kept as float32,
-// bfloat16 or int8 (Config.Format), whatever their type in the file; arithmetic and
+// bfloat16, float16 or int8 (Config.Format), whatever their type in the file; arithmetic and
 // states are float32.
 //
 // # Accuracy
@@ -38,6 +38,9 @@
 //
 //	Mamba-1, Mamba-2   checked against MambaLMHeadModel of state-spaces/mamba
 //	hybrids            the MLP re-derived from its code
-//	Falcon-Mamba, LayerNorm, Hugging Face's names: from their published code; no
-//	                   checkpoint of them has been run
+//	Hugging Face's layout  names, config.json and files with an index: the same
+//	                   models, laid out so, give the same bits
+//	Falcon-Mamba       checked against its published code, written out in float64; no
+//	                   published checkpoint of it has been run
+//	LayerNorm          from the published code, not checked against its numbers
 package mamba

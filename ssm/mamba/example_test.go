@@ -44,6 +44,34 @@ func ExampleModel_Generate() {
 	// Output: of the children of Isr
 }
 
+// A conversation: every turn goes on from the state that the one before left, which
+// has not seen the last token that was yielded: the next prompt begins with that.
+func ExampleModel_Generate_turns() {
+	m := open()
+	st, err := m.NewState(ssm.StateConfig{})
+	if err != nil {
+		panic(err)
+	}
+	var last []int32
+	for _, turn := range []string{"And Moses said, ", "\nAnd Pharaoh said, "} {
+		prompt := append(last, bytesOf(turn)...)
+		fmt.Print(turn)
+		for token, err := range m.Generate(context.Background(), prompt, st, mamba.GenerateConfig{MaxTokens: 24}) {
+			if err != nil {
+				panic(err)
+			}
+			last = []int32{token}
+			os.Stdout.Write([]byte{byte(token)})
+		}
+	}
+	fmt.Println()
+	fmt.Println(st.Len(), "tokens seen")
+	// Output:
+	// And Moses said, The LORD of hosts is the
+	// And Pharaoh said, I will send thee away fr
+	// 82 tokens seen
+}
+
 // A prompt is read once, kept, and gone on from in two ways.
 func ExampleState_Clone() {
 	m := open()

@@ -91,4 +91,17 @@ func goldenModel(t *testing.T, f *golden.File) {
 		f.Compare("logits", whole)
 		f.Compare("logits", stepped)
 	}
+	if _, other := config["d_intermediate"]; other && config["d_intermediate"] != 0. || cfg.LayerNorm || cfg.NormBeforeGate || m.cfg.Layers == 0 {
+		return // Hugging Face's layout has no such models
+	}
+	theirs := huggingFace(t, c, m)
+	for b := range batch {
+		tokens := make([]int32, n)
+		for i := range tokens {
+			tokens[i] = int32(ids[b*n+i])
+		}
+		logits := zeros(n, m.cfg.Vocab)
+		must(t, theirs.Forward(logits, tokens))
+		same(t, "Hugging Face's layout", logits.Data, whole[b*n*m.cfg.Vocab:][:n*m.cfg.Vocab])
+	}
 }

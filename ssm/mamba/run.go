@@ -191,7 +191,7 @@ func row(m blas32.General, t int) []float32 { return m.Data[t*m.Stride:][:m.Cols
 func (s *run) runEmbed(_, i int) {
 	from, to := s.rows(i)
 	for t := from; t < to; t++ {
-		copy(row(s.r, t), row(s.m.embedding, int(s.call.Tokens[s.from+t])))
+		s.m.embedding.Output(row(s.r, t), int(s.call.Tokens[s.from+t]))
 	}
 	s.nextInput(0, from, to)
 }

@@ -37,6 +37,48 @@ type choice struct {
 	p     float64 // not normalised
 }
 
+// compare puts the likelier first, and of equals the first.
+func (c choice) compare(d choice) int {
+	switch {
+	case c.p > d.p:
+		return -1
+	case c.p < d.p:
+		return 1
+	}
+	return int(c.token - d.token)
+}
+
+// likeliest brings the k likeliest to the front, in any order, and returns them: a
+// heap with the least of them first.
+func likeliest(list []choice, k int) []choice {
+	heap := list[:k]
+	down := func(i int) {
+		for {
+			least := i
+			for child := 2*i + 1; child <= 2*i+2 && child < k; child++ {
+				if heap[child].compare(heap[least]) > 0 {
+					least = child
+				}
+			}
+			if least == i {
+				return
+			}
+			heap[i], heap[least] = heap[least], heap[i]
+			i = least
+		}
+	}
+	for i := k/2 - 1; i >= 0; i-- {
+		down(i)
+	}
+	for _, c := range list[k:] {
+		if c.compare(heap[0]) < 0 {
+			heap[0] = c
+			down(0)
+		}
+	}
+	return heap
+}
+
 // NewSampler returns a sampler, or an error that matches ErrConfig.
 func NewSampler(cfg SampleConfig) (*Sampler, error) {
 	switch {
@@ -75,22 +117,16 @@ func (s *Sampler) Sample(logits []float32) (int32, error) {
 		}
 	}
 	if s.cfg.TopK > 0 || s.cfg.TopP > 0 {
-		slices.SortFunc(s.choices, func(a, b choice) int {
-			switch {
-			case a.p > b.p:
-				return -1
-			case a.p < b.p:
-				return 1
-			}
-			return int(a.token - b.token)
-		})
 		if k := s.cfg.TopK; k > 0 && k < len(s.choices) {
-			s.choices = s.choices[:k]
-			sum = 0
+			s.choices, sum = likeliest(s.choices, k), 0
 			for _, c := range s.choices {
 				sum += c.p
 			}
+		} else if least := (1 - s.cfg.TopP) * sum / float64(len(s.choices)); s.cfg.TopP > 0 {
+			// All that are less likely than this do not together reach what is left out.
+			s.choices = slices.DeleteFunc(s.choices, func(c choice) bool { return c.p < least })
 		}
+		slices.SortFunc(s.choices, choice.compare)
 		if s.cfg.TopP > 0 {
 			var kept float64
 			for i, c := range s.choices {
@@ -121,8 +157,9 @@ type GenerateConfig struct {
 
 // Generate continues a prompt behind what the state has seen, and yields the tokens
 // one by one. The prompt is not yielded. It must have a token, for what follows is
-// predicted from its last one. When the loop over it ends, the state has seen the
-// prompt and every yielded token but the last.
+// predicted from its last one. When the loop ends, the state has seen the prompt and
+// the yielded tokens, of which the last one only where a token of Stop came behind it:
+// another turn begins with what the state has not seen.
 //
 // It ends behind MaxTokens, at a token of Stop, or with an error: of the arguments,
 // matching ErrShape or ErrConfig, or ctx.Err() once ctx is done.

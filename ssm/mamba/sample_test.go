@@ -1,9 +1,11 @@
 package mamba
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -77,6 +79,49 @@ func TestSample(t *testing.T) {
 	}
 }
 
+// TestSampleMany compares, over a large vocabulary with equals in it, what may be
+// chosen with what sorting gives.
+func TestSampleMany(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	logits, order := make([]float32, 3000), make([]int, 3000)
+	for i := range logits {
+		logits[i], order[i] = float32(r.IntN(60))/10, i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(logits[b], logits[a]) })
+	for _, cfg := range []SampleConfig{{TopK: 1}, {TopK: 77}, {TopK: 2999}, {TopP: 0.3}, {TopP: 0.999}, {TopK: 500, TopP: 0.5}} {
+		kept := order[:min(first(cfg.TopK, 3000), 3000)]
+		if cfg.TopP > 0 {
+			sum, reached := 0.0, 0.0
+			for _, i := range kept {
+				sum += math.Exp(float64(logits[i]))
+			}
+			for n, i := range kept {
+				if reached += math.Exp(float64(logits[i])); reached >= cfg.TopP*sum {
+					kept = kept[:n+1]
+					break
+				}
+			}
+		}
+		cfg.Temperature = 1
+		s, err := NewSampler(cfg)
+		must(t, err)
+		seen := map[int]bool{}
+		for range 60 {
+			id, err := s.Sample(logits)
+			must(t, err)
+			seen[int(id)] = true
+			if len(s.choices) != len(kept) {
+				t.Fatalf("%+v: %d tokens to choose from, want %d", cfg, len(s.choices), len(kept))
+			}
+		}
+		for id := range seen {
+			if !slices.Contains(kept, id) {
+				t.Fatalf("%+v: chose token %d", cfg, id)
+			}
+		}
+	}
+}
+
 // TestGenerate compares with the logits of the whole text.
 func TestGenerate(t *testing.T) {
 	m := random(false, 2, 1).model(t, small)
@@ -114,6 +159,13 @@ func TestGenerate(t *testing.T) {
 	}
 	if got := generate(GenerateConfig{Stop: text[10:11]}); len(got) != 0 {
 		t.Errorf("%v behind a stop", got)
+	}
+	end := 11 // of what comes before a token that is new
+	for slices.Contains(text[10:end], text[end]) {
+		end++
+	}
+	if got := generate(GenerateConfig{Stop: text[end : end+1]}); len(got) != end-10 || st.Len() != end {
+		t.Errorf("%d tokens before a stop, want %d; the state has seen %d", len(got), end-10, st.Len())
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -142,6 +142,11 @@ func (m *amd64) operand(s Src) operand.Op {
 			return v
 		}
 		return m.constant(s)
+	case Each:
+		if m.wide() {
+			return m.mem(At(s))
+		}
+		return vecOf(m.SplatAt(At(s)))
 	}
 	panic(fmt.Sprintf("no operand for %T", s))
 }
@@ -162,12 +167,12 @@ func (m *amd64) hoist(c Const) (reg.VecVirtual, bool) {
 	return v, ok
 }
 
-// op emits one instruction; where its first operand is in memory and a constant
-// the AVX-512 form that broadcasts is used.
+// op emits one instruction; where its first operand is one number in memory the
+// AVX-512 form that broadcasts is used.
 func (m *amd64) op(plain, broadcast encoder, first Src, rest ...operand.Op) {
 	o := m.operand(first)
 	enc := plain
-	if _, ok := first.(Const); ok && m.wide() && operand.IsMem(o) {
+	if _, whole := first.(At); !whole && m.wide() && operand.IsMem(o) {
 		enc = broadcast
 	}
 	in, err := enc(append([]operand.Op{o}, rest...)...)

@@ -278,6 +278,8 @@ func (m *arm64) source(s Src) armReg {
 		return m.constant(s)
 	case At:
 		return armVec(m.Load(s, nil))
+	case Each:
+		return armVec(m.SplatAt(At(s)))
 	}
 	panic(fmt.Sprintf("no operand for %T", s))
 }

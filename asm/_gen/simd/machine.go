@@ -35,13 +35,17 @@ type At struct {
 // Plus returns the place n bytes further on.
 func (a At) Plus(n int) At { a.Disp += n; return a }
 
-// Src is what most operations take as their last argument: a Vec, a Const, or
-// an At holding a whole vector.
+// Each is a place that holds a number, the same for every lane.
+type Each At
+
+// Src is what most operations take as their last argument: a Vec, a Const, an At
+// holding a whole vector, or an Each.
 type Src interface{ isSrc() }
 
 func (Vec) isSrc()   {}
 func (Const) isSrc() {}
 func (At) isSrc()    {}
+func (Each) isSrc()  {}
 
 // Tail stands for the last n < Lanes elements. A nil *Tail is a whole vector.
 type Tail struct {

@@ -1,0 +1,108 @@
+package ssm
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+type sisoScratch struct {
+	group     parallel.Group
+	sequences sequences
+	op        *SISO
+	call      SISOCall
+	ctx       context.Context
+	workers   []sisoWork
+	task      func(worker, i int)
+}
+
+// sisoWork is what each worker has for itself.
+type sisoWork struct{ q, k, b, y, row []float32 }
+
+func (s *sisoScratch) run(ctx context.Context, op *SISO, call *SISOCall, workers int) error {
+	if s.task == nil {
+		s.task = s.head
+	}
+	s.op, s.call, s.ctx = op, *call, ctx
+	defer func() { s.call, s.ctx = SISOCall{}, nil }()
+	for len(s.workers) < workers {
+		s.workers = append(s.workers, sisoWork{})
+	}
+	err := s.group.Run(ctx, workers, op.cfg.Heads, s.task)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return wrap(err)
+}
+
+// head takes head h through all segments.
+func (s *sisoScratch) head(worker, h int) {
+	op, w := s.op, &s.workers[worker]
+	n, width := op.cfg.States, op.cfg.HeadDim
+	w.q, w.k, w.b = scratch.Floats(w.q, n), scratch.Floats(w.k, n), scratch.Floats(w.b, n)
+	w.y, w.row = scratch.Floats(w.y, width), scratch.Floats(w.row, width)
+	for _, g := range s.sequences.list {
+		st := op.part(g.values, h)
+		for t := g.from; t < g.to; t++ {
+			pos := g.pos + t - g.from
+			if pos%Chunk == 0 && s.ctx.Err() != nil {
+				return
+			}
+			s.token(w, st, h, t)
+			flush(st.s.Data, pos+1)
+		}
+	}
+}
+
+// token brings a head's state up to date with row t and writes its part of dst.
+func (s *sisoScratch) token(w *sisoWork, st headState, h, t int) {
+	op, call := s.op, &s.call
+	n, width, angles := op.cfg.States, op.cfg.HeadDim, op.cfg.Angles
+	group := h / (op.cfg.Heads / op.cfg.Groups)
+	at := func(m blas32.General) float64 { return float64(m.Data[t*m.Stride+h]) }
+	part := func(m blas32.General, index, size int) []float32 { return m.Data[t*m.Stride+index*size:][:size] }
+	dt, a, trap := at(call.Dt), math.Exp(at(call.Decay)), 1/(1+math.Exp(-at(call.Trap)))
+
+	copy(w.q, part(call.C, group, n))
+	copy(w.k, part(call.B, group, n))
+	if op.w.CBias != nil {
+		asm.Add(w.q, w.q, op.w.CBias[h*n:][:n])
+	}
+	if op.w.BBias != nil {
+		asm.Add(w.k, w.k, op.w.BBias[h*n:][:n])
+	}
+	for i := range angles {
+		angle := math.Mod(float64(st.angles[i])+math.Tanh(float64(part(call.Angles, h, angles)[i]))*math.Pi*dt, 2*math.Pi)
+		if angle < 0 {
+			angle += 2 * math.Pi
+		}
+		st.angles[i] = float32(angle)
+		sin, cos := math.Sincos(angle)
+		for _, v := range [][]float32{w.q, w.k} {
+			x, y := float64(v[2*i]), float64(v[2*i+1])
+			v[2*i], v[2*i+1] = float32(x*cos-y*sin), float32(x*sin+y*cos)
+		}
+	}
+	x := part(call.X, h, width)
+	asm.Scale(w.b, float32((1-trap)*dt*a), st.k)
+	asm.OuterStep(w.y, st.s, float32(a), w.b, w.q, st.x)
+	asm.Scale(w.b, float32(trap*dt), w.k)
+	asm.OuterStep(w.y, st.s, 1, w.b, w.q, x)
+	copy(st.k, w.k)
+	copy(st.x, x)
+	if op.w.D != nil {
+		asm.Axpy(w.y, op.w.D[h], x)
+	}
+	dst := part(call.Dst, h, width)
+	if gated(call.Z) {
+		asm.SiLU(w.row, part(call.Z, h, width))
+		asm.Mul(dst, w.y, w.row)
+	} else {
+		copy(dst, w.y)
+	}
+}
