@@ -1,7 +1,6 @@
 package ssm
 
 import (
-	"reflect"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -9,30 +8,6 @@ import (
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
-
-// held is the memory of all slices of numbers in a structure: what it holds.
-func held(v reflect.Value) (n int64) {
-	switch v.Kind() {
-	case reflect.Struct:
-		switch v.Type() {
-		case reflect.TypeFor[segment](), reflect.TypeFor[blas32.General](): // views
-			return 0
-		}
-		for i := range v.NumField() {
-			n += held(v.Field(i))
-		}
-	case reflect.Array:
-		for i := range v.Len() {
-			n += held(v.Index(i))
-		}
-	case reflect.Slice:
-		n = int64(v.Cap()) * int64(v.Type().Elem().Size())
-		for i := range v.Len() {
-			n += held(v.Index(i))
-		}
-	}
-	return n
-}
 
 // scratchLengths are fewer tokens than a chunk and than a piece, and more.
 func scratchLengths() []int {
@@ -87,7 +62,7 @@ func TestScratchBytes(t *testing.T) {
 		} {
 			for _, n := range scratchLengths() {
 				must(t, s.forward(n))
-				if said, held := s.said(n), held(reflect.ValueOf(s.scratch()).Elem()); held > said || held < said/6 {
+				if said, held := s.said(n), isatest.Held(s.scratch()); held > said || held < said/6 {
 					t.Errorf("%s: %d tokens hold %d bytes, said %d", s.name, n, held, said)
 				}
 			}
