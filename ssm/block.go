@@ -24,7 +24,8 @@ type BlockCall struct {
 	// last n. States, if given, has a state for each.
 	Offsets []int
 	States  []*State
-	// Filter changes dt: of channels in a Mamba, of heads in a Mamba2.
+	// Filter changes dt: of channels in a Mamba, of heads in a Mamba2; behind that of
+	// a state (StateConfig).
 	Filter DeltaFilter
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int
@@ -40,6 +41,8 @@ type Block interface {
 	Run(ctx context.Context, call *BlockCall) error
 	NewState(cfg StateConfig) (*State, error)
 	ReadState(r io.Reader) (*State, error)
+	NewCalibrator(cfg CalibrationConfig) (*Calibrator, error)
+	Report(before, after blas32.General) ([]ChannelReport, error)
 }
 
 // block is the frame of a Mamba block: projections around a convolution and a
@@ -58,6 +61,8 @@ type block struct {
 type mixer interface {
 	// mix sets s.y from s.u, for the segments of a piece.
 	mix(ctx context.Context, s *blockScratch) error
+	// rates returns A, [channels, N].
+	rates() blas32.General
 }
 
 // pieceRows is how many tokens go through a block together.
@@ -187,7 +192,7 @@ func (s *blockScratch) cut(first int) int {
 				break
 			}
 		}
-		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values})
+		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values, filter: g.filter})
 		s.n += n
 		if done+n < g.to-g.from {
 			break
@@ -253,7 +258,7 @@ func (s *blockScratch) convolve(ctx context.Context, from int) error {
 
 // finishKind names a block's state and sums up its weights.
 func (b *block) finishKind(name string, size int, matrices []blas32.General, hashes ...uint64) {
-	b.kind = kind{name: name, size: b.conv.kind.size + size}
+	b.kind = kind{name: name, size: b.conv.kind.size + size, channels: b.mixer.rates().Rows}
 	f := newFingerprint(name)
 	for _, m := range matrices {
 		for t := 0; t < m.Rows; t += m.Rows/64 + 1 {

@@ -69,7 +69,7 @@ func (s *scanScratch) scan(worker, i int) {
 			for r := range n {
 				for k, sl := range slabs {
 					at := (k*rows + r) * slabWidth
-					s.before(w.dt[at:][:slabWidth], w.u[at:][:slabWidth], sl, t+r, pos+r)
+					s.before(w.dt[at:][:slabWidth], w.u[at:][:slabWidth], sl, t+r, pos+r, g.filter)
 				}
 			}
 			for k, sl := range slabs {
@@ -83,12 +83,15 @@ func (s *scanScratch) scan(worker, i int) {
 }
 
 // before sets dt and u = dt x of a row.
-func (s *scanScratch) before(dt, u []float32, sl slab, t, pos int) {
+func (s *scanScratch) before(dt, u []float32, sl slab, t, pos int, filter DeltaFilter) {
 	op, call := s.op, &s.call
 	clear(dt[sl.channels:])
 	clear(u[sl.channels:])
 	dt, u = dt[:sl.channels], u[:sl.channels]
 	op.steps(dt, call.Dt.Data[t*call.Dt.Stride+sl.channel:][:sl.channels], sl.channel)
+	if filter != nil {
+		filter(pos, sl.channel, dt)
+	}
 	if call.Filter != nil {
 		call.Filter(pos, sl.channel, dt)
 	}

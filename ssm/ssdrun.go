@@ -112,6 +112,9 @@ func (s *ssdScratch) preparePiece(_, i int) {
 				dt[h] = 1
 			}
 		}
+		if filter := s.list[p.segment].filter; filter != nil {
+			filter(p.pos-n+t, 0, dt)
+		}
 		if call.Filter != nil {
 			call.Filter(p.pos-n+t, 0, dt)
 		}
