@@ -34,6 +34,7 @@ type BlockCall struct {
 // Block is what Mamba and Mamba2 have in common, for models of either.
 type Block interface {
 	Dim() int
+	Channels() int
 	Bytes() int
 	Forward(dst, x blas32.General) error
 	Step(dst, x blas32.General, st *State) error
@@ -42,6 +43,7 @@ type Block interface {
 	NewState(cfg StateConfig) (*State, error)
 	ReadState(r io.Reader) (*State, error)
 	NewCalibrator(cfg CalibrationConfig) (*Calibrator, error)
+	RunPrompt(ctx context.Context, call *BlockCall, f *Filter) error
 	Report(before, after blas32.General) ([]ChannelReport, error)
 }
 
@@ -96,6 +98,10 @@ type blockScratch struct {
 
 // Dim returns the width of a token.
 func (b *block) Dim() int { return b.dim }
+
+// Channels returns how many steps dt a token has: the channels of a Mamba, the heads
+// of a Mamba2.
+func (b *block) Channels() int { return b.kind.channels }
 
 // Bytes returns the memory of the projections' weights.
 func (b *block) Bytes() int { return b.in.Bytes() + b.out.Bytes() }

@@ -195,6 +195,16 @@ func (st *State) Truncate(n int) error {
 	return nil
 }
 
+// Skip counts n more tokens as seen that the operator is not shown: it passes over
+// them, as later layers do over those that a Decimation drops. n is 0 or more.
+func (st *State) Skip(n int) error {
+	if n < 0 || st.n+n < 0 {
+		return check.Errorf(ErrShape, "ssm: n is %d behind %d tokens, want 0 or more", n, st.n)
+	}
+	st.advance(n)
+	return nil
+}
+
 // advance notes that values are those behind n more tokens.
 func (st *State) advance(n int) {
 	if n == 0 {
