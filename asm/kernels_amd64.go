@@ -1011,6 +1011,21 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 }
 
 //go:noescape
+func combineAVX512(width int, states int, s *float32, sRow int, c *float32, y *float32)
+
+//go:noescape
+func combineAVX2(width int, states int, s *float32, sRow int, c *float32, y *float32)
+
+// states rows of width channels; sRow in bytes
+func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
+	if tier == isa.AVX512 {
+		combineAVX512(width, states, s, sRow, c, y)
+	} else {
+		combineAVX2(width, states, s, sRow, c, y)
+	}
+}
+
+//go:noescape
 func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 
 //go:noescape

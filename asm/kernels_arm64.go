@@ -584,6 +584,14 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 }
 
 //go:noescape
+func combineNEON(width int, states int, s *float32, sRow int, c *float32, y *float32)
+
+// states rows of width channels; sRow in bytes
+func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
+	combineNEON(width, states, s, sRow, c, y)
+}
+
+//go:noescape
 func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 
 // 4 row(s) of width channels; strides in bytes

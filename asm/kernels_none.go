@@ -312,6 +312,11 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 	panic(noKernels)
 }
 
+// states rows of width channels; sRow in bytes
+func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
+	panic(noKernels)
+}
+
 // 4 row(s) of width channels; strides in bytes
 func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
 	panic(noKernels)

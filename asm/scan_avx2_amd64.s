@@ -760,15 +760,131 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
+// func combineAVX2(width int, states int, s *float32, sRow int, c *float32, y *float32)
+// Requires: AVX, FMA3
+TEXT ·combineAVX2(SB), NOSPLIT, $0-48
+	MOVQ width+0(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+32
+	JLT  end19
+
+loop18:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end21
+
+loop20:
+	VBROADCASTSS (SI), Y4
+	VMOVUPS      (DX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VMOVUPS      32(DX), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VMOVUPS      64(DX), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VMOVUPS      96(DX), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	VMOVUPS Y2, 64(DX)
+	VMOVUPS Y3, 96(DX)
+	ADDQ    $+128, CX
+	SUBQ    $+32, AX
+	CMPQ    AX, $+32
+	JGE     loop18
+
+end19:
+	CMPQ AX, $+8
+	JLT  end23
+
+loop22:
+	VXORPS Y0, Y0, Y0
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end25
+
+loop24:
+	VBROADCASTSS (SI), Y1
+	VMOVUPS      (DX), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop24
+
+end25:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop22
+
+end23:
+	TESTQ   AX, AX
+	JE      end26
+	LEAQ    tailMasks<>+0(SB), DX
+	NEGQ    AX
+	VMOVDQU 32(DX)(AX*4), Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    s+16(FP), AX
+	MOVQ    sRow+24(FP), DX
+	MOVQ    c+32(FP), BX
+	ADDQ    CX, AX
+	MOVQ    states+8(FP), SI
+	CMPQ    SI, $+1
+	JLT     end28
+
+loop27:
+	VBROADCASTSS (BX), Y2
+	VMASKMOVPS   (AX), Y0, Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         DX, AX
+	ADDQ         $+4, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop27
+
+end28:
+	MOVQ       y+40(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+
+end26:
+	VZEROUPPER
+	RET
+
 // func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, FMA3
 TEXT ·accumulate4AVX2(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end19
+	JLT  end30
 
-loop18:
+loop29:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -794,9 +910,9 @@ loop18:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end21
+	JLT     end32
 
-loop20:
+loop31:
 	VMOVUPS      (DI), Y8
 	VMOVUPS      (R9), Y9
 	VMOVUPS      32(DI), Y10
@@ -832,9 +948,9 @@ loop20:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop20
+	JGE          loop31
 
-end21:
+end32:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -852,13 +968,13 @@ end21:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop18
+	JGE     loop29
 
-end19:
+end30:
 	CMPQ AX, $+8
-	JLT  end23
+	JLT  end34
 
-loop22:
+loop33:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -880,9 +996,9 @@ loop22:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end25
+	JLT     end36
 
-loop24:
+loop35:
 	VMOVUPS      (DI), Y4
 	VMOVUPS      (R9), Y5
 	VBROADCASTSS (DX), Y6
@@ -907,9 +1023,9 @@ loop24:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop24
+	JGE          loop35
 
-end25:
+end36:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -923,11 +1039,11 @@ end25:
 	ADDQ    $+32, CX
 	SUBQ    $+8, AX
 	CMPQ    AX, $+8
-	JGE     loop22
+	JGE     loop33
 
-end23:
+end34:
 	TESTQ      AX, AX
-	JE         end26
+	JE         end37
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       AX
 	VMOVDQU    32(DX)(AX*4), Y0
@@ -952,9 +1068,9 @@ end23:
 	MOVQ       yRow+72(FP), R9
 	MOVQ       tokens+0(FP), R10
 	CMPQ       R10, $+1
-	JLT        end28
+	JLT        end39
 
-loop27:
+loop38:
 	VMASKMOVPS   (SI), Y0, Y5
 	VMASKMOVPS   (R8), Y0, Y6
 	VBROADCASTSS (AX), Y7
@@ -979,9 +1095,9 @@ loop27:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop27
+	JGE          loop38
 
-end28:
+end39:
 	MOVQ       s+16(FP), AX
 	ADDQ       CX, AX
 	VMASKMOVPS Y1, Y0, (AX)
@@ -993,7 +1109,7 @@ end28:
 	VMASKMOVPS Y4, Y0, (AX)
 	ADDQ       DX, AX
 
-end26:
+end37:
 	VZEROUPPER
 	RET
 
@@ -1003,9 +1119,9 @@ TEXT ·accumulate1AVX2(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end30
+	JLT  end41
 
-loop29:
+loop40:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -1022,9 +1138,9 @@ loop29:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end32
+	JLT     end43
 
-loop31:
+loop42:
 	VMOVUPS      (DI), Y2
 	VMOVUPS      (R9), Y3
 	VMOVUPS      32(DI), Y4
@@ -1042,9 +1158,9 @@ loop31:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop31
+	JGE          loop42
 
-end32:
+end43:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -1053,13 +1169,13 @@ end32:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop29
+	JGE     loop40
 
-end30:
+end41:
 	CMPQ AX, $+8
-	JLT  end34
+	JLT  end45
 
-loop33:
+loop44:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -1075,9 +1191,9 @@ loop33:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end36
+	JLT     end47
 
-loop35:
+loop46:
 	VMOVUPS      (DI), Y1
 	VMOVUPS      (R9), Y2
 	VBROADCASTSS (DX), Y3
@@ -1090,9 +1206,9 @@ loop35:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop35
+	JGE          loop46
 
-end36:
+end47:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -1100,11 +1216,11 @@ end36:
 	ADDQ    $+32, CX
 	SUBQ    $+8, AX
 	CMPQ    AX, $+8
-	JGE     loop33
+	JGE     loop44
 
-end34:
+end45:
 	TESTQ      AX, AX
-	JE         end37
+	JE         end48
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       AX
 	VMOVDQU    32(DX)(AX*4), Y0
@@ -1123,9 +1239,9 @@ end34:
 	MOVQ       yRow+72(FP), R9
 	MOVQ       tokens+0(FP), R10
 	CMPQ       R10, $+1
-	JLT        end39
+	JLT        end50
 
-loop38:
+loop49:
 	VMASKMOVPS   (SI), Y0, Y2
 	VMASKMOVPS   (R8), Y0, Y3
 	VBROADCASTSS (AX), Y4
@@ -1138,15 +1254,15 @@ loop38:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop38
+	JGE          loop49
 
-end39:
+end50:
 	MOVQ       s+16(FP), AX
 	ADDQ       CX, AX
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       DX, AX
 
-end37:
+end48:
 	VZEROUPPER
 	RET
 
@@ -1156,9 +1272,9 @@ TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+32
-	JLT  end41
+	JLT  end52
 
-loop40:
+loop51:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1168,9 +1284,9 @@ loop40:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end43
+	JLT  end54
 
-loop42:
+loop53:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1189,19 +1305,19 @@ loop42:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop42
+	JGE          loop53
 
-end43:
+end54:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop40
+	JGE  loop51
 
-end41:
+end52:
 	CMPQ AX, $+16
-	JLT  end45
+	JLT  end56
 
-loop44:
+loop55:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1211,9 +1327,9 @@ loop44:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end47
+	JLT  end58
 
-loop46:
+loop57:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1226,19 +1342,19 @@ loop46:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop46
+	JGE          loop57
 
-end47:
+end58:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop44
+	JGE  loop55
 
-end45:
+end56:
 	CMPQ AX, $+8
-	JLT  end49
+	JLT  end60
 
-loop48:
+loop59:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1248,9 +1364,9 @@ loop48:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end51
+	JLT  end62
 
-loop50:
+loop61:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y0
@@ -1260,17 +1376,17 @@ loop50:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop50
+	JGE          loop61
 
-end51:
+end62:
 	ADDQ $+32, CX
 	SUBQ $+8, AX
 	CMPQ AX, $+8
-	JGE  loop48
+	JGE  loop59
 
-end49:
+end60:
 	TESTQ   AX, AX
-	JE      end52
+	JE      end63
 	LEAQ    tailMasks<>+0(SB), DX
 	NEGQ    AX
 	VMOVDQU 32(DX)(AX*4), Y0
@@ -1283,9 +1399,9 @@ end49:
 	MOVQ    scale+48(FP), SI
 	MOVQ    rows+0(FP), DI
 	CMPQ    DI, $+1
-	JLT     end54
+	JLT     end65
 
-loop53:
+loop64:
 	VBROADCASTSS (SI), Y1
 	VMASKMOVPS   (DX), Y0, Y2
 	VMULPS       Y1, Y2, Y1
@@ -1295,10 +1411,10 @@ loop53:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop53
+	JGE          loop64
 
-end54:
-end52:
+end65:
+end63:
 	VZEROUPPER
 	RET
 
@@ -1308,9 +1424,9 @@ TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end56
+	JLT  end67
 
-loop55:
+loop66:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1334,13 +1450,13 @@ loop55:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop55
+	JGE       loop66
 
-end56:
+end67:
 	CMPQ CX, $+8
-	JLT  end58
+	JLT  end69
 
-loop57:
+loop68:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1349,11 +1465,11 @@ loop57:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop57
+	JGE       loop68
 
-end58:
+end69:
 	TESTQ      CX, CX
-	JE         end59
+	JE         end70
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -1363,7 +1479,7 @@ end58:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end59:
+end70:
 	VZEROUPPER
 	RET
 

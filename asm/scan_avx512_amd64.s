@@ -819,15 +819,130 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
+// func combineAVX512(width int, states int, s *float32, sRow int, c *float32, y *float32)
+// Requires: AVX, AVX512F
+TEXT ·combineAVX512(SB), NOSPLIT, $0-48
+	MOVQ width+0(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end19
+
+loop18:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end21
+
+loop20:
+	VBROADCASTSS (SI), Z4
+	VMOVUPS      (DX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VMOVUPS      64(DX), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VMOVUPS      128(DX), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VMOVUPS      192(DX), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop18
+
+end19:
+	CMPQ AX, $+16
+	JLT  end23
+
+loop22:
+	VPXORD Z6, Z6, Z6
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end25
+
+loop24:
+	VBROADCASTSS (SI), Z0
+	VMOVUPS      (DX), Z1
+	VFMADD231PS  Z0, Z1, Z6
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop24
+
+end25:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop22
+
+end23:
+	TESTQ  AX, AX
+	JE     end26
+	LEAQ   tailMasks<>+0(SB), DX
+	KMOVW  (DX)(AX*2), K1
+	VPXORD Z7, Z7, Z7
+	MOVQ   s+16(FP), AX
+	MOVQ   sRow+24(FP), DX
+	MOVQ   c+32(FP), BX
+	ADDQ   CX, AX
+	MOVQ   states+8(FP), SI
+	CMPQ   SI, $+1
+	JLT    end28
+
+loop27:
+	VBROADCASTSS (BX), Z0
+	VMOVUPS.Z    (AX), K1, Z1
+	VFMADD231PS  Z0, Z1, Z7
+	ADDQ         DX, AX
+	ADDQ         $+4, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop27
+
+end28:
+	MOVQ    y+40(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+
+end26:
+	VZEROUPPER
+	RET
+
 // func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, AVX512F
 TEXT ·accumulate4AVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end19
+	JLT  end30
 
-loop18:
+loop29:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -861,9 +976,9 @@ loop18:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end21
+	JLT     end32
 
-loop20:
+loop31:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      (R9), Z17
 	VMOVUPS      64(DI), Z18
@@ -921,9 +1036,9 @@ loop20:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop20
+	JGE          loop31
 
-end21:
+end32:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -949,13 +1064,13 @@ end21:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop18
+	JGE     loop29
 
-end19:
+end30:
 	CMPQ AX, $+16
-	JLT  end23
+	JLT  end34
 
-loop22:
+loop33:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -977,9 +1092,9 @@ loop22:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end25
+	JLT     end36
 
-loop24:
+loop35:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      (R9), Z5
 	VBROADCASTSS (DX), Z6
@@ -1004,9 +1119,9 @@ loop24:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop24
+	JGE          loop35
 
-end25:
+end36:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -1020,11 +1135,11 @@ end25:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop22
+	JGE     loop33
 
-end23:
+end34:
 	TESTQ     AX, AX
-	JE        end26
+	JE        end37
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -1048,9 +1163,9 @@ end23:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end28
+	JLT       end39
 
-loop27:
+loop38:
 	VMOVUPS.Z    (SI), K1, Z4
 	VMOVUPS.Z    (R8), K1, Z5
 	VBROADCASTSS (AX), Z6
@@ -1075,9 +1190,9 @@ loop27:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop27
+	JGE          loop38
 
-end28:
+end39:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
@@ -1089,7 +1204,7 @@ end28:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    DX, AX
 
-end26:
+end37:
 	VZEROUPPER
 	RET
 
@@ -1099,9 +1214,9 @@ TEXT ·accumulate1AVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end30
+	JLT  end41
 
-loop29:
+loop40:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -1120,9 +1235,9 @@ loop29:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end32
+	JLT     end43
 
-loop31:
+loop42:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      (R9), Z5
 	VMOVUPS      64(DI), Z6
@@ -1150,9 +1265,9 @@ loop31:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop31
+	JGE          loop42
 
-end32:
+end43:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -1163,13 +1278,13 @@ end32:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop29
+	JGE     loop40
 
-end30:
+end41:
 	CMPQ AX, $+16
-	JLT  end34
+	JLT  end45
 
-loop33:
+loop44:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -1185,9 +1300,9 @@ loop33:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end36
+	JLT     end47
 
-loop35:
+loop46:
 	VMOVUPS      (DI), Z1
 	VMOVUPS      (R9), Z2
 	VBROADCASTSS (DX), Z3
@@ -1200,9 +1315,9 @@ loop35:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop35
+	JGE          loop46
 
-end36:
+end47:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -1210,11 +1325,11 @@ end36:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop33
+	JGE     loop44
 
-end34:
+end45:
 	TESTQ     AX, AX
-	JE        end37
+	JE        end48
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -1232,9 +1347,9 @@ end34:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end39
+	JLT       end50
 
-loop38:
+loop49:
 	VMOVUPS.Z    (SI), K1, Z1
 	VMOVUPS.Z    (R8), K1, Z2
 	VBROADCASTSS (AX), Z3
@@ -1247,15 +1362,15 @@ loop38:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop38
+	JGE          loop49
 
-end39:
+end50:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    DX, AX
 
-end37:
+end48:
 	VZEROUPPER
 	RET
 
@@ -1265,9 +1380,9 @@ TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end41
+	JLT  end52
 
-loop40:
+loop51:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1277,9 +1392,9 @@ loop40:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end43
+	JLT  end54
 
-loop42:
+loop53:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1298,19 +1413,19 @@ loop42:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop42
+	JGE          loop53
 
-end43:
+end54:
 	ADDQ $+256, CX
 	SUBQ $+64, AX
 	CMPQ AX, $+64
-	JGE  loop40
+	JGE  loop51
 
-end41:
+end52:
 	CMPQ AX, $+32
-	JLT  end45
+	JLT  end56
 
-loop44:
+loop55:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1320,9 +1435,9 @@ loop44:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end47
+	JLT  end58
 
-loop46:
+loop57:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1335,19 +1450,19 @@ loop46:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop46
+	JGE          loop57
 
-end47:
+end58:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop44
+	JGE  loop55
 
-end45:
+end56:
 	CMPQ AX, $+16
-	JLT  end49
+	JLT  end60
 
-loop48:
+loop59:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1357,9 +1472,9 @@ loop48:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end51
+	JLT  end62
 
-loop50:
+loop61:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z0
@@ -1369,17 +1484,17 @@ loop50:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop50
+	JGE          loop61
 
-end51:
+end62:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop48
+	JGE  loop59
 
-end49:
+end60:
 	TESTQ AX, AX
-	JE    end52
+	JE    end63
 	LEAQ  tailMasks<>+0(SB), DX
 	KMOVW (DX)(AX*2), K1
 	MOVQ  dst+16(FP), AX
@@ -1391,9 +1506,9 @@ end49:
 	MOVQ  scale+48(FP), SI
 	MOVQ  rows+0(FP), DI
 	CMPQ  DI, $+1
-	JLT   end54
+	JLT   end65
 
-loop53:
+loop64:
 	VBROADCASTSS (SI), Z0
 	VMOVUPS.Z    (DX), K1, Z1
 	VMULPS       Z0, Z1, Z0
@@ -1403,10 +1518,10 @@ loop53:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop53
+	JGE          loop64
 
-end54:
-end52:
+end65:
+end63:
 	VZEROUPPER
 	RET
 
@@ -1419,9 +1534,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end56
+	JLT          end67
 
-loop55:
+loop66:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1445,13 +1560,13 @@ loop55:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop55
+	JGE       loop66
 
-end56:
+end67:
 	CMPQ CX, $+16
-	JLT  end58
+	JLT  end69
 
-loop57:
+loop68:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1460,11 +1575,11 @@ loop57:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop57
+	JGE       loop68
 
-end58:
+end69:
 	TESTQ     CX, CX
-	JE        end59
+	JE        end70
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -1473,7 +1588,7 @@ end58:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end59:
+end70:
 	VZEROUPPER
 	RET
 

@@ -800,14 +800,139 @@ end20:
 end18:
 	RET
 
+// func combineNEON(width int, states int, s *float32, sRow int, c *float32, y *float32)
+// states rows of width channels; sRow in bytes
+TEXT ·combineNEON(SB), NOSPLIT, $0-48
+	MOVD width+0(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end22
+loop21:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	MOVD s+16(FP), R2
+	MOVD sRow+24(FP), R3
+	MOVD c+32(FP), R4
+	ADD R1, R2, R2
+	MOVD states+8(FP), R5
+	CMP $1, R5
+	BLT end24
+loop23:
+	VLD1R (R4), [V4.S4]
+	FMOVQ 0(R2), F5
+	VFMLA V4.S4, V5.S4, V0.S4
+	FMOVQ 16(R2), F5
+	VFMLA V4.S4, V5.S4, V1.S4
+	FMOVQ 32(R2), F5
+	VFMLA V4.S4, V5.S4, V2.S4
+	FMOVQ 48(R2), F5
+	VFMLA V4.S4, V5.S4, V3.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $-1, R5, R5
+	CMP $1, R5
+	BGE loop23
+end24:
+	MOVD y+40(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop21
+end22:
+	CMP $4, R0
+	BLT end26
+loop25:
+	VMOVI $0, V0.B16
+	MOVD s+16(FP), R2
+	MOVD sRow+24(FP), R3
+	MOVD c+32(FP), R4
+	ADD R1, R2, R2
+	MOVD states+8(FP), R5
+	CMP $1, R5
+	BLT end28
+loop27:
+	VLD1R (R4), [V1.S4]
+	FMOVQ 0(R2), F2
+	VFMLA V1.S4, V2.S4, V0.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $-1, R5, R5
+	CMP $1, R5
+	BGE loop27
+end28:
+	MOVD y+40(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop25
+end26:
+	TBZ $1, R0, end29
+	VMOVI $0, V0.B16
+	MOVD s+16(FP), R2
+	MOVD sRow+24(FP), R3
+	MOVD c+32(FP), R4
+	ADD R1, R2, R2
+	MOVD states+8(FP), R5
+	CMP $1, R5
+	BLT end31
+loop30:
+	VLD1R (R4), [V1.S4]
+	FMOVD 0(R2), F2
+	VFMLA V1.S4, V2.S4, V0.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $-1, R5, R5
+	CMP $1, R5
+	BGE loop30
+end31:
+	MOVD y+40(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD $8, R1, R1
+end29:
+	TBZ $0, R0, end32
+	VMOVI $0, V0.B16
+	MOVD s+16(FP), R0
+	MOVD sRow+24(FP), R2
+	MOVD c+32(FP), R3
+	ADD R1, R0, R0
+	MOVD states+8(FP), R4
+	CMP $1, R4
+	BLT end34
+loop33:
+	VLD1R (R3), [V1.S4]
+	FMOVS 0(R0), F2
+	VFMLA V1.S4, V2.S4, V0.S4
+	ADD R2, R0, R0
+	ADD $4, R3, R3
+	ADD $-1, R4, R4
+	CMP $1, R4
+	BGE loop33
+end34:
+	MOVD y+40(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD $4, R1, R1
+end32:
+	RET
+
 // func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // 4 row(s) of width channels; strides in bytes
 TEXT ·accumulate4NEON(SB), NOSPLIT, $0-80
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end22
-loop21:
+	BLT end36
+loop35:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -841,8 +966,8 @@ loop21:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end24
-loop23:
+	BLT end38
+loop37:
 	FMOVQ 0(R5), F16
 	FMOVQ 0(R7), F17
 	FMOVQ 16(R5), F18
@@ -907,8 +1032,8 @@ loop23:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop23
-end24:
+	BGE loop37
+end38:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -934,11 +1059,11 @@ end24:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop21
-end22:
+	BGE loop35
+end36:
 	CMP $4, R0
-	BLT end26
-loop25:
+	BLT end40
+loop39:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -960,8 +1085,8 @@ loop25:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end28
-loop27:
+	BLT end42
+loop41:
 	FMOVQ 0(R5), F4
 	FMOVQ 0(R7), F5
 	VLD1R (R2), [V6.S4]
@@ -993,8 +1118,8 @@ loop27:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop27
-end28:
+	BGE loop41
+end42:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -1008,9 +1133,9 @@ end28:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop25
-end26:
-	TBZ $1, R0, end29
+	BGE loop39
+end40:
+	TBZ $1, R0, end43
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -1032,8 +1157,8 @@ end26:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end31
-loop30:
+	BLT end45
+loop44:
 	FMOVD 0(R5), F4
 	FMOVD 0(R7), F5
 	VLD1R (R2), [V6.S4]
@@ -1065,8 +1190,8 @@ loop30:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop30
-end31:
+	BGE loop44
+end45:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVD F0, 0(R2)
@@ -1078,8 +1203,8 @@ end31:
 	FMOVD F3, 0(R2)
 	ADD R3, R2, R2
 	ADD $8, R1, R1
-end29:
-	TBZ $0, R0, end32
+end43:
+	TBZ $0, R0, end46
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	MOVD sRow+24(FP), R2
@@ -1101,8 +1226,8 @@ end29:
 	MOVD yRow+72(FP), R7
 	MOVD tokens+0(FP), R8
 	CMP $1, R8
-	BLT end34
-loop33:
+	BLT end48
+loop47:
 	FMOVS 0(R4), F4
 	FMOVS 0(R6), F5
 	VLD1R (R0), [V6.S4]
@@ -1134,8 +1259,8 @@ loop33:
 	ADD R7, R6, R6
 	ADD $-1, R8, R8
 	CMP $1, R8
-	BGE loop33
-end34:
+	BGE loop47
+end48:
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	FMOVS F0, 0(R0)
@@ -1147,7 +1272,7 @@ end34:
 	FMOVS F3, 0(R0)
 	ADD R2, R0, R0
 	ADD $4, R1, R1
-end32:
+end46:
 	RET
 
 // func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
@@ -1156,8 +1281,8 @@ TEXT ·accumulate1NEON(SB), NOSPLIT, $0-80
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end36
-loop35:
+	BLT end50
+loop49:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -1176,8 +1301,8 @@ loop35:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end38
-loop37:
+	BLT end52
+loop51:
 	FMOVQ 0(R5), F4
 	FMOVQ 0(R7), F5
 	FMOVQ 16(R5), F6
@@ -1206,8 +1331,8 @@ loop37:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop37
-end38:
+	BGE loop51
+end52:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -1218,11 +1343,11 @@ end38:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop35
-end36:
+	BGE loop49
+end50:
 	CMP $4, R0
-	BLT end40
-loop39:
+	BLT end54
+loop53:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -1238,8 +1363,8 @@ loop39:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end42
-loop41:
+	BLT end56
+loop55:
 	FMOVQ 0(R5), F1
 	FMOVQ 0(R7), F2
 	VLD1R (R2), [V3.S4]
@@ -1253,8 +1378,8 @@ loop41:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop41
-end42:
+	BGE loop55
+end56:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -1262,9 +1387,9 @@ end42:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop39
-end40:
-	TBZ $1, R0, end43
+	BGE loop53
+end54:
+	TBZ $1, R0, end57
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -1280,8 +1405,8 @@ end40:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end45
-loop44:
+	BLT end59
+loop58:
 	FMOVD 0(R5), F1
 	FMOVD 0(R7), F2
 	VLD1R (R2), [V3.S4]
@@ -1295,15 +1420,15 @@ loop44:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop44
-end45:
+	BGE loop58
+end59:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVD F0, 0(R2)
 	ADD R3, R2, R2
 	ADD $8, R1, R1
-end43:
-	TBZ $0, R0, end46
+end57:
+	TBZ $0, R0, end60
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	MOVD sRow+24(FP), R2
@@ -1319,8 +1444,8 @@ end43:
 	MOVD yRow+72(FP), R7
 	MOVD tokens+0(FP), R8
 	CMP $1, R8
-	BLT end48
-loop47:
+	BLT end62
+loop61:
 	FMOVS 0(R4), F1
 	FMOVS 0(R6), F2
 	VLD1R (R0), [V3.S4]
@@ -1334,14 +1459,14 @@ loop47:
 	ADD R7, R6, R6
 	ADD $-1, R8, R8
 	CMP $1, R8
-	BGE loop47
-end48:
+	BGE loop61
+end62:
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	FMOVS F0, 0(R0)
 	ADD R2, R0, R0
 	ADD $4, R1, R1
-end46:
+end60:
 	RET
 
 // func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
@@ -1350,8 +1475,8 @@ TEXT ·scaleRowsNEON(SB), NOSPLIT, $0-56
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end50
-loop49:
+	BLT end64
+loop63:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1361,8 +1486,8 @@ loop49:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end52
-loop51:
+	BLT end66
+loop65:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
@@ -1381,16 +1506,16 @@ loop51:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop51
-end52:
+	BGE loop65
+end66:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop49
-end50:
+	BGE loop63
+end64:
 	CMP $8, R0
-	BLT end54
-loop53:
+	BLT end68
+loop67:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1400,8 +1525,8 @@ loop53:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end56
-loop55:
+	BLT end70
+loop69:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
@@ -1414,16 +1539,16 @@ loop55:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop55
-end56:
+	BGE loop69
+end70:
 	ADD $32, R1, R1
 	ADD $-8, R0, R0
 	CMP $8, R0
-	BGE loop53
-end54:
+	BGE loop67
+end68:
 	CMP $4, R0
-	BLT end58
-loop57:
+	BLT end72
+loop71:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1433,8 +1558,8 @@ loop57:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end60
-loop59:
+	BLT end74
+loop73:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -1444,14 +1569,14 @@ loop59:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop59
-end60:
+	BGE loop73
+end74:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop57
-end58:
-	TBZ $1, R0, end61
+	BGE loop71
+end72:
+	TBZ $1, R0, end75
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1461,8 +1586,8 @@ end58:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end63
-loop62:
+	BLT end77
+loop76:
 	VLD1R (R6), [V0.S4]
 	FMOVD 0(R3), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -1472,11 +1597,11 @@ loop62:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop62
-end63:
+	BGE loop76
+end77:
 	ADD $8, R1, R1
-end61:
-	TBZ $0, R0, end64
+end75:
+	TBZ $0, R0, end78
 	MOVD dst+16(FP), R0
 	ADD R1, R0, R0
 	MOVD x+32(FP), R2
@@ -1486,8 +1611,8 @@ end61:
 	MOVD scale+48(FP), R5
 	MOVD rows+0(FP), R6
 	CMP $1, R6
-	BLT end66
-loop65:
+	BLT end80
+loop79:
 	VLD1R (R5), [V0.S4]
 	FMOVS 0(R2), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -1497,10 +1622,10 @@ loop65:
 	ADD $4, R5, R5
 	ADD $-1, R6, R6
 	CMP $1, R6
-	BGE loop65
-end66:
+	BGE loop79
+end80:
 	ADD $4, R1, R1
-end64:
+end78:
 	RET
 
 // func flushNEON(x *float32, n int)
@@ -1515,8 +1640,8 @@ TEXT ·flushNEON(SB), NOSPLIT, $0-16
 	MOVD x+0(FP), R0
 	MOVD n+8(FP), R1
 	CMP $16, R1
-	BLT end68
-loop67:
+	BLT end82
+loop81:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1544,11 +1669,11 @@ loop67:
 	ADD $64, R0, R0
 	ADD $-16, R1, R1
 	CMP $16, R1
-	BGE loop67
-end68:
+	BGE loop81
+end82:
 	CMP $4, R1
-	BLT end70
-loop69:
+	BLT end84
+loop83:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1558,9 +1683,9 @@ loop69:
 	ADD $16, R0, R0
 	ADD $-4, R1, R1
 	CMP $4, R1
-	BGE loop69
-end70:
-	TBZ $1, R1, end71
+	BGE loop83
+end84:
+	TBZ $1, R1, end85
 	FMOVD 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1568,8 +1693,8 @@ end70:
 	VBSL V3.B16, V2.B16, V4.B16
 	FMOVD F4, 0(R0)
 	ADD $8, R0, R0
-end71:
-	TBZ $0, R1, end72
+end85:
+	TBZ $0, R1, end86
 	FMOVS 0(R0), F3
 	VAND V0.B16, V3.B16, V0.B16
 	WORD $0x6ea0e420 // FCMGT V0.4S, V1.4S, V0.4S
@@ -1577,5 +1702,5 @@ end71:
 	VBSL V3.B16, V2.B16, V0.B16
 	FMOVS F0, 0(R0)
 	ADD $4, R0, R0
-end72:
+end86:
 	RET
