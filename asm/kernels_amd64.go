@@ -179,6 +179,25 @@ func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 }
 
 //go:noescape
+func keepAboveAVX512(dst *float32, a *float32, b *float32, n int)
+
+//go:noescape
+func keepAboveAVX2(dst *float32, a *float32, b *float32, n int)
+
+// dst[i] = a[i] unless it is at most b[i], else 0
+func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		if tier == isa.AVX512 {
+			keepAboveAVX512(&dst[0], &a[0], &b[0], n)
+		} else {
+			keepAboveAVX2(&dst[0], &a[0], &b[0], n)
+		}
+		dst, a, b = dst[n:], a[n:], b[n:]
+	}
+}
+
+//go:noescape
 func scaleAVX512(dst *float32, a float32, x *float32, n int)
 
 //go:noescape

@@ -51,6 +51,11 @@ func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	panic(noKernels)
 }
 
+// dst[i] = a[i] unless it is at most b[i], else 0
+func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	panic(noKernels)
+}
+
 // dst[i] = a * x[i]
 func scaleSIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
 	panic(noKernels)

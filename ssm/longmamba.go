@@ -100,7 +100,7 @@ type Filter struct {
 type blockFilter struct {
 	global     []bool
 	any        bool
-	thresholds [][]float32 // for each length and channel; 0 in those that are not global
+	thresholds [][]float32 // for each length and channel; -Inf keeps all
 }
 
 // NewFilter returns a filter. Errors match ErrCalibration or ErrConfig.
@@ -161,7 +161,8 @@ func (f *Filter) block(t *Table) blockFilter {
 	for _, row := range t.Threshold {
 		scaled := make([]float32, len(row))
 		for i, v := range row {
-			if b.global[i] {
+			scaled[i] = float32(math.Inf(-1))
+			if b.global[i] && v > 0 {
 				scaled[i] = float32(min(float64(v)*f.cfg.Scale, math.MaxFloat32))
 			}
 		}
@@ -228,7 +229,7 @@ func (f *Filter) checkPrompt(prompt int) error {
 func (f *Filter) change(b *blockFilter, row, n, first int, dt []float32) {
 	switch f.cfg.Method {
 	case ByThreshold:
-		keepAbove(dt, b.thresholds[row][first:])
+		asm.KeepAbove(dt, dt, b.thresholds[row][first:][:len(dt)])
 	case DeltaRatio:
 		ratio := f.ratio(n)
 		for i := range dt {
@@ -250,18 +251,6 @@ func (f *Filter) ratio(n int) float32 {
 		return float32(f.cfg.Ratio)
 	}
 	return float32(float64(f.cal.TrainLength) / float64(n))
-}
-
-// keepAbove clears the steps that are not above their thresholds. Of numbers that are
-// not negative the bits are in the numbers' order, so that this takes no branch; NaN
-// is above all of them, and stays.
-func keepAbove(dt, thresholds []float32) {
-	thresholds = thresholds[:len(dt)]
-	for i, v := range dt {
-		bits := math.Float32bits(v)
-		above := int64(math.Float32bits(thresholds[i])) - int64(bits) // negative if it is
-		dt[i] = math.Float32frombits(bits & uint32(above>>63))
-	}
 }
 
 // ScaleSteps is the delta ratio without a calibration: all steps times ratio, usually

@@ -158,25 +158,6 @@ func TestFilterDecode(t *testing.T) {
 	}
 }
 
-// TestKeepAbove compares with a comparison, for every kind of number.
-func TestKeepAbove(t *testing.T) {
-	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	numbers := []float32{0, math.SmallestNonzeroFloat32, 1e-38, 0.5, math.Nextafter32(0.5, 1), 3, math.MaxFloat32, inf, nan, -nan}
-	for _, threshold := range []float32{0, math.SmallestNonzeroFloat32, 0.5, math.MaxFloat32} {
-		for _, v := range numbers {
-			dt := []float32{v}
-			keepAbove(dt, []float32{threshold})
-			want := v
-			if v <= threshold {
-				want = 0
-			}
-			if math.Float32bits(dt[0]) != math.Float32bits(want) {
-				t.Errorf("%v above %v: %v", v, threshold, dt[0])
-			}
-		}
-	}
-}
-
 // TestLogDecay compares receptive fields with products of decays, in float64, and
 // where those underflow to 0.
 func TestLogDecay(t *testing.T) {

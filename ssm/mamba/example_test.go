@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -107,4 +108,43 @@ func ExampleModel_StepBatch() {
 	// Output:
 	// ' '
 	// ','
+}
+
+// Calibrated once, on sequences of the length that the model was trained with, a model
+// reads prompts that are longer; the tables go into a file.
+func ExampleModel_Calibrate() {
+	ctx, m := context.Background(), open()
+	const trained = 128
+	var sequences [][]int32
+	for i := range 3 {
+		sequences = append(sequences, bytesOf(strings.Repeat("And Moses said unto the LORD, ", 9)[i:][:trained]))
+	}
+	calibration, err := m.Calibrate(ctx, sequences, ssm.CalibrationConfig{Clamp: 0.05})
+	if err != nil {
+		panic(err)
+	}
+	var file bytes.Buffer // or a file on disk
+	if _, err := calibration.WriteTo(&file); err != nil {
+		panic(err)
+	}
+	calibration, err = ssm.ReadCalibration(&file)
+	if err != nil {
+		panic(err)
+	}
+	filter, err := calibration.NewFilter(ssm.FilterConfig{})
+	if err != nil {
+		panic(err)
+	}
+	prompt := bytesOf(strings.Repeat("And Moses said unto the LORD, ", 12))
+	st, err := m.NewState(ssm.StateConfig{Filter: filter, Prompt: len(prompt)})
+	if err != nil {
+		panic(err)
+	}
+	for from := 0; from < len(prompt); from += 150 { // in pieces, the whole being declared
+		if err := m.Run(ctx, &mamba.Call{Tokens: prompt[from:min(from+150, len(prompt))], State: st}); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println(len(calibration.Tables), "tables of", len(calibration.Lengths), "lengths;", st.Len(), "tokens read")
+	// Output: 4 tables of 24 lengths; 360 tokens read
 }
