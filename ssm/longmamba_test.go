@@ -53,12 +53,12 @@ func TestFilterSplits(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
 		for _, s := range filtered(t) {
 			c := table(t, s)
-			for _, cfg := range []FilterConfig{{All: true}, {All: true, Decode: true, Scale: 1.5}, {All: true, Method: DeltaRatio}, {All: true, Response: 9}} {
+			configs, n, prompt := []FilterConfig{{All: true, Decode: true, Scale: 1.5}, {All: true}, {All: true, Method: DeltaRatio}, {All: true, Response: 9}}, 330, 300
+			if testing.Short() {
+				configs, n, prompt = configs[:1], 110, 100
+			}
+			for _, cfg := range configs {
 				f := newFilter(t, c, cfg)
-				n, prompt := 330, 300
-				if testing.Short() {
-					n, prompt = 110, 100
-				}
 				x := random(7, n, s.in, 1, 0)
 				state := func() *State { return value[*State](t)(s.newState(StateConfig{Filter: f, Prompt: prompt})) }
 				want, got, vanilla := zeros(n, s.out), zeros(n, s.out), s.forward(t, x)

@@ -114,10 +114,10 @@ func ExampleModel_StepBatch() {
 // reads prompts that are longer; the tables go into a file.
 func ExampleModel_Calibrate() {
 	ctx, m := context.Background(), open()
-	const trained = 128
+	const trained = 64
 	var sequences [][]int32
-	for i := range 3 {
-		sequences = append(sequences, bytesOf(strings.Repeat("And Moses said unto the LORD, ", 9)[i:][:trained]))
+	for i := range 2 {
+		sequences = append(sequences, bytesOf(strings.Repeat("And Moses said unto the LORD, ", 4)[i:][:trained]))
 	}
 	calibration, err := m.Calibrate(ctx, sequences, ssm.CalibrationConfig{Clamp: 0.05})
 	if err != nil {
@@ -135,16 +135,16 @@ func ExampleModel_Calibrate() {
 	if err != nil {
 		panic(err)
 	}
-	prompt := bytesOf(strings.Repeat("And Moses said unto the LORD, ", 12))
+	prompt := bytesOf(strings.Repeat("And Moses said unto the LORD, ", 7))
 	st, err := m.NewState(ssm.StateConfig{Filter: filter, Prompt: len(prompt)})
 	if err != nil {
 		panic(err)
 	}
-	for from := 0; from < len(prompt); from += 150 { // in pieces, the whole being declared
-		if err := m.Run(ctx, &mamba.Call{Tokens: prompt[from:min(from+150, len(prompt))], State: st}); err != nil {
+	for from := 0; from < len(prompt); from += 100 { // in pieces, the whole being declared
+		if err := m.Run(ctx, &mamba.Call{Tokens: prompt[from:min(from+100, len(prompt))], State: st}); err != nil {
 			panic(err)
 		}
 	}
 	fmt.Println(len(calibration.Tables), "tables of", len(calibration.Lengths), "lengths;", st.Len(), "tokens read")
-	// Output: 4 tables of 24 lengths; 360 tokens read
+	// Output: 4 tables of 24 lengths; 210 tokens read
 }

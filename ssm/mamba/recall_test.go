@@ -80,9 +80,9 @@ func (r *recall) calibrate(t *testing.T, prefix string) *ssm.Calibration {
 	return c
 }
 
-func (r *recall) filter(t *testing.T, prefix string, response int) *ssm.Filter {
+func (r *recall) filter(t *testing.T, c *ssm.Calibration, prefix string, response int) *ssm.Filter {
 	t.Helper()
-	f, err := r.calibrate(t, prefix).NewFilter(ssm.FilterConfig{
+	f, err := c.NewFilter(ssm.FilterConfig{
 		Threshold: floats(t, r.calibration, "c")[0], Scale: floats(t, r.calibration, prefix+"b")[0], Response: response,
 	})
 	must(t, err)
@@ -94,6 +94,9 @@ func TestRecallTables(t *testing.T) {
 	r := openRecall(t)
 	isatest.Run(t, func(t *testing.T) {
 		for _, prefix := range []string{"", "alt."} {
+			if prefix != "" && testing.Short() {
+				continue
+			}
 			c := r.calibrate(t, prefix)
 			for i, table := range c.Tables {
 				name := func(s string) string { return prefix + "layers." + string(rune('0'+i)) + "." + s }
@@ -163,6 +166,7 @@ func TestRecallCases(t *testing.T) {
 	r := openRecall(t)
 	isatest.Run(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
+		calibrations := map[string]*ssm.Calibration{}
 		for _, c := range []struct {
 			name, logits, kept, tables string
 			response                   int
@@ -192,7 +196,10 @@ func TestRecallCases(t *testing.T) {
 			}
 			var filter *ssm.Filter
 			if !c.vanilla {
-				filter = r.filter(t, c.tables, c.response)
+				if calibrations[c.tables] == nil {
+					calibrations[c.tables] = r.calibrate(t, c.tables)
+				}
+				filter = r.filter(t, calibrations[c.tables], c.tables, c.response)
 			}
 			for i, ids := range list {
 				whole, steps := r.run(t, ids, filter, []int{len(ids)})
