@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -113,13 +114,20 @@ func ExampleModel_StepBatch() {
 // Calibrated once, on sequences of the length that the model was trained with, a model
 // reads prompts that are longer; the tables go into a file.
 func ExampleModel_Calibrate() {
-	ctx, m := context.Background(), open()
-	const trained = 64
-	var sequences [][]int32
-	for i := range 2 {
-		sequences = append(sequences, bytesOf(strings.Repeat("And Moses said unto the LORD, ", 4)[i:][:trained]))
+	m, err := mamba.Open(filepath.Join("..", "..", "examples", "recall", "model", "model.safetensors"), mamba.Config{})
+	if err != nil {
+		panic(err)
 	}
-	calibration, err := m.Calibrate(ctx, sequences, ssm.CalibrationConfig{Clamp: 0.05})
+	noise := rand.New(rand.NewPCG(1, 2))
+	text := func(n int) []int32 { // the like of what the model was trained with
+		tokens := make([]int32, n)
+		for i := range tokens {
+			tokens[i] = 66 + noise.Int32N(30)
+		}
+		return tokens
+	}
+	ctx := context.Background()
+	calibration, err := m.Calibrate(ctx, [][]int32{text(128), text(128)}, ssm.CalibrationConfig{Clamp: 0.12})
 	if err != nil {
 		panic(err)
 	}
@@ -135,16 +143,16 @@ func ExampleModel_Calibrate() {
 	if err != nil {
 		panic(err)
 	}
-	prompt := bytesOf(strings.Repeat("And Moses said unto the LORD, ", 7))
+	prompt := text(1000)
 	st, err := m.NewState(ssm.StateConfig{Filter: filter, Prompt: len(prompt)})
 	if err != nil {
 		panic(err)
 	}
-	for from := 0; from < len(prompt); from += 100 { // in pieces, the whole being declared
-		if err := m.Run(ctx, &mamba.Call{Tokens: prompt[from:min(from+100, len(prompt))], State: st}); err != nil {
+	for piece := range slices.Chunk(prompt, 300) { // the whole being declared, it may come in pieces
+		if err := m.Run(ctx, &mamba.Call{Tokens: piece, State: st}); err != nil {
 			panic(err)
 		}
 	}
 	fmt.Println(len(calibration.Tables), "tables of", len(calibration.Lengths), "lengths;", st.Len(), "tokens read")
-	// Output: 4 tables of 24 lengths; 210 tokens read
+	// Output: 2 tables of 24 lengths; 1000 tokens read
 }
