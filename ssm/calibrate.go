@@ -48,7 +48,7 @@ func (cfg *CalibrationConfig) complete() error {
 	}
 	if cfg.Lengths == nil {
 		for _, halves := range grid {
-			cfg.Lengths = append(cfg.Lengths, cfg.TrainLength*halves/2)
+			cfg.Lengths = append(cfg.Lengths, int(int64(cfg.TrainLength)*int64(halves)/2))
 		}
 		cfg.Lengths = slices.Compact(cfg.Lengths) // 1 and 1.5 of one token
 	}
