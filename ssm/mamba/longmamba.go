@@ -87,8 +87,11 @@ func (st *State) SetFilter(f *ssm.Filter, prompt int) error {
 	if f != nil && f.Blocks() != len(st.layers) {
 		return check.Errorf(ErrConfig, "mamba: Filter is of %d blocks, want %d, one for each layer", f.Blocks(), len(st.layers))
 	}
-	set := st.model.newLayers() // so that an error changes nothing
-	for _, list := range [][]*ssm.State{set, st.layers} {
+	lists := [][]*ssm.State{st.model.newLayers(), st.layers} // the first so that an error changes nothing
+	for _, s := range st.ring {
+		lists = append(lists, s.layers)
+	}
+	for _, list := range lists {
 		for i, l := range list {
 			if err := setFilter(l, f, i, prompt); err != nil {
 				return fmt.Errorf("mamba: layer %d: %w", i, err)

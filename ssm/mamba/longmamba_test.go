@@ -68,6 +68,11 @@ func TestFilter(t *testing.T) {
 			again := zeros(10, vocab)
 			must(t, m.Step(again, ids[110:], st))
 			same(t, name+", rolled back", again.Data, dense.Rows(got, 110, n).Data[:10*vocab])
+			must(t, st.SetFilter(nil, 0)) // for snapshots too
+			must(t, st.Truncate(110))
+			if st.filtered() {
+				t.Errorf("%s: rolling back brings a filter back", name)
+			}
 			other := newState(t, m, 0)
 			must(t, other.CopyFrom(state(0)))
 			must(t, m.Run(t.Context(), &Call{Tokens: ids, State: other, Logits: got, Workers: 3}))

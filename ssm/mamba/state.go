@@ -171,9 +171,9 @@ func (m *Model) checkState(st *State) error {
 
 var magic = [8]byte{'s', 'u', 'b', 'q', 'm', 'a', 'm', '1'}
 
-// WriteTo stores the state, without its snapshots and filter: a header, and then each layer's
-// as package ssm stores them, with fingerprints of the layers' weights. It
-// implements io.WriterTo.
+// WriteTo stores the state, without its snapshots and filter: a header, and then
+// each layer's as package ssm stores them, with fingerprints of the layers' weights.
+// It implements io.WriterTo.
 func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.model == nil {
 		return 0, check.Errorf(ErrShape, "mamba: the state was not made by NewState")
