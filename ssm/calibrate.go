@@ -1,7 +1,6 @@
 package ssm
 
 import (
-	"cmp"
 	"context"
 	"math"
 	"slices"
@@ -25,7 +24,8 @@ type CalibrationConfig struct {
 	Lengths []int
 	// Clamp cuts a channel's largest steps, this fraction of a sequence's, down to the
 	// least of them, so that outliers do not fill the sum that thresholds are made
-	// for. 0 cuts none. The paper has 0.05 to 0.2; the filter does not cut.
+	// for. 0 cuts none; settings reported of the paper are 0.05 to 0.2. The filter does
+	// not cut.
 	Clamp float64
 	// Max takes the largest of the sequences' numbers instead of their mean.
 	Max bool
@@ -155,7 +155,8 @@ func (c *Calibrator) channel(w *calibrationWork, channel int) {
 		w.dt[t] = c.dt[t*c.rates.Rows+channel]
 	}
 	copy(w.sorted, w.dt)
-	slices.SortFunc(w.sorted, func(a, b float32) int { return cmp.Compare(b, a) })
+	slices.Sort(w.sorted)
+	slices.Reverse(w.sorted)
 	if c.cfg.Clamp > 0 {
 		most := w.sorted[max(1, int(float64(n)*c.cfg.Clamp))-1]
 		for _, list := range [][]float32{w.dt, w.sorted} {

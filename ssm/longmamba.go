@@ -56,8 +56,9 @@ func (m Method) causal() bool { return m < ByRank }
 type FilterConfig struct {
 	Method Method
 	// Threshold is c: a channel is global, and filtered, if more than this remains of
-	// its state behind TrainLength tokens. 0 is 0.05. The paper has 1e-30 for a Mamba
-	// of 1.4 billion parameters, 0.05 for a Mamba-2 of 1.3 and 1e-5 for Zamba2.
+	// its state behind TrainLength tokens. 0 is 0.05, the official code's for Mamba-2;
+	// settings reported of the paper are 1e-30 for a Mamba of 1.4 billion parameters
+	// and 1e-5 for Zamba2.
 	Threshold float64
 	// All filters all channels, whatever remains.
 	All bool
