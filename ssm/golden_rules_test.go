@@ -18,10 +18,20 @@ func goldenRules(t *testing.T, f *golden.File) {
 	batch, channels, n := shape[0], shape[1], shape[2]
 	options := filterConfig(t, f)
 	options.All = true
-	clamped := func(most float64) []float32 {
-		alpha := f.Float32("alpha")
-		for i, v := range alpha {
-			alpha[i] = float32(min(float64(v), most))
+	input := func(name string) []float32 { // which a file may lack
+		if v := optional(f, name); v != nil {
+			return v
+		}
+		return make([]float32, channels)
+	}
+	alphas, thresholds := input("alpha"), input("dt_thre")
+	var decay []float64
+	for _, v := range input("decay") {
+		decay = append(decay, float64(v))
+	}
+	clamped := func(most float64) (alpha []float32) {
+		for _, v := range alphas {
+			alpha = append(alpha, float32(min(float64(v), most)))
 		}
 		return alpha
 	}
@@ -30,7 +40,7 @@ func goldenRules(t *testing.T, f *golden.File) {
 		cfg := options
 		cfg.Method = m
 		c := &Calibration{TrainLength: 1, Lengths: []int{max(n, 1)}, Tables: []Table{{
-			LogDecay: make([]float64, channels), DtSum: f.Float64("decay"), Alpha: [][]float32{clamped(most)}, Threshold: [][]float32{f.Float32("dt_thre")},
+			LogDecay: make([]float64, channels), DtSum: decay, Alpha: [][]float32{clamped(most)}, Threshold: [][]float32{thresholds},
 		}}}
 		filter := value[*Filter](t)(c.NewFilter(cfg))
 		filter.cfg.From = 0
