@@ -13,7 +13,7 @@
 //
 // It prints what part of the pairs is recalled, and draws it. Then a harder task, that
 // the model was not trained for: a fifth of the noise are keys and values that nothing
-// marks as a pair. There LongMamba helps little, and what its heads keep tells why: a
+// marks as a pair. There LongMamba hardly helps, and what its heads keep tells why: a
 // step dt depends on the token and hardly on what is before it, so that a head that
 // keeps the values of pairs keeps all values.
 package main
