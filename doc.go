@@ -16,7 +16,8 @@
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
 //     logits and likelihoods.
 //   - ssm: state-space models: selective scan, SSD, short convolution, Mamba and
-//     Mamba-2 blocks, with states that can be stored, forked and rolled back.
+//     Mamba-2 blocks, with states that can be stored, forked and rolled back;
+//     LongMamba, for contexts longer than those of the training.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
 //
 // Matrices are blas32.General of gonum: a row for each token, heads or channels

@@ -179,6 +179,25 @@ func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 }
 
 //go:noescape
+func keepAboveAVX512(dst *float32, a *float32, b *float32, n int)
+
+//go:noescape
+func keepAboveAVX2(dst *float32, a *float32, b *float32, n int)
+
+// dst[i] = a[i] unless it is at most b[i], else 0
+func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		if tier == isa.AVX512 {
+			keepAboveAVX512(&dst[0], &a[0], &b[0], n)
+		} else {
+			keepAboveAVX2(&dst[0], &a[0], &b[0], n)
+		}
+		dst, a, b = dst[n:], a[n:], b[n:]
+	}
+}
+
+//go:noescape
 func scaleAVX512(dst *float32, a float32, x *float32, n int)
 
 //go:noescape
@@ -1405,6 +1424,21 @@ func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b
 		outerStepAVX512(width, states, s, sRow, b, c, x, y, decay)
 	} else {
 		outerStepAVX2(width, states, s, sRow, b, c, x, y, decay)
+	}
+}
+
+//go:noescape
+func combineAVX512(width int, states int, s *float32, sRow int, c *float32, y *float32)
+
+//go:noescape
+func combineAVX2(width int, states int, s *float32, sRow int, c *float32, y *float32)
+
+// states rows of width channels; sRow in bytes
+func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
+	if tier == isa.AVX512 {
+		combineAVX512(width, states, s, sRow, c, y)
+	} else {
+		combineAVX2(width, states, s, sRow, c, y)
 	}
 }
 

@@ -116,6 +116,18 @@ func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 }
 
 //go:noescape
+func keepAboveNEON(dst *float32, a *float32, b *float32, n int)
+
+// dst[i] = a[i] unless it is at most b[i], else 0
+func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		keepAboveNEON(&dst[0], &a[0], &b[0], n)
+		dst, a, b = dst[n:], a[n:], b[n:]
+	}
+}
+
+//go:noescape
 func scaleNEON(dst *float32, a float32, x *float32, n int)
 
 // dst[i] = a * x[i]
@@ -817,6 +829,14 @@ func outerStepNEON(width int, states int, s *float32, sRow int, b *float32, c *f
 // states rows of width channels; sRow in bytes
 func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
 	outerStepNEON(width, states, s, sRow, b, c, x, y, decay)
+}
+
+//go:noescape
+func combineNEON(width int, states int, s *float32, sRow int, c *float32, y *float32)
+
+// states rows of width channels; sRow in bytes
+func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
+	combineNEON(width, states, s, sRow, c, y)
 }
 
 //go:noescape

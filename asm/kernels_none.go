@@ -51,6 +51,11 @@ func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	panic(noKernels)
 }
 
+// dst[i] = a[i] unless it is at most b[i], else 0
+func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	panic(noKernels)
+}
+
 // dst[i] = a * x[i]
 func scaleSIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
 	panic(noKernels)
@@ -479,6 +484,11 @@ func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
 
 // states rows of width channels; sRow in bytes
 func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
+	panic(noKernels)
+}
+
+// states rows of width channels; sRow in bytes
+func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
 	panic(noKernels)
 }
 

@@ -187,6 +187,37 @@ func OuterStep(y []float32, s blas32.General, decay float32, b, c, x []float32) 
 	}
 }
 
+// Combine is what OuterStep reads with a decay of 1 and an x of 0, to the bit, and
+// leaves s as it is:
+//
+//	y[j] = sum over i of c[i] s[i][j].
+//
+// s is [len(c), len(y)]; y overlaps no other argument.
+func Combine(y []float32, s blas32.General, c []float32) {
+	const op = "Combine"
+	checkMatrix(op, "s", s, len(c), len(y))
+	if overlap(y, c) || overlap(y, extent(s)) {
+		panicf("asm: %s: y overlaps an input", op)
+	}
+	if len(y) == 0 || len(c) == 0 {
+		clear(y)
+		return
+	}
+	if tier := isa.Active(); tier != isa.Generic {
+		const width = 512 // channels to a kernel call
+		for j := 0; j < len(y); j += width {
+			combineSIMD(tier, min(width, len(y)-j), len(c), &s.Data[j], 4*s.Stride, &c[0], &y[j])
+		}
+		return
+	}
+	clear(y)
+	for i, ci := range c {
+		for j, v := range s.Data[i*s.Stride:][:len(y)] {
+			y[j] += float32(ci * v)
+		}
+	}
+}
+
 // Accumulate runs some tokens of a recurrence whose state is a matrix and which does
 // not decay, or whose decay is kept apart:
 //

@@ -197,15 +197,131 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
+// func combineAVX2(width int, states int, s *float32, sRow int, c *float32, y *float32)
+// Requires: AVX, FMA3
+TEXT ·combineAVX2(SB), NOSPLIT, $0-48
+	MOVQ width+0(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+32
+	JLT  end15
+
+loop14:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end17
+
+loop16:
+	VBROADCASTSS (SI), Y4
+	VMOVUPS      (DX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VMOVUPS      32(DX), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VMOVUPS      64(DX), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VMOVUPS      96(DX), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop16
+
+end17:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	VMOVUPS Y2, 64(DX)
+	VMOVUPS Y3, 96(DX)
+	ADDQ    $+128, CX
+	SUBQ    $+32, AX
+	CMPQ    AX, $+32
+	JGE     loop14
+
+end15:
+	CMPQ AX, $+8
+	JLT  end19
+
+loop18:
+	VXORPS Y0, Y0, Y0
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end21
+
+loop20:
+	VBROADCASTSS (SI), Y1
+	VMOVUPS      (DX), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop18
+
+end19:
+	TESTQ   AX, AX
+	JE      end22
+	LEAQ    tailMasks<>+0(SB), DX
+	NEGQ    AX
+	VMOVDQU 32(DX)(AX*4), Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    s+16(FP), AX
+	MOVQ    sRow+24(FP), DX
+	MOVQ    c+32(FP), BX
+	ADDQ    CX, AX
+	MOVQ    states+8(FP), SI
+	CMPQ    SI, $+1
+	JLT     end24
+
+loop23:
+	VBROADCASTSS (BX), Y2
+	VMASKMOVPS   (AX), Y0, Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         DX, AX
+	ADDQ         $+4, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop23
+
+end24:
+	MOVQ       y+40(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+
+end22:
+	VZEROUPPER
+	RET
+
 // func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, FMA3
 TEXT ·accumulate4AVX2(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end15
+	JLT  end26
 
-loop14:
+loop25:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -231,9 +347,9 @@ loop14:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end17
+	JLT     end28
 
-loop16:
+loop27:
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (DX), Y10
@@ -267,9 +383,9 @@ loop16:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop16
+	JGE          loop27
 
-end17:
+end28:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -287,13 +403,13 @@ end17:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop14
+	JGE     loop25
 
-end15:
+end26:
 	CMPQ AX, $+8
-	JLT  end19
+	JLT  end30
 
-loop18:
+loop29:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -315,9 +431,9 @@ loop18:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end21
+	JLT     end32
 
-loop20:
+loop31:
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (DX), Y5
 	VBROADCASTSS 16(DX), Y6
@@ -341,9 +457,9 @@ loop20:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop20
+	JGE          loop31
 
-end21:
+end32:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -357,11 +473,11 @@ end21:
 	ADDQ    $+32, CX
 	SUBQ    $+8, AX
 	CMPQ    AX, $+8
-	JGE     loop18
+	JGE     loop29
 
-end19:
+end30:
 	TESTQ      AX, AX
-	JE         end22
+	JE         end33
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       AX
 	VMOVDQU    32(DX)(AX*4), Y0
@@ -386,9 +502,9 @@ end19:
 	MOVQ       yRow+72(FP), R9
 	MOVQ       tokens+0(FP), R10
 	CMPQ       R10, $+1
-	JLT        end24
+	JLT        end35
 
-loop23:
+loop34:
 	VMASKMOVPS   (SI), Y0, Y5
 	VBROADCASTSS (AX), Y6
 	VBROADCASTSS 16(AX), Y7
@@ -412,9 +528,9 @@ loop23:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop23
+	JGE          loop34
 
-end24:
+end35:
 	MOVQ       s+16(FP), AX
 	ADDQ       CX, AX
 	VMASKMOVPS Y1, Y0, (AX)
@@ -426,7 +542,7 @@ end24:
 	VMASKMOVPS Y4, Y0, (AX)
 	ADDQ       DX, AX
 
-end22:
+end33:
 	VZEROUPPER
 	RET
 
@@ -436,9 +552,9 @@ TEXT ·accumulate1AVX2(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end26
+	JLT  end37
 
-loop25:
+loop36:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -455,9 +571,9 @@ loop25:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end28
+	JLT     end39
 
-loop27:
+loop38:
 	VMOVUPS      (DI), Y2
 	VMOVUPS      32(DI), Y3
 	VBROADCASTSS (DX), Y4
@@ -473,9 +589,9 @@ loop27:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop27
+	JGE          loop38
 
-end28:
+end39:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -484,13 +600,13 @@ end28:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop25
+	JGE     loop36
 
-end26:
+end37:
 	CMPQ AX, $+8
-	JLT  end30
+	JLT  end41
 
-loop29:
+loop40:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -506,9 +622,9 @@ loop29:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end32
+	JLT     end43
 
-loop31:
+loop42:
 	VMOVUPS      (DI), Y1
 	VBROADCASTSS (DX), Y2
 	VBROADCASTSS 4(DX), Y3
@@ -520,9 +636,9 @@ loop31:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop31
+	JGE          loop42
 
-end32:
+end43:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -530,11 +646,11 @@ end32:
 	ADDQ    $+32, CX
 	SUBQ    $+8, AX
 	CMPQ    AX, $+8
-	JGE     loop29
+	JGE     loop40
 
-end30:
+end41:
 	TESTQ      AX, AX
-	JE         end33
+	JE         end44
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       AX
 	VMOVDQU    32(DX)(AX*4), Y0
@@ -553,9 +669,9 @@ end30:
 	MOVQ       yRow+72(FP), R9
 	MOVQ       tokens+0(FP), R10
 	CMPQ       R10, $+1
-	JLT        end35
+	JLT        end46
 
-loop34:
+loop45:
 	VMASKMOVPS   (SI), Y0, Y2
 	VBROADCASTSS (AX), Y3
 	VBROADCASTSS 4(AX), Y4
@@ -567,15 +683,15 @@ loop34:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop34
+	JGE          loop45
 
-end35:
+end46:
 	MOVQ       s+16(FP), AX
 	ADDQ       CX, AX
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       DX, AX
 
-end33:
+end44:
 	VZEROUPPER
 	RET
 
@@ -585,9 +701,9 @@ TEXT ·accumulate4MoreAVX2(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end37
+	JLT  end48
 
-loop36:
+loop47:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -613,9 +729,9 @@ loop36:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end39
+	JLT     end50
 
-loop38:
+loop49:
 	VMOVUPS      (DI), Y8
 	VMOVUPS      (R9), Y9
 	VMOVUPS      32(DI), Y10
@@ -651,9 +767,9 @@ loop38:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop38
+	JGE          loop49
 
-end39:
+end50:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -671,13 +787,13 @@ end39:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop36
+	JGE     loop47
 
-end37:
+end48:
 	CMPQ AX, $+8
-	JLT  end41
+	JLT  end52
 
-loop40:
+loop51:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -699,9 +815,9 @@ loop40:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end43
+	JLT     end54
 
-loop42:
+loop53:
 	VMOVUPS      (DI), Y4
 	VMOVUPS      (R9), Y5
 	VBROADCASTSS (DX), Y6
@@ -726,9 +842,9 @@ loop42:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop42
+	JGE          loop53
 
-end43:
+end54:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -742,11 +858,11 @@ end43:
 	ADDQ    $+32, CX
 	SUBQ    $+8, AX
 	CMPQ    AX, $+8
-	JGE     loop40
+	JGE     loop51
 
-end41:
+end52:
 	TESTQ      AX, AX
-	JE         end44
+	JE         end55
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       AX
 	VMOVDQU    32(DX)(AX*4), Y0
@@ -771,9 +887,9 @@ end41:
 	MOVQ       yRow+72(FP), R9
 	MOVQ       tokens+0(FP), R10
 	CMPQ       R10, $+1
-	JLT        end46
+	JLT        end57
 
-loop45:
+loop56:
 	VMASKMOVPS   (SI), Y0, Y5
 	VMASKMOVPS   (R8), Y0, Y6
 	VBROADCASTSS (AX), Y7
@@ -798,9 +914,9 @@ loop45:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop45
+	JGE          loop56
 
-end46:
+end57:
 	MOVQ       s+16(FP), AX
 	ADDQ       CX, AX
 	VMASKMOVPS Y1, Y0, (AX)
@@ -812,7 +928,7 @@ end46:
 	VMASKMOVPS Y4, Y0, (AX)
 	ADDQ       DX, AX
 
-end44:
+end55:
 	VZEROUPPER
 	RET
 
@@ -822,9 +938,9 @@ TEXT ·accumulate1MoreAVX2(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end48
+	JLT  end59
 
-loop47:
+loop58:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -841,9 +957,9 @@ loop47:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end50
+	JLT     end61
 
-loop49:
+loop60:
 	VMOVUPS      (DI), Y2
 	VMOVUPS      (R9), Y3
 	VMOVUPS      32(DI), Y4
@@ -861,9 +977,9 @@ loop49:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop49
+	JGE          loop60
 
-end50:
+end61:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -872,13 +988,13 @@ end50:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop47
+	JGE     loop58
 
-end48:
+end59:
 	CMPQ AX, $+8
-	JLT  end52
+	JLT  end63
 
-loop51:
+loop62:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -894,9 +1010,9 @@ loop51:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end54
+	JLT     end65
 
-loop53:
+loop64:
 	VMOVUPS      (DI), Y1
 	VMOVUPS      (R9), Y2
 	VBROADCASTSS (DX), Y3
@@ -909,9 +1025,9 @@ loop53:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop53
+	JGE          loop64
 
-end54:
+end65:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Y0, (DX)
@@ -919,11 +1035,11 @@ end54:
 	ADDQ    $+32, CX
 	SUBQ    $+8, AX
 	CMPQ    AX, $+8
-	JGE     loop51
+	JGE     loop62
 
-end52:
+end63:
 	TESTQ      AX, AX
-	JE         end55
+	JE         end66
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       AX
 	VMOVDQU    32(DX)(AX*4), Y0
@@ -942,9 +1058,9 @@ end52:
 	MOVQ       yRow+72(FP), R9
 	MOVQ       tokens+0(FP), R10
 	CMPQ       R10, $+1
-	JLT        end57
+	JLT        end68
 
-loop56:
+loop67:
 	VMASKMOVPS   (SI), Y0, Y2
 	VMASKMOVPS   (R8), Y0, Y3
 	VBROADCASTSS (AX), Y4
@@ -957,15 +1073,15 @@ loop56:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop56
+	JGE          loop67
 
-end57:
+end68:
 	MOVQ       s+16(FP), AX
 	ADDQ       CX, AX
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       DX, AX
 
-end55:
+end66:
 	VZEROUPPER
 	RET
 
@@ -975,9 +1091,9 @@ TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+32
-	JLT  end59
+	JLT  end70
 
-loop58:
+loop69:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -987,9 +1103,9 @@ loop58:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end61
+	JLT  end72
 
-loop60:
+loop71:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1008,19 +1124,19 @@ loop60:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop60
+	JGE          loop71
 
-end61:
+end72:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop58
+	JGE  loop69
 
-end59:
+end70:
 	CMPQ AX, $+16
-	JLT  end63
+	JLT  end74
 
-loop62:
+loop73:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1030,9 +1146,9 @@ loop62:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end65
+	JLT  end76
 
-loop64:
+loop75:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y1
@@ -1045,19 +1161,19 @@ loop64:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop64
+	JGE          loop75
 
-end65:
+end76:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop62
+	JGE  loop73
 
-end63:
+end74:
 	CMPQ AX, $+8
-	JLT  end67
+	JLT  end78
 
-loop66:
+loop77:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1067,9 +1183,9 @@ loop66:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end69
+	JLT  end80
 
-loop68:
+loop79:
 	VBROADCASTSS (R8), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y0, Y1, Y0
@@ -1079,17 +1195,17 @@ loop68:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop68
+	JGE          loop79
 
-end69:
+end80:
 	ADDQ $+32, CX
 	SUBQ $+8, AX
 	CMPQ AX, $+8
-	JGE  loop66
+	JGE  loop77
 
-end67:
+end78:
 	TESTQ   AX, AX
-	JE      end70
+	JE      end81
 	LEAQ    tailMasks<>+0(SB), DX
 	NEGQ    AX
 	VMOVDQU 32(DX)(AX*4), Y0
@@ -1102,9 +1218,9 @@ end67:
 	MOVQ    scale+48(FP), SI
 	MOVQ    rows+0(FP), DI
 	CMPQ    DI, $+1
-	JLT     end72
+	JLT     end83
 
-loop71:
+loop82:
 	VBROADCASTSS (SI), Y1
 	VMASKMOVPS   (DX), Y0, Y2
 	VMULPS       Y1, Y2, Y1
@@ -1114,10 +1230,10 @@ loop71:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop71
+	JGE          loop82
 
-end72:
-end70:
+end83:
+end81:
 	VZEROUPPER
 	RET
 
@@ -1127,9 +1243,9 @@ TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end74
+	JLT  end85
 
-loop73:
+loop84:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1153,13 +1269,13 @@ loop73:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop73
+	JGE       loop84
 
-end74:
+end85:
 	CMPQ CX, $+8
-	JLT  end76
+	JLT  end87
 
-loop75:
+loop86:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -1168,11 +1284,11 @@ loop75:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop75
+	JGE       loop86
 
-end76:
+end87:
 	TESTQ      CX, CX
-	JE         end77
+	JE         end88
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -1182,7 +1298,7 @@ end76:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end77:
+end88:
 	VZEROUPPER
 	RET
 
@@ -1241,9 +1357,9 @@ TEXT ·scanFullAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end79
+	JLT     end90
 
-loop78:
+loop89:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      (DX), Y9
 	VMULPS       -64(R8), Y9, Y10
@@ -1432,9 +1548,9 @@ loop78:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop78
+	JGE          loop89
 
-end79:
+end90:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1558,9 +1674,9 @@ TEXT ·scan4AVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end81
+	JLT     end92
 
-loop80:
+loop91:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMULPS       -64(R8), Y5, Y6
@@ -1661,9 +1777,9 @@ loop80:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop80
+	JGE          loop91
 
-end81:
+end92:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1693,9 +1809,9 @@ TEXT ·scanVector4AVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end83
+	JLT     end94
 
-loop82:
+loop93:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMULPS       -64(R8), Y5, Y6
@@ -1788,9 +1904,9 @@ loop82:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop82
+	JGE          loop93
 
-end83:
+end94:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -1824,9 +1940,9 @@ TEXT ·scanFullMoreAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end85
+	JLT     end96
 
-loop84:
+loop95:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      (DX), Y9
 	VMOVUPS      (SI), Y10
@@ -2015,9 +2131,9 @@ loop84:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop84
+	JGE          loop95
 
-end85:
+end96:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -2051,9 +2167,9 @@ TEXT ·scan4MoreAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end87
+	JLT     end98
 
-loop86:
+loop97:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMOVUPS      (SI), Y6
@@ -2154,9 +2270,9 @@ loop86:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop86
+	JGE          loop97
 
-end87:
+end98:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)
@@ -2186,9 +2302,9 @@ TEXT ·scanVector4MoreAVX2(SB), NOSPLIT, $0-104
 	MOVQ    cRow+96(FP), R12
 	MOVQ    tokens+0(FP), R13
 	CMPQ    R13, $+1
-	JLT     end89
+	JLT     end100
 
-loop88:
+loop99:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (DX), Y5
 	VMOVUPS      (SI), Y6
@@ -2281,9 +2397,9 @@ loop88:
 	ADDQ         R12, R11
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop88
+	JGE          loop99
 
-end89:
+end100:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 64(AX)

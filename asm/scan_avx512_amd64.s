@@ -196,15 +196,130 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
+// func combineAVX512(width int, states int, s *float32, sRow int, c *float32, y *float32)
+// Requires: AVX, AVX512F
+TEXT ·combineAVX512(SB), NOSPLIT, $0-48
+	MOVQ width+0(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+64
+	JLT  end15
+
+loop14:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end17
+
+loop16:
+	VBROADCASTSS (SI), Z4
+	VMOVUPS      (DX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VMOVUPS      64(DX), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VMOVUPS      128(DX), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VMOVUPS      192(DX), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop16
+
+end17:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
+	ADDQ    $+256, CX
+	SUBQ    $+64, AX
+	CMPQ    AX, $+64
+	JGE     loop14
+
+end15:
+	CMPQ AX, $+16
+	JLT  end19
+
+loop18:
+	VPXORD Z6, Z6, Z6
+	MOVQ   s+16(FP), DX
+	MOVQ   sRow+24(FP), BX
+	MOVQ   c+32(FP), SI
+	ADDQ   CX, DX
+	MOVQ   states+8(FP), DI
+	CMPQ   DI, $+1
+	JLT    end21
+
+loop20:
+	VBROADCASTSS (SI), Z0
+	VMOVUPS      (DX), Z1
+	VFMADD231PS  Z0, Z1, Z6
+	ADDQ         BX, DX
+	ADDQ         $+4, SI
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop20
+
+end21:
+	MOVQ    y+40(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop18
+
+end19:
+	TESTQ  AX, AX
+	JE     end22
+	LEAQ   tailMasks<>+0(SB), DX
+	KMOVW  (DX)(AX*2), K1
+	VPXORD Z7, Z7, Z7
+	MOVQ   s+16(FP), AX
+	MOVQ   sRow+24(FP), DX
+	MOVQ   c+32(FP), BX
+	ADDQ   CX, AX
+	MOVQ   states+8(FP), SI
+	CMPQ   SI, $+1
+	JLT    end24
+
+loop23:
+	VBROADCASTSS (BX), Z0
+	VMOVUPS.Z    (AX), K1, Z1
+	VFMADD231PS  Z0, Z1, Z7
+	ADDQ         DX, AX
+	ADDQ         $+4, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop23
+
+end24:
+	MOVQ    y+40(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+
+end22:
+	VZEROUPPER
+	RET
+
 // func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // Requires: AVX, AVX512F
 TEXT ·accumulate4AVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end15
+	JLT  end26
 
-loop14:
+loop25:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -238,9 +353,9 @@ loop14:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end17
+	JLT     end28
 
-loop16:
+loop27:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	VMOVUPS      128(DI), Z18
@@ -294,9 +409,9 @@ loop16:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop16
+	JGE          loop27
 
-end17:
+end28:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -322,13 +437,13 @@ end17:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop14
+	JGE     loop25
 
-end15:
+end26:
 	CMPQ AX, $+16
-	JLT  end19
+	JLT  end30
 
-loop18:
+loop29:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -350,9 +465,9 @@ loop18:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end21
+	JLT     end32
 
-loop20:
+loop31:
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (DX), Z5
 	VBROADCASTSS 16(DX), Z6
@@ -376,9 +491,9 @@ loop20:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop20
+	JGE          loop31
 
-end21:
+end32:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -392,11 +507,11 @@ end21:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop18
+	JGE     loop29
 
-end19:
+end30:
 	TESTQ     AX, AX
-	JE        end22
+	JE        end33
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -420,9 +535,9 @@ end19:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end24
+	JLT       end35
 
-loop23:
+loop34:
 	VMOVUPS.Z    (SI), K1, Z4
 	VBROADCASTSS (AX), Z5
 	VBROADCASTSS 16(AX), Z6
@@ -446,9 +561,9 @@ loop23:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop23
+	JGE          loop34
 
-end24:
+end35:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
@@ -460,7 +575,7 @@ end24:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    DX, AX
 
-end22:
+end33:
 	VZEROUPPER
 	RET
 
@@ -470,9 +585,9 @@ TEXT ·accumulate1AVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end26
+	JLT  end37
 
-loop25:
+loop36:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -491,9 +606,9 @@ loop25:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end28
+	JLT     end39
 
-loop27:
+loop38:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      64(DI), Z5
 	VMOVUPS      128(DI), Z6
@@ -517,9 +632,9 @@ loop27:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop27
+	JGE          loop38
 
-end28:
+end39:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -530,13 +645,13 @@ end28:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop25
+	JGE     loop36
 
-end26:
+end37:
 	CMPQ AX, $+16
-	JLT  end30
+	JLT  end41
 
-loop29:
+loop40:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -552,9 +667,9 @@ loop29:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end32
+	JLT     end43
 
-loop31:
+loop42:
 	VMOVUPS      (DI), Z1
 	VBROADCASTSS (DX), Z2
 	VBROADCASTSS 4(DX), Z3
@@ -566,9 +681,9 @@ loop31:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop31
+	JGE          loop42
 
-end32:
+end43:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -576,11 +691,11 @@ end32:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop29
+	JGE     loop40
 
-end30:
+end41:
 	TESTQ     AX, AX
-	JE        end33
+	JE        end44
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -598,9 +713,9 @@ end30:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end35
+	JLT       end46
 
-loop34:
+loop45:
 	VMOVUPS.Z    (SI), K1, Z1
 	VBROADCASTSS (AX), Z2
 	VBROADCASTSS 4(AX), Z3
@@ -612,15 +727,15 @@ loop34:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop34
+	JGE          loop45
 
-end35:
+end46:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    DX, AX
 
-end33:
+end44:
 	VZEROUPPER
 	RET
 
@@ -630,9 +745,9 @@ TEXT ·accumulate4MoreAVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end37
+	JLT  end48
 
-loop36:
+loop47:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -666,9 +781,9 @@ loop36:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end39
+	JLT     end50
 
-loop38:
+loop49:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      (R9), Z17
 	VMOVUPS      64(DI), Z18
@@ -726,9 +841,9 @@ loop38:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop38
+	JGE          loop49
 
-end39:
+end50:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -754,13 +869,13 @@ end39:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop36
+	JGE     loop47
 
-end37:
+end48:
 	CMPQ AX, $+16
-	JLT  end41
+	JLT  end52
 
-loop40:
+loop51:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -782,9 +897,9 @@ loop40:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end43
+	JLT     end54
 
-loop42:
+loop53:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      (R9), Z5
 	VBROADCASTSS (DX), Z6
@@ -809,9 +924,9 @@ loop42:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop42
+	JGE          loop53
 
-end43:
+end54:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -825,11 +940,11 @@ end43:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop40
+	JGE     loop51
 
-end41:
+end52:
 	TESTQ     AX, AX
-	JE        end44
+	JE        end55
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -853,9 +968,9 @@ end41:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end46
+	JLT       end57
 
-loop45:
+loop56:
 	VMOVUPS.Z    (SI), K1, Z4
 	VMOVUPS.Z    (R8), K1, Z5
 	VBROADCASTSS (AX), Z6
@@ -880,9 +995,9 @@ loop45:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop45
+	JGE          loop56
 
-end46:
+end57:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
@@ -894,7 +1009,7 @@ end46:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    DX, AX
 
-end44:
+end55:
 	VZEROUPPER
 	RET
 
@@ -904,9 +1019,9 @@ TEXT ·accumulate1MoreAVX512(SB), NOSPLIT, $0-80
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end48
+	JLT  end59
 
-loop47:
+loop58:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -925,9 +1040,9 @@ loop47:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end50
+	JLT     end61
 
-loop49:
+loop60:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      (R9), Z5
 	VMOVUPS      64(DI), Z6
@@ -955,9 +1070,9 @@ loop49:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop49
+	JGE          loop60
 
-end50:
+end61:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -968,13 +1083,13 @@ end50:
 	ADDQ    $+256, CX
 	SUBQ    $+64, AX
 	CMPQ    AX, $+64
-	JGE     loop47
+	JGE     loop58
 
-end48:
+end59:
 	CMPQ AX, $+16
-	JLT  end52
+	JLT  end63
 
-loop51:
+loop62:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    sRow+24(FP), BX
@@ -990,9 +1105,9 @@ loop51:
 	MOVQ    yRow+72(FP), R10
 	MOVQ    tokens+0(FP), R11
 	CMPQ    R11, $+1
-	JLT     end54
+	JLT     end65
 
-loop53:
+loop64:
 	VMOVUPS      (DI), Z1
 	VMOVUPS      (R9), Z2
 	VBROADCASTSS (DX), Z3
@@ -1005,9 +1120,9 @@ loop53:
 	ADDQ         R10, R9
 	SUBQ         $+1, R11
 	CMPQ         R11, $+1
-	JGE          loop53
+	JGE          loop64
 
-end54:
+end65:
 	MOVQ    s+16(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -1015,11 +1130,11 @@ end54:
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop51
+	JGE     loop62
 
-end52:
+end63:
 	TESTQ     AX, AX
-	JE        end55
+	JE        end66
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(AX*2), K1
 	MOVQ      s+16(FP), AX
@@ -1037,9 +1152,9 @@ end52:
 	MOVQ      yRow+72(FP), R9
 	MOVQ      tokens+0(FP), R10
 	CMPQ      R10, $+1
-	JLT       end57
+	JLT       end68
 
-loop56:
+loop67:
 	VMOVUPS.Z    (SI), K1, Z1
 	VMOVUPS.Z    (R8), K1, Z2
 	VBROADCASTSS (AX), Z3
@@ -1052,15 +1167,15 @@ loop56:
 	ADDQ         R9, R8
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop56
+	JGE          loop67
 
-end57:
+end68:
 	MOVQ    s+16(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    DX, AX
 
-end55:
+end66:
 	VZEROUPPER
 	RET
 
@@ -1070,9 +1185,9 @@ TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-56
 	MOVQ width+8(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+64
-	JLT  end59
+	JLT  end70
 
-loop58:
+loop69:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1082,9 +1197,9 @@ loop58:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end61
+	JLT  end72
 
-loop60:
+loop71:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1103,19 +1218,19 @@ loop60:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop60
+	JGE          loop71
 
-end61:
+end72:
 	ADDQ $+256, CX
 	SUBQ $+64, AX
 	CMPQ AX, $+64
-	JGE  loop58
+	JGE  loop69
 
-end59:
+end70:
 	CMPQ AX, $+32
-	JLT  end63
+	JLT  end74
 
-loop62:
+loop73:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1125,9 +1240,9 @@ loop62:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end65
+	JLT  end76
 
-loop64:
+loop75:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z1
@@ -1140,19 +1255,19 @@ loop64:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop64
+	JGE          loop75
 
-end65:
+end76:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop62
+	JGE  loop73
 
-end63:
+end74:
 	CMPQ AX, $+16
-	JLT  end67
+	JLT  end78
 
-loop66:
+loop77:
 	MOVQ dst+16(FP), DX
 	ADDQ CX, DX
 	MOVQ x+32(FP), BX
@@ -1162,9 +1277,9 @@ loop66:
 	MOVQ scale+48(FP), R8
 	MOVQ rows+0(FP), R9
 	CMPQ R9, $+1
-	JLT  end69
+	JLT  end80
 
-loop68:
+loop79:
 	VBROADCASTSS (R8), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z0, Z1, Z0
@@ -1174,17 +1289,17 @@ loop68:
 	ADDQ         $+4, R8
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop68
+	JGE          loop79
 
-end69:
+end80:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop66
+	JGE  loop77
 
-end67:
+end78:
 	TESTQ AX, AX
-	JE    end70
+	JE    end81
 	LEAQ  tailMasks<>+0(SB), DX
 	KMOVW (DX)(AX*2), K1
 	MOVQ  dst+16(FP), AX
@@ -1196,9 +1311,9 @@ end67:
 	MOVQ  scale+48(FP), SI
 	MOVQ  rows+0(FP), DI
 	CMPQ  DI, $+1
-	JLT   end72
+	JLT   end83
 
-loop71:
+loop82:
 	VBROADCASTSS (SI), Z0
 	VMOVUPS.Z    (DX), K1, Z1
 	VMULPS       Z0, Z1, Z0
@@ -1208,10 +1323,10 @@ loop71:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop71
+	JGE          loop82
 
-end72:
-end70:
+end83:
+end81:
 	VZEROUPPER
 	RET
 
@@ -1224,9 +1339,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end74
+	JLT          end85
 
-loop73:
+loop84:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1250,13 +1365,13 @@ loop73:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop73
+	JGE       loop84
 
-end74:
+end85:
 	CMPQ CX, $+16
-	JLT  end76
+	JLT  end87
 
-loop75:
+loop86:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -1265,11 +1380,11 @@ loop75:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop75
+	JGE       loop86
 
-end76:
+end87:
 	TESTQ     CX, CX
-	JE        end77
+	JE        end88
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -1278,7 +1393,7 @@ end76:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end77:
+end88:
 	VZEROUPPER
 	RET
 
@@ -1332,9 +1447,9 @@ TEXT ·scanFullAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end79
+	JLT          end90
 
-loop78:
+loop89:
 	VMOVUPS          (AX), Z16
 	VMOVUPS          (DX), Z17
 	VMULPS           -64(R8), Z17, Z18
@@ -1605,9 +1720,9 @@ loop78:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop78
+	JGE              loop89
 
-end79:
+end90:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1681,9 +1796,9 @@ TEXT ·scan4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end81
+	JLT          end92
 
-loop80:
+loop91:
 	VMOVUPS          (AX), Z4
 	VMOVUPS          (DX), Z5
 	VMULPS           -64(R8), Z5, Z6
@@ -1762,9 +1877,9 @@ loop80:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop80
+	JGE              loop91
 
-end81:
+end92:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1802,9 +1917,9 @@ TEXT ·scanVector4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end83
+	JLT          end94
 
-loop82:
+loop93:
 	VMOVUPS     (AX), Z4
 	VMOVUPS     (DX), Z5
 	VMULPS      -64(R8), Z5, Z6
@@ -1883,9 +1998,9 @@ loop82:
 	ADDQ        R12, R11
 	SUBQ        $+1, R13
 	CMPQ        R13, $+1
-	JGE         loop82
+	JGE         loop93
 
-end83:
+end94:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -1935,9 +2050,9 @@ TEXT ·scanFullMoreAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end85
+	JLT          end96
 
-loop84:
+loop95:
 	VMOVUPS          (AX), Z16
 	VMOVUPS          (DX), Z17
 	VMOVUPS          (SI), Z18
@@ -2208,9 +2323,9 @@ loop84:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop84
+	JGE              loop95
 
-end85:
+end96:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -2260,9 +2375,9 @@ TEXT ·scan4MoreAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end87
+	JLT          end98
 
-loop86:
+loop97:
 	VMOVUPS          (AX), Z4
 	VMOVUPS          (DX), Z5
 	VMOVUPS          (SI), Z6
@@ -2341,9 +2456,9 @@ loop86:
 	ADDQ             R12, R11
 	SUBQ             $+1, R13
 	CMPQ             R13, $+1
-	JGE              loop86
+	JGE              loop97
 
-end87:
+end98:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
@@ -2381,9 +2496,9 @@ TEXT ·scanVector4MoreAVX512(SB), NOSPLIT, $0-104
 	MOVQ         cRow+96(FP), R12
 	MOVQ         tokens+0(FP), R13
 	CMPQ         R13, $+1
-	JLT          end89
+	JLT          end100
 
-loop88:
+loop99:
 	VMOVUPS     (AX), Z4
 	VMOVUPS     (DX), Z5
 	VMOVUPS     (SI), Z6
@@ -2462,9 +2577,9 @@ loop88:
 	ADDQ        R12, R11
 	SUBQ        $+1, R13
 	CMPQ        R13, $+1
-	JGE         loop88
+	JGE         loop99
 
-end89:
+end100:
 	MOVQ    h+64(FP), AX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)

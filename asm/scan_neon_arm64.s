@@ -194,14 +194,139 @@ end16:
 end14:
 	RET
 
+// func combineNEON(width int, states int, s *float32, sRow int, c *float32, y *float32)
+// states rows of width channels; sRow in bytes
+TEXT ·combineNEON(SB), NOSPLIT, $0-48
+	MOVD width+0(FP), R0
+	MOVD $0, R1
+	CMP $16, R0
+	BLT end18
+loop17:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	MOVD s+16(FP), R2
+	MOVD sRow+24(FP), R3
+	MOVD c+32(FP), R4
+	ADD R1, R2, R2
+	MOVD states+8(FP), R5
+	CMP $1, R5
+	BLT end20
+loop19:
+	VLD1R (R4), [V4.S4]
+	FMOVQ 0(R2), F5
+	VFMLA V4.S4, V5.S4, V0.S4
+	FMOVQ 16(R2), F5
+	VFMLA V4.S4, V5.S4, V1.S4
+	FMOVQ 32(R2), F5
+	VFMLA V4.S4, V5.S4, V2.S4
+	FMOVQ 48(R2), F5
+	VFMLA V4.S4, V5.S4, V3.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $-1, R5, R5
+	CMP $1, R5
+	BGE loop19
+end20:
+	MOVD y+40(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	FMOVQ F1, 16(R2)
+	FMOVQ F2, 32(R2)
+	FMOVQ F3, 48(R2)
+	ADD $64, R1, R1
+	ADD $-16, R0, R0
+	CMP $16, R0
+	BGE loop17
+end18:
+	CMP $4, R0
+	BLT end22
+loop21:
+	VMOVI $0, V0.B16
+	MOVD s+16(FP), R2
+	MOVD sRow+24(FP), R3
+	MOVD c+32(FP), R4
+	ADD R1, R2, R2
+	MOVD states+8(FP), R5
+	CMP $1, R5
+	BLT end24
+loop23:
+	VLD1R (R4), [V1.S4]
+	FMOVQ 0(R2), F2
+	VFMLA V1.S4, V2.S4, V0.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $-1, R5, R5
+	CMP $1, R5
+	BGE loop23
+end24:
+	MOVD y+40(FP), R2
+	ADD R1, R2, R2
+	FMOVQ F0, 0(R2)
+	ADD $16, R1, R1
+	ADD $-4, R0, R0
+	CMP $4, R0
+	BGE loop21
+end22:
+	TBZ $1, R0, end25
+	VMOVI $0, V0.B16
+	MOVD s+16(FP), R2
+	MOVD sRow+24(FP), R3
+	MOVD c+32(FP), R4
+	ADD R1, R2, R2
+	MOVD states+8(FP), R5
+	CMP $1, R5
+	BLT end27
+loop26:
+	VLD1R (R4), [V1.S4]
+	FMOVD 0(R2), F2
+	VFMLA V1.S4, V2.S4, V0.S4
+	ADD R3, R2, R2
+	ADD $4, R4, R4
+	ADD $-1, R5, R5
+	CMP $1, R5
+	BGE loop26
+end27:
+	MOVD y+40(FP), R2
+	ADD R1, R2, R2
+	FMOVD F0, 0(R2)
+	ADD $8, R1, R1
+end25:
+	TBZ $0, R0, end28
+	VMOVI $0, V0.B16
+	MOVD s+16(FP), R0
+	MOVD sRow+24(FP), R2
+	MOVD c+32(FP), R3
+	ADD R1, R0, R0
+	MOVD states+8(FP), R4
+	CMP $1, R4
+	BLT end30
+loop29:
+	VLD1R (R3), [V1.S4]
+	FMOVS 0(R0), F2
+	VFMLA V1.S4, V2.S4, V0.S4
+	ADD R2, R0, R0
+	ADD $4, R3, R3
+	ADD $-1, R4, R4
+	CMP $1, R4
+	BGE loop29
+end30:
+	MOVD y+40(FP), R0
+	ADD R1, R0, R0
+	FMOVS F0, 0(R0)
+	ADD $4, R1, R1
+end28:
+	RET
+
 // func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 // 4 row(s) of width channels; strides in bytes
 TEXT ·accumulate4NEON(SB), NOSPLIT, $0-80
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end18
-loop17:
+	BLT end32
+loop31:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -235,8 +360,8 @@ loop17:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end20
-loop19:
+	BLT end34
+loop33:
 	FMOVQ 0(R5), F16
 	FMOVQ 16(R5), F17
 	FMOVQ 32(R5), F18
@@ -297,8 +422,8 @@ loop19:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop19
-end20:
+	BGE loop33
+end34:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -324,11 +449,11 @@ end20:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop17
-end18:
+	BGE loop31
+end32:
 	CMP $4, R0
-	BLT end22
-loop21:
+	BLT end36
+loop35:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -350,8 +475,8 @@ loop21:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end24
-loop23:
+	BLT end38
+loop37:
 	FMOVQ 0(R5), F4
 	VLD1R (R2), [V5.S4]
 	FMOVS 16(R2), F6
@@ -382,8 +507,8 @@ loop23:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop23
-end24:
+	BGE loop37
+end38:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -397,9 +522,9 @@ end24:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop21
-end22:
-	TBZ $1, R0, end25
+	BGE loop35
+end36:
+	TBZ $1, R0, end39
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -421,8 +546,8 @@ end22:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end27
-loop26:
+	BLT end41
+loop40:
 	FMOVD 0(R5), F4
 	VLD1R (R2), [V5.S4]
 	FMOVS 16(R2), F6
@@ -453,8 +578,8 @@ loop26:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop26
-end27:
+	BGE loop40
+end41:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVD F0, 0(R2)
@@ -466,8 +591,8 @@ end27:
 	FMOVD F3, 0(R2)
 	ADD R3, R2, R2
 	ADD $8, R1, R1
-end25:
-	TBZ $0, R0, end28
+end39:
+	TBZ $0, R0, end42
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	MOVD sRow+24(FP), R2
@@ -489,8 +614,8 @@ end25:
 	MOVD yRow+72(FP), R7
 	MOVD tokens+0(FP), R8
 	CMP $1, R8
-	BLT end30
-loop29:
+	BLT end44
+loop43:
 	FMOVS 0(R4), F4
 	VLD1R (R0), [V5.S4]
 	FMOVS 16(R0), F6
@@ -521,8 +646,8 @@ loop29:
 	ADD R7, R6, R6
 	ADD $-1, R8, R8
 	CMP $1, R8
-	BGE loop29
-end30:
+	BGE loop43
+end44:
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	FMOVS F0, 0(R0)
@@ -534,7 +659,7 @@ end30:
 	FMOVS F3, 0(R0)
 	ADD R2, R0, R0
 	ADD $4, R1, R1
-end28:
+end42:
 	RET
 
 // func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
@@ -543,8 +668,8 @@ TEXT ·accumulate1NEON(SB), NOSPLIT, $0-80
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end32
-loop31:
+	BLT end46
+loop45:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -563,8 +688,8 @@ loop31:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end34
-loop33:
+	BLT end48
+loop47:
 	FMOVQ 0(R5), F4
 	FMOVQ 16(R5), F5
 	FMOVQ 32(R5), F6
@@ -589,8 +714,8 @@ loop33:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop33
-end34:
+	BGE loop47
+end48:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -601,11 +726,11 @@ end34:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop31
-end32:
+	BGE loop45
+end46:
 	CMP $4, R0
-	BLT end36
-loop35:
+	BLT end50
+loop49:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -621,8 +746,8 @@ loop35:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end38
-loop37:
+	BLT end52
+loop51:
 	FMOVQ 0(R5), F1
 	VLD1R (R2), [V2.S4]
 	FMOVS 4(R2), F3
@@ -635,8 +760,8 @@ loop37:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop37
-end38:
+	BGE loop51
+end52:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -644,9 +769,9 @@ end38:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop35
-end36:
-	TBZ $1, R0, end39
+	BGE loop49
+end50:
+	TBZ $1, R0, end53
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -662,8 +787,8 @@ end36:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end41
-loop40:
+	BLT end55
+loop54:
 	FMOVD 0(R5), F1
 	VLD1R (R2), [V2.S4]
 	FMOVS 4(R2), F3
@@ -676,15 +801,15 @@ loop40:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop40
-end41:
+	BGE loop54
+end55:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVD F0, 0(R2)
 	ADD R3, R2, R2
 	ADD $8, R1, R1
-end39:
-	TBZ $0, R0, end42
+end53:
+	TBZ $0, R0, end56
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	MOVD sRow+24(FP), R2
@@ -700,8 +825,8 @@ end39:
 	MOVD yRow+72(FP), R7
 	MOVD tokens+0(FP), R8
 	CMP $1, R8
-	BLT end44
-loop43:
+	BLT end58
+loop57:
 	FMOVS 0(R4), F1
 	VLD1R (R0), [V2.S4]
 	FMOVS 4(R0), F3
@@ -714,14 +839,14 @@ loop43:
 	ADD R7, R6, R6
 	ADD $-1, R8, R8
 	CMP $1, R8
-	BGE loop43
-end44:
+	BGE loop57
+end58:
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	FMOVS F0, 0(R0)
 	ADD R2, R0, R0
 	ADD $4, R1, R1
-end42:
+end56:
 	RET
 
 // func accumulate4MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
@@ -730,8 +855,8 @@ TEXT ·accumulate4MoreNEON(SB), NOSPLIT, $0-80
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end46
-loop45:
+	BLT end60
+loop59:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -765,8 +890,8 @@ loop45:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end48
-loop47:
+	BLT end62
+loop61:
 	FMOVQ 0(R5), F16
 	FMOVQ 0(R7), F17
 	FMOVQ 16(R5), F18
@@ -831,8 +956,8 @@ loop47:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop47
-end48:
+	BGE loop61
+end62:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -858,11 +983,11 @@ end48:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop45
-end46:
+	BGE loop59
+end60:
 	CMP $4, R0
-	BLT end50
-loop49:
+	BLT end64
+loop63:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -884,8 +1009,8 @@ loop49:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end52
-loop51:
+	BLT end66
+loop65:
 	FMOVQ 0(R5), F4
 	FMOVQ 0(R7), F5
 	VLD1R (R2), [V6.S4]
@@ -917,8 +1042,8 @@ loop51:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop51
-end52:
+	BGE loop65
+end66:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -932,9 +1057,9 @@ end52:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop49
-end50:
-	TBZ $1, R0, end53
+	BGE loop63
+end64:
+	TBZ $1, R0, end67
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -956,8 +1081,8 @@ end50:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end55
-loop54:
+	BLT end69
+loop68:
 	FMOVD 0(R5), F4
 	FMOVD 0(R7), F5
 	VLD1R (R2), [V6.S4]
@@ -989,8 +1114,8 @@ loop54:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop54
-end55:
+	BGE loop68
+end69:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVD F0, 0(R2)
@@ -1002,8 +1127,8 @@ end55:
 	FMOVD F3, 0(R2)
 	ADD R3, R2, R2
 	ADD $8, R1, R1
-end53:
-	TBZ $0, R0, end56
+end67:
+	TBZ $0, R0, end70
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	MOVD sRow+24(FP), R2
@@ -1025,8 +1150,8 @@ end53:
 	MOVD yRow+72(FP), R7
 	MOVD tokens+0(FP), R8
 	CMP $1, R8
-	BLT end58
-loop57:
+	BLT end72
+loop71:
 	FMOVS 0(R4), F4
 	FMOVS 0(R6), F5
 	VLD1R (R0), [V6.S4]
@@ -1058,8 +1183,8 @@ loop57:
 	ADD R7, R6, R6
 	ADD $-1, R8, R8
 	CMP $1, R8
-	BGE loop57
-end58:
+	BGE loop71
+end72:
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	FMOVS F0, 0(R0)
@@ -1071,7 +1196,7 @@ end58:
 	FMOVS F3, 0(R0)
 	ADD R2, R0, R0
 	ADD $4, R1, R1
-end56:
+end70:
 	RET
 
 // func accumulate1MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
@@ -1080,8 +1205,8 @@ TEXT ·accumulate1MoreNEON(SB), NOSPLIT, $0-80
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end60
-loop59:
+	BLT end74
+loop73:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -1100,8 +1225,8 @@ loop59:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end62
-loop61:
+	BLT end76
+loop75:
 	FMOVQ 0(R5), F4
 	FMOVQ 0(R7), F5
 	FMOVQ 16(R5), F6
@@ -1130,8 +1255,8 @@ loop61:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop61
-end62:
+	BGE loop75
+end76:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -1142,11 +1267,11 @@ end62:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop59
-end60:
+	BGE loop73
+end74:
 	CMP $4, R0
-	BLT end64
-loop63:
+	BLT end78
+loop77:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -1162,8 +1287,8 @@ loop63:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end66
-loop65:
+	BLT end80
+loop79:
 	FMOVQ 0(R5), F1
 	FMOVQ 0(R7), F2
 	VLD1R (R2), [V3.S4]
@@ -1177,8 +1302,8 @@ loop65:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop65
-end66:
+	BGE loop79
+end80:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVQ F0, 0(R2)
@@ -1186,9 +1311,9 @@ end66:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop63
-end64:
-	TBZ $1, R0, end67
+	BGE loop77
+end78:
+	TBZ $1, R0, end81
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	MOVD sRow+24(FP), R3
@@ -1204,8 +1329,8 @@ end64:
 	MOVD yRow+72(FP), R8
 	MOVD tokens+0(FP), R9
 	CMP $1, R9
-	BLT end69
-loop68:
+	BLT end83
+loop82:
 	FMOVD 0(R5), F1
 	FMOVD 0(R7), F2
 	VLD1R (R2), [V3.S4]
@@ -1219,15 +1344,15 @@ loop68:
 	ADD R8, R7, R7
 	ADD $-1, R9, R9
 	CMP $1, R9
-	BGE loop68
-end69:
+	BGE loop82
+end83:
 	MOVD s+16(FP), R2
 	ADD R1, R2, R2
 	FMOVD F0, 0(R2)
 	ADD R3, R2, R2
 	ADD $8, R1, R1
-end67:
-	TBZ $0, R0, end70
+end81:
+	TBZ $0, R0, end84
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	MOVD sRow+24(FP), R2
@@ -1243,8 +1368,8 @@ end67:
 	MOVD yRow+72(FP), R7
 	MOVD tokens+0(FP), R8
 	CMP $1, R8
-	BLT end72
-loop71:
+	BLT end86
+loop85:
 	FMOVS 0(R4), F1
 	FMOVS 0(R6), F2
 	VLD1R (R0), [V3.S4]
@@ -1258,14 +1383,14 @@ loop71:
 	ADD R7, R6, R6
 	ADD $-1, R8, R8
 	CMP $1, R8
-	BGE loop71
-end72:
+	BGE loop85
+end86:
 	MOVD s+16(FP), R0
 	ADD R1, R0, R0
 	FMOVS F0, 0(R0)
 	ADD R2, R0, R0
 	ADD $4, R1, R1
-end70:
+end84:
 	RET
 
 // func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
@@ -1274,8 +1399,8 @@ TEXT ·scaleRowsNEON(SB), NOSPLIT, $0-56
 	MOVD width+8(FP), R0
 	MOVD $0, R1
 	CMP $16, R0
-	BLT end74
-loop73:
+	BLT end88
+loop87:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1285,8 +1410,8 @@ loop73:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end76
-loop75:
+	BLT end90
+loop89:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
@@ -1305,16 +1430,16 @@ loop75:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop75
-end76:
+	BGE loop89
+end90:
 	ADD $64, R1, R1
 	ADD $-16, R0, R0
 	CMP $16, R0
-	BGE loop73
-end74:
+	BGE loop87
+end88:
 	CMP $8, R0
-	BLT end78
-loop77:
+	BLT end92
+loop91:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1324,8 +1449,8 @@ loop77:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end80
-loop79:
+	BLT end94
+loop93:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
@@ -1338,16 +1463,16 @@ loop79:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop79
-end80:
+	BGE loop93
+end94:
 	ADD $32, R1, R1
 	ADD $-8, R0, R0
 	CMP $8, R0
-	BGE loop77
-end78:
+	BGE loop91
+end92:
 	CMP $4, R0
-	BLT end82
-loop81:
+	BLT end96
+loop95:
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1357,8 +1482,8 @@ loop81:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end84
-loop83:
+	BLT end98
+loop97:
 	VLD1R (R6), [V0.S4]
 	FMOVQ 0(R3), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -1368,14 +1493,14 @@ loop83:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop83
-end84:
+	BGE loop97
+end98:
 	ADD $16, R1, R1
 	ADD $-4, R0, R0
 	CMP $4, R0
-	BGE loop81
-end82:
-	TBZ $1, R0, end85
+	BGE loop95
+end96:
+	TBZ $1, R0, end99
 	MOVD dst+16(FP), R2
 	ADD R1, R2, R2
 	MOVD x+32(FP), R3
@@ -1385,8 +1510,8 @@ end82:
 	MOVD scale+48(FP), R6
 	MOVD rows+0(FP), R7
 	CMP $1, R7
-	BLT end87
-loop86:
+	BLT end101
+loop100:
 	VLD1R (R6), [V0.S4]
 	FMOVD 0(R3), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -1396,11 +1521,11 @@ loop86:
 	ADD $4, R6, R6
 	ADD $-1, R7, R7
 	CMP $1, R7
-	BGE loop86
-end87:
+	BGE loop100
+end101:
 	ADD $8, R1, R1
-end85:
-	TBZ $0, R0, end88
+end99:
+	TBZ $0, R0, end102
 	MOVD dst+16(FP), R0
 	ADD R1, R0, R0
 	MOVD x+32(FP), R2
@@ -1410,8 +1535,8 @@ end85:
 	MOVD scale+48(FP), R5
 	MOVD rows+0(FP), R6
 	CMP $1, R6
-	BLT end90
-loop89:
+	BLT end104
+loop103:
 	VLD1R (R5), [V0.S4]
 	FMOVS 0(R2), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
@@ -1421,10 +1546,10 @@ loop89:
 	ADD $4, R5, R5
 	ADD $-1, R6, R6
 	CMP $1, R6
-	BGE loop89
-end90:
+	BGE loop103
+end104:
 	ADD $4, R1, R1
-end88:
+end102:
 	RET
 
 // func flushNEON(x *float32, n int)
@@ -1439,8 +1564,8 @@ TEXT ·flushNEON(SB), NOSPLIT, $0-16
 	MOVD x+0(FP), R0
 	MOVD n+8(FP), R1
 	CMP $16, R1
-	BLT end92
-loop91:
+	BLT end106
+loop105:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1468,11 +1593,11 @@ loop91:
 	ADD $64, R0, R0
 	ADD $-16, R1, R1
 	CMP $16, R1
-	BGE loop91
-end92:
+	BGE loop105
+end106:
 	CMP $4, R1
-	BLT end94
-loop93:
+	BLT end108
+loop107:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1482,9 +1607,9 @@ loop93:
 	ADD $16, R0, R0
 	ADD $-4, R1, R1
 	CMP $4, R1
-	BGE loop93
-end94:
-	TBZ $1, R1, end95
+	BGE loop107
+end108:
+	TBZ $1, R1, end109
 	FMOVD 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -1492,8 +1617,8 @@ end94:
 	VBSL V3.B16, V2.B16, V4.B16
 	FMOVD F4, 0(R0)
 	ADD $8, R0, R0
-end95:
-	TBZ $0, R1, end96
+end109:
+	TBZ $0, R1, end110
 	FMOVS 0(R0), F3
 	VAND V0.B16, V3.B16, V0.B16
 	WORD $0x6ea0e420 // FCMGT V0.4S, V1.4S, V0.4S
@@ -1501,7 +1626,7 @@ end95:
 	VBSL V3.B16, V2.B16, V0.B16
 	FMOVS F0, 0(R0)
 	ADD $4, R0, R0
-end96:
+end110:
 	RET
 
 // func scanFullNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
@@ -1547,8 +1672,8 @@ TEXT ·scanFullNEON(SB), NOSPLIT, $0-104
 	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end98
-loop97:
+	BLT end112
+loop111:
 	FMOVQ 0(R0), F17
 	FMOVQ 0(R2), F18
 	FMOVQ -64(R6), F19
@@ -1784,8 +1909,8 @@ loop97:
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop97
-end98:
+	BGE loop111
+end112:
 	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
@@ -1836,8 +1961,8 @@ TEXT ·scan4NEON(SB), NOSPLIT, $0-104
 	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end100
-loop99:
+	BLT end114
+loop113:
 	FMOVQ 0(R0), F13
 	FMOVQ 0(R2), F14
 	FMOVQ -64(R6), F15
@@ -1961,8 +2086,8 @@ loop99:
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop99
-end100:
+	BGE loop113
+end114:
 	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
@@ -2009,8 +2134,8 @@ TEXT ·scanVector4NEON(SB), NOSPLIT, $0-104
 	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end102
-loop101:
+	BLT end116
+loop115:
 	FMOVQ 0(R0), F13
 	FMOVQ 0(R2), F14
 	FMOVQ -64(R6), F15
@@ -2128,8 +2253,8 @@ loop101:
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop101
-end102:
+	BGE loop115
+end116:
 	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
@@ -2180,8 +2305,8 @@ TEXT ·scanFullMoreNEON(SB), NOSPLIT, $0-104
 	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end104
-loop103:
+	BLT end118
+loop117:
 	FMOVQ 0(R0), F17
 	FMOVQ 0(R2), F18
 	FMOVQ 0(R4), F19
@@ -2416,8 +2541,8 @@ loop103:
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop103
-end104:
+	BGE loop117
+end118:
 	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
@@ -2468,8 +2593,8 @@ TEXT ·scan4MoreNEON(SB), NOSPLIT, $0-104
 	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end106
-loop105:
+	BLT end120
+loop119:
 	FMOVQ 0(R0), F13
 	FMOVQ 0(R2), F14
 	FMOVQ 0(R4), F15
@@ -2592,8 +2717,8 @@ loop105:
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop105
-end106:
+	BGE loop119
+end120:
 	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)
@@ -2640,8 +2765,8 @@ TEXT ·scanVector4MoreNEON(SB), NOSPLIT, $0-104
 	MOVD cRow+96(FP), R10
 	MOVD tokens+0(FP), R11
 	CMP $1, R11
-	BLT end108
-loop107:
+	BLT end122
+loop121:
 	FMOVQ 0(R0), F13
 	FMOVQ 0(R2), F14
 	FMOVQ 0(R4), F15
@@ -2758,8 +2883,8 @@ loop107:
 	ADD R10, R9, R9
 	ADD $-1, R11, R11
 	CMP $1, R11
-	BGE loop107
-end108:
+	BGE loop121
+end122:
 	MOVD h+64(FP), R0
 	FMOVQ F9, 0(R0)
 	FMOVQ F10, 64(R0)

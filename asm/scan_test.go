@@ -142,6 +142,15 @@ func TestOuterStep(t *testing.T) {
 					what := fmt.Sprintf("%d x %d", states, width)
 					near(t, what, y, want, 1e-4)
 					near(t, what, s.Data, state, 1e-5)
+					// Nothing decays and nothing is written.
+					read := make([]float32, width)
+					Combine(y, s, c)
+					copy(read, y)
+					clear(x)
+					OuterStep(y, s, 1, b, c, x)
+					if err := sameBits(read, y); err != nil {
+						t.Fatalf("Combine, %s: %v", what, err)
+					}
 				}
 			}
 		}
@@ -291,5 +300,7 @@ func TestScanPanics(t *testing.T) {
 	mustPanic(t, "asm: SelectiveScan: b is 2 x 4, want 2 x 128", func() { SelectiveScan(y, y, y, make([]float32, 9*ScanBlock), make([]float32, 8*ScanBlock), bc, bc) })
 	mustPanic(t, "asm: SelectiveScan: da has 64 elements, want 80", func() { SelectiveScan(y, y, y, h, h, bc, bc) })
 	mustPanic(t, "asm: OuterStep: y or s overlaps an input", func() { OuterStep(h[:4], bc, 1, h[8:10], h[8:10], h[:4]) })
+	mustPanic(t, "asm: Combine: y overlaps an input", func() { Combine(h[:4], bc, h[:2]) })
+	mustPanic(t, "asm: Combine: s is 2 x 4, want 3 x 4", func() { Combine(h[:4], bc, h[8:11]) })
 	mustPanic(t, "asm: Matrix.Panel: panel 1 of 0, format float32", func() { new(Matrix).Panel(1) })
 }

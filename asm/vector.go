@@ -28,6 +28,23 @@ func Mul(dst, a, b []float32) {
 	}
 }
 
+// KeepAbove sets dst[i] = x[i], or 0 where it is at most thresholds[i]. NaN on either
+// side keeps x[i].
+func KeepAbove(dst, x, thresholds []float32) {
+	checkInto("KeepAbove", dst, x)
+	checkInto("KeepAbove", dst, thresholds)
+	if tier := isa.Active(); tier != isa.Generic {
+		keepAboveSIMD(tier, dst, x, thresholds)
+		return
+	}
+	for i, v := range x {
+		if v <= thresholds[i] {
+			v = 0
+		}
+		dst[i] = v
+	}
+}
+
 // Scale sets dst[i] = a * x[i].
 func Scale(dst []float32, a float32, x []float32) {
 	checkInto("Scale", dst, x)

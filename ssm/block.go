@@ -24,7 +24,8 @@ type BlockCall struct {
 	// last n. States, if given, has a state for each.
 	Offsets []int
 	States  []*State
-	// Filter changes dt: of channels in a Mamba, of heads in a Mamba2.
+	// Filter changes dt: of channels in a Mamba, of heads in a Mamba2; behind that of
+	// a state (StateConfig).
 	Filter DeltaFilter
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int
@@ -33,6 +34,7 @@ type BlockCall struct {
 // Block is what Mamba and Mamba2 have in common, for models of either.
 type Block interface {
 	Dim() int
+	Channels() int
 	Bytes() int
 	ScratchBytes(tokens int) int64
 	Forward(dst, x blas32.General) error
@@ -41,6 +43,9 @@ type Block interface {
 	Run(ctx context.Context, call *BlockCall) error
 	NewState(cfg StateConfig) (*State, error)
 	ReadState(r io.Reader) (*State, error)
+	NewCalibrator(cfg CalibrationConfig) (*Calibrator, error)
+	RunPrompt(ctx context.Context, call *BlockCall, f *Filter) error
+	Report(before, after blas32.General) ([]ChannelReport, error)
 }
 
 // block is the frame of a Mamba block: projections around a convolution and a
@@ -75,6 +80,8 @@ type mixer interface {
 	middle(s *blockScratch, worker, from, to int)
 	// holds bounds the working memory of n rows, in float32.
 	holds(n, workers int) int64
+	// rates returns A, [channels, N].
+	rates() blas32.General
 }
 
 // pieceRows is how many tokens go through a block together.
@@ -107,6 +114,10 @@ type blockScratch struct {
 
 // Dim returns the width of a token.
 func (b *block) Dim() int { return b.dim }
+
+// Channels returns how many steps dt a token has: the channels of a Mamba, the heads
+// of a Mamba2.
+func (b *block) Channels() int { return b.kind.channels }
 
 // Bytes returns the memory of the projections' weights.
 func (b *block) Bytes() int { return b.in.Bytes() + b.out.Bytes() }
@@ -217,7 +228,7 @@ func (s *blockScratch) cut(first int) int {
 				break
 			}
 		}
-		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values})
+		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values, filter: g.filter})
 		s.n += n
 		if done+n < g.to-g.from {
 			break
@@ -283,7 +294,7 @@ func (s *blockScratch) convolve(ctx context.Context, from int) error {
 
 // finishKind names a block's state and sums up its weights.
 func (b *block) finishKind(name string, size int, matrices []blas32.General, hashes ...uint64) {
-	b.kind = kind{name: name, size: b.conv.kind.size + size}
+	b.kind = kind{name: name, size: b.conv.kind.size + size, channels: b.mixer.rates().Rows}
 	f := newFingerprint(name)
 	for _, m := range matrices {
 		for t := 0; t < m.Rows; t += m.Rows/64 + 1 {

@@ -11,4 +11,7 @@ var (
 	// ErrState is matched by errors about a stored state that cannot be read, and
 	// about a snapshot that is not there.
 	ErrState = errors.New("ssm: wrong state")
+	// ErrCalibration is matched by errors about a Calibration: of another model,
+	// incomplete, not well formed, or made of what it cannot be made of.
+	ErrCalibration = errors.New("ssm: wrong calibration")
 )

@@ -145,7 +145,8 @@ func goldenMamba(t *testing.T, f *golden.File) {
 	})
 }
 
-func goldenMamba2(t *testing.T, f *golden.File) {
+// goldenMamba2Block returns the block of a file.
+func goldenMamba2Block(t *testing.T, f *golden.File) *Mamba2 {
 	var cfg blockConfig
 	f.Python("config", &cfg)
 	c := Mamba2Config{States: cfg.DState, HeadDim: cfg.HeadDim, Groups: cfg.Groups, NormBeforeGate: cfg.NormBeforeGate}
@@ -159,8 +160,12 @@ func goldenMamba2(t *testing.T, f *golden.File) {
 		DtBias: parameter(f, "dt_bias").Data, ALog: parameter(f, "A_log").Data, D: parameter(f, "D").Data, Norm: parameter(f, "norm.weight").Data,
 		Out: parameter(f, "out_proj.weight"), OutBias: parameter(f, "out_proj.bias").Data,
 	}
-	op := value[*Mamba2](t)(NewMamba2(c, w))
-	goldenBlock(t, f, op, w.Conv.Cols, w.Conv.Rows, func(st *State) []float32 {
+	return value[*Mamba2](t)(NewMamba2(c, w))
+}
+
+func goldenMamba2(t *testing.T, f *golden.File) {
+	op := goldenMamba2Block(t, f)
+	goldenBlock(t, f, op, op.conv.taps.Rows, op.conv.taps.Cols, func(st *State) []float32 {
 		h := zeros(op.heads*op.cfg.HeadDim, op.cfg.States)
 		must(t, op.ReadSSD(h, st))
 		return h.Data

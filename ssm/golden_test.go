@@ -23,6 +23,12 @@ func TestGolden(t *testing.T) {
 		"ssm.mamba3_siso":         goldenSISO,
 		"ssm.mamba1_block":        goldenMamba,
 		"ssm.mamba2_block":        goldenMamba2,
+
+		"ssm.longmamba_filters":       goldenRules,
+		"ssm.longmamba_mamba1":        goldenLongMamba,
+		"ssm.longmamba_mamba2":        goldenLongMamba,
+		"ssm.longmamba_mamba2_module": goldenLongMambaBlock,
+		"ssm.decimamba":               goldenDecimation,
 	})
 }
 

@@ -113,7 +113,7 @@ func NewScan(cfg ScanConfig, w ScanWeights) (*Scan, error) {
 		op.c = op.packed(w.C, size)
 	}
 	op.bias = cloned(w.DtBias)
-	op.kind = kind{name: fmt.Sprintf("scan of %d channels in %d groups with %d states", d, cfg.Groups, n), size: size}
+	op.kind = kind{name: fmt.Sprintf("scan of %d channels in %d groups with %d states", d, cfg.Groups, n), size: size, channels: d}
 	f := newFingerprint(op.kind.name)
 	f.floats(op.da, op.b, op.c, op.bias, []float32{cfg.DtMin, cfg.DtMax})
 	op.kind.hash = uint64(f)
@@ -263,7 +263,7 @@ type ScanCall struct {
 	// last n. States, if given, has a state for each.
 	Offsets []int
 	States  []*State
-	// Filter changes dt.
+	// Filter changes dt, behind that of a state (StateConfig).
 	Filter DeltaFilter
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int

@@ -95,7 +95,7 @@ func (s *scanScratch) scan(worker, i int) {
 			n := min(untilBorder(pos, g.to-t), rows)
 			for r := range n {
 				for k, sl := range slabs {
-					s.before(w.dt[(k*rows+r)*slabWidth:][:slabWidth], sl, t+r, pos+r)
+					s.before(w.dt[(k*rows+r)*slabWidth:][:slabWidth], sl, t+r, pos+r, g.filter)
 				}
 			}
 			for k, sl := range slabs {
@@ -109,13 +109,16 @@ func (s *scanScratch) scan(worker, i int) {
 }
 
 // before sets dt of a row, and asks for the rest of what the row needs.
-func (s *scanScratch) before(dt []float32, sl slab, t, pos int) {
+func (s *scanScratch) before(dt []float32, sl slab, t, pos int, filter DeltaFilter) {
 	part := func(m blas32.General) []float32 { return m.Data[t*m.Stride+sl.channel:][:sl.channels] }
 	asm.Prefetch(part(s.call.X))
 	asm.Prefetch(part(s.call.Dst))
 	clear(dt[sl.channels:])
 	dt = dt[:sl.channels]
 	s.op.steps(dt, part(s.call.Dt), sl.channel)
+	if filter != nil {
+		filter(pos, sl.channel, dt)
+	}
 	if s.call.Filter != nil {
 		s.call.Filter(pos, sl.channel, dt)
 	}

@@ -13,6 +13,7 @@ type segment struct {
 	from, to int
 	pos      int // tokens before from
 	values   []float32
+	filter   DeltaFilter // of the state
 }
 
 // sequences are the segments of a call.
@@ -108,6 +109,9 @@ func (s *sequences) place(k *kind, mayStop bool) {
 	for i := range s.list {
 		g := &s.list[i]
 		own := func() []float32 { return s.memory[i*k.size:][:k.size] }
+		if len(s.states) > 0 {
+			g.filter = s.states[i].filter
+		}
 		switch {
 		case len(s.states) == 0:
 			g.values = own()
@@ -137,7 +141,7 @@ func (s *sequences) end(err error) {
 	}
 	s.states = s.states[:0]
 	for i := range s.list {
-		s.list[i].values = nil
+		s.list[i].values, s.list[i].filter = nil, nil
 	}
 }
 

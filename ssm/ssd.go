@@ -100,7 +100,7 @@ func NewSSD(cfg SSDConfig, w SSDWeights) (*SSD, error) {
 			op.skip = append(op.skip, w.D[i])
 		}
 	}
-	op.kind = kind{name: fmt.Sprintf("SSD of %d heads of %d channels in %d groups with %d states", h, p, cfg.Groups, n), size: size}
+	op.kind = kind{name: fmt.Sprintf("SSD of %d heads of %d channels in %d groups with %d states", h, p, cfg.Groups, n), size: size, channels: h}
 	f := newFingerprint(op.kind.name)
 	f.floats(op.a, op.bias, op.skip, []float32{cfg.DtMin, cfg.DtMax})
 	op.kind.hash = uint64(f)
@@ -169,7 +169,7 @@ type SSDCall struct {
 	// last n. States, if given, has a state for each.
 	Offsets []int
 	States  []*State
-	// Filter changes dt, of heads.
+	// Filter changes dt, of heads, behind that of a state (StateConfig).
 	Filter DeltaFilter
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int

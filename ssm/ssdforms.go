@@ -22,13 +22,17 @@ const (
 	recurrent form = iota
 	mild
 	products
+	sparse
 )
 
-// form chooses by a piece's length and the logarithms of a head's decays, which
-// stand as far apart as there are heads.
-func (op *SSD) form(log []float32, n int) form {
+// form chooses by a piece's length and a head's steps and the logarithms of its
+// decays, which stand as far apart as there are heads.
+func (op *SSD) form(dt, log []float32, n int) form {
 	if n < mildTokens || op.cfg.Recurrent {
 		return recurrent
+	}
+	if n >= sparseTokens && op.writes(dt, n)*sparseShare <= n {
+		return sparse
 	}
 	var sum float64
 	for t := range n {
@@ -158,6 +162,10 @@ func (w *ssdWork) tokens(s *ssdScratch, h, i int, y, values blas32.General) {
 	b, c := s.of(s.call.B, p, group), s.of(s.call.C, p, group)
 	for t := range p.n {
 		row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
+		if sh.dt[t*heads+h] == 0 && sh.decay[t*heads+h] == 1 { // passed over
+			asm.Combine(row(y), values, row(c))
+			continue
+		}
 		asm.Scale(w.x, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
 		asm.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.x)
 	}

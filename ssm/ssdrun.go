@@ -54,6 +54,8 @@ type ssdWork struct {
 	c          []float32    // [n, N+n]
 	y, now, x  []float32    // [n, P], [n, P], [P]
 	state      []asm.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
+	still      asm.Matrix   // for sparse pieces: S
+	packed     bool         // still is the state
 }
 
 // ScratchBytes returns the working memory that a call of one sequence of so many
@@ -129,6 +131,9 @@ func (s *ssdScratch) preparePiece(_, i int) {
 				dt[h] = 1
 			}
 		}
+		if filter := s.list[p.segment].filter; filter != nil {
+			filter(p.pos-n+t, 0, dt)
+		}
 		if call.Filter != nil {
 			call.Filter(p.pos-n+t, 0, dt)
 		}
@@ -140,7 +145,7 @@ func (s *ssdScratch) preparePiece(_, i int) {
 	}
 	sh.forms = sh.forms[:0]
 	for h := range heads {
-		sh.forms = append(sh.forms, op.form(sh.log[h:], n))
+		sh.forms = append(sh.forms, op.form(sh.dt[h:], sh.log[h:], n))
 	}
 	if slices.Contains(sh.forms, recurrent) {
 		asm.Exp(sh.decay, sh.log)
@@ -180,6 +185,7 @@ func (s *ssdScratch) runHead(worker, h int) {
 	size := op.cfg.States * width
 	w.x, w.y = scratch.Floats(w.x, width), scratch.Floats(w.y, Chunk*width)
 	loaded := false // the state is in panels
+	w.packed = false
 	for i, p := range s.pieces {
 		values := dense.Matrix(s.list[p.segment].values[h*size:], op.cfg.States, width)
 		y := s.output(w, h, p)
@@ -196,9 +202,14 @@ func (s *ssdScratch) runHead(worker, h int) {
 			}
 		case mild:
 			w.mild(s, h, i, y, values)
+		case sparse:
+			w.sparse(s, h, i, y, values)
 		case recurrent:
 			w.tokens(s, h, i, y, values)
 		}
+		// What a sparse piece has packed serves the next one, if that is of the same
+		// sequence and sparse, and nothing tiny has just been dropped.
+		w.packed = w.packed && p.n == Chunk && p.pos > Chunk && i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && s.shared[i+1].forms[h] == sparse
 		if p.pos%Chunk == 0 {
 			if loaded {
 				for j := range w.state {

@@ -14,6 +14,15 @@ type StateConfig struct {
 	// behind each of the last Snapshots calls, to which Truncate can go back. Each
 	// takes as much memory as the state.
 	Snapshots int
+	// Filter filters the steps dt of the tokens that the state sees: LongMamba. It
+	// must be of a calibration of the operator, or of one with the same weights: of
+	// one table for a Scan, SSD or block, of one for each layer for a model.
+	Filter *Filter
+	// Prompt is how many tokens the whole prompt has, in however many calls they
+	// come: a filter chooses by it. An estimate does, rather high than low: tokens
+	// behind it are decoding's, which are filtered only where FilterConfig.Decode is
+	// set.
+	Prompt int
 }
 
 // State is what an operator remembers of the tokens it has seen: a window of a
@@ -27,6 +36,8 @@ type State struct {
 
 	ring []snapshot
 	next int // the element of ring that is overwritten next
+
+	filter DeltaFilter // nil for none
 }
 
 type snapshot struct {
@@ -39,6 +50,8 @@ type kind struct {
 	name string // of the operator and its shape, for errors
 	size int    // of values
 	hash uint64 // of name and weights
+
+	channels int // that have steps dt a filter can change; 0 for none
 }
 
 // maxSize bounds every number of a Config, so that products of two cannot overflow
@@ -93,6 +106,9 @@ func (k *kind) newState(cfg StateConfig) (*State, error) {
 	for i := range st.ring {
 		st.ring[i] = snapshot{make([]float32, k.size), -1}
 	}
+	if err := st.SetFilter(cfg.Filter, cfg.Prompt); err != nil {
+		return nil, err
+	}
 	return st, nil
 }
 
@@ -117,7 +133,7 @@ func (st *State) Len() int { return st.n }
 // Bytes returns the memory of the state, with its snapshots.
 func (st *State) Bytes() int { return 4 * len(st.values) * (1 + len(st.ring)) }
 
-// Reset makes the state what NewState made it.
+// Reset makes the state what NewState made it; a filter stays.
 func (st *State) Reset() {
 	clear(st.values)
 	st.n, st.next = 0, 0
@@ -129,15 +145,15 @@ func (st *State) Reset() {
 // Clone returns a copy, snapshots included: a prefix that several continuations
 // share.
 func (st *State) Clone() *State {
-	c := &State{kind: st.kind, values: append([]float32{}, st.values...), n: st.n, next: st.next}
+	c := &State{kind: st.kind, values: append([]float32{}, st.values...), n: st.n, next: st.next, filter: st.filter}
 	for _, s := range st.ring {
 		c.ring = append(c.ring, snapshot{append([]float32{}, s.values...), s.n})
 	}
 	return c
 }
 
-// CopyFrom makes the state what another of the same operator is, without its
-// snapshots; those of st are forgotten. It allocates nothing.
+// CopyFrom makes the state what another of the same operator is, filter included and
+// without its snapshots; those of st are forgotten. It allocates nothing.
 func (st *State) CopyFrom(from *State) error {
 	if st.kind == nil {
 		return check.Errorf(ErrShape, "ssm: the state was not made by NewState")
@@ -146,7 +162,7 @@ func (st *State) CopyFrom(from *State) error {
 		return err
 	}
 	copy(st.values, from.values)
-	st.n, st.next = from.n, 0
+	st.n, st.next, st.filter = from.n, 0, from.filter
 	for i := range st.ring {
 		st.ring[i].n = -1
 	}
@@ -176,6 +192,16 @@ func (st *State) Truncate(n int) error {
 		}
 	}
 	st.next = (found + 1) % len(st.ring)
+	return nil
+}
+
+// Skip counts n more tokens as seen that the operator is not shown: it passes over
+// them, as later layers do over those that a Decimation drops. n is 0 or more.
+func (st *State) Skip(n int) error {
+	if n < 0 || st.n+n < 0 {
+		return check.Errorf(ErrShape, "ssm: n is %d behind %d tokens, want 0 or more", n, st.n)
+	}
+	st.advance(n)
 	return nil
 }
 

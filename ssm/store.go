@@ -21,7 +21,8 @@ type header struct {
 
 var magic = [8]byte{'s', 'u', 'b', 'q', 's', 's', 'm', '1'}
 
-// WriteTo stores the state, without its snapshots. It implements io.WriterTo.
+// WriteTo stores the state, without its snapshots and filter. It implements
+// io.WriterTo.
 func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.kind == nil {
 		return 0, check.Errorf(ErrShape, "ssm: the state was not made by NewState")

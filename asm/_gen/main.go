@@ -42,6 +42,9 @@ func operations() []operation {
 		one("vector",
 			binary("add", "a[i] + b[i]", func(m simd.Machine, a, b simd.Vec) simd.Vec { return m.Add(a, b) }),
 			binary("mul", "a[i] * b[i]", func(m simd.Machine, a, b simd.Vec) simd.Vec { return m.Mul(a, b) }),
+			binary("keepAbove", "a[i] unless it is at most b[i], else 0", func(m simd.Machine, a, b simd.Vec) simd.Vec {
+				return m.Select(m.Cmp(simd.LessEqual, a, b), simd.Const(0), a)
+			}),
 			scaled("scale", "a * x[i]", func(m simd.Machine, a, x simd.Vec, _ func() simd.Vec) simd.Vec { return m.Mul(x, a) }),
 			scaled("axpy", "dst[i] + a * x[i]", func(m simd.Machine, a, x simd.Vec, old func() simd.Vec) simd.Vec {
 				y := old()

@@ -158,6 +158,48 @@ func outer(m Machine) {
 	m.End()
 }
 
+// combine is what outer reads where nothing decays or is written:
+//
+//	y[j] = sum over i of c[i] s[i][j].
+func combine(m Machine) {
+	m.Func("combine", "func(width int, states int, s *float32, sRow int, c *float32, y *float32)",
+		"states rows of width channels; sRow in bytes")
+	width, offset := m.Param("width"), m.ZeroGP()
+	vectors := func(count int, t *Tail) {
+		y := make([]Vec, count)
+		for j := range y {
+			y[j] = m.Zero()
+		}
+		s, sRow, c := m.Param("s"), m.Param("sRow"), m.Param("c")
+		m.AddGP(s, offset)
+		m.Loop(m.Param("states"), 1, func() {
+			cs := m.SplatAt(At{Base: c})
+			for j := range y {
+				m.MulAdd(y[j], m.Load(At{Base: s, Disp: j * Bytes(m)}, t), cs)
+			}
+			m.AddGP(s, sRow)
+			m.AddImm(c, 4)
+		})
+		to := m.Param("y")
+		m.AddGP(to, offset)
+		for j := range y {
+			m.Store(At{Base: to, Disp: j * Bytes(m)}, t, y[j])
+		}
+	}
+	const unroll = 4
+	for _, count := range []int{unroll, 1} {
+		m.Loop(width, count*m.Lanes(), func() {
+			vectors(count, nil)
+			m.AddImm(offset, count*Bytes(m))
+		})
+	}
+	m.Tail(width, func(t *Tail) {
+		vectors(1, t)
+		AdvanceTail(m, t, offset)
+	})
+	m.End()
+}
+
 // accumulate is some tokens of a recurrence without decay, for rows rows of the
 // state and its read:
 //
@@ -302,7 +344,7 @@ func flush(m Machine) {
 }
 
 func scanKernels() []kernel {
-	list := []kernel{prefetch, outer, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true), scaleRows, flush}
+	list := []kernel{prefetch, outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true), scaleRows, flush}
 	for _, more := range []bool{false, true} {
 		list = append(list, scan("scanFull", 0, false, more), scan("scan4", 4, false, more), scan("scanVector4", 4, true, more))
 	}

@@ -8,6 +8,9 @@
 //     of the next tokens behind a [State], whose memory does not grow.
 //   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.
 //   - [State] is a prefix: to be gone on from, forked, rolled back, stored and read.
+//   - [Model.Calibrate] makes LongMamba's tables, by which a state reads prompts longer
+//     than those of the training (package ssm); [Model.Report] tells what it does, and
+//     [Model.Prefill] runs what must look at a whole prompt: other rules, DeciMamba.
 //
 // # Letters
 //
@@ -37,6 +40,8 @@
 // # Provenance
 //
 //	Mamba-1, Mamba-2   checked against MambaLMHeadModel of state-spaces/mamba
+//	Calibrate, filters checked against the official LongMamba, by a trained model
+//	Prefill            re-derived; what DeciMamba keeps is checked in package ssm
 //	hybrids            the MLP re-derived from its code
 //	Hugging Face's layout  names, config.json and files with an index: the same
 //	                   models, laid out so, give the same bits

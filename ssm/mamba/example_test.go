@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -135,4 +137,50 @@ func ExampleModel_StepBatch() {
 	// Output:
 	// ' '
 	// ','
+}
+
+// Calibrated once, on sequences of the length that the model was trained with, a model
+// reads prompts that are longer; the tables go into a file.
+func ExampleModel_Calibrate() {
+	m, err := mamba.Open(filepath.Join("..", "..", "examples", "recall", "model", "model.safetensors"), mamba.Config{})
+	if err != nil {
+		panic(err)
+	}
+	noise := rand.New(rand.NewPCG(1, 2))
+	text := func(n int) []int32 { // the like of what the model was trained with
+		tokens := make([]int32, n)
+		for i := range tokens {
+			tokens[i] = 66 + noise.Int32N(30)
+		}
+		return tokens
+	}
+	ctx := context.Background()
+	calibration, err := m.Calibrate(ctx, [][]int32{text(128), text(128)}, ssm.CalibrationConfig{Clamp: 0.12})
+	if err != nil {
+		panic(err)
+	}
+	var file bytes.Buffer // or a file on disk
+	if _, err := calibration.WriteTo(&file); err != nil {
+		panic(err)
+	}
+	calibration, err = ssm.ReadCalibration(&file)
+	if err != nil {
+		panic(err)
+	}
+	filter, err := calibration.NewFilter(ssm.FilterConfig{})
+	if err != nil {
+		panic(err)
+	}
+	prompt := text(1000)
+	st, err := m.NewState(ssm.StateConfig{Filter: filter, Prompt: len(prompt)})
+	if err != nil {
+		panic(err)
+	}
+	for piece := range slices.Chunk(prompt, 300) { // the whole being declared, it may come in pieces
+		if err := m.Run(ctx, &mamba.Call{Tokens: piece, State: st}); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println(len(calibration.Tables), "tables of", len(calibration.Lengths), "lengths;", st.Len(), "tokens read")
+	// Output: 2 tables of 24 lengths; 1000 tokens read
 }

@@ -34,6 +34,9 @@ func (m *Model) NewState(cfg ssm.StateConfig) (*State, error) {
 	for range cfg.Snapshots {
 		st.ring = append(st.ring, snapshot{m.newLayers(), -1})
 	}
+	if err := st.SetFilter(cfg.Filter, cfg.Prompt); err != nil {
+		return nil, err
+	}
 	return st, nil
 }
 
@@ -73,7 +76,7 @@ func (st *State) Bytes() (n int) {
 	return n
 }
 
-// Reset makes the state what NewState made it.
+// Reset makes the state what NewState made it; a filter stays.
 func (st *State) Reset() {
 	for _, l := range st.layers {
 		l.Reset()
@@ -107,8 +110,8 @@ func (st *State) Clone() *State {
 	return c
 }
 
-// CopyFrom makes the state what another of the same model is, without its
-// snapshots; those of st are forgotten. It allocates nothing.
+// CopyFrom makes the state what another of the same model is, filter included and
+// without its snapshots; those of st are forgotten. It allocates nothing.
 func (st *State) CopyFrom(from *State) error {
 	if st.model == nil {
 		return check.Errorf(ErrShape, "mamba: the state was not made by NewState")
@@ -168,9 +171,9 @@ func (m *Model) checkState(st *State) error {
 
 var magic = [8]byte{'s', 'u', 'b', 'q', 'm', 'a', 'm', '1'}
 
-// WriteTo stores the state, without its snapshots: a header, and then each layer's
-// as package ssm stores them, with fingerprints of the layers' weights. It
-// implements io.WriterTo.
+// WriteTo stores the state, without its snapshots and filter: a header, and then
+// each layer's as package ssm stores them, with fingerprints of the layers' weights.
+// It implements io.WriterTo.
 func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.model == nil {
 		return 0, check.Errorf(ErrShape, "mamba: the state was not made by NewState")

@@ -1,0 +1,327 @@
+package ssm
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync/atomic"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// CalibrationConfig says how a calibration is made of sequences.
+type CalibrationConfig struct {
+	// TrainLength is S, the tokens of each sequence: as many as the model was trained
+	// with. A model's Calibrate takes 0 for those of the sequences.
+	TrainLength int
+	// Lengths are those that the tables get a row for, ascending; nil is the official
+	// code's grid: TrainLength times 1, 1.5, 2, 2.5, 3, 3.5, 4 to 8 and so on to 96.
+	Lengths []int
+	// Clamp cuts a channel's largest steps, this fraction of a sequence's, down to the
+	// least of them, so that outliers do not fill the sum that thresholds are made
+	// for. 0 cuts none; settings reported of the paper are 0.05 to 0.2. The filter does
+	// not cut.
+	Clamp float64
+	// Max takes the largest of the sequences' numbers instead of their mean.
+	Max bool
+	// Workers is how many goroutines may be used, 0 for GOMAXPROCS.
+	Workers int
+}
+
+// grid are the official lengths, in halves of a training length.
+var grid = []int{2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 30, 36, 44, 54, 64, 80, 96, 120, 144, 168, 192}
+
+// complete checks cfg and fills what is left zero.
+func (cfg *CalibrationConfig) complete() error {
+	switch {
+	case cfg.TrainLength < 1 || cfg.TrainLength > maxSize:
+		return check.Errorf(ErrConfig, "ssm: TrainLength is %d, want 1 to %d", cfg.TrainLength, maxSize)
+	case !(cfg.Clamp >= 0 && cfg.Clamp < 1):
+		return check.Errorf(ErrConfig, "ssm: Clamp is %v, want 0 or more and less than 1", cfg.Clamp)
+	case cfg.Workers < 0:
+		return check.Errorf(ErrConfig, "ssm: Workers is %d, want 0 or more", cfg.Workers)
+	}
+	if cfg.Lengths == nil {
+		for _, halves := range grid {
+			cfg.Lengths = append(cfg.Lengths, int(int64(cfg.TrainLength)*int64(halves)/2))
+		}
+		cfg.Lengths = slices.Compact(cfg.Lengths) // 1 and 1.5 of one token
+	}
+	cfg.Lengths = slices.Clone(cfg.Lengths)
+	return checkGrid(ErrConfig, cfg.Lengths)
+}
+
+// Calibrator makes the calibration of one block, or of a Scan or SSD, of the steps
+// that it sees:
+//
+//	c, err := block.NewCalibrator(cfg)
+//	for _, x := range sequences {
+//		err = block.Run(ctx, &ssm.BlockCall{Dst: y, X: x, Filter: c.Record})
+//		err = c.Next()
+//	}
+//	calibration, err := c.Calibration()
+//
+// (LongMamba, 2025, arXiv 2504.16053, sections 3 and 4.) Sequences must be run as the
+// model was trained, without another filter and from empty states. A Calibrator keeps
+// the steps of one sequence, and is used by one sequence at a time.
+type Calibrator struct {
+	cfg      CalibrationConfig
+	kind     *kind
+	rates    blas32.General // A [channels, N]
+	dt       []float32      // [S, channels]
+	recorded atomic.Int64
+	outside  atomic.Int64 // positions behind S, the last one plus 1
+
+	sequences        int
+	logDecay, dtSum  []float64
+	alpha, threshold [][]float64
+	group            parallel.Group
+	workers          []calibrationWork
+}
+
+// calibrationWork is what each worker has for itself, all [S].
+type calibrationWork struct {
+	dt, term, sum []float32
+	sorted        []float32
+}
+
+func newCalibrator(k *kind, rates blas32.General, cfg CalibrationConfig) (*Calibrator, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	size := sizeOf(cfg.TrainLength, rates.Rows)
+	if size < 0 || sizeOf(len(cfg.Lengths), rates.Rows) < 0 {
+		return nil, check.Errorf(ErrConfig, "ssm: %d tokens and %d lengths of %d channels are too many", cfg.TrainLength, len(cfg.Lengths), rates.Rows)
+	}
+	c := &Calibrator{cfg: cfg, kind: k, rates: rates, dt: make([]float32, size)}
+	c.logDecay, c.dtSum = make([]float64, rates.Rows), make([]float64, rates.Rows)
+	for i := range c.logDecay {
+		c.logDecay[i] = math.Inf(-1)
+	}
+	for range cfg.Lengths {
+		c.alpha, c.threshold = append(c.alpha, make([]float64, rates.Rows)), append(c.threshold, make([]float64, rates.Rows))
+	}
+	return c, nil
+}
+
+// Record is a DeltaFilter that changes nothing.
+func (c *Calibrator) Record(position, first int, dt []float32) {
+	if position >= c.cfg.TrainLength || first+len(dt) > c.rates.Rows {
+		c.outside.Store(int64(position) + 1)
+		return
+	}
+	copy(c.dt[position*c.rates.Rows+first:], dt)
+	c.recorded.Add(int64(len(dt)))
+}
+
+// Next ends a sequence, all of whose tokens must have been recorded. After an error,
+// which matches ErrCalibration, the sequence does not count.
+func (c *Calibrator) Next() error {
+	recorded, outside, channels := c.recorded.Swap(0), c.outside.Swap(0), c.rates.Rows
+	switch want := int64(len(c.dt)); {
+	case outside > int64(c.cfg.TrainLength):
+		return check.Errorf(ErrCalibration, "ssm: a sequence has at least %d tokens, want TrainLength = %d", outside, c.cfg.TrainLength)
+	case outside > 0:
+		return check.Errorf(ErrCalibration, "ssm: the recorded steps are not those of a %s", c.kind.name)
+	case recorded != want:
+		return check.Errorf(ErrCalibration, "ssm: a sequence has %d tokens, want TrainLength = %d", recorded/int64(channels), c.cfg.TrainLength)
+	}
+	for i, v := range c.dt {
+		if !(v >= 0) || math.IsInf(float64(v), 0) {
+			return check.Errorf(ErrCalibration, "ssm: the step of token %d in channel %d is %v, want a finite number, 0 or more", i/channels, i%channels, v)
+		}
+	}
+	workers := parallel.Workers(c.cfg.Workers)
+	for len(c.workers) < workers {
+		c.workers = append(c.workers, calibrationWork{})
+	}
+	err := c.group.Run(context.Background(), workers, channels, func(worker, channel int) { c.channel(&c.workers[worker], channel) })
+	c.sequences++
+	return wrap(err)
+}
+
+// channel adds a channel's part of a sequence to the tables.
+func (c *Calibrator) channel(w *calibrationWork, channel int) {
+	n := c.cfg.TrainLength
+	for _, list := range [...]*[]float32{&w.dt, &w.term, &w.sum, &w.sorted} {
+		*list = scratch.Floats(*list, n)
+	}
+	for t := range n {
+		w.dt[t] = c.dt[t*c.rates.Rows+channel]
+	}
+	copy(w.sorted, w.dt)
+	slices.Sort(w.sorted)
+	slices.Reverse(w.sorted)
+	if c.cfg.Clamp > 0 {
+		most := w.sorted[max(1, int(float64(n)*c.cfg.Clamp))-1]
+		for _, list := range [][]float32{w.dt, w.sorted} {
+			for i, v := range list {
+				list[i] = min(v, most)
+			}
+		}
+	}
+	var sum float64
+	for _, v := range w.dt {
+		sum += float64(v)
+	}
+	add := func(to *float64, v float64) {
+		if c.cfg.Max {
+			*to = max(*to, v)
+		} else {
+			*to += v
+		}
+	}
+	decay := c.decay(w, channel, w.dt)
+	if c.cfg.Max {
+		c.logDecay[channel] = max(c.logDecay[channel], decay)
+	} else {
+		c.logDecay[channel] = logSum(c.logDecay[channel], decay)
+	}
+	add(&c.dtSum[channel], sum)
+	for i, length := range c.cfg.Lengths {
+		alpha, threshold := budget(w.sorted, sum, length)
+		add(&c.alpha[i][channel], float64(float32(alpha)))
+		add(&c.threshold[i][channel], threshold)
+	}
+}
+
+// logSum returns ln(exp(a) + exp(b)), for a or b of -Inf too.
+func logSum(a, b float64) float64 {
+	if a < b {
+		a, b = b, a
+	}
+	if math.IsInf(b, -1) {
+		return a
+	}
+	return a + math.Log1p(math.Exp(b-a))
+}
+
+func (c *Calibrator) decay(w *calibrationWork, channel int, dt []float32) float64 {
+	return w.decay(c.rates.Data[channel*c.rates.Stride:][:c.rates.Cols], dt)
+}
+
+// decay returns the logarithm of what remains of a channel's state behind steps dt,
+//
+//	sum over t of ln(mean over n of exp(dt[t] a[n])),
+//
+// with the largest of a taken out of the mean, so that nothing underflows.
+func (w *calibrationWork) decay(a, dt []float32) float64 {
+	most, sum := slices.Max(a), 0.0
+	for _, v := range dt {
+		sum += float64(v)
+	}
+	log := float64(most) * sum
+	if len(a) == 1 {
+		return log
+	}
+	w.term, w.sum = scratch.Floats(w.term, len(dt)), scratch.Floats(w.sum, len(dt))
+	clear(w.sum)
+	for _, rate := range a {
+		asm.Scale(w.term, rate-most, dt)
+		asm.Exp(w.term, w.term)
+		asm.Add(w.sum, w.sum, w.term)
+	}
+	for _, v := range w.sum {
+		log += math.Log(float64(v) / float64(len(a)))
+	}
+	return log
+}
+
+// budget returns, for a sequence of length tokens whose steps are distributed as
+// sorted, descending, are, which fraction of the largest have the sum given, and what
+// is the largest of the others: 1 and 0 where all have.
+func budget(sorted []float32, sum float64, length int) (alpha, threshold float64) {
+	n := len(sorted)
+	if length <= n {
+		return 1, 0
+	}
+	// The sorted steps, drawn out to length by linear interpolation.
+	scale := float64(n) / float64(length)
+	at := func(i int) float64 {
+		pos := max(scale*(float64(i)+0.5)-0.5, 0)
+		i0 := min(int(pos), n-1)
+		i1, part := min(i0+1, n-1), pos-float64(i0)
+		return (1-part)*float64(sorted[i0]) + part*float64(sorted[i1])
+	}
+	var total float64
+	for i := range length - 1 {
+		if total += at(i); total > sum {
+			return float64(i+1) / float64(length), at(i + 1)
+		}
+	}
+	return 1, 0
+}
+
+// Calibration returns what the sequences so far give, with one table, the block's.
+// Errors match ErrCalibration.
+func (c *Calibrator) Calibration() (*Calibration, error) {
+	if c.sequences == 0 {
+		return nil, check.Errorf(ErrCalibration, "ssm: a calibration of no sequences")
+	}
+	k := 1.0
+	if !c.cfg.Max {
+		k = float64(c.sequences)
+	}
+	t := Table{Fingerprint: c.kind.hash}
+	for i, v := range c.logDecay {
+		t.LogDecay = append(t.LogDecay, v-math.Log(k))
+		t.DtSum = append(t.DtSum, c.dtSum[i]/k)
+	}
+	mean := func(list [][]float64) (out [][]float32) {
+		for _, from := range list {
+			row := make([]float32, len(from))
+			for i, v := range from {
+				row[i] = float32(v / k)
+			}
+			out = append(out, row)
+		}
+		return out
+	}
+	t.Alpha, t.Threshold = mean(c.alpha), mean(c.threshold)
+	out := &Calibration{TrainLength: c.cfg.TrainLength, Lengths: slices.Clone(c.cfg.Lengths), Tables: []Table{t}}
+	return out, out.check()
+}
+
+// NewCalibrator returns a calibrator of the scan, whose channels are those of the
+// table. Errors match ErrConfig.
+func (op *Scan) NewCalibrator(cfg CalibrationConfig) (*Calibrator, error) {
+	return newCalibrator(&op.kind, op.rates(), cfg)
+}
+
+// NewCalibrator returns a calibrator of the SSD, whose heads are the channels of the
+// table; it must have A. Errors match ErrConfig.
+func (op *SSD) NewCalibrator(cfg CalibrationConfig) (*Calibrator, error) {
+	if op.a == nil {
+		return nil, check.Errorf(ErrConfig, "ssm: a calibration of an SSD without A")
+	}
+	return newCalibrator(&op.kind, op.rates(), cfg)
+}
+
+// NewCalibrator returns a calibrator of the block. Errors match ErrConfig.
+func (b *block) NewCalibrator(cfg CalibrationConfig) (*Calibrator, error) {
+	return newCalibrator(&b.kind, b.mixer.rates(), cfg)
+}
+
+// rates returns A [D, N].
+func (op *Scan) rates() blas32.General {
+	m := zeroMatrix(op.cfg.Channels, op.cfg.States)
+	op.each(func(channel, at int) {
+		for n := range m.Cols {
+			m.Data[channel*m.Stride+n] = float32(float64(op.da[op.rateAt(at, n)]) / math.Log2E)
+		}
+	})
+	return m
+}
+
+// rates returns A [H, 1].
+func (op *SSD) rates() blas32.General {
+	return blas32.General{Rows: len(op.a), Cols: 1, Stride: 1, Data: op.a}
+}
+
+func (m *Mamba) rates() blas32.General  { return m.scan.rates() }
+func (m *Mamba2) rates() blas32.General { return m.ssd.rates() }

@@ -1,0 +1,67 @@
+package ssm
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+)
+
+// Of a piece of sparseTokens or more, of which no more than one token in sparseShare
+// writes to a head's state, the others are read from a state that stands still: what
+// a filter that drops tokens saves.
+const sparseTokens, sparseShare = 32, 16
+
+// writes returns how many of a head's steps are not 0.
+func (op *SSD) writes(dt []float32, n int) (count int) {
+	for t := range n {
+		if dt[t*op.cfg.Heads] != 0 {
+			count++
+		}
+	}
+	return count
+}
+
+// sparse computes piece i of head h. With sum_t as in mild, and j the tokens that
+// write,
+//
+//	y_t = exp(sum_t) S^T C_t + sum over j <= t of exp(sum_t - sum_j) (C_t B_j) dt_j x_j
+//	S = exp(sum_n) S + sum over j of exp(sum_n - sum_j) B_j dt_j x_j^T.
+func (w *ssdWork) sparse(s *ssdScratch, h, i int, y, values blas32.General) {
+	op, p, sh := s.op, s.pieces[i], &s.shared[i]
+	n, heads, width := p.n, op.cfg.Heads, op.cfg.HeadDim
+	group := h / (heads / op.cfg.Groups)
+	b, c := s.of(s.call.B, p, group), s.of(s.call.C, p, group)
+	row := func(m blas32.General, t int) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
+	sum := w.sums(sh, n, heads, h)
+	if !w.packed {
+		w.still.Set(values)
+	}
+	asm.Gemm(y, c, &w.still, nil)
+	for t, v := range w.sum {
+		w.row[t] = float32(v)
+	}
+	asm.Exp(w.row, w.row)
+	asm.ScaleRows(y, w.row, y)
+	moved := sum != 0
+	if moved {
+		asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
+	}
+	for j := range n {
+		dt := sh.dt[j*heads+h]
+		if dt == 0 {
+			continue
+		}
+		moved = true
+		asm.Scale(w.x, dt, s.call.X.Data[(p.t+j)*s.call.X.Stride+h*width:][:width])
+		for t := j; t < n; t++ {
+			asm.Axpy(row(y, t), float32(math.Exp(w.sum[t]-w.sum[j]))*asm.Dot(row(c, t), row(b, j)), w.x)
+		}
+		last := float32(math.Exp(sum - w.sum[j]))
+		for k, v := range row(b, j) {
+			asm.Axpy(row(values, k), last*v, w.x)
+		}
+	}
+	w.packed = !moved
+}
