@@ -55,6 +55,16 @@ func TestScratchBytes(t *testing.T) {
 			{"SSD by products", func(n int) error {
 				return fast.Forward(zeros(n, 198), ones(n, 198), ones(n, 6), ones(n, 60), ones(n, 60))
 			}, fast.ScratchBytes, func() any { return fast.scratch.Get() }},
+			{"SSD of which a head passes over tokens", func(n int) error {
+				return ssd.Run(t.Context(), &SSDCall{
+					Dst: zeros(n, 198), X: ones(n, 198), Dt: ones(n, 6), B: ones(n, 60), C: ones(n, 60),
+					Filter: func(pos, _ int, dt []float32) {
+						if pos%32 > 0 {
+							dt[0] = 0
+						}
+					},
+				})
+			}, ssd.ScratchBytes, func() any { return ssd.scratch.Get() }},
 			{"SISO", func(n int) error {
 				return siso.Forward(zeros(n, 160), ones(n, 160), ones(n, 4), ones(n, 4), ones(n, 4), ones(n, 160), ones(n, 160), ones(n, 12))
 			}, siso.ScratchBytes, func() any { return siso.scratch.Get() }},

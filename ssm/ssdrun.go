@@ -71,7 +71,7 @@ func (op *SSD) holds(tokens, workers int) int64 {
 	pieces := min(batchPieces, (tokens+Chunk-1)/Chunk+1)
 	whole := func(x int) int { return (x + asm.PanelCols() - 1) / asm.PanelCols() * asm.PanelCols() }
 	each := 3*n*heads + op.cfg.Groups*n*(3*states+n) + states*whole(n)
-	own := n*(4+states+n+width) + width + Chunk*width + (states+Chunk)*whole(width)
+	own := n*(4+states+n+width) + width + Chunk*width + (2*states+Chunk)*whole(width)
 	return int64(pieces)*int64(each) + int64(min(workers, heads))*int64(own)
 }
 
