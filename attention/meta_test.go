@@ -158,23 +158,3 @@ func TestMetaErrors(t *testing.T) {
 		t.Errorf("%v allocations a call", x)
 	}
 }
-
-// TestMetaScratchBytes compares what a call holds with what was said before.
-func TestMetaScratchBytes(t *testing.T) {
-	for _, n := range []int{1, 300, 2000} {
-		m := mustMeta(t, MetaConfig{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Workers: 3})
-		meta := make([]bool, n)
-		count := 0
-		for i := 0; i < n; i += 3 {
-			meta[i] = true
-			count++
-		}
-		if err := m.Forward(zeroMatrix(n, 20), matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 10), meta); err != nil {
-			t.Fatal(err)
-		}
-		held := isatest.Held(m.scratch.Get()) + isatest.Held(m.att.scratch.Get())
-		if said := m.ScratchBytes(count); held > said || held < said/4 {
-			t.Errorf("%d meta-tokens: holds %d bytes, said %d", count, held, said)
-		}
-	}
-}

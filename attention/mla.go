@@ -88,8 +88,8 @@ func NewMLA(cfg MLAConfig, w *MLAWeights) (*MLA, error) {
 	switch {
 	case !finite(cfg.Eps) || cfg.Eps < 0:
 		return nil, check.Errorf(ErrConfig, "attention: MLA's Eps is %v, want a finite number, 0 or more", cfg.Eps)
-	case cfg.Format > asm.Int8:
-		return nil, check.Errorf(ErrConfig, "attention: MLA's Format is %d, want Float32, BFloat16 or Int8", uint8(cfg.Format))
+	case cfg.Format > asm.Float16:
+		return nil, check.Errorf(ErrConfig, "attention: MLA's Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
 	}
 	if cfg.Scale == 0 {
 		cfg.Scale = float32(1 / math.Sqrt(float64(cfg.NopeDim+cfg.RopeDim)))

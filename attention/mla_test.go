@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/rope"
+	"gonum.org/v1/gonum/blas/blas32"
 )
 
 var mlaOp = MLAConfig{Hidden: 24, Heads: 3, QRank: 16, KVRank: 32, NopeDim: 9, RopeDim: 16, ValueDim: 7, Rotation: rope.Config{Layout: rope.Interleaved}}
@@ -93,6 +95,52 @@ func TestMLA(t *testing.T) {
 	})
 }
 
+// TestMLAFormats compares weights as they are with weights of less precision, and a
+// state read back with the one that was written.
+func TestMLAFormats(t *testing.T) {
+	const n = 20
+	x, want := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+	for _, format := range []asm.Format{asm.Float32, asm.Float16, asm.BFloat16, asm.Int8} {
+		cfg := mlaOp
+		cfg.Format = format
+		m, err := NewMLA(cfg, mlaWeights(cfg))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := blank(n, cfg.Hidden)
+		if err := m.Forward(got, x); err != nil {
+			t.Fatal(err)
+		}
+		if format == asm.Float32 {
+			copy(want.Data, got.Data)
+		}
+		close64(t, format.String(), got.Data, want.Data, 10*formats[format])
+
+		s, err := m.NewState(StateConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Step(blank(n-1, cfg.Hidden), part(x, 0, n-1), s); err != nil {
+			t.Fatal(err)
+		}
+		var file bytes.Buffer
+		if _, err := s.WriteTo(&file); err != nil {
+			t.Fatal(err)
+		}
+		back, err := m.ReadState(&file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, other := blank(1, cfg.Hidden), blank(1, cfg.Hidden)
+		for dst, s := range map[*blas32.General]*State{&one: s, &other: back} {
+			if err := m.Step(*dst, part(x, n-1, n), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sameBits(t, "after reading", other.Data, one.Data)
+	}
+}
+
 func TestMLAAllocations(t *testing.T) {
 	for _, workers := range []int{1, 4} {
 		cfg := mlaOp
@@ -124,7 +172,7 @@ func TestMLAErrors(t *testing.T) {
 	for want, change := range map[string]func(*MLAConfig, *MLAWeights){
 		"attention: MLA's Heads is 0, want 1 to 2^20":                                                            func(c *MLAConfig, _ *MLAWeights) { c.Heads = 0 },
 		"attention: MLA's RopeDim is 0, want 2 to 2^20":                                                          func(c *MLAConfig, _ *MLAWeights) { c.RopeDim = 0 },
-		"attention: MLA's Format is 3, want Float32, BFloat16 or Int8":                                           func(c *MLAConfig, _ *MLAWeights) { c.Format = asm.Float16 },
+		"attention: MLA's Format is 4, want Float32, BFloat16, Int8 or Float16":                                  func(c *MLAConfig, _ *MLAWeights) { c.Format = asm.Float16 + 1 },
 		"attention: MLA's Eps is -1, want a finite number, 0 or more":                                            func(c *MLAConfig, _ *MLAWeights) { c.Eps = -1 },
 		"attention: MLA's KVA has 47 rows, want 48":                                                              func(_ *MLAConfig, w *MLAWeights) { w.KVA.Rows = 47 },
 		"attention: MLA's KVANorm has 31 elements, want its rank = 32":                                           func(_ *MLAConfig, w *MLAWeights) { w.KVANorm = w.KVANorm[:31] },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,6 +119,30 @@ func TestFilter(t *testing.T) {
 					t.Fatalf("%s: token %d, channel %d is seen %d times", s.name, p, c, seen[[2]int{p, c}])
 				}
 			}
+		}
+	}
+}
+
+// TestScaleSteps compares a delta ratio with what does the same by hand.
+func TestScaleSteps(t *testing.T) {
+	for _, s := range steppers(t) {
+		if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") {
+			continue
+		}
+		const n = 70
+		x := random(1, n, s.in, 1, 0)
+		run := func(f DeltaFilter) []float32 {
+			y := zeros(n, s.out)
+			must(t, s.run(t.Context(), y, x, packing{}, f, 1))
+			return y.Data
+		}
+		same(t, s.name, run(ScaleSteps(0.25)), run(func(_, _ int, dt []float32) {
+			for i := range dt {
+				dt[i] *= 0.25
+			}
+		}))
+		if slices.Equal(run(ScaleSteps(0.25)), run(nil)) {
+			t.Errorf("%s: the ratio changes nothing", s.name)
 		}
 	}
 }
