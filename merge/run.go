@@ -63,8 +63,9 @@ type task struct{ seq, from, to int }
 
 // worker is the memory of one goroutine.
 type worker struct {
-	rows  []float32 // normalised
-	score []float32 // of them
+	rows        []float32 // normalised
+	score       []float32 // of them with some panels
+	best, place []float32 // of asm.AttentionTile.Nearest
 }
 
 func (r *run) run(ctx context.Context, m *Matcher, call *Call) error {
