@@ -25,6 +25,7 @@ type run struct {
 	src, dst   []int32 // tokens: sources, destinations
 	from, cand []int32 // those of them that take part
 	head, tail []int32 // other tokens, before and behind them in the published order
+	all        []int32 // tokens that take part, of methods that go by energy
 	// Of from: the index in cand of the nearest destination, or none, and its cosine.
 	to    []int32
 	score []float32
@@ -47,6 +48,7 @@ type sequence struct {
 	src, dst   span
 	froms, can span
 	head, tail span
+	all        span
 	columns    span // of run.columns
 	packed     int  // where their panels begin
 }
