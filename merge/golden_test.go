@@ -18,6 +18,9 @@ func TestGolden(t *testing.T) {
 		"merge.tome_parse_r":     goldenParseR,
 		"merge.prop_attention":   goldenPropAttention,
 		"merge.tome_block_stack": goldenBlockStack,
+		"merge.catanet_tab":      goldenTAB,
+		"merge.catanet_lrsa":     goldenLRSA,
+		"merge.catanet_centers":  goldenCenters,
 		"merge.local":            goldenLocal,
 		"merge.pitome":           goldenPiToMe,
 	})

@@ -69,9 +69,9 @@ var owners = map[string]string{
 	"layers.fourier_head": notYet,
 	"layers.strip_mlp":    notYet,
 
-	"merge.catanet_centers":  notYet,
-	"merge.catanet_lrsa":     notYet,
-	"merge.catanet_tab":      notYet,
+	"merge.catanet_centers":  "merge",
+	"merge.catanet_lrsa":     "merge",
+	"merge.catanet_tab":      "merge",
 	"merge.local":            "merge",
 	"merge.maelre":           notYet,
 	"merge.pitome":           "merge",
