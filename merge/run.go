@@ -79,6 +79,10 @@ func (r *run) run(ctx context.Context, m *Matcher, call *Call) error {
 	if r.do == nil {
 		r.do = func(w, i int) { r.step(r, &r.workers[w], r.tasks[i]) }
 	}
+	if r.declines() {
+		r.decline()
+		return nil
+	}
 	r.inverse = sized(r.inverse, call.Metric.Rows)
 	if err := r.parallel(ctx, r.cut(rowBlock, func(s *sequence) int { return s.to - s.from }), (*run).lengths); err != nil {
 		return err
