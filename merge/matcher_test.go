@@ -29,15 +29,19 @@ func nearest64(metric blas32.General, sources, destinations []int, allowed func(
 		}
 		return x
 	}
+	var units [][]float64
+	for _, d := range destinations {
+		units = append(units, unit(d))
+	}
 	for _, s := range sources {
 		best, second, at := math.Inf(-1), math.Inf(-1), -1
 		a := unit(s)
-		for _, d := range destinations {
+		for i, d := range destinations {
 			if !allowed(s, d) {
 				continue
 			}
 			dot := 0.0
-			for c, v := range unit(d) {
+			for c, v := range units[i] {
 				dot += a[c] * v
 			}
 			if dot > best {
