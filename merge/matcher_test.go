@@ -66,7 +66,7 @@ func TestSearch(t *testing.T) {
 		for _, n := range lengths {
 			for _, dim := range []int{1, 3, 20} {
 				metric := random(uint64(n*dim), n, dim)
-				for _, cfg := range []Config{{}, {Method: Local}, {Method: Local, Window: 2}, {Method: Local, Window: 3}, {Method: Local, Window: 9}, {Method: Local, Window: 40}, {Method: Local, Window: 150}, {Method: Local, Window: n}, {Method: KTh, Every: 4}} {
+				for _, cfg := range []Config{{}, {Method: Local}, {Method: Local, Window: 2}, {Method: Local, Window: 3}, {Method: Local, Window: 9}, {Method: Local, Window: 40}, {Method: Local, Window: 150}, {Method: Local, Window: n}, {Method: Local, Window: math.MaxInt}, {Method: KTh, Every: 4}} {
 					for _, shift := range []bool{false, true} {
 						if shift && cfg.Method == KTh {
 							continue
