@@ -379,6 +379,9 @@ func TestErrors(t *testing.T) {
 	if err := m.Match(nil, metric, 1); !errors.Is(err, ErrCall) {
 		t.Errorf("no plan: error %v", err)
 	}
+	if err := m.Match(&p, random(1, 2, maxWidth+1), 1); !errors.Is(err, ErrShape) {
+		t.Errorf("wide metric: error %v", err)
+	}
 	if err := m.Match(&p, blas32.General{Rows: 3, Cols: 4, Stride: 4, Data: make([]float32, 11)}, 1); !errors.Is(err, ErrShape) {
 		t.Errorf("short metric: error %v", err)
 	}
@@ -401,6 +404,7 @@ func TestConfigErrors(t *testing.T) {
 		{Config{Method: -1}, "Method is -1"},
 		{Config{Order: 2}, "Order is 2"},
 		{Config{Method: Local, DistillToken: true}, "DistillToken together with Method Local"},
+		{Config{Method: Given, ClassToken: true}, "ClassToken together with Method Given"},
 		{Config{Window: -1}, "Window is -1"},
 		{Config{Every: -1}, "Every is -1"},
 		{Config{Method: Grid}, "Height is 0"},
@@ -435,6 +439,35 @@ func TestAllocations(t *testing.T) {
 				must(t, p.Unmerge(back, o))
 			}); n != 0 {
 				t.Errorf("%v, %d workers: %v allocations", cfg.Method, workers, n)
+			}
+		}
+	}
+}
+
+// TestSmallest finds the smallest in any arrangement.
+func TestSmallest(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, n := range []int{0, 1, 16, 17, 100, 1000} {
+		for kind := range 3 {
+			for _, want := range []int{0, 1, n / 3, n - 1, n} {
+				x := make([]uint64, n)
+				for i := range x {
+					switch kind {
+					case 0:
+						x[i] = uint64(i)
+					case 1:
+						x[i] = uint64(n - i)
+					default:
+						x[i] = rng.Uint64()
+					}
+				}
+				sorted := slices.Sorted(slices.Values(x))
+				want = min(max(want, 0), n)
+				smallest(x, want)
+				slices.Sort(x[:want])
+				if !slices.Equal(x[:want], sorted[:want]) {
+					t.Fatalf("the %d smallest of %d, kind %d, are wrong", want, n, kind)
+				}
 			}
 		}
 	}
