@@ -344,7 +344,10 @@ func TestScratchBytes(t *testing.T) {
 					got = held(r.values)
 					for i := range r.work {
 						w := &r.work[i]
-						got += held(w.k, w.left, w.scale, w.value, w.nothing) + int64(w.keys.Bytes()+w.right.Bytes())
+						got += held(w.k, w.left, w.scale, w.value, w.nothing) + int64(w.keys.Bytes())
+						for j := range w.right {
+							got += int64(w.right[j].Bytes())
+						}
 					}
 				case *Nystrom:
 					r := x.scratch.Get()
