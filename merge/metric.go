@@ -1,0 +1,49 @@
+package merge
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+)
+
+// MeanHeads sets dst [tokens, dim] to the mean over heads of x [tokens, heads*dim]: of
+// attention's keys, it is the metric of ToMe. dst shares no element with x.
+func MeanHeads(dst, x blas32.General, heads int) error {
+	if heads <= 0 || x.Cols%heads != 0 {
+		return check.Errorf(ErrCall, "merge: heads is %d, want a divisor of the matrix's columns = %d", heads, x.Cols)
+	}
+	if err := check.Matrix(ErrShape, "merge", "the matrix", x, -1, max(x.Cols, 0), "columns"); err != nil {
+		return err
+	}
+	if err := check.Output(ErrShape, "merge", dst, x.Rows, x.Cols/heads, "the matrix's columns / heads", x, false); err != nil {
+		return err
+	}
+	for t := range x.Rows {
+		d, from := row(dst, t), row(x, t)
+		copy(d, from)
+		for h := 1; h < heads; h++ {
+			asm.Add(d, d, from[h*len(d):][:len(d)])
+		}
+		asm.Scale(d, 1/float32(heads), d)
+	}
+	return nil
+}
+
+// LogSizes sets dst [tokens] to the logarithms of sizes: the log-weights of the keys by
+// which attention counts a merged token as the tokens it stands for, softmax(q k^T scale
+// + log s). dst may be size.
+func LogSizes(dst, size []float32) error {
+	if err := check.Vector(ErrShape, "merge", "dst", dst, len(size), "the sizes"); err != nil {
+		return err
+	}
+	if err := checkSizes(size); err != nil {
+		return err
+	}
+	for t, s := range size {
+		dst[t] = float32(math.Log(float64(s)))
+	}
+	return nil
+}

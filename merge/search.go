@@ -1,0 +1,141 @@
+package merge
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// search finds the nearest destination of every source that takes part.
+func (r *run) search(ctx context.Context) error {
+	r.to, r.score = sized(r.to, len(r.from)), sized(r.score, len(r.from))
+	if r.near() {
+		return r.parallel(ctx, r.cut(rowBlock, func(s *sequence) int { return s.froms.len() }), (*run).searchNear)
+	}
+	if err := r.pack(ctx, r.cand, func(s *sequence) span { return s.can }); err != nil {
+		return err
+	}
+	rows := searchTiles * r.m.tile.Rows()
+	return r.parallel(ctx, r.cut(rows, func(s *sequence) int { return s.froms.len() }), (*run).searchBlock)
+}
+
+// near tells whether a source has so few destinations to look at that each is taken by
+// itself.
+func (r *run) near() bool { return r.m.cfg.Method == Local && r.m.cfg.Window <= 2 }
+
+// Blocks: tiles of sources to a task, and panels of destinations to a packing task and
+// to a strip of scores.
+const (
+	searchTiles = 16
+	packPanels  = 8
+	stripPanels = 4
+)
+
+// pack writes normalised rows of the tokens of a list into panels.
+func (r *run) pack(ctx context.Context, tokens []int32, share func(*sequence) span) error {
+	w, dim, total := r.m.tile.Panel(), r.call.Metric.Cols, 0
+	r.columns = tokens
+	for i := range r.seqs {
+		s := &r.seqs[i]
+		s.columns, s.packed = share(s), total
+		total += r.m.tile.Panels(s.columns.len()) * w * dim
+	}
+	r.packed = scratch.Floats(r.packed, total)
+	return r.parallel(ctx, r.cut(packPanels*w, func(s *sequence) int { return s.columns.len() }), (*run).packBlock)
+}
+
+// packBlock packs some columns. What is left of the last panel is filled with the last
+// of them: being the same and behind it, it is never the first of the nearest.
+func (r *run) packBlock(k *worker, t task) {
+	s, w, dim := &r.seqs[t.seq], r.m.tile.Panel(), r.call.Metric.Cols
+	tokens := s.columns.of(r.columns)[t.from:t.to]
+	whole := (len(tokens) + w - 1) / w * w
+	k.rows = scratch.Floats(k.rows, whole*dim)
+	rows := dense.Matrix(k.rows, whole, dim)
+	for i := range whole {
+		r.normalise(row(rows, i), tokens[min(i, len(tokens)-1)])
+	}
+	r.m.tile.PackKeys(r.packed[s.packed+t.from*dim:][:whole*dim], 0, rows)
+}
+
+// normalise sets dst to the metric's row of a token, of length 1.
+func (r *run) normalise(dst []float32, token int32) {
+	asm.Scale(dst, r.inverse[token], row(r.call.Metric, int(token)))
+}
+
+// searchNear is the search of Local among few destinations.
+func (r *run) searchNear(k *worker, t task) {
+	s, dim := &r.seqs[t.seq], r.call.Metric.Cols
+	k.rows = scratch.Floats(k.rows, 2*dim)
+	a, b := k.rows[:dim], k.rows[dim:2*dim]
+	tokens := s.can.of(r.cand)
+	for i := s.froms.from + t.from; i < s.froms.from+t.to; i++ {
+		r.to[i], r.score[i] = none, float32(math.Inf(-1))
+		r.normalise(a, r.from[i])
+		from, to := r.window(s, r.from[i])
+		for j := from; j < to; j++ {
+			r.normalise(b, tokens[j])
+			if v := asm.Dot(a, b); v > r.score[i] {
+				r.to[i], r.score[i] = int32(s.can.from+j), v
+			}
+		}
+	}
+}
+
+// window returns which destinations of a sequence that take part a source may merge
+// into.
+func (r *run) window(s *sequence, source int32) (from, to int) {
+	tokens := s.can.of(r.cand)
+	if r.m.cfg.Method != Local {
+		return 0, len(tokens)
+	}
+	// Destination j of source i stands 2 (j-i) + 1 behind it.
+	reach := min(2*(r.m.cfg.Window-1), maxTokens)
+	from, _ = slices.BinarySearch(tokens, source+1-int32(reach))
+	to, _ = slices.BinarySearch(tokens, source+2+int32(reach))
+	return from, to
+}
+
+// searchBlock is the search for a block of sources.
+func (r *run) searchBlock(k *worker, t task) {
+	s, dim := &r.seqs[t.seq], r.call.Metric.Cols
+	sources := s.froms.of(r.from)[t.from:t.to]
+	k.rows = scratch.Floats(k.rows, len(sources)*dim)
+	rows := dense.Matrix(k.rows, len(sources), dim)
+	for i, t := range sources {
+		r.normalise(row(rows, i), t)
+	}
+	at := s.froms.from + t.from
+	to, score := r.to[at:][:len(sources)], r.score[at:][:len(sources)]
+	for i := range to {
+		to[i], score[i] = none, float32(math.Inf(-1))
+	}
+	r.strips(k, s, rows, sources, to, score, 0, r.m.tile.Panels(s.columns.len()))
+}
+
+// strips looks for the nearest among the panels from p0 to p1 by writing scores down.
+func (r *run) strips(k *worker, s *sequence, rows blas32.General, sources, to []int32, score []float32, p0, p1 int) {
+	w, dim := r.m.tile.Panel(), rows.Cols
+	for p := p0; p < p1; p += stripPanels {
+		cols := w * min(stripPanels, p1-p)
+		k.score = scratch.Floats(k.score, rows.Rows*cols)
+		strip := dense.Matrix(k.score, rows.Rows, cols)
+		r.m.tile.Scores(strip, rows, r.packed[s.packed+p*w*dim:][:cols*dim])
+		for i, source := range sources {
+			from, end := r.window(s, source)
+			from, end = max(from, p*w), min(end, p*w+cols)
+			for j := from; j < end; j++ {
+				at := int32(s.can.from + j)
+				if v := strip.Data[i*cols+j-p*w]; v > score[i] || v == score[i] && at < to[i] {
+					to[i], score[i] = at, v
+				}
+			}
+		}
+	}
+}
