@@ -16,6 +16,7 @@ func TestGolden(t *testing.T) {
 		"merge.tome_kth_random": goldenKthRandom,
 		"merge.tomesd2d":        goldenGrid,
 		"merge.local":           goldenLocal,
+		"merge.maelre":          goldenMAELRE,
 	})
 }
 

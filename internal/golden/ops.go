@@ -73,7 +73,7 @@ var owners = map[string]string{
 	"merge.catanet_lrsa":     notYet,
 	"merge.catanet_tab":      notYet,
 	"merge.local":            "merge",
-	"merge.maelre":           notYet,
+	"merge.maelre":           "merge",
 	"merge.pitome":           notYet,
 	"merge.prop_attention":   notYet,
 	"merge.tome_block_stack": notYet,

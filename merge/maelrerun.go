@@ -1,0 +1,442 @@
+package merge
+
+import (
+	"context"
+	"fmt"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/approx"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// MAELRECall is a call of MAELRE with everything optional. Only X is needed.
+type MAELRECall struct {
+	// X is [tokens, D]: embeddings, positions in them.
+	X blas32.General
+	// Offsets packs several sequences: the first row of each and at last the number of
+	// rows. They are encoded one after the other.
+	Offsets []int
+	// Sizes [tokens] are how many tokens each stands for, positive; nil is 1.
+	Sizes []float32
+	// Valid [tokens], if not nil, marks those that are not padding, which is left out
+	// before the first block. What is in its rows does not matter.
+	Valid []bool
+
+	// Pooled [sequences, D] receives the mean of the last norm weighted by size, 0 of
+	// no tokens; Logits [sequences, classes] what the head makes of it.
+	Pooled, Logits blas32.General
+	// Observe, if not nil, is called behind every block, and at last behind the last
+	// norm. It must not keep what it is given.
+	Observe func(MAELREStage)
+	// Workers is how many goroutines the call may use, 0 for the configuration's.
+	Workers int
+}
+
+// MAELREStage is what a sequence has become behind a block.
+type MAELREStage struct {
+	// Sequence and Layer are its number and the block's; behind the last norm Layer is
+	// the number of blocks.
+	Sequence, Layer int
+	// Approximated tells whether the block's attention was.
+	Approximated bool
+	// Plan merged the tokens that entered the block (of the first, those of X that are
+	// valid) into those that leave it; nil behind the last norm.
+	Plan *Plan
+	// X [tokens, D] and Sizes are the tokens.
+	X     blas32.General
+	Sizes []float32
+}
+
+// Forward encodes one sequence x [tokens, D]: dst [1, classes] receives the logits,
+// or, without a head, dst [1, D] the pooled tokens. After the first call of a shape
+// nothing is allocated.
+func (m *MAELRE) Forward(dst, x blas32.General) error {
+	call := MAELRECall{X: x}
+	if m.head != nil {
+		call.Logits = dst
+	} else {
+		call.Pooled = dst
+	}
+	if dst.Rows == 0 {
+		return check.Errorf(ErrShape, "merge: dst has 0 rows, want 1")
+	}
+	return m.Run(context.Background(), &call)
+}
+
+// Run is Forward with everything optional, and an end: when ctx is done it returns
+// ctx.Err() and leaves the outputs in an unspecified state. Errors about matrices
+// match ErrShape, those about options ErrCall; both come before anything is written,
+// except those of an Approximation or a Matching of the caller's.
+func (m *MAELRE) Run(ctx context.Context, call *MAELRECall) error {
+	r := m.scratch.Get()
+	defer m.scratch.Put(r)
+	return r.run(ctx, m, call)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at the
+// most, besides its arguments, with the default approximation and matching.
+func (m *MAELRE) ScratchBytes(tokens int) int64 {
+	n, d := int64(tokens), int64(m.dim)
+	own := n * (7*d + d/int64(m.cfg.Heads) + 3)
+	work := int64(m.hidden+m.dim) * dense.BlockRows * int64(parallel.Workers(m.cfg.Workers))
+	bytes := 4*(own+work) + m.exact.ScratchBytes(min(tokens, m.cfg.SwitchTokens), min(tokens, m.cfg.SwitchTokens)) + 20*n + 1<<14
+	if e, ok := m.cfg.Approximation.(*approx.Efficient); ok {
+		bytes += e.ScratchBytes(tokens, tokens)
+	}
+	return bytes
+}
+
+// maelreRun is the working memory of one call.
+type maelreRun struct {
+	m       *MAELRE
+	call    MAELRECall
+	workers int
+	group   parallel.Group
+	one     [2]int
+
+	block   *maelreBlock
+	x       blas32.General // [tokens, D]
+	sizes   []float32
+	merged  bool // some size is not 1
+	qkv     blas32.General
+	out     blas32.General // of attention
+	memory  [2][]float32   // of x and what it is merged into
+	totals  [2][]float32   // of sizes, the same
+	qkvs    []float32
+	outs    []float32
+	metrics []float32
+	metric  blas32.General
+	logs    []float32
+	pooled  []float32
+	plan    Plan
+	match   Call
+	approx  approx.Call
+	exact   attention.Call
+	kv      [2][1]blas32.General
+	work    []maelreWork
+
+	before, project, after, last func(worker, task int)
+}
+
+type maelreWork struct{ h, hidden []float32 }
+
+func (r *maelreRun) run(ctx context.Context, m *MAELRE, call *MAELRECall) error {
+	r.m = m
+	offsets, err := r.check(m, call)
+	if err != nil {
+		return err
+	}
+	r.call = *call
+	defer r.forget()
+	if r.before == nil {
+		r.before, r.project, r.after, r.last = r.beforeTask, r.projectTask, r.afterTask, r.lastTask
+	}
+	for len(r.work) < r.workers {
+		r.work = append(r.work, maelreWork{})
+	}
+	for b := range len(offsets) - 1 {
+		if err := r.sequence(ctx, b, offsets[b], offsets[b+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *maelreRun) forget() {
+	r.call, r.match, r.approx, r.exact, r.kv = MAELRECall{}, Call{}, approx.Call{}, attention.Call{}, [2][1]blas32.General{}
+}
+
+// check reports what is wrong with a call, and returns the offsets.
+func (r *maelreRun) check(m *MAELRE, c *MAELRECall) ([]int, error) {
+	n := c.X.Rows
+	if err := check.Matrix(ErrShape, "merge", "X", c.X, -1, m.dim, "the width"); err != nil {
+		return nil, err
+	}
+	if n > maxTokens {
+		return nil, check.Errorf(ErrShape, "merge: %d tokens, want at most %d", n, maxTokens)
+	}
+	r.one = [2]int{0, n}
+	offsets := c.Offsets
+	if offsets == nil {
+		offsets = r.one[:]
+	}
+	last := len(offsets) - 1
+	if last < 0 || offsets[0] != 0 || offsets[last] != n {
+		return nil, check.Errorf(ErrCall, "merge: Offsets is %v, want the first row of each sequence and at last the number of rows = %d", offsets, n)
+	}
+	for i, from := range offsets[:last] {
+		if offsets[i+1] < from {
+			return nil, check.Errorf(ErrCall, "merge: Offsets[%d] is %d, less than the one before it", i+1, offsets[i+1])
+		}
+	}
+	if c.Sizes != nil {
+		if err := check.Vector(ErrShape, "merge", "Sizes", c.Sizes, n, "the tokens"); err != nil {
+			return nil, err
+		}
+		if err := checkSizes(c.Sizes); err != nil {
+			return nil, err
+		}
+	}
+	if c.Valid != nil && len(c.Valid) != n {
+		return nil, check.Errorf(ErrShape, "merge: Valid has %d elements, want the tokens = %d", len(c.Valid), n)
+	}
+	if c.Workers < 0 {
+		return nil, check.Errorf(ErrCall, "merge: Workers is %d, want 0 or more", c.Workers)
+	}
+	r.workers = parallel.Workers(m.cfg.Workers)
+	if c.Workers > 0 {
+		r.workers = c.Workers
+	}
+	if m.head == nil && c.Logits.Rows > 0 {
+		return nil, check.Errorf(ErrCall, "merge: Logits of an encoder without a head")
+	}
+	for _, o := range [...]struct {
+		name string
+		m    blas32.General
+		cols int
+		what string
+	}{{"Pooled", c.Pooled, m.dim, "the width"}, {"Logits", c.Logits, m.classes, "the classes"}} {
+		if o.m.Rows == 0 && o.m.Data == nil {
+			continue
+		}
+		if err := check.Matrix(ErrShape, "merge", o.name, o.m, last, o.cols, o.what); err != nil {
+			return nil, err
+		}
+		if asm.Overlap(o.m, c.X) {
+			return nil, check.Errorf(ErrShape, "merge: %s shares elements with X", o.name)
+		}
+	}
+	if asm.Overlap(c.Pooled, c.Logits) {
+		return nil, check.Errorf(ErrShape, "merge: Logits shares elements with Pooled")
+	}
+	return offsets, nil
+}
+
+// sequence encodes rows from up to to of X.
+func (r *maelreRun) sequence(ctx context.Context, b, from, to int) error {
+	r.load(from, to)
+	for i := range r.m.blocks {
+		r.block = &r.m.blocks[i]
+		approximated, err := r.attend(ctx, i)
+		if err != nil {
+			return err
+		}
+		if err := r.merge(ctx, i); err != nil {
+			return err
+		}
+		if err := r.each(ctx, r.after); err != nil {
+			return err
+		}
+		if r.call.Observe != nil {
+			r.call.Observe(MAELREStage{Sequence: b, Layer: i, Approximated: approximated, Plan: &r.plan, X: r.x, Sizes: r.sizes})
+		}
+	}
+	if err := r.each(ctx, r.last); err != nil {
+		return err
+	}
+	if r.call.Observe != nil {
+		r.call.Observe(MAELREStage{Sequence: b, Layer: len(r.m.blocks), X: r.x, Sizes: r.sizes})
+	}
+	r.pool(b)
+	return nil
+}
+
+// load takes up the tokens of a sequence, without padding.
+func (r *maelreRun) load(from, to int) {
+	d := r.m.dim
+	r.memory[0], r.totals[0] = scratch.Floats(r.memory[0], (to-from)*d), scratch.Floats(r.totals[0], to-from)
+	n := 0
+	r.merged = r.call.Sizes != nil
+	for t := from; t < to; t++ {
+		if r.call.Valid != nil && !r.call.Valid[t] {
+			continue
+		}
+		copy(r.memory[0][n*d:][:d], row(r.call.X, t))
+		r.totals[0][n] = 1
+		if r.merged {
+			r.totals[0][n] = r.call.Sizes[t]
+		}
+		n++
+	}
+	r.x, r.sizes = dense.Matrix(r.memory[0], n, d), r.totals[0][:n]
+}
+
+// each runs a step for blocks of tokens.
+func (r *maelreRun) each(ctx context.Context, step func(worker, task int)) error {
+	workers := r.workers
+	const alone = 1 << 20 // multiply-adds up to which one goroutine does all
+	if int64(r.x.Rows)*int64(r.m.dim)*int64(r.m.dim+r.m.hidden) <= alone {
+		workers = 1
+	}
+	err := r.group.Run(ctx, workers, (r.x.Rows+dense.BlockRows-1)/dense.BlockRows, step)
+	if err != nil && err != ctx.Err() {
+		return fmt.Errorf("merge: %w", err)
+	}
+	return err
+}
+
+// rows returns the tokens of a task.
+func (r *maelreRun) rows(task int) (from, to int) {
+	return task * dense.BlockRows, min((task+1)*dense.BlockRows, r.x.Rows)
+}
+
+// attend adds attention to x.
+func (r *maelreRun) attend(ctx context.Context, layer int) (approximated bool, err error) {
+	n, d, heads := r.x.Rows, r.m.dim, r.m.cfg.Heads
+	r.qkvs, r.outs, r.metrics = scratch.Floats(r.qkvs, n*3*d), scratch.Floats(r.outs, n*d), scratch.Floats(r.metrics, n*d/heads)
+	r.qkv, r.out, r.metric = dense.Matrix(r.qkvs, n, 3*d), dense.Matrix(r.outs, n, d), dense.Matrix(r.metrics, n, d/heads)
+	if err := r.each(ctx, r.before); err != nil {
+		return false, err
+	}
+	var logs blas32.General
+	if r.merged {
+		r.logs = scratch.Floats(r.logs, n)
+		if err := LogSizes(r.logs, r.sizes); err != nil {
+			return false, err
+		}
+		logs = dense.Matrix(r.logs, n, 1)
+	}
+	q, k, v := dense.Columns(r.qkv, 0, d), dense.Columns(r.qkv, d, d), dense.Columns(r.qkv, 2*d, d)
+	if approximated = r.approximates(layer, n); approximated {
+		r.approx = approx.Call{Dst: r.out, Q: q, K: k, V: v, LogWeights: logs}
+		err = r.m.cfg.Approximation.Run(ctx, &r.approx)
+	} else {
+		r.kv = [2][1]blas32.General{{k}, {v}}
+		r.exact = attention.Call{Dst: r.out, Q: q, K: r.kv[0][:], V: r.kv[1][:], LogWeights: logs}
+		err = r.m.exact.Run(ctx, &r.exact)
+	}
+	if err != nil {
+		if err != ctx.Err() {
+			err = fmt.Errorf("merge: layer %d: %w", layer, err)
+		}
+		return approximated, err
+	}
+	return approximated, r.each(ctx, r.project)
+}
+
+func (r *maelreRun) approximates(layer, tokens int) bool {
+	if f := r.m.cfg.Approximate; f != nil {
+		return f(layer, tokens)
+	}
+	return tokens > r.m.cfg.SwitchTokens
+}
+
+// beforeTask makes queries, keys and values, and the metric.
+func (r *maelreRun) beforeTask(worker, task int) {
+	from, to := r.rows(task)
+	h := r.normed(worker, r.block.norm1, from, to)
+	qkv := dense.Rows(r.qkv, from, to)
+	r.block.qkv.Forward(qkv, h)
+	d, width := r.m.dim, r.metric.Cols
+	for i := range qkv.Rows {
+		mean, keys := row(r.metric, from+i), row(qkv, i)[d:2*d]
+		copy(mean, keys)
+		for at := width; at < d; at += width {
+			asm.Add(mean, mean, keys[at:][:width])
+		}
+		asm.Scale(mean, 1/float32(r.m.cfg.Heads), mean)
+	}
+}
+
+// normed returns rows of x normalised, in the worker's memory.
+func (r *maelreRun) normed(worker int, n maelreNorm, from, to int) blas32.General {
+	w := &r.work[worker]
+	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
+	h := dense.Matrix(w.h, to-from, r.m.dim)
+	for i := range h.Rows {
+		asm.LayerNorm(row(h, i), row(r.x, from+i), n.weight, n.bias, r.m.cfg.Eps)
+	}
+	return h
+}
+
+// projectTask adds what attention has found to x.
+func (r *maelreRun) projectTask(worker, task int) {
+	from, to := r.rows(task)
+	w := &r.work[worker]
+	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
+	h := dense.Matrix(w.h, to-from, r.m.dim)
+	r.block.proj.Forward(h, dense.Rows(r.out, from, to))
+	x := dense.Rows(r.x, from, to).Data[:len(h.Data)]
+	asm.Add(x, x, h.Data)
+}
+
+// merge merges the tokens of a layer.
+func (r *maelreRun) merge(ctx context.Context, layer int) error {
+	cfg := &r.m.cfg
+	n := r.x.Rows
+	r.match = Call{Plan: &r.plan, Metric: r.metric, MinTokens: cfg.MinTokens, AtMost: true, Shift: cfg.Alternate && layer%2 == 1}
+	switch {
+	case cfg.Schedule != nil:
+		r.match.R = cfg.Schedule(layer, n)
+	case len(cfg.Ratios) == 1:
+		r.match.Ratio = cfg.Ratios[0]
+	case len(cfg.Ratios) > 1:
+		r.match.Ratio = cfg.Ratios[layer]
+	}
+	if r.match.R == 0 && int(r.match.Ratio*float64(n)) == 0 {
+		return r.plan.SetIdentity(n)
+	}
+	if err := cfg.Matching.Run(ctx, &r.match); err != nil {
+		return err
+	}
+	left := r.plan.Len()
+	if left == n {
+		return nil
+	}
+	r.memory[1], r.totals[1] = scratch.Floats(r.memory[1], left*r.m.dim), scratch.Floats(r.totals[1], left)
+	x, sizes := dense.Matrix(r.memory[1], left, r.m.dim), r.totals[1][:left]
+	if err := r.plan.ApplyWeighted(x, r.x, sizes, r.sizes); err != nil {
+		return err
+	}
+	r.memory[0], r.memory[1], r.totals[0], r.totals[1] = r.memory[1], r.memory[0], r.totals[1], r.totals[0]
+	r.x, r.sizes, r.merged = x, sizes, true
+	return nil
+}
+
+// afterTask adds the layers behind attention to x.
+func (r *maelreRun) afterTask(worker, task int) {
+	from, to := r.rows(task)
+	h := r.normed(worker, r.block.norm2, from, to)
+	w := &r.work[worker]
+	w.hidden = scratch.Floats(w.hidden, dense.BlockRows*r.m.hidden)
+	hidden := dense.Matrix(w.hidden, to-from, r.block.hidden)
+	r.block.up.Forward(hidden, h)
+	asm.GELU(hidden.Data, hidden.Data)
+	r.block.down.Forward(h, hidden)
+	x := dense.Rows(r.x, from, to).Data[:len(h.Data)]
+	asm.Add(x, x, h.Data)
+}
+
+// lastTask is the last norm, in place.
+func (r *maelreRun) lastTask(worker, task int) {
+	from, to := r.rows(task)
+	for i := from; i < to; i++ {
+		x := row(r.x, i)
+		asm.LayerNorm(x, x, r.m.norm.weight, r.m.norm.bias, r.m.cfg.Eps)
+	}
+}
+
+// pool makes the results of sequence b.
+func (r *maelreRun) pool(b int) {
+	r.pooled = scratch.Floats(r.pooled, r.m.dim)
+	clear(r.pooled)
+	var total float64
+	for _, s := range r.sizes {
+		total += float64(s)
+	}
+	for i, s := range r.sizes {
+		asm.Axpy(r.pooled, float32(float64(s)/total), row(r.x, i))
+	}
+	if r.call.Pooled.Rows > 0 {
+		copy(row(r.call.Pooled, b), r.pooled)
+	}
+	if r.call.Logits.Rows > 0 {
+		r.m.head.Forward(dense.Rows(r.call.Logits, b, b+1), dense.Matrix(r.pooled, 1, r.m.dim))
+	}
+}
