@@ -584,6 +584,51 @@ func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
 }
 
 //go:noescape
+func nearestFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
+
+//go:noescape
+func nearestFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
+
+// for 6 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
+func nearestFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
+	if tier == isa.AVX512 {
+		nearestFullAVX512(dim, panels, q, qRow, k, best, place, number)
+	} else {
+		nearestFullAVX2(dim, panels, q, qRow, k, best, place, number)
+	}
+}
+
+//go:noescape
+func nearest4AVX512(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
+
+//go:noescape
+func nearest4AVX2(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
+
+// for 4 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
+func nearest4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
+	if tier == isa.AVX512 {
+		nearest4AVX512(dim, panels, q, qRow, k, best, place, number)
+	} else {
+		nearest4AVX2(dim, panels, q, qRow, k, best, place, number)
+	}
+}
+
+//go:noescape
+func nearest1AVX512(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
+
+//go:noescape
+func nearest1AVX2(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
+
+// for 1 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
+func nearest1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
+	if tier == isa.AVX512 {
+		nearest1AVX512(dim, panels, q, qRow, k, best, place, number)
+	} else {
+		nearest1AVX2(dim, panels, q, qRow, k, best, place, number)
+	}
+}
+
+//go:noescape
 func convolution8AVX512(n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int)
 
 //go:noescape

@@ -167,6 +167,21 @@ func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
 	panic(noKernels)
 }
 
+// for 6 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
+func nearestFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
+	panic(noKernels)
+}
+
+// for 4 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
+func nearest4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
+	panic(noKernels)
+}
+
+// for 1 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
+func nearest1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
+	panic(noKernels)
+}
+
 // 8 token(s) of n channels; strides in bytes
 func convolution8SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int) {
 	panic(noKernels)

@@ -53,6 +53,9 @@ type Call struct {
 	// for the energy: 0.9 - 0.9 i/L in layer i of L of the published vision models, 0.9
 	// - 0.25 i/L of the text models.
 	Margin float32
+	// Workload, if not nil, is what the tokens that are left go through: where merging
+	// would cost more time than it saves, by Matcher.Estimate, nothing merges.
+	Workload *Workload
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int
 }
@@ -96,6 +99,11 @@ func (r *run) check(m *Matcher, c *Call) error {
 		return fail("Margin is %v, want a finite number, less than 1 for PiToMeText", c.Margin)
 	case c.Workers < 0:
 		return fail("Workers is %d, want 0 or more", c.Workers)
+	}
+	if c.Workload != nil {
+		if err := c.Workload.check(); err != nil {
+			return err
+		}
 	}
 	if err := r.sequences(m, c); err != nil {
 		return err

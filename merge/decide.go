@@ -100,15 +100,17 @@ func (r *run) arrange(s *sequence) {
 		}
 		return
 	}
+	// Where the class token is one of the sources they keep their order.
+	ascending := r.m.cfg.ClassToken && !r.m.cfg.Method.energetic() && r.m.cfg.Method != Grid
 	begin := len(r.order)
 	r.order = append(r.order, s.head.of(r.head)...)
-	if !r.m.cfg.ClassToken {
+	if !ascending {
 		for _, k := range r.ranked {
 			r.order = append(r.order, r.from[uint32(k)])
 		}
 	}
 	for _, t := range s.src.of(r.src) { // all, or those that took no part
-		if left(t) && (r.m.cfg.ClassToken || r.inverse[t] == 0) {
+		if left(t) && (ascending || r.inverse[t] == 0) {
 			r.order = append(r.order, t)
 		}
 	}

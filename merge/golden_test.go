@@ -12,11 +12,18 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "merge", map[string]func(*testing.T, *golden.File){
-		"merge.tome_bsm":        goldenBSM,
-		"merge.tome_kth_random": goldenKthRandom,
-		"merge.tomesd2d":        goldenGrid,
-		"merge.local":           goldenLocal,
-		"merge.maelre":          goldenMAELRE,
+		"merge.tome_bsm":         goldenBSM,
+		"merge.tome_kth_random":  goldenKthRandom,
+		"merge.tomesd2d":         goldenGrid,
+		"merge.tome_parse_r":     goldenParseR,
+		"merge.prop_attention":   goldenPropAttention,
+		"merge.tome_block_stack": goldenBlockStack,
+		"merge.catanet_tab":      goldenTAB,
+		"merge.catanet_lrsa":     goldenLRSA,
+		"merge.catanet_centers":  goldenCenters,
+		"merge.local":            goldenLocal,
+		"merge.maelre":           goldenMAELRE,
+		"merge.pitome":           goldenPiToMe,
 	})
 }
 

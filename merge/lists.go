@@ -6,11 +6,20 @@ import "context"
 func (r *run) lists(ctx context.Context) error {
 	r.src, r.dst, r.head, r.tail = r.src[:0], r.dst[:0], r.head[:0], r.tail[:0]
 	r.from, r.cand = r.from[:0], r.cand[:0]
+	if r.m.cfg.Method.energetic() {
+		if err := r.energies(ctx); err != nil {
+			return err
+		}
+	}
 	for i := range r.seqs {
 		s := &r.seqs[i]
 		s.src.from, s.dst.from, s.head.from, s.tail.from = len(r.src), len(r.dst), len(r.head), len(r.tail)
 		s.froms.from, s.can.from = len(r.from), len(r.cand)
-		r.divide(s)
+		if !r.m.cfg.Method.energetic() {
+			r.divide(s)
+		} else if err := r.byEnergy(i, s); err != nil {
+			return err
+		}
 		s.src.to, s.dst.to, s.head.to, s.tail.to = len(r.src), len(r.dst), len(r.head), len(r.tail)
 		for _, t := range s.src.of(r.src) {
 			if r.inverse[t] != 0 {

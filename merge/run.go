@@ -25,6 +25,7 @@ type run struct {
 	src, dst   []int32 // tokens: sources, destinations
 	from, cand []int32 // those of them that take part
 	head, tail []int32 // other tokens, before and behind them in the published order
+	all        []int32 // tokens that take part, of methods that go by energy
 	// Of from: the index in cand of the nearest destination, or none, and its cosine.
 	to    []int32
 	score []float32
@@ -47,6 +48,7 @@ type sequence struct {
 	src, dst   span
 	froms, can span
 	head, tail span
+	all        span
 	columns    span // of run.columns
 	packed     int  // where their panels begin
 }
@@ -63,8 +65,9 @@ type task struct{ seq, from, to int }
 
 // worker is the memory of one goroutine.
 type worker struct {
-	rows  []float32 // normalised
-	score []float32 // of them
+	rows        []float32 // normalised
+	score       []float32 // of them with some panels
+	best, place []float32 // of asm.AttentionTile.Nearest
 }
 
 func (r *run) run(ctx context.Context, m *Matcher, call *Call) error {
@@ -75,6 +78,10 @@ func (r *run) run(ctx context.Context, m *Matcher, call *Call) error {
 	defer func() { r.call = Call{} }()
 	if r.do == nil {
 		r.do = func(w, i int) { r.step(r, &r.workers[w], r.tasks[i]) }
+	}
+	if r.declines() {
+		r.decline()
+		return nil
 	}
 	r.inverse = sized(r.inverse, call.Metric.Rows)
 	if err := r.parallel(ctx, r.cut(rowBlock, func(s *sequence) int { return s.to - s.from }), (*run).lengths); err != nil {

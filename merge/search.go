@@ -29,12 +29,13 @@ func (r *run) search(ctx context.Context) error {
 // itself.
 func (r *run) near() bool { return r.m.cfg.Method == Local && r.m.cfg.Window <= 2 }
 
-// Blocks: tiles of sources to a task, and panels of destinations to a packing task and
-// to a strip of scores.
+// Blocks: tiles of sources to a task, and panels of destinations to a packing task, to a
+// strip of scores and, in the first caches, to all sources of a task in turn.
 const (
 	searchTiles = 16
 	packPanels  = 8
 	stripPanels = 4
+	nearPanels  = 16
 )
 
 // pack writes normalised rows of the tokens of a list into panels.
@@ -116,7 +117,62 @@ func (r *run) searchBlock(k *worker, t task) {
 	for i := range to {
 		to[i], score[i] = none, float32(math.Inf(-1))
 	}
-	r.strips(k, s, rows, sources, to, score, 0, r.m.tile.Panels(s.columns.len()))
+	if r.m.cfg.Method != Local {
+		r.panels(k, s, rows, to, score, 0, r.m.tile.Panels(s.columns.len()))
+		return
+	}
+	r.band(k, s, rows, sources, to, score)
+}
+
+// panels looks for the nearest among the panels from p0 to p1, all of whose columns may
+// be taken.
+func (r *run) panels(k *worker, s *sequence, rows blas32.General, to []int32, score []float32, p0, p1 int) {
+	w, dim := r.m.tile.Panel(), rows.Cols
+	n := rows.Rows * w
+	k.best, k.place = scratch.Floats(k.best, n), scratch.Floats(k.place, n)
+	for i := range k.best {
+		k.best[i] = float32(math.Inf(-1))
+	}
+	for p := p0; p < p1; p += nearPanels {
+		few := min(nearPanels, p1-p)
+		r.m.tile.Nearest(k.best, k.place, rows, r.packed[s.packed+p*w*dim:][:few*w*dim], p, few)
+	}
+	for i := range rows.Rows {
+		for l, v := range k.best[i*w:][:w] {
+			if v < score[i] || math.IsInf(float64(v), -1) {
+				continue
+			}
+			at := int32(s.can.from + int(k.place[i*w+l])*w + l)
+			if v > score[i] || at < to[i] {
+				to[i], score[i] = at, v
+			}
+		}
+	}
+}
+
+// band is the search of Local: every source looks at a window of destinations, which
+// few rows at a time share.
+func (r *run) band(k *worker, s *sequence, rows blas32.General, sources, to []int32, score []float32) {
+	height, w := r.m.tile.Rows(), r.m.tile.Panel()
+	height *= max(1, min(rows.Rows/height, r.m.cfg.Window/(2*height)))
+	for i := 0; i < rows.Rows; i += height {
+		n := min(height, rows.Rows-i)
+		part, src, t, v := dense.Rows(rows, i, i+n), sources[i:i+n], to[i:i+n], score[i:i+n]
+		// The windows move on: all see what the last one begins and the first ends with.
+		from, first := r.window(s, src[0])
+		last, end := r.window(s, src[n-1])
+		p0, p1 := (last+w-1)/w, first/w
+		if first == s.columns.len() {
+			p1 = r.m.tile.Panels(first)
+		}
+		if p0 >= p1 {
+			r.strips(k, s, part, src, t, v, from/w, r.m.tile.Panels(end))
+			continue
+		}
+		r.strips(k, s, part, src, t, v, from/w, p0)
+		r.panels(k, s, part, t, v, p0, p1)
+		r.strips(k, s, part, src, t, v, p1, r.m.tile.Panels(end))
+	}
 }
 
 // strips looks for the nearest among the panels from p0 to p1 by writing scores down.

@@ -54,6 +54,7 @@ func operations() []operation {
 		one("norm", squaredDeviation, layerNorm, rmsNorm),
 		one("softmax", expSum),
 		one("attention", attentionKernels()...),
+		one("nearest", nearest(0), nearest(4), nearest(1)),
 		one("conv", convolution(8), convolution(1)),
 		one("fft", fftKernels()...),
 		one("rotate", rotateKernels()...),

@@ -480,6 +480,15 @@ func (m *amd64) Select(k Mask, t Src, f Vec) Vec {
 
 func (m *amd64) Set(dst, v Vec) { m.VMOVAPS(vecOf(v), vecOf(dst)) }
 
+func (m *amd64) SetWhere(k Mask, dst, v Vec) {
+	mask := k.h.(reg.Register)
+	if m.wide() {
+		m.VBLENDMPS(vecOf(v), vecOf(dst), mask, vecOf(dst))
+		return
+	}
+	m.VBLENDVPS(mask, vecOf(v), vecOf(dst), vecOf(dst))
+}
+
 func (m *amd64) AddTo(acc Vec, b Src) {
 	m.op(x86.VADDPS, x86.VADDPS_BCST, b, vecOf(acc), vecOf(acc))
 }

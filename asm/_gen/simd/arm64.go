@@ -380,6 +380,11 @@ func (m *arm64) Set(dst, v Vec) {
 	m.named("VMOV V%1.B16, V%0.B16", []armReg{armVec(dst)}, []armReg{armVec(v)})
 }
 
+func (m *arm64) SetWhere(k Mask, dst, v Vec) {
+	r := armVec(dst)
+	m.named("VBIT V%2.B16, V%3.B16, V%0.B16", []armReg{r}, []armReg{r, k.h.(armReg), armVec(v)})
+}
+
 func (m *arm64) AddTo(acc Vec, b Src) {
 	r := armVec(acc)
 	m.coded(0x4e20d400, "FADD V%0.4S, V%1.4S, V%2.4S", r, r, m.source(b))

@@ -133,8 +133,9 @@ type Machine interface {
 	// Select returns t where m holds and f elsewhere.
 	Select(m Mask, t Src, f Vec) Vec
 
-	// Set copies v into dst; AddTo adds b to acc.
+	// Set copies v into dst, SetWhere only where m holds; AddTo adds b to acc.
 	Set(dst, v Vec)
+	SetWhere(m Mask, dst, v Vec)
 	AddTo(acc Vec, b Src)
 	// MulAdd and MulSub change acc: acc += a*b, acc -= a*b, rounded once.
 	MulAdd(acc, a Vec, b Src)

@@ -1,0 +1,163 @@
+package merge
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// AssignCenters sets bucket [tokens] to the centre whose direction is nearest to each
+// row of x [tokens, dim], by the cosine, the first of those equally near; centres are
+// [centres, dim], one or more. A row that is not finite gets bucket 0.
+func AssignCenters(bucket []int32, x, centers blas32.General) error {
+	if err := checkCenters(x, centers); err != nil {
+		return err
+	}
+	if len(bucket) != x.Rows {
+		return check.Errorf(ErrShape, "merge: bucket has %d elements, want the rows of x = %d", len(bucket), x.Rows)
+	}
+	var a assigner
+	a.set(asm.NewAttentionTile(), centers)
+	a.assign(bucket, x)
+	return nil
+}
+
+func checkCenters(x, centers blas32.General) error {
+	if err := check.Matrix(ErrShape, "merge", "x", x, -1, max(x.Cols, 0), "columns"); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "merge", "the centres", centers, -1, x.Cols, "the columns of x"); err != nil {
+		return err
+	}
+	if centers.Rows == 0 {
+		return check.Errorf(ErrShape, "merge: there are 0 centres, want 1 or more")
+	}
+	return nil
+}
+
+// FitCenters improves centres [centres, dim] by spherical k-means on the rows of x
+// [tokens, dim], and leaves them in dst, each of length 1: in every iteration a token
+// goes to the nearest centre, and a centre becomes the direction of the sum of its
+// tokens, all of length 1. A centre without tokens keeps its direction. dst may be
+// centres. It is for fitting offline, and allocates. It costs 2 tokens centres dim flop
+// an iteration.
+func FitCenters(dst, x, centers blas32.General, iterations int) error {
+	if err := checkCenters(x, centers); err != nil {
+		return err
+	}
+	if err := check.Output(ErrShape, "merge", dst, centers.Rows, centers.Cols, "the centres' columns", centers, true); err != nil {
+		return err
+	}
+	switch {
+	case asm.Overlap(dst, x):
+		return check.Errorf(ErrShape, "merge: dst shares elements with x")
+	case iterations < 0:
+		return check.Errorf(ErrCall, "merge: %d iterations, want 0 or more", iterations)
+	}
+	for j := range centers.Rows {
+		normaliseRow(row(dst, j), row(centers, j))
+	}
+	tile := asm.NewAttentionTile()
+	bucket, sums, unit := make([]int32, x.Rows), dense.Matrix(make([]float32, dst.Rows*dst.Cols), dst.Rows, dst.Cols), make([]float32, x.Cols)
+	members := make([]int, dst.Rows)
+	for range iterations {
+		var a assigner
+		a.set(tile, dst)
+		a.assign(bucket, x)
+		clear(sums.Data)
+		clear(members)
+		for t, j := range bucket {
+			normaliseRow(unit, row(x, t))
+			asm.Add(row(sums, int(j)), row(sums, int(j)), unit)
+			members[j]++
+		}
+		for j, n := range members {
+			if n > 0 {
+				normaliseRow(row(dst, j), row(sums, j))
+			}
+		}
+	}
+	return nil
+}
+
+// MoveCenters moves centres toward fitted ones, both [centres, dim]: means = decay means
+// + (1 - decay) fitted, as training does with a decay of 0.999.
+func MoveCenters(means, fitted blas32.General, decay float32) error {
+	if err := check.Matrix(ErrShape, "merge", "means", means, -1, max(means.Cols, 0), "columns"); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "merge", "fitted", fitted, means.Rows, means.Cols, "the columns of means"); err != nil {
+		return err
+	}
+	switch {
+	case asm.Overlap(means, fitted):
+		return check.Errorf(ErrShape, "merge: means shares elements with fitted")
+	case !(decay >= 0 && decay <= 1):
+		return check.Errorf(ErrCall, "merge: decay is %v, want 0 to 1", decay)
+	}
+	for j := range means.Rows {
+		d := row(means, j)
+		asm.Scale(d, decay, d)
+		asm.Axpy(d, 1-decay, row(fitted, j))
+	}
+	return nil
+}
+
+// normaliseRow sets dst to x of length 1; zeros stay, and what is not finite becomes NaN.
+func normaliseRow(dst, x []float32) {
+	s := inverseLength(x)
+	if s == 0 {
+		s = float32(math.NaN())
+	}
+	asm.Scale(dst, s, x)
+}
+
+// assigner finds nearest centres.
+type assigner struct {
+	tile    asm.AttentionTile
+	dim     int
+	columns int
+	panels  []float32
+}
+
+// set packs the centres, of length 1; the last panel is filled with the last one.
+func (a *assigner) set(tile asm.AttentionTile, centers blas32.General) {
+	w := tile.Panel()
+	a.tile, a.dim, a.columns = tile, centers.Cols, tile.Panels(centers.Rows)*w
+	a.panels = scratch.Floats(a.panels, a.columns*a.dim)
+	unit := make([]float32, a.dim)
+	for j := range a.columns {
+		normaliseRow(unit, row(centers, min(j, centers.Rows-1)))
+		tile.PackKeys(a.panels, j, dense.Matrix(unit, 1, a.dim))
+	}
+}
+
+// assign sets the buckets of some rows; it may be called by several goroutines at once.
+// Rows keep their lengths: of one row they change no comparison.
+func (a *assigner) assign(bucket []int32, x blas32.General) {
+	w := a.tile.Panel()
+	const rows = 16
+	var best, place [rows * 32]float32
+	for from := 0; from < x.Rows; from += rows {
+		n := min(rows, x.Rows-from)
+		b, p := best[:n*w], place[:n*w]
+		for i := range b {
+			b[i] = float32(math.Inf(-1))
+		}
+		a.tile.Nearest(b, p, dense.Rows(x, from, from+n), a.panels, 0, a.columns/w)
+		for i := range n {
+			top, at := float32(math.Inf(-1)), int32(0)
+			for l, v := range b[i*w:][:w] {
+				if j := int32(p[i*w+l])*int32(w) + int32(l); v > top || v == top && v > float32(math.Inf(-1)) && j < at {
+					top, at = v, j
+				}
+			}
+			bucket[from+i] = at
+		}
+	}
+}

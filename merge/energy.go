@@ -1,0 +1,144 @@
+package merge
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// energetic tells whether a method divides tokens by their energy.
+func (m Method) energetic() bool { return m >= PiToMe }
+
+// energies sets r.energy of all tokens that take part, and lists them in r.all.
+func (r *run) energies(ctx context.Context) error {
+	r.all, r.energy = r.all[:0], sized(r.energy, len(r.inverse))
+	for i := range r.seqs {
+		s := &r.seqs[i]
+		s.all.from = len(r.all)
+		for t := s.from; t < s.to; t++ {
+			if r.inverse[t] != 0 {
+				r.all = append(r.all, int32(t))
+			}
+		}
+		s.all.to = len(r.all)
+	}
+	if err := r.pack(ctx, r.all, func(s *sequence) span { return s.all }); err != nil {
+		return err
+	}
+	return r.parallel(ctx, r.cut(searchTiles*r.m.tile.Rows(), func(s *sequence) int { return s.all.len() }), (*run).energyBlock)
+}
+
+// energyBlock sums, for a block of tokens, a function of their similarity S to every
+// token j, themselves included:
+//
+//	vision: energy[i] = mean over j of elu(S[i][j] - margin)
+//	text:   energy[i] = mean over j of the density at 1 - S[i][j] of N(0, (1-margin)^2)
+func (r *run) energyBlock(k *worker, t task) {
+	s, w, dim := &r.seqs[t.seq], r.m.tile.Panel(), r.call.Metric.Cols
+	all := s.all.of(r.all)
+	tokens := all[t.from:t.to]
+	k.rows = scratch.Floats(k.rows, len(tokens)*dim)
+	rows := dense.Matrix(k.rows, len(tokens), dim)
+	for i, token := range tokens {
+		r.normalise(row(rows, i), token)
+		r.energy[token] = 0
+	}
+	const strip = 512
+	cols := max(1, strip/w) * w
+	k.best = scratch.Floats(k.best, cols)
+	for from := 0; from < len(all); from += cols {
+		n := min(cols, len(all)-from)
+		whole := (n + w - 1) / w * w
+		k.score = scratch.Floats(k.score, len(tokens)*whole)
+		scores := dense.Matrix(k.score, len(tokens), whole)
+		r.m.tile.Scores(scores, rows, r.packed[s.packed+from*dim:][:whole*dim])
+		for i, token := range tokens {
+			similar := row(scores, i)[:n]
+			if self := t.from + i - from; self >= 0 && self < n && similar[self] != 0 {
+				similar[self] = 1 // but for rounding, which a narrow density would show
+			}
+			if r.m.cfg.Method == PiToMeText {
+				r.energy[token] += densities(k.best[:n], similar, r.call.Margin)
+			} else {
+				r.energy[token] += elus(k.best[:n], similar, r.call.Margin, r.m.cfg.Alpha)
+			}
+		}
+	}
+	for _, token := range tokens {
+		r.energy[token] /= float64(len(all))
+	}
+}
+
+// elus returns the sum of elu(s - margin), that is x where it is positive and else
+// alpha (exp(x) - 1). e is scratch.
+func elus(e, s []float32, margin, alpha float32) (sum float64) {
+	for j, v := range s {
+		e[j] = min(v-margin, 0)
+	}
+	asm.Exp(e, e)
+	for j, v := range s {
+		if x := v - margin; x > 0 {
+			sum += float64(x)
+		} else {
+			sum += float64(alpha * (e[j] - 1))
+		}
+	}
+	return sum
+}
+
+// densities returns the sum of exp(-((1-s)/sigma)^2/2) / (sigma sqrt(2 pi)), sigma = 1 -
+// margin. e is scratch.
+func densities(e, s []float32, margin float32) (sum float64) {
+	sigma := 1 - margin
+	for j, v := range s {
+		z := (1 - v) / sigma
+		e[j] = -z * z / 2
+	}
+	asm.Exp(e, e)
+	for _, v := range e {
+		sum += float64(v)
+	}
+	return sum / (float64(sigma) * math.Sqrt(2*math.Pi))
+}
+
+// byEnergy divides the tokens of sequence i by their energy.
+func (r *run) byEnergy(i int, s *sequence) error {
+	for t := s.from; t < s.to; t++ {
+		if r.inverse[t] == 0 {
+			r.head = append(r.head, int32(t))
+		}
+	}
+	ranked := s.all.of(r.all)
+	slices.SortFunc(ranked, func(a, b int32) int {
+		if c := cmp.Compare(r.energy[b], r.energy[a]); c != 0 {
+			return c
+		}
+		return int(a - b)
+	})
+	merging := len(ranked)
+	if r.m.cfg.Method != PiToMeBSM {
+		n, err := r.number(i, s, len(ranked)/2)
+		if err != nil {
+			return err
+		}
+		merging = 2 * n
+	}
+	for place, t := range ranked[:merging] {
+		source := place%2 == 0
+		if r.m.cfg.Method == PiToMeText {
+			source = place < merging/2
+		}
+		if source {
+			r.src = append(r.src, t)
+		} else {
+			r.dst = append(r.dst, t)
+		}
+	}
+	r.head = append(r.head, ranked[merging:]...)
+	return nil
+}

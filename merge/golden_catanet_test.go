@@ -1,0 +1,170 @@
+package merge
+
+import (
+	"context"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/golden"
+)
+
+// weight reads a tensor [out, in, …] as a matrix.
+func weight(f *golden.File, name string) blas32.General {
+	s := f.Shape(name)
+	cols := 1
+	for _, d := range s[1:] {
+		cols *= d
+	}
+	return general(f.Float32(name), s[0], cols)
+}
+
+// bias reads a vector that a file may lack.
+func bias(f *golden.File, name string) []float32 {
+	if !f.Has(name) {
+		return nil
+	}
+	return f.Float32(name)
+}
+
+func normWeights(f *golden.File, name string) NormWeights {
+	return NormWeights{f.Float32(name + ".weight"), f.Float32(name + ".bias")}
+}
+
+func ffnWeights(f *golden.File, prefix string) ConvFFNWeights {
+	return ConvFFNWeights{
+		Norm: normWeights(f, prefix+"norm"),
+		FC1:  weight(f, prefix+"fn.fc1.weight"), FC1Bias: bias(f, prefix+"fn.fc1.bias"),
+		FC2: weight(f, prefix+"fn.fc2.weight"), FC2Bias: bias(f, prefix+"fn.fc2.bias"),
+		Conv:     weight(f, prefix+"fn.dwconv.depthwise_conv.0.weight"),
+		ConvBias: bias(f, prefix+"fn.dwconv.depthwise_conv.0.bias"),
+	}
+}
+
+// pixels turns [batch, channels, height, width] into rows of channels, and back.
+func pixels(data []float32, images, channels, area int) blas32.General {
+	m := zeros(images*area, channels)
+	for b := range images {
+		for c := range channels {
+			for i := range area {
+				m.Data[(b*area+i)*channels+c] = data[(b*channels+c)*area+i]
+			}
+		}
+	}
+	return m
+}
+
+func planes(m blas32.General, images int) []float32 {
+	if m.Rows == 0 {
+		return nil
+	}
+	return pixels(m.Data, images, m.Rows/images, m.Cols).Data
+}
+
+func goldenTAB(t *testing.T, f *golden.File) {
+	for _, e := range f.Entries() {
+		p := e.Prefix
+		cfg := TABConfig{Dim: e.Int("dim", 0), QKDim: e.Int("qk_dim", 0), MLPDim: e.Int("mlp_dim", 0), Heads: e.Int("heads", 0),
+			Centers: e.Int("num_tokens", 0), GroupSize: e.Int("group_size", 0)}
+		w := TABWeights{
+			Norm:      normWeights(f, p+"norm"),
+			CenterKey: weight(f, p+"irca_attn.to_k.weight"), CenterValue: weight(f, p+"irca_attn.to_v.weight"),
+			Query: weight(f, p+"iasa_attn.to_q.weight"), Key: weight(f, p+"iasa_attn.to_k.weight"), Value: weight(f, p+"iasa_attn.to_v.weight"),
+			Proj: weight(f, p+"iasa_attn.proj.weight"), Conv: weight(f, p+"conv1x1.weight"),
+			FFN: ffnWeights(f, p+"mlp."),
+		}
+		means := weight(f, p+"means")
+		if e.Bool("initted") {
+			w.Means = means
+		}
+		e.Done("B", "h", "w", "seed", "f32err")
+		op, err := NewTAB(cfg, w)
+		must(t, err)
+		s := f.Shape(p + "x")
+		images, height, width := s[0], s[2], s[3]
+		x := pixels(f.Float32(p+"x"), images, s[1], height*width)
+		out := zeros(x.Rows, x.Cols)
+		must(t, op.Forward(out, x, height, width))
+		res := newResults(f, p+"expected.")
+		res.add("out", general(planes(out, images), x.Rows, x.Cols))
+
+		// What stands between: by the steps of another call.
+		var r tabRun
+		must(t, r.run(context.Background(), op, &ImageCall{Dst: out, X: x, Height: height, Width: width}))
+		var g groupRun
+		mixed := zeros(x.Rows, x.Cols)
+		must(t, g.run(context.Background(), op.attention, &GroupCall{Dst: mixed, Q: r.q, K: r.k, V: r.v, Bucket: r.bucket, CenterK: r.meansK, CenterV: r.meansV, Offsets: r.offsets}))
+		projected := zeros(x.Rows, x.Cols)
+		op.proj.Forward(projected, mixed)
+		res.add("iasa_out", projected)
+		var order []int64
+		for i := range images {
+			for place := range height * width {
+				order = append(order, int64(g.token(i, place)-i*height*width))
+			}
+		}
+		res.addInts("sort_idx", order)
+		res.add("k_global", byHead(r.meansK, cfg.Heads))
+		res.add("v_global", byHead(r.meansV, cfg.Heads))
+		res.compare()
+	}
+}
+
+// byHead turns [rows, heads*dim] into [heads, rows, dim].
+func byHead(m blas32.General, heads int) blas32.General {
+	dim := m.Cols / heads
+	out := zeros(heads*m.Rows, dim)
+	for h := range heads {
+		for i := range m.Rows {
+			copy(row(out, h*m.Rows+i), row(m, i)[h*dim:])
+		}
+	}
+	return out
+}
+
+func goldenLRSA(t *testing.T, f *golden.File) {
+	for _, e := range f.Entries() {
+		p := e.Prefix
+		cfg := LRSAConfig{Dim: e.Int("dim", 0), QKDim: e.Int("qk", 0), MLPDim: e.Int("mlp", 0), Heads: e.Int("heads", 0), Window: e.Int("ps", 0), Step: e.Int("step", 0)}
+		e.Done("B", "h", "w", "seed", "f32err")
+		attn := p + "layer.0."
+		op, err := NewLRSA(cfg, LRSAWeights{
+			Norm:  normWeights(f, attn+"norm"),
+			Query: weight(f, attn+"fn.to_q.weight"), Key: weight(f, attn+"fn.to_k.weight"), Value: weight(f, attn+"fn.to_v.weight"),
+			Proj: weight(f, attn+"fn.proj.weight"), FFN: ffnWeights(f, p+"layer.1."),
+		})
+		must(t, err)
+		s := f.Shape(p + "x")
+		x := pixels(f.Float32(p+"x"), s[0], s[1], s[2]*s[3])
+		out := zeros(x.Rows, x.Cols)
+		must(t, op.Forward(out, x, s[2], s[3]))
+		res := newResults(f, p)
+		res.add("out", general(planes(out, s[0]), x.Rows, x.Cols))
+		res.compare()
+	}
+}
+
+func goldenCenters(t *testing.T, f *golden.File) {
+	for _, e := range f.Entries() {
+		p := e.Prefix
+		e.Done("B", "L", "D", "K", "seed")
+		s := f.Shape(p + "x")
+		x, means := general(f.Float32(p+"x"), s[0]*s[1], s[2]), weight(f, p+"means")
+		res := newResults(f, p)
+		bucket := make([]int32, x.Rows)
+		must(t, AssignCenters(bucket, x, means))
+		var list []int64
+		for _, b := range bucket {
+			list = append(list, int64(b))
+		}
+		res.addInts("buckets", list)
+		fitted := zeros(means.Rows, means.Cols)
+		must(t, FitCenters(fitted, x, means, 1))
+		res.add("means1", fitted)
+		must(t, FitCenters(fitted, x, means, 3))
+		res.add("means3", fitted)
+		must(t, MoveCenters(means, fitted, 0.999))
+		res.add("ema", means)
+		res.compare()
+	}
+}
