@@ -57,6 +57,9 @@ type MAELREConfig struct {
 	Alternate bool
 	// MinTokens is how many tokens are left at the least.
 	MinTokens int
+	// IfPays merges in a layer only where that is expected to save more time in the
+	// layers behind it than it takes (Call.Workload).
+	IfPays bool
 
 	// Eps is that of the norms; 0 stands for 1e-5.
 	Eps float32

@@ -83,11 +83,16 @@ func (m *MAELRE) Run(ctx context.Context, call *MAELRECall) error {
 // most, besides its arguments, with the default approximation and matching.
 func (m *MAELRE) ScratchBytes(tokens int) int64 {
 	n, d := int64(tokens), int64(m.dim)
-	own := n * (7*d + d/int64(m.cfg.Heads) + 3)
+	own := n * (6*d + d/int64(m.cfg.Heads) + 3)
 	work := int64(m.hidden+m.dim) * dense.BlockRows * int64(parallel.Workers(m.cfg.Workers))
-	bytes := 4*(own+work) + m.exact.ScratchBytes(min(tokens, m.cfg.SwitchTokens), min(tokens, m.cfg.SwitchTokens)) + 20*n + 1<<14
-	if e, ok := m.cfg.Approximation.(*approx.Efficient); ok {
-		bytes += e.ScratchBytes(tokens, tokens)
+	few := min(tokens, m.cfg.SwitchTokens)
+	const rest = 1 << 14 // headers, alignment, tasks
+	bytes := 4*(own+work) + 40*n + m.exact.ScratchBytes(few, few) + rest
+	if a, ok := m.cfg.Approximation.(*approx.Efficient); ok {
+		bytes += a.ScratchBytes(tokens, tokens)
+	}
+	if a, ok := m.cfg.Matching.(*Matcher); ok {
+		bytes += a.ScratchBytes(tokens, m.dim/m.cfg.Heads)
 	}
 	return bytes
 }
@@ -116,6 +121,7 @@ type maelreRun struct {
 	pooled  []float32
 	plan    Plan
 	match   Call
+	load    Workload
 	approx  approx.Call
 	exact   attention.Call
 	kv      [2][1]blas32.General
@@ -220,7 +226,7 @@ func (r *maelreRun) check(m *MAELRE, c *MAELRECall) ([]int, error) {
 
 // sequence encodes rows from up to to of X.
 func (r *maelreRun) sequence(ctx context.Context, b, from, to int) error {
-	r.load(from, to)
+	r.take(from, to)
 	for i := range r.m.blocks {
 		r.block = &r.m.blocks[i]
 		approximated, err := r.attend(ctx, i)
@@ -247,8 +253,8 @@ func (r *maelreRun) sequence(ctx context.Context, b, from, to int) error {
 	return nil
 }
 
-// load takes up the tokens of a sequence, without padding.
-func (r *maelreRun) load(from, to int) {
+// take takes up the tokens of a sequence, without padding.
+func (r *maelreRun) take(from, to int) {
 	d := r.m.dim
 	r.memory[0], r.totals[0] = scratch.Floats(r.memory[0], (to-from)*d), scratch.Floats(r.totals[0], to-from)
 	n := 0
@@ -382,6 +388,10 @@ func (r *maelreRun) merge(ctx context.Context, layer int) error {
 	if r.match.R == 0 && int(r.match.Ratio*float64(n)) == 0 {
 		return r.plan.SetIdentity(n)
 	}
+	if cfg.IfPays {
+		r.load = r.workload(layer)
+		r.match.Workload = &r.load
+	}
 	if err := cfg.Matching.Run(ctx, &r.match); err != nil {
 		return err
 	}
@@ -397,6 +407,21 @@ func (r *maelreRun) merge(ctx context.Context, layer int) error {
 	r.memory[0], r.memory[1], r.totals[0], r.totals[1] = r.memory[1], r.memory[0], r.totals[1], r.totals[0]
 	r.x, r.sizes, r.merged = x, sizes, true
 	return nil
+}
+
+// workload is what runs behind the merge of a layer, until the end.
+func (r *maelreRun) workload(layer int) Workload {
+	d := float64(r.m.dim)
+	w := Workload{Dim: r.m.dim, Layers: 1, TokenFlop: 4 * d * float64(r.block.hidden)}
+	for i := layer + 1; i < len(r.m.blocks); i++ {
+		w.TokenFlop += 8*d*d + 4*d*float64(r.m.blocks[i].hidden)
+		if r.approximates(i, r.x.Rows) {
+			w.TokenFlop += 4 * d * d / float64(r.m.cfg.Heads)
+		} else {
+			w.PairFlop += 4 * d
+		}
+	}
+	return w
 }
 
 // afterTask adds the layers behind attention to x.
