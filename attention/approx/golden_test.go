@@ -47,7 +47,7 @@ func reorder(data []float32, batch, heads, tokens, dim int) blas32.General {
 
 // unordered is the inverse of reorder.
 func unordered(m blas32.General, batch, heads int) []float32 {
-	tokens, dim := m.Rows/batch, m.Cols/heads
+	tokens, dim := m.Rows/max(batch, 1), m.Cols/heads
 	var list []float32
 	for b := range batch {
 		for h := range heads {
@@ -131,6 +131,22 @@ func goldenLinear(t *testing.T, f *golden.File) {
 	}
 }
 
+// mask reads numbers, or booleans, that are not 0 where a key is.
+func mask(f *golden.File, name string) []bool {
+	list := make([]bool, 0, 1)
+	switch f.Type(name) {
+	case "F32", "F64", "F16", "BF16":
+		for _, m := range f.Float32(name) {
+			list = append(list, m != 0)
+		}
+	default:
+		for _, m := range f.Int64(name) {
+			list = append(list, m != 0)
+		}
+	}
+	return list
+}
+
 // nystromCase runs one case, whose tensors' names begin with prefix.
 func nystromCase(t *testing.T, f *golden.File, prefix string, cfg NystromConfig, init string) {
 	t.Helper()
@@ -152,9 +168,7 @@ func nystromCase(t *testing.T, f *golden.File, prefix string, cfg NystromConfig,
 	call := &Call{Q: packed(f, prefix+"q", false), K: packed(f, prefix+"k", false), V: packed(f, prefix+"v", false), QOffsets: offsets(batch, tokens)}
 	call.Dst = zeros(batch*tokens, cfg.Heads*cfg.ValueDim)
 	if f.Has(prefix + "mask") {
-		for _, m := range f.Float32(prefix + "mask") {
-			call.Valid = append(call.Valid, m != 0)
-		}
+		call.Valid = mask(f, prefix+"mask")
 	}
 	if err := n.Run(context.Background(), call); err != nil {
 		t.Fatal(err)

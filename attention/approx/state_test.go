@@ -37,6 +37,9 @@ func TestSteps(t *testing.T) {
 		l := testLinear(t)
 		r := rand.New(rand.NewPCG(1, 2))
 		for _, n := range []int{1, 7, 63, 64, 65, 200, 700} {
+			if n > 200 && testing.Short() {
+				continue
+			}
 			for _, variant := range []string{"plain", "both", "each head weighted"} {
 				c := randomCall(uint64(n), l.sums.shape, n, n)
 				dress(c, l.sums.shape, variant)
@@ -122,7 +125,11 @@ func TestStateLife(t *testing.T) {
 	stored := bytes.Clone(file.Bytes())
 	read := value[*LinearState](t)(l.ReadState(&file))
 	sameBits(t, "stored", run(30, 40, read), run(30, 40, st))
-	for i := range stored {
+	step := 1
+	if testing.Short() {
+		step = 31
+	}
+	for i := 0; i < len(stored); i += step {
 		bad := bytes.Clone(stored)
 		bad[i] ^= 0x10
 		if _, err := l.ReadState(bytes.NewReader(bad)); !errors.Is(err, ErrState) {
