@@ -17,6 +17,8 @@
 //   - ssm: state-space models: selective scan, SSD, short convolution, Mamba and
 //     Mamba-2 blocks, with states that can be stored, forked and rolled back.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
+//   - merge: token merging by plans that can be undone and composed: bipartite, local,
+//     causal, by energy; attention among tokens of like content.
 //
 // Matrices are blas32.General of gonum: a row for each token, heads or channels
 // side by side in the columns. Operators are made by New from a Config, are

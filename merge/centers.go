@@ -123,6 +123,7 @@ type assigner struct {
 	dim     int
 	columns int
 	panels  []float32
+	unit    []float32
 }
 
 // set packs the centres, of length 1; the last panel is filled with the last one.
@@ -130,10 +131,10 @@ func (a *assigner) set(tile asm.AttentionTile, centers blas32.General) {
 	w := tile.Panel()
 	a.tile, a.dim, a.columns = tile, centers.Cols, tile.Panels(centers.Rows)*w
 	a.panels = scratch.Floats(a.panels, a.columns*a.dim)
-	unit := make([]float32, a.dim)
+	a.unit = scratch.Floats(a.unit, a.dim)
 	for j := range a.columns {
-		normaliseRow(unit, row(centers, min(j, centers.Rows-1)))
-		tile.PackKeys(a.panels, j, dense.Matrix(unit, 1, a.dim))
+		normaliseRow(a.unit, row(centers, min(j, centers.Rows-1)))
+		tile.PackKeys(a.panels, j, dense.Matrix(a.unit, 1, a.dim))
 	}
 }
 
