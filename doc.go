@@ -10,6 +10,8 @@
 //   - attention: exact softmax attention of whole sequences, with every common
 //     mask and feature, partial results and their merge; Core-Context-Aware and
 //     Landmark attention, meta-tokens.
+//   - attention/approx: attention of linear cost: linear, efficient,
+//     cross-covariance and Nyström attention.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
@@ -18,7 +20,7 @@
 //     Mamba-2 blocks, with states that can be stored, forked and rolled back.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
 //   - merge: token merging by plans that can be undone and composed: bipartite, local,
-//     causal, by energy; attention among tokens of like content.
+//     causal, by energy; attention among tokens of like content; the MAELRE encoder.
 //
 // Matrices are blas32.General of gonum: a row for each token, heads or channels
 // side by side in the columns. Operators are made by New from a Config, are

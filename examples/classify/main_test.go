@@ -209,8 +209,8 @@ func TestAccuracy(t *testing.T) {
 		results, err := compare(t.Context(), m, []method{how}, passages, 0)
 		must(t, err)
 		r := results[0]
-		if r.tokens != tokens[how.name] || r.layers != 7 {
-			t.Errorf("%s: %d tokens entered %d layers, want %d", r.name, r.tokens, r.layers, tokens[how.name])
+		if want := tokens[how.name]; r.layers != 7 || want > 0 && r.tokens != want {
+			t.Errorf("%s: %d tokens entered %d layers, want %d of 7", r.name, r.tokens, r.layers, want)
 		}
 		if predictions[how.name] == "" {
 			t.Logf("%s: %d of %d; the reference has no predictions", r.name, r.right, r.of)

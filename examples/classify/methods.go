@@ -18,6 +18,7 @@ type method struct {
 	name     string
 	ratios   []float64
 	matching merge.Config
+	ifPays   bool // leave out layers where merging takes more than it is expected to save
 }
 
 // trained is the method that the model was trained with.
@@ -26,6 +27,7 @@ const trained = "ToMe .50"
 var methods = []method{
 	{name: "no merging"},
 	{name: "ToMe .10", ratios: []float64{.10}},
+	{name: "… if it pays", ratios: []float64{.10}, ifPays: true},
 	{name: "ToMe .25", ratios: []float64{.25}},
 	{name: trained, ratios: []float64{.50}},
 	{name: "local .50", ratios: []float64{.50}, matching: merge.Config{Method: merge.Local, Window: 16}},

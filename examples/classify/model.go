@@ -42,7 +42,7 @@ func openModel() (*model, error) {
 
 // encoder returns the encoder that merges as a method does.
 func (m *model) encoder(how method, workers int) (*merge.MAELRE, error) {
-	cfg := merge.MAELREConfig{Heads: heads, Ratios: how.ratios, Workers: workers}
+	cfg := merge.MAELREConfig{Heads: heads, Ratios: how.ratios, IfPays: how.ifPays, Workers: workers}
 	how.matching.Workers = workers
 	matching, err := merge.New(how.matching)
 	if err != nil {
