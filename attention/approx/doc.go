@@ -10,8 +10,8 @@
 //
 // The first three are models of their own, with D x D matrices in place of n x n
 // weights: a network must have been trained with them. Nystrom takes the place of
-// softmax attention in a network that has it, at the price of an error; see the
-// table below, and [attention.Reporter] to measure it on your own data.
+// softmax attention in a network that has it, at the price of an error; see
+// below.
 //
 // All take grouped heads, packed batches, padding and log-weights of merged
 // tokens in one [Call]. Only a causal Linear has a State: in the others every
@@ -56,6 +56,18 @@
 // 1/64 of a sequence. Results are the same to the bit for any Workers, and of a
 // sequence in a packed batch and alone; between a State's splits and between
 // tiers they differ by rounding.
+//
+// |out - exact| / |exact| of Nystrom, mean over rows, 2 heads of 32, 2048 tokens
+// (TestNystromError):
+//
+//	landmarks   smooth    smooth, 16 iterations   noise
+//	       16   0.033     0.043                   0.75
+//	       64   0.010     0.00006                 0.74
+//	      256   0.010     0.00002                 0.6
+//
+// It is small where queries and keys change slowly along the sequence, so that a
+// segment's mean stands for it, and the published 6 iterations are then what
+// limits it. Of noise, whose means are all alike, nothing is left.
 //
 // NaN and Inf reach what sees them: of keys and values, all queries. Padding may
 // hold anything.

@@ -59,12 +59,14 @@ func (s *sums) set(i int) headSet {
 	return headSet{i * s.perSet(), min((i+1)*s.perSet(), s.kvHeads)}
 }
 
-// pieceOf is how many tokens of a sequence of n are in a piece.
-func pieceOf(n int) int {
-	return max(minPiece, (n+maxPieces*blockRows-1)/(maxPieces*blockRows)*blockRows)
+// pieceOf is how many tokens of a sequence of n are in a piece: so many that the
+// partial sums of all pieces stay within bounds.
+func (s *sums) pieceOf(n int) int {
+	most := max(1, min(maxPieces, heldWave/(s.kvHeads*s.part))) * blockRows
+	return max(minPiece, (n-1)/most*blockRows+blockRows)
 }
 
-func pieces(n int) int { return (n + pieceOf(n) - 1) / pieceOf(n) }
+func (s *sums) pieces(n int) int { return (n + s.pieceOf(n) - 1) / s.pieceOf(n) }
 
 // run is the working memory of one call.
 type run struct {
@@ -105,7 +107,7 @@ type workspace struct {
 // bytes bounds the working memory of a call of one sequence of so many keys.
 func (s *sums) bytes(keys int) int64 {
 	heads, d, dv := int64(s.kvHeads), int64(s.dim), int64(s.valueDim)
-	held := heads * (int64(pieces(keys))*int64(s.part) + d*(dv+maxPanel)*int64(s.matrices) + int64(s.vector))
+	held := heads * (int64(s.pieces(keys))*int64(s.part) + d*(dv+maxPanel)*int64(s.matrices) + int64(s.vector))
 	wide := int64(s.perSet()*s.group()) * max(d, dv)
 	each := blockRows*(wide+2*d+2*dv+maxPanel+8) + int64(s.part) + 8*wide + d*(dv+maxPanel)
 	const rest = 4096 // headers, alignment, the call itself
@@ -133,11 +135,11 @@ func (s *sums) run(ctx context.Context, call *Call) error {
 	r.wave = r.wave[:0]
 	for b := range r.seqs.count() {
 		n := r.seqs.k[b+1] - r.seqs.k[b]
-		if held += per + pieces(n)*s.kvHeads*s.part; held > heldWave && len(r.wave) > 0 {
+		if held += per + s.pieces(n)*s.kvHeads*s.part; held > heldWave && len(r.wave) > 0 {
 			if err := r.flush(ctx); err != nil {
 				return err
 			}
-			held = per + pieces(n)*s.kvHeads*s.part
+			held = per + s.pieces(n)*s.kvHeads*s.part
 		}
 		r.wave = append(r.wave, stretch{b: b})
 	}
@@ -152,7 +154,7 @@ func (r *run) flush(ctx context.Context) error {
 		w := &r.wave[i]
 		w.parts, w.blocks = parts, blocks
 		keys, queries := r.seqs.k[w.b+1]-r.seqs.k[w.b], r.seqs.q[w.b+1]-r.seqs.q[w.b]
-		parts += pieces(keys)
+		parts += s.pieces(keys)
 		blocks += (queries + blockRows - 1) / blockRows
 		tokens += keys + queries
 	}
@@ -206,7 +208,7 @@ func (r *run) addTask(worker, task int) {
 	set, task := s.set(task%s.sets()), task/s.sets()
 	at := r.find(func(w *stretch) int { return w.parts }, task)
 	first, end := r.seqs.k[at.b], r.seqs.k[at.b+1]
-	n := pieceOf(end - first)
+	n := s.pieceOf(end - first)
 	from := first + (task-at.parts)*n
 	part := r.parts[task*s.kvHeads*s.part:][:s.kvHeads*s.part]
 	clear(part[set.from*s.part : set.to*s.part])
@@ -220,7 +222,7 @@ func (r *run) addTask(worker, task int) {
 // of a key head.
 func (r *run) partsOf(wave, head int) (first, step, count int) {
 	s, at := r.op, r.wave[wave]
-	return (at.parts*s.kvHeads + head) * s.part, s.kvHeads * s.part, pieces(r.seqs.k[at.b+1] - r.seqs.k[at.b])
+	return (at.parts*s.kvHeads + head) * s.part, s.kvHeads * s.part, s.pieces(r.seqs.k[at.b+1] - r.seqs.k[at.b])
 }
 
 func (r *run) joinTask(worker, task int) {

@@ -35,7 +35,8 @@ type XCAConfig struct {
 // more, and s[j] = exp(LogWeights[j]), 1 without. Queries and keys are the same
 // tokens. A network must have been trained with it.
 //
-// A token's result depends on all tokens, so that there is no State.
+// A token's result depends on all tokens, so that there is no State. Padding gets
+// a result of its own values.
 //
 // It costs 4 D^2 flop for each token and head. An XCA is immutable and safe for
 // concurrent use.
