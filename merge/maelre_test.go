@@ -261,7 +261,6 @@ func TestMAELREErrors(t *testing.T) {
 		"merge: Sizes has 3 elements, want the tokens = 20":   func(c *MAELRECall) { c.Sizes = make([]float32, 3) },
 		"merge: size[2] is 0, want a positive number":         func(c *MAELRECall) { c.Sizes = slices.Repeat([]float32{1, 1, 0, 1}, 5) },
 		"merge: Valid has 3 elements, want the tokens = 20":   func(c *MAELRECall) { c.Valid = make([]bool, 3) },
-		"merge: Workers is -1, want 0 or more":                func(c *MAELRECall) { c.Workers = -1 },
 		"merge: Offsets[2] is 3, less than the one before it": func(c *MAELRECall) { c.Offsets = []int{0, 5, 3, 20} },
 		"merge: Pooled shares elements with X":                func(c *MAELRECall) { c.Pooled = dense.Rows(c.X, 0, 1) },
 	} {

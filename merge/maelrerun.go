@@ -34,8 +34,6 @@ type MAELRECall struct {
 	// Observe, if not nil, is called behind every block, and at last behind the last
 	// norm. It must not keep what it is given.
 	Observe func(MAELREStage)
-	// Workers is how many goroutines the call may use, 0 for the configuration's.
-	Workers int
 }
 
 // MAELREStage is what a sequence has become behind a block.
@@ -192,13 +190,7 @@ func (r *maelreRun) check(m *MAELRE, c *MAELRECall) ([]int, error) {
 	if c.Valid != nil && len(c.Valid) != n {
 		return nil, check.Errorf(ErrShape, "merge: Valid has %d elements, want the tokens = %d", len(c.Valid), n)
 	}
-	if c.Workers < 0 {
-		return nil, check.Errorf(ErrCall, "merge: Workers is %d, want 0 or more", c.Workers)
-	}
 	r.workers = parallel.Workers(m.cfg.Workers)
-	if c.Workers > 0 {
-		r.workers = c.Workers
-	}
 	if m.head == nil && c.Logits.Rows > 0 {
 		return nil, check.Errorf(ErrCall, "merge: Logits of an encoder without a head")
 	}
