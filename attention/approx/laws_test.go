@@ -277,7 +277,7 @@ func TestNobody(t *testing.T) {
 
 func TestAllocations(t *testing.T) {
 	for _, workers := range []int{1, 4} {
-		for _, op := range operators(t, shape{4, 2, 32, 32}, workers) {
+		for _, op := range operators(t, shape{4, 2, 16, 18}, workers) {
 			for _, variant := range []string{"plain", "both"} {
 				c := randomCall(1, op.shape, 600, 600)
 				dress(c, op.shape, variant)

@@ -67,7 +67,7 @@ func TestSteps(t *testing.T) {
 // TestStateAllocations wants a step to allocate nothing.
 func TestStateAllocations(t *testing.T) {
 	for _, workers := range []int{1, 4} {
-		l := value[*Linear](t)(NewLinear(LinearConfig{Heads: 8, HeadDim: 64, Causal: true, Workers: workers}))
+		l := value[*Linear](t)(NewLinear(LinearConfig{Heads: 8, HeadDim: 32, Causal: true, Workers: workers}))
 		st := value[*LinearState](t)(l.NewState(StateConfig{Snapshots: 2}))
 		for _, n := range []int{1, 200} {
 			c := randomCall(1, l.sums.shape, n, n)
