@@ -17,10 +17,11 @@ import (
 type form interface {
 	// add adds some keys, seen by w.gather, to the partial sums of the heads of a set.
 	add(r *run, w *workspace, set headSet, part []float32)
-	// join makes the matrices of a key head from the partial sums of a sequence.
-	join(r *run, w *workspace, b, head int)
+	// join makes the matrices of a key head from the partial sums of a sequence of
+	// the wave.
+	join(r *run, w *workspace, wave, head int)
 	// apply writes rows from up to to of Dst for the heads of a set.
-	apply(r *run, w *workspace, b, from, to int, set headSet)
+	apply(r *run, w *workspace, wave, from, to int, set headSet)
 }
 
 // sums runs a form. Tokens are cut into pieces and heads into sets; partial sums
