@@ -13,7 +13,7 @@ import (
 //
 // with best and place [rows, Panel] without gaps, best beginning with -Inf. The first
 // of equal scores of a lane stays, and a score that is NaN is never taken. Places are
-// whole numbers below 2^24. best and place must not overlap q or each other. It costs
+// whole numbers below 2^24. best and place must not overlap q, k or each other. It costs
 // what Scores costs, and no memory for the scores.
 func (t AttentionTile) Nearest(best, place []float32, q blas32.General, k []float32, first, panels int) {
 	const op = "AttentionTile.Nearest"
@@ -21,12 +21,14 @@ func (t AttentionTile) Nearest(best, place []float32, q blas32.General, k []floa
 	checkMatrix(op, "q", q, q.Rows, dim)
 	checkLen(op, "best", len(best), q.Rows*w)
 	checkLen(op, "place", len(place), q.Rows*w)
-	checkAtLeast(op, "k", len(k), panels*w*dim)
 	if first < 0 || panels < 0 || first > maxPlace-panels {
 		panicf("asm: %s: %d panels from %d, want at most %d", op, panels, first, maxPlace)
 	}
-	if overlap(best, place) || overlap(best, extent(q)) || overlap(place, extent(q)) {
-		panicf("asm: %s: best or place overlaps another", op)
+	checkAtLeast(op, "k", len(k), panels*w*dim)
+	for _, in := range [...][]float32{extent(q), k[:panels*w*dim]} {
+		if overlap(best, place) || overlap(best, in) || overlap(place, in) {
+			panicf("asm: %s: best or place overlaps another", op)
+		}
 	}
 	if dim == 0 { // every score is 0
 		for i := range best {
@@ -38,7 +40,7 @@ func (t AttentionTile) Nearest(best, place []float32, q blas32.General, k []floa
 	}
 	const perCallWork = 1 << 19 // multiply-adds
 	for i := 0; i < q.Rows; {
-		height := t.height(q.Rows - i)
+		height := t.height(min(q.Rows-i, max(1, perCallWork/(w*dim))))
 		var numbers [64]float32
 		perCall := max(1, min(len(numbers), perCallWork/(height*w*dim)))
 		for p := 0; p < panels; p += perCall {

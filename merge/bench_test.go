@@ -79,6 +79,9 @@ func BenchmarkLocal(b *testing.B) {
 			}
 			var p Plan
 			metric := random(1, n, 64)
+			if err := m.Match(&p, metric, n/4); err != nil {
+				b.Fatal(err)
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := m.Match(&p, metric, n/4); err != nil {
@@ -88,4 +91,25 @@ func BenchmarkLocal(b *testing.B) {
 			b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(b.N)/n, "ns/token")
 		})
 	}
+}
+
+// BenchmarkTAB is a block of CATANet on an image, with the published numbers.
+func BenchmarkTAB(b *testing.B) {
+	const side = 64
+	cfg := TABConfig{Dim: 40, QKDim: 36, MLPDim: 96, Heads: 4, Centers: 64, GroupSize: 128, Workers: 1}
+	op, err := NewTAB(cfg, tabWeights(cfg, true))
+	if err != nil {
+		b.Fatal(err)
+	}
+	x, out := random(1, side*side, cfg.Dim), zeros(side*side, cfg.Dim)
+	if err := op.Forward(out, x, side, side); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := op.Forward(out, x, side, side); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(side*side*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 }

@@ -18,7 +18,8 @@ type Call struct {
 	// token whose row is not finite takes no part.
 	Metric blas32.General
 	// Offsets packs several sequences into one call: the first row of each and at last
-	// the number of rows. Tokens of different sequences do not merge.
+	// the number of rows. Tokens of different sequences do not merge. Windows of an image
+	// are sequences too.
 	Offsets []int
 
 	// R is how many tokens of each sequence merge away. More than can be is an error,
@@ -71,6 +72,8 @@ func (r *run) check(m *Matcher, c *Call) error {
 	switch {
 	case c.Plan == nil:
 		return fail("Plan is nil")
+	case c.Metric.Cols > maxWidth:
+		return check.Errorf(ErrShape, "merge: the metric has %d columns, want at most %d", c.Metric.Cols, maxWidth)
 	case n > maxTokens:
 		return check.Errorf(ErrShape, "merge: %d tokens, want at most %d", n, maxTokens)
 	case c.R < 0:

@@ -34,6 +34,9 @@ func checkCenters(x, centers blas32.General) error {
 	if err := check.Matrix(ErrShape, "merge", "the centres", centers, -1, x.Cols, "the columns of x"); err != nil {
 		return err
 	}
+	if x.Cols > maxWidth {
+		return check.Errorf(ErrShape, "merge: x has %d columns, want at most %d", x.Cols, maxWidth)
+	}
 	if centers.Rows == 0 {
 		return check.Errorf(ErrShape, "merge: there are 0 centres, want 1 or more")
 	}

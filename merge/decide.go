@@ -137,9 +137,12 @@ func descending(score float32) uint32 {
 }
 
 // smallest brings the n smallest elements of x to its front, in any order. Elements
-// differ.
+// differ. It partitions as long as that goes well, and sorts what is left.
 func smallest(x []uint64, n int) {
-	for len(x) > 16 && n > 0 && n < len(x) {
+	for rounds := 0; rounds < 100 && len(x) > 16; rounds++ {
+		if n == 0 || n == len(x) {
+			return
+		}
 		// The median of three is the pivot.
 		a, b, c := x[0], x[len(x)/2], x[len(x)-1]
 		pivot := max(min(a, b), min(max(a, b), c))

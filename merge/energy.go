@@ -74,21 +74,20 @@ func (r *run) energyBlock(k *worker, t task) {
 	}
 }
 
-// elus returns the sum of elu(s - margin), that is x where it is positive and else
-// alpha (exp(x) - 1). e is scratch.
-func elus(e, s []float32, margin, alpha float32) (sum float64) {
+// elus returns the sum of elu(s - margin), that is, without a branch, max(x, 0) + alpha
+// (exp(min(x, 0)) - 1). e is scratch.
+func elus(e, s []float32, margin, alpha float32) float64 {
+	var positive, exponentials float64
 	for j, v := range s {
-		e[j] = min(v-margin, 0)
+		x := v - margin
+		e[j] = min(x, 0)
+		positive += float64(x - e[j])
 	}
 	asm.Exp(e, e)
-	for j, v := range s {
-		if x := v - margin; x > 0 {
-			sum += float64(x)
-		} else {
-			sum += float64(alpha * (e[j] - 1))
-		}
+	for _, v := range e {
+		exponentials += float64(v)
 	}
-	return sum
+	return positive + float64(float64(alpha)*(exponentials-float64(len(e))))
 }
 
 // densities returns the sum of exp(-((1-s)/sigma)^2/2) / (sigma sqrt(2 pi)), sigma = 1 -

@@ -63,12 +63,6 @@ func goldenPiToMe(t *testing.T, f *golden.File) {
 				energy = append(energy, float32(v))
 			}
 			res.add("energy", blas32.General{Rows: len(energy), Cols: 1, Stride: 1, Data: energy})
-			ints := func(list []int32) (out []int) {
-				for _, t := range list {
-					out = append(out, int(t))
-				}
-				return out
-			}
 			res.pairs(t, &p, b, ints(r.src), ints(r.dst), method != PiToMeBSM)
 		}
 		res.compare()

@@ -264,10 +264,18 @@ func tokens(f *golden.File, name string, b int) (list []int) {
 	return list
 }
 
+func ints(list []int32) (out []int) {
+	for _, t := range list {
+		out = append(out, int(t))
+	}
+	return out
+}
+
 func goldenGrid(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		res := newResults(f, e.Prefix)
 		metric, x := batch(f, e.Prefix+"metric"), batch(f, e.Prefix+"x")
+		size := optional(f, e.Prefix+"size", len(metric))
 		random := e.Bool("rand")
 		m := newMatcher(t, Config{Method: Given, Order: Published})
 		if !random {
@@ -275,13 +283,18 @@ func goldenGrid(t *testing.T, f *golden.File) {
 		}
 		for b := range metric {
 			var p Plan
+			var r run
 			c := Call{Plan: &p, Metric: metric[b], R: e.Int("r", 0), AtMost: true}
-			src, dst := tokens(f, e.Prefix+"a_idx", b), tokens(f, e.Prefix+"b_idx", b)
 			if random {
-				c.Sources, c.Destinations = src, dst
+				c.Sources, c.Destinations = tokens(f, e.Prefix+"a_idx", b), tokens(f, e.Prefix+"b_idx", b)
 			}
-			must(t, m.Run(context.Background(), &c))
-			res.applied(t, &p, x[b], blas32.General{}, p.Len(), p.Tokens())
+			must(t, r.run(context.Background(), m, &c))
+			src, dst := ints(r.src), ints(r.dst)
+			if b == 0 {
+				res.addInts("a_idx", wide(src))
+				res.addInts("b_idx", wide(dst))
+			}
+			res.applied(t, &p, x[b], size[b], p.Len(), p.Tokens())
 			res.pairs(t, &p, b, src, dst, false)
 		}
 		e.Done("B", "seed", "h", "w", "sx", "sy")
@@ -342,7 +355,11 @@ func goldenLocal(t *testing.T, f *golden.File) {
 			xs := f.Shape(e.Prefix + "x")
 			x := general(f.Float32(e.Prefix+"x"), xs[0], xs[1])
 			out, back, total := zeros(p.Len(), x.Cols), zeros(p.Tokens(), x.Cols), zeros(p.Len(), 1)
-			must(t, p.ApplyWeighted(out, x, total.Data, f.Float32(e.Prefix+"size")))
+			var size []float32
+			if f.Has(e.Prefix + "size") {
+				size = f.Float32(e.Prefix + "size")
+			}
+			must(t, p.ApplyWeighted(out, x, total.Data, size))
 			must(t, p.Unmerge(back, out))
 			res.add("merged", out)
 			res.add("merged_size", total)

@@ -83,7 +83,6 @@ func (r *run) divide(s *sequence) {
 	case Given:
 		for _, t := range r.call.Sources {
 			r.src = append(r.src, int32(t))
-			r.seen[t] = true
 		}
 		for _, t := range r.call.Destinations {
 			r.dst = append(r.dst, int32(t))

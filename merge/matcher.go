@@ -124,6 +124,8 @@ func New(cfg Config) (*Matcher, error) {
 		return fail("Order is %d, want Preserve or Published", cfg.Order)
 	case cfg.DistillToken && cfg.Method != ToMe:
 		return fail("DistillToken together with Method %v, want ToMe", cfg.Method)
+	case cfg.ClassToken && cfg.Method == Given:
+		return fail("ClassToken together with Method Given, whose Sources and Destinations say what merges")
 	case cfg.Window < 0:
 		return fail("Window is %d, want 0 or more", cfg.Window)
 	case cfg.Every < 0:
@@ -142,7 +144,7 @@ func New(cfg Config) (*Matcher, error) {
 
 // Match makes plan the one that merges r tokens of one sequence away, by the metric
 // [tokens, dims], whose rows' lengths do not matter. Errors match ErrShape or ErrCall,
-// and leave the plan as it was.
+// and leave the plan as it was. After the first call of a shape nothing is allocated.
 func (m *Matcher) Match(plan *Plan, metric blas32.General, r int) error {
 	return m.Run(context.Background(), &Call{Plan: plan, Metric: metric, R: r})
 }

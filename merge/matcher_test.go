@@ -2,12 +2,10 @@ package merge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -66,7 +64,7 @@ func TestSearch(t *testing.T) {
 		for _, n := range lengths {
 			for _, dim := range []int{1, 3, 20} {
 				metric := random(uint64(n*dim), n, dim)
-				for _, cfg := range []Config{{}, {Method: Local}, {Method: Local, Window: 2}, {Method: Local, Window: 3}, {Method: Local, Window: 9}, {Method: Local, Window: 40}, {Method: Local, Window: 150}, {Method: Local, Window: n}, {Method: KTh, Every: 4}} {
+				for _, cfg := range []Config{{}, {Method: Local}, {Method: Local, Window: 2}, {Method: Local, Window: 3}, {Method: Local, Window: 9}, {Method: Local, Window: 40}, {Method: Local, Window: 150}, {Method: Local, Window: n}, {Method: Local, Window: math.MaxInt}, {Method: KTh, Every: 4}} {
 					for _, shift := range []bool{false, true} {
 						if shift && cfg.Method == KTh {
 							continue
@@ -330,91 +328,6 @@ func TestAmounts(t *testing.T) {
 	}
 }
 
-// TestErrors: bad input is an error that says what is wrong, and the plan stays.
-func TestErrors(t *testing.T) {
-	metric := random(9, 9, 4)
-	var p Plan
-	must(t, p.SetIdentity(5))
-	nan := float32(math.NaN())
-	for _, c := range []struct {
-		cfg  Config
-		call Call
-		kind error
-		text string
-	}{
-		{Config{}, Call{R: 5}, ErrCall, "R asks for 5 tokens to merge away, but of sequence 0, of 9 tokens, at most 4 can"},
-		{Config{}, Call{Counts: []int{9}}, ErrCall, "Counts asks for 9 tokens"},
-		{Config{Method: PiToMe}, Call{R: 5}, ErrCall, "at most 4 can"},
-		{Config{}, Call{R: -1}, ErrCall, "R is -1, want 0 or more"},
-		{Config{}, Call{Ratio: 1.5}, ErrCall, "Ratio is 1.5, want 0 to 1"},
-		{Config{}, Call{Ratio: math.NaN()}, ErrCall, "Ratio is NaN"},
-		{Config{}, Call{R: 1, Ratio: 0.5}, ErrCall, "more than one of R, Counts and Ratio"},
-		{Config{}, Call{Counts: []int{1, 2}}, ErrCall, "Counts has 2 elements, want one for each sequence = 1"},
-		{Config{}, Call{Counts: []int{-1}}, ErrCall, "Counts[0] is -1"},
-		{Config{}, Call{Above: &nan}, ErrCall, "Above is NaN"},
-		{Config{}, Call{MinTokens: -1}, ErrCall, "MinTokens is -1"},
-		{Config{}, Call{Workers: -1}, ErrCall, "Workers is -1"},
-		{Config{}, Call{Protect: make([]bool, 8)}, ErrShape, "Protect has 8 elements, want the metric's rows = 9"},
-		{Config{}, Call{Valid: make([]bool, 8)}, ErrShape, "Valid has 8 elements"},
-		{Config{}, Call{Offsets: []int{0, 8}}, ErrCall, "Offsets is [0 8]"},
-		{Config{}, Call{Offsets: []int{0, 8, 7, 9}}, ErrCall, "Offsets[2] is 7"},
-		{Config{}, Call{Margin: nan}, ErrCall, "Margin is NaN"},
-		{Config{Method: PiToMeText}, Call{Margin: 1}, ErrCall, "Margin is 1"},
-		{Config{Method: PiToMe}, Call{Above: new(float32(0))}, ErrCall, "Above together with PiToMe"},
-		{Config{Method: KTh}, Call{R: 1}, ErrCall, "together with KTh"},
-		{Config{Method: KTh}, Call{Shift: true}, ErrCall, "Shift together with KTh"},
-		{Config{Method: Grid, Height: 2, Width: 4}, Call{}, ErrShape, "a sequence has 9 tokens, want those of the grid = 8"},
-		{Config{}, Call{Sources: []int{1}}, ErrCall, "Sources or Destinations together with ToMe"},
-		{Config{Method: Given}, Call{Sources: []int{9}}, ErrCall, "Sources[0] is 9, want 0 to 8"},
-		{Config{Method: Given}, Call{Sources: []int{1}, Destinations: []int{2, 1}}, ErrCall, "Destinations[1] is 1, which is there before"},
-		{Config{}, Call{Workload: &Workload{PairFlop: math.NaN()}}, ErrCall, "Workload is"},
-	} {
-		c.call.Plan, c.call.Metric = &p, metric
-		err := newMatcher(t, c.cfg).Run(context.Background(), &c.call)
-		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) || !strings.HasPrefix(err.Error(), "merge: ") {
-			t.Errorf("error %v, want %q", err, c.text)
-		}
-	}
-	m := newMatcher(t, Config{})
-	if err := m.Match(nil, metric, 1); !errors.Is(err, ErrCall) {
-		t.Errorf("no plan: error %v", err)
-	}
-	if err := m.Match(&p, blas32.General{Rows: 3, Cols: 4, Stride: 4, Data: make([]float32, 11)}, 1); !errors.Is(err, ErrShape) {
-		t.Errorf("short metric: error %v", err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := m.Run(ctx, &Call{Plan: &p, Metric: metric, R: 1}); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: error %v", err)
-	}
-	if p.Len() != 5 {
-		t.Error("a failed call changed the plan")
-	}
-}
-
-func TestConfigErrors(t *testing.T) {
-	for _, c := range []struct {
-		cfg  Config
-		text string
-	}{
-		{Config{Method: 99}, "Method is 99"},
-		{Config{Method: -1}, "Method is -1"},
-		{Config{Order: 2}, "Order is 2"},
-		{Config{Method: Local, DistillToken: true}, "DistillToken together with Method Local"},
-		{Config{Window: -1}, "Window is -1"},
-		{Config{Every: -1}, "Every is -1"},
-		{Config{Method: Grid}, "Height is 0"},
-		{Config{Method: Grid, Height: math.MaxInt, Width: 3}, "Height is"},
-		{Config{CellWidth: -1}, "CellWidth -1"},
-		{Config{Alpha: float32(math.NaN())}, "Alpha is NaN"},
-		{Config{Workers: -2}, "Workers is -2"},
-	} {
-		if _, err := New(c.cfg); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("error %v, want %q", err, c.text)
-		}
-	}
-}
-
 // TestAllocations: nothing is allocated after the first call.
 func TestAllocations(t *testing.T) {
 	metric, size := random(10, 500, 24), sizes(1, 500)
@@ -440,63 +353,31 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// FuzzMatch makes plans of any kind of metric, and holds them to the laws.
-func FuzzMatch(f *testing.F) {
-	f.Add(uint8(0), uint8(9), uint8(3), uint8(2), uint8(1), []byte{1, 2, 3})
-	f.Add(uint8(3), uint8(40), uint8(5), uint8(20), uint8(7), []byte{0, 255, 128})
-	f.Add(uint8(8), uint8(17), uint8(2), uint8(9), uint8(3), []byte{127, 127})
-	f.Fuzz(func(t *testing.T, kind, tokens, dim, r, flags uint8, data []byte) {
-		n := int(tokens)
-		cfg := every()[int(kind)%len(every())]
-		if cfg.Method == Grid {
-			cfg.Height, cfg.Width = 1+n%5, 1+n/5
-			n = cfg.Height * cfg.Width
-		}
-		cfg.Order, cfg.Window = Order(flags&1), int(flags>>3)
-		cfg.ClassToken = cfg.ClassToken && cfg.Method != Grid
-		m, err := New(cfg)
-		must(t, err)
-		metric := zeros(n, int(dim)%40)
-		for i := range metric.Data {
-			if len(data) == 0 {
-				break
-			}
-			switch b := data[i%len(data)]; b {
-			case 255:
-				metric.Data[i] = float32(math.NaN())
-			case 254:
-				metric.Data[i] = float32(math.Inf(1))
-			case 253:
-				metric.Data[i] = math.MaxFloat32
-			case 252:
-				metric.Data[i] = 1e-44
-			default:
-				metric.Data[i] = float32(int8(b)) * float32(1+i%3)
-			}
-		}
-		var p Plan
-		c := Call{Plan: &p, Metric: metric, R: int(r), AtMost: true, Margin: 0.3, Shift: flags&2 != 0 && cfg.Method <= Local && !cfg.ClassToken}
-		if cfg.Method == KTh {
-			c.R = 0
-		}
-		if cfg.Method == Given {
-			for i := range n {
-				switch i % 3 {
-				case 0:
-					c.Sources = append(c.Sources, n-1-i)
-				case 1:
-					c.Destinations = append(c.Destinations, i)
+// TestSmallest finds the smallest in any arrangement.
+func TestSmallest(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, n := range []int{0, 1, 16, 17, 100, 1000} {
+		for kind := range 3 {
+			for _, want := range []int{0, 1, n / 3, n - 1, n} {
+				x := make([]uint64, n)
+				for i := range x {
+					switch kind {
+					case 0:
+						x[i] = uint64(i)
+					case 1:
+						x[i] = uint64(n - i)
+					default:
+						x[i] = rng.Uint64()
+					}
+				}
+				sorted := slices.Sorted(slices.Values(x))
+				want = min(max(want, 0), n)
+				smallest(x, want)
+				slices.Sort(x[:want])
+				if !slices.Equal(x[:want], sorted[:want]) {
+					t.Fatalf("the %d smallest of %d, kind %d, are wrong", want, n, kind)
 				}
 			}
-			c.Sources = slices.DeleteFunc(c.Sources, func(t int) bool { return slices.Contains(c.Destinations, t) })
 		}
-		if flags&4 != 0 {
-			c.Protect = make([]bool, n)
-			for i := range n {
-				c.Protect[i] = i%4 == 1
-			}
-		}
-		must(t, m.Run(context.Background(), &c))
-		laws(t, &p, random(1, n, 3), sizes(2, n))
-	})
+	}
 }

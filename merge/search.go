@@ -76,11 +76,12 @@ func (r *run) searchNear(k *worker, t task) {
 	k.rows = scratch.Floats(k.rows, 2*dim)
 	a, b := k.rows[:dim], k.rows[dim:2*dim]
 	tokens := s.can.of(r.cand)
+	near := r.window(s, r.from[s.froms.from+t.from])
 	for i := s.froms.from + t.from; i < s.froms.from+t.to; i++ {
 		r.to[i], r.score[i] = none, float32(math.Inf(-1))
 		r.normalise(a, r.from[i])
-		from, to := r.window(s, r.from[i])
-		for j := from; j < to; j++ {
+		r.slide(&near, s, r.from[i])
+		for j := near.from; j < near.to; j++ {
 			r.normalise(b, tokens[j])
 			if v := asm.Dot(a, b); v > r.score[i] {
 				r.to[i], r.score[i] = int32(s.can.from+j), v
@@ -91,16 +92,37 @@ func (r *run) searchNear(k *worker, t task) {
 
 // window returns which destinations of a sequence that take part a source may merge
 // into.
-func (r *run) window(s *sequence, source int32) (from, to int) {
+func (r *run) window(s *sequence, source int32) span {
 	tokens := s.can.of(r.cand)
 	if r.m.cfg.Method != Local {
-		return 0, len(tokens)
+		return span{0, len(tokens)}
 	}
-	// Destination j of source i stands 2 (j-i) + 1 behind it.
-	reach := min(2*(r.m.cfg.Window-1), maxTokens)
-	from, _ = slices.BinarySearch(tokens, source+1-int32(reach))
-	to, _ = slices.BinarySearch(tokens, source+2+int32(reach))
-	return from, to
+	low, high := r.reach(source)
+	from, _ := slices.BinarySearch(tokens, low)
+	to, _ := slices.BinarySearch(tokens, high)
+	return span{from, to}
+}
+
+// slide moves a window on to that of a source farther on.
+func (r *run) slide(v *span, s *sequence, source int32) {
+	if r.m.cfg.Method != Local {
+		return
+	}
+	tokens := s.can.of(r.cand)
+	low, high := r.reach(source)
+	for v.from < len(tokens) && tokens[v.from] < low {
+		v.from++
+	}
+	for v.to < len(tokens) && tokens[v.to] < high {
+		v.to++
+	}
+}
+
+// reach returns the tokens between which a source's destinations are: destination j of
+// source i stands 2 (j-i) + 1 behind it.
+func (r *run) reach(source int32) (low, high int32) {
+	far := 2 * int32(min(r.m.cfg.Window-1, maxTokens/2))
+	return source + 1 - far, source + 2 + far
 }
 
 // searchBlock is the search for a block of sources.
@@ -159,19 +181,19 @@ func (r *run) band(k *worker, s *sequence, rows blas32.General, sources, to []in
 		n := min(height, rows.Rows-i)
 		part, src, t, v := dense.Rows(rows, i, i+n), sources[i:i+n], to[i:i+n], score[i:i+n]
 		// The windows move on: all see what the last one begins and the first ends with.
-		from, first := r.window(s, src[0])
-		last, end := r.window(s, src[n-1])
-		p0, p1 := (last+w-1)/w, first/w
-		if first == s.columns.len() {
-			p1 = r.m.tile.Panels(first)
+		first, last := r.window(s, src[0]), r.window(s, src[n-1])
+		begin, end := first.from/w, r.m.tile.Panels(last.to)
+		p0, p1 := (last.from+w-1)/w, first.to/w
+		if first.to == s.columns.len() {
+			p1 = end
 		}
 		if p0 >= p1 {
-			r.strips(k, s, part, src, t, v, from/w, r.m.tile.Panels(end))
+			r.strips(k, s, part, src, t, v, begin, end)
 			continue
 		}
-		r.strips(k, s, part, src, t, v, from/w, p0)
+		r.strips(k, s, part, src, t, v, begin, p0)
 		r.panels(k, s, part, t, v, p0, p1)
-		r.strips(k, s, part, src, t, v, p1, r.m.tile.Panels(end))
+		r.strips(k, s, part, src, t, v, p1, end)
 	}
 }
 
@@ -183,9 +205,10 @@ func (r *run) strips(k *worker, s *sequence, rows blas32.General, sources, to []
 		k.score = scratch.Floats(k.score, rows.Rows*cols)
 		strip := dense.Matrix(k.score, rows.Rows, cols)
 		r.m.tile.Scores(strip, rows, r.packed[s.packed+p*w*dim:][:cols*dim])
+		seen := r.window(s, sources[0])
 		for i, source := range sources {
-			from, end := r.window(s, source)
-			from, end = max(from, p*w), min(end, p*w+cols)
+			r.slide(&seen, s, source)
+			from, end := max(seen.from, p*w), min(seen.to, p*w+cols)
 			for j := from; j < end; j++ {
 				at := int32(s.can.from + j)
 				if v := strip.Data[i*cols+j-p*w]; v > score[i] || v == score[i] && at < to[i] {

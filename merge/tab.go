@@ -116,7 +116,8 @@ func matrix(rows, cols int) blas32.General {
 	return dense.Matrix(make([]float32, rows*cols), rows, cols)
 }
 
-// maxWidth bounds the numbers of a TABConfig or LRSAConfig, so that products fit.
+// maxWidth bounds the numbers of a TABConfig or LRSAConfig, so that products fit, and the
+// width of a metric, so that a kernel's call is short.
 const maxWidth = 1 << 15
 
 func positive(what string, names []string, values []int, workers int) error {

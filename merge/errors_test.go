@@ -1,0 +1,100 @@
+package merge
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+)
+
+// TestErrors: bad input is an error that says what is wrong, and the plan stays.
+func TestErrors(t *testing.T) {
+	metric := random(9, 9, 4)
+	var p Plan
+	must(t, p.SetIdentity(5))
+	nan := float32(math.NaN())
+	for _, c := range []struct {
+		cfg  Config
+		call Call
+		kind error
+		text string
+	}{
+		{Config{}, Call{R: 5}, ErrCall, "R asks for 5 tokens to merge away, but of sequence 0, of 9 tokens, at most 4 can"},
+		{Config{}, Call{Counts: []int{9}}, ErrCall, "Counts asks for 9 tokens"},
+		{Config{Method: PiToMe}, Call{R: 5}, ErrCall, "at most 4 can"},
+		{Config{}, Call{R: -1}, ErrCall, "R is -1, want 0 or more"},
+		{Config{}, Call{Ratio: 1.5}, ErrCall, "Ratio is 1.5, want 0 to 1"},
+		{Config{}, Call{Ratio: math.NaN()}, ErrCall, "Ratio is NaN"},
+		{Config{}, Call{R: 1, Ratio: 0.5}, ErrCall, "more than one of R, Counts and Ratio"},
+		{Config{}, Call{Counts: []int{1, 2}}, ErrCall, "Counts has 2 elements, want one for each sequence = 1"},
+		{Config{}, Call{Counts: []int{-1}}, ErrCall, "Counts[0] is -1"},
+		{Config{}, Call{Above: &nan}, ErrCall, "Above is NaN"},
+		{Config{}, Call{MinTokens: -1}, ErrCall, "MinTokens is -1"},
+		{Config{}, Call{Workers: -1}, ErrCall, "Workers is -1"},
+		{Config{}, Call{Protect: make([]bool, 8)}, ErrShape, "Protect has 8 elements, want the metric's rows = 9"},
+		{Config{}, Call{Valid: make([]bool, 8)}, ErrShape, "Valid has 8 elements"},
+		{Config{}, Call{Offsets: []int{0, 8}}, ErrCall, "Offsets is [0 8]"},
+		{Config{}, Call{Offsets: []int{0, 8, 7, 9}}, ErrCall, "Offsets[2] is 7"},
+		{Config{}, Call{Margin: nan}, ErrCall, "Margin is NaN"},
+		{Config{Method: PiToMeText}, Call{Margin: 1}, ErrCall, "Margin is 1"},
+		{Config{Method: PiToMe}, Call{Above: new(float32(0))}, ErrCall, "Above together with PiToMe"},
+		{Config{Method: KTh}, Call{R: 1}, ErrCall, "together with KTh"},
+		{Config{Method: KTh}, Call{Shift: true}, ErrCall, "Shift together with KTh"},
+		{Config{Method: Grid, Height: 2, Width: 4}, Call{}, ErrShape, "a sequence has 9 tokens, want those of the grid = 8"},
+		{Config{}, Call{Sources: []int{1}}, ErrCall, "Sources or Destinations together with ToMe"},
+		{Config{Method: Given}, Call{Sources: []int{9}}, ErrCall, "Sources[0] is 9, want 0 to 8"},
+		{Config{Method: Given}, Call{Sources: []int{1}, Destinations: []int{2, 1}}, ErrCall, "Destinations[1] is 1, which is there before"},
+		{Config{}, Call{Workload: &Workload{PairFlop: math.NaN()}}, ErrCall, "Workload is"},
+	} {
+		c.call.Plan, c.call.Metric = &p, metric
+		err := newMatcher(t, c.cfg).Run(context.Background(), &c.call)
+		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) || !strings.HasPrefix(err.Error(), "merge: ") {
+			t.Errorf("error %v, want %q", err, c.text)
+		}
+	}
+	m := newMatcher(t, Config{})
+	if err := m.Match(nil, metric, 1); !errors.Is(err, ErrCall) {
+		t.Errorf("no plan: error %v", err)
+	}
+	if err := m.Match(&p, random(1, 2, maxWidth+1), 1); !errors.Is(err, ErrShape) {
+		t.Errorf("wide metric: error %v", err)
+	}
+	if err := m.Match(&p, blas32.General{Rows: 3, Cols: 4, Stride: 4, Data: make([]float32, 11)}, 1); !errors.Is(err, ErrShape) {
+		t.Errorf("short metric: error %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := m.Run(ctx, &Call{Plan: &p, Metric: metric, R: 1}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: error %v", err)
+	}
+	if p.Len() != 5 {
+		t.Error("a failed call changed the plan")
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	for _, c := range []struct {
+		cfg  Config
+		text string
+	}{
+		{Config{Method: 99}, "Method is 99"},
+		{Config{Method: -1}, "Method is -1"},
+		{Config{Order: 2}, "Order is 2"},
+		{Config{Method: Local, DistillToken: true}, "DistillToken together with Method Local"},
+		{Config{Method: Given, ClassToken: true}, "ClassToken together with Method Given"},
+		{Config{Window: -1}, "Window is -1"},
+		{Config{Every: -1}, "Every is -1"},
+		{Config{Method: Grid}, "Height is 0"},
+		{Config{Method: Grid, Height: math.MaxInt, Width: 3}, "Height is"},
+		{Config{CellWidth: -1}, "CellWidth -1"},
+		{Config{Alpha: float32(math.NaN())}, "Alpha is NaN"},
+		{Config{Workers: -2}, "Workers is -2"},
+	} {
+		if _, err := New(c.cfg); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("error %v, want %q", err, c.text)
+		}
+	}
+}
