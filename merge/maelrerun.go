@@ -244,6 +244,9 @@ func (r *maelreRun) merge(ctx context.Context, layer int) error {
 		r.match.Workload = &r.load
 	}
 	if err := cfg.Matching.Run(ctx, &r.match); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return err
 	}
 	left := r.plan.Len()

@@ -156,6 +156,23 @@ func TestExpected(t *testing.T) {
 				}
 				maps.maps = append(maps.maps, index)
 			}
+			own, err := m.encoder(method{ratios: []float64{.5}}, 0)
+			must(t, err)
+			must(t, own.Run(t.Context(), &merge.MAELRECall{X: x, Observe: func(s merge.MAELREStage) {
+				if s.Layer > 0 {
+					return // ties that fell otherwise have changed the tokens
+				}
+				differ := 0
+				for i, j := range s.Plan.Map() {
+					if j != maps.maps[0][i] {
+						differ++
+					}
+				}
+				t.Logf("passage %d: %d of %d tokens merge otherwise in the first layer", p, differ, x.Rows)
+				if differ > 8 {
+					t.Errorf("passage %d: %d tokens merge otherwise in the first layer, want at most 8", p, differ)
+				}
+			}}))
 			enc, err := merge.ReadMAELRE(bytes.NewReader(checkpoint), int64(len(checkpoint)), merge.MAELREConfig{Heads: heads, Matching: maps, Ratios: []float64{.5}})
 			must(t, err)
 			call := merge.MAELRECall{X: x, Logits: vector(classes), Observe: func(s merge.MAELREStage) {
