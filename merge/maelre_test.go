@@ -110,7 +110,7 @@ func TestMAELREPacked(t *testing.T) {
 // after the first call.
 func TestMAELREWorkers(t *testing.T) {
 	const d, n = 32, 700
-	w := maelreWeights(d, 48, 4, 5)
+	w := maelreWeights(d, 48, 5, 5) // an odd number of merges
 	x := maelreInput(1, n, d)
 	var first []float32
 	for _, workers := range []int{1, 4} {
@@ -292,6 +292,12 @@ func TestMAELREScratch(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			runMAELRE(t, m, call)
 			runtime.ReadMemStats(&after)
+			var again runtime.MemStats
+			runMAELRE(t, m, call)
+			runtime.ReadMemStats(&again)
+			if more := again.TotalAlloc - after.TotalAlloc; workers == 1 && more > 4096 {
+				t.Errorf("%d tokens: a second call takes %d bytes", n, more)
+			}
 			if got, most := int64(after.TotalAlloc-before.TotalAlloc), m.ScratchBytes(n); got > most || got < most/20 {
 				t.Errorf("%d tokens, %d workers: %d bytes, ScratchBytes is %d", n, workers, got, most)
 			}

@@ -28,8 +28,9 @@ type maelreRun struct {
 	merged  bool // some size is not 1
 	qkv     blas32.General
 	out     blas32.General // of attention
-	memory  [2][]float32   // of x and what it is merged into
+	memory  [2][]float32   // of x and what it is merged into, in turns
 	totals  [2][]float32   // of sizes, the same
+	turn    int            // which of them x is in
 	qkvs    []float32
 	outs    []float32
 	metrics []float32
@@ -107,6 +108,7 @@ func (r *maelreRun) sequence(ctx context.Context, b, from, to int) error {
 // take takes up the tokens of a sequence, without padding.
 func (r *maelreRun) take(from, to int) {
 	d := r.m.dim
+	r.turn = 0
 	r.memory[0], r.totals[0] = scratch.Floats(r.memory[0], (to-from)*d), scratch.Floats(r.totals[0], to-from)
 	n := 0
 	r.merged = r.call.Sizes != nil
@@ -253,13 +255,13 @@ func (r *maelreRun) merge(ctx context.Context, layer int) error {
 	if left == n {
 		return nil
 	}
-	r.memory[1], r.totals[1] = scratch.Floats(r.memory[1], left*r.m.dim), scratch.Floats(r.totals[1], left)
-	x, sizes := dense.Matrix(r.memory[1], left, r.m.dim), r.totals[1][:left]
+	other := 1 - r.turn
+	r.memory[other], r.totals[other] = scratch.Floats(r.memory[other], left*r.m.dim), scratch.Floats(r.totals[other], left)
+	x, sizes := dense.Matrix(r.memory[other], left, r.m.dim), r.totals[other]
 	if err := r.plan.ApplyWeighted(x, r.x, sizes, r.sizes); err != nil {
 		return err
 	}
-	r.memory[0], r.memory[1], r.totals[0], r.totals[1] = r.memory[1], r.memory[0], r.totals[1], r.totals[0]
-	r.x, r.sizes, r.merged = x, sizes, true
+	r.x, r.sizes, r.merged, r.turn = x, sizes, true, other
 	return nil
 }
 
