@@ -11,6 +11,8 @@
 //     mask and feature, partial results and their merge; key/value caches and
 //     decoding, multi-head latent attention; Core-Context-Aware and Landmark
 //     attention, meta-tokens.
+//   - attention/approx: attention of linear cost: linear, efficient,
+//     cross-covariance and Nyström attention.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
@@ -20,7 +22,7 @@
 //     LongMamba, for contexts longer than those of the training.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
 //   - merge: token merging by plans that can be undone and composed: bipartite, local,
-//     causal, by energy; attention among tokens of like content.
+//     causal, by energy; attention among tokens of like content; the MAELRE encoder.
 //
 // Matrices are blas32.General of gonum: a row for each token, heads or channels
 // side by side in the columns. Operators are made by New from a Config, are

@@ -38,6 +38,14 @@ var elementary = []struct {
 	{"Softplus", Softplus, func(x float64) float64 { return flush(math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x)))) },
 		map[float32]float32{inf: inf, -inf: 0, -100: 0, 100: 100, 0: math.Ln2},
 		always(4)},
+	{"ELUPlusOne", ELUPlusOne, func(x float64) float64 {
+		if x > 0 {
+			return x + 1
+		}
+		return flush(math.Exp(x))
+	},
+		map[float32]float32{0: 1, inf: inf, -inf: 0, 1: 2, -87.34: 0, 1e-40: 1, 100: 101},
+		always(1.1)},
 	{"GELUTanh", GELUTanh, func(x float64) float64 {
 		x = max(x, -20)
 		return x / (1 + math.Exp(-2*math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))

@@ -103,6 +103,25 @@ func softplusSIMD(tier isa.Tier, dst []float32, x []float32) {
 }
 
 //go:noescape
+func eluPlusOneAVX512(dst *float32, x *float32, n int)
+
+//go:noescape
+func eluPlusOneAVX2(dst *float32, x *float32, n int)
+
+// dst[i] = x[i] + 1 for x[i] > 0, exp(x[i]) otherwise
+func eluPlusOneSIMD(tier isa.Tier, dst []float32, x []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		if tier == isa.AVX512 {
+			eluPlusOneAVX512(&dst[0], &x[0], n)
+		} else {
+			eluPlusOneAVX2(&dst[0], &x[0], n)
+		}
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+//go:noescape
 func geluTanhAVX512(dst *float32, x *float32, n int)
 
 //go:noescape
@@ -192,6 +211,25 @@ func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 			keepAboveAVX512(&dst[0], &a[0], &b[0], n)
 		} else {
 			keepAboveAVX2(&dst[0], &a[0], &b[0], n)
+		}
+		dst, a, b = dst[n:], a[n:], b[n:]
+	}
+}
+
+//go:noescape
+func largerAVX512(dst *float32, a *float32, b *float32, n int)
+
+//go:noescape
+func largerAVX2(dst *float32, a *float32, b *float32, n int)
+
+// dst[i] = the larger of a[i] and b[i], or NaN where either is one
+func largerSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		if tier == isa.AVX512 {
+			largerAVX512(&dst[0], &a[0], &b[0], n)
+		} else {
+			largerAVX2(&dst[0], &a[0], &b[0], n)
 		}
 		dst, a, b = dst[n:], a[n:], b[n:]
 	}

@@ -68,6 +68,18 @@ func softplusSIMD(tier isa.Tier, dst []float32, x []float32) {
 }
 
 //go:noescape
+func eluPlusOneNEON(dst *float32, x *float32, n int)
+
+// dst[i] = x[i] + 1 for x[i] > 0, exp(x[i]) otherwise
+func eluPlusOneSIMD(tier isa.Tier, dst []float32, x []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		eluPlusOneNEON(&dst[0], &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+//go:noescape
 func geluTanhNEON(dst *float32, x *float32, n int)
 
 // dst[i] = x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))
@@ -123,6 +135,18 @@ func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	for len(dst) > 0 {
 		n := min(len(dst), chunk)
 		keepAboveNEON(&dst[0], &a[0], &b[0], n)
+		dst, a, b = dst[n:], a[n:], b[n:]
+	}
+}
+
+//go:noescape
+func largerNEON(dst *float32, a *float32, b *float32, n int)
+
+// dst[i] = the larger of a[i] and b[i], or NaN where either is one
+func largerSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	for len(dst) > 0 {
+		n := min(len(dst), chunk)
+		largerNEON(&dst[0], &a[0], &b[0], n)
 		dst, a, b = dst[n:], a[n:], b[n:]
 	}
 }

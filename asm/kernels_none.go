@@ -31,6 +31,11 @@ func softplusSIMD(tier isa.Tier, dst []float32, x []float32) {
 	panic(noKernels)
 }
 
+// dst[i] = x[i] + 1 for x[i] > 0, exp(x[i]) otherwise
+func eluPlusOneSIMD(tier isa.Tier, dst []float32, x []float32) {
+	panic(noKernels)
+}
+
 // dst[i] = x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))
 func geluTanhSIMD(tier isa.Tier, dst []float32, x []float32) {
 	panic(noKernels)
@@ -53,6 +58,11 @@ func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 
 // dst[i] = a[i] unless it is at most b[i], else 0
 func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
+	panic(noKernels)
+}
+
+// dst[i] = the larger of a[i] and b[i], or NaN where either is one
+func largerSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	panic(noKernels)
 }
 

@@ -45,6 +45,19 @@ func KeepAbove(dst, x, thresholds []float32) {
 	}
 }
 
+// Maximum sets dst[i] to the larger of a[i] and b[i], or NaN where either is one.
+func Maximum(dst, a, b []float32) {
+	checkInto("Maximum", dst, a)
+	checkInto("Maximum", dst, b)
+	if tier := isa.Active(); tier != isa.Generic {
+		largerSIMD(tier, dst, a, b)
+		return
+	}
+	for i, v := range a {
+		dst[i] = max(v, b[i])
+	}
+}
+
 // Scale sets dst[i] = a * x[i].
 func Scale(dst []float32, a float32, x []float32) {
 	checkInto("Scale", dst, x)

@@ -224,6 +224,82 @@ end15:
 DATA const00000000<>+0(SB)/4, $0x00000000
 GLOBL const00000000<>(SB), RODATA|NOPTR, $4
 
+// func largerAVX512(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·largerAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	CMPQ BX, $+64
+	JLT  end17
+
+loop16:
+	VMOVUPS   (CX), Z0
+	VMOVUPS   (DX), Z1
+	VCMPPS    $0x03, Z1, Z1, K1
+	VMAXPS    Z0, Z1, Z0
+	VBLENDMPS Z1, Z0, K1, Z2
+	VMOVUPS   Z2, (AX)
+	VMOVUPS   64(CX), Z0
+	VMOVUPS   64(DX), Z1
+	VCMPPS    $0x03, Z1, Z1, K1
+	VMAXPS    Z0, Z1, Z0
+	VBLENDMPS Z1, Z0, K1, Z3
+	VMOVUPS   Z3, 64(AX)
+	VMOVUPS   128(CX), Z0
+	VMOVUPS   128(DX), Z1
+	VCMPPS    $0x03, Z1, Z1, K1
+	VMAXPS    Z0, Z1, Z0
+	VBLENDMPS Z1, Z0, K1, Z4
+	VMOVUPS   Z4, 128(AX)
+	VMOVUPS   192(CX), Z0
+	VMOVUPS   192(DX), Z1
+	VCMPPS    $0x03, Z1, Z1, K1
+	VMAXPS    Z0, Z1, Z0
+	VBLENDMPS Z1, Z0, K1, Z5
+	VMOVUPS   Z5, 192(AX)
+	ADDQ      $+256, AX
+	ADDQ      $+256, CX
+	ADDQ      $+256, DX
+	SUBQ      $+64, BX
+	CMPQ      BX, $+64
+	JGE       loop16
+
+end17:
+	CMPQ BX, $+16
+	JLT  end19
+
+loop18:
+	VMOVUPS   (CX), Z0
+	VMOVUPS   (DX), Z1
+	VCMPPS    $0x03, Z1, Z1, K1
+	VMAXPS    Z0, Z1, Z0
+	VBLENDMPS Z1, Z0, K1, Z6
+	VMOVUPS   Z6, (AX)
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	ADDQ      $+64, DX
+	SUBQ      $+16, BX
+	CMPQ      BX, $+16
+	JGE       loop18
+
+end19:
+	TESTQ     BX, BX
+	JE        end20
+	LEAQ      tailMasks<>+0(SB), SI
+	KMOVW     (SI)(BX*2), K1
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS.Z (DX), K1, Z1
+	VCMPPS    $0x03, Z1, Z1, K2
+	VMAXPS    Z0, Z1, Z0
+	VBLENDMPS Z1, Z0, K2, Z7
+	VMOVUPS   Z7, K1, (AX)
+
+end20:
+	VZEROUPPER
+	RET
+
 // func scaleAVX512(dst *float32, a float32, x *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·scaleAVX512(SB), NOSPLIT, $0-32
@@ -232,9 +308,9 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-32
 	MOVQ         n+24(FP), DX
 	VBROADCASTSS a+8(FP), Z0
 	CMPQ         DX, $+64
-	JLT          end17
+	JLT          end22
 
-loop16:
+loop21:
 	VMOVUPS (CX), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)
@@ -251,13 +327,13 @@ loop16:
 	ADDQ    $+256, CX
 	SUBQ    $+64, DX
 	CMPQ    DX, $+64
-	JGE     loop16
+	JGE     loop21
 
-end17:
+end22:
 	CMPQ DX, $+16
-	JLT  end19
+	JLT  end24
 
-loop18:
+loop23:
 	VMOVUPS (CX), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)
@@ -265,18 +341,18 @@ loop18:
 	ADDQ    $+64, CX
 	SUBQ    $+16, DX
 	CMPQ    DX, $+16
-	JGE     loop18
+	JGE     loop23
 
-end19:
+end24:
 	TESTQ     DX, DX
-	JE        end20
+	JE        end25
 	LEAQ      tailMasks<>+0(SB), BX
 	KMOVW     (BX)(DX*2), K1
 	VMOVUPS.Z (CX), K1, Z1
 	VMULPS    Z0, Z1, Z0
 	VMOVUPS   Z0, K1, (AX)
 
-end20:
+end25:
 	VZEROUPPER
 	RET
 
@@ -288,9 +364,9 @@ TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
 	MOVQ         n+24(FP), DX
 	VBROADCASTSS a+8(FP), Z0
 	CMPQ         DX, $+64
-	JLT          end22
+	JLT          end27
 
-loop21:
+loop26:
 	VMOVUPS     (CX), Z1
 	VMOVUPS     (AX), Z2
 	VFMADD231PS Z0, Z1, Z2
@@ -311,13 +387,13 @@ loop21:
 	ADDQ        $+256, CX
 	SUBQ        $+64, DX
 	CMPQ        DX, $+64
-	JGE         loop21
+	JGE         loop26
 
-end22:
+end27:
 	CMPQ DX, $+16
-	JLT  end24
+	JLT  end29
 
-loop23:
+loop28:
 	VMOVUPS     (CX), Z1
 	VMOVUPS     (AX), Z2
 	VFMADD231PS Z0, Z1, Z2
@@ -326,11 +402,11 @@ loop23:
 	ADDQ        $+64, CX
 	SUBQ        $+16, DX
 	CMPQ        DX, $+16
-	JGE         loop23
+	JGE         loop28
 
-end24:
+end29:
 	TESTQ       DX, DX
-	JE          end25
+	JE          end30
 	LEAQ        tailMasks<>+0(SB), BX
 	KMOVW       (BX)(DX*2), K1
 	VMOVUPS.Z   (CX), K1, Z1
@@ -338,6 +414,6 @@ end24:
 	VFMADD231PS Z0, Z1, Z2
 	VMOVUPS     Z2, K1, (AX)
 
-end25:
+end30:
 	VZEROUPPER
 	RET

@@ -221,6 +221,73 @@ end17:
 end18:
 	RET
 
+// func largerNEON(dst *float32, a *float32, b *float32, n int)
+// dst[i] = the larger of a[i] and b[i], or NaN where either is one
+TEXT ·largerNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD n+24(FP), R3
+	CMP $16, R3
+	BLT end20
+loop19:
+	FMOVQ 0(R1), F0
+	FMOVQ 0(R2), F1
+	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
+	FMOVQ F0, 0(R0)
+	FMOVQ 16(R1), F0
+	FMOVQ 16(R2), F1
+	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
+	FMOVQ F0, 16(R0)
+	FMOVQ 32(R1), F0
+	FMOVQ 32(R2), F1
+	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
+	FMOVQ F0, 32(R0)
+	FMOVQ 48(R1), F0
+	FMOVQ 48(R2), F1
+	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
+	FMOVQ F0, 48(R0)
+	ADD $64, R0, R0
+	ADD $64, R1, R1
+	ADD $64, R2, R2
+	ADD $-16, R3, R3
+	CMP $16, R3
+	BGE loop19
+end20:
+	CMP $4, R3
+	BLT end22
+loop21:
+	FMOVQ 0(R1), F0
+	FMOVQ 0(R2), F1
+	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
+	FMOVQ F0, 0(R0)
+	ADD $16, R0, R0
+	ADD $16, R1, R1
+	ADD $16, R2, R2
+	ADD $-4, R3, R3
+	CMP $4, R3
+	BGE loop21
+end22:
+	TBZ $1, R3, end23
+	FMOVD 0(R1), F0
+	FMOVD 0(R2), F1
+	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
+	FMOVD F0, 0(R0)
+	ADD $8, R0, R0
+	ADD $8, R1, R1
+	ADD $8, R2, R2
+end23:
+	TBZ $0, R3, end24
+	FMOVS 0(R1), F0
+	FMOVS 0(R2), F1
+	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
+	FMOVS F0, 0(R0)
+	ADD $4, R0, R0
+	ADD $4, R1, R1
+	ADD $4, R2, R2
+end24:
+	RET
+
 // func scaleNEON(dst *float32, a float32, x *float32, n int)
 // dst[i] = a * x[i]
 TEXT ·scaleNEON(SB), NOSPLIT, $0-32
@@ -230,8 +297,8 @@ TEXT ·scaleNEON(SB), NOSPLIT, $0-32
 	FMOVS a+8(FP), F0
 	VDUP V0.S[0], V0.S4
 	CMP $16, R2
-	BLT end20
-loop19:
+	BLT end26
+loop25:
 	FMOVQ 0(R1), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
 	FMOVQ F1, 0(R0)
@@ -248,11 +315,11 @@ loop19:
 	ADD $64, R1, R1
 	ADD $-16, R2, R2
 	CMP $16, R2
-	BGE loop19
-end20:
+	BGE loop25
+end26:
 	CMP $4, R2
-	BLT end22
-loop21:
+	BLT end28
+loop27:
 	FMOVQ 0(R1), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
 	FMOVQ F1, 0(R0)
@@ -260,22 +327,22 @@ loop21:
 	ADD $16, R1, R1
 	ADD $-4, R2, R2
 	CMP $4, R2
-	BGE loop21
-end22:
-	TBZ $1, R2, end23
+	BGE loop27
+end28:
+	TBZ $1, R2, end29
 	FMOVD 0(R1), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
 	FMOVD F1, 0(R0)
 	ADD $8, R0, R0
 	ADD $8, R1, R1
-end23:
-	TBZ $0, R2, end24
+end29:
+	TBZ $0, R2, end30
 	FMOVS 0(R1), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
 	FMOVS F0, 0(R0)
 	ADD $4, R0, R0
 	ADD $4, R1, R1
-end24:
+end30:
 	RET
 
 // func axpyNEON(dst *float32, a float32, x *float32, n int)
@@ -287,8 +354,8 @@ TEXT ·axpyNEON(SB), NOSPLIT, $0-32
 	FMOVS a+8(FP), F0
 	VDUP V0.S[0], V0.S4
 	CMP $16, R2
-	BLT end26
-loop25:
+	BLT end32
+loop31:
 	FMOVQ 0(R1), F1
 	FMOVQ 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
@@ -309,11 +376,11 @@ loop25:
 	ADD $64, R1, R1
 	ADD $-16, R2, R2
 	CMP $16, R2
-	BGE loop25
-end26:
+	BGE loop31
+end32:
 	CMP $4, R2
-	BLT end28
-loop27:
+	BLT end34
+loop33:
 	FMOVQ 0(R1), F1
 	FMOVQ 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
@@ -322,22 +389,22 @@ loop27:
 	ADD $16, R1, R1
 	ADD $-4, R2, R2
 	CMP $4, R2
-	BGE loop27
-end28:
-	TBZ $1, R2, end29
+	BGE loop33
+end34:
+	TBZ $1, R2, end35
 	FMOVD 0(R1), F1
 	FMOVD 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
 	FMOVD F2, 0(R0)
 	ADD $8, R0, R0
 	ADD $8, R1, R1
-end29:
-	TBZ $0, R2, end30
+end35:
+	TBZ $0, R2, end36
 	FMOVS 0(R1), F1
 	FMOVS 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
 	FMOVS F2, 0(R0)
 	ADD $4, R0, R0
 	ADD $4, R1, R1
-end30:
+end36:
 	RET

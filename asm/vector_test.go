@@ -24,6 +24,7 @@ var vectors = []struct {
 		}
 		return a
 	}), false, 0},
+	{"Maximum", Maximum, elementwise(math.Max), false, 0},
 	{"Scale", func(dst, a, _ []float32) { Scale(dst, 1.5, a) }, elementwise(func(a, _ float64) float64 { return 1.5 * a }), false, 0},
 	{"Axpy", func(dst, a, b []float32) { copy(dst, b); Axpy(dst, 1.5, a) }, elementwise(func(a, b float64) float64 { return b + 1.5*a }), false, 0},
 	{"Dot", func(dst, a, b []float32) { dst[0] = Dot(a, b) }, reduction(func(a, b float64) float64 { return a * b }), true, 1},
@@ -310,6 +311,29 @@ func TestKeepAbove(t *testing.T) {
 				}
 				if math.Float32bits(got[i]) != math.Float32bits(want) {
 					t.Errorf("%v above %v: %v", v, threshold, got[i])
+				}
+			}
+		}
+	})
+}
+
+// TestMaximumNaN puts a NaN at each place of either input.
+func TestMaximumNaN(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n = 37
+		for at := range n {
+			for _, first := range []bool{false, true} {
+				a, b, dst := random(1, n), random(2, n), make([]float32, n)
+				if first {
+					a[at] = nan
+				} else {
+					b[at] = nan
+				}
+				Maximum(dst, a, b)
+				for i, y := range dst {
+					if (y != y) != (i == at) {
+						t.Fatalf("NaN at %d: element %d is %v", at, i, y)
+					}
 				}
 			}
 		}

@@ -12,6 +12,7 @@
 //   - [GroupAttention] leaves all tokens and makes attention among them linear, by
 //     sorting them by content; [TAB] and [LRSA] are the blocks of CATANet around it,
 //     [FitCenters] fits its centres offline.
+//   - [MAELRE] is an encoder for classification that merges from block to block.
 //
 // # In a model
 //
@@ -66,6 +67,9 @@
 //	Stream                       checked against Local
 //	GroupAttention, TAB, LRSA,   checked against CATANet's code (Liu et al., 2025, arXiv 2503.06896);
 //	centres                      where groups are longer than what is left, which fails there, ours
+//	MAELRE                       a reconstruction from the paper's abstract and a caption (Parag and
+//	                             Elgammal, 2025, arXiv 2507.19409), checked against a reference of
+//	                             the reconstruction
 //
 // Where the published code differs: KTh keeps the tokens behind the last whole group, Unmerge
 // undoes the order of a distillation token, and zeros and NaN are defined.

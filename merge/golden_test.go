@@ -22,6 +22,7 @@ func TestGolden(t *testing.T) {
 		"merge.catanet_lrsa":     goldenLRSA,
 		"merge.catanet_centers":  goldenCenters,
 		"merge.local":            goldenLocal,
+		"merge.maelre":           goldenMAELRE,
 		"merge.pitome":           goldenPiToMe,
 	})
 }

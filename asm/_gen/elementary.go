@@ -91,6 +91,12 @@ func softplusOf(m Machine, x Vec) Vec {
 	return m.Horner(p, s, AtLeast(m, x, 0))
 }
 
+// eluPlusOneOf returns x + 1 for x > 0 and exp(x) otherwise.
+func eluPlusOneOf(m Machine, x Vec) Vec {
+	e := expOf(m, x, true)
+	return m.Select(m.Cmp(Greater, x, float(0)), m.Add(x, float(1)), e)
+}
+
 // geluTanhOf returns x / (1 + exp(-x (gelu1 + gelu3 x^2))), which is
 // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); -0 for -Inf.
 func geluTanhOf(m Machine, x Vec) Vec {

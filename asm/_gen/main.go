@@ -36,6 +36,7 @@ func operations() []operation {
 			unary("sigmoid", "1 / (1 + exp(-x[i]))", 2, sigmoidOf),
 			unary("silu", "x[i] / (1 + exp(-x[i]))", 2, siluOf)),
 		one("softplus", unary("softplus", "log(1 + exp(x[i]))", 2, softplusOf)),
+		one("elu", unary("eluPlusOne", "x[i] + 1 for x[i] > 0, exp(x[i]) otherwise", 2, eluPlusOneOf)),
 		one("gelu",
 			unary("geluTanh", "x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))", 2, geluTanhOf),
 			unary("geluErf", "x[i] Phi(x[i])", 2, geluErfOf)),
@@ -45,6 +46,7 @@ func operations() []operation {
 			binary("keepAbove", "a[i] unless it is at most b[i], else 0", func(m simd.Machine, a, b simd.Vec) simd.Vec {
 				return m.Select(m.Cmp(simd.LessEqual, a, b), simd.Const(0), a)
 			}),
+			binary("larger", "the larger of a[i] and b[i], or NaN where either is one", simd.MaxNaN),
 			scaled("scale", "a * x[i]", func(m simd.Machine, a, x simd.Vec, _ func() simd.Vec) simd.Vec { return m.Mul(x, a) }),
 			scaled("axpy", "dst[i] + a * x[i]", func(m simd.Machine, a, x simd.Vec, old func() simd.Vec) simd.Vec {
 				y := old()

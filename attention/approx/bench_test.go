@@ -1,0 +1,84 @@
+package approx
+
+import (
+	"fmt"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+)
+
+const benchHeads, benchDim = 8, 64
+
+// bench times forward at several lengths; flop is for each token and head.
+func bench(b *testing.B, flop float64, lengths []int, forward func(dst, q, k, v blas32.General) error) {
+	for _, n := range lengths {
+		b.Run(fmt.Sprintf("h=%d/d=%d/n=%d", benchHeads, benchDim, n), func(b *testing.B) {
+			if testing.Short() && n > 4096 {
+				b.Skip("long: not with -short")
+			}
+			const cols = benchHeads * benchDim
+			q, k, v, dst := normal(1, n, cols), normal(2, n, cols), normal(3, n, cols), zeros(n, cols)
+			if err := forward(dst, q, k, v); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := forward(dst, q, k, v); err != nil {
+					b.Fatal(err)
+				}
+			}
+			seconds := b.Elapsed().Seconds() / float64(b.N)
+			b.ReportMetric(float64(n)/seconds, "tokens/s")
+			b.ReportMetric(flop*benchHeads*float64(n)/seconds/1e9, "GFLOP/s")
+		})
+	}
+}
+
+var benchLengths = []int{4096, 16384, 65536}
+
+func BenchmarkLinear(b *testing.B) {
+	for _, causal := range []bool{false, true} {
+		l := value[*Linear](b)(NewLinear(LinearConfig{Heads: benchHeads, HeadDim: benchDim, Causal: causal}))
+		name, flop := "full", 4.0*benchDim*benchDim
+		if causal { // the products within a chunk, of which half is not hidden
+			name, flop = "causal", flop+2*chunkRows*benchDim
+		}
+		b.Run(name, func(b *testing.B) { bench(b, flop, benchLengths, l.Forward) })
+	}
+}
+
+// BenchmarkLinearStep is one token after another.
+func BenchmarkLinearStep(b *testing.B) {
+	l := value[*Linear](b)(NewLinear(LinearConfig{Heads: benchHeads, HeadDim: benchDim, Causal: true}))
+	st := value[*LinearState](b)(l.NewState(StateConfig{}))
+	b.Run("full", func(b *testing.B) {
+		bench(b, 4*benchDim*benchDim, []int{1}, func(dst, q, k, v blas32.General) error { return l.Step(dst, q, k, v, st) })
+	})
+}
+
+func BenchmarkEfficient(b *testing.B) {
+	e := value[*Efficient](b)(NewEfficient(EfficientConfig{Heads: benchHeads, HeadDim: benchDim}))
+	bench(b, 4*benchDim*benchDim, benchLengths, e.Forward)
+}
+
+func BenchmarkXCA(b *testing.B) {
+	x := value[*XCA](b)(NewXCA(XCAConfig{Heads: benchHeads, HeadDim: benchDim}))
+	bench(b, 4*benchDim*benchDim, benchLengths, x.Forward)
+}
+
+func BenchmarkNystrom(b *testing.B) {
+	for _, m := range []int{64, 256} {
+		n := value[*Nystrom](b)(NewNystrom(NystromConfig{Heads: benchHeads, HeadDim: benchDim, Landmarks: m}))
+		b.Run(fmt.Sprintf("m=%d", m), func(b *testing.B) { bench(b, float64(8*m*benchDim), benchLengths, n.Forward) })
+	}
+}
+
+// BenchmarkExact is exact attention, to compare with.
+func BenchmarkExact(b *testing.B) {
+	a := value[*attention.Attention](b)(attention.New(attention.Config{Heads: benchHeads, HeadDim: benchDim}))
+	for _, n := range []int{4096, 16384} {
+		bench(b, float64(4*n*benchDim), []int{n}, a.Forward)
+	}
+}

@@ -1,0 +1,87 @@
+// Package approx has attention whose cost is linear in the tokens.
+//
+//   - [Linear] is linear attention with the feature map elu + 1; causal, it is a
+//     recurrence, and a [LinearState] decodes in memory that does not grow.
+//   - [Efficient] is efficient attention: queries are normalised over their
+//     features, keys over the tokens.
+//   - [XCA] is cross-covariance attention: the features of a head attend to each
+//     other.
+//   - [Nystrom] is the Nyström approximation of softmax attention by landmarks.
+//
+// The first three are models of their own, with D x D matrices in place of n x n
+// weights: a network must have been trained with them. Nystrom takes the place of
+// softmax attention in a network that has it, at the price of an error; see
+// below.
+//
+// All take grouped heads, packed batches, padding and log-weights of merged
+// tokens in one [Call]. Only a causal Linear has a State: in the others every
+// token sees all, so that the next token would change the results before it.
+//
+// # Letters
+//
+//	n, i   queries in a sequence, and a query's index
+//	j      a key's index
+//	H, h   query heads (Heads), and a head's index
+//	G, g   key and value heads (KVHeads); head h reads g = h / (H/G)
+//	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
+//	m      landmarks (Landmarks)
+//	s, w   size of a token, how many it counts as, and its log-weight, log s
+//
+// Matrices are [tokens, heads*dim], row-major, heads side by side, with a stride:
+// a fused buffer of queries, keys and values needs no copy.
+//
+// # Memory and cost
+//
+//	            flop for each token and head    memory besides the arguments
+//	Linear      4 D Dv                          up to 64 partial sums of D Dv for each head
+//	… causal    8 D Dv                          D Dv for each head
+//	Efficient   4 D Dv                          as Linear
+//	XCA         4 D^2                           as Linear
+//	Nystrom     4 m (D + Dv), and 50 m^3 once   m (2 D + 2 Dv) for each head, m^2 for each worker
+//
+// All are matrix products on the kernels of package asm. Beside exact attention,
+// not causal, in milliseconds, 8 heads of 64 on one thread of a virtual AMD EPYC
+// (Zen 4) with AVX-512, least of four runs on a shared machine (go test -bench .
+// -cpu 1; exact attention to 65536 tokens is 16 times the line above):
+//
+//	tokens   exact   Nystrom m=64   m=256   Efficient   XCA   Linear   causal
+//	  4096     351             20     113          13    13       10       23
+//	 16384    5750             83     272          50    50       43       97
+//	 65536   92000            336     924         209   197      174      397
+//
+// That is 41 to 51 GFLOP/s for the full ones, 33 for the causal one, of a peak of
+// 118: at these widths a token's features, read and written once, cost as much time
+// as its products. A token of decoding takes a causal Linear 8 microseconds, whatever
+// came before it.
+//
+// # Accuracy
+//
+// Sums over keys are kept in float32, by blocks of 256 tokens and pieces of up to
+// 1/64 of a sequence. Results are the same to the bit for any Workers, and of a
+// sequence in a packed batch and alone; between a State's splits and between
+// tiers they differ by rounding.
+//
+// |out - exact| / |exact| of Nystrom, mean over rows, 2 heads of 32, 2048 tokens
+// (TestNystromError):
+//
+//	landmarks   smooth    smooth, 16 iterations   noise
+//	       16   0.033     0.043                   0.75
+//	       64   0.010     0.00006                 0.74
+//	      256   0.010     0.00002                 0.6
+//
+// It is small where queries and keys change slowly along the sequence, so that a
+// segment's mean stands for it, and the published 6 iterations are then what
+// limits it. Of noise, whose means are all alike, nothing is left.
+//
+// NaN and Inf reach what sees them: of keys and values, all queries. Padding may
+// hold anything.
+//
+// # Provenance
+//
+//	Linear      formulas of fast-transformers, re-typed: its C++ was not run
+//	Nystrom     checked against Nyströmformer's NystromAttention, both initialisations,
+//	            masks and convolution; uneven segments by the rule of its T2T-ViT code
+//	Efficient   derived from the paper's formula
+//	XCA         derived from the paper's formula
+//	log-weights of all of them, and of landmarks   ours: a token of size s counts as s equal ones
+package approx

@@ -1,0 +1,206 @@
+package approx
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// EfficientConfig fixes an Efficient.
+type EfficientConfig struct {
+	// Heads is H, KVHeads G a divisor of it (0 stands for Heads), HeadDim D and
+	// ValueDim Dv (0 stands for HeadDim), as in package attention.
+	Heads, KVHeads, HeadDim, ValueDim int
+	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
+	Workers int
+}
+
+// Efficient is efficient attention (Shen et al. 2018, arXiv 1812.01243), which
+// normalises queries over their features and keys over the tokens:
+//
+//	P[j][d] = exp(k[j][d] + w[j]) / sum over j of exp(k[j][d] + w[j])    (w the log-weights)
+//	C       = P^T V                                                     [D, Dv]
+//	out[i]  = softmax(q[i]) C
+//
+// for each head. There is no scale. A network must have been trained with it.
+//
+// A query sees all tokens, so that there is no State: the next token would change
+// the rows of those before it.
+//
+// It costs 4 D Dv flop for each token and head. An Efficient is immutable and
+// safe for concurrent use.
+type Efficient struct {
+	cfg  EfficientConfig
+	sums sums
+	tile asm.AttentionTile
+}
+
+// NewEfficient returns an operator, or an error that matches ErrConfig.
+func NewEfficient(cfg EfficientConfig) (*Efficient, error) {
+	sh, err := newShape(cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim, cfg.Workers)
+	if err != nil {
+		return nil, err
+	}
+	e := &Efficient{cfg: cfg, tile: asm.NewAttentionTile()}
+	e.sums = sums{shape: sh, form: e, part: sh.dim * (sh.valueDim + 2), matrices: 1, workers: cfg.Workers}
+	return e, nil
+}
+
+// Forward attends over one sequence: q is [queries, Heads*HeadDim], k [keys,
+// KVHeads*HeadDim], v [keys, KVHeads*ValueDim] and dst [queries,
+// Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
+// of them. After the first call of a shape nothing is allocated.
+func (e *Efficient) Forward(dst, q, k, v blas32.General) error {
+	return e.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v})
+}
+
+// Run is Forward with everything optional, and an end: when ctx is done it
+// returns ctx.Err() and leaves Dst in an unspecified state. Errors about matrices
+// match ErrShape, those about options ErrCall; both come before anything is
+// written.
+func (e *Efficient) Run(ctx context.Context, call *Call) error {
+	if call.State != nil {
+		return check.Errorf(ErrCall, "approx: State with an Efficient, which has none")
+	}
+	return e.sums.run(ctx, call)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at
+// the most, besides its arguments.
+func (e *Efficient) ScratchBytes(queries, keys int) int64 { return e.sums.bytes(keys) }
+
+// add adds keys to a partial sum: exp(k + w - top)^T v [D, Dv], below it the sums
+// of exp(k + w - top), and top, the largest k + w so far of each feature. The
+// softmax over tokens is online, like that of exact attention.
+func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
+	n, d, dv := len(w.rows), e.sums.dim, e.sums.valueDim
+	if n == 0 {
+		return
+	}
+	cols := (set.to - set.from) * d
+	w.e, w.top, w.shift, w.row = scratch.Floats(w.e, n*cols), scratch.Floats(w.top, cols), scratch.Floats(w.shift, cols), scratch.Floats(w.row, cols)
+	x := dense.Matrix(w.e, n, cols)
+	from := dense.Columns(r.call.K, set.from*d, cols)
+	for i, j := range w.rows {
+		copy(row(x, i), row(from, j))
+	}
+	if weighted(&r.call) {
+		w.one(cols)
+		r.each(set, func(from, to int) {
+			own := dense.Columns(x, (from-set.from)*d, (to-from)*d)
+			for i, s := range w.weights(r, from) {
+				asm.Axpy(row(own, i), s, w.ones[:own.Cols])
+			}
+		})
+	}
+	copy(w.top, row(x, 0))
+	for i := 1; i < n; i++ {
+		asm.Maximum(w.top, w.top, row(x, i))
+	}
+	for h := set.from; h < set.to; h++ { // the largest so far, and the factor of what there is
+		z := part[h*e.sums.part+d*dv:][:d]
+		old := part[h*e.sums.part+d*dv+d:][:d]
+		top, factor := w.top[(h-set.from)*d:][:d], w.row[(h-set.from)*d:][:d]
+		for i, t := range top {
+			factor[i] = negInf // there is nothing yet
+			if z[i] != 0 {
+				t = max(t, old[i])
+				factor[i] = old[i] - t
+			}
+			old[i] = t
+			if t == negInf {
+				t = 0 // all hidden so far
+			}
+			w.shift[(h-set.from)*d+i] = t
+		}
+	}
+	asm.Exp(w.row, w.row)
+	for i := range n {
+		asm.Axpy(row(x, i), -1, w.shift)
+	}
+	asm.Exp(x.Data, x.Data)
+	clear(w.shift)
+	for i := range n {
+		asm.Add(w.shift, w.shift, row(x, i))
+	}
+	for h := set.from; h < set.to; h++ {
+		own, at := part[h*e.sums.part:][:e.sums.part], (h-set.from)*d
+		sum, z := dense.Matrix(own, d, dv), own[d*dv:][:d]
+		asm.ScaleRows(sum, w.row[at:][:d], sum)
+		asm.Mul(z, z, w.row[at:][:d])
+		asm.Add(z, z, w.shift[at:][:d])
+		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
+		asm.GemmTAdd(sum, dense.Columns(x, at, d), &w.right)
+	}
+}
+
+// join puts the pieces' sums together and divides.
+func (e *Efficient) join(r *run, w *workspace, wave, head int) {
+	d, dv := e.sums.dim, e.sums.valueDim
+	first, step, count := r.partsOf(wave, head)
+	pieceOf := func(p int) (sum, z, top []float32) {
+		own := r.parts[first+p*step:][:e.sums.part]
+		return own[:d*dv], own[d*dv:][:d], own[d*dv+d:]
+	}
+	w.m, w.row = scratch.Floats(w.m, d*dv), scratch.Floats(w.row, dv)
+	c := dense.Matrix(w.m, d, dv)
+	for i := range d {
+		top := negInf
+		for p := range count {
+			if _, z, t := pieceOf(p); z[i] != 0 {
+				top = max(top, t[i])
+			}
+		}
+		var total float64
+		clear(row(c, i))
+		for p := range count {
+			sum, z, t := pieceOf(p)
+			if z[i] == 0 {
+				continue
+			}
+			factor := float32(math.Exp(float64(t[i]) - float64(top)))
+			total += float64(factor) * float64(z[i])
+			asm.Axpy(row(c, i), factor, sum[i*dv:][:dv])
+		}
+		if total != 0 {
+			asm.Scale(row(c, i), float32(1/total), row(c, i))
+		}
+	}
+	r.matrix(wave, head, 0).Set(c)
+}
+
+// apply multiplies softmax(q) by C.
+func (e *Efficient) apply(r *run, w *workspace, wave, from, to int, set headSet) {
+	n, d, dv, group := to-from, e.sums.dim, e.sums.valueDim, e.sums.group()
+	w.e = scratch.Floats(w.e, n*d)
+	w.scale, w.top, w.factors = scratch.Floats(w.scale, n), scratch.Floats(w.top, n), scratch.Floats(w.factors, n)
+	x, sum := dense.Matrix(w.e, n, d), w.scale
+	for h := set.from * group; h < set.to*group; h++ {
+		q := dense.Columns(dense.Rows(r.call.Q, from, to), h*d, d)
+		for i := range n {
+			copy(row(x, i), row(q, i))
+			w.top[i], sum[i] = -math.MaxFloat32, 0
+		}
+		e.tile.Weights(x, w.top, sum, w.factors)
+		for i, s := range sum {
+			if s != 0 { // all -Inf otherwise
+				sum[i] = 1 / s
+			}
+		}
+		asm.ScaleRows(x, sum, x)
+		asm.Gemm(dense.Columns(dense.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0), nil)
+	}
+}
+
+// one makes ones of n elements or more.
+func (w *workspace) one(n int) {
+	for len(w.ones) < n {
+		w.ones = append(w.ones, 1)
+	}
+}

@@ -1,0 +1,100 @@
+package approx_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention/approx"
+)
+
+// A token at a time gives what the whole sequence does, in memory that does not
+// grow.
+func ExampleLinear_Step() {
+	op, err := approx.NewLinear(approx.LinearConfig{Heads: 1, HeadDim: 2, Causal: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x) / 2, Cols: 2, Stride: 2, Data: x}
+	}
+	qk, v := m(0, 1, 1, 0, -1, 1), m(1, 0, 0, 1, 4, 2)
+	whole := m(0, 0, 0, 0, 0, 0)
+	if err := op.Forward(whole, qk, qk, v); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%.3f\n", whole.Data[4:])
+	state, err := op.NewState(approx.StateConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	out := m(0, 0)
+	for t := range 3 {
+		token := func(x blas32.General) blas32.General { return m(x.Data[2*t : 2*t+2]...) }
+		if err := op.Step(out, token(qk), token(qk), token(v), state); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Printf("%.3f behind %d tokens, %d bytes\n", out.Data, state.Len(), state.Bytes())
+	// Output:
+	// [1.860 0.979]
+	// [1.860 0.979] behind 3 tokens, 24 bytes
+}
+
+// A merged token of size 2, given as a log-weight, counts as two.
+func ExampleCall() {
+	op, err := approx.NewEfficient(approx.EfficientConfig{Heads: 1, HeadDim: 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x), Cols: 1, Stride: 1, Data: x}
+	}
+	three := m(0, 0, 0)
+	if err := op.Forward(three, m(1, 1, 1), m(0, 0, 1), m(1, 1, 5)); err != nil {
+		log.Fatal(err)
+	}
+	two := m(0, 0)
+	err = op.Run(context.Background(), &approx.Call{
+		Dst: two, Q: m(1, 1), K: m(0, 1), V: m(1, 5),
+		LogWeights: m(float32(math.Log(2)), 0),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%.4f %.4f\n", three.Data[0], two.Data[0])
+	// Output:
+	// 3.3045 3.3045
+}
+
+// With as many landmarks as tokens Nyström is exact; where queries and keys
+// change slowly, few do nearly as well.
+func ExampleNystrom() {
+	const n = 256
+	m := func(f func(i int) float64) blas32.General {
+		x := blas32.General{Rows: n, Cols: 1, Stride: 1, Data: make([]float32, n)}
+		for i := range x.Data {
+			x.Data[i] = float32(f(i))
+		}
+		return x
+	}
+	q := m(func(i int) float64 { return math.Sin(float64(i) / 40) })
+	v := m(func(i int) float64 { return float64(i) / n })
+	for _, landmarks := range []int{8, n} {
+		op, err := approx.NewNystrom(approx.NystromConfig{Heads: 1, HeadDim: 1, Landmarks: landmarks})
+		if err != nil {
+			log.Fatal(err)
+		}
+		out := m(func(int) float64 { return 0 })
+		if err := op.Forward(out, q, q, v); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%.3f %.3f\n", out.Data[0], out.Data[n-1])
+	}
+	// Output:
+	// 0.498 0.484
+	// 0.498 0.484
+}

@@ -1,0 +1,378 @@
+package approx
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+// lengths cross blocks and pieces.
+func lengths() []int {
+	if testing.Short() {
+		return []int{0, 1, 7, 70, 300}
+	}
+	return []int{0, 1, 2, 6, 7, 8, 63, 64, 65, 255, 257, 1100, 2500}
+}
+
+func shapes() []shape {
+	return []shape{{4, 2, 9, 11}, {1, 1, 1, 1}, {3, 3, 16, 40}}
+}
+
+// TestOracle compares with the formulas in float64, without and with weights and
+// padding.
+func TestOracle(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for i, sh := range shapes() {
+			for _, op := range operators(t, sh, 0) {
+				for _, n := range lengths() {
+					if n > 300 && i > 0 || n == 300 && i > 0 && testing.Short() {
+						continue
+					}
+					for _, variant := range []string{"plain", "weighted", "each head weighted", "padded", "both"} {
+						if variant != "plain" && variant != "both" && (i > 0 || testing.Short() && n == 300) {
+							continue
+						}
+						c := randomCall(uint64(n), op.shape, n, n)
+						dress(c, op.shape, variant)
+						if err := op.run.Run(context.Background(), c); err != nil {
+							t.Fatal(err)
+						}
+						want := op.oracle(c, op.shape)
+						for j := range want {
+							if c.Valid != nil && !c.Valid[j] && op.self {
+								want[j] = nil // of no use
+							}
+						}
+						near(t, fmt.Sprintf("%s %v of %d, %s", op.name, sh, n, variant), c.Dst, want, 1e-4)
+					}
+				}
+			}
+		}
+	})
+}
+
+// dress gives a call weights, or padding with NaN in it.
+func dress(c *Call, sh shape, variant string) {
+	n := c.K.Rows
+	switch variant {
+	case "weighted", "both":
+		c.LogWeights = normal(5, n, 1)
+	case "each head weighted":
+		c.LogWeights = normal(5, n, sh.kvHeads)
+		if n > 3 {
+			c.LogWeights.Data[2*sh.kvHeads] = negInf
+		}
+	}
+	if variant == "padded" || variant == "both" {
+		c.Valid = make([]bool, n)
+		for j := range c.Valid {
+			c.Valid[j] = j%3 != 1 && j/4%5 != 2
+			if !c.Valid[j] {
+				row(c.K, j)[0], row(c.V, j)[0] = float32(math.NaN()), float32(math.Inf(1))
+			}
+		}
+	}
+}
+
+// TestCross attends from other tokens.
+func TestCross(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		sh := shapes()[0]
+		for _, op := range operators(t, sh, 0) {
+			for _, keys := range []int{0, 5, 300} {
+				c := randomCall(1, op.shape, 40, keys)
+				err := op.run.Run(context.Background(), c)
+				if op.self {
+					if err == nil {
+						t.Fatalf("%s takes 40 queries and %d keys", op.name, keys)
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				near(t, op.name, c.Dst, op.oracle(c, op.shape), 1e-4)
+			}
+		}
+	})
+}
+
+// TestPacked wants of a packed batch, with empty sequences, the bits of each
+// sequence alone.
+func TestPacked(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		list := []int{0, 0, 5, 75, 75, 76, 83, 90, 240}
+		for _, op := range operators(t, shapes()[0], 3) {
+			c := randomCall(1, op.shape, 240, 240)
+			dress(c, op.shape, "both")
+			c.QOffsets = list
+			if err := op.run.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			for b := range len(list) - 1 {
+				from, to := list[b], list[b+1]
+				of := func(m blas32.General) blas32.General { return dense.Rows(m, from, to) }
+				one := &Call{Dst: zeros(to-from, c.Dst.Cols), Q: of(c.Q), K: of(c.K), V: of(c.V), LogWeights: of(c.LogWeights), Valid: c.Valid[from:to]}
+				if err := op.run.Run(context.Background(), one); err != nil {
+					t.Fatal(err)
+				}
+				sameBits(t, fmt.Sprintf("%s, sequence %d", op.name, b), of(c.Dst), one.Dst)
+			}
+		}
+	})
+}
+
+// TestWorkers wants the same bits of any number of workers.
+func TestWorkers(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		n, sh := 3000, shape{6, 3, 48, 64}
+		if testing.Short() {
+			n, sh = 1100, shape{6, 3, 20, 24}
+		}
+		one, many := operators(t, sh, 1), operators(t, sh, 5)
+		for i, op := range one {
+			c := randomCall(1, op.shape, n, n)
+			dress(c, op.shape, "padded")
+			if err := op.run.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			want := c.Dst
+			c.Dst = zeros(n, want.Cols)
+			if err := many[i].run.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			sameBits(t, op.name, c.Dst, want)
+		}
+	})
+}
+
+// TestSizes wants a token of size s to count as s equal ones: the law of merged
+// tokens.
+func TestSizes(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, size = 70, 3
+		for _, op := range operators(t, shapes()[0], 0) {
+			if op.name == "causal" {
+				continue // the copies see one another
+			}
+			if op.name == "nystrom" { // the convolution is of rows
+				cfg := op.run.(*Nystrom).cfg
+				cfg.Conv = blas32.General{}
+				op.run = value[*Nystrom](t)(NewNystrom(cfg))
+			}
+			few := randomCall(1, op.shape, n, n)
+			few.LogWeights = zeros(n, 1)
+			for j := range n {
+				few.LogWeights.Data[j] = float32(math.Log(size))
+			}
+			if err := op.run.Run(context.Background(), few); err != nil {
+				t.Fatal(err)
+			}
+			many := randomCall(1, op.shape, n*size, n*size)
+			for j := range n * size {
+				copy(row(many.Q, j), row(few.Q, j/size))
+				copy(row(many.K, j), row(few.K, j/size))
+				copy(row(many.V, j), row(few.V, j/size))
+			}
+			if err := op.run.Run(context.Background(), many); err != nil {
+				t.Fatal(err)
+			}
+			want := make([][]float64, n)
+			for i := range want {
+				for _, x := range row(many.Dst, i*size) {
+					want[i] = append(want[i], float64(x))
+				}
+			}
+			near(t, op.name, few.Dst, want, 2e-4)
+		}
+	})
+}
+
+// TestPermutation wants the order of keys not to matter to what sums them up.
+func TestPermutation(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n = 500
+		for _, op := range operators(t, shapes()[0], 0) {
+			if op.name != "linear" && op.name != "efficient" {
+				continue
+			}
+			c := randomCall(1, op.shape, 30, n)
+			d := randomCall(1, op.shape, 30, n)
+			for j := range n {
+				copy(row(d.K, (j*7+3)%n), row(c.K, j))
+				copy(row(d.V, (j*7+3)%n), row(c.V, j))
+			}
+			for _, call := range []*Call{c, d} {
+				if err := op.run.Run(context.Background(), call); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := make([][]float64, 30)
+			for i := range want {
+				for _, x := range row(c.Dst, i) {
+					want[i] = append(want[i], float64(x))
+				}
+			}
+			near(t, op.name, d.Dst, want, 1e-5)
+		}
+	})
+}
+
+// TestHuge wants finite results of keys and queries in the hundreds.
+func TestHuge(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, op := range operators(t, shapes()[0], 0) {
+			c := randomCall(1, op.shape, 300, 300)
+			for _, m := range []blas32.General{c.Q, c.K} {
+				for i := range m.Rows {
+					for j := range row(m, i) {
+						row(m, i)[j] *= 300
+					}
+				}
+			}
+			if err := op.run.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			for i := range c.Dst.Rows {
+				for _, x := range row(c.Dst, i) {
+					if !finite(x) {
+						t.Fatalf("%s: row %d is %v", op.name, i, row(c.Dst, i))
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestNobody wants 0 of sequences of nothing but padding.
+func TestNobody(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, op := range operators(t, shapes()[0], 0) {
+			if op.name == "xca" {
+				continue // a token's own values are what comes out
+			}
+			for _, n := range []int{1, 7, 8, 300} {
+				c := randomCall(1, op.shape, n, n)
+				c.Valid = make([]bool, n)
+				if err := op.run.Run(context.Background(), c); err != nil {
+					t.Fatal(err)
+				}
+				for i := range n {
+					for _, x := range row(c.Dst, i) {
+						if x != 0 {
+							t.Fatalf("%s of %d: row %d is %v", op.name, n, i, row(c.Dst, i))
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestAllocations(t *testing.T) {
+	for _, workers := range []int{1, 4} {
+		for _, op := range operators(t, shape{4, 2, 16, 18}, workers) {
+			for _, variant := range []string{"plain", "both"} {
+				c := randomCall(1, op.shape, 600, 600)
+				dress(c, op.shape, variant)
+				got := isatest.Allocations(func() {
+					if err := op.run.Run(context.Background(), c); err != nil {
+						t.Fatal(err)
+					}
+				})
+				if got != 0 {
+					t.Errorf("%s, %s, %d workers: %v allocations", op.name, variant, workers, got)
+				}
+			}
+		}
+	}
+}
+
+func TestCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, op := range operators(t, shapes()[0], 0) {
+		c := randomCall(1, op.shape, 300, 300)
+		if err := op.run.Run(ctx, c); err != context.Canceled {
+			t.Errorf("%s: error %v", op.name, err)
+		}
+	}
+}
+
+// TestScratchBytes wants no call to hold more than is said.
+func TestScratchBytes(t *testing.T) {
+	held := func(lists ...[]float32) (n int64) {
+		for _, l := range lists {
+			n += 4 * int64(cap(l))
+		}
+		return n
+	}
+	sums := func(s *sums) (n int64) {
+		r := s.scratch.Get()
+		defer s.scratch.Put(r)
+		n = held(r.parts, r.vectors)
+		for i := range r.matrices {
+			n += int64(r.matrices[i].Bytes())
+		}
+		for i := range r.work {
+			w := &r.work[i]
+			n += held(w.e, w.k, w.v, w.scale, w.top, w.shift, w.row, w.ones, w.factors, w.m) + int64(w.right.Bytes())
+		}
+		return n
+	}
+	for _, sh := range []shape{{4, 2, 32, 48}, {1, 1, 100, 100}, {12, 12, 5, 5}} {
+		for _, n := range []int{1, 300, 5000} {
+			if n > 300 && testing.Short() {
+				continue
+			}
+			for _, op := range operators(t, sh, 2) {
+				c := randomCall(1, op.shape, n, n)
+				dress(c, op.shape, "both")
+				if err := op.run.Run(context.Background(), c); err != nil {
+					t.Fatal(err)
+				}
+				var got int64
+				switch x := op.run.(type) {
+				case *Efficient:
+					got = sums(&x.sums)
+				case *XCA:
+					got = sums(&x.sums)
+				case *Linear:
+					if !x.cfg.Causal {
+						got = sums(&x.sums)
+						break
+					}
+					r := x.scratch.Get()
+					got = held(r.values)
+					for i := range r.work {
+						w := &r.work[i]
+						got += held(w.k, w.left, w.scale, w.value, w.nothing) + int64(w.keys.Bytes())
+						for j := range w.right {
+							got += int64(w.right[j].Bytes())
+						}
+					}
+				case *Nystrom:
+					r := x.scratch.Get()
+					got = held(r.tops) + held(r.memory[:]...)
+					for i := range r.work {
+						w := &r.work[i]
+						got += held(w.k2, w.z, w.kz, w.t, w.x) + int64(w.right.Bytes())
+					}
+				}
+				least := op.bytes(n) / 100
+				if op.name == "nystrom" || n == 1 {
+					least = 0 // most of it is what exact attention holds, or blocks of tokens
+				}
+				if most := op.bytes(n); got > most || got < least {
+					t.Errorf("%s %v of %d tokens holds %d bytes, ScratchBytes is %d", op.name, sh, n, got, most)
+				}
+			}
+		}
+	}
+}

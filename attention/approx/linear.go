@@ -1,0 +1,163 @@
+package approx
+
+import (
+	"context"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// LinearConfig fixes a Linear.
+type LinearConfig struct {
+	// Heads is H, KVHeads G a divisor of it (0 stands for Heads), HeadDim D and
+	// ValueDim Dv (0 stands for HeadDim), as in package attention.
+	Heads, KVHeads, HeadDim, ValueDim int
+	// Causal lets a query see the keys up to its own alone; queries and keys are then
+	// the same tokens.
+	Causal bool
+	// Eps is added to the denominator; 0 stands for 1e-6.
+	Eps float32
+	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
+	Workers int
+}
+
+// Linear is linear attention with the feature map phi(x) = elu(x) + 1
+// (Katharopoulos et al. 2020, arXiv 2006.16236):
+//
+//	S      = sum over j of s[j] phi(k[j]) v[j]^T           [D, Dv]
+//	z      = sum over j of s[j] phi(k[j])                  [D]
+//	out[i] = phi(q[i]) S / (phi(q[i]).z + Eps)
+//
+// for each head, with s[j] = exp(LogWeights[j]), 1 without. Causal, the sums go
+// up to j = i, and are what a State remembers. It is not an approximation of
+// softmax attention but a model of its own: a network must have been trained
+// with it.
+//
+// It costs 4 D Dv flop for each token and head, causal 8 D Dv. A Linear is
+// immutable and safe for concurrent use.
+type Linear struct {
+	cfg     LinearConfig
+	sums    sums
+	scratch scratch.List[causalRun]
+}
+
+// NewLinear returns an operator, or an error that matches ErrConfig.
+func NewLinear(cfg LinearConfig) (*Linear, error) {
+	sh, err := newShape(cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim, cfg.Workers)
+	if err != nil {
+		return nil, err
+	}
+	if !finite(cfg.Eps) || cfg.Eps < 0 {
+		return nil, check.Errorf(ErrConfig, "approx: Eps is %v, want a finite number, 0 or more", cfg.Eps)
+	}
+	if cfg.Eps == 0 {
+		cfg.Eps = 1e-6
+	}
+	l := &Linear{cfg: cfg}
+	l.sums = sums{shape: sh, form: l, part: sh.dim * (sh.valueDim + 1), matrices: 1, vector: sh.dim, self: cfg.Causal, workers: cfg.Workers}
+	return l, nil
+}
+
+// Forward attends over one sequence: q is [queries, Heads*HeadDim], k [keys,
+// KVHeads*HeadDim], v [keys, KVHeads*ValueDim] and dst [queries,
+// Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
+// of them. After the first call of a shape nothing is allocated.
+func (l *Linear) Forward(dst, q, k, v blas32.General) error {
+	return l.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v})
+}
+
+// Run is Forward, or Step, with everything optional, and an end: when ctx is done
+// it returns ctx.Err(), leaves Dst in an unspecified state and a State as it was.
+// Errors about matrices match ErrShape, those about options ErrCall; both come
+// before anything is written.
+func (l *Linear) Run(ctx context.Context, call *Call) error {
+	if l.cfg.Causal {
+		return l.runCausal(ctx, call)
+	}
+	if call.State != nil {
+		return check.Errorf(ErrCall, "approx: State with a Linear that is not Causal")
+	}
+	return l.sums.run(ctx, call)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at
+// the most, besides its arguments.
+func (l *Linear) ScratchBytes(queries, keys int) int64 {
+	if l.cfg.Causal {
+		return l.causalBytes()
+	}
+	return l.sums.bytes(keys)
+}
+
+// add adds phi(k) v^T to S, and phi(k) to z, which stands below it.
+func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
+	n, d, dv := len(w.rows), l.sums.dim, l.sums.valueDim
+	if n == 0 {
+		return
+	}
+	cols := (set.to - set.from) * d
+	w.e, w.row = scratch.Floats(w.e, n*cols), scratch.Floats(w.row, cols)
+	e := dense.Matrix(w.e, n, cols) // phi(k), [n, heads d]
+	from := dense.Columns(r.call.K, set.from*d, cols)
+	for i, j := range w.rows {
+		asm.ELUPlusOne(row(e, i), row(from, j))
+	}
+	if weighted(&r.call) {
+		r.each(set, func(from, to int) {
+			s := w.weights(r, from)
+			asm.Exp(s, s)
+			own := dense.Columns(e, (from-set.from)*d, (to-from)*d)
+			asm.ScaleRows(own, s, own)
+		})
+	}
+	clear(w.row)
+	for i := range n {
+		asm.Add(w.row, w.row, row(e, i))
+	}
+	for h := set.from; h < set.to; h++ {
+		own := part[h*l.sums.part:][:l.sums.part]
+		z := own[d*dv:]
+		asm.Add(z, z, w.row[(h-set.from)*d:][:d])
+		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
+		asm.GemmTAdd(dense.Matrix(own, d, dv), dense.Columns(e, (h-set.from)*d, d), &w.right)
+	}
+}
+
+// join adds the pieces up.
+func (l *Linear) join(r *run, w *workspace, wave, head int) {
+	d, dv := l.sums.dim, l.sums.valueDim
+	w.m = scratch.Floats(w.m, l.sums.part)
+	clear(w.m)
+	first, step, count := r.partsOf(wave, head)
+	for p := range count {
+		asm.Add(w.m, w.m, r.parts[first+p*step:][:l.sums.part])
+	}
+	r.matrix(wave, head, 0).Set(dense.Matrix(w.m, d, dv))
+	copy(r.vector(wave, head), w.m[d*dv:])
+}
+
+// apply divides phi(q) by its denominator and multiplies it by S.
+func (l *Linear) apply(r *run, w *workspace, wave, from, to int, set headSet) {
+	n, d, dv, group := to-from, l.sums.dim, l.sums.valueDim, l.sums.group()
+	cols := (set.to - set.from) * group * d
+	w.e, w.scale = scratch.Floats(w.e, n*cols), scratch.Floats(w.scale, n)
+	e := dense.Matrix(w.e, n, cols)
+	q := dense.Columns(dense.Rows(r.call.Q, from, to), set.from*group*d, cols)
+	for i := range n {
+		asm.ELUPlusOne(row(e, i), row(q, i))
+	}
+	dst := dense.Rows(r.call.Dst, from, to)
+	for h := set.from * group; h < set.to*group; h++ {
+		own := dense.Columns(e, (h-set.from*group)*d, d)
+		z := r.vector(wave, h/group)
+		for i := range n {
+			w.scale[i] = 1 / (asm.Dot(row(own, i), z) + l.cfg.Eps)
+		}
+		asm.ScaleRows(own, w.scale, own)
+		asm.Gemm(dense.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)
+	}
+}

@@ -1,0 +1,71 @@
+package approx
+
+import (
+	"math"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+)
+
+// TestNystromError measures the approximation against exact attention where
+// queries and keys change slowly and where they are noise. The documentation has
+// what it prints.
+func TestNystromError(t *testing.T) {
+	const heads, d = 2, 32
+	n, marks := 2048, []int{16, 64, 256, 2048}
+	if testing.Short() {
+		n, marks = 512, []int{16, 64}
+	}
+	smooth := func(seed uint64) blas32.General {
+		m, phase := zeros(n, heads*d), normal(seed, 2, heads*d)
+		for i := range n {
+			for j := range row(m, i) {
+				at := float64(phase.Data[j]) + float64(i)/200*(1+math.Abs(float64(phase.Data[m.Cols+j])))
+				row(m, i)[j] = float32(math.Sqrt2 * math.Sin(at))
+			}
+		}
+		return m
+	}
+	exact := value[*attention.Attention](t)(attention.New(attention.Config{Heads: heads, HeadDim: d}))
+	noise := func(seed uint64) blas32.General { return normal(seed, n, heads*d) }
+	for _, data := range []struct {
+		name       string
+		make       func(seed uint64) blas32.General
+		iterations int
+		most       map[int]float64
+	}{
+		{"smooth", smooth, 6, map[int]float64{16: 0.05, 64: 0.02, 256: 0.02, 2048: 1e-5}},
+		{"smooth", smooth, 16, map[int]float64{16: 0.1, 64: 2e-4, 256: 1e-4, 2048: 1e-5}},
+		{"noise", noise, 6, map[int]float64{16: 1, 64: 1, 256: 1, 2048: 1e-5}},
+	} {
+		q, k, v := data.make(1), data.make(2), data.make(3)
+		want, got := zeros(n, heads*d), zeros(n, heads*d)
+		if err := exact.Forward(want, q, k, v); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range marks {
+			ny := value[*Nystrom](t)(NewNystrom(NystromConfig{Heads: heads, HeadDim: d, Landmarks: m, Iterations: data.iterations}))
+			if err := ny.Forward(got, q, k, v); err != nil {
+				t.Fatal(err)
+			}
+			sum := 0.0
+			for i := range n {
+				for h := range heads {
+					var off, norm float64
+					for j := h * d; j < (h+1)*d; j++ {
+						w := float64(row(want, i)[j])
+						off, norm = off+math.Pow(float64(row(got, i)[j])-w, 2), norm+w*w
+					}
+					sum += math.Sqrt(off / norm)
+				}
+			}
+			mean := sum / float64(n*heads)
+			t.Logf("%s, %d landmarks, %d iterations: %.2g", data.name, m, data.iterations, mean)
+			if !(mean <= data.most[m]) {
+				t.Errorf("%s, %d landmarks: %v, want at most %v", data.name, m, mean, data.most[m])
+			}
+		}
+	}
+}

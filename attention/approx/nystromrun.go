@@ -1,0 +1,391 @@
+package approx
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// nystromRun is the working memory of one call. Landmarks of all sequences stand
+// one after the other.
+type nystromRun struct {
+	op    *Nystrom
+	call  Call
+	seqs  sequences
+	group parallel.Group
+
+	marks  []int          // where the landmarks of each sequence begin
+	few    []int          // the same, of sequences of more tokens than landmarks alone
+	q, k   blas32.General // landmarks, [landmarks, H D]; keys are repeated for each query head
+	values blas32.General // k3 v, and then pinv(k2) k3 v, [landmarks, H Dv]
+
+	memory [4][]float32
+	padded padded
+	keyPos []int64
+	inner  attention.Call
+	kv     [2][1]blas32.General
+	tops   []float32 // the largest column sum of each head, with InitOriginal
+	top    float32
+	work   []nystromWork
+
+	means, sumsOf, invert, finish func(worker, task int)
+}
+
+// nystromWork is what each worker has for itself.
+type nystromWork struct {
+	k2, z, kz, t []float32 // [m, m]
+	x            []float32
+	right        asm.Matrix
+}
+
+func (r *nystromRun) run(ctx context.Context, n *Nystrom, call *Call) error {
+	r.op = n
+	if err := r.seqs.set(call, &n.shape, true); err != nil {
+		return err
+	}
+	r.call = *call
+	defer r.forget()
+	if r.means == nil {
+		r.means, r.sumsOf, r.invert, r.finish = r.meansTask, r.sumsTask, r.invertTask, r.finishTask
+	}
+	s := &n.shape
+	r.marks, r.few = append(r.marks[:0], 0), append(r.few[:0], 0)
+	for b := range r.seqs.count() {
+		tokens := r.seqs.q[b+1] - r.seqs.q[b]
+		m := min(tokens, n.cfg.Landmarks)
+		r.marks = append(r.marks, r.marks[b]+m)
+		if tokens == m {
+			m = 0
+		}
+		r.few = append(r.few, r.few[b]+m)
+	}
+	marks := r.marks[r.seqs.count()]
+	r.q, r.k, r.values = r.matrix(0, marks, s.heads*s.dim), r.matrix(1, marks, s.heads*s.dim), r.matrix(2, marks, s.heads*s.valueDim)
+	workers := 1
+	if int64(marks+call.Q.Rows)*int64(s.heads*(s.dim+s.valueDim))*int64(n.cfg.Landmarks) > aloneWork {
+		workers = parallel.Workers(n.cfg.Workers)
+	}
+	for len(r.work) < workers {
+		r.work = append(r.work, nystromWork{})
+	}
+	if err := r.group.Run(ctx, workers, marks, r.means); err != nil {
+		return wrap(ctx, err)
+	}
+	r.kv = [2][1]blas32.General{{call.K}, {call.V}}
+	r.inner = attention.Call{Dst: r.values, Q: r.q, K: r.kv[0][:], V: r.kv[1][:], QOffsets: r.marks, KOffsets: r.seqs.k, LogWeights: call.LogWeights}
+	if call.Valid != nil {
+		r.keyPos, r.padded = r.keyPos[:0], call.Valid
+		for _, first := range r.seqs.k[:r.seqs.count()] {
+			r.keyPos = append(r.keyPos, int64(first))
+		}
+		r.inner.Mask, r.inner.KeyPos = &r.padded, r.keyPos
+	}
+	if err := n.last.Run(ctx, &r.inner); err != nil {
+		return inner(ctx, err)
+	}
+	if n.cfg.Init == InitOriginal {
+		r.tops = scratch.Floats(r.tops, r.seqs.count()*s.heads)
+		if err := r.group.Run(ctx, workers, len(r.tops), r.sumsOf); err != nil {
+			return wrap(ctx, err)
+		}
+		r.top = 0
+		for _, t := range r.tops {
+			r.top = max(r.top, t)
+		}
+	}
+	if err := r.group.Run(ctx, workers, r.seqs.count()*s.heads, r.invert); err != nil {
+		return wrap(ctx, err)
+	}
+	if err := r.spread(ctx); err != nil {
+		return err
+	}
+	return wrap(ctx, r.group.Run(ctx, workers, (call.Q.Rows+blockRows-1)/blockRows, r.finish))
+}
+
+func (r *nystromRun) forget() {
+	r.call, r.seqs, r.inner, r.padded = Call{}, sequences{}, attention.Call{}, nil
+	r.kv = [2][1]blas32.General{}
+}
+
+// matrix returns memory as a matrix.
+func (r *nystromRun) matrix(i, rows, cols int) blas32.General {
+	r.memory[i] = scratch.Floats(r.memory[i], rows*cols)
+	return dense.Matrix(r.memory[i], rows, cols)
+}
+
+// inner makes an error of the exact attention below one of this package.
+func inner(ctx context.Context, err error) error {
+	if err == ctx.Err() {
+		return err
+	}
+	return check.Errorf(ErrCall, "approx: %v", err)
+}
+
+// padded hides the keys that are not there. Positions are rows of the call.
+type padded []bool
+
+func (p *padded) Hide(s blas32.General, _ int, _, key int64) {
+	for j, valid := range (*p)[key:][:s.Cols] {
+		for i := 0; !valid && i < s.Rows; i++ {
+			s.Data[i*s.Stride+j] = negInf
+		}
+	}
+}
+
+func (p *padded) Sight(_ int, _, key int64, _, keys int) attention.Sight {
+	seen := 0
+	for _, valid := range (*p)[key:][:keys] {
+		if valid {
+			seen++
+		}
+	}
+	switch seen {
+	case 0:
+		return attention.None
+	case keys:
+		return attention.All
+	}
+	return attention.Some
+}
+
+// segment returns the tokens of segment i of m of a sequence of n: the first ones
+// have n/m, the others one more.
+func segment(n, m, i int) (from, to int) {
+	short, each := m-n%m, n/m
+	at := func(i int) int { return i*each + max(0, i-short) }
+	return at(i), at(i + 1)
+}
+
+// sequenceOf returns the sequence that a landmark belongs to.
+func (r *nystromRun) sequenceOf(mark int) int {
+	lo, hi := 0, len(r.marks)-1
+	for hi-lo > 1 {
+		if mid := (lo + hi) / 2; r.marks[mid] <= mark {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// meansTask makes one landmark of queries and one of keys, for all heads.
+func (r *nystromRun) meansTask(worker, mark int) {
+	s, w := &r.op.shape, &r.work[worker]
+	b := r.sequenceOf(mark)
+	first := r.seqs.q[b]
+	from, to := segment(r.seqs.q[b+1]-first, r.marks[b+1]-r.marks[b], mark-r.marks[b])
+	from, to = first+from, first+to
+	q, k := row(r.q, mark), row(r.k, mark)
+	clear(q)
+	w.x = scratch.Floats(w.x, s.kvHeads*s.dim)
+	clear(w.x)
+	step := s.kvHeads // key heads that have the same weights
+	if r.call.LogWeights.Cols > 1 {
+		step = 1
+	}
+	for g := 0; g < s.kvHeads; g += step {
+		q, k := q[g*s.group()*s.dim:][:step*s.group()*s.dim], w.x[g*s.dim:][:step*s.dim]
+		top := negInf // so that no weight overflows
+		for j := from; weighted(&r.call) && j < to; j++ {
+			top = max(top, r.call.logWeight(j, g))
+		}
+		var total float64
+		for j := from; j < to; j++ {
+			weight := float32(1)
+			if top != negInf { // otherwise there are no weights, or all are 0
+				weight = float32(math.Exp(float64(r.call.logWeight(j, g) - top)))
+			}
+			total += float64(weight)
+			if weight != 0 && (r.call.Valid == nil || r.call.Valid[j]) {
+				asm.Axpy(q, weight, row(r.call.Q, j)[g*s.group()*s.dim:][:len(q)])
+				asm.Axpy(k, weight, row(r.call.K, j)[g*s.dim:][:len(k)])
+			}
+		}
+		if total != 0 {
+			asm.Scale(q, float32(1/total), q)
+			asm.Scale(k, float32(1/total), k)
+		}
+	}
+	for h := range s.heads {
+		copy(k[h*s.dim:][:s.dim], w.x[h/s.group()*s.dim:])
+	}
+}
+
+// kernel2 sets w.k2 to softmax(Scale q' k'^T) of a head, and returns it with its
+// largest column sum; m is 0 for sequences that are attended to exactly.
+func (r *nystromRun) kernel2(w *nystromWork, task int) (k2 blas32.General, top float32) {
+	s := &r.op.shape
+	b, h := task/s.heads, task%s.heads
+	m := r.few[b+1] - r.few[b]
+	if m == 0 {
+		return
+	}
+	w.k2 = scratch.Floats(w.k2, m*m)
+	k2 = dense.Matrix(w.k2, m, m)
+	of := func(x blas32.General) blas32.General {
+		return dense.Columns(dense.Rows(x, r.marks[b], r.marks[b+1]), h*s.dim, s.dim)
+	}
+	w.right.SetT(of(r.k))
+	asm.Gemm(k2, of(r.q), &w.right, nil)
+	w.x = scratch.Floats(w.x, m)
+	clear(w.x)
+	for i := range m {
+		asm.Scale(row(k2, i), r.op.cfg.Scale, row(k2, i))
+		asm.Softmax(row(k2, i), row(k2, i))
+		asm.Add(w.x, w.x, row(k2, i))
+	}
+	return k2, asm.Max(w.x)
+}
+
+func (r *nystromRun) sumsTask(worker, task int) {
+	_, r.tops[task] = r.kernel2(&r.work[worker], task)
+}
+
+// invertTask multiplies the values of a head by pinv(k2).
+func (r *nystromRun) invertTask(worker, task int) {
+	s, w := &r.op.shape, &r.work[worker]
+	k2, top := r.kernel2(w, task)
+	if k2.Rows == 0 {
+		return
+	}
+	if r.op.cfg.Init == InitOriginal {
+		top = r.top
+	}
+	m := k2.Rows
+	z := w.inverse(k2, top, r.op.cfg.Iterations)
+	b, h := task/s.heads, task%s.heads
+	v := dense.Columns(dense.Rows(r.values, r.marks[b], r.marks[b+1]), h*s.valueDim, s.valueDim)
+	w.right.Set(v)
+	w.t = scratch.Floats(w.t, m*max(m, s.valueDim))
+	t := dense.Matrix(w.t, m, s.valueDim)
+	asm.Gemm(t, z, &w.right, nil)
+	copyRows(v, t)
+}
+
+// inverse returns the pseudo-inverse of k2 by Newton-Schulz-like iteration.
+func (w *nystromWork) inverse(k2 blas32.General, top float32, iterations int) blas32.General {
+	m := k2.Rows
+	w.z, w.kz, w.t = scratch.Floats(w.z, m*m), scratch.Floats(w.kz, m*m), scratch.Floats(w.t, m*m)
+	z, kz, t := dense.Matrix(w.z, m, m), dense.Matrix(w.kz, m, m), dense.Matrix(w.t, m, m)
+	for i := range m {
+		for j := range m {
+			z.Data[i*m+j] = k2.Data[j*m+i] / top
+		}
+	}
+	// minus sets x = a I - x.
+	minus := func(a float32, x blas32.General) {
+		asm.Scale(x.Data, -1, x.Data)
+		for i := range m {
+			x.Data[i*m+i] += a
+		}
+	}
+	for range iterations {
+		w.right.Set(z)
+		asm.Gemm(kz, k2, &w.right, nil)
+		copy(t.Data, kz.Data)
+		minus(7, t)
+		for _, a := range [...]float32{15, 13} {
+			w.right.Set(t)
+			asm.Gemm(t, kz, &w.right, nil)
+			minus(a, t)
+		}
+		w.right.Set(t)
+		asm.Gemm(t, z, &w.right, nil)
+		asm.Scale(z.Data, 0.25, t.Data)
+	}
+	return z
+}
+
+// spread is k1 times what the values have become. Sequences that are attended to
+// exactly have no landmarks here; finish takes their values as they are.
+func (r *nystromRun) spread(ctx context.Context) error {
+	k, v := r.k, r.values
+	count := r.seqs.count()
+	if r.few[count] != r.marks[count] { // close the gaps
+		k, v = r.matrix(1, r.few[count], k.Cols), r.matrix(3, r.few[count], v.Cols)
+		for b := range count {
+			for i := range r.few[b+1] - r.few[b] {
+				copy(row(k, r.few[b]+i), row(r.k, r.marks[b]+i))
+				copy(row(v, r.few[b]+i), row(r.values, r.marks[b]+i))
+			}
+		}
+	}
+	r.kv = [2][1]blas32.General{{k}, {v}}
+	r.inner = attention.Call{Dst: r.call.Dst, Q: r.call.Q, K: r.kv[0][:], V: r.kv[1][:], QOffsets: r.seqs.q, KOffsets: r.few}
+	return inner(ctx, r.op.first.Run(ctx, &r.inner))
+}
+
+// finishTask writes the rows of Dst that exact attention to landmarks does not,
+// and adds the convolution.
+func (r *nystromRun) finishTask(worker, task int) {
+	s := &r.op.shape
+	from, to := task*blockRows, min((task+1)*blockRows, r.call.Q.Rows)
+	for b := r.sequenceAt(from); from < to; b++ {
+		end := min(to, r.seqs.q[b+1])
+		if r.few[b+1] == r.few[b] {
+			at := r.marks[b] + from - r.seqs.q[b]
+			copyRows(dense.Rows(r.call.Dst, from, end), dense.Rows(r.values, at, at+end-from))
+		} else if r.call.Valid != nil {
+			r.padding(b, from, end)
+		}
+		for h := 0; r.op.cfg.Conv.Cols > 0 && h < s.heads; h++ {
+			r.convolve(b, h, from, end)
+		}
+		from = end
+	}
+}
+
+// sequenceAt returns the sequence that a token belongs to.
+func (r *nystromRun) sequenceAt(token int) int {
+	lo, hi := 0, r.seqs.count()
+	for hi-lo > 1 {
+		if mid := (lo + hi) / 2; r.seqs.q[mid] <= token {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// padding gives rows of padding the result of a query of 0, which is the mean
+// over the landmarks.
+func (r *nystromRun) padding(b, from, to int) {
+	m := r.few[b+1] - r.few[b]
+	for i := from; i < to; i++ {
+		if r.call.Valid[i] {
+			continue
+		}
+		dst := row(r.call.Dst, i)
+		clear(dst)
+		for j := range m {
+			asm.Axpy(dst, 1/float32(m), row(r.values, r.marks[b]+j))
+		}
+	}
+}
+
+// convolve adds the convolution of the values of a head to rows from up to to.
+func (r *nystromRun) convolve(b, h, from, to int) {
+	s := &r.op.shape
+	taps := row(r.op.cfg.Conv, h)
+	first, end := r.seqs.q[b], r.seqs.q[b+1]
+	for i := from; i < to; i++ {
+		dst := row(r.call.Dst, i)[h*s.valueDim:][:s.valueDim]
+		for t, w := range taps {
+			j := i + t - len(taps)/2
+			if j < first || j >= end || r.call.Valid != nil && !r.call.Valid[j] {
+				continue
+			}
+			asm.Axpy(dst, w, row(r.call.V, j)[h/s.group()*s.valueDim:][:s.valueDim])
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package approx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+func testLinear(t testing.TB) *Linear {
+	return value[*Linear](t)(NewLinear(LinearConfig{Heads: 4, KVHeads: 2, HeadDim: 9, ValueDim: 37, Causal: true}))
+}
+
+// stepCall is some rows of a call.
+func stepCall(c *Call, from, to int, st *LinearState) *Call {
+	of := func(m blas32.General) blas32.General { return dense.Rows(m, from, to) }
+	part := &Call{Dst: of(c.Dst), Q: of(c.Q), K: of(c.K), V: of(c.V), State: st}
+	if weighted(c) {
+		part.LogWeights = of(c.LogWeights)
+	}
+	if c.Valid != nil {
+		part.Valid = c.Valid[from:to]
+	}
+	return part
+}
+
+// TestSteps wants any split of a sequence to give what the whole does.
+func TestSteps(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		l := testLinear(t)
+		r := rand.New(rand.NewPCG(1, 2))
+		for _, n := range []int{1, 7, 63, 64, 65, 200, 700} {
+			if n > 200 && testing.Short() {
+				continue
+			}
+			for _, variant := range []string{"plain", "both", "each head weighted"} {
+				c := randomCall(uint64(n), l.sums.shape, n, n)
+				dress(c, l.sums.shape, variant)
+				want := l.sums.shape
+				whole := linearOracle(true)(c, want)
+				for trial := range 4 {
+					st := value[*LinearState](t)(l.NewState(StateConfig{}))
+					for at := 0; at < n; {
+						to := min(at+1+r.IntN([]int{1, 3, 20, 200}[trial]), n)
+						if err := l.Run(context.Background(), stepCall(c, at, to, st)); err != nil {
+							t.Fatal(err)
+						}
+						at = to
+						if st.Len() != at {
+							t.Fatalf("Len is %d behind %d tokens", st.Len(), at)
+						}
+					}
+					near(t, fmt.Sprintf("%d tokens, %s, split %d", n, variant, trial), c.Dst, whole, 2e-5)
+				}
+			}
+		}
+	})
+}
+
+// TestStateAllocations wants a step to allocate nothing.
+func TestStateAllocations(t *testing.T) {
+	for _, workers := range []int{1, 4} {
+		l := value[*Linear](t)(NewLinear(LinearConfig{Heads: 8, HeadDim: 32, Causal: true, Workers: workers}))
+		st := value[*LinearState](t)(l.NewState(StateConfig{Snapshots: 2}))
+		for _, n := range []int{1, 200} {
+			c := randomCall(1, l.sums.shape, n, n)
+			c.State = st
+			if got := isatest.Allocations(func() {
+				if err := l.Run(context.Background(), c); err != nil {
+					t.Fatal(err)
+				}
+			}); got != 0 {
+				t.Errorf("%d tokens, %d workers: %v allocations", n, workers, got)
+			}
+		}
+	}
+}
+
+// TestStateLife stores, forks, rolls back and resets.
+func TestStateLife(t *testing.T) {
+	l := testLinear(t)
+	c := randomCall(1, l.sums.shape, 40, 40)
+	run := func(from, to int, st *LinearState) blas32.General {
+		t.Helper()
+		part := stepCall(c, from, to, st)
+		part.Dst = zeros(to-from, c.Dst.Cols)
+		if err := l.Run(context.Background(), part); err != nil {
+			t.Fatal(err)
+		}
+		return part.Dst
+	}
+	st := value[*LinearState](t)(l.NewState(StateConfig{Snapshots: 2}))
+	run(0, 10, st)
+	run(10, 20, st)
+	fork := st.Clone()
+	want := run(20, 30, st)
+	sameBits(t, "a clone", run(20, 30, fork), want)
+	if err := st.Truncate(20); err != nil || st.Len() != 20 {
+		t.Fatalf("Truncate: %v, Len %d", err, st.Len())
+	}
+	sameBits(t, "rolled back", run(20, 30, st), want)
+	run(30, 40, st)
+	for _, n := range []int{-1, 10, 20, 39, 41} {
+		if err := st.Truncate(n); !errors.Is(err, ErrCall) {
+			t.Errorf("Truncate(%d): error %v", n, err)
+		}
+	}
+	if st.Len() != 40 {
+		t.Errorf("Len is %d", st.Len())
+	}
+	var file bytes.Buffer
+	if err := st.Truncate(30); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := st.WriteTo(&file); err != nil || n != int64(file.Len()) {
+		t.Fatalf("WriteTo: %d bytes, %v", n, err)
+	}
+	stored := bytes.Clone(file.Bytes())
+	read := value[*LinearState](t)(l.ReadState(&file))
+	sameBits(t, "stored", run(30, 40, read), run(30, 40, st))
+	step := 1
+	if testing.Short() {
+		step = 31
+	}
+	for i := 0; i < len(stored); i += step {
+		bad := bytes.Clone(stored)
+		bad[i] ^= 0x10
+		if _, err := l.ReadState(bytes.NewReader(bad)); !errors.Is(err, ErrState) {
+			t.Fatalf("byte %d changed: error %v", i, err)
+		}
+		if _, err := l.ReadState(bytes.NewReader(stored[:i])); !errors.Is(err, ErrState) {
+			t.Fatalf("%d bytes: error %v", i, err)
+		}
+	}
+	st.Reset()
+	sameBits(t, "reset", run(0, 10, st), run(0, 10, value[*LinearState](t)(l.NewState(StateConfig{}))))
+	if st.Bytes() != int64(3*4*2*(9*37+9)) {
+		t.Errorf("Bytes is %d", st.Bytes())
+	}
+}
+
+// TestStateCancel wants a state as it was behind a call that failed.
+func TestStateCancel(t *testing.T) {
+	l := testLinear(t)
+	st := value[*LinearState](t)(l.NewState(StateConfig{}))
+	c := randomCall(1, l.sums.shape, 40, 40)
+	if err := l.Run(context.Background(), stepCall(c, 0, 20, st)); err != nil {
+		t.Fatal(err)
+	}
+	before := st.Clone()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Run(ctx, stepCall(c, 20, 40, st)); err != context.Canceled {
+		t.Fatalf("error %v", err)
+	}
+	sameBits(t, "state", dense.Matrix(st.values, 1, len(st.values)), dense.Matrix(before.values, 1, len(st.values)))
+	if st.Len() != 20 {
+		t.Errorf("Len is %d", st.Len())
+	}
+}

@@ -1,0 +1,302 @@
+package approx
+
+import (
+	"context"
+	"fmt"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// form is an approximation that sums the keys up in a matrix for each head, once,
+// and multiplies every query by it.
+type form interface {
+	// add adds some keys, seen by w.gather, to the partial sums of the heads of a set.
+	add(r *run, w *workspace, set headSet, part []float32)
+	// join makes the matrices of a key head from the partial sums of a sequence of
+	// the wave.
+	join(r *run, w *workspace, wave, head int)
+	// apply writes rows from up to to of Dst for the heads of a set.
+	apply(r *run, w *workspace, wave, from, to int, set headSet)
+}
+
+// sums runs a form. Tokens are cut into pieces and heads into sets; partial sums
+// of a piece and a set are tasks, then the matrices of each head, then blocks of
+// queries and sets. None of these sizes follows the number of workers.
+type sums struct {
+	shape
+	form     form
+	part     int  // float32 of a partial sum of one key head
+	matrices int  // for one key head
+	vector   int  // float32 that a key head keeps besides
+	self     bool // queries and keys are the same tokens
+	workers  int
+	scratch  scratch.List[run]
+}
+
+const (
+	blockRows = 256     // tokens at a time
+	setCols   = 256     // columns of a set of heads, about
+	minPiece  = 1024    // tokens of a piece at least
+	maxPieces = 64      // of a sequence
+	heldWave  = 4 << 20 // float32 of sums and matrices held at a time, about
+	aloneWork = 1 << 20 // multiply-adds up to which one goroutine does all
+)
+
+// headSet is key heads from up to to, and the query heads that read them.
+type headSet struct{ from, to int }
+
+func (s *sums) perSet() int {
+	return max(1, setCols/(s.group()*max(s.dim, s.valueDim, 1)))
+}
+
+func (s *sums) sets() int { return (s.kvHeads + s.perSet() - 1) / s.perSet() }
+
+func (s *sums) set(i int) headSet {
+	return headSet{i * s.perSet(), min((i+1)*s.perSet(), s.kvHeads)}
+}
+
+// pieceOf is how many tokens of a sequence of n are in a piece: so many that the
+// partial sums of all pieces stay within bounds.
+func (s *sums) pieceOf(n int) int {
+	most := max(1, min(maxPieces, heldWave/(s.kvHeads*s.part))) * blockRows
+	return max(minPiece, (n-1)/most*blockRows+blockRows)
+}
+
+func (s *sums) pieces(n int) int { return (n + s.pieceOf(n) - 1) / s.pieceOf(n) }
+
+// run is the working memory of one call.
+type run struct {
+	op       *sums
+	call     Call
+	seqs     sequences
+	group    parallel.Group
+	wave     []stretch
+	parts    []float32
+	matrices []asm.Matrix
+	vectors  []float32
+	work     []workspace
+
+	add, join, apply func(worker, task int)
+}
+
+// stretch is a sequence of the wave, and where its tasks begin.
+type stretch struct {
+	b             int
+	parts, blocks int
+}
+
+// workspace is what each worker has for itself.
+type workspace struct {
+	rows    []int     // keys of a block that are seen
+	e       []float32 // a block of features of a set's heads
+	k, v    []float32 // a block's keys and values, where some are hidden
+	scale   []float32 // one for each row
+	top     []float32
+	shift   []float32 // one for each column of a set
+	row     []float32
+	ones    []float32
+	factors []float32
+	right   asm.Matrix
+	m       []float32
+}
+
+// bytes bounds the working memory of a call of one sequence of so many keys.
+func (s *sums) bytes(keys int) int64 {
+	heads, d, dv := int64(s.kvHeads), int64(s.dim), int64(s.valueDim)
+	held := heads * (int64(s.pieces(keys))*int64(s.part) + d*(dv+maxPanel)*int64(s.matrices) + int64(s.vector))
+	wide := int64(s.perSet()*s.group()) * max(d, dv)
+	each := blockRows*(wide+2*d+2*dv+maxPanel+8) + int64(s.part) + 8*wide + d*(dv+maxPanel)
+	const rest = 4096 // headers, alignment, the call itself
+	return 4*(held+int64(parallel.Workers(s.workers))*each) + rest + 256*heads*int64(s.matrices)
+}
+
+// maxPanel is the width of the widest tier's panel, up to which matrices are
+// filled up.
+const maxPanel = 32
+
+func (s *sums) run(ctx context.Context, call *Call) error {
+	r := s.scratch.Get()
+	defer s.scratch.Put(r)
+	r.op = s
+	if err := r.seqs.set(call, &s.shape, s.self); err != nil {
+		return err
+	}
+	r.call = *call
+	defer func() { r.call, r.seqs = Call{}, sequences{} }()
+	if r.add == nil {
+		r.add, r.join, r.apply = r.addTask, r.joinTask, r.applyTask
+	}
+	per := s.kvHeads * (s.matrices*s.dim*s.valueDim + s.vector)
+	held := 0
+	r.wave = r.wave[:0]
+	for b := range r.seqs.count() {
+		n := r.seqs.k[b+1] - r.seqs.k[b]
+		if held += per + s.pieces(n)*s.kvHeads*s.part; held > heldWave && len(r.wave) > 0 {
+			if err := r.flush(ctx); err != nil {
+				return err
+			}
+			held = per + s.pieces(n)*s.kvHeads*s.part
+		}
+		r.wave = append(r.wave, stretch{b: b})
+	}
+	return r.flush(ctx)
+}
+
+// flush does the sequences of the wave.
+func (r *run) flush(ctx context.Context) error {
+	s := r.op
+	parts, blocks, tokens := 0, 0, 0
+	for i := range r.wave {
+		w := &r.wave[i]
+		w.parts, w.blocks = parts, blocks
+		keys, queries := r.seqs.k[w.b+1]-r.seqs.k[w.b], r.seqs.q[w.b+1]-r.seqs.q[w.b]
+		parts += s.pieces(keys)
+		blocks += (queries + blockRows - 1) / blockRows
+		tokens += keys + queries
+	}
+	r.parts = scratch.Floats(r.parts, parts*s.kvHeads*s.part)
+	r.vectors = scratch.Floats(r.vectors, len(r.wave)*s.kvHeads*s.vector)
+	for len(r.matrices) < len(r.wave)*s.kvHeads*s.matrices {
+		r.matrices = append(r.matrices, asm.Matrix{})
+	}
+	workers := 1
+	if int64(tokens)*int64(s.heads*s.dim)*int64(s.valueDim) > aloneWork {
+		workers = parallel.Workers(s.workers)
+	}
+	for len(r.work) < workers {
+		r.work = append(r.work, workspace{})
+	}
+	err := r.group.Run(ctx, workers, parts*s.sets(), r.add)
+	if err == nil {
+		err = r.group.Run(ctx, workers, len(r.wave)*s.kvHeads, r.join)
+	}
+	if err == nil {
+		err = r.group.Run(ctx, workers, blocks*s.sets(), r.apply)
+	}
+	r.wave = r.wave[:0]
+	return wrap(ctx, err)
+}
+
+// wrap gives a panic in a worker the package's name.
+func wrap(ctx context.Context, err error) error {
+	if err == nil || err == ctx.Err() {
+		return err
+	}
+	return fmt.Errorf("approx: %w", err)
+}
+
+// find returns the sequence of the wave that a task belongs to.
+func (r *run) find(start func(*stretch) int, task int) *stretch {
+	lo, hi := 0, len(r.wave)
+	for hi-lo > 1 {
+		if mid := (lo + hi) / 2; start(&r.wave[mid]) <= task {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return &r.wave[lo]
+}
+
+// addTask sums up one piece for one set.
+func (r *run) addTask(worker, task int) {
+	s, w := r.op, &r.work[worker]
+	set, task := s.set(task%s.sets()), task/s.sets()
+	at := r.find(func(w *stretch) int { return w.parts }, task)
+	first, end := r.seqs.k[at.b], r.seqs.k[at.b+1]
+	n := s.pieceOf(end - first)
+	from := first + (task-at.parts)*n
+	part := r.parts[task*s.kvHeads*s.part:][:s.kvHeads*s.part]
+	clear(part[set.from*s.part : set.to*s.part])
+	for to := min(from+n, end); from < to; from += blockRows {
+		w.gather(r, from, min(from+blockRows, to))
+		s.form.add(r, w, set, part)
+	}
+}
+
+// partsOf returns the partial sums of a sequence of the wave, one for each piece,
+// of a key head.
+func (r *run) partsOf(wave, head int) (first, step, count int) {
+	s, at := r.op, r.wave[wave]
+	return (at.parts*s.kvHeads + head) * s.part, s.kvHeads * s.part, s.pieces(r.seqs.k[at.b+1] - r.seqs.k[at.b])
+}
+
+func (r *run) joinTask(worker, task int) {
+	r.op.form.join(r, &r.work[worker], task/r.op.kvHeads, task%r.op.kvHeads)
+}
+
+// matrix returns a matrix of a key head of a sequence of the wave.
+func (r *run) matrix(wave, head, i int) *asm.Matrix {
+	return &r.matrices[(wave*r.op.kvHeads+head)*r.op.matrices+i]
+}
+
+func (r *run) vector(wave, head int) []float32 {
+	return r.vectors[(wave*r.op.kvHeads+head)*r.op.vector:][:r.op.vector]
+}
+
+func (r *run) applyTask(worker, task int) {
+	s := r.op
+	set, task := s.set(task%s.sets()), task/s.sets()
+	at := r.find(func(w *stretch) int { return w.blocks }, task)
+	from := r.seqs.q[at.b] + (task-at.blocks)*blockRows
+	wave := at.b - r.wave[0].b
+	s.form.apply(r, &r.work[worker], wave, from, min(from+blockRows, r.seqs.q[at.b+1]), set)
+}
+
+// gather notes the keys from up to to that are seen.
+func (w *workspace) gather(r *run, from, to int) {
+	w.rows = w.rows[:0]
+	for j := from; j < to; j++ {
+		if r.call.seen(j) {
+			w.rows = append(w.rows, j)
+		}
+	}
+}
+
+// all tells whether the keys gathered stand in one stretch.
+func (w *workspace) all() bool {
+	return len(w.rows) > 0 && w.rows[len(w.rows)-1]-w.rows[0] == len(w.rows)-1
+}
+
+// gathered returns the rows gathered, columns from on, of m: a part of m, or a
+// copy in memory.
+func (w *workspace) gathered(memory *[]float32, m blas32.General, from, cols int) blas32.General {
+	m = dense.Columns(m, from, cols)
+	if w.all() {
+		return dense.Rows(m, w.rows[0], w.rows[0]+len(w.rows))
+	}
+	*memory = scratch.Floats(*memory, len(w.rows)*cols)
+	c := dense.Matrix(*memory, len(w.rows), cols)
+	for i, j := range w.rows {
+		copy(row(c, i), row(m, j))
+	}
+	return c
+}
+
+// weights sets w.scale to the log-weights of the keys gathered, for a head.
+func (w *workspace) weights(r *run, head int) []float32 {
+	w.scale = scratch.Floats(w.scale, len(w.rows))
+	for i, j := range w.rows {
+		w.scale[i] = r.call.logWeight(j, head)
+	}
+	return w.scale
+}
+
+// each calls f with the columns of a set in parts that have log-weights of their
+// own, from and to counted in key heads.
+func (r *run) each(set headSet, f func(from, to int)) {
+	step := set.to - set.from
+	if r.call.LogWeights.Cols > 1 {
+		step = 1
+	}
+	for h := set.from; h < set.to; h += step {
+		f(h, h+step)
+	}
+}
+
+func row(m blas32.General, i int) []float32 { return m.Data[i*m.Stride:][:m.Cols] }

@@ -1,0 +1,108 @@
+package merge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention/approx"
+	"github.com/subquad/subquad/internal/golden"
+)
+
+// maelreNumbers reads a number, or several between brackets or cut by commas.
+func maelreNumbers(t *testing.T, f *golden.File, key string) (list []float64) {
+	t.Helper()
+	for _, w := range strings.FieldsFunc(f.Meta(key), func(c rune) bool { return strings.ContainsRune("[](), ", c) }) {
+		v, err := strconv.ParseFloat(w, 64)
+		if err != nil {
+			t.Fatalf("metadata %s is %q", key, f.Meta(key))
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+func goldenMAELRE(t *testing.T, f *golden.File) {
+	one := func(key string) int {
+		t.Helper()
+		list := maelreNumbers(t, f, key)
+		if len(list) != 1 {
+			t.Fatalf("metadata %s is %q", key, f.Meta(key))
+		}
+		return int(list[0])
+	}
+	d, heads, layers := one("D"), one("heads"), one("layers")
+	cfg := MAELREConfig{Heads: heads, SwitchTokens: one("switch_N"), Ratios: maelreNumbers(t, f, "merge_ratio"), Eps: float32(maelreNumbers(t, f, "ln_eps")[0])}
+	var err error
+	switch f.Meta("approx") {
+	case "efficient":
+	case "linear_elu":
+		cfg.Approximation, err = approx.NewLinear(approx.LinearConfig{Heads: heads, HeadDim: d / heads})
+	default:
+		t.Fatalf("approx is %q", f.Meta("approx"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	matching := Config{}
+	switch f.Meta("merge") {
+	case "bsm":
+		// The vectors' cap is the number of even tokens, which for odd numbers is one
+		// more than ToMe's.
+		if slices.Max(cfg.Ratios) > 0.5 {
+			matching = Config{Method: Local, Window: max(one("N"), 1)}
+		}
+	case "local":
+		matching = Config{Method: Local, Window: one("local_k")}
+	default:
+		t.Fatalf("merge is %q", f.Meta("merge"))
+	}
+	if cfg.Matching, err = New(matching); err != nil {
+		t.Fatal(err)
+	}
+	m, err := maelreOf(f.Weights(func(name string) bool { return name != "x" && !strings.HasPrefix(name, "expected.") }), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Layers() != layers || m.Dim() != d {
+		t.Fatalf("%d layers of width %d, want %d of %d", m.Layers(), m.Dim(), layers, d)
+	}
+	var modes []string
+	compare := func(name string, got []float32) {
+		if f.Has(name) {
+			f.Compare(name, got)
+		}
+	}
+	pooled := zeros(1, d)
+	x := f.Float32("x")
+	call := &MAELRECall{X: general(x, len(x)/d, d), Pooled: pooled, Observe: func(s MAELREStage) {
+		if s.Plan == nil {
+			compare("expected.final", flat(s.X))
+			return
+		}
+		modes = append(modes, map[bool]string{true: "approx", false: "exact"}[s.Approximated])
+		if name := fmt.Sprintf("expected.token_map%d", s.Layer); f.Has(name) {
+			var index []int64
+			for _, j := range s.Plan.Map() {
+				index = append(index, int64(j))
+			}
+			f.CompareInts(name, index)
+		}
+		compare(fmt.Sprintf("expected.size%d", s.Layer), s.Sizes)
+		compare(fmt.Sprintf("expected.out%d", s.Layer), flat(s.X))
+	}}
+	if err := m.Run(context.Background(), call); err != nil {
+		t.Fatal(err)
+	}
+	compare("expected.pooled", pooled.Data)
+	if want := f.Meta("modes"); want != "" && want != strings.Join(modes, ",") {
+		t.Errorf("modes are %v, want %s", modes, want)
+	}
+}
+
+func flat(m blas32.General) []float32 { return m.Data[:m.Rows*m.Cols] }

@@ -1,0 +1,294 @@
+package merge
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/approx"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// Approximation takes the place of exact attention while there are many tokens:
+// any operator of package approx, or one of the caller's. Self-attention; the
+// sizes of merged tokens come as log-weights.
+type Approximation interface {
+	Run(ctx context.Context, call *approx.Call) error
+}
+
+// Matching finds the tokens that merge: a Matcher, or something of the caller's
+// that sets Call.Plan from Call.Metric.
+type Matching interface {
+	Run(ctx context.Context, call *Call) error
+}
+
+// MAELREConfig fixes a MAELRE encoder.
+type MAELREConfig struct {
+	// Heads is H, a divisor of the width.
+	Heads int
+	// Approximation takes the place of exact attention in the layers that Approximate
+	// says; nil is approx.Efficient.
+	Approximation Approximation
+	// Approximate tells, by the number of tokens that enter a layer, whether it
+	// approximates; nil says tokens > SwitchTokens.
+	Approximate func(layer, tokens int) bool
+	// SwitchTokens is the most tokens that are attended to exactly; 0 stands for the
+	// width D, the rule of the paper.
+	SwitchTokens int
+
+	// Matching finds which tokens merge; nil is a Matcher by ToMe in preserved order.
+	// A Local one with a window of 1, at a ratio of 0.5, averages neighbours.
+	Matching Matching
+	// Ratios is the part of the tokens of each layer that merges away, rounded down and
+	// at most as many as can: one number for all layers, or one for each. nil merges
+	// nothing.
+	Ratios []float64
+	// Schedule, if not nil, tells how many tokens merge away instead: at most as many
+	// as can.
+	Schedule func(layer, tokens int) int
+	// Alternate begins the partition of every other layer with the second token
+	// (Call.Shift), so that tokens meet new neighbours.
+	Alternate bool
+	// MinTokens is how many tokens are left at the least.
+	MinTokens int
+	// IfPays merges in a layer only where that is expected to save more time in the
+	// layers behind it than it takes (Call.Workload).
+	IfPays bool
+
+	// Eps is that of the norms; 0 stands for 1e-5.
+	Eps float32
+	// Format is how weights are kept in memory.
+	Format asm.Format
+	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS. An
+	// Approximation and a Matching of the caller's have their own.
+	Workers int
+}
+
+// MAELREWeights are the weights of an encoder of width D.
+type MAELREWeights struct {
+	Blocks []MAELREBlock
+	// NormWeight and NormBias [D] are those of the last norm.
+	NormWeight, NormBias []float32
+	// Head [classes, D] and HeadBias [classes], or nothing, make logits.
+	Head     blas32.General
+	HeadBias []float32
+}
+
+// MAELREBlock are the weights of one block. Matrices are [out, in]; a bias may be
+// nil.
+type MAELREBlock struct {
+	Norm1Weight, Norm1Bias []float32 // [D], before attention
+	// QKV is [3 D, D]: queries, keys, values, each head after head.
+	QKV      blas32.General
+	QKVBias  []float32
+	Proj     blas32.General // [D, D]
+	ProjBias []float32
+
+	Norm2Weight, Norm2Bias []float32      // [D], before the layers below
+	Up                     blas32.General // [hidden, D]
+	UpBias                 []float32
+	Down                   blas32.General // [D, hidden]
+	DownBias               []float32
+}
+
+// MAELRE is an encoder for classification that merges tokens from block to block,
+// approximates attention while tokens are many and attends exactly when they are
+// few:
+//
+//	h      = norm1(x);  q, k, v = QKV h
+//	x      = x + Proj attention(q, k, v, log s)     approximate while n > SwitchTokens
+//	x, s   = merged by the similarity of the keys, mean over heads, weighted by s
+//	x      = x + Down gelu(Up norm2(x))
+//
+// for each block, with s the sizes of tokens, 1 at first; and then the mean of
+// norm(x) weighted by s, and logits. The GELU is the one with erf.
+//
+// It is a reconstruction of MAELRE (Parag and Elgammal 2025, arXiv 2507.19409),
+// and no more than that: its abstract and the caption of its first figure were
+// available, its method was not. From them come progressive merging inside the
+// blocks and the switch from an approximation of cost O(D^2) a token to exact
+// attention where n falls below D. The approximation, the matching, the schedule,
+// the place of the merge between attention and the layers behind it, log-sizes in
+// attention and pooling by size are inferred from ToMe and its relatives, and can
+// be exchanged. Nothing here speaks for that paper's results.
+//
+// A block costs 2 n D (4 D + 2 hidden) flop and its attention's. A MAELRE is
+// immutable and safe for concurrent use, as far as what the caller gave it is.
+type MAELRE struct {
+	cfg     MAELREConfig
+	dim     int
+	hidden  int
+	blocks  []maelreBlock
+	norm    maelreNorm
+	head    *dense.Linear
+	classes int
+	exact   *attention.Attention
+	scratch scratch.List[maelreRun]
+}
+
+type maelreBlock struct {
+	norm1, norm2        maelreNorm
+	qkv, proj, up, down *dense.Linear
+	hidden              int
+}
+
+type maelreNorm struct{ weight, bias []float32 }
+
+// NewMAELRE returns an encoder, or an error that matches ErrConfig.
+func NewMAELRE(cfg MAELREConfig, w MAELREWeights) (*MAELRE, error) {
+	if cfg.Eps == 0 {
+		cfg.Eps = 1e-5
+	}
+	d := len(w.NormWeight)
+	if err := cfg.check(d, len(w.Blocks)); err != nil {
+		return nil, err
+	}
+	if cfg.SwitchTokens == 0 {
+		cfg.SwitchTokens = d
+	}
+	cfg.Ratios = append([]float64(nil), cfg.Ratios...)
+	var err error
+	if cfg.Matching == nil {
+		if cfg.Matching, err = New(Config{Workers: cfg.Workers}); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Approximation == nil {
+		if cfg.Approximation, err = approx.NewEfficient(approx.EfficientConfig{Heads: cfg.Heads, HeadDim: d / cfg.Heads, Workers: cfg.Workers}); err != nil {
+			return nil, check.Errorf(ErrConfig, "merge: %v", err)
+		}
+	}
+	m := &MAELRE{cfg: cfg, dim: d}
+	if m.exact, err = attention.New(attention.Config{Heads: cfg.Heads, HeadDim: d / cfg.Heads, Workers: cfg.Workers}); err != nil {
+		return nil, check.Errorf(ErrConfig, "merge: %v", err)
+	}
+	p := packer{format: cfg.Format}
+	for i := range w.Blocks {
+		b := &w.Blocks[i]
+		p.layer = i
+		m.blocks = append(m.blocks, maelreBlock{
+			norm1: p.norm("Norm1", b.Norm1Weight, b.Norm1Bias, d), norm2: p.norm("Norm2", b.Norm2Weight, b.Norm2Bias, d),
+			qkv: p.linear("QKV", b.QKV, b.QKVBias, 3*d, d), proj: p.linear("Proj", b.Proj, b.ProjBias, d, d),
+			up: p.linear("Up", b.Up, b.UpBias, b.Up.Rows, d), down: p.linear("Down", b.Down, b.DownBias, d, b.Up.Rows),
+			hidden: b.Up.Rows,
+		})
+		m.hidden = max(m.hidden, b.Up.Rows)
+	}
+	p.layer = -1
+	m.norm = p.norm("Norm", w.NormWeight, w.NormBias, d)
+	if m.classes = w.Head.Rows; m.classes != 0 {
+		m.head = p.linear("Head", w.Head, w.HeadBias, m.classes, d)
+	}
+	return m, p.err
+}
+
+func (cfg *MAELREConfig) check(d, layers int) error {
+	fail := func(format string, args ...any) error { return check.Errorf(ErrConfig, "merge: "+format, args...) }
+	const most = 1 << 15
+	switch {
+	case d < 1 || d > most:
+		return fail("NormWeight has %d elements, want the width, 1 to %d", d, most)
+	case cfg.Heads < 1 || d%cfg.Heads != 0:
+		return fail("Heads is %d, want a divisor of the width = %d", cfg.Heads, d)
+	case cfg.SwitchTokens < 0:
+		return fail("SwitchTokens is %d, want 0 or more", cfg.SwitchTokens)
+	case cfg.SwitchTokens > 0 && cfg.Approximate != nil:
+		return fail("SwitchTokens together with Approximate")
+	case len(cfg.Ratios) > 1 && len(cfg.Ratios) != layers:
+		return fail("Ratios has %d elements, want 1 or one for each block = %d", len(cfg.Ratios), layers)
+	case cfg.Ratios != nil && cfg.Schedule != nil:
+		return fail("Ratios together with Schedule")
+	case cfg.MinTokens < 0:
+		return fail("MinTokens is %d, want 0 or more", cfg.MinTokens)
+	case !(cfg.Eps > 0 && cfg.Eps <= math.MaxFloat32):
+		return fail("Eps is %v, want a positive number", cfg.Eps)
+	case cfg.Format > asm.Int8:
+		return fail("Format is %d, want Float32, BFloat16 or Int8", cfg.Format)
+	case cfg.Workers < 0:
+		return fail("Workers is %d, want 0 or more", cfg.Workers)
+	}
+	for i, r := range cfg.Ratios {
+		if !(r >= 0 && r <= 1) {
+			return fail("Ratios[%d] is %v, want 0 to 1", i, r)
+		}
+	}
+	return nil
+}
+
+// packer checks and packs weights. Its first error stays.
+type packer struct {
+	format asm.Format
+	layer  int // -1 for none
+	err    error
+}
+
+func (p *packer) name(name string) string {
+	if p.layer < 0 {
+		return name
+	}
+	return fmt.Sprintf("Blocks[%d].%s", p.layer, name)
+}
+
+func (p *packer) fail(err error) {
+	if p.err == nil {
+		p.err = err
+	}
+}
+
+func (p *packer) vector(name string, x []float32, n int) []float32 {
+	if err := check.Vector(ErrConfig, "merge", p.name(name), x, n, "its layer's rows"); err != nil {
+		p.fail(err)
+	}
+	return append([]float32(nil), x...)
+}
+
+func (p *packer) norm(name string, weight, bias []float32, d int) maelreNorm {
+	n := maelreNorm{weight: p.vector(name+"Weight", weight, d)}
+	if bias != nil {
+		n.bias = p.vector(name+"Bias", bias, d)
+	}
+	return n
+}
+
+func (p *packer) linear(name string, w blas32.General, bias []float32, rows, cols int) *dense.Linear {
+	if err := check.Matrix(ErrConfig, "merge", p.name(name), w, rows, cols, "the layer's input"); err != nil {
+		p.fail(err)
+		return nil
+	}
+	if rows == 0 {
+		p.fail(check.Errorf(ErrConfig, "merge: %s has no rows", p.name(name)))
+		return nil
+	}
+	if bias != nil {
+		bias = p.vector(name+"Bias", bias, rows)
+	}
+	return dense.NewLinear(p.format, w, bias)
+}
+
+// Dim returns the width D.
+func (m *MAELRE) Dim() int { return m.dim }
+
+// Classes returns how many logits the head makes, 0 without one.
+func (m *MAELRE) Classes() int { return m.classes }
+
+// Layers returns the number of blocks.
+func (m *MAELRE) Layers() int { return len(m.blocks) }
+
+// Bytes returns the memory of the weights.
+func (m *MAELRE) Bytes() int64 {
+	n := 0
+	for i := range m.blocks {
+		b := &m.blocks[i]
+		n += b.qkv.Bytes() + b.proj.Bytes() + b.up.Bytes() + b.down.Bytes() + 16*m.dim
+	}
+	if m.head != nil {
+		n += m.head.Bytes()
+	}
+	return int64(n + 8*m.dim)
+}

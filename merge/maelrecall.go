@@ -1,0 +1,153 @@
+package merge
+
+import (
+	"context"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention/approx"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+)
+
+// MAELRECall is a call of MAELRE with everything optional. Only X is needed.
+type MAELRECall struct {
+	// X is [tokens, D]: embeddings, positions in them.
+	X blas32.General
+	// Offsets packs several sequences: the first row of each and at last the number of
+	// rows. They are encoded one after the other.
+	Offsets []int
+	// Sizes [tokens] are how many tokens each stands for, positive; nil is 1.
+	Sizes []float32
+	// Valid [tokens], if not nil, marks those that are not padding, which is left out
+	// before the first block. What is in its rows does not matter.
+	Valid []bool
+
+	// Pooled [sequences, D] receives the mean of the last norm weighted by size, 0 of
+	// no tokens; Logits [sequences, classes] what the head makes of it.
+	Pooled, Logits blas32.General
+	// Observe, if not nil, is called behind every block, and at last behind the last
+	// norm. It must not keep what it is given.
+	Observe func(MAELREStage)
+}
+
+// MAELREStage is what a sequence has become behind a block.
+type MAELREStage struct {
+	// Sequence and Layer are its number and the block's; behind the last norm Layer is
+	// the number of blocks.
+	Sequence, Layer int
+	// Approximated tells whether the block's attention was.
+	Approximated bool
+	// Plan merged the tokens that entered the block (of the first, those of X that are
+	// valid) into those that leave it; nil behind the last norm.
+	Plan *Plan
+	// X [tokens, D] and Sizes are the tokens.
+	X     blas32.General
+	Sizes []float32
+}
+
+// Forward encodes one sequence x [tokens, D]: dst [1, classes] receives the logits,
+// or, without a head, dst [1, D] the pooled tokens. After the first call of a shape
+// nothing is allocated.
+func (m *MAELRE) Forward(dst, x blas32.General) error {
+	call := MAELRECall{X: x}
+	if m.head != nil {
+		call.Logits = dst
+	} else {
+		call.Pooled = dst
+	}
+	if dst.Rows == 0 {
+		return check.Errorf(ErrShape, "merge: dst has 0 rows, want 1")
+	}
+	return m.Run(context.Background(), &call)
+}
+
+// Run is Forward with everything optional, and an end: when ctx is done it returns
+// ctx.Err() and leaves the outputs in an unspecified state. Errors about matrices
+// match ErrShape, those about options ErrCall; both come before anything is written,
+// except those of an Approximation or a Matching of the caller's.
+func (m *MAELRE) Run(ctx context.Context, call *MAELRECall) error {
+	r := m.scratch.Get()
+	defer m.scratch.Put(r)
+	return r.run(ctx, m, call)
+}
+
+// ScratchBytes returns the working memory that a call of one sequence holds, at the
+// most, besides its arguments, with the default approximation and matching.
+func (m *MAELRE) ScratchBytes(tokens int) int64 {
+	n, d := int64(tokens), int64(m.dim)
+	own := n * (6*d + d/int64(m.cfg.Heads) + 3)
+	work := int64(m.hidden+m.dim) * dense.BlockRows * int64(parallel.Workers(m.cfg.Workers))
+	few := min(tokens, m.cfg.SwitchTokens)
+	const rest = 1 << 14 // headers, alignment, tasks
+	bytes := 4*(own+work) + 40*n + m.exact.ScratchBytes(few, few) + rest
+	if a, ok := m.cfg.Approximation.(*approx.Efficient); ok {
+		bytes += a.ScratchBytes(tokens, tokens)
+	}
+	if a, ok := m.cfg.Matching.(*Matcher); ok {
+		bytes += a.ScratchBytes(tokens, m.dim/m.cfg.Heads)
+	}
+	return bytes
+}
+
+// check reports what is wrong with a call, and returns the offsets.
+func (r *maelreRun) check(m *MAELRE, c *MAELRECall) ([]int, error) {
+	n := c.X.Rows
+	if err := check.Matrix(ErrShape, "merge", "X", c.X, -1, m.dim, "the width"); err != nil {
+		return nil, err
+	}
+	if n > maxTokens {
+		return nil, check.Errorf(ErrShape, "merge: %d tokens, want at most %d", n, maxTokens)
+	}
+	r.one = [2]int{0, n}
+	offsets := c.Offsets
+	if offsets == nil {
+		offsets = r.one[:]
+	}
+	last := len(offsets) - 1
+	if last < 0 || offsets[0] != 0 || offsets[last] != n {
+		return nil, check.Errorf(ErrCall, "merge: Offsets is %v, want the first row of each sequence and at last the number of rows = %d", offsets, n)
+	}
+	for i, from := range offsets[:last] {
+		if offsets[i+1] < from {
+			return nil, check.Errorf(ErrCall, "merge: Offsets[%d] is %d, less than the one before it", i+1, offsets[i+1])
+		}
+	}
+	if c.Sizes != nil {
+		if err := check.Vector(ErrShape, "merge", "Sizes", c.Sizes, n, "the tokens"); err != nil {
+			return nil, err
+		}
+		if err := checkSizes(c.Sizes); err != nil {
+			return nil, err
+		}
+	}
+	if c.Valid != nil && len(c.Valid) != n {
+		return nil, check.Errorf(ErrShape, "merge: Valid has %d elements, want the tokens = %d", len(c.Valid), n)
+	}
+	r.workers = parallel.Workers(m.cfg.Workers)
+	if m.head == nil && c.Logits.Rows > 0 {
+		return nil, check.Errorf(ErrCall, "merge: Logits of an encoder without a head")
+	}
+	for _, o := range [...]struct {
+		name string
+		m    blas32.General
+		cols int
+		what string
+	}{{"Pooled", c.Pooled, m.dim, "the width"}, {"Logits", c.Logits, m.classes, "the classes"}} {
+		if o.m.Rows == 0 && o.m.Data == nil {
+			continue
+		}
+		if err := check.Matrix(ErrShape, "merge", o.name, o.m, last, o.cols, o.what); err != nil {
+			return nil, err
+		}
+		if asm.Overlap(o.m, c.X) {
+			return nil, check.Errorf(ErrShape, "merge: %s shares elements with X", o.name)
+		}
+	}
+	if asm.Overlap(c.Pooled, c.Logits) {
+		return nil, check.Errorf(ErrShape, "merge: Logits shares elements with Pooled")
+	}
+	return offsets, nil
+}

@@ -1,0 +1,87 @@
+package merge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/weights"
+)
+
+// OpenMAELRE returns the encoder of a safetensors file. Errors match ErrConfig and
+// name the tensor that is missing or has another shape, or come from the file
+// system.
+//
+// Tensors are blocks.N.{ln1,ln2,qkv,proj,fc1,fc2}, ln and head, each with .weight
+// and .bias, as F32, F16, BF16 or F64; head may be missing. Others, those of an
+// embedding say, are passed over.
+func OpenMAELRE(path string, cfg MAELREConfig) (*MAELRE, error) {
+	f, err := weights.Open(path)
+	if err != nil {
+		return nil, maelreFileError(err)
+	}
+	defer f.Close()
+	return maelreOf(f, cfg)
+}
+
+// ReadMAELRE returns the encoder of a safetensors file of size bytes, which is no
+// longer needed afterwards.
+func ReadMAELRE(r io.ReaderAt, size int64, cfg MAELREConfig) (*MAELRE, error) {
+	f, err := weights.Read(r, size)
+	if err != nil {
+		return nil, maelreFileError(err)
+	}
+	return maelreOf(f, cfg)
+}
+
+func maelreFileError(err error) error {
+	if errors.Is(err, weights.ErrFormat) {
+		return check.Errorf(ErrConfig, "merge: %v", err)
+	}
+	return fmt.Errorf("merge: %w", err)
+}
+
+func maelreOf(f *weights.File, cfg MAELREConfig) (*MAELRE, error) {
+	c := weights.NewFinder("merge", ErrConfig)
+	for _, name := range f.Names() {
+		c.Add(name, f.Tensor(name))
+	}
+	w := MAELREWeights{NormWeight: c.Vector("ln.weight", -1)}
+	d := len(w.NormWeight)
+	bias := func(name string, n int) []float32 {
+		if !c.Has(name) {
+			return nil
+		}
+		return c.Vector(name, n)
+	}
+	w.NormBias = bias("ln.bias", d)
+	for i := 0; c.Err == nil; i++ {
+		at := func(name string) string { return fmt.Sprintf("blocks.%d.%s", i, name) }
+		if !c.Has(at("qkv.weight")) {
+			break
+		}
+		b := MAELREBlock{
+			Norm1Weight: c.Vector(at("ln1.weight"), d), Norm1Bias: bias(at("ln1.bias"), d),
+			QKV: c.Matrix(at("qkv.weight"), 3*d, d), QKVBias: bias(at("qkv.bias"), 3*d),
+			Proj: c.Matrix(at("proj.weight"), d, d), ProjBias: bias(at("proj.bias"), d),
+			Norm2Weight: c.Vector(at("ln2.weight"), d), Norm2Bias: bias(at("ln2.bias"), d),
+			Up: c.Matrix(at("fc1.weight"), -1, d),
+		}
+		hidden := b.Up.Rows
+		b.UpBias = bias(at("fc1.bias"), hidden)
+		b.Down, b.DownBias = c.Matrix(at("fc2.weight"), d, hidden), bias(at("fc2.bias"), d)
+		w.Blocks = append(w.Blocks, b)
+	}
+	if len(w.Blocks) == 0 {
+		c.Fail("no tensor blocks.0.qkv.weight")
+	}
+	if c.Has("head.weight") {
+		w.Head = c.Matrix("head.weight", -1, d)
+		w.HeadBias = bias("head.bias", w.Head.Rows)
+	}
+	if c.Err != nil {
+		return nil, c.Err
+	}
+	return NewMAELRE(cfg, w)
+}

@@ -1,0 +1,323 @@
+package merge
+
+import (
+	"context"
+	"fmt"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/approx"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// maelreRun is the working memory of one call.
+type maelreRun struct {
+	m       *MAELRE
+	call    MAELRECall
+	workers int
+	group   parallel.Group
+	one     [2]int
+
+	block   *maelreBlock
+	x       blas32.General // [tokens, D]
+	sizes   []float32
+	merged  bool // some size is not 1
+	qkv     blas32.General
+	out     blas32.General // of attention
+	memory  [2][]float32   // of x and what it is merged into, in turns
+	totals  [2][]float32   // of sizes, the same
+	turn    int            // which of them x is in
+	qkvs    []float32
+	outs    []float32
+	metrics []float32
+	metric  blas32.General
+	logs    []float32
+	pooled  []float32
+	plan    Plan
+	match   Call
+	load    Workload
+	approx  approx.Call
+	exact   attention.Call
+	kv      [2][1]blas32.General
+	work    []maelreWork
+
+	before, project, after, last func(worker, task int)
+}
+
+type maelreWork struct{ h, hidden []float32 }
+
+func (r *maelreRun) run(ctx context.Context, m *MAELRE, call *MAELRECall) error {
+	r.m = m
+	offsets, err := r.check(m, call)
+	if err != nil {
+		return err
+	}
+	r.call = *call
+	defer r.forget()
+	if r.before == nil {
+		r.before, r.project, r.after, r.last = r.beforeTask, r.projectTask, r.afterTask, r.lastTask
+	}
+	for len(r.work) < r.workers {
+		r.work = append(r.work, maelreWork{})
+	}
+	for b := range len(offsets) - 1 {
+		if err := r.sequence(ctx, b, offsets[b], offsets[b+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *maelreRun) forget() {
+	r.call, r.match, r.approx, r.exact, r.kv = MAELRECall{}, Call{}, approx.Call{}, attention.Call{}, [2][1]blas32.General{}
+}
+
+// sequence encodes rows from up to to of X.
+func (r *maelreRun) sequence(ctx context.Context, b, from, to int) error {
+	r.take(from, to)
+	for i := range r.m.blocks {
+		r.block = &r.m.blocks[i]
+		approximated, err := r.attend(ctx, i)
+		if err != nil {
+			return err
+		}
+		if err := r.merge(ctx, i); err != nil {
+			return err
+		}
+		if err := r.each(ctx, r.after); err != nil {
+			return err
+		}
+		if r.call.Observe != nil {
+			r.call.Observe(MAELREStage{Sequence: b, Layer: i, Approximated: approximated, Plan: &r.plan, X: r.x, Sizes: r.sizes})
+		}
+	}
+	if err := r.each(ctx, r.last); err != nil {
+		return err
+	}
+	if r.call.Observe != nil {
+		r.call.Observe(MAELREStage{Sequence: b, Layer: len(r.m.blocks), X: r.x, Sizes: r.sizes})
+	}
+	r.pool(b)
+	return nil
+}
+
+// take takes up the tokens of a sequence, without padding.
+func (r *maelreRun) take(from, to int) {
+	d := r.m.dim
+	r.turn = 0
+	r.memory[0], r.totals[0] = scratch.Floats(r.memory[0], (to-from)*d), scratch.Floats(r.totals[0], to-from)
+	n := 0
+	r.merged = r.call.Sizes != nil
+	for t := from; t < to; t++ {
+		if r.call.Valid != nil && !r.call.Valid[t] {
+			continue
+		}
+		copy(r.memory[0][n*d:][:d], row(r.call.X, t))
+		r.totals[0][n] = 1
+		if r.merged {
+			r.totals[0][n] = r.call.Sizes[t]
+		}
+		n++
+	}
+	r.x, r.sizes = dense.Matrix(r.memory[0], n, d), r.totals[0][:n]
+}
+
+// each runs a step for blocks of tokens.
+func (r *maelreRun) each(ctx context.Context, step func(worker, task int)) error {
+	workers := r.workers
+	const alone = 1 << 20 // multiply-adds up to which one goroutine does all
+	if int64(r.x.Rows)*int64(r.m.dim)*int64(r.m.dim+r.m.hidden) <= alone {
+		workers = 1
+	}
+	err := r.group.Run(ctx, workers, (r.x.Rows+dense.BlockRows-1)/dense.BlockRows, step)
+	if err != nil && err != ctx.Err() {
+		return fmt.Errorf("merge: %w", err)
+	}
+	return err
+}
+
+// rows returns the tokens of a task.
+func (r *maelreRun) rows(task int) (from, to int) {
+	return task * dense.BlockRows, min((task+1)*dense.BlockRows, r.x.Rows)
+}
+
+// attend adds attention to x.
+func (r *maelreRun) attend(ctx context.Context, layer int) (approximated bool, err error) {
+	n, d, heads := r.x.Rows, r.m.dim, r.m.cfg.Heads
+	r.qkvs, r.outs, r.metrics = scratch.Floats(r.qkvs, n*3*d), scratch.Floats(r.outs, n*d), scratch.Floats(r.metrics, n*d/heads)
+	r.qkv, r.out, r.metric = dense.Matrix(r.qkvs, n, 3*d), dense.Matrix(r.outs, n, d), dense.Matrix(r.metrics, n, d/heads)
+	if err := r.each(ctx, r.before); err != nil {
+		return false, err
+	}
+	var logs blas32.General
+	if r.merged {
+		r.logs = scratch.Floats(r.logs, n)
+		if err := LogSizes(r.logs, r.sizes); err != nil {
+			return false, err
+		}
+		logs = dense.Matrix(r.logs, n, 1)
+	}
+	q, k, v := dense.Columns(r.qkv, 0, d), dense.Columns(r.qkv, d, d), dense.Columns(r.qkv, 2*d, d)
+	if approximated = r.approximates(layer, n); approximated {
+		r.approx = approx.Call{Dst: r.out, Q: q, K: k, V: v, LogWeights: logs}
+		err = r.m.cfg.Approximation.Run(ctx, &r.approx)
+	} else {
+		r.kv = [2][1]blas32.General{{k}, {v}}
+		r.exact = attention.Call{Dst: r.out, Q: q, K: r.kv[0][:], V: r.kv[1][:], LogWeights: logs}
+		err = r.m.exact.Run(ctx, &r.exact)
+	}
+	if err != nil {
+		if err != ctx.Err() {
+			err = fmt.Errorf("merge: layer %d: %w", layer, err)
+		}
+		return approximated, err
+	}
+	return approximated, r.each(ctx, r.project)
+}
+
+func (r *maelreRun) approximates(layer, tokens int) bool {
+	if f := r.m.cfg.Approximate; f != nil {
+		return f(layer, tokens)
+	}
+	return tokens > r.m.cfg.SwitchTokens
+}
+
+// beforeTask makes queries, keys and values, and the metric.
+func (r *maelreRun) beforeTask(worker, task int) {
+	from, to := r.rows(task)
+	h := r.normed(worker, r.block.norm1, from, to)
+	qkv := dense.Rows(r.qkv, from, to)
+	r.block.qkv.Forward(qkv, h)
+	d, width := r.m.dim, r.metric.Cols
+	for i := range qkv.Rows {
+		mean, keys := row(r.metric, from+i), row(qkv, i)[d:2*d]
+		copy(mean, keys)
+		for at := width; at < d; at += width {
+			asm.Add(mean, mean, keys[at:][:width])
+		}
+		asm.Scale(mean, 1/float32(r.m.cfg.Heads), mean)
+	}
+}
+
+// normed returns rows of x normalised, in the worker's memory.
+func (r *maelreRun) normed(worker int, n maelreNorm, from, to int) blas32.General {
+	w := &r.work[worker]
+	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
+	h := dense.Matrix(w.h, to-from, r.m.dim)
+	for i := range h.Rows {
+		asm.LayerNorm(row(h, i), row(r.x, from+i), n.weight, n.bias, r.m.cfg.Eps)
+	}
+	return h
+}
+
+// projectTask adds what attention has found to x.
+func (r *maelreRun) projectTask(worker, task int) {
+	from, to := r.rows(task)
+	w := &r.work[worker]
+	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
+	h := dense.Matrix(w.h, to-from, r.m.dim)
+	r.block.proj.Forward(h, dense.Rows(r.out, from, to))
+	x := dense.Rows(r.x, from, to).Data[:len(h.Data)]
+	asm.Add(x, x, h.Data)
+}
+
+// merge merges the tokens of a layer.
+func (r *maelreRun) merge(ctx context.Context, layer int) error {
+	cfg := &r.m.cfg
+	n := r.x.Rows
+	r.match = Call{Plan: &r.plan, Metric: r.metric, MinTokens: cfg.MinTokens, AtMost: true, Shift: cfg.Alternate && layer%2 == 1}
+	switch {
+	case cfg.Schedule != nil:
+		r.match.R = cfg.Schedule(layer, n)
+	case len(cfg.Ratios) == 1:
+		r.match.Ratio = cfg.Ratios[0]
+	case len(cfg.Ratios) > 1:
+		r.match.Ratio = cfg.Ratios[layer]
+	}
+	if r.match.R == 0 && int(r.match.Ratio*float64(n)) == 0 {
+		return r.plan.SetIdentity(n)
+	}
+	if cfg.IfPays {
+		r.load = r.workload(layer)
+		r.match.Workload = &r.load
+	}
+	if err := cfg.Matching.Run(ctx, &r.match); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return err
+	}
+	left := r.plan.Len()
+	if left == n {
+		return nil
+	}
+	other := 1 - r.turn
+	r.memory[other], r.totals[other] = scratch.Floats(r.memory[other], left*r.m.dim), scratch.Floats(r.totals[other], left)
+	x, sizes := dense.Matrix(r.memory[other], left, r.m.dim), r.totals[other]
+	if err := r.plan.ApplyWeighted(x, r.x, sizes, r.sizes); err != nil {
+		return err
+	}
+	r.x, r.sizes, r.merged, r.turn = x, sizes, true, other
+	return nil
+}
+
+// workload is what runs behind the merge of a layer, until the end.
+func (r *maelreRun) workload(layer int) Workload {
+	d := float64(r.m.dim)
+	w := Workload{Dim: r.m.dim, Layers: 1, TokenFlop: 4 * d * float64(r.block.hidden)}
+	for i := layer + 1; i < len(r.m.blocks); i++ {
+		w.TokenFlop += 8*d*d + 4*d*float64(r.m.blocks[i].hidden)
+		if r.approximates(i, r.x.Rows) {
+			w.TokenFlop += 4 * d * d / float64(r.m.cfg.Heads)
+		} else {
+			w.PairFlop += 4 * d
+		}
+	}
+	return w
+}
+
+// afterTask adds the layers behind attention to x.
+func (r *maelreRun) afterTask(worker, task int) {
+	from, to := r.rows(task)
+	h := r.normed(worker, r.block.norm2, from, to)
+	w := &r.work[worker]
+	w.hidden = scratch.Floats(w.hidden, dense.BlockRows*r.m.hidden)
+	hidden := dense.Matrix(w.hidden, to-from, r.block.hidden)
+	r.block.up.Forward(hidden, h)
+	asm.GELU(hidden.Data, hidden.Data)
+	r.block.down.Forward(h, hidden)
+	x := dense.Rows(r.x, from, to).Data[:len(h.Data)]
+	asm.Add(x, x, h.Data)
+}
+
+// lastTask is the last norm, in place.
+func (r *maelreRun) lastTask(worker, task int) {
+	from, to := r.rows(task)
+	for i := from; i < to; i++ {
+		x := row(r.x, i)
+		asm.LayerNorm(x, x, r.m.norm.weight, r.m.norm.bias, r.m.cfg.Eps)
+	}
+}
+
+// pool makes the results of sequence b.
+func (r *maelreRun) pool(b int) {
+	r.pooled = scratch.Floats(r.pooled, r.m.dim)
+	clear(r.pooled)
+	var total float64
+	for _, s := range r.sizes {
+		total += float64(s)
+	}
+	for i, s := range r.sizes {
+		asm.Axpy(r.pooled, float32(float64(s)/total), row(r.x, i))
+	}
+	if r.call.Pooled.Rows > 0 {
+		copy(row(r.call.Pooled, b), r.pooled)
+	}
+	if r.call.Logits.Rows > 0 {
+		r.m.head.Forward(dense.Rows(r.call.Logits, b, b+1), dense.Matrix(r.pooled, 1, r.m.dim))
+	}
+}
