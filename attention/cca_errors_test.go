@@ -248,7 +248,7 @@ func damage(t *testing.T, file []byte, read func(io.Reader) error) {
 		}
 	}
 	trouble := errors.New("trouble")
-	if err := read(io.MultiReader(bytes.NewReader(file[:20]), &failing{trouble})); err != trouble {
+	if err := read(io.MultiReader(bytes.NewReader(file[:20]), &failing{trouble})); !errors.Is(err, trouble) {
 		t.Errorf("error %v of the reader", err)
 	}
 }

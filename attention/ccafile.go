@@ -3,6 +3,8 @@ package attention
 import (
 	"io"
 	"math"
+
+	"github.com/subquad/subquad/internal/statefile"
 )
 
 const ccaKind = "sqCCA\x00\x00\x01"
@@ -11,40 +13,40 @@ const ccaKind = "sqCCA\x00\x00\x01"
 func (c *CCA) fingerprint() []int64 {
 	cfg := &c.cfg
 	return []int64{int64(cfg.Heads), int64(cfg.KVHeads), int64(cfg.HeadDim), int64(cfg.ValueDim), int64(math.Float32bits(cfg.Scale)),
-		int64(cfg.Group), int64(cfg.Window), int64(cfg.Pooling), int64(len(c.levels)), int64(cfg.Span), bit(cfg.CountTokens)}
+		int64(cfg.Group), int64(cfg.Window), int64(cfg.Pooling), int64(len(c.levels)), int64(cfg.Span), statefile.Bool(cfg.CountTokens)}
 }
 
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine.
 func (s *CCAState) WriteTo(w io.Writer) (int64, error) {
-	f := newStateWriter(w, ccaKind, s.op.fingerprint())
-	f.ints(int64(s.cfg.MaxTokens), int64(s.cfg.Rollback), s.length)
+	f := statefile.NewWriter(w, ccaKind, s.op.fingerprint())
+	f.Ints(int64(s.cfg.MaxTokens), int64(s.cfg.Rollback), s.length)
 	s.tokens.writeTo(f)
 	for l := range s.levels {
 		s.levels[l].writeTo(f)
 	}
-	return f.end()
+	return f.End()
 }
 
 // ReadState reads what WriteTo wrote. Errors match ErrState, or are r's. No more
 // memory is taken than there are bytes to read.
 func (c *CCA) ReadState(r io.Reader) (*CCAState, error) {
-	f := newStateReader(r, ccaKind, c.fingerprint())
+	f := statefile.NewReader(r, "attention", ErrState, ccaKind, c.fingerprint())
 	s, err := c.NewState(CCAStateConfig{})
 	if err != nil {
 		return nil, err
 	}
-	most, back := f.int(), f.int()
-	s.length = f.int()
-	if f.err == nil && (most < 0 || most > math.MaxInt || back < 0 || back > min(math.MaxInt, maxPosition) || s.length < 0 || s.length > maxPosition || most > 0 && s.length > most) {
-		f.fail("it has %d tokens, MaxTokens %d and Rollback %d", s.length, most, back)
+	most, back := f.Int(), f.Int()
+	s.length = f.Int()
+	if f.Err() == nil && (most < 0 || most > math.MaxInt || back < 0 || back > min(math.MaxInt, maxPosition) || s.length < 0 || s.length > maxPosition || most > 0 && s.length > most) {
+		f.Fail("it has %d tokens, MaxTokens %d and Rollback %d", s.length, most, back)
 	}
 	s.cfg = CCAStateConfig{MaxTokens: int(most), Rollback: int(back)}
 	s.tokens.readFrom(f, c.needed(-1, s.length), s.length)
 	for l := range s.levels {
 		s.levels[l].readFrom(f, c.needed(l, s.length), s.length/c.levels[l].size)
 	}
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/statefile"
 )
 
 // LandmarkStateConfig says in advance what a state will hold.
@@ -124,36 +125,36 @@ func (l *Landmark) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine.
 func (s *LandmarkState) WriteTo(w io.Writer) (int64, error) {
-	f := newStateWriter(w, landmarkKind, s.op.fingerprint())
-	f.ints(int64(s.cfg.MaxBlocks), s.length)
+	f := statefile.NewWriter(w, landmarkKind, s.op.fingerprint())
+	f.Ints(int64(s.cfg.MaxBlocks), s.length)
 	s.blocks.writeTo(f)
 	s.tail.first = 0
 	s.tail.writeTo(f)
-	return f.end()
+	return f.End()
 }
 
 // ReadState reads what WriteTo wrote. Errors match ErrState, or are r's. No more
 // memory is taken than there are bytes to read.
 func (l *Landmark) ReadState(r io.Reader) (*LandmarkState, error) {
-	f := newStateReader(r, landmarkKind, l.fingerprint())
+	f := statefile.NewReader(r, "attention", ErrState, landmarkKind, l.fingerprint())
 	s, err := l.NewState(LandmarkStateConfig{})
 	if err != nil {
 		return nil, err
 	}
-	most := f.int()
-	s.length = f.int()
-	if f.err == nil && (most < 0 || most > math.MaxInt32 || s.length < 0 || s.length > maxPosition) {
-		f.fail("it has %d tokens and MaxBlocks %d", s.length, most)
+	most := f.Int()
+	s.length = f.Int()
+	if f.Err() == nil && (most < 0 || most > math.MaxInt32 || s.length < 0 || s.length > maxPosition) {
+		f.Fail("it has %d tokens and MaxBlocks %d", s.length, most)
 	}
 	s.cfg.MaxBlocks = int(most)
 	period := int64(l.period())
 	tail := s.length % period
 	s.blocks.readFrom(f, s.length-tail, s.length-tail)
 	s.tail.readFrom(f, 0, tail)
-	if f.err == nil && s.blocks.first%period != 0 {
-		f.fail("its first block begins at %d", s.blocks.first)
+	if f.Err() == nil && s.blocks.first%period != 0 {
+		f.Fail("its first block begins at %d", s.blocks.first)
 	}
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/statefile"
 )
 
 // MetaState is what Meta remembers of the tokens it has seen: the keys and values
@@ -67,29 +68,29 @@ func (m *Meta) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine.
 func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
-	f := newStateWriter(w, metaKind, s.op.fingerprint())
-	f.ints(int64(s.cfg.MaxTokens), s.length, int64(s.tokens.rows))
+	f := statefile.NewWriter(w, metaKind, s.op.fingerprint())
+	f.Ints(int64(s.cfg.MaxTokens), s.length, int64(s.tokens.rows))
 	s.tokens.writeTo(f)
-	return f.end()
+	return f.End()
 }
 
 // ReadState reads what WriteTo wrote. Errors match ErrState, or are r's. No more
 // memory is taken than there are bytes to read.
 func (m *Meta) ReadState(r io.Reader) (*MetaState, error) {
-	f := newStateReader(r, metaKind, m.fingerprint())
+	f := statefile.NewReader(r, "attention", ErrState, metaKind, m.fingerprint())
 	s, err := m.NewState(MetaStateConfig{})
 	if err != nil {
 		return nil, err
 	}
-	most := f.int()
-	s.length = f.int()
-	rows := f.int()
-	if f.err == nil && (most < 0 || most > math.MaxInt32 || s.length < 0 || s.length > maxPosition || rows < 0 || rows > s.length || most > 0 && rows > most) {
-		f.fail("it has %d meta-tokens among %d tokens, MaxTokens %d", rows, s.length, most)
+	most := f.Int()
+	s.length = f.Int()
+	rows := f.Int()
+	if f.Err() == nil && (most < 0 || most > math.MaxInt32 || s.length < 0 || s.length > maxPosition || rows < 0 || rows > s.length || most > 0 && rows > most) {
+		f.Fail("it has %d meta-tokens among %d tokens, MaxTokens %d", rows, s.length, most)
 	}
 	s.cfg.MaxTokens = int(most)
 	s.tokens.readFrom(f, 0, rows)
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/statefile"
 )
 
 // queue is rows of keys and values, numbered from the sequence's first, of which
@@ -107,3 +108,24 @@ func (q *queue) clone() queue {
 }
 
 func (q *queue) bytes() int64 { return 4 * int64(len(q.k)+len(q.v)) }
+
+// writeTo writes what the queue holds.
+func (q *queue) writeTo(s *statefile.Writer) {
+	s.Ints(q.first)
+	s.Floats(q.K().Data)
+	s.Floats(q.V().Data)
+}
+
+// readFrom reads a queue that ends at end and begins at most at needed.
+func (q *queue) readFrom(s *statefile.Reader, needed, end int64) {
+	q.first = s.Int()
+	rows := end - q.first
+	if s.Err() == nil && (q.first < 0 || q.first > needed || rows > math.MaxInt32/int64(max(q.kCols, q.vCols))) {
+		s.Fail("it holds rows from %d to %d", q.first, end)
+	}
+	if s.Err() != nil {
+		return
+	}
+	q.k, q.v = s.Floats(rows*int64(q.kCols)), s.Floats(rows*int64(q.vCols))
+	q.rows = int(rows)
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/statefile"
 )
 
 const stateKind = "sqState\x01"
@@ -17,7 +18,7 @@ const stateKind = "sqState\x01"
 func (a *Attention) fingerprint() []int64 {
 	c := &a.cfg
 	list := []int64{int64(c.Heads), int64(c.KVHeads), int64(c.HeadDim), int64(c.ValueDim), int64(math.Float32bits(c.Scale)),
-		int64(c.Window), int64(math.Float32bits(c.Softcap)), bit(c.ReLU), hashed(fmt.Sprintf("%T", c.Bias))}
+		int64(c.Window), int64(math.Float32bits(c.Softcap)), statefile.Bool(c.ReLU), hashed(fmt.Sprintf("%T", c.Bias))}
 	for _, x := range c.Sinks {
 		list = append(list, int64(math.Float32bits(x)))
 	}
@@ -51,20 +52,20 @@ func (s *State) rotationPrint() (list []int64) {
 // with the same tier.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	c := &s.cfg
-	f := newStateWriter(w, stateKind, s.op.fingerprint())
-	f.ints(int64(c.Format), bit(c.SharedValues), bit(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))
+	f := statefile.NewWriter(w, stateKind, s.op.fingerprint())
+	f.Ints(int64(c.Format), statefile.Bool(c.SharedValues), statefile.Bool(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))
 	turns := s.rotationPrint()
-	f.ints(int64(len(turns)))
-	f.ints(turns...)
-	f.ints(int64(s.n), int64(s.high), int64(s.reached))
+	f.Ints(int64(len(turns)))
+	f.Ints(turns...)
+	f.Ints(int64(s.n), int64(s.high), int64(s.reached))
 	buffer := make([]byte, s.op.tokenBytes(c))
 	for _, x := range s.spans(nil, 0, s.n) {
 		for i := range x.n {
 			x.b.token(buffer, x.row+i, true)
-			f.write(buffer)
+			f.Bytes(buffer)
 		}
 	}
-	return f.end()
+	return f.End()
 }
 
 // ReadState returns a state as it was written, its configuration included, except
@@ -74,7 +75,7 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 // than a small multiple of the bytes that there are to read.
 func (a *Attention) ReadState(r io.Reader) (*State, error) {
 	s := &State{op: a}
-	if err := s.read(newStateReader(r, stateKind, a.fingerprint()), true); err != nil {
+	if err := s.read(statefile.NewReader(r, "attention", ErrState, stateKind, a.fingerprint()), true); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -88,16 +89,16 @@ func (s *State) ReadFrom(r io.Reader) (int64, error) {
 	if s.n != 0 {
 		return 0, check.Errorf(ErrState, "attention: ReadFrom into a state with %d tokens, want an empty one", s.n)
 	}
-	f := newStateReader(r, stateKind, s.op.fingerprint())
+	f := statefile.NewReader(r, "attention", ErrState, stateKind, s.op.fingerprint())
 	err := s.read(f, false)
 	if err != nil {
 		s.Reset()
 	}
-	return f.n, err
+	return f.N(), err
 }
 
 // read fills the state; where the configuration is to be the file's, that too.
-func (s *State) read(f *stateReader, own bool) error {
+func (s *State) read(f *statefile.Reader, own bool) error {
 	cfg, err := s.readConfig(f)
 	if err != nil {
 		return err
@@ -105,24 +106,24 @@ func (s *State) read(f *stateReader, own bool) error {
 	if own {
 		s.cfg = cfg
 	} else if c := &s.cfg; c.Format != cfg.Format || c.SharedValues != cfg.SharedValues || c.LogWeights != cfg.LogWeights || c.Window != cfg.Window || c.Keep != cfg.Keep {
-		f.fail("it was written by a state of another Format, SharedValues, LogWeights, Window or Keep")
+		f.Fail("it was written by a state of another Format, SharedValues, LogWeights, Window or Keep")
 	}
 	want := s.rotationPrint()
-	turns := f.int()
-	if f.err == nil && turns != int64(len(want)) {
-		f.fail("it was written by a state of another Rotation: make one with the same, and use its ReadFrom")
+	turns := f.Int()
+	if f.Err() == nil && turns != int64(len(want)) {
+		f.Fail("it was written by a state of another Rotation: make one with the same, and use its ReadFrom")
 	}
 	for _, x := range want {
-		if f.int() != x {
-			f.fail("it was written by a state of another Rotation")
+		if f.Int() != x {
+			f.Fail("it was written by a state of another Rotation")
 		}
 	}
-	n, high, reached := f.int(), f.int(), f.int()
-	if f.err == nil && (n < 0 || n > high || max(high, reached) > math.MaxInt/2) {
-		f.fail("it has %d tokens, of %d, of %d", n, high, reached)
+	n, high, reached := f.Int(), f.Int(), f.Int()
+	if f.Err() == nil && (n < 0 || n > high || max(high, reached) > math.MaxInt/2) {
+		f.Fail("it has %d tokens, of %d, of %d", n, high, reached)
 	}
-	if f.err != nil {
-		return f.err
+	if f.Err() != nil {
+		return f.Err()
 	}
 	if most := s.cfg.MaxTokens; most > 0 && n > int64(most) {
 		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", n, most)
@@ -136,7 +137,7 @@ func (s *State) read(f *stateReader, own bool) error {
 	if err := s.readTokens(f, int(n)); err != nil {
 		return err
 	}
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return err
 	}
 	if s.schedule != nil {
@@ -147,14 +148,14 @@ func (s *State) read(f *stateReader, own bool) error {
 	return nil
 }
 
-func (s *State) readConfig(f *stateReader) (cfg StateConfig, err error) {
-	format, shared, weights := f.int(), f.int(), f.int()
-	window, keep, most := f.int(), f.int(), f.int()
-	if f.err == nil && (format < 0 || format > int64(asm.Float16) || shared>>1 != 0 || weights>>1 != 0 || min(window, keep, most) < 0 || max(window, keep) > 1<<30 || most > math.MaxInt) {
-		f.fail("it is of Format %d, Window %d, Keep %d and MaxTokens %d", format, window, keep, most)
+func (s *State) readConfig(f *statefile.Reader) (cfg StateConfig, err error) {
+	format, shared, weights := f.Int(), f.Int(), f.Int()
+	window, keep, most := f.Int(), f.Int(), f.Int()
+	if f.Err() == nil && (format < 0 || format > int64(asm.Float16) || shared>>1 != 0 || weights>>1 != 0 || min(window, keep, most) < 0 || max(window, keep) > 1<<30 || most > math.MaxInt) {
+		f.Fail("it is of Format %d, Window %d, Keep %d and MaxTokens %d", format, window, keep, most)
 	}
-	if f.err != nil {
-		return cfg, f.err
+	if f.Err() != nil {
+		return cfg, f.Err()
 	}
 	cfg = StateConfig{Format: asm.Format(format), SharedValues: shared == 1, LogWeights: weights == 1, Window: int(window), Keep: int(keep), MaxTokens: int(most)}
 	if err := s.op.checkState(&cfg); err != nil {
@@ -165,7 +166,7 @@ func (s *State) readConfig(f *stateReader) (cfg StateConfig, err error) {
 
 // readTokens reads what a state of n tokens holds. Memory grows with what is
 // there; a ring that has none yet gets it last.
-func (s *State) readTokens(f *stateReader, n int) error {
+func (s *State) readTokens(f *statefile.Reader, n int) error {
 	bytes := int(s.op.tokenBytes(&s.cfg))
 	read := func(to *State, pos, count int) error {
 		for i := range count {
@@ -175,9 +176,9 @@ func (s *State) readTokens(f *stateReader, n int) error {
 				}
 			}
 			b, row, _ := to.place(pos + i)
-			b.token(f.read(bytes), row, false)
-			if f.err != nil {
-				return f.err
+			b.token(f.Bytes(bytes), row, false)
+			if f.Err() != nil {
+				return f.Err()
 			}
 		}
 		return nil

@@ -1,14 +1,12 @@
 package merge
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/statefile"
 )
 
 // StateConfig is what must be known of a state in advance: nothing.
@@ -72,84 +70,53 @@ func (st *State) Clone() *State {
 	return &c
 }
 
-// A stored state is this header, little-endian, and then, while a token waits, its row of
-// x and of the metric in float32, and a CRC-32 (IEEE) of all.
-type header struct {
-	Magic          [8]byte
-	MetricDim, Dim uint32
-	Above, Size    float32
-	Tokens         uint64
-	Waiting        uint64
-}
+const stateKind = "sqMerge\x01"
 
-var magic = [8]byte{'s', 'u', 'b', 'q', 'm', 'r', 'g', '1'}
+func (c *StreamConfig) fingerprint() []int64 {
+	return []int64{int64(c.MetricDim), int64(c.Dim), int64(math.Float32bits(c.Above))}
+}
 
 // WriteTo stores the state. It implements io.WriterTo.
 func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if !st.made {
 		return 0, check.Errorf(ErrState, "merge: the state was not made by NewState")
 	}
-	b, err := binary.Append(nil, binary.LittleEndian, header{magic, uint32(st.op.MetricDim), uint32(st.op.Dim), st.op.Above, st.size, uint64(st.n), uint64(st.Waiting())})
-	if err != nil {
-		return 0, fmt.Errorf("merge: %w", err)
-	}
+	f := statefile.NewWriter(w, stateKind, st.op.fingerprint())
+	f.Ints(st.n, int64(st.Waiting()))
 	if st.waiting {
-		for _, list := range [...][]float32{st.x, st.metric} {
-			for _, v := range list {
-				b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-			}
-		}
+		f.Floats([]float32{st.size})
+		f.Floats(st.x)
+		f.Floats(st.metric)
 	}
-	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-	n, err := w.Write(b)
+	n, err := f.End()
 	if err != nil {
 		err = fmt.Errorf("merge: %w", err)
 	}
-	return int64(n), err
+	return n, err
 }
 
 // ReadState reads a state that WriteTo wrote of a stream of the same Config. Errors match
 // ErrState or are those of r.
 func (op *Stream) ReadState(r io.Reader) (*State, error) {
-	sum := crc32.NewIEEE()
-	from := io.TeeReader(r, sum)
-	var h header
-	if err := binary.Read(from, binary.LittleEndian, &h); err != nil {
-		return nil, readError(err)
-	}
-	switch {
-	case h.Magic != magic:
-		return nil, check.Errorf(ErrState, "merge: not a stored state")
-	case int64(h.MetricDim) != int64(op.cfg.MetricDim) || int64(h.Dim) != int64(op.cfg.Dim) || h.Above != op.cfg.Above:
-		return nil, check.Errorf(ErrState, "merge: the stored state is of a stream of MetricDim %d, Dim %d, Above %v, want %d, %d, %v", h.MetricDim, h.Dim, h.Above, op.cfg.MetricDim, op.cfg.Dim, op.cfg.Above)
-	case h.Waiting > 1 || h.Tokens > math.MaxInt || h.Waiting == 1 && (h.Tokens == 0 || !(h.Size > 0 && h.Size <= math.MaxFloat32)):
-		return nil, check.Errorf(ErrState, "merge: the stored state has %d tokens, %d waiting of size %v", h.Tokens, h.Waiting, h.Size)
-	}
+	f := statefile.NewReader(r, "merge", ErrState, stateKind, op.cfg.fingerprint())
 	st := new(State)
 	st.fit(op)
-	st.n, st.waiting = int64(h.Tokens), h.Waiting == 1
-	if st.waiting {
-		st.size = h.Size
-		for _, list := range [...][]float32{st.x, st.metric} {
-			if err := binary.Read(from, binary.LittleEndian, list); err != nil {
-				return nil, readError(err)
-			}
+	n, waiting := f.Int(), f.Int()
+	if n < 0 || n > math.MaxInt || waiting>>1 != 0 || waiting > n {
+		f.Fail("it has %d tokens, of which %d wait", n, waiting)
+	}
+	if st.n, st.waiting = n, waiting == 1; st.waiting && f.Err() == nil {
+		size := f.Floats(1)
+		st.x, st.metric = f.Floats(int64(len(st.x))), f.Floats(int64(len(st.metric)))
+		if f.Err() == nil && !(size[0] > 0 && size[0] <= math.MaxFloat32) {
+			f.Fail("the token that waits has size %v", size[0])
+		}
+		if f.Err() == nil {
+			st.size = size[0]
 		}
 	}
-	want := sum.Sum32()
-	var got uint32
-	if err := binary.Read(r, binary.LittleEndian, &got); err != nil {
-		return nil, readError(err)
-	}
-	if got != want {
-		return nil, check.Errorf(ErrState, "merge: the stored state is damaged: its checksum is %08x, want %08x", got, want)
+	if err := f.End(); err != nil {
+		return nil, err
 	}
 	return st, nil
-}
-
-func readError(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return check.Errorf(ErrState, "merge: the stored state ends early")
-	}
-	return fmt.Errorf("merge: %w", err)
 }

@@ -141,9 +141,9 @@ func TestStoredErrors(t *testing.T) {
 	must(t, err)
 	read := func(op *Scan, p []byte) error { _, err := op.ReadState(bytes.NewReader(p)); return err }
 	for n := range b.Len() {
-		wants(t, read(op, b.Bytes()[:n]), ErrState, "ssm: the stored state ends early")
+		wants(t, read(op, b.Bytes()[:n]), ErrState, "ssm: state: it ends too early")
 	}
-	wants(t, read(other, b.Bytes()), ErrState, "ssm: the stored state is of another operator than this scan of 4 channels in 1 groups with 2 states, or of other weights")
+	wants(t, read(other, b.Bytes()), ErrState, "ssm: state: it is of another operator than this scan of 4 channels in 1 groups with 2 states, or of other weights")
 	for i := range b.Len() {
 		damaged := bytes.Clone(b.Bytes())
 		damaged[i] ^= 0x10

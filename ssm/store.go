@@ -1,25 +1,14 @@
 package ssm
 
 import (
-	"encoding/binary"
-	"errors"
-	"hash/crc32"
 	"io"
 	"math"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/statefile"
 )
 
-// A stored state is this header, little-endian, and then its values in float32 and
-// a CRC-32 (IEEE) of both. Snapshots are not stored.
-type header struct {
-	Magic  [8]byte
-	Kind   uint64 // the fingerprint of the operator
-	Tokens uint64
-	Values uint64
-}
-
-var magic = [8]byte{'s', 'u', 'b', 'q', 's', 's', 'm', '1'}
+const stateKind = "sqSSM\x00\x00\x02"
 
 // WriteTo stores the state, without its snapshots and filter. It implements
 // io.WriterTo.
@@ -27,54 +16,28 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.kind == nil {
 		return 0, check.Errorf(ErrShape, "ssm: the state was not made by NewState")
 	}
-	b, err := binary.Append(nil, binary.LittleEndian, header{magic, st.kind.hash, uint64(st.n), uint64(len(st.values))})
-	if err != nil {
-		return 0, wrap(err)
-	}
-	for _, v := range st.values {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-	}
-	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-	n, err := w.Write(b)
-	return int64(n), wrap(err)
+	f := statefile.NewWriter(w, stateKind, nil)
+	f.Ints(int64(st.kind.hash), int64(st.n))
+	f.Floats(st.values)
+	n, err := f.End()
+	return n, wrap(err)
 }
 
 // readState reads a state that WriteTo wrote.
 func (k *kind) readState(r io.Reader) (*State, error) {
-	sum := crc32.NewIEEE()
-	from := io.TeeReader(r, sum)
-	var h header
-	if err := binary.Read(from, binary.LittleEndian, &h); err != nil {
-		return nil, readError(err)
-	}
+	f := statefile.NewReader(r, "ssm", ErrState, stateKind, nil)
+	hash, n := f.Int(), f.Int()
 	switch {
-	case h.Magic != magic:
-		return nil, check.Errorf(ErrState, "ssm: not a stored state")
-	case h.Kind != k.hash:
-		return nil, check.Errorf(ErrState, "ssm: the stored state is of another operator than this %s, or of other weights", k.name)
-	case h.Values != uint64(k.size) || h.Tokens > math.MaxInt32 && uint64(int(h.Tokens)) != h.Tokens || int(h.Tokens) < 0:
-		return nil, check.Errorf(ErrState, "ssm: the stored state has %d values behind %d tokens, want %d values", h.Values, h.Tokens, k.size)
+	case uint64(hash) != k.hash:
+		f.Fail("it is of another operator than this %s, or of other weights", k.name)
+	case n < 0 || n > math.MaxInt:
+		f.Fail("it is behind %d tokens", n)
 	}
-	st := &State{kind: k, values: make([]float32, k.size), n: int(h.Tokens)}
-	if err := binary.Read(from, binary.LittleEndian, st.values); err != nil {
-		return nil, readError(err)
-	}
-	want := sum.Sum32()
-	var got uint32
-	if err := binary.Read(r, binary.LittleEndian, &got); err != nil {
-		return nil, readError(err)
-	}
-	if got != want {
-		return nil, check.Errorf(ErrState, "ssm: the stored state is damaged: its checksum is %08x, want %08x", want, got)
+	st := &State{kind: k, values: f.Floats(int64(k.size)), n: int(n)}
+	if err := f.End(); err != nil {
+		return nil, err
 	}
 	return st, nil
-}
-
-func readError(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return check.Errorf(ErrState, "ssm: the stored state ends early")
-	}
-	return wrap(err)
 }
 
 // ReadState reads a state that WriteTo wrote of this convolution, or of one with

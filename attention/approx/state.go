@@ -2,9 +2,6 @@ package approx
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
-	"hash/crc32"
 	"io"
 	"math"
 	"slices"
@@ -13,6 +10,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/statefile"
 )
 
 // StateConfig is what must be known of a state in advance.
@@ -158,33 +156,19 @@ func (s *LinearState) Truncate(n int) error {
 	return nil
 }
 
-// A stored state is this header, little-endian, then its values in float32 and a
-// CRC-32 (IEEE) of both. Snapshots are not stored.
-type stateHeader struct {
-	Magic                         [8]byte
-	Heads, KVHeads, Dim, ValueDim uint32
-	Tokens                        uint64
-}
+const stateKind = "sqLinear"
 
-var stateMagic = [8]byte{'s', 'u', 'b', 'q', 'l', 'i', 'n', '1'}
-
-func (l *Linear) header(tokens int) stateHeader {
+func (l *Linear) fingerprint() []int64 {
 	s := &l.sums
-	return stateHeader{stateMagic, uint32(s.heads), uint32(s.kvHeads), uint32(s.dim), uint32(s.valueDim), uint64(tokens)}
+	return []int64{int64(s.heads), int64(s.kvHeads), int64(s.dim), int64(s.valueDim)}
 }
 
 // WriteTo stores the state, without its snapshots. It implements io.WriterTo.
 func (s *LinearState) WriteTo(w io.Writer) (int64, error) {
-	b, err := binary.Append(nil, binary.LittleEndian, s.op.header(s.n))
-	if err != nil {
-		return 0, err
-	}
-	for _, v := range s.values {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-	}
-	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-	n, err := w.Write(b)
-	return int64(n), err
+	f := statefile.NewWriter(w, stateKind, s.op.fingerprint())
+	f.Ints(int64(s.n))
+	f.Floats(s.values)
+	return f.End()
 }
 
 // ReadState reads a state that WriteTo wrote of this Linear, or of one with the
@@ -194,39 +178,14 @@ func (l *Linear) ReadState(r io.Reader) (*LinearState, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := crc32.NewIEEE()
-	from := io.TeeReader(r, sum)
-	var h stateHeader
-	if err := binary.Read(from, binary.LittleEndian, &h); err != nil {
-		return nil, readError(err)
+	f := statefile.NewReader(r, "approx", ErrState, stateKind, l.fingerprint())
+	n := f.Int()
+	if n < 0 || n > math.MaxInt {
+		f.Fail("it is behind %d tokens", n)
 	}
-	switch {
-	case h.Magic != stateMagic:
-		return nil, check.Errorf(ErrState, "approx: not a stored state")
-	case h.Tokens > math.MaxInt:
-		return nil, check.Errorf(ErrState, "approx: the stored state is behind %d tokens", h.Tokens)
-	case h != l.header(int(h.Tokens)):
-		return nil, check.Errorf(ErrState, "approx: the stored state is of %d key heads of %d x %d among %d, want %d of %d x %d among %d",
-			h.KVHeads, h.Dim, h.ValueDim, h.Heads, l.sums.kvHeads, l.sums.dim, l.sums.valueDim, l.sums.heads)
-	}
-	s.n = int(h.Tokens)
-	if err := binary.Read(from, binary.LittleEndian, s.values); err != nil {
-		return nil, readError(err)
-	}
-	want := sum.Sum32()
-	var got uint32
-	if err := binary.Read(r, binary.LittleEndian, &got); err != nil {
-		return nil, readError(err)
-	}
-	if got != want {
-		return nil, check.Errorf(ErrState, "approx: the stored state is damaged: its checksum is %08x, want %08x", got, want)
+	s.n, s.values = int(n), f.Floats(int64(len(s.values)))
+	if err := f.End(); err != nil {
+		return nil, err
 	}
 	return s, nil
-}
-
-func readError(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return check.Errorf(ErrState, "approx: the stored state ends early")
-	}
-	return err
 }
