@@ -201,3 +201,38 @@ func TestOpenTorchCheckpoint(t *testing.T) {
 	expect(dir, "[s]", 5)
 	expect(filepath.Join(dir, "weights.ckpt"), "[w]", 1)
 }
+
+// TestTorchFile reads a file of PyTorch 1.13: state_dict has views of the numbers 0
+// to 23 in a matrix of 4 x 6, in most types, beside objects that are passed over.
+func TestTorchFile(t *testing.T) {
+	f, err := weights.Open(filepath.Join("testdata", "torch.ckpt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const all = "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23"
+	wants := map[string]string{
+		"all": "F32 [4 6] [" + all + "]", "again": "F32 [4 6] [" + all + "]",
+		"transposed": "F32 [6 4] [0 6 12 18 1 7 13 19 2 8 14 20 3 9 15 21 4 10 16 22 5 11 17 23]",
+		"part":       "F32 [2 3] [8 9 10 14 15 16]", "column": "F32 [4] [3 9 15 21]", "expanded": "F32 [3] [12 12 12]",
+		"none": "F32 [0 6] []", "scalar": "F32 [] [3.5]", "parameter": "F32 [1 6] [0 1 2 3 4 5]",
+		"half": "F16 [4 6] [" + all + "]", "bfloat16": "BF16 [4 6] [" + all + "]", "double": "F64 [4 6] [" + all + "]",
+		"long": "I64 [4 6] [" + all + "]", "int": "I32 [4 6] [" + all + "]", "short": "I16 [4 6] [" + all + "]",
+		"char": "I8 [4 6] [" + all + "]", "byte": "U8 [4 6] [" + all + "]",
+		"bool": "BOOL [4 6] [0 0 0 0 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1]", "complex": "torch.ComplexFloatStorage [3] []",
+	}
+	for _, name := range f.Names() {
+		a := f.Tensor(name)
+		var v any
+		if v, err = a.Float64(); err != nil {
+			v, err = a.Int64()
+		}
+		if got := fmt.Sprintf("%s %v %v", a.Type, a.Shape, v); got != wants[name] || (err != nil) != (name == "complex") {
+			t.Errorf("%s: %s, error %v, want %s", name, got, err, wants[name])
+		}
+		delete(wants, name)
+	}
+	if len(wants) > 0 {
+		t.Errorf("not found: %v", wants)
+	}
+}
