@@ -1,5 +1,8 @@
 package weights
 
+// maxDims is PyTorch's limit.
+const maxDims = 64
+
 // storage is a storage that a pickle refers to: count elements of data/key.
 type storage struct {
 	kind  Type
@@ -108,6 +111,10 @@ func (m *machine) tensor(name global, a tuple, n int) any {
 	strides, ok4 := integers(a[3])
 	if !ok || !ok2 || !ok3 || !ok4 || len(shape) != len(strides) {
 		m.fail("%s of wrong arguments", name)
+		return nil
+	}
+	if len(shape) > maxDims {
+		m.fail("a tensor of %d dimensions, want %d at most", len(shape), maxDims)
 		return nil
 	}
 	v := &view{s, s.kind, offset, shape, strides}

@@ -18,7 +18,7 @@ const (
 	// 0x1950a86a20f9469cfc6c.
 	legacyMagic = "\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-	// maxPickle bounds data.pkl, which has no numbers of tensors.
+	// maxPickle bounds the bytes of data.pkl: names and shapes, not elements.
 	maxPickle = maxHeader
 	// maxGrowth is how many times the size of the file its storages may be when
 	// unpacked, and its tensors, of which several may share a storage.

@@ -41,6 +41,7 @@ func TestHostileTorch(t *testing.T) {
 		"two tensors are called \"a.b\"": weightstest.Pickle("}(").Text("a.b").Tensor("FloatStorage", "0", 12, 0, nil, nil).
 			Text("a").Op("}").Text("b").Tensor("FloatStorage", "0", 12, 0, nil, nil).Op("su"),
 		`an instance of "posix.system" where a dictionary of tensors is expected`: weightstest.Pickle("cposix\nsystem\n").Text("false").Op("\x85R"),
+		"a tensor of 65 dimensions":   tensor(12, 0, make([]int64, 65), make([]int64, 65)),
 		"a tensor where a dictionary": weightstest.Pickle("").Tensor("FloatStorage", "0", 12, 0, nil, nil),
 		"a <nil> where a dictionary":  weightstest.Pickle("N"),
 		"asks for 4294967295 bytes":   weightstest.Pickle("X\xff\xff\xff\xff"),

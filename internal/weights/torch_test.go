@@ -128,9 +128,19 @@ func TestTorchTypes(t *testing.T) {
 			t.Errorf("%s: %v, error %v", class, v, err)
 		}
 	}
+	// Bytes, of which a dtype makes elements.
+	p := weightstest.Pickle("}").Text("a").Global("torch._utils", "_rebuild_tensor_v3").Op("(").Storage("UntypedStorage", "0", 6).
+		Int(1).Ints([]int64{2}).Ints([]int64{1}).Op("\x89Nctorch\nuint16\ntRs")
+	f, err := read(pickled(zip.Store, p, map[string][]byte{"data/0": []byte("\x01\x00\x02\x00\xff\xff")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := f.Tensor("a").Int64(); err != nil || !slices.Equal(v, []int64{2, 65535}) || f.Tensor("a").Type != "U16" {
+		t.Errorf("%v, error %v", v, err)
+	}
 	// A type that is not known is carried, and not read.
-	p := weightstest.Pickle("}").Text("a").Tensor("ComplexFloatStorage", "0", 2, 0, []int64{2}, []int64{1})
-	f, err := read(pickled(zip.Store, p.Op("s"), map[string][]byte{"data/0": make([]byte, 16)}))
+	p = weightstest.Pickle("}").Text("a").Tensor("ComplexFloatStorage", "0", 2, 0, []int64{2}, []int64{1})
+	f, err = read(pickled(zip.Store, p.Op("s"), map[string][]byte{"data/0": make([]byte, 16)}))
 	if err != nil {
 		t.Fatal(err)
 	}
