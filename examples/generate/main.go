@@ -6,7 +6,7 @@
 //	go run ./examples/generate -score book.txt -window 4096
 //
 // Without -weights the model is a small one that reads and writes bytes, built in.
-// With it, any Mamba or Mamba-2 checkpoint: a safetensors file, the index of several,
+// With it, any Mamba or Mamba-2 checkpoint: a file of safetensors or PyTorch, the index of several,
 // or their folder, with its config.json. A tokenizer.json there turns text into tokens; a vocabulary of 256 is
 // bytes; with any other the prompt is token ids.
 //
@@ -60,7 +60,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	var o options
 	f := flag.NewFlagSet("generate", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&o.weights, "weights", "", "Mamba checkpoint, a safetensors `file`, an index or a folder (default: a small model of bytes, built in)")
+	f.StringVar(&o.weights, "weights", "", "Mamba checkpoint, a safetensors or PyTorch `file`, an index or a folder (default: a small model of bytes, built in)")
 	f.StringVar(&o.format, "format", "float32", "`type` of the weights in memory: float32, bfloat16, float16 or int8")
 	f.StringVar(&o.prompt, "prompt", "", "`text` to continue, or token ids like \"1 20 300\" (default: \"In the beginning \", or token 0)")
 	f.IntVar(&o.generate.MaxTokens, "n", 300, "tokens to generate")

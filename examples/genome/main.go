@@ -57,7 +57,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f := flag.NewFlagSet("genome", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&o.fasta, "fasta", "", "genome, a FASTA `file`, plain or gzip (default: phage lambda, built in)")
-	f.StringVar(&o.weights, "weights", "", "HyenaDNA checkpoint, a safetensors `file` (default: a small model of E. coli, built in)")
+	f.StringVar(&o.weights, "weights", "", "HyenaDNA checkpoint, a safetensors or PyTorch `file` or a folder (default: a small model of E. coli, built in)")
 	f.StringVar(&o.config, "config", "", "the checkpoint's config.json `file` (default: the one beside it)")
 	f.StringVar(&o.out, "out", "genome", "write `name`.png and name.bedgraph")
 	f.IntVar(&o.window, "window", 0, "bases to a pass of the model (default: 16384, or as many as the model takes)")

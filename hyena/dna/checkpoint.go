@@ -14,16 +14,23 @@ import (
 	"github.com/subquad/subquad/internal/weights"
 )
 
-// Open returns the model of a safetensors file, and reads config.json beside it
-// where there is one. Errors match ErrCheckpoint and name the tensor that is
-// missing or has another shape, match ErrConfig, or come from the file system.
+// Open returns the model of a checkpoint, and reads config.json beside it where
+// there is one. path is a safetensors file, a file of PyTorch (weights.ckpt,
+// pytorch_model.bin), the index of several such files (.index.json), or a folder
+// with any of these. Errors match ErrCheckpoint and name the tensor that is missing
+// or has another shape, match ErrConfig, or come from the file system.
 //
 // Tensors may stand under the names of the standalone file ("backbone."), of
 // training ("model.backbone.", with ".layer" within where activations were
 // checkpointed), of the Hugging Face port ("hyena.backbone.") or of MultiMolecule
 // ("model.layers."), and may be F32, F16, BF16 or F64. Others are passed over.
+//
+// PyTorch files are those of torch.save since PyTorch 1.6, with a state dict or,
+// under "state_dict" or "model_state_dict", one among other things. Their pickle is
+// read as data: nothing in it is run, and objects of other classes, as training
+// adds, are passed over.
 func Open(path string, cfg Config) (*Model, error) {
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(path), "config.json"))
+	text, err := os.ReadFile(filepath.Join(weights.Folder(path), "config.json"))
 	if err == nil {
 		var file Config
 		if file, err = ParseConfig(text); err != nil {
@@ -33,7 +40,7 @@ func Open(path string, cfg Config) (*Model, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("dna: %w", err)
 	}
-	f, err := weights.Open(path)
+	f, err := weights.OpenCheckpoint(path)
 	if err != nil {
 		return nil, checkpointError(err)
 	}
@@ -41,8 +48,8 @@ func Open(path string, cfg Config) (*Model, error) {
 	return newModel(f, cfg)
 }
 
-// Read returns the model of a safetensors file of size bytes, which is no longer
-// needed afterwards. No config.json is read; give what ParseConfig returns.
+// Read returns the model of a safetensors or PyTorch file of size bytes, which is
+// no longer needed afterwards. No config.json is read; give what ParseConfig returns.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Model, error) {
 	f, err := weights.Read(r, size)
 	if err != nil {

@@ -183,11 +183,32 @@ func TestParseConfig(t *testing.T) {
 	}
 }
 
+// TestOpenTorch reads the same model from files of PyTorch, in a folder as published.
+func TestOpenTorch(t *testing.T) {
+	s := small.random(1)
+	want := everything(s.model(t, small.config()), bases(1, 50))
+	must(t, s.model(t, small.config()).Run(t.Context(), want))
+	for _, training := range []bool{false, true} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, map[bool]string{false: "pytorch_model.bin", true: "weights.ckpt"}[training])
+		must(t, os.WriteFile(path, s.renamed(layouts["checkpointed"]).Torch(training), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"layer": {"l_max": 700}}`), 0o600))
+		for _, path := range []string{path, dir} {
+			m, err := Open(path, Config{})
+			must(t, err)
+			c := everything(m, want.Tokens)
+			must(t, m.Run(t.Context(), c))
+			same(t, path, c.outputs(), want.outputs())
+		}
+	}
+}
+
 // FuzzRead wants an error or a model that runs.
 func FuzzRead(f *testing.F) {
 	tiny := dims{dim: 2, layers: 1, inner: 3, vocab: 8, maxLen: 9, order: 2, hidden: 2}
 	f.Add(tiny.random(1).File(), []byte(`{"layer": {"l_max": 9}}`))
 	f.Add(tiny.random(1).renamed(layouts["MultiMolecule"]).File(), []byte(`{"max_position_embeddings": 4, "hyena_order": 2}`))
+	f.Add(tiny.random(1).Torch(true), []byte(`{"layer": {"l_max": 9}}`))
 	f.Add([]byte("{}"), []byte(`{"d_model": 1e9}`))
 	f.Fuzz(func(t *testing.T, checkpoint, config []byte) {
 		cfg, err := ParseConfig(config)

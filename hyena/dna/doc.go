@@ -2,8 +2,9 @@
 // resolution of single bases, after Nguyen et al., "HyenaDNA: Long-Range Genomic
 // Sequence Modeling at Single Nucleotide Resolution" (2023, arXiv 2306.15794).
 //
-//   - [Open] reads a checkpoint from a safetensors file, under any of the names
-//     that published ones have, with the config.json beside it.
+//   - [Open] reads a checkpoint from a safetensors file or from one of PyTorch
+//     (weights.ckpt), under any of the names that published ones have, with the
+//     config.json beside it.
 //   - [Model] gives hidden states, logits of the next base, log-likelihoods,
 //     pooled embeddings and class scores.
 //   - [Tokenizer] turns text into tokens as HyenaDNA's tokenizers do.
@@ -39,6 +40,8 @@
 //
 //	Model       checked against HyenaDNAModel of hyena-dna (standalone) and
 //	            HyenaDNAForCausalLM of the Hugging Face port
+//	weights.ckpt: checked against a file of the same layout, with random weights;
+//	            the published ones could not be had
 //	Tokenizer   checked against CharacterTokenizer of hyena-dna
 //	MultiMolecule's names and vocabulary: from its published conversion; no
 //	            checkpoint of it has been run

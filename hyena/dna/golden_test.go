@@ -14,6 +14,7 @@ func TestGolden(t *testing.T) {
 	golden.Run(t, "hyena/dna", map[string]func(*testing.T, *golden.File){
 		"hyena.model":     goldenModel,
 		"hyena.hfmodel":   goldenModel,
+		"hyena.ckpt":      goldenCheckpoint,
 		"hyena.tokenizer": goldenTokenizer,
 	})
 }
@@ -30,6 +31,25 @@ func goldenModel(t *testing.T, f *golden.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	goldenOutputs(t, f, m, golden.Tolerance{Abs: 2e-4, Rel: 1e-3}) // metadata "tolerance"
+}
+
+// goldenCheckpoint runs a checkpoint of training, in a file of its own.
+func goldenCheckpoint(t *testing.T, f *golden.File) {
+	cfg, err := ParseConfig([]byte(f.Meta("config")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(f.Beside("ckpt"), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	goldenOutputs(t, f, m, f.Tolerance())
+}
+
+// goldenOutputs compares what m makes of the input, its hidden states within
+// hidden.
+func goldenOutputs(t *testing.T, f *golden.File, m *Model, hidden golden.Tolerance) {
 	shape, ids := f.Shape("input_ids"), f.Int64("input_ids")
 	batch, n := 1, shape[len(shape)-1]
 	if len(shape) == 2 {
@@ -61,7 +81,6 @@ func goldenModel(t *testing.T, f *golden.File) {
 		}
 		return list
 	}
-	hidden := golden.Tolerance{Abs: 2e-4, Rel: 1e-3} // metadata "tolerance"
 	for _, name := range f.Names() {
 		rest, ok := strings.CutPrefix(name, "expected.")
 		if !ok {

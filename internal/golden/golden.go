@@ -24,6 +24,7 @@ import (
 // File is one file of reference vectors, opened for a test.
 type File struct {
 	t    *testing.T
+	path string
 	file *weights.File
 	read map[string]bool
 }
@@ -61,7 +62,7 @@ func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 			ran++
 			t.Run(name, func(t *testing.T) {
 				isatest.Run(t, func(t *testing.T) {
-					g := &File{t: t, file: f, read: map[string]bool{}}
+					g := &File{t: t, path: path, file: f, read: map[string]bool{}}
 					tests[op](t, g)
 					if left := g.unread(); len(left) > 0 && !t.Failed() {
 						t.Errorf("%d tensors were not read: %s", len(left), strings.Join(left, ", "))
@@ -120,6 +121,17 @@ func (f *File) unread() (left []string) {
 
 // Meta returns a metadata string, "" where there is none.
 func (f *File) Meta(key string) string { return f.file.Metadata[key] }
+
+// Beside returns the path of a file in the same folder, which a metadata string
+// names; it fails the test where the key is missing or names another folder.
+func (f *File) Beside(key string) string {
+	f.t.Helper()
+	name := f.Meta(key)
+	if name == "" || filepath.Base(name) != name {
+		f.t.Fatalf("metadata %s is %q, want the name of a file", key, name)
+	}
+	return filepath.Join(filepath.Dir(f.path), name)
+}
 
 // Config decodes the JSON of a metadata string into v; it fails the test where
 // the key is missing. Keys of the JSON that v lacks are errors, so that no

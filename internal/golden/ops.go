@@ -15,7 +15,7 @@ var owners = map[string]string{
 	"hyena.model":         "hyena/dna",
 	"hyena.hfmodel":       "hyena/dna",
 	"hyena.tokenizer":     "hyena/dna",
-	"hyena.ckpt":          notYet,
+	"hyena.ckpt":          "hyena/dna",
 
 	"rope.axes":         "rope",
 	"rope.bias":         "rope",

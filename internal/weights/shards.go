@@ -5,24 +5,47 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
-// OpenCheckpoint opens a safetensors file, the files that an index.json beside them
-// lists ("weight_map"), as one, or, of a folder, the model.safetensors or
-// model.safetensors.index.json in it.
+// names are the files of a checkpoint that a folder is looked through for, in order.
+var names = []string{
+	"model.safetensors", "model.safetensors.index.json",
+	"pytorch_model.bin", "pytorch_model.bin.index.json", "weights.ckpt",
+}
+
+// OpenCheckpoint opens a file, the files that an index.json beside them lists
+// ("weight_map"), as one, or, of a folder, the first of model.safetensors,
+// pytorch_model.bin, their indexes and weights.ckpt that is in it: safetensors
+// before PyTorch's.
 func OpenCheckpoint(path string) (*File, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		path = filepath.Join(path, "model.safetensors")
-		if _, err := os.Stat(path); err != nil {
-			path += ".index.json"
+	if dir := Folder(path); dir == path {
+		i := slices.IndexFunc(names, func(name string) bool {
+			_, err := os.Stat(filepath.Join(dir, name))
+			return err == nil
+		})
+		if i < 0 {
+			return nil, fmt.Errorf("weights: %s holds none of %s: %w", dir, strings.Join(names, ", "), fs.ErrNotExist)
 		}
+		path = filepath.Join(dir, names[i])
 	}
 	if filepath.Ext(path) == ".json" {
 		return openShards(path)
 	}
 	return Open(path)
+}
+
+// Folder returns the folder of a checkpoint's other files: path itself where it is
+// one.
+func Folder(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return path
+	}
+	return filepath.Dir(path)
 }
 
 // openShards opens the files of an index: the tensors it names, each where it says.

@@ -3,8 +3,8 @@ package weights
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
+	"slices"
 )
 
 // Type is an element type, by its name in the file.
@@ -76,12 +76,15 @@ func read[T any](t *Tensor, decoders map[Type]decoder[T]) ([]T, error) {
 		return nil, fmt.Errorf("weights: tensor %q is %s, which is not read as %T", t.Name, t.Type, want)
 	}
 	out := make([]T, t.Len())
+	if t.strides != nil {
+		return out, gather(t, out, decode)
+	}
 	size := sizes[t.Type]
 	buf := make([]byte, min(64<<10, len(out)*size))
 	for done := 0; done < len(out); {
 		b := buf[:min(len(buf), (len(out)-done)*size)]
-		if _, err := t.data.ReadAt(b, int64(done*size)); err != nil && err != io.EOF {
-			return nil, fmt.Errorf("weights: tensor %q: %w", t.Name, err)
+		if err := t.readAt(b, int64(done)*int64(size)); err != nil {
+			return nil, err
 		}
 		for i := 0; i < len(b); i += size {
 			out[done] = decode(b[i:])
@@ -89,4 +92,39 @@ func read[T any](t *Tensor, decoders map[Type]decoder[T]) ([]T, error) {
 		}
 	}
 	return out, nil
+}
+
+// readAt reads elements, little-endian.
+func (t *Tensor) readAt(b []byte, at int64) error {
+	if n, err := t.data.ReadAt(b, at); n < len(b) {
+		return fmt.Errorf("weights: tensor %q: %w", t.Name, err)
+	}
+	if size := sizes[t.Type]; t.big {
+		for ; len(b) > 0; b = b[size:] {
+			slices.Reverse(b[:size])
+		}
+	}
+	return nil
+}
+
+// gather reads a tensor that does not lie row after row: all from its first element
+// to its last.
+func gather[T any](t *Tensor, out []T, decode decoder[T]) error {
+	b, size := make([]byte, t.data.Size()), sizes[t.Type]
+	if err := t.readAt(b, 0); err != nil {
+		return err
+	}
+	var walk func(at int, shape, strides []int)
+	walk = func(at int, shape, strides []int) {
+		if len(shape) == 0 {
+			out[0] = decode(b[at*size:])
+			out = out[1:]
+			return
+		}
+		for i := range shape[0] {
+			walk(at+i*strides[0], shape[1:], strides[1:])
+		}
+	}
+	walk(0, t.Shape, t.strides)
+	return nil
 }

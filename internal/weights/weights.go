@@ -1,7 +1,9 @@
-// Package weights reads tensors from safetensors files.
+// Package weights reads tensors from safetensors files and from those of PyTorch's
+// torch.save ("pytorch_model.bin", "weights.ckpt").
 //
 // Files are not trusted: every size is checked against the file before memory
-// is taken for it, and tensors are read only when asked for.
+// is taken for it, tensors are read only when asked for, and a pickle is read
+// without running anything it names.
 package weights
 
 import (
@@ -11,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"sort"
@@ -18,14 +21,14 @@ import (
 )
 
 // ErrFormat is matched by every error about a file that is not well formed.
-var ErrFormat = errors.New("weights: not a well-formed safetensors file")
+var ErrFormat = errors.New("weights: not a well-formed file of safetensors or PyTorch")
 
 // maxHeader bounds the JSON header, as the reference implementation does.
 const maxHeader = 100 << 20
 
-// File is an opened safetensors file. Its methods are safe for concurrent use.
+// File is an opened file. Its methods are safe for concurrent use.
 type File struct {
-	// Metadata is the header's __metadata__, nil if there is none.
+	// Metadata is the __metadata__ of a safetensors header, nil if there is none.
 	Metadata map[string]string
 
 	tensors map[string]*Tensor
@@ -38,7 +41,9 @@ type Tensor struct {
 	Type  Type
 	Shape []int
 
-	data *io.SectionReader
+	data    *io.SectionReader
+	strides []int // in elements; nil where the elements follow each other
+	big     bool  // the elements are big-endian
 }
 
 // Len returns the number of elements.
@@ -76,17 +81,28 @@ func (f *File) Close() error {
 	return f.closer.Close()
 }
 
-// Read reads the header of a safetensors file of size bytes. r must stay valid
-// while tensors are read.
+// Read reads the header of a safetensors file or the pickle of a PyTorch file of
+// size bytes, which of them its first bytes tell. r must stay valid while tensors
+// are read.
 func Read(r io.ReaderAt, size int64) (*File, error) {
-	var length [8]byte
+	var first [len(legacyMagic)]byte
 	if size < 8 {
 		return nil, formatError("%d bytes are too few", size)
 	}
-	if _, err := r.ReadAt(length[:], 0); err != nil {
+	if _, err := r.ReadAt(first[:min(size, int64(len(first)))], 0); err != nil && err != io.EOF {
 		return nil, fmt.Errorf("weights: %w", err)
 	}
-	n := binary.LittleEndian.Uint64(length[:])
+	switch {
+	case string(first[:len(zipMagic)]) == zipMagic:
+		return readTorch(r, size)
+	case string(first[:]) == legacyMagic:
+		return nil, formatError("the format of torch.save before PyTorch 1.6; convert it in Python: torch.save(torch.load(path, map_location=\"cpu\", weights_only=True), path)")
+	}
+	return readSafetensors(r, size, binary.LittleEndian.Uint64(first[:]))
+}
+
+// readSafetensors reads a file with a header of n bytes.
+func readSafetensors(r io.ReaderAt, size int64, n uint64) (*File, error) {
 	if n > uint64(size-8) || n > maxHeader {
 		return nil, formatError("a header of %d bytes in a file of %d", n, size)
 	}
@@ -177,6 +193,9 @@ func parseTensor(name string, raw json.RawMessage, body int64) (*Tensor, span, e
 	t := &Tensor{Name: name, Type: h.DType, Shape: make([]int, len(h.Shape))}
 	// The product is compared by division, so that it cannot overflow.
 	left := (s.to - s.from) / int64(size)
+	if left > math.MaxInt/8 {
+		return nil, span{}, formatError("tensor %q: %d elements are more than this machine can address", name, left)
+	}
 	exact := (s.to-s.from)%int64(size) == 0
 	empty := false
 	for i, d := range h.Shape {

@@ -17,20 +17,21 @@ import (
 )
 
 // Open returns the model of a checkpoint, and reads config.json beside it where
-// there is one. path is a safetensors file, the index of several
-// (model.safetensors.index.json), or a folder with a model.safetensors or such an
-// index. Errors match ErrCheckpoint and name the tensor that is missing or has
-// another shape, match ErrConfig, or come from the file system.
+// there is one. path is a safetensors file, a file of PyTorch (pytorch_model.bin),
+// the index of several such files (.index.json), or a folder with any of these.
+// Errors match ErrCheckpoint and name the tensor that is missing or has another
+// shape, match ErrConfig, or come from the file system.
 //
 // Tensors may stand under the names of mamba_ssm ("backbone.embedding") or of
 // Hugging Face ("backbone.embeddings"), with or without "model." before them, and
 // may be F32, F16, BF16 or F64. Others are passed over.
+//
+// PyTorch files are those of torch.save since PyTorch 1.6, with a state dict or,
+// under "state_dict" or "model_state_dict", one among other things. Their pickle is
+// read as data: nothing in it is run, and objects of other classes, as training
+// adds, are passed over.
 func Open(path string, cfg Config) (*Model, error) {
-	dir := filepath.Dir(path)
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		dir = path
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	text, err := os.ReadFile(filepath.Join(weights.Folder(path), "config.json"))
 	if err == nil {
 		var file Config
 		if file, err = ParseConfig(text); err != nil {
@@ -48,8 +49,8 @@ func Open(path string, cfg Config) (*Model, error) {
 	return newModel(f, cfg)
 }
 
-// Read returns the model of a safetensors file of size bytes, which is no longer
-// needed afterwards. No config.json is read; give what ParseConfig returns.
+// Read returns the model of a safetensors or PyTorch file of size bytes, which is
+// no longer needed afterwards. No config.json is read; give what ParseConfig returns.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Model, error) {
 	f, err := weights.Read(r, size)
 	if err != nil {

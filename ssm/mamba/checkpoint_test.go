@@ -3,6 +3,7 @@ package mamba
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -180,10 +181,55 @@ func TestStoredErrors(t *testing.T) {
 	}
 }
 
+// TestOpenTorch reads the same model from a file of PyTorch and from two with an index,
+// by their paths and by their folders.
+func TestOpenTorch(t *testing.T) {
+	s := random(true, 1, 2)
+	ids := tokens(1, 40)
+	want, got := zeros(len(ids), vocab), zeros(len(ids), vocab)
+	must(t, s.model(t, small).Forward(want, ids))
+	half := func(first bool) state {
+		return state{s.Renamed(func(n string) string {
+			if strings.Contains(n, "layers.0.") != first {
+				return ""
+			}
+			return n
+		})}
+	}
+	var index []string
+	for n := range s.State {
+		index = append(index, fmt.Sprintf("%q: \"%v.bin\"", n, strings.Contains(n, "layers.0.")))
+	}
+	for _, files := range []map[string][]byte{
+		{"pytorch_model.bin": s.Torch(false)},
+		{
+			"true.bin": half(true).Torch(false), "false.bin": half(false).Torch(true),
+			"pytorch_model.bin.index.json": []byte(`{"weight_map": {` + strings.Join(index, ", ") + `}}`),
+		},
+	} {
+		dir := t.TempDir()
+		paths := []string{dir}
+		for name, b := range files {
+			must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+			if strings.HasPrefix(name, "pytorch_model") {
+				paths = append(paths, filepath.Join(dir, name))
+			}
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"ssm_cfg": {"d_state": 6, "headdim": 8}}`), 0o600))
+		for _, path := range paths {
+			m, err := Open(path, Config{})
+			must(t, err)
+			must(t, m.Forward(got, ids))
+			same(t, path, got.Data, want.Data)
+		}
+	}
+}
+
 // FuzzRead wants an error or a model that runs.
 func FuzzRead(f *testing.F) {
 	f.Add(random(true, 1, 2).File(), []byte(`{"ssm_cfg": {"d_state": 6, "headdim": 8}}`))
 	f.Add(random(false, 1).File(), []byte(`{"model_type": "falcon_mamba"}`))
+	f.Add(random(false, 1).Torch(true), []byte(`{}`))
 	f.Add([]byte("{}"), []byte(`{"d_model": 1e9}`))
 	f.Fuzz(func(t *testing.T, checkpoint, config []byte) {
 		cfg, err := ParseConfig(config)

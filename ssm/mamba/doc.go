@@ -2,8 +2,9 @@
 // Sequence Modeling with Selective State Spaces" (2023, arXiv 2312.00752), and Dao
 // and Gu, "Transformers are SSMs" (2024, arXiv 2405.21060).
 //
-//   - [Open] reads a checkpoint from safetensors files, under the original names
-//     or Hugging Face's, with the config.json beside it.
+//   - [Open] reads a checkpoint from safetensors files or from PyTorch's
+//     (pytorch_model.bin), under the original names or Hugging Face's, with the
+//     config.json beside it.
 //   - [Model] gives logits, log-likelihoods and hidden states, of whole sequences or
 //     of the next tokens behind a [State], whose memory does not grow.
 //   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.
