@@ -185,7 +185,10 @@ func NewMAELRE(cfg MAELREConfig, w MAELREWeights) (*MAELRE, error) {
 	if m.classes = w.Head.Rows; m.classes != 0 {
 		m.head = p.linear("Head", w.Head, w.HeadBias, m.classes, d)
 	}
-	return m, p.err
+	if p.err != nil {
+		return nil, p.err
+	}
+	return m, nil
 }
 
 func (cfg *MAELREConfig) check(d, layers int) error {
@@ -208,8 +211,8 @@ func (cfg *MAELREConfig) check(d, layers int) error {
 		return fail("MinTokens is %d, want 0 or more", cfg.MinTokens)
 	case !(cfg.Eps > 0 && cfg.Eps <= math.MaxFloat32):
 		return fail("Eps is %v, want a positive number", cfg.Eps)
-	case cfg.Format > asm.Int8:
-		return fail("Format is %d, want Float32, BFloat16 or Int8", cfg.Format)
+	case cfg.Format > asm.Float16:
+		return fail("Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
 	case cfg.Workers < 0:
 		return fail("Workers is %d, want 0 or more", cfg.Workers)
 	}

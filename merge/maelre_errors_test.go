@@ -37,7 +37,7 @@ func TestMAELREErrors(t *testing.T) {
 		"merge: MinTokens is -1, want 0 or more":                                  {MAELREConfig{Heads: 3, MinTokens: -1}, w(nil)},
 		"merge: Eps is NaN, want a positive number":                               {MAELREConfig{Heads: 3, Eps: float32(nan)}, w(nil)},
 		"merge: Workers is -1, want 0 or more":                                    {MAELREConfig{Heads: 3, Workers: -1}, w(nil)},
-		"merge: Format is 7, want Float32, BFloat16 or Int8":                      {MAELREConfig{Heads: 3, Format: 7}, w(nil)},
+		"merge: Format is 7, want Float32, BFloat16, Int8 or Float16":             {MAELREConfig{Heads: 3, Format: 7}, w(nil)},
 		"merge: Blocks[1].QKV has 35 rows, want 36":                               {MAELREConfig{Heads: 3}, w(func(w *MAELREWeights) { w.Blocks[1].QKV.Rows-- })},
 		"merge: Blocks[0].Down has 20 columns, want the layer's input = 19":       {MAELREConfig{Heads: 3}, w(func(w *MAELREWeights) { w.Blocks[0].Up.Rows--; w.Blocks[0].UpBias = nil })},
 		"merge: Blocks[0].Norm2Weight has 0 elements, want its layer's rows = 12": {MAELREConfig{Heads: 3}, w(func(w *MAELREWeights) { w.Blocks[0].Norm2Weight = nil })},

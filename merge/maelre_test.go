@@ -15,6 +15,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
@@ -104,6 +105,23 @@ func TestMAELREPacked(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMAELREFormats compares weights of less precision with those as they are.
+func TestMAELREFormats(t *testing.T) {
+	const d, classes = 12, 3
+	x := maelreInput(1, 40, d)
+	exact := &MAELRECall{X: x, Logits: zeros(1, classes)}
+	runMAELRE(t, mustMAELRE(t, MAELREConfig{Heads: 3}, maelreWeights(d, 20, 3, classes)), exact)
+	for format, tol := range map[asm.Format]float64{asm.Float32: 0, asm.Float16: 0.01, asm.BFloat16: 0.05, asm.Int8: 0.1} {
+		c := &MAELRECall{X: x, Logits: zeros(1, classes)}
+		runMAELRE(t, mustMAELRE(t, MAELREConfig{Heads: 3, Format: format}, maelreWeights(d, 20, 3, classes)), c)
+		for i, y := range c.Logits.Data {
+			if want := exact.Logits.Data[i]; !(math.Abs(float64(y)-float64(want)) <= tol) {
+				t.Errorf("%v: logit %d is %v, want %v within %v", format, i, y, want, tol)
+			}
+		}
+	}
 }
 
 // TestMAELREWorkers wants the same bits of any number of workers, and no memory

@@ -136,6 +136,9 @@ func TestStreamErrors(t *testing.T) {
 			t.Errorf("error %v, want %q", c.err, c.text)
 		}
 	}
+	if want := 4 * (3 + 2); st.Bytes() != want {
+		t.Errorf("a state holds %d bytes, want %d", st.Bytes(), want)
+	}
 	if st.Len() != 1 || st.Waiting() != 1 {
 		t.Error("a failed call changed the state")
 	}
