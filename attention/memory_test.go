@@ -30,6 +30,38 @@ func TestScratchBytes(t *testing.T) {
 	}
 }
 
+// TestStepScratchBytes does so for steps.
+func TestStepScratchBytes(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, width := range []int{24, 64} {
+			for _, shape := range [][2]int{{1, 1}, {1, 900}, {1, 40000}, {3, 5000}, {200, 700}} {
+				a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: width, Causal: true, Workers: 3})
+				a.sizes.alone = 1
+				s, err := a.NewState(StateConfig{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				n, before := shape[0], shape[1]-shape[0]
+				if before > 0 {
+					k := matrix(1, before, 2*width)
+					if err := s.Append(k, k); err != nil {
+						t.Fatal(err)
+					}
+				}
+				n = min(n, shape[1])
+				q, k, dst := matrix(2, n, 4*width), matrix(3, n, 2*width), zeroMatrix(n, 4*width)
+				if err := a.Step(dst, q, k, k, s); err != nil {
+					t.Fatal(err)
+				}
+				held := isatest.Held(a.decoders.Get())
+				if said := a.StepScratchBytes(n, shape[1]); held > said || held < said/8 {
+					t.Errorf("%d tokens, %d keys of %d: %d bytes, said %d", n, shape[1], width, held, said)
+				}
+			}
+		}
+	})
+}
+
 func TestAllocations(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, workers := range []int{1, 4} {

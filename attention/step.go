@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
 )
@@ -29,6 +30,27 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 	defer a.decoders.Put(d)
 	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
 	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, d.single[:])
+}
+
+// StepScratchBytes returns the working memory that a step of so many new tokens
+// holds, at the most, besides its arguments, when its state has as many as keys,
+// the new ones included, in one piece or a ring. It grows by the keys up to 32,768
+// and not with them; pages, a Rotation and a call's options take more.
+func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
+	cfg, sizes := &a.cfg, &a.sizes
+	unit := a.decode.Unit()
+	kCols, vCols := int64(whole(cfg.HeadDim, unit)), int64(whole(cfg.ValueDim, unit))
+	queries := int64(min(tokens, max(1, sizes.stepRows/cfg.Heads)))
+	rows := queries * int64(cfg.Heads)
+	splits := int64(max(1, min(64, (keys+sizes.stepKeys-1)/sizes.stepKeys)))
+	all := rows*kCols + rows/int64(cfg.KVHeads)*kCols + rows*splits*(vCols+2)
+	const pieces = 4
+	wide := int64(1)
+	if cfg.HeadDim%unit != 0 || cfg.ValueDim%unit != 0 {
+		wide = int64(sizes.stepTile)
+	}
+	worker := rows*int64(sizes.stepTile+pad+2) + 3*splits + pieces*(12+4*queries) + wide*max(kCols, vCols)
+	return 4*(all+int64(parallel.Workers(cfg.Workers))*worker) + 1<<11
 }
 
 // Append is Step without queries: it puts keys and values into the state, a
