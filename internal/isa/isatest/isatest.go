@@ -13,17 +13,18 @@ import (
 // Run runs f once under each tier this machine has, as a subtest with the
 // tier's name. SUBQUAD_ISA keeps the tiers above it out. A tier named in
 // SUBQUAD_REQUIRE_ISA (comma-separated) that cannot run is a failure; others
-// are reported.
+// are reported. SUBQUAD_ONLY_ISA leaves all tiers but one out, where the others are
+// tested elsewhere and time is short.
 //
 // Tests that call Run must not be parallel to others: the tier is global.
 func Run(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	// Package isa reads it before tests begin, where go test does not see that
 	// results depend on it.
-	limit := os.Getenv("SUBQUAD_ISA")
+	limit, only := os.Getenv("SUBQUAD_ISA"), os.Getenv("SUBQUAD_ONLY_ISA")
 	var ran []string
 	for _, tier := range isa.Available() {
-		if tier > isa.Active() {
+		if tier > isa.Active() || only != "" && only != tier.String() {
 			continue
 		}
 		ran = append(ran, tier.String())
@@ -31,6 +32,9 @@ func Run(t *testing.T, f func(t *testing.T)) {
 			defer isa.Use(tier)()
 			f(t)
 		})
+	}
+	if len(ran) == 0 {
+		t.Errorf("this machine, under SUBQUAD_ISA=%q, has no tier %q", limit, only)
 	}
 	for _, name := range strings.Split(os.Getenv("SUBQUAD_REQUIRE_ISA"), ",") {
 		if name = strings.TrimSpace(name); name != "" && !slices.Contains(ran, name) {
