@@ -5,6 +5,7 @@ import "sort"
 // piece is the part of a tile that stands in one span.
 type piece struct {
 	*span
+	index       int // of the span
 	row, n, pos int
 	at          int // of the tile
 }
@@ -22,7 +23,7 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 		if b := j.base - x.pos; d.call.Tree != nil && j.source == 0 && at < b && at+n > b {
 			n = b - at // nodes of the tree are pieces of their own
 		}
-		w.pieces = append(w.pieces, piece{x, x.row + at, n, x.pos + at, t - from})
+		w.pieces = append(w.pieces, piece{x, j.spans[0] + i, x.row + at, n, x.pos + at, t - from})
 		if t += n; at+n == x.n {
 			i++
 		}
@@ -66,7 +67,7 @@ func (d *decoder) visible(j *job, p *piece, query int) (from, to int) {
 func (d *decoder) inSight(j *job, query int) (n int) {
 	for i := j.spans[0]; i < j.spans[1]; i++ {
 		x := &d.spans[i]
-		p := piece{x, x.row, x.n, x.pos, 0}
+		p := piece{x, i, x.row, x.n, x.pos, 0}
 		if d.call.Tree != nil && j.source == 0 && p.pos+p.n > j.base {
 			p.n = max(0, j.base-p.pos)
 			for k := range j.total - j.base {

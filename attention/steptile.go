@@ -160,18 +160,28 @@ func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int,
 	p, a := &w.pieces[i], w.d.op
 	s := of(p.b)
 	few := max(4, a.sizes.stepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim)))/4*4)
-	all := s.head(0, 0, s.tokens, s.dim)
 	for at := 0; at < p.n; at += few {
 		n := min(few, p.n-at)
 		row := p.row + at
 		for h := w.heads[0]; h < w.heads[1]; h++ {
-			var next *byte
-			if w.heads[1]-w.heads[0] == s.heads && row+2*n <= s.tokens && s.stride == s.heads*s.dim {
-				next = all.At((row+n)*all.Stride + h*n*s.dim)
-			}
-			f(h, row, n, p.at+at, next)
+			f(h, row, n, p.at+at, w.next(p, of, h, row, n))
 		}
 	}
+}
+
+// next is what a head asks for while it reads n rows: its share of as many behind
+// them, or at the beginning of the next span, where all heads are read.
+func (w *stepWork) next(p *piece, of func(*block) *store, h, row, n int) *byte {
+	s, d := of(p.b), w.d
+	row += n
+	if i := p.index + 1; row+n > s.tokens && i < w.j.spans[1] {
+		s, row = of(d.spans[i].b), d.spans[i].row
+	}
+	if w.heads[1]-w.heads[0] != s.heads || row+n > s.tokens || s.stride != s.heads*s.dim {
+		return nil
+	}
+	all := s.head(0, row, n, s.dim)
+	return all.At(h * n * s.dim)
 }
 
 // copied returns the rows of one head as float32, filled up with zeros.
