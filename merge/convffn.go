@@ -4,21 +4,9 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/scratch"
 )
-
-// NormWeights are those of a layer norm, [dim] each, with an eps of 1e-5.
-type NormWeights struct{ Weight, Bias []float32 }
-
-const normEps = 1e-5
-
-func (n *NormWeights) apply(dst, x blas32.General) {
-	for t := range x.Rows {
-		asm.LayerNorm(row(dst, t), row(x, t), n.Weight, n.Bias, normEps)
-	}
-}
 
 // ConvFFNWeights are those of CATANet's feed-forward layer: fc2(z + gelu(conv(z))) with
 // z = gelu(fc1(norm(x))) and conv a 5 x 5 depthwise convolution.
@@ -43,37 +31,8 @@ type convFFN struct {
 	bias     []float32
 }
 
-// weightsOf collects the first error about weights, and copies them.
-type weightsOf struct{ err error }
-
-func (w *weightsOf) matrix(name string, m blas32.General, rows, cols int) {
-	if w.err == nil {
-		w.err = check.Matrix(ErrConfig, "merge", name, m, rows, cols, "its columns")
-	}
-}
-
-func (w *weightsOf) vector(name string, x []float32, n int, optional bool) []float32 {
-	if w.err == nil && !(optional && x == nil) {
-		w.err = check.Vector(ErrConfig, "merge", name, x, n, "its layer's width")
-	}
-	return append([]float32(nil), x...)
-}
-
-func (w *weightsOf) linear(name string, m blas32.General, bias []float32, out, in int) *dense.Linear {
-	w.matrix(name, m, out, in)
-	bias = w.vector(name+"'s bias", bias, out, true)
-	if w.err != nil {
-		return nil
-	}
-	return dense.NewLinear(asm.Float32, m, bias)
-}
-
-func (w *weightsOf) norm(name string, n NormWeights, dim int) NormWeights {
-	return NormWeights{w.vector(name+"'s weight", n.Weight, dim, false), w.vector(name+"'s bias", n.Bias, dim, false)}
-}
-
 func (w *weightsOf) convFFN(c ConvFFNWeights, dim, inner int) convFFN {
-	f := convFFN{inner: inner, norm: w.norm("FFN.Norm", c.Norm, dim),
+	f := convFFN{inner: inner, norm: w.norm("FFN.Norm.", c.Norm, dim, false),
 		fc1: w.linear("FFN.FC1", c.FC1, c.FC1Bias, inner, dim), fc2: w.linear("FFN.FC2", c.FC2, c.FC2Bias, dim, inner)}
 	w.matrix("FFN.Conv", c.Conv, inner, convSide*convSide)
 	f.bias = w.vector("FFN.ConvBias", c.ConvBias, inner, true)
@@ -95,7 +54,7 @@ func (w *weightsOf) convFFN(c ConvFFNWeights, dim, inner int) convFFN {
 func (f *convFFN) hidden(z, x blas32.General, work *[]float32) {
 	*work = scratch.Floats(*work, x.Rows*x.Cols)
 	n := dense.Matrix(*work, x.Rows, x.Cols)
-	f.norm.apply(n, x)
+	f.norm.apply(n, x, normEps)
 	f.fc1.Forward(z, n)
 	for t := range z.Rows {
 		asm.GELU(row(z, t), row(z, t))

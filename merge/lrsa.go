@@ -67,7 +67,7 @@ func NewLRSA(cfg LRSAConfig, weights LRSAWeights) (*LRSA, error) {
 	}
 	var w weightsOf
 	op := &LRSA{
-		cfg: cfg, norm: w.norm("Norm", weights.Norm, cfg.Dim),
+		cfg: cfg, norm: w.norm("Norm.", weights.Norm, cfg.Dim, false),
 		query: w.linear("Query", weights.Query, nil, cfg.QKDim, cfg.Dim),
 		key:   w.linear("Key", weights.Key, nil, cfg.QKDim, cfg.Dim),
 		value: w.linear("Value", weights.Value, nil, cfg.Dim, cfg.Dim),
@@ -190,7 +190,7 @@ func (r *lrsaRun) projectWindow(worker, i int) {
 	*w = scratch.Floats(*w, size*op.cfg.Dim)
 	n := dense.Matrix(*w, size, op.cfg.Dim)
 	for y := range r.high {
-		op.norm.apply(dense.Rows(n, y*r.wide, (y+1)*r.wide), dense.Rows(r.call.X, r.pixel(i, y, 0), r.pixel(i, y, 0)+r.wide))
+		op.norm.apply(dense.Rows(n, y*r.wide, (y+1)*r.wide), dense.Rows(r.call.X, r.pixel(i, y, 0), r.pixel(i, y, 0)+r.wide), normEps)
 	}
 	part := func(m blas32.General) blas32.General { return dense.Rows(m, i*size, (i+1)*size) }
 	op.query.Forward(part(r.q), n)

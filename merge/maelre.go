@@ -125,7 +125,7 @@ type MAELRE struct {
 	dim     int
 	hidden  int
 	blocks  []maelreBlock
-	norm    maelreNorm
+	norm    NormWeights
 	head    *dense.Linear
 	classes int
 	exact   *attention.Attention
@@ -133,12 +133,10 @@ type MAELRE struct {
 }
 
 type maelreBlock struct {
-	norm1, norm2        maelreNorm
+	norm1, norm2        NormWeights
 	qkv, proj, up, down *dense.Linear
 	hidden              int
 }
-
-type maelreNorm struct{ weight, bias []float32 }
 
 // NewMAELRE returns an encoder, or an error that matches ErrConfig.
 func NewMAELRE(cfg MAELREConfig, w MAELREWeights) (*MAELRE, error) {
@@ -168,20 +166,20 @@ func NewMAELRE(cfg MAELREConfig, w MAELREWeights) (*MAELRE, error) {
 	if m.exact, err = attention.New(attention.Config{Heads: cfg.Heads, HeadDim: d / cfg.Heads, Workers: cfg.Workers}); err != nil {
 		return nil, check.Errorf(ErrConfig, "merge: %v", err)
 	}
-	p := packer{format: cfg.Format}
+	p := weightsOf{format: cfg.Format}
 	for i := range w.Blocks {
 		b := &w.Blocks[i]
-		p.layer = i
+		p.within = fmt.Sprintf("Blocks[%d].", i)
 		m.blocks = append(m.blocks, maelreBlock{
-			norm1: p.norm("Norm1", b.Norm1Weight, b.Norm1Bias, d), norm2: p.norm("Norm2", b.Norm2Weight, b.Norm2Bias, d),
+			norm1: p.norm("Norm1", NormWeights{b.Norm1Weight, b.Norm1Bias}, d, true), norm2: p.norm("Norm2", NormWeights{b.Norm2Weight, b.Norm2Bias}, d, true),
 			qkv: p.linear("QKV", b.QKV, b.QKVBias, 3*d, d), proj: p.linear("Proj", b.Proj, b.ProjBias, d, d),
 			up: p.linear("Up", b.Up, b.UpBias, b.Up.Rows, d), down: p.linear("Down", b.Down, b.DownBias, d, b.Up.Rows),
 			hidden: b.Up.Rows,
 		})
 		m.hidden = max(m.hidden, b.Up.Rows)
 	}
-	p.layer = -1
-	m.norm = p.norm("Norm", w.NormWeight, w.NormBias, d)
+	p.within = ""
+	m.norm = p.norm("Norm", NormWeights{w.NormWeight, w.NormBias}, d, true)
 	if m.classes = w.Head.Rows; m.classes != 0 {
 		m.head = p.linear("Head", w.Head, w.HeadBias, m.classes, d)
 	}
@@ -222,56 +220,6 @@ func (cfg *MAELREConfig) check(d, layers int) error {
 		}
 	}
 	return nil
-}
-
-// packer checks and packs weights. Its first error stays.
-type packer struct {
-	format asm.Format
-	layer  int // -1 for none
-	err    error
-}
-
-func (p *packer) name(name string) string {
-	if p.layer < 0 {
-		return name
-	}
-	return fmt.Sprintf("Blocks[%d].%s", p.layer, name)
-}
-
-func (p *packer) fail(err error) {
-	if p.err == nil {
-		p.err = err
-	}
-}
-
-func (p *packer) vector(name string, x []float32, n int) []float32 {
-	if err := check.Vector(ErrConfig, "merge", p.name(name), x, n, "its layer's rows"); err != nil {
-		p.fail(err)
-	}
-	return append([]float32(nil), x...)
-}
-
-func (p *packer) norm(name string, weight, bias []float32, d int) maelreNorm {
-	n := maelreNorm{weight: p.vector(name+"Weight", weight, d)}
-	if bias != nil {
-		n.bias = p.vector(name+"Bias", bias, d)
-	}
-	return n
-}
-
-func (p *packer) linear(name string, w blas32.General, bias []float32, rows, cols int) *dense.Linear {
-	if err := check.Matrix(ErrConfig, "merge", p.name(name), w, rows, cols, "the layer's input"); err != nil {
-		p.fail(err)
-		return nil
-	}
-	if rows == 0 {
-		p.fail(check.Errorf(ErrConfig, "merge: %s has no rows", p.name(name)))
-		return nil
-	}
-	if bias != nil {
-		bias = p.vector(name+"Bias", bias, rows)
-	}
-	return dense.NewLinear(p.format, w, bias)
 }
 
 // Dim returns the width D.

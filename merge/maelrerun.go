@@ -204,13 +204,11 @@ func (r *maelreRun) beforeTask(worker, task int) {
 }
 
 // normed returns rows of x normalised, in the worker's memory.
-func (r *maelreRun) normed(worker int, n maelreNorm, from, to int) blas32.General {
+func (r *maelreRun) normed(worker int, n NormWeights, from, to int) blas32.General {
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
 	h := dense.Matrix(w.h, to-from, r.m.dim)
-	for i := range h.Rows {
-		asm.LayerNorm(row(h, i), row(r.x, from+i), n.weight, n.bias, r.m.cfg.Eps)
-	}
+	n.apply(h, dense.Rows(r.x, from, to), r.m.cfg.Eps)
 	return h
 }
 
@@ -299,7 +297,7 @@ func (r *maelreRun) lastTask(worker, task int) {
 	from, to := r.rows(task)
 	for i := from; i < to; i++ {
 		x := row(r.x, i)
-		asm.LayerNorm(x, x, r.m.norm.weight, r.m.norm.bias, r.m.cfg.Eps)
+		asm.LayerNorm(x, x, r.m.norm.Weight, r.m.norm.Bias, r.m.cfg.Eps)
 	}
 }
 

@@ -79,7 +79,7 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 	}
 	var w weightsOf
 	op := &TAB{
-		cfg: cfg, tile: asm.NewAttentionTile(), norm: w.norm("Norm", weights.Norm, cfg.Dim),
+		cfg: cfg, tile: asm.NewAttentionTile(), norm: w.norm("Norm.", weights.Norm, cfg.Dim, false),
 		centerK: w.linear("CenterKey", weights.CenterKey, nil, cfg.QKDim, cfg.Dim),
 		centerV: w.linear("CenterValue", weights.CenterValue, nil, cfg.Dim, cfg.Dim),
 		query:   w.linear("Query", weights.Query, nil, cfg.QKDim, cfg.Dim),
@@ -242,7 +242,7 @@ func (r *tabRun) block(m blas32.General, i int) blas32.General {
 	return dense.Rows(m, i*dense.BlockRows, min((i+1)*dense.BlockRows, r.call.X.Rows))
 }
 
-func (r *tabRun) normBlock(_, i int) { r.op.norm.apply(r.block(r.n, i), r.block(r.call.X, i)) }
+func (r *tabRun) normBlock(_, i int) { r.op.norm.apply(r.block(r.n, i), r.block(r.call.X, i), normEps) }
 
 // centers sets the centres, and their keys and values.
 func (r *tabRun) centers() {
