@@ -1,5 +1,6 @@
 // Package subquad is a library of efficient long-context primitives in Go,
-// without cgo. It holds no code of its own; import the packages below it:
+// without cgo. It holds nothing but the errors that all of its packages share; import
+// the packages below it:
 //
 //   - asm: the kernels. Vector arithmetic, matrix multiplication with packed
 //     weights, elementary functions, norms, short convolutions and Fourier

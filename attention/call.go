@@ -3,8 +3,8 @@ package attention
 import (
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Call is a call of Attention with everything optional. Only Dst, Q, K and V
@@ -248,18 +248,18 @@ func (r *run) checkOutputs(c *Call) error {
 				return err
 			}
 		}
-		shared := asm.Overlap(o.m, c.Q)
+		shared := mat.Overlap(o.m, c.Q)
 		for s := range r.src {
-			shared = shared || asm.Overlap(o.m, r.src[s].weights)
+			shared = shared || mat.Overlap(o.m, r.src[s].weights)
 			for j := range r.src[s].k {
-				shared = shared || asm.Overlap(o.m, r.src[s].k[j]) || asm.Overlap(o.m, r.src[s].v[j])
+				shared = shared || mat.Overlap(o.m, r.src[s].k[j]) || mat.Overlap(o.m, r.src[s].v[j])
 			}
 		}
 		if shared {
 			return check.Errorf(ErrShape, "attention: %s shares elements with an input", o.name)
 		}
 		for _, other := range outputs[:i] {
-			if asm.Overlap(o.m, other.m) {
+			if mat.Overlap(o.m, other.m) {
 				return check.Errorf(ErrShape, "attention: %s shares elements with %s", o.name, other.name)
 			}
 		}

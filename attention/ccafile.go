@@ -4,7 +4,7 @@ import (
 	"io"
 	"math"
 
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/state"
 )
 
 const ccaKind = "sqCCA\x00\x00\x01"
@@ -13,13 +13,13 @@ const ccaKind = "sqCCA\x00\x00\x01"
 func (c *CCA) fingerprint() []int64 {
 	cfg := &c.cfg
 	return []int64{int64(cfg.Heads), int64(cfg.KVHeads), int64(cfg.HeadDim), int64(cfg.ValueDim), int64(math.Float32bits(cfg.Scale)),
-		int64(cfg.Group), int64(cfg.Window), int64(cfg.Pooling), int64(len(c.levels)), int64(cfg.Span), statefile.Bool(cfg.CountTokens)}
+		int64(cfg.Group), int64(cfg.Window), int64(cfg.Pooling), int64(len(c.levels)), int64(cfg.Span), state.Bool(cfg.CountTokens)}
 }
 
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine.
 func (s *CCAState) WriteTo(w io.Writer) (int64, error) {
-	f := statefile.NewWriter(w, ccaKind, s.op.fingerprint())
+	f := state.NewWriter(w, ccaKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxTokens), int64(s.cfg.Rollback), s.length)
 	s.tokens.writeTo(f)
 	for l := range s.levels {
@@ -31,7 +31,7 @@ func (s *CCAState) WriteTo(w io.Writer) (int64, error) {
 // ReadState reads what WriteTo wrote. Errors match ErrState, or are r's. No more
 // memory is taken than there are bytes to read.
 func (c *CCA) ReadState(r io.Reader) (*CCAState, error) {
-	f := statefile.NewReader(r, "attention", ErrState, ccaKind, c.fingerprint())
+	f := state.NewReader(r, "attention", ErrState, ccaKind, c.fingerprint())
 	s, err := c.NewState(CCAStateConfig{})
 	if err != nil {
 		return nil, err

@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -70,7 +70,7 @@ func (r *ccaRun) run(ctx context.Context, c *CCA, call *CCACall) error {
 		rows := l.offsets[len(l.offsets)-1]
 		kCols, vCols := c.coreHeads()*c.cfg.HeadDim, c.coreHeads()*c.cfg.ValueDim
 		l.data[0], l.data[1] = scratch.Floats(l.data[0], rows*kCols), scratch.Floats(l.data[1], rows*vCols)
-		l.k, l.v = dense.Matrix(l.data[0], rows, kCols), dense.Matrix(l.data[1], rows, vCols)
+		l.k, l.v = mat.Of(l.data[0], rows, kCols), mat.Of(l.data[1], rows, vCols)
 	}
 	if err := r.poolLevels(ctx); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (r *ccaRun) attend(ctx context.Context) error {
 				l.weights[j] = w
 			}
 			l.hide(r.call.Blocks)
-			l.extra.LogWeights = dense.Matrix(l.weights, l.k.Rows, 1)
+			l.extra.LogWeights = mat.Of(l.weights, l.k.Rows, 1)
 		}
 		*chain = &l.extra
 		chain = &l.extra.Next

@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // CCAStateConfig says in advance what a state will hold.
@@ -174,12 +174,12 @@ func (r *ccaRun) runState(ctx context.Context) error {
 	call := &r.call
 	for from := 0; from < call.Q.Rows; {
 		to := min(from+r.op.att.sizes.block, call.Q.Rows)
-		r.tokens = [3]blas32.General{dense.Rows(call.Q, from, to), dense.Rows(call.K, from, to), dense.Rows(call.V, from, to)}
+		r.tokens = [3]blas32.General{mat.Rows(call.Q, from, to), mat.Rows(call.K, from, to), mat.Rows(call.V, from, to)}
 		lse := call.LSE
 		if lse.Rows > 0 {
-			lse = dense.Rows(lse, from, to)
+			lse = mat.Rows(lse, from, to)
 		}
-		if err := r.step(ctx, dense.Rows(call.Dst, from, to), lse); err != nil {
+		if err := r.step(ctx, mat.Rows(call.Dst, from, to), lse); err != nil {
 			return err
 		}
 		from = to
@@ -252,7 +252,7 @@ func (s *CCAState) commit(k, v blas32.General) {
 		if s.tokens.rows == 0 {
 			s.tokens.first = old + int64(from)
 		}
-		s.tokens.append(dense.Rows(k, from, k.Rows), dense.Rows(v, from, v.Rows))
+		s.tokens.append(mat.Rows(k, from, k.Rows), mat.Rows(v, from, v.Rows))
 	}
 	for l := range s.levels {
 		s.levels[l].drop(c.needed(l, oldest))

@@ -8,7 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
@@ -242,7 +242,7 @@ func (d *decoder) attend(ctx context.Context) error {
 func (d *decoder) pack(j *job) error {
 	a := d.op
 	cfg, cols := &a.cfg, d.kCols()
-	q := dense.Rows(d.call.Q, j.from, j.from+j.queries())
+	q := mat.Rows(d.call.Q, j.from, j.from+j.queries())
 	if j.st.schedule != nil {
 		var err error
 		pos := j.first

@@ -1,17 +1,17 @@
 package attention
 
-import "errors"
+import "github.com/subquad/subquad"
 
 var (
 	// ErrShape is matched by errors about the shape of a matrix or slice.
-	ErrShape = errors.New("attention: wrong shape")
+	ErrShape = subquad.ErrShape
 	// ErrConfig is matched by errors about a Config.
-	ErrConfig = errors.New("attention: wrong configuration")
+	ErrConfig = subquad.ErrConfig
 	// ErrCall is matched by errors about the options of a call.
-	ErrCall = errors.New("attention: wrong options of a call")
+	ErrCall = subquad.ErrCall
 	// ErrState is matched by errors about a State that is another operator's, or
 	// cannot be read.
-	ErrState = errors.New("attention: wrong state")
+	ErrState = subquad.ErrState
 	// ErrFull is matched by errors about a State or a pool without room.
-	ErrFull = errors.New("attention: no room")
+	ErrFull = subquad.ErrFull
 )

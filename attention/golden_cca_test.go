@@ -9,7 +9,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/golden"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // fromHeads reads batch b of [batch, heads, rows, dim] as [rows, heads*dim].
@@ -120,10 +120,10 @@ func goldenCCAPrefill(t *testing.T, f *golden.File) {
 			cores, at := c.cores(0, int64(i))
 			from, to := c.Window(int64(i))
 			for p := range int64(rows) {
-				mask = append(mask, statefile.Bool(p >= cores && p < at))
+				mask = append(mask, state.Bool(p >= cores && p < at))
 			}
 			for j := range int64(n) {
-				mask = append(mask, statefile.Bool(j >= from && j < to))
+				mask = append(mask, state.Bool(j >= from && j < to))
 			}
 		}
 		f.CompareInts("mask", mask)

@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
@@ -116,7 +116,7 @@ func (r *landmarkRun) gather(ctx context.Context) error {
 			after blas32.General
 		}{{&r.k, s.tail.K(), c.K}, {&r.v, s.tail.V(), c.V}} {
 			r.data[i] = scratch.Floats(r.data[i], n*x.after.Cols)
-			*x.m = dense.Matrix(r.data[i], n, x.after.Cols)
+			*x.m = mat.Of(r.data[i], n, x.after.Cols)
 			for j := range r.past {
 				copy(row(*x.m, j), row(x.tail, j))
 			}
@@ -145,7 +145,7 @@ func (r *landmarkRun) gather(ctx context.Context) error {
 
 // rotated returns x, rotated from position start on, in data.
 func rotated(ctx context.Context, rotation *rope.Rotation, data []float32, x blas32.General, start int64) (blas32.General, error) {
-	m := dense.Matrix(data, x.Rows, x.Cols)
+	m := mat.Of(data, x.Rows, x.Cols)
 	return m, rotation.Run(ctx, &rope.Call{Dst: m, X: x, Positions: rope.Positions{Start: start}})
 }
 
@@ -217,8 +217,8 @@ func (r *landmarkRun) packTask(_, task int) {
 	s, g := &r.sections[task/a.cfg.KVHeads], task%a.cfg.KVHeads
 	for t := range r.tilesOf(s) {
 		from, to, k, v, finite := r.tile(s, t, g)
-		a.tile.PackKeys(k, 0, dense.Columns(dense.Rows(r.k, from, to), g*a.cfg.HeadDim, a.cfg.HeadDim))
-		a.tile.PackValues(v, to-from, 0, dense.Columns(dense.Rows(r.v, from, to), g*a.cfg.ValueDim, a.cfg.ValueDim))
+		a.tile.PackKeys(k, 0, mat.Columns(mat.Rows(r.k, from, to), g*a.cfg.HeadDim, a.cfg.HeadDim))
+		a.tile.PackValues(v, to-from, 0, mat.Columns(mat.Rows(r.v, from, to), g*a.cfg.ValueDim, a.cfg.ValueDim))
 		*finite = allFinite(v)
 	}
 }
@@ -277,10 +277,10 @@ func (w *landmarkWorker) landmarkLogits(r *landmarkRun, b, kvHead, n int) {
 	d, panel := a.cfg.HeadDim, a.tile.Panel()
 	for i := range min(panel, len(r.sections)-b) {
 		if at := r.sections[b+i].landmark; at >= 0 {
-			a.tile.PackKeys(w.landmarks, i, dense.Columns(dense.Rows(r.k, at, at+1), kvHead*d, d))
+			a.tile.PackKeys(w.landmarks, i, mat.Columns(mat.Rows(r.k, at, at+1), kvHead*d, d))
 		}
 	}
-	a.tile.Scores(dense.Matrix(w.logits, n, panel), dense.Matrix(w.q, n, d), w.landmarks)
+	a.tile.Scores(mat.Of(w.logits, n, panel), mat.Of(w.q, n, d), w.landmarks)
 }
 
 // strip adds a section to rows i ... i+n, the first of which are of earlier

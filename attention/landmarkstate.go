@@ -7,8 +7,8 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // LandmarkStateConfig says in advance what a state will hold.
@@ -79,10 +79,10 @@ func (s *LandmarkState) commit(r *landmarkRun) error {
 	if whole > 0 {
 		from := whole*period - s.tail.rows // of the call's tokens, those in no whole block
 		s.blocks.append(s.tail.K(), s.tail.V())
-		s.blocks.append(dense.Rows(c.K, 0, from), dense.Rows(c.V, 0, from))
+		s.blocks.append(mat.Rows(c.K, 0, from), mat.Rows(c.V, 0, from))
 		if rotation := s.op.cfg.Rotation; rotation != nil {
 			for b := range whole {
-				m := dense.Rows(s.blocks.K(), at+b*period, at+(b+1)*period)
+				m := mat.Rows(s.blocks.K(), at+b*period, at+(b+1)*period)
 				if err := rotation.Rotate(m, 0); err != nil {
 					s.blocks.truncate(s.blocks.first + int64(at))
 					return err
@@ -90,7 +90,7 @@ func (s *LandmarkState) commit(r *landmarkRun) error {
 			}
 		}
 		s.tail.clear()
-		s.tail.append(dense.Rows(c.K, from, c.K.Rows), dense.Rows(c.V, from, c.V.Rows))
+		s.tail.append(mat.Rows(c.K, from, c.K.Rows), mat.Rows(c.V, from, c.V.Rows))
 	} else {
 		s.tail.append(c.K, c.V)
 	}
@@ -104,7 +104,7 @@ func (s *LandmarkState) commit(r *landmarkRun) error {
 // block returns the rows of a block, the oldest being 0.
 func (s *LandmarkState) block(b int) (k, v blas32.General) {
 	period := s.op.period()
-	return dense.Rows(s.blocks.K(), b*period, (b+1)*period), dense.Rows(s.blocks.V(), b*period, (b+1)*period)
+	return mat.Rows(s.blocks.K(), b*period, (b+1)*period), mat.Rows(s.blocks.V(), b*period, (b+1)*period)
 }
 
 const landmarkKind = "sqLandm\x01"
@@ -125,7 +125,7 @@ func (l *Landmark) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine.
 func (s *LandmarkState) WriteTo(w io.Writer) (int64, error) {
-	f := statefile.NewWriter(w, landmarkKind, s.op.fingerprint())
+	f := state.NewWriter(w, landmarkKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxBlocks), s.length)
 	s.blocks.writeTo(f)
 	s.tail.first = 0
@@ -136,7 +136,7 @@ func (s *LandmarkState) WriteTo(w io.Writer) (int64, error) {
 // ReadState reads what WriteTo wrote. Errors match ErrState, or are r's. No more
 // memory is taken than there are bytes to read.
 func (l *Landmark) ReadState(r io.Reader) (*LandmarkState, error) {
-	f := statefile.NewReader(r, "attention", ErrState, landmarkKind, l.fingerprint())
+	f := state.NewReader(r, "attention", ErrState, landmarkKind, l.fingerprint())
 	s, err := l.NewState(LandmarkStateConfig{})
 	if err != nil {
 		return nil, err

@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -137,7 +137,7 @@ func (r *metaRun) run(ctx context.Context, m *Meta, call *MetaCall) error {
 	var gathered [4]blas32.General
 	for i, from := range [...]blas32.General{call.Q, call.K, call.V, call.Dst} {
 		r.rows[i] = scratch.Floats(r.rows[i], count*from.Cols)
-		gathered[i] = dense.Matrix(r.rows[i], count, from.Cols)
+		gathered[i] = mat.Of(r.rows[i], count, from.Cols)
 		at := 0
 		for t, is := range call.Meta {
 			if is {

@@ -5,7 +5,7 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // MetaState is what Meta remembers of the tokens it has seen: the keys and values
@@ -68,7 +68,7 @@ func (m *Meta) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine.
 func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
-	f := statefile.NewWriter(w, metaKind, s.op.fingerprint())
+	f := state.NewWriter(w, metaKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxTokens), s.length, int64(s.tokens.rows))
 	s.tokens.writeTo(f)
 	return f.End()
@@ -77,7 +77,7 @@ func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
 // ReadState reads what WriteTo wrote. Errors match ErrState, or are r's. No more
 // memory is taken than there are bytes to read.
 func (m *Meta) ReadState(r io.Reader) (*MetaState, error) {
-	f := statefile.NewReader(r, "attention", ErrState, metaKind, m.fingerprint())
+	f := state.NewReader(r, "attention", ErrState, metaKind, m.fingerprint())
 	s, err := m.NewState(MetaStateConfig{})
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
@@ -264,7 +265,7 @@ func (r *mlaRun) reserve() {
 	r.floats = scratch.Floats(r.floats, total)
 	at := 0
 	for _, x := range list {
-		*x.m = dense.Matrix(r.floats[at:], n, x.cols)
+		*x.m = mat.Of(r.floats[at:], n, x.cols)
 		at += n * x.cols
 	}
 }
@@ -274,7 +275,7 @@ func (r *mlaRun) projectTask(_, task int) {
 	m, c := r.m, &r.m.cfg
 	from := task * mlaRows
 	n := min(mlaRows, r.x.Rows-from)
-	of := func(x blas32.General) blas32.General { return dense.Rows(x, from, from+n) }
+	of := func(x blas32.General) blas32.General { return mat.Rows(x, from, from+n) }
 	x, q, kv := of(r.x), of(r.q), of(r.kv)
 	if c.QRank > 0 {
 		qa := of(r.qa)
@@ -316,8 +317,8 @@ func (r *mlaRun) projectTask(_, task int) {
 	// Absorbed: the query of the latent.
 	ql, width := of(r.ql), c.KVRank+c.RopeDim
 	for h := range c.Heads {
-		nope := dense.Columns(q, h*(c.NopeDim+c.RopeDim), c.NopeDim)
-		asm.Gemm(dense.Columns(ql, h*width, c.KVRank), nope, m.keys[h], nil)
+		nope := mat.Columns(q, h*(c.NopeDim+c.RopeDim), c.NopeDim)
+		asm.Gemm(mat.Columns(ql, h*width, c.KVRank), nope, m.keys[h], nil)
 		for i := range n {
 			copy(ql.Data[i*ql.Stride+h*width+c.KVRank:][:c.RopeDim], nope.Data[i*nope.Stride+c.NopeDim:])
 		}
@@ -327,7 +328,7 @@ func (r *mlaRun) projectTask(_, task int) {
 // expand makes the keys and values of all heads.
 func (r *mlaRun) expand(kvb, k, v, kv blas32.General) {
 	m, c := r.m, &r.m.cfg
-	m.kvb.Forward(kvb, dense.Columns(kv, 0, c.KVRank))
+	m.kvb.Forward(kvb, mat.Columns(kv, 0, c.KVRank))
 	for i := range kvb.Rows {
 		for h := range c.Heads {
 			x := kvb.Data[i*kvb.Stride+h*(c.NopeDim+c.ValueDim):]
@@ -344,12 +345,12 @@ func (r *mlaRun) finishTask(_, task int) {
 	m, c := r.m, &r.m.cfg
 	from := task * mlaRows
 	n := min(mlaRows, r.x.Rows-from)
-	out := dense.Rows(r.out, from, from+n)
+	out := mat.Rows(r.out, from, from+n)
 	if r.states != nil {
-		sums := dense.Rows(r.v, from, from+n)
+		sums := mat.Rows(r.v, from, from+n)
 		for h := range c.Heads {
-			asm.Gemm(dense.Columns(out, h*c.ValueDim, c.ValueDim), dense.Columns(sums, h*c.KVRank, c.KVRank), m.values[h], nil)
+			asm.Gemm(mat.Columns(out, h*c.ValueDim, c.ValueDim), mat.Columns(sums, h*c.KVRank, c.KVRank), m.values[h], nil)
 		}
 	}
-	m.o.Forward(dense.Rows(r.dst, from, from+n), out)
+	m.o.Forward(mat.Rows(r.dst, from, from+n), out)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // MLAWeights are the weights of MLA, [out, in] under their published names.
@@ -78,8 +79,8 @@ func (m *MLA) pack(w *MLAWeights) error {
 	}
 	for h := range c.Heads {
 		rows := h * (c.NopeDim + c.ValueDim)
-		m.keys = append(m.keys, asm.NewMatrix(c.Format, dense.Rows(w.KVB, rows, rows+c.NopeDim)))
-		m.values = append(m.values, asm.NewMatrixT(c.Format, dense.Rows(w.KVB, rows+c.NopeDim, rows+c.NopeDim+c.ValueDim)))
+		m.keys = append(m.keys, asm.NewMatrix(c.Format, mat.Rows(w.KVB, rows, rows+c.NopeDim)))
+		m.values = append(m.values, asm.NewMatrixT(c.Format, mat.Rows(w.KVB, rows+c.NopeDim, rows+c.NopeDim+c.ValueDim)))
 	}
 	return nil
 }

@@ -5,8 +5,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 var negInf = float32(math.Inf(-1))
@@ -31,12 +31,12 @@ func checkOutputs(outputs []output, inputs ...blas32.General) error {
 			return err
 		}
 		for _, in := range inputs {
-			if asm.Overlap(o.m, in) {
+			if mat.Overlap(o.m, in) {
 				return check.Errorf(ErrShape, "attention: %s shares elements with an input", o.name)
 			}
 		}
 		for _, other := range outputs[:i] {
-			if asm.Overlap(o.m, other.m) {
+			if mat.Overlap(o.m, other.m) {
 				return check.Errorf(ErrShape, "attention: %s shares elements with %s", o.name, other.name)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -51,7 +52,7 @@ func Merge(dst Partial, sinks []float32, parts ...Partial) error {
 		if err := check.Matrix(ErrShape, "attention", "dst.LSE", dst.LSE, rows, heads, "heads"); err != nil {
 			return err
 		}
-		if asm.Overlap(dst.Out, dst.LSE) {
+		if mat.Overlap(dst.Out, dst.LSE) {
 			return check.Errorf(ErrShape, "attention: dst.Out and dst.LSE share elements")
 		}
 	}
@@ -62,7 +63,7 @@ func Merge(dst Partial, sinks []float32, parts ...Partial) error {
 		if err := check.Matrix(ErrShape, "attention", "LSE of a part", p.LSE, rows, heads, "heads"); err != nil {
 			return ofPart(err, i)
 		}
-		if !same(dst.Out, p.Out) || !same(dst.LSE, p.LSE) || asm.Overlap(dst.Out, p.LSE) || asm.Overlap(dst.LSE, p.Out) {
+		if !same(dst.Out, p.Out) || !same(dst.LSE, p.LSE) || mat.Overlap(dst.Out, p.LSE) || mat.Overlap(dst.LSE, p.Out) {
 			return check.Errorf(ErrShape, "attention: dst shares elements with part %d without being it", i)
 		}
 	}
@@ -84,7 +85,7 @@ func Merge(dst Partial, sinks []float32, parts ...Partial) error {
 
 // same tells whether a and b share nothing or are the same matrix.
 func same(a, b blas32.General) bool {
-	return !asm.Overlap(a, b) || a.Stride == b.Stride && &a.Data[0] == &b.Data[0]
+	return !mat.Overlap(a, b) || a.Stride == b.Stride && &a.Data[0] == &b.Data[0]
 }
 
 type merger struct{ weights, row []float32 }

@@ -5,8 +5,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // queue is rows of keys and values, numbered from the sequence's first, of which
@@ -26,10 +26,10 @@ func (q *queue) end() int64 { return q.first + int64(q.rows) }
 
 // K and V return the rows held.
 func (q *queue) K() blas32.General {
-	return dense.Matrix(q.k[q.skip*q.kCols:], q.rows, q.kCols)
+	return mat.Of(q.k[q.skip*q.kCols:], q.rows, q.kCols)
 }
 func (q *queue) V() blas32.General {
-	return dense.Matrix(q.v[q.skip*q.vCols:], q.rows, q.vCols)
+	return mat.Of(q.v[q.skip*q.vCols:], q.rows, q.vCols)
 }
 
 func (q *queue) row(i int64) (k, v []float32) {
@@ -110,14 +110,14 @@ func (q *queue) clone() queue {
 func (q *queue) bytes() int64 { return 4 * int64(len(q.k)+len(q.v)) }
 
 // writeTo writes what the queue holds.
-func (q *queue) writeTo(s *statefile.Writer) {
+func (q *queue) writeTo(s *state.Writer) {
 	s.Ints(q.first)
 	s.Floats(q.K().Data)
 	s.Floats(q.V().Data)
 }
 
 // readFrom reads a queue that ends at end and begins at most at needed.
-func (q *queue) readFrom(s *statefile.Reader, needed, end int64) {
+func (q *queue) readFrom(s *state.Reader, needed, end int64) {
 	q.first = s.Int()
 	rows := end - q.first
 	if s.Err() == nil && (q.first < 0 || q.first > needed || rows > math.MaxInt32/int64(max(q.kCols, q.vCols))) {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // source is one set of keys and values: the raw ones, or an Extra's.
@@ -138,9 +138,9 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32) tileI
 		if n <= 0 {
 			continue
 		}
-		k := dense.Columns(dense.Rows(s.k[seg], first, first+n), head*d, d)
+		k := mat.Columns(mat.Rows(s.k[seg], first, first+n), head*d, d)
 		a.tile.PackKeys(dst[at.k:at.v], row-from, k)
-		a.tile.PackValues(dst[at.v:at.w], a.sizes.keys, row-from, dense.Columns(dense.Rows(s.v[seg], first, first+n), head*dv, dv))
+		a.tile.PackValues(dst[at.v:at.w], a.sizes.keys, row-from, mat.Columns(mat.Rows(s.v[seg], first, first+n), head*dv, dv))
 		if a.cfg.Skip > 0 {
 			for i := range n {
 				x := k.Data[i*k.Stride:][:d]

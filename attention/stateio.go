@@ -9,7 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/state"
 )
 
 const stateKind = "sqState\x01"
@@ -18,7 +18,7 @@ const stateKind = "sqState\x01"
 func (a *Attention) fingerprint() []int64 {
 	c := &a.cfg
 	list := []int64{int64(c.Heads), int64(c.KVHeads), int64(c.HeadDim), int64(c.ValueDim), int64(math.Float32bits(c.Scale)),
-		int64(c.Window), int64(math.Float32bits(c.Softcap)), statefile.Bool(c.ReLU), hashed(fmt.Sprintf("%T", c.Bias))}
+		int64(c.Window), int64(math.Float32bits(c.Softcap)), state.Bool(c.ReLU), hashed(fmt.Sprintf("%T", c.Bias))}
 	for _, x := range c.Sinks {
 		list = append(list, int64(math.Float32bits(x)))
 	}
@@ -52,8 +52,8 @@ func (s *State) rotationPrint() (list []int64) {
 // with the same tier.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	c := &s.cfg
-	f := statefile.NewWriter(w, stateKind, s.op.fingerprint())
-	f.Ints(int64(c.Format), statefile.Bool(c.SharedValues), statefile.Bool(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))
+	f := state.NewWriter(w, stateKind, s.op.fingerprint())
+	f.Ints(int64(c.Format), state.Bool(c.SharedValues), state.Bool(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))
 	turns := s.rotationPrint()
 	f.Ints(int64(len(turns)))
 	f.Ints(turns...)
@@ -75,7 +75,7 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 // than a small multiple of the bytes that there are to read.
 func (a *Attention) ReadState(r io.Reader) (*State, error) {
 	s := &State{op: a}
-	if err := s.read(statefile.NewReader(r, "attention", ErrState, stateKind, a.fingerprint()), true); err != nil {
+	if err := s.read(state.NewReader(r, "attention", ErrState, stateKind, a.fingerprint()), true); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -89,7 +89,7 @@ func (s *State) ReadFrom(r io.Reader) (int64, error) {
 	if s.n != 0 {
 		return 0, check.Errorf(ErrState, "attention: ReadFrom into a state with %d tokens, want an empty one", s.n)
 	}
-	f := statefile.NewReader(r, "attention", ErrState, stateKind, s.op.fingerprint())
+	f := state.NewReader(r, "attention", ErrState, stateKind, s.op.fingerprint())
 	err := s.read(f, false)
 	if err != nil {
 		s.Reset()
@@ -98,7 +98,7 @@ func (s *State) ReadFrom(r io.Reader) (int64, error) {
 }
 
 // read fills the state; where the configuration is to be the file's, that too.
-func (s *State) read(f *statefile.Reader, own bool) error {
+func (s *State) read(f *state.Reader, own bool) error {
 	cfg, err := s.readConfig(f)
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (s *State) read(f *statefile.Reader, own bool) error {
 	return nil
 }
 
-func (s *State) readConfig(f *statefile.Reader) (cfg StateConfig, err error) {
+func (s *State) readConfig(f *state.Reader) (cfg StateConfig, err error) {
 	format, shared, weights := f.Int(), f.Int(), f.Int()
 	window, keep, most := f.Int(), f.Int(), f.Int()
 	if f.Err() == nil && (format < 0 || format > int64(asm.Float16) || shared>>1 != 0 || weights>>1 != 0 || min(window, keep, most) < 0 || max(window, keep) > 1<<30 || most > math.MaxInt) {
@@ -166,7 +166,7 @@ func (s *State) readConfig(f *statefile.Reader) (cfg StateConfig, err error) {
 
 // readTokens reads what a state of n tokens holds. Memory grows with what is
 // there; a ring that has none yet gets it last.
-func (s *State) readTokens(f *statefile.Reader, n int) error {
+func (s *State) readTokens(f *state.Reader, n int) error {
 	bytes := int(s.op.tokenBytes(&s.cfg))
 	read := func(to *State, pos, count int) error {
 		for i := range count {

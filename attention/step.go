@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
@@ -284,7 +284,7 @@ func (d *decoder) store(s *State, from, n int) error {
 		for row := max(from, at); row < min(from+n, at+k.Rows); {
 			b, to, room := s.place(pos)
 			count := min(room, from+n-row, at+k.Rows-row)
-			part := dense.Rows(k, row-at, row-at+count)
+			part := mat.Rows(k, row-at, row-at+count)
 			if s.schedule != nil && s.cfg.Policy != rope.EachStep {
 				var err error
 				if part, err = d.rotated(&d.kRotated, s.rotation, part, pos, s.n); err != nil {
@@ -295,12 +295,12 @@ func (d *decoder) store(s *State, from, n int) error {
 			if s.cfg.LogWeights {
 				w := d.call.LogWeights
 				if w.Rows > 0 {
-					w = dense.Rows(w, row, row+count)
+					w = mat.Rows(w, row, row+count)
 				}
 				b.putLogWeights(to, count, w)
 			}
 			if !b.shared {
-				b.v.put(to, dense.Rows(d.call.V[i], row-at, row-at+count))
+				b.v.put(to, mat.Rows(d.call.V[i], row-at, row-at+count))
 			}
 			row += count
 			pos += count

@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -31,7 +31,7 @@ func (d *decoder) begin() {
 	d.lse = c.LSE
 	if d.diagnosing() && d.lse.Rows == 0 {
 		d.lses = scratch.Floats(d.lses, c.Q.Rows*heads)
-		d.lse = dense.Matrix(d.lses, c.Q.Rows, heads)
+		d.lse = mat.Of(d.lses, c.Q.Rows, heads)
 	}
 	for i := range c.Mass.Rows {
 		clear(row(c.Mass, i))

@@ -1,7 +1,7 @@
 package attention
 
 import (
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/rope"
 )
 
@@ -70,7 +70,7 @@ func (d *decoder) view() {
 		for n := range src.k {
 			w := src.weights
 			if w.Rows > 0 {
-				w = dense.Rows(w, src.starts[n], src.starts[n]+src.k[n].Rows)
+				w = mat.Rows(w, src.starts[n], src.starts[n]+src.k[n].Rows)
 			}
 			d.views = append(d.views, block{k: storeOf(src.k[n], src.heads, cfg.HeadDim), v: storeOf(src.v[n], src.heads, cfg.ValueDim), added: w})
 		}

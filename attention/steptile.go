@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -366,7 +366,7 @@ func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.Ge
 			continue
 		}
 		for i := range m.Rows {
-			one := dense.Rows(m, i, i+1)
+			one := mat.Rows(m, i, i+1)
 			query := int64(d.position(j, i))
 			if p.pos < j.base {
 				f(one, h*group+g, query, int64(p.pos))

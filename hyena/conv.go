@@ -9,7 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -126,7 +126,7 @@ type lazyDirect struct {
 func (d *lazyDirect) get(k kernels) blas32.General {
 	d.once.Do(func() {
 		taps, channels := min(k.causal.Rows, directTaps), k.causal.Cols
-		d.w = dense.Matrix(make([]float32, taps*channels), taps, channels)
+		d.w = mat.Of(make([]float32, taps*channels), taps, channels)
 		for m := range taps {
 			row := d.w.Data[(taps-1-m)*channels:][:channels]
 			copy(row, k.causal.Data[m*k.causal.Stride:])
@@ -317,19 +317,19 @@ func (s *convScratch) runAct(_, i int) {
 
 func (s *convScratch) runUnit(worker, i int) {
 	w, u := &s.workers[worker], s.units[i]
-	dst, in := dense.Columns(s.dst, u.channel, u.channels), dense.Columns(s.u, u.channel, u.channels)
+	dst, in := mat.Columns(s.dst, u.channel, u.channels), mat.Columns(s.u, u.channel, u.channels)
 	if s.conv.isDirect(in.Rows) {
-		if asm.Overlap(dst, in) { // a sum needs the tokens before it
+		if mat.Overlap(dst, in) { // a sum needs the tokens before it
 			w.rows = scratch.Floats(w.rows, in.Rows*in.Cols)
-			copied := dense.Matrix(w.rows, in.Rows, in.Cols)
+			copied := mat.Of(w.rows, in.Rows, in.Cols)
 			copyRows(copied, in)
 			in = copied
 		}
 		taps := s.direct
 		if in.Rows < taps.Rows { // the oldest are never reached
-			taps = dense.Rows(taps, taps.Rows-in.Rows, taps.Rows)
+			taps = mat.Rows(taps, taps.Rows-in.Rows, taps.Rows)
 		}
-		asm.DepthwiseConv(dst, in, dense.Columns(taps, u.channel, u.channels), nil, blas32.General{})
+		asm.DepthwiseConv(dst, in, mat.Columns(taps, u.channel, u.channels), nil, blas32.General{})
 		return
 	}
 	p := s.plans[0]

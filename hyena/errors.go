@@ -1,12 +1,16 @@
 package hyena
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/subquad/subquad"
+)
 
 var (
 	// ErrShape is matched by errors about the shape of a matrix or slice.
-	ErrShape = errors.New("hyena: wrong shape")
+	ErrShape = subquad.ErrShape
 	// ErrConfig is matched by errors about a Config or weights.
-	ErrConfig = errors.New("hyena: wrong configuration")
+	ErrConfig = subquad.ErrConfig
 	// ErrTooLong is matched by the error about an input longer than the operator's MaxLen.
 	ErrTooLong = errors.New("hyena: input too long")
 )

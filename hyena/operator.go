@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -137,7 +138,7 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 	op := &Operator{
 		cfg: cfg, memory: cfg.Memory, taps: w.Short.Cols, maxLen: filter.MaxLen(),
 		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
-		short:  dense.Matrix(make([]float32, w.Short.Cols*wide), w.Short.Cols, wide),
+		short:  mat.Of(make([]float32, w.Short.Cols*wide), w.Short.Cols, wide),
 		bias:   append([]float32{}, w.ShortBias...),
 		kernel: grownKernel{filter: filter},
 	}
@@ -150,7 +151,7 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 		d := append([]float32{}, skip[o*cfg.Dim:(o+1)*cfg.Dim]...)
 		source := func(ctx context.Context, group *parallel.Group, workers, rows int) (kernels, error) {
 			k, err := op.kernel.rows(ctx, group, workers, rows)
-			return kernels{causal: dense.Columns(k, o*cfg.Dim, cfg.Dim), skip: d}, err
+			return kernels{causal: mat.Columns(k, o*cfg.Dim, cfg.Dim), skip: d}, err
 		}
 		conv, err := newConv(ConvConfig{SpectraBytes: cfg.SpectraBytes, Workers: cfg.Workers, Memory: cfg.Memory}, cfg.Dim, op.maxLen, source)
 		if err != nil {
@@ -202,12 +203,12 @@ func (g *grownKernel) rows(ctx context.Context, group *parallel.Group, workers, 
 		return g.k, nil
 	}
 	cols := g.filter.Channels()
-	grown := dense.Matrix(make([]float32, rows*cols), rows, cols)
+	grown := mat.Of(make([]float32, rows*cols), rows, cols)
 	copy(grown.Data, g.k.Data)
 	from := g.k.Rows
 	err := group.Run(ctx, workers, (rows-from+kernelRows-1)/kernelRows, func(_, i int) {
 		first := from + i*kernelRows
-		if err := g.filter.Kernel(dense.Rows(grown, first, min(first+kernelRows, rows)), first); err != nil {
+		if err := g.filter.Kernel(mat.Rows(grown, first, min(first+kernelRows, rows)), first); err != nil {
 			panic(err) // the rows are within MaxLen
 		}
 	})
@@ -297,11 +298,11 @@ func (s *operatorScratch) run(ctx context.Context, op *Operator, dst, x blas32.G
 	defer func() { s.op, s.dst, s.x = nil, blas32.General{}, blas32.General{} }()
 	dim, order := op.cfg.Dim, op.cfg.Order
 	s.vData = scratch.Floats(s.vData, x.Rows*dim)
-	s.v = dense.Matrix(s.vData, x.Rows, dim)
+	s.v = mat.Of(s.vData, x.Rows, dim)
 	s.gateData = scratch.Floats(s.gateData, (order-1)*x.Rows*dim)
 	s.gates = s.gates[:0]
 	for i := range order - 1 {
-		s.gates = append(s.gates, dense.Matrix(s.gateData[i*x.Rows*dim:], x.Rows, dim))
+		s.gates = append(s.gates, mat.Of(s.gateData[i*x.Rows*dim:], x.Rows, dim))
 	}
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, operatorWork{})
@@ -344,19 +345,19 @@ func (s *operatorScratch) runProject(worker, i int) {
 	}
 	rows, wide := to-from+before, (order+1)*dim
 	w.u = scratch.Floats(w.u, rows*wide)
-	u := dense.Matrix(w.u, rows, wide) // [block, (N+1) D]
-	op.in.Forward(u, dense.Rows(s.x, from-before, to))
+	u := mat.Of(w.u, rows, wide) // [block, (N+1) D]
+	op.in.Forward(u, mat.Rows(s.x, from-before, to))
 	w.a, w.b = scratch.Floats(w.a, rows*dim), scratch.Floats(w.b, rows*dim)
 
 	short := func(dst blas32.General, chunk int) {
-		op.shortConv(dst, dense.Columns(u, chunk*dim, dim), chunk, before, w)
+		op.shortConv(dst, mat.Columns(u, chunk*dim, dim), chunk, before, w)
 	}
 	for g := range s.gates {
-		short(dense.Rows(s.gates[g], from, to), g) // x0 ... x(N-2)
+		short(mat.Rows(s.gates[g], from, to), g) // x0 ... x(N-2)
 	}
-	v := dense.Rows(s.v, from, to)
+	v := mat.Rows(s.v, from, to)
 	short(v, order) // v
-	last := dense.Matrix(w.a, to-from, dim)
+	last := mat.Of(w.a, to-from, dim)
 	short(last, order-1) // x(N-1)
 	asm.Mul(v.Data[:(to-from)*dim], v.Data[:(to-from)*dim], last.Data)
 }
@@ -364,18 +365,18 @@ func (s *operatorScratch) runProject(worker, i int) {
 // shortConv convolves a chunk of the projections, leaving the rows before out.
 func (op *Operator) shortConv(dst, u blas32.General, chunk, before int, w *operatorWork) {
 	dim := op.cfg.Dim
-	taps, bias := dense.Columns(op.short, chunk*dim, dim), op.bias[chunk*dim:][:dim]
+	taps, bias := mat.Columns(op.short, chunk*dim, dim), op.bias[chunk*dim:][:dim]
 	if before == op.taps-1 {
 		var history blas32.General
 		if before > 0 {
-			history = dense.Rows(u, 0, before)
+			history = mat.Rows(u, 0, before)
 		}
-		asm.DepthwiseConv(dst, dense.Rows(u, before, u.Rows), taps, bias, history)
+		asm.DepthwiseConv(dst, mat.Rows(u, before, u.Rows), taps, bias, history)
 		return
 	}
-	all := dense.Matrix(w.b, u.Rows, dim)
+	all := mat.Of(w.b, u.Rows, dim)
 	asm.DepthwiseConv(all, u, taps, bias, blas32.General{})
-	copyRows(dst, dense.Rows(all, before, u.Rows))
+	copyRows(dst, mat.Rows(all, before, u.Rows))
 }
 
 // runMix gates a block of v.
@@ -390,5 +391,5 @@ func (s *operatorScratch) runMix(_, i int) {
 func (s *operatorScratch) runFinish(worker, i int) {
 	s.runMix(worker, i)
 	from, to := s.block(i)
-	s.op.out.Forward(dense.Rows(s.dst, from, to), dense.Rows(s.v, from, to))
+	s.op.out.Forward(mat.Rows(s.dst, from, to), mat.Rows(s.v, from, to))
 }

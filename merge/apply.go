@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Mode is how the rows of the tokens that become one are put together.
@@ -130,7 +131,7 @@ func (p *Plan) ApplySizes(total, size []float32) error {
 	if err := check.Vector(ErrShape, "merge", "size", size, p.Tokens(), "the plan's Tokens"); err != nil {
 		return err
 	}
-	if asm.Overlap(vector(total), vector(size)) {
+	if mat.Overlap(vector(total), vector(size)) {
 		return check.Errorf(ErrShape, "merge: total shares elements with size")
 	}
 	if err := checkSizes(size); err != nil {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -57,7 +57,7 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 		return err
 	}
 	switch {
-	case asm.Overlap(dst, x):
+	case mat.Overlap(dst, x):
 		return check.Errorf(ErrShape, "merge: dst shares elements with x")
 	case iterations < 0:
 		return check.Errorf(ErrCall, "merge: %d iterations, want 0 or more", iterations)
@@ -66,7 +66,7 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 		normaliseRow(row(dst, j), row(centers, j))
 	}
 	tile := asm.NewAttentionTile()
-	bucket, sums, unit := make([]int32, x.Rows), dense.Matrix(make([]float32, dst.Rows*dst.Cols), dst.Rows, dst.Cols), make([]float32, x.Cols)
+	bucket, sums, unit := make([]int32, x.Rows), mat.Of(make([]float32, dst.Rows*dst.Cols), dst.Rows, dst.Cols), make([]float32, x.Cols)
 	members := make([]int, dst.Rows)
 	for range iterations {
 		var a assigner
@@ -98,7 +98,7 @@ func MoveCenters(means, fitted blas32.General, decay float32) error {
 		return err
 	}
 	switch {
-	case asm.Overlap(means, fitted):
+	case mat.Overlap(means, fitted):
 		return check.Errorf(ErrShape, "merge: means shares elements with fitted")
 	case !(decay >= 0 && decay <= 1):
 		return check.Errorf(ErrCall, "merge: decay is %v, want 0 to 1", decay)
@@ -137,7 +137,7 @@ func (a *assigner) set(tile asm.AttentionTile, centers blas32.General) {
 	a.unit = scratch.Floats(a.unit, a.dim)
 	for j := range a.columns {
 		normaliseRow(a.unit, row(centers, min(j, centers.Rows-1)))
-		tile.PackKeys(a.panels, j, dense.Matrix(a.unit, 1, a.dim))
+		tile.PackKeys(a.panels, j, mat.Of(a.unit, 1, a.dim))
 	}
 }
 
@@ -153,7 +153,7 @@ func (a *assigner) assign(bucket []int32, x blas32.General) {
 		for i := range b {
 			b[i] = float32(math.Inf(-1))
 		}
-		a.tile.Nearest(b, p, dense.Rows(x, from, from+n), a.panels, 0, a.columns/w)
+		a.tile.Nearest(b, p, mat.Rows(x, from, from+n), a.panels, 0, a.columns/w)
 		for i := range n {
 			top, at := float32(math.Inf(-1)), int32(0)
 			for l, v := range b[i*w:][:w] {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -40,7 +41,7 @@ func (w *weightsOf) convFFN(c ConvFFNWeights, dim, inner int) convFFN {
 		return f
 	}
 	for y := range f.taps {
-		f.taps[y] = dense.Matrix(make([]float32, convSide*inner), convSide, inner)
+		f.taps[y] = mat.Of(make([]float32, convSide*inner), convSide, inner)
 		for x := range convSide {
 			for ch := range inner {
 				f.taps[y].Data[x*inner+ch] = c.Conv.Data[ch*c.Conv.Stride+y*convSide+x]
@@ -53,7 +54,7 @@ func (w *weightsOf) convFFN(c ConvFFNWeights, dim, inner int) convFFN {
 // hidden sets z [rows, inner] = gelu(fc1(norm(x))). work is scratch.
 func (f *convFFN) hidden(z, x blas32.General, work *[]float32) {
 	*work = scratch.Floats(*work, x.Rows*x.Cols)
-	n := dense.Matrix(*work, x.Rows, x.Cols)
+	n := mat.Of(*work, x.Rows, x.Cols)
 	f.norm.apply(n, x, normEps)
 	f.fc1.Forward(z, n)
 	for t := range z.Rows {
@@ -69,7 +70,7 @@ func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]f
 	*work = scratch.Floats(*work, 3*long*f.inner+width*dst.Cols)
 	rest := *work
 	take := func(rows, cols int) blas32.General {
-		m := dense.Matrix(rest, rows, cols)
+		m := mat.Of(rest, rows, cols)
 		rest = rest[rows*cols:]
 		return m
 	}
@@ -90,7 +91,7 @@ func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]f
 		asm.Add(sum.Data, sum.Data, part.Data)
 	}
 	// The convolution is causal: token t's result stands 2 margins behind it.
-	hidden := dense.Rows(sum, 2*margin, long)
+	hidden := mat.Rows(sum, 2*margin, long)
 	for t := range width {
 		h := row(hidden, t)
 		asm.GELU(h, h)

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -43,7 +43,7 @@ func (r *run) energyBlock(k *worker, t task) {
 	all := s.all.of(r.all)
 	tokens := all[t.from:t.to]
 	k.rows = scratch.Floats(k.rows, len(tokens)*dim)
-	rows := dense.Matrix(k.rows, len(tokens), dim)
+	rows := mat.Of(k.rows, len(tokens), dim)
 	for i, token := range tokens {
 		r.normalise(row(rows, i), token)
 		r.energy[token] = 0
@@ -55,7 +55,7 @@ func (r *run) energyBlock(k *worker, t task) {
 		n := min(cols, len(all)-from)
 		whole := (n + w - 1) / w * w
 		k.score = scratch.Floats(k.score, len(tokens)*whole)
-		scores := dense.Matrix(k.score, len(tokens), whole)
+		scores := mat.Of(k.score, len(tokens), whole)
 		r.m.tile.Scores(scores, rows, r.packed[s.packed+from*dim:][:whole*dim])
 		for i, token := range tokens {
 			similar := row(scores, i)[:n]

@@ -14,6 +14,7 @@ import (
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // rSpec parses what ToMe takes as r: an int, (r, inflect) or a list.
@@ -92,7 +93,7 @@ func attend(t *testing.T, f *golden.File, prefix string, x blas32.General, heads
 	n, d := x.Rows, x.Cols
 	qkv := zeros(n, 3*d)
 	linear(f, prefix+"qkv").Forward(qkv, x)
-	q, k, v := dense.Columns(qkv, 0, d), dense.Columns(qkv, d, d), dense.Columns(qkv, 2*d, d)
+	q, k, v := mat.Columns(qkv, 0, d), mat.Columns(qkv, d, d), mat.Columns(qkv, 2*d, d)
 	a, err := attention.New(attention.Config{Heads: heads, HeadDim: d / heads})
 	must(t, err)
 	mixed := zeros(n, d)

@@ -11,7 +11,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -139,7 +139,7 @@ func (r *groupRun) check(g *GroupAttention, c *GroupCall) error {
 		return err
 	}
 	for _, in := range [...]blas32.General{c.Q, c.K, c.V, c.CenterK, c.CenterV} {
-		if asm.Overlap(c.Dst, in) {
+		if mat.Overlap(c.Dst, in) {
 			return check.Errorf(ErrShape, "merge: dst shares elements with an input")
 		}
 	}
@@ -204,7 +204,7 @@ func (r *groupRun) attend(ctx context.Context) error {
 	r.memory = scratch.Floats(r.memory, n*(qk+2*cols)+keys*(qk+cols))
 	rest := r.memory
 	take := func(rows, cols int) blas32.General {
-		m := dense.Matrix(rest, rows, cols)
+		m := mat.Of(rest, rows, cols)
 		rest = rest[rows*cols:]
 		return m
 	}

@@ -10,8 +10,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // softmax64 adds attention of one query to keys to out.
@@ -106,7 +106,7 @@ func TestGroupPacked(t *testing.T) {
 		must(t, op.Run(context.Background(), &c))
 		for i, from := range offsets[:4] {
 			to := offsets[i+1]
-			cut := func(m blas32.General) blas32.General { return dense.Rows(m, from, to) }
+			cut := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
 			must(t, op.Forward(cut(part), cut(q), cut(k), cut(v), bucket[from:to]))
 		}
 		if !slices.Equal(all.Data, part.Data) {
@@ -204,7 +204,7 @@ func TestImages(t *testing.T) {
 					run(both, x)
 					run(here, here)
 					for image := range 2 {
-						run(dense.Rows(alone, image*h*w, (image+1)*h*w), dense.Rows(x, image*h*w, (image+1)*h*w))
+						run(mat.Rows(alone, image*h*w, (image+1)*h*w), mat.Rows(x, image*h*w, (image+1)*h*w))
 					}
 					if !slices.Equal(both.Data, here.Data) {
 						t.Fatalf("%d: %d x %d in place differs", i, h, w)

@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -149,7 +150,7 @@ func (r *lrsaRun) run(ctx context.Context, op *LRSA, call *ImageCall) error {
 	r.memory = scratch.Floats(r.memory, windows*size*(2*cfg.Dim+2*cfg.QKDim)+rows*(cfg.Dim+cfg.MLPDim))
 	rest := r.memory
 	take := func(rows, cols int) blas32.General {
-		m := dense.Matrix(rest, rows, cols)
+		m := mat.Of(rest, rows, cols)
 		rest = rest[rows*cols:]
 		return m
 	}
@@ -188,11 +189,11 @@ func (r *lrsaRun) pixel(window, y, x int) int {
 func (r *lrsaRun) projectWindow(worker, i int) {
 	op, size, w := r.op, r.high*r.wide, &r.work[worker]
 	*w = scratch.Floats(*w, size*op.cfg.Dim)
-	n := dense.Matrix(*w, size, op.cfg.Dim)
+	n := mat.Of(*w, size, op.cfg.Dim)
 	for y := range r.high {
-		op.norm.apply(dense.Rows(n, y*r.wide, (y+1)*r.wide), dense.Rows(r.call.X, r.pixel(i, y, 0), r.pixel(i, y, 0)+r.wide), normEps)
+		op.norm.apply(mat.Rows(n, y*r.wide, (y+1)*r.wide), mat.Rows(r.call.X, r.pixel(i, y, 0), r.pixel(i, y, 0)+r.wide), normEps)
 	}
-	part := func(m blas32.General) blas32.General { return dense.Rows(m, i*size, (i+1)*size) }
+	part := func(m blas32.General) blas32.General { return mat.Rows(m, i*size, (i+1)*size) }
 	op.query.Forward(part(r.q), n)
 	op.key.Forward(part(r.k), n)
 	op.value.Forward(part(r.v), n)
@@ -203,12 +204,12 @@ func (r *lrsaRun) projectWindow(worker, i int) {
 func (r *lrsaRun) joinLine(worker, i int) {
 	op, width, w := r.op, r.call.Width, &r.work[worker]
 	image, y := i/r.call.Height, i%r.call.Height
-	x, sum := dense.Rows(r.call.X, i*width, (i+1)*width), dense.Rows(r.y, i*width, (i+1)*width)
+	x, sum := mat.Rows(r.call.X, i*width, (i+1)*width), mat.Rows(r.y, i*width, (i+1)*width)
 	for t := range sum.Rows {
 		clear(row(sum, t))
 	}
 	*w = scratch.Floats(*w, r.wide*op.cfg.Dim)
-	projected := dense.Matrix(*w, r.wide, op.cfg.Dim)
+	projected := mat.Of(*w, r.wide, op.cfg.Dim)
 	for d, top := range r.down {
 		if y < top || y >= top+r.high {
 			continue
@@ -216,7 +217,7 @@ func (r *lrsaRun) joinLine(worker, i int) {
 		for a, left := range r.across {
 			window := (image*len(r.down)+d)*len(r.across) + a
 			from := (window*r.high + y - top) * r.wide
-			op.proj.Forward(projected, dense.Rows(r.mixed, from, from+r.wide))
+			op.proj.Forward(projected, mat.Rows(r.mixed, from, from+r.wide))
 			for t := range r.wide {
 				s := row(sum, left+t)
 				asm.Add(s, s, row(projected, t))
@@ -229,7 +230,7 @@ func (r *lrsaRun) joinLine(worker, i int) {
 		s := row(sum, t)
 		asm.Scale(s, scale*halves(r.across, r.wide, t), s)
 	}
-	op.ffn.hidden(dense.Rows(r.z, i*width, (i+1)*width), sum, w)
+	op.ffn.hidden(mat.Rows(r.z, i*width, (i+1)*width), sum, w)
 }
 
 // halves is 1/2 for every pair of consecutive windows that overlap at a place.
@@ -246,5 +247,5 @@ func halves(starts []int, side, at int) float32 {
 func (r *lrsaRun) ffnLine(worker, i int) {
 	h, w := r.call.Height, r.call.Width
 	image, at := i/h, i*w
-	r.op.ffn.line(dense.Rows(r.call.Dst, at, at+w), dense.Rows(r.y, at, at+w), dense.Rows(r.z, image*h*w, (image+1)*h*w), i%h, h, w, &r.work[worker])
+	r.op.ffn.line(mat.Rows(r.call.Dst, at, at+w), mat.Rows(r.y, at, at+w), mat.Rows(r.z, image*h*w, (image+1)*h*w), i%h, h, w, &r.work[worker])
 }

@@ -10,7 +10,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention/approx"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func TestMAELREErrors(t *testing.T) {
@@ -56,7 +56,7 @@ func TestMAELREErrors(t *testing.T) {
 		"merge: size[2] is 0, want a positive number":         func(c *MAELRECall) { c.Sizes = slices.Repeat([]float32{1, 1, 0, 1}, 5) },
 		"merge: Valid has 3 elements, want the tokens = 20":   func(c *MAELRECall) { c.Valid = make([]bool, 3) },
 		"merge: Offsets[2] is 3, less than the one before it": func(c *MAELRECall) { c.Offsets = []int{0, 5, 3, 20} },
-		"merge: Pooled shares elements with X":                func(c *MAELRECall) { c.Pooled = dense.Rows(c.X, 0, 1) },
+		"merge: Pooled shares elements with X":                func(c *MAELRECall) { c.Pooled = mat.Rows(c.X, 0, 1) },
 	} {
 		c := &MAELRECall{X: maelreInput(1, 20, d), Logits: zeros(1, 3)}
 		change(c)

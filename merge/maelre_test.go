@@ -17,8 +17,8 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention/approx"
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/weights/weightstest"
 )
 
@@ -33,7 +33,7 @@ func maelreWeights(d, hidden, layers, classes int) MAELREWeights {
 		return x
 	}
 	matrix := func(rows, cols int) blas32.General {
-		return dense.Matrix(vector(rows*cols, 1/math.Sqrt(float64(cols)), 0), rows, cols)
+		return mat.Of(vector(rows*cols, 1/math.Sqrt(float64(cols)), 0), rows, cols)
 	}
 	w := MAELREWeights{NormWeight: vector(d, .1, 1), NormBias: vector(d, .1, 0)}
 	for range layers {

@@ -5,10 +5,10 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -142,11 +142,11 @@ func (r *maelreRun) check(m *MAELRE, c *MAELRECall) ([]int, error) {
 		if err := check.Matrix(ErrShape, "merge", o.name, o.m, last, o.cols, o.what); err != nil {
 			return nil, err
 		}
-		if asm.Overlap(o.m, c.X) {
+		if mat.Overlap(o.m, c.X) {
 			return nil, check.Errorf(ErrShape, "merge: %s shares elements with X", o.name)
 		}
 	}
-	if asm.Overlap(c.Pooled, c.Logits) {
+	if mat.Overlap(c.Pooled, c.Logits) {
 		return nil, check.Errorf(ErrShape, "merge: Logits shares elements with Pooled")
 	}
 	return offsets, nil

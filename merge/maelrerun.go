@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -123,7 +124,7 @@ func (r *maelreRun) take(from, to int) {
 		}
 		n++
 	}
-	r.x, r.sizes = dense.Matrix(r.memory[0], n, d), r.totals[0][:n]
+	r.x, r.sizes = mat.Of(r.memory[0], n, d), r.totals[0][:n]
 }
 
 // each runs a step for blocks of tokens.
@@ -149,7 +150,7 @@ func (r *maelreRun) rows(task int) (from, to int) {
 func (r *maelreRun) attend(ctx context.Context, layer int) (approximated bool, err error) {
 	n, d, heads := r.x.Rows, r.m.dim, r.m.cfg.Heads
 	r.qkvs, r.outs, r.metrics = scratch.Floats(r.qkvs, n*3*d), scratch.Floats(r.outs, n*d), scratch.Floats(r.metrics, n*d/heads)
-	r.qkv, r.out, r.metric = dense.Matrix(r.qkvs, n, 3*d), dense.Matrix(r.outs, n, d), dense.Matrix(r.metrics, n, d/heads)
+	r.qkv, r.out, r.metric = mat.Of(r.qkvs, n, 3*d), mat.Of(r.outs, n, d), mat.Of(r.metrics, n, d/heads)
 	if err := r.each(ctx, r.before); err != nil {
 		return false, err
 	}
@@ -159,9 +160,9 @@ func (r *maelreRun) attend(ctx context.Context, layer int) (approximated bool, e
 		if err := LogSizes(r.logs, r.sizes); err != nil {
 			return false, err
 		}
-		logs = dense.Matrix(r.logs, n, 1)
+		logs = mat.Of(r.logs, n, 1)
 	}
-	q, k, v := dense.Columns(r.qkv, 0, d), dense.Columns(r.qkv, d, d), dense.Columns(r.qkv, 2*d, d)
+	q, k, v := mat.Columns(r.qkv, 0, d), mat.Columns(r.qkv, d, d), mat.Columns(r.qkv, 2*d, d)
 	if approximated = r.approximates(layer, n); approximated {
 		r.approx = approx.Call{Dst: r.out, Q: q, K: k, V: v, LogWeights: logs}
 		err = r.m.cfg.Approximation.Run(ctx, &r.approx)
@@ -190,7 +191,7 @@ func (r *maelreRun) approximates(layer, tokens int) bool {
 func (r *maelreRun) beforeTask(worker, task int) {
 	from, to := r.rows(task)
 	h := r.normed(worker, r.block.norm1, from, to)
-	qkv := dense.Rows(r.qkv, from, to)
+	qkv := mat.Rows(r.qkv, from, to)
 	r.block.qkv.Forward(qkv, h)
 	d, width := r.m.dim, r.metric.Cols
 	for i := range qkv.Rows {
@@ -207,8 +208,8 @@ func (r *maelreRun) beforeTask(worker, task int) {
 func (r *maelreRun) normed(worker int, n NormWeights, from, to int) blas32.General {
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
-	h := dense.Matrix(w.h, to-from, r.m.dim)
-	n.apply(h, dense.Rows(r.x, from, to), r.m.cfg.Eps)
+	h := mat.Of(w.h, to-from, r.m.dim)
+	n.apply(h, mat.Rows(r.x, from, to), r.m.cfg.Eps)
 	return h
 }
 
@@ -217,9 +218,9 @@ func (r *maelreRun) projectTask(worker, task int) {
 	from, to := r.rows(task)
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
-	h := dense.Matrix(w.h, to-from, r.m.dim)
-	r.block.proj.Forward(h, dense.Rows(r.out, from, to))
-	x := dense.Rows(r.x, from, to).Data[:len(h.Data)]
+	h := mat.Of(w.h, to-from, r.m.dim)
+	r.block.proj.Forward(h, mat.Rows(r.out, from, to))
+	x := mat.Rows(r.x, from, to).Data[:len(h.Data)]
 	asm.Add(x, x, h.Data)
 }
 
@@ -255,7 +256,7 @@ func (r *maelreRun) merge(ctx context.Context, layer int) error {
 	}
 	other := 1 - r.turn
 	r.memory[other], r.totals[other] = scratch.Floats(r.memory[other], left*r.m.dim), scratch.Floats(r.totals[other], left)
-	x, sizes := dense.Matrix(r.memory[other], left, r.m.dim), r.totals[other]
+	x, sizes := mat.Of(r.memory[other], left, r.m.dim), r.totals[other]
 	if err := r.plan.ApplyWeighted(x, r.x, sizes, r.sizes); err != nil {
 		return err
 	}
@@ -284,11 +285,11 @@ func (r *maelreRun) afterTask(worker, task int) {
 	h := r.normed(worker, r.block.norm2, from, to)
 	w := &r.work[worker]
 	w.hidden = scratch.Floats(w.hidden, dense.BlockRows*r.m.hidden)
-	hidden := dense.Matrix(w.hidden, to-from, r.block.hidden)
+	hidden := mat.Of(w.hidden, to-from, r.block.hidden)
 	r.block.up.Forward(hidden, h)
 	asm.GELU(hidden.Data, hidden.Data)
 	r.block.down.Forward(h, hidden)
-	x := dense.Rows(r.x, from, to).Data[:len(h.Data)]
+	x := mat.Rows(r.x, from, to).Data[:len(h.Data)]
 	asm.Add(x, x, h.Data)
 }
 
@@ -316,6 +317,6 @@ func (r *maelreRun) pool(b int) {
 		copy(row(r.call.Pooled, b), r.pooled)
 	}
 	if r.call.Logits.Rows > 0 {
-		r.m.head.Forward(dense.Rows(r.call.Logits, b, b+1), dense.Matrix(r.pooled, 1, r.m.dim))
+		r.m.head.Forward(mat.Rows(r.call.Logits, b, b+1), mat.Of(r.pooled, 1, r.m.dim))
 	}
 }

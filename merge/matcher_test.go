@@ -10,8 +10,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // nearest64 is the search in float64, one pair after the other.
@@ -174,7 +174,7 @@ func TestPacked(t *testing.T) {
 			}
 			must(t, m.Run(context.Background(), &c))
 			for i, from := range offsets[:5] {
-				part := dense.Rows(metric, from, offsets[i+1])
+				part := mat.Rows(metric, from, offsets[i+1])
 				o := callFor(cfg, &one, part)
 				if cfg.Method != KTh {
 					o.R, o.AtMost = counts[i], true
@@ -342,7 +342,7 @@ func TestAllocations(t *testing.T) {
 				must(t, m.Run(context.Background(), &c))
 				must(t, all.SetIdentity(500))
 				must(t, all.Compose(&all, &p))
-				o := dense.Rows(out, 0, p.Len())
+				o := mat.Rows(out, 0, p.Len())
 				must(t, p.ApplyWeighted(o, metric, total[:p.Len()], size))
 				must(t, p.Apply(o, metric, Max))
 				must(t, p.Unmerge(back, o))

@@ -8,7 +8,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -58,7 +58,7 @@ func (r *run) packBlock(k *worker, t task) {
 	tokens := s.columns.of(r.columns)[t.from:t.to]
 	whole := (len(tokens) + w - 1) / w * w
 	k.rows = scratch.Floats(k.rows, whole*dim)
-	rows := dense.Matrix(k.rows, whole, dim)
+	rows := mat.Of(k.rows, whole, dim)
 	for i := range whole {
 		r.normalise(row(rows, i), tokens[min(i, len(tokens)-1)])
 	}
@@ -130,7 +130,7 @@ func (r *run) searchBlock(k *worker, t task) {
 	s, dim := &r.seqs[t.seq], r.call.Metric.Cols
 	sources := s.froms.of(r.from)[t.from:t.to]
 	k.rows = scratch.Floats(k.rows, len(sources)*dim)
-	rows := dense.Matrix(k.rows, len(sources), dim)
+	rows := mat.Of(k.rows, len(sources), dim)
 	for i, t := range sources {
 		r.normalise(row(rows, i), t)
 	}
@@ -179,7 +179,7 @@ func (r *run) band(k *worker, s *sequence, rows blas32.General, sources, to []in
 	height *= max(1, min(rows.Rows/height, r.m.cfg.Window/(2*height)))
 	for i := 0; i < rows.Rows; i += height {
 		n := min(height, rows.Rows-i)
-		part, src, t, v := dense.Rows(rows, i, i+n), sources[i:i+n], to[i:i+n], score[i:i+n]
+		part, src, t, v := mat.Rows(rows, i, i+n), sources[i:i+n], to[i:i+n], score[i:i+n]
 		// The windows move on: all see what the last one begins and the first ends with.
 		first, last := r.window(s, src[0]), r.window(s, src[n-1])
 		begin, end := first.from/w, r.m.tile.Panels(last.to)
@@ -203,7 +203,7 @@ func (r *run) strips(k *worker, s *sequence, rows blas32.General, sources, to []
 	for p := p0; p < p1; p += stripPanels {
 		cols := w * min(stripPanels, p1-p)
 		k.score = scratch.Floats(k.score, rows.Rows*cols)
-		strip := dense.Matrix(k.score, rows.Rows, cols)
+		strip := mat.Of(k.score, rows.Rows, cols)
 		r.m.tile.Scores(strip, rows, r.packed[s.packed+p*w*dim:][:cols*dim])
 		seen := r.window(s, sources[0])
 		for i, source := range sources {

@@ -6,7 +6,7 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // StateConfig is what must be known of a state in advance: nothing.
@@ -81,7 +81,7 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if !st.made {
 		return 0, check.Errorf(ErrState, "merge: the state was not made by NewState")
 	}
-	f := statefile.NewWriter(w, stateKind, st.op.fingerprint())
+	f := state.NewWriter(w, stateKind, st.op.fingerprint())
 	f.Ints(st.n, int64(st.Waiting()))
 	if st.waiting {
 		f.Floats([]float32{st.size})
@@ -98,7 +98,7 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 // ReadState reads a state that WriteTo wrote of a stream of the same Config. Errors match
 // ErrState or are those of r.
 func (op *Stream) ReadState(r io.Reader) (*State, error) {
-	f := statefile.NewReader(r, "merge", ErrState, stateKind, op.cfg.fingerprint())
+	f := state.NewReader(r, "merge", ErrState, stateKind, op.cfg.fingerprint())
 	st := new(State)
 	st.fit(op)
 	n, waiting := f.Int(), f.Int()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -127,11 +128,11 @@ func (op *Stream) check(c *StreamCall) error {
 		return check.Errorf(ErrShape, "merge: Kept has %d elements, want Room = %d", len(c.Kept), room)
 	}
 	for _, in := range [...]blas32.General{c.X, c.Metric, vector(c.Size)} {
-		if asm.Overlap(c.Dst, in) || asm.Overlap(vector(c.Total), in) {
+		if mat.Overlap(c.Dst, in) || mat.Overlap(vector(c.Total), in) {
 			return check.Errorf(ErrShape, "merge: dst or Total shares elements with an input")
 		}
 	}
-	if asm.Overlap(c.Dst, vector(c.Total)) {
+	if mat.Overlap(c.Dst, vector(c.Total)) {
 		return check.Errorf(ErrShape, "merge: dst shares elements with Total")
 	}
 	return checkSizes(c.Size)

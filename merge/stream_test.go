@@ -12,8 +12,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // similarPairs is a metric in which some pairs are near each other.
@@ -67,7 +67,7 @@ func TestStream(t *testing.T) {
 				state := st
 				for from := 0; from < n; {
 					to := min(n, from+rng.IntN(2+round*9))
-					rowsOf(&StreamCall{Dst: dense.Rows(got, rows, n), X: dense.Rows(x, from, to), Metric: dense.Rows(metric, from, to), Size: size[from:to],
+					rowsOf(&StreamCall{Dst: mat.Rows(got, rows, n), X: mat.Rows(x, from, to), Metric: mat.Rows(metric, from, to), Size: size[from:to],
 						Total: gotSize[rows:], Kept: kept[rows:], State: state})
 					if rng.IntN(3) == 0 { // through a file and a copy
 						var b bytes.Buffer
@@ -82,7 +82,7 @@ func TestStream(t *testing.T) {
 						t.Fatalf("the state has seen %d tokens, want %d", state.Len(), to)
 					}
 				}
-				rowsOf(&StreamCall{Dst: dense.Rows(got, rows, n), X: dense.Rows(x, n, n), Metric: dense.Rows(metric, n, n), Total: gotSize[rows:], Kept: kept[rows:], State: state, End: true})
+				rowsOf(&StreamCall{Dst: mat.Rows(got, rows, n), X: mat.Rows(x, n, n), Metric: mat.Rows(metric, n, n), Total: gotSize[rows:], Kept: kept[rows:], State: state, End: true})
 				if rows != p.Len() || !slices.Equal(got.Data[:rows*width], want.Data) || !slices.Equal(gotSize[:rows], total) {
 					t.Fatalf("n=%d: %d rows, want %d; or they differ", n, rows, p.Len())
 				}

@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -113,7 +114,7 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 }
 
 func matrix(rows, cols int) blas32.General {
-	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+	return mat.Of(make([]float32, rows*cols), rows, cols)
 }
 
 // maxWidth bounds the numbers of a TABConfig or LRSAConfig, so that products fit, and the
@@ -224,7 +225,7 @@ func (r *tabRun) place(rows int) {
 	r.memory = scratch.Floats(r.memory, rows*(4*cfg.Dim+2*cfg.QKDim+cfg.MLPDim)+cfg.Centers*(2*cfg.Dim+cfg.QKDim))
 	rest := r.memory
 	take := func(rows, cols int) blas32.General {
-		m := dense.Matrix(rest, rows, cols)
+		m := mat.Of(rest, rows, cols)
 		rest = rest[rows*cols:]
 		return m
 	}
@@ -239,7 +240,7 @@ func (r *tabRun) place(rows int) {
 
 // block returns rows of a matrix of the call.
 func (r *tabRun) block(m blas32.General, i int) blas32.General {
-	return dense.Rows(m, i*dense.BlockRows, min((i+1)*dense.BlockRows, r.call.X.Rows))
+	return mat.Rows(m, i*dense.BlockRows, min((i+1)*dense.BlockRows, r.call.X.Rows))
 }
 
 func (r *tabRun) normBlock(_, i int) { r.op.norm.apply(r.block(r.n, i), r.block(r.call.X, i), normEps) }
@@ -291,7 +292,7 @@ func (r *tabRun) mixBlock(worker, i int) {
 	op, x, y := r.op, r.block(r.call.X, i), r.block(r.y, i)
 	w := &r.work[worker]
 	*w = scratch.Floats(*w, x.Rows*x.Cols)
-	projected := dense.Matrix(*w, x.Rows, x.Cols)
+	projected := mat.Of(*w, x.Rows, x.Cols)
 	op.proj.Forward(projected, r.block(r.mixed, i))
 	op.conv.Forward(y, projected)
 	for t := range y.Rows {
@@ -304,5 +305,5 @@ func (r *tabRun) ffnLine(worker, i int) {
 	h, w := r.call.Height, r.call.Width
 	image, y := i/h, i%h
 	at := i * w
-	r.op.ffn.line(dense.Rows(r.call.Dst, at, at+w), dense.Rows(r.y, at, at+w), dense.Rows(r.z, image*h*w, (image+1)*h*w), y, h, w, &r.work[worker])
+	r.op.ffn.line(mat.Rows(r.call.Dst, at, at+w), mat.Rows(r.y, at, at+w), mat.Rows(r.z, image*h*w, (image+1)*h*w), y, h, w, &r.work[worker])
 }

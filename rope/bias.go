@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Bias is a term added to attention logits, made tile by tile: the matrix of all
@@ -146,7 +146,7 @@ const block = 128
 func blocks(s blas32.General, query, key int64, f func(s blas32.General, query, key int64)) {
 	for i := 0; i < s.Rows; i += block {
 		for j := 0; j < s.Cols; j += block {
-			part := dense.Columns(dense.Rows(s, i, min(i+block, s.Rows)), j, min(block, s.Cols-j))
+			part := mat.Columns(mat.Rows(s, i, min(i+block, s.Rows)), j, min(block, s.Cols-j))
 			f(part, query+int64(i), key+int64(j))
 		}
 	}

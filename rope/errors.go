@@ -4,14 +4,15 @@ import (
 	"errors"
 	"math"
 
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 )
 
 var (
 	// ErrShape is matched by errors about the shape of a matrix or slice.
-	ErrShape = errors.New("rope: wrong shape")
+	ErrShape = subquad.ErrShape
 	// ErrConfig is matched by errors about a Config, a scheme, a bias or a config.json.
-	ErrConfig = errors.New("rope: wrong configuration")
+	ErrConfig = subquad.ErrConfig
 	// ErrPosition is matched by errors about a position that cannot be used.
 	ErrPosition = errors.New("rope: wrong position")
 )

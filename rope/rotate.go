@@ -7,7 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -273,12 +273,12 @@ func (r *Rotation) CosSin(cos, sin blas32.General, p Positions) error {
 		p.check("positions", cos.Rows, r.axes)); err != nil {
 		return err
 	}
-	if asm.Overlap(cos, sin) {
+	if mat.Overlap(cos, sin) {
 		return check.Errorf(ErrShape, "rope: cos shares elements with sin")
 	}
 	phase, top := make([]uint64, r.pairs), make([]uint32, r.pairs)
 	for row := range cos.Rows {
-		c, s := dense.Rows(cos, row, row+1).Data, dense.Rows(sin, row, row+1).Data
+		c, s := mat.Rows(cos, row, row+1).Data, mat.Rows(sin, row, row+1).Data
 		for head := range r.heads {
 			r.phases(phase, &p, row, head, 1)
 			for i, v := range phase {

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -251,8 +252,8 @@ func (s *blockScratch) piece(ctx context.Context) error {
 	b := s.block
 	s.uData, s.yData = scratch.Floats(s.uData, s.n*b.wide), scratch.Floats(s.yData, s.n*b.inner)
 	s.xData = scratch.Floats(s.xData, s.n*b.conv.taps.Cols)
-	s.u, s.y = dense.Matrix(s.uData, s.n, b.wide), dense.Matrix(s.yData, s.n, b.inner)
-	s.x = dense.Matrix(s.xData, s.n, b.conv.taps.Cols)
+	s.u, s.y = mat.Of(s.uData, s.n, b.wide), mat.Of(s.yData, s.n, b.inner)
+	s.x = mat.Of(s.xData, s.n, b.conv.taps.Cols)
 	if err := s.tasks(ctx, s.project); err != nil {
 		return err
 	}
@@ -273,7 +274,7 @@ func (s *blockScratch) rows(i int) (from, to int) {
 
 func (s *blockScratch) runProject(_, i int) {
 	from, to := s.rows(i)
-	s.block.in.Forward(dense.Rows(s.u, from, to), dense.Rows(s.call.X, s.from+from, s.from+to))
+	s.block.in.Forward(mat.Rows(s.u, from, to), mat.Rows(s.call.X, s.from+from, s.from+to))
 }
 
 func (s *blockScratch) runMiddle(worker, i int) {
@@ -283,13 +284,13 @@ func (s *blockScratch) runMiddle(worker, i int) {
 
 func (s *blockScratch) runFinish(_, i int) {
 	from, to := s.rows(i)
-	s.block.out.Forward(dense.Rows(s.call.Dst, s.from+from, s.from+to), dense.Rows(s.y, from, to))
+	s.block.out.Forward(mat.Rows(s.call.Dst, s.from+from, s.from+to), mat.Rows(s.y, from, to))
 }
 
 // convolve sets s.x to the convolution of columns of s.u.
 func (s *blockScratch) convolve(ctx context.Context, from int) error {
 	b := s.block
-	return s.conv.run(ctx, b.conv, s.x, dense.Columns(s.u, from, b.conv.taps.Cols), s.convs, s.workers)
+	return s.conv.run(ctx, b.conv, s.x, mat.Columns(s.u, from, b.conv.taps.Cols), s.convs, s.workers)
 }
 
 // finishKind names a block's state and sums up its weights.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -52,7 +52,7 @@ func NewConv(cfg ConvConfig, weight blas32.General, bias []float32) (*Conv, erro
 	case cfg.Workers < 0:
 		return nil, check.Errorf(ErrConfig, "ssm: Workers is %d, want 0 or more", cfg.Workers)
 	}
-	op := &Conv{cfg: cfg, taps: dense.Matrix(make([]float32, taps*channels), taps, channels)}
+	op := &Conv{cfg: cfg, taps: mat.Of(make([]float32, taps*channels), taps, channels)}
 	for c := range channels {
 		for j := range taps {
 			op.taps.Data[j*channels+c] = weight.Data[c*weight.Stride+j]
@@ -165,7 +165,7 @@ func (s *convScratch) run(ctx context.Context, op *Conv, dst, x blas32.General, 
 
 // history returns the rows before a segment.
 func (op *Conv) history(g segment) blas32.General {
-	return dense.Matrix(g.values, op.taps.Rows-1, op.taps.Cols)
+	return mat.Of(g.values, op.taps.Rows-1, op.taps.Cols)
 }
 
 // keep sets a segment's values to its last rows.
@@ -191,10 +191,10 @@ func (s *convScratch) convolve(_, i int) {
 	}
 	from := g.from + i*rows
 	to := min(from+rows, g.to)
-	dst, x := dense.Rows(s.dst, from, to), dense.Rows(s.x, from, to)
+	dst, x := mat.Rows(s.dst, from, to), mat.Rows(s.x, from, to)
 	history := op.history(g)
 	if i > 0 {
-		history = dense.Rows(s.x, from-history.Rows, from)
+		history = mat.Rows(s.x, from-history.Rows, from)
 	}
 	asm.DepthwiseConv(dst, x, op.taps, op.bias, history)
 	if op.cfg.SiLU {

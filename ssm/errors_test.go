@@ -9,7 +9,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // wants fails the test unless err matches kind and reads as it should.
@@ -23,7 +23,7 @@ func wants(t *testing.T, err, kind error, text string) {
 func TestConfigErrors(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	scan := ScanConfig{Channels: 4, States: 2}
-	a := dense.Matrix(decays(1, 8), 4, 2)
+	a := mat.Of(decays(1, 8), 4, 2)
 	for text, f := range map[string]func() error{
 		"ssm: Channels is 0, want 1 to 16777216":      func() error { _, err := NewScan(ScanConfig{States: 2}, ScanWeights{}); return err },
 		"ssm: States is 16777217, want 1 to 16777216": func() error { _, err := NewScan(ScanConfig{Channels: 1, States: 1<<24 + 1}, ScanWeights{}); return err },
@@ -94,9 +94,9 @@ func TestConfigErrors(t *testing.T) {
 }
 
 func TestCallErrors(t *testing.T) {
-	op := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: dense.Matrix(decays(1, 8), 4, 2)}))
-	other := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: dense.Matrix(decays(2, 8), 4, 2)}))
-	wide := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 3}, ScanWeights{A: dense.Matrix(decays(2, 12), 4, 3)}))
+	op := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: mat.Of(decays(1, 8), 4, 2)}))
+	other := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: mat.Of(decays(2, 8), 4, 2)}))
+	wide := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 3}, ScanWeights{A: mat.Of(decays(2, 12), 4, 3)}))
 	state := func(op *Scan) *State { return value[*State](t)(op.NewState(StateConfig{})) }
 	x, bc := zeros(3, 4), zeros(3, 2)
 	ok := func() ScanCall { return ScanCall{Dst: zeros(3, 4), X: x, Dt: x, B: bc, C: bc} }
@@ -134,8 +134,8 @@ func TestCallErrors(t *testing.T) {
 }
 
 func TestStoredErrors(t *testing.T) {
-	op := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: dense.Matrix(decays(1, 8), 4, 2)}))
-	other := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: dense.Matrix(decays(2, 8), 4, 2)}))
+	op := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: mat.Of(decays(1, 8), 4, 2)}))
+	other := value[*Scan](t)(NewScan(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: mat.Of(decays(2, 8), 4, 2)}))
 	var b bytes.Buffer
 	_, err := value[*State](t)(op.NewState(StateConfig{})).WriteTo(&b)
 	must(t, err)

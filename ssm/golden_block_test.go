@@ -6,8 +6,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // blockConfig holds the options of the official modules. Shapes are in the weights,
@@ -52,7 +52,7 @@ func parameter(f *golden.File, name string) blas32.General {
 		rows = 1
 	}
 	data := f.Float32(name)
-	return dense.Matrix(data, rows, len(data)/rows)
+	return mat.Of(data, rows, len(data)/rows)
 }
 
 // windowed is a block whose state a test looks into.
@@ -85,9 +85,9 @@ func goldenBlock(t *testing.T, f *golden.File, op windowed, taps, channels int, 
 		st := value[*State](t)(op.NewState(StateConfig{}))
 		in, out := x.matrix(b, n, dim), zeros(n, dim)
 		split := max(n-1, 0)
-		must(t, op.Step(dense.Rows(out, 0, split), dense.Rows(in, 0, split), st))
+		must(t, op.Step(mat.Rows(out, 0, split), mat.Rows(in, 0, split), st))
 		before := window(st)
-		must(t, op.Step(dense.Rows(out, split, n), dense.Rows(in, split, n), st))
+		must(t, op.Step(mat.Rows(out, split, n), mat.Rows(in, split, n), st))
 		conv, ssm, states = append(conv, official(before, st)...), append(ssm, scan(st)...), append(states, st)
 		whole := zeros(n, dim)
 		must(t, op.Forward(whole, in))

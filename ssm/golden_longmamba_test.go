@@ -7,8 +7,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // officialMethods are the names of the official code, "" being its default.
@@ -155,7 +155,7 @@ func goldenRecurrence(t *testing.T, f *golden.File, channels int) (runner, calib
 	a, d, bias := f.Float32("A"), optional(f, "D"), f.Float32("dt_bias")
 	if f.Meta("op") == "ssm.longmamba_mamba1" {
 		states := len(a) / channels
-		op := value[*Scan](t)(NewScan(ScanConfig{Channels: channels, States: states, Softplus: true}, ScanWeights{A: dense.Matrix(a, channels, states), D: d, DtBias: bias}))
+		op := value[*Scan](t)(NewScan(ScanConfig{Channels: channels, States: states, Softplus: true}, ScanWeights{A: mat.Of(a, channels, states), D: d, DtBias: bias}))
 		return func(n int, dt blas32.General, b int, filter *Filter, hook DeltaFilter) (y, h blas32.General) {
 			y, h = zeros(n, channels), zeros(channels, states)
 			call := ScanCall{X: zeros(n, channels), B: zeros(n, states), C: zeros(n, states)}
@@ -199,7 +199,7 @@ func pieces(n int, filter *Filter, f func(rows func(m blas32.General) blas32.Gen
 			if !gated(m) {
 				return m
 			}
-			return dense.Rows(m, from, cuts[i+1])
+			return mat.Rows(m, from, cuts[i+1])
 		})
 	}
 }
@@ -252,13 +252,13 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 	st := value[*State](t)(op.NewState(StateConfig{Filter: filter, Prompt: n}))
 	steps, split := zeros(n, heads), max(n-1, 0)
 	step := func(from, to int) {
-		must(t, op.Run(t.Context(), &BlockCall{Dst: dense.Rows(y, from, to), X: dense.Rows(x, from, to), State: st, Filter: RecordSteps(steps)}))
+		must(t, op.Run(t.Context(), &BlockCall{Dst: mat.Rows(y, from, to), X: mat.Rows(x, from, to), State: st, Filter: RecordSteps(steps)}))
 	}
 	conv := zeros(op.conv.taps.Rows, op.conv.taps.Cols) // a row more than is read
 	step(0, split)
-	must(t, op.ReadWindow(dense.Rows(conv, 0, conv.Rows-1), st))
+	must(t, op.ReadWindow(mat.Rows(conv, 0, conv.Rows-1), st))
 	step(split, n)
-	must(t, op.ReadWindow(dense.Rows(conv, 1, conv.Rows), st))
+	must(t, op.ReadWindow(mat.Rows(conv, 1, conv.Rows), st))
 	compare(f, "y_at_positions", rows(y))
 	compare(f, "conv_state", transposed(conv).Data)
 	h := zeros(heads*op.cfg.HeadDim, op.cfg.States)
@@ -277,7 +277,7 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 		next := embed(ints(f, "ids_decode"))
 		out := zeros(next.Rows, dim)
 		for i := range next.Rows {
-			must(t, op.Step(dense.Rows(out, i, i+1), dense.Rows(next, i, i+1), st))
+			must(t, op.Step(mat.Rows(out, i, i+1), mat.Rows(next, i, i+1), st))
 		}
 		compare(f, "y_decode", out.Data)
 	}

@@ -8,8 +8,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func TestGolden(t *testing.T) {
@@ -33,7 +33,7 @@ func TestGolden(t *testing.T) {
 }
 
 func zeros(rows, cols int) blas32.General {
-	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+	return mat.Of(make([]float32, rows*cols), rows, cols)
 }
 
 func transposed(m blas32.General) blas32.General {
@@ -76,7 +76,7 @@ func (x tensor) matrix(i, rows, cols int) blas32.General {
 	if x.data == nil {
 		return blas32.General{}
 	}
-	return dense.Matrix(x.at(i), rows, cols)
+	return mat.Of(x.at(i), rows, cols)
 }
 
 // columns is element i, [cols, rows], turned around.
@@ -160,7 +160,7 @@ func goldenConv(t *testing.T, f *golden.File) {
 	if !silu && f.Meta("activation") != "None" {
 		t.Fatalf("activation %q", f.Meta("activation"))
 	}
-	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: silu}, dense.Matrix(f.Float32("weight"), channels, taps), optional(f, "bias")))
+	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: silu}, mat.Of(f.Float32("weight"), channels, taps), optional(f, "bias")))
 	if f.Has("x") {
 		shape := f.Shape("x")
 		x, initial := batched(f, "x"), batched(f, "initial_states")
@@ -171,7 +171,7 @@ func goldenConv(t *testing.T, f *golden.File) {
 			y := zeros(shape[2], channels)
 			must(t, op.Step(y, x.columns(b, shape[2], channels), st))
 			out = append(out, transposed(y).Data...)
-			final = append(final, transposed(dense.Matrix(st.values, taps-1, channels)).Data...)
+			final = append(final, transposed(mat.Of(st.values, taps-1, channels)).Data...)
 		}
 		compare(f, "out", out)
 		compare(f, "final_states", final)
@@ -223,7 +223,7 @@ func goldenNorm(t *testing.T, f *golden.File) {
 		if x == nil {
 			return blas32.General{}
 		}
-		return dense.Matrix(x, len(x)/cols, cols)
+		return mat.Of(x, len(x)/cols, cols)
 	}
 	x := matrix("x")
 	out := zeros(x.Rows, cols)
@@ -233,7 +233,7 @@ func goldenNorm(t *testing.T, f *golden.File) {
 
 // scanWeights reads what the scan and its single step have in common.
 func scanWeights(f *golden.File, bias string, channels, states int) ScanWeights {
-	return ScanWeights{A: dense.Matrix(f.Float32("A"), channels, states), D: optional(f, "D"), DtBias: optional(f, bias)}
+	return ScanWeights{A: mat.Of(f.Float32("A"), channels, states), D: optional(f, "D"), DtBias: optional(f, bias)}
 }
 
 func goldenScan(t *testing.T, f *golden.File) {
@@ -246,7 +246,7 @@ func goldenScan(t *testing.T, f *golden.File) {
 	for name, constant := range map[string]*blas32.General{"B": &w.B, "C": &w.C} {
 		switch s := f.Shape(name); len(s) {
 		case 2:
-			*constant = dense.Matrix(f.Float32(name), channels, states)
+			*constant = mat.Of(f.Float32(name), channels, states)
 		case 3:
 			shared[name] = batched(f, name)
 		case 4:
@@ -275,7 +275,7 @@ func goldenScan(t *testing.T, f *golden.File) {
 			c := call
 			for _, m := range []*blas32.General{&c.Dst, &c.X, &c.Dt, &c.B, &c.C, &c.Z} {
 				if gated(*m) {
-					*m = dense.Rows(*m, part[0], part[1])
+					*m = mat.Rows(*m, part[0], part[1])
 				}
 			}
 			must(t, op.Run(t.Context(), &c))

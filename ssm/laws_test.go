@@ -10,8 +10,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // stepper is an operator over rows of one input, for laws that all of them keep.
@@ -29,7 +29,7 @@ type stepper struct {
 func columns(x blas32.General, widths ...int) (list [8]blas32.General) {
 	at := 0
 	for i, w := range widths {
-		list[i] = dense.Columns(x, at, w)
+		list[i] = mat.Columns(x, at, w)
 		at += w
 	}
 	return list
@@ -37,7 +37,7 @@ func columns(x blas32.General, widths ...int) (list [8]blas32.General) {
 
 func testScan(t testing.TB, channels, states, groups int) stepper {
 	op := value[*Scan](t)(NewScan(ScanConfig{Channels: channels, States: states, Groups: groups, Softplus: true, DtMin: 0.001, DtMax: 5},
-		ScanWeights{A: dense.Matrix(decays(1, channels*states), channels, states), D: normal(2, 1, 0, channels), DtBias: normal(3, 1, -2, channels)}))
+		ScanWeights{A: mat.Of(decays(1, channels*states), channels, states), D: normal(2, 1, 0, channels), DtBias: normal(3, 1, -2, channels)}))
 	w := []int{channels, channels, groups * states, groups * states, channels}
 	return stepper{
 		name: op.kind.name, in: 3*channels + 2*groups*states, out: channels, exact: true, newState: op.NewState,
@@ -186,8 +186,8 @@ func TestSplits(t *testing.T) {
 				for from := 0; from < n; {
 					k := []int{1, 1 + r.IntN(10), 1 + r.IntN(n)}[r.IntN(3)]
 					to := min(from+k, n)
-					must(t, s.run(context.Background(), dense.Rows(got, from, to), dense.Rows(x, from, to), packing{state: st}, nil, 1))
-					must(t, s.run(t.Context(), dense.Rows(again, from, to), dense.Rows(x, from, to), packing{state: copied}, nil, 2))
+					must(t, s.run(context.Background(), mat.Rows(got, from, to), mat.Rows(x, from, to), packing{state: st}, nil, 1))
+					must(t, s.run(t.Context(), mat.Rows(again, from, to), mat.Rows(x, from, to), packing{state: copied}, nil, 2))
 					var stored bytes.Buffer
 					_, err := copied.WriteTo(&stored)
 					must(t, err)
@@ -221,7 +221,7 @@ func TestBatch(t *testing.T) {
 			for i, from := range offsets[:len(offsets)-1] {
 				st := value[*State](t)(s.newState(StateConfig{}))
 				one, many = append(one, st), append(many, st.Clone())
-				must(t, s.run(t.Context(), dense.Rows(alone, from, offsets[i+1]), dense.Rows(x, from, offsets[i+1]), packing{state: st}, nil, 1))
+				must(t, s.run(t.Context(), mat.Rows(alone, from, offsets[i+1]), mat.Rows(x, from, offsets[i+1]), packing{state: st}, nil, 1))
 			}
 			must(t, s.run(t.Context(), packed, x, packing{offsets: offsets, states: many}, nil, 3))
 			must(t, s.run(t.Context(), bare, x, packing{offsets: offsets}, nil, 1))
@@ -231,7 +231,7 @@ func TestBatch(t *testing.T) {
 			next := random(8, k, s.in, 1, 0)
 			got, want := zeros(k, s.out), zeros(k, s.out)
 			for i, st := range one {
-				must(t, s.run(t.Context(), dense.Rows(want, i, i+1), dense.Rows(next, i, i+1), packing{state: st}, nil, 1))
+				must(t, s.run(t.Context(), mat.Rows(want, i, i+1), mat.Rows(next, i, i+1), packing{state: st}, nil, 1))
 			}
 			must(t, s.run(t.Context(), got, next, packing{states: many, each: true}, nil, 2))
 			same(t, s.name+": steps", got.Data, want.Data)
@@ -250,7 +250,7 @@ func TestTruncate(t *testing.T) {
 		var after []*State
 		for i := range 20 {
 			after = append(after, st.Clone())
-			must(t, s.run(t.Context(), zeros(1, s.out), dense.Rows(x, i, i+1), packing{state: st}, nil, 1))
+			must(t, s.run(t.Context(), zeros(1, s.out), mat.Rows(x, i, i+1), packing{state: st}, nil, 1))
 		}
 		for _, n := range []int{21, 17, 5, -1} {
 			if err := st.Truncate(n); err == nil || st.Len() != 20 {

@@ -10,8 +10,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // filtered are the operators that take a filter.
@@ -34,7 +34,7 @@ func table(t testing.TB, s stepper) *Calibration {
 	x := random(99, trained, s.in, 1, 0)
 	dt := zeros(trained, st.kind.channels)
 	must(t, s.run(t.Context(), zeros(trained, s.out), x, packing{}, RecordSteps(dt), 1))
-	rates := dense.Matrix(decays(5, st.kind.channels), st.kind.channels, 1)
+	rates := mat.Of(decays(5, st.kind.channels), st.kind.channels, 1)
 	c := value[*Calibrator](t)(newCalibrator(st.kind, rates, CalibrationConfig{TrainLength: trained, Lengths: []int{24, 48, 100, 300, 1000}, Workers: 2}))
 	must(t, s.run(t.Context(), zeros(trained, s.out), x, packing{}, c.Record, 2))
 	must(t, c.Next())
@@ -69,7 +69,7 @@ func TestFilterSplits(t *testing.T) {
 				st := state()
 				for from := 0; from < n; {
 					to := min(from+[]int{1, 1 + r.IntN(10), 1 + r.IntN(n)}[r.IntN(3)], n)
-					must(t, s.run(t.Context(), dense.Rows(got, from, to), dense.Rows(x, from, to), packing{state: st}, nil, 1))
+					must(t, s.run(t.Context(), mat.Rows(got, from, to), mat.Rows(x, from, to), packing{state: st}, nil, 1))
 					if r.IntN(2) == 0 {
 						st = st.Clone()
 					}
@@ -100,8 +100,8 @@ func TestFilterChangesNothing(t *testing.T) {
 				t.Helper()
 				st := value[*State](t)(s.newState(StateConfig{Filter: newFilter(t, c, cfg), Prompt: n}))
 				got := zeros(n, s.out)
-				must(t, s.run(t.Context(), got, dense.Rows(x, 0, n), packing{state: st}, nil, 1))
-				same(t, s.name, got.Data, s.forward(t, dense.Rows(x, 0, n)).Data)
+				must(t, s.run(t.Context(), got, mat.Rows(x, 0, n), packing{state: st}, nil, 1))
+				same(t, s.name, got.Data, s.forward(t, mat.Rows(x, 0, n)).Data)
 			}
 			for _, m := range []Method{ByThreshold, DeltaRatio, Silence} {
 				run(c, FilterConfig{All: true, Method: m}, trained)
@@ -164,7 +164,7 @@ func TestLogDecay(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const channels, states = 5, 7
 		for _, scale := range []float64{1e-3, 1, 30} {
-			a := dense.Matrix(decays(1, channels*states), channels, states)
+			a := mat.Of(decays(1, channels*states), channels, states)
 			op := value[*Scan](t)(NewScan(ScanConfig{Channels: channels, States: states, Softplus: true}, ScanWeights{A: a}))
 			c := value[*Calibrator](t)(op.NewCalibrator(CalibrationConfig{TrainLength: 60, Clamp: 0.1}))
 			dt := random(2, 60, channels, 1, math.Log(scale))
@@ -334,7 +334,7 @@ func TestSparse(t *testing.T) {
 					// Split at borders of chunks, the same bits.
 					st, split := value[*State](t)(op.NewState(StateConfig{})), zeros(n, heads*width)
 					for _, cut := range [][2]int{{0, 64}, {64, 256}, {256, n}} {
-						rows := func(m blas32.General) blas32.General { return dense.Rows(m, cut[0], cut[1]) }
+						rows := func(m blas32.General) blas32.General { return mat.Rows(m, cut[0], cut[1]) }
 						must(t, op.Step(rows(split), rows(x), rows(dt), rows(b), rows(c), st))
 					}
 					same(t, op.kind.name+" split", split.Data, got.Data)
@@ -354,7 +354,7 @@ func TestFilterAllocations(t *testing.T) {
 			if n := isatest.Allocations(func() {
 				st.Reset()
 				must(t, s.run(context.Background(), dst, x, packing{state: st}, nil, workers))
-				must(t, s.run(context.Background(), dense.Rows(dst, 0, 1), dense.Rows(x, 0, 1), packing{state: st}, nil, workers))
+				must(t, s.run(context.Background(), mat.Rows(dst, 0, 1), mat.Rows(x, 0, 1), packing{state: st}, nil, workers))
 			}); n != 0 {
 				t.Errorf("%s with %d workers: %v allocations", s.name, workers, n)
 			}

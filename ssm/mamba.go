@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -128,7 +129,7 @@ func NewMamba(cfg MambaConfig, w MambaWeights) (*Mamba, error) {
 }
 
 func zeroMatrix(rows, cols int) blas32.General {
-	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+	return mat.Of(make([]float32, rows*cols), rows, cols)
 }
 
 // Bytes returns the memory of the projections' weights.
@@ -157,7 +158,7 @@ func (b *block) readWindow(conv blas32.General, st *State) error {
 	if err := check.Matrix(ErrShape, "ssm", "conv", conv, b.conv.taps.Rows-1, b.conv.taps.Cols, "channels"); err != nil {
 		return err
 	}
-	copyRows(conv, dense.Matrix(st.values, conv.Rows, conv.Cols))
+	copyRows(conv, mat.Of(st.values, conv.Rows, conv.Cols))
 	return nil
 }
 
@@ -167,13 +168,13 @@ func (m *Mamba) mix(ctx context.Context, s *blockScratch) error {
 		return err
 	}
 	s.smallData, s.dtData = scratch.Floats(s.smallData, s.n*m.small), scratch.Floats(s.dtData, s.n*m.channels)
-	s.small, s.dt = dense.Matrix(s.smallData, s.n, m.small), dense.Matrix(s.dtData, s.n, m.channels)
+	s.small, s.dt = mat.Of(s.smallData, s.n, m.small), mat.Of(s.dtData, s.n, m.channels)
 	if err := s.tasks(ctx, s.mid); err != nil {
 		return err
 	}
 	return s.scan.run(ctx, m.scan, &ScanCall{
-		Dst: s.y, X: s.x, Dt: s.dt, Z: dense.Columns(s.u, m.channels, m.channels), Filter: s.call.Filter,
-		B: dense.Columns(s.small, m.rank, m.states), C: dense.Columns(s.small, m.rank+m.states, m.states),
+		Dst: s.y, X: s.x, Dt: s.dt, Z: mat.Columns(s.u, m.channels, m.channels), Filter: s.call.Filter,
+		B: mat.Columns(s.small, m.rank, m.states), C: mat.Columns(s.small, m.rank+m.states, m.states),
 	}, s.mixers, s.workers)
 }
 
@@ -184,8 +185,8 @@ func (m *Mamba) holds(n, workers int) int64 {
 
 // middle computes dt, B and C of some rows.
 func (m *Mamba) middle(s *blockScratch, _, from, to int) {
-	small := dense.Rows(s.small, from, to)
-	m.xProj.Forward(small, dense.Rows(s.x, from, to))
+	small := mat.Rows(s.small, from, to)
+	m.xProj.Forward(small, mat.Rows(s.x, from, to))
 	if m.cfg.NormDtBC {
 		for t := range small.Rows {
 			row := small.Data[t*small.Stride:][:small.Cols]
@@ -195,5 +196,5 @@ func (m *Mamba) middle(s *blockScratch, _, from, to int) {
 			asm.RMSNorm(c, c, m.cN, float32(m.cfg.Eps))
 		}
 	}
-	m.dtProj.Forward(dense.Rows(s.dt, from, to), dense.Columns(small, 0, m.rank))
+	m.dtProj.Forward(mat.Rows(s.dt, from, to), mat.Columns(small, 0, m.rank))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -167,12 +168,12 @@ func (m *Mamba2) mix(ctx context.Context, s *blockScratch) error {
 		return err
 	}
 	call := SSDCall{
-		Dst: dense.Columns(s.y, m.mlp, wide), X: dense.Columns(s.x, 0, wide), Filter: s.call.Filter,
-		B: dense.Columns(s.x, wide, shared), C: dense.Columns(s.x, wide+shared, shared),
-		Dt: dense.Columns(s.u, first+wide+2*shared, m.heads),
+		Dst: mat.Columns(s.y, m.mlp, wide), X: mat.Columns(s.x, 0, wide), Filter: s.call.Filter,
+		B: mat.Columns(s.x, wide, shared), C: mat.Columns(s.x, wide+shared, shared),
+		Dt: mat.Columns(s.u, first+wide+2*shared, m.heads),
 	}
 	if m.norm == nil {
-		call.Z = dense.Columns(s.u, 2*m.mlp, wide)
+		call.Z = mat.Columns(s.u, 2*m.mlp, wide)
 	}
 	if err := s.ssd.run(ctx, m.ssd, &call, s.mixers, s.workers); err != nil {
 		return err
@@ -191,7 +192,7 @@ func (m *Mamba2) holds(n, workers int) int64 {
 // middle normalises and gates some rows of y.
 func (m *Mamba2) middle(s *blockScratch, worker, from, to int) {
 	wide := m.heads * m.cfg.HeadDim
-	u, y := dense.Rows(s.u, from, to), dense.Rows(s.y, from, to)
+	u, y := mat.Rows(s.u, from, to), mat.Rows(s.y, from, to)
 	for t := range y.Rows { // silu(z0) x0
 		row := y.Data[t*y.Stride:][:m.mlp]
 		asm.SiLU(row, u.Data[t*u.Stride:][:m.mlp])
@@ -199,7 +200,7 @@ func (m *Mamba2) middle(s *blockScratch, worker, from, to int) {
 	}
 	if m.norm != nil {
 		s.gates[worker] = scratch.Floats(s.gates[worker], wide)
-		ssd := dense.Columns(y, m.mlp, wide)
-		m.norm.rows(ssd, ssd, dense.Columns(u, 2*m.mlp, wide), s.gates[worker])
+		ssd := mat.Columns(y, m.mlp, wide)
+		m.norm.rows(ssd, ssd, mat.Columns(u, 2*m.mlp, wide), s.gates[worker])
 	}
 }

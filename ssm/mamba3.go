@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -157,7 +157,7 @@ func (op *SISO) part(values []float32, head int) (p headState) {
 	n, width, angles := op.cfg.States, op.cfg.HeadDim, op.cfg.Angles
 	v := values[head*(n*width+n+width+angles):]
 	take := func(size int) []float32 { x := v[:size]; v = v[size:]; return x }
-	p.s = dense.Matrix(take(n*width), n, width)
+	p.s = mat.Of(take(n*width), n, width)
 	p.k, p.x, p.angles = take(n), take(width), take(angles)
 	return p
 }

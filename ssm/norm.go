@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -62,7 +63,7 @@ func (op *GatedNorm) Forward(dst, x, z blas32.General) error {
 		if err := check.Matrix(ErrShape, "ssm", "z", z, x.Rows, cols, "channels"); err != nil {
 			return err
 		}
-		if asm.Overlap(dst, z) {
+		if mat.Overlap(dst, z) {
 			return check.Errorf(ErrShape, "ssm: dst shares elements with z")
 		}
 	}

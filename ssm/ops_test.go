@@ -10,8 +10,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // ssd64 is the recurrence of an SSD, in float64, of dt behind its softplus.
@@ -65,7 +65,7 @@ func TestSSD(t *testing.T) {
 						must(t, op.Forward(got, x, dt, b, c))
 						near(t, op.kind.name, got.Data, want, 1e-5)
 						// In place, and without the skip straight into dst.
-						here := dense.Matrix(append([]float32{}, x.Data...), n, heads*width)
+						here := mat.Of(append([]float32{}, x.Data...), n, heads*width)
 						must(t, op.Forward(here, here, dt, b, c))
 						same(t, "in place", here.Data, got.Data)
 					}
@@ -207,10 +207,10 @@ func TestAllocations(t *testing.T) {
 			for name, f := range map[string]func() error{
 				"Forward": func() error { return s.run(context.Background(), dst, x, packing{}, nil, workers) },
 				"Step": func() error {
-					return s.run(context.Background(), dense.Rows(dst, 0, 1), dense.Rows(x, 0, 1), packing{state: st}, nil, workers)
+					return s.run(context.Background(), mat.Rows(dst, 0, 1), mat.Rows(x, 0, 1), packing{state: st}, nil, workers)
 				},
 				"StepBatch": func() error {
-					return s.run(context.Background(), dense.Rows(dst, 0, 3), dense.Rows(x, 0, 3), packing{states: states, each: true}, nil, workers)
+					return s.run(context.Background(), mat.Rows(dst, 0, 3), mat.Rows(x, 0, 3), packing{states: states, each: true}, nil, workers)
 				},
 			} {
 				if n := isatest.Allocations(func() { must(t, f()) }); n != 0 {
@@ -224,7 +224,7 @@ func TestAllocations(t *testing.T) {
 // TestNaN: NaN of one channel stays in its channel, or head.
 func TestNaN(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		op := value[*Scan](t)(NewScan(ScanConfig{Channels: 20, States: 4, Softplus: true}, ScanWeights{A: dense.Matrix(decays(1, 80), 20, 4)}))
+		op := value[*Scan](t)(NewScan(ScanConfig{Channels: 20, States: 4, Softplus: true}, ScanWeights{A: mat.Of(decays(1, 80), 20, 4)}))
 		x, dt, b, c := random(1, 70, 20, 1, 0), random(2, 70, 20, 1, 0), random(3, 70, 4, 1, 0), random(4, 70, 4, 1, 0)
 		x.Data[5*20+7] = float32(math.NaN())
 		dst := zeros(70, 20)

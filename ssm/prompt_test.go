@@ -7,8 +7,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // blocks are one of each kind.
@@ -32,7 +32,7 @@ func TestRunPrompt(t *testing.T) {
 				f := newFilter(t, c, FilterConfig{Method: m, All: true, Tokens: 30, Response: 4})
 				got, steps := zeros(n, b.dim), zeros(n, b.Channels())
 				must(t, b.RunPrompt(t.Context(), &BlockCall{Dst: got, X: x, Filter: RecordSteps(steps)}, f))
-				want := dense.Matrix(slices.Clone(vanilla.Data), n, b.Channels())
+				want := mat.Of(slices.Clone(vanilla.Data), n, b.Channels())
 				must(t, f.Apply(0, want))
 				same(t, name+", "+m.String(), steps.Data, want.Data)
 				if m.causal() {
@@ -70,7 +70,7 @@ func TestRunPrompt(t *testing.T) {
 // gives the others what it gives them alone.
 func TestDecimation(t *testing.T) {
 	d := value[*Decimation](t)(NewDecimation(DecimationConfig{Layers: []int{7, 2}, Base: 6, MinTokens: -1, Response: 1}))
-	dt := dense.Matrix([]float32{5, 1, 4, 2, 2, 9, 8, 7, 6, 0}, 10, 1)
+	dt := mat.Of([]float32{5, 1, 4, 2, 2, 9, 8, 7, 6, 0}, 10, 1)
 	keep := func(d *Decimation, layer int) []int { return value[[]int](t)(d.Keep(layer, dt)) }
 	for layer, want := range map[int][]int{0: {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 7: {0, 2, 5, 6, 7, 8, 9}, 2: {5, 6, 7, 9}} {
 		if got := keep(d, layer); !slices.Equal(got, want) || d.Drops(layer) != (layer != 0) {

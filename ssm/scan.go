@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -347,7 +348,7 @@ func checkInputs(dst blas32.General, n int, inputs []input) error {
 		if err := check.Matrix(ErrShape, "ssm", in.name, in.m, n, in.cols, in.what); err != nil {
 			return err
 		}
-		if i > 0 && asm.Overlap(dst, in.m) {
+		if i > 0 && mat.Overlap(dst, in.m) {
 			return check.Errorf(ErrShape, "ssm: dst shares elements with %s", in.name)
 		}
 	}

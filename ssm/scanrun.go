@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -65,7 +65,7 @@ func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []
 		s.task = s.scan
 	}
 	s.op, s.call, s.ctx, s.list = op, *call, ctx, list
-	s.inPlace = asm.Overlap(call.Dst, call.X)
+	s.inPlace = mat.Overlap(call.Dst, call.X)
 	defer func() { s.call, s.ctx, s.list = ScanCall{}, nil, nil }()
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, scanWork{})
@@ -159,15 +159,15 @@ func steps(dst, dt, bias []float32, softplus bool, least, most float32) {
 func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n int) {
 	op := s.op
 	rows := func(m blas32.General) blas32.General {
-		return dense.Columns(dense.Rows(m, t0, t0+n), sl.channel, sl.channels)
+		return mat.Columns(mat.Rows(m, t0, t0+n), sl.channel, sl.channels)
 	}
 	y, x, whole := rows(s.call.Dst), rows(s.call.X), sl.channels%asm.ScanBlock == 0
 	if !whole {
-		y = dense.Matrix(w.y, n, slabWidth)
+		y = mat.Of(w.y, n, slabWidth)
 	}
 	if !whole || s.inPlace {
 		from := x
-		x = dense.Matrix(w.x, n, slabWidth)
+		x = mat.Of(w.x, n, slabWidth)
 		clear(x.Data)
 		copyRows(x, from)
 	}
@@ -208,7 +208,7 @@ func (s *scanScratch) shared(memory *[]float32, constant []float32, m blas32.Gen
 	if constant != nil {
 		return blas32.General{}
 	}
-	rows := dense.Columns(dense.Rows(m, t0, t0+n), sl.group*op.cfg.States, op.cfg.States)
+	rows := mat.Columns(mat.Rows(m, t0, t0+n), sl.group*op.cfg.States, op.cfg.States)
 	if !vectors && op.states == op.cfg.States {
 		return rows
 	}
@@ -217,7 +217,7 @@ func (s *scanScratch) shared(memory *[]float32, constant []float32, m blas32.Gen
 		each = asm.ScanBlock
 	}
 	*memory = scratch.Floats(*memory, Chunk*op.states*each)
-	out := dense.Matrix(*memory, n, op.states*each)
+	out := mat.Of(*memory, n, op.states*each)
 	clear(out.Data)
 	for t := range n {
 		for i, v := range rows.Data[t*rows.Stride:][:rows.Cols] {

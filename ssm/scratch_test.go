@@ -5,8 +5,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // scratchLengths are fewer tokens than a chunk and than a piece, and more.
@@ -22,8 +22,8 @@ func TestScratchBytes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		mamba := value[*Mamba](t)(NewMamba(MambaConfig{Workers: 2}, mambaWeights(24, 96, 5, 3, 4)))
 		mamba2 := value[*Mamba2](t)(NewMamba2(Mamba2Config{States: 36, HeadDim: 40, Groups: 2, Workers: 2}, mamba2Weights(24, 5, 4, 40, 36, 2, 4)))
-		scan := value[*Scan](t)(NewScan(ScanConfig{Channels: 1000, States: 7, Workers: 2}, ScanWeights{A: dense.Matrix(decays(1, 7000), 1000, 7)}))
-		constant := value[*Scan](t)(NewScan(ScanConfig{Channels: 40, States: 7, Workers: 2}, ScanWeights{A: dense.Matrix(decays(1, 280), 40, 7), C: random(1, 40, 7, 1, 0)}))
+		scan := value[*Scan](t)(NewScan(ScanConfig{Channels: 1000, States: 7, Workers: 2}, ScanWeights{A: mat.Of(decays(1, 7000), 1000, 7)}))
+		constant := value[*Scan](t)(NewScan(ScanConfig{Channels: 40, States: 7, Workers: 2}, ScanWeights{A: mat.Of(decays(1, 280), 40, 7), C: random(1, 40, 7, 1, 0)}))
 		ssd := value[*SSD](t)(NewSSD(SSDConfig{Heads: 6, HeadDim: 33, States: 20, Groups: 3, Workers: 2}, SSDWeights{A: decays(1, 6)}))
 		fast := value[*SSD](t)(NewSSD(SSDConfig{Heads: 6, HeadDim: 33, States: 20, Groups: 3, Workers: 2}, SSDWeights{A: []float32{-900, -900, -900, -900, -900, -1}}))
 		siso := value[*SISO](t)(NewSISO(SISOConfig{Heads: 4, HeadDim: 40, States: 160, Angles: 3, Workers: 2}, SISOWeights{}))

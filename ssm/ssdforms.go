@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -88,8 +88,8 @@ func (w *ssdWork) mild(s *ssdScratch, h, i int, y, values blas32.General) {
 		w.scale[t] *= sh.dt[t*heads+h]
 	}
 	w.now = scratch.Floats(w.now, n*width)
-	now := dense.Matrix(w.now, n, width)
-	asm.ScaleRows(now, w.scale, dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width))
+	now := mat.Of(w.now, n, width)
+	asm.ScaleRows(now, w.scale, mat.Columns(mat.Rows(s.call.X, p.t, p.t+n), h*width, width))
 	group := h / (heads / op.cfg.Groups)
 	asm.Accumulate(y, values, sh.bc[group*2*n*states:][:2*n*states], now)
 	asm.ScaleRows(y, w.row, y)
@@ -108,19 +108,19 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
 	group, wide := h/(heads/op.cfg.Groups), states+n
 	sum := w.sums(sh, n, heads, h)
-	c := w.masked(dense.Matrix(sh.c[group*n*wide:], n, wide), states)
+	c := w.masked(mat.Of(sh.c[group*n*wide:], n, wide), states)
 	for t := range n {
 		w.scale[t] = sh.dt[t*heads+h]
 	}
 	b := s.of(s.call.B, p, group)
-	x := dense.Columns(dense.Rows(s.call.X, p.t, p.t+n), h*width, width)
+	x := mat.Columns(mat.Rows(s.call.X, p.t, p.t+n), h*width, width)
 	for j := range w.state {
-		below := dense.Rows(w.state[j].Panel(0), states, wide)
-		asm.ScaleRows(below, w.scale, dense.Columns(x, j*asm.PanelCols(), below.Cols))
+		below := mat.Rows(w.state[j].Panel(0), states, wide)
+		asm.ScaleRows(below, w.scale, mat.Columns(x, j*asm.PanelCols(), below.Cols))
 		for t := 0; t < n; t += rowsTogether {
 			to := min(t+rowsTogether, n)
 			right := w.state[j].PanelRows(0, 0, states+to)
-			asm.Gemm(dense.Columns(dense.Rows(y, t, to), j*asm.PanelCols(), below.Cols), dense.Columns(dense.Rows(c, t, to), 0, states+to), &right, nil)
+			asm.Gemm(mat.Columns(mat.Rows(y, t, to), j*asm.PanelCols(), below.Cols), mat.Columns(mat.Rows(c, t, to), 0, states+to), &right, nil)
 		}
 	}
 	for t, v := range w.sum {
@@ -128,7 +128,7 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	}
 	asm.Exp(w.scale, w.scale)
 	for j := range w.state {
-		state, below := w.panel(op, j), dense.Rows(w.state[j].Panel(0), states, wide)
+		state, below := w.panel(op, j), mat.Rows(w.state[j].Panel(0), states, wide)
 		asm.ScaleRows(below, w.scale, below)
 		asm.Scale(state.Data, float32(math.Exp(sum)), state.Data)
 		right := w.state[j].PanelRows(0, states, wide)
@@ -139,7 +139,7 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 // masked returns [exp(sum) C | C B^T * L] of [C | C B^T].
 func (w *ssdWork) masked(c blas32.General, states int) blas32.General {
 	w.c = scratch.Floats(w.c, c.Rows*c.Cols)
-	out := dense.Matrix(w.c, c.Rows, c.Cols)
+	out := mat.Of(w.c, c.Rows, c.Cols)
 	for t, sum := range w.sum {
 		from, to := c.Data[t*c.Stride:][:c.Cols], out.Data[t*c.Cols:][:c.Cols]
 		asm.Scale(to[:states], float32(math.Exp(sum)), from[:states])

@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -82,7 +82,7 @@ func (s *ssdScratch) run(ctx context.Context, op *SSD, call *SSDCall, list []seg
 		s.prepare, s.heads = s.preparePiece, s.runHead
 	}
 	s.op, s.call, s.list = op, *call, list
-	s.direct = op.skip == nil && !gated(call.Z) && !asm.Overlap(call.Dst, call.X)
+	s.direct = op.skip == nil && !gated(call.Z) && !mat.Overlap(call.Dst, call.X)
 	defer func() { s.call, s.list = SSDCall{}, nil }()
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, ssdWork{})
@@ -163,10 +163,10 @@ func (s *ssdScratch) preparePiece(_, i int) {
 	wide := states + n
 	sh.c = scratch.Floats(sh.c, op.cfg.Groups*n*wide)
 	for g := range op.cfg.Groups {
-		c := dense.Matrix(sh.c[g*n*wide:], n, wide)
+		c := mat.Of(sh.c[g*n*wide:], n, wide)
 		copyRows(c, s.of(call.C, p, g))
 		sh.b.SetT(s.of(call.B, p, g)) // [N, n]
-		asm.Gemm(dense.Columns(c, states, n), s.of(call.C, p, g), &sh.b, nil)
+		asm.Gemm(mat.Columns(c, states, n), s.of(call.C, p, g), &sh.b, nil)
 		for t := range n {
 			clear(c.Data[t*wide+states+t+1 : (t+1)*wide])
 		}
@@ -175,7 +175,7 @@ func (s *ssdScratch) preparePiece(_, i int) {
 
 // of returns the rows of a piece of B or C, [n, N] of a group.
 func (s *ssdScratch) of(m blas32.General, p piece, group int) blas32.General {
-	return dense.Columns(dense.Rows(m, p.t, p.t+p.n), group*s.op.cfg.States, s.op.cfg.States)
+	return mat.Columns(mat.Rows(m, p.t, p.t+p.n), group*s.op.cfg.States, s.op.cfg.States)
 }
 
 // runHead takes head h through all pieces.
@@ -187,7 +187,7 @@ func (s *ssdScratch) runHead(worker, h int) {
 	loaded := false // the state is in panels
 	w.packed = false
 	for i, p := range s.pieces {
-		values := dense.Matrix(s.list[p.segment].values[h*size:], op.cfg.States, width)
+		values := mat.Of(s.list[p.segment].values[h*size:], op.cfg.States, width)
 		y := s.output(w, h, p)
 		switch s.shared[i].forms[h] {
 		case products:
@@ -230,9 +230,9 @@ func (s *ssdScratch) runHead(worker, h int) {
 func (s *ssdScratch) output(w *ssdWork, h int, p piece) blas32.General {
 	width := s.op.cfg.HeadDim
 	if s.direct {
-		return dense.Columns(dense.Rows(s.call.Dst, p.t, p.t+p.n), h*width, width)
+		return mat.Columns(mat.Rows(s.call.Dst, p.t, p.t+p.n), h*width, width)
 	}
-	return dense.Matrix(w.y, p.n, width)
+	return mat.Of(w.y, p.n, width)
 }
 
 // load brings a state [N, P] into panels.
@@ -246,20 +246,20 @@ func (w *ssdWork) load(op *SSD, values blas32.General) {
 	for j := range w.state {
 		w.state[j].Reshape(values.Rows+Chunk, min(each, values.Cols-j*each))
 		p := w.panel(op, j)
-		copyRows(p, dense.Columns(values, j*each, p.Cols))
+		copyRows(p, mat.Columns(values, j*each, p.Cols))
 	}
 }
 
 func (w *ssdWork) unload(op *SSD, values blas32.General) {
 	for j := range w.state {
 		p := w.panel(op, j)
-		copyRows(dense.Columns(values, j*asm.PanelCols(), p.Cols), p)
+		copyRows(mat.Columns(values, j*asm.PanelCols(), p.Cols), p)
 	}
 }
 
 // panel returns the state of the channels of panel j, [N, width].
 func (w *ssdWork) panel(op *SSD, j int) blas32.General {
-	p := dense.Rows(w.state[j].Panel(0), 0, op.cfg.States)
+	p := mat.Rows(w.state[j].Panel(0), 0, op.cfg.States)
 	p.Data = p.Data[:p.Rows*p.Stride]
 	return p
 }

@@ -5,7 +5,7 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/state"
 )
 
 const stateKind = "sqSSM\x00\x00\x02"
@@ -16,7 +16,7 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.kind == nil {
 		return 0, check.Errorf(ErrShape, "ssm: the state was not made by NewState")
 	}
-	f := statefile.NewWriter(w, stateKind, nil)
+	f := state.NewWriter(w, stateKind, nil)
 	f.Ints(int64(st.kind.hash), int64(st.n))
 	f.Floats(st.values)
 	n, err := f.End()
@@ -25,7 +25,7 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 
 // readState reads a state that WriteTo wrote.
 func (k *kind) readState(r io.Reader) (*State, error) {
-	f := statefile.NewReader(r, "ssm", ErrState, stateKind, nil)
+	f := state.NewReader(r, "ssm", ErrState, stateKind, nil)
 	hash, n := f.Int(), f.Int()
 	switch {
 	case uint64(hash) != k.hash:

@@ -5,8 +5,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Call is a call of an operator with everything optional. Only Dst, Q, K and V
@@ -78,7 +78,7 @@ func (s *sequences) set(c *Call, sh *shape, self bool) error {
 		return check.Errorf(ErrShape, "approx: Valid has %d elements, want one for each key = %d", len(c.Valid), c.K.Rows)
 	}
 	for _, in := range [...]blas32.General{c.Q, c.K, c.V, c.LogWeights} {
-		if asm.Overlap(c.Dst, in) {
+		if mat.Overlap(c.Dst, in) {
 			return check.Errorf(ErrShape, "approx: dst shares elements with an input")
 		}
 	}

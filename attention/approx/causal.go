@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -144,10 +144,10 @@ func (r *causalRun) setTask(worker, task int) {
 // and as it is multiplied by.
 func (w *causalWork) states(s *sums, set headSet, values []float32, f func(state, panel blas32.General)) {
 	for g := set.from; g < set.to; g++ {
-		state := dense.Matrix(values[g*s.part:], s.dim, s.valueDim)
+		state := mat.Of(values[g*s.part:], s.dim, s.valueDim)
 		for j := range s.panels() {
-			panel := dense.Rows(w.right[g-set.from].Panel(j), 0, s.dim)
-			f(dense.Columns(state, j*asm.PanelCols(), panel.Cols), panel)
+			panel := mat.Rows(w.right[g-set.from].Panel(j), 0, s.dim)
+			f(mat.Columns(state, j*asm.PanelCols(), panel.Cols), panel)
 		}
 	}
 }
@@ -157,7 +157,7 @@ func (s *sums) panels() int { return (s.valueDim + asm.PanelCols() - 1) / asm.Pa
 // features sets w.k to s phi(k) of the rows, 0 where they are hidden.
 func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.General {
 	d := r.op.sums.dim
-	e := dense.Matrix(w.k, to-from, (set.to-set.from)*d)
+	e := mat.Of(w.k, to-from, (set.to-set.from)*d)
 	for i := range e.Rows {
 		if !r.call.seen(from + i) {
 			clear(row(e, i))
@@ -174,7 +174,7 @@ func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.Ge
 			}
 		}
 		asm.Exp(s, s)
-		own := dense.Columns(e, (g-set.from)*d, d)
+		own := mat.Columns(e, (g-set.from)*d, d)
 		asm.ScaleRows(own, s, own)
 	}
 	return e
@@ -193,7 +193,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 	v, q := w.value, w.left[:d]
 	for g := set.from; g < set.to; g++ {
 		own := values[g*s.part:][:s.part]
-		state, z, k := dense.Matrix(own, d, dv), own[d*dv:], keys[(g-set.from)*d:][:d]
+		state, z, k := mat.Of(own, d, dv), own[d*dv:], keys[(g-set.from)*d:][:d]
 		clear(v)
 		if r.call.seen(t) {
 			copy(v, row(r.call.V, t)[g*dv:])
@@ -225,11 +225,11 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 		}
 	}
 	for g := set.from; g < set.to; g++ {
-		k, right, z := dense.Columns(keys, (g-set.from)*d, d), &w.right[g-set.from], values[g*s.part+d*dv:][:d]
+		k, right, z := mat.Columns(keys, (g-set.from)*d, d), &w.right[g-set.from], values[g*s.part+d*dv:][:d]
 		w.keys.SetT(k) // [D, n]
 		for j := range s.panels() {
-			below := dense.Rows(right.Panel(j), d, d+n)
-			v := dense.Columns(dense.Rows(r.call.V, from, to), g*dv+j*width, below.Cols)
+			below := mat.Rows(right.Panel(j), d, d+n)
+			v := mat.Columns(mat.Rows(r.call.V, from, to), g*dv+j*width, below.Cols)
 			for i := range n {
 				if r.call.seen(from + i) {
 					copy(row(below, i), row(v, i))
@@ -239,8 +239,8 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 			}
 		}
 		for h := g * group; h < (g+1)*group; h++ {
-			left := dense.Columns(wide, (h-set.from*group)*(d+chunkRows), d+n)
-			q, products := dense.Columns(left, 0, d), dense.Columns(left, d, n)
+			left := mat.Columns(wide, (h-set.from*group)*(d+chunkRows), d+n)
+			q, products := mat.Columns(left, 0, d), mat.Columns(left, d, n)
 			asm.Gemm(products, q, &w.keys, nil)
 			for i := range n {
 				p := row(products, i)
@@ -248,19 +248,19 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 				w.scale[i] = 1 / (asm.Dot(row(q, i), z) + asm.Sum(p[:i+1]) + r.op.cfg.Eps)
 			}
 			asm.ScaleRows(left, w.scale[:n], left)
-			dst := dense.Columns(dense.Rows(r.call.Dst, from, to), h*dv, dv)
+			dst := mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv)
 			for t := 0; t < n; t += rowsTogether {
 				end := min(t+rowsTogether, n)
 				for j := range s.panels() {
 					part := right.PanelRows(j, 0, d+end)
 					_, cols := part.Dims()
-					asm.Gemm(dense.Columns(dense.Rows(dst, t, end), j*width, cols), dense.Columns(dense.Rows(left, t, end), 0, d+end), &part, nil)
+					asm.Gemm(mat.Columns(mat.Rows(dst, t, end), j*width, cols), mat.Columns(mat.Rows(left, t, end), 0, d+end), &part, nil)
 				}
 			}
 		}
 		for j := range s.panels() {
 			v := right.PanelRows(j, d, d+n)
-			asm.GemmTAdd(dense.Rows(right.Panel(j), 0, d), k, &v)
+			asm.GemmTAdd(mat.Rows(right.Panel(j), 0, d), k, &v)
 		}
 		for i := range n {
 			asm.Add(z, z, row(k, i))

@@ -8,7 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -85,15 +85,15 @@ func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
 	}
 	cols := (set.to - set.from) * d
 	w.e, w.top, w.shift, w.row = scratch.Floats(w.e, n*cols), scratch.Floats(w.top, cols), scratch.Floats(w.shift, cols), scratch.Floats(w.row, cols)
-	x := dense.Matrix(w.e, n, cols)
-	from := dense.Columns(r.call.K, set.from*d, cols)
+	x := mat.Of(w.e, n, cols)
+	from := mat.Columns(r.call.K, set.from*d, cols)
 	for i, j := range w.rows {
 		copy(row(x, i), row(from, j))
 	}
 	if weighted(&r.call) {
 		w.one(cols)
 		r.each(set, func(from, to int) {
-			own := dense.Columns(x, (from-set.from)*d, (to-from)*d)
+			own := mat.Columns(x, (from-set.from)*d, (to-from)*d)
 			for i, s := range w.weights(r, from) {
 				asm.Axpy(row(own, i), s, w.ones[:own.Cols])
 			}
@@ -131,12 +131,12 @@ func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
 	}
 	for h := set.from; h < set.to; h++ {
 		own, at := part[h*e.sums.part:][:e.sums.part], (h-set.from)*d
-		sum, z := dense.Matrix(own, d, dv), own[d*dv:][:d]
+		sum, z := mat.Of(own, d, dv), own[d*dv:][:d]
 		asm.ScaleRows(sum, w.row[at:][:d], sum)
 		asm.Mul(z, z, w.row[at:][:d])
 		asm.Add(z, z, w.shift[at:][:d])
 		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
-		asm.GemmTAdd(sum, dense.Columns(x, at, d), &w.right)
+		asm.GemmTAdd(sum, mat.Columns(x, at, d), &w.right)
 	}
 }
 
@@ -149,7 +149,7 @@ func (e *Efficient) join(r *run, w *workspace, wave, head int) {
 		return own[:d*dv], own[d*dv:][:d], own[d*dv+d:]
 	}
 	w.m, w.row = scratch.Floats(w.m, d*dv), scratch.Floats(w.row, dv)
-	c := dense.Matrix(w.m, d, dv)
+	c := mat.Of(w.m, d, dv)
 	for i := range d {
 		top := negInf
 		for p := range count {
@@ -180,9 +180,9 @@ func (e *Efficient) apply(r *run, w *workspace, wave, from, to int, set headSet)
 	n, d, dv, group := to-from, e.sums.dim, e.sums.valueDim, e.sums.group()
 	w.e = scratch.Floats(w.e, n*d)
 	w.scale, w.top, w.factors = scratch.Floats(w.scale, n), scratch.Floats(w.top, n), scratch.Floats(w.factors, n)
-	x, sum := dense.Matrix(w.e, n, d), w.scale
+	x, sum := mat.Of(w.e, n, d), w.scale
 	for h := set.from * group; h < set.to*group; h++ {
-		q := dense.Columns(dense.Rows(r.call.Q, from, to), h*d, d)
+		q := mat.Columns(mat.Rows(r.call.Q, from, to), h*d, d)
 		for i := range n {
 			copy(row(x, i), row(q, i))
 			w.top[i], sum[i] = -math.MaxFloat32, 0
@@ -194,7 +194,7 @@ func (e *Efficient) apply(r *run, w *workspace, wave, from, to int, set headSet)
 			}
 		}
 		asm.ScaleRows(x, sum, x)
-		asm.Gemm(dense.Columns(dense.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0), nil)
+		asm.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0), nil)
 	}
 }
 

@@ -1,15 +1,15 @@
 package approx
 
-import "errors"
+import "github.com/subquad/subquad"
 
 var (
 	// ErrShape is matched by errors about the shape of a matrix or slice.
-	ErrShape = errors.New("approx: wrong shape")
+	ErrShape = subquad.ErrShape
 	// ErrConfig is matched by errors about a Config.
-	ErrConfig = errors.New("approx: wrong configuration")
+	ErrConfig = subquad.ErrConfig
 	// ErrCall is matched by errors about the options of a call.
-	ErrCall = errors.New("approx: wrong options of a call")
+	ErrCall = subquad.ErrCall
 	// ErrState is matched by errors about a State that is another operator's, or
 	// cannot be read.
-	ErrState = errors.New("approx: wrong state")
+	ErrState = subquad.ErrState
 )

@@ -8,8 +8,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func TestGolden(t *testing.T) {
@@ -27,7 +27,7 @@ func packed(f *golden.File, name string, tokensFirst bool) blas32.General {
 	batch, heads, tokens, dim := s[0], s[1], s[2], s[3]
 	if tokensFirst {
 		heads, tokens = tokens, heads
-		return dense.Matrix(f.Float32(name), batch*tokens, heads*dim)
+		return mat.Of(f.Float32(name), batch*tokens, heads*dim)
 	}
 	return reorder(f.Float32(name), batch, heads, tokens, dim)
 }
@@ -107,8 +107,8 @@ func goldenLinear(t *testing.T, f *golden.File) {
 			dst := zeros(tokens, heads*dv)
 			for at := 0; at < tokens; at += each {
 				to := min(at+each, tokens)
-				of := func(m blas32.General) blas32.General { return dense.Rows(m, b*tokens+at, b*tokens+to) }
-				if err := l.Step(dense.Rows(dst, at, to), of(q), of(k), of(v), st); err != nil {
+				of := func(m blas32.General) blas32.General { return mat.Rows(m, b*tokens+at, b*tokens+to) }
+				if err := l.Step(mat.Rows(dst, at, to), of(q), of(k), of(v), st); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -162,7 +162,7 @@ func nystromCase(t *testing.T, f *golden.File, prefix string, cfg NystromConfig,
 	cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim = s[1], f.Shape(prefix + "k")[1], s[3], f.Shape(prefix + "v")[3]
 	if name := prefix + "conv_weight"; f.Has(name) {
 		taps := f.Float32(name)
-		cfg.Conv = dense.Matrix(taps, cfg.Heads, len(taps)/cfg.Heads)
+		cfg.Conv = mat.Of(taps, cfg.Heads, len(taps)/cfg.Heads)
 	}
 	n := value[*Nystrom](t)(NewNystrom(cfg))
 	call := &Call{Q: packed(f, prefix+"q", false), K: packed(f, prefix+"k", false), V: packed(f, prefix+"v", false), QOffsets: offsets(batch, tokens)}

@@ -8,7 +8,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // value returns a function that wants no error beside a value.
@@ -23,7 +23,7 @@ func value[T any](t testing.TB) func(T, error) T {
 }
 
 func zeros(rows, cols int) blas32.General {
-	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+	return mat.Of(make([]float32, rows*cols), rows, cols)
 }
 
 func normal(seed uint64, rows, cols int) blas32.General {

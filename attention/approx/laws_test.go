@@ -8,8 +8,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // lengths cross blocks and pieces.
@@ -117,7 +117,7 @@ func TestPacked(t *testing.T) {
 			}
 			for b := range len(list) - 1 {
 				from, to := list[b], list[b+1]
-				of := func(m blas32.General) blas32.General { return dense.Rows(m, from, to) }
+				of := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
 				one := &Call{Dst: zeros(to-from, c.Dst.Cols), Q: of(c.Q), K: of(c.K), V: of(c.V), LogWeights: of(c.LogWeights), Valid: c.Valid[from:to]}
 				if err := op.run.Run(context.Background(), one); err != nil {
 					t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -101,8 +101,8 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 	}
 	cols := (set.to - set.from) * d
 	w.e, w.row = scratch.Floats(w.e, n*cols), scratch.Floats(w.row, cols)
-	e := dense.Matrix(w.e, n, cols) // phi(k), [n, heads d]
-	from := dense.Columns(r.call.K, set.from*d, cols)
+	e := mat.Of(w.e, n, cols) // phi(k), [n, heads d]
+	from := mat.Columns(r.call.K, set.from*d, cols)
 	for i, j := range w.rows {
 		asm.ELUPlusOne(row(e, i), row(from, j))
 	}
@@ -110,7 +110,7 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 		r.each(set, func(from, to int) {
 			s := w.weights(r, from)
 			asm.Exp(s, s)
-			own := dense.Columns(e, (from-set.from)*d, (to-from)*d)
+			own := mat.Columns(e, (from-set.from)*d, (to-from)*d)
 			asm.ScaleRows(own, s, own)
 		})
 	}
@@ -123,7 +123,7 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 		z := own[d*dv:]
 		asm.Add(z, z, w.row[(h-set.from)*d:][:d])
 		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
-		asm.GemmTAdd(dense.Matrix(own, d, dv), dense.Columns(e, (h-set.from)*d, d), &w.right)
+		asm.GemmTAdd(mat.Of(own, d, dv), mat.Columns(e, (h-set.from)*d, d), &w.right)
 	}
 }
 
@@ -136,7 +136,7 @@ func (l *Linear) join(r *run, w *workspace, wave, head int) {
 	for p := range count {
 		asm.Add(w.m, w.m, r.parts[first+p*step:][:l.sums.part])
 	}
-	r.matrix(wave, head, 0).Set(dense.Matrix(w.m, d, dv))
+	r.matrix(wave, head, 0).Set(mat.Of(w.m, d, dv))
 	copy(r.vector(wave, head), w.m[d*dv:])
 }
 
@@ -145,19 +145,19 @@ func (l *Linear) apply(r *run, w *workspace, wave, from, to int, set headSet) {
 	n, d, dv, group := to-from, l.sums.dim, l.sums.valueDim, l.sums.group()
 	cols := (set.to - set.from) * group * d
 	w.e, w.scale = scratch.Floats(w.e, n*cols), scratch.Floats(w.scale, n)
-	e := dense.Matrix(w.e, n, cols)
-	q := dense.Columns(dense.Rows(r.call.Q, from, to), set.from*group*d, cols)
+	e := mat.Of(w.e, n, cols)
+	q := mat.Columns(mat.Rows(r.call.Q, from, to), set.from*group*d, cols)
 	for i := range n {
 		asm.ELUPlusOne(row(e, i), row(q, i))
 	}
-	dst := dense.Rows(r.call.Dst, from, to)
+	dst := mat.Rows(r.call.Dst, from, to)
 	for h := set.from * group; h < set.to*group; h++ {
-		own := dense.Columns(e, (h-set.from*group)*d, d)
+		own := mat.Columns(e, (h-set.from*group)*d, d)
 		z := r.vector(wave, h/group)
 		for i := range n {
 			w.scale[i] = 1 / (asm.Dot(row(own, i), z) + l.cfg.Eps)
 		}
 		asm.ScaleRows(own, w.scale, own)
-		asm.Gemm(dense.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)
+		asm.Gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -113,7 +113,7 @@ func NewNystrom(cfg NystromConfig) (*Nystrom, error) {
 		if c.Cols%2 == 0 {
 			return fail("Conv has %d taps, want an odd number", c.Cols)
 		}
-		cfg.Conv = dense.Matrix(make([]float32, c.Rows*c.Cols), c.Rows, c.Cols)
+		cfg.Conv = mat.Of(make([]float32, c.Rows*c.Cols), c.Rows, c.Cols)
 		copyRows(cfg.Conv, c)
 		for i, w := range cfg.Conv.Data {
 			if !finite(w) {

@@ -9,7 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -118,7 +118,7 @@ func (r *nystromRun) forget() {
 // matrix returns memory as a matrix.
 func (r *nystromRun) matrix(i, rows, cols int) blas32.General {
 	r.memory[i] = scratch.Floats(r.memory[i], rows*cols)
-	return dense.Matrix(r.memory[i], rows, cols)
+	return mat.Of(r.memory[i], rows, cols)
 }
 
 // inner makes an error of the exact attention below one of this package.
@@ -230,9 +230,9 @@ func (r *nystromRun) kernel2(w *nystromWork, task int) (k2 blas32.General, top f
 		return
 	}
 	w.k2 = scratch.Floats(w.k2, m*m)
-	k2 = dense.Matrix(w.k2, m, m)
+	k2 = mat.Of(w.k2, m, m)
 	of := func(x blas32.General) blas32.General {
-		return dense.Columns(dense.Rows(x, r.marks[b], r.marks[b+1]), h*s.dim, s.dim)
+		return mat.Columns(mat.Rows(x, r.marks[b], r.marks[b+1]), h*s.dim, s.dim)
 	}
 	w.right.SetT(of(r.k))
 	asm.Gemm(k2, of(r.q), &w.right, nil)
@@ -263,10 +263,10 @@ func (r *nystromRun) invertTask(worker, task int) {
 	m := k2.Rows
 	z := w.inverse(k2, top, r.op.cfg.Iterations)
 	b, h := task/s.heads, task%s.heads
-	v := dense.Columns(dense.Rows(r.values, r.marks[b], r.marks[b+1]), h*s.valueDim, s.valueDim)
+	v := mat.Columns(mat.Rows(r.values, r.marks[b], r.marks[b+1]), h*s.valueDim, s.valueDim)
 	w.right.Set(v)
 	w.t = scratch.Floats(w.t, m*max(m, s.valueDim))
-	t := dense.Matrix(w.t, m, s.valueDim)
+	t := mat.Of(w.t, m, s.valueDim)
 	asm.Gemm(t, z, &w.right, nil)
 	copyRows(v, t)
 }
@@ -275,7 +275,7 @@ func (r *nystromRun) invertTask(worker, task int) {
 func (w *nystromWork) inverse(k2 blas32.General, top float32, iterations int) blas32.General {
 	m := k2.Rows
 	w.z, w.kz, w.t = scratch.Floats(w.z, m*m), scratch.Floats(w.kz, m*m), scratch.Floats(w.t, m*m)
-	z, kz, t := dense.Matrix(w.z, m, m), dense.Matrix(w.kz, m, m), dense.Matrix(w.t, m, m)
+	z, kz, t := mat.Of(w.z, m, m), mat.Of(w.kz, m, m), mat.Of(w.t, m, m)
 	for i := range m {
 		for j := range m {
 			z.Data[i*m+j] = k2.Data[j*m+i] / top
@@ -333,7 +333,7 @@ func (r *nystromRun) finishTask(worker, task int) {
 		end := min(to, r.seqs.q[b+1])
 		if r.few[b+1] == r.few[b] {
 			at := r.marks[b] + from - r.seqs.q[b]
-			copyRows(dense.Rows(r.call.Dst, from, end), dense.Rows(r.values, at, at+end-from))
+			copyRows(mat.Rows(r.call.Dst, from, end), mat.Rows(r.values, at, at+end-from))
 		} else if r.call.Valid != nil {
 			r.padding(b, from, end)
 		}

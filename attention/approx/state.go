@@ -9,8 +9,8 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
-	"github.com/subquad/subquad/internal/statefile"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // StateConfig is what must be known of a state in advance.
@@ -106,7 +106,7 @@ func (s *LinearState) Bytes() int64 { return 4 * int64(len(s.values)) * int64(1+
 func (s *LinearState) Sums(head int) (sum blas32.General, z []float32) {
 	h := &s.op.sums
 	own := s.values[head*h.part:][:h.part]
-	return dense.Matrix(own, h.dim, h.valueDim), own[h.dim*h.valueDim:]
+	return mat.Of(own, h.dim, h.valueDim), own[h.dim*h.valueDim:]
 }
 
 // Reset goes back to before the first token and keeps the memory.
@@ -165,7 +165,7 @@ func (l *Linear) fingerprint() []int64 {
 
 // WriteTo stores the state, without its snapshots. It implements io.WriterTo.
 func (s *LinearState) WriteTo(w io.Writer) (int64, error) {
-	f := statefile.NewWriter(w, stateKind, s.op.fingerprint())
+	f := state.NewWriter(w, stateKind, s.op.fingerprint())
 	f.Ints(int64(s.n))
 	f.Floats(s.values)
 	return f.End()
@@ -178,7 +178,7 @@ func (l *Linear) ReadState(r io.Reader) (*LinearState, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := statefile.NewReader(r, "approx", ErrState, stateKind, l.fingerprint())
+	f := state.NewReader(r, "approx", ErrState, stateKind, l.fingerprint())
 	n := f.Int()
 	if n < 0 || n > math.MaxInt {
 		f.Fail("it is behind %d tokens", n)

@@ -10,8 +10,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func testLinear(t testing.TB) *Linear {
@@ -20,7 +20,7 @@ func testLinear(t testing.TB) *Linear {
 
 // stepCall is some rows of a call.
 func stepCall(c *Call, from, to int, st *LinearState) *Call {
-	of := func(m blas32.General) blas32.General { return dense.Rows(m, from, to) }
+	of := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
 	part := &Call{Dst: of(c.Dst), Q: of(c.Q), K: of(c.K), V: of(c.V), State: st}
 	if weighted(c) {
 		part.LogWeights = of(c.LogWeights)
@@ -160,7 +160,7 @@ func TestStateCancel(t *testing.T) {
 	if err := l.Run(ctx, stepCall(c, 20, 40, st)); err != context.Canceled {
 		t.Fatalf("error %v", err)
 	}
-	sameBits(t, "state", dense.Matrix(st.values, 1, len(st.values)), dense.Matrix(before.values, 1, len(st.values)))
+	sameBits(t, "state", mat.Of(st.values, 1, len(st.values)), mat.Of(before.values, 1, len(st.values)))
 	if st.Len() != 20 {
 		t.Errorf("Len is %d", st.Len())
 	}

@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -266,12 +266,12 @@ func (w *workspace) all() bool {
 // gathered returns the rows gathered, columns from on, of m: a part of m, or a
 // copy in memory.
 func (w *workspace) gathered(memory *[]float32, m blas32.General, from, cols int) blas32.General {
-	m = dense.Columns(m, from, cols)
+	m = mat.Columns(m, from, cols)
 	if w.all() {
-		return dense.Rows(m, w.rows[0], w.rows[0]+len(w.rows))
+		return mat.Rows(m, w.rows[0], w.rows[0]+len(w.rows))
 	}
 	*memory = scratch.Floats(*memory, len(w.rows)*cols)
-	c := dense.Matrix(*memory, len(w.rows), cols)
+	c := mat.Of(*memory, len(w.rows), cols)
 	for i, j := range w.rows {
 		copy(row(c, i), row(m, j))
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -98,7 +98,7 @@ func (x *XCA) add(r *run, w *workspace, set headSet, part []float32) {
 	}
 	w.row = scratch.Floats(w.row, d)
 	w.e = scratch.Floats(w.e, n*d)
-	scaled := dense.Matrix(w.e, n, d)
+	scaled := mat.Of(w.e, n, d)
 	squares := func(sum []float32, m blas32.General) {
 		for i := range n {
 			asm.Mul(w.row, row(m, i), row(m, i))
@@ -121,7 +121,7 @@ func (x *XCA) add(r *run, w *workspace, set headSet, part []float32) {
 		w.right.Set(scaled)
 		for h := range group {
 			q := w.gathered(&w.v, r.call.Q, (g*group+h)*d, d)
-			asm.GemmTAdd(dense.Matrix(own[h*d*(d+1):], d, d), q, &w.right)
+			asm.GemmTAdd(mat.Of(own[h*d*(d+1):], d, d), q, &w.right)
 			squares(own[h*d*(d+1)+d*d:][:d], q)
 		}
 	}
@@ -143,7 +143,7 @@ func (x *XCA) join(r *run, w *workspace, wave, g int) {
 		w.row[b] = inverse(sum)
 	}
 	for h := range group {
-		a := dense.Matrix(w.m[h*d*(d+1):], d, d)
+		a := mat.Of(w.m[h*d*(d+1):], d, d)
 		squares := w.m[h*d*(d+1)+d*d:][:d]
 		temperature := float32(1)
 		if len(x.cfg.Temperature) > 0 {
@@ -162,7 +162,7 @@ func (x *XCA) join(r *run, w *workspace, wave, g int) {
 func (x *XCA) apply(r *run, w *workspace, wave, from, to int, set headSet) {
 	d, group := x.sums.dim, x.sums.group()
 	for h := set.from * group; h < set.to*group; h++ {
-		v := dense.Columns(dense.Rows(r.call.V, from, to), h/group*d, d)
-		asm.Gemm(dense.Columns(dense.Rows(r.call.Dst, from, to), h*d, d), v, r.matrix(wave, h/group, h%group), nil)
+		v := mat.Columns(mat.Rows(r.call.V, from, to), h/group*d, d)
+		asm.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*d, d), v, r.matrix(wave, h/group, h%group), nil)
 	}
 }

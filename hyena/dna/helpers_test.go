@@ -9,7 +9,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/weights/weightstest"
 )
 
@@ -87,7 +87,7 @@ func bases(seed uint64, n int) []int32 {
 }
 
 func zeros(rows, cols int) blas32.General {
-	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+	return mat.Of(make([]float32, rows*cols), rows, cols)
 }
 
 func (d dims) config() Config { return Config{MaxLen: d.maxLen} }

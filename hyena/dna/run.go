@@ -11,6 +11,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -42,7 +43,7 @@ func (s *run) run(ctx context.Context, m *Model, call *Call, workers int) error 
 	s.m, s.call = m, *call
 	defer func() { s.m, s.call = nil, Call{} }()
 	s.rData, s.xData = scratch.Floats(s.rData, n*dim), scratch.Floats(s.xData, n*dim)
-	s.r, s.x = dense.Matrix(s.rData, n, dim), dense.Matrix(s.xData, n, dim)
+	s.r, s.x = mat.Of(s.rData, n, dim), mat.Of(s.xData, n, dim)
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, worker{})
 	}
@@ -118,13 +119,13 @@ func (s *run) runMLP(worker, i int) {
 	b := &m.blocks[s.block]
 	w.h, w.out = scratch.Floats(w.h, n*dim), scratch.Floats(w.out, n*dim)
 	w.hidden = scratch.Floats(w.hidden, n*m.cfg.Inner)
-	h, out := dense.Matrix(w.h, n, dim), dense.Matrix(w.out, n, dim)
+	h, out := mat.Of(w.h, n, dim), mat.Of(w.out, n, dim)
 	for t := range n {
 		r := row(s.r, from+t)
 		asm.Add(r, r, row(s.x, from+t))
 		b.norm2.row(row(h, t), r)
 	}
-	b.mlp.Forward(out, h, dense.Matrix(w.hidden, n, m.cfg.Inner))
+	b.mlp.Forward(out, h, mat.Of(w.hidden, n, m.cfg.Inner))
 	for t := range n {
 		r := row(s.r, from+t)
 		asm.Add(r, r, row(out, t))
@@ -137,9 +138,9 @@ func (s *run) runFinish(worker, i int) {
 	from, to := s.rows(i)
 	m, call, w, n, dim := s.m, &s.call, &s.workers[worker], to-from, s.m.cfg.Dim
 	w.h = scratch.Floats(w.h, n*dim)
-	h := dense.Matrix(w.h, n, dim)
+	h := mat.Of(w.h, n, dim)
 	if call.Hidden.Rows > 0 {
-		h = dense.Rows(call.Hidden, from, to)
+		h = mat.Rows(call.Hidden, from, to)
 	}
 	for t := range n {
 		m.norm.row(row(h, t), row(s.r, from+t))
@@ -149,9 +150,9 @@ func (s *run) runFinish(worker, i int) {
 		return
 	}
 	w.out = scratch.Floats(w.out, n*m.cfg.Vocab)
-	logits := dense.Matrix(w.out, n, m.cfg.Vocab)
+	logits := mat.Of(w.out, n, m.cfg.Vocab)
 	if call.Logits.Rows > 0 {
-		logits = dense.Rows(call.Logits, from, to)
+		logits = mat.Rows(call.Logits, from, to)
 	}
 	m.lm.Forward(logits, h)
 	w.hidden = scratch.Floats(w.hidden, m.cfg.Vocab)
@@ -178,7 +179,7 @@ func (s *run) classify() {
 	} else {
 		s.pooled.result(w.h, Mean)
 	}
-	m.head.Forward(dense.Matrix(s.call.Classes, 1, m.classes), dense.Matrix(w.h, 1, m.cfg.Dim))
+	m.head.Forward(mat.Of(s.call.Classes, 1, m.classes), mat.Of(w.h, 1, m.cfg.Dim))
 }
 
 // lastToken returns the token before the first padding, or the last one where

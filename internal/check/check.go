@@ -4,11 +4,13 @@
 package check
 
 import (
+	"context"
 	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 type message struct {
@@ -50,10 +52,7 @@ func Output(kind error, pkg string, dst blas32.General, rows, cols int, what str
 	if err := Matrix(kind, pkg, "dst", dst, rows, cols, what); err != nil {
 		return err
 	}
-	if !asm.Overlap(dst, in) {
-		return nil
-	}
-	if same && dst.Stride == in.Stride && &dst.Data[0] == &in.Data[0] {
+	if !mat.Overlap(dst, in) || same && mat.Same(dst, in) {
 		return nil
 	}
 	return Errorf(kind, "%s: dst shares elements with an input", pkg)
@@ -65,4 +64,83 @@ func Vector(kind error, pkg, name string, x []float32, n int, what string) error
 		return Errorf(kind, "%s: %s has %d elements, want %s = %d", pkg, name, len(x), what, n)
 	}
 	return nil
+}
+
+// Offsets returns an error unless offsets, the first row of each sequence of a packed
+// batch and at last the number of rows, begin with 0, do not run backwards and end with
+// rows; sequences is how many there must be, or -1 for any number.
+func Offsets(pkg, name string, offsets []int, rows, sequences int) error {
+	if sequences < 0 {
+		sequences = len(offsets) - 1
+	}
+	switch {
+	case len(offsets) == 0 || len(offsets) != sequences+1:
+		return Errorf(subquad.ErrCall, "%s: %s has %d elements, want one more than sequences = %d", pkg, name, len(offsets), max(sequences, 0))
+	case offsets[0] != 0:
+		return Errorf(subquad.ErrCall, "%s: %s begins with %d, want 0", pkg, name, offsets[0])
+	}
+	for i := 1; i < len(offsets); i++ {
+		if offsets[i] < offsets[i-1] {
+			return Errorf(subquad.ErrCall, "%s: %s runs backwards, from %d to %d at %d", pkg, name, offsets[i-1], offsets[i], i)
+		}
+	}
+	if last := offsets[len(offsets)-1]; last != rows {
+		return Errorf(subquad.ErrCall, "%s: %s ends with %d, want the number of rows = %d", pkg, name, last, rows)
+	}
+	return nil
+}
+
+// maxWorkers bounds goroutines, and the working memory that each of them has.
+const maxWorkers = 1 << 16
+
+// Workers returns an error that matches kind (ErrConfig for a Config's, ErrCall for a
+// call's) unless n goroutines can be asked for.
+func Workers(kind error, pkg string, n int) error {
+	if n < 0 || n > maxWorkers {
+		return Errorf(kind, "%s: Workers is %d, want 0 to %d", pkg, n, maxWorkers)
+	}
+	return nil
+}
+
+// Call returns an error unless a Run has a context and a call.
+func Call(pkg string, ctx context.Context, given bool) error {
+	switch {
+	case ctx == nil:
+		return Errorf(subquad.ErrCall, "%s: ctx is nil, want a context", pkg)
+	case !given:
+		return Errorf(subquad.ErrCall, "%s: call is nil", pkg)
+	}
+	return nil
+}
+
+// Wrap gives an error of a worker, as a panic in a callback, the package's name. The
+// end of a context stays what it is.
+func Wrap(ctx context.Context, pkg string, err error) error {
+	if err == nil || err == ctx.Err() {
+		return err
+	}
+	return fmt.Errorf("%s: %w", pkg, err)
+}
+
+// Finite returns an error, of the kind, that names the first NaN or Inf of x.
+func Finite(kind error, pkg, name string, x []float32) error {
+	for i, v := range x {
+		if v-v != 0 {
+			return Errorf(kind, "%s: %s[%d] is %v, want a finite number", pkg, name, i, v)
+		}
+	}
+	return nil
+}
+
+// Product returns the product of sizes, or -1 where one is negative or the product is
+// larger than most.
+func Product(most int64, sizes ...int) int64 {
+	n := int64(1)
+	for _, size := range sizes {
+		if size < 0 || size > 0 && n > most/int64(size) {
+			return -1
+		}
+		n *= int64(size)
+	}
+	return n
 }

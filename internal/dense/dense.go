@@ -46,22 +46,3 @@ func (m *MLP) Forward(dst, x, hidden blas32.General) {
 	}
 	m.Down.Forward(dst, hidden)
 }
-
-// Rows returns rows from up to to of m.
-func Rows(m blas32.General, from, to int) blas32.General {
-	m.Rows = to - from
-	m.Data = m.Data[min(from*m.Stride, len(m.Data)):]
-	return m
-}
-
-// Columns returns n columns of m.
-func Columns(m blas32.General, from, n int) blas32.General {
-	m.Cols = n
-	m.Data = m.Data[min(from, len(m.Data)):]
-	return m
-}
-
-// Matrix returns rows x cols over data.
-func Matrix(data []float32, rows, cols int) blas32.General {
-	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: data[:rows*cols]}
-}

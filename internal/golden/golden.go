@@ -260,6 +260,7 @@ func (f *File) Compare(name string, got []float32, tol ...Tolerance) {
 // Compare64 is Compare for float64. Infinities agree with themselves.
 func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
 	f.t.Helper()
+	f.record(name, got)
 	want := f.Float64(name)
 	limit := append(tol, f.Tolerance())[0]
 	if len(got) != len(want) {
@@ -287,6 +288,7 @@ func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
 // CompareInts fails the test unless got is a tensor, exactly.
 func (f *File) CompareInts(name string, got []int64) {
 	f.t.Helper()
+	f.record(name, got)
 	want := f.Int64(name)
 	if len(got) != len(want) {
 		f.t.Fatalf("%s: %d elements, want %d", name, len(got), len(want))

@@ -98,4 +98,28 @@ var owners = map[string]string{
 	"ssm.mamba3_siso":             "ssm",
 	"ssm.rmsnorm_gated":           "ssm",
 	"ssm.state_update":            "ssm",
+
+	"attention.gated_self": notYet,
+
+	"layers.interaction_tokens": notYet,
+
+	"merge.route": notYet,
+
+	"ssm.delta":        notYet,
+	"ssm.gated_linear": notYet,
+	"ssm.gdn_block":    notYet,
+	"ssm.kda_block":    notYet,
+	"ssm.rwkv7_block":  notYet,
+	"ssm.rwkv7_model":  notYet,
+
+	"transformer.byte_probabilities": notYet,
+	"transformer.byte_text":          notYet,
+	"transformer.collaborate":        notYet,
+	"transformer.contrast":           notYet,
+	"transformer.drift":              notYet,
+	"transformer.model":              notYet,
+	"transformer.moe_zero":           notYet,
+	"transformer.qwen3_next_model":   notYet,
+	"transformer.text":               notYet,
+	"transformer.speculative":        notYet,
 }

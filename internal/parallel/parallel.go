@@ -19,6 +19,15 @@ func Workers(n int) int {
 	return n
 }
 
+// Choose returns how many goroutines the Workers of a call and of a Config stand for: the
+// call's, or where that is 0 the Config's.
+func Choose(config, call int) int {
+	if call == 0 {
+		call = config
+	}
+	return Workers(call)
+}
+
 // Group runs sets of tasks, one after the other. It is made once and kept with
 // an operator's scratch, so that running allocates nothing. It must not be
 // copied nor used by two goroutines at once.

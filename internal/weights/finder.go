@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Finder finds the tensors of a checkpoint by the names they have in a package,
@@ -79,7 +79,7 @@ func (c *Finder) Matrix(name string, rows, cols int) blas32.General {
 		c.Fail("tensor %s has the shape %v, want %s", t.Name, t.Shape, shapeText(rows, cols))
 		return blas32.General{}
 	}
-	return dense.Matrix(c.read(t), rows, cols)
+	return mat.Of(c.read(t), rows, cols)
 }
 
 // Vector returns a tensor of n elements, whatever its dimensions; a negative n

@@ -8,8 +8,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/ssm"
 )
 
@@ -21,7 +21,7 @@ func TestGolden(t *testing.T) {
 }
 
 func zeros(rows, cols int) blas32.General {
-	return dense.Matrix(make([]float32, rows*cols), rows, cols)
+	return mat.Of(make([]float32, rows*cols), rows, cols)
 }
 
 func must(t testing.TB, err error) {
@@ -81,9 +81,9 @@ func goldenModel(t *testing.T, f *golden.File) {
 		st, err := m.NewState(ssm.StateConfig{})
 		must(t, err)
 		steps := zeros(n, m.cfg.Vocab)
-		must(t, m.Step(dense.Rows(steps, 0, prefill), tokens[:prefill], st))
+		must(t, m.Step(mat.Rows(steps, 0, prefill), tokens[:prefill], st))
 		for i := prefill; i < n; i++ {
-			must(t, m.StepBatch(dense.Rows(steps, i, i+1), tokens[i:i+1], []*State{st}))
+			must(t, m.StepBatch(mat.Rows(steps, i, i+1), tokens[i:i+1], []*State{st}))
 		}
 		stepped = append(stepped, steps.Data...)
 	}

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/ssm"
 )
 
@@ -61,13 +61,13 @@ func TestFilter(t *testing.T) {
 				must(t, m.Step(piece, ids[cut[0]:cut[1]], st))
 				must(t, m.Step(stored, ids[cut[0]:cut[1]], read))
 				same(t, name+", stored", stored.Data, piece.Data)
-				copy(dense.Rows(got, cut[0], cut[1]).Data, piece.Data)
+				copy(mat.Rows(got, cut[0], cut[1]).Data, piece.Data)
 			}
 			near(t, name+", in pieces", got.Data, want.Data, 1e-4)
 			must(t, st.Truncate(110))
 			again := zeros(10, vocab)
 			must(t, m.Step(again, ids[110:], st))
-			same(t, name+", rolled back", again.Data, dense.Rows(got, 110, n).Data[:10*vocab])
+			same(t, name+", rolled back", again.Data, mat.Rows(got, 110, n).Data[:10*vocab])
 			must(t, st.SetFilter(nil, 0)) // for snapshots too
 			must(t, st.Truncate(110))
 			if st.filtered() {
@@ -147,7 +147,7 @@ func TestDecimate(t *testing.T) {
 				must(t, rest.tokens(t.Context(), rest.runMLP))
 			}
 			must(t, rest.tokens(t.Context(), rest.runFinish))
-			m.lm.Forward(want, dense.Rows(rest.x, len(kept)-1, len(kept)))
+			m.lm.Forward(want, mat.Rows(rest.x, len(kept)-1, len(kept)))
 			near(t, name+", by hand", last, want.Data, 1e-5)
 			must(t, m.Step(want, ids[:1], st)) // the state goes on
 			if kept, _, _ := decimate(ssm.DecimationConfig{Layers: []int{1, 0}, Base: 40, MinTokens: 1}); len(kept) != 20 {

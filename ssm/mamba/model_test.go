@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/ssm"
 )
 
@@ -42,7 +42,7 @@ func TestSplits(t *testing.T) {
 				st, got := newState(t, m, 0), zeros(n, vocab)
 				for from := 0; from < n; {
 					to := min(from+[]int{1, 1 + r.IntN(9), 1 + r.IntN(n)}[r.IntN(3)], n)
-					must(t, m.Step(dense.Rows(got, from, to), ids[from:to], st))
+					must(t, m.Step(mat.Rows(got, from, to), ids[from:to], st))
 					var b bytes.Buffer
 					_, err := st.WriteTo(&b)
 					must(t, err)
@@ -72,7 +72,7 @@ func TestBatch(t *testing.T) {
 			var one, many []*State
 			for i, from := range offsets[:len(offsets)-1] {
 				st := newState(t, m, 0)
-				must(t, m.Step(dense.Rows(alone, from, offsets[i+1]), ids[from:offsets[i+1]], st))
+				must(t, m.Step(mat.Rows(alone, from, offsets[i+1]), ids[from:offsets[i+1]], st))
 				one, many = append(one, st), append(many, newState(t, m, 0))
 			}
 			must(t, m.Run(t.Context(), &Call{Tokens: ids, Offsets: offsets, States: many, Logits: packed, Workers: 3}))
@@ -84,7 +84,7 @@ func TestBatch(t *testing.T) {
 			next := tokens(2, len(one))
 			got, want := zeros(len(one), vocab), zeros(len(one), vocab)
 			for i, st := range one {
-				must(t, m.Step(dense.Rows(want, i, i+1), next[i:i+1], st))
+				must(t, m.Step(mat.Rows(want, i, i+1), next[i:i+1], st))
 			}
 			must(t, m.StepBatch(got, next, many))
 			same(t, name+", steps", got.Data, want.Data)
@@ -226,8 +226,8 @@ func TestAllocations(t *testing.T) {
 			states := []*State{newState(t, m, 1), newState(t, m, 0)}
 			for what, call := range map[string]*Call{
 				"Forward":   {Tokens: ids, Logits: dst},
-				"Step":      {Tokens: ids[:1], State: newState(t, m, 2), Last: dense.Rows(dst, 0, 1)},
-				"StepBatch": {Tokens: ids[:2], States: states, Logits: dense.Rows(dst, 0, 2), each: true},
+				"Step":      {Tokens: ids[:1], State: newState(t, m, 2), Last: mat.Rows(dst, 0, 1)},
+				"StepBatch": {Tokens: ids[:2], States: states, Logits: mat.Rows(dst, 0, 2), each: true},
 			} {
 				call.Workers = workers
 				if n := isatest.Allocations(func() { must(t, m.Run(context.Background(), call)) }); n != 0 {

@@ -6,7 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/ssm"
@@ -46,7 +46,7 @@ func (m *Model) Prefill(ctx context.Context, call *PrefillCall) (kept []int, err
 	workers := parallel.Workers(first(call.Workers, m.cfg.Workers))
 	s := &run{m: m, n: n, call: Call{Tokens: call.Tokens, Workers: workers}, workers: make([]worker, workers)}
 	s.rData, s.xData = scratch.Floats(nil, n*dim), scratch.Floats(nil, n*dim)
-	s.r, s.x = dense.Matrix(s.rData, n, dim), dense.Matrix(s.xData, n, dim)
+	s.r, s.x = mat.Of(s.rData, n, dim), mat.Of(s.xData, n, dim)
 	for t := range n {
 		kept = append(kept, t)
 	}
@@ -66,7 +66,7 @@ func (m *Model) Prefill(ctx context.Context, call *PrefillCall) (kept []int, err
 		if s.n == 0 {
 			return nil, check.Errorf(ErrShape, "mamba: Last is wanted, but Decimate has dropped all of %d tokens", n)
 		}
-		m.lm.Forward(call.Last, dense.Rows(s.x, s.n-1, s.n))
+		m.lm.Forward(call.Last, mat.Rows(s.x, s.n-1, s.n))
 	}
 	if call.State != nil && n > 0 {
 		copyLayers(call.State.layers, states)
@@ -127,7 +127,7 @@ func (s *run) prefillLayer(ctx context.Context, call *PrefillCall, st *ssm.State
 			kept[i] = kept[t]
 		}
 		s.n, kept = len(on), kept[:len(on)]
-		s.r, s.x = dense.Rows(s.r, 0, s.n), dense.Rows(s.x, 0, s.n)
+		s.r, s.x = mat.Rows(s.r, 0, s.n), mat.Rows(s.x, 0, s.n)
 	}
 	return kept, s.tokens(ctx, s.runMLP)
 }

@@ -10,8 +10,8 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/ssm"
 )
@@ -228,7 +228,7 @@ func (r *recall) run(t *testing.T, ids []int32, f *ssm.Filter, cuts []int) (logi
 	record := func(layer int) ssm.DeltaFilter { return ssm.RecordSteps(steps[layer]) }
 	from := 0
 	for _, to := range cuts {
-		must(t, r.model.Run(t.Context(), &Call{Tokens: ids[from:to], Logits: dense.Rows(logits, from, to), State: st, Filter: record}))
+		must(t, r.model.Run(t.Context(), &Call{Tokens: ids[from:to], Logits: mat.Rows(logits, from, to), State: st, Filter: record}))
 		from = to
 	}
 	return logits, steps

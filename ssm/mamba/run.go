@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/ssm"
@@ -131,7 +131,7 @@ func (s *run) cut(sequence int) int {
 func (s *run) piece(ctx context.Context) error {
 	m, n, dim := s.m, s.n, s.m.cfg.Dim
 	s.rData, s.xData = scratch.Floats(s.rData, n*dim), scratch.Floats(s.xData, n*dim)
-	s.r, s.x = dense.Matrix(s.rData, n, dim), dense.Matrix(s.xData, n, dim)
+	s.r, s.x = mat.Of(s.rData, n, dim), mat.Of(s.xData, n, dim)
 	mayStop := ctx.Done() != nil || s.call.Filter != nil
 	if mayStop {
 		for len(s.backup) < len(s.states) {
@@ -215,7 +215,7 @@ func (s *run) runMLP(worker, i int) {
 	}
 	if l.up != nil {
 		w.h, w.hidden = scratch.Floats(w.h, n*dim), scratch.Floats(w.hidden, n*2*l.inner)
-		h, hidden := dense.Matrix(w.h, n, dim), dense.Matrix(w.hidden, n, 2*l.inner)
+		h, hidden := mat.Of(w.h, n, dim), mat.Of(w.hidden, n, 2*l.inner)
 		for t := range n {
 			l.norm2.row(row(h, t), row(s.r, from+t))
 		}
@@ -225,7 +225,7 @@ func (s *run) runMLP(worker, i int) {
 			asm.SiLU(gate, gate)
 			asm.Mul(y, y, gate)
 		}
-		l.down.Forward(h, dense.Columns(hidden, 0, l.inner))
+		l.down.Forward(h, mat.Columns(hidden, 0, l.inner))
 		for t := range n {
 			asm.Add(row(s.r, from+t), row(s.r, from+t), row(h, t))
 		}
@@ -237,7 +237,7 @@ func (s *run) runMLP(worker, i int) {
 func (s *run) runFinish(worker, i int) {
 	from, to := s.rows(i)
 	m, call, w, n := s.m, &s.call, &s.workers[worker], to-from
-	h := dense.Rows(s.x, from, to)
+	h := mat.Rows(s.x, from, to)
 	for t := range n {
 		m.norm.row(row(h, t), row(s.r, from+t))
 		if given(call.Hidden) {
@@ -248,10 +248,10 @@ func (s *run) runFinish(worker, i int) {
 	if !given(call.Logits) && from >= len(call.LogLikelihood) {
 		return
 	}
-	logits := dense.Rows(call.Logits, from, to)
+	logits := mat.Rows(call.Logits, from, to)
 	if !given(call.Logits) {
 		w.out = scratch.Floats(w.out, n*m.cfg.Vocab)
-		logits = dense.Matrix(w.out, n, m.cfg.Vocab)
+		logits = mat.Of(w.out, n, m.cfg.Vocab)
 	}
 	m.lm.Forward(logits, h)
 	w.hidden = scratch.Floats(w.hidden, max(m.cfg.Vocab, len(w.hidden)))
@@ -276,7 +276,7 @@ func (s *run) last() {
 	}
 	for k := range s.states {
 		if _, to := s.call.bounds(s.first + k); to == s.from+s.offsets[k+1] {
-			s.m.lm.Forward(dense.Rows(s.call.Last, s.first+k, s.first+k+1), dense.Rows(s.x, s.offsets[k+1]-1, s.offsets[k+1]))
+			s.m.lm.Forward(mat.Rows(s.call.Last, s.first+k, s.first+k+1), mat.Rows(s.x, s.offsets[k+1]-1, s.offsets[k+1]))
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // SampleConfig says how the next token is chosen.
@@ -188,7 +188,7 @@ func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 		return err
 	}
 	logits := make([]float32, m.cfg.Vocab)
-	call := Call{Tokens: prompt, State: st, Last: dense.Matrix(logits, 1, m.cfg.Vocab)}
+	call := Call{Tokens: prompt, State: st, Last: mat.Of(logits, 1, m.cfg.Vocab)}
 	next := make([]int32, 1)
 	for n := 0; cfg.MaxTokens == 0 || n < cfg.MaxTokens; n++ {
 		if err := m.Run(ctx, &call); err != nil {

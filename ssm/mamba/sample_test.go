@@ -9,7 +9,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func TestSample(t *testing.T) {
@@ -230,5 +230,5 @@ func TestCallErrors(t *testing.T) {
 	if err := m.StepBatch(zeros(2, vocab), ids[:2], []*State{st}); err == nil || err.Error() != "mamba: 1 states for 2 tokens" {
 		t.Errorf("error %v", err)
 	}
-	must(t, m.Forward(dense.Rows(zeros(1, vocab), 0, 0), nil))
+	must(t, m.Forward(mat.Rows(zeros(1, vocab), 0, 0), nil))
 }

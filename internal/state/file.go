@@ -1,8 +1,11 @@
-// Package statefile is how operators store their states: a kind of 8 bytes, the
-// fingerprint of the operator, the state's numbers and data, and the CRC-32 (IEEE)
-// of all that. All is little-endian: numbers as int64, lists of float32 behind their
-// length.
-package statefile
+// Package state is what states of all operators share: how they are stored, the
+// fingerprint that tells whose a state is, and the ring of snapshots that Truncate
+// goes back to.
+//
+// A stored state is a kind of 8 bytes, the fingerprint of the operator, the state's
+// numbers and data, and the CRC-32 (IEEE) of all that. All is little-endian: numbers
+// as int64, lists of float32 after their length.
+package state
 
 import (
 	"encoding/binary"
