@@ -4,6 +4,8 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // DepthwiseConv is the causal depthwise convolution of rows with a kernel of
@@ -20,22 +22,22 @@ import (
 //
 // It costs 2 K tokens channels flop, and is memory bound for small K.
 func DepthwiseConv(dst, x, w blas32.General, bias []float32, history blas32.General) {
-	const op = "DepthwiseConv"
+	const op = "asm: DepthwiseConv"
 	tokens, channels, taps := x.Rows, x.Cols, w.Rows
-	checkMatrix(op, "x", x, tokens, channels)
-	checkMatrix(op, "dst", dst, tokens, channels)
-	checkMatrix(op, "w", w, taps, channels)
+	kernel.CheckMatrix(op, "x", x, tokens, channels)
+	kernel.CheckMatrix(op, "dst", dst, tokens, channels)
+	kernel.CheckMatrix(op, "w", w, taps, channels)
 	if bias != nil {
-		checkLen(op, "bias", len(bias), channels)
+		kernel.CheckLen(op, "bias", len(bias), channels)
 	}
 	if history.Rows != 0 {
-		checkMatrix(op, "history", history, max(taps-1, 0), channels)
+		kernel.CheckMatrix(op, "history", history, max(taps-1, 0), channels)
 	}
 	if tokens == 0 || channels == 0 {
 		return
 	}
-	if Overlap(dst, x) || Overlap(dst, w) || Overlap(dst, history) || overlap(extent(dst), bias) {
-		panicf("asm: %s: dst overlaps an input", op)
+	if mat.Overlap(dst, x) || mat.Overlap(dst, w) || mat.Overlap(dst, history) || mat.OverlapVectors(kernel.Extent(dst), bias) {
+		kernel.Panicf("%s: dst overlaps an input", op)
 	}
 	if taps == 0 {
 		for t := range tokens {
@@ -71,7 +73,7 @@ type convolver struct {
 	bias   []float32
 }
 
-var zeros [2 * chunk]float32
+var zeros [2 * kernel.Chunk]float32
 
 // rows adds taps tap0 ... tap0+taps-1 over the rows of x from row x0 to count
 // rows of dst from row t0, starting from the bias or, with more, from dst.

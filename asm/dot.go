@@ -4,12 +4,13 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // Dot returns the sum of a[i] * b[i], 0 for empty slices. The error is at most
 // (n/64 + 16) 2^-24 times the sum of |a[i] * b[i]|, for n elements.
 func Dot(a, b []float32) float32 {
-	checkLen("Dot", "b", len(b), len(a))
+	kernel.CheckLen("asm: Dot", "b", len(b), len(a))
 	if tier := isa.Active(); tier != isa.Generic {
 		return dotSIMD(tier, a, b)
 	}
@@ -22,7 +23,7 @@ func Dot(a, b []float32) float32 {
 
 // SquaredDistance returns the sum of (a[i] - b[i])^2, 0 for empty slices.
 func SquaredDistance(a, b []float32) float32 {
-	checkLen("SquaredDistance", "b", len(b), len(a))
+	kernel.CheckLen("asm: SquaredDistance", "b", len(b), len(a))
 	if tier := isa.Active(); tier != isa.Generic {
 		return squaredDistanceSIMD(tier, a, b)
 	}
@@ -40,11 +41,11 @@ func SquaredDistance(a, b []float32) float32 {
 //
 // and 0 when a or b is zero (or empty).
 func Cosine(a, b []float32) float32 {
-	checkLen("Cosine", "b", len(b), len(a))
+	kernel.CheckLen("asm: Cosine", "b", len(b), len(a))
 	var ab, aa, bb float64
 	if tier := isa.Active(); tier != isa.Generic {
 		for len(a) > 0 {
-			n := min(len(a), chunk)
+			n := min(len(a), kernel.Chunk)
 			var sums [3]float32
 			cosineSIMD(tier, &sums[0], &a[0], &b[0], n)
 			ab, aa, bb = ab+float64(sums[0]), aa+float64(sums[1]), bb+float64(sums[2])

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 var exhaustive = flag.Bool("exhaustive", false, "test elementary functions on all 2^32 inputs, not a sample")
@@ -77,17 +78,9 @@ func expOf(x float32) float32 { return float32(math.Exp(float64(x))) }
 
 func always(b float64) func(float32) float64 { return func(float32) float64 { return b } }
 
-// flush is what the functions do with results below the normal range.
-func flush(y float64) float64 {
-	if y < 0x1p-126 {
-		return 0
-	}
-	return y
-}
-
 // sigmoid is 0 where exp(-x) is +Inf in float32.
 func sigmoid(x float64) float64 {
-	if -x > float64(expOverflow) {
+	if -x > 88.72283172607421875 {
 		return 0
 	}
 	return 1 / (1 + math.Exp(-x))
@@ -135,10 +128,6 @@ func TestElementaryError(t *testing.T) {
 		}
 	})
 }
-
-// nearFlush tells results so near the smallest normal number that rounding
-// decides whether they are flushed.
-func nearFlush(y float64) bool { return y != 0 && math.Abs(y) < 0x1.001p-126 }
 
 func TestElementarySpecial(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
@@ -197,7 +186,7 @@ func TestElementaryEdges(t *testing.T) {
 func TestElementaryChunks(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, e := range elementary {
-			x := random(4, 2*chunk+5)
+			x := random(4, 2*kernel.Chunk+5)
 			whole, parts := make([]float32, len(x)), make([]float32, len(x))
 			e.f(whole, x)
 			for i := 0; i < len(x); i += 1000 {

@@ -1,12 +1,16 @@
 package asm
 
-import "github.com/subquad/subquad/internal/isa"
+import (
+	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/kernel/scalar"
+)
 
 // ELUPlusOne sets dst[i] = elu(x[i]) + 1, which is x[i] + 1 for x[i] > 0 and
 // exp(x[i]) otherwise: the feature map of linear attention (Katharopoulos et al.
 // 2020). The error is below 1.1 ULP; below -87.33654 the result is 0.
 func ELUPlusOne(dst, x []float32) {
-	checkInto("ELUPlusOne", dst, x)
+	kernel.CheckInto("asm: ELUPlusOne", dst, x)
 	if tier := isa.Active(); tier != isa.Generic {
 		eluPlusOneSIMD(tier, dst, x)
 		return
@@ -15,7 +19,7 @@ func ELUPlusOne(dst, x []float32) {
 		if v > 0 {
 			dst[i] = v + 1
 		} else {
-			dst[i] = exp32(v)
+			dst[i] = scalar.Exp(v)
 		}
 	}
 }

@@ -53,3 +53,21 @@ func TestHalves(t *testing.T) {
 		t.Errorf("-Inf becomes %v", got)
 	}
 }
+
+func TestQuantizeInt8(t *testing.T) {
+	x, q := random(1, 100), make([]int8, 100)
+	scale := QuantizeInt8(q, x)
+	for i, v := range x {
+		if d := math.Abs(float64(v) - float64(scale)*float64(q[i])); d > float64(scale)*0.5001 {
+			t.Errorf("%v comes back as %v", v, scale*float32(q[i]))
+		}
+	}
+	if s := QuantizeInt8(q[:2], []float32{0, 0}); s != 0 || q[0] != 0 {
+		t.Errorf("zeros: scale %v, %v", s, q[:2])
+	}
+	for _, bad := range []float32{nan, inf} {
+		if s := QuantizeInt8(q[:2], []float32{0, bad}); s-s == 0 || s*float32(q[0]) == 0 {
+			t.Errorf("%v: scale %v, %v", bad, s, q[:2])
+		}
+	}
+}

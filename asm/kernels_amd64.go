@@ -4,7 +4,10 @@
 
 package asm
 
-import "github.com/subquad/subquad/internal/isa"
+import (
+	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
+)
 
 //go:noescape
 func expAVX512(dst *float32, x *float32, n int)
@@ -15,7 +18,7 @@ func expAVX2(dst *float32, x *float32, n int)
 // dst[i] = exp(x[i])
 func expSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			expAVX512(&dst[0], &x[0], n)
 		} else {
@@ -34,7 +37,7 @@ func sinAVX2(dst *float32, x *float32, n int) float32
 // dst[i] = sin(x[i]), or x[i] where |x[i]| > sinLimit; how many those are
 func sinSIMD(tier isa.Tier, dst []float32, x []float32) (result float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			result += sinAVX512(&dst[0], &x[0], n)
 		} else {
@@ -54,7 +57,7 @@ func sigmoidAVX2(dst *float32, x *float32, n int)
 // dst[i] = 1 / (1 + exp(-x[i]))
 func sigmoidSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			sigmoidAVX512(&dst[0], &x[0], n)
 		} else {
@@ -73,7 +76,7 @@ func siluAVX2(dst *float32, x *float32, n int)
 // dst[i] = x[i] / (1 + exp(-x[i]))
 func siluSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			siluAVX512(&dst[0], &x[0], n)
 		} else {
@@ -92,7 +95,7 @@ func softplusAVX2(dst *float32, x *float32, n int)
 // dst[i] = log(1 + exp(x[i]))
 func softplusSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			softplusAVX512(&dst[0], &x[0], n)
 		} else {
@@ -111,7 +114,7 @@ func eluPlusOneAVX2(dst *float32, x *float32, n int)
 // dst[i] = x[i] + 1 for x[i] > 0, exp(x[i]) otherwise
 func eluPlusOneSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			eluPlusOneAVX512(&dst[0], &x[0], n)
 		} else {
@@ -130,7 +133,7 @@ func geluTanhAVX2(dst *float32, x *float32, n int)
 // dst[i] = x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))
 func geluTanhSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			geluTanhAVX512(&dst[0], &x[0], n)
 		} else {
@@ -149,7 +152,7 @@ func geluErfAVX2(dst *float32, x *float32, n int)
 // dst[i] = x[i] Phi(x[i])
 func geluErfSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			geluErfAVX512(&dst[0], &x[0], n)
 		} else {
@@ -168,7 +171,7 @@ func addAVX2(dst *float32, a *float32, b *float32, n int)
 // dst[i] = a[i] + b[i]
 func addSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			addAVX512(&dst[0], &a[0], &b[0], n)
 		} else {
@@ -187,30 +190,11 @@ func mulAVX2(dst *float32, a *float32, b *float32, n int)
 // dst[i] = a[i] * b[i]
 func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			mulAVX512(&dst[0], &a[0], &b[0], n)
 		} else {
 			mulAVX2(&dst[0], &a[0], &b[0], n)
-		}
-		dst, a, b = dst[n:], a[n:], b[n:]
-	}
-}
-
-//go:noescape
-func keepAboveAVX512(dst *float32, a *float32, b *float32, n int)
-
-//go:noescape
-func keepAboveAVX2(dst *float32, a *float32, b *float32, n int)
-
-// dst[i] = a[i] unless it is at most b[i], else 0
-func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		if tier == isa.AVX512 {
-			keepAboveAVX512(&dst[0], &a[0], &b[0], n)
-		} else {
-			keepAboveAVX2(&dst[0], &a[0], &b[0], n)
 		}
 		dst, a, b = dst[n:], a[n:], b[n:]
 	}
@@ -225,7 +209,7 @@ func largerAVX2(dst *float32, a *float32, b *float32, n int)
 // dst[i] = the larger of a[i] and b[i], or NaN where either is one
 func largerSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			largerAVX512(&dst[0], &a[0], &b[0], n)
 		} else {
@@ -244,7 +228,7 @@ func scaleAVX2(dst *float32, a float32, x *float32, n int)
 // dst[i] = a * x[i]
 func scaleSIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			scaleAVX512(&dst[0], a, &x[0], n)
 		} else {
@@ -263,7 +247,7 @@ func axpyAVX2(dst *float32, a float32, x *float32, n int)
 // dst[i] = dst[i] + a * x[i]
 func axpySIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			axpyAVX512(&dst[0], a, &x[0], n)
 		} else {
@@ -282,7 +266,7 @@ func dotAVX2(a *float32, b *float32, n int) float32
 // sum of a[i]*b[i]
 func dotSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
 	for len(a) > 0 {
-		n := min(len(a), chunk)
+		n := min(len(a), kernel.Chunk)
 		if tier == isa.AVX512 {
 			result += dotAVX512(&a[0], &b[0], n)
 		} else {
@@ -302,7 +286,7 @@ func squaredDistanceAVX2(a *float32, b *float32, n int) float32
 // sum of (a[i]-b[i])^2
 func squaredDistanceSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
 	for len(a) > 0 {
-		n := min(len(a), chunk)
+		n := min(len(a), kernel.Chunk)
 		if tier == isa.AVX512 {
 			result += squaredDistanceAVX512(&a[0], &b[0], n)
 		} else {
@@ -337,7 +321,7 @@ func sumAVX2(x *float32, n int) float32
 // sum of x[i]
 func sumSIMD(tier isa.Tier, x []float32) (result float32) {
 	for len(x) > 0 {
-		n := min(len(x), chunk)
+		n := min(len(x), kernel.Chunk)
 		if tier == isa.AVX512 {
 			result += sumAVX512(&x[0], n)
 		} else {
@@ -373,7 +357,7 @@ func squaredDeviationAVX2(x *float32, n int, mean float32) float32
 // sum of (x[i]-mean)^2
 func squaredDeviationSIMD(tier isa.Tier, x []float32, mean float32) (result float32) {
 	for len(x) > 0 {
-		n := min(len(x), chunk)
+		n := min(len(x), kernel.Chunk)
 		if tier == isa.AVX512 {
 			result += squaredDeviationAVX512(&x[0], n, mean)
 		} else {
@@ -393,7 +377,7 @@ func layerNormAVX2(dst *float32, x *float32, weight *float32, bias *float32, n i
 // dst[i] = (x[i]-mean)*scale*weight[i] + bias[i]
 func layerNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, bias []float32, mean float32, scale float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			layerNormAVX512(&dst[0], &x[0], &weight[0], &bias[0], n, mean, scale)
 		} else {
@@ -412,7 +396,7 @@ func rmsNormAVX2(dst *float32, x *float32, weight *float32, n int, scale float32
 // dst[i] = x[i]*scale*weight[i]
 func rmsNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, scale float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			rmsNormAVX512(&dst[0], &x[0], &weight[0], n, scale)
 		} else {
@@ -420,167 +404,6 @@ func rmsNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, sc
 		}
 		dst, x, weight = dst[n:], x[n:], weight[n:]
 	}
-}
-
-//go:noescape
-func expSumAVX512(dst *float32, x *float32, n int, max float32) float32
-
-//go:noescape
-func expSumAVX2(dst *float32, x *float32, n int, max float32) float32
-
-// dst[i] = exp(x[i]-max) for x[i] <= max; the sum of dst[i]
-func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		if tier == isa.AVX512 {
-			result += expSumAVX512(&dst[0], &x[0], n, max)
-		} else {
-			result += expSumAVX2(&dst[0], &x[0], n, max)
-		}
-		dst, x = dst[n:], x[n:]
-	}
-	return result
-}
-
-//go:noescape
-func attentionScoresFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-//go:noescape
-func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		attentionScoresFullAVX512(dim, panels, q, qRow, k, s, sRow)
-	} else {
-		attentionScoresFullAVX2(dim, panels, q, qRow, k, s, sRow)
-	}
-}
-
-//go:noescape
-func attentionValuesFullAVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func attentionValuesFullAVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionValuesFullAVX512(keys, p, pRow, v, o, oRow, factor)
-	} else {
-		attentionValuesFullAVX2(keys, p, pRow, v, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func attentionScores4AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-//go:noescape
-func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		attentionScores4AVX512(dim, panels, q, qRow, k, s, sRow)
-	} else {
-		attentionScores4AVX2(dim, panels, q, qRow, k, s, sRow)
-	}
-}
-
-//go:noescape
-func attentionValues4AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func attentionValues4AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionValues4AVX512(keys, p, pRow, v, o, oRow, factor)
-	} else {
-		attentionValues4AVX2(keys, p, pRow, v, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func attentionScores1AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-//go:noescape
-func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		attentionScores1AVX512(dim, panels, q, qRow, k, s, sRow)
-	} else {
-		attentionScores1AVX2(dim, panels, q, qRow, k, s, sRow)
-	}
-}
-
-//go:noescape
-func attentionValues1AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func attentionValues1AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionValues1AVX512(keys, p, pRow, v, o, oRow, factor)
-	} else {
-		attentionValues1AVX2(keys, p, pRow, v, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func attentionPackAVX512(dim int, k *float32, kRow int, panel *float32, panelRow int)
-
-//go:noescape
-func attentionPackAVX2(dim int, k *float32, kRow int, panel *float32, panelRow int)
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	if tier == isa.AVX512 {
-		attentionPackAVX512(dim, k, kRow, panel, panelRow)
-	} else {
-		attentionPackAVX2(dim, k, kRow, panel, panelRow)
-	}
-}
-
-//go:noescape
-func attentionWeightsAVX512(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-
-//go:noescape
-func attentionWeightsAVX2(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	if tier == isa.AVX512 {
-		attentionWeightsAVX512(rows, keys, s, sRow, top, sum, factor)
-	} else {
-		attentionWeightsAVX2(rows, keys, s, sRow, top, sum, factor)
-	}
-}
-
-//go:noescape
-func attentionMassAVX512(mass *float32, s *float32, n int, lse float32) float32
-
-//go:noescape
-func attentionMassAVX2(mass *float32, s *float32, n int, lse float32) float32
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	for len(mass) > 0 {
-		n := min(len(mass), chunk)
-		if tier == isa.AVX512 {
-			result += attentionMassAVX512(&mass[0], &s[0], n, lse)
-		} else {
-			result += attentionMassAVX2(&mass[0], &s[0], n, lse)
-		}
-		mass, s = mass[n:], s[n:]
-	}
-	return result
 }
 
 //go:noescape
@@ -592,58 +415,13 @@ func softcapAVX2(dst *float32, c float32, x *float32, n int)
 // dst[i] = c tanh(x[i] / c)
 func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		if tier == isa.AVX512 {
 			softcapAVX512(&dst[0], c, &x[0], n)
 		} else {
 			softcapAVX2(&dst[0], c, &x[0], n)
 		}
 		dst, x = dst[n:], x[n:]
-	}
-}
-
-//go:noescape
-func nearestFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-//go:noescape
-func nearestFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-// for 6 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearestFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	if tier == isa.AVX512 {
-		nearestFullAVX512(dim, panels, q, qRow, k, best, place, number)
-	} else {
-		nearestFullAVX2(dim, panels, q, qRow, k, best, place, number)
-	}
-}
-
-//go:noescape
-func nearest4AVX512(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-//go:noescape
-func nearest4AVX2(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-// for 4 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	if tier == isa.AVX512 {
-		nearest4AVX512(dim, panels, q, qRow, k, best, place, number)
-	} else {
-		nearest4AVX2(dim, panels, q, qRow, k, best, place, number)
-	}
-}
-
-//go:noescape
-func nearest1AVX512(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-//go:noescape
-func nearest1AVX2(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-// for 1 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	if tier == isa.AVX512 {
-		nearest1AVX512(dim, panels, q, qRow, k, best, place, number)
-	} else {
-		nearest1AVX2(dim, panels, q, qRow, k, best, place, number)
 	}
 }
 
@@ -674,261 +452,6 @@ func convolution1SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *f
 		convolution1AVX512(n, taps, x, xRow, w, wRow, init, initRow, y, yRow)
 	} else {
 		convolution1AVX2(n, taps, x, xRow, w, wRow, init, initRow, y, yRow)
-	}
-}
-
-//go:noescape
-func fftForward2AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftForward2AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftForward2AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftForward2AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftInverse2AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftInverse2AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftInverse2AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftInverse2AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftForward3AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftForward3AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftForward3AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftForward3AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftInverse3AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftInverse3AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftInverse3AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftInverse3AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftForward4AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftForward4AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftForward4AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftForward4AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftInverse4AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftInverse4AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftInverse4AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftInverse4AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftForward5AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftForward5AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftForward5AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftForward5AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftInverse5AVX512(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-//go:noescape
-func fftInverse5AVX2(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftInverse5AVX512(x, q, count, blocks, block, tw)
-	} else {
-		fftInverse5AVX2(x, q, count, blocks, block, tw)
-	}
-}
-
-//go:noescape
-func fftFirst2AVX512(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-//go:noescape
-func fftFirst2AVX2(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-// the first stage from real rows of which 2 of 4 are not zero
-func fftFirst2SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftFirst2AVX512(x, q, u, uRow, uBlock, count, tw)
-	} else {
-		fftFirst2AVX2(x, q, u, uRow, uBlock, count, tw)
-	}
-}
-
-//go:noescape
-func fftLast2AVX512(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-//go:noescape
-func fftLast2AVX2(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-// the last stage, to 2 of 4 real rows
-func fftLast2SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftLast2AVX512(x, q, y, yRow, yBlock, count, tw)
-	} else {
-		fftLast2AVX2(x, q, y, yRow, yBlock, count, tw)
-	}
-}
-
-//go:noescape
-func fftFirst3AVX512(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-//go:noescape
-func fftFirst3AVX2(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-// the first stage from real rows of which 3 of 4 are not zero
-func fftFirst3SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftFirst3AVX512(x, q, u, uRow, uBlock, count, tw)
-	} else {
-		fftFirst3AVX2(x, q, u, uRow, uBlock, count, tw)
-	}
-}
-
-//go:noescape
-func fftLast3AVX512(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-//go:noescape
-func fftLast3AVX2(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-// the last stage, to 3 of 4 real rows
-func fftLast3SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftLast3AVX512(x, q, y, yRow, yBlock, count, tw)
-	} else {
-		fftLast3AVX2(x, q, y, yRow, yBlock, count, tw)
-	}
-}
-
-//go:noescape
-func fftFirst4AVX512(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-//go:noescape
-func fftFirst4AVX2(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-// the first stage from real rows of which 4 of 4 are not zero
-func fftFirst4SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftFirst4AVX512(x, q, u, uRow, uBlock, count, tw)
-	} else {
-		fftFirst4AVX2(x, q, u, uRow, uBlock, count, tw)
-	}
-}
-
-//go:noescape
-func fftLast4AVX512(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-//go:noescape
-func fftLast4AVX2(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-// the last stage, to 4 of 4 real rows
-func fftLast4SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	if tier == isa.AVX512 {
-		fftLast4AVX512(x, q, y, yRow, yBlock, count, tw)
-	} else {
-		fftLast4AVX2(x, q, y, yRow, yBlock, count, tw)
-	}
-}
-
-//go:noescape
-func fftCenterAVX512(x *float32, spectrum *float32, blocks int)
-
-//go:noescape
-func fftCenterAVX2(x *float32, spectrum *float32, blocks int)
-
-// forward radix 4, times spectrum, inverse radix 4, on blocks of four rows
-func fftCenterSIMD(tier isa.Tier, x *float32, spectrum *float32, blocks int) {
-	if tier == isa.AVX512 {
-		fftCenterAVX512(x, spectrum, blocks)
-	} else {
-		fftCenterAVX2(x, spectrum, blocks)
-	}
-}
-
-//go:noescape
-func fftRingAVX512(x *float32, spectrum *float32, count int)
-
-//go:noescape
-func fftRingAVX2(x *float32, spectrum *float32, count int)
-
-// rows of x times rows of spectrum, lanes being phases of one sequence
-func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
-	if tier == isa.AVX512 {
-		fftRingAVX512(x, spectrum, count)
-	} else {
-		fftRingAVX2(x, spectrum, count)
-	}
-}
-
-//go:noescape
-func cosSinAVX512(cos *float32, sin *float32, phase *uint32, count int, factor float32)
-
-//go:noescape
-func cosSinAVX2(cos *float32, sin *float32, phase *uint32, count int, factor float32)
-
-// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
-func cosSinSIMD(tier isa.Tier, cos *float32, sin *float32, phase *uint32, count int, factor float32) {
-	if tier == isa.AVX512 {
-		cosSinAVX512(cos, sin, phase, count, factor)
-	} else {
-		cosSinAVX2(cos, sin, phase, count, factor)
 	}
 }
 
@@ -1049,1185 +572,5 @@ func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, 
 		rotateInterleaved4AVX512(dst, x, heads, headBytes, width, cos, sin)
 	} else {
 		rotateInterleaved4AVX2(dst, x, heads, headBytes, width, cos, sin)
-	}
-}
-
-//go:noescape
-func decodeValues4Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues4Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues4Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues4Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores2Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores2Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores2Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores2Float32AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues2Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues2Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues2Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues2Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores1Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores1Float32AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores1Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores1Float32AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues1Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues1Float32AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues1Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues1Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeValues4BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues4BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues4BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues4BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores2BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores2BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores2BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores2BFloat16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues2BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues2BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues2BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues2BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores1BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores1BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores1BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores1BFloat16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues1BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues1BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues1BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues1BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeValues4Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues4Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues4Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues4Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores2Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores2Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores2Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores2Int8AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues2Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues2Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues2Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues2Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores1Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores1Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores1Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores1Int8AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues1Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues1Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues1Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeValues4Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues4Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues4Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores2Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores2Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores2Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues2Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues2Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues2Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores1Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-//go:noescape
-func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	if tier == isa.AVX512 {
-		decodeScores1Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-	} else {
-		decodeScores1Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
-	}
-}
-
-//go:noescape
-func decodeValues1Float16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-//go:noescape
-func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	if tier == isa.AVX512 {
-		decodeValues1Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	} else {
-		decodeValues1Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
-	}
-}
-
-//go:noescape
-func decodeScores4Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues4LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues2LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues1LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores4BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues4LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues2LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues1LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores4Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues4LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues2LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores4Float16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues4LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues2LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues1LastFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func prefetchAVX512(x *float32, lines int)
-
-//go:noescape
-func prefetchAVX2(x *float32, lines int)
-
-// the cache lines from x on
-func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
-	if tier == isa.AVX512 {
-		prefetchAVX512(x, lines)
-	} else {
-		prefetchAVX2(x, lines)
-	}
-}
-
-//go:noescape
-func outerStepAVX512(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
-
-//go:noescape
-func outerStepAVX2(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
-
-// states rows of width channels; sRow in bytes
-func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
-	if tier == isa.AVX512 {
-		outerStepAVX512(width, states, s, sRow, b, c, x, y, decay)
-	} else {
-		outerStepAVX2(width, states, s, sRow, b, c, x, y, decay)
-	}
-}
-
-//go:noescape
-func combineAVX512(width int, states int, s *float32, sRow int, c *float32, y *float32)
-
-//go:noescape
-func combineAVX2(width int, states int, s *float32, sRow int, c *float32, y *float32)
-
-// states rows of width channels; sRow in bytes
-func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
-	if tier == isa.AVX512 {
-		combineAVX512(width, states, s, sRow, c, y)
-	} else {
-		combineAVX2(width, states, s, sRow, c, y)
-	}
-}
-
-//go:noescape
-func accumulate4AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-//go:noescape
-func accumulate4AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	if tier == isa.AVX512 {
-		accumulate4AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	} else {
-		accumulate4AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	}
-}
-
-//go:noescape
-func accumulate1AVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-//go:noescape
-func accumulate1AVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	if tier == isa.AVX512 {
-		accumulate1AVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	} else {
-		accumulate1AVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	}
-}
-
-//go:noescape
-func accumulate4MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-//go:noescape
-func accumulate4MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	if tier == isa.AVX512 {
-		accumulate4MoreAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	} else {
-		accumulate4MoreAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	}
-}
-
-//go:noescape
-func accumulate1MoreAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-//go:noescape
-func accumulate1MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	if tier == isa.AVX512 {
-		accumulate1MoreAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	} else {
-		accumulate1MoreAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-	}
-}
-
-//go:noescape
-func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
-
-//go:noescape
-func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
-
-// dst[t][i] = scale[t]*x[t][i]; strides in bytes
-func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
-	if tier == isa.AVX512 {
-		scaleRowsAVX512(rows, width, dst, dstRow, x, xRow, scale)
-	} else {
-		scaleRowsAVX2(rows, width, dst, dstRow, x, xRow, scale)
-	}
-}
-
-//go:noescape
-func flushAVX512(x *float32, n int)
-
-//go:noescape
-func flushAVX2(x *float32, n int)
-
-// x[i] = 0 where |x[i]| < tiny
-func flushSIMD(tier isa.Tier, x []float32) {
-	for len(x) > 0 {
-		n := min(len(x), chunk)
-		if tier == isa.AVX512 {
-			flushAVX512(&x[0], n)
-		} else {
-			flushAVX2(&x[0], n)
-		}
-		x = x[n:]
-	}
-}
-
-//go:noescape
-func scanFullAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scanFullAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scanFullAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scanFullAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func scan4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scan4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scan4AVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scan4AVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func scanVector4AVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scanVector4AVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scanVector4AVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scanVector4AVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func scanFullMoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scanFullMoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scanFullMoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scanFullMoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func scan4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scan4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scan4MoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scan4MoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func scanVector4MoreAVX512(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-//go:noescape
-func scanVector4MoreAVX2(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
-func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		scanVector4MoreAVX512(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	} else {
-		scanVector4MoreAVX2(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemmFullFloat32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemmFullFloat32AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemmFullFloat32AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemmFullFloat32AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm4x1Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm4x1Float32AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm4x1Float32AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm4x1Float32AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm2x1Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm2x1Float32AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm2x1Float32AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm2x1Float32AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm1x1Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm1x1Float32AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm1x1Float32AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm1x1Float32AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm2x2Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm2x2Float32AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm2x2Float32AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm2x2Float32AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm1x4Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm1x4Float32AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm1x4Float32AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm1x4Float32AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemmFullBFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemmFullBFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullBFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemmFullBFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemmFullBFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm4x1BFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm4x1BFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm4x1BFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm4x1BFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm2x1BFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm2x1BFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm2x1BFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm2x1BFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm1x1BFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm1x1BFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm1x1BFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm1x1BFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm2x2BFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm2x2BFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm2x2BFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm2x2BFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm1x4BFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm1x4BFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm1x4BFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm1x4BFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemmFullInt8AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-//go:noescape
-func gemmFullInt8AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullInt8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	if tier == isa.AVX512 {
-		gemmFullInt8AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	} else {
-		gemmFullInt8AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	}
-}
-
-//go:noescape
-func gemm4x1Int8AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-//go:noescape
-func gemm4x1Int8AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	if tier == isa.AVX512 {
-		gemm4x1Int8AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	} else {
-		gemm4x1Int8AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	}
-}
-
-//go:noescape
-func gemm2x1Int8AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-//go:noescape
-func gemm2x1Int8AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	if tier == isa.AVX512 {
-		gemm2x1Int8AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	} else {
-		gemm2x1Int8AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	}
-}
-
-//go:noescape
-func gemm1x1Int8AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-//go:noescape
-func gemm1x1Int8AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	if tier == isa.AVX512 {
-		gemm1x1Int8AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	} else {
-		gemm1x1Int8AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	}
-}
-
-//go:noescape
-func gemm2x2Int8AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-//go:noescape
-func gemm2x2Int8AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	if tier == isa.AVX512 {
-		gemm2x2Int8AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	} else {
-		gemm2x2Int8AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	}
-}
-
-//go:noescape
-func gemm1x4Int8AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-//go:noescape
-func gemm1x4Int8AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	if tier == isa.AVX512 {
-		gemm1x4Int8AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	} else {
-		gemm1x4Int8AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-	}
-}
-
-//go:noescape
-func gemmFullFloat16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemmFullFloat16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemmFullFloat16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemmFullFloat16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm4x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm4x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm4x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm4x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm2x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm2x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm2x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm2x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm1x1Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm1x1Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm1x1Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm1x1Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm2x2Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm2x2Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm2x2Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm2x2Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-//go:noescape
-func gemm1x4Float16AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-//go:noescape
-func gemm1x4Float16AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	if tier == isa.AVX512 {
-		gemm1x4Float16AVX512(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	} else {
-		gemm1x4Float16AVX2(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-	}
-}
-
-// gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
-// full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
-func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	switch format {
-	case Float32:
-		switch rows<<4 | panels {
-		default:
-			gemmFullFloat32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 4<<4 | 1:
-			gemm4x1Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 1:
-			gemm2x1Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 1:
-			gemm1x1Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 2:
-			gemm2x2Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 4:
-			gemm1x4Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		}
-	case BFloat16:
-		switch rows<<4 | panels {
-		default:
-			gemmFullBFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 4<<4 | 1:
-			gemm4x1BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 1:
-			gemm2x1BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 1:
-			gemm1x1BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 2:
-			gemm2x2BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 4:
-			gemm1x4BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		}
-	case Int8:
-		switch rows<<4 | panels {
-		default:
-			gemmFullInt8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 4<<4 | 1:
-			gemm4x1Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 2<<4 | 1:
-			gemm2x1Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 1<<4 | 1:
-			gemm1x1Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 2<<4 | 2:
-			gemm2x2Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 1<<4 | 4:
-			gemm1x4Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		}
-	case Float16:
-		switch rows<<4 | panels {
-		default:
-			gemmFullFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 4<<4 | 1:
-			gemm4x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 1:
-			gemm2x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 1:
-			gemm1x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 2:
-			gemm2x2Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 4:
-			gemm1x4Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		}
-	}
-}
-
-// decodeScores gives so many query rows their scores with blocks of four keys.
-func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	switch int(format)<<4 | rows {
-	case int(Float32)<<4 | 4:
-		decodeScores4Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float32)<<4 | 2:
-		decodeScores2Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float32)<<4 | 1:
-		decodeScores1Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(BFloat16)<<4 | 4:
-		decodeScores4BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(BFloat16)<<4 | 2:
-		decodeScores2BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(BFloat16)<<4 | 1:
-		decodeScores1BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Int8)<<4 | 4:
-		decodeScores4Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Int8)<<4 | 2:
-		decodeScores2Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Int8)<<4 | 1:
-		decodeScores1Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 4:
-		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 2:
-		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 1:
-		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	default:
-		panic(noKernels)
-	}
-}
-
-// decodeValues adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	switch int(format)<<4 | rows {
-	case int(Float32)<<4 | 4:
-		decodeValues4Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float32)<<4 | 2:
-		decodeValues2Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float32)<<4 | 1:
-		decodeValues1Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 4:
-		decodeValues4BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 2:
-		decodeValues2BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 1:
-		decodeValues1BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 4:
-		decodeValues4Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 2:
-		decodeValues2Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 1:
-		decodeValues1Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 4:
-		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 2:
-		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 1:
-		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	default:
-		panic(noKernels)
-	}
-}
-
-// decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	switch int(format)<<4 | rows {
-	case int(Float32)<<4 | 4:
-		decodeValues4LastFloat32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float32)<<4 | 2:
-		decodeValues2LastFloat32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float32)<<4 | 1:
-		decodeValues1LastFloat32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 4:
-		decodeValues4LastBFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 2:
-		decodeValues2LastBFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 1:
-		decodeValues1LastBFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 4:
-		decodeValues4LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 2:
-		decodeValues2LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 1:
-		decodeValues1LastInt8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 4:
-		decodeValues4LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 2:
-		decodeValues2LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 1:
-		decodeValues1LastFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	default:
-		panic(noKernels)
 	}
 }

@@ -4,7 +4,10 @@
 
 package asm
 
-import "github.com/subquad/subquad/internal/isa"
+import (
+	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
+)
 
 //go:noescape
 func expNEON(dst *float32, x *float32, n int)
@@ -12,7 +15,7 @@ func expNEON(dst *float32, x *float32, n int)
 // dst[i] = exp(x[i])
 func expSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		expNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -24,7 +27,7 @@ func sinNEON(dst *float32, x *float32, n int) float32
 // dst[i] = sin(x[i]), or x[i] where |x[i]| > sinLimit; how many those are
 func sinSIMD(tier isa.Tier, dst []float32, x []float32) (result float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		result += sinNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -37,7 +40,7 @@ func sigmoidNEON(dst *float32, x *float32, n int)
 // dst[i] = 1 / (1 + exp(-x[i]))
 func sigmoidSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		sigmoidNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -49,7 +52,7 @@ func siluNEON(dst *float32, x *float32, n int)
 // dst[i] = x[i] / (1 + exp(-x[i]))
 func siluSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		siluNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -61,7 +64,7 @@ func softplusNEON(dst *float32, x *float32, n int)
 // dst[i] = log(1 + exp(x[i]))
 func softplusSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		softplusNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -73,7 +76,7 @@ func eluPlusOneNEON(dst *float32, x *float32, n int)
 // dst[i] = x[i] + 1 for x[i] > 0, exp(x[i]) otherwise
 func eluPlusOneSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		eluPlusOneNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -85,7 +88,7 @@ func geluTanhNEON(dst *float32, x *float32, n int)
 // dst[i] = x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))
 func geluTanhSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		geluTanhNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -97,7 +100,7 @@ func geluErfNEON(dst *float32, x *float32, n int)
 // dst[i] = x[i] Phi(x[i])
 func geluErfSIMD(tier isa.Tier, dst []float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		geluErfNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -109,7 +112,7 @@ func addNEON(dst *float32, a *float32, b *float32, n int)
 // dst[i] = a[i] + b[i]
 func addSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		addNEON(&dst[0], &a[0], &b[0], n)
 		dst, a, b = dst[n:], a[n:], b[n:]
 	}
@@ -121,20 +124,8 @@ func mulNEON(dst *float32, a *float32, b *float32, n int)
 // dst[i] = a[i] * b[i]
 func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		mulNEON(&dst[0], &a[0], &b[0], n)
-		dst, a, b = dst[n:], a[n:], b[n:]
-	}
-}
-
-//go:noescape
-func keepAboveNEON(dst *float32, a *float32, b *float32, n int)
-
-// dst[i] = a[i] unless it is at most b[i], else 0
-func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		keepAboveNEON(&dst[0], &a[0], &b[0], n)
 		dst, a, b = dst[n:], a[n:], b[n:]
 	}
 }
@@ -145,7 +136,7 @@ func largerNEON(dst *float32, a *float32, b *float32, n int)
 // dst[i] = the larger of a[i] and b[i], or NaN where either is one
 func largerSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		largerNEON(&dst[0], &a[0], &b[0], n)
 		dst, a, b = dst[n:], a[n:], b[n:]
 	}
@@ -157,7 +148,7 @@ func scaleNEON(dst *float32, a float32, x *float32, n int)
 // dst[i] = a * x[i]
 func scaleSIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		scaleNEON(&dst[0], a, &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -169,7 +160,7 @@ func axpyNEON(dst *float32, a float32, x *float32, n int)
 // dst[i] = dst[i] + a * x[i]
 func axpySIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		axpyNEON(&dst[0], a, &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -181,7 +172,7 @@ func dotNEON(a *float32, b *float32, n int) float32
 // sum of a[i]*b[i]
 func dotSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
 	for len(a) > 0 {
-		n := min(len(a), chunk)
+		n := min(len(a), kernel.Chunk)
 		result += dotNEON(&a[0], &b[0], n)
 		a, b = a[n:], b[n:]
 	}
@@ -194,7 +185,7 @@ func squaredDistanceNEON(a *float32, b *float32, n int) float32
 // sum of (a[i]-b[i])^2
 func squaredDistanceSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
 	for len(a) > 0 {
-		n := min(len(a), chunk)
+		n := min(len(a), kernel.Chunk)
 		result += squaredDistanceNEON(&a[0], &b[0], n)
 		a, b = a[n:], b[n:]
 	}
@@ -215,7 +206,7 @@ func sumNEON(x *float32, n int) float32
 // sum of x[i]
 func sumSIMD(tier isa.Tier, x []float32) (result float32) {
 	for len(x) > 0 {
-		n := min(len(x), chunk)
+		n := min(len(x), kernel.Chunk)
 		result += sumNEON(&x[0], n)
 		x = x[n:]
 	}
@@ -237,7 +228,7 @@ func squaredDeviationNEON(x *float32, n int, mean float32) float32
 // sum of (x[i]-mean)^2
 func squaredDeviationSIMD(tier isa.Tier, x []float32, mean float32) (result float32) {
 	for len(x) > 0 {
-		n := min(len(x), chunk)
+		n := min(len(x), kernel.Chunk)
 		result += squaredDeviationNEON(&x[0], n, mean)
 		x = x[n:]
 	}
@@ -250,7 +241,7 @@ func layerNormNEON(dst *float32, x *float32, weight *float32, bias *float32, n i
 // dst[i] = (x[i]-mean)*scale*weight[i] + bias[i]
 func layerNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, bias []float32, mean float32, scale float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		layerNormNEON(&dst[0], &x[0], &weight[0], &bias[0], n, mean, scale)
 		dst, x, weight, bias = dst[n:], x[n:], weight[n:], bias[n:]
 	}
@@ -262,101 +253,10 @@ func rmsNormNEON(dst *float32, x *float32, weight *float32, n int, scale float32
 // dst[i] = x[i]*scale*weight[i]
 func rmsNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, scale float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		rmsNormNEON(&dst[0], &x[0], &weight[0], n, scale)
 		dst, x, weight = dst[n:], x[n:], weight[n:]
 	}
-}
-
-//go:noescape
-func expSumNEON(dst *float32, x *float32, n int, max float32) float32
-
-// dst[i] = exp(x[i]-max) for x[i] <= max; the sum of dst[i]
-func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result float32) {
-	for len(dst) > 0 {
-		n := min(len(dst), chunk)
-		result += expSumNEON(&dst[0], &x[0], n, max)
-		dst, x = dst[n:], x[n:]
-	}
-	return result
-}
-
-//go:noescape
-func attentionScoresFullNEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScoresFullNEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValuesFullNEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValuesFullNEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionScores4NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores4NEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValues4NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValues4NEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionScores1NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores1NEON(dim, panels, q, qRow, k, s, sRow)
-}
-
-//go:noescape
-func attentionValues1NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	attentionValues1NEON(keys, p, pRow, v, o, oRow, factor)
-}
-
-//go:noescape
-func attentionPackNEON(dim int, k *float32, kRow int, panel *float32, panelRow int)
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	attentionPackNEON(dim, k, kRow, panel, panelRow)
-}
-
-//go:noescape
-func attentionWeightsNEON(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	attentionWeightsNEON(rows, keys, s, sRow, top, sum, factor)
-}
-
-//go:noescape
-func attentionMassNEON(mass *float32, s *float32, n int, lse float32) float32
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	for len(mass) > 0 {
-		n := min(len(mass), chunk)
-		result += attentionMassNEON(&mass[0], &s[0], n, lse)
-		mass, s = mass[n:], s[n:]
-	}
-	return result
 }
 
 //go:noescape
@@ -365,34 +265,10 @@ func softcapNEON(dst *float32, c float32, x *float32, n int)
 // dst[i] = c tanh(x[i] / c)
 func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
 	for len(dst) > 0 {
-		n := min(len(dst), chunk)
+		n := min(len(dst), kernel.Chunk)
 		softcapNEON(&dst[0], c, &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
-}
-
-//go:noescape
-func nearestFullNEON(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-// for 6 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearestFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	nearestFullNEON(dim, panels, q, qRow, k, best, place, number)
-}
-
-//go:noescape
-func nearest4NEON(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-// for 4 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	nearest4NEON(dim, panels, q, qRow, k, best, place, number)
-}
-
-//go:noescape
-func nearest1NEON(dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32)
-
-// for 1 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	nearest1NEON(dim, panels, q, qRow, k, best, place, number)
 }
 
 //go:noescape
@@ -409,142 +285,6 @@ func convolution1NEON(n int, taps int, x *float32, xRow int, w *float32, wRow in
 // 1 token(s) of n channels; strides in bytes
 func convolution1SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int) {
 	convolution1NEON(n, taps, x, xRow, w, wRow, init, initRow, y, yRow)
-}
-
-//go:noescape
-func fftForward2NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftForward2NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftInverse2NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftInverse2NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftForward3NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftForward3NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftInverse3NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftInverse3NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftForward4NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftForward4NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftInverse4NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftInverse4NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftForward5NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftForward5NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftInverse5NEON(x *float32, q int, count int, blocks int, block int, tw *float32)
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	fftInverse5NEON(x, q, count, blocks, block, tw)
-}
-
-//go:noescape
-func fftFirst2NEON(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-// the first stage from real rows of which 2 of 4 are not zero
-func fftFirst2SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	fftFirst2NEON(x, q, u, uRow, uBlock, count, tw)
-}
-
-//go:noescape
-func fftLast2NEON(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-// the last stage, to 2 of 4 real rows
-func fftLast2SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	fftLast2NEON(x, q, y, yRow, yBlock, count, tw)
-}
-
-//go:noescape
-func fftFirst3NEON(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-// the first stage from real rows of which 3 of 4 are not zero
-func fftFirst3SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	fftFirst3NEON(x, q, u, uRow, uBlock, count, tw)
-}
-
-//go:noescape
-func fftLast3NEON(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-// the last stage, to 3 of 4 real rows
-func fftLast3SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	fftLast3NEON(x, q, y, yRow, yBlock, count, tw)
-}
-
-//go:noescape
-func fftFirst4NEON(x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32)
-
-// the first stage from real rows of which 4 of 4 are not zero
-func fftFirst4SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	fftFirst4NEON(x, q, u, uRow, uBlock, count, tw)
-}
-
-//go:noescape
-func fftLast4NEON(x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32)
-
-// the last stage, to 4 of 4 real rows
-func fftLast4SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	fftLast4NEON(x, q, y, yRow, yBlock, count, tw)
-}
-
-//go:noescape
-func fftCenterNEON(x *float32, spectrum *float32, blocks int)
-
-// forward radix 4, times spectrum, inverse radix 4, on blocks of four rows
-func fftCenterSIMD(tier isa.Tier, x *float32, spectrum *float32, blocks int) {
-	fftCenterNEON(x, spectrum, blocks)
-}
-
-//go:noescape
-func fftRingNEON(x *float32, spectrum *float32, count int)
-
-// rows of x times rows of spectrum, lanes being phases of one sequence
-func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
-	fftRingNEON(x, spectrum, count)
-}
-
-//go:noescape
-func cosSinNEON(cos *float32, sin *float32, phase *uint32, count int, factor float32)
-
-// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
-func cosSinSIMD(tier isa.Tier, cos *float32, sin *float32, phase *uint32, count int, factor float32) {
-	cosSinNEON(cos, sin, phase, count, factor)
 }
 
 //go:noescape
@@ -609,711 +349,4 @@ func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
 func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
 	rotateInterleaved4NEON(dst, x, heads, headBytes, width, cos, sin)
-}
-
-//go:noescape
-func decodeValues4Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores2Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores2Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues2Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores1Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores1Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues1Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues4BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores2BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores2BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues2BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores1BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores1BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues1BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues4Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores2Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores2Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues2Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores1Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores1Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues1Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeValues4Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues4Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores2Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores2Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues2Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues2Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores1Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores1Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-//go:noescape
-func decodeValues1Float16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	decodeValues1Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
-}
-
-//go:noescape
-func decodeScores4Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-//go:noescape
-func decodeScores4BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-//go:noescape
-func decodeScores4Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-//go:noescape
-func decodeScores4Float16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	decodeScores4Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-//go:noescape
-func prefetchNEON(x *float32, lines int)
-
-// the cache lines from x on
-func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
-	prefetchNEON(x, lines)
-}
-
-//go:noescape
-func outerStepNEON(width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32)
-
-// states rows of width channels; sRow in bytes
-func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
-	outerStepNEON(width, states, s, sRow, b, c, x, y, decay)
-}
-
-//go:noescape
-func combineNEON(width int, states int, s *float32, sRow int, c *float32, y *float32)
-
-// states rows of width channels; sRow in bytes
-func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
-	combineNEON(width, states, s, sRow, c, y)
-}
-
-//go:noescape
-func accumulate4NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	accumulate4NEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-}
-
-//go:noescape
-func accumulate1NEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	accumulate1NEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-}
-
-//go:noescape
-func accumulate4MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	accumulate4MoreNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-}
-
-//go:noescape
-func accumulate1MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	accumulate1MoreNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
-}
-
-//go:noescape
-func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
-
-// dst[t][i] = scale[t]*x[t][i]; strides in bytes
-func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
-	scaleRowsNEON(rows, width, dst, dstRow, x, xRow, scale)
-}
-
-//go:noescape
-func flushNEON(x *float32, n int)
-
-// x[i] = 0 where |x[i]| < tiny
-func flushSIMD(tier isa.Tier, x []float32) {
-	for len(x) > 0 {
-		n := min(len(x), chunk)
-		flushNEON(&x[0], n)
-		x = x[n:]
-	}
-}
-
-//go:noescape
-func scanFullNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanFullNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scan4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scan4NEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scanVector4NEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanVector4NEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scanFullMoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanFullMoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scan4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scan4MoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func scanVector4MoreNEON(tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int)
-
-// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
-func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	scanVector4MoreNEON(tokens, dt, dtRow, x, xRow, y, yRow, a, h, b, bRow, c, cRow)
-}
-
-//go:noescape
-func gemmFullFloat32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemmFullFloat32NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm4x1Float32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm4x1Float32NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm2x1Float32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm2x1Float32NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm1x1Float32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm1x1Float32NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm2x2Float32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm2x2Float32NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm1x4Float32NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm1x4Float32NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemmFullBFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullBFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemmFullBFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm4x1BFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm4x1BFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm2x1BFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm2x1BFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm1x1BFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm1x1BFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm2x2BFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm2x2BFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm1x4BFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm1x4BFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemmFullInt8NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullInt8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	gemmFullInt8NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-}
-
-//go:noescape
-func gemm4x1Int8NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	gemm4x1Int8NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-}
-
-//go:noescape
-func gemm2x1Int8NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	gemm2x1Int8NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-}
-
-//go:noescape
-func gemm1x1Int8NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	gemm1x1Int8NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-}
-
-//go:noescape
-func gemm2x2Int8NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	gemm2x2Int8NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-}
-
-//go:noescape
-func gemm1x4Int8NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	gemm1x4Int8NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-}
-
-//go:noescape
-func gemmFullFloat16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemmFullFloat16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm4x1Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm4x1Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm2x1Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm2x1Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm1x1Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm1x1Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm2x2Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm2x2Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-//go:noescape
-func gemm1x4Float16NEON(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	gemm1x4Float16NEON(k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-}
-
-// gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
-// full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
-func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	switch format {
-	case Float32:
-		switch rows<<4 | panels {
-		default:
-			gemmFullFloat32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 4<<4 | 1:
-			gemm4x1Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 1:
-			gemm2x1Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 1:
-			gemm1x1Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 2:
-			gemm2x2Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 4:
-			gemm1x4Float32SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		}
-	case BFloat16:
-		switch rows<<4 | panels {
-		default:
-			gemmFullBFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 4<<4 | 1:
-			gemm4x1BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 1:
-			gemm2x1BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 1:
-			gemm1x1BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 2:
-			gemm2x2BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 4:
-			gemm1x4BFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		}
-	case Int8:
-		switch rows<<4 | panels {
-		default:
-			gemmFullInt8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 4<<4 | 1:
-			gemm4x1Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 2<<4 | 1:
-			gemm2x1Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 1<<4 | 1:
-			gemm1x1Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 2<<4 | 2:
-			gemm2x2Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		case 1<<4 | 4:
-			gemm1x4Int8SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow, scale)
-		}
-	case Float16:
-		switch rows<<4 | panels {
-		default:
-			gemmFullFloat16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 4<<4 | 1:
-			gemm4x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 1:
-			gemm2x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 1:
-			gemm1x1Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 2<<4 | 2:
-			gemm2x2Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		case 1<<4 | 4:
-			gemm1x4Float16SIMD(tier, k, a, aRow, aStep, b, bPanel, init, initRow, c, cRow)
-		}
-	}
-}
-
-// decodeScores gives so many query rows their scores with blocks of four keys.
-func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	switch int(format)<<4 | rows {
-	case int(Float32)<<4 | 4:
-		decodeScores4Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float32)<<4 | 2:
-		decodeScores2Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float32)<<4 | 1:
-		decodeScores1Float32SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(BFloat16)<<4 | 4:
-		decodeScores4BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(BFloat16)<<4 | 2:
-		decodeScores2BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(BFloat16)<<4 | 1:
-		decodeScores1BFloat16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Int8)<<4 | 4:
-		decodeScores4Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Int8)<<4 | 2:
-		decodeScores2Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Int8)<<4 | 1:
-		decodeScores1Int8SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 4:
-		decodeScores4Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 2:
-		decodeScores2Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	case int(Float16)<<4 | 1:
-		decodeScores1Float16SIMD(tier, dim, blocks, q, k, kRow, next, s, sRow)
-	default:
-		panic(noKernels)
-	}
-}
-
-// decodeValues adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	switch int(format)<<4 | rows {
-	case int(Float32)<<4 | 4:
-		decodeValues4Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float32)<<4 | 2:
-		decodeValues2Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float32)<<4 | 1:
-		decodeValues1Float32SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 4:
-		decodeValues4BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 2:
-		decodeValues2BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(BFloat16)<<4 | 1:
-		decodeValues1BFloat16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 4:
-		decodeValues4Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 2:
-		decodeValues2Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Int8)<<4 | 1:
-		decodeValues1Int8SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 4:
-		decodeValues4Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 2:
-		decodeValues2Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	case int(Float16)<<4 | 1:
-		decodeValues1Float16SIMD(tier, keys, p, pRow, v, vRow, next, o, oRow, factor)
-	default:
-		panic(noKernels)
-	}
-}
-
-// decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	switch int(format)<<4 | rows {
-	default:
-		panic(noKernels)
-	}
 }

@@ -4,716 +4,167 @@
 
 package asm
 
-import "github.com/subquad/subquad/internal/isa"
+import (
+	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
+)
 
 // dst[i] = exp(x[i])
 func expSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = sin(x[i]), or x[i] where |x[i]| > sinLimit; how many those are
 func sinSIMD(tier isa.Tier, dst []float32, x []float32) (result float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = 1 / (1 + exp(-x[i]))
 func sigmoidSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i] / (1 + exp(-x[i]))
 func siluSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = log(1 + exp(x[i]))
 func softplusSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i] + 1 for x[i] > 0, exp(x[i]) otherwise
 func eluPlusOneSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))
 func geluTanhSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i] Phi(x[i])
 func geluErfSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = a[i] + b[i]
 func addSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = a[i] * b[i]
 func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(noKernels)
-}
-
-// dst[i] = a[i] unless it is at most b[i], else 0
-func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = the larger of a[i] and b[i], or NaN where either is one
 func largerSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = a * x[i]
 func scaleSIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = dst[i] + a * x[i]
 func axpySIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // sum of a[i]*b[i]
 func dotSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // sum of (a[i]-b[i])^2
 func squaredDistanceSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // sums = a.b, a.a, b.b
 func cosineSIMD(tier isa.Tier, sums *float32, a *float32, b *float32, n int) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // sum of x[i]
 func sumSIMD(tier isa.Tier, x []float32) (result float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // largest x[i], or NaN where one is NaN
 func maximumSIMD(tier isa.Tier, x *float32, n int) (result float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // sum of (x[i]-mean)^2
 func squaredDeviationSIMD(tier isa.Tier, x []float32, mean float32) (result float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = (x[i]-mean)*scale*weight[i] + bias[i]
 func layerNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, bias []float32, mean float32, scale float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i]*scale*weight[i]
 func rmsNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, scale float32) {
-	panic(noKernels)
-}
-
-// dst[i] = exp(x[i]-max) for x[i] <= max; the sum of dst[i]
-func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result float32) {
-	panic(noKernels)
-}
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	panic(noKernels)
-}
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	panic(noKernels)
-}
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = c tanh(x[i] / c)
 func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
-	panic(noKernels)
-}
-
-// for 6 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearestFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	panic(noKernels)
-}
-
-// for 4 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	panic(noKernels)
-}
-
-// for 1 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // 8 token(s) of n channels; strides in bytes
 func convolution8SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // 1 token(s) of n channels; strides in bytes
 func convolution1SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int) {
-	panic(noKernels)
-}
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(noKernels)
-}
-
-// the first stage from real rows of which 2 of 4 are not zero
-func fftFirst2SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	panic(noKernels)
-}
-
-// the last stage, to 2 of 4 real rows
-func fftLast2SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	panic(noKernels)
-}
-
-// the first stage from real rows of which 3 of 4 are not zero
-func fftFirst3SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	panic(noKernels)
-}
-
-// the last stage, to 3 of 4 real rows
-func fftLast3SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	panic(noKernels)
-}
-
-// the first stage from real rows of which 4 of 4 are not zero
-func fftFirst4SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	panic(noKernels)
-}
-
-// the last stage, to 4 of 4 real rows
-func fftLast4SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	panic(noKernels)
-}
-
-// forward radix 4, times spectrum, inverse radix 4, on blocks of four rows
-func fftCenterSIMD(tier isa.Tier, x *float32, spectrum *float32, blocks int) {
-	panic(noKernels)
-}
-
-// rows of x times rows of spectrum, lanes being phases of one sequence
-func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
-	panic(noKernels)
-}
-
-// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
-func cosSinSIMD(tier isa.Tier, cos *float32, sin *float32, phase *uint32, count int, factor float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head
 func rotateHalfSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width
 func rotateInterleavedSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 1 vector(s)
 func rotateHalf1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 1 vector(s)
 func rotateInterleaved1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 2 vector(s)
 func rotateHalf2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 2 vector(s)
 func rotateInterleaved2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 4 vector(s)
 func rotateHalf4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }
 
 // dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
 func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// the cache lines from x on
-func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
-	panic(noKernels)
-}
-
-// states rows of width channels; sRow in bytes
-func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
-	panic(noKernels)
-}
-
-// states rows of width channels; sRow in bytes
-func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
-	panic(noKernels)
-}
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(noKernels)
-}
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(noKernels)
-}
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(noKernels)
-}
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(noKernels)
-}
-
-// dst[t][i] = scale[t]*x[t][i]; strides in bytes
-func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// x[i] = 0 where |x[i]| < tiny
-func flushSIMD(tier isa.Tier, x []float32) {
-	panic(noKernels)
-}
-
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
-func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullBFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullInt8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(noKernels)
-}
-
-// gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
-// full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
-func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
-	panic(noKernels)
-}
-
-// decodeScores gives so many query rows their scores with blocks of four keys.
-func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(noKernels)
-}
-
-// decodeValues adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
-}
-
-// decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(noKernels)
+	panic(kernel.NoKernels)
 }

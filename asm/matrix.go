@@ -1,12 +1,9 @@
 package asm
 
 import (
-	"math"
-	"unsafe"
-
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // Format is how a Matrix stores its elements.
@@ -16,7 +13,7 @@ const (
 	// Float32 keeps elements as they are.
 	Float32 Format = iota
 	// BFloat16 rounds to the nearest 16-bit float with 8 bits of precision:
-	// half the memory, relative error up to 2^-9.
+	// half the memory, relative error up to 2^-8.
 	BFloat16
 	// Int8 stores round(b / s) in a byte, with s = max |column| / 127 for each
 	// column: a quarter of the memory, error up to s / 2.
@@ -26,31 +23,26 @@ const (
 	Float16
 )
 
+// The numbers are those of the kernels.
+var _ = [1]struct{}{}[uint8(Float32)-uint8(kernel.Float32)+uint8(BFloat16)-uint8(kernel.BFloat16)+uint8(Int8)-uint8(kernel.Int8)+uint8(Float16)-uint8(kernel.Float16)]
+
 // String returns float32, bfloat16, int8 or float16.
-func (f Format) String() string { return [...]string{"float32", "bfloat16", "int8", "float16"}[f] }
+func (f Format) String() string { return kernel.Format(f).String() }
 
-func (f Format) bytes() int { return [...]int{4, 2, 1, 2}[f] }
-
-// Matrix is the right operand of Gemm: k x n, packed once into the order in
-// which the kernels read it. Columns stand in panels as wide as a kernel's tile,
-// the last one filled up with zeros; a panel is stored row after row.
+// Matrix is the right operand of Gemm, [k, n], packed once into the order in
+// which the kernels read it.
 //
 // The order depends on the tier, which is captured when the matrix is made.
 // Arithmetic is float32 whatever the format: elements are converted as they are
-// read, and the result is that of the float32 matrix At describes.
-type Matrix struct {
-	tier   isa.Tier
-	format Format
-	rows   int
-	cols   int
-	data   []byte    // panels of panelBytes each
-	scale  []float32 // Int8: one for each column, filled up with zeros
-}
+// read, and the result is that of the float32 matrix that At describes.
+//
+// The zero value is a Float32 matrix of no elements, to be Set.
+type Matrix struct{ packed kernel.Matrix }
 
 // NewMatrix returns b packed.
 func NewMatrix(format Format, b blas32.General) *Matrix {
 	m := new(Matrix)
-	m.pack(format, b, false)
+	m.packed.Pack(kernel.Format(format), b)
 	return m
 }
 
@@ -58,224 +50,28 @@ func NewMatrix(format Format, b blas32.General) *Matrix {
 // as PyTorch keeps them, the k = in by n = out matrix that the layer multiplies by.
 func NewMatrixT(format Format, b blas32.General) *Matrix {
 	m := new(Matrix)
-	m.pack(format, b, true)
+	m.packed.PackT(kernel.Format(format), b)
 	return m
 }
 
-// Set packs b in place of what m held, as Float32 and for the active tier. It
-// allocates only when m's memory is too small.
-func (m *Matrix) Set(b blas32.General) { m.pack(Float32, b, false) }
+// Set packs b in place of the old elements, as Float32 and for the active tier.
+// It allocates only when m's memory is too small.
+func (m *Matrix) Set(b blas32.General) { m.packed.Pack(kernel.Float32, b) }
 
 // SetT is Set with the transpose of b.
-func (m *Matrix) SetT(b blas32.General) { m.pack(Float32, b, true) }
+func (m *Matrix) SetT(b blas32.General) { m.packed.PackT(kernel.Float32, b) }
 
 // Dims returns k and n.
-func (m *Matrix) Dims() (rows, cols int) { return m.rows, m.cols }
+func (m *Matrix) Dims() (rows, cols int) { return m.packed.Dims() }
 
 // Format returns how elements are stored.
-func (m *Matrix) Format() Format { return m.format }
+func (m *Matrix) Format() Format { return Format(m.packed.Format()) }
 
 // Bytes returns how much memory the elements take.
-func (m *Matrix) Bytes() int { return len(m.data) + 4*len(m.scale) }
+func (m *Matrix) Bytes() int { return m.packed.Bytes() }
 
 // At returns element (i, j) as the kernels see it.
-func (m *Matrix) At(i, j int) float32 {
-	if i < 0 || i >= m.rows || j < 0 || j >= m.cols {
-		panicf("asm: Matrix.At: (%d, %d) is outside %d x %d", i, j, m.rows, m.cols)
-	}
-	w := m.panelCols()
-	return m.element((j/w*m.rows+i)*w+j%w, j)
-}
+func (m *Matrix) At(i, j int) float32 { return m.packed.At(i, j) }
 
 // Column sets dst to column j as the kernels see it.
-func (m *Matrix) Column(dst []float32, j int) {
-	checkLen("Matrix.Column", "dst", len(dst), m.rows)
-	if j < 0 || j >= m.cols {
-		panicf("asm: Matrix.Column: column %d is outside %d x %d", j, m.rows, m.cols)
-	}
-	w := m.panelCols()
-	at := j/w*m.rows*w + j%w
-	for i := range dst {
-		dst[i] = m.element(at+i*w, j)
-	}
-}
-
-// element returns the element of column j at a place in the packed order.
-func (m *Matrix) element(at, j int) float32 {
-	switch m.format {
-	case BFloat16:
-		return BFloat16Of(m.half()[at])
-	case Float16:
-		return Float16Of(m.half()[at])
-	case Int8:
-		return float32(int8(m.data[at])) * m.scale[j]
-	}
-	return m.float32()[at]
-}
-
-// genericRow returns row k of a panel of the generic tier, four columns wide.
-func (m *Matrix) genericRow(panel, k int) (row [4]float32) {
-	at := (panel*m.rows + k) * 4
-	if m.format == Float32 {
-		return [4]float32(m.float32()[at:])
-	}
-	for c := range row {
-		row[c] = m.element(at+c, 4*panel+c)
-	}
-	return row
-}
-
-// panelCols is the width of a panel, fullRows the height of the main kernel's tile.
-func (m *Matrix) panelCols() int {
-	switch m.tier {
-	case isa.AVX512:
-		return 32
-	case isa.AVX2:
-		return 16
-	case isa.NEON:
-		return 12
-	}
-	return 4
-}
-
-func (m *Matrix) fullRows() int {
-	switch m.tier {
-	case isa.AVX512:
-		return 12
-	case isa.AVX2:
-		return 6
-	case isa.NEON:
-		return 8
-	}
-	return 4
-}
-
-func (m *Matrix) panels() int     { return (m.cols + m.panelCols() - 1) / m.panelCols() }
-func (m *Matrix) panelBytes() int { return m.rows * m.panelCols() * m.format.bytes() }
-
-func (m *Matrix) float32() []float32 {
-	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/4)
-}
-
-func (m *Matrix) half() []uint16 {
-	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/2)
-}
-
-// aligned returns n bytes that begin a cache line, in old where it is large enough.
-func aligned(old []byte, n int) []byte {
-	const line = 64
-	if cap(old) >= n {
-		return old[:n]
-	}
-	b := make([]byte, n+line-1)
-	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (line - 1)
-	return b[skip : skip+n : skip+n]
-}
-
-func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
-	checkMatrix("Matrix", "b", b, b.Rows, b.Cols)
-	if format > Float16 {
-		panicf("asm: Matrix: format %d", format)
-	}
-	m.tier, m.format = isa.Active(), format
-	m.rows, m.cols = b.Rows, b.Cols
-	if transposed {
-		m.rows, m.cols = b.Cols, b.Rows
-	}
-	m.data = aligned(m.data, m.panels()*m.panelBytes())
-	m.scale = m.scale[:0]
-	if format == Int8 {
-		m.scale = make([]float32, m.panels()*m.panelCols())
-		m.setScales(b, transposed)
-	}
-	w := m.panelCols()
-	for p := range m.panels() {
-		from := p * w
-		n := min(w, m.cols-from)
-		if format == Float32 {
-			m.packFloat32(p, n, b, transposed)
-			continue
-		}
-		for i := range m.rows {
-			for c := range w {
-				var v float32
-				switch {
-				case c >= n:
-				case transposed:
-					v = b.Data[(from+c)*b.Stride+i]
-				default:
-					v = b.Data[i*b.Stride+from+c]
-				}
-				at := (p*m.rows+i)*w + c
-				switch {
-				case format == BFloat16:
-					m.half()[at] = BFloat16Bits(v)
-				case format == Float16:
-					m.half()[at] = Float16Bits(v)
-				case c < n:
-					m.data[at] = byte(quantize(v, m.scale[from+c]))
-				default:
-					m.data[at] = 0
-				}
-			}
-		}
-	}
-}
-
-func (m *Matrix) packFloat32(p, n int, b blas32.General, transposed bool) {
-	w := m.panelCols()
-	panel := m.float32()[p*m.rows*w:][:m.rows*w]
-	if n < w {
-		clear(panel)
-	}
-	if !transposed {
-		for i := range m.rows {
-			copy(panel[i*w:][:n], b.Data[i*b.Stride+p*w:])
-		}
-		return
-	}
-	const block = 8 // rows of the panel at a time: half a cache line of each row of b
-	for i0 := 0; i0 < m.rows; i0 += block {
-		i1 := min(i0+block, m.rows)
-		for c := range n {
-			for i, v := range b.Data[(p*w+c)*b.Stride:][i0:i1] {
-				panel[(i0+i)*w+c] = v
-			}
-		}
-	}
-}
-
-func (m *Matrix) setScales(b blas32.General, transposed bool) {
-	for i := range b.Rows {
-		for j, v := range b.Data[i*b.Stride:][:b.Cols] {
-			c := j
-			if transposed {
-				c = i
-			}
-			// NaN and Inf make the scale NaN or Inf, and so the column.
-			m.scale[c] = max(m.scale[c], float32(math.Abs(float64(v))))
-		}
-	}
-	for c := range m.scale {
-		m.scale[c] /= 127
-	}
-}
-
-func quantize(v, scale float32) int8 {
-	if scale == 0 {
-		return 0
-	}
-	q := math.RoundToEven(float64(v) / float64(scale))
-	if !(q >= -127) { // NaN too
-		return -127
-	}
-	return int8(min(q, 127))
-}
-
-func roundBFloat16(v float32) uint16 {
-	bits := math.Float32bits(v)
-	if v != v {
-		return uint16(bits>>16) | 0x40 // keep it a NaN
-	}
-	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
-}
+func (m *Matrix) Column(dst []float32, j int) { m.packed.Column(dst, j) }

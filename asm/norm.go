@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // LayerNorm normalises one row (Ba et al. 2016):
@@ -13,9 +15,9 @@ import (
 // var the mean squared deviation. weight and bias have len(x) elements; either
 // may be nil, for 1 and 0.
 func LayerNorm(dst, x, weight, bias []float32, eps float32) {
-	checkInto("LayerNorm", dst, x)
-	checkAffine("LayerNorm", "weight", dst, weight)
-	checkAffine("LayerNorm", "bias", dst, bias)
+	kernel.CheckInto("asm: LayerNorm", dst, x)
+	checkAffine("asm: LayerNorm", "weight", dst, weight)
+	checkAffine("asm: LayerNorm", "bias", dst, bias)
 	if len(x) == 0 {
 		return
 	}
@@ -53,8 +55,8 @@ func LayerNorm(dst, x, weight, bias []float32, eps float32) {
 //
 // weight has len(x) elements or is nil, for 1.
 func RMSNorm(dst, x, weight []float32, eps float32) {
-	checkInto("RMSNorm", dst, x)
-	checkAffine("RMSNorm", "weight", dst, weight)
+	kernel.CheckInto("asm: RMSNorm", dst, x)
+	checkAffine("asm: RMSNorm", "weight", dst, weight)
 	if len(x) == 0 {
 		return
 	}
@@ -76,8 +78,8 @@ func checkAffine(op, name string, dst, p []float32) {
 	if p == nil {
 		return
 	}
-	checkLen(op, name, len(p), len(dst))
-	if overlap(dst, p) {
-		panicf("asm: %s: dst overlaps %s", op, name)
+	kernel.CheckLen(op, name, len(p), len(dst))
+	if mat.OverlapVectors(dst, p) {
+		kernel.Panicf("%s: dst overlaps %s", op, name)
 	}
 }

@@ -1,57 +1,10 @@
 package asm
 
 import (
-	"math"
-
 	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
 )
-
-// CosSin sets cos[i] and sin[i] to factor times the cosine and the sine of
-// 2 pi phase[i] / 2^32: a phase is a fraction of a turn, and wraps around as
-// an integer does. The error is below 1.2e-7 with a factor of 1 and below 2e-7
-// times any other.
-func CosSin(cos, sin []float32, phase []uint32, factor float32) {
-	const op = "CosSin"
-	checkLen(op, "cos", len(cos), len(phase))
-	checkLen(op, "sin", len(sin), len(phase))
-	if overlap(cos, sin) {
-		panicf("asm: %s: cos overlaps sin", op)
-	}
-	if tier := isa.Active(); tier != isa.Generic {
-		for len(phase) > 0 {
-			n := min(len(phase), chunk)
-			cosSinSIMD(tier, &cos[0], &sin[0], &phase[0], n, factor)
-			cos, sin, phase = cos[n:], sin[n:], phase[n:]
-		}
-		return
-	}
-	for i, p := range phase {
-		c, s := cosSin32(p)
-		cos[i], sin[i] = c*factor, s*factor
-	}
-}
-
-// cosSin32 is the portable body: the nearest quarter turn, in the two high bits
-// of t, and a polynomial of the rest.
-func cosSin32(phase uint32) (c, s float32) {
-	t := phase + 1<<29
-	x := float32(int32(t&(1<<30-1))-1<<29) * quarterTurn
-	x2 := x * x
-	p := float32(turnSin7*x2) + turnSin5
-	p = float32(p*x2) + turnSin3
-	s = float32(float32(p*x2)*x) + x
-	q := float32(turnCos8*x2) + turnCos6
-	q = float32(q*x2) + turnCos4
-	q = float32(q*x2) - 0.5
-	c = float32(q*x2) + 1
-	if t&(1<<30) != 0 {
-		c, s = s, c
-	}
-	const sign = 1 << 31
-	c = math.Float32frombits(math.Float32bits(c) ^ (t^t<<1)&sign)
-	s = math.Float32frombits(math.Float32bits(s) ^ t&sign)
-	return c, s
-}
 
 // RotateHalf rotates, in every head of a row, the pairs (i, half+i) by angles
 // whose cosines and sines are given, half = len(cos) = len(sin):
@@ -62,13 +15,13 @@ func cosSin32(phase uint32) (c, s float32) {
 // x and dst hold heads of headDim >= 2 half features one after the other; the
 // features behind 2 half are neither read nor written. dst may be x.
 func RotateHalf(dst, x []float32, headDim int, cos, sin []float32) {
-	heads := checkRotate("RotateHalf", dst, x, headDim, 2*len(cos), cos, sin)
+	heads := checkRotate("asm: RotateHalf", dst, x, headDim, 2*len(cos), cos, sin)
 	half := len(cos)
 	if heads == 0 || half == 0 {
 		return
 	}
 	if tier := isa.Active(); tier != isa.Generic {
-		for at, step := 0, max(chunk/headDim, 1); at < heads; at += step {
+		for at, step := 0, max(kernel.Chunk/headDim, 1); at < heads; at += step {
 			rotateHalfHeads(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, half, &cos[0], &sin[0])
 		}
 		return
@@ -123,16 +76,16 @@ func wholeVectors(tier isa.Tier, n int) int {
 //
 // x and dst are as in RotateHalf, with headDim >= len(cos).
 func RotateInterleaved(dst, x []float32, headDim int, cos, sin []float32) {
-	heads := checkRotate("RotateInterleaved", dst, x, headDim, len(cos), cos, sin)
+	heads := checkRotate("asm: RotateInterleaved", dst, x, headDim, len(cos), cos, sin)
 	width := len(cos)
 	if width%2 != 0 {
-		panicf("asm: RotateInterleaved: cos has %d elements, want an even number", width)
+		kernel.Panicf("asm: RotateInterleaved: cos has %d elements, want an even number", width)
 	}
 	if heads == 0 || width == 0 {
 		return
 	}
 	if tier := isa.Active(); tier != isa.Generic {
-		for at, step := 0, max(chunk/headDim, 1); at < heads; at += step {
+		for at, step := 0, max(kernel.Chunk/headDim, 1); at < heads; at += step {
 			rotateInterleavedHeads(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, width, &cos[0], &sin[0])
 		}
 		return
@@ -162,16 +115,16 @@ func rotateInterleavedHeads(tier isa.Tier, dst, x *float32, heads, headBytes, wi
 
 // checkRotate returns the number of heads.
 func checkRotate(op string, dst, x []float32, headDim, width int, cos, sin []float32) int {
-	checkInto(op, dst, x)
-	checkLen(op, "sin", len(sin), len(cos))
+	kernel.CheckInto(op, dst, x)
+	kernel.CheckLen(op, "sin", len(sin), len(cos))
 	if headDim < width || headDim <= 0 {
-		panicf("asm: %s: headDim is %d, want at least %d", op, headDim, max(width, 1))
+		kernel.Panicf("%s: headDim is %d, want at least %d", op, headDim, max(width, 1))
 	}
 	if len(x)%headDim != 0 {
-		panicf("asm: %s: x has %d elements, want a multiple of headDim = %d", op, len(x), headDim)
+		kernel.Panicf("%s: x has %d elements, want a multiple of headDim = %d", op, len(x), headDim)
 	}
-	if overlap(dst, cos) || overlap(dst, sin) {
-		panicf("asm: %s: dst overlaps cos or sin", op)
+	if mat.OverlapVectors(dst, cos) || mat.OverlapVectors(dst, sin) {
+		kernel.Panicf("%s: dst overlaps cos or sin", op)
 	}
 	return len(x) / headDim
 }

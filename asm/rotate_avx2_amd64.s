@@ -4,340 +4,6 @@
 
 #include "textflag.h"
 
-// func cosSinAVX2(cos *float32, sin *float32, phase *uint32, count int, factor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·cosSinAVX2(SB), NOSPLIT, $0-36
-	MOVQ         cos+0(FP), AX
-	MOVQ         sin+8(FP), CX
-	MOVQ         phase+16(FP), DX
-	MOVQ         count+24(FP), BX
-	VBROADCASTSS factor+32(FP), Y0
-	CMPQ         BX, $+16
-	JLT          end2
-
-loop1:
-	VMOVUPS      (DX), Y1
-	VPADDD       const20000000<>+0(SB), Y1, Y1
-	VPAND        const3fffffff<>+0(SB), Y1, Y2
-	VPADDD       conste0000000<>+0(SB), Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       const30c90fdb<>+0(SB), Y2, Y2
-	VMULPS       Y2, Y2, Y3
-	VBROADCASTSS constb94ca1f9<>+0(SB), Y4
-	VFMADD213PS  const3c08839e<>+0(SB), Y3, Y4
-	VFMADD213PS  constbe2aaaa3<>+0(SB), Y3, Y4
-	VMULPS       Y3, Y4, Y4
-	VFMADD213PS  Y2, Y2, Y4
-	VBROADCASTSS const37ccf5ce<>+0(SB), Y2
-	VFMADD213PS  constbab6061a<>+0(SB), Y3, Y2
-	VFMADD213PS  const3d2aaaa5<>+0(SB), Y3, Y2
-	VFMADD213PS  constbf000000<>+0(SB), Y3, Y2
-	VFMADD213PS  const3f800000<>+0(SB), Y3, Y2
-	VPAND        const40000000<>+0(SB), Y1, Y3
-	VCMPPS       $0x1e, const00000000<>+0(SB), Y3, Y3
-	VBLENDVPS    Y3, Y4, Y2, Y5
-	VBLENDVPS    Y3, Y2, Y4, Y2
-	VPSLLD       $0x01, Y1, Y3
-	VPXOR        Y3, Y1, Y3
-	VPAND        const80000000<>+0(SB), Y3, Y3
-	VPXOR        Y3, Y5, Y3
-	VPAND        const80000000<>+0(SB), Y1, Y1
-	VPXOR        Y1, Y2, Y1
-	VMULPS       Y0, Y3, Y2
-	VMOVUPS      Y2, (AX)
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, (CX)
-	VMOVUPS      32(DX), Y1
-	VPADDD       const20000000<>+0(SB), Y1, Y1
-	VPAND        const3fffffff<>+0(SB), Y1, Y2
-	VPADDD       conste0000000<>+0(SB), Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       const30c90fdb<>+0(SB), Y2, Y2
-	VMULPS       Y2, Y2, Y3
-	VBROADCASTSS constb94ca1f9<>+0(SB), Y4
-	VFMADD213PS  const3c08839e<>+0(SB), Y3, Y4
-	VFMADD213PS  constbe2aaaa3<>+0(SB), Y3, Y4
-	VMULPS       Y3, Y4, Y4
-	VFMADD213PS  Y2, Y2, Y4
-	VBROADCASTSS const37ccf5ce<>+0(SB), Y2
-	VFMADD213PS  constbab6061a<>+0(SB), Y3, Y2
-	VFMADD213PS  const3d2aaaa5<>+0(SB), Y3, Y2
-	VFMADD213PS  constbf000000<>+0(SB), Y3, Y2
-	VFMADD213PS  const3f800000<>+0(SB), Y3, Y2
-	VPAND        const40000000<>+0(SB), Y1, Y3
-	VCMPPS       $0x1e, const00000000<>+0(SB), Y3, Y3
-	VBLENDVPS    Y3, Y4, Y2, Y5
-	VBLENDVPS    Y3, Y2, Y4, Y2
-	VPSLLD       $0x01, Y1, Y3
-	VPXOR        Y3, Y1, Y3
-	VPAND        const80000000<>+0(SB), Y3, Y3
-	VPXOR        Y3, Y5, Y3
-	VPAND        const80000000<>+0(SB), Y1, Y1
-	VPXOR        Y1, Y2, Y1
-	VMULPS       Y0, Y3, Y2
-	VMOVUPS      Y2, 32(AX)
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, 32(CX)
-	ADDQ         $+64, AX
-	ADDQ         $+64, CX
-	ADDQ         $+64, DX
-	SUBQ         $+16, BX
-	CMPQ         BX, $+16
-	JGE          loop1
-
-end2:
-	CMPQ BX, $+8
-	JLT  end4
-
-loop3:
-	VMOVUPS      (DX), Y1
-	VPADDD       const20000000<>+0(SB), Y1, Y1
-	VPAND        const3fffffff<>+0(SB), Y1, Y2
-	VPADDD       conste0000000<>+0(SB), Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       const30c90fdb<>+0(SB), Y2, Y2
-	VMULPS       Y2, Y2, Y3
-	VBROADCASTSS constb94ca1f9<>+0(SB), Y4
-	VFMADD213PS  const3c08839e<>+0(SB), Y3, Y4
-	VFMADD213PS  constbe2aaaa3<>+0(SB), Y3, Y4
-	VMULPS       Y3, Y4, Y4
-	VFMADD213PS  Y2, Y2, Y4
-	VBROADCASTSS const37ccf5ce<>+0(SB), Y2
-	VFMADD213PS  constbab6061a<>+0(SB), Y3, Y2
-	VFMADD213PS  const3d2aaaa5<>+0(SB), Y3, Y2
-	VFMADD213PS  constbf000000<>+0(SB), Y3, Y2
-	VFMADD213PS  const3f800000<>+0(SB), Y3, Y2
-	VPAND        const40000000<>+0(SB), Y1, Y3
-	VCMPPS       $0x1e, const00000000<>+0(SB), Y3, Y3
-	VBLENDVPS    Y3, Y4, Y2, Y5
-	VBLENDVPS    Y3, Y2, Y4, Y2
-	VPSLLD       $0x01, Y1, Y3
-	VPXOR        Y3, Y1, Y3
-	VPAND        const80000000<>+0(SB), Y3, Y3
-	VPXOR        Y3, Y5, Y3
-	VPAND        const80000000<>+0(SB), Y1, Y1
-	VPXOR        Y1, Y2, Y1
-	VMULPS       Y0, Y3, Y2
-	VMOVUPS      Y2, (AX)
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, (CX)
-	ADDQ         $+32, AX
-	ADDQ         $+32, CX
-	ADDQ         $+32, DX
-	SUBQ         $+8, BX
-	CMPQ         BX, $+8
-	JGE          loop3
-
-end4:
-	TESTQ        BX, BX
-	JE           end5
-	LEAQ         tailMasks<>+0(SB), SI
-	NEGQ         BX
-	VMOVDQU      32(SI)(BX*4), Y1
-	VMASKMOVPS   (DX), Y1, Y2
-	VPADDD       const20000000<>+0(SB), Y2, Y2
-	VPAND        const3fffffff<>+0(SB), Y2, Y3
-	VPADDD       conste0000000<>+0(SB), Y3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       const30c90fdb<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y3, Y4
-	VBROADCASTSS constb94ca1f9<>+0(SB), Y5
-	VFMADD213PS  const3c08839e<>+0(SB), Y4, Y5
-	VFMADD213PS  constbe2aaaa3<>+0(SB), Y4, Y5
-	VMULPS       Y4, Y5, Y5
-	VFMADD213PS  Y3, Y3, Y5
-	VBROADCASTSS const37ccf5ce<>+0(SB), Y3
-	VFMADD213PS  constbab6061a<>+0(SB), Y4, Y3
-	VFMADD213PS  const3d2aaaa5<>+0(SB), Y4, Y3
-	VFMADD213PS  constbf000000<>+0(SB), Y4, Y3
-	VFMADD213PS  const3f800000<>+0(SB), Y4, Y3
-	VPAND        const40000000<>+0(SB), Y2, Y4
-	VCMPPS       $0x1e, const00000000<>+0(SB), Y4, Y4
-	VBLENDVPS    Y4, Y5, Y3, Y6
-	VBLENDVPS    Y4, Y3, Y5, Y3
-	VPSLLD       $0x01, Y2, Y4
-	VPXOR        Y4, Y2, Y4
-	VPAND        const80000000<>+0(SB), Y4, Y4
-	VPXOR        Y4, Y6, Y4
-	VPAND        const80000000<>+0(SB), Y2, Y2
-	VPXOR        Y2, Y3, Y2
-	VMULPS       Y0, Y4, Y3
-	VMASKMOVPS   Y3, Y1, (AX)
-	VMULPS       Y0, Y2, Y0
-	VMASKMOVPS   Y0, Y1, (CX)
-
-end5:
-	VZEROUPPER
-	RET
-
-DATA const20000000<>+0(SB)/4, $0x20000000
-DATA const20000000<>+4(SB)/4, $0x20000000
-DATA const20000000<>+8(SB)/4, $0x20000000
-DATA const20000000<>+12(SB)/4, $0x20000000
-DATA const20000000<>+16(SB)/4, $0x20000000
-DATA const20000000<>+20(SB)/4, $0x20000000
-DATA const20000000<>+24(SB)/4, $0x20000000
-DATA const20000000<>+28(SB)/4, $0x20000000
-GLOBL const20000000<>(SB), RODATA|NOPTR, $32
-
-DATA const3fffffff<>+0(SB)/4, $0x3fffffff
-DATA const3fffffff<>+4(SB)/4, $0x3fffffff
-DATA const3fffffff<>+8(SB)/4, $0x3fffffff
-DATA const3fffffff<>+12(SB)/4, $0x3fffffff
-DATA const3fffffff<>+16(SB)/4, $0x3fffffff
-DATA const3fffffff<>+20(SB)/4, $0x3fffffff
-DATA const3fffffff<>+24(SB)/4, $0x3fffffff
-DATA const3fffffff<>+28(SB)/4, $0x3fffffff
-GLOBL const3fffffff<>(SB), RODATA|NOPTR, $32
-
-DATA conste0000000<>+0(SB)/4, $0xe0000000
-DATA conste0000000<>+4(SB)/4, $0xe0000000
-DATA conste0000000<>+8(SB)/4, $0xe0000000
-DATA conste0000000<>+12(SB)/4, $0xe0000000
-DATA conste0000000<>+16(SB)/4, $0xe0000000
-DATA conste0000000<>+20(SB)/4, $0xe0000000
-DATA conste0000000<>+24(SB)/4, $0xe0000000
-DATA conste0000000<>+28(SB)/4, $0xe0000000
-GLOBL conste0000000<>(SB), RODATA|NOPTR, $32
-
-DATA const30c90fdb<>+0(SB)/4, $0x30c90fdb
-DATA const30c90fdb<>+4(SB)/4, $0x30c90fdb
-DATA const30c90fdb<>+8(SB)/4, $0x30c90fdb
-DATA const30c90fdb<>+12(SB)/4, $0x30c90fdb
-DATA const30c90fdb<>+16(SB)/4, $0x30c90fdb
-DATA const30c90fdb<>+20(SB)/4, $0x30c90fdb
-DATA const30c90fdb<>+24(SB)/4, $0x30c90fdb
-DATA const30c90fdb<>+28(SB)/4, $0x30c90fdb
-GLOBL const30c90fdb<>(SB), RODATA|NOPTR, $32
-
-DATA constb94ca1f9<>+0(SB)/4, $0xb94ca1f9
-DATA constb94ca1f9<>+4(SB)/4, $0xb94ca1f9
-DATA constb94ca1f9<>+8(SB)/4, $0xb94ca1f9
-DATA constb94ca1f9<>+12(SB)/4, $0xb94ca1f9
-DATA constb94ca1f9<>+16(SB)/4, $0xb94ca1f9
-DATA constb94ca1f9<>+20(SB)/4, $0xb94ca1f9
-DATA constb94ca1f9<>+24(SB)/4, $0xb94ca1f9
-DATA constb94ca1f9<>+28(SB)/4, $0xb94ca1f9
-GLOBL constb94ca1f9<>(SB), RODATA|NOPTR, $32
-
-DATA const3c08839e<>+0(SB)/4, $0x3c08839e
-DATA const3c08839e<>+4(SB)/4, $0x3c08839e
-DATA const3c08839e<>+8(SB)/4, $0x3c08839e
-DATA const3c08839e<>+12(SB)/4, $0x3c08839e
-DATA const3c08839e<>+16(SB)/4, $0x3c08839e
-DATA const3c08839e<>+20(SB)/4, $0x3c08839e
-DATA const3c08839e<>+24(SB)/4, $0x3c08839e
-DATA const3c08839e<>+28(SB)/4, $0x3c08839e
-GLOBL const3c08839e<>(SB), RODATA|NOPTR, $32
-
-DATA constbe2aaaa3<>+0(SB)/4, $0xbe2aaaa3
-DATA constbe2aaaa3<>+4(SB)/4, $0xbe2aaaa3
-DATA constbe2aaaa3<>+8(SB)/4, $0xbe2aaaa3
-DATA constbe2aaaa3<>+12(SB)/4, $0xbe2aaaa3
-DATA constbe2aaaa3<>+16(SB)/4, $0xbe2aaaa3
-DATA constbe2aaaa3<>+20(SB)/4, $0xbe2aaaa3
-DATA constbe2aaaa3<>+24(SB)/4, $0xbe2aaaa3
-DATA constbe2aaaa3<>+28(SB)/4, $0xbe2aaaa3
-GLOBL constbe2aaaa3<>(SB), RODATA|NOPTR, $32
-
-DATA const37ccf5ce<>+0(SB)/4, $0x37ccf5ce
-DATA const37ccf5ce<>+4(SB)/4, $0x37ccf5ce
-DATA const37ccf5ce<>+8(SB)/4, $0x37ccf5ce
-DATA const37ccf5ce<>+12(SB)/4, $0x37ccf5ce
-DATA const37ccf5ce<>+16(SB)/4, $0x37ccf5ce
-DATA const37ccf5ce<>+20(SB)/4, $0x37ccf5ce
-DATA const37ccf5ce<>+24(SB)/4, $0x37ccf5ce
-DATA const37ccf5ce<>+28(SB)/4, $0x37ccf5ce
-GLOBL const37ccf5ce<>(SB), RODATA|NOPTR, $32
-
-DATA constbab6061a<>+0(SB)/4, $0xbab6061a
-DATA constbab6061a<>+4(SB)/4, $0xbab6061a
-DATA constbab6061a<>+8(SB)/4, $0xbab6061a
-DATA constbab6061a<>+12(SB)/4, $0xbab6061a
-DATA constbab6061a<>+16(SB)/4, $0xbab6061a
-DATA constbab6061a<>+20(SB)/4, $0xbab6061a
-DATA constbab6061a<>+24(SB)/4, $0xbab6061a
-DATA constbab6061a<>+28(SB)/4, $0xbab6061a
-GLOBL constbab6061a<>(SB), RODATA|NOPTR, $32
-
-DATA const3d2aaaa5<>+0(SB)/4, $0x3d2aaaa5
-DATA const3d2aaaa5<>+4(SB)/4, $0x3d2aaaa5
-DATA const3d2aaaa5<>+8(SB)/4, $0x3d2aaaa5
-DATA const3d2aaaa5<>+12(SB)/4, $0x3d2aaaa5
-DATA const3d2aaaa5<>+16(SB)/4, $0x3d2aaaa5
-DATA const3d2aaaa5<>+20(SB)/4, $0x3d2aaaa5
-DATA const3d2aaaa5<>+24(SB)/4, $0x3d2aaaa5
-DATA const3d2aaaa5<>+28(SB)/4, $0x3d2aaaa5
-GLOBL const3d2aaaa5<>(SB), RODATA|NOPTR, $32
-
-DATA constbf000000<>+0(SB)/4, $0xbf000000
-DATA constbf000000<>+4(SB)/4, $0xbf000000
-DATA constbf000000<>+8(SB)/4, $0xbf000000
-DATA constbf000000<>+12(SB)/4, $0xbf000000
-DATA constbf000000<>+16(SB)/4, $0xbf000000
-DATA constbf000000<>+20(SB)/4, $0xbf000000
-DATA constbf000000<>+24(SB)/4, $0xbf000000
-DATA constbf000000<>+28(SB)/4, $0xbf000000
-GLOBL constbf000000<>(SB), RODATA|NOPTR, $32
-
-DATA const3f800000<>+0(SB)/4, $0x3f800000
-DATA const3f800000<>+4(SB)/4, $0x3f800000
-DATA const3f800000<>+8(SB)/4, $0x3f800000
-DATA const3f800000<>+12(SB)/4, $0x3f800000
-DATA const3f800000<>+16(SB)/4, $0x3f800000
-DATA const3f800000<>+20(SB)/4, $0x3f800000
-DATA const3f800000<>+24(SB)/4, $0x3f800000
-DATA const3f800000<>+28(SB)/4, $0x3f800000
-GLOBL const3f800000<>(SB), RODATA|NOPTR, $32
-
-DATA const40000000<>+0(SB)/4, $0x40000000
-DATA const40000000<>+4(SB)/4, $0x40000000
-DATA const40000000<>+8(SB)/4, $0x40000000
-DATA const40000000<>+12(SB)/4, $0x40000000
-DATA const40000000<>+16(SB)/4, $0x40000000
-DATA const40000000<>+20(SB)/4, $0x40000000
-DATA const40000000<>+24(SB)/4, $0x40000000
-DATA const40000000<>+28(SB)/4, $0x40000000
-GLOBL const40000000<>(SB), RODATA|NOPTR, $32
-
-DATA const00000000<>+0(SB)/4, $0x00000000
-DATA const00000000<>+4(SB)/4, $0x00000000
-DATA const00000000<>+8(SB)/4, $0x00000000
-DATA const00000000<>+12(SB)/4, $0x00000000
-DATA const00000000<>+16(SB)/4, $0x00000000
-DATA const00000000<>+20(SB)/4, $0x00000000
-DATA const00000000<>+24(SB)/4, $0x00000000
-DATA const00000000<>+28(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $32
-
-DATA const80000000<>+0(SB)/4, $0x80000000
-DATA const80000000<>+4(SB)/4, $0x80000000
-DATA const80000000<>+8(SB)/4, $0x80000000
-DATA const80000000<>+12(SB)/4, $0x80000000
-DATA const80000000<>+16(SB)/4, $0x80000000
-DATA const80000000<>+20(SB)/4, $0x80000000
-DATA const80000000<>+24(SB)/4, $0x80000000
-DATA const80000000<>+28(SB)/4, $0x80000000
-GLOBL const80000000<>(SB), RODATA|NOPTR, $32
-
-DATA tailMasks<>+0(SB)/4, $0xffffffff
-DATA tailMasks<>+4(SB)/4, $0xffffffff
-DATA tailMasks<>+8(SB)/4, $0xffffffff
-DATA tailMasks<>+12(SB)/4, $0xffffffff
-DATA tailMasks<>+16(SB)/4, $0xffffffff
-DATA tailMasks<>+20(SB)/4, $0xffffffff
-DATA tailMasks<>+24(SB)/4, $0xffffffff
-DATA tailMasks<>+28(SB)/4, $0xffffffff
-DATA tailMasks<>+32(SB)/4, $0x00000000
-DATA tailMasks<>+36(SB)/4, $0x00000000
-DATA tailMasks<>+40(SB)/4, $0x00000000
-DATA tailMasks<>+44(SB)/4, $0x00000000
-DATA tailMasks<>+48(SB)/4, $0x00000000
-DATA tailMasks<>+52(SB)/4, $0x00000000
-DATA tailMasks<>+56(SB)/4, $0x00000000
-DATA tailMasks<>+60(SB)/4, $0x00000000
-GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
-
 // func rotateHalfAVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // Requires: AVX, FMA3
 TEXT ·rotateHalfAVX2(SB), NOSPLIT, $0-56
@@ -345,9 +11,9 @@ TEXT ·rotateHalfAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
-	JLT  end7
+	JLT  end2
 
-loop6:
+loop1:
 	MOVQ cos+40(FP), BX
 	MOVQ sin+48(FP), SI
 	MOVQ AX, DI
@@ -360,9 +26,9 @@ loop6:
 	ADDQ R9, R11
 	MOVQ half+32(FP), R9
 	CMPQ R9, $+32
-	JLT  end9
+	JLT  end4
 
-loop8:
+loop3:
 	VMOVUPS      (BX), Y0
 	VMOVUPS      (SI), Y1
 	VMOVUPS      (DI), Y2
@@ -411,13 +77,13 @@ loop8:
 	ADDQ         $+128, SI
 	SUBQ         $+32, R9
 	CMPQ         R9, $+32
-	JGE          loop8
+	JGE          loop3
 
-end9:
+end4:
 	CMPQ R9, $+8
-	JLT  end11
+	JLT  end6
 
-loop10:
+loop5:
 	VMOVUPS      (BX), Y0
 	VMOVUPS      (SI), Y1
 	VMOVUPS      (DI), Y2
@@ -436,11 +102,11 @@ loop10:
 	ADDQ         $+32, SI
 	SUBQ         $+8, R9
 	CMPQ         R9, $+8
-	JGE          loop10
+	JGE          loop5
 
-end11:
+end6:
 	TESTQ        R9, R9
-	JE           end12
+	JE           end7
 	LEAQ         tailMasks<>+0(SB), R12
 	NEGQ         R9
 	VMOVDQU      32(R12)(R9*4), Y0
@@ -455,17 +121,35 @@ end11:
 	VMASKMOVPS   Y5, Y0, (R8)
 	VMASKMOVPS   Y1, Y0, (R11)
 
-end12:
+end7:
 	MOVQ headBytes+24(FP), BX
 	ADDQ BX, AX
 	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
-	JGE  loop6
+	JGE  loop1
 
-end7:
+end2:
 	VZEROUPPER
 	RET
+
+DATA tailMasks<>+0(SB)/4, $0xffffffff
+DATA tailMasks<>+4(SB)/4, $0xffffffff
+DATA tailMasks<>+8(SB)/4, $0xffffffff
+DATA tailMasks<>+12(SB)/4, $0xffffffff
+DATA tailMasks<>+16(SB)/4, $0xffffffff
+DATA tailMasks<>+20(SB)/4, $0xffffffff
+DATA tailMasks<>+24(SB)/4, $0xffffffff
+DATA tailMasks<>+28(SB)/4, $0xffffffff
+DATA tailMasks<>+32(SB)/4, $0x00000000
+DATA tailMasks<>+36(SB)/4, $0x00000000
+DATA tailMasks<>+40(SB)/4, $0x00000000
+DATA tailMasks<>+44(SB)/4, $0x00000000
+DATA tailMasks<>+48(SB)/4, $0x00000000
+DATA tailMasks<>+52(SB)/4, $0x00000000
+DATA tailMasks<>+56(SB)/4, $0x00000000
+DATA tailMasks<>+60(SB)/4, $0x00000000
+GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
 // func rotateInterleavedAVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 // Requires: AVX, FMA3
@@ -474,18 +158,18 @@ TEXT ·rotateInterleavedAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
-	JLT  end14
+	JLT  end9
 
-loop13:
+loop8:
 	MOVQ cos+40(FP), BX
 	MOVQ sin+48(FP), SI
 	MOVQ AX, DI
 	MOVQ CX, R8
 	MOVQ width+32(FP), R9
 	CMPQ R9, $+32
-	JLT  end16
+	JLT  end11
 
-loop15:
+loop10:
 	VMOVUPS     (DI), Y0
 	VMOVUPS     (BX), Y1
 	VMOVUPS     (SI), Y2
@@ -520,13 +204,13 @@ loop15:
 	ADDQ        $+128, SI
 	SUBQ        $+32, R9
 	CMPQ        R9, $+32
-	JGE         loop15
+	JGE         loop10
 
-end16:
+end11:
 	CMPQ R9, $+8
-	JLT  end18
+	JLT  end13
 
-loop17:
+loop12:
 	VMOVUPS     (DI), Y0
 	VMOVUPS     (BX), Y1
 	VMOVUPS     (SI), Y2
@@ -540,11 +224,11 @@ loop17:
 	ADDQ        $+32, SI
 	SUBQ        $+8, R9
 	CMPQ        R9, $+8
-	JGE         loop17
+	JGE         loop12
 
-end18:
+end13:
 	TESTQ       R9, R9
-	JE          end19
+	JE          end14
 	LEAQ        tailMasks<>+0(SB), R10
 	NEGQ        R9
 	VMOVDQU     32(R10)(R9*4), Y0
@@ -556,15 +240,15 @@ end18:
 	VFMADD231PS Y3, Y1, Y2
 	VMASKMOVPS  Y2, Y0, (R8)
 
-end19:
+end14:
 	MOVQ headBytes+24(FP), BX
 	ADDQ BX, AX
 	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
-	JGE  loop13
+	JGE  loop8
 
-end14:
+end9:
 	VZEROUPPER
 	RET
 
@@ -579,9 +263,9 @@ TEXT ·rotateHalf1AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS (BX), Y1
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end21
+	JLT     end16
 
-loop20:
+loop15:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -603,9 +287,9 @@ loop20:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop20
+	JGE          loop15
 
-end21:
+end16:
 	VZEROUPPER
 	RET
 
@@ -620,9 +304,9 @@ TEXT ·rotateInterleaved1AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS (BX), Y1
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end23
+	JLT     end18
 
-loop22:
+loop17:
 	MOVQ        AX, BX
 	MOVQ        CX, SI
 	VMOVUPS     (BX), Y2
@@ -635,9 +319,9 @@ loop22:
 	ADDQ        BX, CX
 	SUBQ        $+1, DX
 	CMPQ        DX, $+1
-	JGE         loop22
+	JGE         loop17
 
-end23:
+end18:
 	VZEROUPPER
 	RET
 
@@ -654,9 +338,9 @@ TEXT ·rotateHalf2AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 32(BX), Y3
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end25
+	JLT     end20
 
-loop24:
+loop19:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -686,9 +370,9 @@ loop24:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop24
+	JGE          loop19
 
-end25:
+end20:
 	VZEROUPPER
 	RET
 
@@ -705,9 +389,9 @@ TEXT ·rotateInterleaved2AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 32(BX), Y3
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end27
+	JLT     end22
 
-loop26:
+loop21:
 	MOVQ        AX, BX
 	MOVQ        CX, SI
 	VMOVUPS     (BX), Y4
@@ -725,9 +409,9 @@ loop26:
 	ADDQ        BX, CX
 	SUBQ        $+1, DX
 	CMPQ        DX, $+1
-	JGE         loop26
+	JGE         loop21
 
-end27:
+end22:
 	VZEROUPPER
 	RET
 
@@ -748,9 +432,9 @@ TEXT ·rotateHalf4AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 96(BX), Y7
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end29
+	JLT     end24
 
-loop28:
+loop23:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -796,9 +480,9 @@ loop28:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop28
+	JGE          loop23
 
-end29:
+end24:
 	VZEROUPPER
 	RET
 
@@ -819,9 +503,9 @@ TEXT ·rotateInterleaved4AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 96(BX), Y7
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end31
+	JLT     end26
 
-loop30:
+loop25:
 	MOVQ        AX, BX
 	MOVQ        CX, SI
 	VMOVUPS     (BX), Y8
@@ -849,8 +533,8 @@ loop30:
 	ADDQ        BX, CX
 	SUBQ        $+1, DX
 	CMPQ        DX, $+1
-	JGE         loop30
+	JGE         loop25
 
-end31:
+end26:
 	VZEROUPPER
 	RET

@@ -4,248 +4,6 @@
 
 #include "textflag.h"
 
-// func cosSinAVX512(cos *float32, sin *float32, phase *uint32, count int, factor float32)
-// Requires: AVX, AVX512F
-TEXT ·cosSinAVX512(SB), NOSPLIT, $0-36
-	VBROADCASTSS const20000000<>+0(SB), Z2
-	VBROADCASTSS const3fffffff<>+0(SB), Z3
-	VBROADCASTSS conste0000000<>+0(SB), Z4
-	VBROADCASTSS const30c90fdb<>+0(SB), Z5
-	VBROADCASTSS constb94ca1f9<>+0(SB), Z6
-	VBROADCASTSS const3c08839e<>+0(SB), Z7
-	VBROADCASTSS constbe2aaaa3<>+0(SB), Z8
-	VBROADCASTSS const37ccf5ce<>+0(SB), Z9
-	VBROADCASTSS constbab6061a<>+0(SB), Z10
-	VBROADCASTSS const3d2aaaa5<>+0(SB), Z11
-	VBROADCASTSS constbf000000<>+0(SB), Z12
-	VBROADCASTSS const3f800000<>+0(SB), Z13
-	VBROADCASTSS const40000000<>+0(SB), Z14
-	VBROADCASTSS const00000000<>+0(SB), Z15
-	MOVQ         cos+0(FP), AX
-	MOVQ         sin+8(FP), CX
-	MOVQ         phase+16(FP), DX
-	MOVQ         count+24(FP), BX
-	VBROADCASTSS factor+32(FP), Z0
-	CMPQ         BX, $+32
-	JLT          end2
-
-loop1:
-	VMOVUPS     (DX), Z1
-	VPADDD      Z2, Z1, Z1
-	VPANDD      Z3, Z1, Z24
-	VPADDD      Z4, Z24, Z24
-	VCVTDQ2PS   Z24, Z24
-	VMULPS      Z5, Z24, Z24
-	VMULPS      Z24, Z24, Z25
-	VMOVUPS     Z6, Z26
-	VFMADD213PS Z7, Z25, Z26
-	VFMADD213PS Z8, Z25, Z26
-	VMULPS      Z25, Z26, Z26
-	VFMADD213PS Z24, Z24, Z26
-	VMOVUPS     Z9, Z24
-	VFMADD213PS Z10, Z25, Z24
-	VFMADD213PS Z11, Z25, Z24
-	VFMADD213PS Z12, Z25, Z24
-	VFMADD213PS Z13, Z25, Z24
-	VPANDD      Z14, Z1, Z25
-	VCMPPS      $0x1e, Z15, Z25, K1
-	VBLENDMPS   Z26, Z24, K1, Z16
-	VBLENDMPS   Z24, Z26, K1, Z17
-	VPSLLD      $0x01, Z1, Z24
-	VPXORD      Z24, Z1, Z24
-	VPANDD.BCST const80000000<>+0(SB), Z24, Z24
-	VPXORD      Z24, Z16, Z24
-	VPANDD.BCST const80000000<>+0(SB), Z1, Z1
-	VPXORD      Z1, Z17, Z1
-	VMULPS      Z0, Z24, Z24
-	VMOVUPS     Z24, (AX)
-	VMULPS      Z0, Z1, Z1
-	VMOVUPS     Z1, (CX)
-	VMOVUPS     64(DX), Z1
-	VPADDD      Z2, Z1, Z1
-	VPANDD      Z3, Z1, Z24
-	VPADDD      Z4, Z24, Z24
-	VCVTDQ2PS   Z24, Z24
-	VMULPS      Z5, Z24, Z24
-	VMULPS      Z24, Z24, Z25
-	VMOVUPS     Z6, Z26
-	VFMADD213PS Z7, Z25, Z26
-	VFMADD213PS Z8, Z25, Z26
-	VMULPS      Z25, Z26, Z26
-	VFMADD213PS Z24, Z24, Z26
-	VMOVUPS     Z9, Z24
-	VFMADD213PS Z10, Z25, Z24
-	VFMADD213PS Z11, Z25, Z24
-	VFMADD213PS Z12, Z25, Z24
-	VFMADD213PS Z13, Z25, Z24
-	VPANDD      Z14, Z1, Z25
-	VCMPPS      $0x1e, Z15, Z25, K1
-	VBLENDMPS   Z26, Z24, K1, Z18
-	VBLENDMPS   Z24, Z26, K1, Z19
-	VPSLLD      $0x01, Z1, Z24
-	VPXORD      Z24, Z1, Z24
-	VPANDD.BCST const80000000<>+0(SB), Z24, Z24
-	VPXORD      Z24, Z18, Z24
-	VPANDD.BCST const80000000<>+0(SB), Z1, Z1
-	VPXORD      Z1, Z19, Z1
-	VMULPS      Z0, Z24, Z24
-	VMOVUPS     Z24, 64(AX)
-	VMULPS      Z0, Z1, Z1
-	VMOVUPS     Z1, 64(CX)
-	ADDQ        $+128, AX
-	ADDQ        $+128, CX
-	ADDQ        $+128, DX
-	SUBQ        $+32, BX
-	CMPQ        BX, $+32
-	JGE         loop1
-
-end2:
-	CMPQ BX, $+16
-	JLT  end4
-
-loop3:
-	VMOVUPS     (DX), Z1
-	VPADDD      Z2, Z1, Z1
-	VPANDD      Z3, Z1, Z16
-	VPADDD      Z4, Z16, Z16
-	VCVTDQ2PS   Z16, Z16
-	VMULPS      Z5, Z16, Z16
-	VMULPS      Z16, Z16, Z17
-	VMOVUPS     Z6, Z18
-	VFMADD213PS Z7, Z17, Z18
-	VFMADD213PS Z8, Z17, Z18
-	VMULPS      Z17, Z18, Z18
-	VFMADD213PS Z16, Z16, Z18
-	VMOVUPS     Z9, Z16
-	VFMADD213PS Z10, Z17, Z16
-	VFMADD213PS Z11, Z17, Z16
-	VFMADD213PS Z12, Z17, Z16
-	VFMADD213PS Z13, Z17, Z16
-	VPANDD      Z14, Z1, Z17
-	VCMPPS      $0x1e, Z15, Z17, K1
-	VBLENDMPS   Z18, Z16, K1, Z20
-	VBLENDMPS   Z16, Z18, K1, Z21
-	VPSLLD      $0x01, Z1, Z16
-	VPXORD      Z16, Z1, Z16
-	VPANDD.BCST const80000000<>+0(SB), Z16, Z16
-	VPXORD      Z16, Z20, Z16
-	VPANDD.BCST const80000000<>+0(SB), Z1, Z1
-	VPXORD      Z1, Z21, Z1
-	VMULPS      Z0, Z16, Z16
-	VMOVUPS     Z16, (AX)
-	VMULPS      Z0, Z1, Z1
-	VMOVUPS     Z1, (CX)
-	ADDQ        $+64, AX
-	ADDQ        $+64, CX
-	ADDQ        $+64, DX
-	SUBQ        $+16, BX
-	CMPQ        BX, $+16
-	JGE         loop3
-
-end4:
-	TESTQ       BX, BX
-	JE          end5
-	LEAQ        tailMasks<>+0(SB), SI
-	KMOVW       (SI)(BX*2), K1
-	VMOVUPS.Z   (DX), K1, Z1
-	VPADDD      Z2, Z1, Z1
-	VPANDD      Z3, Z1, Z2
-	VPADDD      Z4, Z2, Z2
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      Z5, Z2, Z2
-	VMULPS      Z2, Z2, Z3
-	VMOVUPS     Z6, Z4
-	VFMADD213PS Z7, Z3, Z4
-	VFMADD213PS Z8, Z3, Z4
-	VMULPS      Z3, Z4, Z4
-	VFMADD213PS Z2, Z2, Z4
-	VMOVUPS     Z9, Z2
-	VFMADD213PS Z10, Z3, Z2
-	VFMADD213PS Z11, Z3, Z2
-	VFMADD213PS Z12, Z3, Z2
-	VFMADD213PS Z13, Z3, Z2
-	VPANDD      Z14, Z1, Z3
-	VCMPPS      $0x1e, Z15, Z3, K2
-	VBLENDMPS   Z4, Z2, K2, Z22
-	VBLENDMPS   Z2, Z4, K2, Z23
-	VPSLLD      $0x01, Z1, Z2
-	VPXORD      Z2, Z1, Z2
-	VPANDD.BCST const80000000<>+0(SB), Z2, Z2
-	VPXORD      Z2, Z22, Z2
-	VPANDD.BCST const80000000<>+0(SB), Z1, Z1
-	VPXORD      Z1, Z23, Z1
-	VMULPS      Z0, Z2, Z2
-	VMOVUPS     Z2, K1, (AX)
-	VMULPS      Z0, Z1, Z0
-	VMOVUPS     Z0, K1, (CX)
-
-end5:
-	VZEROUPPER
-	RET
-
-DATA const20000000<>+0(SB)/4, $0x20000000
-GLOBL const20000000<>(SB), RODATA|NOPTR, $4
-
-DATA const3fffffff<>+0(SB)/4, $0x3fffffff
-GLOBL const3fffffff<>(SB), RODATA|NOPTR, $4
-
-DATA conste0000000<>+0(SB)/4, $0xe0000000
-GLOBL conste0000000<>(SB), RODATA|NOPTR, $4
-
-DATA const30c90fdb<>+0(SB)/4, $0x30c90fdb
-GLOBL const30c90fdb<>(SB), RODATA|NOPTR, $4
-
-DATA constb94ca1f9<>+0(SB)/4, $0xb94ca1f9
-GLOBL constb94ca1f9<>(SB), RODATA|NOPTR, $4
-
-DATA const3c08839e<>+0(SB)/4, $0x3c08839e
-GLOBL const3c08839e<>(SB), RODATA|NOPTR, $4
-
-DATA constbe2aaaa3<>+0(SB)/4, $0xbe2aaaa3
-GLOBL constbe2aaaa3<>(SB), RODATA|NOPTR, $4
-
-DATA const37ccf5ce<>+0(SB)/4, $0x37ccf5ce
-GLOBL const37ccf5ce<>(SB), RODATA|NOPTR, $4
-
-DATA constbab6061a<>+0(SB)/4, $0xbab6061a
-GLOBL constbab6061a<>(SB), RODATA|NOPTR, $4
-
-DATA const3d2aaaa5<>+0(SB)/4, $0x3d2aaaa5
-GLOBL const3d2aaaa5<>(SB), RODATA|NOPTR, $4
-
-DATA constbf000000<>+0(SB)/4, $0xbf000000
-GLOBL constbf000000<>(SB), RODATA|NOPTR, $4
-
-DATA const3f800000<>+0(SB)/4, $0x3f800000
-GLOBL const3f800000<>(SB), RODATA|NOPTR, $4
-
-DATA const40000000<>+0(SB)/4, $0x40000000
-GLOBL const40000000<>(SB), RODATA|NOPTR, $4
-
-DATA const00000000<>+0(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $4
-
-DATA const80000000<>+0(SB)/4, $0x80000000
-GLOBL const80000000<>(SB), RODATA|NOPTR, $4
-
-DATA tailMasks<>+0(SB)/2, $0x0000
-DATA tailMasks<>+2(SB)/2, $0x0001
-DATA tailMasks<>+4(SB)/2, $0x0003
-DATA tailMasks<>+6(SB)/2, $0x0007
-DATA tailMasks<>+8(SB)/2, $0x000f
-DATA tailMasks<>+10(SB)/2, $0x001f
-DATA tailMasks<>+12(SB)/2, $0x003f
-DATA tailMasks<>+14(SB)/2, $0x007f
-DATA tailMasks<>+16(SB)/2, $0x00ff
-DATA tailMasks<>+18(SB)/2, $0x01ff
-DATA tailMasks<>+20(SB)/2, $0x03ff
-DATA tailMasks<>+22(SB)/2, $0x07ff
-DATA tailMasks<>+24(SB)/2, $0x0fff
-DATA tailMasks<>+26(SB)/2, $0x1fff
-DATA tailMasks<>+28(SB)/2, $0x3fff
-DATA tailMasks<>+30(SB)/2, $0x7fff
-GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
-
 // func rotateHalfAVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // Requires: AVX, AVX512F
 TEXT ·rotateHalfAVX512(SB), NOSPLIT, $0-56
@@ -253,9 +11,9 @@ TEXT ·rotateHalfAVX512(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
-	JLT  end7
+	JLT  end2
 
-loop6:
+loop1:
 	MOVQ cos+40(FP), BX
 	MOVQ sin+48(FP), SI
 	MOVQ AX, DI
@@ -268,9 +26,9 @@ loop6:
 	ADDQ R9, R11
 	MOVQ half+32(FP), R9
 	CMPQ R9, $+64
-	JLT  end9
+	JLT  end4
 
-loop8:
+loop3:
 	VMOVUPS      (BX), Z0
 	VMOVUPS      (SI), Z1
 	VMOVUPS      (DI), Z2
@@ -319,13 +77,13 @@ loop8:
 	ADDQ         $+256, SI
 	SUBQ         $+64, R9
 	CMPQ         R9, $+64
-	JGE          loop8
+	JGE          loop3
 
-end9:
+end4:
 	CMPQ R9, $+16
-	JLT  end11
+	JLT  end6
 
-loop10:
+loop5:
 	VMOVUPS      (BX), Z0
 	VMOVUPS      (SI), Z1
 	VMOVUPS      (DI), Z2
@@ -344,11 +102,11 @@ loop10:
 	ADDQ         $+64, SI
 	SUBQ         $+16, R9
 	CMPQ         R9, $+16
-	JGE          loop10
+	JGE          loop5
 
-end11:
+end6:
 	TESTQ        R9, R9
-	JE           end12
+	JE           end7
 	LEAQ         tailMasks<>+0(SB), R12
 	KMOVW        (R12)(R9*2), K1
 	VMOVUPS.Z    (BX), K1, Z0
@@ -362,17 +120,35 @@ end11:
 	VMOVUPS      Z4, K1, (R8)
 	VMOVUPS      Z0, K1, (R11)
 
-end12:
+end7:
 	MOVQ headBytes+24(FP), BX
 	ADDQ BX, AX
 	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
-	JGE  loop6
+	JGE  loop1
 
-end7:
+end2:
 	VZEROUPPER
 	RET
+
+DATA tailMasks<>+0(SB)/2, $0x0000
+DATA tailMasks<>+2(SB)/2, $0x0001
+DATA tailMasks<>+4(SB)/2, $0x0003
+DATA tailMasks<>+6(SB)/2, $0x0007
+DATA tailMasks<>+8(SB)/2, $0x000f
+DATA tailMasks<>+10(SB)/2, $0x001f
+DATA tailMasks<>+12(SB)/2, $0x003f
+DATA tailMasks<>+14(SB)/2, $0x007f
+DATA tailMasks<>+16(SB)/2, $0x00ff
+DATA tailMasks<>+18(SB)/2, $0x01ff
+DATA tailMasks<>+20(SB)/2, $0x03ff
+DATA tailMasks<>+22(SB)/2, $0x07ff
+DATA tailMasks<>+24(SB)/2, $0x0fff
+DATA tailMasks<>+26(SB)/2, $0x1fff
+DATA tailMasks<>+28(SB)/2, $0x3fff
+DATA tailMasks<>+30(SB)/2, $0x7fff
+GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
 // func rotateInterleavedAVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 // Requires: AVX, AVX512F
@@ -381,18 +157,18 @@ TEXT ·rotateInterleavedAVX512(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), CX
 	MOVQ heads+16(FP), DX
 	CMPQ DX, $+1
-	JLT  end14
+	JLT  end9
 
-loop13:
+loop8:
 	MOVQ cos+40(FP), BX
 	MOVQ sin+48(FP), SI
 	MOVQ AX, DI
 	MOVQ CX, R8
 	MOVQ width+32(FP), R9
 	CMPQ R9, $+64
-	JLT  end16
+	JLT  end11
 
-loop15:
+loop10:
 	VMOVUPS     (DI), Z0
 	VMOVUPS     (BX), Z1
 	VMOVUPS     (SI), Z2
@@ -427,13 +203,13 @@ loop15:
 	ADDQ        $+256, SI
 	SUBQ        $+64, R9
 	CMPQ        R9, $+64
-	JGE         loop15
+	JGE         loop10
 
-end16:
+end11:
 	CMPQ R9, $+16
-	JLT  end18
+	JLT  end13
 
-loop17:
+loop12:
 	VMOVUPS     (DI), Z0
 	VMOVUPS     (BX), Z1
 	VMOVUPS     (SI), Z2
@@ -447,11 +223,11 @@ loop17:
 	ADDQ        $+64, SI
 	SUBQ        $+16, R9
 	CMPQ        R9, $+16
-	JGE         loop17
+	JGE         loop12
 
-end18:
+end13:
 	TESTQ       R9, R9
-	JE          end19
+	JE          end14
 	LEAQ        tailMasks<>+0(SB), R10
 	KMOVW       (R10)(R9*2), K1
 	VMOVUPS.Z   (DI), K1, Z0
@@ -462,15 +238,15 @@ end18:
 	VFMADD231PS Z2, Z0, Z1
 	VMOVUPS     Z1, K1, (R8)
 
-end19:
+end14:
 	MOVQ headBytes+24(FP), BX
 	ADDQ BX, AX
 	ADDQ BX, CX
 	SUBQ $+1, DX
 	CMPQ DX, $+1
-	JGE  loop13
+	JGE  loop8
 
-end14:
+end9:
 	VZEROUPPER
 	RET
 
@@ -485,9 +261,9 @@ TEXT ·rotateHalf1AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS (BX), Z1
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end21
+	JLT     end16
 
-loop20:
+loop15:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -509,9 +285,9 @@ loop20:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop20
+	JGE          loop15
 
-end21:
+end16:
 	VZEROUPPER
 	RET
 
@@ -526,9 +302,9 @@ TEXT ·rotateInterleaved1AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS (BX), Z1
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end23
+	JLT     end18
 
-loop22:
+loop17:
 	MOVQ        AX, BX
 	MOVQ        CX, SI
 	VMOVUPS     (BX), Z2
@@ -541,9 +317,9 @@ loop22:
 	ADDQ        BX, CX
 	SUBQ        $+1, DX
 	CMPQ        DX, $+1
-	JGE         loop22
+	JGE         loop17
 
-end23:
+end18:
 	VZEROUPPER
 	RET
 
@@ -560,9 +336,9 @@ TEXT ·rotateHalf2AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 64(BX), Z3
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end25
+	JLT     end20
 
-loop24:
+loop19:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -592,9 +368,9 @@ loop24:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop24
+	JGE          loop19
 
-end25:
+end20:
 	VZEROUPPER
 	RET
 
@@ -611,9 +387,9 @@ TEXT ·rotateInterleaved2AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 64(BX), Z3
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end27
+	JLT     end22
 
-loop26:
+loop21:
 	MOVQ        AX, BX
 	MOVQ        CX, SI
 	VMOVUPS     (BX), Z4
@@ -631,9 +407,9 @@ loop26:
 	ADDQ        BX, CX
 	SUBQ        $+1, DX
 	CMPQ        DX, $+1
-	JGE         loop26
+	JGE         loop21
 
-end27:
+end22:
 	VZEROUPPER
 	RET
 
@@ -654,9 +430,9 @@ TEXT ·rotateHalf4AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 192(BX), Z7
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end29
+	JLT     end24
 
-loop28:
+loop23:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -702,9 +478,9 @@ loop28:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop28
+	JGE          loop23
 
-end29:
+end24:
 	VZEROUPPER
 	RET
 
@@ -725,9 +501,9 @@ TEXT ·rotateInterleaved4AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 192(BX), Z7
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end31
+	JLT     end26
 
-loop30:
+loop25:
 	MOVQ        AX, BX
 	MOVQ        CX, SI
 	VMOVUPS     (BX), Z8
@@ -755,8 +531,8 @@ loop30:
 	ADDQ        BX, CX
 	SUBQ        $+1, DX
 	CMPQ        DX, $+1
-	JGE         loop30
+	JGE         loop25
 
-end31:
+end26:
 	VZEROUPPER
 	RET

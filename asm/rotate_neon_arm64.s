@@ -4,277 +4,6 @@
 
 #include "textflag.h"
 
-// func cosSinNEON(cos *float32, sin *float32, phase *uint32, count int, factor float32)
-// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
-TEXT ·cosSinNEON(SB), NOSPLIT, $0-36
-	MOVW $0x20000000, R0
-	VDUP R0, V0.S4
-	MOVW $0x3fffffff, R0
-	VDUP R0, V1.S4
-	MOVW $0xe0000000, R0
-	VDUP R0, V2.S4
-	MOVW $0x30c90fdb, R0
-	VDUP R0, V3.S4
-	MOVW $0xb94ca1f9, R0
-	VDUP R0, V4.S4
-	MOVW $0x3c08839e, R0
-	VDUP R0, V5.S4
-	MOVW $0xbe2aaaa3, R0
-	VDUP R0, V6.S4
-	MOVW $0x37ccf5ce, R0
-	VDUP R0, V7.S4
-	MOVW $0xbab6061a, R0
-	VDUP R0, V8.S4
-	MOVW $0x3d2aaaa5, R0
-	VDUP R0, V9.S4
-	MOVW $0xbf000000, R0
-	VDUP R0, V10.S4
-	MOVW $0x3f800000, R0
-	VDUP R0, V11.S4
-	MOVW $0x40000000, R0
-	VDUP R0, V12.S4
-	MOVW $0x00000000, R0
-	VDUP R0, V13.S4
-	MOVW $0x80000000, R0
-	VDUP R0, V14.S4
-	MOVD cos+0(FP), R0
-	MOVD sin+8(FP), R1
-	MOVD phase+16(FP), R2
-	MOVD count+24(FP), R3
-	FMOVS factor+32(FP), F15
-	VDUP V15.S[0], V15.S4
-	CMP $8, R3
-	BLT end2
-loop1:
-	FMOVQ 0(R2), F16
-	VADD V0.S4, V16.S4, V16.S4
-	VAND V1.B16, V16.B16, V17.B16
-	VADD V2.S4, V17.S4, V17.S4
-	WORD $0x4e21da31 // SCVTF V17.4S, V17.4S
-	WORD $0x6e23de31 // FMUL V17.4S, V17.4S, V3.4S
-	WORD $0x6e31de32 // FMUL V18.4S, V17.4S, V17.4S
-	VMOV V4.B16, V19.B16
-	VMOV V5.B16, V20.B16
-	VFMLA V18.S4, V19.S4, V20.S4
-	VMOV V6.B16, V19.B16
-	VFMLA V18.S4, V20.S4, V19.S4
-	WORD $0x6e32de73 // FMUL V19.4S, V19.4S, V18.4S
-	VMOV V17.B16, V20.B16
-	VFMLA V17.S4, V19.S4, V20.S4
-	VMOV V7.B16, V17.B16
-	VMOV V8.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V9.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VMOV V10.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V11.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VAND V12.B16, V16.B16, V18.B16
-	WORD $0x6eade652 // FCMGT V18.4S, V18.4S, V13.4S
-	VMOV V18.B16, V19.B16
-	VBSL V17.B16, V20.B16, V19.B16
-	VMOV V18.B16, V18.B16
-	VBSL V20.B16, V17.B16, V18.B16
-	VSHL $1, V16.S4, V17.S4
-	VEOR V17.B16, V16.B16, V17.B16
-	VAND V14.B16, V17.B16, V17.B16
-	VEOR V17.B16, V19.B16, V17.B16
-	VAND V14.B16, V16.B16, V16.B16
-	VEOR V16.B16, V18.B16, V16.B16
-	WORD $0x6e2fde31 // FMUL V17.4S, V17.4S, V15.4S
-	FMOVQ F17, 0(R0)
-	WORD $0x6e2fde10 // FMUL V16.4S, V16.4S, V15.4S
-	FMOVQ F16, 0(R1)
-	FMOVQ 16(R2), F16
-	VADD V0.S4, V16.S4, V16.S4
-	VAND V1.B16, V16.B16, V17.B16
-	VADD V2.S4, V17.S4, V17.S4
-	WORD $0x4e21da31 // SCVTF V17.4S, V17.4S
-	WORD $0x6e23de31 // FMUL V17.4S, V17.4S, V3.4S
-	WORD $0x6e31de32 // FMUL V18.4S, V17.4S, V17.4S
-	VMOV V4.B16, V19.B16
-	VMOV V5.B16, V20.B16
-	VFMLA V18.S4, V19.S4, V20.S4
-	VMOV V6.B16, V19.B16
-	VFMLA V18.S4, V20.S4, V19.S4
-	WORD $0x6e32de73 // FMUL V19.4S, V19.4S, V18.4S
-	VMOV V17.B16, V20.B16
-	VFMLA V17.S4, V19.S4, V20.S4
-	VMOV V7.B16, V17.B16
-	VMOV V8.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V9.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VMOV V10.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V11.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VAND V12.B16, V16.B16, V18.B16
-	WORD $0x6eade652 // FCMGT V18.4S, V18.4S, V13.4S
-	VMOV V18.B16, V19.B16
-	VBSL V17.B16, V20.B16, V19.B16
-	VMOV V18.B16, V18.B16
-	VBSL V20.B16, V17.B16, V18.B16
-	VSHL $1, V16.S4, V17.S4
-	VEOR V17.B16, V16.B16, V17.B16
-	VAND V14.B16, V17.B16, V17.B16
-	VEOR V17.B16, V19.B16, V17.B16
-	VAND V14.B16, V16.B16, V16.B16
-	VEOR V16.B16, V18.B16, V16.B16
-	WORD $0x6e2fde31 // FMUL V17.4S, V17.4S, V15.4S
-	FMOVQ F17, 16(R0)
-	WORD $0x6e2fde10 // FMUL V16.4S, V16.4S, V15.4S
-	FMOVQ F16, 16(R1)
-	ADD $32, R0, R0
-	ADD $32, R1, R1
-	ADD $32, R2, R2
-	ADD $-8, R3, R3
-	CMP $8, R3
-	BGE loop1
-end2:
-	CMP $4, R3
-	BLT end4
-loop3:
-	FMOVQ 0(R2), F16
-	VADD V0.S4, V16.S4, V16.S4
-	VAND V1.B16, V16.B16, V17.B16
-	VADD V2.S4, V17.S4, V17.S4
-	WORD $0x4e21da31 // SCVTF V17.4S, V17.4S
-	WORD $0x6e23de31 // FMUL V17.4S, V17.4S, V3.4S
-	WORD $0x6e31de32 // FMUL V18.4S, V17.4S, V17.4S
-	VMOV V4.B16, V19.B16
-	VMOV V5.B16, V20.B16
-	VFMLA V18.S4, V19.S4, V20.S4
-	VMOV V6.B16, V19.B16
-	VFMLA V18.S4, V20.S4, V19.S4
-	WORD $0x6e32de73 // FMUL V19.4S, V19.4S, V18.4S
-	VMOV V17.B16, V20.B16
-	VFMLA V17.S4, V19.S4, V20.S4
-	VMOV V7.B16, V17.B16
-	VMOV V8.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V9.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VMOV V10.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V11.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VAND V12.B16, V16.B16, V18.B16
-	WORD $0x6eade652 // FCMGT V18.4S, V18.4S, V13.4S
-	VMOV V18.B16, V19.B16
-	VBSL V17.B16, V20.B16, V19.B16
-	VMOV V18.B16, V18.B16
-	VBSL V20.B16, V17.B16, V18.B16
-	VSHL $1, V16.S4, V17.S4
-	VEOR V17.B16, V16.B16, V17.B16
-	VAND V14.B16, V17.B16, V17.B16
-	VEOR V17.B16, V19.B16, V17.B16
-	VAND V14.B16, V16.B16, V16.B16
-	VEOR V16.B16, V18.B16, V16.B16
-	WORD $0x6e2fde31 // FMUL V17.4S, V17.4S, V15.4S
-	FMOVQ F17, 0(R0)
-	WORD $0x6e2fde10 // FMUL V16.4S, V16.4S, V15.4S
-	FMOVQ F16, 0(R1)
-	ADD $16, R0, R0
-	ADD $16, R1, R1
-	ADD $16, R2, R2
-	ADD $-4, R3, R3
-	CMP $4, R3
-	BGE loop3
-end4:
-	TBZ $1, R3, end5
-	FMOVD 0(R2), F16
-	VADD V0.S4, V16.S4, V16.S4
-	VAND V1.B16, V16.B16, V17.B16
-	VADD V2.S4, V17.S4, V17.S4
-	WORD $0x4e21da31 // SCVTF V17.4S, V17.4S
-	WORD $0x6e23de31 // FMUL V17.4S, V17.4S, V3.4S
-	WORD $0x6e31de32 // FMUL V18.4S, V17.4S, V17.4S
-	VMOV V4.B16, V19.B16
-	VMOV V5.B16, V20.B16
-	VFMLA V18.S4, V19.S4, V20.S4
-	VMOV V6.B16, V19.B16
-	VFMLA V18.S4, V20.S4, V19.S4
-	WORD $0x6e32de73 // FMUL V19.4S, V19.4S, V18.4S
-	VMOV V17.B16, V20.B16
-	VFMLA V17.S4, V19.S4, V20.S4
-	VMOV V7.B16, V17.B16
-	VMOV V8.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V9.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VMOV V10.B16, V19.B16
-	VFMLA V18.S4, V17.S4, V19.S4
-	VMOV V11.B16, V17.B16
-	VFMLA V18.S4, V19.S4, V17.S4
-	VAND V12.B16, V16.B16, V18.B16
-	WORD $0x6eade652 // FCMGT V18.4S, V18.4S, V13.4S
-	VMOV V18.B16, V19.B16
-	VBSL V17.B16, V20.B16, V19.B16
-	VMOV V18.B16, V18.B16
-	VBSL V20.B16, V17.B16, V18.B16
-	VSHL $1, V16.S4, V17.S4
-	VEOR V17.B16, V16.B16, V17.B16
-	VAND V14.B16, V17.B16, V17.B16
-	VEOR V17.B16, V19.B16, V17.B16
-	VAND V14.B16, V16.B16, V16.B16
-	VEOR V16.B16, V18.B16, V16.B16
-	WORD $0x6e2fde31 // FMUL V17.4S, V17.4S, V15.4S
-	FMOVD F17, 0(R0)
-	WORD $0x6e2fde10 // FMUL V16.4S, V16.4S, V15.4S
-	FMOVD F16, 0(R1)
-	ADD $8, R0, R0
-	ADD $8, R1, R1
-	ADD $8, R2, R2
-end5:
-	TBZ $0, R3, end6
-	FMOVS 0(R2), F16
-	VADD V0.S4, V16.S4, V0.S4
-	VAND V1.B16, V0.B16, V1.B16
-	VADD V2.S4, V1.S4, V1.S4
-	WORD $0x4e21d821 // SCVTF V1.4S, V1.4S
-	WORD $0x6e23dc21 // FMUL V1.4S, V1.4S, V3.4S
-	WORD $0x6e21dc22 // FMUL V2.4S, V1.4S, V1.4S
-	VMOV V4.B16, V3.B16
-	VMOV V5.B16, V4.B16
-	VFMLA V2.S4, V3.S4, V4.S4
-	VMOV V6.B16, V3.B16
-	VFMLA V2.S4, V4.S4, V3.S4
-	WORD $0x6e22dc63 // FMUL V3.4S, V3.4S, V2.4S
-	VMOV V1.B16, V4.B16
-	VFMLA V1.S4, V3.S4, V4.S4
-	VMOV V7.B16, V1.B16
-	VMOV V8.B16, V3.B16
-	VFMLA V2.S4, V1.S4, V3.S4
-	VMOV V9.B16, V1.B16
-	VFMLA V2.S4, V3.S4, V1.S4
-	VMOV V10.B16, V3.B16
-	VFMLA V2.S4, V1.S4, V3.S4
-	VMOV V11.B16, V1.B16
-	VFMLA V2.S4, V3.S4, V1.S4
-	VAND V12.B16, V0.B16, V2.B16
-	WORD $0x6eade442 // FCMGT V2.4S, V2.4S, V13.4S
-	VMOV V2.B16, V3.B16
-	VBSL V1.B16, V4.B16, V3.B16
-	VMOV V2.B16, V2.B16
-	VBSL V4.B16, V1.B16, V2.B16
-	VSHL $1, V0.S4, V1.S4
-	VEOR V1.B16, V0.B16, V1.B16
-	VAND V14.B16, V1.B16, V1.B16
-	VEOR V1.B16, V3.B16, V1.B16
-	VAND V14.B16, V0.B16, V0.B16
-	VEOR V0.B16, V2.B16, V0.B16
-	WORD $0x6e2fdc21 // FMUL V1.4S, V1.4S, V15.4S
-	FMOVS F1, 0(R0)
-	WORD $0x6e2fdc00 // FMUL V0.4S, V0.4S, V15.4S
-	FMOVS F0, 0(R1)
-	ADD $4, R0, R0
-	ADD $4, R1, R1
-	ADD $4, R2, R2
-end6:
-	RET
-
 // func rotateHalfNEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head
 TEXT ·rotateHalfNEON(SB), NOSPLIT, $0-56
@@ -282,8 +11,8 @@ TEXT ·rotateHalfNEON(SB), NOSPLIT, $0-56
 	MOVD dst+0(FP), R1
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end8
-loop7:
+	BLT end2
+loop1:
 	MOVD cos+40(FP), R3
 	MOVD sin+48(FP), R4
 	MOVD R0, R5
@@ -296,8 +25,8 @@ loop7:
 	ADD R7, R9, R9
 	MOVD half+32(FP), R7
 	CMP $16, R7
-	BLT end10
-loop9:
+	BLT end4
+loop3:
 	FMOVQ 0(R3), F0
 	FMOVQ 0(R4), F1
 	FMOVQ 0(R5), F2
@@ -346,11 +75,11 @@ loop9:
 	ADD $64, R4, R4
 	ADD $-16, R7, R7
 	CMP $16, R7
-	BGE loop9
-end10:
+	BGE loop3
+end4:
 	CMP $4, R7
-	BLT end12
-loop11:
+	BLT end6
+loop5:
 	FMOVQ 0(R3), F0
 	FMOVQ 0(R4), F1
 	FMOVQ 0(R5), F2
@@ -369,9 +98,9 @@ loop11:
 	ADD $16, R4, R4
 	ADD $-4, R7, R7
 	CMP $4, R7
-	BGE loop11
-end12:
-	TBZ $1, R7, end13
+	BGE loop5
+end6:
+	TBZ $1, R7, end7
 	FMOVD 0(R3), F0
 	FMOVD 0(R4), F1
 	FMOVD 0(R5), F2
@@ -388,8 +117,8 @@ end12:
 	ADD $8, R9, R9
 	ADD $8, R3, R3
 	ADD $8, R4, R4
-end13:
-	TBZ $0, R7, end14
+end7:
+	TBZ $0, R7, end8
 	FMOVS 0(R3), F0
 	FMOVS 0(R4), F1
 	FMOVS 0(R5), F2
@@ -406,14 +135,14 @@ end13:
 	ADD $4, R9, R9
 	ADD $4, R3, R3
 	ADD $4, R4, R4
-end14:
+end8:
 	MOVD headBytes+24(FP), R3
 	ADD R3, R0, R0
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop7
-end8:
+	BGE loop1
+end2:
 	RET
 
 // func rotateInterleavedNEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
@@ -423,16 +152,16 @@ TEXT ·rotateInterleavedNEON(SB), NOSPLIT, $0-56
 	MOVD dst+0(FP), R1
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end16
-loop15:
+	BLT end10
+loop9:
 	MOVD cos+40(FP), R3
 	MOVD sin+48(FP), R4
 	MOVD R0, R5
 	MOVD R1, R6
 	MOVD width+32(FP), R7
 	CMP $16, R7
-	BLT end18
-loop17:
+	BLT end12
+loop11:
 	FMOVQ 0(R5), F0
 	FMOVQ 0(R3), F1
 	FMOVQ 0(R4), F2
@@ -467,11 +196,11 @@ loop17:
 	ADD $64, R4, R4
 	ADD $-16, R7, R7
 	CMP $16, R7
-	BGE loop17
-end18:
+	BGE loop11
+end12:
 	CMP $4, R7
-	BLT end20
-loop19:
+	BLT end14
+loop13:
 	FMOVQ 0(R5), F0
 	FMOVQ 0(R3), F1
 	FMOVQ 0(R4), F2
@@ -485,9 +214,9 @@ loop19:
 	ADD $16, R4, R4
 	ADD $-4, R7, R7
 	CMP $4, R7
-	BGE loop19
-end20:
-	TBZ $1, R7, end21
+	BGE loop13
+end14:
+	TBZ $1, R7, end15
 	FMOVD 0(R5), F0
 	FMOVD 0(R3), F1
 	FMOVD 0(R4), F2
@@ -499,8 +228,8 @@ end20:
 	ADD $8, R6, R6
 	ADD $8, R3, R3
 	ADD $8, R4, R4
-end21:
-	TBZ $0, R7, end22
+end15:
+	TBZ $0, R7, end16
 	FMOVS 0(R5), F0
 	FMOVS 0(R3), F1
 	FMOVS 0(R4), F2
@@ -512,14 +241,14 @@ end21:
 	ADD $4, R6, R6
 	ADD $4, R3, R3
 	ADD $4, R4, R4
-end22:
+end16:
 	MOVD headBytes+24(FP), R3
 	ADD R3, R0, R0
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop15
-end16:
+	BGE loop9
+end10:
 	RET
 
 // func rotateHalf1NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
@@ -533,8 +262,8 @@ TEXT ·rotateHalf1NEON(SB), NOSPLIT, $0-56
 	FMOVQ 0(R3), F1
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end24
-loop23:
+	BLT end18
+loop17:
 	MOVD R0, R3
 	MOVD R1, R4
 	MOVD half+32(FP), R5
@@ -556,8 +285,8 @@ loop23:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop23
-end24:
+	BGE loop17
+end18:
 	RET
 
 // func rotateInterleaved1NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
@@ -571,8 +300,8 @@ TEXT ·rotateInterleaved1NEON(SB), NOSPLIT, $0-56
 	FMOVQ 0(R3), F1
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end26
-loop25:
+	BLT end20
+loop19:
 	MOVD R0, R3
 	MOVD R1, R4
 	FMOVQ 0(R3), F2
@@ -585,8 +314,8 @@ loop25:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop25
-end26:
+	BGE loop19
+end20:
 	RET
 
 // func rotateHalf2NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
@@ -602,8 +331,8 @@ TEXT ·rotateHalf2NEON(SB), NOSPLIT, $0-56
 	FMOVQ 16(R3), F3
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end28
-loop27:
+	BLT end22
+loop21:
 	MOVD R0, R3
 	MOVD R1, R4
 	MOVD half+32(FP), R5
@@ -633,8 +362,8 @@ loop27:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop27
-end28:
+	BGE loop21
+end22:
 	RET
 
 // func rotateInterleaved2NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
@@ -650,8 +379,8 @@ TEXT ·rotateInterleaved2NEON(SB), NOSPLIT, $0-56
 	FMOVQ 16(R3), F3
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end30
-loop29:
+	BLT end24
+loop23:
 	MOVD R0, R3
 	MOVD R1, R4
 	FMOVQ 0(R3), F4
@@ -669,8 +398,8 @@ loop29:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop29
-end30:
+	BGE loop23
+end24:
 	RET
 
 // func rotateHalf4NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
@@ -690,8 +419,8 @@ TEXT ·rotateHalf4NEON(SB), NOSPLIT, $0-56
 	FMOVQ 48(R3), F7
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end32
-loop31:
+	BLT end26
+loop25:
 	MOVD R0, R3
 	MOVD R1, R4
 	MOVD half+32(FP), R5
@@ -737,8 +466,8 @@ loop31:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop31
-end32:
+	BGE loop25
+end26:
 	RET
 
 // func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
@@ -758,8 +487,8 @@ TEXT ·rotateInterleaved4NEON(SB), NOSPLIT, $0-56
 	FMOVQ 48(R3), F7
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end34
-loop33:
+	BLT end28
+loop27:
 	MOVD R0, R3
 	MOVD R1, R4
 	FMOVQ 0(R3), F8
@@ -787,6 +516,6 @@ loop33:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop33
-end34:
+	BGE loop27
+end28:
 	RET

@@ -2,46 +2,11 @@ package asm
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"testing"
-	"unsafe"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
-
-// TestCosSin takes the ends and the middle of every eighth of a turn, and phases
-// spread over all of it.
-func TestCosSin(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
-		var phases []uint32
-		for eighth := range uint32(8) {
-			for d := range uint32(64) {
-				phases = append(phases, eighth<<29+d-32, eighth<<29+1<<28+d-32)
-			}
-		}
-		r := rand.New(rand.NewPCG(1, 2))
-		for range 1 << 17 {
-			phases = append(phases, r.Uint32(), r.Uint32()>>r.IntN(32), -(r.Uint32() >> r.IntN(32)))
-		}
-		for _, factor := range []float32{1, -1.5} {
-			cos, sin := random(1, len(phases)), random(2, len(phases))
-			CosSin(cos, sin, phases, factor)
-			var worst float64
-			for i, p := range phases {
-				angle := float64(int32(p)) * (math.Pi / (1 << 31))
-				worst = max(worst, math.Abs(float64(cos[i])-float64(factor)*math.Cos(angle)), math.Abs(float64(sin[i])-float64(factor)*math.Sin(angle)))
-			}
-			limit := 1.2e-7
-			if factor != 1 {
-				limit = 2e-7 * math.Abs(float64(factor))
-			}
-			if !(worst < limit) {
-				t.Errorf("factor %v: error %.3g, want less than %.3g", factor, worst, limit)
-			}
-		}
-	})
-}
 
 // rotate64 is the definition of both rotations; pair says where the two features
 // of pair i are.
@@ -130,10 +95,6 @@ func TestRotateGuarded(t *testing.T) {
 					rotate(dst, x, 2*pairs)
 					near(t, fmt.Sprint(name, " ", pairs), dst, want(x, 2*pairs), 2e-6)
 				})
-				words := alloc(pairs)
-				phase := unsafe.Slice((*uint32)(unsafe.Pointer(&words[0])), pairs)
-				cos, sin := alloc(pairs), alloc(pairs)
-				CosSin(cos, sin, phase, 1)
 			}
 		}
 	})
@@ -147,8 +108,6 @@ func TestRotatePanics(t *testing.T) {
 	mustPanic(t, "asm: RotateInterleaved: cos has 3 elements, want an even number", func() { RotateInterleaved(x, x, 4, c[:3], c[:3]) })
 	mustPanic(t, "asm: RotateHalf: dst overlaps an input without being the same", func() { RotateHalf(x[:8], x[4:], 4, c[:2], c[:2]) })
 	mustPanic(t, "asm: RotateHalf: dst overlaps cos or sin", func() { RotateHalf(x, x, 12, x[:2], c[:2]) })
-	mustPanic(t, "asm: CosSin: sin has 2 elements, want 3", func() { CosSin(c[:3], x[:2], make([]uint32, 3), 1) })
-	mustPanic(t, "asm: CosSin: cos overlaps sin", func() { CosSin(x[:3], x[1:4], make([]uint32, 3), 1) })
 }
 
 func BenchmarkRotate(b *testing.B) {
@@ -164,16 +123,4 @@ func BenchmarkRotate(b *testing.B) {
 			})
 		})
 	}
-}
-
-func BenchmarkCosSin(b *testing.B) {
-	const n = 64
-	phase, cos, sin := make([]uint32, n), make([]float32, n), make([]float32, n)
-	for i := range phase {
-		phase[i] = uint32(i) << 26
-	}
-	for b.Loop() {
-		CosSin(cos, sin, phase, 1)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/element")
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // Sum returns the sum of x, 0 when x is empty.
@@ -24,7 +25,7 @@ func Max(x []float32) float32 {
 	largest := float32(math.Inf(-1))
 	if tier := isa.Active(); tier != isa.Generic {
 		for len(x) > 0 {
-			n := min(len(x), chunk)
+			n := min(len(x), kernel.Chunk)
 			largest = max(largest, maximumSIMD(tier, &x[0], n))
 			x = x[n:]
 		}

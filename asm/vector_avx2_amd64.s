@@ -152,9 +152,9 @@ end10:
 	VZEROUPPER
 	RET
 
-// func keepAboveAVX2(dst *float32, a *float32, b *float32, n int)
+// func largerAVX2(dst *float32, a *float32, b *float32, n int)
 // Requires: AVX
-TEXT ·keepAboveAVX2(SB), NOSPLIT, $0-32
+TEXT ·largerAVX2(SB), NOSPLIT, $0-32
 	MOVQ dst+0(FP), AX
 	MOVQ a+8(FP), CX
 	MOVQ b+16(FP), DX
@@ -165,23 +165,27 @@ TEXT ·keepAboveAVX2(SB), NOSPLIT, $0-32
 loop11:
 	VMOVUPS   (CX), Y0
 	VMOVUPS   (DX), Y1
-	VCMPPS    $0x12, Y1, Y0, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VMAXPS    Y0, Y1, Y0
+	VBLENDVPS Y2, Y1, Y0, Y0
 	VMOVUPS   Y0, (AX)
 	VMOVUPS   32(CX), Y0
 	VMOVUPS   32(DX), Y1
-	VCMPPS    $0x12, Y1, Y0, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VMAXPS    Y0, Y1, Y0
+	VBLENDVPS Y2, Y1, Y0, Y0
 	VMOVUPS   Y0, 32(AX)
 	VMOVUPS   64(CX), Y0
 	VMOVUPS   64(DX), Y1
-	VCMPPS    $0x12, Y1, Y0, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VMAXPS    Y0, Y1, Y0
+	VBLENDVPS Y2, Y1, Y0, Y0
 	VMOVUPS   Y0, 64(AX)
 	VMOVUPS   96(CX), Y0
 	VMOVUPS   96(DX), Y1
-	VCMPPS    $0x12, Y1, Y0, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VMAXPS    Y0, Y1, Y0
+	VBLENDVPS Y2, Y1, Y0, Y0
 	VMOVUPS   Y0, 96(AX)
 	ADDQ      $+128, AX
 	ADDQ      $+128, CX
@@ -197,8 +201,9 @@ end12:
 loop13:
 	VMOVUPS   (CX), Y0
 	VMOVUPS   (DX), Y1
-	VCMPPS    $0x12, Y1, Y0, Y1
-	VBLENDVPS Y1, const00000000<>+0(SB), Y0, Y0
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VMAXPS    Y0, Y1, Y0
+	VBLENDVPS Y2, Y1, Y0, Y0
 	VMOVUPS   Y0, (AX)
 	ADDQ      $+32, AX
 	ADDQ      $+32, CX
@@ -215,98 +220,12 @@ end14:
 	VMOVDQU    32(SI)(BX*4), Y0
 	VMASKMOVPS (CX), Y0, Y1
 	VMASKMOVPS (DX), Y0, Y2
-	VCMPPS     $0x12, Y2, Y1, Y2
-	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
-	VMASKMOVPS Y1, Y0, (AX)
-
-end15:
-	VZEROUPPER
-	RET
-
-DATA const00000000<>+0(SB)/4, $0x00000000
-DATA const00000000<>+4(SB)/4, $0x00000000
-DATA const00000000<>+8(SB)/4, $0x00000000
-DATA const00000000<>+12(SB)/4, $0x00000000
-DATA const00000000<>+16(SB)/4, $0x00000000
-DATA const00000000<>+20(SB)/4, $0x00000000
-DATA const00000000<>+24(SB)/4, $0x00000000
-DATA const00000000<>+28(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $32
-
-// func largerAVX2(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX
-TEXT ·largerAVX2(SB), NOSPLIT, $0-32
-	MOVQ dst+0(FP), AX
-	MOVQ a+8(FP), CX
-	MOVQ b+16(FP), DX
-	MOVQ n+24(FP), BX
-	CMPQ BX, $+32
-	JLT  end17
-
-loop16:
-	VMOVUPS   (CX), Y0
-	VMOVUPS   (DX), Y1
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VMAXPS    Y0, Y1, Y0
-	VBLENDVPS Y2, Y1, Y0, Y0
-	VMOVUPS   Y0, (AX)
-	VMOVUPS   32(CX), Y0
-	VMOVUPS   32(DX), Y1
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VMAXPS    Y0, Y1, Y0
-	VBLENDVPS Y2, Y1, Y0, Y0
-	VMOVUPS   Y0, 32(AX)
-	VMOVUPS   64(CX), Y0
-	VMOVUPS   64(DX), Y1
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VMAXPS    Y0, Y1, Y0
-	VBLENDVPS Y2, Y1, Y0, Y0
-	VMOVUPS   Y0, 64(AX)
-	VMOVUPS   96(CX), Y0
-	VMOVUPS   96(DX), Y1
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VMAXPS    Y0, Y1, Y0
-	VBLENDVPS Y2, Y1, Y0, Y0
-	VMOVUPS   Y0, 96(AX)
-	ADDQ      $+128, AX
-	ADDQ      $+128, CX
-	ADDQ      $+128, DX
-	SUBQ      $+32, BX
-	CMPQ      BX, $+32
-	JGE       loop16
-
-end17:
-	CMPQ BX, $+8
-	JLT  end19
-
-loop18:
-	VMOVUPS   (CX), Y0
-	VMOVUPS   (DX), Y1
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VMAXPS    Y0, Y1, Y0
-	VBLENDVPS Y2, Y1, Y0, Y0
-	VMOVUPS   Y0, (AX)
-	ADDQ      $+32, AX
-	ADDQ      $+32, CX
-	ADDQ      $+32, DX
-	SUBQ      $+8, BX
-	CMPQ      BX, $+8
-	JGE       loop18
-
-end19:
-	TESTQ      BX, BX
-	JE         end20
-	LEAQ       tailMasks<>+0(SB), SI
-	NEGQ       BX
-	VMOVDQU    32(SI)(BX*4), Y0
-	VMASKMOVPS (CX), Y0, Y1
-	VMASKMOVPS (DX), Y0, Y2
 	VCMPPS     $0x03, Y2, Y2, Y3
 	VMAXPS     Y1, Y2, Y1
 	VBLENDVPS  Y3, Y2, Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end20:
+end15:
 	VZEROUPPER
 	RET
 
@@ -318,9 +237,9 @@ TEXT ·scaleAVX2(SB), NOSPLIT, $0-32
 	MOVQ         n+24(FP), DX
 	VBROADCASTSS a+8(FP), Y0
 	CMPQ         DX, $+32
-	JLT          end22
+	JLT          end17
 
-loop21:
+loop16:
 	VMOVUPS (CX), Y1
 	VMULPS  Y0, Y1, Y1
 	VMOVUPS Y1, (AX)
@@ -337,13 +256,13 @@ loop21:
 	ADDQ    $+128, CX
 	SUBQ    $+32, DX
 	CMPQ    DX, $+32
-	JGE     loop21
+	JGE     loop16
 
-end22:
+end17:
 	CMPQ DX, $+8
-	JLT  end24
+	JLT  end19
 
-loop23:
+loop18:
 	VMOVUPS (CX), Y1
 	VMULPS  Y0, Y1, Y1
 	VMOVUPS Y1, (AX)
@@ -351,11 +270,11 @@ loop23:
 	ADDQ    $+32, CX
 	SUBQ    $+8, DX
 	CMPQ    DX, $+8
-	JGE     loop23
+	JGE     loop18
 
-end24:
+end19:
 	TESTQ      DX, DX
-	JE         end25
+	JE         end20
 	LEAQ       tailMasks<>+0(SB), BX
 	NEGQ       DX
 	VMOVDQU    32(BX)(DX*4), Y1
@@ -363,7 +282,7 @@ end24:
 	VMULPS     Y0, Y2, Y0
 	VMASKMOVPS Y0, Y1, (AX)
 
-end25:
+end20:
 	VZEROUPPER
 	RET
 
@@ -375,9 +294,9 @@ TEXT ·axpyAVX2(SB), NOSPLIT, $0-32
 	MOVQ         n+24(FP), DX
 	VBROADCASTSS a+8(FP), Y0
 	CMPQ         DX, $+32
-	JLT          end27
+	JLT          end22
 
-loop26:
+loop21:
 	VMOVUPS     (CX), Y1
 	VMOVUPS     (AX), Y2
 	VFMADD231PS Y0, Y1, Y2
@@ -398,13 +317,13 @@ loop26:
 	ADDQ        $+128, CX
 	SUBQ        $+32, DX
 	CMPQ        DX, $+32
-	JGE         loop26
+	JGE         loop21
 
-end27:
+end22:
 	CMPQ DX, $+8
-	JLT  end29
+	JLT  end24
 
-loop28:
+loop23:
 	VMOVUPS     (CX), Y1
 	VMOVUPS     (AX), Y2
 	VFMADD231PS Y0, Y1, Y2
@@ -413,11 +332,11 @@ loop28:
 	ADDQ        $+32, CX
 	SUBQ        $+8, DX
 	CMPQ        DX, $+8
-	JGE         loop28
+	JGE         loop23
 
-end29:
+end24:
 	TESTQ       DX, DX
-	JE          end30
+	JE          end25
 	LEAQ        tailMasks<>+0(SB), BX
 	NEGQ        DX
 	VMOVDQU     32(BX)(DX*4), Y1
@@ -426,6 +345,6 @@ end29:
 	VFMADD231PS Y0, Y2, Y3
 	VMASKMOVPS  Y3, Y1, (AX)
 
-end30:
+end25:
 	VZEROUPPER
 	RET

@@ -150,80 +150,6 @@ end10:
 	VZEROUPPER
 	RET
 
-// func keepAboveAVX512(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·keepAboveAVX512(SB), NOSPLIT, $0-32
-	VBROADCASTSS const00000000<>+0(SB), Z3
-	MOVQ         dst+0(FP), AX
-	MOVQ         a+8(FP), CX
-	MOVQ         b+16(FP), DX
-	MOVQ         n+24(FP), BX
-	CMPQ         BX, $+64
-	JLT          end12
-
-loop11:
-	VMOVUPS   (CX), Z0
-	VMOVUPS   (DX), Z1
-	VCMPPS    $0x12, Z1, Z0, K1
-	VBLENDMPS Z3, Z0, K1, Z2
-	VMOVUPS   Z2, (AX)
-	VMOVUPS   64(CX), Z0
-	VMOVUPS   64(DX), Z1
-	VCMPPS    $0x12, Z1, Z0, K1
-	VBLENDMPS Z3, Z0, K1, Z4
-	VMOVUPS   Z4, 64(AX)
-	VMOVUPS   128(CX), Z0
-	VMOVUPS   128(DX), Z1
-	VCMPPS    $0x12, Z1, Z0, K1
-	VBLENDMPS Z3, Z0, K1, Z5
-	VMOVUPS   Z5, 128(AX)
-	VMOVUPS   192(CX), Z0
-	VMOVUPS   192(DX), Z1
-	VCMPPS    $0x12, Z1, Z0, K1
-	VBLENDMPS Z3, Z0, K1, Z6
-	VMOVUPS   Z6, 192(AX)
-	ADDQ      $+256, AX
-	ADDQ      $+256, CX
-	ADDQ      $+256, DX
-	SUBQ      $+64, BX
-	CMPQ      BX, $+64
-	JGE       loop11
-
-end12:
-	CMPQ BX, $+16
-	JLT  end14
-
-loop13:
-	VMOVUPS   (CX), Z0
-	VMOVUPS   (DX), Z1
-	VCMPPS    $0x12, Z1, Z0, K1
-	VBLENDMPS Z3, Z0, K1, Z7
-	VMOVUPS   Z7, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, DX
-	SUBQ      $+16, BX
-	CMPQ      BX, $+16
-	JGE       loop13
-
-end14:
-	TESTQ     BX, BX
-	JE        end15
-	LEAQ      tailMasks<>+0(SB), SI
-	KMOVW     (SI)(BX*2), K1
-	VMOVUPS.Z (CX), K1, Z0
-	VMOVUPS.Z (DX), K1, Z1
-	VCMPPS    $0x12, Z1, Z0, K2
-	VBLENDMPS Z3, Z0, K2, Z8
-	VMOVUPS   Z8, K1, (AX)
-
-end15:
-	VZEROUPPER
-	RET
-
-DATA const00000000<>+0(SB)/4, $0x00000000
-GLOBL const00000000<>(SB), RODATA|NOPTR, $4
-
 // func largerAVX512(dst *float32, a *float32, b *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·largerAVX512(SB), NOSPLIT, $0-32
@@ -232,9 +158,9 @@ TEXT ·largerAVX512(SB), NOSPLIT, $0-32
 	MOVQ b+16(FP), DX
 	MOVQ n+24(FP), BX
 	CMPQ BX, $+64
-	JLT  end17
+	JLT  end12
 
-loop16:
+loop11:
 	VMOVUPS   (CX), Z0
 	VMOVUPS   (DX), Z1
 	VCMPPS    $0x03, Z1, Z1, K1
@@ -264,13 +190,13 @@ loop16:
 	ADDQ      $+256, DX
 	SUBQ      $+64, BX
 	CMPQ      BX, $+64
-	JGE       loop16
+	JGE       loop11
 
-end17:
+end12:
 	CMPQ BX, $+16
-	JLT  end19
+	JLT  end14
 
-loop18:
+loop13:
 	VMOVUPS   (CX), Z0
 	VMOVUPS   (DX), Z1
 	VCMPPS    $0x03, Z1, Z1, K1
@@ -282,11 +208,11 @@ loop18:
 	ADDQ      $+64, DX
 	SUBQ      $+16, BX
 	CMPQ      BX, $+16
-	JGE       loop18
+	JGE       loop13
 
-end19:
+end14:
 	TESTQ     BX, BX
-	JE        end20
+	JE        end15
 	LEAQ      tailMasks<>+0(SB), SI
 	KMOVW     (SI)(BX*2), K1
 	VMOVUPS.Z (CX), K1, Z0
@@ -296,7 +222,7 @@ end19:
 	VBLENDMPS Z1, Z0, K2, Z7
 	VMOVUPS   Z7, K1, (AX)
 
-end20:
+end15:
 	VZEROUPPER
 	RET
 
@@ -308,9 +234,9 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-32
 	MOVQ         n+24(FP), DX
 	VBROADCASTSS a+8(FP), Z0
 	CMPQ         DX, $+64
-	JLT          end22
+	JLT          end17
 
-loop21:
+loop16:
 	VMOVUPS (CX), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)
@@ -327,13 +253,13 @@ loop21:
 	ADDQ    $+256, CX
 	SUBQ    $+64, DX
 	CMPQ    DX, $+64
-	JGE     loop21
+	JGE     loop16
 
-end22:
+end17:
 	CMPQ DX, $+16
-	JLT  end24
+	JLT  end19
 
-loop23:
+loop18:
 	VMOVUPS (CX), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)
@@ -341,18 +267,18 @@ loop23:
 	ADDQ    $+64, CX
 	SUBQ    $+16, DX
 	CMPQ    DX, $+16
-	JGE     loop23
+	JGE     loop18
 
-end24:
+end19:
 	TESTQ     DX, DX
-	JE        end25
+	JE        end20
 	LEAQ      tailMasks<>+0(SB), BX
 	KMOVW     (BX)(DX*2), K1
 	VMOVUPS.Z (CX), K1, Z1
 	VMULPS    Z0, Z1, Z0
 	VMOVUPS   Z0, K1, (AX)
 
-end25:
+end20:
 	VZEROUPPER
 	RET
 
@@ -364,9 +290,9 @@ TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
 	MOVQ         n+24(FP), DX
 	VBROADCASTSS a+8(FP), Z0
 	CMPQ         DX, $+64
-	JLT          end27
+	JLT          end22
 
-loop26:
+loop21:
 	VMOVUPS     (CX), Z1
 	VMOVUPS     (AX), Z2
 	VFMADD231PS Z0, Z1, Z2
@@ -387,13 +313,13 @@ loop26:
 	ADDQ        $+256, CX
 	SUBQ        $+64, DX
 	CMPQ        DX, $+64
-	JGE         loop26
+	JGE         loop21
 
-end27:
+end22:
 	CMPQ DX, $+16
-	JLT  end29
+	JLT  end24
 
-loop28:
+loop23:
 	VMOVUPS     (CX), Z1
 	VMOVUPS     (AX), Z2
 	VFMADD231PS Z0, Z1, Z2
@@ -402,11 +328,11 @@ loop28:
 	ADDQ        $+64, CX
 	SUBQ        $+16, DX
 	CMPQ        DX, $+16
-	JGE         loop28
+	JGE         loop23
 
-end29:
+end24:
 	TESTQ       DX, DX
-	JE          end30
+	JE          end25
 	LEAQ        tailMasks<>+0(SB), BX
 	KMOVW       (BX)(DX*2), K1
 	VMOVUPS.Z   (CX), K1, Z1
@@ -414,6 +340,6 @@ end29:
 	VFMADD231PS Z0, Z1, Z2
 	VMOVUPS     Z2, K1, (AX)
 
-end30:
+end25:
 	VZEROUPPER
 	RET

@@ -138,89 +138,6 @@ end11:
 end12:
 	RET
 
-// func keepAboveNEON(dst *float32, a *float32, b *float32, n int)
-// dst[i] = a[i] unless it is at most b[i], else 0
-TEXT ·keepAboveNEON(SB), NOSPLIT, $0-32
-	MOVW $0x00000000, R0
-	VDUP R0, V0.S4
-	MOVD dst+0(FP), R0
-	MOVD a+8(FP), R1
-	MOVD b+16(FP), R2
-	MOVD n+24(FP), R3
-	CMP $16, R3
-	BLT end14
-loop13:
-	FMOVQ 0(R1), F1
-	FMOVQ 0(R2), F2
-	WORD $0x6e21e442 // FCMGE V2.4S, V2.4S, V1.4S
-	VMOV V2.B16, V2.B16
-	VBSL V1.B16, V0.B16, V2.B16
-	FMOVQ F2, 0(R0)
-	FMOVQ 16(R1), F1
-	FMOVQ 16(R2), F2
-	WORD $0x6e21e442 // FCMGE V2.4S, V2.4S, V1.4S
-	VMOV V2.B16, V2.B16
-	VBSL V1.B16, V0.B16, V2.B16
-	FMOVQ F2, 16(R0)
-	FMOVQ 32(R1), F1
-	FMOVQ 32(R2), F2
-	WORD $0x6e21e442 // FCMGE V2.4S, V2.4S, V1.4S
-	VMOV V2.B16, V2.B16
-	VBSL V1.B16, V0.B16, V2.B16
-	FMOVQ F2, 32(R0)
-	FMOVQ 48(R1), F1
-	FMOVQ 48(R2), F2
-	WORD $0x6e21e442 // FCMGE V2.4S, V2.4S, V1.4S
-	VMOV V2.B16, V2.B16
-	VBSL V1.B16, V0.B16, V2.B16
-	FMOVQ F2, 48(R0)
-	ADD $64, R0, R0
-	ADD $64, R1, R1
-	ADD $64, R2, R2
-	ADD $-16, R3, R3
-	CMP $16, R3
-	BGE loop13
-end14:
-	CMP $4, R3
-	BLT end16
-loop15:
-	FMOVQ 0(R1), F1
-	FMOVQ 0(R2), F2
-	WORD $0x6e21e442 // FCMGE V2.4S, V2.4S, V1.4S
-	VMOV V2.B16, V2.B16
-	VBSL V1.B16, V0.B16, V2.B16
-	FMOVQ F2, 0(R0)
-	ADD $16, R0, R0
-	ADD $16, R1, R1
-	ADD $16, R2, R2
-	ADD $-4, R3, R3
-	CMP $4, R3
-	BGE loop15
-end16:
-	TBZ $1, R3, end17
-	FMOVD 0(R1), F1
-	FMOVD 0(R2), F2
-	WORD $0x6e21e442 // FCMGE V2.4S, V2.4S, V1.4S
-	VMOV V2.B16, V2.B16
-	VBSL V1.B16, V0.B16, V2.B16
-	FMOVD F2, 0(R0)
-	ADD $8, R0, R0
-	ADD $8, R1, R1
-	ADD $8, R2, R2
-end17:
-	TBZ $0, R3, end18
-	FMOVS 0(R1), F1
-	FMOVS 0(R2), F2
-	WORD $0x6e21e442 // FCMGE V2.4S, V2.4S, V1.4S
-	VMOV V2.B16, V2.B16
-	VBSL V1.B16, V0.B16, V2.B16
-	FMOVS F2, 0(R0)
-	ADD $4, R0, R0
-	ADD $4, R1, R1
-	ADD $4, R2, R2
-end18:
-	RET
-
 // func largerNEON(dst *float32, a *float32, b *float32, n int)
 // dst[i] = the larger of a[i] and b[i], or NaN where either is one
 TEXT ·largerNEON(SB), NOSPLIT, $0-32
@@ -229,8 +146,8 @@ TEXT ·largerNEON(SB), NOSPLIT, $0-32
 	MOVD b+16(FP), R2
 	MOVD n+24(FP), R3
 	CMP $16, R3
-	BLT end20
-loop19:
+	BLT end14
+loop13:
 	FMOVQ 0(R1), F0
 	FMOVQ 0(R2), F1
 	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
@@ -252,11 +169,11 @@ loop19:
 	ADD $64, R2, R2
 	ADD $-16, R3, R3
 	CMP $16, R3
-	BGE loop19
-end20:
+	BGE loop13
+end14:
 	CMP $4, R3
-	BLT end22
-loop21:
+	BLT end16
+loop15:
 	FMOVQ 0(R1), F0
 	FMOVQ 0(R2), F1
 	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
@@ -266,9 +183,9 @@ loop21:
 	ADD $16, R2, R2
 	ADD $-4, R3, R3
 	CMP $4, R3
-	BGE loop21
-end22:
-	TBZ $1, R3, end23
+	BGE loop15
+end16:
+	TBZ $1, R3, end17
 	FMOVD 0(R1), F0
 	FMOVD 0(R2), F1
 	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
@@ -276,8 +193,8 @@ end22:
 	ADD $8, R0, R0
 	ADD $8, R1, R1
 	ADD $8, R2, R2
-end23:
-	TBZ $0, R3, end24
+end17:
+	TBZ $0, R3, end18
 	FMOVS 0(R1), F0
 	FMOVS 0(R2), F1
 	WORD $0x4e21f400 // FMAX V0.4S, V0.4S, V1.4S
@@ -285,7 +202,7 @@ end23:
 	ADD $4, R0, R0
 	ADD $4, R1, R1
 	ADD $4, R2, R2
-end24:
+end18:
 	RET
 
 // func scaleNEON(dst *float32, a float32, x *float32, n int)
@@ -297,8 +214,8 @@ TEXT ·scaleNEON(SB), NOSPLIT, $0-32
 	FMOVS a+8(FP), F0
 	VDUP V0.S[0], V0.S4
 	CMP $16, R2
-	BLT end26
-loop25:
+	BLT end20
+loop19:
 	FMOVQ 0(R1), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
 	FMOVQ F1, 0(R0)
@@ -315,11 +232,11 @@ loop25:
 	ADD $64, R1, R1
 	ADD $-16, R2, R2
 	CMP $16, R2
-	BGE loop25
-end26:
+	BGE loop19
+end20:
 	CMP $4, R2
-	BLT end28
-loop27:
+	BLT end22
+loop21:
 	FMOVQ 0(R1), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
 	FMOVQ F1, 0(R0)
@@ -327,22 +244,22 @@ loop27:
 	ADD $16, R1, R1
 	ADD $-4, R2, R2
 	CMP $4, R2
-	BGE loop27
-end28:
-	TBZ $1, R2, end29
+	BGE loop21
+end22:
+	TBZ $1, R2, end23
 	FMOVD 0(R1), F1
 	WORD $0x6e20dc21 // FMUL V1.4S, V1.4S, V0.4S
 	FMOVD F1, 0(R0)
 	ADD $8, R0, R0
 	ADD $8, R1, R1
-end29:
-	TBZ $0, R2, end30
+end23:
+	TBZ $0, R2, end24
 	FMOVS 0(R1), F1
 	WORD $0x6e20dc20 // FMUL V0.4S, V1.4S, V0.4S
 	FMOVS F0, 0(R0)
 	ADD $4, R0, R0
 	ADD $4, R1, R1
-end30:
+end24:
 	RET
 
 // func axpyNEON(dst *float32, a float32, x *float32, n int)
@@ -354,8 +271,8 @@ TEXT ·axpyNEON(SB), NOSPLIT, $0-32
 	FMOVS a+8(FP), F0
 	VDUP V0.S[0], V0.S4
 	CMP $16, R2
-	BLT end32
-loop31:
+	BLT end26
+loop25:
 	FMOVQ 0(R1), F1
 	FMOVQ 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
@@ -376,11 +293,11 @@ loop31:
 	ADD $64, R1, R1
 	ADD $-16, R2, R2
 	CMP $16, R2
-	BGE loop31
-end32:
+	BGE loop25
+end26:
 	CMP $4, R2
-	BLT end34
-loop33:
+	BLT end28
+loop27:
 	FMOVQ 0(R1), F1
 	FMOVQ 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
@@ -389,22 +306,22 @@ loop33:
 	ADD $16, R1, R1
 	ADD $-4, R2, R2
 	CMP $4, R2
-	BGE loop33
-end34:
-	TBZ $1, R2, end35
+	BGE loop27
+end28:
+	TBZ $1, R2, end29
 	FMOVD 0(R1), F1
 	FMOVD 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
 	FMOVD F2, 0(R0)
 	ADD $8, R0, R0
 	ADD $8, R1, R1
-end35:
-	TBZ $0, R2, end36
+end29:
+	TBZ $0, R2, end30
 	FMOVS 0(R1), F1
 	FMOVS 0(R0), F2
 	VFMLA V0.S4, V1.S4, V2.S4
 	FMOVS F2, 0(R0)
 	ADD $4, R0, R0
 	ADD $4, R1, R1
-end36:
+end30:
 	RET

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // vectors lists the functions of slices as one shape: out takes up to two
@@ -18,12 +19,6 @@ var vectors = []struct {
 }{
 	{"Add", Add, elementwise(func(a, b float64) float64 { return a + b }), false, 0},
 	{"Mul", Mul, elementwise(func(a, b float64) float64 { return a * b }), false, 0},
-	{"KeepAbove", KeepAbove, elementwise(func(a, b float64) float64 {
-		if a <= b {
-			return 0
-		}
-		return a
-	}), false, 0},
 	{"Maximum", Maximum, elementwise(math.Max), false, 0},
 	{"Scale", func(dst, a, _ []float32) { Scale(dst, 1.5, a) }, elementwise(func(a, _ float64) float64 { return 1.5 * a }), false, 0},
 	{"Axpy", func(dst, a, b []float32) { copy(dst, b); Axpy(dst, 1.5, a) }, elementwise(func(a, b float64) float64 { return b + 1.5*a }), false, 0},
@@ -112,7 +107,7 @@ func reduction(f func(a, b float64) float64) func(dst []float64, a, b []float32)
 // kernel, at odd addresses and against unmapped memory.
 func TestVectors(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		lengths := []int{chunk - 1, chunk, chunk + 1, 3*chunk + 17}
+		lengths := []int{kernel.Chunk - 1, kernel.Chunk, kernel.Chunk + 1, 3*kernel.Chunk + 17}
 		for n := range 200 {
 			lengths = append(lengths, n)
 		}
@@ -291,30 +286,6 @@ func BenchmarkRMSNorm(b *testing.B) {
 func BenchmarkLayerNorm(b *testing.B) {
 	w, bias := random(3, 1024), random(4, 1024)
 	benchmarkRows(b, func(dst, x []float32) { LayerNorm(dst, x, w, bias, 1e-5) })
-}
-
-// TestKeepAbove compares with a comparison, for every kind of number.
-func TestKeepAbove(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
-		nan, inf := float32(math.NaN()), float32(math.Inf(1))
-		numbers := []float32{0, math.SmallestNonzeroFloat32, 1e-38, 0.5, math.Nextafter32(0.5, 1), 3, math.MaxFloat32, inf, nan, -nan, -1, -inf, 5, 6, 7, 8, 9, 0.25, 0.75}
-		for _, threshold := range []float32{0, math.SmallestNonzeroFloat32, 0.5, math.MaxFloat32, nan} {
-			got, thresholds := make([]float32, len(numbers)), make([]float32, len(numbers))
-			for i := range thresholds {
-				thresholds[i] = threshold
-			}
-			KeepAbove(got, numbers, thresholds)
-			for i, v := range numbers {
-				want := v
-				if v <= threshold {
-					want = 0
-				}
-				if math.Float32bits(got[i]) != math.Float32bits(want) {
-					t.Errorf("%v above %v: %v", v, threshold, got[i])
-				}
-			}
-		}
-	})
 }
 
 // TestMaximumNaN puts a NaN at each place of either input.

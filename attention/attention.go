@@ -6,8 +6,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -70,11 +70,11 @@ type Config struct {
 // An Attention is immutable and safe for concurrent use.
 type Attention struct {
 	cfg     Config
-	tile    asm.AttentionTile
+	tile    kernel.AttentionTile
 	sizes   sizes
 	scratch scratch.List[run]
 
-	decode   asm.DecodeTile
+	decode   kernel.DecodeTile
 	decoders scratch.List[decoder]
 }
 
@@ -94,7 +94,7 @@ type sizes struct {
 	stepBytes int // of keys or values read in a row
 }
 
-func newSizes(t asm.AttentionTile) sizes {
+func newSizes(t kernel.AttentionTile) sizes {
 	return sizes{
 		keys:  256 / t.Panel() * t.Panel(),
 		rows:  192,
@@ -127,8 +127,8 @@ func New(cfg Config) (*Attention, error) {
 		cfg.LookAhead = new(0)
 	}
 	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
-	tile := asm.NewAttentionTile()
-	return &Attention{cfg: cfg, tile: tile, sizes: newSizes(tile), decode: asm.NewDecodeTile()}, nil
+	tile := kernel.NewAttentionTile()
+	return &Attention{cfg: cfg, tile: tile, sizes: newSizes(tile), decode: kernel.NewDecodeTile()}, nil
 }
 
 func (cfg *Config) check() error {

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -194,8 +195,8 @@ func (w *stepWork) copied(s *store, h, row, n, width, cols int) blas32.General {
 	return m
 }
 
-func strided(m blas32.General) asm.Strided {
-	return asm.Strided{Rows: m.Rows, Cols: m.Stride, Stride: m.Stride, Float32: m.Data}
+func strided(m blas32.General) kernel.Strided {
+	return kernel.Strided{Rows: m.Rows, Cols: m.Stride, Stride: m.Stride, Float32: m.Data}
 }
 
 // turn rotates copied keys, of which the first stands at pos in storage.

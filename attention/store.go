@@ -4,6 +4,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // store holds the keys or the values of tokens, [tokens, heads*dim], in one of
@@ -92,8 +93,8 @@ func (s *store) move(at int, from *store, row, n int) {
 }
 
 // head returns n rows of one head, the first cols columns of it.
-func (s *store) head(h, row, n, cols int) asm.Strided {
-	m := asm.Strided{Format: s.format, Rows: n, Cols: cols, Stride: s.stride}
+func (s *store) head(h, row, n, cols int) kernel.Strided {
+	m := kernel.Strided{Format: kernel.Format(s.format), Rows: n, Cols: cols, Stride: s.stride}
 	at := row*m.Stride + h*s.dim
 	switch s.format {
 	case asm.Float32:

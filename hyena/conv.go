@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -61,7 +62,7 @@ type Conv struct {
 	channels int
 	taps     int // of the causal kernel, when all of it is known
 	kernels  kernelSource
-	b        asm.Butterflies
+	b        kernel.Butterflies
 	direct   lazyDirect
 	cache    spectra
 	memory   *Memory
@@ -112,7 +113,7 @@ func newConv(cfg ConvConfig, channels, taps int, source kernelSource) (*Conv, er
 	}
 	return &Conv{
 		cfg: cfg, channels: channels, taps: taps, kernels: source,
-		b: asm.NewButterflies(), cache: spectra{budget: cfg.SpectraBytes}, memory: cfg.Memory,
+		b: kernel.NewButterflies(), cache: spectra{budget: cfg.SpectraBytes}, memory: cfg.Memory,
 	}, nil
 }
 
@@ -147,7 +148,7 @@ func (c *Conv) Channels() int { return c.channels }
 //
 // It costs about 10 log2(tokens) flop for each token and channel and, as working
 // memory, 16 bytes for each token and each of the channels done at once
-// (Lanes of asm.Butterflies for each worker).
+// (Lanes of kernel.Butterflies for each worker).
 func (c *Conv) Forward(dst, u blas32.General) error {
 	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u})
 }

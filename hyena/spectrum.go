@@ -93,7 +93,7 @@ func (p *plan) spectrum(dst []float32, k kernels, u unit, s *convWork) {
 		}
 		return
 	}
-	// The layout of asm.Butterflies.Ring: zeta times the row, and the row.
+	// The layout of kernel.Butterflies.Ring: zeta times the row, and the row.
 	for at := range p.n {
 		sin, cos := math.Sincos(math.Pi * (0.5 - 2*float64(p.frequency(at))) / float64(p.n))
 		row, out := s.work[at*2*lanes:], dst[at*4*lanes:][:4*lanes]

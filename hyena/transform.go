@@ -5,7 +5,7 @@ import (
 	"sync"
 	"weak"
 
-	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // The long convolution is a product of polynomials, u(z) k(z), of which the
@@ -27,7 +27,7 @@ import (
 // the product and the first inverse stage are one step of radix 4, and what is
 // between has radix 4, 5, 3 or 2: n is 16 times a product of these.
 type plan struct {
-	asm.Butterflies
+	kernel.Butterflies
 	n        int
 	radices  []int       // of the stages between the outer and the inner one
 	outer    []float32   // theta^j e^(-2 pi i j k / n) for j < n/4, k < 4
@@ -80,12 +80,12 @@ var plans struct {
 }
 
 type planKey struct {
-	asm.Butterflies
+	kernel.Butterflies
 	n int
 }
 
 // planFor returns the plan of n, a size that fastSize gives.
-func planFor(b asm.Butterflies, n int) *plan {
+func planFor(b kernel.Butterflies, n int) *plan {
 	plans.Lock()
 	defer plans.Unlock()
 	key := planKey{b, n}
@@ -100,7 +100,7 @@ func planFor(b asm.Butterflies, n int) *plan {
 	return p
 }
 
-func newPlan(b asm.Butterflies, n int) *plan {
+func newPlan(b kernel.Butterflies, n int) *plan {
 	p := &plan{Butterflies: b, n: n}
 	p.outer = make([]float32, 0, 2*n)
 	for j := range n / 4 {

@@ -6,8 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 func random(seed uint64, n int) []float32 {
@@ -53,7 +53,7 @@ func TestTransform(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, n := range []int{16, 32, 48, 80, 96, 240, 256, 720, 1024} {
 			for _, length := range []int{n, n - 1, n/2 + 1, 3 * n / 4} {
-				b := asm.NewButterflies()
+				b := kernel.NewButterflies()
 				p := planFor(b, n)
 				lanes := b.Lanes()
 				u, work := random(1, n*lanes), make([]float32, n*p.row())

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -22,7 +23,7 @@ func AssignCenters(bucket []int32, x, centers blas32.General) error {
 		return check.Errorf(ErrShape, "merge: bucket has %d elements, want the rows of x = %d", len(bucket), x.Rows)
 	}
 	var a assigner
-	a.set(asm.NewAttentionTile(), centers)
+	a.set(kernel.NewAttentionTile(), centers)
 	a.assign(bucket, x)
 	return nil
 }
@@ -65,7 +66,7 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 	for j := range centers.Rows {
 		normaliseRow(row(dst, j), row(centers, j))
 	}
-	tile := asm.NewAttentionTile()
+	tile := kernel.NewAttentionTile()
 	bucket, sums, unit := make([]int32, x.Rows), mat.Of(make([]float32, dst.Rows*dst.Cols), dst.Rows, dst.Cols), make([]float32, x.Cols)
 	members := make([]int, dst.Rows)
 	for range iterations {
@@ -122,7 +123,7 @@ func normaliseRow(dst, x []float32) {
 
 // assigner finds nearest centres.
 type assigner struct {
-	tile    asm.AttentionTile
+	tile    kernel.AttentionTile
 	dim     int
 	columns int
 	panels  []float32
@@ -130,7 +131,7 @@ type assigner struct {
 }
 
 // set packs the centres, of length 1; the last panel is filled with the last one.
-func (a *assigner) set(tile asm.AttentionTile, centers blas32.General) {
+func (a *assigner) set(tile kernel.AttentionTile, centers blas32.General) {
 	w := tile.Panel()
 	a.tile, a.dim, a.columns = tile, centers.Cols, tile.Panels(centers.Rows)*w
 	a.panels = scratch.Floats(a.panels, a.columns*a.dim)

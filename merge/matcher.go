@@ -6,8 +6,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -93,7 +93,7 @@ type Config struct {
 // Matcher makes plans. It is immutable and safe for concurrent use.
 type Matcher struct {
 	cfg     Config
-	tile    asm.AttentionTile
+	tile    kernel.AttentionTile
 	scratch scratch.List[run]
 }
 
@@ -139,7 +139,7 @@ func New(cfg Config) (*Matcher, error) {
 	case cfg.Workers < 0:
 		return fail("Workers is %d, want 0 or more", cfg.Workers)
 	}
-	return &Matcher{cfg: cfg, tile: asm.NewAttentionTile()}, nil
+	return &Matcher{cfg: cfg, tile: kernel.NewAttentionTile()}, nil
 }
 
 // Match makes plan the one that merges r tokens of one sequence away, by the metric

@@ -67,7 +67,7 @@ type task struct{ seq, from, to int }
 type worker struct {
 	rows        []float32 // normalised
 	score       []float32 // of them with some panels
-	best, place []float32 // of asm.AttentionTile.Nearest
+	best, place []float32 // of kernel.AttentionTile.Nearest
 }
 
 func (r *run) run(ctx context.Context, m *Matcher, call *Call) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -57,7 +58,7 @@ type TABWeights struct {
 // is immutable and safe for concurrent use.
 type TAB struct {
 	cfg               TABConfig
-	tile              asm.AttentionTile
+	tile              kernel.AttentionTile
 	norm              NormWeights
 	centerK, centerV  *dense.Linear
 	query, key, value *dense.Linear
@@ -80,7 +81,7 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 	}
 	var w weightsOf
 	op := &TAB{
-		cfg: cfg, tile: asm.NewAttentionTile(), norm: w.norm("Norm.", weights.Norm, cfg.Dim, false),
+		cfg: cfg, tile: kernel.NewAttentionTile(), norm: w.norm("Norm.", weights.Norm, cfg.Dim, false),
 		centerK: w.linear("CenterKey", weights.CenterKey, nil, cfg.QKDim, cfg.Dim),
 		centerV: w.linear("CenterValue", weights.CenterValue, nil, cfg.Dim, cfg.Dim),
 		query:   w.linear("Query", weights.Query, nil, cfg.QKDim, cfg.Dim),

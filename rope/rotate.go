@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -248,7 +249,7 @@ func (t *table) fill(r *Rotation, c *Call, row, head int) {
 			top[2*i], top[2*i+1] = -h, h
 		}
 	}
-	asm.CosSin(t.cos, t.sin, t.top, float32(factor))
+	kernel.CosSin(t.cos, t.sin, t.top, float32(factor))
 	if r.decay != nil {
 		r.applyXPos(t, c, row)
 	}
@@ -284,7 +285,7 @@ func (r *Rotation) CosSin(cos, sin blas32.General, p Positions) error {
 			for i, v := range phase {
 				top[i] = high(v)
 			}
-			asm.CosSin(c[head*r.pairs:][:r.pairs], s[head*r.pairs:][:r.pairs], top, float32(r.scale()))
+			kernel.CosSin(c[head*r.pairs:][:r.pairs], s[head*r.pairs:][:r.pairs], top, float32(r.scale()))
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // Method is what a Filter makes of steps dt. Those from ByRank on look at all tokens
@@ -230,7 +231,7 @@ func (f *Filter) checkPrompt(prompt int) error {
 func (f *Filter) change(b *blockFilter, row, n, first int, dt []float32) {
 	switch f.cfg.Method {
 	case ByThreshold:
-		asm.KeepAbove(dt, dt, b.thresholds[row][first:][:len(dt)])
+		kernel.KeepAbove(dt, dt, b.thresholds[row][first:][:len(dt)])
 	case DeltaRatio:
 		ratio := f.ratio(n)
 		for i := range dt {

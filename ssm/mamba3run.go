@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -90,9 +91,9 @@ func (s *sisoScratch) token(w *sisoWork, st headState, h, t int) {
 	}
 	x := part(call.X, h, width)
 	asm.Scale(w.b, float32((1-trap)*dt*a), st.k)
-	asm.OuterStep(w.y, st.s, float32(a), w.b, w.q, st.x)
+	kernel.OuterStep(w.y, st.s, float32(a), w.b, w.q, st.x)
 	asm.Scale(w.b, float32(trap*dt), w.k)
-	asm.OuterStep(w.y, st.s, 1, w.b, w.q, x)
+	kernel.OuterStep(w.y, st.s, 1, w.b, w.q, x)
 	copy(st.k, w.k)
 	copy(st.x, x)
 	if op.w.D != nil {

@@ -7,8 +7,8 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -86,7 +86,7 @@ func NewScan(cfg ScanConfig, w ScanWeights) (*Scan, error) {
 	switch {
 	case d%cfg.Groups != 0:
 		return nil, check.Errorf(ErrConfig, "ssm: Groups is %d, want a divisor of Channels = %d", cfg.Groups, d)
-	case sizeOf(d+asm.ScanBlock*cfg.Groups, n+3) < 0:
+	case sizeOf(d+kernel.ScanBlock*cfg.Groups, n+3) < 0:
 		return nil, check.Errorf(ErrConfig, "ssm: %d states of %d channels are too many", n, d)
 	}
 	if err := checkDt(cfg.DtMin, cfg.DtMax, cfg.Workers); err != nil {
@@ -98,14 +98,14 @@ func NewScan(cfg ScanConfig, w ScanWeights) (*Scan, error) {
 	op := &Scan{cfg: cfg, states: (n + 3) / 4 * 4}
 	blocks, each := 0, d/cfg.Groups
 	for g := range cfg.Groups {
-		for c := 0; c < each; c += slabBlocks * asm.ScanBlock {
-			s := slab{group: g, channel: g*each + c, channels: min(slabBlocks*asm.ScanBlock, each-c), block: blocks}
-			s.blocks = (s.channels + asm.ScanBlock - 1) / asm.ScanBlock
+		for c := 0; c < each; c += slabBlocks * kernel.ScanBlock {
+			s := slab{group: g, channel: g*each + c, channels: min(slabBlocks*kernel.ScanBlock, each-c), block: blocks}
+			s.blocks = (s.channels + kernel.ScanBlock - 1) / kernel.ScanBlock
 			blocks += s.blocks
 			op.slabs = append(op.slabs, s)
 		}
 	}
-	size := blocks * op.states * asm.ScanBlock
+	size := blocks * op.states * kernel.ScanBlock
 	op.packRates(w, blocks)
 	if gated(w.B) {
 		op.b = op.packed(w.B, size)
@@ -169,7 +169,7 @@ func cloned(x []float32) []float32 {
 func (op *Scan) each(f func(channel, at int)) {
 	for _, s := range op.slabs {
 		for c := range s.channels {
-			f(s.channel+c, (s.block+c/asm.ScanBlock)*op.states*asm.ScanBlock+c%asm.ScanBlock)
+			f(s.channel+c, (s.block+c/kernel.ScanBlock)*op.states*kernel.ScanBlock+c%kernel.ScanBlock)
 		}
 	}
 }
@@ -180,7 +180,7 @@ func (op *Scan) packed(m blas32.General, size int) []float32 {
 	clear(out)
 	op.each(func(channel, at int) {
 		for n, v := range m.Data[channel*m.Stride:][:op.cfg.States] {
-			out[at+n*asm.ScanBlock] = v
+			out[at+n*kernel.ScanBlock] = v
 		}
 	})
 	return out
@@ -188,7 +188,7 @@ func (op *Scan) packed(m blas32.General, size int) []float32 {
 
 // packRates sets op.da.
 func (op *Scan) packRates(w ScanWeights, blocks int) {
-	op.da = scratch.Floats(nil, blocks*(1+op.states)*asm.ScanBlock)
+	op.da = scratch.Floats(nil, blocks*(1+op.states)*kernel.ScanBlock)
 	clear(op.da)
 	op.each(func(channel, at int) {
 		if w.D != nil {
@@ -203,8 +203,8 @@ func (op *Scan) packRates(w ScanWeights, blocks int) {
 // rateAt is where da has the rate of state n of the channel whose first state is at
 // at, or, for -1, its D.
 func (op *Scan) rateAt(at, n int) int {
-	block := at / (op.states * asm.ScanBlock)
-	return (block*(1+op.states)+1+n)*asm.ScanBlock + at%asm.ScanBlock
+	block := at / (op.states * kernel.ScanBlock)
+	return (block*(1+op.states)+1+n)*kernel.ScanBlock + at%kernel.ScanBlock
 }
 
 // NewState returns an empty state.
@@ -227,7 +227,7 @@ func (op *Scan) Write(st *State, h blas32.General) error {
 	}
 	op.each(func(channel, at int) {
 		for n, v := range h.Data[channel*h.Stride:][:op.cfg.States] {
-			st.values[at+n*asm.ScanBlock] = v
+			st.values[at+n*kernel.ScanBlock] = v
 		}
 	})
 	return nil
@@ -244,7 +244,7 @@ func (op *Scan) read(h blas32.General, values []float32) {
 	op.each(func(channel, at int) {
 		row := h.Data[channel*h.Stride:][:op.cfg.States]
 		for n := range row {
-			row[n] = values[at+n*asm.ScanBlock]
+			row[n] = values[at+n*kernel.ScanBlock]
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -31,7 +32,7 @@ type scanWork struct{ dt, y, x, gate, b, c []float32 }
 
 // slabWidth is the length of a slab's rows in scratch; a line more than is used
 // keeps them from competing for the same cache lines.
-const slabWidth = (slabBlocks + 1) * asm.ScanBlock
+const slabWidth = (slabBlocks + 1) * kernel.ScanBlock
 
 // rows is how many tokens so many slabs take at a time.
 func (op *Scan) rows(slabs int) int {
@@ -52,7 +53,7 @@ func (op *Scan) holds(workers int) int64 {
 	rows := op.rows(slabs)
 	each := slabs*rows*slabWidth + 2*rows*slabWidth + slabWidth
 	if op.b != nil || op.c != nil {
-		each += Chunk * op.states * asm.ScanBlock
+		each += Chunk * op.states * kernel.ScanBlock
 	} else if op.states != op.cfg.States {
 		each += 2 * Chunk * op.states
 	}
@@ -86,7 +87,7 @@ func (s *scanScratch) scan(worker, i int) {
 	rows := op.rows(len(slabs))
 	w.dt, w.gate = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.gate, slabWidth)
 	w.y, w.x = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.x, rows*slabWidth)
-	size := op.states * asm.ScanBlock
+	size := op.states * kernel.ScanBlock
 	for _, g := range s.list {
 		for t, pos := g.from, g.pos; t < g.to; {
 			if s.ctx.Err() != nil {
@@ -111,8 +112,8 @@ func (s *scanScratch) scan(worker, i int) {
 // before sets dt of a row, and asks for the rest of what the row needs.
 func (s *scanScratch) before(dt []float32, sl slab, t, pos int, filter DeltaFilter) {
 	part := func(m blas32.General) []float32 { return m.Data[t*m.Stride+sl.channel:][:sl.channels] }
-	asm.Prefetch(part(s.call.X))
-	asm.Prefetch(part(s.call.Dst))
+	kernel.Prefetch(part(s.call.X))
+	kernel.Prefetch(part(s.call.Dst))
 	clear(dt[sl.channels:])
 	dt = dt[:sl.channels]
 	s.op.steps(dt, part(s.call.Dt), sl.channel)
@@ -161,7 +162,7 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 	rows := func(m blas32.General) blas32.General {
 		return mat.Columns(mat.Rows(m, t0, t0+n), sl.channel, sl.channels)
 	}
-	y, x, whole := rows(s.call.Dst), rows(s.call.X), sl.channels%asm.ScanBlock == 0
+	y, x, whole := rows(s.call.Dst), rows(s.call.X), sl.channels%kernel.ScanBlock == 0
 	if !whole {
 		y = mat.Of(w.y, n, slabWidth)
 	}
@@ -173,9 +174,9 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 	}
 	vectors := op.b != nil || op.c != nil
 	b, c := s.shared(&w.b, op.b, s.call.B, sl, t0, n, vectors), s.shared(&w.c, op.c, s.call.C, sl, t0, n, vectors)
-	size := op.states * asm.ScanBlock
+	size := op.states * kernel.ScanBlock
 	block := func(m []float32, stride, i int) blas32.General {
-		return blas32.General{Rows: n, Cols: asm.ScanBlock, Stride: stride, Data: m[i*asm.ScanBlock:]}
+		return blas32.General{Rows: n, Cols: kernel.ScanBlock, Stride: stride, Data: m[i*kernel.ScanBlock:]}
 	}
 	for i := range sl.blocks {
 		constant := func(m []float32, shared blas32.General) blas32.General {
@@ -184,8 +185,8 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 			}
 			return blas32.General{Rows: n, Cols: size, Data: m[(sl.block+i)*size:][:size]}
 		}
-		asm.SelectiveScan(block(y.Data, y.Stride, i), block(w.dt[at:], slabWidth, i), block(x.Data, x.Stride, i),
-			op.da[(sl.block+i)*(size+asm.ScanBlock):][:size+asm.ScanBlock], h[i*size:][:size], constant(op.b, b), constant(op.c, c))
+		kernel.SelectiveScan(block(y.Data, y.Stride, i), block(w.dt[at:], slabWidth, i), block(x.Data, x.Stride, i),
+			op.da[(sl.block+i)*(size+kernel.ScanBlock):][:size+kernel.ScanBlock], h[i*size:][:size], constant(op.b, b), constant(op.c, c))
 	}
 	for t := range n {
 		part := func(m blas32.General) []float32 { return m.Data[(t0+t)*m.Stride+sl.channel:][:sl.channels] }
@@ -214,7 +215,7 @@ func (s *scanScratch) shared(memory *[]float32, constant []float32, m blas32.Gen
 	}
 	each := 1
 	if vectors {
-		each = asm.ScanBlock
+		each = kernel.ScanBlock
 	}
 	*memory = scratch.Floats(*memory, Chunk*op.states*each)
 	out := mat.Of(*memory, n, op.states*each)

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -89,10 +90,10 @@ func (w *ssdWork) mild(s *ssdScratch, h, i int, y, values blas32.General) {
 	}
 	w.now = scratch.Floats(w.now, n*width)
 	now := mat.Of(w.now, n, width)
-	asm.ScaleRows(now, w.scale, mat.Columns(mat.Rows(s.call.X, p.t, p.t+n), h*width, width))
+	kernel.ScaleRows(now, w.scale, mat.Columns(mat.Rows(s.call.X, p.t, p.t+n), h*width, width))
 	group := h / (heads / op.cfg.Groups)
-	asm.Accumulate(y, values, sh.bc[group*2*n*states:][:2*n*states], now)
-	asm.ScaleRows(y, w.row, y)
+	kernel.Accumulate(y, values, sh.bc[group*2*n*states:][:2*n*states], now)
+	kernel.ScaleRows(y, w.row, y)
 	asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
 }
 
@@ -116,11 +117,11 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	x := mat.Columns(mat.Rows(s.call.X, p.t, p.t+n), h*width, width)
 	for j := range w.state {
 		below := mat.Rows(w.state[j].Panel(0), states, wide)
-		asm.ScaleRows(below, w.scale, mat.Columns(x, j*asm.PanelCols(), below.Cols))
+		kernel.ScaleRows(below, w.scale, mat.Columns(x, j*kernel.PanelCols(), below.Cols))
 		for t := 0; t < n; t += rowsTogether {
 			to := min(t+rowsTogether, n)
 			right := w.state[j].PanelRows(0, 0, states+to)
-			asm.Gemm(mat.Columns(mat.Rows(y, t, to), j*asm.PanelCols(), below.Cols), mat.Columns(mat.Rows(c, t, to), 0, states+to), &right, nil)
+			kernel.Gemm(mat.Columns(mat.Rows(y, t, to), j*kernel.PanelCols(), below.Cols), mat.Columns(mat.Rows(c, t, to), 0, states+to), &right, nil)
 		}
 	}
 	for t, v := range w.sum {
@@ -129,10 +130,10 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	asm.Exp(w.scale, w.scale)
 	for j := range w.state {
 		state, below := w.panel(op, j), mat.Rows(w.state[j].Panel(0), states, wide)
-		asm.ScaleRows(below, w.scale, below)
+		kernel.ScaleRows(below, w.scale, below)
 		asm.Scale(state.Data, float32(math.Exp(sum)), state.Data)
 		right := w.state[j].PanelRows(0, states, wide)
-		asm.GemmTAdd(state, b, &right)
+		kernel.GemmTAdd(state, b, &right)
 	}
 }
 
@@ -163,10 +164,10 @@ func (w *ssdWork) tokens(s *ssdScratch, h, i int, y, values blas32.General) {
 	for t := range p.n {
 		row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
 		if sh.dt[t*heads+h] == 0 && sh.decay[t*heads+h] == 1 { // passed over
-			asm.Combine(row(y), values, row(c))
+			kernel.Combine(row(y), values, row(c))
 			continue
 		}
 		asm.Scale(w.x, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
-		asm.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.x)
+		kernel.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.x)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -44,18 +45,18 @@ type ssdShared struct {
 	forms          []form    // [H]
 	bc             []float32 // [G][2 n N]: for mild heads, B and C packed
 	c              []float32 // [G][n, N+n]: for products, C beside C B^T, which is 0 above its diagonal
-	b              asm.Matrix
+	b              kernel.Matrix
 }
 
 // ssdWork is what each worker has for itself.
 type ssdWork struct {
-	sum        []float64    // [n]: sums of the logarithms from the piece's begin
-	row, scale []float32    // [n]: differences of them; factors of rows
-	c          []float32    // [n, N+n]
-	y, now, x  []float32    // [n, P], [n, P], [P]
-	state      []asm.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
-	still      asm.Matrix   // for sparse pieces: S
-	packed     bool         // still is the state
+	sum        []float64       // [n]: sums of the logarithms from the piece's begin
+	row, scale []float32       // [n]: differences of them; factors of rows
+	c          []float32       // [n, N+n]
+	y, now, x  []float32       // [n, P], [n, P], [P]
+	state      []kernel.Matrix // a panel of channels each, [N+Chunk, width]: S, and below it x scaled
+	still      kernel.Matrix   // for sparse pieces: S
+	packed     bool            // still is the state
 }
 
 // ScratchBytes returns the working memory that a call of one sequence of so many
@@ -69,7 +70,7 @@ func (op *SSD) holds(tokens, workers int) int64 {
 	n := min(tokens, Chunk)
 	heads, width, states := op.cfg.Heads, op.cfg.HeadDim, op.cfg.States
 	pieces := min(batchPieces, (tokens+Chunk-1)/Chunk+1)
-	whole := func(x int) int { return (x + asm.PanelCols() - 1) / asm.PanelCols() * asm.PanelCols() }
+	whole := func(x int) int { return (x + kernel.PanelCols() - 1) / kernel.PanelCols() * kernel.PanelCols() }
 	each := 3*n*heads + op.cfg.Groups*n*(3*states+n) + states*whole(n)
 	own := n*(4+states+n+width) + width + Chunk*width + (2*states+Chunk)*whole(width)
 	return int64(pieces)*int64(each) + int64(min(workers, heads))*int64(own)
@@ -154,7 +155,7 @@ func (s *ssdScratch) preparePiece(_, i int) {
 	if slices.Contains(sh.forms, mild) {
 		sh.bc = scratch.Floats(sh.bc, op.cfg.Groups*2*n*states)
 		for g := range op.cfg.Groups {
-			asm.PackBC(sh.bc[g*2*n*states:][:2*n*states], s.of(call.B, p, g), s.of(call.C, p, g))
+			kernel.PackBC(sh.bc[g*2*n*states:][:2*n*states], s.of(call.B, p, g), s.of(call.C, p, g))
 		}
 	}
 	if !slices.Contains(sh.forms, products) {
@@ -166,7 +167,7 @@ func (s *ssdScratch) preparePiece(_, i int) {
 		c := mat.Of(sh.c[g*n*wide:], n, wide)
 		copyRows(c, s.of(call.C, p, g))
 		sh.b.SetT(s.of(call.B, p, g)) // [N, n]
-		asm.Gemm(mat.Columns(c, states, n), s.of(call.C, p, g), &sh.b, nil)
+		kernel.Gemm(mat.Columns(c, states, n), s.of(call.C, p, g), &sh.b, nil)
 		for t := range n {
 			clear(c.Data[t*wide+states+t+1 : (t+1)*wide])
 		}
@@ -213,10 +214,10 @@ func (s *ssdScratch) runHead(worker, h int) {
 		if p.pos%Chunk == 0 {
 			if loaded {
 				for j := range w.state {
-					asm.Flush(w.panel(op, j).Data)
+					kernel.Flush(w.panel(op, j).Data)
 				}
 			} else {
-				asm.Flush(values.Data)
+				kernel.Flush(values.Data)
 			}
 		}
 		if !s.direct {
@@ -237,10 +238,10 @@ func (s *ssdScratch) output(w *ssdWork, h int, p piece) blas32.General {
 
 // load brings a state [N, P] into panels.
 func (w *ssdWork) load(op *SSD, values blas32.General) {
-	each := asm.PanelCols()
+	each := kernel.PanelCols()
 	panels := (values.Cols + each - 1) / each
 	for len(w.state) < panels {
-		w.state = append(w.state, asm.Matrix{})
+		w.state = append(w.state, kernel.Matrix{})
 	}
 	w.state = w.state[:panels]
 	for j := range w.state {
@@ -253,7 +254,7 @@ func (w *ssdWork) load(op *SSD, values blas32.General) {
 func (w *ssdWork) unload(op *SSD, values blas32.General) {
 	for j := range w.state {
 		p := w.panel(op, j)
-		copyRows(mat.Columns(values, j*asm.PanelCols(), p.Cols), p)
+		copyRows(mat.Columns(values, j*kernel.PanelCols(), p.Cols), p)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // Of a piece of sparseTokens or more, of which no more than one token in sparseShare
@@ -38,12 +39,12 @@ func (w *ssdWork) sparse(s *ssdScratch, h, i int, y, values blas32.General) {
 	if !w.packed {
 		w.still.Set(values)
 	}
-	asm.Gemm(y, c, &w.still, nil)
+	kernel.Gemm(y, c, &w.still, nil)
 	for t, v := range w.sum {
 		w.row[t] = float32(v)
 	}
 	asm.Exp(w.row, w.row)
-	asm.ScaleRows(y, w.row, y)
+	kernel.ScaleRows(y, w.row, y)
 	moved := sum != 0
 	if moved {
 		asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)

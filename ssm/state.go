@@ -4,8 +4,8 @@ import (
 	"math"
 	"slices"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // StateConfig is what must be known of a state in advance.
@@ -230,6 +230,6 @@ func untilBorder(pos, n int) int { return min(n, Chunk-pos%Chunk) }
 // flush drops what is tiny from a state that has come to a border.
 func flush(values []float32, pos int) {
 	if pos%Chunk == 0 {
-		asm.Flush(values)
+		kernel.Flush(values)
 	}
 }

@@ -234,5 +234,5 @@ func attentionKernels() (list []kernel) {
 	for _, rows := range []int{0, 4, 1} {
 		list = append(list, attentionScores(rows), attentionValues(rows))
 	}
-	return append(list, attentionPack, attentionWeights, attentionMass, softcap)
+	return append(list, attentionPack, attentionWeights, attentionMass)
 }

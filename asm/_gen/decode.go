@@ -163,7 +163,7 @@ func (d *declarations) writeDecode(b *bytes.Buffer, tiers []string) {
 	choose := func(name, doc, params, args string, kernels []string) {
 		fmt.Fprintf(b, "\n// %s%s\nfunc %sSIMD(tier isa.Tier, format Format, rows int, %s) {\n", name, doc, name, params)
 		if len(tiers) == 0 {
-			b.WriteString("panic(noKernels)\n}\n")
+			b.WriteString("panic(NoKernels)\n}\n")
 			return
 		}
 		b.WriteString("switch int(format)<<4 | rows {\n")
@@ -175,7 +175,7 @@ func (d *declarations) writeDecode(b *bytes.Buffer, tiers []string) {
 				}
 			}
 		}
-		b.WriteString("default:\npanic(noKernels)\n}\n}\n")
+		b.WriteString("default:\npanic(NoKernels)\n}\n}\n")
 	}
 	names := func(before, after string) (list []string) {
 		for _, rows := range decodeValueRows {

@@ -21,20 +21,22 @@ func TestStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range want {
-		got, err := os.ReadFile(filepath.Join("..", name))
+		got, err := os.ReadFile(filepath.Join("../..", name))
 		if err != nil {
 			t.Error(err)
 		} else if !bytes.Equal(got, text) {
 			t.Errorf("%s is stale: run go generate ./asm", name)
 		}
 	}
-	assembly, err := filepath.Glob(filepath.Join("..", "*.s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range assembly {
-		if want[filepath.Base(path)] == nil {
-			t.Errorf("%s is not generated", path)
+	for _, folder := range folders {
+		assembly, err := filepath.Glob(filepath.Join("../..", folder, "*.s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range assembly {
+			if want[folder+"/"+filepath.Base(path)] == nil {
+				t.Errorf("%s is not generated", path)
+			}
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 )
 
 func rotateKernels() (list []kernel) {
-	list = append(list, cosSin)
 	for _, vectors := range append([]int{0}, fixedVectors...) {
 		list = append(list, rotateHalf(vectors), rotateInterleaved(vectors))
 	}

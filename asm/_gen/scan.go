@@ -343,8 +343,7 @@ func flush(m Machine) {
 	m.End()
 }
 
-func scanKernels() []kernel {
-	list := []kernel{prefetch, outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true), scaleRows, flush}
+func scanKernels() (list []kernel) {
 	for _, more := range []bool{false, true} {
 		list = append(list, scan("scanFull", 0, false, more), scan("scan4", 4, false, more), scan("scanVector4", 4, true, more))
 	}

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -33,13 +34,13 @@ type causalRun struct {
 
 // causalWork is what each worker has for itself.
 type causalWork struct {
-	k       []float32    // phi(k) of a chunk for a set's heads, [C, set D]
-	left    []float32    // [phi(q) | its products with phi(k)] side by side, [C, set (D+C)]
-	scale   []float32    // one for each row
-	value   []float32    // of one token
-	nothing []float32    // [D] of 0
-	keys    asm.Matrix   // phi(k)^T of a head, [D, C]
-	right   []asm.Matrix // of each head, [D+C, Dv]: S, and a chunk's values below it
+	k       []float32       // phi(k) of a chunk for a set's heads, [C, set D]
+	left    []float32       // [phi(q) | its products with phi(k)] side by side, [C, set (D+C)]
+	scale   []float32       // one for each row
+	value   []float32       // of one token
+	nothing []float32       // [D] of 0
+	keys    kernel.Matrix   // phi(k)^T of a head, [D, C]
+	right   []kernel.Matrix // of each head, [D+C, Dv]: S, and a chunk's values below it
 }
 
 // causalSet is how many key heads go together: few, since sets are what workers
@@ -128,7 +129,7 @@ func (r *causalRun) setTask(worker, task int) {
 		return
 	}
 	for len(w.right) < s.causalSet() {
-		w.right = append(w.right, asm.Matrix{})
+		w.right = append(w.right, kernel.Matrix{})
 	}
 	for h := range set.to - set.from {
 		w.right[h].Reshape(s.dim+chunkRows, s.valueDim)
@@ -147,12 +148,12 @@ func (w *causalWork) states(s *sums, set headSet, values []float32, f func(state
 		state := mat.Of(values[g*s.part:], s.dim, s.valueDim)
 		for j := range s.panels() {
 			panel := mat.Rows(w.right[g-set.from].Panel(j), 0, s.dim)
-			f(mat.Columns(state, j*asm.PanelCols(), panel.Cols), panel)
+			f(mat.Columns(state, j*kernel.PanelCols(), panel.Cols), panel)
 		}
 	}
 }
 
-func (s *sums) panels() int { return (s.valueDim + asm.PanelCols() - 1) / asm.PanelCols() }
+func (s *sums) panels() int { return (s.valueDim + kernel.PanelCols() - 1) / kernel.PanelCols() }
 
 // features sets w.k to s phi(k) of the rows, 0 where they are hidden.
 func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.General {
@@ -175,7 +176,7 @@ func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.Ge
 		}
 		asm.Exp(s, s)
 		own := mat.Columns(e, (g-set.from)*d, d)
-		asm.ScaleRows(own, s, own)
+		kernel.ScaleRows(own, s, own)
 	}
 	return e
 }
@@ -202,7 +203,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 		for h := g * s.group(); h < (g+1)*s.group(); h++ {
 			asm.ELUPlusOne(q, row(r.call.Q, t)[h*d:][:d])
 			out := row(r.call.Dst, t)[h*dv:][:dv]
-			asm.OuterStep(out, state, 1, k, q, v)
+			kernel.OuterStep(out, state, 1, k, q, v)
 			asm.Scale(out, 1/(asm.Dot(q, z)+r.op.cfg.Eps), out)
 			k = w.nothing[:d] // it has been taken up
 		}
@@ -215,7 +216,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 //	S = S + phi(k)^T v;  z = z + sum over j of phi(k[j])
 func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []float32) {
 	s := &r.op.sums
-	n, d, dv, group, width := to-from, s.dim, s.valueDim, s.group(), asm.PanelCols()
+	n, d, dv, group, width := to-from, s.dim, s.valueDim, s.group(), kernel.PanelCols()
 	keys := w.features(r, set, from, to)
 	wide := blas32.General{Rows: n, Cols: s.leftCols(), Stride: s.leftCols(), Data: w.left}
 	for i := range n {
@@ -241,26 +242,26 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 		for h := g * group; h < (g+1)*group; h++ {
 			left := mat.Columns(wide, (h-set.from*group)*(d+chunkRows), d+n)
 			q, products := mat.Columns(left, 0, d), mat.Columns(left, d, n)
-			asm.Gemm(products, q, &w.keys, nil)
+			kernel.Gemm(products, q, &w.keys, nil)
 			for i := range n {
 				p := row(products, i)
 				clear(p[i+1:])
 				w.scale[i] = 1 / (asm.Dot(row(q, i), z) + asm.Sum(p[:i+1]) + r.op.cfg.Eps)
 			}
-			asm.ScaleRows(left, w.scale[:n], left)
+			kernel.ScaleRows(left, w.scale[:n], left)
 			dst := mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv)
 			for t := 0; t < n; t += rowsTogether {
 				end := min(t+rowsTogether, n)
 				for j := range s.panels() {
 					part := right.PanelRows(j, 0, d+end)
 					_, cols := part.Dims()
-					asm.Gemm(mat.Columns(mat.Rows(dst, t, end), j*width, cols), mat.Columns(mat.Rows(left, t, end), 0, d+end), &part, nil)
+					kernel.Gemm(mat.Columns(mat.Rows(dst, t, end), j*width, cols), mat.Columns(mat.Rows(left, t, end), 0, d+end), &part, nil)
 				}
 			}
 		}
 		for j := range s.panels() {
 			v := right.PanelRows(j, d, d+n)
-			asm.GemmTAdd(mat.Rows(right.Panel(j), 0, d), k, &v)
+			kernel.GemmTAdd(mat.Rows(right.Panel(j), 0, d), k, &v)
 		}
 		for i := range n {
 			asm.Add(z, z, row(k, i))

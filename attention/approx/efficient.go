@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -38,7 +39,7 @@ type EfficientConfig struct {
 type Efficient struct {
 	cfg  EfficientConfig
 	sums sums
-	tile asm.AttentionTile
+	tile kernel.AttentionTile
 }
 
 // NewEfficient returns an operator, or an error that matches ErrConfig.
@@ -47,7 +48,7 @@ func NewEfficient(cfg EfficientConfig) (*Efficient, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Efficient{cfg: cfg, tile: asm.NewAttentionTile()}
+	e := &Efficient{cfg: cfg, tile: kernel.NewAttentionTile()}
 	e.sums = sums{shape: sh, form: e, part: sh.dim * (sh.valueDim + 2), matrices: 1, workers: cfg.Workers}
 	return e, nil
 }
@@ -132,11 +133,11 @@ func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
 	for h := set.from; h < set.to; h++ {
 		own, at := part[h*e.sums.part:][:e.sums.part], (h-set.from)*d
 		sum, z := mat.Of(own, d, dv), own[d*dv:][:d]
-		asm.ScaleRows(sum, w.row[at:][:d], sum)
+		kernel.ScaleRows(sum, w.row[at:][:d], sum)
 		asm.Mul(z, z, w.row[at:][:d])
 		asm.Add(z, z, w.shift[at:][:d])
 		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
-		asm.GemmTAdd(sum, mat.Columns(x, at, d), &w.right)
+		kernel.GemmTAdd(sum, mat.Columns(x, at, d), &w.right)
 	}
 }
 
@@ -193,8 +194,8 @@ func (e *Efficient) apply(r *run, w *workspace, wave, from, to int, set headSet)
 				sum[i] = 1 / s
 			}
 		}
-		asm.ScaleRows(x, sum, x)
-		asm.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0), nil)
+		kernel.ScaleRows(x, sum, x)
+		kernel.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0), nil)
 	}
 }
 

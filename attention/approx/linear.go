@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -111,7 +112,7 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 			s := w.weights(r, from)
 			asm.Exp(s, s)
 			own := mat.Columns(e, (from-set.from)*d, (to-from)*d)
-			asm.ScaleRows(own, s, own)
+			kernel.ScaleRows(own, s, own)
 		})
 	}
 	clear(w.row)
@@ -123,7 +124,7 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 		z := own[d*dv:]
 		asm.Add(z, z, w.row[(h-set.from)*d:][:d])
 		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
-		asm.GemmTAdd(mat.Of(own, d, dv), mat.Columns(e, (h-set.from)*d, d), &w.right)
+		kernel.GemmTAdd(mat.Of(own, d, dv), mat.Columns(e, (h-set.from)*d, d), &w.right)
 	}
 }
 
@@ -157,7 +158,7 @@ func (l *Linear) apply(r *run, w *workspace, wave, from, to int, set headSet) {
 		for i := range n {
 			w.scale[i] = 1 / (asm.Dot(row(own, i), z) + l.cfg.Eps)
 		}
-		asm.ScaleRows(own, w.scale, own)
-		asm.Gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)
+		kernel.ScaleRows(own, w.scale, own)
+		kernel.Gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -43,7 +44,7 @@ type nystromRun struct {
 type nystromWork struct {
 	k2, z, kz, t []float32 // [m, m]
 	x            []float32
-	right        asm.Matrix
+	right        kernel.Matrix
 }
 
 func (r *nystromRun) run(ctx context.Context, n *Nystrom, call *Call) error {
@@ -235,7 +236,7 @@ func (r *nystromRun) kernel2(w *nystromWork, task int) (k2 blas32.General, top f
 		return mat.Columns(mat.Rows(x, r.marks[b], r.marks[b+1]), h*s.dim, s.dim)
 	}
 	w.right.SetT(of(r.k))
-	asm.Gemm(k2, of(r.q), &w.right, nil)
+	kernel.Gemm(k2, of(r.q), &w.right, nil)
 	w.x = scratch.Floats(w.x, m)
 	clear(w.x)
 	for i := range m {
@@ -267,7 +268,7 @@ func (r *nystromRun) invertTask(worker, task int) {
 	w.right.Set(v)
 	w.t = scratch.Floats(w.t, m*max(m, s.valueDim))
 	t := mat.Of(w.t, m, s.valueDim)
-	asm.Gemm(t, z, &w.right, nil)
+	kernel.Gemm(t, z, &w.right, nil)
 	copyRows(v, t)
 }
 
@@ -290,16 +291,16 @@ func (w *nystromWork) inverse(k2 blas32.General, top float32, iterations int) bl
 	}
 	for range iterations {
 		w.right.Set(z)
-		asm.Gemm(kz, k2, &w.right, nil)
+		kernel.Gemm(kz, k2, &w.right, nil)
 		copy(t.Data, kz.Data)
 		minus(7, t)
 		for _, a := range [...]float32{15, 13} {
 			w.right.Set(t)
-			asm.Gemm(t, kz, &w.right, nil)
+			kernel.Gemm(t, kz, &w.right, nil)
 			minus(a, t)
 		}
 		w.right.Set(t)
-		asm.Gemm(t, z, &w.right, nil)
+		kernel.Gemm(t, z, &w.right, nil)
 		asm.Scale(z.Data, 0.25, t.Data)
 	}
 	return z

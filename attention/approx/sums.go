@@ -6,7 +6,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -77,7 +77,7 @@ type run struct {
 	group    parallel.Group
 	wave     []stretch
 	parts    []float32
-	matrices []asm.Matrix
+	matrices []kernel.Matrix
 	vectors  []float32
 	work     []workspace
 
@@ -101,7 +101,7 @@ type workspace struct {
 	row     []float32
 	ones    []float32
 	factors []float32
-	right   asm.Matrix
+	right   kernel.Matrix
 	m       []float32
 }
 
@@ -162,7 +162,7 @@ func (r *run) flush(ctx context.Context) error {
 	r.parts = scratch.Floats(r.parts, parts*s.kvHeads*s.part)
 	r.vectors = scratch.Floats(r.vectors, len(r.wave)*s.kvHeads*s.vector)
 	for len(r.matrices) < len(r.wave)*s.kvHeads*s.matrices {
-		r.matrices = append(r.matrices, asm.Matrix{})
+		r.matrices = append(r.matrices, kernel.Matrix{})
 	}
 	workers := 1
 	if int64(tokens)*int64(s.heads*s.dim)*int64(s.valueDim) > aloneWork {
@@ -231,7 +231,7 @@ func (r *run) joinTask(worker, task int) {
 }
 
 // matrix returns a matrix of a key head of a sequence of the wave.
-func (r *run) matrix(wave, head, i int) *asm.Matrix {
+func (r *run) matrix(wave, head, i int) *kernel.Matrix {
 	return &r.matrices[(wave*r.op.kvHeads+head)*r.op.matrices+i]
 }
 

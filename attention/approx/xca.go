@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -117,11 +118,11 @@ func (x *XCA) add(r *run, w *workspace, set headSet, part []float32) {
 		}
 		k := w.gathered(&w.k, r.call.K, g*d, d)
 		squares(own[group*d*(d+1):], k)
-		asm.ScaleRows(scaled, w.scale, k)
+		kernel.ScaleRows(scaled, w.scale, k)
 		w.right.Set(scaled)
 		for h := range group {
 			q := w.gathered(&w.v, r.call.Q, (g*group+h)*d, d)
-			asm.GemmTAdd(mat.Of(own[h*d*(d+1):], d, d), q, &w.right)
+			kernel.GemmTAdd(mat.Of(own[h*d*(d+1):], d, d), q, &w.right)
 			squares(own[h*d*(d+1)+d*d:][:d], q)
 		}
 	}
@@ -163,6 +164,6 @@ func (x *XCA) apply(r *run, w *workspace, wave, from, to int, set headSet) {
 	d, group := x.sums.dim, x.sums.group()
 	for h := set.from * group; h < set.to*group; h++ {
 		v := mat.Columns(mat.Rows(r.call.V, from, to), h/group*d, d)
-		asm.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*d, d), v, r.matrix(wave, h/group, h%group), nil)
+		kernel.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*d, d), v, r.matrix(wave, h/group, h%group), nil)
 	}
 }

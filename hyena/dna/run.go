@@ -11,6 +11,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -165,7 +166,7 @@ func (s *run) runFinish(worker, i int) {
 		// ln softmax(logits)[target]
 		z := row(logits, t-from)
 		largest := asm.Max(z)
-		sum := asm.ExpSum(w.hidden, z, largest)
+		sum := kernel.ExpSum(w.hidden, z, largest)
 		call.LogLikelihood[t] = float32(float64(z[target]) - float64(largest) - math.Log(float64(sum)))
 	}
 }

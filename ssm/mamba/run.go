@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -264,7 +265,7 @@ func (s *run) runFinish(worker, i int) {
 		// ln softmax(logits)[target]
 		z := row(logits, t-from)
 		largest := asm.Max(z)
-		sum := asm.ExpSum(w.hidden[:len(z)], z, largest)
+		sum := kernel.ExpSum(w.hidden[:len(z)], z, largest)
 		call.LogLikelihood[t] = float32(float64(z[target]) - float64(largest) - math.Log(float64(sum)))
 	}
 }
