@@ -23,7 +23,9 @@
 //     LongMamba, for contexts longer than those of the training.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
 //   - merge: token merging by plans that can be undone and composed: bipartite, local,
-//     causal, by energy; attention among tokens of like content; the MAELRE encoder.
+//     causal, by energy; schedules, and whether merging pays.
+//   - merge/catanet: attention among tokens of like content, and the blocks around it.
+//   - merge/maelre: an encoder for classification that merges from block to block.
 //
 // Matrices are blas32.General of gonum: a row for each token, heads or channels
 // side by side in the columns. Operators are made by New from a Config, are

@@ -3,6 +3,8 @@ package merge
 import (
 	"fmt"
 	"testing"
+
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // BenchmarkMatch is bipartite matching, r a quarter of the tokens.
@@ -47,7 +49,7 @@ func BenchmarkApply(b *testing.B) {
 	if err := m.Match(&p, x, n/4); err != nil {
 		b.Fatal(err)
 	}
-	out, total := zeros(p.Len(), dim), make([]float32, p.Len())
+	out, total := mat.New(p.Len(), dim), make([]float32, p.Len())
 	b.Run("weighted", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -91,25 +93,4 @@ func BenchmarkLocal(b *testing.B) {
 			b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(b.N)/n, "ns/token")
 		})
 	}
-}
-
-// BenchmarkTAB is a block of CATANet on an image, with the published numbers.
-func BenchmarkTAB(b *testing.B) {
-	const side = 64
-	cfg := TABConfig{Dim: 40, QKDim: 36, MLPDim: 96, Heads: 4, Centers: 64, GroupSize: 128, Workers: 1}
-	op, err := NewTAB(cfg, tabWeights(cfg, true))
-	if err != nil {
-		b.Fatal(err)
-	}
-	x, out := random(1, side*side, cfg.Dim), zeros(side*side, cfg.Dim)
-	if err := op.Forward(out, x, side, side); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := op.Forward(out, x, side, side); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(side*side*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 }

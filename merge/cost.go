@@ -7,6 +7,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // Workload is what runs on the tokens that are left: what merging saves. Call.Workload
@@ -135,7 +136,7 @@ func (r *run) declines() bool {
 
 // decline makes the plan that leaves everything as it is.
 func (r *run) decline() {
-	r.offsets, r.target, r.order = append(r.offsets[:0], 0), sized(r.target, r.call.Metric.Rows), sized(r.order, r.call.Metric.Rows)
+	r.offsets, r.target, r.order = append(r.offsets[:0], 0), scratch.Sized(r.target, r.call.Metric.Rows), scratch.Sized(r.order, r.call.Metric.Rows)
 	for t := range r.target {
 		r.target[t], r.order[t] = int32(t), int32(t)
 	}

@@ -11,6 +11,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // vit is a vision transformer's layer of exact attention.
@@ -169,13 +170,13 @@ func TestApplied(t *testing.T) {
 	var p Plan
 	must(t, p.SetMap([]int32{0, 1, 0, 1, 2, 1}, 3))
 	copy(p.kept, []int32{2, 5, 4})
-	x := general([]float32{1, 5, 2, 7, 3, float32(math.NaN())}, 6, 1)
+	x := mat.Of([]float32{1, 5, 2, 7, 3, float32(math.NaN())}, 6, 1)
 	nan := float32(math.NaN())
 	for _, c := range []struct {
 		mode Mode
 		want []float32
 	}{{Mean, []float32{1.5, nan, 3}}, {Sum, []float32{3, nan, 3}}, {Max, []float32{2, nan, 3}}, {First, []float32{1, 5, 3}}, {Last, []float32{2, nan, 3}}, {Kept, []float32{2, nan, 3}}} {
-		out := zeros(3, 1)
+		out := mat.New(3, 1)
 		must(t, p.Apply(out, x, c.mode))
 		for j, w := range c.want {
 			if got := out.Data[j]; got != w && (got == got || w == w) {
@@ -203,7 +204,7 @@ func TestApplied(t *testing.T) {
 	// Without columns there is nothing to do, and nothing to trip over.
 	must(t, p.Apply(blas32.General{Rows: 3}, blas32.General{Rows: 6}, Mean))
 	must(t, p.Unmerge(blas32.General{Rows: 6}, blas32.General{Rows: 3}))
-	mean := zeros(6, 2)
+	mean := mat.New(6, 2)
 	must(t, MeanHeads(mean, random(1, 6, 8), 4))
 	for _, err := range []error{MeanHeads(mean, random(1, 6, 8), 3), MeanHeads(mean, random(1, 6, 8), 0), LogSizes([]float32{0}, []float32{0})} {
 		if !errors.Is(err, ErrCall) {

@@ -5,14 +5,14 @@
 //     metric, and makes a [Plan]: ToMe's bipartite matching and its k-th form, a grid of
 //     cells, local and causal matching, PiToMe's energy, or any partition.
 //   - A [Plan] is applied to features, sizes, positions, masks, rows of keys and
-//     values, undone by Unmerge, and put behind another one by Compose.
+//     values, undone by Unmerge, and joined to the next one by Compose.
 //   - A [Stream] merges causally as tokens come in.
 //   - [Matcher.Estimate] and Call.Workload tell whether merging pays; [Schedule] says how
 //     many tokens each layer merges.
-//   - [GroupAttention] leaves all tokens and makes attention among them linear, by
-//     sorting them by content; [TAB] and [LRSA] are the blocks of CATANet around it,
-//     [FitCenters] fits its centres offline.
-//   - [MAELRE] is an encoder for classification that merges from block to block.
+//
+// Package merge/catanet leaves all tokens and makes attention among them linear, by
+// grouping them by content; package merge/maelre is an encoder for classification that
+// merges from block to block.
 //
 // # In a model
 //
@@ -22,7 +22,7 @@
 // (attention.Call.LogWeights, [LogSizes]): proportional attention, which models that were
 // trained without merging need. Positions of merged tokens, for rotary embeddings, come
 // from [Plan.ApplyPositions]. For layers that must see all tokens, a convolution or a
-// window attention, unmerge behind the block and merge anew.
+// window attention, unmerge after the block and merge anew.
 //
 // Merging tokens from all over breaks causality: in causal models use Local with a Window
 // of 1 and a threshold. The choice of the R most similar looks at the whole sequence.
@@ -65,12 +65,7 @@
 //	                             2405.17951): checked against a reference of the published idea, there
 //	                             is no official code
 //	Stream                       checked against Local
-//	GroupAttention, TAB, LRSA,   checked against CATANet's code (Liu et al., 2025, arXiv 2503.06896);
-//	centres                      where groups are longer than what is left, which fails there, ours
-//	MAELRE                       a reconstruction from the paper's abstract and a caption (Parag and
-//	                             Elgammal, 2025, arXiv 2507.19409), checked against a reference of
-//	                             the reconstruction
 //
-// Where the published code differs: KTh keeps the tokens behind the last whole group, Unmerge
+// Where the published code differs: KTh keeps the tokens after the last whole group, Unmerge
 // undoes the order of a distillation token, and zeros and NaN are defined.
 package merge

@@ -180,23 +180,3 @@ func ExampleMatcher_Estimate() {
 	fmt.Println(many.Pays(), few.Pays())
 	// Output: true false
 }
-
-// Attention among tokens of like content, in groups of two.
-func ExampleGroupAttention() {
-	op, err := merge.NewGroupAttention(merge.GroupConfig{Heads: 1, HeadDim: 1, GroupSize: 2})
-	if err != nil {
-		log.Fatal(err)
-	}
-	x := matrix(6, 1, 1, -1, 1, -1, 1, -1)
-	bucket := make([]int32, 6)
-	if err := merge.AssignCenters(bucket, x, matrix(2, 1, 2, -2)); err != nil {
-		log.Fatal(err)
-	}
-	out := matrix(6, 1)
-	if err := op.Forward(out, matrix(6, 1), x, x, bucket); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(bucket, out.Data)
-	// Output:
-	// [0 1 0 1 0 1] [0.5 -0.5 0.5 -1 -0.5 -1]
-}

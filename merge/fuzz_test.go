@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // FuzzMatch makes plans of any kind of metric, and holds them to the laws.
@@ -23,7 +25,7 @@ func FuzzMatch(f *testing.F) {
 		cfg.ClassToken = cfg.ClassToken && cfg.Method != Grid
 		m, err := New(cfg)
 		must(t, err)
-		metric := zeros(n, int(dim)%40)
+		metric := mat.New(n, int(dim)%40)
 		for i := range metric.Data {
 			if len(data) == 0 {
 				break

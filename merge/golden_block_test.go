@@ -76,13 +76,13 @@ func linear(f *golden.File, name string) *dense.Linear {
 	if f.Has(name + ".bias") {
 		bias = f.Float32(name + ".bias")
 	}
-	return dense.NewLinear(asm.Float32, general(f.Float32(name+".weight"), s[0], s[1]), bias)
+	return dense.NewLinear(asm.Float32, mat.Of(f.Float32(name+".weight"), s[0], s[1]), bias)
 }
 
 func norm(f *golden.File, name string, x blas32.General, eps float32) blas32.General {
-	w, b, out := f.Float32(name+".weight"), f.Float32(name+".bias"), zeros(x.Rows, x.Cols)
+	w, b, out := f.Float32(name+".weight"), f.Float32(name+".bias"), mat.New(x.Rows, x.Cols)
 	for t := range x.Rows {
-		asm.LayerNorm(row(out, t), row(x, t), w, b, eps)
+		asm.LayerNorm(mat.Row(out, t), mat.Row(x, t), w, b, eps)
 	}
 	return out
 }
@@ -91,19 +91,19 @@ func norm(f *golden.File, name string, x blas32.General, eps float32) blas32.Gen
 func attend(t *testing.T, f *golden.File, prefix string, x blas32.General, heads int, size []float32) (out, metric blas32.General) {
 	t.Helper()
 	n, d := x.Rows, x.Cols
-	qkv := zeros(n, 3*d)
+	qkv := mat.New(n, 3*d)
 	linear(f, prefix+"qkv").Forward(qkv, x)
 	q, k, v := mat.Columns(qkv, 0, d), mat.Columns(qkv, d, d), mat.Columns(qkv, 2*d, d)
 	a, err := attention.New(attention.Config{Heads: heads, HeadDim: d / heads})
 	must(t, err)
-	mixed := zeros(n, d)
+	mixed := mat.New(n, d)
 	call := &attention.Call{Dst: mixed, Q: q, K: []blas32.General{k}, V: []blas32.General{v}}
 	if size != nil {
-		call.LogWeights = zeros(n, 1)
+		call.LogWeights = mat.New(n, 1)
 		must(t, LogSizes(call.LogWeights.Data, size))
 	}
 	must(t, a.Run(context.Background(), call))
-	out, metric = zeros(n, d), zeros(n, d/heads)
+	out, metric = mat.New(n, d), mat.New(n, d/heads)
 	linear(f, prefix+"proj").Forward(out, mixed)
 	must(t, MeanHeads(metric, k, heads))
 	return out, metric
@@ -111,19 +111,19 @@ func attend(t *testing.T, f *golden.File, prefix string, x blas32.General, heads
 
 func goldenPropAttention(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
-		res := newResults(f, e.Prefix)
+		res := golden.NewResults(f, e.Prefix)
 		x := batch(f, e.Prefix+"x")
 		size := optional(f, e.Prefix+"size", len(x))
 		heads := e.Int("H", 1)
 		e.Done("B", "T", "D")
 		for b := range x {
 			out, metric := attend(t, f, e.Prefix, x[b], heads, size[b].Data)
-			res.add("out", out)
-			res.add("metric", metric)
+			res.Add("out", out)
+			res.Add("metric", metric)
 			out, _ = attend(t, f, e.Prefix, x[b], heads, nil)
-			res.add("out_nosize", out)
+			res.Add("out_nosize", out)
 		}
-		res.compare()
+		res.Compare()
 	}
 }
 
@@ -139,7 +139,7 @@ func goldenBlockStack(t *testing.T, f *golden.File) {
 		f.CompareInts("r_schedule", wide(schedule))
 	}
 	m := newMatcher(t, Config{Order: Published, ClassToken: f.Meta("class_token") == "True", DistillToken: f.Meta("distill_token") == "True"})
-	res := newResults(f, "expected.")
+	res := golden.NewResults(f, "expected.")
 	for _, x := range batch(f, "x") {
 		var all, plan Plan
 		must(t, all.SetIdentity(x.Rows))
@@ -154,24 +154,24 @@ func goldenBlockStack(t *testing.T, f *golden.File) {
 			asm.Add(x.Data[:len(mixed.Data)], x.Data[:len(mixed.Data)], mixed.Data)
 			must(t, m.Run(context.Background(), &Call{Plan: &plan, Metric: metric, R: schedule[i], AtMost: true}))
 			must(t, all.Compose(&all, &plan))
-			merged, total := zeros(plan.Len(), x.Cols), make([]float32, plan.Len())
+			merged, total := mat.New(plan.Len(), x.Cols), make([]float32, plan.Len())
 			must(t, plan.ApplyWeighted(merged, x, total, size))
 			x, size = merged, total
 			hidden := linear(f, block+"mlp.fc1")
-			inner := zeros(x.Rows, f.Shape(block + "mlp.fc1.weight")[0])
+			inner := mat.New(x.Rows, f.Shape(block + "mlp.fc1.weight")[0])
 			hidden.Forward(inner, norm(f, block+"norm2", x, 1e-6))
 			asm.GELU(inner.Data, inner.Data)
-			out := zeros(x.Rows, x.Cols)
+			out := mat.New(x.Rows, x.Cols)
 			linear(f, block+"mlp.fc2").Forward(out, inner)
 			asm.Add(x.Data, x.Data, out.Data)
-			res.add(fmt.Sprintf("out%d", i), x)
-			res.add(fmt.Sprintf("size%d", i), general(size, len(size), 1))
+			res.Add(fmt.Sprintf("out%d", i), x)
+			res.Add(fmt.Sprintf("size%d", i), mat.Of(size, len(size), 1))
 		}
-		source := zeros(all.Len(), all.Tokens())
+		source := mat.New(all.Len(), all.Tokens())
 		for t, j := range all.Map() {
 			source.Data[int(j)*source.Stride+t] = 1
 		}
-		res.add("source_final", source)
+		res.Add("source_final", source)
 	}
-	res.compare()
+	res.Compare()
 }

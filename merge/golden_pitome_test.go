@@ -12,7 +12,7 @@ import (
 
 func goldenPiToMe(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
-		res := newResults(f, e.Prefix)
+		res := golden.NewResults(f, e.Prefix)
 		metric, x := batch(f, e.Prefix+"metric"), batch(f, e.Prefix+"x")
 		size := optional(f, e.Prefix+"size", len(metric))
 		kind, class := e.Text("kind"), 0
@@ -42,11 +42,11 @@ func goldenPiToMe(t *testing.T, f *golden.File) {
 			var r run
 			must(t, r.run(context.Background(), m, &Call{Plan: &p, Metric: metric[b], R: want, AtMost: true, Margin: margin}))
 			if b == 0 {
-				res.addInts("r", []int64{int64(p.Tokens() - p.Len())})
+				res.AddInts("r", []int64{int64(p.Tokens() - p.Len())})
 			}
-			res.applied(t, &p, x[b], size[b], p.Len(), p.Tokens())
+			applied(t, res, &p, x[b], size[b], p.Len(), p.Tokens())
 			if method == ToMe {
-				res.pairs(t, &p, b, everyOther(p.Tokens(), 0), everyOther(p.Tokens(), 1), false)
+				pairs(t, f, e.Prefix, res, &p, b, everyOther(p.Tokens(), 0), everyOther(p.Tokens(), 1), false)
 				continue
 			}
 			without := func(list []int32) (out []int64) {
@@ -55,16 +55,16 @@ func goldenPiToMe(t *testing.T, f *golden.File) {
 				}
 				return out
 			}
-			res.addInts("a_idx", without(r.src))
-			res.addInts("b_idx", without(r.dst))
-			res.addInts("protected_idx", without(r.head[min(class, len(r.head)):]))
+			res.AddInts("a_idx", without(r.src))
+			res.AddInts("b_idx", without(r.dst))
+			res.AddInts("protected_idx", without(r.head[min(class, len(r.head)):]))
 			energy := make([]float32, 0, n)
 			for _, v := range r.energy[class:p.Tokens()] {
 				energy = append(energy, float32(v))
 			}
-			res.add("energy", blas32.General{Rows: len(energy), Cols: 1, Stride: 1, Data: energy})
-			res.pairs(t, &p, b, ints(r.src), ints(r.dst), method != PiToMeBSM)
+			res.Add("energy", blas32.General{Rows: len(energy), Cols: 1, Stride: 1, Data: energy})
+			pairs(t, f, e.Prefix, res, &p, b, ints(r.src), ints(r.dst), method != PiToMeBSM)
 		}
-		res.compare()
+		res.Compare()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func TestGolden(t *testing.T) {
@@ -18,11 +19,7 @@ func TestGolden(t *testing.T) {
 		"merge.tome_parse_r":     goldenParseR,
 		"merge.prop_attention":   goldenPropAttention,
 		"merge.tome_block_stack": goldenBlockStack,
-		"merge.catanet_tab":      goldenTAB,
-		"merge.catanet_lrsa":     goldenLRSA,
-		"merge.catanet_centers":  goldenCenters,
 		"merge.local":            goldenLocal,
-		"merge.maelre":           goldenMAELRE,
 		"merge.pitome":           goldenPiToMe,
 	})
 }
@@ -32,47 +29,9 @@ func batch(f *golden.File, name string) (list []blas32.General) {
 	s := f.Shape(name)
 	data := f.Float32(name)
 	for b := range s[0] {
-		list = append(list, general(data[b*s[1]*s[2]:], s[1], s[2]))
+		list = append(list, mat.Of(data[b*s[1]*s[2]:], s[1], s[2]))
 	}
 	return list
-}
-
-func general(data []float32, rows, cols int) blas32.General {
-	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: data[:rows*cols]}
-}
-
-func zeros(rows, cols int) blas32.General { return general(make([]float32, rows*cols), rows, cols) }
-
-// results collects rows of results, and what is expected to be of them, by name.
-type results struct {
-	f      *golden.File
-	prefix string
-	floats map[string][]float32
-	ints   map[string][]int64
-}
-
-func newResults(f *golden.File, prefix string) *results {
-	return &results{f, prefix, map[string][]float32{}, map[string][]int64{}}
-}
-
-func (r *results) add(name string, m blas32.General) {
-	r.floats[name] = append(r.floats[name], m.Data[:m.Rows*m.Cols]...)
-}
-
-func (r *results) addInts(name string, list []int64) { r.ints[name] = append(r.ints[name], list...) }
-
-// compare compares what the file has.
-func (r *results) compare() {
-	for name, got := range r.floats {
-		if r.f.Has(r.prefix + name) {
-			r.f.Compare(r.prefix+name, got)
-		}
-	}
-	for name, got := range r.ints {
-		if r.f.Has(r.prefix + name) {
-			r.f.CompareInts(r.prefix+name, got)
-		}
-	}
 }
 
 func must(t *testing.T, err error) {
@@ -91,13 +50,13 @@ func newMatcher(t *testing.T, cfg Config) *Matcher {
 
 // applied adds what a plan makes of x and sizes under the names of the files. Where the
 // plan leaves a tail that the official code drops, only the first rows and tokens count.
-func (r *results) applied(t *testing.T, p *Plan, x, size blas32.General, rows, tokens int) {
+func applied(t *testing.T, r *golden.Results, p *Plan, x, size blas32.General, rows, tokens int) {
 	t.Helper()
-	out, back := zeros(p.Len(), x.Cols), zeros(p.Tokens(), x.Cols)
+	out, back := mat.New(p.Len(), x.Cols), mat.New(p.Tokens(), x.Cols)
 	add := func(name string) {
-		r.add(name, general(out.Data, rows, x.Cols))
+		r.Add(name, mat.Of(out.Data, rows, x.Cols))
 		must(t, p.Unmerge(back, out))
-		r.add("un"+map[string]string{"merged_mean": "merged_mean", "merged_sum": "merged_sum", "merged_amax": "merged_amax", "wavg_x": "merged_wavg", "wavg_nosize_x": "merged_nosize"}[name], general(back.Data, tokens, x.Cols))
+		r.Add("un"+map[string]string{"merged_mean": "merged_mean", "merged_sum": "merged_sum", "merged_amax": "merged_amax", "wavg_x": "merged_wavg", "wavg_nosize_x": "merged_nosize"}[name], mat.Of(back.Data, tokens, x.Cols))
 	}
 	must(t, p.Apply(out, x, Mean))
 	add("merged_mean")
@@ -105,20 +64,20 @@ func (r *results) applied(t *testing.T, p *Plan, x, size blas32.General, rows, t
 	add("merged_sum")
 	must(t, p.Apply(out, x, Max))
 	add("merged_amax")
-	total := zeros(p.Len(), 1)
+	total := mat.New(p.Len(), 1)
 	must(t, p.ApplyWeighted(out, x, total.Data, nil))
 	add("wavg_nosize_x")
-	r.add("wavg_nosize_size", general(total.Data, rows, 1))
+	r.Add("wavg_nosize_size", mat.Of(total.Data, rows, 1))
 	if size.Data != nil {
 		must(t, p.ApplyWeighted(out, x, total.Data, size.Data))
 		add("wavg_x")
-		r.add("wavg_size", general(total.Data, rows, 1))
+		r.Add("wavg_size", mat.Of(total.Data, rows, 1))
 	}
-	source := zeros(p.Len(), p.Tokens())
+	source := mat.New(p.Len(), p.Tokens())
 	for t, j := range p.Map() {
 		source.Data[int(j)*source.Stride+t] = 1
 	}
-	r.add("source", general(source.Data, rows, p.Tokens()))
+	r.Add("source", mat.Of(source.Data, rows, p.Tokens()))
 }
 
 // intRow returns row b of an integer tensor [batch, n], or its only one.
@@ -140,7 +99,7 @@ func everyOther(n, from int) (list []int) {
 // pairs compares src_idx and dst_idx, places in lists of sources and destinations, with
 // what merged; without src_idx dst_idx is of all sources, where all says so. unm_idx are
 // the places of those that did not, in their order.
-func (r *results) pairs(t *testing.T, p *Plan, b int, sources, destinations []int, all bool) {
+func pairs(t *testing.T, f *golden.File, prefix string, r *golden.Results, p *Plan, b int, sources, destinations []int, all bool) {
 	t.Helper()
 	isSource, merged := map[int32]int64{}, map[int]int{}
 	for i, s := range sources {
@@ -149,23 +108,23 @@ func (r *results) pairs(t *testing.T, p *Plan, b int, sources, destinations []in
 			merged[s] = to
 		}
 	}
-	if r.f.Has(r.prefix + "unm_idx") {
+	if r.Has("unm_idx") {
 		var got []int64
 		for _, k := range p.Kept() {
 			if i, ok := isSource[k]; ok {
 				got = append(got, i)
 			}
 		}
-		r.addInts("unm_idx", got)
+		r.AddInts("unm_idx", got)
 	}
 	var src []int
 	switch {
-	case r.f.Has(r.prefix + "src_idx"):
-		for _, i := range intRow(r.f, r.prefix+"src_idx", b) {
+	case r.Has("src_idx"):
+		for _, i := range intRow(f, prefix+"src_idx", b) {
 			src = append(src, sources[i])
 		}
 		if len(src) != len(merged) {
-			t.Fatalf("%s: %d sources merged, want %d", r.prefix, len(merged), len(src))
+			t.Fatalf("%s: %d sources merged, want %d", prefix, len(merged), len(src))
 		}
 	case all:
 		src = sources
@@ -173,16 +132,16 @@ func (r *results) pairs(t *testing.T, p *Plan, b int, sources, destinations []in
 	for i, s := range src {
 		to, ok := merged[s]
 		if !ok {
-			t.Fatalf("%s: source %d did not merge", r.prefix, s)
+			t.Fatalf("%s: source %d did not merge", prefix, s)
 		}
-		if r.f.Has(r.prefix + "dst_idx") {
-			if want := destinations[intRow(r.f, r.prefix+"dst_idx", b)[i]]; to != want {
-				t.Fatalf("%s: source %d merged into %d, want %d", r.prefix, s, to, want)
+		if r.Has("dst_idx") {
+			if want := destinations[intRow(f, prefix+"dst_idx", b)[i]]; to != want {
+				t.Fatalf("%s: source %d merged into %d, want %d", prefix, s, to, want)
 			}
 		}
 	}
-	if src == nil && r.f.Has(r.prefix+"dst_idx") {
-		want := intRow(r.f, r.prefix+"dst_idx", b)
+	if src == nil && r.Has("dst_idx") {
+		want := intRow(f, prefix+"dst_idx", b)
 		counts := map[int]int{}
 		for _, to := range merged {
 			counts[to]++
@@ -192,7 +151,7 @@ func (r *results) pairs(t *testing.T, p *Plan, b int, sources, destinations []in
 		}
 		for to, n := range counts {
 			if n != 0 {
-				t.Fatalf("%s: %d more sources than wanted merged into %d", r.prefix, n, to)
+				t.Fatalf("%s: %d more sources than wanted merged into %d", prefix, n, to)
 			}
 		}
 	}
@@ -209,23 +168,23 @@ func optional(f *golden.File, name string, n int) []blas32.General {
 func goldenBSM(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		cfg := Config{Order: Published, ClassToken: e.Bool("class_token"), DistillToken: e.Bool("distill_token")}
-		m, res := newMatcher(t, cfg), newResults(f, e.Prefix)
+		m, res := newMatcher(t, cfg), golden.NewResults(f, e.Prefix)
 		metric, x := batch(f, e.Prefix+"metric"), batch(f, e.Prefix+"x")
 		size := optional(f, e.Prefix+"size", len(metric))
 		for b := range metric {
 			var p Plan
 			must(t, m.Run(context.Background(), &Call{Plan: &p, Metric: metric[b], R: e.Int("r", 0), AtMost: true}))
-			res.applied(t, &p, x[b], size[b], p.Len(), p.Tokens())
-			res.pairs(t, &p, b, everyOther(p.Tokens(), 0), everyOther(p.Tokens(), 1), false)
+			applied(t, res, &p, x[b], size[b], p.Len(), p.Tokens())
+			pairs(t, f, e.Prefix, res, &p, b, everyOther(p.Tokens(), 0), everyOther(p.Tokens(), 1), false)
 		}
 		e.Done("B", "T", "seed")
-		res.compare()
+		res.Compare()
 	}
 }
 
 func goldenKthRandom(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
-		res := newResults(f, e.Prefix)
+		res := golden.NewResults(f, e.Prefix)
 		metric, x := batch(f, e.Prefix+"metric"), batch(f, e.Prefix+"x")
 		size := optional(f, e.Prefix+"size", len(metric))
 		for b := range metric {
@@ -242,18 +201,18 @@ func goldenKthRandom(t *testing.T, f *golden.File) {
 						src = append(src, t)
 					}
 				}
-				res.applied(t, &p, x[b], size[b], whole/k, whole)
-				res.pairs(t, &p, b, src, dst, true)
+				applied(t, res, &p, x[b], size[b], whole/k, whole)
+				pairs(t, f, e.Prefix, res, &p, b, src, dst, true)
 				continue
 			}
 			m := newMatcher(t, Config{Method: Given, Order: Published})
 			c := Call{Plan: &p, Metric: metric[b], R: e.Int("r", 0), AtMost: true, Sources: tokens(f, e.Prefix+"a_idx", b), Destinations: tokens(f, e.Prefix+"b_idx", b)}
 			must(t, m.Run(context.Background(), &c))
-			res.applied(t, &p, x[b], size[b], p.Len(), p.Tokens())
-			res.pairs(t, &p, b, c.Sources, c.Destinations, true)
+			applied(t, res, &p, x[b], size[b], p.Len(), p.Tokens())
+			pairs(t, f, e.Prefix, res, &p, b, c.Sources, c.Destinations, true)
 		}
 		e.Done("B", "T", "seed")
-		res.compare()
+		res.Compare()
 	}
 }
 
@@ -273,7 +232,7 @@ func ints(list []int32) (out []int) {
 
 func goldenGrid(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
-		res := newResults(f, e.Prefix)
+		res := golden.NewResults(f, e.Prefix)
 		metric, x := batch(f, e.Prefix+"metric"), batch(f, e.Prefix+"x")
 		size := optional(f, e.Prefix+"size", len(metric))
 		random := e.Bool("rand")
@@ -291,22 +250,22 @@ func goldenGrid(t *testing.T, f *golden.File) {
 			must(t, r.run(context.Background(), m, &c))
 			src, dst := ints(r.src), ints(r.dst)
 			if b == 0 {
-				res.addInts("a_idx", wide(src))
-				res.addInts("b_idx", wide(dst))
+				res.AddInts("a_idx", wide(src))
+				res.AddInts("b_idx", wide(dst))
 			}
-			res.applied(t, &p, x[b], size[b], p.Len(), p.Tokens())
-			res.pairs(t, &p, b, src, dst, false)
+			applied(t, res, &p, x[b], size[b], p.Len(), p.Tokens())
+			pairs(t, f, e.Prefix, res, &p, b, src, dst, false)
 		}
 		e.Done("B", "seed", "h", "w", "sx", "sy")
-		res.compare()
+		res.Compare()
 	}
 }
 
 func goldenLocal(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
-		res := newResults(f, e.Prefix)
+		res := golden.NewResults(f, e.Prefix)
 		s := f.Shape(e.Prefix + "metric")
-		metric := general(f.Float32(e.Prefix+"metric"), s[0], s[1])
+		metric := mat.Of(f.Float32(e.Prefix+"metric"), s[0], s[1])
 		m := newMatcher(t, Config{Method: Local, Window: e.Int("k", 1)})
 		var p Plan
 		c := Call{Plan: &p, Metric: metric, R: e.Int("r", 0), AtMost: true}
@@ -331,8 +290,8 @@ func goldenLocal(t *testing.T, f *golden.File) {
 				best[src/2], to[src/2] = r.score[i], int64(r.cand[r.to[i]]/2)
 			}
 		}
-		res.add("best_score", general(best, n, 1))
-		res.addInts("best_dst", to)
+		res.Add("best_score", mat.Of(best, n, 1))
+		res.AddInts("best_dst", to)
 		var src, index, kept []int64
 		for t, j := range p.Map() {
 			index = append(index, int64(j))
@@ -349,22 +308,22 @@ func goldenLocal(t *testing.T, f *golden.File) {
 				t.Errorf("%s sources %v, want %v", e.Prefix, src, want)
 			}
 		}
-		res.addInts("token_map", index)
-		res.addInts("keep_pos", kept)
+		res.AddInts("token_map", index)
+		res.AddInts("keep_pos", kept)
 		if f.Has(e.Prefix + "x") {
 			xs := f.Shape(e.Prefix + "x")
-			x := general(f.Float32(e.Prefix+"x"), xs[0], xs[1])
-			out, back, total := zeros(p.Len(), x.Cols), zeros(p.Tokens(), x.Cols), zeros(p.Len(), 1)
+			x := mat.Of(f.Float32(e.Prefix+"x"), xs[0], xs[1])
+			out, back, total := mat.New(p.Len(), x.Cols), mat.New(p.Tokens(), x.Cols), mat.New(p.Len(), 1)
 			var size []float32
 			if f.Has(e.Prefix + "size") {
 				size = f.Float32(e.Prefix + "size")
 			}
 			must(t, p.ApplyWeighted(out, x, total.Data, size))
 			must(t, p.Unmerge(back, out))
-			res.add("merged", out)
-			res.add("merged_size", total)
-			res.add("unmerged", back)
+			res.Add("merged", out)
+			res.Add("merged_size", total)
+			res.Add("unmerged", back)
 		}
-		res.compare()
+		res.Compare()
 	}
 }

@@ -18,12 +18,12 @@ import (
 func nearest64(metric blas32.General, sources, destinations []int, allowed func(s, d int) bool) (to []int, score, gap []float64) {
 	unit := func(t int) []float64 {
 		x, sum := make([]float64, metric.Cols), 0.0
-		for c, v := range row(metric, t) {
+		for c, v := range mat.Row(metric, t) {
 			x[c] = float64(v)
 			sum += x[c] * x[c]
 		}
 		for c := range x {
-			x[c] /= max(math.Sqrt(sum), shortest)
+			x[c] /= max(math.Sqrt(sum), 1e-12)
 		}
 		return x
 	}
@@ -210,7 +210,7 @@ func TestProtected(t *testing.T) {
 				}
 			}
 			for i := 17; i < 500; i += 40 {
-				row(metric, i)[i%16] = []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))}[i%3]
+				mat.Row(metric, i)[i%16] = []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))}[i%3]
 				alone[i] = true
 			}
 			var p Plan
@@ -236,7 +236,7 @@ func TestTies(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, zero := range []bool{false, true} {
 			for _, n := range []int{10, 301} {
-				metric := zeros(n, 5)
+				metric := mat.New(n, 5)
 				for i := range metric.Data {
 					if !zero {
 						metric.Data[i] = float32(i%5 + 1)
@@ -277,7 +277,7 @@ func TestScale(t *testing.T) {
 		must(t, m.Match(&want, metric, 16))
 		for i := range metric.Rows {
 			for c := range metric.Cols {
-				row(metric, i)[c] *= float32(math.Ldexp(1, i%3*60))
+				mat.Row(metric, i)[c] *= float32(math.Ldexp(1, i%3*60))
 			}
 		}
 		must(t, m.Match(&got, metric, 16))
@@ -315,7 +315,7 @@ func TestAmounts(t *testing.T) {
 		}
 	}
 	// A threshold is exceeded, not met.
-	pair := general([]float32{1, 0, 1, 0}, 2, 2)
+	pair := mat.Of([]float32{1, 0, 1, 0}, 2, 2)
 	var p Plan
 	for _, c := range []struct {
 		above float32
@@ -337,7 +337,7 @@ func TestAllocations(t *testing.T) {
 			m := newMatcher(t, cfg)
 			var p, all Plan
 			c := callFor(cfg, &p, metric)
-			out, back, total := zeros(500, 24), zeros(500, 24), make([]float32, 500)
+			out, back, total := mat.New(500, 24), mat.New(500, 24), make([]float32, 500)
 			if n := isatest.Allocations(func() {
 				must(t, m.Run(context.Background(), &c))
 				must(t, all.SetIdentity(500))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // MeanHeads sets dst [tokens, dim] to the mean over heads of x [tokens, heads*dim]: of
@@ -22,7 +23,7 @@ func MeanHeads(dst, x blas32.General, heads int) error {
 		return err
 	}
 	for t := range x.Rows {
-		d, from := row(dst, t), row(x, t)
+		d, from := mat.Row(dst, t), mat.Row(x, t)
 		copy(d, from)
 		for h := 1; h < heads; h++ {
 			asm.Add(d, d, from[h*len(d):][:len(d)])
@@ -39,7 +40,7 @@ func LogSizes(dst, size []float32) error {
 	if err := check.Vector(ErrShape, "merge", "dst", dst, len(size), "the sizes"); err != nil {
 		return err
 	}
-	if err := checkSizes(size); err != nil {
+	if err := check.Positive(ErrCall, "merge", "size", size); err != nil {
 		return err
 	}
 	for t, s := range size {

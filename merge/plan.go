@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // Plan says which tokens become one: for each of n tokens the one of m <= n merged
@@ -70,7 +71,7 @@ func (p *Plan) SetIdentity(n int) error {
 	if n < 0 || n > maxTokens {
 		return check.Errorf(ErrShape, "merge: %d tokens, want 0 to %d", n, maxTokens)
 	}
-	p.index, p.count = sized(p.index, n), sized(p.count, n)
+	p.index, p.count = scratch.Sized(p.index, n), scratch.Sized(p.count, n)
 	for t := range p.index {
 		p.index[t], p.count[t] = int32(t), 1
 	}
@@ -87,7 +88,7 @@ func (p *Plan) SetMap(index []int32, merged int) error {
 	if len(index) > maxTokens || merged < 0 || merged > len(index) {
 		return check.Errorf(ErrShape, "merge: %d merged tokens of %d, want 0 to that many", merged, len(index))
 	}
-	count := sized(p.spare.count, merged)
+	count := scratch.Sized(p.spare.count, merged)
 	p.spare.count = count
 	clear(count)
 	for t, j := range index {
@@ -116,7 +117,7 @@ func (p *Plan) SetKeep(keep []bool) error {
 	if len(keep) > maxTokens {
 		return check.Errorf(ErrShape, "merge: %d tokens, want 0 to %d", len(keep), maxTokens)
 	}
-	p.index, p.count = sized(p.index, len(keep)), p.count[:0]
+	p.index, p.count = scratch.Sized(p.index, len(keep)), p.count[:0]
 	for t, k := range keep {
 		p.index[t] = dropped
 		if k {
@@ -141,7 +142,7 @@ func (p *Plan) Compose(first, second *Plan) error {
 		return check.Errorf(ErrShape, "merge: the second plan is of %d tokens, want those that the first leaves = %d", second.Tokens(), first.Len())
 	}
 	s := &p.spare
-	s.index, s.count, s.kept = sized(s.index, first.Tokens()), sized(s.count, second.Len()), sized(s.kept, second.Len())
+	s.index, s.count, s.kept = scratch.Sized(s.index, first.Tokens()), scratch.Sized(s.count, second.Len()), scratch.Sized(s.kept, second.Len())
 	clear(s.count)
 	for t, j := range first.index {
 		if s.index[t] = dropped; j >= 0 {
@@ -166,7 +167,7 @@ func (p *Plan) Compose(first, second *Plan) error {
 
 // link sets first and next from index and count.
 func (p *Plan) link() {
-	p.first, p.next = sized(p.first, len(p.count)), sized(p.next, len(p.index))
+	p.first, p.next = scratch.Sized(p.first, len(p.count)), scratch.Sized(p.next, len(p.index))
 	for j := range p.first {
 		p.first[j] = none
 	}
@@ -181,7 +182,7 @@ func (p *Plan) link() {
 // for those that are left), and order, the tokens that are left as they shall stand.
 func (p *Plan) build(target, order []int32, offsets []int) {
 	n, m := len(target), len(order)
-	p.index, p.count = sized(p.index, n), sized(p.count, m)
+	p.index, p.count = scratch.Sized(p.index, n), scratch.Sized(p.count, m)
 	p.kept = append(p.kept[:0], order...)
 	for j, t := range order {
 		p.index[t], p.count[j] = int32(j), 0
@@ -195,13 +196,9 @@ func (p *Plan) build(target, order []int32, offsets []int) {
 	p.offsets = append(p.offsets[:0], offsets...)
 }
 
-// maxTokens bounds the tokens of a call, so that they fit in an int32.
-const maxTokens = math.MaxInt32 / 2
-
-// sized returns n elements, in old's memory where it is large enough.
-func sized[T any](old []T, n int) []T {
-	if cap(old) >= n {
-		return old[:n]
-	}
-	return make([]T, n)
-}
+// maxTokens bounds the tokens of a call, so that they fit in an int32, and maxWidth the
+// columns of a metric, so that a kernel's call is short.
+const (
+	maxTokens = math.MaxInt32 / 2
+	maxWidth  = 1 << 15
+)

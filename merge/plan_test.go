@@ -12,11 +12,12 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func random(seed uint64, rows, cols int) blas32.General {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	m := zeros(rows, cols)
+	m := mat.New(rows, cols)
 	for i := range m.Data {
 		m.Data[i] = float32(rng.NormFloat64())
 	}
@@ -69,7 +70,7 @@ func TestLaws(t *testing.T) {
 					continue
 				}
 				must(t, m.Run(context.Background(), &c))
-				out := zeros(n, x.Cols)
+				out := mat.New(n, x.Cols)
 				must(t, p.Apply(out, x, Mean))
 				if p.Len() != n || !slices.Equal(out.Data, x.Data) {
 					t.Fatalf("%d: r = 0 is not the identity", i)
@@ -81,7 +82,7 @@ func TestLaws(t *testing.T) {
 
 func laws(t *testing.T, p *Plan, x blas32.General, size []float32) {
 	t.Helper()
-	out, back, total := zeros(p.Len(), x.Cols), zeros(p.Tokens(), x.Cols), make([]float32, p.Len())
+	out, back, total := mat.New(p.Len(), x.Cols), mat.New(p.Tokens(), x.Cols), make([]float32, p.Len())
 	sum := func(m blas32.General, s []float32) (sums []float64) {
 		sums = make([]float64, m.Cols)
 		for i := range m.Rows {
@@ -111,7 +112,7 @@ func laws(t *testing.T, p *Plan, x blas32.General, size []float32) {
 	counts := make([]int32, p.Len())
 	for i, j := range p.Map() {
 		counts[j]++
-		if !slices.Equal(row(back, i), row(out, int(j))) {
+		if !slices.Equal(mat.Row(back, i), mat.Row(out, int(j))) {
 			t.Fatalf("token %d is not a copy of its merged token", i)
 		}
 	}
@@ -143,11 +144,11 @@ func TestCompose(t *testing.T) {
 		if !slices.Equal(all.Map(), first.Map()) || !slices.Equal(all.Kept(), first.Kept()) || !slices.Equal(all.Counts(), first.Counts()) {
 			t.Fatal("composing into the first plan gives another one")
 		}
-		out, total := zeros(second.Len(), x.Cols), make([]float32, second.Len())
+		out, total := mat.New(second.Len(), x.Cols), make([]float32, second.Len())
 		must(t, second.ApplyWeighted(out, metric, total, sz))
 		metric, sz = out, total
 	}
-	out, total := zeros(all.Len(), x.Cols), make([]float32, all.Len())
+	out, total := mat.New(all.Len(), x.Cols), make([]float32, all.Len())
 	must(t, all.ApplyWeighted(out, x, total, size))
 	for i, v := range out.Data {
 		if d := math.Abs(float64(v - metric.Data[i])); d > 1e-5 {
@@ -169,16 +170,16 @@ func TestSetKeep(t *testing.T) {
 	var p Plan
 	must(t, p.SetKeep([]bool{true, false, true, true, false}))
 	x := random(1, 5, 3)
-	out, back := zeros(3, 3), random(2, 5, 3)
+	out, back := mat.New(3, 3), random(2, 5, 3)
 	must(t, p.Apply(out, x, Mean))
 	must(t, p.Unmerge(back, out))
 	for i, k := range []bool{true, false, true, true, false} {
-		want := row(x, i)
+		want := mat.Row(x, i)
 		if !k {
 			want = make([]float32, 3)
 		}
-		if !slices.Equal(row(back, i), want) {
-			t.Errorf("row %d is %v, want %v", i, row(back, i), want)
+		if !slices.Equal(mat.Row(back, i), want) {
+			t.Errorf("row %d is %v, want %v", i, mat.Row(back, i), want)
 		}
 	}
 }
@@ -207,7 +208,7 @@ func TestSetMap(t *testing.T) {
 func TestApplyErrors(t *testing.T) {
 	var p Plan
 	must(t, p.SetMap([]int32{0, 0, 1, 1}, 2))
-	x, out := random(1, 4, 3), zeros(2, 3)
+	x, out := random(1, 4, 3), mat.New(2, 3)
 	total, size := make([]float32, 2), []float32{1, 1, 1, 1}
 	for _, c := range []struct {
 		err  error
@@ -215,16 +216,16 @@ func TestApplyErrors(t *testing.T) {
 		text string
 	}{
 		{p.Apply(out, random(1, 5, 3), Mean), ErrShape, "the matrix has 5 rows, want the plan's Tokens = 4"},
-		{p.Apply(zeros(3, 3), x, Mean), ErrShape, "dst has 3 rows, want the plan's Len = 2"},
-		{p.Apply(zeros(2, 4), x, Mean), ErrShape, "dst has 4 columns, want the matrix's columns = 3"},
-		{p.Apply(general(x.Data, 2, 3), x, Mean), ErrShape, "shares elements"},
+		{p.Apply(mat.New(3, 3), x, Mean), ErrShape, "dst has 3 rows, want the plan's Len = 2"},
+		{p.Apply(mat.New(2, 4), x, Mean), ErrShape, "dst has 4 columns, want the matrix's columns = 3"},
+		{p.Apply(mat.Of(x.Data, 2, 3), x, Mean), ErrShape, "shares elements"},
 		{p.Apply(out, x, Mode(9)), ErrCall, "mode 9"},
 		{p.ApplyWeighted(out, x, total, []float32{1, 1, 0, 1}), ErrCall, "size[2] is 0, want a positive number"},
 		{p.ApplyWeighted(out, x, total, []float32{1, -1, 1, 1}), ErrCall, "size[1] is -1"},
 		{p.ApplyWeighted(out, x, total, []float32{1, 1, 1, float32(math.NaN())}), ErrCall, "size[3] is NaN"},
 		{p.ApplyWeighted(out, x, total[:1], size), ErrShape, "total has 1 elements"},
 		{p.ApplyWeighted(out, x, total, size[:3]), ErrShape, "size has 3 elements"},
-		{p.Unmerge(zeros(4, 3), zeros(3, 3)), ErrShape, "the matrix has 3 rows, want the plan's Len = 2"},
+		{p.Unmerge(mat.New(4, 3), mat.New(3, 3)), ErrShape, "the matrix has 3 rows, want the plan's Len = 2"},
 		{p.ApplyMask(make([]bool, 2), make([]bool, 3)), ErrShape, "mask 3 elements"},
 		{p.ApplyPositions(make([]float64, 2), make([]int64, 3), Mean, nil), ErrShape, "positions has 3 elements"},
 		{p.ApplyPositions(make([]float64, 2), make([]int64, 4), Sum, nil), ErrCall, "mode sum"},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -127,15 +128,15 @@ func (op *Stream) check(c *StreamCall) error {
 	case c.Kept != nil && len(c.Kept) < room:
 		return check.Errorf(ErrShape, "merge: Kept has %d elements, want Room = %d", len(c.Kept), room)
 	}
-	for _, in := range [...]blas32.General{c.X, c.Metric, vector(c.Size)} {
-		if mat.Overlap(c.Dst, in) || mat.Overlap(vector(c.Total), in) {
+	for _, in := range [...]blas32.General{c.X, c.Metric, mat.Vector(c.Size)} {
+		if mat.Overlap(c.Dst, in) || mat.Overlap(mat.Vector(c.Total), in) {
 			return check.Errorf(ErrShape, "merge: dst or Total shares elements with an input")
 		}
 	}
-	if mat.Overlap(c.Dst, vector(c.Total)) {
+	if mat.Overlap(c.Dst, mat.Vector(c.Total)) {
 		return check.Errorf(ErrShape, "merge: dst shares elements with Total")
 	}
-	return checkSizes(c.Size)
+	return check.Positive(ErrCall, "merge", "Size", c.Size)
 }
 
 // streamRun is one call, and the memory that calls share.
@@ -162,7 +163,7 @@ func (r *streamRun) run(op *Stream, call *StreamCall) int {
 		if call.Size != nil {
 			size = call.Size[t]
 		}
-		x, metric := row(call.X, t), row(call.Metric, t)
+		x, metric := mat.Row(call.X, t), mat.Row(call.Metric, t)
 		if !st.waiting {
 			copy(st.x, x)
 			copy(st.metric, metric)
@@ -189,7 +190,7 @@ func (r *streamRun) run(op *Stream, call *StreamCall) int {
 // similar tells whether two rows of the metric are more similar than Above.
 func (r *streamRun) similar(a, b []float32) bool {
 	dim := len(a)
-	ia, ib := inverseLength(a), inverseLength(b)
+	ia, ib := dense.InverseLength(a), dense.InverseLength(b)
 	if ia == 0 || ib == 0 {
 		return false
 	}
@@ -201,7 +202,7 @@ func (r *streamRun) similar(a, b []float32) bool {
 
 // put writes the row of one token, or of two merged, at the place of token kept.
 func (r *streamRun) put(kept int64, a, b []float32, sizeA, sizeB float32) {
-	c, d, total := &r.call, row(r.call.Dst, r.rows), sizeA
+	c, d, total := &r.call, mat.Row(r.call.Dst, r.rows), sizeA
 	if b == nil {
 		copy(d, a)
 	} else {

@@ -23,7 +23,7 @@ func similarPairs(seed uint64, n, dim int) blas32.General {
 	for t := 1; t < n; t++ {
 		if rng.IntN(3) == 0 {
 			for c := range dim {
-				row(m, t)[c] = row(m, t-1)[c] + 0.1*row(m, t)[c]
+				mat.Row(m, t)[c] = mat.Row(m, t-1)[c] + 0.1*mat.Row(m, t)[c]
 			}
 		}
 	}
@@ -42,17 +42,17 @@ func TestStream(t *testing.T) {
 		for _, n := range []int{0, 1, 2, 3, 20, 101} {
 			x, metric, size := random(uint64(n), n, width), similarPairs(uint64(n), n, dim), sizes(uint64(n), n)
 			if n > 10 {
-				row(metric, 4)[2] = float32(math.NaN())
-				row(metric, 5)[2] = float32(math.NaN())
+				mat.Row(metric, 4)[2] = float32(math.NaN())
+				mat.Row(metric, 5)[2] = float32(math.NaN())
 			}
 			var p Plan
 			must(t, m.Run(context.Background(), &Call{Plan: &p, Metric: metric, Above: new(float32(above))}))
-			want, total := zeros(p.Len(), width), make([]float32, p.Len())
+			want, total := mat.New(p.Len(), width), make([]float32, p.Len())
 			must(t, p.ApplyWeighted(want, x, total, size))
 			if n > 10 && (p.Len() == n || p.Len() == (n+1)/2) {
 				t.Fatalf("%d tokens of %d are left: the test tests nothing", p.Len(), n)
 			}
-			got, rows := zeros(n, width), 0
+			got, rows := mat.New(n, width), 0
 			rowsOf := func(c *StreamCall) {
 				t.Helper()
 				k, err := op.Run(context.Background(), c)
@@ -108,13 +108,13 @@ func TestStreamErrors(t *testing.T) {
 	must(t, err)
 	st, err := op.NewState(StateConfig{})
 	must(t, err)
-	if _, err := op.Step(zeros(1, 3), random(1, 1, 3), random(1, 1, 2), st); err != nil {
+	if _, err := op.Step(mat.New(1, 3), random(1, 1, 3), random(1, 1, 2), st); err != nil {
 		t.Fatal(err)
 	}
 	foreign, err := other.NewState(StateConfig{})
 	must(t, err)
 	run := func(c StreamCall) error { _, err := op.Run(context.Background(), &c); return err }
-	step := func(st *State) error { _, err := op.Step(zeros(2, 3), zeros(1, 3), zeros(1, 2), st); return err }
+	step := func(st *State) error { _, err := op.Step(mat.New(2, 3), mat.New(1, 3), mat.New(1, 2), st); return err }
 	x := random(1, 4, 3)
 	for _, c := range []struct {
 		err  error
@@ -124,13 +124,13 @@ func TestStreamErrors(t *testing.T) {
 		{step(nil), ErrState, "the state is nil"},
 		{step(new(State)), ErrState, "not made by NewState"},
 		{step(foreign), ErrState, "the state is of a stream"},
-		{run(StreamCall{Dst: zeros(4, 3), X: x, Metric: zeros(4, 2), State: st}), ErrShape, "dst has 4 rows, want Room = 5"},
-		{run(StreamCall{Dst: zeros(4, 3), X: x, Metric: zeros(3, 2)}), ErrShape, "the metric has 3 rows, want 4"},
-		{run(StreamCall{Dst: zeros(4, 3), X: x, Metric: zeros(4, 2), Size: []float32{1}}), ErrShape, "Size has 1 elements"},
-		{run(StreamCall{Dst: zeros(4, 3), X: x, Metric: zeros(4, 2), Size: []float32{1, 1, 0, 1}}), ErrCall, "size[2] is 0"},
-		{run(StreamCall{Dst: zeros(4, 3), X: x, Metric: zeros(4, 2), Total: make([]float32, 3)}), ErrShape, "Total has 3 elements"},
-		{run(StreamCall{Dst: zeros(4, 3), X: x, Metric: zeros(4, 2), Kept: make([]int64, 3)}), ErrShape, "Kept has 3 elements"},
-		{run(StreamCall{Dst: x, X: x, Metric: zeros(4, 2)}), ErrShape, "shares elements"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), State: st}), ErrShape, "dst has 4 rows, want Room = 5"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(3, 2)}), ErrShape, "the metric has 3 rows, want 4"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Size: []float32{1}}), ErrShape, "Size has 1 elements"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Size: []float32{1, 1, 0, 1}}), ErrCall, "Size[2] is 0"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Total: make([]float32, 3)}), ErrShape, "Total has 3 elements"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Kept: make([]int64, 3)}), ErrShape, "Kept has 3 elements"},
+		{run(StreamCall{Dst: x, X: x, Metric: mat.New(4, 2)}), ErrShape, "shares elements"},
 	} {
 		if !errors.Is(c.err, c.kind) || !strings.Contains(c.err.Error(), c.text) {
 			t.Errorf("error %v, want %q", c.err, c.text)
@@ -172,7 +172,7 @@ func FuzzReadState(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		if _, err := op.Step(zeros(n, 1), random(1, n, 1), random(2, n, 2), st); err != nil {
+		if _, err := op.Step(mat.New(n, 1), random(1, n, 1), random(2, n, 2), st); err != nil {
 			f.Fatal(err)
 		}
 		var b bytes.Buffer
@@ -189,7 +189,7 @@ func FuzzReadState(f *testing.F) {
 			}
 			return
 		}
-		if _, err := op.Step(zeros(4, 1), random(1, 3, 1), random(2, 3, 2), st); err != nil {
+		if _, err := op.Step(mat.New(4, 1), random(1, 3, 1), random(2, 3, 2), st); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/subquad/subquad/merge"
+	"github.com/subquad/subquad/merge/maelre"
 )
 
 // groups tells which bytes of a text ended up in one token.
@@ -32,7 +33,7 @@ func (m *model) groups(ctx context.Context, text string, workers int) (*groups, 
 	if err := all.SetIdentity(len(text)); err != nil {
 		return nil, err
 	}
-	call := merge.MAELRECall{X: m.embed(text), Logits: vector(e.Classes()), Observe: func(s merge.MAELREStage) {
+	call := maelre.Call{X: m.embed(text), Logits: vector(e.Classes()), Observe: func(s maelre.Stage) {
 		if s.Plan != nil && err == nil {
 			err = all.Compose(&all, s.Plan)
 			g.stages = append(g.stages, s.Plan.Len())

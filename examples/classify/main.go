@@ -13,7 +13,7 @@
 // draws it; and, below, a passage whose bytes have the colour of the token that
 // they ended up in.
 //
-// MAELRE is a reconstruction from the paper's abstract; see package merge. The
+// MAELRE is a reconstruction from the paper's abstract; see package maelre. The
 // model, its training and its limits are described in model/README.md: a bag of
 // trigrams does as well on this task, and the result shows cost falling at equal
 // accuracy here, not a gain.

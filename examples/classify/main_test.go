@@ -19,6 +19,7 @@ import (
 	"github.com/subquad/subquad/internal/isa/isatest"
 	safetensors "github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/merge"
+	"github.com/subquad/subquad/merge/maelre"
 )
 
 func must(t testing.TB, err error) {
@@ -126,8 +127,8 @@ func TestExpected(t *testing.T) {
 				passages = 3
 			}
 			for i := range passages {
-				call := merge.MAELRECall{X: m.embed(d.Passages[i].Text), Logits: vector(classes), Pooled: vector(enc.Dim())}
-				call.Observe = func(s merge.MAELREStage) {
+				call := maelre.Call{X: m.embed(d.Passages[i].Text), Logits: vector(classes), Pooled: vector(enc.Dim())}
+				call.Observe = func(s maelre.Stage) {
 					if s.Plan != nil && i == 0 {
 						entry, out = append(entry, s.Plan.Tokens()), append(out, s.Plan.Len())
 					}
@@ -158,7 +159,7 @@ func TestExpected(t *testing.T) {
 			}
 			own, err := m.encoder(method{ratios: []float64{.5}}, 0)
 			must(t, err)
-			must(t, own.Run(t.Context(), &merge.MAELRECall{X: x, Observe: func(s merge.MAELREStage) {
+			must(t, own.Run(t.Context(), &maelre.Call{X: x, Observe: func(s maelre.Stage) {
 				if s.Layer > 0 {
 					return // ties that fell otherwise have changed the tokens
 				}
@@ -173,9 +174,9 @@ func TestExpected(t *testing.T) {
 					t.Errorf("passage %d: %d tokens merge otherwise in the first layer, want at most 8", p, differ)
 				}
 			}}))
-			enc, err := merge.ReadMAELRE(bytes.NewReader(checkpoint), int64(len(checkpoint)), merge.MAELREConfig{Heads: heads, Matching: maps, Ratios: []float64{.5}})
+			enc, err := maelre.Read(bytes.NewReader(checkpoint), int64(len(checkpoint)), maelre.Config{Heads: heads, Matching: maps, Ratios: []float64{.5}})
 			must(t, err)
-			call := merge.MAELRECall{X: x, Logits: vector(classes), Observe: func(s merge.MAELREStage) {
+			call := maelre.Call{X: x, Logits: vector(classes), Observe: func(s maelre.Stage) {
 				if s.Plan != nil && s.Layer == enc.Layers()-1 {
 					e.compare(name("size_last"), s.Sizes, 0)
 					e.compare(name("out_last"), s.X.Data[:s.X.Rows*s.X.Cols], 1e-4)

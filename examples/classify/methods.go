@@ -11,6 +11,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/merge"
+	"github.com/subquad/subquad/merge/maelre"
 )
 
 // method is a way to merge.
@@ -57,7 +58,7 @@ func compare(ctx context.Context, m *model, methods []method, passages []passage
 	if len(passages) == 0 {
 		return nil, nil
 	}
-	encoders := make([]*merge.MAELRE, len(methods))
+	encoders := make([]*maelre.Encoder, len(methods))
 	for i, how := range methods {
 		if encoders[i], err = m.encoder(how, workers); err != nil {
 			return nil, err
@@ -71,7 +72,7 @@ func compare(ctx context.Context, m *model, methods []method, passages []passage
 	for _, p := range passages {
 		x := m.embed(p.Text)
 		for i, r := range results {
-			call := merge.MAELRECall{X: x, Logits: vector(encoders[i].Classes())}
+			call := maelre.Call{X: x, Logits: vector(encoders[i].Classes())}
 			start := time.Now()
 			if err := encoders[i].Run(ctx, &call); err != nil {
 				return nil, err
@@ -88,16 +89,16 @@ func compare(ctx context.Context, m *model, methods []method, passages []passage
 }
 
 // begin notes what a first call takes, and how many tokens there are in each layer.
-func (r *result) begin(ctx context.Context, e *merge.MAELRE, x blas32.General) error {
+func (r *result) begin(ctx context.Context, e *maelre.Encoder, x blas32.General) error {
 	var before, after runtime.MemStats
-	call := merge.MAELRECall{X: x, Logits: vector(e.Classes())}
+	call := maelre.Call{X: x, Logits: vector(e.Classes())}
 	runtime.ReadMemStats(&before)
 	if err := e.Run(ctx, &call); err != nil {
 		return err
 	}
 	runtime.ReadMemStats(&after)
 	r.bytes = after.TotalAlloc - before.TotalAlloc
-	call.Observe = func(s merge.MAELREStage) {
+	call.Observe = func(s maelre.Stage) {
 		if s.Plan != nil {
 			r.tokens += s.Plan.Tokens()
 			r.layers++

@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/merge"
+	"github.com/subquad/subquad/merge/maelre"
 )
 
 //go:embed model/model.safetensors
@@ -41,15 +42,15 @@ func openModel() (*model, error) {
 }
 
 // encoder returns the encoder that merges as a method does.
-func (m *model) encoder(how method, workers int) (*merge.MAELRE, error) {
-	cfg := merge.MAELREConfig{Heads: heads, Ratios: how.ratios, IfPays: how.ifPays, Workers: workers}
+func (m *model) encoder(how method, workers int) (*maelre.Encoder, error) {
+	cfg := maelre.Config{Heads: heads, Ratios: how.ratios, IfPays: how.ifPays, Workers: workers}
 	how.matching.Workers = workers
 	matching, err := merge.New(how.matching)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Matching = matching
-	return merge.ReadMAELRE(bytes.NewReader(checkpoint), int64(len(checkpoint)), cfg)
+	return maelre.Read(bytes.NewReader(checkpoint), int64(len(checkpoint)), cfg)
 }
 
 const hashBits = 12

@@ -6,6 +6,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -127,6 +128,17 @@ func Finite(kind error, pkg, name string, x []float32) error {
 	for i, v := range x {
 		if v-v != 0 {
 			return Errorf(kind, "%s: %s[%d] is %v, want a finite number", pkg, name, i, v)
+		}
+	}
+	return nil
+}
+
+// Positive returns an error, of the kind, that names the first element of x that is not
+// a positive finite number.
+func Positive(kind error, pkg, name string, x []float32) error {
+	for i, v := range x {
+		if !(v > 0 && v <= math.MaxFloat32) {
+			return Errorf(kind, "%s: %s[%d] is %v, want a positive number", pkg, name, i, v)
 		}
 	}
 	return nil

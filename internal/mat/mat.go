@@ -44,6 +44,9 @@ func Of(data []float32, rows, cols int) blas32.General {
 // New returns a matrix of rows x cols zeros.
 func New(rows, cols int) blas32.General { return Of(make([]float32, rows*cols), rows, cols) }
 
+// Vector returns x as a matrix of one row.
+func Vector(x []float32) blas32.General { return Of(x, 1, len(x)) }
+
 // Given tells whether an optional matrix was given at all: only the zero value, or one
 // of nothing but a Stride, was not.
 func Given(m blas32.General) bool { return m.Rows != 0 || m.Cols != 0 || m.Data != nil }

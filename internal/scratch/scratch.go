@@ -47,3 +47,12 @@ func Floats(old []float32, n int) []float32 {
 	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))/4) & (line - 1)
 	return b[skip : skip+n : skip+n]
 }
+
+// Sized returns n elements: old's memory where it is large enough, with whatever it
+// holds.
+func Sized[T any](old []T, n int) []T {
+	if cap(old) >= n {
+		return old[:n]
+	}
+	return make([]T, n)
+}

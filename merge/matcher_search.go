@@ -14,7 +14,7 @@ import (
 
 // search finds the nearest destination of every source that takes part.
 func (r *run) search(ctx context.Context) error {
-	r.to, r.score = sized(r.to, len(r.from)), sized(r.score, len(r.from))
+	r.to, r.score = scratch.Sized(r.to, len(r.from)), scratch.Sized(r.score, len(r.from))
 	if r.near() {
 		return r.parallel(ctx, r.cut(rowBlock, func(s *sequence) int { return s.froms.len() }), (*run).searchNear)
 	}
@@ -60,14 +60,14 @@ func (r *run) packBlock(k *worker, t task) {
 	k.rows = scratch.Floats(k.rows, whole*dim)
 	rows := mat.Of(k.rows, whole, dim)
 	for i := range whole {
-		r.normalise(row(rows, i), tokens[min(i, len(tokens)-1)])
+		r.normalise(mat.Row(rows, i), tokens[min(i, len(tokens)-1)])
 	}
 	r.m.tile.PackKeys(r.packed[s.packed+t.from*dim:][:whole*dim], 0, rows)
 }
 
 // normalise sets dst to the metric's row of a token, of length 1.
 func (r *run) normalise(dst []float32, token int32) {
-	asm.Scale(dst, r.inverse[token], row(r.call.Metric, int(token)))
+	asm.Scale(dst, r.inverse[token], mat.Row(r.call.Metric, int(token)))
 }
 
 // searchNear is the search of Local among few destinations.
@@ -132,7 +132,7 @@ func (r *run) searchBlock(k *worker, t task) {
 	k.rows = scratch.Floats(k.rows, len(sources)*dim)
 	rows := mat.Of(k.rows, len(sources), dim)
 	for i, t := range sources {
-		r.normalise(row(rows, i), t)
+		r.normalise(mat.Row(rows, i), t)
 	}
 	at := s.froms.from + t.from
 	to, score := r.to[at:][:len(sources)], r.score[at:][:len(sources)]

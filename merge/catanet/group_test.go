@@ -1,4 +1,4 @@
-package merge
+package catanet
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func TestGroupAttention(t *testing.T) {
 					}
 					op, err := NewGroupAttention(GroupConfig{Heads: heads, HeadDim: dim, ValueDim: width, GroupSize: size})
 					must(t, err)
-					got := zeros(n, heads*width)
+					got := mat.New(n, heads*width)
 					must(t, op.Run(context.Background(), &GroupCall{Dst: got, Q: q, K: k, V: v, Bucket: bucket, CenterK: ck, CenterV: cv}))
 					order := make([]int, n)
 					for i := range order {
@@ -59,7 +59,7 @@ func TestGroupAttention(t *testing.T) {
 					side := min(size, n)
 					for place, token := range order {
 						for h := range heads {
-							head := func(m blas32.General, t, w int) []float32 { return row(m, t)[h*w:][:w] }
+							head := func(m blas32.General, t, w int) []float32 { return mat.Row(m, t)[h*w:][:w] }
 							var keys, values [][]float32
 							for at := place / side * side; at < place/side*side+2*side; at++ {
 								mirror := at % (2 * n)
@@ -101,7 +101,7 @@ func TestGroupPacked(t *testing.T) {
 	for _, workers := range []int{1, 4} {
 		op, err := NewGroupAttention(GroupConfig{Heads: 2, HeadDim: 3, GroupSize: 8, Workers: workers})
 		must(t, err)
-		all, part := zeros(41, 6), zeros(41, 6)
+		all, part := mat.New(41, 6), mat.New(41, 6)
 		c := GroupCall{Dst: all, Q: q, K: k, V: v, Bucket: bucket, Offsets: offsets}
 		must(t, op.Run(context.Background(), &c))
 		for i, from := range offsets[:4] {
@@ -122,22 +122,22 @@ func TestGroupErrors(t *testing.T) {
 	op, err := NewGroupAttention(GroupConfig{Heads: 2, HeadDim: 3, GroupSize: 4})
 	must(t, err)
 	x := random(1, 5, 6)
-	base := GroupCall{Dst: zeros(5, 6), Q: x, K: x, V: x, Bucket: make([]int32, 5)}
+	base := GroupCall{Dst: mat.New(5, 6), Q: x, K: x, V: x, Bucket: make([]int32, 5)}
 	for _, c := range []struct {
 		change func(*GroupCall)
 		kind   error
 		text   string
 	}{
-		{func(c *GroupCall) { c.Q = zeros(5, 5) }, ErrShape, "q has 5 columns, want Heads*HeadDim = 6"},
-		{func(c *GroupCall) { c.K = zeros(4, 6) }, ErrShape, "k has 4 rows, want 5"},
-		{func(c *GroupCall) { c.V = zeros(5, 7) }, ErrShape, "v has 7 columns"},
+		{func(c *GroupCall) { c.Q = mat.New(5, 5) }, ErrShape, "q has 5 columns, want Heads*HeadDim = 6"},
+		{func(c *GroupCall) { c.K = mat.New(4, 6) }, ErrShape, "k has 4 rows, want 5"},
+		{func(c *GroupCall) { c.V = mat.New(5, 7) }, ErrShape, "v has 7 columns"},
 		{func(c *GroupCall) { c.Dst = c.Q }, ErrShape, "dst shares elements"},
 		{func(c *GroupCall) { c.Bucket = c.Bucket[:4] }, ErrShape, "Bucket has 4 elements"},
 		{func(c *GroupCall) { c.Bucket = []int32{0, 0, -3, 0, 0} }, ErrCall, "Bucket[2] is -3"},
-		{func(c *GroupCall) { c.Offsets = []int{0, 4} }, ErrCall, "Offsets is [0 4]"},
-		{func(c *GroupCall) { c.Offsets = []int{0, 4, 3, 5} }, ErrCall, "Offsets[2] is 3"},
-		{func(c *GroupCall) { c.CenterK = zeros(2, 6) }, ErrShape, "CenterV has 0 rows, want 2"},
-		{func(c *GroupCall) { c.CenterK, c.CenterV = zeros(2, 5), zeros(2, 6) }, ErrShape, "CenterK has 5 columns"},
+		{func(c *GroupCall) { c.Offsets = []int{0, 4} }, ErrCall, "Offsets ends with 4, want the number of rows = 5"},
+		{func(c *GroupCall) { c.Offsets = []int{0, 4, 3, 5} }, ErrCall, "Offsets runs backwards, from 4 to 3 at 2"},
+		{func(c *GroupCall) { c.CenterK = mat.New(2, 6) }, ErrShape, "CenterV has 0 rows, want 2"},
+		{func(c *GroupCall) { c.CenterK, c.CenterV = mat.New(2, 5), mat.New(2, 6) }, ErrShape, "CenterK has 5 columns"},
 	} {
 		call := base
 		c.change(&call)
@@ -196,7 +196,7 @@ func TestImages(t *testing.T) {
 				for i, op := range []interface {
 					Run(context.Context, *ImageCall) error
 				}{tab, lrsa} {
-					both, alone, here := zeros(2*h*w, 8), zeros(2*h*w, 8), general(slices.Clone(x.Data), 2*h*w, 8)
+					both, alone, here := mat.New(2*h*w, 8), mat.New(2*h*w, 8), mat.Of(slices.Clone(x.Data), 2*h*w, 8)
 					run := func(dst, x blas32.General) {
 						t.Helper()
 						must(t, op.Run(context.Background(), &ImageCall{Dst: dst, X: x, Height: h, Width: w}))
@@ -230,12 +230,12 @@ func TestImages(t *testing.T) {
 			cfg.Workers = 1
 			own, err := NewTAB(cfg, tabWeights(cfg, false))
 			must(t, err)
-			out := zeros(2*h*w, 8)
+			out := mat.New(2*h*w, 8)
 			must(t, own.Forward(out, x, h, w))
 			if slices.ContainsFunc(out.Data, func(v float32) bool { return v-v != 0 }) {
 				t.Fatalf("%d x %d: own centres give a result that is not finite", h, w)
 			}
-			must(t, own.Forward(zeros(0, 8), zeros(0, 8), h, w))
+			must(t, own.Forward(mat.New(0, 8), mat.New(0, 8), h, w))
 			call := &ImageCall{Dst: out, X: x, Height: h, Width: w}
 			if n := isatest.Allocations(func() { must(t, own.Run(context.Background(), call)) }); n != 0 {
 				t.Errorf("own centres: %v allocations", n)
@@ -253,12 +253,12 @@ func TestImageErrors(t *testing.T) {
 		err  error
 		text string
 	}{
-		{tab.Forward(zeros(12, 8), x, 3, 5), "x has 12 rows, want a multiple of 3 x 5"},
-		{tab.Forward(zeros(12, 8), x, 0, 5), "an image of 0 x 5"},
-		{tab.Forward(zeros(12, 8), x, math.MaxInt, 5), "an image of"},
-		{tab.Forward(zeros(11, 8), x, 3, 4), "dst has 11 rows, want 12"},
-		{tab.Forward(zeros(12, 8), random(1, 12, 7), 3, 4), "x has 7 columns, want Dim = 8"},
-		{tab.Forward(general(x.Data[8:], 11, 8), general(x.Data, 11, 8), 1, 11), "shares elements"},
+		{tab.Forward(mat.New(12, 8), x, 3, 5), "x has 12 rows, want a multiple of 3 x 5"},
+		{tab.Forward(mat.New(12, 8), x, 0, 5), "an image of 0 x 5"},
+		{tab.Forward(mat.New(12, 8), x, math.MaxInt, 5), "an image of"},
+		{tab.Forward(mat.New(11, 8), x, 3, 4), "dst has 11 rows, want 12"},
+		{tab.Forward(mat.New(12, 8), random(1, 12, 7), 3, 4), "x has 7 columns, want Dim = 8"},
+		{tab.Forward(mat.Of(x.Data[8:], 11, 8), mat.Of(x.Data, 11, 8), 1, 11), "shares elements"},
 	} {
 		if !errors.Is(c.err, ErrShape) || !strings.Contains(c.err.Error(), c.text) {
 			t.Errorf("error %v, want %q", c.err, c.text)
@@ -270,9 +270,9 @@ func TestImageErrors(t *testing.T) {
 		func(c *TABConfig, _ *TABWeights) { c.Centers = -1 },
 		func(c *TABConfig, _ *TABWeights) { c.Workers = -1 },
 		func(_ *TABConfig, w *TABWeights) { w.Norm.Bias = nil },
-		func(_ *TABConfig, w *TABWeights) { w.Query = zeros(8, 4) },
-		func(_ *TABConfig, w *TABWeights) { w.FFN.Conv = zeros(6, 9) },
-		func(_ *TABConfig, w *TABWeights) { w.Means = zeros(4, 8) },
+		func(_ *TABConfig, w *TABWeights) { w.Query = mat.New(8, 4) },
+		func(_ *TABConfig, w *TABWeights) { w.FFN.Conv = mat.New(6, 9) },
+		func(_ *TABConfig, w *TABWeights) { w.Means = mat.New(4, 8) },
 	} {
 		c, w := cfg, tabWeights(cfg, true)
 		change(&c, &w)
@@ -291,18 +291,18 @@ func TestImageErrors(t *testing.T) {
 func TestCenters(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, dim = 60, 4
-		x := zeros(n, dim)
+		x := mat.New(n, dim)
 		for i := range n {
-			row(x, i)[i%2] = 1 + float32(i)
-			row(x, i)[2] = 0.01 * float32(i%3-1)
+			mat.Row(x, i)[i%2] = 1 + float32(i)
+			mat.Row(x, i)[2] = 0.01 * float32(i%3-1)
 		}
-		start := general([]float32{1, 0.3, 0, 0, 0.2, 1, 0, 0, 0, 0, 0, -7}, 3, dim)
-		fitted := zeros(3, dim)
+		start := mat.Of([]float32{1, 0.3, 0, 0, 0.2, 1, 0, 0, 0, 0, 0, -7}, 3, dim)
+		fitted := mat.New(3, dim)
 		must(t, FitCenters(fitted, x, start, 5))
 		for i, want := range [][]float32{{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 0, -1}} {
-			for c, v := range row(fitted, i) {
+			for c, v := range mat.Row(fitted, i) {
 				if math.Abs(float64(v-want[c])) > 0.01 {
-					t.Errorf("centre %d is %v, want %v", i, row(fitted, i), want)
+					t.Errorf("centre %d is %v, want %v", i, mat.Row(fitted, i), want)
 				}
 			}
 		}
@@ -315,20 +315,20 @@ func TestCenters(t *testing.T) {
 		}
 	})
 	for _, err := range []error{
-		AssignCenters(make([]int32, 3), zeros(4, 2), zeros(2, 2)),
-		AssignCenters(make([]int32, 4), zeros(4, 2), zeros(2, 3)),
-		AssignCenters(make([]int32, 4), zeros(4, 2), zeros(0, 2)),
-		FitCenters(zeros(2, 3), zeros(4, 2), zeros(2, 2), 1),
-		MoveCenters(zeros(2, 2), zeros(3, 2), 0.5),
+		AssignCenters(make([]int32, 3), mat.New(4, 2), mat.New(2, 2)),
+		AssignCenters(make([]int32, 4), mat.New(4, 2), mat.New(2, 3)),
+		AssignCenters(make([]int32, 4), mat.New(4, 2), mat.New(0, 2)),
+		FitCenters(mat.New(2, 3), mat.New(4, 2), mat.New(2, 2), 1),
+		MoveCenters(mat.New(2, 2), mat.New(3, 2), 0.5),
 	} {
 		if !errors.Is(err, ErrShape) {
 			t.Errorf("error %v", err)
 		}
 	}
-	if err := FitCenters(zeros(2, 2), zeros(4, 2), zeros(2, 2), -1); !errors.Is(err, ErrCall) {
+	if err := FitCenters(mat.New(2, 2), mat.New(4, 2), mat.New(2, 2), -1); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v", err)
 	}
-	if err := MoveCenters(zeros(2, 2), zeros(2, 2), 2); !errors.Is(err, ErrCall) {
+	if err := MoveCenters(mat.New(2, 2), mat.New(2, 2), 2); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v", err)
 	}
 }

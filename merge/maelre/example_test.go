@@ -1,4 +1,4 @@
-package merge_test
+package maelre_test
 
 import (
 	"context"
@@ -9,12 +9,12 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention/approx"
-	"github.com/subquad/subquad/merge"
+	"github.com/subquad/subquad/merge/maelre"
 )
 
 // An encoder of its own weights that halves the tokens in each block: linear
 // attention while there are more than 16, exact attention behind that.
-func ExampleMAELRE() {
+func Example() {
 	const width, heads, hidden, classes = 16, 2, 32, 3
 	r := rand.New(rand.NewPCG(1, 2))
 	matrix := func(rows, cols int) blas32.General {
@@ -31,9 +31,9 @@ func ExampleMAELRE() {
 		}
 		return w
 	}
-	weights := merge.MAELREWeights{NormWeight: norm(), Head: matrix(classes, width)}
+	weights := maelre.Weights{NormWeight: norm(), Head: matrix(classes, width)}
 	for range 4 {
-		weights.Blocks = append(weights.Blocks, merge.MAELREBlock{
+		weights.Blocks = append(weights.Blocks, maelre.Block{
 			Norm1Weight: norm(), QKV: matrix(3*width, width), Proj: matrix(width, width),
 			Norm2Weight: norm(), Up: matrix(hidden, width), Down: matrix(width, hidden),
 		})
@@ -42,14 +42,14 @@ func ExampleMAELRE() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	encoder, err := merge.NewMAELRE(merge.MAELREConfig{Heads: heads, Approximation: linear, Ratios: []float64{0.5}}, weights)
+	encoder, err := maelre.New(maelre.Config{Heads: heads, Approximation: linear, Ratios: []float64{0.5}}, weights)
 	if err != nil {
 		log.Fatal(err)
 	}
 	logits := matrix(1, classes)
-	err = encoder.Run(context.Background(), &merge.MAELRECall{
+	err = encoder.Run(context.Background(), &maelre.Call{
 		X: matrix(100, width), Logits: logits,
-		Observe: func(s merge.MAELREStage) {
+		Observe: func(s maelre.Stage) {
 			if s.Plan != nil {
 				fmt.Printf("layer %d: %d tokens, approximated: %v; %d are left\n", s.Layer, s.Plan.Tokens(), s.Approximated, s.Plan.Len())
 			}

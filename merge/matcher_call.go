@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // Call is a call of Matcher with everything optional. Only Plan and Metric are needed.
@@ -127,14 +128,10 @@ func (r *run) sequences(m *Matcher, c *Call) error {
 	if c.Offsets == nil {
 		r.seqs = append(r.seqs, sequence{from: 0, to: n})
 	} else {
-		last := len(c.Offsets) - 1
-		if last < 0 || c.Offsets[0] != 0 || c.Offsets[last] != n {
-			return check.Errorf(ErrCall, "merge: Offsets is %v, want the first row of each sequence and at last the number of rows = %d", c.Offsets, n)
+		if err := check.Offsets("merge", "Offsets", c.Offsets, n, -1); err != nil {
+			return err
 		}
-		for i, from := range c.Offsets[:last] {
-			if c.Offsets[i+1] < from {
-				return check.Errorf(ErrCall, "merge: Offsets[%d] is %d, less than the one before it", i+1, c.Offsets[i+1])
-			}
+		for i, from := range c.Offsets[:len(c.Offsets)-1] {
 			r.seqs = append(r.seqs, sequence{from: from, to: c.Offsets[i+1]})
 		}
 	}
@@ -167,7 +164,7 @@ func (r *run) checkGiven(c *Call) error {
 	if len(r.seqs) != 1 {
 		return check.Errorf(ErrCall, "merge: Offsets together with Given, which is of one sequence")
 	}
-	r.seen = sized(r.seen, n)
+	r.seen = scratch.Sized(r.seen, n)
 	clear(r.seen)
 	for _, list := range [...]struct {
 		name   string

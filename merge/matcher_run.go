@@ -3,10 +3,11 @@ package merge
 import (
 	"context"
 	"fmt"
-	"math"
 
-	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // run is one call of a Matcher, and the memory that calls share.
@@ -83,7 +84,7 @@ func (r *run) run(ctx context.Context, m *Matcher, call *Call) error {
 		r.decline()
 		return nil
 	}
-	r.inverse = sized(r.inverse, call.Metric.Rows)
+	r.inverse = scratch.Sized(r.inverse, call.Metric.Rows)
 	if err := r.parallel(ctx, r.cut(rowBlock, func(s *sequence) int { return s.to - s.from }), (*run).lengths); err != nil {
 		return err
 	}
@@ -124,10 +125,7 @@ func (r *run) parallel(ctx context.Context, tasks []task, step func(*run, *worke
 	return nil
 }
 
-// shortest is the length below which a row of the metric is divided by this instead.
-const shortest = 1e-12
-
-// lengths sets inverse: 1 / max(|row|, shortest).
+// lengths sets inverse: 1 / max(|row|, 1e-12).
 func (r *run) lengths(_ *worker, t task) {
 	c := &r.call
 	base := r.seqs[t.seq].from
@@ -137,22 +135,7 @@ func (r *run) lengths(_ *worker, t task) {
 		first := i - base
 		protected = protected || first == 0 && r.m.cfg.ClassToken || first == 1 && r.m.cfg.DistillToken
 		if !protected {
-			r.inverse[i] = inverseLength(row(c.Metric, i))
+			r.inverse[i] = dense.InverseLength(mat.Row(c.Metric, i))
 		}
 	}
-}
-
-// inverseLength returns one over the length of x, or 0 where that is not a number.
-func inverseLength(x []float32) float32 {
-	square := float64(asm.Dot(x, x))
-	if square > math.MaxFloat32 || square != square { // overflow, or an element that is not finite
-		square = 0
-		for _, v := range x {
-			square += float64(float64(v) * float64(v))
-		}
-		if square-square != 0 {
-			return 0
-		}
-	}
-	return float32(1 / max(math.Sqrt(square), shortest))
 }

@@ -1,4 +1,4 @@
-package merge
+package catanet
 
 import (
 	"context"
@@ -44,7 +44,7 @@ type LRSAWeights struct {
 // overlap twice. It is immutable and safe for concurrent use.
 type LRSA struct {
 	cfg               LRSAConfig
-	norm              NormWeights
+	norm              dense.Norm
 	query, key, value *dense.Linear
 	proj              *dense.Linear
 	ffn               convFFN
@@ -62,25 +62,25 @@ func NewLRSA(cfg LRSAConfig, weights LRSAWeights) (*LRSA, error) {
 	}
 	switch {
 	case cfg.QKDim%cfg.Heads != 0 || cfg.Dim%cfg.Heads != 0:
-		return nil, check.Errorf(ErrConfig, "merge: QKDim is %d and Dim %d, want multiples of Heads = %d", cfg.QKDim, cfg.Dim, cfg.Heads)
+		return nil, check.Errorf(ErrConfig, "catanet: QKDim is %d and Dim %d, want multiples of Heads = %d", cfg.QKDim, cfg.Dim, cfg.Heads)
 	case cfg.Step > cfg.Window:
-		return nil, check.Errorf(ErrConfig, "merge: Step is %d, want at most Window = %d", cfg.Step, cfg.Window)
+		return nil, check.Errorf(ErrConfig, "catanet: Step is %d, want at most Window = %d", cfg.Step, cfg.Window)
 	}
-	var w weightsOf
+	w := dense.Packer{Package: "catanet"}
 	op := &LRSA{
-		cfg: cfg, norm: w.norm("Norm.", weights.Norm, cfg.Dim, false),
-		query: w.linear("Query", weights.Query, nil, cfg.QKDim, cfg.Dim),
-		key:   w.linear("Key", weights.Key, nil, cfg.QKDim, cfg.Dim),
-		value: w.linear("Value", weights.Value, nil, cfg.Dim, cfg.Dim),
-		proj:  w.linear("Proj", weights.Proj, nil, cfg.Dim, cfg.Dim),
-		ffn:   w.convFFN(weights.FFN, cfg.Dim, cfg.MLPDim),
+		cfg: cfg, norm: w.Norm("Norm.", weights.Norm.Weight, weights.Norm.Bias, cfg.Dim, false),
+		query: w.Linear("Query", weights.Query, nil, cfg.QKDim, cfg.Dim),
+		key:   w.Linear("Key", weights.Key, nil, cfg.QKDim, cfg.Dim),
+		value: w.Linear("Value", weights.Value, nil, cfg.Dim, cfg.Dim),
+		proj:  w.Linear("Proj", weights.Proj, nil, cfg.Dim, cfg.Dim),
+		ffn:   packFFN(&w, weights.FFN, cfg.Dim, cfg.MLPDim),
 	}
-	if w.err != nil {
-		return nil, w.err
+	if w.Err != nil {
+		return nil, w.Err
 	}
 	var err error
 	if op.attention, err = attention.New(attention.Config{Heads: cfg.Heads, HeadDim: cfg.QKDim / cfg.Heads, ValueDim: cfg.Dim / cfg.Heads, Workers: cfg.Workers}); err != nil {
-		return nil, check.Errorf(ErrConfig, "merge: %v", err)
+		return nil, check.Errorf(ErrConfig, "catanet: %v", err)
 	}
 	return op, nil
 }
@@ -101,7 +101,7 @@ func (op *LRSA) Run(ctx context.Context, call *ImageCall) error {
 	r := op.scratch.Get()
 	defer op.scratch.Put(r)
 	if err := r.run(ctx, op, call); err != nil {
-		return fmt.Errorf("merge: %w", err)
+		return fmt.Errorf("catanet: %w", err)
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (r *lrsaRun) run(ctx context.Context, op *LRSA, call *ImageCall) error {
 		r.offsets = append(r.offsets, i*size)
 	}
 	workers := parallel.Workers(cfg.Workers)
-	r.work = sized(r.work, max(len(r.work), workers))
+	r.work = scratch.Sized(r.work, max(len(r.work), workers))
 	if err := r.group.Run(ctx, workers, windows, r.project); err != nil || rows == 0 {
 		return err
 	}
@@ -191,7 +191,7 @@ func (r *lrsaRun) projectWindow(worker, i int) {
 	*w = scratch.Floats(*w, size*op.cfg.Dim)
 	n := mat.Of(*w, size, op.cfg.Dim)
 	for y := range r.high {
-		op.norm.apply(mat.Rows(n, y*r.wide, (y+1)*r.wide), mat.Rows(r.call.X, r.pixel(i, y, 0), r.pixel(i, y, 0)+r.wide), normEps)
+		op.norm.Forward(mat.Rows(n, y*r.wide, (y+1)*r.wide), mat.Rows(r.call.X, r.pixel(i, y, 0), r.pixel(i, y, 0)+r.wide), normEps)
 	}
 	part := func(m blas32.General) blas32.General { return mat.Rows(m, i*size, (i+1)*size) }
 	op.query.Forward(part(r.q), n)
@@ -206,7 +206,7 @@ func (r *lrsaRun) joinLine(worker, i int) {
 	image, y := i/r.call.Height, i%r.call.Height
 	x, sum := mat.Rows(r.call.X, i*width, (i+1)*width), mat.Rows(r.y, i*width, (i+1)*width)
 	for t := range sum.Rows {
-		clear(row(sum, t))
+		clear(mat.Row(sum, t))
 	}
 	*w = scratch.Floats(*w, r.wide*op.cfg.Dim)
 	projected := mat.Of(*w, r.wide, op.cfg.Dim)
@@ -219,15 +219,15 @@ func (r *lrsaRun) joinLine(worker, i int) {
 			from := (window*r.high + y - top) * r.wide
 			op.proj.Forward(projected, mat.Rows(r.mixed, from, from+r.wide))
 			for t := range r.wide {
-				s := row(sum, left+t)
-				asm.Add(s, s, row(projected, t))
-				asm.Add(s, s, row(x, left+t))
+				s := mat.Row(sum, left+t)
+				asm.Add(s, s, mat.Row(projected, t))
+				asm.Add(s, s, mat.Row(x, left+t))
 			}
 		}
 	}
 	scale := halves(r.down, r.high, y)
 	for t := range sum.Rows {
-		s := row(sum, t)
+		s := mat.Row(sum, t)
 		asm.Scale(s, scale*halves(r.across, r.wide, t), s)
 	}
 	op.ffn.hidden(mat.Rows(r.z, i*width, (i+1)*width), sum, w)

@@ -1,9 +1,10 @@
-package merge
+package catanet
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -59,7 +60,7 @@ type TABWeights struct {
 type TAB struct {
 	cfg               TABConfig
 	tile              kernel.AttentionTile
-	norm              NormWeights
+	norm              dense.Norm
 	centerK, centerV  *dense.Linear
 	query, key, value *dense.Linear
 	proj, conv        *dense.Linear
@@ -77,36 +78,36 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 		return nil, err
 	}
 	if cfg.QKDim%cfg.Heads != 0 || cfg.Dim%cfg.Heads != 0 {
-		return nil, check.Errorf(ErrConfig, "merge: QKDim is %d and Dim %d, want multiples of Heads = %d", cfg.QKDim, cfg.Dim, cfg.Heads)
+		return nil, check.Errorf(ErrConfig, "catanet: QKDim is %d and Dim %d, want multiples of Heads = %d", cfg.QKDim, cfg.Dim, cfg.Heads)
 	}
-	var w weightsOf
+	w := dense.Packer{Package: "catanet"}
 	op := &TAB{
-		cfg: cfg, tile: kernel.NewAttentionTile(), norm: w.norm("Norm.", weights.Norm, cfg.Dim, false),
-		centerK: w.linear("CenterKey", weights.CenterKey, nil, cfg.QKDim, cfg.Dim),
-		centerV: w.linear("CenterValue", weights.CenterValue, nil, cfg.Dim, cfg.Dim),
-		query:   w.linear("Query", weights.Query, nil, cfg.QKDim, cfg.Dim),
-		key:     w.linear("Key", weights.Key, nil, cfg.QKDim, cfg.Dim),
-		value:   w.linear("Value", weights.Value, nil, cfg.Dim, cfg.Dim),
-		proj:    w.linear("Proj", weights.Proj, nil, cfg.Dim, cfg.Dim),
-		conv:    w.linear("Conv", weights.Conv, nil, cfg.Dim, cfg.Dim),
-		ffn:     w.convFFN(weights.FFN, cfg.Dim, cfg.MLPDim),
+		cfg: cfg, tile: kernel.NewAttentionTile(), norm: w.Norm("Norm.", weights.Norm.Weight, weights.Norm.Bias, cfg.Dim, false),
+		centerK: w.Linear("CenterKey", weights.CenterKey, nil, cfg.QKDim, cfg.Dim),
+		centerV: w.Linear("CenterValue", weights.CenterValue, nil, cfg.Dim, cfg.Dim),
+		query:   w.Linear("Query", weights.Query, nil, cfg.QKDim, cfg.Dim),
+		key:     w.Linear("Key", weights.Key, nil, cfg.QKDim, cfg.Dim),
+		value:   w.Linear("Value", weights.Value, nil, cfg.Dim, cfg.Dim),
+		proj:    w.Linear("Proj", weights.Proj, nil, cfg.Dim, cfg.Dim),
+		conv:    w.Linear("Conv", weights.Conv, nil, cfg.Dim, cfg.Dim),
+		ffn:     packFFN(&w, weights.FFN, cfg.Dim, cfg.MLPDim),
 	}
 	if weights.Means.Rows != 0 {
-		w.matrix("Means", weights.Means, cfg.Centers, cfg.Dim)
+		w.Matrix("Means", weights.Means, cfg.Centers, cfg.Dim)
 	}
-	if w.err != nil {
-		return nil, w.err
+	if w.Err != nil {
+		return nil, w.Err
 	}
 	var err error
 	if op.attention, err = NewGroupAttention(GroupConfig{Heads: cfg.Heads, HeadDim: cfg.QKDim / cfg.Heads, ValueDim: cfg.Dim / cfg.Heads, GroupSize: cfg.GroupSize, Workers: cfg.Workers}); err != nil {
 		return nil, err
 	}
 	if weights.Means.Rows != 0 {
-		op.means = matrix(cfg.Centers, cfg.Dim)
+		op.means = mat.New(cfg.Centers, cfg.Dim)
 		for j := range cfg.Centers {
-			copy(row(op.means, j), row(weights.Means, j))
+			copy(mat.Row(op.means, j), mat.Row(weights.Means, j))
 		}
-		op.meansK, op.meansV = matrix(cfg.Centers, cfg.QKDim), matrix(cfg.Centers, cfg.Dim)
+		op.meansK, op.meansV = mat.New(cfg.Centers, cfg.QKDim), mat.New(cfg.Centers, cfg.Dim)
 		op.centerK.Forward(op.meansK, op.means)
 		op.centerV.Forward(op.meansV, op.means)
 		op.assigner.set(op.tile, op.means)
@@ -114,22 +115,22 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 	return op, nil
 }
 
-func matrix(rows, cols int) blas32.General {
-	return mat.Of(make([]float32, rows*cols), rows, cols)
-}
-
 // maxWidth bounds the numbers of a TABConfig or LRSAConfig, so that products fit, and the
-// width of a metric, so that a kernel's call is short.
-const maxWidth = 1 << 15
+// width of a token, so that a kernel's call is short; maxTokens bounds the tokens of a
+// call, so that they fit in an int32.
+const (
+	maxWidth  = 1 << 15
+	maxTokens = math.MaxInt32 / 2
+)
 
 func positive(what string, names []string, values []int, workers int) error {
 	for i, v := range values {
 		if v <= 0 || v > maxWidth {
-			return check.Errorf(ErrConfig, "merge: %s.%s is %d, want 1 to %d", what, names[i], v, maxWidth)
+			return check.Errorf(ErrConfig, "catanet: %s.%s is %d, want 1 to %d", what, names[i], v, maxWidth)
 		}
 	}
 	if workers < 0 {
-		return check.Errorf(ErrConfig, "merge: %s.Workers is %d, want 0 or more", what, workers)
+		return check.Errorf(ErrConfig, "catanet: %s.Workers is %d, want 0 or more", what, workers)
 	}
 	return nil
 }
@@ -149,15 +150,15 @@ type ImageCall struct {
 
 func (c *ImageCall) check(dim int) error {
 	if c.Height <= 0 || c.Width <= 0 || c.Height > maxTokens/c.Width {
-		return check.Errorf(ErrShape, "merge: an image of %d x %d, want 1 or more each, and at most %d pixels", c.Height, c.Width, maxTokens)
+		return check.Errorf(ErrShape, "catanet: an image of %d x %d, want 1 or more each, and at most %d pixels", c.Height, c.Width, maxTokens)
 	}
-	if err := check.Matrix(ErrShape, "merge", "x", c.X, -1, dim, "Dim"); err != nil {
+	if err := check.Matrix(ErrShape, "catanet", "x", c.X, -1, dim, "Dim"); err != nil {
 		return err
 	}
 	if c.X.Rows%(c.Height*c.Width) != 0 || c.X.Rows > maxTokens {
-		return check.Errorf(ErrShape, "merge: x has %d rows, want a multiple of %d x %d", c.X.Rows, c.Height, c.Width)
+		return check.Errorf(ErrShape, "catanet: x has %d rows, want a multiple of %d x %d", c.X.Rows, c.Height, c.Width)
 	}
-	return check.Output(ErrShape, "merge", c.Dst, c.X.Rows, dim, "Dim", c.X, true)
+	return check.Output(ErrShape, "catanet", c.Dst, c.X.Rows, dim, "Dim", c.X, true)
 }
 
 // Run is Forward with an end: when ctx is done it returns ctx.Err(), and Dst is
@@ -169,7 +170,7 @@ func (op *TAB) Run(ctx context.Context, call *ImageCall) error {
 	r := op.scratch.Get()
 	defer op.scratch.Put(r)
 	if err := r.run(ctx, op, call); err != nil {
-		return fmt.Errorf("merge: %w", err)
+		return fmt.Errorf("catanet: %w", err)
 	}
 	return nil
 }
@@ -201,7 +202,7 @@ func (r *tabRun) run(ctx context.Context, op *TAB, call *ImageCall) error {
 	rows, cfg := call.X.Rows, &op.cfg
 	r.place(rows)
 	workers := parallel.Workers(cfg.Workers)
-	r.work = sized(r.work, max(len(r.work), workers))
+	r.work = scratch.Sized(r.work, max(len(r.work), workers))
 	blocks := (rows + dense.BlockRows - 1) / dense.BlockRows
 	if err := r.group.Run(ctx, workers, blocks, r.norm); err != nil || rows == 0 {
 		return err
@@ -233,7 +234,7 @@ func (r *tabRun) place(rows int) {
 	r.n, r.v, r.mixed, r.y = take(rows, cfg.Dim), take(rows, cfg.Dim), take(rows, cfg.Dim), take(rows, cfg.Dim)
 	r.q, r.k, r.z = take(rows, cfg.QKDim), take(rows, cfg.QKDim), take(rows, cfg.MLPDim)
 	r.means, r.meansV, r.meansK = take(cfg.Centers, cfg.Dim), take(cfg.Centers, cfg.Dim), take(cfg.Centers, cfg.QKDim)
-	r.bucket, r.offsets = sized(r.bucket, rows), r.offsets[:0]
+	r.bucket, r.offsets = scratch.Sized(r.bucket, rows), r.offsets[:0]
 	for at := 0; at <= rows; at += r.call.Height * r.call.Width {
 		r.offsets = append(r.offsets, at)
 	}
@@ -244,7 +245,9 @@ func (r *tabRun) block(m blas32.General, i int) blas32.General {
 	return mat.Rows(m, i*dense.BlockRows, min((i+1)*dense.BlockRows, r.call.X.Rows))
 }
 
-func (r *tabRun) normBlock(_, i int) { r.op.norm.apply(r.block(r.n, i), r.block(r.call.X, i), normEps) }
+func (r *tabRun) normBlock(_, i int) {
+	r.op.norm.Forward(r.block(r.n, i), r.block(r.call.X, i), normEps)
+}
 
 // centers sets the centres, and their keys and values.
 func (r *tabRun) centers() {
@@ -259,7 +262,7 @@ func (r *tabRun) centers() {
 	images := r.call.X.Rows / n
 	length := n/centers + 1
 	for j := range centers {
-		mean := row(r.means, j)
+		mean := mat.Row(r.means, j)
 		clear(mean)
 		for image := range images {
 			for t := j * length; t < (j+1)*length; t++ {
@@ -267,7 +270,7 @@ func (r *tabRun) centers() {
 				if at >= n {
 					at = 2*n - 1 - at
 				}
-				asm.Add(mean, mean, row(r.n, image*n+at))
+				asm.Add(mean, mean, mat.Row(r.n, image*n+at))
 			}
 		}
 		asm.Scale(mean, float32(1/(float64(images)*float64(length))), mean)
@@ -297,7 +300,7 @@ func (r *tabRun) mixBlock(worker, i int) {
 	op.proj.Forward(projected, r.block(r.mixed, i))
 	op.conv.Forward(y, projected)
 	for t := range y.Rows {
-		asm.Add(row(y, t), row(y, t), row(x, t))
+		asm.Add(mat.Row(y, t), mat.Row(y, t), mat.Row(x, t))
 	}
 	op.ffn.hidden(r.block(r.z, i), y, w)
 }

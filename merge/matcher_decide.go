@@ -5,11 +5,12 @@ import (
 	"slices"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // decide chooses the sources that merge and builds the plan.
 func (r *run) decide() error {
-	r.target, r.order, r.offsets = sized(r.target, r.call.Metric.Rows), r.order[:0], append(r.offsets[:0], 0)
+	r.target, r.order, r.offsets = scratch.Sized(r.target, r.call.Metric.Rows), r.order[:0], append(r.offsets[:0], 0)
 	for t := range r.target {
 		r.target[t] = int32(t)
 	}

@@ -1,8 +1,6 @@
 package merge
 
 import (
-	"math"
-
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -47,13 +45,13 @@ func (p *Plan) Apply(dst, x blas32.General, mode Mode) error {
 		return err
 	}
 	for j := range dst.Rows {
-		d, t := row(dst, j), p.member(j, mode)
-		copy(d, row(x, t))
+		d, t := mat.Row(dst, j), p.member(j, mode)
+		copy(d, mat.Row(x, t))
 		if p.count[j] == 1 || mode > Max {
 			continue
 		}
 		for t := p.next[t]; t >= 0; t = p.next[t] {
-			r := row(x, int(t))
+			r := mat.Row(x, int(t))
 			if mode != Max {
 				asm.Add(d, d, r)
 				continue
@@ -99,9 +97,9 @@ func (p *Plan) ApplyWeighted(dst, x blas32.General, total, size []float32) error
 		return err
 	}
 	for j := range dst.Rows {
-		d, t := row(dst, j), p.first[j]
+		d, t := mat.Row(dst, j), p.first[j]
 		if p.count[j] == 1 {
-			copy(d, row(x, int(t)))
+			copy(d, mat.Row(x, int(t)))
 			continue
 		}
 		clear(d)
@@ -110,7 +108,7 @@ func (p *Plan) ApplyWeighted(dst, x blas32.General, total, size []float32) error
 			if size != nil {
 				s = size[t]
 			}
-			asm.Axpy(d, s/total[j], row(x, int(t)))
+			asm.Axpy(d, s/total[j], mat.Row(x, int(t)))
 		}
 	}
 	return nil
@@ -131,25 +129,16 @@ func (p *Plan) ApplySizes(total, size []float32) error {
 	if err := check.Vector(ErrShape, "merge", "size", size, p.Tokens(), "the plan's Tokens"); err != nil {
 		return err
 	}
-	if mat.Overlap(vector(total), vector(size)) {
+	if mat.OverlapVectors(total, size) {
 		return check.Errorf(ErrShape, "merge: total shares elements with size")
 	}
-	if err := checkSizes(size); err != nil {
+	if err := check.Positive(ErrCall, "merge", "size", size); err != nil {
 		return err
 	}
 	clear(total)
 	for t, j := range p.index {
 		if j >= 0 {
 			total[j] += size[t]
-		}
-	}
-	return nil
-}
-
-func checkSizes(size []float32) error {
-	for t, s := range size {
-		if !(s > 0 && s <= math.MaxFloat32) {
-			return check.Errorf(ErrCall, "merge: size[%d] is %v, want a positive number", t, s)
 		}
 	}
 	return nil
@@ -171,7 +160,7 @@ func (p *Plan) ApplyPositions(dst []float64, positions []int64, mode Mode, size 
 	case size != nil && len(size) != p.Tokens():
 		return check.Errorf(ErrShape, "merge: size has %d elements, want the plan's Tokens = %d", len(size), p.Tokens())
 	}
-	if err := checkSizes(size); err != nil {
+	if err := check.Positive(ErrCall, "merge", "size", size); err != nil {
 		return err
 	}
 	for j := range dst {
@@ -221,10 +210,10 @@ func (p *Plan) Unmerge(dst, y blas32.General) error {
 	}
 	for t, j := range p.index {
 		if j < 0 {
-			clear(row(dst, t))
+			clear(mat.Row(dst, t))
 			continue
 		}
-		copy(row(dst, t), row(y, int(j)))
+		copy(mat.Row(dst, t), mat.Row(y, int(j)))
 	}
 	return nil
 }
@@ -241,10 +230,4 @@ func (p *Plan) check(to blas32.General, toRows int, toWhat string, from blas32.G
 		return err
 	}
 	return check.Output(ErrShape, "merge", to, toRows, from.Cols, "the matrix's columns", from, false)
-}
-
-func row(m blas32.General, i int) []float32 { return m.Data[min(i*m.Stride, len(m.Data)):][:m.Cols] }
-
-func vector(x []float32) blas32.General {
-	return blas32.General{Rows: 1, Cols: len(x), Stride: len(x), Data: x}
 }

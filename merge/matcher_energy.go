@@ -16,7 +16,7 @@ func (m Method) energetic() bool { return m >= PiToMe }
 
 // energies sets r.energy of all tokens that take part, and lists them in r.all.
 func (r *run) energies(ctx context.Context) error {
-	r.all, r.energy = r.all[:0], sized(r.energy, len(r.inverse))
+	r.all, r.energy = r.all[:0], scratch.Sized(r.energy, len(r.inverse))
 	for i := range r.seqs {
 		s := &r.seqs[i]
 		s.all.from = len(r.all)
@@ -45,7 +45,7 @@ func (r *run) energyBlock(k *worker, t task) {
 	k.rows = scratch.Floats(k.rows, len(tokens)*dim)
 	rows := mat.Of(k.rows, len(tokens), dim)
 	for i, token := range tokens {
-		r.normalise(row(rows, i), token)
+		r.normalise(mat.Row(rows, i), token)
 		r.energy[token] = 0
 	}
 	const strip = 512
@@ -58,7 +58,7 @@ func (r *run) energyBlock(k *worker, t task) {
 		scores := mat.Of(k.score, len(tokens), whole)
 		r.m.tile.Scores(scores, rows, r.packed[s.packed+from*dim:][:whole*dim])
 		for i, token := range tokens {
-			similar := row(scores, i)[:n]
+			similar := mat.Row(scores, i)[:n]
 			if self := t.from + i - from; self >= 0 && self < n && similar[self] != 0 {
 				similar[self] = 1 // but for rounding, which a narrow density would show
 			}

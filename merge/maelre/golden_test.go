@@ -1,4 +1,4 @@
-package merge
+package maelre
 
 import (
 	"context"
@@ -12,10 +12,16 @@ import (
 
 	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/merge"
 )
 
-// maelreNumbers reads a number, or several between brackets or cut by commas.
-func maelreNumbers(t *testing.T, f *golden.File, key string) (list []float64) {
+func TestGolden(t *testing.T) {
+	golden.Run(t, "merge/maelre", map[string]func(*testing.T, *golden.File){"merge.maelre": goldenEncoder})
+}
+
+// numbers reads a number, or several between brackets or cut by commas.
+func numbers(t *testing.T, f *golden.File, key string) (list []float64) {
 	t.Helper()
 	for _, w := range strings.FieldsFunc(f.Meta(key), func(c rune) bool { return strings.ContainsRune("[](), ", c) }) {
 		v, err := strconv.ParseFloat(w, 64)
@@ -27,17 +33,17 @@ func maelreNumbers(t *testing.T, f *golden.File, key string) (list []float64) {
 	return list
 }
 
-func goldenMAELRE(t *testing.T, f *golden.File) {
+func goldenEncoder(t *testing.T, f *golden.File) {
 	one := func(key string) int {
 		t.Helper()
-		list := maelreNumbers(t, f, key)
+		list := numbers(t, f, key)
 		if len(list) != 1 {
 			t.Fatalf("metadata %s is %q", key, f.Meta(key))
 		}
 		return int(list[0])
 	}
 	d, heads, layers := one("D"), one("heads"), one("layers")
-	cfg := MAELREConfig{Heads: heads, SwitchTokens: one("switch_N"), Ratios: maelreNumbers(t, f, "merge_ratio"), Eps: float32(maelreNumbers(t, f, "ln_eps")[0])}
+	cfg := Config{Heads: heads, SwitchTokens: one("switch_N"), Ratios: numbers(t, f, "merge_ratio"), Eps: float32(numbers(t, f, "ln_eps")[0])}
 	var err error
 	switch f.Meta("approx") {
 	case "efficient":
@@ -49,23 +55,23 @@ func goldenMAELRE(t *testing.T, f *golden.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	matching := Config{}
+	matching := merge.Config{}
 	switch f.Meta("merge") {
 	case "bsm":
 		// The vectors' cap is the number of even tokens, which for odd numbers is one
 		// more than ToMe's.
 		if slices.Max(cfg.Ratios) > 0.5 {
-			matching = Config{Method: Local, Window: max(one("N"), 1)}
+			matching = merge.Config{Method: merge.Local, Window: max(one("N"), 1)}
 		}
 	case "local":
-		matching = Config{Method: Local, Window: one("local_k")}
+		matching = merge.Config{Method: merge.Local, Window: one("local_k")}
 	default:
 		t.Fatalf("merge is %q", f.Meta("merge"))
 	}
-	if cfg.Matching, err = New(matching); err != nil {
+	if cfg.Matching, err = merge.New(matching); err != nil {
 		t.Fatal(err)
 	}
-	m, err := maelreOf(f.Weights(func(name string) bool { return name != "x" && !strings.HasPrefix(name, "expected.") }), cfg)
+	m, err := read(f.Weights(func(name string) bool { return name != "x" && !strings.HasPrefix(name, "expected.") }), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,9 +84,9 @@ func goldenMAELRE(t *testing.T, f *golden.File) {
 			f.Compare(name, got)
 		}
 	}
-	pooled := zeros(1, d)
+	pooled := mat.New(1, d)
 	x := f.Float32("x")
-	call := &MAELRECall{X: general(x, len(x)/d, d), Pooled: pooled, Observe: func(s MAELREStage) {
+	call := &Call{X: mat.Of(x, len(x)/d, d), Pooled: pooled, Observe: func(s Stage) {
 		if s.Plan == nil {
 			compare("expected.final", flat(s.X))
 			return

@@ -1,7 +1,8 @@
-package merge
+package maelre
 
 import (
 	"context"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -10,10 +11,11 @@ import (
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/merge"
 )
 
-// MAELRECall is a call of MAELRE with everything optional. Only X is needed.
-type MAELRECall struct {
+// Call is a call of MAELRE with everything optional. Only X is needed.
+type Call struct {
 	// X is [tokens, D]: embeddings, positions in them.
 	X blas32.General
 	// Offsets packs several sequences: the first row of each and at last the number of
@@ -30,11 +32,11 @@ type MAELRECall struct {
 	Pooled, Logits blas32.General
 	// Observe, if not nil, is called behind every block, and at last behind the last
 	// norm. It must not keep what it is given.
-	Observe func(MAELREStage)
+	Observe func(Stage)
 }
 
-// MAELREStage is what a sequence has become behind a block.
-type MAELREStage struct {
+// Stage is what a sequence has become behind a block.
+type Stage struct {
 	// Sequence and Layer are its number and the block's; behind the last norm Layer is
 	// the number of blocks.
 	Sequence, Layer int
@@ -42,7 +44,7 @@ type MAELREStage struct {
 	Approximated bool
 	// Plan merged the tokens that entered the block (of the first, those of X that are
 	// valid) into those that leave it; nil behind the last norm.
-	Plan *Plan
+	Plan *merge.Plan
 	// X [tokens, D] and Sizes are the tokens.
 	X     blas32.General
 	Sizes []float32
@@ -51,15 +53,15 @@ type MAELREStage struct {
 // Forward encodes one sequence x [tokens, D]: dst [1, classes] receives the logits,
 // or, without a head, dst [1, D] the pooled tokens. After the first call of a shape
 // nothing is allocated.
-func (m *MAELRE) Forward(dst, x blas32.General) error {
-	call := MAELRECall{X: x}
+func (m *Encoder) Forward(dst, x blas32.General) error {
+	call := Call{X: x}
 	if m.head != nil {
 		call.Logits = dst
 	} else {
 		call.Pooled = dst
 	}
 	if dst.Rows == 0 {
-		return check.Errorf(ErrShape, "merge: dst has 0 rows, want 1")
+		return check.Errorf(ErrShape, "maelre: dst has 0 rows, want 1")
 	}
 	return m.Run(context.Background(), &call)
 }
@@ -68,7 +70,7 @@ func (m *MAELRE) Forward(dst, x blas32.General) error {
 // ctx.Err() and leaves the outputs in an unspecified state. Errors about matrices
 // match ErrShape, those about options ErrCall; both come before anything is written,
 // except those of an Approximation or a Matching of the caller's.
-func (m *MAELRE) Run(ctx context.Context, call *MAELRECall) error {
+func (m *Encoder) Run(ctx context.Context, call *Call) error {
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
 	return r.run(ctx, m, call)
@@ -76,7 +78,7 @@ func (m *MAELRE) Run(ctx context.Context, call *MAELRECall) error {
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at the
 // most, besides its arguments, with the default approximation and matching.
-func (m *MAELRE) ScratchBytes(tokens int) int64 {
+func (m *Encoder) ScratchBytes(tokens int) int64 {
 	n, d := int64(tokens), int64(m.dim)
 	own := n * (6*d + d/int64(m.cfg.Heads) + 3)
 	work := int64(m.hidden+m.dim) * dense.BlockRows * int64(parallel.Workers(m.cfg.Workers))
@@ -86,49 +88,46 @@ func (m *MAELRE) ScratchBytes(tokens int) int64 {
 	if a, ok := m.cfg.Approximation.(*approx.Efficient); ok {
 		bytes += a.ScratchBytes(tokens, tokens)
 	}
-	if a, ok := m.cfg.Matching.(*Matcher); ok {
+	if a, ok := m.cfg.Matching.(*merge.Matcher); ok {
 		bytes += a.ScratchBytes(tokens, m.dim/m.cfg.Heads)
 	}
 	return bytes
 }
 
+// maxTokens bounds the tokens of a call, so that a plan's indices fit in an int32.
+const maxTokens = math.MaxInt32 / 2
+
 // check reports what is wrong with a call, and returns the offsets.
-func (r *maelreRun) check(m *MAELRE, c *MAELRECall) ([]int, error) {
+func (r *run) check(m *Encoder, c *Call) ([]int, error) {
 	n := c.X.Rows
-	if err := check.Matrix(ErrShape, "merge", "X", c.X, -1, m.dim, "the width"); err != nil {
+	if err := check.Matrix(ErrShape, "maelre", "X", c.X, -1, m.dim, "the width"); err != nil {
 		return nil, err
 	}
 	if n > maxTokens {
-		return nil, check.Errorf(ErrShape, "merge: %d tokens, want at most %d", n, maxTokens)
+		return nil, check.Errorf(ErrShape, "maelre: %d tokens, want at most %d", n, maxTokens)
 	}
 	r.one = [2]int{0, n}
 	offsets := c.Offsets
 	if offsets == nil {
 		offsets = r.one[:]
 	}
-	last := len(offsets) - 1
-	if last < 0 || offsets[0] != 0 || offsets[last] != n {
-		return nil, check.Errorf(ErrCall, "merge: Offsets is %v, want the first row of each sequence and at last the number of rows = %d", offsets, n)
-	}
-	for i, from := range offsets[:last] {
-		if offsets[i+1] < from {
-			return nil, check.Errorf(ErrCall, "merge: Offsets[%d] is %d, less than the one before it", i+1, offsets[i+1])
-		}
+	if err := check.Offsets("maelre", "Offsets", offsets, n, -1); err != nil {
+		return nil, err
 	}
 	if c.Sizes != nil {
-		if err := check.Vector(ErrShape, "merge", "Sizes", c.Sizes, n, "the tokens"); err != nil {
+		if err := check.Vector(ErrShape, "maelre", "Sizes", c.Sizes, n, "the tokens"); err != nil {
 			return nil, err
 		}
-		if err := checkSizes(c.Sizes); err != nil {
+		if err := check.Positive(ErrCall, "maelre", "Sizes", c.Sizes); err != nil {
 			return nil, err
 		}
 	}
 	if c.Valid != nil && len(c.Valid) != n {
-		return nil, check.Errorf(ErrShape, "merge: Valid has %d elements, want the tokens = %d", len(c.Valid), n)
+		return nil, check.Errorf(ErrShape, "maelre: Valid has %d elements, want the tokens = %d", len(c.Valid), n)
 	}
 	r.workers = parallel.Workers(m.cfg.Workers)
 	if m.head == nil && c.Logits.Rows > 0 {
-		return nil, check.Errorf(ErrCall, "merge: Logits of an encoder without a head")
+		return nil, check.Errorf(ErrCall, "maelre: Logits of an encoder without a head")
 	}
 	for _, o := range [...]struct {
 		name string
@@ -139,15 +138,15 @@ func (r *maelreRun) check(m *MAELRE, c *MAELRECall) ([]int, error) {
 		if o.m.Rows == 0 && o.m.Data == nil {
 			continue
 		}
-		if err := check.Matrix(ErrShape, "merge", o.name, o.m, last, o.cols, o.what); err != nil {
+		if err := check.Matrix(ErrShape, "maelre", o.name, o.m, len(offsets)-1, o.cols, o.what); err != nil {
 			return nil, err
 		}
 		if mat.Overlap(o.m, c.X) {
-			return nil, check.Errorf(ErrShape, "merge: %s shares elements with X", o.name)
+			return nil, check.Errorf(ErrShape, "maelre: %s shares elements with X", o.name)
 		}
 	}
 	if mat.Overlap(c.Pooled, c.Logits) {
-		return nil, check.Errorf(ErrShape, "merge: Logits shares elements with Pooled")
+		return nil, check.Errorf(ErrShape, "maelre: Logits shares elements with Pooled")
 	}
 	return offsets, nil
 }

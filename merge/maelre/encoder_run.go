@@ -1,4 +1,4 @@
-package merge
+package maelre
 
 import (
 	"context"
@@ -13,17 +13,18 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/merge"
 )
 
-// maelreRun is the working memory of one call.
-type maelreRun struct {
-	m       *MAELRE
-	call    MAELRECall
+// run is the working memory of one call.
+type run struct {
+	m       *Encoder
+	call    Call
 	workers int
 	group   parallel.Group
 	one     [2]int
 
-	block   *maelreBlock
+	block   *block
 	x       blas32.General // [tokens, D]
 	sizes   []float32
 	merged  bool // some size is not 1
@@ -38,20 +39,20 @@ type maelreRun struct {
 	metric  blas32.General
 	logs    []float32
 	pooled  []float32
-	plan    Plan
-	match   Call
-	load    Workload
+	plan    merge.Plan
+	match   merge.Call
+	load    merge.Workload
 	approx  approx.Call
 	exact   attention.Call
 	kv      [2][1]blas32.General
-	work    []maelreWork
+	work    []work
 
 	before, project, after, last func(worker, task int)
 }
 
-type maelreWork struct{ h, hidden []float32 }
+type work struct{ h, hidden []float32 }
 
-func (r *maelreRun) run(ctx context.Context, m *MAELRE, call *MAELRECall) error {
+func (r *run) run(ctx context.Context, m *Encoder, call *Call) error {
 	r.m = m
 	offsets, err := r.check(m, call)
 	if err != nil {
@@ -63,7 +64,7 @@ func (r *maelreRun) run(ctx context.Context, m *MAELRE, call *MAELRECall) error 
 		r.before, r.project, r.after, r.last = r.beforeTask, r.projectTask, r.afterTask, r.lastTask
 	}
 	for len(r.work) < r.workers {
-		r.work = append(r.work, maelreWork{})
+		r.work = append(r.work, work{})
 	}
 	for b := range len(offsets) - 1 {
 		if err := r.sequence(ctx, b, offsets[b], offsets[b+1]); err != nil {
@@ -73,12 +74,12 @@ func (r *maelreRun) run(ctx context.Context, m *MAELRE, call *MAELRECall) error 
 	return nil
 }
 
-func (r *maelreRun) forget() {
-	r.call, r.match, r.approx, r.exact, r.kv = MAELRECall{}, Call{}, approx.Call{}, attention.Call{}, [2][1]blas32.General{}
+func (r *run) forget() {
+	r.call, r.match, r.approx, r.exact, r.kv = Call{}, merge.Call{}, approx.Call{}, attention.Call{}, [2][1]blas32.General{}
 }
 
 // sequence encodes rows from up to to of X.
-func (r *maelreRun) sequence(ctx context.Context, b, from, to int) error {
+func (r *run) sequence(ctx context.Context, b, from, to int) error {
 	r.take(from, to)
 	for i := range r.m.blocks {
 		r.block = &r.m.blocks[i]
@@ -93,21 +94,21 @@ func (r *maelreRun) sequence(ctx context.Context, b, from, to int) error {
 			return err
 		}
 		if r.call.Observe != nil {
-			r.call.Observe(MAELREStage{Sequence: b, Layer: i, Approximated: approximated, Plan: &r.plan, X: r.x, Sizes: r.sizes})
+			r.call.Observe(Stage{Sequence: b, Layer: i, Approximated: approximated, Plan: &r.plan, X: r.x, Sizes: r.sizes})
 		}
 	}
 	if err := r.each(ctx, r.last); err != nil {
 		return err
 	}
 	if r.call.Observe != nil {
-		r.call.Observe(MAELREStage{Sequence: b, Layer: len(r.m.blocks), X: r.x, Sizes: r.sizes})
+		r.call.Observe(Stage{Sequence: b, Layer: len(r.m.blocks), X: r.x, Sizes: r.sizes})
 	}
 	r.pool(b)
 	return nil
 }
 
 // take takes up the tokens of a sequence, without padding.
-func (r *maelreRun) take(from, to int) {
+func (r *run) take(from, to int) {
 	d := r.m.dim
 	r.turn = 0
 	r.memory[0], r.totals[0] = scratch.Floats(r.memory[0], (to-from)*d), scratch.Floats(r.totals[0], to-from)
@@ -117,7 +118,7 @@ func (r *maelreRun) take(from, to int) {
 		if r.call.Valid != nil && !r.call.Valid[t] {
 			continue
 		}
-		copy(r.memory[0][n*d:][:d], row(r.call.X, t))
+		copy(r.memory[0][n*d:][:d], mat.Row(r.call.X, t))
 		r.totals[0][n] = 1
 		if r.merged {
 			r.totals[0][n] = r.call.Sizes[t]
@@ -128,7 +129,7 @@ func (r *maelreRun) take(from, to int) {
 }
 
 // each runs a step for blocks of tokens.
-func (r *maelreRun) each(ctx context.Context, step func(worker, task int)) error {
+func (r *run) each(ctx context.Context, step func(worker, task int)) error {
 	workers := r.workers
 	const alone = 1 << 20 // multiply-adds up to which one goroutine does all
 	if int64(r.x.Rows)*int64(r.m.dim)*int64(r.m.dim+r.m.hidden) <= alone {
@@ -136,18 +137,18 @@ func (r *maelreRun) each(ctx context.Context, step func(worker, task int)) error
 	}
 	err := r.group.Run(ctx, workers, (r.x.Rows+dense.BlockRows-1)/dense.BlockRows, step)
 	if err != nil && err != ctx.Err() {
-		return fmt.Errorf("merge: %w", err)
+		return fmt.Errorf("maelre: %w", err)
 	}
 	return err
 }
 
 // rows returns the tokens of a task.
-func (r *maelreRun) rows(task int) (from, to int) {
+func (r *run) rows(task int) (from, to int) {
 	return task * dense.BlockRows, min((task+1)*dense.BlockRows, r.x.Rows)
 }
 
 // attend adds attention to x.
-func (r *maelreRun) attend(ctx context.Context, layer int) (approximated bool, err error) {
+func (r *run) attend(ctx context.Context, layer int) (approximated bool, err error) {
 	n, d, heads := r.x.Rows, r.m.dim, r.m.cfg.Heads
 	r.qkvs, r.outs, r.metrics = scratch.Floats(r.qkvs, n*3*d), scratch.Floats(r.outs, n*d), scratch.Floats(r.metrics, n*d/heads)
 	r.qkv, r.out, r.metric = mat.Of(r.qkvs, n, 3*d), mat.Of(r.outs, n, d), mat.Of(r.metrics, n, d/heads)
@@ -157,7 +158,7 @@ func (r *maelreRun) attend(ctx context.Context, layer int) (approximated bool, e
 	var logs blas32.General
 	if r.merged {
 		r.logs = scratch.Floats(r.logs, n)
-		if err := LogSizes(r.logs, r.sizes); err != nil {
+		if err := merge.LogSizes(r.logs, r.sizes); err != nil {
 			return false, err
 		}
 		logs = mat.Of(r.logs, n, 1)
@@ -173,14 +174,14 @@ func (r *maelreRun) attend(ctx context.Context, layer int) (approximated bool, e
 	}
 	if err != nil {
 		if err != ctx.Err() {
-			err = fmt.Errorf("merge: layer %d: %w", layer, err)
+			err = fmt.Errorf("maelre: layer %d: %w", layer, err)
 		}
 		return approximated, err
 	}
 	return approximated, r.each(ctx, r.project)
 }
 
-func (r *maelreRun) approximates(layer, tokens int) bool {
+func (r *run) approximates(layer, tokens int) bool {
 	if f := r.m.cfg.Approximate; f != nil {
 		return f(layer, tokens)
 	}
@@ -188,14 +189,14 @@ func (r *maelreRun) approximates(layer, tokens int) bool {
 }
 
 // beforeTask makes queries, keys and values, and the metric.
-func (r *maelreRun) beforeTask(worker, task int) {
+func (r *run) beforeTask(worker, task int) {
 	from, to := r.rows(task)
 	h := r.normed(worker, r.block.norm1, from, to)
 	qkv := mat.Rows(r.qkv, from, to)
 	r.block.qkv.Forward(qkv, h)
 	d, width := r.m.dim, r.metric.Cols
 	for i := range qkv.Rows {
-		mean, keys := row(r.metric, from+i), row(qkv, i)[d:2*d]
+		mean, keys := mat.Row(r.metric, from+i), mat.Row(qkv, i)[d:2*d]
 		copy(mean, keys)
 		for at := width; at < d; at += width {
 			asm.Add(mean, mean, keys[at:][:width])
@@ -205,16 +206,16 @@ func (r *maelreRun) beforeTask(worker, task int) {
 }
 
 // normed returns rows of x normalised, in the worker's memory.
-func (r *maelreRun) normed(worker int, n NormWeights, from, to int) blas32.General {
+func (r *run) normed(worker int, n dense.Norm, from, to int) blas32.General {
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
 	h := mat.Of(w.h, to-from, r.m.dim)
-	n.apply(h, mat.Rows(r.x, from, to), r.m.cfg.Eps)
+	n.Forward(h, mat.Rows(r.x, from, to), r.m.cfg.Eps)
 	return h
 }
 
 // projectTask adds what attention has found to x.
-func (r *maelreRun) projectTask(worker, task int) {
+func (r *run) projectTask(worker, task int) {
 	from, to := r.rows(task)
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
@@ -225,10 +226,10 @@ func (r *maelreRun) projectTask(worker, task int) {
 }
 
 // merge merges the tokens of a layer.
-func (r *maelreRun) merge(ctx context.Context, layer int) error {
+func (r *run) merge(ctx context.Context, layer int) error {
 	cfg := &r.m.cfg
 	n := r.x.Rows
-	r.match = Call{Plan: &r.plan, Metric: r.metric, MinTokens: cfg.MinTokens, AtMost: true, Shift: cfg.Alternate && layer%2 == 1}
+	r.match = merge.Call{Plan: &r.plan, Metric: r.metric, MinTokens: cfg.MinTokens, AtMost: true, Shift: cfg.Alternate && layer%2 == 1}
 	switch {
 	case cfg.Schedule != nil:
 		r.match.R = cfg.Schedule(layer, n)
@@ -265,9 +266,9 @@ func (r *maelreRun) merge(ctx context.Context, layer int) error {
 }
 
 // workload is what runs behind the merge of a layer, until the end.
-func (r *maelreRun) workload(layer int) Workload {
+func (r *run) workload(layer int) merge.Workload {
 	d := float64(r.m.dim)
-	w := Workload{Dim: r.m.dim, Layers: 1, TokenFlop: 4 * d * float64(r.block.hidden)}
+	w := merge.Workload{Dim: r.m.dim, Layers: 1, TokenFlop: 4 * d * float64(r.block.hidden)}
 	for i := layer + 1; i < len(r.m.blocks); i++ {
 		w.TokenFlop += 8*d*d + 4*d*float64(r.m.blocks[i].hidden)
 		if r.approximates(i, r.x.Rows) {
@@ -280,7 +281,7 @@ func (r *maelreRun) workload(layer int) Workload {
 }
 
 // afterTask adds the layers behind attention to x.
-func (r *maelreRun) afterTask(worker, task int) {
+func (r *run) afterTask(worker, task int) {
 	from, to := r.rows(task)
 	h := r.normed(worker, r.block.norm2, from, to)
 	w := &r.work[worker]
@@ -294,16 +295,16 @@ func (r *maelreRun) afterTask(worker, task int) {
 }
 
 // lastTask is the last norm, in place.
-func (r *maelreRun) lastTask(worker, task int) {
+func (r *run) lastTask(worker, task int) {
 	from, to := r.rows(task)
 	for i := from; i < to; i++ {
-		x := row(r.x, i)
+		x := mat.Row(r.x, i)
 		asm.LayerNorm(x, x, r.m.norm.Weight, r.m.norm.Bias, r.m.cfg.Eps)
 	}
 }
 
 // pool makes the results of sequence b.
-func (r *maelreRun) pool(b int) {
+func (r *run) pool(b int) {
 	r.pooled = scratch.Floats(r.pooled, r.m.dim)
 	clear(r.pooled)
 	var total float64
@@ -311,10 +312,10 @@ func (r *maelreRun) pool(b int) {
 		total += float64(s)
 	}
 	for i, s := range r.sizes {
-		asm.Axpy(r.pooled, float32(float64(s)/total), row(r.x, i))
+		asm.Axpy(r.pooled, float32(float64(s)/total), mat.Row(r.x, i))
 	}
 	if r.call.Pooled.Rows > 0 {
-		copy(row(r.call.Pooled, b), r.pooled)
+		copy(mat.Row(r.call.Pooled, b), r.pooled)
 	}
 	if r.call.Logits.Rows > 0 {
 		r.m.head.Forward(mat.Rows(r.call.Logits, b, b+1), mat.Of(r.pooled, 1, r.m.dim))

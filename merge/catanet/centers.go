@@ -1,4 +1,4 @@
-package merge
+package catanet
 
 import (
 	"math"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
@@ -20,7 +21,7 @@ func AssignCenters(bucket []int32, x, centers blas32.General) error {
 		return err
 	}
 	if len(bucket) != x.Rows {
-		return check.Errorf(ErrShape, "merge: bucket has %d elements, want the rows of x = %d", len(bucket), x.Rows)
+		return check.Errorf(ErrShape, "catanet: bucket has %d elements, want the rows of x = %d", len(bucket), x.Rows)
 	}
 	var a assigner
 	a.set(kernel.NewAttentionTile(), centers)
@@ -29,17 +30,17 @@ func AssignCenters(bucket []int32, x, centers blas32.General) error {
 }
 
 func checkCenters(x, centers blas32.General) error {
-	if err := check.Matrix(ErrShape, "merge", "x", x, -1, max(x.Cols, 0), "columns"); err != nil {
+	if err := check.Matrix(ErrShape, "catanet", "x", x, -1, max(x.Cols, 0), "columns"); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, "merge", "the centres", centers, -1, x.Cols, "the columns of x"); err != nil {
+	if err := check.Matrix(ErrShape, "catanet", "the centres", centers, -1, x.Cols, "the columns of x"); err != nil {
 		return err
 	}
 	if x.Cols > maxWidth {
-		return check.Errorf(ErrShape, "merge: x has %d columns, want at most %d", x.Cols, maxWidth)
+		return check.Errorf(ErrShape, "catanet: x has %d columns, want at most %d", x.Cols, maxWidth)
 	}
 	if centers.Rows == 0 {
-		return check.Errorf(ErrShape, "merge: there are 0 centres, want 1 or more")
+		return check.Errorf(ErrShape, "catanet: there are 0 centres, want 1 or more")
 	}
 	return nil
 }
@@ -54,17 +55,17 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 	if err := checkCenters(x, centers); err != nil {
 		return err
 	}
-	if err := check.Output(ErrShape, "merge", dst, centers.Rows, centers.Cols, "the centres' columns", centers, true); err != nil {
+	if err := check.Output(ErrShape, "catanet", dst, centers.Rows, centers.Cols, "the centres' columns", centers, true); err != nil {
 		return err
 	}
 	switch {
 	case mat.Overlap(dst, x):
-		return check.Errorf(ErrShape, "merge: dst shares elements with x")
+		return check.Errorf(ErrShape, "catanet: dst shares elements with x")
 	case iterations < 0:
-		return check.Errorf(ErrCall, "merge: %d iterations, want 0 or more", iterations)
+		return check.Errorf(ErrCall, "catanet: %d iterations, want 0 or more", iterations)
 	}
 	for j := range centers.Rows {
-		normaliseRow(row(dst, j), row(centers, j))
+		normaliseRow(mat.Row(dst, j), mat.Row(centers, j))
 	}
 	tile := kernel.NewAttentionTile()
 	bucket, sums, unit := make([]int32, x.Rows), mat.Of(make([]float32, dst.Rows*dst.Cols), dst.Rows, dst.Cols), make([]float32, x.Cols)
@@ -76,13 +77,13 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 		clear(sums.Data)
 		clear(members)
 		for t, j := range bucket {
-			normaliseRow(unit, row(x, t))
-			asm.Add(row(sums, int(j)), row(sums, int(j)), unit)
+			normaliseRow(unit, mat.Row(x, t))
+			asm.Add(mat.Row(sums, int(j)), mat.Row(sums, int(j)), unit)
 			members[j]++
 		}
 		for j, n := range members {
 			if n > 0 {
-				normaliseRow(row(dst, j), row(sums, j))
+				normaliseRow(mat.Row(dst, j), mat.Row(sums, j))
 			}
 		}
 	}
@@ -92,29 +93,29 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 // MoveCenters moves centres toward fitted ones, both [centres, dim]: means = decay means
 // + (1 - decay) fitted, as training does with a decay of 0.999.
 func MoveCenters(means, fitted blas32.General, decay float32) error {
-	if err := check.Matrix(ErrShape, "merge", "means", means, -1, max(means.Cols, 0), "columns"); err != nil {
+	if err := check.Matrix(ErrShape, "catanet", "means", means, -1, max(means.Cols, 0), "columns"); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, "merge", "fitted", fitted, means.Rows, means.Cols, "the columns of means"); err != nil {
+	if err := check.Matrix(ErrShape, "catanet", "fitted", fitted, means.Rows, means.Cols, "the columns of means"); err != nil {
 		return err
 	}
 	switch {
 	case mat.Overlap(means, fitted):
-		return check.Errorf(ErrShape, "merge: means shares elements with fitted")
+		return check.Errorf(ErrShape, "catanet: means shares elements with fitted")
 	case !(decay >= 0 && decay <= 1):
-		return check.Errorf(ErrCall, "merge: decay is %v, want 0 to 1", decay)
+		return check.Errorf(ErrCall, "catanet: decay is %v, want 0 to 1", decay)
 	}
 	for j := range means.Rows {
-		d := row(means, j)
+		d := mat.Row(means, j)
 		asm.Scale(d, decay, d)
-		asm.Axpy(d, 1-decay, row(fitted, j))
+		asm.Axpy(d, 1-decay, mat.Row(fitted, j))
 	}
 	return nil
 }
 
 // normaliseRow sets dst to x of length 1; zeros stay, and what is not finite becomes NaN.
 func normaliseRow(dst, x []float32) {
-	s := inverseLength(x)
+	s := dense.InverseLength(x)
 	if s == 0 {
 		s = float32(math.NaN())
 	}
@@ -137,7 +138,7 @@ func (a *assigner) set(tile kernel.AttentionTile, centers blas32.General) {
 	a.panels = scratch.Floats(a.panels, a.columns*a.dim)
 	a.unit = scratch.Floats(a.unit, a.dim)
 	for j := range a.columns {
-		normaliseRow(a.unit, row(centers, min(j, centers.Rows-1)))
+		normaliseRow(a.unit, mat.Row(centers, min(j, centers.Rows-1)))
 		tile.PackKeys(a.panels, j, mat.Of(a.unit, 1, a.dim))
 	}
 }

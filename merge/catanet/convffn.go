@@ -1,4 +1,4 @@
-package merge
+package catanet
 
 import (
 	"gonum.org/v1/gonum/blas/blas32"
@@ -8,6 +8,11 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
+
+// NormWeights are those of a layer norm, [Dim] each, with an eps of 1e-5.
+type NormWeights struct{ Weight, Bias []float32 }
+
+const normEps = 1e-5
 
 // ConvFFNWeights are those of CATANet's feed-forward layer: fc2(z + gelu(conv(z))) with
 // z = gelu(fc1(norm(x))) and conv a 5 x 5 depthwise convolution.
@@ -25,19 +30,19 @@ const convSide = 5
 
 // convFFN is the layer.
 type convFFN struct {
-	norm     NormWeights
+	norm     dense.Norm
 	inner    int
 	fc1, fc2 *dense.Linear
 	taps     [convSide]blas32.General // a row of the kernel each: [5, inner]
 	bias     []float32
 }
 
-func (w *weightsOf) convFFN(c ConvFFNWeights, dim, inner int) convFFN {
-	f := convFFN{inner: inner, norm: w.norm("FFN.Norm.", c.Norm, dim, false),
-		fc1: w.linear("FFN.FC1", c.FC1, c.FC1Bias, inner, dim), fc2: w.linear("FFN.FC2", c.FC2, c.FC2Bias, dim, inner)}
-	w.matrix("FFN.Conv", c.Conv, inner, convSide*convSide)
-	f.bias = w.vector("FFN.ConvBias", c.ConvBias, inner, true)
-	if w.err != nil {
+func packFFN(w *dense.Packer, c ConvFFNWeights, dim, inner int) convFFN {
+	f := convFFN{inner: inner, norm: w.Norm("FFN.Norm.", c.Norm.Weight, c.Norm.Bias, dim, false),
+		fc1: w.Linear("FFN.FC1", c.FC1, c.FC1Bias, inner, dim), fc2: w.Linear("FFN.FC2", c.FC2, c.FC2Bias, dim, inner)}
+	w.Matrix("FFN.Conv", c.Conv, inner, convSide*convSide)
+	f.bias = w.Vector("FFN.ConvBias", c.ConvBias, inner, true)
+	if w.Err != nil {
 		return f
 	}
 	for y := range f.taps {
@@ -55,10 +60,10 @@ func (w *weightsOf) convFFN(c ConvFFNWeights, dim, inner int) convFFN {
 func (f *convFFN) hidden(z, x blas32.General, work *[]float32) {
 	*work = scratch.Floats(*work, x.Rows*x.Cols)
 	n := mat.Of(*work, x.Rows, x.Cols)
-	f.norm.apply(n, x, normEps)
+	f.norm.Forward(n, x, normEps)
 	f.fc1.Forward(z, n)
 	for t := range z.Rows {
-		asm.GELU(row(z, t), row(z, t))
+		asm.GELU(mat.Row(z, t), mat.Row(z, t))
 	}
 }
 
@@ -76,8 +81,8 @@ func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]f
 	}
 	padded, part, sum, out := take(long, f.inner), take(long, f.inner), take(long, f.inner), take(width, dst.Cols)
 	for t := range sum.Rows {
-		clear(row(sum, t))
-		copy(row(sum, t), f.bias)
+		clear(mat.Row(sum, t))
+		copy(mat.Row(sum, t), f.bias)
 	}
 	for dy := -margin; dy <= margin; dy++ {
 		if y+dy < 0 || y+dy >= height {
@@ -85,7 +90,7 @@ func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]f
 		}
 		clear(padded.Data)
 		for t := range width {
-			copy(row(padded, t+margin), row(z, (y+dy)*width+t))
+			copy(mat.Row(padded, t+margin), mat.Row(z, (y+dy)*width+t))
 		}
 		asm.DepthwiseConv(part, padded, f.taps[dy+margin], nil, blas32.General{})
 		asm.Add(sum.Data, sum.Data, part.Data)
@@ -93,12 +98,12 @@ func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]f
 	// The convolution is causal: token t's result stands 2 margins behind it.
 	hidden := mat.Rows(sum, 2*margin, long)
 	for t := range width {
-		h := row(hidden, t)
+		h := mat.Row(hidden, t)
 		asm.GELU(h, h)
-		asm.Add(h, h, row(z, y*width+t))
+		asm.Add(h, h, mat.Row(z, y*width+t))
 	}
 	f.fc2.Forward(out, hidden)
 	for t := range width {
-		asm.Add(row(dst, t), row(x, t), row(out, t))
+		asm.Add(mat.Row(dst, t), mat.Row(x, t), mat.Row(out, t))
 	}
 }

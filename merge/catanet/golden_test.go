@@ -1,4 +1,4 @@
-package merge
+package catanet
 
 import (
 	"context"
@@ -7,7 +7,16 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
+
+func TestGolden(t *testing.T) {
+	golden.Run(t, "merge/catanet", map[string]func(*testing.T, *golden.File){
+		"merge.catanet_tab":     goldenTAB,
+		"merge.catanet_lrsa":    goldenLRSA,
+		"merge.catanet_centers": goldenCenters,
+	})
+}
 
 // weight reads a tensor [out, in, …] as a matrix.
 func weight(f *golden.File, name string) blas32.General {
@@ -16,7 +25,7 @@ func weight(f *golden.File, name string) blas32.General {
 	for _, d := range s[1:] {
 		cols *= d
 	}
-	return general(f.Float32(name), s[0], cols)
+	return mat.Of(f.Float32(name), s[0], cols)
 }
 
 // bias reads a vector that a file may lack.
@@ -43,7 +52,7 @@ func ffnWeights(f *golden.File, prefix string) ConvFFNWeights {
 
 // pixels turns [batch, channels, height, width] into rows of channels, and back.
 func pixels(data []float32, images, channels, area int) blas32.General {
-	m := zeros(images*area, channels)
+	m := mat.New(images*area, channels)
 	for b := range images {
 		for c := range channels {
 			for i := range area {
@@ -84,40 +93,40 @@ func goldenTAB(t *testing.T, f *golden.File) {
 		s := f.Shape(p + "x")
 		images, height, width := s[0], s[2], s[3]
 		x := pixels(f.Float32(p+"x"), images, s[1], height*width)
-		out := zeros(x.Rows, x.Cols)
+		out := mat.New(x.Rows, x.Cols)
 		must(t, op.Forward(out, x, height, width))
-		res := newResults(f, p+"expected.")
-		res.add("out", general(planes(out, images), x.Rows, x.Cols))
+		res := golden.NewResults(f, p+"expected.")
+		res.Add("out", mat.Of(planes(out, images), x.Rows, x.Cols))
 
 		// What stands between: by the steps of another call.
 		var r tabRun
 		must(t, r.run(context.Background(), op, &ImageCall{Dst: out, X: x, Height: height, Width: width}))
 		var g groupRun
-		mixed := zeros(x.Rows, x.Cols)
+		mixed := mat.New(x.Rows, x.Cols)
 		must(t, g.run(context.Background(), op.attention, &GroupCall{Dst: mixed, Q: r.q, K: r.k, V: r.v, Bucket: r.bucket, CenterK: r.meansK, CenterV: r.meansV, Offsets: r.offsets}))
-		projected := zeros(x.Rows, x.Cols)
+		projected := mat.New(x.Rows, x.Cols)
 		op.proj.Forward(projected, mixed)
-		res.add("iasa_out", projected)
+		res.Add("iasa_out", projected)
 		var order []int64
 		for i := range images {
 			for place := range height * width {
 				order = append(order, int64(g.token(i, place)-i*height*width))
 			}
 		}
-		res.addInts("sort_idx", order)
-		res.add("k_global", byHead(r.meansK, cfg.Heads))
-		res.add("v_global", byHead(r.meansV, cfg.Heads))
-		res.compare()
+		res.AddInts("sort_idx", order)
+		res.Add("k_global", byHead(r.meansK, cfg.Heads))
+		res.Add("v_global", byHead(r.meansV, cfg.Heads))
+		res.Compare()
 	}
 }
 
 // byHead turns [rows, heads*dim] into [heads, rows, dim].
 func byHead(m blas32.General, heads int) blas32.General {
 	dim := m.Cols / heads
-	out := zeros(heads*m.Rows, dim)
+	out := mat.New(heads*m.Rows, dim)
 	for h := range heads {
 		for i := range m.Rows {
-			copy(row(out, h*m.Rows+i), row(m, i)[h*dim:])
+			copy(mat.Row(out, h*m.Rows+i), mat.Row(m, i)[h*dim:])
 		}
 	}
 	return out
@@ -137,11 +146,11 @@ func goldenLRSA(t *testing.T, f *golden.File) {
 		must(t, err)
 		s := f.Shape(p + "x")
 		x := pixels(f.Float32(p+"x"), s[0], s[1], s[2]*s[3])
-		out := zeros(x.Rows, x.Cols)
+		out := mat.New(x.Rows, x.Cols)
 		must(t, op.Forward(out, x, s[2], s[3]))
-		res := newResults(f, p)
-		res.add("out", general(planes(out, s[0]), x.Rows, x.Cols))
-		res.compare()
+		res := golden.NewResults(f, p)
+		res.Add("out", mat.Of(planes(out, s[0]), x.Rows, x.Cols))
+		res.Compare()
 	}
 }
 
@@ -150,22 +159,22 @@ func goldenCenters(t *testing.T, f *golden.File) {
 		p := e.Prefix
 		e.Done("B", "L", "D", "K", "seed")
 		s := f.Shape(p + "x")
-		x, means := general(f.Float32(p+"x"), s[0]*s[1], s[2]), weight(f, p+"means")
-		res := newResults(f, p)
+		x, means := mat.Of(f.Float32(p+"x"), s[0]*s[1], s[2]), weight(f, p+"means")
+		res := golden.NewResults(f, p)
 		bucket := make([]int32, x.Rows)
 		must(t, AssignCenters(bucket, x, means))
 		var list []int64
 		for _, b := range bucket {
 			list = append(list, int64(b))
 		}
-		res.addInts("buckets", list)
-		fitted := zeros(means.Rows, means.Cols)
+		res.AddInts("buckets", list)
+		fitted := mat.New(means.Rows, means.Cols)
 		must(t, FitCenters(fitted, x, means, 1))
-		res.add("means1", fitted)
+		res.Add("means1", fitted)
 		must(t, FitCenters(fitted, x, means, 3))
-		res.add("means3", fitted)
+		res.Add("means3", fitted)
 		must(t, MoveCenters(means, fitted, 0.999))
-		res.add("ema", means)
-		res.compare()
+		res.Add("ema", means)
+		res.Compare()
 	}
 }

@@ -1,4 +1,4 @@
-package merge
+package maelre
 
 import (
 	"errors"
@@ -9,45 +9,45 @@ import (
 	"github.com/subquad/subquad/internal/weights"
 )
 
-// OpenMAELRE returns the encoder of a safetensors file. Errors match ErrConfig and
+// Open returns the encoder of a safetensors file. Errors match ErrCheckpoint and
 // name the tensor that is missing or has another shape, or come from the file
 // system.
 //
 // Tensors are blocks.N.{ln1,ln2,qkv,proj,fc1,fc2}, ln and head, each with .weight
 // and .bias, as F32, F16, BF16 or F64; head may be missing. Others, those of an
 // embedding say, are passed over.
-func OpenMAELRE(path string, cfg MAELREConfig) (*MAELRE, error) {
+func Open(path string, cfg Config) (*Encoder, error) {
 	f, err := weights.Open(path)
 	if err != nil {
-		return nil, maelreFileError(err)
+		return nil, fileError(err)
 	}
 	defer f.Close()
-	return maelreOf(f, cfg)
+	return read(f, cfg)
 }
 
-// ReadMAELRE returns the encoder of a safetensors file of size bytes, which is no
+// Read returns the encoder of a safetensors file of size bytes, which is no
 // longer needed afterwards.
-func ReadMAELRE(r io.ReaderAt, size int64, cfg MAELREConfig) (*MAELRE, error) {
+func Read(r io.ReaderAt, size int64, cfg Config) (*Encoder, error) {
 	f, err := weights.Read(r, size)
 	if err != nil {
-		return nil, maelreFileError(err)
+		return nil, fileError(err)
 	}
-	return maelreOf(f, cfg)
+	return read(f, cfg)
 }
 
-func maelreFileError(err error) error {
+func fileError(err error) error {
 	if errors.Is(err, weights.ErrFormat) {
-		return check.Errorf(ErrConfig, "merge: %v", err)
+		return check.Errorf(ErrCheckpoint, "maelre: %v", err)
 	}
-	return fmt.Errorf("merge: %w", err)
+	return fmt.Errorf("maelre: %w", err)
 }
 
-func maelreOf(f *weights.File, cfg MAELREConfig) (*MAELRE, error) {
-	c := weights.NewFinder("merge", ErrConfig)
+func read(f *weights.File, cfg Config) (*Encoder, error) {
+	c := weights.NewFinder("maelre", ErrCheckpoint)
 	for _, name := range f.Names() {
 		c.Add(name, f.Tensor(name))
 	}
-	w := MAELREWeights{NormWeight: c.Vector("ln.weight", -1)}
+	w := Weights{NormWeight: c.Vector("ln.weight", -1)}
 	d := len(w.NormWeight)
 	bias := func(name string, n int) []float32 {
 		if !c.Has(name) {
@@ -61,7 +61,7 @@ func maelreOf(f *weights.File, cfg MAELREConfig) (*MAELRE, error) {
 		if !c.Has(at("qkv.weight")) {
 			break
 		}
-		b := MAELREBlock{
+		b := Block{
 			Norm1Weight: c.Vector(at("ln1.weight"), d), Norm1Bias: bias(at("ln1.bias"), d),
 			QKV: c.Matrix(at("qkv.weight"), 3*d, d), QKVBias: bias(at("qkv.bias"), 3*d),
 			Proj: c.Matrix(at("proj.weight"), d, d), ProjBias: bias(at("proj.bias"), d),
@@ -83,5 +83,5 @@ func maelreOf(f *weights.File, cfg MAELREConfig) (*MAELRE, error) {
 	if c.Err != nil {
 		return nil, c.Err
 	}
-	return NewMAELRE(cfg, w)
+	return New(cfg, w)
 }

@@ -1,4 +1,4 @@
-package merge
+package catanet
 
 import (
 	"context"
@@ -46,14 +46,14 @@ type GroupAttention struct {
 // NewGroupAttention returns an operator, or an error that matches ErrConfig.
 func NewGroupAttention(cfg GroupConfig) (*GroupAttention, error) {
 	if cfg.GroupSize <= 0 || cfg.GroupSize > maxTokens {
-		return nil, check.Errorf(ErrConfig, "merge: GroupSize is %d, want 1 or more", cfg.GroupSize)
+		return nil, check.Errorf(ErrConfig, "catanet: GroupSize is %d, want 1 or more", cfg.GroupSize)
 	}
 	if cfg.ValueDim == 0 {
 		cfg.ValueDim = cfg.HeadDim
 	}
 	core, err := attention.New(attention.Config{Heads: cfg.Heads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, Workers: cfg.Workers})
 	if err != nil {
-		return nil, check.Errorf(ErrConfig, "merge: %v", err)
+		return nil, check.Errorf(ErrConfig, "catanet: %v", err)
 	}
 	return &GroupAttention{cfg: cfg, core: core}, nil
 }
@@ -85,6 +85,9 @@ func (g *GroupAttention) Run(ctx context.Context, call *GroupCall) error {
 	return r.run(ctx, g, call)
 }
 
+// tokenGroup is the places from (included) to to (excluded) in the order of a sequence.
+type tokenGroup struct{ seq, from, to int }
+
 // groupRun is one call, and the memory that calls share.
 type groupRun struct {
 	op      *GroupAttention
@@ -94,7 +97,7 @@ type groupRun struct {
 
 	keys       []uint64 // bucket and token, sorted within each sequence
 	qAt, kAt   []int    // where each group's queries and keys begin
-	groups     []task   // a group's sequence, and its first and last place there
+	groups     []tokenGroup
 	memory     []float32
 	q, k, v    blas32.General // in order of groups
 	out, extra blas32.General
@@ -118,7 +121,7 @@ func (r *groupRun) run(ctx context.Context, g *GroupAttention, call *GroupCall) 
 	}()
 	r.sort()
 	if err := r.attend(ctx); err != nil {
-		return fmt.Errorf("merge: %w", err)
+		return fmt.Errorf("catanet: %w", err)
 	}
 	return nil
 }
@@ -126,31 +129,35 @@ func (r *groupRun) run(ctx context.Context, g *GroupAttention, call *GroupCall) 
 func (r *groupRun) check(g *GroupAttention, c *GroupCall) error {
 	qk, cols, n := g.cfg.Heads*g.cfg.HeadDim, g.cfg.Heads*g.cfg.ValueDim, c.Q.Rows
 	if n > maxTokens {
-		return check.Errorf(ErrShape, "merge: %d tokens, want at most %d", n, maxTokens)
+		return check.Errorf(ErrShape, "catanet: %d tokens, want at most %d", n, maxTokens)
 	}
 	err := errors.Join(
-		check.Matrix(ErrShape, "merge", "q", c.Q, -1, qk, "Heads*HeadDim"),
-		check.Matrix(ErrShape, "merge", "k", c.K, n, qk, "Heads*HeadDim"),
-		check.Matrix(ErrShape, "merge", "v", c.V, n, cols, "Heads*ValueDim"),
-		check.Matrix(ErrShape, "merge", "CenterK", c.CenterK, -1, ifRows(c.CenterK, qk), "Heads*HeadDim"),
-		check.Matrix(ErrShape, "merge", "CenterV", c.CenterV, c.CenterK.Rows, ifRows(c.CenterK, cols), "Heads*ValueDim"),
-		check.Matrix(ErrShape, "merge", "dst", c.Dst, n, cols, "Heads*ValueDim"))
+		check.Matrix(ErrShape, "catanet", "q", c.Q, -1, qk, "Heads*HeadDim"),
+		check.Matrix(ErrShape, "catanet", "k", c.K, n, qk, "Heads*HeadDim"),
+		check.Matrix(ErrShape, "catanet", "v", c.V, n, cols, "Heads*ValueDim"),
+		check.Matrix(ErrShape, "catanet", "CenterK", c.CenterK, -1, ifRows(c.CenterK, qk), "Heads*HeadDim"),
+		check.Matrix(ErrShape, "catanet", "CenterV", c.CenterV, c.CenterK.Rows, ifRows(c.CenterK, cols), "Heads*ValueDim"),
+		check.Matrix(ErrShape, "catanet", "dst", c.Dst, n, cols, "Heads*ValueDim"))
 	if err != nil {
 		return err
 	}
 	for _, in := range [...]blas32.General{c.Q, c.K, c.V, c.CenterK, c.CenterV} {
 		if mat.Overlap(c.Dst, in) {
-			return check.Errorf(ErrShape, "merge: dst shares elements with an input")
+			return check.Errorf(ErrShape, "catanet: dst shares elements with an input")
 		}
 	}
 	if len(c.Bucket) != n {
-		return check.Errorf(ErrShape, "merge: Bucket has %d elements, want the rows of q = %d", len(c.Bucket), n)
+		return check.Errorf(ErrShape, "catanet: Bucket has %d elements, want the rows of q = %d", len(c.Bucket), n)
 	}
 	if t := slices.IndexFunc(c.Bucket, func(b int32) bool { return b < 0 }); t >= 0 {
-		return check.Errorf(ErrCall, "merge: Bucket[%d] is %d, want 0 or more", t, c.Bucket[t])
+		return check.Errorf(ErrCall, "catanet: Bucket[%d] is %d, want 0 or more", t, c.Bucket[t])
 	}
-	r.offsets, err = packed(r.offsets, c.Offsets, n)
-	return err
+	if c.Offsets == nil {
+		r.offsets = append(r.offsets[:0], 0, n)
+		return nil
+	}
+	r.offsets = append(r.offsets[:0], c.Offsets...)
+	return check.Offsets("catanet", "Offsets", c.Offsets, n, -1)
 }
 
 // ifRows is cols for a matrix that is there, and its own columns for one that is not.
@@ -161,26 +168,9 @@ func ifRows(m blas32.General, cols int) int {
 	return cols
 }
 
-// packed returns offsets, or those of a single sequence of n rows, in old's memory.
-func packed(old, offsets []int, n int) ([]int, error) {
-	if offsets == nil {
-		return append(old[:0], 0, n), nil
-	}
-	last := len(offsets) - 1
-	if last < 0 || offsets[0] != 0 || offsets[last] != n {
-		return old, check.Errorf(ErrCall, "merge: Offsets is %v, want the first row of each sequence and at last the number of rows = %d", offsets, n)
-	}
-	for i, from := range offsets[:last] {
-		if offsets[i+1] < from {
-			return old, check.Errorf(ErrCall, "merge: Offsets[%d] is %d, less than the one before it", i+1, offsets[i+1])
-		}
-	}
-	return append(old[:0], offsets...), nil
-}
-
 // sort orders the tokens of each sequence and cuts them into groups.
 func (r *groupRun) sort() {
-	r.keys = sized(r.keys, r.call.Q.Rows)
+	r.keys = scratch.Sized(r.keys, r.call.Q.Rows)
 	r.groups, r.qAt, r.kAt = r.groups[:0], append(r.qAt[:0], 0), append(r.kAt[:0], 0)
 	for t, b := range r.call.Bucket {
 		r.keys[t] = uint64(b)<<32 | uint64(t)
@@ -190,7 +180,7 @@ func (r *groupRun) sort() {
 		slices.Sort(r.keys[from : from+n])
 		size := min(n, r.op.cfg.GroupSize)
 		for at := 0; at < n; at += size {
-			r.groups = append(r.groups, task{i, at, min(at+size, n)})
+			r.groups = append(r.groups, tokenGroup{i, at, min(at+size, n)})
 			r.qAt = append(r.qAt, from+min(at+size, n))
 			r.kAt = append(r.kAt, r.kAt[len(r.kAt)-1]+2*size)
 		}
@@ -242,12 +232,12 @@ func (r *groupRun) gatherGroup(_, i int) {
 	t := r.groups[i]
 	base := r.offsets[t.seq]
 	for place := t.from; place < t.to; place++ {
-		copy(row(r.q, base+place), row(r.call.Q, r.token(t.seq, place)))
+		copy(mat.Row(r.q, base+place), mat.Row(r.call.Q, r.token(t.seq, place)))
 	}
 	for j := r.kAt[i]; j < r.kAt[i+1]; j++ {
 		token := r.token(t.seq, t.from+j-r.kAt[i])
-		copy(row(r.k, j), row(r.call.K, token))
-		copy(row(r.v, j), row(r.call.V, token))
+		copy(mat.Row(r.k, j), mat.Row(r.call.K, token))
+		copy(mat.Row(r.v, j), mat.Row(r.call.V, token))
 	}
 }
 
@@ -255,11 +245,11 @@ func (r *groupRun) scatterGroup(_, i int) {
 	t := r.groups[i]
 	base := r.offsets[t.seq]
 	for place := t.from; place < t.to; place++ {
-		d := row(r.call.Dst, r.token(t.seq, place))
+		d := mat.Row(r.call.Dst, r.token(t.seq, place))
 		if r.call.CenterK.Rows > 0 {
-			asm.Add(d, row(r.out, base+place), row(r.extra, base+place))
+			asm.Add(d, mat.Row(r.out, base+place), mat.Row(r.extra, base+place))
 		} else {
-			copy(d, row(r.out, base+place))
+			copy(d, mat.Row(r.out, base+place))
 		}
 	}
 }

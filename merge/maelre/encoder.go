@@ -1,4 +1,4 @@
-package merge
+package maelre
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/merge"
 )
 
 // Approximation takes the place of exact attention while there are many tokens:
@@ -23,13 +24,13 @@ type Approximation interface {
 }
 
 // Matching finds the tokens that merge: a Matcher, or something of the caller's
-// that sets Call.Plan from Call.Metric.
+// that sets merge.Call.Plan from merge.Call.Metric.
 type Matching interface {
-	Run(ctx context.Context, call *Call) error
+	Run(ctx context.Context, call *merge.Call) error
 }
 
-// MAELREConfig fixes a MAELRE encoder.
-type MAELREConfig struct {
+// Config fixes a MAELRE encoder.
+type Config struct {
 	// Heads is H, a divisor of the width.
 	Heads int
 	// Approximation takes the place of exact attention in the layers that Approximate
@@ -53,12 +54,12 @@ type MAELREConfig struct {
 	// as can.
 	Schedule func(layer, tokens int) int
 	// Alternate begins the partition of every other layer with the second token
-	// (Call.Shift), so that tokens meet new neighbours.
+	// (merge.Call.Shift), so that tokens meet new neighbours.
 	Alternate bool
 	// MinTokens is how many tokens are left at the least.
 	MinTokens int
 	// IfPays merges in a layer only where that is expected to save more time in the
-	// layers behind it than it takes (Call.Workload).
+	// layers behind it than it takes (merge.Call.Workload).
 	IfPays bool
 
 	// Eps is that of the norms; 0 stands for 1e-5.
@@ -70,9 +71,9 @@ type MAELREConfig struct {
 	Workers int
 }
 
-// MAELREWeights are the weights of an encoder of width D.
-type MAELREWeights struct {
-	Blocks []MAELREBlock
+// Weights are the weights of an encoder of width D.
+type Weights struct {
+	Blocks []Block
 	// NormWeight and NormBias [D] are those of the last norm.
 	NormWeight, NormBias []float32
 	// Head [classes, D] and HeadBias [classes], or nothing, make logits.
@@ -80,9 +81,9 @@ type MAELREWeights struct {
 	HeadBias []float32
 }
 
-// MAELREBlock are the weights of one block. Matrices are [out, in]; a bias may be
+// Block are the weights of one block. Matrices are [out, in]; a bias may be
 // nil.
-type MAELREBlock struct {
+type Block struct {
 	Norm1Weight, Norm1Bias []float32 // [D], before attention
 	// QKV is [3 D, D]: queries, keys, values, each head after head.
 	QKV      blas32.General
@@ -97,7 +98,7 @@ type MAELREBlock struct {
 	DownBias               []float32
 }
 
-// MAELRE is an encoder for classification that merges tokens from block to block,
+// Encoder is an encoder for classification that merges tokens from block to block,
 // approximates attention while tokens are many and attends exactly when they are
 // few:
 //
@@ -118,28 +119,28 @@ type MAELREBlock struct {
 // attention and pooling by size are inferred from ToMe and its relatives, and can
 // be exchanged. Nothing here speaks for that paper's results.
 //
-// A block costs 2 n D (4 D + 2 hidden) flop and its attention's. A MAELRE is
+// A block costs 2 n D (4 D + 2 hidden) flop and its attention's. An Encoder is
 // immutable and safe for concurrent use, as far as what the caller gave it is.
-type MAELRE struct {
-	cfg     MAELREConfig
+type Encoder struct {
+	cfg     Config
 	dim     int
 	hidden  int
-	blocks  []maelreBlock
-	norm    NormWeights
+	blocks  []block
+	norm    dense.Norm
 	head    *dense.Linear
 	classes int
 	exact   *attention.Attention
-	scratch scratch.List[maelreRun]
+	scratch scratch.List[run]
 }
 
-type maelreBlock struct {
-	norm1, norm2        NormWeights
+type block struct {
+	norm1, norm2        dense.Norm
 	qkv, proj, up, down *dense.Linear
 	hidden              int
 }
 
-// NewMAELRE returns an encoder, or an error that matches ErrConfig.
-func NewMAELRE(cfg MAELREConfig, w MAELREWeights) (*MAELRE, error) {
+// New returns an encoder, or an error that matches ErrConfig.
+func New(cfg Config, w Weights) (*Encoder, error) {
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-5
 	}
@@ -153,44 +154,44 @@ func NewMAELRE(cfg MAELREConfig, w MAELREWeights) (*MAELRE, error) {
 	cfg.Ratios = append([]float64(nil), cfg.Ratios...)
 	var err error
 	if cfg.Matching == nil {
-		if cfg.Matching, err = New(Config{Workers: cfg.Workers}); err != nil {
+		if cfg.Matching, err = merge.New(merge.Config{Workers: cfg.Workers}); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Approximation == nil {
 		if cfg.Approximation, err = approx.NewEfficient(approx.EfficientConfig{Heads: cfg.Heads, HeadDim: d / cfg.Heads, Workers: cfg.Workers}); err != nil {
-			return nil, check.Errorf(ErrConfig, "merge: %v", err)
+			return nil, check.Errorf(ErrConfig, "maelre: %v", err)
 		}
 	}
-	m := &MAELRE{cfg: cfg, dim: d}
+	m := &Encoder{cfg: cfg, dim: d}
 	if m.exact, err = attention.New(attention.Config{Heads: cfg.Heads, HeadDim: d / cfg.Heads, Workers: cfg.Workers}); err != nil {
-		return nil, check.Errorf(ErrConfig, "merge: %v", err)
+		return nil, check.Errorf(ErrConfig, "maelre: %v", err)
 	}
-	p := weightsOf{format: cfg.Format}
+	p := dense.Packer{Package: "maelre", Format: cfg.Format}
 	for i := range w.Blocks {
 		b := &w.Blocks[i]
-		p.within = fmt.Sprintf("Blocks[%d].", i)
-		m.blocks = append(m.blocks, maelreBlock{
-			norm1: p.norm("Norm1", NormWeights{b.Norm1Weight, b.Norm1Bias}, d, true), norm2: p.norm("Norm2", NormWeights{b.Norm2Weight, b.Norm2Bias}, d, true),
-			qkv: p.linear("QKV", b.QKV, b.QKVBias, 3*d, d), proj: p.linear("Proj", b.Proj, b.ProjBias, d, d),
-			up: p.linear("Up", b.Up, b.UpBias, b.Up.Rows, d), down: p.linear("Down", b.Down, b.DownBias, d, b.Up.Rows),
+		p.Within = fmt.Sprintf("Blocks[%d].", i)
+		m.blocks = append(m.blocks, block{
+			norm1: p.Norm("Norm1", b.Norm1Weight, b.Norm1Bias, d, true), norm2: p.Norm("Norm2", b.Norm2Weight, b.Norm2Bias, d, true),
+			qkv: p.Linear("QKV", b.QKV, b.QKVBias, 3*d, d), proj: p.Linear("Proj", b.Proj, b.ProjBias, d, d),
+			up: p.Linear("Up", b.Up, b.UpBias, b.Up.Rows, d), down: p.Linear("Down", b.Down, b.DownBias, d, b.Up.Rows),
 			hidden: b.Up.Rows,
 		})
 		m.hidden = max(m.hidden, b.Up.Rows)
 	}
-	p.within = ""
-	m.norm = p.norm("Norm", NormWeights{w.NormWeight, w.NormBias}, d, true)
+	p.Within = ""
+	m.norm = p.Norm("Norm", w.NormWeight, w.NormBias, d, true)
 	if m.classes = w.Head.Rows; m.classes != 0 {
-		m.head = p.linear("Head", w.Head, w.HeadBias, m.classes, d)
+		m.head = p.Linear("Head", w.Head, w.HeadBias, m.classes, d)
 	}
-	if p.err != nil {
-		return nil, p.err
+	if p.Err != nil {
+		return nil, p.Err
 	}
 	return m, nil
 }
 
-func (cfg *MAELREConfig) check(d, layers int) error {
-	fail := func(format string, args ...any) error { return check.Errorf(ErrConfig, "merge: "+format, args...) }
+func (cfg *Config) check(d, layers int) error {
+	fail := func(format string, args ...any) error { return check.Errorf(ErrConfig, "maelre: "+format, args...) }
 	const most = 1 << 15
 	switch {
 	case d < 1 || d > most:
@@ -223,16 +224,16 @@ func (cfg *MAELREConfig) check(d, layers int) error {
 }
 
 // Dim returns the width D.
-func (m *MAELRE) Dim() int { return m.dim }
+func (m *Encoder) Dim() int { return m.dim }
 
 // Classes returns how many logits the head makes, 0 without one.
-func (m *MAELRE) Classes() int { return m.classes }
+func (m *Encoder) Classes() int { return m.classes }
 
 // Layers returns the number of blocks.
-func (m *MAELRE) Layers() int { return len(m.blocks) }
+func (m *Encoder) Layers() int { return len(m.blocks) }
 
 // Bytes returns the memory of the weights.
-func (m *MAELRE) Bytes() int64 {
+func (m *Encoder) Bytes() int64 {
 	n := 0
 	for i := range m.blocks {
 		b := &m.blocks[i]
