@@ -9,162 +9,41 @@ import (
 	"github.com/subquad/subquad/internal/kernel"
 )
 
-// dst[i] = exp(x[i])
-func expSIMD(tier isa.Tier, dst []float32, x []float32) {
+// The functions that call kernels. Nothing calls them in the generic tier.
+
+func expSIMD(isa.Tier, []float32, []float32)                     { panic(kernel.NoKernels) }
+func sinSIMD(isa.Tier, []float32, []float32) float32             { panic(kernel.NoKernels) }
+func sigmoidSIMD(isa.Tier, []float32, []float32)                 { panic(kernel.NoKernels) }
+func siluSIMD(isa.Tier, []float32, []float32)                    { panic(kernel.NoKernels) }
+func softplusSIMD(isa.Tier, []float32, []float32)                { panic(kernel.NoKernels) }
+func eluPlusOneSIMD(isa.Tier, []float32, []float32)              { panic(kernel.NoKernels) }
+func geluTanhSIMD(isa.Tier, []float32, []float32)                { panic(kernel.NoKernels) }
+func geluErfSIMD(isa.Tier, []float32, []float32)                 { panic(kernel.NoKernels) }
+func addSIMD(isa.Tier, []float32, []float32, []float32)          { panic(kernel.NoKernels) }
+func mulSIMD(isa.Tier, []float32, []float32, []float32)          { panic(kernel.NoKernels) }
+func largerSIMD(isa.Tier, []float32, []float32, []float32)       { panic(kernel.NoKernels) }
+func scaleSIMD(isa.Tier, []float32, float32, []float32)          { panic(kernel.NoKernels) }
+func axpySIMD(isa.Tier, []float32, float32, []float32)           { panic(kernel.NoKernels) }
+func dotSIMD(isa.Tier, []float32, []float32) float32             { panic(kernel.NoKernels) }
+func squaredDistanceSIMD(isa.Tier, []float32, []float32) float32 { panic(kernel.NoKernels) }
+func cosineSIMD(isa.Tier, *float32, *float32, *float32, int)     { panic(kernel.NoKernels) }
+func sumSIMD(isa.Tier, []float32) float32                        { panic(kernel.NoKernels) }
+func maximumSIMD(isa.Tier, *float32, int) float32                { panic(kernel.NoKernels) }
+func squaredDeviationSIMD(isa.Tier, []float32, float32) float32  { panic(kernel.NoKernels) }
+func layerNormSIMD(isa.Tier, []float32, []float32, []float32, []float32, float32, float32) {
 	panic(kernel.NoKernels)
 }
-
-// dst[i] = sin(x[i]), or x[i] where |x[i]| > sinLimit; how many those are
-func sinSIMD(tier isa.Tier, dst []float32, x []float32) (result float32) {
+func rmsNormSIMD(isa.Tier, []float32, []float32, []float32, float32) { panic(kernel.NoKernels) }
+func softcapSIMD(isa.Tier, []float32, float32, []float32)            { panic(kernel.NoKernels) }
+func convolution8SIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(kernel.NoKernels)
 }
-
-// dst[i] = 1 / (1 + exp(-x[i]))
-func sigmoidSIMD(tier isa.Tier, dst []float32, x []float32) {
+func convolution1SIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(kernel.NoKernels)
 }
-
-// dst[i] = x[i] / (1 + exp(-x[i]))
-func siluSIMD(tier isa.Tier, dst []float32, x []float32) {
+func rotateHalfSIMD(isa.Tier, int, *float32, *float32, int, int, int, *float32, *float32) {
 	panic(kernel.NoKernels)
 }
-
-// dst[i] = log(1 + exp(x[i]))
-func softplusSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i] + 1 for x[i] > 0, exp(x[i]) otherwise
-func eluPlusOneSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i]/2 (1 + tanh(sqrt(2/pi) (x[i] + 0.044715 x[i]^3)))
-func geluTanhSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i] Phi(x[i])
-func geluErfSIMD(tier isa.Tier, dst []float32, x []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = a[i] + b[i]
-func addSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = a[i] * b[i]
-func mulSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = the larger of a[i] and b[i], or NaN where either is one
-func largerSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = a * x[i]
-func scaleSIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = dst[i] + a * x[i]
-func axpySIMD(tier isa.Tier, dst []float32, a float32, x []float32) {
-	panic(kernel.NoKernels)
-}
-
-// sum of a[i]*b[i]
-func dotSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
-	panic(kernel.NoKernels)
-}
-
-// sum of (a[i]-b[i])^2
-func squaredDistanceSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
-	panic(kernel.NoKernels)
-}
-
-// sums = a.b, a.a, b.b
-func cosineSIMD(tier isa.Tier, sums *float32, a *float32, b *float32, n int) {
-	panic(kernel.NoKernels)
-}
-
-// sum of x[i]
-func sumSIMD(tier isa.Tier, x []float32) (result float32) {
-	panic(kernel.NoKernels)
-}
-
-// largest x[i], or NaN where one is NaN
-func maximumSIMD(tier isa.Tier, x *float32, n int) (result float32) {
-	panic(kernel.NoKernels)
-}
-
-// sum of (x[i]-mean)^2
-func squaredDeviationSIMD(tier isa.Tier, x []float32, mean float32) (result float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = (x[i]-mean)*scale*weight[i] + bias[i]
-func layerNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, bias []float32, mean float32, scale float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i]*scale*weight[i]
-func rmsNormSIMD(tier isa.Tier, dst []float32, x []float32, weight []float32, scale float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = c tanh(x[i] / c)
-func softcapSIMD(tier isa.Tier, dst []float32, c float32, x []float32) {
-	panic(kernel.NoKernels)
-}
-
-// 8 token(s) of n channels; strides in bytes
-func convolution8SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int) {
-	panic(kernel.NoKernels)
-}
-
-// 1 token(s) of n channels; strides in bytes
-func convolution1SIMD(tier isa.Tier, n int, taps int, x *float32, xRow int, w *float32, wRow int, init *float32, initRow int, y *float32, yRow int) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head
-func rotateHalfSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width
-func rotateInterleavedSIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 1 vector(s)
-func rotateHalf1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 1 vector(s)
-func rotateInterleaved1SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 2 vector(s)
-func rotateHalf2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 2 vector(s)
-func rotateInterleaved2SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 4 vector(s)
-func rotateHalf4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
-	panic(kernel.NoKernels)
-}
-
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
-func rotateInterleaved4SIMD(tier isa.Tier, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
+func rotateInterleavedSIMD(isa.Tier, int, *float32, *float32, int, int, int, *float32, *float32) {
 	panic(kernel.NoKernels)
 }

@@ -21,8 +21,9 @@ func RotateHalf(dst, x []float32, headDim int, cos, sin []float32) {
 		return
 	}
 	if tier := isa.Active(); tier != isa.Generic {
+		vectors := wholeVectors(tier, half)
 		for at, step := 0, max(kernel.Chunk/headDim, 1); at < heads; at += step {
-			rotateHalfHeads(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, half, &cos[0], &sin[0])
+			rotateHalfSIMD(tier, vectors, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, half, &cos[0], &sin[0])
 		}
 		return
 	}
@@ -37,30 +38,10 @@ func RotateHalf(dst, x []float32, headDim int, cos, sin []float32) {
 	}
 }
 
-// rotateHalfHeads chooses the kernel that keeps the table in registers where there
-// is one.
-func rotateHalfHeads(tier isa.Tier, dst, x *float32, heads, headBytes, half int, cos, sin *float32) {
-	switch wholeVectors(tier, half) {
-	case 1:
-		rotateHalf1SIMD(tier, dst, x, heads, headBytes, half, cos, sin)
-	case 2:
-		rotateHalf2SIMD(tier, dst, x, heads, headBytes, half, cos, sin)
-	case 4:
-		rotateHalf4SIMD(tier, dst, x, heads, headBytes, half, cos, sin)
-	default:
-		rotateHalfSIMD(tier, dst, x, heads, headBytes, half, cos, sin)
-	}
-}
-
-// wholeVectors is how many whole vectors n elements are, or 0.
+// wholeVectors is how many whole vectors n elements are, or 0. The kernels keep a
+// table of a few in registers.
 func wholeVectors(tier isa.Tier, n int) int {
-	lanes := 4
-	switch tier {
-	case isa.AVX2:
-		lanes = 8
-	case isa.AVX512:
-		lanes = 16
-	}
+	lanes := kernel.Lanes(tier)
 	if n%lanes != 0 {
 		return 0
 	}
@@ -85,8 +66,9 @@ func RotateInterleaved(dst, x []float32, headDim int, cos, sin []float32) {
 		return
 	}
 	if tier := isa.Active(); tier != isa.Generic {
+		vectors := wholeVectors(tier, width)
 		for at, step := 0, max(kernel.Chunk/headDim, 1); at < heads; at += step {
-			rotateInterleavedHeads(tier, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, width, &cos[0], &sin[0])
+			rotateInterleavedSIMD(tier, vectors, &dst[at*headDim], &x[at*headDim], min(step, heads-at), 4*headDim, width, &cos[0], &sin[0])
 		}
 		return
 	}
@@ -97,19 +79,6 @@ func RotateInterleaved(dst, x []float32, headDim int, cos, sin []float32) {
 			to[i] = float32(a*cos[i]) + float32(b*sin[i])
 			to[i+1] = float32(b*cos[i+1]) + float32(a*sin[i+1])
 		}
-	}
-}
-
-func rotateInterleavedHeads(tier isa.Tier, dst, x *float32, heads, headBytes, width int, cos, sin *float32) {
-	switch wholeVectors(tier, width) {
-	case 1:
-		rotateInterleaved1SIMD(tier, dst, x, heads, headBytes, width, cos, sin)
-	case 2:
-		rotateInterleaved2SIMD(tier, dst, x, heads, headBytes, width, cos, sin)
-	case 4:
-		rotateInterleaved4SIMD(tier, dst, x, heads, headBytes, width, cos, sin)
-	default:
-		rotateInterleavedSIMD(tier, dst, x, heads, headBytes, width, cos, sin)
 	}
 }
 

@@ -10,12 +10,6 @@ import (
 // of keys, their exponentials relative to the row's largest so far, and the
 // product of those with a panel of values. Strides are in bytes.
 
-// tileVectors is the width of a panel; with tileRows it is asm's tileShape: as
-// many accumulators as registers allow.
-func tileVectors(m Machine) int {
-	return map[string]int{"AVX512": 2, "AVX2": 2, "NEON": 3}[m.Tier()]
-}
-
 // attentionPack transposes Lanes keys into a panel.
 func attentionPack(m Machine) {
 	m.Func("attentionPack", "func(dim int, k *float32, kRow int, panel *float32, panelRow int)",
@@ -74,19 +68,12 @@ func zeroTile(m Machine, rows int) [][]Vec {
 	return acc
 }
 
-// tileName and tileRows give a kernel for rows rows, 0 standing for the full height.
+// tileName is the name of a kernel for rows rows, 0 standing for the full height.
 func tileName(name string, rows int) string {
 	if rows == 0 {
 		return name + "Full"
 	}
 	return fmt.Sprint(name, rows)
-}
-
-func tileRows(m Machine, rows int) int {
-	if rows == 0 {
-		return map[string]int{"AVX512": 12, "AVX2": 6, "NEON": 8}[m.Tier()]
-	}
-	return rows
 }
 
 func attentionScores(rows int) kernel {

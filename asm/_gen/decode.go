@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 
@@ -13,17 +12,7 @@ import (
 // kernels ask for what comes next while they work: one line after the other from
 // next on, which may be in any order to what they read.
 
-const decodeKeys = 4 // that a kernel takes at once
-
-// decodeRows are the numbers of query rows that kernels exist for: of scores, and
-// of values.
-func decodeScoreRows(m Machine) []int {
-	if m.Tier() == "AVX2" {
-		return []int{2, 1}
-	}
-	return []int{4, 2, 1}
-}
-
+// decodeValueRows are the numbers of query rows for which there are kernels of values.
 var decodeValueRows = []int{4, 2, 1}
 
 // decodeScores has all products of rows query rows and four keys in registers.
@@ -86,20 +75,14 @@ func decodeScores(rows int, w weight) kernel {
 	}
 }
 
-// decodeVectors are how many vectors of columns a kernel of values takes: as many
-// as registers allow, and what makes up 16 columns.
-func decodeVectors(m Machine) []int {
-	return map[string][]int{"AVX512": {4, 1}, "AVX2": {2}, "NEON": {4}}[m.Tier()]
-}
-
 // decodeValues adds up as a sum over keys in their order, begun with what is
 // there, so that keys may come in parts.
 func decodeValues(rows, part int, w weight) kernel {
 	return func(m Machine) {
-		if part >= len(decodeVectors(m)) {
+		if part >= len(sizesOf[m.Tier()].decodeVectors) {
 			return
 		}
-		vectors := decodeVectors(m)[part]
+		vectors := sizesOf[m.Tier()].decodeVectors[part]
 		m.Func(fmt.Sprint("decodeValues", rows, [...]string{"", "Last"}[part], w.suffix), "func(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)",
 			fmt.Sprintf("o[i] = o[i] * factor[i] + p v for %d rows of p [keys] and up to 64 columns of v", rows))
 		out, factor := m.Rows(m.Param("o"), m.Param("oRow"), rows), m.Param("factor")
@@ -149,7 +132,7 @@ func decodeKernels() (list []kernel) {
 	for _, w := range weights {
 		for _, rows := range decodeValueRows {
 			list = append(list, func(m Machine) {
-				if slices.Contains(decodeScoreRows(m), rows) {
+				if slices.Contains(sizesOf[m.Tier()].decodeScoreRows, rows) {
 					decodeScores(rows, w)(m)
 				}
 			}, decodeValues(rows, 0, w), decodeValues(rows, 1, w))
@@ -158,35 +141,25 @@ func decodeKernels() (list []kernel) {
 	return list
 }
 
-// writeDecode writes the choice among the kernels.
-func (d *declarations) writeDecode(b *bytes.Buffer, tiers []string) {
-	choose := func(name, doc, params, args string, kernels []string) {
-		fmt.Fprintf(b, "\n// %s%s\nfunc %sSIMD(tier isa.Tier, format Format, rows int, %s) {\n", name, doc, name, params)
-		if len(tiers) == 0 {
-			b.WriteString("panic(NoKernels)\n}\n")
-			return
-		}
-		b.WriteString("switch int(format)<<4 | rows {\n")
+// decodeChoices are those among the kernels, by storage type and rows.
+func decodeChoices() []choice {
+	by := func(name, doc, params string, kernel func(rows int) string) choice {
+		c := choice{name: name, doc: doc, by: "format Format, rows int", key: "int(format)<<4 | rows", params: params}
 		for _, w := range weights {
-			for i, rows := range decodeValueRows {
-				kernel := kernels[i] + w.suffix
-				if f := d.funcs[kernel]; f != nil && len(f.on(tiers)) > 0 {
-					fmt.Fprintf(b, "case int(%s)<<4 | %d:\n%sSIMD(tier, %s)\n", w.suffix, rows, kernel, args)
-				}
+			for _, rows := range decodeValueRows {
+				c.members = append(c.members, member{key: fmt.Sprintf("int(%s)<<4 | %d", w.suffix, rows), kernel: kernel(rows) + w.suffix})
 			}
 		}
-		b.WriteString("default:\npanic(NoKernels)\n}\n}\n")
+		return newChoice(c)
 	}
-	names := func(before, after string) (list []string) {
-		for _, rows := range decodeValueRows {
-			list = append(list, fmt.Sprint(before, rows, after))
-		}
-		return list
-	}
-	choose("decodeScores", " gives so many query rows their scores with blocks of four keys.", "dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int",
-		"dim, blocks, q, k, kRow, next, s, sRow", names("decodeScores", ""))
-	for _, last := range []string{"", "Last"} {
-		choose("decodeValues"+last, " adds weighted values to so many rows of o, for some of their columns.", "keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32",
-			"keys, p, pRow, v, vRow, next, o, oRow, factor", names("decodeValues", last))
+	const valueParams = "keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32"
+	return []choice{
+		by("decodeScores", "decodeScoresSIMD gives some query rows their scores with blocks of decodeKeys keys.",
+			"dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int",
+			func(rows int) string { return fmt.Sprint("decodeScores", rows) }),
+		by("decodeValues", "decodeValuesSIMD adds weighted values to some rows of o, for decodeCols of their columns.", valueParams,
+			func(rows int) string { return fmt.Sprint("decodeValues", rows) }),
+		by("decodeValuesLast", "decodeValuesLastSIMD does so for decodeUnit columns, where those are fewer.", valueParams,
+			func(rows int) string { return fmt.Sprint("decodeValues", rows, "Last") }),
 	}
 }

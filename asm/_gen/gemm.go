@@ -15,11 +15,6 @@ import (
 // and need not be packed. Every element is summed in the order of k whatever
 // the number of rows, so a row's result does not depend on its neighbours.
 
-// panelVectors is how many vectors are a panel of b, fullRows how many rows of
-// c the main kernel holds: as many as registers allow.
-func panelVectors(m Machine) int { return map[string]int{"AVX512": 2, "AVX2": 2, "NEON": 3}[m.Tier()] }
-func fullRows(m Machine) int     { return map[string]int{"AVX512": 12, "AVX2": 6, "NEON": 8}[m.Tier()] }
-
 // weight is a storage type of b.
 type weight struct {
 	suffix string
@@ -35,20 +30,17 @@ var weights = []weight{
 	{"Float16", 2, false, Machine.LoadFloat16},
 }
 
-// gemm makes the kernel for rows rows (0: fullRows) of so many panels.
+// gemm makes the kernel for rows rows (0: tileRows) of so many panels.
 func gemm(rows, panels int, w weight) kernel {
 	return func(m Machine) {
-		name, height := fmt.Sprint("gemm", rows, "x", panels), rows
-		if rows == 0 {
-			name, height = "gemmFull", fullRows(m)
-		}
+		height := tileRows(m, rows)
 		signature := "func(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)"
 		if w.scaled {
 			signature = signature[:len(signature)-1] + ", scale *float32)"
 		}
-		m.Func(name+w.suffix, signature, fmt.Sprintf(
-			"%d rows by %d panel(s) of %d columns; strides in bytes", height, panels, panelVectors(m)*m.Lanes()))
-		vectors := panels * panelVectors(m)
+		m.Func(gemmName(rows, panels)+w.suffix, signature, fmt.Sprintf(
+			"%d rows by %d panel(s) of %d columns; strides in bytes", height, panels, tileVectors(m)*m.Lanes()))
+		vectors := panels * tileVectors(m)
 		acc := make([][]Vec, height)
 		initRows := m.Rows(m.Param("init"), m.Param("initRow"), height)
 		for i := range acc {
@@ -81,7 +73,7 @@ func gemm(rows, panels int, w weight) kernel {
 			b = append(b, next)
 		}
 		m.Loop(k, 1, func() {
-			width := panelVectors(m)
+			width := tileVectors(m)
 			row := make([]Vec, width)
 			for p := range panels {
 				for j := range row {
@@ -111,7 +103,7 @@ func gemm(rows, panels int, w weight) kernel {
 	}
 }
 
-// gemmShapes lists rows and panels: the main kernel (0 rows stand for fullRows),
+// gemmShapes lists rows and panels: the main kernel (0 rows stand for the full height),
 // the ones for the last rows, and for few rows (decoding) the ones that read
 // several panels at once.
 var gemmShapes = [][2]int{{0, 1}, {4, 1}, {2, 1}, {1, 1}, {2, 2}, {1, 4}}
@@ -121,4 +113,32 @@ func gemmKernels(w weight) (list []kernel) {
 		list = append(list, gemm(shape[0], shape[1], w))
 	}
 	return list
+}
+
+// gemmChoice is the one among the kernels, by storage type and shape. The full
+// height is as good as its number: it differs between tiers, and so it is 0 here.
+func gemmChoice() choice {
+	c := choice{
+		name: "gemm",
+		doc:  "gemmSIMD is one tile of a product: rows x panels, where rows is 0 for the tier's\n// full height, or 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.",
+		by:   "format Format, rows int, panels int", key: "int(format)<<8 | rows<<4 | panels",
+		params: "k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32",
+	}
+	for _, w := range weights {
+		for _, s := range gemmShapes {
+			m := member{key: fmt.Sprintf("int(%s)<<8 | %d<<4 | %d", w.suffix, s[0], s[1]), kernel: gemmName(s[0], s[1]) + w.suffix}
+			if !w.scaled {
+				m.except = "scale"
+			}
+			c.members = append(c.members, m)
+		}
+	}
+	return newChoice(c)
+}
+
+func gemmName(rows, panels int) string {
+	if rows == 0 {
+		return "gemmFull"
+	}
+	return fmt.Sprint("gemm", rows, "x", panels)
 }

@@ -28,16 +28,12 @@ func TestStale(t *testing.T) {
 			t.Errorf("%s is stale: run go generate ./asm", name)
 		}
 	}
-	for _, folder := range folders {
-		assembly, err := filepath.Glob(filepath.Join("../..", folder, "*.s"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range assembly {
-			if want[folder+"/"+filepath.Base(path)] == nil {
-				t.Errorf("%s is not generated", path)
-			}
-		}
+	stray, err := strays("../..", want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stray {
+		t.Errorf("%s is not generated any more: run go generate ./asm", path)
 	}
 }
 

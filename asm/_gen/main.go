@@ -8,6 +8,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -21,18 +23,19 @@ import (
 // kernel emits one function on a machine.
 type kernel func(simd.Machine)
 
-// operation is a file of kernels of a package.
+// operation is a file of kernels of a package, and what chooses among them.
 type operation struct {
 	pkg, name string
 	kernels   []kernel
+	choices   []choice
 }
 
 // folders are the packages that are written, by their names.
 var folders = map[string]string{"asm": "asm", "kernel": "internal/kernel"}
 
 func operations() []operation {
-	public := func(name string, k ...kernel) operation { return operation{"asm", name, k} }
-	private := func(name string, k ...kernel) operation { return operation{"kernel", name, k} }
+	public := func(name string, k ...kernel) operation { return operation{pkg: "asm", name: name, kernels: k} }
+	private := func(name string, k ...kernel) operation { return operation{pkg: "kernel", name: name, kernels: k} }
 	list := []operation{
 		public("exp", unary("exp", "exp(x[i])", 4, func(m simd.Machine, x simd.Vec) simd.Vec { return expOf(m, x, true) })),
 		public("sin", sine),
@@ -68,8 +71,8 @@ func operations() []operation {
 		private("nearest", nearest(0), nearest(4), nearest(1)),
 		public("conv", convolution(8), convolution(1)),
 		private("fft", fftKernels()...),
-		public("rotate", rotateKernels()...),
-		private("decode", decodeKernels()...),
+		{pkg: "asm", name: "rotate", kernels: rotateKernels(), choices: rotateChoices()},
+		{pkg: "kernel", name: "decode", kernels: decodeKernels(), choices: decodeChoices()},
 		private("prefetch", prefetch),
 		private("outer", outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true)),
 		private("rows", scaleRows, flush),
@@ -78,43 +81,71 @@ func operations() []operation {
 	for _, w := range weights {
 		list = append(list, private("gemm_"+strings.ToLower(w.suffix), gemmKernels(w)...))
 	}
-	return list
+	return append(list, operation{pkg: "kernel", name: "gemm", choices: []choice{gemmChoice()}})
 }
 
 // files returns every generated file by its path in the repository.
 func files() (map[string][]byte, error) {
 	out := map[string][]byte{}
-	var err error
-	if out["internal/kernel/scalar/coefficients.go"], err = coefficientsFile(); err != nil {
-		return nil, err
-	}
-	declared := map[string]*declarations{"asm": {pkg: "asm"}, "kernel": {pkg: "kernel"}}
+	var list []*declarations
+	all := map[string]*declared{}
 	for _, op := range operations() {
-		for _, target := range []struct {
-			name string
-			make func() simd.Machine
-		}{
-			{"avx2_amd64", func() simd.Machine { return simd.NewAMD64(8) }},
-			{"avx512_amd64", func() simd.Machine { return simd.NewAMD64(16) }},
-			{"neon_arm64", simd.NewARM64},
-		} {
-			m := target.make()
-			for _, k := range op.kernels {
-				k(declared[op.pkg].record(m))
+		d := &declarations{operation: op, funcs: map[string]*declared{}}
+		if len(op.kernels) > 0 {
+			if err := d.assemble(out); err != nil {
+				return nil, err
 			}
-			source, err := m.Source()
-			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", op.name, target.name, err)
-			}
-			out[fmt.Sprintf("%s/%s_%s.s", folders[op.pkg], op.name, target.name)] = source
+		}
+		for name, f := range d.funcs {
+			all[name] = f
+		}
+		list = append(list, d)
+	}
+	var err error
+	write := func(path string, text []byte, e error) {
+		out[path] = text
+		err = errors.Join(err, e)
+	}
+	for _, d := range list {
+		for _, port := range ports() {
+			text, e := d.declare(port, all)
+			write(fmt.Sprintf("%s/%s_%s.go", folders[d.pkg], d.name, port), text, e)
 		}
 	}
-	for _, d := range declared {
-		if err := d.files(out); err != nil {
+	for pkg, folder := range folders {
+		text, e := none(pkg, list)
+		write(folder+"/kernels_none.go", text, e)
+	}
+	text, e := coefficientsFile()
+	write("internal/kernel/scalar/coefficients.go", text, e)
+	text, e = sizesFile()
+	write("internal/kernel/sizes.go", text, e)
+	return out, err
+}
+
+// strays returns the files in the written folders that say they are generated, or
+// are assembly, and that are not among those to be.
+func strays(root string, list map[string][]byte) (stray []string, err error) {
+	for _, folder := range []string{"asm", "internal/kernel", "internal/kernel/scalar"} {
+		entries, err := os.ReadDir(filepath.Join(root, folder))
+		if err != nil {
 			return nil, err
 		}
+		for _, e := range entries {
+			path := folder + "/" + e.Name()
+			if list[path] != nil || e.IsDir() {
+				continue
+			}
+			text, err := os.ReadFile(filepath.Join(root, path))
+			if err != nil {
+				return nil, err
+			}
+			if strings.HasSuffix(path, ".s") || bytes.HasPrefix(text, []byte(generated)) {
+				stray = append(stray, path)
+			}
+		}
 	}
-	return out, nil
+	return stray, nil
 }
 
 func main() {
@@ -127,6 +158,15 @@ func main() {
 	}
 	for name, text := range list {
 		if err := os.WriteFile(filepath.Join(*dir, name), text, 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
+	stray, err := strays(*dir, list)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, path := range stray {
+		if err := os.Remove(filepath.Join(*dir, path)); err != nil {
 			log.Fatal(err)
 		}
 	}

@@ -109,6 +109,24 @@ func rotateInterleaved(vectors int) kernel {
 // table in registers.
 var fixedVectors = []int{1, 2, 4}
 
+// rotateChoices are those among the kernels, by how many whole vectors the table is.
+func rotateChoices() (list []choice) {
+	for _, layout := range []struct{ name, width string }{{"rotateHalf", "half"}, {"rotateInterleaved", "width"}} {
+		c := choice{
+			name: layout.name,
+			doc:  fmt.Sprintf("%sSIMD rotates heads; vectors is how many whole vectors %s is, or 0.", layout.name, layout.width),
+			by:   "vectors int", key: "vectors",
+			params: fmt.Sprintf("dst *float32, x *float32, heads int, headBytes int, %s int, cos *float32, sin *float32", layout.width),
+		}
+		for _, vectors := range fixedVectors {
+			c.members = append(c.members, member{key: fmt.Sprint(vectors), kernel: fixedName(layout.name, vectors)})
+		}
+		c.members = append(c.members, member{kernel: layout.name})
+		list = append(list, newChoice(c))
+	}
+	return list
+}
+
 func fixedName(name string, vectors int) string {
 	if vectors == 0 {
 		return name

@@ -9,13 +9,6 @@ import (
 // The recurrences of state-space models. A vector runs across channels, and the
 // states of its channels stay in registers while time goes by.
 
-// scanBlock is how many channels stand side by side in the packed states: the
-// widest vector. Narrower machines take a part of it at a time.
-const scanBlock = 16
-
-// scanFull is how many states of a vector the registers hold.
-func scanFull(m Machine) int { return map[string]int{"AVX512": 16, "AVX2": 8, "NEON": 8}[m.Tier()] }
-
 // scan is the selective scan of one vector of channels:
 //
 //	h[n] = 2^(dt[t] a[n]) h[n] + dt[t] x[t] b[t][n]
@@ -30,7 +23,7 @@ func scan(name string, states int, vectors, more bool) kernel {
 	return func(m Machine) {
 		count := states
 		if count == 0 {
-			count = scanFull(m)
+			count = sizesOf[m.Tier()].scanStates
 		}
 		kind := "a number for each state in b and c"
 		if vectors {

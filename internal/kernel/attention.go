@@ -21,28 +21,11 @@ type AttentionTile struct{ tier isa.Tier }
 func NewAttentionTile() AttentionTile { return AttentionTile{isa.Active()} }
 
 // Rows returns how many query rows are best done at once.
-func (t AttentionTile) Rows() int { return t.shape().rows }
+func (t AttentionTile) Rows() int { return sizesOf[t.tier].tileRows }
 
 // Panel returns the width of a panel: keys in a panel of keys, columns in one of
 // values.
-func (t AttentionTile) Panel() int { return t.shape().panel }
-
-// tileShape is the size of a kernel's tile of results, and of a vector.
-type tileShape struct{ rows, panel, lanes int }
-
-func (t AttentionTile) shape() tileShape {
-	switch t.tier {
-	case isa.AVX512:
-		return tileShape{12, 32, 16}
-	case isa.AVX2:
-		return tileShape{6, 16, 8}
-	case isa.NEON:
-		return tileShape{8, 12, 4}
-	}
-	return tileShape{4, genericPanel, 1}
-}
-
-const genericPanel = 4
+func (t AttentionTile) Panel() int { return sizesOf[t.tier].panelCols }
 
 // Panels returns how many panels n keys or columns take.
 func (t AttentionTile) Panels(n int) int { return (n + t.Panel() - 1) / t.Panel() }
@@ -59,7 +42,7 @@ func (t AttentionTile) PackKeys(dst []float32, at int, k blas32.General) {
 		n := min(w-c, k.Rows-i)
 		panel := dst[(at+i)/w*w*dim:][:w*dim]
 		done := 0 // columns
-		if lanes := t.shape().lanes; n >= lanes && dim >= lanes && t.tier != isa.Generic {
+		if lanes := sizesOf[t.tier].lanes; n >= lanes && dim >= lanes && t.tier != isa.Generic {
 			n, done = lanes, dim/lanes*lanes
 			const perCall = 1024
 			for d := 0; d < done; d += perCall {

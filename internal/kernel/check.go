@@ -7,11 +7,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 )
 
-// Chunk is how many elements one call of a kernel takes at the most: the Go
-// scheduler cannot interrupt assembly. It is part of what a sum's rounding
-// depends on.
-const Chunk = 8192
-
 // NoKernels is what a function for kernels panics with in a build without them.
 const NoKernels = "asm: no kernels in this build"
 

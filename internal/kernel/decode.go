@@ -26,7 +26,7 @@ func (t DecodeTile) Unit() int {
 	if t.tier == isa.Generic {
 		return 1
 	}
-	return 16
+	return decodeUnit
 }
 
 // Strided is a matrix stored in a Format: row i begins at element i*Stride of
@@ -103,7 +103,7 @@ func (m *Strided) Widen(dst []float32, row, col int) {
 // set returns how many of the rows that are left a kernel takes at once.
 func (t DecodeTile) set(left int, scores bool) int {
 	switch {
-	case left >= 4 && !(scores && t.tier == isa.AVX2):
+	case left >= 4 && !(scores && sizesOf[t.tier].decodeRows < 4):
 		return 4
 	case left >= 2:
 		return 2
@@ -111,15 +111,13 @@ func (t DecodeTile) set(left int, scores bool) int {
 	return 1
 }
 
-func (t DecodeTile) lanes() int { return AttentionTile(t).shape().lanes }
-
 // PackQueries writes rows of q in the order in which Scores reads them; dst has
 // as many elements as q.
 func (t DecodeTile) PackQueries(dst []float32, q blas32.General) {
 	const op = "kernel: DecodeTile.PackQueries"
 	CheckMatrix(op, "q", q, q.Rows, q.Cols/t.Unit()*t.Unit())
 	CheckLen(op, "dst", len(dst), q.Rows*q.Cols)
-	lanes := t.lanes()
+	lanes := sizesOf[t.tier].lanes
 	for i := 0; i < q.Rows; {
 		n := t.set(q.Rows-i, true)
 		if t.tier == isa.Generic {
@@ -170,20 +168,20 @@ func (t DecodeTile) Scores(s blas32.General, q []float32, k Strided, next *byte)
 	for i := 0; i < s.Rows; {
 		n := t.set(s.Rows-i, true)
 		queries := &q[i*k.Cols]
-		blocks := k.Rows / 4
+		blocks := k.Rows / decodeKeys
 		for b := 0; b < blocks; b += perCall {
-			decodeScoresSIMD(t.tier, k.Format, n, k.Cols, min(perCall, blocks-b), queries, k.At(4*b*k.Stride), row, next, &s.Data[i*s.Stride+4*b], 4*s.Stride)
+			decodeScoresSIMD(t.tier, k.Format, n, k.Cols, min(perCall, blocks-b), queries, k.At(decodeKeys*b*k.Stride), row, next, &s.Data[i*s.Stride+decodeKeys*b], 4*s.Stride)
 		}
-		switch rest := k.Rows % 4; {
-		case rest > 0 && blocks > 0: // the last four again
-			j := k.Rows - 4
+		switch rest := k.Rows % decodeKeys; {
+		case rest > 0 && blocks > 0: // the last decodeKeys again
+			j := k.Rows - decodeKeys
 			decodeScoresSIMD(t.tier, k.Format, n, k.Cols, 1, queries, k.At(j*k.Stride), row, next, &s.Data[i*s.Stride+j], 4*s.Stride)
-		case rest > 0: // the same key four times
-			var four [4 * 4]float32
+		case rest > 0: // the same key decodeKeys times
+			var same [4 * decodeKeys]float32
 			for j := range rest {
-				decodeScoresSIMD(t.tier, k.Format, n, k.Cols, 1, queries, k.At(j*k.Stride), 0, next, &four[0], 4*4)
+				decodeScoresSIMD(t.tier, k.Format, n, k.Cols, 1, queries, k.At(j*k.Stride), 0, next, &same[0], 4*decodeKeys)
 				for r := range n {
-					s.Data[(i+r)*s.Stride+j] = four[4*r]
+					s.Data[(i+r)*s.Stride+j] = same[decodeKeys*r]
 				}
 			}
 		}
@@ -246,10 +244,7 @@ func (t DecodeTile) values(o, p blas32.General, v Strided, from, keys int, facto
 	if next == nil {
 		next = v.At(0)
 	}
-	wide := 16
-	if t.tier == isa.AVX512 {
-		wide = 64
-	}
+	wide := sizesOf[t.tier].decodeCols
 	for i := 0; i < p.Rows; {
 		n := t.set(p.Rows-i, false)
 		f := &factor[0]
@@ -264,7 +259,7 @@ func (t DecodeTile) values(o, p blas32.General, v Strided, from, keys int, facto
 				c += wide
 			} else {
 				decodeValuesLastSIMD(t.tier, v.Format, n, keys, x, 4*p.Stride, y, row, next, z, 4*o.Stride, f)
-				c += 16
+				c += decodeUnit
 			}
 		}
 		i += n

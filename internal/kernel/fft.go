@@ -17,13 +17,10 @@ func NewButterflies() Butterflies { return Butterflies{isa.Active()} }
 
 // Lanes returns how many sequences are transformed at once.
 func (b Butterflies) Lanes() int {
-	switch b.tier {
-	case isa.AVX512:
-		return 16
-	case isa.NEON:
-		return 4
+	if b.tier == isa.Generic {
+		return genericLanes
 	}
-	return 8
+	return sizesOf[b.tier].lanes
 }
 
 // callRows is how many rows one kernel call goes over: 64 KiB.

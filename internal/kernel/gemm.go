@@ -73,13 +73,10 @@ const (
 	blockK     = 512       // rows of b to a kernel call; a tile of a stays in L1
 	blockBytes = 384 << 10 // of b, to stay in L2 while all of a goes by
 	wideK      = 128       // rows of b to a call that reads four panels of it
-	maxRows    = 12        // of a tile
-	maxTile    = 12 * 32   // largest tile of dst
-	maxWide    = 4 * 32    // widest row of dst in one call
 )
 
 // zeros is where a product without a bias begins.
-var zeros [maxWide]float32
+var zeros [4 * maxPanelCols]float32
 
 // product is one call of Gemm.
 type product struct {
@@ -120,7 +117,7 @@ const (
 )
 
 func (p *product) runCopied(rows int) {
-	var strip [maxRows * copyStride]float32
+	var strip [maxTileRows * copyStride]float32
 	p.blocks(rows, strip[:])
 }
 
@@ -207,7 +204,7 @@ func (p *product) tile(row, rows, panel, panels, k0, kn int) {
 		return
 	}
 	// The last panel is not whole: go through a tile of our own.
-	var buf [maxTile]float32
+	var buf [maxTileRows * maxPanelCols]float32
 	t := buf[:]
 	for i := range rows {
 		copy(t[i*width:][:n], start[i*startStride:])
@@ -231,6 +228,9 @@ func (p *product) kernel(row, rows, panel, panels, k0, kn int, start []float32, 
 	var scale *float32
 	if m.format == Int8 {
 		scale = &m.scale[panel*m.panelCols()]
+	}
+	if rows == m.fullRows() {
+		rows = 0
 	}
 	gemmSIMD(m.tier, m.format, rows, panels, kn, unsafe.SliceData(a), 4*p.aRow, 4*p.aAt, &m.data[at], bPanel,
 		&start[0], 4*startStride, &c[0], 4*cStride, scale)

@@ -8,554 +8,105 @@ import (
 	"github.com/subquad/subquad/internal/isa"
 )
 
-// dst[i] = exp(x[i]-max) for x[i] <= max; the sum of dst[i]
-func expSumSIMD(tier isa.Tier, dst []float32, x []float32, max float32) (result float32) {
-	panic(NoKernels)
-}
-
-// dst[i] = a[i] unless it is at most b[i], else 0
-func keepAboveSIMD(tier isa.Tier, dst []float32, a []float32, b []float32) {
-	panic(NoKernels)
-}
-
-// cos[i], sin[i] = factor times the cosine and sine of 2 pi phase[i] / 2^32
-func cosSinSIMD(tier isa.Tier, cos *float32, sin *float32, phase *uint32, count int, factor float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 6 rows of q [dim] and panels [dim][16]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 6 rows of p [keys] and a panel [keys][16]
-func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 4 rows of q [dim] and panels [dim][16]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][16]
-func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 1 rows of q [dim] and panels [dim][16]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][16]
-func attentionValues1SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// columns of 8 rows of k become rows of a panel, for as many of dim as fill a vector
-func attentionPackSIMD(tier isa.Tier, dim int, k *float32, kRow int, panel *float32, panelRow int) {
-	panic(NoKernels)
-}
-
-// for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);
-// sum = sum*factor + the sum of s; top = t
-func attentionWeightsSIMD(tier isa.Tier, rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32) {
-	panic(NoKernels)
-}
-
-// mass[j] += w, w = exp(s[j]-lse); the sum of w log w
-func attentionMassSIMD(tier isa.Tier, mass []float32, s []float32, lse float32) (result float32) {
-	panic(NoKernels)
-}
-
-// for 6 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearestFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	panic(NoKernels)
-}
-
-// for 4 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	panic(NoKernels)
-}
-
-// for 1 rows of q [dim] and panels [dim][16], where a score is greater than best: best = score, place = number[panel]
-func nearest1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, best *float32, place *float32, number *float32) {
-	panic(NoKernels)
-}
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// radix 2 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse2SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// radix 3 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse3SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// radix 4 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse4SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftForward5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// radix 5 in place: count butterflies over rows q bytes apart, in blocks block bytes apart
-func fftInverse5SIMD(tier isa.Tier, x *float32, q int, count int, blocks int, block int, tw *float32) {
-	panic(NoKernels)
-}
-
-// the first stage from real rows of which 2 of 4 are not zero
-func fftFirst2SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	panic(NoKernels)
-}
-
-// the last stage, to 2 of 4 real rows
-func fftLast2SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	panic(NoKernels)
-}
-
-// the first stage from real rows of which 3 of 4 are not zero
-func fftFirst3SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	panic(NoKernels)
-}
-
-// the last stage, to 3 of 4 real rows
-func fftLast3SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	panic(NoKernels)
-}
-
-// the first stage from real rows of which 4 of 4 are not zero
-func fftFirst4SIMD(tier isa.Tier, x *float32, q int, u *float32, uRow int, uBlock int, count int, tw *float32) {
-	panic(NoKernels)
-}
-
-// the last stage, to 4 of 4 real rows
-func fftLast4SIMD(tier isa.Tier, x *float32, q int, y *float32, yRow int, yBlock int, count int, tw *float32) {
-	panic(NoKernels)
-}
-
-// forward radix 4, times spectrum, inverse radix 4, on blocks of four rows
-func fftCenterSIMD(tier isa.Tier, x *float32, spectrum *float32, blocks int) {
-	panic(NoKernels)
-}
-
-// rows of x times rows of spectrum, lanes being phases of one sequence
-func fftRingSIMD(tier isa.Tier, x *float32, spectrum *float32, count int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1BFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Int8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 2 rows of q, packed [dim/8][2][8], and blocks of 4 keys
-func decodeScores2Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 1 rows of q, packed [dim/8][1][8], and blocks of 4 keys
-func decodeScores1Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1Float16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float32SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat32SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4BFloat16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastBFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Int8SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastInt8SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// s = q k for 4 rows of q, packed [dim/16][4][16], and blocks of 4 keys
-func decodeScores4Float16SIMD(tier isa.Tier, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-func decodeValues4LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-func decodeValues2LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-func decodeValues1LastFloat16SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
-	panic(NoKernels)
-}
-
-// the cache lines from x on
-func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
-	panic(NoKernels)
-}
-
-// states rows of width channels; sRow in bytes
-func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
-	panic(NoKernels)
-}
-
-// states rows of width channels; sRow in bytes
-func combineSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, c *float32, y *float32) {
-	panic(NoKernels)
-}
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(NoKernels)
-}
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1SIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(NoKernels)
-}
-
-// 4 row(s) of width channels; strides in bytes
-func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(NoKernels)
-}
-
-// 1 row(s) of width channels; strides in bytes
-func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
-	panic(NoKernels)
-}
-
-// dst[t][i] = scale[t]*x[t][i]; strides in bytes
-func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
-	panic(NoKernels)
-}
-
-// x[i] = 0 where |x[i]| < tiny
-func flushSIMD(tier isa.Tier, x []float32) {
-	panic(NoKernels)
-}
-
-// 8 states of 8 channels; a number for each state in b and c; strides in bytes
-func scanFullSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 4 states of 8 channels; a number for each state in b and c; strides in bytes
-func scan4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 4 states of 8 channels; a vector for each state in b and c; strides in bytes
-func scanVector4SIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 8 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scanFullMoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 4 states of 8 channels; a number for each state in b and c; adds to y; strides in bytes
-func scan4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 4 states of 8 channels; a vector for each state in b and c; adds to y; strides in bytes
-func scanVector4MoreSIMD(tier isa.Tier, tokens int, dt *float32, dtRow int, x *float32, xRow int, y *float32, yRow int, a *float32, h *float32, b *float32, bRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
+// The functions that call kernels. Nothing calls them in the generic tier.
 
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func expSumSIMD(isa.Tier, []float32, []float32, float32) float32     { panic(NoKernels) }
+func keepAboveSIMD(isa.Tier, []float32, []float32, []float32)        { panic(NoKernels) }
+func cosSinSIMD(isa.Tier, *float32, *float32, *uint32, int, float32) { panic(NoKernels) }
+func attentionScoresFullSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int) {
 	panic(NoKernels)
 }
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
-	panic(NoKernels)
-}
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func attentionValuesFullSIMD(isa.Tier, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float32SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func attentionScores4SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int) {
 	panic(NoKernels)
 }
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullBFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func attentionValues4SIMD(isa.Tier, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func attentionScores1SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int) {
 	panic(NoKernels)
 }
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func attentionValues1SIMD(isa.Tier, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func attentionPackSIMD(isa.Tier, int, *float32, int, *float32, int) { panic(NoKernels) }
+func attentionWeightsSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32) {
 	panic(NoKernels)
 }
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func attentionMassSIMD(isa.Tier, []float32, []float32, float32) float32 { panic(NoKernels) }
+func nearestFullSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32) {
 	panic(NoKernels)
 }
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4BFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func nearest4SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32) {
 	panic(NoKernels)
 }
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullInt8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+func nearest1SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32) {
 	panic(NoKernels)
 }
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+func fftForward2SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftInverse2SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftForward3SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftInverse3SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftForward4SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftInverse4SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftForward5SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftInverse5SIMD(isa.Tier, *float32, int, int, int, int, *float32)         { panic(NoKernels) }
+func fftFirst2SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32) { panic(NoKernels) }
+func fftLast2SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32)  { panic(NoKernels) }
+func fftFirst3SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32) { panic(NoKernels) }
+func fftLast3SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32)  { panic(NoKernels) }
+func fftFirst4SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32) { panic(NoKernels) }
+func fftLast4SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32)  { panic(NoKernels) }
+func fftCenterSIMD(isa.Tier, *float32, *float32, int)                          { panic(NoKernels) }
+func fftRingSIMD(isa.Tier, *float32, *float32, int)                            { panic(NoKernels) }
+func decodeScoresSIMD(isa.Tier, Format, int, int, int, *float32, *byte, int, *byte, *float32, int) {
 	panic(NoKernels)
 }
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+func decodeValuesSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
 	panic(NoKernels)
 }
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+func decodeValuesLastSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
 	panic(NoKernels)
 }
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+func prefetchSIMD(isa.Tier, *float32, int) { panic(NoKernels) }
+func outerStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, float32) {
 	panic(NoKernels)
 }
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Int8SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+func combineSIMD(isa.Tier, int, int, *float32, int, *float32, *float32) { panic(NoKernels) }
+func accumulate4SIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// 6 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemmFullFloat16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func accumulate1SIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// 4 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm4x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func accumulate4MoreSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// 2 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm2x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func accumulate1MoreSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// 1 rows by 1 panel(s) of 16 columns; strides in bytes
-func gemm1x1Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func scaleRowsSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32) { panic(NoKernels) }
+func flushSIMD(isa.Tier, []float32)                                            { panic(NoKernels) }
+func scanFullSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// 2 rows by 2 panel(s) of 16 columns; strides in bytes
-func gemm2x2Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func scan4SIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// 1 rows by 4 panel(s) of 16 columns; strides in bytes
-func gemm1x4Float16SIMD(tier isa.Tier, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int) {
+func scanVector4SIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// gemmSIMD is one tile of a product: rows x panels, where rows is the tier's
-// full height, 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
-func gemmSIMD(tier isa.Tier, format Format, rows, panels, k int, a *float32, aRow, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
+func scanFullMoreSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// decodeScores gives so many query rows their scores with blocks of four keys.
-func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+func scan4MoreSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// decodeValues adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func scanVector4MoreSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
-
-// decodeValuesLast adds weighted values to so many rows of o, for some of their columns.
-func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func gemmSIMD(isa.Tier, Format, int, int, int, *float32, int, int, *byte, int, *float32, int, *float32, int, *float32) {
 	panic(NoKernels)
 }

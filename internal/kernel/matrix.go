@@ -103,29 +103,8 @@ func (m *Matrix) genericRow(panel, k int) (row [4]float32) {
 }
 
 // panelCols is the width of a panel, fullRows the height of the main kernel's tile.
-func (m *Matrix) panelCols() int {
-	switch m.tier {
-	case isa.AVX512:
-		return 32
-	case isa.AVX2:
-		return 16
-	case isa.NEON:
-		return 12
-	}
-	return 4
-}
-
-func (m *Matrix) fullRows() int {
-	switch m.tier {
-	case isa.AVX512:
-		return 12
-	case isa.AVX2:
-		return 6
-	case isa.NEON:
-		return 8
-	}
-	return 4
-}
+func (m *Matrix) panelCols() int { return sizesOf[m.tier].panelCols }
+func (m *Matrix) fullRows() int  { return sizesOf[m.tier].tileRows }
 
 func (m *Matrix) panels() int     { return (m.cols + m.panelCols() - 1) / m.panelCols() }
 func (m *Matrix) panelBytes() int { return m.rows * m.panelCols() * m.format.bytes() }

@@ -10,9 +10,6 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// ScanBlock is how many channels stand side by side in the states of SelectiveScan.
-const ScanBlock = 16
-
 // SelectiveScan runs the recurrence of Mamba (Gu and Dao 2023, arXiv 2312.00752,
 // algorithm 2, discretised) for one block of ScanBlock channels:
 //
@@ -88,13 +85,7 @@ func checkRepeated(op, name string, m blas32.General, tokens, states int, vector
 // registers hold and as many tokens as a kernel may take.
 func scanTiles(tier isa.Tier, y, dt, x blas32.General, da, h []float32, b, c blas32.General, vectors bool) {
 	const maxTokens = 256
-	lanes, full := 4, 8
-	switch tier {
-	case isa.AVX2:
-		lanes = 8
-	case isa.AVX512:
-		lanes, full = 16, 16
-	}
+	lanes, full := sizesOf[tier].lanes, sizesOf[tier].scanStates
 	each := 1 // elements of b and c to a state
 	if vectors {
 		each = ScanBlock
@@ -320,14 +311,14 @@ func ScaleRows(dst blas32.General, scale []float32, x blas32.General) {
 // Prefetch asks for the memory of x, so that it comes while other work is done. It
 // changes nothing, and does nothing where a tier has no means for it.
 func Prefetch(x []float32) {
-	const line, most = 16, 1024
+	const most = 1024 // lines to a kernel call
 	tier := isa.Active()
 	if tier == isa.Generic {
 		return
 	}
 	for len(x) > 0 {
-		n := min(len(x), line*most)
-		prefetchSIMD(tier, &x[0], (n+line-1)/line)
+		n := min(len(x), prefetchLine*most)
+		prefetchSIMD(tier, &x[0], (n+prefetchLine-1)/prefetchLine)
 		x = x[n:]
 	}
 }
