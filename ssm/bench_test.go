@@ -112,3 +112,29 @@ func BenchmarkSSDPiece(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSSDFiltered is the recurrence alone, of which a filter keeps a part.
+func BenchmarkSSDFiltered(b *testing.B) {
+	const h, p, s, n = 24, 64, 128, 2048
+	a := make([]float32, h)
+	for i := range a {
+		a[i] = -1 - 4*float32(i)/h
+	}
+	op := value[*SSD](b)(NewSSD(SSDConfig{Heads: h, HeadDim: p, States: s}, SSDWeights{A: a}))
+	x, bs, cs, dst := random(2, n, h*p, 0.5, 0), random(4, n, s, 0.5, 0), random(5, n, s, 0.5, 0), zeros(n, h*p)
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, kept := range []float64{1, 0.5, 0.05, 0.01, 0} {
+		b.Run(fmt.Sprintf("h=%d/p=%d/s=%d/n=%d/kept=%g", h, p, s, n, kept), func(b *testing.B) {
+			dt := zeros(n, h)
+			for i := range dt.Data {
+				if r.Float64() < kept {
+					dt.Data[i] = 0.01 + 0.05*r.Float32()
+				}
+			}
+			for b.Loop() {
+				must(b, op.Forward(dst, x, dt, bs, cs))
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n*h*p*s), "ns/state·step")
+		})
+	}
+}

@@ -36,6 +36,8 @@ type BlockCall struct {
 type Block interface {
 	Dim() int
 	Channels() int
+	Identity() Identity
+	Rates() blas32.General
 	Bytes() int
 	ScratchBytes(tokens int) int64
 	Forward(dst, x blas32.General) error
@@ -44,9 +46,6 @@ type Block interface {
 	Run(ctx context.Context, call *BlockCall) error
 	NewState(cfg StateConfig) (*State, error)
 	ReadState(r io.Reader) (*State, error)
-	NewCalibrator(cfg CalibrationConfig) (*Calibrator, error)
-	RunPrompt(ctx context.Context, call *BlockCall, f *Filter) error
-	Report(before, after blas32.General) ([]ChannelReport, error)
 }
 
 // block is the frame of a Mamba block: projections around a convolution and a
@@ -81,8 +80,8 @@ type mixer interface {
 	middle(s *blockScratch, worker, from, to int)
 	// holds bounds the working memory of n rows, in float32.
 	holds(n, workers int) int64
-	// rates returns A, [channels, N].
-	rates() blas32.General
+	// Rates returns A, [channels, N].
+	Rates() blas32.General
 }
 
 // pieceRows is how many tokens go through a block together.
@@ -119,6 +118,9 @@ func (b *block) Dim() int { return b.dim }
 // Channels returns how many steps dt a token has: the channels of a Mamba, the heads
 // of a Mamba2.
 func (b *block) Channels() int { return b.kind.channels }
+
+// Identity names the block and says how many steps dt a token has.
+func (b *block) Identity() Identity { return b.kind.identity() }
 
 // Bytes returns the memory of the projections' weights.
 func (b *block) Bytes() int { return b.in.Bytes() + b.out.Bytes() }
@@ -295,7 +297,7 @@ func (s *blockScratch) convolve(ctx context.Context, from int) error {
 
 // finishKind names a block's state and sums up its weights.
 func (b *block) finishKind(name string, size int, matrices []blas32.General, hashes ...uint64) {
-	b.kind = kind{name: name, size: b.conv.kind.size + size, channels: b.mixer.rates().Rows}
+	b.kind = kind{name: name, size: b.conv.kind.size + size, channels: b.mixer.Rates().Rows}
 	f := newFingerprint(name)
 	for _, m := range matrices {
 		for t := 0; t < m.Rows; t += m.Rows/64 + 1 {

@@ -8,10 +8,9 @@
 //   - [SISO] is the recurrence of Mamba-3 with one input and output.
 //   - [GatedNorm] is the norm with a gate of Mamba-2.
 //   - [Mamba] and [Mamba2] are the complete blocks, with their projections.
-//   - [Calibrator], [Calibration] and [Filter] are LongMamba: contexts longer than
-//     those of the training, without training.
 //
-// Package ssm/mamba builds language models of these.
+// Package ssm/longmamba takes models to contexts longer than those of their training,
+// and package ssm/mamba builds language models of these operators.
 //
 // # One family
 //
@@ -28,7 +27,6 @@
 // # Letters
 //
 //	n, t   tokens in a sequence, and a token's index
-//	S      tokens in a sequence of the training (TrainLength)
 //	D, d   channels of a scan, and a channel's index
 //	H, P   heads of an SSD, and channels of a head
 //	N      states of a channel
@@ -62,31 +60,6 @@
 // and step alike: a dt of 0 makes a channel pass over a token. [RecordSteps],
 // [ReplaySteps], [ScaleSteps] and [ChainFilters] make some.
 //
-// # Long contexts
-//
-// A channel whose state would decay within a sequence of the training's length is
-// local: it sees the same in longer ones. Others are global, and what they have
-// learned to hold is as many tokens as training had. LongMamba (2025, arXiv
-// 2504.16053) lets only their largest steps through, as many as add up to what they
-// did in training:
-//
-//	Calibrator    looks at the steps of a few sequences of the training's length
-//	Calibration   how much of each channel's state remains, and thresholds of its
-//	              steps for prompts of any length; can be stored, and is refused by
-//	              another model (Fingerprint)
-//	Filter        what to do by it; in StateConfig it filters a prompt, however it is
-//	              cut, by the row of the tables for its whole length
-//
-// Receptive fields are kept as logarithms, so that thresholds like 1e-30, which the
-// paper has for Mamba, do not underflow. Filtering is a comparison for each token and
-// channel; a token that a head of an SSD passes over is read from a state that stands
-// still, for less than half the work where few are kept. Decoding is not filtered,
-// as published, unless FilterConfig.Decode is set.
-//
-// [Filter.Apply] has the other rules of the official code, and [Decimation] is
-// DeciMamba's. LongMamba helps as far as a model's steps tell important tokens from
-// others, which is no law; the paper's results are the paper's.
-//
 // # Provenance
 //
 //	Conv        checked against causal_conv1d_ref and _update_ref of causal-conv1d
@@ -97,12 +70,6 @@
 //	Mamba       checked against Mamba.forward and step of mamba
 //	Mamba2      checked against Mamba2.forward of mamba; its step ignores limits of
 //	            dt, this one's does not
-//	Calibrator, Filter (Mamba-2), the other rules
-//	            checked against the official LongMamba: its functions and Mamba2.forward
-//	Calibrator, Filter (Mamba)
-//	            calibration checked against the official code of an early version; how
-//	            a Mamba is filtered is not public: the same mask for each channel
-//	Decimation  checked against get_non_decimated_indices of DeciMamba
 //	SSD's forms with its decay kept apart, and for tokens passed over: re-derived,
 //	            checked against the recurrence
 //	Falcon-Mamba's norms (NormDtBC): checked against its published code, written out

@@ -1,21 +1,17 @@
 package ssm
 
-import (
-	"errors"
-
-	"github.com/subquad/subquad"
-)
+import "github.com/subquad/subquad"
 
 var (
+	// ErrConfig is matched by errors about a Config or weights.
+	ErrConfig = subquad.ErrConfig
 	// ErrShape is matched by errors about the shape of a matrix or slice, and about
 	// states that belong to another operator.
 	ErrShape = subquad.ErrShape
-	// ErrConfig is matched by errors about a Config or weights.
-	ErrConfig = subquad.ErrConfig
+	// ErrCall is matched by errors about the options of a call: nil, that contradict each
+	// other, or that an operator cannot honour.
+	ErrCall = subquad.ErrCall
 	// ErrState is matched by errors about a stored state that cannot be read, and
 	// about a snapshot that is not there.
 	ErrState = subquad.ErrState
-	// ErrCalibration is matched by errors about a Calibration: of another model,
-	// incomplete, not well formed, or made of what it cannot be made of.
-	ErrCalibration = errors.New("ssm: wrong calibration")
 )

@@ -10,36 +10,6 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// blockConfig holds the options of the official modules. Shapes are in the weights,
-// and what concerns training or kernels has no meaning here.
-type blockConfig struct {
-	DModel         int        `json:"d_model"`
-	DState         int        `json:"d_state"`
-	DConv          int        `json:"d_conv"`
-	ConvInit       any        `json:"conv_init"`
-	Expand         float64    `json:"expand"`
-	DtRank         any        `json:"dt_rank"`
-	DtMin          float64    `json:"dt_min"`
-	DtMax          float64    `json:"dt_max"`
-	DtInit         any        `json:"dt_init"`
-	DtScale        float64    `json:"dt_scale"`
-	DtInitFloor    float64    `json:"dt_init_floor"`
-	ConvBias       *bool      `json:"conv_bias"`
-	Bias           bool       `json:"bias"`
-	UseFastPath    *bool      `json:"use_fast_path"`
-	UseMemEffPath  *bool      `json:"use_mem_eff_path"`
-	LayerIdx       any        `json:"layer_idx"`
-	HeadDim        int        `json:"headdim"`
-	DSSM           any        `json:"d_ssm"`
-	Groups         int        `json:"ngroups"`
-	AInitRange     []float64  `json:"A_init_range"`
-	DHasHdim       bool       `json:"D_has_hdim"`
-	RMSNorm        *bool      `json:"rmsnorm"`
-	NormBeforeGate bool       `json:"norm_before_gate"`
-	DtLimit        *[]float64 `json:"dt_limit"`
-	ChunkSize      int        `json:"chunk_size"`
-}
-
 // parameter returns a weight of a file, or the zero matrix. One-dimensional ones
 // are a row.
 func parameter(f *golden.File, name string) blas32.General {
@@ -74,16 +44,16 @@ func goldenBlock(t *testing.T, f *golden.File, op windowed, taps, channels int, 
 		m := zeros(taps, channels)
 		copy(m.Data, before.Data)
 		copy(m.Data[channels:], window(st).Data)
-		return transposed(m).Data
+		return golden.Transposed(m).Data
 	}
 	shape := f.Shape("x")
 	batch, n, dim := shape[0], shape[1], shape[2]
-	x := batched(f, "x")
+	x := f.Elements("x")
 	var y, conv, ssm []float32
 	var states []*State
 	for b := range batch {
 		st := value[*State](t)(op.NewState(StateConfig{}))
-		in, out := x.matrix(b, n, dim), zeros(n, dim)
+		in, out := x.Matrix(b, n, dim), zeros(n, dim)
 		split := max(n-1, 0)
 		must(t, op.Step(mat.Rows(out, 0, split), mat.Rows(in, 0, split), st))
 		before := window(st)
@@ -96,9 +66,9 @@ func goldenBlock(t *testing.T, f *golden.File, op windowed, taps, channels int, 
 			near(t, "prefill and one token", out.Data, whole.Data, 1e-5)
 		}
 	}
-	compare(f, "y", y)
-	compare(f, "conv_state", conv)
-	compare(f, "ssm_state", ssm)
+	f.CompareGiven("y", y)
+	f.CompareGiven("conv_state", conv)
+	f.CompareGiven("ssm_state", ssm)
 	if !f.Has("x_decode") {
 		return
 	}
@@ -121,14 +91,14 @@ func goldenBlock(t *testing.T, f *golden.File, op windowed, taps, channels int, 
 		for b, st := range states {
 			conv, ssm = append(conv, official(before[b], st)...), append(ssm, scan(st)...)
 		}
-		compare(f, "conv_state_end", conv)
-		compare(f, "ssm_state_end", ssm)
+		f.CompareGiven("conv_state_end", conv)
+		f.CompareGiven("ssm_state_end", ssm)
 	}
-	compare(f, "y_decode", decoded)
+	f.CompareGiven("y_decode", decoded)
 }
 
 func goldenMamba(t *testing.T, f *golden.File) {
-	var cfg blockConfig
+	var cfg golden.MambaConfig
 	f.Python("config", &cfg)
 	w := MambaWeights{
 		In: parameter(f, "in_proj.weight"), InBias: parameter(f, "in_proj.bias").Data,
@@ -147,7 +117,7 @@ func goldenMamba(t *testing.T, f *golden.File) {
 
 // goldenMamba2Block returns the block of a file.
 func goldenMamba2Block(t *testing.T, f *golden.File) *Mamba2 {
-	var cfg blockConfig
+	var cfg golden.MambaConfig
 	f.Python("config", &cfg)
 	c := Mamba2Config{States: cfg.DState, HeadDim: cfg.HeadDim, Groups: cfg.Groups, NormBeforeGate: cfg.NormBeforeGate}
 	c.NoNorm = cfg.RMSNorm != nil && !*cfg.RMSNorm

@@ -10,7 +10,7 @@ import (
 
 // goldenBoth runs an SSD by chunks and by the recurrence, on every sequence of a
 // file, and returns the results one behind the other.
-func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial tensor, calls []SSDCall, check func(out, final []float32)) {
+func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial golden.Elements, calls []SSDCall, check func(out, final []float32)) {
 	for _, recurrent := range []bool{false, true} {
 		cfg.Recurrent = recurrent
 		op := value[*SSD](t)(NewSSD(cfg, w))
@@ -18,8 +18,8 @@ func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial tensor, calls
 		wide := cfg.Heads * cfg.HeadDim
 		for b, call := range calls {
 			st := value[*State](t)(op.NewState(StateConfig{}))
-			if initial.data != nil {
-				must(t, op.Write(st, initial.matrix(b, wide, cfg.States)))
+			if initial.Given() {
+				must(t, op.Write(st, initial.Matrix(b, wide, cfg.States)))
 			}
 			call.State, call.Dst = st, zeros(call.X.Rows, wide)
 			must(t, op.Run(t.Context(), &call))
@@ -39,18 +39,18 @@ func goldenSSD(t *testing.T, f *golden.File) {
 		cfg.Softplus = flag(t, f, "dt_softplus")
 	}
 	cfg.DtMin, cfg.DtMax = limits(t, f.Meta("dt_limit"))
-	x, dt, z, b, c := batched(f, "x"), batched(f, "dt"), batched(f, "z"), batched(f, "B"), batched(f, "C")
+	x, dt, z, b, c := f.Elements("x"), f.Elements("dt"), f.Elements("z"), f.Elements("B"), f.Elements("C")
 	var calls []SSDCall
 	for i := range s[0] {
 		calls = append(calls, SSDCall{
-			X: x.matrix(i, n, heads*width), Dt: dt.matrix(i, n, heads), Z: z.matrix(i, n, heads*width),
-			B: b.matrix(i, n, groups*states), C: c.matrix(i, n, groups*states),
+			X: x.Matrix(i, n, heads*width), Dt: dt.Matrix(i, n, heads), Z: z.Matrix(i, n, heads*width),
+			B: b.Matrix(i, n, groups*states), C: c.Matrix(i, n, groups*states),
 		})
 	}
-	w := SSDWeights{A: f.Float32("A"), D: optional(f, "D"), DtBias: optional(f, "dt_bias")}
-	goldenBoth(t, cfg, w, batched(f, "initial_states"), calls, func(out, final []float32) {
-		compare(f, "out", out)
-		compare(f, "final_states", final)
+	w := SSDWeights{A: f.Float32("A"), D: f.Optional("D"), DtBias: f.Optional("dt_bias")}
+	goldenBoth(t, cfg, w, f.Elements("initial_states"), calls, func(out, final []float32) {
+		f.CompareGiven("out", out)
+		f.CompareGiven("final_states", final)
 	})
 }
 
@@ -58,18 +58,18 @@ func goldenSSD(t *testing.T, f *golden.File) {
 func goldenMinimal(t *testing.T, f *golden.File) {
 	s, g := f.Shape("X"), f.Shape("B")
 	n, heads, width, states := s[1], s[2], s[3], g[3]
-	x, a, b, c := batched(f, "X"), batched(f, "A"), batched(f, "B"), batched(f, "C")
+	x, a, b, c := f.Elements("X"), f.Elements("A"), f.Elements("B"), f.Elements("C")
 	var calls []SSDCall
 	for i := range s[0] {
 		calls = append(calls, SSDCall{
-			X: x.matrix(i, n, heads*width), Decay: a.matrix(i, n, heads),
-			B: b.matrix(i, n, heads*states), C: c.matrix(i, n, heads*states),
+			X: x.Matrix(i, n, heads*width), Decay: a.Matrix(i, n, heads),
+			B: b.Matrix(i, n, heads*states), C: c.Matrix(i, n, heads*states),
 		})
 	}
 	cfg := SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: heads}
-	goldenBoth(t, cfg, SSDWeights{}, batched(f, "initial_states"), calls, func(out, final []float32) {
-		compare(f, "Y", out)
-		compare(f, "final_state", final)
+	goldenBoth(t, cfg, SSDWeights{}, f.Elements("initial_states"), calls, func(out, final []float32) {
+		f.CompareGiven("Y", out)
+		f.CompareGiven("final_state", final)
 	})
 }
 
@@ -81,22 +81,22 @@ func goldenSISO(t *testing.T, f *golden.File) {
 	}
 	op := value[*SISO](t)(NewSISO(
 		SISOConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Angles: angles},
-		SISOWeights{BBias: optional(f, "K_bias"), CBias: optional(f, "Q_bias"), D: optional(f, "D")}))
-	x, b, c, z := batched(f, "V"), batched(f, "K"), batched(f, "Q"), batched(f, "Z")
-	dt, decay, trap, turn := batched(f, "DT"), batched(f, "ADT"), batched(f, "Trap"), batched(f, "Angles")
-	initial := [4]tensor{batched(f, "initial_ssm_state"), batched(f, "initial_k_state"), batched(f, "initial_v_state"), batched(f, "initial_angle_state")}
+		SISOWeights{BBias: f.Optional("K_bias"), CBias: f.Optional("Q_bias"), D: f.Optional("D")}))
+	x, b, c, z := f.Elements("V"), f.Elements("K"), f.Elements("Q"), f.Elements("Z")
+	dt, decay, trap, turn := f.Elements("DT"), f.Elements("ADT"), f.Elements("Trap"), f.Elements("Angles")
+	initial := [4]golden.Elements{f.Elements("initial_ssm_state"), f.Elements("initial_k_state"), f.Elements("initial_v_state"), f.Elements("initial_angle_state")}
 	results := map[string][]float32{}
 	for i := range v[0] {
 		st := value[*State](t)(op.NewState(StateConfig{}))
 		to := SISOState{H: zeros(heads*width, states), B: zeros(heads, states), X: zeros(heads, width), Angles: zeros(heads, angles)}
 		for j, m := range []blas32.General{to.H, to.B, to.X, to.Angles} {
-			copy(m.Data, initial[j].at(i))
+			copy(m.Data, initial[j].At(i))
 		}
 		must(t, op.Write(st, to))
 		y := zeros(n, heads*width)
 		must(t, op.Run(t.Context(), &SISOCall{
-			Dst: y, X: x.matrix(i, n, heads*width), B: b.matrix(i, n, groups*states), C: c.matrix(i, n, groups*states), Z: z.matrix(i, n, heads*width),
-			Dt: dt.columns(i, n, heads), Decay: decay.columns(i, n, heads), Trap: trap.columns(i, n, heads), Angles: turn.matrix(i, n, heads*angles), State: st,
+			Dst: y, X: x.Matrix(i, n, heads*width), B: b.Matrix(i, n, groups*states), C: c.Matrix(i, n, groups*states), Z: z.Matrix(i, n, heads*width),
+			Dt: dt.Columns(i, n, heads), Decay: decay.Columns(i, n, heads), Trap: trap.Columns(i, n, heads), Angles: turn.Matrix(i, n, heads*angles), State: st,
 		}))
 		must(t, op.Read(to, st))
 		for name, m := range map[string]blas32.General{"out": y, "ssm_state": to.H, "k_state": to.B, "v_state": to.X, "angle_state": to.Angles} {
@@ -104,6 +104,6 @@ func goldenSISO(t *testing.T, f *golden.File) {
 		}
 	}
 	for name, got := range results {
-		compare(f, name, got)
+		f.CompareGiven(name, got)
 	}
 }

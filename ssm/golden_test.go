@@ -23,83 +23,10 @@ func TestGolden(t *testing.T) {
 		"ssm.mamba3_siso":         goldenSISO,
 		"ssm.mamba1_block":        goldenMamba,
 		"ssm.mamba2_block":        goldenMamba2,
-
-		"ssm.longmamba_filters":       goldenRules,
-		"ssm.longmamba_mamba1":        goldenLongMamba,
-		"ssm.longmamba_mamba2":        goldenLongMamba,
-		"ssm.longmamba_mamba2_module": goldenLongMambaBlock,
-		"ssm.decimamba":               goldenDecimation,
 	})
 }
 
-func zeros(rows, cols int) blas32.General {
-	return mat.Of(make([]float32, rows*cols), rows, cols)
-}
-
-func transposed(m blas32.General) blas32.General {
-	t := zeros(m.Cols, m.Rows)
-	for i := range m.Rows {
-		for j := range m.Cols {
-			t.Data[j*t.Stride+i] = m.Data[i*m.Stride+j]
-		}
-	}
-	return t
-}
-
-// tensor is a tensor of a file, cut into the elements of its first axis.
-type tensor struct {
-	data []float32
-	each int
-}
-
-// batched returns a tensor that a file may lack; then its elements are nil.
-func batched(f *golden.File, name string) tensor {
-	if !f.Has(name) {
-		return tensor{}
-	}
-	n := 1
-	for _, d := range f.Shape(name)[1:] {
-		n *= d
-	}
-	return tensor{f.Float32(name), n}
-}
-
-func (x tensor) at(i int) []float32 {
-	if x.data == nil {
-		return nil
-	}
-	return x.data[i*x.each:][:x.each]
-}
-
-// matrix is element i as rows x cols, the zero matrix where the tensor is missing.
-func (x tensor) matrix(i, rows, cols int) blas32.General {
-	if x.data == nil {
-		return blas32.General{}
-	}
-	return mat.Of(x.at(i), rows, cols)
-}
-
-// columns is element i, [cols, rows], turned around.
-func (x tensor) columns(i, rows, cols int) blas32.General {
-	if x.data == nil {
-		return blas32.General{}
-	}
-	return transposed(x.matrix(i, cols, rows))
-}
-
-func optional(f *golden.File, name string) []float32 {
-	if !f.Has(name) {
-		return nil
-	}
-	return f.Float32(name)
-}
-
-// compare compares what a file may lack.
-func compare(f *golden.File, name string, got []float32) {
-	if f.Has(name) {
-		f.Compare(name, got)
-	}
-}
+func zeros(rows, cols int) blas32.General { return mat.New(rows, cols) }
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -160,21 +87,21 @@ func goldenConv(t *testing.T, f *golden.File) {
 	if !silu && f.Meta("activation") != "None" {
 		t.Fatalf("activation %q", f.Meta("activation"))
 	}
-	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: silu}, mat.Of(f.Float32("weight"), channels, taps), optional(f, "bias")))
+	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: silu}, mat.Of(f.Float32("weight"), channels, taps), f.Optional("bias")))
 	if f.Has("x") {
 		shape := f.Shape("x")
-		x, initial := batched(f, "x"), batched(f, "initial_states")
+		x, initial := f.Elements("x"), f.Elements("initial_states")
 		var out, final []float32
 		for b := range shape[0] {
 			st := value[*State](t)(op.NewState(StateConfig{}))
-			copy(st.values, initial.columns(b, taps-1, channels).Data)
+			copy(st.values, initial.Columns(b, taps-1, channels).Data)
 			y := zeros(shape[2], channels)
-			must(t, op.Step(y, x.columns(b, shape[2], channels), st))
-			out = append(out, transposed(y).Data...)
-			final = append(final, transposed(mat.Of(st.values, taps-1, channels)).Data...)
+			must(t, op.Step(y, x.Columns(b, shape[2], channels), st))
+			out = append(out, golden.Transposed(y).Data...)
+			final = append(final, golden.Transposed(mat.Of(st.values, taps-1, channels)).Data...)
 		}
-		compare(f, "out", out)
-		compare(f, "final_states", final)
+		f.CompareGiven("out", out)
+		f.CompareGiven("final_states", final)
 	}
 	if !f.Has("upd_x") {
 		return
@@ -182,12 +109,12 @@ func goldenConv(t *testing.T, f *golden.File) {
 	// One token at a time for a batch of states, of which the file keeps one column
 	// more than is read.
 	shape := f.Shape("upd_x")
-	x, state := batched(f, "upd_x"), batched(f, "upd_conv_state0")
+	x, state := f.Elements("upd_x"), f.Elements("upd_conv_state0")
 	var states []*State
 	var windows []blas32.General
 	for b := range shape[1] {
 		st := value[*State](t)(op.NewState(StateConfig{}))
-		window := state.columns(b, taps, channels)
+		window := state.Columns(b, taps, channels)
 		copy(st.values, window.Data[channels:])
 		states, windows = append(states, st), append(windows, window)
 	}
@@ -197,18 +124,18 @@ func goldenConv(t *testing.T, f *golden.File) {
 			copy(windows[b].Data[:channels], st.values) // what the step drops
 		}
 		y := zeros(shape[1], channels)
-		must(t, op.StepBatch(y, x.matrix(i, shape[1], channels), states))
+		must(t, op.StepBatch(y, x.Matrix(i, shape[1], channels), states))
 		out = append(out, y.Data...)
 	}
 	for b, st := range states {
 		copy(windows[b].Data[channels:], st.values)
 		if taps == 1 && shape[0] > 0 {
-			copy(windows[b].Data, x.at(shape[0] - 1)[b*channels:])
+			copy(windows[b].Data, x.At(shape[0] - 1)[b*channels:])
 		}
-		end = append(end, transposed(windows[b]).Data...)
+		end = append(end, golden.Transposed(windows[b]).Data...)
 	}
-	compare(f, "upd_out", out)
-	compare(f, "upd_conv_state", end)
+	f.CompareGiven("upd_out", out)
+	f.CompareGiven("upd_conv_state", end)
 }
 
 func goldenNorm(t *testing.T, f *golden.File) {
@@ -219,7 +146,7 @@ func goldenNorm(t *testing.T, f *golden.File) {
 	op := value[*GatedNorm](t)(NewGatedNorm(cfg, f.Float32("weight")))
 	cols := len(f.Float32("weight"))
 	matrix := func(name string) blas32.General {
-		x := optional(f, name)
+		x := f.Optional(name)
 		if x == nil {
 			return blas32.General{}
 		}
@@ -228,12 +155,12 @@ func goldenNorm(t *testing.T, f *golden.File) {
 	x := matrix("x")
 	out := zeros(x.Rows, cols)
 	must(t, op.Forward(out, x, matrix("z")))
-	compare(f, "out", out.Data)
+	f.CompareGiven("out", out.Data)
 }
 
 // scanWeights reads what the scan and its single step have in common.
 func scanWeights(f *golden.File, bias string, channels, states int) ScanWeights {
-	return ScanWeights{A: mat.Of(f.Float32("A"), channels, states), D: optional(f, "D"), DtBias: optional(f, bias)}
+	return ScanWeights{A: mat.Of(f.Float32("A"), channels, states), D: f.Optional("D"), DtBias: f.Optional(bias)}
 }
 
 func goldenScan(t *testing.T, f *golden.File) {
@@ -242,30 +169,30 @@ func goldenScan(t *testing.T, f *golden.File) {
 	states := f.Shape("A")[1]
 	w := scanWeights(f, "delta_bias", channels, states)
 	cfg := ScanConfig{Channels: channels, States: states, Softplus: flag(t, f, "delta_softplus")}
-	shared := map[string]tensor{}
+	shared := map[string]golden.Elements{}
 	for name, constant := range map[string]*blas32.General{"B": &w.B, "C": &w.C} {
 		switch s := f.Shape(name); len(s) {
 		case 2:
 			*constant = mat.Of(f.Float32(name), channels, states)
 		case 3:
-			shared[name] = batched(f, name)
+			shared[name] = f.Elements(name)
 		case 4:
-			shared[name] = batched(f, name)
+			shared[name] = f.Elements(name)
 			cfg.Groups = s[1]
 		}
 	}
 	op := value[*Scan](t)(NewScan(cfg, w))
-	u, delta, z, initial := batched(f, "u"), batched(f, "delta"), batched(f, "z"), batched(f, "initial_states")
+	u, delta, z, initial := f.Elements("u"), f.Elements("delta"), f.Elements("z"), f.Elements("initial_states")
 	var out, last, middle []float32
 	for b := range batch {
 		st := value[*State](t)(op.NewState(StateConfig{}))
-		if initial.data != nil {
-			must(t, op.Write(st, initial.matrix(b, channels, states)))
+		if initial.Given() {
+			must(t, op.Write(st, initial.Matrix(b, channels, states)))
 		}
 		y := zeros(n, channels)
-		call := ScanCall{Dst: y, X: u.columns(b, n, channels), Dt: delta.columns(b, n, channels), Z: z.columns(b, n, channels), State: st}
+		call := ScanCall{Dst: y, X: u.Columns(b, n, channels), Dt: delta.Columns(b, n, channels), Z: z.Columns(b, n, channels), State: st}
 		wide := max(cfg.Groups, 1) * states
-		call.B, call.C = shared["B"].columns(b, n, wide), shared["C"].columns(b, n, wide)
+		call.B, call.C = shared["B"].Columns(b, n, wide), shared["C"].Columns(b, n, wide)
 		split := 0
 		if f.Meta("split") != "" {
 			split = min(int(number(t, f.Meta("split"))), n)
@@ -284,11 +211,11 @@ func goldenScan(t *testing.T, f *golden.File) {
 				middle = append(middle, h.Data...)
 			}
 		}
-		out, last = append(out, transposed(y).Data...), append(last, h.Data...)
+		out, last = append(out, golden.Transposed(y).Data...), append(last, h.Data...)
 	}
-	compare(f, "out", out)
-	compare(f, "last_state", last)
-	compare(f, "state_after_split", middle)
+	f.CompareGiven("out", out)
+	f.CompareGiven("last_state", last)
+	f.CompareGiven("state_after_split", middle)
 }
 
 func goldenStateUpdate(t *testing.T, f *golden.File) {
@@ -303,12 +230,12 @@ func goldenStateUpdate(t *testing.T, f *golden.File) {
 		cfg.Groups = s[2]
 	}
 	op := value[*Scan](t)(NewScan(cfg, scanWeights(f, "dt_bias", channels, states)))
-	x, dt, b, c, z := batched(f, "x"), batched(f, "dt"), batched(f, "B"), batched(f, "C"), batched(f, "z")
-	first := batched(f, "state0")
+	x, dt, b, c, z := f.Elements("x"), f.Elements("dt"), f.Elements("B"), f.Elements("C"), f.Elements("z")
+	first := f.Elements("state0")
 	var list []*State
 	for i := range batch {
 		st := value[*State](t)(op.NewState(StateConfig{}))
-		must(t, op.Write(st, first.matrix(i, channels, states)))
+		must(t, op.Write(st, first.Matrix(i, channels, states)))
 		list = append(list, st)
 	}
 	offsets := make([]int, batch+1)
@@ -319,8 +246,8 @@ func goldenStateUpdate(t *testing.T, f *golden.File) {
 	for i := range steps {
 		y, wide := zeros(batch, channels), max(cfg.Groups, 1)*states
 		must(t, op.Run(t.Context(), &ScanCall{
-			Dst: y, X: x.matrix(i, batch, channels), Dt: dt.matrix(i, batch, channels), Z: z.matrix(i, batch, channels),
-			B: b.matrix(i, batch, wide), C: c.matrix(i, batch, wide), Offsets: offsets, States: list,
+			Dst: y, X: x.Matrix(i, batch, channels), Dt: dt.Matrix(i, batch, channels), Z: z.Matrix(i, batch, channels),
+			B: b.Matrix(i, batch, wide), C: c.Matrix(i, batch, wide), Offsets: offsets, States: list,
 		}))
 		out = append(out, y.Data...)
 		for _, st := range list {
@@ -329,8 +256,8 @@ func goldenStateUpdate(t *testing.T, f *golden.File) {
 			after = append(after, h.Data...)
 		}
 	}
-	compare(f, "out", out)
-	compare(f, "states", after)
+	f.CompareGiven("out", out)
+	f.CompareGiven("states", after)
 }
 
 // near fails the test unless got and want differ by at most tol of the largest value.

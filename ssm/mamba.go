@@ -198,3 +198,6 @@ func (m *Mamba) middle(s *blockScratch, _, from, to int) {
 	}
 	m.dtProj.Forward(mat.Rows(s.dt, from, to), mat.Columns(small, 0, m.rank))
 }
+
+// Rates returns a copy of A: [I, N].
+func (m *Mamba) Rates() blas32.General { return m.scan.Rates() }

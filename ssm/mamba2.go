@@ -204,3 +204,6 @@ func (m *Mamba2) middle(s *blockScratch, worker, from, to int) {
 		m.norm.rows(ssd, ssd, mat.Columns(u, 2*m.mlp, wide), s.gates[worker])
 	}
 }
+
+// Rates returns a copy of A: [H, 1].
+func (m *Mamba2) Rates() blas32.General { return m.ssd.Rates() }

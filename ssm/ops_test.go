@@ -3,7 +3,9 @@ package ssm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -232,6 +234,42 @@ func TestNaN(t *testing.T) {
 		for i, v := range dst.Data {
 			if nan := v != v; nan != (i%20 == 7 && i/20 >= 5) {
 				t.Fatalf("token %d, channel %d is %v", i/20, i%20, v)
+			}
+		}
+	})
+}
+
+// TestSparse compares pieces of which most tokens are passed over with the recurrence
+// in float64.
+func TestSparse(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		for _, kept := range []float64{0, 0.01, 0.04, 0.2} {
+			for _, shape := range [][4]int{{2, 3, 5, 1}, {4, 33, 16, 2}} {
+				heads, width, states, groups := shape[0], shape[1], shape[2], shape[3]
+				const n = 300
+				a, skip := decays(1, heads), normal(2, 1, 0, heads)
+				x, dt := random(3, n, heads*width, 1, 0), zeros(n, heads)
+				b, c := random(5, n, groups*states, 1, 0), random(6, n, groups*states, 1, 0)
+				for i := range dt.Data {
+					if r.Float64() < kept || i < 2*heads {
+						dt.Data[i] = r.Float32()
+					}
+				}
+				want := ssd64(x, dt, b, c, a, skip, heads, groups)
+				for _, recurrent := range []bool{false, true} {
+					op := value[*SSD](t)(NewSSD(SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Recurrent: recurrent}, SSDWeights{A: a, D: skip}))
+					got := zeros(n, heads*width)
+					must(t, op.Forward(got, x, dt, b, c))
+					near(t, fmt.Sprintf("%s, %v kept", op.kind.name, kept), got.Data, want, 1e-5)
+					// Split at borders of chunks, the same bits.
+					st, split := value[*State](t)(op.NewState(StateConfig{})), zeros(n, heads*width)
+					for _, cut := range [][2]int{{0, 64}, {64, 256}, {256, n}} {
+						rows := func(m blas32.General) blas32.General { return mat.Rows(m, cut[0], cut[1]) }
+						must(t, op.Step(rows(split), rows(x), rows(dt), rows(b), rows(c), st))
+					}
+					same(t, op.kind.name+" split", split.Data, got.Data)
+				}
 			}
 		}
 	})

@@ -354,3 +354,17 @@ func checkInputs(dst blas32.General, n int, inputs []input) error {
 	}
 	return check.Output(ErrShape, "ssm", dst, n, inputs[0].cols, inputs[0].what, inputs[0].m, true)
 }
+
+// Identity names the scan, and says how many steps dt a token has: the channels.
+func (op *Scan) Identity() Identity { return op.kind.identity() }
+
+// Rates returns a copy of A [D, N].
+func (op *Scan) Rates() blas32.General {
+	m := mat.New(op.cfg.Channels, op.cfg.States)
+	op.each(func(channel, at int) {
+		for n := range m.Cols {
+			m.Data[channel*m.Stride+n] = float32(float64(op.da[op.rateAt(at, n)]) / math.Log2E)
+		}
+	})
+	return m
+}

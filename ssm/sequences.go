@@ -147,9 +147,3 @@ func (s *sequences) end(err error) {
 
 // mayStop tells whether a call can end before its work is done.
 func mayStop(ctx context.Context, filter DeltaFilter) bool { return ctx.Done() != nil || filter != nil }
-
-// DeltaFilter changes the steps dt of one token, after softplus and limits: those
-// of channels (of heads, in Mamba-2) first and following. position is the token's
-// in its sequence, from 0. A dt of 0 makes a channel pass over the token. It is
-// called from several goroutines at once; a panic of it becomes an error.
-type DeltaFilter func(position, first int, dt []float32)

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -234,3 +235,9 @@ func (op *SSD) check(c *SSDCall) error {
 		{"Decay", c.Decay, op.cfg.Heads, "Heads", !gated(c.Decay)},
 	})
 }
+
+// Identity names the SSD, and says how many steps dt a token has: the heads.
+func (op *SSD) Identity() Identity { return op.kind.identity() }
+
+// Rates returns a copy of A [H, 1], without rows where the weights have none.
+func (op *SSD) Rates() blas32.General { return mat.Of(cloned(op.a), len(op.a), 1) }

@@ -14,10 +14,11 @@ type StateConfig struct {
 	// behind each of the last Snapshots calls, to which Truncate can go back. Each
 	// takes as much memory as the state.
 	Snapshots int
-	// Filter filters the steps dt of the tokens that the state sees: LongMamba. It
-	// must be of a calibration of the operator, or of one with the same weights: of
-	// one table for a Scan, SSD or block, of one for each layer for a model.
-	Filter *Filter
+	// Filter, where it is given, filters the steps dt of the tokens that the state sees:
+	// LongMamba. A longmamba.Filter must be of a calibration of the operator, or of one
+	// with the same fingerprint: of one table for a Scan, SSD or block, of one for each
+	// layer for a model.
+	Filter FilterSource
 	// Prompt is how many tokens the whole prompt has, in however many calls they
 	// come: a filter chooses by it. An estimate does, rather high than low: tokens
 	// behind it are decoding's, which are filtered only where FilterConfig.Decode is
@@ -53,6 +54,9 @@ type kind struct {
 
 	channels int // that have steps dt a filter can change; 0 for none
 }
+
+// maxTokens bounds how many tokens a state can have seen.
+const maxTokens = min(1<<60, math.MaxInt-1<<16)
 
 // maxSize bounds every number of a Config, so that products of two cannot overflow
 // and those of three are checked by sizeOf.

@@ -10,6 +10,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 	"github.com/subquad/subquad/ssm/mamba"
 )
 
@@ -39,7 +40,7 @@ func kindOf(s *sequence) []int {
 
 // diagnose prints which kinds of tokens the global heads keep, in sequences of the
 // harder task, and the mean of their steps.
-func diagnose(ctx context.Context, o options, model *mamba.Model, filter *ssm.Filter, stdout io.Writer) error {
+func diagnose(ctx context.Context, o options, model *mamba.Model, filter *longmamba.Filter, stdout io.Writer) error {
 	n := min(1024, o.to)
 	if n == trainLength {
 		return nil // nothing is filtered

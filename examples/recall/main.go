@@ -32,7 +32,7 @@ import (
 	"time"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 	"github.com/subquad/subquad/ssm/mamba"
 )
 
@@ -137,13 +137,13 @@ func openModel() (*mamba.Model, error) {
 }
 
 // calibrate makes LongMamba's tables of sequences of the training's length.
-func calibrate(ctx context.Context, o options, model *mamba.Model, stdout io.Writer) (*ssm.Calibration, error) {
+func calibrate(ctx context.Context, o options, model *mamba.Model, stdout io.Writer) (*longmamba.Calibration, error) {
 	var sequences [][]int32
 	for i := range o.calibration {
 		sequences = append(sequences, newSequence(rand.New(rand.NewPCG(o.seed, uint64(i))), trainLength, false).tokens)
 	}
 	begin := time.Now()
-	table, err := model.Calibrate(ctx, sequences, ssm.CalibrationConfig{Clamp: o.clamp})
+	table, err := model.Calibrate(ctx, sequences, longmamba.CalibrationConfig{Clamp: o.clamp})
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 	"github.com/subquad/subquad/ssm/mamba"
 )
 
@@ -17,9 +18,9 @@ import (
 type method struct {
 	name string
 	// filter is of a state that reads the whole sequence.
-	filter *ssm.Filter
+	filter *longmamba.Filter
 	// decimate drops tokens in front of the queries.
-	decimate *ssm.Decimation
+	decimate *longmamba.Decimation
 }
 
 const (
@@ -33,19 +34,19 @@ const (
 var names = []string{vanilla, deltaRatio, deciMamba, longMamba}
 
 // newMethods makes them of a calibration.
-func newMethods(o options, c *ssm.Calibration) ([]method, error) {
-	settings := ssm.FilterConfig{Threshold: o.threshold, Scale: o.scale}
+func newMethods(o options, c *longmamba.Calibration) ([]method, error) {
+	settings := longmamba.FilterConfig{Threshold: o.threshold, Scale: o.scale}
 	long, err := c.NewFilter(settings)
 	if err != nil {
 		return nil, err
 	}
-	settings.Method = ssm.DeltaRatio // the heads that LongMamba filters
+	settings.Method = longmamba.DeltaRatio // the heads that LongMamba filters
 	ratio, err := c.NewFilter(settings)
 	if err != nil {
 		return nil, err
 	}
 	// As many tokens go on behind the first layer as the model was trained with.
-	deci, err := ssm.NewDecimation(ssm.DecimationConfig{Layers: []int{0}, Base: trainLength - queryTokens})
+	deci, err := longmamba.NewDecimation(longmamba.DecimationConfig{Layers: []int{0}, Base: trainLength - queryTokens})
 	if err != nil {
 		return nil, err
 	}

@@ -28,3 +28,33 @@ type FARCase struct {
 	Slope          float64 `json:"slope_scale"`
 	Scale          string  `json:"scale"`
 }
+
+// MambaConfig holds the options of the official modules of Mamba and Mamba-2. Shapes
+// are in the weights, and what concerns training or kernels has no meaning here.
+type MambaConfig struct {
+	DModel         int        `json:"d_model"`
+	DState         int        `json:"d_state"`
+	DConv          int        `json:"d_conv"`
+	ConvInit       any        `json:"conv_init"`
+	Expand         float64    `json:"expand"`
+	DtRank         any        `json:"dt_rank"`
+	DtMin          float64    `json:"dt_min"`
+	DtMax          float64    `json:"dt_max"`
+	DtInit         any        `json:"dt_init"`
+	DtScale        float64    `json:"dt_scale"`
+	DtInitFloor    float64    `json:"dt_init_floor"`
+	ConvBias       *bool      `json:"conv_bias"`
+	Bias           bool       `json:"bias"`
+	UseFastPath    *bool      `json:"use_fast_path"`
+	UseMemEffPath  *bool      `json:"use_mem_eff_path"`
+	LayerIdx       any        `json:"layer_idx"`
+	HeadDim        int        `json:"headdim"`
+	DSSM           any        `json:"d_ssm"`
+	Groups         int        `json:"ngroups"`
+	AInitRange     []float64  `json:"A_init_range"`
+	DHasHdim       bool       `json:"D_has_hdim"`
+	RMSNorm        *bool      `json:"rmsnorm"`
+	NormBeforeGate bool       `json:"norm_before_gate"`
+	DtLimit        *[]float64 `json:"dt_limit"`
+	ChunkSize      int        `json:"chunk_size"`
+}

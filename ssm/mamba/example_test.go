@@ -12,6 +12,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 	"github.com/subquad/subquad/ssm/mamba"
 )
 
@@ -155,7 +156,7 @@ func ExampleModel_Calibrate() {
 		return tokens
 	}
 	ctx := context.Background()
-	calibration, err := m.Calibrate(ctx, [][]int32{text(128), text(128)}, ssm.CalibrationConfig{Clamp: 0.12})
+	calibration, err := m.Calibrate(ctx, [][]int32{text(128), text(128)}, longmamba.CalibrationConfig{Clamp: 0.12})
 	if err != nil {
 		panic(err)
 	}
@@ -163,11 +164,11 @@ func ExampleModel_Calibrate() {
 	if _, err := calibration.WriteTo(&file); err != nil {
 		panic(err)
 	}
-	calibration, err = ssm.ReadCalibration(&file)
+	calibration, err = longmamba.ReadCalibration(&file)
 	if err != nil {
 		panic(err)
 	}
-	filter, err := calibration.NewFilter(ssm.FilterConfig{})
+	filter, err := calibration.NewFilter(longmamba.FilterConfig{})
 	if err != nil {
 		panic(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 )
 
 // Calibrate runs sequences of the length that the model was trained with, all of the
@@ -16,14 +17,14 @@ import (
 // them do. They need no labels; text like the training's is best. A filter of the
 // tables goes into a state:
 //
-//	calibration, err := m.Calibrate(ctx, sequences, ssm.CalibrationConfig{})
-//	filter, err := calibration.NewFilter(ssm.FilterConfig{})
+//	calibration, err := m.Calibrate(ctx, sequences, longmamba.CalibrationConfig{})
+//	filter, err := calibration.NewFilter(longmamba.FilterConfig{})
 //	st, err := m.NewState(ssm.StateConfig{Filter: filter, Prompt: len(prompt)})
 //
 // It costs what the model costs for the sequences, and a sort of each channel's steps;
 // it takes 4 bytes for each token of a sequence and channel of all layers. Errors
-// match ErrConfig, ErrShape or ssm.ErrCalibration, or are ctx.Err().
-func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg ssm.CalibrationConfig) (*ssm.Calibration, error) {
+// match ErrConfig, ErrShape or longmamba.ErrCalibration, or are ctx.Err().
+func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg longmamba.CalibrationConfig) (*longmamba.Calibration, error) {
 	if len(sequences) == 0 {
 		return nil, check.Errorf(ErrShape, "mamba: no sequences to calibrate with")
 	}
@@ -41,9 +42,9 @@ func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg ssm.Cali
 	if cfg.Workers == 0 {
 		cfg.Workers = m.cfg.Workers
 	}
-	var list []*ssm.Calibrator
+	var list []*longmamba.Calibrator
 	for _, l := range m.layers {
-		c, err := l.mixer.NewCalibrator(cfg)
+		c, err := longmamba.NewCalibrator(l.mixer, cfg)
 		if err != nil {
 			return nil, wrap(err)
 		}
@@ -60,7 +61,7 @@ func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg ssm.Cali
 			}
 		}
 	}
-	var all *ssm.Calibration
+	var all *longmamba.Calibration
 	for _, c := range list {
 		one, err := c.Calibration()
 		if err != nil {
@@ -78,11 +79,15 @@ func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg ssm.Cali
 // SetFilter gives the state another filter, for a prompt of so many tokens, as
 // ssm.StateConfig does; nil for none. It is how a state that was stored, which is
 // without its filter, gets it back. After an error, which matches
-// ssm.ErrCalibration where the filter is another model's and else ErrConfig,
+// longmamba.ErrCalibration where the filter is another model's and else ErrConfig,
 // ErrShape or ssm.ErrConfig, the state is as it was.
-func (st *State) SetFilter(f *ssm.Filter, prompt int) error {
+func (st *State) SetFilter(filter ssm.FilterSource, prompt int) error {
 	if st.model == nil {
 		return check.Errorf(ErrShape, "mamba: the state was not made by NewState")
+	}
+	f, ok := filter.(*longmamba.Filter)
+	if filter != nil && !ok {
+		return check.Errorf(ErrConfig, "mamba: Filter is a %T, want a *longmamba.Filter", filter)
 	}
 	if f != nil && f.Blocks() != len(st.layers) {
 		return check.Errorf(ErrConfig, "mamba: Filter is of %d blocks, want %d, one for each layer", f.Blocks(), len(st.layers))
@@ -101,7 +106,7 @@ func (st *State) SetFilter(f *ssm.Filter, prompt int) error {
 	return nil
 }
 
-func setFilter(st *ssm.State, f *ssm.Filter, layer, prompt int) error {
+func setFilter(st *ssm.State, f *longmamba.Filter, layer, prompt int) error {
 	if f == nil {
 		return st.SetFilter(nil, prompt)
 	}
@@ -116,7 +121,7 @@ func setFilter(st *ssm.State, f *ssm.Filter, layer, prompt int) error {
 // each layer what it does to each channel or head: receptive fields, what is kept,
 // decays before and after. It takes 8 bytes for each token and channel of all layers.
 // Errors match those of NewState and Run.
-func (m *Model) Report(ctx context.Context, tokens []int32, f *ssm.Filter) ([][]ssm.ChannelReport, error) {
+func (m *Model) Report(ctx context.Context, tokens []int32, f *longmamba.Filter) ([][]longmamba.ChannelReport, error) {
 	n := len(tokens)
 	if f != nil && n > 0 { // is it of this model, and can it run token by token
 		if _, err := m.NewState(ssm.StateConfig{Filter: f, Prompt: n}); err != nil {
@@ -138,9 +143,9 @@ func (m *Model) Report(ctx context.Context, tokens []int32, f *ssm.Filter) ([][]
 	if err := m.Run(ctx, &call); err != nil {
 		return nil, err
 	}
-	var reports [][]ssm.ChannelReport
+	var reports [][]longmamba.ChannelReport
 	for layer, l := range m.layers {
-		r, err := l.mixer.Report(list[layer].before, list[layer].after)
+		r, err := longmamba.Report(l.mixer, list[layer].before, list[layer].after)
 		if err != nil {
 			return nil, wrap(err)
 		}

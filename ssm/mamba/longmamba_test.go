@@ -11,18 +11,19 @@ import (
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 )
 
 const trained = 20
 
-func calibrated(t testing.TB, m *Model) *ssm.Calibration {
+func calibrated(t testing.TB, m *Model) *longmamba.Calibration {
 	t.Helper()
-	c, err := m.Calibrate(t.Context(), [][]int32{tokens(5, trained), tokens(6, trained)}, ssm.CalibrationConfig{Lengths: []int{20, 40, 80, 160}})
+	c, err := m.Calibrate(t.Context(), [][]int32{tokens(5, trained), tokens(6, trained)}, longmamba.CalibrationConfig{Lengths: []int{20, 40, 80, 160}})
 	must(t, err)
 	return c
 }
 
-func filter(t testing.TB, c *ssm.Calibration, cfg ssm.FilterConfig) *ssm.Filter {
+func filter(t testing.TB, c *longmamba.Calibration, cfg longmamba.FilterConfig) *longmamba.Filter {
 	t.Helper()
 	f, err := c.NewFilter(cfg)
 	must(t, err)
@@ -35,7 +36,7 @@ func TestFilter(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, prompt = 120, 100
 		for name, m := range models(t) {
-			f := filter(t, calibrated(t, m), ssm.FilterConfig{All: true})
+			f := filter(t, calibrated(t, m), longmamba.FilterConfig{All: true})
 			ids, want, got, vanilla := tokens(9, n), zeros(n, vocab), zeros(n, vocab), zeros(n, vocab)
 			state := func(snapshots int) *State {
 				st, err := m.NewState(ssm.StateConfig{Filter: f, Prompt: prompt, Snapshots: snapshots})
@@ -106,8 +107,8 @@ func TestDecimate(t *testing.T) {
 		const n = 90
 		for name, m := range models(t) {
 			ids := tokens(9, n)
-			decimate := func(cfg ssm.DecimationConfig) ([]int, []float32, *State) {
-				d, err := ssm.NewDecimation(cfg)
+			decimate := func(cfg longmamba.DecimationConfig) ([]int, []float32, *State) {
+				d, err := longmamba.NewDecimation(cfg)
 				must(t, err)
 				last, st := zeros(1, vocab), newState(t, m, 0)
 				kept, err := m.Prefill(t.Context(), &PrefillCall{Tokens: ids, State: st, Last: last, Decimate: d, Workers: 3})
@@ -116,12 +117,12 @@ func TestDecimate(t *testing.T) {
 			}
 			want := zeros(1, vocab)
 			must(t, m.Run(t.Context(), &Call{Tokens: ids, Last: want}))
-			if kept, last, _ := decimate(ssm.DecimationConfig{Layers: []int{0}}); len(kept) != n {
+			if kept, last, _ := decimate(longmamba.DecimationConfig{Layers: []int{0}}); len(kept) != n {
 				t.Errorf("%s: %d of %d tokens kept", name, len(kept), n)
 			} else {
 				near(t, name+", all kept", last, want.Data, 1e-5)
 			}
-			kept, last, st := decimate(ssm.DecimationConfig{Layers: []int{0}, Base: 30, Response: 3})
+			kept, last, st := decimate(longmamba.DecimationConfig{Layers: []int{0}, Base: 30, Response: 3})
 			if len(kept) != 33 || !slices.IsSorted(kept) || kept[30] != n-3 || st.Len() != n {
 				t.Fatalf("%s: kept %v, %d tokens in the state", name, kept, st.Len())
 			}
@@ -150,7 +151,7 @@ func TestDecimate(t *testing.T) {
 			m.lm.Forward(want, mat.Rows(rest.x, len(kept)-1, len(kept)))
 			near(t, name+", by hand", last, want.Data, 1e-5)
 			must(t, m.Step(want, ids[:1], st)) // the state goes on
-			if kept, _, _ := decimate(ssm.DecimationConfig{Layers: []int{1, 0}, Base: 40, MinTokens: 1}); len(kept) != 20 {
+			if kept, _, _ := decimate(longmamba.DecimationConfig{Layers: []int{1, 0}, Base: 40, MinTokens: 1}); len(kept) != 20 {
 				t.Errorf("%s: %d tokens behind two layers, want 20", name, len(kept))
 			}
 		}
@@ -160,7 +161,7 @@ func TestDecimate(t *testing.T) {
 // TestReport: receptive fields, what is kept and decays, of a prompt.
 func TestReport(t *testing.T) {
 	for name, m := range models(t) {
-		f := filter(t, calibrated(t, m), ssm.FilterConfig{All: true})
+		f := filter(t, calibrated(t, m), longmamba.FilterConfig{All: true})
 		for _, n := range []int{0, 1, 150} {
 			plain, err := m.Report(t.Context(), tokens(9, n), nil)
 			must(t, err)
@@ -187,28 +188,28 @@ func TestReport(t *testing.T) {
 func TestLongMambaErrors(t *testing.T) {
 	m := models(t)["Mamba-2"]
 	c := calibrated(t, m)
-	f := filter(t, c, ssm.FilterConfig{})
+	f := filter(t, c, longmamba.FilterConfig{})
 	wants := func(err, kind error, text string) {
 		t.Helper()
 		if err == nil || !errors.Is(err, kind) || err.Error() != text {
 			t.Errorf("error %v, want %s", err, text)
 		}
 	}
-	calibrate := func(m *Model, cfg ssm.CalibrationConfig, list ...[]int32) error {
+	calibrate := func(m *Model, cfg longmamba.CalibrationConfig, list ...[]int32) error {
 		_, err := m.Calibrate(t.Context(), list, cfg)
 		return err
 	}
-	none := ssm.CalibrationConfig{}
+	none := longmamba.CalibrationConfig{}
 	wants(calibrate(m, none), ErrShape, "mamba: no sequences to calibrate with")
 	wants(calibrate(m, none, tokens(1, 20), tokens(2, 21)), ErrShape, "mamba: sequence 1 has 21 tokens, want 20 as the first, or as TrainLength says")
-	wants(calibrate(m, ssm.CalibrationConfig{TrainLength: 5}, tokens(1, 20)), ErrShape, "mamba: sequence 0 has 20 tokens, want 5 as the first, or as TrainLength says")
-	wants(calibrate(m, none, nil), ssm.ErrConfig, "mamba: ssm: TrainLength is 0, want 1 to 16777216")
-	wants(calibrate(m, ssm.CalibrationConfig{Clamp: 2}, tokens(1, 20)), ssm.ErrConfig, "mamba: ssm: Clamp is 2, want 0 or more and less than 1")
+	wants(calibrate(m, longmamba.CalibrationConfig{TrainLength: 5}, tokens(1, 20)), ErrShape, "mamba: sequence 0 has 20 tokens, want 5 as the first, or as TrainLength says")
+	wants(calibrate(m, none, nil), ssm.ErrConfig, "mamba: longmamba: TrainLength is 0, want 1 to 16777216")
+	wants(calibrate(m, longmamba.CalibrationConfig{Clamp: 2}, tokens(1, 20)), ssm.ErrConfig, "mamba: longmamba: Clamp is 2, want 0 or more and less than 1")
 	wants(calibrate(m, none, []int32{vocab}), ErrShape, "mamba: Tokens[0] is 24, want 0 to 23")
 	broken := random(false, 2)
 	broken.State["backbone.embedding.weight"].Data[3*dim] = float32(math.NaN())
 	err := calibrate(broken.model(t, small), none, []int32{1, 2, 3})
-	wants(err, ssm.ErrCalibration, "mamba: sequence 0, layer 0: ssm: the step of token 2 in channel 0 is NaN, want a finite number, 0 or more")
+	wants(err, longmamba.ErrCalibration, "mamba: sequence 0, layer 0: longmamba: the step of token 2 in channel 0 is NaN, want a finite number, 0 or more")
 
 	other := random(false, 2, 2, 2).model(t, small)
 	_, err = other.NewState(ssm.StateConfig{Filter: f, Prompt: 9})
@@ -216,23 +217,23 @@ func TestLongMambaErrors(t *testing.T) {
 	changed := random(false, 2, 2)
 	changed.State["backbone.layers.1.mixer.A_log"].Data[0] = 1.25
 	_, err = changed.model(t, small).NewState(ssm.StateConfig{Filter: f, Prompt: 9})
-	if !errors.Is(err, ssm.ErrCalibration) || !strings.HasPrefix(err.Error(), "mamba: layer 1: ssm: the calibration is of another operator than this Mamba2 block") {
+	if !errors.Is(err, longmamba.ErrCalibration) || !strings.HasPrefix(err.Error(), "mamba: layer 1: longmamba: the calibration is of another operator than this Mamba2 block") {
 		t.Errorf("error %v", err)
 	}
 	_, err = m.NewState(ssm.StateConfig{Filter: f})
-	wants(err, ssm.ErrConfig, "mamba: layer 0: ssm: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes")
+	wants(err, ssm.ErrConfig, "mamba: layer 0: longmamba: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes")
 	wants(new(State).SetFilter(f, 9), ErrShape, "mamba: the state was not made by NewState")
 
 	prefill := func(call PrefillCall) error { _, err := m.Prefill(t.Context(), &call); return err }
-	st, err := m.NewState(ssm.StateConfig{Filter: filter(t, c, ssm.FilterConfig{All: true}), Prompt: 99})
+	st, err := m.NewState(ssm.StateConfig{Filter: filter(t, c, longmamba.FilterConfig{All: true}), Prompt: 99})
 	must(t, err)
 	ids := tokens(1, 5)
 	wants(prefill(PrefillCall{Tokens: ids, State: st}), ErrShape, "mamba: the state has seen 0 tokens or has a filter, want an empty one without")
-	wants(prefill(PrefillCall{Tokens: ids, Filter: filter(t, calibrated(t, other), ssm.FilterConfig{})}), ErrConfig, "mamba: Filter is of 3 blocks, want 2, one for each layer")
+	wants(prefill(PrefillCall{Tokens: ids, Filter: filter(t, calibrated(t, other), longmamba.FilterConfig{})}), ErrConfig, "mamba: Filter is of 3 blocks, want 2, one for each layer")
 	wants(prefill(PrefillCall{Last: zeros(1, vocab)}), ErrShape, "mamba: Last is wanted, but sequence 0 has no tokens")
-	drop, err := ssm.NewDecimation(ssm.DecimationConfig{Layers: []int{0}, Base: 1, Beta: 0.5, MinTokens: -1})
+	drop, err := longmamba.NewDecimation(longmamba.DecimationConfig{Layers: []int{0}, Base: 1, Beta: 0.5, MinTokens: -1})
 	must(t, err)
-	all, err := ssm.NewDecimation(ssm.DecimationConfig{Layers: []int{1, 0}, Base: 1, Beta: 0.5, MinTokens: -1})
+	all, err := longmamba.NewDecimation(longmamba.DecimationConfig{Layers: []int{1, 0}, Base: 1, Beta: 0.5, MinTokens: -1})
 	must(t, err)
 	must(t, prefill(PrefillCall{Tokens: ids, Decimate: drop, Last: zeros(1, vocab)}))
 	wants(prefill(PrefillCall{Tokens: ids, Decimate: all, Last: zeros(1, vocab)}), ErrShape, "mamba: Last is wanted, but Decimate has dropped all of 5 tokens")

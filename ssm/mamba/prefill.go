@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 )
 
 // PrefillCall runs a whole prompt layer by layer.
@@ -22,9 +23,9 @@ type PrefillCall struct {
 	// Last, if it is given, is set to the logits [1, V] behind the last token.
 	Last blas32.General
 	// Filter is of any method, also of those that look at a whole prompt.
-	Filter *ssm.Filter
+	Filter *longmamba.Filter
 	// Decimate drops tokens behind some layers, for good: DeciMamba.
-	Decimate *ssm.Decimation
+	Decimate *longmamba.Decimation
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int
 }
@@ -36,7 +37,7 @@ type PrefillCall struct {
 //
 // Working memory is 3 D floats for each token; for methods that look at a whole prompt
 // a layer's mixer runs twice. A state counts dropped tokens as seen. Errors match
-// ErrShape, ErrConfig, ssm.ErrConfig or ssm.ErrCalibration, or are ctx.Err(); the
+// ErrShape, ErrConfig, ssm.ErrConfig or longmamba.ErrCalibration, or are ctx.Err(); the
 // state is then as it was.
 func (m *Model) Prefill(ctx context.Context, call *PrefillCall) (kept []int, err error) {
 	if err := m.checkPrefill(call); err != nil {
@@ -85,7 +86,7 @@ func (s *run) tokens(ctx context.Context, task func(worker, i int)) error {
 func (s *run) prefillLayer(ctx context.Context, call *PrefillCall, st *ssm.State, kept []int) ([]int, error) {
 	mixer := s.m.layers[s.layer].mixer
 	mixed := ssm.BlockCall{Dst: s.x, X: s.x, State: st, Workers: s.call.Workers}
-	var filter *ssm.Filter
+	var filter *longmamba.Filter
 	if call.Filter != nil {
 		var err error
 		if filter, err = call.Filter.Block(s.layer); err != nil {
@@ -114,7 +115,7 @@ func (s *run) prefillLayer(ctx context.Context, call *PrefillCall, st *ssm.State
 			}
 		}
 	}
-	if err := mixer.RunPrompt(ctx, &mixed, filter); err != nil {
+	if err := filter.RunPrompt(ctx, mixer, &mixed); err != nil {
 		return nil, wrap(err)
 	}
 	if err := st.Skip(len(call.Tokens) - s.n); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/longmamba"
 )
 
 // recall is the trained model of examples/recall, and what the official code makes of
@@ -71,18 +72,18 @@ func sequences(t *testing.T, f *weights.File, name string) (list [][]int32) {
 }
 
 // calibrate makes the tables from scratch; prefix is "" or "alt.".
-func (r *recall) calibrate(t *testing.T, prefix string) *ssm.Calibration {
+func (r *recall) calibrate(t *testing.T, prefix string) *longmamba.Calibration {
 	t.Helper()
-	c, err := r.model.Calibrate(t.Context(), sequences(t, r.calibration, "calib_ids"), ssm.CalibrationConfig{
+	c, err := r.model.Calibrate(t.Context(), sequences(t, r.calibration, "calib_ids"), longmamba.CalibrationConfig{
 		Lengths: ints(t, r.calibration, "lens"), Clamp: floats(t, r.calibration, prefix+"clamp")[0],
 	})
 	must(t, err)
 	return c
 }
 
-func (r *recall) filter(t *testing.T, c *ssm.Calibration, prefix string, response int) *ssm.Filter {
+func (r *recall) filter(t *testing.T, c *longmamba.Calibration, prefix string, response int) *longmamba.Filter {
 	t.Helper()
-	f, err := c.NewFilter(ssm.FilterConfig{
+	f, err := c.NewFilter(longmamba.FilterConfig{
 		Threshold: floats(t, r.calibration, "c")[0], Scale: floats(t, r.calibration, prefix+"b")[0], Response: response,
 	})
 	must(t, err)
@@ -124,7 +125,7 @@ func TestRecallTables(t *testing.T) {
 				within("decay_dt_sum", table.DtSum, 1e-5)
 				within("alpha", alpha, 1e-5)
 				within("dt_thre", thresholds, 1e-5)
-				filter, err := c.NewFilter(ssm.FilterConfig{})
+				filter, err := c.NewFilter(longmamba.FilterConfig{})
 				must(t, err)
 				global, err := filter.Global(i)
 				must(t, err)
@@ -142,7 +143,7 @@ func TestRecallTables(t *testing.T) {
 		var mean [2][8]float64
 		ids := sequences(t, r.calibration, "calib_ids")
 		for _, s := range ids {
-			c, err := r.model.Calibrate(t.Context(), [][]int32{s}, ssm.CalibrationConfig{Clamp: 0.12})
+			c, err := r.model.Calibrate(t.Context(), [][]int32{s}, longmamba.CalibrationConfig{Clamp: 0.12})
 			must(t, err)
 			for i, table := range c.Tables {
 				for j, v := range table.LogDecay {
@@ -166,7 +167,7 @@ func TestRecallCases(t *testing.T) {
 	r := openRecall(t)
 	isatest.Run(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
-		calibrations := map[string]*ssm.Calibration{}
+		calibrations := map[string]*longmamba.Calibration{}
 		for _, c := range []struct {
 			name, logits, kept, tables string
 			response                   int
@@ -194,7 +195,7 @@ func TestRecallCases(t *testing.T) {
 			case testing.Short():
 				list = list[:1]
 			}
-			var filter *ssm.Filter
+			var filter *longmamba.Filter
 			if !c.vanilla {
 				if calibrations[c.tables] == nil {
 					calibrations[c.tables] = r.calibrate(t, c.tables)
@@ -217,7 +218,7 @@ func TestRecallCases(t *testing.T) {
 }
 
 // run returns the logits behind each token of a prompt in pieces, and the steps.
-func (r *recall) run(t *testing.T, ids []int32, f *ssm.Filter, cuts []int) (logits blas32.General, steps []blas32.General) {
+func (r *recall) run(t *testing.T, ids []int32, f *longmamba.Filter, cuts []int) (logits blas32.General, steps []blas32.General) {
 	t.Helper()
 	st, err := r.model.NewState(ssm.StateConfig{Filter: f, Prompt: len(ids)})
 	must(t, err)

@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"math"
@@ -9,15 +9,8 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/ssm"
 )
-
-// blocks are one of each kind.
-func blocks(t testing.TB) map[string]*block {
-	return map[string]*block{
-		"Mamba":  &value[*Mamba](t)(NewMamba(MambaConfig{}, mambaWeights(12, 24, 5, 3, 4))).block,
-		"Mamba2": &value[*Mamba2](t)(NewMamba2(Mamba2Config{States: 6, HeadDim: 8, Groups: 2}, mamba2Weights(12, 0, 4, 8, 6, 2, 4))).block,
-	}
-}
 
 // TestRunPrompt: a prompt with a filter that looks at tokens one by one gives what a
 // state's gives, and the other methods leave the steps that Apply leaves.
@@ -26,21 +19,21 @@ func TestRunPrompt(t *testing.T) {
 		const n = 100
 		for name, b := range blocks(t) {
 			c := table(t, testBlock(b, 1e-5))
-			x, vanilla := random(1, n, b.dim, 1, 0), zeros(n, b.Channels())
-			must(t, b.Run(t.Context(), &BlockCall{Dst: zeros(n, b.dim), X: x, Filter: RecordSteps(vanilla)}))
+			x, vanilla := random(1, n, b.Dim(), 1, 0), zeros(n, b.Channels())
+			must(t, b.Run(t.Context(), &ssm.BlockCall{Dst: zeros(n, b.Dim()), X: x, Filter: ssm.RecordSteps(vanilla)}))
 			for m := range methods {
 				f := newFilter(t, c, FilterConfig{Method: m, All: true, Tokens: 30, Response: 4})
-				got, steps := zeros(n, b.dim), zeros(n, b.Channels())
-				must(t, b.RunPrompt(t.Context(), &BlockCall{Dst: got, X: x, Filter: RecordSteps(steps)}, f))
+				got, steps := zeros(n, b.Dim()), zeros(n, b.Channels())
+				must(t, f.RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: got, X: x, Filter: ssm.RecordSteps(steps)}))
 				want := mat.Of(slices.Clone(vanilla.Data), n, b.Channels())
 				must(t, f.Apply(0, want))
 				same(t, name+", "+m.String(), steps.Data, want.Data)
 				if m.causal() {
-					st, y := value[*State](t)(b.NewState(StateConfig{Filter: f, Prompt: n})), zeros(n, b.dim)
+					st, y := value[*ssm.State](t)(b.NewState(ssm.StateConfig{Filter: f, Prompt: n})), zeros(n, b.Dim())
 					must(t, b.Step(y, x, st))
 					same(t, name+", "+m.String(), got.Data, y.Data)
 				}
-				r := value[[]ChannelReport](t)(b.Report(vanilla, steps))
+				r := value[[]ChannelReport](t)(Report(b, vanilla, steps))
 				kept := 0
 				for i := range n {
 					if steps.Data[i*steps.Stride] != 0 {
@@ -51,15 +44,14 @@ func TestRunPrompt(t *testing.T) {
 					t.Errorf("%s, %v: %+v, of which %d are kept", name, m, r[0], kept)
 				}
 			}
-			must(t, b.RunPrompt(t.Context(), &BlockCall{Dst: zeros(0, b.dim), X: zeros(0, b.dim)}, newFilter(t, c, FilterConfig{Method: ByBound})))
+			must(t, newFilter(t, c, FilterConfig{Method: ByBound}).RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(0, b.Dim()), X: zeros(0, b.Dim())}))
 			f := newFilter(t, c, FilterConfig{})
-			st := value[*State](t)(b.NewState(StateConfig{}))
+			st := value[*ssm.State](t)(b.NewState(ssm.StateConfig{}))
 			must(t, st.Skip(3))
-			wants(t, b.RunPrompt(t.Context(), &BlockCall{Dst: zeros(9, b.dim), X: zeros(9, b.dim), State: st}, f), ErrShape, "ssm: the state has seen 3 tokens or has a filter, want an empty one without")
-			wants(t, b.RunPrompt(t.Context(), &BlockCall{Dst: zeros(9, b.dim), X: zeros(9, b.dim), Offsets: []int{0, 9}}, f), ErrShape, "ssm: Offsets or States are given, want one sequence")
-			wants(t, b.RunPrompt(t.Context(), &BlockCall{Dst: zeros(9, b.dim), X: zeros(9, 5)}, f), ErrShape, "ssm: X has 5 columns, want Dim = 12")
-			wants(t, st.Skip(-1), ErrShape, "ssm: n is -1 behind 3 tokens, want 0 or more")
-			if err := b.RunPrompt(t.Context(), &BlockCall{Dst: zeros(9, b.dim), X: zeros(9, b.dim), Filter: ReplaySteps(zeros(3, b.Channels()))}, nil); err == nil {
+			wants(t, f.RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(9, b.Dim()), X: zeros(9, b.Dim()), State: st}), ErrState, "longmamba: the state has seen 3 tokens or has a filter, want an empty one without")
+			wants(t, f.RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(9, b.Dim()), X: zeros(9, b.Dim()), Offsets: []int{0, 9}}), ErrCall, "longmamba: Offsets or States are given, want one sequence")
+			wants(t, f.RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(9, b.Dim()), X: zeros(9, 5)}), ErrShape, "longmamba: X has 5 columns, want Dim = 12")
+			if err := (*Filter)(nil).RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(9, b.Dim()), X: zeros(9, b.Dim()), Filter: ssm.ReplaySteps(zeros(3, b.Channels()))}); err == nil {
 				t.Error("replayed what is not there")
 			}
 		}
@@ -84,15 +76,15 @@ func TestDecimation(t *testing.T) {
 		t.Errorf("2000 of 10: %v", got)
 	}
 	for text, cfg := range map[string]DecimationConfig{
-		"ssm: Base is -1, want 0 or more":                           {Base: -1},
-		"ssm: Beta is NaN, want a finite number above 0":            {Beta: math.NaN()},
-		"ssm: Response is -1, want 0 or more":                       {Response: -1},
-		"ssm: Layers[1] is 3, want 0 or more, and each layer once":  {Layers: []int{3, 3}},
-		"ssm: Layers[0] is -3, want 0 or more, and each layer once": {Layers: []int{-3}},
+		"longmamba: Base is -1, want 0 or more":                           {Base: -1},
+		"longmamba: Beta is NaN, want a finite number above 0":            {Beta: math.NaN()},
+		"longmamba: Response is -1, want 0 or more":                       {Response: -1},
+		"longmamba: Layers[1] is 3, want 0 or more, and each layer once":  {Layers: []int{3, 3}},
+		"longmamba: Layers[0] is -3, want 0 or more, and each layer once": {Layers: []int{-3}},
 	} {
 		_, err := NewDecimation(cfg)
 		wants(t, err, ErrConfig, text)
 	}
 	_, err := d.Keep(7, blas32.General{Rows: 3, Cols: 2, Stride: 2})
-	wants(t, err, ErrShape, "ssm: dt is 3 x 2 with stride 2 but has only 0 elements")
+	wants(t, err, ErrShape, "longmamba: dt is 3 x 2 with stride 2 but has only 0 elements")
 }

@@ -1,8 +1,7 @@
-package ssm
+package longmamba
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -12,17 +11,8 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/ssm"
 )
-
-// filtered are the operators that take a filter.
-func filtered(t testing.TB) (list []stepper) {
-	for _, s := range steppers(t) {
-		if st := value[*State](t)(s.newState(StateConfig{})); st.kind.channels > 0 {
-			list = append(list, s)
-		}
-	}
-	return list
-}
 
 // trained is the length that the tests' tables are for.
 const trained = 24
@@ -30,13 +20,9 @@ const trained = 24
 // table returns a calibration of an operator, by the steps that it sees.
 func table(t testing.TB, s stepper) *Calibration {
 	t.Helper()
-	st := value[*State](t)(s.newState(StateConfig{}))
 	x := random(99, trained, s.in, 1, 0)
-	dt := zeros(trained, st.kind.channels)
-	must(t, s.run(t.Context(), zeros(trained, s.out), x, packing{}, RecordSteps(dt), 1))
-	rates := mat.Of(decays(5, st.kind.channels), st.kind.channels, 1)
-	c := value[*Calibrator](t)(newCalibrator(st.kind, rates, CalibrationConfig{TrainLength: trained, Lengths: []int{24, 48, 100, 300, 1000}, Workers: 2}))
-	must(t, s.run(t.Context(), zeros(trained, s.out), x, packing{}, c.Record, 2))
+	c := value[*Calibrator](t)(NewCalibrator(s.op, CalibrationConfig{TrainLength: trained, Lengths: []int{24, 48, 100, 300, 1000}, Workers: 2}))
+	must(t, s.run(t.Context(), zeros(trained, s.out), x, batch{}, c.Record, 2))
 	must(t, c.Next())
 	return value[*Calibration](t)(c.Calibration())
 }
@@ -60,16 +46,16 @@ func TestFilterSplits(t *testing.T) {
 			for _, cfg := range configs {
 				f := newFilter(t, c, cfg)
 				x := random(7, n, s.in, 1, 0)
-				state := func() *State { return value[*State](t)(s.newState(StateConfig{Filter: f, Prompt: prompt})) }
+				state := func() *ssm.State { return value[*ssm.State](t)(s.newState(ssm.StateConfig{Filter: f, Prompt: prompt})) }
 				want, got, vanilla := zeros(n, s.out), zeros(n, s.out), s.forward(t, x)
-				must(t, s.run(t.Context(), want, x, packing{state: state()}, nil, 3))
+				must(t, s.run(t.Context(), want, x, batch{state: state()}, nil, 3))
 				if slices.Equal(want.Data, vanilla.Data) {
-					t.Fatalf("%s: the filter has changed nothing", s.name)
+					t.Fatalf("%s: the filter has changed nothing", s.name())
 				}
 				st := state()
 				for from := 0; from < n; {
 					to := min(from+[]int{1, 1 + r.IntN(10), 1 + r.IntN(n)}[r.IntN(3)], n)
-					must(t, s.run(t.Context(), mat.Rows(got, from, to), mat.Rows(x, from, to), packing{state: st}, nil, 1))
+					must(t, s.run(t.Context(), mat.Rows(got, from, to), mat.Rows(x, from, to), batch{state: st}, nil, 1))
 					if r.IntN(2) == 0 {
 						st = st.Clone()
 					}
@@ -80,10 +66,10 @@ func TestFilterSplits(t *testing.T) {
 				both := zeros(2*n, s.in)
 				copy(both.Data, x.Data)
 				copy(both.Data[n*s.in:], x.Data)
-				bare := value[*State](t)(s.newState(StateConfig{}))
-				must(t, s.run(t.Context(), packed, both, packing{offsets: []int{0, n, 2 * n}, states: []*State{bare, state()}}, nil, 2))
-				same(t, s.name+": packed, without a filter", packed.Data[:n*s.out], vanilla.Data)
-				same(t, s.name+": packed, with one", packed.Data[n*s.out:], want.Data)
+				bare := value[*ssm.State](t)(s.newState(ssm.StateConfig{}))
+				must(t, s.run(t.Context(), packed, both, batch{offsets: []int{0, n, 2 * n}, states: []*ssm.State{bare, state()}}, nil, 2))
+				same(t, s.name()+": packed, without a filter", packed.Data[:n*s.out], vanilla.Data)
+				same(t, s.name()+": packed, with one", packed.Data[n*s.out:], want.Data)
 			}
 		}
 	})
@@ -98,10 +84,10 @@ func TestFilterChangesNothing(t *testing.T) {
 			x := random(7, 90, s.in, 1, 0)
 			run := func(c *Calibration, cfg FilterConfig, n int) {
 				t.Helper()
-				st := value[*State](t)(s.newState(StateConfig{Filter: newFilter(t, c, cfg), Prompt: n}))
+				st := value[*ssm.State](t)(s.newState(ssm.StateConfig{Filter: newFilter(t, c, cfg), Prompt: n}))
 				got := zeros(n, s.out)
-				must(t, s.run(t.Context(), got, mat.Rows(x, 0, n), packing{state: st}, nil, 1))
-				same(t, s.name, got.Data, s.forward(t, mat.Rows(x, 0, n)).Data)
+				must(t, s.run(t.Context(), got, mat.Rows(x, 0, n), batch{state: st}, nil, 1))
+				same(t, s.name(), got.Data, s.forward(t, mat.Rows(x, 0, n)).Data)
 			}
 			for _, m := range []Method{ByThreshold, DeltaRatio, Silence} {
 				run(c, FilterConfig{All: true, Method: m}, trained)
@@ -127,12 +113,12 @@ func TestFilterDecode(t *testing.T) {
 	const n, prompt = 400, 60
 	x, steps := random(7, n, s.in, 1, 0), [2]blas32.General{}
 	vanilla := zeros(n, 3)
-	must(t, s.run(t.Context(), zeros(n, 3), x, packing{}, RecordSteps(vanilla), 1))
+	must(t, s.run(t.Context(), zeros(n, 3), x, batch{}, ssm.RecordSteps(vanilla), 1))
 	for i, decode := range []bool{false, true} {
 		f := newFilter(t, c, FilterConfig{All: true, Decode: decode, Response: 5})
-		st := value[*State](t)(s.newState(StateConfig{Filter: f, Prompt: prompt}))
+		st := value[*ssm.State](t)(s.newState(ssm.StateConfig{Filter: f, Prompt: prompt}))
 		steps[i] = zeros(n, 3)
-		must(t, s.run(t.Context(), zeros(n, 3), x, packing{state: st}, RecordSteps(steps[i]), 1))
+		must(t, s.run(t.Context(), zeros(n, 3), x, batch{state: st}, ssm.RecordSteps(steps[i]), 1))
 		for token := range n {
 			row := c.row(max(token+1, prompt))
 			for channel := range 3 {
@@ -148,7 +134,7 @@ func TestFilterDecode(t *testing.T) {
 	}
 	// Without a prompt, by the tokens so far.
 	f := newFilter(t, c, FilterConfig{All: true, Decode: true})
-	delta := value[DeltaFilter](t)(f.Delta(0, 0))
+	delta := value[ssm.DeltaFilter](t)(f.Delta(0, 0))
 	for _, at := range []int{trained - 1, 40, 200} {
 		dt := []float32{0, 1e-30, 1e30}
 		delta(at, 0, dt)
@@ -165,14 +151,14 @@ func TestLogDecay(t *testing.T) {
 		const channels, states = 5, 7
 		for _, scale := range []float64{1e-3, 1, 30} {
 			a := mat.Of(decays(1, channels*states), channels, states)
-			op := value[*Scan](t)(NewScan(ScanConfig{Channels: channels, States: states, Softplus: true}, ScanWeights{A: a}))
-			c := value[*Calibrator](t)(op.NewCalibrator(CalibrationConfig{TrainLength: 60, Clamp: 0.1}))
+			op := value[*ssm.Scan](t)(ssm.NewScan(ssm.ScanConfig{Channels: channels, States: states, Softplus: true}, ssm.ScanWeights{A: a}))
+			c := value[*Calibrator](t)(NewCalibrator(op, CalibrationConfig{TrainLength: 60, Clamp: 0.1}))
 			dt := random(2, 60, channels, 1, math.Log(scale))
 			bc, x, steps := zeros(60, states), zeros(60, channels), zeros(60, channels)
-			must(t, op.Run(t.Context(), &ScanCall{Dst: x, X: x, Dt: dt, B: bc, C: bc, Filter: ChainFilters(RecordSteps(steps), c.Record)}))
+			must(t, op.Run(t.Context(), &ssm.ScanCall{Dst: x, X: x, Dt: dt, B: bc, C: bc, Filter: ssm.ChainFilters(ssm.RecordSteps(steps), c.Record)}))
 			must(t, c.Next())
 			cal := value[*Calibration](t)(c.Calibration())
-			reports := value[[]ChannelReport](t)(op.Report(steps, steps))
+			reports := value[[]ChannelReport](t)(Report(op, steps, steps))
 			for channel := range channels {
 				var list []float64
 				for t := range 60 {
@@ -272,9 +258,9 @@ func TestBudget(t *testing.T) {
 // TestCalibrationAggregates: the mean of sequences and the largest, by any number of
 // workers, and the order of sequences has no part.
 func TestCalibrationAggregates(t *testing.T) {
-	op := value[*SSD](t)(NewSSD(SSDConfig{Heads: 3, HeadDim: 2, States: 2}, SSDWeights{A: decays(3, 3)}))
+	op := value[*ssm.SSD](t)(ssm.NewSSD(ssm.SSDConfig{Heads: 3, HeadDim: 2, States: 2}, ssm.SSDWeights{A: decays(3, 3)}))
 	run := func(largest bool, workers int, seeds ...uint64) Table {
-		c := value[*Calibrator](t)(op.NewCalibrator(CalibrationConfig{TrainLength: 30, Max: largest, Workers: workers}))
+		c := value[*Calibrator](t)(NewCalibrator(op, CalibrationConfig{TrainLength: 30, Max: largest, Workers: workers}))
 		for _, seed := range seeds {
 			dt := random(seed, 30, 3, 0.1, 1)
 			for at := range 30 {
@@ -308,55 +294,19 @@ func TestCalibrationAggregates(t *testing.T) {
 	}
 }
 
-// TestSparse compares pieces of which most tokens are passed over with the recurrence
-// in float64.
-func TestSparse(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
-		r := rand.New(rand.NewPCG(1, 2))
-		for _, kept := range []float64{0, 0.01, 0.04, 0.2} {
-			for _, shape := range [][4]int{{2, 3, 5, 1}, {4, 33, 16, 2}} {
-				heads, width, states, groups := shape[0], shape[1], shape[2], shape[3]
-				const n = 300
-				a, skip := decays(1, heads), normal(2, 1, 0, heads)
-				x, dt := random(3, n, heads*width, 1, 0), zeros(n, heads)
-				b, c := random(5, n, groups*states, 1, 0), random(6, n, groups*states, 1, 0)
-				for i := range dt.Data {
-					if r.Float64() < kept || i < 2*heads {
-						dt.Data[i] = r.Float32()
-					}
-				}
-				want := ssd64(x, dt, b, c, a, skip, heads, groups)
-				for _, recurrent := range []bool{false, true} {
-					op := value[*SSD](t)(NewSSD(SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Recurrent: recurrent}, SSDWeights{A: a, D: skip}))
-					got := zeros(n, heads*width)
-					must(t, op.Forward(got, x, dt, b, c))
-					near(t, fmt.Sprintf("%s, %v kept", op.kind.name, kept), got.Data, want, 1e-5)
-					// Split at borders of chunks, the same bits.
-					st, split := value[*State](t)(op.NewState(StateConfig{})), zeros(n, heads*width)
-					for _, cut := range [][2]int{{0, 64}, {64, 256}, {256, n}} {
-						rows := func(m blas32.General) blas32.General { return mat.Rows(m, cut[0], cut[1]) }
-						must(t, op.Step(rows(split), rows(x), rows(dt), rows(b), rows(c), st))
-					}
-					same(t, op.kind.name+" split", split.Data, got.Data)
-				}
-			}
-		}
-	})
-}
-
 // TestFilterAllocations: a filter allocates nothing.
 func TestFilterAllocations(t *testing.T) {
 	for _, s := range filtered(t) {
 		f := newFilter(t, table(t, s), FilterConfig{All: true, Decode: true})
 		for _, workers := range []int{1, 4} {
-			st := value[*State](t)(s.newState(StateConfig{Filter: f, Prompt: 130}))
+			st := value[*ssm.State](t)(s.newState(ssm.StateConfig{Filter: f, Prompt: 130}))
 			x, dst := random(1, 130, s.in, 1, 0), zeros(130, s.out)
 			if n := isatest.Allocations(func() {
 				st.Reset()
-				must(t, s.run(context.Background(), dst, x, packing{state: st}, nil, workers))
-				must(t, s.run(context.Background(), mat.Rows(dst, 0, 1), mat.Rows(x, 0, 1), packing{state: st}, nil, workers))
+				must(t, s.run(context.Background(), dst, x, batch{state: st}, nil, workers))
+				must(t, s.run(context.Background(), mat.Rows(dst, 0, 1), mat.Rows(x, 0, 1), batch{state: st}, nil, workers))
 			}); n != 0 {
-				t.Errorf("%s with %d workers: %v allocations", s.name, workers, n)
+				t.Errorf("%s with %d workers: %v allocations", s.name(), workers, n)
 			}
 		}
 	}

@@ -1,11 +1,11 @@
-package ssm
+package longmamba
 
 import (
 	"math"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/ssm"
 )
 
 // Method is what a Filter makes of steps dt. Those from ByRank on look at all tokens
@@ -122,7 +122,7 @@ func (c *Calibration) NewFilter(cfg FilterConfig) (*Filter, error) {
 
 func (cfg *FilterConfig) complete(c *Calibration) error {
 	if cfg.Method >= methods {
-		return check.Errorf(ErrConfig, "ssm: Method is %d, want less than %d", cfg.Method, methods)
+		return check.Errorf(ErrConfig, "longmamba: Method is %d, want less than %d", cfg.Method, methods)
 	}
 	for _, v := range []struct {
 		name    string
@@ -130,7 +130,7 @@ func (cfg *FilterConfig) complete(c *Calibration) error {
 		without float64
 	}{{"Threshold", &cfg.Threshold, 0.05}, {"Scale", &cfg.Scale, 1}, {"Ratio", &cfg.Ratio, 0}} {
 		if !(*v.value >= 0) || math.IsInf(*v.value, 0) {
-			return check.Errorf(ErrConfig, "ssm: %s is %v, want a finite number, 0 or more", v.name, *v.value)
+			return check.Errorf(ErrConfig, "longmamba: %s is %v, want a finite number, 0 or more", v.name, *v.value)
 		}
 		if *v.value == 0 {
 			*v.value = v.without
@@ -141,7 +141,7 @@ func (cfg *FilterConfig) complete(c *Calibration) error {
 		value int
 	}{{"Tokens", cfg.Tokens}, {"From", cfg.From}, {"Response", cfg.Response}} {
 		if v.value < 0 {
-			return check.Errorf(ErrConfig, "ssm: %s is %d, want 0 or more", v.name, v.value)
+			return check.Errorf(ErrConfig, "longmamba: %s is %d, want 0 or more", v.name, v.value)
 		}
 	}
 	if cfg.Tokens == 0 {
@@ -185,7 +185,7 @@ func (f *Filter) Global(block int) ([]bool, error) {
 // many tokens, the call's and any before and behind it: nil if it changes none. Which
 // model the block is of is not checked, as StateConfig.Filter does. Errors match
 // ErrConfig: of a method that cannot run token by token, or a block that is not there.
-func (f *Filter) Delta(block, prompt int) (DeltaFilter, error) {
+func (f *Filter) Delta(block, prompt int) (ssm.DeltaFilter, error) {
 	if err := f.cal.checkBlock(block); err != nil {
 		return nil, err
 	}
@@ -218,11 +218,11 @@ func (f *Filter) Delta(block, prompt int) (DeltaFilter, error) {
 func (f *Filter) checkPrompt(prompt int) error {
 	switch {
 	case !f.cfg.Method.causal():
-		return check.Errorf(ErrConfig, "ssm: the method %v looks at a whole prompt: it runs by Filter.Apply, or a model's Prefill, and not token by token", f.cfg.Method)
+		return check.Errorf(ErrConfig, "longmamba: the method %v looks at a whole prompt: it runs by Filter.Apply, or a model's Prefill, and not token by token", f.cfg.Method)
 	case prompt < 0 || prompt > maxLength:
-		return check.Errorf(ErrConfig, "ssm: Prompt is %d, want 0 to %d", prompt, maxLength)
+		return check.Errorf(ErrConfig, "longmamba: Prompt is %d, want 0 to %d", prompt, maxLength)
 	case prompt == 0 && !f.cfg.Decode:
-		return check.Errorf(ErrConfig, "ssm: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes")
+		return check.Errorf(ErrConfig, "longmamba: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes")
 	}
 	return nil
 }
@@ -253,10 +253,4 @@ func (f *Filter) ratio(n int) float32 {
 		return float32(f.cfg.Ratio)
 	}
 	return float32(float64(f.cal.TrainLength) / float64(n))
-}
-
-// ScaleSteps is the delta ratio without a calibration: all steps times ratio, usually
-// the training's length over that of the sequence.
-func ScaleSteps(ratio float32) DeltaFilter {
-	return func(_, _ int, dt []float32) { asm.Scale(dt, ratio, dt) }
 }

@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/ssm"
 )
 
 // tinyCalibration has a table for each block, of as many channels as it says.
@@ -35,22 +37,22 @@ func tinyCalibration(channels ...int) *Calibration {
 func TestCalibrationErrors(t *testing.T) {
 	nan, inf := math.NaN(), math.Inf(1)
 	for text, change := range map[string]func(c *Calibration){
-		"ssm: the calibration's TrainLength is 0, want 1 to 2147483647":              func(c *Calibration) { c.TrainLength = 0 },
-		"ssm: the calibration has no table":                                          func(c *Calibration) { c.Tables = nil },
-		"ssm: Lengths is empty, want a length":                                       func(c *Calibration) { c.Lengths = nil },
-		"ssm: Lengths[1] is 4, want 1 to 2147483647 and more than the one before it": func(c *Calibration) { c.Lengths[1] = 4 },
-		"ssm: table 1: LogDecay is empty, want a number for each channel":            func(c *Calibration) { c.Tables[1] = Table{} },
-		"ssm: table 0: DtSum has 1 elements, LogDecay 2":                             func(c *Calibration) { c.Tables[0].DtSum = c.Tables[0].DtSum[:1] },
-		"ssm: table 0: Alpha has 2 rows, want one for each of the 3 Lengths":         func(c *Calibration) { c.Tables[0].Alpha = c.Tables[0].Alpha[:2] },
-		"ssm: table 1: Threshold has 4 rows, want one for each of the 3 Lengths":     func(c *Calibration) { c.Tables[1].Threshold = append(c.Tables[1].Threshold, nil) },
-		"ssm: table 1: Threshold[2] has 0 elements, LogDecay 3":                      func(c *Calibration) { c.Tables[1].Threshold[2] = nil },
-		"ssm: table 0: Alpha[1][1] is 1.5, want 0 to 1":                              func(c *Calibration) { c.Tables[0].Alpha[1][1] = 1.5 },
-		"ssm: table 0: Threshold[1][0] is NaN, want 0 to 3.403e+38":                  func(c *Calibration) { c.Tables[0].Threshold[1][0] = float32(nan) },
-		"ssm: table 0: Threshold[1][1] is +Inf, want 0 to 3.403e+38":                 func(c *Calibration) { c.Tables[0].Threshold[1][1] = float32(inf) },
-		"ssm: table 0: LogDecay[1] is NaN, want a number":                            func(c *Calibration) { c.Tables[0].LogDecay[1] = nan },
-		"ssm: table 0: DtSum[0] is -1, want a finite number, 0 or more":              func(c *Calibration) { c.Tables[0].DtSum[0] = -1 },
-		"ssm: the calibration is nil":                                                nil,
-		"ssm: Lengths[0] is 0, want 1 to 2147483647 and more than the one before it": func(c *Calibration) { c.Lengths[0] = 0 },
+		"longmamba: the calibration's TrainLength is 0, want 1 to 2147483647":              func(c *Calibration) { c.TrainLength = 0 },
+		"longmamba: the calibration has no table":                                          func(c *Calibration) { c.Tables = nil },
+		"longmamba: Lengths is empty, want a length":                                       func(c *Calibration) { c.Lengths = nil },
+		"longmamba: Lengths[1] is 4, want 1 to 2147483647 and more than the one before it": func(c *Calibration) { c.Lengths[1] = 4 },
+		"longmamba: table 1: LogDecay is empty, want a number for each channel":            func(c *Calibration) { c.Tables[1] = Table{} },
+		"longmamba: table 0: DtSum has 1 elements, LogDecay 2":                             func(c *Calibration) { c.Tables[0].DtSum = c.Tables[0].DtSum[:1] },
+		"longmamba: table 0: Alpha has 2 rows, want one for each of the 3 Lengths":         func(c *Calibration) { c.Tables[0].Alpha = c.Tables[0].Alpha[:2] },
+		"longmamba: table 1: Threshold has 4 rows, want one for each of the 3 Lengths":     func(c *Calibration) { c.Tables[1].Threshold = append(c.Tables[1].Threshold, nil) },
+		"longmamba: table 1: Threshold[2] has 0 elements, LogDecay 3":                      func(c *Calibration) { c.Tables[1].Threshold[2] = nil },
+		"longmamba: table 0: Alpha[1][1] is 1.5, want 0 to 1":                              func(c *Calibration) { c.Tables[0].Alpha[1][1] = 1.5 },
+		"longmamba: table 0: Threshold[1][0] is NaN, want 0 to 3.403e+38":                  func(c *Calibration) { c.Tables[0].Threshold[1][0] = float32(nan) },
+		"longmamba: table 0: Threshold[1][1] is +Inf, want 0 to 3.403e+38":                 func(c *Calibration) { c.Tables[0].Threshold[1][1] = float32(inf) },
+		"longmamba: table 0: LogDecay[1] is NaN, want a number":                            func(c *Calibration) { c.Tables[0].LogDecay[1] = nan },
+		"longmamba: table 0: DtSum[0] is -1, want a finite number, 0 or more":              func(c *Calibration) { c.Tables[0].DtSum[0] = -1 },
+		"longmamba: the calibration is nil":                                                nil,
+		"longmamba: Lengths[0] is 0, want 1 to 2147483647 and more than the one before it": func(c *Calibration) { c.Lengths[0] = 0 },
 	} {
 		c := tinyCalibration(2, 3)
 		if change == nil {
@@ -72,24 +74,24 @@ func TestCalibrationErrors(t *testing.T) {
 }
 
 func TestCalibratorErrors(t *testing.T) {
-	op := value[*SSD](t)(NewSSD(SSDConfig{Heads: 2, HeadDim: 1, States: 1}, SSDWeights{A: []float32{-1, -2}}))
+	op := value[*ssm.SSD](t)(ssm.NewSSD(ssm.SSDConfig{Heads: 2, HeadDim: 1, States: 1}, ssm.SSDWeights{A: []float32{-1, -2}}))
 	for text, cfg := range map[string]CalibrationConfig{
-		"ssm: TrainLength is 0, want 1 to 16777216":                                  {},
-		"ssm: Clamp is 1, want 0 or more and less than 1":                            {TrainLength: 2, Clamp: 1},
-		"ssm: Clamp is NaN, want 0 or more and less than 1":                          {TrainLength: 2, Clamp: math.NaN()},
-		"ssm: Workers is -1, want 0 or more":                                         {TrainLength: 2, Workers: -1},
-		"ssm: Lengths is empty, want a length":                                       {TrainLength: 2, Lengths: []int{}},
-		"ssm: Lengths[1] is 2, want 1 to 2147483647 and more than the one before it": {TrainLength: 2, Lengths: []int{2, 2}},
+		"longmamba: TrainLength is 0, want 1 to 16777216":                                  {},
+		"longmamba: Clamp is 1, want 0 or more and less than 1":                            {TrainLength: 2, Clamp: 1},
+		"longmamba: Clamp is NaN, want 0 or more and less than 1":                          {TrainLength: 2, Clamp: math.NaN()},
+		"longmamba: Workers is -1, want 0 to 65536":                                        {TrainLength: 2, Workers: -1},
+		"longmamba: Lengths is empty, want a length":                                       {TrainLength: 2, Lengths: []int{}},
+		"longmamba: Lengths[1] is 2, want 1 to 2147483647 and more than the one before it": {TrainLength: 2, Lengths: []int{2, 2}},
 	} {
-		_, err := op.NewCalibrator(cfg)
+		_, err := NewCalibrator(op, cfg)
 		wants(t, err, ErrConfig, text)
 	}
-	_, err := value[*SSD](t)(NewSSD(SSDConfig{Heads: 2, HeadDim: 1, States: 1}, SSDWeights{})).NewCalibrator(CalibrationConfig{TrainLength: 1})
-	wants(t, err, ErrConfig, "ssm: a calibration of an SSD without A")
+	_, err := NewCalibrator(value[*ssm.SSD](t)(ssm.NewSSD(ssm.SSDConfig{Heads: 2, HeadDim: 1, States: 1}, ssm.SSDWeights{})), CalibrationConfig{TrainLength: 1})
+	wants(t, err, ErrConfig, "longmamba: a calibration of an SSD of 2 heads of 1 channels in 1 groups with 1 states without A")
 
-	c := value[*Calibrator](t)(op.NewCalibrator(CalibrationConfig{TrainLength: 3}))
+	c := value[*Calibrator](t)(NewCalibrator(op, CalibrationConfig{TrainLength: 3}))
 	_, err = c.Calibration()
-	wants(t, err, ErrCalibration, "ssm: a calibration of no sequences")
+	wants(t, err, ErrCalibration, "longmamba: a calibration of no sequences")
 	sequence := func(n int, change func(at int, dt []float32)) error {
 		for at := range n {
 			dt := []float32{1, 2}
@@ -100,17 +102,17 @@ func TestCalibratorErrors(t *testing.T) {
 		}
 		return c.Next()
 	}
-	wants(t, sequence(2, nil), ErrCalibration, "ssm: a sequence has 2 tokens, want TrainLength = 3")
-	wants(t, sequence(5, nil), ErrCalibration, "ssm: a sequence has at least 5 tokens, want TrainLength = 3")
+	wants(t, sequence(2, nil), ErrCalibration, "longmamba: a sequence has 2 tokens, want TrainLength = 3")
+	wants(t, sequence(5, nil), ErrCalibration, "longmamba: a sequence has at least 5 tokens, want TrainLength = 3")
 	for v, text := range map[float64]string{math.NaN(): "NaN", math.Inf(1): "+Inf", -1: "-1"} {
 		wants(t, sequence(3, func(at int, dt []float32) {
 			if at == 1 {
 				dt[1] = float32(v)
 			}
-		}), ErrCalibration, "ssm: the step of token 1 in channel 1 is "+text+", want a finite number, 0 or more")
+		}), ErrCalibration, "longmamba: the step of token 1 in channel 1 is "+text+", want a finite number, 0 or more")
 	}
 	c.Record(0, 1, []float32{1, 2})
-	wants(t, c.Next(), ErrCalibration, "ssm: the recorded steps are not those of a "+op.kind.name)
+	wants(t, c.Next(), ErrCalibration, "longmamba: the recorded steps are not those of a "+op.Identity().Name)
 	// What failed does not count, nor stand in the way.
 	must(t, sequence(3, nil))
 	if got := value[*Calibration](t)(c.Calibration()).Tables[0].DtSum; !slices.Equal(got, []float64{3, 6}) {
@@ -121,70 +123,66 @@ func TestCalibratorErrors(t *testing.T) {
 func TestFilterErrors(t *testing.T) {
 	c := tinyCalibration(2, 3)
 	for text, cfg := range map[string]FilterConfig{
-		"ssm: Method is 9, want less than 9":                    {Method: methods},
-		"ssm: Threshold is -1, want a finite number, 0 or more": {Threshold: -1},
-		"ssm: Scale is NaN, want a finite number, 0 or more":    {Scale: math.NaN()},
-		"ssm: Ratio is +Inf, want a finite number, 0 or more":   {Ratio: math.Inf(1)},
-		"ssm: Tokens is -1, want 0 or more":                     {Tokens: -1},
-		"ssm: From is -2, want 0 or more":                       {From: -2},
-		"ssm: Response is -3, want 0 or more":                   {Response: -3},
+		"longmamba: Method is 9, want less than 9":                    {Method: methods},
+		"longmamba: Threshold is -1, want a finite number, 0 or more": {Threshold: -1},
+		"longmamba: Scale is NaN, want a finite number, 0 or more":    {Scale: math.NaN()},
+		"longmamba: Ratio is +Inf, want a finite number, 0 or more":   {Ratio: math.Inf(1)},
+		"longmamba: Tokens is -1, want 0 or more":                     {Tokens: -1},
+		"longmamba: From is -2, want 0 or more":                       {From: -2},
+		"longmamba: Response is -3, want 0 or more":                   {Response: -3},
 	} {
 		_, err := c.NewFilter(cfg)
 		wants(t, err, ErrConfig, text)
 	}
 	f, whole := newFilter(t, c, FilterConfig{}), newFilter(t, c, FilterConfig{Method: ByBound})
 	for text, err := range map[string]error{
-		"ssm: block is 2, want 0 to 1":                                                    second(f.Delta(2, 9)),
-		"ssm: block is -1, want 0 to 1":                                                   second(f.Block(-1)),
-		"ssm: Prompt is -1, want 0 to 2147483647":                                         second(f.Delta(0, -1)),
-		"ssm: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes": second(f.Delta(0, 0)),
-		"ssm: threshold is 1, want more than 0 and less than 1":                           second(c.ReceptiveFields(0, 1)),
-		"ssm: the method ByBound looks at a whole prompt: it runs by Filter.Apply, or a model's Prefill, and not token by token": second(whole.Delta(0, 9)),
+		"longmamba: block is 2, want 0 to 1":                                                                                           second(f.Delta(2, 9)),
+		"longmamba: block is -1, want 0 to 1":                                                                                          second(f.Block(-1)),
+		"longmamba: Prompt is -1, want 0 to 2147483647":                                                                                second(f.Delta(0, -1)),
+		"longmamba: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes":                                        second(f.Delta(0, 0)),
+		"longmamba: threshold is 1, want more than 0 and less than 1":                                                                  second(c.ReceptiveFields(0, 1)),
+		"longmamba: the method ByBound looks at a whole prompt: it runs by Filter.Apply, or a model's Prefill, and not token by token": second(whole.Delta(0, 9)),
 	} {
 		wants(t, err, ErrConfig, text)
 	}
-	wants(t, f.Apply(0, zeros(3, 3)), ErrShape, "ssm: dt has 3 columns, want the table's channels = 2")
+	wants(t, f.Apply(0, zeros(3, 3)), ErrShape, "longmamba: dt has 3 columns, want the table's channels = 2")
 
 	// States.
-	op := value[*SSD](t)(NewSSD(SSDConfig{Heads: 3, HeadDim: 1, States: 1}, SSDWeights{A: decays(1, 3)}))
-	conv := value[*Conv](t)(NewConv(ConvConfig{}, random(1, 2, 3, 1, 0), nil))
+	op := value[*ssm.SSD](t)(ssm.NewSSD(ssm.SSDConfig{Heads: 3, HeadDim: 1, States: 1}, ssm.SSDWeights{A: decays(1, 3)}))
 	one := value[*Filter](t)(newFilter(t, tinyCalibration(3), FilterConfig{}).Block(0)) // of no fingerprint
-	state := func(newState func(cfg StateConfig) (*State, error), f *Filter, prompt int) error {
-		return second(newState(StateConfig{Filter: f, Prompt: prompt}))
+	state := func(f *Filter, prompt int) error {
+		return second(op.NewState(ssm.StateConfig{Filter: f, Prompt: prompt}))
 	}
-	must(t, state(op.NewState, one, 9))
-	wants(t, state(op.NewState, nil, -1), ErrConfig, "ssm: Prompt is -1, want 0 to 2147483647")
-	wants(t, state(op.NewState, f, 9), ErrConfig, "ssm: Filter is of 2 blocks, want 1: that of Filter.Block")
-	wants(t, state(conv.NewState, one, 9), ErrConfig, "ssm: Filter is given, but a convolution of 2 channels with 3 taps has no filter of its steps")
-	wants(t, state(op.NewState, value[*Filter](t)(f.Block(0)), 9), ErrCalibration, "ssm: the calibration is of 2 channels, a "+op.kind.name+" has 3")
-	wants(t, state(op.NewState, value[*Filter](t)(f.Block(1)), 9), ErrCalibration, "ssm: the calibration is of another operator than this "+op.kind.name+", or of other weights")
-	wants(t, new(State).SetFilter(one, 9), ErrShape, "ssm: the state was not made by NewState")
+	name := op.Identity().Name
+	must(t, state(one, 9))
+	must(t, state(nil, 0))
+	wants(t, state(f, 9), ErrConfig, "longmamba: Filter is of 2 blocks, want 1: that of Filter.Block")
+	wants(t, state(value[*Filter](t)(f.Block(0)), 9), ErrCalibration, "longmamba: the calibration is of 2 channels, a "+name+" has 3")
+	wants(t, state(value[*Filter](t)(f.Block(1)), 9), ErrCalibration, "longmamba: the calibration is of another operator than this "+name+", or of other weights")
 
 	// A table of one operator is refused by others, of the same shape too.
 	for _, s := range filtered(t) {
 		f := newFilter(t, table(t, s), FilterConfig{All: true})
 		for _, other := range append(filtered(t), testOther(t)) {
-			st, err := other.newState(StateConfig{Filter: f, Prompt: 99})
-			if other.name == s.name {
+			st, err := other.newState(ssm.StateConfig{Filter: f, Prompt: 99})
+			if other.name() == s.name() {
 				must(t, err)
-				wants(t, st.SetFilter(f, 0), ErrConfig, "ssm: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes")
+				wants(t, st.SetFilter(f, 0), ErrConfig, "longmamba: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes")
 				if !st.Filtered() {
-					t.Errorf("%s: an error took the filter", s.name)
+					t.Errorf("%s: an error took the filter", s.name())
 				}
 			} else if !errors.Is(err, ErrCalibration) {
-				t.Errorf("%s takes the table of %s: error %v", other.name, s.name, err)
+				t.Errorf("%s takes the table of %s: error %v", other.name(), s.name(), err)
 			}
 		}
 	}
 }
 
-// testOther is a scan of a shape among steppers', with other weights.
+// testOther is a scan of a shape among filtered's, with other weights.
 func testOther(t testing.TB) stepper {
-	op := value[*Scan](t)(NewScan(ScanConfig{Channels: 40, States: 7}, ScanWeights{A: random(9, 40, 7, 1, 0)}))
-	return stepper{name: "another", newState: op.NewState}
+	op := value[*ssm.Scan](t)(ssm.NewScan(ssm.ScanConfig{Channels: 40, States: 8}, ssm.ScanWeights{A: random(9, 40, 8, 1, 0)}))
+	return stepper{op: op, newState: op.NewState}
 }
-
-func second[T any](_ T, err error) error { return err }
 
 func TestStoredCalibration(t *testing.T) {
 	want := tinyCalibration(2, 3, 1)
@@ -220,8 +218,8 @@ func TestStoredCalibration(t *testing.T) {
 	}
 	// A table that lacks a length: its tensor, or its row.
 	text := b.String()
-	wants(t, read([]byte(strings.Replace(text, `"layers.1.alpha"`, `"layers.1.omega"`, 1))), ErrCalibration, "ssm: the stored calibration: no tensor layers.1.alpha")
-	wants(t, read([]byte(strings.Replace(text, `"shape":[3,1]`, `"shape":[1,3]`, 1))), ErrCalibration, "ssm: table 2: Alpha has 1 rows, want one for each of the 3 Lengths")
+	wants(t, read([]byte(strings.Replace(text, `"layers.1.alpha"`, `"layers.1.omega"`, 1))), ErrCalibration, "longmamba: the stored calibration: no tensor layers.1.alpha")
+	wants(t, read([]byte(strings.Replace(text, `"shape":[3,1]`, `"shape":[1,3]`, 1))), ErrCalibration, "longmamba: table 2: Alpha has 1 rows, want one for each of the 3 Lengths")
 	failing := errors.New("no more")
 	if err := second(ReadCalibration(io.MultiReader(bytes.NewReader(b.Bytes()[:9]), failingReader{failing}))); !errors.Is(err, failing) {
 		t.Errorf("error %v", err)

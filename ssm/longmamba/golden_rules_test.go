@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"math"
@@ -9,7 +9,9 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // goldenRules compares every rule on the steps of one prompt.
@@ -19,7 +21,7 @@ func goldenRules(t *testing.T, f *golden.File) {
 	options := filterConfig(t, f)
 	options.All = true
 	input := func(name string) []float32 { // which a file may lack
-		if v := optional(f, name); v != nil {
+		if v := f.Optional(name); v != nil {
 			return v
 		}
 		return make([]float32, channels)
@@ -46,7 +48,7 @@ func goldenRules(t *testing.T, f *golden.File) {
 		filter.cfg.From = 0
 		var out []blas32.General
 		for b := range batch {
-			dt := batched(f, "dt").columns(b, n, channels)
+			dt := f.Elements("dt").Columns(b, n, channels)
 			must(t, filter.Apply(0, dt))
 			out = append(out, dt)
 		}
@@ -58,7 +60,7 @@ func goldenRules(t *testing.T, f *golden.File) {
 		}
 		var got []bool
 		for _, dt := range filtered(m, most) {
-			for _, v := range transposed(dt).Data {
+			for _, v := range golden.Transposed(dt).Data {
 				got = append(got, v != 0)
 			}
 		}
@@ -78,7 +80,7 @@ func goldenRules(t *testing.T, f *golden.File) {
 	mask("mask_offline", ByOwnThreshold, 1)
 	if f.Has("offline_thre") {
 		var got []float64
-		dt := batched(f, "dt").columns(0, n, channels)
+		dt := f.Elements("dt").Columns(0, n, channels)
 		for i, alpha := range clamped(most) {
 			var steps []float64
 			for t := range n {
@@ -91,7 +93,7 @@ func goldenRules(t *testing.T, f *golden.File) {
 	if f.Has("dt_norm") {
 		var got []float32
 		for _, dt := range filtered(Normalized, 1) {
-			got = append(got, transposed(dt).Data...)
+			got = append(got, golden.Transposed(dt).Data...)
 		}
 		f.Compare("dt_norm", got)
 	}
@@ -131,10 +133,11 @@ func goldenDecimation(t *testing.T, f *golden.File) {
 	d := value[*Decimation](t)(NewDecimation(cfg))
 	shape := f.Shape("dt_raw")
 	channels, n := shape[1], shape[2]
-	raw, bias := batched(f, "dt_raw").columns(0, n, channels), f.Float32("dt_bias")
+	raw, bias := f.Elements("dt_raw").Columns(0, n, channels), f.Float32("dt_bias")
 	dt := zeros(n, channels)
 	for t := range n {
-		steps(dt.Data[t*channels:][:channels], raw.Data[t*channels:][:channels], bias, true, 0, 0)
+		asm.Add(mat.Row(dt, t), mat.Row(raw, t), bias)
+		asm.Softplus(mat.Row(dt, t), mat.Row(dt, t))
 	}
 	layer, err := strconv.Atoi(meta(f, "-1", "layer", "layer_num"))
 	must(t, err)

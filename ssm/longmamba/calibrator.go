@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/ssm"
 )
 
 // CalibrationConfig says how a calibration is made of sequences.
@@ -33,18 +34,26 @@ type CalibrationConfig struct {
 	Workers int
 }
 
+const (
+	// maxTrainLength bounds TrainLength.
+	maxTrainLength = 1 << 24
+	// maxFloats bounds what a calibrator keeps of a sequence, and a table.
+	maxFloats = math.MaxInt32 / 4
+)
+
 // grid are the official lengths, in halves of a training length.
 var grid = []int{2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 30, 36, 44, 54, 64, 80, 96, 120, 144, 168, 192}
 
 // complete checks cfg and fills what is left zero.
 func (cfg *CalibrationConfig) complete() error {
 	switch {
-	case cfg.TrainLength < 1 || cfg.TrainLength > maxSize:
-		return check.Errorf(ErrConfig, "ssm: TrainLength is %d, want 1 to %d", cfg.TrainLength, maxSize)
+	case cfg.TrainLength < 1 || cfg.TrainLength > maxTrainLength:
+		return check.Errorf(ErrConfig, "longmamba: TrainLength is %d, want 1 to %d", cfg.TrainLength, maxTrainLength)
 	case !(cfg.Clamp >= 0 && cfg.Clamp < 1):
-		return check.Errorf(ErrConfig, "ssm: Clamp is %v, want 0 or more and less than 1", cfg.Clamp)
-	case cfg.Workers < 0:
-		return check.Errorf(ErrConfig, "ssm: Workers is %d, want 0 or more", cfg.Workers)
+		return check.Errorf(ErrConfig, "longmamba: Clamp is %v, want 0 or more and less than 1", cfg.Clamp)
+	}
+	if err := check.Workers(ErrConfig, "longmamba", cfg.Workers); err != nil {
+		return err
 	}
 	if cfg.Lengths == nil {
 		for _, halves := range grid {
@@ -59,7 +68,7 @@ func (cfg *CalibrationConfig) complete() error {
 // Calibrator makes the calibration of one block, or of a Scan or SSD, of the steps
 // that it sees:
 //
-//	c, err := block.NewCalibrator(cfg)
+//	c, err := longmamba.NewCalibrator(block, cfg)
 //	for _, x := range sequences {
 //		err = block.Run(ctx, &ssm.BlockCall{Dst: y, X: x, Filter: c.Record})
 //		err = c.Next()
@@ -71,7 +80,7 @@ func (cfg *CalibrationConfig) complete() error {
 // the steps of one sequence, and is used by one sequence at a time.
 type Calibrator struct {
 	cfg      CalibrationConfig
-	kind     *kind
+	op       ssm.Identity
 	rates    blas32.General // A [channels, N]
 	dt       []float32      // [S, channels]
 	recorded atomic.Int64
@@ -90,15 +99,28 @@ type calibrationWork struct {
 	sorted        []float32
 }
 
-func newCalibrator(k *kind, rates blas32.General, cfg CalibrationConfig) (*Calibrator, error) {
+// Operator is what can be calibrated: an ssm.Scan, an ssm.SSD with A, or a block.
+type Operator interface {
+	// Identity names the operator and says how many steps dt a token has.
+	Identity() ssm.Identity
+	// Rates returns A, the decay rates [channels, N].
+	Rates() blas32.General
+}
+
+// NewCalibrator returns a calibrator of an operator. The channels of its table are those
+// of a scan or Mamba, the heads of an SSD or Mamba2. Errors match ErrConfig.
+func NewCalibrator(op Operator, cfg CalibrationConfig) (*Calibrator, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	size := sizeOf(cfg.TrainLength, rates.Rows)
-	if size < 0 || sizeOf(len(cfg.Lengths), rates.Rows) < 0 {
-		return nil, check.Errorf(ErrConfig, "ssm: %d tokens and %d lengths of %d channels are too many", cfg.TrainLength, len(cfg.Lengths), rates.Rows)
+	rates := op.Rates()
+	if rates.Rows == 0 {
+		return nil, check.Errorf(ErrConfig, "longmamba: a calibration of an %s without A", op.Identity().Name)
 	}
-	c := &Calibrator{cfg: cfg, kind: k, rates: rates, dt: make([]float32, size)}
+	if check.Product(maxFloats, cfg.TrainLength, rates.Rows) < 0 || check.Product(maxFloats, len(cfg.Lengths), rates.Rows) < 0 {
+		return nil, check.Errorf(ErrConfig, "longmamba: %d tokens and %d lengths of %d channels are too many", cfg.TrainLength, len(cfg.Lengths), rates.Rows)
+	}
+	c := &Calibrator{cfg: cfg, op: op.Identity(), rates: rates, dt: make([]float32, cfg.TrainLength*rates.Rows)}
 	c.logDecay, c.dtSum = make([]float64, rates.Rows), make([]float64, rates.Rows)
 	for i := range c.logDecay {
 		c.logDecay[i] = math.Inf(-1)
@@ -125,15 +147,15 @@ func (c *Calibrator) Next() error {
 	recorded, outside, channels := c.recorded.Swap(0), c.outside.Swap(0), c.rates.Rows
 	switch want := int64(len(c.dt)); {
 	case outside > int64(c.cfg.TrainLength):
-		return check.Errorf(ErrCalibration, "ssm: a sequence has at least %d tokens, want TrainLength = %d", outside, c.cfg.TrainLength)
+		return check.Errorf(ErrCalibration, "longmamba: a sequence has at least %d tokens, want TrainLength = %d", outside, c.cfg.TrainLength)
 	case outside > 0:
-		return check.Errorf(ErrCalibration, "ssm: the recorded steps are not those of a %s", c.kind.name)
+		return check.Errorf(ErrCalibration, "longmamba: the recorded steps are not those of a %s", c.op.Name)
 	case recorded != want:
-		return check.Errorf(ErrCalibration, "ssm: a sequence has %d tokens, want TrainLength = %d", recorded/int64(channels), c.cfg.TrainLength)
+		return check.Errorf(ErrCalibration, "longmamba: a sequence has %d tokens, want TrainLength = %d", recorded/int64(channels), c.cfg.TrainLength)
 	}
 	for i, v := range c.dt {
 		if !(v >= 0) || math.IsInf(float64(v), 0) {
-			return check.Errorf(ErrCalibration, "ssm: the step of token %d in channel %d is %v, want a finite number, 0 or more", i/channels, i%channels, v)
+			return check.Errorf(ErrCalibration, "longmamba: the step of token %d in channel %d is %v, want a finite number, 0 or more", i/channels, i%channels, v)
 		}
 	}
 	workers := parallel.Workers(c.cfg.Workers)
@@ -142,7 +164,7 @@ func (c *Calibrator) Next() error {
 	}
 	err := c.group.Run(context.Background(), workers, channels, func(worker, channel int) { c.channel(&c.workers[worker], channel) })
 	c.sequences++
-	return wrap(err)
+	return check.Wrap(context.Background(), "longmamba", err)
 }
 
 // channel adds a channel's part of a sequence to the tables.
@@ -261,13 +283,13 @@ func budget(sorted []float32, sum float64, length int) (alpha, threshold float64
 // Errors match ErrCalibration.
 func (c *Calibrator) Calibration() (*Calibration, error) {
 	if c.sequences == 0 {
-		return nil, check.Errorf(ErrCalibration, "ssm: a calibration of no sequences")
+		return nil, check.Errorf(ErrCalibration, "longmamba: a calibration of no sequences")
 	}
 	k := 1.0
 	if !c.cfg.Max {
 		k = float64(c.sequences)
 	}
-	t := Table{Fingerprint: c.kind.hash}
+	t := Table{Fingerprint: c.op.Fingerprint}
 	for i, v := range c.logDecay {
 		t.LogDecay = append(t.LogDecay, v-math.Log(k))
 		t.DtSum = append(t.DtSum, c.dtSum[i]/k)
@@ -286,42 +308,3 @@ func (c *Calibrator) Calibration() (*Calibration, error) {
 	out := &Calibration{TrainLength: c.cfg.TrainLength, Lengths: slices.Clone(c.cfg.Lengths), Tables: []Table{t}}
 	return out, out.check()
 }
-
-// NewCalibrator returns a calibrator of the scan, whose channels are those of the
-// table. Errors match ErrConfig.
-func (op *Scan) NewCalibrator(cfg CalibrationConfig) (*Calibrator, error) {
-	return newCalibrator(&op.kind, op.rates(), cfg)
-}
-
-// NewCalibrator returns a calibrator of the SSD, whose heads are the channels of the
-// table; it must have A. Errors match ErrConfig.
-func (op *SSD) NewCalibrator(cfg CalibrationConfig) (*Calibrator, error) {
-	if op.a == nil {
-		return nil, check.Errorf(ErrConfig, "ssm: a calibration of an SSD without A")
-	}
-	return newCalibrator(&op.kind, op.rates(), cfg)
-}
-
-// NewCalibrator returns a calibrator of the block. Errors match ErrConfig.
-func (b *block) NewCalibrator(cfg CalibrationConfig) (*Calibrator, error) {
-	return newCalibrator(&b.kind, b.mixer.rates(), cfg)
-}
-
-// rates returns A [D, N].
-func (op *Scan) rates() blas32.General {
-	m := zeroMatrix(op.cfg.Channels, op.cfg.States)
-	op.each(func(channel, at int) {
-		for n := range m.Cols {
-			m.Data[channel*m.Stride+n] = float32(float64(op.da[op.rateAt(at, n)]) / math.Log2E)
-		}
-	})
-	return m
-}
-
-// rates returns A [H, 1].
-func (op *SSD) rates() blas32.General {
-	return blas32.General{Rows: len(op.a), Cols: 1, Stride: 1, Data: op.a}
-}
-
-func (m *Mamba) rates() blas32.General  { return m.scan.rates() }
-func (m *Mamba2) rates() blas32.General { return m.ssd.rates() }

@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"math"
@@ -40,16 +40,16 @@ func NewDecimation(cfg DecimationConfig) (*Decimation, error) {
 	}
 	switch {
 	case cfg.Base < 0:
-		return nil, check.Errorf(ErrConfig, "ssm: Base is %d, want 0 or more", cfg.Base)
+		return nil, check.Errorf(ErrConfig, "longmamba: Base is %d, want 0 or more", cfg.Base)
 	case !(cfg.Beta > 0) || math.IsInf(cfg.Beta, 0):
-		return nil, check.Errorf(ErrConfig, "ssm: Beta is %v, want a finite number above 0", cfg.Beta)
+		return nil, check.Errorf(ErrConfig, "longmamba: Beta is %v, want a finite number above 0", cfg.Beta)
 	case cfg.Response < 0:
-		return nil, check.Errorf(ErrConfig, "ssm: Response is %d, want 0 or more", cfg.Response)
+		return nil, check.Errorf(ErrConfig, "longmamba: Response is %d, want 0 or more", cfg.Response)
 	}
 	seen := map[int]bool{}
 	for i, layer := range cfg.Layers {
 		if layer < 0 || seen[layer] {
-			return nil, check.Errorf(ErrConfig, "ssm: Layers[%d] is %d, want 0 or more, and each layer once", i, layer)
+			return nil, check.Errorf(ErrConfig, "longmamba: Layers[%d] is %d, want 0 or more, and each layer once", i, layer)
 		}
 		seen[layer] = true
 	}
@@ -73,7 +73,7 @@ func (d *Decimation) order(layer int) int {
 // the layer's steps dt [n, channels], as RecordSteps records them. Equal norms are
 // kept in the order of the tokens.
 func (d *Decimation) Keep(layer int, dt blas32.General) ([]int, error) {
-	if err := check.Matrix(ErrShape, "ssm", "dt", dt, -1, max(dt.Cols, 0), "channels"); err != nil {
+	if err := check.Matrix(ErrShape, "longmamba", "dt", dt, -1, max(dt.Cols, 0), "channels"); err != nil {
 		return nil, err
 	}
 	context, s := max(dt.Rows-d.cfg.Response, 0), d.order(layer)

@@ -1,15 +1,28 @@
-package ssm
+package longmamba
 
 import (
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/golden"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/ssm"
 )
+
+func TestGolden(t *testing.T) {
+	golden.Run(t, "ssm/longmamba", map[string]func(*testing.T, *golden.File){
+		"ssm.longmamba_filters":       goldenRules,
+		"ssm.longmamba_mamba1":        goldenLongMamba,
+		"ssm.longmamba_mamba2":        goldenLongMamba,
+		"ssm.longmamba_mamba2_module": goldenLongMambaBlock,
+		"ssm.decimamba":               goldenDecimation,
+	})
+}
 
 // officialMethods are the names of the official code, "" being its default.
 var officialMethods = map[string]Method{
@@ -80,19 +93,19 @@ func goldenLongMamba(t *testing.T, f *golden.File) {
 	shape := f.Shape("dt_raw")
 	batch, n := shape[0], shape[2]
 	run, op := goldenRecurrence(t, f, channels)
-	cal := value[*Calibrator](t)(op.NewCalibrator(CalibrationConfig{
+	cal := value[*Calibrator](t)(NewCalibrator(op, CalibrationConfig{
 		TrainLength: train, Lengths: ints(f, "lens"), Clamp: number(t, meta(f, "0", "clamp_top", "clamp")), Max: meta(f, "avg", "aggregate") == "max",
 	}))
-	calDt := batched(f, "cal_dt_raw")
+	calDt := f.Elements("cal_dt_raw")
 	for k := range sequences {
-		run(train, calDt.columns(k, train, channels), -1, nil, cal.Record)
+		run(train, calDt.Columns(k, train, channels), -1, nil, cal.Record)
 		must(t, cal.Next())
 	}
 	c := value[*Calibration](t)(cal.Calibration())
 	table := c.Tables[0]
 	flat := func(rows [][]float32) []float32 { return slices.Concat(rows...) }
-	compare(f, "alpha", flat(table.Alpha))
-	compare(f, "dt_thre", flat(table.Threshold))
+	f.CompareGiven("alpha", flat(table.Alpha))
+	f.CompareGiven("dt_thre", flat(table.Threshold))
 	compare64(f, "decay_dt_sum", table.DtSum)
 	remains := make([]float64, channels)
 	for i, v := range table.LogDecay {
@@ -105,66 +118,61 @@ func goldenLongMamba(t *testing.T, f *golden.File) {
 
 	filter := value[*Filter](t)(c.NewFilter(filterConfig(t, f)))
 	compareFlags(f, "is_global", value[[]bool](t)(filter.Global(0)))
-	dt := batched(f, "dt_raw")
+	dt := f.Elements("dt_raw")
 	var out, last, filtered, vanilla, lastVanilla []float32
 	kept := make([]float64, channels)
 	for b := range batch {
-		raw, steps := dt.columns(b, n, channels), zeros(n, channels)
-		y, h := run(n, raw, b, nil, RecordSteps(steps))
+		raw, steps := dt.Columns(b, n, channels), zeros(n, channels)
+		y, h := run(n, raw, b, nil, ssm.RecordSteps(steps))
 		if n > 0 {
 			vanilla = append(vanilla, y.Data[(n-1)*y.Cols:n*y.Cols]...)
 		}
 		lastVanilla = append(lastVanilla, h.Data...)
 		must(t, filter.Apply(0, steps))
 		if filter.cfg.Method.causal() && n > 0 {
-			y, h = run(n, raw, b, filter, RecordSteps(steps))
+			y, h = run(n, raw, b, filter, ssm.RecordSteps(steps))
 		} else {
-			y, h = run(n, raw, b, nil, ReplaySteps(steps))
+			y, h = run(n, raw, b, nil, ssm.ReplaySteps(steps))
 		}
-		filtered = append(filtered, transposed(steps).Data...)
+		filtered = append(filtered, golden.Transposed(steps).Data...)
 		for i, v := range steps.Data {
 			if v > 0 {
 				kept[i%channels] += 1 / float64(batch*n)
 			}
 		}
 		if f.Meta("op") == "ssm.longmamba_mamba1" {
-			y = transposed(y)
+			y = golden.Transposed(y)
 		}
 		out, last = append(out, y.Data...), append(last, h.Data...)
 	}
-	compare(f, "dt_filtered", filtered)
+	f.CompareGiven("dt_filtered", filtered)
 	compare64(f, "kept_fraction", kept)
-	compare(f, "out", out)
-	compare(f, "last_state", last)
-	compare(f, "out_vanilla_last", vanilla)
-	compare(f, "last_state_vanilla", lastVanilla)
-}
-
-// calibrated is a Scan or an SSD.
-type calibrated interface {
-	NewCalibrator(cfg CalibrationConfig) (*Calibrator, error)
+	f.CompareGiven("out", out)
+	f.CompareGiven("last_state", last)
+	f.CompareGiven("out_vanilla_last", vanilla)
+	f.CompareGiven("last_state_vanilla", lastVanilla)
 }
 
 // runner runs a recurrence over n rows of raw steps: over element b of the file's
 // inputs, or over zeros where b is negative. With a filter it runs in three pieces.
-type runner func(n int, dt blas32.General, b int, filter *Filter, hook DeltaFilter) (y, h blas32.General)
+type runner func(n int, dt blas32.General, b int, filter *Filter, hook ssm.DeltaFilter) (y, h blas32.General)
 
 // goldenRecurrence returns the recurrence of a file.
-func goldenRecurrence(t *testing.T, f *golden.File, channels int) (runner, calibrated) {
-	x, bs, cs, z := batched(f, "x"), batched(f, "B"), batched(f, "C"), batched(f, "z")
-	a, d, bias := f.Float32("A"), optional(f, "D"), f.Float32("dt_bias")
+func goldenRecurrence(t *testing.T, f *golden.File, channels int) (runner, Operator) {
+	x, bs, cs, z := f.Elements("x"), f.Elements("B"), f.Elements("C"), f.Elements("z")
+	a, d, bias := f.Float32("A"), f.Optional("D"), f.Float32("dt_bias")
 	if f.Meta("op") == "ssm.longmamba_mamba1" {
 		states := len(a) / channels
-		op := value[*Scan](t)(NewScan(ScanConfig{Channels: channels, States: states, Softplus: true}, ScanWeights{A: mat.Of(a, channels, states), D: d, DtBias: bias}))
-		return func(n int, dt blas32.General, b int, filter *Filter, hook DeltaFilter) (y, h blas32.General) {
+		op := value[*ssm.Scan](t)(ssm.NewScan(ssm.ScanConfig{Channels: channels, States: states, Softplus: true}, ssm.ScanWeights{A: mat.Of(a, channels, states), D: d, DtBias: bias}))
+		return func(n int, dt blas32.General, b int, filter *Filter, hook ssm.DeltaFilter) (y, h blas32.General) {
 			y, h = zeros(n, channels), zeros(channels, states)
-			call := ScanCall{X: zeros(n, channels), B: zeros(n, states), C: zeros(n, states)}
+			call := ssm.ScanCall{X: zeros(n, channels), B: zeros(n, states), C: zeros(n, states)}
 			if b >= 0 {
-				call = ScanCall{X: x.columns(b, n, channels), B: bs.columns(b, n, states), C: cs.columns(b, n, states), Z: z.columns(b, n, channels)}
+				call = ssm.ScanCall{X: x.Columns(b, n, channels), B: bs.Columns(b, n, states), C: cs.Columns(b, n, states), Z: z.Columns(b, n, channels)}
 			}
-			call.State = value[*State](t)(op.NewState(StateConfig{Filter: filter, Prompt: n}))
+			call.State = value[*ssm.State](t)(op.NewState(ssm.StateConfig{Filter: filter, Prompt: n}))
 			pieces(n, filter, func(rows func(m blas32.General) blas32.General) {
-				must(t, op.Run(t.Context(), &ScanCall{Dst: rows(y), X: rows(call.X), Dt: rows(dt), B: rows(call.B), C: rows(call.C), Z: rows(call.Z), State: call.State, Filter: hook}))
+				must(t, op.Run(t.Context(), &ssm.ScanCall{Dst: rows(y), X: rows(call.X), Dt: rows(dt), B: rows(call.B), C: rows(call.C), Z: rows(call.Z), State: call.State, Filter: hook}))
 			})
 			must(t, op.Read(h, call.State))
 			return y, h
@@ -172,16 +180,16 @@ func goldenRecurrence(t *testing.T, f *golden.File, channels int) (runner, calib
 	}
 	width, groups, states := f.Shape("x")[3], f.Shape("B")[2], f.Shape("B")[3]
 	wide, shared := channels*width, groups*states
-	op := value[*SSD](t)(NewSSD(SSDConfig{Heads: channels, HeadDim: width, States: states, Groups: groups, Softplus: true}, SSDWeights{A: a, D: d, DtBias: bias}))
-	return func(n int, dt blas32.General, b int, filter *Filter, hook DeltaFilter) (y, h blas32.General) {
+	op := value[*ssm.SSD](t)(ssm.NewSSD(ssm.SSDConfig{Heads: channels, HeadDim: width, States: states, Groups: groups, Softplus: true}, ssm.SSDWeights{A: a, D: d, DtBias: bias}))
+	return func(n int, dt blas32.General, b int, filter *Filter, hook ssm.DeltaFilter) (y, h blas32.General) {
 		y, h = zeros(n, wide), zeros(wide, states)
-		call := SSDCall{X: zeros(n, wide), B: zeros(n, shared), C: zeros(n, shared)}
+		call := ssm.SSDCall{X: zeros(n, wide), B: zeros(n, shared), C: zeros(n, shared)}
 		if b >= 0 {
-			call = SSDCall{X: x.matrix(b, n, wide), B: bs.matrix(b, n, shared), C: cs.matrix(b, n, shared), Z: z.matrix(b, n, wide)}
+			call = ssm.SSDCall{X: x.Matrix(b, n, wide), B: bs.Matrix(b, n, shared), C: cs.Matrix(b, n, shared), Z: z.Matrix(b, n, wide)}
 		}
-		call.State = value[*State](t)(op.NewState(StateConfig{Filter: filter, Prompt: n}))
+		call.State = value[*ssm.State](t)(op.NewState(ssm.StateConfig{Filter: filter, Prompt: n}))
 		pieces(n, filter, func(rows func(m blas32.General) blas32.General) {
-			must(t, op.Run(t.Context(), &SSDCall{Dst: rows(y), X: rows(call.X), Dt: rows(dt), B: rows(call.B), C: rows(call.C), Z: rows(call.Z), State: call.State, Filter: hook}))
+			must(t, op.Run(t.Context(), &ssm.SSDCall{Dst: rows(y), X: rows(call.X), Dt: rows(dt), B: rows(call.B), C: rows(call.C), Z: rows(call.Z), State: call.State, Filter: hook}))
 		})
 		must(t, op.Read(h, call.State))
 		return y, h
@@ -196,7 +204,7 @@ func pieces(n int, filter *Filter, f func(rows func(m blas32.General) blas32.Gen
 	}
 	for i, from := range cuts[:len(cuts)-1] {
 		f(func(m blas32.General) blas32.General {
-			if !gated(m) {
+			if !mat.Given(m) {
 				return m
 			}
 			return mat.Rows(m, from, cuts[i+1])
@@ -207,9 +215,9 @@ func pieces(n int, filter *Filter, f func(rows func(m blas32.General) blas32.Gen
 // goldenLongMambaBlock runs a block with tables from the file, and then some tokens
 // of decoding.
 func goldenLongMambaBlock(t *testing.T, f *golden.File) {
-	op := goldenMamba2Block(t, f)
+	op, cfg, w := goldenMamba2Block(t, f)
 	const trained, from = 2000, 3000 // what the official code has for all models
-	lens, heads := ints(f, "lens"), op.heads
+	lens, heads := ints(f, "lens"), len(w.ALog)
 	table := Table{DtSum: make([]float64, heads)}
 	for _, v := range f.Float64("tA_prod") {
 		table.LogDecay = append(table.LogDecay, math.Log(v))
@@ -247,23 +255,23 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 	}
 	y := zeros(n, dim)
 	must(t, op.Forward(y, x))
-	compare(f, "y_vanilla_at_positions", rows(y))
+	f.CompareGiven("y_vanilla_at_positions", rows(y))
 
-	st := value[*State](t)(op.NewState(StateConfig{Filter: filter, Prompt: n}))
+	st := value[*ssm.State](t)(op.NewState(ssm.StateConfig{Filter: filter, Prompt: n}))
 	steps, split := zeros(n, heads), max(n-1, 0)
 	step := func(from, to int) {
-		must(t, op.Run(t.Context(), &BlockCall{Dst: mat.Rows(y, from, to), X: mat.Rows(x, from, to), State: st, Filter: RecordSteps(steps)}))
+		must(t, op.Run(t.Context(), &ssm.BlockCall{Dst: mat.Rows(y, from, to), X: mat.Rows(x, from, to), State: st, Filter: ssm.RecordSteps(steps)}))
 	}
-	conv := zeros(op.conv.taps.Rows, op.conv.taps.Cols) // a row more than is read
+	conv := zeros(w.Conv.Cols, w.Conv.Rows) // a row more than is read
 	step(0, split)
 	must(t, op.ReadWindow(mat.Rows(conv, 0, conv.Rows-1), st))
 	step(split, n)
 	must(t, op.ReadWindow(mat.Rows(conv, 1, conv.Rows), st))
-	compare(f, "y_at_positions", rows(y))
-	compare(f, "conv_state", transposed(conv).Data)
-	h := zeros(heads*op.cfg.HeadDim, op.cfg.States)
+	f.CompareGiven("y_at_positions", rows(y))
+	f.CompareGiven("conv_state", golden.Transposed(conv).Data)
+	h := zeros(heads*cfg.HeadDim, cfg.States)
 	must(t, op.ReadSSD(h, st))
-	compare(f, "ssm_state", h.Data)
+	f.CompareGiven("ssm_state", h.Data)
 	if f.Has("n_kept") {
 		kept := make([]int64, heads)
 		for i, v := range steps.Data {
@@ -279,6 +287,37 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 		for i := range next.Rows {
 			must(t, op.Step(mat.Rows(out, i, i+1), mat.Rows(next, i, i+1), st))
 		}
-		compare(f, "y_decode", out.Data)
+		f.CompareGiven("y_decode", out.Data)
 	}
+}
+
+// goldenMamba2Block returns the block of a file.
+func goldenMamba2Block(t *testing.T, f *golden.File) (*ssm.Mamba2, ssm.Mamba2Config, ssm.Mamba2Weights) {
+	var official golden.MambaConfig
+	f.Python("config", &official)
+	cfg := ssm.Mamba2Config{States: official.DState, HeadDim: official.HeadDim, Groups: official.Groups, NormBeforeGate: official.NormBeforeGate}
+	cfg.NoNorm = official.RMSNorm != nil && !*official.RMSNorm
+	if l := official.DtLimit; l != nil {
+		if cfg.DtMin = float32((*l)[0]); (*l)[1] <= math.MaxFloat32 {
+			cfg.DtMax = float32((*l)[1])
+		}
+	}
+	matrix := func(name string) blas32.General {
+		shape := f.Shape("param." + name)
+		data := f.Float32("param." + name)
+		return mat.Of(data, shape[0], len(data)/shape[0])
+	}
+	vector := func(name string) []float32 { return f.Optional("param." + name) }
+	w := ssm.Mamba2Weights{
+		In: matrix("in_proj.weight"), InBias: vector("in_proj.bias"), Conv: matrix("conv1d.weight"), ConvBias: vector("conv1d.bias"),
+		DtBias: vector("dt_bias"), ALog: vector("A_log"), D: vector("D"), Norm: vector("norm.weight"),
+		Out: matrix("out_proj.weight"), OutBias: vector("out_proj.bias"),
+	}
+	return value[*ssm.Mamba2](t)(ssm.NewMamba2(cfg, w)), cfg, w
+}
+
+func number(t *testing.T, text string) float64 {
+	v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	must(t, err)
+	return v
 }

@@ -1,16 +1,17 @@
-package ssm
+package longmamba
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/ssm"
 )
 
 // benchmarkTable is a calibration of which a filter keeps about a fraction of the
 // tokens in three channels of four, global ones.
-func benchmarkTable(b testing.TB, block Block, dt blas32.General, kept float64) *Calibration {
+func benchmarkTable(b testing.TB, block ssm.Block, dt blas32.General, kept float64) *Calibration {
 	channels := block.Channels()
 	t := Table{DtSum: make([]float64, channels), LogDecay: make([]float64, channels), Alpha: [][]float32{make([]float32, channels)}, Threshold: [][]float32{make([]float32, channels)}}
 	for i := range channels {
@@ -30,7 +31,7 @@ func benchmarkTable(b testing.TB, block Block, dt blas32.General, kept float64) 
 // million parameters, without a filter and with one.
 func BenchmarkLongMamba(b *testing.B) {
 	const n, dim = 2048, 768
-	w2 := mamba2Weights(dim, 0, 24, 64, 128, 1, 4)
+	w2 := mamba2Weights(dim, 24, 64, 128, 1, 4)
 	for i := range w2.DtBias { // dt of 0.001 to 0.1 and A of -1 to -16, as at the begin of training
 		w2.DtBias[i], w2.ALog[i] = -7+float32(i%24)*0.2, float32(i%24)*0.115
 	}
@@ -38,12 +39,12 @@ func BenchmarkLongMamba(b *testing.B) {
 	for i := range w1.DtBias {
 		w1.DtBias[i] = -7 + float32(i%24)*0.2
 	}
-	for name, block := range map[string]Block{
-		"mamba1": value[*Mamba](b)(NewMamba(MambaConfig{}, w1)),
-		"mamba2": value[*Mamba2](b)(NewMamba2(Mamba2Config{}, w2)),
+	for name, block := range map[string]ssm.Block{
+		"mamba1": value[*ssm.Mamba](b)(ssm.NewMamba(ssm.MambaConfig{}, w1)),
+		"mamba2": value[*ssm.Mamba2](b)(ssm.NewMamba2(ssm.Mamba2Config{}, w2)),
 	} {
 		x, y, dt := random(1, n, dim, 0.2, 0), zeros(n, dim), zeros(n, block.Channels())
-		must(b, block.Run(b.Context(), &BlockCall{Dst: y, X: x, Filter: RecordSteps(dt)}))
+		must(b, block.Run(b.Context(), &ssm.BlockCall{Dst: y, X: x, Filter: ssm.RecordSteps(dt)}))
 		for _, kept := range []float64{-1, 0.5, 0.01} {
 			var filter *Filter
 			what := "vanilla"
@@ -52,7 +53,7 @@ func BenchmarkLongMamba(b *testing.B) {
 				what = fmt.Sprintf("kept=%g", kept)
 			}
 			b.Run(fmt.Sprintf("%s/%s/n=%d", name, what, n), func(b *testing.B) {
-				st := value[*State](b)(block.NewState(StateConfig{Filter: filter, Prompt: n}))
+				st := value[*ssm.State](b)(block.NewState(ssm.StateConfig{Filter: filter, Prompt: n}))
 				b.ReportAllocs()
 				for b.Loop() {
 					st.Reset()
@@ -61,31 +62,5 @@ func BenchmarkLongMamba(b *testing.B) {
 				b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "tokens/s")
 			})
 		}
-	}
-}
-
-// BenchmarkSSDFiltered is the recurrence alone, of which a filter keeps a part.
-func BenchmarkSSDFiltered(b *testing.B) {
-	const h, p, s, n = 24, 64, 128, 2048
-	a := make([]float32, h)
-	for i := range a {
-		a[i] = -1 - 4*float32(i)/h
-	}
-	op := value[*SSD](b)(NewSSD(SSDConfig{Heads: h, HeadDim: p, States: s}, SSDWeights{A: a}))
-	x, bs, cs, dst := random(2, n, h*p, 0.5, 0), random(4, n, s, 0.5, 0), random(5, n, s, 0.5, 0), zeros(n, h*p)
-	r := rand.New(rand.NewPCG(1, 1))
-	for _, kept := range []float64{1, 0.5, 0.05, 0.01, 0} {
-		b.Run(fmt.Sprintf("h=%d/p=%d/s=%d/n=%d/kept=%g", h, p, s, n, kept), func(b *testing.B) {
-			dt := zeros(n, h)
-			for i := range dt.Data {
-				if r.Float64() < kept {
-					dt.Data[i] = 0.01 + 0.05*r.Float32()
-				}
-			}
-			for b.Loop() {
-				must(b, op.Forward(dst, x, dt, bs, cs))
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n*h*p*s), "ns/state·step")
-		})
 	}
 }

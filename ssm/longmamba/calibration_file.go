@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"bytes"
@@ -34,7 +34,7 @@ func (w *calibrationWriter) put(name, dtype string, shape []int, elements ...any
 	var err error
 	for _, e := range elements {
 		if w.body, err = binary.Append(w.body, binary.LittleEndian, e); err != nil {
-			return wrap(err)
+			return wrapped(err)
 		}
 	}
 	w.header[name] = map[string]any{"dtype": dtype, "shape": shape, "data_offsets": [2]int{from, len(w.body)}}
@@ -89,14 +89,14 @@ func (c *Calibration) WriteTo(to io.Writer) (int64, error) {
 	}
 	text, err := json.Marshal(w.header)
 	if err != nil {
-		return 0, wrap(err)
+		return 0, wrapped(err)
 	}
 	var written int64
 	for _, part := range [][]byte{binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text, w.body} {
 		n, err := to.Write(part)
 		written += int64(n)
 		if err != nil {
-			return written, wrap(err)
+			return written, wrapped(err)
 		}
 	}
 	return written, nil
@@ -107,21 +107,21 @@ func (c *Calibration) WriteTo(to io.Writer) (int64, error) {
 func ReadCalibration(r io.Reader) (*Calibration, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxCalibration+1))
 	if err != nil {
-		return nil, wrap(err)
+		return nil, wrapped(err)
 	}
 	if len(b) > maxCalibration {
-		return nil, check.Errorf(ErrCalibration, "ssm: the stored calibration has more than %d bytes", maxCalibration)
+		return nil, check.Errorf(ErrCalibration, "longmamba: the stored calibration has more than %d bytes", maxCalibration)
 	}
 	f, err := weights.Read(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
-		return nil, check.Errorf(ErrCalibration, "ssm: the stored calibration: %v", err)
+		return nil, check.Errorf(ErrCalibration, "longmamba: the stored calibration: %v", err)
 	}
 	if f.Metadata["format"] != calibrationFormat {
-		return nil, check.Errorf(ErrCalibration, "ssm: not a stored calibration: its format is %q, want %q", f.Metadata["format"], calibrationFormat)
+		return nil, check.Errorf(ErrCalibration, "longmamba: not a stored calibration: its format is %q, want %q", f.Metadata["format"], calibrationFormat)
 	}
 	body := b[8+binary.LittleEndian.Uint64(b):]
 	if got, want := strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 16), f.Metadata["crc32"]; got != want {
-		return nil, check.Errorf(ErrCalibration, "ssm: the stored calibration is damaged: its checksum is %s, want %s", got, want)
+		return nil, check.Errorf(ErrCalibration, "longmamba: the stored calibration is damaged: its checksum is %s, want %s", got, want)
 	}
 	return readTables(f)
 }
@@ -135,7 +135,7 @@ type calibrationReader struct {
 
 func (r *calibrationReader) fail(format string, args ...any) {
 	if r.err == nil {
-		r.err = check.Errorf(ErrCalibration, "ssm: the stored calibration: "+format, args...)
+		r.err = check.Errorf(ErrCalibration, "longmamba: the stored calibration: "+format, args...)
 	}
 }
 
@@ -222,3 +222,5 @@ func length32(n int64) int {
 	}
 	return int(n)
 }
+
+func wrapped(err error) error { return fmt.Errorf("longmamba: %w", err) }

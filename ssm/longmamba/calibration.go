@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"math"
@@ -53,11 +53,11 @@ const maxLength = math.MaxInt32
 func (c *Calibration) check() error {
 	switch {
 	case c == nil:
-		return check.Errorf(ErrCalibration, "ssm: the calibration is nil")
+		return check.Errorf(ErrCalibration, "longmamba: the calibration is nil")
 	case c.TrainLength < 1 || c.TrainLength > maxLength:
-		return check.Errorf(ErrCalibration, "ssm: the calibration's TrainLength is %d, want 1 to %d", c.TrainLength, maxLength)
+		return check.Errorf(ErrCalibration, "longmamba: the calibration's TrainLength is %d, want 1 to %d", c.TrainLength, maxLength)
 	case len(c.Tables) == 0:
-		return check.Errorf(ErrCalibration, "ssm: the calibration has no table")
+		return check.Errorf(ErrCalibration, "longmamba: the calibration has no table")
 	}
 	if err := checkGrid(ErrCalibration, c.Lengths); err != nil {
 		return err
@@ -73,11 +73,11 @@ func (c *Calibration) check() error {
 // checkGrid wants lengths, ascending.
 func checkGrid(kind error, lengths []int) error {
 	if len(lengths) == 0 {
-		return check.Errorf(kind, "ssm: Lengths is empty, want a length")
+		return check.Errorf(kind, "longmamba: Lengths is empty, want a length")
 	}
 	for i, n := range lengths {
 		if n < 1 || n > maxLength || i > 0 && n <= lengths[i-1] {
-			return check.Errorf(kind, "ssm: Lengths[%d] is %d, want 1 to %d and more than the one before it", i, n, maxLength)
+			return check.Errorf(kind, "longmamba: Lengths[%d] is %d, want 1 to %d and more than the one before it", i, n, maxLength)
 		}
 	}
 	return nil
@@ -86,7 +86,7 @@ func checkGrid(kind error, lengths []int) error {
 func (t *Table) check(lengths, block int) error {
 	channels := len(t.LogDecay)
 	wrong := func(format string, args ...any) error {
-		return check.Errorf(ErrCalibration, "ssm: table %d: "+format, append([]any{block}, args...)...)
+		return check.Errorf(ErrCalibration, "longmamba: table %d: "+format, append([]any{block}, args...)...)
 	}
 	switch {
 	case channels == 0:
@@ -151,7 +151,7 @@ func (c *Calibration) ReceptiveFields(block int, threshold float64) ([]float64, 
 		return nil, err
 	}
 	if !(threshold > 0 && threshold < 1) {
-		return nil, check.Errorf(ErrConfig, "ssm: threshold is %v, want more than 0 and less than 1", threshold)
+		return nil, check.Errorf(ErrConfig, "longmamba: threshold is %v, want more than 0 and less than 1", threshold)
 	}
 	var fields []float64
 	for _, v := range c.Tables[block].LogDecay {
@@ -166,7 +166,7 @@ func (c *Calibration) ReceptiveFields(block int, threshold float64) ([]float64, 
 
 func (c *Calibration) checkBlock(block int) error {
 	if block < 0 || block >= len(c.Tables) {
-		return check.Errorf(ErrConfig, "ssm: block is %d, want 0 to %d", block, len(c.Tables)-1)
+		return check.Errorf(ErrConfig, "longmamba: block is %d, want 0 to %d", block, len(c.Tables)-1)
 	}
 	return nil
 }

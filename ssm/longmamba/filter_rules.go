@@ -1,4 +1,4 @@
-package ssm
+package longmamba
 
 import (
 	"math"
@@ -20,7 +20,7 @@ func (f *Filter) Apply(block int, dt blas32.General) error {
 		return err
 	}
 	b, n := &f.blocks[block], dt.Rows
-	if err := check.Matrix(ErrShape, "ssm", "dt", dt, -1, len(b.global), "the table's channels"); err != nil {
+	if err := check.Matrix(ErrShape, "longmamba", "dt", dt, -1, len(b.global), "the table's channels"); err != nil {
 		return err
 	}
 	context := n - f.cfg.Response // rows that are filtered

@@ -1,0 +1,59 @@
+package longmamba
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/check"
+)
+
+// ChannelReport tells what a filter does to a channel of a block, or to a head.
+type ChannelReport struct {
+	// ReceptiveField is within how many tokens of the sequence's kind the state decays
+	// to 1/20 of what it was, unfiltered: n ln(1/20) / Before. +Inf is never.
+	ReceptiveField float64
+	// Kept is the fraction of the tokens whose step is not 0 behind the filter.
+	Kept float64
+	// Before and After are the natural logarithms of what remains of the state behind
+	// all tokens, without the filter and with it.
+	Before, After float64
+}
+
+// Report tells, for each channel of an operator (each head of an SSD or Mamba2), what a
+// filter has made of a sequence's steps [n, channels], recorded before and after it
+// (ssm.RecordSteps). Errors match ErrShape.
+func Report(op Operator, before, after blas32.General) ([]ChannelReport, error) {
+	rates := op.Rates()
+	if err := check.Matrix(ErrShape, "longmamba", "before", before, -1, rates.Rows, "channels"); err != nil {
+		return nil, err
+	}
+	if err := check.Matrix(ErrShape, "longmamba", "after", after, before.Rows, rates.Rows, "channels"); err != nil {
+		return nil, err
+	}
+	var w calibrationWork
+	n := before.Rows
+	list := make([]ChannelReport, rates.Rows)
+	column := make([]float32, n)
+	for channel := range list {
+		decay := func(dt blas32.General) (log float64, kept int) {
+			for t := range column {
+				if column[t] = dt.Data[t*dt.Stride+channel]; column[t] != 0 {
+					kept++
+				}
+			}
+			return w.decay(rates.Data[channel*rates.Stride:][:rates.Cols], column), kept
+		}
+		r, kept := &list[channel], 0
+		r.Before, _ = decay(before)
+		r.After, kept = decay(after)
+		r.ReceptiveField = math.Inf(1)
+		if r.Before < 0 {
+			r.ReceptiveField = float64(n) * math.Log(1./20) / r.Before
+		}
+		if n > 0 {
+			r.Kept = float64(kept) / float64(n)
+		}
+	}
+	return list, nil
+}
