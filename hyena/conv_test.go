@@ -255,8 +255,8 @@ func TestConvAllocations(t *testing.T) {
 func TestConvErrors(t *testing.T) {
 	k := matrix(1, 40, 8, 0)
 	for want, cfg := range map[string]ConvConfig{
-		"hyena: Kernel is 0 x 0":                                        {},
-		"hyena: Workers is -1, want 0 or more":                          {Kernel: k, Workers: -1},
+		"hyena: Kernel is 0 x 0, want a tap and a channel or more":      {},
+		"hyena: Workers is -1, want 0 to 65536":                         {Kernel: k, Workers: -1},
 		"hyena: SpectraBytes is -1, want 0 or more":                     {Kernel: k, SpectraBytes: -1},
 		"hyena: Skip has 3 elements, want channels = 8":                 {Kernel: k, Skip: make([]float32, 3)},
 		"hyena: Reverse has 3 columns, want channels = 8":               {Kernel: k, Reverse: matrix(1, 4, 3, 0)},
@@ -282,7 +282,7 @@ func TestConvErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := c.Run(ctx, &ConvCall{Dst: u, U: u}); !errors.Is(err, context.Canceled) {
+	if err := c.Run(ctx, &ConvCall{Dst: u, U: u}); err != context.Canceled {
 		t.Errorf("error %v", err)
 	}
 	for i := range u.Data {

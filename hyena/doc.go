@@ -3,7 +3,7 @@
 // Convolutional Language Models" (2023, arXiv 2302.10866).
 //
 //   - [Conv] convolves every channel with a kernel as long as the sequence, of
-//     any length: causal, with a skip term, and if wanted an anticausal kernel
+//     any length: causal, with a skip term, optionally with an anticausal kernel
 //     and a GELU.
 //   - [Filter] makes such kernels from the weights of an implicit filter, an MLP
 //     of the position.
@@ -19,9 +19,18 @@
 //	D      width of a token (Dim)
 //	N, o   order of the operator: N gates, N-1 long convolutions, numbered o
 //	k, m   kernel, and a tap's index (how many tokens back)
+//	H      width of a hidden layer of the filter's MLP
 //	l_max  longest sequence (MaxLen), of which positions are fractions
 //
 // Matrices are [tokens, channels], row-major, with a stride.
+//
+// # Memory
+//
+// A kernel is transformed when a call of a length first needs it, and its spectrum is
+// kept up to SpectraBytes; an Operator's filter likewise. Prepare does both before a
+// call waits for them, Bytes counts what is kept, and ScratchBytes says what a call
+// works in. None of the operators has a State: the outputs of a long convolution at
+// later tokens need all earlier inputs, so decoding token by token is not offered.
 //
 // # Accuracy
 //

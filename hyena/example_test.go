@@ -45,6 +45,37 @@ func ExampleConv() {
 	// [0.5 3]
 }
 
+// A kernel that falls to a hundredth over its whole length: a filter of one sine that is
+// a constant, with the window of two channels.
+func ExampleFilter() {
+	const maxLen, channels = 5, 2
+	shift := 0.0
+	filter, err := hyena.NewFilter(hyena.FilterConfig{Channels: channels, MaxLen: maxLen, EmbDim: 3, Shift: &shift, SlowDecay: 1, FastDecay: 0.5},
+		hyena.FilterWeights{
+			Layers: []hyena.FilterLayer{{
+				Weight: blas32.General{Rows: 1, Cols: 3, Stride: 3, Data: make([]float32, 3)},
+				Bias:   []float32{1.5707964}, Freq: []float32{1},
+			}},
+			Output: blas32.General{Rows: channels, Cols: 1, Stride: 1, Data: []float32{1, 1}},
+		})
+	if err != nil {
+		log.Fatal(err)
+	}
+	k := blas32.General{Rows: maxLen, Cols: channels, Stride: channels, Data: make([]float32, maxLen*channels)}
+	if err := filter.Kernel(k, 0); err != nil {
+		log.Fatal(err)
+	}
+	for t := range maxLen {
+		fmt.Printf("%.4f\n", k.Data[t*channels:][:channels])
+	}
+	// Output:
+	// [1.0000 1.0000]
+	// [0.3162 0.1000]
+	// [0.1000 0.0100]
+	// [0.0316 0.0010]
+	// [0.0100 0.0001]
+}
+
 // An operator of order 2 that looks back one token: its filter is made of one
 // sine that is a constant, without a window.
 func ExampleOperator() {

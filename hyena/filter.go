@@ -3,11 +3,11 @@ package hyena
 import (
 	"math"
 
-	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas32"
 	"gonum.org/v1/gonum/blas/blas64"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // FilterConfig fixes an implicit filter.
@@ -21,16 +21,27 @@ type FilterConfig struct {
 	EmbDim int
 	// NoModulation leaves out the exponential window.
 	NoModulation bool
-	// Shift is what the window decays to; nil is 0.05, as in published HyenaDNA
-	// checkpoints (where config.json does not tell it). Safari's is 0.
+	// Shift is what the window decays to; nil is 0.05, the default of the standalone
+	// file of HyenaDNA and of the Hugging Face port, which published checkpoints are for
+	// (their config.json does not tell it). The default of the training code, in the
+	// repositories hyena-dna (src) and safari, is 0.
 	Shift *float64
+	// FastDecay, SlowDecay and Target are fast_decay_pct, slow_decay_pct and target of
+	// the published code: without stored Deltas, the window of the last channel reaches
+	// Target at FastDecay times MaxLen, and that of the first at SlowDecay times MaxLen.
+	// 0 stands for 0.3, 1.5 and 0.01.
+	FastDecay, SlowDecay, Target float64
+	// Normalized divides each row of the kernel, after the window, by the sum of the
+	// absolute values of its channels ("normalized" in hyena-dna's src).
+	Normalized bool
 }
 
 // FilterWeights are the weights of an implicit filter.
 type FilterWeights struct {
-	// Layers are the hidden layers of the MLP, each followed by a sine.
+	// Layers are the hidden layers of the MLP, each followed by a sine. None is the
+	// "linear_mixer" of the published code.
 	Layers []FilterLayer
-	// Output is [Channels, hidden], without a bias.
+	// Output is [Channels, width of the last layer], without a bias.
 	Output blas32.General
 	// Z [MaxLen, EmbDim], T [MaxLen] and Deltas [Channels] are the stored
 	// positional embedding, positions and decays; nil computes what training
@@ -40,7 +51,7 @@ type FilterWeights struct {
 
 // FilterLayer is x -> sin(Freq * (Weight x + Bias)).
 type FilterLayer struct {
-	Weight     blas32.General // [out, in]
+	Weight     blas32.General // [out, in]; in is EmbDim for the first layer
 	Bias, Freq []float32      // [out]
 }
 
@@ -50,70 +61,110 @@ type FilterLayer struct {
 //	k[t][c] = MLP(z[t])[c] (exp(-t/(MaxLen-1) |delta[c]|) + shift),
 //
 // where z[t] is t/(MaxLen-1) and the cosine and minus sine of 2 pi f t / MaxLen
-// for (EmbDim-1)/2 frequencies f between 1e-4 and (EmbDim-3)/2.
+// for (EmbDim-1)/2 frequencies f between 1e-4 and (EmbDim-3)/2, and delta goes in
+// equal steps from ln(Target)/SlowDecay to ln(Target)/FastDecay over the channels.
 //
 // It is computed in float64, because the sines magnify errors of their argument.
 // A Filter is immutable and safe for concurrent use.
 type Filter struct {
-	cfg    FilterConfig
-	z, t   []float64 // as stored; nil is computed
-	deltas []float64
-	layers []layer64
-	output blas64.General
-	shift  float64
+	cfg    FilterConfig   // complete
+	shift  float64        // what the window decays to
+	z      []float64      // [MaxLen, EmbDim] as stored; nil is computed
+	t      []float64      // [MaxLen] as stored; nil is computed
+	deltas []float64      // [Channels]
+	layers []layer64      // hidden ones
+	output blas64.General // [Channels, width of the last layer]
 }
 
+// layer64 is a FilterLayer in float64.
 type layer64 struct {
-	weight     blas64.General
-	bias, freq []float64
+	weight     blas64.General // [out, in]
+	bias, freq []float64      // [out]
 }
 
-// NewFilter returns a filter, or an error that matches ErrConfig.
+// NewFilter returns a filter, or an error that matches ErrConfig. It keeps none of the
+// weights' memory.
 func NewFilter(cfg FilterConfig, w FilterWeights) (*Filter, error) {
-	if cfg.EmbDim == 0 {
-		cfg.EmbDim = 5
+	if err := cfg.complete(); err != nil {
+		return nil, err
 	}
-	switch {
-	case cfg.Channels <= 0:
-		return nil, check.Errorf(ErrConfig, "hyena: Channels is %d, want more than 0", cfg.Channels)
-	case cfg.MaxLen <= 0:
-		return nil, check.Errorf(ErrConfig, "hyena: MaxLen is %d, want more than 0", cfg.MaxLen)
-	case cfg.EmbDim < 3 || cfg.EmbDim%2 == 0:
-		return nil, check.Errorf(ErrConfig, "hyena: EmbDim is %d, want an odd number from 3", cfg.EmbDim)
-	case cfg.MaxLen > math.MaxInt/8/cfg.EmbDim:
-		return nil, check.Errorf(ErrConfig, "hyena: MaxLen is %d, too much for EmbDim = %d", cfg.MaxLen, cfg.EmbDim)
+	// What there must be memory of comes first: it bounds all else.
+	if err := cfg.checkLayers(w); err != nil {
+		return nil, err
 	}
-	f := &Filter{cfg: cfg, shift: 0.05}
-	if cfg.Shift != nil {
-		f.shift = *cfg.Shift
-		if math.IsNaN(f.shift) || math.IsInf(f.shift, 0) {
-			return nil, check.Errorf(ErrConfig, "hyena: Shift is %v", f.shift)
-		}
-	}
+	f := &Filter{cfg: cfg, shift: *cfg.Shift}
 	if err := f.setGrid(w); err != nil {
 		return nil, err
 	}
-	in := cfg.EmbDim
 	for _, l := range w.Layers {
-		if err := check.Matrix(ErrConfig, "hyena", "filter layer's weight", l.Weight, -1, in, "the layer's input"); err != nil {
-			return nil, err
-		}
-		if in = l.Weight.Rows; in == 0 {
-			return nil, check.Errorf(ErrConfig, "hyena: filter layer's weight has 0 rows, want more")
-		}
-		if err := check.Vector(ErrConfig, "hyena", "filter layer's bias", l.Bias, in, "the layer's output"); err != nil {
-			return nil, err
-		}
-		if err := check.Vector(ErrConfig, "hyena", "filter layer's frequency", l.Freq, in, "the layer's output"); err != nil {
-			return nil, err
-		}
 		f.layers = append(f.layers, layer64{widenMatrix(l.Weight), widen(l.Bias), widen(l.Freq)})
-	}
-	if err := check.Matrix(ErrConfig, "hyena", "filter's output weight", w.Output, cfg.Channels, in, "the last layer's output"); err != nil {
-		return nil, err
 	}
 	f.output = widenMatrix(w.Output)
 	return f, nil
+}
+
+// complete sets the fields that have a default, and checks all.
+func (cfg *FilterConfig) complete() error {
+	if cfg.EmbDim == 0 {
+		cfg.EmbDim = 5
+	}
+	shift := 0.05
+	if cfg.Shift != nil {
+		shift = *cfg.Shift
+	}
+	cfg.Shift = &shift
+	for _, f := range []struct {
+		name  string
+		value *float64
+		usual float64
+		most  float64
+	}{
+		{"FastDecay", &cfg.FastDecay, 0.3, math.MaxFloat64},
+		{"SlowDecay", &cfg.SlowDecay, 1.5, math.MaxFloat64},
+		{"Target", &cfg.Target, 1e-2, 1},
+	} {
+		if *f.value == 0 {
+			*f.value = f.usual
+		}
+		if !(*f.value > 0 && *f.value <= f.most) {
+			return check.Errorf(ErrConfig, "hyena: %s is %v, want a number from 0 to %v", f.name, *f.value, f.most)
+		}
+	}
+	switch {
+	case cfg.Channels <= 0:
+		return check.Errorf(ErrConfig, "hyena: Channels is %d, want more than 0", cfg.Channels)
+	case cfg.MaxLen <= 0:
+		return check.Errorf(ErrConfig, "hyena: MaxLen is %d, want more than 0", cfg.MaxLen)
+	case cfg.EmbDim < 3 || cfg.EmbDim%2 == 0:
+		return check.Errorf(ErrConfig, "hyena: EmbDim is %d, want an odd number from 3", cfg.EmbDim)
+	case check.Product(mostTokens, cfg.MaxLen, cfg.EmbDim) < 0:
+		return check.Errorf(ErrConfig, "hyena: MaxLen is %d, too much for EmbDim = %d", cfg.MaxLen, cfg.EmbDim)
+	case check.Product(mostTokens, cfg.MaxLen, cfg.Channels) < 0:
+		return check.Errorf(ErrConfig, "hyena: MaxLen is %d, too much for Channels = %d", cfg.MaxLen, cfg.Channels)
+	case math.IsNaN(shift) || math.IsInf(shift, 0):
+		return check.Errorf(ErrConfig, "hyena: Shift is %v, want a finite number", shift)
+	}
+	return nil
+}
+
+// checkLayers checks the weights of the MLP.
+func (cfg *FilterConfig) checkLayers(w FilterWeights) error {
+	in := cfg.EmbDim
+	for _, l := range w.Layers {
+		if err := check.Matrix(ErrConfig, pkg, "filter layer's weight", l.Weight, -1, in, "the layer's input"); err != nil {
+			return err
+		}
+		if in = l.Weight.Rows; in == 0 {
+			return check.Errorf(ErrConfig, "hyena: filter layer's weight has 0 rows, want more")
+		}
+		if err := check.Vector(ErrConfig, pkg, "filter layer's bias", l.Bias, in, "the layer's output"); err != nil {
+			return err
+		}
+		if err := check.Vector(ErrConfig, pkg, "filter layer's frequency", l.Freq, in, "the layer's output"); err != nil {
+			return err
+		}
+	}
+	return check.Matrix(ErrConfig, pkg, "filter's output weight", w.Output, cfg.Channels, in, "the last layer's output")
 }
 
 func widen(x []float32) []float64 {
@@ -125,14 +176,14 @@ func widen(x []float32) []float64 {
 }
 
 func widenMatrix(m blas32.General) blas64.General {
-	out := blas64.General{Rows: m.Rows, Cols: m.Cols, Stride: m.Cols, Data: make([]float64, m.Rows*m.Cols)}
+	out := blas64.General{Rows: m.Rows, Cols: m.Cols, Stride: m.Cols, Data: make([]float64, 0, m.Rows*m.Cols)}
 	for i := range m.Rows {
-		copy(out.Data[i*m.Cols:], widen(m.Data[i*m.Stride:][:m.Cols]))
+		out.Data = append(out.Data, widen(mat.Row(m, i))...)
 	}
 	return out
 }
 
-// setGrid takes the stored positions and decays.
+// setGrid takes the stored positions and decays, or computes the latter.
 func (f *Filter) setGrid(w FilterWeights) error {
 	n, emb, channels := f.cfg.MaxLen, f.cfg.EmbDim, f.cfg.Channels
 	for _, g := range []struct {
@@ -149,7 +200,7 @@ func (f *Filter) setGrid(w FilterWeights) error {
 		if g.stored == nil {
 			continue
 		}
-		if err := check.Vector(ErrConfig, "hyena", g.name, g.stored, g.n, g.what); err != nil {
+		if err := check.Vector(ErrConfig, pkg, g.name, g.stored, g.n, g.what); err != nil {
 			return err
 		}
 		*g.to = widen(g.stored)
@@ -157,43 +208,12 @@ func (f *Filter) setGrid(w FilterWeights) error {
 	if f.deltas != nil {
 		return nil
 	}
-	// The window reaches the target between 0.3 and 1.5 times MaxLen.
-	const target, fast, slow = 1e-2, 0.3, 1.5
-	for c := range channels {
-		f.deltas = append(f.deltas, linspace(math.Log(target)/slow, math.Log(target)/fast, channels, c))
+	f.deltas = make([]float64, channels)
+	log := math.Log(f.cfg.Target)
+	for c := range f.deltas {
+		f.deltas[c] = linspace(log/f.cfg.SlowDecay, log/f.cfg.FastDecay, channels, c)
 	}
 	return nil
-}
-
-// position returns the position of row i of the kernel, from 0 to 1.
-func (f *Filter) position(i int) float64 {
-	if f.t != nil {
-		return f.t[i]
-	}
-	return float64(i) / float64(max(f.cfg.MaxLen-1, 1))
-}
-
-// embedding sets z to the positional embedding of row i of the kernel.
-func (f *Filter) embedding(z []float64, i int) {
-	if f.z != nil {
-		copy(z, f.z[i*len(z):])
-		return
-	}
-	z[0] = float64(i) / float64(max(f.cfg.MaxLen-1, 1))
-	bands := (len(z) - 1) / 2
-	for b := range bands {
-		frequency := linspace(1e-4, float64(bands-1), bands, b)
-		sin, cos := math.Sincos(frequency * 2 * math.Pi * float64(i) / float64(f.cfg.MaxLen))
-		z[1+b], z[1+bands+b] = cos, -sin
-	}
-}
-
-// linspace returns step i of n from a to b.
-func linspace(a, b float64, n, i int) float64 {
-	if n == 1 {
-		return a
-	}
-	return a + (b-a)*float64(i)/float64(n-1)
 }
 
 // MaxLen returns the length of the longest kernel.
@@ -202,64 +222,13 @@ func (f *Filter) MaxLen() int { return f.cfg.MaxLen }
 // Channels returns the number of channels of the kernel.
 func (f *Filter) Channels() int { return f.cfg.Channels }
 
-// Kernel sets dst [rows, Channels] to rows from, from+1, ... of the kernel. Rows
-// do not depend on how many are asked for.
-//
-// It costs 2 (EmbDim H + H^2 (layers-1) + H Channels) flop in float64 and H
-// sines a layer, for each row, H being the width of the hidden layers.
-func (f *Filter) Kernel(dst blas32.General, from int) error {
-	if err := check.Matrix(ErrShape, "hyena", "dst", dst, -1, f.cfg.Channels, "Channels"); err != nil {
-		return err
-	}
-	if from < 0 || from > f.cfg.MaxLen || dst.Rows > f.cfg.MaxLen-from {
-		return check.Errorf(ErrTooLong, "hyena: rows %d to %d of a kernel of MaxLen = %d", from, from+dst.Rows, f.cfg.MaxLen)
-	}
-	// gonum multiplies small blocks on the calling goroutine.
-	const rows, cols = 64, 128
-	width := max(f.cfg.EmbDim, cols)
+// Bytes returns the memory of the weights and stored grids, in float64.
+func (f *Filter) Bytes() int64 {
+	n := len(f.z) + len(f.t) + len(f.deltas) + len(f.output.Data)
 	for _, l := range f.layers {
-		width = max(width, l.weight.Rows)
+		n += len(l.weight.Data) + len(l.bias) + len(l.freq)
 	}
-	a, b := make([]float64, rows*width), make([]float64, rows*width)
-	for t := 0; t < dst.Rows; t += rows {
-		n, emb := min(rows, dst.Rows-t), f.cfg.EmbDim
-		h := blas64.General{Rows: n, Cols: emb, Stride: emb, Data: b[:n*emb]}
-		for i := range n {
-			f.embedding(h.Data[i*emb:(i+1)*emb], from+t+i)
-		}
-		for i, l := range f.layers {
-			out := [2][]float64{a, b}[i%2]
-			next := blas64.General{Rows: n, Cols: l.weight.Rows, Stride: l.weight.Rows, Data: out[:n*l.weight.Rows]}
-			blas64.Gemm(blas.NoTrans, blas.Trans, 1, h, l.weight, 0, next)
-			for j := range next.Data {
-				c := j % next.Cols
-				next.Data[j] = math.Sin(l.freq[c] * (next.Data[j] + l.bias[c]))
-			}
-			h = next
-		}
-		spare := [2][]float64{a, b}[len(f.layers)%2]
-		for c := 0; c < f.cfg.Channels; c += cols {
-			m := min(cols, f.cfg.Channels-c)
-			k := blas64.General{Rows: n, Cols: m, Stride: m, Data: spare[:n*m]}
-			output := blas64.General{Rows: m, Cols: f.output.Cols, Stride: f.output.Stride, Data: f.output.Data[c*f.output.Stride:]}
-			blas64.Gemm(blas.NoTrans, blas.Trans, 1, h, output, 0, k)
-			for i := range n {
-				f.window(dst.Data[(t+i)*dst.Stride+c:][:m], k.Data[i*m:], f.position(from+t+i), f.deltas[c:])
-			}
-		}
-	}
-	return nil
-}
-
-// window sets dst to a row of the kernel, the exponential window applied.
-func (f *Filter) window(dst []float32, k []float64, t float64, deltas []float64) {
-	for c := range dst {
-		if f.cfg.NoModulation {
-			dst[c] = float32(k[c])
-		} else {
-			dst[c] = float32(k[c] * (math.Exp(-t*math.Abs(deltas[c])) + f.shift))
-		}
-	}
+	return 8 * int64(n)
 }
 
 // permuted returns the filter with its channels in another order: channel c of

@@ -209,15 +209,15 @@ func TestOperatorFormats(t *testing.T) {
 	})
 }
 
-// TestMemory wants the same bits from operators that share working memory, one
+// TestScratch expects the same bits from operators that share working memory, one
 // after the other and at once.
-func TestMemory(t *testing.T) {
+func TestScratch(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		var memory Memory
+		var shared Scratch
 		var wg sync.WaitGroup
 		for i, s := range []struct{ dim, order, n int }{{12, 2, 400}, {30, 3, 90}, {12, 2, 700}} {
 			w := testWeights(t, s.dim, s.order, 3, s.n)
-			own, sharing := mustOperator(t, OperatorConfig{Dim: s.dim, Order: s.order}, w), mustOperator(t, OperatorConfig{Dim: s.dim, Order: s.order, Memory: &memory}, w)
+			own, sharing := mustOperator(t, OperatorConfig{Dim: s.dim, Order: s.order}, w), mustOperator(t, OperatorConfig{Dim: s.dim, Order: s.order, Scratch: &shared}, w)
 			x := matrix(uint64(i), s.n, s.dim, 0)
 			want, got := matrix(8, s.n, s.dim, 0), matrix(9, s.n, s.dim, 0)
 			if err := errors.Join(own.Forward(want, x), sharing.Forward(got, x)); err != nil {
@@ -254,17 +254,17 @@ func TestOperatorAllocations(t *testing.T) {
 func TestOperatorErrors(t *testing.T) {
 	good := testWeights(t, 4, 2, 3, 50)
 	for want, change := range map[string]func(c *OperatorConfig, w *OperatorWeights){
-		"hyena: Dim is 0, want more than 0":                          func(c *OperatorConfig, w *OperatorWeights) { c.Dim = 0 },
-		"hyena: Order is 1 and Dim 4, want an order from 2 to 1000":  func(c *OperatorConfig, w *OperatorWeights) { c.Order = 1 },
-		"hyena: Workers is -1, want 0 or more":                       func(c *OperatorConfig, w *OperatorWeights) { c.Workers = -1 },
-		"hyena: Filter is nil":                                       func(c *OperatorConfig, w *OperatorWeights) { w.Filter = nil },
-		"hyena: In has 11 rows, want 12":                             func(c *OperatorConfig, w *OperatorWeights) { w.In.Rows = 11 },
-		"hyena: Short has 0 columns, want a tap or more":             func(c *OperatorConfig, w *OperatorWeights) { w.Short.Cols = 0 },
-		"hyena: OutBias has 3 elements, want Dim = 4":                func(c *OperatorConfig, w *OperatorWeights) { w.OutBias = w.OutBias[:3] },
-		"hyena: Skip has 0 elements, want (Order-1)*Dim = 4":         func(c *OperatorConfig, w *OperatorWeights) { w.Skip = nil },
-		"hyena: Filter has 8 channels, want (Order-1)*Dim = 4":       func(c *OperatorConfig, w *OperatorWeights) { w.Filter = testFilter(t, 8, 50) },
-		"hyena: Out is 4 x 4 with stride 4 but has only 15 elements": func(c *OperatorConfig, w *OperatorWeights) { w.Out.Data = w.Out.Data[:15] },
-		"hyena: Format is 9":                                         func(c *OperatorConfig, w *OperatorWeights) { c.Format = 9 },
+		"hyena: Dim is 0, want more than 0":                                                 func(c *OperatorConfig, w *OperatorWeights) { c.Dim = 0 },
+		"hyena: Order is 1 and Dim 4, want an order from 2 to 1000 and a Dim up to 2145338": func(c *OperatorConfig, w *OperatorWeights) { c.Order = 1 },
+		"hyena: Workers is -1, want 0 to 65536":                                             func(c *OperatorConfig, w *OperatorWeights) { c.Workers = -1 },
+		"hyena: Filter is nil":                                                              func(c *OperatorConfig, w *OperatorWeights) { w.Filter = nil },
+		"hyena: In has 11 rows, want 12":                                                    func(c *OperatorConfig, w *OperatorWeights) { w.In.Rows = 11 },
+		"hyena: Short has 0 columns, want a tap or more":                                    func(c *OperatorConfig, w *OperatorWeights) { w.Short.Cols = 0 },
+		"hyena: OutBias has 3 elements, want Dim = 4":                                       func(c *OperatorConfig, w *OperatorWeights) { w.OutBias = w.OutBias[:3] },
+		"hyena: Skip has 0 elements, want (Order-1)*Dim = 4":                                func(c *OperatorConfig, w *OperatorWeights) { w.Skip = nil },
+		"hyena: Filter has 8 channels, want (Order-1)*Dim = 4":                              func(c *OperatorConfig, w *OperatorWeights) { w.Filter = testFilter(t, 8, 50) },
+		"hyena: Out is 4 x 4 with stride 4 but has only 15 elements":                        func(c *OperatorConfig, w *OperatorWeights) { w.Out.Data = w.Out.Data[:15] },
+		"hyena: Format is 9, want one of the constants":                                     func(c *OperatorConfig, w *OperatorWeights) { c.Format = 9 },
 	} {
 		cfg, w := OperatorConfig{Dim: 4}, good
 		change(&cfg, &w)
@@ -286,67 +286,11 @@ func TestOperatorErrors(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	x := matrix(1, 40, 4, 0)
-	if err := op.Run(ctx, &OperatorCall{Dst: x, X: x}); !errors.Is(err, context.Canceled) {
+	if err := op.Run(ctx, &OperatorCall{Dst: x, X: x}); err != context.Canceled {
 		t.Errorf("error %v", err)
 	}
 	if err := op.Forward(x, x); err != nil {
 		t.Errorf("after a cancelled call: %v", err)
-	}
-}
-
-func TestFilterErrors(t *testing.T) {
-	layer := FilterLayer{small(1, 8, 5), random(2, 8), random(3, 8)}
-	good := FilterWeights{Layers: []FilterLayer{layer}, Output: small(4, 6, 8)}
-	bad := math.NaN()
-	for want, change := range map[string]func(c *FilterConfig, w *FilterWeights){
-		"hyena: Channels is 0, want more than 0":                                        func(c *FilterConfig, w *FilterWeights) { c.Channels = 0 },
-		"hyena: MaxLen is -1, want more than 0":                                         func(c *FilterConfig, w *FilterWeights) { c.MaxLen = -1 },
-		"hyena: EmbDim is 4, want an odd number from 3":                                 func(c *FilterConfig, w *FilterWeights) { c.EmbDim = 4 },
-		"hyena: Shift is NaN":                                                           func(c *FilterConfig, w *FilterWeights) { c.Shift = &bad },
-		"hyena: filter's T has 3 elements, want MaxLen = 20":                            func(c *FilterConfig, w *FilterWeights) { w.T = make([]float32, 3) },
-		"hyena: filter's Z has 3 elements, want MaxLen*EmbDim = 100":                    func(c *FilterConfig, w *FilterWeights) { w.Z = make([]float32, 3) },
-		"hyena: filter's Deltas has 1 elements, want Channels = 6":                      func(c *FilterConfig, w *FilterWeights) { w.Deltas = make([]float32, 1) },
-		"hyena: filter layer's weight has 5 columns, want the layer's input = 7":        func(c *FilterConfig, w *FilterWeights) { c.EmbDim = 7 },
-		"hyena: filter's output weight has 8 columns, want the last layer's output = 5": func(c *FilterConfig, w *FilterWeights) { w.Layers = nil },
-	} {
-		cfg, w := FilterConfig{Channels: 6, MaxLen: 20}, good
-		change(&cfg, &w)
-		if _, err := NewFilter(cfg, w); !errors.Is(err, ErrConfig) || err.Error() != want {
-			t.Errorf("error %v, want %s", err, want)
-		}
-	}
-	f, err := NewFilter(FilterConfig{Channels: 6, MaxLen: 20}, good)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := matrix(1, 10, 6, 0)
-	if err := f.Kernel(k, 11); !errors.Is(err, ErrTooLong) || err.Error() != "hyena: rows 11 to 21 of a kernel of MaxLen = 20" {
-		t.Errorf("error %v", err)
-	}
-	if err := f.Kernel(k, 10); err != nil {
-		t.Error(err)
-	}
-}
-
-// TestFilterRows checks that a row does not depend on what else is asked for.
-func TestFilterRows(t *testing.T) {
-	f := testFilter(t, 7, 400)
-	whole := matrix(1, 400, 7, 0)
-	if err := f.Kernel(whole, 0); err != nil {
-		t.Fatal(err)
-	}
-	for from := 0; from < 400; from += 37 {
-		part := matrix(2, min(37, 400-from), 7, 2)
-		if err := f.Kernel(part, from); err != nil {
-			t.Fatal(err)
-		}
-		for i := range part.Rows {
-			for c := range 7 {
-				if part.Data[i*part.Stride+c] != whole.Data[(from+i)*7+c] {
-					t.Fatalf("row %d, channel %d is %v, of the whole %v", from+i, c, part.Data[i*part.Stride+c], whole.Data[(from+i)*7+c])
-				}
-			}
-		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"weak"
 
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/parallel"
 )
 
 // The long convolution is a product of polynomials, u(z) k(z), of which the
@@ -126,6 +127,15 @@ func newPlan(b kernel.Butterflies, n int) *plan {
 	return p
 }
 
+// bytes returns the memory of the plan's tables.
+func (p *plan) bytes() int64 {
+	n := floatBytes(len(p.outer))
+	for _, tw := range p.twiddles {
+		n += floatBytes(len(tw))
+	}
+	return n
+}
+
 // appendTurn appends e^(2 pi i num / den).
 func appendTurn(w []float32, num, den float64) []float32 {
 	s, c := math.Sincos(2 * math.Pi * num / den)
@@ -156,58 +166,66 @@ func (p *plan) row() int { return 2 * p.Lanes() }
 // cacheRows is how many rows stay in the first cache while all stages below go by.
 func (p *plan) cacheRows() int { return 32 << 10 / (4 * p.row()) }
 
+// stopRows is how many rows of a transform are done between two looks at the context:
+// a few milliseconds' work at the most.
+const stopRows = 1 << 14
+
 // quarters runs f over the outer stage's j in [0, n/4), in stretches in which
-// the same number of quarters has rows below length.
-func (p *plan) quarters(length int, f func(valid, from, count int)) {
+// the same number of quarters has rows below length, until group is stopped.
+func (p *plan) quarters(group *parallel.Group, length int, f func(valid, from, count int)) {
 	q := p.n / 4
-	for from := 0; from < q; {
+	for from := 0; from < q && !group.Stopped(); {
 		valid := min(4, (length-from+q-1)/q)
 		to := q
 		if edge := length - (valid-1)*q; edge < q && edge > from {
 			to = edge
 		}
+		to = min(to, from+stopRows/4)
 		f(valid, from, to-from)
 		from = to
 	}
 }
 
-// convolve sets rows of y, stride yStride, to the convolution of rows of u with
+// multiply sets rows of y, stride yStride, to the convolution of rows of u with
 // the kernel of spectrum, for length rows of Lanes columns, n/2 <= length <= n.
-// work has n rows; y may be u.
+// work has n rows; y may be u. If group is stopped, y is not complete.
 //
 // Columns are channels; with phases, the Lanes columns of a row are successive
 // elements of one channel, and spectrum is made for that (spectrum.go).
-func (p *plan) convolve(y []float32, yStride int, u []float32, uStride, length int, spectrum, work []float32, phases bool) {
-	p.first(u, uStride, length, work)
+func (p *plan) multiply(group *parallel.Group, y []float32, yStride int, u []float32, uStride, length int, spectrum, work []float32, phases bool) {
+	p.first(group, u, uStride, length, work)
 	size := len(spectrum) / p.n
 	q := p.n / 4
 	for k := range 4 {
-		p.inner(work[k*q*p.row():(k+1)*q*p.row()], spectrum[k*q*size:(k+1)*q*size], 0, phases)
+		p.inner(group, work[k*q*p.row():(k+1)*q*p.row()], spectrum[k*q*size:(k+1)*q*size], 0, phases)
 	}
-	p.quarters(length, func(valid, from, count int) {
+	p.quarters(group, length, func(valid, from, count int) {
 		p.Last(valid, work[from*p.row():], q, count, y[from*yStride:], yStride, p.outer[8*from:])
 	})
 }
 
-func (p *plan) first(u []float32, uStride, length int, work []float32) {
-	p.quarters(length, func(valid, from, count int) {
+func (p *plan) first(group *parallel.Group, u []float32, uStride, length int, work []float32) {
+	p.quarters(group, length, func(valid, from, count int) {
 		p.First(valid, work[from*p.row():], p.n/4, count, u[from*uStride:], uStride, p.outer[8*from:])
 	})
 }
 
 // inner runs the stages from level on, there and back, on one block; a block
 // too large for the cache is done part by part.
-func (p *plan) inner(x, spectrum []float32, level int, phases bool) {
+func (p *plan) inner(group *parallel.Group, x, spectrum []float32, level int, phases bool) {
 	m := len(x) / p.row()
 	if level < len(p.radices) && m > p.cacheRows() {
 		radix := p.radices[level]
 		q := m / radix
 		size := len(spectrum) / m
-		p.Forward(radix, x, q, q, 1, p.twiddles[level])
+		p.stage(group, false, x, level)
 		for k := range radix {
-			p.inner(x[k*q*p.row():(k+1)*q*p.row()], spectrum[k*q*size:(k+1)*q*size], level+1, phases)
+			p.inner(group, x[k*q*p.row():(k+1)*q*p.row()], spectrum[k*q*size:(k+1)*q*size], level+1, phases)
 		}
-		p.Inverse(radix, x, q, q, 1, p.twiddles[level])
+		p.stage(group, true, x, level)
+		return
+	}
+	if group.Stopped() {
 		return
 	}
 	p.forward(x, level)
@@ -219,6 +237,20 @@ func (p *plan) inner(x, spectrum []float32, level int, phases bool) {
 		p.Center(x, spectrum, m/4)
 	}
 	p.inverse(x, level)
+}
+
+// stage runs one stage on one block of any size, until group is stopped.
+func (p *plan) stage(group *parallel.Group, inverse bool, x []float32, level int) {
+	radix := p.radices[level]
+	q := len(x) / p.row() / radix
+	for from := 0; from < q && !group.Stopped(); from += stopRows / 4 {
+		part, count, tw := x[from*p.row():], min(stopRows/4, q-from), p.twiddles[level][2*from*(radix-1):]
+		if inverse {
+			p.Inverse(radix, part, q, count, 1, tw)
+		} else {
+			p.Forward(radix, part, q, count, 1, tw)
+		}
+	}
 }
 
 // forward runs the stages from level to before the centre on one block.
@@ -245,12 +277,33 @@ func (p *plan) inverse(x []float32, level int) {
 // ones holds the twiddles of the innermost stage, all 1.
 var ones = []float32{1, 0, 1, 0, 1, 0}
 
-// transform evaluates length real rows of u at the roots, into n rows of work.
-func (p *plan) transform(u []float32, uStride, length int, work []float32) {
-	p.first(u, uStride, length, work)
+// transform evaluates length real rows of u at the roots, into n rows of work, unless
+// group is stopped.
+func (p *plan) transform(group *parallel.Group, u []float32, uStride, length int, work []float32) {
+	p.first(group, u, uStride, length, work)
 	q := p.n / 4
 	for k := range 4 {
-		p.forward(work[k*q*p.row():(k+1)*q*p.row()], 0)
+		p.evaluate(group, work[k*q*p.row():(k+1)*q*p.row()], 0)
 	}
-	p.Forward(4, work, 1, 1, p.n/4, ones)
+	for from := 0; from < p.n && !group.Stopped(); from += stopRows {
+		rows := min(stopRows, p.n-from)
+		p.Forward(4, work[from*p.row():], 1, 1, rows/4, ones)
+	}
+}
+
+// evaluate runs the stages from level to before the centre on one block, part by part
+// where it is large.
+func (p *plan) evaluate(group *parallel.Group, x []float32, level int) {
+	m := len(x) / p.row()
+	if level == len(p.radices) || m <= p.cacheRows() {
+		if !group.Stopped() {
+			p.forward(x, level)
+		}
+		return
+	}
+	p.stage(group, false, x, level)
+	q := m / p.radices[level]
+	for k := range p.radices[level] {
+		p.evaluate(group, x[k*q*p.row():(k+1)*q*p.row()], level+1)
+	}
 }

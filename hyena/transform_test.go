@@ -57,7 +57,7 @@ func TestTransform(t *testing.T) {
 				p := planFor(b, n)
 				lanes := b.Lanes()
 				u, work := random(1, n*lanes), make([]float32, n*p.row())
-				p.transform(u, lanes, length, work)
+				p.transform(nil, u, lanes, length, work)
 				for at := range n {
 					k := p.frequency(at)
 					root := cmplx.Rect(1, math.Pi/2/float64(n)-2*math.Pi*float64(k)/float64(n))
@@ -80,7 +80,7 @@ func TestTransform(t *testing.T) {
 					}
 				}
 				y := make([]float32, length*lanes)
-				p.convolve(y, lanes, u, lanes, length, spectrum, work, false)
+				p.multiply(nil, y, lanes, u, lanes, length, spectrum, work, false)
 				for i, v := range y {
 					if math.Abs(float64(v-u[i])) > 1e-5 {
 						t.Fatalf("n %d, length %d: element %d comes back as %v, was %v", n, length, i, v, u[i])

@@ -77,7 +77,7 @@ func (c *checkpoint) linear(prefix string, out, in int, cfg Config) *dense.Linea
 	return dense.NewLinear(cfg.Format, weight, bias)
 }
 
-func (c *checkpoint) block(prefix string, cfg Config, memory *hyena.Memory) (b block) {
+func (c *checkpoint) block(prefix string, cfg Config, scratch *hyena.Scratch) (b block) {
 	b.norm1, b.norm2 = c.norm(prefix+"norm1.", cfg), c.norm(prefix+"norm2.", cfg)
 	b.mlp = dense.MLP{Up: c.linear(prefix+"mlp.fc1.", cfg.Inner, cfg.Dim, cfg), Down: c.linear(prefix+"mlp.fc2.", cfg.Dim, cfg.Inner, cfg)}
 	mixer, wide := prefix+"mixer.", (cfg.Order+1)*cfg.Dim
@@ -92,7 +92,7 @@ func (c *checkpoint) block(prefix string, cfg Config, memory *hyena.Memory) (b b
 	}
 	op, err := hyena.NewOperator(hyena.OperatorConfig{
 		Dim: cfg.Dim, Order: cfg.Order, ChannelMajor: cfg.ChannelMajor, Format: cfg.Format,
-		SpectraBytes: cfg.SpectraBytes, Workers: cfg.Workers, Memory: memory,
+		SpectraBytes: cfg.SpectraBytes, Workers: cfg.Workers, Scratch: scratch,
 	}, w)
 	if err != nil {
 		c.Fail("%s%s: %v", c.Prefix, mixer, err)

@@ -53,12 +53,12 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.Matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
-	var memory hyena.Memory // the blocks run one after the other
+	var shared hyena.Scratch // the blocks run one after the other
 	for i := range cfg.Layers {
 		if c.Err != nil {
 			return nil, c.Err
 		}
-		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg, &memory))
+		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg, &shared))
 	}
 	logits := m.embedding
 	if c.Has("lm_head.weight") {
@@ -119,11 +119,12 @@ func (m *Model) ScratchBytes(tokens int) int64 {
 	return n
 }
 
-// Bytes returns the memory of the weights of dense layers and embedding.
+// Bytes returns the memory that the model holds now: its weights, and the filters and
+// spectra that calls have made (hyena.Operator).
 func (m *Model) Bytes() int64 {
 	n := 4*int64(len(m.embedding.Data)) + int64(m.lm.Bytes())
 	for _, b := range m.blocks {
-		n += int64(b.mixer.Bytes() + b.mlp.Up.Bytes() + b.mlp.Down.Bytes())
+		n += b.mixer.Bytes() + int64(b.mlp.Up.Bytes()+b.mlp.Down.Bytes())
 	}
 	if m.head != nil {
 		n += int64(m.head.Bytes())

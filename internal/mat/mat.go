@@ -53,6 +53,16 @@ func Given(m blas32.General) bool { return m.Rows != 0 || m.Cols != 0 || m.Data 
 
 // Copy copies the rows of src to the first rows of dst, of as many columns.
 func Copy(dst, src blas32.General) {
+	switch {
+	case src.Cols == src.Stride && dst.Stride == src.Stride: // one piece
+		copy(dst.Data, src.Data[:src.Rows*src.Cols])
+		return
+	case src.Cols == 1: // a column
+		for i := range src.Rows {
+			dst.Data[i*dst.Stride] = src.Data[i*src.Stride]
+		}
+		return
+	}
 	for i := range src.Rows {
 		copy(Row(dst, i), Row(src, i))
 	}

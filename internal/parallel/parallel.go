@@ -4,6 +4,7 @@ package parallel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -35,24 +36,24 @@ type Group struct {
 	task func(worker, i int)
 
 	ctx     context.Context
-	n       int64
-	next    atomic.Int64
-	workers atomic.Int64
-	failed  atomic.Bool
+	n       int64        // how many tasks there are
+	next    atomic.Int64 // the first that has not begun
+	workers atomic.Int64 // how many goroutines have begun
+	failed  atomic.Bool  // err is set: begin no more tasks
 	mu      sync.Mutex
-	err     error
+	err     error // the first error
 	wg      sync.WaitGroup
-	spawn   func()
+	spawn   func() // what a goroutine of the group's own does
 }
 
 // Run calls task(worker, i) for every i in [0, n), on up to workers goroutines,
 // the caller's among them; worker < workers tells them apart, for scratch.
 // Tasks begin in order, and results must not depend on which worker runs which.
 //
-// A panic in a task becomes an error, and an ended context ctx.Err(); in either
-// case tasks that have not begun are left out, and Run returns when the others
-// have ended. task should be a func value that is kept: a closure made for the
-// call is an allocation.
+// A panic in a task becomes an error, as does the end of a worker's goroutine
+// (runtime.Goexit), and a done context ctx.Err() itself; in each case tasks that have
+// not begun are left out, and Run returns when the others have ended. task should be a
+// func value that is kept: a closure made for the call is an allocation.
 func (g *Group) Run(ctx context.Context, workers, n int, task func(worker, i int)) error {
 	if err := ctx.Err(); err != nil || n <= 0 {
 		return err
@@ -69,31 +70,54 @@ func (g *Group) Run(ctx context.Context, workers, n int, task func(worker, i int
 	for range workers - 1 {
 		go g.spawn()
 	}
-	g.work()
-	g.wg.Wait()
+	g.lead()
 	err := g.err
 	g.task, g.ctx, g.err = nil, nil, nil
 	return err
 }
 
+// lead works on the caller's goroutine and waits for the others, even where a task ends
+// that goroutine: nobody may use the scratch while they do.
+func (g *Group) lead() {
+	defer g.wg.Wait()
+	g.work()
+}
+
+// Stopped tells a task of more than a few milliseconds that it may leave the rest of
+// its work undone: the context is done, or another task has failed. Run then returns the
+// error. A nil Group is never stopped.
+func (g *Group) Stopped() bool {
+	if g == nil || g.ctx == nil {
+		return false
+	}
+	if err := g.ctx.Err(); err != nil {
+		g.fail(err)
+	}
+	return g.failed.Load()
+}
+
 func (g *Group) work() {
+	ended := false
 	defer func() {
 		if p := recover(); p != nil {
 			g.fail(fmt.Errorf("panic in a worker: %v", p))
+		} else if !ended {
+			g.fail(errors.New("a worker's goroutine ended within a task (runtime.Goexit)"))
 		}
 	}()
 	worker := int(g.workers.Add(1)) - 1
 	for !g.failed.Load() {
 		i := g.next.Add(1) - 1
 		if i >= g.n {
-			return
+			break
 		}
 		if err := g.ctx.Err(); err != nil {
 			g.fail(err)
-			return
+			break
 		}
 		g.task(worker, int(i))
 	}
+	ended = true
 }
 
 // fail keeps the first error and stops the others.

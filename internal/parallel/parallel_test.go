@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -73,6 +74,55 @@ func TestCancel(t *testing.T) {
 	}
 	if err := g.Run(ctx, 1, 10, func(_, _ int) { t.Error("ran after the context ended") }); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestGoexit: a task that ends its goroutine gives an error, and where it ends the
+// caller's, the others have ended before.
+func TestGoexit(t *testing.T) {
+	done := make(chan error, 1)
+	go func() {
+		defer close(done)
+		var g Group
+		var busy atomic.Int32
+		defer func() {
+			if n := busy.Load(); n != 0 {
+				t.Errorf("%d tasks run after Run", n)
+			}
+		}()
+		var started sync.WaitGroup
+		started.Add(2)
+		done <- g.Run(context.Background(), 2, 2, func(_, i int) {
+			busy.Add(1)
+			defer busy.Add(-1)
+			started.Done()
+			started.Wait() // one task on each goroutine
+			if i == 1 {    // on either goroutine
+				runtime.Goexit()
+			}
+			time.Sleep(10 * time.Millisecond)
+		})
+	}()
+	err, returned := <-done
+	if returned && (err == nil || !strings.Contains(err.Error(), "Goexit")) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestStopped: a long task learns of the end of the context, and so does the caller.
+func TestStopped(t *testing.T) {
+	var g Group
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := false
+	err := g.Run(ctx, 1, 1, func(_, _ int) {
+		cancel()
+		stopped = g.Stopped()
+	})
+	if !stopped || err != context.Canceled {
+		t.Errorf("stopped %v, error %v", stopped, err)
+	}
+	if (*Group)(nil).Stopped() || g.Stopped() {
+		t.Error("stopped without a run")
 	}
 }
 

@@ -17,8 +17,8 @@ func TestConvScratchBytes(t *testing.T) {
 					if err := c.Forward(u, u); err != nil {
 						t.Fatal(err)
 					}
-					s := c.memory.convs.Get()
-					s.units, s.direct.Data = nil, nil
+					s := c.scratch.convs.Get()
+					s.units = nil
 					held := isatest.Held(s)
 					if said := c.ScratchBytes(n); held > said || spectra == 1 && held < said/8 {
 						t.Errorf("%d channels of %d, spectra in %d bytes: holds %d bytes, said %d", channels, n, spectra, held, said)
@@ -37,9 +37,9 @@ func TestOperatorScratchBytes(t *testing.T) {
 		if err := op.Forward(x, x); err != nil {
 			t.Fatal(err)
 		}
-		convs := op.memory.convs.Get()
-		convs.units, convs.direct.Data = nil, nil
-		held := isatest.Held(op.memory.operators.Get()) + isatest.Held(convs)
+		convs := op.scratch.convs.Get()
+		convs.units = nil
+		held := isatest.Held(op.scratch.operators.Get()) + isatest.Held(convs)
 		if said := op.ScratchBytes(n); held > said || held < said/8 {
 			t.Errorf("%d tokens: holds %d bytes, said %d", n, held, said)
 		}

@@ -1,0 +1,145 @@
+package hyena
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad"
+)
+
+// TestMistakes gives every sentinel to the mistakes of a call.
+func TestMistakes(t *testing.T) {
+	conv := mustConv(t, ConvConfig{Kernel: matrix(1, 40, 4, 0)})
+	op := mustOperator(t, OperatorConfig{Dim: 4}, testWeights(t, 4, 2, 3, 50))
+	x, ctx := matrix(2, 45, 4, 0), context.Background()
+	before := slices.Clone(x.Data)
+	for name, c := range map[string]struct{ err, want error }{
+		"conv, nil ctx":              {conv.Run(nil, &ConvCall{Dst: x, U: x}), subquad.ErrCall},
+		"conv, nil call":             {conv.Run(ctx, nil), subquad.ErrCall},
+		"conv, -1 workers":           {conv.Run(ctx, &ConvCall{Dst: x, U: x, Workers: -1}), subquad.ErrCall},
+		"conv, many workers":         {conv.Run(ctx, &ConvCall{Dst: x, U: x, Workers: 1<<16 + 1}), subquad.ErrCall},
+		"conv, no dst":               {conv.Run(ctx, &ConvCall{U: x}), subquad.ErrShape},
+		"conv, prepare, nil ctx":     {conv.Prepare(nil, 3), subquad.ErrCall},
+		"conv, prepare -1":           {conv.Prepare(ctx, -1), subquad.ErrCall},
+		"conv, prepare all":          {conv.Prepare(ctx, math.MaxInt), subquad.ErrCall},
+		"operator, nil ctx":          {op.Run(nil, &OperatorCall{Dst: x, X: x}), subquad.ErrCall},
+		"operator, nil call":         {op.Run(ctx, nil), subquad.ErrCall},
+		"operator, -1 workers":       {op.Run(ctx, &OperatorCall{Dst: x, X: x, Workers: -1}), subquad.ErrCall},
+		"operator, no dst":           {op.Run(ctx, &OperatorCall{X: x}), subquad.ErrShape},
+		"operator, too long":         {op.Forward(matrix(3, 51, 4, 0), matrix(4, 51, 4, 0)), subquad.ErrShape},
+		"operator, prepare, nil ctx": {op.Prepare(nil, 3), subquad.ErrCall},
+		"operator, prepare -1":       {op.Prepare(ctx, -1), subquad.ErrCall},
+		"operator, prepare 51":       {op.Prepare(ctx, 51), ErrTooLong},
+	} {
+		if !errors.Is(c.err, c.want) {
+			t.Errorf("%s: error %v, want one that matches %v", name, c.err, c.want)
+		}
+	}
+	if !slices.Equal(x.Data, before) {
+		t.Error("dst was written before an error")
+	}
+	if !errors.Is(ErrTooLong, ErrShape) {
+		t.Error("ErrTooLong is not an ErrShape")
+	}
+	for _, n := range []int{math.MinInt, -1, 0, math.MaxInt} {
+		if conv.ScratchBytes(n) < 0 || op.ScratchBytes(n) < 0 {
+			t.Errorf("ScratchBytes(%d) is %d and %d", n, conv.ScratchBytes(n), op.ScratchBytes(n))
+		}
+	}
+}
+
+// TestPrepare: after it, a call keeps nothing more, and Bytes is what is there.
+func TestPrepare(t *testing.T) {
+	ctx := context.Background()
+	for _, n := range []int{20, 300} {
+		conv := mustConv(t, ConvConfig{Kernel: matrix(1, n, 37, 0), Skip: random(2, 37), Workers: 2})
+		op := mustOperator(t, OperatorConfig{Dim: 12, Order: 3, Workers: 2}, testWeights(t, 12, 3, 3, 300))
+		for name, o := range map[string]struct {
+			prepare func(context.Context, int) error
+			bytes   func() int64
+			forward func(dst, x blas32.General) error
+			cols    int
+			atLeast int // float32 that a first call adds
+		}{
+			"conv":     {conv.Prepare, conv.Bytes, conv.Forward, 37, 37 * n},
+			"operator": {op.Prepare, op.Bytes, op.Forward, 12, 2 * 24 * n},
+		} {
+			before := o.bytes()
+			if err := o.prepare(ctx, n); err != nil {
+				t.Fatal(err)
+			}
+			prepared := o.bytes()
+			if prepared < before+4*int64(o.atLeast) {
+				t.Errorf("%s, %d tokens: %d bytes before, %d prepared, want %d more", name, n, before, prepared, 4*o.atLeast)
+			}
+			x := matrix(5, n, o.cols, 0)
+			if err := o.forward(x, x); err != nil {
+				t.Fatal(err)
+			}
+			if after := o.bytes(); after != prepared {
+				t.Errorf("%s, %d tokens: %d bytes prepared, %d after a call", name, n, prepared, after)
+			}
+		}
+		if k := op.kernel.known(); op.Bytes() < 4*int64(len(k.Data))+op.kernel.filter.Bytes()+op.convs[0].cache.used+op.convs[1].cache.used {
+			t.Errorf("Bytes is %d, less than the parts", op.Bytes())
+		}
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	op := mustOperator(t, OperatorConfig{Dim: 12}, testWeights(t, 12, 2, 3, 300))
+	for _, n := range []int{0, 300} {
+		if err := op.Prepare(cancelled, n); n > 0 && err != context.Canceled {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// TestCancelLate: a long convolution ends soon after its context does, and the next
+// call gives the right result.
+func TestCancelLate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a long convolution")
+	}
+	const n, channels = 1 << 20, 16
+	c := mustConv(t, ConvConfig{Kernel: matrix(1, n, channels, 0), Workers: 1})
+	u, dst := matrix(2, n, channels, 0), matrix(3, n, channels, 0)
+	run := func(after time.Duration) (late time.Duration, err error) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var at time.Time
+		timer := time.AfterFunc(after, func() { at = time.Now(); cancel() })
+		defer timer.Stop()
+		if err = c.Run(ctx, &ConvCall{Dst: dst, U: u}); err != nil {
+			late = time.Since(at)
+		}
+		return late, err
+	}
+	for _, after := range []time.Duration{20, 60, 100, 150, 200} {
+		least := time.Hour // a machine may be busy
+		for range 3 {
+			late, err := run(after * time.Millisecond)
+			if err != nil && err != context.Canceled {
+				t.Fatal(err)
+			}
+			least = min(least, late)
+		}
+		if least > 30*time.Millisecond {
+			t.Errorf("cancelled after %d ms, returned %v later", after, least)
+		}
+	}
+	if err := c.Forward(dst, u); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for m := range n {
+		sum += float64(c.cfg.Kernel.Data[m*channels]) * float64(u.Data[(n-1-m)*channels])
+	}
+	if d := math.Abs(float64(dst.Data[(n-1)*channels]) - sum); d > 0.05 {
+		t.Errorf("after cancellations the last token is %v, want %v", dst.Data[(n-1)*channels], sum)
+	}
+}

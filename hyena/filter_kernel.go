@@ -1,0 +1,197 @@
+package hyena
+
+import (
+	"context"
+	"math"
+	"sync"
+
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas32"
+	"gonum.org/v1/gonum/blas/blas64"
+
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
+)
+
+// position returns the position of row i of the kernel, from 0 to 1.
+func (f *Filter) position(i int) float64 {
+	if f.t != nil {
+		return f.t[i]
+	}
+	return float64(i) / float64(max(f.cfg.MaxLen-1, 1))
+}
+
+// embedding sets z to the positional embedding of row i of the kernel.
+func (f *Filter) embedding(z []float64, i int) {
+	if f.z != nil {
+		copy(z, f.z[i*len(z):])
+		return
+	}
+	z[0] = float64(i) / float64(max(f.cfg.MaxLen-1, 1))
+	bands := (len(z) - 1) / 2
+	for b := range bands {
+		frequency := linspace(1e-4, float64(bands-1), bands, b)
+		sin, cos := math.Sincos(frequency * 2 * math.Pi * float64(i) / float64(f.cfg.MaxLen))
+		z[1+b], z[1+bands+b] = cos, -sin
+	}
+}
+
+// linspace returns step i of n from a to b.
+func linspace(a, b float64, n, i int) float64 {
+	if n == 1 {
+		return a
+	}
+	return a + (b-a)*float64(i)/float64(n-1)
+}
+
+// Kernel sets dst [rows, Channels] to rows from, from+1, ... of the kernel. Rows
+// do not depend on how many are asked for. Errors match ErrShape, or ErrTooLong where
+// MaxLen ends before the rows do.
+//
+// It costs 2 (EmbDim H + H^2 (layers-1) + H Channels) flop in float64 and H
+// sines a layer, for each row, H being the width of the hidden layers.
+func (f *Filter) Kernel(dst blas32.General, from int) error {
+	if err := check.Matrix(ErrShape, pkg, "dst", dst, -1, f.cfg.Channels, "Channels"); err != nil {
+		return err
+	}
+	if from < 0 || from > f.cfg.MaxLen || dst.Rows > f.cfg.MaxLen-from {
+		return check.Errorf(ErrTooLong, "hyena: dst is %d rows of a kernel from row %d, more than MaxLen = %d", dst.Rows, from, f.cfg.MaxLen)
+	}
+	width := max(f.cfg.EmbDim, kernelCols)
+	for _, l := range f.layers {
+		width = max(width, l.weight.Rows)
+	}
+	a, b := make([]float64, kernelRows*width), make([]float64, kernelRows*width)
+	for t := 0; t < dst.Rows; t += kernelRows {
+		f.kernelBlock(mat.Rows(dst, t, min(t+kernelRows, dst.Rows)), from+t, a, b)
+	}
+	return nil
+}
+
+// kernelRows and kernelCols are how much of the kernel is computed at once: gonum
+// multiplies small blocks on the calling goroutine.
+const kernelRows, kernelCols = 64, 128
+
+// kernelBlock sets dst to rows from, from+1, ... of the kernel; a and b are scratch of
+// a layer's output each.
+func (f *Filter) kernelBlock(dst blas32.General, from int, a, b []float64) {
+	n, emb := dst.Rows, f.cfg.EmbDim
+	h := blas64.General{Rows: n, Cols: emb, Stride: emb, Data: b[:n*emb]}
+	for i := range n {
+		f.embedding(h.Data[i*emb:(i+1)*emb], from+i)
+	}
+	for i, l := range f.layers {
+		out := [2][]float64{a, b}[i%2]
+		next := blas64.General{Rows: n, Cols: l.weight.Rows, Stride: l.weight.Rows, Data: out[:n*l.weight.Rows]}
+		blas64.Gemm(blas.NoTrans, blas.Trans, 1, h, l.weight, 0, next)
+		for j := range next.Data {
+			c := j % next.Cols
+			next.Data[j] = math.Sin(l.freq[c] * (next.Data[j] + l.bias[c]))
+		}
+		h = next
+	}
+	spare := [2][]float64{a, b}[len(f.layers)%2]
+	for c := 0; c < f.cfg.Channels; c += kernelCols {
+		m := min(kernelCols, f.cfg.Channels-c)
+		k := blas64.General{Rows: n, Cols: m, Stride: m, Data: spare[:n*m]}
+		output := blas64.General{Rows: m, Cols: f.output.Cols, Stride: f.output.Stride, Data: f.output.Data[c*f.output.Stride:]}
+		blas64.Gemm(blas.NoTrans, blas.Trans, 1, h, output, 0, k)
+		for i := range n {
+			f.window(mat.Part(dst, i, c, m), k.Data[i*m:], f.position(from+i), f.deltas[c:])
+		}
+	}
+	if f.cfg.Normalized {
+		for i := range n {
+			normalize(mat.Row(dst, i))
+		}
+	}
+}
+
+// normalize divides x by the sum of its absolute values.
+func normalize(x []float32) {
+	sum := 0.0
+	for _, v := range x {
+		sum += math.Abs(float64(v))
+	}
+	for c, v := range x {
+		x[c] = float32(float64(v) / sum)
+	}
+}
+
+// window sets dst to a row of the kernel, the exponential window applied.
+func (f *Filter) window(dst []float32, k []float64, t float64, deltas []float64) {
+	for c := range dst {
+		if f.cfg.NoModulation {
+			dst[c] = float32(k[c])
+		} else {
+			dst[c] = float32(k[c] * (math.Exp(-t*math.Abs(deltas[c])) + f.shift))
+		}
+	}
+}
+
+// grownKernel is the part of a filter's kernel that calls have needed so far.
+type grownKernel struct {
+	filter *Filter
+	turn   chan struct{} // who has put something into it may compute more
+	mu     sync.Mutex
+	k      blas32.General // [rows, Channels]
+}
+
+// known returns the rows that there are.
+func (g *grownKernel) known() blas32.General {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.k
+}
+
+// grow returns at least so many rows of the kernel, or all, and computes those that
+// are not there on the group's workers.
+func (g *grownKernel) grow(ctx context.Context, group *parallel.Group, workers, rows int) (blas32.General, error) {
+	rows = min(rows, g.filter.MaxLen())
+	if k := g.known(); rows <= k.Rows {
+		return k, nil
+	}
+	select {
+	case g.turn <- struct{}{}:
+		defer func() { <-g.turn }()
+	case <-ctx.Done(): // another call computes
+		return blas32.General{}, ctx.Err()
+	}
+	k := g.known()
+	if rows <= k.Rows {
+		return k, nil
+	}
+	grown := mat.New(rows, g.filter.Channels())
+	mat.Copy(grown, k)
+	from, each := k.Rows, g.filter.taskRows()
+	err := group.Run(ctx, workers, (rows-from+each-1)/each, func(_, i int) {
+		first := from + i*each
+		if err := g.filter.Kernel(mat.Rows(grown, first, min(first+each, rows)), first); err != nil {
+			panic(err) // the rows are within MaxLen
+		}
+	})
+	if err != nil {
+		return blas32.General{}, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.k = grown
+	return grown, nil
+}
+
+// taskRows returns how many rows of the kernel are a few milliseconds' work.
+func (f *Filter) taskRows() int {
+	flops, in := int64(0), f.cfg.EmbDim
+	for _, l := range f.layers {
+		flops, in = flops+2*int64(in)*int64(l.weight.Rows), l.weight.Rows
+	}
+	flops += 2 * int64(in) * int64(f.cfg.Channels)
+	return int(max(1, min(256, 20_000_000/flops)))
+}
+
+// bytes returns the memory of the rows that there are, and of the filter.
+func (g *grownKernel) bytes() int64 {
+	k := g.known()
+	return sumBytes(floatBytes(k.Rows, k.Cols), g.filter.Bytes())
+}

@@ -1,0 +1,150 @@
+package hyena
+
+import (
+	"context"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// operatorRun is the working memory of a call of Operator.
+type operatorRun struct {
+	group    parallel.Group
+	op       *Operator
+	dst, x   blas32.General   // [tokens, Dim], of the call
+	v        blas32.General   // [tokens, Dim], what is gated and convolved
+	vData    []float32        // of v
+	gates    []blas32.General // x0 ... x(N-2), [tokens, Dim] each
+	gateData []float32        // of gates, one after the other
+	gate     int              // which of them is next
+	workers  []operatorWorker
+
+	// The tasks, as values that are made once.
+	project, mix, finish func(worker, i int)
+}
+
+// operatorWorker is what each worker has for itself.
+type operatorWorker struct {
+	u    []float32 // [block and the tokens before, (Order+1) Dim], projections
+	last []float32 // [block, Dim], x(N-1)
+	all  []float32 // [block and the tokens before, Dim], near the beginning
+}
+
+// apply runs a call that has been checked.
+func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.General, workers int) error {
+	if r.project == nil {
+		r.project, r.mix, r.finish = r.projectBlock, r.gateBlock, r.finishBlock
+	}
+	r.op, r.dst, r.x = op, dst, x
+	defer func() { r.op, r.dst, r.x = nil, blas32.General{}, blas32.General{} }()
+	dim, order := op.cfg.Dim, op.cfg.Order
+	r.vData = scratch.Floats(r.vData, x.Rows*dim)
+	r.v = mat.Of(r.vData, x.Rows, dim)
+	r.gateData = scratch.Floats(r.gateData, (order-1)*x.Rows*dim)
+	r.gates = r.gates[:0]
+	for i := range order - 1 {
+		r.gates = append(r.gates, mat.Of(r.gateData[i*x.Rows*dim:], x.Rows, dim))
+	}
+	for len(r.workers) < workers {
+		r.workers = append(r.workers, operatorWorker{})
+	}
+	blocks := (x.Rows + op.blockRows() - 1) / op.blockRows()
+	if err := r.group.Run(ctx, workers, blocks, r.project); err != nil {
+		return err
+	}
+	for o, conv := range op.convs {
+		if o > 0 {
+			r.gate = order - 1 - o
+			if err := r.group.Run(ctx, workers, blocks, r.mix); err != nil {
+				return err
+			}
+		}
+		if err := conv.Run(ctx, &ConvCall{Dst: r.v, U: r.v, Workers: workers}); err != nil {
+			return err
+		}
+	}
+	r.gate = 0
+	return r.group.Run(ctx, workers, blocks, r.finish)
+}
+
+// blockRows is how many tokens a task has. It is a multiple of every tier's tile, and
+// smaller where a token is wide, so that the context is looked at in time.
+func (op *Operator) blockRows() int {
+	const tile = 48
+	return max(tile, dense.BlockRows*min(op.cfg.Dim, 1024)/op.cfg.Dim/tile*tile)
+}
+
+// tokensOf returns the tokens of task i.
+func (r *operatorRun) tokensOf(i int) (from, to int) {
+	n := r.op.blockRows()
+	return i * n, min((i+1)*n, r.x.Rows)
+}
+
+// projectBlock computes, for the tokens of task i, the projections, their short
+// convolution and the first gate.
+func (r *operatorRun) projectBlock(worker, i int) {
+	op, w := r.op, &r.workers[worker]
+	dim, order := op.cfg.Dim, op.cfg.Order
+	from, to := r.tokensOf(i)
+	// The short convolution sees the taps-1 tokens before the block; near the
+	// beginning, all there are.
+	before := min(op.taps-1, from)
+	rows, wide := to-from+before, (order+1)*dim
+	w.u = scratch.Floats(w.u, rows*wide)
+	u := mat.Of(w.u, rows, wide)
+	op.in.Forward(u, mat.Rows(r.x, from-before, to))
+	w.last, w.all = scratch.Floats(w.last, rows*dim), scratch.Floats(w.all, rows*dim)
+	for g := range r.gates {
+		op.convolveShort(mat.Rows(r.gates[g], from, to), u, g, before, w) // x0 ... x(N-2)
+	}
+	v := mat.Rows(r.v, from, to)
+	op.convolveShort(v, u, order, before, w) // v
+	last := mat.Of(w.last, to-from, dim)
+	op.convolveShort(last, u, order-1, before, w) // x(N-1)
+	asm.Mul(v.Data[:(to-from)*dim], v.Data[:(to-from)*dim], last.Data)
+}
+
+// convolveShort sets dst to the short convolution of chunk number chunk of the
+// projections u, whose first rows are only seen.
+func (op *Operator) convolveShort(dst, u blas32.General, chunk, before int, w *operatorWorker) {
+	dim := op.cfg.Dim
+	u = mat.Columns(u, chunk*dim, dim)
+	taps, bias := mat.Columns(op.short, chunk*dim, dim), op.bias[chunk*dim:][:dim]
+	if before == op.taps-1 {
+		var history blas32.General
+		if before > 0 {
+			history = mat.Rows(u, 0, before)
+		}
+		asm.DepthwiseConv(dst, mat.Rows(u, before, u.Rows), taps, bias, history)
+		return
+	}
+	all := mat.Of(w.all, u.Rows, dim)
+	asm.DepthwiseConv(all, u, taps, bias, blas32.General{})
+	mat.Copy(dst, mat.Rows(all, before, u.Rows))
+}
+
+// gateBlock gates v for the tokens of task i.
+func (r *operatorRun) gateBlock(_, i int) {
+	from, to := r.tokensOf(i)
+	dim := r.op.cfg.Dim
+	v := r.v.Data[from*dim : to*dim]
+	asm.Mul(v, v, r.gates[r.gate].Data[from*dim:to*dim])
+}
+
+// finishBlock gates v for the last time, activates and projects it.
+func (r *operatorRun) finishBlock(worker, i int) {
+	r.gateBlock(worker, i)
+	from, to := r.tokensOf(i)
+	v := mat.Rows(r.v, from, to)
+	if r.op.cfg.Activation != Identity {
+		for t := range v.Rows {
+			r.op.cfg.Activation.activate(mat.Row(v, t))
+		}
+	}
+	r.op.out.Forward(mat.Rows(r.dst, from, to), v)
+}
