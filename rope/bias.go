@@ -57,8 +57,12 @@ func NewALiBi(slopes []float32) (*Distance, error) {
 
 // ALiBiSlopes returns the published slopes: 2^(-8(h+1)/n) for n heads, a power of
 // two; for other n those of the power of two below, then every other one of twice
-// that power.
+// that power. heads is 1 to 65,536; for other numbers there are no slopes, and
+// NewALiBi returns an error.
 func ALiBiSlopes(heads int) []float32 {
+	if heads < 1 || heads > maxWidth {
+		return nil
+	}
 	var slopes []float32
 	power := 1
 	for 2*power <= heads {
@@ -163,7 +167,7 @@ func (b *Distance) AddTo(s blas32.General, head int, query, key int64) {
 			biases[i] = float32(b.at(h, distance(query+int64(s.Rows-1), key+int64(i))))
 		}
 		for i := range s.Rows {
-			row := s.Data[i*s.Stride:][:s.Cols]
+			row := mat.Row(s, i)
 			asm.Add(row, row, biases[s.Rows-1-i:][:s.Cols])
 		}
 	})

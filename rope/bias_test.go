@@ -207,7 +207,7 @@ func TestBiasErrors(t *testing.T) {
 		"FAR: Patch is 3":              second(NewFAR(FARConfig{Frames: 1, Height: 4, Width: 4, Patch: 3})),
 		"FAR: ContextPatch is 2":       second(NewFAR(FARConfig{Frames: 1, Height: 4, Width: 4, Patch: 4, ContextPatch: 2})),
 		"FAR: 1 frames of 0 x 4":       second(NewFAR(FARConfig{Frames: 1, Width: 4})),
-		"more than 2^31 tokens":        second(NewFAR(FARConfig{Frames: 1 << 20, Height: 1 << 10, Width: 1 << 10})),
+		"more than 2^24 tokens":        second(NewFAR(FARConfig{Frames: 1 << 20, Height: 1 << 10, Width: 1 << 10})),
 	} {
 		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)

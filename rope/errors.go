@@ -1,25 +1,36 @@
 package rope
 
 import (
-	"errors"
 	"math"
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 )
 
+// The sentinels of this package are those of the whole module: see package subquad.
 var (
-	// ErrShape is matched by errors about the shape of a matrix or slice.
-	ErrShape = subquad.ErrShape
 	// ErrConfig is matched by errors about a Config, a scheme, a bias or a config.json.
 	ErrConfig = subquad.ErrConfig
-	// ErrPosition is matched by errors about a position that cannot be used.
-	ErrPosition = errors.New("rope: wrong position")
+	// ErrShape is matched by errors about the size of a matrix or slice.
+	ErrShape = subquad.ErrShape
+	// ErrCall is matched by errors about a call: a nil one, options that contradict
+	// each other, numbers of workers, and positions that cannot be used.
+	ErrCall = subquad.ErrCall
+	// ErrPosition is ErrCall, under the name it had for positions.
+	ErrPosition = ErrCall
 )
 
 func configErrorf(format string, args ...any) error {
 	return check.Errorf(ErrConfig, "rope: "+format, args...)
 }
+
+func callErrorf(format string, args ...any) error {
+	return check.Errorf(ErrCall, "rope: "+format, args...)
+}
+
+// maxWidth is more features than any head has: neither a Config nor a file can make
+// the package take memory without a bound.
+const maxWidth = 1 << 16
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 

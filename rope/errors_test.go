@@ -17,6 +17,12 @@ func TestErrors(t *testing.T) {
 		want string
 	}{
 		{Config{}, "HeadDim is 0"},
+		{Config{HeadDim: 1<<31 - 1}, "HeadDim is 2147483647, want 1 to 65536"},
+		{Config{HeadDim: 8, Workers: 1<<31 - 1}, "Workers is 2147483647"},
+		{Config{HeadDim: 8, Offset: 8}, "Offset is 8, want 0 to HeadDim-1 = 7"},
+		{Config{HeadDim: 8, Offset: 2, RotaryDim: 8}, "the rotary dimension is 8, want an even number from 2 to HeadDim-Offset = 6"},
+		{Config{HeadDim: 8, None: true, RotaryDim: 4}, "RotaryDim is 4 together with None"},
+		{Config{HeadDim: 8, None: true, XPos: &XPos{}}, "together with None"},
 		{Config{HeadDim: 7}, "the rotary dimension is 7"},
 		{Config{HeadDim: 8, RotaryDim: 5}, "the rotary dimension is 5"},
 		{Config{HeadDim: 8, RotaryDim: 10}, "the rotary dimension is 10"},
@@ -27,7 +33,7 @@ func TestErrors(t *testing.T) {
 		{Config{HeadDim: 8, Base: nan}, "Base is NaN"},
 		{Config{HeadDim: 8, Base: inf}, "Base is +Inf"},
 		{Config{HeadDim: 8, Length: -1}, "Length is -1"},
-		{Config{HeadDim: 8, Workers: -1}, "Workers is -1"},
+		{Config{HeadDim: 8, Workers: -1}, "Workers is -1, want 0 to 65536"},
 		{Config{HeadDim: 8, Scheme: Linear{}}, "Factor is 0, want a number above 0"},
 		{Config{HeadDim: 8, Scheme: Linear{Factor: -2}}, "Factor is -2"},
 		{Config{HeadDim: 8, Scheme: Linear{Factor: nan}}, "Factor is NaN"},
@@ -88,7 +94,7 @@ func TestErrors(t *testing.T) {
 		{Call{X: x, Positions: Positions{Fractional: []float64{1, nan}}}, ErrPosition, "Positions.Fractional[1] is NaN"},
 		{Call{X: x, Positions: Positions{Fractional: []float64{1, 1e19}}}, ErrPosition, "Positions.Fractional[1] is 1e+19"},
 		{Call{X: x, Positions: Positions{At: []int64{1, 2}, Fractional: []float64{1, 2}}}, ErrPosition, "both"},
-		{Call{X: x, From: other}, ErrConfig, "From rotates 8 of 8 features, interleaved, want 8 of 8, half"},
+		{Call{X: x, From: other}, ErrCall, "From rotates 8 of 8 features from 0 on, interleaved, want 8 of 8 from 0 on, half"},
 		{Call{X: x, From: r, FromPositions: Positions{At: []int64{}}}, ErrShape, "FromPositions.At has 0 elements"},
 	} {
 		err := r.Run(t.Context(), &c.call)

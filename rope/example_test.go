@@ -74,7 +74,7 @@ func ExampleRotation_Rotate() {
 // FlexRoPE for 16 times the number of frames a video model was trained with: the
 // slope is such that a frame as far back as the training was long weighs 2 % of
 // the present one.
-func ExampleFlexRoPE() {
+func ExampleNewFlexRoPE() {
 	const trained, frames, tokensPerFrame = 16, 16 * 16, 64
 	slope, err := rope.FlexRoPESlope(trained, 0.02)
 	if err != nil {
@@ -123,7 +123,7 @@ func ExampleRotation_Shift() {
 }
 
 // A prompt with an image, numbered in two chunks, and the first generated token.
-func ExampleMRoPE() {
+func ExampleNewMRoPE() {
 	m, err := rope.NewMRoPE(rope.MRoPEConfig{ImageToken: 100, VideoToken: 101})
 	if err != nil {
 		log.Fatal(err)
@@ -146,7 +146,7 @@ func ExampleMRoPE() {
 
 // A sequence that outgrows its training, with keys cached rotated: they are
 // brought to the new frequencies when those change.
-func ExampleSchedule() {
+func ExampleNewSchedule() {
 	s, err := rope.NewSchedule(rope.Config{HeadDim: 4, Scheme: rope.DynamicNTK{Factor: 2, MaxPosition: 8}}, rope.Rerotate)
 	if err != nil {
 		log.Fatal(err)

@@ -1,8 +1,6 @@
 package rope
 
 import (
-	"math"
-
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
@@ -36,6 +34,9 @@ type FAR struct {
 	ContextFrames, ContextTokens int
 }
 
+// mostTokens bounds the lists of a FAR, 32 bytes a token.
+const mostTokens = 1 << 24
+
 // NewFAR returns the layout, or an error that matches ErrConfig.
 func NewFAR(cfg FARConfig) (*FAR, error) {
 	cfg.Patch = or(cfg.Patch, 1)
@@ -43,8 +44,8 @@ func NewFAR(cfg FARConfig) (*FAR, error) {
 	if cfg.Frames < 0 || cfg.Window < 0 || cfg.Height <= 0 || cfg.Width <= 0 {
 		return nil, configErrorf("FAR: %d frames of %d x %d, a window of %d", cfg.Frames, cfg.Height, cfg.Width, cfg.Window)
 	}
-	if float64(cfg.Frames)*float64(cfg.Height)*float64(cfg.Width) > math.MaxInt32 {
-		return nil, configErrorf("FAR: %d frames of %d x %d are more than 2^31 tokens", cfg.Frames, cfg.Height, cfg.Width)
+	if check.Product(mostTokens, cfg.Frames, cfg.Height, cfg.Width) < 0 {
+		return nil, configErrorf("FAR: %d frames of %d x %d are more than 2^24 tokens", cfg.Frames, cfg.Height, cfg.Width)
 	}
 	f := &FAR{ContextFrames: max(cfg.Frames-cfg.Window, 0)}
 	cfg.ContextPatch = or(cfg.ContextPatch, cfg.Patch)

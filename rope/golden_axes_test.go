@@ -177,7 +177,8 @@ func goldenPixel(t *testing.T, f *golden.File, c string, p axesCase) {
 	for _, d := range p.Dims {
 		n *= d
 	}
-	freq := PixelFrequencies(p.Dim/2, p.MaxFreq)
+	freq, err := PixelFrequencies(p.Dim/2, p.MaxFreq)
+	must(t, err)
 	cfg := Config{HeadDim: shape[len(shape)-1], Layout: Interleaved}
 	for range axes {
 		cfg.Axes = append(cfg.Axes, Axis{Dim: p.Dim, Scheme: Custom{Frequencies: freq}})

@@ -4,6 +4,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // ConvertLayout reorders the first rotaryDim features of every head of x, in
@@ -25,12 +26,12 @@ func ConvertLayout(x blas32.General, headDim, rotaryDim int, to Layout) error {
 	if x.Cols%headDim != 0 {
 		return check.Errorf(ErrShape, "rope: x has %d columns, want a multiple of headDim = %d", x.Cols, headDim)
 	}
-	if x.Cols == 0 {
+	if x.Rows == 0 || x.Cols == 0 {
 		return nil
 	}
 	old := make([]float32, rotaryDim)
 	for r := range x.Rows {
-		row := x.Data[r*x.Stride:][:x.Cols]
+		row := mat.Row(x, r)
 		for h := 0; h < len(row); h += headDim {
 			copy(old, row[h:])
 			for i := range rotaryDim {
@@ -55,16 +56,16 @@ func ConvertWeights(w blas32.General, headDim, rotaryDim int, to Layout) error {
 	if w.Rows%headDim != 0 {
 		return check.Errorf(ErrShape, "rope: w has %d rows, want a multiple of headDim = %d", w.Rows, headDim)
 	}
-	if w.Cols == 0 {
+	if w.Rows == 0 || w.Cols == 0 {
 		return nil
 	}
 	old := make([]float32, rotaryDim*w.Cols)
 	for h := 0; h < w.Rows; h += headDim {
 		for i := range rotaryDim {
-			copy(old[i*w.Cols:][:w.Cols], w.Data[(h+i)*w.Stride:])
+			copy(old[i*w.Cols:], mat.Row(w, h+i))
 		}
 		for i := range rotaryDim {
-			copy(w.Data[(h+convert(i, rotaryDim, to))*w.Stride:][:w.Cols], old[i*w.Cols:])
+			copy(mat.Row(w, h+convert(i, rotaryDim, to)), old[i*w.Cols:])
 		}
 	}
 	return nil

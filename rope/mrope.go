@@ -51,6 +51,9 @@ type MRoPE struct {
 	frames  int // of the same video that are blocks to come
 }
 
+// mostPosition bounds where an image may begin, so that no position overflows.
+const mostPosition = 1 << 60
+
 // NewMRoPE returns the numbering of a new sequence, or an error that matches ErrConfig.
 func NewMRoPE(cfg MRoPEConfig) (*MRoPE, error) {
 	cfg.Merge = or(cfg.Merge, 2)
@@ -101,7 +104,7 @@ func (m *MRoPE) Append(dst, tokens, visible []int64) error {
 			continue
 		}
 		if token != m.token {
-			err := check.Errorf(ErrPosition, "rope: token %d of the piece is %d within an image of %d x %d x %d, want %d", i, token, m.grid[0], m.grid[1], m.grid[2], m.token)
+			err := callErrorf("token %d of the piece is %d within an image of %d x %d x %d, want %d", i, token, m.grid[0], m.grid[1], m.grid[2], m.token)
 			*m = old
 			return err
 		}
@@ -118,7 +121,7 @@ func (m *MRoPE) begin(token int64) error {
 		m.frames--
 	case token == m.cfg.VideoToken:
 		if len(m.Videos) == 0 {
-			return check.Errorf(ErrPosition, "rope: more videos than Videos has grids")
+			return callErrorf("more videos than Videos has grids")
 		}
 		m.grid, m.Videos = m.Videos[0], m.Videos[1:]
 		m.seconds = 1
@@ -127,17 +130,20 @@ func (m *MRoPE) begin(token int64) error {
 		}
 	default:
 		if len(m.Images) == 0 {
-			return check.Errorf(ErrPosition, "rope: more images than Images has grids")
+			return callErrorf("more images than Images has grids")
 		}
 		m.grid, m.Images = m.Images[0], m.Images[1:]
 	}
 	g := m.grid
 	if g[0] <= 0 || g[1] <= 0 || g[2] <= 0 || g[1]%m.cfg.Merge != 0 || g[2]%m.cfg.Merge != 0 ||
 		float64(g[0])*float64(g[1])*float64(g[2]) > math.MaxInt32 {
-		return check.Errorf(ErrPosition, "rope: a grid is %d x %d x %d, want sides above 0 that Merge = %d divides, below 2^31 patches", g[0], g[1], g[2], m.cfg.Merge)
+		return callErrorf("a grid is %d x %d x %d, want sides above 0 that Merge = %d divides, below 2^31 patches", g[0], g[1], g[2], m.cfg.Merge)
+	}
+	if m.base > mostPosition {
+		return callErrorf("an image begins at position %d, want at most 2^60", m.base)
 	}
 	if !(m.seconds >= 0 && m.seconds*float64(g[0])*m.cfg.TokensPerSecond < 1<<53) {
-		return check.Errorf(ErrPosition, "rope: Seconds has the element %v, want a number from 0 on", m.seconds)
+		return callErrorf("Seconds has the element %v, want a number from 0 on", m.seconds)
 	}
 	if m.cfg.FramesApart && token == m.cfg.VideoToken && g[0] > 1 {
 		m.frames = g[0] - 1

@@ -140,7 +140,7 @@ func TestSchedule(t *testing.T) {
 	}
 	s, err := NewSchedule(dynamic, EachStep)
 	must(t, err)
-	if _, _, err := s.Step(-1); !errors.Is(err, ErrConfig) {
+	if _, _, err := s.Step(-1); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v", err)
 	}
 }

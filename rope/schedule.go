@@ -74,12 +74,12 @@ func (s *Schedule) stagesOf(length int64) (stages []int64) {
 // not the same: before anything else is done they are to be brought over by a Call
 // of r with From = from and their positions as both. Otherwise from is nil.
 //
-// Frequencies go by the longest length so far; when the sequence is cut back to
+// A negative length is ErrCall. Frequencies go by the longest length so far; when the sequence is cut back to
 // the model's original length or below, they start again from those of that
 // length, as in transformers.
 func (s *Schedule) Step(length int64) (r, from *Rotation, err error) {
 	if length < 0 {
-		return nil, nil, configErrorf("length is %d, want 0 or more", length)
+		return nil, nil, callErrorf("length is %d, want 0 or more", length)
 	}
 	if s.policy == Fixed {
 		return s.now, nil, nil

@@ -242,8 +242,15 @@ func (s Custom) frequencies(r rounding, _ int, _ float64, _ int64) ([]float64, f
 
 // PixelFrequencies returns the frequencies of images' axes in lucidrains'
 // rotary-embedding-torch, n numbers evenly from pi to pi maxFreq/2, for positions
-// from -1 to 1.
-func PixelFrequencies(n int, maxFreq float64) []float64 {
+// from -1 to 1. n is 1 to 32,768, maxFreq a number above 0; other values are an error
+// that matches ErrConfig.
+func PixelFrequencies(n int, maxFreq float64) ([]float64, error) {
+	if n < 1 || n > maxWidth/2 {
+		return nil, configErrorf("n is %d, want 1 to %d", n, maxWidth/2)
+	}
+	if err := positive("maxFreq", maxFreq); err != nil {
+		return nil, err
+	}
 	f := make([]float64, n)
 	for i := range f {
 		f[i] = math.Pi
@@ -251,5 +258,5 @@ func PixelFrequencies(n int, maxFreq float64) []float64 {
 			f[i] = math.Pi * (1 + (maxFreq/2-1)*float64(i)/float64(n-1))
 		}
 	}
-	return f
+	return f, nil
 }

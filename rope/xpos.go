@@ -1,10 +1,6 @@
 package rope
 
-import (
-	"math"
-
-	"github.com/subquad/subquad/internal/check"
-)
+import "math"
 
 // XPos is the decay of xPos (Sun et al. 2022, arXiv 2212.10554): pair i of a query
 // at position p is multiplied by zeta_i^((p-center)/ScaleBase), that of a key by
@@ -20,7 +16,8 @@ type XPos struct {
 	ScaleBase float64
 }
 
-func (x XPos) decay(dim int) ([]float64, error) {
+// decays returns ln zeta / ScaleBase of each pair.
+func (x XPos) decays(dim int) ([]float64, error) {
 	base := or(x.ScaleBase, 512)
 	if err := positive("XPos.ScaleBase", base); err != nil {
 		return nil, err
@@ -46,7 +43,7 @@ func (r *Rotation) exponent(c *Call, row int) float64 {
 func (r *Rotation) checkXPos(c *Call, rows int) error {
 	for row := range rows {
 		if e := r.exponent(c, row) * r.decay[0]; e > 80 {
-			return check.Errorf(ErrPosition, "rope: xPos: row %d is %v positions from Center = %d, where its factor exp(%.0f) overflows", row, math.Abs(e/r.decay[0]), c.Center, e)
+			return callErrorf("xPos: row %d is %v positions from Center = %d, where its factor exp(%.0f) overflows", row, math.Abs(e/r.decay[0]), c.Center, e)
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"sort"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // FlexRoPEConfig fixes a FlexRoPE bias.
@@ -130,7 +132,7 @@ func (f *FlexRoPE) AddTo(s blas32.General, head int, query, key int64) {
 	}
 	missing := f.outside(key, key+int64(s.Cols)-1)
 	for i := range s.Rows {
-		row := s.Data[i*s.Stride:][:s.Cols]
+		row := mat.Row(s, i)
 		at := query + int64(i)
 		if missing || f.outside(at, at) {
 			for j := range row {

@@ -71,7 +71,7 @@ func (p *Positions) place(row, axis, axes int) (whole int64, fraction uint64, at
 func (r *Rotation) CosSin64(cos, sin []float64, position ...float64) error {
 	switch {
 	case r.heads > 1:
-		return check.Errorf(ErrConfig, "rope: CosSin64 with learned frequencies")
+		return callErrorf("CosSin64 with learned frequencies, want CosSin")
 	case len(cos) != r.pairs || len(sin) != r.pairs:
 		return check.Errorf(ErrShape, "rope: cos and sin have %d and %d elements, want RotaryDim/2 = %d", len(cos), len(sin), r.pairs)
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // FIREConfig are the parameters of FIRE.
@@ -123,7 +125,7 @@ func (f *FIRE) AddTo(s blas32.General, head int, query, key int64) {
 		}
 		k := 0 // the piece; it changes seldom
 		for i := range s.Rows {
-			row, scale := s.Data[i*s.Stride:][:s.Cols], f.scale(query+int64(i))
+			row, scale := mat.Row(s, i), f.scale(query+int64(i))
 			own := logs[s.Rows-1-i:]
 			for j := range row {
 				t := 0.0

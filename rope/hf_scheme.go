@@ -185,9 +185,6 @@ func (s *section) width(key string) int {
 	return int(n)
 }
 
-// maxWidth is more than any head has; a file cannot make us take more memory.
-const maxWidth = 1 << 16
-
 // above reads a number that must be more than 0.
 func (s *section) above(key string, def float64) float64 {
 	v := s.number(key, def)

@@ -39,6 +39,9 @@ func (r *Rotation) Pairs() []Pair {
 // Describe writes the rotation in words and a line for each pair: frequency,
 // wavelength, and whether it is kept, stretched or left alone.
 func (r *Rotation) Describe(w io.Writer) error {
+	if w == nil {
+		return callErrorf("w is nil, want a writer")
+	}
 	fmt.Fprintln(w, r)
 	fmt.Fprintf(w, "attention factor %.6g\n", r.factor)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
