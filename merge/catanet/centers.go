@@ -1,16 +1,12 @@
 package catanet
 
 import (
-	"math"
-
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/scratch"
 )
 
 // AssignCenters sets bucket [tokens] to the centre whose direction is nearest to each
@@ -23,8 +19,8 @@ func AssignCenters(bucket []int32, x, centers blas32.General) error {
 	if len(bucket) != x.Rows {
 		return check.Errorf(ErrShape, "catanet: bucket has %d elements, want the rows of x = %d", len(bucket), x.Rows)
 	}
-	var a assigner
-	a.set(kernel.NewAttentionTile(), centers)
+	var a nearest
+	a.pack(kernel.NewAttentionTile(), centers)
 	a.assign(bucket, x)
 	return nil
 }
@@ -71,8 +67,8 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 	bucket, sums, unit := make([]int32, x.Rows), mat.Of(make([]float32, dst.Rows*dst.Cols), dst.Rows, dst.Cols), make([]float32, x.Cols)
 	members := make([]int, dst.Rows)
 	for range iterations {
-		var a assigner
-		a.set(tile, dst)
+		var a nearest
+		a.pack(tile, dst)
 		a.assign(bucket, x)
 		clear(sums.Data)
 		clear(members)
@@ -111,59 +107,4 @@ func MoveCenters(means, fitted blas32.General, decay float32) error {
 		asm.Axpy(d, 1-decay, mat.Row(fitted, j))
 	}
 	return nil
-}
-
-// normaliseRow sets dst to x of length 1; zeros stay, and what is not finite becomes NaN.
-func normaliseRow(dst, x []float32) {
-	s := dense.InverseLength(x)
-	if s == 0 {
-		s = float32(math.NaN())
-	}
-	asm.Scale(dst, s, x)
-}
-
-// assigner finds nearest centres.
-type assigner struct {
-	tile    kernel.AttentionTile
-	dim     int
-	columns int
-	panels  []float32
-	unit    []float32
-}
-
-// set packs the centres, of length 1; the last panel is filled with the last one.
-func (a *assigner) set(tile kernel.AttentionTile, centers blas32.General) {
-	w := tile.Panel()
-	a.tile, a.dim, a.columns = tile, centers.Cols, tile.Panels(centers.Rows)*w
-	a.panels = scratch.Floats(a.panels, a.columns*a.dim)
-	a.unit = scratch.Floats(a.unit, a.dim)
-	for j := range a.columns {
-		normaliseRow(a.unit, mat.Row(centers, min(j, centers.Rows-1)))
-		tile.PackKeys(a.panels, j, mat.Of(a.unit, 1, a.dim))
-	}
-}
-
-// assign sets the buckets of some rows; it may be called by several goroutines at once.
-// Rows keep their lengths: of one row they change no comparison.
-func (a *assigner) assign(bucket []int32, x blas32.General) {
-	w := a.tile.Panel()
-	const rows = 16
-	var best, place [rows * 32]float32
-	for from := 0; from < x.Rows; from += rows {
-		n := min(rows, x.Rows-from)
-		b, p := best[:n*w], place[:n*w]
-		for i := range b {
-			b[i] = float32(math.Inf(-1))
-		}
-		a.tile.Nearest(b, p, mat.Rows(x, from, from+n), a.panels, 0, a.columns/w)
-		for i := range n {
-			top, at := float32(math.Inf(-1)), int32(0)
-			for l, v := range b[i*w:][:w] {
-				if j := int32(p[i*w+l])*int32(w) + int32(l); v > top || v == top && v > float32(math.Inf(-1)) && j < at {
-					top, at = v, j
-				}
-			}
-			bucket[from+i] = at
-		}
-	}
 }

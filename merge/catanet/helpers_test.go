@@ -2,6 +2,7 @@ package catanet
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -24,4 +25,13 @@ func random(seed uint64, rows, cols int) blas32.General {
 		m.Data[i] = float32(rng.NormFloat64())
 	}
 	return m
+}
+
+// allocated returns how many bytes f takes.
+func allocated(f func()) int64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return int64(after.TotalAlloc - before.TotalAlloc)
 }

@@ -12,29 +12,31 @@ import (
 // NormWeights are those of a layer norm, [Dim] each, with an eps of 1e-5.
 type NormWeights struct{ Weight, Bias []float32 }
 
+// normEps is the eps of every norm.
 const normEps = 1e-5
 
 // ConvFFNWeights are those of CATANet's feed-forward layer: fc2(z + gelu(conv(z))) with
 // z = gelu(fc1(norm(x))) and conv a 5 x 5 depthwise convolution.
 type ConvFFNWeights struct {
 	Norm NormWeights
-	// FC1 is [inner, dim] and FC2 [dim, inner], with biases or nil.
+	// FC1 is [MLPDim, Dim] and FC2 [Dim, MLPDim], with biases [MLPDim] and [Dim] or nil.
 	FC1, FC2         blas32.General
 	FC1Bias, FC2Bias []float32
-	// Conv is [inner, 25], a checkpoint's [inner, 1, 5, 5], with a bias or nil.
+	// Conv is [MLPDim, 25], a checkpoint's [MLPDim, 1, 5, 5], with a bias [MLPDim] or nil.
 	Conv     blas32.General
 	ConvBias []float32
 }
 
+// convSide is the side of the convolution's kernel.
 const convSide = 5
 
-// convFFN is the layer.
+// convFFN is the feed-forward layer, packed.
 type convFFN struct {
 	norm     dense.Norm
-	inner    int
+	inner    int // MLPDim
 	fc1, fc2 *dense.Linear
-	taps     [convSide]blas32.General // a row of the kernel each: [5, inner]
-	bias     []float32
+	taps     [convSide]blas32.General // the lines of the convolution's kernel, [5, inner] each
+	bias     []float32                // [inner] of the convolution, or none
 }
 
 func packFFN(w *dense.Packer, c ConvFFNWeights, dim, inner int) convFFN {
@@ -46,18 +48,24 @@ func packFFN(w *dense.Packer, c ConvFFNWeights, dim, inner int) convFFN {
 		return f
 	}
 	for y := range f.taps {
-		f.taps[y] = mat.Of(make([]float32, convSide*inner), convSide, inner)
+		f.taps[y] = mat.New(convSide, inner)
 		for x := range convSide {
-			for ch := range inner {
-				f.taps[y].Data[x*inner+ch] = c.Conv.Data[ch*c.Conv.Stride+y*convSide+x]
+			taps := mat.Row(f.taps[y], x)
+			for ch := range taps {
+				taps[ch] = mat.Row(c.Conv, ch)[y*convSide+x]
 			}
 		}
 	}
 	return f
 }
 
-// hidden sets z [rows, inner] = gelu(fc1(norm(x))). work is scratch.
-func (f *convFFN) hidden(z, x blas32.General, work *[]float32) {
+// bytes returns the memory of the weights.
+func (f *convFFN) bytes() int64 {
+	return int64(f.fc1.Bytes()) + int64(f.fc2.Bytes()) + 4*int64(convSide*convSide*f.inner+len(f.bias)+len(f.norm.Weight)+len(f.norm.Bias))
+}
+
+// expand sets z [rows, inner] = gelu(fc1(norm(x))) of x [rows, Dim]. work is scratch.
+func (f *convFFN) expand(z, x blas32.General, work *[]float32) {
 	*work = scratch.Floats(*work, x.Rows*x.Cols)
 	n := mat.Of(*work, x.Rows, x.Cols)
 	f.norm.Forward(n, x, normEps)
@@ -67,19 +75,20 @@ func (f *convFFN) hidden(z, x blas32.General, work *[]float32) {
 	}
 }
 
-// line sets dst [width, dim] = x + fc2(z + gelu(conv(z))) for line y of an image whose z
-// is [height*width, inner]; dst and x are of that line, and dst may be x.
-func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]float32) {
+// convFloats is how much scratch contract takes for a line of an image.
+func (f *convFFN) convFloats(width, dim int) int {
+	return 3*(width+convSide-1)*f.inner + width*dim
+}
+
+// contract sets dst [width, Dim] = x + fc2(z + gelu(conv(z))) for line y of an image
+// whose z is [height*width, inner]; dst and x are of that line, and dst may be x. work is
+// scratch.
+func (f *convFFN) contract(dst, x, z blas32.General, y, height, width int, work *[]float32) {
 	const margin = convSide / 2
 	long := width + 2*margin
-	*work = scratch.Floats(*work, 3*long*f.inner+width*dst.Cols)
-	rest := *work
-	take := func(rows, cols int) blas32.General {
-		m := mat.Of(rest, rows, cols)
-		rest = rest[rows*cols:]
-		return m
-	}
-	padded, part, sum, out := take(long, f.inner), take(long, f.inner), take(long, f.inner), take(width, dst.Cols)
+	*work = scratch.Floats(*work, f.convFloats(width, dst.Cols))
+	cut := cutter{*work}
+	padded, part, sum, out := cut.take(long, f.inner), cut.take(long, f.inner), cut.take(long, f.inner), cut.take(width, dst.Cols)
 	for t := range sum.Rows {
 		clear(mat.Row(sum, t))
 		copy(mat.Row(sum, t), f.bias)
@@ -95,7 +104,7 @@ func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]f
 		asm.DepthwiseConv(part, padded, f.taps[dy+margin], nil, blas32.General{})
 		asm.Add(sum.Data, sum.Data, part.Data)
 	}
-	// The convolution is causal: token t's result stands 2 margins behind it.
+	// The convolution is causal: token t's result stands 2 margins after it.
 	hidden := mat.Rows(sum, 2*margin, long)
 	for t := range width {
 		h := mat.Row(hidden, t)
@@ -106,4 +115,11 @@ func (f *convFFN) line(dst, x, z blas32.General, y, height, width int, work *[]f
 	for t := range width {
 		asm.Add(mat.Row(dst, t), mat.Row(x, t), mat.Row(out, t))
 	}
+}
+
+// contractLine is contract for line i of all images of a call.
+func (f *convFFN) contractLine(c *ImageCall, y, z blas32.General, i int, work *[]float32) {
+	h, w := c.Height, c.Width
+	image, at := i/h, i*w
+	f.contract(mat.Rows(c.Dst, at, at+w), mat.Rows(y, at, at+w), mat.Rows(z, image*h*w, (image+1)*h*w), i%h, h, w, work)
 }
