@@ -10,6 +10,8 @@ import (
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // Config fixes an attention operator.
@@ -50,6 +52,10 @@ type Config struct {
 	// lose up to this share of its weight in all, so that its output moves by at
 	// most 2 Skip max|v|. 0 is exact; it must be less than 1.
 	Skip float32
+	// Fingerprint joins that of the operator: states belong to every operator with the
+	// same Config, this number included. An operator that makes its keys with weights of
+	// its own gives a hash of them here.
+	Fingerprint uint64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -71,42 +77,13 @@ type Config struct {
 type Attention struct {
 	cfg     Config
 	tile    kernel.AttentionTile
-	sizes   sizes
+	sizes   tile.Sizes
 	scratch scratch.List[run]
+
+	print state.Fingerprint // of the states that belong to it
 
 	decode   kernel.DecodeTile
 	decoders scratch.List[decoder]
-}
-
-// sizes are those of the tiles. Rounding depends on the first three, which are
-// the same for every call of a tier; the others change no bit.
-type sizes struct {
-	keys  int // keys in a tile, a multiple of a panel
-	rows  int // query rows in a tile
-	block int // queries for which keys are packed once
-	pack  int // float32 of packed keys and values at a time
-	alone int // multiply-adds up to which one goroutine does all
-
-	// Of decoding; rounding depends on the first two.
-	stepTile  int // keys
-	stepKeys  int // keys, at least, that are summed up by themselves
-	stepRows  int // queries times heads at a time
-	stepBytes int // of keys or values read in a row
-}
-
-func newSizes(t kernel.AttentionTile) sizes {
-	return sizes{
-		keys:  256 / t.Panel() * t.Panel(),
-		rows:  192,
-		block: 8192,
-		pack:  9 << 19,
-		alone: 1 << 20,
-
-		stepTile:  256,
-		stepKeys:  512,
-		stepRows:  512,
-		stepBytes: 128 << 10,
-	}
 }
 
 // New returns an operator, or an error that matches ErrConfig.
@@ -127,8 +104,10 @@ func New(cfg Config) (*Attention, error) {
 		cfg.LookAhead = new(0)
 	}
 	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
-	tile := kernel.NewAttentionTile()
-	return &Attention{cfg: cfg, tile: tile, sizes: newSizes(tile), decode: kernel.NewDecodeTile()}, nil
+	t := kernel.NewAttentionTile()
+	a := &Attention{cfg: cfg, tile: t, sizes: tile.New(t), decode: kernel.NewDecodeTile()}
+	a.print = state.NewFingerprint("attention", a.fingerprint()...)
+	return a, nil
 }
 
 func (cfg *Config) check() error {
@@ -166,8 +145,9 @@ func (cfg *Config) check() error {
 		return fail("Skip is %v, want at least 0 and less than 1", cfg.Skip)
 	case cfg.Skip > 0 && cfg.ReLU:
 		return fail("Skip together with ReLU")
-	case cfg.Workers < 0:
-		return fail("Workers is %d, want 0 or more", cfg.Workers)
+	}
+	if err := check.Workers(ErrConfig, "attention", cfg.Workers); err != nil {
+		return err
 	}
 	for h, s := range cfg.Sinks {
 		if !finite(s) {
@@ -197,11 +177,15 @@ func (a *Attention) Forward(dst, q, k, v blas32.General) error {
 	return r.run(context.Background(), a, &Call{Dst: dst, Q: q, K: r.one[:1], V: r.one[1:]})
 }
 
-// Run is Forward with everything optional, and an end: when ctx is done it
-// returns ctx.Err() and leaves the outputs in an unspecified state. Errors about
-// matrices match ErrShape, those about options ErrCall, those about states ErrState
-// or ErrFull; all come before anything is written.
+// Run is Forward, Step or StepBatch with everything optional, and an end: when ctx is
+// done it returns ctx.Err() and leaves the outputs in an unspecified state. Of a Call
+// it takes everything but Options. Errors about matrices match ErrShape, those about
+// options ErrCall, those about states ErrState or ErrFull; all come before anything is
+// written.
 func (a *Attention) Run(ctx context.Context, call *Call) error {
+	if err := check.Call("attention", ctx, call != nil); err != nil {
+		return err
+	}
 	if call.State != nil || call.States != nil {
 		return a.step(ctx, call)
 	}
@@ -210,37 +194,49 @@ func (a *Attention) Run(ctx context.Context, call *Call) error {
 	return r.run(ctx, a, call)
 }
 
-// ScratchBytes returns the working memory that a call of one sequence holds, at
-// the most, besides its arguments. Call.Extra counts like keys of its own; Mass,
-// Entropy and Stats hold 4 bytes more for each query and head, and Stats for each
-// key and head.
-func (a *Attention) ScratchBytes(queries, keys int) int64 {
-	tiles := int64(keys+a.sizes.keys-1) / int64(a.sizes.keys)
-	return a.holds(queries, tiles, a.cfg.KVHeads, 1)
+// Config returns the operator's configuration, with what zero values stand for.
+func (a *Attention) Config() Config {
+	cfg := a.cfg
+	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
+	return cfg
 }
 
-// holds is ScratchBytes for keys in so many tiles, for each block of queries, of
-// so many sources.
-func (a *Attention) holds(queries int, tiles int64, kvHeads, sources int) int64 {
+// ScratchBytes returns the working memory that a call of one sequence holds, at
+// the most, besides its arguments. Mass, Entropy and Stats hold 4 bytes more for each
+// query and head, and Stats for each key and head.
+func (a *Attention) ScratchBytes(queries, keys int) int64 {
+	return a.ScratchBytesWith(queries, keys, 0)
+}
+
+// ScratchBytesWith is ScratchBytes for a call with Extra: keys of heads heads each, of
+// which the number that up to 8192 queries in a row see is given for each Extra.
+func (a *Attention) ScratchBytesWith(queries, keys, heads int, extra ...int) int64 {
+	size := int64(a.sizes.Keys)
+	tiles := (int64(keys) + size - 1) / size
+	for _, n := range extra {
+		tiles += int64(n)/size + 2
+	}
+	kvHeads := max(a.cfg.KVHeads, heads)
 	slot := int64(a.slot().size)
-	blocks := int64(queries+a.sizes.block-1) / int64(a.sizes.block)
-	heads := int64(max(1, kvHeads/a.cfg.KVHeads)) // that must be packed together
-	pack := max(int64(a.sizes.pack), slot*heads)
+	blocks := int64(queries+a.sizes.Block-1) / int64(a.sizes.Block)
+	together := int64(max(1, kvHeads/a.cfg.KVHeads)) // heads that must be packed together
+	pack := max(int64(a.sizes.Pack), slot*together)
 	packed := min(blocks*tiles*int64(kvHeads)*slot, pack)
 	state := int64(0)
-	if tiles*slot*heads > pack {
-		state = 2 * int64(min(queries, a.sizes.block)) * int64(a.cfg.Heads)
+	if tiles*slot*together > pack {
+		state = 2 * int64(min(queries, a.sizes.Block)) * int64(a.cfg.Heads)
 	}
-	rows := int64(a.sizes.rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*(sources+1))
+	rows := int64(a.sizes.Rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*(len(extra)+2))
 	strip := int64(a.tile.Rows()) * int64(a.scoreStride())
 	const rest = 4096 // what is known of tiles, alignment, the call itself
 	return 4*(packed+packed/slot*4+state+int64(parallel.Workers(a.cfg.Workers))*(rows+strip)) + rest
 }
 
-// workers is how many goroutines to use for so many multiply-adds.
-func (a *Attention) workers(work int64) int {
-	if work <= int64(a.sizes.alone) {
+// workers is how many goroutines to use for so many multiply-adds in a call whose
+// Workers are given.
+func (a *Attention) workers(call int, work int64) int {
+	if work <= int64(a.sizes.Alone) {
 		return 1
 	}
-	return parallel.Workers(a.cfg.Workers)
+	return parallel.Choose(a.cfg.Workers, call)
 }

@@ -1,14 +1,46 @@
 package attention
 
 import (
+	"context"
+	"io"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// Call is a call of Attention with everything optional. Only Dst, Q, K and V
-// are needed.
+// Operator is attention of any kind: exact, or an approximation or relative of it.
+// Models, the Reporter and token merging take any of them.
+//
+// Run computes one call. Every operator takes Dst, Q, K, V and Workers; what else of
+// a Call an operator can do, its own Run says. An option that it cannot honour is an
+// error that matches ErrCall, as is a nil ctx or call. When ctx is done Run returns
+// ctx.Err() itself, at most about 20 ms late.
+type Operator interface {
+	Run(ctx context.Context, call *Call) error
+}
+
+// Past is a sequence so far, as an operator remembers it: a *State for exact
+// attention, a *cca.State for CCA. Each operator makes its own with NewState and takes
+// no other: one that is nil or of another kind is an error that matches ErrState.
+type Past interface {
+	// Len is how many tokens the state has seen.
+	Len() int
+	// Bytes is the memory that the state holds.
+	Bytes() int64
+	// Reset goes back to before the first token and keeps the memory.
+	Reset()
+	// Truncate takes back the last tokens, so that n are left; an error that matches
+	// ErrState, and changes nothing, says that the method cannot go back that far.
+	Truncate(n int) error
+	// WriteTo writes the state for a ReadState of an operator of the same configuration.
+	io.WriterTo
+}
+
+// Call is a call of any Operator with everything optional. Only Dst, Q, K and V are
+// needed. What is said of the fields below holds for Attention; see each operator's
+// Run for those that it can use.
 type Call struct {
 	// Dst is [queries, Heads*ValueDim], Q [queries, Heads*HeadDim].
 	Dst, Q blas32.General
@@ -22,10 +54,10 @@ type Call struct {
 	// Of the options below, all can be used but KOffsets, QueryPos, KeyPos and Stats;
 	// LogWeights are those of the new keys, and Mass is [tokens of the state, Heads],
 	// for one state that is not a ring. Without Dst and Q keys are only appended.
-	State *State
-	// States makes the call a step of several sequences; QOffsets then says which rows
+	State Past
+	// States makes the call a step of several sequences; Offsets then says which rows
 	// are whose, by default one each. The rest is as with State.
-	States []*State
+	States []Past
 	// Tree makes the new tokens nodes of a tree (speculative decoding, Miao et al.
 	// 2023, arXiv 2305.09781): Tree[i] is the parent of token i, an earlier one, or -1
 	// for the state's last token. A token sees what was there, its ancestors and
@@ -33,12 +65,11 @@ type Call struct {
 	// path.
 	Tree []int
 
-	// QOffsets and KOffsets pack several sequences: sequence b has rows
-	// QOffsets[b] to QOffsets[b+1] of Q and KOffsets[b] to KOffsets[b+1] of the keys
-	// (cu_seqlens elsewhere). Both begin with 0 and end with the number of rows;
-	// sequences may be empty. A nil KOffsets is QOffsets; with nil QOffsets all is
-	// one sequence.
-	QOffsets, KOffsets []int
+	// Offsets and KOffsets pack several sequences: sequence b has rows Offsets[b] to
+	// Offsets[b+1] of Q and KOffsets[b] to KOffsets[b+1] of the keys (cu_seqlens
+	// elsewhere). Both begin with 0 and end with the number of rows; sequences may be
+	// empty. A nil KOffsets is Offsets; with nil Offsets all is one sequence.
+	Offsets, KOffsets []int
 	// QueryPos and KeyPos are the positions of the first query and the first key of
 	// each sequence. By default keys begin at 0 and the last query stands at the
 	// last key. They matter to Causal, Window, LookAhead, Visible and biases, and
@@ -57,8 +88,9 @@ type Call struct {
 	// position may see, besides Causal and the window. Several goroutines call it at
 	// once.
 	Visible func(query int64) (from, to int64)
-	// Extra are more keys and values in the same softmax.
-	Extra *Extra
+	// Extra are more keys and values in the same softmax, each with heads, packing and
+	// visibility of its own; at most 64.
+	Extra []Extra
 	// Partial leaves Config.Sinks out, for results that Merge puts together.
 	Partial bool
 
@@ -73,6 +105,12 @@ type Call struct {
 	Mass, Entropy blas32.General
 	// Stats, if not nil, takes up the call's mass, entropy and value norms; see Stats.
 	Stats *Stats
+
+	// Options are those of one operator alone: *cca.Options for cca.CCA, say. An operator
+	// that is given another's returns an error that matches ErrCall; Attention has none.
+	Options any
+	// Workers is how many goroutines the call may use; 0 stands for the Config's.
+	Workers int
 }
 
 // Extra are keys and values beside the raw ones in the same softmax: pooled
@@ -80,22 +118,29 @@ type Call struct {
 // biases and Mask do not apply to them.
 type Extra struct {
 	// Heads is their number of heads, a divisor of Config.Heads; 0 stands for
-	// Config.KVHeads.
+	// Config.KVHeads, or for those of State.
 	Heads int
 	// K[i] is [keys, Heads*HeadDim], V[i] [keys, Heads*ValueDim].
 	K, V []blas32.General
 	// Offsets packs the sequences, like KOffsets; nil only for one sequence.
 	Offsets []int
-	// LogWeights is [keys, 1] or [keys, Heads], like those of the call.
+	// State has the keys and values in place of K and V, in its own format and read
+	// where they stand; States has one for each sequence, in place of State and
+	// Offsets. Of such a state only what it holds counts: its operator must have Heads
+	// key heads of HeadDim and ValueDim, and may otherwise be any. A Rotation whose
+	// Policy is rope.EachStep is an error.
+	State  *State
+	States []*State
+	// LogWeights is [keys, 1] or [keys, Heads], like those of the call, added to those
+	// that a state has. The keys of a state are those it holds, oldest first.
 	LogWeights blas32.General
-	// Visible returns the range of a sequence's extra keys, numbered from 0, that a
-	// query at a position sees; nil for all of them.
+	// Visible returns the range of a sequence's extra keys that a query at a position
+	// sees: numbered from 0 or, where they are a state's, by their positions in it. nil
+	// shows all of them. Several goroutines call it at once.
 	Visible func(query int64) (from, to int64)
-	// Next are still more, with heads, packing and visibility of their own.
-	Next *Extra
 }
 
-// maxExtras bounds the chain of Extra.Next.
+// maxExtras bounds the elements of Call.Extra.
 const maxExtras = 64
 
 // Bias is a term added to the logits, made tile by tile. Package rope has some.
@@ -130,8 +175,8 @@ const (
 	All
 )
 
-// maxPosition bounds positions, so that sums of them do not overflow.
-const maxPosition = 1 << 60
+// MaxPosition bounds positions in both directions, so that sums of them do not overflow.
+const MaxPosition = 1 << 60
 
 // check reports what is wrong with a call. It fills r.src.
 func (r *run) check(c *Call) error {
@@ -148,18 +193,21 @@ func (r *run) check(c *Call) error {
 	if c.Tree != nil {
 		return check.Errorf(ErrCall, "attention: Tree without State")
 	}
+	if err := checkOptions(c); err != nil {
+		return err
+	}
 	r.qOffsets = append(r.qOffsets[:0], 0, c.Q.Rows)
-	if c.QOffsets != nil {
-		if err := checkOffsets("QOffsets", c.QOffsets, c.Q.Rows, len(c.QOffsets)-1); err != nil {
+	if c.Offsets != nil {
+		if err := check.Offsets("attention", "Offsets", c.Offsets, c.Q.Rows, -1); err != nil {
 			return err
 		}
-		r.qOffsets = append(r.qOffsets[:0], c.QOffsets...)
+		r.qOffsets = append(r.qOffsets[:0], c.Offsets...)
 	} else if c.KOffsets != nil {
-		return check.Errorf(ErrCall, "attention: KOffsets without QOffsets")
+		return check.Errorf(ErrCall, "attention: KOffsets without Offsets")
 	}
 	offsets := c.KOffsets
 	if offsets == nil {
-		offsets = c.QOffsets
+		offsets = c.Offsets
 	}
 	if err := r.source(0).set(r, &rawNames, cfg.KVHeads, c.K, c.V, offsets, c.LogWeights); err != nil {
 		return err
@@ -175,7 +223,7 @@ func (r *run) check(c *Call) error {
 			return check.Errorf(ErrCall, "attention: %s has %d elements, want one for each sequence = %d", p.name, len(p.list), len(r.qOffsets)-1)
 		}
 		for i, at := range p.list {
-			if at < -maxPosition || at > maxPosition {
+			if at < -MaxPosition || at > MaxPosition {
 				return check.Errorf(ErrCall, "attention: %s[%d] is %d, want between -2^60 and 2^60", p.name, i, at)
 			}
 		}
@@ -195,6 +243,14 @@ func (r *run) check(c *Call) error {
 	return r.checkOutputs(c)
 }
 
+// checkOptions reports options that no call of exact attention has.
+func checkOptions(c *Call) error {
+	if c.Options != nil {
+		return check.Errorf(ErrCall, "attention: Options is a %T, want nil: exact attention has none", c.Options)
+	}
+	return check.Workers(ErrCall, "attention", c.Workers)
+}
+
 // checkFits asks matrices of biases and masks whether they cover the call.
 func (r *run) checkFits(c *Call) error {
 	for _, x := range [...]any{r.op.cfg.Bias, c.Bias, c.Mask} {
@@ -208,21 +264,34 @@ func (r *run) checkFits(c *Call) error {
 }
 
 // checkExtra makes sources of extra keys.
-func (r *run) checkExtra(e *Extra) error {
+func (r *run) checkExtra(extra []Extra) error {
 	cfg := &r.op.cfg
-	for ; e != nil; e = e.Next {
-		if len(r.src) > maxExtras {
-			return check.Errorf(ErrCall, "attention: Extra.Next goes on for more than %d", maxExtras)
+	if len(extra) > maxExtras {
+		return check.Errorf(ErrCall, "attention: Extra has %d elements, want at most %d", len(extra), maxExtras)
+	}
+	for i := range extra {
+		e := &extra[i]
+		src := r.source(len(r.src))
+		states, err := src.takeStates(e, len(r.qOffsets)-1)
+		if err != nil {
+			return err
 		}
 		heads := e.Heads
-		if heads == 0 {
+		switch {
+		case heads == 0 && states > 0:
+			heads = src.states[0].op.cfg.KVHeads
+		case heads == 0:
 			heads = cfg.KVHeads
 		}
 		if heads < 0 || cfg.Heads%heads != 0 {
-			return check.Errorf(ErrCall, "attention: Extra.Heads is %d, want a divisor of Heads = %d", e.Heads, cfg.Heads)
+			return check.Errorf(ErrCall, "attention: Extra[%d] has %d heads, want a divisor of Heads = %d", i, heads, cfg.Heads)
 		}
-		src := r.source(len(r.src))
-		if err := src.set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights); err != nil {
+		if states > 0 {
+			err = src.setStates(r, heads, e.LogWeights)
+		} else {
+			err = src.set(r, &extraNames, heads, e.K, e.V, e.Offsets, e.LogWeights)
+		}
+		if err != nil {
 			return err
 		}
 		src.visible = e.Visible
@@ -263,25 +332,6 @@ func (r *run) checkOutputs(c *Call) error {
 				return check.Errorf(ErrShape, "attention: %s shares elements with %s", o.name, other.name)
 			}
 		}
-	}
-	return nil
-}
-
-// checkOffsets wants offsets from 0 to rows that do not run backwards.
-func checkOffsets(name string, offsets []int, rows, sequences int) error {
-	switch {
-	case len(offsets) != sequences+1 || sequences < 0:
-		return check.Errorf(ErrCall, "attention: %s has %d elements, want one more than sequences = %d", name, len(offsets), max(sequences, 0))
-	case offsets[0] != 0:
-		return check.Errorf(ErrCall, "attention: %s begins with %d, want 0", name, offsets[0])
-	}
-	for i := 1; i < len(offsets); i++ {
-		if offsets[i] < offsets[i-1] {
-			return check.Errorf(ErrCall, "attention: %s runs backwards, from %d to %d at %d", name, offsets[i-1], offsets[i], i)
-		}
-	}
-	if last := offsets[len(offsets)-1]; last != rows {
-		return check.Errorf(ErrCall, "attention: %s ends with %d, want the number of rows = %d", name, last, rows)
 	}
 	return nil
 }

@@ -30,12 +30,13 @@ type decoder struct {
 	states  []*State
 	one     [2]blas32.General
 	single  [1]*State
-	offsets []int // of the states, in rows of Q
-	look    bool  // without new tokens
-	silent  bool  // without queries
-	rows    int   // new tokens
-	depth   []int // of the tree's nodes
-	probe   run   // for what of a call is checked as in one without states: its extra keys
+	list    []*State // of a call's State or States
+	offsets []int    // of the states, in rows of Q
+	look    bool     // without new tokens
+	silent  bool     // without queries
+	rows    int      // new tokens
+	depth   []int    // of the tree's nodes
+	probe   run      // for what of a call is checked as in one without states: its extra keys
 
 	group               parallel.Group
 	split, finish, mass func(worker, task int)
@@ -61,6 +62,7 @@ type decoder struct {
 // itself, then, in jobs that follow it, the call's extra keys.
 type job struct {
 	st           *State
+	seq          int // number of the state
 	source       int // 0 for the state
 	heads        int // of the keys
 	from, to     int // rows of Q
@@ -127,6 +129,7 @@ func (d *decoder) run(ctx context.Context, a *Attention, call *Call, states []*S
 func (d *decoder) forget() {
 	d.call, d.one, d.states, d.single = Call{}, [2]blas32.General{}, nil, [1]*State{}
 	d.silent, d.lse = false, blas32.General{}
+	clear(d.list)
 	clear(d.jobs)
 	clear(d.spans)
 	clear(d.views)
@@ -169,7 +172,7 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 	if d.silent {
 		return nil
 	}
-	most := max(1, d.op.sizes.stepRows/d.op.cfg.Heads) // queries
+	most := max(1, d.op.sizes.StepRows/d.op.cfg.Heads) // queries
 	for done, more := 0, true; more; done += most {
 		more = false
 		d.jobs, d.spans = d.jobs[:0], d.spans[:0]
@@ -180,7 +183,7 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 			}
 		}
 		if err := d.attend(ctx); err != nil {
-			return wrap(ctx, err)
+			return check.Wrap(ctx, "attention", err)
 		}
 	}
 	return nil
@@ -199,7 +202,7 @@ func (d *decoder) attend(ctx context.Context) error {
 		splits += j.splits
 		work += int64(min(float64(n)*float64(j.keys)*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
 	}
-	workers := a.workers(work)
+	workers := a.workers(d.call.Workers, work)
 	d.q = scratch.Floats(d.q, rows*d.kCols())
 	d.o, d.top, d.sum = scratch.Floats(d.o, parts*d.vCols()), scratch.Floats(d.top, parts), scratch.Floats(d.sum, parts)
 	d.tasks = 0

@@ -6,6 +6,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -23,7 +24,7 @@ type second struct {
 
 func (x *second) reserve(a *Attention, heads, rows int) {
 	x.packed = scratch.Floats(x.packed, a.slot().size)
-	x.part = scratch.Floats(x.part, heads*a.sizes.keys)
+	x.part = scratch.Floats(x.part, heads*a.sizes.Keys)
 	if cap(x.total) < len(x.part) {
 		x.total = make([]float64, len(x.part))
 	}
@@ -61,7 +62,7 @@ func (r *run) diagnose(ctx context.Context) error {
 			r.items = append(r.items, item{seq: b, set: set, sets: 1, from: r.qOffsets[b], to: r.qOffsets[b+1]})
 		}
 	}
-	workers := a.workers(int64(min(float64(c.Q.Rows)*float64(r.src[0].rows)*float64(h*a.cfg.HeadDim), math.MaxInt32)))
+	workers := a.workers(c.Workers, int64(min(float64(c.Q.Rows)*float64(r.src[0].rows)*float64(h*a.cfg.HeadDim), math.MaxInt32)))
 	r.reserve(workers)
 	rows := 0
 	for i := range r.items {
@@ -71,7 +72,7 @@ func (r *run) diagnose(ctx context.Context) error {
 		r.work[i].second.reserve(a, r.blockHeads(), rows)
 	}
 	if err := r.group.Run(ctx, workers, len(r.items)*r.blocks(), r.mass); err != nil {
-		return wrap(ctx, err)
+		return check.Wrap(ctx, "attention", err)
 	}
 	if c.Stats != nil {
 		c.Stats.add(r)
@@ -91,9 +92,9 @@ func (r *run) massTask(worker, task int) {
 	head := it.set*(a.cfg.Heads/r.sets()) + block*heads
 	kvHead := head / (a.cfg.Heads / a.cfg.KVHeads)
 	at := a.slot()
-	for from := 0; from < end-start; from += a.sizes.keys {
-		t := keyTile{from: from, to: min(from+a.sizes.keys, end-start)}
-		t.info = r.src[0].packTile(a, kvHead, start+t.from, start+t.to, x.packed)
+	for from := 0; from < end-start; from += a.sizes.Keys {
+		t := keyTile{from: from, to: min(from+a.sizes.Keys, end-start)}
+		t.info = r.src[0].packTile(a, kvHead, start+t.from, start+t.to, x.packed, &w.wide)
 		t.k, t.v, t.w = x.packed[at.k:at.v], x.packed[at.v:at.w], x.packed[at.w:]
 		clear(x.total)
 		for n := range r.tileOf(r.rows(it)) {
@@ -110,7 +111,7 @@ func (r *run) massTask(worker, task int) {
 		if r.massOut.Rows > 0 {
 			for i := range heads {
 				for j := range t.to - t.from {
-					r.massOut.Data[(start+t.from+j)*r.massOut.Stride+head+i] = float32(x.total[i*a.sizes.keys+j])
+					r.massOut.Data[(start+t.from+j)*r.massOut.Stride+head+i] = float32(x.total[i*a.sizes.Keys+j])
 				}
 			}
 		}
@@ -140,7 +141,7 @@ func (w *workspace) massStrip(t *keyTile, i, n int) {
 		token, head := w.token(i + j)
 		l, h := w.part(t, i+j, from, to)
 		row := s.Data[j*s.Stride:][l:h]
-		part := x.part[(head-w.head)*a.sizes.keys+from-t.from:][l:h]
+		part := x.part[(head-w.head)*a.sizes.Keys+from-t.from:][l:h]
 		if a.cfg.ReLU {
 			factor, _ := w.denominator(i+j, head)
 			for k, p := range row {

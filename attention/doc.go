@@ -1,6 +1,6 @@
-// Package attention computes exact softmax attention over whole sequences, the
-// yardstick for every approximation of it, and attention that sees the far past
-// through less: Core-Context-Aware, Landmark and meta-token attention.
+// Package attention computes exact softmax attention, over whole sequences and token
+// by token: the yardstick for every approximation of it. Its Call, State and Operator
+// are also those of the rooms beside it: [cca], [landmark], [mla] and [approx].
 //
 //   - [Attention] is one tiled kernel with an online softmax and every common
 //     feature: grouped and multi-query heads, causal and windowed masks, softcap,
@@ -12,13 +12,8 @@
 //   - [State] and [Attention.Step] decode: the next tokens after those of a cache
 //     that grows, is a ring, or has pages of a pool, in float32, float16, bfloat16
 //     or int8; with forks, trees of guesses, and files.
-//   - [MLA] is multi-head latent attention, with its weights and its latent cache.
-//   - [CCA] pools groups of tokens into cores: a query sees cores of the far past
-//     and the tokens of the near past in one softmax of the same kernel. A
-//     [CCAState] decodes in the memory of the cores and the window.
-//   - [Landmark] shares a landmark's weight among its block; with a
-//     [LandmarkState] a query reads only the blocks that it chooses.
-//   - [Meta] lets meta-tokens attend to each other.
+//   - [Operator] is attention of any kind, with one [Call] for all; [View] lets a step
+//     look at keys and values that stand in the caller's own matrices.
 //   - [Reporter] measures any approximation against exact attention on sampled
 //     queries.
 //
@@ -30,7 +25,6 @@
 //	G, g   key and value heads (KVHeads); head h reads g = h / (H/G)
 //	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
 //	s      logit, before the softmax; w its log-weight; p its weight after
-//	g, w   of CCA: tokens of a group (Group) and of the window (Window)
 //
 // Matrices are [tokens, heads*dim], row-major, heads side by side, with a stride:
 // a fused buffer of queries, keys and values needs no copy.
@@ -125,11 +119,9 @@
 //	Merge         checked against an independent reference of the formula
 //	Step          checked like Attention, which it must equal, and against independent
 //	              references of paged and quantised caches; the tree against its paths
-//	MLA           checked against an independent reference of DeepSeek-V2's formula, with
-//	              and without LongCat-Flash's scaling
-//	CCA           checked against CCA-Attention's dense path and its decoding with a
-//	              cache that is trimmed in every layer
-//	CCA: Levels, CountTokens, Blocks   ours, not the paper's
-//	Landmark      checked against landmark-attention's lm_benchmark and its MemLMCache
-//	Meta          re-derived from the paper's formula; no code was published
+//
+// [cca]: https://pkg.go.dev/github.com/subquad/subquad/attention/cca
+// [landmark]: https://pkg.go.dev/github.com/subquad/subquad/attention/landmark
+// [mla]: https://pkg.go.dev/github.com/subquad/subquad/attention/mla
+// [approx]: https://pkg.go.dev/github.com/subquad/subquad/attention/approx
 package attention

@@ -33,7 +33,7 @@ func TestConfigErrors(t *testing.T) {
 		"attention: Sinks together with ReLU":                                {Heads: 2, HeadDim: 4, Sinks: []float32{0, 0}, ReLU: true},
 		"attention: Skip is NaN, want at least 0 and less than 1":            {Heads: 2, HeadDim: 4, Skip: nan},
 		"attention: Skip together with ReLU":                                 {Heads: 2, HeadDim: 4, Skip: 0.1, ReLU: true},
-		"attention: Workers is -1, want 0 or more":                           {Heads: 2, HeadDim: 4, Workers: -1},
+		"attention: Workers is -1, want 0 to 65536":                          {Heads: 2, HeadDim: 4, Workers: -1},
 	} {
 		if _, err := New(cfg); !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
@@ -68,27 +68,27 @@ func TestCallErrors(t *testing.T) {
 		{"attention: Entropy shares elements with LSE", ErrShape, func(c *Call) { c.LSE = matrix(1, n, 8); c.Entropy = c.LSE }},
 		{"attention: LogWeights has 9 rows, want 10", ErrShape, func(c *Call) { c.LogWeights = matrix(1, 9, 1) }},
 		{"attention: LogWeights has 3 columns, want 1 or the heads of the keys = 2", ErrShape, func(c *Call) { c.LogWeights = matrix(1, m, 3) }},
-		{"attention: QOffsets runs backwards, from 4 to 2 at 2", ErrCall, func(c *Call) { c.QOffsets = []int{0, 4, 2, n} }},
-		{"attention: QOffsets begins with 1, want 0", ErrCall, func(c *Call) { c.QOffsets = []int{1, n} }},
-		{"attention: QOffsets ends with 5, want the number of rows = 6", ErrCall, func(c *Call) { c.QOffsets = []int{0, 5} }},
-		{"attention: QOffsets has 0 elements, want one more than sequences = 0", ErrCall, func(c *Call) { c.QOffsets = []int{} }},
-		{"attention: KOffsets without QOffsets", ErrCall, func(c *Call) { c.KOffsets = []int{0, m} }},
-		{"attention: KOffsets has 2 elements, want one more than sequences = 2", ErrCall, func(c *Call) { c.QOffsets, c.KOffsets = []int{0, 2, n}, []int{0, m} }},
-		{"attention: KOffsets ends with 6, want the number of rows = 10", ErrCall, func(c *Call) { c.QOffsets = []int{0, n} }},
+		{"attention: Offsets runs backwards, from 4 to 2 at 2", ErrCall, func(c *Call) { c.Offsets = []int{0, 4, 2, n} }},
+		{"attention: Offsets begins with 1, want 0", ErrCall, func(c *Call) { c.Offsets = []int{1, n} }},
+		{"attention: Offsets ends with 5, want the number of rows = 6", ErrCall, func(c *Call) { c.Offsets = []int{0, 5} }},
+		{"attention: Offsets has 0 elements, want one more than sequences = 0", ErrCall, func(c *Call) { c.Offsets = []int{} }},
+		{"attention: KOffsets without Offsets", ErrCall, func(c *Call) { c.KOffsets = []int{0, m} }},
+		{"attention: KOffsets has 2 elements, want one more than sequences = 2", ErrCall, func(c *Call) { c.Offsets, c.KOffsets = []int{0, 2, n}, []int{0, m} }},
+		{"attention: KOffsets ends with 6, want the number of rows = 10", ErrCall, func(c *Call) { c.Offsets = []int{0, n} }},
 		{"attention: QueryPos has 2 elements, want one for each sequence = 1", ErrCall, func(c *Call) { c.QueryPos = []int64{0, 0} }},
 		{"attention: KeyPos[0] is 9223372036854775807, want between -2^60 and 2^60", ErrCall, func(c *Call) { c.KeyPos = []int64{math.MaxInt64} }},
-		{"attention: Extra.Heads is 3, want a divisor of Heads = 8", ErrCall, func(c *Call) { c.Extra = &Extra{Heads: 3} }},
-		{"attention: Extra.K[0] has 8 columns, want Extra.Heads*HeadDim = 16", ErrShape, func(c *Call) { c.Extra = &Extra{Heads: 4, K: c.K, V: c.V} }},
+		{"attention: Extra[0] has 3 heads, want a divisor of Heads = 8", ErrCall, func(c *Call) { c.Extra = []Extra{{Heads: 3}} }},
+		{"attention: Extra.K[0] has 8 columns, want Extra.Heads*HeadDim = 16", ErrShape, func(c *Call) { c.Extra = []Extra{{Heads: 4, K: c.K, V: c.V}} }},
 		{"attention: Extra.Offsets is missing for 2 sequences", ErrCall, func(c *Call) {
-			c.QOffsets, c.KOffsets, c.Extra = []int{0, 2, n}, []int{0, 2, m}, &Extra{K: c.K, V: c.V}
+			c.Offsets, c.KOffsets, c.Extra = []int{0, 2, n}, []int{0, 2, m}, []Extra{{K: c.K, V: c.V}}
 		}},
 		{"attention: MatrixMask has 3 elements, want Queries*Keys = 6 * 10", ErrShape, func(c *Call) { c.Mask = MatrixMask{Queries: n, Keys: m, Seen: make([]bool, 3)} }},
 		{"attention: MatrixBias is 6 x 9, want it to cover queries at positions 4 to 10 and keys at 0 to 10", ErrShape, func(c *Call) { c.Bias = MatrixBias{matrix(1, n, 9)} }},
 		{"attention: MatrixBias has 3 matrices, want 1 or Heads = 8", ErrShape, func(c *Call) { c.Bias = make(MatrixBias, 3) }},
 		{"attention: MatrixMask with 2 sequences, want 1", ErrCall, func(c *Call) {
-			c.QOffsets, c.KOffsets, c.Mask = []int{0, 2, n}, []int{0, 2, m}, MatrixMask{}
+			c.Offsets, c.KOffsets, c.Mask = []int{0, 2, n}, []int{0, 2, m}, MatrixMask{}
 		}},
-		{"attention: Stats with 2 sequences, want 1", ErrCall, func(c *Call) { c.QOffsets, c.KOffsets, c.Stats = []int{0, 2, n}, []int{0, 2, m}, new(Stats) }},
+		{"attention: Stats with 2 sequences, want 1", ErrCall, func(c *Call) { c.Offsets, c.KOffsets, c.Stats = []int{0, 2, n}, []int{0, 2, m}, new(Stats) }},
 		{"attention: Stats is of another number of heads", ErrCall, func(c *Call) { c.Stats = &Stats{Mass: make([][]float64, 3)} }},
 	} {
 		call := base()
@@ -193,7 +193,7 @@ func FuzzRun(f *testing.F) {
 			K: []blas32.General{make(keys, a.cfg.KVHeads*dim)}, V: []blas32.General{make(keys, a.cfg.KVHeads*dim)},
 			QueryPos: []int64{pos}, KeyPos: []int64{int64(r.IntN(100))}}
 		if r.IntN(3) == 0 {
-			c.QOffsets, c.KOffsets = []int{0, r.IntN(10), queries}, []int{0, r.IntN(10), keys}
+			c.Offsets, c.KOffsets = []int{0, r.IntN(10), queries}, []int{0, r.IntN(10), keys}
 			c.QueryPos, c.KeyPos = nil, nil
 		}
 		if r.IntN(3) == 0 {

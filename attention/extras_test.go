@@ -9,18 +9,18 @@ import (
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
 
-// TestExtraNext has several sets of extra keys, with heads and visibility of
+// TestExtras has several sets of extra keys, with heads and visibility of
 // their own, give what the merge of attention to each gives.
-func TestExtraNext(t *testing.T) {
+func TestExtras(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, d, heads = 70, 12, 6
 		a := must(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, Causal: true, Window: 9})
 		small(a)
 		q, k, v := matrix(1, n, heads*d), matrix(2, n, 2*d), matrix(3, n, 2*d)
 		none := blas32.General{Cols: 2 * d}
-		var chain *Extra
+		var all []Extra
 		var parts []Partial
-		run := func(k, v blas32.General, e *Extra) Partial {
+		run := func(k, v blas32.General, e []Extra) Partial {
 			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: e, QueryPos: []int64{0}}
 			outputs(a, c)
 			c.Mass, c.Entropy = blas32.General{}, blas32.General{}
@@ -34,13 +34,11 @@ func TestExtraNext(t *testing.T) {
 			if i != 2 {
 				e.Visible = func(q int64) (int64, int64) { return q / 4, q/4 + int64(2*i) }
 			}
-			parts = append(parts, run(none, none, &e))
-			with := e
-			with.Next = chain
-			chain = &with
+			parts = append(parts, run(none, none, []Extra{e}))
+			all = append([]Extra{e}, all...)
 		}
 		parts = append(parts, run(k, v, nil))
-		got := run(k, v, chain)
+		got := run(k, v, all)
 		want := Partial{matrix(30, n, heads*d), matrix(31, n, heads)}
 		if err := Merge(want, nil, parts...); err != nil {
 			t.Fatal(err)
@@ -56,20 +54,18 @@ func TestExtraNext(t *testing.T) {
 func TestExtraPanic(t *testing.T) {
 	a := must(t, Config{Heads: 1, HeadDim: 2})
 	x := matrix(1, 3, 2)
-	e := &Extra{K: []blas32.General{x}, V: []blas32.General{x}, Visible: func(int64) (int64, int64) { panic("no idea") }}
+	e := []Extra{{K: []blas32.General{x}, V: []blas32.General{x}, Visible: func(int64) (int64, int64) { panic("no idea") }}}
 	err := a.Run(context.Background(), &Call{Dst: matrix(2, 3, 2), Q: x, Extra: e})
 	if err == nil || err.Error() != "attention: panic in a worker: no idea" {
 		t.Errorf("error %v", err)
 	}
 }
 
-func TestExtraCycle(t *testing.T) {
+func TestExtraMany(t *testing.T) {
 	a := must(t, Config{Heads: 1, HeadDim: 2})
 	x := matrix(1, 3, 2)
-	e := &Extra{K: []blas32.General{x}, V: []blas32.General{x}}
-	e.Next = e
-	err := a.Run(context.Background(), &Call{Dst: matrix(2, 3, 2), Q: x, Extra: e})
-	if err == nil || err.Error() != "attention: Extra.Next goes on for more than 64" {
+	err := a.Run(context.Background(), &Call{Dst: matrix(2, 3, 2), Q: x, Extra: make([]Extra, 65)})
+	if err == nil || err.Error() != "attention: Extra has 65 elements, want at most 64" {
 		t.Errorf("error %v", err)
 	}
 }

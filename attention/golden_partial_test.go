@@ -12,7 +12,7 @@ import (
 
 func goldenMerge(t *testing.T, f *golden.File) {
 	q, k, v, cfg := inputs(f, "")
-	cfg.Causal, cfg.Scale = true, scale(t, f)
+	cfg.Causal, cfg.Scale = true, f.Scale()
 	cuts := f.Int64("cuts")
 	var given, ours []Partial
 	for n := range len(cuts) - 1 {

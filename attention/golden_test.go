@@ -14,37 +14,25 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "attention", map[string]func(*testing.T, *golden.File){
-		"attention.cca_decode":         goldenCCADecode,
-		"attention.cca_prefill":        goldenCCAPrefill,
-		"attention.landmark_block":     goldenLandmarkBlock,
-		"attention.landmark_retrieval": goldenLandmarkRetrieval,
-		"attention.meta_tokens":        goldenMeta,
-		"attention.exact":              goldenExact,
-		"attention.exact_headdims":     goldenHeadDims,
-		"attention.exact_mask_bias":    goldenMaskBias,
-		"attention.exact_varlen":       goldenVarlen,
-		"attention.gptoss_sink":        goldenSink,
-		"attention.kv_quant":           goldenQuant,
-		"attention.merge_states":       goldenMerge,
-		"attention.mla":                goldenMLA,
-		"attention.paged_kv":           goldenPaged,
-		"attention.relu_sink_diag":     goldenReLU,
-		"rope.bias":                    goldenBias, // end to end; package rope tests the biases
-		"rope.flexrope_far":            goldenFAR,
+		"attention.exact":           goldenExact,
+		"attention.exact_headdims":  goldenHeadDims,
+		"attention.exact_mask_bias": goldenMaskBias,
+		"attention.exact_varlen":    goldenVarlen,
+		"attention.gptoss_sink":     goldenSink,
+		"attention.kv_quant":        goldenQuant,
+		"attention.merge_states":    goldenMerge,
+		"attention.paged_kv":        goldenPaged,
+		"attention.relu_sink_diag":  goldenReLU,
+		"rope.bias":                 goldenBias, // end to end; package rope tests the biases
+		"rope.flexrope_far":         goldenFAR,
 	})
-}
-
-// tensor reads [rows, heads, dim] as a matrix.
-func tensor(f *golden.File, name string) (m blas32.General, heads int) {
-	s := f.Shape(name)
-	return general(f.Float32(name), s[0], s[1]*s[2]), s[1]
 }
 
 // inputs reads q, k and v and what they say of the Config.
 func inputs(f *golden.File, prefix string) (q, k, v blas32.General, cfg Config) {
-	q, cfg.Heads = tensor(f, prefix+"q")
-	k, cfg.KVHeads = tensor(f, prefix+"k")
-	v, _ = tensor(f, prefix+"v")
+	q, cfg.Heads = f.Heads(prefix + "q")
+	k, cfg.KVHeads = f.Heads(prefix + "k")
+	v, _ = f.Heads(prefix + "v")
 	cfg.HeadDim, cfg.ValueDim = q.Cols/cfg.Heads, v.Cols/cfg.KVHeads
 	return q, k, v, cfg
 }
@@ -121,28 +109,6 @@ func names(f *golden.File) (list []string) {
 	return list
 }
 
-// number reads a metadata number, or returns none where there is none.
-func number(t *testing.T, f *golden.File, key string, none float64) float64 {
-	t.Helper()
-	text := f.Meta(key)
-	if text == "" || text == "None" {
-		return none
-	}
-	x, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		t.Fatalf("metadata %s is %q", key, text)
-	}
-	return x
-}
-
-// scale reads the softmax scale, 0 for 1/sqrt(D).
-func scale(t *testing.T, f *golden.File) float32 {
-	if text := f.Meta("scale"); text == "" || strings.HasPrefix(text, "1/sqrt") {
-		return 0
-	}
-	return float32(number(t, f, "scale", 0))
-}
-
 // window sets what FlashAttention calls (left, right), -1 for no limit.
 func (cfg *Config) window(left, right int) {
 	cfg.Window, cfg.LookAhead = left+1, nil
@@ -169,10 +135,10 @@ func (b alibi) Most(head int, query, key int64, queries, keys int) float32 {
 
 func goldenExact(t *testing.T, f *golden.File) {
 	q, k, v, base := inputs(f, "")
-	base.Scale = scale(t, f)
-	left := int(number(t, f, "window_left", -1))
-	both := int(number(t, f, "window_right_both", -1))
-	softcap := float32(number(t, f, "softcap", 0))
+	base.Scale = f.Scale()
+	left := int(f.Number("window_left", -1))
+	both := int(f.Number("window_right_both", -1))
+	softcap := float32(f.Number("softcap", 0))
 	var sinks []float32
 	if f.Has("sink") {
 		sinks = f.Float32("sink")
@@ -225,7 +191,7 @@ func goldenHeadDims(t *testing.T, f *golden.File) {
 		}
 		seen[name] = true
 		q, k, v, cfg := inputs(f, name+".")
-		cfg.Causal, cfg.Scale = true, scale(t, f)
+		cfg.Causal, cfg.Scale = true, f.Scale()
 		out, lse := attend(t, cfg, Call{Q: q}, k, v)
 		if f.Has(name + ".out") {
 			f.Compare(name+".out", out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
@@ -265,10 +231,10 @@ func goldenMaskBias(t *testing.T, f *golden.File) {
 		case "mask_bias_causal":
 			cfg.Causal, c.Bias, c.Mask = true, bias, mask
 		case "big":
-			c.Q, _ = tensor(f, "q_big")
+			c.Q, _ = f.Heads("q_big")
 			cfg.Causal = true
 		case "scale":
-			cfg.Scale = scale(t, f)
+			cfg.Scale = f.Scale()
 			if _, text, ok := strings.Cut(f.Meta("cases"), "softmax scale "); ok {
 				text = strings.TrimRight(strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == ' ' })[0], ".,")
 				x, err := strconv.ParseFloat(text, 32)
@@ -280,7 +246,7 @@ func goldenMaskBias(t *testing.T, f *golden.File) {
 		case "zero_q":
 			c.Q, cfg.Causal = general(make([]float32, len(q.Data)), q.Rows, q.Cols), true
 		case "same_k":
-			keys, _ = tensor(f, "k_same")
+			keys, _ = f.Heads("k_same")
 		default:
 			t.Errorf("unknown case %s", name)
 			continue
@@ -292,14 +258,14 @@ func goldenMaskBias(t *testing.T, f *golden.File) {
 
 func goldenVarlen(t *testing.T, f *golden.File) {
 	q, k, v, base := inputs(f, "")
-	base.Scale = scale(t, f)
+	base.Scale = f.Scale()
 	offsets := func(name string) (list []int) {
 		for _, x := range f.Int64(name) {
 			list = append(list, int(x))
 		}
 		return list
 	}
-	c := Call{Q: q, QOffsets: offsets("cu_seqlens_q"), KOffsets: offsets("cu_seqlens_k")}
+	c := Call{Q: q, Offsets: offsets("cu_seqlens_q"), KOffsets: offsets("cu_seqlens_k")}
 	for _, name := range names(f) {
 		cfg := base
 		switch name {
@@ -307,7 +273,7 @@ func goldenVarlen(t *testing.T, f *golden.File) {
 		case "causal":
 			cfg.Causal = true
 		case "window":
-			cfg.window(int(number(t, f, "window_left", -1)), 0)
+			cfg.window(int(f.Number("window_left", -1)), 0)
 		default:
 			t.Errorf("unknown case %s", name)
 			continue
@@ -320,15 +286,15 @@ func goldenVarlen(t *testing.T, f *golden.File) {
 func goldenSink(t *testing.T, f *golden.File) {
 	s := f.Shape("q") // [n, Hkv, q_mult, D]
 	q := general(f.Float32("q"), s[0], s[1]*s[2]*s[3])
-	k, _ := tensor(f, "k")
-	v, _ := tensor(f, "v")
-	base := Config{Heads: s[1] * s[2], KVHeads: s[1], HeadDim: s[3], ValueDim: v.Cols / s[1], Scale: scale(t, f), Causal: true, Sinks: f.Float32("sinks")}
+	k, _ := f.Heads("k")
+	v, _ := f.Heads("v")
+	base := Config{Heads: s[1] * s[2], KVHeads: s[1], HeadDim: s[3], ValueDim: v.Cols / s[1], Scale: f.Scale(), Causal: true, Sinks: f.Float32("sinks")}
 	for _, name := range names(f) {
 		cfg := base
 		switch name {
 		case "full":
 		case "sliding":
-			cfg.Window = int(number(t, f, "sliding_window", 0))
+			cfg.Window = int(f.Number("sliding_window", 0))
 		default:
 			t.Errorf("unknown case %s", name)
 			continue

@@ -91,6 +91,9 @@ func (r *run) extraInSight(s, b, row int) (from, to int) {
 	}
 	query, _ := r.position(b)
 	f, t := r.src[s].visible(query + int64(row-r.qOffsets[b]))
+	if r.src[s].states != nil {
+		return r.src[s].seen(b, f, t)
+	}
 	return narrow(0, end-start, f, t, 0)
 }
 
@@ -101,7 +104,7 @@ func (r *run) add(set int) int {
 	a, x := r.op, &r.extent
 	it := item{seq: x.seq, set: set, sets: r.sets() - set, from: x.from, to: x.to, reaches: len(r.items) * len(r.src)}
 	r.reaches = r.reaches[:it.reaches]
-	keys := a.sizes.keys
+	keys := a.sizes.Keys
 	heads := 0
 	for s := range r.src {
 		first, tiles := 0, 0
@@ -116,7 +119,7 @@ func (r *run) add(set int) int {
 	tiles, size := it.tiles, a.slot().size*heads
 	it.perRound = tiles
 	if size > 0 {
-		it.perRound = min(tiles, max(1, a.sizes.pack/size))
+		it.perRound = min(tiles, max(1, a.sizes.Pack/size))
 	}
 	if tiles > 0 {
 		it.rounds = (tiles + it.perRound - 1) / it.perRound
@@ -125,7 +128,7 @@ func (r *run) add(set int) int {
 	}
 	size *= it.perRound
 	if size > 0 {
-		it.sets = min(it.sets, max(1, a.sizes.pack/size))
+		it.sets = min(it.sets, max(1, a.sizes.Pack/size))
 	}
 	if n := len(r.items); n > 0 {
 		last := &r.items[n-1]
@@ -135,7 +138,7 @@ func (r *run) add(set int) int {
 		if last.rounds > 1 {
 			it.state += r.states(last)
 		}
-		if it.packed+it.sets*size > a.sizes.pack || it.rounds > 1 {
+		if it.packed+it.sets*size > a.sizes.Pack || it.rounds > 1 {
 			return 0
 		}
 	}
@@ -162,4 +165,4 @@ func (r *run) states(it *item) int { return 2 * r.rows(it) * r.blocks() * it.set
 // row is a query of one head, the heads of a query side by side.
 func (r *run) blocks() int         { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
 func (r *run) rows(it *item) int   { return (it.to - it.from) * r.blockHeads() }
-func (r *run) tileOf(rows int) int { return (rows + r.op.sizes.rows - 1) / r.op.sizes.rows }
+func (r *run) tileOf(rows int) int { return (rows + r.op.sizes.Rows - 1) / r.op.sizes.Rows }

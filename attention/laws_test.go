@@ -11,6 +11,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 func must(t testing.TB, cfg Config) *Attention {
@@ -195,7 +196,7 @@ func TestBits(t *testing.T) {
 		} {
 			const n = 430
 			q, k, v := matrix(1, n, cfg.Heads*cfg.HeadDim), matrix(2, n, 2*cfg.HeadDim), matrix(3, n, 2*cfg.HeadDim)
-			extra := &Extra{Heads: 2, K: []blas32.General{matrix(4, 50, 2*cfg.HeadDim)}, V: []blas32.General{matrix(5, 50, 2*cfg.HeadDim)}}
+			extra := []Extra{{Heads: 2, K: []blas32.General{matrix(4, 50, 2*cfg.HeadDim)}, V: []blas32.General{matrix(5, 50, 2*cfg.HeadDim)}}}
 			var want *Call
 			for workers := 1; workers <= 8; workers++ {
 				if testing.Short() && workers > 3 && workers < 8 {
@@ -204,8 +205,8 @@ func TestBits(t *testing.T) {
 				cfg.Workers = workers
 				a := must(t, cfg)
 				keys := 2 * a.tile.Panel()
-				a.sizes = sizes{keys: keys, rows: 17, block: 100, alone: 1}
-				a.sizes.pack = workers * a.slot().size
+				a.sizes = tile.Sizes{Keys: keys, Rows: 17, Block: 100, Alone: 1}
+				a.sizes.Pack = workers * a.slot().size
 				c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: extra}
 				outputs(a, c)
 				if err := a.Run(context.Background(), c); err != nil {

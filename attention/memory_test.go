@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // TestScratchBytes compares what a call holds with what was said before.
@@ -14,9 +15,9 @@ func TestScratchBytes(t *testing.T) {
 	for _, shape := range [][2]int{{1, 1}, {10, 700}, {700, 700}, {9000, 60}} {
 		for _, tight := range []bool{false, true} {
 			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Causal: true, Workers: 3})
-			a.sizes.alone = 1
+			a.sizes.Alone = 1
 			if tight {
-				a.sizes.pack = 2 * a.slot().size
+				a.sizes.Pack = 2 * a.slot().size
 			}
 			q, k, v, dst := matrix(1, shape[0], 96), matrix(2, shape[1], 48), matrix(3, shape[1], 10), matrix(4, shape[0], 20)
 			if err := a.Forward(dst, q, k, v); err != nil {
@@ -36,7 +37,7 @@ func TestStepScratchBytes(t *testing.T) {
 		for _, width := range []int{24, 64} {
 			for _, shape := range [][2]int{{1, 1}, {1, 900}, {1, 9000}, {3, 5000}, {200, 700}} {
 				a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: width, Causal: true, Workers: 3})
-				a.sizes.alone = 1
+				a.sizes.Alone = 1
 				s, err := a.NewState(StateConfig{})
 				if err != nil {
 					t.Fatal(err)
@@ -49,7 +50,7 @@ func TestStepScratchBytes(t *testing.T) {
 					}
 				}
 				n = min(n, shape[1])
-				q, k, dst := matrix(2, n, 4*width), matrix(3, n, 2*width), zeroMatrix(n, 4*width)
+				q, k, dst := matrix(2, n, 4*width), matrix(3, n, 2*width), mat.New(n, 4*width)
 				if err := a.Step(dst, q, k, k, s); err != nil {
 					t.Fatal(err)
 				}
@@ -66,15 +67,15 @@ func TestAllocations(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, workers := range []int{1, 4} {
 			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 16, Causal: true, Workers: workers, Bias: alibi{1, 1, 1, 1}, Sinks: random(1, 4), Softcap: 9, Skip: 1e-4})
-			a.sizes.alone = 1
+			a.sizes.Alone = 1
 			const n = 300
 			q, k, v, dst := matrix(1, n, 64), matrix(2, n, 32), matrix(3, n, 32), matrix(4, n, 64)
 			a.Forward(dst, q, k, v)
 			if x := isatest.Allocations(func() { a.Forward(dst, q, k, v) }); x != 0 {
 				t.Errorf("%d workers: %v allocations a call", workers, x)
 			}
-			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: &Extra{K: []blas32.General{k}, V: []blas32.General{v}, Offsets: []int{0, 20, n}},
-				QOffsets: []int{0, 100, n}, LogWeights: matrix(5, n, 1), Visible: func(q int64) (int64, int64) { return 0, q }}
+			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: []Extra{{K: []blas32.General{k}, V: []blas32.General{v}, Offsets: []int{0, 20, n}}},
+				Offsets: []int{0, 100, n}, LogWeights: matrix(5, n, 1), Visible: func(q int64) (int64, int64) { return 0, q }}
 			outputs(a, c)
 			a.Run(context.Background(), c)
 			if x := isatest.Allocations(func() { a.Run(context.Background(), c) }); x != 0 {
@@ -82,95 +83,4 @@ func TestAllocations(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestCCAScratchBytes compares what a call holds with what was said before.
-func TestCCAScratchBytes(t *testing.T) {
-	for _, levels := range []int{1, 5} {
-		for _, n := range []int{1, 500, 3000} {
-			c := mustCCA(t, CCAConfig{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Group: 4, Window: 40, Levels: levels, Workers: 1})
-			if err := c.Forward(zeroMatrix(n, 20), matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 10)); err != nil {
-				t.Fatal(err)
-			}
-			held := isatest.Held(c.scratch.Get()) + isatest.Held(c.att.scratch.Get())
-			if said := c.ScratchBytes(n); held > said || held < said/4 {
-				t.Errorf("%d tokens, %d levels: %d bytes, said %d", n, levels, held, said)
-			}
-		}
-	}
-}
-
-// TestLandmarkScratchBytes compares what a call holds with what was said before.
-func TestLandmarkScratchBytes(t *testing.T) {
-	for _, n := range []int{1, 300, 1500} {
-		const d = 20
-		l := mustLandmark(t, LandmarkConfig{Heads: 4, KVHeads: 2, HeadDim: d, ValueDim: 7, Rotation: rotation(t, d), Workers: 1})
-		is := make([]bool, n)
-		for i := range is {
-			is[i] = l.IsLandmark(int64(i))
-		}
-		if err := l.Forward(zeroMatrix(n, 28), matrix(1, n, 80), matrix(2, n, 40), matrix(3, n, 14), is); err != nil {
-			t.Fatal(err)
-		}
-		held := isatest.Held(l.scratch.Get())
-		if said := l.ScratchBytes(n); held > said || held < said/3 {
-			t.Errorf("%d tokens: %d bytes, said %d", n, held, said)
-		}
-	}
-}
-
-func TestLandmarkAllocations(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
-		for _, workers := range []int{1, 4} {
-			const n, d = 70, 8
-			l := mustLandmark(t, LandmarkConfig{Heads: 4, KVHeads: 2, HeadDim: d, Block: 6, TopK: 2, Workers: workers, Rotation: rotation(t, d)})
-			l.att.sizes.alone = 1
-			q, k, v, dst := matrix(1, n, 4*d), matrix(2, n, 2*d), matrix(3, n, 2*d), zeroMatrix(n, 4*d)
-			is := make([]bool, n)
-			for i := range is {
-				is[i] = l.IsLandmark(int64(i))
-			}
-			s, _ := l.NewState(LandmarkStateConfig{MaxBlocks: 8})
-			step := func() {
-				if err := l.Step(dst, q, k, v, is, s); err != nil {
-					t.Fatal(err)
-				}
-			}
-			forward := func() {
-				if err := l.Forward(dst, q, k, v, is); err != nil {
-					t.Fatal(err)
-				}
-			}
-			forward()
-			for range 5 {
-				step()
-			}
-			if x := isatest.Allocations(forward); x != 0 {
-				t.Errorf("%d workers: %v allocations a call", workers, x)
-			}
-			if x := isatest.Allocations(step); x != 0 {
-				t.Errorf("%d workers: %v allocations a step", workers, x)
-			}
-		}
-	})
-}
-
-// TestMetaScratchBytes compares what a call holds with what was said before.
-func TestMetaScratchBytes(t *testing.T) {
-	for _, n := range []int{1, 300, 2000} {
-		m := mustMeta(t, MetaConfig{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Workers: 3})
-		meta := make([]bool, n)
-		count := 0
-		for i := 0; i < n; i += 3 {
-			meta[i] = true
-			count++
-		}
-		if err := m.Forward(zeroMatrix(n, 20), matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 10), meta); err != nil {
-			t.Fatal(err)
-		}
-		held := isatest.Held(m.scratch.Get()) + isatest.Held(m.att.scratch.Get())
-		if said := m.ScratchBytes(count); held > said || held < said/4 {
-			t.Errorf("%d meta-tokens: holds %d bytes, said %d", count, held, said)
-		}
-	}
 }

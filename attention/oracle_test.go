@@ -10,6 +10,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // result is what a call gives, in float64.
@@ -29,7 +30,7 @@ func oracle(a *Attention, c *Call) result {
 		return m
 	}
 	k, v := join(c.K), join(c.V)
-	qOffsets, kOffsets := c.QOffsets, c.KOffsets
+	qOffsets, kOffsets := c.Offsets, c.KOffsets
 	if qOffsets == nil {
 		qOffsets, kOffsets = []int{0, c.Q.Rows}, []int{0, k.Rows}
 	} else if kOffsets == nil {
@@ -101,7 +102,7 @@ func oracle(a *Attention, c *Call) result {
 					value = append(value, v.Data[n*v.Stride+g*cfg.ValueDim:][:cfg.ValueDim])
 					index = append(index, n)
 				}
-				if e := c.Extra; e != nil {
+				for _, e := range c.Extra {
 					ek, ev := join(e.K), join(e.V)
 					heads := e.Heads
 					if heads == 0 {
@@ -175,9 +176,9 @@ func oracle(a *Attention, c *Call) result {
 
 // small shrinks the tiles, so that few tokens cross all their edges.
 func small(a *Attention) {
-	a.sizes = sizes{keys: a.tile.Panel(), rows: a.tile.Rows() + 1, block: 13, alone: 100}
+	a.sizes = tile.Sizes{Keys: a.tile.Panel(), Rows: a.tile.Rows() + 1, Block: 13, Alone: 100}
 	smallSteps(a)
-	a.sizes.pack = 2 * a.slot().size
+	a.sizes.Pack = 2 * a.slot().size
 }
 
 // outputs gives a call all its outputs, full of NaN.
@@ -276,7 +277,7 @@ func randomCall(t *testing.T, seed uint64) (*Attention, *Call, string) {
 	sequences := 1
 	if coin() {
 		sequences = one(1, 2, 5)
-		c.QOffsets, c.KOffsets = randomCuts(r, queries, sequences), randomCuts(r, keys, sequences)
+		c.Offsets, c.KOffsets = randomCuts(r, queries, sequences), randomCuts(r, keys, sequences)
 	}
 	if coin() {
 		for range sequences {
@@ -308,8 +309,8 @@ func randomCall(t *testing.T, seed uint64) (*Attention, *Call, string) {
 			n = kvHeads
 		}
 		cuts := randomCuts(r, extra, 2)
-		e := &Extra{Heads: heads, K: split(r, cuts, seed+40, n*cfg.HeadDim), V: split(r, cuts, seed+50, n*a.cfg.ValueDim)}
-		if c.QOffsets != nil {
+		e := Extra{Heads: heads, K: split(r, cuts, seed+40, n*cfg.HeadDim), V: split(r, cuts, seed+50, n*a.cfg.ValueDim)}
+		if c.Offsets != nil {
 			e.Offsets = randomCuts(r, extra, sequences)
 		}
 		if coin() {
@@ -318,11 +319,11 @@ func randomCall(t *testing.T, seed uint64) (*Attention, *Call, string) {
 		if coin() {
 			e.Visible = func(query int64) (from, to int64) { return 0, query / 4 }
 		}
-		c.Extra = e
+		c.Extra = []Extra{e}
 	}
 	c.Partial = coin() && !cfg.ReLU
 	outputs(a, c)
-	return a, c, fmt.Sprintf("seed %d: %+v, %d queries, %d keys, packed %v %v", seed, cfg, queries, keys, c.QOffsets, c.KOffsets)
+	return a, c, fmt.Sprintf("seed %d: %+v, %d queries, %d keys, packed %v %v", seed, cfg, queries, keys, c.Offsets, c.KOffsets)
 }
 
 func TestOracle(t *testing.T) {

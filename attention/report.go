@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -119,7 +120,7 @@ func (r *reportRun) report(ctx context.Context, p *Reporter, c *ReportCall, firs
 			at = low + int64(uint64(i+1)*0x9E3779B97F4A7C15>>33)%(high-low)
 		}
 		r.positions = append(r.positions, first+at)
-		copy(r.q[i*c.Q.Cols:], row(c.Q, int(at)))
+		copy(r.q[i*c.Q.Cols:], mat.Row(c.Q, int(at)))
 	}
 	matrix := func(data *[]float32, cols int) blas32.General {
 		*data = scratch.Floats(*data, n*cols)
@@ -145,8 +146,8 @@ func (r *reportRun) report(ctx context.Context, p *Reporter, c *ReportCall, firs
 	out := &Report{Rows: n, HeadMean: make([]float64, cfg.Heads), HeadMax: make([]float64, cfg.Heads), Mass: math.NaN(), LeastMass: math.NaN()}
 	for i := range n {
 		for h := range cfg.Heads {
-			got := row(c.Out, int(r.positions[i]-first))[h*cfg.ValueDim:][:cfg.ValueDim]
-			e := relative(got, row(r.call.Dst, i)[h*cfg.ValueDim:])
+			got := mat.Row(c.Out, int(r.positions[i]-first))[h*cfg.ValueDim:][:cfg.ValueDim]
+			e := relative(got, mat.Row(r.call.Dst, i)[h*cfg.ValueDim:])
 			out.Mean += e / float64(n*cfg.Heads)
 			out.HeadMean[h] += e / float64(n)
 			out.HeadMax[h] = max(out.HeadMax[h], e)

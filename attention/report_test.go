@@ -9,6 +9,8 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
 func mustReporter(t testing.TB, cfg ReporterConfig) *Reporter {
@@ -20,13 +22,14 @@ func mustReporter(t testing.TB, cfg ReporterConfig) *Reporter {
 	return p
 }
 
-// TestReport compares CCA's report with one made of all rows by hand.
+// TestReport compares the report on a window with one made of all rows by hand.
 func TestReport(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, past, heads, d = 60, 40, 4, 8
 		q, k, v := matrix(1, n+past, heads*d), matrix(2, n+past, 2*d), matrix(3, n+past, 2*d)
-		c := mustCCA(t, CCAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Group: 4, Window: 8})
-		out, exact := zeroMatrix(n+past, heads*d), zeroMatrix(n+past, heads*d)
+		c := must(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, Causal: true, Window: 9})
+		window := func(query int64) (from, to int64) { return max(0, query-8), query + 1 }
+		out, exact := mat.New(n+past, heads*d), mat.New(n+past, heads*d)
 		if err := c.Forward(out, q, k, v); err != nil {
 			t.Fatal(err)
 		}
@@ -37,9 +40,9 @@ func TestReport(t *testing.T) {
 		for i := past; i < n+past; i++ {
 			for h := range heads {
 				all, seen := 0.0, 0.0
-				from, _ := c.Window(int64(i))
+				from, _ := window(int64(i))
 				for j := range i + 1 {
-					w := math.Exp(wideDot(row(q, i)[h*d:][:d], row(k, j)[h/2*d:], c.cfg.Scale))
+					w := math.Exp(mattest.Dot(mat.Row(q, i)[h*d:][:d], mat.Row(k, j)[h/2*d:]) * float64(c.cfg.Scale))
 					all += w
 					if j >= int(from) {
 						seen += w
@@ -52,7 +55,7 @@ func TestReport(t *testing.T) {
 		worst := 0
 		for i := past; i < n+past; i++ {
 			for h := range heads {
-				e := relative(row(out, i)[h*d:][:d], row(exact, i)[h*d:])
+				e := relative(mat.Row(out, i)[h*d:][:d], mat.Row(exact, i)[h*d:])
 				if e > largest {
 					largest, worst = e, i
 				}
@@ -60,7 +63,7 @@ func TestReport(t *testing.T) {
 			}
 		}
 		p := mustReporter(t, ReporterConfig{Heads: heads, KVHeads: 2, HeadDim: d, Rows: n})
-		call := &ReportCall{Out: part(out, past, n+past), Q: part(q, past, n+past), K: []blas32.General{part(k, 0, 30), part(k, 30, n+past)}, V: []blas32.General{part(v, 0, 30), part(v, 30, n+past)}, Seen: c.Window}
+		call := &ReportCall{Out: part(out, past, n+past), Q: part(q, past, n+past), K: []blas32.General{part(k, 0, 30), part(k, 30, n+past)}, V: []blas32.General{part(v, 0, 30), part(v, 30, n+past)}, Seen: window}
 		r, err := p.Report(context.Background(), call)
 		if err != nil {
 			t.Fatal(err)
@@ -87,7 +90,7 @@ func TestReport(t *testing.T) {
 			t.Errorf("of exact attention: %+v", r)
 		}
 		// NaN shows.
-		call.Out = part(zeroMatrix(n+past, heads*d), past, n+past)
+		call.Out = part(mat.New(n+past, heads*d), past, n+past)
 		call.Out.Data[len(call.Out.Data)-1] = float32(math.NaN())
 		if r, err = p.Report(context.Background(), call); err != nil || r.Max == r.Max || r.Worst != n+past-1 {
 			t.Errorf("with NaN: %+v, error %v", r, err)

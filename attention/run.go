@@ -2,11 +2,11 @@ package attention
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -81,10 +81,10 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 		r.lse = blas32.General{Rows: call.Q.Rows, Cols: h, Stride: h, Data: r.lses}
 	}
 	for b := range len(r.qOffsets) - 1 {
-		for from := r.qOffsets[b]; from < r.qOffsets[b+1]; from += a.sizes.block {
-			r.extent.seq, r.extent.from, r.extent.to = b, from, min(from+a.sizes.block, r.qOffsets[b+1])
+		for from := r.qOffsets[b]; from < r.qOffsets[b+1]; from += a.sizes.Block {
+			r.extent.seq, r.extent.from, r.extent.to = b, from, min(from+a.sizes.Block, r.qOffsets[b+1])
 			if err := r.group.Run(ctx, 1, 1, r.look); err != nil {
-				return wrap(ctx, err)
+				return check.Wrap(ctx, "attention", err)
 			}
 			for set := 0; set < r.sets(); {
 				n := r.add(set)
@@ -134,10 +134,10 @@ func (r *run) visible(b, row int) (from, to int) {
 	start, end := r.src[0].sequence(b)
 	lo, hi := int64(0), int64(end-start)
 	if w := int64(r.op.cfg.Window); w > 0 {
-		lo = max(lo, at-min(w, maxPosition)+1)
+		lo = max(lo, at-min(w, MaxPosition)+1)
 	}
 	if ahead := r.op.cfg.LookAhead; ahead != nil {
-		hi = min(hi, at+min(int64(*ahead), maxPosition)+1)
+		hi = min(hi, at+min(int64(*ahead), MaxPosition)+1)
 	}
 	lo, hi = min(lo, int64(end-start)), max(hi, 0)
 	return int(lo), int(hi)
@@ -165,10 +165,10 @@ func (r *run) wave(ctx context.Context) error {
 	for i := range r.items {
 		it := &r.items[i]
 		rounds = max(rounds, it.rounds)
-		pairs := float64(r.rows(it)*r.blocks()*it.sets) * float64(it.tiles*a.sizes.keys)
+		pairs := float64(r.rows(it)*r.blocks()*it.sets) * float64(it.tiles*a.sizes.Keys)
 		work += int64(min(pairs*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
 	}
-	workers := a.workers(work)
+	workers := r.op.workers(r.call.Workers, work)
 	last := &r.items[len(r.items)-1]
 	slots := last.infos + r.slots(last)
 	r.packed = scratch.Floats(r.packed, slots*a.slot().size)
@@ -193,10 +193,10 @@ func (r *run) wave(ctx context.Context) error {
 			}
 		}
 		if err := r.group.Run(ctx, workers, r.packs, r.pack); err != nil {
-			return wrap(ctx, err)
+			return check.Wrap(ctx, "attention", err)
 		}
 		if err := r.group.Run(ctx, workers, r.tiles, r.attend); err != nil {
-			return wrap(ctx, err)
+			return check.Wrap(ctx, "attention", err)
 		}
 	}
 	r.items = r.items[:0]
@@ -215,7 +215,7 @@ func (r *run) reserve(workers int) {
 }
 
 // packTask packs one tile for all heads of a set.
-func (r *run) packTask(_, task int) {
+func (r *run) packTask(worker, task int) {
 	it := &r.items[r.find(func(it *item) int { return it.packTasks }, task)]
 	slot, set := (task-it.packTasks)/it.sets, (task-it.packTasks)%it.sets
 	tile, s := r.round*it.perRound+slot, 0
@@ -225,12 +225,12 @@ func (r *run) packTask(_, task int) {
 	}
 	src, a := &r.src[s], r.op
 	start, end := src.sequence(it.seq)
-	from := start + (reaches[s].first+tile)*a.sizes.keys
-	to := min(from+a.sizes.keys, end)
+	from := start + (reaches[s].first+tile)*a.sizes.Keys
+	to := min(from+a.sizes.Keys, end)
 	heads := r.setHeads(s)
 	for h := range heads {
 		packed, info := r.slotOf(it, slot, set, h)
-		*info = src.packTile(a, (it.set+set)*heads+h, from, to, packed)
+		*info = src.packTile(a, (it.set+set)*heads+h, from, to, packed, &r.work[worker].wide)
 	}
 }
 
@@ -253,12 +253,4 @@ func (r *run) find(start func(*item) int, task int) int {
 		}
 	}
 	return lo
-}
-
-// wrap gives a panic in a worker the package's name.
-func wrap(ctx context.Context, err error) error {
-	if err == ctx.Err() {
-		return err
-	}
-	return fmt.Errorf("attention: %w", err)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // source is one set of keys and values: the raw ones, or an Extra's.
@@ -22,11 +23,17 @@ type source struct {
 	offsets []int // of the sequences
 	weights blas32.General
 	visible func(query int64) (from, to int64) // of an Extra
+
+	states []*State // of an Extra, in place of k and v: one for each sequence
+	spans  []span   // of what the states hold, of all sequences
+	single [1]*State
 }
 
 func (s *source) clear() {
 	s.heads, s.rows, s.k, s.v, s.visible = 0, 0, nil, nil, nil
 	s.starts, s.offsets, s.weights = s.starts[:0], s.offsets[:0], blas32.General{}
+	clear(s.spans)
+	s.states, s.spans, s.single[0] = nil, s.spans[:0], nil
 }
 
 // sourceNames is what a source's arguments are called in errors.
@@ -65,19 +72,13 @@ func (s *source) set(r *run, names *sourceNames, heads int, k, v []blas32.Genera
 			return check.Errorf(ErrShape, "attention: %sK has more rows than an int holds", names.prefix)
 		}
 	}
-	if weights.Rows != 0 || weights.Data != nil {
-		cols := weights.Cols
-		if cols != 1 {
-			cols = heads
-		}
-		if err := check.Matrix(ErrShape, "attention", names.weights, weights, s.rows, cols, "1 or the heads of the keys"); err != nil {
-			return err
-		}
+	if err := s.checkWeights(names, heads, weights); err != nil {
+		return err
 	}
 	sequences := len(r.qOffsets) - 1
 	switch {
 	case offsets != nil:
-		if err := checkOffsets(names.offsets, offsets, s.rows, sequences); err != nil {
+		if err := check.Offsets("attention", names.offsets, offsets, s.rows, sequences); err != nil {
 			return err
 		}
 		s.offsets = append(s.offsets, offsets...)
@@ -88,6 +89,18 @@ func (s *source) set(r *run, names *sourceNames, heads int, k, v []blas32.Genera
 	}
 	s.heads, s.k, s.v, s.weights = heads, k, v, weights
 	return nil
+}
+
+// checkWeights wants log-weights in shape, where they are given.
+func (s *source) checkWeights(names *sourceNames, heads int, weights blas32.General) error {
+	if !mat.Given(weights) {
+		return nil
+	}
+	cols := weights.Cols
+	if cols != 1 {
+		cols = heads
+	}
+	return check.Matrix(ErrShape, "attention", names.weights, weights, s.rows, cols, "1 or the heads of the keys")
 }
 
 func segment(names *sourceNames, letter string, i, of int, m blas32.General, rows, cols int, what string) error {
@@ -112,7 +125,7 @@ type slot struct {
 }
 
 func (a *Attention) slot() slot {
-	keys := a.sizes.keys
+	keys := a.sizes.Keys
 	var s slot
 	s.v = keys * a.cfg.HeadDim
 	s.w = s.v + a.outCols()*keys
@@ -127,56 +140,65 @@ type tileInfo struct {
 	weight float32 // the largest log-weight
 }
 
-// packTile packs rows from up to to of a head into a slot.
-func (s *source) packTile(a *Attention, head, from, to int, dst []float32) tileInfo {
+// packTile packs rows from up to to of a head into a slot; wide is memory for keys and
+// values of a state that are not float32.
+func (s *source) packTile(a *Attention, head, from, to int, dst []float32, wide *[]float32) tileInfo {
 	at, d, dv := a.slot(), a.cfg.HeadDim, a.cfg.ValueDim
-	info := tileInfo{finite: true, weight: float32(math.Inf(-1))}
-	seg := sort.SearchInts(s.starts, from+1) - 1
-	for row := from; row < to; seg++ {
-		first := row - s.starts[seg]
-		n := min(s.k[seg].Rows-first, to-row)
-		if n <= 0 {
-			continue
-		}
-		k := mat.Columns(mat.Rows(s.k[seg], first, first+n), head*d, d)
+	info := tileInfo{finite: true, weight: tile.NegInf}
+	pack := func(row int, k, v blas32.General) {
 		a.tile.PackKeys(dst[at.k:at.v], row-from, k)
-		a.tile.PackValues(dst[at.v:at.w], a.sizes.keys, row-from, mat.Columns(mat.Rows(s.v[seg], first, first+n), head*dv, dv))
+		a.tile.PackValues(dst[at.v:at.w], a.sizes.Keys, row-from, v)
 		if a.cfg.Skip > 0 {
-			for i := range n {
-				x := k.Data[i*k.Stride:][:d]
+			for i := range k.Rows {
+				x := mat.Row(k, i)
 				info.norm = max(info.norm, float32(math.Sqrt(float64(asm.Dot(x, x)))))
 			}
 		}
-		row += n
+	}
+	if s.states != nil {
+		s.eachSpan(from, to, func(row int, b *block, first, n int) {
+			k, v := b.read(wide, head, first, n, d, dv)
+			pack(row, k, v)
+		})
+	} else {
+		seg := sort.SearchInts(s.starts, from+1) - 1
+		for row := from; row < to; seg++ {
+			first := row - s.starts[seg]
+			n := min(s.k[seg].Rows-first, to-row)
+			if n <= 0 {
+				continue
+			}
+			pack(row, mat.Columns(mat.Rows(s.k[seg], first, first+n), head*d, d), mat.Columns(mat.Rows(s.v[seg], first, first+n), head*dv, dv))
+			row += n
+		}
 	}
 	w := a.tile.Panel()
-	for c := 0; c < at.w-at.v; c += a.sizes.keys * w {
-		info.finite = info.finite && allFinite(dst[at.v+c:][:(to-from)*w])
+	for c := 0; c < at.w-at.v; c += a.sizes.Keys * w {
+		info.finite = info.finite && tile.Finite(dst[at.v+c:][:(to-from)*w])
 	}
-	if s.weights.Rows > 0 {
-		col := min(head, s.weights.Cols-1)
-		for j := range to - from {
-			x := s.weights.Data[(from+j)*s.weights.Stride+col]
-			dst[at.w+j] = x
-			info.weight = max(info.weight, x)
-		}
-	} else {
-		info.weight = 0
-	}
+	info.weight = s.packWeights(dst[at.w:], head, from, to)
 	return info
 }
 
-// allFinite tells whether there is no NaN and no Inf in x.
-func allFinite(x []float32) bool {
-	for len(x) > 0 {
-		n := min(len(x), len(noughts))
-		if asm.Dot(x[:n], noughts[:n]) != 0 { // NaN
-			return false
-		}
-		x = x[n:]
+// packWeights sets dst to the log-weights of rows from ... to of a head and returns the
+// largest; without any, nothing is written.
+func (s *source) packWeights(dst []float32, head, from, to int) float32 {
+	if !s.weighted() {
+		return 0
 	}
-	return true
+	dst = dst[:to-from]
+	clear(dst)
+	s.eachSpan(from, to, func(row int, b *block, first, n int) {
+		if len(b.weights) > 0 {
+			copy(dst[row-from:], b.logWeights(head, first, n))
+		}
+	})
+	most := tile.NegInf
+	for j := range dst {
+		if s.weights.Rows > 0 {
+			dst[j] += mat.Part(s.weights, from+j, min(head, s.weights.Cols-1), 1)[0]
+		}
+		most = max(most, dst[j])
+	}
+	return most
 }
-
-// noughts times a value is 0, or NaN where the value is not finite.
-var noughts [4096]float32

@@ -139,7 +139,7 @@ func (a *Attention) checkState(cfg *StateConfig) error {
 		return fail("SharedValues with ValueDim %d, want at most HeadDim = %d", a.cfg.ValueDim, a.cfg.HeadDim)
 	case cfg.Pages == nil && (cfg.Table != nil || cfg.Tokens != 0):
 		return fail("Table or Tokens without Pages")
-	case cfg.Pages != nil && cfg.Pages.op != a:
+	case cfg.Pages != nil && cfg.Pages.op.print != a.print:
 		return fail("Pages is the pool of another operator")
 	case cfg.Rotation != nil && cfg.Rotation.HeadDim != a.cfg.HeadDim:
 		return fail("Rotation.HeadDim is %d, want HeadDim = %d", cfg.Rotation.HeadDim, a.cfg.HeadDim)
@@ -210,15 +210,15 @@ func (s *State) restart() {
 }
 
 // Truncate takes back the last tokens, so that n are left. It is an error that
-// matches ErrCall, and changes nothing, where n is negative or more than Len, or
+// matches ErrState, and changes nothing, where n is negative or more than Len, or
 // where a ring does not hold the window before n any more: it can take back 64
 // tokens at the most, until it has been filled any number.
 func (s *State) Truncate(n int) error {
 	if n < 0 || n > s.n {
-		return check.Errorf(ErrCall, "attention: Truncate to %d tokens of a state with %d", n, s.n)
+		return check.Errorf(ErrState, "attention: Truncate to %d tokens of a state with %d", n, s.n)
 	}
 	if w := s.cfg.Window; w > 0 && s.high > s.ringTokens() && n < s.high-slack {
-		return check.Errorf(ErrCall, "attention: Truncate to %d tokens of a ring that had %d, want at least %d", n, s.high, s.high-slack)
+		return check.Errorf(ErrState, "attention: Truncate to %d tokens of a ring that had %d, want at least %d", n, s.high, s.high-slack)
 	}
 	s.n = n
 	s.trim()
@@ -308,18 +308,32 @@ func (s *State) spans(list []span, from, n int) []span {
 	return list
 }
 
-// view is a state of keys and values that stand elsewhere, to be looked at by a step
-// without keys.
-type view struct {
+// View is a State of keys and values that stand elsewhere, in matrices of the caller's:
+// a step without keys looks at them as it would at those of a State, where they stand.
+// The zero value is ready. It is for Call.State alone, and cannot take up tokens.
+type View struct {
 	state State
 	block block
 	list  [1]*block
 }
 
-// of sets the view to rows of k and v, the first of them at a position.
-func (x *view) of(a *Attention, k, v blas32.General, first int) *State {
-	x.block = block{k: storeOf(k, a.cfg.KVHeads, a.cfg.HeadDim), v: storeOf(v, a.cfg.KVHeads, a.cfg.ValueDim)}
+// Of sets the view to keys [tokens, KVHeads*HeadDim] and values [tokens,
+// KVHeads*ValueDim], the first of them at a position, for a; it returns the view's
+// state, which is valid until the next Of. Errors match ErrShape or ErrCall.
+func (x *View) Of(a *Attention, k, v blas32.General, first int64) (*State, error) {
+	cfg := &a.cfg
+	if err := check.Matrix(ErrShape, "attention", "k", k, -1, cfg.KVHeads*cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
+		return nil, err
+	}
+	if err := check.Matrix(ErrShape, "attention", "v", v, k.Rows, cfg.KVHeads*cfg.ValueDim, "KVHeads*ValueDim"); err != nil {
+		return nil, err
+	}
+	if first < 0 || first > MaxPosition || first > int64(math.MaxInt-k.Rows) {
+		return nil, check.Errorf(ErrCall, "attention: a view from position %d on, want 0 to 2^60", first)
+	}
+	x.block = block{k: storeOf(k, cfg.KVHeads, cfg.HeadDim), v: storeOf(v, cfg.KVHeads, cfg.ValueDim)}
 	x.list[0] = &x.block
-	x.state = State{op: a, n: first + k.Rows, first: first, blocks: x.list[:]}
-	return &x.state
+	n := int(first) + k.Rows
+	x.state = State{op: a, cfg: StateConfig{MaxTokens: max(n, 1)}, n: n, first: int(first), blocks: x.list[:]}
+	return &x.state, nil
 }

@@ -22,6 +22,9 @@ func (a *Attention) fingerprint() []int64 {
 	for _, x := range c.Sinks {
 		list = append(list, int64(math.Float32bits(x)))
 	}
+	if c.Fingerprint != 0 {
+		list = append(list, int64(c.Fingerprint))
+	}
 	return list
 }
 

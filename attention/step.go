@@ -2,6 +2,7 @@ package attention
 
 import (
 	"context"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/tile"
 	"github.com/subquad/subquad/rope"
 )
 
@@ -40,16 +42,16 @@ func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 	cfg, sizes := &a.cfg, &a.sizes
 	unit := a.decode.Unit()
 	kCols, vCols := int64(whole(cfg.HeadDim, unit)), int64(whole(cfg.ValueDim, unit))
-	queries := int64(min(tokens, max(1, sizes.stepRows/cfg.Heads)))
+	queries := int64(min(tokens, max(1, sizes.StepRows/cfg.Heads)))
 	rows := queries * int64(cfg.Heads)
-	splits := int64(max(1, min(64, (keys+sizes.stepKeys-1)/sizes.stepKeys)))
+	splits := int64(max(1, min(64, (keys+sizes.StepKeys-1)/sizes.StepKeys)))
 	all := rows*kCols + rows/int64(cfg.KVHeads)*kCols + rows*splits*(vCols+2)
 	const pieces = 4
 	wide := int64(1)
 	if cfg.HeadDim%unit != 0 || cfg.ValueDim%unit != 0 {
-		wide = int64(sizes.stepTile)
+		wide = int64(sizes.StepTile)
 	}
-	worker := rows*int64(sizes.stepTile+pad+2) + 3*splits + pieces*(12+4*queries) + wide*max(kCols, vCols)
+	worker := rows*int64(sizes.StepTile+tile.Pad+2) + 3*splits + pieces*(12+4*queries) + wide*max(kCols, vCols)
 	return 4*(all+int64(parallel.Workers(cfg.Workers))*worker) + 1<<11
 }
 
@@ -77,27 +79,36 @@ func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) erro
 	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, states)
 }
 
-// stepAll is a step whose keys hold the values: of several tokens of one state, or
-// one token of each of many.
-func (a *Attention) stepAll(ctx context.Context, dst, q, k blas32.General, states []*State) error {
-	d := a.decoders.Get()
-	defer a.decoders.Put(d)
-	d.one[0] = k
-	return d.run(ctx, a, &Call{Dst: dst, Q: q, K: d.one[:1]}, states)
-}
+// Owns tells whether a state belongs to the operator: whether it was made by one with
+// the same Config.
+func (a *Attention) Owns(s *State) bool { return s != nil && s.op.print == a.print }
 
 // step is Run for a call with states.
 func (a *Attention) step(ctx context.Context, call *Call) error {
 	d := a.decoders.Get()
 	defer a.decoders.Put(d)
-	if call.State == nil {
-		return d.run(ctx, a, call, call.States)
-	}
-	if call.States != nil {
+	d.list = d.list[:0]
+	switch {
+	case call.State != nil && call.States != nil:
 		return check.Errorf(ErrCall, "attention: State together with States")
+	case call.State != nil:
+		s, _ := call.State.(*State)
+		if s == nil {
+			return check.Errorf(ErrState, "attention: State is a %T, want a *State of NewState", call.State)
+		}
+		d.list = append(d.list, s)
+		d.silent = call.Q.Data == nil && call.Dst.Data == nil
+	default:
+		for i, x := range call.States {
+			s, _ := x.(*State)
+			if s == nil {
+				clear(d.list)
+				return check.Errorf(ErrState, "attention: States[%d] is a %T, want a *State of NewState", i, x)
+			}
+			d.list = append(d.list, s)
+		}
 	}
-	d.single[0], d.silent = call.State, call.Q.Data == nil && call.Dst.Data == nil
-	return d.run(ctx, a, call, d.single[:])
+	return d.run(ctx, a, call, d.list)
 }
 
 // check reports what is wrong with a step. It fills d.offsets, d.news and d.depth.
@@ -112,19 +123,22 @@ func (d *decoder) check() error {
 	if err := check.Matrix(ErrShape, "attention", "dst", c.Dst, c.Q.Rows, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
 		return err
 	}
+	if err := checkOptions(c); err != nil {
+		return err
+	}
 	d.offsets = d.offsets[:0]
-	if c.QOffsets != nil {
-		if err := checkOffsets("QOffsets", c.QOffsets, c.Q.Rows, len(d.states)); err != nil {
+	if c.Offsets != nil {
+		if err := check.Offsets("attention", "Offsets", c.Offsets, c.Q.Rows, len(d.states)); err != nil {
 			return err
 		}
-		d.offsets = append(d.offsets, c.QOffsets...)
+		d.offsets = append(d.offsets, c.Offsets...)
 	} else {
 		each := 1
 		if len(d.states) == 1 {
 			each = c.Q.Rows
 		}
 		if c.Q.Rows != each*len(d.states) {
-			return check.Errorf(ErrShape, "attention: q has %d rows, want one for each state = %d", c.Q.Rows, len(d.states))
+			return check.Errorf(ErrCall, "attention: q has %d rows, want one for each state = %d", c.Q.Rows, len(d.states))
 		}
 		for i := range len(d.states) + 1 {
 			d.offsets = append(d.offsets, i*each)
@@ -175,6 +189,13 @@ func (d *decoder) check() error {
 	if err := p.checkExtra(c.Extra); err != nil {
 		return err
 	}
+	for _, src := range p.src[1:] {
+		for _, s := range src.states {
+			if !d.look && slices.Contains(d.states, s) {
+				return check.Errorf(ErrState, "attention: an Extra's state is one that the call appends to")
+			}
+		}
+	}
 	if err := p.checkFits(c); err != nil {
 		return err
 	}
@@ -190,7 +211,7 @@ func (d *decoder) checkStates() error {
 		switch {
 		case s == nil:
 			return check.Errorf(ErrState, "attention: state %d is nil", i)
-		case s.op != d.op:
+		case s.op.print != d.op.print:
 			return check.Errorf(ErrState, "attention: state %d is another operator's", i)
 		case s.cfg.SharedValues != d.states[0].cfg.SharedValues:
 			return check.Errorf(ErrState, "attention: some states have SharedValues and others not")

@@ -16,7 +16,7 @@ import (
 
 // smallSteps shrinks what is cut, so that small tests cross every edge.
 func smallSteps(a *Attention) {
-	a.sizes.stepTile, a.sizes.stepKeys, a.sizes.stepRows, a.sizes.stepBytes, a.sizes.alone = 8, 24, 3*a.cfg.Heads, 64, 100
+	a.sizes.StepTile, a.sizes.StepKeys, a.sizes.StepRows, a.sizes.StepBytes, a.sizes.Alone = 8, 24, 3*a.cfg.Heads, 64, 100
 }
 
 // formats and the errors they may add to outputs of values of size 1.

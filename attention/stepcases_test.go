@@ -144,7 +144,7 @@ func TestStepAllocations(t *testing.T) {
 			cfg := stateOp
 			cfg.Workers = workers
 			a := must(t, cfg)
-			a.sizes.alone = 100
+			a.sizes.Alone = 100
 			for name, state := range kinds(t, a) {
 				if state.Rotation != nil && (workers > 1 || raceEnabled) {
 					continue // package rope keeps scratch for GOMAXPROCS calls, which is 1 here
@@ -154,7 +154,7 @@ func TestStepAllocations(t *testing.T) {
 				step(t, a, s, x.part(0, 100))
 				dst, one := blank(1, 64), x.part(100, 101)
 				look := &Call{State: s, Dst: dst, Q: one.q, LSE: blank(1, 4), Entropy: blank(1, 4),
-					Extra: &Extra{Heads: 4, K: []blas32.General{matrix(1, 9, 64)}, V: []blas32.General{matrix(2, 9, 64)}}}
+					Extra: []Extra{{Heads: 4, K: []blas32.General{matrix(1, 9, 64)}, V: []blas32.General{matrix(2, 9, 64)}}}}
 				if n := isatest.Allocations(func() {
 					if err := a.Step(dst, one.q, one.k, one.v, s); err != nil {
 						t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 func TestStepErrors(t *testing.T) {
 	a := must(t, stateOp)
 	pages := newPages(t, a, PagesConfig{PageTokens: 4, MaxPages: 3})
-	paged, bounded, other := newState(t, a, StateConfig{Pages: pages}), newState(t, a, StateConfig{MaxTokens: 9}), newState(t, must(t, stateOp), StateConfig{})
+	paged, bounded, other := newState(t, a, StateConfig{Pages: pages}), newState(t, a, StateConfig{MaxTokens: 9}), newState(t, must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 16, Causal: true, Softcap: 3}), StateConfig{})
 	ring := newState(t, a, StateConfig{Window: 5})
 	step(t, a, ring, tokens(a, 1, 200))
 	x := tokens(a, 1, 8)
@@ -43,10 +43,10 @@ func TestStepErrors(t *testing.T) {
 		{ErrFull, "attention: 8 tokens after 8, want at most MaxTokens = 9", nil, all(bounded)},
 		{ErrFull, "attention: all 3 pages of 4 tokens are in use", nil, all(paged)},
 		{ErrState, "attention: state 0 is another operator's", nil, all(other)},
-		{ErrState, "attention: state 0 is nil", nil, call(func(c *Call) { c.State, c.States = nil, []*State{nil} })},
-		{ErrState, "attention: state 1 is given twice", nil, &Call{States: []*State{paged, paged}, Dst: part(dst, 0, 2), Q: part(x.q, 0, 2)}},
-		{ErrShape, "attention: q has 1 rows, want one for each state = 2", nil, call(func(c *Call) { c.State, c.States = nil, []*State{paged, bounded} })},
-		{ErrCall, "attention: State together with States", nil, call(func(c *Call) { c.States = []*State{paged} })},
+		{ErrState, "attention: States[0] is a <nil>, want a *State of NewState", nil, call(func(c *Call) { c.State, c.States = nil, []Past{nil} })},
+		{ErrState, "attention: state 1 is given twice", nil, &Call{States: []Past{paged, paged}, Dst: part(dst, 0, 2), Q: part(x.q, 0, 2)}},
+		{ErrCall, "attention: q has 1 rows, want one for each state = 2", nil, call(func(c *Call) { c.State, c.States = nil, []Past{paged, bounded} })},
+		{ErrCall, "attention: State together with States", nil, call(func(c *Call) { c.States = []Past{paged} })},
 		{ErrCall, "attention: Tree[1] is 1, want -1 or an earlier node", nil, func() *Call { c := all(ring); c.Tree = []int{-1, 1, 0, 0, 0, 0, 0, 0}; return c }()},
 		{ErrCall, "attention: Tree[0] is -2, want -1 or an earlier node", nil, call(func(c *Call) { c.Tree = []int{-2} })},
 		{ErrCall, "attention: Tree has 2 nodes, want one for each new token = 1", nil, call(func(c *Call) { c.Tree = []int{-1, 0} })},
@@ -74,10 +74,10 @@ func TestStepErrors(t *testing.T) {
 	fresh := newState(t, a, StateConfig{})
 	step(t, a, fresh, x)
 	sameBits(t, "after errors", step(t, a, bounded, x.part(0, 1)), step(t, a, fresh, x.part(0, 1)))
-	if err := ring.Truncate(100); !errors.Is(err, ErrCall) || ring.Len() != 200 {
+	if err := ring.Truncate(100); !errors.Is(err, ErrState) || ring.Len() != 200 {
 		t.Errorf("truncated ring: %v", err)
 	}
-	if err := ring.Truncate(201); !errors.Is(err, ErrCall) {
+	if err := ring.Truncate(201); !errors.Is(err, ErrState) {
 		t.Errorf("truncated beyond the end: %v", err)
 	}
 }
@@ -115,7 +115,7 @@ func TestStateConfigErrors(t *testing.T) {
 	if _, err := a.NewState(StateConfig{MaxTokens: math.MaxInt}); !errors.Is(err, ErrConfig) {
 		t.Errorf("too many tokens: %v", err)
 	}
-	if _, err := must(t, stateOp).NewState(StateConfig{Pages: pages}); !errors.Is(err, ErrConfig) {
+	if _, err := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 16, Causal: true, Window: 9}).NewState(StateConfig{Pages: pages}); !errors.Is(err, ErrConfig) {
 		t.Errorf("pages of another operator: %v", err)
 	}
 	if used := pages.Used(); used != 2 {

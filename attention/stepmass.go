@@ -34,7 +34,7 @@ func (d *decoder) begin() {
 		d.lse = mat.Of(d.lses, c.Q.Rows, heads)
 	}
 	for i := range c.Mass.Rows {
-		clear(row(c.Mass, i))
+		clear(mat.Row(c.Mass, i))
 	}
 }
 

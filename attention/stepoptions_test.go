@@ -15,6 +15,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // TestStepOptions gives steps log-weights, extra keys, masks and biases, of two
@@ -46,14 +47,14 @@ func TestStepOptions(t *testing.T) {
 			}
 			const n, m = 90, 60 // tokens of the two
 			x := tokens(a, uint64(trial), n+m)
-			whole := Call{Q: x.q, K: []blas32.General{x.k}, V: []blas32.General{x.v}, QOffsets: []int{0, n, n + m}, Dst: blank(n+m, 4*a.cfg.ValueDim), Partial: r.IntN(2) == 0 && !cfg.ReLU}
+			whole := Call{Q: x.q, K: []blas32.General{x.k}, V: []blas32.General{x.v}, Offsets: []int{0, n, n + m}, Dst: blank(n+m, 4*a.cfg.ValueDim), Partial: r.IntN(2) == 0 && !cfg.ReLU}
 			if !cfg.ReLU {
 				whole.LSE = blank(n+m, 4)
 			}
 			if state.LogWeights {
 				whole.LogWeights = matrix(7, n+m, [...]int{1, a.cfg.KVHeads}[r.IntN(2)])
 				if !cfg.ReLU {
-					whole.LogWeights.Data[3], whole.LogWeights.Data[n] = negInf, negInf
+					whole.LogWeights.Data[3], whole.LogWeights.Data[n] = tile.NegInf, tile.NegInf
 				}
 			}
 			if r.IntN(2) == 0 {
@@ -63,12 +64,12 @@ func TestStepOptions(t *testing.T) {
 				heads := [...]int{4, 2, 1}[r.IntN(3)]
 				k, v := matrix(8, 50, heads*16+5), matrix(9, 50, heads*a.cfg.ValueDim+3) // with gaps
 				k.Cols, v.Cols = heads*16, heads*a.cfg.ValueDim
-				extra := &Extra{Heads: heads, K: []blas32.General{part(k, 0, 13), part(k, 13, 50)}, V: []blas32.General{part(v, 0, 13), part(v, 13, 50)}, Offsets: []int{0, 31, 50}, Next: whole.Extra}
+				extra := Extra{Heads: heads, K: []blas32.General{part(k, 0, 13), part(k, 13, 50)}, V: []blas32.General{part(v, 0, 13), part(v, 13, 50)}, Offsets: []int{0, 31, 50}}
 				if e == 0 {
 					extra.Visible = func(query int64) (from, to int64) { return query / 9, query / 4 }
 					extra.LogWeights = matrix(10, 50, [...]int{1, heads}[r.IntN(2)])
 				}
-				whole.Extra = extra
+				whole.Extra = append([]Extra{extra}, whole.Extra...)
 			}
 			if err := a.Run(context.Background(), &whole); err != nil {
 				t.Fatal(err)
@@ -78,7 +79,7 @@ func TestStepOptions(t *testing.T) {
 			got := Call{Dst: blank(n+m, 4*a.cfg.ValueDim), LSE: blank(n+m, 4)}
 			for states[0].Len() < n || states[1].Len() < m {
 				step := whole
-				step.States, step.QOffsets, step.LSE = states, []int{0}, blas32.General{}
+				step.States, step.Offsets, step.LSE = []Past{states[0], states[1]}, []int{0}, blas32.General{}
 				step.Q, step.K[0], step.V[0] = blank(0, x.q.Cols), blank(0, x.k.Cols), blank(0, x.v.Cols)
 				step.LogWeights = blas32.General{Cols: whole.LogWeights.Cols, Stride: whole.LogWeights.Cols}
 				step.K, step.V = []blas32.General{{}}, []blas32.General{{}}
@@ -88,7 +89,7 @@ func TestStepOptions(t *testing.T) {
 					for i := range count {
 						rows = append(rows, b*n+s.Len()+i)
 					}
-					step.QOffsets = append(step.QOffsets, len(rows))
+					step.Offsets = append(step.Offsets, len(rows))
 				}
 				gather := func(from blas32.General) blas32.General {
 					to := blank(len(rows), from.Cols)
@@ -260,7 +261,7 @@ func TestStepMass(t *testing.T) {
 				whole.Entropy = blank(n, 4)
 			}
 			if trial%3 == 0 {
-				whole.Extra = &Extra{K: []blas32.General{matrix(8, 9, a.cfg.KVHeads*16)}, V: []blas32.General{matrix(9, 9, a.cfg.KVHeads*16)}}
+				whole.Extra = []Extra{{K: []blas32.General{matrix(8, 9, a.cfg.KVHeads*16)}, V: []blas32.General{matrix(9, 9, a.cfg.KVHeads*16)}}}
 			}
 			if err := a.Run(context.Background(), &whole); err != nil {
 				t.Fatal(err)

@@ -1,14 +1,13 @@
 package attention
 
 import (
-	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/rope"
 )
 
 // plan adds the jobs of n queries of a state, after done ones of the wave.
 func (d *decoder) plan(b, done, n int) {
 	a, s := d.op, d.states[b]
-	j := job{st: s, heads: a.cfg.KVHeads, from: d.offsets[b] + d.done[b] + done, base: s.n, total: s.n, node: done}
+	j := job{st: s, seq: b, heads: a.cfg.KVHeads, from: d.offsets[b] + d.done[b] + done, base: s.n, total: s.n, node: done}
 	j.to, j.window = j.from+n, s.cfg.Window
 	if w := a.cfg.Window; w > 0 && (j.window == 0 || w < j.window) {
 		j.window = w
@@ -56,7 +55,7 @@ func (d *decoder) divide(j job) {
 		d.spans[i].first = j.keys
 		j.keys += d.spans[i].n
 	}
-	j.size = max(sizes.stepKeys, whole((j.keys+63)/64, sizes.stepTile))
+	j.size = max(sizes.StepKeys, whole((j.keys+63)/64, sizes.StepTile))
 	j.splits = max(1, (j.keys+j.size-1)/j.size)
 	d.jobs = append(d.jobs, j)
 }
@@ -68,11 +67,7 @@ func (d *decoder) view() {
 	for i := 1; i < len(d.probe.src); i++ {
 		src := &d.probe.src[i]
 		for n := range src.k {
-			w := src.weights
-			if w.Rows > 0 {
-				w = mat.Rows(w, src.starts[n], src.starts[n]+src.k[n].Rows)
-			}
-			d.views = append(d.views, block{k: storeOf(src.k[n], src.heads, cfg.HeadDim), v: storeOf(src.v[n], src.heads, cfg.ValueDim), added: w})
+			d.views = append(d.views, block{k: storeOf(src.k[n], src.heads, cfg.HeadDim), v: storeOf(src.v[n], src.heads, cfg.ValueDim)})
 		}
 	}
 }
@@ -84,6 +79,15 @@ func (d *decoder) extraSpans(source, state int) {
 		at += len(d.probe.src[i].k)
 	}
 	src := &d.probe.src[source]
+	if src.states != nil {
+		s := src.states[state]
+		n := len(d.spans)
+		d.spans = s.spans(d.spans, 0, s.n)
+		for i := n; i < len(d.spans); i++ {
+			d.spans[i].kept = true
+		}
+		return
+	}
 	from, to := src.offsets[state], src.offsets[state+1]
 	for n, start := range src.starts {
 		if lo, hi := max(from, start), min(to, start+src.k[n].Rows); lo < hi {

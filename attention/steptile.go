@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // stepWork is what a worker needs for a split.
@@ -20,7 +21,7 @@ type stepWork struct {
 	pieces  []piece
 	from    []int // what of a piece each query sees: [pieces][queries]
 	to      []int
-	s       []float32 // scores, [rows of the range][stepTile + pad]
+	s       []float32 // scores, [rows of the range][stepTile + tile.Pad]
 	factor  []float32 // of the rows
 	ones    []float32
 	parts   []int     // where the splits of a row are
@@ -31,7 +32,7 @@ type stepWork struct {
 	exp2    [2]float32
 }
 
-func (d *decoder) scoreStride() int { return d.op.sizes.stepTile + pad }
+func (d *decoder) scoreStride() int { return d.op.sizes.StepTile + tile.Pad }
 
 func (w *stepWork) reserve(d *decoder) {
 	w.d = d
@@ -43,7 +44,7 @@ func (w *stepWork) reserve(d *decoder) {
 		}
 		all += j.splits
 		rows, splits = max(rows, j.queries()*d.op.cfg.Heads), max(splits, all)
-		pieces, queries = max(pieces, min(j.spans[1]-j.spans[0]+1, d.op.sizes.stepTile)), max(queries, j.queries())
+		pieces, queries = max(pieces, min(j.spans[1]-j.spans[0]+1, d.op.sizes.StepTile)), max(queries, j.queries())
 	}
 	w.pieces = slices.Grow(w.pieces[:0], pieces)
 	w.from, w.to = slices.Grow(w.from[:0], pieces*queries), slices.Grow(w.to[:0], pieces*queries)
@@ -55,12 +56,12 @@ func (w *stepWork) reserve(d *decoder) {
 		w.ones = append(w.ones, 1)
 	}
 	if d.diagnosing() {
-		w.mass = scratch.Floats(w.mass, d.op.sizes.stepTile)
+		w.mass = scratch.Floats(w.mass, d.op.sizes.StepTile)
 	}
 	rowsWide := 1 // of values that are not finite
 	for i := range d.jobs {
 		if d.jobs[i].wide {
-			rowsWide = d.op.sizes.stepTile
+			rowsWide = d.op.sizes.StepTile
 		}
 	}
 	w.wide = scratch.Floats(w.wide, rowsWide*max(d.kCols(), d.vCols()))
@@ -81,7 +82,7 @@ func (d *decoder) splitTask(worker, task int) {
 	w.split(split, false)
 	// A sum that is not finite may be so by values without weight.
 	for h, end := w.heads[0], w.heads[1]; h < end; h++ {
-		if _, _, o := w.part(split, h, h+1); !allFinite(o) {
+		if _, _, o := w.part(split, h, h+1); !tile.Finite(o) {
 			w.heads = [2]int{h, h + 1}
 			w.split(split, true)
 		}
@@ -113,8 +114,8 @@ func (w *stepWork) split(split int, careful bool) {
 func (w *stepWork) tiles(split int, f func(keys int)) {
 	from := split * w.j.size
 	to := min(from+w.j.size, w.j.keys)
-	for t := from; t < to; t += w.d.op.sizes.stepTile {
-		end := min(t+w.d.op.sizes.stepTile, to)
+	for t := from; t < to; t += w.d.op.sizes.StepTile {
+		end := min(t+w.d.op.sizes.StepTile, to)
 		if w.cut(t, end) {
 			f(end - t)
 		}
@@ -160,7 +161,7 @@ func (w *stepWork) scoresOf(h, at, n int) blas32.General {
 func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int, next *byte)) {
 	p, a := &w.pieces[i], w.d.op
 	s := of(p.b)
-	few := max(4, a.sizes.stepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim)))/4*4)
+	few := max(4, a.sizes.StepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim)))/4*4)
 	for at := 0; at < p.n; at += few {
 		n := min(few, p.n-at)
 		row := p.row + at
@@ -297,7 +298,8 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 	for n := range w.pieces {
 		p := &w.pieces[n]
 		if j.source > 0 {
-			p.added(s, h)
+			w.addLogWeights(p, s, h)
+			w.addExtraWeights(p, s, h)
 			w.hide(s, n)
 			continue
 		}
@@ -306,13 +308,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 				w.perHead(p, s, h, b.AddTo)
 			}
 		}
-		if len(p.b.weights) > 0 {
-			weights := p.b.logWeights(h, p.row, p.n)
-			for i := range s.Rows {
-				row := s.Data[i*s.Stride+p.at:][:p.n]
-				asm.Add(row, row, weights)
-			}
-		}
+		w.addLogWeights(p, s, h)
 		if c.Mask != nil {
 			w.perHead(p, s, h, c.Mask.Hide)
 		}
@@ -324,7 +320,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 			row := s.Data[i*s.Stride+p.at:][:p.n]
 			for k := range row {
 				if !d.seesNode(j, i/group, p.pos+k-j.base) {
-					row[k] = negInf
+					row[k] = tile.NegInf
 				}
 			}
 		}
@@ -336,21 +332,35 @@ func (w *stepWork) hide(s blas32.General, n int) {
 	p, queries, group := &w.pieces[n], w.j.queries(), w.d.groupOf(w.j)
 	for i := range s.Rows {
 		row := s.Data[i*s.Stride+p.at:][:p.n]
-		hide(row[:w.from[n*queries+i/group]])
-		hide(row[w.to[n*queries+i/group]:])
+		tile.Hide(row[:w.from[n*queries+i/group]])
+		tile.Hide(row[w.to[n*queries+i/group]:])
 	}
 }
 
-// added adds the log-weights of extra keys.
-func (p *piece) added(s blas32.General, h int) {
-	m := p.b.added
+// addLogWeights adds those that a state keeps with its keys.
+func (w *stepWork) addLogWeights(p *piece, s blas32.General, h int) {
+	if len(p.b.weights) == 0 {
+		return
+	}
+	weights := p.b.logWeights(h, p.row, p.n)
+	for i := range s.Rows {
+		row := mat.Part(s, i, p.at, p.n)
+		asm.Add(row, row, weights)
+	}
+}
+
+// addExtraWeights adds the log-weights of an Extra, [keys, 1 or heads].
+func (w *stepWork) addExtraWeights(p *piece, s blas32.General, h int) {
+	src := &w.d.probe.src[w.j.source]
+	m := src.weights
 	if m.Rows == 0 {
 		return
 	}
+	key := src.offsets[w.j.seq] + p.first + p.row - p.span.row
 	for i := range s.Rows {
-		row := s.Data[i*s.Stride+p.at:][:p.n]
+		row := mat.Part(s, i, p.at, p.n)
 		for k := range row {
-			row[k] += m.Data[(p.row+k)*m.Stride+min(h, m.Cols-1)]
+			row[k] += mat.Part(m, key+k, min(h, m.Cols-1), 1)[0]
 		}
 	}
 }

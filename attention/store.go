@@ -128,10 +128,9 @@ func (s *store) widen(dst blas32.General, h, row int) {
 type block struct {
 	k, v    store // v has no memory where values are a prefix of keys
 	shared  bool
-	weights []float32      // added to logits: [KVHeads, tokens], or none
-	added   blas32.General // the same of extra keys, [tokens, 1 or heads]
-	id      int            // of a page
-	refs    int            // guarded by the pool
+	weights []float32 // added to logits: [KVHeads, tokens], or none
+	id      int       // of a page
+	refs    int       // guarded by the pool
 }
 
 func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {

@@ -1,11 +1,10 @@
 package attention
 
 import (
-	"math"
-
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // strip adds a tile of keys to rows i ... i+n of the workspace, no more than the
@@ -25,8 +24,8 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 		for j := range n {
 			row := s.Data[j*s.Stride:][:s.Cols]
 			l, h := w.part(t, i+j, from, to)
-			hide(row[:l])
-			hide(row[h:])
+			tile.Hide(row[:l])
+			tile.Hide(row[h:])
 		}
 	}
 	if a.cfg.ReLU {
@@ -37,15 +36,9 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 	cols := w.r.op.outCols()
 	o := blas32.General{Rows: n, Cols: cols, Stride: cols, Data: w.o[i*cols:]}
 	if t.info.finite {
-		a.tile.Values(o, s, t.v, a.sizes.keys, from-t.from, w.factor[i:i+n])
+		a.tile.Values(o, s, t.v, a.sizes.Keys, from-t.from, w.factor[i:i+n])
 	} else {
-		sparseValues(o, s, t.v, a.tile.Panel(), a.sizes.keys, from-t.from, w.factor[i:i+n])
-	}
-}
-
-func hide(x []float32) {
-	for j := range x {
-		x[j] = float32(math.Inf(-1))
+		tile.SparseValues(o, s, t.v, a.tile.Panel(), a.sizes.Keys, from-t.from, w.factor[i:i+n])
 	}
 }
 
@@ -110,7 +103,7 @@ func (w *workspace) scores(t *keyTile, i, n, from, to int) (blas32.General, bool
 			}
 		}
 	}
-	if w.r.src[t.source].weights.Rows > 0 {
+	if w.r.src[t.source].weighted() {
 		for j := range n {
 			row := s.Data[j*s.Stride:][:s.Cols]
 			asm.Add(row, row, t.w[from-t.from:][:s.Cols])
@@ -160,22 +153,5 @@ func rectify(s blas32.General, factor []float32) {
 			}
 		}
 		factor[i] = 1
-	}
-}
-
-// sparseValues is AttentionTile.Values for a tile with NaN or Inf among its
-// values: what has no weight must not count.
-func sparseValues(o, p blas32.General, v []float32, panel, size, from int, factor []float32) {
-	for i := range p.Rows {
-		row := o.Data[i*o.Stride:][:o.Cols]
-		asm.Scale(row, factor[i], row)
-		for j, x := range p.Data[i*p.Stride:][:p.Cols] {
-			if x == 0 {
-				continue
-			}
-			for c := 0; c < o.Cols; c += panel {
-				asm.Axpy(row[c:c+panel], x, v[c*size+(from+j)*panel:][:panel])
-			}
-		}
 	}
 }

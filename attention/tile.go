@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // workspace is what one worker needs for a tile of query rows. A row is one head
@@ -28,19 +29,18 @@ type workspace struct {
 	from, to         [][]int   // the keys that a row sees, in the sequence, of each source
 
 	second second
-	s      []float32 // scores of a strip, [Rows][keys + pad]
+	wide   []float32 // keys and values of a state that are not float32, of a tile
+	s      []float32 // scores of a strip, [Rows][keys + tile.Pad]
 	exp2   [2]float32
 }
 
-const pad = 16 // float32 between rows of scores, against cache conflicts
-
-func (a *Attention) scoreStride() int { return a.sizes.keys + pad }
+func (a *Attention) scoreStride() int { return a.sizes.Keys + tile.Pad }
 
 // outCols is the width of a row of o: that of whole panels.
 func (a *Attention) outCols() int { return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel() }
 
 func (w *workspace) reserve(a *Attention, sources int) {
-	n := a.sizes.rows
+	n := a.sizes.Rows
 	for len(w.from) < sources {
 		w.from, w.to = append(w.from, make([]int, n)), append(w.to, make([]int, n))
 	}
@@ -84,8 +84,8 @@ func (w *workspace) begin(r *run, it *item, block, tile int) {
 	w.r, w.it, w.block = r, it, block
 	heads, d := r.blockHeads(), a.cfg.HeadDim
 	w.head = (it.set*r.blocks() + block) * heads
-	w.row = tile * a.sizes.rows
-	w.rows = min(a.sizes.rows, r.rows(it)-w.row)
+	w.row = tile * a.sizes.Rows
+	w.rows = min(a.sizes.Rows, r.rows(it)-w.row)
 	w.queryPos, w.keyPos = r.position(it.seq)
 	for i := range w.rows {
 		token, head := w.token(i)
@@ -219,8 +219,8 @@ func denominator(top, sum float32, sink *float32, exp2 *[2]float32) (factor, lse
 func (w *workspace) attend(s, tile, slot int) {
 	r, a := w.r, w.r.op
 	start, end := r.src[s].sequence(w.it.seq)
-	t := keyTile{source: s, from: tile * a.sizes.keys}
-	t.to = min(t.from+a.sizes.keys, end-start)
+	t := keyTile{source: s, from: tile * a.sizes.Keys}
+	t.to = min(t.from+a.sizes.Keys, end-start)
 	set := w.block / r.blocks()
 	head := w.head/(a.cfg.Heads/r.src[s].heads) - (w.it.set+set)*r.setHeads(s)
 	packed, info := r.slotOf(w.it, slot, set, head)

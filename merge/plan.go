@@ -63,7 +63,7 @@ func (p *Plan) Members(j int) iter.Seq[int] {
 func (p *Plan) Kept() []int32 { return p.kept }
 
 // Offsets returns where each sequence of a packed batch begins among the merged
-// tokens, and at last Len: Offsets or QOffsets of what follows.
+// tokens, and at last Len: Offsets of what follows.
 func (p *Plan) Offsets() []int { return p.offsets }
 
 // SetIdentity makes p the plan that leaves n tokens, one sequence, as they are.

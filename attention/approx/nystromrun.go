@@ -81,7 +81,7 @@ func (r *nystromRun) run(ctx context.Context, n *Nystrom, call *Call) error {
 		return wrap(ctx, err)
 	}
 	r.kv = [2][1]blas32.General{{call.K}, {call.V}}
-	r.inner = attention.Call{Dst: r.values, Q: r.q, K: r.kv[0][:], V: r.kv[1][:], QOffsets: r.marks, KOffsets: r.seqs.k, LogWeights: call.LogWeights}
+	r.inner = attention.Call{Dst: r.values, Q: r.q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.marks, KOffsets: r.seqs.k, LogWeights: call.LogWeights}
 	if call.Valid != nil {
 		r.keyPos, r.padded = r.keyPos[:0], call.Valid
 		for _, first := range r.seqs.k[:r.seqs.count()] {
@@ -321,7 +321,7 @@ func (r *nystromRun) spread(ctx context.Context) error {
 		}
 	}
 	r.kv = [2][1]blas32.General{{k}, {v}}
-	r.inner = attention.Call{Dst: r.call.Dst, Q: r.call.Q, K: r.kv[0][:], V: r.kv[1][:], QOffsets: r.seqs.q, KOffsets: r.few}
+	r.inner = attention.Call{Dst: r.call.Dst, Q: r.call.Q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.seqs.q, KOffsets: r.few}
 	return inner(ctx, r.op.first.Run(ctx, &r.inner))
 }
 

@@ -45,10 +45,10 @@ func TestCompare(t *testing.T) {
 	if e := errs[counted][smooth]; e > 1e-3 {
 		t.Errorf("counted cores err by %v where neighbours are alike", e)
 	}
-	if a, b := errs[counted][smooth], errs[cca][smooth]; a > b/10 {
+	if a, b := errs[counted][smooth], errs[pooled][smooth]; a > b/10 {
 		t.Errorf("counted cores err by %v, others by %v where neighbours are alike", a, b)
 	}
-	if a, b := errs[blocks][needle], errs[cca][needle]; a > b/3 || b < 0.3 {
+	if a, b := errs[blocks][needle], errs[pooled][needle]; a > b/3 || b < 0.3 {
 		t.Errorf("CCA errs by %v with the needles' groups, by %v without", a, b)
 	}
 	if e := errs[blocks][smooth]; e != -1 {

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/cca"
 )
 
 // method is a way to attend over one sequence.
@@ -21,7 +22,7 @@ type method struct {
 // names of the methods, in the order of the table.
 const (
 	exactly = "exact"
-	cca     = "CCA"
+	pooled  = "CCA"
 	counted = "CCA, tokens counted"
 	levels  = "hierarchy of cores"
 	blocks  = "CCA, needles as they are"
@@ -42,23 +43,23 @@ func newMethods(o options, n int) ([]method, error) {
 			seen: func(query int64) (from, to int64) { return 0, query + 1 },
 		})
 	}
-	base := attention.CCAConfig{Heads: o.heads, HeadDim: o.dim, Group: o.group, Window: o.window, Workers: o.workers}
+	base := cca.Config{Heads: o.heads, HeadDim: o.dim, Group: o.group, Window: o.window, Workers: o.workers}
 	count, deep := base, base
 	count.CountTokens = true
 	deep.CountTokens, deep.Levels = true, 32
 	for _, x := range []struct {
 		name string
-		cfg  attention.CCAConfig
-	}{{cca, base}, {counted, count}, {levels, deep}, {blocks, base}} {
-		op, err := attention.NewCCA(x.cfg)
+		cfg  cca.Config
+	}{{pooled, base}, {counted, count}, {levels, deep}, {blocks, base}} {
+		op, err := cca.New(x.cfg)
 		if err != nil {
 			return nil, err
 		}
 		m := method{name: x.name, seen: op.Window}
 		m.attend = func(ctx context.Context, dst blas32.General, s *sequence) error {
-			call := &attention.CCACall{Dst: dst, Q: s.q, K: s.k, V: s.v}
+			call := &attention.Call{Dst: dst, Q: s.q, K: []blas32.General{s.k}, V: []blas32.General{s.v}}
 			if x.name == blocks {
-				call.Blocks = s.blocks(o.group)
+				call.Options = &cca.Options{Blocks: s.blocks(o.group)}
 			}
 			return op.Run(ctx, call)
 		}

@@ -14,7 +14,7 @@ import (
 // colors of the methods.
 var colors = map[string]color.Color{
 	exactly: color.RGBA{R: 0x33, G: 0x33, B: 0x33, A: 0xff},
-	cca:     color.RGBA{R: 0xe0, G: 0x8b, B: 0x3a, A: 0xff},
+	pooled:  color.RGBA{R: 0xe0, G: 0x8b, B: 0x3a, A: 0xff},
 	counted: color.RGBA{R: 0x1f, G: 0x5f, B: 0xa8, A: 0xff},
 	levels:  color.RGBA{R: 0x3a, G: 0x9a, B: 0x5c, A: 0xff},
 	blocks:  color.RGBA{R: 0xa8, G: 0x3a, B: 0x8c, A: 0xff},
@@ -78,7 +78,7 @@ func chart(title, y string) *plot.Plot {
 // lines adds a line for each method that has values above 0.
 func lines(p *plot.Plot, results []*result, value func(*result) (float64, bool)) error {
 	low, high := 1e300, 0.0
-	for _, name := range []string{exactly, cca, counted, levels, blocks} {
+	for _, name := range []string{exactly, pooled, counted, levels, blocks} {
 		var xy plotter.XYs
 		for _, r := range results {
 			if y, ok := value(r); ok && r.method == name && y > 0 {

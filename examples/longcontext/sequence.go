@@ -5,9 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"github.com/subquad/subquad/attention/cca"
 	"gonum.org/v1/gonum/blas/blas32"
-
-	"github.com/subquad/subquad/attention"
 )
 
 // sequence is queries, keys and values, and where needles are.
@@ -93,7 +92,7 @@ func sign(needle, d int) float32 {
 }
 
 // blocks returns the groups that have needles.
-func (s *sequence) blocks(group int) (list []attention.Block) {
+func (s *sequence) blocks(group int) (list []cca.Block) {
 	rows := func(m blas32.General, from int) blas32.General {
 		m.Rows, m.Data = group, m.Data[from*m.Stride:]
 		return m
@@ -103,7 +102,7 @@ func (s *sequence) blocks(group int) (list []attention.Block) {
 		if len(list) > 0 && list[len(list)-1].Group == p || (p+1)*group > s.k.Rows {
 			continue
 		}
-		list = append(list, attention.Block{Group: p, K: rows(s.k, p*group), V: rows(s.v, p*group)})
+		list = append(list, cca.Block{Group: p, K: rows(s.k, p*group), V: rows(s.v, p*group)})
 	}
 	return list
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -121,6 +122,17 @@ func Wrap(ctx context.Context, pkg string, err error) error {
 		return err
 	}
 	return fmt.Errorf("%s: %w", pkg, err)
+}
+
+// Named gives an error that came from an operator within an operator the name of the
+// outer one's package in place of its own.
+func Named(pkg string, err error) error {
+	m, ok := err.(*message)
+	if !ok {
+		return err
+	}
+	_, text, _ := strings.Cut(m.text, ": ")
+	return &message{m.kind, pkg + ": " + text}
 }
 
 // Finite returns an error, of the kind, that names the first NaN or Inf of x.

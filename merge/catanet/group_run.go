@@ -103,7 +103,7 @@ func (r *groupRun) attend(ctx context.Context) error {
 		return err
 	}
 	r.segments = [4]blas32.General{r.k, r.v, c.CenterK, c.CenterV}
-	r.intra = attention.Call{Dst: r.grouped, Q: r.q, K: r.segments[:1], V: r.segments[1:2], QOffsets: r.queryAt, KOffsets: r.keyAt}
+	r.intra = attention.Call{Dst: r.grouped, Q: r.q, K: r.segments[:1], V: r.segments[1:2], Offsets: r.queryAt, KOffsets: r.keyAt}
 	if err := check.Wrap(ctx, "catanet", r.op.core.Run(ctx, &r.intra)); err != nil {
 		return err
 	}

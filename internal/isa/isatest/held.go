@@ -10,7 +10,13 @@ import (
 // holds, in its fields and in those of its slices' elements. What lies behind
 // pointers and interfaces is somebody else's; memory that several slices share
 // counts once.
-func Held(x any) (bytes int64) {
+func Held(x any) (bytes int64) { return held(x, nil) }
+
+// HeldBehind is Held for what x, a pointer, leads to through other pointers, too: an
+// operator with its working memory.
+func HeldBehind(x any) (bytes int64) { return held(x, map[uintptr]bool{}) }
+
+func held(x any, behind map[uintptr]bool) (bytes int64) {
 	var slicesOf func(v reflect.Value, list [][2]uintptr) [][2]uintptr
 	slicesOf = func(v reflect.Value, list [][2]uintptr) [][2]uintptr {
 		switch v.Kind() {
@@ -25,10 +31,15 @@ func Held(x any) (bytes int64) {
 				v = v.Slice(0, v.Cap())
 			}
 			switch v.Type().Elem().Kind() {
-			case reflect.Struct, reflect.Slice, reflect.Array:
+			case reflect.Struct, reflect.Slice, reflect.Array, reflect.Pointer:
 				for i := range v.Len() {
 					list = slicesOf(v.Index(i), list)
 				}
+			}
+		case reflect.Pointer:
+			if behind != nil && !v.IsNil() && !behind[v.Pointer()] {
+				behind[v.Pointer()] = true
+				list = slicesOf(v.Elem(), list)
 			}
 		}
 		return list

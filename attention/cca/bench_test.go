@@ -1,0 +1,92 @@
+package cca
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/subquad/subquad/attention"
+	"gonum.org/v1/gonum/blas/blas32"
+)
+
+// BenchmarkCCA is Core-Context-Aware attention with a group of 16 and a window of
+// 1024; exact is the library's exact causal attention, which takes minutes at
+// 65536 tokens.
+func BenchmarkCCA(b *testing.B) {
+	const heads, d = 8, 64
+	base := Config{Heads: heads, HeadDim: d, Group: 16, Window: 1024}
+	deep := base
+	deep.Levels = maxLevels
+	forward := func(cfg Config) func(b *testing.B) func(dst, q, k, v blas32.General) error {
+		return func(b *testing.B) func(dst, q, k, v blas32.General) error { return mustCCA(b, cfg).Forward }
+	}
+	exact := func(b *testing.B) func(dst, q, k, v blas32.General) error {
+		return must(b, attention.Config{Heads: heads, HeadDim: d, Causal: true}).Forward
+	}
+	for _, c := range []struct {
+		prefix string
+		make   func(b *testing.B) func(dst, q, k, v blas32.General) error
+		n      []int
+	}{
+		{"", forward(base), []int{8192, 65536}},
+		{"levels/", forward(deep), []int{8192, 65536, 1 << 20}},
+		{"exact/", exact, []int{8192, 65536}},
+	} {
+		for _, n := range c.n {
+			b.Run(fmt.Sprintf("%sh=%d/d=%d/n=%d", c.prefix, heads, d, n), func(b *testing.B) {
+				long := n == 1<<20 || n == 1<<16 && c.prefix == "exact/"
+				if long && testing.Short() {
+					b.Skip("takes half a minute: run without -short")
+				}
+				forward := c.make(b)
+				q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), zeroMatrix(n, heads*d)
+				if !long { // warm up, where that does not take minutes
+					if err := forward(dst, q, k, v); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := forward(dst, q, k, v); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+			})
+		}
+	}
+}
+
+// BenchmarkCCAStep is one token after n, taken back each time.
+func BenchmarkCCAStep(b *testing.B) {
+	const heads, d = 8, 64
+	for _, levels := range []int{1, maxLevels} {
+		for _, n := range []int{8192, 65536} {
+			b.Run(fmt.Sprintf("levels=%d/h=%d/d=%d/n=%d", levels, heads, d, n), func(b *testing.B) {
+				c := mustCCA(b, Config{Heads: heads, HeadDim: d, Levels: levels})
+				s, err := c.NewState(StateConfig{MaxTokens: n + 1, Rollback: 1})
+				if err != nil {
+					b.Fatal(err)
+				}
+				q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
+				if err := c.Step(zeroMatrix(n, heads*d), q, k, v, s); err != nil {
+					b.Fatal(err)
+				}
+				dst, one := zeroMatrix(1, heads*d), part(q, 0, 1)
+				step := func() {
+					if err := c.Step(dst, one, one, one, s); err != nil {
+						b.Fatal(err)
+					}
+					if err := s.Truncate(n); err != nil {
+						b.Fatal(err)
+					}
+				}
+				step()
+				b.ReportAllocs()
+				for b.Loop() {
+					step()
+				}
+				b.ReportMetric(float64(s.Bytes())/1e6, "MB")
+			})
+		}
+	}
+}

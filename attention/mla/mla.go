@@ -1,0 +1,141 @@
+package mla
+
+import (
+	"io"
+	"math"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
+	"github.com/subquad/subquad/rope"
+)
+
+// Config fixes multi-head latent attention.
+type Config struct {
+	// Hidden is the width of a token.
+	Hidden int
+	Heads  int
+	// QRank is the width that queries are made through (q_lora_rank), 0 for queries
+	// made of the token at once; KVRank is that of the latent (kv_lora_rank).
+	QRank, KVRank int
+	// NopeDim and RopeDim are the features of a head's key without and with position
+	// (qk_nope_head_dim, qk_rope_head_dim), ValueDim those of its value (v_head_dim).
+	NopeDim, RopeDim, ValueDim int
+	// Eps is that of the norms; 0 stands for 1e-6.
+	Eps float32
+	// Scale multiplies logits; 0 stands for 1/sqrt(NopeDim+RopeDim). YaRN's part in it
+	// is rope.Config.SoftmaxFactor.
+	Scale float32
+	// Rotation turns the RopeDim features; its HeadDim is set. Published models use
+	// rope.Interleaved.
+	Rotation rope.Config
+	// LongCat multiplies normed queries by sqrt(Hidden/QRank) and the latent by
+	// sqrt(Hidden/KVRank), as LongCat-Flash does.
+	LongCat bool
+	// Format is how weights are stored.
+	Format asm.Format
+	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
+	Workers int
+}
+
+// MLA is multi-head latent attention (DeepSeek-V2 2024, arXiv 2405.04434): keys and
+// values of all heads are made of one latent c of KVRank features, and one key r of
+// RopeDim features turned by position is shared by all heads:
+//
+//	q = QB norm(QA x), of each head [qn | qr];  [c | r] = KVA x;  c = norm(c)
+//	[kn | v] = KVB c for each head
+//	out = O [softmax(Scale (qn.kn + rot(qr).rot(r))) v]
+//
+// A state holds [c | r] for each token: KVRank+RopeDim numbers, whatever the number
+// of heads, the value a prefix of the key. Forward is this naive form; Step
+// absorbs KVB into the query and the output (qn.kn = (Wk^T qn).c), so that keys
+// and values are never made. An MLA is immutable and safe for concurrent use.
+type MLA struct {
+	cfg      Config
+	rotation *rope.Rotation
+	naive    *attention.Attention
+	latent   *attention.Attention // one key head, [c | r]
+
+	qa, qb, kva, kvb, o *dense.Linear
+	qNorm, kvNorm       []float32
+	keys, values        []*asm.Matrix // of each head: nope -> latent, latent -> value
+
+	scratch scratch.List[run]
+}
+
+// New packs the weights, or returns an error that matches attention.ErrConfig or attention.ErrShape.
+func New(cfg Config, w Weights) (*MLA, error) {
+	for _, n := range []struct {
+		name  string
+		value int
+		least int
+	}{
+		{"Hidden", cfg.Hidden, 1}, {"Heads", cfg.Heads, 1}, {"QRank", cfg.QRank, 0}, {"KVRank", cfg.KVRank, 1},
+		{"NopeDim", cfg.NopeDim, 1}, {"RopeDim", cfg.RopeDim, 2}, {"ValueDim", cfg.ValueDim, 1}, {"Workers", cfg.Workers, 0},
+	} {
+		if n.value < n.least || n.value > 1<<20 {
+			return nil, check.Errorf(attention.ErrConfig, "mla: %s is %d, want %d to 2^20", n.name, n.value, n.least)
+		}
+	}
+	if cfg.Eps == 0 {
+		cfg.Eps = 1e-6
+	}
+	switch {
+	case cfg.Eps-cfg.Eps != 0 || cfg.Eps < 0:
+		return nil, check.Errorf(attention.ErrConfig, "mla: Eps is %v, want a finite number, 0 or more", cfg.Eps)
+	case cfg.Format > asm.Float16:
+		return nil, check.Errorf(attention.ErrConfig, "mla: Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
+	}
+	if cfg.Scale == 0 {
+		cfg.Scale = float32(1 / math.Sqrt(float64(cfg.NopeDim+cfg.RopeDim)))
+	}
+	cfg.Rotation.HeadDim, cfg.Rotation.Workers = cfg.RopeDim, 1
+	m := &MLA{cfg: cfg}
+	if err := m.pack(w); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.rotation, err = rope.New(cfg.Rotation); err != nil {
+		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation: %v", err)
+	}
+	if m.rotation.Axes() != 1 || cfg.Rotation.XPos != nil {
+		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation has several axes or xPos")
+	}
+	base := attention.Config{Heads: cfg.Heads, Scale: cfg.Scale, Causal: true, Workers: cfg.Workers}
+	naive, latent := base, base
+	print := state.NewFingerprint("mla", int64(math.Float32bits(cfg.Eps)), state.Bool(cfg.LongCat))
+	print.Matrices(w.QA, w.QB, w.KVA, w.KVB)
+	print.Floats(w.QANorm, w.KVANorm)
+	latent.Fingerprint = uint64(print)
+	naive.HeadDim, naive.ValueDim = cfg.NopeDim+cfg.RopeDim, cfg.ValueDim
+	latent.KVHeads, latent.HeadDim, latent.ValueDim = 1, cfg.KVRank+cfg.RopeDim, cfg.KVRank
+	if m.naive, err = attention.New(naive); err != nil {
+		return nil, err
+	}
+	if m.latent, err = attention.New(latent); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// NewState returns an empty state; SharedValues is set, and Rotation is the MLA's
+// own. See Attention.NewState.
+func (m *MLA) NewState(cfg attention.StateConfig) (*attention.State, error) {
+	if cfg.Rotation != nil {
+		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation in the StateConfig of an MLA, which has its own")
+	}
+	cfg.SharedValues = true
+	return m.latent.NewState(cfg)
+}
+
+// NewPages returns a pool for the MLA's states.
+func (m *MLA) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
+	cfg.SharedValues = true
+	return m.latent.NewPages(cfg)
+}
+
+// ReadState is Attention.ReadState.
+func (m *MLA) ReadState(r io.Reader) (*attention.State, error) { return m.latent.ReadState(r) }
