@@ -4,8 +4,8 @@
 //
 // A kernel is a Go function that calls the methods of a [Machine]. Each call
 // emits instructions; registers are virtual and are allocated at the end. Two
-// implementations exist: amd64.go, on top of avo, and arm64.go, which prints
-// text and encodes the vector instructions that the Go assembler does not know.
+// implementations exist: the files amd64*.go, on top of avo, and arm64*.go, which print
+// text and encode the vector instructions that the Go assembler does not know.
 package simd
 
 // Vec is a vector register: Lanes float32 (or 32-bit integers).

@@ -1,0 +1,43 @@
+package simd
+
+// What crosses lanes.
+
+func (m *arm64) SumLanes(v Vec) Vec {
+	d, r := m.newVec()
+	m.coded(0x6e20d400, "FADDP V%0.4S, V%1.4S, V%2.4S", r, armVec(v), armVec(v))
+	m.coded(0x6e20d400, "FADDP V%0.4S, V%1.4S, V%2.4S", r, r, r)
+	return d
+}
+
+func (m *arm64) MaxLanes(v Vec) Vec {
+	d, r := m.newVec()
+	m.coded(0x6e30f800, "FMAXV S%0, V%1.4S", r, armVec(v))
+	return d
+}
+
+func (m *arm64) SumAcross(v Vec) Vec { return m.SumLanes(v) } // FADDP leaves it in every lane
+func (m *arm64) MaxAcross(v Vec) Vec { return m.dup(armVec(m.MaxLanes(v))) }
+
+func (m *arm64) Transpose(rows []Vec) []Vec {
+	pair := func(name string, a, b Vec) Vec {
+		d, r := m.newVec()
+		m.named(name, []armReg{r}, []armReg{armVec(a), armVec(b)})
+		return d
+	}
+	const low, high = "VZIP1 V%2.S4, V%1.S4, V%0.S4", "VZIP2 V%2.S4, V%1.S4, V%0.S4"
+	const first, second = "VZIP1 V%2.D2, V%1.D2, V%0.D2", "VZIP2 V%2.D2, V%1.D2, V%0.D2"
+	a, b := pair(low, rows[0], rows[1]), pair(low, rows[2], rows[3])
+	c, d := pair(high, rows[0], rows[1]), pair(high, rows[2], rows[3])
+	return []Vec{pair(first, a, b), pair(second, a, b), pair(first, c, d), pair(second, c, d)}
+}
+
+func (m *arm64) SumRows(rows []Vec) Vec {
+	pair := func(a, b Vec) Vec {
+		v, r := m.newVec()
+		m.coded(0x6e20d400, "FADDP V%0.4S, V%1.4S, V%2.4S", r, armVec(a), armVec(b))
+		return v
+	}
+	return pair(pair(rows[0], rows[1]), pair(rows[2], rows[3]))
+}
+
+func (m *arm64) StoreQuad(a At, v Vec, _ int) { m.Store(a, nil, v) }
