@@ -1,13 +1,28 @@
-// Package asm holds the kernels: vector arithmetic, matrix multiplication,
-// elementary functions, row norms, short convolutions, rotations, Fourier
-// butterflies, scans and tiles of attention and of decoding over float32, in
-// assembly for AVX2, AVX-512 and NEON and in portable Go.
+// Package asm has the vector and matrix operations that the rest of the module is
+// built on, over float32, in assembly for AVX2, AVX-512 and NEON and in portable Go.
 //
-// The functions can be used by themselves. They work on slices, allocate
-// nothing, start no goroutines and are safe for concurrent use. A destination
-// may be the same slice as an input, element for element; it must not overlap
-// one otherwise. Like gonum's kernels, and unlike the packages above, asm
-// panics when lengths do not fit.
+// The functions can be used by themselves. They work on slices and on blas32.General,
+// allocate nothing, start no goroutines and are safe for concurrent use. A destination
+// may be the same slice as an input, element for element; it must not overlap one
+// otherwise. Like gonum's kernels, and unlike the packages above, asm panics when
+// lengths do not fit. All error bounds are in units in the last place (ULP) of the
+// float32 result.
+//
+//   - Two vectors: [Add], [Mul], [Maximum], [Scale], [Axpy].
+//   - Vectors to one number: [Dot], [SquaredDistance], [Cosine], [Sum], [Max].
+//   - Each element: [Exp], [Sin], [Sigmoid], [SiLU], [GELU], [GELUTanh], [Softplus],
+//     [ELUPlusOne], [Softcap].
+//   - A row: [Softmax], [LayerNorm], [RMSNorm].
+//   - Matrix products: [NewMatrix] or [NewMatrixT] packs the right operand, in a
+//     [Format]; [Gemm], [GemmAdd] and [Gemv] multiply by it.
+//   - Sequences: [DepthwiseConv], a short causal convolution.
+//   - Rotary positions: [RotateHalf], [RotateInterleaved].
+//   - Stored numbers: [Float16Bits], [Float16Of], [BFloat16Bits], [BFloat16Of],
+//     [QuantizeInt8].
+//   - The processor: [Active].
+//
+// Letters: dst is the result, n a length; in products a is [m, k], b [k, n] and dst
+// [m, n]; t counts tokens and c channels; headDim is the width of an attention head.
 //
 // # Tiers
 //
@@ -20,9 +35,9 @@
 // Within a tier results are the same to the bit on every machine. Between tiers
 // they differ by rounding: sums are taken in another order and products are
 // fused. Elementary functions use the same polynomials everywhere; the error
-// each states, in units in the last place (ULP) of the float32 result, holds
-// in all tiers. Results too small for a normal float32 are flushed to zero by
-// the functions that exponentiate, because subnormal arithmetic is slow.
+// each states holds in all tiers. Results too small for a normal float32 are
+// flushed to zero by the functions that exponentiate, because subnormal
+// arithmetic is slow.
 //
 // NaN propagates through every function, Max included.
 package asm

@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -250,16 +251,37 @@ func TestVectorPanics(t *testing.T) {
 	mustPanic(t, "asm: RMSNorm: dst overlaps weight", func() { RMSNorm(x, make([]float32, 4), x, 0) })
 }
 
-func BenchmarkDot(b *testing.B) {
-	for _, n := range []int{64, 1024} {
-		x, y := random(1, n), random(2, n)
-		b.Run(map[int]string{64: "n=64", 1024: "n=1024"}[n], func(b *testing.B) {
-			for b.Loop() {
-				Dot(x, y)
-			}
-			b.ReportMetric(2*float64(n*b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-		})
+// peers are another library's functions beside ours, where it builds.
+var peers = map[string]func(x, y []float32) float32{}
+
+// benchmarkReduction times a function that makes one number of vectors, and its peer.
+func benchmarkReduction(b *testing.B, name string, ours func(x, y []float32) float32) {
+	for _, f := range []struct {
+		prefix string
+		f      func(x, y []float32) float32
+	}{{"", ours}, {"vek32/", peers[name]}} {
+		if f.f == nil {
+			continue
+		}
+		for _, n := range []int{64, 256, 1024, 65536} {
+			x, y := random(1, n), random(2, n)
+			b.Run(fmt.Sprintf("%sn=%d", f.prefix, n), func(b *testing.B) {
+				for b.Loop() {
+					f.f(x, y)
+				}
+			})
+		}
 	}
+}
+
+func BenchmarkDot(b *testing.B) { benchmarkReduction(b, "Dot", Dot) }
+
+func BenchmarkSum(b *testing.B) {
+	benchmarkReduction(b, "Sum", func(x, _ []float32) float32 { return Sum(x) })
+}
+
+func BenchmarkMax(b *testing.B) {
+	benchmarkReduction(b, "Max", func(x, _ []float32) float32 { return Max(x) })
 }
 
 // benchmarkRows times f over the rows of a matrix larger than the L2 cache.

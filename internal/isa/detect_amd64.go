@@ -14,3 +14,14 @@ func detect() (tiers []Tier) {
 	}
 	return tiers
 }
+
+// detectUnits returns the matrix units.
+func detectUnits() (u Unit) {
+	if cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXBF16) {
+		u |= AMXBFloat16
+	}
+	if cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXINT8) {
+		u |= AMXInt8
+	}
+	return u
+}

@@ -1,8 +1,13 @@
 // Package isa knows which instruction sets the kernels have and which one is in
 // use.
 //
-// A tier is a set of kernels. The best one that the processor can run is chosen
-// when the program starts; the environment variable SUBQUAD_ISA lowers it.
+// A tier is a set of kernels. The tiers of a port are a ladder: what runs one of them
+// runs all below it, and a function without a kernel for a tier takes that of the next
+// one below. The best tier that the processor can run is chosen when the program
+// starts; the environment variable SUBQUAD_ISA lowers it.
+//
+// Matrix units ([Unit]) are apart from the ladder, and so is precision: no tier
+// computes in less than float32.
 package isa
 
 import (
@@ -11,7 +16,8 @@ import (
 	"strings"
 )
 
-// Tier is a set of kernels for one instruction set.
+// Tier is a set of kernels for one instruction set. Those of a port ascend; between
+// ports their order means nothing.
 type Tier uint8
 
 // The tiers. Generic is portable Go, and the specification of the others.

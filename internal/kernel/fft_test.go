@@ -92,6 +92,68 @@ func TestStages(t *testing.T) {
 	})
 }
 
+// TestRoots reads the constants of the stages to the bit: of one element that is 1, with
+// twiddle factors of 1, a stage makes the roots of unity.
+func TestRoots(t *testing.T) {
+	exact := func(name string, got float32, want float64) {
+		t.Helper()
+		if math.Abs(want) < 1e-9 {
+			if math.Abs(float64(got)) > 1e-9 {
+				t.Errorf("%s is %v, want 0", name, got)
+			}
+		} else if ulp(got, want) > 0.501 {
+			t.Errorf("%s is %v, want %v", name, got, float32(want))
+		}
+	}
+	isatest.Run(t, func(t *testing.T) {
+		b := NewButterflies()
+		lanes := b.Lanes()
+		ones := func(n int) (tw []float32) {
+			for range n {
+				tw = append(tw, 1, 0)
+			}
+			return tw
+		}
+		for radix := 2; radix <= 5; radix++ {
+			for _, inverse := range []bool{false, true} {
+				for p := range radix {
+					x := make([]float32, 2*lanes*radix)
+					for i := range lanes {
+						x[2*lanes*p+i] = 1
+					}
+					sign := -1.0
+					if inverse {
+						sign = 1
+						b.Inverse(radix, x, 1, 1, 1, ones(radix-1))
+					} else {
+						b.Forward(radix, x, 1, 1, 1, ones(radix-1))
+					}
+					for k := range radix {
+						root := turn(sign*float64(p*k%radix), float64(radix))
+						name := fmt.Sprintf("radix %d, inverse %v, root %d", radix, inverse, p*k)
+						for i := range lanes {
+							exact(name, x[2*lanes*k+i], real(root))
+							exact(name, x[2*lanes*k+lanes+i], imag(root))
+						}
+					}
+				}
+			}
+		}
+		for p := range 4 {
+			u, x := make([]float32, 4*lanes), make([]float32, 8*lanes)
+			for i := range lanes {
+				u[p*lanes+i] = 1
+			}
+			b.First(4, x, 1, 1, u, lanes, ones(4))
+			for k := range 4 {
+				root := turn(float64(p), 16) * turn(-float64(p*k%4), 4)
+				exact(fmt.Sprintf("First: e^(i pi %d/8), row %d", p, k), x[2*lanes*k], real(root))
+				exact(fmt.Sprintf("First: e^(i pi %d/8), row %d", p, k), x[2*lanes*k+lanes], imag(root))
+			}
+		}
+	})
+}
+
 func TestOuterStages(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		b := NewButterflies()

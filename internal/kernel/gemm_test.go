@@ -116,6 +116,29 @@ func TestGemm(t *testing.T) {
 	})
 }
 
+// TestGemmTiles takes every kernel's every vector, in each format: heights up to two full
+// tiles, and whole panels with the last one ending in each of its vectors.
+func TestGemmTiles(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const k = 3
+		size := sizesOf[isa.Active()]
+		for _, format := range formats {
+			for panels := range 6 {
+				for rest := 0; rest < size.panelCols; rest += max(1, size.lanes/2) {
+					n := panels*size.panelCols + rest
+					b, bias := NewMatrix(format, matrix(2, k, n, 0)), random(3, n)
+					for m := 1; m <= 2*size.tileRows; m++ {
+						a, dst := matrix(1, m, k, 0), blank(m, n, 1)
+						Gemm(dst, a, b, bias)
+						near(t, fmt.Sprintf("%v m=%d n=%d", format, m, n), dense(dst), product64(a, false, b, bias), 1e-5)
+						gapsIntact(t, dst)
+					}
+				}
+			}
+		}
+	})
+}
+
 // TestGemmGuarded runs tiles whose operands end, or begin, at unmapped memory.
 func TestGemmGuarded(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
@@ -258,35 +281,4 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("%v allocations a run", n)
 		}
 	})
-}
-
-func BenchmarkGemm(b *testing.B) {
-	for _, n := range []int{128, 1024} {
-		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
-			x, y, dst := matrix(1, n, n, 0), matrix(2, n, n, 0), blank(n, n, 0)
-			var packed Matrix // packing is part of the product
-			packed.Set(y)
-			b.ReportAllocs()
-			for b.Loop() {
-				packed.Set(y)
-				Gemm(dst, x, &packed, nil)
-			}
-			b.ReportMetric(2*float64(n)*float64(n)*float64(n)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-		})
-	}
-}
-
-func BenchmarkGemv(b *testing.B) {
-	for _, format := range formats {
-		const n = 4096
-		b.Run(fmt.Sprintf("%v/n=%d", format, n), func(b *testing.B) {
-			packed := newMatrixT(format, matrix(1, n, n, 0))
-			x, dst := random(2, n), make([]float32, n)
-			b.ReportAllocs()
-			for b.Loop() {
-				Gemv(dst, x, packed, nil)
-			}
-			b.ReportMetric(float64(packed.Bytes())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
-		})
-	}
 }

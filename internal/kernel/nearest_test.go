@@ -148,7 +148,12 @@ func TestNearestPanics(t *testing.T) {
 	mustPanic(t, fmt.Sprintf("kernel: AttentionTile.Nearest: 1 panels from %d, want at most %d", math.MaxInt32, maxPlace), func() {
 		tile.Nearest(best, place, q, make([]float32, 3*w), math.MaxInt32, 1)
 	})
-	mustPanic(t, "kernel: AttentionTile.Nearest: best or place overlaps another", func() {
-		tile.Nearest(best, best, q, nil, 0, 0)
-	})
+	k := make([]float32, 3*w)
+	const overlaps = "kernel: AttentionTile.Nearest: best or place overlaps another"
+	mustPanic(t, overlaps, func() { tile.Nearest(best, best, q, nil, 0, 0) })
+	mustPanic(t, overlaps, func() { tile.Nearest(k[:2*w], place, q, k, 0, 1) })
+	mustPanic(t, overlaps, func() { tile.Nearest(best, k[:2*w], q, k, 0, 1) })
+	shared := blas32.General{Rows: 2, Cols: 3, Stride: 3, Data: make([]float32, max(6, 2*w))}
+	mustPanic(t, overlaps, func() { tile.Nearest(shared.Data[:2*w], place, shared, k, 0, 1) })
+	mustPanic(t, overlaps, func() { tile.Nearest(best, shared.Data[:2*w], shared, k, 0, 1) })
 }

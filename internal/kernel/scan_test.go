@@ -293,6 +293,36 @@ func TestPanels(t *testing.T) {
 	})
 }
 
+// TestReshapeClears checks that what is beyond the last column of a matrix made in old
+// memory is 0: the kernels multiply it.
+func TestReshapeClears(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		w := PanelCols()
+		const rows = 7
+		var m Matrix
+		m.Set(blank(rows, 3*w, 0))
+		m.Reshape(rows, w+1)
+		last := m.float32()[rows*w:][:rows*w]
+		for i, v := range last {
+			if i%w > 0 && v != 0 {
+				t.Fatalf("row %d, column %d of the last panel is %v", i/w, i%w, v)
+			}
+		}
+		if w > 1 && len(m.float32()) != 2*rows*w {
+			t.Errorf("%d elements, want %d", len(m.float32()), 2*rows*w)
+		}
+	})
+}
+
+func TestPanelPanics(t *testing.T) {
+	m := new(Matrix)
+	m.Reshape(4, 3)
+	mustPanic(t, "kernel: Matrix.Reshape: -1 x 3", func() { m.Reshape(-1, 3) })
+	mustPanic(t, "kernel: Matrix.PanelRows: rows 3 to 2 of 4", func() { m.PanelRows(0, 3, 2) })
+	mustPanic(t, "kernel: Matrix.PanelRows: rows 0 to 5 of 4", func() { m.PanelRows(0, 0, 5) })
+	mustPanic(t, "kernel: Matrix.Panel: panel 0 of 1, format int8", func() { NewMatrix(Int8, matrix(1, 3, 1, 0)).Panel(0) })
+}
+
 func TestScanPanics(t *testing.T) {
 	y, h := matrix(1, 2, ScanBlock, 0), make([]float32, 4*ScanBlock)
 	bc := matrix(2, 2, 4, 0)

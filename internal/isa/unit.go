@@ -1,0 +1,50 @@
+package isa
+
+import (
+	"slices"
+	"strings"
+)
+
+// Unit is a matrix unit: hardware that multiplies whole tiles, beside the vector
+// instructions of the tiers. A machine may have several, or none.
+//
+// Units are no rungs of the ladder of tiers, for three reasons. A unit does one thing,
+// products, so that a tier is needed beside it in any case. It has no float32: it
+// rounds its operands to bfloat16, float16 or int8 first, so that it may be used only
+// where the caller asked for that precision. And a kernel must ask the operating
+// system for the unit's registers before it uses them.
+//
+// No kernel uses a unit yet. One that does will choose by Has after the caller's
+// precision, and by the tier for everything else.
+type Unit uint8
+
+// The units.
+const (
+	AMXBFloat16 Unit = 1 << iota // amd64, tiles of bfloat16 (AMX-TILE, AMX-BF16)
+	AMXInt8                      // amd64, tiles of int8 (AMX-TILE, AMX-INT8)
+)
+
+var unitNames = [...]string{"amx-bf16", "amx-int8"}
+
+// String returns the names of a set of units, joined by +, or none.
+func (u Unit) String() string {
+	var list []string
+	for i, name := range unitNames {
+		if u&(1<<i) != 0 {
+			list = append(list, name)
+		}
+	}
+	if len(list) == 0 {
+		return "none"
+	}
+	return strings.Join(list, "+")
+}
+
+// Has tells whether the processor has a unit, and the tier in use is the highest this
+// machine has: SUBQUAD_ISA, which lowers the tier, takes the units away.
+func Has(u Unit) bool {
+	return active == slices.Max(available) && units&u == u
+}
+
+// units are those of the processor.
+var units = detectUnits()

@@ -1,0 +1,39 @@
+package isa
+
+import "testing"
+
+func TestUnit(t *testing.T) {
+	for u, want := range map[Unit]string{0: "none", AMXBFloat16: "amx-bf16", AMXInt8: "amx-int8", AMXBFloat16 | AMXInt8: "amx-bf16+amx-int8"} {
+		if got := u.String(); got != want {
+			t.Errorf("units %b are %q, want %q", uint8(u), got, want)
+		}
+	}
+	defer func(old Unit) { units = old }(units)
+	units = AMXInt8
+	best := available[len(available)-1]
+	restore := Use(best)
+	if !Has(AMXInt8) || Has(AMXBFloat16) || Has(AMXInt8|AMXBFloat16) || !Has(0) {
+		t.Error("of the units only amx-int8 is there, and Has says otherwise")
+	}
+	restore()
+	for _, tier := range available[:len(available)-1] {
+		restore := Use(tier)
+		if Has(AMXInt8) {
+			t.Errorf("a unit is there under %v, which is not the highest tier", tier)
+		}
+		restore()
+	}
+}
+
+// TestLadder checks what dispatch relies on: a tier is above all those of its port
+// that it can stand in for.
+func TestLadder(t *testing.T) {
+	for i, tier := range available {
+		if i > 0 && tier <= available[i-1] || i == 0 && tier != Generic {
+			t.Errorf("the tiers %v do not ascend from generic", available)
+		}
+	}
+	if !(Generic < NEON && Generic < AVX2 && AVX2 < AVX512) {
+		t.Error("a ladder is out of order")
+	}
+}
