@@ -59,7 +59,7 @@ type Config struct {
 	// MinTokens is how many tokens are left at the least.
 	MinTokens int
 	// IfPays merges in a layer only where that is expected to save more time in the
-	// layers behind it than it takes (merge.Call.Workload).
+	// layers after it than it takes (merge.Call.Workload).
 	IfPays bool
 
 	// Eps is that of the norms; 0 stands for 1e-5.
@@ -115,28 +115,30 @@ type Block struct {
 // available, its method was not. From them come progressive merging inside the
 // blocks and the switch from an approximation of cost O(D^2) a token to exact
 // attention where n falls below D. The approximation, the matching, the schedule,
-// the place of the merge between attention and the layers behind it, log-sizes in
+// the place of the merge between attention and the layers after it, log-sizes in
 // attention and pooling by size are inferred from ToMe and its relatives, and can
 // be exchanged. Nothing here speaks for that paper's results.
 //
 // A block costs 2 n D (4 D + 2 hidden) flop and its attention's. An Encoder is
-// immutable and safe for concurrent use, as far as what the caller gave it is.
+// immutable and safe for concurrent use, if what the caller gave it is.
 type Encoder struct {
 	cfg     Config
-	dim     int
-	hidden  int
+	dim     int // D
+	hidden  int // of the widest block
 	blocks  []block
-	norm    dense.Norm
-	head    *dense.Linear
+	norm    dense.Norm    // [D], the last one
+	head    *dense.Linear // [classes, D], nil without one
 	classes int
 	exact   *attention.Attention
-	scratch scratch.List[run]
+	scratch scratch.List[encoderRun]
 }
 
+// block is a Block, packed.
 type block struct {
-	norm1, norm2        dense.Norm
-	qkv, proj, up, down *dense.Linear
-	hidden              int
+	norm1, norm2 dense.Norm    // [D]
+	qkv, proj    *dense.Linear // [3 D, D] and [D, D]
+	up, down     *dense.Linear // [hidden, D] and [D, hidden]
+	hidden       int
 }
 
 // New returns an encoder, or an error that matches ErrConfig.
@@ -212,8 +214,9 @@ func (cfg *Config) check(d, layers int) error {
 		return fail("Eps is %v, want a positive number", cfg.Eps)
 	case cfg.Format > asm.Float16:
 		return fail("Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
-	case cfg.Workers < 0:
-		return fail("Workers is %d, want 0 or more", cfg.Workers)
+	}
+	if err := check.Workers(ErrConfig, "maelre", cfg.Workers); err != nil {
+		return err
 	}
 	for i, r := range cfg.Ratios {
 		if !(r >= 0 && r <= 1) {
@@ -234,13 +237,13 @@ func (m *Encoder) Layers() int { return len(m.blocks) }
 
 // Bytes returns the memory of the weights.
 func (m *Encoder) Bytes() int64 {
-	n := 0
+	n := int64(8 * m.dim)
 	for i := range m.blocks {
 		b := &m.blocks[i]
-		n += b.qkv.Bytes() + b.proj.Bytes() + b.up.Bytes() + b.down.Bytes() + 16*m.dim
+		n += int64(b.qkv.Bytes()) + int64(b.proj.Bytes()) + int64(b.up.Bytes()) + int64(b.down.Bytes()) + int64(16*m.dim)
 	}
 	if m.head != nil {
-		n += m.head.Bytes()
+		n += int64(m.head.Bytes())
 	}
-	return int64(n + 8*m.dim)
+	return n
 }

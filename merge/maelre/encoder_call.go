@@ -30,20 +30,22 @@ type Call struct {
 	// Pooled [sequences, D] receives the mean of the last norm weighted by size, 0 of
 	// no tokens; Logits [sequences, classes] what the head makes of it.
 	Pooled, Logits blas32.General
-	// Observe, if not nil, is called behind every block, and at last behind the last
+	// Observe, if not nil, is called after every block, and once more after the last
 	// norm. It must not keep what it is given.
 	Observe func(Stage)
+	// Workers is how many goroutines the call may use; 0 stands for the Config's.
+	Workers int
 }
 
-// Stage is what a sequence has become behind a block.
+// Stage is what a sequence has become after a block.
 type Stage struct {
-	// Sequence and Layer are its number and the block's; behind the last norm Layer is
+	// Sequence and Layer are its number and the block's; after the last norm Layer is
 	// the number of blocks.
 	Sequence, Layer int
 	// Approximated tells whether the block's attention was.
 	Approximated bool
 	// Plan merged the tokens that entered the block (of the first, those of X that are
-	// valid) into those that leave it; nil behind the last norm.
+	// valid) into those that leave it; nil after the last norm.
 	Plan *merge.Plan
 	// X [tokens, D] and Sizes are the tokens.
 	X     blas32.General
@@ -71,9 +73,12 @@ func (m *Encoder) Forward(dst, x blas32.General) error {
 // match ErrShape, those about options ErrCall; both come before anything is written,
 // except those of an Approximation or a Matching of the caller's.
 func (m *Encoder) Run(ctx context.Context, call *Call) error {
+	if err := check.Call("maelre", ctx, call != nil); err != nil {
+		return err
+	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
-	return r.run(ctx, m, call)
+	return r.encode(ctx, m, call)
 }
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at the
@@ -97,8 +102,8 @@ func (m *Encoder) ScratchBytes(tokens int) int64 {
 // maxTokens bounds the tokens of a call, so that a plan's indices fit in an int32.
 const maxTokens = math.MaxInt32 / 2
 
-// check reports what is wrong with a call, and returns the offsets.
-func (r *run) check(m *Encoder, c *Call) ([]int, error) {
+// check reports what is wrong with a call, and returns its offsets.
+func (r *encoderRun) check(m *Encoder, c *Call) ([]int, error) {
 	n := c.X.Rows
 	if err := check.Matrix(ErrShape, "maelre", "X", c.X, -1, m.dim, "the width"); err != nil {
 		return nil, err
@@ -125,7 +130,10 @@ func (r *run) check(m *Encoder, c *Call) ([]int, error) {
 	if c.Valid != nil && len(c.Valid) != n {
 		return nil, check.Errorf(ErrShape, "maelre: Valid has %d elements, want the tokens = %d", len(c.Valid), n)
 	}
-	r.workers = parallel.Workers(m.cfg.Workers)
+	if err := check.Workers(ErrCall, "maelre", c.Workers); err != nil {
+		return nil, err
+	}
+	r.workers = parallel.Choose(m.cfg.Workers, c.Workers)
 	if m.head == nil && c.Logits.Rows > 0 {
 		return nil, check.Errorf(ErrCall, "maelre: Logits of an encoder without a head")
 	}
@@ -135,7 +143,7 @@ func (r *run) check(m *Encoder, c *Call) ([]int, error) {
 		cols int
 		what string
 	}{{"Pooled", c.Pooled, m.dim, "the width"}, {"Logits", c.Logits, m.classes, "the classes"}} {
-		if o.m.Rows == 0 && o.m.Data == nil {
+		if !mat.Given(o.m) {
 			continue
 		}
 		if err := check.Matrix(ErrShape, "maelre", o.name, o.m, len(offsets)-1, o.cols, o.what); err != nil {

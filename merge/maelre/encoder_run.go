@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/approx"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -16,43 +17,47 @@ import (
 	"github.com/subquad/subquad/merge"
 )
 
-// run is the working memory of one call.
-type run struct {
+// encoderRun is one call of an Encoder, and the memory that calls share. Sequences go one
+// after the other; n are the tokens that are left of the present one.
+type encoderRun struct {
 	m       *Encoder
 	call    Call
-	workers int
+	workers int // goroutines
 	group   parallel.Group
-	one     [2]int
+	one     [2]int // offsets of a single sequence
 
-	block   *block
-	x       blas32.General // [tokens, D]
-	sizes   []float32
-	merged  bool // some size is not 1
-	qkv     blas32.General
-	out     blas32.General // of attention
-	memory  [2][]float32   // of x and what it is merged into, in turns
-	totals  [2][]float32   // of sizes, the same
-	turn    int            // which of them x is in
+	block   *block         // the present one
+	x       blas32.General // [n, D], in memory[turn]
+	sizes   []float32      // [n], in totals[turn]
+	merged  bool           // some size is not 1
+	memory  [2][]float32   // of x and of what it is merged into, in turns
+	totals  [2][]float32   // of sizes, likewise
+	turn    int            // which of the two has x
 	qkvs    []float32
+	qkv     blas32.General // [n, 3 D], in qkvs
 	outs    []float32
+	out     blas32.General // [n, D] of attention, in outs
 	metrics []float32
-	metric  blas32.General
-	logs    []float32
-	pooled  []float32
+	metric  blas32.General // [n, D/Heads] the keys' mean over heads, in metrics
+	logs    []float32      // [n] logarithms of sizes
+	pooled  []float32      // [D]
 	plan    merge.Plan
 	match   merge.Call
 	load    merge.Workload
 	approx  approx.Call
 	exact   attention.Call
-	kv      [2][1]blas32.General
-	work    []work
+	kv      [2][1]blas32.General // the keys and values of exact
+	work    []encoderWork        // of each worker
 
-	before, project, after, last func(worker, task int)
+	before, project, after, last func(worker, task int) // normAndProject, addAttention, addMLP and lastNorm
 }
 
-type work struct{ h, hidden []float32 }
+// encoderWork is the memory of one worker: a block of dense.BlockRows tokens, [rows, D],
+// and its hidden layer, [rows, hidden].
+type encoderWork struct{ h, hidden []float32 }
 
-func (r *run) run(ctx context.Context, m *Encoder, call *Call) error {
+// encode runs a call.
+func (r *encoderRun) encode(ctx context.Context, m *Encoder, call *Call) error {
 	r.m = m
 	offsets, err := r.check(m, call)
 	if err != nil {
@@ -61,43 +66,44 @@ func (r *run) run(ctx context.Context, m *Encoder, call *Call) error {
 	r.call = *call
 	defer r.forget()
 	if r.before == nil {
-		r.before, r.project, r.after, r.last = r.beforeTask, r.projectTask, r.afterTask, r.lastTask
+		r.before, r.project, r.after, r.last = r.normAndProject, r.addAttention, r.addMLP, r.lastNorm
 	}
 	for len(r.work) < r.workers {
-		r.work = append(r.work, work{})
+		r.work = append(r.work, encoderWork{})
 	}
 	for b := range len(offsets) - 1 {
-		if err := r.sequence(ctx, b, offsets[b], offsets[b+1]); err != nil {
+		if err := r.encodeSequence(ctx, b, offsets[b], offsets[b+1]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *run) forget() {
+// forget drops what is the caller's.
+func (r *encoderRun) forget() {
 	r.call, r.match, r.approx, r.exact, r.kv = Call{}, merge.Call{}, approx.Call{}, attention.Call{}, [2][1]blas32.General{}
 }
 
-// sequence encodes rows from up to to of X.
-func (r *run) sequence(ctx context.Context, b, from, to int) error {
+// encodeSequence encodes rows from up to to of X.
+func (r *encoderRun) encodeSequence(ctx context.Context, b, from, to int) error {
 	r.take(from, to)
 	for i := range r.m.blocks {
 		r.block = &r.m.blocks[i]
-		approximated, err := r.attend(ctx, i)
+		approximated, err := r.attendLayer(ctx, i)
 		if err != nil {
 			return err
 		}
-		if err := r.merge(ctx, i); err != nil {
+		if err := r.mergeLayer(ctx, i); err != nil {
 			return err
 		}
-		if err := r.each(ctx, r.after); err != nil {
+		if err := r.perBlock(ctx, r.after); err != nil {
 			return err
 		}
 		if r.call.Observe != nil {
 			r.call.Observe(Stage{Sequence: b, Layer: i, Approximated: approximated, Plan: &r.plan, X: r.x, Sizes: r.sizes})
 		}
 	}
-	if err := r.each(ctx, r.last); err != nil {
+	if err := r.perBlock(ctx, r.last); err != nil {
 		return err
 	}
 	if r.call.Observe != nil {
@@ -108,7 +114,7 @@ func (r *run) sequence(ctx context.Context, b, from, to int) error {
 }
 
 // take takes up the tokens of a sequence, without padding.
-func (r *run) take(from, to int) {
+func (r *encoderRun) take(from, to int) {
 	d := r.m.dim
 	r.turn = 0
 	r.memory[0], r.totals[0] = scratch.Floats(r.memory[0], (to-from)*d), scratch.Floats(r.totals[0], to-from)
@@ -128,31 +134,27 @@ func (r *run) take(from, to int) {
 	r.x, r.sizes = mat.Of(r.memory[0], n, d), r.totals[0][:n]
 }
 
-// each runs a step for blocks of tokens.
-func (r *run) each(ctx context.Context, step func(worker, task int)) error {
+// perBlock runs a step for blocks of tokens.
+func (r *encoderRun) perBlock(ctx context.Context, step func(worker, task int)) error {
 	workers := r.workers
 	const alone = 1 << 20 // multiply-adds up to which one goroutine does all
 	if int64(r.x.Rows)*int64(r.m.dim)*int64(r.m.dim+r.m.hidden) <= alone {
 		workers = 1
 	}
-	err := r.group.Run(ctx, workers, (r.x.Rows+dense.BlockRows-1)/dense.BlockRows, step)
-	if err != nil && err != ctx.Err() {
-		return fmt.Errorf("maelre: %w", err)
-	}
-	return err
+	return check.Wrap(ctx, "maelre", r.group.Run(ctx, workers, (r.x.Rows+dense.BlockRows-1)/dense.BlockRows, step))
 }
 
 // rows returns the tokens of a task.
-func (r *run) rows(task int) (from, to int) {
+func (r *encoderRun) rows(task int) (from, to int) {
 	return task * dense.BlockRows, min((task+1)*dense.BlockRows, r.x.Rows)
 }
 
-// attend adds attention to x.
-func (r *run) attend(ctx context.Context, layer int) (approximated bool, err error) {
+// attendLayer adds attention to x, and makes the metric.
+func (r *encoderRun) attendLayer(ctx context.Context, layer int) (approximated bool, err error) {
 	n, d, heads := r.x.Rows, r.m.dim, r.m.cfg.Heads
 	r.qkvs, r.outs, r.metrics = scratch.Floats(r.qkvs, n*3*d), scratch.Floats(r.outs, n*d), scratch.Floats(r.metrics, n*d/heads)
 	r.qkv, r.out, r.metric = mat.Of(r.qkvs, n, 3*d), mat.Of(r.outs, n, d), mat.Of(r.metrics, n, d/heads)
-	if err := r.each(ctx, r.before); err != nil {
+	if err := r.perBlock(ctx, r.before); err != nil {
 		return false, err
 	}
 	var logs blas32.General
@@ -178,18 +180,18 @@ func (r *run) attend(ctx context.Context, layer int) (approximated bool, err err
 		}
 		return approximated, err
 	}
-	return approximated, r.each(ctx, r.project)
+	return approximated, r.perBlock(ctx, r.project)
 }
 
-func (r *run) approximates(layer, tokens int) bool {
+func (r *encoderRun) approximates(layer, tokens int) bool {
 	if f := r.m.cfg.Approximate; f != nil {
 		return f(layer, tokens)
 	}
 	return tokens > r.m.cfg.SwitchTokens
 }
 
-// beforeTask makes queries, keys and values, and the metric.
-func (r *run) beforeTask(worker, task int) {
+// normAndProject makes queries, keys and values, and the metric.
+func (r *encoderRun) normAndProject(worker, task int) {
 	from, to := r.rows(task)
 	h := r.normed(worker, r.block.norm1, from, to)
 	qkv := mat.Rows(r.qkv, from, to)
@@ -206,7 +208,7 @@ func (r *run) beforeTask(worker, task int) {
 }
 
 // normed returns rows of x normalised, in the worker's memory.
-func (r *run) normed(worker int, n dense.Norm, from, to int) blas32.General {
+func (r *encoderRun) normed(worker int, n dense.Norm, from, to int) blas32.General {
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
 	h := mat.Of(w.h, to-from, r.m.dim)
@@ -214,8 +216,8 @@ func (r *run) normed(worker int, n dense.Norm, from, to int) blas32.General {
 	return h
 }
 
-// projectTask adds what attention has found to x.
-func (r *run) projectTask(worker, task int) {
+// addAttention adds what attention has found to x.
+func (r *encoderRun) addAttention(worker, task int) {
 	from, to := r.rows(task)
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
@@ -225,11 +227,11 @@ func (r *run) projectTask(worker, task int) {
 	asm.Add(x, x, h.Data)
 }
 
-// merge merges the tokens of a layer.
-func (r *run) merge(ctx context.Context, layer int) error {
+// mergeLayer merges the tokens of a layer.
+func (r *encoderRun) mergeLayer(ctx context.Context, layer int) error {
 	cfg := &r.m.cfg
 	n := r.x.Rows
-	r.match = merge.Call{Plan: &r.plan, Metric: r.metric, MinTokens: cfg.MinTokens, AtMost: true, Shift: cfg.Alternate && layer%2 == 1}
+	r.match = merge.Call{Plan: &r.plan, Metric: r.metric, MinTokens: cfg.MinTokens, AtMost: true, Shift: cfg.Alternate && layer%2 == 1, Workers: r.call.Workers}
 	switch {
 	case cfg.Schedule != nil:
 		r.match.R = cfg.Schedule(layer, n)
@@ -246,10 +248,13 @@ func (r *run) merge(ctx context.Context, layer int) error {
 		r.match.Workload = &r.load
 	}
 	if err := cfg.Matching.Run(ctx, &r.match); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if end := ctx.Err(); end != nil {
+			return end
 		}
-		return err
+		return fmt.Errorf("maelre: layer %d: %w", layer, err)
+	}
+	if r.plan.Tokens() != n {
+		return check.Errorf(ErrCall, "maelre: layer %d: Matching made a plan of %d tokens, want %d", layer, r.plan.Tokens(), n)
 	}
 	left := r.plan.Len()
 	if left == n {
@@ -265,8 +270,8 @@ func (r *run) merge(ctx context.Context, layer int) error {
 	return nil
 }
 
-// workload is what runs behind the merge of a layer, until the end.
-func (r *run) workload(layer int) merge.Workload {
+// workload is what runs after the merge of a layer, until the end.
+func (r *encoderRun) workload(layer int) merge.Workload {
 	d := float64(r.m.dim)
 	w := merge.Workload{Dim: r.m.dim, Layers: 1, TokenFlop: 4 * d * float64(r.block.hidden)}
 	for i := layer + 1; i < len(r.m.blocks); i++ {
@@ -280,8 +285,8 @@ func (r *run) workload(layer int) merge.Workload {
 	return w
 }
 
-// afterTask adds the layers behind attention to x.
-func (r *run) afterTask(worker, task int) {
+// addMLP adds the layers after attention to x.
+func (r *encoderRun) addMLP(worker, task int) {
 	from, to := r.rows(task)
 	h := r.normed(worker, r.block.norm2, from, to)
 	w := &r.work[worker]
@@ -294,17 +299,15 @@ func (r *run) afterTask(worker, task int) {
 	asm.Add(x, x, h.Data)
 }
 
-// lastTask is the last norm, in place.
-func (r *run) lastTask(worker, task int) {
+// lastNorm is the last norm, in place.
+func (r *encoderRun) lastNorm(_, task int) {
 	from, to := r.rows(task)
-	for i := from; i < to; i++ {
-		x := mat.Row(r.x, i)
-		asm.LayerNorm(x, x, r.m.norm.Weight, r.m.norm.Bias, r.m.cfg.Eps)
-	}
+	x := mat.Rows(r.x, from, to)
+	r.m.norm.Forward(x, x, r.m.cfg.Eps)
 }
 
 // pool makes the results of sequence b.
-func (r *run) pool(b int) {
+func (r *encoderRun) pool(b int) {
 	r.pooled = scratch.Floats(r.pooled, r.m.dim)
 	clear(r.pooled)
 	var total float64

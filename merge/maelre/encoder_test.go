@@ -145,8 +145,11 @@ func TestWorkers(t *testing.T) {
 		if first == nil {
 			first = dst.Data
 		}
-		if !slices.Equal(dst.Data, first) {
-			t.Errorf("%d workers: %v, with one %v", workers, dst.Data, first)
+		for own := range 4 {
+			if !slices.Equal(dst.Data, first) {
+				t.Errorf("%d workers: %v, with one %v", workers, dst.Data, first)
+			}
+			mustRun(t, m, &Call{X: x, Logits: dst, Workers: own})
 		}
 	}
 }

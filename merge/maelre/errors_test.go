@@ -36,7 +36,7 @@ func TestErrors(t *testing.T) {
 		"maelre: Ratios together with Schedule":                                    {Config{Heads: 3, Ratios: []float64{0}, Schedule: func(int, int) int { return 0 }}, w(nil)},
 		"maelre: MinTokens is -1, want 0 or more":                                  {Config{Heads: 3, MinTokens: -1}, w(nil)},
 		"maelre: Eps is NaN, want a positive number":                               {Config{Heads: 3, Eps: float32(nan)}, w(nil)},
-		"maelre: Workers is -1, want 0 or more":                                    {Config{Heads: 3, Workers: -1}, w(nil)},
+		"maelre: Workers is -1, want 0 to 65536":                                   {Config{Heads: 3, Workers: -1}, w(nil)},
 		"maelre: Format is 7, want Float32, BFloat16, Int8 or Float16":             {Config{Heads: 3, Format: 7}, w(nil)},
 		"maelre: Blocks[1].QKV has 35 rows, want 36":                               {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[1].QKV.Rows-- })},
 		"maelre: Blocks[0].Down has 20 columns, want the layer's input = 19":       {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[0].Up.Rows--; w.Blocks[0].UpBias = nil })},
@@ -74,6 +74,12 @@ func TestErrors(t *testing.T) {
 	bare := mustNew(t, Config{Heads: 3}, w(func(w *Weights) { w.Head = blas32.General{} }))
 	if err := bare.Run(context.Background(), &Call{X: input(1, 5, d), Logits: mat.New(1, 3)}); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v of logits without a head", err)
+	}
+	call := &Call{X: input(1, 20, d)}
+	for _, err := range []error{m.Run(nil, call), m.Run(context.Background(), nil), m.Run(context.Background(), &Call{X: call.X, Workers: -1})} {
+		if !errors.Is(err, ErrCall) {
+			t.Errorf("error %v of no context, no call or too few workers", err)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

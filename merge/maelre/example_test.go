@@ -13,8 +13,8 @@ import (
 )
 
 // An encoder of its own weights that halves the tokens in each block: linear
-// attention while there are more than 16, exact attention behind that.
-func Example() {
+// attention while there are more than 16, exact attention after that.
+func ExampleNew() {
 	const width, heads, hidden, classes = 16, 2, 32, 3
 	r := rand.New(rand.NewPCG(1, 2))
 	matrix := func(rows, cols int) blas32.General {
