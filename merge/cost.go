@@ -15,8 +15,8 @@ import (
 type Workload struct {
 	// Dim is the width of the tokens that are merged.
 	Dim int
-	// Layers is how many layers run before tokens are restored, or to the end: the
-	// numbers below are of one of them.
+	// Layers is how many layers run before tokens are restored, or until the end; the
+	// numbers below are those of one layer.
 	Layers int
 	// PairFlop are for each pair of a query and a key: 4 Dim for exact attention, half
 	// of it where it is causal, 0 where the attention is linear. TokenFlop are for each
@@ -26,7 +26,8 @@ type Workload struct {
 	Unmerge bool
 }
 
-func (w *Workload) check() error {
+// checkNumbers reports what is wrong with a workload.
+func (w *Workload) checkNumbers() error {
 	if w.Dim < 0 || w.Layers < 0 || !(w.PairFlop >= 0 && w.TokenFlop >= 0 && w.PairFlop+w.TokenFlop <= math.MaxFloat64) {
 		return check.Errorf(ErrCall, "merge: Workload is %+v, want finite numbers, 0 or more", *w)
 	}
@@ -39,18 +40,18 @@ type Estimate struct{ Cost, Saving time.Duration }
 // Pays tells whether the saving is greater than the cost.
 func (e Estimate) Pays() bool { return e.Saving > e.Cost }
 
-// Estimate predicts the cost and the saving of merging r of so many tokens, one sequence,
-// by a metric of a width. The speeds behind it were measured on the machine of the
+// Estimate predicts the cost and the saving of merging r tokens of a sequence away, by a
+// metric of metricDim columns. The speeds behind it were measured on the machine of the
 // README's table, in each tier (NEON's are taken to be AVX2's by a quarter, unmeasured);
 // elsewhere both sides change alike. It says nothing of what merging costs in accuracy.
 func (m *Matcher) Estimate(tokens, metricDim, r int, w Workload) (Estimate, error) {
 	if tokens < 0 || tokens > maxTokens || metricDim < 0 || r < 0 || r > tokens {
 		return Estimate{}, check.Errorf(ErrCall, "merge: an estimate for %d tokens, a metric of %d and r = %d, want 0 or more, and r at most the tokens", tokens, metricDim, r)
 	}
-	if err := w.check(); err != nil {
+	if err := w.checkNumbers(); err != nil {
 		return Estimate{}, err
 	}
-	cost, saving := m.estimate(tokens, metricDim, r, &w)
+	cost, saving := m.predict(tokens, metricDim, r, &w)
 	return Estimate{nanoseconds(cost), nanoseconds(saving)}, nil
 }
 
@@ -76,7 +77,8 @@ func speeds() speed {
 	return speed{flop: 2, element: 1.5, pair: 12, token: 150}
 }
 
-func (m *Matcher) estimate(tokens, metricDim, r int, w *Workload) (cost, saving float64) {
+// predict is Estimate in nanoseconds.
+func (m *Matcher) predict(tokens, metricDim, r int, w *Workload) (cost, saving float64) {
 	n, d, v := float64(tokens), float64(metricDim), speeds()
 	pairs, energies := n*n/4, 0.0
 	share := func(cell float64) float64 { return n * n / cell * (1 - 1/cell) }
@@ -104,7 +106,7 @@ func (m *Matcher) estimate(tokens, metricDim, r int, w *Workload) (cost, saving 
 
 // declines tells whether a call has a workload for which merging would not pay. Without a
 // number of tokens, but with Above, as many as can be are supposed to merge.
-func (r *run) declines() bool {
+func (r *matchRun) declines() bool {
 	c := &r.call
 	if c.Workload == nil {
 		return false
@@ -128,14 +130,14 @@ func (r *run) declines() bool {
 			most = (n + 1) / 2
 		}
 		want = max(0, min(want, most, n-c.MinTokens))
-		a, b := r.m.estimate(n, c.Metric.Cols, want, c.Workload)
+		a, b := r.m.predict(n, c.Metric.Cols, want, c.Workload)
 		cost, saving = cost+a, saving+b
 	}
 	return saving <= cost
 }
 
 // decline makes the plan that leaves everything as it is.
-func (r *run) decline() {
+func (r *matchRun) decline() {
 	r.offsets, r.target, r.order = append(r.offsets[:0], 0), scratch.Sized(r.target, r.call.Metric.Rows), scratch.Sized(r.order, r.call.Metric.Rows)
 	for t := range r.target {
 		r.target[t], r.order[t] = int32(t), int32(t)
@@ -146,8 +148,8 @@ func (r *run) decline() {
 	r.call.Plan.build(r.target, r.order, r.offsets)
 }
 
-// ScratchBytes returns the working memory that a call for so many tokens holds, at the
-// most, besides its arguments and the plan: it grows with tokens times the metric's width,
+// ScratchBytes returns the working memory that a call takes, at the most, besides its
+// arguments and the plan: it grows with tokens times the metric's width,
 // never with tokens squared.
 func (m *Matcher) ScratchBytes(tokens, metricDim int) int64 {
 	w, rows := int64(m.tile.Panel()), int64(searchTiles*m.tile.Rows())

@@ -85,7 +85,7 @@ func TestScratchBytes(t *testing.T) {
 			must(t, m.Run(context.Background(), &c))
 			r := m.scratch.Get()
 			var held int64
-			for _, n := range []int{cap(r.packed), cap(r.workers[0].rows), cap(r.workers[0].score), cap(r.workers[0].best), cap(r.workers[0].place), cap(r.inverse), cap(r.score),
+			for _, n := range []int{cap(r.packed), cap(r.work[0].rows), cap(r.work[0].score), cap(r.work[0].best), cap(r.work[0].place), cap(r.inverse), cap(r.score),
 				cap(r.target), cap(r.src), cap(r.dst), cap(r.from), cap(r.cand), cap(r.head), cap(r.tail), cap(r.all), cap(r.to), cap(r.order), 2 * cap(r.ranked), 2 * cap(r.energy)} {
 				held += 4 * int64(n)
 			}

@@ -67,8 +67,13 @@ func TestErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := m.Run(ctx, &Call{Plan: &p, Metric: metric, R: 1}); !errors.Is(err, context.Canceled) {
+	if err := m.Run(ctx, &Call{Plan: &p, Metric: metric, R: 1}); err != context.Canceled {
 		t.Errorf("cancelled: error %v", err)
+	}
+	for _, err := range []error{m.Run(nil, &Call{Plan: &p, Metric: metric}), m.Run(context.Background(), nil)} {
+		if !errors.Is(err, ErrCall) {
+			t.Errorf("error %v of no context or no call", err)
+		}
 	}
 	if p.Len() != 5 {
 		t.Error("a failed call changed the plan")

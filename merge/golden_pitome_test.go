@@ -39,8 +39,8 @@ func goldenPiToMe(t *testing.T, f *golden.File) {
 			}
 			want := int(math.Floor(float64(n) - float64(n)*ratio))
 			var p Plan
-			var r run
-			must(t, r.run(context.Background(), m, &Call{Plan: &p, Metric: metric[b], R: want, AtMost: true, Margin: margin}))
+			var r matchRun
+			must(t, r.match(context.Background(), m, &Call{Plan: &p, Metric: metric[b], R: want, AtMost: true, Margin: margin}))
 			if b == 0 {
 				res.AddInts("r", []int64{int64(p.Tokens() - p.Len())})
 			}

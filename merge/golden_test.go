@@ -242,12 +242,12 @@ func goldenGrid(t *testing.T, f *golden.File) {
 		}
 		for b := range metric {
 			var p Plan
-			var r run
+			var r matchRun
 			c := Call{Plan: &p, Metric: metric[b], R: e.Int("r", 0), AtMost: true}
 			if random {
 				c.Sources, c.Destinations = tokens(f, e.Prefix+"a_idx", b), tokens(f, e.Prefix+"b_idx", b)
 			}
-			must(t, r.run(context.Background(), m, &c))
+			must(t, r.match(context.Background(), m, &c))
 			src, dst := ints(r.src), ints(r.dst)
 			if b == 0 {
 				res.AddInts("a_idx", wide(src))
@@ -277,8 +277,8 @@ func goldenLocal(t *testing.T, f *golden.File) {
 			c.Protect[at] = true
 		}
 		e.Done("T", "seed")
-		var r run
-		must(t, r.run(context.Background(), m, &c))
+		var r matchRun
+		must(t, r.match(context.Background(), m, &c))
 
 		n := (s[0] + 1) / 2
 		best, to := make([]float32, n), make([]int64, n)

@@ -24,7 +24,7 @@ const (
 	// window of 1, token 2i with 2i+1 and no other, is causal and costs O(n).
 	Local
 	// KTh: the last of every Every tokens is a destination and all others merge. What is
-	// left over behind the last whole group stays as it is; ToMe's code drops it.
+	// left over after the last whole group stays as it is; ToMe's code drops it.
 	KTh
 	// Grid: of an image's tokens, row after row, the first of every cell is a
 	// destination and the others are sources (ToMe for Stable Diffusion, Bolya and
@@ -94,7 +94,7 @@ type Config struct {
 type Matcher struct {
 	cfg     Config
 	tile    kernel.AttentionTile
-	scratch scratch.List[run]
+	scratch scratch.List[matchRun]
 }
 
 // New returns a Matcher, or an error that matches ErrConfig.
@@ -136,8 +136,9 @@ func New(cfg Config) (*Matcher, error) {
 		return fail("CellHeight is %d and CellWidth %d, want 0 or more", cfg.CellHeight, cfg.CellWidth)
 	case math.IsNaN(float64(cfg.Alpha)) || math.IsInf(float64(cfg.Alpha), 0):
 		return fail("Alpha is %v, want a finite number", cfg.Alpha)
-	case cfg.Workers < 0:
-		return fail("Workers is %d, want 0 or more", cfg.Workers)
+	}
+	if err := check.Workers(ErrConfig, "merge", cfg.Workers); err != nil {
+		return nil, err
 	}
 	return &Matcher{cfg: cfg, tile: kernel.NewAttentionTile()}, nil
 }
@@ -149,9 +150,13 @@ func (m *Matcher) Match(plan *Plan, metric blas32.General, r int) error {
 	return m.Run(context.Background(), &Call{Plan: plan, Metric: metric, R: r})
 }
 
-// Run is Match with everything optional. When ctx is done it returns ctx.Err().
+// Run is Match with everything optional. When ctx is done it returns ctx.Err(), and leaves
+// the plan as it was.
 func (m *Matcher) Run(ctx context.Context, call *Call) error {
+	if err := check.Call("merge", ctx, call != nil); err != nil {
+		return err
+	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
-	return r.run(ctx, m, call)
+	return r.match(ctx, m, call)
 }

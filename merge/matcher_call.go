@@ -6,7 +6,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -45,7 +44,7 @@ type Call struct {
 	// part, like protected tokens, and is left where it is; see Plan.ApplyMask.
 	Valid []bool
 	// Shift begins the partition of ToMe and Local with the second token: sources are
-	// the odd tokens and destinations the even ones behind them. In turns from layer to
+	// the odd tokens and destinations the even ones after them. In turns from layer to
 	// layer, tokens meet new neighbours though their order is preserved.
 	Shift bool
 	// Sources and Destinations, of Given, are tokens, each at most once; others stay as
@@ -58,12 +57,12 @@ type Call struct {
 	// Workload, if not nil, is what the tokens that are left go through: where merging
 	// would cost more time than it saves, by Matcher.Estimate, nothing merges.
 	Workload *Workload
-	// Workers is how many goroutines the call may use, 0 for the configuration's.
+	// Workers is how many goroutines the call may use; 0 stands for the Config's.
 	Workers int
 }
 
-// check reports what is wrong with a call. It fills r.seqs.
-func (r *run) check(m *Matcher, c *Call) error {
+// checkCall reports what is wrong with a call. It fills r.seqs.
+func (r *matchRun) checkCall(m *Matcher, c *Call) error {
 	fail := func(format string, args ...any) error { return check.Errorf(ErrCall, "merge: "+format, args...) }
 	n := c.Metric.Rows
 	if err := check.Matrix(ErrShape, "merge", "the metric", c.Metric, -1, max(c.Metric.Cols, 0), "dims"); err != nil {
@@ -101,11 +100,12 @@ func (r *run) check(m *Matcher, c *Call) error {
 		return fail("Shift together with ClassToken in the published order")
 	case !(c.Margin-c.Margin == 0) || text && c.Margin >= 1:
 		return fail("Margin is %v, want a finite number, less than 1 for PiToMeText", c.Margin)
-	case c.Workers < 0:
-		return fail("Workers is %d, want 0 or more", c.Workers)
+	}
+	if err := check.Workers(ErrCall, "merge", c.Workers); err != nil {
+		return err
 	}
 	if c.Workload != nil {
-		if err := c.Workload.check(); err != nil {
+		if err := c.Workload.checkNumbers(); err != nil {
 			return err
 		}
 	}
@@ -122,7 +122,7 @@ func (r *run) check(m *Matcher, c *Call) error {
 }
 
 // sequences lays the sequences out.
-func (r *run) sequences(m *Matcher, c *Call) error {
+func (r *matchRun) sequences(m *Matcher, c *Call) error {
 	n := c.Metric.Rows
 	r.seqs = r.seqs[:0]
 	if c.Offsets == nil {
@@ -157,9 +157,9 @@ func (r *run) sequences(m *Matcher, c *Call) error {
 	return nil
 }
 
-// checkGiven wants each of Sources and Destinations to be a token, once, and all to be
-// of one sequence, which is the only one.
-func (r *run) checkGiven(c *Call) error {
+// checkGiven returns an error unless each of Sources and Destinations is a token, once, of
+// the only sequence.
+func (r *matchRun) checkGiven(c *Call) error {
 	n := c.Metric.Rows
 	if len(r.seqs) != 1 {
 		return check.Errorf(ErrCall, "merge: Offsets together with Given, which is of one sequence")
@@ -181,12 +181,4 @@ func (r *run) checkGiven(c *Call) error {
 		}
 	}
 	return nil
-}
-
-// workers returns the number of goroutines of a call.
-func (c *Call) workers(config int) int {
-	if c.Workers == 0 {
-		return parallel.Workers(config)
-	}
-	return c.Workers
 }

@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"context"
 	"math"
 	"slices"
 
@@ -9,12 +10,15 @@ import (
 )
 
 // decide chooses the sources that merge and builds the plan.
-func (r *run) decide() error {
+func (r *matchRun) decide(ctx context.Context) error {
 	r.target, r.order, r.offsets = scratch.Sized(r.target, r.call.Metric.Rows), r.order[:0], append(r.offsets[:0], 0)
 	for t := range r.target {
 		r.target[t] = int32(t)
 	}
 	for i := range r.seqs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		s := &r.seqs[i]
 		if err := r.rank(i, s); err != nil {
 			return err
@@ -27,9 +31,9 @@ func (r *run) decide() error {
 }
 
 // rank orders the sources of sequence i, the most similar to their destinations first,
-// and merges those that shall. It leaves the sources' indices in from, behind those
-// that merge, in r.ranked: in order where the plan wants it.
-func (r *run) rank(i int, s *sequence) error {
+// and merges the first of them. It leaves the sources' indices in from, without those
+// that merge, in r.ranked: in order where the plan needs one.
+func (r *matchRun) rank(i int, s *sequence) error {
 	r.ranked = r.ranked[:0]
 	found := 0
 	for at := s.froms.from; at < s.froms.to; at++ {
@@ -57,7 +61,7 @@ func (r *run) rank(i int, s *sequence) error {
 
 // number returns how many tokens of sequence i merge away, given how many sources have
 // found a destination.
-func (r *run) number(i int, s *sequence, found int) (int, error) {
+func (r *matchRun) number(i int, s *sequence, found int) (int, error) {
 	c, tokens := &r.call, s.to-s.from
 	most, what := found, "R"
 	if r.m.cfg.Method == ToMe { // as published; it is fewer for odd numbers of tokens
@@ -91,7 +95,7 @@ func (r *run) number(i int, s *sequence, found int) (int, error) {
 }
 
 // arrange appends the tokens that are left of a sequence to order.
-func (r *run) arrange(s *sequence) {
+func (r *matchRun) arrange(s *sequence) {
 	left := func(t int32) bool { return r.target[t] == t }
 	if r.m.cfg.Order == Preserve || !slices.ContainsFunc(s.src.of(r.src), func(t int32) bool { return !left(t) }) {
 		for t := int32(s.from); t < int32(s.to); t++ {

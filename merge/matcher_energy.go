@@ -15,7 +15,7 @@ import (
 func (m Method) energetic() bool { return m >= PiToMe }
 
 // energies sets r.energy of all tokens that take part, and lists them in r.all.
-func (r *run) energies(ctx context.Context) error {
+func (r *matchRun) energies(ctx context.Context) error {
 	r.all, r.energy = r.all[:0], scratch.Sized(r.energy, len(r.inverse))
 	for i := range r.seqs {
 		s := &r.seqs[i]
@@ -27,10 +27,10 @@ func (r *run) energies(ctx context.Context) error {
 		}
 		s.all.to = len(r.all)
 	}
-	if err := r.pack(ctx, r.all, func(s *sequence) span { return s.all }); err != nil {
+	if err := r.packUnits(ctx, r.all, func(s *sequence) span { return s.all }); err != nil {
 		return err
 	}
-	return r.parallel(ctx, r.cut(searchTiles*r.m.tile.Rows(), func(s *sequence) int { return s.all.len() }), (*run).energyBlock)
+	return r.perTask(ctx, r.cut(searchTiles*r.m.tile.Rows(), func(s *sequence) int { return s.all.len() }), (*matchRun).energyBlock)
 }
 
 // energyBlock sums, for a block of tokens, a function of their similarity S to every
@@ -38,7 +38,7 @@ func (r *run) energies(ctx context.Context) error {
 //
 //	vision: energy[i] = mean over j of elu(S[i][j] - margin)
 //	text:   energy[i] = mean over j of the density at 1 - S[i][j] of N(0, (1-margin)^2)
-func (r *run) energyBlock(k *worker, t task) {
+func (r *matchRun) energyBlock(k *worker, t task) {
 	s, w, dim := &r.seqs[t.seq], r.m.tile.Panel(), r.call.Metric.Cols
 	all := s.all.of(r.all)
 	tokens := all[t.from:t.to]
@@ -52,6 +52,9 @@ func (r *run) energyBlock(k *worker, t task) {
 	cols := max(1, strip/w) * w
 	k.best = scratch.Floats(k.best, cols)
 	for from := 0; from < len(all); from += cols {
+		if from%(64*cols) == 0 && r.stopped() {
+			return
+		}
 		n := min(cols, len(all)-from)
 		whole := (n + w - 1) / w * w
 		k.score = scratch.Floats(k.score, len(tokens)*whole)
@@ -106,7 +109,7 @@ func densities(e, s []float32, margin float32) (sum float64) {
 }
 
 // byEnergy divides the tokens of sequence i by their energy.
-func (r *run) byEnergy(i int, s *sequence) error {
+func (r *matchRun) byEnergy(i int, s *sequence) error {
 	for t := s.from; t < s.to; t++ {
 		if r.inverse[t] == 0 {
 			r.head = append(r.head, int32(t))

@@ -3,7 +3,7 @@ package merge
 import "context"
 
 // lists divides the tokens of every sequence.
-func (r *run) lists(ctx context.Context) error {
+func (r *matchRun) lists(ctx context.Context) error {
 	r.src, r.dst, r.head, r.tail = r.src[:0], r.dst[:0], r.head[:0], r.tail[:0]
 	r.from, r.cand = r.from[:0], r.cand[:0]
 	if r.m.cfg.Method.energetic() {
@@ -37,7 +37,7 @@ func (r *run) lists(ctx context.Context) error {
 }
 
 // divide makes the lists of one sequence.
-func (r *run) divide(s *sequence) {
+func (r *matchRun) divide(s *sequence) {
 	cfg := &r.m.cfg
 	switch cfg.Method {
 	case ToMe, Local:

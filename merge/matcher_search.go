@@ -13,21 +13,21 @@ import (
 )
 
 // search finds the nearest destination of every source that takes part.
-func (r *run) search(ctx context.Context) error {
+func (r *matchRun) search(ctx context.Context) error {
 	r.to, r.score = scratch.Sized(r.to, len(r.from)), scratch.Sized(r.score, len(r.from))
 	if r.near() {
-		return r.parallel(ctx, r.cut(rowBlock, func(s *sequence) int { return s.froms.len() }), (*run).searchNear)
+		return r.perTask(ctx, r.cut(rowBlock, func(s *sequence) int { return s.froms.len() }), (*matchRun).searchNear)
 	}
-	if err := r.pack(ctx, r.cand, func(s *sequence) span { return s.can }); err != nil {
+	if err := r.packUnits(ctx, r.cand, func(s *sequence) span { return s.can }); err != nil {
 		return err
 	}
 	rows := searchTiles * r.m.tile.Rows()
-	return r.parallel(ctx, r.cut(rows, func(s *sequence) int { return s.froms.len() }), (*run).searchBlock)
+	return r.perTask(ctx, r.cut(rows, func(s *sequence) int { return s.froms.len() }), (*matchRun).searchBlock)
 }
 
 // near tells whether a source has so few destinations to look at that each is taken by
 // itself.
-func (r *run) near() bool { return r.m.cfg.Method == Local && r.m.cfg.Window <= 2 }
+func (r *matchRun) near() bool { return r.m.cfg.Method == Local && r.m.cfg.Window <= 2 }
 
 // Blocks: tiles of sources to a task, and panels of destinations to a packing task, to a
 // strip of scores and, in the first caches, to all sources of a task in turn.
@@ -36,10 +36,11 @@ const (
 	packPanels  = 8
 	stripPanels = 4
 	nearPanels  = 16
+	lookPanels  = 64 * nearPanels // between looks at the context
 )
 
-// pack writes normalised rows of the tokens of a list into panels.
-func (r *run) pack(ctx context.Context, tokens []int32, share func(*sequence) span) error {
+// packUnits writes normalised rows of the tokens of a list into panels.
+func (r *matchRun) packUnits(ctx context.Context, tokens []int32, share func(*sequence) span) error {
 	w, dim, total := r.m.tile.Panel(), r.call.Metric.Cols, 0
 	r.columns = tokens
 	for i := range r.seqs {
@@ -48,12 +49,12 @@ func (r *run) pack(ctx context.Context, tokens []int32, share func(*sequence) sp
 		total += r.m.tile.Panels(s.columns.len()) * w * dim
 	}
 	r.packed = scratch.Floats(r.packed, total)
-	return r.parallel(ctx, r.cut(packPanels*w, func(s *sequence) int { return s.columns.len() }), (*run).packBlock)
+	return r.perTask(ctx, r.cut(packPanels*w, func(s *sequence) int { return s.columns.len() }), (*matchRun).packBlock)
 }
 
 // packBlock packs some columns. What is left of the last panel is filled with the last
-// of them: being the same and behind it, it is never the first of the nearest.
-func (r *run) packBlock(k *worker, t task) {
+// of them: being the same and after it, it is never the first of the nearest.
+func (r *matchRun) packBlock(k *worker, t task) {
 	s, w, dim := &r.seqs[t.seq], r.m.tile.Panel(), r.call.Metric.Cols
 	tokens := s.columns.of(r.columns)[t.from:t.to]
 	whole := (len(tokens) + w - 1) / w * w
@@ -66,12 +67,12 @@ func (r *run) packBlock(k *worker, t task) {
 }
 
 // normalise sets dst to the metric's row of a token, of length 1.
-func (r *run) normalise(dst []float32, token int32) {
+func (r *matchRun) normalise(dst []float32, token int32) {
 	asm.Scale(dst, r.inverse[token], mat.Row(r.call.Metric, int(token)))
 }
 
 // searchNear is the search of Local among few destinations.
-func (r *run) searchNear(k *worker, t task) {
+func (r *matchRun) searchNear(k *worker, t task) {
 	s, dim := &r.seqs[t.seq], r.call.Metric.Cols
 	k.rows = scratch.Floats(k.rows, 2*dim)
 	a, b := k.rows[:dim], k.rows[dim:2*dim]
@@ -92,7 +93,7 @@ func (r *run) searchNear(k *worker, t task) {
 
 // window returns which destinations of a sequence that take part a source may merge
 // into.
-func (r *run) window(s *sequence, source int32) span {
+func (r *matchRun) window(s *sequence, source int32) span {
 	tokens := s.can.of(r.cand)
 	if r.m.cfg.Method != Local {
 		return span{0, len(tokens)}
@@ -104,7 +105,7 @@ func (r *run) window(s *sequence, source int32) span {
 }
 
 // slide moves a window on to that of a source farther on.
-func (r *run) slide(v *span, s *sequence, source int32) {
+func (r *matchRun) slide(v *span, s *sequence, source int32) {
 	if r.m.cfg.Method != Local {
 		return
 	}
@@ -119,14 +120,14 @@ func (r *run) slide(v *span, s *sequence, source int32) {
 }
 
 // reach returns the tokens between which a source's destinations are: destination j of
-// source i stands 2 (j-i) + 1 behind it.
-func (r *run) reach(source int32) (low, high int32) {
+// source i stands 2 (j-i) + 1 after it.
+func (r *matchRun) reach(source int32) (low, high int32) {
 	far := 2 * int32(min(r.m.cfg.Window-1, maxTokens/2))
 	return source + 1 - far, source + 2 + far
 }
 
 // searchBlock is the search for a block of sources.
-func (r *run) searchBlock(k *worker, t task) {
+func (r *matchRun) searchBlock(k *worker, t task) {
 	s, dim := &r.seqs[t.seq], r.call.Metric.Cols
 	sources := s.froms.of(r.from)[t.from:t.to]
 	k.rows = scratch.Floats(k.rows, len(sources)*dim)
@@ -148,7 +149,7 @@ func (r *run) searchBlock(k *worker, t task) {
 
 // panels looks for the nearest among the panels from p0 to p1, all of whose columns may
 // be taken.
-func (r *run) panels(k *worker, s *sequence, rows blas32.General, to []int32, score []float32, p0, p1 int) {
+func (r *matchRun) panels(k *worker, s *sequence, rows blas32.General, to []int32, score []float32, p0, p1 int) {
 	w, dim := r.m.tile.Panel(), rows.Cols
 	n := rows.Rows * w
 	k.best, k.place = scratch.Floats(k.best, n), scratch.Floats(k.place, n)
@@ -157,6 +158,9 @@ func (r *run) panels(k *worker, s *sequence, rows blas32.General, to []int32, sc
 	}
 	for p := p0; p < p1; p += nearPanels {
 		few := min(nearPanels, p1-p)
+		if (p-p0)%lookPanels == 0 && r.stopped() {
+			return
+		}
 		r.m.tile.Nearest(k.best, k.place, rows, r.packed[s.packed+p*w*dim:][:few*w*dim], p, few)
 	}
 	for i := range rows.Rows {
@@ -174,7 +178,7 @@ func (r *run) panels(k *worker, s *sequence, rows blas32.General, to []int32, sc
 
 // band is the search of Local: every source looks at a window of destinations, which
 // few rows at a time share.
-func (r *run) band(k *worker, s *sequence, rows blas32.General, sources, to []int32, score []float32) {
+func (r *matchRun) band(k *worker, s *sequence, rows blas32.General, sources, to []int32, score []float32) {
 	height, w := r.m.tile.Rows(), r.m.tile.Panel()
 	height *= max(1, min(rows.Rows/height, r.m.cfg.Window/(2*height)))
 	for i := 0; i < rows.Rows; i += height {
@@ -198,7 +202,7 @@ func (r *run) band(k *worker, s *sequence, rows blas32.General, sources, to []in
 }
 
 // strips looks for the nearest among the panels from p0 to p1 by writing scores down.
-func (r *run) strips(k *worker, s *sequence, rows blas32.General, sources, to []int32, score []float32, p0, p1 int) {
+func (r *matchRun) strips(k *worker, s *sequence, rows blas32.General, sources, to []int32, score []float32, p0, p1 int) {
 	w, dim := r.m.tile.Panel(), rows.Cols
 	for p := p0; p < p1; p += stripPanels {
 		cols := w * min(stripPanels, p1-p)

@@ -70,8 +70,8 @@ func TestSearch(t *testing.T) {
 							continue
 						}
 						var p Plan
-						var r run
-						must(t, r.run(context.Background(), newMatcher(t, cfg), &Call{Plan: &p, Metric: metric, Shift: shift}))
+						var r matchRun
+						must(t, r.match(context.Background(), newMatcher(t, cfg), &Call{Plan: &p, Metric: metric, Shift: shift}))
 						begin := 0
 						if shift {
 							begin = 1

@@ -110,8 +110,8 @@ func (p *Plan) SetMap(index []int32, merged int) error {
 	return nil
 }
 
-// SetKeep makes p the plan that keeps the tokens for which keep holds and leaves the
-// others out: Apply packs the tokens that a mask, or a router, wants done, and Unmerge
+// SetKeep makes p the plan that keeps the tokens for which keep is true and leaves the
+// others out: Apply packs the tokens that a mask, or a router, has chosen, and Unmerge
 // puts them back between zeros.
 func (p *Plan) SetKeep(keep []bool) error {
 	if len(keep) > maxTokens {

@@ -41,7 +41,7 @@ func (p *Plan) Apply(dst, x blas32.General, mode Mode) error {
 	if mode < Mean || mode > Kept {
 		return check.Errorf(ErrCall, "merge: mode %d, want Mean to Kept", mode)
 	}
-	if err := p.check(dst, p.Len(), "Len", x, p.Tokens(), "Tokens"); err != nil {
+	if err := p.checkRows(dst, p.Len(), "Len", x, p.Tokens(), "Tokens"); err != nil {
 		return err
 	}
 	for j := range dst.Rows {
@@ -90,7 +90,7 @@ func (p *Plan) member(j int, mode Mode) int {
 // sum of size times row is conserved. dst and total share no element with x and size.
 // The row of a token that is alone is copied. It allocates nothing.
 func (p *Plan) ApplyWeighted(dst, x blas32.General, total, size []float32) error {
-	if err := p.check(dst, p.Len(), "Len", x, p.Tokens(), "Tokens"); err != nil {
+	if err := p.checkRows(dst, p.Len(), "Len", x, p.Tokens(), "Tokens"); err != nil {
 		return err
 	}
 	if err := p.ApplySizes(total, size); err != nil {
@@ -186,8 +186,8 @@ func (p *Plan) ApplyPositions(dst []float64, positions []int64, mode Mode, size 
 	return nil
 }
 
-// ApplyMask sets dst[j] [Len] where mask [Tokens] holds of any token of j: a merged
-// token is there when one of its tokens is.
+// ApplyMask sets dst[j] [Len] to whether mask [Tokens] is true of any token of j: a
+// merged token is there when one of its tokens is.
 func (p *Plan) ApplyMask(dst, mask []bool) error {
 	if len(mask) != p.Tokens() || len(dst) != p.Len() {
 		return check.Errorf(ErrShape, "merge: dst has %d and mask %d elements, want the plan's Len = %d and Tokens = %d", len(dst), len(mask), p.Len(), p.Tokens())
@@ -205,7 +205,7 @@ func (p *Plan) ApplyMask(dst, mask []bool) error {
 // Unmerge sets dst [Tokens, columns] from y [Len, columns]: every token gets a copy of
 // the row of its merged token, and 0 where it was left out. dst shares no element with y.
 func (p *Plan) Unmerge(dst, y blas32.General) error {
-	if err := p.check(dst, p.Tokens(), "Tokens", y, p.Len(), "Len"); err != nil {
+	if err := p.checkRows(dst, p.Tokens(), "Tokens", y, p.Len(), "Len"); err != nil {
 		return err
 	}
 	for t, j := range p.index {
@@ -218,8 +218,9 @@ func (p *Plan) Unmerge(dst, y blas32.General) error {
 	return nil
 }
 
-// check wants from and to of so many rows, the same columns and no element in common.
-func (p *Plan) check(to blas32.General, toRows int, toWhat string, from blas32.General, fromRows int, fromWhat string) error {
+// checkRows returns an error unless from and to have these rows, the same columns and no
+// element in common.
+func (p *Plan) checkRows(to blas32.General, toRows int, toWhat string, from blas32.General, fromRows int, fromWhat string) error {
 	if from.Rows != fromRows {
 		return check.Errorf(ErrShape, "merge: the matrix has %d rows, want the plan's %s = %d", from.Rows, fromWhat, fromRows)
 	}

@@ -6,8 +6,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 )
 
-// Schedule returns how many tokens to merge away in each of so many layers, r on the
-// average: rising in a line from r (1-inflect) to r (1+inflect), rounded toward zero. An
+// Schedule returns how many tokens to merge away in each layer, r on the average: rising in a line from r (1-inflect) to r (1+inflect), rounded toward zero. An
 // inflect of 0 is the same number everywhere, -1 merges most in the first layer and
 // nothing in the last (ToMe's parse_r). A single layer has r. Errors match ErrConfig.
 func Schedule(layers, r int, inflect float64) ([]int, error) {
@@ -32,8 +31,8 @@ func Schedule(layers, r int, inflect float64) ([]int, error) {
 	return list, nil
 }
 
-// ScheduleRatio returns how many tokens to merge away in each of so many layers, for a
-// sequence of n, when every layer merges that part of its tokens, rounded down.
+// ScheduleRatio returns how many tokens to merge away in each layer, for a sequence
+// of n, when every layer merges that part of its tokens, rounded down.
 func ScheduleRatio(layers, n int, ratio float64) ([]int, error) {
 	if layers < 0 || n < 0 || n > maxTokens || !(ratio >= 0 && ratio <= 1) {
 		return nil, check.Errorf(ErrConfig, "merge: a schedule of %d layers, %d tokens and ratio %v, want 0 or more and a ratio of 0 to 1", layers, n, ratio)

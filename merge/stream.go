@@ -2,16 +2,13 @@ package merge
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/dense"
-	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // StreamConfig fixes a Stream.
@@ -26,10 +23,14 @@ type StreamConfig struct {
 // of the second, where their similarity is greater than Above. It is Local with a Window
 // of 1 and Call.Above, to the bit, for any split of the sequence: the one form of merging
 // that can stream, for a choice among all tokens waits for the last of them, and a merged
-// token must not stand before one of its own. It is immutable and safe for concurrent use.
+// token must not stand before one of its own.
+//
+// It costs O(MetricDim + Dim) a token, on the caller's goroutine. A Stream is immutable and
+// safe for concurrent use.
 type Stream struct {
-	cfg     StreamConfig
-	scratch scratch.List[streamRun]
+	cfg         StreamConfig
+	fingerprint state.Fingerprint // of cfg
+	scratch     scratch.List[streamRun]
 }
 
 // NewStream returns an operator, or an error that matches ErrConfig.
@@ -40,26 +41,12 @@ func NewStream(cfg StreamConfig) (*Stream, error) {
 	case cfg.Above != cfg.Above || math.IsInf(float64(cfg.Above), 0):
 		return nil, check.Errorf(ErrConfig, "merge: Above is %v, want a finite number", cfg.Above)
 	}
-	return &Stream{cfg: cfg}, nil
+	return &Stream{cfg: cfg, fingerprint: state.NewFingerprint("merge.Stream", cfg.numbers()...)}, nil
 }
 
-// StreamCall is a call of Stream. Dst, X and Metric are needed.
-type StreamCall struct {
-	// X [tokens, Dim] are the next tokens, Metric [tokens, MetricDim] what they are
-	// compared by.
-	X, Metric blas32.General
-	// Dst takes the rows that come out, and must have Room(tokens, State) of them.
-	// It shares no element with the others.
-	Dst blas32.General
-	// Size [tokens] are the sizes of the tokens, nil where each is 1. Total, if not nil,
-	// takes the size of each row of Dst, and Kept the token whose place it takes, counted
-	// from the first of the stream; both are as long as Dst at least.
-	Size, Total []float32
-	Kept        []int64
-	// State is what the stream has seen, and is brought up to date; nil is nothing.
-	State *State
-	// End says that no token follows: one that waits for its second comes out.
-	End bool
+// numbers are what a stored state tells of its operator.
+func (c *StreamConfig) numbers() []int64 {
+	return []int64{int64(c.MetricDim), int64(c.Dim), int64(math.Float32bits(c.Above))}
 }
 
 // Forward merges a whole sequence and returns how many rows of dst, which has as many as
@@ -77,7 +64,7 @@ func (op *Stream) Step(dst, x, metric blas32.General, st *State) (int, error) {
 	return op.Run(context.Background(), &StreamCall{Dst: dst, X: x, Metric: metric, State: st})
 }
 
-// Room returns how many rows may come out of a call of so many tokens. st may be nil.
+// Room returns how many rows of dst a call of some tokens needs. st may be nil.
 func (op *Stream) Room(tokens int, st *State) int {
 	if st != nil {
 		tokens += st.Waiting()
@@ -85,146 +72,22 @@ func (op *Stream) Room(tokens int, st *State) int {
 	return tokens
 }
 
-// Run is Forward and Step with everything optional. Errors match ErrShape, ErrCall or
-// ErrState, or are ctx.Err(); the state then stands where it stood and nothing is written.
+// Run is Forward and Step with everything optional. Errors match ErrShape, ErrCall,
+// ErrState or ErrFull, and nothing has then been written. When ctx is done Run returns
+// ctx.Err() and how many rows it has set; the state stands after a whole number of tokens,
+// which its Len tells.
 func (op *Stream) Run(ctx context.Context, call *StreamCall) (int, error) {
-	if err := op.check(call); err != nil {
+	if err := check.Call("merge", ctx, call != nil); err != nil {
 		return 0, err
 	}
-	if err := ctx.Err(); err != nil {
-		return 0, fmt.Errorf("merge: %w", err)
+	if err := op.checkStream(call); err != nil {
+		return 0, err
 	}
 	r := op.scratch.Get()
 	defer op.scratch.Put(r)
-	return r.run(op, call), nil
+	return r.mergePairs(ctx, op, call)
 }
 
-func (op *Stream) check(c *StreamCall) error {
-	if c.State != nil {
-		if err := op.checkState(c.State); err != nil {
-			return err
-		}
-	}
-	n := c.X.Rows
-	if err := check.Matrix(ErrShape, "merge", "x", c.X, -1, op.cfg.Dim, "Dim"); err != nil {
-		return err
-	}
-	if err := check.Matrix(ErrShape, "merge", "the metric", c.Metric, n, op.cfg.MetricDim, "MetricDim"); err != nil {
-		return err
-	}
-	if err := check.Matrix(ErrShape, "merge", "dst", c.Dst, -1, op.cfg.Dim, "Dim"); err != nil {
-		return err
-	}
-	room := op.Room(n, c.State)
-	switch {
-	case n > maxTokens:
-		return check.Errorf(ErrShape, "merge: %d tokens, want at most %d", n, maxTokens)
-	case c.Dst.Rows < room:
-		return check.Errorf(ErrShape, "merge: dst has %d rows, want Room = %d", c.Dst.Rows, room)
-	case c.Size != nil && len(c.Size) != n:
-		return check.Errorf(ErrShape, "merge: Size has %d elements, want the rows of x = %d", len(c.Size), n)
-	case c.Total != nil && len(c.Total) < room:
-		return check.Errorf(ErrShape, "merge: Total has %d elements, want Room = %d", len(c.Total), room)
-	case c.Kept != nil && len(c.Kept) < room:
-		return check.Errorf(ErrShape, "merge: Kept has %d elements, want Room = %d", len(c.Kept), room)
-	}
-	for _, in := range [...]blas32.General{c.X, c.Metric, mat.Vector(c.Size)} {
-		if mat.Overlap(c.Dst, in) || mat.Overlap(mat.Vector(c.Total), in) {
-			return check.Errorf(ErrShape, "merge: dst or Total shares elements with an input")
-		}
-	}
-	if mat.Overlap(c.Dst, mat.Vector(c.Total)) {
-		return check.Errorf(ErrShape, "merge: dst shares elements with Total")
-	}
-	return check.Positive(ErrCall, "merge", "Size", c.Size)
-}
-
-// streamRun is one call, and the memory that calls share.
-type streamRun struct {
-	op    *Stream
-	call  StreamCall
-	rows  int
-	units []float32 // two rows of the metric, of length 1
-	own   State
-}
-
-func (r *streamRun) run(op *Stream, call *StreamCall) int {
-	r.op, r.call, r.rows = op, *call, 0
-	defer func() { r.call = StreamCall{} }()
-	dim := op.cfg.MetricDim
-	r.units = scratch.Floats(r.units, 2*dim)
-	st := call.State
-	if st == nil {
-		st = &r.own
-		st.fit(op)
-	}
-	for t := range call.X.Rows {
-		size := float32(1)
-		if call.Size != nil {
-			size = call.Size[t]
-		}
-		x, metric := mat.Row(call.X, t), mat.Row(call.Metric, t)
-		if !st.waiting {
-			copy(st.x, x)
-			copy(st.metric, metric)
-			st.size, st.waiting = size, true
-			st.n++
-			continue
-		}
-		if r.similar(st.metric, metric) {
-			r.put(st.n, st.x, x, st.size, size)
-		} else {
-			r.put(st.n-1, st.x, nil, st.size, 0)
-			r.put(st.n, x, nil, size, 0)
-		}
-		st.waiting = false
-		st.n++
-	}
-	if call.End && st.waiting {
-		r.put(st.n-1, st.x, nil, st.size, 0)
-		st.waiting = false
-	}
-	return r.rows
-}
-
-// similar tells whether two rows of the metric are more similar than Above.
-func (r *streamRun) similar(a, b []float32) bool {
-	dim := len(a)
-	ia, ib := dense.InverseLength(a), dense.InverseLength(b)
-	if ia == 0 || ib == 0 {
-		return false
-	}
-	u, v := r.units[:dim], r.units[dim:2*dim]
-	asm.Scale(u, ia, a)
-	asm.Scale(v, ib, b)
-	return asm.Dot(u, v) > r.op.cfg.Above
-}
-
-// put writes the row of one token, or of two merged, at the place of token kept.
-func (r *streamRun) put(kept int64, a, b []float32, sizeA, sizeB float32) {
-	c, d, total := &r.call, mat.Row(r.call.Dst, r.rows), sizeA
-	if b == nil {
-		copy(d, a)
-	} else {
-		total = sizeA + sizeB
-		clear(d)
-		asm.Axpy(d, sizeA/total, a)
-		asm.Axpy(d, sizeB/total, b)
-	}
-	if c.Total != nil {
-		c.Total[r.rows] = total
-	}
-	if c.Kept != nil {
-		c.Kept[r.rows] = kept
-	}
-	r.rows++
-}
-
-// fit makes a state an empty one of op, in its memory.
-func (st *State) fit(op *Stream) {
-	st.op, st.n, st.waiting, st.size = op.cfg, 0, false, 0
-	st.made = true
-	st.x, st.metric = scratch.Floats(st.x, op.cfg.Dim), scratch.Floats(st.metric, op.cfg.MetricDim)
-	clear(st.x)
-	clear(st.metric)
-}
+// ScratchBytes returns the working memory that a call takes, at the most, besides its
+// arguments.
+func (op *Stream) ScratchBytes() int64 { return 4*int64(3*op.cfg.MetricDim+op.cfg.Dim) + 4096 }

@@ -1,11 +1,11 @@
 package merge
 
 import (
-	"fmt"
-	"io"
 	"math"
+	"slices"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -13,15 +13,19 @@ import (
 type StateConfig struct{}
 
 // State is what a Stream remembers: the first token of a pair while it waits for the
-// second. It must not be used by two calls at once.
+// second. It belongs to every Stream of the same Config, and must not be used by two calls
+// at once.
 type State struct {
-	op        StreamConfig
-	made      bool
-	n         int64
-	waiting   bool
-	x, metric []float32
-	size      float32
+	cfg         StreamConfig
+	fingerprint state.Fingerprint // of cfg; 0 of a state that NewState has not made
+	n           int64             // tokens seen
+	waiting     bool
+	x, metric   []float32 // [Dim] and [MetricDim] of the token that waits
+	size        float32   // its size
 }
+
+// maxLen bounds how many tokens a state has seen, so that sums of them fit in an int.
+const maxLen = min(1<<60, math.MaxInt)
 
 // NewState returns an empty state.
 func (op *Stream) NewState(StateConfig) (*State, error) {
@@ -30,14 +34,21 @@ func (op *Stream) NewState(StateConfig) (*State, error) {
 	return st, nil
 }
 
+// fit makes a state an empty one of op, in its memory.
+func (st *State) fit(op *Stream) {
+	st.cfg, st.fingerprint = op.cfg, op.fingerprint
+	st.x, st.metric = scratch.Floats(st.x, op.cfg.Dim), scratch.Floats(st.metric, op.cfg.MetricDim)
+	st.Reset()
+}
+
 func (op *Stream) checkState(st *State) error {
 	switch {
 	case st == nil:
 		return check.Errorf(ErrState, "merge: the state is nil")
-	case !st.made:
+	case st.fingerprint == 0:
 		return check.Errorf(ErrState, "merge: the state was not made by NewState")
-	case st.op != op.cfg:
-		return check.Errorf(ErrState, "merge: the state is of a stream %+v, want %+v", st.op, op.cfg)
+	case st.fingerprint != op.fingerprint:
+		return check.Errorf(ErrState, "merge: the state is of a Stream %+v, want %+v", st.cfg, op.cfg)
 	}
 	return nil
 }
@@ -46,15 +57,10 @@ func (op *Stream) checkState(st *State) error {
 func (st *State) Len() int { return int(st.n) }
 
 // Waiting returns 1 while a token waits for the second of its pair, and else 0.
-func (st *State) Waiting() int {
-	if st.waiting {
-		return 1
-	}
-	return 0
-}
+func (st *State) Waiting() int { return int(state.Bool(st.waiting)) }
 
 // Bytes returns the memory of the state.
-func (st *State) Bytes() int { return 4 * (len(st.x) + len(st.metric)) }
+func (st *State) Bytes() int64 { return 4 * int64(len(st.x)+len(st.metric)) }
 
 // Reset makes the state what NewState made it.
 func (st *State) Reset() {
@@ -63,60 +69,25 @@ func (st *State) Reset() {
 	clear(st.metric)
 }
 
+// Truncate goes back to the first n tokens: to all, to none, or to those before one that
+// waits, for a pair that has come out cannot be taken back. It returns an error that
+// matches ErrState, and changes nothing, otherwise.
+func (st *State) Truncate(n int) error {
+	switch at := int64(n); {
+	case at == st.n:
+	case at == 0:
+		st.Reset()
+	case at == st.n-1 && st.waiting:
+		st.n, st.waiting = at, false
+	default:
+		return check.Errorf(ErrState, "merge: a state of %d tokens, of which %d waits, truncated to %d, want one less at most, of those that wait, or 0", st.n, st.Waiting(), n)
+	}
+	return nil
+}
+
 // Clone returns a copy.
 func (st *State) Clone() *State {
 	c := *st
-	c.x, c.metric = append([]float32(nil), st.x...), append([]float32(nil), st.metric...)
+	c.x, c.metric = slices.Clone(st.x), slices.Clone(st.metric)
 	return &c
-}
-
-const stateKind = "sqMerge\x01"
-
-func (c *StreamConfig) fingerprint() []int64 {
-	return []int64{int64(c.MetricDim), int64(c.Dim), int64(math.Float32bits(c.Above))}
-}
-
-// WriteTo stores the state. It implements io.WriterTo.
-func (st *State) WriteTo(w io.Writer) (int64, error) {
-	if !st.made {
-		return 0, check.Errorf(ErrState, "merge: the state was not made by NewState")
-	}
-	f := state.NewWriter(w, stateKind, st.op.fingerprint())
-	f.Ints(st.n, int64(st.Waiting()))
-	if st.waiting {
-		f.Floats([]float32{st.size})
-		f.Floats(st.x)
-		f.Floats(st.metric)
-	}
-	n, err := f.End()
-	if err != nil {
-		err = fmt.Errorf("merge: %w", err)
-	}
-	return n, err
-}
-
-// ReadState reads a state that WriteTo wrote of a stream of the same Config. Errors match
-// ErrState or are those of r.
-func (op *Stream) ReadState(r io.Reader) (*State, error) {
-	f := state.NewReader(r, "merge", ErrState, stateKind, op.cfg.fingerprint())
-	st := new(State)
-	st.fit(op)
-	n, waiting := f.Int(), f.Int()
-	if n < 0 || n > math.MaxInt || waiting>>1 != 0 || waiting > n {
-		f.Fail("it has %d tokens, of which %d wait", n, waiting)
-	}
-	if st.n, st.waiting = n, waiting == 1; st.waiting && f.Err() == nil {
-		size := f.Floats(1)
-		st.x, st.metric = f.Floats(int64(len(st.x))), f.Floats(int64(len(st.metric)))
-		if f.Err() == nil && !(size[0] > 0 && size[0] <= math.MaxFloat32) {
-			f.Fail("the token that waits has size %v", size[0])
-		}
-		if f.Err() == nil {
-			st.size = size[0]
-		}
-	}
-	if err := f.End(); err != nil {
-		return nil, err
-	}
-	return st, nil
 }

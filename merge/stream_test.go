@@ -123,7 +123,7 @@ func TestStreamErrors(t *testing.T) {
 	}{
 		{step(nil), ErrState, "the state is nil"},
 		{step(new(State)), ErrState, "not made by NewState"},
-		{step(foreign), ErrState, "the state is of a stream"},
+		{step(foreign), ErrState, "the state is of a Stream"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), State: st}), ErrShape, "dst has 4 rows, want Room = 5"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(3, 2)}), ErrShape, "the metric has 3 rows, want 4"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Size: []float32{1}}), ErrShape, "Size has 1 elements"},
@@ -136,7 +136,7 @@ func TestStreamErrors(t *testing.T) {
 			t.Errorf("error %v, want %q", c.err, c.text)
 		}
 	}
-	if want := 4 * (3 + 2); st.Bytes() != want {
+	if want := int64(4 * (3 + 2)); st.Bytes() != want {
 		t.Errorf("a state holds %d bytes, want %d", st.Bytes(), want)
 	}
 	if st.Len() != 1 || st.Waiting() != 1 {
@@ -160,6 +160,53 @@ func TestStreamErrors(t *testing.T) {
 		t.Errorf("another stream's: error %v", err)
 	}
 }
+
+// TestStreamEnds: a done context leaves a state at a token, a state is bounded, and goes
+// back before the token that waits.
+func TestStreamEnds(t *testing.T) {
+	op, err := NewStream(StreamConfig{MetricDim: 2, Dim: 1, Above: 0.5})
+	must(t, err)
+	st, err := op.NewState(StateConfig{})
+	must(t, err)
+	call := &StreamCall{Dst: mat.New(6, 1), X: random(1, 5, 1), Metric: random(2, 5, 2), State: st}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if n, err := op.Run(ctx, call); n != 0 || err != context.Canceled || st.Len() != 0 {
+		t.Errorf("%d rows, error %v, %d tokens", n, err, st.Len())
+	}
+	for _, err := range []error{err1(op.Run(nil, call)), err1(op.Run(context.Background(), nil))} {
+		if !errors.Is(err, ErrCall) {
+			t.Errorf("error %v of no context or no call", err)
+		}
+	}
+	if _, err := op.Run(context.Background(), call); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{-1, 1, 3, 6} {
+		if err := st.Truncate(n); !errors.Is(err, ErrState) || st.Len() != 5 {
+			t.Errorf("Truncate(%d): error %v, %d tokens", n, err, st.Len())
+		}
+	}
+	for _, n := range []int{5, 4, 4, 0} {
+		if err := st.Truncate(n); err != nil || st.Len() != n || n < 5 && st.Waiting() != 0 {
+			t.Errorf("Truncate(%d): error %v, %d tokens, %d wait", n, err, st.Len(), st.Waiting())
+		}
+	}
+	st.n = maxLen - 4
+	if _, err := op.Run(context.Background(), call); !errors.Is(err, ErrFull) {
+		t.Errorf("error %v of a state that is full", err)
+	}
+	st.n = math.MaxInt
+	var b bytes.Buffer
+	if _, err := st.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := op.ReadState(&b); math.MaxInt > 1<<60 && !errors.Is(err, ErrState) {
+		t.Errorf("error %v of a state of MaxInt tokens", err)
+	}
+}
+
+func err1(_ int, err error) error { return err }
 
 // FuzzReadState reads hostile states: an error, or a state that works.
 func FuzzReadState(f *testing.F) {

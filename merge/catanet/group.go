@@ -78,7 +78,7 @@ func (g *GroupAttention) Run(ctx context.Context, call *GroupCall) error {
 // besides its arguments.
 func (g *GroupAttention) ScratchBytes(tokens, centers int) int64 { return g.held(1, tokens, centers) }
 
-// held is ScratchBytes for several sequences of so many tokens each.
+// held is ScratchBytes for several sequences of tokens each.
 func (g *GroupAttention) held(sequences, tokens, centers int) int64 {
 	cfg, size := &g.cfg, max(1, min(tokens, g.cfg.GroupSize))
 	n, groups := int64(sequences)*int64(tokens), int64(sequences)*int64((tokens+size-1)/size)
@@ -88,10 +88,10 @@ func (g *GroupAttention) held(sequences, tokens, centers int) int64 {
 	return bytes + max(inner(g.core, n, groups, 2*size), inner(g.core, n, 1, centers))
 }
 
-// inner is the working memory of exact attention of n queries, cut into sequences with so
-// many keys each.
+// inner is the working memory of exact attention of n queries, cut into sequences of
+// keys keys each.
 func inner(core *attention.Attention, n, sequences int64, keys int) int64 {
-	const tile = 256 // attention takes keys by tiles of so many, or a few less
+	const tile = 256 // attention takes keys by tiles of that many, or a few less
 	tiles := int64(keys/192+1) * sequences
 	const each = 1024 // what is known of a sequence
 	return core.ScratchBytes(int(min(n, maxTokens)), int(min(tiles*tile, maxTokens))) + each*sequences
