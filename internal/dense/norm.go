@@ -9,15 +9,41 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// Norm is a layer norm over the columns, with a weight and a bias [columns] or nil.
-type Norm struct{ Weight, Bias []float32 }
+// Norm is LayerNorm, (x - mean(x)) / sqrt(var(x) + Eps) * Weight + Bias, or, with RMS,
+// RMSNorm, x / sqrt(mean(x^2) + Eps) * Weight, over the columns. The zero value stands
+// for a norm that a model does not have: it changes nothing.
+type Norm struct {
+	Weight []float32 // [D]
+	Bias   []float32 // [D], of a LayerNorm, or nil for 0
+	Eps    float32
+	RMS    bool
+}
 
-// Forward sets dst to x [tokens, columns], each row normalised; dst may be x.
+// Given tells whether there is a norm.
+func (n *Norm) Given() bool { return n.Weight != nil }
+
+// Row sets dst [D] to the norm of x [D]; dst may be x.
+func (n *Norm) Row(dst, x []float32) {
+	switch {
+	case n.Weight == nil:
+		copy(dst, x)
+	case n.RMS:
+		asm.RMSNorm(dst, x, n.Weight, n.Eps)
+	default:
+		asm.LayerNorm(dst, x, n.Weight, n.Bias, n.Eps)
+	}
+}
+
+// Forward sets dst to x [n, D], each row normalised as a LayerNorm does it, with eps in
+// place of Eps; dst may be x.
 func (n *Norm) Forward(dst, x blas32.General, eps float32) {
 	for t := range x.Rows {
 		asm.LayerNorm(mat.Row(dst, t), mat.Row(x, t), n.Weight, n.Bias, eps)
 	}
 }
+
+// Bytes returns the memory of the weights.
+func (n *Norm) Bytes() int64 { return 4 * int64(len(n.Weight)+len(n.Bias)) }
 
 // shortest is the length below which InverseLength takes this instead.
 const shortest = 1e-12

@@ -50,5 +50,5 @@ func (p *Packer) Linear(name string, m blas32.General, bias []float32, out, in i
 // Norm returns a copy of a norm of dim elements, whose bias may be nil where it is
 // optional.
 func (p *Packer) Norm(name string, weight, bias []float32, dim int, optional bool) Norm {
-	return Norm{p.Vector(name+"Weight", weight, dim, false), p.Vector(name+"Bias", bias, dim, optional)}
+	return Norm{Weight: p.Vector(name+"Weight", weight, dim, false), Bias: p.Vector(name+"Bias", bias, dim, optional)}
 }

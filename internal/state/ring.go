@@ -25,6 +25,15 @@ func NewRing[S any](n int, make func() S) Ring[S] {
 // Len returns how many versions the ring can keep.
 func (r *Ring[S]) Len() int { return len(r.slots) }
 
+// All yields the versions, also those that keep nothing at the moment.
+func (r *Ring[S]) All(yield func(*S) bool) {
+	for i := range r.slots {
+		if !yield(&r.slots[i].version) {
+			return
+		}
+	}
+}
+
 // Next returns the oldest version, to be overwritten with the one after tokens tokens,
 // or nil where the ring keeps none.
 func (r *Ring[S]) Next(tokens int) *S {

@@ -1,17 +1,14 @@
 package mamba
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/ssm"
 )
@@ -31,75 +28,79 @@ import (
 // read as data: nothing in it is run, and objects of other classes, as training
 // adds, are passed over.
 func Open(path string, cfg Config) (*Model, error) {
-	text, err := os.ReadFile(filepath.Join(weights.Folder(path), "config.json"))
-	if err == nil {
-		var file Config
-		if file, err = ParseConfig(text); err != nil {
-			return nil, err
-		}
+	return lm.Open("mamba", path, func(text []byte) error {
+		file, err := ParseConfig(text)
 		cfg = cfg.over(file)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("mamba: %w", err)
-	}
-	f, err := weights.OpenCheckpoint(path)
-	if err != nil {
-		return nil, checkpointError(err)
-	}
-	defer f.Close()
-	return newModel(f, cfg)
+		return err
+	}, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
 }
 
 // Read returns the model of a safetensors or PyTorch file of size bytes, which is
 // no longer needed afterwards. No config.json is read; give what ParseConfig returns.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Model, error) {
-	f, err := weights.Read(r, size)
-	if err != nil {
-		return nil, checkpointError(err)
-	}
-	return newModel(f, cfg)
-}
-
-func checkpointError(err error) error {
-	if errors.Is(err, weights.ErrFormat) {
-		return check.Errorf(ErrCheckpoint, "mamba: %v", err)
-	}
-	return fmt.Errorf("mamba: %w", err)
+	return lm.Read("mamba", r, size, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
 }
 
 // checkpoint finds tensors by the names they have in this package: those of
 // mamba_ssm without "backbone.".
 type checkpoint struct {
-	weights.Finder
+	*lm.Checkpoint
+	cfg     Config
 	scratch *ssm.Scratch // of all blocks
 }
 
 const wordEmbedding = "embedding.weight"
 
-func newCheckpoint(f *weights.File) *checkpoint {
-	c := &checkpoint{weights.NewFinder("mamba", ErrCheckpoint), new(ssm.Scratch)}
-	c.Prefix = "backbone."
-	for _, name := range f.Names() {
-		short := strings.TrimPrefix(strings.TrimPrefix(name, "model."), "backbone.")
-		if short == "embeddings.weight" {
-			short = wordEmbedding
+var naming = lm.Naming{
+	Prefixes: []string{"model.", "backbone."},
+	Rename: func(name string) string {
+		if name == "embeddings.weight" {
+			return wordEmbedding
 		}
-		c.Add(short, f.Tensor(name))
-	}
-	return c
+		return name
+	},
+	Prefix: "backbone.",
 }
 
-// complete fills the fields of cfg that are still zero from the tensors.
-func (c *checkpoint) complete(cfg *Config) error {
+// newModel builds the model of a checkpoint.
+func newModel(f *weights.File, cfg Config) (*Model, error) {
+	if err := cfg.check("mamba: "); err != nil {
+		return nil, err
+	}
+	c := &checkpoint{lm.NewCheckpoint("mamba", f, naming, cfg.Format), cfg, new(ssm.Scratch)}
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	m := &Model{cfg: c.cfg}
+	stack := lm.Config{
+		Package: "mamba", Name: "mamba", Norm: c.norm("norm_f."), Words: c.cfg.Words, Workers: cfg.Workers,
+	}
+	for i := range c.cfg.Layers {
+		if c.Err != nil {
+			return nil, c.Err
+		}
+		layer, block := c.layer(fmt.Sprintf("layers.%d.", i))
+		stack.Layers, m.blocks = append(stack.Layers, layer), append(m.blocks, block)
+	}
+	stack.Embedding.Tied, stack.Head.Weights = c.ends()
+	if c.Err != nil {
+		return nil, c.Err
+	}
+	var err error
+	m.stack, err = lm.New(stack)
+	return m, err
+}
+
+// complete fills the fields of the configuration that are still zero from the tensors.
+func (c *checkpoint) complete() error {
+	cfg := &c.cfg
 	if cfg.Vocab == 0 {
 		cfg.Vocab = c.Dim(wordEmbedding, 0)
 	}
 	if cfg.Dim == 0 {
 		cfg.Dim = c.Dim(wordEmbedding, -1)
 	}
-	n := 0
-	for c.Has(fmt.Sprintf("layers.%d.norm.weight", n)) {
-		n++
-	}
+	n := c.Count("layers.%d.norm.weight")
 	if cfg.Layers == 0 {
 		cfg.Layers = n
 	}
@@ -109,64 +110,48 @@ func (c *checkpoint) complete(cfg *Config) error {
 	if cfg.Words > cfg.Vocab && c.Err == nil {
 		return check.Errorf(ErrConfig, "mamba: Words is %d, more than Vocab = %d", cfg.Words, cfg.Vocab)
 	}
-	cfg.Words = first(cfg.Words, cfg.Vocab)
-	cfg.Eps = first(cfg.Eps, 1e-5)
+	cfg.Words = cmp.Or(cfg.Words, cfg.Vocab)
+	cfg.Eps = cmp.Or(cfg.Eps, 1e-5)
 	return c.Err
 }
 
-// optional returns a vector, or nil where there is none.
-func (c *checkpoint) optional(name string, n int) []float32 {
-	if !c.Has(name) {
-		return nil
-	}
-	return c.Vector(name, n)
+func (c *checkpoint) norm(prefix string) dense.Norm {
+	return c.Norm(prefix, c.cfg.Dim, dense.Norm{Eps: float32(c.cfg.Eps), RMS: !c.cfg.LayerNorm}, false)
 }
 
-func (c *checkpoint) norm(prefix string, cfg Config) norm {
-	n := norm{weight: c.Vector(prefix+"weight", cfg.Dim), eps: float32(cfg.Eps), layer: cfg.LayerNorm}
-	if cfg.LayerNorm {
-		n.bias = c.optional(prefix+"bias", cfg.Dim)
-	}
-	return n
-}
-
-func (c *checkpoint) linear(prefix string, out, in int, cfg Config) (l *dense.Linear, rows int) {
-	weight := c.Matrix(prefix+"weight", out, in)
-	bias := c.optional(prefix+"bias", weight.Rows)
+// layer returns a layer and its block, the mixer.
+func (c *checkpoint) layer(prefix string) (lm.Layer, ssm.Block) {
+	norm, block := c.norm(prefix+"norm."), c.block(prefix+"mixer.")
 	if c.Err != nil {
-		return nil, 0
+		return nil, nil
 	}
-	return dense.NewLinear(cfg.Format, weight, bias), weight.Rows
-}
-
-func (c *checkpoint) layer(prefix string, cfg Config) (l layer) {
-	l.norm = c.norm(prefix+"norm.", cfg)
-	if l.mixer = c.mixer(prefix+"mixer.", cfg); c.Err != nil || !c.Has(prefix+"mlp.fc1.weight") {
-		return l
+	l := lm.Layer{{Norm: norm, Mixer: lm.Recurrent{Block: block}}}
+	if !c.Has(prefix + "mlp.fc1.weight") {
+		return l, block
 	}
-	l.norm2 = c.norm(prefix+"norm2.", cfg)
-	var rows int
-	if l.up, rows = c.linear(prefix+"mlp.fc1.", -1, cfg.Dim, cfg); rows%2 != 0 {
+	norm = c.norm(prefix + "norm2.")
+	up, rows := c.Linear(prefix+"mlp.fc1.", -1, c.cfg.Dim, false)
+	if rows%2 != 0 {
 		c.Fail("tensor %s%smlp.fc1.weight has %d rows, want an even number", c.Prefix, prefix, rows)
 	}
-	l.inner = rows / 2
-	l.down, _ = c.linear(prefix+"mlp.fc2.", cfg.Dim, l.inner, cfg)
-	return l
+	down, _ := c.Linear(prefix+"mlp.fc2.", c.cfg.Dim, rows/2, false)
+	return append(l, lm.Branch{Norm: norm, MLP: &dense.Gated{Up: up, Down: down}}), block
 }
 
-// mixer returns a block of Mamba-2 where there is a dt_bias, else of Mamba-1.
-func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
+// block returns a block of Mamba-2 where there is a dt_bias, else of Mamba-1.
+func (c *checkpoint) block(p string) ssm.Block {
+	cfg := &c.cfg
 	conv := c.Matrix(p+"conv1d.weight", -1, -1)
-	convBias := c.optional(p+"conv1d.bias", conv.Rows)
+	convBias := c.Optional(p+"conv1d.bias", conv.Rows)
 	in, out := c.Matrix(p+"in_proj.weight", -1, cfg.Dim), c.Matrix(p+"out_proj.weight", cfg.Dim, -1)
-	inBias, outBias := c.optional(p+"in_proj.bias", in.Rows), c.optional(p+"out_proj.bias", cfg.Dim)
+	inBias, outBias := c.Optional(p+"in_proj.bias", in.Rows), c.Optional(p+"out_proj.bias", cfg.Dim)
 	d := c.Vector(p+"D", -1)
 	var err error
 	var b ssm.Block
 	if c.Has(p + "dt_bias") {
 		w := ssm.Mamba2Weights{
 			In: in, InBias: inBias, Conv: conv, ConvBias: convBias, DtBias: c.Vector(p+"dt_bias", -1), ALog: c.Vector(p+"A_log", -1),
-			D: d, Norm: c.optional(p+"norm.weight", -1), Out: out, OutBias: outBias,
+			D: d, Norm: c.Optional(p+"norm.weight", -1), Out: out, OutBias: outBias,
 		}
 		if c.Err != nil {
 			return nil
@@ -178,7 +163,7 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 	} else {
 		w := ssm.MambaWeights{
 			In: in, InBias: inBias, Conv: conv, ConvBias: convBias, X: c.Matrix(p+"x_proj.weight", -1, -1),
-			Dt: c.Matrix(p+"dt_proj.weight", -1, -1), DtBias: c.optional(p+"dt_proj.bias", -1), ALog: c.Matrix(p+"A_log", -1, -1),
+			Dt: c.Matrix(p+"dt_proj.weight", -1, -1), DtBias: c.Optional(p+"dt_proj.bias", -1), ALog: c.Matrix(p+"A_log", -1, -1),
 			D: d, Out: out, OutBias: outBias,
 		}
 		if c.Err != nil {
@@ -195,21 +180,19 @@ func (c *checkpoint) mixer(p string, cfg Config) ssm.Block {
 
 // ends returns the embedding and the weights of the logits: lm_head, or the
 // embedding again where there is none or it is the same, as in most checkpoints.
-func (c *checkpoint) ends(cfg Config) (embedding, lm *dense.Linear) {
-	words := c.Matrix(wordEmbedding, cfg.Vocab, cfg.Dim)
-	head := words
-	switch {
-	case c.Has("lm_head.weight"):
-		head = c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
-	case cfg.Untied:
-		c.Fail("no tensor lm_head.weight, and the configuration says that the embedding does not stand for it")
+func (c *checkpoint) ends() (embedding, head *dense.Linear) {
+	const name = "lm_head.weight"
+	words := c.Matrix(wordEmbedding, c.cfg.Vocab, c.cfg.Dim)
+	if !c.Has(name) && c.cfg.Untied {
+		c.Fail("no tensor %s, and the configuration says that the embedding does not stand for it", name)
 	}
+	logits := c.Head(name, words)
 	if c.Err != nil {
 		return nil, nil
 	}
-	lm = dense.NewLinear(cfg.Format, head, nil)
-	if slices.Equal(words.Data, head.Data) {
-		return lm, lm
+	head = dense.NewLinear(c.Format, logits, nil)
+	if slices.Equal(words.Data, logits.Data) {
+		return head, head
 	}
-	return dense.NewLinear(cfg.Format, words, nil), lm
+	return dense.NewLinear(c.Format, words, nil), head
 }

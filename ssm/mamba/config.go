@@ -1,12 +1,13 @@
 package mamba
 
 import (
-	"encoding/json"
+	"cmp"
 	"math"
-	"regexp"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/lm"
+	"github.com/subquad/subquad/internal/weights"
 )
 
 // Config fixes a model. A checkpoint's tensors tell most of it, so the zero value
@@ -61,35 +62,31 @@ type configFile struct {
 	NormEpsilon float64 `json:"norm_epsilon"`
 	AttnLayers  []int   `json:"attn_layer_idx"`
 	SSM         struct {
-		Layer          string    `json:"layer"`
-		DState         int       `json:"d_state"`
-		HeadDim        int       `json:"headdim"`
-		Groups         int       `json:"ngroups"`
-		NormBeforeGate bool      `json:"norm_before_gate"`
-		DtLimit        []float64 `json:"dt_limit"`
+		Layer          string           `json:"layer"`
+		DState         int              `json:"d_state"`
+		HeadDim        int              `json:"headdim"`
+		Groups         int              `json:"ngroups"`
+		NormBeforeGate bool             `json:"norm_before_gate"`
+		DtLimit        []weights.Number `json:"dt_limit"`
 	} `json:"ssm_cfg"`
 	// Hugging Face
-	HiddenSize      int       `json:"hidden_size"`
-	NumHiddenLayers int       `json:"num_hidden_layers"`
-	StateSize       int       `json:"state_size"`
-	HeadDim         int       `json:"head_dim"`
-	NGroups         int       `json:"n_groups"`
-	Epsilon         float64   `json:"layer_norm_epsilon"`
-	MixerEps        float64   `json:"mixer_rms_eps"`
-	TimeStepLimit   []float64 `json:"time_step_limit"`
-	TieWords        *bool     `json:"tie_word_embeddings"`
+	HiddenSize      int              `json:"hidden_size"`
+	NumHiddenLayers int              `json:"num_hidden_layers"`
+	StateSize       int              `json:"state_size"`
+	HeadDim         int              `json:"head_dim"`
+	NGroups         int              `json:"n_groups"`
+	Epsilon         float64          `json:"layer_norm_epsilon"`
+	MixerEps        float64          `json:"mixer_rms_eps"`
+	TimeStepLimit   []weights.Number `json:"time_step_limit"`
+	TieWords        *bool            `json:"tie_word_embeddings"`
 }
-
-// infinity is what Python writes into JSON.
-var infinity = regexp.MustCompile(`([:\[,]\s*)Infinity\b`)
 
 // ParseConfig reads a config.json, under the names of mamba_ssm or of Hugging
 // Face's mamba, mamba2 and falcon_mamba. Keys that do not change inference are
 // passed over. Errors match ErrConfig.
 func ParseConfig(text []byte) (Config, error) {
-	text = infinity.ReplaceAll(text, []byte("${1}1.7976931348623157e308"))
 	var f configFile
-	if err := json.Unmarshal(text, &f); err != nil {
+	if err := weights.DecodeConfig(text, &f); err != nil {
 		return Config{}, check.Errorf(ErrConfig, "mamba: config.json: %v", err)
 	}
 	if len(f.AttnLayers) > 0 {
@@ -106,15 +103,15 @@ func ParseConfig(text []byte) (Config, error) {
 		return Config{}, check.Errorf(ErrConfig, "mamba: config.json: model_type is %q, want mamba, mamba2 or falcon_mamba", f.ModelType)
 	}
 	c := Config{
-		Dim: first(f.DModel, f.HiddenSize), Layers: first(f.NLayer, f.NumHiddenLayers), Words: f.VocabSize,
-		HeadDim: first(f.SSM.HeadDim, f.HeadDim), Groups: first(f.SSM.Groups, f.NGroups),
+		Dim: cmp.Or(f.DModel, f.HiddenSize), Layers: cmp.Or(f.NLayer, f.NumHiddenLayers), Words: f.VocabSize,
+		HeadDim: cmp.Or(f.SSM.HeadDim, f.HeadDim), Groups: cmp.Or(f.SSM.Groups, f.NGroups),
 		NormBeforeGate: f.SSM.NormBeforeGate, NormDtBC: f.ModelType == "falcon_mamba", MixerEps: f.MixerEps,
-		Eps: first(f.NormEpsilon, f.Epsilon),
+		Eps: cmp.Or(f.NormEpsilon, f.Epsilon),
 	}
 	for _, tied := range []*bool{f.Tied, f.TieWords} {
 		c.Untied = c.Untied || tied != nil && !*tied
 	}
-	c.States = first(f.SSM.DState, f.StateSize)
+	c.States = cmp.Or(f.SSM.DState, f.StateSize)
 	if f.ModelType == "" || f.ModelType == "mamba_ssm" { // mamba2's rms_norm is another norm
 		c.LayerNorm = f.RMSNorm != nil && !*f.RMSNorm
 	}
@@ -132,36 +129,26 @@ func ParseConfig(text []byte) (Config, error) {
 		}
 	}
 	if c.Words > 0 {
-		multiple := max(f.PadMultiple, 1)
-		if c.Words > math.MaxInt32 || multiple > math.MaxInt32 {
+		padded, ok := lm.PaddedVocab(c.Words, f.PadMultiple)
+		if !ok {
 			return Config{}, check.Errorf(ErrConfig, "mamba: config.json: vocab_size is %d and pad_vocab_size_multiple %d", f.VocabSize, f.PadMultiple)
 		}
 		if f.PadMultiple > 0 {
-			c.Vocab = (c.Words + multiple - 1) / multiple * multiple
+			c.Vocab = padded
 		}
-		c.Vocab = first(f.PaddedVocab, c.Vocab)
+		c.Vocab = cmp.Or(f.PaddedVocab, c.Vocab)
 	}
 	return c, c.check("mamba: config.json: ")
 }
 
-// first returns the first of its arguments that is not zero.
-func first[T comparable](list ...T) (v T) {
-	for _, x := range list {
-		if x != v {
-			return x
-		}
-	}
-	return v
-}
-
 // over returns c with its zero fields filled from file.
 func (c Config) over(file Config) Config {
-	c.Dim, c.Layers, c.Vocab, c.Words = first(c.Dim, file.Dim), first(c.Layers, file.Layers), first(c.Vocab, file.Vocab), first(c.Words, file.Words)
-	c.States, c.HeadDim, c.Groups = first(c.States, file.States), first(c.HeadDim, file.HeadDim), first(c.Groups, file.Groups)
+	c.Dim, c.Layers, c.Vocab, c.Words = cmp.Or(c.Dim, file.Dim), cmp.Or(c.Layers, file.Layers), cmp.Or(c.Vocab, file.Vocab), cmp.Or(c.Words, file.Words)
+	c.States, c.HeadDim, c.Groups = cmp.Or(c.States, file.States), cmp.Or(c.HeadDim, file.HeadDim), cmp.Or(c.Groups, file.Groups)
 	c.NormBeforeGate = c.NormBeforeGate || file.NormBeforeGate
-	c.DtMin, c.DtMax = first(c.DtMin, file.DtMin), first(c.DtMax, file.DtMax)
-	c.NormDtBC, c.MixerEps = c.NormDtBC || file.NormDtBC, first(c.MixerEps, file.MixerEps)
-	c.LayerNorm, c.Eps = c.LayerNorm || file.LayerNorm, first(c.Eps, file.Eps)
+	c.DtMin, c.DtMax = cmp.Or(c.DtMin, file.DtMin), cmp.Or(c.DtMax, file.DtMax)
+	c.NormDtBC, c.MixerEps = c.NormDtBC || file.NormDtBC, cmp.Or(c.MixerEps, file.MixerEps)
+	c.LayerNorm, c.Eps = c.LayerNorm || file.LayerNorm, cmp.Or(c.Eps, file.Eps)
 	c.Untied = c.Untied || file.Untied
 	return c
 }

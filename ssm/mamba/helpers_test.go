@@ -78,10 +78,19 @@ func random(mlp bool, versions ...int) state {
 
 // models of every kind of block.
 func models(t testing.TB) map[string]*Model {
-	return map[string]*Model{
-		"Mamba-1": random(false, 1, 1).model(t, small),
-		"Mamba-2": random(false, 2, 2).model(t, small),
-		"hybrid":  random(true, 1, 2, 1).model(t, small),
+	list := map[string]*Model{}
+	for name, s := range checkpoints() {
+		list[name] = s.model(t, small)
+	}
+	return list
+}
+
+// checkpoints of every kind of block.
+func checkpoints() map[string]state {
+	return map[string]state{
+		"Mamba-1": random(false, 1, 1),
+		"Mamba-2": random(false, 2, 2),
+		"hybrid":  random(true, 1, 2, 1),
 	}
 }
 

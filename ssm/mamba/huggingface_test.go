@@ -1,6 +1,7 @@
 package mamba
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -68,8 +69,8 @@ func huggingFace(t testing.TB, c *weights.File, m *Model) *Model {
 		}
 		heads := mixer("A_log")[0]
 		for k, v := range map[string]any{
-			"architectures": []string{"Mamba2ForCausalLM"}, "model_type": "mamba2", "state_size": m.cfg.States, "num_heads": heads, "head_dim": first(m.cfg.HeadDim, 64),
-			"n_groups": first(m.cfg.Groups, 1), "chunk_size": 256, "norm_before_gate": true, "rms_norm": true, "time_step_limit": limit, "tie_word_embeddings": false,
+			"architectures": []string{"Mamba2ForCausalLM"}, "model_type": "mamba2", "state_size": m.cfg.States, "num_heads": heads, "head_dim": cmp.Or(m.cfg.HeadDim, 64),
+			"n_groups": cmp.Or(m.cfg.Groups, 1), "chunk_size": 256, "norm_before_gate": true, "rms_norm": true, "time_step_limit": limit, "tie_word_embeddings": false,
 		} {
 			config[k] = v
 		}

@@ -28,7 +28,7 @@ func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg longmamb
 	if len(sequences) == 0 {
 		return nil, check.Errorf(ErrShape, "mamba: no sequences to calibrate with")
 	}
-	if len(m.layers) == 0 {
+	if len(m.blocks) == 0 {
 		return nil, check.Errorf(ErrConfig, "mamba: a calibration of a model without layers")
 	}
 	if cfg.TrainLength == 0 {
@@ -43,10 +43,10 @@ func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg longmamb
 		cfg.Workers = m.cfg.Workers
 	}
 	var list []*longmamba.Calibrator
-	for _, l := range m.layers {
-		c, err := longmamba.NewCalibrator(l.mixer, cfg)
+	for _, b := range m.blocks {
+		c, err := longmamba.NewCalibrator(b, cfg)
 		if err != nil {
-			return nil, wrap(err)
+			return nil, fmt.Errorf("mamba: %w", err)
 		}
 		list = append(list, c)
 	}
@@ -65,7 +65,7 @@ func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg longmamb
 	for _, c := range list {
 		one, err := c.Calibration()
 		if err != nil {
-			return nil, wrap(err)
+			return nil, fmt.Errorf("mamba: %w", err)
 		}
 		if all == nil {
 			all = one
@@ -74,47 +74,6 @@ func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg longmamb
 		}
 	}
 	return all, nil
-}
-
-// SetFilter gives the state another filter, for a prompt of so many tokens, as
-// ssm.StateConfig does; nil for none. It is how a state that was stored, which is
-// without its filter, gets it back. After an error, which matches
-// longmamba.ErrCalibration where the filter is another model's and else ErrConfig,
-// ErrShape or ssm.ErrConfig, the state is as it was.
-func (st *State) SetFilter(filter ssm.FilterSource, prompt int) error {
-	if st.model == nil {
-		return check.Errorf(ErrShape, "mamba: the state was not made by NewState")
-	}
-	f, ok := filter.(*longmamba.Filter)
-	if filter != nil && !ok {
-		return check.Errorf(ErrConfig, "mamba: Filter is a %T, want a *longmamba.Filter", filter)
-	}
-	if f != nil && f.Blocks() != len(st.layers) {
-		return check.Errorf(ErrConfig, "mamba: Filter is of %d blocks, want %d, one for each layer", f.Blocks(), len(st.layers))
-	}
-	lists := [][]*ssm.State{st.model.newLayers(), st.layers} // the first so that an error changes nothing
-	for _, s := range st.ring {
-		lists = append(lists, s.layers)
-	}
-	for _, list := range lists {
-		for i, l := range list {
-			if err := setFilter(l, f, i, prompt); err != nil {
-				return fmt.Errorf("mamba: layer %d: %w", i, err)
-			}
-		}
-	}
-	return nil
-}
-
-func setFilter(st *ssm.State, f *longmamba.Filter, layer, prompt int) error {
-	if f == nil {
-		return st.SetFilter(nil, prompt)
-	}
-	one, err := f.Block(layer)
-	if err != nil {
-		return err
-	}
-	return st.SetFilter(one, prompt)
 }
 
 // Report runs a whole prompt with a filter, or without where it is nil, and tells for
@@ -130,30 +89,29 @@ func (m *Model) Report(ctx context.Context, tokens []int32, f *longmamba.Filter)
 	}
 	type steps struct{ before, after blas32.General }
 	var list []steps
-	for _, l := range m.layers {
-		list = append(list, steps{zeroed(n, l.mixer.Channels()), zeroed(n, l.mixer.Channels())})
+	filters := make([]ssm.DeltaFilter, len(m.blocks))
+	for layer, b := range m.blocks {
+		list = append(list, steps{mat.New(n, b.Channels()), mat.New(n, b.Channels())})
+		if f != nil && n > 0 {
+			var err error
+			if filters[layer], err = f.Delta(layer, n); err != nil {
+				return nil, fmt.Errorf("mamba: layer %d: %w", layer, err)
+			}
+		}
 	}
 	call := Call{Tokens: tokens, Filter: func(layer int) ssm.DeltaFilter {
-		var filter ssm.DeltaFilter
-		if f != nil {
-			filter, _ = f.Delta(layer, n) // NewState has had it
-		}
-		return ssm.ChainFilters(ssm.RecordSteps(list[layer].before), filter, ssm.RecordSteps(list[layer].after))
+		return ssm.ChainFilters(ssm.RecordSteps(list[layer].before), filters[layer], ssm.RecordSteps(list[layer].after))
 	}}
 	if err := m.Run(ctx, &call); err != nil {
 		return nil, err
 	}
 	var reports [][]longmamba.ChannelReport
-	for layer, l := range m.layers {
-		r, err := longmamba.Report(l.mixer, list[layer].before, list[layer].after)
+	for layer, b := range m.blocks {
+		r, err := longmamba.Report(b, list[layer].before, list[layer].after)
 		if err != nil {
-			return nil, wrap(err)
+			return nil, fmt.Errorf("mamba: %w", err)
 		}
 		reports = append(reports, r)
 	}
 	return reports, nil
-}
-
-func zeroed(rows, cols int) blas32.General {
-	return mat.Of(make([]float32, rows*cols), rows, cols)
 }

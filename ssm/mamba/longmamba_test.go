@@ -3,13 +3,17 @@ package mamba
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"testing"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/weights/weightstest"
 	"github.com/subquad/subquad/ssm"
 	"github.com/subquad/subquad/ssm/longmamba"
 )
@@ -71,7 +75,7 @@ func TestFilter(t *testing.T) {
 			same(t, name+", rolled back", again.Data, mat.Rows(got, 110, n).Data[:10*vocab])
 			must(t, st.SetFilter(nil, 0)) // for snapshots too
 			must(t, st.Truncate(110))
-			if st.filtered() {
+			if filtered(st, len(m.blocks)) {
 				t.Errorf("%s: rolling back brings a filter back", name)
 			}
 			other := newState(t, m, 0)
@@ -90,9 +94,9 @@ func TestFilter(t *testing.T) {
 			last := zeros(1, vocab)
 			kept, err := m.Prefill(t.Context(), &PrefillCall{Tokens: ids[:prompt], State: st, Last: last, Filter: f, Workers: 2})
 			must(t, err)
-			near(t, name+", Prefill", last.Data, row(want, prompt-1), 1e-5)
+			near(t, name+", Prefill", last.Data, mat.Row(want, prompt-1), 1e-5)
 			must(t, m.Step(last, ids[prompt:prompt+1], st))
-			near(t, name+", behind Prefill", last.Data, row(want, prompt), 1e-4)
+			near(t, name+", behind Prefill", last.Data, mat.Row(want, prompt), 1e-4)
 			if len(kept) != prompt || st.Len() != prompt+1 {
 				t.Errorf("%s: %d tokens kept, %d in the state", name, len(kept), st.Len())
 			}
@@ -126,31 +130,42 @@ func TestDecimate(t *testing.T) {
 			if len(kept) != 33 || !slices.IsSorted(kept) || kept[30] != n-3 || st.Len() != n {
 				t.Fatalf("%s: kept %v, %d tokens in the state", name, kept, st.Len())
 			}
-			// The first layer by itself, and the model without it for what is left.
-			one := &Model{cfg: m.cfg, embedding: m.embedding, layers: m.layers[:1], norm: m.norm, lm: m.lm}
-			s := &run{m: one, n: n, call: Call{Tokens: ids, Workers: 1}, workers: make([]worker, 1)}
-			s.r, s.x = zeros(n, dim), zeros(n, dim)
-			must(t, s.tokens(t.Context(), s.runEmbed))
-			must(t, m.layers[0].mixer.Run(t.Context(), &ssm.BlockCall{Dst: s.x, X: s.x, Filter: func(position, _ int, dt []float32) {
-				if !slices.Contains(kept, position) {
-					clear(dt)
+			must(t, m.Step(zeros(1, vocab), ids[:1], st)) // the state goes on
+
+			// The first layer by itself, and the model without it for what is left: its
+			// embedding is what they are then.
+			after := zeros(n, dim)
+			call := Call{Tokens: ids, Residuals: make([]blas32.General, m.cfg.Layers+1), Filter: func(layer int) ssm.DeltaFilter {
+				return func(position, _ int, dt []float32) {
+					if layer == 0 && !slices.Contains(kept, position) {
+						clear(dt)
+					}
 				}
-			}}))
-			must(t, s.tokens(t.Context(), s.runMLP))
-			rest := &run{m: m, n: len(kept), call: Call{Workers: 1}, workers: make([]worker, 1)}
-			rest.r, rest.x = zeros(len(kept), dim), zeros(len(kept), dim)
+			}}
+			call.Residuals[1] = after
+			must(t, m.Run(t.Context(), &call))
+			rest := state{checkpoints()[name].Renamed(func(n string) string {
+				var layer int
+				if k, _ := fmt.Sscanf(n, "backbone.layers.%d.", &layer); k == 1 {
+					if layer == 0 {
+						return ""
+					}
+					return strings.Replace(n, fmt.Sprint("layers.", layer), fmt.Sprint("layers.", layer-1), 1)
+				}
+				return n
+			})}
+			head := rest.State["backbone.embedding.weight"]
+			head.Shape, head.Data = []int{len(kept), dim}, append(slices.Clone(head.Data), make([]float32, (len(kept)-vocab)*dim)...)
+			rest.State["lm_head.weight"] = head
+			embedding := weightstest.Tensor{Shape: head.Shape}
+			left := make([]int32, len(kept))
 			for i, at := range kept {
-				copy(row(rest.r, i), row(s.r, at))
+				embedding.Data, left[i] = append(embedding.Data, mat.Row(after, at)...), int32(i)
 			}
-			rest.nextInput(1, 0, len(kept))
-			for rest.layer = 1; rest.layer < len(m.layers); rest.layer++ {
-				must(t, m.layers[rest.layer].mixer.Run(t.Context(), &ssm.BlockCall{Dst: rest.x, X: rest.x}))
-				must(t, rest.tokens(t.Context(), rest.runMLP))
-			}
-			must(t, rest.tokens(t.Context(), rest.runFinish))
-			m.lm.Forward(want, mat.Rows(rest.x, len(kept)-1, len(kept)))
-			near(t, name+", by hand", last, want.Data, 1e-5)
-			must(t, m.Step(want, ids[:1], st)) // the state goes on
+			rest.State["backbone.embedding.weight"] = embedding
+			want = zeros(1, len(kept))
+			must(t, rest.model(t, small).Run(t.Context(), &Call{Tokens: left, Last: want}))
+			near(t, name+", by hand", last, want.Data[:vocab], 1e-5)
 			if kept, _, _ := decimate(longmamba.DecimationConfig{Layers: []int{1, 0}, Base: 40, MinTokens: 1}); len(kept) != 20 {
 				t.Errorf("%s: %d tokens behind two layers, want 20", name, len(kept))
 			}
@@ -167,7 +182,7 @@ func TestReport(t *testing.T) {
 			must(t, err)
 			reports, err := m.Report(t.Context(), tokens(9, n), f)
 			must(t, err)
-			if len(reports) != len(m.layers) || len(reports[0]) != m.layers[0].mixer.Channels() {
+			if len(reports) != len(m.blocks) || len(reports[0]) != m.blocks[0].Channels() {
 				t.Fatalf("%s: %d layers", name, len(reports))
 			}
 			for layer, list := range reports {
@@ -222,13 +237,13 @@ func TestLongMambaErrors(t *testing.T) {
 	}
 	_, err = m.NewState(ssm.StateConfig{Filter: f})
 	wants(err, ssm.ErrConfig, "mamba: layer 0: longmamba: Prompt is 0, want the tokens of the whole prompt, or a filter that decodes")
-	wants(new(State).SetFilter(f, 9), ErrShape, "mamba: the state was not made by NewState")
+	wants(new(State).SetFilter(f, 9), ErrState, "lm: the state was not made by NewState")
 
 	prefill := func(call PrefillCall) error { _, err := m.Prefill(t.Context(), &call); return err }
 	st, err := m.NewState(ssm.StateConfig{Filter: filter(t, c, longmamba.FilterConfig{All: true}), Prompt: 99})
 	must(t, err)
 	ids := tokens(1, 5)
-	wants(prefill(PrefillCall{Tokens: ids, State: st}), ErrShape, "mamba: the state has seen 0 tokens or has a filter, want an empty one without")
+	wants(prefill(PrefillCall{Tokens: ids, State: st}), ErrState, "mamba: the state has a filter, want one without")
 	wants(prefill(PrefillCall{Tokens: ids, Filter: filter(t, calibrated(t, other), longmamba.FilterConfig{})}), ErrConfig, "mamba: Filter is of 3 blocks, want 2, one for each layer")
 	wants(prefill(PrefillCall{Last: zeros(1, vocab)}), ErrShape, "mamba: Last is wanted, but sequence 0 has no tokens")
 	drop, err := longmamba.NewDecimation(longmamba.DecimationConfig{Layers: []int{0}, Base: 1, Beta: 0.5, MinTokens: -1})
@@ -236,6 +251,6 @@ func TestLongMambaErrors(t *testing.T) {
 	all, err := longmamba.NewDecimation(longmamba.DecimationConfig{Layers: []int{1, 0}, Base: 1, Beta: 0.5, MinTokens: -1})
 	must(t, err)
 	must(t, prefill(PrefillCall{Tokens: ids, Decimate: drop, Last: zeros(1, vocab)}))
-	wants(prefill(PrefillCall{Tokens: ids, Decimate: all, Last: zeros(1, vocab)}), ErrShape, "mamba: Last is wanted, but Decimate has dropped all of 5 tokens")
+	wants(prefill(PrefillCall{Tokens: ids, Decimate: all, Last: zeros(1, vocab)}), ErrShape, "mamba: Last is wanted, but all of 5 tokens have been dropped")
 	must(t, prefill(PrefillCall{Filter: f}))
 }

@@ -1,111 +1,136 @@
 package mamba
 
 import (
-	"fmt"
+	"context"
+	"io"
+	"iter"
 
-	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/dense"
-	"github.com/subquad/subquad/internal/parallel"
-	"github.com/subquad/subquad/internal/scratch"
-	"github.com/subquad/subquad/internal/weights"
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/ssm"
 )
 
 // Model is a Mamba language model. It is immutable and safe for concurrent use.
 type Model struct {
-	cfg       Config
-	embedding *dense.Linear // D -> V, lm where there is no other: a token's are an output's weights
-	layers    []layer
-	norm      norm
-	lm        *dense.Linear // D -> V
-	state     int           // bytes of a state
-	scratch   scratch.List[run]
-}
-
-// norm is an RMSNorm or a LayerNorm.
-type norm struct {
-	weight, bias []float32
-	eps          float32
-	layer        bool
-}
-
-func (n *norm) row(dst, x []float32) {
-	if n.layer {
-		asm.LayerNorm(dst, x, n.weight, n.bias, n.eps)
-	} else {
-		asm.RMSNorm(dst, x, n.weight, n.eps)
-	}
-}
-
-// layer is r += mixer(norm(r)) and, in hybrids,
-//
-//	y, gate = up(norm2(r));  r += down(y silu(gate)).
-type layer struct {
-	norm     norm
-	mixer    ssm.Block
-	norm2    norm
-	up, down *dense.Linear // nil where there is no MLP
-	inner    int
-}
-
-// newModel builds the model of a checkpoint.
-func newModel(f *weights.File, cfg Config) (*Model, error) {
-	if err := cfg.check("mamba: "); err != nil {
-		return nil, err
-	}
-	c := newCheckpoint(f)
-	if err := c.complete(&cfg); err != nil {
-		return nil, err
-	}
-	m := &Model{norm: c.norm("norm_f.", cfg)}
-	for i := range cfg.Layers {
-		if c.Err != nil {
-			return nil, c.Err
-		}
-		m.layers = append(m.layers, c.layer(fmt.Sprintf("layers.%d.", i), cfg))
-	}
-	m.embedding, m.lm = c.ends(cfg)
-	if c.Err != nil {
-		return nil, c.Err
-	}
-	m.cfg = cfg
-	for _, st := range m.newLayers() {
-		m.state += st.Bytes()
-	}
-	return m, nil
-}
-
-// ScratchBytes returns the working memory that a call of one sequence of so many
-// tokens holds, at the most, besides its arguments; it stops growing with them.
-func (m *Model) ScratchBytes(tokens int) int64 {
-	n, inner := int64(min(tokens, pieceTokens)), 0
-	var blocks [2]int64 // of either kind, which share little with each other
-	for _, l := range m.layers {
-		kind := 0
-		if _, ok := l.mixer.(*ssm.Mamba2); ok {
-			kind = 1
-		}
-		blocks[kind], inner = max(blocks[kind], l.mixer.ScratchBytes(tokens)), max(inner, l.inner)
-	}
-	each := taskTokens*int64(m.cfg.Dim+2*inner+m.cfg.Vocab) + int64(m.cfg.Vocab)
-	const rest = 16 << 10
-	return blocks[0] + blocks[1] + 4*(2*n*int64(m.cfg.Dim)+int64(parallel.Workers(m.cfg.Workers))*each) + 2*int64(m.state) + rest
+	cfg    Config
+	stack  *lm.Model
+	blocks []ssm.Block // of the layers
 }
 
 // Config returns the model's configuration, complete.
 func (m *Model) Config() Config { return m.cfg }
 
-// Bytes returns the memory of the weights of dense layers and embedding.
-func (m *Model) Bytes() int64 {
-	n := int64(m.lm.Bytes())
-	if m.embedding != m.lm {
-		n += int64(m.embedding.Bytes())
+// Bytes returns the memory of the weights.
+func (m *Model) Bytes() int64 { return m.stack.Bytes() }
+
+// ScratchBytes returns the working memory that a call of one sequence of so many
+// tokens holds, at the most, besides its arguments; it stops growing with them.
+func (m *Model) ScratchBytes(tokens int) int64 { return m.stack.ScratchBytes(tokens) }
+
+// Prepare would compute what a first call of so many tokens computes and keeps. A Mamba
+// keeps nothing between calls but working memory, so it only checks its arguments.
+func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }
+
+// State is what a model remembers of the tokens it has seen, in memory that does not
+// grow: a prefix that can be kept, copied and gone on from. It is made by a model's
+// NewState or ReadState, belongs to every model with the same configuration and weights,
+// and must not be used by two calls at once. Its methods are
+//
+//	Len() int                  how many tokens it has seen
+//	Bytes() int64              its memory, with its snapshots
+//	Reset()                    makes it empty; a filter stays
+//	Clone() *State             a fork, snapshots included
+//	CopyFrom(*State) error     makes it what another is, without allocation
+//	Truncate(n int) error      goes back to 0 or to a snapshot; else ErrState
+//	WriteTo(io.Writer)         stores it, without snapshots and filter
+//	SetFilter(f, prompt)       gives it another filter of LongMamba, or none
+type State = lm.State
+
+// NewState returns an empty state. Snapshots of cfg are those after each of the last calls,
+// to which Truncate can go back. Errors match ErrConfig, or longmamba.ErrCalibration where the
+// filter is another model's.
+func (m *Model) NewState(cfg ssm.StateConfig) (*State, error) {
+	st, err := m.stack.NewState(lm.StateConfig{Snapshots: cfg.Snapshots})
+	if err != nil {
+		return nil, err
 	}
-	for _, l := range m.layers {
-		n += int64(l.mixer.Bytes())
-		if l.up != nil {
-			n += int64(l.up.Bytes() + l.down.Bytes())
-		}
+	if err := st.SetFilter(cfg.Filter, cfg.Prompt); err != nil {
+		return nil, err
 	}
-	return n
+	return st, nil
+}
+
+// ReadState reads a state that State.WriteTo wrote, of this model or of one with the same
+// configuration and weights. Errors match ErrState or are those of r.
+func (m *Model) ReadState(r io.Reader) (*State, error) { return m.stack.ReadState(r) }
+
+// Forward sets dst [n, V] to the logits after each of a sequence's tokens.
+//
+// Working memory does not depend on n, and after the first call nothing is
+// allocated.
+func (m *Model) Forward(dst blas32.General, tokens []int32) error {
+	return m.stack.Forward(dst, tokens)
+}
+
+// Step sets dst [n, V] to the logits after each of the next tokens, one or many,
+// after those the state has seen. Any split gives what Forward gives, to about 1e-6
+// of the largest logit, and the same split the same bits.
+func (m *Model) Step(dst blas32.General, tokens []int32, st *State) error {
+	return m.stack.Step(dst, tokens, st)
+}
+
+// StepBatch sets dst [states, V] to the logits after one more token for each of
+// many states; weights are read once. Each gives what it gives alone, to the bit.
+func (m *Model) StepBatch(dst blas32.General, tokens []int32, states []*State) error {
+	return m.stack.StepBatch(dst, tokens, states)
+}
+
+// Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
+// ErrCall or ErrState, or are ctx.Err() itself once ctx is done; outputs are then
+// unspecified, and states stand after a whole number of the call's pieces of tokens, in
+// all layers: Len tells where. A piece is at most 512 tokens. ctx is looked at on its way,
+// but not within a single token, for which the state would have to be copied first.
+func (m *Model) Run(ctx context.Context, call *Call) error { return m.stack.Run(ctx, (*lm.Call)(call)) }
+
+// RunBatch runs many calls: short ones side by side, long ones one after the other. Each
+// gives what it gives alone, to the bit; no state may be in two of them. All are checked
+// before any is run. Workers of a call count for itself, as many as the configuration has
+// for the batch. To read weights once for many sequences, pack them into one call.
+func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
+	list := make([]*lm.Call, len(calls))
+	for i, c := range calls {
+		list[i] = (*lm.Call)(c)
+	}
+	return m.stack.RunBatch(ctx, list)
+}
+
+// SampleConfig says how the next token is chosen: Temperature divides the logits, 0 taking
+// the likeliest token; TopK keeps only so many of the likeliest tokens, TopP those that
+// together reach so much probability (0 keeps all); Seed begins the random numbers.
+type SampleConfig = lm.SampleConfig
+
+// Sampler chooses tokens: Sample(logits) returns one of as many as there are logits. It
+// must not be used by two goroutines at once.
+type Sampler = lm.Sampler
+
+// NewSampler returns a sampler, or an error that matches ErrConfig.
+func NewSampler(cfg SampleConfig) (*Sampler, error) { return lm.NewSampler("mamba", cfg) }
+
+// GenerateConfig says how a text goes on: as SampleConfig says, for MaxTokens tokens at the
+// most (0 is no limit), or until a token of Stop, which is not part of the text.
+type GenerateConfig = lm.GenerateConfig
+
+// Generate continues a prompt after what the state has seen, and yields the tokens
+// one by one. The prompt is not yielded. It must have a token, for what follows is
+// predicted from its last one. When the loop ends, the state has seen the prompt and
+// the yielded tokens, of which the last one only where a token of Stop came after it:
+// another turn begins with what the state has not seen.
+//
+// It ends after MaxTokens, at a token of Stop, or with an error: of the arguments,
+// matching ErrShape, ErrCall, ErrState or ErrConfig, or ctx.Err() once ctx is done.
+//
+//	for token, err := range m.Generate(ctx, prompt, st, cfg) { ... }
+func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[int32, error] {
+	return m.stack.Generate(ctx, prompt, st, cfg)
 }

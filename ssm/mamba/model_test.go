@@ -79,7 +79,7 @@ func TestBatch(t *testing.T) {
 			same(t, name+", packed", packed.Data, alone.Data)
 			must(t, m.Run(t.Context(), &Call{Tokens: ids[:81], Offsets: []int{0, 3, 80, 81}, Last: last}))
 			for i, end := range []int{3, 80, 81} {
-				same(t, name+", last", row(last, i), row(alone, end-1))
+				same(t, name+", last", mat.Row(last, i), mat.Row(alone, end-1))
 			}
 			next := tokens(2, len(one))
 			got, want := zeros(len(one), vocab), zeros(len(one), vocab)
@@ -136,10 +136,10 @@ func TestLogLikelihood(t *testing.T) {
 	var want []float32
 	for i := range 599 {
 		var sum float64
-		for _, v := range row(logits, i) {
+		for _, v := range mat.Row(logits, i) {
 			sum += math.Exp(float64(v))
 		}
-		want = append(want, float32(float64(row(logits, i)[ids[i+1]])-math.Log(sum)))
+		want = append(want, float32(float64(mat.Row(logits, i)[ids[i+1]])-math.Log(sum)))
 	}
 	near(t, "log-likelihood", got, want, 1e-5)
 	same(t, "targets", chosen, []float32{got[0], 0, got[2]})
@@ -227,7 +227,7 @@ func TestAllocations(t *testing.T) {
 			for what, call := range map[string]*Call{
 				"Forward":   {Tokens: ids, Logits: dst},
 				"Step":      {Tokens: ids[:1], State: newState(t, m, 2), Last: mat.Rows(dst, 0, 1)},
-				"StepBatch": {Tokens: ids[:2], States: states, Logits: mat.Rows(dst, 0, 2), each: true},
+				"StepBatch": {Tokens: ids[:2], States: states, Logits: mat.Rows(dst, 0, 2)},
 			} {
 				call.Workers = workers
 				if n := isatest.Allocations(func() { must(t, m.Run(context.Background(), call)) }); n != 0 {

@@ -223,8 +223,8 @@ func (r *recall) run(t *testing.T, ids []int32, f *longmamba.Filter, cuts []int)
 	st, err := r.model.NewState(ssm.StateConfig{Filter: f, Prompt: len(ids)})
 	must(t, err)
 	logits = zeros(len(ids), r.model.cfg.Vocab)
-	for _, l := range r.model.layers {
-		steps = append(steps, zeros(len(ids), l.mixer.Channels()))
+	for _, b := range r.model.blocks {
+		steps = append(steps, zeros(len(ids), b.Channels()))
 	}
 	record := func(layer int) ssm.DeltaFilter { return ssm.RecordSteps(steps[layer]) }
 	from := 0
@@ -240,7 +240,7 @@ func (r *recall) compare(t *testing.T, name, tensor string, sequence int, logits
 	at, want := ints(t, r.cases, name+".answer_pos"), floats(t, r.cases, name+"."+tensor)
 	answers, v := r.cases.Tensor(name + ".answer_pos").Shape[1], logits.Cols
 	for j := range answers {
-		got := row(logits, at[sequence*answers+j])
+		got := mat.Row(logits, at[sequence*answers+j])
 		for k, w := range want[(sequence*answers+j)*v:][:v] {
 			if d := math.Abs(float64(got[k]) - w); !(d <= 1e-3) {
 				t.Fatalf("%s.%s: sequence %d, answer %d: logit %d is %v, want %v", name, tensor, sequence, j, k, got[k], w)
@@ -258,7 +258,7 @@ func (r *recall) compareKept(t *testing.T, name string, sequence int, steps []bl
 		for h := range m.Cols {
 			kept := 0
 			for i := range m.Rows {
-				if row(m, i)[h] > 0 {
+				if mat.Row(m, i)[h] > 0 {
 					kept++
 				}
 			}

@@ -1,14 +1,12 @@
-package mamba
+package lm
 
 import (
-	"context"
-	"iter"
 	"math"
 	"math/rand/v2"
 	"slices"
 
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/mat"
 )
 
 // SampleConfig says how the next token is chosen.
@@ -27,6 +25,7 @@ type SampleConfig struct {
 
 // Sampler chooses tokens. It must not be used by two goroutines at once.
 type Sampler struct {
+	pkg     string
 	cfg     SampleConfig
 	random  *rand.Rand
 	choices []choice
@@ -34,7 +33,7 @@ type Sampler struct {
 
 type choice struct {
 	token int32
-	p     float64 // not normalised
+	p     float64 // its probability, not normalised
 }
 
 // compare puts the likelier first, and of equals the first.
@@ -79,17 +78,17 @@ func likeliest(list []choice, k int) []choice {
 	return heap
 }
 
-// NewSampler returns a sampler, or an error that matches ErrConfig.
-func NewSampler(cfg SampleConfig) (*Sampler, error) {
+// NewSampler returns a sampler of a package, or an error that matches ErrConfig.
+func NewSampler(pkg string, cfg SampleConfig) (*Sampler, error) {
 	switch {
 	case !(cfg.Temperature >= 0) || math.IsInf(cfg.Temperature, 0):
-		return nil, check.Errorf(ErrConfig, "mamba: Temperature is %v, want a finite number, 0 or more", cfg.Temperature)
+		return nil, check.Errorf(subquad.ErrConfig, "%s: Temperature is %v, want a finite number, 0 or more", pkg, cfg.Temperature)
 	case cfg.TopK < 0:
-		return nil, check.Errorf(ErrConfig, "mamba: TopK is %d, want 0 or more", cfg.TopK)
+		return nil, check.Errorf(subquad.ErrConfig, "%s: TopK is %d, want 0 or more", pkg, cfg.TopK)
 	case !(cfg.TopP >= 0 && cfg.TopP <= 1):
-		return nil, check.Errorf(ErrConfig, "mamba: TopP is %v, want 0 to 1", cfg.TopP)
+		return nil, check.Errorf(subquad.ErrConfig, "%s: TopP is %v, want 0 to 1", pkg, cfg.TopP)
 	}
-	return &Sampler{cfg: cfg, random: rand.New(rand.NewPCG(cfg.Seed, 0))}, nil
+	return &Sampler{pkg: pkg, cfg: cfg, random: rand.New(rand.NewPCG(cfg.Seed, 0))}, nil
 }
 
 // Sample returns a token for logits, as many as there are tokens to choose from;
@@ -103,7 +102,7 @@ func (s *Sampler) Sample(logits []float32) (int32, error) {
 		}
 	}
 	if best < 0 || math.IsInf(float64(logits[best]), -1) {
-		return 0, check.Errorf(ErrShape, "mamba: none of %d logits is a number", len(logits))
+		return 0, check.Errorf(subquad.ErrShape, "%s: none of %d logits is a number", s.pkg, len(logits))
 	}
 	if s.cfg.Temperature == 0 || math.IsInf(float64(logits[best]), 1) {
 		return int32(best), nil
@@ -144,63 +143,4 @@ func (s *Sampler) Sample(logits []float32) (int32, error) {
 		}
 	}
 	return s.choices[len(s.choices)-1].token, nil
-}
-
-// GenerateConfig says how a text goes on.
-type GenerateConfig struct {
-	SampleConfig
-	// MaxTokens is how many tokens to generate at the most; 0 is no limit.
-	MaxTokens int
-	// Stop are tokens that end the text, and are not part of it.
-	Stop []int32
-}
-
-// Generate continues a prompt behind what the state has seen, and yields the tokens
-// one by one. The prompt is not yielded. It must have a token, for what follows is
-// predicted from its last one. When the loop ends, the state has seen the prompt and
-// the yielded tokens, of which the last one only where a token of Stop came behind it:
-// another turn begins with what the state has not seen.
-//
-// It ends behind MaxTokens, at a token of Stop, or with an error: of the arguments,
-// matching ErrShape or ErrConfig, or ctx.Err() once ctx is done.
-//
-//	for token, err := range m.Generate(ctx, prompt, st, cfg) { ... }
-func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[int32, error] {
-	return func(yield func(int32, error) bool) {
-		if err := m.generate(ctx, prompt, st, cfg, yield); err != nil {
-			yield(0, err)
-		}
-	}
-}
-
-func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig, yield func(int32, error) bool) error {
-	sampler, err := NewSampler(cfg.SampleConfig)
-	if err != nil {
-		return err
-	}
-	switch {
-	case cfg.MaxTokens < 0:
-		return check.Errorf(ErrConfig, "mamba: MaxTokens is %d, want 0 or more", cfg.MaxTokens)
-	case len(prompt) == 0:
-		return check.Errorf(ErrShape, "mamba: the prompt is empty, want a token")
-	}
-	if err := m.checkState(st); err != nil {
-		return err
-	}
-	logits := make([]float32, m.cfg.Vocab)
-	call := Call{Tokens: prompt, State: st, Last: mat.Of(logits, 1, m.cfg.Vocab)}
-	next := make([]int32, 1)
-	for n := 0; cfg.MaxTokens == 0 || n < cfg.MaxTokens; n++ {
-		if err := m.Run(ctx, &call); err != nil {
-			return err
-		}
-		if next[0], err = sampler.Sample(logits[:m.cfg.Words]); err != nil {
-			return err
-		}
-		if slices.Contains(cfg.Stop, next[0]) || !yield(next[0], nil) {
-			return nil
-		}
-		call.Tokens = next
-	}
-	return nil
 }

@@ -1,0 +1,53 @@
+package lm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+)
+
+// sharedTokens is the length from which a call of a batch gets all workers.
+const sharedTokens = 8 * dense.BlockRows
+
+// RunBatch runs many calls: short ones side by side, long ones one after the other. Each
+// gives what it gives alone, to the bit. All are checked before any is run. Workers of a
+// call count for itself, as many as the configuration has for the batch.
+func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
+	pkg := m.cfg.Package
+	if err := check.Call(pkg, ctx, true); err != nil {
+		return err
+	}
+	s := m.scratch.Get()
+	defer m.scratch.Put(s)
+	for i, call := range calls {
+		if call == nil {
+			return check.Errorf(subquad.ErrCall, "%s: call %d is nil", pkg, i)
+		}
+		if err := s.accept(m, call); err != nil {
+			return fmt.Errorf("%s: call %d: %w", pkg, i, err)
+		}
+		s.release()
+	}
+	var short []*Call
+	for _, call := range calls {
+		if len(call.Tokens) < sharedTokens {
+			short = append(short, call)
+		} else if err := m.Run(ctx, call); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(short))
+	var group parallel.Group
+	err := group.Run(ctx, parallel.Workers(m.cfg.Workers), len(short), func(_, i int) {
+		errs[i] = m.runWith(ctx, short[i], 1)
+	})
+	if done := ctx.Err(); done != nil {
+		return done
+	}
+	return errors.Join(append(errs, check.Wrap(ctx, pkg, err))...)
+}

@@ -1,0 +1,79 @@
+package lm
+
+import (
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/parallel"
+)
+
+// Bytes returns the memory of the model's weights, and of the tables, filters and spectra
+// that calls and Prepare have made so far.
+func (m *Model) Bytes() int64 {
+	n := m.cfg.Norm.Bytes() + 4*int64(len(m.cfg.Embedding.Table.Data))
+	if tied := m.cfg.Embedding.Tied; tied != nil && tied != m.cfg.Head.Weights {
+		n += int64(tied.Bytes())
+	}
+	if m.cfg.Head.Weights != nil {
+		n += int64(m.cfg.Head.Weights.Bytes())
+	}
+	if m.cfg.Classifier != nil {
+		n += int64(m.cfg.Classifier.Weights.Bytes())
+	}
+	for _, s := range m.program {
+		n += s.Norm.Bytes() + s.Post.Bytes()
+		if s.MLP != nil {
+			n += s.MLP.Bytes()
+		} else {
+			n += s.Mixer.Bytes()
+		}
+	}
+	return n
+}
+
+// ScratchBytes returns the working memory that a call of one sequence of so many tokens
+// holds, at the most, besides its arguments and what Bytes counts.
+func (m *Model) ScratchBytes(tokens int) int64 {
+	rows := m.pieceRows(tokens)
+	kinds := map[string]int64{}
+	for _, at := range m.mixers {
+		mixer := m.program[at].Mixer
+		kinds[mixer.Kind()] = max(kinds[mixer.Kind()], mixer.ScratchBytes(tokens))
+	}
+	var n int64
+	for _, bytes := range kinds {
+		n += bytes
+	}
+	dim, vocab := int64(m.dim), int64(m.vocab)
+	block := int64(min(blockRows(rows), rows))
+	tasks := (rows + blockRows(rows) - 1) / blockRows(rows)
+	workers := int64(min(parallel.Workers(m.cfg.Workers), max(tasks, 1)))
+	// The residual stream and a mixer's rows; what workers have; what poolings gather, in
+	// float32 and float64; a state of the call's own, and a mark of it.
+	n += 4 * (2*int64(rows)*dim + workers*(block*(dim+int64(m.hidden)+max(dim, vocab))+vocab))
+	n += 16*dim + 8*dim
+	if m.streams {
+		for _, s := range m.streamers {
+			if st, err := s.NewState(0); err == nil {
+				n += 2 * st.Bytes()
+			}
+		}
+	}
+	const rest = 16 << 10
+	return n + rest
+}
+
+// pieceRows returns how many of a sequence's tokens go through the layers together.
+func (m *Model) pieceRows(tokens int) int {
+	if m.streams {
+		return min(tokens, pieceTokens)
+	}
+	return tokens
+}
+
+// blockRows returns how many rows a task takes through what is not a mixer. No bit depends
+// on it.
+func blockRows(rows int) int {
+	if rows <= pieceTokens {
+		return 64
+	}
+	return dense.BlockRows
+}
