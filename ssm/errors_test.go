@@ -2,13 +2,18 @@ package ssm
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
 )
 
@@ -48,7 +53,7 @@ func TestConfigErrors(t *testing.T) {
 			_, err := NewScan(c, ScanWeights{A: a})
 			return err
 		},
-		"ssm: Workers is -1, want 0 or more":       func() error { c := scan; c.Workers = -1; _, err := NewScan(c, ScanWeights{A: a}); return err },
+		"ssm: Workers is -1, want 0 to 65536":      func() error { c := scan; c.Workers = -1; _, err := NewScan(c, ScanWeights{A: a}); return err },
 		"ssm: A has 0 rows, want 4":                func() error { _, err := NewScan(scan, ScanWeights{}); return err },
 		"ssm: D has 3 elements, want Channels = 4": func() error { _, err := NewScan(scan, ScanWeights{A: a, D: make([]float32, 3)}); return err },
 		"ssm: A[1] is NaN, want a finite number": func() error {
@@ -67,9 +72,15 @@ func TestConfigErrors(t *testing.T) {
 			_, err := NewSISO(SISOConfig{Heads: 2, HeadDim: 4, States: 4, Angles: 3}, SISOWeights{})
 			return err
 		},
-		"ssm: the convolution's weight is 0 x 0, want channels x taps": func() error { _, err := NewConv(ConvConfig{}, blas32.General{}, nil); return err },
-		"ssm: GroupSize is 3, want a divisor of the 4 channels":        func() error { _, err := NewGatedNorm(GatedNormConfig{GroupSize: 3}, make([]float32, 4)); return err },
-		"ssm: Eps is NaN, want a finite number above 0":                func() error { _, err := NewGatedNorm(GatedNormConfig{Eps: math.NaN()}, make([]float32, 4)); return err },
+		"ssm: Weight is 0 x 0, want channels x taps": func() error { _, err := NewConv(ConvConfig{}, ConvWeights{}); return err },
+		"ssm: GroupSize is 3, want a divisor of the 4 channels": func() error {
+			_, err := NewGatedNorm(GatedNormConfig{GroupSize: 3}, GatedNormWeights{make([]float32, 4)})
+			return err
+		},
+		"ssm: Eps is NaN, want a finite number above 0": func() error {
+			_, err := NewGatedNorm(GatedNormConfig{Eps: math.NaN()}, GatedNormWeights{make([]float32, 4)})
+			return err
+		},
 		"ssm: X has 10 rows, want 11": func() error {
 			w := mambaWeights(6, 8, 4, 2, 3)
 			w.X.Rows, w.Dt.Cols, w.Dt.Stride = 10, 3, 3
@@ -77,7 +88,7 @@ func TestConfigErrors(t *testing.T) {
 			_, err := NewMamba(MambaConfig{}, w)
 			return err
 		},
-		"ssm: Format is 9": func() error { _, err := NewMamba(MambaConfig{Format: 9}, mambaWeights(6, 8, 4, 2, 3)); return err },
+		"ssm: Format is 9, want 0 to 3": func() error { _, err := NewMamba(MambaConfig{Format: 9}, mambaWeights(6, 8, 4, 2, 3)); return err },
 		"ssm: Out has 16 columns, want at least Heads*HeadDim = 128": func() error {
 			_, err := NewMamba2(Mamba2Config{States: 4}, mamba2Weights(6, 0, 2, 8, 4, 1, 3))
 			return err
@@ -101,36 +112,45 @@ func TestCallErrors(t *testing.T) {
 	x, bc := zeros(3, 4), zeros(3, 2)
 	ok := func() ScanCall { return ScanCall{Dst: zeros(3, 4), X: x, Dt: x, B: bc, C: bc} }
 	st := state(op)
-	for text, change := range map[string]func(c *ScanCall){
-		"ssm: X has 5 columns, want Channels = 4":               func(c *ScanCall) { c.X = zeros(3, 5) },
-		"ssm: Dt has 2 rows, want 3":                            func(c *ScanCall) { c.Dt = zeros(2, 4) },
-		"ssm: B has 3 columns, want Groups*States = 2":          func(c *ScanCall) { c.B = zeros(3, 3) },
-		"ssm: Z is 3 x 4 with stride 4 but has only 5 elements": func(c *ScanCall) { c.Z = blas32.General{Rows: 3, Cols: 4, Stride: 4, Data: make([]float32, 5)} },
-		"ssm: dst has 1 rows, want 3":                           func(c *ScanCall) { c.Dst = zeros(1, 4) },
-		"ssm: dst shares elements with Dt":                      func(c *ScanCall) { c.Dst = c.Dt; c.X = zeros(3, 4) },
-		"ssm: Workers is -2, want 0 or more":                    func(c *ScanCall) { c.Workers = -2 },
-		"ssm: a state is of a scan of 4 channels in 1 groups with 3 states, want a scan of 4 channels in 1 groups with 2 states": func(c *ScanCall) { c.State = state(wide) },
-		"ssm: a state is of another scan of 4 channels in 1 groups with 2 states, with other weights":                            func(c *ScanCall) { c.State = state(other) },
-		"ssm: a state was not made by NewState":                                                         func(c *ScanCall) { c.State = new(State) },
-		"ssm: States is given without Offsets":                                                          func(c *ScanCall) { c.States = []*State{st} },
-		"ssm: Offsets is [0 2], want a row for each sequence's begin and at last the number of rows, 3": func(c *ScanCall) { c.Offsets = []int{0, 2} },
-		"ssm: Offsets[2] is 1, less than the one before it":                                             func(c *ScanCall) { c.Offsets = []int{0, 2, 1, 3} },
-		"ssm: States has 1 elements, want one for each sequence, 2":                                     func(c *ScanCall) { c.Offsets, c.States = []int{0, 1, 3}, []*State{st} },
-		"ssm: one state stands for two sequences":                                                       func(c *ScanCall) { c.Offsets, c.States = []int{0, 1, 3}, []*State{st, st} },
-		"ssm: State is given with Offsets; want States":                                                 func(c *ScanCall) { c.Offsets, c.State = []int{0, 3}, st },
+	for _, x := range []struct {
+		kind   error
+		text   string
+		change func(c *ScanCall)
+	}{
+		{ErrShape, "X has 5 columns, want Channels = 4", func(c *ScanCall) { c.X = zeros(3, 5) }},
+		{ErrShape, "Dt has 2 rows, want 3", func(c *ScanCall) { c.Dt = zeros(2, 4) }},
+		{ErrShape, "B has 3 columns, want Groups*States = 2", func(c *ScanCall) { c.B = zeros(3, 3) }},
+		{ErrShape, "Z is 3 x 4 with stride 4 but has only 5 elements", func(c *ScanCall) { c.Z = blas32.General{Rows: 3, Cols: 4, Stride: 4, Data: make([]float32, 5)} }},
+		{ErrShape, "dst has 1 rows, want 3", func(c *ScanCall) { c.Dst = zeros(1, 4) }},
+		{ErrShape, "dst shares elements with Dt", func(c *ScanCall) { c.Dst = c.Dt; c.X = zeros(3, 4) }},
+		{ErrCall, "Workers is -2, want 0 to 65536", func(c *ScanCall) { c.Workers = -2 }},
+		{ErrCall, "Workers is 65537, want 0 to 65536", func(c *ScanCall) { c.Workers = 1<<16 + 1 }},
+		{ErrState, "State is of a scan of 4 channels in 1 groups with 3 states, want a scan of 4 channels in 1 groups with 2 states", func(c *ScanCall) { c.State = state(wide) }},
+		{ErrState, "State is of another scan of 4 channels in 1 groups with 2 states, with another Config or other weights", func(c *ScanCall) { c.State = state(other) }},
+		{ErrState, "State was not made by NewState", func(c *ScanCall) { c.State = new(State) }},
+		{ErrState, "a state of States is nil", func(c *ScanCall) { c.States = []*State{st, nil, st} }},
+		{ErrState, "States[1] is given twice", func(c *ScanCall) { c.Offsets, c.States = []int{0, 1, 3}, []*State{st, st} }},
+		{ErrCall, "1 States for 3 rows, want one for each row, or Offsets", func(c *ScanCall) { c.States = []*State{st} }},
+		{ErrCall, "Offsets ends with 2, want the number of rows = 3", func(c *ScanCall) { c.Offsets = []int{0, 2} }},
+		{ErrCall, "Offsets runs backwards, from 2 to 1 at 2", func(c *ScanCall) { c.Offsets = []int{0, 2, 1, 3} }},
+		{ErrCall, "Offsets has 0 elements, want one more than sequences = 0", func(c *ScanCall) { c.Offsets = []int{} }},
+		{ErrCall, "1 States for 2 sequences", func(c *ScanCall) { c.Offsets, c.States = []int{0, 1, 3}, []*State{st} }},
+		{ErrCall, "State is given with Offsets of 2 sequences, want States", func(c *ScanCall) { c.Offsets, c.State = []int{0, 1, 3}, st }},
+		{ErrCall, "State is given together with States", func(c *ScanCall) { c.State, c.States = st, []*State{} }},
 	} {
 		c := ok()
-		change(&c)
-		wants(t, op.Run(t.Context(), &c), ErrShape, text)
+		x.change(&c)
+		wants(t, op.Run(t.Context(), &c), x.kind, "ssm: "+x.text)
 	}
-	wants(t, op.Step(zeros(3, 4), x, x, bc, bc, nil), ErrShape, "ssm: the state is nil")
-	wants(t, op.StepBatch(zeros(3, 4), x, x, bc, bc, []*State{st}), ErrShape, "ssm: 1 states for 3 rows")
+	wants(t, op.Step(zeros(3, 4), x, x, bc, bc, nil), ErrState, "ssm: the state is nil")
+	wants(t, op.StepBatch(zeros(3, 4), x, x, bc, bc, []*State{st}), ErrCall, "ssm: 1 States for 3 rows, want one for each row, or Offsets")
+	wants(t, op.StepBatch(zeros(3, 4), x, x, bc, bc, nil), ErrCall, "ssm: 0 States for 3 rows, want one for each row, or Offsets")
 	if st.Len() != 0 {
 		t.Errorf("a failed call left %d tokens", st.Len())
 	}
 	_, err := op.NewState(StateConfig{Snapshots: -1})
 	wants(t, err, ErrConfig, "ssm: Snapshots is -1, want 0 to 16777216")
-	wants(t, st.CopyFrom(state(wide)), ErrShape, "ssm: from is of a scan of 4 channels in 1 groups with 3 states, want a scan of 4 channels in 1 groups with 2 states")
+	wants(t, st.CopyFrom(state(wide)), ErrState, "ssm: from is of a scan of 4 channels in 1 groups with 3 states, want a scan of 4 channels in 1 groups with 2 states")
 }
 
 func TestStoredErrors(t *testing.T) {
@@ -143,7 +163,7 @@ func TestStoredErrors(t *testing.T) {
 	for n := range b.Len() {
 		wants(t, read(op, b.Bytes()[:n]), ErrState, "ssm: state: it ends too early")
 	}
-	wants(t, read(other, b.Bytes()), ErrState, "ssm: state: it is of another operator than this scan of 4 channels in 1 groups with 2 states, or of other weights")
+	wants(t, read(other, b.Bytes()), ErrState, "ssm: state: it is of another operator")
 	for i := range b.Len() {
 		damaged := bytes.Clone(b.Bytes())
 		damaged[i] ^= 0x10
@@ -151,14 +171,147 @@ func TestStoredErrors(t *testing.T) {
 			t.Errorf("byte %d damaged: error %v", i, err)
 		}
 	}
-	if _, err := new(State).WriteTo(io.Discard); !errors.Is(err, ErrShape) {
+	if _, err := new(State).WriteTo(io.Discard); !errors.Is(err, ErrState) {
 		t.Errorf("error %v", err)
 	}
 }
 
+// TestLengths: states do not count further than they can.
+func TestLengths(t *testing.T) {
+	for _, s := range steppers(t) {
+		st := value[*State](t)(s.newState(StateConfig{}))
+		step := func() error { return s.run(t.Context(), zeros(1, s.out), zeros(1, s.in), batch{state: st}, nil, 1) }
+		must(t, step())
+		for _, n := range []int{math.MaxInt, math.MaxInt - 10, maxTokens} {
+			if err := st.Skip(n); !errors.Is(err, ErrFull) || st.Len() != 1 {
+				t.Fatalf("%s: error %v behind %d tokens", s.name, err, st.Len())
+			}
+		}
+		wants(t, st.Skip(-1), ErrCall, "ssm: n is -1, want 0 or more")
+		must(t, st.Skip(maxTokens-2))
+		must(t, step())
+		if err := step(); !errors.Is(err, ErrFull) || st.Len() != maxTokens {
+			t.Fatalf("%s: error %v behind %d tokens", s.name, err, st.Len())
+		}
+		var b bytes.Buffer
+		_, err := st.WriteTo(&b)
+		must(t, err)
+		if got := value[*State](t)(s.read(b.Bytes())); got.Len() != maxTokens {
+			t.Errorf("%s: read %d tokens", s.name, got.Len())
+		}
+		for _, n := range []int64{-1, math.MinInt64, maxTokens + 1, math.MaxInt64} {
+			file := bytes.Clone(b.Bytes())
+			binary.LittleEndian.PutUint64(file[24:], uint64(n)) // after kind, length of the fingerprint, and it
+			sum := crc32.ChecksumIEEE(file[:len(file)-4])
+			binary.LittleEndian.PutUint32(file[len(file)-4:], sum)
+			_, err := s.read(file)
+			wants(t, err, ErrState, fmt.Sprintf("ssm: state: it has seen %d tokens, want 0 to %d", n, int64(maxTokens)))
+		}
+	}
+}
+
+// TestBadOutputs: an output that is none is an error for every operator, also where its
+// shape says more than its data.
+func TestBadOutputs(t *testing.T) {
+	norm := value[*GatedNorm](t)(NewGatedNorm(GatedNormConfig{}, GatedNormWeights{make([]float32, 6)}))
+	list := append(steppers(t), stepper{
+		name: "norm", in: 12, out: 6,
+		run: func(ctx context.Context, dst, x blas32.General, _ batch, _ DeltaFilter, workers int) error {
+			c := columns(x, 6, 6)
+			return norm.Run(ctx, &GatedNormCall{Dst: dst, X: c[0], Z: c[1], Workers: workers})
+		},
+	})
+	for _, s := range list {
+		x := random(1, 9, s.in, 1, 0)
+		for _, dst := range []blas32.General{
+			{},
+			{Rows: 9, Cols: s.out, Stride: s.out},
+			{Rows: 9, Cols: s.out, Stride: s.out, Data: x.Data[:1]},
+			{Rows: 9, Cols: s.out, Stride: s.out, Data: make([]float32, 9*s.out-1)},
+			{Rows: 9, Cols: s.out, Stride: s.out - 1, Data: make([]float32, 9*s.out)},
+			{Rows: 9, Cols: s.out, Stride: -s.out, Data: make([]float32, 9*s.out)},
+			{Rows: 9, Cols: s.out, Stride: math.MaxInt, Data: make([]float32, 9*s.out)},
+			{Rows: -9, Cols: s.out, Stride: s.out, Data: make([]float32, 9*s.out)},
+			{Rows: 9, Cols: s.out + 1, Stride: s.out + 1, Data: make([]float32, 9*s.out+9)},
+			{Rows: math.MaxInt, Cols: s.out, Stride: s.out, Data: make([]float32, 9*s.out)},
+			{Rows: 9, Cols: s.out, Stride: s.in, Data: x.Data[s.in-s.out:]}, // an input
+		} {
+			if s.in == s.out && dst.Stride == s.in && len(dst.Data) == len(x.Data) {
+				dst.Data = dst.Data[1:] // x itself would do
+			}
+			if err := s.run(t.Context(), dst, x, batch{}, nil, 1); !errors.Is(err, ErrShape) {
+				t.Errorf("%s: dst of %d x %d, stride %d and %d elements: error %v", s.name, dst.Rows, dst.Cols, dst.Stride, len(dst.Data), err)
+			}
+		}
+		for _, workers := range []int{-1, 1<<16 + 1} {
+			if err := s.run(t.Context(), zeros(9, s.out), x, batch{}, nil, workers); !errors.Is(err, ErrCall) {
+				t.Errorf("%s: %d workers: error %v", s.name, workers, err)
+			}
+		}
+		if err := s.run(nil, zeros(9, s.out), x, batch{}, nil, 1); !errors.Is(err, ErrCall) { //nolint:staticcheck
+			t.Errorf("%s: no context: error %v", s.name, err)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.run(ended, zeros(9, s.out), x, batch{}, nil, 1); err != context.Canceled {
+			t.Errorf("%s: an ended context: error %v", s.name, err)
+		}
+	}
+}
+
+// TestNilCalls: a call that is nil is an error.
+func TestNilCalls(t *testing.T) {
+	for _, err := range []error{
+		value[*Conv](t)(NewConv(ConvConfig{}, ConvWeights{Weight: zeros(1, 1)})).Run(t.Context(), nil),
+		value[*Scan](t)(NewScan(ScanConfig{Channels: 1, States: 1}, ScanWeights{A: zeros(1, 1)})).Run(t.Context(), nil),
+		value[*SSD](t)(NewSSD(SSDConfig{Heads: 1, HeadDim: 1, States: 1}, SSDWeights{})).Run(t.Context(), nil),
+		value[*SISO](t)(NewSISO(SISOConfig{Heads: 1, HeadDim: 1, States: 1}, SISOWeights{})).Run(t.Context(), nil),
+		value[*GatedNorm](t)(NewGatedNorm(GatedNormConfig{}, GatedNormWeights{make([]float32, 1)})).Run(t.Context(), nil),
+		value[*Mamba](t)(NewMamba(MambaConfig{}, mambaWeights(6, 8, 4, 2, 3))).Run(t.Context(), nil),
+		value[*Mamba2](t)(NewMamba2(Mamba2Config{States: 4, HeadDim: 8}, mamba2Weights(6, 0, 2, 8, 4, 1, 3))).Run(t.Context(), nil),
+	} {
+		wants(t, err, ErrCall, "ssm: call is nil")
+	}
+}
+
+// TestFingerprints: a state goes from one operator to another that is the same, under
+// any tier, and not to one that differs in anything.
+func TestFingerprints(t *testing.T) {
+	hashes := map[string]uint64{}
+	isatest.Run(t, func(t *testing.T) {
+		list, again := steppers(t), steppers(t)
+		for i, s := range list {
+			st := value[*State](t)(s.newState(StateConfig{}))
+			must(t, again[i].run(t.Context(), zeros(2, s.out), zeros(2, s.in), batch{state: st}, nil, 1))
+			if h, ok := hashes[s.name]; ok && h != st.kind.hash {
+				t.Errorf("%s: another fingerprint under another tier", s.name)
+			}
+			hashes[s.name] = st.kind.hash
+		}
+	})
+	a := mat.Of(decays(1, 8), 4, 2)
+	state := func(cfg ScanConfig, w ScanWeights) *State {
+		return value[*State](t)(value[*Scan](t)(NewScan(cfg, w)).NewState(StateConfig{}))
+	}
+	plain := state(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: a})
+	for i, st := range []*State{
+		state(ScanConfig{Channels: 4, States: 2, Softplus: true}, ScanWeights{A: a}),
+		state(ScanConfig{Channels: 4, States: 2, DtMax: 1}, ScanWeights{A: a}),
+		state(ScanConfig{Channels: 4, States: 2, Groups: 2}, ScanWeights{A: a}),
+		state(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: a, B: a}),
+		state(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: a, C: a}),
+		state(ScanConfig{Channels: 4, States: 2}, ScanWeights{A: a, DtBias: make([]float32, 4)}),
+	} {
+		if err := plain.CopyFrom(st); !errors.Is(err, ErrState) {
+			t.Errorf("scan %d: error %v", i, err)
+		}
+	}
+	must(t, plain.CopyFrom(state(ScanConfig{Channels: 4, States: 2, Workers: 3}, ScanWeights{A: a})))
+}
+
 // FuzzReadState wants an error or a state that can be used.
 func FuzzReadState(f *testing.F) {
-	op := value[*Conv](f)(NewConv(ConvConfig{}, random(1, 2, 3, 1, 0), nil))
+	op := value[*Conv](f)(NewConv(ConvConfig{}, ConvWeights{Weight: random(1, 2, 3, 1, 0)}))
 	var b bytes.Buffer
 	_, err := value[*State](f)(op.NewState(StateConfig{})).WriteTo(&b)
 	must(f, err)

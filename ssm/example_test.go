@@ -105,7 +105,7 @@ func ExampleSSD() {
 
 // A convolution goes on behind the tokens it has seen.
 func ExampleConv() {
-	conv, err := ssm.NewConv(ssm.ConvConfig{}, matrix(1, 2, 1, 10), nil)
+	conv, err := ssm.NewConv(ssm.ConvConfig{}, ssm.ConvWeights{Weight: matrix(1, 2, 1, 10)})
 	if err != nil {
 		panic(err)
 	}

@@ -87,7 +87,7 @@ func goldenConv(t *testing.T, f *golden.File) {
 	if !silu && f.Meta("activation") != "None" {
 		t.Fatalf("activation %q", f.Meta("activation"))
 	}
-	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: silu}, mat.Of(f.Float32("weight"), channels, taps), f.Optional("bias")))
+	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: silu}, ConvWeights{mat.Of(f.Float32("weight"), channels, taps), f.Optional("bias")}))
 	if f.Has("x") {
 		shape := f.Shape("x")
 		x, initial := f.Elements("x"), f.Elements("initial_states")
@@ -143,7 +143,7 @@ func goldenNorm(t *testing.T, f *golden.File) {
 	if size := f.Meta("group_size"); size != "None" && size != "" {
 		cfg.GroupSize = int(number(t, size))
 	}
-	op := value[*GatedNorm](t)(NewGatedNorm(cfg, f.Float32("weight")))
+	op := value[*GatedNorm](t)(NewGatedNorm(cfg, GatedNormWeights{f.Float32("weight")}))
 	cols := len(f.Float32("weight"))
 	matrix := func(name string) blas32.General {
 		x := f.Optional(name)
@@ -201,7 +201,7 @@ func goldenScan(t *testing.T, f *golden.File) {
 		for i, part := range [][2]int{{0, split}, {split, n}} {
 			c := call
 			for _, m := range []*blas32.General{&c.Dst, &c.X, &c.Dt, &c.B, &c.C, &c.Z} {
-				if gated(*m) {
+				if mat.Given(*m) {
 					*m = mat.Rows(*m, part[0], part[1])
 				}
 			}

@@ -3,7 +3,9 @@ package ssm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -17,13 +19,24 @@ import (
 // stepper is an operator over rows of one input, for laws that all of them keep.
 type stepper struct {
 	name     string
+	channels int     // steps of a token
 	in, out  int     // columns
 	exact    bool    // any split gives the same bits
 	tol      float64 // else this much of the largest value
 	newState func(cfg StateConfig) (*State, error)
 	read     func(b []byte) (*State, error)
-	run      func(ctx context.Context, dst, x blas32.General, p packing, filter DeltaFilter, workers int) error
+	run      func(ctx context.Context, dst, x blas32.General, p batch, filter DeltaFilter, workers int) error
 }
+
+// batch is what a call says of its sequences.
+type batch struct {
+	state   *State
+	offsets []int
+	states  []*State
+}
+
+// filters tells whether the operator has steps that a filter can change.
+func (s *stepper) filters() bool { return s.channels > 0 }
 
 // columns cuts x into matrices of the given widths.
 func columns(x blas32.General, widths ...int) (list [8]blas32.General) {
@@ -40,11 +53,11 @@ func testScan(t testing.TB, channels, states, groups int) stepper {
 		ScanWeights{A: mat.Of(decays(1, channels*states), channels, states), D: normal(2, 1, 0, channels), DtBias: normal(3, 1, -2, channels)}))
 	w := []int{channels, channels, groups * states, groups * states, channels}
 	return stepper{
-		name: op.kind.name, in: 3*channels + 2*groups*states, out: channels, exact: true, newState: op.NewState,
+		name: op.kind.name, channels: op.kind.channels, in: 3*channels + 2*groups*states, out: channels, exact: true, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
-		run: func(ctx context.Context, dst, x blas32.General, p packing, filter DeltaFilter, workers int) error {
+		run: func(ctx context.Context, dst, x blas32.General, p batch, filter DeltaFilter, workers int) error {
 			c := columns(x, w...)
-			return op.run(ctx, &ScanCall{Dst: dst, X: c[0], Dt: c[1], B: c[2], C: c[3], Z: c[4], Filter: filter, Workers: workers}, p)
+			return op.Run(ctx, &ScanCall{Dst: dst, X: c[0], Dt: c[1], B: c[2], C: c[3], Z: c[4], Filter: filter, Workers: workers, State: p.state, Offsets: p.offsets, States: p.states})
 		},
 	}
 }
@@ -54,23 +67,23 @@ func testSSD(t testing.TB, heads, width, states, groups int, recurrent bool) ste
 		SSDWeights{A: decays(1, heads), D: normal(2, 1, 0, heads), DtBias: normal(3, 2, -2, heads)}))
 	w := []int{heads * width, heads, groups * states, groups * states, heads * width}
 	return stepper{
-		name: fmt.Sprint(op.kind.name, " recurrent ", recurrent), in: 2*heads*width + heads + 2*groups*states, out: heads * width,
+		name: fmt.Sprint(op.kind.name, " recurrent ", recurrent), channels: op.kind.channels, in: 2*heads*width + heads + 2*groups*states, out: heads * width,
 		exact: recurrent, tol: 2e-5, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
-		run: func(ctx context.Context, dst, x blas32.General, p packing, filter DeltaFilter, workers int) error {
+		run: func(ctx context.Context, dst, x blas32.General, p batch, filter DeltaFilter, workers int) error {
 			c := columns(x, w...)
-			return op.run(ctx, &SSDCall{Dst: dst, X: c[0], Dt: c[1], B: c[2], C: c[3], Z: c[4], Filter: filter, Workers: workers}, p)
+			return op.Run(ctx, &SSDCall{Dst: dst, X: c[0], Dt: c[1], B: c[2], C: c[3], Z: c[4], Filter: filter, Workers: workers, State: p.state, Offsets: p.offsets, States: p.states})
 		},
 	}
 }
 
 func testConv(t testing.TB, channels, taps int) stepper {
-	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: true}, random(1, channels, taps, 1, 0), normal(2, 1, 0, channels)))
+	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: true}, ConvWeights{random(1, channels, taps, 1, 0), normal(2, 1, 0, channels)}))
 	return stepper{
-		name: op.kind.name, in: channels, out: channels, exact: true, newState: op.NewState,
+		name: op.kind.name, channels: op.kind.channels, in: channels, out: channels, exact: true, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
-		run: func(ctx context.Context, dst, x blas32.General, p packing, _ DeltaFilter, workers int) error {
-			return op.run(ctx, &ConvCall{Dst: dst, X: x, Workers: workers}, p)
+		run: func(ctx context.Context, dst, x blas32.General, p batch, _ DeltaFilter, workers int) error {
+			return op.Run(ctx, &ConvCall{Dst: dst, X: x, Workers: workers, State: p.state, Offsets: p.offsets, States: p.states})
 		},
 	}
 }
@@ -80,9 +93,9 @@ func testSISO(t testing.TB, heads, width, states, groups, angles int) stepper {
 		SISOWeights{BBias: normal(1, 1, 0, heads*states), CBias: normal(2, 1, 0, heads*states), D: normal(3, 1, 0, heads)}))
 	w := []int{heads * width, groups * states, groups * states, heads, heads, heads, heads * angles, heads * width}
 	return stepper{
-		name: op.kind.name, in: 2*heads*width + 2*groups*states + heads*(3+angles), out: heads * width, exact: true, newState: op.NewState,
+		name: op.kind.name, channels: op.kind.channels, in: 2*heads*width + 2*groups*states + heads*(3+angles), out: heads * width, exact: true, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
-		run: func(ctx context.Context, dst, x blas32.General, p packing, _ DeltaFilter, workers int) error {
+		run: func(ctx context.Context, dst, x blas32.General, p batch, _ DeltaFilter, workers int) error {
 			c := columns(x, w...)
 			for t := range x.Rows { // a step, and a decay below 1
 				for h := range heads {
@@ -90,8 +103,8 @@ func testSISO(t testing.TB, heads, width, states, groups, angles int) stepper {
 					*dt, *decay = min(max(*dt, -*dt), 1), -max(*decay, -*decay)
 				}
 			}
-			call := SISOCall{Dst: dst, X: c[0], B: c[1], C: c[2], Dt: c[3], Decay: c[4], Trap: c[5], Angles: c[6], Z: c[7], Workers: workers}
-			return op.run(ctx, &call, p)
+			call := SISOCall{Dst: dst, X: c[0], B: c[1], C: c[2], Dt: c[3], Decay: c[4], Trap: c[5], Angles: c[6], Z: c[7], Workers: workers, State: p.state, Offsets: p.offsets, States: p.states}
+			return op.Run(ctx, &call)
 		},
 	}
 }
@@ -115,10 +128,10 @@ func mamba2Weights(dim, mlp, heads, width, states, groups, taps int) Mamba2Weigh
 
 func testBlock(b *block, tol float64) stepper {
 	return stepper{
-		name: b.kind.name, in: b.dim, out: b.dim, exact: tol == 0, tol: tol, newState: b.NewState,
+		name: b.kind.name, channels: b.kind.channels, in: b.dim, out: b.dim, exact: tol == 0, tol: tol, newState: b.NewState,
 		read: func(p []byte) (*State, error) { return b.ReadState(bytes.NewReader(p)) },
-		run: func(ctx context.Context, dst, x blas32.General, p packing, filter DeltaFilter, workers int) error {
-			return b.run(ctx, &BlockCall{Dst: dst, X: x, Filter: filter, Workers: workers}, p)
+		run: func(ctx context.Context, dst, x blas32.General, p batch, filter DeltaFilter, workers int) error {
+			return b.Run(ctx, &BlockCall{Dst: dst, X: x, Filter: filter, Workers: workers, State: p.state, Offsets: p.offsets, States: p.states})
 		},
 	}
 }
@@ -145,7 +158,7 @@ func lengths() []int {
 func (s *stepper) forward(t testing.TB, x blas32.General) blas32.General {
 	t.Helper()
 	dst := zeros(x.Rows, s.out)
-	must(t, s.run(t.Context(), dst, x, packing{}, nil, 1))
+	must(t, s.run(t.Context(), dst, x, batch{}, nil, 1))
 	return dst
 }
 
@@ -172,6 +185,7 @@ func same(t testing.TB, what string, got, want []float32) {
 // of workers, and the same split the same bits, also through a stored state and a
 // context that could end.
 func TestSplits(t *testing.T) {
+	interruptible(t)
 	isatest.Run(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
 		for _, s := range steppers(t) {
@@ -179,15 +193,15 @@ func TestSplits(t *testing.T) {
 				x := random(uint64(n), n, s.in, 1, 0)
 				want := s.forward(t, x)
 				four := zeros(n, s.out)
-				must(t, s.run(t.Context(), four, x, packing{}, nil, 4))
+				must(t, s.run(t.Context(), four, x, batch{}, nil, 4))
 				same(t, s.name+": four workers", four.Data, want.Data)
 				st := value[*State](t)(s.newState(StateConfig{Snapshots: 2}))
 				got, again, copied := zeros(n, s.out), zeros(n, s.out), st.Clone()
 				for from := 0; from < n; {
 					k := []int{1, 1 + r.IntN(10), 1 + r.IntN(n)}[r.IntN(3)]
 					to := min(from+k, n)
-					must(t, s.run(context.Background(), mat.Rows(got, from, to), mat.Rows(x, from, to), packing{state: st}, nil, 1))
-					must(t, s.run(t.Context(), mat.Rows(again, from, to), mat.Rows(x, from, to), packing{state: copied}, nil, 2))
+					must(t, s.run(context.Background(), mat.Rows(got, from, to), mat.Rows(x, from, to), batch{state: st}, nil, 1))
+					must(t, s.run(t.Context(), mat.Rows(again, from, to), mat.Rows(x, from, to), batch{state: copied}, nil, 2))
 					var stored bytes.Buffer
 					_, err := copied.WriteTo(&stored)
 					must(t, err)
@@ -221,19 +235,19 @@ func TestBatch(t *testing.T) {
 			for i, from := range offsets[:len(offsets)-1] {
 				st := value[*State](t)(s.newState(StateConfig{}))
 				one, many = append(one, st), append(many, st.Clone())
-				must(t, s.run(t.Context(), mat.Rows(alone, from, offsets[i+1]), mat.Rows(x, from, offsets[i+1]), packing{state: st}, nil, 1))
+				must(t, s.run(t.Context(), mat.Rows(alone, from, offsets[i+1]), mat.Rows(x, from, offsets[i+1]), batch{state: st}, nil, 1))
 			}
-			must(t, s.run(t.Context(), packed, x, packing{offsets: offsets, states: many}, nil, 3))
-			must(t, s.run(t.Context(), bare, x, packing{offsets: offsets}, nil, 1))
+			must(t, s.run(t.Context(), packed, x, batch{offsets: offsets, states: many}, nil, 3))
+			must(t, s.run(t.Context(), bare, x, batch{offsets: offsets}, nil, 1))
 			same(t, s.name+": packed", packed.Data, alone.Data)
 			same(t, s.name+": packed without states", bare.Data, alone.Data)
 			k := len(one)
 			next := random(8, k, s.in, 1, 0)
 			got, want := zeros(k, s.out), zeros(k, s.out)
 			for i, st := range one {
-				must(t, s.run(t.Context(), mat.Rows(want, i, i+1), mat.Rows(next, i, i+1), packing{state: st}, nil, 1))
+				must(t, s.run(t.Context(), mat.Rows(want, i, i+1), mat.Rows(next, i, i+1), batch{state: st}, nil, 1))
 			}
-			must(t, s.run(t.Context(), got, next, packing{states: many, each: true}, nil, 2))
+			must(t, s.run(t.Context(), got, next, batch{states: many}, nil, 2))
 			same(t, s.name+": steps", got.Data, want.Data)
 			for i := range one {
 				same(t, s.name+": states", many[i].values, one[i].values)
@@ -250,10 +264,10 @@ func TestTruncate(t *testing.T) {
 		var after []*State
 		for i := range 20 {
 			after = append(after, st.Clone())
-			must(t, s.run(t.Context(), zeros(1, s.out), mat.Rows(x, i, i+1), packing{state: st}, nil, 1))
+			must(t, s.run(t.Context(), zeros(1, s.out), mat.Rows(x, i, i+1), batch{state: st}, nil, 1))
 		}
-		for _, n := range []int{21, 17, 5, -1} {
-			if err := st.Truncate(n); err == nil || st.Len() != 20 {
+		for _, n := range []int{21, 17, 5, -1, math.MinInt} {
+			if err := st.Truncate(n); !errors.Is(err, ErrState) || st.Len() != 20 {
 				t.Fatalf("%s: back to %d of %d: error %v", s.name, n, st.Len(), err)
 			}
 		}

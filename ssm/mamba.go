@@ -12,6 +12,7 @@ import (
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // MambaConfig fixes a Mamba block; the shapes of the weights tell the rest.
@@ -58,61 +59,41 @@ type MambaWeights struct {
 // for concurrent use.
 type Mamba struct {
 	block
-	cfg             MambaConfig
-	rank, states    int
-	scan            *Scan
-	xProj, dtProj   *dense.Linear
-	dtN, bN, cN     []float32
-	channels, small int
+	cfg           MambaConfig
+	rank, states  int // R, N
+	channels      int // I
+	small         int // R + 2 N
+	scan          *Scan
+	xProj, dtProj *dense.Linear // [small, I], [I, R]
+	dtN, bN, cN   []float32     // [R], [N], [N]: weights of norms, or nil
 }
 
 // NewMamba returns a Mamba block, or an error that matches ErrConfig. It keeps none
 // of the weights' memory.
 func NewMamba(cfg MambaConfig, w MambaWeights) (*Mamba, error) {
-	inner, dim, states, rank := w.Out.Cols, w.Out.Rows, w.ALog.Cols, w.Dt.Cols
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-6
 	}
-	if err := checkSizes(size{"the inner width", inner}, size{"Dim", dim}, size{"States", states}, size{"the rank of dt", rank}, size{"the taps", w.Conv.Cols}); err != nil {
-		return nil, err
-	}
-	if err := checkShapes(
-		shape{"In", w.In, 2 * inner, dim, "Dim"},
-		shape{"Conv", w.Conv, inner, w.Conv.Cols, "taps"},
-		shape{"X", w.X, rank + 2*states, inner, "the inner width"},
-		shape{"Dt", w.Dt, inner, rank, "the rank of dt"},
-		shape{"ALog", w.ALog, inner, states, "States"},
-		shape{"Out", w.Out, dim, inner, "the inner width"},
-	); err != nil {
-		return nil, err
-	}
-	if err := checkLengths(
-		length{"InBias", w.InBias, 2 * inner, "2 * the inner width", true},
-		length{"DtBias", w.DtBias, inner, "the inner width", true},
-		length{"D", w.D, inner, "the inner width", true},
-		length{"OutBias", w.OutBias, dim, "Dim", true},
-		length{"DtNorm", w.DtNorm, rank, "the rank of dt", true},
-		length{"BNorm", w.BNorm, states, "States", true},
-		length{"CNorm", w.CNorm, states, "States", true},
-	); err != nil {
+	if err := w.check(); err != nil {
 		return nil, err
 	}
 	if err := checkFormat(cfg.Format); err != nil {
 		return nil, err
 	}
-	if !(cfg.Eps > 0) || math.IsInf(cfg.Eps, 0) {
-		return nil, check.Errorf(ErrConfig, "ssm: Eps is %v, want a finite number above 0", cfg.Eps)
+	if err := checkEps(cfg.Eps); err != nil {
+		return nil, err
 	}
-	a := zeroMatrix(inner, states)
+	inner, dim, states, rank := w.Out.Cols, w.Out.Rows, w.ALog.Cols, w.Dt.Cols
+	a := mat.New(inner, states)
 	for t := range inner {
-		copy(a.Data[t*states:], negativeExp(w.ALog.Data[t*w.ALog.Stride:][:states]))
+		copy(mat.Row(a, t), negativeExp(mat.Row(w.ALog, t)))
 	}
 	scan, err := NewScan(ScanConfig{Channels: inner, States: states, Softplus: true, Workers: cfg.Workers},
 		ScanWeights{A: a, D: w.D, DtBias: w.DtBias})
 	if err != nil {
 		return nil, err
 	}
-	conv, err := NewConv(ConvConfig{SiLU: true}, w.Conv, w.ConvBias)
+	conv, err := NewConv(ConvConfig{SiLU: true}, ConvWeights{w.Conv, w.ConvBias})
 	if err != nil {
 		return nil, err
 	}
@@ -123,23 +104,54 @@ func NewMamba(cfg MambaConfig, w MambaWeights) (*Mamba, error) {
 	}
 	m.xProj, m.dtProj = dense.NewLinear(cfg.Format, w.X, nil), dense.NewLinear(asm.Float32, w.Dt, nil)
 	m.dtN, m.bN, m.cN = cloned(w.DtNorm), cloned(w.BNorm), cloned(w.CNorm)
-	m.finishKind(fmt.Sprintf("Mamba block of width %d and %d, %d states, %d taps", dim, inner, states, w.Conv.Cols), scan.kind.size,
-		[]blas32.General{w.In, w.X, w.Dt, w.Out}, scan.kind.hash)
+	m.identify(fmt.Sprintf("Mamba block of width %d and %d, %d states, %d taps", dim, inner, states, w.Conv.Cols),
+		&scan.kind, int64(inner)*int64(m.small+rank), []int64{state.Bool(cfg.NormDtBC), int64(math.Float64bits(cfg.Eps))},
+		[]blas32.General{w.In, w.X, w.Dt, w.ALog, w.Out}, w.InBias, w.DtBias, w.D, w.OutBias, w.DtNorm, w.BNorm, w.CNorm)
 	return m, nil
 }
 
-func zeroMatrix(rows, cols int) blas32.General {
-	return mat.Of(make([]float32, rows*cols), rows, cols)
+func (w *MambaWeights) check() error {
+	inner, dim, states, rank := w.Out.Cols, w.Out.Rows, w.ALog.Cols, w.Dt.Cols
+	if err := checkSizes(
+		size{"the number of rows of Out, Dim,", dim}, size{"the number of columns of Out, the inner width,", inner},
+		size{"the number of columns of ALog, States,", states}, size{"the number of columns of Dt, the rank,", rank},
+		size{"the number of columns of Conv, the taps,", w.Conv.Cols},
+	); err != nil {
+		return err
+	}
+	if err := checkMatrices(
+		matrixWeight{"In", w.In, 2 * inner, dim, "Dim"},
+		matrixWeight{"Conv", w.Conv, inner, w.Conv.Cols, "taps"},
+		matrixWeight{"X", w.X, rank + 2*states, inner, "the inner width"},
+		matrixWeight{"Dt", w.Dt, inner, rank, "the rank of dt"},
+		matrixWeight{"ALog", w.ALog, inner, states, "States"},
+		matrixWeight{"Out", w.Out, dim, inner, "the inner width"},
+	); err != nil {
+		return err
+	}
+	return checkVectors(
+		vectorWeight{"InBias", w.InBias, 2 * inner, "2 * the inner width", true},
+		vectorWeight{"ConvBias", w.ConvBias, inner, "the inner width", true},
+		vectorWeight{"DtBias", w.DtBias, inner, "the inner width", true},
+		vectorWeight{"D", w.D, inner, "the inner width", true},
+		vectorWeight{"OutBias", w.OutBias, dim, "Dim", true},
+		vectorWeight{"DtNorm", w.DtNorm, rank, "the rank of dt", true},
+		vectorWeight{"BNorm", w.BNorm, states, "States", true},
+		vectorWeight{"CNorm", w.CNorm, states, "States", true},
+	)
 }
 
-// Bytes returns the memory of the projections' weights.
-func (m *Mamba) Bytes() int { return m.block.Bytes() + m.xProj.Bytes() + m.dtProj.Bytes() }
+// Bytes returns the memory of the weights.
+func (m *Mamba) Bytes() int64 {
+	return m.block.bytes() + m.scan.Bytes() + int64(m.xProj.Bytes()) + int64(m.dtProj.Bytes()) + floatBytes(len(m.dtN)+len(m.bN)+len(m.cN))
+}
 
-// ReadWindow sets conv [K-1, I] to the inputs of the convolution that the state
-// holds, oldest first.
+// ReadWindow sets conv [K-1, I] to the last inputs of the convolution, oldest first, in
+// a state. Errors match ErrShape or ErrState.
 func (m *Mamba) ReadWindow(conv blas32.General, st *State) error { return m.readWindow(conv, st) }
 
-// ReadScan sets h [I, N] to the states of the scan that the state holds.
+// ReadScan sets h [I, N] to the states of the scan in a state of the block. Errors match
+// ErrShape or ErrState.
 func (m *Mamba) ReadScan(h blas32.General, st *State) error {
 	if err := m.kind.check("the state", st); err != nil {
 		return err
@@ -147,49 +159,38 @@ func (m *Mamba) ReadScan(h blas32.General, st *State) error {
 	if err := check.Matrix(ErrShape, "ssm", "h", h, m.channels, m.states, "States"); err != nil {
 		return err
 	}
-	m.scan.read(h, st.values[m.conv.kind.size:])
-	return nil
-}
-
-func (b *block) readWindow(conv blas32.General, st *State) error {
-	if err := b.kind.check("the state", st); err != nil {
-		return err
-	}
-	if err := check.Matrix(ErrShape, "ssm", "conv", conv, b.conv.taps.Rows-1, b.conv.taps.Cols, "channels"); err != nil {
-		return err
-	}
-	copyRows(conv, mat.Of(st.values, conv.Rows, conv.Cols))
+	m.scan.readStates(h, m.recurrence(st))
 	return nil
 }
 
 // mix implements mixer.
-func (m *Mamba) mix(ctx context.Context, s *blockScratch) error {
-	if err := s.convolve(ctx, 0); err != nil {
+func (m *Mamba) mix(ctx context.Context, s *blockWork) error {
+	if err := s.convolveColumns(ctx, 0); err != nil {
 		return err
 	}
 	s.smallData, s.dtData = scratch.Floats(s.smallData, s.n*m.small), scratch.Floats(s.dtData, s.n*m.channels)
 	s.small, s.dt = mat.Of(s.smallData, s.n, m.small), mat.Of(s.dtData, s.n, m.channels)
-	if err := s.tasks(ctx, s.mid); err != nil {
+	if err := s.eachRows(ctx, s.mid); err != nil {
 		return err
 	}
-	return s.scan.run(ctx, m.scan, &ScanCall{
+	return s.scan.scan(ctx, m.scan, &ScanCall{
 		Dst: s.y, X: s.x, Dt: s.dt, Z: mat.Columns(s.u, m.channels, m.channels), Filter: s.call.Filter,
 		B: mat.Columns(s.small, m.rank, m.states), C: mat.Columns(s.small, m.rank+m.states, m.states),
 	}, s.mixers, s.workers)
 }
 
-// holds implements mixer.
-func (m *Mamba) holds(n, workers int) int64 {
-	return int64(n)*int64(m.small+m.channels) + m.scan.holds(workers)
+// workFloats implements mixer.
+func (m *Mamba) workFloats(n, workers int) int64 {
+	return int64(n)*int64(m.small+m.channels) + m.scan.workFloats(workers)
 }
 
 // middle computes dt, B and C of some rows.
-func (m *Mamba) middle(s *blockScratch, _, from, to int) {
+func (m *Mamba) middle(s *blockWork, _, from, to int) {
 	small := mat.Rows(s.small, from, to)
 	m.xProj.Forward(small, mat.Rows(s.x, from, to))
 	if m.cfg.NormDtBC {
 		for t := range small.Rows {
-			row := small.Data[t*small.Stride:][:small.Cols]
+			row := mat.Row(small, t)
 			dt, b, c := row[:m.rank], row[m.rank:m.rank+m.states], row[m.rank+m.states:]
 			asm.RMSNorm(dt, dt, m.dtN, float32(m.cfg.Eps))
 			asm.RMSNorm(b, b, m.bN, float32(m.cfg.Eps))

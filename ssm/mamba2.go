@@ -3,6 +3,7 @@ package ssm
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // Mamba2Config fixes a Mamba2 block; the shapes of the weights tell the rest.
@@ -22,12 +24,12 @@ type Mamba2Config struct {
 	// Groups is G: heads of a group share B and C, and its channels are normalised
 	// together. 0 is 1.
 	Groups int
-	// NoNorm leaves the norm in front of the last projection out; the gate is then
+	// NoNorm leaves out the norm before the last projection; the gate is then
 	// a plain product (rmsnorm=False).
 	NoNorm bool
 	// NormBeforeGate gates what is normalised, instead of normalising what is gated.
 	NormBeforeGate bool
-	// DtMin and DtMax limit dt behind the softplus, in prefill and step alike; a
+	// DtMin and DtMax limit dt after the softplus, in prefill and step alike; a
 	// DtMax of 0 is no limit.
 	DtMin, DtMax float32
 	// Eps is added to mean squares; 0 is 1e-5.
@@ -68,10 +70,10 @@ type Mamba2Weights struct {
 type Mamba2 struct {
 	block
 	cfg   Mamba2Config
-	heads int
+	heads int // H
 	mlp   int // M
 	ssd   *SSD
-	norm  *GatedNorm
+	norm  *GatedNorm // nil with NoNorm
 }
 
 // NewMamba2 returns a Mamba2 block, or an error that matches ErrConfig. It keeps
@@ -85,37 +87,17 @@ func NewMamba2(cfg Mamba2Config, w Mamba2Weights) (*Mamba2, error) {
 			*f.field = f.without
 		}
 	}
-	heads, dim := len(w.ALog), w.Out.Rows
-	if err := checkSizes(size{"States", cfg.States}, size{"HeadDim", cfg.HeadDim}, size{"Groups", cfg.Groups},
-		size{"the number of heads", heads}, size{"Dim", dim}, size{"the taps", w.Conv.Cols}); err != nil {
-		return nil, err
+	if cfg.Eps == 0 {
+		cfg.Eps = 1e-5
 	}
-	wide, shared := sizeOf(heads, cfg.HeadDim), sizeOf(2*cfg.Groups, cfg.States)
-	if wide < 0 || shared < 0 {
-		return nil, check.Errorf(ErrConfig, "ssm: %d heads of %d channels, %d groups of %d states are too many", heads, cfg.HeadDim, cfg.Groups, cfg.States)
-	}
-	mlp := w.Out.Cols - wide
-	if mlp < 0 {
-		return nil, check.Errorf(ErrConfig, "ssm: Out has %d columns, want at least Heads*HeadDim = %d", w.Out.Cols, wide)
-	}
-	if err := checkShapes(
-		shape{"In", w.In, 2*mlp + 2*wide + shared + heads, dim, "Dim"},
-		shape{"Conv", w.Conv, wide + shared, w.Conv.Cols, "taps"},
-		shape{"Out", w.Out, dim, mlp + wide, "channels"},
-	); err != nil {
-		return nil, err
-	}
-	if err := checkLengths(
-		length{"InBias", w.InBias, w.In.Rows, "rows of In", true},
-		length{"DtBias", w.DtBias, heads, "heads", true},
-		length{"Norm", w.Norm, wide, "Heads*HeadDim", cfg.NoNorm},
-		length{"OutBias", w.OutBias, dim, "Dim", true},
-	); err != nil {
+	if err := w.check(&cfg); err != nil {
 		return nil, err
 	}
 	if err := checkFormat(cfg.Format); err != nil {
 		return nil, err
 	}
+	heads, dim := len(w.ALog), w.Out.Rows
+	wide := heads * cfg.HeadDim
 	ssd, err := NewSSD(SSDConfig{
 		Heads: heads, HeadDim: cfg.HeadDim, States: cfg.States, Groups: cfg.Groups,
 		Softplus: true, DtMin: cfg.DtMin, DtMax: cfg.DtMax, Workers: cfg.Workers,
@@ -123,31 +105,73 @@ func NewMamba2(cfg Mamba2Config, w Mamba2Weights) (*Mamba2, error) {
 	if err != nil {
 		return nil, err
 	}
-	conv, err := NewConv(ConvConfig{SiLU: true}, w.Conv, w.ConvBias)
+	conv, err := NewConv(ConvConfig{SiLU: true}, ConvWeights{w.Conv, w.ConvBias})
 	if err != nil {
 		return nil, err
 	}
-	m := &Mamba2{cfg: cfg, heads: heads, mlp: mlp, ssd: ssd}
+	m := &Mamba2{cfg: cfg, heads: heads, mlp: w.Out.Cols - wide, ssd: ssd}
 	if !cfg.NoNorm {
-		m.norm, err = NewGatedNorm(GatedNormConfig{GroupSize: wide / cfg.Groups, NormBeforeGate: cfg.NormBeforeGate, Eps: cfg.Eps}, w.Norm)
+		m.norm, err = NewGatedNorm(GatedNormConfig{GroupSize: wide / cfg.Groups, NormBeforeGate: cfg.NormBeforeGate, Eps: cfg.Eps}, GatedNormWeights{w.Norm})
 		if err != nil {
 			return nil, err
 		}
 	}
 	m.block = block{
-		dim: dim, workers: cfg.Workers, wide: w.In.Rows, inner: mlp + wide, conv: conv, mixer: m, scratch: ownOr(cfg.Scratch),
+		dim: dim, workers: cfg.Workers, wide: w.In.Rows, inner: w.Out.Cols, conv: conv, mixer: m, scratch: ownOr(cfg.Scratch),
 		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
 	}
-	m.finishKind(fmt.Sprintf("Mamba2 block of width %d, %d heads of %d, %d groups, %d states, %d taps", dim, heads, cfg.HeadDim, cfg.Groups, cfg.States, w.Conv.Cols),
-		ssd.kind.size, []blas32.General{w.In, w.Out, {Rows: 1, Cols: len(w.Norm), Stride: len(w.Norm), Data: w.Norm}}, ssd.kind.hash)
+	m.identify(fmt.Sprintf("Mamba2 block of width %d, %d heads of %d, %d groups, %d states, %d taps", dim, heads, cfg.HeadDim, cfg.Groups, cfg.States, w.Conv.Cols),
+		&ssd.kind, 0, []int64{state.Bool(cfg.NoNorm), state.Bool(cfg.NormBeforeGate), int64(math.Float64bits(cfg.Eps))},
+		[]blas32.General{w.In, w.Out}, w.InBias, w.DtBias, w.ALog, w.D, w.Norm, w.OutBias, []float32{cfg.DtMin, cfg.DtMax})
 	return m, nil
 }
 
-// ReadWindow sets conv [K-1, S + 2 G N] to the inputs of the convolution that the
-// state holds, oldest first.
+func (w *Mamba2Weights) check(cfg *Mamba2Config) error {
+	heads, dim := len(w.ALog), w.Out.Rows
+	if err := checkSizes(size{"States", cfg.States}, size{"HeadDim", cfg.HeadDim}, size{"Groups", cfg.Groups},
+		size{"the number of elements of ALog, the heads,", heads}, size{"the number of rows of Out, Dim,", dim},
+		size{"the number of columns of Conv, the taps,", w.Conv.Cols}); err != nil {
+		return err
+	}
+	if check.Product(maxFloats, heads, cfg.HeadDim) < 0 || check.Product(maxFloats, 2, cfg.Groups, cfg.States) < 0 {
+		return check.Errorf(ErrConfig, "ssm: %d heads of %d channels, %d groups of %d states are too many", heads, cfg.HeadDim, cfg.Groups, cfg.States)
+	}
+	wide, shared := heads*cfg.HeadDim, 2*cfg.Groups*cfg.States
+	mlp := w.Out.Cols - wide
+	if mlp < 0 || mlp > maxSize {
+		return check.Errorf(ErrConfig, "ssm: Out has %d columns, want at least Heads*HeadDim = %d", w.Out.Cols, wide)
+	}
+	if err := checkMatrices(
+		matrixWeight{"In", w.In, 2*mlp + 2*wide + shared + heads, dim, "Dim"},
+		matrixWeight{"Conv", w.Conv, wide + shared, w.Conv.Cols, "taps"},
+		matrixWeight{"Out", w.Out, dim, mlp + wide, "channels"},
+	); err != nil {
+		return err
+	}
+	return checkVectors(
+		vectorWeight{"InBias", w.InBias, w.In.Rows, "rows of In", true},
+		vectorWeight{"ConvBias", w.ConvBias, w.Conv.Rows, "rows of Conv", true},
+		vectorWeight{"DtBias", w.DtBias, heads, "heads", true},
+		vectorWeight{"Norm", w.Norm, wide, "Heads*HeadDim", cfg.NoNorm},
+		vectorWeight{"OutBias", w.OutBias, dim, "Dim", true},
+	)
+}
+
+// Bytes returns the memory of the weights.
+func (m *Mamba2) Bytes() int64 {
+	n := m.block.bytes() + m.ssd.Bytes()
+	if m.norm != nil {
+		n += m.norm.Bytes()
+	}
+	return n
+}
+
+// ReadWindow sets conv [K-1, S + 2 G N] to the last inputs of the convolution, oldest
+// first, in a state. Errors match ErrShape or ErrState.
 func (m *Mamba2) ReadWindow(conv blas32.General, st *State) error { return m.readWindow(conv, st) }
 
-// ReadSSD sets h [H P, N] to the states of the SSD, a row for each channel.
+// ReadSSD sets h [H P, N] to the states of the SSD in a state of the block, a row for
+// each channel. Errors match ErrShape or ErrState.
 func (m *Mamba2) ReadSSD(h blas32.General, st *State) error {
 	if err := m.kind.check("the state", st); err != nil {
 		return err
@@ -155,16 +179,15 @@ func (m *Mamba2) ReadSSD(h blas32.General, st *State) error {
 	if err := check.Matrix(ErrShape, "ssm", "h", h, m.heads*m.cfg.HeadDim, m.cfg.States, "States"); err != nil {
 		return err
 	}
-	values := st.values[m.conv.kind.size:]
-	m.ssd.each(func(row, state, at int) { h.Data[row*h.Stride+state] = values[at] })
+	m.ssd.readStates(h, m.recurrence(st))
 	return nil
 }
 
 // mix implements mixer.
-func (m *Mamba2) mix(ctx context.Context, s *blockScratch) error {
+func (m *Mamba2) mix(ctx context.Context, s *blockWork) error {
 	wide, shared := m.heads*m.cfg.HeadDim, m.cfg.Groups*m.cfg.States
 	first := 2*m.mlp + wide // of x, B and C
-	if err := s.convolve(ctx, first); err != nil {
+	if err := s.convolveColumns(ctx, first); err != nil {
 		return err
 	}
 	call := SSDCall{
@@ -175,33 +198,33 @@ func (m *Mamba2) mix(ctx context.Context, s *blockScratch) error {
 	if m.norm == nil {
 		call.Z = mat.Columns(s.u, 2*m.mlp, wide)
 	}
-	if err := s.ssd.run(ctx, m.ssd, &call, s.mixers, s.workers); err != nil {
+	if err := s.ssd.sweep(ctx, m.ssd, &call, s.mixers, s.workers); err != nil {
 		return err
 	}
 	if m.norm == nil && m.mlp == 0 {
 		return nil
 	}
-	return s.tasks(ctx, s.mid)
+	return s.eachRows(ctx, s.mid)
 }
 
-// holds implements mixer.
-func (m *Mamba2) holds(n, workers int) int64 {
-	return int64(workers)*int64(m.heads*m.cfg.HeadDim) + m.ssd.holds(n, workers)
+// workFloats implements mixer.
+func (m *Mamba2) workFloats(n, workers int) int64 {
+	return int64(workers)*int64(m.heads*m.cfg.HeadDim) + m.ssd.workFloats(n, workers)
 }
 
 // middle normalises and gates some rows of y.
-func (m *Mamba2) middle(s *blockScratch, worker, from, to int) {
+func (m *Mamba2) middle(s *blockWork, worker, from, to int) {
 	wide := m.heads * m.cfg.HeadDim
 	u, y := mat.Rows(s.u, from, to), mat.Rows(s.y, from, to)
 	for t := range y.Rows { // silu(z0) x0
-		row := y.Data[t*y.Stride:][:m.mlp]
-		asm.SiLU(row, u.Data[t*u.Stride:][:m.mlp])
-		asm.Mul(row, row, u.Data[t*u.Stride+m.mlp:][:m.mlp])
+		row := mat.Part(y, t, 0, m.mlp)
+		asm.SiLU(row, mat.Part(u, t, 0, m.mlp))
+		asm.Mul(row, row, mat.Part(u, t, m.mlp, m.mlp))
 	}
 	if m.norm != nil {
 		s.gates[worker] = scratch.Floats(s.gates[worker], wide)
 		ssd := mat.Columns(y, m.mlp, wide)
-		m.norm.rows(ssd, ssd, mat.Columns(u, 2*m.mlp, wide), s.gates[worker])
+		m.norm.normalise(ssd, ssd, mat.Columns(u, 2*m.mlp, wide), s.gates[worker])
 	}
 }
 

@@ -82,13 +82,13 @@ func TestPause(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		pause := func(_, _ int, dt []float32) { clear(dt) }
 		for _, s := range steppers(t) {
-			if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") || strings.Contains(s.name, "block") {
+			if !s.filters() || strings.Contains(s.name, "block") {
 				continue
 			}
 			st := value[*State](t)(s.newState(StateConfig{}))
-			must(t, s.run(t.Context(), zeros(70, s.out), random(1, 70, s.in, 1, 0), packing{state: st}, nil, 1))
+			must(t, s.run(t.Context(), zeros(70, s.out), random(1, 70, s.in, 1, 0), batch{state: st}, nil, 1))
 			before := st.Clone()
-			must(t, s.run(t.Context(), zeros(90, s.out), random(2, 90, s.in, 1, 0), packing{state: st}, pause, 1))
+			must(t, s.run(t.Context(), zeros(90, s.out), random(2, 90, s.in, 1, 0), batch{state: st}, pause, 1))
 			near(t, s.name, st.values, before.values, 1e-30)
 		}
 	})
@@ -98,7 +98,7 @@ func TestPause(t *testing.T) {
 // step alike.
 func TestFilter(t *testing.T) {
 	for _, s := range steppers(t) {
-		if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") {
+		if !s.filters() {
 			continue
 		}
 		seen := map[[2]int]int{}
@@ -112,7 +112,7 @@ func TestFilter(t *testing.T) {
 		}
 		st := value[*State](t)(s.newState(StateConfig{}))
 		for _, n := range []int{70, 1, 600} {
-			must(t, s.run(t.Context(), zeros(n, s.out), random(1, n, s.in, 1, 0), packing{state: st}, filter, 1))
+			must(t, s.run(t.Context(), zeros(n, s.out), random(1, n, s.in, 1, 0), batch{state: st}, filter, 1))
 		}
 		channels := len(seen) / 671
 		for p := range 671 {
@@ -128,14 +128,14 @@ func TestFilter(t *testing.T) {
 // TestScaleSteps compares a delta ratio with what does the same by hand.
 func TestScaleSteps(t *testing.T) {
 	for _, s := range steppers(t) {
-		if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") {
+		if !s.filters() {
 			continue
 		}
 		const n = 70
 		x := random(1, n, s.in, 1, 0)
 		run := func(f DeltaFilter) []float32 {
 			y := zeros(n, s.out)
-			must(t, s.run(t.Context(), y, x, packing{}, f, 1))
+			must(t, s.run(t.Context(), y, x, batch{}, f, 1))
 			return y.Data
 		}
 		same(t, s.name, run(ScaleSteps(0.25)), run(func(_, _ int, dt []float32) {
@@ -164,31 +164,45 @@ func (e *ending) Err() error {
 	return nil
 }
 
+// interruptible makes calls of little work look at their context on the way, too.
+func interruptible(t *testing.T) {
+	old := briefWork
+	briefWork = 0
+	t.Cleanup(func() { briefWork = old })
+}
+
 // TestInterrupted: a call that ends early, or whose filter panics, leaves its state
 // where it was.
 func TestInterrupted(t *testing.T) {
+	interruptible(t)
 	for _, s := range steppers(t) {
 		st := value[*State](t)(s.newState(StateConfig{Snapshots: 1}))
-		must(t, s.run(t.Context(), zeros(9, s.out), random(1, 9, s.in, 1, 0), packing{state: st}, nil, 1))
+		must(t, s.run(t.Context(), zeros(9, s.out), random(1, 9, s.in, 1, 0), batch{state: st}, nil, 1))
 		before := st.Clone()
 		x := random(2, 700, s.in, 1, 0)
+		ended := 0
 		for left := range 6 {
 			ctx := &ending{context.Background(), left, make(chan struct{})}
-			err := s.run(ctx, zeros(700, s.out), x, packing{state: st}, nil, 1)
+			err := s.run(ctx, zeros(700, s.out), x, batch{state: st}, nil, 1)
 			if err == nil { // it had ended before
 				st = before.Clone()
-			} else if !errors.Is(err, context.Canceled) {
+			} else if err != context.Canceled {
 				t.Fatalf("%s: error %v", s.name, err)
+			} else {
+				ended++
 			}
 			same(t, s.name, st.values, before.values)
 			if st.Len() != 9 {
 				t.Fatalf("%s: %d tokens", s.name, st.Len())
 			}
 		}
-		if strings.HasPrefix(s.name, "conv") || strings.HasPrefix(s.name, "SISO") {
+		if ended < 2 {
+			t.Errorf("%s: interrupted %d times", s.name, ended)
+		}
+		if !s.filters() {
 			continue
 		}
-		err := s.run(context.Background(), zeros(700, s.out), x, packing{state: st}, func(position, _ int, _ []float32) {
+		err := s.run(context.Background(), zeros(700, s.out), x, batch{state: st}, func(position, _ int, _ []float32) {
 			if position == 300 {
 				panic("no more")
 			}
@@ -200,19 +214,88 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestBrief: a token, or a call of little work, looks at its context once, and copies
+// no state.
+func TestBrief(t *testing.T) {
+	for _, s := range steppers(t) {
+		st := value[*State](t)(s.newState(StateConfig{}))
+		fork := st.Clone()
+		for i, n := range []int{1, 5} {
+			x, got, want := random(uint64(i), n, s.in, 1, 0), zeros(n, s.out), zeros(n, s.out)
+			ctx := &ending{context.Background(), 1, make(chan struct{})}
+			must(t, s.run(ctx, got, x, batch{state: st}, nil, 1))
+			must(t, s.run(context.Background(), want, x, batch{state: fork}, nil, 1))
+			same(t, s.name, got.Data, want.Data)
+			if err := s.run(ctx, got, x, batch{state: st}, nil, 1); err != context.Canceled {
+				t.Errorf("%s: error %v", s.name, err)
+			}
+		}
+		same(t, s.name, st.values, fork.values)
+	}
+	k := kind{work: briefWork}
+	if !k.brief(1) || k.brief(2) {
+		t.Error("what is brief")
+	}
+}
+
+// panicking is a source of filters that panic.
+type panicking struct{ at int }
+
+func (p panicking) Bind(Identity, int) (DeltaFilter, error) {
+	return func(position, _ int, _ []float32) {
+		if position == p.at {
+			panic("no more")
+		}
+	}, nil
+}
+
+// TestSpoiled: a state whose own filter panics is refused until it is mended.
+func TestSpoiled(t *testing.T) {
+	for _, s := range steppers(t) {
+		if !s.filters() {
+			continue
+		}
+		st := value[*State](t)(s.newState(StateConfig{Snapshots: 1, Filter: panicking{at: 5}, Prompt: 9}))
+		step := func() error {
+			return s.run(t.Context(), zeros(1, s.out), random(1, 1, s.in, 1, 0), batch{state: st}, nil, 1)
+		}
+		for range 5 {
+			must(t, step())
+		}
+		before := st.Clone()
+		if err := step(); err == nil || !strings.Contains(err.Error(), "no more") {
+			t.Fatalf("%s: error %v", s.name, err)
+		}
+		for _, err := range []error{step(), value[*State](t)(s.newState(StateConfig{})).CopyFrom(st)} {
+			if !errors.Is(err, ErrState) || st.Len() != 5 {
+				t.Errorf("%s: error %v of a spoiled state of %d tokens", s.name, err, st.Len())
+			}
+		}
+		must(t, st.Truncate(5))
+		same(t, s.name, st.values, before.values)
+		must(t, st.SetFilter(nil, 0))
+		must(t, step())
+	}
+}
+
 func TestAllocations(t *testing.T) {
+	ending, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	for _, s := range steppers(t) {
 		for _, workers := range []int{1, 4} {
 			st := value[*State](t)(s.newState(StateConfig{Snapshots: 2}))
 			states := []*State{st.Clone(), st.Clone(), st.Clone()}
 			x, dst := random(1, 130, s.in, 1, 0), zeros(130, s.out)
 			for name, f := range map[string]func() error{
-				"Forward": func() error { return s.run(context.Background(), dst, x, packing{}, nil, workers) },
+				"Forward": func() error { return s.run(context.Background(), dst, x, batch{}, nil, workers) },
 				"Step": func() error {
-					return s.run(context.Background(), mat.Rows(dst, 0, 1), mat.Rows(x, 0, 1), packing{state: st}, nil, workers)
+					return s.run(context.Background(), mat.Rows(dst, 0, 1), mat.Rows(x, 0, 1), batch{state: st}, nil, workers)
+				},
+				"a Step that could end": func() error {
+					return s.run(ending, mat.Rows(dst, 0, 1), mat.Rows(x, 0, 1), batch{state: st}, nil, workers)
 				},
 				"StepBatch": func() error {
-					return s.run(context.Background(), mat.Rows(dst, 0, 3), mat.Rows(x, 0, 3), packing{states: states, each: true}, nil, workers)
+					return s.run(context.Background(), mat.Rows(dst, 0, 3), mat.Rows(x, 0, 3), batch{states: states}, nil, workers)
 				},
 			} {
 				if n := isatest.Allocations(func() { must(t, f()) }); n != 0 {

@@ -9,6 +9,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 func at64(m blas32.General, row, col int) float64 { return float64(m.Data[row*m.Stride+col]) }
@@ -41,7 +42,7 @@ func scan64(cfg ScanConfig, w ScanWeights, c *ScanCall, h []float64) (out []floa
 			}
 			dt = limited64(dt, cfg.Softplus, cfg.DtMin, cfg.DtMax)
 			shared := func(constant, m blas32.General, i int) float64 {
-				if gated(constant) {
+				if mat.Given(constant) {
 					return at64(constant, ch, i)
 				}
 				return at64(m, t, ch/each*n+i)
@@ -55,7 +56,7 @@ func scan64(cfg ScanConfig, w ScanWeights, c *ScanCall, h []float64) (out []floa
 			if w.D != nil {
 				y += float64(w.D[ch]) * x
 			}
-			if gated(c.Z) {
+			if mat.Given(c.Z) {
 				y *= silu64(at64(c.Z, t, ch))
 			}
 			out = append(out, float32(y))

@@ -1,7 +1,6 @@
 package ssm
 
 import (
-	"context"
 	"fmt"
 	"math"
 
@@ -10,7 +9,9 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // ScanConfig fixes a Scan.
@@ -21,7 +22,7 @@ type ScanConfig struct {
 	Groups int
 	// Softplus passes dt + DtBias through log(1 + exp).
 	Softplus bool
-	// DtMin and DtMax limit dt behind the softplus; a DtMax of 0 is no limit.
+	// DtMin and DtMax limit dt after the softplus; a DtMax of 0 is no limit.
 	DtMin, DtMax float32
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
@@ -48,54 +49,45 @@ type ScanWeights struct {
 //
 // The state is h. Scans of a sequence in pieces give the bits of the whole.
 //
-// It costs about 14 flop for each token, channel and state, whatever came before.
-// A Scan is immutable and safe for concurrent use.
+// It costs about 14 flop for each token, channel and state, however many tokens came
+// before. A Scan is immutable and safe for concurrent use.
 type Scan struct {
 	cfg     ScanConfig
 	kind    kind
-	states  int // N, filled up to a multiple of 4
-	slabs   []slab
-	b, c    []float32 // [blocks][states][ScanBlock]
-	da      []float32 // [blocks][1 + states][ScanBlock]: D, and below it A in base 2
-	bias    []float32
-	scratch scratch.List[scanScratch]
+	states  int       // N, filled up to a multiple of 4
+	slabs   []slab    // all channels
+	b, c    []float32 // [blocks][states][ScanBlock]: constant B and C; nil for those of calls
+	da      []float32 // [blocks][1 + states][ScanBlock]: D, and below it A times log2(e)
+	bias    []float32 // [D]: DtBias, or nil
+	scratch scratch.List[scanWork]
 }
 
 // slab is a run of channels of one group that a task takes: blocks of ScanBlock
 // channels, of which the last may be filled up.
-type slab struct{ group, channel, channels, block, blocks int }
+type slab struct {
+	group             int
+	channel, channels int // the first, and how many
+	block, blocks     int // likewise, of the blocks of all slabs
+}
 
 // slabBlocks is how many blocks a slab has at most: its rows of a chunk stay in
 // the second cache.
 const slabBlocks = 16
 
-// NewScan returns a scan, or an error that matches ErrConfig.
+// NewScan returns a scan, or an error that matches ErrConfig. It keeps none of the
+// weights' memory.
 func NewScan(cfg ScanConfig, w ScanWeights) (*Scan, error) {
 	if cfg.Groups == 0 {
 		cfg.Groups = 1
 	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if err := w.check(cfg.Channels, cfg.States); err != nil {
+		return nil, err
+	}
 	d, n := cfg.Channels, cfg.States
-	for _, f := range []struct {
-		name string
-		n    int
-	}{{"Channels", d}, {"States", n}, {"Groups", cfg.Groups}} {
-		if f.n <= 0 || f.n > maxSize {
-			return nil, check.Errorf(ErrConfig, "ssm: %s is %d, want 1 to %d", f.name, f.n, maxSize)
-		}
-	}
-	switch {
-	case d%cfg.Groups != 0:
-		return nil, check.Errorf(ErrConfig, "ssm: Groups is %d, want a divisor of Channels = %d", cfg.Groups, d)
-	case sizeOf(d+kernel.ScanBlock*cfg.Groups, n+3) < 0:
-		return nil, check.Errorf(ErrConfig, "ssm: %d states of %d channels are too many", n, d)
-	}
-	if err := checkDt(cfg.DtMin, cfg.DtMax, cfg.Workers); err != nil {
-		return nil, err
-	}
-	if err := w.check(d, n); err != nil {
-		return nil, err
-	}
-	op := &Scan{cfg: cfg, states: (n + 3) / 4 * 4}
+	op := &Scan{cfg: cfg, states: (n + 3) / 4 * 4, bias: cloned(w.DtBias)}
 	blocks, each := 0, d/cfg.Groups
 	for g := range cfg.Groups {
 		for c := 0; c < each; c += slabBlocks * kernel.ScanBlock {
@@ -107,62 +99,53 @@ func NewScan(cfg ScanConfig, w ScanWeights) (*Scan, error) {
 	}
 	size := blocks * op.states * kernel.ScanBlock
 	op.packRates(w, blocks)
-	if gated(w.B) {
-		op.b = op.packed(w.B, size)
+	if mat.Given(w.B) {
+		op.b = op.packConstant(w.B, size)
 	}
-	if gated(w.C) {
-		op.c = op.packed(w.C, size)
+	if mat.Given(w.C) {
+		op.c = op.packConstant(w.C, size)
 	}
-	op.bias = cloned(w.DtBias)
-	op.kind = kind{name: fmt.Sprintf("scan of %d channels in %d groups with %d states", d, cfg.Groups, n), size: size, channels: d}
-	f := newFingerprint(op.kind.name)
-	f.floats(op.da, op.b, op.c, op.bias, []float32{cfg.DtMin, cfg.DtMax})
-	op.kind.hash = uint64(f)
+	name := fmt.Sprintf("scan of %d channels in %d groups with %d states", d, cfg.Groups, n)
+	f := state.NewFingerprint(name, state.Bool(cfg.Softplus))
+	f.Matrices(w.A, w.B, w.C)
+	f.Floats(w.D, w.DtBias, []float32{cfg.DtMin, cfg.DtMax})
+	op.kind = kind{name: name, size: size, hash: uint64(f), channels: d, work: 7 * int64(size)}
 	return op, nil
 }
 
-func checkDt(least, most float32, workers int) error {
-	switch {
-	case !(least >= 0) || math.IsInf(float64(least), 0):
-		return check.Errorf(ErrConfig, "ssm: DtMin is %v, want a finite number, 0 or more", least)
-	case most != 0 && !(most >= least) || math.IsInf(float64(most), 0):
-		return check.Errorf(ErrConfig, "ssm: DtMax is %v, want a finite number, at least DtMin = %v, or 0 for no limit", most, least)
-	case workers < 0:
-		return check.Errorf(ErrConfig, "ssm: Workers is %d, want 0 or more", workers)
+func (cfg *ScanConfig) check() error {
+	d, n, g := cfg.Channels, cfg.States, cfg.Groups
+	if err := checkSizes(size{"Channels", d}, size{"States", n}, size{"Groups", g}); err != nil {
+		return err
 	}
-	return nil
+	if err := checkGroups(g, d, "Channels"); err != nil {
+		return err
+	}
+	if check.Product(maxFloats, d+kernel.ScanBlock*g, n+3) < 0 {
+		return check.Errorf(ErrConfig, "ssm: %d states of %d channels are too many", n, d)
+	}
+	if err := checkDt(cfg.DtMin, cfg.DtMax); err != nil {
+		return err
+	}
+	return check.Workers(ErrConfig, "ssm", cfg.Workers)
 }
 
 func (w *ScanWeights) check(d, n int) error {
-	if err := check.Matrix(ErrConfig, "ssm", "A", w.A, d, n, "States"); err != nil {
+	list := []matrixWeight{{"A", w.A, d, n, "States"}}
+	for _, m := range []matrixWeight{{"B", w.B, d, n, "States"}, {"C", w.C, d, n, "States"}} {
+		if mat.Given(m.m) {
+			list = append(list, m)
+		}
+	}
+	if err := checkMatrices(list...); err != nil {
 		return err
 	}
 	for t := range d {
-		if err := finite("A", w.A.Data[t*w.A.Stride:][:n]); err != nil {
+		if err := check.Finite(ErrConfig, "ssm", "A", mat.Row(w.A, t)); err != nil {
 			return err
 		}
 	}
-	for name, m := range map[string]blas32.General{"B": w.B, "C": w.C} {
-		if !gated(m) {
-			continue
-		}
-		if err := check.Matrix(ErrConfig, "ssm", name, m, d, n, "States"); err != nil {
-			return err
-		}
-	}
-	for name, v := range map[string][]float32{"D": w.D, "DtBias": w.DtBias} {
-		if v != nil && len(v) != d {
-			return check.Errorf(ErrConfig, "ssm: %s has %d elements, want Channels = %d", name, len(v), d)
-		}
-	}
-	return nil
-}
-
-func cloned(x []float32) []float32 {
-	if x == nil {
-		return nil
-	}
-	return append([]float32{}, x...)
+	return checkVectors(vectorWeight{"D", w.D, d, "Channels", true}, vectorWeight{"DtBias", w.DtBias, d, "Channels", true})
 }
 
 // each calls f with every channel and the place of its first state.
@@ -174,12 +157,12 @@ func (op *Scan) each(f func(channel, at int)) {
 	}
 }
 
-// packed brings a [D, N] matrix to the order of the states.
-func (op *Scan) packed(m blas32.General, size int) []float32 {
+// packConstant brings a [D, N] matrix to the order of the states.
+func (op *Scan) packConstant(m blas32.General, size int) []float32 {
 	out := scratch.Floats(nil, size)
 	clear(out)
 	op.each(func(channel, at int) {
-		for n, v := range m.Data[channel*m.Stride:][:op.cfg.States] {
+		for n, v := range mat.Row(m, channel) {
 			out[at+n*kernel.ScanBlock] = v
 		}
 	})
@@ -194,7 +177,7 @@ func (op *Scan) packRates(w ScanWeights, blocks int) {
 		if w.D != nil {
 			op.da[op.rateAt(at, -1)] = w.D[channel]
 		}
-		for n, v := range w.A.Data[channel*w.A.Stride:][:op.cfg.States] {
+		for n, v := range mat.Row(w.A, channel) {
 			op.da[op.rateAt(at, n)] = float32(float64(v) * math.Log2E)
 		}
 	})
@@ -207,158 +190,10 @@ func (op *Scan) rateAt(at, n int) int {
 	return (block*(1+op.states)+1+n)*kernel.ScanBlock + at%kernel.ScanBlock
 }
 
-// NewState returns an empty state.
-func (op *Scan) NewState(cfg StateConfig) (*State, error) { return op.kind.newState(cfg) }
-
-// Read sets h [D, N] to what the state holds.
-func (op *Scan) Read(h blas32.General, st *State) error {
-	if err := op.checkStates(h, st); err != nil {
-		return err
-	}
-	op.read(h, st.values)
-	return nil
-}
-
-// Write makes h [D, N] what the state holds; Len stays. It is how a scan begins
-// with an initial state.
-func (op *Scan) Write(st *State, h blas32.General) error {
-	if err := op.checkStates(h, st); err != nil {
-		return err
-	}
-	op.each(func(channel, at int) {
-		for n, v := range h.Data[channel*h.Stride:][:op.cfg.States] {
-			st.values[at+n*kernel.ScanBlock] = v
-		}
-	})
-	return nil
-}
-
-func (op *Scan) checkStates(h blas32.General, st *State) error {
-	if err := op.kind.check("the state", st); err != nil {
-		return err
-	}
-	return check.Matrix(ErrShape, "ssm", "h", h, op.cfg.Channels, op.cfg.States, "States")
-}
-
-func (op *Scan) read(h blas32.General, values []float32) {
-	op.each(func(channel, at int) {
-		row := h.Data[channel*h.Stride:][:op.cfg.States]
-		for n := range row {
-			row[n] = values[at+n*kernel.ScanBlock]
-		}
-	})
-}
-
-// ScanCall is a call of Scan with everything optional.
-type ScanCall struct {
-	// Dst, X and Dt are [n, D]. Dst may be X.
-	Dst, X, Dt blas32.General
-	// B and C are [n, G N], unless the weights have them.
-	B, C blas32.General
-	// Z [n, D], where it is given, gates the result.
-	Z blas32.General
-	// State is where the scan begins, and is brought up to date; nil is zero, and
-	// nothing kept.
-	State *State
-	// Offsets packs several sequences into one call: the first row of each and at
-	// last n. States, if given, has a state for each.
-	Offsets []int
-	States  []*State
-	// Filter changes dt, behind that of a state (StateConfig).
-	Filter DeltaFilter
-	// Workers is how many goroutines the call may use, 0 for the configuration's.
-	Workers int
-}
-
-// Forward scans a whole sequence from a state of zero. Working memory does not
-// depend on its length; after the first call nothing is allocated.
-func (op *Scan) Forward(dst, x, dt, b, c blas32.General) error {
-	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c})
-}
-
-// Step scans the next tokens, one or many, behind those the state has seen.
-func (op *Scan) Step(dst, x, dt, b, c blas32.General, st *State) error {
-	if err := op.kind.check("the state", st); err != nil {
-		return err
-	}
-	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c, State: st})
-}
-
-// StepBatch scans one token, a row, for each of many states.
-func (op *Scan) StepBatch(dst, x, dt, b, c blas32.General, states []*State) error {
-	call := ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c}
-	return op.run(context.Background(), &call, packing{states: states, each: true})
-}
-
-// Run is Forward, Step and StepBatch with everything optional. Errors match
-// ErrShape or, once ctx is done, ctx.Err(); states then stand where they stood, and
-// Dst is unspecified.
-func (op *Scan) Run(ctx context.Context, call *ScanCall) error {
-	return op.run(ctx, call, packing{state: call.State, offsets: call.Offsets, states: call.States})
-}
-
-func (op *Scan) run(ctx context.Context, call *ScanCall, p packing) error {
-	if err := op.check(call); err != nil {
-		return err
-	}
-	workers, err := callWorkers(call.Workers, op.cfg.Workers)
-	if err != nil {
-		return err
-	}
-	s := op.scratch.Get()
-	defer op.scratch.Put(s)
-	if err := s.sequences.begin(&op.kind, call.X.Rows, p, mayStop(ctx, call.Filter)); err != nil {
-		return err
-	}
-	err = s.run(ctx, op, call, s.sequences.list, workers)
-	s.sequences.end(err)
-	return err
-}
-
-func (op *Scan) check(c *ScanCall) error {
-	n, d := c.X.Rows, op.cfg.Channels
-	shared := op.cfg.Groups * op.cfg.States
-	return checkInputs(c.Dst, n, []input{
-		{"X", c.X, d, "Channels", false},
-		{"Dt", c.Dt, d, "Channels", false},
-		{"B", c.B, shared, "Groups*States", op.b != nil},
-		{"C", c.C, shared, "Groups*States", op.c != nil},
-		{"Z", c.Z, d, "Channels", !gated(c.Z)},
-	})
-}
-
-// input is a matrix of a call, [n, cols].
-type input struct {
-	name   string
-	m      blas32.General
-	cols   int
-	what   string
-	absent bool
-}
-
-// checkInputs wants inputs of n rows that dst, but for the first, does not touch.
-func checkInputs(dst blas32.General, n int, inputs []input) error {
-	for i, in := range inputs {
-		if in.absent {
-			if gated(in.m) {
-				return check.Errorf(ErrShape, "ssm: %s is given, but the weights have it", in.name)
-			}
-			continue
-		}
-		if err := check.Matrix(ErrShape, "ssm", in.name, in.m, n, in.cols, in.what); err != nil {
-			return err
-		}
-		if i > 0 && mat.Overlap(dst, in.m) {
-			return check.Errorf(ErrShape, "ssm: dst shares elements with %s", in.name)
-		}
-	}
-	return check.Output(ErrShape, "ssm", dst, n, inputs[0].cols, inputs[0].what, inputs[0].m, true)
-}
-
 // Identity names the scan, and says how many steps dt a token has: the channels.
 func (op *Scan) Identity() Identity { return op.kind.identity() }
 
-// Rates returns a copy of A [D, N].
+// Rates returns a copy of A [D, N], which may differ from the weights' in the last bit.
 func (op *Scan) Rates() blas32.General {
 	m := mat.New(op.cfg.Channels, op.cfg.States)
 	op.each(func(channel, at int) {
@@ -367,4 +202,13 @@ func (op *Scan) Rates() blas32.General {
 		}
 	})
 	return m
+}
+
+// Bytes returns the memory of the weights.
+func (op *Scan) Bytes() int64 { return floatBytes(len(op.b) + len(op.c) + len(op.da) + len(op.bias)) }
+
+// ScratchBytes returns the working memory that a call of one sequence takes at most,
+// besides its arguments, however many tokens it has.
+func (op *Scan) ScratchBytes(tokens int) int64 {
+	return scratchBytes(int64(op.kind.size) + op.workFloats(parallel.Workers(op.cfg.Workers)))
 }

@@ -27,7 +27,7 @@ func TestScratchBytes(t *testing.T) {
 		ssd := value[*SSD](t)(NewSSD(SSDConfig{Heads: 6, HeadDim: 33, States: 20, Groups: 3, Workers: 2}, SSDWeights{A: decays(1, 6)}))
 		fast := value[*SSD](t)(NewSSD(SSDConfig{Heads: 6, HeadDim: 33, States: 20, Groups: 3, Workers: 2}, SSDWeights{A: []float32{-900, -900, -900, -900, -900, -1}}))
 		siso := value[*SISO](t)(NewSISO(SISOConfig{Heads: 4, HeadDim: 40, States: 160, Angles: 3, Workers: 2}, SISOWeights{}))
-		conv := value[*Conv](t)(NewConv(ConvConfig{Workers: 2}, random(1, 3000, 4, 1, 0), nil))
+		conv := value[*Conv](t)(NewConv(ConvConfig{Workers: 2}, ConvWeights{Weight: random(1, 3000, 4, 1, 0)}))
 		ones := func(rows, cols int) blas32.General {
 			m := zeros(rows, cols)
 			for i := range m.Data {

@@ -2,17 +2,18 @@ package ssm
 
 import (
 	"math"
-	"slices"
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/pack"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // StateConfig is what must be known of a state in advance.
 type StateConfig struct {
-	// Snapshots is how many earlier versions of itself the state keeps: those
-	// behind each of the last Snapshots calls, to which Truncate can go back. Each
-	// takes as much memory as the state.
+	// Snapshots is how many earlier versions of itself the state keeps: those after
+	// each of the last Snapshots calls, to which Truncate can go back. Each takes as
+	// much memory as the state. 0 is none.
 	Snapshots int
 	// Filter, where it is given, filters the steps dt of the tokens that the state sees:
 	// LongMamba. A longmamba.Filter must be of a calibration of the operator, or of one
@@ -21,112 +22,73 @@ type StateConfig struct {
 	Filter FilterSource
 	// Prompt is how many tokens the whole prompt has, in however many calls they
 	// come: a filter chooses by it. An estimate does, rather high than low: tokens
-	// behind it are decoding's, which are filtered only where FilterConfig.Decode is
-	// set.
+	// after it are those of decoding, which a longmamba.Filter filters only where
+	// FilterConfig.Decode is set.
 	Prompt int
 }
 
 // State is what an operator remembers of the tokens it has seen: a window of a
-// convolution, the states of a scan, or both, in memory that does not grow. It is
-// made by an operator's NewState, for that operator or one with the same weights,
-// and must not be used by two calls at once.
+// convolution, the states of a scan, or both, in memory that does not grow. An
+// operator's NewState makes it, for that operator and all with the same fingerprint
+// (Config and weights). Two calls must not use it at once.
 type State struct {
 	kind   *kind
-	values []float32
-	n      int
+	values []float32 // laid out as the operator says, kind.size of them
+	n      int       // tokens seen, at most maxTokens
 
-	ring []snapshot
-	next int // the element of ring that is overwritten next
-
-	filter DeltaFilter // nil for none
+	ring    state.Ring[[]float32] // values after earlier calls
+	filter  DeltaFilter           // of the steps dt; nil for none
+	spoiled bool                  // a call failed when values were half changed
 }
 
-type snapshot struct {
-	values []float32
-	n      int // -1 for none
-}
-
-// kind tells states of different operators apart.
+// kind is what an operator's states have in common, and tells those of different
+// operators apart.
 type kind struct {
-	name string // of the operator and its shape, for errors
-	size int    // of values
-	hash uint64 // of name and weights
-
-	channels int // that have steps dt a filter can change; 0 for none
+	name     string // the operator and its shape, for errors
+	size     int    // float32 of State.values
+	hash     uint64 // fingerprint of Config and weights
+	channels int    // steps dt of a token that a filter can change; 0 for none
+	work     int64  // multiply-adds of a token, roughly
 }
 
-// maxTokens bounds how many tokens a state can have seen.
-const maxTokens = min(1<<60, math.MaxInt-1<<16)
-
-// maxSize bounds every number of a Config, so that products of two cannot overflow
-// and those of three are checked by sizeOf.
-const maxSize = 1 << 24
-
-// sizeOf returns the product of dims, or -1 where it is too large for memory.
-func sizeOf(dims ...int) int {
-	n := int64(1)
-	for _, d := range dims {
-		if n *= int64(d); n > math.MaxInt32/4 {
-			return -1
-		}
-	}
-	return int(n)
-}
-
-// fingerprint is FNV-1a over what makes an operator what it is: its name, with its
-// shape, and its weights. Of large matrices a sample is enough.
-type fingerprint uint64
-
-func newFingerprint(name string) fingerprint {
-	f := fingerprint(14695981039346656037)
-	for i := range len(name) {
-		f.add(uint32(name[i]))
-	}
-	return f
-}
-
-func (f *fingerprint) add(v uint32) {
-	for range 4 {
-		*f = (*f ^ fingerprint(v&0xff)) * 1099511628211
-		v >>= 8
-	}
-}
-
-func (f *fingerprint) floats(lists ...[]float32) {
-	const sample = 4096
-	for _, x := range lists {
-		f.add(uint32(len(x)))
-		for i := 0; i < len(x); i += len(x)/sample + 1 {
-			f.add(math.Float32bits(x[i]))
-		}
-	}
-}
+const (
+	// maxTokens bounds how many tokens a state can have seen, so that sums of positions
+	// and lengths do not overflow.
+	maxTokens = min(1<<60, math.MaxInt-1<<16)
+	// maxSize bounds every number of a Config.
+	maxSize = 1 << 24
+	// maxFloats bounds the elements of a state.
+	maxFloats = math.MaxInt32 / 4
+)
 
 func (k *kind) newState(cfg StateConfig) (*State, error) {
 	if cfg.Snapshots < 0 || cfg.Snapshots > maxSize {
 		return nil, check.Errorf(ErrConfig, "ssm: Snapshots is %d, want 0 to %d", cfg.Snapshots, maxSize)
 	}
-	st := &State{kind: k, values: make([]float32, k.size), ring: make([]snapshot, cfg.Snapshots)}
-	for i := range st.ring {
-		st.ring[i] = snapshot{make([]float32, k.size), -1}
+	if k.size > 0 && cfg.Snapshots > math.MaxInt/8/k.size {
+		return nil, check.Errorf(ErrConfig, "ssm: Snapshots is %d, too many for a state of %d bytes", cfg.Snapshots, 4*k.size)
 	}
-	if err := st.SetFilter(cfg.Filter, cfg.Prompt); err != nil {
+	filter, err := k.bind(cfg.Filter, cfg.Prompt)
+	if err != nil {
 		return nil, err
 	}
-	return st, nil
+	values := func() []float32 { return make([]float32, k.size) }
+	return &State{kind: k, values: values(), ring: state.NewRing(cfg.Snapshots, values), filter: filter}, nil
 }
 
-// check returns an error unless st is a state of k.
+// check returns an error unless st is a state of k that can be used.
 func (k *kind) check(name string, st *State) error {
 	switch {
 	case st == nil:
-		return check.Errorf(ErrShape, "ssm: %s is nil", name)
+		return check.Errorf(ErrState, "ssm: %s is nil", name)
 	case st.kind == nil:
-		return check.Errorf(ErrShape, "ssm: %s was not made by NewState", name)
+		return check.Errorf(ErrState, "ssm: %s was not made by NewState", name)
 	case st.kind.name != k.name:
-		return check.Errorf(ErrShape, "ssm: %s is of a %s, want a %s", name, st.kind.name, k.name)
+		return check.Errorf(ErrState, "ssm: %s is of a %s, want a %s", name, st.kind.name, k.name)
 	case st.kind.hash != k.hash:
-		return check.Errorf(ErrShape, "ssm: %s is of another %s, with other weights", name, k.name)
+		return check.Errorf(ErrState, "ssm: %s is of another %s, with another Config or other weights", name, k.name)
+	case st.spoiled:
+		return check.Errorf(ErrState, "ssm: %s was left half changed by a call whose filter panicked; Reset it, or Truncate it to a snapshot", name)
 	}
 	return nil
 }
@@ -135,41 +97,37 @@ func (k *kind) check(name string, st *State) error {
 func (st *State) Len() int { return st.n }
 
 // Bytes returns the memory of the state, with its snapshots.
-func (st *State) Bytes() int { return 4 * len(st.values) * (1 + len(st.ring)) }
+func (st *State) Bytes() int64 { return 4 * int64(len(st.values)) * int64(1+st.ring.Len()) }
 
 // Reset makes the state what NewState made it; a filter stays.
 func (st *State) Reset() {
 	clear(st.values)
-	st.n, st.next = 0, 0
-	for i := range st.ring {
-		st.ring[i].n = -1
-	}
+	st.n, st.spoiled = 0, false
+	st.ring.Forget(-1)
 }
 
 // Clone returns a copy, snapshots included: a prefix that several continuations
 // share.
 func (st *State) Clone() *State {
-	c := &State{kind: st.kind, values: append([]float32{}, st.values...), n: st.n, next: st.next, filter: st.filter}
-	for _, s := range st.ring {
-		c.ring = append(c.ring, snapshot{append([]float32{}, s.values...), s.n})
-	}
-	return c
+	c := *st
+	c.values = cloned(st.values)
+	c.ring = st.ring.Clone(cloned)
+	return &c
 }
 
 // CopyFrom makes the state what another of the same operator is, filter included and
-// without its snapshots; those of st are forgotten. It allocates nothing.
+// without its snapshots; those of st are forgotten. It allocates nothing. Errors match
+// ErrState.
 func (st *State) CopyFrom(from *State) error {
 	if st.kind == nil {
-		return check.Errorf(ErrShape, "ssm: the state was not made by NewState")
+		return check.Errorf(ErrState, "ssm: the state was not made by NewState")
 	}
 	if err := st.kind.check("from", from); err != nil || from == st {
 		return err
 	}
 	copy(st.values, from.values)
-	st.n, st.next, st.filter = from.n, 0, from.filter
-	for i := range st.ring {
-		st.ring[i].n = -1
-	}
+	st.n, st.filter, st.spoiled = from.n, from.filter, false
+	st.ring.Forget(-1)
 	return nil
 }
 
@@ -178,48 +136,54 @@ func (st *State) CopyFrom(from *State) error {
 // matches ErrState, and changes nothing, where there is none.
 func (st *State) Truncate(n int) error {
 	switch {
-	case n == st.n:
+	case n == st.n && !st.spoiled:
 		return nil
 	case n == 0:
 		st.Reset()
 		return nil
 	}
-	found := slices.IndexFunc(st.ring, func(s snapshot) bool { return s.n == n })
-	if found < 0 {
-		return check.Errorf(ErrState, "ssm: no snapshot behind %d tokens in a state of %d; it keeps those behind its last %d calls", n, st.n, len(st.ring))
+	snapshot := st.ring.Back(n)
+	if snapshot == nil {
+		return check.Errorf(ErrState, "ssm: no snapshot after %d tokens in a state of %d; it keeps those after its last %d calls", n, st.n, st.ring.Len())
 	}
-	copy(st.values, st.ring[found].values)
-	st.n = n
-	for i := range st.ring {
-		if st.ring[i].n > n {
-			st.ring[i].n = -1
-		}
-	}
-	st.next = (found + 1) % len(st.ring)
+	copy(st.values, *snapshot)
+	st.n, st.spoiled = n, false
 	return nil
 }
 
 // Skip counts n more tokens as seen that the operator is not shown: it passes over
-// them, as later layers do over those that a Decimation drops. n is 0 or more.
+// them, as later layers do over those that a longmamba.Decimation drops. Errors match
+// ErrCall for a negative n, ErrFull for more than a state can count, or ErrState.
 func (st *State) Skip(n int) error {
-	if n < 0 || st.n+n < 0 {
-		return check.Errorf(ErrShape, "ssm: n is %d behind %d tokens, want 0 or more", n, st.n)
+	switch {
+	case st.kind == nil:
+		return check.Errorf(ErrState, "ssm: the state was not made by NewState")
+	case n < 0:
+		return check.Errorf(ErrCall, "ssm: n is %d, want 0 or more", n)
+	}
+	if err := st.room(n); err != nil {
+		return err
 	}
 	st.advance(n)
 	return nil
 }
 
-// advance notes that values are those behind n more tokens.
+// room returns an error unless the state can count n more tokens.
+func (st *State) room(n int) error {
+	if n > maxTokens-st.n {
+		return check.Errorf(ErrFull, "ssm: %d tokens after %d are more than a state can count, %d", n, st.n, maxTokens)
+	}
+	return nil
+}
+
+// advance notes that values are those after n more tokens.
 func (st *State) advance(n int) {
 	if n == 0 {
 		return
 	}
 	st.n += n
-	if len(st.ring) > 0 {
-		s := &st.ring[st.next]
-		copy(s.values, st.values)
-		s.n = st.n
-		st.next = (st.next + 1) % len(st.ring)
+	if snapshot := st.ring.Next(st.n); snapshot != nil {
+		copy(*snapshot, st.values)
 	}
 }
 
@@ -228,12 +192,21 @@ func (st *State) advance(n int) {
 // bits of the whole.
 const Chunk = 64
 
-// untilBorder returns how many tokens, at most n, there are to the next border.
-func untilBorder(pos, n int) int { return min(n, Chunk-pos%Chunk) }
+// untilBorder returns how many of n tokens, the first of which is at a position, there
+// are up to the next multiple of Chunk.
+func untilBorder(position, n int) int { return pack.Cut(position, n, Chunk) }
 
-// flush drops what is tiny from a state that has come to a border.
-func flush(values []float32, pos int) {
-	if pos%Chunk == 0 {
+// flush sets tiny values to 0 in a state that has seen n tokens, if that is a multiple
+// of Chunk.
+func flush(values []float32, n int) {
+	if n%Chunk == 0 {
 		kernel.Flush(values)
 	}
+}
+
+func cloned(x []float32) []float32 {
+	if x == nil {
+		return nil
+	}
+	return append([]float32{}, x...)
 }

@@ -7,66 +7,74 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-type sisoScratch struct {
-	group     parallel.Group
-	sequences sequences
-	op        *SISO
-	call      SISOCall
-	ctx       context.Context
-	workers   []sisoWork
-	task      func(worker, i int)
+// sisoWork is the working memory of a call of a SISO.
+type sisoWork struct {
+	group    parallel.Group
+	segments segments
+	op       *SISO
+	call     SISOCall
+	ctx      context.Context
+	workers  []turnWork
+	task     func(worker, i int)
 }
 
-// sisoWork is what each worker has for itself.
-type sisoWork struct{ q, k, b, y, row []float32 }
+// turnWork is what a worker has for itself, for a head.
+type turnWork struct {
+	q, k, b []float32 // [N]: turned C and B, and what multiplies an input
+	y, row  []float32 // [P]: sums, and a gate
+}
 
-func (s *sisoScratch) run(ctx context.Context, op *SISO, call *SISOCall, workers int) error {
+// turnHeads takes all rows through the recurrence and brings the segments' values up to
+// date.
+func (s *sisoWork) turnHeads(ctx context.Context, op *SISO, call *SISOCall, workers int) error {
 	if s.task == nil {
-		s.task = s.head
+		s.task = s.turnHead
 	}
 	s.op, s.call, s.ctx = op, *call, ctx
 	defer func() { s.call, s.ctx = SISOCall{}, nil }()
 	for len(s.workers) < workers {
-		s.workers = append(s.workers, sisoWork{})
+		s.workers = append(s.workers, turnWork{})
 	}
 	err := s.group.Run(ctx, workers, op.cfg.Heads, s.task)
 	if err == nil {
 		err = ctx.Err()
 	}
-	return wrap(err)
+	return check.Wrap(ctx, "ssm", err)
 }
 
-// head takes head h through all segments.
-func (s *sisoScratch) head(worker, h int) {
+// turnHead takes head h through all segments.
+func (s *sisoWork) turnHead(worker, h int) {
 	op, w := s.op, &s.workers[worker]
 	n, width := op.cfg.States, op.cfg.HeadDim
 	w.q, w.k, w.b = scratch.Floats(w.q, n), scratch.Floats(w.k, n), scratch.Floats(w.b, n)
 	w.y, w.row = scratch.Floats(w.y, width), scratch.Floats(w.row, width)
-	for _, g := range s.sequences.list {
-		st := op.part(g.values, h)
+	for _, g := range s.segments.list {
+		st := op.headOf(g.values, h)
 		for t := g.from; t < g.to; t++ {
 			pos := g.pos + t - g.from
 			if pos%Chunk == 0 && s.ctx.Err() != nil {
 				return
 			}
-			s.token(w, st, h, t)
+			s.turnToken(w, st, h, t)
 			flush(st.s.Data, pos+1)
 		}
 	}
 }
 
-// token brings a head's state up to date with row t and writes its part of dst.
-func (s *sisoScratch) token(w *sisoWork, st headState, h, t int) {
+// turnToken brings a head's state up to date with row t and writes its part of dst.
+func (s *sisoWork) turnToken(w *turnWork, st headState, h, t int) {
 	op, call := s.op, &s.call
 	n, width, angles := op.cfg.States, op.cfg.HeadDim, op.cfg.Angles
 	group := h / (op.cfg.Heads / op.cfg.Groups)
-	at := func(m blas32.General) float64 { return float64(m.Data[t*m.Stride+h]) }
-	part := func(m blas32.General, index, size int) []float32 { return m.Data[t*m.Stride+index*size:][:size] }
+	at := func(m blas32.General) float64 { return float64(mat.Row(m, t)[h]) }
+	part := func(m blas32.General, index, size int) []float32 { return mat.Part(m, t, index*size, size) }
 	dt, a, trap := at(call.Dt), math.Exp(at(call.Decay)), 1/(1+math.Exp(-at(call.Trap)))
 
 	copy(w.q, part(call.C, group, n))
@@ -100,7 +108,7 @@ func (s *sisoScratch) token(w *sisoWork, st headState, h, t int) {
 		asm.Axpy(w.y, op.w.D[h], x)
 	}
 	dst := part(call.Dst, h, width)
-	if gated(call.Z) {
+	if mat.Given(call.Z) {
 		asm.SiLU(w.row, part(call.Z, h, width))
 		asm.Mul(dst, w.y, w.row)
 	} else {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Of a piece of sparseTokens or more, of which no more than one token in sparseShare
@@ -14,8 +15,8 @@ import (
 // a filter that drops tokens saves.
 const sparseTokens, sparseShare = 32, 16
 
-// writes returns how many of a head's steps are not 0.
-func (op *SSD) writes(dt []float32, n int) (count int) {
+// countWrites returns how many of a head's steps are not 0.
+func (op *SSD) countWrites(dt []float32, n int) (count int) {
 	for t := range n {
 		if dt[t*op.cfg.Heads] != 0 {
 			count++
@@ -24,18 +25,17 @@ func (op *SSD) writes(dt []float32, n int) (count int) {
 	return count
 }
 
-// sparse computes piece i of head h. With sum_t as in mild, and j the tokens that
+// sweepSparse computes piece i of head h. With sum_t as in mild, and j the tokens that
 // write,
 //
 //	y_t = exp(sum_t) S^T C_t + sum over j <= t of exp(sum_t - sum_j) (C_t B_j) dt_j x_j
 //	S = exp(sum_n) S + sum over j of exp(sum_n - sum_j) B_j dt_j x_j^T.
-func (w *ssdWork) sparse(s *ssdScratch, h, i int, y, values blas32.General) {
+func (w *headWork) sweepSparse(s *ssdWork, h, i int, y, values blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	n, heads, width := p.n, op.cfg.Heads, op.cfg.HeadDim
 	group := h / (heads / op.cfg.Groups)
-	b, c := s.of(s.call.B, p, group), s.of(s.call.C, p, group)
-	row := func(m blas32.General, t int) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
-	sum := w.sums(sh, n, heads, h)
+	b, c := s.groupPart(s.call.B, p, group), s.groupPart(s.call.C, p, group)
+	sum := w.sumLogs(sh, n, heads, h)
 	if !w.packed {
 		w.still.Set(values)
 	}
@@ -55,13 +55,13 @@ func (w *ssdWork) sparse(s *ssdScratch, h, i int, y, values blas32.General) {
 			continue
 		}
 		moved = true
-		asm.Scale(w.x, dt, s.call.X.Data[(p.t+j)*s.call.X.Stride+h*width:][:width])
+		asm.Scale(w.x, dt, mat.Part(s.call.X, p.t+j, h*width, width))
 		for t := j; t < n; t++ {
-			asm.Axpy(row(y, t), float32(math.Exp(w.sum[t]-w.sum[j]))*asm.Dot(row(c, t), row(b, j)), w.x)
+			asm.Axpy(mat.Row(y, t), float32(math.Exp(w.sum[t]-w.sum[j]))*asm.Dot(mat.Row(c, t), mat.Row(b, j)), w.x)
 		}
 		last := float32(math.Exp(sum - w.sum[j]))
-		for k, v := range row(b, j) {
-			asm.Axpy(row(values, k), last*v, w.x)
+		for k, v := range mat.Row(b, j) {
+			asm.Axpy(mat.Row(values, k), last*v, w.x)
 		}
 	}
 	w.packed = !moved

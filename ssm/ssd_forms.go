@@ -26,13 +26,13 @@ const (
 	sparse
 )
 
-// form chooses by a piece's length and a head's steps and the logarithms of its
+// chooseForm chooses by a piece's length and a head's steps and the logarithms of its
 // decays, which stand as far apart as there are heads.
-func (op *SSD) form(dt, log []float32, n int) form {
+func (op *SSD) chooseForm(dt, log []float32, n int) form {
 	if n < mildTokens || op.cfg.Recurrent {
 		return recurrent
 	}
-	if n >= sparseTokens && op.writes(dt, n)*sparseShare <= n {
+	if n >= sparseTokens && op.countWrites(dt, n)*sparseShare <= n {
 		return sparse
 	}
 	var sum float64
@@ -48,18 +48,18 @@ func (op *SSD) form(dt, log []float32, n int) form {
 	return products
 }
 
-// rowsTogether is how many tokens are multiplied by the same part of the mask: a
+// maskRows is how many tokens are multiplied by the same part of the mask: a
 // multiple of every tier's tile.
-const rowsTogether = 24
+const maskRows = 24
 
 // mildDecay bounds the logarithms of a piece's decays, all together, so that the
 // inverse of what decays, times anything reasonable, is far from overflowing, and
 // its rounding from mattering.
 const mildDecay = 32
 
-// sums sets sum to the sums of the logarithms of the decays up to and with each
+// sumLogs sets sum to the sums of the logarithms of the decays up to and with each
 // token, and returns the last.
-func (w *ssdWork) sums(sh *ssdShared, n, heads, h int) float64 {
+func (w *headWork) sumLogs(sh *pieceShared, n, heads, h int) float64 {
 	w.row, w.scale = scratch.Floats(w.row, n), scratch.Floats(w.scale, n)
 	w.sum = w.sum[:0]
 	var sum float64
@@ -70,16 +70,16 @@ func (w *ssdWork) sums(sh *ssdShared, n, heads, h int) float64 {
 	return sum
 }
 
-// mild computes piece i of head h by the recurrence, its decay kept apart: with
+// sweepMild computes piece i of head h by the recurrence, its decay kept apart: with
 // sum_t the logarithms of the decays up to and with t,
 //
 //	S = S + B exp(-sum_t) dt x^T;  y = exp(sum_t) S^T C
 //
 // and exp(sum_n) S at the end, which saves a product for each element of the state.
-func (w *ssdWork) mild(s *ssdScratch, h, i int, y, values blas32.General) {
+func (w *headWork) sweepMild(s *ssdWork, h, i int, y, values blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
-	sum := w.sums(sh, n, heads, h)
+	sum := w.sumLogs(sh, n, heads, h)
 	for t, v := range w.sum {
 		w.row[t], w.scale[t] = float32(v), float32(-v)
 	}
@@ -97,29 +97,29 @@ func (w *ssdWork) mild(s *ssdScratch, h, i int, y, values blas32.General) {
 	asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
 }
 
-// chunk computes piece i of head h by matrix products. With sum_t as in mild, L_tj =
+// sweepProducts computes piece i of head h by matrix products. With sum_t as in mild, L_tj =
 // exp(sum_t - sum_j) for j <= t and 0 above,
 //
 //	y = [exp(sum) C | C B^T * L] [S; dt x]
 //	S = exp(sum_n) S + B^T (exp(sum_n - sum) dt x).
 //
 // Differences alone are exponentiated, so that no decay is too fast.
-func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
+func (w *headWork) sweepProducts(s *ssdWork, h, i int, y blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	n, heads, states, width := p.n, op.cfg.Heads, op.cfg.States, op.cfg.HeadDim
 	group, wide := h/(heads/op.cfg.Groups), states+n
-	sum := w.sums(sh, n, heads, h)
-	c := w.masked(mat.Of(sh.c[group*n*wide:], n, wide), states)
+	sum := w.sumLogs(sh, n, heads, h)
+	c := w.maskProducts(mat.Of(sh.c[group*n*wide:], n, wide), states)
 	for t := range n {
 		w.scale[t] = sh.dt[t*heads+h]
 	}
-	b := s.of(s.call.B, p, group)
+	b := s.groupPart(s.call.B, p, group)
 	x := mat.Columns(mat.Rows(s.call.X, p.t, p.t+n), h*width, width)
 	for j := range w.state {
 		below := mat.Rows(w.state[j].Panel(0), states, wide)
 		kernel.ScaleRows(below, w.scale, mat.Columns(x, j*kernel.PanelCols(), below.Cols))
-		for t := 0; t < n; t += rowsTogether {
-			to := min(t+rowsTogether, n)
+		for t := 0; t < n; t += maskRows {
+			to := min(t+maskRows, n)
 			right := w.state[j].PanelRows(0, 0, states+to)
 			kernel.Gemm(mat.Columns(mat.Rows(y, t, to), j*kernel.PanelCols(), below.Cols), mat.Columns(mat.Rows(c, t, to), 0, states+to), &right, nil)
 		}
@@ -129,7 +129,7 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	}
 	asm.Exp(w.scale, w.scale)
 	for j := range w.state {
-		state, below := w.panel(op, j), mat.Rows(w.state[j].Panel(0), states, wide)
+		state, below := w.statePanel(op, j), mat.Rows(w.state[j].Panel(0), states, wide)
 		kernel.ScaleRows(below, w.scale, below)
 		asm.Scale(state.Data, float32(math.Exp(sum)), state.Data)
 		right := w.state[j].PanelRows(0, states, wide)
@@ -137,12 +137,12 @@ func (w *ssdWork) chunk(s *ssdScratch, h, i int, y blas32.General) {
 	}
 }
 
-// masked returns [exp(sum) C | C B^T * L] of [C | C B^T].
-func (w *ssdWork) masked(c blas32.General, states int) blas32.General {
+// maskProducts returns [exp(sum) C | C B^T * L] of [C | C B^T].
+func (w *headWork) maskProducts(c blas32.General, states int) blas32.General {
 	w.c = scratch.Floats(w.c, c.Rows*c.Cols)
 	out := mat.Of(w.c, c.Rows, c.Cols)
 	for t, sum := range w.sum {
-		from, to := c.Data[t*c.Stride:][:c.Cols], out.Data[t*c.Cols:][:c.Cols]
+		from, to := mat.Row(c, t), mat.Row(out, t)
 		asm.Scale(to[:states], float32(math.Exp(sum)), from[:states])
 		row := w.row[:t+1]
 		for j := range row {
@@ -155,19 +155,18 @@ func (w *ssdWork) masked(c blas32.General, states int) blas32.General {
 	return out
 }
 
-// tokens computes piece i of head h by the recurrence.
-func (w *ssdWork) tokens(s *ssdScratch, h, i int, y, values blas32.General) {
+// sweepTokens computes piece i of head h by the recurrence.
+func (w *headWork) sweepTokens(s *ssdWork, h, i int, y, values blas32.General) {
 	op, p, sh := s.op, s.pieces[i], &s.shared[i]
 	heads, width := op.cfg.Heads, op.cfg.HeadDim
 	group := h / (heads / op.cfg.Groups)
-	b, c := s.of(s.call.B, p, group), s.of(s.call.C, p, group)
+	b, c := s.groupPart(s.call.B, p, group), s.groupPart(s.call.C, p, group)
 	for t := range p.n {
-		row := func(m blas32.General) []float32 { return m.Data[t*m.Stride:][:m.Cols] }
 		if sh.dt[t*heads+h] == 0 && sh.decay[t*heads+h] == 1 { // passed over
-			kernel.Combine(row(y), values, row(c))
+			kernel.Combine(mat.Row(y, t), values, mat.Row(c, t))
 			continue
 		}
-		asm.Scale(w.x, sh.dt[t*heads+h], s.call.X.Data[(p.t+t)*s.call.X.Stride+h*width:][:width])
-		kernel.OuterStep(row(y), values, sh.decay[t*heads+h], row(b), row(c), w.x)
+		asm.Scale(w.x, sh.dt[t*heads+h], mat.Part(s.call.X, p.t+t, h*width, width))
+		kernel.OuterStep(mat.Row(y, t), values, sh.decay[t*heads+h], mat.Row(b, t), mat.Row(c, t), w.x)
 	}
 }

@@ -6,51 +6,51 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// scanScratch is the working memory of a call.
-type scanScratch struct {
-	group     parallel.Group
-	sequences sequences
-	list      []segment
-	op        *Scan
-	call      ScanCall
-	inPlace   bool // dst is x
-	ctx       context.Context
-	workers   []scanWork
-	tasks     int
-	task      func(worker, i int)
+// scanWork is the working memory of a call of a Scan, or of that of a Mamba.
+type scanWork struct {
+	group    parallel.Group
+	segments segments // of a call of the Scan itself
+
+	op      *Scan
+	call    ScanCall
+	list    []segment // the rows to scan; values are [blocks][states][ScanBlock]
+	inPlace bool      // Dst is X
+	ctx     context.Context
+	workers []slabWork
+	tasks   int // each takes a range of the slabs
+	task    func(worker, i int)
 }
 
-// scanWork is what each worker has for itself: dt of some rows of its slabs and,
-// where they need them, y and x of one, and B and C where they must be laid out anew.
-type scanWork struct{ dt, y, x, gate, b, c []float32 }
+// slabWork is what a worker has for itself.
+type slabWork struct {
+	dt   []float32 // [slabs][rows][slabWidth]: steps of all slabs of the task
+	y, x []float32 // [rows, slabWidth]: of one slab, where it needs them
+	gate []float32 // [slabWidth]
+	b, c []float32 // [Chunk, states or states ScanBlock]: laid out anew, where needed
+}
 
 // slabWidth is the length of a slab's rows in scratch; a line more than is used
 // keeps them from competing for the same cache lines.
 const slabWidth = (slabBlocks + 1) * kernel.ScanBlock
 
-// rows is how many tokens so many slabs take at a time.
-func (op *Scan) rows(slabs int) int {
+// rowsTogether is how many tokens that many slabs take at a time.
+func (op *Scan) rowsTogether(slabs int) int {
 	const budget = 256 << 10 // floats of dt and x, most of the second cache
 	return min(max(budget/(2*slabs*slabWidth), 8), Chunk)
 }
 
-// ScratchBytes returns the working memory that a call of one sequence holds, at the
-// most, besides its arguments, however many tokens it has.
-func (op *Scan) ScratchBytes(tokens int) int64 {
-	return scratchBytes(int64(op.kind.size) + op.holds(parallel.Workers(op.cfg.Workers)))
-}
-
-// holds is what workers have for themselves, in float32.
-func (op *Scan) holds(workers int) int64 {
+// workFloats is what workers have for themselves, in float32.
+func (op *Scan) workFloats(workers int) int64 {
 	workers = min(workers, len(op.slabs))
 	slabs := (len(op.slabs) + workers - 1) / workers
-	rows := op.rows(slabs)
+	rows := op.rowsTogether(slabs)
 	each := slabs*rows*slabWidth + 2*rows*slabWidth + slabWidth
 	if op.b != nil || op.c != nil {
 		each += Chunk * op.states * kernel.ScanBlock
@@ -60,31 +60,31 @@ func (op *Scan) holds(workers int) int64 {
 	return int64(workers) * int64(each)
 }
 
-// run scans the rows of the segments and brings their values up to date.
-func (s *scanScratch) run(ctx context.Context, op *Scan, call *ScanCall, list []segment, workers int) error {
+// scan scans the rows of segments and brings their values up to date.
+func (s *scanWork) scan(ctx context.Context, op *Scan, call *ScanCall, list []segment, workers int) error {
 	if s.task == nil {
-		s.task = s.scan
+		s.task = s.scanSlabs
 	}
 	s.op, s.call, s.ctx, s.list = op, *call, ctx, list
 	s.inPlace = mat.Overlap(call.Dst, call.X)
 	defer func() { s.call, s.ctx, s.list = ScanCall{}, nil, nil }()
 	for len(s.workers) < workers {
-		s.workers = append(s.workers, scanWork{})
+		s.workers = append(s.workers, slabWork{})
 	}
 	s.tasks = min(workers, len(op.slabs))
 	err := s.group.Run(ctx, workers, s.tasks, s.task)
 	if err == nil {
 		err = ctx.Err()
 	}
-	return wrap(err)
+	return check.Wrap(ctx, "ssm", err)
 }
 
-// scan takes a range of slabs through all segments, some rows at a time: whole
+// scanSlabs takes a range of slabs through all segments, some rows at a time: whole
 // rows in order of memory first, then each slab by itself.
-func (s *scanScratch) scan(worker, i int) {
+func (s *scanWork) scanSlabs(worker, i int) {
 	op, w := s.op, &s.workers[worker]
 	slabs := op.slabs[i*len(op.slabs)/s.tasks : (i+1)*len(op.slabs)/s.tasks]
-	rows := op.rows(len(slabs))
+	rows := op.rowsTogether(len(slabs))
 	w.dt, w.gate = scratch.Floats(w.dt, len(slabs)*rows*slabWidth), scratch.Floats(w.gate, slabWidth)
 	w.y, w.x = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.x, rows*slabWidth)
 	size := op.states * kernel.ScanBlock
@@ -96,12 +96,12 @@ func (s *scanScratch) scan(worker, i int) {
 			n := min(untilBorder(pos, g.to-t), rows)
 			for r := range n {
 				for k, sl := range slabs {
-					s.before(w.dt[(k*rows+r)*slabWidth:][:slabWidth], sl, t+r, pos+r, g.filter)
+					s.slabSteps(w.dt[(k*rows+r)*slabWidth:][:slabWidth], sl, t+r, pos+r, g.filter)
 				}
 			}
 			for k, sl := range slabs {
 				h := g.values[sl.block*size:][:sl.blocks*size]
-				s.blocks(w, sl, k*rows*slabWidth, h, t, n)
+				s.scanSlab(w, sl, w.dt[k*rows*slabWidth:], h, t, n)
 				flush(h, pos+n)
 			}
 			t, pos = t+n, pos+n
@@ -109,29 +109,25 @@ func (s *scanScratch) scan(worker, i int) {
 	}
 }
 
-// before sets dt of a row, and asks for the rest of what the row needs.
-func (s *scanScratch) before(dt []float32, sl slab, t, pos int, filter DeltaFilter) {
-	part := func(m blas32.General) []float32 { return m.Data[t*m.Stride+sl.channel:][:sl.channels] }
-	kernel.Prefetch(part(s.call.X))
-	kernel.Prefetch(part(s.call.Dst))
+// slabSteps sets dt [slabWidth] to the steps of a row, and asks for the rest of what the
+// row needs.
+func (s *scanWork) slabSteps(dt []float32, sl slab, t, pos int, filter DeltaFilter) {
+	op := s.op
+	kernel.Prefetch(mat.Part(s.call.X, t, sl.channel, sl.channels))
+	kernel.Prefetch(mat.Part(s.call.Dst, t, sl.channel, sl.channels))
 	clear(dt[sl.channels:])
 	dt = dt[:sl.channels]
-	s.op.steps(dt, part(s.call.Dt), sl.channel)
+	var bias []float32
+	if op.bias != nil {
+		bias = op.bias[sl.channel:][:len(dt)]
+	}
+	steps(dt, mat.Part(s.call.Dt, t, sl.channel, sl.channels), bias, op.cfg.Softplus, op.cfg.DtMin, op.cfg.DtMax)
 	if filter != nil {
 		filter(pos, sl.channel, dt)
 	}
 	if s.call.Filter != nil {
 		s.call.Filter(pos, sl.channel, dt)
 	}
-}
-
-// steps sets dst to the steps dt of channels from first on.
-func (op *Scan) steps(dst, dt []float32, first int) {
-	var bias []float32
-	if op.bias != nil {
-		bias = op.bias[first:][:len(dt)]
-	}
-	steps(dst, dt, bias, op.cfg.Softplus, op.cfg.DtMin, op.cfg.DtMax)
 }
 
 // steps sets dst = limits(softplus(dt + bias)).
@@ -156,8 +152,9 @@ func steps(dst, dt, bias []float32, softplus bool, least, most float32) {
 	}
 }
 
-// blocks scans n rows of a slab, whose dt begin at at, and gates the result.
-func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n int) {
+// scanSlab scans n rows of a slab from row t0 on, with steps dt [n, slabWidth] and states
+// h [blocks][states][ScanBlock], and gates the result.
+func (s *scanWork) scanSlab(w *slabWork, sl slab, dt, h []float32, t0, n int) {
 	op := s.op
 	rows := func(m blas32.General) blas32.General {
 		return mat.Columns(mat.Rows(m, t0, t0+n), sl.channel, sl.channels)
@@ -170,10 +167,10 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 		from := x
 		x = mat.Of(w.x, n, slabWidth)
 		clear(x.Data)
-		copyRows(x, from)
+		mat.Copy(x, from)
 	}
 	vectors := op.b != nil || op.c != nil
-	b, c := s.shared(&w.b, op.b, s.call.B, sl, t0, n, vectors), s.shared(&w.c, op.c, s.call.C, sl, t0, n, vectors)
+	b, c := s.groupRows(&w.b, op.b, s.call.B, sl, t0, n, vectors), s.groupRows(&w.c, op.c, s.call.C, sl, t0, n, vectors)
 	size := op.states * kernel.ScanBlock
 	block := func(m []float32, stride, i int) blas32.General {
 		return blas32.General{Rows: n, Cols: kernel.ScanBlock, Stride: stride, Data: m[i*kernel.ScanBlock:]}
@@ -185,16 +182,15 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 			}
 			return blas32.General{Rows: n, Cols: size, Data: m[(sl.block+i)*size:][:size]}
 		}
-		kernel.SelectiveScan(block(y.Data, y.Stride, i), block(w.dt[at:], slabWidth, i), block(x.Data, x.Stride, i),
+		kernel.SelectiveScan(block(y.Data, y.Stride, i), block(dt, slabWidth, i), block(x.Data, x.Stride, i),
 			op.da[(sl.block+i)*(size+kernel.ScanBlock):][:size+kernel.ScanBlock], h[i*size:][:size], constant(op.b, b), constant(op.c, c))
 	}
 	for t := range n {
-		part := func(m blas32.General) []float32 { return m.Data[(t0+t)*m.Stride+sl.channel:][:sl.channels] }
-		row, dst := y.Data[t*y.Stride:][:sl.channels], part(s.call.Dst)
+		row, dst := mat.Row(y, t)[:sl.channels], mat.Part(s.call.Dst, t0+t, sl.channel, sl.channels)
 		switch {
-		case gated(s.call.Z):
+		case mat.Given(s.call.Z):
 			gate := w.gate[:sl.channels]
-			asm.SiLU(gate, part(s.call.Z))
+			asm.SiLU(gate, mat.Part(s.call.Z, t0+t, sl.channel, sl.channels))
 			asm.Mul(dst, row, gate)
 		case !whole:
 			copy(dst, row)
@@ -202,9 +198,10 @@ func (s *scanScratch) blocks(w *scanWork, sl slab, at int, h []float32, t0, n in
 	}
 }
 
-// shared returns B or C of a slab's group as SelectiveScan reads it: filled up to
-// the padded states and, with vectors, repeated for every channel.
-func (s *scanScratch) shared(memory *[]float32, constant []float32, m blas32.General, sl slab, t0, n int, vectors bool) blas32.General {
+// groupRows returns n rows of B or C of a slab's group as SelectiveScan reads them:
+// filled up to the padded states and, with vectors, repeated for every channel. Of a
+// constant one it returns the zero matrix.
+func (s *scanWork) groupRows(memory *[]float32, constant []float32, m blas32.General, sl slab, t0, n int, vectors bool) blas32.General {
 	op := s.op
 	if constant != nil {
 		return blas32.General{}
@@ -221,9 +218,10 @@ func (s *scanScratch) shared(memory *[]float32, constant []float32, m blas32.Gen
 	out := mat.Of(*memory, n, op.states*each)
 	clear(out.Data)
 	for t := range n {
-		for i, v := range rows.Data[t*rows.Stride:][:rows.Cols] {
+		to := mat.Row(out, t)
+		for i, v := range mat.Row(rows, t) {
 			for j := range each {
-				out.Data[t*out.Stride+i*each+j] = v
+				to[i*each+j] = v
 			}
 		}
 	}

@@ -1,0 +1,140 @@
+package ssm
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/pack"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// segment is a stretch of rows of one sequence, and the state it goes on from,
+// which the operator brings up to date.
+type segment struct {
+	from, to int         // rows of the call
+	pos      int         // tokens of the sequence before row from
+	values   []float32   // the state, kind.size elements
+	filter   DeltaFilter // of the state; nil for none
+}
+
+// segments are those of a call. They are reused from call to call.
+type segments struct {
+	list   []segment
+	layout pack.Layout[*State] // list's rows, and a state for each or none
+	memory []float32           // list's states, where the call gives none, or copies of what they were
+	copied bool                // memory has copies, to go back to after an error
+}
+
+// request is what begin must know of a call.
+type request struct {
+	batch  pack.Batch[*State]
+	filter DeltaFilter // of the call; nil for none
+}
+
+// briefWork is how many multiply-adds a call may have that is not interrupted once it
+// has begun: some milliseconds. Tests make it 0.
+var briefWork = int64(1 << 28)
+
+// brief tells whether a call of that many rows is done so soon that its context is
+// looked at once, before it begins: single tokens always are.
+func (k *kind) brief(rows int) bool {
+	most := briefWork
+	if isa.Active() == isa.Generic {
+		most >>= 4
+	}
+	return k.work == 0 || int64(rows) <= most/k.work || rows <= 1 && most > 0
+}
+
+// begin checks the batch of a call and lays out its segments. It returns the context
+// to run with. Unless it returns an error, end must follow.
+//
+// The states are brought up to date where they are. A call that can fail on its way,
+// because it takes long and its context can end or because its filter may panic, has
+// copies made to go back to; a single token's has none.
+func (s *segments) begin(ctx context.Context, k *kind, r request) (context.Context, error) {
+	if err := s.layout.Lay("ssm", r.batch, k.check); err != nil {
+		return nil, err
+	}
+	err := ctx.Err()
+	for i, st := range s.layout.States {
+		if err == nil {
+			err = st.room(s.layout.Segments[i].To - s.layout.Segments[i].From)
+		}
+	}
+	if err != nil {
+		s.layout.Clear()
+		return nil, err
+	}
+	s.copied = false
+	if len(s.layout.States) > 0 {
+		switch {
+		case r.filter != nil:
+			s.copied = true
+		case ctx.Done() == nil:
+		case k.brief(r.batch.Rows):
+			ctx = context.Background()
+		default:
+			s.copied = true
+		}
+	}
+	s.place(k)
+	return ctx, nil
+}
+
+// place gives every segment its values.
+func (s *segments) place(k *kind) {
+	s.list = s.list[:0]
+	if len(s.layout.States) == 0 || s.copied {
+		s.memory = scratch.Floats(s.memory, len(s.layout.Segments)*k.size)
+	}
+	for i, rows := range s.layout.Segments {
+		g := segment{from: rows.From, to: rows.To}
+		if len(s.layout.States) == 0 {
+			g.values = s.memory[i*k.size:][:k.size]
+			clear(g.values)
+		} else {
+			st := s.layout.States[i]
+			g.values, g.pos, g.filter = st.values, st.n, st.filter
+			if s.copied {
+				copy(s.memory[i*k.size:][:k.size], st.values)
+			}
+		}
+		s.list = append(s.list, g)
+	}
+}
+
+// end notes in the states what they have seen or, where the call has failed, makes
+// them what they were. It forgets them.
+func (s *segments) end(err error) {
+	for i, st := range s.layout.States {
+		size := len(st.values)
+		switch {
+		case err == nil:
+			st.advance(s.list[i].to - s.list[i].from)
+		case s.copied:
+			copy(st.values, s.memory[i*size:][:size])
+		case s.list[i].from < s.list[i].to:
+			st.spoiled = true
+		}
+	}
+	s.layout.Clear()
+	clear(s.list)
+	s.list = s.list[:0]
+}
+
+// eachRow is the States of StepBatch: a row for each, none for none.
+func eachRow(states []*State) []*State {
+	if states == nil {
+		return []*State{}
+	}
+	return states
+}
+
+// wrapped gives an error of an io.Writer the package's name.
+func wrapped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("ssm: %w", err)
+}
