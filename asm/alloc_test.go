@@ -16,6 +16,8 @@ func TestAllocations(t *testing.T) {
 		if n := testing.AllocsPerRun(10, func() {
 			var x, y [64]float32 // on the stack: no kernel lets its arguments escape
 			Exp(y[:], x[:])
+			RotateHalf(y[:], x[:], 64, x[:32], x[:32])
+			RotateInterleaved(y[:], x[:], 64, x[:32], x[:32])
 			GELU(y[:], x[:])
 			Sin(y[:], x[:])
 			Softmax(y[:], x[:])

@@ -15,7 +15,7 @@ import (
 //
 // x and dst are [tokens, channels], w is [K, channels] with the oldest tap
 // first (PyTorch's Conv1d weight [channels, 1, K], transposed), bias is
-// [channels] or nil. history holds the K-1 rows before x; with no rows it
+// [channels] or nil. history is the K-1 rows before x; with no rows it
 // stands for zeros. A sequence cut in pieces, each with the last K-1 rows
 // before it as history, gives the same bits as the whole. dst overlaps no
 // other argument.

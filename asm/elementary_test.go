@@ -151,7 +151,7 @@ func TestElementarySpecial(t *testing.T) {
 }
 
 // TestElementaryEdges runs every length across the unrolled, single and tail
-// parts, against unmapped memory at both ends, in place and not, and wants the
+// parts, against unmapped memory at both ends, in place and not: each must give the
 // bits that one long call gives.
 func TestElementaryEdges(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {

@@ -22,7 +22,7 @@ func TestMatrix(t *testing.T) {
 			if rows, cols := packed.Dims(); rows != k || cols != n || packed.Format() != format {
 				t.Errorf("%v: %d x %d as %v", format, rows, cols, packed.Format())
 			}
-			if least := k * n * map[Format]int{Float32: 4, BFloat16: 2, Int8: 1, Float16: 2}[format]; packed.Bytes() < least {
+			if least := k * n * map[Format]int{Float32: 4, BFloat16: 2, Int8: 1, Float16: 2}[format]; packed.Bytes() < int64(least) {
 				t.Errorf("%v: %d bytes, want at least %d", format, packed.Bytes(), least)
 			}
 			want, column := make([]float64, 0, m*n), make([]float32, k)

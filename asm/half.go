@@ -7,17 +7,17 @@ import (
 	"github.com/subquad/subquad/internal/kernel/scalar"
 )
 
-// Float16Bits rounds to the nearest float16, ties to even; what is too large
-// becomes infinite, a NaN stays one.
+// Float16Bits rounds to the nearest float16, ties to even. A number of 65520
+// or more in magnitude becomes infinite, a NaN stays one.
 func Float16Bits(x float32) uint16 { return scalar.Float16Bits(x) }
 
-// Float16Of is the number that bits of a float16 stand for.
+// Float16Of returns the number that the bits of a float16 stand for.
 func Float16Of(bits uint16) float32 { return scalar.Float16Of(bits) }
 
 // BFloat16Bits rounds to the nearest bfloat16, ties to even; a NaN stays one.
 func BFloat16Bits(x float32) uint16 { return scalar.BFloat16Bits(x) }
 
-// BFloat16Of is the number that bits of a bfloat16 stand for.
+// BFloat16Of returns the number that the bits of a bfloat16 stand for.
 func BFloat16Of(bits uint16) float32 { return scalar.BFloat16Of(bits) }
 
 // QuantizeInt8 sets dst[i] = round(x[i] / scale), ties to even, and returns scale =

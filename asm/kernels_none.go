@@ -44,6 +44,3 @@ func convolution1SIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32
 func rotateHalfSIMD(isa.Tier, int, *float32, *float32, int, int, int, *float32, *float32) {
 	panic(kernel.NoKernels)
 }
-func rotateInterleavedSIMD(isa.Tier, int, *float32, *float32, int, int, int, *float32, *float32) {
-	panic(kernel.NoKernels)
-}

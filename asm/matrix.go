@@ -68,7 +68,7 @@ func (m *Matrix) Dims() (rows, cols int) { return m.packed.Dims() }
 func (m *Matrix) Format() Format { return Format(m.packed.Format()) }
 
 // Bytes returns how much memory the elements take.
-func (m *Matrix) Bytes() int { return m.packed.Bytes() }
+func (m *Matrix) Bytes() int64 { return m.packed.Bytes() }
 
 // At returns element (i, j) as the kernels see it.
 func (m *Matrix) At(i, j int) float32 { return m.packed.At(i, j) }

@@ -15,22 +15,10 @@ func rotateHalfAVX512(dst *float32, x *float32, heads int, headBytes int, half i
 func rotateHalfAVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 
 //go:noescape
-func rotateInterleavedAVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleavedAVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
 func rotateHalf1AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 
 //go:noescape
 func rotateHalf1AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleaved1AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleaved1AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 
 //go:noescape
 func rotateHalf2AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
@@ -39,22 +27,10 @@ func rotateHalf2AVX512(dst *float32, x *float32, heads int, headBytes int, half 
 func rotateHalf2AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 
 //go:noescape
-func rotateInterleaved2AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleaved2AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
 func rotateHalf4AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 
 //go:noescape
 func rotateHalf4AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleaved4AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleaved4AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 
 // rotateHalfSIMD rotates heads; vectors is how many whole vectors half is, or 0.
 func rotateHalfSIMD(tier isa.Tier, vectors int, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
@@ -80,34 +56,6 @@ func rotateHalfSIMD(tier isa.Tier, vectors int, dst *float32, x *float32, heads 
 			rotateHalf4AVX2(dst, x, heads, headBytes, half, cos, sin)
 		default:
 			rotateHalfAVX2(dst, x, heads, headBytes, half, cos, sin)
-		}
-	}
-}
-
-// rotateInterleavedSIMD rotates heads; vectors is how many whole vectors width is, or 0.
-func rotateInterleavedSIMD(tier isa.Tier, vectors int, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	switch {
-	case tier >= isa.AVX512:
-		switch vectors {
-		case 1:
-			rotateInterleaved1AVX512(dst, x, heads, headBytes, width, cos, sin)
-		case 2:
-			rotateInterleaved2AVX512(dst, x, heads, headBytes, width, cos, sin)
-		case 4:
-			rotateInterleaved4AVX512(dst, x, heads, headBytes, width, cos, sin)
-		default:
-			rotateInterleavedAVX512(dst, x, heads, headBytes, width, cos, sin)
-		}
-	default: // isa.AVX2
-		switch vectors {
-		case 1:
-			rotateInterleaved1AVX2(dst, x, heads, headBytes, width, cos, sin)
-		case 2:
-			rotateInterleaved2AVX2(dst, x, heads, headBytes, width, cos, sin)
-		case 4:
-			rotateInterleaved4AVX2(dst, x, heads, headBytes, width, cos, sin)
-		default:
-			rotateInterleavedAVX2(dst, x, heads, headBytes, width, cos, sin)
 		}
 	}
 }

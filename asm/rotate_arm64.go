@@ -12,25 +12,13 @@ import (
 func rotateHalfNEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 
 //go:noescape
-func rotateInterleavedNEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
 func rotateHalf1NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleaved1NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 
 //go:noescape
 func rotateHalf2NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 
 //go:noescape
-func rotateInterleaved2NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-
-//go:noescape
 func rotateHalf4NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
-
-//go:noescape
-func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
 
 // rotateHalfSIMD rotates heads; vectors is how many whole vectors half is, or 0.
 func rotateHalfSIMD(tier isa.Tier, vectors int, dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32) {
@@ -43,19 +31,5 @@ func rotateHalfSIMD(tier isa.Tier, vectors int, dst *float32, x *float32, heads 
 		rotateHalf4NEON(dst, x, heads, headBytes, half, cos, sin)
 	default:
 		rotateHalfNEON(dst, x, heads, headBytes, half, cos, sin)
-	}
-}
-
-// rotateInterleavedSIMD rotates heads; vectors is how many whole vectors width is, or 0.
-func rotateInterleavedSIMD(tier isa.Tier, vectors int, dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32) {
-	switch vectors {
-	case 1:
-		rotateInterleaved1NEON(dst, x, heads, headBytes, width, cos, sin)
-	case 2:
-		rotateInterleaved2NEON(dst, x, heads, headBytes, width, cos, sin)
-	case 4:
-		rotateInterleaved4NEON(dst, x, heads, headBytes, width, cos, sin)
-	default:
-		rotateInterleavedNEON(dst, x, heads, headBytes, width, cos, sin)
 	}
 }

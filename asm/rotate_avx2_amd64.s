@@ -151,107 +151,6 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
-// func rotateInterleavedAVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, FMA3
-TEXT ·rotateInterleavedAVX2(SB), NOSPLIT, $0-56
-	MOVQ x+8(FP), AX
-	MOVQ dst+0(FP), CX
-	MOVQ heads+16(FP), DX
-	CMPQ DX, $+1
-	JLT  end9
-
-loop8:
-	MOVQ cos+40(FP), BX
-	MOVQ sin+48(FP), SI
-	MOVQ AX, DI
-	MOVQ CX, R8
-	MOVQ width+32(FP), R9
-	CMPQ R9, $+32
-	JLT  end11
-
-loop10:
-	VMOVUPS     (DI), Y0
-	VMOVUPS     (BX), Y1
-	VMOVUPS     (SI), Y2
-	VMULPS      Y1, Y0, Y1
-	VPERMILPS   $0xb1, Y0, Y0
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, (R8)
-	VMOVUPS     32(DI), Y0
-	VMOVUPS     32(BX), Y1
-	VMOVUPS     32(SI), Y2
-	VMULPS      Y1, Y0, Y1
-	VPERMILPS   $0xb1, Y0, Y0
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 32(R8)
-	VMOVUPS     64(DI), Y0
-	VMOVUPS     64(BX), Y1
-	VMOVUPS     64(SI), Y2
-	VMULPS      Y1, Y0, Y1
-	VPERMILPS   $0xb1, Y0, Y0
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 64(R8)
-	VMOVUPS     96(DI), Y0
-	VMOVUPS     96(BX), Y1
-	VMOVUPS     96(SI), Y2
-	VMULPS      Y1, Y0, Y1
-	VPERMILPS   $0xb1, Y0, Y0
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 96(R8)
-	ADDQ        $+128, DI
-	ADDQ        $+128, R8
-	ADDQ        $+128, BX
-	ADDQ        $+128, SI
-	SUBQ        $+32, R9
-	CMPQ        R9, $+32
-	JGE         loop10
-
-end11:
-	CMPQ R9, $+8
-	JLT  end13
-
-loop12:
-	VMOVUPS     (DI), Y0
-	VMOVUPS     (BX), Y1
-	VMOVUPS     (SI), Y2
-	VMULPS      Y1, Y0, Y1
-	VPERMILPS   $0xb1, Y0, Y0
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, (R8)
-	ADDQ        $+32, DI
-	ADDQ        $+32, R8
-	ADDQ        $+32, BX
-	ADDQ        $+32, SI
-	SUBQ        $+8, R9
-	CMPQ        R9, $+8
-	JGE         loop12
-
-end13:
-	TESTQ       R9, R9
-	JE          end14
-	LEAQ        tailMasks<>+0(SB), R10
-	NEGQ        R9
-	VMOVDQU     32(R10)(R9*4), Y0
-	VMASKMOVPS  (DI), Y0, Y1
-	VMASKMOVPS  (BX), Y0, Y2
-	VMASKMOVPS  (SI), Y0, Y3
-	VMULPS      Y2, Y1, Y2
-	VPERMILPS   $0xb1, Y1, Y1
-	VFMADD231PS Y3, Y1, Y2
-	VMASKMOVPS  Y2, Y0, (R8)
-
-end14:
-	MOVQ headBytes+24(FP), BX
-	ADDQ BX, AX
-	ADDQ BX, CX
-	SUBQ $+1, DX
-	CMPQ DX, $+1
-	JGE  loop8
-
-end9:
-	VZEROUPPER
-	RET
-
 // func rotateHalf1AVX2(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // Requires: AVX, FMA3
 TEXT ·rotateHalf1AVX2(SB), NOSPLIT, $0-56
@@ -263,9 +162,9 @@ TEXT ·rotateHalf1AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS (BX), Y1
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end16
+	JLT     end9
 
-loop15:
+loop8:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -287,41 +186,9 @@ loop15:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop15
+	JGE          loop8
 
-end16:
-	VZEROUPPER
-	RET
-
-// func rotateInterleaved1AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, FMA3
-TEXT ·rotateInterleaved1AVX2(SB), NOSPLIT, $0-56
-	MOVQ    x+8(FP), AX
-	MOVQ    dst+0(FP), CX
-	MOVQ    cos+40(FP), DX
-	MOVQ    sin+48(FP), BX
-	VMOVUPS (DX), Y0
-	VMOVUPS (BX), Y1
-	MOVQ    heads+16(FP), DX
-	CMPQ    DX, $+1
-	JLT     end18
-
-loop17:
-	MOVQ        AX, BX
-	MOVQ        CX, SI
-	VMOVUPS     (BX), Y2
-	VMULPS      Y0, Y2, Y3
-	VPERMILPS   $0xb1, Y2, Y2
-	VFMADD231PS Y1, Y2, Y3
-	VMOVUPS     Y3, (SI)
-	MOVQ        headBytes+24(FP), BX
-	ADDQ        BX, AX
-	ADDQ        BX, CX
-	SUBQ        $+1, DX
-	CMPQ        DX, $+1
-	JGE         loop17
-
-end18:
+end9:
 	VZEROUPPER
 	RET
 
@@ -338,9 +205,9 @@ TEXT ·rotateHalf2AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 32(BX), Y3
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end20
+	JLT     end11
 
-loop19:
+loop10:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -370,48 +237,9 @@ loop19:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop19
+	JGE          loop10
 
-end20:
-	VZEROUPPER
-	RET
-
-// func rotateInterleaved2AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, FMA3
-TEXT ·rotateInterleaved2AVX2(SB), NOSPLIT, $0-56
-	MOVQ    x+8(FP), AX
-	MOVQ    dst+0(FP), CX
-	MOVQ    cos+40(FP), DX
-	MOVQ    sin+48(FP), BX
-	VMOVUPS (DX), Y0
-	VMOVUPS (BX), Y1
-	VMOVUPS 32(DX), Y2
-	VMOVUPS 32(BX), Y3
-	MOVQ    heads+16(FP), DX
-	CMPQ    DX, $+1
-	JLT     end22
-
-loop21:
-	MOVQ        AX, BX
-	MOVQ        CX, SI
-	VMOVUPS     (BX), Y4
-	VMULPS      Y0, Y4, Y5
-	VPERMILPS   $0xb1, Y4, Y4
-	VFMADD231PS Y1, Y4, Y5
-	VMOVUPS     Y5, (SI)
-	VMOVUPS     32(BX), Y4
-	VMULPS      Y2, Y4, Y5
-	VPERMILPS   $0xb1, Y4, Y4
-	VFMADD231PS Y3, Y4, Y5
-	VMOVUPS     Y5, 32(SI)
-	MOVQ        headBytes+24(FP), BX
-	ADDQ        BX, AX
-	ADDQ        BX, CX
-	SUBQ        $+1, DX
-	CMPQ        DX, $+1
-	JGE         loop21
-
-end22:
+end11:
 	VZEROUPPER
 	RET
 
@@ -432,9 +260,9 @@ TEXT ·rotateHalf4AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 96(BX), Y7
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end24
+	JLT     end13
 
-loop23:
+loop12:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -480,61 +308,8 @@ loop23:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop23
+	JGE          loop12
 
-end24:
-	VZEROUPPER
-	RET
-
-// func rotateInterleaved4AVX2(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, FMA3
-TEXT ·rotateInterleaved4AVX2(SB), NOSPLIT, $0-56
-	MOVQ    x+8(FP), AX
-	MOVQ    dst+0(FP), CX
-	MOVQ    cos+40(FP), DX
-	MOVQ    sin+48(FP), BX
-	VMOVUPS (DX), Y0
-	VMOVUPS (BX), Y1
-	VMOVUPS 32(DX), Y2
-	VMOVUPS 32(BX), Y3
-	VMOVUPS 64(DX), Y4
-	VMOVUPS 64(BX), Y5
-	VMOVUPS 96(DX), Y6
-	VMOVUPS 96(BX), Y7
-	MOVQ    heads+16(FP), DX
-	CMPQ    DX, $+1
-	JLT     end26
-
-loop25:
-	MOVQ        AX, BX
-	MOVQ        CX, SI
-	VMOVUPS     (BX), Y8
-	VMULPS      Y0, Y8, Y9
-	VPERMILPS   $0xb1, Y8, Y8
-	VFMADD231PS Y1, Y8, Y9
-	VMOVUPS     Y9, (SI)
-	VMOVUPS     32(BX), Y8
-	VMULPS      Y2, Y8, Y9
-	VPERMILPS   $0xb1, Y8, Y8
-	VFMADD231PS Y3, Y8, Y9
-	VMOVUPS     Y9, 32(SI)
-	VMOVUPS     64(BX), Y8
-	VMULPS      Y4, Y8, Y9
-	VPERMILPS   $0xb1, Y8, Y8
-	VFMADD231PS Y5, Y8, Y9
-	VMOVUPS     Y9, 64(SI)
-	VMOVUPS     96(BX), Y8
-	VMULPS      Y6, Y8, Y9
-	VPERMILPS   $0xb1, Y8, Y8
-	VFMADD231PS Y7, Y8, Y9
-	VMOVUPS     Y9, 96(SI)
-	MOVQ        headBytes+24(FP), BX
-	ADDQ        BX, AX
-	ADDQ        BX, CX
-	SUBQ        $+1, DX
-	CMPQ        DX, $+1
-	JGE         loop25
-
-end26:
+end13:
 	VZEROUPPER
 	RET

@@ -150,106 +150,6 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
-// func rotateInterleavedAVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, AVX512F
-TEXT ·rotateInterleavedAVX512(SB), NOSPLIT, $0-56
-	MOVQ x+8(FP), AX
-	MOVQ dst+0(FP), CX
-	MOVQ heads+16(FP), DX
-	CMPQ DX, $+1
-	JLT  end9
-
-loop8:
-	MOVQ cos+40(FP), BX
-	MOVQ sin+48(FP), SI
-	MOVQ AX, DI
-	MOVQ CX, R8
-	MOVQ width+32(FP), R9
-	CMPQ R9, $+64
-	JLT  end11
-
-loop10:
-	VMOVUPS     (DI), Z0
-	VMOVUPS     (BX), Z1
-	VMOVUPS     (SI), Z2
-	VMULPS      Z1, Z0, Z1
-	VPERMILPS   $0xb1, Z0, Z0
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, (R8)
-	VMOVUPS     64(DI), Z0
-	VMOVUPS     64(BX), Z1
-	VMOVUPS     64(SI), Z2
-	VMULPS      Z1, Z0, Z1
-	VPERMILPS   $0xb1, Z0, Z0
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 64(R8)
-	VMOVUPS     128(DI), Z0
-	VMOVUPS     128(BX), Z1
-	VMOVUPS     128(SI), Z2
-	VMULPS      Z1, Z0, Z1
-	VPERMILPS   $0xb1, Z0, Z0
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 128(R8)
-	VMOVUPS     192(DI), Z0
-	VMOVUPS     192(BX), Z1
-	VMOVUPS     192(SI), Z2
-	VMULPS      Z1, Z0, Z1
-	VPERMILPS   $0xb1, Z0, Z0
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 192(R8)
-	ADDQ        $+256, DI
-	ADDQ        $+256, R8
-	ADDQ        $+256, BX
-	ADDQ        $+256, SI
-	SUBQ        $+64, R9
-	CMPQ        R9, $+64
-	JGE         loop10
-
-end11:
-	CMPQ R9, $+16
-	JLT  end13
-
-loop12:
-	VMOVUPS     (DI), Z0
-	VMOVUPS     (BX), Z1
-	VMOVUPS     (SI), Z2
-	VMULPS      Z1, Z0, Z1
-	VPERMILPS   $0xb1, Z0, Z0
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, (R8)
-	ADDQ        $+64, DI
-	ADDQ        $+64, R8
-	ADDQ        $+64, BX
-	ADDQ        $+64, SI
-	SUBQ        $+16, R9
-	CMPQ        R9, $+16
-	JGE         loop12
-
-end13:
-	TESTQ       R9, R9
-	JE          end14
-	LEAQ        tailMasks<>+0(SB), R10
-	KMOVW       (R10)(R9*2), K1
-	VMOVUPS.Z   (DI), K1, Z0
-	VMOVUPS.Z   (BX), K1, Z1
-	VMOVUPS.Z   (SI), K1, Z2
-	VMULPS      Z1, Z0, Z1
-	VPERMILPS   $0xb1, Z0, Z0
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, K1, (R8)
-
-end14:
-	MOVQ headBytes+24(FP), BX
-	ADDQ BX, AX
-	ADDQ BX, CX
-	SUBQ $+1, DX
-	CMPQ DX, $+1
-	JGE  loop8
-
-end9:
-	VZEROUPPER
-	RET
-
 // func rotateHalf1AVX512(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // Requires: AVX, AVX512F
 TEXT ·rotateHalf1AVX512(SB), NOSPLIT, $0-56
@@ -261,9 +161,9 @@ TEXT ·rotateHalf1AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS (BX), Z1
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end16
+	JLT     end9
 
-loop15:
+loop8:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -285,41 +185,9 @@ loop15:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop15
+	JGE          loop8
 
-end16:
-	VZEROUPPER
-	RET
-
-// func rotateInterleaved1AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, AVX512F
-TEXT ·rotateInterleaved1AVX512(SB), NOSPLIT, $0-56
-	MOVQ    x+8(FP), AX
-	MOVQ    dst+0(FP), CX
-	MOVQ    cos+40(FP), DX
-	MOVQ    sin+48(FP), BX
-	VMOVUPS (DX), Z0
-	VMOVUPS (BX), Z1
-	MOVQ    heads+16(FP), DX
-	CMPQ    DX, $+1
-	JLT     end18
-
-loop17:
-	MOVQ        AX, BX
-	MOVQ        CX, SI
-	VMOVUPS     (BX), Z2
-	VMULPS      Z0, Z2, Z3
-	VPERMILPS   $0xb1, Z2, Z2
-	VFMADD231PS Z1, Z2, Z3
-	VMOVUPS     Z3, (SI)
-	MOVQ        headBytes+24(FP), BX
-	ADDQ        BX, AX
-	ADDQ        BX, CX
-	SUBQ        $+1, DX
-	CMPQ        DX, $+1
-	JGE         loop17
-
-end18:
+end9:
 	VZEROUPPER
 	RET
 
@@ -336,9 +204,9 @@ TEXT ·rotateHalf2AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 64(BX), Z3
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end20
+	JLT     end11
 
-loop19:
+loop10:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -368,48 +236,9 @@ loop19:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop19
+	JGE          loop10
 
-end20:
-	VZEROUPPER
-	RET
-
-// func rotateInterleaved2AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, AVX512F
-TEXT ·rotateInterleaved2AVX512(SB), NOSPLIT, $0-56
-	MOVQ    x+8(FP), AX
-	MOVQ    dst+0(FP), CX
-	MOVQ    cos+40(FP), DX
-	MOVQ    sin+48(FP), BX
-	VMOVUPS (DX), Z0
-	VMOVUPS (BX), Z1
-	VMOVUPS 64(DX), Z2
-	VMOVUPS 64(BX), Z3
-	MOVQ    heads+16(FP), DX
-	CMPQ    DX, $+1
-	JLT     end22
-
-loop21:
-	MOVQ        AX, BX
-	MOVQ        CX, SI
-	VMOVUPS     (BX), Z4
-	VMULPS      Z0, Z4, Z5
-	VPERMILPS   $0xb1, Z4, Z4
-	VFMADD231PS Z1, Z4, Z5
-	VMOVUPS     Z5, (SI)
-	VMOVUPS     64(BX), Z4
-	VMULPS      Z2, Z4, Z5
-	VPERMILPS   $0xb1, Z4, Z4
-	VFMADD231PS Z3, Z4, Z5
-	VMOVUPS     Z5, 64(SI)
-	MOVQ        headBytes+24(FP), BX
-	ADDQ        BX, AX
-	ADDQ        BX, CX
-	SUBQ        $+1, DX
-	CMPQ        DX, $+1
-	JGE         loop21
-
-end22:
+end11:
 	VZEROUPPER
 	RET
 
@@ -430,9 +259,9 @@ TEXT ·rotateHalf4AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 192(BX), Z7
 	MOVQ    heads+16(FP), DX
 	CMPQ    DX, $+1
-	JLT     end24
+	JLT     end13
 
-loop23:
+loop12:
 	MOVQ         AX, BX
 	MOVQ         CX, SI
 	MOVQ         half+32(FP), DI
@@ -478,61 +307,8 @@ loop23:
 	ADDQ         BX, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop23
+	JGE          loop12
 
-end24:
-	VZEROUPPER
-	RET
-
-// func rotateInterleaved4AVX512(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// Requires: AVX, AVX512F
-TEXT ·rotateInterleaved4AVX512(SB), NOSPLIT, $0-56
-	MOVQ    x+8(FP), AX
-	MOVQ    dst+0(FP), CX
-	MOVQ    cos+40(FP), DX
-	MOVQ    sin+48(FP), BX
-	VMOVUPS (DX), Z0
-	VMOVUPS (BX), Z1
-	VMOVUPS 64(DX), Z2
-	VMOVUPS 64(BX), Z3
-	VMOVUPS 128(DX), Z4
-	VMOVUPS 128(BX), Z5
-	VMOVUPS 192(DX), Z6
-	VMOVUPS 192(BX), Z7
-	MOVQ    heads+16(FP), DX
-	CMPQ    DX, $+1
-	JLT     end26
-
-loop25:
-	MOVQ        AX, BX
-	MOVQ        CX, SI
-	VMOVUPS     (BX), Z8
-	VMULPS      Z0, Z8, Z9
-	VPERMILPS   $0xb1, Z8, Z8
-	VFMADD231PS Z1, Z8, Z9
-	VMOVUPS     Z9, (SI)
-	VMOVUPS     64(BX), Z8
-	VMULPS      Z2, Z8, Z9
-	VPERMILPS   $0xb1, Z8, Z8
-	VFMADD231PS Z3, Z8, Z9
-	VMOVUPS     Z9, 64(SI)
-	VMOVUPS     128(BX), Z8
-	VMULPS      Z4, Z8, Z9
-	VPERMILPS   $0xb1, Z8, Z8
-	VFMADD231PS Z5, Z8, Z9
-	VMOVUPS     Z9, 128(SI)
-	VMOVUPS     192(BX), Z8
-	VMULPS      Z6, Z8, Z9
-	VPERMILPS   $0xb1, Z8, Z8
-	VFMADD231PS Z7, Z8, Z9
-	VMOVUPS     Z9, 192(SI)
-	MOVQ        headBytes+24(FP), BX
-	ADDQ        BX, AX
-	ADDQ        BX, CX
-	SUBQ        $+1, DX
-	CMPQ        DX, $+1
-	JGE         loop25
-
-end26:
+end13:
 	VZEROUPPER
 	RET

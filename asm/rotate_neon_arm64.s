@@ -145,112 +145,6 @@ end8:
 end2:
 	RET
 
-// func rotateInterleavedNEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width
-TEXT ·rotateInterleavedNEON(SB), NOSPLIT, $0-56
-	MOVD x+8(FP), R0
-	MOVD dst+0(FP), R1
-	MOVD heads+16(FP), R2
-	CMP $1, R2
-	BLT end10
-loop9:
-	MOVD cos+40(FP), R3
-	MOVD sin+48(FP), R4
-	MOVD R0, R5
-	MOVD R1, R6
-	MOVD width+32(FP), R7
-	CMP $16, R7
-	BLT end12
-loop11:
-	FMOVQ 0(R5), F0
-	FMOVQ 0(R3), F1
-	FMOVQ 0(R4), F2
-	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
-	VREV64 V0.S4, V0.S4
-	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 0(R6)
-	FMOVQ 16(R5), F0
-	FMOVQ 16(R3), F1
-	FMOVQ 16(R4), F2
-	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
-	VREV64 V0.S4, V0.S4
-	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 16(R6)
-	FMOVQ 32(R5), F0
-	FMOVQ 32(R3), F1
-	FMOVQ 32(R4), F2
-	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
-	VREV64 V0.S4, V0.S4
-	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 32(R6)
-	FMOVQ 48(R5), F0
-	FMOVQ 48(R3), F1
-	FMOVQ 48(R4), F2
-	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
-	VREV64 V0.S4, V0.S4
-	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 48(R6)
-	ADD $64, R5, R5
-	ADD $64, R6, R6
-	ADD $64, R3, R3
-	ADD $64, R4, R4
-	ADD $-16, R7, R7
-	CMP $16, R7
-	BGE loop11
-end12:
-	CMP $4, R7
-	BLT end14
-loop13:
-	FMOVQ 0(R5), F0
-	FMOVQ 0(R3), F1
-	FMOVQ 0(R4), F2
-	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
-	VREV64 V0.S4, V0.S4
-	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVQ F1, 0(R6)
-	ADD $16, R5, R5
-	ADD $16, R6, R6
-	ADD $16, R3, R3
-	ADD $16, R4, R4
-	ADD $-4, R7, R7
-	CMP $4, R7
-	BGE loop13
-end14:
-	TBZ $1, R7, end15
-	FMOVD 0(R5), F0
-	FMOVD 0(R3), F1
-	FMOVD 0(R4), F2
-	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
-	VREV64 V0.S4, V0.S4
-	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVD F1, 0(R6)
-	ADD $8, R5, R5
-	ADD $8, R6, R6
-	ADD $8, R3, R3
-	ADD $8, R4, R4
-end15:
-	TBZ $0, R7, end16
-	FMOVS 0(R5), F0
-	FMOVS 0(R3), F1
-	FMOVS 0(R4), F2
-	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
-	VREV64 V0.S4, V0.S4
-	VFMLA V2.S4, V0.S4, V1.S4
-	FMOVS F1, 0(R6)
-	ADD $4, R5, R5
-	ADD $4, R6, R6
-	ADD $4, R3, R3
-	ADD $4, R4, R4
-end16:
-	MOVD headBytes+24(FP), R3
-	ADD R3, R0, R0
-	ADD R3, R1, R1
-	ADD $-1, R2, R2
-	CMP $1, R2
-	BGE loop9
-end10:
-	RET
-
 // func rotateHalf1NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
 // dst[i], dst[half+i] = x[i] cos[i] - x[half+i] sin[i], x[half+i] cos[i] + x[i] sin[i] of each head; half is 1 vector(s)
 TEXT ·rotateHalf1NEON(SB), NOSPLIT, $0-56
@@ -262,8 +156,8 @@ TEXT ·rotateHalf1NEON(SB), NOSPLIT, $0-56
 	FMOVQ 0(R3), F1
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end18
-loop17:
+	BLT end10
+loop9:
 	MOVD R0, R3
 	MOVD R1, R4
 	MOVD half+32(FP), R5
@@ -285,37 +179,8 @@ loop17:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop17
-end18:
-	RET
-
-// func rotateInterleaved1NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 1 vector(s)
-TEXT ·rotateInterleaved1NEON(SB), NOSPLIT, $0-56
-	MOVD x+8(FP), R0
-	MOVD dst+0(FP), R1
-	MOVD cos+40(FP), R2
-	MOVD sin+48(FP), R3
-	FMOVQ 0(R2), F0
-	FMOVQ 0(R3), F1
-	MOVD heads+16(FP), R2
-	CMP $1, R2
-	BLT end20
-loop19:
-	MOVD R0, R3
-	MOVD R1, R4
-	FMOVQ 0(R3), F2
-	WORD $0x6e20dc43 // FMUL V3.4S, V2.4S, V0.4S
-	VREV64 V2.S4, V2.S4
-	VFMLA V1.S4, V2.S4, V3.S4
-	FMOVQ F3, 0(R4)
-	MOVD headBytes+24(FP), R3
-	ADD R3, R0, R0
-	ADD R3, R1, R1
-	ADD $-1, R2, R2
-	CMP $1, R2
-	BGE loop19
-end20:
+	BGE loop9
+end10:
 	RET
 
 // func rotateHalf2NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
@@ -331,8 +196,8 @@ TEXT ·rotateHalf2NEON(SB), NOSPLIT, $0-56
 	FMOVQ 16(R3), F3
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end22
-loop21:
+	BLT end12
+loop11:
 	MOVD R0, R3
 	MOVD R1, R4
 	MOVD half+32(FP), R5
@@ -362,44 +227,8 @@ loop21:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop21
-end22:
-	RET
-
-// func rotateInterleaved2NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 2 vector(s)
-TEXT ·rotateInterleaved2NEON(SB), NOSPLIT, $0-56
-	MOVD x+8(FP), R0
-	MOVD dst+0(FP), R1
-	MOVD cos+40(FP), R2
-	MOVD sin+48(FP), R3
-	FMOVQ 0(R2), F0
-	FMOVQ 0(R3), F1
-	FMOVQ 16(R2), F2
-	FMOVQ 16(R3), F3
-	MOVD heads+16(FP), R2
-	CMP $1, R2
-	BLT end24
-loop23:
-	MOVD R0, R3
-	MOVD R1, R4
-	FMOVQ 0(R3), F4
-	WORD $0x6e20dc85 // FMUL V5.4S, V4.4S, V0.4S
-	VREV64 V4.S4, V4.S4
-	VFMLA V1.S4, V4.S4, V5.S4
-	FMOVQ F5, 0(R4)
-	FMOVQ 16(R3), F4
-	WORD $0x6e22dc85 // FMUL V5.4S, V4.4S, V2.4S
-	VREV64 V4.S4, V4.S4
-	VFMLA V3.S4, V4.S4, V5.S4
-	FMOVQ F5, 16(R4)
-	MOVD headBytes+24(FP), R3
-	ADD R3, R0, R0
-	ADD R3, R1, R1
-	ADD $-1, R2, R2
-	CMP $1, R2
-	BGE loop23
-end24:
+	BGE loop11
+end12:
 	RET
 
 // func rotateHalf4NEON(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)
@@ -419,8 +248,8 @@ TEXT ·rotateHalf4NEON(SB), NOSPLIT, $0-56
 	FMOVQ 48(R3), F7
 	MOVD heads+16(FP), R2
 	CMP $1, R2
-	BLT end26
-loop25:
+	BLT end14
+loop13:
 	MOVD R0, R3
 	MOVD R1, R4
 	MOVD half+32(FP), R5
@@ -466,56 +295,6 @@ loop25:
 	ADD R3, R1, R1
 	ADD $-1, R2, R2
 	CMP $1, R2
-	BGE loop25
-end26:
-	RET
-
-// func rotateInterleaved4NEON(dst *float32, x *float32, heads int, headBytes int, width int, cos *float32, sin *float32)
-// dst[i] = x[i] cos[i] + x[i^1] sin[i] of each head, i < width; width is 4 vector(s)
-TEXT ·rotateInterleaved4NEON(SB), NOSPLIT, $0-56
-	MOVD x+8(FP), R0
-	MOVD dst+0(FP), R1
-	MOVD cos+40(FP), R2
-	MOVD sin+48(FP), R3
-	FMOVQ 0(R2), F0
-	FMOVQ 0(R3), F1
-	FMOVQ 16(R2), F2
-	FMOVQ 16(R3), F3
-	FMOVQ 32(R2), F4
-	FMOVQ 32(R3), F5
-	FMOVQ 48(R2), F6
-	FMOVQ 48(R3), F7
-	MOVD heads+16(FP), R2
-	CMP $1, R2
-	BLT end28
-loop27:
-	MOVD R0, R3
-	MOVD R1, R4
-	FMOVQ 0(R3), F8
-	WORD $0x6e20dd09 // FMUL V9.4S, V8.4S, V0.4S
-	VREV64 V8.S4, V8.S4
-	VFMLA V1.S4, V8.S4, V9.S4
-	FMOVQ F9, 0(R4)
-	FMOVQ 16(R3), F8
-	WORD $0x6e22dd09 // FMUL V9.4S, V8.4S, V2.4S
-	VREV64 V8.S4, V8.S4
-	VFMLA V3.S4, V8.S4, V9.S4
-	FMOVQ F9, 16(R4)
-	FMOVQ 32(R3), F8
-	WORD $0x6e24dd09 // FMUL V9.4S, V8.4S, V4.4S
-	VREV64 V8.S4, V8.S4
-	VFMLA V5.S4, V8.S4, V9.S4
-	FMOVQ F9, 32(R4)
-	FMOVQ 48(R3), F8
-	WORD $0x6e26dd09 // FMUL V9.4S, V8.4S, V6.4S
-	VREV64 V8.S4, V8.S4
-	VFMLA V7.S4, V8.S4, V9.S4
-	FMOVQ F9, 48(R4)
-	MOVD headBytes+24(FP), R3
-	ADD R3, R0, R0
-	ADD R3, R1, R1
-	ADD $-1, R2, R2
-	CMP $1, R2
-	BGE loop27
-end28:
+	BGE loop13
+end14:
 	RET

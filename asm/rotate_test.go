@@ -29,28 +29,26 @@ func rotate64(x []float32, headDim, pairs int, cos, sin []float64, pair func(i i
 func rotations(pairs int, alloc func(n int) []float32, f func(name string, rotate func(dst, x []float32, headDim int), want func(x []float32, headDim int) []float64)) {
 	r := rand.New(rand.NewPCG(3, uint64(pairs)))
 	cos, sin := alloc(pairs), alloc(pairs)
-	cos2, sin2 := alloc(2*pairs), alloc(2*pairs)
 	cos64, sin64 := make([]float64, pairs), make([]float64, pairs)
 	for i := range pairs {
 		cos[i], sin[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
 		cos64[i], sin64[i] = float64(cos[i]), float64(sin[i])
-		cos2[2*i], cos2[2*i+1], sin2[2*i], sin2[2*i+1] = cos[i], cos[i], -sin[i], sin[i]
 	}
 	f("half", func(dst, x []float32, headDim int) { RotateHalf(dst, x, headDim, cos, sin) },
 		func(x []float32, headDim int) []float64 {
 			return rotate64(x, headDim, pairs, cos64, sin64, func(i int) (int, int) { return i, pairs + i })
 		})
-	f("interleaved", func(dst, x []float32, headDim int) { RotateInterleaved(dst, x, headDim, cos2, sin2) },
+	f("interleaved", func(dst, x []float32, headDim int) { RotateInterleaved(dst, x, headDim, cos, sin) },
 		func(x []float32, headDim int) []float64 {
 			return rotate64(x, headDim, pairs, cos64, sin64, func(i int) (int, int) { return 2 * i, 2*i + 1 })
 		})
 }
 
-// TestRotate compares with the definition, in place and not, and wants the
-// features beyond the rotated ones left as they are.
+// TestRotate compares with the definition, in place and not. The features after
+// the rotated ones must stay as they are.
 func TestRotate(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for _, pairs := range []int{0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 64, 100} {
+		for _, pairs := range []int{0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 64, 100, 128, 129, 300} {
 			for _, heads := range []int{0, 1, 3, 40} {
 				for _, rest := range []int{0, 5} {
 					headDim := 2*pairs + rest
@@ -105,7 +103,7 @@ func TestRotatePanics(t *testing.T) {
 	mustPanic(t, "asm: RotateHalf: headDim is 6, want at least 8", func() { RotateHalf(x, x, 6, c, c) })
 	mustPanic(t, "asm: RotateHalf: x has 12 elements, want a multiple of headDim = 8", func() { RotateHalf(x, x, 8, c, c) })
 	mustPanic(t, "asm: RotateInterleaved: sin has 3 elements, want 4", func() { RotateInterleaved(x, x, 4, c, c[:3]) })
-	mustPanic(t, "asm: RotateInterleaved: cos has 3 elements, want an even number", func() { RotateInterleaved(x, x, 4, c[:3], c[:3]) })
+	mustPanic(t, "asm: RotateInterleaved: headDim is 4, want at least 6", func() { RotateInterleaved(x, x, 4, c[:3], c[:3]) })
 	mustPanic(t, "asm: RotateHalf: dst overlaps an input without being the same", func() { RotateHalf(x[:8], x[4:], 4, c[:2], c[:2]) })
 	mustPanic(t, "asm: RotateHalf: dst overlaps cos or sin", func() { RotateHalf(x, x, 12, x[:2], c[:2]) })
 }

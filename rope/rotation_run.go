@@ -107,7 +107,7 @@ func (t *table) turnHeads(layout Layout, dst, x []float32, headDim int) {
 	if layout == Half {
 		asm.RotateHalf(dst, x, headDim, t.cos, t.sin)
 	} else {
-		asm.RotateInterleaved(dst, x, headDim, t.cos, t.sin)
+		kernel.RotateInterleaved(dst, x, headDim, t.cos, t.sin)
 	}
 }
 

@@ -180,7 +180,7 @@ func attentionWeights(m Machine) {
 }
 
 // attentionMass adds weights exp(s-lse) to what keys got, and gives the sum of
-// w log w over them; what is flushed counts as 0.
+// w log w over them; a weight that is flushed counts as 0.
 func attentionMass(m Machine) {
 	m.Func("attentionMass", "func(mass *float32, s *float32, n int, lse float32) float32",
 		"mass[j] += w, w = exp(s[j]-lse); the sum of w log w")

@@ -9,7 +9,7 @@ import (
 	"github.com/subquad/subquad/asm/_gen/simd"
 )
 
-// The polynomials behind the elementary functions, each with the same
+// The polynomials of the elementary functions, each with the same
 // coefficients in every tier. All are minimax fits with float32 coefficients
 // (Sollya's fpminimax); the relative error given is the polynomial's own,
 // before rounding. The same numbers are written to internal/kernel/scalar/coefficients.go for the

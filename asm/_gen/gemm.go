@@ -30,7 +30,7 @@ var weights = []weight{
 	{"Float16", 2, false, Machine.LoadFloat16},
 }
 
-// gemm makes the kernel for rows rows (0: tileRows) of so many panels.
+// gemm makes the kernel for rows rows (0: tileRows) of panels panels.
 func gemm(rows, panels int, w weight) kernel {
 	return func(m Machine) {
 		height := tileRows(m, rows)

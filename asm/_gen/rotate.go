@@ -6,9 +6,11 @@ import (
 	. "github.com/subquad/subquad/asm/_gen/simd"
 )
 
-func rotateKernels() (list []kernel) {
+// rotateKernels lists the kernels of one layout: with the table in memory, and in
+// registers.
+func rotateKernels(layout func(vectors int) kernel) (list []kernel) {
 	for _, vectors := range append([]int{0}, fixedVectors...) {
-		list = append(list, rotateHalf(vectors), rotateInterleaved(vectors))
+		list = append(list, layout(vectors))
 	}
 	return list
 }
@@ -44,7 +46,7 @@ func cosSin(m Machine) {
 }
 
 // rotateHalf rotates the pairs (i, half+i) of every head of a row. With vectors,
-// half is so many vectors, whose cosines and sines stay in registers.
+// half is that many vectors, whose cosines and sines stay in registers.
 func rotateHalf(vectors int) kernel {
 	return func(m Machine) {
 		m.Func(fixedName("rotateHalf", vectors), "func(dst *float32, x *float32, heads int, headBytes int, half int, cos *float32, sin *float32)",
@@ -109,22 +111,19 @@ func rotateInterleaved(vectors int) kernel {
 // table in registers.
 var fixedVectors = []int{1, 2, 4}
 
-// rotateChoices are those among the kernels, by how many whole vectors the table is.
-func rotateChoices() (list []choice) {
-	for _, layout := range []struct{ name, width string }{{"rotateHalf", "half"}, {"rotateInterleaved", "width"}} {
-		c := choice{
-			name: layout.name,
-			doc:  fmt.Sprintf("%sSIMD rotates heads; vectors is how many whole vectors %s is, or 0.", layout.name, layout.width),
-			by:   "vectors int", key: "vectors",
-			params: fmt.Sprintf("dst *float32, x *float32, heads int, headBytes int, %s int, cos *float32, sin *float32", layout.width),
-		}
-		for _, vectors := range fixedVectors {
-			c.members = append(c.members, member{key: fmt.Sprint(vectors), kernel: fixedName(layout.name, vectors)})
-		}
-		c.members = append(c.members, member{kernel: layout.name})
-		list = append(list, newChoice(c))
+// rotateChoice is the one among them, by how many whole vectors the table is.
+func rotateChoice(name, width string) choice {
+	c := choice{
+		name: name,
+		doc:  fmt.Sprintf("%sSIMD rotates heads; vectors is how many whole vectors %s is, or 0.", name, width),
+		by:   "vectors int", key: "vectors",
+		params: fmt.Sprintf("dst *float32, x *float32, heads int, headBytes int, %s int, cos *float32, sin *float32", width),
 	}
-	return list
+	for _, vectors := range fixedVectors {
+		c.members = append(c.members, member{key: fmt.Sprint(vectors), kernel: fixedName(name, vectors)})
+	}
+	c.members = append(c.members, member{kernel: name})
+	return newChoice(c)
 }
 
 func fixedName(name string, vectors int) string {

@@ -43,7 +43,7 @@ func (l *Linear) Output(w []float32, o int) { l.weight.Column(w, o) }
 func (l *Linear) Dims() (in, out int) { return l.weight.Dims() }
 
 // Bytes returns the memory of the weights.
-func (l *Linear) Bytes() int { return l.weight.Bytes() + 4*len(l.bias) }
+func (l *Linear) Bytes() int { return int(l.weight.Bytes()) + 4*len(l.bias) }
 
 // Fingerprint tells layers with other weights apart.
 func (l *Linear) Fingerprint() uint64 { return uint64(l.fingerprint) }

@@ -104,13 +104,13 @@ func (t AttentionTile) Scores(s, q blas32.General, k []float32) {
 		height := t.height(min(q.Rows-i, max(1, perCallWork/(w*dim))))
 		for p := 0; p < s.Cols/w; p += perCall {
 			n := min(perCall, s.Cols/w-p)
-			t.scores(height, n, dim, q.Data[i*q.Stride:], q.Stride, k[p*w*dim:], s.Data[i*s.Stride+p*w:], s.Stride)
+			t.scoreTile(height, n, dim, q.Data[i*q.Stride:], q.Stride, k[p*w*dim:], s.Data[i*s.Stride+p*w:], s.Stride)
 		}
 		i += height
 	}
 }
 
-// height is the height of the next kernel when so many rows are left.
+// height is the height of the next kernel when left rows remain.
 func (t AttentionTile) height(left int) int {
 	switch full := t.Rows(); {
 	case left >= full:
@@ -121,7 +121,7 @@ func (t AttentionTile) height(left int) int {
 	return 1
 }
 
-func (t AttentionTile) scores(rows, panels, dim int, q []float32, qStride int, k, s []float32, sStride int) {
+func (t AttentionTile) scoreTile(rows, panels, dim int, q []float32, qStride int, k, s []float32, sStride int) {
 	switch {
 	case t.tier == isa.Generic:
 		scoresGeneric(rows, panels, dim, q, qStride, k, s, sStride)
@@ -235,7 +235,7 @@ func (t AttentionTile) Values(o, p blas32.General, v []float32, size, from int, 
 		panel := v[c*size+from*w:]
 		for i := 0; i < p.Rows; {
 			height := t.height(p.Rows - i)
-			t.values(height, keys, p.Data[i*p.Stride:], p.Stride, panel, o.Data[i*o.Stride+c:], o.Stride, factor[i:])
+			t.valueTile(height, keys, p.Data[i*p.Stride:], p.Stride, panel, o.Data[i*o.Stride+c:], o.Stride, factor[i:])
 			i += height
 		}
 	}
@@ -244,7 +244,7 @@ func (t AttentionTile) Values(o, p blas32.General, v []float32, size, from int, 
 // maxTileKeys bounds one kernel call of Values.
 const maxTileKeys = 1024
 
-func (t AttentionTile) values(rows, keys int, p []float32, pStride int, v, o []float32, oStride int, factor []float32) {
+func (t AttentionTile) valueTile(rows, keys int, p []float32, pStride int, v, o []float32, oStride int, factor []float32) {
 	switch {
 	case t.tier == isa.Generic:
 		valuesGeneric(rows, keys, p, pStride, v, o, oStride, factor)

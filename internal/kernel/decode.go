@@ -100,8 +100,8 @@ func (m *Strided) Widen(dst []float32, row, col int) {
 	}
 }
 
-// set returns how many of the rows that are left a kernel takes at once.
-func (t DecodeTile) set(left int, scores bool) int {
+// together returns how many of the rows that are left a kernel takes at once.
+func (t DecodeTile) together(left int, scores bool) int {
 	switch {
 	case left >= 4 && !(scores && sizesOf[t.tier].decodeRows < 4):
 		return 4
@@ -119,7 +119,7 @@ func (t DecodeTile) PackQueries(dst []float32, q blas32.General) {
 	CheckLen(op, "dst", len(dst), q.Rows*q.Cols)
 	lanes := sizesOf[t.tier].lanes
 	for i := 0; i < q.Rows; {
-		n := t.set(q.Rows-i, true)
+		n := t.together(q.Rows-i, true)
 		if t.tier == isa.Generic {
 			n = 1
 			copy(dst[i*q.Cols:][:q.Cols], q.Data[i*q.Stride:])
@@ -137,8 +137,8 @@ func (t DecodeTile) PackQueries(dst []float32, q blas32.General) {
 
 // Scores sets s[i][j] = q[i].k[j], with q packed by PackQueries and s [rows,
 // k.Rows]; Int8 elements count as integers. s must not overlap the others. While it
-// goes over the keys it asks for as many bytes from next on, which will be wanted
-// soon; next may be nil.
+// goes over the keys it prefetches as many bytes from next on, which the caller will
+// read soon; next may be nil.
 func (t DecodeTile) Scores(s blas32.General, q []float32, k Strided, next *byte) {
 	const op = "kernel: DecodeTile.Scores"
 	k.check(op, "k")
@@ -166,7 +166,7 @@ func (t DecodeTile) Scores(s blas32.General, q []float32, k Strided, next *byte)
 	}
 	perCall := max(1, 1<<17/(4*k.Cols)) // blocks
 	for i := 0; i < s.Rows; {
-		n := t.set(s.Rows-i, true)
+		n := t.together(s.Rows-i, true)
 		queries := &q[i*k.Cols]
 		blocks := k.Rows / decodeKeys
 		for b := 0; b < blocks; b += perCall {
@@ -228,10 +228,10 @@ func (t DecodeTile) Values(o, p blas32.General, v Strided, factor []float32, nex
 		decodeValuesGeneric(o, p, v, factor)
 		return
 	}
-	const perCall = 1 << 11 // keys; begun again with what is there
+	const perCall = 1 << 11 // keys; the next call goes on from the sums of this one
 	for j := 0; j < v.Rows; j += perCall {
 		n := min(perCall, v.Rows-j)
-		t.values(o, p, v, j, n, factor, next)
+		t.valueColumns(o, p, v, j, n, factor, next)
 		factor = ones[:]
 	}
 }
@@ -239,14 +239,14 @@ func (t DecodeTile) Values(o, p blas32.General, v Strided, factor []float32, nex
 // ones are factors that change nothing, of the rows that a kernel takes.
 var ones = [4]float32{1, 1, 1, 1}
 
-func (t DecodeTile) values(o, p blas32.General, v Strided, from, keys int, factor []float32, next *byte) {
+func (t DecodeTile) valueColumns(o, p blas32.General, v Strided, from, keys int, factor []float32, next *byte) {
 	row := v.Stride * v.Format.bytes()
 	if next == nil {
 		next = v.At(0)
 	}
 	wide := sizesOf[t.tier].decodeCols
 	for i := 0; i < p.Rows; {
-		n := t.set(p.Rows-i, false)
+		n := t.together(p.Rows-i, false)
 		f := &factor[0]
 		if from == 0 {
 			f = &factor[i]

@@ -9,7 +9,7 @@
 //	scans              SelectiveScan (Mamba), OuterStep, Combine, Accumulate and PackBC (SSD)
 //	                   ScaleRows, Flush, Prefetch, KeepAbove
 //	matrices           Matrix with its panels, Gemm, GemmAdd, GemmT, GemmTAdd, Gemv
-//	rotary tables      CosSin
+//	rotary positions   CosSin, RotateInterleaved with a table laid out for vectors
 //	softmax in parts   ExpSum
 //
 // Package asm is built on it and shows Matrix and Gemm to the world. The portable

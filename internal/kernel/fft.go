@@ -32,7 +32,7 @@ func (b Butterflies) callRows() int { return 64 << 10 / (8 * b.Lanes()) }
 //
 //	y[k*q+j] = tw[j][k] * sum over p of x[p*q+j] e^(-2 pi i p k / radix),
 //
-// tw[j][0] being 1 and left out: tw holds radix-1 complex numbers (real,
+// tw[j][0] being 1 and left out: tw has radix-1 complex numbers (real,
 // imaginary) for each j, the same for every block.
 func (b Butterflies) Forward(radix int, x []float32, q, count, blocks int, tw []float32) {
 	b.stage("kernel: Butterflies.Forward", false, radix, x, q, count, blocks, tw)
@@ -105,7 +105,7 @@ func (b Butterflies) stageCall(inverse bool, radix int, x []float32, q, count, b
 //
 //	y[k*q+j] = tw[j][k] * sum over p < valid of e^(i pi p / 8) u[p*q+j] e^(-2 pi i p k / 4),
 //
-// y written to x. tw holds four complex numbers for each j. u must not overlap x.
+// y written to x. tw has four complex numbers for each j. u must not overlap x.
 func (b Butterflies) First(valid int, x []float32, q, count int, u []float32, stride int, tw []float32) {
 	b.outer("kernel: Butterflies.First", true, valid, x, q, count, u, stride, tw)
 }

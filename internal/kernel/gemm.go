@@ -20,14 +20,14 @@ import (
 func Gemm(dst, a blas32.General, b *Matrix, bias []float32) {
 	CheckMatrix("asm: Gemm", "a", a, a.Rows, b.rows)
 	checkGemm("asm: Gemm", dst, a, a.Rows, b, bias)
-	newProduct(dst, b, bias).run(a.Data, a.Stride, 1, a.Rows)
+	newProduct(dst, b, bias).multiply(a.Data, a.Stride, 1, a.Rows)
 }
 
 // GemmT is Gemm with the transpose of a, which is [k, m].
 func GemmT(dst, a blas32.General, b *Matrix, bias []float32) {
 	CheckMatrix("kernel: GemmT", "a", a, b.rows, a.Cols)
 	checkGemm("kernel: GemmT", dst, a, a.Cols, b, bias)
-	newProduct(dst, b, bias).run(a.Data, 1, a.Stride, a.Cols)
+	newProduct(dst, b, bias).multiply(a.Data, 1, a.Stride, a.Cols)
 }
 
 // GemmAdd adds a b to dst.
@@ -36,7 +36,7 @@ func GemmAdd(dst, a blas32.General, b *Matrix) {
 	checkGemm("asm: GemmAdd", dst, a, a.Rows, b, nil)
 	p := newProduct(dst, b, nil)
 	p.add = true
-	p.run(a.Data, a.Stride, 1, a.Rows)
+	p.multiply(a.Data, a.Stride, 1, a.Rows)
 }
 
 // GemmTAdd adds the product of the transpose of a, which is [k, m], and b to dst.
@@ -45,7 +45,7 @@ func GemmTAdd(dst, a blas32.General, b *Matrix) {
 	checkGemm("kernel: GemmTAdd", dst, a, a.Cols, b, nil)
 	p := newProduct(dst, b, nil)
 	p.add = true
-	p.run(a.Data, 1, a.Stride, a.Cols)
+	p.multiply(a.Data, 1, a.Stride, a.Cols)
 }
 
 // Gemv sets dst = x b + bias for one row x [k], dst [n]: a matrix times a
@@ -54,7 +54,7 @@ func Gemv(dst, x []float32, b *Matrix, bias []float32) {
 	CheckLen("asm: Gemv", "x", len(x), b.rows)
 	d := blas32.General{Rows: 1, Cols: len(dst), Stride: len(dst), Data: dst}
 	checkGemm("asm: Gemv", d, blas32.General{Rows: 1, Cols: len(x), Stride: len(x), Data: x}, 1, b, bias)
-	newProduct(d, b, bias).run(x, len(x), 1, 1)
+	newProduct(d, b, bias).multiply(x, len(x), 1, 1)
 }
 
 func checkGemm(op string, dst, a blas32.General, rows int, b *Matrix, bias []float32) {
@@ -93,7 +93,7 @@ func newProduct(dst blas32.General, b *Matrix, bias []float32) product {
 	return product{dst: dst, b: b, bias: bias}
 }
 
-func (p product) run(a []float32, aRow, aAt, rows int) {
+func (p product) multiply(a []float32, aRow, aAt, rows int) {
 	p.a, p.aRow, p.aAt = a, aRow, aAt
 	if rows == 0 || p.b.cols == 0 {
 		return
@@ -102,7 +102,7 @@ func (p product) run(a []float32, aRow, aAt, rows int) {
 	case p.b.rows == 0:
 		p.empty(rows)
 	case p.b.tier != isa.Generic && p.aAt == 1 && p.aRow%crowdedStride == 0 && rows >= p.b.fullRows():
-		p.runCopied(rows)
+		p.multiplyCopied(rows)
 	default:
 		p.blocks(rows, nil)
 	}
@@ -116,7 +116,7 @@ const (
 	copyStride    = blockK + 16
 )
 
-func (p *product) runCopied(rows int) {
+func (p *product) multiplyCopied(rows int) {
 	var strip [maxTileRows * copyStride]float32
 	p.blocks(rows, strip[:])
 }

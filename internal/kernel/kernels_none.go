@@ -61,6 +61,9 @@ func fftFirst4SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32) {
 func fftLast4SIMD(isa.Tier, *float32, int, *float32, int, int, int, *float32)  { panic(NoKernels) }
 func fftCenterSIMD(isa.Tier, *float32, *float32, int)                          { panic(NoKernels) }
 func fftRingSIMD(isa.Tier, *float32, *float32, int)                            { panic(NoKernels) }
+func rotateInterleavedSIMD(isa.Tier, int, *float32, *float32, int, int, int, *float32, *float32) {
+	panic(NoKernels)
+}
 func decodeScoresSIMD(isa.Tier, Format, int, int, int, *float32, *byte, int, *byte, *float32, int) {
 	panic(NoKernels)
 }

@@ -53,7 +53,7 @@ func (m *Matrix) Dims() (rows, cols int) { return m.rows, m.cols }
 func (m *Matrix) Format() Format { return m.format }
 
 // Bytes returns how much memory the elements take.
-func (m *Matrix) Bytes() int { return len(m.data) + 4*len(m.scale) }
+func (m *Matrix) Bytes() int64 { return int64(len(m.data)) + 4*int64(len(m.scale)) }
 
 // At returns element (i, j) as the kernels see it.
 func (m *Matrix) At(i, j int) float32 {

@@ -49,16 +49,16 @@ func (t AttentionTile) Nearest(best, place []float32, q blas32.General, k []floa
 			for j := range numbers[:n] {
 				numbers[j] = float32(first + p + j)
 			}
-			t.nearest(height, n, dim, q.Data[i*q.Stride:], q.Stride, k[p*w*dim:], best[i*w:], place[i*w:], numbers[:])
+			t.nearestTile(height, n, dim, q.Data[i*q.Stride:], q.Stride, k[p*w*dim:], best[i*w:], place[i*w:], numbers[:])
 		}
 		i += height
 	}
 }
 
-// maxPlace bounds the numbers of panels, so that a float32 holds them.
+// maxPlace bounds the numbers of panels, so that they are exact as float32.
 const maxPlace = 1 << 24
 
-func (t AttentionTile) nearest(rows, panels, dim int, q []float32, qStride int, k, best, place, numbers []float32) {
+func (t AttentionTile) nearestTile(rows, panels, dim int, q []float32, qStride int, k, best, place, numbers []float32) {
 	switch {
 	case t.tier == isa.Generic:
 		nearestGeneric(rows, panels, dim, q, qStride, k, best, place, numbers)

@@ -30,8 +30,8 @@ func (m *Matrix) Reshape(rows, cols int) {
 	}
 }
 
-// Panel returns panel i of a Float32 matrix, columns i*PanelCols and those behind
-// it, as a matrix that shares its elements.
+// Panel returns panel i of a Float32 matrix, columns from i*PanelCols
+// on, as a matrix that shares its elements.
 func (m *Matrix) Panel(i int) blas32.General {
 	if m.format != Float32 || i < 0 || i >= m.panels() {
 		Panicf("kernel: Matrix.Panel: panel %d of %d, format %v", i, m.panels(), m.format)

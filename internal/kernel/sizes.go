@@ -40,7 +40,7 @@ type sizes struct {
 	decodeCols int // columns of DecodeTile.Values
 }
 
-// Lanes returns how many float32 a vector of a tier holds.
+// Lanes returns how many float32 a vector of a tier has.
 func Lanes(tier isa.Tier) int { return sizesOf[tier].lanes }
 
 var sizesOf = [...]sizes{

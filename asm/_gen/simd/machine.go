@@ -17,7 +17,7 @@ type GP struct{ h handle }
 // Mask is the result of a comparison, a truth value per lane.
 type Mask struct{ h handle }
 
-// handle is the virtual register behind a Vec, GP or Mask; each machine has its own type.
+// handle is the virtual register of a Vec, GP or Mask; each machine has its own type.
 type handle any
 
 // Const is a 32-bit constant, the same in every lane.
@@ -35,7 +35,7 @@ type At struct {
 // Plus returns the place n bytes further on.
 func (a At) Plus(n int) At { a.Disp += n; return a }
 
-// Each is a place that holds a number, the same for every lane.
+// Each is a place of a number, the same for every lane.
 type Each At
 
 // Src is what most operations take as their last argument: a Vec, a Const, an At
@@ -68,7 +68,7 @@ const (
 type Machine interface {
 	// Tier is the name the kernels carry as a suffix: AVX2, AVX512 or NEON.
 	Tier() string
-	// Lanes is how many float32 a vector holds.
+	// Lanes is how many float32 a vector has.
 	Lanes() int
 
 	// Func begins a function. The signature is Go's, over *T, int and float32,
@@ -230,7 +230,7 @@ func Stream(m Machine, n GP, unroll int, arrays []GP, body func(*Chunk)) {
 	})
 }
 
-// AdvanceTail moves the pointers behind the elements of t, for NEON, which may
+// AdvanceTail moves the pointers past the elements of t, for NEON, which may
 // come back for one more.
 func AdvanceTail(m Machine, t *Tail, pointers ...GP) {
 	for _, p := range pointers {

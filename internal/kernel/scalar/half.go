@@ -2,8 +2,8 @@ package scalar
 
 import "math"
 
-// Float16Bits rounds to the nearest float16, ties to even; what is too large
-// becomes infinite, a NaN stays one.
+// Float16Bits rounds to the nearest float16, ties to even. A number of 65520
+// or more in magnitude becomes infinite, a NaN stays one.
 func Float16Bits(x float32) uint16 {
 	bits := math.Float32bits(x)
 	sign := uint16(bits >> 16 & 0x8000)
@@ -20,7 +20,7 @@ func Float16Bits(x float32) uint16 {
 	return sign | uint16((magnitude-0x38000000+0xfff+magnitude>>13&1)>>13)
 }
 
-// Float16Of is the number that bits of a float16 stand for.
+// Float16Of returns the number that the bits of a float16 stand for.
 func Float16Of(bits uint16) float32 {
 	sign, magnitude := uint32(bits&0x8000)<<16, uint32(bits&0x7fff)
 	switch {
@@ -41,7 +41,7 @@ func BFloat16Bits(x float32) uint16 {
 	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
 }
 
-// BFloat16Of is the number that bits of a bfloat16 stand for.
+// BFloat16Of returns the number that the bits of a bfloat16 stand for.
 func BFloat16Of(bits uint16) float32 { return math.Float32frombits(uint32(bits) << 16) }
 
 // Quantize returns v / scale rounded to the nearest integer, ties to even, between
