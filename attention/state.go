@@ -2,8 +2,7 @@ package attention
 
 import (
 	"math"
-
-	"gonum.org/v1/gonum/blas/blas32"
+	"slices"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
@@ -50,14 +49,25 @@ type StateConfig struct {
 // State is the keys and values of a sequence so far, for an operator that is
 // causal. It is not safe for concurrent use; different states are, also those
 // that share pages.
+//
+// A state knows the position of every token that it holds. All tokens are held that
+// it has seen, but for those that a ring has overwritten, Forget has let go, or Keep
+// has left out; what is attended to later is what is held, at its own positions.
 type State struct {
-	op       *Attention
-	cfg      StateConfig
-	n        int      // tokens
-	high     int      // tokens ever written: a ring's before high-ring are overwritten
-	first    int      // of a view: the position of its first token
-	reached  int      // the longest that it was, for the schedule
-	blocks   []*block // one, or pages
+	op      *Attention
+	cfg     StateConfig
+	n       int      // tokens seen: the position of the next
+	high    int      // of a ring: tokens ever written; those before high-ring are overwritten
+	reached int      // the longest that it was, for the schedule
+	blocks  []*block // one, or pages
+
+	// Of what is held, except in a ring. Row r of the tokens held, oldest first, stands in
+	// row skip+r of the blocks.
+	skip  int     // rows of memory before the oldest
+	first int     // position of the oldest, where list is nil
+	list  []int64 // position of each, after a Keep that left gaps; otherwise they follow each other
+	floor int     // what Truncate cannot go below, 0 apart
+
 	schedule *rope.Schedule
 	rotation *rope.Rotation // of the last step
 	before   rope.Schedule  // the schedule before it
@@ -175,8 +185,8 @@ func (a *Attention) checkRoom(cfg *StateConfig, tokens int) error {
 func (s *State) ringTokens() int { return s.cfg.Keep + s.ring() }
 func (s *State) ring() int       { return s.cfg.Window + slack }
 
-// Len returns how many tokens the state has seen. For a ring that is more than
-// it holds.
+// Len returns how many tokens the state has seen, which may be more than it holds: see
+// Held.
 func (s *State) Len() int { return s.n }
 
 // Bytes returns the memory of the keys and values; pages count whole, also those
@@ -185,7 +195,7 @@ func (s *State) Bytes() (n int64) {
 	for _, b := range s.blocks {
 		n += int64(b.tokens()) * s.op.tokenBytes(&s.cfg)
 	}
-	return n
+	return n + 8*int64(cap(s.list))
 }
 
 // StateBytes returns what State.Bytes will be for a state of so many tokens that
@@ -197,6 +207,7 @@ func (a *Attention) StateBytes(cfg StateConfig, tokens int) int64 {
 // Reset forgets all tokens; pages go back to their pool, other memory stays.
 func (s *State) Reset() {
 	s.n, s.high, s.reached = 0, 0, 0
+	s.skip, s.first, s.floor, s.list = 0, 0, 0, nil
 	s.trim()
 	s.restart()
 }
@@ -211,8 +222,10 @@ func (s *State) restart() {
 
 // Truncate takes back the last tokens, so that n are left. It is an error that
 // matches ErrState, and changes nothing, where n is negative or more than Len, or
-// where a ring does not hold the window before n any more: it can take back 64
-// tokens at the most, until it has been filled any number.
+// where the tokens before n are not held any more as they were then: a ring can take
+// back 64 tokens at the most, until it has been filled any number; after a Keep those
+// that came later can be taken back, after a Forget those that it left; and all of
+// them, to 0, always.
 func (s *State) Truncate(n int) error {
 	if n < 0 || n > s.n {
 		return check.Errorf(ErrState, "attention: Truncate to %d tokens of a state with %d", n, s.n)
@@ -220,15 +233,25 @@ func (s *State) Truncate(n int) error {
 	if w := s.cfg.Window; w > 0 && s.high > s.ringTokens() && n < s.high-slack {
 		return check.Errorf(ErrState, "attention: Truncate to %d tokens of a ring that had %d, want at least %d", n, s.high, s.high-slack)
 	}
+	if n == 0 && s.floor > 0 {
+		s.Reset()
+		return nil
+	}
+	if n < s.floor {
+		return check.Errorf(ErrState, "attention: Truncate to %d tokens of a state that has forgotten some, want 0 or at least %d", n, s.floor)
+	}
+	if s.list != nil {
+		s.list = s.list[:s.rowsBefore(n)]
+	}
 	s.n = n
 	s.trim()
 	return nil
 }
 
-// trim gives back the pages behind the last token.
+// trim gives back the pages after the last token.
 func (s *State) trim() {
 	if p := s.cfg.Pages; p != nil {
-		keep := (s.n + p.cfg.PageTokens - 1) / p.cfg.PageTokens
+		keep := (s.skip + s.Held() + p.cfg.PageTokens - 1) / p.cfg.PageTokens
 		p.release(s.blocks[keep:])
 		clear(s.blocks[keep:])
 		s.blocks = s.blocks[:keep]
@@ -244,13 +267,14 @@ func (s *State) Clone() *State {
 		c.schedule = &schedule
 	}
 	c.blocks = append([]*block(nil), s.blocks...)
+	c.list = slices.Clone(s.list)
 	if s.cfg.Pages != nil {
 		s.cfg.Pages.share(c.blocks)
 		return &c
 	}
 	for i, b := range s.blocks {
 		c.blocks[i] = s.op.newBlock(&s.cfg, b.tokens())
-		c.blocks[i].move(0, b, 0, min(s.n, b.tokens()))
+		c.blocks[i].move(0, b, 0, min(s.rowsUsed(), b.tokens()))
 	}
 	return &c
 }
@@ -263,77 +287,4 @@ func (s *State) Table() (list []int) {
 		}
 	}
 	return list
-}
-
-// span is a stretch of rows of a block whose tokens follow each other.
-type span struct {
-	b      *block
-	row, n int
-	pos    int  // of the first
-	kept   bool // for all queries
-	first  int  // the first's number among the keys of a job
-}
-
-// spans lists what is held of the first n tokens, without those before position
-// from that are not kept for all.
-func (s *State) spans(list []span, from, n int) []span {
-	add := func(b *block, row, count, pos int, kept bool) {
-		if count > 0 {
-			list = append(list, span{b: b, row: row, n: count, pos: pos, kept: kept})
-		}
-	}
-	var b *block
-	if len(s.blocks) > 0 {
-		b = s.blocks[0]
-	}
-	switch p := s.cfg.Pages; {
-	case p != nil:
-		t := p.cfg.PageTokens
-		for pos := from; pos < n; pos = (pos/t + 1) * t {
-			add(s.blocks[pos/t], pos%t, min(t-pos%t, n-pos), pos, false)
-		}
-	case s.cfg.Window > 0:
-		keep, ring := s.cfg.Keep, s.ring()
-		add(b, 0, min(keep, n), 0, true)
-		for pos := max(from, keep, s.high-ring); pos < n; {
-			row := (pos - keep) % ring
-			count := min(ring-row, n-pos)
-			add(b, keep+row, count, pos, false)
-			pos += count
-		}
-	default:
-		from = max(from, s.first)
-		add(b, from-s.first, n-from, from, false)
-	}
-	return list
-}
-
-// View is a State of keys and values that stand elsewhere, in matrices of the caller's:
-// a step without keys looks at them as it would at those of a State, where they stand.
-// The zero value is ready. It is for Call.State alone, and cannot take up tokens.
-type View struct {
-	state State
-	block block
-	list  [1]*block
-}
-
-// Of sets the view to keys [tokens, KVHeads*HeadDim] and values [tokens,
-// KVHeads*ValueDim], the first of them at a position, for a; it returns the view's
-// state, which is valid until the next Of. Errors match ErrShape or ErrCall.
-func (x *View) Of(a *Attention, k, v blas32.General, first int64) (*State, error) {
-	cfg := &a.cfg
-	if err := check.Matrix(ErrShape, "attention", "k", k, -1, cfg.KVHeads*cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
-		return nil, err
-	}
-	if err := check.Matrix(ErrShape, "attention", "v", v, k.Rows, cfg.KVHeads*cfg.ValueDim, "KVHeads*ValueDim"); err != nil {
-		return nil, err
-	}
-	if first < 0 || first > MaxPosition || first > int64(math.MaxInt-k.Rows) {
-		return nil, check.Errorf(ErrCall, "attention: a view from position %d on, want 0 to 2^60", first)
-	}
-	x.block = block{k: storeOf(k, cfg.KVHeads, cfg.HeadDim), v: storeOf(v, cfg.KVHeads, cfg.ValueDim)}
-	x.list[0] = &x.block
-	n := int(first) + k.Rows
-	x.state = State{op: a, cfg: StateConfig{MaxTokens: max(n, 1)}, n: n, first: int(first), blocks: x.list[:]}
-	return &x.state, nil
 }

@@ -169,8 +169,8 @@ func (d *decoder) check() error {
 		return err
 	}
 	for i, s := range d.states {
-		if n, most := d.news(i), s.cfg.MaxTokens; most > 0 && n > most-s.n {
-			return check.Errorf(ErrFull, "attention: %d tokens after %d, want at most MaxTokens = %d", n, s.n, most)
+		if n, most := d.news(i), s.cfg.MaxTokens; most > 0 && n > most-s.Held() {
+			return check.Errorf(ErrFull, "attention: %d tokens after %d, want at most MaxTokens = %d", n, s.Held(), most)
 		}
 	}
 	// Extra keys are as in a call without states; matrices of biases and masks are made

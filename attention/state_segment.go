@@ -20,7 +20,9 @@ type Segment struct {
 // Segments appends to list what the state holds, oldest first.
 func (s *State) Segments(list []Segment) []Segment {
 	for _, x := range s.spans(nil, 0, s.n) {
-		list = append(list, Segment{x.pos, x.n, x.row, x.b, s.op.cfg.KVHeads, s.op.cfg.ValueDim})
+		x.runs(func(i, n int) {
+			list = append(list, Segment{x.at(i), n, x.row + i, x.b, s.op.cfg.KVHeads, s.op.cfg.ValueDim})
+		})
 	}
 	return list
 }

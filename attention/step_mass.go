@@ -80,8 +80,8 @@ func (w *stepWork) weigh(s blas32.General, h int, entropy []float32) {
 		if out := d.call.Mass; out.Rows > 0 {
 			for n := range w.pieces {
 				p := &w.pieces[n]
-				for k, x := range part[p.at:][:p.n] {
-					out.Data[(p.pos+k)*out.Stride+head] += x
+				for k, x := range part[p.tile:][:p.n] {
+					out.Data[p.at(k)*out.Stride+head] += x
 				}
 			}
 		}

@@ -103,11 +103,11 @@ func (s *source) seen(b int, from, to int64) (first, last int) {
 		position = min(max(position, 0), math.MaxInt/2)
 		i := sort.SearchInts(s.starts, lo)
 		end := sort.SearchInts(s.starts, hi)
-		n := i + sort.Search(end-i, func(j int) bool { return int64(s.spans[i+j].pos+s.spans[i+j].n) > position })
+		n := i + sort.Search(end-i, func(j int) bool { return int64(s.spans[i+j].end()) > position })
 		if n == end {
 			return hi - lo
 		}
-		return s.starts[n] - lo + int(max(position-int64(s.spans[n].pos), 0))
+		return s.starts[n] - lo + s.spans[n].before(position)
 	}
 	first, last = count(from), count(to)
 	return first, max(first, last)

@@ -14,6 +14,13 @@ import (
 
 const stateKind = "sqState\x01"
 
+// hasPositions stands in place of State.high in the file of a state that has forgotten
+// tokens: there, each token comes after its position.
+const hasPositions = -1
+
+// mostTokens bounds the tokens that a file may tell of, so that sums do not overflow.
+const mostTokens = min(MaxPosition, math.MaxInt/2)
+
 // fingerprint tells operators apart whose states mean something else.
 func (a *Attention) fingerprint() []int64 {
 	c := &a.cfg
@@ -60,10 +67,18 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	turns := s.rotationPrint()
 	f.Ints(int64(len(turns)))
 	f.Ints(turns...)
-	f.Ints(int64(s.n), int64(s.high), int64(s.reached))
+	forgetful := s.floor > 0
+	if forgetful {
+		f.Ints(int64(s.n), hasPositions, int64(s.reached), int64(s.floor), int64(s.Held()))
+	} else {
+		f.Ints(int64(s.n), int64(s.high), int64(s.reached))
+	}
 	buffer := make([]byte, s.op.tokenBytes(c))
 	for _, x := range s.spans(nil, 0, s.n) {
 		for i := range x.n {
+			if forgetful {
+				f.Ints(int64(x.at(i)))
+			}
 			x.b.token(buffer, x.row+i, true)
 			f.Bytes(buffer)
 		}
@@ -122,7 +137,13 @@ func (s *State) read(f *state.Reader, own bool) error {
 		}
 	}
 	n, high, reached := f.Int(), f.Int(), f.Int()
-	if f.Err() == nil && (n < 0 || n > high || max(high, reached) > math.MaxInt/2) {
+	if high == hasPositions {
+		if err := s.readPositions(f, n, reached); err != nil {
+			return err
+		}
+		return s.endRead(f)
+	}
+	if f.Err() == nil && (n < 0 || n > high || max(high, reached) > mostTokens) {
 		f.Fail("it has %d tokens, of %d, of %d", n, high, reached)
 	}
 	if f.Err() != nil {
@@ -140,10 +161,16 @@ func (s *State) read(f *state.Reader, own bool) error {
 	if err := s.readTokens(f, int(n)); err != nil {
 		return err
 	}
+	return s.endRead(f)
+}
+
+// endRead reads the checksum and brings the rotation to where it was.
+func (s *State) endRead(f *state.Reader) error {
 	if err := f.End(); err != nil {
 		return err
 	}
 	if s.schedule != nil {
+		var err error
 		if s.rotation, _, err = s.schedule.Step(int64(s.reached)); err != nil {
 			return check.Errorf(ErrState, "attention: state: %v", err)
 		}
@@ -165,6 +192,44 @@ func (s *State) readConfig(f *state.Reader) (cfg StateConfig, err error) {
 		return cfg, check.Errorf(ErrState, "%v", err)
 	}
 	return cfg, nil
+}
+
+// readPositions reads a state of n tokens that has forgotten some. Memory grows with
+// what is there.
+func (s *State) readPositions(f *state.Reader, n, reached int64) error {
+	floor, held := f.Int(), f.Int()
+	if f.Err() == nil && (s.cfg.Window > 0 || min(n, reached, floor, held) < 0 || max(floor, held) > n || max(n, reached) > mostTokens) {
+		f.Fail("it has %d of %d tokens, the last forgotten after %d", held, n, floor)
+	}
+	if f.Err() != nil {
+		return f.Err()
+	}
+	if most := s.cfg.MaxTokens; most > 0 && held > int64(most) {
+		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", held, most)
+	}
+	s.list = []int64{}
+	bytes, before := int(s.op.tokenBytes(&s.cfg)), int64(-1)
+	for range held {
+		at := f.Int()
+		if f.Err() == nil && (at <= before || at >= n) {
+			f.Fail("a token stands at %d, after one at %d, of %d", at, before, n)
+		}
+		if f.Err() != nil {
+			return f.Err()
+		}
+		s.n, before = int(at), at
+		if err := s.reserve(1); err != nil {
+			return err
+		}
+		b, row, _ := s.rowPlace(len(s.list))
+		b.token(f.Bytes(bytes), row, false)
+		s.list = append(s.list, at)
+	}
+	s.n, s.high, s.reached, s.floor = int(n), int(n), int(reached), int(floor)
+	if first := n - held; held == 0 || s.list[0] == first { // no gaps
+		s.first, s.list = int(first), nil
+	}
+	return f.Err()
 }
 
 // readTokens reads what a state of n tokens holds. Memory grows with what is
@@ -242,7 +307,7 @@ func four(data []byte, x *float32, out bool) []byte {
 
 func (s *store) token(data []byte, row int, out bool) []byte {
 	cols := s.heads * s.dim
-	switch at := row * cols; s.format {
+	switch at := row * s.stride; s.format {
 	case asm.Float32:
 		for i := range cols {
 			data = four(data, &s.float32[at+i], out)

@@ -58,19 +58,12 @@ func (s *State) Accept(nodes int, path []int) error {
 		}
 	}
 	base := s.n - nodes
+	if base < s.floor {
+		return check.Errorf(ErrCall, "attention: Accept from a tree of %d nodes, of which the state has forgotten some", nodes)
+	}
 	if p := s.cfg.Pages; p != nil { // pages that were shared after the step
-		t := p.cfg.PageTokens
-		for i := base / t; i < len(s.blocks); i++ {
-			if p.alone(s.blocks[i]) {
-				continue
-			}
-			b, err := p.get()
-			if err != nil {
-				return err
-			}
-			b.move(0, s.blocks[i], 0, t)
-			p.release(s.blocks[i : i+1])
-			s.blocks[i] = b
+		if err := s.own(s.skip+s.rowsBefore(base), len(s.blocks)*p.cfg.PageTokens); err != nil {
+			return err
 		}
 	}
 	for i, node := range path {
@@ -80,6 +73,9 @@ func (s *State) Accept(nodes int, path []int) error {
 		from, row, _ := s.place(base + node)
 		to, at, _ := s.place(base + i)
 		to.move(at, from, row, 1)
+	}
+	if s.list != nil {
+		s.list = s.list[:s.rowsBefore(base+len(path))]
 	}
 	s.n = base + len(path)
 	s.trim()

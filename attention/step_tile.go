@@ -166,7 +166,7 @@ func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int,
 		n := min(few, p.n-at)
 		row := p.row + at
 		for h := w.heads[0]; h < w.heads[1]; h++ {
-			f(h, row, n, p.at+at, w.next(p, of, h, row, n))
+			f(h, row, n, p.tile+at, w.next(p, of, h, row, n))
 		}
 	}
 }
@@ -200,18 +200,20 @@ func strided(m blas32.General) kernel.Strided {
 	return kernel.Strided{Rows: m.Rows, Cols: m.Stride, Stride: m.Stride, Float32: m.Data}
 }
 
-// turn rotates copied keys, of which the first stands at pos in storage.
-func (w *stepWork) turn(k blas32.General, pos int) {
+// turn rotates copied keys, those of a piece from token i on.
+func (w *stepWork) turn(k blas32.General, p *piece, i int) {
 	j, d := w.j, w.d
 	var err error
-	if node := pos - j.base; d.call.Tree != nil && node >= 0 {
+	if node := p.at(i) - j.base; p.list != nil {
+		err = j.rot.RotateAt(k, p.list[i:][:k.Rows])
+	} else if d.call.Tree != nil && node >= 0 {
 		w.at = w.at[:0]
 		for _, depth := range d.depth[node : node+k.Rows] {
 			w.at = append(w.at, int64(j.base+depth))
 		}
 		err = j.rot.RotateAt(k, w.at)
 	} else {
-		err = j.rot.Rotate(k, int64(pos))
+		err = j.rot.Rotate(k, int64(p.at(i)))
 	}
 	if err != nil {
 		panic(err) // of what NewState should have refused
@@ -226,7 +228,7 @@ func (w *stepWork) scores(p *piece, h, row, n, at int, next *byte) {
 	if j.wide {
 		m := w.copied(k, h, row, n, dim, d.kCols())
 		if j.rot != nil {
-			w.turn(m, p.pos+row-p.row)
+			w.turn(m, p, row-p.row)
 		}
 		d.op.decode.Scores(s, q, strided(m), nil)
 		return
@@ -317,7 +319,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 			continue
 		}
 		for i := range s.Rows {
-			row := s.Data[i*s.Stride+p.at:][:p.n]
+			row := s.Data[i*s.Stride+p.tile:][:p.n]
 			for k := range row {
 				if !d.seesNode(j, i/group, p.pos+k-j.base) {
 					row[k] = tile.NegInf
@@ -331,7 +333,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 func (w *stepWork) hide(s blas32.General, n int) {
 	p, queries, group := &w.pieces[n], w.j.queries(), w.d.groupOf(w.j)
 	for i := range s.Rows {
-		row := s.Data[i*s.Stride+p.at:][:p.n]
+		row := s.Data[i*s.Stride+p.tile:][:p.n]
 		tile.Hide(row[:w.from[n*queries+i/group]])
 		tile.Hide(row[w.to[n*queries+i/group]:])
 	}
@@ -344,7 +346,7 @@ func (w *stepWork) addLogWeights(p *piece, s blas32.General, h int) {
 	}
 	weights := p.b.logWeights(h, p.row, p.n)
 	for i := range s.Rows {
-		row := mat.Part(s, i, p.at, p.n)
+		row := mat.Part(s, i, p.tile, p.n)
 		asm.Add(row, row, weights)
 	}
 }
@@ -356,9 +358,9 @@ func (w *stepWork) addExtraWeights(p *piece, s blas32.General, h int) {
 	if m.Rows == 0 {
 		return
 	}
-	key := src.offsets[w.j.seq] + p.first + p.row - p.span.row
+	key := src.offsets[w.j.seq] + p.first
 	for i := range s.Rows {
-		row := mat.Part(s, i, p.at, p.n)
+		row := mat.Part(s, i, p.tile, p.n)
 		for k := range row {
 			row[k] += mat.Part(m, key+k, min(h, m.Cols-1), 1)[0]
 		}
@@ -366,28 +368,44 @@ func (w *stepWork) addExtraWeights(p *piece, s blas32.General, h int) {
 }
 
 // perHead calls f for the part of s that belongs to a piece, each head that reads h
-// by itself. Nodes of a tree stand at positions of their own, and go one by one.
+// by itself, and each run of keys that follow each other. Nodes of a tree stand at
+// positions of their own, and go one by one.
 func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.General, head int, query, key int64)) {
 	d, j := w.d, w.j
 	group := d.groupOf(j)
 	for g := range group {
-		m := blas32.General{Rows: j.queries(), Cols: p.n, Stride: s.Stride * group, Data: s.Data[g*s.Stride+p.at:]}
+		m := blas32.General{Rows: j.queries(), Cols: p.n, Stride: s.Stride * group, Data: s.Data[g*s.Stride+p.tile:]}
 		if d.call.Tree == nil {
-			f(m, h*group+g, int64(j.first), int64(p.pos))
+			p.runs(func(i, n int) { f(mat.Columns(m, i, n), h*group+g, int64(j.first), int64(p.at(i))) })
 			continue
 		}
 		for i := range m.Rows {
 			one := mat.Rows(m, i, i+1)
 			query := int64(d.position(j, i))
 			if p.pos < j.base {
-				f(one, h*group+g, query, int64(p.pos))
+				p.runs(func(i, n int) { f(mat.Columns(one, i, n), h*group+g, query, int64(p.at(i))) })
 				continue
 			}
-			one.Cols = 1
 			for k := range p.n {
-				f(one, h*group+g, query, int64(j.base+d.depth[p.pos+k-j.base]))
-				one.Data = one.Data[min(1, len(one.Data)):]
+				f(mat.Columns(one, k, 1), h*group+g, query, int64(j.base+d.depth[p.pos+k-j.base]))
 			}
 		}
+	}
+}
+
+// runs calls f for the runs of a span's tokens that follow each other: n of them from
+// token i on.
+func (x *span) runs(f func(i, n int)) {
+	if x.list == nil {
+		f(0, x.n)
+		return
+	}
+	for i := 0; i < x.n; {
+		n := 1
+		for i+n < x.n && x.list[i+n] == x.list[i]+int64(n) {
+			n++
+		}
+		f(i, n)
+		i += n
 	}
 }

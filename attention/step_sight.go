@@ -4,10 +4,19 @@ import "sort"
 
 // piece is the part of a tile that stands in one span.
 type piece struct {
-	*span
-	index       int // of the span
-	row, n, pos int
-	at          int // of the tile
+	span      // the tokens of the piece, as if they were a span of their own
+	index int // of the span that it is a part of, in d.spans
+	tile  int // number of the first token in the tile
+}
+
+// part returns n of a span's tokens from token i on.
+func (x *span) part(i, n int) span {
+	p := *x
+	p.row, p.n, p.first, p.pos = x.row+i, n, x.first+i, x.at(i)
+	if x.list != nil {
+		p.list = x.list[i:][:n]
+	}
+	return p
 }
 
 // cut finds the pieces of a tile and tells whether any query sees any of them.
@@ -20,17 +29,17 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 		x := &spans[i]
 		at := t - x.first
 		n := min(x.n-at, to-t)
-		if b := j.base - x.pos; d.call.Tree != nil && j.source == 0 && at < b && at+n > b {
+		if b := x.before(int64(j.base)); d.call.Tree != nil && j.source == 0 && at < b && at+n > b {
 			n = b - at // nodes of the tree are pieces of their own
 		}
-		w.pieces = append(w.pieces, piece{x, j.spans[0] + i, x.row + at, n, x.pos + at, t - from})
+		w.pieces = append(w.pieces, piece{x.part(at, n), j.spans[0] + i, t - from})
 		if t += n; at+n == x.n {
 			i++
 		}
 	}
 	for i := range w.pieces {
 		for q := range j.queries() {
-			f, t := d.visible(j, &w.pieces[i], q)
+			f, t := d.visible(j, &w.pieces[i].span, q)
 			w.from, w.to = append(w.from, f), append(w.to, t)
 			seen = seen || f < t
 		}
@@ -38,26 +47,26 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 	return seen
 }
 
-// visible is what of a piece a query sees as far as a range can tell, counted from
-// the piece's first key.
-func (d *decoder) visible(j *job, p *piece, query int) (from, to int) {
-	at, tree := d.position(j, query), d.call.Tree != nil && p.pos >= j.base
-	to = p.n
+// visible is what of a span, or a piece of one, a query sees as far as a range can
+// tell, counted from its first key.
+func (d *decoder) visible(j *job, x *span, query int) (from, to int) {
+	at, tree := d.position(j, query), d.call.Tree != nil && x.pos >= j.base
+	to = x.n
 	if j.source > 0 {
 		if see := d.probe.src[j.source].visible; see != nil {
 			f, t := see(int64(at))
-			from, to = narrow(from, to, f, t, int64(p.pos))
+			from, to = x.before(f), x.before(t)
 		}
 		return from, max(from, to)
 	}
 	if !tree {
-		to = max(0, min(to, at+1-p.pos))
-		if j.window > 0 && !p.kept {
-			from = min(max(0, at-j.window+1-p.pos), p.n)
+		to = x.before(int64(at) + 1)
+		if j.window > 0 && !x.kept {
+			from = x.before(int64(at - j.window + 1))
 		}
 		if d.call.Visible != nil {
 			f, t := d.call.Visible(int64(at))
-			from, to = narrow(from, to, f, t, int64(p.pos))
+			from, to = max(from, x.before(f)), min(to, x.before(t))
 		}
 	}
 	return from, max(from, to)
@@ -67,11 +76,11 @@ func (d *decoder) visible(j *job, p *piece, query int) (from, to int) {
 func (d *decoder) inSight(j *job, query int) (n int) {
 	for i := j.spans[0]; i < j.spans[1]; i++ {
 		x := &d.spans[i]
-		p := piece{x, i, x.row, x.n, x.pos, 0}
-		if d.call.Tree != nil && j.source == 0 && p.pos+p.n > j.base {
-			p.n = max(0, j.base-p.pos)
+		p := x.part(0, x.n)
+		if d.call.Tree != nil && j.source == 0 && x.end() > j.base {
+			p = x.part(0, x.before(int64(j.base)))
 			for k := range j.total - j.base {
-				if pos := j.base + k; pos >= x.pos && pos < x.pos+x.n && d.seesNode(j, query, k) {
+				if pos := j.base + k; pos >= x.pos && pos < x.end() && d.seesNode(j, query, k) {
 					n++
 				}
 			}

@@ -81,6 +81,12 @@ func (s *store) move(at int, from *store, row, n int) {
 	to, begin, end := at*cols, row*cols, (row+n)*cols
 	switch s.format {
 	case asm.Float32:
+		if from.stride != cols { // a view's
+			for i := range n {
+				copy(s.float32[to+i*cols:][:cols], from.float32[(row+i)*from.stride:])
+			}
+			return
+		}
 		copy(s.float32[to:], from.float32[begin:end])
 	case asm.Int8:
 		copy(s.int8[to:], from.int8[begin:end])

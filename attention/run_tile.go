@@ -109,10 +109,13 @@ func (w *workspace) begin(r *run, it *item, block, tile int) {
 // narrow intersects a range with another, given in positions that begin at zero.
 func narrow(from, to int, f, t, zero int64) (int, int) {
 	limit := func(x int64) int { // without overflow
-		if x < zero+int64(from) {
+		switch most := max(to, from); {
+		case x < zero+int64(from):
 			return from
+		case x >= zero+int64(most):
+			return most
 		}
-		return int(min(x-zero, int64(max(to, from))))
+		return int(x - zero)
 	}
 	return limit(f), min(to, limit(t))
 }

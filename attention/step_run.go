@@ -146,7 +146,7 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 			case err != nil:
 				s.turnBack()
 			case !d.look:
-				s.n += d.taken[b]
+				s.took(d.taken[b])
 				s.reached = max(s.reached, s.n)
 			}
 			s.trim()
