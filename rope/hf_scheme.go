@@ -1,10 +1,53 @@
 package rope
 
 import (
-	"encoding/json"
-	"math"
-	"sort"
+	"slices"
+	"strings"
 )
+
+// ropeTypes are the rope types that are known; "mrope" is "default" with sections.
+var ropeTypes = []string{"default", "dynamic", "linear", "llama3", "longrope", "mrope", "proportional", "su", "yarn"}
+
+const originalKey = "original_max_position_embeddings"
+
+// ropeType returns the rope type of a set of parameters.
+func (h *hfReader) ropeType(p *section) string {
+	key := "rope_type"
+	if !p.has(key) {
+		key = "type"
+	}
+	kind := p.text(key, "default")
+	if !slices.Contains(ropeTypes, kind) {
+		p.fail(configErrorf("config.json: %s is %q, want one of \"%s\"", p.path(key), kind, strings.Join(ropeTypes, `", "`)))
+	}
+	if p.text("type", kind) != kind && kind != "default" { // the newer name counts
+		delete(p.root.used, p.path("type"))
+	}
+	if kind == "yarn" && h.row.original != 0 { // Phi-3's first name for LongRoPE
+		kind = "longrope"
+	}
+	return kind
+}
+
+// scale gives a configuration its scheme.
+func (h *hfReader) scale(cfg *Config, kind string, p *section, fraction float64) {
+	if kind == "dynamic" && p.has("alpha") && h.row.alpha { // a base that is fixed (Hunyuan)
+		p.use("factor")
+		cfg.Base = ntkBase(cfg.Base, p.above("alpha", 1), cfg.RotaryDim)
+		cfg.Scheme = Plain{}
+		return
+	}
+	cfg.Scheme = h.scheme(kind, p, fraction)
+	if s, ok := cfg.Scheme.(YaRN); ok && h.row.layers == compressed && !p.has("attention_factor") {
+		s.AttentionFactor = 1
+		cfg.Scheme = s
+	}
+	if factor := h.text.number("rotary_scaling_factor", 0); h.row.dynamic && factor > 0 && kind == "default" {
+		cfg.Scheme = DynamicNTK{Factor: factor, MaxPosition: h.text.integer("max_trained_positions", 2048)}
+	} else if factor != 0 {
+		delete(h.text.root.used, h.text.path("rotary_scaling_factor"))
+	}
+}
 
 // scheme makes the scheme of a rope type.
 func (h *hfReader) scheme(kind string, p *section, fraction float64) Scheme {
@@ -13,6 +56,7 @@ func (h *hfReader) scheme(kind string, p *section, fraction float64) Scheme {
 	case "linear":
 		return Linear{Factor: p.required("factor")}
 	case "dynamic":
+		p.use(originalKey)
 		return DynamicNTK{Factor: p.required("factor"), MaxPosition: longest}
 	case "proportional":
 		return Proportional{Fraction: fraction, Factor: p.above("factor", 1)}
@@ -20,193 +64,73 @@ func (h *hfReader) scheme(kind string, p *section, fraction float64) Scheme {
 		return Llama3{Factor: p.required("factor"), Original: h.originalLength(p),
 			LowFreqFactor: p.required("low_freq_factor"), HighFreqFactor: p.required("high_freq_factor")}
 	case "yarn":
-		s := YaRN{Original: h.originalLength(p), AttentionFactor: p.above("attention_factor", 0),
-			BetaFast: p.number("beta_fast", 0), BetaSlow: p.number("beta_slow", 0)}
-		if h.compat < V448 {
-			s.MScale, s.MScaleAllDim, s.NoTruncate = p.number("mscale", 0), p.number("mscale_all_dim", 0), !p.boolean("truncate", true)
-		} else {
-			s.Original = longest
-		}
-		ratio := float64(longest) / float64(s.Original)
-		switch {
-		case h.compat == V4 && p.has(originalKey), h.compat == V5 && !p.has("factor") && string(p.values["factor"]) == "null":
-			s.Factor = ratio
-		default:
-			s.Factor = p.required("factor")
-		}
-		return s
+		return h.yarn(p, longest)
 	case "longrope", "su":
-		s := LongRoPE{Short: p.numbers("short_factor"), Long: p.numbers("long_factor"), Original: h.originalLength(p),
-			AttentionFactor: p.above("attention_factor", 0)}
-		for key, list := range map[string][]float64{"short_factor": s.Short, "long_factor": s.Long} {
-			if list == nil {
-				p.missing(key)
-			}
-		}
-		switch {
-		case h.compat != V5 && h.top.has(originalKey):
-			s.Original = h.top.integer(originalKey, 0)
-			s.Factor = float64(longest) / float64(s.Original)
-		case h.compat != V5:
-			s.Original, s.Factor = longest, p.required("factor")
-		case p.has("factor"):
-			s.Factor = p.above("factor", 1)
-		default:
-			s.Factor = float64(longest) / float64(s.Original)
-		}
-		if h.compat == V443 {
-			if s.Factor <= 1 {
-				s.Long = s.Short
-			}
-			s.Short = nil
-		}
-		return s
+		return h.longRoPE(p, longest)
 	}
 	return Plain{}
 }
 
-const originalKey = "original_max_position_embeddings"
+func (h *hfReader) yarn(p *section, longest int64) Scheme {
+	s := YaRN{Original: h.originalLength(p), AttentionFactor: p.above("attention_factor", 0),
+		BetaFast: p.number("beta_fast", 0), BetaSlow: p.number("beta_slow", 0)}
+	if h.compat < V448 {
+		s.MScale, s.MScaleAllDim, s.NoTruncate = p.number("mscale", 0), p.number("mscale_all_dim", 0), !p.boolean("truncate", true)
+	} else {
+		s.Original = longest
+		p.use("mscale", "mscale_all_dim", "truncate")
+	}
+	ratio := float64(longest) / float64(s.Original)
+	switch {
+	case h.compat == V4 && p.has(originalKey):
+		s.Factor = ratio
+		p.use("factor")
+	case h.compat == V5 && !p.has("factor") && string(p.values["factor"]) == "null":
+		s.Factor = ratio
+	default:
+		s.Factor = p.required("factor")
+	}
+	return s
+}
+
+func (h *hfReader) longRoPE(p *section, longest int64) Scheme {
+	s := LongRoPE{Short: p.numbers("short_factor"), Long: p.numbers("long_factor"), Original: h.originalLength(p),
+		AttentionFactor: p.above("attention_factor", 0)}
+	for key, list := range map[string][]float64{"short_factor": s.Short, "long_factor": s.Long} {
+		if list == nil {
+			p.missing(key)
+		}
+	}
+	switch {
+	case h.compat != V5 && h.text.has(originalKey):
+		s.Original = h.text.integer(originalKey, 0)
+		s.Factor = float64(longest) / float64(s.Original)
+		p.use("factor")
+	case h.compat != V5:
+		s.Original, s.Factor = longest, p.required("factor")
+	case p.has("factor"):
+		s.Factor = p.above("factor", 1)
+	default:
+		s.Factor = float64(longest) / float64(s.Original)
+	}
+	if p.has("short_mscale") && p.number("short_mscale", 0) == p.number("long_mscale", 0) { // Phi-3.5-MoE
+		s.AttentionFactor = p.above("short_mscale", 0)
+	}
+	if h.compat == V443 {
+		if s.Factor <= 1 {
+			s.Long = s.Short
+		}
+		s.Short = nil
+	}
+	return s
+}
 
 // originalLength is the longest sequence of the training: of the rope parameters,
 // or in v5, where they are for all layers, of the file itself.
 func (h *hfReader) originalLength(p *section) int64 {
-	n := p.integer(originalKey, h.out.MaxPosition)
-	if h.compat == V5 && !p.perLayer {
-		n = h.top.integer(originalKey, n)
+	within := p.integer(originalKey, h.out.MaxPosition)
+	if h.compat != V5 || p.byType {
+		return within
 	}
-	return n
-}
-
-// section is an object of a config.json. The first error is kept in the root.
-type section struct {
-	name   string
-	values map[string]json.RawMessage
-	root   *section
-	err    error // of the root
-	// perLayer marks rope parameters of one layer type.
-	perLayer bool
-}
-
-func newSection(name string, data []byte) (*section, error) {
-	s := &section{name: name}
-	s.root = s
-	if err := json.Unmarshal(data, &s.values); err != nil {
-		return nil, configErrorf("config.json: %s%v", prefixed(name, ": "), err)
-	}
-	if s.values == nil {
-		return nil, configErrorf("config.json: %sis null, want an object", prefixed(name, " "))
-	}
-	return s, nil
-}
-
-func prefixed(name, separator string) string {
-	if name == "" {
-		return ""
-	}
-	return name + separator
-}
-
-func (s *section) path(key string) string { return prefixed(s.name, ".") + key }
-
-func (s *section) fail(err error) {
-	if s.root.err == nil {
-		s.root.err = err
-	}
-}
-
-// has tells whether a key is there and not null.
-func (s *section) has(key string) bool {
-	v, ok := s.values[key]
-	return ok && string(v) != "null"
-}
-
-func (s *section) section(key string) (*section, error) {
-	sub, err := newSection(s.path(key), s.values[key])
-	if err == nil {
-		sub.root = s.root
-	}
-	return sub, err
-}
-
-// nested tells whether the section has parameters for each layer type.
-func (s *section) nested() bool {
-	for _, v := range s.values {
-		if len(v) == 0 || v[0] != '{' {
-			return false
-		}
-	}
-	return len(s.values) > 0
-}
-
-// read decodes a key into a T, or returns def where it is not there.
-func read[T any](s *section, key string, def T, want string) T {
-	if !s.has(key) {
-		return def
-	}
-	var v T
-	if err := json.Unmarshal(s.values[key], &v); err != nil {
-		text := s.values[key]
-		if len(text) > 40 {
-			text = append(text[:37:37], "..."...)
-		}
-		s.fail(configErrorf("config.json: %s is %s, want %s", s.path(key), text, want))
-		return def
-	}
-	return v
-}
-
-func (s *section) number(key string, def float64) float64 { return read(s, key, def, "a number") }
-func (s *section) boolean(key string, def bool) bool      { return read(s, key, def, "true or false") }
-func (s *section) text(key, def string) string            { return read(s, key, def, "a string") }
-func (s *section) numbers(key string) []float64 {
-	return read[[]float64](s, key, nil, "a list of numbers")
-}
-func (s *section) strings(key string) []string {
-	return read[[]string](s, key, nil, "a list of strings")
-}
-
-// integer reads a whole number up to 2^53, which may be written as 4096.0.
-func (s *section) integer(key string, def int64) int64 {
-	v := s.number(key, float64(def))
-	if v != math.Trunc(v) || v < 0 || v > 1<<53 {
-		s.fail(configErrorf("config.json: %s is %v, want a whole number from 0 on", s.path(key), v))
-		return def
-	}
-	return int64(v)
-}
-
-// width is integer for a number of features.
-func (s *section) width(key string) int {
-	n := s.integer(key, 0)
-	if n > maxWidth {
-		s.fail(configErrorf("config.json: %s is %d, want at most %d", s.path(key), n, maxWidth))
-		return 0
-	}
-	return int(n)
-}
-
-// above reads a number that must be more than 0.
-func (s *section) above(key string, def float64) float64 {
-	v := s.number(key, def)
-	if s.has(key) && !(v > 0) {
-		s.fail(configErrorf("config.json: %s is %v, want a number above 0", s.path(key), v))
-	}
-	return v
-}
-
-// required is above for a key that must be there.
-func (s *section) required(key string) float64 {
-	if !s.has(key) {
-		s.missing(key)
-	}
-	return s.above(key, 1)
-}
-
-func (s *section) missing(key string) {
-	keys := []string{}
-	for k := range s.values {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	s.fail(configErrorf("config.json: %s is missing; the keys are %q", s.path(key), keys))
+	return h.text.integer(originalKey, or(h.row.original, within))
 }

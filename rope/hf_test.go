@@ -176,7 +176,6 @@ func TestHFErrors(t *testing.T) {
 		`{"head_dim": 8, "max_position_embeddings": 64, "rope_scaling": {"type": "llama3", "factor": 2}}`:                                              "rope_scaling.low_freq_factor is missing",
 		`{"head_dim": 8, "max_position_embeddings": 64, "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1]}}`:                           "rope_scaling.long_factor is missing",
 		`{"head_dim": 8, "max_position_embeddings": 64, "rope_scaling": {"type": "longrope", "short_factor": [1, 1], "long_factor": [1, 1, 1, 1]}}`:    "Short has 2 factors, want half the rotary dimension = 4",
-		`{"head_dim": 8, "rope_scaling": {"mrope_section": [2, 1]}}`:                                                                                   "Sections sum to 3",
 		`{"head_dim": 8, "rope_scaling": {"mrope_section": [2.5, 1.5]}}`:                                                                               "mrope_section has the element 2.5",
 		`{"head_dim": 8, "rope_parameters": {"full": {"rope_type": "linear"}}}`:                                                                        "rope_parameters.full.factor is missing",
 		`{"head_dim": 8, "max_position_embeddings": 64, "rope_scaling": {"type": "yarn", "factor": 2, "attention_factor": -1}}`:                        "attention_factor is -1",
@@ -193,6 +192,8 @@ func FuzzFromHF(f *testing.F) {
 	for _, text := range []string{llama31, deepSeekV3, gemma3, gemma3v5, modernBERT, gptJ, neoX, qwen3VL, gptOSS, nulls} {
 		f.Add([]byte(text), uint8(0))
 	}
+	f.Add([]byte(`{"model_type": "deepseek_v4", "num_hidden_layers": 2, "compress_ratios": [0, 4], "rope_scaling": {"type": "yarn", "factor": 4}}`), uint8(AnyModel))
+	f.Add([]byte(`{"model_type": "bailing_hybrid", "layer_group_size": 2, "num_layers": 3, "rope_theta": [1, 2]}`), uint8(V4))
 	f.Fuzz(func(t *testing.T, text []byte, compat uint8) {
 		m, err := FromHF(text, Compat(compat))
 		if err != nil {
@@ -205,6 +206,13 @@ func FuzzFromHF(f *testing.F) {
 			if cfg, err := m.Config(layer); err == nil {
 				if _, err := New(cfg); err != nil {
 					t.Errorf("New: %v", err)
+				}
+			}
+		}
+		for i := range 3 {
+			if cfg, err := m.Layer(i); err == nil {
+				if _, err := New(cfg); err != nil {
+					t.Errorf("New of layer %d: %v", i, err)
 				}
 			}
 		}
