@@ -1,16 +1,15 @@
 package dna
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/weights"
 )
 
@@ -30,129 +29,125 @@ import (
 // read as data: nothing in it is run, and objects of other classes, as training
 // adds, are passed over.
 func Open(path string, cfg Config) (*Model, error) {
-	text, err := os.ReadFile(filepath.Join(weights.Folder(path), "config.json"))
-	if err == nil {
-		var file Config
-		if file, err = ParseConfig(text); err != nil {
-			return nil, err
-		}
+	return lm.Open("dna", path, func(text []byte) error {
+		file, err := ParseConfig(text)
 		cfg = cfg.over(file)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("dna: %w", err)
-	}
-	f, err := weights.OpenCheckpoint(path)
-	if err != nil {
-		return nil, checkpointError(err)
-	}
-	defer f.Close()
-	return newModel(f, cfg)
+		return err
+	}, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
 }
 
 // Read returns the model of a safetensors or PyTorch file of size bytes, which is
 // no longer needed afterwards. No config.json is read; give what ParseConfig returns.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Model, error) {
-	f, err := weights.Read(r, size)
-	if err != nil {
-		return nil, checkpointError(err)
-	}
-	return newModel(f, cfg)
-}
-
-func checkpointError(err error) error {
-	if errors.Is(err, weights.ErrFormat) {
-		return check.Errorf(ErrCheckpoint, "dna: %v", err)
-	}
-	return fmt.Errorf("dna: %w", err)
+	return lm.Read("dna", r, size, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
 }
 
 // checkpoint finds tensors by the names they have in this package: those of the
 // standalone file without "backbone.".
 type checkpoint struct {
-	weights.Finder
-	vocabulary Vocabulary
+	*lm.Checkpoint
+	cfg     Config
+	scratch *hyena.Scratch // of all operators
 }
 
 const wordEmbeddings = "embeddings.word_embeddings.weight"
 
-// renamed lists what is called otherwise in some layouts.
-var renamed = strings.NewReplacer(
-	".mixer.layer.", ".mixer.", ".mlp.layer.", ".mlp.",
-	"final_layer_norm.", "ln_f.",
-	"decoder.0.output_transform.", "head.output_transform.",
-)
+// finalNorm is how MultiMolecule's checkpoints, and no others, name the last norm.
+const finalNorm = "final_layer_norm."
 
-func newCheckpoint(f *weights.File) *checkpoint {
-	c := &checkpoint{Finder: weights.NewFinder("dna", ErrCheckpoint)}
-	c.Prefix = "backbone."
-	for _, name := range f.Names() {
-		short := name
-		for _, prefix := range []string{"model.", "hyena.", "backbone."} {
-			short = strings.TrimPrefix(short, prefix)
-		}
-		short = renamed.Replace(short)
-		c.Add(short, f.Tensor(name))
-		if short == wordEmbeddings {
-			c.Prefix = strings.TrimSuffix(name, short)
-		}
-		if strings.Contains(name, "final_layer_norm.") {
-			c.vocabulary = MultiMolecule
-		}
-	}
-	return c
+var naming = lm.Naming{
+	Prefixes: []string{"model.", "hyena.", "backbone."},
+	Rename: strings.NewReplacer(
+		".mixer.layer.", ".mixer.", ".mlp.layer.", ".mlp.",
+		finalNorm, "ln_f.",
+		"decoder.0.output_transform.", "head.output_transform.",
+	).Replace,
+	Root: wordEmbeddings, Prefix: "backbone.",
 }
 
-// filter returns the implicit filter of a block.
-func (c *checkpoint) filter(prefix string, cfg Config) *hyena.Filter {
-	var w hyena.FilterWeights
-	in, last := -1, 0
-	for c.Has(fmt.Sprintf("%simplicit_filter.%d.bias", prefix, last)) {
-		last += 2
+// newModel builds the model of a checkpoint.
+func newModel(f *weights.File, cfg Config) (*Model, error) {
+	if err := cfg.check("dna: "); err != nil {
+		return nil, err
 	}
-	for i := 0; i < last; i += 2 {
-		name := fmt.Sprintf("%simplicit_filter.%d.", prefix, i)
-		l := hyena.FilterLayer{Weight: c.Matrix(name+"weight", -1, in)}
-		in = l.Weight.Rows
-		l.Bias = c.Vector(name+"bias", in)
-		l.Freq = c.freq(prefix, i+1, in, cfg.Freq)
-		w.Layers = append(w.Layers, l)
+	c := &checkpoint{lm.NewCheckpoint("dna", f, naming, cfg.Format), cfg, new(hyena.Scratch)}
+	if err := c.complete(); err != nil {
+		return nil, err
 	}
-	channels := (cfg.Order - 1) * cfg.Dim
-	w.Output = c.Matrix(fmt.Sprintf("%simplicit_filter.%d.weight", prefix, last), channels, in)
-	fc := hyena.FilterConfig{
-		Channels: channels, MaxLen: cfg.MaxLen, EmbDim: cfg.EmbDim,
-		NoModulation: cfg.NoModulation, Shift: cfg.Shift,
+	m := &Model{cfg: c.cfg}
+	for _, name := range f.Names() {
+		if strings.Contains(name, finalNorm) {
+			m.vocabulary = MultiMolecule
+		}
 	}
-	// Stored grids win over computed ones: training may have changed them.
-	if c.Has(prefix + "pos_emb.z") {
-		w.Z = c.Vector(prefix+"pos_emb.z", cfg.MaxLen*cfg.EmbDim)
+	stack := lm.Config{
+		Package: "dna", Name: "HyenaDNA", MaxLen: c.cfg.MaxLen, TooLong: ErrTooLong, Workers: cfg.Workers,
+		Embedding: dense.Embedding{Table: c.Matrix(wordEmbeddings, c.cfg.Vocab, c.cfg.Dim)}, Norm: c.norm("ln_f."),
 	}
-	if c.Has(prefix + "pos_emb.t") {
-		w.T = c.Vector(prefix+"pos_emb.t", cfg.MaxLen)
+	for i := range c.cfg.Layers {
+		if c.Err != nil {
+			return nil, c.Err
+		}
+		stack.Layers = append(stack.Layers, c.layer(fmt.Sprintf("layers.%d.", i)))
 	}
-	if c.Has(prefix + "modulation.deltas") {
-		w.Deltas = c.Vector(prefix+"modulation.deltas", channels)
+	logits := c.Head("lm_head.weight", stack.Embedding.Table)
+	stack.Classifier = c.classifier(m.vocabulary.Pad())
+	if c.Err != nil {
+		return nil, c.Err
+	}
+	stack.Head.Weights = dense.NewLinear(cfg.Format, logits, nil)
+	m.letters = m.Tokenizer(NoSpecial)
+	var err error
+	m.stack, err = lm.New(stack)
+	return m, err
+}
+
+// maxOrder bounds a number that sizes are multiplied by.
+const maxOrder = 1000
+
+// complete fills the fields of the configuration that are still zero from the tensors.
+func (c *checkpoint) complete() error {
+	cfg := &c.cfg
+	if c.Err != nil {
+		return c.Err
+	}
+	const filter = "layers.0.mixer.filter_fn."
+	for _, f := range []struct {
+		field *int
+		name  string
+		at    int
+	}{
+		{&cfg.Vocab, wordEmbeddings, 0},
+		{&cfg.Dim, wordEmbeddings, -1},
+		{&cfg.Inner, "layers.0.mlp.fc1.weight", 0},
+		{&cfg.EmbDim, filter + "implicit_filter.0.weight", -1},
+	} {
+		if *f.field == 0 {
+			*f.field = c.Dim(f.name, f.at)
+		}
+	}
+	if cfg.Order == 0 && cfg.Dim > 0 {
+		cfg.Order = c.Dim("layers.0.mixer.in_proj.weight", 0)/cfg.Dim - 1
+	}
+	if cfg.MaxLen == 0 && c.Has(filter+"pos_emb.t") {
+		cfg.MaxLen = c.Tensors[filter+"pos_emb.t"].Len()
+	}
+	n := c.Count("layers.%d.norm1.weight")
+	if cfg.Layers == 0 {
+		cfg.Layers = n
+	}
+	switch {
+	case cfg.Layers != n:
+		c.Fail("%d blocks, want Layers = %d", n, cfg.Layers)
+	case cfg.Order < 2 || cfg.Order > maxOrder:
+		c.Fail("Order is %d, want 2 to %d", cfg.Order, maxOrder)
 	}
 	if c.Err != nil {
-		return nil
+		return c.Err
 	}
-	f, err := hyena.NewFilter(fc, w)
-	if err != nil {
-		c.Fail("%s%s: %v", c.Prefix, prefix, err)
+	if cfg.MaxLen == 0 {
+		return check.Errorf(ErrConfig, "dna: MaxLen is in neither the configuration nor the checkpoint")
 	}
-	return f
-}
-
-// freq returns the frequencies of a sine. One module serves all layers of the
-// official filter, and may be stored once, at index 1.
-func (c *checkpoint) freq(prefix string, i, n int, constant float64) []float32 {
-	for _, at := range []int{i, 1} {
-		if name := fmt.Sprintf("%simplicit_filter.%d.freq", prefix, at); c.Has(name) {
-			return c.Vector(name, n)
-		}
-	}
-	freq := make([]float32, max(n, 0))
-	for j := range freq {
-		freq[j] = float32(constant)
-	}
-	return freq
+	cfg.Eps, cfg.Freq = cmp.Or(cfg.Eps, 1e-5), cmp.Or(cfg.Freq, 10)
+	return nil
 }

@@ -1,11 +1,13 @@
 package dna
 
 import (
-	"encoding/json"
+	"cmp"
 	"math"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/lm"
+	"github.com/subquad/subquad/internal/weights"
 )
 
 // Config fixes a model. A checkpoint's tensors tell most of it, so the zero value
@@ -38,8 +40,8 @@ type Config struct {
 
 	// Format is how the weights of dense layers are stored in memory.
 	Format asm.Format
-	// SpectraBytes is how much memory each long convolution may use for transformed
-	// kernels, 0 for 256 MiB.
+	// SpectraBytes is how much memory the model may use for transformed kernels, its long
+	// convolutions a like share each; 0 is 256 MiB for each of them.
 	SpectraBytes int64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
@@ -50,22 +52,22 @@ type Config struct {
 // over. Errors match ErrConfig.
 func ParseConfig(text []byte) (Config, error) {
 	var f configFile
-	if err := json.Unmarshal(text, &f); err != nil {
+	if err := weights.DecodeConfig(text, &f); err != nil {
 		return Config{}, check.Errorf(ErrConfig, "dna: config.json: %v", err)
 	}
 	c := Config{
-		Dim: first(f.DModel, f.HiddenSize), Layers: first(f.NLayer, f.NumHiddenLayers), Inner: first(f.DInner, f.IntermediateSize),
-		MaxLen: first(f.Layer.LMax, f.MaxSeqLen, f.MaxPositions), Order: first(f.Layer.Order, f.HyenaOrder),
-		EmbDim: first(f.Layer.EmbDim, f.EmbDim, f.FilterEmbDim),
-		Shift:  f.Layer.Shift, Freq: first(f.Layer.W, f.ActivationFreq), Eps: first(f.Epsilon, f.NormEps),
+		Dim: cmp.Or(f.DModel, f.HiddenSize), Layers: cmp.Or(f.NLayer, f.NumHiddenLayers), Inner: cmp.Or(f.DInner, f.IntermediateSize),
+		MaxLen: cmp.Or(f.Layer.LMax, f.MaxSeqLen, f.MaxPositions), Order: cmp.Or(f.Layer.Order, f.HyenaOrder),
+		EmbDim: cmp.Or(f.Layer.EmbDim, f.EmbDim, f.FilterEmbDim),
+		Shift:  f.Layer.Shift, Freq: cmp.Or(f.Layer.W, f.ActivationFreq), Eps: cmp.Or(f.Epsilon, f.NormEps),
 	}
 	c.NoModulation = f.Layer.Modulate != nil && !*f.Layer.Modulate
 	if c.Vocab = f.VocabSize; c.Vocab > 0 {
-		multiple := max(f.PadMultiple, 1)
-		if c.Vocab > math.MaxInt32 || multiple > math.MaxInt32 {
+		padded, ok := lm.PaddedVocab(f.VocabSize, f.PadMultiple)
+		if !ok {
 			return Config{}, check.Errorf(ErrConfig, "dna: config.json: vocab_size is %d and pad_vocab_size_multiple %d", f.VocabSize, f.PadMultiple)
 		}
-		c.Vocab = (c.Vocab + multiple - 1) / multiple * multiple
+		c.Vocab = padded
 	}
 	return c, c.check("dna: config.json: ")
 }
@@ -102,23 +104,22 @@ type configFile struct {
 	NormEps          float64 `json:"layer_norm_eps"`
 }
 
-// first returns the first of its arguments that is not zero.
-func first[T comparable](list ...T) (v T) {
-	for _, x := range list {
-		if x != v {
-			return x
-		}
-	}
-	return v
-}
-
 // over returns c with its zero fields filled from file.
 func (c Config) over(file Config) Config {
-	c.Dim, c.Layers, c.Inner, c.Vocab = first(c.Dim, file.Dim), first(c.Layers, file.Layers), first(c.Inner, file.Inner), first(c.Vocab, file.Vocab)
-	c.MaxLen, c.Order, c.EmbDim = first(c.MaxLen, file.MaxLen), first(c.Order, file.Order), first(c.EmbDim, file.EmbDim)
+	c.Dim, c.Layers, c.Inner, c.Vocab = cmp.Or(c.Dim, file.Dim), cmp.Or(c.Layers, file.Layers), cmp.Or(c.Inner, file.Inner), cmp.Or(c.Vocab, file.Vocab)
+	c.MaxLen, c.Order, c.EmbDim = cmp.Or(c.MaxLen, file.MaxLen), cmp.Or(c.Order, file.Order), cmp.Or(c.EmbDim, file.EmbDim)
 	c.NoModulation = c.NoModulation || file.NoModulation
-	c.Shift, c.Freq, c.Eps = first(c.Shift, file.Shift), first(c.Freq, file.Freq), first(c.Eps, file.Eps)
+	c.Shift, c.Freq, c.Eps = cmp.Or(c.Shift, file.Shift), cmp.Or(c.Freq, file.Freq), cmp.Or(c.Eps, file.Eps)
 	return c
+}
+
+// spectraBytes returns the share of each of the long convolutions.
+func (c *Config) spectraBytes() int64 {
+	if c.SpectraBytes == 0 {
+		return 0
+	}
+	convolutions := int64(max(c.Layers, 1)) * int64(max(c.Order-1, 1))
+	return max(c.SpectraBytes/convolutions, 1)
 }
 
 // check returns an error where a field is no number it could be.

@@ -10,6 +10,9 @@ var (
 	// ErrShape is matched by errors about the length of a slice or the shape of a
 	// matrix, and about tokens outside the vocabulary.
 	ErrShape = subquad.ErrShape
+	// ErrCall is matched by errors about the options of a call: workers, offsets, outputs
+	// that the checkpoint has no head for, a nil context.
+	ErrCall = subquad.ErrCall
 	// ErrConfig is matched by errors about a Config, TokenizerConfig or config.json.
 	ErrConfig = subquad.ErrConfig
 	// ErrTooLong is matched by the error about more tokens than the model's MaxLen.

@@ -1,6 +1,7 @@
 package dna
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -134,7 +135,7 @@ func goldenTokenizer(t *testing.T, f *golden.File) {
 			t.Fatalf("case %d: unknown variant %q", i, c.Variant)
 		}
 		cfg := TokenizerConfig{Special: special, PadRight: c.PaddingSide == "right"}
-		limit := first(c.MaxLength, c.ModelMax)
+		limit := cmp.Or(c.MaxLength, c.ModelMax)
 		switch c.Truncation {
 		case nil, false, "do_not_truncate":
 		case true, "longest_first", "only_first":

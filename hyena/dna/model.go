@@ -1,87 +1,22 @@
 package dna
 
 import (
-	"fmt"
+	"context"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/hyena"
-	"github.com/subquad/subquad/internal/dense"
-	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/scratch"
-	"github.com/subquad/subquad/internal/weights"
 )
 
 // Model is a HyenaDNA model. It is immutable and safe for concurrent use.
 type Model struct {
 	cfg        Config
 	vocabulary Vocabulary
-	letters    *Tokenizer     // of EmbedInto
-	embedding  blas32.General // [V, D]
-	blocks     []block
-	norm       norm
-	lm         *dense.Linear // D -> V
-	head       *dense.Linear // D -> classes, nil where there is none
-	classes    int
-	headLast   bool // the head reads the last token that is not padding, not the mean
-	scratch    scratch.List[run]
-}
-
-// norm is a LayerNorm.
-type norm struct {
-	weight, bias []float32
-	eps          float32
-}
-
-func (n *norm) row(dst, x []float32) { asm.LayerNorm(dst, x, n.weight, n.bias, n.eps) }
-
-// block is r += mixer(norm1(r)); r += mlp(norm2(r)).
-type block struct {
-	norm1, norm2 norm
-	mixer        *hyena.Operator
-	mlp          dense.MLP
-}
-
-// newModel builds the model of a checkpoint.
-func newModel(f *weights.File, cfg Config) (*Model, error) {
-	if err := cfg.check("dna: "); err != nil {
-		return nil, err
-	}
-	c := newCheckpoint(f)
-	if err := c.complete(&cfg); err != nil {
-		return nil, err
-	}
-	m := &Model{cfg: cfg, vocabulary: c.vocabulary, embedding: c.Matrix(wordEmbeddings, cfg.Vocab, cfg.Dim), norm: c.norm("ln_f.", cfg)}
-	var shared hyena.Scratch // the blocks run one after the other
-	for i := range cfg.Layers {
-		if c.Err != nil {
-			return nil, c.Err
-		}
-		m.blocks = append(m.blocks, c.block(fmt.Sprintf("layers.%d.", i), cfg, &shared))
-	}
-	logits := m.embedding
-	if c.Has("lm_head.weight") {
-		logits = c.Matrix("lm_head.weight", cfg.Vocab, cfg.Dim)
-	}
-	var head blas32.General
-	var bias []float32
-	switch {
-	case c.Has("head.output_transform.weight"):
-		head = c.Matrix("head.output_transform.weight", -1, cfg.Dim)
-		bias = c.Vector("head.output_transform.bias", head.Rows)
-	case c.Has("score.weight"):
-		head, m.headLast = c.Matrix("score.weight", -1, cfg.Dim), true
-	}
-	if c.Err != nil {
-		return nil, c.Err
-	}
-	m.letters = m.Tokenizer(NoSpecial)
-	m.lm = dense.NewLinear(cfg.Format, logits, nil)
-	if m.classes = head.Rows; m.classes > 0 {
-		m.head = dense.NewLinear(cfg.Format, head, bias)
-	}
-	return m, nil
+	letters    *Tokenizer // of EmbedInto
+	stack      *lm.Model
+	tokens     scratch.List[[]int32] // of EmbedInto
 }
 
 // Config returns the model's configuration, complete.
@@ -101,33 +36,63 @@ func (m *Model) Tokenizer(special Special) *Tokenizer {
 }
 
 // Classes returns the number of classes of the checkpoint's head, 0 if it has none.
-func (m *Model) Classes() int { return m.classes }
+func (m *Model) Classes() int { return m.stack.Classes() }
 
-// ScratchBytes returns the working memory that a call of so many tokens holds,
-// beside filters and spectra (hyena.Operator), when every worker is busy.
-func (m *Model) ScratchBytes(tokens int) int64 {
-	dim, tasks := int64(m.cfg.Dim), int64(tokens+dense.BlockRows-1)/dense.BlockRows
-	workers := min(int64(parallel.Workers(m.cfg.Workers)), tasks)
-	block := int64(min(tokens, dense.BlockRows))
-	// The residual stream and a block's output; what workers have; what poolings
-	// gather of each task; tokens; the rest.
-	n := 4*(2*int64(tokens)*dim+workers*(block*(dim+max(dim, int64(m.cfg.Vocab)))+max(block*int64(m.cfg.Inner), int64(m.cfg.Vocab)))) +
-		tasks*(8*dim+64) + 8*dim + 4*int64(tokens) + 1<<10
-	if len(m.blocks) > 0 {
-		n += m.blocks[0].mixer.ScratchBytes(tokens)
-	}
-	return n
+// Bytes returns the memory that the model takes now: its weights, and the filters and
+// spectra that calls and Prepare have made.
+func (m *Model) Bytes() int64 { return m.stack.Bytes() }
+
+// ScratchBytes returns the working memory that a call of one sequence of so many tokens
+// takes, at the most, beside Bytes, when every worker is busy.
+func (m *Model) ScratchBytes(tokens int) int64 { return m.stack.ScratchBytes(tokens) }
+
+// Prepare computes what a first call of so many tokens would compute and keep: the filters,
+// and their spectra as far as Config.SpectraBytes allows. Bytes counts them. Errors match
+// ErrCall or ErrTooLong, or are ctx.Err() once ctx is done; what is ready is kept.
+func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }
+
+// Forward sets dst [n, D] to the hidden states of tokens.
+//
+// It costs about 24 Layers D^2 flop for each token (with Inner = 4 D), besides the
+// long convolutions, and as working memory 16 D bytes for each. After the first
+// call of a length it allocates nothing; the first computes the filters.
+func (m *Model) Forward(dst blas32.General, tokens []int32) error {
+	return m.Run(context.Background(), &Call{Tokens: tokens, Hidden: dst})
 }
 
-// Bytes returns the memory that the model holds now: its weights, and the filters and
-// spectra that calls have made (hyena.Operator).
-func (m *Model) Bytes() int64 {
-	n := 4*int64(len(m.embedding.Data)) + int64(m.lm.Bytes())
-	for _, b := range m.blocks {
-		n += b.mixer.Bytes() + int64(b.mlp.Up.Bytes()+b.mlp.Down.Bytes())
+// EmbedInto sets emb [D] to the mean of the hidden states of a DNA sequence: its
+// letters in upper or lower case, without special tokens.
+func (m *Model) EmbedInto(ctx context.Context, emb []float32, sequence string) error {
+	if err := check.Vector(ErrShape, "dna", "emb", emb, m.cfg.Dim, "Dim"); err != nil {
+		return err
 	}
-	if m.head != nil {
-		n += int64(m.head.Bytes())
+	tokens := m.tokens.Get()
+	defer m.tokens.Put(tokens)
+	*tokens = m.letters.Append((*tokens)[:0], sequence)
+	return m.Run(ctx, &Call{Tokens: *tokens, Pooled: emb})
+}
+
+// Run runs one call. Errors match ErrShape, ErrCall or ErrTooLong or, once ctx is done,
+// are ctx.Err(); the last leaves outputs in an unspecified state.
+func (m *Model) Run(ctx context.Context, call *Call) error {
+	if err := check.Call("dna", ctx, call != nil); err != nil {
+		return err
 	}
-	return n
+	c := call.general()
+	return m.stack.Run(ctx, &c)
+}
+
+// RunBatch runs many calls: short sequences side by side, long ones one after the
+// other. Each gives what it gives alone, to the bit, whatever the others' lengths.
+// All are checked before any is run. Workers of a call count for itself, as many
+// as the configuration has for the batch.
+func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
+	list := make([]*lm.Call, len(calls))
+	for i, call := range calls {
+		if call != nil {
+			c := call.general()
+			list[i] = &c
+		}
+	}
+	return m.stack.RunBatch(ctx, list)
 }
