@@ -48,7 +48,7 @@ func goldenSSD(t *testing.T, f *golden.File) {
 		})
 	}
 	w := SSDWeights{A: f.Float32("A"), D: f.Optional("D"), DtBias: f.Optional("dt_bias")}
-	goldenBoth(t, cfg, w, f.Elements("initial_states"), calls, func(out, final []float32) {
+	goldenBoth(t, cfg, w, f.Initial("state"), calls, func(out, final []float32) {
 		f.CompareGiven("out", out)
 		f.CompareGiven("final_states", final)
 	})
@@ -67,7 +67,7 @@ func goldenMinimal(t *testing.T, f *golden.File) {
 		})
 	}
 	cfg := SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: heads}
-	goldenBoth(t, cfg, SSDWeights{}, f.Elements("initial_states"), calls, func(out, final []float32) {
+	goldenBoth(t, cfg, SSDWeights{}, f.Initial("state"), calls, func(out, final []float32) {
 		f.CompareGiven("Y", out)
 		f.CompareGiven("final_state", final)
 	})
@@ -84,7 +84,7 @@ func goldenSISO(t *testing.T, f *golden.File) {
 		SISOWeights{BBias: f.Optional("K_bias"), CBias: f.Optional("Q_bias"), D: f.Optional("D")}))
 	x, b, c, z := f.Elements("V"), f.Elements("K"), f.Elements("Q"), f.Elements("Z")
 	dt, decay, trap, turn := f.Elements("DT"), f.Elements("ADT"), f.Elements("Trap"), f.Elements("Angles")
-	initial := [4]golden.Elements{f.Elements("initial_ssm_state"), f.Elements("initial_k_state"), f.Elements("initial_v_state"), f.Elements("initial_angle_state")}
+	initial := [4]golden.Elements{f.Initial("ssm_state"), f.Initial("k_state"), f.Initial("v_state"), f.Initial("angle_state")}
 	results := map[string][]float32{}
 	for i := range v[0] {
 		st := value[*State](t)(op.NewState(StateConfig{}))

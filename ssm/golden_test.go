@@ -109,7 +109,7 @@ func goldenConv(t *testing.T, f *golden.File) {
 	// One token at a time for a batch of states, of which the file keeps one column
 	// more than is read.
 	shape := f.Shape("upd_x")
-	x, state := f.Elements("upd_x"), f.Elements("upd_conv_state0")
+	x, state := f.Elements("upd_x"), f.Initial("upd_conv_state")
 	var states []*State
 	var windows []blas32.General
 	for b := range shape[1] {
@@ -182,7 +182,7 @@ func goldenScan(t *testing.T, f *golden.File) {
 		}
 	}
 	op := value[*Scan](t)(NewScan(cfg, w))
-	u, delta, z, initial := f.Elements("u"), f.Elements("delta"), f.Elements("z"), f.Elements("initial_states")
+	u, delta, z, initial := f.Elements("u"), f.Elements("delta"), f.Elements("z"), f.Initial("state")
 	var out, last, middle []float32
 	for b := range batch {
 		st := value[*State](t)(op.NewState(StateConfig{}))
@@ -231,7 +231,7 @@ func goldenStateUpdate(t *testing.T, f *golden.File) {
 	}
 	op := value[*Scan](t)(NewScan(cfg, scanWeights(f, "dt_bias", channels, states)))
 	x, dt, b, c, z := f.Elements("x"), f.Elements("dt"), f.Elements("B"), f.Elements("C"), f.Elements("z")
-	first := f.Elements("state0")
+	first := f.Initial("state")
 	var list []*State
 	for i := range batch {
 		st := value[*State](t)(op.NewState(StateConfig{}))

@@ -1,6 +1,11 @@
 package golden
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/mat"
@@ -24,6 +29,48 @@ func (f *File) Elements(name string) Elements {
 		n *= d
 	}
 	return Elements{f.Float32(name), n}
+}
+
+// Initial returns an initial state, which files name in several ways: after one of
+// names, "initial_" before it or "0" after it. Where there is none of these, and the
+// metadata "inputs" is a list, it is the input that has one of names in its own. It fails
+// the test where there are two.
+func (f *File) Initial(names ...string) Elements {
+	f.t.Helper()
+	var found []string
+	add := func(name string) {
+		if f.Has(name) && !slices.Contains(found, name) {
+			found = append(found, name)
+		}
+	}
+	for _, name := range names {
+		for _, pattern := range []string{"initial_%s", "initial_%ss", "%s0", "%s_0", "%s_init", "init_%s"} {
+			add(fmt.Sprintf(pattern, name))
+		}
+	}
+	for _, name := range names {
+		for _, input := range f.Inputs() {
+			if len(found) == 0 && strings.Contains(input, name) {
+				add(input)
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Elements{}
+	case 1:
+		return f.Elements(found[0])
+	}
+	f.t.Fatalf("initial states %v, want one", found)
+	return Elements{}
+}
+
+// Inputs returns the tensors that the metadata "inputs" lists; nil where it does not.
+func (f *File) Inputs() (names []string) {
+	if json.Unmarshal([]byte(f.Meta("inputs")), &names) != nil {
+		return nil // what it is is said in words
+	}
+	return names
 }
 
 // Given tells whether the file has the tensor.

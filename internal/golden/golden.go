@@ -64,6 +64,11 @@ func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 				isatest.Run(t, func(t *testing.T) {
 					g := &File{t: t, path: path, file: f, read: map[string]bool{}}
 					tests[op](t, g)
+					for _, input := range g.Inputs() {
+						if !g.Has(input) {
+							t.Errorf("the input %s is missing", input)
+						}
+					}
 					if left := g.unread(); len(left) > 0 && !t.Failed() {
 						t.Errorf("%d tensors were not read: %s", len(left), strings.Join(left, ", "))
 					}
