@@ -19,7 +19,7 @@ var floors = [][]string{
 	{"", "internal/mat", "internal/isa", "internal/kernel/scalar"},
 	{"internal/kernel", "internal/check", "internal/parallel", "internal/scratch", "internal/topk"},
 	{"asm", "internal/pack", "internal/state", "internal/weights"},
-	{"rope", "internal/dense"},
+	{"rope", "internal/dense", "internal/tile", "internal/queue"},
 	{"attention", "hyena", "ssm", "merge"},
 	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "ssm/longmamba"},
 	{"internal/lm", "merge/catanet"},
@@ -27,7 +27,7 @@ var floors = [][]string{
 }
 
 // forTests are packages that only tests import.
-var forTests = []string{"internal/golden", "internal/isa/isatest", "internal/weights/weightstest", "internal/kernel/kerneltest"}
+var forTests = []string{"internal/golden", "internal/isa/isatest", "internal/weights/weightstest", "internal/kernel/kerneltest", "internal/mat/mattest", "internal/state/statetest"}
 
 // programs are commands, which nothing imports.
 var programs = []string{".ci/active"}
