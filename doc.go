@@ -2,10 +2,9 @@
 // without cgo. It holds nothing but the errors that all of its packages share; import
 // the packages below it:
 //
-//   - asm: the kernels. Vector arithmetic, matrix multiplication with packed
-//     weights, elementary functions, norms, short convolutions and Fourier
-//     butterflies over float32, in assembly for AVX2, AVX-512 and NEON and in
-//     portable Go.
+//   - asm: vector arithmetic, matrix multiplication with packed weights,
+//     elementary functions, norms, short convolutions and rotations over float32,
+//     in assembly for AVX2, AVX-512 and NEON and in portable Go.
 //   - rope: rotary positions, exact to a hundred million tokens, every scaling
 //     scheme, config.json files, several axes, and biases of attention logits.
 //   - attention: exact softmax attention of whole sequences, with every common

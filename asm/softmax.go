@@ -6,6 +6,7 @@ import "github.com/subquad/subquad/internal/kernel"
 // largest x, for one row. A row of nothing but -Inf (all masked) becomes 0; a
 // row with NaN or +Inf becomes NaN.
 func Softmax(dst, x []float32) {
+	kernel.CheckInto("asm: Softmax", dst, x)
 	sum := kernel.ExpSum(dst, x, Max(x))
 	if sum == 0 {
 		return // empty, or all -Inf: dst is already 0

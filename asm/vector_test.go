@@ -246,6 +246,7 @@ func TestNormNil(t *testing.T) {
 func TestVectorPanics(t *testing.T) {
 	x := make([]float32, 4)
 	mustPanic(t, "asm: Dot: b has 3 elements, want 4", func() { Dot(x, x[:3]) })
+	mustPanic(t, "asm: Softmax: dst has 3 elements, want 4", func() { Softmax(x[:3], x) })
 	mustPanic(t, "asm: Add: dst has 2 elements, want 4", func() { Add(x[:2], x, x) })
 	mustPanic(t, "asm: LayerNorm: weight has 3 elements, want 4", func() { LayerNorm(x, x, x[:3], nil, 0) })
 	mustPanic(t, "asm: RMSNorm: dst overlaps weight", func() { RMSNorm(x, make([]float32, 4), x, 0) })
