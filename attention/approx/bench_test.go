@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 const benchHeads, benchDim = 8, 64
@@ -19,7 +20,7 @@ func bench(b *testing.B, flop float64, lengths []int, forward func(dst, q, k, v 
 				b.Skip("long: not with -short")
 			}
 			const cols = benchHeads * benchDim
-			q, k, v, dst := normal(1, n, cols), normal(2, n, cols), normal(3, n, cols), zeros(n, cols)
+			q, k, v, dst := normal(1, n, cols), normal(2, n, cols), normal(3, n, cols), mat.New(n, cols)
 			if err := forward(dst, q, k, v); err != nil {
 				b.Fatal(err)
 			}

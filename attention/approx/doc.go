@@ -13,9 +13,10 @@
 // softmax attention in a network that has it, at the price of an error; see
 // below.
 //
-// All take grouped heads, packed batches, padding and log-weights of merged
-// tokens in one [Call]. Only a causal Linear has a State: in the others every
-// token sees all, so that the next token would change the results before it.
+// All are attention.Operator. They take grouped heads, packed batches and log-weights of
+// merged tokens in an attention.Call, and padding in its Options, a pointer to [Options]. Only a
+// causal Linear has a state, and takes several in one call: in the others every token
+// sees all, so that the next token would change the results before it.
 //
 // # Letters
 //
@@ -52,7 +53,7 @@
 // That is 41 to 51 GFLOP/s for the full ones, 33 for the causal one, of a peak of
 // 118: at these widths a token's features, read and written once, cost as much time
 // as its products. A token of decoding takes a causal Linear 8 microseconds, whatever
-// came before it.
+// came before it: it works in the state itself.
 //
 // # Accuracy
 //

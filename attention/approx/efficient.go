@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
@@ -58,28 +58,30 @@ func NewEfficient(cfg EfficientConfig) (*Efficient, error) {
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
 // of them. After the first call of a shape nothing is allocated.
 func (e *Efficient) Forward(dst, q, k, v blas32.General) error {
-	return e.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v})
+	return e.sums.sumUp(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }
 
 // Run is Forward with everything optional, and an end: when ctx is done it
-// returns ctx.Err() and leaves Dst in an unspecified state. Errors about matrices
-// match ErrShape, those about options ErrCall; both come before anything is
-// written.
-func (e *Efficient) Run(ctx context.Context, call *Call) error {
-	if call.State != nil {
-		return check.Errorf(ErrCall, "approx: State with an Efficient, which has none")
+// returns ctx.Err() and leaves Dst in an unspecified state. Of a Call it takes K and V of
+// one segment, Offsets, KOffsets, LogWeights, Workers and an *Options for Options; any
+// other option is an error. Errors about matrices match ErrShape, those about options
+// ErrCall; both come before anything is written.
+func (e *Efficient) Run(ctx context.Context, call *attention.Call) error {
+	var q request
+	if err := q.take(ctx, call, uses); err != nil {
+		return err
 	}
-	return e.sums.run(ctx, call)
+	return e.sums.sumUp(ctx, q)
 }
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
-func (e *Efficient) ScratchBytes(queries, keys int) int64 { return e.sums.bytes(keys) }
+func (e *Efficient) ScratchBytes(queries, keys int) int64 { return e.sums.sumBytes(keys) }
 
 // add adds keys to a partial sum: exp(k + w - top)^T v [D, Dv], below it the sums
 // of exp(k + w - top), and top, the largest k + w so far of each feature. The
 // softmax over tokens is online, like that of exact attention.
-func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
+func (e *Efficient) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 	n, d, dv := len(w.rows), e.sums.dim, e.sums.valueDim
 	if n == 0 {
 		return
@@ -89,20 +91,20 @@ func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
 	x := mat.Of(w.e, n, cols)
 	from := mat.Columns(r.call.K, set.from*d, cols)
 	for i, j := range w.rows {
-		copy(row(x, i), row(from, j))
+		copy(mat.Row(x, i), mat.Row(from, j))
 	}
-	if weighted(&r.call) {
+	if r.call.weighted() {
 		w.one(cols)
-		r.each(set, func(from, to int) {
+		r.perWeight(set, func(from, to int) {
 			own := mat.Columns(x, (from-set.from)*d, (to-from)*d)
 			for i, s := range w.weights(r, from) {
-				asm.Axpy(row(own, i), s, w.ones[:own.Cols])
+				asm.Axpy(mat.Row(own, i), s, w.ones[:own.Cols])
 			}
 		})
 	}
-	copy(w.top, row(x, 0))
+	copy(w.top, mat.Row(x, 0))
 	for i := 1; i < n; i++ {
-		asm.Maximum(w.top, w.top, row(x, i))
+		asm.Maximum(w.top, w.top, mat.Row(x, i))
 	}
 	for h := set.from; h < set.to; h++ { // the largest so far, and the factor of what there is
 		z := part[h*e.sums.part+d*dv:][:d]
@@ -123,12 +125,12 @@ func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
 	}
 	asm.Exp(w.row, w.row)
 	for i := range n {
-		asm.Axpy(row(x, i), -1, w.shift)
+		asm.Axpy(mat.Row(x, i), -1, w.shift)
 	}
 	asm.Exp(x.Data, x.Data)
 	clear(w.shift)
 	for i := range n {
-		asm.Add(w.shift, w.shift, row(x, i))
+		asm.Add(w.shift, w.shift, mat.Row(x, i))
 	}
 	for h := set.from; h < set.to; h++ {
 		own, at := part[h*e.sums.part:][:e.sums.part], (h-set.from)*d
@@ -142,7 +144,7 @@ func (e *Efficient) add(r *run, w *workspace, set headSet, part []float32) {
 }
 
 // join puts the pieces' sums together and divides.
-func (e *Efficient) join(r *run, w *workspace, wave, head int) {
+func (e *Efficient) join(r *sumsRun, w *workspace, wave, head int) {
 	d, dv := e.sums.dim, e.sums.valueDim
 	first, step, count := r.partsOf(wave, head)
 	pieceOf := func(p int) (sum, z, top []float32) {
@@ -159,7 +161,7 @@ func (e *Efficient) join(r *run, w *workspace, wave, head int) {
 			}
 		}
 		var total float64
-		clear(row(c, i))
+		clear(mat.Row(c, i))
 		for p := range count {
 			sum, z, t := pieceOf(p)
 			if z[i] == 0 {
@@ -167,17 +169,17 @@ func (e *Efficient) join(r *run, w *workspace, wave, head int) {
 			}
 			factor := float32(math.Exp(float64(t[i]) - float64(top)))
 			total += float64(factor) * float64(z[i])
-			asm.Axpy(row(c, i), factor, sum[i*dv:][:dv])
+			asm.Axpy(mat.Row(c, i), factor, sum[i*dv:][:dv])
 		}
 		if total != 0 {
-			asm.Scale(row(c, i), float32(1/total), row(c, i))
+			asm.Scale(mat.Row(c, i), float32(1/total), mat.Row(c, i))
 		}
 	}
 	r.matrix(wave, head, 0).Set(c)
 }
 
 // apply multiplies softmax(q) by C.
-func (e *Efficient) apply(r *run, w *workspace, wave, from, to int, set headSet) {
+func (e *Efficient) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
 	n, d, dv, group := to-from, e.sums.dim, e.sums.valueDim, e.sums.group()
 	w.e = scratch.Floats(w.e, n*d)
 	w.scale, w.top, w.factors = scratch.Floats(w.scale, n), scratch.Floats(w.top, n), scratch.Floats(w.factors, n)
@@ -185,7 +187,7 @@ func (e *Efficient) apply(r *run, w *workspace, wave, from, to int, set headSet)
 	for h := set.from * group; h < set.to*group; h++ {
 		q := mat.Columns(mat.Rows(r.call.Q, from, to), h*d, d)
 		for i := range n {
-			copy(row(x, i), row(q, i))
+			copy(mat.Row(x, i), mat.Row(q, i))
 			w.top[i], sum[i] = -math.MaxFloat32, 0
 		}
 		e.tile.Weights(x, w.top, sum, w.factors)

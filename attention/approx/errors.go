@@ -12,4 +12,7 @@ var (
 	// ErrState is matched by errors about a State that is another operator's, or
 	// cannot be read.
 	ErrState = subquad.ErrState
+	// ErrFull is matched by an error about a State that has seen more tokens than can be
+	// counted.
+	ErrFull = subquad.ErrFull
 )

@@ -6,6 +6,8 @@ import (
 	"math"
 	"testing"
 
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/mat"
 	"gonum.org/v1/gonum/blas/blas32"
 )
 
@@ -23,7 +25,7 @@ func TestConfigErrors(t *testing.T) {
 		"approx: KVHeads is 3, want a divisor of Heads = 4":                                    linear(LinearConfig{Heads: 4, KVHeads: 3, HeadDim: 4}),
 		"approx: HeadDim is -1, want 1 to 32768":                                               efficient,
 		"approx: ValueDim is -1, want 0 to 32768":                                              linear(LinearConfig{Heads: 4, HeadDim: 4, ValueDim: -1}),
-		"approx: Workers is -1, want 0 or more":                                                linear(LinearConfig{Heads: 4, HeadDim: 4, Workers: -1}),
+		"approx: Workers is -1, want 0 to 65536":                                               linear(LinearConfig{Heads: 4, HeadDim: 4, Workers: -1}),
 		"approx: 32768 heads of 32768 x 32768 are too many":                                    linear(LinearConfig{Heads: 32768, HeadDim: 32768}),
 		"approx: Eps is NaN, want a finite number, 0 or more":                                  linear(LinearConfig{Heads: 4, HeadDim: 4, Eps: nan}),
 		"approx: Temperature has 1 elements, want Heads = 2":                                   xca(XCAConfig{Heads: 2, HeadDim: 4, Temperature: []float32{1}}),
@@ -32,11 +34,11 @@ func TestConfigErrors(t *testing.T) {
 		"approx: Landmarks is -1, want 0 to 4096":                                              nystrom(NystromConfig{Heads: 1, HeadDim: 4, Landmarks: -1}),
 		"approx: Iterations is -1, want 0 to 1000":                                             nystrom(NystromConfig{Heads: 1, HeadDim: 4, Iterations: -1}),
 		"approx: Init is 2, want InitExact or InitOriginal":                                    nystrom(NystromConfig{Heads: 1, HeadDim: 4, Init: 2}),
-		"approx: Conv has 4 taps, want an odd number":                                          nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: zeros(1, 4)}),
-		"approx: Conv has 1 rows, want 2":                                                      nystrom(NystromConfig{Heads: 2, HeadDim: 4, Conv: zeros(1, 3)}),
+		"approx: Conv has 4 taps, want an odd number":                                          nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: mat.New(1, 4)}),
+		"approx: Conv has 1 rows, want 2":                                                      nystrom(NystromConfig{Heads: 2, HeadDim: 4, Conv: mat.New(1, 3)}),
 		"approx: Conv[0][0] is NaN, want a finite number":                                      nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
 		"approx: a Linear that is not Causal has no state: its queries see the tokens to come": noState,
-		"approx: Snapshots is -1, want 0 to 1048576":                                           snapshots,
+		"approx: Snapshots is -1, want 0 to 3139594":                                           snapshots,
 	} {
 		if !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
@@ -46,28 +48,28 @@ func TestConfigErrors(t *testing.T) {
 
 func TestCallErrors(t *testing.T) {
 	for _, op := range operators(t, shape{4, 2, 9, 9}, 0) {
-		for want, change := range map[string]func(c *Call){
-			"approx: q has 35 columns, want Heads*HeadDim = 36":                                     func(c *Call) { c.Q.Cols-- },
-			"approx: k has 17 columns, want KVHeads*HeadDim = 18":                                   func(c *Call) { c.K.Cols-- },
-			"approx: v has 19 rows, want 20":                                                        func(c *Call) { c.V.Rows-- },
-			"approx: dst has 21 rows, want 20":                                                      func(c *Call) { c.Dst.Rows++ },
-			"approx: dst shares elements with an input":                                             func(c *Call) { c.Dst = c.Q },
-			"approx: LogWeights has 2 rows, want 20":                                                func(c *Call) { c.LogWeights = zeros(2, 1) },
-			"approx: LogWeights has 3 columns, want 1 or KVHeads = 2":                               func(c *Call) { c.LogWeights = zeros(20, 3) },
-			"approx: Valid has 3 elements, want one for each key = 20":                              func(c *Call) { c.Valid = make([]bool, 3) },
-			"approx: KOffsets without QOffsets":                                                     func(c *Call) { c.KOffsets = []int{0, 20} },
-			"approx: QOffsets has 0 elements, want one more than sequences = 0":                     func(c *Call) { c.QOffsets = []int{} },
-			"approx: QOffsets begins with 1, want 0":                                                func(c *Call) { c.QOffsets = []int{1, 20} },
-			"approx: QOffsets runs backwards, from 7 to 6 at 2":                                     func(c *Call) { c.QOffsets = []int{0, 7, 6, 20} },
-			"approx: QOffsets ends with 21, want the number of rows = 20":                           func(c *Call) { c.QOffsets = []int{0, 21} },
-			"approx: KOffsets has 3 elements, want one more than sequences = 1":                     func(c *Call) { c.QOffsets, c.KOffsets = []int{0, 20}, []int{0, 1, 20} },
-			"approx: 4 queries and 5 keys up to sequence 1, want as many: they are the same tokens": func(c *Call) { c.QOffsets, c.KOffsets = []int{0, 4, 20}, []int{0, 5, 20} },
+		for want, change := range map[string]func(c *request){
+			"approx: q has 35 columns, want Heads*HeadDim = 36":                                     func(c *request) { c.Q.Cols-- },
+			"approx: k has 17 columns, want KVHeads*HeadDim = 18":                                   func(c *request) { c.K.Cols-- },
+			"approx: v has 19 rows, want 20":                                                        func(c *request) { c.V.Rows-- },
+			"approx: dst has 21 rows, want 20":                                                      func(c *request) { c.Dst.Rows++ },
+			"approx: dst shares elements with an input":                                             func(c *request) { c.Dst = c.Q },
+			"approx: LogWeights has 2 rows, want 20":                                                func(c *request) { c.LogWeights = mat.New(2, 1) },
+			"approx: LogWeights has 3 columns, want 1 or KVHeads = 2":                               func(c *request) { c.LogWeights = mat.New(20, 3) },
+			"approx: Valid has 3 elements, want one for each key = 20":                              func(c *request) { c.Valid = make([]bool, 3) },
+			"approx: KOffsets without Offsets":                                                      func(c *request) { c.KOffsets = []int{0, 20} },
+			"approx: Offsets has 0 elements, want one more than sequences = 0":                      func(c *request) { c.Offsets = []int{} },
+			"approx: Offsets begins with 1, want 0":                                                 func(c *request) { c.Offsets = []int{1, 20} },
+			"approx: Offsets runs backwards, from 7 to 6 at 2":                                      func(c *request) { c.Offsets = []int{0, 7, 6, 20} },
+			"approx: Offsets ends with 21, want the number of rows = 20":                            func(c *request) { c.Offsets = []int{0, 21} },
+			"approx: KOffsets has 3 elements, want one more than sequences = 1":                     func(c *request) { c.Offsets, c.KOffsets = []int{0, 20}, []int{0, 1, 20} },
+			"approx: 4 queries and 5 keys up to sequence 1, want as many: they are the same tokens": func(c *request) { c.Offsets, c.KOffsets = []int{0, 4, 20}, []int{0, 5, 20} },
 		} {
 			c := randomCall(1, op.shape, 20, 20)
 			change(c)
 			before := append([]float32(nil), c.Dst.Data...)
-			err := op.run.Run(context.Background(), c)
-			if !op.self && c.KOffsets != nil && c.QOffsets != nil && len(c.KOffsets) == len(c.QOffsets) {
+			err := op.run.Run(context.Background(), c.call())
+			if !op.self && c.KOffsets != nil && c.Offsets != nil && len(c.KOffsets) == len(c.Offsets) {
 				if err != nil {
 					t.Errorf("%s: error %v", op.name, err)
 				}
@@ -82,20 +84,41 @@ func TestCallErrors(t *testing.T) {
 				}
 			}
 		}
+		call := randomCall(1, op.shape, 20, 20).call()
+		for what, change := range map[string]func(*attention.Call){
+			"two segments":    func(c *attention.Call) { c.K, c.V = append(c.K, c.K[0]), append(c.V, c.V[0]) },
+			"none":            func(c *attention.Call) { c.K, c.V = nil, nil },
+			"Mass":            func(c *attention.Call) { c.Mass = mat.New(20, op.shape.heads) },
+			"Tree":            func(c *attention.Call) { c.Tree = make([]int, 20) },
+			"another's":       func(c *attention.Call) { c.Options = 1 },
+			"nil Options":     func(c *attention.Call) { c.Options = (*Options)(nil) },
+			"too few workers": func(c *attention.Call) { c.Workers = -1 },
+		} {
+			c := *call
+			change(&c)
+			if err := op.run.Run(context.Background(), &c); !errors.Is(err, ErrCall) && !errors.Is(err, ErrShape) {
+				t.Errorf("%s: %s: error %v", op.name, what, err)
+			}
+		}
+		for _, err := range []error{op.run.Run(nil, call), op.run.Run(context.Background(), nil)} {
+			if !errors.Is(err, ErrCall) {
+				t.Errorf("%s: error %v of no context or no call", op.name, err)
+			}
+		}
 		c := randomCall(1, op.shape, 20, 20)
 		c.State = value[*LinearState](t)(testLinear(t).NewState(StateConfig{}))
-		if err := op.run.Run(context.Background(), c); !errors.Is(err, ErrCall) && !errors.Is(err, ErrState) {
+		if err := op.run.Run(context.Background(), c.call()); !errors.Is(err, ErrCall) && !errors.Is(err, ErrState) {
 			t.Errorf("%s: error %v of a foreign state", op.name, err)
 		}
 	}
 	l := testLinear(t)
 	c := randomCall(1, l.sums.shape, 20, 20)
 	c.State = value[*LinearState](t)(l.NewState(StateConfig{}))
-	c.QOffsets = []int{0, 3, 20}
-	if err := l.Run(context.Background(), c); !errors.Is(err, ErrCall) {
+	c.Offsets = []int{0, 3, 20}
+	if err := l.Run(context.Background(), c.call()); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v of a state and two sequences", err)
 	}
-	if err := l.Step(c.Dst, c.Q, c.K, c.V, nil); !errors.Is(err, ErrCall) {
+	if err := l.Step(c.Dst, c.Q, c.K, c.V, nil); !errors.Is(err, ErrState) {
 		t.Errorf("error %v of no state", err)
 	}
 	if err := l.Step(c.Dst, c.Q, c.K, c.V, new(LinearState)); !errors.Is(err, ErrState) {
@@ -107,7 +130,7 @@ func TestCallErrors(t *testing.T) {
 func TestCanaries(t *testing.T) {
 	for _, op := range operators(t, shape{3, 3, 5, 7}, 0) {
 		c := randomCall(1, op.shape, 70, 70) // NaN in the gaps
-		if err := op.run.Run(context.Background(), c); err != nil {
+		if err := op.run.Run(context.Background(), c.call()); err != nil {
 			t.Fatal(err)
 		}
 		for i, x := range c.Dst.Data {
@@ -123,7 +146,7 @@ func FuzzRun(f *testing.F) {
 	f.Add(0, 4, 2, 9, 5, 20, 20, 7, uint8(1), 700)
 	f.Add(4, 1, 1, 3, 3, 40, 40, 20, uint8(7), 300)
 	f.Fuzz(func(t *testing.T, which, heads, kvHeads, dim, valueDim, queries, keys, cut int, options uint8, length int) {
-		var op runner
+		var op attention.Operator
 		var err error
 		switch which & 7 % 5 {
 		case 0:
@@ -154,9 +177,9 @@ func FuzzRun(f *testing.F) {
 		m := func(rows, cols int) blas32.General {
 			return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: make([]float32, length)}
 		}
-		c := &Call{Dst: m(queries, heads*valueDim), Q: m(queries, heads*dim), K: m(keys, kvHeads*dim), V: m(keys, kvHeads*valueDim)}
+		c := &request{Dst: m(queries, heads*valueDim), Q: m(queries, heads*dim), K: m(keys, kvHeads*dim), V: m(keys, kvHeads*valueDim)}
 		if options&1 != 0 {
-			c.QOffsets, c.KOffsets = []int{0, cut, queries}, []int{0, cut, keys}
+			c.Offsets, c.KOffsets = []int{0, cut, queries}, []int{0, cut, keys}
 		}
 		if options&2 != 0 {
 			c.LogWeights = m(keys, 1)
@@ -164,7 +187,7 @@ func FuzzRun(f *testing.F) {
 		if options&4 != 0 {
 			c.Valid = make([]bool, min(max(keys, 0), 1<<12))
 		}
-		if err := op.Run(context.Background(), c); err != nil && !errors.Is(err, ErrShape) && !errors.Is(err, ErrCall) {
+		if err := op.Run(context.Background(), c.call()); err != nil && !errors.Is(err, ErrShape) && !errors.Is(err, ErrCall) {
 			t.Fatal(err)
 		}
 	})

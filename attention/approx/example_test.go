@@ -8,6 +8,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/approx"
 )
 
@@ -38,14 +39,14 @@ func ExampleLinear_Step() {
 			log.Fatal(err)
 		}
 	}
-	fmt.Printf("%.3f behind %d tokens, %d bytes\n", out.Data, state.Len(), state.Bytes())
+	fmt.Printf("%.3f after %d tokens, %d bytes\n", out.Data, state.Len(), state.Bytes())
 	// Output:
 	// [1.860 0.979]
-	// [1.860 0.979] behind 3 tokens, 24 bytes
+	// [1.860 0.979] after 3 tokens, 24 bytes
 }
 
 // A merged token of size 2, given as a log-weight, counts as two.
-func ExampleCall() {
+func ExampleEfficient_Run() {
 	op, err := approx.NewEfficient(approx.EfficientConfig{Heads: 1, HeadDim: 1})
 	if err != nil {
 		log.Fatal(err)
@@ -58,8 +59,8 @@ func ExampleCall() {
 		log.Fatal(err)
 	}
 	two := m(0, 0)
-	err = op.Run(context.Background(), &approx.Call{
-		Dst: two, Q: m(1, 1), K: m(0, 1), V: m(1, 5),
+	err = op.Run(context.Background(), &attention.Call{
+		Dst: two, Q: m(1, 1), K: []blas32.General{m(0, 1)}, V: []blas32.General{m(1, 5)},
 		LogWeights: m(float32(math.Log(2)), 0),
 	})
 	if err != nil {

@@ -34,7 +34,7 @@ func packed(f *golden.File, name string, tokensFirst bool) blas32.General {
 
 // reorder makes rows of [batch, heads, tokens, dim].
 func reorder(data []float32, batch, heads, tokens, dim int) blas32.General {
-	m := zeros(batch*tokens, heads*dim)
+	m := mat.New(batch*tokens, heads*dim)
 	for b := range batch {
 		for h := range heads {
 			for t := range tokens {
@@ -91,9 +91,9 @@ func goldenLinear(t *testing.T, f *golden.File) {
 		}
 		cfg.Causal = causal
 		l := value[*Linear](t)(NewLinear(cfg))
-		dst := zeros(q.Rows, heads*dv)
-		call := &Call{Dst: dst, Q: q, K: k, V: v, QOffsets: offsets(batch, tokens), KOffsets: offsets(batch, k.Rows/max(batch, 1))}
-		if err := l.Run(context.Background(), call); err != nil {
+		dst := mat.New(q.Rows, heads*dv)
+		call := &request{Dst: dst, Q: q, K: k, V: v, Offsets: offsets(batch, tokens), KOffsets: offsets(batch, k.Rows/max(batch, 1))}
+		if err := l.Run(context.Background(), call.call()); err != nil {
 			t.Fatal(err)
 		}
 		f.Compare(name, dst.Data)
@@ -104,7 +104,7 @@ func goldenLinear(t *testing.T, f *golden.File) {
 		var sums, zs, out []float32
 		for b := range batch {
 			st := value[*LinearState](t)(l.NewState(StateConfig{}))
-			dst := zeros(tokens, heads*dv)
+			dst := mat.New(tokens, heads*dv)
 			for at := 0; at < tokens; at += each {
 				to := min(at+each, tokens)
 				of := func(m blas32.General) blas32.General { return mat.Rows(m, b*tokens+at, b*tokens+to) }
@@ -165,12 +165,12 @@ func nystromCase(t *testing.T, f *golden.File, prefix string, cfg NystromConfig,
 		cfg.Conv = mat.Of(taps, cfg.Heads, len(taps)/cfg.Heads)
 	}
 	n := value[*Nystrom](t)(NewNystrom(cfg))
-	call := &Call{Q: packed(f, prefix+"q", false), K: packed(f, prefix+"k", false), V: packed(f, prefix+"v", false), QOffsets: offsets(batch, tokens)}
-	call.Dst = zeros(batch*tokens, cfg.Heads*cfg.ValueDim)
+	call := &request{Q: packed(f, prefix+"q", false), K: packed(f, prefix+"k", false), V: packed(f, prefix+"v", false), Offsets: offsets(batch, tokens)}
+	call.Dst = mat.New(batch*tokens, cfg.Heads*cfg.ValueDim)
 	if f.Has(prefix + "mask") {
 		call.Valid = mask(f, prefix+"mask")
 	}
-	if err := n.Run(context.Background(), call); err != nil {
+	if err := n.Run(context.Background(), call.call()); err != nil {
 		t.Fatal(err)
 	}
 	if f.Has(prefix + "out") {

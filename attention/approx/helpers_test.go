@@ -1,13 +1,13 @@
 package approx
 
 import (
-	"context"
 	"math"
 	"math/rand/v2"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
 )
 
@@ -22,13 +22,9 @@ func value[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-func zeros(rows, cols int) blas32.General {
-	return mat.Of(make([]float32, rows*cols), rows, cols)
-}
-
 func normal(seed uint64, rows, cols int) blas32.General {
 	r := rand.New(rand.NewPCG(seed, 7))
-	m := zeros(rows, cols)
+	m := mat.New(rows, cols)
 	for i := range m.Data {
 		m.Data[i] = float32(r.NormFloat64())
 	}
@@ -41,13 +37,20 @@ func strided(m blas32.General, gap int) blas32.General {
 	for i := range s.Data {
 		s.Data[i] = float32(math.NaN())
 	}
-	copyRows(s, m)
+	mat.Copy(s, m)
 	return s
 }
 
-// runner is an operator of this package.
-type runner interface {
-	Run(context.Context, *Call) error
+// call is a request as users make one.
+func (q *request) call() *attention.Call {
+	c := &attention.Call{Dst: q.Dst, Q: q.Q, K: []blas32.General{q.K}, V: []blas32.General{q.V}, Offsets: q.Offsets, KOffsets: q.KOffsets, LogWeights: q.LogWeights, Workers: q.Workers, States: q.States}
+	if q.Valid != nil {
+		c.Options = &Options{Valid: q.Valid}
+	}
+	if q.State != nil {
+		c.State = q.State
+	}
+	return c
 }
 
 // operator is one for laws that all keep.
@@ -55,9 +58,9 @@ type operator struct {
 	name   string
 	self   bool // queries and keys are the same tokens
 	shape  shape
-	run    runner
+	run    attention.Operator
 	bytes  func(tokens int) int64
-	oracle func(c *Call, sh shape) [][]float64 // of one sequence
+	oracle func(c *request, sh shape) [][]float64 // of one sequence
 }
 
 func operators(t testing.TB, sh shape, workers int) []operator {
@@ -84,9 +87,9 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 }
 
 // randomCall makes a call of one sequence.
-func randomCall(seed uint64, sh shape, queries, keys int) *Call {
-	return &Call{
-		Dst: strided(zeros(queries, sh.heads*sh.valueDim), 3), Q: strided(normal(seed, queries, sh.heads*sh.dim), 1),
+func randomCall(seed uint64, sh shape, queries, keys int) *request {
+	return &request{
+		Dst: strided(mat.New(queries, sh.heads*sh.valueDim), 3), Q: strided(normal(seed, queries, sh.heads*sh.dim), 1),
 		K: strided(normal(seed+1, keys, sh.kvHeads*sh.dim), 2), V: strided(normal(seed+2, keys, sh.kvHeads*sh.valueDim), 5),
 	}
 }
@@ -96,8 +99,8 @@ func near(t *testing.T, what string, got blas32.General, want [][]float64, tol f
 	t.Helper()
 	for i, w := range want {
 		for j, x := range w {
-			if d := math.Abs(float64(row(got, i)[j]) - x); !(d <= tol*(1+math.Abs(x))) {
-				t.Fatalf("%s: row %d column %d is %v, want %v", what, i, j, row(got, i)[j], x)
+			if d := math.Abs(float64(mat.Row(got, i)[j]) - x); !(d <= tol*(1+math.Abs(x))) {
+				t.Fatalf("%s: row %d column %d is %v, want %v", what, i, j, mat.Row(got, i)[j], x)
 			}
 		}
 	}
@@ -106,9 +109,9 @@ func near(t *testing.T, what string, got blas32.General, want [][]float64, tol f
 func sameBits(t *testing.T, what string, got, want blas32.General) {
 	t.Helper()
 	for i := range want.Rows {
-		for j, x := range row(want, i) {
-			if math.Float32bits(row(got, i)[j]) != math.Float32bits(x) {
-				t.Fatalf("%s: row %d column %d is %v, was %v", what, i, j, row(got, i)[j], x)
+		for j, x := range mat.Row(want, i) {
+			if math.Float32bits(mat.Row(got, i)[j]) != math.Float32bits(x) {
+				t.Fatalf("%s: row %d column %d is %v, was %v", what, i, j, mat.Row(got, i)[j], x)
 			}
 		}
 	}

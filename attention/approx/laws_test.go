@@ -40,7 +40,7 @@ func TestOracle(t *testing.T) {
 						}
 						c := randomCall(uint64(n), op.shape, n, n)
 						dress(c, op.shape, variant)
-						if err := op.run.Run(context.Background(), c); err != nil {
+						if err := op.run.Run(context.Background(), c.call()); err != nil {
 							t.Fatal(err)
 						}
 						want := op.oracle(c, op.shape)
@@ -58,7 +58,7 @@ func TestOracle(t *testing.T) {
 }
 
 // dress gives a call weights, or padding with NaN in it.
-func dress(c *Call, sh shape, variant string) {
+func dress(c *request, sh shape, variant string) {
 	n := c.K.Rows
 	switch variant {
 	case "weighted", "both":
@@ -74,7 +74,7 @@ func dress(c *Call, sh shape, variant string) {
 		for j := range c.Valid {
 			c.Valid[j] = j%3 != 1 && j/4%5 != 2
 			if !c.Valid[j] {
-				row(c.K, j)[0], row(c.V, j)[0] = float32(math.NaN()), float32(math.Inf(1))
+				mat.Row(c.K, j)[0], mat.Row(c.V, j)[0] = float32(math.NaN()), float32(math.Inf(1))
 			}
 		}
 	}
@@ -87,7 +87,7 @@ func TestCross(t *testing.T) {
 		for _, op := range operators(t, sh, 0) {
 			for _, keys := range []int{0, 5, 300} {
 				c := randomCall(1, op.shape, 40, keys)
-				err := op.run.Run(context.Background(), c)
+				err := op.run.Run(context.Background(), c.call())
 				if op.self {
 					if err == nil {
 						t.Fatalf("%s takes 40 queries and %d keys", op.name, keys)
@@ -111,15 +111,15 @@ func TestPacked(t *testing.T) {
 		for _, op := range operators(t, shapes()[0], 3) {
 			c := randomCall(1, op.shape, 240, 240)
 			dress(c, op.shape, "both")
-			c.QOffsets = list
-			if err := op.run.Run(context.Background(), c); err != nil {
+			c.Offsets = list
+			if err := op.run.Run(context.Background(), c.call()); err != nil {
 				t.Fatal(err)
 			}
 			for b := range len(list) - 1 {
 				from, to := list[b], list[b+1]
 				of := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
-				one := &Call{Dst: zeros(to-from, c.Dst.Cols), Q: of(c.Q), K: of(c.K), V: of(c.V), LogWeights: of(c.LogWeights), Valid: c.Valid[from:to]}
-				if err := op.run.Run(context.Background(), one); err != nil {
+				one := &request{Dst: mat.New(to-from, c.Dst.Cols), Q: of(c.Q), K: of(c.K), V: of(c.V), LogWeights: of(c.LogWeights), Valid: c.Valid[from:to]}
+				if err := op.run.Run(context.Background(), one.call()); err != nil {
 					t.Fatal(err)
 				}
 				sameBits(t, fmt.Sprintf("%s, sequence %d", op.name, b), of(c.Dst), one.Dst)
@@ -139,15 +139,17 @@ func TestWorkers(t *testing.T) {
 		for i, op := range one {
 			c := randomCall(1, op.shape, n, n)
 			dress(c, op.shape, "padded")
-			if err := op.run.Run(context.Background(), c); err != nil {
+			if err := op.run.Run(context.Background(), c.call()); err != nil {
 				t.Fatal(err)
 			}
 			want := c.Dst
-			c.Dst = zeros(n, want.Cols)
-			if err := many[i].run.Run(context.Background(), c); err != nil {
-				t.Fatal(err)
+			for _, own := range []int{0, 2} {
+				c.Dst, c.Workers = mat.New(n, want.Cols), own
+				if err := many[i].run.Run(context.Background(), c.call()); err != nil {
+					t.Fatal(err)
+				}
+				sameBits(t, op.name, c.Dst, want)
 			}
-			sameBits(t, op.name, c.Dst, want)
 		}
 	})
 }
@@ -167,25 +169,25 @@ func TestSizes(t *testing.T) {
 				op.run = value[*Nystrom](t)(NewNystrom(cfg))
 			}
 			few := randomCall(1, op.shape, n, n)
-			few.LogWeights = zeros(n, 1)
+			few.LogWeights = mat.New(n, 1)
 			for j := range n {
 				few.LogWeights.Data[j] = float32(math.Log(size))
 			}
-			if err := op.run.Run(context.Background(), few); err != nil {
+			if err := op.run.Run(context.Background(), few.call()); err != nil {
 				t.Fatal(err)
 			}
 			many := randomCall(1, op.shape, n*size, n*size)
 			for j := range n * size {
-				copy(row(many.Q, j), row(few.Q, j/size))
-				copy(row(many.K, j), row(few.K, j/size))
-				copy(row(many.V, j), row(few.V, j/size))
+				copy(mat.Row(many.Q, j), mat.Row(few.Q, j/size))
+				copy(mat.Row(many.K, j), mat.Row(few.K, j/size))
+				copy(mat.Row(many.V, j), mat.Row(few.V, j/size))
 			}
-			if err := op.run.Run(context.Background(), many); err != nil {
+			if err := op.run.Run(context.Background(), many.call()); err != nil {
 				t.Fatal(err)
 			}
 			want := make([][]float64, n)
 			for i := range want {
-				for _, x := range row(many.Dst, i*size) {
+				for _, x := range mat.Row(many.Dst, i*size) {
 					want[i] = append(want[i], float64(x))
 				}
 			}
@@ -205,17 +207,17 @@ func TestPermutation(t *testing.T) {
 			c := randomCall(1, op.shape, 30, n)
 			d := randomCall(1, op.shape, 30, n)
 			for j := range n {
-				copy(row(d.K, (j*7+3)%n), row(c.K, j))
-				copy(row(d.V, (j*7+3)%n), row(c.V, j))
+				copy(mat.Row(d.K, (j*7+3)%n), mat.Row(c.K, j))
+				copy(mat.Row(d.V, (j*7+3)%n), mat.Row(c.V, j))
 			}
-			for _, call := range []*Call{c, d} {
-				if err := op.run.Run(context.Background(), call); err != nil {
+			for _, call := range []*request{c, d} {
+				if err := op.run.Run(context.Background(), call.call()); err != nil {
 					t.Fatal(err)
 				}
 			}
 			want := make([][]float64, 30)
 			for i := range want {
-				for _, x := range row(c.Dst, i) {
+				for _, x := range mat.Row(c.Dst, i) {
 					want[i] = append(want[i], float64(x))
 				}
 			}
@@ -231,18 +233,18 @@ func TestHuge(t *testing.T) {
 			c := randomCall(1, op.shape, 300, 300)
 			for _, m := range []blas32.General{c.Q, c.K} {
 				for i := range m.Rows {
-					for j := range row(m, i) {
-						row(m, i)[j] *= 300
+					for j := range mat.Row(m, i) {
+						mat.Row(m, i)[j] *= 300
 					}
 				}
 			}
-			if err := op.run.Run(context.Background(), c); err != nil {
+			if err := op.run.Run(context.Background(), c.call()); err != nil {
 				t.Fatal(err)
 			}
 			for i := range c.Dst.Rows {
-				for _, x := range row(c.Dst, i) {
+				for _, x := range mat.Row(c.Dst, i) {
 					if !finite(x) {
-						t.Fatalf("%s: row %d is %v", op.name, i, row(c.Dst, i))
+						t.Fatalf("%s: row %d is %v", op.name, i, mat.Row(c.Dst, i))
 					}
 				}
 			}
@@ -260,13 +262,13 @@ func TestNobody(t *testing.T) {
 			for _, n := range []int{1, 7, 8, 300} {
 				c := randomCall(1, op.shape, n, n)
 				c.Valid = make([]bool, n)
-				if err := op.run.Run(context.Background(), c); err != nil {
+				if err := op.run.Run(context.Background(), c.call()); err != nil {
 					t.Fatal(err)
 				}
 				for i := range n {
-					for _, x := range row(c.Dst, i) {
+					for _, x := range mat.Row(c.Dst, i) {
 						if x != 0 {
-							t.Fatalf("%s of %d: row %d is %v", op.name, n, i, row(c.Dst, i))
+							t.Fatalf("%s of %d: row %d is %v", op.name, n, i, mat.Row(c.Dst, i))
 						}
 					}
 				}
@@ -281,8 +283,9 @@ func TestAllocations(t *testing.T) {
 			for _, variant := range []string{"plain", "both"} {
 				c := randomCall(1, op.shape, 600, 600)
 				dress(c, op.shape, variant)
+				call := c.call()
 				got := isatest.Allocations(func() {
-					if err := op.run.Run(context.Background(), c); err != nil {
+					if err := op.run.Run(context.Background(), call); err != nil {
 						t.Fatal(err)
 					}
 				})
@@ -299,7 +302,7 @@ func TestCancel(t *testing.T) {
 	cancel()
 	for _, op := range operators(t, shapes()[0], 0) {
 		c := randomCall(1, op.shape, 300, 300)
-		if err := op.run.Run(ctx, c); err != context.Canceled {
+		if err := op.run.Run(ctx, c.call()); err != context.Canceled {
 			t.Errorf("%s: error %v", op.name, err)
 		}
 	}
@@ -334,7 +337,7 @@ func TestScratchBytes(t *testing.T) {
 			for _, op := range operators(t, sh, 2) {
 				c := randomCall(1, op.shape, n, n)
 				dress(c, op.shape, "both")
-				if err := op.run.Run(context.Background(), c); err != nil {
+				if err := op.run.Run(context.Background(), c.call()); err != nil {
 					t.Fatal(err)
 				}
 				var got int64
@@ -349,7 +352,7 @@ func TestScratchBytes(t *testing.T) {
 						break
 					}
 					r := x.scratch.Get()
-					got = held(r.values)
+					got = held(r.memory)
 					for i := range r.work {
 						w := &r.work[i]
 						got += held(w.k, w.left, w.scale, w.value, w.nothing) + int64(w.keys.Bytes())

@@ -6,10 +6,12 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // LinearConfig fixes a Linear.
@@ -44,6 +46,8 @@ type Linear struct {
 	cfg     LinearConfig
 	sums    sums
 	scratch scratch.List[causalRun]
+
+	fingerprint state.Fingerprint // of the states of a causal one
 }
 
 // NewLinear returns an operator, or an error that matches ErrConfig.
@@ -60,6 +64,7 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 	}
 	l := &Linear{cfg: cfg}
 	l.sums = sums{shape: sh, form: l, part: sh.dim * (sh.valueDim + 1), matrices: 1, vector: sh.dim, self: cfg.Causal, workers: cfg.Workers}
+	l.fingerprint = state.NewFingerprint("approx.Linear", sh.numbers()...)
 	return l, nil
 }
 
@@ -68,21 +73,43 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
 // of them. After the first call of a shape nothing is allocated.
 func (l *Linear) Forward(dst, q, k, v blas32.General) error {
-	return l.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v})
+	return l.sum(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
+}
+
+// Step is Forward for the next tokens, one or many, after those that the state
+// has seen. Any split of a sequence gives what Forward gives, up to rounding. On
+// an error the state is as before the call.
+func (l *Linear) Step(dst, q, k, v blas32.General, state *LinearState) error {
+	if err := l.checkState("state", state); err != nil {
+		return err
+	}
+	return l.sum(context.Background(), request{Dst: dst, Q: q, K: k, V: v, State: state})
 }
 
 // Run is Forward, or Step, with everything optional, and an end: when ctx is done
-// it returns ctx.Err(), leaves Dst in an unspecified state and a State as it was.
-// Errors about matrices match ErrShape, those about options ErrCall; both come
-// before anything is written.
-func (l *Linear) Run(ctx context.Context, call *Call) error {
+// it returns ctx.Err(), leaves Dst in an unspecified state and a State as it was. Of a
+// Call it takes K and V of one segment, Offsets, KOffsets, LogWeights, Workers, an
+// *Options for Options and, causal, State or States of LinearState; any other option is an
+// error. Errors about matrices match ErrShape, those about options ErrCall, those about
+// states ErrState or ErrFull; all come before anything is written.
+func (l *Linear) Run(ctx context.Context, call *attention.Call) error {
+	can := uses
 	if l.cfg.Causal {
-		return l.runCausal(ctx, call)
+		can |= attention.UsesState
 	}
-	if call.State != nil {
-		return check.Errorf(ErrCall, "approx: State with a Linear that is not Causal")
+	var q request
+	if err := q.take(ctx, call, can); err != nil {
+		return err
 	}
-	return l.sums.run(ctx, call)
+	return l.sum(ctx, q)
+}
+
+// sum runs a call, as a recurrence or by sums over all keys.
+func (l *Linear) sum(ctx context.Context, q request) error {
+	if l.cfg.Causal {
+		return l.recur(ctx, q)
+	}
+	return l.sums.sumUp(ctx, q)
 }
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at
@@ -91,11 +118,11 @@ func (l *Linear) ScratchBytes(queries, keys int) int64 {
 	if l.cfg.Causal {
 		return l.causalBytes()
 	}
-	return l.sums.bytes(keys)
+	return l.sums.sumBytes(keys)
 }
 
 // add adds phi(k) v^T to S, and phi(k) to z, which stands below it.
-func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
+func (l *Linear) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 	n, d, dv := len(w.rows), l.sums.dim, l.sums.valueDim
 	if n == 0 {
 		return
@@ -105,10 +132,10 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 	e := mat.Of(w.e, n, cols) // phi(k), [n, heads d]
 	from := mat.Columns(r.call.K, set.from*d, cols)
 	for i, j := range w.rows {
-		asm.ELUPlusOne(row(e, i), row(from, j))
+		asm.ELUPlusOne(mat.Row(e, i), mat.Row(from, j))
 	}
-	if weighted(&r.call) {
-		r.each(set, func(from, to int) {
+	if r.call.weighted() {
+		r.perWeight(set, func(from, to int) {
 			s := w.weights(r, from)
 			asm.Exp(s, s)
 			own := mat.Columns(e, (from-set.from)*d, (to-from)*d)
@@ -117,7 +144,7 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 	}
 	clear(w.row)
 	for i := range n {
-		asm.Add(w.row, w.row, row(e, i))
+		asm.Add(w.row, w.row, mat.Row(e, i))
 	}
 	for h := set.from; h < set.to; h++ {
 		own := part[h*l.sums.part:][:l.sums.part]
@@ -129,7 +156,7 @@ func (l *Linear) add(r *run, w *workspace, set headSet, part []float32) {
 }
 
 // join adds the pieces up.
-func (l *Linear) join(r *run, w *workspace, wave, head int) {
+func (l *Linear) join(r *sumsRun, w *workspace, wave, head int) {
 	d, dv := l.sums.dim, l.sums.valueDim
 	w.m = scratch.Floats(w.m, l.sums.part)
 	clear(w.m)
@@ -142,21 +169,21 @@ func (l *Linear) join(r *run, w *workspace, wave, head int) {
 }
 
 // apply divides phi(q) by its denominator and multiplies it by S.
-func (l *Linear) apply(r *run, w *workspace, wave, from, to int, set headSet) {
+func (l *Linear) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
 	n, d, dv, group := to-from, l.sums.dim, l.sums.valueDim, l.sums.group()
 	cols := (set.to - set.from) * group * d
 	w.e, w.scale = scratch.Floats(w.e, n*cols), scratch.Floats(w.scale, n)
 	e := mat.Of(w.e, n, cols)
 	q := mat.Columns(mat.Rows(r.call.Q, from, to), set.from*group*d, cols)
 	for i := range n {
-		asm.ELUPlusOne(row(e, i), row(q, i))
+		asm.ELUPlusOne(mat.Row(e, i), mat.Row(q, i))
 	}
 	dst := mat.Rows(r.call.Dst, from, to)
 	for h := set.from * group; h < set.to*group; h++ {
 		own := mat.Columns(e, (h-set.from*group)*d, d)
 		z := r.vector(wave, h/group)
 		for i := range n {
-			w.scale[i] = 1 / (asm.Dot(row(own, i), z) + l.cfg.Eps)
+			w.scale[i] = 1 / (asm.Dot(mat.Row(own, i), z) + l.cfg.Eps)
 		}
 		kernel.ScaleRows(own, w.scale, own)
 		kernel.Gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)

@@ -34,7 +34,7 @@ type NystromConfig struct {
 	// Scale multiplies q.k; 0 stands for 1/sqrt(HeadDim).
 	Scale float32
 	// Landmarks is m, the number of segments whose means are landmarks; 0 stands for
-	// 64. A sequence of at most so many tokens is attended to exactly.
+	// 64. A sequence of at most that many tokens is attended to exactly.
 	Landmarks int
 	// Iterations are those of the pseudo-inverse; 0 stands for 6.
 	Iterations int
@@ -114,7 +114,7 @@ func NewNystrom(cfg NystromConfig) (*Nystrom, error) {
 			return fail("Conv has %d taps, want an odd number", c.Cols)
 		}
 		cfg.Conv = mat.Of(make([]float32, c.Rows*c.Cols), c.Rows, c.Cols)
-		copyRows(cfg.Conv, c)
+		mat.Copy(cfg.Conv, c)
 		for i, w := range cfg.Conv.Data {
 			if !finite(w) {
 				return fail("Conv[%d][%d] is %v, want a finite number", i/c.Cols, i%c.Cols, w)
@@ -150,20 +150,28 @@ const maxLandmarks = 1 << 12
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
 // of them. After the first call of a shape nothing is allocated.
 func (n *Nystrom) Forward(dst, q, k, v blas32.General) error {
-	return n.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v})
+	return n.approximate(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }
 
 // Run is Forward with everything optional, and an end: when ctx is done it
-// returns ctx.Err() and leaves Dst in an unspecified state. Errors about matrices
-// match ErrShape, those about options ErrCall; both come before anything is
-// written. What stands in the rows of Dst of padding is of no use, but finite.
-func (n *Nystrom) Run(ctx context.Context, call *Call) error {
-	if call.State != nil {
-		return check.Errorf(ErrCall, "approx: State with a Nystrom, which has none")
+// returns ctx.Err() and leaves Dst in an unspecified state. Of a Call it takes K and V of
+// one segment, Offsets, KOffsets, LogWeights, Workers and an *Options for Options; any
+// other option is an error. Errors about matrices match ErrShape, those about options
+// ErrCall; both come before anything is written. What stands in the rows of Dst of padding is of no use,
+// but finite.
+func (n *Nystrom) Run(ctx context.Context, call *attention.Call) error {
+	var q request
+	if err := q.take(ctx, call, uses); err != nil {
+		return err
 	}
+	return n.approximate(ctx, q)
+}
+
+// approximate runs a call.
+func (n *Nystrom) approximate(ctx context.Context, q request) error {
 	r := n.scratch.Get()
 	defer n.scratch.Put(r)
-	return r.run(ctx, n, call)
+	return r.approximate(ctx, n, q)
 }
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at

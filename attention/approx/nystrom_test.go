@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // TestNystromError measures the approximation against exact attention where
@@ -19,11 +20,11 @@ func TestNystromError(t *testing.T) {
 		n, marks = 512, []int{16, 64}
 	}
 	smooth := func(seed uint64) blas32.General {
-		m, phase := zeros(n, heads*d), normal(seed, 2, heads*d)
+		m, phase := mat.New(n, heads*d), normal(seed, 2, heads*d)
 		for i := range n {
-			for j := range row(m, i) {
+			for j := range mat.Row(m, i) {
 				at := float64(phase.Data[j]) + float64(i)/200*(1+math.Abs(float64(phase.Data[m.Cols+j])))
-				row(m, i)[j] = float32(math.Sqrt2 * math.Sin(at))
+				mat.Row(m, i)[j] = float32(math.Sqrt2 * math.Sin(at))
 			}
 		}
 		return m
@@ -41,7 +42,7 @@ func TestNystromError(t *testing.T) {
 		{"noise", noise, 6, map[int]float64{16: 1, 64: 1, 256: 1, 2048: 1e-5}},
 	} {
 		q, k, v := data.make(1), data.make(2), data.make(3)
-		want, got := zeros(n, heads*d), zeros(n, heads*d)
+		want, got := mat.New(n, heads*d), mat.New(n, heads*d)
 		if err := exact.Forward(want, q, k, v); err != nil {
 			t.Fatal(err)
 		}
@@ -55,8 +56,8 @@ func TestNystromError(t *testing.T) {
 				for h := range heads {
 					var off, norm float64
 					for j := h * d; j < (h+1)*d; j++ {
-						w := float64(row(want, i)[j])
-						off, norm = off+math.Pow(float64(row(got, i)[j])-w, 2), norm+w*w
+						w := float64(mat.Row(want, i)[j])
+						off, norm = off+math.Pow(float64(mat.Row(got, i)[j])-w, 2), norm+w*w
 					}
 					sum += math.Sqrt(off / norm)
 				}

@@ -10,11 +10,11 @@ import (
 // The oracles are the formulas in float64, one head at a time.
 
 // weight is exp of a log-weight, 0 of what is not there.
-func weight(c *Call, j, g int) float64 {
+func weight(c *request, j, g int) float64 {
 	if c.Valid != nil && !c.Valid[j] {
 		return 0
 	}
-	if !weighted(c) {
+	if !c.weighted() {
 		return 1
 	}
 	return math.Exp(float64(c.logWeight(j, g)))
@@ -45,8 +45,8 @@ func phi(x float64) float64 {
 	return math.Exp(x)
 }
 
-func linearOracle(causal bool) func(c *Call, sh shape) [][]float64 {
-	return func(c *Call, sh shape) [][]float64 {
+func linearOracle(causal bool) func(c *request, sh shape) [][]float64 {
+	return func(c *request, sh shape) [][]float64 {
 		return eachHead(c.Q.Rows, sh, func(h, g int, out [][]float64) {
 			sum, z := mat.NewDense(sh.dim, sh.valueDim, nil), make([]float64, sh.dim)
 			add := func(j int) {
@@ -82,7 +82,7 @@ func linearOracle(causal bool) func(c *Call, sh shape) [][]float64 {
 	}
 }
 
-func efficientOracle(c *Call, sh shape) [][]float64 {
+func efficientOracle(c *request, sh shape) [][]float64 {
 	return eachHead(c.Q.Rows, sh, func(h, g int, out [][]float64) {
 		ctx := mat.NewDense(sh.dim, sh.valueDim, nil)
 		for d := range sh.dim {
@@ -118,8 +118,8 @@ func efficientOracle(c *Call, sh shape) [][]float64 {
 	})
 }
 
-func xcaOracle(temperature []float32) func(c *Call, sh shape) [][]float64 {
-	return func(c *Call, sh shape) [][]float64 {
+func xcaOracle(temperature []float32) func(c *request, sh shape) [][]float64 {
+	return func(c *request, sh shape) [][]float64 {
 		return eachHead(c.Q.Rows, sh, func(h, g int, out [][]float64) {
 			norm := func(m blas32.General, col int) float64 {
 				sum := 0.0
@@ -153,8 +153,8 @@ func xcaOracle(temperature []float32) func(c *Call, sh shape) [][]float64 {
 }
 
 // nystromOracle has the true pseudo-inverse replaced by the iteration, in float64.
-func nystromOracle(landmarks int, conv blas32.General) func(c *Call, sh shape) [][]float64 {
-	return func(c *Call, sh shape) [][]float64 {
+func nystromOracle(landmarks int, conv blas32.General) func(c *request, sh shape) [][]float64 {
+	return func(c *request, sh shape) [][]float64 {
 		n := c.Q.Rows
 		m := min(landmarks, n)
 		return eachHead(n, sh, func(h, g int, out [][]float64) {
@@ -178,7 +178,7 @@ func nystromOracle(landmarks int, conv blas32.General) func(c *Call, sh shape) [
 						v.Set(j, d, at(c.V, j, g*sh.valueDim+d))
 					}
 				}
-				if weighted(c) {
+				if c.weighted() {
 					w[j] = float64(c.logWeight(j, g))
 				}
 			}

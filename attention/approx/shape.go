@@ -6,7 +6,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 )
 
-// shape is what all operators know of their heads.
+// shape is what all operators know of their heads: H, G, D and Dv.
 type shape struct{ heads, kvHeads, dim, valueDim int }
 
 // maxDim bounds heads and widths.
@@ -32,12 +32,10 @@ func newShape(heads, kvHeads, dim, valueDim, workers int) (s shape, err error) {
 		return fail("HeadDim is %d, want 1 to %d", dim, maxDim)
 	case valueDim < 0 || valueDim > maxDim:
 		return fail("ValueDim is %d, want 0 to %d", valueDim, maxDim)
-	case workers < 0:
-		return fail("Workers is %d, want 0 or more", workers)
 	case int64(heads)*int64(dim) > math.MaxInt32/64/int64(max(dim, valueDim)):
 		return fail("%d heads of %d x %d are too many", heads, dim, valueDim)
 	}
-	return shape{heads, kvHeads, dim, valueDim}, nil
+	return shape{heads, kvHeads, dim, valueDim}, check.Workers(ErrConfig, "approx", workers)
 }
 
 // group is how many query heads read a key head.

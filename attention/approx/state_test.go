@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
 )
@@ -19,10 +21,10 @@ func testLinear(t testing.TB) *Linear {
 }
 
 // stepCall is some rows of a call.
-func stepCall(c *Call, from, to int, st *LinearState) *Call {
+func stepCall(c *request, from, to int, st *LinearState) *request {
 	of := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
-	part := &Call{Dst: of(c.Dst), Q: of(c.Q), K: of(c.K), V: of(c.V), State: st}
-	if weighted(c) {
+	part := &request{Dst: of(c.Dst), Q: of(c.Q), K: of(c.K), V: of(c.V), State: st}
+	if c.weighted() {
 		part.LogWeights = of(c.LogWeights)
 	}
 	if c.Valid != nil {
@@ -49,12 +51,12 @@ func TestSteps(t *testing.T) {
 					st := value[*LinearState](t)(l.NewState(StateConfig{}))
 					for at := 0; at < n; {
 						to := min(at+1+r.IntN([]int{1, 3, 20, 200}[trial]), n)
-						if err := l.Run(context.Background(), stepCall(c, at, to, st)); err != nil {
+						if err := l.Run(context.Background(), stepCall(c, at, to, st).call()); err != nil {
 							t.Fatal(err)
 						}
 						at = to
 						if st.Len() != at {
-							t.Fatalf("Len is %d behind %d tokens", st.Len(), at)
+							t.Fatalf("Len is %d after %d tokens", st.Len(), at)
 						}
 					}
 					near(t, fmt.Sprintf("%d tokens, %s, split %d", n, variant, trial), c.Dst, whole, 2e-5)
@@ -72,8 +74,9 @@ func TestStateAllocations(t *testing.T) {
 		for _, n := range []int{1, 200} {
 			c := randomCall(1, l.sums.shape, n, n)
 			c.State = st
+			call := c.call()
 			if got := isatest.Allocations(func() {
-				if err := l.Run(context.Background(), c); err != nil {
+				if err := l.Run(context.Background(), call); err != nil {
 					t.Fatal(err)
 				}
 			}); got != 0 {
@@ -90,8 +93,8 @@ func TestStateLife(t *testing.T) {
 	run := func(from, to int, st *LinearState) blas32.General {
 		t.Helper()
 		part := stepCall(c, from, to, st)
-		part.Dst = zeros(to-from, c.Dst.Cols)
-		if err := l.Run(context.Background(), part); err != nil {
+		part.Dst = mat.New(to-from, c.Dst.Cols)
+		if err := l.Run(context.Background(), part.call()); err != nil {
 			t.Fatal(err)
 		}
 		return part.Dst
@@ -108,7 +111,7 @@ func TestStateLife(t *testing.T) {
 	sameBits(t, "rolled back", run(20, 30, st), want)
 	run(30, 40, st)
 	for _, n := range []int{-1, 10, 20, 39, 41} {
-		if err := st.Truncate(n); !errors.Is(err, ErrCall) {
+		if err := st.Truncate(n); !errors.Is(err, ErrState) {
 			t.Errorf("Truncate(%d): error %v", n, err)
 		}
 	}
@@ -146,22 +149,120 @@ func TestStateLife(t *testing.T) {
 	}
 }
 
-// TestStateCancel wants a state as it was behind a call that failed.
+// TestStateCancel wants a state as it was after a call that failed.
 func TestStateCancel(t *testing.T) {
 	l := testLinear(t)
 	st := value[*LinearState](t)(l.NewState(StateConfig{}))
 	c := randomCall(1, l.sums.shape, 40, 40)
-	if err := l.Run(context.Background(), stepCall(c, 0, 20, st)); err != nil {
+	if err := l.Run(context.Background(), stepCall(c, 0, 20, st).call()); err != nil {
 		t.Fatal(err)
 	}
 	before := st.Clone()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Run(ctx, stepCall(c, 20, 40, st)); err != context.Canceled {
+	if err := l.Run(ctx, stepCall(c, 20, 40, st).call()); err != context.Canceled {
 		t.Fatalf("error %v", err)
 	}
 	sameBits(t, "state", mat.Of(st.values, 1, len(st.values)), mat.Of(before.values, 1, len(st.values)))
 	if st.Len() != 20 {
 		t.Errorf("Len is %d", st.Len())
+	}
+}
+
+// TestStates wants a step of many states to be that of each, in the state itself or in a
+// copy, and wrong lists of them to change nothing.
+func TestStates(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		l := testLinear(t)
+		other := testLinear(t) // with the same fingerprint
+		for _, offsets := range [][]int{nil, {0, 1, 1, 9, 20, 300}, {0, 100, 200, 300, 400, 3000}} {
+			n := 5
+			if offsets != nil {
+				n = offsets[5]
+			}
+			c := randomCall(1, l.sums.shape, n, n)
+			dress(c, l.sums.shape, "both")
+			var alone []*LinearState
+			c.Offsets = offsets
+			for b := range 5 {
+				one := value[*LinearState](t)(l.NewState(StateConfig{Snapshots: 1}))
+				before := randomCall(uint64(b), l.sums.shape, 3+b, 3+b)
+				before.State = one
+				if err := l.Run(context.Background(), before.call()); err != nil {
+					t.Fatal(err)
+				}
+				c.States = append(c.States, one.Clone())
+				alone = append(alone, one)
+			}
+			if err := other.Run(context.Background(), c.call()); err != nil {
+				t.Fatal(err)
+			}
+			for b, one := range alone {
+				from, to := b, b+1
+				if offsets != nil {
+					from, to = offsets[b], offsets[b+1]
+				}
+				part := stepCall(c, from, to, one)
+				part.Dst = mat.New(to-from, c.Dst.Cols)
+				if err := l.Run(context.Background(), part.call()); err != nil {
+					t.Fatal(err)
+				}
+				st := c.States[b].(*LinearState)
+				sameBits(t, fmt.Sprintf("sequence %d", b), mat.Rows(c.Dst, from, to), part.Dst)
+				sameBits(t, "state", mat.Vector(st.values), mat.Vector(one.values))
+				if st.Len() != one.Len() || st.Truncate(st.Len()) != nil {
+					t.Errorf("state %d has seen %d tokens, want %d", b, st.Len(), one.Len())
+				}
+			}
+		}
+	})
+	l := testLinear(t)
+	a, b := value[*LinearState](t)(l.NewState(StateConfig{})), value[*LinearState](t)(l.NewState(StateConfig{}))
+	narrow := value[*Linear](t)(NewLinear(LinearConfig{Heads: 4, KVHeads: 2, HeadDim: 9, ValueDim: 36, Causal: true}))
+	foreign := value[*LinearState](t)(narrow.NewState(StateConfig{}))
+	for what, wrong := range map[string]struct {
+		change func(*attention.Call)
+		kind   error
+	}{
+		"twice":        {func(c *attention.Call) { c.States = []attention.Past{a, a} }, ErrState},
+		"nil":          {func(c *attention.Call) { c.States = []attention.Past{a, nil} }, ErrState},
+		"a nil state":  {func(c *attention.Call) { c.States = []attention.Past{a, (*LinearState)(nil)} }, ErrState},
+		"foreign":      {func(c *attention.Call) { c.States = []attention.Past{a, foreign} }, ErrState},
+		"another kind": {func(c *attention.Call) { c.States = []attention.Past{a, new(attention.State)} }, ErrState},
+		"one of two":   {func(c *attention.Call) { c.States = []attention.Past{a} }, ErrCall},
+		"none":         {func(c *attention.Call) { c.States = []attention.Past{} }, ErrCall},
+		"both":         {func(c *attention.Call) { c.State, c.States = a, []attention.Past{a, b} }, ErrCall},
+	} {
+		c := randomCall(1, l.sums.shape, 2, 2).call()
+		wrong.change(c)
+		if err := l.Run(context.Background(), c); !errors.Is(err, wrong.kind) || a.Len() != 0 {
+			t.Errorf("%s: error %v, %d tokens", what, err, a.Len())
+		}
+	}
+}
+
+// TestStateBounds wants no state of more tokens than can be counted.
+func TestStateBounds(t *testing.T) {
+	l := testLinear(t)
+	st := value[*LinearState](t)(l.NewState(StateConfig{}))
+	st.n = maxLen - 19
+	c := randomCall(1, l.sums.shape, 20, 20)
+	c.State = st
+	if err := l.Run(context.Background(), c.call()); !errors.Is(err, ErrFull) {
+		t.Errorf("error %v of a full state", err)
+	}
+	st.n = math.MaxInt
+	var file bytes.Buffer
+	if _, err := st.WriteTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.ReadState(&file); math.MaxInt > maxLen && !errors.Is(err, ErrState) {
+		t.Errorf("error %v of a state of MaxInt tokens", err)
+	}
+	if _, err := new(LinearState).WriteTo(&file); !errors.Is(err, ErrState) {
+		t.Errorf("error %v of a state that NewState has not made", err)
+	}
+	if sum, z := st.Sums(2); sum.Data != nil || z != nil {
+		t.Error("there are sums of a head that is not there")
 	}
 }

@@ -2,10 +2,10 @@ package approx
 
 import (
 	"context"
-	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -16,12 +16,12 @@ import (
 // and multiplies every query by it.
 type form interface {
 	// add adds some keys, seen by w.gather, to the partial sums of the heads of a set.
-	add(r *run, w *workspace, set headSet, part []float32)
-	// join makes the matrices of a key head from the partial sums of a sequence of
-	// the wave.
-	join(r *run, w *workspace, wave, head int)
+	add(r *sumsRun, w *workspace, set headSet, part []float32)
+	// join makes the matrices of a key head from the partial sums of a sequence of the
+	// wave, by its number there.
+	join(r *sumsRun, w *workspace, wave, head int)
 	// apply writes rows from up to to of Dst for the heads of a set.
-	apply(r *run, w *workspace, wave, from, to int, set headSet)
+	apply(r *sumsRun, w *workspace, wave, from, to int, set headSet)
 }
 
 // sums runs a form. Tokens are cut into pieces and heads into sets; partial sums
@@ -31,11 +31,11 @@ type sums struct {
 	shape
 	form     form
 	part     int  // float32 of a partial sum of one key head
-	matrices int  // for one key head
+	matrices int  // that a key head has
 	vector   int  // float32 that a key head keeps besides
 	self     bool // queries and keys are the same tokens
-	workers  int
-	scratch  scratch.List[run]
+	workers  int  // the Config's
+	scratch  scratch.List[sumsRun]
 }
 
 const (
@@ -60,7 +60,7 @@ func (s *sums) set(i int) headSet {
 	return headSet{i * s.perSet(), min((i+1)*s.perSet(), s.kvHeads)}
 }
 
-// pieceOf is how many tokens of a sequence of n are in a piece: so many that the
+// pieceOf is how many tokens of a sequence of n are in a piece: enough that the
 // partial sums of all pieces stay within bounds.
 func (s *sums) pieceOf(n int) int {
 	most := max(1, min(maxPieces, heldWave/(s.kvHeads*s.part))) * blockRows
@@ -69,44 +69,45 @@ func (s *sums) pieceOf(n int) int {
 
 func (s *sums) pieces(n int) int { return (n + s.pieceOf(n) - 1) / s.pieceOf(n) }
 
-// run is the working memory of one call.
-type run struct {
+// sumsRun is one call, and the memory that calls share.
+type sumsRun struct {
 	op       *sums
-	call     Call
+	call     request
 	seqs     sequences
-	group    parallel.Group
-	wave     []stretch
-	parts    []float32
-	matrices []kernel.Matrix
-	vectors  []float32
-	work     []workspace
+	workers  parallel.Group
+	wave     []stretch       // sequences that are done together
+	parts    []float32       // [pieces of the wave, KVHeads, part] partial sums
+	matrices []kernel.Matrix // [wave, KVHeads, matrices]
+	vectors  []float32       // [wave, KVHeads, vector]
+	work     []workspace     // of each worker
 
-	add, join, apply func(worker, task int)
+	add, join, apply func(worker, task int) // addTask, joinTask and applyTask
 }
 
 // stretch is a sequence of the wave, and where its tasks begin.
 type stretch struct {
-	b             int
-	parts, blocks int
+	b             int // the sequence
+	parts, blocks int // the first of its pieces of keys, and of its blocks of queries
 }
 
-// workspace is what each worker has for itself.
+// workspace is what each worker has for itself, for a block of up to blockRows tokens.
+// Columns are those of a set of heads.
 type workspace struct {
-	rows    []int     // keys of a block that are seen
-	e       []float32 // a block of features of a set's heads
-	k, v    []float32 // a block's keys and values, where some are hidden
-	scale   []float32 // one for each row
-	top     []float32
-	shift   []float32 // one for each column of a set
-	row     []float32
-	ones    []float32
-	factors []float32
-	right   kernel.Matrix
-	m       []float32
+	rows    []int         // keys of the block that are seen
+	e       []float32     // [rows, columns] features
+	k, v    []float32     // [rows, D] and [rows, Dv] a head's keys and values, where some are hidden
+	scale   []float32     // [rows] weights, or sums
+	top     []float32     // [columns] or [rows] largest elements
+	shift   []float32     // [columns] what features are less, and then their sums
+	row     []float32     // [columns] or [Dv]
+	ones    []float32     // [columns] of 1
+	factors []float32     // [rows] of kernel.AttentionTile.Weights
+	right   kernel.Matrix // the right factor of a product
+	m       []float32     // [part] the sum of a head's partial sums
 }
 
-// bytes bounds the working memory of a call of one sequence of so many keys.
-func (s *sums) bytes(keys int) int64 {
+// sumBytes bounds the working memory of a call of one sequence.
+func (s *sums) sumBytes(keys int) int64 {
 	heads, d, dv := int64(s.kvHeads), int64(s.dim), int64(s.valueDim)
 	held := heads * (int64(s.pieces(keys))*int64(s.part) + d*(dv+maxPanel)*int64(s.matrices) + int64(s.vector))
 	wide := int64(s.perSet()*s.group()) * max(d, dv)
@@ -119,15 +120,18 @@ func (s *sums) bytes(keys int) int64 {
 // filled up.
 const maxPanel = 32
 
-func (s *sums) run(ctx context.Context, call *Call) error {
+// sumUp runs a call.
+func (s *sums) sumUp(ctx context.Context, call request) error {
 	r := s.scratch.Get()
 	defer s.scratch.Put(r)
-	r.op = s
-	if err := r.seqs.set(call, &s.shape, s.self); err != nil {
+	defer func() { r.call, r.seqs = request{}, sequences{} }()
+	r.op, r.call = s, call
+	if err := r.call.check(&s.shape); err != nil {
 		return err
 	}
-	r.call = *call
-	defer func() { r.call, r.seqs = Call{}, sequences{} }()
+	if err := r.seqs.lay(&r.call, s.self); err != nil {
+		return err
+	}
 	if r.add == nil {
 		r.add, r.join, r.apply = r.addTask, r.joinTask, r.applyTask
 	}
@@ -147,8 +151,8 @@ func (s *sums) run(ctx context.Context, call *Call) error {
 	return r.flush(ctx)
 }
 
-// flush does the sequences of the wave.
-func (r *run) flush(ctx context.Context) error {
+// flush does the sequences of the wave, and empties it.
+func (r *sumsRun) flush(ctx context.Context) error {
 	s := r.op
 	parts, blocks, tokens := 0, 0, 0
 	for i := range r.wave {
@@ -166,32 +170,24 @@ func (r *run) flush(ctx context.Context) error {
 	}
 	workers := 1
 	if int64(tokens)*int64(s.heads*s.dim)*int64(s.valueDim) > aloneWork {
-		workers = parallel.Workers(s.workers)
+		workers = parallel.Choose(s.workers, r.call.Workers)
 	}
 	for len(r.work) < workers {
 		r.work = append(r.work, workspace{})
 	}
-	err := r.group.Run(ctx, workers, parts*s.sets(), r.add)
+	err := r.workers.Run(ctx, workers, parts*s.sets(), r.add)
 	if err == nil {
-		err = r.group.Run(ctx, workers, len(r.wave)*s.kvHeads, r.join)
+		err = r.workers.Run(ctx, workers, len(r.wave)*s.kvHeads, r.join)
 	}
 	if err == nil {
-		err = r.group.Run(ctx, workers, blocks*s.sets(), r.apply)
+		err = r.workers.Run(ctx, workers, blocks*s.sets(), r.apply)
 	}
 	r.wave = r.wave[:0]
-	return wrap(ctx, err)
+	return check.Wrap(ctx, "approx", err)
 }
 
-// wrap gives a panic in a worker the package's name.
-func wrap(ctx context.Context, err error) error {
-	if err == nil || err == ctx.Err() {
-		return err
-	}
-	return fmt.Errorf("approx: %w", err)
-}
-
-// find returns the sequence of the wave that a task belongs to.
-func (r *run) find(start func(*stretch) int, task int) *stretch {
+// stretchOf returns the sequence of the wave that a task belongs to.
+func (r *sumsRun) stretchOf(start func(*stretch) int, task int) *stretch {
 	lo, hi := 0, len(r.wave)
 	for hi-lo > 1 {
 		if mid := (lo + hi) / 2; start(&r.wave[mid]) <= task {
@@ -204,10 +200,10 @@ func (r *run) find(start func(*stretch) int, task int) *stretch {
 }
 
 // addTask sums up one piece for one set.
-func (r *run) addTask(worker, task int) {
+func (r *sumsRun) addTask(worker, task int) {
 	s, w := r.op, &r.work[worker]
 	set, task := s.set(task%s.sets()), task/s.sets()
-	at := r.find(func(w *stretch) int { return w.parts }, task)
+	at := r.stretchOf(func(w *stretch) int { return w.parts }, task)
 	first, end := r.seqs.k[at.b], r.seqs.k[at.b+1]
 	n := s.pieceOf(end - first)
 	from := first + (task-at.parts)*n
@@ -221,35 +217,35 @@ func (r *run) addTask(worker, task int) {
 
 // partsOf returns the partial sums of a sequence of the wave, one for each piece,
 // of a key head.
-func (r *run) partsOf(wave, head int) (first, step, count int) {
+func (r *sumsRun) partsOf(wave, head int) (first, step, count int) {
 	s, at := r.op, r.wave[wave]
 	return (at.parts*s.kvHeads + head) * s.part, s.kvHeads * s.part, s.pieces(r.seqs.k[at.b+1] - r.seqs.k[at.b])
 }
 
-func (r *run) joinTask(worker, task int) {
+func (r *sumsRun) joinTask(worker, task int) {
 	r.op.form.join(r, &r.work[worker], task/r.op.kvHeads, task%r.op.kvHeads)
 }
 
 // matrix returns a matrix of a key head of a sequence of the wave.
-func (r *run) matrix(wave, head, i int) *kernel.Matrix {
+func (r *sumsRun) matrix(wave, head, i int) *kernel.Matrix {
 	return &r.matrices[(wave*r.op.kvHeads+head)*r.op.matrices+i]
 }
 
-func (r *run) vector(wave, head int) []float32 {
+func (r *sumsRun) vector(wave, head int) []float32 {
 	return r.vectors[(wave*r.op.kvHeads+head)*r.op.vector:][:r.op.vector]
 }
 
-func (r *run) applyTask(worker, task int) {
+func (r *sumsRun) applyTask(worker, task int) {
 	s := r.op
 	set, task := s.set(task%s.sets()), task/s.sets()
-	at := r.find(func(w *stretch) int { return w.blocks }, task)
+	at := r.stretchOf(func(w *stretch) int { return w.blocks }, task)
 	from := r.seqs.q[at.b] + (task-at.blocks)*blockRows
 	wave := at.b - r.wave[0].b
 	s.form.apply(r, &r.work[worker], wave, from, min(from+blockRows, r.seqs.q[at.b+1]), set)
 }
 
 // gather notes the keys from up to to that are seen.
-func (w *workspace) gather(r *run, from, to int) {
+func (w *workspace) gather(r *sumsRun, from, to int) {
 	w.rows = w.rows[:0]
 	for j := from; j < to; j++ {
 		if r.call.seen(j) {
@@ -273,13 +269,13 @@ func (w *workspace) gathered(memory *[]float32, m blas32.General, from, cols int
 	*memory = scratch.Floats(*memory, len(w.rows)*cols)
 	c := mat.Of(*memory, len(w.rows), cols)
 	for i, j := range w.rows {
-		copy(row(c, i), row(m, j))
+		copy(mat.Row(c, i), mat.Row(m, j))
 	}
 	return c
 }
 
 // weights sets w.scale to the log-weights of the keys gathered, for a head.
-func (w *workspace) weights(r *run, head int) []float32 {
+func (w *workspace) weights(r *sumsRun, head int) []float32 {
 	w.scale = scratch.Floats(w.scale, len(w.rows))
 	for i, j := range w.rows {
 		w.scale[i] = r.call.logWeight(j, head)
@@ -287,9 +283,9 @@ func (w *workspace) weights(r *run, head int) []float32 {
 	return w.scale
 }
 
-// each calls f with the columns of a set in parts that have log-weights of their
+// perWeight calls f with the columns of a set in parts that have log-weights of their
 // own, from and to counted in key heads.
-func (r *run) each(set headSet, f func(from, to int)) {
+func (r *sumsRun) perWeight(set headSet, f func(from, to int)) {
 	step := set.to - set.from
 	if r.call.LogWeights.Cols > 1 {
 		step = 1
@@ -298,5 +294,3 @@ func (r *run) each(set headSet, f func(from, to int)) {
 		f(h, h+step)
 	}
 }
-
-func row(m blas32.General, i int) []float32 { return m.Data[i*m.Stride:][:m.Cols] }

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
@@ -72,27 +73,29 @@ func NewXCA(cfg XCAConfig) (*XCA, error) {
 // Inputs may overlap each other, dst none of them. After the first call of a
 // shape nothing is allocated.
 func (x *XCA) Forward(dst, q, k, v blas32.General) error {
-	return x.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v})
+	return x.sums.sumUp(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }
 
 // Run is Forward with everything optional, and an end: when ctx is done it
-// returns ctx.Err() and leaves Dst in an unspecified state. Errors about matrices
-// match ErrShape, those about options ErrCall; both come before anything is
-// written.
-func (x *XCA) Run(ctx context.Context, call *Call) error {
-	if call.State != nil {
-		return check.Errorf(ErrCall, "approx: State with an XCA, which has none")
+// returns ctx.Err() and leaves Dst in an unspecified state. Of a Call it takes K and V of
+// one segment, Offsets, KOffsets, LogWeights, Workers and an *Options for Options; any
+// other option is an error. Errors about matrices match ErrShape, those about options
+// ErrCall; both come before anything is written.
+func (x *XCA) Run(ctx context.Context, call *attention.Call) error {
+	var q request
+	if err := q.take(ctx, call, uses); err != nil {
+		return err
 	}
-	return x.sums.run(ctx, call)
+	return x.sums.sumUp(ctx, q)
 }
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
-func (x *XCA) ScratchBytes(tokens int) int64 { return x.sums.bytes(tokens) }
+func (x *XCA) ScratchBytes(tokens int) int64 { return x.sums.sumBytes(tokens) }
 
 // add adds to the sums of a key head: q^T k of each of its query heads, and the
 // squares of their features and of its own.
-func (x *XCA) add(r *run, w *workspace, set headSet, part []float32) {
+func (x *XCA) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 	n, d, group := len(w.rows), x.sums.dim, x.sums.group()
 	if n == 0 {
 		return
@@ -102,13 +105,13 @@ func (x *XCA) add(r *run, w *workspace, set headSet, part []float32) {
 	scaled := mat.Of(w.e, n, d)
 	squares := func(sum []float32, m blas32.General) {
 		for i := range n {
-			asm.Mul(w.row, row(m, i), row(m, i))
+			asm.Mul(w.row, mat.Row(m, i), mat.Row(m, i))
 			asm.Axpy(sum, w.scale[i], w.row)
 		}
 	}
 	for g := set.from; g < set.to; g++ {
 		own := part[g*x.sums.part:][:x.sums.part]
-		if weighted(&r.call) {
+		if r.call.weighted() {
 			asm.Exp(w.weights(r, g), w.scale)
 		} else {
 			w.scale = scratch.Floats(w.scale, n)
@@ -129,7 +132,7 @@ func (x *XCA) add(r *run, w *workspace, set headSet, part []float32) {
 }
 
 // join makes A^T of each query head.
-func (x *XCA) join(r *run, w *workspace, wave, g int) {
+func (x *XCA) join(r *sumsRun, w *workspace, wave, g int) {
 	d, group := x.sums.dim, x.sums.group()
 	w.m, w.row = scratch.Floats(w.m, x.sums.part), scratch.Floats(w.row, d)
 	clear(w.m)
@@ -151,16 +154,16 @@ func (x *XCA) join(r *run, w *workspace, wave, g int) {
 			temperature = x.cfg.Temperature[g*group+h]
 		}
 		for i := range d {
-			asm.Mul(row(a, i), row(a, i), w.row)
-			asm.Scale(row(a, i), temperature*inverse(squares[i]), row(a, i))
-			asm.Softmax(row(a, i), row(a, i))
+			asm.Mul(mat.Row(a, i), mat.Row(a, i), w.row)
+			asm.Scale(mat.Row(a, i), temperature*inverse(squares[i]), mat.Row(a, i))
+			asm.Softmax(mat.Row(a, i), mat.Row(a, i))
 		}
 		r.matrix(wave, g, h).SetT(a)
 	}
 }
 
 // apply multiplies values by A^T.
-func (x *XCA) apply(r *run, w *workspace, wave, from, to int, set headSet) {
+func (x *XCA) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
 	d, group := x.sums.dim, x.sums.group()
 	for h := set.from * group; h < set.to*group; h++ {
 		v := mat.Columns(mat.Rows(r.call.V, from, to), h/group*d, d)

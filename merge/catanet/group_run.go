@@ -103,12 +103,12 @@ func (r *groupRun) attend(ctx context.Context) error {
 		return err
 	}
 	r.segments = [4]blas32.General{r.k, r.v, c.CenterK, c.CenterV}
-	r.intra = attention.Call{Dst: r.grouped, Q: r.q, K: r.segments[:1], V: r.segments[1:2], Offsets: r.queryAt, KOffsets: r.keyAt}
+	r.intra = attention.Call{Dst: r.grouped, Q: r.q, K: r.segments[:1], V: r.segments[1:2], Offsets: r.queryAt, KOffsets: r.keyAt, Workers: c.Workers}
 	if err := check.Wrap(ctx, "catanet", r.op.core.Run(ctx, &r.intra)); err != nil {
 		return err
 	}
 	if c.CenterK.Rows > 0 {
-		r.inter = attention.Call{Dst: r.centred, Q: r.q, K: r.segments[2:3], V: r.segments[3:]}
+		r.inter = attention.Call{Dst: r.centred, Q: r.q, K: r.segments[2:3], V: r.segments[3:], Workers: c.Workers}
 		if err := check.Wrap(ctx, "catanet", r.op.core.Run(ctx, &r.inter)); err != nil {
 			return err
 		}

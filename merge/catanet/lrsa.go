@@ -106,7 +106,7 @@ func (op *LRSA) Run(ctx context.Context, call *ImageCall) error {
 // Bytes returns the memory of the weights.
 func (op *LRSA) Bytes() int64 { return op.projections.bytes() + op.ffn.bytes() }
 
-// ScratchBytes returns the working memory that a call of so many images holds, at the
+// ScratchBytes returns the working memory that a call holds, at the
 // most, besides its arguments: it grows with the overlap of windows.
 func (op *LRSA) ScratchBytes(images, height, width int) int64 {
 	cfg := &op.cfg

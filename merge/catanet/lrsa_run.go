@@ -69,7 +69,7 @@ func (r *lrsaRun) sweep(ctx context.Context, op *LRSA, call *ImageCall) error {
 		return err
 	}
 	r.segments = [2]blas32.General{r.k, r.v}
-	r.attend = attention.Call{Dst: r.mixed, Q: r.q, K: r.segments[:1], V: r.segments[1:], Offsets: r.offsets}
+	r.attend = attention.Call{Dst: r.mixed, Q: r.q, K: r.segments[:1], V: r.segments[1:], Offsets: r.offsets, Workers: call.Workers}
 	if err := check.Wrap(ctx, "catanet", op.attention.Run(ctx, &r.attend)); err != nil {
 		return err
 	}

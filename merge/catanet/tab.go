@@ -132,7 +132,7 @@ func (op *TAB) Bytes() int64 {
 		4*int64(len(c.means.Data)+len(c.keys.Data)+len(c.values.Data)+len(c.nearest.panels)+len(c.nearest.unit))
 }
 
-// ScratchBytes returns the working memory that a call of so many images holds, at the
+// ScratchBytes returns the working memory that a call holds, at the
 // most, besides its arguments.
 func (op *TAB) ScratchBytes(images, height, width int) int64 {
 	n, cfg := int64(images)*int64(height)*int64(width), &op.cfg

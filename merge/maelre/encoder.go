@@ -16,13 +16,6 @@ import (
 	"github.com/subquad/subquad/merge"
 )
 
-// Approximation takes the place of exact attention while there are many tokens:
-// any operator of package approx, or one of the caller's. Self-attention; the
-// sizes of merged tokens come as log-weights.
-type Approximation interface {
-	Run(ctx context.Context, call *approx.Call) error
-}
-
 // Matching finds the tokens that merge: a Matcher, or something of the caller's
 // that sets merge.Call.Plan from merge.Call.Metric.
 type Matching interface {
@@ -34,8 +27,10 @@ type Config struct {
 	// Heads is H, a divisor of the width.
 	Heads int
 	// Approximation takes the place of exact attention in the layers that Approximate
-	// says; nil is approx.Efficient.
-	Approximation Approximation
+	// says: self-attention, to which the sizes of merged tokens come as log-weights. Any
+	// operator that honours those will do, those of package approx among them; nil is
+	// approx.Efficient.
+	Approximation attention.Operator
 	// Approximate tells, by the number of tokens that enter a layer, whether it
 	// approximates; nil says tokens > SwitchTokens.
 	Approximate func(layer, tokens int) bool
@@ -67,7 +62,8 @@ type Config struct {
 	// Format is how weights are kept in memory.
 	Format asm.Format
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS. An
-	// Approximation and a Matching of the caller's have their own.
+	// Approximation and a Matching of the caller's have their own, but Call.Workers
+	// goes for all.
 	Workers int
 }
 

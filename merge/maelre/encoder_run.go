@@ -8,7 +8,6 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
-	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
@@ -44,9 +43,8 @@ type encoderRun struct {
 	plan    merge.Plan
 	match   merge.Call
 	load    merge.Workload
-	approx  approx.Call
-	exact   attention.Call
-	kv      [2][1]blas32.General // the keys and values of exact
+	attend  attention.Call
+	kv      [2][1]blas32.General // the keys and values of attend
 	work    []encoderWork        // of each worker
 
 	before, project, after, last func(worker, task int) // normAndProject, addAttention, addMLP and lastNorm
@@ -81,7 +79,7 @@ func (r *encoderRun) encode(ctx context.Context, m *Encoder, call *Call) error {
 
 // forget drops what is the caller's.
 func (r *encoderRun) forget() {
-	r.call, r.match, r.approx, r.exact, r.kv = Call{}, merge.Call{}, approx.Call{}, attention.Call{}, [2][1]blas32.General{}
+	r.call, r.match, r.attend, r.kv = Call{}, merge.Call{}, attention.Call{}, [2][1]blas32.General{}
 }
 
 // encodeSequence encodes rows from up to to of X.
@@ -166,15 +164,13 @@ func (r *encoderRun) attendLayer(ctx context.Context, layer int) (approximated b
 		logs = mat.Of(r.logs, n, 1)
 	}
 	q, k, v := mat.Columns(r.qkv, 0, d), mat.Columns(r.qkv, d, d), mat.Columns(r.qkv, 2*d, d)
+	r.kv = [2][1]blas32.General{{k}, {v}}
+	r.attend = attention.Call{Dst: r.out, Q: q, K: r.kv[0][:], V: r.kv[1][:], LogWeights: logs, Workers: r.call.Workers}
+	op := attention.Operator(r.m.exact)
 	if approximated = r.approximates(layer, n); approximated {
-		r.approx = approx.Call{Dst: r.out, Q: q, K: k, V: v, LogWeights: logs}
-		err = r.m.cfg.Approximation.Run(ctx, &r.approx)
-	} else {
-		r.kv = [2][1]blas32.General{{k}, {v}}
-		r.exact = attention.Call{Dst: r.out, Q: q, K: r.kv[0][:], V: r.kv[1][:], LogWeights: logs}
-		err = r.m.exact.Run(ctx, &r.exact)
+		op = r.m.cfg.Approximation
 	}
-	if err != nil {
+	if err := op.Run(ctx, &r.attend); err != nil {
 		if err != ctx.Err() {
 			err = fmt.Errorf("maelre: layer %d: %w", layer, err)
 		}

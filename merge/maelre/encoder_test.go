@@ -16,6 +16,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
@@ -160,7 +161,7 @@ func TestModes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const d, n, layers = 12, 60, 4
 		w := weightsFor(d, 20, layers, 0)
-		approximation := func(a Approximation, err error) Approximation {
+		approximation := func(a attention.Operator, err error) attention.Operator {
 			if err != nil {
 				t.Fatal(err)
 			}

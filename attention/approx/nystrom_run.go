@@ -15,45 +15,48 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// nystromRun is the working memory of one call. Landmarks of all sequences stand
-// one after the other.
+// nystromRun is one call, and the memory that calls share. Landmarks of all sequences
+// stand one after the other.
 type nystromRun struct {
-	op    *Nystrom
-	call  Call
-	seqs  sequences
-	group parallel.Group
+	op      *Nystrom
+	call    request
+	seqs    sequences
+	workers parallel.Group
 
-	marks  []int          // where the landmarks of each sequence begin
-	few    []int          // the same, of sequences of more tokens than landmarks alone
-	q, k   blas32.General // landmarks, [landmarks, H D]; keys are repeated for each query head
-	values blas32.General // k3 v, and then pinv(k2) k3 v, [landmarks, H Dv]
+	marks  []int          // [sequences+1] where the landmarks of each sequence begin
+	few    []int          // [sequences+1] the same, of sequences of more tokens than landmarks alone
+	q, k   blas32.General // [landmarks, H D] the landmarks; keys are repeated for each query head
+	values blas32.General // [landmarks, H Dv] k3 v, and then pinv(k2) k3 v
 
-	memory [4][]float32
-	padded padded
-	keyPos []int64
+	memory [4][]float32 // of q, k and values, and of values without gaps
+	padded padded       // the mask of inner
+	keyPos []int64      // [sequences] the first row of each
 	inner  attention.Call
-	kv     [2][1]blas32.General
-	tops   []float32 // the largest column sum of each head, with InitOriginal
-	top    float32
-	work   []nystromWork
+	kv     [2][1]blas32.General // the keys and values of inner
+	tops   []float32            // [sequences, H] largest column sums, with InitOriginal
+	top    float32              // the largest of them
+	work   []nystromWork        // of each worker
 
-	means, sumsOf, invert, finish func(worker, task int)
+	means, sumsOf, invert, finish func(worker, task int) // meansTask, sumsTask, invertTask and finishTask
 }
 
 // nystromWork is what each worker has for itself.
 type nystromWork struct {
-	k2, z, kz, t []float32 // [m, m]
-	x            []float32
-	right        kernel.Matrix
+	k2, z, kz, t []float32     // [m, m]
+	x            []float32     // [m] or [G D]
+	right        kernel.Matrix // the right factor of a product
 }
 
-func (r *nystromRun) run(ctx context.Context, n *Nystrom, call *Call) error {
-	r.op = n
-	if err := r.seqs.set(call, &n.shape, true); err != nil {
+// approximate runs a call.
+func (r *nystromRun) approximate(ctx context.Context, n *Nystrom, call request) error {
+	defer r.forget()
+	r.op, r.call = n, call
+	if err := r.call.check(&n.shape); err != nil {
 		return err
 	}
-	r.call = *call
-	defer r.forget()
+	if err := r.seqs.lay(&r.call, true); err != nil {
+		return err
+	}
 	if r.means == nil {
 		r.means, r.sumsOf, r.invert, r.finish = r.meansTask, r.sumsTask, r.invertTask, r.finishTask
 	}
@@ -69,19 +72,19 @@ func (r *nystromRun) run(ctx context.Context, n *Nystrom, call *Call) error {
 		r.few = append(r.few, r.few[b]+m)
 	}
 	marks := r.marks[r.seqs.count()]
-	r.q, r.k, r.values = r.matrix(0, marks, s.heads*s.dim), r.matrix(1, marks, s.heads*s.dim), r.matrix(2, marks, s.heads*s.valueDim)
+	r.q, r.k, r.values = r.memoryAs(0, marks, s.heads*s.dim), r.memoryAs(1, marks, s.heads*s.dim), r.memoryAs(2, marks, s.heads*s.valueDim)
 	workers := 1
 	if int64(marks+call.Q.Rows)*int64(s.heads*(s.dim+s.valueDim))*int64(n.cfg.Landmarks) > aloneWork {
-		workers = parallel.Workers(n.cfg.Workers)
+		workers = parallel.Choose(n.cfg.Workers, call.Workers)
 	}
 	for len(r.work) < workers {
 		r.work = append(r.work, nystromWork{})
 	}
-	if err := r.group.Run(ctx, workers, marks, r.means); err != nil {
-		return wrap(ctx, err)
+	if err := r.workers.Run(ctx, workers, marks, r.means); err != nil {
+		return check.Wrap(ctx, "approx", err)
 	}
 	r.kv = [2][1]blas32.General{{call.K}, {call.V}}
-	r.inner = attention.Call{Dst: r.values, Q: r.q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.marks, KOffsets: r.seqs.k, LogWeights: call.LogWeights}
+	r.inner = attention.Call{Dst: r.values, Q: r.q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.marks, KOffsets: r.seqs.k, LogWeights: call.LogWeights, Workers: call.Workers}
 	if call.Valid != nil {
 		r.keyPos, r.padded = r.keyPos[:0], call.Valid
 		for _, first := range r.seqs.k[:r.seqs.count()] {
@@ -94,30 +97,30 @@ func (r *nystromRun) run(ctx context.Context, n *Nystrom, call *Call) error {
 	}
 	if n.cfg.Init == InitOriginal {
 		r.tops = scratch.Floats(r.tops, r.seqs.count()*s.heads)
-		if err := r.group.Run(ctx, workers, len(r.tops), r.sumsOf); err != nil {
-			return wrap(ctx, err)
+		if err := r.workers.Run(ctx, workers, len(r.tops), r.sumsOf); err != nil {
+			return check.Wrap(ctx, "approx", err)
 		}
 		r.top = 0
 		for _, t := range r.tops {
 			r.top = max(r.top, t)
 		}
 	}
-	if err := r.group.Run(ctx, workers, r.seqs.count()*s.heads, r.invert); err != nil {
-		return wrap(ctx, err)
+	if err := r.workers.Run(ctx, workers, r.seqs.count()*s.heads, r.invert); err != nil {
+		return check.Wrap(ctx, "approx", err)
 	}
 	if err := r.spread(ctx); err != nil {
 		return err
 	}
-	return wrap(ctx, r.group.Run(ctx, workers, (call.Q.Rows+blockRows-1)/blockRows, r.finish))
+	return check.Wrap(ctx, "approx", r.workers.Run(ctx, workers, (call.Q.Rows+blockRows-1)/blockRows, r.finish))
 }
 
 func (r *nystromRun) forget() {
-	r.call, r.seqs, r.inner, r.padded = Call{}, sequences{}, attention.Call{}, nil
+	r.call, r.seqs, r.inner, r.padded = request{}, sequences{}, attention.Call{}, nil
 	r.kv = [2][1]blas32.General{}
 }
 
-// matrix returns memory as a matrix.
-func (r *nystromRun) matrix(i, rows, cols int) blas32.General {
+// memoryAs returns memory as a matrix.
+func (r *nystromRun) memoryAs(i, rows, cols int) blas32.General {
 	r.memory[i] = scratch.Floats(r.memory[i], rows*cols)
 	return mat.Of(r.memory[i], rows, cols)
 }
@@ -165,27 +168,14 @@ func segment(n, m, i int) (from, to int) {
 	return at(i), at(i + 1)
 }
 
-// sequenceOf returns the sequence that a landmark belongs to.
-func (r *nystromRun) sequenceOf(mark int) int {
-	lo, hi := 0, len(r.marks)-1
-	for hi-lo > 1 {
-		if mid := (lo + hi) / 2; r.marks[mid] <= mark {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return lo
-}
-
 // meansTask makes one landmark of queries and one of keys, for all heads.
 func (r *nystromRun) meansTask(worker, mark int) {
 	s, w := &r.op.shape, &r.work[worker]
-	b := r.sequenceOf(mark)
+	b := find(r.marks, mark)
 	first := r.seqs.q[b]
 	from, to := segment(r.seqs.q[b+1]-first, r.marks[b+1]-r.marks[b], mark-r.marks[b])
 	from, to = first+from, first+to
-	q, k := row(r.q, mark), row(r.k, mark)
+	q, k := mat.Row(r.q, mark), mat.Row(r.k, mark)
 	clear(q)
 	w.x = scratch.Floats(w.x, s.kvHeads*s.dim)
 	clear(w.x)
@@ -196,7 +186,7 @@ func (r *nystromRun) meansTask(worker, mark int) {
 	for g := 0; g < s.kvHeads; g += step {
 		q, k := q[g*s.group()*s.dim:][:step*s.group()*s.dim], w.x[g*s.dim:][:step*s.dim]
 		top := negInf // so that no weight overflows
-		for j := from; weighted(&r.call) && j < to; j++ {
+		for j := from; r.call.weighted() && j < to; j++ {
 			top = max(top, r.call.logWeight(j, g))
 		}
 		var total float64
@@ -207,8 +197,8 @@ func (r *nystromRun) meansTask(worker, mark int) {
 			}
 			total += float64(weight)
 			if weight != 0 && (r.call.Valid == nil || r.call.Valid[j]) {
-				asm.Axpy(q, weight, row(r.call.Q, j)[g*s.group()*s.dim:][:len(q)])
-				asm.Axpy(k, weight, row(r.call.K, j)[g*s.dim:][:len(k)])
+				asm.Axpy(q, weight, mat.Row(r.call.Q, j)[g*s.group()*s.dim:][:len(q)])
+				asm.Axpy(k, weight, mat.Row(r.call.K, j)[g*s.dim:][:len(k)])
 			}
 		}
 		if total != 0 {
@@ -240,9 +230,9 @@ func (r *nystromRun) kernel2(w *nystromWork, task int) (k2 blas32.General, top f
 	w.x = scratch.Floats(w.x, m)
 	clear(w.x)
 	for i := range m {
-		asm.Scale(row(k2, i), r.op.cfg.Scale, row(k2, i))
-		asm.Softmax(row(k2, i), row(k2, i))
-		asm.Add(w.x, w.x, row(k2, i))
+		asm.Scale(mat.Row(k2, i), r.op.cfg.Scale, mat.Row(k2, i))
+		asm.Softmax(mat.Row(k2, i), mat.Row(k2, i))
+		asm.Add(w.x, w.x, mat.Row(k2, i))
 	}
 	return k2, asm.Max(w.x)
 }
@@ -269,7 +259,7 @@ func (r *nystromRun) invertTask(worker, task int) {
 	w.t = scratch.Floats(w.t, m*max(m, s.valueDim))
 	t := mat.Of(w.t, m, s.valueDim)
 	kernel.Gemm(t, z, &w.right, nil)
-	copyRows(v, t)
+	mat.Copy(v, t)
 }
 
 // inverse returns the pseudo-inverse of k2 by Newton-Schulz-like iteration.
@@ -312,16 +302,16 @@ func (r *nystromRun) spread(ctx context.Context) error {
 	k, v := r.k, r.values
 	count := r.seqs.count()
 	if r.few[count] != r.marks[count] { // close the gaps
-		k, v = r.matrix(1, r.few[count], k.Cols), r.matrix(3, r.few[count], v.Cols)
+		k, v = r.memoryAs(1, r.few[count], k.Cols), r.memoryAs(3, r.few[count], v.Cols)
 		for b := range count {
 			for i := range r.few[b+1] - r.few[b] {
-				copy(row(k, r.few[b]+i), row(r.k, r.marks[b]+i))
-				copy(row(v, r.few[b]+i), row(r.values, r.marks[b]+i))
+				copy(mat.Row(k, r.few[b]+i), mat.Row(r.k, r.marks[b]+i))
+				copy(mat.Row(v, r.few[b]+i), mat.Row(r.values, r.marks[b]+i))
 			}
 		}
 	}
 	r.kv = [2][1]blas32.General{{k}, {v}}
-	r.inner = attention.Call{Dst: r.call.Dst, Q: r.call.Q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.seqs.q, KOffsets: r.few}
+	r.inner = attention.Call{Dst: r.call.Dst, Q: r.call.Q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.seqs.q, KOffsets: r.few, Workers: r.call.Workers}
 	return inner(ctx, r.op.first.Run(ctx, &r.inner))
 }
 
@@ -330,11 +320,11 @@ func (r *nystromRun) spread(ctx context.Context) error {
 func (r *nystromRun) finishTask(worker, task int) {
 	s := &r.op.shape
 	from, to := task*blockRows, min((task+1)*blockRows, r.call.Q.Rows)
-	for b := r.sequenceAt(from); from < to; b++ {
+	for b := find(r.seqs.q, from); from < to; b++ {
 		end := min(to, r.seqs.q[b+1])
 		if r.few[b+1] == r.few[b] {
 			at := r.marks[b] + from - r.seqs.q[b]
-			copyRows(mat.Rows(r.call.Dst, from, end), mat.Rows(r.values, at, at+end-from))
+			mat.Copy(mat.Rows(r.call.Dst, from, end), mat.Rows(r.values, at, at+end-from))
 		} else if r.call.Valid != nil {
 			r.padding(b, from, end)
 		}
@@ -345,19 +335,6 @@ func (r *nystromRun) finishTask(worker, task int) {
 	}
 }
 
-// sequenceAt returns the sequence that a token belongs to.
-func (r *nystromRun) sequenceAt(token int) int {
-	lo, hi := 0, r.seqs.count()
-	for hi-lo > 1 {
-		if mid := (lo + hi) / 2; r.seqs.q[mid] <= token {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return lo
-}
-
 // padding gives rows of padding the result of a query of 0, which is the mean
 // over the landmarks.
 func (r *nystromRun) padding(b, from, to int) {
@@ -366,10 +343,10 @@ func (r *nystromRun) padding(b, from, to int) {
 		if r.call.Valid[i] {
 			continue
 		}
-		dst := row(r.call.Dst, i)
+		dst := mat.Row(r.call.Dst, i)
 		clear(dst)
 		for j := range m {
-			asm.Axpy(dst, 1/float32(m), row(r.values, r.marks[b]+j))
+			asm.Axpy(dst, 1/float32(m), mat.Row(r.values, r.marks[b]+j))
 		}
 	}
 }
@@ -377,16 +354,16 @@ func (r *nystromRun) padding(b, from, to int) {
 // convolve adds the convolution of the values of a head to rows from up to to.
 func (r *nystromRun) convolve(b, h, from, to int) {
 	s := &r.op.shape
-	taps := row(r.op.cfg.Conv, h)
+	taps := mat.Row(r.op.cfg.Conv, h)
 	first, end := r.seqs.q[b], r.seqs.q[b+1]
 	for i := from; i < to; i++ {
-		dst := row(r.call.Dst, i)[h*s.valueDim:][:s.valueDim]
+		dst := mat.Row(r.call.Dst, i)[h*s.valueDim:][:s.valueDim]
 		for t, w := range taps {
 			j := i + t - len(taps)/2
 			if j < first || j >= end || r.call.Valid != nil && !r.call.Valid[j] {
 				continue
 			}
-			asm.Axpy(dst, w, row(r.call.V, j)[h/s.group()*s.valueDim:][:s.valueDim])
+			asm.Axpy(dst, w, mat.Row(r.call.V, j)[h/s.group()*s.valueDim:][:s.valueDim])
 		}
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -15,31 +17,40 @@ import (
 const (
 	chunkRows    = 64   // tokens of a chunk
 	rowsTogether = 24   // rows of a chunk that see as much of it, a multiple of every tier's tile
-	fewRows      = 8    // up to which tokens go one by one
+	fewRows      = 8    // tokens up to which they go one by one
 	passRows     = 8192 // tokens of a sequence between looks at the context
+
+	// Multiply-adds, times two or so, up to which a step is a few milliseconds in any tier
+	// and is not interrupted.
+	inPlaceWork = 1 << 22
 )
 
-// causalRun is the working memory of one call of a causal Linear.
+// causalRun is one call of a causal Linear, and the memory that calls share.
 type causalRun struct {
-	op     *Linear
-	call   Call
-	seqs   sequences
-	group  parallel.Group
-	values []float32 // for each sequence and key head: S [D, Dv], and z [D] below it
-	pass   int
-	work   []causalWork
+	op      *Linear
+	call    request
+	seqs    sequences
+	states  []*LinearState // those of the call
+	batch   pack.Layout[*LinearState]
+	valid   func(name string, s *LinearState) error // of batch
+	offsets []int                                   // of a row for each state
+	workers parallel.Group
+	memory  []float32   // of the sums of sequences that have none in a state
+	sums    [][]float32 // of each sequence, for each key head S [D, Dv], and z [D] below it
+	pass    int         // the first row of each sequence that is done now
+	work    []causalWork
 
-	set func(worker, task int)
+	set func(worker, task int) // setTask
 }
 
-// causalWork is what each worker has for itself.
+// causalWork is what each worker has for itself; C is chunkRows.
 type causalWork struct {
-	k       []float32       // phi(k) of a chunk for a set's heads, [C, set D]
-	left    []float32       // [phi(q) | its products with phi(k)] side by side, [C, set (D+C)]
-	scale   []float32       // one for each row
-	value   []float32       // of one token
+	k       []float32       // [C, set D] phi(k) of a chunk for a set's heads
+	left    []float32       // [C, set (D+C)] phi(q) and its products with phi(k), side by side
+	scale   []float32       // [C]
+	value   []float32       // [Dv] of one token
 	nothing []float32       // [D] of 0
-	keys    kernel.Matrix   // phi(k)^T of a head, [D, C]
+	keys    kernel.Matrix   // [D, C] phi(k)^T of a head
 	right   []kernel.Matrix // of each head, [D+C, Dv]: S, and a chunk's values below it
 }
 
@@ -60,51 +71,128 @@ func (l *Linear) causalBytes() int64 {
 	return 4*(int64(s.kvHeads*s.part)+int64(parallel.Workers(s.workers))*each) + 4096
 }
 
-func (l *Linear) runCausal(ctx context.Context, call *Call) error {
+// recur runs a call.
+func (l *Linear) recur(ctx context.Context, call request) error {
 	r := l.scratch.Get()
 	defer l.scratch.Put(r)
-	r.op = l
-	if err := r.seqs.set(call, &l.sums.shape, true); err != nil {
+	defer r.forget()
+	r.op, r.call = l, call
+	if err := r.call.check(&l.sums.shape); err != nil {
 		return err
 	}
-	if call.State != nil {
-		if err := call.State.of(l, r.seqs.count()); err != nil {
-			return err
-		}
+	if err := r.takeStates(); err != nil {
+		return err
 	}
-	r.call = *call
-	defer func() { r.call, r.seqs = Call{}, sequences{} }()
-	if r.set == nil {
-		r.set = r.setTask
-	}
-	s := &l.sums
-	r.values = scratch.Floats(r.values, r.seqs.count()*s.kvHeads*s.part)
-	if call.State != nil {
-		copy(r.values, call.State.values)
-	} else {
-		clear(r.values)
-	}
-	longest := 0
-	for b := range r.seqs.count() {
-		longest = max(longest, r.seqs.q[b+1]-r.seqs.q[b])
-	}
-	workers := 1
-	if int64(call.Q.Rows)*int64(s.heads*s.dim)*int64(s.valueDim) > aloneWork {
-		workers = parallel.Workers(s.workers)
-	}
-	for len(r.work) < workers {
-		r.work = append(r.work, causalWork{})
+	if err := r.seqs.lay(&r.call, true); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for r.pass = 0; r.pass < longest; r.pass += passRows {
-		if err := r.group.Run(ctx, workers, r.seqs.count()*s.causalSets(), r.set); err != nil {
-			return wrap(ctx, err)
+	if r.set == nil {
+		r.set = r.setTask
+	}
+	return r.decode(ctx)
+}
+
+// forget drops what is the caller's.
+func (r *causalRun) forget() {
+	r.call, r.seqs = request{}, sequences{}
+	clear(r.states)
+	r.states = r.states[:0]
+	r.batch.Clear()
+	clear(r.sums)
+}
+
+// takeStates takes the states of a call up, each of which may be there once.
+func (r *causalRun) takeStates() error {
+	call := &r.call
+	if call.State == nil && call.States == nil {
+		return nil
+	}
+	batch := pack.Batch[*LinearState]{Rows: call.Q.Rows, Offsets: call.Offsets, State: call.State}
+	if call.States != nil {
+		for i, past := range call.States {
+			st, ok := past.(*LinearState)
+			if !ok {
+				return check.Errorf(ErrState, "approx: States[%d] is a %T, want an *approx.LinearState of NewState", i, past)
+			}
+			r.states = append(r.states, st)
+		}
+		batch.States = r.states[:len(call.States):len(call.States)]
+		if batch.States == nil {
+			batch.States = []*LinearState{}
 		}
 	}
-	if call.State != nil {
-		call.State.advance(r.values, call.Q.Rows)
+	if r.valid == nil {
+		r.valid = func(name string, s *LinearState) error { return r.op.checkState(name, s) }
+	}
+	if err := r.batch.Lay("approx", batch, r.valid); err != nil {
+		return err
+	}
+	for i, s := range r.batch.States {
+		if rows := r.batch.Segments[i].To - r.batch.Segments[i].From; s.n > maxLen-rows {
+			return check.Errorf(ErrFull, "approx: a state has seen %d tokens, want at most %d with %d more", s.n, int64(maxLen), rows)
+		}
+	}
+	if call.Offsets == nil && call.States != nil {
+		r.offsets = r.offsets[:0]
+		for i := range len(call.States) + 1 {
+			r.offsets = append(r.offsets, i)
+		}
+		call.Offsets = r.offsets
+	}
+	return nil
+}
+
+// decode takes the sequences through their tokens. Where little is to be done it works in
+// the states themselves and to its end, so that no state is copied for a token; else in a
+// copy, so that a done context leaves the states as they were.
+func (r *causalRun) decode(ctx context.Context) error {
+	s, states := &r.op.sums, r.batch.States
+	longest := 0
+	for b := range r.seqs.count() {
+		longest = max(longest, r.seqs.q[b+1]-r.seqs.q[b])
+	}
+	work := int64(r.call.Q.Rows) * int64(s.heads*s.dim) * int64(s.valueDim)
+	inPlace := len(states) > 0 && work <= inPlaceWork && longest <= passRows
+	size := s.kvHeads * s.part
+	if inPlace {
+		ctx = context.Background()
+	} else {
+		r.memory = scratch.Floats(r.memory, r.seqs.count()*size)
+	}
+	r.sums = r.sums[:0]
+	for b := range r.seqs.count() {
+		if inPlace {
+			r.sums = append(r.sums, states[b].values)
+			continue
+		}
+		own := r.memory[b*size:][:size]
+		if len(states) > 0 {
+			copy(own, states[b].values)
+		} else {
+			clear(own)
+		}
+		r.sums = append(r.sums, own)
+	}
+	workers := 1
+	if work > aloneWork {
+		workers = parallel.Choose(s.workers, r.call.Workers)
+	}
+	for len(r.work) < workers {
+		r.work = append(r.work, causalWork{})
+	}
+	for r.pass = 0; r.pass < longest; r.pass += passRows {
+		if err := r.workers.Run(ctx, workers, r.seqs.count()*s.causalSets(), r.set); err != nil {
+			return check.Wrap(ctx, "approx", err)
+		}
+	}
+	for b, state := range states {
+		if !inPlace {
+			copy(state.values, r.sums[b])
+		}
+		state.advance(r.seqs.q[b+1] - r.seqs.q[b])
 	}
 	return nil
 }
@@ -119,7 +207,7 @@ func (r *causalRun) setTask(worker, task int) {
 	if from >= to {
 		return
 	}
-	values := r.values[b*s.kvHeads*s.part:][:s.kvHeads*s.part]
+	values := r.sums[b]
 	w.k, w.left = scratch.Floats(w.k, chunkRows*s.causalSet()*s.dim), scratch.Floats(w.left, chunkRows*s.leftCols())
 	w.scale, w.value = scratch.Floats(w.scale, chunkRows), scratch.Floats(w.value, s.valueDim)
 	if to-from <= fewRows {
@@ -134,11 +222,11 @@ func (r *causalRun) setTask(worker, task int) {
 	for h := range set.to - set.from {
 		w.right[h].Reshape(s.dim+chunkRows, s.valueDim)
 	}
-	w.states(s, set, values, func(state, panel blas32.General) { copyRows(panel, state) })
+	w.states(s, set, values, func(state, panel blas32.General) { mat.Copy(panel, state) })
 	for ; from < to; from += chunkRows {
 		w.chunk(r, set, from, min(from+chunkRows, to), values)
 	}
-	w.states(s, set, values, func(state, panel blas32.General) { copyRows(state, panel) })
+	w.states(s, set, values, func(state, panel blas32.General) { mat.Copy(state, panel) })
 }
 
 // states calls f with the S of each head of a set, panel by panel, as it is kept
@@ -161,12 +249,12 @@ func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.Ge
 	e := mat.Of(w.k, to-from, (set.to-set.from)*d)
 	for i := range e.Rows {
 		if !r.call.seen(from + i) {
-			clear(row(e, i))
+			clear(mat.Row(e, i))
 			continue
 		}
-		asm.ELUPlusOne(row(e, i), row(r.call.K, from+i)[set.from*d:][:e.Cols])
+		asm.ELUPlusOne(mat.Row(e, i), mat.Row(r.call.K, from+i)[set.from*d:][:e.Cols])
 	}
-	for g := set.from; weighted(&r.call) && g < set.to; g++ {
+	for g := set.from; r.call.weighted() && g < set.to; g++ {
 		s := w.scale[:e.Rows]
 		for i := range s {
 			s[i] = 0
@@ -187,7 +275,7 @@ func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.Ge
 func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 	s := &r.op.sums
 	d, dv := s.dim, s.valueDim
-	keys := row(w.features(r, set, t, t+1), 0)
+	keys := mat.Row(w.features(r, set, t, t+1), 0)
 	if len(w.nothing) < d {
 		w.nothing = make([]float32, d)
 	}
@@ -197,12 +285,12 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 		state, z, k := mat.Of(own, d, dv), own[d*dv:], keys[(g-set.from)*d:][:d]
 		clear(v)
 		if r.call.seen(t) {
-			copy(v, row(r.call.V, t)[g*dv:])
+			copy(v, mat.Row(r.call.V, t)[g*dv:])
 		}
 		asm.Add(z, z, k)
 		for h := g * s.group(); h < (g+1)*s.group(); h++ {
-			asm.ELUPlusOne(q, row(r.call.Q, t)[h*d:][:d])
-			out := row(r.call.Dst, t)[h*dv:][:dv]
+			asm.ELUPlusOne(q, mat.Row(r.call.Q, t)[h*d:][:d])
+			out := mat.Row(r.call.Dst, t)[h*dv:][:dv]
 			kernel.OuterStep(out, state, 1, k, q, v)
 			asm.Scale(out, 1/(asm.Dot(q, z)+r.op.cfg.Eps), out)
 			k = w.nothing[:d] // it has been taken up
@@ -220,9 +308,9 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 	keys := w.features(r, set, from, to)
 	wide := blas32.General{Rows: n, Cols: s.leftCols(), Stride: s.leftCols(), Data: w.left}
 	for i := range n {
-		q := row(r.call.Q, from+i)
+		q := mat.Row(r.call.Q, from+i)
 		for h := range (set.to - set.from) * group {
-			asm.ELUPlusOne(row(wide, i)[h*(d+chunkRows):][:d], q[(set.from*group+h)*d:][:d])
+			asm.ELUPlusOne(mat.Row(wide, i)[h*(d+chunkRows):][:d], q[(set.from*group+h)*d:][:d])
 		}
 	}
 	for g := set.from; g < set.to; g++ {
@@ -233,9 +321,9 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 			v := mat.Columns(mat.Rows(r.call.V, from, to), g*dv+j*width, below.Cols)
 			for i := range n {
 				if r.call.seen(from + i) {
-					copy(row(below, i), row(v, i))
+					copy(mat.Row(below, i), mat.Row(v, i))
 				} else {
-					clear(row(below, i))
+					clear(mat.Row(below, i))
 				}
 			}
 		}
@@ -244,9 +332,9 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 			q, products := mat.Columns(left, 0, d), mat.Columns(left, d, n)
 			kernel.Gemm(products, q, &w.keys, nil)
 			for i := range n {
-				p := row(products, i)
+				p := mat.Row(products, i)
 				clear(p[i+1:])
-				w.scale[i] = 1 / (asm.Dot(row(q, i), z) + asm.Sum(p[:i+1]) + r.op.cfg.Eps)
+				w.scale[i] = 1 / (asm.Dot(mat.Row(q, i), z) + asm.Sum(p[:i+1]) + r.op.cfg.Eps)
 			}
 			kernel.ScaleRows(left, w.scale[:n], left)
 			dst := mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv)
@@ -264,13 +352,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 			kernel.GemmTAdd(mat.Rows(right.Panel(j), 0, d), k, &v)
 		}
 		for i := range n {
-			asm.Add(z, z, row(k, i))
+			asm.Add(z, z, mat.Row(k, i))
 		}
-	}
-}
-
-func copyRows(dst, x blas32.General) {
-	for t := range x.Rows {
-		copy(row(dst, t), row(x, t))
 	}
 }

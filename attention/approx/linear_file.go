@@ -1,0 +1,45 @@
+package approx
+
+import (
+	"io"
+
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/state"
+)
+
+const stateKind = "sqLinear"
+
+// numbers are what a stored state tells of its operator.
+func (s *shape) numbers() []int64 {
+	return []int64{int64(s.heads), int64(s.kvHeads), int64(s.dim), int64(s.valueDim)}
+}
+
+// WriteTo stores the state, without its snapshots. It implements io.WriterTo.
+func (s *LinearState) WriteTo(w io.Writer) (int64, error) {
+	if s.fingerprint == 0 {
+		return 0, check.Errorf(ErrState, "approx: the state was not made by NewState")
+	}
+	f := state.NewWriter(w, stateKind, s.shape.numbers())
+	f.Ints(int64(s.n))
+	f.Floats(s.values)
+	return f.End()
+}
+
+// ReadState reads a state that WriteTo wrote of this Linear, or of one with the
+// same heads and widths. Errors match ErrState or are those of r.
+func (l *Linear) ReadState(r io.Reader) (*LinearState, error) {
+	s, err := l.NewState(StateConfig{})
+	if err != nil {
+		return nil, err
+	}
+	f := state.NewReader(r, "approx", ErrState, stateKind, l.sums.shape.numbers())
+	n := f.Int()
+	if n < 0 || n > maxLen {
+		f.Fail("it is of %d tokens, want 0 to %d", n, int64(maxLen))
+	}
+	s.n, s.values = int(n), f.Floats(int64(len(s.values)))
+	if err := f.End(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}

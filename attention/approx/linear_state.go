@@ -1,0 +1,133 @@
+package approx
+
+import (
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
+)
+
+// StateConfig is what must be known of a state in advance.
+type StateConfig struct {
+	// Snapshots is how many earlier versions of itself the state keeps: those after each
+	// of the last Snapshots calls, to which Truncate can go back. Each takes as much
+	// memory as the state, and all together 8 GiB at the most.
+	Snapshots int
+}
+
+// LinearState is what a causal Linear remembers of the tokens it has seen: S
+// [D, Dv] and z [D] of each key head, in memory that does not grow. It belongs to every
+// causal Linear of the same heads and widths, for nothing else changes the sums. It is an
+// attention.Past, and not safe for concurrent use.
+type LinearState struct {
+	shape       shape
+	fingerprint state.Fingerprint     // of the shape; 0 of a state that NewState has not made
+	values      []float32             // for each key head S [D, Dv], and z [D] below it
+	n           int                   // tokens seen
+	ring        state.Ring[[]float32] // earlier values
+}
+
+var _ attention.Past = (*LinearState)(nil)
+
+const (
+	maxLen    = min(attention.MaxPosition, math.MaxInt) // tokens that a state may have seen
+	maxFloats = min(1<<31, math.MaxInt/8)               // of a state with its snapshots
+)
+
+// NewState returns the state before the first token, or an error that matches
+// ErrConfig: only a causal Linear has one.
+func (l *Linear) NewState(cfg StateConfig) (*LinearState, error) {
+	if !l.cfg.Causal {
+		return nil, check.Errorf(ErrConfig, "approx: a Linear that is not Causal has no state: its queries see the tokens to come")
+	}
+	size := l.stateSize()
+	if most := maxFloats/size - 1; cfg.Snapshots < 0 || cfg.Snapshots > most {
+		return nil, check.Errorf(ErrConfig, "approx: Snapshots is %d, want 0 to %d", cfg.Snapshots, most)
+	}
+	values := func() []float32 { return make([]float32, size) }
+	return &LinearState{shape: l.sums.shape, fingerprint: l.fingerprint, values: values(), ring: state.NewRing(cfg.Snapshots, values)}, nil
+}
+
+func (l *Linear) stateSize() int { return l.sums.kvHeads * l.sums.part }
+
+// checkState reports a state that is not one of l's.
+func (l *Linear) checkState(name string, s *LinearState) error {
+	switch {
+	case s == nil:
+		return check.Errorf(ErrState, "approx: %s is nil, want one of NewState", name)
+	case s.fingerprint == 0:
+		return check.Errorf(ErrState, "approx: %s was not made by NewState", name)
+	case s.fingerprint != l.fingerprint:
+		return check.Errorf(ErrState, "approx: %s is of %d key heads of %d x %d among %d, want %d of %d x %d among %d", name,
+			s.shape.kvHeads, s.shape.dim, s.shape.valueDim, s.shape.heads, l.sums.kvHeads, l.sums.dim, l.sums.valueDim, l.sums.heads)
+	}
+	return nil
+}
+
+// advance counts n more tokens, of which the values are those of.
+func (s *LinearState) advance(n int) {
+	if n == 0 {
+		return
+	}
+	s.n += n
+	if old := s.ring.Next(s.n); old != nil {
+		copy(*old, s.values)
+	}
+}
+
+// Len returns how many tokens the state has seen.
+func (s *LinearState) Len() int { return s.n }
+
+// Bytes returns the memory that the state holds, with its snapshots.
+func (s *LinearState) Bytes() int64 { return 4 * int64(len(s.values)) * int64(1+s.ring.Len()) }
+
+// Sums returns S [D, Dv] and z [D] of a key head, nothing where there is no such head: the
+// state's own memory, valid until its next Step.
+func (s *LinearState) Sums(head int) (sum blas32.General, z []float32) {
+	if head < 0 || head >= s.shape.kvHeads {
+		return blas32.General{}, nil
+	}
+	part := len(s.values) / s.shape.kvHeads
+	own := s.values[head*part:][:part]
+	return mat.Of(own, s.shape.dim, s.shape.valueDim), own[s.shape.dim*s.shape.valueDim:]
+}
+
+// Reset goes back to before the first token and keeps the memory.
+func (s *LinearState) Reset() {
+	clear(s.values)
+	s.n = 0
+	s.ring.Forget(-1)
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s *LinearState) Clone() *LinearState {
+	c := *s
+	c.values, c.ring = slices.Clone(s.values), s.ring.Clone(slices.Clone[[]float32])
+	return &c
+}
+
+// Truncate goes back to the first n tokens, of which the state must have a
+// snapshot (StateConfig.Snapshots) unless n is 0 or Len: what has been added to
+// sums cannot be taken out of them. It returns an error that matches ErrState, and
+// changes nothing, where there is none.
+func (s *LinearState) Truncate(n int) error {
+	switch {
+	case n == s.n:
+		return nil
+	case n == 0:
+		s.Reset()
+		return nil
+	}
+	old := s.ring.Back(n)
+	if old == nil {
+		return check.Errorf(ErrState, "approx: no snapshot after %d tokens in a state of %d; it keeps those after its last %d calls", n, s.n, s.ring.Len())
+	}
+	copy(s.values, *old)
+	s.n = n
+	return nil
+}
