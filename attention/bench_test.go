@@ -132,6 +132,7 @@ func BenchmarkStep(b *testing.B) {
 		{"int8/", StateConfig{Format: asm.Int8}, 32768},
 		{"paged/", StateConfig{}, 32768},
 		{"", StateConfig{}, 4096},
+		{"cancellable/", StateConfig{}, 4096},
 	} {
 		b.Run(fmt.Sprintf("%sh=%d/kv=%d/d=%d/n=%d", c.name, heads, kv, d, c.n), func(b *testing.B) {
 			if c.name == "paged/" {
@@ -153,8 +154,14 @@ func BenchmarkStep(b *testing.B) {
 				}
 			}
 			q, k, v, dst := matrix(1, 1, heads*d), matrix(2, 1, kv*d), matrix(3, 1, kv*d), matrix(4, 1, heads*d)
+			ctx, cancel := context.Background(), context.CancelFunc(func() {})
+			if c.name == "cancellable/" { // costs no more than one that cannot be
+				ctx, cancel = context.WithCancel(ctx)
+			}
+			defer cancel()
+			call := &Call{State: s, Dst: dst, Q: q, K: []blas32.General{k}, V: []blas32.General{v}}
 			step := func() {
-				if err := a.Step(dst, q, k, v, s); err != nil {
+				if err := a.Run(ctx, call); err != nil {
 					b.Fatal(err)
 				}
 				if err := s.Truncate(c.n); err != nil {

@@ -98,6 +98,9 @@ func (r *run) massTask(worker, task int) {
 		t.k, t.v, t.w = x.packed[at.k:at.v], x.packed[at.v:at.w], x.packed[at.w:]
 		clear(x.total)
 		for n := range r.tileOf(r.rows(it)) {
+			if r.group.Ended() {
+				return
+			}
 			w.begin(r, it, block, n)
 			clear(x.part)
 			height := a.tile.Rows()

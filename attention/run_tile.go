@@ -66,6 +66,9 @@ func (r *run) attendTask(worker, task int) {
 	t := 0 // of the source's first tile
 	for s, x := range r.reachesOf(it) {
 		for tile := max(0, first-t); tile < min(last-t, x.tiles); tile++ {
+			if r.group.Ended() {
+				return
+			}
 			w.attend(s, x.first+tile, t+tile-first)
 		}
 		t += x.tiles

@@ -293,9 +293,13 @@ func (d *decoder) news(i int) int {
 	return d.offsets[i+1] - d.offsets[i]
 }
 
+// storeAtOnce is how many numbers are stored between two looks at the context: some
+// milliseconds of them.
+const storeAtOnce = 1 << 17
+
 // store puts tokens into a state: rows from ... of the call's new keys. The state's
 // length does not change yet.
-func (d *decoder) store(s *State, from, n int) error {
+func (d *decoder) store(ctx context.Context, s *State, from, n int) error {
 	if err := s.reserve(n); err != nil {
 		return err
 	}
@@ -303,8 +307,11 @@ func (d *decoder) store(s *State, from, n int) error {
 	at := 0 // of the segment, in the call's rows
 	for i, k := range d.call.K {
 		for row := max(from, at); row < min(from+n, at+k.Rows); {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			b, to, room := s.place(pos)
-			count := min(room, from+n-row, at+k.Rows-row)
+			count := min(room, from+n-row, at+k.Rows-row, max(1, storeAtOnce/k.Cols))
 			part := mat.Rows(k, row-at, row-at+count)
 			if s.schedule != nil && s.cfg.Policy != rope.EachStep {
 				var err error

@@ -165,7 +165,7 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 		if err := s.turn(ctx, s.n+n); err != nil {
 			return err
 		}
-		if err := d.store(s, d.offsets[b]+d.done[b], n); err != nil {
+		if err := d.store(ctx, s, d.offsets[b]+d.done[b], n); err != nil {
 			return err
 		}
 	}

@@ -162,7 +162,7 @@ func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int,
 	p, a := &w.pieces[i], w.d.op
 	s := of(p.b)
 	few := max(4, a.sizes.StepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim)))/4*4)
-	for at := 0; at < p.n; at += few {
+	for at := 0; at < p.n && !w.d.group.Ended(); at += few {
 		n := min(few, p.n-at)
 		row := p.row + at
 		for h := w.heads[0]; h < w.heads[1]; h++ {

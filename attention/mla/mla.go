@@ -66,37 +66,20 @@ type MLA struct {
 	scratch scratch.List[run]
 }
 
-// New packs the weights, or returns an error that matches attention.ErrConfig or attention.ErrShape.
+// New packs the weights, or returns an error that matches attention.ErrConfig or, where
+// a weight has another shape than the Config says, attention.ErrShape.
 func New(cfg Config, w Weights) (*MLA, error) {
-	for _, n := range []struct {
-		name  string
-		value int
-		least int
-	}{
-		{"Hidden", cfg.Hidden, 1}, {"Heads", cfg.Heads, 1}, {"QRank", cfg.QRank, 0}, {"KVRank", cfg.KVRank, 1},
-		{"NopeDim", cfg.NopeDim, 1}, {"RopeDim", cfg.RopeDim, 2}, {"ValueDim", cfg.ValueDim, 1}, {"Workers", cfg.Workers, 0},
-	} {
-		if n.value < n.least || n.value > 1<<20 {
-			return nil, check.Errorf(attention.ErrConfig, "mla: %s is %d, want %d to 2^20", n.name, n.value, n.least)
-		}
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-6
-	}
-	switch {
-	case cfg.Eps-cfg.Eps != 0 || cfg.Eps < 0:
-		return nil, check.Errorf(attention.ErrConfig, "mla: Eps is %v, want a finite number, 0 or more", cfg.Eps)
-	case cfg.Format > asm.Float16:
-		return nil, check.Errorf(attention.ErrConfig, "mla: Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
 	}
 	if cfg.Scale == 0 {
 		cfg.Scale = float32(1 / math.Sqrt(float64(cfg.NopeDim+cfg.RopeDim)))
 	}
 	cfg.Rotation.HeadDim, cfg.Rotation.Workers = cfg.RopeDim, 1
 	m := &MLA{cfg: cfg}
-	if err := m.pack(w); err != nil {
-		return nil, err
-	}
 	var err error
 	if m.rotation, err = rope.New(cfg.Rotation); err != nil {
 		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation: %v", err)
@@ -104,21 +87,96 @@ func New(cfg Config, w Weights) (*MLA, error) {
 	if m.rotation.Axes() != 1 || cfg.Rotation.XPos != nil {
 		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation has several axes or xPos")
 	}
-	base := attention.Config{Heads: cfg.Heads, Scale: cfg.Scale, Causal: true, Workers: cfg.Workers}
-	naive, latent := base, base
-	print := state.NewFingerprint("mla", int64(math.Float32bits(cfg.Eps)), state.Bool(cfg.LongCat))
-	print.Matrices(w.QA, w.QB, w.KVA, w.KVB)
-	print.Floats(w.QANorm, w.KVANorm)
-	latent.Fingerprint = uint64(print)
+	if err := w.check(&cfg); err != nil {
+		return nil, err
+	}
+	naive := attention.Config{Heads: cfg.Heads, Scale: cfg.Scale, Causal: true, Workers: cfg.Workers}
+	latent := naive
 	naive.HeadDim, naive.ValueDim = cfg.NopeDim+cfg.RopeDim, cfg.ValueDim
 	latent.KVHeads, latent.HeadDim, latent.ValueDim = 1, cfg.KVRank+cfg.RopeDim, cfg.KVRank
+	latent.Fingerprint = m.fingerprint(&w)
 	if m.naive, err = attention.New(naive); err != nil {
-		return nil, err
+		return nil, check.Named("mla", err)
 	}
 	if m.latent, err = attention.New(latent); err != nil {
-		return nil, err
+		return nil, check.Named("mla", err)
 	}
+	m.pack(&w)
 	return m, nil
+}
+
+func (cfg *Config) check() error {
+	for _, n := range []struct {
+		name  string
+		value int
+		least int
+	}{
+		{"Hidden", cfg.Hidden, 1}, {"Heads", cfg.Heads, 1}, {"QRank", cfg.QRank, 0}, {"KVRank", cfg.KVRank, 1},
+		{"NopeDim", cfg.NopeDim, 1}, {"RopeDim", cfg.RopeDim, 2}, {"ValueDim", cfg.ValueDim, 1},
+	} {
+		if n.value < n.least || n.value > 1<<20 {
+			return check.Errorf(attention.ErrConfig, "mla: %s is %d, want %d to 2^20", n.name, n.value, n.least)
+		}
+	}
+	widest := max(cfg.NopeDim+max(cfg.RopeDim, cfg.ValueDim), cfg.KVRank+cfg.RopeDim)
+	switch {
+	case check.Product(math.MaxInt32, cfg.Heads, widest) < 0:
+		return check.Errorf(attention.ErrConfig, "mla: %d Heads of up to %d features are more than a matrix can have", cfg.Heads, widest)
+	case cfg.Eps-cfg.Eps != 0 || cfg.Eps < 0:
+		return check.Errorf(attention.ErrConfig, "mla: Eps is %v, want a finite number, 0 or more", cfg.Eps)
+	case cfg.Format > asm.Float16:
+		return check.Errorf(attention.ErrConfig, "mla: Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
+	}
+	return check.Workers(attention.ErrConfig, "mla", cfg.Workers)
+}
+
+// fingerprint hashes all that the latents and keys of a state depend on, and what is
+// made of them: a state is of no use to other weights.
+func (m *MLA) fingerprint(w *Weights) uint64 {
+	c := &m.cfg
+	f := state.NewFingerprint("mla", int64(math.Float32bits(c.Eps)), state.Bool(c.LongCat), int64(c.Format), int64(c.NopeDim), int64(c.ValueDim),
+		int64(m.rotation.Config().Layout), int64(math.Float64bits(m.rotation.AttentionFactor())))
+	for _, x := range m.rotation.Frequencies() {
+		f.Add(math.Float64bits(x))
+	}
+	f.Matrices(w.QA, w.QB, w.KVA, w.KVB, w.O)
+	f.Floats(w.QANorm, w.KVANorm)
+	return uint64(f)
+}
+
+// Bytes returns the memory of the packed weights.
+func (m *MLA) Bytes() int64 {
+	n := 4 * int64(len(m.qNorm)+len(m.kvNorm))
+	for _, l := range []*dense.Linear{m.qa, m.qb, m.kva, m.kvb, m.o} {
+		if l != nil {
+			n += int64(l.Bytes())
+		}
+	}
+	for h := range m.keys {
+		n += int64(m.keys[h].Bytes() + m.values[h].Bytes())
+	}
+	return n
+}
+
+// ScratchBytes returns the working memory that Forward holds for a sequence of so many
+// tokens, at the most, besides its arguments.
+func (m *MLA) ScratchBytes(tokens int) int64 {
+	c := &m.cfg
+	h := int64(c.Heads)
+	row := int64(c.QRank+c.KVRank+2*c.RopeDim+2) + h*int64(3*c.NopeDim+3*c.RopeDim+3*c.ValueDim)
+	const rest = 1 << 12
+	return 4*int64(tokens)*row + m.naive.ScratchBytes(tokens, tokens) + rest
+}
+
+// StepScratchBytes is ScratchBytes for a step of so many new tokens, on one state or
+// one for each of many, whose state has as many as held, the new ones included.
+func (m *MLA) StepScratchBytes(tokens, held int) int64 {
+	c := &m.cfg
+	h := int64(c.Heads)
+	row := int64(c.QRank+c.KVRank+2*c.RopeDim+2) + h*int64(c.NopeDim+3*c.RopeDim+2*c.KVRank+c.ValueDim)
+	row += row / 8 // blocks that are scratch grow by steps
+	const rest = 1 << 13
+	return 4*int64(tokens)*row + m.latent.StepScratchBytes(tokens, held) + rest
 }
 
 // NewState returns an empty state; SharedValues is set, and Rotation is the MLA's

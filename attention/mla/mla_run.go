@@ -84,7 +84,23 @@ func (r *run) forward(ctx context.Context) error {
 	if err := op.Run(ctx, &r.inner); err != nil {
 		return err
 	}
-	return check.Wrap(ctx, "mla", r.group.Run(ctx, workers, tasks, r.finish))
+	if err := r.group.Run(ctx, workers, tasks, r.finish); err != nil {
+		r.takeBack()
+		return check.Wrap(ctx, "mla", err)
+	}
+	return nil
+}
+
+// takeBack has the states stand where they did before a call that failed in the last
+// layer. A ring that took up more than it can take back keeps what it has: its Len
+// tells.
+func (r *run) takeBack() {
+	for b, s := range r.batch.States {
+		x := r.batch.Segments[b]
+		if n := s.Len() - (x.To - x.From); s.Truncate(n) != nil {
+			continue
+		}
+	}
 }
 
 // place finds the position of each token, and says the batch in attention's words.

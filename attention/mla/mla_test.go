@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/state/statetest"
 	"github.com/subquad/subquad/internal/tile"
 	"github.com/subquad/subquad/rope"
 	"gonum.org/v1/gonum/blas/blas32"
@@ -145,6 +146,107 @@ func TestMLAFormats(t *testing.T) {
 	}
 }
 
+// TestMLAPacked has sequences of a batch give what they give alone, in both forms, and
+// the same for any Workers of the call.
+func TestMLAPacked(t *testing.T) {
+	m, err := New(mlaOp, mlaWeights(mlaOp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 60
+	x, want := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+	offsets := []int{0, 20, 20, 51, n}
+	for b := range 4 {
+		from, to := offsets[b], offsets[b+1]
+		if err := m.Forward(part(want, from, to), part(x, from, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, workers := range []int{0, 1, 3} {
+		for _, stepping := range []bool{false, true} {
+			c := &Call{Dst: blank(n, mlaOp.Hidden), X: x, Offsets: offsets, Workers: workers}
+			for range 4 {
+				s, err := m.NewState(attention.StateConfig{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if stepping {
+					c.States = append(c.States, s)
+				}
+			}
+			if err := m.Run(context.Background(), c); err != nil {
+				t.Fatal(err)
+			}
+			close64(t, "packed", c.Dst.Data, want.Data, 3e-5)
+		}
+	}
+}
+
+// TestMLACancel has a call that ends early leave its state as it was, wherever it ends.
+func TestMLACancel(t *testing.T) {
+	m, err := New(mlaOp, mlaWeights(mlaOp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.NewState(attention.StateConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 60
+	x, want, got := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+	if err := m.Forward(want, x); err != nil {
+		t.Fatal(err)
+	}
+	for _, states := range [][]*attention.State{nil, {s}} {
+		ended := 0
+		for asked := 0; ; asked++ {
+			call := &Call{Dst: got, X: x, States: states, Offsets: []int{0, n}}
+			err := m.Run(&statetest.Ending{Context: context.Background(), Left: asked}, call)
+			if err == nil {
+				break
+			}
+			if ended++; err != context.Canceled || s.Len() != 0 {
+				t.Fatalf("error %v, %d tokens", err, s.Len())
+			}
+		}
+		if ended < 3 {
+			t.Errorf("the context was asked %d times", ended)
+		}
+		close64(t, "after cancellations", got.Data, want.Data, 3e-5)
+	}
+}
+
+// TestMLAScratchBytes compares what calls hold with what was said before.
+func TestMLAScratchBytes(t *testing.T) {
+	for _, n := range []int{1, 50, 700} {
+		for _, stepping := range []bool{false, true} {
+			m, err := New(mlaOp, mlaWeights(mlaOp))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := isatest.HeldBehind(m)
+			x, dst := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+			said := m.ScratchBytes(n)
+			if stepping {
+				said = m.StepScratchBytes(n, n)
+				s, err := m.NewState(attention.StateConfig{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = m.Step(dst, x, s)
+				if err != nil {
+					t.Fatal(err)
+				}
+			} else if err := m.Forward(dst, x); err != nil {
+				t.Fatal(err)
+			}
+			if held := isatest.HeldBehind(m) - before; held > said || held < said/8 {
+				t.Errorf("%d tokens, stepping %v: holds %d bytes, said %d", n, stepping, held, said)
+			}
+		}
+	}
+}
+
 func TestMLAAllocations(t *testing.T) {
 	for _, workers := range []int{1, 4} {
 		cfg := mlaOp
@@ -174,13 +276,13 @@ func TestMLAAllocations(t *testing.T) {
 
 func TestMLAErrors(t *testing.T) {
 	for want, change := range map[string]func(*Config, *Weights){
-		"mla: Heads is 0, want 1 to 2^20":                                                            func(c *Config, _ *Weights) { c.Heads = 0 },
-		"mla: RopeDim is 0, want 2 to 2^20":                                                          func(c *Config, _ *Weights) { c.RopeDim = 0 },
-		"mla: Format is 4, want Float32, BFloat16, Int8 or Float16":                                  func(c *Config, _ *Weights) { c.Format = asm.Float16 + 1 },
-		"mla: Eps is -1, want a finite number, 0 or more":                                            func(c *Config, _ *Weights) { c.Eps = -1 },
-		"mla: KVA has 47 rows, want 48":                                                              func(_ *Config, w *Weights) { w.KVA.Rows = 47 },
-		"mla: KVANorm has 31 elements, want its rank = 32":                                           func(_ *Config, w *Weights) { w.KVANorm = w.KVANorm[:31] },
-		"mla: Rotation: rope: the rotary dimension is 3, want an even number from 2 to HeadDim = 16": func(c *Config, _ *Weights) { c.Rotation.RotaryDim = 3 },
+		"mla: Heads is 0, want 1 to 2^20":                                                                   func(c *Config, _ *Weights) { c.Heads = 0 },
+		"mla: RopeDim is 0, want 2 to 2^20":                                                                 func(c *Config, _ *Weights) { c.RopeDim = 0 },
+		"mla: Format is 4, want Float32, BFloat16, Int8 or Float16":                                         func(c *Config, _ *Weights) { c.Format = asm.Float16 + 1 },
+		"mla: Eps is -1, want a finite number, 0 or more":                                                   func(c *Config, _ *Weights) { c.Eps = -1 },
+		"mla: KVA has 47 rows, want 48":                                                                     func(_ *Config, w *Weights) { w.KVA.Rows = 47 },
+		"mla: KVANorm has 31 elements, want its rank = 32":                                                  func(_ *Config, w *Weights) { w.KVANorm = w.KVANorm[:31] },
+		"mla: Rotation: rope: the rotary dimension is 3, want an even number from 2 to HeadDim-Offset = 16": func(c *Config, _ *Weights) { c.Rotation.RotaryDim = 3 },
 	} {
 		cfg, w := mlaOp, mlaWeights(mlaOp)
 		change(&cfg, &w)

@@ -12,7 +12,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// Weights are the weights of MLA, [out, in] under their published names.
+// Weights are those of MLA, [out, in] under their published names.
 type Weights struct {
 	// QA is [QRank, Hidden] and QB [Heads*(NopeDim+RopeDim), QRank]; without a QRank
 	// there is no QA, and QB is [.., Hidden].
@@ -25,63 +25,69 @@ type Weights struct {
 	QANorm, KVANorm []float32
 }
 
-// pack checks and packs the weights, LongCat's scales with the norms.
-func (m *MLA) pack(w Weights) error {
-	c := &m.cfg
+// layer is a weight with the shape that it should have.
+type layer struct {
+	name    string
+	m       blas32.General
+	out, in int
+	to      **dense.Linear
+}
+
+// layers lists the matrices of an operator; without a QRank there is no QA.
+func (w *Weights) layers(c *Config, m *MLA) []layer {
 	in, qCols := c.QRank, c.Heads*(c.NopeDim+c.RopeDim)
+	var list []layer
 	if c.QRank == 0 {
 		in = c.Hidden
+	} else {
+		list = append(list, layer{"QA", w.QA, c.QRank, c.Hidden, &m.qa})
 	}
-	layers := []struct {
-		name     string
-		m        blas32.General
-		out, in  int
-		to       **dense.Linear
-		optional bool
-	}{
-		{"QA", w.QA, c.QRank, c.Hidden, &m.qa, c.QRank == 0},
-		{"QB", w.QB, qCols, in, &m.qb, false},
-		{"KVA", w.KVA, c.KVRank + c.RopeDim, c.Hidden, &m.kva, false},
-		{"KVB", w.KVB, c.Heads * (c.NopeDim + c.ValueDim), c.KVRank, &m.kvb, false},
-		{"O", w.O, c.Hidden, c.Heads * c.ValueDim, &m.o, false},
-	}
-	for _, l := range layers {
-		if l.optional && l.m.Rows == 0 {
-			continue
-		}
+	return append(list,
+		layer{"QB", w.QB, qCols, in, &m.qb},
+		layer{"KVA", w.KVA, c.KVRank + c.RopeDim, c.Hidden, &m.kva},
+		layer{"KVB", w.KVB, c.Heads * (c.NopeDim + c.ValueDim), c.KVRank, &m.kvb},
+		layer{"O", w.O, c.Hidden, c.Heads * c.ValueDim, &m.o})
+}
+
+// check wants the weights in shape.
+func (w *Weights) check(c *Config) error {
+	for _, l := range w.layers(c, new(MLA)) {
 		if err := check.Matrix(attention.ErrShape, "mla", l.name, l.m, l.out, l.in, "its input"); err != nil {
 			return err
 		}
 	}
-	scaled := func(name string, norm []float32, rank int, to *[]float32) error {
-		if err := check.Vector(attention.ErrShape, "mla", name, norm, rank, "its rank"); err != nil {
+	if c.QRank > 0 {
+		if err := check.Vector(attention.ErrShape, "mla", "QANorm", w.QANorm, c.QRank, "its rank"); err != nil {
 			return err
 		}
-		factor := float32(1)
-		if c.LongCat {
-			factor = float32(math.Sqrt(float64(c.Hidden) / float64(rank)))
-		}
-		*to = make([]float32, rank)
-		asm.Scale(*to, factor, norm)
-		return nil
+	}
+	return check.Vector(attention.ErrShape, "mla", "KVANorm", w.KVANorm, c.KVRank, "its rank")
+}
+
+// pack packs weights that have been checked, LongCat's scales with the norms.
+func (m *MLA) pack(w *Weights) {
+	c := &m.cfg
+	for _, l := range w.layers(c, m) {
+		*l.to = dense.NewLinear(c.Format, l.m, nil)
 	}
 	if c.QRank > 0 {
-		if err := scaled("QANorm", w.QANorm, c.QRank, &m.qNorm); err != nil {
-			return err
-		}
+		m.qNorm = c.scaled(w.QANorm)
 	}
-	if err := scaled("KVANorm", w.KVANorm, c.KVRank, &m.kvNorm); err != nil {
-		return err
-	}
-	for _, l := range layers {
-		if l.m.Rows > 0 {
-			*l.to = dense.NewLinear(c.Format, l.m, nil)
-		}
-	}
+	m.kvNorm = c.scaled(w.KVANorm)
 	for h := range c.Heads {
 		rows := h * (c.NopeDim + c.ValueDim)
 		m.keys = append(m.keys, asm.NewMatrix(c.Format, mat.Rows(w.KVB, rows, rows+c.NopeDim)))
 		m.values = append(m.values, asm.NewMatrixT(c.Format, mat.Rows(w.KVB, rows+c.NopeDim, rows+c.NopeDim+c.ValueDim)))
 	}
-	return nil
+}
+
+// scaled returns a norm's weights, times LongCat's factor of its rank.
+func (c *Config) scaled(norm []float32) []float32 {
+	factor := float32(1)
+	if c.LongCat {
+		factor = float32(math.Sqrt(float64(c.Hidden) / float64(len(norm))))
+	}
+	to := make([]float32, len(norm))
+	asm.Scale(to, factor, norm)
+	return to
 }
