@@ -111,7 +111,7 @@ func (b *block) NewState(cfg StateConfig) (*State, error) { return b.kind.newSta
 // fingerprint. Errors match ErrState or are those of r.
 func (b *block) ReadState(r io.Reader) (*State, error) { return b.kind.readState(r) }
 
-// readWindow sets conv [K-1, C] to the window of the convolution in a state.
+// readWindow sets conv [K-1, D] to the window of the convolution in a state.
 func (b *block) readWindow(conv blas32.General, st *State) error {
 	if err := b.kind.check("the state", st); err != nil {
 		return err

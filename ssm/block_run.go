@@ -35,7 +35,7 @@ type blockWork struct {
 	mixers  []segment // list with the recurrence's
 
 	u     blas32.General // [n, wide]: what the first projection makes
-	x     blas32.General // [n, C]: what the convolution makes
+	x     blas32.General // [n, D]: what the convolution makes
 	y     blas32.General // [n, inner]: what the last projection reads
 	small blas32.General // [n, R + 2 N]: what x_proj makes (Mamba)
 	dt    blas32.General // [n, I]: what dt_proj makes (Mamba)

@@ -22,9 +22,9 @@ type ConvConfig struct {
 
 // ConvWeights are the weights of a Conv.
 type ConvWeights struct {
-	// Weight is [C, K]: a checkpoint's conv1d.weight [C, 1, K].
+	// Weight is [D, K]: a checkpoint's conv1d.weight [D, 1, K].
 	Weight blas32.General
-	// Bias is [C]; nil is 0.
+	// Bias is [D]; nil is 0.
 	Bias []float32
 }
 
@@ -38,8 +38,8 @@ type ConvWeights struct {
 type Conv struct {
 	cfg     ConvConfig
 	kind    kind
-	taps    blas32.General // [K, C]: the weight, turned around
-	bias    []float32      // [C], or nil
+	taps    blas32.General // [K, D]: the weight, turned around
+	bias    []float32      // [D], or nil
 	scratch scratch.List[convWork]
 }
 

@@ -12,7 +12,7 @@ import (
 
 // ConvCall is a call of Conv with everything optional.
 type ConvCall struct {
-	// Dst and X are [n, C]; Dst shares no element with X.
+	// Dst and X are [n, D]; Dst shares no element with X.
 	Dst, X blas32.General
 	// State is what comes before the rows, and is brought up to date; nil is
 	// nothing, and nothing kept.

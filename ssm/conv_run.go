@@ -17,8 +17,8 @@ type convWork struct {
 	segments segments // of a call of the Conv itself
 
 	op     *Conv
-	dst, x blas32.General // [n, C]
-	list   []segment      // the rows to convolve; values are [K-1, C], oldest row first
+	dst, x blas32.General // [n, D]
+	list   []segment      // the rows to convolve; values are [K-1, D], oldest row first
 	task   func(worker, i int)
 }
 

@@ -1,13 +1,14 @@
-// Package ssm computes state-space models: recurrences whose memory of everything
-// before is a state of fixed size, so that a sequence of any length costs the same
-// for each token, and can be stopped and gone on with anywhere.
+// Package ssm computes state-space models: recurrences that keep everything before a
+// token in a state of fixed size. A sequence of any length costs the same for each
+// token, and can be stopped and gone on with anywhere.
 //
 //   - [Conv] is the short causal convolution with state that stands before a scan.
 //   - [Scan] is the selective scan of Mamba, with every option of it.
 //   - [SSD] is the state-space duality of Mamba-2, by chunks and by the recurrence.
 //   - [SISO] is the recurrence of Mamba-3 with one input and output.
 //   - [GatedNorm] is the norm with a gate of Mamba-2.
-//   - [Mamba] and [Mamba2] are the complete blocks, with their projections.
+//   - [Mamba] and [Mamba2] are the complete blocks, with their projections; [Block] is
+//     what both can do.
 //
 // Package ssm/longmamba takes models to contexts longer than those of their training,
 // and package ssm/mamba builds language models of these operators.
@@ -21,32 +22,46 @@
 // that differ in what decays: each state by itself (Scan), all states of a head
 // together (SSD, SISO). Other members are run by the same code where they fit it:
 // SSD with SSDCall.Decay is retention and gated linear attention with a gate for
-// each head. What is common is in one place: sequences and packing, states, their
+// each head. What they share is in one place: sequences and packing, states, their
 // snapshots and storage, the grid of chunks.
 //
 // # Letters
 //
 //	n, t   tokens in a sequence, and a token's index
-//	D, d   channels of a scan, and a channel's index
+//	D, d   channels of a scan, convolution or norm, and a channel's index
+//	I, R   inner width of a Mamba block, and rank of its dt
 //	H, P   heads of an SSD, and channels of a head
 //	N      states of a channel
 //	G      groups of channels or heads that share B and C
 //	K      taps of the convolution
-//	dt     the step: how much of a token is written, and how much of the state kept
+//	M      channels of a Mamba2 block beside its heads
+//	A      decay rates: of a state, how much is left after a step
+//	B, C   by which a token is written to the states, and they are read
+//	dt     the step: how much of a token is written, and how much of the state is kept
 //
 // Matrices are [tokens, channels], row-major, with a stride.
 //
+// # Calls
+//
+// Forward runs a whole sequence from an empty state, Step the next tokens after those
+// that a state has seen, StepBatch a token for each of many states. Run does all that,
+// with everything optional in a struct. A call may pack several sequences (Offsets),
+// each with a state of its own (States); States without Offsets are for a row each. Each
+// sequence gives the bits that it gives alone.
+//
+// After the first call of a shape none of them allocates.
+//
 // # States
 //
-// A [State] belongs to an operator. NewState makes one; Step and Run with a State
-// bring it up to date; Clone forks it; Truncate goes back over calls
-// (StateConfig.Snapshots); WriteTo and the operator's ReadState store it, with a
-// fingerprint of shape and weights, so that it is not read into another operator.
-// Where a call fails or is cancelled, states stand where they stood before.
+// An operator's NewState makes a [State], for it and for every operator with the same
+// fingerprint, which is that of its Config and weights (but for Workers, an SSD's
+// Recurrent, and the Format of a block's projections). Step and Run bring it up to date; Clone forks it;
+// Truncate goes back over calls (StateConfig.Snapshots); WriteTo and the operator's
+// ReadState store it.
 //
-// A call may pack several sequences (Offsets), each with a state of its own;
-// StepBatch takes a token for each of many states. Each sequence gives the bits it
-// gives alone.
+// Where a call fails or is cancelled, states stand where they stood before. So that this
+// costs nothing in decoding, a call of one token, or of little work, looks at its context
+// once, before it begins; others keep a copy of the states to go back to.
 //
 // # Accuracy
 //
@@ -56,9 +71,13 @@
 // others differ by about 1e-6 of the largest value. States smaller than 2^-103 are
 // set to 0 at multiples of [Chunk].
 //
+// # Filters
+//
 // A [DeltaFilter] sees and may change dt of every token and channel, in prefill
 // and step alike: a dt of 0 makes a channel pass over a token. [RecordSteps],
-// [ReplaySteps], [ScaleSteps] and [ChainFilters] make some.
+// [ReplaySteps], [ScaleSteps] and [ChainFilters] make some. A call takes one, and so
+// does a state, from a [FilterSource] such as a longmamba.Filter. A filter that panics
+// fails the call; where it is a state's own, the state must then be Reset or Truncated.
 //
 // # Provenance
 //

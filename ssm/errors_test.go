@@ -184,14 +184,14 @@ func TestLengths(t *testing.T) {
 		must(t, step())
 		for _, n := range []int{math.MaxInt, math.MaxInt - 10, maxTokens} {
 			if err := st.Skip(n); !errors.Is(err, ErrFull) || st.Len() != 1 {
-				t.Fatalf("%s: error %v behind %d tokens", s.name, err, st.Len())
+				t.Fatalf("%s: error %v after %d tokens", s.name, err, st.Len())
 			}
 		}
 		wants(t, st.Skip(-1), ErrCall, "ssm: n is -1, want 0 or more")
 		must(t, st.Skip(maxTokens-2))
 		must(t, step())
 		if err := step(); !errors.Is(err, ErrFull) || st.Len() != maxTokens {
-			t.Fatalf("%s: error %v behind %d tokens", s.name, err, st.Len())
+			t.Fatalf("%s: error %v after %d tokens", s.name, err, st.Len())
 		}
 		var b bytes.Buffer
 		_, err := st.WriteTo(&b)
@@ -309,7 +309,7 @@ func TestFingerprints(t *testing.T) {
 	must(t, plain.CopyFrom(state(ScanConfig{Channels: 4, States: 2, Workers: 3}, ScanWeights{A: a})))
 }
 
-// FuzzReadState wants an error or a state that can be used.
+// FuzzReadState: there is an error, or a state that can be used.
 func FuzzReadState(f *testing.F) {
 	op := value[*Conv](f)(NewConv(ConvConfig{}, ConvWeights{Weight: random(1, 2, 3, 1, 0)}))
 	var b bytes.Buffer

@@ -103,7 +103,7 @@ func ExampleSSD() {
 	// Output: [4.0 8.0 2.0 4.0 1.0 2.0]
 }
 
-// A convolution goes on behind the tokens it has seen.
+// A convolution goes on after the tokens it has seen.
 func ExampleConv() {
 	conv, err := ssm.NewConv(ssm.ConvConfig{}, ssm.ConvWeights{Weight: matrix(1, 2, 1, 10)})
 	if err != nil {

@@ -24,7 +24,7 @@ type GatedNormConfig struct {
 
 // GatedNormWeights are the weights of a GatedNorm.
 type GatedNormWeights struct {
-	// Weight [C] multiplies the normalised channels: a checkpoint's norm.weight.
+	// Weight [D] multiplies the normalised channels: a checkpoint's norm.weight.
 	Weight []float32
 }
 
@@ -36,7 +36,7 @@ type GatedNormWeights struct {
 // immutable and safe for concurrent use.
 type GatedNorm struct {
 	cfg     GatedNormConfig
-	weight  []float32 // [C]
+	weight  []float32 // [D]
 	scratch scratch.List[normWork]
 }
 

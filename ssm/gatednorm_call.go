@@ -13,15 +13,15 @@ import (
 
 // GatedNormCall is a call of GatedNorm with everything optional.
 type GatedNormCall struct {
-	// Dst and X are [n, C]; Dst may be X.
+	// Dst and X are [n, D]; Dst may be X.
 	Dst, X blas32.General
-	// Z [n, C], where it is given, is the gate.
+	// Z [n, D], where it is given, is the gate.
 	Z blas32.General
 	// Workers is how many goroutines the call may use, 0 for the Config's.
 	Workers int
 }
 
-// Forward normalises rows: dst, x and the gate z are [n, C]; a zero z is no gate. dst
+// Forward normalises rows: dst, x and the gate z are [n, D]; a zero z is no gate. dst
 // may be x. After the first call it allocates nothing. Errors match ErrShape.
 func (op *GatedNorm) Forward(dst, x, z blas32.General) error {
 	return op.Run(context.Background(), &GatedNormCall{Dst: dst, X: x, Z: z})
@@ -56,7 +56,7 @@ type normWork struct {
 	group parallel.Group
 	op    *GatedNorm
 	call  GatedNormCall
-	gates [][]float32 // [C] for each worker
+	gates [][]float32 // [D] for each worker
 	task  func(worker, i int)
 }
 

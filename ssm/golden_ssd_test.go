@@ -9,7 +9,7 @@ import (
 )
 
 // goldenBoth runs an SSD by chunks and by the recurrence, on every sequence of a
-// file, and returns the results one behind the other.
+// file, and returns the results one after the other.
 func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial golden.Elements, calls []SSDCall, check func(out, final []float32)) {
 	for _, recurrent := range []bool{false, true} {
 		cfg.Recurrent = recurrent

@@ -211,7 +211,7 @@ func TestSplits(t *testing.T) {
 				s.compare(t, "pieces", got.Data, want.Data)
 				same(t, s.name+": the same split", again.Data, got.Data)
 				if st.Len() != n || copied.Len() != n {
-					t.Fatalf("%s: lengths %d and %d behind %d tokens", s.name, st.Len(), copied.Len(), n)
+					t.Fatalf("%s: lengths %d and %d after %d tokens", s.name, st.Len(), copied.Len(), n)
 				}
 				same(t, s.name+": states", copied.values, st.values)
 			}

@@ -35,7 +35,7 @@ func TestMillion(t *testing.T) {
 		"SSD":  {ssd.Forward, ssd.ScratchBytes, ssd64(x, dt, b, c, []float32{-1e-4}, []float32{0}, 1, 1)},
 	} {
 		if a, b := run.said(1000), run.said(n); a != b {
-			t.Errorf("%s: 1000 tokens hold %d bytes, %d hold %d", name, a, n, b)
+			t.Errorf("%s: 1000 tokens take %d bytes, %d take %d", name, a, n, b)
 		}
 		must(t, run.forward(first(dst), first(x), first(dt), first(b), first(c)))
 		var before, after runtime.MemStats

@@ -16,7 +16,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// ssd64 is the recurrence of an SSD, in float64, of dt behind its softplus.
+// ssd64 is the recurrence of an SSD, in float64, of dt after its softplus.
 func ssd64(x, dt, b, c blas32.General, a, skip []float32, heads, groups int) (out []float32) {
 	width, states := x.Cols/heads, b.Cols/groups
 	s := make([]float64, heads*width*states)

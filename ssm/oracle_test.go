@@ -18,7 +18,7 @@ func softplus64(x float64) float64 { return max(x, 0) + math.Log1p(math.Exp(-mat
 
 func silu64(x float64) float64 { return x / (1 + math.Exp(-x)) }
 
-// limited64 is dt behind bias, softplus and limits.
+// limited64 is dt after bias, softplus and limits.
 func limited64(x float64, softplus bool, least, most float32) float64 {
 	if softplus {
 		x = softplus64(x)

@@ -17,7 +17,7 @@ func scratchLengths() []int {
 	return []int{1, 100, 1300}
 }
 
-// TestScratchBytes compares what a call holds with what was said before.
+// TestScratchBytes compares the memory that a call keeps with what was said before.
 func TestScratchBytes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		mamba := value[*Mamba](t)(NewMamba(MambaConfig{Workers: 2}, mambaWeights(24, 96, 5, 3, 4)))
@@ -73,7 +73,7 @@ func TestScratchBytes(t *testing.T) {
 			for _, n := range scratchLengths() {
 				must(t, s.forward(n))
 				if said, held := s.said(n), isatest.Held(s.scratch()); held > said || held < said/6 {
-					t.Errorf("%s: %d tokens hold %d bytes, said %d", s.name, n, held, said)
+					t.Errorf("%s: %d tokens take %d bytes, said %d", s.name, n, held, said)
 				}
 			}
 		}

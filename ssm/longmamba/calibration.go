@@ -7,7 +7,7 @@ import (
 )
 
 // Calibration is what LongMamba knows of a model: for each of its blocks, how much
-// of a channel's state remains behind a sequence of the training's length, and above
+// of a channel's state remains after a sequence of the training's length, and above
 // which steps dt a channel has to stay, in sequences of any length, to keep as much.
 // A Calibrator makes it of a few sequences; it can also be filled in by hand, of
 // tables that were made elsewhere. It must not change once a filter is made of it.
@@ -30,12 +30,12 @@ type Table struct {
 	// that were not made here, which are taken by any block of as many channels.
 	Fingerprint uint64
 	// LogDecay is, for each channel, the natural logarithm of what remains of a state
-	// behind TrainLength tokens:
+	// after TrainLength tokens:
 	//
 	//	sum over t of dt[t] A                                 Mamba-2
 	//	sum over t of ln(mean over n of exp(dt[t] A[n]))      Mamba
 	//
-	// It is a logarithm so that 1e-300, and what is less, is still something.
+	// It is a logarithm so that 1e-300 and less can be told from 0.
 	LogDecay []float64
 	// DtSum is the sum of the steps of TrainLength tokens, for each channel.
 	DtSum []float64
@@ -70,7 +70,7 @@ func (c *Calibration) check() error {
 	return nil
 }
 
-// checkGrid wants lengths, ascending.
+// checkGrid returns an error unless lengths can be those of tables: ascending.
 func checkGrid(kind error, lengths []int) error {
 	if len(lengths) == 0 {
 		return check.Errorf(kind, "longmamba: Lengths is empty, want a length")

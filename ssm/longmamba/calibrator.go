@@ -10,6 +10,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/ssm"
@@ -24,7 +25,7 @@ type CalibrationConfig struct {
 	// code's grid: TrainLength times 1, 1.5, 2, 2.5, 3, 3.5, 4 to 8 and so on to 96.
 	Lengths []int
 	// Clamp cuts a channel's largest steps, this fraction of a sequence's, down to the
-	// least of them, so that outliers do not fill the sum that thresholds are made
+	// smallest of them, so that outliers do not fill the sum that thresholds are made
 	// for. 0 cuts none; settings reported of the paper are 0.05 to 0.2. The filter does
 	// not cut.
 	Clamp float64
@@ -44,7 +45,7 @@ const (
 // grid are the official lengths, in halves of a training length.
 var grid = []int{2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 30, 36, 44, 54, 64, 80, 96, 120, 144, 168, 192}
 
-// complete checks cfg and fills what is left zero.
+// complete checks cfg and fills in defaults.
 func (cfg *CalibrationConfig) complete() error {
 	switch {
 	case cfg.TrainLength < 1 || cfg.TrainLength > maxTrainLength:
@@ -82,21 +83,21 @@ type Calibrator struct {
 	cfg      CalibrationConfig
 	op       ssm.Identity
 	rates    blas32.General // A [channels, N]
-	dt       []float32      // [S, channels]
-	recorded atomic.Int64
-	outside  atomic.Int64 // positions behind S, the last one plus 1
+	dt       []float32      // [S, channels]: the sequence's steps
+	recorded atomic.Int64   // steps of the sequence so far
+	outside  atomic.Int64   // the last position after S, plus 1; 0 where there was none
 
-	sequences        int
-	logDecay, dtSum  []float64
-	alpha, threshold [][]float64
+	sequences        int         // that have ended
+	logDecay, dtSum  []float64   // [channels]: of a Table, summed over sequences or their largest
+	alpha, threshold [][]float64 // [lengths][channels]: likewise
 	group            parallel.Group
-	workers          []calibrationWork
+	workers          []channelWork
 }
 
-// calibrationWork is what each worker has for itself, all [S].
-type calibrationWork struct {
-	dt, term, sum []float32
-	sorted        []float32
+// channelWork is what a worker has for itself, for a channel and S steps.
+type channelWork struct {
+	dt, sorted []float32 // [S]: the channel's steps, as they come and the largest first
+	term, sum  []float32 // [S]: the decays of a state, and of all
 }
 
 // Operator is what can be calibrated: an ssm.Scan, an ssm.SSD with A, or a block.
@@ -160,15 +161,15 @@ func (c *Calibrator) Next() error {
 	}
 	workers := parallel.Workers(c.cfg.Workers)
 	for len(c.workers) < workers {
-		c.workers = append(c.workers, calibrationWork{})
+		c.workers = append(c.workers, channelWork{})
 	}
-	err := c.group.Run(context.Background(), workers, channels, func(worker, channel int) { c.channel(&c.workers[worker], channel) })
+	err := c.group.Run(context.Background(), workers, channels, func(worker, channel int) { c.addChannel(&c.workers[worker], channel) })
 	c.sequences++
 	return check.Wrap(context.Background(), "longmamba", err)
 }
 
-// channel adds a channel's part of a sequence to the tables.
-func (c *Calibrator) channel(w *calibrationWork, channel int) {
+// addChannel adds a channel's part of a sequence to the tables.
+func (c *Calibrator) addChannel(w *channelWork, channel int) {
 	n := c.cfg.TrainLength
 	for _, list := range [...]*[]float32{&w.dt, &w.term, &w.sum, &w.sorted} {
 		*list = scratch.Floats(*list, n)
@@ -198,7 +199,7 @@ func (c *Calibrator) channel(w *calibrationWork, channel int) {
 			*to += v
 		}
 	}
-	decay := c.decay(w, channel, w.dt)
+	decay := w.logDecay(mat.Row(c.rates, channel), w.dt)
 	if c.cfg.Max {
 		c.logDecay[channel] = max(c.logDecay[channel], decay)
 	} else {
@@ -223,16 +224,12 @@ func logSum(a, b float64) float64 {
 	return a + math.Log1p(math.Exp(b-a))
 }
 
-func (c *Calibrator) decay(w *calibrationWork, channel int, dt []float32) float64 {
-	return w.decay(c.rates.Data[channel*c.rates.Stride:][:c.rates.Cols], dt)
-}
-
-// decay returns the logarithm of what remains of a channel's state behind steps dt,
+// logDecay returns the logarithm of what remains of a channel's state after steps dt,
 //
 //	sum over t of ln(mean over n of exp(dt[t] a[n])),
 //
 // with the largest of a taken out of the mean, so that nothing underflows.
-func (w *calibrationWork) decay(a, dt []float32) float64 {
+func (w *channelWork) logDecay(a, dt []float32) float64 {
 	most, sum := slices.Max(a), 0.0
 	for _, v := range dt {
 		sum += float64(v)

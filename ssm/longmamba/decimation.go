@@ -10,8 +10,8 @@ import (
 
 // DecimationConfig fixes a Decimation.
 type DecimationConfig struct {
-	// Layers are those behind which tokens are dropped, in the order in which they
-	// come: behind the s-th, from 0, there are at most Base Beta^s.
+	// Layers are those after which tokens are dropped, in the order in which they
+	// come: after the s-th, from 0, there are at most Base Beta^s.
 	Layers []int
 	// Base is L_base; 0 is 2000. Beta 0 is 0.5.
 	Base int
@@ -25,6 +25,8 @@ type DecimationConfig struct {
 // Decimation is DeciMamba's dropping of tokens (2024, arXiv 2406.14528): in some
 // layers of a Mamba, of a prompt's tokens only those whose steps have the largest
 // norm go on, to all later layers.
+//
+// It is immutable and safe for concurrent use.
 type Decimation struct{ cfg DecimationConfig }
 
 // NewDecimation returns a decimation, or an error that matches ErrConfig.
@@ -57,7 +59,7 @@ func NewDecimation(cfg DecimationConfig) (*Decimation, error) {
 	return &Decimation{cfg}, nil
 }
 
-// Drops tells whether tokens are dropped behind a layer.
+// Drops tells whether tokens are dropped after a layer.
 func (d *Decimation) Drops(layer int) bool { return d.order(layer) >= 0 }
 
 func (d *Decimation) order(layer int) int {
@@ -69,9 +71,9 @@ func (d *Decimation) order(layer int) int {
 	return -1
 }
 
-// Keep returns the indices, ascending, of the tokens that go on behind a layer, of
-// the layer's steps dt [n, channels], as RecordSteps records them. Equal norms are
-// kept in the order of the tokens.
+// Keep returns the indices, ascending, of the tokens that go on after a layer, of
+// the layer's steps dt [n, channels], as ssm.RecordSteps records them. Equal norms are
+// kept in the order of the tokens. Errors match ErrShape.
 func (d *Decimation) Keep(layer int, dt blas32.General) ([]int, error) {
 	if err := check.Matrix(ErrShape, "longmamba", "dt", dt, -1, max(dt.Cols, 0), "channels"); err != nil {
 		return nil, err

@@ -230,7 +230,7 @@ type failingReader struct{ err error }
 
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
-// FuzzReadCalibration wants an error or a calibration that a filter can be made of.
+// FuzzReadCalibration: there is an error or a calibration that a filter can be made of.
 func FuzzReadCalibration(f *testing.F) {
 	var b bytes.Buffer
 	_, err := tinyCalibration(2, 1).WriteTo(&b)

@@ -64,3 +64,58 @@ func ExampleCalibrator() {
 	// [-1.2]
 	// [0 8 0 0 0 0 0 0 0 0 9 0 0 0 0 0]
 }
+
+// Receptive fields tell which channels a filter takes for global: here the second, whose
+// state has lost little after the four tokens of the training.
+func ExampleCalibration_ReceptiveFields() {
+	calibration := &longmamba.Calibration{TrainLength: 4, Lengths: []int{8}, Tables: []longmamba.Table{{
+		LogDecay: []float64{-12, -0.5}, DtSum: []float64{4, 4},
+		Alpha: [][]float32{{0.5, 0.5}}, Threshold: [][]float32{{1, 1}},
+	}}}
+	fields, err := calibration.ReceptiveFields(0, 0.05)
+	if err != nil {
+		panic(err)
+	}
+	filter, err := calibration.NewFilter(longmamba.FilterConfig{})
+	if err != nil {
+		panic(err)
+	}
+	global, err := filter.Global(0)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("%.1f %v\n", fields, global)
+	// Output: [1.0 24.0] [false true]
+}
+
+// A filter changes the steps of a whole prompt by any rule of the official code: here
+// the two tokens with the largest steps are kept.
+func ExampleFilter_Apply() {
+	calibration := &longmamba.Calibration{TrainLength: 2, Lengths: []int{4}, Tables: []longmamba.Table{{
+		LogDecay: []float64{0}, DtSum: []float64{2}, Alpha: [][]float32{{0.5}}, Threshold: [][]float32{{1}},
+	}}}
+	filter, err := calibration.NewFilter(longmamba.FilterConfig{Method: longmamba.TopNormTokens, Tokens: 2})
+	if err != nil {
+		panic(err)
+	}
+	dt := matrix(4, 1, 3, 1, 2, 4)
+	if err := filter.Apply(0, dt); err != nil {
+		panic(err)
+	}
+	fmt.Println(dt.Data)
+	// Output: [3 0 0 4]
+}
+
+// After layer 0 two tokens go on, those with the largest steps, and the last one.
+func ExampleDecimation() {
+	decimation, err := longmamba.NewDecimation(longmamba.DecimationConfig{Layers: []int{0}, Base: 2, MinTokens: -1, Response: 1})
+	if err != nil {
+		panic(err)
+	}
+	kept, err := decimation.Keep(0, matrix(5, 1, 3, 1, 2, 4, 0))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(kept)
+	// Output: [0 3 4]
+}

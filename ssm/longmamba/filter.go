@@ -57,7 +57,7 @@ func (m Method) causal() bool { return m < ByRank }
 type FilterConfig struct {
 	Method Method
 	// Threshold is c: a channel is global, and filtered, if more than this remains of
-	// its state behind TrainLength tokens. 0 is 0.05, the official code's for Mamba-2;
+	// its state after TrainLength tokens. 0 is 0.05, the official code's for Mamba-2;
 	// settings reported of the paper are 1e-30 for a Mamba of 1.4 billion parameters
 	// and 1e-5 for Zamba2.
 	Threshold float64
@@ -69,12 +69,12 @@ type FilterConfig struct {
 	Ratio float64
 	// Tokens is that of TopTokens and TopNormTokens; 0 is 2000.
 	Tokens int
-	// From is the least length of a prompt that is filtered: 0, and what is less, is
-	// TrainLength + 1. (The official code's is 3000, for a TrainLength of 2000.)
+	// From is the least length of a prompt that is filtered; TrainLength + 1 where it is
+	// less. (The official code's is 3000, for a TrainLength of 2000.)
 	From int
 	// Response is how many tokens at a prompt's end are kept as they are.
 	Response int
-	// Decode filters tokens behind the prompt too, by the row for the tokens so far;
+	// Decode filters tokens after the prompt too, by the row for the tokens so far;
 	// the published method does not. With it, a state that knows no prompt filters by
 	// the tokens so far from the first one on.
 	Decode bool
@@ -84,7 +84,7 @@ type FilterConfig struct {
 // safe for concurrent use.
 //
 // A global channel, whose receptive field reaches beyond TrainLength, is trained to
-// sum up so many steps and no more. In longer sequences LongMamba (2025, arXiv
+// sum up as many steps as that and no more. In longer sequences LongMamba (2025, arXiv
 // 2504.16053) has it pass over tokens of small steps, so that the sum, and with it
 // the decay, stays what it was in training:
 //
@@ -100,9 +100,9 @@ type Filter struct {
 
 // blockFilter is a filter's part for one block.
 type blockFilter struct {
-	global     []bool
-	any        bool
-	thresholds [][]float32 // for each length and channel; -Inf keeps all
+	global     []bool      // [channels]: those that are filtered
+	any        bool        // there are global ones
+	thresholds [][]float32 // [lengths][channels], of ByThreshold; -Inf keeps all
 }
 
 // NewFilter returns a filter. Errors match ErrCalibration or ErrConfig.
@@ -115,7 +115,7 @@ func (c *Calibration) NewFilter(cfg FilterConfig) (*Filter, error) {
 	}
 	f := &Filter{cfg: cfg, cal: c}
 	for i := range c.Tables {
-		f.blocks = append(f.blocks, f.block(&c.Tables[i]))
+		f.blocks = append(f.blocks, f.prepareBlock(&c.Tables[i]))
 	}
 	return f, nil
 }
@@ -151,7 +151,8 @@ func (cfg *FilterConfig) complete(c *Calibration) error {
 	return nil
 }
 
-func (f *Filter) block(t *Table) blockFilter {
+// prepareBlock makes the part for a block.
+func (f *Filter) prepareBlock(t *Table) blockFilter {
 	b := blockFilter{global: make([]bool, len(t.LogDecay))}
 	for i, v := range t.LogDecay {
 		b.global[i] = f.cfg.All || v > math.Log(f.cfg.Threshold)
@@ -181,9 +182,9 @@ func (f *Filter) Global(block int) ([]bool, error) {
 	return append([]bool{}, f.blocks[block].global...), nil
 }
 
-// Delta returns the filter of a block's steps as a call takes it, for a prompt of so
-// many tokens, the call's and any before and behind it: nil if it changes none. Which
-// model the block is of is not checked, as StateConfig.Filter does. Errors match
+// Delta returns the filter of a block's steps as a call takes it, for a prompt of that
+// many tokens, the call's and any before and after it: nil if it changes none. Which
+// model the block is of is not checked, as ssm.StateConfig.Filter does. Errors match
 // ErrConfig: of a method that cannot run token by token, or a block that is not there.
 func (f *Filter) Delta(block, prompt int) (ssm.DeltaFilter, error) {
 	if err := f.cal.checkBlock(block); err != nil {
@@ -210,7 +211,7 @@ func (f *Filter) Delta(block, prompt int) (ssm.DeltaFilter, error) {
 			return
 		}
 		if n >= f.cfg.From {
-			f.change(b, row, n, first, dt)
+			f.changeToken(b, row, n, first, dt)
 		}
 	}, nil
 }
@@ -227,8 +228,8 @@ func (f *Filter) checkPrompt(prompt int) error {
 	return nil
 }
 
-// change filters the steps of a token, of channels from first on.
-func (f *Filter) change(b *blockFilter, row, n, first int, dt []float32) {
+// changeToken filters the steps of a token, of channels from first on.
+func (f *Filter) changeToken(b *blockFilter, row, n, first int, dt []float32) {
 	switch f.cfg.Method {
 	case ByThreshold:
 		kernel.KeepAbove(dt, dt, b.thresholds[row][first:][:len(dt)])

@@ -7,13 +7,14 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Apply filters the steps dt [n, channels] of a whole prompt of a block, in place, by
 // any method. NaN is kept. It costs n log n for each channel where steps are ranked;
 // equal steps are kept in the order of their tokens.
 //
-// RecordSteps and ReplaySteps bring steps out of a block and into it. Errors match
+// ssm.RecordSteps and ssm.ReplaySteps bring steps out of a block and into it. Errors match
 // ErrConfig or ErrShape.
 func (f *Filter) Apply(block int, dt blas32.General) error {
 	if err := f.cal.checkBlock(block); err != nil {
@@ -30,7 +31,7 @@ func (f *Filter) Apply(block int, dt blas32.General) error {
 	row := f.cal.row(n)
 	if f.cfg.Method.causal() {
 		for t := range context {
-			f.change(b, row, n, 0, dt.Data[t*dt.Stride:][:dt.Cols])
+			f.changeToken(b, row, n, 0, mat.Row(dt, t))
 		}
 		return nil
 	}
@@ -45,19 +46,19 @@ func (f *Filter) Apply(block int, dt blas32.General) error {
 			continue
 		}
 		for t := range n {
-			steps[t] = float64(dt.Data[t*dt.Stride+channel])
+			steps[t] = float64(mat.Row(dt, t)[channel])
 		}
-		f.rule(steps, context, table.Alpha[row][channel]*float32(f.cfg.Scale), table.DtSum[channel]*f.cfg.Scale)
+		f.applyRule(steps, context, table.Alpha[row][channel]*float32(f.cfg.Scale), table.DtSum[channel]*f.cfg.Scale)
 		for t := range context {
-			dt.Data[t*dt.Stride+channel] = float32(steps[t])
+			mat.Row(dt, t)[channel] = float32(steps[t])
 		}
 	}
 	return nil
 }
 
-// rule filters the steps of a channel. What is behind context is looked at where the
-// official code does, and restored by Apply.
-func (f *Filter) rule(steps []float64, context int, alpha float32, sum float64) {
+// applyRule filters the steps of a channel. Those after context are looked at where the
+// official code does so, and Apply leaves them as they are.
+func (f *Filter) applyRule(steps []float64, context int, alpha float32, sum float64) {
 	switch f.cfg.Method {
 	case ByRank:
 		keepFirst(steps[:context], share(alpha, context))
@@ -165,7 +166,7 @@ func quantile(sorted []float64, fraction float64) float64 {
 func norms(dt blas32.General, global []bool, tokens int) []float64 {
 	out := make([]float64, tokens)
 	for t := range out {
-		for i, v := range dt.Data[t*dt.Stride:][:dt.Cols] {
+		for i, v := range mat.Row(dt, t) {
 			if global == nil || global[i] {
 				out[t] += float64(v) * float64(v)
 			}
@@ -195,9 +196,9 @@ func keepTokens(dt blas32.General, global []bool, context int, kept []int) {
 			kept = kept[1:]
 			continue
 		}
-		for i := range dt.Cols {
+		for i, row := 0, mat.Row(dt, t); i < len(row); i++ {
 			if global[i] {
-				dt.Data[t*dt.Stride+i] = 0
+				row[i] = 0
 			}
 		}
 	}

@@ -33,7 +33,7 @@ func newFilter(t testing.TB, c *Calibration, cfg FilterConfig) *Filter {
 }
 
 // TestFilterSplits: a prompt in pieces, its total declared, gives what it gives whole,
-// packed with others or not, and so do tokens behind it.
+// packed with others or not, and so do tokens after it.
 func TestFilterSplits(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -105,7 +105,7 @@ func TestFilterChangesNothing(t *testing.T) {
 	})
 }
 
-// TestFilterDecode: what comes behind a prompt is filtered only where it is wanted,
+// TestFilterDecode: what comes after a prompt is filtered only where Decode says so,
 // and then by the row for the tokens so far.
 func TestFilterDecode(t *testing.T) {
 	s := testScan(t, 3, 4, 1)
@@ -187,7 +187,7 @@ func TestLogDecay(t *testing.T) {
 			}
 		}
 	})
-	// Logarithms of what is far below any number.
+	// Logarithms of numbers far below the smallest float64.
 	c := &Calibration{TrainLength: 10, Lengths: []int{20}, Tables: []Table{{
 		LogDecay: []float64{-650, -750, -1e5, math.Inf(-1), 0}, DtSum: make([]float64, 5),
 		Alpha: [][]float32{make([]float32, 5)}, Threshold: [][]float32{make([]float32, 5)},

@@ -52,13 +52,13 @@ func TestRunPrompt(t *testing.T) {
 			wants(t, f.RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(9, b.Dim()), X: zeros(9, b.Dim()), Offsets: []int{0, 9}}), ErrCall, "longmamba: Offsets or States are given, want one sequence")
 			wants(t, f.RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(9, b.Dim()), X: zeros(9, 5)}), ErrShape, "longmamba: X has 5 columns, want Dim = 12")
 			if err := (*Filter)(nil).RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: zeros(9, b.Dim()), X: zeros(9, b.Dim()), Filter: ssm.ReplaySteps(zeros(3, b.Channels()))}); err == nil {
-				t.Error("replayed what is not there")
+				t.Error("replayed steps that are not there")
 			}
 		}
 	})
 }
 
-// TestDecimation: what is kept are the largest; and a scan that passes over tokens
+// TestDecimation: the largest are kept; and a scan that passes over tokens
 // gives the others what it gives them alone.
 func TestDecimation(t *testing.T) {
 	d := value[*Decimation](t)(NewDecimation(DecimationConfig{Layers: []int{7, 2}, Base: 6, MinTokens: -1, Response: 1}))

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // ChannelReport tells what a filter does to a channel of a block, or to a head.
@@ -13,9 +14,9 @@ type ChannelReport struct {
 	// ReceptiveField is within how many tokens of the sequence's kind the state decays
 	// to 1/20 of what it was, unfiltered: n ln(1/20) / Before. +Inf is never.
 	ReceptiveField float64
-	// Kept is the fraction of the tokens whose step is not 0 behind the filter.
+	// Kept is the fraction of the tokens whose step is not 0 after the filter.
 	Kept float64
-	// Before and After are the natural logarithms of what remains of the state behind
+	// Before and After are the natural logarithms of what remains of the state after
 	// all tokens, without the filter and with it.
 	Before, After float64
 }
@@ -31,18 +32,18 @@ func Report(op Operator, before, after blas32.General) ([]ChannelReport, error) 
 	if err := check.Matrix(ErrShape, "longmamba", "after", after, before.Rows, rates.Rows, "channels"); err != nil {
 		return nil, err
 	}
-	var w calibrationWork
+	var w channelWork
 	n := before.Rows
 	list := make([]ChannelReport, rates.Rows)
 	column := make([]float32, n)
 	for channel := range list {
 		decay := func(dt blas32.General) (log float64, kept int) {
 			for t := range column {
-				if column[t] = dt.Data[t*dt.Stride+channel]; column[t] != 0 {
+				if column[t] = mat.Row(dt, t)[channel]; column[t] != 0 {
 					kept++
 				}
 			}
-			return w.decay(rates.Data[channel*rates.Stride:][:rates.Cols], column), kept
+			return w.logDecay(mat.Row(rates, channel), column), kept
 		}
 		r, kept := &list[channel], 0
 		r.Before, _ = decay(before)
