@@ -53,6 +53,9 @@ func (s *State) rotationPrint() (list []int64) {
 	for _, f := range r.Frequencies() {
 		list = append(list, int64(math.Float64bits(f)))
 	}
+	if cfg.Offset != 0 {
+		list = append(list, int64(cfg.Offset))
+	}
 	return list
 }
 

@@ -5,7 +5,9 @@
 //   - [Rotation] rotates queries and keys in place, at any positions, moves cached
 //     keys to other positions or to another scheme, and takes rotations back.
 //   - [Scheme] is how frequencies are made: [YaRN], [Llama3], [LongRoPE] and the
-//     others. [FromHF] reads it from a config.json, [Rotation.Describe] shows it.
+//     others. [Rotation.Describe] shows them.
+//   - [FromHF] reads a config.json: [HF.Layer] has the configuration of each layer,
+//     or says that it does not rotate.
 //   - [Schedule] follows schemes whose frequencies depend on the sequence's length.
 //   - [Config.Axes], [Config.Sections] and [Config.Learned] are for images and
 //     videos; [MRoPE] numbers the tokens of vision-language models, [FAR] those of
@@ -17,7 +19,8 @@
 //
 //	n, p     tokens, and a token's position
 //	h        heads, side by side in the columns
-//	d        features of a head (HeadDim); those that rotate are RotaryDim
+//	d        features of a head (HeadDim); those that rotate are RotaryDim, from
+//	         feature Offset on
 //	i        a pair of features, of RotaryDim/2
 //	f_i      frequency, radians per position; base^(-2i/RotaryDim) without a scheme
 //	c, s     cosine and sine of p f_i, times the attention factor
@@ -36,6 +39,22 @@
 //
 // Results are the same to the bit for any Workers, and however rows are split
 // over calls.
+//
+// # Models
+//
+// The same keys of a config.json mean different things in different models, and most
+// of what a model does stands in its code: how much of a head rotates and in which
+// layout, which layers rotate, which of them are scaled. [FromHF] has a table of
+// model types for that. It holds for the models' own layers of attention over the
+// text; towers of images and sounds are not read, and their keys are in [HF.Unknown].
+//
+//	cfg, err := hf.Layer(i)
+//	switch {
+//	case cfg.None:                  // no rotation in this layer
+//	default:
+//		r, err = rope.New(cfg)       // once for all layers with the same cfg
+//		scale *= cfg.SoftmaxFactor() // DeepSeek's latent attention with YaRN
+//	}
 //
 // # Growing sequences
 //
@@ -57,5 +76,7 @@
 //	ALiBi                         checked against the official slopes
 //	KERPLE, FIRE                  formulas from memory, checked against an independent float64 run
 //	FAR, FlexRoPE                 checked against showlab/FAR; that its decay is FlexRoPE is an inference, see [FlexRoPE]
+//	FromHF's table                read from transformers 5's configuration_*.py and modeling_*.py, and for models outside of it
+//	                              from their own code or vLLM's; 12 published files checked, and a line of each kind
 //	Compat                        V5 checked; the older readings follow the code of those versions, by reading it
 package rope

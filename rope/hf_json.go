@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/subquad/subquad/internal/weights"
 )
 
 // section is an object of a config.json. The first error, and which keys were read,
@@ -24,7 +26,7 @@ type section struct {
 func newSection(name string, data []byte) (*section, error) {
 	s := &section{name: name, used: map[string]bool{}}
 	s.root = s
-	if err := json.Unmarshal(data, &s.values); err != nil {
+	if err := weights.DecodeConfig(data, &s.values); err != nil {
 		return nil, configErrorf("config.json: %s%v", prefixed(name, ": "), err)
 	}
 	if s.values == nil {
@@ -264,7 +266,7 @@ func (s *section) unread(data []byte) (list []string) {
 		}
 	}
 	var all any
-	if json.Unmarshal(data, &all) == nil {
+	if weights.DecodeConfig(data, &all) == nil {
 		walk("", all)
 	}
 	sort.Strings(list)

@@ -59,7 +59,7 @@ func firstAndEvery(n int) pattern { return func(i int) bool { return i == 0 || (
 // readLayers finds out how many layers there are and of which types.
 func (h *hfReader) readLayers() {
 	t := h.text
-	for _, key := range []string{"num_hidden_layers", "num_layers", "n_layer", "n_layers"} {
+	for _, key := range []string{"num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_num_hidden_layers"} {
 		if h.count == 0 {
 			h.count = t.count(key, 0, mostLayers)
 		}
@@ -272,6 +272,9 @@ func (h *hfReader) setLayers() {
 				h.out.layers = nil
 				return
 			}
+		}
+		if h.row.prefix && i < h.text.count("first_k_dense_replace", 0, mostLayers) && h.text.count("prefix_dense_sliding_window_pattern", 1, mostLayers) == 1 {
+			cfg = h.out.configs[slidingLayer]
 		}
 		if i < len(h.rotates) && !h.rotates[i] {
 			cfg = Config{None: true, HeadDim: cfg.HeadDim}

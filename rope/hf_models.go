@@ -26,6 +26,7 @@ type hfModel struct {
 	rest     string  // the type of the others; "" is sliding_attention
 	lastFull bool    // the last layer has it in any case
 	scaled   bool    // sliding layers are scaled too (localBase)
+	prefix   bool    // the first first_k_dense_replace layers rotate in any case (slidingOnly)
 	window   bool    // without a sliding_window no layer rotates (slidingOnly)
 
 	params   string // rope parameters
@@ -58,13 +59,13 @@ var hfModels = map[string]hfModel{
 
 	// Other bases and widths.
 	"apertus":        {base: 12e6, params: `{"rope_type": "llama3", "factor": 8, "original_max_position_embeddings": 8192, "low_freq_factor": 1, "high_freq_factor": 4}`},
-	"cwm":            {base: 1e6},
+	"cwm":            {base: 1e6, head: 128, params: `{"rope_type": "llama3", "factor": 16, "original_max_position_embeddings": 8192, "low_freq_factor": 1, "high_freq_factor": 4}`},
 	"csm":            {base: 5e5},
 	"dbrx":           {},
 	"emu3":           {base: 1e6},
-	"falcon_h1":      {base: 1e5},
 	"gemma":          {head: 256},
 	"gpt_oss":        {base: 150000, head: 64, params: `{"rope_type": "yarn", "factor": 32, "beta_fast": 32, "beta_slow": 1, "truncate": false, "original_max_position_embeddings": 4096}`},
+	"hy_v3":          {base: 11158840, head: 128},
 	"hunyuan":        {alpha: true},
 	"jetmoe":         {head: 128},
 	"ministral3":     {head: 128, base: 1e6, params: `{"rope_type": "yarn", "rope_theta": 1000000, "factor": 16, "original_max_position_embeddings": 16384, "beta_fast": 32, "beta_slow": 1, "mscale_all_dim": 1, "mscale": 1}`},
@@ -77,7 +78,6 @@ var hfModels = map[string]hfModel{
 	"qwen3_vl":       {base: 5e5, head: 128, dealt: true},
 	"qwen3_omni_moe": {base: 1e6, head: 128, dealt: true},
 	"bitnet":         {base: 5e5},
-	"eurobert":       {base: 250000},
 
 	// Part of a head.
 	"bailing_moe_v2": {fraction: 0.5},
@@ -85,24 +85,27 @@ var hfModels = map[string]hfModel{
 	"glm4_moe":       {fraction: 0.5},
 	"gpt_neox":       {fraction: 0.25},
 	"minimax_m2":     {base: 5e6, head: 128},
+	"minimax_m3_vl":  {base: 5e6, head: 128, rotary: 64},
 	"nemotron":       {fraction: 0.5},
 	"persimmon":      {fraction: 0.5},
 	"phi":            {fraction: 0.5},
 	"stablelm":       {fraction: 0.25},
 
 	// Pairs (2i, 2i+1).
-	"chatglm":  {layout: Interleaved, fraction: 0.5, head: 128, ratio: true},
-	"codegen":  {layout: Interleaved, rotary: 64},
-	"cohere":   {layout: Interleaved, base: 5e5},
-	"ernie4_5": {layout: Interleaved, base: 5e5},
-	"glm":      {layout: Interleaved, fraction: 0.5, head: 128},
-	"glm4v":    {layout: Interleaved},
-	"gptj":     {layout: Interleaved, rotary: 64},
-	"helium":   {layout: Interleaved, base: 1e5, head: 128},
-	"roformer": {layout: Interleaved},
+	"chatglm":   {layout: Interleaved, fraction: 0.5, head: 128, ratio: true},
+	"codegen":   {layout: Interleaved, rotary: 64},
+	"cohere":    {layout: Interleaved, base: 5e5},
+	"ernie4_5":  {layout: Interleaved, base: 5e5},
+	"glm":       {layout: Interleaved, fraction: 0.5, head: 128},
+	"glm4v":     {layout: Interleaved},
+	"gptj":      {layout: Interleaved, rotary: 64},
+	"helium":    {layout: Interleaved, base: 1e5, head: 128},
+	"moonshine": {layout: Interleaved, fraction: 0.9},
+	"roformer":  {layout: Interleaved},
 
 	// Latent attention.
 	"deepseek_v2":   {layout: Interleaved, rope: 64},
+	"mistral4":      {layout: Interleaved, rope: 64, params: `{"rope_type": "yarn", "factor": 128, "original_max_position_embeddings": 8192, "beta_fast": 32, "beta_slow": 1, "mscale_all_dim": 1, "mscale": 1}`},
 	"longcat_flash": {layout: Interleaved, rope: 64, base: 1e7},
 	"minicpm3":      {rope: 32},
 	"kimi_linear":   {layout: Interleaved, rope: 64},
@@ -111,6 +114,7 @@ var hfModels = map[string]hfModel{
 	"afmoe":              {layers: slidingOnly, full: every(4), head: 128},
 	"bailing_moe_linear": {layers: linearRotates, fraction: 0.5},
 	"bailing_hybrid":     {layers: linearRotates, layout: Interleaved, rope: 64, fraction: 0.5, head: 128, full: every(8), rest: linearLayer},
+	"cohere2_moe":        {layers: slidingOnly, layout: Interleaved, head: 128, full: every(4), window: true, prefix: true},
 	"cohere2":            {layers: slidingOnly, layout: Interleaved, full: every(4), window: true},
 	"deepseek_v4":        {layers: compressed, layout: Interleaved, head: 512, rotary: 64, local: 160000},
 	"exaone4":            {layers: slidingRotates, full: every(4)},
@@ -121,8 +125,11 @@ var hfModels = map[string]hfModel{
 		"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000}}`},
 	"laguna": {head: 128, params: `{"full_attention": {"rope_type": "default", "rope_theta": 500000, "partial_rotary_factor": 0.5},
 		"sliding_attention": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 1}}`},
-	"lfm2":            {base: 1e6},
-	"llama4":          {layers: someRotate, layout: Interleaved, base: 5e5, head: 128},
+	"lfm2":   {base: 1e6},
+	"llama4": {layers: someRotate, layout: Interleaved, base: 5e5, head: 128},
+	"mellum": {head: 128, params: `{"full_attention": {"rope_type": "default", "rope_theta": 500000}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000}}`},
+	"zaya": {head: 128, params: `{"hybrid": {"rope_type": "default", "rope_theta": 5000000, "partial_rotary_factor": 0.5},
+		"hybrid_sliding": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 0.5}}`},
 	"mimo_v2":         {layers: localBase, base: 5e6, local: 1e4, fraction: 0.334, head: 192, full: firstAndEvery(6)},
 	"minimax":         {base: 1e6, rest: linearLayer, full: leading(2)},
 	"mllama":          {base: 5e5},
@@ -130,6 +137,7 @@ var hfModels = map[string]hfModel{
 	"olmo3":           {layers: fullScaled, base: 5e5, full: every(4)},
 	"qwen3_next":      {fraction: 0.25, head: 256, full: every(4), rest: linearLayer, dealt: true},
 	"recurrent_gemma": {fraction: 0.5},
+	"solar_open":      {base: 1e6, head: 128},
 	"smollm3":         {layers: someRotate, base: 2e6},
 	"step3p5":         {head: 128},
 
@@ -149,11 +157,12 @@ var hfModels = map[string]hfModel{
 var sameModels = func() map[string]string {
 	m := map[string]string{}
 	for like, names := range map[string]string{
-		"llama": `aquila arcee aria baichuan deepseek diffllama doge dots1 exaone falcon flex_olmo gpt_neox_japanese granite granite_speech
-			granitemoe granitemoeshared idefics2 idefics3 internlm internlm2 internlm3 internvl internvl_chat llava llava_next
-			llava_next_video llava_onevision minicpm mimo ministral mistral mistral3 moshi nemotron-nas olmo olmo2 olmoe orion pixtral qwen
-			qwen2 qwen2_audio qwen2_moe bailing_moe RefinedWeb RefinedWebModel smolvlm solar starcoder2 ultravox video_llava vipllava
-			voxtral xverse yi Yi`,
+		"llama": `aquila arcee aria audioflamingo3 baichuan bailing_moe blip-2 chameleon deepseek deepseek_vl deepseek_vl_hybrid diffllama doge
+			dots1 eurobert exaone falcon falcon_h1 flex_olmo glmasr got_ocr2 gpt_neox_japanese granite granite_speech granitemoe
+			granitemoeshared hyperclovax idefics2 idefics3 instructblip internlm internlm2 internlm3 internvl internvl_chat jais2 janus
+			llava llava_next llava_next_video llava_onevision mimo minicpm ministral mistral mistral3 moshi musicflamingo nemotron-nas
+			olmo olmo2 olmoe orion ovis2 pixtral qwen qwen2 qwen2_audio qwen2_moe RefinedWeb RefinedWebModel smolvlm solar starcoder2
+			ultravox video_llava vipllava voxtral xverse yi Yi`,
 		"phi3":           "phi3_v phi4mm phi4_multimodal",
 		"gemma":          "paligemma",
 		"gemma2":         "vaultgemma",
@@ -179,7 +188,7 @@ var sameModels = func() map[string]string {
 		"minimax":       "minimax_text_01 minimax_m1",
 		"lfm2":          "lfm2_moe lfm2_vl",
 		"step3p5":       "step3p7",
-		"exaone4":       "exaone_moe",
+		"exaone4":       "exaone_moe exaone4_5",
 		"modernbert":    "modernbert-decoder",
 		"mamba":         "mamba2 falcon_mamba jamba nemotron_h rwkv xlstm zamba",
 		"t5":            "deberta deberta-v2 longt5 mpnet mt5 pop2piano switch_transformers udop umt5 xlnet",

@@ -80,8 +80,12 @@ func (h *hfReader) readModel() {
 		h.readParams()
 		h.setTypes()
 	}
-	if t.root.err == nil {
-		h.setLayers()
+	if t.root.err != nil {
+		return
+	}
+	h.setLayers()
+	if len(h.out.layers) > 0 && !slices.ContainsFunc(h.out.layers, func(cfg Config) bool { return !cfg.None }) && h.out.Encoding == Rotary {
+		h.out.Encoding = NoPositions
 	}
 }
 

@@ -20,6 +20,7 @@ func (h *hfReader) ropeType(p *section) string {
 	if !slices.Contains(ropeTypes, kind) {
 		p.fail(configErrorf("config.json: %s is %q, want one of \"%s\"", p.path(key), kind, strings.Join(ropeTypes, `", "`)))
 	}
+	p.use("max_position_embeddings")                       // which ministral3's repeat
 	if p.text("type", kind) != kind && kind != "default" { // the newer name counts
 		delete(p.root.used, p.path("type"))
 	}

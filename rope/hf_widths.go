@@ -50,7 +50,7 @@ func (h *hfReader) ratio() int {
 		return keys[0], int64(def)
 	}
 	width, n := number(h.row.hidden, "hidden_size", "n_embd", "d_model", "n_embed")
-	heads, of := number(h.row.heads, "num_attention_heads", "n_head", "n_heads", "encoder_num_attention_heads")
+	heads, of := number(h.row.heads, "num_attention_heads", "n_head", "n_heads", "decoder_num_attention_heads")
 	switch {
 	case !t.has(width) && n == 0, !t.has(heads) && of == 0:
 		t.fail(configErrorf("config.json: neither head_dim nor hidden_size and num_attention_heads are there"))

@@ -3,6 +3,7 @@ package rope
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -35,19 +36,20 @@ func TestCallErrors(t *testing.T) {
 	for _, c := range []struct {
 		n int
 		f float64
-	}{{-1, 10}, {0, 10}, {1 << 40, 10}, {4, 0}, {4, -1}} {
+	}{{-1, 10}, {0, 10}, {math.MaxInt, 10}, {4, 0}, {4, -1}} {
 		if f, err := PixelFrequencies(c.n, c.f); !errors.Is(err, ErrConfig) || f != nil {
 			t.Errorf("PixelFrequencies(%d, %v): %d frequencies, error %v", c.n, c.f, len(f), err)
 		}
 	}
-	for _, heads := range []int{-1, 0, 1 << 40} {
+	for _, heads := range []int{-1, 0, math.MaxInt} {
 		if _, err := NewALiBi(ALiBiSlopes(heads)); !errors.Is(err, ErrConfig) {
 			t.Errorf("ALiBi of %d heads: error %v", heads, err)
 		}
 	}
-	huge := blas32.General{Cols: 1 << 40, Stride: 1 << 40}
-	must(t, ConvertLayout(huge, 1<<40, 0, Half))
-	must(t, ConvertWeights(huge, 1<<40, 0, Half))
+	const even = math.MaxInt - 1
+	huge := blas32.General{Cols: even, Stride: even}
+	must(t, ConvertLayout(huge, even, 0, Half))
+	must(t, ConvertWeights(huge, even, 0, Half))
 }
 
 // TestNone: nothing rotates, and Dst gets a copy.
