@@ -46,6 +46,15 @@ func (m Recurrent) Prepare(context.Context, int) error { return nil }
 // Fingerprint implements Streamer.
 func (m Recurrent) Fingerprint() uint64 { return m.Identity().Fingerprint }
 
+// StateBytes implements Streamer: it does not depend on the tokens.
+func (m Recurrent) StateBytes(int) int64 {
+	st, err := m.Block.NewState(ssm.StateConfig{})
+	if err != nil {
+		return 0
+	}
+	return int64(st.Bytes())
+}
+
 // NewState implements Streamer.
 func (m Recurrent) NewState(int) (LayerState, error) {
 	st, err := m.Block.NewState(ssm.StateConfig{})

@@ -37,6 +37,8 @@ type Streamer interface {
 	Mixer
 	// Fingerprint tells mixers with other numbers or weights apart.
 	Fingerprint() uint64
+	// StateBytes is the memory of a state after as many tokens.
+	StateBytes(tokens int) int64
 	// NewState returns an empty state for as many tokens, 0 for any number.
 	NewState(maxTokens int) (LayerState, error)
 	// ReadState reads what the state's WriteTo wrote, and nothing after that.
@@ -144,6 +146,9 @@ func New(cfg Config) (*Model, error) {
 	if m.cfg.Words == 0 {
 		m.cfg.Words = m.vocab
 	}
+	if err := m.checkEnds(); err != nil {
+		return nil, err
+	}
 	m.valid = m.checkState
 	for l, layer := range cfg.Layers {
 		if len(layer) == 0 {
@@ -172,6 +177,37 @@ func New(cfg Config) (*Model, error) {
 		m.fingerprint = m.sum()
 	}
 	return m, nil
+}
+
+// checkEnds returns an error unless the ends of the model have the embedding's sizes.
+func (m *Model) checkEnds() error {
+	pkg, norm := m.cfg.Package, &m.cfg.Norm
+	if norm.Given() && len(norm.Weight) != m.dim {
+		return check.Errorf(subquad.ErrConfig, "%s: the last norm has %d weights, want Dim = %d", pkg, len(norm.Weight), m.dim)
+	}
+	if m.cfg.Words < 0 || m.cfg.Words > m.vocab {
+		return check.Errorf(subquad.ErrConfig, "%s: Words is %d, want 0 to Vocab = %d", pkg, m.cfg.Words, m.vocab)
+	}
+	for _, l := range []struct {
+		name    string
+		weights *dense.Linear
+		out     int
+	}{{"the head", m.cfg.Head.Weights, m.vocab}, {"the classifier", m.classifierWeights(), m.Classes()}} {
+		if l.weights == nil {
+			continue
+		}
+		if in, out := l.weights.Dims(); in != m.dim || out != l.out {
+			return check.Errorf(subquad.ErrConfig, "%s: %s is of %d inputs and %d outputs, want %d and %d", pkg, l.name, in, out, m.dim, l.out)
+		}
+	}
+	return nil
+}
+
+func (m *Model) classifierWeights() *dense.Linear {
+	if m.cfg.Classifier == nil {
+		return nil
+	}
+	return m.cfg.Classifier.Weights
 }
 
 // sum returns the fingerprint of all that a state depends on.

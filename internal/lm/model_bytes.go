@@ -32,6 +32,10 @@ func (m *Model) Bytes() int64 {
 // ScratchBytes returns the working memory that a call of one sequence of so many tokens
 // holds, at the most, besides its arguments and what Bytes counts.
 func (m *Model) ScratchBytes(tokens int) int64 {
+	tokens = max(tokens, 0)
+	if m.cfg.MaxLen > 0 {
+		tokens = min(tokens, m.cfg.MaxLen)
+	}
 	rows := m.pieceRows(tokens)
 	kinds := map[string]int64{}
 	for _, at := range m.mixers {
@@ -50,15 +54,19 @@ func (m *Model) ScratchBytes(tokens int) int64 {
 	// float32 and float64; a state of the call's own, and a mark of it.
 	n += 4 * (2*int64(rows)*dim + workers*(block*(dim+int64(m.hidden)+max(dim, vocab))+vocab))
 	n += 16*dim + 8*dim
-	if m.streams {
-		for _, s := range m.streamers {
-			if st, err := s.NewState(0); err == nil {
-				n += 2 * st.Bytes()
-			}
-		}
-	}
+	n += 2 * m.StateBytes(tokens)
 	const rest = 16 << 10
 	return n + rest
+}
+
+// StateBytes returns the memory of a state, without snapshots, after as many tokens.
+func (m *Model) StateBytes(tokens int) (n int64) {
+	if m.streams {
+		for _, s := range m.streamers {
+			n += s.StateBytes(tokens)
+		}
+	}
+	return n
 }
 
 // pieceRows returns how many of a sequence's tokens go through the layers together.

@@ -1,0 +1,309 @@
+package lm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/rope"
+	"github.com/subquad/subquad/ssm"
+)
+
+const (
+	dim, vocab            = 16, 24
+	heads, kvHeads, wide  = 4, 2, 8 // of attention, wide being a head's
+	ssmHeads, ssmHeadDim  = 3, 8
+	ssmStates, taps, rank = 6, 4, 2
+)
+
+// random makes weights.
+type random struct{ *rand.Rand }
+
+func (r random) vector(n int, scale, offset float64) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(offset + scale*r.NormFloat64())
+	}
+	return x
+}
+
+func (r random) matrix(rows, cols int, scale float64) blas32.General {
+	return mat.Of(r.vector(rows*cols, scale, 0), rows, cols)
+}
+
+func (r random) linear(out, in int) *dense.Linear {
+	return dense.NewLinear(asm.Float32, r.matrix(out, in, 0.3), r.vector(out, 0.1, 0))
+}
+
+func (r random) norm(rms bool) dense.Norm {
+	n := dense.Norm{Weight: r.vector(dim, 0.1, 1), Eps: 1e-5, RMS: rms}
+	if !rms {
+		n.Bias = r.vector(dim, 0.1, 0)
+	}
+	return n
+}
+
+func (r random) mamba2(shared *ssm.Scratch) Mixer {
+	const inner = ssmHeads * ssmHeadDim
+	b, err := ssm.NewMamba2(ssm.Mamba2Config{States: ssmStates, HeadDim: ssmHeadDim, Scratch: shared}, ssm.Mamba2Weights{
+		In: r.matrix(2*inner+2*ssmStates+ssmHeads, dim, 0.3), Conv: r.matrix(inner+2*ssmStates, taps, 0.5),
+		DtBias: r.vector(ssmHeads, 1, -2), ALog: r.vector(ssmHeads, 1, 0), D: r.vector(ssmHeads, 1, 0),
+		Norm: r.vector(inner, 0.1, 1), Out: r.matrix(dim, inner, 0.2),
+	})
+	if err != nil {
+		panic(err)
+	}
+	return Recurrent{b}
+}
+
+func (r random) mamba(shared *ssm.Scratch) Mixer {
+	const inner = ssmHeads * ssmHeadDim
+	b, err := ssm.NewMamba(ssm.MambaConfig{Scratch: shared}, ssm.MambaWeights{
+		In: r.matrix(2*inner, dim, 0.3), Conv: r.matrix(inner, taps, 0.5), X: r.matrix(rank+2*ssmStates, inner, 0.3),
+		Dt: r.matrix(inner, rank, 0.5), DtBias: r.vector(inner, 1, -2), ALog: r.matrix(inner, ssmStates, 1),
+		D: r.vector(inner, 1, 0), Out: r.matrix(dim, inner, 0.2),
+	})
+	if err != nil {
+		panic(err)
+	}
+	return Recurrent{b}
+}
+
+// hybridConfig returns a model of Mamba-2, Mamba and attention layers that uses whatever a
+// branch can have.
+func hybridConfig(seed uint64) Config {
+	r := random{rand.New(rand.NewPCG(seed, 1))}
+	shared := new(ssm.Scratch)
+	memory := new(scratch.List[attentionScratch])
+	embedding := r.linear(vocab, dim)
+	gated := func() MLP { return &dense.Gated{Up: r.linear(2*20, dim), Down: r.linear(dim, 20)} }
+	plain := func() MLP { return &dense.MLP{Up: r.linear(24, dim), Down: r.linear(dim, 24)} }
+	return Config{
+		Package: "lm", Name: "hybrid",
+		Embedding: dense.Embedding{Tied: embedding, Scale: 2},
+		Layers: []Layer{
+			{{Norm: r.norm(true), Mixer: r.mamba2(shared)}},
+			{{Norm: r.norm(true), Mixer: r.attention(memory), Post: r.norm(true), Scale: 0.5}, {Norm: r.norm(true), MLP: gated(), Post: r.norm(true)}},
+			{{Norm: r.norm(false), Mixer: r.mamba(shared)}},
+			{{Norm: r.norm(false), Mixer: r.attention(memory)}, {MLP: plain(), Parallel: true}},
+			{{Norm: r.norm(true), MLP: gated()}},
+			{{Mixer: r.mamba2(shared), Post: r.norm(true)}}, // no norm before
+		},
+		Norm: r.norm(true),
+		Head: dense.Head{Weights: embedding, Scale: 0.5, Cap: 20},
+	}
+}
+
+func hybrid(t testing.TB) *Model {
+	t.Helper()
+	m, err := New(hybridConfig(1))
+	must(t, err)
+	return m
+}
+
+// attentionMixer is exact attention with rotary positions, between projections.
+type attentionMixer struct {
+	qkv, out *dense.Linear
+	op       *attention.Attention
+	scratch  *scratch.List[attentionScratch]
+}
+
+type attentionScratch struct {
+	qkv, y []float32
+	call   attention.Call
+	k, v   [1]blas32.General
+}
+
+func (r random) attention(memory *scratch.List[attentionScratch]) Mixer {
+	op, err := attention.New(attention.Config{Heads: heads, KVHeads: kvHeads, HeadDim: wide, Causal: true})
+	if err != nil {
+		panic(err)
+	}
+	return &attentionMixer{r.linear((heads+2*kvHeads)*wide, dim), r.linear(dim, heads*wide), op, memory}
+}
+
+func (m *attentionMixer) Mix(ctx context.Context, mix *Mix) error {
+	s := m.scratch.Get()
+	defer m.scratch.Put(s)
+	n := mix.X.Rows
+	s.qkv, s.y = scratch.Floats(s.qkv, n*(heads+2*kvHeads)*wide), scratch.Floats(s.y, n*heads*wide)
+	qkv, y := mat.Of(s.qkv, n, (heads+2*kvHeads)*wide), mat.Of(s.y, n, heads*wide)
+	m.qkv.Forward(qkv, mix.X)
+	s.k[0], s.v[0] = mat.Columns(qkv, heads*wide, kvHeads*wide), mat.Columns(qkv, (heads+kvHeads)*wide, kvHeads*wide)
+	past := s.call.States[:0]
+	for _, st := range mix.States {
+		past = append(past, st.(*attentionState).State)
+	}
+	s.call = attention.Call{
+		Dst: y, Q: mat.Columns(qkv, 0, heads*wide), K: s.k[:], V: s.v[:],
+		States: past, Offsets: mix.Offsets, Workers: mix.Workers,
+	}
+	err := m.op.Run(ctx, &s.call)
+	clear(past)
+	m.out.Forward(mix.X, y)
+	return err
+}
+
+func (m *attentionMixer) Kind() string                       { return fmt.Sprintf("attention %p", m) } // m.op's is its own
+func (m *attentionMixer) Bytes() int64                       { return int64(m.qkv.Bytes() + m.out.Bytes()) }
+func (m *attentionMixer) Prepare(context.Context, int) error { return nil }
+func (m *attentionMixer) Fingerprint() uint64                { return m.qkv.Fingerprint() ^ m.out.Fingerprint() }
+
+func (m *attentionMixer) ScratchBytes(tokens int) int64 {
+	n := min(tokens, pieceTokens)
+	return int64(4*n*(2*heads+2*kvHeads)*wide) + m.op.StepScratchBytes(n, tokens) + 1<<14
+}
+
+func (m *attentionMixer) NewState(maxTokens int) (LayerState, error) {
+	st, err := m.op.NewState(stateConfig(maxTokens))
+	return &attentionState{st, maxTokens}, err
+}
+
+func stateConfig(maxTokens int) attention.StateConfig {
+	return attention.StateConfig{MaxTokens: maxTokens, Rotation: &rope.Config{HeadDim: wide}, Policy: rope.Fixed}
+}
+
+func (m *attentionMixer) StateBytes(tokens int) int64 { return m.op.StateBytes(stateConfig(0), tokens) }
+
+func (m *attentionMixer) ReadState(r io.Reader) (LayerState, error) {
+	st, err := m.op.NewState(stateConfig(0))
+	if err == nil {
+		_, err = st.ReadFrom(r)
+	}
+	return &attentionState{st, 0}, err
+}
+
+// attentionState is a list of keys and values, of which the last can be taken back.
+type attentionState struct {
+	*attention.State
+	most int
+}
+
+type length struct{ n int }
+
+func (l *length) Bytes() int64 { return 8 }
+func (l *length) Clone() Mark  { return &length{l.n} }
+
+func (st *attentionState) Clone() LayerState { return &attentionState{st.State.Clone(), st.most} }
+func (st *attentionState) CopyFrom(from LayerState) error {
+	st.State = from.(*attentionState).State.Clone()
+	return nil
+}
+func (st *attentionState) Reset() { _ = st.Truncate(0) }
+func (st *attentionState) Room(tokens int) error {
+	if st.most > 0 && tokens > st.most-st.Len() {
+		return check.Errorf(subquad.ErrFull, "%d tokens more than %d of %d", tokens, st.Len(), st.most)
+	}
+	return nil
+}
+func (st *attentionState) NewMark() Mark           { return new(length) }
+func (st *attentionState) Save(mark Mark)          { mark.(*length).n = st.Len() }
+func (st *attentionState) Restore(mark Mark) error { return st.Truncate(mark.(*length).n) }
+func (st *attentionState) CanTruncate(int) bool    { return true }
+
+func zeros(rows, cols int) blas32.General { return mat.New(rows, cols) }
+
+func tokens(seed uint64, n int) []int32 {
+	r := rand.New(rand.NewPCG(seed, 2))
+	ids := make([]int32, n)
+	for i := range ids {
+		ids[i] = int32(r.IntN(vocab))
+	}
+	return ids
+}
+
+func newState(t testing.TB, m *Model, cfg StateConfig) *State {
+	t.Helper()
+	st, err := m.NewState(cfg)
+	must(t, err)
+	return st
+}
+
+// byHand runs the branches one after the other over whole sequences, and returns the
+// residual stream in front of every layer and after the last.
+func byHand(t testing.TB, m *Model, ids []int32) (residuals []blas32.General) {
+	t.Helper()
+	n := len(ids)
+	r := zeros(n, dim)
+	for i, id := range ids {
+		m.cfg.Embedding.Row(mat.Row(r, i), int(id))
+	}
+	add := func(b *Branch, y blas32.General) {
+		for i := range n {
+			x := mat.Row(y, i)
+			b.Post.Row(x, x)
+			for c, v := range x {
+				if b.Scale != 0 {
+					v *= b.Scale
+				}
+				mat.Row(r, i)[c] += v
+			}
+		}
+	}
+	for _, layer := range m.cfg.Layers {
+		kept := zeros(n, dim)
+		mat.Copy(kept, r)
+		residuals = append(residuals, kept)
+		var read blas32.General
+		for i := range layer {
+			b := &layer[i]
+			if !b.Parallel {
+				read = zeros(n, dim)
+				for t := range n {
+					b.Norm.Row(mat.Row(read, t), mat.Row(r, t))
+				}
+			}
+			y := zeros(n, dim)
+			mat.Copy(y, read)
+			if b.MLP != nil {
+				b.MLP.Forward(y, read, zeros(n, b.MLP.Hidden()))
+			} else {
+				st, err := b.Mixer.(Streamer).NewState(0)
+				must(t, err)
+				must(t, b.Mixer.Mix(t.Context(), &Mix{X: y, Offsets: []int{0, n}, States: []LayerState{st}, Workers: 1}))
+			}
+			add(b, y)
+		}
+	}
+	return append(residuals, r)
+}
+
+// TestByHand compares a call's outputs with the formulas.
+func TestByHand(t *testing.T) {
+	m := hybrid(t)
+	for _, n := range []int{1, 63, 150} {
+		ids := tokens(uint64(n), n)
+		want := byHand(t, m, ids)
+		call := &Call{Tokens: ids, Hidden: zeros(n, dim), Logits: zeros(n, vocab)}
+		for range want {
+			call.Residuals = append(call.Residuals, zeros(n, dim))
+		}
+		must(t, m.Run(t.Context(), call))
+		for i, r := range want {
+			near(t, fmt.Sprintf("%d tokens, residual %d", n, i), call.Residuals[i].Data, r.Data, 2e-5)
+		}
+		hidden, logits := zeros(n, dim), zeros(n, vocab)
+		for i := range n {
+			m.cfg.Norm.Row(mat.Row(hidden, i), mat.Row(want[len(want)-1], i))
+		}
+		m.cfg.Head.Forward(logits, hidden)
+		near(t, "hidden", call.Hidden.Data, hidden.Data, 2e-5)
+		near(t, "logits", call.Logits.Data, logits.Data, 2e-5)
+		for _, v := range logits.Data {
+			if v > 20 || v < -20 {
+				t.Fatalf("a logit is %v", v)
+			}
+		}
+	}
+}
