@@ -116,8 +116,8 @@ func TestSchedule(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, err := range []error{
-		err0(Schedule(-1, 1, 0)), err0(Schedule(1, -1, 0)), err0(Schedule(1, 1, 1.5)), err0(Schedule(1, 1, math.NaN())),
-		err0(ScheduleRatio(-1, 1, 0)), err0(ScheduleRatio(1, 1, 2)), err0(ScheduleRatio(1, 1, math.NaN())),
+		err0(Schedule(-1, 1, 0)), err0(Schedule(math.MaxInt, 1, 0)), err0(Schedule(1, -1, 0)), err0(Schedule(1, 1, 1.5)), err0(Schedule(1, 1, math.NaN())),
+		err0(ScheduleRatio(-1, 1, 0)), err0(ScheduleRatio(math.MaxInt, 1, 0)), err0(ScheduleRatio(1, 1, 2)), err0(ScheduleRatio(1, 1, math.NaN())),
 	} {
 		if !errors.Is(err, ErrConfig) {
 			t.Errorf("error %v", err)
@@ -162,6 +162,15 @@ func TestPartitions(t *testing.T) {
 	}
 	if _, _, err := GridPartition(2, 2, 0, 1, rng); !errors.Is(err, ErrCall) {
 		t.Errorf("error %v", err)
+	}
+	if _, _, err := RandomPartition(2, 1, nil); !errors.Is(err, ErrCall) {
+		t.Errorf("error %v of no generator", err)
+	}
+	for range p.Members(4) {
+		t.Error("a merged token that is not there has members")
+	}
+	if err := p.Compose(&p, nil); !errors.Is(err, ErrCall) {
+		t.Errorf("error %v of no plan", err)
 	}
 }
 

@@ -153,9 +153,6 @@ func (m *Matcher) Match(plan *Plan, metric blas32.General, r int) error {
 // Run is Match with everything optional. When ctx is done it returns ctx.Err(), and leaves
 // the plan as it was.
 func (m *Matcher) Run(ctx context.Context, call *Call) error {
-	if err := check.Call("merge", ctx, call != nil); err != nil {
-		return err
-	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
 	return r.match(ctx, m, call)

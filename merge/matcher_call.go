@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"context"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -62,7 +63,10 @@ type Call struct {
 }
 
 // checkCall reports what is wrong with a call. It fills r.seqs.
-func (r *matchRun) checkCall(m *Matcher, c *Call) error {
+func (r *matchRun) checkCall(ctx context.Context, m *Matcher, c *Call) error {
+	if err := check.Call("merge", ctx, c != nil); err != nil {
+		return err
+	}
 	fail := func(format string, args ...any) error { return check.Errorf(ErrCall, "merge: "+format, args...) }
 	n := c.Metric.Rows
 	if err := check.Matrix(ErrShape, "merge", "the metric", c.Metric, -1, max(c.Metric.Cols, 0), "dims"); err != nil {

@@ -75,7 +75,7 @@ type worker struct {
 
 // match runs a call.
 func (r *matchRun) match(ctx context.Context, m *Matcher, call *Call) error {
-	if err := r.checkCall(m, call); err != nil {
+	if err := r.checkCall(ctx, m, call); err != nil {
 		return err
 	}
 	r.m, r.ctx, r.call = m, ctx, *call

@@ -10,6 +10,9 @@ import (
 // RandomPartition returns r of n tokens, drawn at random, as sources and the others as
 // destinations, for Given: with R = r all of them merge (ToMe's random matching).
 func RandomPartition(n, r int, rng *rand.Rand) (sources, destinations []int, err error) {
+	if rng == nil {
+		return nil, nil, check.Errorf(ErrCall, "merge: rng is nil")
+	}
 	if n < 0 || n > maxTokens || r < 0 || r > n || r == n && n > 0 {
 		return nil, nil, check.Errorf(ErrCall, "merge: a partition of %d tokens with %d sources, want 0 or more and a destination", n, r)
 	}
@@ -20,6 +23,9 @@ func RandomPartition(n, r int, rng *rand.Rand) (sources, destinations []int, err
 // GridPartition is the partition of Grid with a destination drawn at random in each cell,
 // for Given.
 func GridPartition(height, width, cellHeight, cellWidth int, rng *rand.Rand) (sources, destinations []int, err error) {
+	if rng == nil {
+		return nil, nil, check.Errorf(ErrCall, "merge: rng is nil")
+	}
 	if height <= 0 || width <= 0 || height > maxTokens/width || cellHeight <= 0 || cellWidth <= 0 {
 		return nil, nil, check.Errorf(ErrCall, "merge: a grid of %d x %d tokens in cells of %d x %d, want 1 or more each", height, width, cellHeight, cellWidth)
 	}

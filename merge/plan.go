@@ -47,9 +47,13 @@ func (p *Plan) Counts() []int32 { return p.count }
 // First returns the first token of each merged token.
 func (p *Plan) First() []int32 { return p.first }
 
-// Members ranges over the tokens of merged token j, in order.
+// Members ranges over the tokens of merged token j, in order; there are none where j is
+// not one from 0 to Len-1.
 func (p *Plan) Members(j int) iter.Seq[int] {
 	return func(yield func(int) bool) {
+		if j < 0 || j >= len(p.first) {
+			return
+		}
 		for t := p.first[j]; t >= 0; t = p.next[t] {
 			if !yield(int(t)) {
 				return
@@ -138,6 +142,9 @@ func (p *Plan) SetKeep(keep []bool) error {
 // a plain Mean counts every token of first once, where two means in turn do not.
 // Offsets are second's. It costs O(n).
 func (p *Plan) Compose(first, second *Plan) error {
+	if first == nil || second == nil {
+		return check.Errorf(ErrCall, "merge: a plan to compose is nil")
+	}
 	if second.Tokens() != first.Len() {
 		return check.Errorf(ErrShape, "merge: the second plan is of %d tokens, want those that the first leaves = %d", second.Tokens(), first.Len())
 	}

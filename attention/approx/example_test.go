@@ -14,7 +14,7 @@ import (
 
 // A token at a time gives what the whole sequence does, in memory that does not
 // grow.
-func ExampleLinear_Step() {
+func ExampleNewLinear() {
 	op, err := approx.NewLinear(approx.LinearConfig{Heads: 1, HeadDim: 2, Causal: true})
 	if err != nil {
 		log.Fatal(err)
@@ -46,7 +46,7 @@ func ExampleLinear_Step() {
 }
 
 // A merged token of size 2, given as a log-weight, counts as two.
-func ExampleEfficient_Run() {
+func ExampleNewEfficient() {
 	op, err := approx.NewEfficient(approx.EfficientConfig{Heads: 1, HeadDim: 1})
 	if err != nil {
 		log.Fatal(err)
@@ -73,7 +73,7 @@ func ExampleEfficient_Run() {
 
 // With as many landmarks as tokens Nyström is exact; where queries and keys
 // change slowly, few do nearly as well.
-func ExampleNystrom() {
+func ExampleNewNystrom() {
 	const n = 256
 	m := func(f func(i int) float64) blas32.General {
 		x := blas32.General{Rows: n, Cols: 1, Stride: 1, Data: make([]float32, n)}
@@ -98,4 +98,22 @@ func ExampleNystrom() {
 	// Output:
 	// 0.498 0.484
 	// 0.498 0.484
+}
+
+// Features attend to features: where two columns of queries and keys are the same over
+// all tokens, they share their values alike.
+func ExampleNewXCA() {
+	op, err := approx.NewXCA(approx.XCAConfig{Heads: 1, HeadDim: 2})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x) / 2, Cols: 2, Stride: 2, Data: x}
+	}
+	qk, out := m(1, 1, 2, 2, -1, -1), m(0, 0, 0, 0, 0, 0)
+	if err := op.Forward(out, qk, qk, m(0, 2, 4, 6, 8, 8)); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(out.Data)
+	// Output: [1 1 5 5 8 8]
 }

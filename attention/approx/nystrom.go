@@ -171,7 +171,7 @@ func (n *Nystrom) Run(ctx context.Context, call *attention.Call) error {
 func (n *Nystrom) approximate(ctx context.Context, q request) error {
 	r := n.scratch.Get()
 	defer n.scratch.Put(r)
-	return r.approximate(ctx, n, q)
+	return r.solve(ctx, n, q)
 }
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at

@@ -47,9 +47,9 @@ type nystromWork struct {
 	right        kernel.Matrix // the right factor of a product
 }
 
-// approximate runs a call.
-func (r *nystromRun) approximate(ctx context.Context, n *Nystrom, call request) error {
-	defer r.forget()
+// solve runs a call.
+func (r *nystromRun) solve(ctx context.Context, n *Nystrom, call request) error {
+	defer r.release()
 	r.op, r.call = n, call
 	if err := r.call.check(&n.shape); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (r *nystromRun) approximate(ctx context.Context, n *Nystrom, call request) 
 	return check.Wrap(ctx, "approx", r.workers.Run(ctx, workers, (call.Q.Rows+blockRows-1)/blockRows, r.finish))
 }
 
-func (r *nystromRun) forget() {
+func (r *nystromRun) release() {
 	r.call, r.seqs, r.inner, r.padded = request{}, sequences{}, attention.Call{}, nil
 	r.kv = [2][1]blas32.General{}
 }

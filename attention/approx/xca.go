@@ -2,16 +2,11 @@ package approx
 
 import (
 	"context"
-	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/kernel"
-	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/scratch"
 )
 
 // XCAConfig fixes an XCA.
@@ -92,81 +87,3 @@ func (x *XCA) Run(ctx context.Context, call *attention.Call) error {
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
 func (x *XCA) ScratchBytes(tokens int) int64 { return x.sums.sumBytes(tokens) }
-
-// add adds to the sums of a key head: q^T k of each of its query heads, and the
-// squares of their features and of its own.
-func (x *XCA) add(r *sumsRun, w *workspace, set headSet, part []float32) {
-	n, d, group := len(w.rows), x.sums.dim, x.sums.group()
-	if n == 0 {
-		return
-	}
-	w.row = scratch.Floats(w.row, d)
-	w.e = scratch.Floats(w.e, n*d)
-	scaled := mat.Of(w.e, n, d)
-	squares := func(sum []float32, m blas32.General) {
-		for i := range n {
-			asm.Mul(w.row, mat.Row(m, i), mat.Row(m, i))
-			asm.Axpy(sum, w.scale[i], w.row)
-		}
-	}
-	for g := set.from; g < set.to; g++ {
-		own := part[g*x.sums.part:][:x.sums.part]
-		if r.call.weighted() {
-			asm.Exp(w.weights(r, g), w.scale)
-		} else {
-			w.scale = scratch.Floats(w.scale, n)
-			for i := range w.scale {
-				w.scale[i] = 1
-			}
-		}
-		k := w.gathered(&w.k, r.call.K, g*d, d)
-		squares(own[group*d*(d+1):], k)
-		kernel.ScaleRows(scaled, w.scale, k)
-		w.right.Set(scaled)
-		for h := range group {
-			q := w.gathered(&w.v, r.call.Q, (g*group+h)*d, d)
-			kernel.GemmTAdd(mat.Of(own[h*d*(d+1):], d, d), q, &w.right)
-			squares(own[h*d*(d+1)+d*d:][:d], q)
-		}
-	}
-}
-
-// join makes A^T of each query head.
-func (x *XCA) join(r *sumsRun, w *workspace, wave, g int) {
-	d, group := x.sums.dim, x.sums.group()
-	w.m, w.row = scratch.Floats(w.m, x.sums.part), scratch.Floats(w.row, d)
-	clear(w.m)
-	first, step, count := r.partsOf(wave, g)
-	for p := range count {
-		asm.Add(w.m, w.m, r.parts[first+p*step:][:x.sums.part])
-	}
-	inverse := func(sum float32) float32 {
-		return float32(1 / max(math.Sqrt(float64(sum)), 1e-12))
-	}
-	for b, sum := range w.m[group*d*(d+1):] {
-		w.row[b] = inverse(sum)
-	}
-	for h := range group {
-		a := mat.Of(w.m[h*d*(d+1):], d, d)
-		squares := w.m[h*d*(d+1)+d*d:][:d]
-		temperature := float32(1)
-		if len(x.cfg.Temperature) > 0 {
-			temperature = x.cfg.Temperature[g*group+h]
-		}
-		for i := range d {
-			asm.Mul(mat.Row(a, i), mat.Row(a, i), w.row)
-			asm.Scale(mat.Row(a, i), temperature*inverse(squares[i]), mat.Row(a, i))
-			asm.Softmax(mat.Row(a, i), mat.Row(a, i))
-		}
-		r.matrix(wave, g, h).SetT(a)
-	}
-}
-
-// apply multiplies values by A^T.
-func (x *XCA) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
-	d, group := x.sums.dim, x.sums.group()
-	for h := set.from * group; h < set.to*group; h++ {
-		v := mat.Columns(mat.Rows(r.call.V, from, to), h/group*d, d)
-		kernel.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*d, d), v, r.matrix(wave, h/group, h%group), nil)
-	}
-}

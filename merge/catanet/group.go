@@ -66,9 +66,6 @@ func (g *GroupAttention) Forward(dst, q, k, v blas32.General, bucket []int32) er
 // Run is Forward with everything optional. Errors match ErrShape or ErrCall and come
 // before anything is written, or are ctx.Err() when ctx is done; Dst is then unspecified.
 func (g *GroupAttention) Run(ctx context.Context, call *GroupCall) error {
-	if err := check.Call("catanet", ctx, call != nil); err != nil {
-		return err
-	}
 	r := g.scratch.Get()
 	defer g.scratch.Put(r)
 	return r.regroup(ctx, g, call)

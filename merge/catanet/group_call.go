@@ -1,6 +1,7 @@
 package catanet
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -27,8 +28,11 @@ type GroupCall struct {
 	Workers int
 }
 
-// check reports what is wrong with a call. It fills r.offsets.
-func (r *groupRun) check(cfg *GroupConfig, c *GroupCall) error {
+// checkGroups reports what is wrong with a call. It fills r.offsets.
+func (r *groupRun) checkGroups(ctx context.Context, cfg *GroupConfig, c *GroupCall) error {
+	if err := check.Call("catanet", ctx, c != nil); err != nil {
+		return err
+	}
 	qk, cols, n := cfg.Heads*cfg.HeadDim, cfg.Heads*cfg.ValueDim, c.Q.Rows
 	if n > maxTokens {
 		return check.Errorf(ErrShape, "catanet: %d tokens, want at most %d", n, maxTokens)

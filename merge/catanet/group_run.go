@@ -45,7 +45,7 @@ type tokenGroup struct{ seq, from, to int }
 
 // regroup runs a call.
 func (r *groupRun) regroup(ctx context.Context, g *GroupAttention, call *GroupCall) error {
-	if err := r.check(&g.cfg, call); err != nil {
+	if err := r.checkGroups(ctx, &g.cfg, call); err != nil {
 		return err
 	}
 	if r.gather == nil {

@@ -22,8 +22,11 @@ type ImageCall struct {
 	Workers int
 }
 
-// check reports what is wrong with a call.
-func (c *ImageCall) check(dim int) error {
+// checkImages reports what is wrong with a call.
+func (c *ImageCall) checkImages(ctx context.Context, dim int) error {
+	if err := check.Call("catanet", ctx, c != nil); err != nil {
+		return err
+	}
 	if c.Height <= 0 || c.Width <= 0 || c.Height > maxTokens/c.Width {
 		return check.Errorf(ErrShape, "catanet: an image of %d x %d, want 1 or more each, and at most %d pixels", c.Height, c.Width, maxTokens)
 	}

@@ -81,21 +81,16 @@ func NewLRSA(cfg LRSAConfig, weights LRSAWeights) (*LRSA, error) {
 	return op, nil
 }
 
-// Forward sets dst from x, both [images*height*width, Dim]. dst may be x, and shares no
-// element with it otherwise. It costs 2 Window² (QKDim + Dim) flop a pixel for attention,
+// Forward sets dst from x, both [images*height*width, Dim], where dst may be x but not
+// share a part with it. It costs 2 Window² (QKDim + Dim) flop a pixel for attention,
 // times the overlap of windows. After the first call of a shape nothing is allocated.
 func (op *LRSA) Forward(dst, x blas32.General, height, width int) error {
 	return op.Run(context.Background(), &ImageCall{Dst: dst, X: x, Height: height, Width: width})
 }
 
-// Run is Forward with everything optional, and an end: when ctx is done it returns
-// ctx.Err(), and Dst is unspecified. Errors match ErrShape or ErrCall and come before
-// anything is written.
+// Run is Forward with everything optional, and ends as TAB.Run does.
 func (op *LRSA) Run(ctx context.Context, call *ImageCall) error {
-	if err := check.Call("catanet", ctx, call != nil); err != nil {
-		return err
-	}
-	if err := call.check(op.cfg.Dim); err != nil {
+	if err := call.checkImages(ctx, op.cfg.Dim); err != nil {
 		return err
 	}
 	r := op.scratch.Get()

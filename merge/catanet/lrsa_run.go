@@ -36,7 +36,7 @@ type lrsaRun struct {
 	segments [2]blas32.General
 	attend   attention.Call
 
-	project, join, ffn func(worker, i int) // projectWindow, joinLine and ffnLine
+	project, join, ffn func(worker, i int) // projectWindow, joinLine and endLine
 }
 
 // windowsAlong is how many windows there are along n pixels.
@@ -57,9 +57,9 @@ func (r *lrsaRun) sweep(ctx context.Context, op *LRSA, call *ImageCall) error {
 	r.op, r.call = op, *call
 	defer func() { r.call, r.attend, r.segments = ImageCall{}, attention.Call{}, [2]blas32.General{} }()
 	if r.project == nil {
-		r.project, r.join, r.ffn = r.projectWindow, r.joinLine, r.ffnLine
+		r.project, r.join, r.ffn = r.projectWindow, r.joinLine, r.endLine
 	}
-	windows, err := r.place()
+	windows, err := r.layWindows()
 	if err != nil {
 		return err
 	}
@@ -80,9 +80,9 @@ func (r *lrsaRun) sweep(ctx context.Context, op *LRSA, call *ImageCall) error {
 	return split(ctx, &r.workers, workers, lines, r.ffn)
 }
 
-// place lays the windows out, cuts the memory of a call and returns how many windows
+// layWindows lays the windows out, cuts the memory of a call and returns how many windows
 // there are.
-func (r *lrsaRun) place() (windows int, err error) {
+func (r *lrsaRun) layWindows() (windows int, err error) {
 	cfg, c := &r.op.cfg, &r.call
 	rows, images := c.X.Rows, c.X.Rows/(c.Height*c.Width)
 	r.high, r.wide = min(cfg.Window, c.Height), min(cfg.Window, c.Width)
@@ -170,7 +170,7 @@ func halves(starts []int, side, at int) float32 {
 	return scale
 }
 
-// ffnLine ends the feed-forward layer for a line of an image.
-func (r *lrsaRun) ffnLine(worker, i int) {
+// endLine ends the feed-forward layer for a line of an image.
+func (r *lrsaRun) endLine(worker, i int) {
 	r.op.ffn.contractLine(&r.call, r.y, r.hidden, i, &r.work[worker])
 }

@@ -114,10 +114,7 @@ func (op *TAB) Forward(dst, x blas32.General, height, width int) error {
 // ctx.Err(), and Dst is unspecified. Errors match ErrShape or ErrCall and come before
 // anything is written.
 func (op *TAB) Run(ctx context.Context, call *ImageCall) error {
-	if err := check.Call("catanet", ctx, call != nil); err != nil {
-		return err
-	}
-	if err := call.check(op.cfg.Dim); err != nil {
+	if err := call.checkImages(ctx, op.cfg.Dim); err != nil {
 		return err
 	}
 	r := op.scratch.Get()

@@ -143,7 +143,7 @@ func New(cfg Config, w Weights) (*Encoder, error) {
 		cfg.Eps = 1e-5
 	}
 	d := len(w.NormWeight)
-	if err := cfg.check(d, len(w.Blocks)); err != nil {
+	if err := cfg.checkConfig(d, len(w.Blocks)); err != nil {
 		return nil, err
 	}
 	if cfg.SwitchTokens == 0 {
@@ -188,7 +188,8 @@ func New(cfg Config, w Weights) (*Encoder, error) {
 	return m, nil
 }
 
-func (cfg *Config) check(d, layers int) error {
+// checkConfig reports what is wrong with a configuration, for blocks of width d.
+func (cfg *Config) checkConfig(d, layers int) error {
 	fail := func(format string, args ...any) error { return check.Errorf(ErrConfig, "maelre: "+format, args...) }
 	const most = 1 << 15
 	switch {

@@ -6,7 +6,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
@@ -73,16 +72,14 @@ func (m *Encoder) Forward(dst, x blas32.General) error {
 // match ErrShape, those about options ErrCall; both come before anything is written,
 // except those of an Approximation or a Matching of the caller's.
 func (m *Encoder) Run(ctx context.Context, call *Call) error {
-	if err := check.Call("maelre", ctx, call != nil); err != nil {
-		return err
-	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
 	return r.encode(ctx, m, call)
 }
 
 // ScratchBytes returns the working memory that a call of one sequence holds, at the
-// most, besides its arguments, with the default approximation and matching.
+// most, besides its arguments. An approximation or a matching of the caller's counts where
+// it has a method ScratchBytes like those of this module.
 func (m *Encoder) ScratchBytes(tokens int) int64 {
 	n, d := int64(tokens), int64(m.dim)
 	own := n * (6*d + d/int64(m.cfg.Heads) + 3)
@@ -90,10 +87,15 @@ func (m *Encoder) ScratchBytes(tokens int) int64 {
 	few := min(tokens, m.cfg.SwitchTokens)
 	const rest = 1 << 14 // headers, alignment, tasks
 	bytes := 4*(own+work) + 40*n + m.exact.ScratchBytes(few, few) + rest
-	if a, ok := m.cfg.Approximation.(*approx.Efficient); ok {
+	switch a := m.cfg.Approximation.(type) {
+	case interface{ ScratchBytes(queries, keys int) int64 }:
 		bytes += a.ScratchBytes(tokens, tokens)
+	case interface{ ScratchBytes(tokens int) int64 }:
+		bytes += a.ScratchBytes(tokens)
 	}
-	if a, ok := m.cfg.Matching.(*merge.Matcher); ok {
+	if a, ok := m.cfg.Matching.(interface {
+		ScratchBytes(tokens, metricDim int) int64
+	}); ok {
 		bytes += a.ScratchBytes(tokens, m.dim/m.cfg.Heads)
 	}
 	return bytes
@@ -102,8 +104,11 @@ func (m *Encoder) ScratchBytes(tokens int) int64 {
 // maxTokens bounds the tokens of a call, so that a plan's indices fit in an int32.
 const maxTokens = math.MaxInt32 / 2
 
-// check reports what is wrong with a call, and returns its offsets.
-func (r *encoderRun) check(m *Encoder, c *Call) ([]int, error) {
+// checkCall reports what is wrong with a call, and returns its offsets.
+func (r *encoderRun) checkCall(ctx context.Context, m *Encoder, c *Call) ([]int, error) {
+	if err := check.Call("maelre", ctx, c != nil); err != nil {
+		return nil, err
+	}
 	n := c.X.Rows
 	if err := check.Matrix(ErrShape, "maelre", "X", c.X, -1, m.dim, "the width"); err != nil {
 		return nil, err

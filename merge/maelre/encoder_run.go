@@ -57,7 +57,7 @@ type encoderWork struct{ h, hidden []float32 }
 // encode runs a call.
 func (r *encoderRun) encode(ctx context.Context, m *Encoder, call *Call) error {
 	r.m = m
-	offsets, err := r.check(m, call)
+	offsets, err := r.checkCall(ctx, m, call)
 	if err != nil {
 		return err
 	}

@@ -307,9 +307,20 @@ func TestFile(t *testing.T) {
 func TestScratch(t *testing.T) {
 	const d = 32
 	w := weightsFor(d, 48, 3, 0)
-	for _, n := range []int{1, 40, 3000} {
+	for i, n := range []int{1, 40, 3000, 3000, 3000} {
 		for _, workers := range []int{1, 3} {
-			m := mustNew(t, Config{Heads: 4, Ratios: []float64{.5}, Workers: workers}, w)
+			var approximation attention.Operator // the default at first
+			var err error
+			switch i {
+			case 3:
+				approximation, err = approx.NewLinear(approx.LinearConfig{Heads: 4, HeadDim: d / 4, Workers: workers})
+			case 4:
+				approximation, err = approx.NewNystrom(approx.NystromConfig{Heads: 4, HeadDim: d / 4, Landmarks: 16, Workers: workers})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := mustNew(t, Config{Heads: 4, Ratios: []float64{.5}, Workers: workers, Approximation: approximation}, w)
 			call := &Call{X: input(1, n, d)}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)

@@ -1,0 +1,77 @@
+package approx
+
+import (
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// add adds phi(k) v^T to S, and phi(k) to z, which stands below it.
+func (l *Linear) add(r *sumsRun, w *workspace, set headSet, part []float32) {
+	n, d, dv := len(w.rows), l.sums.dim, l.sums.valueDim
+	if n == 0 {
+		return
+	}
+	cols := (set.to - set.from) * d
+	w.e, w.row = scratch.Floats(w.e, n*cols), scratch.Floats(w.row, cols)
+	e := mat.Of(w.e, n, cols) // phi(k), [n, heads d]
+	from := mat.Columns(r.call.K, set.from*d, cols)
+	for i, j := range w.rows {
+		asm.ELUPlusOne(mat.Row(e, i), mat.Row(from, j))
+	}
+	if r.call.weighted() {
+		r.perWeight(set, func(from, to int) {
+			s := w.weights(r, from)
+			asm.Exp(s, s)
+			own := mat.Columns(e, (from-set.from)*d, (to-from)*d)
+			kernel.ScaleRows(own, s, own)
+		})
+	}
+	clear(w.row)
+	for i := range n {
+		asm.Add(w.row, w.row, mat.Row(e, i))
+	}
+	for h := set.from; h < set.to; h++ {
+		own := part[h*l.sums.part:][:l.sums.part]
+		z := own[d*dv:]
+		asm.Add(z, z, w.row[(h-set.from)*d:][:d])
+		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
+		kernel.GemmTAdd(mat.Of(own, d, dv), mat.Columns(e, (h-set.from)*d, d), &w.right)
+	}
+}
+
+// join adds the pieces up.
+func (l *Linear) join(r *sumsRun, w *workspace, wave, head int) {
+	d, dv := l.sums.dim, l.sums.valueDim
+	w.m = scratch.Floats(w.m, l.sums.part)
+	clear(w.m)
+	first, step, count := r.partsOf(wave, head)
+	for p := range count {
+		asm.Add(w.m, w.m, r.parts[first+p*step:][:l.sums.part])
+	}
+	r.matrix(wave, head, 0).Set(mat.Of(w.m, d, dv))
+	copy(r.vector(wave, head), w.m[d*dv:])
+}
+
+// apply divides phi(q) by its denominator and multiplies it by S.
+func (l *Linear) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
+	n, d, dv, group := to-from, l.sums.dim, l.sums.valueDim, l.sums.group()
+	cols := (set.to - set.from) * group * d
+	w.e, w.scale = scratch.Floats(w.e, n*cols), scratch.Floats(w.scale, n)
+	e := mat.Of(w.e, n, cols)
+	q := mat.Columns(mat.Rows(r.call.Q, from, to), set.from*group*d, cols)
+	for i := range n {
+		asm.ELUPlusOne(mat.Row(e, i), mat.Row(q, i))
+	}
+	dst := mat.Rows(r.call.Dst, from, to)
+	for h := set.from * group; h < set.to*group; h++ {
+		own := mat.Columns(e, (h-set.from*group)*d, d)
+		z := r.vector(wave, h/group)
+		for i := range n {
+			w.scale[i] = 1 / (asm.Dot(mat.Row(own, i), z) + l.cfg.Eps)
+		}
+		kernel.ScaleRows(own, w.scale, own)
+		kernel.Gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)
+	}
+}
