@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/subquad/subquad/internal/state/statetest"
 	"gonum.org/v1/gonum/blas/blas32"
 )
 
@@ -101,5 +102,47 @@ func TestConfigErrors(t *testing.T) {
 		if _, err := New(c.cfg); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("error %v, want %q", err, c.text)
 		}
+	}
+}
+
+// TestEnd: wherever a call is when its context is done, it returns the context's own error
+// and leaves the plan; a long task asks too.
+func TestEnd(t *testing.T) {
+	metric := random(1, 300, 8)
+	for _, cfg := range every() {
+		if cfg.Method == Grid {
+			cfg.Height, cfg.Width = 15, 20
+		}
+		m := newMatcher(t, cfg)
+		for asked := 0; ; asked++ {
+			var p Plan
+			must(t, p.SetIdentity(3))
+			c := callFor(cfg, &p, metric)
+			c.Workers = 1
+			err := m.Run(&statetest.Ending{Context: context.Background(), Left: asked}, &c)
+			if err == nil {
+				if asked < 4 {
+					t.Errorf("%v: done after %d questions", cfg.Method, asked)
+				}
+				break
+			}
+			if err != context.Canceled || p.Tokens() != 3 {
+				t.Fatalf("%v, asked %d times: error %v, a plan of %d tokens", cfg.Method, asked, err, p.Tokens())
+			}
+		}
+	}
+	const far = 100_000 // destinations of one task
+	m := newMatcher(t, Config{Method: Given, Workers: 1})
+	destinations := make([]int, far)
+	for i := range destinations {
+		destinations[i] = i + 1
+	}
+	var p Plan
+	ctx := &statetest.Ending{Context: context.Background(), Left: 1 << 30}
+	must(t, m.Run(ctx, &Call{Plan: &p, Metric: random(1, far+1, 1), R: 1, Sources: []int{0}, Destinations: destinations}))
+	panels := m.tile.Panels(far)
+	before := far/rowBlock + panels/packPanels // questions between the tasks before
+	if asked := 1<<30 - ctx.Left; asked < before+panels/lookPanels {
+		t.Errorf("the context was asked %d times, want %d at least", asked, before+panels/lookPanels)
 	}
 }

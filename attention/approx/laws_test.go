@@ -10,6 +10,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 // lengths cross blocks and pieces.
@@ -304,6 +305,16 @@ func TestCancel(t *testing.T) {
 		c := randomCall(1, op.shape, 300, 300)
 		if err := op.run.Run(ctx, c.call()); err != context.Canceled {
 			t.Errorf("%s: error %v", op.name, err)
+		}
+		c.Workers = 1
+		for asked := 0; ; asked++ {
+			err := op.run.Run(&statetest.Ending{Context: context.Background(), Left: asked}, c.call())
+			if err == nil {
+				break
+			}
+			if err != context.Canceled {
+				t.Fatalf("%s: error %v of a context that is done after %d questions", op.name, err, asked)
+			}
 		}
 	}
 }

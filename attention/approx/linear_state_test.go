@@ -14,6 +14,7 @@ import (
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 func testLinear(t testing.TB) *Linear {
@@ -163,8 +164,24 @@ func TestStateCancel(t *testing.T) {
 	if err := l.Run(ctx, stepCall(c, 20, 40, st).call()); err != context.Canceled {
 		t.Fatalf("error %v", err)
 	}
-	sameBits(t, "state", mat.Of(st.values, 1, len(st.values)), mat.Of(before.values, 1, len(st.values)))
+	sameBits(t, "state", mat.Vector(st.values), mat.Vector(before.values))
 	if st.Len() != 20 {
+		t.Errorf("Len is %d", st.Len())
+	}
+	// Long enough to be done in a copy, for which the context is asked between passes.
+	long := randomCall(1, l.sums.shape, 9000, 9000)
+	long.State, long.Workers = st, 1
+	for asked := 0; ; asked++ {
+		err := l.Run(&statetest.Ending{Context: context.Background(), Left: asked}, long.call())
+		if err == nil {
+			break
+		}
+		sameBits(t, "state", mat.Vector(st.values), mat.Vector(before.values))
+		if err != context.Canceled || st.Len() != 20 {
+			t.Fatalf("asked %d times: error %v, Len is %d", asked, err, st.Len())
+		}
+	}
+	if st.Len() != 9020 {
 		t.Errorf("Len is %d", st.Len())
 	}
 }

@@ -127,7 +127,7 @@ func (r *nystromRun) memoryAs(i, rows, cols int) blas32.General {
 
 // inner makes an error of the exact attention below one of this package.
 func inner(ctx context.Context, err error) error {
-	if err == ctx.Err() {
+	if err == nil || err == ctx.Err() {
 		return err
 	}
 	return check.Errorf(ErrCall, "approx: %v", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 // operators returns a call of each operator, and how much working memory it is said to take.
@@ -89,6 +90,15 @@ func callsOfOperators(t *testing.T, done context.Context) {
 		} {
 			if !errors.Is(err, ErrCall) {
 				t.Errorf("%s: %s: error %v", name, what, err)
+			}
+		}
+		for asked := 0; ; asked++ {
+			err := c.run(&statetest.Ending{Context: context.Background(), Left: asked}, 1)
+			if err == nil {
+				break
+			}
+			if err != context.Canceled {
+				t.Fatalf("%s: error %v of a context that is done after %d questions", name, err, asked)
 			}
 		}
 		if err := c.run(done, 0); err != context.Canceled {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/subquad/subquad/attention/approx"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 func TestErrors(t *testing.T) {
@@ -79,6 +80,15 @@ func TestErrors(t *testing.T) {
 	for _, err := range []error{m.Run(nil, call), m.Run(context.Background(), nil), m.Run(context.Background(), &Call{X: call.X, Workers: -1})} {
 		if !errors.Is(err, ErrCall) {
 			t.Errorf("error %v of no context, no call or too few workers", err)
+		}
+	}
+	for asked := 0; ; asked++ {
+		err := m.Run(&statetest.Ending{Context: context.Background(), Left: asked}, &Call{X: call.X, Workers: 1})
+		if err == nil {
+			break
+		}
+		if err != context.Canceled {
+			t.Fatalf("error %v of a context that is done after %d questions", err, asked)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
