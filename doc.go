@@ -1,6 +1,6 @@
 // Package subquad is a library of efficient long-context primitives in Go,
-// without cgo. It holds nothing but the errors that all of its packages share; import
-// the packages below it:
+// without cgo. This package has only what all of its packages share, errors and the
+// options of opening files; import the packages below it:
 //
 //   - asm: vector arithmetic, matrix multiplication with packed weights,
 //     elementary functions, norms, short convolutions and rotations over float32,

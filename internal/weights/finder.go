@@ -2,6 +2,7 @@ package weights
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -21,8 +22,9 @@ type Finder struct {
 	// Err is the first error.
 	Err error
 
-	pkg  string
-	kind error
+	pkg   string
+	kind  error
+	found bool // a tensor that was looked for is there
 }
 
 // NewFinder returns a Finder without tensors, whose errors name pkg and match kind.
@@ -45,15 +47,51 @@ func (c *Finder) Fail(format string, args ...any) {
 	}
 }
 
-// Has tells whether there is a tensor.
+// find returns a tensor that can be read, or notes that it is missing (as says what
+// shape it should have), or what it is.
+func (c *Finder) find(name, as string) *Tensor {
+	t := c.Tensors[name]
+	switch {
+	case t == nil:
+		c.Fail("no tensor %s%s%s%s", c.Prefix, name, as, c.others())
+		return nil
+	case t.what != "":
+		c.Fail("tensor %.200s is %s, which is not read", t.Name, t.what)
+		return nil
+	}
+	c.found = true
+	return t
+}
+
+// others lists names of the file, if it has had none of those looked for: they may be
+// those of another program.
+func (c *Finder) others() string {
+	switch {
+	case c.found || c.Err != nil:
+		return ""
+	case len(c.Tensors) == 0:
+		return "; the file has no tensors"
+	}
+	names := make([]string, 0, len(c.Tensors))
+	for _, t := range c.Tensors {
+		names = append(names, fmt.Sprintf("%.100s", t.Name))
+	}
+	slices.Sort(names)
+	return "; the file has " + listed(names)
+}
+
+// Has tells whether there is a tensor, be it one that cannot be read.
 func (c *Finder) Has(name string) bool { return c.Tensors[name] != nil }
 
 // Dim returns a dimension of a tensor of two or more, counted from the last where
 // at is negative.
 func (c *Finder) Dim(name string, at int) int {
-	t := c.Tensors[name]
-	if t == nil || len(t.Shape) < 2 {
-		c.Fail("no tensor %s%s of two dimensions or more", c.Prefix, name)
+	t := c.find(name, " of two dimensions or more")
+	if t == nil {
+		return 0
+	}
+	if len(t.Shape) < 2 {
+		c.Fail("tensor %s has the shape %v, want two dimensions or more", t.Name, t.Shape)
 		return 0
 	}
 	return t.Shape[(at+len(t.Shape))%len(t.Shape)]
@@ -62,9 +100,8 @@ func (c *Finder) Dim(name string, at int) int {
 // Matrix returns a tensor of rows x cols, taking their product from any shape of
 // which those are the first and last dimensions; negative ones may be anything.
 func (c *Finder) Matrix(name string, rows, cols int) blas32.General {
-	t := c.Tensors[name]
+	t := c.find(name, "")
 	if t == nil {
-		c.Fail("no tensor %s%s", c.Prefix, name)
 		return blas32.General{}
 	}
 	rank := len(t.Shape)
@@ -85,10 +122,9 @@ func (c *Finder) Matrix(name string, rows, cols int) blas32.General {
 // Vector returns a tensor of n elements, whatever its dimensions; a negative n
 // may be anything.
 func (c *Finder) Vector(name string, n int) []float32 {
-	t := c.Tensors[name]
+	t := c.find(name, "")
 	switch {
 	case t == nil:
-		c.Fail("no tensor %s%s", c.Prefix, name)
 		return nil
 	case n >= 0 && t.Len() != n:
 		c.Fail("tensor %s has the shape %v, want %s", t.Name, t.Shape, shapeText(n))

@@ -13,6 +13,9 @@ const (
 	maxStack   = 1 << 20
 	maxMemo    = 1 << 22
 	maxMarks   = 1000
+	// maxJoined bounds the bytes of all names that are joined of two strings: of a
+	// thousand classes, some 50,000.
+	maxJoined = 1 << 20
 )
 
 // The values of a pickle, beside nil, bool, int64 and string.
@@ -35,13 +38,21 @@ type machine struct {
 	text  []byte // what is left of the pickle
 	stack []any
 	marks []int // lengths of the stack at MARKs
-	memo  map[uint64]any
-	err   error // the first error
+	memo  memo
+	// joined is how many bytes of names have been made.
+	joined int
+	err    error // the first error
+}
+
+// memo is what a pickle remembers: most pickles number it one after the other.
+type memo struct {
+	dense  []any
+	sparse map[uint64]any
 }
 
 // unpickle returns the object of a pickle.
 func unpickle(text []byte) (any, error) {
-	m := &machine{text: text, memo: map[uint64]any{}}
+	m := &machine{text: text}
 	for range maxOpcodes {
 		at := len(text) - len(m.text)
 		op := byte(m.uint(1))
@@ -123,7 +134,7 @@ func (m *machine) step(op byte) {
 	case 'r': // LONG_BINPUT
 		m.put(m.uint(4))
 	case 0x94: // MEMOIZE
-		m.put(uint64(len(m.memo)))
+		m.put(uint64(len(m.memo.dense) + len(m.memo.sparse)))
 	case 'h': // BINGET
 		m.get(m.uint(1))
 	case 'j': // LONG_BINGET
@@ -182,6 +193,11 @@ func (m *machine) build(op byte) {
 		module, ok2 := m.pop().(string)
 		if !ok || !ok2 {
 			m.fail("a global whose name is not a string")
+			return
+		}
+		if m.joined += len(module) + len(name); m.joined > maxJoined {
+			m.fail("a pickle with more than %d bytes of names", maxJoined)
+			return
 		}
 		m.push(global(module + "." + name))
 	case 'R', 0x81: // REDUCE, NEWOBJ
@@ -322,15 +338,27 @@ func (d *dict) set(key, value any) {
 
 func (m *machine) put(at uint64) {
 	v := m.top()
-	if len(m.memo) == maxMemo {
+	switch n := uint64(len(m.memo.dense)); {
+	case n+uint64(len(m.memo.sparse)) >= maxMemo:
 		m.fail("a pickle that remembers more than %d values", maxMemo)
-		return
+	case at < n:
+		m.memo.dense[at] = v
+	case at == n:
+		m.memo.dense = append(m.memo.dense, v)
+	default:
+		if m.memo.sparse == nil {
+			m.memo.sparse = map[uint64]any{}
+		}
+		m.memo.sparse[at] = v
 	}
-	m.memo[at] = v
 }
 
 func (m *machine) get(at uint64) {
-	v, ok := m.memo[at]
+	if at < uint64(len(m.memo.dense)) {
+		m.push(m.memo.dense[at])
+		return
+	}
+	v, ok := m.memo.sparse[at]
 	if !ok {
 		m.fail("a pickle that recalls value %d, which it has not remembered", at)
 	}

@@ -73,11 +73,14 @@ func TestPickle(t *testing.T) {
 		"ctorch._utils\n_rebuild_parameter\nN\x88N\x87R":                                                                     nil,
 		"ctorch._utils\n_rebuild_parameter_with_state\n(K\x01\x88NNtR":                                                       int64(1),
 		"ctorch._utils\n_rebuild_parameter\n)R":                                                                              opaque("torch._utils._rebuild_parameter"),
-		"ctorch._utils\n_rebuild_tensor\n((U\x07storagectorch\nLongStorage\nU\x01kNK\x04tQK\x01K\x02\x85K\x01\x85tR":         &view{&storage{"I64", "k", 4}, "I64", 1, []int64{2}, []int64{1}},
-		"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nLongStorage\nU\x01kNK\x04tQK\x01K\x02\x85K\x01\x85\x89NtR": &view{&storage{"I64", "k", 4}, "I64", 1, []int64{2}, []int64{1}},
-		"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nLongStorage\nU\x01kNK\x04tQK\x01))\x89N}U\x03neg\x88stR":   &view{&storage{"I64", "k", 4}, "negated I64", 1, []int64{}, []int64{}},
+		"ctorch._utils\n_rebuild_tensor\n((U\x07storagectorch\nLongStorage\nU\x01kNK\x04tQK\x01K\x02\x85K\x01\x85tR":         &view{storage: &storage{"I64", "k", 4}, kind: "I64", offset: 1, shape: tuple{int64(2)}, strides: tuple{int64(1)}},
+		"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nLongStorage\nU\x01kNK\x04tQK\x01K\x02\x85K\x01\x85\x89NtR": &view{storage: &storage{"I64", "k", 4}, kind: "I64", offset: 1, shape: tuple{int64(2)}, strides: tuple{int64(1)}},
+		"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nLongStorage\nU\x01kNK\x04tQK\x01))\x89N}U\x03neg\x88stR":   &view{storage: &storage{"I64", "k", 4}, kind: "I64", offset: 1, negated: true},
+		"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter\ncm\nC\nK\x07\x88N\x87}tR":                int64(7),
+		"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_qtensor\ncm\nC\n)}tR":                               opaque("m.C"),
+		"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._tensor\n_rebuild_from_type_v2\ncm\nC\n)}tR":                         opaque("m.C"),
 		"ctorch._utils\n_rebuild_tensor_v3\n((U\x07storagectorch.storage\nUntypedStorage\nU\x01kNK\x04tQK\x01))\x89Nctorch\nuint16\ntR": &view{
-			&storage{untyped, "k", 4}, "U16", 1, []int64{}, []int64{}},
+			storage: &storage{untyped, "k", 4}, kind: "U16", offset: 1},
 	} {
 		if got, err := unpickle([]byte(text + ".")); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %#v, error %v, want %#v", text, got, err, want)
@@ -127,7 +130,8 @@ func TestHostilePickle(t *testing.T) {
 		"cos":                                    "ends within a name",
 		"NN\x93.":                                "a global whose name is not a string",
 		"cos\nsystem\nNR.":                       "a call whose arguments are not a tuple",
-		"NQ.":                                    "a persistent id that is not of a storage",
+		"U\x01aU\xff" + strings.Repeat("b", 255) + "q\x00q\x01" + strings.Repeat("h\x00h\x01\x93", 3000) + ".": "names",
+		"NQ.": "a persistent id that is not of a storage",
 		"(U\x07storagectorch\nHalfStorage\nU\x01kU\x03cpuJ\xff\xff\xff\xfftQ.": "a persistent id that is not of a storage",
 		"((NU\x01kNNNtQ.":                               "a persistent id that is not of a storage",
 		"ctorch._utils\n_rebuild_tensor_v2\n)R.":        "torch._utils._rebuild_tensor_v2 of 0 arguments, want 6",

@@ -15,7 +15,8 @@ type view struct {
 	storage        *storage
 	kind           Type
 	offset         int64
-	shape, strides []int64
+	shape, strides tuple // of int64
+	negated        bool  // the storage has the other sign, or the conjugate
 }
 
 // torchTypes are the names of element types in pickles: of a storage's class, and
@@ -31,6 +32,7 @@ var torchTypes = map[global]Type{
 	"torch.CharStorage": "I8", "torch.int8": "I8",
 	"torch.ByteStorage": "U8", "torch.uint8": "U8",
 	"torch.BoolStorage": "BOOL", "torch.bool": "BOOL",
+	"torch.float8_e4m3fn": "F8_E4M3", "torch.float8_e5m2": "F8_E5M2",
 	"torch.uint16": "U16", "torch.uint32": "U32", "torch.uint64": "U64",
 	// Bytes, of which a dtype makes elements.
 	"torch.storage.UntypedStorage": untyped, "torch.UntypedStorage": untyped,
@@ -71,23 +73,43 @@ func (m *machine) call(f, args any) any {
 		m.fail("a call whose arguments are not a tuple")
 		return nil
 	}
-	switch name, _ := f.(global); name {
-	case "collections.OrderedDict":
-		if len(a) == 0 {
-			return &dict{}
+	name, _ := f.(global)
+	if (name == "torch._tensor._rebuild_from_type_v2" || name == "torch._tensor._rebuild_from_type") && len(a) == 4 {
+		// A subclass of tensors: its function, class, arguments and attributes.
+		inner, ok := a[2].(tuple)
+		if f, named := a[0].(global); !ok || !named || f == name {
+			return instance(a[1])
 		}
-	case "torch._utils._rebuild_tensor":
-		return m.tensor(name, a, 4)
-	case "torch._utils._rebuild_tensor_v2":
-		return m.tensor(name, a, 6)
-	case "torch._utils._rebuild_tensor_v3":
-		return m.tensor(name, a, 7)
-	case "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state":
-		if len(a) > 0 {
-			return a[0]
+		if v, _ := m.rebuild(a[0].(global), inner); v != nil {
+			return v
 		}
+		return instance(a[1])
+	}
+	if v, known := m.rebuild(name, a); known {
+		return v
 	}
 	return instance(f)
+}
+
+// rebuild returns what a function makes of its arguments, if it is known.
+func (m *machine) rebuild(name global, a tuple) (v any, known bool) {
+	switch name {
+	case "collections.OrderedDict":
+		if len(a) == 0 {
+			return &dict{}, true
+		}
+	case "torch._utils._rebuild_tensor":
+		return m.tensor(name, a, 4), true
+	case "torch._utils._rebuild_tensor_v2":
+		return m.tensor(name, a, 6), true
+	case "torch._utils._rebuild_tensor_v3":
+		return m.tensor(name, a, 7), true
+	case "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state":
+		if len(a) > 0 {
+			return a[0], true
+		}
+	}
+	return nil, false
 }
 
 // instance returns what stands for an object of a class, or a function's result.
@@ -117,7 +139,7 @@ func (m *machine) tensor(name global, a tuple, n int) any {
 		m.fail("a tensor of %d dimensions, want %d at most", len(shape), maxDims)
 		return nil
 	}
-	v := &view{s, s.kind, offset, shape, strides}
+	v := &view{storage: s, kind: s.kind, offset: offset, shape: shape, strides: strides}
 	if n == 7 {
 		dtype, ok := a[6].(global)
 		if !ok {
@@ -127,23 +149,30 @@ func (m *machine) tensor(name global, a tuple, n int) any {
 		v.kind = elementType(dtype)
 	}
 	if len(a) > n && n > 4 {
-		if flags, ok := a[n].(*dict); ok && (flags.items["neg"] == true || flags.items["conj"] == true) {
-			v.kind = "negated " + v.kind // lazily: the storage has the other sign
+		if flags, ok := a[n].(*dict); ok {
+			v.negated = flags.items["neg"] == true || flags.items["conj"] == true
 		}
 	}
 	return v
 }
 
-func integers(v any) ([]int64, bool) {
+// integers tells whether v is a tuple of integers. It is not copied: a pickle may
+// have many tensors of one shape.
+func integers(v any) (tuple, bool) {
 	t, ok := v.(tuple)
-	if !ok {
-		return nil, false
-	}
-	list := make([]int64, len(t))
-	for i, x := range t {
-		if list[i], ok = x.(int64); !ok {
+	for _, x := range t {
+		if _, is := x.(int64); !is {
 			return nil, false
 		}
 	}
-	return list, true
+	return t, ok
+}
+
+// numbers returns the elements of a tuple of integers.
+func (t tuple) numbers() []int64 {
+	list := make([]int64, len(t))
+	for i, x := range t {
+		list[i] = x.(int64)
+	}
+	return list
 }

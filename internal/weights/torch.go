@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -23,10 +24,11 @@ const (
 	// maxGrowth is how many times the size of the file its storages may be when
 	// unpacked, and its tensors, of which several may share a storage.
 	maxGrowth = 16
-	// maxNested is how deep dictionaries are looked for in dictionaries, maxNames
-	// bounds the bytes of all names.
+	// maxNested is how deep dictionaries are looked for in dictionaries.
 	maxNested = 8
-	maxNames  = 64 << 20
+	// maxNames is how many times the size of its pickle the names and shapes of a file's
+	// tensors may be, of which several may share a dictionary; fewNames is what any may.
+	maxNames, fewNames = 4, 64 << 10
 )
 
 // archive is a file of torch.save: a zip file of data.pkl, a pickle of the object,
@@ -38,14 +40,15 @@ type archive struct {
 	records map[string]*record
 	big     bool // the storages are big-endian
 
-	// What may still be asked for, in bytes.
+	// What may still be asked for, in bytes: of the file, of what is unpacked, of tensors,
+	// of names and shapes.
 	packed, unpacked, tensors, names uint64
 }
 
 // readTorch reads a file of torch.save without running its pickle. The tensors are
 // those of the state dict: of the dictionary that was saved, of its "state_dict",
 // as of PyTorch Lightning, or of its "model_state_dict". Those of dictionaries
-// within it have names with a dot between.
+// within it have names with a dot between, of which rename takes those of other wrappers.
 func readTorch(r io.ReaderAt, size int64) (*File, error) {
 	a, err := newArchive(r, size)
 	if err != nil {
@@ -55,6 +58,7 @@ func readTorch(r io.ReaderAt, size int64) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.names = fewNames + maxNames*uint64(len(text))
 	root, err := unpickle(text)
 	if err != nil {
 		return nil, err
@@ -76,10 +80,34 @@ func readTorch(r io.ReaderAt, size int64) (*File, error) {
 // describe names a value for errors.
 func describe(v any) string {
 	switch v := v.(type) {
+	case nil:
+		return "None"
 	case opaque:
+		switch v {
+		case "torch._utils._rebuild_qtensor":
+			return "a quantized tensor"
+		case "torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor":
+			return "a sparse tensor"
+		case "torch._utils._rebuild_nested_tensor":
+			return "a nested tensor"
+		case "int", "float", "bytes", "list", "set", "frozenset", "object":
+			return "a Python " + string(v)
+		}
 		return fmt.Sprintf("an instance of %.100q", string(v))
 	case *view:
 		return "a tensor"
+	case *storage:
+		return "a storage"
+	case int64:
+		return "a Python int"
+	case string:
+		return "a Python str"
+	case bool:
+		return "a Python bool"
+	case tuple:
+		return "a Python tuple"
+	case global:
+		return fmt.Sprintf("the name %.100q", string(v))
 	}
 	return fmt.Sprintf("a %T", v)
 }
@@ -102,7 +130,7 @@ func newArchive(r io.ReaderAt, size int64) (*archive, error) {
 	growth := maxGrowth * uint64(min(size, math.MaxInt64/maxGrowth))
 	a := &archive{
 		r: r, size: size, entries: map[string]*zip.File{}, records: map[string]*record{},
-		packed: uint64(size), unpacked: growth, tensors: growth, names: maxNames,
+		packed: uint64(size), unpacked: growth, tensors: growth,
 	}
 	for _, f := range z.File {
 		name, ok := strings.CutPrefix(f.Name, folder)
@@ -167,52 +195,69 @@ func zipError(err error) error {
 	return formatError("%v", err)
 }
 
-// collect adds the tensors of a dictionary to f.
+// collect adds the tensors of a dictionary to f, and what stands in their place and
+// cannot be read.
 func (a *archive) collect(f *File, prefix string, d *dict, nested int) error {
-	keys := make([]string, 0, len(d.items))
-	for key := range d.items {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(d.items)) {
 		name := prefix + key
-		if uint64(len(name)) >= a.names {
-			return formatError("names of more than %d bytes", maxNames)
+		if err := a.account(len(name) + 32); err != nil {
+			return err
 		}
-		a.names -= uint64(len(name)) + 1
+		t := &Tensor{Name: name}
 		switch v := d.items[key].(type) {
+		case nil:
+			continue
 		case *dict:
 			if nested > 0 {
 				if err := a.collect(f, name+".", v, nested-1); err != nil {
 					return err
 				}
 			}
+			continue
 		case *view:
-			if f.tensors[name] != nil {
-				return formatError("two tensors are called %.100q", name)
-			}
-			t, err := a.tensor(name, v)
-			if err != nil {
+			if err := a.account(16 * len(v.shape)); err != nil {
 				return err
 			}
-			f.tensors[name] = t
+			var err error
+			if t, err = a.tensor(name, v); err != nil {
+				return err
+			}
+		default:
+			t.what = describe(v)
 		}
+		if f.tensors[name] != nil {
+			return formatError("two tensors are called %.100q", name)
+		}
+		f.tensors[name] = t
 	}
+	return nil
+}
+
+// account takes n bytes from those that names and shapes may have.
+func (a *archive) account(n int) error {
+	if uint64(n) > a.names {
+		return formatError("names of more than %d times their pickle's bytes", maxNames)
+	}
+	a.names -= uint64(n)
 	return nil
 }
 
 // tensor checks a tensor against its storage, and that against the file.
 func (a *archive) tensor(name string, v *view) (*Tensor, error) {
 	t := &Tensor{Name: name, Type: v.kind, Shape: make([]int, len(v.shape)), big: a.big}
+	if v.negated {
+		t.what = fmt.Sprintf("a view of %.60s with the other sign", v.kind)
+	}
 	wrong := func(format string, args ...any) (*Tensor, error) {
 		return nil, formatError("tensor %.100q of shape %.100s and strides %.100s: %s", name, fmt.Sprint(v.shape), fmt.Sprint(v.strides), fmt.Sprintf(format, args...))
 	}
-	size := int64(sizes[v.kind]) // 0 where the type is not known: it cannot be read
+	shape, strideList := v.shape.numbers(), v.strides.numbers()
+	size := int64(sizeOf(v.kind)) // 0 where the type is not known: it cannot be read
 	// Elements are limited by division, so that no product overflows.
 	limit := int64(min(a.tensors/uint64(max(size, 1)), math.MaxInt/8))
-	n, strides := int64(1), make([]int, len(v.shape))
-	empty := slices.Contains(v.shape, 0)
-	for i, d := range v.shape {
+	n, strides := int64(1), make([]int, len(shape))
+	empty := slices.Contains(shape, 0)
+	for i, d := range shape {
 		if d < 0 || int64(int(d)) != d || !empty && n > limit/d {
 			return wrong("more than the %d elements that a file of %d bytes may hold", limit, a.size)
 		}
@@ -232,8 +277,8 @@ func (a *archive) tensor(name string, v *view) (*Tensor, error) {
 	}
 	// last is the element that stands last in the storage.
 	last, rowMajor, expect := v.offset, true, int64(1)
-	for i := len(v.shape) - 1; i >= 0; i-- {
-		d, stride := v.shape[i], v.strides[i]
+	for i := len(shape) - 1; i >= 0; i-- {
+		d, stride := shape[i], strideList[i]
 		if d == 1 {
 			continue
 		}
@@ -265,7 +310,7 @@ func (a *archive) storage(s *storage, size int64) (*record, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	have, each := int64(rec.entry.UncompressedSize64), int64(sizes[s.kind])
+	have, each := int64(rec.entry.UncompressedSize64), int64(sizeOf(s.kind))
 	if s.kind == untyped {
 		each = 1
 	}

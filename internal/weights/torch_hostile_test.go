@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -41,9 +42,11 @@ func TestHostileTorch(t *testing.T) {
 		"two tensors are called \"a.b\"": weightstest.Pickle("}(").Text("a.b").Tensor("FloatStorage", "0", 12, 0, nil, nil).
 			Text("a").Op("}").Text("b").Tensor("FloatStorage", "0", 12, 0, nil, nil).Op("su"),
 		`an instance of "posix.system" where a dictionary of tensors is expected`: weightstest.Pickle("cposix\nsystem\n").Text("false").Op("\x85R"),
+		"tensor \"d.a\" of shape [] and strides []: offset 13 leaves": weightstest.Pickle("}").Text("d").Op("}").
+			Text("a").Tensor("FloatStorage", "0", 12, 13, nil, nil).Op("ss"), // deeper down
 		"a tensor of 65 dimensions":   tensor(12, 0, make([]int64, 65), make([]int64, 65)),
 		"a tensor where a dictionary": weightstest.Pickle("").Tensor("FloatStorage", "0", 12, 0, nil, nil),
-		"a <nil> where a dictionary":  weightstest.Pickle("N"),
+		"None where a dictionary":     weightstest.Pickle("N"),
 		"asks for 4294967295 bytes":   weightstest.Pickle("X\xff\xff\xff\xff"),
 	} {
 		if _, err := read(pickled(zip.Store, p, map[string][]byte{"data/0": floats(binary.LittleEndian, 12)})); !errors.Is(err, weights.ErrFormat) || !strings.Contains(err.Error(), want) {
@@ -164,6 +167,7 @@ func FuzzPickle(f *testing.F) {
 	f.Add([]byte(weightstest.Pickle("}").Text("a").Tensor("FloatStorage", "0", 12, 1, []int64{2, 3}, []int64{1, 2}).Op("s.")))
 	f.Add([]byte(weightstest.Pickle("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94}\x94\x8c\x01bK\x01su.")))
 	f.Add([]byte(weightstest.Pickle("}q\x00").Text("a").Op("h\x00s.")))
+	f.Add([]byte(weightstest.Pickle("}q\x00").Text(strings.Repeat("n", 1000)).Op("q\x01" + strings.Repeat("h\x01h\x01\x93", 3000) + ".")))
 	storage := floats(binary.LittleEndian, 12)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		files := [][]byte{b}
@@ -171,7 +175,13 @@ func FuzzPickle(f *testing.F) {
 			files = append(files, weightstest.Archive(zip.Store, map[string][]byte{"data.pkl": b, "data/0": storage}))
 		}
 		for _, b := range files {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			file, err := read(b)
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20+uint64(512*len(b)) {
+				t.Fatalf("%d bytes to read a file of %d", n, len(b))
+			}
 			if err != nil {
 				continue
 			}

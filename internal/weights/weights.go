@@ -7,24 +7,17 @@
 package weights
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"os"
+	"maps"
 	"slices"
-	"sort"
 	"strings"
 )
 
 // ErrFormat is matched by every error about a file that is not well formed.
 var ErrFormat = errors.New("weights: not a well-formed file of safetensors or PyTorch")
-
-// maxHeader bounds the JSON header, as the reference implementation does.
-const maxHeader = 100 << 20
 
 // File is an opened file. Its methods are safe for concurrent use.
 type File struct {
@@ -37,13 +30,15 @@ type File struct {
 
 // Tensor is one tensor of a file.
 type Tensor struct {
+	// Name is the tensor's name in the file.
 	Name  string
 	Type  Type
 	Shape []int
 
-	data    *io.SectionReader
-	strides []int // in elements; nil where the elements follow each other
-	big     bool  // the elements are big-endian
+	data    *io.SectionReader // the elements, from the first to the last
+	strides []int             // in elements; nil where the elements follow each other
+	big     bool              // the elements are big-endian
+	what    string            // what it is, if that cannot be read
 }
 
 // Len returns the number of elements.
@@ -55,22 +50,12 @@ func (t *Tensor) Len() int {
 	return n
 }
 
-// Open opens the file at path. Close it when the tensors have been read.
-func Open(path string) (*File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("weights: %w", err)
+// readable returns an error that names a tensor that cannot be read.
+func (t *Tensor) readable() error {
+	if t.what == "" {
+		return nil
 	}
-	info, err := f.Stat()
-	if err == nil {
-		var file *File
-		if file, err = Read(f, info.Size()); err == nil {
-			file.closer = f
-			return file, nil
-		}
-	}
-	f.Close()
-	return nil, fmt.Errorf("%s: %w", path, err)
+	return fmt.Errorf("weights: tensor %.200q is %s, which is not read", t.Name, t.what)
 }
 
 // Close closes a file that Open opened.
@@ -85,164 +70,97 @@ func (f *File) Close() error {
 // size bytes, which of them its first bytes tell. r must stay valid while tensors
 // are read.
 func Read(r io.ReaderAt, size int64) (*File, error) {
-	var first [len(legacyMagic)]byte
-	if size < 8 {
-		return nil, formatError("%d bytes are too few", size)
+	first := make([]byte, min(max(size, 0), sniffBytes))
+	if n, err := r.ReadAt(first, 0); n < len(first) {
+		return nil, fmt.Errorf("weights: %w", unexpected(err))
 	}
-	if _, err := r.ReadAt(first[:min(size, int64(len(first)))], 0); err != nil && err != io.EOF {
-		return nil, fmt.Errorf("weights: %w", err)
-	}
-	switch {
-	case string(first[:len(zipMagic)]) == zipMagic:
-		return readTorch(r, size)
-	case string(first[:]) == legacyMagic:
-		return nil, formatError("the format of torch.save before PyTorch 1.6; convert it in Python: torch.save(torch.load(path, map_location=\"cpu\", weights_only=True), path)")
-	}
-	return readSafetensors(r, size, binary.LittleEndian.Uint64(first[:]))
-}
-
-// readSafetensors reads a file with a header of n bytes.
-func readSafetensors(r io.ReaderAt, size int64, n uint64) (*File, error) {
-	if n > uint64(size-8) || n > maxHeader {
-		return nil, formatError("a header of %d bytes in a file of %d", n, size)
-	}
-	header := make([]byte, n)
-	if _, err := r.ReadAt(header, 8); err != nil {
-		return nil, fmt.Errorf("weights: %w", err)
-	}
-	entries, err := members(header)
+	f, err := readAny(r, size, first)
 	if err != nil {
 		return nil, err
 	}
-	f := &File{tensors: make(map[string]*Tensor, len(entries))}
-	body := size - 8 - int64(n)
-	var spans []span
-	for name, raw := range entries {
-		if name == "__metadata__" {
-			if err := json.Unmarshal(raw, &f.Metadata); err != nil {
-				return nil, formatError("__metadata__: %v", err)
-			}
-			continue
+	f.rename()
+	return f, nil
+}
+
+func readAny(r io.ReaderAt, size int64, first []byte) (*File, error) {
+	// A header's length may be any bytes, but what follows it is an object.
+	if len(first) > 8 && first[8] == '{' {
+		if n := binary.LittleEndian.Uint64(first); n >= 2 && n <= uint64(size-8) && n <= maxHeader {
+			return readSafetensors(r, size, n)
 		}
-		t, s, err := parseTensor(name, raw, body)
-		if err != nil {
-			return nil, err
-		}
-		t.data = io.NewSectionReader(r, 8+int64(n)+s.from, s.to-s.from)
-		f.tensors[name] = t
-		spans = append(spans, s)
 	}
-	return f, checkSpans(spans, body)
+	switch {
+	case strings.HasPrefix(string(first), zipMagic):
+		return readTorch(r, size)
+	case strings.HasPrefix(string(first), legacyMagic):
+		return nil, formatError("the format of torch.save before PyTorch 1.6; convert it in Python: torch.save(torch.load(path, map_location=\"cpu\", weights_only=True), path)")
+	}
+	if what := Sniff(first); what != "" {
+		return nil, formatError("it is %s", what)
+	}
+	if size < 8 {
+		return nil, formatError("%d bytes are too few", size)
+	}
+	return readSafetensors(r, size, binary.LittleEndian.Uint64(first))
+}
+
+// unexpected is the error of a file that ends early.
+func unexpected(err error) error {
+	if err == nil || err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func formatError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
 }
 
-// members splits a JSON object into its members; a name that comes twice is an error.
-func members(text []byte) (map[string]json.RawMessage, error) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, formatError("the header is not a JSON object")
-	}
-	out := map[string]json.RawMessage{}
-	for d.More() {
-		key, err := d.Token()
-		if err != nil {
-			return nil, formatError("header: %v", err)
+// wrappers are what training and wrapping in Python put before the names of tensors,
+// in the order in which those under one win over those under the next.
+var wrappers = []string{"module.", "base_model.model.", "model_state.", "ema."}
+
+// plainName returns a name without wrappers, and how far down the order the last of
+// them is. torch.compile puts its own anywhere.
+func plainName(name string) (plain string, rank int) {
+	for again := true; again; {
+		again = false
+		for i, w := range wrappers {
+			if short, ok := strings.CutPrefix(name, w); ok && short != "" {
+				name, rank, again = short, max(rank, i+1), true
+			}
 		}
-		name := key.(string) // a member's name is a string, or Token has failed
-		var raw json.RawMessage
-		if err := d.Decode(&raw); err != nil {
-			return nil, formatError("header: %v", err)
-		}
-		if _, ok := out[name]; ok {
-			return nil, formatError("%q comes twice", name)
-		}
-		out[name] = raw
 	}
-	if _, err := d.Token(); err != nil {
-		return nil, formatError("header: %v", err)
+	if strings.Contains(name, "_orig_mod.") {
+		name = strings.ReplaceAll(name, "_orig_mod.", "")
 	}
-	return out, nil
+	return name, rank
 }
 
-// span is where a tensor stands in the body of the file.
-type span struct {
-	name     string
-	from, to int64
-}
-
-func parseTensor(name string, raw json.RawMessage, body int64) (*Tensor, span, error) {
-	var h struct {
-		DType   Type    `json:"dtype"`
-		Shape   []int64 `json:"shape"`
-		Offsets []int64 `json:"data_offsets"`
-	}
-	if err := json.Unmarshal(raw, &h); err != nil {
-		return nil, span{}, formatError("tensor %q: %v", name, err)
-	}
-	size, ok := sizes[h.DType]
-	if !ok {
-		return nil, span{}, formatError("tensor %q: unknown dtype %q", name, h.DType)
-	}
-	if len(h.Offsets) != 2 || h.Offsets[0] < 0 || h.Offsets[1] < h.Offsets[0] || h.Offsets[1] > body {
-		return nil, span{}, formatError("tensor %q: data_offsets %v in a body of %d bytes", name, h.Offsets, body)
-	}
-	s := span{name, h.Offsets[0], h.Offsets[1]}
-	t := &Tensor{Name: name, Type: h.DType, Shape: make([]int, len(h.Shape))}
-	// The product is compared by division, so that it cannot overflow.
-	left := (s.to - s.from) / int64(size)
-	if left > math.MaxInt/8 {
-		return nil, span{}, formatError("tensor %q: %d elements are more than this machine can address", name, left)
-	}
-	exact := (s.to-s.from)%int64(size) == 0
-	empty := false
-	for i, d := range h.Shape {
-		t.Shape[i] = int(d)
-		switch {
-		case d < 0 || int64(int(d)) != d:
-			exact = false
-		case d == 0:
-			empty = true
-		case !empty:
-			exact = exact && left%d == 0
-			left /= d
+// rename gives tensors their plain names; where two would have one, the second keeps
+// its own.
+func (f *File) rename() {
+	wrapped := map[int][]string{}
+	for name := range f.tensors {
+		if plain, rank := plainName(name); plain != name && plain != "" {
+			wrapped[rank] = append(wrapped[rank], name)
 		}
 	}
-	if empty && s.to != s.from || !empty && left != 1 || !exact {
-		return nil, span{}, formatError("tensor %q: %d bytes for shape %v of %s", name, s.to-s.from, h.Shape, h.DType)
-	}
-	return t, s, nil
-}
-
-// checkSpans wants the tensors to fill the body without a hole or an overlap.
-func checkSpans(spans []span, body int64) error {
-	sort.Slice(spans, func(i, j int) bool {
-		a, b := spans[i], spans[j]
-		return a.from < b.from || a.from == b.from && a.to < b.to
-	})
-	var end int64
-	for _, s := range spans {
-		if s.from != end {
-			return formatError("tensor %q begins at %d, where %d is expected: a hole or an overlap", s.name, s.from, end)
+	for _, rank := range slices.Sorted(maps.Keys(wrapped)) {
+		slices.Sort(wrapped[rank])
+		for _, name := range wrapped[rank] {
+			if plain, _ := plainName(name); f.tensors[plain] == nil {
+				f.tensors[plain] = f.tensors[name]
+				delete(f.tensors, name)
+			}
 		}
-		end = s.to
 	}
-	if end != body {
-		return formatError("tensors end at %d of %d", end, body)
-	}
-	return nil
 }
 
-// Names returns the names of all tensors, sorted.
+// Names returns the names of all tensors, sorted: those in the file, without what
+// wrappers of modules put before them. Among them are those that cannot be read.
 func (f *File) Names() []string {
-	names := make([]string, 0, len(f.tensors))
-	for n := range f.tensors {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(f.tensors))
 }
 
 // Tensor returns the tensor of a name, nil if there is none.
