@@ -14,3 +14,10 @@ require (
 	github.com/viterin/partial v1.1.0 // indirect
 	golang.org/x/sys v0.41.0 // indirect
 )
+	golang.org/x/mod v0.42.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/tools v0.52.1-0.20261106145633-d407941a339a // indirect
+)
+
+tool golang.org/x/exp/cmd/apidiff
