@@ -113,7 +113,7 @@ func (b *block) ReadState(r io.Reader) (*State, error) { return b.kind.readState
 
 // readWindow sets conv [K-1, D] to the window of the convolution in a state.
 func (b *block) readWindow(conv blas32.General, st *State) error {
-	if err := b.kind.check("the state", st); err != nil {
+	if err := b.kind.accept("the state", st); err != nil {
 		return err
 	}
 	if err := check.Matrix(ErrShape, "ssm", "conv", conv, b.conv.taps.Rows-1, b.conv.taps.Cols, "channels"); err != nil {

@@ -64,6 +64,18 @@ func checkVectors(list ...vectorWeight) error {
 	return nil
 }
 
+// checkFinite returns an error unless all elements of a matrix of weights are numbers.
+func checkFinite(name string, m blas32.General) error {
+	for t := range m.Rows {
+		for i, v := range mat.Row(m, t) {
+			if v-v != 0 {
+				return check.Errorf(ErrConfig, "ssm: %s[%d][%d] is %v, want a finite number", name, t, i, v)
+			}
+		}
+	}
+	return nil
+}
+
 // checkGroups returns an error unless groups divide what they are groups of.
 func checkGroups(groups, n int, what string) error {
 	if n%groups != 0 {

@@ -93,6 +93,55 @@ func TestConfigErrors(t *testing.T) {
 			_, err := NewMamba2(Mamba2Config{States: 4}, mamba2Weights(6, 0, 2, 8, 4, 1, 3))
 			return err
 		},
+		"ssm: ALog[3][1] is NaN, want a finite number": func() error {
+			w := mambaWeights(6, 8, 4, 2, 3)
+			w.ALog.Data[3*4+1] = nan
+			_, err := NewMamba(MambaConfig{}, w)
+			return err
+		},
+		"ssm: A[2][0] is -Inf, want a finite number": func() error { // from the scan inside
+			w := mambaWeights(6, 8, 4, 2, 3)
+			w.ALog.Data[2*4] = 1000
+			_, err := NewMamba(MambaConfig{}, w)
+			return err
+		},
+		"ssm: ALog[1] is +Inf, want a finite number": func() error {
+			w := mamba2Weights(6, 0, 2, 8, 4, 1, 3)
+			w.ALog[1] = inf
+			_, err := NewMamba2(Mamba2Config{States: 4, HeadDim: 8}, w)
+			return err
+		},
+		"ssm: A[1] is -Inf, want a finite number": func() error { // from the SSD inside
+			w := mamba2Weights(6, 0, 2, 8, 4, 1, 3)
+			w.ALog[1] = 1000
+			_, err := NewMamba2(Mamba2Config{States: 4, HeadDim: 8}, w)
+			return err
+		},
+		"ssm: D has 5 elements, want Heads = 2 or Heads*HeadDim = 16": func() error {
+			w := mamba2Weights(6, 0, 2, 8, 4, 1, 3)
+			w.D = w.Norm[:5]
+			_, err := NewMamba2(Mamba2Config{States: 4, HeadDim: 8}, w)
+			return err
+		},
+		"ssm: Groups is 3, want a divisor of Heads = 4": func() error {
+			_, err := NewMamba2(Mamba2Config{States: 2, HeadDim: 8, Groups: 3}, mamba2Weights(6, 0, 4, 8, 2, 3, 3))
+			return err
+		},
+		"ssm: Eps is +Inf, want a finite number above 0": func() error { // from the norm inside
+			_, err := NewMamba2(Mamba2Config{States: 4, HeadDim: 8, Eps: math.Inf(1)}, mamba2Weights(6, 0, 2, 8, 4, 1, 3))
+			return err
+		},
+		"ssm: Eps is -1, want a finite number above 0": func() error {
+			_, err := NewMamba(MambaConfig{Eps: -1}, mambaWeights(6, 8, 4, 2, 3))
+			return err
+		},
+		"ssm: Workers is 65537, want 0 to 65536": func() error {
+			_, err := NewMamba2(Mamba2Config{States: 4, HeadDim: 8, Workers: 1<<16 + 1}, mamba2Weights(6, 0, 2, 8, 4, 1, 3))
+			return err
+		},
+		"ssm: Weight is empty, want an element for each channel":                   func() error { _, err := NewGatedNorm(GatedNormConfig{}, GatedNormWeights{}); return err },
+		"ssm: the number of rows of Out, Dim, is 0, want 1 to 16777216":            func() error { _, err := NewMamba(MambaConfig{}, MambaWeights{}); return err },
+		"ssm: the number of elements of ALog, the heads, is 0, want 1 to 16777216": func() error { _, err := NewMamba2(Mamba2Config{}, Mamba2Weights{}); return err },
 		"ssm: Norm has 0 elements, want Heads*HeadDim = 16": func() error {
 			w := mamba2Weights(6, 0, 2, 8, 4, 1, 3)
 			w.Norm = nil
@@ -149,7 +198,12 @@ func TestCallErrors(t *testing.T) {
 		t.Errorf("a failed call left %d tokens", st.Len())
 	}
 	_, err := op.NewState(StateConfig{Snapshots: -1})
-	wants(t, err, ErrConfig, "ssm: Snapshots is -1, want 0 to 16777216")
+	wants(t, err, ErrConfig, "ssm: Snapshots is -1, want 0 to 1048576")
+	_, err = op.NewState(StateConfig{Snapshots: 1<<20 + 1})
+	wants(t, err, ErrConfig, "ssm: Snapshots is 1048577, want 0 to 1048576")
+	large := value[*Scan](t)(NewScan(ScanConfig{Channels: 1 << 14, States: 4}, ScanWeights{A: zeros(1<<14, 4)}))
+	_, err = large.NewState(StateConfig{Snapshots: 1 << 20})
+	wants(t, err, ErrConfig, "ssm: Snapshots is 1048576, too many for a state of 262144 bytes")
 	wants(t, st.CopyFrom(state(wide)), ErrState, "ssm: from is of a scan of 4 channels in 1 groups with 3 states, want a scan of 4 channels in 1 groups with 2 states")
 }
 

@@ -129,6 +129,9 @@ func (w *MambaWeights) check() error {
 	); err != nil {
 		return err
 	}
+	if err := checkFinite("ALog", w.ALog); err != nil {
+		return err
+	}
 	return checkVectors(
 		vectorWeight{"InBias", w.InBias, 2 * inner, "2 * the inner width", true},
 		vectorWeight{"ConvBias", w.ConvBias, inner, "the inner width", true},
@@ -153,7 +156,7 @@ func (m *Mamba) ReadWindow(conv blas32.General, st *State) error { return m.read
 // ReadScan sets h [I, N] to the states of the scan in a state of the block. Errors match
 // ErrShape or ErrState.
 func (m *Mamba) ReadScan(h blas32.General, st *State) error {
-	if err := m.kind.check("the state", st); err != nil {
+	if err := m.kind.accept("the state", st); err != nil {
 		return err
 	}
 	if err := check.Matrix(ErrShape, "ssm", "h", h, m.channels, m.states, "States"); err != nil {

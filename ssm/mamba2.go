@@ -148,6 +148,9 @@ func (w *Mamba2Weights) check(cfg *Mamba2Config) error {
 	); err != nil {
 		return err
 	}
+	if err := check.Finite(ErrConfig, "ssm", "ALog", w.ALog); err != nil {
+		return err
+	}
 	return checkVectors(
 		vectorWeight{"InBias", w.InBias, w.In.Rows, "rows of In", true},
 		vectorWeight{"ConvBias", w.ConvBias, w.Conv.Rows, "rows of Conv", true},
@@ -173,7 +176,7 @@ func (m *Mamba2) ReadWindow(conv blas32.General, st *State) error { return m.rea
 // ReadSSD sets h [H P, N] to the states of the SSD in a state of the block, a row for
 // each channel. Errors match ErrShape or ErrState.
 func (m *Mamba2) ReadSSD(h blas32.General, st *State) error {
-	if err := m.kind.check("the state", st); err != nil {
+	if err := m.kind.accept("the state", st); err != nil {
 		return err
 	}
 	if err := check.Matrix(ErrShape, "ssm", "h", h, m.heads*m.cfg.HeadDim, m.cfg.States, "States"); err != nil {

@@ -140,10 +140,8 @@ func (w *ScanWeights) check(d, n int) error {
 	if err := checkMatrices(list...); err != nil {
 		return err
 	}
-	for t := range d {
-		if err := check.Finite(ErrConfig, "ssm", "A", mat.Row(w.A, t)); err != nil {
-			return err
-		}
+	if err := checkFinite("A", w.A); err != nil {
+		return err
 	}
 	return checkVectors(vectorWeight{"D", w.D, d, "Channels", true}, vectorWeight{"DtBias", w.DtBias, d, "Channels", true})
 }

@@ -42,7 +42,7 @@ func (op *Scan) Write(st *State, h blas32.General) error {
 }
 
 func (op *Scan) checkState(h blas32.General, st *State) error {
-	if err := op.kind.check("the state", st); err != nil {
+	if err := op.kind.accept("the state", st); err != nil {
 		return err
 	}
 	return check.Matrix(ErrShape, "ssm", "h", h, op.cfg.Channels, op.cfg.States, "States")

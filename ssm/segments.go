@@ -53,7 +53,7 @@ func (k *kind) brief(rows int) bool {
 // because it takes long and its context can end or because its filter may panic, has
 // copies made to go back to; a single token's has none.
 func (s *segments) begin(ctx context.Context, k *kind, r request) (context.Context, error) {
-	if err := s.layout.Lay("ssm", r.batch, k.check); err != nil {
+	if err := s.layout.Lay("ssm", r.batch, k.accept); err != nil {
 		return nil, err
 	}
 	err := ctx.Err()

@@ -37,7 +37,7 @@ func (op *SSD) Write(st *State, h blas32.General) error {
 }
 
 func (op *SSD) checkState(h blas32.General, st *State) error {
-	if err := op.kind.check("the state", st); err != nil {
+	if err := op.kind.accept("the state", st); err != nil {
 		return err
 	}
 	return check.Matrix(ErrShape, "ssm", "h", h, op.cfg.Heads*op.cfg.HeadDim, op.cfg.States, "States")

@@ -59,13 +59,16 @@ const (
 	maxSize = 1 << 24
 	// maxFloats bounds the elements of a state.
 	maxFloats = math.MaxInt32 / 4
+	// maxSnapshots bounds StateConfig.Snapshots, and maxStateFloats the elements of a
+	// state with its snapshots.
+	maxSnapshots, maxStateFloats = 1 << 20, min(1<<33, math.MaxInt/8)
 )
 
 func (k *kind) newState(cfg StateConfig) (*State, error) {
-	if cfg.Snapshots < 0 || cfg.Snapshots > maxSize {
-		return nil, check.Errorf(ErrConfig, "ssm: Snapshots is %d, want 0 to %d", cfg.Snapshots, maxSize)
+	if cfg.Snapshots < 0 || cfg.Snapshots > maxSnapshots {
+		return nil, check.Errorf(ErrConfig, "ssm: Snapshots is %d, want 0 to %d", cfg.Snapshots, maxSnapshots)
 	}
-	if k.size > 0 && cfg.Snapshots > math.MaxInt/8/k.size {
+	if check.Product(maxStateFloats, 1+cfg.Snapshots, k.size) < 0 {
 		return nil, check.Errorf(ErrConfig, "ssm: Snapshots is %d, too many for a state of %d bytes", cfg.Snapshots, 4*k.size)
 	}
 	filter, err := k.bind(cfg.Filter, cfg.Prompt)
@@ -76,8 +79,8 @@ func (k *kind) newState(cfg StateConfig) (*State, error) {
 	return &State{kind: k, values: values(), ring: state.NewRing(cfg.Snapshots, values), filter: filter}, nil
 }
 
-// check returns an error unless st is a state of k that can be used.
-func (k *kind) check(name string, st *State) error {
+// accept returns an error unless st is a state of k that can be used.
+func (k *kind) accept(name string, st *State) error {
 	switch {
 	case st == nil:
 		return check.Errorf(ErrState, "ssm: %s is nil", name)
@@ -122,7 +125,7 @@ func (st *State) CopyFrom(from *State) error {
 	if st.kind == nil {
 		return check.Errorf(ErrState, "ssm: the state was not made by NewState")
 	}
-	if err := st.kind.check("from", from); err != nil || from == st {
+	if err := st.kind.accept("from", from); err != nil || from == st {
 		return err
 	}
 	copy(st.values, from.values)

@@ -17,7 +17,7 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.kind == nil {
 		return 0, check.Errorf(ErrState, "ssm: the state was not made by NewState")
 	}
-	if err := st.kind.check("the state", st); err != nil {
+	if err := st.kind.accept("the state", st); err != nil {
 		return 0, err
 	}
 	f := state.NewWriter(w, stateKind, []int64{int64(st.kind.hash)})
