@@ -158,7 +158,8 @@ func TestParseConfig(t *testing.T) {
 		`{"d_model": 128, "n_layer": 2, "d_inner": 512, "vocab_size": 12, "pad_vocab_size_multiple": 8, "residual_in_fp32": true,
 		  "layer": {"_name_": "hyena", "emb_dim": 5, "filter_order": 64, "local_order": 3, "l_max": 16386, "modulate": true, "w": 10, "lr": 0.0006}}`: {
 			Dim: 128, Layers: 2, Inner: 512, Vocab: 16, MaxLen: 16386, EmbDim: 5, Freq: 10},
-		`{"layer": {"modulate": false, "shift": 0, "order": 3}}`: {NoModulation: true, Shift: &shift, Order: 3},
+		`{"d_model": 8, "initializer_cfg": {"x": -Infinity}, "y": [{"__float__": "NaN"}]}`: {Dim: 8},
+		`{"layer": {"modulate": false, "shift": 0, "order": 3}}`:                           {NoModulation: true, Shift: &shift, Order: 3},
 		`{"vocab_size": 12, "d_model": 256, "d_inner": 1024, "n_layer": 8, "max_seq_len": 450002, "emb_dim": 5, "hyena_order": 2,
 		  "activation_freq": 10, "layer_norm_epsilon": 1e-05, "pad_vocab_size_multiple": 8, "model_type": "hyenadna"}`: {
 			Dim: 256, Layers: 8, Inner: 1024, Vocab: 16, MaxLen: 450002, Order: 2, EmbDim: 5, Freq: 10, Eps: 1e-5},
@@ -176,7 +177,7 @@ func TestParseConfig(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", text, got, want)
 		}
 	}
-	for _, text := range []string{`[`, `{"d_model": "wide"}`, `{"d_model": -4}`, `{"vocab_size": 9000000000000000000, "pad_vocab_size_multiple": 8}`, `{"layer": {"w": -1}}`} {
+	for _, text := range []string{`[`, `{"d_model": "wide"}`, `{"d_model": -4}`, `{"vocab_size": 9000000000000000000, "pad_vocab_size_multiple": 8}`, `{"layer": {"w": -1}}`, `{"layer": {"w": NaN}}`, `{"layer_norm_eps": 1e39}`, `{"vocab_size": 5, "pad_vocab_size_multiple": -8}`, `{"layer_norm_eps": {"__float__": "Infinity"}}`} {
 		if c, err := ParseConfig([]byte(text)); !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %+v, error %v", text, c, err)
 		}

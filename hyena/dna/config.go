@@ -145,7 +145,7 @@ func (c Config) check(prefix string) error {
 		name string
 		v    float64
 	}{{"Eps", c.Eps}, {"Freq", c.Freq}} {
-		if !(f.v >= 0) || math.IsInf(f.v, 0) {
+		if !(f.v >= 0 && f.v <= math.MaxFloat32) {
 			return check.Errorf(ErrConfig, "%s%s is %v, want a finite number, 0 or more", prefix, f.name, f.v)
 		}
 	}

@@ -147,14 +147,14 @@ func (c *Checkpoint) Head(name string, tied blas32.General) blas32.General {
 	return c.Matrix(name, tied.Rows, tied.Cols)
 }
 
-// PaddedVocab returns words filled up to a multiple, or false where either is no number of
-// rows.
+// PaddedVocab returns words filled up to a multiple, where that is not 0, or false where
+// either is no number of rows.
 func PaddedVocab(words, multiple int) (rows int, ok bool) {
 	const most = 1<<31 - 1
-	multiple = max(multiple, 1)
-	if words < 0 || words > most || multiple > most {
+	if words < 0 || words > most || multiple < 0 || multiple > most {
 		return 0, false
 	}
+	multiple = max(multiple, 1)
 	rows64 := (int64(words) + int64(multiple) - 1) / int64(multiple) * int64(multiple)
 	return int(rows64), rows64 <= most
 }

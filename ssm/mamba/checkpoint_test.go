@@ -103,6 +103,7 @@ func TestCheckpointErrors(t *testing.T) {
 		"mamba: Format is 7":                                {Format: 7},
 		"mamba: Eps is -1, want a finite number, 0 or more": {Eps: -1},
 		"mamba: Words is 25, more than Vocab = 24":          {Words: 25},
+		"mamba: DtMin is 2, more than DtMax = 1":            {DtMin: 2, DtMax: 1},
 	} {
 		if _, err := random(false, 1).read(cfg); !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
@@ -151,6 +152,8 @@ func TestParseConfig(t *testing.T) {
 			Dim: 4096, HeadDim: 64, Groups: 8, States: 128},
 		`{"model_type": "falcon_mamba", "mixer_rms_eps": 1e-06, "tie_word_embeddings": false}`: {NormDtBC: true, MixerEps: 1e-6, Untied: true},
 		`{"tie_embeddings": true}`: {},
+		`{"model_type": "mamba2", "time_step_limit": [0.5, {"__float__": "Infinity"}], "unread": NaN}`: {DtMin: 0.5},
+		`{"ssm_cfg": {"dt_limit": [0.0, Infinity]}, "initializer_range": {"__float__": "NaN"}}`:        {},
 	} {
 		got, err := ParseConfig([]byte(text))
 		must(t, err)
@@ -159,7 +162,9 @@ func TestParseConfig(t *testing.T) {
 		}
 	}
 	for _, text := range []string{`[`, `{"d_model": "wide"}`, `{"d_model": -4}`, `{"vocab_size": 9000000000000000000, "pad_vocab_size_multiple": 8}`,
-		`{"ssm_cfg": {"layer": "Mamba3"}}`, `{"model_type": "jamba"}`, `{"time_step_limit": [1]}`, `{"norm_epsilon": -1}`} {
+		`{"ssm_cfg": {"layer": "Mamba3"}}`, `{"model_type": "jamba"}`, `{"time_step_limit": [1]}`, `{"norm_epsilon": -1}`,
+		`{"norm_epsilon": NaN}`, `{"layer_norm_epsilon": {"__float__": "Infinity"}}`, `{"time_step_limit": [NaN, 1]}`, `{"time_step_limit": [0, -Infinity]}`,
+		`{"time_step_limit": [1, 0]}`, `{"time_step_limit": [2, 1]}`, `{"norm_epsilon": 1e39}`, `{"vocab_size": 5, "pad_vocab_size_multiple": -8}`} {
 		if c, err := ParseConfig([]byte(text)); !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %+v, error %v", text, c, err)
 		}

@@ -123,6 +123,9 @@ func ParseConfig(text []byte) (Config, error) {
 		if len(limit) != 2 {
 			return Config{}, check.Errorf(ErrConfig, "mamba: config.json: the limits of dt are %v, want two", limit)
 		}
+		if !(limit[0] <= limit[1] && limit[1] > 0) {
+			return Config{}, check.Errorf(ErrConfig, "mamba: config.json: the limits of dt are %v, want the smaller first and the other above 0", limit)
+		}
 		c.DtMin = float32(limit[0])
 		if limit[1] < math.MaxFloat32 {
 			c.DtMax = float32(limit[1])
@@ -173,9 +176,12 @@ func (c Config) check(prefix string) error {
 		name string
 		v    float64
 	}{{"Eps", c.Eps}, {"MixerEps", c.MixerEps}, {"DtMin", float64(c.DtMin)}, {"DtMax", float64(c.DtMax)}} {
-		if !(f.v >= 0) || math.IsInf(f.v, 0) {
+		if !(f.v >= 0 && f.v <= math.MaxFloat32) {
 			return check.Errorf(ErrConfig, "%s%s is %v, want a finite number, 0 or more", prefix, f.name, f.v)
 		}
+	}
+	if c.DtMax > 0 && c.DtMin > c.DtMax {
+		return check.Errorf(ErrConfig, "%sDtMin is %v, more than DtMax = %v", prefix, c.DtMin, c.DtMax)
 	}
 	return nil
 }

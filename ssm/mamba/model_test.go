@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +144,77 @@ func TestLogLikelihood(t *testing.T) {
 	}
 	near(t, "log-likelihood", got, want, 1e-5)
 	same(t, "targets", chosen, []float32{got[0], 0, got[2]})
+}
+
+// TestOutputs: residuals, pooled vectors and batches of calls are what hidden states and
+// single calls say.
+func TestOutputs(t *testing.T) {
+	for name, m := range models(t) {
+		ids := tokens(3, 90)
+		hidden, pooled := zeros(90, dim), make([]float32, dim)
+		call := Call{Tokens: ids, Hidden: hidden, Pooled: pooled, Pooling: Max, Mask: make([]bool, 90)}
+		call.Mask[7], call.Mask[80] = true, true
+		for range m.cfg.Layers + 1 {
+			call.Residuals = append(call.Residuals, zeros(90, dim))
+		}
+		must(t, m.Run(t.Context(), &call))
+		for c, v := range pooled {
+			if want := max(mat.Row(hidden, 7)[c], mat.Row(hidden, 80)[c]); v != want {
+				t.Fatalf("%s: column %d is %v, want %v", name, c, v, want)
+			}
+		}
+		embedding := m.stack.Embedding()
+		for i, id := range ids {
+			same(t, name+", embeddings", mat.Row(call.Residuals[0], i), mat.Row(embedding, int(id)))
+		}
+		var last []float32 // RMSNorm of what comes after the last layer
+		for _, v := range mat.Row(call.Residuals[m.cfg.Layers], 5) {
+			last = append(last, v)
+		}
+		var square float64
+		for _, v := range last {
+			square += float64(v) * float64(v) / dim
+		}
+		for c, w := range checkpoints()[name].State["backbone.norm_f.weight"].Data {
+			last[c] = float32(float64(last[c]) / math.Sqrt(square+1e-5) * float64(w))
+		}
+		near(t, name+", residuals", mat.Row(hidden, 5), last, 1e-5)
+
+		var batch []*Call
+		for i := range 5 {
+			batch = append(batch, &Call{Tokens: ids[i : 2*i+1], Pooled: make([]float32, dim)})
+		}
+		must(t, m.RunBatch(t.Context(), batch))
+		for i, c := range batch {
+			must(t, m.Run(t.Context(), &Call{Tokens: c.Tokens, Pooled: pooled}))
+			if same(t, name+", in a batch", c.Pooled, pooled); i == 0 {
+				must(t, m.Run(t.Context(), &Call{Tokens: c.Tokens, Hidden: mat.Rows(hidden, 0, 1)}))
+				same(t, name+", one token", pooled, mat.Row(hidden, 0))
+			}
+		}
+		if err := m.RunBatch(t.Context(), []*Call{nil}); !errors.Is(err, ErrCall) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// BenchmarkToken times a token with a context that can end, and with one that cannot.
+func BenchmarkToken(b *testing.B) {
+	ending, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	m, err := Open(filepath.Join("..", "..", "examples", "generate", "model", "model.safetensors"), Config{Workers: 1})
+	must(b, err)
+	for name, ctx := range map[string]context.Context{"endless": context.Background(), "cancellable": ending} {
+		b.Run(name, func(b *testing.B) {
+			st := newState(b, m, 0)
+			call := &Call{Tokens: []int32{'a'}, State: st, Last: zeros(1, m.cfg.Vocab)}
+			must(b, m.Run(ctx, call))
+			for b.Loop() {
+				must(b, m.Run(ctx, call))
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+		})
+	}
 }
 
 // TestFormats: rounded weights give nearly the same logits.
