@@ -102,8 +102,8 @@ func (f *FIRE) mlp(head int, t float64) float64 {
 	return float64(p.slope*t) + p.offset
 }
 
-// scale is the denominator of t.
-func (f *FIRE) scale(query int64) float64 {
+// denominator is that of t.
+func (f *FIRE) denominator(query int64) float64 {
 	return math.Log1p(f.c * max(float64(query), f.threshold))
 }
 
@@ -125,7 +125,7 @@ func (f *FIRE) AddTo(s blas32.General, head int, query, key int64) {
 		}
 		k := 0 // the piece; it changes seldom
 		for i := range s.Rows {
-			row, scale := mat.Row(s, i), f.scale(query+int64(i))
+			row, scale := mat.Row(s, i), f.denominator(query+int64(i))
 			own := logs[s.Rows-1-i:]
 			for j := range row {
 				t := 0.0
@@ -154,11 +154,11 @@ func (f *FIRE) Most(head int, query, key int64, queries, keys int) float32 {
 	lastQuery, lastKey := query+int64(queries)-1, key+int64(keys)-1
 	farthest := max(lastQuery-key, lastKey-query)
 	// Room for the rounding of t.
-	low := f.t(float64(gap(query, key, queries, keys)), f.scale(lastQuery)) * (1 - 1e-12)
-	high := f.t(float64(farthest), f.scale(query)) * (1 + 1e-12)
-	if f.scale(query) == 0 { // t of the first queries is 0
+	low := f.t(float64(gap(query, key, queries, keys)), f.denominator(lastQuery)) * (1 - 1e-12)
+	high := f.t(float64(farthest), f.denominator(query)) * (1 + 1e-12)
+	if f.denominator(query) == 0 { // t of the first queries is 0
 		low = 0
-		high = max(high, f.t(float64(farthest), f.scale(query+1))*(1+1e-12))
+		high = max(high, f.t(float64(farthest), f.denominator(query+1))*(1+1e-12))
 	}
 	return up(f.most(head, low, high))
 }
@@ -183,7 +183,7 @@ func up(v float64) float32 {
 // math.MaxInt64 where even the first key may count.
 func (f *FIRE) Reach(head int, query int64, spread, eps float64) int64 {
 	limit := math.Log(eps) - spread + f.mlp(head, 0)
-	scale := f.scale(query)
+	scale := f.denominator(query)
 	last := f.t(float64(query), scale)
 	negligible := func(d int64) bool {
 		return f.most(head, f.t(float64(d), scale)*(1-1e-12), last*(1+1e-12)) <= limit-1e-9*math.Abs(limit)

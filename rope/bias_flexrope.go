@@ -68,7 +68,7 @@ func NewFlexRoPE(cfg FlexRoPEConfig) (*FlexRoPE, error) {
 	return &FlexRoPE{cfg}, nil
 }
 
-// FlexRoPESlope returns the slope at which a key so many frames back weighs eps
+// FlexRoPESlope returns the slope at which a key that many frames back weighs eps
 // times one of the query's own frame, the logits being equal otherwise:
 // -ln(eps) / frames. With frames the number the model was trained with, what lies
 // beyond weighs less than eps. It is a rule of this library, not of the paper.

@@ -9,7 +9,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 )
 
-// TestErrors wants errors that name the field and its value, nothing written.
+// TestErrors: errors name the field and its value, and nothing is written.
 func TestErrors(t *testing.T) {
 	nan, inf := math.NaN(), math.Inf(1)
 	for _, c := range []struct {

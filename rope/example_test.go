@@ -44,6 +44,31 @@ func ExampleFromHF() {
 	//      3     0  6.64787e-06      945143  stretched 8 times
 }
 
+// What each layer of a model does: SmolLM3 rotates nothing in every fourth.
+func ExampleHF_Layer() {
+	model, err := rope.FromHF([]byte(`{"model_type": "smollm3", "hidden_size": 2048, "num_attention_heads": 16,
+		"num_hidden_layers": 4, "rope_theta": 5000000.0, "no_rope_layers": [1, 1, 1, 0]}`), rope.V5)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i := range 4 {
+		cfg, err := model.Layer(i)
+		if err != nil {
+			log.Fatal(err)
+		}
+		r, err := rope.New(cfg)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(i, r)
+	}
+	// Output:
+	// 0 rope: 128 of 128 features, half, base 5e+06, plain, exact
+	// 1 rope: 128 of 128 features, half, base 5e+06, plain, exact
+	// 2 rope: 128 of 128 features, half, base 5e+06, plain, exact
+	// 3 rope: none
+}
+
 // Queries and keys of a fused buffer, rotated in one call: two query heads, one
 // key head and one value head, which stays as it is.
 func ExampleRotation_Rotate() {

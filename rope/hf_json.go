@@ -1,6 +1,7 @@
 package rope
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"slices"
@@ -21,10 +22,11 @@ type section struct {
 
 	err  error           // of the root
 	used map[string]bool // of the root: paths of keys that count
+	done map[string]bool // of the root: paths below which all keys do
 }
 
 func newSection(name string, data []byte) (*section, error) {
-	s := &section{name: name, used: map[string]bool{}}
+	s := &section{name: name, used: map[string]bool{}, done: map[string]bool{}}
 	s.root = s
 	if err := weights.DecodeConfig(data, &s.values); err != nil {
 		return nil, configErrorf("config.json: %s%v", prefixed(name, ": "), err)
@@ -80,11 +82,28 @@ func (s *section) ownPositional() bool {
 // has tells whether a key is there and not null.
 func (s *section) has(key string) bool { return s.find(key) != nil }
 
-// use marks a key as one that counts.
+// use marks a key as one that counts, and the same key of the sections around, where
+// its value is the same.
 func (s *section) use(keys ...string) {
 	for _, key := range keys {
+		at := s.find(key)
+		if at == nil {
+			continue
+		}
+		s.root.used[at.path(key)] = true
+		for o := at.outer; o != nil; o = o.outer {
+			if bytes.Equal(o.values[key], at.values[key]) {
+				o.pass(key)
+			}
+		}
+	}
+}
+
+// pass marks keys and all that is in them as ones that need not be read.
+func (s *section) pass(keys ...string) {
+	for _, key := range keys {
 		if at := s.find(key); at != nil {
-			s.root.used[at.path(key)] = true
+			s.root.done[at.path(key)] = true
 		}
 	}
 }
@@ -251,6 +270,9 @@ func (s *section) unread(data []byte) (list []string) {
 			for key, inner := range v {
 				at := prefixed(path, ".") + key
 				within := strings.HasPrefix(at, "rope_") || strings.Contains(at, ".rope_")
+				if s.done[at] {
+					continue
+				}
 				if inner != nil && !s.used[at] && (positional(key) || within && path != "") {
 					if !slices.Contains(list, at) {
 						list = append(list, at)

@@ -72,9 +72,12 @@ func (h *hfReader) readLayers() {
 		h.count = len(h.types)
 	}
 	h.rotates = h.rotatingLayers()
-	for _, list := range []int{len(h.bases), len(h.fractions), len(h.rotates)} {
+	for _, n := range []int{len(h.rotates), len(h.bases), len(h.fractions)} {
 		if h.count == 0 {
-			h.count = list
+			h.count = n
+		}
+		if n > 0 && n < h.count {
+			t.fail(configErrorf("config.json: what is said of each layer is said of %d, want %d", n, h.count))
 		}
 	}
 	if h.count > mostLayers {
@@ -214,10 +217,6 @@ func (h *hfReader) rotatingLayers() (list []bool) {
 		h.bases = t.numbers("rope_theta")
 	}
 	h.fractions = t.numbers("partial_rotary_factors")
-	n := len(list)
-	if h.count > 0 && n > 0 && n < h.count {
-		t.fail(configErrorf("config.json: which layers rotate is said of %d, want %d", n, h.count))
-	}
 	return list
 }
 
@@ -231,12 +230,13 @@ func (h *hfReader) setTypes() {
 			}
 		}
 	}
-	apart := h.nested || h.row.layers != sameLayers && h.row.layers != someRotate
+	apart := h.nested || h.row.layers != sameLayers && h.row.layers != someRotate ||
+		h.types != nil && (len(h.bases) > 0 || len(h.fractions) > 0 || h.text.has("yarn_only_types"))
 	for _, name := range names {
 		apart = apart || slices.Contains(withoutRotation, name)
 	}
 	if !apart {
-		h.out.setType("", h.typeConfig(""))
+		h.out.setType("", h.firstOf(""))
 		return
 	}
 	switch {
@@ -249,9 +249,35 @@ func (h *hfReader) setTypes() {
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		h.out.setType(name, h.typeConfig(name))
+		h.out.setType(name, h.firstOf(name))
 	}
 	h.out.setShared()
+}
+
+// firstOf makes the configuration of a type, with the numbers of its first layer that
+// rotates, where layers have their own.
+func (h *hfReader) firstOf(layerType string) Config {
+	for i := range h.count {
+		if layerType != "" && (i >= len(h.types) || h.types[i] != layerType) || i < len(h.rotates) && !h.rotates[i] {
+			continue
+		}
+		return h.layerConfig(layerType, i)
+	}
+	return h.typeConfig(layerType)
+}
+
+// layerConfig makes the configuration of layer i from that of its type and its own
+// numbers.
+func (h *hfReader) layerConfig(layerType string, i int) Config {
+	if i < len(h.bases) {
+		h.base = h.bases[i]
+	}
+	if i < len(h.fractions) {
+		h.fraction = h.fractions[i]
+	}
+	cfg := h.typeConfig(layerType)
+	h.base, h.fraction = 0, 0
+	return cfg
 }
 
 // setLayers makes the configuration of each layer from those of the types.
@@ -288,9 +314,7 @@ func (h *hfReader) setLayers() {
 				o.fraction = h.fractions[i]
 			}
 			if cfg, ok = made[o]; !ok {
-				h.base, h.fraction = o.base, o.fraction
-				cfg = h.typeConfig(name)
-				h.base, h.fraction = 0, 0
+				cfg = h.layerConfig(name, i)
 				made[o] = cfg
 			}
 		}

@@ -167,7 +167,7 @@ func TestModels(t *testing.T) {
 		if got := layersInWords(t, m); got != c.want {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
 		}
-		if len(m.Unknown) > 0 && c.name != "sections of another width" && !strings.HasPrefix(c.name, "Granite 4 H") {
+		if len(m.Unknown) > 0 && c.name != "sections of another width" {
 			t.Errorf("%s: unknown keys %q", c.name, m.Unknown)
 		}
 	}
@@ -227,6 +227,28 @@ func TestUnknownModel(t *testing.T) {
 	}
 }
 
+// TestOwnNumbers: layers with bases of their own, by type and by layer.
+func TestOwnNumbers(t *testing.T) {
+	const text = `{"model_type": "step3p5", "num_attention_heads": 64, "num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"],
+		"rope_theta": [5e6, 1e4%s], "partial_rotary_factors": [0.5, 1]}`
+	m := mustHF(t, fmt.Sprintf(text, ""), V5)
+	for name, want := range map[string]string{"full_attention": "64 of 128, half, 5e+06, plain", "sliding_attention": "128 of 128, half, 10000, plain"} {
+		if cfg, err := m.Config(name); err != nil || inWords(cfg) != want {
+			t.Errorf("%s: %s, error %v", name, inWords(cfg), err)
+		}
+	}
+	if _, err := m.Config(""); !errors.Is(err, ErrConfig) {
+		t.Errorf("types that differ: error %v", err)
+	}
+	if _, err := m.Layer(2); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "layer is 2, the config.json tells of 2") {
+		t.Errorf("layer 2: error %v", err)
+	}
+	short := strings.Replace(fmt.Sprintf(text, ""), "[5e6, 1e4]", "[5e6]", 1)
+	if _, err := FromHF([]byte(short), V5); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "said of 1, want 2") {
+		t.Errorf("one base for two layers: error %v", err)
+	}
+}
+
 // TestUnread: keys about positions that nothing reads, at every level.
 func TestUnread(t *testing.T) {
 	for text, want := range map[string]string{
@@ -242,7 +264,9 @@ func TestUnread(t *testing.T) {
 		`{"head_dim": 8, "rope_scaling": {"rope_type": "default", "type": "yarn"}}`:                                            "",
 		`{"head_dim": 8, "rope_scaling": {"type": "dynamic", "alpha": 1000, "factor": 1}, "max_position_embeddings": 64}`:      "rope_scaling.alpha",
 		`{"head_dim": 8, "rope_theta": null, "label2id": {"Europe": 1}, "properties": {}}`:                                     "",
-		`{"head_dim": 8, "rope_scaling": {"mrope_section": [1, 1]}}`:                                                           "rope_scaling.mrope_section",
+		`{"rope_theta": 5, "rope_scaling": {"type": "linear", "factor": 2}, "text_config": {"head_dim": 8, "rope_theta": 5, "rope_scaling": {"type": "linear", "factor": 2}}}`: "",
+		`{"rope_theta": 7, "text_config": {"head_dim": 8, "rope_theta": 5}}`:                                                                                                   "rope_theta",
+		`{"head_dim": 8, "rope_scaling": {"mrope_section": [1, 1]}}`:                                                                                                           "rope_scaling.mrope_section",
 	} {
 		m := mustHF(t, text, V5)
 		if got := strings.Join(m.Unknown, " "); got != want {

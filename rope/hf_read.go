@@ -75,6 +75,7 @@ func (h *hfReader) readModel() {
 		return
 	}
 	if h.out.Encoding != Rotary {
+		t.pass("rope_theta", "rope_scaling", "rope_parameters") // which have no meaning
 		h.out.setType("", Config{None: true})
 	} else {
 		h.readParams()
@@ -97,7 +98,7 @@ func (h *hfReader) encoding() Encoding {
 		if attn := t.sub("attn_config"); attn.has("alibi") || attn.has("rope") {
 			switch {
 			case attn.boolean("alibi", false):
-				attn.use("alibi_bias_max")
+				attn.use("alibi_bias_max", "rope")
 				return ALiBi
 			case attn.boolean("rope", false):
 				e = Rotary
@@ -154,10 +155,7 @@ func (h *hfReader) readParams() {
 		h.params = t.sub(name)
 	}
 	if other != "" && t.has(other) && includes(t.raw(name), t.raw(other)) {
-		t.use(other)
-		for key := range t.sub(other).values {
-			t.sub(other).use(key)
-		}
+		t.pass(other)
 	}
 	h.nested = h.byType()
 	if h.nested && h.params.text("rope_type", "default") != "default" {
@@ -253,7 +251,7 @@ func (h *hfReader) typeConfig(layerType string) Config {
 		cfg.Offset = max(cfg.HeadDim-cfg.RotaryDim, 0)
 	}
 	h.sections(&cfg, p)
-	h.scale(&cfg, kind, p, fraction)
+	h.giveScheme(&cfg, kind, p, fraction)
 	if t.root.err == nil {
 		if _, err := New(cfg); err != nil {
 			p.fail(configErrorf("config.json: %s: %s", p.name, strings.TrimPrefix(err.Error(), "rope: ")))

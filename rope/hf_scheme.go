@@ -30,8 +30,8 @@ func (h *hfReader) ropeType(p *section) string {
 	return kind
 }
 
-// scale gives a configuration its scheme.
-func (h *hfReader) scale(cfg *Config, kind string, p *section, fraction float64) {
+// giveScheme gives a configuration its scheme.
+func (h *hfReader) giveScheme(cfg *Config, kind string, p *section, fraction float64) {
 	if kind == "dynamic" && p.has("alpha") && h.row.alpha { // a base that is fixed (Hunyuan)
 		p.use("factor")
 		cfg.Base = ntkBase(cfg.Base, p.above("alpha", 1), cfg.RotaryDim)

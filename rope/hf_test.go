@@ -148,7 +148,7 @@ func TestHFUnknown(t *testing.T) {
 	}
 }
 
-// TestHFErrors wants errors that name the key and its value.
+// TestHFErrors: errors name the key and its value.
 func TestHFErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                    "config.json: unexpected end",
@@ -187,7 +187,7 @@ func TestHFErrors(t *testing.T) {
 	}
 }
 
-// FuzzFromHF wants an error or configurations that New takes.
+// FuzzFromHF: any text is an error or has configurations that New takes.
 func FuzzFromHF(f *testing.F) {
 	for _, text := range []string{llama31, deepSeekV3, gemma3, gemma3v5, modernBERT, gptJ, neoX, qwen3VL, gptOSS, nulls} {
 		f.Add([]byte(text), uint8(0))

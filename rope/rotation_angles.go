@@ -76,14 +76,14 @@ func (r *Rotation) CosSin64(cos, sin []float64, position ...float64) error {
 		return check.Errorf(ErrShape, "rope: cos and sin have %d and %d elements, want RotaryDim/2 = %d", len(cos), len(sin), r.pairs)
 	}
 	p := Positions{Fractional: position}
-	if err := p.check("position", 1, r.axes); err != nil {
+	if err := p.checkRows("position", 1, r.axes); err != nil {
 		return err
 	}
 	phase := make([]uint64, r.pairs)
 	r.accumulate(phase, &p, 0, 0, 1)
 	for i, v := range phase {
 		s, c := math.Sincos(radians(v))
-		cos[i], sin[i] = c*r.scale(), s*r.scale()
+		cos[i], sin[i] = c*r.tableFactor(), s*r.tableFactor()
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func (r *Rotation) checkMatrices(c *Call) error {
 // checkOptions looks at everything but the matrices.
 func (r *Rotation) checkOptions(c *Call) error {
 	rows := c.X.Rows
-	if err := first(check.Workers(ErrCall, "rope", c.Workers), c.Positions.check("Positions", rows, r.axes)); err != nil {
+	if err := first(check.Workers(ErrCall, "rope", c.Workers), c.Positions.checkRows("Positions", rows, r.axes)); err != nil {
 		return err
 	}
 	if r.decay != nil {
@@ -136,10 +136,11 @@ func (r *Rotation) checkOptions(c *Call) error {
 	case f.decay != nil || r.decay != nil:
 		return callErrorf("From cannot be used with xPos, whose keys are kept unrotated")
 	}
-	return c.FromPositions.check("FromPositions", rows, f.axes)
+	return c.FromPositions.checkRows("FromPositions", rows, f.axes)
 }
 
-func (p *Positions) check(name string, rows, axes int) error {
+// checkRows returns an error unless there are positions for each row.
+func (p *Positions) checkRows(name string, rows, axes int) error {
 	for _, list := range []struct {
 		field string
 		n     int

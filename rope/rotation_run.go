@@ -113,9 +113,9 @@ func (t *table) turnHeads(layout Layout, dst, x []float32, headDim int) {
 
 // fill computes the table of a row.
 func (t *table) fill(r *Rotation, c *Call, row, head int) {
-	sign, factor := uint64(1), r.scale()
+	sign, factor := uint64(1), r.tableFactor()
 	if c.From != nil {
-		factor /= c.From.scale()
+		factor /= c.From.tableFactor()
 	}
 	if c.Inverse {
 		sign, factor = ^uint64(0), 1/factor
@@ -142,8 +142,8 @@ func (t *table) fill(r *Rotation, c *Call, row, head int) {
 	}
 }
 
-// scale is the factor of cosines and sines.
-func (r *Rotation) scale() float64 {
+// tableFactor is the factor of cosines and sines.
+func (r *Rotation) tableFactor() float64 {
 	if r.cfg.SeparateFactor {
 		return 1
 	}
@@ -158,7 +158,7 @@ func (r *Rotation) CosSin(cos, sin blas32.General, p Positions) error {
 	cols := r.heads * r.pairs
 	if err := first(check.Matrix(ErrShape, "rope", "cos", cos, -1, cols, "heads*RotaryDim/2"),
 		check.Matrix(ErrShape, "rope", "sin", sin, cos.Rows, cols, "heads*RotaryDim/2"),
-		p.check("positions", cos.Rows, r.axes)); err != nil {
+		p.checkRows("positions", cos.Rows, r.axes)); err != nil {
 		return err
 	}
 	if mat.Overlap(cos, sin) {
@@ -172,7 +172,7 @@ func (r *Rotation) CosSin(cos, sin blas32.General, p Positions) error {
 			for i, v := range phase {
 				top[i] = high(v)
 			}
-			kernel.CosSin(c[head*r.pairs:][:r.pairs], s[head*r.pairs:][:r.pairs], top, float32(r.scale()))
+			kernel.CosSin(c[head*r.pairs:][:r.pairs], s[head*r.pairs:][:r.pairs], top, float32(r.tableFactor()))
 		}
 	}
 	return nil

@@ -164,7 +164,7 @@ func TestRerotate(t *testing.T) {
 	}
 }
 
-// TestSplit wants the same bits of every way to say the same: workers, pieces,
+// TestSplit: the same bits by every way to say the same: workers, pieces,
 // lists of positions, fractions that are whole, a destination.
 func TestSplit(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
@@ -315,7 +315,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// FuzzRun wants no panic of any shape and place, and of good ones the same bits
+// FuzzRun: no shape or place panics, and good ones give the same bits
 // in one piece and in two; what is not a number stays in its pair.
 func FuzzRun(f *testing.F) {
 	f.Add(uint8(8), uint8(4), uint8(0), uint8(3), uint8(2), uint8(1), int64(5), 1.5, float32(math.Inf(1)))

@@ -123,8 +123,8 @@ func (s YaRN) check(int) error {
 		notNegative("ExtrapolationFactor", orOne(s.ExtrapolationFactor)), notNegative("MScale", s.MScale), notNegative("MScaleAllDim", s.MScaleAllDim))
 }
 
-// scale is the factor for a length.
-func (s YaRN) scale(length int64) float64 {
+// stretch is the factor for a length.
+func (s YaRN) stretch(length int64) float64 {
 	if s.Dynamic {
 		return float64(s.stage(length)) / float64(s.Original)
 	}
@@ -132,7 +132,7 @@ func (s YaRN) scale(length int64) float64 {
 }
 
 func (s YaRN) frequencies(r rounding, dim int, base float64, length int64) ([]float64, float64) {
-	scale := s.scale(length)
+	scale := s.stretch(length)
 	fast, slow := or(s.BetaFast, 32), or(s.BetaSlow, 1)
 	low, high := correction(fast, slow, dim, base, s.Original, !s.NoTruncate)
 	f := make([]float64, dim/2)
