@@ -78,12 +78,12 @@ type Attention struct {
 	cfg     Config
 	tile    kernel.AttentionTile
 	sizes   tile.Sizes
-	scratch scratch.List[run]
+	forwards scratch.List[forwardRun]
 
 	print state.Fingerprint // of the states that belong to it
 
-	decode   kernel.DecodeTile
-	decoders scratch.List[decoder]
+	stepTile   kernel.DecodeTile
+	steps scratch.List[stepRun]
 }
 
 // New returns an operator, or an error that matches ErrConfig.
@@ -94,7 +94,7 @@ func New(cfg Config) (*Attention, error) {
 	if cfg.ValueDim == 0 {
 		cfg.ValueDim = cfg.HeadDim
 	}
-	if err := cfg.check(); err != nil {
+	if err := cfg.checkConfig(); err != nil {
 		return nil, err
 	}
 	if cfg.Scale == 0 {
@@ -105,12 +105,12 @@ func New(cfg Config) (*Attention, error) {
 	}
 	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
 	t := kernel.NewAttentionTile()
-	a := &Attention{cfg: cfg, tile: t, sizes: tile.New(t), decode: kernel.NewDecodeTile()}
+	a := &Attention{cfg: cfg, tile: t, sizes: tile.New(t), stepTile: kernel.NewDecodeTile()}
 	a.print = state.NewFingerprint("attention", a.fingerprint()...)
 	return a, nil
 }
 
-func (cfg *Config) check() error {
+func (cfg *Config) checkConfig() error {
 	fail := func(format string, args ...any) error {
 		return check.Errorf(ErrConfig, "attention: "+format, args...)
 	}
@@ -171,10 +171,10 @@ func finite(x float32) bool { return x-x == 0 }
 // It costs 2 (HeadDim + ValueDim) flop for each head and each visible pair of a
 // query and a key, and ScratchBytes of memory.
 func (a *Attention) Forward(dst, q, k, v blas32.General) error {
-	r := a.scratch.Get()
-	defer a.scratch.Put(r)
+	r := a.forwards.Get()
+	defer a.forwards.Put(r)
 	r.one = [2]blas32.General{k, v}
-	return r.run(context.Background(), a, &Call{Dst: dst, Q: q, K: r.one[:1], V: r.one[1:]})
+	return r.forward(context.Background(), a, &Call{Dst: dst, Q: q, K: r.one[:1], V: r.one[1:]})
 }
 
 // Run is Forward, Step or StepBatch with everything optional, and an end: when ctx is
@@ -187,11 +187,11 @@ func (a *Attention) Run(ctx context.Context, call *Call) error {
 		return err
 	}
 	if call.State != nil || call.States != nil {
-		return a.step(ctx, call)
+		return a.stepCall(ctx, call)
 	}
-	r := a.scratch.Get()
-	defer a.scratch.Put(r)
-	return r.run(ctx, a, call)
+	r := a.forwards.Get()
+	defer a.forwards.Put(r)
+	return r.forward(ctx, a, call)
 }
 
 // Config returns the operator's configuration, with what zero values stand for.

@@ -178,8 +178,8 @@ const (
 // MaxPosition bounds positions in both directions, so that sums of them do not overflow.
 const MaxPosition = 1 << 60
 
-// check reports what is wrong with a call. It fills r.src.
-func (r *run) check(c *Call) error {
+// checkForward reports what is wrong with a call. It fills r.src.
+func (r *forwardRun) checkForward(c *Call) error {
 	cfg := &r.op.cfg
 	shape := func(name string, m blas32.General, rows, cols int, what string) error {
 		return check.Matrix(ErrShape, "attention", name, m, rows, cols, what)
@@ -236,7 +236,7 @@ func (r *run) check(c *Call) error {
 		return err
 	}
 	if c.Stats != nil {
-		if err := c.Stats.check(r, c); err != nil {
+		if err := c.Stats.checkStats(r, c); err != nil {
 			return err
 		}
 	}
@@ -252,9 +252,9 @@ func checkOptions(c *Call) error {
 }
 
 // checkFits asks matrices of biases and masks whether they cover the call.
-func (r *run) checkFits(c *Call) error {
+func (r *forwardRun) checkFits(c *Call) error {
 	for _, x := range [...]any{r.op.cfg.Bias, c.Bias, c.Mask} {
-		if x, ok := x.(interface{ fits(*run) error }); ok {
+		if x, ok := x.(interface{ fits(*forwardRun) error }); ok {
 			if err := x.fits(r); err != nil {
 				return err
 			}
@@ -264,7 +264,7 @@ func (r *run) checkFits(c *Call) error {
 }
 
 // checkExtra makes sources of extra keys.
-func (r *run) checkExtra(extra []Extra) error {
+func (r *forwardRun) checkExtra(extra []Extra) error {
 	cfg := &r.op.cfg
 	if len(extra) > maxExtras {
 		return check.Errorf(ErrCall, "attention: Extra has %d elements, want at most %d", len(extra), maxExtras)
@@ -301,7 +301,7 @@ func (r *run) checkExtra(extra []Extra) error {
 
 // checkOutputs wants the optional outputs in shape, and no output to share
 // elements with anything else.
-func (r *run) checkOutputs(c *Call) error {
+func (r *forwardRun) checkOutputs(c *Call) error {
 	heads := r.op.cfg.Heads
 	outputs := [...]struct {
 		name string

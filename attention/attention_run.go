@@ -11,7 +11,7 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// run is the working memory of one call, and the call itself.
+// forwardRun is the working memory of one call, and the call itself.
 //
 // The work is cut into items: some queries of one sequence, for some sets of
 // heads that share nothing with others (a key head and the query heads that read
@@ -22,7 +22,7 @@ import (
 // they stand in the same pages. What a query row has seen so far waits in Dst
 // and r.state between rounds. A row meets tiles of keys in their order whatever
 // the division.
-type run struct {
+type forwardRun struct {
 	op   *Attention
 	call Call
 	one  [2]blas32.General
@@ -46,14 +46,14 @@ type run struct {
 	round    int
 	packs    int // tasks of the round
 	tiles    int
-	work     []workspace
+	work     []forwardWork
 
 	pack, attend, mass, look func(worker, task int)
 }
 
 // source returns the source of a number, which is at most one more than there
 // are.
-func (r *run) source(n int) *source {
+func (r *forwardRun) source(n int) *source {
 	if n < cap(r.src) {
 		r.src = r.src[:n+1]
 	} else {
@@ -62,17 +62,17 @@ func (r *run) source(n int) *source {
 	return &r.src[n]
 }
 
-func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
+func (r *forwardRun) forward(ctx context.Context, a *Attention, call *Call) error {
 	r.op = a
 	r.src = r.src[:0]
-	defer r.forget()
-	if err := r.check(call); err != nil {
+	defer r.dropCall()
+	if err := r.checkForward(call); err != nil {
 		return err
 	}
 	r.call = *call
-	r.share()
+	r.findShares()
 	if r.pack == nil {
-		r.pack, r.attend, r.mass, r.look = r.packTask, r.attendTask, r.massTask, r.lookTask
+		r.pack, r.attend, r.mass, r.look = r.packTask, r.attendTask, r.itemMassTask, r.lookTask
 	}
 	r.lse = call.LSE
 	if r.lse.Rows == 0 && r.diagnosing() && !a.cfg.ReLU {
@@ -87,9 +87,9 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 				return check.Wrap(ctx, "attention", err)
 			}
 			for set := 0; set < r.sets(); {
-				n := r.add(set)
+				n := r.addItem(set)
 				if n == 0 {
-					if err := r.wave(ctx); err != nil {
+					if err := r.doItems(ctx); err != nil {
 						return err
 					}
 				}
@@ -97,14 +97,14 @@ func (r *run) run(ctx context.Context, a *Attention, call *Call) error {
 			}
 		}
 	}
-	if err := r.wave(ctx); err != nil {
+	if err := r.doItems(ctx); err != nil {
 		return err
 	}
 	return r.diagnose(ctx)
 }
 
-// forget drops what belongs to the caller.
-func (r *run) forget() {
+// dropCall drops what belongs to the caller.
+func (r *forwardRun) dropCall() {
 	r.call, r.one, r.lse = Call{}, [2]blas32.General{}, blas32.General{}
 	r.massOut, r.entropyOut = blas32.General{}, blas32.General{}
 	for s := range r.src {
@@ -113,9 +113,9 @@ func (r *run) forget() {
 	r.items = r.items[:0]
 }
 
-// position returns the positions of the first query and the first key of a
+// positions returns the positions of the first query and the first key of a
 // sequence.
-func (r *run) position(b int) (query, key int64) {
+func (r *forwardRun) positions(b int) (query, key int64) {
 	if r.call.KeyPos != nil {
 		key = r.call.KeyPos[b]
 	}
@@ -126,10 +126,10 @@ func (r *run) position(b int) (query, key int64) {
 	return key + int64(to-from) - int64(r.qOffsets[b+1]-r.qOffsets[b]), key
 }
 
-// visible returns the keys of its sequence that causality and window let a query
+// causalRange returns the keys of its sequence that causality and window let a query
 // see: two numbers that do not fall as row rises.
-func (r *run) visible(b, row int) (from, to int) {
-	q, k := r.position(b)
+func (r *forwardRun) causalRange(b, row int) (from, to int) {
+	q, k := r.positions(b)
 	at := q + int64(row-r.qOffsets[b]) - k // in keys
 	start, end := r.src[0].sequence(b)
 	lo, hi := int64(0), int64(end-start)
@@ -145,18 +145,18 @@ func (r *run) visible(b, row int) (from, to int) {
 
 // inSight returns the keys that a query sees as far as a range can tell: visible,
 // and Call.Visible.
-func (r *run) inSight(b, row int) (from, to int) {
-	from, to = r.visible(b, row)
+func (r *forwardRun) rangeInSight(b, row int) (from, to int) {
+	from, to = r.causalRange(b, row)
 	if r.call.Visible != nil {
-		query, key := r.position(b)
+		query, key := r.positions(b)
 		f, t := r.call.Visible(query + int64(row-r.qOffsets[b]))
 		from, to = narrow(from, to, f, t, key)
 	}
 	return from, to
 }
 
-// wave does the items that are waiting.
-func (r *run) wave(ctx context.Context) error {
+// doItems does the items that are waiting.
+func (r *forwardRun) doItems(ctx context.Context) error {
 	if len(r.items) == 0 {
 		return ctx.Err()
 	}
@@ -165,7 +165,7 @@ func (r *run) wave(ctx context.Context) error {
 	for i := range r.items {
 		it := &r.items[i]
 		rounds = max(rounds, it.rounds)
-		pairs := float64(r.rows(it)*r.blocks()*it.sets) * float64(it.tiles*a.sizes.Keys)
+		pairs := float64(r.itemRows(it)*r.blocks()*it.sets) * float64(it.tiles*a.sizes.Keys)
 		work += int64(min(pairs*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
 	}
 	workers := r.op.workers(r.call.Workers, work)
@@ -181,7 +181,7 @@ func (r *run) wave(ctx context.Context) error {
 		states += r.states(last)
 	}
 	r.state = scratch.Floats(r.state, states)
-	r.reserve(workers)
+	r.reserveWorkers(workers)
 	for r.round = range rounds {
 		r.packs, r.tiles = 0, 0
 		for i := range r.items {
@@ -189,7 +189,7 @@ func (r *run) wave(ctx context.Context) error {
 			it.packTasks, it.queryTasks = r.packs, r.tiles
 			if r.round < it.rounds {
 				r.packs += min(it.perRound, it.tiles-r.round*it.perRound) * it.sets
-				r.tiles += r.tileOf(r.rows(it)) * r.blocks() * it.sets
+				r.tiles += r.tileOf(r.itemRows(it)) * r.blocks() * it.sets
 			}
 		}
 		if err := r.group.Run(ctx, workers, r.packs, r.pack); err != nil {
@@ -203,19 +203,19 @@ func (r *run) wave(ctx context.Context) error {
 	return nil
 }
 
-// reserve makes sure that there is a workspace for each worker, whichever of them
+// reserveWorkers makes sure that there is a workspace for each worker, whichever of them
 // get to do something.
-func (r *run) reserve(workers int) {
+func (r *forwardRun) reserveWorkers(workers int) {
 	for len(r.work) < workers {
-		r.work = append(r.work, workspace{})
+		r.work = append(r.work, forwardWork{})
 	}
 	for i := range workers {
-		r.work[i].reserve(r.op, len(r.src))
+		r.work[i].reserveTile(r.op, len(r.src))
 	}
 }
 
 // packTask packs one tile for all heads of a set.
-func (r *run) packTask(worker, task int) {
+func (r *forwardRun) packTask(worker, task int) {
 	it := &r.items[r.find(func(it *item) int { return it.packTasks }, task)]
 	slot, set := (task-it.packTasks)/it.sets, (task-it.packTasks)%it.sets
 	tile, s := r.round*it.perRound+slot, 0
@@ -236,14 +236,14 @@ func (r *run) packTask(worker, task int) {
 
 // slotOf returns the memory of a head's tile: head h of a set, both counted from
 // the item's first.
-func (r *run) slotOf(it *item, slot, set, h int) ([]float32, *tileInfo) {
+func (r *forwardRun) slotOf(it *item, slot, set, h int) ([]float32, *tileInfo) {
 	size := r.op.slot().size
 	n := (slot*it.sets+set)*r.slotHeads(it) + h
 	return r.packed[it.packed+n*size:][:size], &r.infos[it.infos+n]
 }
 
 // find returns the last item whose tasks begin at or before task.
-func (r *run) find(start func(*item) int, task int) int {
+func (r *forwardRun) find(start func(*item) int, task int) int {
 	lo, hi := 0, len(r.items)
 	for hi-lo > 1 {
 		if mid := (lo + hi) / 2; start(&r.items[mid]) <= task {

@@ -28,7 +28,7 @@ func (b MatrixBias) AddTo(s blas32.General, head int, query, key int64) {
 // Most implements Bias; it knows nothing.
 func (b MatrixBias) Most(int, int64, int64, int, int) float32 { return float32(math.Inf(1)) }
 
-func (b MatrixBias) fits(r *run) error {
+func (b MatrixBias) fits(r *forwardRun) error {
 	if len(b) != 1 && len(b) != r.op.cfg.Heads {
 		return check.Errorf(ErrShape, "attention: MatrixBias has %d matrices, want 1 or Heads = %d", len(b), r.op.cfg.Heads)
 	}
@@ -84,7 +84,7 @@ func (m MatrixMask) Sight(_ int, query, key int64, queries, keys int) Sight {
 	return None
 }
 
-func (m MatrixMask) fits(r *run) error {
+func (m MatrixMask) fits(r *forwardRun) error {
 	if m.Queries < 0 || m.Keys < 0 || m.Keys > 0 && (len(m.Seen)/m.Keys != m.Queries || len(m.Seen)%m.Keys != 0) {
 		return check.Errorf(ErrShape, "attention: MatrixMask has %d elements, want Queries*Keys = %d * %d", len(m.Seen), m.Queries, m.Keys)
 	}
@@ -92,11 +92,11 @@ func (m MatrixMask) fits(r *run) error {
 }
 
 // within wants the call's queries and keys to lie inside a matrix.
-func (r *run) within(name string, rows, cols int) error {
+func (r *forwardRun) within(name string, rows, cols int) error {
 	if len(r.qOffsets) != 2 {
 		return check.Errorf(ErrCall, "attention: %s with %d sequences, want 1", name, len(r.qOffsets)-1)
 	}
-	query, key := r.position(0)
+	query, key := r.positions(0)
 	first := int64(cols) - int64(rows)
 	queries, keys := int64(r.qOffsets[1]), int64(r.src[0].rows)
 	if query < first || query+queries > int64(cols) || key < 0 || key+keys > int64(cols) {

@@ -23,7 +23,7 @@ func TestScratchBytes(t *testing.T) {
 			if err := a.Forward(dst, q, k, v); err != nil {
 				t.Fatal(err)
 			}
-			held := isatest.Held(a.scratch.Get())
+			held := isatest.Held(a.forwards.Get())
 			if said := a.ScratchBytes(shape[0], shape[1]); held > said || held < said/3 {
 				t.Errorf("%d queries, %d keys: %d bytes, said %d", shape[0], shape[1], held, said)
 			}
@@ -54,7 +54,7 @@ func TestStepScratchBytes(t *testing.T) {
 				if err := a.Step(dst, q, k, k, s); err != nil {
 					t.Fatal(err)
 				}
-				held := isatest.Held(a.decoders.Get())
+				held := isatest.Held(a.steps.Get())
 				if said := a.StepScratchBytes(n, shape[1]); held > said || held < said/8 {
 					t.Errorf("%d tokens, %d keys of %d: %d bytes, said %d", n, shape[1], width, held, said)
 				}

@@ -45,7 +45,7 @@ func (a *Attention) NewPages(cfg PagesConfig) (*Pages, error) {
 		return nil, check.Errorf(ErrConfig, "attention: MaxPages is %d, want 0 or more", cfg.MaxPages)
 	}
 	p := &Pages{op: a, cfg: cfg}
-	state := p.state()
+	state := p.stateConfig()
 	if err := a.checkState(&state); err != nil {
 		return nil, err
 	}
@@ -77,11 +77,11 @@ func (p *Pages) Used() int {
 func (p *Pages) Bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	state := p.state()
+	state := p.stateConfig()
 	return int64(len(p.pages)) * int64(p.cfg.PageTokens) * p.op.tokenBytes(&state)
 }
 
-func (p *Pages) state() StateConfig {
+func (p *Pages) stateConfig() StateConfig {
 	return StateConfig{Format: p.cfg.Format, SharedValues: p.cfg.SharedValues, LogWeights: p.cfg.LogWeights}
 }
 
@@ -98,15 +98,15 @@ func (p *Pages) get() (*block, error) {
 	if p.cfg.MaxPages > 0 && len(p.pages) == p.cfg.MaxPages {
 		return nil, check.Errorf(ErrFull, "attention: all %d pages of %d tokens are in use", p.cfg.MaxPages, p.cfg.PageTokens)
 	}
-	state := p.state()
+	state := p.stateConfig()
 	b := p.op.newBlock(&state, p.cfg.PageTokens)
 	b.id, b.refs = len(p.pages), 1
 	p.pages = append(p.pages, b)
 	return b, nil
 }
 
-// share counts one more holder of pages.
-func (p *Pages) share(pages []*block) {
+// addRefs counts one more holder of pages.
+func (p *Pages) addRefs(pages []*block) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range pages {

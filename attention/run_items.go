@@ -29,7 +29,7 @@ type reach struct {
 	tiles int
 }
 
-func (r *run) reachesOf(it *item) []reach { return r.reaches[it.reaches:][:len(r.src)] }
+func (r *forwardRun) reachesOf(it *item) []reach { return r.reaches[it.reaches:][:len(r.src)] }
 
 // shares is how query heads share keys.
 type shares struct {
@@ -37,7 +37,7 @@ type shares struct {
 	blockHeads int // successive query heads that share both
 }
 
-func (r *run) share() {
+func (r *forwardRun) findShares() {
 	r.shares = shares{}
 	for s := range r.src {
 		r.shares.sets = gcd(r.shares.sets, r.src[s].heads)
@@ -45,8 +45,8 @@ func (r *run) share() {
 	}
 }
 
-func (r *run) sets() int       { return r.shares.sets }
-func (r *run) blockHeads() int { return r.shares.blockHeads }
+func (r *forwardRun) sets() int       { return r.shares.sets }
+func (r *forwardRun) blockHeads() int { return r.shares.blockHeads }
 
 func gcd(a, b int) int {
 	for b > 0 {
@@ -56,17 +56,17 @@ func gcd(a, b int) int {
 }
 
 // setHeads is how many heads of a source belong to a set.
-func (r *run) setHeads(src int) int { return r.src[src].heads / r.sets() }
+func (r *forwardRun) setHeads(src int) int { return r.src[src].heads / r.sets() }
 
 // lookTask finds what the stretch's queries see.
-func (r *run) lookTask(_, _ int) {
+func (r *forwardRun) lookTask(_, _ int) {
 	x := &r.extent
 	x.first, x.last = x.first[:0], x.last[:0]
 	for s := range r.src {
 		first, last := 0, 0
 		if s == 0 {
-			first, _ = r.visible(x.seq, x.from)
-			_, last = r.visible(x.seq, x.to-1)
+			first, _ = r.causalRange(x.seq, x.from)
+			_, last = r.causalRange(x.seq, x.to-1)
 		} else {
 			f, l := r.src[s].sequence(x.seq)
 			last = l - f
@@ -84,12 +84,12 @@ func (r *run) lookTask(_, _ int) {
 }
 
 // extraInSight returns the keys of an Extra's source that a query sees.
-func (r *run) extraInSight(s, b, row int) (from, to int) {
+func (r *forwardRun) extraInSight(s, b, row int) (from, to int) {
 	start, end := r.src[s].sequence(b)
 	if r.src[s].visible == nil {
 		return 0, end - start
 	}
-	query, _ := r.position(b)
+	query, _ := r.positions(b)
 	f, t := r.src[s].visible(query + int64(row-r.qOffsets[b]))
 	if r.src[s].states != nil {
 		return r.src[s].seen(b, f, t)
@@ -97,10 +97,10 @@ func (r *run) extraInSight(s, b, row int) (from, to int) {
 	return narrow(0, end-start, f, t, 0)
 }
 
-// add puts an item into the wave, for the extent's queries and as many of the
+// addItem puts an item into the wave, for the extent's queries and as many of the
 // sets from set on as fit; it returns their number, which is 0 when the wave is
 // full.
-func (r *run) add(set int) int {
+func (r *forwardRun) addItem(set int) int {
 	a, x := r.op, &r.extent
 	it := item{seq: x.seq, set: set, sets: r.sets() - set, from: x.from, to: x.to, reaches: len(r.items) * len(r.src)}
 	r.reaches = r.reaches[:it.reaches]
@@ -147,7 +147,7 @@ func (r *run) add(set int) int {
 }
 
 // slotHeads is how many slots a tile of an item has at the most.
-func (r *run) slotHeads(it *item) (heads int) {
+func (r *forwardRun) slotHeads(it *item) (heads int) {
 	for s, x := range r.reachesOf(it) {
 		if x.tiles > 0 {
 			heads = max(heads, r.setHeads(s))
@@ -158,11 +158,11 @@ func (r *run) slotHeads(it *item) (heads int) {
 
 // slots is how many slots an item has, states how many float32 its rows take
 // between rounds.
-func (r *run) slots(it *item) int  { return it.perRound * it.sets * r.slotHeads(it) }
-func (r *run) states(it *item) int { return 2 * r.rows(it) * r.blocks() * it.sets }
+func (r *forwardRun) slots(it *item) int  { return it.perRound * it.sets * r.slotHeads(it) }
+func (r *forwardRun) states(it *item) int { return 2 * r.itemRows(it) * r.blocks() * it.sets }
 
 // blocks is how many blocks of heads a set has, rows how many rows a block: a
 // row is a query of one head, the heads of a query side by side.
-func (r *run) blocks() int         { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
-func (r *run) rows(it *item) int   { return (it.to - it.from) * r.blockHeads() }
-func (r *run) tileOf(rows int) int { return (rows + r.op.sizes.Rows - 1) / r.op.sizes.Rows }
+func (r *forwardRun) blocks() int         { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
+func (r *forwardRun) itemRows(it *item) int   { return (it.to - it.from) * r.blockHeads() }
+func (r *forwardRun) tileOf(rows int) int { return (rows + r.op.sizes.Rows - 1) / r.op.sizes.Rows }

@@ -14,15 +14,15 @@ import (
 // tile by tile, and summed over queries (mass) or over keys (entropy). A task is
 // a block of heads of one sequence, so that sums have one order.
 
-// second is what a worker needs for it.
-type second struct {
+// massWork is what a worker needs for it.
+type massWork struct {
 	packed  []float32
 	part    []float32 // [heads of the block][keys of a tile], of one tile of rows
 	total   []float64 // the same, of all rows
 	entropy []float32 // -sum w log w so far, a row each of the block
 }
 
-func (x *second) reserve(a *Attention, heads, rows int) {
+func (x *massWork) reserveMass(a *Attention, heads, rows int) {
 	x.packed = scratch.Floats(x.packed, a.slot().size)
 	x.part = scratch.Floats(x.part, heads*a.sizes.Keys)
 	if cap(x.total) < len(x.part) {
@@ -32,12 +32,12 @@ func (x *second) reserve(a *Attention, heads, rows int) {
 	x.entropy = scratch.Floats(x.entropy, rows)
 }
 
-func (r *run) diagnosing() bool {
+func (r *forwardRun) diagnosing() bool {
 	return r.call.Mass.Rows > 0 || r.call.Entropy.Rows > 0 || r.call.Stats != nil
 }
 
 // diagnose fills Mass, Entropy and Stats.
-func (r *run) diagnose(ctx context.Context) error {
+func (r *forwardRun) diagnose(ctx context.Context) error {
 	if !r.diagnosing() {
 		return ctx.Err()
 	}
@@ -63,30 +63,30 @@ func (r *run) diagnose(ctx context.Context) error {
 		}
 	}
 	workers := a.workers(c.Workers, int64(min(float64(c.Q.Rows)*float64(r.src[0].rows)*float64(h*a.cfg.HeadDim), math.MaxInt32)))
-	r.reserve(workers)
+	r.reserveWorkers(workers)
 	rows := 0
 	for i := range r.items {
-		rows = max(rows, r.rows(&r.items[i]))
+		rows = max(rows, r.itemRows(&r.items[i]))
 	}
 	for i := range workers {
-		r.work[i].second.reserve(a, r.blockHeads(), rows)
+		r.work[i].second.reserveMass(a, r.blockHeads(), rows)
 	}
 	if err := r.group.Run(ctx, workers, len(r.items)*r.blocks(), r.mass); err != nil {
 		return check.Wrap(ctx, "attention", err)
 	}
 	if c.Stats != nil {
-		c.Stats.add(r)
+		c.Stats.takeRun(r)
 	}
 	return nil
 }
 
-// massTask does one block of heads of a sequence.
-func (r *run) massTask(worker, task int) {
+// itemMassTask does one block of heads of a sequence.
+func (r *forwardRun) itemMassTask(worker, task int) {
 	w, a := &r.work[worker], r.op
 	it := &r.items[task/r.blocks()]
 	block, heads := task%r.blocks(), r.blockHeads()
 	x := &w.second
-	x.entropy = x.entropy[:r.rows(it)]
+	x.entropy = x.entropy[:r.itemRows(it)]
 	clear(x.entropy)
 	start, end := r.src[0].sequence(it.seq)
 	head := it.set*(a.cfg.Heads/r.sets()) + block*heads
@@ -97,11 +97,11 @@ func (r *run) massTask(worker, task int) {
 		t.info = r.src[0].packTile(a, kvHead, start+t.from, start+t.to, x.packed, &w.wide)
 		t.k, t.v, t.w = x.packed[at.k:at.v], x.packed[at.v:at.w], x.packed[at.w:]
 		clear(x.total)
-		for n := range r.tileOf(r.rows(it)) {
+		for n := range r.tileOf(r.itemRows(it)) {
 			if r.group.Ended() {
 				return
 			}
-			w.begin(r, it, block, n)
+			w.beginTile(r, it, block, n)
 			clear(x.part)
 			height := a.tile.Rows()
 			for i := 0; i < w.rows; i += height {
@@ -127,7 +127,7 @@ func (r *run) massTask(worker, task int) {
 }
 
 // massStrip adds the weights of rows i ... i+n.
-func (w *workspace) massStrip(t *keyTile, i, n int) {
+func (w *forwardWork) massStrip(t *keyTile, i, n int) {
 	r, a, x := w.r, w.r.op, &w.second
 	for j := range n {
 		w.top[i+j] = -math.MaxFloat32
@@ -136,13 +136,13 @@ func (w *workspace) massStrip(t *keyTile, i, n int) {
 	if from >= to || w.negligible(t, i, n, from, to) {
 		return
 	}
-	s, ok := w.scores(t, i, n, from, to)
+	s, ok := w.logits(t, i, n, from, to)
 	if !ok {
 		return
 	}
 	for j := range n {
-		token, head := w.token(i + j)
-		l, h := w.part(t, i+j, from, to)
+		token, head := w.rowToken(i + j)
+		l, h := w.seenPart(t, i+j, from, to)
 		row := s.Data[j*s.Stride:][l:h]
 		part := x.part[(head-w.head)*a.sizes.Keys+from-t.from:][l:h]
 		if a.cfg.ReLU {

@@ -13,7 +13,7 @@ import (
 // from ... to, or put them so far below each row's largest that Config.Skip
 // covers them. If every tile left out has weights below Skip/keys of the largest
 // one, all together have less than Skip of the whole.
-func (w *workspace) negligible(t *keyTile, i, n, from, to int) bool {
+func (w *forwardWork) negligible(t *keyTile, i, n, from, to int) bool {
 	a := w.r.op
 	if t.source != 0 || a.cfg.Bias == nil && w.r.call.Bias == nil && a.cfg.Skip == 0 {
 		return false
@@ -44,9 +44,9 @@ func (w *workspace) negligible(t *keyTile, i, n, from, to int) bool {
 }
 
 // most bounds the biases between rows i ... i+n and keys from ... to.
-func (w *workspace) most(i, n, from, to int) float32 {
+func (w *forwardWork) most(i, n, from, to int) float32 {
 	heads := w.r.blockHeads()
-	key := w.key(from)
+	key := w.keyPosition(from)
 	sum := float32(0)
 	for _, b := range [...]Bias{w.r.op.cfg.Bias, w.r.call.Bias} {
 		if b == nil {
@@ -54,7 +54,7 @@ func (w *workspace) most(i, n, from, to int) float32 {
 		}
 		largest := float32(math.Inf(-1))
 		for j := range min(heads, n) {
-			query, head := w.query(i + j)
+			query, head := w.rowQuery(i + j)
 			largest = max(largest, b.Most(head, query, key, (n-j+heads-1)/heads, to-from))
 		}
 		sum += largest
@@ -65,7 +65,7 @@ func (w *workspace) most(i, n, from, to int) float32 {
 // bound finds, for each row, its norm and a logit that its largest is not below:
 // that of the visible key nearest to its own position, which a decaying bias
 // favours.
-func (w *workspace) bound() {
+func (w *forwardWork) bound() {
 	a := w.r.op
 	d := a.cfg.HeadDim
 	start, _ := w.r.src[0].sequence(w.it.seq)
@@ -77,21 +77,21 @@ func (w *workspace) bound() {
 		if from >= to {
 			continue
 		}
-		query, head := w.query(i)
-		at := int(min(max(query-w.key(0), int64(from)), int64(to-1)))
+		query, head := w.rowQuery(i)
+		at := int(min(max(query-w.keyPosition(0), int64(from)), int64(to-1)))
 		kvHead := head / (a.cfg.Heads / a.cfg.KVHeads)
-		w.exp2[0] = asm.Dot(q, w.r.src[0].key(start+at, kvHead, d))
+		w.exp2[0] = asm.Dot(q, w.r.src[0].keyRow(start+at, kvHead, d))
 		if a.cfg.Softcap > 0 {
 			asm.Softcap(w.exp2[:1], a.cfg.Softcap, w.exp2[:1])
 		}
 		one := blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: w.exp2[:1]}
 		for _, b := range [...]Bias{a.cfg.Bias, w.r.call.Bias} {
 			if b != nil {
-				b.AddTo(one, head, query, w.key(at))
+				b.AddTo(one, head, query, w.keyPosition(at))
 			}
 		}
 		if w.r.call.Mask != nil {
-			w.r.call.Mask.Hide(one, head, query, w.key(at))
+			w.r.call.Mask.Hide(one, head, query, w.keyPosition(at))
 		}
 		if m := w.r.src[0].weights; m.Rows > 0 {
 			w.exp2[0] += m.Data[(start+at)*m.Stride+min(kvHead, m.Cols-1)]
@@ -101,8 +101,8 @@ func (w *workspace) bound() {
 	}
 }
 
-// key returns a row of one head's keys.
-func (s *source) key(row, head, d int) []float32 {
+// keyRow returns a row of one head's keys.
+func (s *source) keyRow(row, head, d int) []float32 {
 	seg := sort.SearchInts(s.starts, row+1) - 1
 	for row-s.starts[seg] >= s.k[seg].Rows {
 		seg++

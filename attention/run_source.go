@@ -53,7 +53,7 @@ func (n *sourceNames) segment(letter string, i, of int) string {
 }
 
 // set checks and keeps keys and values.
-func (s *source) set(r *run, names *sourceNames, heads int, k, v []blas32.General, offsets []int, weights blas32.General) error {
+func (s *source) set(r *forwardRun, names *sourceNames, heads int, k, v []blas32.General, offsets []int, weights blas32.General) error {
 	s.clear()
 	cfg := &r.op.cfg
 	if len(k) != len(v) {
@@ -157,7 +157,7 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32, wide 
 	}
 	if s.states != nil {
 		s.eachSpan(from, to, func(row int, b *block, first, n int) {
-			k, v := b.read(wide, head, first, n, d, dv)
+			k, v := b.float32Rows(wide, head, first, n, d, dv)
 			pack(row, k, v)
 		})
 	} else {

@@ -43,7 +43,7 @@ func (s *source) takeStates(e *Extra, sequences int) (int, error) {
 }
 
 // setStates checks the states and finds what they hold.
-func (s *source) setStates(r *run, heads int, weights blas32.General) error {
+func (s *source) setStates(r *forwardRun, heads int, weights blas32.General) error {
 	cfg := &r.op.cfg
 	s.offsets = append(s.offsets, 0)
 	for i, x := range s.states {
@@ -113,18 +113,18 @@ func (s *source) seen(b int, from, to int64) (first, last int) {
 	return first, max(first, last)
 }
 
-// read returns n rows of a head as float32: where they stand or, of another format,
+// float32Rows returns n rows of a head as float32: where they stand or, of another format,
 // in wide.
-func (b *block) read(wide *[]float32, head, row, n, dim, valueDim int) (k, v blas32.General) {
+func (b *block) float32Rows(wide *[]float32, head, row, n, dim, valueDim int) (k, v blas32.General) {
 	if b.k.format == asm.Float32 {
 		of := func(s *store, cols int) blas32.General {
 			return blas32.General{Rows: n, Cols: cols, Stride: s.stride, Data: s.float32[row*s.stride+head*s.dim:]}
 		}
-		return of(&b.k, dim), of(b.values(), valueDim)
+		return of(&b.k, dim), of(b.valueStore(), valueDim)
 	}
 	*wide = scratch.Floats(*wide, n*(dim+valueDim))
 	k, v = mat.Of(*wide, n, dim), mat.Of((*wide)[n*dim:], n, valueDim)
 	b.k.widen(k, head, row)
-	b.values().widen(v, head, row)
+	b.valueStore().widen(v, head, row)
 	return k, v
 }

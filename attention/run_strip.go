@@ -10,12 +10,12 @@ import (
 // strip adds a tile of keys to rows i ... i+n of the workspace, no more than the
 // kernels take at once: the scores stay in the first cache from product to
 // product.
-func (w *workspace) strip(t *keyTile, i, n int) {
+func (w *forwardWork) strip(t *keyTile, i, n int) {
 	from, to, whole := w.span(t, i, n)
 	if from >= to || w.negligible(t, i, n, from, to) {
 		return
 	}
-	s, ok := w.scores(t, i, n, from, to)
+	s, ok := w.logits(t, i, n, from, to)
 	if !ok {
 		return
 	}
@@ -23,7 +23,7 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 	if !whole {
 		for j := range n {
 			row := s.Data[j*s.Stride:][:s.Cols]
-			l, h := w.part(t, i+j, from, to)
+			l, h := w.seenPart(t, i+j, from, to)
 			tile.Hide(row[:l])
 			tile.Hide(row[h:])
 		}
@@ -44,7 +44,7 @@ func (w *workspace) strip(t *keyTile, i, n int) {
 
 // span returns the keys of a tile that some of the rows see, and whether all of
 // the rows see all of these.
-func (w *workspace) span(t *keyTile, i, n int) (from, to int, whole bool) {
+func (w *forwardWork) span(t *keyTile, i, n int) (from, to int, whole bool) {
 	f, l := w.from[t.source][i:i+n], w.to[t.source][i:i+n]
 	from, to = t.to, t.from
 	for j := range f {
@@ -61,8 +61,8 @@ func (w *workspace) span(t *keyTile, i, n int) (from, to int, whole bool) {
 	return from, to, true
 }
 
-// part returns what a row sees of keys from ... to, counted from from.
-func (w *workspace) part(t *keyTile, i, from, to int) (l, h int) {
+// seenPart returns what a row sees of keys from ... to, counted from from.
+func (w *forwardWork) seenPart(t *keyTile, i, from, to int) (l, h int) {
 	l = max(w.from[t.source][i], from) - from
 	h = min(w.to[t.source][i], to) - from
 	if l >= h {
@@ -71,9 +71,9 @@ func (w *workspace) part(t *keyTile, i, from, to int) (l, h int) {
 	return l, h
 }
 
-// scores returns the logits of rows i ... i+n with keys from ... to, hidden ones
+// logits returns the logits of rows i ... i+n with keys from ... to, hidden ones
 // -Inf, or false where a mask hides all of them.
-func (w *workspace) scores(t *keyTile, i, n, from, to int) (blas32.General, bool) {
+func (w *forwardWork) logits(t *keyTile, i, n, from, to int) (blas32.General, bool) {
 	a, d := w.r.op, w.r.op.cfg.HeadDim
 	masked := false
 	if t.source == 0 && w.r.call.Mask != nil {
@@ -117,23 +117,23 @@ func (w *workspace) scores(t *keyTile, i, n, from, to int) (blas32.General, bool
 
 // perHead calls f for the rows of each head in s, whose first row is i and first
 // column key from of the sequence.
-func (w *workspace) perHead(s blas32.General, i, from int, f func(s blas32.General, head int, query, key int64)) {
+func (w *forwardWork) perHead(s blas32.General, i, from int, f func(s blas32.General, head int, query, key int64)) {
 	heads := w.r.blockHeads()
 	for j := range min(heads, s.Rows) {
-		query, head := w.query(i + j)
+		query, head := w.rowQuery(i + j)
 		sub := s
 		sub.Rows, sub.Stride, sub.Data = (s.Rows-j+heads-1)/heads, s.Stride*heads, s.Data[j*s.Stride:]
-		f(sub, head, query, w.key(from))
+		f(sub, head, query, w.keyPosition(from))
 	}
 }
 
 // sight joins the mask's answers for the heads of rows i ... i+n.
-func (w *workspace) sight(i, n, from, to int) Sight {
+func (w *forwardWork) sight(i, n, from, to int) Sight {
 	heads := w.r.blockHeads()
 	var joined Sight
 	for j := range min(heads, n) {
-		query, head := w.query(i + j)
-		x := w.r.call.Mask.Sight(head, query, w.key(from), (n-j+heads-1)/heads, to-from)
+		query, head := w.rowQuery(i + j)
+		x := w.r.call.Mask.Sight(head, query, w.keyPosition(from), (n-j+heads-1)/heads, to-from)
 		if x == Some || j > 0 && x != joined {
 			return Some
 		}

@@ -8,11 +8,11 @@ import (
 	"github.com/subquad/subquad/internal/tile"
 )
 
-// workspace is what one worker needs for a tile of query rows. A row is one head
+// forwardWork is what one worker needs for a tile of query rows. A row is one head
 // of one query; the heads of a block are side by side, so that they share tiles
 // of keys.
-type workspace struct {
-	r  *run
+type forwardWork struct {
+	r  *forwardRun
 	it *item
 
 	queryPos, keyPos int64 // of the sequence's first
@@ -28,7 +28,7 @@ type workspace struct {
 	norm             []float32 // |q|; with Config.Skip
 	from, to         [][]int   // the keys that a row sees, in the sequence, of each source
 
-	second second
+	second massWork
 	wide   []float32 // keys and values of a state that are not float32, of a tile
 	s      []float32 // scores of a strip, [Rows][keys + tile.Pad]
 	exp2   [2]float32
@@ -39,7 +39,7 @@ func (a *Attention) scoreStride() int { return a.sizes.Keys + tile.Pad }
 // outCols is the width of a row of o: that of whole panels.
 func (a *Attention) outCols() int { return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel() }
 
-func (w *workspace) reserve(a *Attention, sources int) {
+func (w *forwardWork) reserveTile(a *Attention, sources int) {
 	n := a.sizes.Rows
 	for len(w.from) < sources {
 		w.from, w.to = append(w.from, make([]int, n)), append(w.to, make([]int, n))
@@ -54,12 +54,12 @@ func (w *workspace) reserve(a *Attention, sources int) {
 }
 
 // attendTask attends from one tile of query rows to the round's keys.
-func (r *run) attendTask(worker, task int) {
+func (r *forwardRun) attendTask(worker, task int) {
 	w := &r.work[worker]
 	it := &r.items[r.find(func(it *item) int { return it.queryTasks }, task)]
 	n, blocks := task-it.queryTasks, r.blocks()*it.sets
 	// The last rows, which see most when causal, come first.
-	w.begin(r, it, n%blocks, r.tileOf(r.rows(it))-1-n/blocks)
+	w.beginTile(r, it, n%blocks, r.tileOf(r.itemRows(it))-1-n/blocks)
 	w.restore()
 	first := r.round * it.perRound
 	last := min(first+it.perRound, it.tiles)
@@ -69,29 +69,29 @@ func (r *run) attendTask(worker, task int) {
 			if r.group.Ended() {
 				return
 			}
-			w.attend(s, x.first+tile, t+tile-first)
+			w.attendKeys(s, x.first+tile, t+tile-first)
 		}
 		t += x.tiles
 	}
 	if last == it.tiles {
-		w.finish()
+		w.writeRows()
 	} else {
 		w.save()
 	}
 }
 
-// begin readies the workspace for a tile of a block of heads, counted from the
+// beginTile readies the workspace for a tile of a block of heads, counted from the
 // item's first.
-func (w *workspace) begin(r *run, it *item, block, tile int) {
+func (w *forwardWork) beginTile(r *forwardRun, it *item, block, tile int) {
 	a := r.op
 	w.r, w.it, w.block = r, it, block
 	heads, d := r.blockHeads(), a.cfg.HeadDim
 	w.head = (it.set*r.blocks() + block) * heads
 	w.row = tile * a.sizes.Rows
-	w.rows = min(a.sizes.Rows, r.rows(it)-w.row)
-	w.queryPos, w.keyPos = r.position(it.seq)
+	w.rows = min(a.sizes.Rows, r.itemRows(it)-w.row)
+	w.queryPos, w.keyPos = r.positions(it.seq)
 	for i := range w.rows {
-		token, head := w.token(i)
+		token, head := w.rowToken(i)
 		asm.Scale(w.q[i*d:][:d], a.cfg.Scale, r.call.Q.Data[token*r.call.Q.Stride+head*d:][:d])
 		if i > 0 && head > w.head {
 			for s := range r.src {
@@ -99,7 +99,7 @@ func (w *workspace) begin(r *run, it *item, block, tile int) {
 			}
 			continue
 		}
-		w.from[0][i], w.to[0][i] = r.inSight(it.seq, token)
+		w.from[0][i], w.to[0][i] = r.rangeInSight(it.seq, token)
 		for s := 1; s < len(r.src); s++ {
 			w.from[s][i], w.to[s][i] = r.extraInSight(s, it.seq, token)
 		}
@@ -123,33 +123,33 @@ func narrow(from, to int, f, t, zero int64) (int, int) {
 	return limit(f), min(to, limit(t))
 }
 
-// token returns the query, a row of Q, and the head of row i.
-func (w *workspace) token(i int) (token, head int) {
+// rowToken returns the query, a row of Q, and the head of row i.
+func (w *forwardWork) rowToken(i int) (token, head int) {
 	heads := w.r.blockHeads()
 	return w.it.from + (w.row+i)/heads, w.head + (w.row+i)%heads
 }
 
-// query returns the position and the head of row i, key the position of a key
+// rowQuery returns the position and the head of row i, key the position of a key
 // of the sequence.
-func (w *workspace) query(i int) (position int64, head int) {
-	token, head := w.token(i)
+func (w *forwardWork) rowQuery(i int) (position int64, head int) {
+	token, head := w.rowToken(i)
 	return w.queryPos + int64(token-w.r.qOffsets[w.it.seq]), head
 }
 
-func (w *workspace) key(i int) int64 { return w.keyPos + int64(i) }
+func (w *forwardWork) keyPosition(i int) int64 { return w.keyPos + int64(i) }
 
-func (w *workspace) dst(i int) []float32 {
-	token, head := w.token(i)
+func (w *forwardWork) dst(i int) []float32 {
+	token, head := w.rowToken(i)
 	dv := w.r.op.cfg.ValueDim
 	return w.r.call.Dst.Data[token*w.r.call.Dst.Stride+head*dv:][:dv]
 }
 
-// state returns where a row waits between rounds.
-func (w *workspace) state(i int) []float32 {
-	return w.r.state[w.it.state+2*(w.block*w.r.rows(w.it)+w.row+i):][:2]
+// waiting returns where a row waits between rounds.
+func (w *forwardWork) waiting(i int) []float32 {
+	return w.r.state[w.it.state+2*(w.block*w.r.itemRows(w.it)+w.row+i):][:2]
 }
 
-func (w *workspace) restore() {
+func (w *forwardWork) restore() {
 	cols := w.r.op.outCols()
 	for i := range w.rows {
 		w.top[i], w.sum[i] = -math.MaxFloat32, 0
@@ -158,25 +158,25 @@ func (w *workspace) restore() {
 			clear(o)
 			continue
 		}
-		s := w.state(i)
+		s := w.waiting(i)
 		w.top[i], w.sum[i] = s[0], s[1]
 		copy(o, w.dst(i))
 	}
 }
 
-func (w *workspace) save() {
+func (w *forwardWork) save() {
 	for i := range w.rows {
-		s := w.state(i)
+		s := w.waiting(i)
 		s[0], s[1] = w.top[i], w.sum[i]
 		copy(w.dst(i), w.o[i*w.r.op.outCols():])
 	}
 }
 
-// finish divides by the sums and writes the results.
-func (w *workspace) finish() {
+// writeRows divides by the sums and writes the results.
+func (w *forwardWork) writeRows() {
 	r := w.r
 	for i := range w.rows {
-		token, head := w.token(i)
+		token, head := w.rowToken(i)
 		factor, lse := w.denominator(i, head)
 		asm.Scale(w.dst(i), factor, w.o[i*w.r.op.outCols():][:r.op.cfg.ValueDim])
 		if r.lse.Rows > 0 {
@@ -187,7 +187,7 @@ func (w *workspace) finish() {
 
 // denominator returns what a row's sum of values is to be multiplied by, and the
 // log-sum-exp.
-func (w *workspace) denominator(i, head int) (factor, lse float32) {
+func (w *forwardWork) denominator(i, head int) (factor, lse float32) {
 	cfg := &w.r.op.cfg
 	if cfg.ReLU {
 		n := 0
@@ -221,8 +221,8 @@ func denominator(top, sum float32, sink *float32, exp2 *[2]float32) (factor, lse
 	return factor / sum, float32(float64(top) + math.Log(float64(sum)))
 }
 
-// attend adds a tile of keys of source s, packed in a slot of the round.
-func (w *workspace) attend(s, tile, slot int) {
+// attendKeys adds a tile of keys of source s, packed in a slot of the round.
+func (w *forwardWork) attendKeys(s, tile, slot int) {
 	r, a := w.r, w.r.op
 	start, end := r.src[s].sequence(w.it.seq)
 	t := keyTile{source: s, from: tile * a.sizes.Keys}

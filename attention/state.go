@@ -269,12 +269,12 @@ func (s *State) Clone() *State {
 	c.blocks = append([]*block(nil), s.blocks...)
 	c.list = slices.Clone(s.list)
 	if s.cfg.Pages != nil {
-		s.cfg.Pages.share(c.blocks)
+		s.cfg.Pages.addRefs(c.blocks)
 		return &c
 	}
 	for i, b := range s.blocks {
 		c.blocks[i] = s.op.newBlock(&s.cfg, b.tokens())
-		c.blocks[i].move(0, b, 0, min(s.rowsUsed(), b.tokens()))
+		c.blocks[i].moveRows(0, b, 0, min(s.rowsUsed(), b.tokens()))
 	}
 	return &c
 }

@@ -82,7 +82,7 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 			if forgetful {
 				f.Ints(int64(x.at(i)))
 			}
-			x.b.token(buffer, x.row+i, true)
+			x.b.codeToken(buffer, x.row+i, true)
 			f.Bytes(buffer)
 		}
 	}
@@ -96,7 +96,7 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 // than a small multiple of the bytes that there are to read.
 func (a *Attention) ReadState(r io.Reader) (*State, error) {
 	s := &State{op: a}
-	if err := s.read(state.NewReader(r, "attention", ErrState, stateKind, a.fingerprint()), true); err != nil {
+	if err := s.readAll(state.NewReader(r, "attention", ErrState, stateKind, a.fingerprint()), true); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -111,15 +111,15 @@ func (s *State) ReadFrom(r io.Reader) (int64, error) {
 		return 0, check.Errorf(ErrState, "attention: ReadFrom into a state with %d tokens, want an empty one", s.n)
 	}
 	f := state.NewReader(r, "attention", ErrState, stateKind, s.op.fingerprint())
-	err := s.read(f, false)
+	err := s.readAll(f, false)
 	if err != nil {
 		s.Reset()
 	}
 	return f.N(), err
 }
 
-// read fills the state; where the configuration is to be the file's, that too.
-func (s *State) read(f *state.Reader, own bool) error {
+// readAll fills the state; where the configuration is to be the file's, that too.
+func (s *State) readAll(f *state.Reader, own bool) error {
 	cfg, err := s.readConfig(f)
 	if err != nil {
 		return err
@@ -221,11 +221,11 @@ func (s *State) readPositions(f *state.Reader, n, reached int64) error {
 			return f.Err()
 		}
 		s.n, before = int(at), at
-		if err := s.reserve(1); err != nil {
+		if err := s.makeRoom(1); err != nil {
 			return err
 		}
 		b, row, _ := s.rowPlace(len(s.list))
-		b.token(f.Bytes(bytes), row, false)
+		b.codeToken(f.Bytes(bytes), row, false)
 		s.list = append(s.list, at)
 	}
 	s.n, s.high, s.reached, s.floor = int(n), int(n), int(reached), int(floor)
@@ -242,12 +242,12 @@ func (s *State) readTokens(f *state.Reader, n int) error {
 	read := func(to *State, pos, count int) error {
 		for i := range count {
 			if to.n = pos + i; to.cfg.Window == 0 {
-				if err := to.reserve(1); err != nil {
+				if err := to.makeRoom(1); err != nil {
 					return err
 				}
 			}
 			b, row, _ := to.place(pos + i)
-			b.token(f.Bytes(bytes), row, false)
+			b.codeToken(f.Bytes(bytes), row, false)
 			if f.Err() != nil {
 				return f.Err()
 			}
@@ -275,12 +275,12 @@ func (s *State) readTokens(f *state.Reader, n int) error {
 			}
 			at += x.n
 		}
-		if err := s.reserve(s.high); err != nil {
+		if err := s.makeRoom(s.high); err != nil {
 			return err
 		}
 		at = 0
 		for _, x := range held {
-			s.blocks[0].move(x.row, flat.blocks[0], at, x.n)
+			s.blocks[0].moveRows(x.row, flat.blocks[0], at, x.n)
 			at += x.n
 		}
 	}
@@ -288,11 +288,11 @@ func (s *State) readTokens(f *state.Reader, n int) error {
 	return nil
 }
 
-// token moves the keys, values and log-weights of a token to bytes, or from them.
-func (b *block) token(data []byte, row int, out bool) {
-	data = b.k.token(data, row, out)
+// codeToken moves the keys, values and log-weights of a token to bytes, or from them.
+func (b *block) codeToken(data []byte, row int, out bool) {
+	data = b.k.codeRow(data, row, out)
 	if !b.shared {
-		data = b.v.token(data, row, out)
+		data = b.v.codeRow(data, row, out)
 	}
 	for g := 0; g*b.tokens() < len(b.weights); g++ {
 		data = four(data, &b.weights[g*b.tokens()+row], out)
@@ -308,7 +308,7 @@ func four(data []byte, x *float32, out bool) []byte {
 	return data[4:]
 }
 
-func (s *store) token(data []byte, row int, out bool) []byte {
+func (s *store) codeRow(data []byte, row int, out bool) []byte {
 	cols := s.heads * s.dim
 	switch at := row * s.stride; s.format {
 	case asm.Float32:

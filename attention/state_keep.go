@@ -71,7 +71,7 @@ func (s *State) shift(to, from, n int) {
 		src, row, have := s.rowPlace(from)
 		dst, at, room := s.rowPlace(to)
 		count := min(n, have, room)
-		dst.move(at, src, row, count)
+		dst.moveRows(at, src, row, count)
 		to, from, n = to+count, from+count, n-count
 	}
 }
@@ -100,7 +100,7 @@ func (s *State) own(from, to int) error {
 		if p.alone(s.blocks[i]) {
 			continue
 		}
-		fresh[0].move(0, s.blocks[i], 0, t)
+		fresh[0].moveRows(0, s.blocks[i], 0, t)
 		p.release(s.blocks[i : i+1])
 		s.blocks[i], fresh = fresh[0], fresh[1:]
 	}

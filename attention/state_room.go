@@ -31,8 +31,8 @@ func (s *State) rowPlace(row int) (b *block, at, room int) {
 	return s.blocks[0], at, s.blocks[0].tokens() - at
 }
 
-// reserve makes room for n more tokens in memory that is the state's own.
-func (s *State) reserve(n int) error {
+// makeRoom makes room for n more tokens in memory that is the state's own.
+func (s *State) makeRoom(n int) error {
 	switch {
 	case n == 0:
 		return nil
@@ -53,7 +53,7 @@ func (s *State) reserve(n int) error {
 			return nil
 		}
 		if held := need - s.skip; s.skip > 0 && tokens >= held && (s.skip >= held/8 || tokens == most) {
-			s.blocks[0].move(0, s.blocks[0], s.skip, held-n)
+			s.blocks[0].moveRows(0, s.blocks[0], s.skip, held-n)
 			s.skip = 0
 			return nil
 		}
@@ -65,7 +65,7 @@ func (s *State) reserve(n int) error {
 	}
 	b := s.op.newBlock(&s.cfg, room)
 	if tokens > 0 {
-		b.move(0, s.blocks[0], s.skip, min(s.rowsUsed(), tokens)-s.skip)
+		b.moveRows(0, s.blocks[0], s.skip, min(s.rowsUsed(), tokens)-s.skip)
 	}
 	s.blocks = append(s.blocks[:0], b)
 	s.skip = 0
@@ -81,7 +81,7 @@ func (s *State) reservePages(n int) error {
 		if err != nil {
 			return err
 		}
-		b.move(0, s.blocks[last], 0, used%t)
+		b.moveRows(0, s.blocks[last], 0, used%t)
 		p.release(s.blocks[last : last+1])
 		s.blocks[last] = b
 	}
@@ -106,9 +106,9 @@ func (s *State) took(n int) {
 	s.n += n
 }
 
-// turn asks the schedule for the rotation of a step after which there are n
+// turnTo asks the schedule for the rotation of a step after which there are n
 // tokens, and brings cached keys over to it where they are kept rotated.
-func (s *State) turn(ctx context.Context, n int) error {
+func (s *State) turnTo(ctx context.Context, n int) error {
 	if s.schedule == nil {
 		return nil
 	}

@@ -44,18 +44,18 @@ func (g Segment) Float32() (k, v blas32.General, ok bool) {
 // Keys sets dst [n, HeadDim] to the keys of one head from token from of the segment
 // on, as they are stored: rotated or not, read back from their storage type.
 func (g Segment) Keys(dst blas32.General, head, from int) error {
-	return g.read(dst, &g.b.k, head, from, g.b.k.dim, "HeadDim")
+	return g.readHead(dst, &g.b.k, head, from, g.b.k.dim, "HeadDim")
 }
 
 // Values sets dst [n, ValueDim] likewise.
 func (g Segment) Values(dst blas32.General, head, from int) error {
-	return g.read(dst, g.b.values(), head, from, g.valueDim, "ValueDim")
+	return g.readHead(dst, g.b.valueStore(), head, from, g.valueDim, "ValueDim")
 }
 
 // LogWeights sets dst [n] to the log-weights of the keys of one head from token from
 // of the segment on: zeros for a state that keeps none.
 func (g Segment) LogWeights(dst []float32, head, from int) error {
-	if err := g.check(head, from, len(dst)); err != nil {
+	if err := g.checkRange(head, from, len(dst)); err != nil {
 		return err
 	}
 	clear(dst)
@@ -65,18 +65,18 @@ func (g Segment) LogWeights(dst []float32, head, from int) error {
 	return nil
 }
 
-func (g Segment) check(head, from, n int) error {
+func (g Segment) checkRange(head, from, n int) error {
 	if head < 0 || head >= g.heads || from < 0 || from > g.Tokens || n > g.Tokens-from {
 		return check.Errorf(ErrCall, "attention: head %d, tokens %d to %d of a segment of %d heads and %d tokens", head, from, from+n, g.heads, g.Tokens)
 	}
 	return nil
 }
 
-func (g Segment) read(dst blas32.General, s *store, head, from, cols int, what string) error {
+func (g Segment) readHead(dst blas32.General, s *store, head, from, cols int, what string) error {
 	if err := check.Matrix(ErrShape, "attention", "dst", dst, -1, cols, what); err != nil {
 		return err
 	}
-	if err := g.check(head, from, dst.Rows); err != nil {
+	if err := g.checkRange(head, from, dst.Rows); err != nil {
 		return err
 	}
 	if dst.Rows > 0 {

@@ -75,8 +75,8 @@ func (s *store) put(at int, x blas32.General) {
 	}
 }
 
-// move copies n rows of another store of the kind, as they are; it may be s itself.
-func (s *store) move(at int, from *store, row, n int) {
+// copyRows copies n rows of another store of the kind, as they are; it may be s itself.
+func (s *store) copyRows(at int, from *store, row, n int) {
 	cols := s.heads * s.dim
 	to, begin, end := at*cols, row*cols, (row+n)*cols
 	switch s.format {
@@ -150,8 +150,8 @@ func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {
 	return b
 }
 
-// values is where values stand.
-func (b *block) values() *store {
+// valueStore is where values stand.
+func (b *block) valueStore() *store {
 	if b.shared {
 		return &b.k
 	}
@@ -160,10 +160,10 @@ func (b *block) values() *store {
 
 func (b *block) tokens() int { return b.k.tokens }
 
-func (b *block) move(at int, from *block, row, n int) {
-	b.k.move(at, &from.k, row, n)
+func (b *block) moveRows(at int, from *block, row, n int) {
+	b.k.copyRows(at, &from.k, row, n)
 	if !b.shared {
-		b.v.move(at, &from.v, row, n)
+		b.v.copyRows(at, &from.v, row, n)
 	}
 	for g := 0; g*b.tokens() < len(b.weights); g++ {
 		copy(b.weights[g*b.tokens()+at:], from.logWeights(g, row, n))

@@ -61,8 +61,8 @@ func (s *Stats) Dormant(head int, eps float64) bool {
 	return len(s.After) > 0 && s.Alpha(head, 0) > eps
 }
 
-// check reports a call that cannot be taken up.
-func (s *Stats) check(r *run, c *Call) error {
+// checkStats reports a call that cannot be taken up.
+func (s *Stats) checkStats(r *forwardRun, c *Call) error {
 	cfg := &r.op.cfg
 	switch {
 	case len(r.qOffsets) != 2:
@@ -75,15 +75,15 @@ func (s *Stats) check(r *run, c *Call) error {
 	return nil
 }
 
-// add takes up what the second pass found; the call has one sequence and its
+// takeRun takes up what the second pass found; the call has one sequence and its
 // keys begin at KeyPos.
-func (s *Stats) add(r *run) {
+func (s *Stats) takeRun(r *forwardRun) {
 	cfg := &r.op.cfg
 	if s.Mass == nil {
 		s.Mass, s.Entropy = make([][]float64, cfg.Heads), make([]float64, cfg.Heads)
 		s.ValueNorm = make([][]float64, cfg.KVHeads)
 	}
-	queryPos, keyPos := r.position(0)
+	queryPos, keyPos := r.positions(0)
 	n := int(keyPos) + r.src[0].rows
 	s.After = extend(s.After, n)
 	for h := range s.Mass {
@@ -100,7 +100,7 @@ func (s *Stats) add(r *run) {
 		s.After[int(keyPos)+j] += after
 	}
 	for i := range r.call.Q.Rows {
-		from, to := r.inSight(0, i)
+		from, to := r.rangeInSight(0, i)
 		if to-from < 2 {
 			continue
 		}

@@ -28,10 +28,10 @@ import (
 // Run has a step's options. Config.Skip is not used: nothing is left out. Errors are
 // those of Run; after one the state has the tokens that Len says.
 func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
-	d := a.decoders.Get()
-	defer a.decoders.Put(d)
+	d := a.steps.Get()
+	defer a.steps.Put(d)
 	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
-	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, d.single[:])
+	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, d.single[:])
 }
 
 // StepScratchBytes returns the working memory that a step of so many new tokens
@@ -40,7 +40,7 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 // and not with them; pages, a Rotation and a call's options take more.
 func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 	cfg, sizes := &a.cfg, &a.sizes
-	unit := a.decode.Unit()
+	unit := a.stepTile.Unit()
 	kCols, vCols := int64(whole(cfg.HeadDim, unit)), int64(whole(cfg.ValueDim, unit))
 	queries := int64(min(tokens, max(1, sizes.StepRows/cfg.Heads)))
 	rows := queries * int64(cfg.Heads)
@@ -59,34 +59,34 @@ func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 // prefix that was attended to elsewhere, say. So does Run without Dst and Q.
 func (s *State) Append(k, v blas32.General) error {
 	a := s.op
-	d := a.decoders.Get()
-	defer a.decoders.Put(d)
+	d := a.steps.Get()
+	defer a.steps.Put(d)
 	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
 	c := &Call{K: d.one[:1], V: d.one[1:]}
 	if s.cfg.SharedValues {
 		c.V = nil
 	}
 	d.silent = true
-	return d.run(context.Background(), a, c, d.single[:])
+	return d.step(context.Background(), a, c, d.single[:])
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the
 // matrices belongs to states[i]. See Call.States for several tokens each.
 func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) error {
-	d := a.decoders.Get()
-	defer a.decoders.Put(d)
+	d := a.steps.Get()
+	defer a.steps.Put(d)
 	d.one = [2]blas32.General{k, v}
-	return d.run(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, states)
+	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, states)
 }
 
 // Owns tells whether a state belongs to the operator: whether it was made by one with
 // the same Config.
 func (a *Attention) Owns(s *State) bool { return s != nil && s.op.print == a.print }
 
-// step is Run for a call with states.
-func (a *Attention) step(ctx context.Context, call *Call) error {
-	d := a.decoders.Get()
-	defer a.decoders.Put(d)
+// stepCall is Run for a call with states.
+func (a *Attention) stepCall(ctx context.Context, call *Call) error {
+	d := a.steps.Get()
+	defer a.steps.Put(d)
 	d.list = d.list[:0]
 	switch {
 	case call.State != nil && call.States != nil:
@@ -108,11 +108,11 @@ func (a *Attention) step(ctx context.Context, call *Call) error {
 			d.list = append(d.list, s)
 		}
 	}
-	return d.run(ctx, a, call, d.list)
+	return d.step(ctx, a, call, d.list)
 }
 
-// check reports what is wrong with a step. It fills d.offsets, d.news and d.depth.
-func (d *decoder) check() error {
+// checkStep reports what is wrong with a step. It fills d.offsets, d.news and d.depth.
+func (d *stepRun) checkStep() error {
 	a, c, cfg := d.op, &d.call, &d.op.cfg
 	if d.silent {
 		c.Q, c.Dst = blas32.General{Cols: cfg.Heads * cfg.HeadDim}, blas32.General{Cols: cfg.Heads * cfg.ValueDim}
@@ -206,7 +206,7 @@ func (d *decoder) check() error {
 	return nil
 }
 
-func (d *decoder) checkStates() error {
+func (d *stepRun) checkStates() error {
 	for i, s := range d.states {
 		switch {
 		case s == nil:
@@ -226,7 +226,7 @@ func (d *decoder) checkStates() error {
 }
 
 // checkKeys wants keys and values for all queries, or none.
-func (d *decoder) checkKeys() error {
+func (d *stepRun) checkKeys() error {
 	c, cfg := &d.call, &d.op.cfg
 	shared := len(d.states) > 0 && d.states[0].cfg.SharedValues
 	values := 0
@@ -265,7 +265,7 @@ func (d *decoder) checkKeys() error {
 }
 
 // checkLogWeights wants log-weights for all new tokens, or none.
-func (d *decoder) checkLogWeights() error {
+func (d *stepRun) checkLogWeights() error {
 	w := d.call.LogWeights
 	if w.Rows == 0 && w.Data == nil {
 		return nil
@@ -286,7 +286,7 @@ func (d *decoder) checkLogWeights() error {
 }
 
 // news is how many tokens a state gets.
-func (d *decoder) news(i int) int {
+func (d *stepRun) news(i int) int {
 	if d.look {
 		return 0
 	}
@@ -299,8 +299,8 @@ const storeAtOnce = 1 << 17
 
 // store puts tokens into a state: rows from ... of the call's new keys. The state's
 // length does not change yet.
-func (d *decoder) store(ctx context.Context, s *State, from, n int) error {
-	if err := s.reserve(n); err != nil {
+func (d *stepRun) store(ctx context.Context, s *State, from, n int) error {
+	if err := s.makeRoom(n); err != nil {
 		return err
 	}
 	pos := s.n
@@ -341,7 +341,7 @@ func (d *decoder) store(ctx context.Context, s *State, from, n int) error {
 
 // rotated returns a copy of rows of keys or queries, turned to their positions.
 // The first of them stands at pos in storage; base is the state's length.
-func (d *decoder) rotated(memory *[]float32, r *rope.Rotation, x blas32.General, pos, base int) (blas32.General, error) {
+func (d *stepRun) rotated(memory *[]float32, r *rope.Rotation, x blas32.General, pos, base int) (blas32.General, error) {
 	y := blas32.General{Rows: x.Rows, Cols: x.Cols, Stride: x.Cols}
 	*memory = scratch.Floats(*memory, x.Rows*x.Cols)
 	y.Data = *memory

@@ -4,16 +4,16 @@ import "github.com/subquad/subquad/asm"
 
 // finishTask puts the splits of one key head's rows together, those of extra keys
 // included.
-func (d *decoder) finishTask(worker, task int) {
+func (d *stepRun) finishTask(worker, task int) {
 	j := d.jobOf(task, func(j *job) int { return j.finish })
 	g, group := task-d.jobs[j].finish, d.groupOf(&d.jobs[j])
 	for i := range d.rowsOf(&d.jobs[j]) {
-		d.work[worker].finish(d.jobs[j:][:len(d.probe.src)], i/group, g*group+i%group)
+		d.work[worker].joinSplits(d.jobs[j:][:len(d.probe.src)], i/group, g*group+i%group)
 	}
 }
 
-// finish puts together what the jobs of a state found for one head of a query.
-func (w *stepWork) finish(jobs []job, query, head int) {
+// joinSplits puts together what the jobs of a state found for one head of a query.
+func (w *stepWork) joinSplits(jobs []job, query, head int) {
 	d := w.d
 	cfg, cols := &d.op.cfg, d.vCols()
 	parts := w.parts[:0]
@@ -54,7 +54,7 @@ func (w *stepWork) finish(jobs []job, query, head int) {
 	case cfg.ReLU:
 		n := 0
 		for i := range jobs {
-			n += d.inSight(&jobs[i], query)
+			n += d.countInSight(&jobs[i], query)
 		}
 		factor = 1 / float32(max(1, n))
 		lse = factor // for what Mass makes of it
@@ -72,7 +72,7 @@ func (w *stepWork) finish(jobs []job, query, head int) {
 }
 
 // jobOf returns the first job that begins with the last of the tasks up to task.
-func (d *decoder) jobOf(task int, first func(*job) int) int {
+func (d *stepRun) jobOf(task int, first func(*job) int) int {
 	lo, hi := 0, len(d.jobs)
 	for hi-lo > 1 {
 		if mid := (lo + hi) / 2; first(&d.jobs[mid]) <= task {

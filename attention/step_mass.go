@@ -10,11 +10,11 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// diagnosing tells whether weights are asked for.
-func (d *decoder) diagnosing() bool { return d.call.Mass.Rows > 0 || d.call.Entropy.Rows > 0 }
+// diagnosingStep tells whether weights are asked for.
+func (d *stepRun) diagnosingStep() bool { return d.call.Mass.Rows > 0 || d.call.Entropy.Rows > 0 }
 
 // checkMass wants Mass for one state whose tokens have their positions for rows.
-func (d *decoder) checkMass() error {
+func (d *stepRun) checkMass() error {
 	c := &d.call
 	if c.Mass.Rows == 0 && c.Mass.Data == nil {
 		return nil
@@ -25,11 +25,11 @@ func (d *decoder) checkMass() error {
 	return nil
 }
 
-// begin readies the outputs of weights.
-func (d *decoder) begin() {
+// beginMass readies the outputs of weights.
+func (d *stepRun) beginMass() {
 	c, heads := &d.call, d.op.cfg.Heads
 	d.lse = c.LSE
-	if d.diagnosing() && d.lse.Rows == 0 {
+	if d.diagnosingStep() && d.lse.Rows == 0 {
 		d.lses = scratch.Floats(d.lses, c.Q.Rows*heads)
 		d.lse = mat.Of(d.lses, c.Q.Rows, heads)
 	}
@@ -38,22 +38,22 @@ func (d *decoder) begin() {
 	}
 }
 
-// massTask makes the scores of a split again, now that their denominators are
+// splitMassTask makes the scores of a split again, now that their denominators are
 // known. What it finds of the entropy waits in the split's sums.
-func (d *decoder) massTask(worker, task int) {
+func (d *stepRun) splitMassTask(worker, task int) {
 	w := &d.work[worker]
-	split := w.begin(d, task)
+	split := w.takeTask(d, task)
 	if w.j.source > 0 {
 		return
 	}
-	_, sum, _ := w.part(split, w.heads[0], w.heads[1])
+	_, sum, _ := w.results(split, w.heads[0], w.heads[1])
 	clear(sum)
 	w.tiles(split, func(keys int) {
 		w.products()
 		for h := w.heads[0]; h < w.heads[1]; h++ {
 			s := w.scoresOf(h, 0, keys)
 			w.adjust(s, h)
-			_, sum, _ := w.part(split, h, h+1)
+			_, sum, _ := w.results(split, h, h+1)
 			w.weigh(s, h, sum)
 		}
 	})
@@ -89,7 +89,7 @@ func (w *stepWork) weigh(s blas32.General, h int, entropy []float32) {
 }
 
 // entropies adds up what the splits found.
-func (d *decoder) entropies() {
+func (d *stepRun) entropies() {
 	out, heads := d.call.Entropy, d.op.cfg.Heads
 	if out.Rows == 0 {
 		return

@@ -5,7 +5,7 @@ import (
 )
 
 // plan adds the jobs of n queries of a state, after done ones of the wave.
-func (d *decoder) plan(b, done, n int) {
+func (d *stepRun) plan(b, done, n int) {
 	a, s := d.op, d.states[b]
 	j := job{st: s, seq: b, heads: a.cfg.KVHeads, from: d.offsets[b] + d.done[b] + done, base: s.n, total: s.n, node: done}
 	j.to, j.window = j.from+n, s.cfg.Window
@@ -35,7 +35,7 @@ func (d *decoder) plan(b, done, n int) {
 	if s.schedule != nil && s.cfg.Policy == rope.EachStep {
 		j.rot = s.rotation
 	}
-	unit := a.decode.Unit()
+	unit := a.stepTile.Unit()
 	j.wide = j.rot != nil || a.cfg.HeadDim%unit != 0 || a.cfg.ValueDim%unit != 0
 	d.divide(j)
 	j.window, j.rot = 0, nil
@@ -48,7 +48,7 @@ func (d *decoder) plan(b, done, n int) {
 }
 
 // divide adds a job whose spans are the last, and divides their keys.
-func (d *decoder) divide(j job) {
+func (d *stepRun) divide(j job) {
 	sizes := &d.op.sizes
 	j.spans[1], j.keys = len(d.spans), 0
 	for i := j.spans[0]; i < j.spans[1]; i++ {
@@ -61,7 +61,7 @@ func (d *decoder) divide(j job) {
 }
 
 // view makes blocks of extra keys, where they stand.
-func (d *decoder) view() {
+func (d *stepRun) view() {
 	d.views = d.views[:0]
 	cfg := &d.op.cfg
 	for i := 1; i < len(d.probe.src); i++ {
@@ -73,7 +73,7 @@ func (d *decoder) view() {
 }
 
 // extraSpans adds those of a source's keys that belong to a state.
-func (d *decoder) extraSpans(source, state int) {
+func (d *stepRun) extraSpans(source, state int) {
 	at := 0 // of the views
 	for i := 1; i < source; i++ {
 		at += len(d.probe.src[i].k)

@@ -14,7 +14,7 @@ import (
 	"github.com/subquad/subquad/rope"
 )
 
-// decoder is the working memory of a step, and the step itself.
+// stepRun is the working memory of a step, and the step itself.
 //
 // A state's keys are cut into splits, by their number alone, and a split's heads
 // into ranges: those are the tasks. A task goes over its keys tile by tile: all
@@ -24,7 +24,7 @@ import (
 //
 // A row is a query of one head; the rows that read a key head stand together:
 // row (g*queries + i)*(H/G) + h of a job is query i of the h-th head that reads g.
-type decoder struct {
+type stepRun struct {
 	op      *Attention
 	call    Call
 	states  []*State
@@ -36,7 +36,7 @@ type decoder struct {
 	silent  bool     // without queries
 	rows    int      // new tokens
 	depth   []int    // of the tree's nodes
-	probe   run      // for what of a call is checked as in one without states: its extra keys
+	probe   forwardRun      // for what of a call is checked as in one without states: its extra keys
 
 	group               parallel.Group
 	split, finish, mass func(worker, task int)
@@ -84,37 +84,37 @@ type job struct {
 func (j *job) queries() int { return j.to - j.from }
 
 // rows is how many rows read a key head.
-func (d *decoder) rowsOf(j *job) int { return j.queries() * d.groupOf(j) }
+func (d *stepRun) rowsOf(j *job) int { return j.queries() * d.groupOf(j) }
 
 // groupOf is how many query heads do.
-func (d *decoder) groupOf(j *job) int { return d.op.cfg.Heads / j.heads }
+func (d *stepRun) groupOf(j *job) int { return d.op.cfg.Heads / j.heads }
 
 // kCols and vCols are the widths of keys and values in scratch.
-func (d *decoder) kCols() int { return whole(d.op.cfg.HeadDim, d.op.decode.Unit()) }
-func (d *decoder) vCols() int { return whole(d.op.cfg.ValueDim, d.op.decode.Unit()) }
+func (d *stepRun) kCols() int { return whole(d.op.cfg.HeadDim, d.op.stepTile.Unit()) }
+func (d *stepRun) vCols() int { return whole(d.op.cfg.ValueDim, d.op.stepTile.Unit()) }
 
 func whole(n, unit int) int { return (n + unit - 1) / unit * unit }
 
-func (d *decoder) run(ctx context.Context, a *Attention, call *Call, states []*State) error {
+func (d *stepRun) step(ctx context.Context, a *Attention, call *Call, states []*State) error {
 	d.op, d.call, d.states = a, *call, states
-	defer d.forget()
-	if err := d.check(); err != nil {
+	defer d.dropStep()
+	if err := d.checkStep(); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if d.split == nil {
-		d.split, d.finish, d.mass = d.splitTask, d.finishTask, d.massTask
+		d.split, d.finish, d.mass = d.splitTask, d.finishTask, d.splitMassTask
 	}
-	d.begin()
+	d.beginMass()
 	d.done, d.taken = d.done[:0], d.taken[:0]
 	for range states {
 		d.done, d.taken = append(d.done, 0), append(d.taken, 0)
 	}
 	for more := true; more; {
 		more = false
-		if err := d.wave(ctx); err != nil {
+		if err := d.takeUp(ctx); err != nil {
 			return err
 		}
 		for b := range states {
@@ -125,20 +125,20 @@ func (d *decoder) run(ctx context.Context, a *Attention, call *Call, states []*S
 	return nil
 }
 
-// forget drops what belongs to the caller.
-func (d *decoder) forget() {
+// dropStep drops what belongs to the caller.
+func (d *stepRun) dropStep() {
 	d.call, d.one, d.states, d.single = Call{}, [2]blas32.General{}, nil, [1]*State{}
 	d.silent, d.lse = false, blas32.General{}
 	clear(d.list)
 	clear(d.jobs)
 	clear(d.spans)
 	clear(d.views)
-	d.probe.forget()
+	d.probe.dropCall()
 }
 
-// wave appends tokens to each state, all that are left or as many as a ring takes
+// takeUp appends tokens to each state, all that are left or as many as a ring takes
 // at once, and attends from them. It takes them back where it fails.
-func (d *decoder) wave(ctx context.Context) (err error) {
+func (d *stepRun) takeUp(ctx context.Context) (err error) {
 	begun := 0
 	defer func() {
 		for b, s := range d.states[:begun] {
@@ -162,7 +162,7 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 		if d.look {
 			n = 0
 		}
-		if err := s.turn(ctx, s.n+n); err != nil {
+		if err := s.turnTo(ctx, s.n+n); err != nil {
 			return err
 		}
 		if err := d.store(ctx, s, d.offsets[b]+d.done[b], n); err != nil {
@@ -182,15 +182,15 @@ func (d *decoder) wave(ctx context.Context) (err error) {
 				d.plan(b, done, min(n, most))
 			}
 		}
-		if err := d.attend(ctx); err != nil {
+		if err := d.attendJobs(ctx); err != nil {
 			return check.Wrap(ctx, "attention", err)
 		}
 	}
 	return nil
 }
 
-// attend does the jobs.
-func (d *decoder) attend(ctx context.Context) error {
+// attendJobs does the jobs.
+func (d *stepRun) attendJobs(ctx context.Context) error {
 	a := d.op
 	rows, parts, splits, work := 0, 0, 0, int64(0)
 	for i := range d.jobs {
@@ -226,12 +226,12 @@ func (d *decoder) attend(ctx context.Context) error {
 		d.work = append(d.work, stepWork{})
 	}
 	for i := range workers {
-		d.work[i].reserve(d)
+		d.work[i].reserveStep(d)
 	}
 	if err := d.group.Run(ctx, workers, d.tasks, d.split); err != nil {
 		return err
 	}
-	if err := d.group.Run(ctx, workers, ends, d.finish); err != nil || !d.diagnosing() {
+	if err := d.group.Run(ctx, workers, ends, d.finish); err != nil || !d.diagnosingStep() {
 		return err
 	}
 	if err := d.group.Run(ctx, workers, d.tasks, d.mass); err != nil {
@@ -242,7 +242,7 @@ func (d *decoder) attend(ctx context.Context) error {
 }
 
 // pack scales, rotates and packs the queries of a job.
-func (d *decoder) pack(j *job) error {
+func (d *stepRun) pack(j *job) error {
 	a := d.op
 	cfg, cols := &a.cfg, d.kCols()
 	q := mat.Rows(d.call.Q, j.from, j.from+j.queries())
@@ -267,13 +267,13 @@ func (d *decoder) pack(j *job) error {
 			}
 		}
 		m := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: d.head}
-		a.decode.PackQueries(d.q[j.q+g*rows*cols:][:rows*cols], m)
+		a.stepTile.PackQueries(d.q[j.q+g*rows*cols:][:rows*cols], m)
 	}
 	return nil
 }
 
-// position is that of a job's query.
-func (d *decoder) position(j *job, query int) int {
+// queryPosition is that of a job's query.
+func (d *stepRun) queryPosition(j *job, query int) int {
 	if d.call.Tree != nil {
 		return j.base + d.depth[j.node+query]
 	}

@@ -9,8 +9,8 @@ type piece struct {
 	tile  int // number of the first token in the tile
 }
 
-// part returns n of a span's tokens from token i on.
-func (x *span) part(i, n int) span {
+// cutOut returns n of a span's tokens from token i on.
+func (x *span) cutOut(i, n int) span {
 	p := *x
 	p.row, p.n, p.first, p.pos = x.row+i, n, x.first+i, x.at(i)
 	if x.list != nil {
@@ -32,14 +32,14 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 		if b := x.before(int64(j.base)); d.call.Tree != nil && j.source == 0 && at < b && at+n > b {
 			n = b - at // nodes of the tree are pieces of their own
 		}
-		w.pieces = append(w.pieces, piece{x.part(at, n), j.spans[0] + i, t - from})
+		w.pieces = append(w.pieces, piece{x.cutOut(at, n), j.spans[0] + i, t - from})
 		if t += n; at+n == x.n {
 			i++
 		}
 	}
 	for i := range w.pieces {
 		for q := range j.queries() {
-			f, t := d.visible(j, &w.pieces[i].span, q)
+			f, t := d.seenRange(j, &w.pieces[i].span, q)
 			w.from, w.to = append(w.from, f), append(w.to, t)
 			seen = seen || f < t
 		}
@@ -47,10 +47,10 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 	return seen
 }
 
-// visible is what of a span, or a piece of one, a query sees as far as a range can
+// seenRange is what of a span, or a piece of one, a query sees as far as a range can
 // tell, counted from its first key.
-func (d *decoder) visible(j *job, x *span, query int) (from, to int) {
-	at, tree := d.position(j, query), d.call.Tree != nil && x.pos >= j.base
+func (d *stepRun) seenRange(j *job, x *span, query int) (from, to int) {
+	at, tree := d.queryPosition(j, query), d.call.Tree != nil && x.pos >= j.base
 	to = x.n
 	if j.source > 0 {
 		if see := d.probe.src[j.source].visible; see != nil {
@@ -73,30 +73,30 @@ func (d *decoder) visible(j *job, x *span, query int) (from, to int) {
 }
 
 // inSight is how many keys a query sees.
-func (d *decoder) inSight(j *job, query int) (n int) {
+func (d *stepRun) countInSight(j *job, query int) (n int) {
 	for i := j.spans[0]; i < j.spans[1]; i++ {
 		x := &d.spans[i]
-		p := x.part(0, x.n)
+		p := x.cutOut(0, x.n)
 		if d.call.Tree != nil && j.source == 0 && x.end() > j.base {
-			p = x.part(0, x.before(int64(j.base)))
+			p = x.cutOut(0, x.before(int64(j.base)))
 			for k := range j.total - j.base {
 				if pos := j.base + k; pos >= x.pos && pos < x.end() && d.seesNode(j, query, k) {
 					n++
 				}
 			}
 		}
-		from, to := d.visible(j, &p, query)
+		from, to := d.seenRange(j, &p, query)
 		n += to - from
 	}
 	return n
 }
 
 // seesNode tells whether a query sees a node of the tree, masks apart.
-func (d *decoder) seesNode(j *job, query, node int) bool {
+func (d *stepRun) seesNode(j *job, query, node int) bool {
 	if !d.sees(j.node+query, node) {
 		return false
 	}
-	at, key := d.position(j, query), j.base+d.depth[node]
+	at, key := d.queryPosition(j, query), j.base+d.depth[node]
 	if j.window > 0 && key < at-j.window+1 {
 		return false
 	}

@@ -15,7 +15,7 @@ import (
 
 // stepWork is what a worker needs for a split.
 type stepWork struct {
-	d       *decoder
+	d       *stepRun
 	j       *job
 	heads   [2]int // of keys
 	pieces  []piece
@@ -32,9 +32,9 @@ type stepWork struct {
 	exp2    [2]float32
 }
 
-func (d *decoder) scoreStride() int { return d.op.sizes.StepTile + tile.Pad }
+func (d *stepRun) stepStride() int { return d.op.sizes.StepTile + tile.Pad }
 
-func (w *stepWork) reserve(d *decoder) {
+func (w *stepWork) reserveStep(d *stepRun) {
 	w.d = d
 	rows, splits, all, pieces, queries := 0, 0, 0, 0, 0
 	for i := range d.jobs {
@@ -49,13 +49,13 @@ func (w *stepWork) reserve(d *decoder) {
 	w.pieces = slices.Grow(w.pieces[:0], pieces)
 	w.from, w.to = slices.Grow(w.from[:0], pieces*queries), slices.Grow(w.to[:0], pieces*queries)
 	w.at = slices.Grow(w.at[:0], len(d.depth))
-	w.s = scratch.Floats(w.s, rows*d.scoreStride())
+	w.s = scratch.Floats(w.s, rows*d.stepStride())
 	w.parts = slices.Grow(w.parts[:0], splits)
 	w.factor, w.factors = scratch.Floats(w.factor, rows), scratch.Floats(w.factors, splits)
 	for len(w.ones) < rows {
 		w.ones = append(w.ones, 1)
 	}
-	if d.diagnosing() {
+	if d.diagnosingStep() {
 		w.mass = scratch.Floats(w.mass, d.op.sizes.StepTile)
 	}
 	rowsWide := 1 // of values that are not finite
@@ -67,8 +67,8 @@ func (w *stepWork) reserve(d *decoder) {
 	w.wide = scratch.Floats(w.wide, rowsWide*max(d.kCols(), d.vCols()))
 }
 
-// begin readies the worker for a task and returns the split that it is of.
-func (w *stepWork) begin(d *decoder, task int) (split int) {
+// takeTask readies the worker for a task and returns the split that it is of.
+func (w *stepWork) takeTask(d *stepRun, task int) (split int) {
 	j := &d.jobs[d.jobOf(task, func(j *job) int { return j.task })]
 	n := (task - j.task) % j.ranges
 	w.j, w.heads = j, [2]int{n * j.heads / j.ranges, (n + 1) * j.heads / j.ranges}
@@ -76,33 +76,33 @@ func (w *stepWork) begin(d *decoder, task int) (split int) {
 }
 
 // splitTask does one split for a range of heads.
-func (d *decoder) splitTask(worker, task int) {
+func (d *stepRun) splitTask(worker, task int) {
 	w := &d.work[worker]
-	split := w.begin(d, task)
+	split := w.takeTask(d, task)
 	w.split(split, false)
 	// A sum that is not finite may be so by values without weight.
 	for h, end := w.heads[0], w.heads[1]; h < end; h++ {
-		if _, _, o := w.part(split, h, h+1); !tile.Finite(o) {
+		if _, _, o := w.results(split, h, h+1); !tile.Finite(o) {
 			w.heads = [2]int{h, h + 1}
 			w.split(split, true)
 		}
 	}
 }
 
-// part returns where the results of a split for some key heads wait.
-func (w *stepWork) part(split, from, to int) (top, sum, o []float32) {
+// results returns where the results of a split for some key heads wait.
+func (w *stepWork) results(split, from, to int) (top, sum, o []float32) {
 	d, cfg := w.d, &w.d.op.cfg
-	rows := w.rows()
+	rows := w.headRows()
 	at := w.j.part + split*w.j.queries()*cfg.Heads + from*rows
 	n := (to - from) * rows
 	return d.top[at:][:n], d.sum[at:][:n], d.o[at*d.vCols():][:n*d.vCols()]
 }
 
-// rows is how many rows read a key head.
-func (w *stepWork) rows() int { return w.d.rowsOf(w.j) }
+// headRows is how many rows read a key head.
+func (w *stepWork) headRows() int { return w.d.rowsOf(w.j) }
 
 func (w *stepWork) split(split int, careful bool) {
-	top, sum, o := w.part(split, w.heads[0], w.heads[1])
+	top, sum, o := w.results(split, w.heads[0], w.heads[1])
 	for i := range top {
 		top[i], sum[i] = -math.MaxFloat32, 0
 	}
@@ -125,17 +125,17 @@ func (w *stepWork) tiles(split int, f func(keys int)) {
 // products makes the products of the queries with the keys of the pieces.
 func (w *stepWork) products() {
 	for i := range w.pieces {
-		w.each(i, func(b *block) *store { return &b.k }, func(h, row, n, at int, next *byte) { w.scores(&w.pieces[i], h, row, n, at, next) })
+		w.each(i, func(b *block) *store { return &b.k }, func(h, row, n, at int, next *byte) { w.headScores(&w.pieces[i], h, row, n, at, next) })
 	}
 }
 
 // tile adds the keys of the pieces, keys of them.
 func (w *stepWork) tile(split, keys int, careful bool) {
-	a, rows := w.d.op, w.rows()
+	a, rows := w.d.op, w.headRows()
 	w.products()
 	for h := w.heads[0]; h < w.heads[1]; h++ {
 		s := w.scoresOf(h, 0, keys)
-		top, sum, _ := w.part(split, h, h+1)
+		top, sum, _ := w.results(split, h, h+1)
 		factor := w.factor[(h-w.heads[0])*rows:][:rows]
 		w.adjust(s, h)
 		if a.cfg.ReLU {
@@ -145,13 +145,13 @@ func (w *stepWork) tile(split, keys int, careful bool) {
 		}
 	}
 	for i := range w.pieces {
-		w.each(i, (*block).values, func(h, row, n, at int, next *byte) { w.values(&w.pieces[i], split, h, row, n, at, next, careful) })
+		w.each(i, (*block).valueStore, func(h, row, n, at int, next *byte) { w.headValues(&w.pieces[i], split, h, row, n, at, next, careful) })
 	}
 }
 
 // scoresOf is the scores of one key head's rows from key at of the tile on.
 func (w *stepWork) scoresOf(h, at, n int) blas32.General {
-	rows, stride := w.rows(), w.d.scoreStride()
+	rows, stride := w.headRows(), w.d.stepStride()
 	return blas32.General{Rows: rows, Cols: n, Stride: stride, Data: w.s[(h-w.heads[0])*rows*stride+at:]}
 }
 
@@ -200,8 +200,8 @@ func strided(m blas32.General) kernel.Strided {
 	return kernel.Strided{Rows: m.Rows, Cols: m.Stride, Stride: m.Stride, Float32: m.Data}
 }
 
-// turn rotates copied keys, those of a piece from token i on.
-func (w *stepWork) turn(k blas32.General, p *piece, i int) {
+// turnKeys rotates copied keys, those of a piece from token i on.
+func (w *stepWork) turnKeys(k blas32.General, p *piece, i int) {
 	j, d := w.j, w.d
 	var err error
 	if node := p.at(i) - j.base; p.list != nil {
@@ -220,20 +220,20 @@ func (w *stepWork) turn(k blas32.General, p *piece, i int) {
 	}
 }
 
-func (w *stepWork) scores(p *piece, h, row, n, at int, next *byte) {
+func (w *stepWork) headScores(p *piece, h, row, n, at int, next *byte) {
 	d, j, dim := w.d, w.j, w.d.op.cfg.HeadDim
-	s, rows := w.scoresOf(h, at, n), w.rows()
+	s, rows := w.scoresOf(h, at, n), w.headRows()
 	q := d.q[j.q+h*rows*d.kCols():][:rows*d.kCols()]
 	k := &p.b.k
 	if j.wide {
 		m := w.copied(k, h, row, n, dim, d.kCols())
 		if j.rot != nil {
-			w.turn(m, p, row-p.row)
+			w.turnKeys(m, p, row-p.row)
 		}
-		d.op.decode.Scores(s, q, strided(m), nil)
+		d.op.stepTile.Scores(s, q, strided(m), nil)
 		return
 	}
-	d.op.decode.Scores(s, q, k.head(h, row, n, dim), next)
+	d.op.stepTile.Scores(s, q, k.head(h, row, n, dim), next)
 	if k.format == asm.Int8 {
 		for i := range rows {
 			x := s.Data[i*s.Stride:][:n]
@@ -242,21 +242,21 @@ func (w *stepWork) scores(p *piece, h, row, n, at int, next *byte) {
 	}
 }
 
-func (w *stepWork) values(p *piece, split, h, row, n, at int, next *byte, careful bool) {
+func (w *stepWork) headValues(p *piece, split, h, row, n, at int, next *byte, careful bool) {
 	d, j, dim := w.d, w.j, w.d.op.cfg.ValueDim
-	weights, rows, cols := w.scoresOf(h, at, n), w.rows(), d.vCols()
-	_, _, out := w.part(split, h, h+1)
+	weights, rows, cols := w.scoresOf(h, at, n), w.headRows(), d.vCols()
+	_, _, out := w.results(split, h, h+1)
 	o := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: out}
 	factor := w.ones[:rows]
 	if at == 0 {
 		factor = w.factor[(h-w.heads[0])*rows:][:rows]
 	}
-	v := p.b.values()
+	v := p.b.valueStore()
 	switch {
 	case careful:
 		w.sparse(o, weights, v, h, row, factor)
 	case j.wide:
-		d.op.decode.Values(o, weights, strided(w.copied(v, h, row, n, dim, cols)), factor, nil)
+		d.op.stepTile.Values(o, weights, strided(w.copied(v, h, row, n, dim, cols)), factor, nil)
 	default:
 		if v.format == asm.Int8 {
 			for i := range rows {
@@ -264,7 +264,7 @@ func (w *stepWork) values(p *piece, split, h, row, n, at int, next *byte, carefu
 				asm.Mul(x, x, v.scales(h, row, n))
 			}
 		}
-		d.op.decode.Values(o, weights, v.head(h, row, n, dim), factor, next)
+		d.op.stepTile.Values(o, weights, v.head(h, row, n, dim), factor, next)
 	}
 }
 
@@ -307,12 +307,12 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 		}
 		for _, b := range [...]Bias{cfg.Bias, c.Bias} {
 			if b != nil {
-				w.perHead(p, s, h, b.AddTo)
+				w.perHeadRuns(p, s, h, b.AddTo)
 			}
 		}
 		w.addLogWeights(p, s, h)
 		if c.Mask != nil {
-			w.perHead(p, s, h, c.Mask.Hide)
+			w.perHeadRuns(p, s, h, c.Mask.Hide)
 		}
 		w.hide(s, n)
 		if c.Tree == nil || p.pos < j.base {
@@ -370,7 +370,7 @@ func (w *stepWork) addExtraWeights(p *piece, s blas32.General, h int) {
 // perHead calls f for the part of s that belongs to a piece, each head that reads h
 // by itself, and each run of keys that follow each other. Nodes of a tree stand at
 // positions of their own, and go one by one.
-func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.General, head int, query, key int64)) {
+func (w *stepWork) perHeadRuns(p *piece, s blas32.General, h int, f func(s blas32.General, head int, query, key int64)) {
 	d, j := w.d, w.j
 	group := d.groupOf(j)
 	for g := range group {
@@ -381,7 +381,7 @@ func (w *stepWork) perHead(p *piece, s blas32.General, h int, f func(s blas32.Ge
 		}
 		for i := range m.Rows {
 			one := mat.Rows(m, i, i+1)
-			query := int64(d.position(j, i))
+			query := int64(d.queryPosition(j, i))
 			if p.pos < j.base {
 				p.runs(func(i, n int) { f(mat.Columns(one, i, n), h*group+g, query, int64(p.at(i))) })
 				continue

@@ -6,7 +6,7 @@ import "github.com/subquad/subquad/internal/check"
 const maxTree = 4096
 
 // checkTree wants parents to come before their children. It fills d.depth.
-func (d *decoder) checkTree() error {
+func (d *stepRun) checkTree() error {
 	c := &d.call
 	d.depth = d.depth[:0]
 	if c.Tree == nil {
@@ -36,7 +36,7 @@ func (d *decoder) checkTree() error {
 }
 
 // sees tells whether node i of the tree is node k or comes from it.
-func (d *decoder) sees(i, k int) bool {
+func (d *stepRun) sees(i, k int) bool {
 	for i > k {
 		i = d.call.Tree[i]
 	}
@@ -72,7 +72,7 @@ func (s *State) Accept(nodes int, path []int) error {
 		}
 		from, row, _ := s.place(base + node)
 		to, at, _ := s.place(base + i)
-		to.move(at, from, row, 1)
+		to.moveRows(at, from, row, 1)
 	}
 	if s.list != nil {
 		s.list = s.list[:s.rowsBefore(base+len(path))]
