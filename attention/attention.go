@@ -75,15 +75,15 @@ type Config struct {
 //
 // An Attention is immutable and safe for concurrent use.
 type Attention struct {
-	cfg     Config
-	tile    kernel.AttentionTile
-	sizes   tile.Sizes
+	cfg      Config
+	tile     kernel.AttentionTile
+	sizes    tile.Sizes
 	forwards scratch.List[forwardRun]
 
 	print state.Fingerprint // of the states that belong to it
 
-	stepTile   kernel.DecodeTile
-	steps scratch.List[stepRun]
+	stepTile kernel.DecodeTile
+	steps    scratch.List[stepRun]
 }
 
 // New returns an operator, or an error that matches ErrConfig.

@@ -25,28 +25,28 @@ import (
 type forwardRun struct {
 	op   *Attention
 	call Call
-	one  [2]blas32.General
-	src  []source       // the raw keys, then each Extra's
-	lse  blas32.General // Call.LSE, or our own
+	one  [2]blas32.General // keys and values of Forward
+	src  []source          // the raw keys, then each Extra's
+	lse  blas32.General    // [queries, H]: Call.LSE, or over lses
 	lses []float32
 
-	massOut, entropyOut blas32.General // of the call, or our own
+	massOut, entropyOut blas32.General // [keys, H], [queries, H]: of the call, or over the next
 	masses, entropies   []float32
 
 	group parallel.Group
 
-	qOffsets []int
+	qOffsets []int   // [sequences + 1], the first query of each
 	items    []item  // of the wave
-	reaches  []reach // of the items, one for each source
+	reaches  []reach // [items][sources]
 	shares   shares
-	extent   stretch
-	infos    []tileInfo
-	packed   []float32
-	state    []float32 // top and sum of each row, of items with several rounds
-	round    int
-	packs    int // tasks of the round
-	tiles    int
-	work     []forwardWork
+	extent   stretch       // the queries for which items are being made
+	infos    []tileInfo    // [slots]
+	packed   []float32     // [slots], each as slot says
+	state    []float32     // top and sum of each row, of items with several rounds
+	round    int           // number of the present round
+	packs    int           // tasks of the round that pack
+	tiles    int           // tasks of the round that attend
+	work     []forwardWork // of each worker
 
 	pack, attend, mass, look func(worker, task int)
 }
@@ -203,7 +203,7 @@ func (r *forwardRun) doItems(ctx context.Context) error {
 	return nil
 }
 
-// reserveWorkers makes sure that there is a workspace for each worker, whichever of them
+// reserveWorkers makes sure that each worker has its memory, whichever of them
 // get to do something.
 func (r *forwardRun) reserveWorkers(workers int) {
 	for len(r.work) < workers {

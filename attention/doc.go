@@ -102,7 +102,7 @@
 // between tiers, between Forward and Step, and between a query attended alone and
 // among others. A paged state gives the bits of a contiguous one.
 //
-// Storage adds an error of its own: relative 2^-12 of an element for Float16, 2^-9
+// Storage adds an error of its own: relative 2^-11 of an element for Float16, 2^-8
 // for BFloat16, 1/254 of a row's largest for Int8. In outputs over N(0, 1) keys and
 // values BFloat16's is 2.4e-3 of their size and Int8's 8.4e-3 (examples/decode).
 //

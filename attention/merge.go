@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/tile"
 )
 
 // Partial is the result of attention to a part of the keys: Out is [queries,
@@ -94,40 +95,50 @@ var mergers scratch.List[merger]
 
 // merge leaves one head of one query in m.row.
 func (m *merger) merge(i, h int, sinks []float32, parts []Partial) (lse float32) {
-	top := float32(math.Inf(-1))
 	w := m.weights[:len(parts)]
 	for p := range parts {
-		w[p] = parts[p].LSE.Data[i*parts[p].LSE.Stride+h]
+		w[p] = mat.Row(parts[p].LSE, i)[h]
 	}
 	if sinks != nil {
 		w = append(w, sinks[h])
 	}
-	for _, x := range w {
-		if x > top {
-			top = x
-		}
-	}
+	top, sum := combine(w, nil)
 	clear(m.row)
-	sum := float32(0)
-	for p, x := range w {
-		if math.IsInf(float64(x), -1) {
-			w[p] = 0
-			continue
-		}
-		w[p] = x - top
-		asm.Exp(w[p:p+1], w[p:p+1])
-		sum += w[p]
-	}
 	if sum == 0 {
 		return top
 	}
 	for p := range parts {
 		if w[p] != 0 {
-			from := parts[p].Out.Data[i*parts[p].Out.Stride+h*len(m.row):]
-			asm.Axpy(m.row, w[p]/sum, from[:len(m.row)])
+			asm.Axpy(m.row, w[p]/sum, mat.Part(parts[p].Out, i, h*len(m.row), len(m.row)))
 		}
 	}
 	return float32(float64(top) + math.Log(float64(sum)))
+}
+
+// combine puts softmaxes over parts of the keys together: of each part tops is the
+// largest logit, and sums the sum of exp(logit - top), or nil where a top is the
+// logarithm of the whole sum. It returns the largest of all and the sum relative to it,
+// and makes of tops what a part's weights are to be multiplied by: exp(top - largest).
+func combine(tops, sums []float32) (top, sum float32) {
+	top = tile.NegInf
+	for _, x := range tops {
+		top = max(top, x) // keeps NaN
+	}
+	if math.IsInf(float64(top), -1) {
+		clear(tops)
+		return top, 0
+	}
+	for i := range tops {
+		tops[i] -= top
+	}
+	asm.Exp(tops, tops)
+	for i, f := range tops {
+		if sums != nil {
+			f = float32(sums[i] * f)
+		}
+		sum += f
+	}
+	return top, sum
 }
 
 // ofPart says which part an error is about.

@@ -3,30 +3,31 @@ package attention
 // stretch is some queries of a sequence, and what any of them sees of each
 // source's keys.
 type stretch struct {
-	seq, from, to int
-	first, last   []int
+	seq         int   // the sequence
+	from, to    int   // queries, rows of Q
+	first, last []int // [sources], keys of the sequence from first to before last
 }
 
 // item is a stretch of queries of one sequence for some sets of heads.
 type item struct {
-	seq        int
-	set, sets  int // the first, and how many
+	seq        int // the sequence
+	set, sets  int // number of the first set of heads, and how many
 	from, to   int // queries, rows of Q
-	reaches    int // where its reaches begin, in r.reaches
-	tiles      int // of keys, of all sources
-	perRound   int // tiles
-	rounds     int
-	packed     int // where its slots begin, in r.packed
-	infos      int // and in r.infos
-	state      int // and in r.state
-	packTasks  int // the first of the round's
-	queryTasks int
+	reaches    int // where its reaches begin in forwardRun.reaches
+	tiles      int // tiles of keys, of all sources together
+	perRound   int // tiles of keys that are packed at a time
+	rounds     int // so often
+	packed     int // where its slots begin in forwardRun.packed, in float32
+	infos      int // and in forwardRun.infos, in slots
+	state      int // and where its rows begin in forwardRun.state, in float32
+	packTasks  int // number of its first task that packs, in the present round
+	queryTasks int // and of its first that attends
 }
 
 // reach is the tiles of a source's keys that an item needs.
 type reach struct {
-	first int // in tiles from the sequence's beginning
-	tiles int
+	first int // the first tile, counted from the sequence's beginning
+	tiles int // how many
 }
 
 func (r *forwardRun) reachesOf(it *item) []reach { return r.reaches[it.reaches:][:len(r.src)] }
@@ -48,6 +49,7 @@ func (r *forwardRun) findShares() {
 func (r *forwardRun) sets() int       { return r.shares.sets }
 func (r *forwardRun) blockHeads() int { return r.shares.blockHeads }
 
+// gcd is the greatest common divisor; gcd(0, b) is b.
 func gcd(a, b int) int {
 	for b > 0 {
 		a, b = b, a%b
@@ -163,6 +165,6 @@ func (r *forwardRun) states(it *item) int { return 2 * r.itemRows(it) * r.blocks
 
 // blocks is how many blocks of heads a set has, rows how many rows a block: a
 // row is a query of one head, the heads of a query side by side.
-func (r *forwardRun) blocks() int         { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
-func (r *forwardRun) itemRows(it *item) int   { return (it.to - it.from) * r.blockHeads() }
-func (r *forwardRun) tileOf(rows int) int { return (rows + r.op.sizes.Rows - 1) / r.op.sizes.Rows }
+func (r *forwardRun) blocks() int           { return r.op.cfg.Heads / r.sets() / r.blockHeads() }
+func (r *forwardRun) itemRows(it *item) int { return (it.to - it.from) * r.blockHeads() }
+func (r *forwardRun) tileOf(rows int) int   { return (rows + r.op.sizes.Rows - 1) / r.op.sizes.Rows }

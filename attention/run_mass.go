@@ -16,10 +16,10 @@ import (
 
 // massWork is what a worker needs for it.
 type massWork struct {
-	packed  []float32
+	packed  []float32 // one slot: a tile of keys
 	part    []float32 // [heads of the block][keys of a tile], of one tile of rows
 	total   []float64 // the same, of all rows
-	entropy []float32 // -sum w log w so far, a row each of the block
+	entropy []float32 // [rows of the block], -sum p ln p so far
 }
 
 func (x *massWork) reserveMass(a *Attention, heads, rows int) {
@@ -32,6 +32,7 @@ func (x *massWork) reserveMass(a *Attention, heads, rows int) {
 	x.entropy = scratch.Floats(x.entropy, rows)
 }
 
+// diagnosing tells whether weights are asked for.
 func (r *forwardRun) diagnosing() bool {
 	return r.call.Mass.Rows > 0 || r.call.Entropy.Rows > 0 || r.call.Stats != nil
 }

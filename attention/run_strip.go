@@ -7,7 +7,7 @@ import (
 	"github.com/subquad/subquad/internal/tile"
 )
 
-// strip adds a tile of keys to rows i ... i+n of the workspace, no more than the
+// strip adds a tile of keys to rows i ... i+n of the worker, no more than the
 // kernels take at once: the scores stay in the first cache from product to
 // product.
 func (w *forwardWork) strip(t *keyTile, i, n int) {

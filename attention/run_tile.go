@@ -15,22 +15,24 @@ type forwardWork struct {
 	r  *forwardRun
 	it *item
 
-	queryPos, keyPos int64 // of the sequence's first
+	queryPos, keyPos int64 // positions of the sequence's first query and first key
 
-	block int // of the item
-	head  int // the block's first
-	row   int // the tile's first, in the block
-	rows  int
+	block int // number of the block among the item's
+	head  int // the block's first query head
+	row   int // the tile's first row, counted in the block
+	rows  int // rows in the tile
 
-	q, o             []float32 // [rows][HeadDim], [rows][Panels(ValueDim)*Panel]
-	top, sum, factor []float32 // of the online softmax, a row each
-	least            []float32 // a lower bound of each row's largest logit; with Config.Skip
-	norm             []float32 // |q|; with Config.Skip
-	from, to         [][]int   // the keys that a row sees, in the sequence, of each source
+	q        []float32 // [rows][D], scaled queries
+	o        []float32 // [rows][Dv in whole panels], sums of weighted values
+	top, sum []float32 // [rows], largest logit so far, and sum of exp(logit - top)
+	factor   []float32 // [rows], what a strip multiplies o by before it adds
+	least    []float32 // [rows], a lower bound of the largest logit; with Config.Skip
+	norm     []float32 // [rows], |q|; with Config.Skip
+	from, to [][]int   // [sources][rows], the keys that a row sees, in its sequence
 
 	second massWork
-	wide   []float32 // keys and values of a state that are not float32, of a tile
-	s      []float32 // scores of a strip, [Rows][keys + tile.Pad]
+	wide   []float32 // [keys of a tile][D + Dv], of a state that is not float32
+	s      []float32 // [rows of a strip][keys of a tile + tile.Pad], scores
 	exp2   [2]float32
 }
 
@@ -80,7 +82,7 @@ func (r *forwardRun) attendTask(worker, task int) {
 	}
 }
 
-// beginTile readies the workspace for a tile of a block of heads, counted from the
+// beginTile readies the worker for a tile of a block of heads, counted from the
 // item's first.
 func (w *forwardWork) beginTile(r *forwardRun, it *item, block, tile int) {
 	a := r.op
@@ -197,13 +199,14 @@ func (w *forwardWork) denominator(i, head int) (factor, lse float32) {
 		return 1 / float32(max(n, 1)), 0
 	}
 	if cfg.Sinks != nil && !w.r.call.Partial {
-		return denominator(w.top[i], w.sum[i], &cfg.Sinks[head], &w.exp2)
+		return denominator(w.top[i], w.sum[i], &cfg.Sinks[head], &w.exp2, w.r.lse.Rows > 0)
 	}
-	return denominator(w.top[i], w.sum[i], nil, &w.exp2)
+	return denominator(w.top[i], w.sum[i], nil, &w.exp2, w.r.lse.Rows > 0)
 }
 
 // denominator is that of one row of the softmax, with a sink or nil; exp2 is scratch.
-func denominator(top, sum float32, sink *float32, exp2 *[2]float32) (factor, lse float32) {
+// The logarithm is only made where it is asked for: it is most of a small step's end.
+func denominator(top, sum float32, sink *float32, exp2 *[2]float32, log bool) (factor, lse float32) {
 	factor = 1
 	if sink != nil {
 		if sum == 0 {
@@ -218,7 +221,10 @@ func denominator(top, sum float32, sink *float32, exp2 *[2]float32) (factor, lse
 	if sum == 0 {
 		return 0, float32(math.Inf(-1))
 	}
-	return factor / sum, float32(float64(top) + math.Log(float64(sum)))
+	if log {
+		lse = float32(float64(top) + math.Log(float64(sum)))
+	}
+	return factor / sum, lse
 }
 
 // attendKeys adds a tile of keys of source s, packed in a slot of the round.

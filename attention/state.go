@@ -17,7 +17,8 @@ type StateConfig struct {
 	MaxTokens int
 	// Format is how keys and values are stored. Float16 and BFloat16 take half the
 	// memory of Float32; Int8, symmetric with a scale for each head and token, a
-	// quarter. Arithmetic is float32 on what is read back.
+	// quarter. Arithmetic is float32 on what is read back. Float16 ends at 65,504: what
+	// is finite and larger is stored as that.
 	Format asm.Format
 	// Window makes the state a ring that holds, and lets be seen, only the last
 	// Window tokens, a query's own included, and the first Keep ones (attention sinks;
@@ -174,7 +175,8 @@ func (a *Attention) checkState(cfg *StateConfig) error {
 
 // checkRoom wants so many tokens to be no more than an int can count the bytes of.
 func (a *Attention) checkRoom(cfg *StateConfig, tokens int) error {
-	if float64(tokens)*float64(a.tokenBytes(cfg)) > math.MaxInt/2 {
+	const most = min(math.MaxInt/2, 1<<42)
+	if float64(tokens)*float64(a.tokenBytes(cfg)) > most {
 		return check.Errorf(ErrConfig, "attention: %d tokens of %d bytes are more than memory can hold", tokens, a.tokenBytes(cfg))
 	}
 	return nil

@@ -43,6 +43,9 @@ func (s *State) Held() int {
 	return s.n - s.first
 }
 
+// keeps tells whether a ring holds the token at a position for all queries.
+func (s *State) keeps(pos int) bool { return s.cfg.Window > 0 && pos < s.cfg.Keep }
+
 // rowsUsed is how many rows of memory there are up to the last token's.
 func (s *State) rowsUsed() int {
 	if s.cfg.Window > 0 {

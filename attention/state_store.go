@@ -1,6 +1,8 @@
 package attention
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -65,7 +67,7 @@ func (s *store) put(at int, x blas32.General) {
 			}
 		case asm.Float16:
 			for j, v := range row {
-				s.half[to+j] = asm.Float16Bits(v)
+				s.half[to+j] = asm.Float16Bits(saturated(v))
 			}
 		case asm.Int8:
 			for h := range s.heads {
@@ -73,6 +75,19 @@ func (s *store) put(at int, x blas32.General) {
 			}
 		}
 	}
+}
+
+// saturated brings a finite number into the range of float16: beyond it, it would be Inf,
+// and outputs NaN.
+func saturated(v float32) float32 {
+	const largest = 65504
+	switch {
+	case v > largest && v <= math.MaxFloat32:
+		return largest
+	case v < -largest && v >= -math.MaxFloat32:
+		return -largest
+	}
+	return v
 }
 
 // copyRows copies n rows of another store of the kind, as they are; it may be s itself.

@@ -61,14 +61,17 @@ func (s *Stats) Dormant(head int, eps float64) bool {
 	return len(s.After) > 0 && s.Alpha(head, 0) > eps
 }
 
+// mostStats bounds positions, for each of which Stats has a number for each head.
+const mostStats = 1 << 24
+
 // checkStats reports a call that cannot be taken up.
 func (s *Stats) checkStats(r *forwardRun, c *Call) error {
 	cfg := &r.op.cfg
 	switch {
 	case len(r.qOffsets) != 2:
 		return check.Errorf(ErrCall, "attention: Stats with %d sequences, want 1", len(r.qOffsets)-1)
-	case c.KeyPos != nil && (c.KeyPos[0] < 0 || c.KeyPos[0] > math.MaxInt32):
-		return check.Errorf(ErrCall, "attention: Stats with KeyPos %d, want 0 or more, below 2^31", c.KeyPos[0])
+	case c.KeyPos != nil && (c.KeyPos[0] < 0 || c.KeyPos[0] > mostStats):
+		return check.Errorf(ErrCall, "attention: Stats with KeyPos %d, want 0 to 2^24: there is a number for each position", c.KeyPos[0])
 	case s.Mass != nil && (len(s.Mass) != cfg.Heads || len(s.Entropy) != cfg.Heads || len(s.ValueNorm) != cfg.KVHeads):
 		return check.Errorf(ErrCall, "attention: Stats is of another number of heads")
 	}

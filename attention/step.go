@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
@@ -31,7 +32,7 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 	d := a.steps.Get()
 	defer a.steps.Put(d)
 	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
-	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, d.single[:])
+	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, false, d.single[:])
 }
 
 // StepScratchBytes returns the working memory that a step of so many new tokens
@@ -67,7 +68,7 @@ func (s *State) Append(k, v blas32.General) error {
 		c.V = nil
 	}
 	d.silent = true
-	return d.step(context.Background(), a, c, d.single[:])
+	return d.step(context.Background(), a, c, false, d.single[:])
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the
@@ -76,7 +77,7 @@ func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) erro
 	d := a.steps.Get()
 	defer a.steps.Put(d)
 	d.one = [2]blas32.General{k, v}
-	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, states)
+	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, true, states)
 }
 
 // Owns tells whether a state belongs to the operator: whether it was made by one with
@@ -108,11 +109,12 @@ func (a *Attention) stepCall(ctx context.Context, call *Call) error {
 			d.list = append(d.list, s)
 		}
 	}
-	return d.step(ctx, a, call, d.list)
+	return d.step(ctx, a, call, call.States != nil, d.list)
 }
 
-// checkStep reports what is wrong with a step. It fills d.offsets, d.news and d.depth.
-func (d *stepRun) checkStep() error {
+// checkStep reports what is wrong with a step, of one state or of many. It fills
+// d.offsets, d.states, d.rows and d.depth.
+func (d *stepRun) checkStep(many bool, states []*State) error {
 	a, c, cfg := d.op, &d.call, &d.op.cfg
 	if d.silent {
 		c.Q, c.Dst = blas32.General{Cols: cfg.Heads * cfg.HeadDim}, blas32.General{Cols: cfg.Heads * cfg.ValueDim}
@@ -126,23 +128,8 @@ func (d *stepRun) checkStep() error {
 	if err := checkOptions(c); err != nil {
 		return err
 	}
-	d.offsets = d.offsets[:0]
-	if c.Offsets != nil {
-		if err := check.Offsets("attention", "Offsets", c.Offsets, c.Q.Rows, len(d.states)); err != nil {
-			return err
-		}
-		d.offsets = append(d.offsets, c.Offsets...)
-	} else {
-		each := 1
-		if len(d.states) == 1 {
-			each = c.Q.Rows
-		}
-		if c.Q.Rows != each*len(d.states) {
-			return check.Errorf(ErrCall, "attention: q has %d rows, want one for each state = %d", c.Q.Rows, len(d.states))
-		}
-		for i := range len(d.states) + 1 {
-			d.offsets = append(d.offsets, i*each)
-		}
+	if err := d.lay(many, states); err != nil {
+		return err
 	}
 	if c.KOffsets != nil || c.QueryPos != nil || c.KeyPos != nil || c.Stats != nil {
 		return check.Errorf(ErrCall, "attention: State together with KOffsets, QueryPos, KeyPos or Stats")
@@ -150,14 +137,8 @@ func (d *stepRun) checkStep() error {
 	if cfg.ReLU && (c.LSE.Rows > 0 || c.Partial || c.Entropy.Rows > 0) {
 		return check.Errorf(ErrCall, "attention: LSE, Partial or Entropy together with ReLU")
 	}
-	if err := d.checkStates(); err != nil {
-		return err
-	}
 	if err := d.checkKeys(); err != nil {
 		return err
-	}
-	if d.silent {
-		d.offsets[1] = d.rows
 	}
 	if err := d.checkLogWeights(); err != nil {
 		return err
@@ -206,21 +187,50 @@ func (d *stepRun) checkStep() error {
 	return nil
 }
 
-func (d *stepRun) checkStates() error {
-	for i, s := range d.states {
-		switch {
-		case s == nil:
-			return check.Errorf(ErrState, "attention: state %d is nil", i)
-		case s.op.print != d.op.print:
-			return check.Errorf(ErrState, "attention: state %d is another operator's", i)
-		case s.cfg.SharedValues != d.states[0].cfg.SharedValues:
+// lay finds which rows are whose.
+func (d *stepRun) lay(many bool, states []*State) error {
+	if d.owned == nil {
+		d.owned = d.checkState
+	}
+	b := pack.Batch[*State]{Rows: d.call.Q.Rows, Offsets: d.call.Offsets}
+	if d.silent {
+		b.Rows = 0
+		for _, k := range d.call.K {
+			b.Rows += max(k.Rows, 0)
+		}
+	}
+	switch {
+	case !many && states[0] == nil:
+		return check.Errorf(ErrState, "attention: State is nil, want one of NewState")
+	case !many:
+		b.State = states[0]
+	default:
+		if b.States = states; states == nil {
+			b.States = []*State{}
+		}
+	}
+	if err := d.batch.Lay("attention", b, d.owned); err != nil {
+		return err
+	}
+	d.states, d.offsets = d.batch.States, append(d.offsets[:0], 0)
+	for _, x := range d.batch.Segments {
+		d.offsets = append(d.offsets, x.To)
+	}
+	for _, s := range d.states {
+		if s.cfg.SharedValues != d.states[0].cfg.SharedValues {
 			return check.Errorf(ErrState, "attention: some states have SharedValues and others not")
 		}
-		for _, other := range d.states[:i] {
-			if other == s {
-				return check.Errorf(ErrState, "attention: state %d is given twice", i)
-			}
-		}
+	}
+	return nil
+}
+
+// checkState wants a state to be one of the operator's.
+func (d *stepRun) checkState(name string, s *State) error {
+	switch {
+	case s == nil:
+		return check.Errorf(ErrState, "attention: %s is nil, want one of NewState", name)
+	case !d.op.Owns(s):
+		return check.Errorf(ErrState, "attention: %s belongs to an operator of another Config", name)
 	}
 	return nil
 }

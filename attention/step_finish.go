@@ -29,23 +29,19 @@ func (w *stepWork) joinSplits(jobs []job, query, head int) {
 	top, sum := d.top[parts[0]], d.sum[parts[0]]
 	o := d.o[parts[0]*cols:][:cols]
 	if len(parts) > 1 {
-		for _, at := range parts {
-			top = max(top, d.top[at])
-		}
-		f := w.factors[:len(parts)]
+		f, sums := w.factors[:len(parts)], w.sums[:len(parts)]
 		for i, at := range parts {
-			if f[i] = d.top[at] - top; cfg.ReLU {
-				f[i] = 0
+			f[i], sums[i] = d.top[at], d.sum[at]
+			if cfg.ReLU {
+				f[i] = 0 // sums of values are added as they are
 			}
 		}
-		asm.Exp(f, f)
-		sum *= f[0]
+		top, sum = combine(f, sums)
 		asm.Scale(o, f[0], o)
 		for i, at := range parts[1:] {
 			if d.sum[at] == 0 && !cfg.ReLU {
 				continue
 			}
-			sum += float32(d.sum[at] * f[1+i])
 			asm.Axpy(o, f[1+i], d.o[at*cols:][:cols])
 		}
 	}
@@ -59,9 +55,9 @@ func (w *stepWork) joinSplits(jobs []job, query, head int) {
 		factor = 1 / float32(max(1, n))
 		lse = factor // for what Mass makes of it
 	case cfg.Sinks != nil && !d.call.Partial:
-		factor, lse = denominator(top, sum, &cfg.Sinks[head], &w.exp2)
+		factor, lse = denominator(top, sum, &cfg.Sinks[head], &w.exp2, d.lse.Rows > 0)
 	default:
-		factor, lse = denominator(top, sum, nil, &w.exp2)
+		factor, lse = denominator(top, sum, nil, &w.exp2, d.lse.Rows > 0)
 	}
 	token := jobs[0].from + query
 	dst := d.call.Dst.Data[token*d.call.Dst.Stride+head*cfg.ValueDim:][:cfg.ValueDim]

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
@@ -27,66 +28,70 @@ import (
 type stepRun struct {
 	op      *Attention
 	call    Call
-	states  []*State
+	batch   pack.Layout[*State]
+	owned   func(name string, s *State) error
+	states  []*State // the batch's
+	offsets []int    // [states + 1], the first row of Q of each state
 	one     [2]blas32.General
 	single  [1]*State
-	list    []*State // of a call's State or States
-	offsets []int    // of the states, in rows of Q
-	look    bool     // without new tokens
-	silent  bool     // without queries
-	rows    int      // new tokens
-	depth   []int    // of the tree's nodes
-	probe   forwardRun      // for what of a call is checked as in one without states: its extra keys
+	list    []*State   // of Call.State or States
+	look    bool       // there are no new tokens
+	silent  bool       // there are no queries
+	rows    int        // new tokens, of all states
+	depth   []int      // [nodes], how deep each node of the tree is
+	probe   forwardRun // what is checked as in a call without states: extra keys, biases, masks
 
 	group               parallel.Group
 	split, finish, mass func(worker, task int)
-	lse                 blas32.General // the call's, or our own
+	lse                 blas32.General // [queries, H]: the call's, or over lses
 	lses                []float32
 
-	done  []int // of each state's rows
-	taken []int
+	done  []int // [states], rows of each that are finished
+	taken []int // [states], rows of each that the present wave takes
 	jobs  []job
-	spans []span
-	views []block // of extra keys: the segments of all sources
-	work  []stepWork
-	tasks int
+	spans []span     // of all jobs
+	views []block    // of extra keys in matrices: the segments of all sources
+	work  []stepWork // of each worker
+	tasks int        // in all jobs
 
-	q                  []float32 // packed, of all jobs
-	head               []float32 // of one key head, on their way there
-	kRotated, qRotated []float32
-	at                 []int64
-	o, top, sum        []float32 // of all splits
+	q                  []float32 // scaled and packed queries of all jobs, [rows][kCols]
+	head               []float32 // [rows that read one key head][kCols], on their way to q
+	kRotated, qRotated []float32 // copies of the call's rows, turned to their positions
+	at                 []int64   // [rows], positions of a tree's nodes
+	o                  []float32 // [splits x rows][vCols], sums of weighted values
+	top, sum           []float32 // [splits x rows], largest logit and sum of exp(logit - top)
 }
 
 // job is what a round has to do for a state and one source of keys: the state
 // itself, then, in jobs that follow it, the call's extra keys.
 type job struct {
 	st           *State
-	seq          int // number of the state
-	source       int // 0 for the state
-	heads        int // of the keys
-	from, to     int // rows of Q
-	first, base  int // position of the first, and of the first new token of the step
-	node         int // of the tree, of the first
-	total        int // tokens, the new ones included
-	spans        [2]int
-	keys         int
-	size, splits int // keys in a split
-	ranges       int // of key heads
-	task, finish int // the first of each
-	q            int // where its rows begin, in d.q
-	part         int // where its splits begin, in rows of d.o
-	window       int
-	rot          *rope.Rotation // that keys are yet to be turned by
-	wide         bool           // keys are read through float32 copies
+	seq          int            // number of the state in the batch
+	source       int            // 0 for the state, n for Call.Extra[n-1]
+	heads        int            // of the keys
+	from, to     int            // queries, rows of Q
+	first        int            // position of the first query
+	base         int            // position of the step's first new token
+	node         int            // number of the first query among the tree's nodes
+	total        int            // tokens that the state has seen, the new ones included
+	spans        [2]int         // from, to in stepRun.spans
+	keys         int            // in the spans
+	size, splits int            // keys in a split; number of splits
+	ranges       int            // of key heads, which are tasks of their own
+	task, finish int            // number of the first task that splits, and that finishes
+	q            int            // where its rows begin in stepRun.q, in float32
+	part         int            // where its splits begin in stepRun.o, in rows
+	window       int            // tokens up to a query's own that it sees; 0 for all
+	rot          *rope.Rotation // that keys are yet to be turned by, or nil
+	wide         bool           // keys and values are read through float32 copies
 }
 
 func (j *job) queries() int { return j.to - j.from }
 
-// rows is how many rows read a key head.
+// rowsOf is how many rows read a key head.
 func (d *stepRun) rowsOf(j *job) int { return j.queries() * d.groupOf(j) }
 
-// groupOf is how many query heads do.
+// groupOf is how many query heads read a key head.
 func (d *stepRun) groupOf(j *job) int { return d.op.cfg.Heads / j.heads }
 
 // kCols and vCols are the widths of keys and values in scratch.
@@ -95,10 +100,10 @@ func (d *stepRun) vCols() int { return whole(d.op.cfg.ValueDim, d.op.stepTile.Un
 
 func whole(n, unit int) int { return (n + unit - 1) / unit * unit }
 
-func (d *stepRun) step(ctx context.Context, a *Attention, call *Call, states []*State) error {
-	d.op, d.call, d.states = a, *call, states
+func (d *stepRun) step(ctx context.Context, a *Attention, call *Call, many bool, states []*State) error {
+	d.op, d.call = a, *call
 	defer d.dropStep()
-	if err := d.checkStep(); err != nil {
+	if err := d.checkStep(many, states); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -109,7 +114,7 @@ func (d *stepRun) step(ctx context.Context, a *Attention, call *Call, states []*
 	}
 	d.beginMass()
 	d.done, d.taken = d.done[:0], d.taken[:0]
-	for range states {
+	for range d.states {
 		d.done, d.taken = append(d.done, 0), append(d.taken, 0)
 	}
 	for more := true; more; {
@@ -117,7 +122,7 @@ func (d *stepRun) step(ctx context.Context, a *Attention, call *Call, states []*
 		if err := d.takeUp(ctx); err != nil {
 			return err
 		}
-		for b := range states {
+		for b := range d.states {
 			d.done[b] += d.taken[b]
 			more = more || d.offsets[b]+d.done[b] < d.offsets[b+1]
 		}
@@ -129,6 +134,7 @@ func (d *stepRun) step(ctx context.Context, a *Attention, call *Call, states []*
 func (d *stepRun) dropStep() {
 	d.call, d.one, d.states, d.single = Call{}, [2]blas32.General{}, nil, [1]*State{}
 	d.silent, d.lse = false, blas32.General{}
+	d.batch.Clear()
 	clear(d.list)
 	clear(d.jobs)
 	clear(d.spans)

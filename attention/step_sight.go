@@ -97,7 +97,7 @@ func (d *stepRun) seesNode(j *job, query, node int) bool {
 		return false
 	}
 	at, key := d.queryPosition(j, query), j.base+d.depth[node]
-	if j.window > 0 && key < at-j.window+1 {
+	if j.window > 0 && key < at-j.window+1 && !j.st.keeps(key) {
 		return false
 	}
 	if d.call.Visible != nil {

@@ -17,18 +17,19 @@ import (
 type stepWork struct {
 	d       *stepRun
 	j       *job
-	heads   [2]int // of keys
-	pieces  []piece
-	from    []int // what of a piece each query sees: [pieces][queries]
-	to      []int
-	s       []float32 // scores, [rows of the range][stepTile + tile.Pad]
-	factor  []float32 // of the rows
-	ones    []float32
-	parts   []int     // where the splits of a row are
-	factors []float32 // of them
-	wide    []float32 // copies of keys or values
-	mass    []float32 // that the keys of a tile got
-	at      []int64
+	heads   [2]int    // from, to: the key heads of the task
+	pieces  []piece   // of the present tile
+	from    []int     // [pieces][queries], the first key of a piece that a query sees
+	to      []int     // [pieces][queries], the one after the last
+	s       []float32 // [rows of the task][keys of a tile + tile.Pad], scores
+	factor  []float32 // [rows of the task], what a tile multiplies o by before it adds
+	ones    []float32 // [rows of the task]
+	parts   []int     // [splits of a row], where each is, in rows of stepRun.o
+	factors []float32 // [splits of a row], exp(top - the largest top)
+	sums    []float32 // [splits of a row]
+	wide    []float32 // [keys of a tile][kCols or vCols], float32 copies; one row where there are none
+	mass    []float32 // [keys of a tile], weight that one head gave
+	at      []int64   // [keys of a piece], positions of the tree's nodes
 	exp2    [2]float32
 }
 
@@ -51,7 +52,7 @@ func (w *stepWork) reserveStep(d *stepRun) {
 	w.at = slices.Grow(w.at[:0], len(d.depth))
 	w.s = scratch.Floats(w.s, rows*d.stepStride())
 	w.parts = slices.Grow(w.parts[:0], splits)
-	w.factor, w.factors = scratch.Floats(w.factor, rows), scratch.Floats(w.factors, splits)
+	w.factor, w.factors, w.sums = scratch.Floats(w.factor, rows), scratch.Floats(w.factors, splits), scratch.Floats(w.sums, splits)
 	for len(w.ones) < rows {
 		w.ones = append(w.ones, 1)
 	}

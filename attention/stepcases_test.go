@@ -11,6 +11,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/rope"
 )
 
@@ -171,4 +172,42 @@ func TestStepAllocations(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTreeKept has nodes of a tree see those that stand where a ring keeps tokens for
+// all, by their depth.
+func TestTreeKept(t *testing.T) {
+	a := must(t, Config{Heads: 1, HeadDim: 1, Causal: true})
+	s := newState(t, a, StateConfig{Window: 1, Keep: 1})
+	zero, dst := mat.New(4, 1), mat.New(4, 1)
+	c := &Call{State: s, Dst: dst, Q: zero, K: []blas32.General{zero}, V: []blas32.General{general([]float32{1, 10, 100, 1000}, 4, 1)}, Tree: []int{-1, -1, 1, 2}}
+	if err := a.Run(context.Background(), c); err != nil {
+		t.Fatal(err)
+	}
+	close64(t, "dst", dst.Data, []float32{1, 10, 55, 505}, 1e-6)
+}
+
+// TestFloat16Saturates stores what is beyond the range of float16 as its end.
+func TestFloat16Saturates(t *testing.T) {
+	a := must(t, Config{Heads: 1, HeadDim: 2, Causal: true})
+	s := newState(t, a, StateConfig{Format: asm.Float16})
+	dst, zero := mat.New(1, 2), mat.New(1, 2)
+	if err := a.Step(dst, zero, zero, general([]float32{1e6, -7e4}, 1, 2), s); err != nil {
+		t.Fatal(err)
+	}
+	close64(t, "dst", dst.Data, []float32{65504, -65504}, 0)
+}
+
+// TestVisibleExtremes has a range without ends show all keys, wherever they stand.
+func TestVisibleExtremes(t *testing.T) {
+	a := must(t, Config{Heads: 1, HeadDim: 1})
+	for _, at := range []int64{0, -1, MaxPosition, -MaxPosition} {
+		dst := mat.New(1, 1)
+		c := &Call{Dst: dst, Q: mat.New(1, 1), K: []blas32.General{mat.New(3, 1)}, V: []blas32.General{general([]float32{1, 2, 3}, 3, 1)},
+			KeyPos: []int64{at}, Visible: func(int64) (int64, int64) { return math.MinInt64, math.MaxInt64 }}
+		if err := a.Run(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		close64(t, "dst", dst.Data, []float32{2}, 1e-6)
+	}
 }
