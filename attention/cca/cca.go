@@ -1,16 +1,14 @@
 package cca
 
 import (
-	"context"
 	"math"
-
-	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/internal/tile"
 )
 
@@ -88,7 +86,9 @@ type Config struct {
 // A CCA is immutable and safe for concurrent use.
 type CCA struct {
 	cfg     Config
-	att     *attention.Attention
+	print   state.Fingerprint    // of the states that belong to it
+	att     *attention.Attention // over tokens, and the cores beside them
+	cores   *attention.Attention // whose states hold cores: it has their heads
 	levels  []level
 	stretch int   // tokens that a step takes up at a time
 	alone   int64 // multiply-adds up to which one goroutine does all
@@ -141,8 +141,16 @@ func New(cfg Config) (*CCA, error) {
 	}
 	inner := att.Config()
 	cfg.KVHeads, cfg.ValueDim, cfg.Scale = inner.KVHeads, inner.ValueDim, inner.Scale
+	inner.Window = 0
+	if cfg.Pooling == PoolSignificance {
+		inner.KVHeads = cfg.Heads
+	}
+	cores, err := attention.New(inner)
+	if err != nil {
+		return nil, check.Named("cca", err)
+	}
 	sizes := tile.New(kernel.NewAttentionTile())
-	c := &CCA{cfg: cfg, att: att, stretch: sizes.Block, alone: int64(sizes.Alone)}
+	c := &CCA{cfg: cfg, att: att, cores: cores, stretch: max(sizes.Block, fewTokens), alone: int64(sizes.Alone)}
 	l := level{size: int64(cfg.Group), window: int64(cfg.Window)}
 	for range cfg.Levels {
 		count := l.size
@@ -157,6 +165,7 @@ func New(cfg Config) (*CCA, error) {
 		l.window += l.size * int64(cfg.Span)
 		l.size *= growth
 	}
+	c.print = state.NewFingerprint("cca", c.fingerprint()...)
 	return c, nil
 }
 
@@ -192,109 +201,12 @@ func (c *CCA) pooled(level int, query int64) int64 {
 	return max(0, (query+1-l.window)/l.size)
 }
 
-// cores returns the cores of a level that the query at a position sees.
-func (c *CCA) cores(level int, query int64) (from, to int64) {
+// coresOf returns the cores of a level that the query at a position sees.
+func (c *CCA) coresOf(level int, query int64) (from, to int64) {
 	if level+1 < len(c.levels) {
 		from = c.pooled(level+1, query) * growth
 	}
 	return from, c.pooled(level, query)
-}
-
-// Forward attends over one sequence: q is [tokens, Heads*HeadDim], k [tokens,
-// KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst [tokens,
-// Heads*ValueDim], heads side by side, positions already applied. Inputs may
-// overlap each other, dst none of them. After the first call of a shape nothing
-// is allocated.
-//
-// A query costs as much as exact attention to Window + Group/2 tokens and, for
-// the query at position i, i/Group cores. Cores take 1/Group of the memory that
-// keys and values would, repeated for each query head; see ScratchBytes.
-func (c *CCA) Forward(dst, q, k, v blas32.General) error {
-	r := c.scratch.Get()
-	defer c.scratch.Put(r)
-	return r.run(context.Background(), c, request{Dst: dst, Q: q, K: k, V: v})
-}
-
-// Step is Forward for the next tokens, one or many, after those that the state
-// has seen. Any split of a sequence gives what Forward gives, up to rounding. Up to
-// 64 tokens cost the reading of what they see, where it stands, as in
-// Attention.Step; for more, keys are packed first, as in Forward. On an error the
-// state is as before the call, or at the end of one of the stretches of 8192
-// tokens that long calls are cut into; the state's Len tells.
-func (c *CCA) Step(dst, q, k, v blas32.General, state *State) error {
-	if state == nil {
-		return check.Errorf(attention.ErrState, "cca: state is nil, want one of NewState")
-	}
-	r := c.scratch.Get()
-	defer c.scratch.Put(r)
-	return r.run(context.Background(), c, request{Dst: dst, Q: q, K: k, V: v, State: state})
-}
-
-// Options are what only CCA has of a call: attention.Call.Options takes a pointer to
-// one.
-type Options struct {
-	// CoreK and CoreV receive the cores of the first level, sequence after sequence;
-	// CoreShape tells their shape. Weights, [cores, Heads*Group], receives the
-	// weights of each group's tokens, with PoolSignificance. They are not used
-	// together with a State, whose Cores has them.
-	CoreK, CoreV, Weights blas32.General
-	// Blocks are groups seen as they are and not through their cores, in rising
-	// order, by every query whose window they have left. They are not used together
-	// with Offsets or more than one level.
-	Blocks []Block
-}
-
-// Block is the tokens of a group, counted from 0 at the sequence's beginning: K
-// is [Group, KVHeads*HeadDim], V [Group, KVHeads*ValueDim].
-type Block struct {
-	Group int
-	K, V  blas32.General
-}
-
-// request is a call, with its options.
-type request struct {
-	Dst, Q, K, V blas32.General
-	Offsets      []int
-	State        *State
-	LSE          blas32.General
-	Options
-	workers int
-}
-
-// Run is Forward or Step with everything optional, and an end: when ctx is done
-// it returns ctx.Err() and leaves Dst in an unspecified state. Of a Call it takes K and
-// V of one segment, Offsets, State, LSE, Workers, and for Options a *Options; any other
-// option is an error. Errors about matrices match ErrShape, those about options
-// ErrCall; both come before anything is written.
-func (c *CCA) Run(ctx context.Context, call *attention.Call) error {
-	if err := check.Call("cca", ctx, call != nil); err != nil {
-		return err
-	}
-	if err := call.Honour("cca", attention.UsesState|attention.UsesOffsets|attention.UsesLSE); err != nil {
-		return err
-	}
-	if err := call.One("cca"); err != nil {
-		return err
-	}
-	q := request{Dst: call.Dst, Q: call.Q, K: call.K[0], V: call.V[0], Offsets: call.Offsets, LSE: call.LSE, workers: call.Workers}
-	if call.States != nil {
-		return check.Errorf(attention.ErrCall, "cca: States, want State: one sequence a step")
-	}
-	if call.State != nil {
-		if q.State, _ = call.State.(*State); q.State == nil {
-			return check.Errorf(attention.ErrState, "cca: State is a %T, want a *cca.State", call.State)
-		}
-	}
-	if call.Options != nil {
-		o, _ := call.Options.(*Options)
-		if o == nil {
-			return check.Errorf(attention.ErrCall, "cca: Options is a %T, want a *cca.Options", call.Options)
-		}
-		q.Options = *o
-	}
-	r := c.scratch.Get()
-	defer c.scratch.Put(r)
-	return r.run(ctx, c, q)
 }
 
 // workersFor is how many goroutines to use for so many multiply-adds.

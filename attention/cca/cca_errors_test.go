@@ -44,9 +44,9 @@ func TestCCAConfig(t *testing.T) {
 		t.Error(err)
 	}
 	for want, cfg := range map[string]StateConfig{
-		"MaxTokens is -1, want 0 or more":                                               {MaxTokens: -1},
-		"Rollback is -1, want 0 to 2^60":                                                {Rollback: -1},
-		fmt.Sprintf("MaxTokens is %d, too many for this machine's memory", math.MaxInt): {MaxTokens: math.MaxInt},
+		"MaxTokens is -1, want 0 or more":                                {MaxTokens: -1},
+		"Rollback is -1, want 0 to 2^60":                                 {Rollback: -1},
+		fmt.Sprintf("MaxTokens is %d, want less than 2^40", math.MaxInt): {MaxTokens: math.MaxInt},
 	} {
 		if _, err := c.NewState(cfg); !errors.Is(err, attention.ErrConfig) || err.Error() != "cca: "+want {
 			t.Errorf("error %v, want %s", err, want)
@@ -57,7 +57,7 @@ func TestCCAConfig(t *testing.T) {
 func TestCCACallErrors(t *testing.T) {
 	const n = 10
 	c := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3})
-	other := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3})
+	other := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 4})
 	mean := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3, Pooling: PoolMean})
 	deep := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3, Levels: 2})
 	state, _ := c.NewState(StateConfig{MaxTokens: 9})
@@ -90,11 +90,11 @@ func TestCCACallErrors(t *testing.T) {
 		"Weights without PoolSignificance":                            {mean, attention.ErrCall, func(c *flat) { c.Weights = zeroMatrix(3, 4) }},
 		"Blocks[1].Group is 1, want 0 or more, in rising order":       {c, attention.ErrCall, func(c *flat) { c.Blocks = []Block{block(1), block(1)} }},
 		"K of a block has 3 rows, want 2":                             {c, attention.ErrShape, func(c *flat) { c.Blocks = []Block{{0, zeroMatrix(3, 6), zeroMatrix(2, 10)}} }},
-		"Blocks together with Offsets or more than one level":         {deep, attention.ErrCall, func(c *flat) { c.Blocks = []Block{block(1)} }},
-		"the state is of another operator":                            {c, attention.ErrState, func(c *flat) { c.State = alien }},
-		"q has 10 rows for a state of 0 tokens with MaxTokens 9":      {c, attention.ErrCall, func(c *flat) { c.State = state }},
-		"Offsets together with State":                                 {c, attention.ErrCall, func(c *flat) { c.State, c.Offsets = state, []int{0, n} }},
-		"CoreK, CoreV or Weights together with State, want its Cores": {c, attention.ErrCall, func(c *flat) { c.State, c.CoreK = state, zeroMatrix(3, 12) }},
+		"Blocks together with Offsets, States or more than one level": {deep, attention.ErrCall, func(c *flat) { c.Blocks = []Block{block(1)} }},
+		"State is of another operator":                                {c, attention.ErrState, func(c *flat) { c.State = alien }},
+		"10 tokens after 0, want at most MaxTokens = 9":               {c, attention.ErrFull, func(c *flat) { c.State = state }},
+		"State is given with Offsets of 2 sequences, want States":     {c, attention.ErrCall, func(c *flat) { c.State, c.Offsets = state, []int{0, 5, n} }},
+		"CoreK, CoreV or Weights together with a state, want its C":   {c, attention.ErrCall, func(c *flat) { c.State, c.CoreK = state, zeroMatrix(3, 12) }},
 		"dst is 10 x 20 with stride 20 but has only 150 elements":     {c, attention.ErrShape, func(c *flat) { c.Dst.Data = c.Dst.Data[:150] }},
 		"k has -1 rows, want 10":                                      {c, attention.ErrShape, func(c *flat) { c.K.Rows = -1 }},
 		"Offsets runs backwards, from 7 to 3 at 2":                    {c, attention.ErrCall, func(c *flat) { c.Offsets = []int{0, 7, 3, 10} }},

@@ -1,14 +1,19 @@
 package cca
 
 import (
+	"errors"
 	"io"
 	"math"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/state"
 )
 
-const stateKind = "sqCCA\x00\x00\x01"
+// A state's file is a head, with the fingerprint and the numbers, then the files of
+// the attention.States of its tokens and of each level's cores.
+const stateKind = "sqCCA\x00\x00\x02"
 
 // fingerprint tells operators apart whose states differ.
 func (c *CCA) fingerprint() []int64 {
@@ -18,37 +23,73 @@ func (c *CCA) fingerprint() []int64 {
 }
 
 // WriteTo writes the state, for a ReadState of an operator of the same
-// configuration, on any machine.
+// configuration, on any machine: io.WriterTo.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	f := state.NewWriter(w, stateKind, s.op.fingerprint())
-	f.Ints(int64(s.cfg.MaxTokens), int64(s.cfg.Rollback), s.length)
-	s.tokens.WriteTo(f)
-	for l := range s.levels {
-		s.levels[l].WriteTo(f)
+	f.Ints(int64(s.cfg.MaxTokens), int64(s.cfg.Rollback), s.length, int64(s.cfg.Format))
+	n, err := f.End()
+	if err != nil {
+		return n, err
 	}
-	return f.End()
+	more, err := s.tokens.WriteTo(w)
+	n += more
+	for l := 0; l < len(s.levels) && err == nil; l++ {
+		more, err = s.levels[l].WriteTo(w)
+		n += more
+	}
+	return n, err
 }
 
-// ReadState reads what WriteTo wrote. Errors match attention.ErrState, or are r's. No more
-// memory is taken than there are bytes to read.
+// ReadState reads what WriteTo wrote; the state has memory of its own, also if it was
+// one of pages. Errors match attention.ErrState, or are r's. No more memory is taken than
+// a small multiple of the bytes that there are to read.
 func (c *CCA) ReadState(r io.Reader) (*State, error) {
 	f := state.NewReader(r, "cca", attention.ErrState, stateKind, c.fingerprint())
-	s, err := c.NewState(StateConfig{})
-	if err != nil {
-		return nil, err
-	}
-	most, back := f.Int(), f.Int()
-	s.length = f.Int()
-	if f.Err() == nil && (most < 0 || most > math.MaxInt || back < 0 || back > min(math.MaxInt, attention.MaxPosition) || s.length < 0 || s.length > attention.MaxPosition || most > 0 && s.length > most) {
-		f.Fail("it has %d tokens, MaxTokens %d and Rollback %d", s.length, most, back)
-	}
-	s.cfg = StateConfig{MaxTokens: int(most), Rollback: int(back)}
-	s.tokens.ReadFrom(f, c.needed(-1, s.length), s.length)
-	for l := range s.levels {
-		s.levels[l].ReadFrom(f, c.needed(l, s.length), s.length/c.levels[l].size)
+	most, back, length, format := f.Int(), f.Int(), f.Int(), f.Int()
+	if f.Err() == nil && (most < 0 || most > math.MaxInt || back < 0 || back > min(math.MaxInt, attention.MaxPosition) || length < 0 || length > mostTokens || most > 0 && length > most || format < 0 || format > int64(asm.Float16)) {
+		f.Fail("it has %d tokens of Format %d, MaxTokens %d and Rollback %d", length, format, most, back)
 	}
 	if err := f.End(); err != nil {
 		return nil, err
+	}
+	s := &State{op: c, cfg: StateConfig{MaxTokens: int(most), Rollback: int(back), Format: asm.Format(format)}, length: length}
+	var err error
+	if s.tokens, err = readHeld(c.att, r, s.tokensConfig(), c.needed(-1, length), length); err != nil {
+		return nil, err
+	}
+	for l := range c.levels {
+		cores, err := readHeld(c.cores, r, s.coresConfig(l), c.needed(l, length), length/c.levels[l].size)
+		if err != nil {
+			return nil, err
+		}
+		s.levels = append(s.levels, cores)
+	}
+	return s, nil
+}
+
+// readHeld reads a state of exact attention that must be as cfg says, and hold all
+// from position needed up to length.
+func readHeld(a *attention.Attention, r io.Reader, cfg attention.StateConfig, needed, length int64) (*attention.State, error) {
+	s, err := a.ReadState(r)
+	if errors.Is(err, attention.ErrFull) {
+		err = check.Errorf(attention.ErrState, "%v", err)
+	}
+	if err != nil {
+		return nil, named(err)
+	}
+	is := s.Config()
+	if is.Window != 0 || is.SharedValues || is.LogWeights || is.Format != cfg.Format || is.MaxTokens != cfg.MaxTokens && is.MaxTokens != 0 {
+		return nil, check.Errorf(attention.ErrState, "cca: state: its tokens or cores are kept in another way than it says")
+	}
+	if int64(s.Len()) != length {
+		return nil, check.Errorf(attention.ErrState, "cca: state: it has %d tokens or cores, want %d", s.Len(), length)
+	}
+	for at := min(needed, oldest(s)); at < length; {
+		g, ok := s.Segment(int(at))
+		if !ok {
+			return nil, check.Errorf(attention.ErrState, "cca: state: it does not hold token or core %d", at)
+		}
+		at += int64(g.Tokens)
 	}
 	return s, nil
 }

@@ -2,32 +2,54 @@ package cca
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"sort"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
 // pooler is what one worker needs to pool groups.
 type pooler struct {
 	k, v    [][]float32 // rows of the group's members: tokens, or cores of the level below
-	weights []float32
+	wide    []float32   // float32 copies of members that a state stores in another format
+	weights []float32   // of the members
 }
 
-// coreLevel is the cores of a level in a call.
+// coreLevel is the cores of a level that a call pools, sequence after sequence.
 type coreLevel struct {
-	k, v    blas32.General
-	first   int64 // index of the sequence's first, where there is a state
-	offsets []int // of the sequences, in rows
+	k, v    blas32.General // [cores, heads of cores * HeadDim] and [cores, heads of cores * ValueDim]
+	data    [2][]float32   // their memory
+	first   []int64        // number of each sequence's first core among all of the sequence
+	offsets []int          // of the sequences, in rows
 
-	from     int // the first row that is to be pooled
-	data     [2][]float32
-	weights  []float32 // log-weights
-	segments [2][1]blas32.General
+	// For the exact kernel.
+	weights  []float32                          // log-weights of all cores that are attended to
+	segments [2][1]blas32.General               // k and v
+	states   []*attention.State                 // of the sequences, in their place
+	sight    func(query int64) (from, to int64) // CCA.coresOf
+}
+
+// begin makes the level one of no sequences, and add adds one, of so many cores from
+// number first on.
+func (l *coreLevel) begin() { l.first, l.offsets = l.first[:0], append(l.offsets[:0], 0) }
+
+func (l *coreLevel) add(first int64, cores int) {
+	l.first, l.offsets = append(l.first, first), append(l.offsets, l.offsets[len(l.offsets)-1]+cores)
+}
+
+// reserve makes memory for the cores.
+func (l *coreLevel) reserve(c *CCA) {
+	rows := l.offsets[len(l.offsets)-1]
+	_, kCols, vCols := c.CoreShape(0)
+	l.data[0], l.data[1] = scratch.Floats(l.data[0], rows*kCols), scratch.Floats(l.data[1], rows*vCols)
+	l.k, l.v = mat.Of(l.data[0], rows, kCols), mat.Of(l.data[1], rows, vCols)
 }
 
 // groupsPerTask is how many groups a worker pools at a time.
@@ -38,7 +60,10 @@ func (r *run) poolLevels(ctx context.Context) error {
 	c := r.op
 	for r.level = range r.levels {
 		l := &r.levels[r.level]
-		n := l.k.Rows - l.from
+		n := l.k.Rows
+		if n == 0 {
+			continue
+		}
 		members := growth
 		if r.level == 0 {
 			members = c.cfg.Group
@@ -57,7 +82,7 @@ func (r *run) poolLevels(ctx context.Context) error {
 // poolTask pools some groups of the present level.
 func (r *run) poolTask(worker, task int) {
 	l := &r.levels[r.level]
-	from := l.from + task*groupsPerTask
+	from := task * groupsPerTask
 	for row := from; row < min(from+groupsPerTask, l.k.Rows); row++ {
 		r.poolers[worker].pool(r, row)
 	}
@@ -67,30 +92,20 @@ func (r *run) poolTask(worker, task int) {
 func (p *pooler) pool(r *run, row int) {
 	c, l := r.op, &r.levels[r.level]
 	b := sort.SearchInts(l.offsets, row+1) - 1
-	group := l.first + int64(row-l.offsets[b])
-	p.k, p.v = p.k[:0], p.v[:0]
-	if r.level == 0 {
-		for j := range int64(c.cfg.Group) {
-			k, v := r.token(b, group*int64(c.cfg.Group)+j)
-			p.k, p.v = append(p.k, k), append(p.v, v)
-		}
-	} else {
-		below := &r.levels[r.level-1]
-		for j := range int64(growth) {
-			at := below.offsets[b] + int(group*growth+j-below.first)
-			p.k = append(p.k, below.k.Data[at*below.k.Stride:])
-			p.v = append(p.v, below.v.Data[at*below.v.Stride:])
-		}
+	group := l.first[b] + int64(row-l.offsets[b])
+	p.gather(r, b, group)
+	last := (group+1)*c.levels[r.level].size - 1 // one of the call's tokens
+	if r.states != nil {
+		last -= r.states[b].length
 	}
-	last := (group+1)*c.levels[r.level].size - 1
-	q := r.query(b, last)
+	q := mat.Row(r.tokens[0], r.offsets[b]+int(last))
 	dk, dv, cores := c.cfg.HeadDim, c.cfg.ValueDim, c.coreHeads()
 	for h := range cores {
 		from := h
 		if r.level == 0 {
 			from = h / (cores / c.cfg.KVHeads)
 		}
-		dstK, dstV := l.k.Data[row*l.k.Stride+h*dk:][:dk], l.v.Data[row*l.v.Stride+h*dv:][:dv]
+		dstK, dstV := mat.Part(l.k, row, h*dk, dk), mat.Part(l.v, row, h*dv, dv)
 		switch c.cfg.Pooling {
 		case PoolMax:
 			largest(dstK, p.k, from*dk)
@@ -104,11 +119,61 @@ func (p *pooler) pool(r *run, row int) {
 		default:
 			p.significance(q[h*dk:][:dk], c.cfg.Scale, from*dk)
 			if out := r.call.Weights; r.level == 0 && out.Rows > 0 {
-				copy(out.Data[row*out.Stride+h*c.cfg.Group:], p.weights)
+				copy(mat.Part(out, row, h*c.cfg.Group, c.cfg.Group), p.weights)
 			}
 		}
 		weighted(dstK, p.weights, p.k, from*dk)
 		weighted(dstV, p.weights, p.v, from*dv)
+	}
+}
+
+// gather finds the members of a group of sequence b at the present level: the older
+// ones in the sequence's state, the others among the call's tokens or what was pooled of
+// the level below.
+func (p *pooler) gather(r *run, b int, group int64) {
+	c := r.op
+	p.k, p.v = p.k[:0], p.v[:0]
+	k, v, at := r.tokens[1], r.tokens[2], r.offsets[b]
+	old, members, heads := int64(0), int64(c.cfg.Group), c.cfg.KVHeads
+	var held *attention.State
+	if r.states != nil {
+		held, old = r.states[b].tokens, r.states[b].length
+	}
+	if r.level > 0 {
+		below := &r.levels[r.level-1]
+		k, v, at = below.k, below.v, below.offsets[b]
+		old, members, heads = below.first[b], growth, c.coreHeads()
+		if r.states != nil {
+			held = r.states[b].levels[r.level-1]
+		}
+	}
+	from, to := group*members, (group+1)*members
+	p.addHeld(c, held, heads, int(members), from, min(to, old))
+	for j := max(from, old); j < to; j++ {
+		p.k, p.v = append(p.k, mat.Row(k, at+int(j-old))), append(p.v, mat.Row(v, at+int(j-old)))
+	}
+}
+
+// addHeld adds members from ... to, which a state holds: where they stand or, of a format
+// other than float32, in copies; members is the most that there may be.
+func (p *pooler) addHeld(c *CCA, s *attention.State, heads, members int, from, to int64) {
+	for from < to {
+		g, ok := s.Segment(int(from))
+		if !ok {
+			panic(fmt.Sprintf("the state does not hold %d", from))
+		}
+		n := int(min(int64(g.Tokens), to-from))
+		k, v, ok := g.Float32()
+		if !ok {
+			kCols, vCols := heads*c.cfg.HeadDim, heads*c.cfg.ValueDim
+			p.wide = scratch.Floats(p.wide, members*(kCols+vCols))
+			k, v = mat.Of(p.wide[len(p.k)*kCols:], n, kCols), mat.Of(p.wide[members*kCols+len(p.v)*vCols:], n, vCols)
+			widen(k, v, g, heads)
+		}
+		for j := range n {
+			p.k, p.v = append(p.k, mat.Row(k, j)), append(p.v, mat.Row(v, j))
+		}
+		from += int64(n)
 	}
 }
 

@@ -79,13 +79,13 @@ func TestCCASplit(t *testing.T) {
 				if s.Len() != to {
 					t.Fatalf("%d tokens, want %d", s.Len(), to)
 				}
-				if most := int64(c.cfg.Window+c.cfg.Group-1) + int64(cfg.Rollback); int64(s.tokens.Rows) > most {
-					t.Fatalf("%d tokens are held, want at most %d", s.tokens.Rows, most)
+				if most := int64(c.cfg.Window+c.cfg.Group-1) + int64(cfg.Rollback); int64(s.tokens.Held()) > most {
+					t.Fatalf("%d tokens are held, want at most %d", s.tokens.Held(), most)
 				}
 				for l := range len(c.levels) - 1 {
 					up := c.levels[l+1]
-					if most := (up.window+up.size+int64(cfg.Rollback))/c.levels[l].size + 2; int64(s.levels[l].Rows) > most {
-						t.Fatalf("%d cores of level %d are held, want at most %d", s.levels[l].Rows, l, most)
+					if most := (up.window+up.size+int64(cfg.Rollback))/c.levels[l].size + 2; int64(s.levels[l].Held()) > most {
+						t.Fatalf("%d cores of level %d are held, want at most %d", s.levels[l].Held(), l, most)
 					}
 				}
 				furthest = max(furthest, to)
@@ -123,7 +123,7 @@ func TestCCAPartition(t *testing.T) {
 		i := int64(r.IntN(3000))
 		edge := int64(0)
 		for l := len(c.levels) - 1; l >= 0; l-- {
-			from, to := c.cores(l, i)
+			from, to := c.coresOf(l, i)
 			if from*c.levels[l].size != edge || to < from {
 				t.Fatalf("%+v: query %d sees cores %d to %d of level %d after %d tokens", c.cfg, i, from, to, l, edge)
 			}

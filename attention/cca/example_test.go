@@ -55,8 +55,11 @@ func ExampleCCA() {
 	for i, x := range whole.Data {
 		difference = max(difference, x-dst.Data[i], dst.Data[i]-x)
 	}
-	_, cores, _ := state.Cores()
-	fmt.Println(state.Len(), "tokens,", cores.Rows, "cores; as Forward:", difference < 1e-5)
+	cores := 0
+	for _, g := range state.Cores(nil) {
+		cores += g.Tokens
+	}
+	fmt.Println(state.Len(), "tokens,", cores, "cores; as Forward:", difference < 1e-5)
 	// Output: 200 tokens, 50 cores; as Forward: true
 }
 

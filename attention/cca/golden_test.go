@@ -119,7 +119,7 @@ func goldenCCAPrefill(t *testing.T, f *golden.File) {
 		rows, _, _ := c.CoreShape(n)
 		var mask []int64
 		for i := range n {
-			cores, at := c.cores(0, int64(i))
+			cores, at := c.coresOf(0, int64(i))
 			from, to := c.Window(int64(i))
 			for p := range int64(rows) {
 				mask = append(mask, state.Bool(p >= cores && p < at))
@@ -168,7 +168,10 @@ func goldenCCADecode(t *testing.T, f *golden.File) {
 				}
 				at = to
 			}
-			_, ck, cv := s.Cores()
+			ck, cv, ok := s.Cores(nil)[0].Float32()
+			if !ok {
+				t.Fatal("cores are not float32")
+			}
 			out = toHeads(out, dst, n, cfg.Heads, 1)
 			coreK, coreV = toHeads(coreK, ck, cores, cfg.Heads, 1), toHeads(coreV, cv, cores, cfg.Heads, 1)
 		}
