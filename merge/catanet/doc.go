@@ -25,8 +25,9 @@
 //
 // # Cost
 //
-// Of n tokens GroupAttention takes 4 n g (HeadDim + ValueDim) flop a head, and n log n
-// comparisons for the sort; nearest centres take 2 n M D flop.
+// Of n tokens GroupAttention takes 4 n g (HeadDim + ValueDim) flop a head; it sorts by
+// counting, or in n log n comparisons where buckets have numbers above 4 n. Nearest centres
+// take 2 n M D flop.
 //
 // # Determinism
 //

@@ -81,7 +81,7 @@ func (g *GroupAttention) held(sequences, tokens, centers int) int64 {
 	n, groups := int64(sequences)*int64(tokens), int64(sequences)*int64((tokens+size-1)/size)
 	keys := 2 * int64(size) * groups
 	qk, cols := int64(cfg.Heads)*int64(cfg.HeadDim), int64(cfg.Heads)*int64(cfg.ValueDim)
-	bytes := 4*(n*(qk+2*cols)+keys*(qk+cols)) + 8*n + 128*(groups+1) + 4096
+	bytes := 4*(n*(qk+2*cols)+keys*(qk+cols)) + 8*n + 4*int64(manyBuckets(tokens)) + 128*(groups+1) + 4096
 	return bytes + max(inner(g.core, n, groups, 2*size), inner(g.core, n, 1, centers))
 }
 

@@ -24,6 +24,7 @@ type groupRun struct {
 	offsets []int // the first token of each sequence, and at last n
 
 	keys     []uint64          // [n] bucket << 32 | token, sorted within each sequence
+	starts   []int32           // [buckets] where the next token of each goes, while a sequence is sorted
 	groups   []tokenGroup      // of all sequences
 	queryAt  []int             // [groups+1] the first row of each group in q
 	keyAt    []int             // [groups+1] the first row of each group in k
@@ -65,15 +66,12 @@ func (r *groupRun) regroup(ctx context.Context, g *GroupAttention, call *GroupCa
 func (r *groupRun) sort(ctx context.Context) error {
 	r.keys = scratch.Sized(r.keys, r.call.Q.Rows)
 	r.groups, r.queryAt, r.keyAt = r.groups[:0], append(r.queryAt[:0], 0), append(r.keyAt[:0], 0)
-	for t, b := range r.call.Bucket {
-		r.keys[t] = uint64(b)<<32 | uint64(t)
-	}
 	for i, from := range r.offsets[:len(r.offsets)-1] {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := r.offsets[i+1] - from
-		slices.Sort(r.keys[from : from+n])
+		r.order(from, from+n)
 		size := min(n, r.op.cfg.GroupSize)
 		for at := 0; at < n; at += size {
 			r.groups = append(r.groups, tokenGroup{i, at, min(at+size, n)})
@@ -83,6 +81,41 @@ func (r *groupRun) sort(ctx context.Context) error {
 	}
 	return nil
 }
+
+// order sorts the tokens from (included) to to (excluded): by counting where buckets are
+// not much more than tokens.
+func (r *groupRun) order(from, to int) {
+	n, top, keys := to-from, 0, r.keys[from:to]
+	for _, b := range r.call.Bucket[from:to] {
+		top = max(top, int(b))
+	}
+	key := func(t int) uint64 { return uint64(r.call.Bucket[t])<<32 | uint64(t) }
+	if top >= manyBuckets(n) {
+		for i := range keys {
+			keys[i] = key(from + i)
+		}
+		slices.Sort(keys)
+		return
+	}
+	r.starts = scratch.Sized(r.starts, top+1)
+	clear(r.starts)
+	for _, b := range r.call.Bucket[from:to] {
+		r.starts[b]++
+	}
+	at := int32(0)
+	for b, count := range r.starts {
+		r.starts[b] = at
+		at += count
+	}
+	for t := from; t < to; t++ {
+		at := &r.starts[r.call.Bucket[t]]
+		keys[*at] = key(t)
+		*at++
+	}
+}
+
+// manyBuckets is how many buckets of n tokens are too many to be counted.
+func manyBuckets(n int) int { return 4*n + 1024 }
 
 // attend gathers the groups, attends within each and to the centres, and puts the sums
 // where the tokens stand.
