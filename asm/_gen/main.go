@@ -77,6 +77,7 @@ func operations() []operation {
 		private("prefetch", prefetch),
 		private("outer", outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true)),
 		private("rows", scaleRows, flush),
+		private("widen", widen("BFloat16", simd.Machine.LoadBFloat16), widen("Float16", simd.Machine.LoadFloat16)),
 		private("scan", scanKernels()...),
 	}
 	for _, w := range weights {

@@ -92,6 +92,8 @@ func accumulate1MoreSIMD(isa.Tier, int, int, *float32, int, *float32, int, *floa
 }
 func scaleRowsSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32) { panic(NoKernels) }
 func flushSIMD(isa.Tier, []float32)                                            { panic(NoKernels) }
+func widenBFloat16SIMD(isa.Tier, int, *float32, *byte)                         { panic(NoKernels) }
+func widenFloat16SIMD(isa.Tier, int, *float32, *byte)                          { panic(NoKernels) }
 func scanFullSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }

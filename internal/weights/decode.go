@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"unsafe"
+
+	"github.com/subquad/subquad/internal/kernel"
 )
 
 // Float32 reads a floating-point tensor: F64 (rounded), F32, F16, BF16, F8_E4M3 or
@@ -116,9 +118,9 @@ func decodeFloat32(dst []float32, b []byte, kind Type) bool {
 			dst[i] = math.Float32frombits(little.Uint32(b[4*i:]))
 		}
 	case "BF16":
-		widenBFloat16(dst, b)
+		kernel.WidenBFloat16(dst, b[:2*len(dst)])
 	case "F16":
-		widenFloat16(dst, b)
+		kernel.WidenFloat16(dst, b[:2*len(dst)])
 	case "F8_E4M3":
 		for i := range dst {
 			dst[i] = float8E4M3(b[i])
@@ -189,62 +191,4 @@ func decodeInt64(dst []int64, b []byte, kind Type) bool {
 		return false
 	}
 	return true
-}
-
-// words returns the float32 of dst two at a time, as words whose lower half is the first;
-// nil where the machine has them the other way round, or at an odd address.
-func words(dst []float32) []uint64 {
-	if len(dst) < 2 || !littleEndian || uintptr(unsafe.Pointer(&dst[0]))%8 != 0 {
-		return nil
-	}
-	return unsafe.Slice((*uint64)(unsafe.Pointer(&dst[0])), len(dst)/2)
-}
-
-// lower and upper put two of the 16-bit numbers of a word into the lower parts of its
-// halves.
-func lower(w uint64) uint64 { return w&0xffff | w&0xffff0000<<16 }
-func upper(w uint64) uint64 { return w>>32&0xffff | w>>48<<32 }
-
-// widenBFloat16 sets dst to bfloat16 numbers, four at a time.
-func widenBFloat16(dst []float32, b []byte) {
-	i := 0
-	for out := words(dst); len(out) >= 2 && len(b) >= 8; out, b = out[2:], b[8:] {
-		w := little.Uint64(b)
-		out[0], out[1] = w&0xffff<<16|w&0xffff0000<<32, w>>32&0xffff<<16|w>>48<<48
-		i += 4
-	}
-	for ; i < len(dst); i++ {
-		dst[i] = bfloat16(little.Uint16(b))
-		b = b[2:]
-	}
-}
-
-// widenFloat16 sets dst to float16 numbers, four at a time where all are normal.
-func widenFloat16(dst []float32, b []byte) {
-	const lanes = 0x0001000100010001
-	i := 0
-	for out := words(dst); len(out) >= 2 && len(b) >= 8; out, b = out[2:], b[8:] {
-		w := little.Uint64(b)
-		// An exponent from 1 to 30, plus one, has one of the upper four bits of 0x7c00,
-		// and does not reach 0x8000.
-		e := (w&(0x7c00*lanes) + 0x0400*lanes) & (0x7800 * lanes)
-		if (e+0x7800*lanes)&(0x8000*lanes) == 0x8000*lanes {
-			out[0], out[1] = normalFloat16(lower(w)), normalFloat16(upper(w))
-		} else {
-			for j := range 4 {
-				dst[i+j] = float16(uint16(w >> (16 * j)))
-			}
-		}
-		i += 4
-	}
-	for ; i < len(dst); i++ {
-		dst[i] = float16(little.Uint16(b))
-		b = b[2:]
-	}
-}
-
-// normalFloat16 widens two normal float16 in the halves of a word.
-func normalFloat16(w uint64) uint64 {
-	const halves = 0x0000000100000001
-	return w&(0x8000*halves)<<16 | (w&(0x7fff*halves)<<13 + (127-15)<<23*halves)
 }

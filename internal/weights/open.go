@@ -1,7 +1,6 @@
 package weights
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/exp/mmap"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
 )
 
 // Source is an opened regular file.
@@ -34,7 +34,7 @@ func OpenFile(path string, options ...subquad.OpenOption) (*Source, error) {
 	// Before it is opened, because to open a pipe waits for a writer. A file that is not
 	// there is left to Open.
 	if info, err := os.Stat(path); err == nil {
-		if err := checkRegular(info, nil); err != nil {
+		if err := checkRegular(path, info); err != nil {
 			return nil, err
 		}
 	}
@@ -54,24 +54,32 @@ func OpenFile(path string, options ...subquad.OpenOption) (*Source, error) {
 		return nil, fmt.Errorf("weights: %w", err)
 	}
 	info, err := f.Stat()
-	if err := checkRegular(info, err); err != nil {
+	if err != nil {
+		err = fmt.Errorf("weights: %w", err)
+	} else {
+		err = checkRegular(path, info)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return &Source{f, f, info.Size()}, nil
 }
 
-// errIrregular is the error about what is not a regular file.
-var errIrregular = errors.New("not a regular file")
-
-func checkRegular(info os.FileInfo, err error) error {
-	switch {
-	case err != nil:
-		return fmt.Errorf("weights: %w", err)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("weights: %s: %w", info.Name(), errIrregular)
+// checkRegular returns an error, of a file's kind, unless path is a regular file.
+func checkRegular(path string, info os.FileInfo) error {
+	mode := info.Mode()
+	if mode.IsRegular() {
+		return nil
 	}
-	return nil
+	what := "a device or the like"
+	switch {
+	case mode.IsDir():
+		what = "a folder"
+	case mode&os.ModeNamedPipe != 0:
+		what = "a pipe"
+	}
+	return check.Errorf(subquad.ErrCheckpoint, "weights: %s is %s, want a regular file", path, what)
 }
 
 // MaxText bounds files of text: configurations, indexes, tokenizers.
@@ -86,7 +94,7 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	}
 	defer s.Close()
 	if s.size > most {
-		return nil, fmt.Errorf("weights: %s of %d bytes, want %d at most", path, s.size, most)
+		return nil, check.Errorf(subquad.ErrCheckpoint, "weights: %s has %d bytes, want %d at most", path, s.size, most)
 	}
 	// Some files, of a system's own, have more than their size says.
 	text, err := io.ReadAll(io.NewSectionReader(s, 0, most+1))
@@ -94,7 +102,7 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("weights: %w", err)
 	case int64(len(text)) > most:
-		return nil, fmt.Errorf("weights: %s of more than %d bytes", path, most)
+		return nil, check.Errorf(subquad.ErrCheckpoint, "weights: %s has more than %d bytes", path, most)
 	}
 	return text, nil
 }

@@ -2,6 +2,8 @@ package weights
 
 import (
 	"math"
+
+	"github.com/subquad/subquad/internal/kernel/scalar"
 )
 
 // Type is an element type, by its name in the file.
@@ -25,21 +27,8 @@ func sizeOf(t Type) int {
 	return 0
 }
 
-func bfloat16(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }
-
-func float16(h uint16) float32 {
-	sign, exp, frac := uint32(h>>15)<<31, uint32(h>>10)&31, uint32(h)&1023
-	switch {
-	case exp == 31: // infinity and NaN
-		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
-	case exp == 0: // zero and subnormal: frac * 2^-24
-		return math.Float32frombits(sign | math.Float32bits(float32(frac)*0x1p-24))
-	}
-	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
-}
-
 // float8E5M2 is the upper half of a float16.
-func float8E5M2(b byte) float32 { return float16(uint16(b) << 8) }
+func float8E5M2(b byte) float32 { return scalar.Float16Of(uint16(b) << 8) }
 
 // float8E4M3 has no infinity, and NaN where all bits but the sign are set.
 func float8E4M3(b byte) float32 {

@@ -8,16 +8,19 @@ package weights
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
 )
 
-// ErrFormat is matched by every error about a file that is not well formed.
-var ErrFormat = errors.New("weights: not a well-formed file of safetensors or PyTorch")
+// ErrFormat is matched by every error about a file that is not well formed. It matches
+// subquad.ErrCheckpoint.
+var ErrFormat = check.Errorf(subquad.ErrCheckpoint, "weights: not a well-formed file of safetensors or PyTorch")
 
 // File is an opened file. Its methods are safe for concurrent use.
 type File struct {

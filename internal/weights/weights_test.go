@@ -60,17 +60,6 @@ func TestRead(t *testing.T) {
 	}
 }
 
-func TestFloat16(t *testing.T) {
-	for h, want := range map[uint16]float64{0: 0, 0x8000: math.Copysign(0, -1), 0x3c00: 1, 0xc000: -2, 0x7bff: 65504, 0x03ff: 1023 * 0x1p-24, 0x7c00: math.Inf(1), 0xfc00: math.Inf(-1)} {
-		if got := float64(float16(h)); got != want || math.Signbit(got) != math.Signbit(want) {
-			t.Errorf("%#04x is %v, want %v", h, got, want)
-		}
-	}
-	if got := float16(0x7e00); got == got {
-		t.Errorf("0x7e00 is %v, want NaN", got)
-	}
-}
-
 func TestHostile(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"empty":              nil,
