@@ -72,7 +72,7 @@ func ParseConfig(text []byte) (Config, error) {
 	return c, c.check("dna: config.json: ")
 }
 
-// configFile holds the names of all three forms.
+// configFile has the names of all three forms.
 type configFile struct {
 	VocabSize   int `json:"vocab_size"`
 	PadMultiple int `json:"pad_vocab_size_multiple"`

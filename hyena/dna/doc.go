@@ -13,7 +13,8 @@
 //
 // # Letters
 //
-//	n, t   tokens in a sequence, and a token's index
+//	n, t   tokens in a call, and a token's index
+//	r      residual stream, [n, D]
 //	D      width of a token (Dim)
 //	V      rows of the embedding: the vocabulary, filled up to a multiple of 8
 //	l_max  longest sequence (MaxLen), special tokens included

@@ -98,3 +98,17 @@ func ExampleReverseComplement() {
 	fmt.Printf("%s\n", strand)
 	// Output: TGTAATC
 }
+
+// What a first request of a length would wait for is computed before it comes.
+func ExampleModel_Prepare() {
+	m, err := dna.Open(checkpoint, dna.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	before := m.Bytes()
+	if err := m.Prepare(context.Background(), 64); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("filters and spectra are there:", m.Bytes() > before)
+	// Output: filters and spectra are there: true
+}

@@ -14,7 +14,7 @@ import (
 
 // Header begins a record of a FASTA file.
 type Header struct {
-	// Name is the first word behind the ">", Description the rest of the line.
+	// Name is the first word after the ">", Description the rest of the line.
 	Name, Description string
 }
 
@@ -70,7 +70,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 // maxHeader bounds the line that begins a record.
 const maxHeader = 1 << 20
 
-// Next passes over what is left of the current record and returns the next one's
+// Next passes over the rest of the current record and returns the next one's
 // header, or io.EOF after the last.
 func (r *Reader) Next() (Header, error) {
 	for r.in {
@@ -271,7 +271,7 @@ func (r *Reader) tally(kind letter, c byte) {
 
 // ReverseComplement sets dst to the other strand of sequence, read in its own
 // direction: the complements of the letters, the last first. Ambiguity codes have
-// theirs, U becomes A, case is kept, and what is no nucleotide code stays as it is.
+// theirs, U becomes A, case is kept, and letters that are no nucleotide code stay as they are.
 // dst is sequence itself or does not overlap it; their lengths are the same.
 func ReverseComplement(dst, sequence []byte) error {
 	if len(dst) != len(sequence) {

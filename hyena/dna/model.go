@@ -42,11 +42,11 @@ func (m *Model) Classes() int { return m.stack.Classes() }
 // spectra that calls and Prepare have made.
 func (m *Model) Bytes() int64 { return m.stack.Bytes() }
 
-// ScratchBytes returns the working memory that a call of one sequence of so many tokens
+// ScratchBytes returns the working memory that a call of one sequence of that many tokens
 // takes, at the most, beside Bytes, when every worker is busy.
 func (m *Model) ScratchBytes(tokens int) int64 { return m.stack.ScratchBytes(tokens) }
 
-// Prepare computes what a first call of so many tokens would compute and keep: the filters,
+// Prepare computes what a first call of that many tokens would compute and keep: the filters,
 // and their spectra as far as Config.SpectraBytes allows. Bytes counts them. Errors match
 // ErrCall or ErrTooLong, or are ctx.Err() once ctx is done; what is ready is kept.
 func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }

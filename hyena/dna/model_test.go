@@ -235,7 +235,7 @@ func TestHeads(t *testing.T) {
 	tokens := bases(1, 30)
 	for name, pad := range map[string]struct {
 		at, want int
-	}{"none": {-1, 29}, "behind": {20, 19}, "before": {0, 29}} {
+	}{"none": {-1, 29}, "after": {20, 19}, "before": {0, 29}} {
 		ids := slices.Clone(tokens)
 		if pad.at >= 0 {
 			ids[pad.at] = Official.Pad()

@@ -34,7 +34,7 @@ type TokenizerConfig struct {
 	// MaxLen is the most tokens an encoding has, special ones included: the end of
 	// longer text is cut off. 0 cuts nothing.
 	MaxLen int
-	// PadRight pads behind the tokens, and not before them as HyenaDNA does.
+	// PadRight pads after the tokens, and not before them as HyenaDNA does.
 	PadRight bool
 }
 

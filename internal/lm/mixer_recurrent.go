@@ -148,7 +148,7 @@ func (st *recurrentState) setFilter(f *longmamba.Filter, prompt int) error {
 }
 
 // SetFilter gives the state another filter of the steps of its recurrent mixers, for a
-// prompt of so many tokens; nil is for none. It has a block for each of those mixers. After
+// prompt of that many tokens; nil is for none. It has a block for each of those mixers. After
 // an error, which matches longmamba.ErrCalibration where the filter is another model's and
 // else ErrConfig or ErrState, the state is as it was.
 func (st *State) SetFilter(filter ssm.FilterSource, prompt int) error {

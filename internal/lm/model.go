@@ -47,7 +47,7 @@ type Streamer interface {
 
 // Mix is a call of a mixer: a piece of a model's tokens.
 type Mix struct {
-	// X [n, D] holds the inputs, and then the outputs.
+	// X [n, D] are the inputs, to be replaced by the outputs.
 	X blas32.General
 	// Offsets are the first row of each sequence and at last n. States has the state
 	// that each goes on from, of the mixer's own, to be brought up to date; it is empty
@@ -251,7 +251,7 @@ func (m *Model) Embedding() blas32.General {
 	return e
 }
 
-// Prepare computes what a first call of so many tokens would compute and keep (filters,
+// Prepare computes what a first call of that many tokens would compute and keep (filters,
 // spectra, tables), so that no request waits for it. Bytes counts it. It returns ctx.Err()
 // itself once ctx is done.
 func (m *Model) Prepare(ctx context.Context, tokens int) error {

@@ -29,8 +29,8 @@ func (m *Model) Bytes() int64 {
 	return n
 }
 
-// ScratchBytes returns the working memory that a call of one sequence of so many tokens
-// holds, at the most, besides its arguments and what Bytes counts.
+// ScratchBytes returns the working memory that a call of one sequence of that many tokens
+// takes, at the most, besides its arguments and what Bytes counts.
 func (m *Model) ScratchBytes(tokens int) int64 {
 	tokens = max(tokens, 0)
 	if m.cfg.MaxLen > 0 {
@@ -77,7 +77,7 @@ func (m *Model) pieceRows(tokens int) int {
 	return tokens
 }
 
-// blockRows returns how many rows a task takes through what is not a mixer. No bit depends
+// blockRows returns how many rows a task takes from one mixer to the next. No bit depends
 // on it.
 func blockRows(rows int) int {
 	if rows <= pieceTokens {

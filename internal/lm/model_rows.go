@@ -55,7 +55,7 @@ func (s *run) branches(w *workspace, from, to, at int) {
 	s.finishRows(w, from, to)
 }
 
-// keepResiduals copies r, in front of a layer, to where a caller wants it.
+// keepResiduals copies r, as it is before a layer, to the caller's matrix for it.
 func (s *run) keepResiduals(layer, from, to int) {
 	if s.call.Residuals == nil || !mat.Given(s.call.Residuals[layer]) {
 		return

@@ -59,7 +59,7 @@ func fileError(pkg string, err error) error {
 type Naming struct {
 	// Prefixes are cut off, each once and in this order, where a name begins so.
 	Prefixes []string
-	// Rename, if not nil, changes what is left.
+	// Rename, if not nil, changes the rest of the name.
 	Rename func(name string) string
 	// Root is a tensor that every checkpoint has, by its name in the package; what stands
 	// before it in the file is put before names in errors. Without it that is Prefix.

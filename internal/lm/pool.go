@@ -41,7 +41,7 @@ type strip struct {
 // stripCols is how many columns a task gathers.
 const stripCols = 128
 
-// begin makes s ready for the vectors that a call wants, all 0.
+// begin makes room for the vectors that a call asks for, and sets them to 0.
 func (p *pooler) begin(s *run) {
 	if s.call.Pooled == nil && s.call.Classes == nil {
 		p.strips = p.strips[:0]

@@ -48,7 +48,7 @@ type Config struct {
 	Workers int
 }
 
-// configFile holds the names of both forms.
+// configFile has the names of both forms.
 type configFile struct {
 	VocabSize   int    `json:"vocab_size"`
 	PadMultiple int    `json:"pad_vocab_size_multiple"`

@@ -5,17 +5,19 @@
 //   - [Open] reads a checkpoint from safetensors files or from PyTorch's
 //     (pytorch_model.bin), under the original names or Hugging Face's, with the
 //     config.json beside it.
-//   - [Model] gives logits, log-likelihoods and hidden states, of whole sequences or
-//     of the next tokens behind a [State], whose memory does not grow.
+//   - [Model] gives logits, log-likelihoods, hidden states of any layer and pooled
+//     embeddings, of whole sequences or of the next tokens after a [State], whose memory
+//     does not grow.
 //   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.
 //   - [State] is a prefix: to be gone on from, forked, rolled back, stored and read.
 //   - [Model.Calibrate] makes LongMamba's tables, by which a state reads prompts longer
-//     than those of the training (package ssm); [Model.Report] tells what it does, and
+//     than those of the training (package longmamba); [Model.Report] tells what it does, and
 //     [Model.Prefill] runs what must look at a whole prompt: other rules, DeciMamba.
 //
 // # Letters
 //
-//	n, t   tokens in a sequence, and a token's index
+//	n, t   tokens in a call, and a token's index
+//	r      residual stream, [n, D]
 //	D      width of a token (Dim)
 //	V      rows of the embedding (Vocab), the vocabulary filled up
 //
@@ -27,9 +29,13 @@
 //	y, gate = W1 RMSNorm(r);  r = r + W2 (y silu(gate))    in hybrids with an MLP
 //
 // and logits are RMSNorm(r) times the embedding or, where the checkpoint has one,
-// lm_head. Layers of attention are not supported. Weights are kept as float32,
+// lm_head. Layers of attention are not supported. Weights are stored as float32,
 // bfloat16, float16 or int8 (Config.Format), whatever their type in the file; arithmetic and
 // states are float32.
+//
+// Tokens go through all layers at most 512 at a time, so that working memory does not grow
+// with a call. A single token is not interrupted when a context ends: the state would have
+// to be copied before each, which costs a fifth of it.
 //
 // # Accuracy
 //

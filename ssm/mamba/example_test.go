@@ -185,3 +185,22 @@ func ExampleModel_Calibrate() {
 	fmt.Println(len(calibration.Tables), "tables of", len(calibration.Lengths), "lengths;", st.Len(), "tokens read")
 	// Output: 2 tables of 24 lengths; 1000 tokens read
 }
+
+// A vector for each of two texts, the mean of their hidden states, in one call; and the
+// residual stream after the first layer.
+func ExampleModel_Run() {
+	m := open()
+	cfg := m.Config()
+	tokens := bytesOf("the LORDPharaoh")
+	residuals := make([]blas32.General, cfg.Layers+1) // those that stay zero are not made
+	residuals[1] = blas32.General{Rows: len(tokens), Cols: cfg.Dim, Stride: cfg.Dim, Data: make([]float32, len(tokens)*cfg.Dim)}
+	call := &mamba.Call{
+		Tokens: tokens, Offsets: []int{0, 8, 15},
+		Pooled: make([]float32, 2*cfg.Dim), Pooling: mamba.Mean, Residuals: residuals,
+	}
+	if err := m.Run(context.Background(), call); err != nil {
+		panic(err)
+	}
+	fmt.Println(len(call.Pooled)/cfg.Dim, "vectors,", residuals[1].Rows, "rows")
+	// Output: 2 vectors, 15 rows
+}

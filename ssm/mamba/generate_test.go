@@ -47,7 +47,7 @@ func TestGenerate(t *testing.T) {
 		t.Errorf("the same seed gives %v and %v", a, b)
 	}
 	if got := generate(GenerateConfig{Stop: text[10:11]}); len(got) != 0 {
-		t.Errorf("%v behind a stop", got)
+		t.Errorf("%v after a stop", got)
 	}
 	end := 11 // of what comes before a token that is new
 	for slices.Contains(text[10:end], text[end]) {

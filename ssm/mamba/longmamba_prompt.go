@@ -19,11 +19,11 @@ type PrefillCall struct {
 	// State is brought up to date; it must be empty and without a filter. nil keeps
 	// nothing.
 	State *State
-	// Last, if it is given, is set to the logits [1, V] behind the last token.
+	// Last, if it is given, is set to the logits [1, V] after the last token.
 	Last blas32.General
 	// Filter is of any method, also of those that look at a whole prompt.
 	Filter *longmamba.Filter
-	// Decimate drops tokens behind some layers, for good: DeciMamba.
+	// Decimate drops tokens after some layers, for good: DeciMamba.
 	Decimate *longmamba.Decimation
 	// Workers is how many goroutines the call may use, 0 for the configuration's.
 	Workers int
@@ -92,7 +92,7 @@ func (m *Model) mixPrompt(ctx context.Context, call *PrefillCall, layer int, x b
 	return on, st.Skip(len(call.Tokens) - x.Rows)
 }
 
-// filtered tells whether a state has a filter in one of so many layers.
+// filtered tells whether a state has a filter in one of its layers.
 func filtered(st *State, layers int) bool {
 	for i := range layers {
 		if l := lm.RecurrentState(st.Layer(i)); l != nil && l.Filtered() {

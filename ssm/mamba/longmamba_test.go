@@ -89,14 +89,14 @@ func TestFilter(t *testing.T) {
 			}}))
 			same(t, name+", of a call", got.Data, want.Data)
 
-			// Prefill, and one token behind it.
+			// Prefill, and one token after it.
 			st = newState(t, m, 1)
 			last := zeros(1, vocab)
 			kept, err := m.Prefill(t.Context(), &PrefillCall{Tokens: ids[:prompt], State: st, Last: last, Filter: f, Workers: 2})
 			must(t, err)
 			near(t, name+", Prefill", last.Data, mat.Row(want, prompt-1), 1e-5)
 			must(t, m.Step(last, ids[prompt:prompt+1], st))
-			near(t, name+", behind Prefill", last.Data, mat.Row(want, prompt), 1e-4)
+			near(t, name+", after Prefill", last.Data, mat.Row(want, prompt), 1e-4)
 			if len(kept) != prompt || st.Len() != prompt+1 {
 				t.Errorf("%s: %d tokens kept, %d in the state", name, len(kept), st.Len())
 			}
@@ -104,7 +104,7 @@ func TestFilter(t *testing.T) {
 	})
 }
 
-// TestDecimate: tokens that are dropped behind a layer are as if later layers had
+// TestDecimate: tokens that are dropped after a layer are as if later layers had
 // never seen them.
 func TestDecimate(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestDecimate(t *testing.T) {
 			must(t, rest.model(t, small).Run(t.Context(), &Call{Tokens: left, Last: want}))
 			near(t, name+", by hand", last, want.Data[:vocab], 1e-5)
 			if kept, _, _ := decimate(longmamba.DecimationConfig{Layers: []int{1, 0}, Base: 40, MinTokens: 1}); len(kept) != 20 {
-				t.Errorf("%s: %d tokens behind two layers, want 20", name, len(kept))
+				t.Errorf("%s: %d tokens after two layers, want 20", name, len(kept))
 			}
 		}
 	})

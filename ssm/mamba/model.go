@@ -24,12 +24,12 @@ func (m *Model) Config() Config { return m.cfg }
 // Bytes returns the memory of the weights.
 func (m *Model) Bytes() int64 { return m.stack.Bytes() }
 
-// ScratchBytes returns the working memory that a call of one sequence of so many
-// tokens holds, at the most, besides its arguments; it stops growing with them.
+// ScratchBytes returns the working memory that a call of one sequence of that many
+// tokens takes, at the most, besides its arguments; from 512 tokens on it does not grow.
 func (m *Model) ScratchBytes(tokens int) int64 { return m.stack.ScratchBytes(tokens) }
 
-// Prepare would compute what a first call of so many tokens computes and keeps. A Mamba
-// keeps nothing between calls but working memory, so it only checks its arguments.
+// Prepare is there for models that compute filters or tables in a first call of a length.
+// A Mamba has none: it only checks its arguments, and returns ctx.Err() once ctx is done.
 func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }
 
 // State is what a model remembers of the tokens it has seen, in memory that does not
@@ -106,8 +106,8 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 }
 
 // SampleConfig says how the next token is chosen: Temperature divides the logits, 0 taking
-// the likeliest token; TopK keeps only so many of the likeliest tokens, TopP those that
-// together reach so much probability (0 keeps all); Seed begins the random numbers.
+// the likeliest token; TopK keeps only the TopK likeliest tokens, TopP the likeliest ones
+// whose probabilities together reach TopP (0 keeps all); Seed begins the random numbers.
 type SampleConfig = lm.SampleConfig
 
 // Sampler chooses tokens: Sample(logits) returns one of as many as there are logits. It

@@ -235,7 +235,7 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// TestInterrupted: a call that ends early leaves all layers of a state behind the
+// TestInterrupted: a call that ends early leaves all layers of a state after the
 // same number of tokens.
 func TestInterrupted(t *testing.T) {
 	step := 7
@@ -253,7 +253,7 @@ func TestInterrupted(t *testing.T) {
 			}
 			n := st.Len()
 			if n%512 != 0 && n != 1500 {
-				t.Fatalf("%s: stands behind %d tokens", name, n)
+				t.Fatalf("%s: stands after %d tokens", name, n)
 			}
 			// It can go on as if nothing had been.
 			got := zeros(1, vocab)

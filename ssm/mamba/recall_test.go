@@ -217,7 +217,7 @@ func TestRecallCases(t *testing.T) {
 	})
 }
 
-// run returns the logits behind each token of a prompt in pieces, and the steps.
+// run returns the logits after each token of a prompt in pieces, and the steps.
 func (r *recall) run(t *testing.T, ids []int32, f *longmamba.Filter, cuts []int) (logits blas32.General, steps []blas32.General) {
 	t.Helper()
 	st, err := r.model.NewState(ssm.StateConfig{Filter: f, Prompt: len(ids)})
