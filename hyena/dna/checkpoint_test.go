@@ -103,7 +103,7 @@ func TestCheckpointErrors(t *testing.T) {
 	}
 	for want, cfg := range map[string]Config{
 		"dna: MaxLen is in neither the configuration nor the checkpoint": {},
-		"dna: Workers is -1, want 0 or more":                             {MaxLen: 5, Workers: -1},
+		"dna: Workers is -1, want 0 to 65536":                            {MaxLen: 5, Workers: -1},
 		"dna: Format is 7":                                               {MaxLen: 5, Format: 7},
 		"dna: Eps is -1, want a finite number, 0 or more":                {MaxLen: 5, Eps: -1},
 	} {

@@ -129,11 +129,14 @@ func (c Config) check(prefix string) error {
 		n    int
 	}{
 		{"Dim", c.Dim}, {"Layers", c.Layers}, {"Inner", c.Inner}, {"Vocab", c.Vocab}, {"MaxLen", c.MaxLen},
-		{"Order", c.Order}, {"EmbDim", c.EmbDim}, {"Workers", c.Workers},
+		{"Order", c.Order}, {"EmbDim", c.EmbDim},
 	} {
 		if f.n < 0 {
 			return check.Errorf(ErrConfig, "%s%s is %d, want 0 or more", prefix, f.name, f.n)
 		}
+	}
+	if err := check.Workers(ErrConfig, "dna", c.Workers); err != nil {
+		return err
 	}
 	if c.SpectraBytes < 0 {
 		return check.Errorf(ErrConfig, "%sSpectraBytes is %d, want 0 or more", prefix, c.SpectraBytes)

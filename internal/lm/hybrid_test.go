@@ -165,19 +165,21 @@ func (m *attentionMixer) ScratchBytes(tokens int) int64 {
 	return int64(4*n*(2*heads+2*kvHeads)*wide) + m.op.StepScratchBytes(n, tokens) + 1<<14
 }
 
-func (m *attentionMixer) NewState(maxTokens int) (LayerState, error) {
-	st, err := m.op.NewState(stateConfig(maxTokens))
-	return &attentionState{st, maxTokens}, err
+func (m *attentionMixer) NewState(cfg StateConfig) (LayerState, error) {
+	st, err := m.op.NewState(stateConfig(cfg))
+	return &attentionState{st, cfg.MaxTokens}, err
 }
 
-func stateConfig(maxTokens int) attention.StateConfig {
-	return attention.StateConfig{MaxTokens: maxTokens, Rotation: &rope.Config{HeadDim: wide}, Policy: rope.Fixed}
+func stateConfig(cfg StateConfig) attention.StateConfig {
+	return attention.StateConfig{MaxTokens: cfg.MaxTokens, Format: cfg.Format, Rotation: &rope.Config{HeadDim: wide}, Policy: rope.Fixed}
 }
 
-func (m *attentionMixer) StateBytes(tokens int) int64 { return m.op.StateBytes(stateConfig(0), tokens) }
+func (m *attentionMixer) StateBytes(tokens int) int64 {
+	return m.op.StateBytes(stateConfig(StateConfig{}), tokens)
+}
 
 func (m *attentionMixer) ReadState(r io.Reader) (LayerState, error) {
-	st, err := m.op.NewState(stateConfig(0))
+	st, err := m.op.NewState(stateConfig(StateConfig{}))
 	if err == nil {
 		_, err = st.ReadFrom(r)
 	}
@@ -269,7 +271,7 @@ func byHand(t testing.TB, m *Model, ids []int32) (residuals []blas32.General) {
 			if b.MLP != nil {
 				b.MLP.Forward(y, read, zeros(n, b.MLP.Hidden()))
 			} else {
-				st, err := b.Mixer.(Streamer).NewState(0)
+				st, err := b.Mixer.(Streamer).NewState(StateConfig{})
 				must(t, err)
 				must(t, b.Mixer.Mix(t.Context(), &Mix{X: y, Offsets: []int{0, n}, States: []LayerState{st}, Workers: 1}))
 			}

@@ -13,6 +13,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
@@ -225,6 +226,38 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestFormats: keys that are stored in half the memory give nearly the same logits.
+func TestFormats(t *testing.T) {
+	m, ids := hybrid(t), tokens(1, 60)
+	want, got := zeros(60, vocab), zeros(60, vocab)
+	exact, half := newState(t, m, StateConfig{}), newState(t, m, StateConfig{Format: asm.BFloat16})
+	must(t, m.Step(want, ids, exact))
+	must(t, m.Step(got, ids, half))
+	near(t, "bfloat16", got.Data, want.Data, 0.03)
+	if half.Bytes() >= exact.Bytes() {
+		t.Errorf("bfloat16 takes %d bytes, float32 %d", half.Bytes(), exact.Bytes())
+	}
+	for _, cfg := range []StateConfig{{Snapshots: -1}, {MaxTokens: -1}, {Length: -1}, {Format: 9}} {
+		if _, err := m.NewState(cfg); !errors.Is(err, subquad.ErrConfig) {
+			t.Errorf("%+v: error %v", cfg, err)
+		}
+	}
+}
+
+// TestShared: a state may be in one call of a batch only.
+func TestShared(t *testing.T) {
+	m := hybrid(t)
+	st := newState(t, m, StateConfig{})
+	calls := []*Call{{Tokens: []int32{1}, State: st}, {Tokens: []int32{1}, States: []*State{st}}}
+	if err := m.RunBatch(t.Context(), calls); !errors.Is(err, subquad.ErrState) || st.Len() != 0 {
+		t.Errorf("error %v, %d tokens", err, st.Len())
+	}
+	must(t, m.RunBatch(t.Context(), calls[:1]))
+	if _, err := m.ReadState(nil); !errors.Is(err, subquad.ErrState) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // TestFull: a state without room takes no token in any layer.
 func TestFull(t *testing.T) {
 	m := hybrid(t)
@@ -254,8 +287,8 @@ type countingMixer struct {
 	saved *int
 }
 
-func (c countingMixer) NewState(n int) (LayerState, error) {
-	st, err := c.Streamer.NewState(n)
+func (c countingMixer) NewState(cfg StateConfig) (LayerState, error) {
+	st, err := c.Streamer.NewState(cfg)
 	return counting{st, c.saved}, err
 }
 
@@ -353,6 +386,18 @@ func TestLikelihood(t *testing.T) {
 	alone := make([]float32, n-1)
 	must(t, m.Run(t.Context(), &Call{Tokens: ids, LogLikelihood: alone}))
 	same(t, "without logits", alone, got)
+	targets := slices.Clone(ids[1:])
+	for i := range targets {
+		if i < 70 || i%5 == 0 || i > 500 {
+			targets[i] = -1
+		}
+	}
+	must(t, m.Run(t.Context(), &Call{Tokens: ids, LogLikelihood: alone, Targets: targets}))
+	for i, v := range alone {
+		if want := got[i]; targets[i] < 0 && v != 0 || targets[i] >= 0 && v != want {
+			t.Fatalf("target %d: %v, of all %v", i, v, want)
+		}
+	}
 	for i, v := range got {
 		var sum float64
 		for _, z := range mat.Row(logits, i) {

@@ -55,8 +55,8 @@ func (m Recurrent) StateBytes(int) int64 {
 	return int64(st.Bytes())
 }
 
-// NewState implements Streamer.
-func (m Recurrent) NewState(int) (LayerState, error) {
+// NewState implements Streamer: a recurrence has room for any number of tokens, in float32.
+func (m Recurrent) NewState(StateConfig) (LayerState, error) {
 	st, err := m.Block.NewState(ssm.StateConfig{})
 	if err != nil {
 		return nil, err

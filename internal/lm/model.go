@@ -39,8 +39,8 @@ type Streamer interface {
 	Fingerprint() uint64
 	// StateBytes is the memory of a state after as many tokens.
 	StateBytes(tokens int) int64
-	// NewState returns an empty state for as many tokens, 0 for any number.
-	NewState(maxTokens int) (LayerState, error)
+	// NewState returns an empty state; Snapshots are the model's.
+	NewState(cfg StateConfig) (LayerState, error)
 	// ReadState reads what the state's WriteTo wrote, and nothing after that.
 	ReadState(r io.Reader) (LayerState, error)
 }

@@ -24,6 +24,7 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 	}
 	s := m.scratch.Get()
 	defer m.scratch.Put(s)
+	states := map[*State]bool{}
 	for i, call := range calls {
 		if call == nil {
 			return check.Errorf(subquad.ErrCall, "%s: call %d is nil", pkg, i)
@@ -31,7 +32,10 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 		if err := s.accept(m, call); err != nil {
 			return fmt.Errorf("%s: call %d: %w", pkg, i, err)
 		}
-		s.release()
+		shared := s.claim(states)
+		if s.release(); shared {
+			return check.Errorf(subquad.ErrState, "%s: call %d has a state that another has", pkg, i)
+		}
 	}
 	var short []*Call
 	for _, call := range calls {
@@ -50,4 +54,13 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 		return done
 	}
 	return errors.Join(append(errs, check.Wrap(ctx, pkg, err))...)
+}
+
+// claim notes the states of a call, and tells whether one of them was noted before.
+func (s *run) claim(states map[*State]bool) (shared bool) {
+	for _, st := range s.layout.States {
+		shared = shared || states[st]
+		states[st] = true
+	}
+	return shared
 }

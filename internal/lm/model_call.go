@@ -2,6 +2,7 @@ package lm
 
 import (
 	"context"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -194,13 +195,14 @@ func (m *Model) checkTargets(c *Call) error {
 func (m *Model) checkPooling(c *Call, sequences int) error {
 	pkg := m.cfg.Package
 	want := func(name string, x []float32, wide int, what string) error {
+		total := check.Product(math.MaxInt, sequences, wide)
 		switch {
-		case x == nil || len(x) == sequences*wide:
+		case x == nil || int64(len(x)) == total:
 			return nil
 		case sequences == 1:
 			return check.Vector(subquad.ErrShape, pkg, name, x, wide, what)
 		}
-		return check.Errorf(subquad.ErrShape, "%s: %s has %d elements, want %d sequences * %s = %d", pkg, name, len(x), sequences, what, sequences*wide)
+		return check.Errorf(subquad.ErrShape, "%s: %s has %d elements, want %d sequences * %s = %d", pkg, name, len(x), sequences, what, total)
 	}
 	switch {
 	case c.Mask != nil && len(c.Mask) != len(c.Tokens):

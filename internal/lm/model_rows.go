@@ -104,22 +104,38 @@ func (s *run) finishRows(w *workspace, from, to int) {
 		m.cfg.Norm.Row(mat.Row(h, t), mat.Row(s.r, from+t))
 	}
 	from, to = s.from+from, s.from+to
-	scored := min(to, len(call.LogLikelihood)) // rows before it have a likelihood
-	if !mat.Given(call.Logits) && from >= scored {
-		return
-	}
+	first, last := s.scored(from, to)
 	logits := mat.Rows(call.Logits, from, to)
 	if !mat.Given(call.Logits) {
-		h.Rows = scored - from
+		if first == last {
+			return
+		}
+		h, from = mat.Rows(h, first-from, last-from), first
 		w.out = scratch.Floats(w.out, h.Rows*m.vocab)
 		logits = mat.Of(w.out, h.Rows, m.vocab)
 	}
 	m.cfg.Head.Forward(logits, h)
 	w.exp = scratch.Floats(w.exp, m.vocab)
-	for t := from; t < scored; t++ {
-		call.LogLikelihood[t] = 0
+	for t := first; t < last; t++ {
 		if target := call.target(t); target >= 0 {
 			call.LogLikelihood[t] = dense.LogSoftmaxAt(mat.Row(logits, t-from), int(target), w.exp)
 		}
 	}
+}
+
+// scored sets the likelihoods of rows to 0, and returns the first and the end of those
+// that have a target.
+func (s *run) scored(from, to int) (first, last int) {
+	first, last = from, from
+	for t := from; t < min(to, len(s.call.LogLikelihood)); t++ {
+		s.call.LogLikelihood[t] = 0
+		switch {
+		case s.call.target(t) < 0:
+		case first == last:
+			first, last = t, t+1
+		default:
+			last = t + 1
+		}
+	}
+	return first, last
 }

@@ -148,7 +148,7 @@ func (s *run) stateOf(sequence int, begins bool) *State {
 	if begins {
 		s.owned = (s.owned + 1) % (pieceTokens + 1)
 		for s.owned >= len(s.own) {
-			s.own = append(s.own, s.m.newState(0))
+			s.own = append(s.own, s.m.newState())
 		}
 		s.own[s.owned].Reset()
 	}

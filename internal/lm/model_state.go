@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/state"
 )
@@ -47,6 +48,11 @@ type StateConfig struct {
 	// MaxTokens is the most tokens that the state may have, for mixers whose memory grows
 	// with them; 0 is no bound.
 	MaxTokens int
+	// Length is how many tokens the sequence will have, where that is known, for rotary
+	// positions whose frequencies depend on it; 0 is unknown.
+	Length int
+	// Format is how keys and values are stored. Recurrences are float32.
+	Format asm.Format
 }
 
 // State is what a model remembers of the tokens it has seen: a prefix that can be kept,
@@ -60,7 +66,7 @@ type State struct {
 	ring        state.Ring[[]Mark]
 }
 
-// maxSnapshots bounds StateConfig.Snapshots, maxTokens its MaxTokens.
+// maxSnapshots bounds StateConfig.Snapshots, maxTokens its MaxTokens and Length.
 const (
 	maxSnapshots = 1 << 20
 	maxTokens    = 1 << 40
@@ -74,12 +80,16 @@ func (m *Model) NewState(cfg StateConfig) (*State, error) {
 		return nil, check.Errorf(subquad.ErrCall, "%s: the model cannot go on from a state", m.cfg.Package)
 	case cfg.Snapshots < 0 || cfg.Snapshots > maxSnapshots:
 		return nil, check.Errorf(subquad.ErrConfig, "%s: Snapshots is %d, want 0 to %d", m.cfg.Package, cfg.Snapshots, maxSnapshots)
+	case cfg.Length < 0 || int64(cfg.Length) > maxTokens:
+		return nil, check.Errorf(subquad.ErrConfig, "%s: Length is %d, want 0 to %d", m.cfg.Package, cfg.Length, int64(maxTokens))
+	case cfg.Format > asm.Float16:
+		return nil, check.Errorf(subquad.ErrConfig, "%s: Format is %d", m.cfg.Package, cfg.Format)
 	case cfg.MaxTokens < 0 || int64(cfg.MaxTokens) > maxTokens:
 		return nil, check.Errorf(subquad.ErrConfig, "%s: MaxTokens is %d, want 0 to %d", m.cfg.Package, cfg.MaxTokens, int64(maxTokens))
 	}
 	st := m.emptyState()
 	for _, s := range m.streamers {
-		l, err := s.NewState(cfg.MaxTokens)
+		l, err := s.NewState(cfg)
 		if err != nil {
 			return nil, wrapped(m.cfg.Package, err)
 		}
@@ -94,8 +104,8 @@ func (m *Model) emptyState() *State {
 }
 
 // newState returns a state for a run's own use.
-func (m *Model) newState(maxTokens int) *State {
-	st, err := m.NewState(StateConfig{MaxTokens: maxTokens})
+func (m *Model) newState() *State {
+	st, err := m.NewState(StateConfig{})
 	if err != nil {
 		panic(err) // comes back as the call's error; mixers can make a state of any length
 	}

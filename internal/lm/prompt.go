@@ -53,7 +53,7 @@ func (m *Model) RunPrompt(ctx context.Context, call *PromptCall) (kept []int, er
 	if err := s.eachBlock(ctx, s.embed); err != nil {
 		return nil, check.Wrap(ctx, m.cfg.Package, err)
 	}
-	st := m.newState(0)
+	st := m.newState()
 	for s.mixed = range m.mixers {
 		rows, err := call.Mix(ctx, s.mixed, s.x, st.layers[s.mixed])
 		if err != nil {

@@ -20,6 +20,7 @@ func TestLayouts(t *testing.T) {
 	hf := func(n string) string { return strings.Replace(n, "embedding.", "embeddings.", 1) }
 	for name, rename := range map[string]func(string) string{
 		"Hugging Face": hf,
+		"wrapped":      func(n string) string { return "module._orig_mod.model." + n },
 		"prefixed":     func(n string) string { return "model." + n },
 		"bare":         func(n string) string { return strings.TrimPrefix(hf(n), "backbone.") },
 	} {
@@ -99,7 +100,7 @@ func TestCheckpointErrors(t *testing.T) {
 		}
 	}
 	for want, cfg := range map[string]Config{
-		"mamba: Workers is -1, want 0 or more":              {Workers: -1},
+		"mamba: Workers is -1, want 0 to 65536":             {Workers: -1},
 		"mamba: Format is 7":                                {Format: 7},
 		"mamba: Eps is -1, want a finite number, 0 or more": {Eps: -1},
 		"mamba: Words is 25, more than Vocab = 24":          {Words: 25},

@@ -163,11 +163,14 @@ func (c Config) check(prefix string) error {
 		n    int
 	}{
 		{"Dim", c.Dim}, {"Layers", c.Layers}, {"Vocab", c.Vocab}, {"Words", c.Words},
-		{"States", c.States}, {"HeadDim", c.HeadDim}, {"Groups", c.Groups}, {"Workers", c.Workers},
+		{"States", c.States}, {"HeadDim", c.HeadDim}, {"Groups", c.Groups},
 	} {
 		if f.n < 0 || f.n > math.MaxInt32 {
 			return check.Errorf(ErrConfig, "%s%s is %d, want 0 or more", prefix, f.name, f.n)
 		}
+	}
+	if err := check.Workers(ErrConfig, "mamba", c.Workers); err != nil {
+		return err
 	}
 	if c.Format > asm.Float16 {
 		return check.Errorf(ErrConfig, "%sFormat is %d", prefix, c.Format)
