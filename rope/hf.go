@@ -86,8 +86,8 @@ type HF struct {
 // (text_config, llm_config, language_config, thinker_config).
 //
 // What a file leaves out is what the code of its model type has: the base, how much of
-// a head rotates, the layout, which layers rotate and which of them are scaled. Some
-// 250 model types are known; another one is an error, unless compat has [AnyModel]. A
+// a head rotates, the layout, which layers rotate and which of them are scaled. About
+// 300 model types are known; another one is an error, unless compat has [AnyModel]. A
 // file without a model_type is read as AnyModel reads it. Where transformers 5 has a
 // known defect (OLMo 3's scaling on sliding layers), the models' own code is followed.
 //

@@ -16,6 +16,8 @@ const (
 	slidingLayer = "sliding_attention"
 	linearLayer  = "linear_attention"
 	crossLayer   = "cross_attention"
+	sparseLayer  = "compressed_sparse_attention"
+	heavilyLayer = "heavily_compressed_attention"
 )
 
 // withoutRotation are the layer types that are no attention, or none over the text.
@@ -59,7 +61,7 @@ func firstAndEvery(n int) pattern { return func(i int) bool { return i == 0 || (
 // readLayers finds out how many layers there are and of which types.
 func (h *hfReader) readLayers() {
 	t := h.text
-	for _, key := range []string{"num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_num_hidden_layers"} {
+	for _, key := range []string{"num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_num_hidden_layers", "num_transformer_layers"} {
 		if h.count == 0 {
 			h.count = t.count(key, 0, mostLayers)
 		}
@@ -112,7 +114,7 @@ func (h *hfReader) listedTypes() (types []string) {
 	}{
 		{"hybrid_layer_pattern", map[float64]string{0: fullLayer, 1: slidingLayer}},
 		{"attn_type_list", map[float64]string{0: linearLayer, 1: fullLayer}},
-		{"compress_ratios", map[float64]string{0: slidingLayer, 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}},
+		{"compress_ratios", map[float64]string{0: slidingLayer, 4: sparseLayer, 128: heavilyLayer}},
 	} {
 		for i, v := range t.numbers(list.key) {
 			name, ok := list.names[v]
@@ -175,6 +177,16 @@ func (h *hfReader) patternTypes() (types []string) {
 	case t.has("layer_group_size"): // an incomplete last group has full attention
 		n := t.count("layer_group_size", 0, mostLayers)
 		full = func(i int) bool { return n > 0 && ((i+1)%n == 0 || i >= h.count/n*n) }
+	}
+	if h.row.layers == compressed {
+		for i := range h.count {
+			name := heavilyLayer
+			if i > 2 && i%2 == 1 {
+				name = sparseLayer
+			}
+			types = append(types, name)
+		}
+		return types
 	}
 	if full == nil {
 		return nil
@@ -241,7 +253,7 @@ func (h *hfReader) setTypes() {
 	}
 	switch {
 	case len(names) == 0 && h.row.layers == compressed:
-		names = []string{slidingLayer, "compressed_sparse_attention", "heavily_compressed_attention"}
+		names = []string{slidingLayer, sparseLayer, heavilyLayer}
 	case len(names) == 0 && h.row.layers == linearRotates:
 		names = []string{fullLayer, linearLayer}
 	case len(names) == 0:

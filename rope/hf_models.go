@@ -6,6 +6,7 @@ import "strings"
 type hfModel struct {
 	encoding Encoding
 	optional bool // rotates only with use_mem_rope
+	always   bool // rotates whatever position_embedding_type says
 
 	base     float64 // rope_theta; 0 is 10000
 	local    float64 // that of sliding layers (localBase) or compressed ones; 0 is 10000
@@ -62,6 +63,7 @@ var hfModels = map[string]hfModel{
 	"cwm":            {base: 1e6, head: 128, params: `{"rope_type": "llama3", "factor": 16, "original_max_position_embeddings": 8192, "low_freq_factor": 1, "high_freq_factor": 4}`},
 	"csm":            {base: 5e5},
 	"dbrx":           {},
+	"eurobert":       {always: true},
 	"emu3":           {base: 1e6},
 	"gemma":          {head: 256},
 	"gpt_oss":        {base: 150000, head: 64, params: `{"rope_type": "yarn", "factor": 32, "beta_fast": 32, "beta_slow": 1, "truncate": false, "original_max_position_embeddings": 4096}`},
@@ -71,7 +73,7 @@ var hfModels = map[string]hfModel{
 	"ministral3":     {head: 128, base: 1e6, params: `{"rope_type": "yarn", "rope_theta": 1000000, "factor": 16, "original_max_position_embeddings": 16384, "beta_fast": 32, "beta_slow": 1, "mscale_all_dim": 1, "mscale": 1}`},
 	"mixtral":        {base: 1e6, hidden: 4096, heads: 32},
 	"nanochat":       {reverse: true},
-	"nomic_bert":     {base: 1000, dynamic: true},
+	"nomic_bert":     {always: true, base: 1000, dynamic: true},
 	"openelm":        {head: 128},
 	"qwen2_vl":       {base: 1e6},
 	"qwen3":          {head: 128},
@@ -123,17 +125,17 @@ var hfModels = map[string]hfModel{
 	"gemma3n":            {layers: localBase, base: 1e6, local: 1e4, head: 256, full: every(5)},
 	"gemma4": {head: 256, global: 512, full: every(6), lastFull: true, params: `{"sliding_attention": {"rope_type": "default", "rope_theta": 10000},
 		"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000}}`},
-	"laguna": {head: 128, params: `{"full_attention": {"rope_type": "default", "rope_theta": 500000, "partial_rotary_factor": 0.5},
+	"laguna": {head: 128, full: every(1), params: `{"full_attention": {"rope_type": "default", "rope_theta": 500000, "partial_rotary_factor": 0.5},
 		"sliding_attention": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 1}}`},
 	"lfm2":   {base: 1e6},
 	"llama4": {layers: someRotate, layout: Interleaved, base: 5e5, head: 128},
-	"mellum": {head: 128, params: `{"full_attention": {"rope_type": "default", "rope_theta": 500000}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000}}`},
-	"zaya": {head: 128, params: `{"hybrid": {"rope_type": "default", "rope_theta": 5000000, "partial_rotary_factor": 0.5},
+	"mellum": {head: 128, full: every(1), params: `{"full_attention": {"rope_type": "default", "rope_theta": 500000}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000}}`},
+	"zaya": {head: 128, full: every(0), rest: "hybrid", params: `{"hybrid": {"rope_type": "default", "rope_theta": 5000000, "partial_rotary_factor": 0.5},
 		"hybrid_sliding": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 0.5}}`},
 	"mimo_v2":         {layers: localBase, base: 5e6, local: 1e4, fraction: 0.334, head: 192, full: firstAndEvery(6)},
 	"minimax":         {base: 1e6, rest: linearLayer, full: leading(2)},
 	"mllama":          {base: 5e5},
-	"modernbert":      {layers: localBase, base: 160000, local: 1e4, full: leading(3), scaled: true},
+	"modernbert":      {always: true, layers: localBase, base: 160000, local: 1e4, full: leading(3), scaled: true},
 	"olmo3":           {layers: fullScaled, base: 5e5, full: every(4)},
 	"qwen3_next":      {fraction: 0.25, head: 256, full: every(4), rest: linearLayer, dealt: true},
 	"recurrent_gemma": {fraction: 0.5},
@@ -157,12 +159,13 @@ var hfModels = map[string]hfModel{
 var sameModels = func() map[string]string {
 	m := map[string]string{}
 	for like, names := range map[string]string{
-		"llama": `aquila arcee aria audioflamingo3 baichuan bailing_moe blip-2 chameleon deepseek deepseek_vl deepseek_vl_hybrid diffllama doge
-			dots1 eurobert exaone falcon falcon_h1 flex_olmo glmasr got_ocr2 gpt_neox_japanese granite granite_speech granitemoe
+		"llama": `aquila arcee arctic aria audioflamingo3 baichuan bailing_moe blip-2 chameleon deepseek deepseek_vl deepseek_vl_hybrid diffllama doge
+			dots1 exaone falcon falcon_h1 flex_olmo glmasr got_ocr2 gpt_neox_japanese granite granite_speech granitemoe
 			granitemoeshared hyperclovax idefics2 idefics3 instructblip internlm internlm2 internlm3 internvl internvl_chat jais2 janus
 			llava llava_next llava_next_video llava_onevision mimo minicpm ministral mistral mistral3 moshi musicflamingo nemotron-nas
 			olmo olmo2 olmoe orion ovis2 pixtral qwen qwen2 qwen2_audio qwen2_moe RefinedWeb RefinedWebModel smolvlm solar starcoder2
 			ultravox video_llava vipllava voxtral xverse yi Yi`,
+		"phi":            "phi-msft",
 		"phi3":           "phi3_v phi4mm phi4_multimodal",
 		"gemma":          "paligemma",
 		"gemma2":         "vaultgemma",

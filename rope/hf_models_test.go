@@ -144,6 +144,13 @@ func TestModels(t *testing.T) {
 		{"DBRX", `{"model_type": "dbrx", "d_model": 6144, "n_heads": 48, "n_layers": 2, "attn_config": {"rope_theta": 500000, "kv_n_heads": 8}}`, "2x 128 of 128, half, 500000, plain"},
 		{"Hunyuan-A13B", `{"model_type": "hunyuan_v1_moe", "hidden_size": 4096, "num_attention_heads": 32, "head_dim": 128, "num_hidden_layers": 2, "max_position_embeddings": 32768, "rope_theta": 10000, "rope_scaling": {"type": "dynamic", "alpha": 1000, "factor": 1}}`,
 			"2x 128 of 128, half, 1.11588e+07, plain"},
+		{"InternLM 20B", `{"model_type": "internlm", "hidden_size": 5120, "num_attention_heads": 40, "num_hidden_layers": 1, "max_position_embeddings": 4096, "rotary": {"base": 20000, "type": "dynamic"}}`,
+			"1x 128 of 128, half, 20000, dynamic NTK, factor 1 beyond 4096"},
+		{"Bamba", `{"model_type": "bamba", "hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 2, "attn_layer_indices": [1], "attn_rotary_emb": 64}`, "1x none; 1x 64 of 128, half, 10000, plain"},
+		{"ModernBERT", `{"model_type": "modernbert", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 4, "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0, "position_embedding_type": "absolute"}`,
+			"1x 64 of 64, half, 160000, plain; 2x 64 of 64, half, 10000, plain; 1x 64 of 64, half, 160000, plain"},
+		{"OpenELM", `{"model_type": "openelm", "head_dim": 64, "num_transformer_layers": 2, "rope_freq_constant": 10000, "rope_max_length": 4096}`, "2x 64 of 64, half, 10000, plain"},
+		{"RoFormer", `{"model_type": "roformer", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 1, "rotary_value": false}`, "1x 64 of 64, interleaved, 10000, plain"},
 		{"nomic-embed", `{"model_type": "nomic_bert", "n_embd": 768, "n_head": 12, "n_layer": 2, "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": false, "rotary_scaling_factor": 2, "max_trained_positions": 2048}`,
 			"2x 64 of 64, half, 1000, dynamic NTK, factor 2 beyond 2048"},
 
@@ -221,9 +228,46 @@ func TestUnknownModel(t *testing.T) {
 	if _, err := FromHF([]byte(text), V5); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), `model_type is "frobnicator", which is not known`) {
 		t.Errorf("error %v", err)
 	}
+	if _, err := FromHF([]byte(`{"model_type": "chatglm", "hidden_size": 4096, "num_attention_heads": 32, "position_encoding_2d": true}`), V5); !errors.Is(err, ErrConfig) {
+		t.Errorf("ChatGLM's first: error %v", err)
+	}
 	cfg, err := mustHF(t, text, V4|AnyModel).Config("")
 	if err != nil || inWords(cfg) != "8 of 8, half, 5000, plain" {
 		t.Errorf("%s, error %v", inWords(cfg), err)
+	}
+}
+
+// TestModelTable: every name has one row, and every row makes configurations.
+func TestModelTable(t *testing.T) {
+	for name, like := range sameModels {
+		if _, ok := hfModels[like]; !ok {
+			t.Errorf("%s is like %s, which has no row", name, like)
+		}
+		if _, ok := hfModels[name]; ok {
+			t.Errorf("%s has a row and is like %s", name, like)
+		}
+	}
+	for name := range hfModels {
+		text := fmt.Sprintf(`{"model_type": %q, "hidden_size": 1024, "num_attention_heads": 8, "num_hidden_layers": 6, "max_position_embeddings": 4096}`, name)
+		if name == "moonshine" { // 0.9 of 128 features is odd
+			text = strings.Replace(text, "1024", "416", 1)
+		}
+		m := mustHF(t, text, V5)
+		for _, kind := range m.Types {
+			cfg, err := m.Config(kind)
+			must(t, err)
+			mustNew(t, cfg)
+		}
+		for i := range 6 {
+			if cfg, err := m.Layer(i); err == nil {
+				mustNew(t, cfg)
+			} else {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if n := len(hfModels) + len(sameModels); n < 200 {
+		t.Errorf("%d model types are known", n)
 	}
 }
 

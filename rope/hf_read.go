@@ -61,6 +61,12 @@ func (h *hfReader) readModel() {
 		return
 	}
 	h.row = row
+	if t.boolean("position_encoding_2d", false) { // the first ChatGLM
+		t.fail(configErrorf("config.json: %s is true, which is not supported", t.path("position_encoding_2d")))
+	}
+	if !t.boolean("rotary_value", false) { // RoFormer, which does not rotate values
+		t.pass("rotary_value")
+	}
 	if row.layers == sameLayers && slices.ContainsFunc(localKeys, t.has) {
 		h.row.layers = localBase
 	}
@@ -114,7 +120,10 @@ func (h *hfReader) encoding() Encoding {
 	case t.boolean("mla_use_nope", false), !t.boolean("use_rope", true), h.row.optional && !t.boolean("use_mem_rope", false):
 		return NoPositions
 	}
-	if !t.has("position_embedding_type") {
+	if h.row.always {
+		t.pass("position_embedding_type")
+	}
+	if !t.has("position_embedding_type") || h.row.always {
 		return e
 	}
 	switch kind := t.text("position_embedding_type", ""); kind {

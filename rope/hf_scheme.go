@@ -39,6 +39,16 @@ func (h *hfReader) giveScheme(cfg *Config, kind string, p *section, fraction flo
 		return
 	}
 	cfg.Scheme = h.scheme(kind, p, fraction)
+	if rotary := h.text; kind == "default" && rotary.isKind("rotary", '{') { // InternLM
+		rotary = rotary.sub("rotary")
+		switch kind := rotary.text("type", "origin"); kind {
+		case "origin":
+		case "dynamic":
+			cfg.Scheme = DynamicNTK{Factor: rotary.above("scaling_factor", 1), MaxPosition: h.out.MaxPosition}
+		default:
+			rotary.fail(configErrorf("config.json: %s is %q, want origin or dynamic", rotary.path("type"), kind))
+		}
+	}
 	if s, ok := cfg.Scheme.(YaRN); ok && h.row.layers == compressed && !p.has("attention_factor") {
 		s.AttentionFactor = 1
 		cfg.Scheme = s

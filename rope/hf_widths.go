@@ -110,6 +110,10 @@ func (h *hfReader) baseOf(layerType string, p *section) float64 {
 	if t.isKind("attn_config", '{') {
 		places = append(places, place{t.sub("attn_config"), "rope_theta"})
 	}
+	if t.isKind("rotary", '{') { // InternLM
+		places = append(places, place{t.sub("rotary"), "base"})
+	}
+	t.pass("rope_max_length") // OpenELM's max_position_embeddings
 	base := firstNumber(def, places...)
 	if h.row.ratio { // ChatGLM, whose original_rope has no effect
 		t.use("original_rope")
@@ -128,7 +132,7 @@ func (h *hfReader) fractionOf(p *section) float64 {
 		within = append(within, place{h.params, "partial_rotary_factor"})
 	}
 	var beside []place
-	for _, key := range []string{"partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"} {
+	for _, key := range []string{"partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent", "rotary_emb_fraction"} {
 		beside = append(beside, place{h.text, key})
 	}
 	places := append(within, beside...)
@@ -152,8 +156,10 @@ func (h *hfReader) rotaryDim(layerType, kind string, headDim int, fraction float
 		return t.count("qk_rope_head_dim", h.row.rotary, maxWidth)
 	}
 	if h.fraction == 0 {
-		if d := t.count("rotary_dim", 0, maxWidth); d != 0 {
-			return d
+		for _, key := range []string{"rotary_dim", "attn_rotary_emb"} {
+			if d := t.count(key, 0, maxWidth); d != 0 {
+				return d
+			}
 		}
 		if _, null := t.values["rotary_dim"]; h.row.rotary != 0 && h.row.layers != compressed && !null {
 			return h.row.rotary
