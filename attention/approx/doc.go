@@ -40,7 +40,7 @@
 //	XCA         4 D^2                           as Linear
 //	Nystrom     4 m (D + Dv), and 50 m^3 once   m (2 D + 2 Dv) for each head, m^2 for each worker
 //
-// All are matrix products on the kernels of package asm. Beside exact attention,
+// All are matrix products on the kernels of exact attention. Beside exact attention,
 // not causal, in milliseconds, 8 heads of 64 on one thread of a virtual AMD EPYC
 // (Zen 4) with AVX-512, least of four runs on a shared machine (go test -bench .
 // -cpu 1; exact attention to 65536 tokens is 16 times the line above):
@@ -73,6 +73,9 @@
 // It is small where queries and keys change slowly along the sequence, so that a
 // segment's mean stands for it, and the published 6 iterations are then what
 // limits it. Of noise, whose means are all alike, nothing is left.
+//
+// A float32 sum grows no more once it is 2^24 times what is added: that of equal keys,
+// as of a causal Linear's z, after 2^24 of them.
 //
 // NaN and Inf reach what sees them: of keys and values, all queries. Padding may
 // hold anything.

@@ -3,6 +3,7 @@ package approx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"testing"
 
@@ -21,24 +22,24 @@ func TestConfigErrors(t *testing.T) {
 	_, noState := full.NewState(StateConfig{})
 	_, snapshots := testLinear(t).NewState(StateConfig{Snapshots: -1})
 	for want, err := range map[string]error{
-		"approx: Heads is 0, want 1 to 32768":                                                  linear(LinearConfig{HeadDim: 4}),
-		"approx: KVHeads is 3, want a divisor of Heads = 4":                                    linear(LinearConfig{Heads: 4, KVHeads: 3, HeadDim: 4}),
-		"approx: HeadDim is -1, want 1 to 32768":                                               efficient,
-		"approx: ValueDim is -1, want 0 to 32768":                                              linear(LinearConfig{Heads: 4, HeadDim: 4, ValueDim: -1}),
-		"approx: Workers is -1, want 0 to 65536":                                               linear(LinearConfig{Heads: 4, HeadDim: 4, Workers: -1}),
-		"approx: 32768 heads of 32768 x 32768 are too many":                                    linear(LinearConfig{Heads: 32768, HeadDim: 32768}),
-		"approx: Eps is NaN, want a finite number, 0 or more":                                  linear(LinearConfig{Heads: 4, HeadDim: 4, Eps: nan}),
-		"approx: Temperature has 1 elements, want Heads = 2":                                   xca(XCAConfig{Heads: 2, HeadDim: 4, Temperature: []float32{1}}),
-		"approx: Temperature[0] is NaN, want a finite number":                                  xca(XCAConfig{Heads: 1, HeadDim: 4, Temperature: []float32{nan}}),
-		"approx: Scale is NaN, want a finite number":                                           nystrom(NystromConfig{Heads: 1, HeadDim: 4, Scale: nan}),
-		"approx: Landmarks is -1, want 0 to 4096":                                              nystrom(NystromConfig{Heads: 1, HeadDim: 4, Landmarks: -1}),
-		"approx: Iterations is -1, want 0 to 1000":                                             nystrom(NystromConfig{Heads: 1, HeadDim: 4, Iterations: -1}),
-		"approx: Init is 2, want InitExact or InitOriginal":                                    nystrom(NystromConfig{Heads: 1, HeadDim: 4, Init: 2}),
-		"approx: Conv has 4 taps, want an odd number":                                          nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: mat.New(1, 4)}),
-		"approx: Conv has 1 rows, want 2":                                                      nystrom(NystromConfig{Heads: 2, HeadDim: 4, Conv: mat.New(1, 3)}),
-		"approx: Conv[0][0] is NaN, want a finite number":                                      nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
-		"approx: a Linear that is not Causal has no state: its queries see the tokens to come": noState,
-		"approx: Snapshots is -1, want 0 to 3139594":                                           snapshots,
+		"approx: Heads is 0, want 1 to 32768":                                                    linear(LinearConfig{HeadDim: 4}),
+		"approx: KVHeads is 3, want a divisor of Heads = 4":                                      linear(LinearConfig{Heads: 4, KVHeads: 3, HeadDim: 4}),
+		"approx: HeadDim is -1, want 1 to 32768":                                                 efficient,
+		"approx: ValueDim is -1, want 0 to 32768":                                                linear(LinearConfig{Heads: 4, HeadDim: 4, ValueDim: -1}),
+		"approx: Workers is -1, want 0 to 65536":                                                 linear(LinearConfig{Heads: 4, HeadDim: 4, Workers: -1}),
+		"approx: 32768 heads of 32768 x 32768 are too many":                                      linear(LinearConfig{Heads: 32768, HeadDim: 32768}),
+		"approx: Eps is NaN, want a finite number, 0 or more":                                    linear(LinearConfig{Heads: 4, HeadDim: 4, Eps: nan}),
+		"approx: Temperature has 1 elements, want Heads = 2":                                     xca(XCAConfig{Heads: 2, HeadDim: 4, Temperature: []float32{1}}),
+		"approx: Temperature[0] is NaN, want a finite number":                                    xca(XCAConfig{Heads: 1, HeadDim: 4, Temperature: []float32{nan}}),
+		"approx: Scale is NaN, want a finite number":                                             nystrom(NystromConfig{Heads: 1, HeadDim: 4, Scale: nan}),
+		"approx: Landmarks is -1, want 0 to 4096":                                                nystrom(NystromConfig{Heads: 1, HeadDim: 4, Landmarks: -1}),
+		"approx: Iterations is -1, want 0 to 1000":                                               nystrom(NystromConfig{Heads: 1, HeadDim: 4, Iterations: -1}),
+		"approx: Init is 2, want InitExact or InitOriginal":                                      nystrom(NystromConfig{Heads: 1, HeadDim: 4, Init: 2}),
+		"approx: Conv has 4 taps, want an odd number":                                            nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: mat.New(1, 4)}),
+		"approx: Conv has 1 rows, want 2":                                                        nystrom(NystromConfig{Heads: 2, HeadDim: 4, Conv: mat.New(1, 3)}),
+		"approx: Conv[0][0] is NaN, want a finite number":                                        nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
+		"approx: a Linear that is not Causal has no state: its queries see the tokens to come":   noState,
+		fmt.Sprint("approx: Snapshots is -1, want 0 to ", maxFloats/testLinear(t).stateSize()-1): snapshots,
 	} {
 		if !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
@@ -126,7 +127,7 @@ func TestCallErrors(t *testing.T) {
 	}
 }
 
-// TestCanaries wants nothing written between and around the rows of dst.
+// TestCanaries: nothing is written between and around the rows of dst.
 func TestCanaries(t *testing.T) {
 	for _, op := range operators(t, shape{3, 3, 5, 7}, 0) {
 		c := randomCall(1, op.shape, 70, 70) // NaN in the gaps

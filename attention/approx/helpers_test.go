@@ -11,7 +11,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// value returns a function that wants no error beside a value.
+// value returns a function that returns the value of a call, and fails the test on its error.
 func value[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
@@ -94,7 +94,7 @@ func randomCall(seed uint64, sh shape, queries, keys int) *request {
 	}
 }
 
-// near wants every row of got to be want's.
+// near compares every row of got with want's.
 func near(t *testing.T, what string, got blas32.General, want [][]float64, tol float64) {
 	t.Helper()
 	for i, w := range want {

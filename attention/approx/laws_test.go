@@ -104,8 +104,8 @@ func TestCross(t *testing.T) {
 	})
 }
 
-// TestPacked wants of a packed batch, with empty sequences, the bits of each
-// sequence alone.
+// TestPacked: a packed batch, with empty sequences, gives the bits of each sequence
+// alone.
 func TestPacked(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		list := []int{0, 0, 5, 75, 75, 76, 83, 90, 240}
@@ -129,7 +129,7 @@ func TestPacked(t *testing.T) {
 	})
 }
 
-// TestWorkers wants the same bits of any number of workers.
+// TestWorkers: any number of workers, of the Config or of the call, gives the same bits.
 func TestWorkers(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		n, sh := 3000, shape{6, 3, 48, 64}
@@ -155,8 +155,7 @@ func TestWorkers(t *testing.T) {
 	})
 }
 
-// TestSizes wants a token of size s to count as s equal ones: the law of merged
-// tokens.
+// TestSizes: a token of size s counts as s equal ones, the law of merged tokens.
 func TestSizes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, size = 70, 3
@@ -197,7 +196,7 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// TestPermutation wants the order of keys not to matter to what sums them up.
+// TestPermutation: the order of keys does not matter to what sums them up.
 func TestPermutation(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n = 500
@@ -227,7 +226,7 @@ func TestPermutation(t *testing.T) {
 	})
 }
 
-// TestHuge wants finite results of keys and queries in the hundreds.
+// TestHuge: keys and queries in the hundreds give finite results.
 func TestHuge(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, op := range operators(t, shapes()[0], 0) {
@@ -253,7 +252,7 @@ func TestHuge(t *testing.T) {
 	})
 }
 
-// TestNobody wants 0 of sequences of nothing but padding.
+// TestNobody: sequences of nothing but padding give 0.
 func TestNobody(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, op := range operators(t, shapes()[0], 0) {
@@ -319,7 +318,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestScratchBytes wants no call to hold more than is said.
+// TestScratchBytes: no call takes more memory than is said.
 func TestScratchBytes(t *testing.T) {
 	held := func(lists ...[]float32) (n int64) {
 		for _, l := range lists {

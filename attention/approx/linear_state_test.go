@@ -34,7 +34,7 @@ func stepCall(c *request, from, to int, st *LinearState) *request {
 	return part
 }
 
-// TestSteps wants any split of a sequence to give what the whole does.
+// TestSteps: any split of a sequence gives what the whole does.
 func TestSteps(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		l := testLinear(t)
@@ -67,7 +67,7 @@ func TestSteps(t *testing.T) {
 	})
 }
 
-// TestStateAllocations wants a step to allocate nothing.
+// TestStateAllocations: a step allocates nothing.
 func TestStateAllocations(t *testing.T) {
 	for _, workers := range []int{1, 4} {
 		l := value[*Linear](t)(NewLinear(LinearConfig{Heads: 8, HeadDim: 32, Causal: true, Workers: workers}))
@@ -150,7 +150,7 @@ func TestStateLife(t *testing.T) {
 	}
 }
 
-// TestStateCancel wants a state as it was after a call that failed.
+// TestStateCancel: a call that fails leaves the state as it was.
 func TestStateCancel(t *testing.T) {
 	l := testLinear(t)
 	st := value[*LinearState](t)(l.NewState(StateConfig{}))
@@ -186,8 +186,8 @@ func TestStateCancel(t *testing.T) {
 	}
 }
 
-// TestStates wants a step of many states to be that of each, in the state itself or in a
-// copy, and wrong lists of them to change nothing.
+// TestStates: a step of many states is that of each, in the states themselves or in copies,
+// and wrong lists of them change nothing.
 func TestStates(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		l := testLinear(t)
@@ -258,7 +258,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestStateBounds wants no state of more tokens than can be counted.
+// TestStateBounds: no state has more tokens than can be counted.
 func TestStateBounds(t *testing.T) {
 	l := testLinear(t)
 	st := value[*LinearState](t)(l.NewState(StateConfig{}))

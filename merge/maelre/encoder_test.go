@@ -75,7 +75,7 @@ func mustRun(t testing.TB, m *Encoder, call *Call) {
 	}
 }
 
-// TestPacked wants of a packed batch, empty sequences and padding in it, the
+// TestPacked: a packed batch, with empty sequences and padding in it, gives the
 // bits of each sequence alone and without padding.
 func TestPacked(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// TestWorkers wants the same bits of any number of workers, and no memory
+// TestWorkers: any number of workers gives the same bits, and takes no memory
 // after the first call.
 func TestWorkers(t *testing.T) {
 	const d, n = 32, 700
@@ -209,7 +209,7 @@ func TestModes(t *testing.T) {
 	})
 }
 
-// TestMerged wants equal tokens to count as they would unmerged: when all
+// TestMerged: equal tokens count as they would unmerged: when all
 // come in equal pairs, merging the pairs changes nothing.
 func TestMerged(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
@@ -303,7 +303,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// TestScratch wants a first call to take no more memory than is said.
+// TestScratch: a first call takes no more memory than is said.
 func TestScratch(t *testing.T) {
 	const d = 32
 	w := weightsFor(d, 48, 3, 0)
