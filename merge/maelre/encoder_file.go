@@ -1,47 +1,40 @@
 package maelre
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
-	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/weights"
 )
 
-// Open returns the encoder of a safetensors file. Errors match ErrCheckpoint and
-// name the tensor that is missing or has another shape, or come from the file
-// system.
+// Open returns the encoder of a checkpoint: a safetensors file or one of PyTorch, the index
+// of several, or the folder of either. Errors match ErrCheckpoint and name the tensor that
+// is missing or has another shape, match ErrConfig, or come from the file system.
 //
 // Tensors are blocks.N.{ln1,ln2,qkv,proj,fc1,fc2}, ln and head, each with .weight
 // and .bias, as F32, F16, BF16 or F64; head may be missing. Others, those of an
 // embedding say, are passed over.
-func Open(path string, cfg Config) (*Encoder, error) {
-	f, err := weights.Open(path)
+func Open(path string, cfg Config, options ...subquad.OpenOption) (*Encoder, error) {
+	f, err := weights.OpenCheckpoint(path, options...)
 	if err != nil {
-		return nil, fileError(err)
+		return nil, fmt.Errorf("maelre: %w", err)
 	}
 	defer f.Close()
 	return read(f, cfg)
 }
 
-// Read returns the encoder of a safetensors file of size bytes, which is no
-// longer needed afterwards.
+// Read returns the encoder of a safetensors file, or one of PyTorch, of size bytes, which
+// is no longer needed afterwards.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Encoder, error) {
 	f, err := weights.Read(r, size)
 	if err != nil {
-		return nil, fileError(err)
+		return nil, fmt.Errorf("maelre: %w", err)
 	}
 	return read(f, cfg)
 }
 
-func fileError(err error) error {
-	if errors.Is(err, weights.ErrFormat) {
-		return check.Errorf(ErrCheckpoint, "maelre: %v", err)
-	}
-	return fmt.Errorf("maelre: %w", err)
-}
-
+// read returns the encoder of the tensors of a file.
 func read(f *weights.File, cfg Config) (*Encoder, error) {
 	c := weights.NewFinder("maelre", ErrCheckpoint)
 	for _, name := range f.Names() {

@@ -15,6 +15,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/approx"
@@ -278,13 +279,16 @@ func TestFile(t *testing.T) {
 	if err := os.WriteFile(path, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m, err := Open(path, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := mat.New(1, 3)
-	if err := m.Forward(got, x); err != nil || !slices.Equal(got.Data, want.Data) {
-		t.Errorf("%v, want %v (%v)", got.Data, want.Data, err)
+	var m *Encoder
+	for _, options := range [][]subquad.OpenOption{nil, {subquad.WithMmap()}} {
+		var err error
+		if m, err = Open(path, cfg, options...); err != nil {
+			t.Fatal(err)
+		}
+		got := mat.New(1, 3)
+		if err := m.Forward(got, x); err != nil || !slices.Equal(got.Data, want.Data) {
+			t.Errorf("%v, want %v (%v)", got.Data, want.Data, err)
+		}
 	}
 	if m.Bytes() < int64(4*len(w.Head.Data)) || m.Dim() != d || m.Classes() != 3 {
 		t.Errorf("%d bytes, width %d, %d classes", m.Bytes(), m.Dim(), m.Classes())
