@@ -216,7 +216,7 @@ func (r *forwardRun) reserveWorkers(workers int) {
 
 // packTask packs one tile for all heads of a set.
 func (r *forwardRun) packTask(worker, task int) {
-	it := &r.items[r.find(func(it *item) int { return it.packTasks }, task)]
+	it := &r.items[parallel.Find(len(r.items), task, func(i int) int { return r.items[i].packTasks })]
 	slot, set := (task-it.packTasks)/it.sets, (task-it.packTasks)%it.sets
 	tile, s := r.round*it.perRound+slot, 0
 	reaches := r.reachesOf(it)
@@ -240,17 +240,4 @@ func (r *forwardRun) slotOf(it *item, slot, set, h int) ([]float32, *tileInfo) {
 	size := r.op.slot().size
 	n := (slot*it.sets+set)*r.slotHeads(it) + h
 	return r.packed[it.packed+n*size:][:size], &r.infos[it.infos+n]
-}
-
-// find returns the last item whose tasks begin at or before task.
-func (r *forwardRun) find(start func(*item) int, task int) int {
-	lo, hi := 0, len(r.items)
-	for hi-lo > 1 {
-		if mid := (lo + hi) / 2; start(&r.items[mid]) <= task {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return lo
 }

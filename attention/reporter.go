@@ -74,12 +74,30 @@ type Report struct {
 	Mass, LeastMass float64
 }
 
+// Compare has an operator attend to one sequence, as the call says, and reports on what
+// it gave; seen is ReportCall.Seen, or nil.
+func (p *Reporter) Compare(ctx context.Context, op Operator, call *Call, seen func(query int64) (from, to int64)) (*Report, error) {
+	if err := check.Call("attention", ctx, op != nil && call != nil); err != nil {
+		return nil, err
+	}
+	if call.State != nil || call.States != nil || call.Offsets != nil {
+		return nil, check.Errorf(ErrCall, "attention: a report on a call with a state or Offsets, want one whole sequence")
+	}
+	if err := op.Run(ctx, call); err != nil {
+		return nil, err
+	}
+	return p.Report(ctx, &ReportCall{Out: call.Dst, Q: call.Q, K: call.K, V: call.V, Seen: seen})
+}
+
+// reportRun is the working memory of a report. n queries are sampled.
 type reportRun struct {
-	q, exact, seenOut, lse, seenLSE []float32
-	positions                       []int64
-	call                            Call
-	ask                             func(query int64) (from, to int64)
-	past, window                    func(query int64) (from, to int64)
+	q              []float32 // [n, H D], the sampled queries
+	exact, seenOut []float32 // [n, H Dv], exact attention to all keys, and to those of Seen
+	lse, seenLSE   []float32 // [n, H], likewise
+	positions      []int64   // [n]
+	call           Call
+	ask            func(query int64) (from, to int64) // ReportCall.Seen
+	past, window   func(query int64) (from, to int64) // Call.Visible, of the number of a sampled query
 }
 
 // Report compares the outputs of about Rows queries, one from each of as many
@@ -88,6 +106,9 @@ type reportRun struct {
 // with Seen), and memory that does not grow with the sequence. Rows whose exact
 // output is 0 count with the error 0 where the approximation's is, otherwise +Inf.
 func (p *Reporter) Report(ctx context.Context, c *ReportCall) (*Report, error) {
+	if err := check.Call("attention", ctx, c != nil); err != nil {
+		return nil, err
+	}
 	cfg := &p.att.cfg
 	if err := check.Matrix(ErrShape, "attention", "q", c.Q, -1, cfg.Heads*cfg.HeadDim, "Heads*HeadDim"); err != nil {
 		return nil, err

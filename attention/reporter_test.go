@@ -89,6 +89,10 @@ func TestReport(t *testing.T) {
 		if r.Rows != 32 || r.Max > 1e-5 || r.Mass == r.Mass {
 			t.Errorf("of exact attention: %+v", r)
 		}
+		// The same of an operator.
+		if r, err = p.Compare(context.Background(), c, &Call{Dst: out, Q: q, K: []blas32.General{k}, V: []blas32.General{v}}, window); err != nil || r.Rows != n || !(r.Mass > 0 && r.Mean > 0) {
+			t.Errorf("of an operator: %+v, error %v", r, err)
+		}
 		// NaN shows.
 		call.Out = part(mat.New(n+past, heads*d), past, n+past)
 		call.Out.Data[len(call.Out.Data)-1] = float32(math.NaN())

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
 )
@@ -58,7 +59,7 @@ func (w *forwardWork) reserveTile(a *Attention, sources int) {
 // attendTask attends from one tile of query rows to the round's keys.
 func (r *forwardRun) attendTask(worker, task int) {
 	w := &r.work[worker]
-	it := &r.items[r.find(func(it *item) int { return it.queryTasks }, task)]
+	it := &r.items[parallel.Find(len(r.items), task, func(i int) int { return r.items[i].queryTasks })]
 	n, blocks := task-it.queryTasks, r.blocks()*it.sets
 	// The last rows, which see most when causal, come first.
 	w.beginTile(r, it, n%blocks, r.tileOf(r.itemRows(it))-1-n/blocks)

@@ -129,3 +129,20 @@ func (s *State) ringSpans(list []span, from, n int) []span {
 	}
 	return list
 }
+
+// runs calls f for the runs of a span's tokens that follow each other: n of them from
+// token i on.
+func (x *span) runs(f func(i, n int)) {
+	if x.list == nil {
+		f(0, x.n)
+		return
+	}
+	for i := 0; i < x.n; {
+		n := 1
+		for i+n < x.n && x.list[i+n] == x.list[i]+int64(n) {
+			n++
+		}
+		f(i, n)
+		i += n
+	}
+}

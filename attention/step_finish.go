@@ -1,11 +1,14 @@
 package attention
 
-import "github.com/subquad/subquad/asm"
+import (
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/parallel"
+)
 
 // finishTask puts the splits of one key head's rows together, those of extra keys
 // included.
 func (d *stepRun) finishTask(worker, task int) {
-	j := d.jobOf(task, func(j *job) int { return j.finish })
+	j := parallel.Find(len(d.jobs), task, func(i int) int { return d.jobs[i].finish })
 	g, group := task-d.jobs[j].finish, d.groupOf(&d.jobs[j])
 	for i := range d.rowsOf(&d.jobs[j]) {
 		d.work[worker].joinSplits(d.jobs[j:][:len(d.probe.src)], i/group, g*group+i%group)
@@ -65,17 +68,4 @@ func (w *stepWork) joinSplits(jobs []job, query, head int) {
 	if d.lse.Rows > 0 {
 		d.lse.Data[token*d.lse.Stride+head] = lse
 	}
-}
-
-// jobOf returns the first job that begins with the last of the tasks up to task.
-func (d *stepRun) jobOf(task int, first func(*job) int) int {
-	lo, hi := 0, len(d.jobs)
-	for hi-lo > 1 {
-		if mid := (lo + hi) / 2; first(&d.jobs[mid]) <= task {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return lo
 }

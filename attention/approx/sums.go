@@ -188,15 +188,7 @@ func (r *sumsRun) flush(ctx context.Context) error {
 
 // stretchOf returns the sequence of the wave that a task belongs to.
 func (r *sumsRun) stretchOf(start func(*stretch) int, task int) *stretch {
-	lo, hi := 0, len(r.wave)
-	for hi-lo > 1 {
-		if mid := (lo + hi) / 2; start(&r.wave[mid]) <= task {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return &r.wave[lo]
+	return &r.wave[parallel.Find(len(r.wave), task, func(i int) int { return start(&r.wave[i]) })]
 }
 
 // addTask sums up one piece for one set.

@@ -29,6 +29,20 @@ func Choose(config, call int) int {
 	return Workers(call)
 }
 
+// Find returns which of n things a task belongs to, whose tasks begin at first(i) and
+// end where the next one's begin.
+func Find(n, task int, first func(i int) int) int {
+	lo, hi := 0, n
+	for hi-lo > 1 {
+		if mid := (lo + hi) / 2; first(mid) <= task {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
 // Group runs sets of tasks, one after the other. It is made once and kept with
 // an operator's scratch, so that running allocates nothing. It must not be
 // copied nor used by two goroutines at once.

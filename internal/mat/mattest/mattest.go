@@ -36,12 +36,13 @@ func Close(t *testing.T, what string, got, want []float32, tol float64) {
 	}
 }
 
-// SameBits fails the test unless all numbers have the same bits.
+// SameBits fails the test unless the numbers that were got have the bits of those that
+// are wanted.
 func SameBits(t *testing.T, what string, got, want []float32) {
 	t.Helper()
-	for i, w := range want {
-		if math.Float32bits(got[i]) != math.Float32bits(w) {
-			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], w)
+	for i, g := range got {
+		if math.Float32bits(g) != math.Float32bits(want[i]) {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, g, want[i])
 		}
 	}
 }
