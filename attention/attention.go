@@ -201,8 +201,8 @@ func (a *Attention) Config() Config {
 	return cfg
 }
 
-// ScratchBytes returns the working memory that a call of one sequence holds, at
-// the most, besides its arguments. Mass, Entropy and Stats hold 4 bytes more for each
+// ScratchBytes returns the working memory that a call of one sequence needs, at
+// the most, besides its arguments. Mass, Entropy and Stats take 4 bytes more for each
 // query and head, and Stats for each key and head.
 func (a *Attention) ScratchBytes(queries, keys int) int64 {
 	return a.ScratchBytesWith(queries, keys, 0)
@@ -228,12 +228,12 @@ func (a *Attention) ScratchBytesWith(queries, keys, heads int, extra ...int) int
 	}
 	rows := int64(a.sizes.Rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*(len(extra)+2))
 	strip := int64(a.tile.Rows()) * int64(a.scoreStride())
-	const rest = 4096 // what is known of tiles, alignment, the call itself
+	const rest = 4096 // tileInfo, alignment, the call itself
 	return 4*(packed+packed/slot*4+state+int64(parallel.Workers(a.cfg.Workers))*(rows+strip)) + rest
 }
 
-// workers is how many goroutines to use for so many multiply-adds in a call whose
-// Workers are given.
+// workers is how many goroutines a call with that Workers uses for a number of
+// multiply-adds.
 func (a *Attention) workers(call int, work int64) int {
 	if work <= int64(a.sizes.Alone) {
 		return 1

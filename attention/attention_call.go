@@ -39,7 +39,7 @@ type Past interface {
 }
 
 // Call is a call of any Operator with everything optional. Only Dst, Q, K and V are
-// needed. What is said of the fields below holds for Attention; see each operator's
+// needed. The fields are described as Attention takes them; see each operator's
 // Run for those that it can use.
 type Call struct {
 	// Dst is [queries, Heads*ValueDim], Q [queries, Heads*HeadDim].
@@ -50,7 +50,8 @@ type Call struct {
 	K, V []blas32.General
 
 	// State makes the call a step of decoding: K and V are appended to the state, and
-	// the queries are its last tokens. Without keys the queries look at what is there.
+	// the queries are its last tokens. Without keys the queries attend to the tokens that
+	// the state has.
 	// Of the options below, all can be used but KOffsets, QueryPos, KeyPos and Stats;
 	// LogWeights are those of the new keys, and Mass is [tokens of the state, Heads],
 	// for one state that is not a ring. Without Dst and Q keys are only appended.
@@ -126,8 +127,8 @@ type Extra struct {
 	Offsets []int
 	// State has the keys and values in place of K and V, in its own format and read
 	// where they stand; States has one for each sequence, in place of State and
-	// Offsets. Of such a state only what it holds counts: its operator must have Heads
-	// key heads of HeadDim and ValueDim, and may otherwise be any. A Rotation whose
+	// Offsets. The operator of such a state must have Heads key heads of HeadDim
+	// and ValueDim, and may otherwise be any. A Rotation whose
 	// Policy is rope.EachStep is an error.
 	State  *State
 	States []*State
@@ -178,7 +179,7 @@ const (
 // MaxPosition bounds positions in both directions, so that sums of them do not overflow.
 const MaxPosition = 1 << 60
 
-// checkForward reports what is wrong with a call. It fills r.src.
+// checkForward checks a call without states. It fills r.src.
 func (r *forwardRun) checkForward(c *Call) error {
 	cfg := &r.op.cfg
 	shape := func(name string, m blas32.General, rows, cols int, what string) error {
@@ -299,7 +300,7 @@ func (r *forwardRun) checkExtra(extra []Extra) error {
 	return nil
 }
 
-// checkOutputs wants the optional outputs in shape, and no output to share
+// checkOutputs checks the shapes of the optional outputs, and that no output shares
 // elements with anything else.
 func (r *forwardRun) checkOutputs(c *Call) error {
 	heads := r.op.cfg.Heads

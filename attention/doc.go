@@ -1,6 +1,6 @@
 // Package attention computes exact softmax attention, over whole sequences and token
 // by token: the yardstick for every approximation of it. Its Call, State and Operator
-// are also those of the rooms beside it: [cca], [landmark], [mla] and [approx].
+// are also those of the packages beside it: [cca], [landmark], [mla] and [approx].
 //
 //   - [Attention] is one tiled kernel with an online softmax and every common
 //     feature: grouped and multi-query heads, causal and windowed masks, softcap,
@@ -59,7 +59,7 @@
 // query. Of many new tokens, 512/H at a time read the past together, which is nearly
 // as fast as Forward.
 //
-// The kinds of state, and what of them counts in memory, for each token:
+// The memory of a token, by the kind of state:
 //
 //	Float32             4 (D + Dv) G bytes
 //	Float16, BFloat16   2 (D + Dv) G
@@ -69,18 +69,24 @@
 //	Window w, Keep n    of w + n + 64 tokens at the most
 //
 // Keys are stored as they come, rotated or not, unless [StateConfig.Rotation] is
-// given; [StateConfig.Policy] then says which. A state is as it was after an error
-// in any case, except that a ring, given more than 64 tokens at once, may have
-// taken some of them: State.Len tells.
+// given; [StateConfig.Policy] then says which. After an error a state is as it was,
+// except that a ring, given more than 64 tokens at once, may have taken some of them:
+// State.Len tells.
 //
-// [State.WriteTo] writes what a state holds. [Attention.ReadState] makes a state as
-// the one that was written; [State.ReadFrom] fills one that was made by NewState,
-// which is the way for a state of pages, or with a Rotation.
+// A state knows the position of every token that it holds ([State.Positions]).
+// [State.Keep] drops all but a choice of them and compacts the rest; [State.Forget]
+// drops the oldest. What is left keeps its position in masks, biases, windows and
+// rotations. [State.Segments] reads keys and values where they stand, and [Call.Extra]
+// takes a whole state of another operator into the softmax.
+//
+// [State.WriteTo] writes a state. [Attention.ReadState] makes one like the one that was
+// written; [State.ReadFrom] fills one made by NewState, which is the way for a state of
+// pages, or with a Rotation. A state belongs to every operator with the same Config.
 //
 // [Call.State] has a step's options: log-weights that stay with their keys, extra
 // keys, biases and masks, trees, the log-sum-exp, and the weights that keys received.
 //
-// What binds beside memory is arithmetic: with four query heads to a key head, a
+// The next limit after memory is arithmetic: with four query heads to a key head, each
 // number that is read takes part in four multiply-adds. At a Zen 4's rate of float32
 // that allows BFloat16 about the speed of memory and Int8 half of it: its numbers are
 // made float32, not multiplied as integers.

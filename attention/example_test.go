@@ -196,3 +196,29 @@ func ExampleState_Accept() {
 	// [5 6 5]
 	// 3 tokens
 }
+
+// Tokens that are no longer wanted leave the state; those that stay keep their
+// positions.
+func ExampleState_Keep() {
+	op, err := attention.New(attention.Config{Heads: 1, HeadDim: 1, Causal: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	state, err := op.NewState(attention.StateConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	zeros := func(n int) blas32.General { return matrix(n, 1, make([]float32, n)...) }
+	if err := state.Append(zeros(5), matrix(5, 1, 1, 10, 100, 1000, 10000)); err != nil {
+		log.Fatal(err)
+	}
+	if err := state.Keep([]int32{0, 3}); err != nil { // of the five that are held
+		log.Fatal(err)
+	}
+	dst := zeros(1)
+	if err := op.Step(dst, zeros(1), zeros(1), matrix(1, 1, 2), state); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(dst.Data[0], state.Positions(nil), state.Len()) // (1 + 1000 + 2) / 3
+	// Output: 334.33334 [0 3 5] 6
+}

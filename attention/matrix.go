@@ -91,7 +91,7 @@ func (m MatrixMask) fits(r *forwardRun) error {
 	return r.within("MatrixMask", m.Queries, m.Keys)
 }
 
-// within wants the call's queries and keys to lie inside a matrix.
+// within checks that the call's queries and keys lie inside a matrix.
 func (r *forwardRun) within(name string, rows, cols int) error {
 	if len(r.qOffsets) != 2 {
 		return check.Errorf(ErrCall, "attention: %s with %d sequences, want 1", name, len(r.qOffsets)-1)

@@ -91,7 +91,7 @@ func (s *source) set(r *forwardRun, names *sourceNames, heads int, k, v []blas32
 	return nil
 }
 
-// checkWeights wants log-weights in shape, where they are given.
+// checkWeights checks the shape of log-weights, where they are given.
 func (s *source) checkWeights(names *sourceNames, heads int, weights blas32.General) error {
 	if !mat.Given(weights) {
 		return nil
@@ -133,7 +133,7 @@ func (a *Attention) slot() slot {
 	return s
 }
 
-// tileInfo is what is known of a packed tile.
+// tileInfo describes a packed tile.
 type tileInfo struct {
 	finite bool    // no NaN and no Inf among the values
 	norm   float32 // of the largest key; with Config.Skip

@@ -17,12 +17,12 @@ type StateConfig struct {
 	MaxTokens int
 	// Format is how keys and values are stored. Float16 and BFloat16 take half the
 	// memory of Float32; Int8, symmetric with a scale for each head and token, a
-	// quarter. Arithmetic is float32 on what is read back. Float16 ends at 65,504: what
-	// is finite and larger is stored as that.
+	// quarter. Arithmetic is float32 on the numbers read back. Float16 ends at 65,504:
+	// larger finite numbers are stored as that.
 	Format asm.Format
 	// Window makes the state a ring that holds, and lets be seen, only the last
 	// Window tokens, a query's own included, and the first Keep ones (attention sinks;
-	// Xiao et al. 2023, arXiv 2309.17453). 0 holds all.
+	// Xiao et al. 2023, arXiv 2309.17453). 0 keeps all.
 	Window, Keep int
 	// Pages takes memory from a pool, whose Format, SharedValues and LogWeights hold.
 	Pages *Pages
@@ -53,7 +53,7 @@ type StateConfig struct {
 //
 // A state knows the position of every token that it holds. All tokens are held that
 // it has seen, but for those that a ring has overwritten, Forget has let go, or Keep
-// has left out; what is attended to later is what is held, at its own positions.
+// has left out; later queries attend to the tokens held, at their own positions.
 type State struct {
 	op      *Attention
 	cfg     StateConfig
@@ -62,7 +62,7 @@ type State struct {
 	reached int      // the longest that it was, for the schedule
 	blocks  []*block // one, or pages
 
-	// Of what is held, except in a ring. Row r of the tokens held, oldest first, stands in
+	// Of the tokens held, except in a ring. Row r of them, oldest first, stands in
 	// row skip+r of the blocks.
 	skip  int     // rows of memory before the oldest
 	first int     // position of the oldest, where list is nil
@@ -123,7 +123,7 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	return s, nil
 }
 
-// checkState reports what is wrong with a configuration.
+// checkState checks a configuration.
 func (a *Attention) checkState(cfg *StateConfig) error {
 	fail := func(format string, args ...any) error {
 		return check.Errorf(ErrConfig, "attention: "+format, args...)
@@ -173,7 +173,7 @@ func (a *Attention) checkState(cfg *StateConfig) error {
 	return nil
 }
 
-// checkRoom wants so many tokens to be no more than an int can count the bytes of.
+// checkRoom checks that the bytes of a number of tokens are few enough to be asked for.
 func (a *Attention) checkRoom(cfg *StateConfig, tokens int) error {
 	const most = min(math.MaxInt/2, 1<<42)
 	if float64(tokens)*float64(a.tokenBytes(cfg)) > most {
@@ -200,7 +200,7 @@ func (s *State) Bytes() (n int64) {
 	return n + 8*int64(cap(s.list))
 }
 
-// StateBytes returns what State.Bytes will be for a state of so many tokens that
+// StateBytes returns what State.Bytes will be for a state of that many tokens that
 // is not a ring and not paged.
 func (a *Attention) StateBytes(cfg StateConfig, tokens int) int64 {
 	return int64(tokens) * a.tokenBytes(&cfg)

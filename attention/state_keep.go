@@ -65,7 +65,7 @@ func (s *State) choose(rows []int32) {
 	s.list = s.list[:len(rows)]
 }
 
-// shift moves n rows of what is held to earlier rows.
+// shift moves n of the rows held to earlier rows.
 func (s *State) shift(to, from, n int) {
 	for n > 0 {
 		src, row, have := s.rowPlace(from)

@@ -21,7 +21,7 @@ func (s *State) place(pos int) (b *block, row, room int) {
 	return s.rowPlace(s.rowsBefore(pos))
 }
 
-// rowPlace is place for a row of what is held.
+// rowPlace is place by the number of a row among those held.
 func (s *State) rowPlace(row int) (b *block, at, room int) {
 	at = s.skip + row
 	if p := s.cfg.Pages; p != nil {

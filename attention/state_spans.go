@@ -75,7 +75,7 @@ func (s *State) Positions(dst []int64) []int64 {
 	return dst
 }
 
-// spans lists what is held of the tokens before position n, without those before
+// spans lists the tokens held before position n, without those before
 // position from that are not kept for all. Tokens from s.n on are those of a step that
 // is under way.
 func (s *State) spans(list []span, from, n int) []span {
@@ -91,7 +91,7 @@ func (s *State) spans(list []span, from, n int) []span {
 	return s.rowSpans(list, lo, hi)
 }
 
-// rowSpans lists rows lo ... hi of what is held, page by page.
+// rowSpans lists rows lo ... hi of those held, page by page.
 func (s *State) rowSpans(list []span, lo, hi int) []span {
 	for lo < hi {
 		b, row, room := s.rowPlace(lo)

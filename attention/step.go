@@ -35,8 +35,8 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, false, d.single[:])
 }
 
-// StepScratchBytes returns the working memory that a step of so many new tokens
-// holds, at the most, besides its arguments, when its state has as many as keys,
+// StepScratchBytes returns the working memory that a step of that many new tokens
+// needs, at the most, besides its arguments, when its state has as many as keys,
 // the new ones included, in one piece or a ring. It grows by the keys up to 32,768
 // and not with them; pages, a Rotation and a call's options take more.
 func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
@@ -112,7 +112,7 @@ func (a *Attention) stepCall(ctx context.Context, call *Call) error {
 	return d.step(ctx, a, call, call.States != nil, d.list)
 }
 
-// checkStep reports what is wrong with a step, of one state or of many. It fills
+// checkStep checks a step, of one state or of many. It fills
 // d.offsets, d.states, d.rows and d.depth.
 func (d *stepRun) checkStep(many bool, states []*State) error {
 	a, c, cfg := d.op, &d.call, &d.op.cfg
@@ -224,7 +224,7 @@ func (d *stepRun) lay(many bool, states []*State) error {
 	return nil
 }
 
-// checkState wants a state to be one of the operator's.
+// checkState checks that a state is one of the operator's.
 func (d *stepRun) checkState(name string, s *State) error {
 	switch {
 	case s == nil:
@@ -235,7 +235,7 @@ func (d *stepRun) checkState(name string, s *State) error {
 	return nil
 }
 
-// checkKeys wants keys and values for all queries, or none.
+// checkKeys checks that there are keys and values for all queries, or none.
 func (d *stepRun) checkKeys() error {
 	c, cfg := &d.call, &d.op.cfg
 	shared := len(d.states) > 0 && d.states[0].cfg.SharedValues
@@ -274,7 +274,7 @@ func (d *stepRun) checkKeys() error {
 	return nil
 }
 
-// checkLogWeights wants log-weights for all new tokens, or none.
+// checkLogWeights checks that there are log-weights for all new tokens, or none.
 func (d *stepRun) checkLogWeights() error {
 	w := d.call.LogWeights
 	if w.Rows == 0 && w.Data == nil {

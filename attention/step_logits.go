@@ -7,7 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 )
 
-// adjust makes logits of the products of one key head: cap, biases, what is hidden.
+// adjust makes logits of the products of one key head: softcap, biases, log-weights, and -Inf for hidden keys.
 func (w *stepWork) adjust(s blas32.General, h int) {
 	d, j := w.d, w.j
 	cfg, c := &d.op.cfg, &d.call

@@ -13,7 +13,8 @@ import (
 // diagnosingStep tells whether weights are asked for.
 func (d *stepRun) diagnosingStep() bool { return d.call.Mass.Rows > 0 || d.call.Entropy.Rows > 0 }
 
-// checkMass wants Mass for one state whose tokens have their positions for rows.
+// checkMass checks that Mass is asked of one state that is not a ring, whose tokens have
+// a row at their position.
 func (d *stepRun) checkMass() error {
 	c := &d.call
 	if c.Mass.Rows == 0 && c.Mass.Data == nil {

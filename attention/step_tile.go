@@ -172,8 +172,8 @@ func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int,
 	}
 }
 
-// next is what a head asks for while it reads n rows: its share of as many behind
-// them, or at the beginning of the next span, where all heads are read.
+// next is the address that a head prefetches while it reads n rows: its share of as many
+// rows after them, or at the beginning of the next span, where all heads are read.
 func (w *stepWork) next(p *piece, of func(*block) *store, h, row, n int) *byte {
 	s, d := of(p.b), w.d
 	row += n

@@ -5,7 +5,7 @@ import "github.com/subquad/subquad/internal/check"
 // maxTree bounds the nodes of a tree.
 const maxTree = 4096
 
-// checkTree wants parents to come before their children. It fills d.depth.
+// checkTree checks that parents come before their children. It fills d.depth.
 func (d *stepRun) checkTree() error {
 	c := &d.call
 	d.depth = d.depth[:0]

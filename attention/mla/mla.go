@@ -49,7 +49,7 @@ type Config struct {
 //	[kn | v] = KVB c for each head
 //	out = O [softmax(Scale (qn.kn + rot(qr).rot(r))) v]
 //
-// A state holds [c | r] for each token: KVRank+RopeDim numbers, whatever the number
+// A state keeps [c | r] of each token: KVRank+RopeDim numbers, whatever the number
 // of heads, the value a prefix of the key. Forward is this naive form; Step
 // absorbs KVB into the query and the output (qn.kn = (Wk^T qn).c), so that keys
 // and values are never made. An MLA is immutable and safe for concurrent use.
@@ -158,7 +158,7 @@ func (m *MLA) Bytes() int64 {
 	return n
 }
 
-// ScratchBytes returns the working memory that Forward holds for a sequence of so many
+// ScratchBytes returns the working memory that Forward needs for a sequence of that many
 // tokens, at the most, besides its arguments.
 func (m *MLA) ScratchBytes(tokens int) int64 {
 	c := &m.cfg
@@ -168,7 +168,7 @@ func (m *MLA) ScratchBytes(tokens int) int64 {
 	return 4*int64(tokens)*row + m.naive.ScratchBytes(tokens, tokens) + rest
 }
 
-// StepScratchBytes is ScratchBytes for a step of so many new tokens, on one state or
+// StepScratchBytes is ScratchBytes for a step of that many new tokens, on one state or
 // one for each of many, whose state has as many as held, the new ones included.
 func (m *MLA) StepScratchBytes(tokens, held int) int64 {
 	c := &m.cfg

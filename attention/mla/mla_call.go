@@ -68,7 +68,7 @@ func (m *MLA) Run(ctx context.Context, call *Call) error {
 	return r.forward(ctx)
 }
 
-// check reports what is wrong with a call, and keeps it.
+// check checks a call, and keeps it.
 func (r *run) check(m *MLA, call *Call) error {
 	c := &m.cfg
 	if err := check.Matrix(attention.ErrShape, "mla", "x", call.X, -1, c.Hidden, "Hidden"); err != nil {
@@ -87,7 +87,7 @@ func (r *run) check(m *MLA, call *Call) error {
 	return r.batch.Lay("mla", pack.Batch[*attention.State]{Rows: call.X.Rows, Offsets: call.Offsets, State: call.State, States: call.States}, r.owned)
 }
 
-// checkState wants a state to be one of the operator's.
+// checkState checks that a state is one of the operator's.
 func (r *run) checkState(name string, s *attention.State) error {
 	switch {
 	case s == nil:

@@ -49,7 +49,7 @@ func (w *Weights) layers(c *Config, m *MLA) []layer {
 		layer{"O", w.O, c.Hidden, c.Heads * c.ValueDim, &m.o})
 }
 
-// check wants the weights in shape.
+// check checks the shapes of the weights.
 func (w *Weights) check(c *Config) error {
 	for _, l := range w.layers(c, new(MLA)) {
 		if err := check.Matrix(attention.ErrShape, "mla", l.name, l.m, l.out, l.in, "its input"); err != nil {
