@@ -18,8 +18,9 @@
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
 //     logits and likelihoods.
 //   - ssm: state-space models: selective scan, SSD, short convolution, Mamba and
-//     Mamba-2 blocks, with states that can be stored, forked and rolled back;
-//     LongMamba, for contexts longer than those of the training.
+//     Mamba-2 blocks, with states that can be stored, forked and rolled back.
+//   - ssm/longmamba: contexts longer than those of the training, by calibrated
+//     filters and by dropping tokens.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
 //   - merge: token merging by plans that can be undone and composed: bipartite, local,
 //     causal, by energy; schedules, and whether merging pays.
