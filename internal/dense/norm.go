@@ -34,11 +34,10 @@ func (n *Norm) Row(dst, x []float32) {
 	}
 }
 
-// Forward sets dst to x [n, D], each row normalised as a LayerNorm does it, with eps in
-// place of Eps; dst may be x.
-func (n *Norm) Forward(dst, x blas32.General, eps float32) {
+// Forward sets dst [n, D] to the norms of the rows of x [n, D]; dst may be x.
+func (n *Norm) Forward(dst, x blas32.General) {
 	for t := range x.Rows {
-		asm.LayerNorm(mat.Row(dst, t), mat.Row(x, t), n.Weight, n.Bias, eps)
+		n.Row(mat.Row(dst, t), mat.Row(x, t))
 	}
 }
 

@@ -14,6 +14,8 @@ type Packer struct {
 	// Package is the name of the operator's package, and Format what matrices become.
 	Package string
 	Format  asm.Format
+	// Eps is that of the norms.
+	Eps float32
 	// Within stands before the names of fields in errors, as "Blocks[2].".
 	Within string
 	Err    error
@@ -50,5 +52,5 @@ func (p *Packer) Linear(name string, m blas32.General, bias []float32, out, in i
 // Norm returns a copy of a norm of dim elements, whose bias may be nil where it is
 // optional.
 func (p *Packer) Norm(name string, weight, bias []float32, dim int, optional bool) Norm {
-	return Norm{Weight: p.Vector(name+"Weight", weight, dim, false), Bias: p.Vector(name+"Bias", bias, dim, optional)}
+	return Norm{Weight: p.Vector(name+"Weight", weight, dim, false), Bias: p.Vector(name+"Bias", bias, dim, optional), Eps: p.Eps}
 }

@@ -68,7 +68,7 @@ func (f *convFFN) bytes() int64 {
 func (f *convFFN) expand(z, x blas32.General, work *[]float32) {
 	*work = scratch.Floats(*work, x.Rows*x.Cols)
 	n := mat.Of(*work, x.Rows, x.Cols)
-	f.norm.Forward(n, x, normEps)
+	f.norm.Forward(n, x)
 	f.fc1.Forward(z, n)
 	for t := range z.Rows {
 		asm.GELU(mat.Row(z, t), mat.Row(z, t))

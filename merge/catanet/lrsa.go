@@ -65,7 +65,7 @@ func NewLRSA(cfg LRSAConfig, weights LRSAWeights) (*LRSA, error) {
 	if err := check.Workers(ErrConfig, "catanet", cfg.Workers); err != nil {
 		return nil, err
 	}
-	w := dense.Packer{Package: "catanet"}
+	w := dense.Packer{Package: "catanet", Eps: normEps}
 	op := &LRSA{
 		cfg:         cfg,
 		projections: packProjections(&w, weights.Norm, weights.Query, weights.Key, weights.Value, weights.Proj, cfg.Dim, cfg.QKDim),

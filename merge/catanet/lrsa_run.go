@@ -121,7 +121,7 @@ func (r *lrsaRun) projectWindow(worker, i int) {
 	n := mat.Of(*w, size, op.cfg.Dim)
 	for y := range r.high {
 		from := r.pixel(i, y, 0)
-		op.projections.norm.Forward(mat.Rows(n, y*r.wide, (y+1)*r.wide), mat.Rows(r.call.X, from, from+r.wide), normEps)
+		op.projections.norm.Forward(mat.Rows(n, y*r.wide, (y+1)*r.wide), mat.Rows(r.call.X, from, from+r.wide))
 	}
 	part := func(m blas32.General) blas32.General { return mat.Rows(m, i*size, (i+1)*size) }
 	op.projections.project(part(r.q), part(r.k), part(r.v), n)

@@ -77,7 +77,7 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 	if err := check.Workers(ErrConfig, "catanet", cfg.Workers); err != nil {
 		return nil, err
 	}
-	w := dense.Packer{Package: "catanet"}
+	w := dense.Packer{Package: "catanet", Eps: normEps}
 	op := &TAB{
 		cfg: cfg, tile: kernel.NewAttentionTile(),
 		projections: packProjections(&w, weights.Norm, weights.Query, weights.Key, weights.Value, weights.Proj, cfg.Dim, cfg.QKDim),

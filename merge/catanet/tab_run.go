@@ -96,7 +96,7 @@ func (r *tabRun) block(m blas32.General, i int) blas32.General {
 }
 
 func (r *tabRun) normBlock(_, i int) {
-	r.op.projections.norm.Forward(r.block(r.normed, i), r.block(r.call.X, i), normEps)
+	r.op.projections.norm.Forward(r.block(r.normed, i), r.block(r.call.X, i))
 }
 
 // average makes the centres of the tokens: each is the mean of a stretch of them, where

@@ -165,7 +165,7 @@ func New(cfg Config, w Weights) (*Encoder, error) {
 	if m.exact, err = attention.New(attention.Config{Heads: cfg.Heads, HeadDim: d / cfg.Heads, Workers: cfg.Workers}); err != nil {
 		return nil, check.Errorf(ErrConfig, "maelre: %v", err)
 	}
-	p := dense.Packer{Package: "maelre", Format: cfg.Format}
+	p := dense.Packer{Package: "maelre", Format: cfg.Format, Eps: cfg.Eps}
 	for i := range w.Blocks {
 		b := &w.Blocks[i]
 		p.Within = fmt.Sprintf("Blocks[%d].", i)

@@ -208,7 +208,7 @@ func (r *encoderRun) normed(worker int, n dense.Norm, from, to int) blas32.Gener
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
 	h := mat.Of(w.h, to-from, r.m.dim)
-	n.Forward(h, mat.Rows(r.x, from, to), r.m.cfg.Eps)
+	n.Forward(h, mat.Rows(r.x, from, to))
 	return h
 }
 
@@ -299,7 +299,7 @@ func (r *encoderRun) addMLP(worker, task int) {
 func (r *encoderRun) lastNorm(_, task int) {
 	from, to := r.rows(task)
 	x := mat.Rows(r.x, from, to)
-	r.m.norm.Forward(x, x, r.m.cfg.Eps)
+	r.m.norm.Forward(x, x)
 }
 
 // pool makes the results of sequence b.
