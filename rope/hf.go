@@ -78,6 +78,7 @@ type HF struct {
 
 	configs map[string]Config // by layer type; "" for all
 	layers  []Config          // of each layer; nil where the file does not say how many
+	alike   bool              // all layers are configs[""], however many there are
 }
 
 // FromHF reads a config.json in the schema of transformers v4 (rope_theta,
@@ -94,7 +95,7 @@ type HF struct {
 // Errors match ErrConfig and name the key and its value. Accuracy, Length and Workers
 // of the configurations are left to the caller.
 func FromHF(data []byte, compat Compat) (*HF, error) {
-	any := compat&AnyModel != 0
+	anyModel := compat&AnyModel != 0
 	compat &^= AnyModel
 	if compat > V443 {
 		return nil, configErrorf("Compat is %d, want V5, V4, V448 or V443", compat)
@@ -103,7 +104,7 @@ func FromHF(data []byte, compat Compat) (*HF, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hfReader{compat: compat, any: any, out: &HF{configs: map[string]Config{}}}
+	h := &hfReader{compat: compat, anyModel: anyModel, out: &HF{configs: map[string]Config{}}}
 	h.text = h.textModel(top)
 	if top.err == nil {
 		h.readModel()
@@ -116,8 +117,9 @@ func FromHF(data []byte, compat Compat) (*HF, error) {
 }
 
 // Config returns the configuration of the layers of a type; "" or any type where all
-// share it, and "" also where all layers that rotate share it. Config.None says that
-// nothing rotates in them.
+// share it. "" is also what all layers that rotate share, or those of softmax attention
+// in a model whose linear attention rotates too. Config.None says that nothing rotates
+// in them.
 //
 // In models of latent attention (DeepSeek's MLA) HeadDim is the part of a head that
 // rotates, which those models keep apart (qk_rope_head_dim); in all others it is the
@@ -135,14 +137,15 @@ func (m *HF) Config(layerType string) (Config, error) {
 }
 
 // Layer returns the configuration of layer i, counted from 0. It may have None where
-// others of the same type rotate (Llama 4, SmolLM3).
+// others of the same type rotate (Llama 4, SmolLM3). Where all layers are the same, i may
+// be of any size.
 func (m *HF) Layer(i int) (Config, error) {
 	switch {
 	case i >= 0 && i < len(m.layers):
 		return m.layers[i], nil
 	case i < 0:
 		return Config{}, configErrorf("layer is %d, want 0 or more", i)
-	case len(m.Types) == 0 && len(m.layers) == 0:
+	case m.alike:
 		return m.Config("")
 	}
 	return Config{}, configErrorf("layer is %d, the config.json tells of %d", i, len(m.layers))
@@ -157,9 +160,14 @@ func (m *HF) setType(layerType string, cfg Config) {
 	m.configs[layerType] = cfg
 }
 
-// setShared gives "" the configuration that all rotating types share, if they do.
-func (m *HF) setShared() {
+// setShared gives "" the configuration that all rotating types share, if they do, or
+// that of full attention if linear attention rotates too.
+func (m *HF) setShared(linearToo bool) {
 	if _, given := m.configs[""]; given {
+		return
+	}
+	if cfg, ok := m.configs[fullLayer]; ok && linearToo {
+		m.configs[""] = cfg
 		return
 	}
 	var shared *Config

@@ -263,7 +263,7 @@ func (h *hfReader) setTypes() {
 	for _, name := range slices.Compact(names) {
 		h.out.setType(name, h.firstOf(name))
 	}
-	h.out.setShared()
+	h.out.setShared(h.row.layers == linearRotates)
 }
 
 // firstOf makes the configuration of a type, with the numbers of its first layer that
@@ -332,6 +332,7 @@ func (h *hfReader) setLayers() {
 		}
 		h.out.layers = append(h.out.layers, cfg)
 	}
+	h.out.alike = len(h.out.Types) == 0 && !slices.ContainsFunc(h.out.layers, func(cfg Config) bool { return !sameConfig(cfg, h.out.configs[""]) })
 }
 
 func sameConfig(a, b Config) bool { return reflect.DeepEqual(a, b) }

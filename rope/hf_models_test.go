@@ -287,6 +287,13 @@ func TestOwnNumbers(t *testing.T) {
 	if _, err := m.Layer(2); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "layer is 2, the config.json tells of 2") {
 		t.Errorf("layer 2: error %v", err)
 	}
+	ling := mustHF(t, `{"model_type": "bailing_hybrid", "head_dim": 128, "qk_rope_head_dim": 64, "partial_rotary_factor": 0.5}`, V5)
+	if cfg, err := ling.Config(""); err != nil || inWords(cfg) != "64 of 64, interleaved, 10000, plain" {
+		t.Errorf("Ling 2.5: %s, error %v", inWords(cfg), err)
+	}
+	if cfg, err := mustHF(t, llama31, V5).Layer(99); err != nil || cfg.HeadDim != 128 {
+		t.Errorf("layer 99 of layers that are alike: %s, error %v", inWords(cfg), err)
+	}
 	short := strings.Replace(fmt.Sprintf(text, ""), "[5e6, 1e4]", "[5e6]", 1)
 	if _, err := FromHF([]byte(short), V5); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "said of 1, want 2") {
 		t.Errorf("one base for two layers: error %v", err)

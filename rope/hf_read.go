@@ -10,11 +10,11 @@ import (
 
 // hfReader reads one config.json.
 type hfReader struct {
-	compat Compat
-	any    bool     // unknown model types are read too
-	text   *section // of the text model
-	row    hfModel  // what its model type says
-	out    *HF
+	compat   Compat
+	anyModel bool     // unknown model types are read too
+	text     *section // of the text model
+	row      hfModel  // what its model type says
+	out      *HF
 
 	params *section // rope_scaling or rope_parameters; empty where there are none
 	nested bool     // params has an object for each layer type
@@ -56,7 +56,7 @@ func (h *hfReader) textModel(s *section) *section {
 func (h *hfReader) readModel() {
 	t := h.text
 	row, known := findModel(h.out.ModelType)
-	if !known && h.out.ModelType != "" && !h.any {
+	if !known && h.out.ModelType != "" && !h.anyModel {
 		t.fail(configErrorf("config.json: %s is %q, which is not known: with AnyModel it is read by its keys alone", t.path("model_type"), h.out.ModelType))
 		return
 	}

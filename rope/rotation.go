@@ -214,5 +214,12 @@ func (r *Rotation) String() string {
 	if r.cfg.None {
 		return "rope: none"
 	}
-	return fmt.Sprintf("rope: %d of %d features, %v, base %v, %v, %v", r.cfg.RotaryDim, r.cfg.HeadDim, r.cfg.Layout, r.cfg.Base, r.cfg.Scheme, r.cfg.Accuracy)
+	from, reverse := "", ""
+	if r.cfg.Offset > 0 {
+		from = fmt.Sprintf(" from %d on", r.cfg.Offset)
+	}
+	if r.cfg.Reverse {
+		reverse = ", reversed"
+	}
+	return fmt.Sprintf("rope: %d of %d features%s, %v%s, base %v, %v, %v", r.cfg.RotaryDim, r.cfg.HeadDim, from, r.cfg.Layout, reverse, r.cfg.Base, r.cfg.Scheme, r.cfg.Accuracy)
 }
