@@ -11,9 +11,9 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// mildTokens is the length from which a piece is computed with its decay kept apart,
-// where that is mild, and productTokens that from which it is computed by matrix
-// products, where it is not: measured, with 64 channels and 128 states.
+// A piece of at least mildTokens tokens is computed with its decay kept apart, where that
+// is mild; where it is not, one of at least productTokens by matrix products. Both are
+// measured, with 64 channels and 128 states.
 const mildTokens, productTokens = 6, 48
 
 // form is how a piece of a head is computed.
@@ -26,8 +26,8 @@ const (
 	sparse
 )
 
-// chooseForm chooses by a piece's length and a head's steps and the logarithms of its
-// decays, which stand as far apart as there are heads.
+// chooseForm chooses by a piece's length n, and by a head's steps and the logarithms of
+// its decays: every H-th element of dt and log.
 func (op *SSD) chooseForm(dt, log []float32, n int) form {
 	if n < mildTokens || op.cfg.Recurrent {
 		return recurrent
@@ -52,9 +52,9 @@ func (op *SSD) chooseForm(dt, log []float32, n int) form {
 // multiple of every tier's tile.
 const maskRows = 24
 
-// mildDecay bounds the logarithms of a piece's decays, all together, so that the
-// inverse of what decays, times anything reasonable, is far from overflowing, and
-// its rounding from mattering.
+// mildDecay bounds the sum of the logarithms of a piece's decays, so that the inverse of
+// the decay, times any reasonable input, is far from overflowing, and its rounding from
+// mattering.
 const mildDecay = 32
 
 // sumLogs sets sum to the sums of the logarithms of the decays up to and with each
@@ -97,8 +97,8 @@ func (w *headWork) sweepMild(s *ssdWork, h, i int, y, values blas32.General) {
 	asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
 }
 
-// sweepProducts computes piece i of head h by matrix products. With sum_t as in mild, L_tj =
-// exp(sum_t - sum_j) for j <= t and 0 above,
+// sweepProducts computes piece i of head h by matrix products. With sum_t as in
+// sweepMild, L_tj = exp(sum_t - sum_j) for j <= t and 0 above,
 //
 //	y = [exp(sum) C | C B^T * L] [S; dt x]
 //	S = exp(sum_n) S + B^T (exp(sum_n - sum) dt x).

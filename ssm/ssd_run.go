@@ -202,8 +202,8 @@ func (s *ssdWork) sweepHead(worker, h int) {
 		case recurrent:
 			w.sweepTokens(s, h, i, y, values)
 		}
-		// What a sparse piece has packed serves the next one, if that is of the same
-		// sequence and sparse, and nothing tiny has just been dropped.
+		// The state that a sparse piece has packed serves the next one, if that is of the
+		// same sequence and sparse, and no tiny values have just been set to 0.
 		w.packed = w.packed && p.n == Chunk && p.pos > Chunk && i+1 < len(s.pieces) && s.pieces[i+1].segment == p.segment && s.shared[i+1].forms[h] == sparse
 		if p.pos%Chunk == 0 {
 			if loaded {
@@ -221,7 +221,7 @@ func (s *ssdWork) sweepHead(worker, h int) {
 }
 
 // headOutput returns where the sums of a piece of head h go: their own place, or memory
-// from which finish brings them there.
+// from which finishPiece brings them there.
 func (s *ssdWork) headOutput(w *headWork, h int, p piece) blas32.General {
 	width := s.op.cfg.HeadDim
 	if s.direct {

@@ -11,8 +11,8 @@ import (
 )
 
 // Of a piece of sparseTokens or more, of which no more than one token in sparseShare
-// writes to a head's state, the others are read from a state that stands still: what
-// a filter that drops tokens saves.
+// writes to a head's state, the others are read from a state that does not change:
+// this is how a filter that drops tokens saves time.
 const sparseTokens, sparseShare = 32, 16
 
 // countWrites returns how many of a head's steps are not 0.
@@ -25,8 +25,8 @@ func (op *SSD) countWrites(dt []float32, n int) (count int) {
 	return count
 }
 
-// sweepSparse computes piece i of head h. With sum_t as in mild, and j the tokens that
-// write,
+// sweepSparse computes piece i of head h. With sum_t as in sweepMild, and j the tokens
+// that write,
 //
 //	y_t = exp(sum_t) S^T C_t + sum over j <= t of exp(sum_t - sum_j) (C_t B_j) dt_j x_j
 //	S = exp(sum_n) S + sum over j of exp(sum_n - sum_j) B_j dt_j x_j^T.

@@ -164,7 +164,9 @@ func (c *Calibrator) Next() error {
 		c.workers = append(c.workers, channelWork{})
 	}
 	err := c.group.Run(context.Background(), workers, channels, func(worker, channel int) { c.addChannel(&c.workers[worker], channel) })
-	c.sequences++
+	if err == nil {
+		c.sequences++
+	}
 	return check.Wrap(context.Background(), "longmamba", err)
 }
 
@@ -251,9 +253,10 @@ func (w *channelWork) logDecay(a, dt []float32) float64 {
 	return log
 }
 
-// budget returns, for a sequence of length tokens whose steps are distributed as
-// sorted, descending, are, which fraction of the largest have the sum given, and what
-// is the largest of the others: 1 and 0 where all have.
+// budget returns, for a sequence of length tokens whose steps are distributed as those
+// of sorted, which descend, which fraction alpha of the steps, the largest, have the
+// given sum, and the largest step of the others as threshold. Where all steps together
+// have it they are 1 and 0.
 func budget(sorted []float32, sum float64, length int) (alpha, threshold float64) {
 	n := len(sorted)
 	if length <= n {

@@ -8,7 +8,7 @@ import (
 	"github.com/subquad/subquad/ssm"
 )
 
-// Method is what a Filter makes of steps dt. Those from ByRank on look at all tokens
+// Method says how a Filter changes steps dt. Those from ByRank on look at all tokens
 // of a prompt before they choose, so that they run by Filter.Apply (or a model's
 // Prefill) and not in a State.
 type Method uint8
@@ -24,12 +24,12 @@ const (
 	// ByRank keeps a prompt's largest steps, the fraction Alpha times Scale of them
 	// (alpha).
 	ByRank
-	// ByOwnThreshold keeps those that are no less than the largest but that fraction
-	// (offline).
+	// ByOwnThreshold keeps the steps that are no less than the first one that ByRank
+	// drops (offline).
 	ByOwnThreshold
 	// ByBound keeps the largest steps whose sum is at most DtSum times Scale (bound).
 	ByBound
-	// Normalized multiplies all steps by what makes their sum DtSum times Scale
+	// Normalized multiplies all steps by the factor that makes their sum DtSum times Scale
 	// (norm).
 	Normalized
 	// TopTokens keeps each channel's steps that are above its quantile 1 - Tokens/n
@@ -55,6 +55,7 @@ func (m Method) causal() bool { return m < ByRank }
 // FilterConfig says what a filter does. Its zero value is LongMamba with the official
 // settings for Mamba-2.
 type FilterConfig struct {
+	// Method says how steps are changed; 0 is ByThreshold.
 	Method Method
 	// Threshold is c: a channel is global, and filtered, if more than this remains of
 	// its state after TrainLength tokens. 0 is 0.05, the official code's for Mamba-2;
@@ -94,7 +95,7 @@ type FilterConfig struct {
 // reads it. It costs a comparison for each token and channel.
 type Filter struct {
 	cfg    FilterConfig
-	cal    *Calibration
+	cal    *Calibration // its tables are those of blocks
 	blocks []blockFilter
 }
 
