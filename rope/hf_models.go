@@ -163,7 +163,7 @@ var sameModels = func() map[string]string {
 			dots1 exaone falcon falcon_h1 flex_olmo glmasr got_ocr2 gpt_neox_japanese granite granite_speech granitemoe
 			granitemoeshared hyperclovax idefics2 idefics3 instructblip internlm internlm2 internlm3 internvl internvl_chat jais2 janus
 			llava llava_next llava_next_video llava_onevision mimo minicpm ministral mistral mistral3 moshi musicflamingo nemotron-nas
-			olmo olmo2 olmoe orion ovis2 pixtral qwen qwen2 qwen2_audio qwen2_moe RefinedWeb RefinedWebModel smolvlm solar starcoder2
+			olmo olmo2 olmoe orion ovis2 pixtral qwen qwen2 qwen2_audio qwen2_moe qwen3_moe RefinedWeb RefinedWebModel smolvlm solar starcoder2
 			ultravox video_llava vipllava voxtral xverse yi Yi`,
 		"phi":            "phi-msft",
 		"phi3":           "phi3_v phi4mm phi4_multimodal",
@@ -171,7 +171,7 @@ var sameModels = func() map[string]string {
 		"gemma2":         "vaultgemma",
 		"gemma3":         "shieldgemma2",
 		"qwen2_vl":       "qwen2_5_vl qwen2_5_omni qwen2_5_omni_thinker",
-		"qwen3":          "qwen3_moe seed_oss",
+		"qwen3":          "seed_oss",
 		"qwen3_next":     "qwen3_5 qwen3_5_moe",
 		"qwen3_omni_moe": "qwen3_omni_moe_thinker",
 		"qwen3_vl":       "qwen3_vl_moe",

@@ -229,20 +229,15 @@ func (h *hfReader) paramsOf(layerType string) *section {
 // typeConfig makes the configuration of a layer type; "" is all layers.
 func (h *hfReader) typeConfig(layerType string) Config {
 	t := h.text
-	none := Config{None: true}
-	switch rule := h.row.layers; {
-	case slices.Contains(withoutRotation, layerType) && (rule != linearRotates || h.text.has("short_conv_kernel_size")):
-		return none
-	case (rule == slidingRotates || rule == slidingOnly) && layerType != slidingLayer,
-		rule == slidingOnly && h.row.window && h.windowless():
-		if rule == slidingOnly || !h.windowless() {
-			none.HeadDim = h.headDim(layerType)
-			return none
-		}
+	if slices.Contains(withoutRotation, layerType) && (h.row.layers != linearRotates || t.has("short_conv_kernel_size")) {
+		return Config{None: true} // no attention, or Ling 3's, whose linear layers do not rotate
+	}
+	if h.still(layerType) {
+		return Config{None: true, HeadDim: h.headDim(layerType)}
 	}
 	if h.made++; h.made > mostKinds {
 		t.fail(configErrorf("config.json: there are more than %d kinds of layers", mostKinds))
-		return none
+		return Config{None: true}
 	}
 	p := h.paramsOf(layerType)
 	cfg := Config{HeadDim: h.headDim(layerType), Layout: h.layout(layerType), Reverse: h.row.reverse}
@@ -267,6 +262,17 @@ func (h *hfReader) typeConfig(layerType string) Config {
 		}
 	}
 	return cfg
+}
+
+// still tells whether attention of a type does not rotate.
+func (h *hfReader) still(layerType string) bool {
+	switch h.row.layers {
+	case slidingRotates:
+		return layerType != slidingLayer && !h.windowless()
+	case slidingOnly:
+		return layerType != slidingLayer || h.row.window && h.windowless()
+	}
+	return false
 }
 
 // windowless tells whether a file says that there is no window.
