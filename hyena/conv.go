@@ -115,7 +115,7 @@ func newConv(cfg ConvConfig, channels, taps int, source kernelSource) (*Conv, er
 // Channels returns the number of channels.
 func (c *Conv) Channels() int { return c.channels }
 
-// Bytes returns the memory that the convolution holds now: its kernels, those that
+// Bytes returns the memory that the convolution takes now: its kernels, those that
 // calls and Prepare have transformed, and the tables of these transforms. Convolutions
 // of one size share the tables; each counts them.
 func (c *Conv) Bytes() int64 {
@@ -132,7 +132,7 @@ func (c *Conv) keptBytes() int64 { return sumBytes(c.direct.bytes(), c.cache.byt
 // directChannels how many channels a task of it has.
 const directTaps, directChannels = 32, 64
 
-// isDirect tells whether a call of so many tokens sums taps as they stand.
+// isDirect tells whether a call of this many tokens sums taps as they stand.
 func (c *Conv) isDirect(tokens int) bool {
 	return min(tokens, c.taps) <= directTaps && c.cfg.Reverse.Rows == 0
 }
@@ -199,7 +199,7 @@ func (c *Conv) units(list []unit, tokens int) []unit {
 // fewRows is the number of rows that a plan takes at the least.
 const fewRows = 8
 
-// planSize returns the size of the plan for so many tokens.
+// planSize returns the size of the plan for this many tokens.
 func (c *Conv) planSize(tokens int, phases bool) int {
 	if phases {
 		tokens = (tokens + c.b.Lanes() - 1) / c.b.Lanes()

@@ -52,7 +52,7 @@ func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 	return check.Wrap(ctx, pkg, r.convolveAll(ctx, c, call.Dst, call.U, workers))
 }
 
-// Prepare computes and keeps what the first call of so many tokens would: the
+// Prepare computes and keeps what the first call of this many tokens would: the
 // transformed kernels, as far as SpectraBytes allows. Bytes counts them. Errors match
 // ErrCall; once ctx is done it returns ctx.Err(), and keeps what is ready.
 func (c *Conv) Prepare(ctx context.Context, tokens int) error {
@@ -78,7 +78,7 @@ func checkTokens(ctx context.Context, tokens int) error {
 	return nil
 }
 
-// ScratchBytes returns the working memory that a call of so many tokens holds,
+// ScratchBytes returns the working memory that a call of this many tokens holds,
 // beside Bytes, when every worker is busy.
 func (c *Conv) ScratchBytes(tokens int) int64 {
 	tokens = min(max(tokens, 0), mostTokens)

@@ -36,7 +36,7 @@ type convWorker struct {
 	rows     []float32 // [tokens, Lanes], an input and output of the unit's own
 }
 
-// begin finds out how a call of so many tokens is done, and gets the kernels. end
+// begin finds out how a call of this many tokens is done, and gets the kernels. end
 // forgets what belongs to the call.
 func (r *convRun) begin(ctx context.Context, c *Conv, tokens, workers int) (err error) {
 	if r.convolve == nil {
@@ -81,7 +81,7 @@ func (r *convRun) convolveAll(ctx context.Context, c *Conv, dst, u blas32.Genera
 	return err
 }
 
-// prepareAll makes the spectra of a call of so many tokens.
+// prepareAll makes the spectra of a call of this many tokens.
 func (r *convRun) prepareAll(ctx context.Context, c *Conv, tokens, workers int) error {
 	defer r.end()
 	if err := r.begin(ctx, c, tokens, workers); err != nil || c.isDirect(tokens) {

@@ -145,7 +145,7 @@ func (g *grownKernel) known() blas32.General {
 	return g.k
 }
 
-// grow returns at least so many rows of the kernel, or all, and computes those that
+// grow returns at least this many rows of the kernel, or all, and computes those that
 // are not there on the group's workers.
 func (g *grownKernel) grow(ctx context.Context, group *parallel.Group, workers, rows int) (blas32.General, error) {
 	rows = min(rows, g.filter.MaxLen())

@@ -195,7 +195,7 @@ func (op *Operator) Dim() int { return op.cfg.Dim }
 // MaxLen returns the length of the longest sequence.
 func (op *Operator) MaxLen() int { return op.maxLen }
 
-// Bytes returns the memory that the operator holds now: its weights, the filter with
+// Bytes returns the memory that the operator takes now: its weights, the filter with
 // the rows that calls and Prepare have computed, and what the convolutions keep of them
 // (Conv.Bytes).
 func (op *Operator) Bytes() int64 {

@@ -57,7 +57,7 @@ func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 	return check.Wrap(ctx, pkg, r.apply(ctx, op, call.Dst, call.X, workers))
 }
 
-// Prepare computes and keeps what the first call of so many tokens would: the filter's
+// Prepare computes and keeps what the first call of this many tokens would: the filter's
 // rows and their spectra, as far as SpectraBytes allows. Bytes counts them. Errors match
 // ErrCall or ErrTooLong; once ctx is done it returns ctx.Err(), and keeps what is ready.
 func (op *Operator) Prepare(ctx context.Context, tokens int) error {
@@ -87,7 +87,7 @@ func (op *Operator) checkLength(name string, tokens int) error {
 	return nil
 }
 
-// ScratchBytes returns the working memory that a call of so many tokens holds,
+// ScratchBytes returns the working memory that a call of this many tokens holds,
 // beside Bytes, when every worker is busy.
 func (op *Operator) ScratchBytes(tokens int) int64 {
 	tokens = min(max(tokens, 0), op.maxLen)

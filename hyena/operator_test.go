@@ -118,7 +118,7 @@ func operator64(w OperatorWeights, dim, order int, x blas32.General) []float64 {
 }
 
 // TestOperator compares with the definition across blocks of tokens, orders and
-// short kernels longer than what comes before, and wants the same bits of every
+// short kernels longer than what comes before, and expects the same bits of every
 // number of workers, in place too.
 func TestOperator(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
 
-// TestConvScratchBytes compares what a call holds with what was said before.
+// TestConvScratchBytes compares what a call keeps with what was said before.
 func TestConvScratchBytes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, channels := range []int{1, 3, 70} {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
@@ -16,24 +17,29 @@ import (
 // Open returns the model of a checkpoint, and reads config.json beside it where
 // there is one. path is a safetensors file, a file of PyTorch (weights.ckpt,
 // pytorch_model.bin), the index of several such files (.index.json), or a folder
-// with any of these. Errors match ErrCheckpoint and name the tensor that is missing
+// with any of these, or with consolidated.safetensors, model.pt, last.ckpt or a single
+// file *.safetensors of another name. Errors match ErrCheckpoint and name the tensor that is missing
 // or has another shape, match ErrConfig, or come from the file system.
+//
+// Options are subquad.WithMmap, which maps the file instead of reading it.
 //
 // Tensors may stand under the names of the standalone file ("backbone."), of
 // training ("model.backbone.", with ".layer" within where activations were
 // checkpointed), of the Hugging Face port ("hyena.backbone.") or of MultiMolecule
-// ("model.layers."), and may be F32, F16, BF16 or F64. Others are passed over.
+// ("model.layers."), and may be F32, F16, BF16, F64, F8_E4M3 or F8_E5M2. Others are
+// passed over. What wrappers of modules put before the names (module., _orig_mod.,
+// base_model.model., model_state., ema.) does not count.
 //
 // PyTorch files are those of torch.save since PyTorch 1.6, with a state dict or,
 // under "state_dict" or "model_state_dict", one among other things. Their pickle is
 // read as data: nothing in it is run, and objects of other classes, as training
-// adds, are passed over.
-func Open(path string, cfg Config) (*Model, error) {
+// adds, are passed over, unless they stand where a tensor is looked for.
+func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error) {
 	return lm.Open("dna", path, func(text []byte) error {
 		file, err := ParseConfig(text)
 		cfg = cfg.over(file)
 		return err
-	}, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
+	}, func(f *weights.File) (*Model, error) { return newModel(f, cfg) }, options...)
 }
 
 // Read returns the model of a safetensors or PyTorch file of size bytes, which is

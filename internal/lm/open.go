@@ -18,7 +18,7 @@ import (
 // Open returns the model of a checkpoint: a safetensors file, a file of PyTorch, the index
 // of several such files, or a folder with any of these. config gets the text of the
 // config.json beside it, where there is one, and build makes the model of the tensors.
-func Open[M any](pkg, path string, config func(text []byte) error, build func(*weights.File) (M, error)) (m M, err error) {
+func Open[M any](pkg, path string, config func(text []byte) error, build func(*weights.File) (M, error), options ...subquad.OpenOption) (m M, err error) {
 	text, err := weights.ReadConfig(path)
 	if err != nil {
 		return m, fmt.Errorf("%s: %w", pkg, err)
@@ -28,7 +28,7 @@ func Open[M any](pkg, path string, config func(text []byte) error, build func(*w
 			return m, err
 		}
 	}
-	f, err := weights.OpenCheckpoint(path)
+	f, err := weights.OpenCheckpoint(path, options...)
 	if err != nil {
 		return m, fileError(pkg, err)
 	}
@@ -46,6 +46,16 @@ func Read[M any](pkg string, r io.ReaderAt, size int64, build func(*weights.File
 		return m, fileError(pkg, err)
 	}
 	return build(f)
+}
+
+// OpenState returns the state that a file has, by read, which is given its contents.
+func OpenState[S any](pkg, path string, read func(io.Reader) (S, error), options ...subquad.OpenOption) (st S, err error) {
+	f, err := weights.OpenFile(path, options...)
+	if err != nil {
+		return st, fileError(pkg, err)
+	}
+	defer f.Close()
+	return read(f.Reader())
 }
 
 func fileError(pkg string, err error) error {

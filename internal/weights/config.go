@@ -6,25 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 )
 
 // ReadConfig returns the text of the config.json beside a checkpoint, or in the folder that
-// path is, or nil where there is none.
+// path is, or else of the params.json that goes with a consolidated.safetensors; nil where
+// there is neither.
 func ReadConfig(path string) ([]byte, error) {
-	text, err := os.ReadFile(filepath.Join(Folder(path), "config.json"))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("weights: %w", err)
-	case text == nil:
-		text = []byte{}
+	for _, name := range []string{"config.json", "params.json"} {
+		text, err := ReadFile(filepath.Join(Folder(path), name), MaxText)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return text, err
+		}
 	}
-	return text, nil
+	return nil, nil
 }
 
 // DecodeConfig decodes a configuration file as Python's json module writes it: NaN,

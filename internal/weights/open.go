@@ -85,7 +85,7 @@ func checkRegular(path string, info os.FileInfo) error {
 // MaxText bounds files of text: configurations, indexes, tokenizers.
 const MaxText = 64 << 20
 
-// ReadFile returns a regular file of at most so many bytes. An error about one that is
+// ReadFile returns a regular file of at most this many bytes. An error about one that is
 // not there matches fs.ErrNotExist.
 func ReadFile(path string, most int64) ([]byte, error) {
 	s, err := OpenFile(path)

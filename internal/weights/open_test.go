@@ -204,7 +204,7 @@ func TestSniff(t *testing.T) {
 			t.Errorf("%q: error %v, want one that says %s", text, err, want)
 		}
 	}
-	// A header of so many bytes that its length is another format's mark.
+	// A header as long as makes its length another format's mark.
 	header := one("a", 1)[8:]
 	text := string(header[:len(header)-4])
 	b := file(text+strings.Repeat(" ", int(binary.LittleEndian.Uint16([]byte("\x1f\x8b")))-len(text)), header[len(header)-4:])

@@ -235,7 +235,7 @@ func (m *machine) uint(n uint64) uint64 {
 	return binary.LittleEndian.Uint64(b[:])
 }
 
-// long reads a signed number of n bytes; one that an int64 does not hold is none
+// long reads a signed number of n bytes; one that does not fit an int64 is none
 // that counts anything.
 func (m *machine) long(n uint64) {
 	b := m.take(n)

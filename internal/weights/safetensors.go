@@ -85,7 +85,7 @@ type span struct {
 	from, to int64
 }
 
-// parseTensor reads what a header says of a tensor in a body of so many bytes.
+// parseTensor reads what a header says of a tensor in a body of this many bytes.
 func parseTensor(name string, raw json.RawMessage, body int64) (*Tensor, span, error) {
 	wrong := func(format string, args ...any) (*Tensor, span, error) {
 		return nil, span{}, formatError("tensor %.200q: %s", name, fmt.Sprintf(format, args...))

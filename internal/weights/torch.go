@@ -65,7 +65,7 @@ func readTorch(r io.ReaderAt, size int64) (*File, error) {
 	}
 	d, ok := root.(*dict)
 	if !ok {
-		return nil, formatError("data.pkl holds %s where a dictionary of tensors is expected: save the state_dict() of a module", describe(root))
+		return nil, formatError("data.pkl is %s where a dictionary of tensors is expected: save the state_dict() of a module", describe(root))
 	}
 	for _, name := range []string{"state_dict", "model_state_dict"} {
 		if inner, ok := d.items[name].(*dict); ok {

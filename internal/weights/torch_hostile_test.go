@@ -14,7 +14,7 @@ import (
 	"github.com/subquad/subquad/internal/weights/weightstest"
 )
 
-// TestHostileTorch wants errors, and no memory for what is not there.
+// TestHostileTorch expects errors, and no memory for elements that are not there.
 func TestHostileTorch(t *testing.T) {
 	const large = 1 << 40
 	tensor := func(count, offset int64, shape, strides []int64) weightstest.Pickle {

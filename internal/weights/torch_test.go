@@ -253,3 +253,42 @@ func TestTorchFile(t *testing.T) {
 		t.Errorf("not found: %v", wants)
 	}
 }
+
+// TestOpaque: a tensor that cannot be read is not absent. A subclass of tensors can be
+// read.
+func TestOpaque(t *testing.T) {
+	p := weightstest.Pickle("}(").Text("lm_head.weight").Global("torch._utils", "_rebuild_qtensor").Op(")R").
+		Text("sub.weight").Global("torch._tensor", "_rebuild_from_type_v2").Op("(").
+		Global("torch._utils", "_rebuild_tensor_v2").Global("nowhere", "Sub").Op("(").Storage("FloatStorage", "0", 4).
+		Int(0).Ints([]int64{2, 2}).Ints([]int64{2, 1}).Op("\x89Nt}tR").
+		Text("eps").Op("G\x3f\xf0\x00\x00\x00\x00\x00\x00u")
+	f, err := read(pickled(zip.Store, p, map[string][]byte{"data/0": floats(binary.LittleEndian, 4)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func() *weights.Finder {
+		c := weights.NewFinder("test", weights.ErrFormat)
+		for _, name := range f.Names() {
+			c.Add(name, f.Tensor(name))
+		}
+		return &c
+	}
+	c := find()
+	if m := c.Matrix("sub.weight", 2, 2); c.Err != nil || !slices.Equal(m.Data, []float32{0, 1, 2, 3}) {
+		t.Errorf("a subclass: %v, error %v", m, c.Err)
+	}
+	if c.Has("bias") || !c.Has("lm_head.weight") || !c.Has("eps") {
+		t.Error("what there is")
+	}
+	for name, look := range map[string]func(c *weights.Finder){
+		`tensor lm_head.weight is a quantized tensor`: func(c *weights.Finder) { c.Matrix("lm_head.weight", 2, 2) },
+		`lm_head.weight is a quantized tensor`:        func(c *weights.Finder) { c.Dim("lm_head.weight", 0) },
+		`eps is a Python float`:                       func(c *weights.Finder) { c.Vector("eps", 1) },
+		`no tensor bias; the file has eps, lm_head`:   func(c *weights.Finder) { c.Vector("bias", 1) },
+	} {
+		c := find()
+		if look(c); c.Err == nil || !strings.Contains(c.Err.Error(), name) {
+			t.Errorf("error %v, want %s", c.Err, name)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/ssm"
 )
@@ -64,6 +65,12 @@ func (m *Model) NewState(cfg ssm.StateConfig) (*State, error) {
 // ReadState reads a state that State.WriteTo wrote, of this model or of one with the same
 // configuration and weights. Errors match ErrState or are those of r.
 func (m *Model) ReadState(r io.Reader) (*State, error) { return m.stack.ReadState(r) }
+
+// OpenState is ReadState of a file; options are subquad.WithMmap, which maps it. Errors
+// may also come from the file system.
+func (m *Model) OpenState(path string, options ...subquad.OpenOption) (*State, error) {
+	return lm.OpenState("mamba", path, m.ReadState, options...)
+}
 
 // Forward sets dst [n, V] to the logits after each of a sequence's tokens.
 //
