@@ -61,7 +61,7 @@ func packFFN(w *dense.Packer, c ConvFFNWeights, dim, inner int) convFFN {
 
 // bytes returns the memory of the weights.
 func (f *convFFN) bytes() int64 {
-	return int64(f.fc1.Bytes()) + int64(f.fc2.Bytes()) + 4*int64(convSide*convSide*f.inner+len(f.bias)+len(f.norm.Weight)+len(f.norm.Bias))
+	return int64(f.fc1.Bytes()) + int64(f.fc2.Bytes()) + 4*int64(convSide*convSide*f.inner+len(f.bias)) + f.norm.Bytes()
 }
 
 // expand sets z [rows, inner] = gelu(fc1(norm(x))) of x [rows, Dim]. work is scratch.

@@ -32,5 +32,5 @@ func (p *projections) project(q, k, v, n blas32.General) {
 
 // bytes returns the memory of the weights.
 func (p *projections) bytes() int64 {
-	return int64(p.query.Bytes()) + int64(p.key.Bytes()) + int64(p.value.Bytes()) + int64(p.proj.Bytes()) + 4*int64(len(p.norm.Weight)+len(p.norm.Bias))
+	return int64(p.query.Bytes()) + int64(p.key.Bytes()) + int64(p.value.Bytes()) + int64(p.proj.Bytes()) + p.norm.Bytes()
 }
