@@ -37,9 +37,6 @@ func (m Recurrent) Mix(ctx context.Context, mix *Mix) error {
 // Kind implements Mixer.
 func (m Recurrent) Kind() string { return fmt.Sprintf("%T", m.Block) }
 
-// Bytes implements Mixer.
-func (m Recurrent) Bytes() int64 { return int64(m.Block.Bytes()) }
-
 // Prepare implements Mixer: there is nothing to make ready.
 func (m Recurrent) Prepare(context.Context, int) error { return nil }
 
@@ -52,7 +49,7 @@ func (m Recurrent) StateBytes(int) int64 {
 	if err != nil {
 		return 0
 	}
-	return int64(st.Bytes())
+	return st.Bytes()
 }
 
 // NewState implements Streamer: a recurrence has room for any number of tokens, in float32.
@@ -87,8 +84,6 @@ type recurrentState struct {
 	filter *longmamba.Filter
 	prompt int
 }
-
-func (st *recurrentState) Bytes() int64 { return int64(st.State.Bytes()) }
 
 func (st *recurrentState) Clone() LayerState { return st.clone() }
 

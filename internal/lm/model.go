@@ -9,7 +9,6 @@ import (
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
-	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
@@ -237,18 +236,6 @@ func (m *Model) sum() uint64 {
 		mixer++
 	}
 	return uint64(f) | 1 // 0 is that of a state that no model made
-}
-
-// Streams tells whether the model can go on from a state.
-func (m *Model) Streams() bool { return m.streams }
-
-// Embedding returns the embedding [V, D], as float32.
-func (m *Model) Embedding() blas32.General {
-	e := mat.New(m.vocab, m.dim)
-	for t := range e.Rows {
-		m.cfg.Embedding.Row(mat.Row(e, t), t)
-	}
-	return e
 }
 
 // Prepare computes what a first call of that many tokens would compute and keep (filters,

@@ -67,8 +67,8 @@ func fileError(pkg string, err error) error {
 
 // Naming says how the names of tensors in published files become those of a package.
 type Naming struct {
-	// Prefixes are cut off, each once and in this order, where a name begins so; before
-	// them those of wrappers that training puts around a model.
+	// Prefixes are cut off, each once and in this order, where a name begins so. Those of
+	// wrappers that training puts around a model (module., _orig_mod.) are gone already.
 	Prefixes []string
 	// Rename, if not nil, changes the rest of the name.
 	Rename func(name string) string
@@ -76,9 +76,6 @@ type Naming struct {
 	// before it in the file is put before names in errors. Without it that is Prefix.
 	Root, Prefix string
 }
-
-// wrappers are what PEFT, PyTorch's DataParallel and its compiler put before all names.
-var wrappers = []string{"base_model.model.", "module.", "_orig_mod."}
 
 // Checkpoint is the tensors of a file under a package's names, and makes layers of them.
 // Its first error stays in Err.
@@ -93,10 +90,8 @@ func NewCheckpoint(pkg string, f *weights.File, naming Naming, format asm.Format
 	c.Prefix = naming.Prefix
 	for _, name := range f.Names() {
 		short := name
-		for _, list := range [...][]string{wrappers, naming.Prefixes} {
-			for _, prefix := range list {
-				short = strings.TrimPrefix(short, prefix)
-			}
+		for _, prefix := range naming.Prefixes {
+			short = strings.TrimPrefix(short, prefix)
 		}
 		if naming.Rename != nil {
 			short = naming.Rename(short)
