@@ -6,7 +6,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -61,16 +60,11 @@ func (b *block) Run(ctx context.Context, call *BlockCall) error {
 	}
 	s := b.scratch.list.Get()
 	defer b.scratch.list.Put(s)
-	ctx, err := s.segments.begin(ctx, &b.kind, request{
-		batch:  pack.Batch[*State]{Rows: call.X.Rows, Offsets: call.Offsets, State: call.State, States: call.States},
-		filter: call.Filter,
-	})
+	ctx, err := s.segments.begin(ctx, &b.kind, batchOf(call.X, call.State, call.Offsets, call.States), call.Filter)
 	if err != nil {
 		return err
 	}
-	err = s.passAll(ctx, b, call, parallel.Choose(b.workers, call.Workers))
-	s.segments.end(err)
-	return err
+	return s.segments.end(s.passAll(ctx, b, call, parallel.Choose(b.workers, call.Workers)))
 }
 
 func (b *block) checkCall(ctx context.Context, call *BlockCall) error {

@@ -6,7 +6,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -56,15 +55,11 @@ func (op *Conv) Run(ctx context.Context, call *ConvCall) error {
 	}
 	w := op.scratch.Get()
 	defer op.scratch.Put(w)
-	ctx, err := w.segments.begin(ctx, &op.kind, request{
-		batch: pack.Batch[*State]{Rows: call.X.Rows, Offsets: call.Offsets, State: call.State, States: call.States},
-	})
+	ctx, err := w.segments.begin(ctx, &op.kind, batchOf(call.X, call.State, call.Offsets, call.States), nil)
 	if err != nil {
 		return err
 	}
-	err = w.convolve(ctx, op, call.Dst, call.X, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers))
-	w.segments.end(err)
-	return err
+	return w.segments.end(w.convolve(ctx, op, call.Dst, call.X, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers)))
 }
 
 func (op *Conv) checkCall(ctx context.Context, call *ConvCall) error {

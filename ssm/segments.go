@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/scratch"
@@ -26,12 +28,6 @@ type segments struct {
 	copied bool                // memory has copies, to go back to after an error
 }
 
-// request is what begin must know of a call.
-type request struct {
-	batch  pack.Batch[*State]
-	filter DeltaFilter // of the call; nil for none
-}
-
 // briefWork is how many multiply-adds a call may have that is not interrupted once it
 // has begun: some milliseconds. Tests make it 0.
 var briefWork = int64(1 << 28)
@@ -46,14 +42,14 @@ func (k *kind) brief(rows int) bool {
 	return k.work == 0 || int64(rows) <= most/k.work || rows <= 1 && most > 0
 }
 
-// begin checks the batch of a call and lays out its segments. It returns the context
-// to run with. Unless it returns an error, end must follow.
+// begin checks the batch of a call, which may have a filter, and lays out its segments. It
+// returns the context to run with. Unless it returns an error, end must follow.
 //
 // The states are brought up to date where they are. A call that can fail on its way,
 // because it takes long and its context can end or because its filter may panic, has
 // copies made to go back to; a single token's has none.
-func (s *segments) begin(ctx context.Context, k *kind, r request) (context.Context, error) {
-	if err := s.layout.Lay("ssm", r.batch, k.accept); err != nil {
+func (s *segments) begin(ctx context.Context, k *kind, batch pack.Batch[*State], filter DeltaFilter) (context.Context, error) {
+	if err := s.layout.Lay("ssm", batch, k.accept); err != nil {
 		return nil, err
 	}
 	err := ctx.Err()
@@ -69,10 +65,10 @@ func (s *segments) begin(ctx context.Context, k *kind, r request) (context.Conte
 	s.copied = false
 	if len(s.layout.States) > 0 {
 		switch {
-		case r.filter != nil:
+		case filter != nil:
 			s.copied = true
 		case ctx.Done() == nil:
-		case k.brief(r.batch.Rows):
+		case k.brief(batch.Rows):
 			ctx = context.Background()
 		default:
 			s.copied = true
@@ -104,9 +100,9 @@ func (s *segments) place(k *kind) {
 	}
 }
 
-// end notes in the states what they have seen or, where the call has failed, makes
-// them what they were. It forgets them.
-func (s *segments) end(err error) {
+// end notes in the states how many tokens they have seen or, where the call has failed,
+// makes them what they were. It forgets them, and returns err.
+func (s *segments) end(err error) error {
 	for i, st := range s.layout.States {
 		size := len(st.values)
 		switch {
@@ -121,6 +117,12 @@ func (s *segments) end(err error) {
 	s.layout.Clear()
 	clear(s.list)
 	s.list = s.list[:0]
+	return err
+}
+
+// batchOf is the batch of a call over the rows of x.
+func batchOf(x blas32.General, st *State, offsets []int, states []*State) pack.Batch[*State] {
+	return pack.Batch[*State]{Rows: x.Rows, Offsets: offsets, State: st, States: states}
 }
 
 // eachRow is the States of StepBatch: a row for each, none for none.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -67,15 +66,11 @@ func (op *SISO) Run(ctx context.Context, call *SISOCall) error {
 	}
 	w := op.scratch.Get()
 	defer op.scratch.Put(w)
-	ctx, err := w.segments.begin(ctx, &op.kind, request{
-		batch: pack.Batch[*State]{Rows: call.X.Rows, Offsets: call.Offsets, State: call.State, States: call.States},
-	})
+	ctx, err := w.segments.begin(ctx, &op.kind, batchOf(call.X, call.State, call.Offsets, call.States), nil)
 	if err != nil {
 		return err
 	}
-	err = w.turnHeads(ctx, op, call, parallel.Choose(op.cfg.Workers, call.Workers))
-	w.segments.end(err)
-	return err
+	return w.segments.end(w.turnHeads(ctx, op, call, parallel.Choose(op.cfg.Workers, call.Workers)))
 }
 
 func (op *SISO) checkCall(ctx context.Context, call *SISOCall) error {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -68,16 +67,11 @@ func (op *SSD) Run(ctx context.Context, call *SSDCall) error {
 	}
 	w := op.scratch.Get()
 	defer op.scratch.Put(w)
-	ctx, err := w.segments.begin(ctx, &op.kind, request{
-		batch:  pack.Batch[*State]{Rows: call.X.Rows, Offsets: call.Offsets, State: call.State, States: call.States},
-		filter: call.Filter,
-	})
+	ctx, err := w.segments.begin(ctx, &op.kind, batchOf(call.X, call.State, call.Offsets, call.States), call.Filter)
 	if err != nil {
 		return err
 	}
-	err = w.sweep(ctx, op, call, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers))
-	w.segments.end(err)
-	return err
+	return w.segments.end(w.sweep(ctx, op, call, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers)))
 }
 
 func (op *SSD) checkCall(ctx context.Context, call *SSDCall) error {
