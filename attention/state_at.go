@@ -36,6 +36,18 @@ func (s *State) Segment(position int) (Segment, bool) {
 	return Segment{position, n, row, b, keys.KVHeads, keys.ValueDim}, true
 }
 
+// Holds tells whether the state holds all tokens of positions from ... to.
+func (s *State) Holds(from, to int) bool {
+	for from < to {
+		g, ok := s.Segment(from)
+		if !ok {
+			return false
+		}
+		from += g.Tokens
+	}
+	return true
+}
+
 // Skip lets the next n tokens of the sequence pass, which the state is not to hold: the
 // token after them is the next. It is what storing n tokens and forgetting them would
 // leave, and as after a Forget, Truncate cannot go back to before. Errors match ErrCall:

@@ -74,6 +74,17 @@ func TestStateSkip(t *testing.T) {
 			close64(t, name, k.Data, mat.Row(x, at)[d:], 0.02)
 			at++
 		}
+		for from := range 16 {
+			for to := range 17 {
+				all := true
+				for pos := from; pos < to; pos++ {
+					all = all && slices.Contains(want, int64(pos))
+				}
+				if s.Holds(from, to) != all {
+					t.Fatalf("%s: Holds(%d, %d) is not %v", name, from, to, all)
+				}
+			}
+		}
 		if err := s.Truncate(10); !errors.Is(err, ErrState) {
 			t.Errorf("%s: error %v", name, err)
 		}

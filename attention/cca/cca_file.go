@@ -52,44 +52,32 @@ func (c *CCA) ReadState(r io.Reader) (*State, error) {
 	if err := f.End(); err != nil {
 		return nil, err
 	}
-	s := &State{op: c, cfg: StateConfig{MaxTokens: int(most), Rollback: int(back), Format: asm.Format(format)}, length: length}
-	var err error
-	if s.tokens, err = readHeld(c.att, r, s.tokensConfig(), c.needed(-1, length), length); err != nil {
+	s, err := c.NewState(StateConfig{Rollback: int(back), Format: asm.Format(format)})
+	if err != nil {
 		return nil, err
 	}
-	for l := range c.levels {
-		cores, err := readHeld(c.cores, r, s.coresConfig(l), c.needed(l, length), length/c.levels[l].size)
-		if err != nil {
+	s.cfg.MaxTokens, s.length = int(most), length
+	if err := readHeld(s.tokens, r, c.needed(-1, length), length); err != nil {
+		return nil, err
+	}
+	for l, cores := range s.levels {
+		if err := readHeld(cores, r, c.needed(l, length), length/c.levels[l].size); err != nil {
 			return nil, err
 		}
-		s.levels = append(s.levels, cores)
 	}
 	return s, nil
 }
 
-// readHeld reads a state of exact attention that must be as cfg says, and hold all
-// from position needed up to length.
-func readHeld(a *attention.Attention, r io.Reader, cfg attention.StateConfig, needed, length int64) (*attention.State, error) {
-	s, err := a.ReadState(r)
-	if errors.Is(err, attention.ErrFull) {
-		err = check.Errorf(attention.ErrState, "%v", err)
+// readHeld fills a state of exact attention, which must have seen length tokens and
+// hold all from the one that is needed on, and no others but those just before.
+func readHeld(s *attention.State, r io.Reader, needed, length int64) error {
+	switch _, err := s.ReadFrom(r); {
+	case errors.Is(err, attention.ErrFull):
+		return check.Errorf(attention.ErrState, "cca: state: %v", err)
+	case err != nil:
+		return named(err)
+	case int64(s.Len()) != length || !s.Holds(int(min(needed, oldest(s))), int(length)):
+		return check.Errorf(attention.ErrState, "cca: state: it has %d tokens or cores, want %d and all of them from %d on", s.Len(), length, needed)
 	}
-	if err != nil {
-		return nil, named(err)
-	}
-	is := s.Config()
-	if is.Window != 0 || is.SharedValues || is.LogWeights || is.Format != cfg.Format || is.MaxTokens != cfg.MaxTokens && is.MaxTokens != 0 {
-		return nil, check.Errorf(attention.ErrState, "cca: state: its tokens or cores are kept in another way than it says")
-	}
-	if int64(s.Len()) != length {
-		return nil, check.Errorf(attention.ErrState, "cca: state: it has %d tokens or cores, want %d", s.Len(), length)
-	}
-	for at := min(needed, oldest(s)); at < length; {
-		g, ok := s.Segment(int(at))
-		if !ok {
-			return nil, check.Errorf(attention.ErrState, "cca: state: it does not hold token or core %d", at)
-		}
-		at += int64(g.Tokens)
-	}
-	return s, nil
+	return nil
 }

@@ -27,10 +27,7 @@ type StateConfig struct {
 
 // Pages are pools of pages for the states of one operator, one for tokens and one for
 // cores; see attention.Pages. They are safe for concurrent use.
-type Pages struct {
-	tokens, cores *attention.Pages
-	format        asm.Format
-}
+type Pages struct{ tokens, cores *attention.Pages }
 
 // NewPages returns pools without pages, each as cfg says, or an error that matches
 // attention.ErrConfig. SharedValues and LogWeights are not used.
@@ -46,7 +43,7 @@ func (c *CCA) NewPages(cfg attention.PagesConfig) (*Pages, error) {
 	if err != nil {
 		return nil, named(err)
 	}
-	return &Pages{tokens, cores, cfg.Format}, nil
+	return &Pages{tokens, cores}, nil
 }
 
 // Used returns how many pages of tokens and of cores states hold.
@@ -80,9 +77,6 @@ func (c *CCA) NewState(cfg StateConfig) (*State, error) {
 	case cfg.Rollback < 0 || int64(cfg.Rollback) > attention.MaxPosition:
 		return nil, check.Errorf(attention.ErrConfig, "cca: Rollback is %d, want 0 to 2^60", cfg.Rollback)
 	}
-	if cfg.Pages != nil {
-		cfg.Format = cfg.Pages.format
-	}
 	s := &State{op: c, cfg: cfg}
 	var err error
 	if s.tokens, err = c.att.NewState(s.tokensConfig()); err != nil {
@@ -95,6 +89,7 @@ func (c *CCA) NewState(cfg StateConfig) (*State, error) {
 		}
 		s.levels = append(s.levels, cores)
 	}
+	s.cfg.Format = s.tokens.Config().Format // of Pages, perhaps
 	return s, nil
 }
 

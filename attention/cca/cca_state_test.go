@@ -265,7 +265,6 @@ func TestCCAForeignParts(t *testing.T) {
 		"tokens of another kind": func(s *State) { s.tokens = held(attention.StateConfig{Format: asm.Int8}, 30, same) },
 		"a ring":                 func(s *State) { s.tokens = held(attention.StateConfig{Window: 20}, 30, same) },
 		"shared values":          func(s *State) { s.tokens, _ = c.att.NewState(attention.StateConfig{SharedValues: true}) },
-		"bounded":                func(s *State) { s.tokens = held(attention.StateConfig{MaxTokens: 30}, 30, same) },
 		"tokens that are missing": func(s *State) {
 			s.tokens = held(attention.StateConfig{}, 30, func(s *attention.State) { s.Forget(29) })
 		},

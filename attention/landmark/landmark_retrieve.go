@@ -21,17 +21,19 @@ import (
 // much instead: products depend on the difference alone. So there is a version
 // of the queries for each slot.
 type retrieval struct {
-	slots  []blas32.General // the queries, seen from a block in each slot
-	data   [][]float32
-	chosen []int32 // [queries][heads][take], oldest first
-	take   int     // blocks that a query reads
-	blocks int
+	slots     []blas32.General // the queries, [queries, Heads*HeadDim], seen from a block in each slot
+	data      [][]float32      // their memory
+	landmarks blas32.General   // keys of the blocks' landmarks, where they stand: [blocks, KVHeads*HeadDim]
+	first     int              // where the oldest block begins in the state's blocks
+	chosen    []int32          // [queries, Heads, take], oldest first
+	take      int              // blocks that a query reads
+	blocks    int              // that the state holds
 }
 
 // chooser picks the best blocks.
 type chooser struct {
-	weights, largest []float32
-	best             []int32
+	weights, largest []float32 // [blocks]: of one query and head, and the largest of several
+	best             []int32   // blocks
 }
 
 // slot returns where a block stands: when landmarks are weighed, and, chosen as
@@ -53,8 +55,9 @@ func (r *retrieval) slot(b, rank int, read bool) int {
 
 // choose finds the blocks that each query reads.
 func (r *run) choose(ctx context.Context, workers int) error {
-	x, s, cfg := &r.retrieval, r.call.State, &r.op.cfg
-	x.blocks = s.Blocks()
+	x, s, cfg := &r.retrieval, r.state, &r.op.cfg
+	x.blocks, x.first = s.Blocks(), s.blocks.Len()-s.blocks.Held()
+	x.landmarks, _ = held(s.landmarks)
 	x.take = min(x.blocks, cfg.TopK)
 	x.slots = x.slots[:0]
 	if x.blocks == 0 {
@@ -73,7 +76,7 @@ func (r *run) choose(ctx context.Context, workers int) error {
 			continue
 		}
 		x.data[i] = scratch.Floats(x.data[i], r.q.Rows*r.q.Cols)
-		m, err := rotated(ctx, cfg.Rotation, x.data[i], r.call.Q, s.start()-int64(i*r.op.period()))
+		m, err := rotated(ctx, cfg.Rotation, x.data[i], r.call.q, s.start()-int64(i*r.op.period()))
 		if err != nil {
 			return err
 		}
@@ -145,11 +148,10 @@ func (r *retrieval) of(i, h, heads int) []int32 { return r.chosen[(i*heads+h)*r.
 func (c *chooser) weigh(r *run, i, h int) {
 	x, cfg := &r.retrieval, &r.op.cfg
 	d, g := cfg.HeadDim, h/(cfg.Heads/cfg.KVHeads)
-	keys, period := r.call.State.blocks.K(), r.op.period()
 	top := tile.NegInf
 	for b := range c.weights {
 		q := mat.Row(x.slots[x.slot(b, 0, false)], i)[h*d:][:d]
-		c.weights[b] = cfg.Scale * asm.Dot(q, mat.Row(keys, (b+1)*period-1)[g*d:][:d])
+		c.weights[b] = cfg.Scale * asm.Dot(q, mat.Part(x.landmarks, b, g*d, d))
 		top = max(top, c.weights[b])
 	}
 	for b := range c.weights {
@@ -189,7 +191,7 @@ func (c *chooser) pick(weights []float32, n int) {
 
 // read adds to row i the blocks that its query and head have chosen.
 func (w *worker) read(r *run, i, query, head int) {
-	x, cfg, s := &r.retrieval, &r.op.cfg, r.call.State
+	x, cfg := &r.retrieval, &r.op.cfg
 	if x.blocks == 0 {
 		return
 	}
@@ -197,11 +199,11 @@ func (w *worker) read(r *run, i, query, head int) {
 	o := w.o[i*r.op.outCols():][:dv]
 	w.weights = scratch.Floats(w.weights, cfg.Block)
 	for rank, b := range x.of(query, head, cfg.Heads) {
-		k, v := s.block(int(b))
+		k, v := w.blockOf(r, int(b), g)
 		q := mat.Row(x.slots[x.slot(int(b), rank, true)], query)[head*d:][:d]
 		top, sum := tile.NegInf, float32(0)
 		for j := range w.weights {
-			w.weights[j] = cfg.Scale * asm.Dot(q, mat.Row(k, j)[g*d:][:d])
+			w.weights[j] = cfg.Scale * asm.Dot(q, mat.Row(k, j))
 			top = max(top, w.weights[j])
 		}
 		if math.IsInf(float64(top), -1) {
@@ -214,12 +216,38 @@ func (w *worker) read(r *run, i, query, head int) {
 		for _, x := range w.weights {
 			sum += x
 		}
-		keep, share := w.join(i, cfg.Scale*asm.Dot(q, mat.Row(k, cfg.Block)[g*d:][:d]), sum)
+		keep, share := w.join(i, cfg.Scale*asm.Dot(q, mat.Part(x.landmarks, int(b), g*d, d)), sum)
 		asm.Scale(o, keep, o)
 		for j, x := range w.weights {
 			if x != 0 {
-				asm.Axpy(o, x*share, mat.Row(v, j)[g*dv:][:dv])
+				asm.Axpy(o, x*share, mat.Row(v, j))
 			}
 		}
 	}
+}
+
+// blockOf returns a block's keys [Block, HeadDim] and values [Block, ValueDim] of one key
+// head: where they stand, or in float32 copies.
+func (w *worker) blockOf(r *run, b, kvHead int) (k, v blas32.General) {
+	cfg := &r.op.cfg
+	d, dv, at := cfg.HeadDim, cfg.ValueDim, r.retrieval.first+b*cfg.Block
+	g, _ := r.state.blocks.Segment(at)
+	if k, v, ok := g.Float32(); ok && k.Rows >= cfg.Block {
+		return mat.Columns(mat.Rows(k, 0, cfg.Block), kvHead*d, d), mat.Columns(mat.Rows(v, 0, cfg.Block), kvHead*dv, dv)
+	}
+	w.wide = scratch.Floats(w.wide, cfg.Block*(d+dv))
+	k, v = mat.Of(w.wide, cfg.Block, d), mat.Of(w.wide[cfg.Block*d:], cfg.Block, dv)
+	for from := 0; from < cfg.Block; {
+		g, _ := r.state.blocks.Segment(at + from)
+		to := min(from+g.Tokens, cfg.Block)
+		err := g.Keys(mat.Rows(k, from, to), kvHead, 0)
+		if err == nil {
+			err = g.Values(mat.Rows(v, from, to), kvHead, 0)
+		}
+		if err != nil {
+			panic(err) // the block is not held
+		}
+		from = to
+	}
+	return k, v
 }

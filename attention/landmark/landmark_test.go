@@ -333,7 +333,7 @@ func TestLandmarkErrors(t *testing.T) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
-	l, other := mustLandmark(t, Config{Heads: 2, HeadDim: 4, Block: 2}), mustLandmark(t, Config{Heads: 2, HeadDim: 4, Block: 2})
+	l, other := mustLandmark(t, Config{Heads: 2, HeadDim: 4, Block: 2}), mustLandmark(t, Config{Heads: 2, HeadDim: 4, Block: 3})
 	if _, err := l.NewState(StateConfig{MaxBlocks: -1}); !errors.Is(err, attention.ErrConfig) {
 		t.Errorf("error %v", err)
 	}
@@ -346,7 +346,7 @@ func TestLandmarkErrors(t *testing.T) {
 		"v has 9 columns, want KVHeads*ValueDim = 8":                                       func(c *flat) { c.V = zeroMatrix(3, 9) },
 		"dst shares elements with an input":                                                func(c *flat) { c.Dst = c.Q },
 		"LSE has 1 columns, want Heads = 2":                                                func(c *flat) { c.LSE = zeroMatrix(3, 1) },
-		"the state is of another operator":                                                 func(c *flat) { c.State = alien },
+		"State is of another operator":                                                     func(c *flat) { c.State = alien },
 		"landmarks[2] is false after 0 tokens, want true: a landmark after every 2 tokens": func(c *flat) { c.State = s; c.Landmarks = make([]bool, 3) },
 	} {
 		c := &flat{Dst: zeroMatrix(3, 8), Q: zeroMatrix(3, 8), K: zeroMatrix(3, 8), V: zeroMatrix(3, 8), Landmarks: []bool{false, false, true}}

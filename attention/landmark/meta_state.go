@@ -1,56 +1,66 @@
 package landmark
 
 import (
-	"io"
-	"math"
-
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/queue"
-	"github.com/subquad/subquad/internal/state"
 )
+
+// MetaStateConfig says in advance what a state will hold, and how.
+type MetaStateConfig struct {
+	// MaxTokens is the most meta-tokens that the state will see; 0 for no limit. With
+	// a limit the memory is taken at once, unless it is that of Pages.
+	MaxTokens int
+	// Format is how keys and values are stored, and Pages a pool of NewPages that memory
+	// is taken from, whose Format holds: as in attention.StateConfig.
+	Format asm.Format
+	Pages  *attention.Pages
+}
 
 // MetaState is what Meta remembers of the tokens it has seen: the keys and values
 // of meta-tokens. It is not safe for concurrent use.
 type MetaState struct {
 	op     *Meta
 	cfg    MetaStateConfig
-	length int64
-	tokens queue.Queue // of meta-tokens
-}
-
-// MetaStateConfig says in advance what a state will hold.
-type MetaStateConfig struct {
-	// MaxTokens is the most meta-tokens that the state will see; 0 for no limit. With
-	// a limit the memory is taken at once.
-	MaxTokens int
+	length int64            // tokens seen, meta-tokens or not
+	tokens *attention.State // meta-tokens, numbered from 0
 }
 
 // NewState returns the state before the first token, or an error that matches
 // attention.ErrConfig.
 func (m *Meta) NewState(cfg MetaStateConfig) (*MetaState, error) {
-	if cfg.MaxTokens < 0 {
+	switch {
+	case cfg.MaxTokens < 0:
 		return nil, check.Errorf(attention.ErrConfig, "landmark: MaxTokens is %d, want 0 or more", cfg.MaxTokens)
+	case int64(cfg.MaxTokens) >= 1<<40:
+		return nil, check.Errorf(attention.ErrConfig, "landmark: MaxTokens is %d, want less than 2^40", cfg.MaxTokens)
 	}
-	op := &m.cfg
-	s := &MetaState{op: m, cfg: cfg, tokens: queue.New(op.KVHeads*op.HeadDim, op.KVHeads*op.ValueDim)}
-	if !s.tokens.Addressable(int64(cfg.MaxTokens)) {
-		return nil, check.Errorf(attention.ErrConfig, "landmark: MaxTokens is %d, too many for this machine's memory", cfg.MaxTokens)
+	tokens, err := m.att.NewState(attention.StateConfig{MaxTokens: cfg.MaxTokens, Format: cfg.Format, Pages: cfg.Pages})
+	if err != nil {
+		return nil, named(err)
 	}
-	s.tokens.Reserve(cfg.MaxTokens)
-	return s, nil
+	cfg.Format = tokens.Config().Format
+	return &MetaState{op: m, cfg: cfg, tokens: tokens}, nil
+}
+
+// NewPages returns a pool of pages for the operator's states, or an error that matches
+// attention.ErrConfig. SharedValues and LogWeights are not used.
+func (m *Meta) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
+	return newPages(m.att, cfg)
 }
 
 // Len returns how many tokens the state has seen, meta-tokens or not.
 func (s *MetaState) Len() int { return int(s.length) }
 
-// Bytes returns the memory that the state holds.
+// Bytes returns the memory that the state holds; pages count whole, also those that are
+// shared.
 func (s *MetaState) Bytes() int64 { return s.tokens.Bytes() }
 
-// Reset goes back to before the first token and keeps the memory.
+// Reset goes back to before the first token; pages go back to their pool, other memory
+// stays.
 func (s *MetaState) Reset() {
 	s.length = 0
-	s.tokens.Clear()
+	s.tokens.Reset()
 }
 
 // Truncate takes back the last tokens, so that n are left: none of them or all, for
@@ -65,47 +75,10 @@ func (s *MetaState) Truncate(n int) error {
 	return nil
 }
 
-// Clone returns a copy that shares nothing with s.
+// Clone returns a state that goes its own way from here. Pages are shared until one of
+// the two writes to them; other memory is copied.
 func (s *MetaState) Clone() *MetaState {
 	c := *s
 	c.tokens = s.tokens.Clone()
 	return &c
-}
-
-const metaKind = "sqMeta\x00\x01"
-
-func (m *Meta) fingerprint() []int64 {
-	cfg := &m.cfg
-	return []int64{int64(cfg.Heads), int64(cfg.KVHeads), int64(cfg.HeadDim), int64(cfg.ValueDim), int64(math.Float32bits(cfg.Scale))}
-}
-
-// WriteTo writes the state, for a ReadState of an operator of the same
-// configuration, on any machine.
-func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
-	f := state.NewWriter(w, metaKind, s.op.fingerprint())
-	f.Ints(int64(s.cfg.MaxTokens), s.length, int64(s.tokens.Rows))
-	s.tokens.WriteTo(f)
-	return f.End()
-}
-
-// ReadState reads what WriteTo wrote. Errors match attention.ErrState, or are r's. No more
-// memory is taken than there are bytes to read.
-func (m *Meta) ReadState(r io.Reader) (*MetaState, error) {
-	f := state.NewReader(r, "landmark", attention.ErrState, metaKind, m.fingerprint())
-	s, err := m.NewState(MetaStateConfig{})
-	if err != nil {
-		return nil, err
-	}
-	most := f.Int()
-	s.length = f.Int()
-	rows := f.Int()
-	if f.Err() == nil && (most < 0 || most > math.MaxInt32 || s.length < 0 || s.length > attention.MaxPosition || rows < 0 || rows > s.length || most > 0 && rows > most) {
-		f.Fail("it has %d meta-tokens among %d tokens, MaxTokens %d", rows, s.length, most)
-	}
-	s.cfg.MaxTokens = int(most)
-	s.tokens.ReadFrom(f, 0, rows)
-	if err := f.End(); err != nil {
-		return nil, err
-	}
-	return s, nil
 }

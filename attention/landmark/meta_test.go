@@ -112,7 +112,7 @@ func TestMetaErrors(t *testing.T) {
 	if _, err := NewMeta(MetaConfig{}); !errors.Is(err, attention.ErrConfig) {
 		t.Errorf("error %v", err)
 	}
-	m, other := mustMeta(t, MetaConfig{Heads: 2, HeadDim: 4}), mustMeta(t, MetaConfig{Heads: 2, HeadDim: 4})
+	m, other := mustMeta(t, MetaConfig{Heads: 2, HeadDim: 4}), mustMeta(t, MetaConfig{Heads: 2, HeadDim: 4, Scale: 1})
 	s, _ := m.NewState(MetaStateConfig{})
 	alien, _ := other.NewState(MetaStateConfig{})
 	for want, change := range map[string]func(c *flat){
@@ -122,7 +122,7 @@ func TestMetaErrors(t *testing.T) {
 		"v has 9 columns, want KVHeads*ValueDim = 8":       func(c *flat) { c.V = zeroMatrix(3, 9) },
 		"dst has 2 rows, want 3":                           func(c *flat) { c.Dst.Rows-- },
 		"dst shares elements with an input":                func(c *flat) { c.Dst = c.V },
-		"the state is of another operator":                 func(c *flat) { c.State = alien },
+		"State is of another operator":                     func(c *flat) { c.State = alien },
 	} {
 		c := &flat{Dst: zeroMatrix(3, 8), Q: zeroMatrix(3, 8), K: zeroMatrix(3, 8), V: zeroMatrix(3, 8), Meta: make([]bool, 3)}
 		change(c)
@@ -152,7 +152,7 @@ func TestMetaErrors(t *testing.T) {
 		}
 	}
 	tight, _ := m.NewState(MetaStateConfig{MaxTokens: 1})
-	if err := m.Step(zeroMatrix(3, 8), x, x, x, []bool{true, false, true}, tight); !errors.Is(err, attention.ErrCall) || tight.Len() != 0 {
+	if err := m.Step(zeroMatrix(3, 8), x, x, x, []bool{true, false, true}, tight); !errors.Is(err, attention.ErrFull) || tight.Len() != 0 {
 		t.Errorf("error %v, %d tokens", err, tight.Len())
 	}
 	dst, meta := zeroMatrix(3, 8), []bool{true, false, true}

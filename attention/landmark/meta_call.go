@@ -1,0 +1,117 @@
+package landmark
+
+import (
+	"context"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/pack"
+)
+
+// Forward is that of Landmark but for meta, which tells which tokens are meta-tokens.
+func (m *Meta) Forward(dst, q, k, v blas32.General, meta []bool) error {
+	r := m.scratch.Get()
+	defer m.scratch.Put(r)
+	return r.serveMeta(context.Background(), m, tokens{dst: dst, q: q, k: k, v: v, marks: meta}, pack.Batch[*MetaState]{})
+}
+
+// Step is Forward for the next tokens, one or many, after those that the state
+// has seen. Any split of a sequence gives what Forward gives, up to rounding and to what
+// the state's Format loses. On an error the state is as before the call.
+func (m *Meta) Step(dst, q, k, v blas32.General, meta []bool, state *MetaState) error {
+	if state == nil {
+		return errNoState()
+	}
+	r := m.scratch.Get()
+	defer m.scratch.Put(r)
+	return r.serveMeta(context.Background(), m, tokens{dst: dst, q: q, k: k, v: v, marks: meta}, pack.Batch[*MetaState]{State: state})
+}
+
+// MetaOptions are what only Meta has of a call: attention.Call.Options takes a pointer
+// to one, and needs it.
+type MetaOptions struct {
+	// Meta tells which tokens are meta-tokens, as in Forward.
+	Meta []bool
+}
+
+// Run is Forward or Step with everything optional, and an end: when ctx is done
+// it returns ctx.Err() itself and leaves Dst in an unspecified state. Of a Call it takes
+// K and V of one segment, Offsets, State or States, Workers and, always, a *MetaOptions
+// for Options; any other option is an error. Sequences are done one after the other:
+// after an error some states may have gone on, as their Len tells. Errors are those of
+// Landmark.Run.
+func (m *Meta) Run(ctx context.Context, call *attention.Call) error {
+	o, err := begin[MetaOptions](ctx, call, attention.UsesState|attention.UsesOffsets)
+	if err != nil {
+		return err
+	}
+	r := m.scratch.Get()
+	defer m.scratch.Put(r)
+	batch, err := r.states.batch(call)
+	if err != nil {
+		return err
+	}
+	return r.serveMeta(ctx, m, tokens{call.Dst, call.Q, call.K[0], call.V[0], blas32.General{}, o.Meta, call.Workers}, batch)
+}
+
+// serveMeta checks a call and does it, sequence after sequence.
+func (r *metaRun) serveMeta(ctx context.Context, m *Meta, all tokens, batch pack.Batch[*MetaState]) error {
+	r.op = m
+	defer r.forgetMeta()
+	if r.own == nil {
+		r.own = r.checkMetaOwner
+	}
+	cfg := &m.cfg
+	if err := all.check("meta", cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim); err != nil {
+		return err
+	}
+	batch.Rows = all.q.Rows
+	layout := &r.states.layout
+	if err := layout.Lay("landmark", batch, r.own); err != nil {
+		return err
+	}
+	for b, s := range layout.States {
+		n, count := layout.Segments[b].To-layout.Segments[b].From, countMarks(all.marks[layout.Segments[b].From:layout.Segments[b].To])
+		switch most := s.cfg.MaxTokens; {
+		case most > 0 && count > most-s.tokens.Len():
+			return check.Errorf(attention.ErrFull, "landmark: %d meta-tokens after %d, want at most MaxTokens = %d", count, s.tokens.Len(), most)
+		case int64(n) > mostTokens-s.length:
+			return check.Errorf(attention.ErrFull, "landmark: %d tokens after %d, want at most 2^60", n, s.length)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for b, x := range layout.Segments {
+		var s *MetaState
+		if len(layout.States) > 0 {
+			s = layout.States[b]
+		}
+		if err := r.attendMeta(ctx, all.rows(x), s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkMetaOwner reports a state that is not one of the operator's.
+func (r *metaRun) checkMetaOwner(name string, s *MetaState) error {
+	switch {
+	case s == nil:
+		return check.Errorf(attention.ErrState, "landmark: %s is nil, want one of NewState", name)
+	case s.op.print != r.op.print:
+		return check.Errorf(attention.ErrState, "landmark: %s is of another operator", name)
+	}
+	return nil
+}
+
+func countMarks(marks []bool) (n int) {
+	for _, is := range marks {
+		if is {
+			n++
+		}
+	}
+	return n
+}
