@@ -29,6 +29,12 @@ func FuzzReadState(f *testing.F) {
 			f.Fatal(err)
 		}
 		statetest.Add(f, s)
+		if cfg.Window == 0 { // with positions
+			if err := s.Keep([]int32{1, 4, 5}); err != nil {
+				f.Fatal(err)
+			}
+			statetest.Add(f, s)
+		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := a.ReadState(statetest.Sealed(data))
@@ -115,6 +121,24 @@ func FuzzStep(f *testing.F) {
 				s.Accept(len(tree), []int{r.IntN(3)})
 			}
 			s.Truncate(s.Len() - r.IntN(3))
+			switch r.IntN(6) {
+			case 0:
+				var rows []int32
+				for i := range s.Held() {
+					if r.IntN(3) > 0 {
+						rows = append(rows, int32(i))
+					}
+				}
+				if err := s.Keep(rows); err != nil && cfg.Window == 0 {
+					t.Fatal(err)
+				}
+			case 1:
+				if err := s.Forget(s.Len() / 2); err != nil && cfg.Window == 0 {
+					t.Fatal(err)
+				}
+			case 2:
+				s.Skip(r.IntN(4))
+			}
 		}
 	})
 }
