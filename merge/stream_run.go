@@ -36,7 +36,7 @@ func (r *streamRun) mergePairs(ctx context.Context, op *Stream, call *StreamCall
 				return r.rows, err
 			}
 		}
-		r.take(st, t)
+		r.accept(st, t)
 	}
 	if err := ctx.Err(); err != nil {
 		return r.rows, err
@@ -48,8 +48,8 @@ func (r *streamRun) mergePairs(ctx context.Context, op *Stream, call *StreamCall
 	return r.rows, nil
 }
 
-// take takes up token t of the call: it waits, or it is put out with the one that does.
-func (r *streamRun) take(st *State, t int) {
+// accept takes token t of the call: it waits, or it comes out with the one that does.
+func (r *streamRun) accept(st *State, t int) {
 	size := float32(1)
 	if r.call.Size != nil {
 		size = r.call.Size[t]

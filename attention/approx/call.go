@@ -33,8 +33,8 @@ type request struct {
 	States            []attention.Past
 }
 
-// take takes a call up, and returns an error where it has other options than those that
-// the operator can honour.
+// take copies a call, and returns an error where it has other options than those that the
+// operator can honour.
 func (q *request) take(ctx context.Context, call *attention.Call, can attention.Uses) error {
 	if err := check.Call("approx", ctx, call != nil); err != nil {
 		return err

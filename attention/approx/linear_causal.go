@@ -104,7 +104,7 @@ func (r *causalRun) forget() {
 	clear(r.sums)
 }
 
-// takeStates takes the states of a call up, each of which may be there once.
+// takeStates lists the states of a call, each of which may be there once.
 func (r *causalRun) takeStates() error {
 	call := &r.call
 	if call.State == nil && call.States == nil {

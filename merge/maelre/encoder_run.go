@@ -84,7 +84,7 @@ func (r *encoderRun) forget() {
 
 // encodeSequence encodes rows from up to to of X.
 func (r *encoderRun) encodeSequence(ctx context.Context, b, from, to int) error {
-	r.take(from, to)
+	r.gather(from, to)
 	for i := range r.m.blocks {
 		r.block = &r.m.blocks[i]
 		approximated, err := r.attendLayer(ctx, i)
@@ -111,8 +111,8 @@ func (r *encoderRun) encodeSequence(ctx context.Context, b, from, to int) error 
 	return nil
 }
 
-// take takes up the tokens of a sequence, without padding.
-func (r *encoderRun) take(from, to int) {
+// gather copies the tokens of a sequence, without padding.
+func (r *encoderRun) gather(from, to int) {
 	d := r.m.dim
 	r.turn = 0
 	r.memory[0], r.totals[0] = scratch.Floats(r.memory[0], (to-from)*d), scratch.Floats(r.totals[0], to-from)

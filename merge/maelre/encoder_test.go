@@ -330,11 +330,16 @@ func TestScratch(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			mustRun(t, m, call)
 			runtime.ReadMemStats(&after)
-			var again runtime.MemStats
-			mustRun(t, m, call)
-			runtime.ReadMemStats(&again)
-			if more := again.TotalAlloc - after.TotalAlloc; workers == 1 && more > 4096 {
-				t.Errorf("%d tokens: a second call takes %d bytes", n, more)
+			more := uint64(math.MaxUint64) // that a later call takes; the runtime's own memory counts too
+			for range 3 {
+				var from, to runtime.MemStats
+				runtime.ReadMemStats(&from)
+				mustRun(t, m, call)
+				runtime.ReadMemStats(&to)
+				more = min(more, to.TotalAlloc-from.TotalAlloc)
+			}
+			if workers == 1 && more > 4096 {
+				t.Errorf("%d tokens: a later call takes %d bytes", n, more)
 			}
 			if got, most := int64(after.TotalAlloc-before.TotalAlloc), m.ScratchBytes(n); got > most || got < most/20 {
 				t.Errorf("%d tokens, %d workers: %d bytes, ScratchBytes is %d", n, workers, got, most)
