@@ -54,7 +54,8 @@ func readTorch(r io.ReaderAt, size int64) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := a.read("data.pkl", maxPickle)
+	// It is not compressed by torch.save, and elements take more than names do.
+	text, err := a.read("data.pkl", min(maxPickle, uint64(size)+1<<20))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -74,6 +75,13 @@ func TestHostileArchive(t *testing.T) {
 	}
 	whole := weightstest.Archive(zip.Store, entries())
 	bomb := weightstest.Archive(zip.Deflate, entries("data.pkl", strings.Repeat("N0", 1<<20)))
+	// A pickle larger than its file, which has enough beside it for others.
+	r := rand.New(rand.NewPCG(1, 1))
+	noise := make([]byte, 100<<10)
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	packed := weightstest.Archive(zip.Deflate, entries("data.pkl", strings.Repeat("N0", 600_000), "data/1", string(noise)))
 	twice := bytes.ReplaceAll(weightstest.Archive(zip.Store, entries("data/1", "")), []byte("data/1"), []byte("data/0"))
 	// damaged changes a record of the central directory: method at 10, sizes at 20
 	// and 24, local header at 42.
@@ -94,6 +102,7 @@ func TestHostileArchive(t *testing.T) {
 		"no \"data/0\" in the zip":           weightstest.Archive(zip.Store, map[string][]byte{"data.pkl": pickle}),
 		"\"archive/data/0\" comes twice":     twice,
 		"data.pkl\" has 2097152 bytes in ":   bomb,
+		"data.pkl of 1200000 bytes, want":    packed,
 		"compression method 99 is not known": damaged("data/0", func(r []byte) { r[10] = 99 }),
 		"has 47 bytes in 48":                 damaged("data/0", func(r []byte) { r[24] = 47 }),
 		"has 48 bytes in 4294967280 at byte": damaged("data/0", func(r []byte) { put(r[20:], 0xfffffff0) }),
