@@ -121,14 +121,14 @@ func TestCancelLate(t *testing.T) {
 	}
 	for _, after := range []time.Duration{20, 60, 100, 150, 200} {
 		least := time.Hour // a machine may be busy
-		for range 3 {
+		for range 5 {
 			late, err := run(after * time.Millisecond)
 			if err != nil && err != context.Canceled {
 				t.Fatal(err)
 			}
 			least = min(least, late)
 		}
-		if least > 30*time.Millisecond {
+		if least > 60*time.Millisecond {
 			t.Errorf("cancelled after %d ms, returned %v later", after, least)
 		}
 	}
