@@ -69,7 +69,7 @@ func TestCommand(t *testing.T) {
 		"more than a million tokens":                            {"-times", "100000"},
 		"rope: eps is 0, want a number above 0, at most 1":      {"-eps", "0", "-times", "1"},
 		"attention: Skip is 2, want at least 0 and less than 1": {"-skip", "2", "-times", "1", "-side", "1"},
-		"rope: Workers is -1, want 0 or more":                   {"-workers", "-1", "-times", "1"},
+		"rope: Workers is -1, want 0 to 65536":                  {"-workers", "-1", "-times", "1"},
 		"open " + out + "/no.png: no such file or directory":    {"-out", out + "/no", "-times", "1", "-side", "1"},
 	} {
 		err := command(t.Context(), args, io.Discard, io.Discard)

@@ -285,7 +285,7 @@ func TestCommand(t *testing.T) {
 		"-passage is -1, want 0 to 199":                      {"-passage", "-1"},
 		empty + " is empty":                                  {"-text", empty},
 		"open no.txt: no such file or directory":             {"-text", "no.txt"},
-		"merge: Workers is -1, want 0 or more":               {"-n", "0", "-workers", "-1"},
+		"merge: Workers is -1, want 0 to 65536":              {"-n", "0", "-workers", "-1"},
 		"open " + out + "/no.png: no such file or directory": {"-n", "0", "-out", out + "/no"},
 	} {
 		err := command(t.Context(), args, io.Discard, io.Discard)

@@ -66,7 +66,7 @@ func TestCommand(t *testing.T) {
 		"-context must be 1 to 4194304":                      {"-context", "0"},
 		"-window must be 1 or more":                          {"-window", "0"},
 		"attention: Heads is 0, want 1 or more":              {"-heads", "0"},
-		"attention: Workers is -1, want 0 or more":           {"-workers", "-1"},
+		"attention: Workers is -1, want 0 to 65536":          {"-workers", "-1"},
 		"open " + out + "/no.png: no such file or directory": append(small, "-out", out+"/no"),
 	} {
 		err := command(t.Context(), args, io.Discard, io.Discard)

@@ -194,7 +194,7 @@ func TestCommand(t *testing.T) {
 		"one.fa: no sequence of two bases or more":                       {"-fasta", path("one.fa", ">one\nA\n")},
 		`text.fa: dna: FASTA, line 1: 'h' before the first ">"`:          {"-fasta", path("text.fa", "hello")},
 		"open " + dir + "/none.fa: no such file or directory":            {"-fasta", dir + "/none.fa"},
-		"dna: Workers is -3, want 0 or more":                             {"-workers", "-3"},
+		"dna: Workers is -3, want 0 to 65536":                            {"-workers", "-3"},
 		"dna: config.json: unexpected end of JSON input":                 {"-config", path("bad.json", "")},
 		"dna: weights: open " + dir + "/none: no such file or directory": {"-weights", dir + "/none", "-config", path("empty.json", "{}")},
 	} {

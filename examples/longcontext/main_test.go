@@ -83,7 +83,7 @@ func TestCommand(t *testing.T) {
 		"-from 5 and -to 4, want 1 <= from <= to <= 1048576":          {"-from", "5", "-to", "4"},
 		"-from 1024 and -to 1048577, want 1 <= from <= to <= 1048576": {"-to", "1048577"},
 		"-heads, -dim, -group, -window and -rows must be 1 or more":   {"-group", "0"},
-		"attention: Workers is -1, want 0 or more":                    {"-workers", "-1"},
+		"attention: Workers is -1, want 0 to 65536":                   {"-workers", "-1"},
 		"open " + out + "/no.png: no such file or directory":          {"-from", "4", "-to", "4", "-out", out + "/no"},
 	} {
 		err := command(t.Context(), args, io.Discard, io.Discard)

@@ -130,14 +130,14 @@ func TestCommand(t *testing.T) {
 		t.Error(err)
 	}
 	for want, args := range map[string][]string{
-		`unexpected argument "x"`:                            {"x"},
-		"-to is 127, want 128 to 1048576":                    {"-to", "127"},
-		"-sequences and -calibration must be 1 or more":      {"-sequences", "0"},
-		"-workers is -1, want 0 or more":                     {"-workers", "-1"},
-		"ssm: Clamp is 1, want 0 or more and less than 1":    {"-clamp", "1"},
-		"ssm: Scale is -1, want a finite number, 0 or more":  {"-scale", "-1"},
-		"threshold is 2, want more than 0 and less than 1":   {"-threshold", "2"},
-		"open " + out + "/no.png: no such file or directory": {"-to", "128", "-sequences", "1", "-out", out + "/no"},
+		`unexpected argument "x"`:                                      {"x"},
+		"-to is 127, want 128 to 1048576":                              {"-to", "127"},
+		"-sequences and -calibration must be 1 or more":                {"-sequences", "0"},
+		"-workers is -1, want 0 or more":                               {"-workers", "-1"},
+		"mamba: longmamba: Clamp is 1, want 0 or more and less than 1": {"-clamp", "1"},
+		"longmamba: Scale is -1, want a finite number, 0 or more":      {"-scale", "-1"},
+		"threshold is 2, want more than 0 and less than 1":             {"-threshold", "2"},
+		"open " + out + "/no.png: no such file or directory":           {"-to", "128", "-sequences", "1", "-out", out + "/no"},
 	} {
 		err := command(t.Context(), args, io.Discard, io.Discard)
 		if err == nil || !strings.HasSuffix(err.Error(), want) {

@@ -48,7 +48,7 @@
 //
 //	Mamba-1, Mamba-2   checked against MambaLMHeadModel of state-spaces/mamba
 //	Calibrate, filters checked against the official LongMamba, by a trained model
-//	Prefill            re-derived; what DeciMamba keeps is checked in package ssm
+//	Prefill            re-derived; what DeciMamba keeps is checked in package longmamba
 //	hybrids            the MLP re-derived from its code
 //	Hugging Face's layout  names, config.json and files with an index: the same
 //	                   models, laid out so, give the same bits
