@@ -57,7 +57,9 @@ func (s *State) makeRoom(n int) error {
 			s.skip = 0
 			return nil
 		}
-		room = max(need-s.skip, 64, 2*tokens)
+		if room = max(need, 64, 2*tokens); s.skip > 0 { // much of it comes and goes
+			room = max(need-s.skip+(need-s.skip)/4, 64)
+		}
 	}
 	room = min(room, most)
 	if s.op.checkRoom(&s.cfg, room) != nil {

@@ -27,7 +27,7 @@ const (
 
 // Config fixes Core-Context-Aware attention.
 type Config struct {
-	// Heads, KVHeads, HeadDim, ValueDim and Scale are those of Config.
+	// Heads, KVHeads, HeadDim, ValueDim and Scale are those of attention.Config.
 	Heads, KVHeads, HeadDim, ValueDim int
 	Scale                             float32
 	// Group is g, the number of tokens pooled into a core; 0 stands for 16.
@@ -41,7 +41,7 @@ type Config struct {
 	// Levels makes a hierarchy of cores, which is ours and not the paper's: two cores
 	// of one level are pooled into a core of the next, and a query sees Span cores
 	// or a few more of each level before it turns to the next. The last level covers
-	// what is left. Cost falls to n (w + g log n) with Levels of 16 and more. 0 and 1
+	// the rest. Cost falls to n (w + g log n) with Levels of 16 and more. 0 and 1
 	// are the paper's method. In the softmax a core counts as many times as it has
 	// cores of the first level in it.
 	//
@@ -79,7 +79,7 @@ type Config struct {
 // weights come from that head's query. Rotary positions are applied to q and k
 // before.
 //
-// The published code's fused kernel deviates from this in rows just behind the
+// The published code's fused kernel deviates from this in rows just past the
 // window and where Window is not a multiple of Group, and its cache in the first
 // two layers; neither is followed here.
 //
@@ -180,7 +180,7 @@ func (c *CCA) coreHeads() int {
 	return c.cfg.KVHeads
 }
 
-// CoreShape returns the shapes of the cores of a sequence of so many tokens:
+// CoreShape returns the shapes of the cores of a sequence of that many tokens:
 // those of whole groups that some query sees as cores, at the first level. CoreK
 // is [rows, kCols], CoreV [rows, vCols]. With PoolSignificance a row has Heads
 // heads, otherwise KVHeads.
@@ -209,7 +209,8 @@ func (c *CCA) coresOf(level int, query int64) (from, to int64) {
 	return from, c.pooled(level, query)
 }
 
-// workersFor is how many goroutines to use for so many multiply-adds.
+// workersFor is how many goroutines to use for work multiply-adds in a call whose
+// Workers are given.
 func (c *CCA) workersFor(call int, work int64) int {
 	if work <= c.alone {
 		return 1
@@ -217,7 +218,7 @@ func (c *CCA) workersFor(call int, work int64) int {
 	return parallel.Choose(c.cfg.Workers, call)
 }
 
-// ScratchBytes returns the working memory that Forward holds for so many tokens,
+// ScratchBytes returns the working memory that Forward takes for that many tokens,
 // at the most, besides its arguments.
 func (c *CCA) ScratchBytes(tokens int) int64 {
 	block := int64(c.stretch)

@@ -129,7 +129,7 @@ func (c *CCA) Run(ctx context.Context, call *attention.Call) error {
 	return r.serve(ctx, c, q, state, r.list)
 }
 
-// check reports what is wrong with the call; nothing has been written. It fills
+// check reports a mistake in the call; nothing has been written. It fills
 // r.layout.
 func (r *run) check(state *State, states []*State) error {
 	c, call := r.op, &r.call
@@ -216,7 +216,7 @@ func (r *run) checkRoom() error {
 	return r.checkOutputs(0)
 }
 
-// checkOutputs reports outputs that have not the shape of so many cores, or share
+// checkOutputs reports outputs that have the wrong shape for that many cores, or share
 // elements. The kernel would look at Dst and LSE too, but after pooling.
 func (r *run) checkOutputs(cores int) error {
 	cfg, call := &r.op.cfg, &r.call

@@ -69,7 +69,7 @@ func (c *CCA) ReadState(r io.Reader) (*State, error) {
 }
 
 // readHeld fills a state of exact attention, which must have seen length tokens and
-// hold all from the one that is needed on, and no others but those just before.
+// still have all of them from position needed on, without a gap.
 func readHeld(s *attention.State, r io.Reader, needed, length int64) error {
 	switch _, err := s.ReadFrom(r); {
 	case errors.Is(err, attention.ErrFull):

@@ -36,8 +36,8 @@ type coreLevel struct {
 	sight    func(query int64) (from, to int64) // CCA.coresOf
 }
 
-// begin makes the level one of no sequences, and add adds one, of so many cores from
-// number first on.
+// begin makes the level one of no sequences, and add adds a sequence: its cores from
+// number first on, as many as cores.
 func (l *coreLevel) begin() { l.first, l.offsets = l.first[:0], append(l.offsets[:0], 0) }
 
 func (l *coreLevel) add(first int64, cores int) {

@@ -35,8 +35,8 @@ type run struct {
 
 	inner    attention.Call
 	past     []attention.Past                   // the sequences' tokens: inner.States
-	k, v     []blas32.General                   // segments of inner: what a state holds, and the rows
-	wide     []float32                          // float32 copies of what a state holds
+	k, v     []blas32.General                   // segments of inner: the state's tokens, then the rows
+	wide     []float32                          // float32 copies of the tokens of a state of another format
 	at       [1]int64                           // position of the first query: inner.QueryPos
 	first    [1]int64                           // position of the first key: inner.KeyPos
 	extras   []attention.Extra                  // the levels' cores, then Blocks

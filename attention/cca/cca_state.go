@@ -6,22 +6,23 @@ import (
 	"github.com/subquad/subquad/internal/check"
 )
 
-// StateConfig says in advance what a state will hold, and how.
+// StateConfig says how a state keeps tokens and cores, and how many.
 type StateConfig struct {
 	// MaxTokens is the most tokens that the state will see; 0 for no limit. With a
 	// limit the memory is taken at once, unless it is that of Pages.
 	MaxTokens int
 	// Rollback is how many tokens Truncate may take back from the most that the state
-	// has seen: they are held beyond the window.
+	// has seen: as many are kept beyond the window.
 	Rollback int
 	// Format is how keys and values of tokens and cores are stored, as in
 	// attention.StateConfig: Float16 and BFloat16 take half the memory of Float32, Int8 a
-	// quarter. A core is pooled from its tokens as they come, or as they were stored where
-	// an earlier step brought them; so with a Format other than Float32 how a sequence is
-	// cut into steps matters to what is lost: relative to the largest element, 2^-8 for
-	// BFloat16 and Int8, 2^-11 for Float16, twice that through a core.
+	// quarter. Storing moves an element by at most 2^-9 of itself (BFloat16), 2^-12 of itself
+	// (Float16) or 2^-8 of the largest of its head's (Int8). A core is pooled from its tokens
+	// as they come, or as they were stored where an earlier step brought them: with a Format
+	// other than Float32, outputs depend on how a sequence is cut into steps, by no more than
+	// that loss.
 	Format asm.Format
-	// Pages takes memory from two pools, whose Format holds.
+	// Pages takes memory from two pools, in whose Format tokens and cores are then stored.
 	Pages *Pages
 }
 
@@ -131,7 +132,7 @@ func roomFor(held, all int64) int { return int(min(held+held/4+1, all)) }
 // Len returns how many tokens the state has seen.
 func (s *State) Len() int { return int(s.length) }
 
-// Bytes returns the memory that the state holds; pages count whole, also those that are
+// Bytes returns the memory of the state's keys and values; pages count whole, also those that are
 // shared.
 func (s *State) Bytes() int64 {
 	n := s.tokens.Bytes()

@@ -16,8 +16,8 @@ import (
 const fewTokens = 64
 
 // advanceAll attends from the call's tokens after those of their states: together,
-// where each state gets few, or one state after the other, in stretches that bound what
-// must be held at a time.
+// where each state gets few, or one state after the other, in stretches that bound the
+// working memory.
 func (r *run) advanceAll(ctx context.Context) error {
 	rows := r.call.Q.Rows
 	few := rows > 0
@@ -160,7 +160,7 @@ func (r *run) widened(s *attention.State, from int) (k, v blas32.General) {
 	return k, v
 }
 
-// widen sets k and v to the first tokens of a segment of so many heads.
+// widen sets k and v to the first tokens of a segment, which has that many heads.
 func widen(k, v blas32.General, g attention.Segment, heads int) {
 	dk, dv := k.Cols/heads, v.Cols/heads
 	for h := range heads {
@@ -184,7 +184,7 @@ func (s *State) take(k, v blas32.General) error {
 			s.tokens.Forget(keep)
 			return named(s.tokens.Append(k, v))
 		}
-		s.tokens.Forget(old)
+		s.tokens.Forget(old) // none of these can fail: the state is no ring and keep is not negative
 		s.tokens.Skip(keep - old)
 		return named(s.tokens.Append(mat.Rows(k, keep-old, k.Rows), mat.Rows(v, keep-old, v.Rows)))
 	}
@@ -213,8 +213,8 @@ func (s *State) release() {
 }
 
 // kept returns the first core of a level, or at level -1 the first token, that a state
-// of so many tokens must hold: what queries see from there on, and from Rollback tokens
-// before.
+// of length tokens must keep: all that queries see from there on, and from Rollback
+// tokens before.
 func (s *State) kept(level int, length int64) int64 {
 	return s.op.needed(level, max(length-int64(s.cfg.Rollback), 0))
 }

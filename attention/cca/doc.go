@@ -1,7 +1,8 @@
 // Package cca is Core-Context-Aware attention: groups of tokens of the far past are
 // pooled into cores, and a query sees the cores of the far past and the tokens of the
 // near past in one softmax of package attention's kernel. A [State] decodes in the
-// memory of the cores and the window.
+// memory of the cores and the window; it keeps both in states of package attention, in
+// any of their formats, with memory of its own or of [Pages].
 //
 // # Letters
 //
@@ -10,6 +11,7 @@
 //	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
 //	g, w   tokens of a group (Group) and of the window (Window)
 //	p      a group, and its core
+//	n      tokens of a sequence
 //
 // Matrices are [tokens, heads*dim], row-major, heads side by side.
 //

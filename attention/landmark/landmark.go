@@ -28,7 +28,7 @@ const (
 
 // Config fixes Landmark attention.
 type Config struct {
-	// Heads, KVHeads, HeadDim, ValueDim and Scale are those of Config.
+	// Heads, KVHeads, HeadDim, ValueDim and Scale are those of attention.Config.
 	Heads, KVHeads, HeadDim, ValueDim int
 	Scale                             float32
 	// Rotation rotates queries and keys, which come without positions; nil if they
@@ -126,12 +126,13 @@ func (l *Landmark) scoreStride() int { return l.sizes.Keys + tile.Pad }
 func (l *Landmark) period() int { return l.cfg.Block + 1 }
 
 // IsLandmark tells whether a landmark stands at a position where one follows
-// every Block tokens, as Step wants it.
+// every Block tokens, as Step needs them to.
 func (l *Landmark) IsLandmark(position int64) bool {
 	return position%int64(l.period()) == int64(l.cfg.Block)
 }
 
-// workersFor is how many goroutines to use for so many multiply-adds.
+// workersFor is how many goroutines to use for work multiply-adds in a call whose
+// Workers are given.
 func (l *Landmark) workersFor(call int, work int64) int {
 	if work <= int64(l.sizes.Alone) {
 		return 1
@@ -139,7 +140,7 @@ func (l *Landmark) workersFor(call int, work int64) int {
 	return parallel.Choose(l.cfg.Workers, call)
 }
 
-// ScratchBytes returns the working memory that Forward holds for so many tokens,
+// ScratchBytes returns the working memory that Forward takes for that many tokens,
 // at the most, besides its arguments; where landmarks stand closer than every few
 // tokens, it is more.
 func (l *Landmark) ScratchBytes(tokens int) int64 {

@@ -77,7 +77,7 @@ func (l *Landmark) ReadState(r io.Reader) (*State, error) {
 }
 
 // readHeld fills a state of exact attention, which must have seen length tokens and
-// hold the last of them, as many as held.
+// still have the last of them, as many as held.
 func readHeld(s *attention.State, r io.Reader, held, length int64) error {
 	switch _, err := s.ReadFrom(r); {
 	case errors.Is(err, attention.ErrFull):

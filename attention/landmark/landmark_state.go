@@ -10,9 +10,9 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// StateConfig says in advance what a state will hold, and how.
+// StateConfig says how a state keeps blocks, and how many.
 type StateConfig struct {
-	// MaxBlocks is the most blocks that the state holds: the oldest are forgotten. 0
+	// MaxBlocks is the most blocks that the state keeps: the oldest are forgotten. 0
 	// is no limit.
 	MaxBlocks int
 	// Format is how keys and values of blocks are stored, as in attention.StateConfig:
@@ -20,7 +20,7 @@ type StateConfig struct {
 	// the tokens after the last one, stay Float32: which blocks are chosen does not depend
 	// on it.
 	Format asm.Format
-	// Pages takes the blocks' memory from a pool of NewPages, whose Format holds.
+	// Pages takes the blocks' memory from a pool of NewPages, in whose Format they are then stored.
 	// PageTokens of Config.Block, or a multiple of it, let blocks be read where they stand.
 	Pages *attention.Pages
 }
@@ -81,7 +81,7 @@ func (s *State) Len() int { return int(s.length) }
 // Blocks returns how many whole blocks the state holds.
 func (s *State) Blocks() int { return s.landmarks.Held() }
 
-// Bytes returns the memory that the state holds; pages count whole, also those that are
+// Bytes returns the memory of the state's keys and values; pages count whole, also those that are
 // shared.
 func (s *State) Bytes() int64 { return s.blocks.Bytes() + s.landmarks.Bytes() + s.tail.Bytes() }
 
@@ -128,7 +128,7 @@ func (s *State) start() int64 {
 	return min(s.length/period, int64(s.op.cfg.TopK)+1)*period + int64(s.tail.Len())
 }
 
-// held returns what a state of float32 without pages holds, where it stands.
+// held returns the keys and values of a state of float32 without pages, where they stand.
 func held(s *attention.State) (k, v blas32.General) {
 	g, ok := s.Segment(s.Len() - s.Held())
 	if ok {

@@ -7,7 +7,7 @@ import (
 	"github.com/subquad/subquad/internal/state"
 )
 
-// MetaConfig fixes meta-token attention; the fields are those of Config.
+// MetaConfig fixes meta-token attention; the fields are those of attention.Config.
 type MetaConfig struct {
 	Heads, KVHeads, HeadDim, ValueDim int
 	Scale                             float32
@@ -43,8 +43,8 @@ func NewMeta(cfg MetaConfig) (*Meta, error) {
 	return m, nil
 }
 
-// ScratchBytes returns the working memory that Forward holds for a sequence with
-// so many meta-tokens, at the most, besides its arguments.
+// ScratchBytes returns the working memory that Forward takes for a sequence with
+// that many meta-tokens, at the most, besides its arguments.
 func (m *Meta) ScratchBytes(metaTokens int) int64 {
 	cfg := &m.cfg
 	width := int64(cfg.Heads+cfg.KVHeads) * int64(cfg.HeadDim+cfg.ValueDim)

@@ -10,7 +10,9 @@ import (
 	"github.com/subquad/subquad/internal/pack"
 )
 
-// Forward is that of Landmark but for meta, which tells which tokens are meta-tokens.
+// Forward attends over one sequence, whose matrices are those of Landmark.Forward; meta
+// tells which tokens are meta-tokens. Inputs may overlap each other, dst none of them.
+// After the first call of a shape nothing is allocated.
 func (m *Meta) Forward(dst, q, k, v blas32.General, meta []bool) error {
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)

@@ -21,7 +21,7 @@ type metaRun struct {
 	own    func(name string, state *MetaState) error // checkMetaOwner
 
 	q, k, v, dst []float32        // of a sequence's meta-tokens, in a row
-	keys, values []blas32.General // segments: what the state holds, and the meta-tokens
+	keys, values []blas32.General // segments: the state's tokens, then those of the call
 	call         attention.Call
 }
 
@@ -73,7 +73,7 @@ func pick(memory *[]float32, x blas32.General, marks []bool, count int) blas32.G
 }
 
 // attendPicked is exact attention over meta-tokens. Few of them, and those of a state
-// that does not hold float32, step as exact attention does; for many, keys are packed
+// of another format than float32, step as exact attention does; for many, keys are packed
 // first.
 func (r *metaRun) attendPicked(ctx context.Context, workers int, dst, q, k, v blas32.General, s *MetaState) error {
 	if q.Rows == 0 {

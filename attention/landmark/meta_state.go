@@ -6,13 +6,13 @@ import (
 	"github.com/subquad/subquad/internal/check"
 )
 
-// MetaStateConfig says in advance what a state will hold, and how.
+// MetaStateConfig says how a state keeps meta-tokens, and how many.
 type MetaStateConfig struct {
 	// MaxTokens is the most meta-tokens that the state will see; 0 for no limit. With
 	// a limit the memory is taken at once, unless it is that of Pages.
 	MaxTokens int
 	// Format is how keys and values are stored, and Pages a pool of NewPages that memory
-	// is taken from, whose Format holds: as in attention.StateConfig.
+	// is taken from, in whose Format they are then stored: as in attention.StateConfig.
 	Format asm.Format
 	Pages  *attention.Pages
 }
@@ -52,7 +52,7 @@ func (m *Meta) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 // Len returns how many tokens the state has seen, meta-tokens or not.
 func (s *MetaState) Len() int { return int(s.length) }
 
-// Bytes returns the memory that the state holds; pages count whole, also those that are
+// Bytes returns the memory of the state's keys and values; pages count whole, also those that are
 // shared.
 func (s *MetaState) Bytes() int64 { return s.tokens.Bytes() }
 
