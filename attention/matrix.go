@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // MatrixBias is a bias held in memory: one matrix [queries, keys] for all heads,
@@ -18,7 +19,7 @@ func (b MatrixBias) AddTo(s blas32.General, head int, query, key int64) {
 	m := b[min(head, len(b)-1)]
 	for i := range s.Rows {
 		from := m.Data[(int(query)+i-m.Cols+m.Rows)*m.Stride+int(key):]
-		row := s.Data[i*s.Stride:][:s.Cols]
+		row := mat.Row(s, i)
 		for j, x := range from[:s.Cols] {
 			row[j] += x
 		}
@@ -54,7 +55,7 @@ type MatrixMask struct {
 // Hide implements Mask.
 func (m MatrixMask) Hide(s blas32.General, _ int, query, key int64) {
 	for i := range s.Rows {
-		row := s.Data[i*s.Stride:][:s.Cols]
+		row := mat.Row(s, i)
 		for j, seen := range m.row(query+int64(i), key, s.Cols) {
 			if !seen {
 				row[j] = float32(math.Inf(-1))

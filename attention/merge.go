@@ -75,9 +75,9 @@ func Merge(dst Partial, sinks []float32, parts ...Partial) error {
 	for i := range rows {
 		for h := range heads {
 			lse := m.merge(i, h, sinks, parts)
-			copy(dst.Out.Data[i*dst.Out.Stride+h*len(m.row):], m.row)
+			copy(mat.Part(dst.Out, i, h*len(m.row), len(m.row)), m.row)
 			if keep {
-				dst.LSE.Data[i*dst.LSE.Stride+h] = lse
+				mat.Row(dst.LSE, i)[h] = lse
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func Merge(dst Partial, sinks []float32, parts ...Partial) error {
 
 // same tells whether a and b share nothing or are the same matrix.
 func same(a, b blas32.General) bool {
-	return !mat.Overlap(a, b) || a.Stride == b.Stride && &a.Data[0] == &b.Data[0]
+	return !mat.Overlap(a, b) || mat.Same(a, b)
 }
 
 type merger struct{ weights, row []float32 }

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -115,14 +116,14 @@ func (r *forwardRun) itemMassTask(worker, task int) {
 		if r.massOut.Rows > 0 {
 			for i := range heads {
 				for j := range t.to - t.from {
-					r.massOut.Data[(start+t.from+j)*r.massOut.Stride+head+i] = float32(x.total[i*a.sizes.Keys+j])
+					mat.Row(r.massOut, start+t.from+j)[head+i] = float32(x.total[i*a.sizes.Keys+j])
 				}
 			}
 		}
 	}
 	if r.entropyOut.Rows > 0 {
 		for i, e := range x.entropy {
-			r.entropyOut.Data[(it.from+i/heads)*r.entropyOut.Stride+head+i%heads] = e
+			mat.Row(r.entropyOut, it.from+i/heads)[head+i%heads] = e
 		}
 	}
 }
@@ -144,7 +145,7 @@ func (w *forwardWork) massStrip(t *keyTile, i, n int) {
 	for j := range n {
 		token, head := w.rowToken(i + j)
 		l, h := w.seenPart(t, i+j, from, to)
-		row := s.Data[j*s.Stride:][l:h]
+		row := mat.Part(s, j, l, h-l)
 		part := x.part[(head-w.head)*a.sizes.Keys+from-t.from:][l:h]
 		if a.cfg.ReLU {
 			factor, _ := w.denominator(i+j, head)
@@ -153,7 +154,7 @@ func (w *forwardWork) massStrip(t *keyTile, i, n int) {
 			}
 			continue
 		}
-		lse := r.lse.Data[token*r.lse.Stride+head]
+		lse := mat.Row(r.lse, token)[head]
 		if !math.IsInf(float64(lse), -1) {
 			x.entropy[w.row+i+j] -= a.tile.Mass(part, row, lse)
 		}

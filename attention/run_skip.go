@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // negligible tells whether biases hide all logits of rows i ... i+n with keys
@@ -94,7 +95,7 @@ func (w *forwardWork) bound() {
 			w.r.call.Mask.Hide(one, head, query, w.keyPosition(at))
 		}
 		if m := w.r.src[0].weights; m.Rows > 0 {
-			w.exp2[0] += m.Data[(start+at)*m.Stride+min(kvHead, m.Cols-1)]
+			w.exp2[0] += mat.Row(m, start+at)[min(kvHead, m.Cols-1)]
 		}
 		// The kernel rounds otherwise.
 		w.least[i] = w.exp2[0] - 1e-3 - 1e-5*float32(math.Abs(float64(w.exp2[0])))
@@ -107,5 +108,5 @@ func (s *source) keyRow(row, head, d int) []float32 {
 	for row-s.starts[seg] >= s.k[seg].Rows {
 		seg++
 	}
-	return s.k[seg].Data[(row-s.starts[seg])*s.k[seg].Stride+head*d:][:d]
+	return mat.Part(s.k[seg], row-s.starts[seg], head*d, d)
 }

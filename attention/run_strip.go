@@ -4,6 +4,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/tile"
 )
 
@@ -22,7 +23,7 @@ func (w *forwardWork) strip(t *keyTile, i, n int) {
 	a := w.r.op
 	if !whole {
 		for j := range n {
-			row := s.Data[j*s.Stride:][:s.Cols]
+			row := mat.Row(s, j)
 			l, h := w.seenPart(t, i+j, from, to)
 			tile.Hide(row[:l])
 			tile.Hide(row[h:])
@@ -92,7 +93,7 @@ func (w *forwardWork) logits(t *keyTile, i, n, from, to int) (blas32.General, bo
 	s.Data, s.Cols = s.Data[from-t.from-first*panel:], to-from
 	if a.cfg.Softcap > 0 {
 		for j := range n {
-			row := s.Data[j*s.Stride:][:s.Cols]
+			row := mat.Row(s, j)
 			asm.Softcap(row, a.cfg.Softcap, row)
 		}
 	}
@@ -105,7 +106,7 @@ func (w *forwardWork) logits(t *keyTile, i, n, from, to int) (blas32.General, bo
 	}
 	if w.r.src[t.source].weighted() {
 		for j := range n {
-			row := s.Data[j*s.Stride:][:s.Cols]
+			row := mat.Row(s, j)
 			asm.Add(row, row, t.w[from-t.from:][:s.Cols])
 		}
 	}
@@ -146,7 +147,7 @@ func (w *forwardWork) sight(i, n, from, to int) Sight {
 // keys.
 func rectify(s blas32.General, factor []float32) {
 	for i := range s.Rows {
-		row := s.Data[i*s.Stride:][:s.Cols]
+		row := mat.Row(s, i)
 		for j, x := range row {
 			if x < 0 { // NaN stays
 				row[j] = 0

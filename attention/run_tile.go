@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
@@ -95,7 +96,7 @@ func (w *forwardWork) beginTile(r *forwardRun, it *item, block, tile int) {
 	w.queryPos, w.keyPos = r.positions(it.seq)
 	for i := range w.rows {
 		token, head := w.rowToken(i)
-		asm.Scale(w.q[i*d:][:d], a.cfg.Scale, r.call.Q.Data[token*r.call.Q.Stride+head*d:][:d])
+		asm.Scale(w.q[i*d:][:d], a.cfg.Scale, mat.Part(r.call.Q, token, head*d, d))
 		if i > 0 && head > w.head {
 			for s := range r.src {
 				w.from[s][i], w.to[s][i] = w.from[s][i-1], w.to[s][i-1]
@@ -144,7 +145,7 @@ func (w *forwardWork) keyPosition(i int) int64 { return w.keyPos + int64(i) }
 func (w *forwardWork) dst(i int) []float32 {
 	token, head := w.rowToken(i)
 	dv := w.r.op.cfg.ValueDim
-	return w.r.call.Dst.Data[token*w.r.call.Dst.Stride+head*dv:][:dv]
+	return mat.Part(w.r.call.Dst, token, head*dv, dv)
 }
 
 // waiting returns where a row waits between rounds.
@@ -183,7 +184,7 @@ func (w *forwardWork) writeRows() {
 		factor, lse := w.denominator(i, head)
 		asm.Scale(w.dst(i), factor, w.o[i*w.r.op.outCols():][:r.op.cfg.ValueDim])
 		if r.lse.Rows > 0 {
-			r.lse.Data[token*r.lse.Stride+head] = lse
+			mat.Row(r.lse, token)[head] = lse
 		}
 	}
 }

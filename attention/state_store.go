@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // store holds the keys or the values of tokens, [tokens, heads*dim], in one of
@@ -56,7 +57,7 @@ func tokenBytes(format asm.Format, heads, dim int) int64 {
 func (s *store) put(at int, x blas32.General) {
 	cols := s.heads * s.dim
 	for i := range x.Rows {
-		row := x.Data[i*x.Stride:][:cols]
+		row := mat.Part(x, i, 0, cols)
 		to := (at + i) * cols
 		switch s.format {
 		case asm.Float32:
@@ -136,7 +137,7 @@ func (s *store) scales(h, row, n int) []float32 { return s.scale[h*s.tokens+row:
 func (s *store) widen(dst blas32.General, h, row int) {
 	m := s.head(h, row, dst.Rows, dst.Cols)
 	for i := range dst.Rows {
-		x := dst.Data[i*dst.Stride:][:dst.Cols]
+		x := mat.Row(dst, i)
 		m.Widen(x, i, 0)
 		if s.format == asm.Int8 {
 			asm.Scale(x, s.scale[h*s.tokens+row+i], x)
@@ -195,7 +196,7 @@ func (b *block) putLogWeights(row, n int, w blas32.General) {
 		to := b.logWeights(h, row, n)
 		clear(to)
 		for i := range min(n, w.Rows) {
-			to[i] = w.Data[i*w.Stride+min(h, w.Cols-1)]
+			to[i] = mat.Row(w, i)[min(h, w.Cols-1)]
 		}
 	}
 }

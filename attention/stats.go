@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // Stats gathers, over the calls of one sequence, what tells active heads from
@@ -92,7 +93,7 @@ func (s *Stats) takeRun(r *forwardRun) {
 	for h := range s.Mass {
 		s.Mass[h] = extend(s.Mass[h], n)
 		for j := range r.massOut.Rows {
-			s.Mass[h][int(keyPos)+j] += float64(r.massOut.Data[j*r.massOut.Stride+h])
+			s.Mass[h][int(keyPos)+j] += float64(mat.Row(r.massOut, j)[h])
 		}
 	}
 	for j := range r.src[0].rows {
@@ -108,7 +109,7 @@ func (s *Stats) takeRun(r *forwardRun) {
 			continue
 		}
 		for h := range s.Entropy {
-			s.Entropy[h] += float64(r.entropyOut.Data[i*r.entropyOut.Stride+h]) / math.Log(float64(to-from))
+			s.Entropy[h] += float64(mat.Row(r.entropyOut, i)[h]) / math.Log(float64(to-from))
 		}
 	}
 	s.Queries += r.call.Q.Rows
@@ -118,7 +119,7 @@ func (s *Stats) takeRun(r *forwardRun) {
 		at := int(keyPos)
 		for _, v := range r.src[0].v {
 			for j := range v.Rows {
-				x := v.Data[j*v.Stride+g*dv:][:dv]
+				x := mat.Part(v, j, g*dv, dv)
 				s.ValueNorm[g][at] = math.Sqrt(float64(asm.Dot(x, x)))
 				at++
 			}

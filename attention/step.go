@@ -352,12 +352,9 @@ func (d *stepRun) store(ctx context.Context, s *State, from, n int) error {
 // rotated returns a copy of rows of keys or queries, turned to their positions.
 // The first of them stands at pos in storage; base is the state's length.
 func (d *stepRun) rotated(memory *[]float32, r *rope.Rotation, x blas32.General, pos, base int) (blas32.General, error) {
-	y := blas32.General{Rows: x.Rows, Cols: x.Cols, Stride: x.Cols}
 	*memory = scratch.Floats(*memory, x.Rows*x.Cols)
-	y.Data = *memory
-	for i := range x.Rows {
-		copy(y.Data[i*y.Stride:][:y.Cols], x.Data[i*x.Stride:])
-	}
+	y := mat.Of(*memory, x.Rows, x.Cols)
+	mat.Copy(y, x)
 	if d.call.Tree == nil {
 		return y, r.Rotate(y, int64(pos))
 	}

@@ -2,6 +2,7 @@ package attention
 
 import (
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -63,9 +64,9 @@ func (w *stepWork) joinSplits(jobs []job, query, head int) {
 		factor, lse = denominator(top, sum, nil, &w.exp2, d.lse.Rows > 0)
 	}
 	token := jobs[0].from + query
-	dst := d.call.Dst.Data[token*d.call.Dst.Stride+head*cfg.ValueDim:][:cfg.ValueDim]
+	dst := mat.Part(d.call.Dst, token, head*cfg.ValueDim, cfg.ValueDim)
 	asm.Scale(dst, factor, o[:cfg.ValueDim])
 	if d.lse.Rows > 0 {
-		d.lse.Data[token*d.lse.Stride+head] = lse
+		mat.Row(d.lse, token)[head] = lse
 	}
 }

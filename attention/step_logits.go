@@ -14,7 +14,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 	group := d.groupOf(j)
 	if cfg.Softcap > 0 {
 		for i := range s.Rows {
-			row := s.Data[i*s.Stride:][:s.Cols]
+			row := mat.Row(s, i)
 			asm.Softcap(row, cfg.Softcap, row)
 		}
 	}
@@ -40,7 +40,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 			continue
 		}
 		for i := range s.Rows {
-			row := s.Data[i*s.Stride+p.tile:][:p.n]
+			row := mat.Part(s, i, p.tile, p.n)
 			for k := range row {
 				if !d.seesNode(j, i/group, p.pos+k-j.base) {
 					row[k] = tile.NegInf
@@ -54,7 +54,7 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 func (w *stepWork) hide(s blas32.General, n int) {
 	p, queries, group := &w.pieces[n], w.j.queries(), w.d.groupOf(w.j)
 	for i := range s.Rows {
-		row := s.Data[i*s.Stride+p.tile:][:p.n]
+		row := mat.Part(s, i, p.tile, p.n)
 		tile.Hide(row[:w.from[n*queries+i/group]])
 		tile.Hide(row[w.to[n*queries+i/group]:])
 	}

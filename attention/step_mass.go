@@ -68,7 +68,7 @@ func (w *stepWork) weigh(s blas32.General, h int, entropy []float32) {
 		head := h*group + g
 		clear(part)
 		for i := g; i < s.Rows; i += group {
-			logits, denominator := s.Data[i*s.Stride:][:s.Cols], d.lse.Data[(j.from+i/group)*d.lse.Stride+head]
+			logits, denominator := mat.Row(s, i), mat.Row(d.lse, j.from+i/group)[head]
 			switch {
 			case d.op.cfg.ReLU:
 				for k, x := range logits {
@@ -82,7 +82,7 @@ func (w *stepWork) weigh(s blas32.General, h int, entropy []float32) {
 			for n := range w.pieces {
 				p := &w.pieces[n]
 				for k, x := range part[p.tile:][:p.n] {
-					out.Data[p.at(k)*out.Stride+head] += x
+					mat.Row(out, p.at(k))[head] += x
 				}
 			}
 		}
@@ -108,7 +108,7 @@ func (d *stepRun) entropies() {
 					total -= d.sum[at]
 					at += j.queries() * heads
 				}
-				out.Data[(j.from+i)*out.Stride+h] = total
+				mat.Row(out, j.from+i)[h] = total
 			}
 		}
 	}

@@ -268,7 +268,7 @@ func (d *stepRun) pack(j *job) error {
 	for g := range j.heads {
 		for i := range q.Rows {
 			for h := range group {
-				x := q.Data[i*q.Stride+(g*group+h)*cfg.HeadDim:][:cfg.HeadDim]
+				x := mat.Part(q, i, (g*group+h)*cfg.HeadDim, cfg.HeadDim)
 				asm.Scale(d.head[(i*group+h)*cols:][:cfg.HeadDim], cfg.Scale, x)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
@@ -237,7 +238,7 @@ func (w *stepWork) headScores(p *piece, h, row, n, at int, next *byte) {
 	d.op.stepTile.Scores(s, q, k.head(h, row, n, dim), next)
 	if k.format == asm.Int8 {
 		for i := range rows {
-			x := s.Data[i*s.Stride:][:n]
+			x := mat.Part(s, i, 0, n)
 			asm.Mul(x, x, k.scales(h, row, n))
 		}
 	}
@@ -261,7 +262,7 @@ func (w *stepWork) headValues(p *piece, split, h, row, n, at int, next *byte, ca
 	default:
 		if v.format == asm.Int8 {
 			for i := range rows {
-				x := weights.Data[i*weights.Stride:][:n]
+				x := mat.Part(weights, i, 0, n)
 				asm.Mul(x, x, v.scales(h, row, n))
 			}
 		}
@@ -273,7 +274,7 @@ func (w *stepWork) headValues(p *piece, split, h, row, n, at int, next *byte, ca
 func (w *stepWork) sparse(o, p blas32.General, v *store, h, row int, factor []float32) {
 	dim := w.d.op.cfg.ValueDim
 	for i := range o.Rows {
-		x := o.Data[i*o.Stride:][:o.Cols]
+		x := mat.Row(o, i)
 		asm.Scale(x, factor[i], x)
 	}
 	one := blas32.General{Rows: 1, Cols: dim, Stride: dim, Data: w.wide[:dim]}
@@ -281,7 +282,7 @@ func (w *stepWork) sparse(o, p blas32.General, v *store, h, row int, factor []fl
 		v.widen(one, h, row+k)
 		for i := range o.Rows {
 			if x := p.Data[i*p.Stride+k]; x != 0 {
-				asm.Axpy(o.Data[i*o.Stride:][:dim], x, one.Data)
+				asm.Axpy(mat.Part(o, i, 0, dim), x, one.Data)
 			}
 		}
 	}

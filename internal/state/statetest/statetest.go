@@ -8,6 +8,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"sync/atomic"
 	"testing"
 
 	"github.com/subquad/subquad"
@@ -47,11 +48,13 @@ func (f *Failing) Write([]byte) (int, error) { return 0, f.Err }
 type Ending struct {
 	context.Context
 	Left int
+
+	asked atomic.Int64
 }
 
-// Err counts down.
+// Err counts how often it is asked, by several goroutines if need be.
 func (c *Ending) Err() error {
-	if c.Left--; c.Left < 0 {
+	if c.asked.Add(1) > int64(c.Left) {
 		return context.Canceled
 	}
 	return nil
