@@ -50,6 +50,9 @@ func (s *run) branches(w *workspace, from, to, at int) {
 		}
 		s.normRows(w, from, to, b)
 		s.mlpRows(w, from, to, b.Branch)
+		if s.group.Stopped() {
+			return // an MLP of a large model takes some milliseconds
+		}
 	}
 	s.keepResiduals(len(s.m.cfg.Layers), from, to)
 	s.finishRows(w, from, to)
