@@ -154,6 +154,8 @@ func (a *Attention) checkState(cfg *StateConfig) error {
 		return fail("Pages is the pool of another operator")
 	case cfg.Rotation != nil && cfg.Rotation.HeadDim != a.cfg.HeadDim:
 		return fail("Rotation.HeadDim is %d, want HeadDim = %d", cfg.Rotation.HeadDim, a.cfg.HeadDim)
+	case cfg.Rotation != nil && check.Workers(ErrConfig, "attention", cfg.Rotation.Workers) != nil:
+		return check.Workers(ErrConfig, "attention: Rotation", cfg.Rotation.Workers)
 	case cfg.Rotation != nil && cfg.Rotation.XPos != nil:
 		return fail("Rotation with XPos, whose queries and keys are scaled by their distance")
 	case cfg.Rotation != nil && cfg.Policy == rope.Rerotate && (cfg.Format != asm.Float32 || cfg.Pages != nil || cfg.SharedValues):

@@ -20,6 +20,9 @@ type View struct {
 // KVHeads*ValueDim], the first of them at a position, for a; it returns the view's
 // state, which is valid until the next Of. Errors match ErrShape or ErrCall.
 func (x *View) Of(a *Attention, k, v blas32.General, first int64) (*State, error) {
+	if a == nil {
+		return nil, check.Errorf(ErrCall, "attention: the operator of a view is nil")
+	}
 	cfg := &a.cfg
 	if err := check.Matrix(ErrShape, "attention", "k", k, -1, cfg.KVHeads*cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
 		return nil, err

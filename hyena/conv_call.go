@@ -75,7 +75,7 @@ func checkTokens(ctx context.Context, tokens int) error {
 	if tokens < 0 || tokens > mostTokens {
 		return check.Errorf(ErrCall, "hyena: tokens is %d, want 0 to %d", tokens, mostTokens)
 	}
-	return nil
+	return ctx.Err()
 }
 
 // ScratchBytes returns the working memory that a call of this many tokens holds,

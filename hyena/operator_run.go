@@ -50,10 +50,10 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 	for i := range order - 1 {
 		r.gates = append(r.gates, mat.Of(r.gateData[i*x.Rows*dim:], x.Rows, dim))
 	}
-	for len(r.workers) < workers {
+	blocks := (x.Rows + op.blockRows() - 1) / op.blockRows()
+	for len(r.workers) < min(workers, blocks) {
 		r.workers = append(r.workers, operatorWorker{})
 	}
-	blocks := (x.Rows + op.blockRows() - 1) / op.blockRows()
 	if err := r.group.Run(ctx, workers, blocks, r.project); err != nil {
 		return err
 	}

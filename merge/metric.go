@@ -13,11 +13,14 @@ import (
 // MeanHeads sets dst [tokens, dim] to the mean over heads of x [tokens, heads*dim]: of
 // attention's keys, it is the metric of ToMe. dst shares no element with x.
 func MeanHeads(dst, x blas32.General, heads int) error {
-	if heads <= 0 || x.Cols%heads != 0 {
-		return check.Errorf(ErrCall, "merge: heads is %d, want a divisor of the matrix's columns = %d", heads, x.Cols)
+	if heads <= 0 {
+		return check.Errorf(ErrCall, "merge: heads is %d, want 1 or more", heads)
 	}
-	if err := check.Matrix(ErrShape, "merge", "the matrix", x, -1, max(x.Cols, 0), "columns"); err != nil {
+	if err := check.Matrix(ErrShape, "merge", "x", x, -1, max(x.Cols, 0), "columns"); err != nil {
 		return err
+	}
+	if x.Cols%heads != 0 {
+		return check.Errorf(ErrShape, "merge: x has %d columns, want a multiple of heads = %d", x.Cols, heads)
 	}
 	if err := check.Output(ErrShape, "merge", dst, x.Rows, x.Cols/heads, "the matrix's columns / heads", x, false); err != nil {
 		return err

@@ -33,9 +33,6 @@ func (op *Stream) checkStream(c *StreamCall) error {
 		if err := op.checkState(c.State); err != nil {
 			return err
 		}
-		if c.State.n > maxLen-int64(max(n, 0)) {
-			return check.Errorf(ErrFull, "merge: the state has seen %d tokens, want at most %d", c.State.n, int64(maxLen))
-		}
 	}
 	if err := check.Matrix(ErrShape, "merge", "x", c.X, -1, op.cfg.Dim, "Dim"); err != nil {
 		return err
@@ -45,6 +42,9 @@ func (op *Stream) checkStream(c *StreamCall) error {
 	}
 	if err := check.Matrix(ErrShape, "merge", "dst", c.Dst, -1, op.cfg.Dim, "Dim"); err != nil {
 		return err
+	}
+	if c.State != nil && c.State.n > maxLen-int64(n) {
+		return check.Errorf(ErrFull, "merge: the state has seen %d tokens, want at most %d", c.State.n, int64(maxLen))
 	}
 	room := op.Room(n, c.State)
 	switch {

@@ -20,7 +20,7 @@ func ConvertLayout(x blas32.General, headDim, rotaryDim int, to Layout) error {
 	if err := checkLayout(headDim, rotaryDim, to); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, "rope", "x", x, -1, x.Cols, "itself"); err != nil {
+	if err := check.Matrix(ErrShape, "rope", "x", x, -1, max(x.Cols, 0), "itself"); err != nil {
 		return err
 	}
 	if x.Cols%headDim != 0 {
@@ -50,7 +50,7 @@ func ConvertWeights(w blas32.General, headDim, rotaryDim int, to Layout) error {
 	if err := checkLayout(headDim, rotaryDim, to); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, "rope", "w", w, -1, w.Cols, "itself"); err != nil {
+	if err := check.Matrix(ErrShape, "rope", "w", w, -1, max(w.Cols, 0), "itself"); err != nil {
 		return err
 	}
 	if w.Rows%headDim != 0 {

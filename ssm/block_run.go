@@ -58,7 +58,7 @@ func (s *blockWork) passAll(ctx context.Context, b *block, call *BlockCall, work
 			clear(list)
 		}
 	}()
-	for len(s.gates) < workers {
+	for len(s.gates) < min(workers, call.X.Rows) {
 		s.gates = append(s.gates, nil)
 	}
 	segment := 0

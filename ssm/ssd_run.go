@@ -81,7 +81,7 @@ func (s *ssdWork) sweep(ctx context.Context, op *SSD, call *SSDCall, list []segm
 	s.op, s.call, s.list = op, *call, list
 	s.direct = op.skip == nil && !mat.Given(call.Z) && !mat.Overlap(call.Dst, call.X)
 	defer func() { s.call, s.list = SSDCall{}, nil }()
-	for len(s.workers) < workers {
+	for len(s.workers) < min(workers, op.cfg.Heads) {
 		s.workers = append(s.workers, headWork{})
 	}
 	s.pieces = s.pieces[:0]

@@ -107,7 +107,7 @@ func NewNystrom(cfg NystromConfig) (*Nystrom, error) {
 	}
 	if cfg.Conv.Rows != 0 || cfg.Conv.Data != nil {
 		c := cfg.Conv
-		if err := check.Matrix(ErrConfig, "approx", "Conv", c, cfg.Heads, c.Cols, "its own"); err != nil {
+		if err := check.Matrix(ErrConfig, "approx", "Conv", c, cfg.Heads, max(c.Cols, 0), "its own"); err != nil {
 			return nil, err
 		}
 		if c.Cols%2 == 0 {

@@ -78,6 +78,9 @@ func New(cfg Config, w Weights) (*MLA, error) {
 	if cfg.Scale == 0 {
 		cfg.Scale = float32(1 / math.Sqrt(float64(cfg.NopeDim+cfg.RopeDim)))
 	}
+	if err := check.Workers(attention.ErrConfig, "mla: Rotation", cfg.Rotation.Workers); err != nil {
+		return nil, err
+	}
 	cfg.Rotation.HeadDim, cfg.Rotation.Workers = cfg.RopeDim, 1
 	m := &MLA{cfg: cfg}
 	var err error
@@ -186,14 +189,19 @@ func (m *MLA) NewState(cfg attention.StateConfig) (*attention.State, error) {
 		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation in the StateConfig of an MLA, which has its own")
 	}
 	cfg.SharedValues = true
-	return m.latent.NewState(cfg)
+	s, err := m.latent.NewState(cfg)
+	return s, check.Named("mla", err)
 }
 
 // NewPages returns a pool for the MLA's states.
 func (m *MLA) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 	cfg.SharedValues = true
-	return m.latent.NewPages(cfg)
+	p, err := m.latent.NewPages(cfg)
+	return p, check.Named("mla", err)
 }
 
 // ReadState is Attention.ReadState.
-func (m *MLA) ReadState(r io.Reader) (*attention.State, error) { return m.latent.ReadState(r) }
+func (m *MLA) ReadState(r io.Reader) (*attention.State, error) {
+	s, err := m.latent.ReadState(r)
+	return s, check.Named("mla", err)
+}

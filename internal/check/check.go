@@ -5,6 +5,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -125,14 +126,14 @@ func Wrap(ctx context.Context, pkg string, err error) error {
 }
 
 // Named gives an error that came from an operator within an operator the name of the
-// outer one's package in place of its own.
+// outer one's package in place of its own. The end of a context stays what it is.
 func Named(pkg string, err error) error {
-	m, ok := err.(*message)
-	if !ok {
+	kind := errors.Unwrap(err)
+	if kind == nil {
 		return err
 	}
-	_, text, _ := strings.Cut(m.text, ": ")
-	return &message{m.kind, pkg + ": " + text}
+	_, text, _ := strings.Cut(err.Error(), ": ")
+	return &message{kind, pkg + ": " + text}
 }
 
 // Finite returns an error, of the kind, that names the first NaN or Inf of x.

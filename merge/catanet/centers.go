@@ -41,12 +41,15 @@ func checkCenters(x, centers blas32.General) error {
 	return nil
 }
 
+// maxIterations bounds the iterations of FitCenters.
+const maxIterations = 1 << 16
+
 // FitCenters improves centres [centres, dim] by spherical k-means on the rows of x
 // [tokens, dim], and leaves them in dst, each of length 1: in every iteration a token
 // goes to the nearest centre, and a centre becomes the direction of the sum of its
 // tokens, all of length 1. A centre without tokens keeps its direction. dst may be
 // centres. It is for fitting offline, and allocates. It costs 2 tokens centres dim flop
-// an iteration.
+// an iteration, of which there may be 65,536.
 func FitCenters(dst, x, centers blas32.General, iterations int) error {
 	if err := checkCenters(x, centers); err != nil {
 		return err
@@ -57,8 +60,8 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 	switch {
 	case mat.Overlap(dst, x):
 		return check.Errorf(ErrShape, "catanet: dst shares elements with x")
-	case iterations < 0:
-		return check.Errorf(ErrCall, "catanet: %d iterations, want 0 or more", iterations)
+	case iterations < 0 || iterations > maxIterations:
+		return check.Errorf(ErrCall, "catanet: %d iterations, want 0 to %d", iterations, maxIterations)
 	}
 	for j := range centers.Rows {
 		normaliseRow(mat.Row(dst, j), mat.Row(centers, j))

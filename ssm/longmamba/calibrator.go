@@ -114,6 +114,9 @@ func NewCalibrator(op Operator, cfg CalibrationConfig) (*Calibrator, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
+	if op == nil {
+		return nil, check.Errorf(ErrConfig, "longmamba: the operator is nil")
+	}
 	rates := op.Rates()
 	if rates.Rows == 0 {
 		return nil, check.Errorf(ErrConfig, "longmamba: a calibration of an %s without A", op.Identity().Name)

@@ -1,9 +1,8 @@
 package longmamba
 
 import (
-	"errors"
-
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
 )
 
 var (
@@ -17,6 +16,7 @@ var (
 	// ErrState is matched by errors about a state that is not empty.
 	ErrState = subquad.ErrState
 	// ErrCalibration is matched by errors about a Calibration: of another model,
-	// incomplete, not well formed, or made of what it cannot be made of.
-	ErrCalibration = errors.New("longmamba: wrong calibration")
+	// incomplete, not well formed, or made of what it cannot be made of. They match
+	// ErrConfig too.
+	ErrCalibration = check.Errorf(ErrConfig, "longmamba: wrong calibration")
 )

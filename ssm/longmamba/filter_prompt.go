@@ -58,8 +58,11 @@ func (f *Filter) RunPrompt(ctx context.Context, block ssm.Block, call *ssm.Block
 	if err := check.Call("longmamba", ctx, call != nil); err != nil {
 		return err
 	}
+	if block == nil {
+		return check.Errorf(ErrCall, "longmamba: block is nil")
+	}
 	if f == nil {
-		return block.Run(ctx, call)
+		return check.Named("longmamba", block.Run(ctx, call))
 	}
 	if err := f.checkOperator(block.Identity()); err != nil {
 		return err
@@ -75,7 +78,7 @@ func (f *Filter) RunPrompt(ctx context.Context, block ssm.Block, call *ssm.Block
 	}
 	n := call.X.Rows
 	if n == 0 {
-		return block.Run(ctx, call)
+		return check.Named("longmamba", block.Run(ctx, call))
 	}
 	var filter ssm.DeltaFilter
 	if f.cfg.Method.causal() {
@@ -86,7 +89,7 @@ func (f *Filter) RunPrompt(ctx context.Context, block ssm.Block, call *ssm.Block
 	} else {
 		dt := mat.New(n, block.Channels())
 		if err := block.Run(ctx, &ssm.BlockCall{Dst: mat.New(n, block.Dim()), X: call.X, Filter: ssm.RecordSteps(dt), Workers: call.Workers}); err != nil {
-			return err
+			return check.Named("longmamba", err)
 		}
 		if err := f.Apply(0, dt); err != nil {
 			return err
@@ -95,5 +98,5 @@ func (f *Filter) RunPrompt(ctx context.Context, block ssm.Block, call *ssm.Block
 	}
 	c := *call
 	c.Filter = ssm.ChainFilters(filter, call.Filter)
-	return block.Run(ctx, &c)
+	return check.Named("longmamba", block.Run(ctx, &c))
 }

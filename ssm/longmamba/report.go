@@ -23,8 +23,11 @@ type ChannelReport struct {
 
 // Report tells, for each channel of an operator (each head of an SSD or Mamba2), what a
 // filter has made of a sequence's steps [n, channels], recorded before and after it
-// (ssm.RecordSteps). Errors match ErrShape.
+// (ssm.RecordSteps). Errors match ErrShape, or ErrCall for no operator.
 func Report(op Operator, before, after blas32.General) ([]ChannelReport, error) {
+	if op == nil {
+		return nil, check.Errorf(ErrCall, "longmamba: the operator is nil")
+	}
 	rates := op.Rates()
 	if err := check.Matrix(ErrShape, "longmamba", "before", before, -1, rates.Rows, "channels"); err != nil {
 		return nil, err

@@ -1,0 +1,191 @@
+package subquad_test
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/subquad/subquad"
+)
+
+// The table of mistakes: every mistake of the list below in every argument of every
+// function of every package of operators and models. A function that is not in it fails
+// the test: rows says how to make valid arguments, one file for each room.
+//
+// A mistake gives an error that matches the sentinel of its kind, whose text begins with
+// the package, and changes nothing: no element of an argument, no state. No mistake
+// panics, takes seconds or takes memory.
+
+// tokens is how many tokens the calls of the table have; no other size is as much.
+const tokens = 7
+
+// elsewhere lists functions that rows cannot call, with the reason.
+var elsewhere = map[string]string{}
+
+func rows(t *testing.T) (list []*row) {
+	b := &builder{t: t, known: functions(t)}
+	for _, room := range rooms {
+		room(b)
+	}
+	return b.rows
+}
+
+func TestMistakesAreComplete(t *testing.T) {
+	known := functions(t)
+	in := map[string]bool{}
+	for _, r := range rows(t) {
+		in[r.name] = true
+	}
+	var missing []string
+	for name := range known {
+		if pkg, _, _ := strings.Cut(name, "."); pkg == "dna" || pkg == "mamba" || pkg == "lm" || name == "maelre.Open" || name == "maelre.Read" {
+			continue // models: not yet
+		}
+		if !in[name] && elsewhere[name] == "" {
+			missing = append(missing, name)
+		}
+	}
+	slices.Sort(missing)
+	for _, name := range missing {
+		t.Errorf("%s is not in the table of mistakes", name)
+	}
+	for name := range elsewhere {
+		if _, ok := known[name]; !ok || in[name] {
+			t.Errorf("%s is said to be tested elsewhere, but is in the table or not there at all", name)
+		}
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	for _, r := range rows(t) {
+		t.Run(strings.ReplaceAll(r.name, ".", "/")+"/"+r.call, func(t *testing.T) {
+			x := r.trial()
+			if o := x.run("nothing wrong"); o.fault != "" || o.err != nil {
+				t.Fatalf("a valid call: %v %s", o.err, o.fault)
+			}
+			for i := range x.leaves {
+				for _, m := range mistakes {
+					m.try(t, r, i)
+				}
+			}
+			contexts(t, r)
+			empty(t, r)
+		})
+	}
+}
+
+// mistake is a kind of mistake that a leaf can have.
+type mistake struct {
+	name string
+	// in tells whether a leaf can have it.
+	in func(x *trial, l leaf) bool
+	// want lists the sentinels one of which an error must match. nil says that it is
+	// found late, and may be any error.
+	want []error
+	// must says that there has to be an error.
+	must bool
+	// make changes the leaf, one way after the other, and returns what it did, "" when
+	// there are no more ways.
+	make func(x *trial, l leaf, way int) string
+}
+
+var (
+	sentinels = []error{subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall, subquad.ErrState, subquad.ErrFull, subquad.ErrCheckpoint}
+	one       = func(e ...error) []error { return e }
+)
+
+func (m *mistake) try(t *testing.T, r *row, i int) {
+	for way := 0; ; way++ {
+		x := r.trial()
+		l := x.leaves[i]
+		if !m.in(x, l) {
+			return
+		}
+		was := x.states()
+		what := m.make(x, l, way)
+		if what == "" {
+			return
+		}
+		if what == "-" { // this way is none for this leaf
+			continue
+		}
+		what = fmt.Sprintf("%s: %s: %s", l.path, m.name, what)
+		before := x.digest(false)
+		o := x.run(what)
+		switch {
+		case o.fault != "":
+			t.Errorf("%s: %s", what, o.fault)
+			continue
+		case o.err == nil && m.must:
+			t.Errorf("%s: no error", what)
+			continue
+		case o.err == nil:
+			continue
+		}
+		if m.want != nil && !slices.ContainsFunc(m.want, func(e error) bool { return errors.Is(o.err, e) }) {
+			t.Errorf("%s: %q matches none of %v", what, o.err, m.want)
+		}
+		if !strings.HasPrefix(o.err.Error(), r.pkg+": ") {
+			t.Errorf("%s: %q does not begin with %q", what, o.err, r.pkg+": ")
+		}
+		if x.digest(false) != before && m.want != nil {
+			t.Errorf("%s: something was written", what)
+		}
+		if m.must && len(was) > 0 {
+			r.goOn(t, what, was)
+		}
+	}
+}
+
+// goOn wants states that were in a call that failed to go on as if it had not been.
+func (r *row) goOn(t *testing.T, what string, states []reflect.Value) {
+	x, y := r.trial(), r.first()
+	if len(y.states()) != len(states) {
+		return
+	}
+	y.give(states)
+	a, b := x.run("after "+what), y.run("after "+what)
+	if a.fault+b.fault != "" || fmt.Sprint(a.err) != fmt.Sprint(b.err) || x.digest(false) != y.digest(false) {
+		t.Errorf("%s: the state goes on otherwise (%v%v, %v%v)", what, a.err, a.fault, b.err, b.fault)
+	}
+}
+
+// contexts tries contexts that are done, from the beginning or later.
+func contexts(t *testing.T, r *row) {
+	at := slices.IndexFunc(r.trial().leaves, func(l leaf) bool { return l.v.Type() == contextType })
+	if at < 0 {
+		return
+	}
+	for after := range 4 {
+		x := r.trial()
+		ctx := newEnding(after)
+		x.leaves[at].set(ctx)
+		before := x.digest(true)
+		o := x.run("a context that ends")
+		what := fmt.Sprintf("ctx: done after %d looks", after)
+		switch {
+		case o.fault != "":
+			t.Errorf("%s: %s", what, o.fault)
+		case o.err == nil && after == 0:
+			t.Errorf("%s: no error", what)
+		case o.err != nil && o.err != ctx.Err():
+			t.Errorf("%s: %q is not ctx.Err()", what, o.err)
+		case o.err != nil && after == 0 && x.digest(true) != before:
+			t.Errorf("%s: a state was changed", what)
+		}
+	}
+}
+
+// empty makes the call with no tokens at all.
+func empty(t *testing.T, r *row) {
+	x := r.trial()
+	if r.never || !x.shrink() {
+		return
+	}
+	if o := x.run("no tokens"); o.fault != "" || o.err != nil {
+		t.Errorf("no tokens: %v %s", o.err, o.fault)
+	}
+}
