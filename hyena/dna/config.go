@@ -38,6 +38,11 @@ type Config struct {
 	// Eps is added to variances by the norms; 0 is 1e-5.
 	Eps float64
 
+	// AnyText lets EmbedInto take any text, as the published tokenizers do: characters that
+	// are no nucleotide code as unknown ones, and the names of special tokens, as "[MASK]",
+	// as these. Without it such text is an error.
+	AnyText bool
+
 	// Format is how the weights of dense layers are stored in memory.
 	Format asm.Format
 	// SpectraBytes is how much memory the model may use for transformed kernels, its long

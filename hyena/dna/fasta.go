@@ -2,9 +2,6 @@ package dna
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -27,23 +24,36 @@ type Composition struct {
 	Lower int64
 	// N counts unknown bases, IUPAC the other ambiguity codes (R, Y, S, W, K, M, B,
 	// D, H, V), Uracil the U of RNA, Gap the "-" and "." of alignments. Tokenizers
-	// know N; the others become unknown tokens.
+	// know N; the others become unknown tokens, but for U, which is read as T.
 	N, IUPAC, Uracil, Gap int64
+	// Masked counts characters that are no nucleotide code and were read as N, which
+	// Reader.Mask allows. N does not count them.
+	Masked int64
 }
 
 // Reader reads a FASTA file, as archive/tar's reader does: Next goes to the next
 // record, and Read then reads its bases, without line ends, until io.EOF. The
 // memory it takes does not depend on the file.
 //
-// Lower-case letters are read as upper-case ones. Lines may have any length and
-// end in LF or CRLF; blank lines and those that begin with ";" are passed over.
-// Characters that are no nucleotide code are an error, which matches ErrFASTA and
-// names the line.
+// Lower-case letters are read as upper-case ones, and the U of RNA as T, for models of
+// genomes know no U. Lines may have any length and end in LF, CR LF or CR; blank lines and
+// those that begin with ";" are passed over, and so is a byte-order mark. Characters that
+// are no nucleotide code are an error, which matches ErrFASTA and names the line; where the
+// file is of another kind, FASTQ for instance, it says so.
+//
+// A file may be compressed by gzip. One in blocks (bgzip) must have its end mark: without,
+// it is cut short, an error that matches io.ErrUnexpectedEOF. Zeros after the data are
+// passed over; other bytes there are an error.
 //
 // A Reader is not safe for concurrent use.
 type Reader struct {
-	// KeepCase leaves lower-case letters as they are. Set it before reading.
+	// KeepCase leaves lower-case letters as they are. Set it before reading, as the others.
 	KeepCase bool
+	// KeepU leaves U as it is.
+	KeepU bool
+	// Mask reads letters that are no nucleotide code, "*" and "?" as N: the X with which
+	// vectors and repeats are masked, for instance.
+	Mask bool
 
 	r     *bufio.Reader
 	line  int
@@ -56,15 +66,11 @@ type Reader struct {
 
 // NewReader returns a reader of r, which may be compressed by gzip.
 func NewReader(r io.Reader) (*Reader, error) {
-	b := bufio.NewReaderSize(r, 64<<10)
-	if magic, _ := b.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		z, err := gzip.NewReader(b)
-		if err != nil {
-			return nil, check.Errorf(ErrFASTA, "dna: %v", err)
-		}
-		b = bufio.NewReaderSize(z, 64<<10)
+	text, err := openText(r)
+	if err != nil {
+		return nil, err
 	}
-	return &Reader{r: b, line: 1, begin: true}, nil
+	return &Reader{r: text, line: 1, begin: true}, nil
 }
 
 // maxHeader bounds the line that begins a record.
@@ -88,8 +94,14 @@ func (r *Reader) Next() (Header, error) {
 			r.skipLine()
 		case c == '\n':
 			r.line++
-		case c != '\r' && c != ' ' && c != '\t':
-			r.fail(r.errorf("%q before the first \">\"", c))
+		case c != ' ' && c != '\t':
+			_ = r.r.UnreadByte() // it has just been read
+			first, _ := r.r.Peek(512)
+			if what := kindOf(first); what != "" {
+				r.fail(r.errorf("%q before the first \">\": this is %s", c, what))
+			} else {
+				r.fail(r.errorf("%q before the first \">\"", c))
+			}
 		}
 	}
 	return Header{}, r.err
@@ -117,7 +129,7 @@ func (r *Reader) header() (Header, error) {
 	}
 	r.in, r.begin = true, true
 	line := strings.TrimSpace(string(text))
-	end := strings.IndexAny(line, " \t")
+	end := strings.IndexAny(line, " \t\v\f")
 	if end < 0 {
 		end = len(line)
 	}
@@ -169,10 +181,20 @@ func (r *Reader) fill() {
 		case blank:
 			continue
 		case invalid:
-			r.fail(r.errorf("%q is no nucleotide code", c))
-			return
+			if !r.Mask || !maskable(c) {
+				r.fail(r.errorf("%q is no nucleotide code", c))
+				return
+			}
+			r.tally(kind, c)
+			lower := c >= 'a'
+			if c = 'N'; lower {
+				c = 'n'
+			}
 		default:
 			r.tally(kind, c)
+			if kind == uracil && !r.KeepU {
+				c-- // T, in the letter's case
+			}
 		}
 		if !r.KeepCase && 'a' <= c && c <= 'z' {
 			c -= 'a' - 'A'
@@ -185,6 +207,11 @@ func (r *Reader) fill() {
 	} else if err != bufio.ErrBufferFull {
 		r.fail(err)
 	}
+}
+
+// maskable tells whether Mask reads a character as N.
+func maskable(c byte) bool {
+	return c == '*' || c == '?' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
 }
 
 func (r *Reader) skipLine() {
@@ -203,15 +230,24 @@ func (r *Reader) skipLine() {
 
 // fail ends the record and the file.
 func (r *Reader) fail(err error) {
-	if !errors.Is(err, ErrFASTA) && err != io.EOF {
-		err = fmt.Errorf("dna: FASTA, line %d: %w", r.line, err)
+	if _, told := err.(*lineError); !told && err != io.EOF { //nolint:errorlint // errors of this file as they are
+		err = &lineError{r.line, err}
 	}
 	r.err, r.in = err, false
 }
 
 func (r *Reader) errorf(format string, args ...any) error {
-	return check.Errorf(ErrFASTA, "dna: FASTA, line %d: %s", r.line, fmt.Sprintf(format, args...))
+	return &lineError{r.line, check.Errorf(ErrFASTA, format, args...)}
 }
+
+// lineError is an error with its place.
+type lineError struct {
+	line int
+	err  error
+}
+
+func (e *lineError) Error() string { return fmt.Sprintf("dna: FASTA, line %d: %v", e.line, e.err) }
+func (e *lineError) Unwrap() error { return e.err }
 
 // letter says what a character of a sequence line is.
 type letter uint8
@@ -243,13 +279,20 @@ var letters, complements = func() (l [256]letter, comp [256]byte) {
 	set(base, "ACGT", "TGCA")
 	set(unknown, "N", "N")
 	set(ambiguous, "RYSWKMBDHV", "YRSWMKVHDB")
-	set(uracil, "U", "A")
+	set(uracil, "U", "U")
 	set(gap, "-.", "-.")
 	set(blank, " ", " ")
-	for _, c := range "\t\r\n" {
+	for _, c := range "\t\n" {
 		l[c] = blank
 	}
 	return l, comp
+}()
+
+// rnaComplements are those of RNA, where U stands for T.
+var rnaComplements = func() (comp [256]byte) {
+	comp = complements
+	comp['A'], comp['a'], comp['U'], comp['u'], comp['T'], comp['t'] = 'U', 'u', 'A', 'a', 'T', 't'
+	return comp
 }()
 
 func (r *Reader) tally(kind letter, c byte) {
@@ -258,6 +301,8 @@ func (r *Reader) tally(kind letter, c byte) {
 		r.count.Lower++
 	}
 	switch kind {
+	case invalid:
+		r.count.Masked++
 	case unknown:
 		r.count.N++
 	case ambiguous:
@@ -269,11 +314,23 @@ func (r *Reader) tally(kind letter, c byte) {
 	}
 }
 
-// ReverseComplement sets dst to the other strand of sequence, read in its own
-// direction: the complements of the letters, the last first. Ambiguity codes have
-// theirs, U becomes A, case is kept, and letters that are no nucleotide code stay as they are.
+// ReverseComplement sets dst to the other strand of DNA, read in its own direction: the
+// complements of the letters, the last first. Ambiguity codes have theirs, case is kept, and
+// letters that are no code of DNA stay as they are, so that two calls give back what was
+// there. U is one of these, for the complement of U would be A, and that of A is T: read
+// RNA as DNA first, as [Reader] does, or use [ReverseComplementRNA].
 // dst is sequence itself or does not overlap it; their lengths are the same.
 func ReverseComplement(dst, sequence []byte) error {
+	return reverseComplement(dst, sequence, &complements)
+}
+
+// ReverseComplementRNA is ReverseComplement for RNA: A and U are each other's complement,
+// and T stays as it is.
+func ReverseComplementRNA(dst, sequence []byte) error {
+	return reverseComplement(dst, sequence, &rnaComplements)
+}
+
+func reverseComplement(dst, sequence []byte, complements *[256]byte) error {
 	if len(dst) != len(sequence) {
 		return check.Errorf(ErrShape, "dna: dst has %d elements, want len(sequence) = %d", len(dst), len(sequence))
 	}

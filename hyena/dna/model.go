@@ -26,9 +26,10 @@ func (m *Model) Config() Config { return m.cfg }
 func (m *Model) Vocabulary() Vocabulary { return m.vocabulary }
 
 // Tokenizer returns a tokenizer for the model, with the vocabulary of its
-// checkpoint, upper case and, as in training, without a limit on the length.
+// checkpoint, that takes lower case for upper case and U for T and, as in training, has no
+// limit on the length.
 func (m *Model) Tokenizer(special Special) *Tokenizer {
-	t, err := NewTokenizer(TokenizerConfig{Vocabulary: m.vocabulary, Special: special, UpperCase: true})
+	t, err := NewTokenizer(TokenizerConfig{Vocabulary: m.vocabulary, Special: special, UpperCase: true, RNA: true})
 	if err != nil {
 		panic(err) // only an unknown Special is left to be wrong
 	}
@@ -60,15 +61,24 @@ func (m *Model) Forward(dst blas32.General, tokens []int32) error {
 	return m.Run(context.Background(), &Call{Tokens: tokens, Hidden: dst})
 }
 
-// EmbedInto sets emb [D] to the mean of the hidden states of a DNA sequence: its
-// letters in upper or lower case, without special tokens.
+// EmbedInto sets emb [D] to the mean of the hidden states of a sequence of DNA or RNA: its
+// letters in upper or lower case, U as T, without special tokens. A character that is no
+// nucleotide code, white space and the names of special tokens included, is an error that
+// matches ErrCall, unless Config.AnyText allows it.
 func (m *Model) EmbedInto(ctx context.Context, emb []float32, sequence string) error {
 	if err := check.Vector(ErrShape, "dna", "emb", emb, m.cfg.Dim, "Dim"); err != nil {
 		return err
 	}
 	tokens := m.tokens.Get()
 	defer m.tokens.Put(tokens)
-	*tokens = m.letters.Append((*tokens)[:0], sequence)
+	if m.cfg.AnyText {
+		*tokens = m.letters.Append((*tokens)[:0], sequence)
+	} else {
+		var err error
+		if *tokens, err = m.letters.AppendDNA((*tokens)[:0], sequence); err != nil {
+			return err
+		}
+	}
 	return m.Run(ctx, &Call{Tokens: *tokens, Pooled: emb})
 }
 

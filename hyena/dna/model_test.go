@@ -382,6 +382,18 @@ func TestCallErrors(t *testing.T) {
 			t.Errorf("in a batch: error %v", err)
 		}
 	}
+	for _, text := range []string{"HELLO", "ACGT\n", "A[SEP]"} {
+		emb, cfg := make([]float32, m.Config().Dim), m.Config()
+		if err := m.EmbedInto(t.Context(), emb, text); !errors.Is(err, ErrCall) {
+			t.Errorf("%q: error %v", text, err)
+		}
+		cfg.AnyText = true
+		must(t, small.random(1).model(t, cfg).EmbedInto(t.Context(), emb, text))
+	}
+	dnaText, rnaText := make([]float32, m.Config().Dim), make([]float32, m.Config().Dim)
+	must(t, m.EmbedInto(t.Context(), dnaText, "ATTGCAt"))
+	must(t, m.EmbedInto(t.Context(), rnaText, "AUUGCAu"))
+	same(t, "RNA", rnaText, dnaText)
 	if err := m.EmbedInto(t.Context(), nil, "ACGT"); !errors.Is(err, ErrShape) {
 		t.Errorf("error %v", err)
 	}

@@ -31,6 +31,9 @@ type TokenizerConfig struct {
 	// UpperCase takes acgtn for ACGTN. Without it they are unknown, as they are to
 	// the published tokenizers.
 	UpperCase bool
+	// RNA takes U for T (and u, with UpperCase). Without it U is unknown, as it is to the
+	// published tokenizers.
+	RNA bool
 	// MaxLen is the most tokens an encoding has, special ones included: the end of
 	// longer text is cut off. 0 cuts nothing.
 	MaxLen int
@@ -41,6 +44,8 @@ type TokenizerConfig struct {
 // Tokenizer turns text into tokens, one for each character (Unicode code point):
 // A, C, G, T and N have theirs, all others are unknown. The names of special
 // tokens, as "[MASK]", stand for the tokens; white space before a mask goes with it.
+// Encode and Append take any text, as the published tokenizers do; AppendDNA takes
+// nucleotide codes only.
 //
 // A Tokenizer is immutable and safe for concurrent use.
 type Tokenizer struct {
@@ -72,12 +77,29 @@ func NewTokenizer(cfg TokenizerConfig) (*Tokenizer, error) {
 			}
 		}
 	}
+	if cfg.RNA {
+		t.ids['U'], t.ids['u'] = t.ids['T'], t.ids['t']
+	}
 	return t, nil
 }
 
 // Encode returns the tokens of text.
 func (t *Tokenizer) Encode(text string) []int32 {
 	return t.Append(make([]int32, 0, len(text)+2), text)
+}
+
+// AppendDNA appends the tokens of a sequence to dst, or returns dst and an error that
+// matches ErrCall where a character is no nucleotide code (A, C, G, T, U, N, the IUPAC
+// ambiguity codes and the gaps "-" and ".", in either case). Of these A, C, G, T and N have
+// tokens of their own; the others are unknown ones, but for what RNA and UpperCase say.
+func (t *Tokenizer) AppendDNA(dst []int32, sequence string) ([]int32, error) {
+	for i := range len(sequence) {
+		if letters[sequence[i]] <= blank {
+			r, _ := utf8.DecodeRuneInString(sequence[i:])
+			return dst, check.Errorf(ErrCall, "dna: the sequence has %q at byte %d, which is no nucleotide code", r, i)
+		}
+	}
+	return t.Append(dst, sequence), nil
 }
 
 // Append appends the tokens of text to dst.

@@ -24,6 +24,9 @@ func TestTokenizer(t *testing.T) {
 		{TokenizerConfig{}, "", nil},
 		{TokenizerConfig{}, "ACGTNacgtn", []int32{7, 8, 9, 10, 11, 6, 6, 6, 6, 6}},
 		{TokenizerConfig{UpperCase: true}, "ACGTNacgtn", []int32{7, 8, 9, 10, 11, 7, 8, 9, 10, 11}},
+		{TokenizerConfig{RNA: true}, "ACGUNu", []int32{7, 8, 9, 10, 11, 6}},
+		{TokenizerConfig{UpperCase: true, RNA: true}, "aUu", []int32{7, 10, 10}},
+		{TokenizerConfig{Vocabulary: MultiMolecule, RNA: true}, "UT", []int32{9, 9}},
 		{TokenizerConfig{Special: ClsSep}, "RA", []int32{0, 6, 7, 1}},
 		{TokenizerConfig{Special: AppendSep}, "Aé\xff世", []int32{7, 6, 6, 6, 1}},
 		{TokenizerConfig{}, "[CLS]A[SEP][BOS][PAD][UNK]", []int32{0, 7, 1, 2, 4, 6}},
@@ -62,6 +65,31 @@ func TestTokenizer(t *testing.T) {
 	} {
 		if _, err := NewTokenizer(cfg); !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
+// TestAppendDNA takes nucleotide codes and nothing else.
+func TestAppendDNA(t *testing.T) {
+	tok := mustTokenizer(t, TokenizerConfig{UpperCase: true, RNA: true, Special: AppendSep})
+	codes := "ACGTUNRYSWKMBDHV-.acgtunryswkmbdhv"
+	got, err := tok.AppendDNA([]int32{99}, codes)
+	must(t, err)
+	if want := append([]int32{99}, tok.Encode(codes)...); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for text, want := range map[string]string{
+		"HELLO":    `dna: the sequence has 'E' at byte 1, which is no nucleotide code`,
+		"AC\n":     `dna: the sequence has '\n' at byte 2, which is no nucleotide code`,
+		"AC GT":    `dna: the sequence has ' ' at byte 2, which is no nucleotide code`,
+		"A[SEP]":   `dna: the sequence has '[' at byte 1, which is no nucleotide code`,
+		"ACé":      `dna: the sequence has 'é' at byte 2, which is no nucleotide code`,
+		">a\nACGT": `dna: the sequence has '>' at byte 0, which is no nucleotide code`,
+		"AX":       `dna: the sequence has 'X' at byte 1, which is no nucleotide code`,
+	} {
+		got, err := tok.AppendDNA([]int32{99}, text)
+		if !errors.Is(err, ErrCall) || err.Error() != want || !slices.Equal(got, []int32{99}) {
+			t.Errorf("%q: %v, error %v", text, got, err)
 		}
 	}
 }
