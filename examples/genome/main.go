@@ -4,10 +4,11 @@
 //	go run ./examples/genome
 //	go run ./examples/genome -fasta ecoli.fna.gz -window 4096 -out ecoli
 //
-// It prints the mean surprise of the genome, of its reverse complement and of a
+// Letters other than A, C, G and T are read, as what the tokenizer has for them, and not
+// predicted. It prints the mean surprise of the genome, of its reverse complement and of a
 // shuffled copy, in bits per base (a uniform guess is 2), and writes a picture and
 // a bedGraph file of the surprise along the genome. A genome is cut into windows;
-// each is one pass of the model, without memory of earlier ones. Memory is a byte
+// each is one pass of the model, without memory of earlier ones. Memory is two bytes
 // for each base of the largest record and what one window takes.
 package main
 
@@ -15,14 +16,12 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/hyena/dna"
 )
 
@@ -35,38 +34,39 @@ var config []byte
 //go:embed lambda_phage_NC_001416.fa.gz
 var lambda []byte
 
+const (
+	about = `genome reads a genome with a HyenaDNA model, base by base, and draws where the model is
+surprised. It prints the mean surprise of the genome, of its reverse complement and of a shuffled
+copy, in bits per base (a uniform guess is 2), and writes a picture and a bedGraph file.`
+	usage = `	go run ./examples/genome
+	go run ./examples/genome -fasta ecoli.fna.gz -window 4096 -out ecoli`
+)
+
 // options are the command's flags.
 type options struct {
 	fasta, weights, config, out string
 	window, workers             int
+	mask                        bool
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "genome:", err)
-			os.Exit(1)
-		}
-	}
-}
+func main() { program.Main("genome", command) }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	f := flag.NewFlagSet("genome", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f := program.Flags("genome", about, usage)
 	f.StringVar(&o.fasta, "fasta", "", "genome, a FASTA `file`, plain or gzip (default: phage lambda, built in)")
+	f.BoolVar(&o.mask, "mask", false, "read letters that are no nucleotide code, * and ? as N")
 	f.StringVar(&o.weights, "weights", "", "HyenaDNA checkpoint, a safetensors or PyTorch `file` or a folder (default: a small model of E. coli, built in)")
 	f.StringVar(&o.config, "config", "", "the checkpoint's config.json `file` (default: the one beside it)")
 	f.StringVar(&o.out, "out", "genome", "write `name`.png and name.bedgraph")
 	f.IntVar(&o.window, "window", 0, "bases to a pass of the model (default: 16384, or as many as the model takes)")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
-	if err := f.Parse(args); err != nil {
+	if err := program.Parse(f, args, stderr); err != nil {
 		return err
 	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
+	bed, picture := o.out+".bedgraph", o.out+".png"
+	if err := program.Writable(bed, picture); err != nil {
+		return err
 	}
 	m, err := openModel(o)
 	if err != nil {
@@ -80,20 +80,21 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	defer genome.Close()
-	report, err := read(ctx, m, genome, o.window, &progress{w: stderr})
+	s := scorer{model: m, window: o.window, mask: o.mask, progress: program.NewProgress(stderr, "bases")}
+	report, err := s.read(ctx, genome)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if err := report.print(stdout, name, o.window); err != nil {
 		return err
 	}
-	if err := writeFile(o.out+".bedgraph", report.bedGraph); err != nil {
+	if err := program.WriteFile(bed, report.bedGraph); err != nil {
 		return err
 	}
-	if err := writeFile(o.out+".png", func(w io.Writer) error { return report.draw(w, name) }); err != nil {
+	if err := program.WriteFile(picture, func(w io.Writer) error { return report.draw(w, name) }); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "wrote %s.png and %s.bedgraph\n", o.out, o.out)
+	_, err = fmt.Fprintf(stdout, "wrote %s and %s\n", picture, bed)
 	return err
 }
 
@@ -136,12 +137,4 @@ func openGenome(path string) (string, io.ReadCloser, error) {
 	}
 	f, err := os.Open(path)
 	return filepath.Base(path), f, err
-}
-
-func writeFile(path string, write func(io.Writer) error) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f), f.Close())
 }

@@ -7,6 +7,7 @@ import (
 	"image/png"
 	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/hyena/dna"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	safetensors "github.com/subquad/subquad/internal/weights"
@@ -27,6 +29,52 @@ func builtIn(t *testing.T) *dna.Model {
 		t.Fatal(err)
 	}
 	return m
+}
+
+func scored(t *testing.T, r io.Reader, window int, mask bool) (*report, error) {
+	t.Helper()
+	s := scorer{model: builtIn(t), window: window, mask: mask, progress: new(program.Progress)}
+	return s.read(t.Context(), r)
+}
+
+// TestNoBases scores only letters that are bases: runs of N, single ones, and RNA.
+func TestNoBases(t *testing.T) {
+	if asm.Active() == "generic" {
+		t.Skip("takes minutes")
+	}
+	text, err := os.ReadFile("testdata/n10k_lambda20k.fa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bases := strings.ReplaceAll(strings.TrimPrefix(string(text), ">l\n"), "\n", "")[10000 : 20000+10000]
+	holes := []byte(bases)
+	for i := range len(holes) / 100 {
+		holes[rand.New(rand.NewPCG(1, uint64(i))).IntN(len(holes))] = 'N'
+	}
+	for _, c := range []struct {
+		name, text       string
+		mask             bool
+		forward, reverse float64 // of the reverse strand 0 for what is not known
+		tol              float64
+	}{
+		{"10,000 N before", string(text), false, 1.90668, 0, 1e-4},
+		{"lambda", ">l\n" + bases, false, 1.90596, 1.907, 1e-4},
+		{"RNA", ">l\n" + strings.ReplaceAll(bases, "T", "U"), false, 1.90596, 1.907, 1e-4},
+		{"1 % N", ">l\n" + string(holes), false, 1.918, 0, 3e-3},
+		{"1 % X", ">l\n" + strings.ReplaceAll(string(holes), "N", "X"), true, 1.918, 0, 3e-3},
+	} {
+		rep, err := scored(t, strings.NewReader(c.text), 1024, c.mask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %.5f, %.5f, %.5f", c.name, rep.forward.value(), rep.reverse.value(), rep.shuffled.value())
+		if got := rep.forward.value(); !(math.Abs(got-c.forward) < c.tol) {
+			t.Errorf("%s: %.5f bits per base, want %.5f", c.name, got, c.forward)
+		}
+		if got := rep.reverse.value(); c.reverse > 0 && !(math.Abs(got-c.reverse) < 5e-4) {
+			t.Errorf("%s: %.5f bits per base of the other strand, want %.5f", c.name, got, c.reverse)
+		}
+	}
 }
 
 // TestBits compares with the bits per base that the official code finds in float64.
@@ -51,7 +99,7 @@ func TestBits(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				rep, err := read(t.Context(), builtIn(t), r, window, &progress{w: io.Discard})
+				rep, err := scored(t, r, window, false)
 				r.Close()
 				if err != nil {
 					t.Fatal(err)
@@ -161,7 +209,7 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"two.fa: 656 bases, windows of 300, ", "130 N, 1 other codes, 1 U, 0 gaps; 4 in lower case", "  its reverse complement\n",
+		"two.fa: 656 bases, windows of 300, ", "130 N, 1 other codes, 1 U (read as T), 0 gaps, 0 that are no code (read as N); 4 in lower case", "  its reverse complement\n",
 		"wrote " + out + ".png and " + out + ".bedgraph\n",
 	} {
 		if !strings.Contains(stdout.String(), want) {
@@ -186,17 +234,38 @@ func TestCommand(t *testing.T) {
 	if img, err := png.Decode(picture); err != nil || img.Bounds().Dx() < 500 {
 		t.Errorf("picture %v, error %v", img, err)
 	}
+	odd := filepath.Join(dir, "odd")
+	names := ">\nACGT\n> \nGGA\n>track x\nACC\n>#1\nACX\n>l o\nAC\n"
+	if err := command(t.Context(), []string{"-fasta", path("names.fa", names), "-mask", "-out", odd}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if bed, err = os.ReadFile(odd + ".bedgraph"); err != nil {
+		t.Fatal(err)
+	}
+	begins := []string{"track type", "record_1\t0\t4\t", "record_2\t0\t3\t", "_track\t0\t3\t", "_#1\t0\t3\t", "l\t0\t2\t"}
+	for i, line := range strings.Split(strings.TrimSpace(string(bed)), "\n") {
+		if i >= len(begins) || !strings.HasPrefix(line, begins[i]) {
+			t.Errorf("line %d of the bedGraph file: %q", i, line)
+		}
+	}
+	// Nothing is computed for files that cannot be written.
+	if err := command(t.Context(), []string{"-fasta", path("bad.fa", "hello"), "-out", "/nosuch/dir/x"}, io.Discard, io.Discard); err == nil || err.Error() != "open /nosuch/dir/x.bedgraph: no such file or directory" {
+		t.Errorf("error %v", err)
+	}
 	for want, args := range map[string][]string{
-		"-window is 16387, want 1 to the model's longest, 16386":         {"-window", "16387"},
-		"-window is -1, want 1 to the model's longest, 16386":            {"-window", "-1"},
-		`unexpected argument "lambda.fa"`:                                {"lambda.fa"},
-		"empty.fa: no sequence of two bases or more":                     {"-fasta", path("empty.fa", "")},
-		"one.fa: no sequence of two bases or more":                       {"-fasta", path("one.fa", ">one\nA\n")},
-		`text.fa: dna: FASTA, line 1: 'h' before the first ">"`:          {"-fasta", path("text.fa", "hello")},
-		"open " + dir + "/none.fa: no such file or directory":            {"-fasta", dir + "/none.fa"},
-		"dna: Workers is -3, want 0 to 65536":                            {"-workers", "-3"},
-		"dna: config.json: unexpected end of JSON input":                 {"-config", path("bad.json", "")},
-		"dna: weights: open " + dir + "/none: no such file or directory": {"-weights", dir + "/none", "-config", path("empty.json", "{}")},
+		"n.fa: no sequence of two bases or more": {"-fasta", path("n.fa", ">n\nNNNNN\n")},
+		"x.fa: dna: FASTA, line 2: 'X' is no nucleotide code; -mask reads letters that are none, * and ? as N": {"-fasta", path("x.fa", ">a\nACXT\n")},
+		`fastq.fa: dna: FASTA, line 1: '@' before the first ">": this is a FASTQ file`:                         {"-fasta", path("fastq.fa", "@a\nAC\n+\nII\n")},
+		"-window is 16387, want 1 to the model's longest, 16386":                                               {"-window", "16387"},
+		"-window is -1, want 1 to the model's longest, 16386":                                                  {"-window", "-1"},
+		`unexpected argument "lambda.fa"`:                                                                      {"lambda.fa"},
+		"empty.fa: no sequence of two bases or more":                                                           {"-fasta", path("empty.fa", "")},
+		"one.fa: no sequence of two bases or more":                                                             {"-fasta", path("one.fa", ">one\nA\n")},
+		`text.fa: dna: FASTA, line 1: 'h' before the first ">"`:                                                {"-fasta", path("text.fa", "hello")},
+		"open " + dir + "/none.fa: no such file or directory":                                                  {"-fasta", dir + "/none.fa"},
+		"dna: Workers is -3, want 0 to 65536":                                                                  {"-workers", "-3"},
+		"dna: config.json: unexpected end of JSON input":                                                       {"-config", path("bad.json", "")},
+		"dna: weights: open " + dir + "/none: no such file or directory":                                       {"-weights", dir + "/none", "-config", path("empty.json", "{}")},
 	} {
 		err := command(t.Context(), append(args, "-out", out), io.Discard, io.Discard)
 		if err == nil || err.Error() != want {

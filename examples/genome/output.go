@@ -20,11 +20,12 @@ func (rep *report) print(w io.Writer, name string, window int) error {
 		bases += r.bases
 	}
 	fmt.Fprintf(w, "%s: %d bases, windows of %d, kernels for %s\n", name, bases, window, asm.Active())
-	if c := rep.composition; c.Lower+c.N+c.IUPAC+c.Uracil+c.Gap > 0 {
-		fmt.Fprintf(w, "not A, C, G or T: %d N, %d other codes, %d U, %d gaps; %d in lower case, read as upper\n", c.N, c.IUPAC, c.Uracil, c.Gap, c.Lower)
+	if c := rep.composition; c.Lower+c.N+c.IUPAC+c.Uracil+c.Gap+c.Masked > 0 {
+		fmt.Fprintf(w, "not A, C, G or T: %d N, %d other codes, %d U (read as T), %d gaps, %d that are no code (read as N); %d in lower case, read as upper\n",
+			c.N, c.IUPAC, c.Uracil, c.Gap, c.Masked, c.Lower)
 	}
-	fmt.Fprintf(w, "\nbits per base\n%9.5f  the genome\n%9.5f  its reverse complement\n%9.5f  a shuffled copy\n\n",
-		rep.forward.value(), rep.reverse.value(), rep.shuffled.value())
+	fmt.Fprintf(w, "\nbits per base (%d bases that are A, C, G or T)\n%9.5f  the genome\n%9.5f  its reverse complement\n%9.5f  a shuffled copy\n\n",
+		rep.forward.count, rep.forward.value(), rep.reverse.value(), rep.shuffled.value())
 	scored := rep.forward.count + rep.reverse.count + rep.shuffled.count
 	_, err := fmt.Fprintf(w, "%.0f bases per second\n", float64(scored)/rep.elapsed.Seconds())
 	return err
