@@ -46,7 +46,7 @@ func (a *Attention) NewPages(cfg PagesConfig) (*Pages, error) {
 	}
 	p := &Pages{op: a, cfg: cfg}
 	state := p.stateConfig()
-	if err := a.checkState(&state); err != nil {
+	if err := a.checkStateConfig(&state); err != nil {
 		return nil, err
 	}
 	if err := a.checkRoom(&state, cfg.PageTokens); err != nil {

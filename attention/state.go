@@ -84,7 +84,7 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 		p := &cfg.Pages.cfg
 		cfg.Format, cfg.SharedValues, cfg.LogWeights = p.Format, p.SharedValues, p.LogWeights
 	}
-	if err := a.checkState(&cfg); err != nil {
+	if err := a.checkStateConfig(&cfg); err != nil {
 		return nil, err
 	}
 	s := &State{op: a, cfg: cfg}
@@ -123,8 +123,8 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	return s, nil
 }
 
-// checkState checks a configuration.
-func (a *Attention) checkState(cfg *StateConfig) error {
+// checkStateConfig checks a configuration.
+func (a *Attention) checkStateConfig(cfg *StateConfig) error {
 	fail := func(format string, args ...any) error {
 		return check.Errorf(ErrConfig, "attention: "+format, args...)
 	}

@@ -2,12 +2,9 @@ package attention
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"slices"
 	"testing"
-
-	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/mat"
@@ -131,40 +128,5 @@ func TestStateSkip(t *testing.T) {
 			}
 			sameBits(t, "ring", k.Data, mat.Row(x, pos)[:d])
 		}
-	}
-}
-
-// TestView has a step look at keys in the caller's own matrices: the bits of the same
-// keys in a state.
-func TestView(t *testing.T) {
-	const n, first, few, d = 700, 5, 3, 8
-	a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, Causal: true, Window: 600})
-	k, v, q := matrix(1, n, 2*d), matrix(2, n, 2*d), matrix(3, few, 4*d)
-	s, err := a.NewState(StateConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range []error{s.Skip(first), s.Append(k, v)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	var view View
-	look, err := view.Of(a, k, v, first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, got := mat.New(few, 4*d), mat.New(few, 4*d)
-	for dst, s := range map[*blas32.General]*State{&want: s, &got: look} {
-		if err := a.Run(context.Background(), &Call{Dst: *dst, Q: q, State: s}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sameBits(t, "view", got.Data, want.Data)
-	if _, err := view.Of(a, k, part(v, 1, n), first); !errors.Is(err, ErrShape) {
-		t.Errorf("error %v", err)
-	}
-	if _, err := view.Of(a, k, v, -1); !errors.Is(err, ErrCall) {
-		t.Errorf("error %v", err)
 	}
 }

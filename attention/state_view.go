@@ -36,6 +36,6 @@ func (x *View) Of(a *Attention, k, v blas32.General, first int64) (*State, error
 	x.block = block{k: storeOf(k, cfg.KVHeads, cfg.HeadDim), v: storeOf(v, cfg.KVHeads, cfg.ValueDim)}
 	x.list[0] = &x.block
 	n := int(first) + k.Rows
-	x.state = State{op: a, cfg: StateConfig{MaxTokens: max(k.Rows, 1)}, n: n, first: int(first), blocks: x.list[:]}
+	x.state = State{op: a, cfg: StateConfig{MaxTokens: max(k.Rows, 1)}, n: n, first: int(first), floor: int(first), blocks: x.list[:]}
 	return &x.state, nil
 }
