@@ -1,11 +1,14 @@
 package cca
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
-	"github.com/subquad/subquad/attention"
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
 )
 
 // BenchmarkCCA is Core-Context-Aware attention with a group of 16 and a window of
@@ -56,37 +59,57 @@ func BenchmarkCCA(b *testing.B) {
 	}
 }
 
-// BenchmarkCCAStep is one token after n, taken back each time.
+// BenchmarkCCAStep is one token after n, taken back each time, with keys and values of a
+// format and, where it says so, with a context that can be cancelled.
 func BenchmarkCCAStep(b *testing.B) {
 	const heads, d = 8, 64
-	for _, levels := range []int{1, maxLevels} {
-		for _, n := range []int{8192, 65536} {
-			b.Run(fmt.Sprintf("levels=%d/h=%d/d=%d/n=%d", levels, heads, d, n), func(b *testing.B) {
-				c := mustCCA(b, Config{Heads: heads, HeadDim: d, Levels: levels})
-				s, err := c.NewState(StateConfig{MaxTokens: n + 1, Rollback: 1})
-				if err != nil {
+	for _, x := range []struct {
+		name   string
+		levels int
+		format asm.Format
+		cancel bool
+		n      int
+	}{
+		{"", 1, asm.Float32, false, 8192},
+		{"", 1, asm.Float32, false, 65536},
+		{"cancel/", 1, asm.Float32, true, 65536},
+		{"int8/", 1, asm.Int8, false, 65536},
+		{"", maxLevels, asm.Float32, false, 8192},
+		{"", maxLevels, asm.Float32, false, 65536},
+	} {
+		b.Run(fmt.Sprintf("%slevels=%d/h=%d/d=%d/n=%d", x.name, x.levels, heads, d, x.n), func(b *testing.B) {
+			n := x.n
+			c := mustCCA(b, Config{Heads: heads, HeadDim: d, Levels: x.levels})
+			s, err := c.NewState(StateConfig{MaxTokens: n + 1, Rollback: 1, Format: x.format})
+			if err != nil {
+				b.Fatal(err)
+			}
+			q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
+			if err := c.Step(zeroMatrix(n, heads*d), q, k, v, s); err != nil {
+				b.Fatal(err)
+			}
+			ctx := context.Background()
+			if x.cancel {
+				var cancel func()
+				ctx, cancel = context.WithCancel(ctx)
+				defer cancel()
+			}
+			one := part(q, 0, 1)
+			call := &attention.Call{Dst: zeroMatrix(1, heads*d), Q: one, K: []blas32.General{one}, V: []blas32.General{one}, State: s}
+			step := func() {
+				if err := c.Run(ctx, call); err != nil {
 					b.Fatal(err)
 				}
-				q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
-				if err := c.Step(zeroMatrix(n, heads*d), q, k, v, s); err != nil {
+				if err := s.Truncate(n); err != nil {
 					b.Fatal(err)
 				}
-				dst, one := zeroMatrix(1, heads*d), part(q, 0, 1)
-				step := func() {
-					if err := c.Step(dst, one, one, one, s); err != nil {
-						b.Fatal(err)
-					}
-					if err := s.Truncate(n); err != nil {
-						b.Fatal(err)
-					}
-				}
+			}
+			step()
+			b.ReportAllocs()
+			for b.Loop() {
 				step()
-				b.ReportAllocs()
-				for b.Loop() {
-					step()
-				}
-				b.ReportMetric(float64(s.Bytes())/1e6, "MB")
-			})
-		}
+			}
+			b.ReportMetric(float64(s.Bytes())/1e6, "MB")
+		})
 	}
 }

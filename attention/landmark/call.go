@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // tokens are the rows of a call of Landmark or Meta, whose operators share how they are
@@ -80,13 +81,19 @@ func begin[O any](ctx context.Context, call *attention.Call, can attention.Uses)
 	return o, nil
 }
 
-// states are those of a call. S is *State or *MetaState.
-type states[S interface {
+// past is a *State or a *MetaState.
+type past interface {
 	comparable
 	attention.Past
-}] struct {
+	owner() state.Fingerprint // of the operators that the state belongs to
+}
+
+// states are those of a call.
+type states[S past] struct {
 	layout pack.Layout[S]
-	list   []S // of attention.Call.States
+	list   []S                              // of attention.Call.States
+	print  state.Fingerprint                // of the operator
+	own    func(name string, state S) error // checkOwner
 }
 
 // batch is what a call says of its sequences.
@@ -111,6 +118,35 @@ func (t *states[S]) batch(call *attention.Call) (b pack.Batch[S], err error) {
 	}
 	b.States = t.list
 	return b, nil
+}
+
+// lay lays out a batch of that many rows for an operator.
+func (t *states[S]) lay(b pack.Batch[S], rows int, print state.Fingerprint) error {
+	if t.own == nil {
+		t.own = t.checkOwner
+	}
+	b.Rows, t.print = rows, print
+	return t.layout.Lay("landmark", b, t.own)
+}
+
+// checkOwner reports a state that is not one of the operator's.
+func (t *states[S]) checkOwner(name string, s S) error {
+	var none S
+	switch {
+	case s == none:
+		return check.Errorf(attention.ErrState, "landmark: %s is nil, want one of NewState", name)
+	case s.owner() != t.print:
+		return check.Errorf(attention.ErrState, "landmark: %s is of another operator", name)
+	}
+	return nil
+}
+
+// of returns the state of a sequence, or nil.
+func (t *states[S]) of(sequence int) (s S) {
+	if len(t.layout.States) > 0 {
+		s = t.layout.States[sequence]
+	}
+	return s
 }
 
 // clear forgets the caller's states.

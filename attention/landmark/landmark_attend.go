@@ -98,7 +98,7 @@ func (w *worker) ownTokens(r *run, s *section, kvHead, i, n, at int) {
 		x := w.scores(r, i, n, to-from, k)
 		for j := range n {
 			if seen := at + j + 1 - from; seen < x.Cols {
-				tile.Hide(x.Data[j*x.Stride:][max(seen, 0):x.Cols])
+				tile.Hide(mat.Row(x, j)[max(seen, 0):])
 			}
 		}
 		r.op.tile.Weights(x, w.top[i:i+n], w.sum[i:i+n], w.factor[i:i+n])
@@ -129,7 +129,7 @@ func (w *worker) block(r *run, s *section, column, kvHead, i, n int) {
 		w.factor[j] = keep
 		switch o := w.o[(i+j)*cols:][:cols]; {
 		case tiles == 1:
-			y := x.Data[j*x.Stride:][:x.Cols]
+			y := mat.Row(x, j)
 			asm.Scale(y, share, y)
 		default:
 			asm.Scale(o, keep, o)

@@ -79,46 +79,33 @@ func (r *run) serve(ctx context.Context, l *Landmark, all tokens, batch pack.Bat
 	r.op = l
 	defer r.forget()
 	if r.pack == nil {
-		r.pack, r.attend, r.retrieve, r.own = r.packTask, r.attendTask, r.retrieveTask, r.checkOwner
+		r.pack, r.attend, r.retrieve = r.packTask, r.attendTask, r.retrieveTask
 	}
 	cfg := &l.cfg
 	if err := all.check("landmarks", cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim); err != nil {
 		return err
 	}
-	batch.Rows = all.q.Rows
-	if err := r.states.layout.Lay("landmark", batch, r.own); err != nil {
+	if err := r.states.lay(batch, all.q.Rows, l.print); err != nil {
 		return err
 	}
-	for b, s := range r.states.layout.States {
-		if err := s.checkNext(r.states.layout.Segments[b].From, all.marks[r.states.layout.Segments[b].From:r.states.layout.Segments[b].To]); err != nil {
+	layout := &r.states.layout
+	for b, s := range layout.States {
+		x := layout.Segments[b]
+		if err := s.checkNext(x.From, all.marks[x.From:x.To]); err != nil {
 			return err
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for b, x := range r.states.layout.Segments {
+	for b, x := range layout.Segments {
 		if x.From == x.To {
 			continue
 		}
-		r.call = all.rows(x)
-		if r.state = nil; len(r.states.layout.States) > 0 {
-			r.state = r.states.layout.States[b]
-		}
+		r.call, r.state = all.rows(x), r.states.of(b)
 		if err := r.attendAll(ctx); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// checkOwner reports a state that is not one of the operator's.
-func (r *run) checkOwner(name string, s *State) error {
-	switch {
-	case s == nil:
-		return check.Errorf(attention.ErrState, "landmark: %s is nil, want one of NewState", name)
-	case s.op.print != r.op.print:
-		return check.Errorf(attention.ErrState, "landmark: %s is of another operator", name)
 	}
 	return nil
 }

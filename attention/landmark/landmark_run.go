@@ -19,10 +19,9 @@ import (
 // last. They are packed section by section, once, for each key head.
 type run struct {
 	op     *Landmark
-	states states[*State]                        // of the call
-	own    func(name string, state *State) error // checkOwner
-	call   tokens                                // of the sequence
-	state  *State                                // that it goes on from, or nil
+	states states[*State] // of the call
+	call   tokens         // of the sequence
+	state  *State         // that it goes on from, or nil
 
 	q, k, v  blas32.General // rotated: [tokens, Heads*HeadDim]; [past + tokens, KVHeads*HeadDim or ValueDim]
 	data     [3][]float32   // memory of k, v, q

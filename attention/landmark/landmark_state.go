@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // StateConfig says how a state keeps blocks, and how many.
@@ -74,6 +75,8 @@ func newPages(a *attention.Attention, cfg attention.PagesConfig) (*attention.Pag
 	p, err := a.NewPages(cfg)
 	return p, named(err)
 }
+
+func (s *State) owner() state.Fingerprint { return s.op.print }
 
 // Len returns how many tokens the state has seen, landmarks among them.
 func (s *State) Len() int { return int(s.length) }

@@ -62,20 +62,17 @@ func (m *Meta) Run(ctx context.Context, call *attention.Call) error {
 func (r *metaRun) serveMeta(ctx context.Context, m *Meta, all tokens, batch pack.Batch[*MetaState]) error {
 	r.op = m
 	defer r.forgetMeta()
-	if r.own == nil {
-		r.own = r.checkMetaOwner
-	}
 	cfg := &m.cfg
 	if err := all.check("meta", cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim); err != nil {
 		return err
 	}
-	batch.Rows = all.q.Rows
-	layout := &r.states.layout
-	if err := layout.Lay("landmark", batch, r.own); err != nil {
+	if err := r.states.lay(batch, all.q.Rows, m.print); err != nil {
 		return err
 	}
+	layout := &r.states.layout
 	for b, s := range layout.States {
-		n, count := layout.Segments[b].To-layout.Segments[b].From, countMarks(all.marks[layout.Segments[b].From:layout.Segments[b].To])
+		x := layout.Segments[b]
+		n, count := x.To-x.From, countMarks(all.marks[x.From:x.To])
 		switch most := s.cfg.MaxTokens; {
 		case most > 0 && count > most-s.tokens.Len():
 			return check.Errorf(attention.ErrFull, "landmark: %d meta-tokens after %d, want at most MaxTokens = %d", count, s.tokens.Len(), most)
@@ -87,24 +84,9 @@ func (r *metaRun) serveMeta(ctx context.Context, m *Meta, all tokens, batch pack
 		return err
 	}
 	for b, x := range layout.Segments {
-		var s *MetaState
-		if len(layout.States) > 0 {
-			s = layout.States[b]
-		}
-		if err := r.attendMeta(ctx, all.rows(x), s); err != nil {
+		if err := r.attendMeta(ctx, all.rows(x), r.states.of(b)); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// checkMetaOwner reports a state that is not one of the operator's.
-func (r *metaRun) checkMetaOwner(name string, s *MetaState) error {
-	switch {
-	case s == nil:
-		return check.Errorf(attention.ErrState, "landmark: %s is nil, want one of NewState", name)
-	case s.op.print != r.op.print:
-		return check.Errorf(attention.ErrState, "landmark: %s is of another operator", name)
 	}
 	return nil
 }

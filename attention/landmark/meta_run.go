@@ -18,7 +18,6 @@ const fewTokens = 64
 type metaRun struct {
 	op     *Meta
 	states states[*MetaState]
-	own    func(name string, state *MetaState) error // checkMetaOwner
 
 	q, k, v, dst []float32        // of a sequence's meta-tokens, in a row
 	keys, values []blas32.General // segments: the state's tokens, then those of the call

@@ -4,6 +4,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // MetaStateConfig says how a state keeps meta-tokens, and how many.
@@ -48,6 +49,8 @@ func (m *Meta) NewState(cfg MetaStateConfig) (*MetaState, error) {
 func (m *Meta) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 	return newPages(m.att, cfg)
 }
+
+func (s *MetaState) owner() state.Fingerprint { return s.op.print }
 
 // Len returns how many tokens the state has seen, meta-tokens or not.
 func (s *MetaState) Len() int { return int(s.length) }
