@@ -186,7 +186,7 @@ func landmarkRoom(b *builder) {
 	m := must(landmark.NewMeta(mc))
 	b.on(func() any { return m }, "NewPages", pages)
 	mc.Scale = 2
-	b.attends(operator{op: m, other: must(landmark.NewMeta(mc)), args: map[string]func() any{"meta": func() any { return is() }}}, valueDim, false, true, false,
+	b.attends(operator{op: m, endless: true, other: must(landmark.NewMeta(mc)), args: map[string]func() any{"meta": func() any { return is() }}}, valueDim, false, true, false,
 		func(c *attention.Call) { c.Options = &landmark.MetaOptions{Meta: is()} })
 }
 

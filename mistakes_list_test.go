@@ -45,8 +45,8 @@ var mistakes = []mistake{
 			return pick(l, way, []int{1, tokens}, []int{0, tokens - 1}, []int{0, tokens + 1}, []int{0, 5, 4, tokens}, []int{}, []int{-1, tokens},
 				[]int{0, math.MaxInt}, []int{0, math.MinInt, tokens}, []int{0, tokens, tokens - 1}, []int{tokens})
 		}},
-	{"workers", func(x *trial, l leaf) bool { return named(l, intType, "Workers") && !x.constructor() }, []error{errCall}, true, workers},
-	{"workers of a Config", func(x *trial, l leaf) bool { return named(l, intType, "Workers") && x.constructor() }, []error{errConfig}, true, workers},
+	{"workers", func(x *trial, l leaf) bool { return named(l, intType, "Workers") && !l.in("Config") }, []error{errCall}, true, workers},
+	{"workers of a Config", func(x *trial, l leaf) bool { return named(l, intType, "Workers") && l.in("Config") }, []error{errConfig}, true, workers},
 	{"a number of a Config that is none", func(x *trial, l leaf) bool { return x.constructor() && isFloat(l) && l.owner != nil && !x.weight(l) }, []error{errConfig}, true,
 		func(x *trial, l leaf, way int) string { return pick(l, way, math.NaN(), math.Inf(1), math.Inf(-1)) }},
 	{"no context", func(x *trial, l leaf) bool { return l.v.Type() == contextType }, []error{errCall}, true,
@@ -122,6 +122,7 @@ var mistakes = []mistake{
 			return pick(l, way, -1, n+1, math.MaxInt, math.MinInt)
 		}},
 	{"a file of a state", func(x *trial, l leaf) bool { return l.v.Type() == readerType && strings.Contains(x.name, "ReadState") }, []error{errState, errReader}, true, broken},
+	{"a file of weights", func(x *trial, l leaf) bool { return l.v.Type() == readerAtType }, []error{subquad.ErrCheckpoint, errReader}, false, damaged},
 	{"a callback that panics", func(x *trial, l leaf) bool { return l.v.Kind() == reflect.Func }, nil, false, // whose error it is, no sentinel says
 		func(x *trial, l leaf, way int) string {
 			l.v.Set(reflect.MakeFunc(l.v.Type(), func([]reflect.Value) []reflect.Value { panic(fromCallback) }))
@@ -129,7 +130,7 @@ var mistakes = []mistake{
 			return once(way, "panic")
 		}},
 	{"any value", func(x *trial, l leaf) bool {
-		return l.v.Type() != contextType && l.v.Type() != writerType
+		return l.v.Type() != contextType && l.v.Type() != writerType && l.v.Type() != readerAtType
 	}, anyError, false, hostile},
 }
 
@@ -170,6 +171,7 @@ const half = bits.UintSize / 2
 var (
 	intType, intsType      = reflect.TypeFor[int](), reflect.TypeFor[[]int]()
 	readerType, writerType = reflect.TypeFor[io.Reader](), reflect.TypeFor[io.Writer]()
+	readerAtType           = reflect.TypeFor[io.ReaderAt]()
 )
 
 func isMatrix(l leaf) bool { return l.v.Type() == matrixType }
@@ -296,6 +298,29 @@ func broken(x *trial, l leaf, way int) string {
 		return "another operator's"
 	}
 	return ""
+}
+
+// damaged gives a file of weights that ends too early or has a wrong header.
+func damaged(x *trial, l leaf, way int) string {
+	file := l.v.Interface().(*bytes.Reader)
+	data := make([]byte, file.Size())
+	if _, err := file.ReadAt(data, 0); err != nil || way >= 48 {
+		return ""
+	}
+	what := "cut"
+	if way < 8 {
+		data = data[:len(data)*way/8]
+		x.field("size").SetInt(int64(len(data)))
+	} else {
+		at := way - 8
+		if at > 10 {
+			at *= 41
+		}
+		data[at] ^= 0xff >> (way % 7)
+		what = fmt.Sprintf("other bits in byte %d", at)
+	}
+	l.set(bytes.NewReader(data))
+	return what
 }
 
 // fromCallback is what a callback of the table panics with.

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad"
 )
 
 // builder makes the rows of the table.
@@ -83,6 +85,11 @@ type operator struct {
 	// args are arguments of Forward and the like that Call has not, by name.
 	args map[string]func() any
 	free []string
+	// pkg is what the errors of its states begin with, where that is not their package.
+	pkg   string
+	never bool
+	// endless says that MaxTokens of its states are not those of a call.
+	endless bool
 }
 
 // operator puts the methods that all operators share into the table.
@@ -100,7 +107,7 @@ func (b *builder) operator(o operator) {
 	}
 	var calls []*row
 	put := func(r *row, call string) {
-		r.call, r.foreign, r.free = call, foreign, o.free
+		r.call, r.foreign, r.free, r.never = call, foreign, o.free, o.never
 		calls = append(calls, r)
 	}
 	for _, c := range []struct {
@@ -147,11 +154,33 @@ func (b *builder) operator(o operator) {
 		}
 		return x.states()[0].Interface()
 	}
-	b.on(seen, "Truncate", func() []any { return []any{0} })
-	b.on(seen, "WriteTo", func() []any { return []any{io.Discard} })
+	of := func(method string, args ...any) {
+		if r := b.on(seen, method, func() []any { return args }); o.pkg != "" {
+			r.pkg = o.pkg
+		}
+	}
+	of("Truncate", 0)
+	of("WriteTo", io.Discard)
+	if step := o.step; step != nil && !o.endless {
+		if _, ok := method(o.op, "NewState").In(1).FieldByName("MaxTokens"); ok {
+			full := b.on(self, "Run", func() []any {
+				c := step()
+				s := reflect.ValueOf(state(o.op, tokens-1))
+				reflect.ValueOf(c).Elem().FieldByName("State").Set(s)
+				return []any{nowhere, c}
+			})
+			full.call, full.fails = "full", subquad.ErrFull
+		}
+	}
 	b.on(self, "ReadState", func() []any {
 		return []any{fileOf(seen())}
 	}).foreign = foreign
+}
+
+// method is the type of a method, its receiver first.
+func method(x any, name string) reflect.Type {
+	m, _ := reflect.TypeOf(x).MethodByName(name)
+	return m.Type
 }
 
 // newState makes a state of at most max tokens, 0 for any number.

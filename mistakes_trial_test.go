@@ -35,6 +35,8 @@ type row struct {
 	free []string
 	// never says that the call is never one of no tokens.
 	never bool
+	// fails is the error of the call as it is, nil for none.
+	fails error
 	// unseen says that the call takes states that have seen nothing.
 	unseen bool
 }

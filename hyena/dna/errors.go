@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
 )
 
 var (
@@ -15,8 +16,9 @@ var (
 	ErrCall = subquad.ErrCall
 	// ErrConfig is matched by errors about a Config, TokenizerConfig or config.json.
 	ErrConfig = subquad.ErrConfig
-	// ErrTooLong is matched by the error about more tokens than the model's MaxLen.
-	ErrTooLong = errors.New("dna: input too long")
+	// ErrTooLong is matched by the error about more tokens than the model's MaxLen. It
+	// matches ErrShape too.
+	ErrTooLong = check.Errorf(ErrShape, "dna: input too long")
 	// ErrCheckpoint is matched by errors about a checkpoint's tensors: missing,
 	// of another shape, or not a well-formed file.
 	ErrCheckpoint = subquad.ErrCheckpoint

@@ -162,7 +162,44 @@ func (m *Model) check(c *Call, sequences []pack.Segment) error {
 	if err := m.checkPooling(c, len(sequences)); err != nil {
 		return err
 	}
+	if err := c.checkApart(pkg); err != nil {
+		return err
+	}
 	return check.Workers(subquad.ErrCall, pkg, c.Workers)
+}
+
+// checkApart wants outputs that share no elements.
+func (c *Call) checkApart(pkg string) error {
+	list := [...]blas32.General{c.Hidden, c.Logits, c.Last, vector(c.LogLikelihood), vector(c.Pooled), vector(c.Classes)}
+	names := [...]string{"Hidden", "Logits", "Last", "LogLikelihood", "Pooled", "Classes"}
+	for i, a := range list {
+		for j, b := range list[:i] {
+			if mat.Overlap(a, b) {
+				return check.Errorf(subquad.ErrShape, "%s: %s shares elements with %s", pkg, names[i], names[j])
+			}
+		}
+		for j, r := range c.Residuals {
+			if mat.Overlap(a, r) {
+				return check.Errorf(subquad.ErrShape, "%s: %s shares elements with Residuals[%d]", pkg, names[i], j)
+			}
+		}
+	}
+	for i, a := range c.Residuals {
+		for j, b := range c.Residuals[:i] {
+			if mat.Overlap(a, b) {
+				return check.Errorf(subquad.ErrShape, "%s: Residuals[%d] shares elements with Residuals[%d]", pkg, i, j)
+			}
+		}
+	}
+	return nil
+}
+
+// vector is a list as a matrix of one row, of none where it is empty.
+func vector(x []float32) blas32.General {
+	if len(x) == 0 {
+		return blas32.General{}
+	}
+	return mat.Vector(x)
 }
 
 // checkLength returns an error about more tokens than a sequence may have.

@@ -56,13 +56,13 @@ type run struct {
 // layer, and its output [block, D] or logits [block, V]; exponentials [V].
 type workspace struct{ normed, hidden, out, exp []float32 }
 
-// begin makes s ready for a number of workers.
-func (s *run) begin(workers int) {
+// begin makes s ready for a number of workers and tokens.
+func (s *run) begin(workers, tokens int) {
 	if s.embed == nil {
 		s.embed, s.onward, s.gather = s.embedRows, s.takeRows, s.poolColumns
 	}
 	s.workers = workers
-	for len(s.workspaces) < workers {
+	for len(s.workspaces) < min(workers, tokens) {
 		s.workspaces = append(s.workspaces, workspace{})
 	}
 }
@@ -81,7 +81,7 @@ func (s *run) runCall(ctx context.Context, workers int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.begin(workers)
+	s.begin(workers, len(s.call.Tokens))
 	s.pool.begin(s)
 	s.next, s.from, s.n, s.owned = 0, 0, 0, pieceTokens
 	for s.from = 0; s.from < len(s.call.Tokens); s.from += s.n {

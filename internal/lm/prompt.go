@@ -43,7 +43,7 @@ func (m *Model) RunPrompt(ctx context.Context, call *PromptCall) (kept []int, er
 	if call.State != nil && call.State.Len() != 0 {
 		return nil, check.Errorf(subquad.ErrState, "%s: the state has seen %d tokens, want an empty one", m.cfg.Package, call.State.Len())
 	}
-	s.begin(parallel.Choose(m.cfg.Workers, call.Workers))
+	s.begin(parallel.Choose(m.cfg.Workers, call.Workers), len(call.Tokens))
 	s.n = len(call.Tokens)
 	s.rData, s.xData = scratch.Floats(nil, s.n*m.dim), scratch.Floats(nil, s.n*m.dim)
 	s.r, s.x = mat.Of(s.rData, s.n, m.dim), mat.Of(s.xData, s.n, m.dim)
