@@ -103,6 +103,9 @@ func fastaRoom(b *builder) {
 		return r
 	}, "Read", func() []any { return []any{make([]byte, 5)} })
 	b.add("dna.ReverseComplement", dna.ReverseComplement, func() []any { return []any{make([]byte, 4), []byte("ACGT")} })
+	b.add("dna.ReverseComplementRNA", dna.ReverseComplementRNA, func() []any { return []any{make([]byte, 4), []byte("ACGU")} })
+	tokenizer := must(dna.NewTokenizer(dna.TokenizerConfig{MaxLen: 8}))
+	b.on(func() any { return tokenizer }, "AppendDNA", func() []any { return []any{[]int32(nil), "ACGT"} })
 	b.add("dna.NewTokenizer", dna.NewTokenizer, func() []any { return []any{dna.TokenizerConfig{MaxLen: 8}} })
 }
 
