@@ -18,19 +18,24 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"os/signal"
 	"time"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/rope"
+)
+
+const (
+	about = `attention shows what FlexRoPE's temporal decay is for: a video of many more frames than a model
+was trained with, and one frame that looks back at all of them, with the decay and without.`
+	usage = `	go run ./examples/attention
+	go run ./examples/attention -trained 8 -times 32 -skip 1e-6`
 )
 
 // options are the command's flags.
@@ -40,21 +45,11 @@ type options struct {
 	out                                  string
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "attention:", err)
-			os.Exit(1)
-		}
-	}
-}
+func main() { program.Main("attention", command) }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	f := flag.NewFlagSet("attention", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f := program.Flags("attention", about, usage)
 	f.IntVar(&o.trained, "trained", 16, "`frames` that the model was trained with")
 	f.IntVar(&o.times, "times", 16, "the video is so many times as long")
 	f.IntVar(&o.side, "side", 8, "a frame is side x side `tokens`")
@@ -63,12 +58,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.Float64Var(&o.skip, "skip", 1e-4, "`share` of a query's weight that skipped tiles may take away")
 	f.StringVar(&o.out, "out", "attention", "write `name`.png")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
-	if err := f.Parse(args); err != nil {
+	if err := program.Parse(f, args, stderr); err != nil {
 		return err
 	}
 	switch {
-	case f.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.trained < 1 || o.times < 1 || o.side < 1 || o.heads < 1:
 		return errors.New("-trained, -times, -side and -heads must be 1 or more")
 	case float64(o.trained)*float64(o.times)*float64(o.side)*float64(o.side) > 1<<20:

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"image/color"
-	"os"
 	"slices"
 
 	"gonum.org/v1/plot"
@@ -13,6 +12,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	vgdraw "gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
+
+	"github.com/subquad/subquad/examples/internal/picture"
 )
 
 const (
@@ -41,15 +42,7 @@ func draw(path string, results []*result, g *groups) error {
 		}
 	}
 	g.draw(vgdraw.Crop(all, margin, -margin, margin, -(height - vg.Length(lines*line) - margin)))
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = vgimg.PngCanvas{Canvas: canvas}.WriteTo(file)
-	if e := file.Close(); err == nil {
-		err = e
-	}
-	return err
+	return picture.Save(path, canvas)
 }
 
 // charts draws accuracy, token·layers and time side by side.

@@ -12,13 +12,18 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/program"
+)
+
+const (
+	about = `decode shows what a key/value cache costs: how fast one more token is, and how much memory the
+past takes, as the context grows, for each way to keep it.`
+	usage = `	go run ./examples/decode
+	go run ./examples/decode -heads 32 -kv 8 -dim 128 -context 32768`
 )
 
 // options are the command's flags.
@@ -27,21 +32,11 @@ type options struct {
 	out                                      string
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "decode:", err)
-			os.Exit(1)
-		}
-	}
-}
+func main() { program.Main("decode", command) }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	f := flag.NewFlagSet("decode", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f := program.Flags("decode", about, usage)
 	f.IntVar(&o.heads, "heads", 8, "query `heads`")
 	f.IntVar(&o.kv, "kv", 2, "key and value `heads`")
 	f.IntVar(&o.dim, "dim", 64, "`width` of a head")
@@ -49,12 +44,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.IntVar(&o.window, "window", 4096, "`tokens` that the ring holds, besides the first four")
 	f.StringVar(&o.out, "out", "decode", "write `name`.png")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
-	if err := f.Parse(args); err != nil {
+	if err := program.Parse(f, args, stderr); err != nil {
 		return err
 	}
 	switch {
-	case f.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.context < 1 || o.context > 1<<22:
 		return errors.New("-context must be 1 to 4194304")
 	case o.window < 1:

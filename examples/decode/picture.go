@@ -1,15 +1,15 @@
 package main
 
 import (
-	"errors"
 	"image/color"
-	"os"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	vgdraw "gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
+
+	"github.com/subquad/subquad/examples/internal/picture"
 )
 
 var colors = []color.Color{
@@ -20,7 +20,7 @@ var colors = []color.Color{
 
 // draw draws tokens per second and memory against the length of the context, side
 // by side.
-func draw(path string, results []*result) (err error) {
+func draw(path string, results []*result) error {
 	speed, err := panel("One more token", "tokens per second", results, (*point).rate)
 	if err != nil {
 		return err
@@ -36,13 +36,7 @@ func draw(path string, results []*result) (err error) {
 	for i, c := range plot.Align(plots, tiles, vgdraw.New(canvas))[0] {
 		plots[0][i].Draw(c)
 	}
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	_, err = vgimg.PngCanvas{Canvas: canvas}.WriteTo(file)
-	return err
+	return picture.Save(path, canvas)
 }
 
 func panel(title, label string, results []*result, value func(*point) float64) (*plot.Plot, error) {

@@ -21,14 +21,19 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/examples/internal/program"
+)
+
+const (
+	about = `longcontext shows what Core-Context-Aware attention saves and what it loses as sequences grow:
+the seconds it takes and its error, beside exact attention.`
+	usage = `	go run ./examples/longcontext
+	go run ./examples/longcontext -to 1048576 -heads 8 -exact 65536`
 )
 
 // options are the command's flags.
@@ -40,24 +45,14 @@ type options struct {
 	workers             int
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "longcontext:", err)
-			os.Exit(1)
-		}
-	}
-}
+func main() { program.Main("longcontext", command) }
 
 // most bounds the tokens, so that sizes fit in memory that people have.
 const most = 1 << 20
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	f := flag.NewFlagSet("longcontext", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f := program.Flags("longcontext", about, usage)
 	f.IntVar(&o.from, "from", 1024, "`tokens` of the shortest sequence; each next has four times as many")
 	f.IntVar(&o.to, "to", 65536, "`tokens` of the longest sequence, at most 1048576")
 	f.IntVar(&o.exact, "exact", 16384, "attend exactly up to so many `tokens`")
@@ -68,12 +63,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.IntVar(&o.rows, "rows", 32, "`queries` sampled for the error")
 	f.StringVar(&o.out, "out", "longcontext", "write `name`.png")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
-	if err := f.Parse(args); err != nil {
+	if err := program.Parse(f, args, stderr); err != nil {
 		return err
 	}
 	switch {
-	case f.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.from < 1 || o.from > o.to || o.to > most:
 		return fmt.Errorf("-from %d and -to %d, want 1 <= from <= to <= %d", o.from, o.to, most)
 	case o.heads < 1 || o.dim < 1 || o.group < 1 || o.window < 1 || o.rows < 1:

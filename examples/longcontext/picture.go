@@ -2,13 +2,12 @@ package main
 
 import (
 	"image/color"
-	"os"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
-	vgdraw "gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgimg"
+
+	"github.com/subquad/subquad/examples/internal/picture"
 )
 
 // colors of the methods.
@@ -38,21 +37,10 @@ func draw(path string, results []*result) error {
 		return err
 	}
 	charts[0].Legend.Top, charts[0].Legend.Left = true, true
-	canvas := vgimg.New(13*vg.Inch, 4*vg.Inch)
-	tiles := vgdraw.Tiles{Rows: 1, Cols: len(charts), PadX: vg.Points(12), PadTop: vg.Points(6), PadBottom: vg.Points(6), PadLeft: vg.Points(6), PadRight: vg.Points(12)}
-	for i, c := range charts {
+	for _, c := range charts {
 		c.Legend.Padding = vg.Points(2)
-		c.Draw(tiles.At(vgdraw.New(canvas), i, 0))
 	}
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = vgimg.PngCanvas{Canvas: canvas}.WriteTo(file)
-	if e := file.Close(); err == nil {
-		err = e
-	}
-	return err
+	return picture.Row(path, 13*vg.Inch, 4*vg.Inch, charts...)
 }
 
 // least is the bottom of the charts of errors, a rounding error.
@@ -89,14 +77,9 @@ func lines(p *plot.Plot, results []*result, value func(*result) (float64, bool))
 		if len(xy) == 0 {
 			continue
 		}
-		line, points, err := plotter.NewLinePoints(xy)
-		if err != nil {
+		if err := picture.Line(p, name, xy, colors[name], vg.Points(1.5)); err != nil {
 			return err
 		}
-		line.Color, line.Width = colors[name], vg.Points(1.5)
-		points.Color, points.Shape = colors[name], vgdraw.CircleGlyph{}
-		p.Add(line, points)
-		p.Legend.Add(name, line, points)
 	}
 	first, last := float64(results[0].tokens), float64(results[len(results)-1].tokens)
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = first/1.2, last*1.2, low/1.5, high*1.5

@@ -23,15 +23,13 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"os/signal"
 	"time"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/ssm/longmamba"
 	"github.com/subquad/subquad/ssm/mamba"
 )
@@ -41,6 +39,14 @@ var weights []byte
 
 //go:embed model/config.json
 var config []byte
+
+const (
+	about = `recall shows a Mamba forgetting beyond the length of its training, and LongMamba, which needs no
+training, bringing it back.`
+	usage = `	go run ./examples/recall
+	go run ./examples/recall -sequences 200 -to 16384
+	go run ./examples/recall -clamp 0 -scale 0.5`
+)
 
 // options are the command's flags.
 type options struct {
@@ -57,21 +63,11 @@ const (
 	hardest = 2048
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "recall:", err)
-			os.Exit(1)
-		}
-	}
-}
+func main() { program.Main("recall", command) }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	f := flag.NewFlagSet("recall", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f := program.Flags("recall", about, usage)
 	f.IntVar(&o.to, "to", 8192, "`tokens` of the longest sequences; they begin at 128 and double")
 	f.IntVar(&o.sequences, "sequences", 50, "sequences of each length, of four questions each")
 	f.IntVar(&o.calibration, "calibration", 20, "sequences of 128 tokens to calibrate with")
@@ -81,12 +77,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.Uint64Var(&o.seed, "seed", 1, "of the random numbers")
 	f.StringVar(&o.out, "out", "recall", "write `name`.png")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
-	if err := f.Parse(args); err != nil {
+	if err := program.Parse(f, args, stderr); err != nil {
 		return err
 	}
 	switch {
-	case f.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.to < trainLength || o.to > most:
 		return fmt.Errorf("-to is %d, want %d to %d", o.to, trainLength, most)
 	case o.sequences < 1 || o.calibration < 1:

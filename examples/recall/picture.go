@@ -3,13 +3,12 @@ package main
 import (
 	"fmt"
 	"image/color"
-	"os"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
-	vgdraw "gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgimg"
+
+	"github.com/subquad/subquad/examples/internal/picture"
 )
 
 // chart is the recall of all methods in a task.
@@ -28,24 +27,15 @@ var colors = map[string]color.Color{
 
 // draw draws recall against length, a chart for each task.
 func draw(path string, charts []chart) error {
-	canvas := vgimg.New(11*vg.Inch, 4*vg.Inch)
-	tiles := vgdraw.Tiles{Rows: 1, Cols: len(charts), PadX: vg.Points(12), PadTop: vg.Points(6), PadBottom: vg.Points(6), PadLeft: vg.Points(6), PadRight: vg.Points(12)}
-	for i, c := range charts {
+	var plots []*plot.Plot
+	for _, c := range charts {
 		p, err := c.plot()
 		if err != nil {
 			return err
 		}
-		p.Draw(tiles.At(vgdraw.New(canvas), i, 0))
+		plots = append(plots, p)
 	}
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = vgimg.PngCanvas{Canvas: canvas}.WriteTo(file)
-	if e := file.Close(); err == nil {
-		err = e
-	}
-	return err
+	return picture.Row(path, 11*vg.Inch, 4*vg.Inch, plots...)
 }
 
 func (c *chart) plot() (*plot.Plot, error) {
@@ -61,17 +51,13 @@ func (c *chart) plot() (*plot.Plot, error) {
 		for _, r := range c.results {
 			xy = append(xy, plotter.XY{X: float64(r.tokens), Y: r.recall[k]})
 		}
-		line, points, err := plotter.NewLinePoints(xy)
-		if err != nil {
+		width := vg.Points(1.5)
+		if name == deciMamba { // seen behind LongMamba's
+			width = vg.Points(5)
+		}
+		if err := picture.Line(p, name, xy, colors[name], width); err != nil {
 			return nil, err
 		}
-		line.Color, line.Width = colors[name], vg.Points(1.5)
-		if name == deciMamba { // seen behind LongMamba's
-			line.Width = vg.Points(5)
-		}
-		points.Color, points.Shape = colors[name], vgdraw.CircleGlyph{}
-		p.Add(line, points)
-		p.Legend.Add(name, line, points)
 	}
 	first, last := float64(c.results[0].tokens), float64(c.results[len(c.results)-1].tokens)
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = first/1.2, last*1.2, 0, 1.05

@@ -83,3 +83,11 @@ func WriteFile(path string, write func(io.Writer) error) error {
 	}
 	return errors.Join(write(f), f.Close())
 }
+
+// WriteFrom makes a file of what from writes, a picture say.
+func WriteFrom(path string, from io.WriterTo) error {
+	return WriteFile(path, func(w io.Writer) error {
+		_, err := from.WriteTo(w)
+		return err
+	})
+}
