@@ -5,6 +5,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/rope"
 )
 
 // hostile sets a leaf to one after the other of the values that callers should not, but
@@ -93,4 +98,38 @@ func numbers(t reflect.Type) []any {
 		return []any{"", "\xff\x00", strings.Repeat("x", 1<<16)}
 	}
 	return nil
+}
+
+// option sets one of the options of attention that only some operators have.
+func option(x *trial, l leaf, way int) string {
+	if way > 0 {
+		return ""
+	}
+	switch l.name {
+	case "Tree":
+		l.set([]int{-1, 0, 0, 1, 1, 2, 2})
+	case "KOffsets":
+		l.set([]int{0, tokens})
+	case "QueryPos", "KeyPos":
+		l.set([]int64{0})
+	case "Bias":
+		l.set(must(rope.NewALiBi(rope.ALiBiSlopes(heads))))
+	case "Mask":
+		l.set(attention.MatrixMask{Queries: tokens, Keys: tokens, Seen: make([]bool, tokens*tokens)})
+	case "Visible":
+		l.set(func(int64) (int64, int64) { return 0, 3 })
+	case "Extra":
+		l.set([]attention.Extra{{K: []blas32.General{matrix(3, kvHeads*headDim)}, V: []blas32.General{matrix(3, kvHeads*valueDim)}}})
+	case "Partial":
+		l.set(true)
+	case "Stats":
+		l.set(new(attention.Stats))
+	case "LogWeights":
+		l.set(matrix(tokens, 1))
+	case "LSE", "Mass", "Entropy":
+		l.set(matrix(tokens, heads))
+	default:
+		return ""
+	}
+	return l.name
 }

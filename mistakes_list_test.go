@@ -16,6 +16,8 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/cca"
 )
 
 var (
@@ -122,6 +124,14 @@ var mistakes = []mistake{
 			return pick(l, way, -1, n+1, math.MaxInt, math.MinInt)
 		}},
 	{"a file of a state", func(x *trial, l leaf) bool { return l.v.Type() == readerType && strings.Contains(x.name, "ReadState") }, []error{errState, errReader}, true, broken},
+	{"an option of attention that the operator may not have", func(x *trial, l leaf) bool {
+		return l.owner == reflect.TypeFor[attention.Call]() && strings.Count(l.path, ".") == 1
+	},
+		[]error{errCall, errShape}, false, option}, // ErrShape: a mask of one sequence in a call of several
+	{"options of no operator", func(x *trial, l leaf) bool {
+		return l.owner == reflect.TypeFor[attention.Call]() && l.name == "Options"
+	}, []error{errCall}, true,
+		func(x *trial, l leaf, way int) string { return pick(l, way, new(int), (*cca.Options)(nil)) }},
 	{"a file of weights", func(x *trial, l leaf) bool { return l.v.Type() == readerAtType }, []error{subquad.ErrCheckpoint, errReader}, false, damaged},
 	{"a callback that panics", func(x *trial, l leaf) bool { return l.v.Kind() == reflect.Func }, nil, false, // whose error it is, no sentinel says
 		func(x *trial, l leaf, way int) string {

@@ -31,6 +31,25 @@ func rows(t *testing.T) (list []*row) {
 	for _, room := range rooms {
 		room(b)
 	}
+	calls := map[[2]reflect.Type]*row{} // that use an operator, or an operator's state
+	for _, r := range b.rows {
+		switch x := r.first(); {
+		case !strings.HasSuffix(r.name, ".Run"):
+		case r.call == "whole":
+			calls[[2]reflect.Type{x.values[0].Type()}] = r
+		case r.call == "step":
+			calls[[2]reflect.Type{x.states()[0].Type(), x.values[0].Type()}] = r
+		}
+	}
+	for _, r := range b.rows {
+		if out := r.fn.Type(); out.NumOut() > 1 && r.trial().constructor() {
+			key := [2]reflect.Type{out.Out(0)}
+			if r.method {
+				key[1] = out.In(0)
+			}
+			r.user = calls[key]
+		}
+	}
 	return b.rows
 }
 
@@ -132,6 +151,9 @@ func (m *mistake) try(t *testing.T, r *row, i int) {
 			t.Errorf("%s: no error", what)
 			continue
 		case o.err == nil:
+			if x.constructor() {
+				r.use(t, what, o.made)
+			}
 			continue
 		}
 		var path *fs.PathError // of a file that is not there
@@ -147,6 +169,23 @@ func (m *mistake) try(t *testing.T, r *row, i int) {
 		if m.must && len(was) > 0 {
 			r.goOn(t, what, was)
 		}
+	}
+}
+
+// use makes a call of what a constructor has made of numbers that are strange, but
+// accepted: it may be an error, and nothing worse.
+func (r *row) use(t *testing.T, what string, made reflect.Value) {
+	if r.user == nil {
+		return
+	}
+	x := r.user.first()
+	if s := x.states(); len(s) == 1 && isState(made.Type()) {
+		x.give([]reflect.Value{made})
+	} else {
+		x.values[0].Set(made)
+	}
+	if o := x.run(what); o.fault != "" {
+		t.Errorf("%s: %s accepts what was made so, but: %s", what, r.user.name, o.fault)
 	}
 }
 

@@ -37,6 +37,8 @@ type row struct {
 	never bool
 	// fails is the error of the call as it is, nil for none.
 	fails error
+	// user is a call that uses what this one makes, where that is an operator or a state.
+	user *row
 	// unseen says that the call takes states that have seen nothing.
 	unseen bool
 }
@@ -210,7 +212,8 @@ func (x *trial) walk(l leaf) {
 // outcome is what came of a call.
 type outcome struct {
 	err   error
-	fault string // a panic, too much time or memory; "" for none
+	fault string        // a panic, too much time or memory; "" for none
+	made  reflect.Value // what the call returns besides an error
 }
 
 const (
@@ -247,6 +250,7 @@ func (x *trial) run(what string) (o outcome) {
 		o.fault = fmt.Sprintf("took %v and %d MB", took.Round(time.Millisecond), more>>20)
 	}
 	if n := len(results); n > 0 {
+		o.made = results[0]
 		o.err, _ = results[n-1].Interface().(error)
 	}
 	return o

@@ -42,14 +42,14 @@ func checkCenters(x, centers blas32.General) error {
 }
 
 // maxIterations bounds the iterations of FitCenters.
-const maxIterations = 1 << 16
+const maxIterations = 1 << 14
 
 // FitCenters improves centres [centres, dim] by spherical k-means on the rows of x
 // [tokens, dim], and leaves them in dst, each of length 1: in every iteration a token
 // goes to the nearest centre, and a centre becomes the direction of the sum of its
 // tokens, all of length 1. A centre without tokens keeps its direction. dst may be
 // centres. It is for fitting offline, and allocates. It costs 2 tokens centres dim flop
-// an iteration, of which there may be 65,536.
+// an iteration, of which there may be 16,384.
 func FitCenters(dst, x, centers blas32.General, iterations int) error {
 	if err := checkCenters(x, centers); err != nil {
 		return err
