@@ -18,7 +18,7 @@ const module = "github.com/subquad/subquad"
 var floors = [][]string{
 	{"", "internal/mat", "internal/isa", "internal/kernel/scalar"},
 	{"internal/kernel", "internal/check", "internal/parallel", "internal/scratch", "internal/topk"},
-	{"asm", "internal/pack", "internal/state", "internal/weights"},
+	{"asm", "internal/pack", "internal/state", "internal/weights", "internal/tokenizer"},
 	{"rope", "internal/dense", "internal/tile", "internal/queue"},
 	{"attention", "hyena", "ssm", "merge"},
 	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "ssm/longmamba"},

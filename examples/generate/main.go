@@ -2,13 +2,18 @@
 //
 //	go run ./examples/generate
 //	go run ./examples/generate -prompt "And Moses said unto " -temperature 0.7 -seed 3
+//	go run ./examples/generate -greedy
 //	go run ./examples/generate -weights mamba2-130m/model.safetensors -prompt "Long sequences"
 //	go run ./examples/generate -score book.txt -window 4096
 //
 // Without -weights the model is a small one that reads and writes bytes, built in.
 // With it, any Mamba or Mamba-2 checkpoint: a file of safetensors or PyTorch, the index of several,
 // or their folder, with its config.json. A tokenizer.json there turns text into tokens; a vocabulary of 256 is
-// bytes; with any other the prompt is token ids.
+// bytes; with any other the prompt is token ids. Names of special tokens in a prompt,
+// "<|im_start|>" for instance, stand for these tokens. The text ends at a token that the
+// checkpoint's generation_config.json, config.json or tokenizer says ends it.
+//
+// Tokens are drawn at a temperature of 0.8: always the likeliest one soon goes in circles.
 //
 // It prints the text, then tokens per second and what memory weights and state
 // take: the state's does not grow with the text. With -score it prints the bits per
@@ -19,15 +24,13 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"time"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/ssm"
 	"github.com/subquad/subquad/ssm/mamba"
 )
@@ -38,49 +41,55 @@ var weights []byte
 //go:embed model/config.json
 var config []byte
 
+const (
+	about = `generate continues a prompt with a Mamba language model: a small one of the King James Bible, built
+in, or any Mamba or Mamba-2 checkpoint. It prints the text, tokens per second, and what memory
+weights and state take. With -score it prints the bits per token of a file instead.`
+	usage = `	go run ./examples/generate -prompt "And Moses said unto " -seed 3
+	go run ./examples/generate -weights mamba2-130m/model.safetensors -prompt "Long sequences"
+	go run ./examples/generate -score book.txt -window 4096`
+)
+
 // options are the command's flags.
 type options struct {
 	weights, format, prompt, score string
 	window, workers                int
+	greedy, endless                bool
 	generate                       mamba.GenerateConfig
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "generate:", err)
-			os.Exit(1)
-		}
-	}
-}
+func main() { program.Main("generate", command) }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	f := flag.NewFlagSet("generate", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f := program.Flags("generate", about, usage)
 	f.StringVar(&o.weights, "weights", "", "Mamba checkpoint, a safetensors or PyTorch `file`, an index or a folder (default: a small model of bytes, built in)")
 	f.StringVar(&o.format, "format", "float32", "`type` of the weights in memory: float32, bfloat16, float16 or int8")
 	f.StringVar(&o.prompt, "prompt", "", "`text` to continue, or token ids like \"1 20 300\" (default: \"In the beginning \", or token 0)")
 	f.IntVar(&o.generate.MaxTokens, "n", 300, "tokens to generate")
-	f.Float64Var(&o.generate.Temperature, "temperature", 0, "how much chance has a part; 0 takes the likeliest token")
+	f.Float64Var(&o.generate.Temperature, "temperature", 0.8, "how much chance has a part; 0 takes the likeliest token")
+	f.BoolVar(&o.greedy, "greedy", false, "take the likeliest token, as -temperature 0 does")
+	f.BoolVar(&o.endless, "endless", false, "go on after a token that ends the text")
 	f.IntVar(&o.generate.TopK, "top-k", 0, "choose among the `k` likeliest tokens (default: all)")
 	f.Float64Var(&o.generate.TopP, "top-p", 0, "choose among the likeliest tokens that together have the probability `p` (default: all)")
 	f.Uint64Var(&o.generate.Seed, "seed", 1, "of the random numbers")
 	f.StringVar(&o.score, "score", "", "print the bits per token of a `file` instead")
 	f.IntVar(&o.window, "window", 4096, "tokens of the file to each window")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
-	if err := f.Parse(args); err != nil {
+	if err := program.Parse(f, args, stderr); err != nil {
 		return err
 	}
+	if o.greedy {
+		o.generate.Temperature = 0
+	}
 	switch {
-	case f.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.generate.MaxTokens < 1:
 		return fmt.Errorf("-n is %d, want 1 or more", o.generate.MaxTokens)
 	case o.window < 1:
 		return fmt.Errorf("-window is %d, want 1 or more", o.window)
+	}
+	if _, err := mamba.NewSampler(o.generate.SampleConfig); err != nil {
+		return err
 	}
 	m, err := openModel(o)
 	if err != nil {
@@ -95,12 +104,17 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		if err != nil {
 			return err
 		}
-		bits, n, err := score(ctx, m, words, string(text), o.window)
+		bits, n, err := score(ctx, m, words, string(text), o.window, program.NewProgress(stderr, "tokens"))
 		if err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(stdout, "%.5f bits per token, %d tokens in windows of %d\n", bits, n, o.window)
 		return err
+	}
+	if o.weights != "" && !o.endless {
+		if o.generate.Stop, err = stopTokens(o.weights, words); err != nil {
+			return err
+		}
 	}
 	return generate(ctx, m, words, o, stdout, stderr)
 }
@@ -136,38 +150,50 @@ func generate(ctx context.Context, m *mamba.Model, words vocabulary, o options, 
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(stdout, words.decode(prompt)); err != nil {
-		return err
-	}
 	st, err := m.NewState(ssm.StateConfig{})
 	if err != nil {
 		return err
 	}
-	var begin time.Time // of the tokens behind the first, which the prompt's time is in
-	n, all, shown := 0, append([]int32{}, prompt...), len(words.decode(prompt))
+	all, shown := append([]int32{}, prompt...), 0
+	show := func(end bool) error {
+		text := words.decode(all)
+		if !end && !words.whole(text) {
+			return nil // part of a letter
+		}
+		_, err := io.WriteString(stdout, text[min(shown, len(text)):])
+		shown = len(text)
+		return err
+	}
 	start := time.Now()
+	begin := start // of the tokens behind the first, which the prompt's time is in
 	for token, err := range m.Generate(ctx, prompt, st, o.generate) {
 		if err != nil {
 			return err
 		}
-		if n++; n == 1 {
+		if len(all) == len(prompt) {
 			begin = time.Now()
+			if err := show(false); err != nil { // the prompt, now that nothing is wrong with it
+				return err
+			}
 		}
 		all = append(all, token)
-		text := words.decode(all)
-		if !words.whole(text) && n < o.generate.MaxTokens {
-			continue // part of a letter
-		}
-		if _, err := io.WriteString(stdout, text[min(shown, len(text)):]); err != nil {
+		if err := show(false); err != nil {
 			return err
 		}
-		shown = len(text)
 	}
+	if err := show(true); err != nil {
+		return err
+	}
+	n := len(all) - len(prompt)
 	if n == 0 {
-		return nil
+		begin = time.Now()
 	}
-	_, err = fmt.Fprintf(stderr, "\n\nprompt: %d tokens in %v; then %.0f tokens/s\nweights: %s as %s; state: %s, whatever the length\n",
-		len(prompt), begin.Sub(start).Round(time.Microsecond), float64(n-1)/max(time.Since(begin).Seconds(), 1e-9),
+	end := ""
+	if n < o.generate.MaxTokens {
+		end = fmt.Sprintf("the text ended after %d tokens (-endless goes on)\n", n)
+	}
+	_, err = fmt.Fprintf(stderr, "\n\n%sprompt: %d tokens in %v; then %.0f tokens/s\nweights: %s as %s; state: %s, whatever the length\n",
+		end, len(prompt), begin.Sub(start).Round(time.Microsecond), float64(max(n-1, 0))/max(time.Since(begin).Seconds(), 1e-9),
 		size(m.Bytes()), o.format, size(int64(st.Bytes())))
 	return err
 }

@@ -3,16 +3,19 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	safetensors "github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/ssm/mamba"
@@ -54,7 +57,7 @@ func TestBits(t *testing.T) {
 				t.Log("left out, for it takes long: windows of", window)
 				continue
 			}
-			got, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text), window)
+			got, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text), window, new(program.Progress))
 			must(t, err)
 			if w := want[key].(float64); !(math.Abs(got-w) < 1e-3) {
 				t.Errorf("windows of %d: %.5f bits per byte, want %.5f", window, got, w)
@@ -92,12 +95,12 @@ func TestLogits(t *testing.T) {
 	})
 }
 
-// TestGreedy runs the command without flags: the text the official code writes.
+// TestGreedy takes the likeliest tokens: the text the official code writes.
 func TestGreedy(t *testing.T) {
 	want := expected(t)[`greedy continuation of "In the beginning ", 300 bytes`].(string)
 	isatest.Run(t, func(t *testing.T) {
 		var out, report bytes.Buffer
-		must(t, command(t.Context(), nil, &out, &report))
+		must(t, command(t.Context(), []string{"-greedy"}, &out, &report))
 		if got := out.String(); got != want {
 			t.Errorf("wrote %q, want %q", got, want)
 		}
@@ -112,9 +115,9 @@ func TestFormats(t *testing.T) {
 	text, err := os.ReadFile("testdata/heldout.txt")
 	must(t, err)
 	for format, tol := range map[string]float64{"bfloat16": 0.01, "float16": 0.002, "int8": 0.03} {
-		got, _, err := score(t.Context(), builtIn(t, format), letters{}, string(text[:4096]), 4096)
+		got, _, err := score(t.Context(), builtIn(t, format), letters{}, string(text[:4096]), 4096, new(program.Progress))
 		must(t, err)
-		exact, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text[:4096]), 4096)
+		exact, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text[:4096]), 4096, new(program.Progress))
 		must(t, err)
 		if !(math.Abs(got-exact) < tol) {
 			t.Errorf("%s: %.5f bits per byte, %.5f with float32", format, got, exact)
@@ -130,8 +133,8 @@ func TestWeights(t *testing.T) {
 	text := strings.Replace(string(config), `"vocab_size": 256`, `"vocab_size": 255`, 1)
 	must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600))
 	var ids, bytes bytes.Buffer
-	must(t, command(t.Context(), []string{"-weights", path, "-prompt", "73, 110", "-n", "3"}, &ids, io.Discard))
-	must(t, command(t.Context(), []string{"-prompt", "In", "-n", "3"}, &bytes, io.Discard))
+	must(t, command(t.Context(), []string{"-weights", path, "-prompt", "73, 110", "-n", "3", "-greedy"}, &ids, io.Discard))
+	must(t, command(t.Context(), []string{"-prompt", "In", "-n", "3", "-temperature", "0"}, &bytes, io.Discard))
 	if got, want := ids.String(), (numbers{}).decode([]int32{73, 110, int32(bytes.String()[2]), int32(bytes.String()[3]), int32(bytes.String()[4])}); got != want {
 		t.Errorf("wrote %q, want %q", got, want)
 	}
@@ -142,6 +145,88 @@ func TestWeights(t *testing.T) {
 	must(t, command(t.Context(), []string{"-weights", path, "-prompt", "In the", "-n", "1"}, &out, io.Discard))
 	if !strings.HasPrefix(out.String(), "In the") {
 		t.Errorf("wrote %q", out.String())
+	}
+}
+
+// TestTemperature: without flags the text does not go in circles.
+func TestTemperature(t *testing.T) {
+	var out, again, other strings.Builder
+	must(t, command(t.Context(), nil, &out, io.Discard))
+	must(t, command(t.Context(), []string{"-temperature", "0.8", "-seed", "1"}, &again, io.Discard))
+	must(t, command(t.Context(), []string{"-seed", "2"}, &other, io.Discard))
+	if out.String() != again.String() || out.String() == other.String() || strings.Count(out.String(), "the children of Israel") > 3 {
+		t.Errorf("wrote %q, %q and %q", out.String(), again.String(), other.String())
+	}
+}
+
+// chat is a tokenizer of bytes with a few tokens more, as chat models have.
+func chat() string {
+	var vocab []string
+	next := 0x100
+	for b := range 256 {
+		r := rune(b)
+		if !('!' <= r && r <= '~' || 0xa1 <= r && r <= 0xac || 0xae <= r) {
+			r = rune(next)
+			next++
+		}
+		token, _ := json.Marshal(string(r))
+		if b >= 250 { // valid UTF-8 has none of these
+			token = []byte(fmt.Sprintf(`"unused%d"`, b))
+		}
+		vocab = append(vocab, fmt.Sprintf("%s: %d", token, b))
+	}
+	return `{"added_tokens": [{"id": 250, "content": "<|im_start|>", "special": true, "normalized": false}, {"id": 251, "content": "<|im_end|>", "special": true, "normalized": false},
+		{"id": 252, "content": "    ", "special": false, "normalized": true}],
+		"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "decoder": {"type": "ByteLevel"},
+		"model": {"type": "BPE", "vocab": {` + strings.Join(vocab, ", ") + `}, "merges": []}}`
+}
+
+// TestChat passes added tokens both ways, and stops where the checkpoint says.
+func TestChat(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) { must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)) }
+	write("model.safetensors", string(weights))
+	write("config.json", string(config))
+	write("tokenizer.json", chat())
+	m := builtIn(t, "float32")
+	v, err := openVocabulary(dir, m)
+	must(t, err)
+	prompt := "<|im_start|>user\ndef f(x):\n    return x<|im_end|>\n"
+	ids, err := v.encode(prompt)
+	must(t, err)
+	if want := len(prompt) - len("<|im_start|><|im_end|>    ") + 3; len(ids) != want || ids[0] != 250 || v.decode(ids) != prompt {
+		t.Errorf("%v is %q, want %d tokens", ids, v.decode(ids), want)
+	}
+	stops := func() []int32 {
+		t.Helper()
+		stop, err := stopTokens(dir, v)
+		must(t, err)
+		return stop
+	}
+	if got := stops(); !slices.Equal(got, []int32{251}) { // by its name
+		t.Errorf("stops %v", got)
+	}
+	write("tokenizer_config.json", `{"eos_token": {"content": "<|im_start|>", "lstrip": false}, "model_max_length": 1000000000000000019884624838656}`)
+	if got := stops(); !slices.Equal(got, []int32{250}) {
+		t.Errorf("stops %v", got)
+	}
+	write("generation_config.json", `{"eos_token_id": [104, 7], "top_p": NaN}`)
+	write("config.json", strings.Replace(string(config), "{", `{"eos_token_id": 7, `, 1))
+	if got := stops(); !slices.Equal(got, []int32{7, 104, 250}) {
+		t.Errorf("stops %v", got)
+	}
+	var out, report, endless strings.Builder
+	must(t, command(t.Context(), []string{"-weights", dir, "-prompt", "In t", "-greedy"}, &out, &report)) // "h" ends the text
+	if out.String() != "In t" || !strings.Contains(report.String(), "the text ended after 0 tokens (-endless goes on)") {
+		t.Errorf("wrote %q, reported %q", out.String(), report.String())
+	}
+	must(t, command(t.Context(), []string{"-weights", dir, "-prompt", "In t", "-greedy", "-endless", "-n", "5"}, &endless, io.Discard))
+	if len(endless.String()) != len("In t")+5 || !strings.HasPrefix(endless.String(), "In th") {
+		t.Errorf("wrote %q", endless.String())
+	}
+	write("generation_config.json", `{"eos_token_id": "x"}`)
+	if _, err := stopTokens(dir, v); err == nil || !strings.Contains(err.Error(), "generation_config.json: eos_token_id: ") {
+		t.Errorf("error %v", err)
 	}
 }
 
@@ -157,8 +242,12 @@ func TestErrors(t *testing.T) {
 		"open missing.txt: no such file or directory":               {"-score", "missing.txt"},
 		"missing.safetensors: no such file or directory":            {"-weights", "missing.safetensors"},
 	} {
-		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+		var out strings.Builder
+		if err := command(t.Context(), args, &out, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q", args, err, want)
+		}
+		if out.Len() > 0 {
+			t.Errorf("%q: wrote %q before the error", args, out.String())
 		}
 	}
 }

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/ssm/mamba"
 )
 
 // score returns the mean bits per token of a text, of which each window is read
 // from an empty state; a window's last token predicts the next window's first. The
 // first token of all is not predicted. n is how many are.
-func score(ctx context.Context, m *mamba.Model, words vocabulary, text string, window int) (bits float64, n int, err error) {
+func score(ctx context.Context, m *mamba.Model, words vocabulary, text string, window int, p *program.Progress) (bits float64, n int, err error) {
 	var tokens []int32
 	if text != "" {
 		if tokens, err = words.encode(text); err != nil {
@@ -21,6 +22,8 @@ func score(ctx context.Context, m *mamba.Model, words vocabulary, text string, w
 	if len(tokens) < 2 {
 		return 0, 0, fmt.Errorf("a text of %d tokens, want 2 or more", len(tokens))
 	}
+	p.Begin("scoring", len(tokens)-1)
+	defer p.End()
 	var sum float64
 	for from := 0; from < len(tokens)-1; from += window {
 		to := min(from+window, len(tokens)-1)
@@ -31,6 +34,7 @@ func score(ctx context.Context, m *mamba.Model, words vocabulary, text string, w
 		for _, v := range call.LogLikelihood {
 			sum += float64(v)
 		}
+		p.Add(to - from)
 	}
 	n = len(tokens) - 1
 	return -sum / math.Ln2 / float64(n), n, nil

@@ -4,15 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/sugarme/tokenizer"
-	"github.com/sugarme/tokenizer/pretrained"
-
+	"github.com/subquad/subquad/internal/tokenizer"
+	files "github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/ssm/mamba"
 )
 
@@ -24,22 +22,23 @@ type vocabulary interface {
 	whole(text string) bool
 }
 
+// maxTokenizer bounds the size of a tokenizer.json; large ones have 40 MB.
+const maxTokenizer = 1 << 28
+
 // openVocabulary returns the tokenizer beside a checkpoint or, where there is none,
 // bytes or numbers.
 func openVocabulary(checkpoint string, m *mamba.Model) (vocabulary, error) {
 	if checkpoint != "" {
-		dir := filepath.Dir(checkpoint)
-		if info, err := os.Stat(checkpoint); err == nil && info.IsDir() {
-			dir = checkpoint
-		}
-		path := filepath.Join(dir, "tokenizer.json")
-		if _, err := os.Stat(path); err == nil {
-			t, err := pretrained.FromFile(path)
+		path := filepath.Join(files.Folder(checkpoint), "tokenizer.json")
+		text, err := files.ReadFile(path, maxTokenizer)
+		if err == nil {
+			t, err := tokenizer.Read(text)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
 			return words{t}, nil
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -106,25 +105,12 @@ func (v words) encode(text string) (tokens []int32, err error) {
 	if text == "" {
 		text = "In the beginning "
 	}
-	e, err := v.t.EncodeSingle(text)
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range e.Ids {
-		tokens = append(tokens, int32(id))
-	}
-	return tokens, nil
+	return v.t.Encode(text, true)
 }
 
-func (v words) decode(tokens []int32) string {
-	ids := make([]int, len(tokens))
-	for i, t := range tokens {
-		ids[i] = int(t)
-	}
-	return v.t.Decode(ids, true)
-}
+func (v words) decode(tokens []int32) string { return v.t.Decode(tokens) }
 
 func (words) whole(text string) bool {
-	r, _ := utf8.DecodeLastRuneInString(text)
-	return r != utf8.RuneError
+	r, size := utf8.DecodeLastRuneInString(text)
+	return r != utf8.RuneError || size > 1 // U+FFFD itself has three bytes
 }

@@ -1,0 +1,281 @@
+// Package tokenizer turns text into tokens and back as the tokenizer.json of a published
+// checkpoint says, the file of Hugging Face's tokenizers library.
+//
+// Text passes five stages, each of which a file may leave out:
+//
+//	added tokens     are found in the text first, the longest that begins leftmost, and cut it
+//	                 into segments: those that are "normalized" in normalised text, others in
+//	                 the text as it is
+//	normalizer       changes the characters of a segment: NFC, lower case, "▁" for spaces
+//	pre-tokenizer    cuts it into words
+//	model            makes tokens of a word: BPE, WordPiece, WordLevel, Unigram
+//	post-processor   puts special tokens around the whole: [BOS]
+//
+// Tokens are turned into text by the decoder, but for added tokens, which are their content.
+//
+// # Laws
+//
+// With a byte-level BPE, decoding gives back any text, valid UTF-8 or not, as far as its
+// normalizer leaves it as it is (NFC composes accents, for instance), and as no added token
+// takes white space beside it (lstrip, rstrip). Nothing is dropped in silence: text that a
+// model has no token for is an error where it has none for unknown text either.
+//
+// # Provenance
+//
+// The stages are re-derived from the documentation and formats of the tokenizers library, and
+// checked with GPT-NeoX's 20B tokenizer. A kind of stage that is not known here is an error
+// that names it.
+package tokenizer
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
+)
+
+// Tokenizer is immutable and safe for concurrent use.
+type Tokenizer struct {
+	raw        *added    // added tokens that are found in text as it is
+	normalized *added    // and those that are found in normalised text
+	normalize  normalize // never nil
+	split      split     // never nil
+	model      model
+	decoders   []decode
+	before     []int32 // what the post-processor puts before and after a text
+	after      []int32
+
+	contents map[int32]string // of added tokens
+	ids      map[string]int32 // by their content
+}
+
+// model makes tokens of words.
+type model interface {
+	// encode appends the tokens of a word, or returns an error about text without a token.
+	encode(dst []int32, word string) ([]int32, error)
+	// token returns a token's text, as the model has it.
+	token(id int32) (string, bool)
+	lookup(token string) (int32, bool)
+	size() int
+}
+
+// section is a part of the file, of a type.
+type section struct {
+	Type string `json:"type"`
+	text json.RawMessage
+}
+
+func (s *section) UnmarshalJSON(text []byte) error {
+	s.text = append(s.text[:0], text...)
+	type plain section
+	return json.Unmarshal(text, (*plain)(s))
+}
+
+// as decodes the fields of a section.
+func as[T any](s *section) (v T, err error) {
+	if err = json.Unmarshal(s.text, &v); err != nil {
+		err = fmt.Errorf("%s: %w", s.Type, err)
+	}
+	return v, err
+}
+
+// Read returns the tokenizer of a tokenizer.json. Errors match subquad.ErrCheckpoint.
+func Read(text []byte) (*Tokenizer, error) {
+	t, err := read(text)
+	if err != nil {
+		return nil, check.Errorf(subquad.ErrCheckpoint, "tokenizer: %v", err)
+	}
+	return t, nil
+}
+
+func read(text []byte) (*Tokenizer, error) {
+	var f struct {
+		Added         []addedToken `json:"added_tokens"`
+		Normalizer    *section     `json:"normalizer"`
+		PreTokenizer  *section     `json:"pre_tokenizer"`
+		PostProcessor *section     `json:"post_processor"`
+		Decoder       *section     `json:"decoder"`
+		Model         *section     `json:"model"`
+	}
+	if err := json.Unmarshal(text, &f); err != nil {
+		return nil, err
+	}
+	if f.Model == nil {
+		return nil, fmt.Errorf("there is no model: this is not a tokenizer.json")
+	}
+	t := &Tokenizer{contents: map[int32]string{}, ids: map[string]int32{}}
+	var err error
+	if t.model, err = newModel(f.Model); err != nil {
+		return nil, err
+	}
+	if t.normalize, err = newNormalize(f.Normalizer); err != nil {
+		return nil, err
+	}
+	if t.split, err = newSplit(f.PreTokenizer); err != nil {
+		return nil, err
+	}
+	if t.decoders, err = newDecoders(f.Decoder); err != nil {
+		return nil, err
+	}
+	if err := t.add(f.Added); err != nil {
+		return nil, err
+	}
+	return t, t.readTemplate(f.PostProcessor)
+}
+
+// Size returns one more than the largest token.
+func (t *Tokenizer) Size() int {
+	n := t.model.size()
+	for id := range t.contents {
+		n = max(n, int(id)+1)
+	}
+	return n
+}
+
+// Lookup returns the token of that text: an added token's content, or a token as the model
+// has it.
+func (t *Tokenizer) Lookup(token string) (int32, bool) {
+	if id, ok := t.ids[token]; ok {
+		return id, true
+	}
+	return t.model.lookup(token)
+}
+
+// Encode returns the tokens of a text. Names of added tokens in it, "<|im_start|>" for
+// instance, stand for these tokens. template adds what the post-processor puts before and
+// after a text. Errors match subquad.ErrCall.
+func (t *Tokenizer) Encode(text string, template bool) (ids []int32, err error) {
+	if template {
+		ids = append(ids, t.before...)
+	}
+	first := true
+	err = t.raw.cut(text, func(part string, id int32) error {
+		if id >= 0 {
+			ids, first = append(ids, id), false
+			return nil
+		}
+		return t.normalized.cut(t.normalize(part), func(part string, id int32) error {
+			if id >= 0 {
+				ids, first = append(ids, id), false
+				return nil
+			}
+			for _, word := range t.split([]string{part}, first) {
+				var err error
+				if ids, err = t.model.encode(ids, word); err != nil {
+					return check.Errorf(subquad.ErrCall, "tokenizer: %v", err)
+				}
+			}
+			first = false
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if template {
+		ids = append(ids, t.after...)
+	}
+	return ids, nil
+}
+
+// Decode returns the text of tokens. Added tokens, special ones included, are their content;
+// a number that is no token is nothing. Text that ends within a character ends so.
+func (t *Tokenizer) Decode(ids []int32) string {
+	var list []piece
+	for _, id := range ids {
+		if content, ok := t.contents[id]; ok {
+			list = append(list, piece{content, true})
+		} else if token, ok := t.model.token(id); ok {
+			list = append(list, piece{token, false})
+		}
+	}
+	for _, d := range t.decoders {
+		list = d(list)
+	}
+	n := 0
+	for _, p := range list {
+		n += len(p.text)
+	}
+	text := make([]byte, 0, n)
+	for i, p := range list {
+		if len(t.decoders) == 0 && i > 0 {
+			text = append(text, ' ') // as the library does without a decoder
+		}
+		text = append(text, p.text...)
+	}
+	return string(text)
+}
+
+// readTemplate reads what stands before and after a text.
+func (t *Tokenizer) readTemplate(s *section) error {
+	if s == nil {
+		return nil
+	}
+	switch s.Type {
+	case "ByteLevel": // changes offsets, which are not kept
+		return nil
+	case "Sequence":
+		f, err := as[struct{ Processors []*section }](s)
+		for _, p := range f.Processors {
+			if err == nil {
+				err = t.readTemplate(p)
+			}
+		}
+		return err
+	case "TemplateProcessing":
+		return t.readSingle(s)
+	case "BertProcessing", "RobertaProcessing":
+		f, err := as[struct{ Sep, Cls []any }](s)
+		if err != nil {
+			return err
+		}
+		for i, pair := range [][]any{f.Cls, f.Sep} {
+			if len(pair) != 2 {
+				return fmt.Errorf("%s: want a token and its number", s.Type)
+			}
+			id, ok := pair[1].(float64)
+			if !ok {
+				return fmt.Errorf("%s: %v is no number", s.Type, pair[1])
+			}
+			if i == 0 {
+				t.before = append(t.before, int32(id))
+			} else {
+				t.after = append(t.after, int32(id))
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("the post_processor is of type %q, which is not known", s.Type)
+}
+
+// readSingle reads the template of a single text.
+func (t *Tokenizer) readSingle(s *section) error {
+	type named struct {
+		ID string `json:"id"`
+	}
+	f, err := as[struct {
+		Single []struct{ SpecialToken, Sequence *named }
+		Tokens map[string]struct{ IDs []int32 } `json:"special_tokens"`
+	}](s)
+	if err != nil {
+		return err
+	}
+	seen := false
+	for _, x := range f.Single {
+		if x.SpecialToken == nil {
+			seen = true
+			continue
+		}
+		token, ok := f.Tokens[x.SpecialToken.ID]
+		if !ok {
+			return fmt.Errorf("%s: %q is not among its special_tokens", s.Type, x.SpecialToken.ID)
+		}
+		if seen {
+			t.after = append(t.after, token.IDs...)
+		} else {
+			t.before = append(t.before, token.IDs...)
+		}
+	}
+	return nil
+}
