@@ -83,7 +83,7 @@ func TestMatrixPanics(t *testing.T) {
 }
 
 func BenchmarkGemm(b *testing.B) {
-	for _, n := range []int{128, 1024} {
+	for _, n := range []int{128, 192, 1024} {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
 			x, y, dst := matrix(1, n, n, 0), matrix(2, n, n, 0), blank(n, n, 0)
 			var packed Matrix // packing is part of the product
@@ -94,6 +94,45 @@ func BenchmarkGemm(b *testing.B) {
 				Gemm(dst, x, &packed, nil)
 			}
 			b.ReportMetric(2*float64(n)*float64(n)*float64(n)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
+}
+
+// BenchmarkGemmNaive is what anyone writes first, the sum over k innermost, and what one
+// writes second, whole rows of the right operand innermost. The generic tier has to be
+// faster than both.
+func BenchmarkGemmNaive(b *testing.B) {
+	const n = 192
+	x, y, dst := random(1, n*n), random(2, n*n), make([]float32, n*n)
+	for name, f := range map[string]func(){
+		"sums": func() {
+			for i := range n {
+				for j := range n {
+					sum := float32(0)
+					for k := range n {
+						sum += x[i*n+k] * y[k*n+j]
+					}
+					dst[i*n+j] = sum
+				}
+			}
+		},
+		"rows": func() {
+			clear(dst)
+			for i := range n {
+				row := dst[i*n:][:n]
+				for k, a := range x[i*n:][:n] {
+					for j, v := range y[k*n:][:n] {
+						row[j] += a * v
+					}
+				}
+			}
+		},
+	} {
+		b.Run(fmt.Sprintf("%s/n=%d", name, n), func(b *testing.B) {
+			for b.Loop() {
+				f()
+			}
+			b.ReportMetric(2*n*n*n*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 		})
 	}
 }

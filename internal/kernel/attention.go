@@ -115,6 +115,8 @@ func (t AttentionTile) height(left int) int {
 	switch full := t.Rows(); {
 	case left >= full:
 		return full
+	case t.tier == isa.Generic:
+		return left
 	case left >= 4:
 		return 4
 	}
@@ -137,15 +139,18 @@ func (t AttentionTile) scoreTile(rows, panels, dim int, q []float32, qStride int
 func scoresGeneric(rows, panels, dim int, q []float32, qStride int, k, s []float32, sStride int) {
 	const w = genericPanel
 	for p := range panels {
-		for i := range rows {
-			var sum [w]float32
-			for d, x := range q[i*qStride:][:dim] {
-				b := [w]float32(k[(p*dim+d)*w:])
-				for j := range sum {
-					sum[j] += float32(x * b[j])
-				}
-			}
-			copy(s[i*sStride+p*w:], sum[:])
+		b := quads(k[p*dim*w:][:dim*w])
+		i := 0
+		for ; i+2 <= rows; i += 2 {
+			at := i*sStride + p*w
+			c, d := (*quad)(s[at:]), (*quad)(s[at+sStride:])
+			*c, *d = quad{}, quad{}
+			tile2(c, d, q[i*qStride:], q[(i+1)*qStride:], b)
+		}
+		if i < rows {
+			c := (*quad)(s[i*sStride+p*w:])
+			*c = quad{}
+			tile1(c, q[i*qStride:], b)
 		}
 	}
 }
@@ -258,18 +263,20 @@ func (t AttentionTile) valueTile(rows, keys int, p []float32, pStride int, v, o 
 }
 
 func valuesGeneric(rows, keys int, p []float32, pStride int, v, o []float32, oStride int, factor []float32) {
-	const w = genericPanel
-	for i := range rows {
-		var sum [w]float32
-		for j := range keys {
-			x, b := p[i*pStride+j], [w]float32(v[j*w:])
-			for c := range sum {
-				sum[c] += float32(x * b[c])
-			}
+	b := quads(v[:keys*genericPanel])
+	for i := 0; i < rows; i += 2 {
+		var sum [2]quad
+		height := min(2, rows-i)
+		if height == 2 {
+			tile2(&sum[0], &sum[1], p[i*pStride:], p[(i+1)*pStride:], b)
+		} else {
+			tile1(&sum[0], p[i*pStride:], b)
 		}
-		row := o[i*oStride:][:w]
-		for c, x := range row {
-			row[c] = float32(x*factor[i]) + sum[c]
+		for r := range height {
+			row, f := (*quad)(o[(i+r)*oStride:]), factor[i+r]
+			for c, x := range row {
+				row[c] = float32(x*f) + sum[r][c]
+			}
 		}
 	}
 }

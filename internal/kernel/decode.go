@@ -189,26 +189,6 @@ func (t DecodeTile) Scores(s blas32.General, q []float32, k Strided, next *byte)
 	}
 }
 
-func decodeScoresGeneric(s blas32.General, q []float32, k Strided) {
-	var wide [64]float32
-	for j := range k.Rows {
-		for i := range s.Rows {
-			s.Data[i*s.Stride+j] = 0
-		}
-		for c := 0; c < k.Cols; c += len(wide) {
-			x := wide[:min(len(wide), k.Cols-c)]
-			k.Widen(x, j, c)
-			for i := range s.Rows {
-				sum := s.Data[i*s.Stride+j]
-				for d, y := range q[i*k.Cols+c:][:len(x)] {
-					sum += float32(x[d] * y)
-				}
-				s.Data[i*s.Stride+j] = sum
-			}
-		}
-	}
-}
-
 // Values sets o[i] = factor[i] o[i] + sum over j of p[i][j] v[j], added in the
 // order of j, with p [rows, v.Rows] and o [rows, v.Cols]; Int8 elements count as
 // integers. o must not overlap the others; next is as in Scores.
@@ -263,25 +243,5 @@ func (t DecodeTile) valueColumns(o, p blas32.General, v Strided, from, keys int,
 			}
 		}
 		i += n
-	}
-}
-
-func decodeValuesGeneric(o, p blas32.General, v Strided, factor []float32) {
-	for i := range o.Rows {
-		scaleBy(o.Data[i*o.Stride:][:o.Cols], factor[i])
-	}
-	var wide [64]float32
-	for j := range v.Rows {
-		for c := 0; c < v.Cols; c += len(wide) {
-			x := wide[:min(len(wide), v.Cols-c)]
-			v.Widen(x, j, c)
-			for i := range o.Rows {
-				w := p.Data[i*p.Stride+j]
-				row := o.Data[i*o.Stride+c:][:len(x)]
-				for d, y := range x {
-					row[d] += float32(w * y)
-				}
-			}
-		}
 	}
 }

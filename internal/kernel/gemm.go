@@ -101,7 +101,9 @@ func (p product) multiply(a []float32, aRow, aAt, rows int) {
 	switch {
 	case p.b.rows == 0:
 		p.empty(rows)
-	case p.b.tier != isa.Generic && p.aAt == 1 && p.aRow%crowdedStride == 0 && rows >= p.b.fullRows():
+	case p.b.tier == isa.Generic:
+		p.generic(rows)
+	case p.aAt == 1 && p.aRow%crowdedStride == 0 && rows >= p.b.fullRows():
 		p.multiplyCopied(rows)
 	default:
 		p.blocks(rows, nil)
@@ -169,7 +171,7 @@ func (p *product) strip(row, height, k0, kn, p0, p1 int) {
 		// With few rows a kernel takes several whole panels, so that enough sums
 		// are under way and enough of b is being read.
 		several := 1
-		if p.b.tier != isa.Generic && height <= 2 {
+		if height <= 2 {
 			several = 4 / height
 		}
 		if (panel+several)*width > p.b.cols || panel+several > p1 {
@@ -221,10 +223,6 @@ func (p *product) kernel(row, rows, panel, panels, k0, kn int, start []float32, 
 	size := m.format.bytes()
 	bPanel := m.panelBytes()
 	at := panel*bPanel + k0*m.panelCols()*size
-	if m.tier == isa.Generic {
-		gemmGeneric(rows, kn, a, p.aRow, p.aAt, m, panel, k0, start, startStride, c, cStride)
-		return
-	}
 	var scale *float32
 	if m.format == Int8 {
 		scale = &m.scale[panel*m.panelCols()]
@@ -234,25 +232,4 @@ func (p *product) kernel(row, rows, panel, panels, k0, kn int, start []float32, 
 	}
 	gemmSIMD(m.tier, m.format, rows, panels, kn, unsafe.SliceData(a), 4*p.aRow, 4*p.aAt, &m.data[at], bPanel,
 		&start[0], 4*startStride, &c[0], 4*cStride, scale)
-}
-
-// gemmGeneric is the portable body of a tile of up to 4 x 4.
-func gemmGeneric(rows, kn int, a []float32, aRow, aAt int, m *Matrix, panel, k0 int, start []float32, startStride int, c []float32, cStride int) {
-	var sums [4][4]float32
-	cols := min(4, m.cols-4*panel)
-	for i := range rows {
-		copy(sums[i][:cols], start[i*startStride:])
-	}
-	for k := range kn {
-		b := m.genericRow(panel, k0+k)
-		for i := range rows {
-			x := a[i*aRow+k*aAt]
-			for j, v := range b {
-				sums[i][j] += float32(x * v)
-			}
-		}
-	}
-	for i := range rows {
-		copy(c[i*cStride:][:cols], sums[i][:])
-	}
 }

@@ -90,18 +90,6 @@ func (m *Matrix) element(at, j int) float32 {
 	return m.float32()[at]
 }
 
-// genericRow returns row k of a panel of the generic tier, four columns wide.
-func (m *Matrix) genericRow(panel, k int) (row [4]float32) {
-	at := (panel*m.rows + k) * 4
-	if m.format == Float32 {
-		return [4]float32(m.float32()[at:])
-	}
-	for c := range row {
-		row[c] = m.element(at+c, 4*panel+c)
-	}
-	return row
-}
-
 // panelCols is the width of a panel, fullRows the height of the main kernel's tile.
 func (m *Matrix) panelCols() int { return sizesOf[m.tier].panelCols }
 func (m *Matrix) fullRows() int  { return sizesOf[m.tier].tileRows }
@@ -185,6 +173,12 @@ func (m *Matrix) packFloat32(p, n int, b blas32.General, transposed bool) {
 		clear(panel)
 	}
 	if !transposed {
+		if n == genericPanel { // without a call to copy so little
+			for i := range m.rows {
+				*(*quad)(panel[i*w:]) = quad(b.Data[i*b.Stride+p*w:])
+			}
+			return
+		}
 		for i := range m.rows {
 			copy(panel[i*w:][:n], b.Data[i*b.Stride+p*w:])
 		}

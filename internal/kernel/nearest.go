@@ -74,17 +74,21 @@ func (t AttentionTile) nearestTile(rows, panels, dim int, q []float32, qStride i
 func nearestGeneric(rows, panels, dim int, q []float32, qStride int, k, best, place, numbers []float32) {
 	const w = genericPanel
 	for p := range panels {
-		for i := range rows {
-			var score [w]float32
-			for d, x := range q[i*qStride:][:dim] {
-				b := [w]float32(k[(p*dim+d)*w:])
-				for l := range score {
-					score[l] += float32(x * b[l])
-				}
+		b := quads(k[p*dim*w:][:dim*w])
+		for i := 0; i < rows; i += 2 {
+			var score [2]quad
+			height := min(2, rows-i)
+			if height == 2 {
+				tile2(&score[0], &score[1], q[i*qStride:], q[(i+1)*qStride:], b)
+			} else {
+				tile1(&score[0], q[i*qStride:], b)
 			}
-			for l, v := range score {
-				if v > best[i*w+l] {
-					best[i*w+l], place[i*w+l] = v, numbers[p]
+			for r := range height {
+				best, place := (*quad)(best[(i+r)*w:]), (*quad)(place[(i+r)*w:])
+				for l, v := range score[r] {
+					if v > best[l] {
+						best[l], place[l] = v, numbers[p]
+					}
 				}
 			}
 		}

@@ -35,11 +35,16 @@ func OuterStep(y []float32, s blas32.General, decay float32, b, c, x []float32) 
 	}
 	clear(y)
 	for i, bi := range b {
-		for j, v := range s.Data[i*s.Stride:][:len(x)] {
-			v = float32(decay*v) + float32(bi*x[j])
-			s.Data[i*s.Stride+j] = v
-			y[j] += float32(c[i] * v)
-		}
+		outerRow(y, s.Data[i*s.Stride:][:len(x)], decay, bi, c[i], x)
+	}
+}
+
+func outerRow(y, s []float32, decay, b, c float32, x []float32) {
+	y, s = y[:len(x)], s[:len(x)]
+	for j, u := range x {
+		v := float32(decay*s[j]) + float32(b*u)
+		s[j] = v
+		y[j] += float32(c * v)
 	}
 }
 
@@ -68,9 +73,7 @@ func Combine(y []float32, s blas32.General, c []float32) {
 	}
 	clear(y)
 	for i, ci := range c {
-		for j, v := range s.Data[i*s.Stride:][:len(y)] {
-			y[j] += float32(ci * v)
-		}
+		add1(y, ci, s.Data[i*s.Stride:][:len(y)])
 	}
 }
 
@@ -156,13 +159,35 @@ func PackBC(dst []float32, b, c blas32.General) {
 
 func accumulateGeneric(rows, tokens, width int, s []float32, sStride int, bc, x []float32, xStride int, y []float32, yStride int) {
 	for t := range tokens {
-		for i := range rows {
-			b, c := bc[2*rows*t+i], bc[2*rows*t+rows+i]
-			for j := range width {
-				v := s[i*sStride+j] + float32(b*x[t*xStride+j])
-				s[i*sStride+j] = v
-				y[t*yStride+j] += float32(c * v)
-			}
+		bc, x, y := bc[2*rows*t:][:2*rows], x[t*xStride:][:width], y[t*yStride:][:width]
+		if rows == 4 {
+			accumulate4Generic(y, (*[8]float32)(bc), x, s, s[sStride:], s[2*sStride:], s[3*sStride:])
+			continue
 		}
+		for i := range rows {
+			outerRow(y, s[i*sStride:][:width], 1, bc[i], bc[rows+i], x)
+		}
+	}
+}
+
+func accumulate4Generic(y []float32, bc *[8]float32, x, s0, s1, s2, s3 []float32) {
+	x = x[:len(y)]
+	s0, s1, s2, s3 = s0[:len(y)], s1[:len(y)], s2[:len(y)], s3[:len(y)]
+	b0, b1, b2, b3, c0, c1, c2, c3 := bc[0], bc[1], bc[2], bc[3], bc[4], bc[5], bc[6], bc[7]
+	for j, sum := range y {
+		u := x[j]
+		v := s0[j] + float32(b0*u)
+		s0[j] = v
+		sum += float32(c0 * v)
+		v = s1[j] + float32(b1*u)
+		s1[j] = v
+		sum += float32(c1 * v)
+		v = s2[j] + float32(b2*u)
+		s2[j] = v
+		sum += float32(c2 * v)
+		v = s3[j] + float32(b3*u)
+		s3[j] = v
+		sum += float32(c3 * v)
+		y[j] = sum
 	}
 }
