@@ -23,6 +23,10 @@ import (
 //
 // Options are subquad.WithMmap, which maps the file instead of reading it.
 //
+// No config.json tells the shift of the filters' window: it is taken as 0.05, the default of
+// the standalone file and of the Hugging Face port, while the training code in src/ of
+// hyena-dna has 0.0 (see Config.Shift).
+//
 // Tensors may stand under the names of the standalone file ("backbone."), of
 // training ("model.backbone.", with ".layer" within where activations were
 // checkpointed), of the Hugging Face port ("hyena.backbone.") or of MultiMolecule
@@ -96,12 +100,18 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 		}
 		stack.Layers = append(stack.Layers, c.layer(fmt.Sprintf("layers.%d.", i)))
 	}
-	logits := c.Head("lm_head.weight", stack.Embedding.Table)
+	const head, positions = "lm_head.weight", "embeddings.position_embeddings.weight"
+	if c.Has(positions) && c.Err == nil {
+		return nil, check.Errorf(ErrConfig, "dna: the checkpoint has learned positions, tensor %s%s, which are not supported", c.Prefix, positions)
+	}
+	logits := c.Head(head, stack.Embedding.Table)
 	stack.Classifier = c.classifier(m.vocabulary.Pad())
 	if c.Err != nil {
 		return nil, c.Err
 	}
-	stack.Head.Weights = dense.NewLinear(cfg.Format, logits, nil)
+	if c.Has(head) || !cfg.Untied {
+		stack.Head.Weights = dense.NewLinear(cfg.Format, logits, nil)
+	}
 	m.letters = m.Tokenizer(NoSpecial)
 	var err error
 	m.stack, err = lm.New(stack)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/subquad/subquad/hyena"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/lm"
 )
@@ -37,7 +38,7 @@ func (c *checkpoint) operator(prefix string) *hyena.Operator {
 		return nil
 	}
 	op, err := hyena.NewOperator(hyena.OperatorConfig{
-		Dim: cfg.Dim, Order: cfg.Order, ChannelMajor: cfg.ChannelMajor, Format: cfg.Format,
+		Dim: cfg.Dim, Order: cfg.Order, ChannelMajor: cfg.ChannelMajor, Activation: cfg.Activation, Format: cfg.Format,
 		SpectraBytes: cfg.spectraBytes(), Workers: cfg.Workers, Scratch: c.scratch,
 	}, w)
 	if err != nil {
@@ -79,7 +80,11 @@ func (c *checkpoint) filter(prefix string) *hyena.Filter {
 	w.Output = c.Matrix(fmt.Sprintf("%simplicit_filter.%d.weight", prefix, last), channels, in)
 	fc := hyena.FilterConfig{
 		Channels: channels, MaxLen: cfg.MaxLen, EmbDim: cfg.EmbDim,
-		NoModulation: cfg.NoModulation, Shift: cfg.Shift,
+		NoModulation: cfg.NoModulation, Shift: cfg.Shift, Normalized: cfg.Normalized,
+		FastDecay: cfg.FastDecay, SlowDecay: cfg.SlowDecay, Target: cfg.Target,
+	}
+	if cfg.LinearFilter && last > 0 && c.Err == nil {
+		c.Err = check.Errorf(ErrConfig, "dna: LinearFilter (layer.linear_mixer) is set, but the checkpoint's filters have hidden layers")
 	}
 	// Stored grids win over computed ones: training may have changed them.
 	if c.Has(prefix + "pos_emb.z") {

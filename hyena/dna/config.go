@@ -5,9 +5,8 @@ import (
 	"math"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/lm"
-	"github.com/subquad/subquad/internal/weights"
 )
 
 // Config fixes a model. A checkpoint's tensors tell most of it, so the zero value
@@ -31,12 +30,32 @@ type Config struct {
 	EmbDim int
 	// NoModulation leaves out the filters' exponential window.
 	NoModulation bool
-	// Shift is what the window decays to; nil is 0.05, as in all published models.
+	// Shift is what the window decays to. nil is 0.05, the default of the standalone file of
+	// HyenaDNA and of the Hugging Face port, which published checkpoints are for; their
+	// config.json does not tell it. A model trained with the default of the repository's src/
+	// needs 0.0 here, or "shift": 0.0 in "layer" of its config.json.
 	Shift *float64
+	// FastDecay, SlowDecay and Target are fast_decay_pct, slow_decay_pct and target of the
+	// published code (hyena.FilterConfig), for checkpoints that do not store the window's
+	// decays; 0 stands for 0.3, 1.5 and 0.01.
+	FastDecay, SlowDecay, Target float64
+	// Normalized divides each row of a filter by the sum of its absolute values
+	// ("normalized" of src/).
+	Normalized bool
+	// LinearFilter says that filters are one linear layer of the positional embedding
+	// ("linear_mixer" of src/). The tensors tell it too, and must agree where it is set.
+	LinearFilter bool
+	// Activation is applied before the output projection of the Hyena operators
+	// ("activation" of src/).
+	Activation hyena.Activation
 	// Freq is the frequency of the filters' sines where it is not stored; 0 is 10.
 	Freq float64
 	// Eps is added to variances by the norms; 0 is 1e-5.
 	Eps float64
+	// Untied says that the embedding does not stand for a missing lm_head
+	// (tie_word_embeddings false): without one the model then has no logits, and a call that
+	// asks for them, or for likelihoods, matches ErrCall.
+	Untied bool
 
 	// AnyText lets EmbedInto take any text, as the published tokenizers do: characters that
 	// are no nucleotide code as unknown ones, and the names of special tokens, as "[MASK]",
@@ -52,69 +71,15 @@ type Config struct {
 	Workers int
 }
 
-// ParseConfig reads a config.json, under the names of hyena-dna, of the Hugging
-// Face port or of MultiMolecule. Keys that do not change inference are passed
-// over. Errors match ErrConfig.
-func ParseConfig(text []byte) (Config, error) {
-	var f configFile
-	if err := weights.DecodeConfig(text, &f); err != nil {
-		return Config{}, check.Errorf(ErrConfig, "dna: config.json: %v", err)
-	}
-	c := Config{
-		Dim: cmp.Or(f.DModel, f.HiddenSize), Layers: cmp.Or(f.NLayer, f.NumHiddenLayers), Inner: cmp.Or(f.DInner, f.IntermediateSize),
-		MaxLen: cmp.Or(f.Layer.LMax, f.MaxSeqLen, f.MaxPositions), Order: cmp.Or(f.Layer.Order, f.HyenaOrder),
-		EmbDim: cmp.Or(f.Layer.EmbDim, f.EmbDim, f.FilterEmbDim),
-		Shift:  f.Layer.Shift, Freq: cmp.Or(f.Layer.W, f.ActivationFreq), Eps: cmp.Or(f.Epsilon, f.NormEps),
-	}
-	c.NoModulation = f.Layer.Modulate != nil && !*f.Layer.Modulate
-	if c.Vocab = f.VocabSize; c.Vocab > 0 {
-		padded, ok := lm.PaddedVocab(f.VocabSize, f.PadMultiple)
-		if !ok {
-			return Config{}, check.Errorf(ErrConfig, "dna: config.json: vocab_size is %d and pad_vocab_size_multiple %d", f.VocabSize, f.PadMultiple)
-		}
-		c.Vocab = padded
-	}
-	return c, c.check("dna: config.json: ")
-}
-
-// configFile has the names of all three forms.
-type configFile struct {
-	VocabSize   int `json:"vocab_size"`
-	PadMultiple int `json:"pad_vocab_size_multiple"`
-	// hyena-dna and the Hugging Face port
-	DModel int `json:"d_model"`
-	NLayer int `json:"n_layer"`
-	DInner int `json:"d_inner"`
-	// hyena-dna
-	Layer struct {
-		LMax     int      `json:"l_max"`
-		EmbDim   int      `json:"emb_dim"`
-		Order    int      `json:"order"`
-		W        float64  `json:"w"`
-		Modulate *bool    `json:"modulate"`
-		Shift    *float64 `json:"shift"`
-	} `json:"layer"`
-	// the Hugging Face port
-	MaxSeqLen  int     `json:"max_seq_len"`
-	EmbDim     int     `json:"emb_dim"`
-	HyenaOrder int     `json:"hyena_order"`
-	Epsilon    float64 `json:"layer_norm_epsilon"`
-	// and MultiMolecule
-	ActivationFreq   float64 `json:"activation_freq"`
-	HiddenSize       int     `json:"hidden_size"`
-	NumHiddenLayers  int     `json:"num_hidden_layers"`
-	IntermediateSize int     `json:"intermediate_size"`
-	MaxPositions     int     `json:"max_position_embeddings"`
-	FilterEmbDim     int     `json:"filter_emb_dim"`
-	NormEps          float64 `json:"layer_norm_eps"`
-}
-
 // over returns c with its zero fields filled from file.
 func (c Config) over(file Config) Config {
 	c.Dim, c.Layers, c.Inner, c.Vocab = cmp.Or(c.Dim, file.Dim), cmp.Or(c.Layers, file.Layers), cmp.Or(c.Inner, file.Inner), cmp.Or(c.Vocab, file.Vocab)
 	c.MaxLen, c.Order, c.EmbDim = cmp.Or(c.MaxLen, file.MaxLen), cmp.Or(c.Order, file.Order), cmp.Or(c.EmbDim, file.EmbDim)
 	c.NoModulation = c.NoModulation || file.NoModulation
 	c.Shift, c.Freq, c.Eps = cmp.Or(c.Shift, file.Shift), cmp.Or(c.Freq, file.Freq), cmp.Or(c.Eps, file.Eps)
+	c.FastDecay, c.SlowDecay, c.Target = cmp.Or(c.FastDecay, file.FastDecay), cmp.Or(c.SlowDecay, file.SlowDecay), cmp.Or(c.Target, file.Target)
+	c.Normalized, c.LinearFilter = c.Normalized || file.Normalized, c.LinearFilter || file.LinearFilter
+	c.Activation, c.Untied = cmp.Or(c.Activation, file.Activation), c.Untied || file.Untied
 	return c
 }
 
@@ -152,7 +117,7 @@ func (c Config) check(prefix string) error {
 	for _, f := range []struct {
 		name string
 		v    float64
-	}{{"Eps", c.Eps}, {"Freq", c.Freq}} {
+	}{{"Eps", c.Eps}, {"Freq", c.Freq}, {"FastDecay", c.FastDecay}, {"SlowDecay", c.SlowDecay}, {"Target", c.Target}} {
 		if !(f.v >= 0 && f.v <= math.MaxFloat32) {
 			return check.Errorf(ErrConfig, "%s%s is %v, want a finite number, 0 or more", prefix, f.name, f.v)
 		}

@@ -6,8 +6,6 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/lm"
-	"github.com/subquad/subquad/internal/weights"
 )
 
 // Config fixes a model. A checkpoint's tensors tell most of it, so the zero value
@@ -46,102 +44,6 @@ type Config struct {
 	Format asm.Format
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
-}
-
-// configFile has the names of both forms.
-type configFile struct {
-	VocabSize   int    `json:"vocab_size"`
-	PadMultiple int    `json:"pad_vocab_size_multiple"`
-	Tied        *bool  `json:"tie_embeddings"`
-	ModelType   string `json:"model_type"`
-	// the original
-	DModel      int     `json:"d_model"`
-	NLayer      int     `json:"n_layer"`
-	PaddedVocab int     `json:"padded_vocab"`
-	RMSNorm     *bool   `json:"rms_norm"`
-	NormEpsilon float64 `json:"norm_epsilon"`
-	AttnLayers  []int   `json:"attn_layer_idx"`
-	SSM         struct {
-		Layer          string           `json:"layer"`
-		DState         int              `json:"d_state"`
-		HeadDim        int              `json:"headdim"`
-		Groups         int              `json:"ngroups"`
-		NormBeforeGate bool             `json:"norm_before_gate"`
-		DtLimit        []weights.Number `json:"dt_limit"`
-	} `json:"ssm_cfg"`
-	// Hugging Face
-	HiddenSize      int              `json:"hidden_size"`
-	NumHiddenLayers int              `json:"num_hidden_layers"`
-	StateSize       int              `json:"state_size"`
-	HeadDim         int              `json:"head_dim"`
-	NGroups         int              `json:"n_groups"`
-	Epsilon         float64          `json:"layer_norm_epsilon"`
-	MixerEps        float64          `json:"mixer_rms_eps"`
-	TimeStepLimit   []weights.Number `json:"time_step_limit"`
-	TieWords        *bool            `json:"tie_word_embeddings"`
-}
-
-// ParseConfig reads a config.json, under the names of mamba_ssm or of Hugging
-// Face's mamba, mamba2 and falcon_mamba. Keys that do not change inference are
-// passed over. Errors match ErrConfig.
-func ParseConfig(text []byte) (Config, error) {
-	var f configFile
-	if err := weights.DecodeConfig(text, &f); err != nil {
-		return Config{}, check.Errorf(ErrConfig, "mamba: config.json: %v", err)
-	}
-	if len(f.AttnLayers) > 0 {
-		return Config{}, check.Errorf(ErrConfig, "mamba: config.json: attn_layer_idx is %v, and layers of attention are not supported", f.AttnLayers)
-	}
-	switch f.SSM.Layer {
-	case "", "Mamba1", "Mamba2":
-	default:
-		return Config{}, check.Errorf(ErrConfig, "mamba: config.json: layer is %q, want Mamba1 or Mamba2", f.SSM.Layer)
-	}
-	switch f.ModelType {
-	case "", "mamba", "mamba2", "falcon_mamba", "mamba_ssm":
-	default:
-		return Config{}, check.Errorf(ErrConfig, "mamba: config.json: model_type is %q, want mamba, mamba2 or falcon_mamba", f.ModelType)
-	}
-	c := Config{
-		Dim: cmp.Or(f.DModel, f.HiddenSize), Layers: cmp.Or(f.NLayer, f.NumHiddenLayers), Words: f.VocabSize,
-		HeadDim: cmp.Or(f.SSM.HeadDim, f.HeadDim), Groups: cmp.Or(f.SSM.Groups, f.NGroups),
-		NormBeforeGate: f.SSM.NormBeforeGate, NormDtBC: f.ModelType == "falcon_mamba", MixerEps: f.MixerEps,
-		Eps: cmp.Or(f.NormEpsilon, f.Epsilon),
-	}
-	for _, tied := range []*bool{f.Tied, f.TieWords} {
-		c.Untied = c.Untied || tied != nil && !*tied
-	}
-	c.States = cmp.Or(f.SSM.DState, f.StateSize)
-	if f.ModelType == "" || f.ModelType == "mamba_ssm" { // mamba2's rms_norm is another norm
-		c.LayerNorm = f.RMSNorm != nil && !*f.RMSNorm
-	}
-	limit := f.SSM.DtLimit
-	if limit == nil {
-		limit = f.TimeStepLimit
-	}
-	if limit != nil {
-		if len(limit) != 2 {
-			return Config{}, check.Errorf(ErrConfig, "mamba: config.json: the limits of dt are %v, want two", limit)
-		}
-		if !(limit[0] <= limit[1] && limit[1] > 0) {
-			return Config{}, check.Errorf(ErrConfig, "mamba: config.json: the limits of dt are %v, want the smaller first and the other above 0", limit)
-		}
-		c.DtMin = float32(limit[0])
-		if limit[1] < math.MaxFloat32 {
-			c.DtMax = float32(limit[1])
-		}
-	}
-	if c.Words > 0 {
-		padded, ok := lm.PaddedVocab(c.Words, f.PadMultiple)
-		if !ok {
-			return Config{}, check.Errorf(ErrConfig, "mamba: config.json: vocab_size is %d and pad_vocab_size_multiple %d", f.VocabSize, f.PadMultiple)
-		}
-		if f.PadMultiple > 0 {
-			c.Vocab = padded
-		}
-		c.Vocab = cmp.Or(f.PaddedVocab, c.Vocab)
-	}
-	return c, c.check("mamba: config.json: ")
 }
 
 // over returns c with its zero fields filled from file.
