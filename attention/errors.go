@@ -2,16 +2,12 @@ package attention
 
 import "github.com/subquad/subquad"
 
-var (
-	// ErrShape is matched by errors about the shape of a matrix or slice.
-	ErrShape = subquad.ErrShape
-	// ErrConfig is matched by errors about a Config.
-	ErrConfig = subquad.ErrConfig
-	// ErrCall is matched by errors about the options of a call.
-	ErrCall = subquad.ErrCall
-	// ErrState is matched by errors about a State that is another operator's, or
-	// cannot be read.
-	ErrState = subquad.ErrState
-	// ErrFull is matched by errors about a State or a pool without room.
-	ErrFull = subquad.ErrFull
-)
+// The errors of this package match, with errors.Is, the sentinels of the whole module (see
+// package subquad):
+//
+//   - ErrConfig: a Config;
+//   - ErrShape: the shape of a matrix or slice;
+//   - ErrCall: the options of a call;
+//   - ErrState: a State that is another operator's, or cannot be read;
+//   - ErrFull: a State or a pool without room.
+var ErrConfig, ErrShape, ErrCall, ErrState, ErrFull = subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall, subquad.ErrState, subquad.ErrFull

@@ -119,9 +119,7 @@ func attentionValues(rows int) kernel {
 
 // weightOf returns exp(x) for x <= 0, three operations shorter than expOf.
 func weightOf(m Machine, x Vec) Vec {
-	z := m.Copy(c("roundMagic"))
-	m.MulAdd(z, x, c("log2E"))
-	n := m.Sub(z, c("roundMagic"))
+	z, n := rounded(m, x, c("log2E"))
 	g := m.Copy(n)
 	m.MulSub(g, x, c("log2E"))
 	p := polynomial(m, g, "pow5", "pow4", "pow3", "pow2", "pow1")

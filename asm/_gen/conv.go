@@ -19,11 +19,7 @@ func convolution(tokens int) kernel {
 		n := m.Param("n")
 		offset := m.ZeroGP()
 		vector := func(t *Tail) {
-			from := func(name string) GP {
-				p := m.Param(name)
-				m.AddGP(p, offset)
-				return p
-			}
+			from := func(name string) GP { return paramFrom(m, name, offset) }
 			initRows := m.Rows(from("init"), m.Param("initRow"), tokens)
 			acc := make([]Vec, tokens)
 			for i := range acc {

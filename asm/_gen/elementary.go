@@ -4,9 +4,7 @@ import . "github.com/subquad/subquad/asm/_gen/simd"
 
 // expOf returns exp(x). Without upper, x must not exceed 88.7.
 func expOf(m Machine, x Vec, upper bool) Vec {
-	z := m.Copy(c("roundMagic"))
-	m.MulAdd(z, x, c("log2E"))
-	n := m.Sub(z, c("roundMagic"))
+	z, n := rounded(m, x, c("log2E"))
 	r := m.Copy(x)
 	m.MulSub(r, n, c("ln2Hi"))
 	m.MulSub(r, n, c("ln2Lo"))
@@ -25,6 +23,13 @@ func expOf(m Machine, x Vec, upper bool) Vec {
 		y = m.Select(m.Cmp(LessEqual, x, c("expOverflow")), y, x)
 	}
 	return y
+}
+
+// rounded returns n, the integer nearest to x scale, and z, of which n is the lowest bits.
+func rounded(m Machine, x Vec, scale Const) (z, n Vec) {
+	z = m.Copy(c("roundMagic"))
+	m.MulAdd(z, x, scale)
+	return z, m.Sub(z, c("roundMagic"))
 }
 
 // polynomial evaluates by Horner's rule, the highest coefficient first.
@@ -56,9 +61,7 @@ func sine(m Machine) {
 
 // sinOf returns sin(x) for |x| <= sinLimit.
 func sinOf(m Machine, x Vec) Vec {
-	z := m.Copy(c("roundMagic"))
-	m.MulAdd(z, x, c("invPi"))
-	n := m.Sub(z, c("roundMagic"))
+	z, n := rounded(m, x, c("invPi"))
 	r := m.Copy(x)
 	m.MulSub(r, n, c("piHi"))
 	m.MulSub(r, n, c("piMid"))

@@ -98,6 +98,28 @@ func exp2Of(m Machine, t Vec) Vec {
 	return m.ScaleExp2(p, n, z)
 }
 
+// columns runs vectors over width channels: as many vectors at a time as counts says, the
+// most first, and what is left masked. offset is how far it has come, in bytes.
+func columns(m Machine, width, offset GP, counts []int, vectors func(count int, t *Tail)) {
+	for _, count := range counts {
+		m.Loop(width, count*m.Lanes(), func() {
+			vectors(count, nil)
+			m.AddImm(offset, count*Bytes(m))
+		})
+	}
+	m.Tail(width, func(t *Tail) {
+		vectors(1, t)
+		AdvanceTail(m, t, offset)
+	})
+}
+
+// paramFrom is a pointer among the parameters, offset bytes on.
+func paramFrom(m Machine, name string, offset GP) GP {
+	p := m.Param(name)
+	m.AddGP(p, offset)
+	return p
+}
+
 // outer is one token of a recurrence whose state is a matrix [states, n]:
 //
 //	s[i][j] = decay s[i][j] + b[i] x[j]
@@ -108,11 +130,7 @@ func outer(m Machine) {
 	width, decay := m.Param("width"), m.ParamSplat("decay")
 	offset := m.ZeroGP()
 	vectors := func(count int, t *Tail) {
-		at := func(name string) GP {
-			p := m.Param(name)
-			m.AddGP(p, offset)
-			return p
-		}
+		at := func(name string) GP { return paramFrom(m, name, offset) }
 		x, y := make([]Vec, count), make([]Vec, count)
 		from := at("x")
 		for j := range x {
@@ -137,17 +155,7 @@ func outer(m Machine) {
 			m.Store(At{Base: to, Disp: j * Bytes(m)}, t, y[j])
 		}
 	}
-	const unroll = 4
-	for _, count := range []int{unroll, 1} {
-		m.Loop(width, count*m.Lanes(), func() {
-			vectors(count, nil)
-			m.AddImm(offset, count*Bytes(m))
-		})
-	}
-	m.Tail(width, func(t *Tail) {
-		vectors(1, t)
-		AdvanceTail(m, t, offset)
-	})
+	columns(m, width, offset, []int{4, 1}, vectors)
 	m.End()
 }
 
@@ -179,17 +187,7 @@ func combine(m Machine) {
 			m.Store(At{Base: to, Disp: j * Bytes(m)}, t, y[j])
 		}
 	}
-	const unroll = 4
-	for _, count := range []int{unroll, 1} {
-		m.Loop(width, count*m.Lanes(), func() {
-			vectors(count, nil)
-			m.AddImm(offset, count*Bytes(m))
-		})
-	}
-	m.Tail(width, func(t *Tail) {
-		vectors(1, t)
-		AdvanceTail(m, t, offset)
-	})
+	columns(m, width, offset, []int{4, 1}, vectors)
 	m.End()
 }
 
@@ -210,11 +208,7 @@ func accumulate(rows int, more bool) kernel {
 			fmt.Sprintf("%d row(s) of width channels; strides in bytes", rows))
 		width, offset := m.Param("width"), m.ZeroGP()
 		vectors := func(count int, t *Tail) {
-			at := func(name string) GP {
-				p := m.Param(name)
-				m.AddGP(p, offset)
-				return p
-			}
+			at := func(name string) GP { return paramFrom(m, name, offset) }
 			place := func(base GP, j int) At { return At{Base: base, Disp: j * Bytes(m)} }
 			row, sRow := at("s"), m.Param("sRow")
 			s := make([][]Vec, rows)
@@ -263,16 +257,7 @@ func accumulate(rows int, more bool) kernel {
 		if m.Tier() == "AVX2" {
 			most = 2
 		}
-		for _, count := range []int{most, 1} {
-			m.Loop(width, count*m.Lanes(), func() {
-				vectors(count, nil)
-				m.AddImm(offset, count*Bytes(m))
-			})
-		}
-		m.Tail(width, func(t *Tail) {
-			vectors(1, t)
-			AdvanceTail(m, t, offset)
-		})
+		columns(m, width, offset, []int{most, 1}, vectors)
 		m.End()
 	}
 }
@@ -283,11 +268,7 @@ func scaleRows(m Machine) {
 		"dst[t][i] = scale[t]*x[t][i]; strides in bytes")
 	width, offset := m.Param("width"), m.ZeroGP()
 	vectors := func(count int, t *Tail) {
-		at := func(name string) GP {
-			p := m.Param(name)
-			m.AddGP(p, offset)
-			return p
-		}
+		at := func(name string) GP { return paramFrom(m, name, offset) }
 		dst, x, dstRow, xRow, scale := at("dst"), at("x"), m.Param("dstRow"), m.Param("xRow"), m.Param("scale")
 		m.Loop(m.Param("rows"), 1, func() {
 			s := m.SplatAt(At{Base: scale})
@@ -299,16 +280,7 @@ func scaleRows(m Machine) {
 			m.AddImm(scale, 4)
 		})
 	}
-	for _, count := range []int{4, 2, 1} {
-		m.Loop(width, count*m.Lanes(), func() {
-			vectors(count, nil)
-			m.AddImm(offset, count*Bytes(m))
-		})
-	}
-	m.Tail(width, func(t *Tail) {
-		vectors(1, t)
-		AdvanceTail(m, t, offset)
-	})
+	columns(m, width, offset, []int{4, 2, 1}, vectors)
 	m.End()
 }
 

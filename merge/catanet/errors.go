@@ -2,12 +2,10 @@ package catanet
 
 import "github.com/subquad/subquad"
 
-var (
-	// ErrShape is matched by errors about the shape of a matrix or slice.
-	ErrShape = subquad.ErrShape
-	// ErrConfig is matched by errors about a configuration or weights.
-	ErrConfig = subquad.ErrConfig
-	// ErrCall is matched by errors about the options of a call, a negative bucket
-	// among them.
-	ErrCall = subquad.ErrCall
-)
+// The errors of this package match, with errors.Is, the sentinels of the whole module (see
+// package subquad):
+//
+//   - ErrConfig: a configuration or weights;
+//   - ErrShape: the shape of a matrix or slice;
+//   - ErrCall: the options of a call, a negative bucket among them.
+var ErrConfig, ErrShape, ErrCall = subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall

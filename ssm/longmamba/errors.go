@@ -5,18 +5,15 @@ import (
 	"github.com/subquad/subquad/internal/check"
 )
 
-var (
-	// ErrConfig is matched by errors about a Config, and about a block that a calibration
-	// does not have.
-	ErrConfig = subquad.ErrConfig
-	// ErrShape is matched by errors about the shape of a matrix.
-	ErrShape = subquad.ErrShape
-	// ErrCall is matched by errors about a call that cannot be honoured.
-	ErrCall = subquad.ErrCall
-	// ErrState is matched by errors about a state that is not empty.
-	ErrState = subquad.ErrState
-	// ErrCalibration is matched by errors about a Calibration: of another model,
-	// incomplete, not well formed, or made of what it cannot be made of. They match
-	// ErrConfig too.
-	ErrCalibration = check.Errorf(ErrConfig, "longmamba: wrong calibration")
-)
+// The errors of this package match, with errors.Is, the sentinels of the whole module (see
+// package subquad):
+//
+//   - ErrConfig: a Config, and a block that a calibration does not have;
+//   - ErrShape: the shape of a matrix;
+//   - ErrCall: a call that cannot be honoured;
+//   - ErrState: a state that is not empty.
+var ErrConfig, ErrShape, ErrCall, ErrState = subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall, subquad.ErrState
+
+// ErrCalibration is matched by errors about a Calibration: of another model, incomplete,
+// not well formed, or made of what it cannot be made of. They match ErrConfig too.
+var ErrCalibration = check.Errorf(ErrConfig, "longmamba: wrong calibration")
