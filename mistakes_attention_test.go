@@ -148,7 +148,7 @@ func (b *builder) attentionStates(op *attention.Attention) {
 	}
 	b.on(segment, "Keys", func() []any { return []any{matrix(tokens, headDim), 1, 0} }).free = []string{"dst.Rows"}
 	b.on(segment, "Values", func() []any { return []any{matrix(tokens, valueDim), 1, 0} }).free = []string{"dst.Rows"}
-	b.on(segment, "LogWeights", func() []any { return []any{vector(tokens), 1, 0} })
+	b.on(segment, "LogWeights", func() []any { return []any{vector(tokens), 1, 0} }).free = []string{"dst."}
 	b.on(func() any { return new(attention.View) }, "Of", func() []any {
 		return []any{op, matrix(tokens, kvHeads*headDim), matrix(tokens, kvHeads*valueDim), int64(3)}
 	})

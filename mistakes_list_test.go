@@ -42,6 +42,13 @@ var mistakes = []mistake{
 			return once(way, "one row less")
 		}},
 	{"an output that shares elements with another argument", func(x *trial, l leaf) bool { return given(x, l) && x.output(l) }, []error{errShape}, true, overlap},
+	{"a list of another length", isList, []error{errShape, errCall}, true, // ErrCall: a list that says how to, and not what
+		func(x *trial, l leaf, way int) string {
+			if way > 1 {
+				return ""
+			}
+			return lengths(l, way+2)
+		}},
 	{"offsets", func(x *trial, l leaf) bool { return named(l, intsType, "Offsets", "KOffsets") }, []error{errCall}, true,
 		func(x *trial, l leaf, way int) string {
 			return pick(l, way, []int{1, tokens}, []int{0, tokens - 1}, []int{0, tokens + 1}, []int{0, 5, 4, tokens}, []int{}, []int{-1, tokens},
@@ -189,6 +196,15 @@ func isMatrix(l leaf) bool { return l.v.Type() == matrixType }
 func given(x *trial, l leaf) bool {
 	m, ok := l.v.Interface().(blas32.General)
 	return ok && m.Rows > 0 && m.Cols > 0
+}
+
+// isList tells whether a leaf is a list of numbers whose length others give.
+func isList(x *trial, l leaf) bool {
+	if l.v.Kind() != reflect.Slice || l.v.Len() == 0 || x.constructor() || x.isFree(l, "") {
+		return false
+	}
+	k := l.v.Type().Elem().Kind()
+	return k == reflect.Float32 || k == reflect.Float64 || k == reflect.Bool || k == reflect.Int64
 }
 
 func isStates(l leaf) bool { return l.v.Kind() == reflect.Slice && isState(l.v.Type().Elem()) }

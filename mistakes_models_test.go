@@ -145,7 +145,8 @@ func mambaRoom(b *builder) {
 	})
 	b.add("mamba.NewSampler", mamba.NewSampler, func() []any { return []any{mamba.SampleConfig{Temperature: 1, TopK: 3, TopP: 0.5}} })
 	sampler := func() any { return must(mamba.NewSampler(mamba.SampleConfig{Temperature: 1, TopK: 3, TopP: 0.5})) }
-	b.on(sampler, "Sample", func() []any { return []any{vector(vocab)} }).pkg = "mamba"
+	sample := b.on(sampler, "Sample", func() []any { return []any{vector(vocab)} })
+	sample.pkg, sample.free = "mamba", []string{"logits."}
 	m, other := must(mamba.Read(bytes.NewReader(file), int64(len(file)), cfg)), must(mamba.Read(bytes.NewReader(second), int64(len(second)), cfg))
 	self := func() any { return m }
 	call := func() *mamba.Call {

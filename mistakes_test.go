@@ -94,9 +94,12 @@ func TestMistakes(t *testing.T) {
 			if o.fault != "" || o.err != nil {
 				t.Fatalf("a valid call: %v %s", o.err, o.fault)
 			}
-			for i := range x.leaves {
+			x = r.trial()
+			for i, l := range x.leaves {
 				for _, m := range mistakes {
-					m.try(t, r, i)
+					if m.in(x, l) {
+						m.try(t, r, i)
+					}
 				}
 			}
 			contexts(t, r)
@@ -129,9 +132,6 @@ func (m *mistake) try(t *testing.T, r *row, i int) {
 	for way := 0; ; way++ {
 		x := r.trial()
 		l := x.leaves[i]
-		if !m.in(x, l) {
-			return
-		}
 		was := x.states()
 		what := m.make(x, l, way)
 		if what == "" {

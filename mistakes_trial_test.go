@@ -145,7 +145,17 @@ type past interface {
 	io.WriterTo
 }
 
-func isState(t reflect.Type) bool { return t.Implements(stateType) }
+// isState tells states; the map remembers, for many are asked for.
+func isState(t reflect.Type) bool {
+	is, ok := known[t]
+	if !ok {
+		is = t.Implements(stateType)
+		known[t] = is
+	}
+	return is
+}
+
+var known = map[reflect.Type]bool{}
 
 // open tells whether a struct has fields that callers set.
 func open(t reflect.Type) bool {
