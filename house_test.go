@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"attention", "hyena", "ssm", "merge"},
 	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "ssm/longmamba"},
 	{"internal/lm", "merge/catanet"},
-	{"hyena/dna", "ssm/mamba", "merge/maelre"},
+	{"hyena/dna", "ssm/mamba", "merge/maelre", "attention/transformer"},
 }
 
 // forTests are packages that only tests import.

@@ -283,6 +283,44 @@ func (s *State) Clone() *State {
 	return &c
 }
 
+// CopyFrom makes the state what another of the same operator and StateConfig is, which it
+// must not be used together with; another StateConfig becomes that of the state. It
+// allocates nothing where the state has memory for as many tokens, and neither has pages
+// or has forgotten any. Errors match ErrState.
+func (s *State) CopyFrom(from *State) error {
+	switch {
+	case from == nil:
+		return check.Errorf(ErrState, "attention: CopyFrom nil, want a state")
+	case from.op.print != s.op.print:
+		return check.Errorf(ErrState, "attention: CopyFrom a state of an operator of another Config")
+	case from == s:
+		return nil
+	}
+	a, b := &s.cfg, &from.cfg
+	alike := a.Pages == nil && b.Pages == nil && a.Format == b.Format && a.SharedValues == b.SharedValues && a.LogWeights == b.LogWeights
+	used := from.rowsUsed()
+	if !alike || from.list != nil || len(s.blocks) == 0 || len(from.blocks) == 0 || s.blocks[0].tokens() < used ||
+		b.Window > 0 && s.blocks[0].tokens() != from.blocks[0].tokens() {
+		c := from.Clone()
+		if s.cfg.Pages != nil {
+			s.cfg.Pages.release(s.blocks)
+		}
+		*s = *c
+		return nil
+	}
+	s.blocks[0].moveRows(0, from.blocks[0], 0, min(used, from.blocks[0].tokens()))
+	memory, schedule := s.blocks, s.schedule
+	*s = *from
+	if s.blocks = memory; s.schedule != nil {
+		if schedule == nil {
+			schedule = new(rope.Schedule)
+		}
+		*schedule = *from.schedule
+		s.schedule = schedule
+	}
+	return nil
+}
+
 // Table returns the numbers of a paged state's pages, for StateConfig.Table.
 func (s *State) Table() (list []int) {
 	if s.cfg.Pages != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/state"
+	"github.com/subquad/subquad/rope"
 )
 
 const stateKind = "sqState\x01"
@@ -102,6 +103,19 @@ func (a *Attention) ReadState(r io.Reader) (*State, error) {
 	return s, nil
 }
 
+// ReadRotated is ReadState for a state with a Rotation under a Policy, which are not in
+// the file and must be those that it was written with.
+func (a *Attention) ReadRotated(r io.Reader, rotation *rope.Config, policy rope.Policy) (*State, error) {
+	s, err := a.NewState(StateConfig{Rotation: rotation, Policy: policy})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.readAll(state.NewReader(r, "attention", ErrState, stateKind, a.fingerprint()), true); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // ReadFrom fills an empty state from a file that was written by a state of the
 // same configuration, MaxTokens and Pages apart: io.ReaderFrom, but it reads no
 // further than the file goes. Errors match ErrState, ErrFull where there is no
@@ -125,6 +139,7 @@ func (s *State) readAll(f *state.Reader, own bool) error {
 		return err
 	}
 	if own {
+		cfg.Rotation, cfg.Policy = s.cfg.Rotation, s.cfg.Policy
 		s.cfg = cfg
 	} else if c := &s.cfg; c.Format != cfg.Format || c.SharedValues != cfg.SharedValues || c.LogWeights != cfg.LogWeights || c.Window != cfg.Window || c.Keep != cfg.Keep {
 		f.Fail("it was written by a state of another Format, SharedValues, LogWeights, Window or Keep")

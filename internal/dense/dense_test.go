@@ -65,7 +65,7 @@ func TestLayers(t *testing.T) {
 		up, upBy := linear(r, inner, dim)
 		both, bothBy := linear(r, 2*inner, dim)
 		down, downBy := linear(r, dim, inner)
-		plain, gated := &MLP{up, down}, &Gated{both, down}
+		plain, gated := &MLP{up, down}, &Gated{Up: both, Down: down}
 		if plain.Hidden() != inner || gated.Hidden() != 2*inner || gated.Bytes() <= plain.Bytes() {
 			t.Errorf("Hidden %d and %d", plain.Hidden(), gated.Hidden())
 		}
@@ -176,4 +176,33 @@ func TestFingerprint(t *testing.T) {
 			t.Errorf("layer %d has the fingerprint of another", i)
 		}
 	}
+}
+
+// TestActivations compares the gates with their formulas.
+func TestActivations(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(3, 4))
+		u, g := random(r, 1, 40).Data, random(r, 1, 40).Data
+		for i := range u {
+			u[i], g[i] = 5*u[i], 5*g[i]
+		}
+		for act, by := range map[Activation]func(u, g float64) float64{
+			SiLU: func(u, g float64) float64 { return u * g / (1 + math.Exp(-g)) },
+			GELU: func(u, g float64) float64 { return u * 0.5 * g * (1 + math.Erf(g/math.Sqrt2)) },
+			GELUTanh: func(u, g float64) float64 {
+				return u * 0.5 * g * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(g+0.044715*g*g*g)))
+			},
+			ClampedSiLU: func(u, g float64) float64 {
+				g = min(g, 7)
+				return (max(-7, min(7, u)) + 1) * g / (1 + math.Exp(-1.702*g))
+			},
+		} {
+			got, gate, want := append([]float32(nil), u...), append([]float32(nil), g...), make([]float64, len(u))
+			for i := range u {
+				want[i] = by(float64(u[i]), float64(g[i]))
+			}
+			(&Gated{Activation: act, Limit: 7}).gate(got, gate)
+			near(t, "gate", got, want)
+		}
+	})
 }

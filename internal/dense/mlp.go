@@ -29,23 +29,57 @@ func (m *MLP) Bytes() int64 { return int64(m.Up.Bytes()) + int64(m.Down.Bytes())
 // Fingerprints returns those of the layers.
 func (m *MLP) Fingerprints() (up, down uint64) { return m.Up.Fingerprint(), m.Down.Fingerprint() }
 
+// Activation is what a gate goes through.
+type Activation uint8
+
+const (
+	SiLU     Activation = iota // g sigmoid(g)
+	GELUTanh                   // GELU in its tanh form
+	GELU                       // GELU with the error function
+	// ClampedSiLU is gpt-oss's: with g = min(g, Limit) and u kept between -Limit and
+	// Limit, (u + 1) g sigmoid(1.702 g).
+	ClampedSiLU
+)
+
 // Gated is the MLP with a gate,
 //
-//	u, g = up(x);  y = down(u silu(g)),
+//	u, g = up(x);  y = down(u act(g)),
 //
 // whose first layer gives u [n, I] and, to the right of it, g [n, I].
-type Gated struct{ Up, Down *Linear }
+type Gated struct {
+	Up, Down   *Linear
+	Activation Activation
+	Limit      float32 // of ClampedSiLU
+}
 
 // Forward sets dst [n, D] from x [n, D]; hidden [n, 2 I] is working memory.
 func (m *Gated) Forward(dst, x, hidden blas32.General) {
 	m.Up.Forward(hidden, x)
 	inner := hidden.Cols / 2
 	for t := range hidden.Rows {
-		u, gate := mat.Part(hidden, t, 0, inner), mat.Part(hidden, t, inner, inner)
-		asm.SiLU(gate, gate)
-		asm.Mul(u, u, gate)
+		m.gate(mat.Part(hidden, t, 0, inner), mat.Part(hidden, t, inner, inner))
 	}
 	m.Down.Forward(dst, mat.Columns(hidden, 0, inner))
+}
+
+// gate sets u to u act(gate); gate is overwritten.
+func (m *Gated) gate(u, gate []float32) {
+	switch m.Activation {
+	case SiLU:
+		asm.SiLU(gate, gate)
+	case GELUTanh:
+		asm.GELUTanh(gate, gate)
+	case GELU:
+		asm.GELU(gate, gate)
+	case ClampedSiLU:
+		const sharpness = 1.702
+		for i, g := range gate {
+			gate[i] = sharpness * min(g, m.Limit)
+			u[i] = (max(-m.Limit, min(u[i], m.Limit)) + 1) / sharpness
+		}
+		asm.SiLU(gate, gate)
+	}
+	asm.Mul(u, u, gate)
 }
 
 // Hidden returns 2 I, the columns of Forward's working memory.

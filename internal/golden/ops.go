@@ -117,7 +117,7 @@ var owners = map[string]string{
 	"transformer.collaborate":        notYet,
 	"transformer.contrast":           notYet,
 	"transformer.drift":              notYet,
-	"transformer.model":              notYet,
+	"transformer.model":              "attention/transformer",
 	"transformer.moe_zero":           notYet,
 	"transformer.qwen3_next_model":   notYet,
 	"transformer.text":               notYet,

@@ -150,7 +150,14 @@ func (s *run) stateOf(sequence int, begins bool) *State {
 		for s.owned >= len(s.own) {
 			s.own = append(s.own, s.m.newState())
 		}
-		s.own[s.owned].Reset()
+		st := s.own[s.owned]
+		st.Reset()
+		g := s.layout.Segments[sequence]
+		for _, l := range st.layers {
+			if l, ok := l.(Planner); ok {
+				l.Plan(g.To - g.From)
+			}
+		}
 	}
 	return s.own[s.owned]
 }

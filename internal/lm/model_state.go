@@ -7,6 +7,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/state"
+	"github.com/subquad/subquad/rope"
 )
 
 // LayerState is what a mixer remembers of one sequence.
@@ -51,8 +52,21 @@ type StateConfig struct {
 	// Length is how many tokens the sequence will have, where that is known, for rotary
 	// positions whose frequencies depend on it; 0 is unknown.
 	Length int
+	// Policy says how rotary positions go on where it is not known.
+	Policy rope.Policy
 	// Format is how keys and values are stored. Recurrences are float32.
 	Format asm.Format
+	// Window has attention see no more than the last Window tokens and the first Keep, and
+	// keep no others; 0 is all. WindowsOnly keeps no more than their window in layers that
+	// have one of their own.
+	Window, Keep int
+	WindowsOnly  bool
+}
+
+// Planner is a LayerState that is to know how many tokens its sequence will have, which is
+// empty yet. States of calls that were given none are told.
+type Planner interface {
+	Plan(tokens int)
 }
 
 // State is what a model remembers of the tokens it has seen: a prefix that can be kept,

@@ -21,6 +21,10 @@ func (t *Tensor) Float64() ([]float64, error) { return readAs(t, decodeFloat64) 
 // the largest int64 wrap.
 func (t *Tensor) Int64() ([]int64, error) { return readAs(t, decodeInt64) }
 
+// Bytes reads a tensor of one byte to an element as it stands: U8, I8, or one of the types
+// of eight bits. Packed formats keep their blocks so (MXFP4).
+func (t *Tensor) Bytes() ([]byte, error) { return readAs(t, decodeBytes) }
+
 // chunk is how many bytes are read at once: they stay in the second cache until they
 // are decoded.
 const chunk = 256 << 10
@@ -191,4 +195,9 @@ func decodeInt64(dst []int64, b []byte, kind Type) bool {
 		return false
 	}
 	return true
+}
+
+func decodeBytes(dst, b []byte, kind Type) bool {
+	copy(dst, b)
+	return sizeOf(kind) == 1
 }

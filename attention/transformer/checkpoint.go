@@ -1,0 +1,373 @@
+package transformer
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/mla"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/lm"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/weights"
+	"github.com/subquad/subquad/rope"
+)
+
+// Open returns the model of a checkpoint: a folder as the Hugging Face hub has it, with
+// config.json and model.safetensors, or an index of several files, or PyTorch's; or one of
+// these files, with config.json beside it. generation_config.json is read where there is one.
+// Errors match ErrCheckpoint and name the tensor that is missing, has another shape or is
+// not read by this model, match ErrConfig, or come from the file system.
+//
+// Options are subquad.WithMmap, which maps the file instead of reading it.
+//
+// Tensors may be F32, F16, BF16, F64, F8_E4M3 or F8_E5M2 without scales, and experts of
+// gpt-oss MXFP4. Names may begin with "model.", with nothing, or with "language_model." where
+// a file has parts for other media, which are passed over.
+func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error) {
+	var shape *Shape
+	return lm.Open("transformer", path, func(text []byte) error {
+		var err error
+		shape, err = ParseConfig(text)
+		if err == nil {
+			err = shape.readGeneration(path)
+		}
+		if err == nil {
+			err = cfg.fits(shape)
+		}
+		return err
+	}, func(f *weights.File) (*Model, error) {
+		if shape == nil {
+			return nil, check.Errorf(ErrConfig, "transformer: no config.json beside %.200s", path)
+		}
+		return newModel(f, shape, cfg)
+	}, options...)
+}
+
+// Read returns the model of a safetensors or PyTorch file of size bytes, which is no longer
+// needed afterwards. shape is what ParseConfig returns.
+func Read(r io.ReaderAt, size int64, shape *Shape, cfg Config) (*Model, error) {
+	if shape == nil || len(shape.Windows) != shape.Layers || len(shape.Rotations) != shape.Layers {
+		return nil, check.Errorf(ErrConfig, "transformer: the Shape is not one of ParseConfig")
+	}
+	if err := cfg.fits(shape); err != nil {
+		return nil, err
+	}
+	return lm.Read("transformer", r, size, func(f *weights.File) (*Model, error) { return newModel(f, shape, cfg) })
+}
+
+// fits returns an error where a model is not to be opened so.
+func (cfg *Config) fits(shape *Shape) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	if n := shape.Bytes(cfg.Format); cfg.MaxBytes > 0 && n > cfg.MaxBytes {
+		return check.Errorf(ErrConfig, "transformer: the weights take %d bytes as %v, more than MaxBytes = %d", n, cfg.Format, cfg.MaxBytes)
+	}
+	return nil
+}
+
+// checkpoint makes layers of tensors, under the names of Llama's without "model.". It
+// notes which it has read.
+type checkpoint struct {
+	*lm.Checkpoint
+	shape *Shape
+	cfg   Config
+	read  map[string]bool
+
+	operators map[int]*attention.Attention // those that layers share, by window
+	runs      *scratch.List[mixerRun]
+	latent    *scratch.List[latentRun]
+}
+
+const (
+	embedding = "embed_tokens.weight"
+	headName  = "lm_head.weight"
+)
+
+// naming takes what stands before names away, and renames what model types call otherwise.
+var naming = lm.Naming{
+	Prefixes: []string{"model.", "language_model.", "model."},
+	Rename: func(name string) string {
+		for _, p := range []string{".block_sparse_moe.gate.", ".mlp.gate."} {
+			name = strings.Replace(name, p, ".mlp.router.", 1)
+		}
+		name = strings.Replace(name, ".block_sparse_moe.experts.", ".mlp.experts.", 1)
+		if strings.Contains(name, ".mlp.experts.") {
+			for from, to := range map[string]string{".w1.": ".gate_proj.", ".w3.": ".up_proj.", ".w2.": ".down_proj."} {
+				name = strings.Replace(name, from, to, 1)
+			}
+		}
+		return name
+	},
+	Root: embedding, Prefix: "model.",
+}
+
+// newModel builds the model of a checkpoint.
+func newModel(f *weights.File, shape *Shape, cfg Config) (*Model, error) {
+	c := &checkpoint{
+		Checkpoint: lm.NewCheckpoint("transformer", f, naming, cfg.Format), shape: shape, cfg: cfg, read: map[string]bool{},
+		operators: map[int]*attention.Attention{}, runs: new(scratch.List[mixerRun]), latent: new(scratch.List[latentRun]),
+	}
+	stack := lm.Config{Package: "transformer", Name: shape.ModelType, Workers: cfg.Workers}
+	c.ends(&stack)
+	for i := range shape.Layers {
+		if c.Err != nil {
+			return nil, c.Err
+		}
+		stack.Layers = append(stack.Layers, c.layer(i, fmt.Sprintf("layers.%d.", i)))
+	}
+	c.allRead()
+	if c.Err != nil {
+		return nil, c.Err
+	}
+	m := &Model{shape: *shape, cfg: cfg}
+	var err error
+	m.stack, err = lm.New(stack)
+	return m, err
+}
+
+// matrix and vector are Matrix and Vector of a tensor that counts as read.
+func (c *checkpoint) matrix(name string, rows, cols int) blas32.General {
+	c.read[name] = true
+	return c.Matrix(name, rows, cols)
+}
+
+func (c *checkpoint) vector(name string, n int) []float32 {
+	c.read[name] = true
+	return c.Vector(name, n)
+}
+
+// allRead fails where a tensor of the model was not read: a bias, say, that the
+// configuration does not tell of.
+func (c *checkpoint) allRead() {
+	var left []string
+	for name, t := range c.Tensors {
+		if !c.read[name] && !passedOver(name, c.shape.Layers) {
+			left = append(left, t.Name)
+		}
+	}
+	if len(left) > 0 {
+		slices.Sort(left)
+		c.Fail("%d tensors are not those of a %s, the first of them %.200s", len(left), c.shape.ModelType, left[0])
+	}
+}
+
+// passedOver tells whether a tensor may be there without being read: tables that old
+// exports have, parts for other media, layers that predict tokens beyond the next.
+func passedOver(name string, layers int) bool {
+	if strings.HasSuffix(name, "rotary_emb.inv_freq") {
+		return true
+	}
+	for _, part := range []string{"vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "audio_tower."} {
+		if strings.HasPrefix(name, part) {
+			return true
+		}
+	}
+	var layer int
+	n, _ := fmt.Sscanf(name, "layers.%d.", &layer)
+	return n == 1 && layer >= layers
+}
+
+// ends makes the embedding, the last norm and the head.
+func (c *checkpoint) ends(stack *lm.Config) {
+	s := c.shape
+	name := embedding
+	if s.tied && !c.Has(embedding) && c.Has(headName) {
+		name = headName
+	}
+	words := c.matrix(name, s.Vocab, s.Dim)
+	logits := words
+	hasHead := s.tied || c.Has(headName)
+	if c.Has(headName) {
+		logits = c.matrix(headName, s.Vocab, s.Dim)
+	}
+	stack.Norm = c.norm("norm.", s.Dim)
+	if c.Err != nil {
+		return
+	}
+	stack.Embedding = dense.Embedding{Tied: dense.NewLinear(c.Format, words, nil), Scale: s.embScale}
+	if hasHead {
+		stack.Head = dense.Head{Weights: stack.Embedding.Tied, Scale: s.outScale, Cap: s.outCap}
+		if !slices.Equal(words.Data, logits.Data) {
+			stack.Head.Weights = dense.NewLinear(c.Format, logits, nil)
+		}
+	}
+}
+
+// norm returns the RMSNorm of a prefix.
+func (c *checkpoint) norm(prefix string, dim int) dense.Norm {
+	w := c.vector(prefix+"weight", dim)
+	if c.shape.onePlus {
+		for i := range w {
+			w[i]++
+		}
+	}
+	return dense.Norm{Weight: w, Eps: c.shape.eps, RMS: true}
+}
+
+// layer makes a layer of a prefix.
+func (c *checkpoint) layer(i int, prefix string) lm.Layer {
+	s := c.shape
+	att, mlp := lm.Branch{Scale: s.resScale}, lm.Branch{Scale: s.resScale}
+	norm := func(name string) dense.Norm { return c.norm(prefix+name+".", s.Dim) }
+	switch s.places {
+	case before:
+		att.Norm, mlp.Norm = norm("input_layernorm"), norm("post_attention_layernorm")
+	case after:
+		att.Post, mlp.Post = norm("post_attention_layernorm"), norm("post_feedforward_layernorm")
+	case around:
+		att.Norm, att.Post = norm("input_layernorm"), norm("post_attention_layernorm")
+		mlp.Norm, mlp.Post = norm("pre_feedforward_layernorm"), norm("post_feedforward_layernorm")
+	}
+	rotation := s.Rotations[i]
+	if c.cfg.Rope != nil {
+		rotation = c.cfg.Rope(i, rotation)
+	}
+	if s.Latent != nil {
+		att.Mixer = c.latentMixer(prefix+"self_attn.", rotation)
+	} else {
+		att.Mixer = c.mixer(prefix+"self_attn.", s.Windows[i], rotation)
+	}
+	if e := s.Experts; e != nil && e.Sparse[i] {
+		mlp.MLP = c.experts(prefix + "mlp.")
+	} else {
+		mlp.MLP = c.gated(prefix+"mlp.", s.Inner)
+	}
+	return lm.Layer{att, mlp}
+}
+
+// projection returns a matrix [rows, cols] and its bias, or nil.
+func (c *checkpoint) projection(prefix string, rows, cols int, bias bool) (blas32.General, []float32) {
+	w := c.matrix(prefix+"weight", rows, cols)
+	if bias {
+		return w, c.vector(prefix+"bias", rows)
+	}
+	return w, nil
+}
+
+func (c *checkpoint) linear(prefix string, rows, cols int, bias bool) *dense.Linear {
+	return c.pack(c.projection(prefix, rows, cols, bias))
+}
+
+// pack returns a layer, or nil after an error.
+func (c *checkpoint) pack(w blas32.General, bias []float32) *dense.Linear {
+	if c.Err != nil {
+		return nil
+	}
+	return dense.NewLinear(c.Format, w, bias)
+}
+
+// stacked returns one layer of several, whose outputs stand side by side.
+func (c *checkpoint) stacked(cols int, bias bool, names []string, rows []int) *dense.Linear {
+	total := 0
+	for _, n := range rows {
+		total += n
+	}
+	var data, biases []float32
+	for i, name := range names {
+		w, b := c.projection(name, rows[i], cols, bias)
+		if c.Err != nil {
+			return nil
+		}
+		if data == nil {
+			data = make([]float32, 0, total*cols)
+		}
+		data, biases = append(data, w.Data...), append(biases, b...)
+	}
+	return c.pack(mat.Of(data, total, cols), biases)
+}
+
+// mixer makes the attention of a layer.
+func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.Mixer {
+	s := c.shape
+	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	m := &mixer{scratch: c.runs, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim}
+	if s.fused {
+		m.qkv = c.linear(prefix+"qkv_proj.", q+2*kv, s.Dim, s.qkvBias)
+	} else {
+		m.qkv = c.stacked(s.Dim, s.qkvBias, []string{prefix + "q_proj.", prefix + "k_proj.", prefix + "v_proj."}, []int{q, kv, kv})
+	}
+	m.out = c.linear(prefix+"o_proj.", s.Dim, q, s.outBias)
+	switch s.qkNorm {
+	case headNorm:
+		m.q, m.k = c.norm(prefix+"q_norm.", s.HeadDim), c.norm(prefix+"k_norm.", s.HeadDim)
+	case wholeNorm:
+		m.q, m.k = c.norm(prefix+"q_norm.", q), c.norm(prefix+"k_norm.", kv)
+	}
+	cfg := attention.Config{Heads: s.Heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim, Scale: s.scale, Causal: true, Window: window, Softcap: s.softcap, Workers: c.cfg.Workers}
+	if s.sinks {
+		cfg.Sinks = c.vector(prefix+"sinks", s.Heads)
+	}
+	if c.Err != nil {
+		return nil
+	}
+	m.op = c.operator(cfg)
+	if !rotation.None {
+		if _, err := rope.New(rotation); err != nil {
+			c.Fail("%s: %v", prefix, err)
+		}
+		if rotation.HeadDim != s.HeadDim {
+			c.Fail("%s: a rotation of HeadDim %d, want %d", prefix, rotation.HeadDim, s.HeadDim)
+		}
+		m.rotation = &rotation
+	}
+	return m
+}
+
+// operator returns the attention of a configuration. Layers share one, and its working
+// memory, where they have no sinks, which are a layer's own.
+func (c *checkpoint) operator(cfg attention.Config) *attention.Attention {
+	alone := cfg.Sinks != nil
+	if op := c.operators[cfg.Window]; op != nil && !alone {
+		return op
+	}
+	op, err := attention.New(cfg)
+	if err != nil {
+		c.Fail("%v", err)
+		return nil
+	}
+	if !alone {
+		c.operators[cfg.Window] = op
+	}
+	return op
+}
+
+// latentMixer makes the latent attention of a layer.
+func (c *checkpoint) latentMixer(prefix string, rotation rope.Config) lm.Mixer {
+	s, l := c.shape, c.shape.Latent
+	w := mla.Weights{
+		KVA:     c.matrix(prefix+"kv_a_proj_with_mqa.weight", l.KVRank+l.RopeDim, s.Dim),
+		KVB:     c.matrix(prefix+"kv_b_proj.weight", s.Heads*(l.NopeDim+l.ValueDim), l.KVRank),
+		O:       c.matrix(prefix+"o_proj.weight", s.Dim, s.Heads*l.ValueDim),
+		KVANorm: c.vector(prefix+"kv_a_layernorm.weight", l.KVRank),
+	}
+	if l.QRank > 0 {
+		w.QA, w.QANorm = c.matrix(prefix+"q_a_proj.weight", l.QRank, s.Dim), c.vector(prefix+"q_a_layernorm.weight", l.QRank)
+		w.QB = c.matrix(prefix+"q_b_proj.weight", s.Heads*(l.NopeDim+l.RopeDim), l.QRank)
+	} else {
+		w.QB = c.matrix(prefix+"q_proj.weight", s.Heads*(l.NopeDim+l.RopeDim), s.Dim)
+	}
+	if c.Err != nil {
+		return nil
+	}
+	// The norms have the eps 1e-6 whatever rms_norm_eps says.
+	op, err := mla.New(mla.Config{
+		Hidden: s.Dim, Heads: s.Heads, QRank: l.QRank, KVRank: l.KVRank, NopeDim: l.NopeDim, RopeDim: l.RopeDim, ValueDim: l.ValueDim,
+		Scale: s.scale, Rotation: rotation, Format: c.Format, Workers: c.cfg.Workers,
+	}, w)
+	if err != nil {
+		c.Fail("%s: %v", prefix, err)
+		return nil
+	}
+	m := &latentMixer{op: op, dim: s.Dim, scratch: c.latent}
+	m.fingerprint = latentFingerprint(&w, &rotation, s.scale)
+	return m
+}

@@ -1,0 +1,35 @@
+package transformer
+
+import (
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/rope"
+)
+
+// Config is what Open is told besides what a checkpoint says of itself. The zero value is
+// what one usually opens with.
+type Config struct {
+	// Format is how the matrices of weights are stored in memory, whatever their type in
+	// the file: Float32, BFloat16, Float16, or Int8 with a scale for each output.
+	// Arithmetic is float32.
+	Format asm.Format
+	// Rope, if given, returns what rotates queries and keys of a layer, instead of what the
+	// checkpoint says: another base or another Scheme. HeadDim must stay.
+	Rope func(layer int, cfg rope.Config) rope.Config
+	// MaxBytes bounds the memory of the weights (Shape.Bytes); a larger model is an error
+	// before memory is taken for it. 0 is no bound.
+	MaxBytes int64
+	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
+	Workers int
+}
+
+// check returns an error where a field is no value that it could have.
+func (cfg *Config) check() error {
+	if cfg.Format > asm.Float16 {
+		return check.Errorf(ErrConfig, "transformer: Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
+	}
+	if cfg.MaxBytes < 0 {
+		return check.Errorf(ErrConfig, "transformer: MaxBytes is %d, want 0 or more", cfg.MaxBytes)
+	}
+	return check.Workers(ErrConfig, "transformer", cfg.Workers)
+}

@@ -1,0 +1,81 @@
+// Package transformer runs decoder-only language models with attention, from the checkpoints
+// that are published: Llama, Mistral, Qwen, Gemma, OLMo, Phi-3, Granite, gpt-oss, DeepSeek-V3
+// and what has their form.
+//
+//   - [Open] reads a folder as the Hugging Face hub has it: config.json, safetensors in one
+//     file or several, generation_config.json. [ParseConfig] tells a model's [Shape], and so
+//     the memory that it will take, before anything else is read.
+//   - [Model] gives logits, log-likelihoods, hidden states of any layer and pooled embeddings,
+//     of whole sequences or of the next tokens after a [State].
+//   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.
+//   - [State] is a prefix, to be gone on from, forked, cut back, stored and read. With a
+//     window and first tokens that are kept it never grows ([StateConfig]).
+//
+// # Letters
+//
+//	n, t   tokens in a call, and a token's index
+//	r      residual stream, [n, D]
+//	D      width of a token (Shape.Dim)
+//	H      query heads (Shape.Heads), each HeadDim wide
+//	I      width of an MLP's hidden layer (Shape.Inner)
+//	L      number of layers (Shape.Layers)
+//	V      rows of the embedding (Shape.Vocab)
+//
+// # The model
+//
+// With r the embeddings [n, D], times a multiplier, a layer computes
+//
+//	r = r + c Post1(A(Norm1(r)));  r = r + c Post2(F(Norm2(r)))
+//
+// A being attention with its projections, F a gated MLP or experts with a router, norms
+// RMSNorm or absent, and c 1 but for Granite. Logits are those of the last norm, times the
+// head or the embedding, scaled, and in Gemma 2 capped. What config.json leaves out is what
+// the code of its model type has; a model type that is not in the table below is an error,
+// for nothing else tells several of them apart.
+//
+//	model type    what is its own
+//	llama         biases where attention_bias and mlp_bias say so
+//	mistral       a window in all layers; ministral: by layer_types
+//	mixtral       experts: softmax, the largest, summing to 1
+//	qwen2         biases of q, k and v; windows from max_window_layers on
+//	qwen3         queries and keys of each head normed
+//	qwen3_moe     the same with experts in some layers
+//	smollm3       every fourth layer does not rotate
+//	phi3          fused projections; a part of a head rotates, by LongRoPE
+//	gemma         norms by 1+w, GELU, embeddings times sqrt(D)
+//	gemma2        norms on both sides, soft caps, windows in every other layer
+//	gemma3_text   norms on both sides and of heads; two rotations
+//	olmo2         norms after attention and MLP, and of all heads together
+//	olmo3         the same with windows; only full layers are scaled
+//	granite       multipliers of embedding, residual, attention and logits
+//	gpt_oss       sinks, biases, windows in every other layer, experts in MXFP4
+//	deepseek_v3   latent attention, experts in groups; kimi_k2 is read as one
+//
+// Weights are stored as float32, bfloat16, float16 or int8 (Config.Format), whatever their
+// type in the file; arithmetic is float32. Weights that are quantized in other ways than
+// gpt-oss's are an error that names the method, and so is a tensor that a model of the type
+// does not have: a bias that is not read would only make a model worse.
+//
+// Tokens go through all layers at most 512 at a time, so that working memory does not grow
+// with a call, but for the keys and values. A single token is not interrupted when a context
+// ends.
+//
+// # Accuracy
+//
+// Logits of a float32 model agree with the official code in float64 to about 1e-5 of the
+// largest. Results are the same to the bit for any Workers, and each sequence of a batch has
+// those that it has alone; other splits into steps differ by rounding.
+//
+// Constants are float32 where the official code rounds them to the type of the weights
+// (Gemma's multiplier of embeddings), and angles are exact where it computes them in float32.
+//
+// # Provenance
+//
+//	all model types    checked against transformers 5.3.0 in float64; olmo3 against 4.57, as
+//	                   5.3 scales its sliding layers too, a known defect
+//	ministral          re-derived: as mistral, with layer_types
+//	kimi_k2            re-derived: as deepseek_v3
+//	groups of experts  those passed over never count, as in DeepSeek's own code; Hugging Face's
+//	                   sets their scores to 0
+//	gemma              "gelu" is read as its tanh form, with which it was trained
+package transformer

@@ -1,0 +1,241 @@
+package transformer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/lm"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
+	"github.com/subquad/subquad/rope"
+)
+
+// mixer is exact attention with the projections of one layer:
+//
+//	[q | k | v] = QKV x + b;  q, k = normed and rotated;  y = O attention(q, k, v) + b
+//
+// The rotation is the state's.
+type mixer struct {
+	op       *attention.Attention
+	qkv, out *dense.Linear
+	q, k     dense.Norm   // of heads or of all of them, or none
+	rotation *rope.Config // nil for none
+	scratch  *scratch.List[mixerRun]
+
+	heads, kvHeads, headDim int
+}
+
+var _ lm.Streamer = (*mixer)(nil)
+
+// mixerRows is how many tokens a task takes through projections.
+const mixerRows = 64
+
+// mixerRun is the working memory of a call.
+type mixerRun struct {
+	m     *mixer
+	x     blas32.General
+	group parallel.Group
+	call  attention.Call
+	k, v  [1]blas32.General
+
+	floats []float32
+	qkv    blas32.General // [n, (H + 2 KVH) HeadDim]
+	y      blas32.General // [n, H HeadDim]
+
+	project, finish func(worker, task int)
+}
+
+// Mix implements lm.Mixer.
+func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
+	r := m.scratch.Get()
+	defer m.scratch.Put(r)
+	defer r.forget()
+	if r.project == nil {
+		r.project, r.finish = r.projectRows, r.finishRows
+	}
+	r.m, r.x = m, mix.X
+	n, h, kv := mix.X.Rows, m.heads*m.headDim, m.kvHeads*m.headDim
+	r.floats = scratch.Floats(r.floats, n*(2*h+2*kv))
+	r.qkv, r.y = mat.Of(r.floats, n, h+2*kv), mat.Of(r.floats[n*(h+2*kv):], n, h)
+	tasks := (n + mixerRows - 1) / mixerRows
+	if err := r.group.Run(ctx, mix.Workers, tasks, r.project); err != nil {
+		return err
+	}
+	r.k[0], r.v[0] = mat.Columns(r.qkv, h, kv), mat.Columns(r.qkv, h+kv, kv)
+	past := r.call.States[:0]
+	for _, st := range mix.States {
+		past = append(past, st.(*cache).State)
+	}
+	r.call = attention.Call{
+		Dst: r.y, Q: mat.Columns(r.qkv, 0, h), K: r.k[:], V: r.v[:],
+		States: past, Offsets: mix.Offsets, Workers: mix.Workers,
+	}
+	if err := m.op.Run(ctx, &r.call); err != nil {
+		return err
+	}
+	return r.group.Run(ctx, mix.Workers, tasks, r.finish)
+}
+
+// forget drops what is the caller's.
+func (r *mixerRun) forget() {
+	clear(r.call.States)
+	r.call = attention.Call{States: r.call.States[:0]}
+	r.m, r.x = nil, blas32.General{}
+}
+
+// rows are those of a task.
+func (r *mixerRun) rows(x blas32.General, task int) blas32.General {
+	return mat.Rows(x, task*mixerRows, min((task+1)*mixerRows, x.Rows))
+}
+
+func (r *mixerRun) projectRows(_, task int) {
+	m, qkv := r.m, r.rows(r.qkv, task)
+	m.qkv.Forward(qkv, r.rows(r.x, task))
+	normHeads(&m.q, mat.Columns(qkv, 0, m.heads*m.headDim))
+	normHeads(&m.k, mat.Columns(qkv, m.heads*m.headDim, m.kvHeads*m.headDim))
+}
+
+// normHeads norms parts of rows that are as wide as the norm.
+func normHeads(norm *dense.Norm, x blas32.General) {
+	if !norm.Given() {
+		return
+	}
+	wide := len(norm.Weight)
+	for t := range x.Rows {
+		for at := 0; at < x.Cols; at += wide {
+			part := mat.Part(x, t, at, wide)
+			norm.Row(part, part)
+		}
+	}
+}
+
+func (r *mixerRun) finishRows(_, task int) {
+	r.m.out.Forward(r.rows(r.x, task), r.rows(r.y, task))
+}
+
+// Kind implements lm.Mixer: layers with the same operator share its working memory.
+func (m *mixer) Kind() string { return fmt.Sprintf("attention %p", m.op) }
+
+// Bytes implements lm.Mixer.
+func (m *mixer) Bytes() int64 {
+	return int64(m.qkv.Bytes()) + int64(m.out.Bytes()) + m.q.Bytes() + m.k.Bytes()
+}
+
+// ScratchBytes implements lm.Mixer.
+func (m *mixer) ScratchBytes(tokens int) int64 {
+	n := min(tokens, pieceTokens)
+	const rest = 16 << 10
+	own := 4*int64(n)*int64((2*m.heads+2*m.kvHeads)*m.headDim) + rest
+	turned := 4 * int64(n) * int64((m.heads+m.kvHeads)*m.headDim)
+	return own + turned + m.op.StepScratchBytes(n, tokens)
+}
+
+// pieceTokens is how many tokens of a call go through a layer together.
+const pieceTokens = 512
+
+// Prepare implements lm.Mixer: there is nothing to make ready.
+func (m *mixer) Prepare(context.Context, int) error { return nil }
+
+// Fingerprint implements lm.Streamer.
+func (m *mixer) Fingerprint() uint64 {
+	cfg := m.op.Config()
+	f := state.NewFingerprint("attention", int64(m.heads), int64(m.kvHeads), int64(m.headDim), int64(cfg.Window),
+		int64(math.Float32bits(cfg.Scale)), int64(math.Float32bits(cfg.Softcap)))
+	f.Add(m.qkv.Fingerprint())
+	f.Add(m.out.Fingerprint())
+	f.Floats(m.q.Weight, m.k.Weight, cfg.Sinks, []float32{m.q.Eps})
+	addRotation(&f, m.rotation)
+	return uint64(f)
+}
+
+// addRotation adds what a rotation turns by.
+func addRotation(f *state.Fingerprint, cfg *rope.Config) {
+	if cfg == nil {
+		return
+	}
+	r, err := rope.New(*cfg)
+	if err != nil {
+		return // newMixer has made one
+	}
+	whole := r.Config()
+	f.Add(uint64(whole.Layout))
+	f.Add(uint64(whole.Offset))
+	f.Add(math.Float64bits(r.AttentionFactor()))
+	for _, x := range r.Frequencies() {
+		f.Add(math.Float64bits(x))
+	}
+	for _, c := range fmt.Sprint(whole.Scheme) {
+		f.Add(uint64(c))
+	}
+}
+
+// stateConfig says how a state of the layer keeps its keys.
+func (m *mixer) stateConfig(cfg lm.StateConfig) attention.StateConfig {
+	c := attention.StateConfig{Format: cfg.Format, Window: cfg.Window, Keep: cfg.Keep}
+	if own := m.op.Config().Window; own > 0 && (cfg.WindowsOnly || cfg.Window > 0) && (c.Window == 0 || own <= c.Window) {
+		c.Window, c.Keep = own, 0 // nothing before it is seen
+	}
+	if m.rotation != nil {
+		r := *m.rotation
+		r.Length = int64(cfg.Length)
+		c.Rotation, c.Policy = &r, cfg.Policy
+	}
+	if c.Window == 0 {
+		c.MaxTokens = cfg.MaxTokens
+	}
+	return c
+}
+
+// StateBytes implements lm.Streamer.
+func (m *mixer) StateBytes(tokens int) int64 {
+	return m.op.StateBytes(m.stateConfig(lm.StateConfig{}), tokens)
+}
+
+// NewState implements lm.Streamer.
+func (m *mixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
+	st, err := m.op.NewState(m.stateConfig(cfg))
+	if err != nil {
+		return nil, err
+	}
+	return &cache{State: st, most: cfg.MaxTokens, length: cfg.Length, policy: cfg.Policy, owner: m}, nil
+}
+
+// ReadState implements lm.Streamer.
+func (m *mixer) ReadState(r io.Reader) (lm.LayerState, error) {
+	c, err := readCache(r, m.Fingerprint())
+	if err != nil {
+		return nil, err
+	}
+	sc := m.stateConfig(lm.StateConfig{Length: c.length, Policy: c.policy})
+	if c.State, err = m.op.ReadRotated(r, sc.Rotation, sc.Policy); err != nil {
+		return nil, err
+	}
+	c.owner = m
+	return c, nil
+}
+
+// planned returns an empty state for a sequence of a length, where that makes a difference.
+func (m *mixer) planned(tokens int) (*attention.State, error) {
+	return m.op.NewState(m.stateConfig(lm.StateConfig{Length: tokens}))
+}
+
+// depends tells whether the rotation depends on the length of a sequence.
+func (m *mixer) depends() bool { return m.rotation != nil && dependsOnLength(m.rotation.Scheme) }
+
+func dependsOnLength(scheme rope.Scheme) bool {
+	switch s := scheme.(type) {
+	case rope.LongRoPE, rope.DynamicNTK, rope.DynamicLinear:
+		return true
+	case rope.YaRN:
+		return s.Dynamic
+	}
+	return false
+}

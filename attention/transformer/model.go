@@ -1,0 +1,171 @@
+package transformer
+
+import (
+	"context"
+	"io"
+	"iter"
+	"slices"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/lm"
+)
+
+// Model is a decoder-only transformer. It is immutable and safe for concurrent use.
+type Model struct {
+	shape Shape
+	cfg   Config
+	stack *lm.Model
+}
+
+// Shape returns what the model consists of.
+func (m *Model) Shape() Shape {
+	s := m.shape
+	s.Windows, s.Rotations, s.EOS = slices.Clone(s.Windows), slices.Clone(s.Rotations), slices.Clone(s.EOS)
+	return s
+}
+
+// Config returns what the model was opened with.
+func (m *Model) Config() Config { return m.cfg }
+
+// Bytes returns the memory of the weights.
+func (m *Model) Bytes() int64 { return m.stack.Bytes() }
+
+// ScratchBytes returns the working memory that a call of one sequence of that many tokens
+// takes, at the most, besides its arguments; a call without a state keeps the keys and
+// values of its tokens meanwhile, which are in it.
+func (m *Model) ScratchBytes(tokens int) int64 { return m.stack.ScratchBytes(tokens) }
+
+// StateBytes returns the memory of a state of that many tokens that keeps all of them, in
+// float32, without snapshots.
+func (m *Model) StateBytes(tokens int) int64 { return m.stack.StateBytes(tokens) }
+
+// Prepare is there for models that compute filters or tables in a first call of a length.
+// A transformer has none: it only checks its arguments, and returns ctx.Err() once ctx is
+// done.
+func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }
+
+// State is what a model remembers of the tokens it has seen, a prefix that can be kept,
+// copied and gone on from: keys and values of all layers. It is made by a model's NewState
+// or ReadState, belongs to every model with the same configuration and weights, and must not
+// be used by two calls at once. Its methods are
+//
+//	Len() int                  how many tokens it has seen
+//	Bytes() int64              its memory, with its snapshots
+//	Reset()                    makes it empty
+//	Clone() *State             a fork, snapshots included
+//	CopyFrom(*State) error     makes it what another is
+//	Truncate(n int) error      goes back to its first n tokens; with a window, to 0 or a snapshot
+//	WriteTo(io.Writer)         stores it, without snapshots
+type State = lm.State
+
+// StateConfig says what must be known of a state in advance, and how it keeps keys and
+// values. The zero value keeps all tokens, in float32, and grows as they come.
+//
+//	Snapshots      how many versions after earlier calls Truncate can go back to, with a window
+//	MaxTokens      the most tokens that the state may have, 0 for any number; memory for them
+//	               is taken at once, and more of them are an error that matches ErrFull
+//	Length         how many tokens the sequence will have, where a rotation depends on it
+//	               (LongRoPE, dynamic NTK); 0 is a short one. Calls without a state know it
+//	Policy         what becomes of such a rotation while the sequence grows (package rope)
+//	Format         Float32, BFloat16, Float16 or Int8
+//	Window, Keep   queries see the last Window tokens and the first Keep only, and no others
+//	               are kept: memory does not grow, and a text may be endless (attention sinks;
+//	               Xiao et al. 2023, arXiv 2309.17453). Tokens keep their own positions
+//	WindowsOnly    layers with a window of their own keep no more than that, rather than all
+//	               tokens for Truncate's sake
+type StateConfig = lm.StateConfig
+
+// NewState returns an empty state. Errors match ErrConfig.
+func (m *Model) NewState(cfg StateConfig) (*State, error) { return m.stack.NewState(cfg) }
+
+// ReadState reads a state that State.WriteTo wrote, of this model or of one with the same
+// configuration and weights. Errors match ErrState or are those of r.
+func (m *Model) ReadState(r io.Reader) (*State, error) { return m.stack.ReadState(r) }
+
+// OpenState is ReadState of a file; options are subquad.WithMmap, which maps it. Errors
+// may also come from the file system.
+func (m *Model) OpenState(path string, options ...subquad.OpenOption) (*State, error) {
+	return lm.OpenState("transformer", path, m.ReadState, options...)
+}
+
+// Forward sets dst [n, V] to the logits after each of a sequence's tokens.
+func (m *Model) Forward(dst blas32.General, tokens []int32) error {
+	return m.stack.Forward(dst, tokens)
+}
+
+// Step sets dst [n, V] to the logits after each of the next tokens, one or many,
+// after those the state has seen. Any split gives what Forward gives, to about 1e-5
+// of the largest logit, and the same split the same bits.
+func (m *Model) Step(dst blas32.General, tokens []int32, st *State) error {
+	return m.stack.Step(dst, tokens, st)
+}
+
+// StepBatch sets dst [states, V] to the logits after one more token for each of
+// many states; weights are read once. Each gives what it gives alone, to the bit.
+func (m *Model) StepBatch(dst blas32.General, tokens []int32, states []*State) error {
+	return m.stack.StepBatch(dst, tokens, states)
+}
+
+// Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
+// ErrCall, ErrState or ErrFull, or are ctx.Err() itself once ctx is done; outputs are then
+// unspecified, and states stand after a whole number of the call's pieces of tokens, in
+// all layers: Len tells where. A piece is at most 512 tokens.
+func (m *Model) Run(ctx context.Context, call *Call) error {
+	if err := check.Call("transformer", ctx, call != nil); err != nil {
+		return err
+	}
+	c := call.general()
+	return m.stack.Run(ctx, &c)
+}
+
+// RunBatch runs many calls: short ones side by side, long ones one after the other. Each
+// gives what it gives alone, to the bit; no state may be in two of them. All are checked
+// before any is run. Workers of a call count for itself, as many as the configuration has
+// for the batch. To read weights once for many sequences, pack them into one call.
+func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
+	list := make([]*lm.Call, len(calls))
+	for i, c := range calls {
+		if c != nil {
+			general := c.general()
+			list[i] = &general
+		}
+	}
+	return m.stack.RunBatch(ctx, list)
+}
+
+// SampleConfig says how the next token is chosen: Temperature divides the logits, 0 taking
+// the likeliest token; TopK keeps only the TopK likeliest tokens, TopP the likeliest ones
+// whose probabilities together reach TopP (0 keeps all); Seed begins the random numbers.
+type SampleConfig = lm.SampleConfig
+
+// Sampler chooses tokens: Sample(logits) returns one of as many as there are logits. It
+// must not be used by two goroutines at once.
+type Sampler = lm.Sampler
+
+// NewSampler returns a sampler, or an error that matches ErrConfig.
+func NewSampler(cfg SampleConfig) (*Sampler, error) { return lm.NewSampler("transformer", cfg) }
+
+// GenerateConfig says how a text goes on: as SampleConfig says, for MaxTokens tokens at the
+// most (0 is no limit), or until a token of Stop, which is not part of the text. A nil Stop
+// stands for the checkpoint's own (Shape.EOS); an empty one for none.
+type GenerateConfig = lm.GenerateConfig
+
+// Generate continues a prompt after what the state has seen, and yields the tokens
+// one by one. The prompt is not yielded. It must have a token, for what follows is
+// predicted from its last one. When the loop ends, the state has seen the prompt and
+// the yielded tokens, of which the last one only where a token of Stop came after it:
+// another turn begins with what the state has not seen.
+//
+// It ends after MaxTokens, at a token of Stop, or with an error: of the arguments,
+// matching ErrShape, ErrCall, ErrState, ErrFull or ErrConfig, or ctx.Err() once ctx is done.
+//
+//	for token, err := range m.Generate(ctx, prompt, st, cfg) { ... }
+func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[int32, error] {
+	if cfg.Stop == nil {
+		cfg.Stop = m.shape.EOS
+	}
+	return m.stack.Generate(ctx, prompt, st, cfg)
+}

@@ -1,0 +1,202 @@
+package transformer
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/rope"
+)
+
+// More than any model has: sizes of files are not trusted.
+const (
+	mostLayers  = 1 << 12
+	mostWide    = 1 << 20
+	mostHeads   = 1 << 12
+	mostHeadDim = 1 << 12
+	mostExperts = 1 << 14
+	mostVocab   = 1 << 26
+)
+
+func sqrt(n int) float32         { return float32(math.Sqrt(float64(n))) }
+func sqrt32(x float32) float32   { return float32(math.Sqrt(float64(x))) }
+func divides(n, m int) bool      { return m > 0 && n%m == 0 }
+func known() (list []string)     { return slices.Sorted(maps.Keys(modelTypes)) }
+func isSliding(kind string) bool { return kind == "sliding_attention" }
+
+// ParseConfig reads a config.json. Errors match ErrConfig and name the key: of a model type
+// that this package does not know, too.
+func ParseConfig(text []byte) (*Shape, error) {
+	top, err := newSection(text)
+	if err != nil {
+		return nil, err
+	}
+	f := top
+	if top.has("text_config") {
+		f = top.sub("text_config")
+	}
+	s := &Shape{ModelType: f.text("model_type", "")}
+	if *top.err != nil {
+		return nil, *top.err
+	}
+	kind, ok := modelTypes[s.ModelType]
+	if !ok {
+		top.fail("model_type is %.100q, want one of %s", s.ModelType, strings.Join(known(), ", "))
+		return nil, *top.err
+	}
+	hf, err := rope.FromHF(text, rope.V5)
+	if err != nil {
+		top.fail("%v", err)
+		return nil, *top.err
+	}
+	s.readSizes(f, &kind)
+	s.readRotations(f, hf)
+	s.readKnobs(top, f, &kind)
+	if *top.err == nil && kind.more != nil {
+		kind.more(s, f)
+	}
+	if *top.err == nil {
+		s.readWindows(f, hf, &kind)
+		s.readEnds(top, f)
+	}
+	if *top.err != nil {
+		return nil, *top.err
+	}
+	return s, nil
+}
+
+// readSizes reads the widths.
+func (s *Shape) readSizes(f section, kind *modelType) {
+	s.Dim, s.Layers, s.Vocab = f.must("hidden_size", mostWide), f.must("num_hidden_layers", mostLayers), f.must("vocab_size", mostVocab)
+	s.Heads, s.Inner = f.must("num_attention_heads", mostHeads), f.must("intermediate_size", mostWide)
+	s.MaxPosition = int64(f.count("max_position_embeddings", 0, math.MaxInt32))
+	s.KVHeads = s.Heads
+	if f.has("num_key_value_heads") {
+		s.KVHeads = f.must("num_key_value_heads", mostHeads)
+	} else if kind.askHeads && !f.null("num_key_value_heads") {
+		f.fail("no num_key_value_heads")
+	}
+	s.HeadDim = kind.headDim
+	if f.has("head_dim") {
+		s.HeadDim = f.must("head_dim", mostHeadDim)
+	} else if s.HeadDim == 0 {
+		if s.HeadDim = s.Dim / s.Heads; !divides(s.Dim, s.Heads) {
+			f.fail("hidden_size is %d, no multiple of num_attention_heads = %d, and there is no head_dim", s.Dim, s.Heads)
+		}
+	}
+	if !divides(s.Heads, s.KVHeads) {
+		f.fail("num_attention_heads is %d, no multiple of num_key_value_heads = %d", s.Heads, s.KVHeads)
+	}
+	s.scale = 1 / sqrt(s.HeadDim)
+}
+
+// readRotations asks package rope what rotates in each layer.
+func (s *Shape) readRotations(f section, hf *rope.HF) {
+	for i := range s.Layers {
+		cfg, err := hf.Layer(i)
+		if err != nil {
+			f.fail("%v", err)
+			return
+		}
+		s.Rotations = append(s.Rotations, cfg)
+	}
+}
+
+// readKnobs reads what has a default for each model type.
+func (s *Shape) readKnobs(top, f section, kind *modelType) {
+	s.eps, s.onePlus, s.places, s.qkNorm, s.fused = f.number("rms_norm_eps", kind.eps), kind.onePlus, kind.places, kind.qkNorm, kind.fused
+	said := kind.bias == saidBias && f.flag("attention_bias", false)
+	s.qkvBias = said || kind.bias == qkvAlways || kind.bias == allAlways
+	s.outBias = said || kind.bias == allAlways
+	s.tied = top.flag("tie_word_embeddings", f.flag("tie_word_embeddings", kind.tied))
+	act := kind.act
+	if act == "" {
+		act = "silu"
+	}
+	act = f.text("hidden_activation", f.text("hidden_act", act))
+	switch act {
+	case "silu", "swish":
+	case "gelu_pytorch_tanh", "gelu_new", "gelu_fast":
+		s.act = dense.GELUTanh
+	case "gelu":
+		// Gemma's files say gelu for the tanh form, which it was trained with.
+		if s.act = dense.GELU; s.ModelType == "gemma" {
+			s.act = dense.GELUTanh
+		}
+	default:
+		f.fail("hidden_act is %.100q, want silu, gelu or gelu_pytorch_tanh", act)
+	}
+	for _, at := range []section{top, f} {
+		if method := at.sub("quantization_config").text("quant_method", "mxfp4"); method != "mxfp4" || at.has("quantization_config") && s.ModelType != "gpt_oss" {
+			f.fail("quantization_config: weights quantized by %.100q are not read", method)
+		}
+	}
+}
+
+// readWindows finds the window of each layer.
+func (s *Shape) readWindows(f section, hf *rope.HF, kind *modelType) {
+	s.Windows = make([]int, s.Layers)
+	window := kind.window
+	if f.null("sliding_window") {
+		window = 0
+	}
+	window = f.count("sliding_window", window, math.MaxInt32)
+	if kind.optional && !f.flag("use_sliding_window", false) {
+		window = 0
+	}
+	if kind.slides == noLayer || window == 0 {
+		return
+	}
+	var types []string
+	f.decode("layer_types", &types)
+	if types != nil && len(types) < s.Layers {
+		f.fail("layer_types has %d elements, want num_hidden_layers = %d", len(types), s.Layers)
+		return
+	}
+	late := f.count("max_window_layers", 28, math.MaxInt32)
+	pattern := max(f.count(f.either("sliding_window_pattern", "_sliding_window_pattern"), kind.pattern, mostLayers), 1)
+	for i := range s.Layers {
+		var slides bool
+		switch {
+		case types != nil && kind.slides != allLayers, types != nil && s.ModelType == "ministral":
+			if t := types[i]; t != "full_attention" && !isSliding(t) {
+				f.fail("layer_types[%d] is %.100q, want full_attention or sliding_attention", i, t)
+			}
+			slides = isSliding(types[i])
+		default:
+			switch kind.slides {
+			case allLayers:
+				slides = true
+			case lateOnes:
+				slides = i >= late
+			case evenOnes:
+				slides = i%2 == 0
+			case unrotated:
+				slides = s.Rotations[i].None
+			case mostOnes:
+				slides = (i+1)%pattern != 0
+			}
+		}
+		if slides {
+			s.Windows[i] = window
+		}
+	}
+}
+
+// readEnds reads the tokens that begin and end a text.
+func (s *Shape) readEnds(top, f section) {
+	s.BOS = -1
+	for _, at := range []section{f, top} {
+		if list := at.tokens("bos_token_id"); len(list) > 0 {
+			s.BOS = list[0]
+		}
+		if at.has("eos_token_id") {
+			s.EOS = at.tokens("eos_token_id")
+		}
+	}
+	if e := s.Experts; e != nil && e.Used > e.Count {
+		f.fail("num_experts_per_tok is %d, more than the %d experts", e.Used, e.Count)
+	}
+}

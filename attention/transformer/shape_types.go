@@ -1,0 +1,177 @@
+package transformer
+
+import "github.com/subquad/subquad/internal/dense"
+
+// sliding says which layers have a window, where layer_types does not.
+type sliding uint8
+
+const (
+	noLayer   sliding = iota
+	allLayers         // every layer
+	lateOnes          // from max_window_layers on
+	evenOnes          // 0, 2, ...
+	unrotated         // those that do not rotate
+	mostOnes          // all but each sliding_window_pattern-th
+)
+
+// modelType is what the code of a model type has that a config.json need not say.
+type modelType struct {
+	eps      float64 // rms_norm_eps
+	headDim  int     // head_dim; 0 is hidden_size / num_attention_heads
+	tied     bool    // tie_word_embeddings
+	askHeads bool    // num_key_value_heads must be there: its default is another number
+	slides   sliding
+	window   int  // sliding_window where it is absent; 0 is none
+	optional bool // a window counts only with use_sliding_window
+	pattern  int  // sliding_window_pattern
+	places   places
+	qkNorm   norming
+	bias     bias
+	act      string // hidden_act where it is absent
+	onePlus  bool
+	fused    bool
+	more     func(s *Shape, f section) // what only this type has
+}
+
+// bias says which projections of attention have a bias.
+type bias uint8
+
+const (
+	noBias    bias = iota
+	saidBias       // all four, with attention_bias
+	qkvAlways      // q, k and v: nothing says so
+	allAlways      // all four
+)
+
+// modelTypes has the values of transformers 5 (configuration_*.py and modeling_*.py).
+var modelTypes = map[string]modelType{
+	"llama":       {eps: 1e-6, bias: saidBias, more: mlpBias},
+	"mistral":     {eps: 1e-6, askHeads: true, slides: allLayers, window: 4096},
+	"ministral":   {eps: 1e-6, askHeads: true, slides: allLayers, window: 4096},
+	"mixtral":     {eps: 1e-5, askHeads: true, slides: allLayers, more: mixtral},
+	"qwen2":       {eps: 1e-6, askHeads: true, bias: qkvAlways, slides: lateOnes, window: 4096, optional: true},
+	"qwen3":       {eps: 1e-6, askHeads: true, headDim: 128, bias: saidBias, qkNorm: headNorm, slides: lateOnes, window: 4096, optional: true},
+	"qwen3_moe":   {eps: 1e-6, askHeads: true, bias: saidBias, qkNorm: headNorm, slides: allLayers, window: 4096, optional: true, more: qwen3MoE},
+	"smollm3":     {eps: 1e-6, askHeads: true, tied: true, bias: saidBias, slides: unrotated, optional: true, more: mlpBias},
+	"phi3":        {eps: 1e-5, slides: allLayers, fused: true},
+	"gemma":       {eps: 1e-6, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", onePlus: true, more: gemma},
+	"gemma2":      {eps: 1e-6, askHeads: true, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", onePlus: true, places: around, slides: evenOnes, window: 4096, more: gemma2},
+	"gemma3_text": {eps: 1e-6, askHeads: true, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", onePlus: true, places: around, qkNorm: headNorm, slides: mostOnes, window: 4096, pattern: 6, more: gemma3},
+	"olmo2":       {eps: 1e-5, bias: saidBias, places: after, qkNorm: wholeNorm},
+	"olmo3":       {eps: 1e-5, bias: saidBias, places: after, qkNorm: wholeNorm, slides: mostOnes, window: 4096, pattern: 4},
+	"granite":     {eps: 1e-6, bias: saidBias, more: granite},
+	"gpt_oss":     {eps: 1e-5, askHeads: true, headDim: 64, bias: allAlways, slides: evenOnes, window: 128, more: gptOSS},
+	"deepseek_v3": {eps: 1e-6, more: deepseekV3},
+	"kimi_k2":     {eps: 1e-6, more: deepseekV3},
+}
+
+func mlpBias(s *Shape, f section) { s.mlpBias = f.flag("mlp_bias", false) }
+
+func granite(s *Shape, f section) {
+	mlpBias(s, f)
+	s.embScale, s.resScale = f.number("embedding_multiplier", 1), f.number("residual_multiplier", 1)
+	s.scale = f.number("attention_multiplier", 1)
+	s.outScale = 1 / f.number("logits_scaling", 1)
+}
+
+func gemma(s *Shape, f section) { s.embScale = sqrt(s.Dim) }
+
+func gemma2(s *Shape, f section) {
+	gemma3(s, f)
+	cap := func(key string, otherwise float64) float32 {
+		if f.null(key) {
+			return 0
+		}
+		return f.number(key, otherwise)
+	}
+	s.softcap, s.outCap = cap("attn_logit_softcapping", 50), cap("final_logit_softcapping", 30)
+}
+
+func gemma3(s *Shape, f section) {
+	s.embScale = sqrt(s.Dim)
+	s.scale = 1 / sqrt32(f.number("query_pre_attn_scalar", 256))
+	s.outCap = f.number("final_logit_softcapping", 0)
+	if f.flag("use_bidirectional_attention", false) {
+		f.fail("use_bidirectional_attention is set: models that are not causal are not supported")
+	}
+}
+
+// everyLayer are n layers with experts.
+func everyLayer(n int) []bool {
+	list := make([]bool, n)
+	for i := range list {
+		list[i] = true
+	}
+	return list
+}
+
+func mixtral(s *Shape, f section) {
+	s.Experts = &Experts{
+		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
+		Inner: s.Inner, Sparse: everyLayer(s.Layers), normalise: true,
+	}
+}
+
+func qwen3MoE(s *Shape, f section) {
+	key := f.either("num_experts", "num_local_experts")
+	if f.has(key) && f.count(key, 0, mostExperts) == 0 {
+		return
+	}
+	e := &Experts{
+		Count: f.must(key, mostExperts), Used: f.must("num_experts_per_tok", mostExperts), Inner: f.must("moe_intermediate_size", mostWide),
+		Sparse: make([]bool, s.Layers), normalise: f.flag("norm_topk_prob", false),
+	}
+	step := max(f.count("decoder_sparse_step", 1, mostLayers), 1)
+	for i := range e.Sparse {
+		e.Sparse[i] = (i+1)%step == 0
+	}
+	for _, i := range f.counts("mlp_only_layers", mostLayers) {
+		if i < s.Layers {
+			e.Sparse[i] = false
+		}
+	}
+	s.Experts = e
+}
+
+func gptOSS(s *Shape, f section) {
+	s.sinks, s.mlpBias = true, true
+	s.act, s.limit = dense.ClampedSiLU, f.number("swiglu_limit", 7)
+	s.Experts = &Experts{
+		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), Used: f.must(f.either("num_experts_per_tok", "experts_per_token"), mostExperts),
+		Inner: s.Inner, Sparse: everyLayer(s.Layers), router: softmaxLast,
+	}
+}
+
+func deepseekV3(s *Shape, f section) {
+	if f.flag("attention_bias", false) {
+		f.fail("attention_bias is set, which latent attention has no place for")
+	}
+	s.Latent = &Latent{
+		QRank: f.count("q_lora_rank", 0, mostWide), KVRank: f.must("kv_lora_rank", mostWide), NopeDim: f.must("qk_nope_head_dim", mostHeadDim),
+		RopeDim: f.must("qk_rope_head_dim", mostHeadDim), ValueDim: f.must("v_head_dim", mostHeadDim),
+	}
+	s.scale = float32(float64(1/sqrt(s.Latent.NopeDim+s.Latent.RopeDim)) * s.Rotations[0].SoftmaxFactor())
+	for key, want := range map[string]string{"scoring_func": "sigmoid", "topk_method": "noaux_tc"} {
+		if got := f.text(key, want); got != want {
+			f.fail("%s is %q, want %q", key, got, want)
+		}
+	}
+	e := &Experts{
+		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
+		Inner: f.must("moe_intermediate_size", mostWide), Sparse: everyLayer(s.Layers),
+		router: sigmoids, normalise: f.flag("norm_topk_prob", true), scale: f.number("routed_scaling_factor", 1),
+		groups: max(f.count("n_group", 1, mostExperts), 1), groupsUsed: max(f.count("topk_group", 1, mostExperts), 1),
+	}
+	e.Shared = f.count("n_shared_experts", 0, mostExperts) * e.Inner
+	first, freq := f.count("first_k_dense_replace", 0, mostLayers), max(f.count("moe_layer_freq", 1, mostLayers), 1)
+	for i := range e.Sparse {
+		e.Sparse[i] = i >= first && i%freq == 0
+	}
+	switch {
+	case e.Count%e.groups != 0 || e.groupsUsed > e.groups || e.groups > 1 && e.Count/e.groups < 2:
+		f.fail("%d experts in n_group = %d groups, of which topk_group = %d are used", e.Count, e.groups, e.groupsUsed)
+	case e.Used > e.Count/e.groups*e.groupsUsed:
+		f.fail("num_experts_per_tok is %d, of %d experts in %d groups", e.Used, e.Count/e.groups, e.groupsUsed)
+	}
+	s.Experts = e
+}
