@@ -126,17 +126,14 @@ func decodeValues(rows, part int, w weight) kernel {
 	}
 }
 
-// decodeKernels lists, for each storage type, scores and values of each number of
-// rows.
-func decodeKernels() (list []kernel) {
-	for _, w := range weights {
-		for _, rows := range decodeValueRows {
-			list = append(list, func(m Machine) {
-				if slices.Contains(sizesOf[m.Tier()].decodeScoreRows, rows) {
-					decodeScores(rows, w)(m)
-				}
-			}, decodeValues(rows, 0, w), decodeValues(rows, 1, w))
-		}
+// decodeKernels lists, for a storage type, scores and values of each number of rows.
+func decodeKernels(w weight) (list []kernel) {
+	for _, rows := range decodeValueRows {
+		list = append(list, func(m Machine) {
+			if slices.Contains(sizesOf[m.Tier()].decodeScoreRows, rows) {
+				decodeScores(rows, w)(m)
+			}
+		}, decodeValues(rows, 0, w), decodeValues(rows, 1, w))
 	}
 	return list
 }

@@ -73,7 +73,6 @@ func operations() []operation {
 		private("fft", fftKernels()...),
 		{pkg: "asm", name: "rotate", kernels: rotateKernels(rotateHalf), choices: []choice{rotateChoice("rotateHalf", "half")}},
 		{pkg: "kernel", name: "rotate", kernels: rotateKernels(rotateInterleaved), choices: []choice{rotateChoice("rotateInterleaved", "width")}},
-		{pkg: "kernel", name: "decode", kernels: decodeKernels(), choices: decodeChoices()},
 		private("prefetch", prefetch),
 		private("outer", outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true)),
 		private("rows", scaleRows, flush),
@@ -81,9 +80,12 @@ func operations() []operation {
 		private("scan", scanKernels()...),
 	}
 	for _, w := range weights {
-		list = append(list, private("gemm_"+strings.ToLower(w.suffix), gemmKernels(w)...))
+		suffix := strings.ToLower(w.suffix)
+		list = append(list, private("gemm_"+suffix, gemmKernels(w)...), private("decode_"+suffix, decodeKernels(w)...))
 	}
-	return append(list, operation{pkg: "kernel", name: "gemm", choices: []choice{gemmChoice()}})
+	return append(list,
+		operation{pkg: "kernel", name: "gemm", choices: []choice{gemmChoice()}},
+		operation{pkg: "kernel", name: "decode", choices: decodeChoices()})
 }
 
 // files returns every generated file by its path in the repository.

@@ -64,15 +64,6 @@ func fftRingSIMD(isa.Tier, *float32, *float32, int)                            {
 func rotateInterleavedSIMD(isa.Tier, int, *float32, *float32, int, int, int, *float32, *float32) {
 	panic(NoKernels)
 }
-func decodeScoresSIMD(isa.Tier, Format, int, int, int, *float32, *byte, int, *byte, *float32, int) {
-	panic(NoKernels)
-}
-func decodeValuesSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
-	panic(NoKernels)
-}
-func decodeValuesLastSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
-	panic(NoKernels)
-}
 func prefetchSIMD(isa.Tier, *float32, int) { panic(NoKernels) }
 func outerStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, float32) {
 	panic(NoKernels)
@@ -113,5 +104,14 @@ func scanVector4MoreSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, 
 	panic(NoKernels)
 }
 func gemmSIMD(isa.Tier, Format, int, int, int, *float32, int, int, *byte, int, *float32, int, *float32, int, *float32) {
+	panic(NoKernels)
+}
+func decodeScoresSIMD(isa.Tier, Format, int, int, int, *float32, *byte, int, *byte, *float32, int) {
+	panic(NoKernels)
+}
+func decodeValuesSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
+	panic(NoKernels)
+}
+func decodeValuesLastSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
 	panic(NoKernels)
 }
