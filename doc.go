@@ -9,8 +9,11 @@
 //     scheme, config.json files, several axes, and biases of attention logits.
 //   - attention: exact softmax attention of whole sequences, with every common
 //     mask and feature, partial results and their merge; key/value caches and
-//     decoding, multi-head latent attention; Core-Context-Aware and Landmark
-//     attention, meta-tokens.
+//     decoding; how far an approximation is from it.
+//   - attention/mla: multi-head latent attention, with its weights and its cache.
+//   - attention/cca: Core-Context-Aware attention: groups of the far past are pooled.
+//   - attention/landmark: Landmark attention, whose states read only the blocks that a
+//     query chooses; meta-tokens.
 //   - attention/approx: attention of linear cost: linear, efficient,
 //     cross-covariance and Nyström attention.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena

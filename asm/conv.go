@@ -67,10 +67,11 @@ func DepthwiseConv(dst, x, w blas32.General, bias []float32, history blas32.Gene
 	}
 }
 
+// convolver is one call of DepthwiseConv.
 type convolver struct {
 	tier   isa.Tier
-	dst, w blas32.General
-	bias   []float32
+	dst, w blas32.General // [t, c] and [taps, c]
+	bias   []float32      // [c], or nil
 }
 
 var zeros [2 * kernel.Chunk]float32

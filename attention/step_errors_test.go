@@ -13,7 +13,7 @@ import (
 	"github.com/subquad/subquad/rope"
 )
 
-// TestStepErrors wants an error, and the state as before.
+// TestStepErrors: a mistake gives an error and leaves the state as it was.
 func TestStepErrors(t *testing.T) {
 	a := must(t, stateOp)
 	pages := newPages(t, a, PagesConfig{PageTokens: 4, MaxPages: 3})

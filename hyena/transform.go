@@ -80,6 +80,7 @@ var plans struct {
 	m map[planKey]weak.Pointer[plan]
 }
 
+// planKey is what a plan depends on: the tier's butterflies and the size.
 type planKey struct {
 	kernel.Butterflies
 	n int

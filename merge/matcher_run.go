@@ -48,7 +48,7 @@ type matchRun struct {
 // (excluded), and its spans of the lists.
 type sequence struct {
 	from, to   int
-	src, dst   span
+	src, dst   span // its sources and destinations
 	froms, can span // of matchRun.from and cand
 	head, tail span
 	all        span

@@ -16,9 +16,9 @@ import (
 // rotateScratch is the working memory of a call.
 type rotateScratch struct {
 	group    parallel.Group
-	task     func(worker, i int)
+	task     func(worker, i int) // rotates taskRows rows from row i*taskRows on
 	r        *Rotation
-	call     Call
+	call     Call    // a copy of the caller's
 	taskRows int     // rows of a task
 	tables   []table // of each worker
 }

@@ -37,13 +37,13 @@ var _, _ Block = (*Mamba)(nil), (*Mamba2)(nil)
 // recurrence, some hundred tokens at a time. Its state is that of the convolution and
 // after it that of the recurrence.
 type block struct {
-	dim, workers int
+	dim, workers int // the width of a token; goroutines that a call may use
 	kind         kind
 	in, out      *dense.Linear // [wide, dim] and [dim, inner]
 	wide, inner  int           // columns of what in makes, and of what out reads
 	conv         *Conv
-	mixer        mixer
-	scratch      *Scratch
+	mixer        mixer    // the recurrence
+	scratch      *Scratch // the caller's, or the block's own
 }
 
 // Scratch is working memory that the blocks of a model share, as they run one after

@@ -27,9 +27,9 @@ func checkSizes(list ...size) error {
 
 // matrixWeight is a matrix of weights and the shape that it must have.
 type matrixWeight struct {
-	name       string
+	name       string // as the caller knows it
 	m          blas32.General
-	rows, cols int
+	rows, cols int    // those that it must have
 	what       string // that says how many columns there are
 }
 
@@ -45,11 +45,11 @@ func checkMatrices(list ...matrixWeight) error {
 // vectorWeight is a vector of weights and how many elements it must have, unless it is
 // nil where it may be.
 type vectorWeight struct {
-	name     string
+	name     string // as the caller knows it
 	v        []float32
-	n        int
+	n        int    // how many elements it must have
 	what     string // that says how many elements there are
-	optional bool
+	optional bool   // nil is allowed
 }
 
 func checkVectors(list ...vectorWeight) error {
@@ -111,9 +111,9 @@ func checkFormat(f asm.Format) error {
 
 // input is a matrix of a call, [n, cols].
 type input struct {
-	name   string
+	name   string // as the caller knows it
 	m      blas32.General
-	cols   int
+	cols   int    // how many columns it must have
 	what   string // that says how many columns there are
 	absent bool   // the call must not give it
 }

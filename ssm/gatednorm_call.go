@@ -55,9 +55,9 @@ const normRows = 64
 type normWork struct {
 	group parallel.Group
 	op    *GatedNorm
-	call  GatedNormCall
-	gates [][]float32 // [D] for each worker
-	task  func(worker, i int)
+	call  GatedNormCall       // a copy of the caller's
+	gates [][]float32         // [D] for each worker
+	task  func(worker, i int) // normalises a range of rows
 }
 
 func (w *normWork) normaliseTasks(ctx context.Context, op *GatedNorm, call *GatedNormCall, workers int) error {

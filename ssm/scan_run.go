@@ -19,12 +19,12 @@ type scanWork struct {
 	segments segments // of a call of the Scan itself
 
 	op      *Scan
-	call    ScanCall
+	call    ScanCall  // a copy of the caller's
 	list    []segment // the rows to scan; values are [blocks][states][ScanBlock]
 	inPlace bool      // Dst is X
 	ctx     context.Context
-	workers []slabWork
-	tasks   int // each takes a range of the slabs
+	workers []slabWork // of each worker
+	tasks   int        // each takes a range of the slabs
 	task    func(worker, i int)
 }
 

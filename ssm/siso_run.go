@@ -17,12 +17,12 @@ import (
 // sisoWork is the working memory of a call of a SISO.
 type sisoWork struct {
 	group    parallel.Group
-	segments segments
+	segments segments // the call's sequences and their states
 	op       *SISO
-	call     SISOCall
+	call     SISOCall // a copy of the caller's
 	ctx      context.Context
-	workers  []turnWork
-	task     func(worker, i int)
+	workers  []turnWork          // of each worker
+	task     func(worker, i int) // takes head i through all rows
 }
 
 // turnWork is what a worker has for itself, for a head.

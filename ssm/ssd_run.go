@@ -31,14 +31,14 @@ type ssdWork struct {
 	segments segments // of a call of the SSD itself
 
 	op      *SSD
-	call    SSDCall
+	call    SSDCall   // a copy of the caller's
 	list    []segment // the rows to run; values are [H][N, P]
 	direct  bool      // sums go straight to Dst: nothing is added to or multiplied with them
 	pieces  []piece   // those that are run together
 	shared  [batchPieces]pieceShared
-	workers []headWork
+	workers []headWork // of each worker
 
-	prepare, heads func(worker, i int)
+	prepare, heads func(worker, i int) // tasks: what heads share of piece i; head i
 }
 
 // pieceShared is what all heads read of a piece of n rows.

@@ -22,15 +22,16 @@ type Options struct {
 // uses are the options that every operator honours.
 const uses = attention.UsesOffsets | attention.UsesKOffsets | attention.UsesLogWeights
 
-// request is a call, with its keys and values in one piece.
+// request is an attention.Call whose keys and values are one matrix each, with the fields
+// and shapes of that.
 type request struct {
 	Dst, Q, K, V      blas32.General
 	Offsets, KOffsets []int
-	LogWeights        blas32.General
-	Valid             []bool
-	Workers           int
+	LogWeights        blas32.General // [keys, 1] or [keys, KVHeads]
+	Valid             []bool         // [keys], Options.Valid
+	Workers           int            // of the call, 0 for the Config's
 	State             *LinearState
-	States            []attention.Past
+	States            []attention.Past // of which each must be a *LinearState
 }
 
 // take copies a call, and returns an error where it has other options than those that the

@@ -204,7 +204,7 @@ func TestOpenTorch(t *testing.T) {
 	}
 }
 
-// FuzzRead wants an error or a model that runs.
+// FuzzRead: any file gives an error or a model that runs.
 func FuzzRead(f *testing.F) {
 	tiny := dims{dim: 2, layers: 1, inner: 3, vocab: 8, maxLen: 9, order: 2, hidden: 2}
 	f.Add(tiny.random(1).File(), []byte(`{"layer": {"l_max": 9}}`))

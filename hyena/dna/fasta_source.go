@@ -33,7 +33,7 @@ func openText(r io.Reader) (*bufio.Reader, error) {
 var gzipMagic = []byte{0x1f, 0x8b}
 
 // members reads a gzip file of one or more members, as gzip.Reader does, but passes over
-// zeros after a member, with which files are padded, tells what else may follow, and wants
+// zeros after a member, with which files are padded, tells what else may follow, and asks for
 // the end mark of BGZF, the blocked form that bgzip writes: without it such a file is cut
 // between two blocks, which nothing else would show.
 type members struct {

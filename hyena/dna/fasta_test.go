@@ -260,7 +260,7 @@ func TestReverseComplement(t *testing.T) {
 	}
 }
 
-// FuzzFASTA wants an error or nothing but nucleotide codes, the same whether they
+// FuzzFASTA: any text gives an error or nothing but nucleotide codes, the same whether they
 // are read in large pieces or small ones.
 func FuzzFASTA(f *testing.F) {
 	f.Add([]byte(">a b\nACGT\n;c\n>d\r\nNN-"))

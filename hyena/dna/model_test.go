@@ -55,7 +55,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// TestWorkers wants the same bits from any number of workers, alone or in a batch.
+// TestWorkers: the bits are the same for any number of workers, alone or in a batch.
 func TestWorkers(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		s := small.random(1)
@@ -112,7 +112,7 @@ func heap() int64 {
 	return int64(stats.HeapAlloc)
 }
 
-// TestCausal changes one token and wants what stands before it unchanged, up to
+// TestCausal: a change of one token leaves what stands before it unchanged, up to
 // the rounding of the transforms.
 func TestCausal(t *testing.T) {
 	m := small.random(2).model(t, small.config())

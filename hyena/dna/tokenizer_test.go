@@ -94,7 +94,7 @@ func TestAppendDNA(t *testing.T) {
 	}
 }
 
-// FuzzTokenizer wants one token for each character, special tokens' names aside,
+// FuzzTokenizer: text gives one token for each character, special tokens' names aside,
 // and the text back where all of it is known.
 func FuzzTokenizer(f *testing.F) {
 	f.Add("ACGT")

@@ -16,6 +16,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
+// message is an error that says text and matches kind, a sentinel, with errors.Is.
 type message struct {
 	kind error
 	text string
@@ -49,7 +50,7 @@ func Matrix(kind error, pkg, name string, m blas32.General, rows, cols int, what
 	return nil
 }
 
-// Output returns an error unless dst is as Matrix wants and shares no element
+// Output returns an error unless dst is as Matrix asks and shares no element
 // with in; with same, dst may be in itself.
 func Output(kind error, pkg string, dst blas32.General, rows, cols int, what string, in blas32.General, same bool) error {
 	if err := Matrix(kind, pkg, "dst", dst, rows, cols, what); err != nil {

@@ -168,7 +168,7 @@ func (m *Model) check(c *Call, sequences []pack.Segment) error {
 	return check.Workers(subquad.ErrCall, pkg, c.Workers)
 }
 
-// checkApart wants outputs that share no elements.
+// checkApart returns an error where outputs share elements.
 func (c *Call) checkApart(pkg string) error {
 	list := [...]blas32.General{c.Hidden, c.Logits, c.Last, vector(c.LogLikelihood), vector(c.Pooled), vector(c.Classes)}
 	names := [...]string{"Hidden", "Logits", "Last", "LogLikelihood", "Pooled", "Classes"}

@@ -25,31 +25,31 @@ const (
 // run is the working memory of a call.
 type run struct {
 	group   parallel.Group
-	m       *Model
-	call    Call
-	workers int
-	layout  layout
+	m       *Model // the model that runs the call
+	call    Call   // a copy of the caller's
+	workers int    // goroutines that the call may use
+	layout  layout // the call's sequences and their states
 
 	// The piece that goes through the layers: n rows from row from of the call on, which
 	// are of sequences whose numbers are in sequences and end at offsets[1:].
 	from, n   int
 	sequences []int
-	offsets   []int
-	states    []*State
-	several   bool // a sequence has more than one token in it
-	next      int  // the first sequence that has rows left
-	mixed     int  // the mixer that has run last, by its place in Model.mixers; -1 for none
+	offsets   []int    // [sequences+1], rows of the piece
+	states    []*State // [sequences], nil where mixers do not stream
+	several   bool     // a sequence has more than one token in it
+	next      int      // the first sequence that has rows left
+	mixed     int      // the mixer that has run last, by its place in Model.mixers; -1 for none
 
 	r, x         blas32.General // [n, D]: the residual stream, and a mixer's rows or the hidden states
-	rData, xData []float32
-	mix          Mix
-	own          []*State // for sequences that were given none
-	owned        int      // the last of them that is in use
-	marks        [][]Mark // what the piece's states were before it
-	workspaces   []workspace
+	rData, xData []float32      // the memory of r and x
+	mix          Mix            // what the mixers are given
+	own          []*State       // for sequences that were given none
+	owned        int            // the last of them that is in use
+	marks        [][]Mark       // what the piece's states were before it
+	workspaces   []workspace    // of each worker
 	pool         pooler
 
-	embed, onward, gather func(worker, i int)
+	embed, onward, gather func(worker, i int) // tasks: embedRows, takeRows, poolColumns
 }
 
 // workspace is what each worker has for itself: normed inputs [block, D], an MLP's hidden

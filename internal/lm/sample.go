@@ -31,6 +31,7 @@ type Sampler struct {
 	choices []choice
 }
 
+// choice is a token that may be sampled.
 type choice struct {
 	token int32
 	p     float64 // its probability, not normalised

@@ -56,7 +56,7 @@ func (s *Writer) Ints(list ...int64) {
 
 const floatsPerBlock = 1 << 14
 
-// Floats writes a list behind its length.
+// Floats writes the length of a list and then the list.
 func (s *Writer) Floats(x []float32) {
 	s.Ints(int64(len(x)))
 	for len(x) > 0 {

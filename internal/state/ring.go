@@ -8,6 +8,7 @@ type Ring[S any] struct {
 	next  int // the slot that is overwritten next
 }
 
+// slot is a place of the ring, with the version that it has.
 type slot[S any] struct {
 	version S
 	tokens  int // after which it was taken; -1 for none

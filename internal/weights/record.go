@@ -16,8 +16,8 @@ type record struct {
 	raw   *io.SectionReader // the entry where it is stored, nil where compressed
 
 	once sync.Once
-	data []byte
-	err  error
+	data []byte // unpacked, where it is compressed
+	err  error  // of the first reading, kept
 }
 
 // record returns the entry of a name: its bytes in the file must be those of no

@@ -35,10 +35,10 @@ const (
 // data/KEY, the storages its tensors are in, byteorder and version.
 type archive struct {
 	r       io.ReaderAt
-	size    int64
-	entries map[string]*zip.File
-	records map[string]*record
-	big     bool // the storages are big-endian
+	size    int64                // of the file, in bytes
+	entries map[string]*zip.File // by name, without the folder that all are in
+	records map[string]*record   // those that have been asked for
+	big     bool                 // the storages are big-endian
 
 	// What may still be asked for, in bytes: of the file, of what is unpacked, of tensors,
 	// of names and shapes.

@@ -231,7 +231,7 @@ func TestOpenTorch(t *testing.T) {
 	}
 }
 
-// FuzzRead wants an error or a model that runs.
+// FuzzRead: any file gives an error or a model that runs.
 func FuzzRead(f *testing.F) {
 	f.Add(random(true, 1, 2).File(), []byte(`{"ssm_cfg": {"d_state": 6, "headdim": 8}}`))
 	f.Add(random(false, 1).File(), []byte(`{"model_type": "falcon_mamba"}`))

@@ -71,7 +71,7 @@ func Add(f *testing.F, s io.WriterTo) {
 	f.Add(file.Bytes()[:file.Len()-4])
 }
 
-// AddParts gives a fuzz test a state's file that consists of a head, of so many bytes and
+// AddParts gives a fuzz test a state's file that consists of a head, of that many bytes and
 // a checksum, and of parts with checksums of their own: the head without its checksum,
 // for Sealed, and the parts.
 func AddParts(f *testing.F, s io.WriterTo, head int) {
