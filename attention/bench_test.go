@@ -130,6 +130,7 @@ func BenchmarkStep(b *testing.B) {
 		{"bfloat16/", StateConfig{Format: asm.BFloat16}, 32768},
 		{"float16/", StateConfig{Format: asm.Float16}, 32768},
 		{"int8/", StateConfig{Format: asm.Int8}, 32768},
+		{"int8 turned/", StateConfig{Format: asm.Int8}, 32768}, // keys with a feature of 300
 		{"paged/", StateConfig{}, 32768},
 		{"", StateConfig{}, 4096},
 		{"cancellable/", StateConfig{}, 4096},
@@ -149,7 +150,11 @@ func BenchmarkStep(b *testing.B) {
 				b.Fatal(err)
 			}
 			for n := 0; n < c.n; n += 1024 {
-				if err := s.Append(matrix(uint64(n), 1024, kv*d), matrix(uint64(n+1), 1024, kv*d)); err != nil {
+				x := matrix(uint64(n), 1024, kv*d)
+				for i := 5; i < len(x.Data) && c.name == "int8 turned/"; i += d {
+					x.Data[i] += 300
+				}
+				if err := s.Append(x, matrix(uint64(n+1), 1024, kv*d)); err != nil {
 					b.Fatal(err)
 				}
 			}

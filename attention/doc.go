@@ -64,7 +64,7 @@
 //	Float32             4 (D + Dv) G bytes
 //	Float16, BFloat16   2 (D + Dv) G
 //	Int8                (D + Dv + 8) G
-//	SharedValues        D in place of D + Dv (MLA: 576 numbers for 512 + 64)
+//	SharedValues        D in place of D + Dv (MLA: 576 numbers for 512 + 64), of Int8 8 more
 //	LogWeights          4 G more
 //	Window w, Keep n    of w + n + 64 tokens at the most
 //
@@ -109,8 +109,8 @@
 // among others. A paged state gives the bits of a contiguous one.
 //
 // Storage adds an error of its own: relative 2^-11 of an element for Float16, 2^-8
-// for BFloat16, 1/254 of a row's largest for Int8. In outputs over N(0, 1) keys and
-// values BFloat16's is 2.4e-3 of their size and Int8's 8.4e-3 (examples/decode).
+// for BFloat16, 1/254 of a row's largest for Int8. [StateConfig.Format] has what that
+// makes of outputs.
 //
 // NaN and Inf reach the queries that see them, and no others: a value whose
 // weight is 0 does not count, whatever it is. A hidden key's logit does not

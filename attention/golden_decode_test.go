@@ -139,7 +139,7 @@ func goldenQuant(t *testing.T, f *golden.File) {
 				st.widen(m, h, 0)
 				for i := range k.Rows {
 					if format == asm.Int8 {
-						scales.Data[i*scales.Stride+h] = st.scales(h, i, 1)[0]
+						scales.Data[i*scales.Stride+h] = st.scales(0, h, i, 1)[0]
 					}
 				}
 			}

@@ -22,6 +22,17 @@ const hasPositions = -1
 // mostTokens bounds the tokens that a file may tell of, so that sums do not overflow.
 const mostTokens = min(MaxPosition, math.MaxInt/2)
 
+// int8Turned stands for Int8 in files: that of keys which may stand turned and which have
+// parts. Before there were either, it was Int8 itself.
+const int8Turned = int64(asm.Float16) + 1
+
+func storedFormat(format asm.Format) int64 {
+	if format == asm.Int8 {
+		return int8Turned
+	}
+	return int64(format)
+}
+
 // fingerprint tells operators apart whose states mean something else.
 func (a *Attention) fingerprint() []int64 {
 	c := &a.cfg
@@ -67,7 +78,7 @@ func (s *State) rotationPrint() (list []int64) {
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	c := &s.cfg
 	f := state.NewWriter(w, stateKind, s.op.fingerprint())
-	f.Ints(int64(c.Format), state.Bool(c.SharedValues), state.Bool(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))
+	f.Ints(storedFormat(c.Format), state.Bool(c.SharedValues), state.Bool(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))
 	turns := s.rotationPrint()
 	f.Ints(int64(len(turns)))
 	f.Ints(turns...)
@@ -199,6 +210,12 @@ func (s *State) endRead(f *state.Reader) error {
 func (s *State) readConfig(f *state.Reader) (cfg StateConfig, err error) {
 	format, shared, weights := f.Int(), f.Int(), f.Int()
 	window, keep, most := f.Int(), f.Int(), f.Int()
+	if f.Err() == nil && format == int64(asm.Int8) && shared != 0 {
+		f.Fail("its keys and values are of one scale, as they are not any more")
+	}
+	if format == int8Turned {
+		format = int64(asm.Int8)
+	}
 	if f.Err() == nil && (format < 0 || format > int64(asm.Float16) || shared>>1 != 0 || weights>>1 != 0 || min(window, keep, most) < 0 || max(window, keep) > 1<<30 || most > math.MaxInt) {
 		f.Fail("it is of Format %d, Window %d, Keep %d and MaxTokens %d", format, window, keep, most)
 	}
@@ -339,8 +356,10 @@ func (s *store) codeRow(data []byte, row int, out bool) []byte {
 			}
 		}
 		data = data[cols:]
-		for h := range s.heads {
-			data = four(data, &s.scale[h*s.tokens+row], out)
+		for h := range s.parts() * s.heads {
+			scale := &s.scale[h*s.tokens+row]
+			data = four(data, scale, out)
+			s.turned = s.turned || !out && *scale < 0
 		}
 	default:
 		for i := range cols {

@@ -11,7 +11,7 @@ import (
 )
 
 // store holds the keys or the values of tokens, [tokens, heads*dim], in one of
-// the storage types. Int8 has a scale for each head and token.
+// the storage types; state_int8.go has more of Int8.
 type store struct {
 	format             asm.Format
 	heads, dim, tokens int
@@ -19,17 +19,23 @@ type store struct {
 	float32            []float32
 	half               []uint16
 	int8               []int8
-	scale              []float32 // [heads, tokens]
+	scale              []float32 // [parts, heads, tokens]
+	turned             bool      // some row of int8 stands turned, or did
+	value              int       // columns of a key that are its value, a part of their own; 0 for keys of one part
 }
 
-func newStore(format asm.Format, heads, dim, tokens int) store {
+// newStore makes a store; value is how many columns of a key are its value, if any.
+func newStore(format asm.Format, heads, dim, value, tokens int) store {
 	s := store{format: format, heads: heads, dim: dim, tokens: tokens, stride: heads * dim}
+	if value < dim {
+		s.value = value
+	}
 	n := heads * dim * tokens
 	switch format {
 	case asm.Float32:
 		s.float32 = make([]float32, n)
 	case asm.Int8:
-		s.int8, s.scale = make([]int8, n), make([]float32, heads*tokens)
+		s.int8, s.scale = make([]int8, n), make([]float32, s.parts()*heads*tokens)
 	default:
 		s.half = make([]uint16, n)
 	}
@@ -41,14 +47,14 @@ func storeOf(m blas32.General, heads, dim int) store {
 	return store{format: asm.Float32, heads: heads, dim: dim, tokens: m.Rows, stride: m.Stride, float32: m.Data}
 }
 
-// tokenBytes is the memory of a token's keys or values.
-func tokenBytes(format asm.Format, heads, dim int) int64 {
+// tokenBytes is the memory of a token's keys or values, in int8 of a number of parts.
+func tokenBytes(format asm.Format, heads, dim, parts int) int64 {
 	n := int64(heads) * int64(dim)
 	switch format {
 	case asm.Float32:
 		return 4 * n
 	case asm.Int8:
-		return n + 4*int64(heads)
+		return n + 4*int64(heads)*int64(parts)
 	}
 	return 2 * n
 }
@@ -56,6 +62,7 @@ func tokenBytes(format asm.Format, heads, dim int) int64 {
 // put stores rows of x from row at on.
 func (s *store) put(at int, x blas32.General) {
 	cols := s.heads * s.dim
+	var turned [mostTurned]float32
 	for i := range x.Rows {
 		row := mat.Part(x, i, 0, cols)
 		to := (at + i) * cols
@@ -71,9 +78,7 @@ func (s *store) put(at int, x blas32.General) {
 				s.half[to+j] = asm.Float16Bits(saturated(v))
 			}
 		case asm.Int8:
-			for h := range s.heads {
-				s.scale[h*s.tokens+at+i] = asm.QuantizeInt8(s.int8[to+h*s.dim:][:s.dim], row[h*s.dim:][:s.dim])
-			}
+			s.putInt8(at+i, row, &turned)
 		}
 	}
 }
@@ -106,9 +111,10 @@ func (s *store) copyRows(at int, from *store, row, n int) {
 		copy(s.float32[to:], from.float32[begin:end])
 	case asm.Int8:
 		copy(s.int8[to:], from.int8[begin:end])
-		for h := range s.heads {
+		for h := range s.parts() * s.heads {
 			copy(s.scale[h*s.tokens+at:], from.scale[h*from.tokens+row:][:n])
 		}
+		s.turned = s.turned || from.turned
 	default:
 		copy(s.half[to:], from.half[begin:end])
 	}
@@ -129,9 +135,6 @@ func (s *store) head(h, row, n, cols int) kernel.Strided {
 	return m
 }
 
-// scales are those of n rows of a head.
-func (s *store) scales(h, row, n int) []float32 { return s.scale[h*s.tokens+row:][:n] }
-
 // widen sets dst [n, cols] to rows of one head as they count, the first cols
 // columns of it.
 func (s *store) widen(dst blas32.General, h, row int) {
@@ -140,7 +143,7 @@ func (s *store) widen(dst blas32.General, h, row int) {
 		x := mat.Row(dst, i)
 		m.Widen(x, i, 0)
 		if s.format == asm.Int8 {
-			asm.Scale(x, s.scale[h*s.tokens+row+i], x)
+			s.scaleRow(x, h, row+i)
 		}
 	}
 }
@@ -156,9 +159,13 @@ type block struct {
 }
 
 func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {
-	b := &block{k: newStore(cfg.Format, a.cfg.KVHeads, a.cfg.HeadDim, tokens), shared: cfg.SharedValues}
+	c, value := &a.cfg, 0
+	if cfg.SharedValues {
+		value = c.ValueDim
+	}
+	b := &block{k: newStore(cfg.Format, c.KVHeads, c.HeadDim, value, tokens), shared: cfg.SharedValues}
 	if !b.shared {
-		b.v = newStore(cfg.Format, a.cfg.KVHeads, a.cfg.ValueDim, tokens)
+		b.v = newStore(cfg.Format, c.KVHeads, c.ValueDim, 0, tokens)
 	}
 	if cfg.LogWeights {
 		b.weights = make([]float32, a.cfg.KVHeads*tokens)
@@ -203,9 +210,13 @@ func (b *block) putLogWeights(row, n int, w blas32.General) {
 
 // tokenBytes is what a token takes.
 func (a *Attention) tokenBytes(cfg *StateConfig) int64 {
-	n := tokenBytes(cfg.Format, a.cfg.KVHeads, a.cfg.HeadDim)
+	c, parts := &a.cfg, 1
+	if cfg.SharedValues && c.ValueDim < c.HeadDim {
+		parts = 2
+	}
+	n := tokenBytes(cfg.Format, c.KVHeads, c.HeadDim, parts)
 	if !cfg.SharedValues {
-		n += tokenBytes(cfg.Format, a.cfg.KVHeads, a.cfg.ValueDim)
+		n += tokenBytes(cfg.Format, c.KVHeads, c.ValueDim, 1)
 	}
 	if cfg.LogWeights {
 		n += 4 * int64(a.cfg.KVHeads)

@@ -38,7 +38,8 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 // StepScratchBytes returns the working memory that a step of that many new tokens
 // needs, at the most, besides its arguments, when its state has as many as keys,
 // the new ones included, in one piece or a ring. It grows by the keys up to 32,768
-// and not with them; pages, a Rotation and a call's options take more.
+// and not with them; pages, a Rotation, a call's options and rows of Int8 that stand
+// turned (see StateConfig.Format) take more.
 func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 	cfg, sizes := &a.cfg, &a.sizes
 	unit := a.stepTile.Unit()
@@ -46,14 +47,15 @@ func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 	queries := int64(min(tokens, max(1, sizes.StepRows/cfg.Heads)))
 	rows := queries * int64(cfg.Heads)
 	splits := int64(max(1, min(64, (keys+sizes.StepKeys-1)/sizes.StepKeys)))
-	all := rows*kCols + rows/int64(cfg.KVHeads)*kCols + rows*splits*(vCols+2)
+	head := rows / int64(cfg.KVHeads)
+	all := rows*kCols + head*kCols + rows*splits*(vCols+2)
 	const pieces = 4
 	wide := int64(1)
 	if cfg.HeadDim%unit != 0 || cfg.ValueDim%unit != 0 {
 		wide = int64(sizes.StepTile)
 	}
-	worker := rows*int64(sizes.StepTile+tile.Pad+2) + 3*splits + pieces*(12+4*queries) + wide*max(kCols, vCols)
-	return 4*(all+int64(parallel.Workers(cfg.Workers))*worker) + 1<<11
+	worker := rows*int64(sizes.StepTile+tile.Pad+2) + 3*splits + pieces*(12+4*queries) + wide*max(kCols, vCols) + 2*int8Keys*head
+	return 4*(all+int64(parallel.Workers(cfg.Workers))*worker) + 1<<11 + 1<<8
 }
 
 // Append is Step without queries: it puts keys and values into the state, a

@@ -19,7 +19,7 @@ func (d *stepRun) finishTask(worker, task int) {
 // joinSplits puts together what the jobs of a state found for one head of a query.
 func (w *stepWork) joinSplits(jobs []job, query, head int) {
 	d := w.d
-	cfg, cols := &d.op.cfg, d.vCols()
+	cfg, cols := &d.op.cfg, d.oCols()
 	parts := w.parts[:0]
 	for i := range jobs {
 		j := &jobs[i]
@@ -48,6 +48,11 @@ func (w *stepWork) joinSplits(jobs []job, query, head int) {
 			}
 			asm.Axpy(o, f[1+i], d.o[at*cols:][:cols])
 		}
+	}
+	if d.turnedValues {
+		sums := o[d.vCols():][:cfg.ValueDim]
+		turn(sums)
+		asm.Add(o[:cfg.ValueDim], o[:cfg.ValueDim], sums)
 	}
 	var factor, lse float32
 	switch {

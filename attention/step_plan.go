@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/rope"
 )
 
@@ -50,10 +51,14 @@ func (d *stepRun) plan(b, done, n int) {
 // divide adds a job whose spans are the last, and divides their keys.
 func (d *stepRun) divide(j job) {
 	sizes := &d.op.sizes
-	j.spans[1], j.keys = len(d.spans), 0
+	j.spans[1], j.keys, j.split, j.turned = len(d.spans), 0, 0, false
 	for i := j.spans[0]; i < j.spans[1]; i++ {
 		d.spans[i].first = j.keys
 		j.keys += d.spans[i].n
+		if b := d.spans[i].b; b.k.format == asm.Int8 && !j.wide {
+			j.split, j.turned = b.k.value, j.turned || b.k.turned
+			d.turnedValues = d.turnedValues || b.valueStore().turned
+		}
 	}
 	j.size = max(sizes.StepKeys, whole((j.keys+63)/64, sizes.StepTile))
 	j.splits = max(1, (j.keys+j.size-1)/j.size)

@@ -54,11 +54,12 @@ type stepRun struct {
 	work  []stepWork // of each worker
 	tasks int        // in all jobs
 
-	q                  []float32 // scaled and packed queries of all jobs, [rows][kCols]
+	q                  []float32 // scaled and packed queries of all jobs, [rows][qCols]
 	head               []float32 // [rows that read one key head][kCols], on their way to q
 	kRotated, qRotated []float32 // copies of the call's rows, turned to their positions
+	turnedValues       bool      // some values of int8 stand turned
 	at                 []int64   // [rows], positions of a tree's nodes
-	o                  []float32 // [splits x rows][vCols], sums of weighted values
+	o                  []float32 // [splits x rows][oCols], sums of weighted values, then those of turned ones
 	top, sum           []float32 // [splits x rows], largest logit and sum of exp(logit - top)
 }
 
@@ -84,6 +85,8 @@ type job struct {
 	window       int            // tokens up to a query's own that it sees; 0 for all
 	rot          *rope.Rotation // that keys are yet to be turned by, or nil
 	wide         bool           // keys and values are read through float32 copies
+	split        int            // columns of the first part of keys of int8, or 0
+	turned       bool           // some of the keys stand turned
 }
 
 func (j *job) queries() int { return j.to - j.from }
@@ -97,6 +100,22 @@ func (d *stepRun) groupOf(j *job) int { return d.op.cfg.Heads / j.heads }
 // kCols and vCols are the widths of keys and values in scratch.
 func (d *stepRun) kCols() int { return whole(d.op.cfg.HeadDim, d.op.stepTile.Unit()) }
 func (d *stepRun) vCols() int { return whole(d.op.cfg.ValueDim, d.op.stepTile.Unit()) }
+
+// qCols is the width of a job's packed queries, turned ones included.
+func (d *stepRun) qCols(j *job) int {
+	if j.turned {
+		return 2 * d.kCols()
+	}
+	return d.kCols()
+}
+
+// oCols is the width of a row of o.
+func (d *stepRun) oCols() int {
+	if d.turnedValues {
+		return 2 * d.vCols()
+	}
+	return d.vCols()
+}
 
 func whole(n, unit int) int { return (n + unit - 1) / unit * unit }
 
@@ -181,7 +200,7 @@ func (d *stepRun) takeUp(ctx context.Context) (err error) {
 	most := max(1, d.op.sizes.StepRows/d.op.cfg.Heads) // queries
 	for done, more := 0, true; more; done += most {
 		more = false
-		d.jobs, d.spans = d.jobs[:0], d.spans[:0]
+		d.jobs, d.spans, d.turnedValues = d.jobs[:0], d.spans[:0], false
 		for b := range d.states {
 			if n := d.taken[b] - done; n > 0 {
 				more = more || n > most
@@ -198,19 +217,19 @@ func (d *stepRun) takeUp(ctx context.Context) (err error) {
 // attendJobs does the jobs.
 func (d *stepRun) attendJobs(ctx context.Context) error {
 	a := d.op
-	rows, parts, splits, work := 0, 0, 0, int64(0)
+	parts, splits, packed, work := 0, 0, 0, int64(0)
 	for i := range d.jobs {
 		j := &d.jobs[i]
 		n := j.queries() * a.cfg.Heads
-		j.q, j.part = rows*d.kCols(), parts
-		rows += n
+		j.q, j.part = packed, parts
+		packed += n * d.qCols(j)
 		parts += n * j.splits
 		splits += j.splits
 		work += int64(min(float64(n)*float64(j.keys)*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
 	}
 	workers := a.workers(d.call.Workers, work)
-	d.q = scratch.Floats(d.q, rows*d.kCols())
-	d.o, d.top, d.sum = scratch.Floats(d.o, parts*d.vCols()), scratch.Floats(d.top, parts), scratch.Floats(d.sum, parts)
+	d.q = scratch.Floats(d.q, packed)
+	d.o, d.top, d.sum = scratch.Floats(d.o, parts*d.oCols()), scratch.Floats(d.top, parts), scratch.Floats(d.sum, parts)
 	d.tasks = 0
 	ends := 0
 	for i := range d.jobs {
@@ -273,7 +292,19 @@ func (d *stepRun) pack(j *job) error {
 			}
 		}
 		m := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: d.head}
-		a.stepTile.PackQueries(d.q[j.q+g*rows*cols:][:rows*cols], m)
+		to := d.q[j.q+g*rows*d.qCols(j):][:rows*d.qCols(j)]
+		a.stepTile.PackQueries(to[:rows*j.split], mat.Columns(m, 0, j.split))
+		a.stepTile.PackQueries(to[rows*j.split:][:rows*(cols-j.split)], mat.Columns(m, j.split, cols-j.split))
+		if j.turned {
+			for i := range rows {
+				x := mat.Row(m, i)
+				turn(x[:j.split])
+				turn(x[j.split:])
+			}
+			to = to[rows*cols:]
+			a.stepTile.PackQueries(to[:rows*j.split], mat.Columns(m, 0, j.split))
+			a.stepTile.PackQueries(to[rows*j.split:], mat.Columns(m, j.split, cols-j.split))
+		}
 	}
 	return nil
 }

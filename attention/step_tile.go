@@ -29,6 +29,7 @@ type stepWork struct {
 	factors []float32 // [splits of a row], exp(top - the largest top)
 	sums    []float32 // [splits of a row]
 	wide    []float32 // [keys of a tile][kCols or vCols], float32 copies; one row where there are none
+	int8    []float32 // [2][rows of a head][int8Keys], scores of parts, and of keys that stand turned
 	mass    []float32 // [keys of a tile], weight that one head gave
 	at      []int64   // [keys of a piece], positions of the tree's nodes
 	exp2    [2]float32
@@ -60,6 +61,13 @@ func (w *stepWork) reserveStep(d *stepRun) {
 	if d.diagnosingStep() {
 		w.mass = scratch.Floats(w.mass, d.op.sizes.StepTile)
 	}
+	rowsInt8 := 0
+	for i := range d.jobs {
+		if j := &d.jobs[i]; j.turned || j.split > 0 || d.turnedValues {
+			rowsInt8 = max(rowsInt8, d.rowsOf(j))
+		}
+	}
+	w.int8 = scratch.Floats(w.int8, 2*int8Keys*rowsInt8)
 	rowsWide := 1 // of values that are not finite
 	for i := range d.jobs {
 		if d.jobs[i].wide {
@@ -97,7 +105,7 @@ func (w *stepWork) results(split, from, to int) (top, sum, o []float32) {
 	rows := w.headRows()
 	at := w.j.part + split*w.j.queries()*cfg.Heads + from*rows
 	n := (to - from) * rows
-	return d.top[at:][:n], d.sum[at:][:n], d.o[at*d.vCols():][:n*d.vCols()]
+	return d.top[at:][:n], d.sum[at:][:n], d.o[at*d.oCols():][:n*d.oCols()]
 }
 
 // headRows is how many rows read a key head.
@@ -163,7 +171,7 @@ func (w *stepWork) scoresOf(h, at, n int) blas32.General {
 func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int, next *byte)) {
 	p, a := &w.pieces[i], w.d.op
 	s := of(p.b)
-	few := max(4, a.sizes.StepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim)))/4*4)
+	few := max(4, a.sizes.StepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim, 1)))/4*4)
 	for at := 0; at < p.n && !w.d.group.Ended(); at += few {
 		n := min(few, p.n-at)
 		row := p.row + at
@@ -225,7 +233,8 @@ func (w *stepWork) turnKeys(k blas32.General, p *piece, i int) {
 func (w *stepWork) headScores(p *piece, h, row, n, at int, next *byte) {
 	d, j, dim := w.d, w.j, w.d.op.cfg.HeadDim
 	s, rows := w.scoresOf(h, at, n), w.headRows()
-	q := d.q[j.q+h*rows*d.kCols():][:rows*d.kCols()]
+	width := rows * d.qCols(j)
+	q := d.q[j.q+h*width:][:width]
 	k := &p.b.k
 	if j.wide {
 		m := w.copied(k, h, row, n, dim, d.kCols())
@@ -235,23 +244,29 @@ func (w *stepWork) headScores(p *piece, h, row, n, at int, next *byte) {
 		d.op.stepTile.Scores(s, q, strided(m), nil)
 		return
 	}
-	d.op.stepTile.Scores(s, q, k.head(h, row, n, dim), next)
 	if k.format == asm.Int8 {
-		for i := range rows {
-			x := mat.Part(s, i, 0, n)
-			asm.Mul(x, x, k.scales(h, row, n))
-		}
+		w.int8Scores(s, q, k, h, row, next)
+		return
 	}
+	d.op.stepTile.Scores(s, q, k.head(h, row, n, dim), next)
 }
 
 func (w *stepWork) headValues(p *piece, split, h, row, n, at int, next *byte, careful bool) {
 	d, j, dim := w.d, w.j, w.d.op.cfg.ValueDim
 	weights, rows, cols := w.scoresOf(h, at, n), w.headRows(), d.vCols()
 	_, _, out := w.results(split, h, h+1)
-	o := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: out}
+	o := blas32.General{Rows: rows, Cols: cols, Stride: d.oCols(), Data: out}
+	var turned blas32.General
 	factor := w.ones[:rows]
 	if at == 0 {
 		factor = w.factor[(h-w.heads[0])*rows:][:rows]
+	}
+	if d.turnedValues {
+		turned = blas32.General{Rows: rows, Cols: cols, Stride: d.oCols(), Data: out[cols:]}
+		for i := 0; i < rows && at == 0; i++ {
+			x := mat.Row(turned, i)
+			asm.Scale(x, factor[i], x)
+		}
 	}
 	v := p.b.valueStore()
 	switch {
@@ -259,13 +274,9 @@ func (w *stepWork) headValues(p *piece, split, h, row, n, at int, next *byte, ca
 		w.sparse(o, weights, v, h, row, factor)
 	case j.wide:
 		d.op.stepTile.Values(o, weights, strided(w.copied(v, h, row, n, dim, cols)), factor, nil)
+	case v.format == asm.Int8:
+		w.int8Values(o, turned, weights, v, h, row, factor, next)
 	default:
-		if v.format == asm.Int8 {
-			for i := range rows {
-				x := mat.Part(weights, i, 0, n)
-				asm.Mul(x, x, v.scales(h, row, n))
-			}
-		}
 		d.op.stepTile.Values(o, weights, v.head(h, row, n, dim), factor, next)
 	}
 }

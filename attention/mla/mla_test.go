@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -95,6 +96,49 @@ func TestMLA(t *testing.T) {
 			}
 			if want := int64(48); format == asm.Float32 && m.latent.StateBytes(attention.StateConfig{SharedValues: true}, 1) != 4*want {
 				t.Errorf("a token takes %d bytes, want 4 (KVRank + RopeDim)", m.latent.StateBytes(attention.StateConfig{SharedValues: true}, 1))
+			}
+		}
+	})
+}
+
+// TestMLASizes has latents that are much smaller than rotated keys, or larger: storing them
+// as int8 keeps both.
+func TestMLASizes(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, size := range []float32{0.03, 1, 30} {
+			cfg := Config{Hidden: 64, Heads: 4, KVRank: 64, NopeDim: 32, RopeDim: 16, ValueDim: 32, Rotation: rope.Config{Layout: rope.Interleaved}}
+			w := mlaWeights(cfg)
+			for i := range w.KVANorm {
+				w.KVANorm[i] = size
+			}
+			for i := range w.KVB.Data {
+				w.KVB.Data[i] /= size
+			}
+			m, err := New(cfg, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const n = 100
+			x, want, got := matrix(9, n, cfg.Hidden), blank(n, cfg.Hidden), blank(n, cfg.Hidden)
+			if err := m.Forward(want, x); err != nil {
+				t.Fatal(err)
+			}
+			s, err := m.NewState(attention.StateConfig{Format: asm.Int8})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Step(got, x, s); err != nil {
+				t.Fatal(err)
+			}
+			sum, all := 0.0, 0.0
+			for i, y := range want.Data {
+				d := float64(got.Data[i] - y)
+				sum, all = sum+d*d, all+float64(y)*float64(y)
+			}
+			e := math.Sqrt(sum / all)
+			t.Logf("latents of %v: error %.2g", size, e)
+			if !(e < 0.015) {
+				t.Errorf("latents of %v: error %.2g, want at most 0.015", size, e)
 			}
 		}
 	})

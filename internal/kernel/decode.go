@@ -54,6 +54,20 @@ func (m Strided) From(row int) Strided {
 	return m
 }
 
+// Columns returns columns from ... to.
+func (m Strided) Columns(from, to int) Strided {
+	m.Cols = to - from
+	switch m.Format {
+	case Float32:
+		m.Float32 = m.Float32[min(from, len(m.Float32)):]
+	case Int8:
+		m.Int8 = m.Int8[min(from, len(m.Int8)):]
+	default:
+		m.Half = m.Half[min(from, len(m.Half)):]
+	}
+	return m
+}
+
 func (m *Strided) check(op, name string) {
 	n := len(m.Half)
 	switch m.Format {
