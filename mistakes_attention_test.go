@@ -138,6 +138,13 @@ func (b *builder) attentionStates(op *attention.Attention) {
 	b.on(seen, "Append", func() []any {
 		return []any{matrix(tokens, kvHeads*headDim), matrix(tokens, kvHeads*valueDim)}
 	})
+	b.on(seen, "CopyFrom", func() []any { return []any{seen()} }).foreign = func() any {
+		return newState(b.t, must(attention.New(attention.Config{Heads: heads, HeadDim: headDim, Causal: true})), 0)
+	}
+	b.on(func() any { return op }, "ReadRotated", func() []any {
+		s := must(op.NewState(attention.StateConfig{Rotation: &rope.Config{HeadDim: headDim}}))
+		return []any{fileOf(s), &rope.Config{HeadDim: headDim}, rope.Fixed}
+	})
 	b.on(seen, "Keep", func() []any { return []any{[]int32{0, 3, 5}} })
 	b.on(seen, "Forget", func() []any { return []any{3} })
 	b.on(seen, "Accept", func() []any { return []any{3, []int{0, 2}} })

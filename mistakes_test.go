@@ -175,7 +175,7 @@ func (m *mistake) try(t *testing.T, r *row, i int) {
 // use makes a call of what a constructor has made of numbers that are strange, but
 // accepted: it may be an error, and nothing worse.
 func (r *row) use(t *testing.T, what string, made reflect.Value) {
-	if r.user == nil {
+	if r.user == nil || !made.IsValid() { // a callback has panicked
 		return
 	}
 	x := r.user.first()

@@ -23,6 +23,7 @@ import (
 // Open returns the model of a checkpoint: a folder as the Hugging Face hub has it, with
 // config.json and model.safetensors, or an index of several files, or PyTorch's; or one of
 // these files, with config.json beside it. generation_config.json is read where there is one.
+// A file *.bin may also be one of llama2.c, version 0 or 1, which tells all by itself.
 // Errors match ErrCheckpoint and name the tensor that is missing, has another shape or is
 // not read by this model, match ErrConfig, or come from the file system.
 //
@@ -32,6 +33,9 @@ import (
 // gpt-oss MXFP4. Names may begin with "model.", with nothing, or with "language_model." where
 // a file has parts for other media, which are passed over.
 func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error) {
+	if m, err := openLlama2C(path, cfg, options...); m != nil || err != nil {
+		return m, err
+	}
 	var shape *Shape
 	return lm.Open("transformer", path, func(text []byte) error {
 		var err error
@@ -52,10 +56,11 @@ func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error
 }
 
 // Read returns the model of a safetensors or PyTorch file of size bytes, which is no longer
-// needed afterwards. shape is what ParseConfig returns.
-func Read(r io.ReaderAt, size int64, shape *Shape, cfg Config) (*Model, error) {
-	if shape == nil || len(shape.Windows) != shape.Layers || len(shape.Rotations) != shape.Layers {
-		return nil, check.Errorf(ErrConfig, "transformer: the Shape is not one of ParseConfig")
+// needed afterwards. config is the text of its config.json.
+func Read(r io.ReaderAt, size int64, config []byte, cfg Config) (*Model, error) {
+	shape, err := ParseConfig(config)
+	if err != nil {
+		return nil, err
 	}
 	if err := cfg.fits(shape); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@
 //   - [Open] reads a folder as the Hugging Face hub has it: config.json, safetensors in one
 //     file or several, generation_config.json. [ParseConfig] tells a model's [Shape], and so
 //     the memory that it will take, before anything else is read.
+//   - llama2.c's files open too, with its tokenizer.bin or a tokenizer.json ([OpenTokenizer]).
 //   - [Model] gives logits, log-likelihoods, hidden states of any layer and pooled embeddings,
 //     of whole sequences or of the next tokens after a [State].
 //   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.

@@ -17,6 +17,7 @@ import (
 func TestGolden(t *testing.T) {
 	golden.Run(t, "attention/transformer", map[string]func(*testing.T, *golden.File){
 		"transformer.model": goldenModel,
+		"transformer.text":  goldenText,
 	})
 }
 

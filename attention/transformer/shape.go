@@ -129,13 +129,13 @@ func (s *Shape) Bytes(format asm.Format) int64 {
 	if !s.tied {
 		total *= 2
 	}
-	for i := range s.Layers {
+	for i := range min(s.Layers, mostLayers) {
 		total += att
-		if e := s.Experts; e != nil && e.Sparse[i] {
+		if e := s.Experts; e != nil && i < len(e.Sparse) && e.Sparse[i] {
 			total += d * float64(e.Count+3*e.Shared+3*e.Inner*e.Count)
 		} else {
 			total += 3 * d * float64(s.Inner)
 		}
 	}
-	return int64(min(total*size, math.MaxInt64/2))
+	return int64(max(0, min(total*size, math.MaxInt64/2)))
 }

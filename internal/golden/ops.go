@@ -120,6 +120,6 @@ var owners = map[string]string{
 	"transformer.model":              "attention/transformer",
 	"transformer.moe_zero":           notYet,
 	"transformer.qwen3_next_model":   notYet,
-	"transformer.text":               notYet,
+	"transformer.text":               "attention/transformer",
 	"transformer.speculative":        notYet,
 }

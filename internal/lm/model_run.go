@@ -81,6 +81,9 @@ func (s *run) runCall(ctx context.Context, workers int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := s.room(); err != nil {
+		return err
+	}
 	s.begin(workers, len(s.call.Tokens))
 	s.pool.begin(s)
 	s.next, s.from, s.n, s.owned = 0, 0, 0, pieceTokens
@@ -164,9 +167,6 @@ func (s *run) stateOf(sequence int, begins bool) *State {
 
 // piece takes rows through all layers, or leaves the states as they were.
 func (s *run) piece(ctx context.Context) error {
-	if err := s.room(); err != nil {
-		return err
-	}
 	if len(s.layout.States) == 0 { // nobody sees the run's own
 		return s.advance(s.through(ctx, ctx))
 	}

@@ -267,11 +267,12 @@ func (m *Model) checkState(name string, st *State) error {
 	return nil
 }
 
-// room returns an error where the piece's tokens do not fit into a state.
+// room returns an error where the call's tokens do not fit into a state.
 func (s *run) room() error {
-	for i, st := range s.states {
+	for i, st := range s.layout.States {
+		g := s.layout.Segments[i]
 		for _, l := range st.layers {
-			if err := l.Room(s.offsets[i+1] - s.offsets[i]); err != nil {
+			if err := l.Room(g.To - g.From); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,87 @@
+package subquad_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention/transformer"
+	"github.com/subquad/subquad/internal/weights/weightstest"
+)
+
+func init() { rooms = append(rooms, transformerRoom) }
+
+const llamaConfig = `{"model_type":"llama","hidden_size":12,"intermediate_size":20,"num_hidden_layers":2,"num_attention_heads":3,"num_key_value_heads":1,"vocab_size":24,"tie_word_embeddings":true}`
+
+func llamaFile(seed uint64) []byte {
+	const up, head = 20, 4
+	s := weightstest.State{}
+	put := maker(s, "model.", seed)
+	put("embed_tokens.weight", 1, 0, vocab, dim)
+	put("norm.weight", 0.1, 1, dim)
+	for _, p := range []string{"layers.0.", "layers.1."} {
+		put(p+"input_layernorm.weight", 0.1, 1, dim)
+		put(p+"post_attention_layernorm.weight", 0.1, 1, dim)
+		for name, shape := range map[string][2]int{
+			"self_attn.q_proj": {3 * head, dim}, "self_attn.k_proj": {head, dim}, "self_attn.v_proj": {head, dim}, "self_attn.o_proj": {dim, 3 * head},
+			"mlp.gate_proj": {up, dim}, "mlp.up_proj": {up, dim}, "mlp.down_proj": {dim, up},
+		} {
+			put(p+name+".weight", 0.3, 0, shape[0], shape[1])
+		}
+	}
+	return s.File()
+}
+
+func transformerRoom(b *builder) {
+	file, second := llamaFile(1), llamaFile(2)
+	cfg := transformer.Config{}
+	b.add("transformer.ParseConfig", transformer.ParseConfig, func() []any { return []any{[]byte(llamaConfig)} })
+	b.add("transformer.Read", transformer.Read, func() []any { return []any{bytes.NewReader(file), int64(len(file)), []byte(llamaConfig), cfg} })
+	dir := b.t.TempDir()
+	path := filepath.Join(dir, "model.safetensors")
+	must(0, os.WriteFile(path, file, 0o600))
+	must(0, os.WriteFile(filepath.Join(dir, "config.json"), []byte(llamaConfig), 0o600))
+	must(0, os.WriteFile(filepath.Join(dir, "tokenizer.json"), []byte(`{"model": {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"}}`), 0o600))
+	b.add("transformer.Open", transformer.Open, func() []any { return []any{path, cfg, nil} })
+	b.add("transformer.OpenTokenizer", transformer.OpenTokenizer, func() []any { return []any{dir} })
+	b.add("transformer.NewSampler", transformer.NewSampler, func() []any { return []any{transformer.SampleConfig{Temperature: 1, TopK: 3, TopP: 0.5}} })
+	words := must(transformer.OpenTokenizer(dir))
+	b.on(func() any { return words }, "Encode", func() []any { return []any{"a", true} })
+	m, other := must(transformer.Read(bytes.NewReader(file), int64(len(file)), []byte(llamaConfig), cfg)), must(transformer.Read(bytes.NewReader(second), int64(len(second)), []byte(llamaConfig), cfg))
+	self := func() any { return m }
+	call := func() *transformer.Call {
+		return &transformer.Call{Tokens: ids(), Hidden: matrix(tokens, dim), Logits: matrix(tokens, vocab), LogLikelihood: vector(tokens - 1), Pooled: vector(dim), Mask: make([]bool, tokens), Last: matrix(1, vocab)}
+	}
+	state := func() *transformer.State { return newState(b.t, m, 0).(*transformer.State) }
+	alien := func() any { return newState(b.t, other, 0) }
+	b.operator(operator{op: m, other: other, pkg: "transformer", never: true,
+		whole: func() any { return call() },
+		packed: func() any {
+			c := call()
+			c.Offsets, c.Pooled, c.LogLikelihood, c.Last = []int{0, 3, 4, tokens}, vector(3*dim), nil, matrix(3, vocab)
+			return c
+		},
+		step: func() any { c := call(); c.State = state(); return c },
+		batch: func() any {
+			c := call()
+			c.LogLikelihood, c.Pooled, c.Last = nil, nil, matrix(tokens, vocab)
+			for range tokens {
+				c.States = append(c.States, state())
+			}
+			return c
+		},
+		args: map[string]func() any{"dst": func() any { return matrix(tokens, vocab) }}})
+	batch := b.on(self, "RunBatch", func() []any {
+		return []any{nowhere, []*transformer.Call{call(), {Tokens: ids(), State: state(), Hidden: matrix(tokens, dim)}}}
+	})
+	batch.foreign, batch.never = alien, true
+	stored := filepath.Join(dir, "state")
+	var to bytes.Buffer
+	must(state().WriteTo(&to))
+	must(0, os.WriteFile(stored, to.Bytes(), 0o600))
+	shape := m.Shape()
+	b.on(func() any { return &shape }, "Bytes", func() []any { return []any{asm.Float32} })
+	b.on(self, "StateBytes", func() []any { return []any{tokens} })
+	b.on(self, "OpenState", func() []any { return []any{stored, nil} })
+}
