@@ -97,7 +97,7 @@ func (r *operatorRun) projectBlock(worker, i int) {
 	rows, wide := to-from+before, (order+1)*dim
 	w.u = scratch.Floats(w.u, rows*wide)
 	u := mat.Of(w.u, rows, wide)
-	op.in.Forward(u, mat.Rows(r.x, from-before, to))
+	op.in.ForwardIn(&r.group, u, mat.Rows(r.x, from-before, to))
 	w.last, w.all = scratch.Floats(w.last, rows*dim), scratch.Floats(w.all, rows*dim)
 	for g := range r.gates {
 		op.convolveShort(mat.Rows(r.gates[g], from, to), u, g, before, w) // x0 ... x(N-2)
@@ -146,5 +146,5 @@ func (r *operatorRun) finishBlock(worker, i int) {
 			r.op.cfg.Activation.activate(mat.Row(v, t))
 		}
 	}
-	r.op.out.Forward(mat.Rows(r.dst, from, to), v)
+	r.op.out.ForwardIn(&r.group, mat.Rows(r.dst, from, to), v)
 }

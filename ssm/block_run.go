@@ -133,7 +133,7 @@ func (s *blockWork) rowsOf(i int) (from, to int) {
 
 func (s *blockWork) projectRows(_, i int) {
 	from, to := s.rowsOf(i)
-	s.block.in.Forward(mat.Rows(s.u, from, to), mat.Rows(s.call.X, s.from+from, s.from+to))
+	s.block.in.ForwardIn(&s.group, mat.Rows(s.u, from, to), mat.Rows(s.call.X, s.from+from, s.from+to))
 }
 
 func (s *blockWork) middleRows(worker, i int) {
@@ -143,7 +143,7 @@ func (s *blockWork) middleRows(worker, i int) {
 
 func (s *blockWork) finishRows(_, i int) {
 	from, to := s.rowsOf(i)
-	s.block.out.Forward(mat.Rows(s.call.Dst, s.from+from, s.from+to), mat.Rows(s.y, from, to))
+	s.block.out.ForwardIn(&s.group, mat.Rows(s.call.Dst, s.from+from, s.from+to), mat.Rows(s.y, from, to))
 }
 
 // convolveColumns sets s.x to the convolution of columns of s.u.

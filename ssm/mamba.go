@@ -190,7 +190,7 @@ func (m *Mamba) workFloats(n, workers int) int64 {
 // middle computes dt, B and C of some rows.
 func (m *Mamba) middle(s *blockWork, _, from, to int) {
 	small := mat.Rows(s.small, from, to)
-	m.xProj.Forward(small, mat.Rows(s.x, from, to))
+	m.xProj.ForwardIn(&s.group, small, mat.Rows(s.x, from, to))
 	if m.cfg.NormDtBC {
 		for t := range small.Rows {
 			row := mat.Row(small, t)
@@ -200,7 +200,7 @@ func (m *Mamba) middle(s *blockWork, _, from, to int) {
 			asm.RMSNorm(c, c, m.cN, float32(m.cfg.Eps))
 		}
 	}
-	m.dtProj.Forward(mat.Rows(s.dt, from, to), mat.Columns(small, 0, m.rank))
+	m.dtProj.ForwardIn(&s.group, mat.Rows(s.dt, from, to), mat.Columns(small, 0, m.rank))
 }
 
 // Rates returns a copy of A: [I, N].

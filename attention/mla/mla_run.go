@@ -164,16 +164,16 @@ func (r *run) projectTask(_, task int) {
 	x, q, kv := of(r.call.X), of(r.q), of(r.kv)
 	if c.QRank > 0 {
 		qa := of(r.qa)
-		m.qa.Forward(qa, x)
+		m.qa.ForwardIn(&r.group, qa, x)
 		for i := range n {
 			row := mat.Row(qa, i)
 			asm.RMSNorm(row, row, m.qNorm, c.Eps)
 		}
-		m.qb.Forward(q, qa)
+		m.qb.ForwardIn(&r.group, q, qa)
 	} else {
-		m.qb.Forward(q, x)
+		m.qb.ForwardIn(&r.group, q, x)
 	}
-	m.kva.Forward(kv, x)
+	m.kva.ForwardIn(&r.group, kv, x)
 	at := r.at[from : from+n]
 	if err := errors.Join(r.turn(q, of(r.qr), at, c.Heads, c.NopeDim+c.RopeDim, c.NopeDim), r.turn(kv, of(r.r), at, 1, 0, c.KVRank)); err != nil {
 		r.fail(err)
@@ -224,7 +224,7 @@ func (r *run) turn(x, y blas32.General, at []int64, heads, width, column int) er
 // expand makes the keys and values of all heads.
 func (r *run) expand(kvb, k, v, kv blas32.General) {
 	m, c := r.m, &r.m.cfg
-	m.kvb.Forward(kvb, mat.Columns(kv, 0, c.KVRank))
+	m.kvb.ForwardIn(&r.group, kvb, mat.Columns(kv, 0, c.KVRank))
 	for i := range kvb.Rows {
 		for h := range c.Heads {
 			x := mat.Part(kvb, i, h*(c.NopeDim+c.ValueDim), c.NopeDim+c.ValueDim)
@@ -248,5 +248,5 @@ func (r *run) finishTask(_, task int) {
 			asm.Gemm(mat.Columns(out, h*c.ValueDim, c.ValueDim), mat.Columns(sums, h*c.KVRank, c.KVRank), m.values[h], nil)
 		}
 	}
-	m.o.Forward(mat.Rows(r.call.Dst, from, from+n), out)
+	m.o.ForwardIn(&r.group, mat.Rows(r.call.Dst, from, from+n), out)
 }

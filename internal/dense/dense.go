@@ -1,7 +1,8 @@
 // Package dense has the layers of a model that take each token by itself: linear layers,
 // MLPs, norms, the embedding and the head. They are serial; callers cut the tokens into
 // blocks of rows and run those side by side, which changes no bit, because a row's
-// result does not depend on the others.
+// result does not depend on the others. A layer whose outputs are many asks the group that
+// runs it every few milliseconds whether to go on.
 //
 // Letters: n tokens, D the width of a token, I the width of an MLP's hidden layer, V the
 // rows of a vocabulary.
@@ -11,6 +12,9 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -20,21 +24,48 @@ const BlockRows = 192
 
 // Linear is y = x W^T + b, with its weights packed.
 type Linear struct {
-	weight      *asm.Matrix
+	weight      kernel.Matrix // [in, out]
 	bias        []float32
 	fingerprint state.Fingerprint
 }
 
 // NewLinear packs a weight [out, in] with a bias [out], or nil.
 func NewLinear(format asm.Format, weight blas32.General, bias []float32) *Linear {
-	l := &Linear{asm.NewMatrixT(format, weight), bias, state.NewFingerprint("linear", int64(format))}
+	l := &Linear{bias: bias, fingerprint: state.NewFingerprint("linear", int64(format))}
+	l.weight.PackT(kernel.Format(format), weight)
 	l.fingerprint.Matrices(weight)
 	l.fingerprint.Floats(bias)
 	return l
 }
 
 // Forward sets dst [n, out] from x [n, in]; dst must not overlap x.
-func (l *Linear) Forward(dst, x blas32.General) { asm.Gemm(dst, x, l.weight, l.bias) }
+func (l *Linear) Forward(dst, x blas32.General) { l.ForwardIn(nil, dst, x) }
+
+// partWork is about how many multiply-adds a layer makes before it asks whether to go on:
+// some milliseconds. Tests lower it.
+var partWork = 200_000_000
+
+// ForwardIn is Forward as part of a task of group g, which may be nil. Where g has stopped
+// it leaves columns of dst as they were; g's Run then returns an error.
+func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
+	in, out := l.Dims()
+	// Four panels at a time are what the kernels take with few rows.
+	unit := 4 * l.weight.PanelCols()
+	columns := max(partWork/max(x.Rows*in, 1)/unit, 1) * unit
+	if columns >= out {
+		kernel.Gemm(dst, x, &l.weight, l.bias)
+		return
+	}
+	for from := 0; from < out && !g.Stopped(); from += columns {
+		to := min(from+columns, out)
+		part := l.weight.Columns(from, to)
+		bias := l.bias
+		if bias != nil {
+			bias = bias[from:to]
+		}
+		kernel.Gemm(mat.Columns(dst, from, to-from), x, &part, bias)
+	}
+}
 
 // Output sets w [in] to the weights of output o.
 func (l *Linear) Output(w []float32, o int) { l.weight.Column(w, o) }

@@ -70,9 +70,9 @@ func TestLayers(t *testing.T) {
 			t.Errorf("Hidden %d and %d", plain.Hidden(), gated.Hidden())
 		}
 		y, z, some := mat.New(rows, dim), mat.New(rows, dim), mat.New(3, dim)
-		plain.Forward(y, x, mat.New(rows, inner))
-		gated.Forward(z, x, mat.New(rows, 2*inner))
-		gated.Forward(some, mat.Rows(x, 5, 8), mat.New(3, 2*inner))
+		plain.Forward(nil, y, x, mat.New(rows, inner))
+		gated.Forward(nil, z, x, mat.New(rows, 2*inner))
+		gated.Forward(nil, some, mat.Rows(x, 5, 8), mat.New(3, 2*inner))
 		for i, v := range some.Data {
 			if v != mat.Rows(z, 5, 8).Data[i] {
 				t.Fatalf("element %d of some rows is %v, of all %v", i, v, mat.Rows(z, 5, 8).Data[i])
@@ -144,7 +144,7 @@ func TestVocabulary(t *testing.T) {
 		x, z := random(r, 2, dim), mat.New(2, vocab)
 		plain := mat.New(2, vocab)
 		weights.Forward(plain, x)
-		(&Head{Weights: weights, Scale: 0.5, Cap: 3}).Forward(z, x)
+		(&Head{Weights: weights, Scale: 0.5, Cap: 3}).Forward(nil, z, x)
 		capped, exp := make([]float64, vocab), make([]float32, vocab)
 		var sum float64
 		for i, v := range mat.Row(plain, 1) {

@@ -5,19 +5,21 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 )
 
 // MLP is y = down(gelu(up(x))), the GELU in its tanh form.
 type MLP struct{ Up, Down *Linear }
 
-// Forward sets dst [n, D] from x [n, D]; hidden [n, I] is working memory.
-func (m *MLP) Forward(dst, x, hidden blas32.General) {
-	m.Up.Forward(hidden, x)
+// Forward sets dst [n, D] from x [n, D], as part of a task of group g or with nil;
+// hidden [n, I] is working memory.
+func (m *MLP) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
+	m.Up.ForwardIn(g, hidden, x)
 	for t := range hidden.Rows {
 		row := mat.Row(hidden, t)
 		asm.GELUTanh(row, row)
 	}
-	m.Down.Forward(dst, hidden)
+	m.Down.ForwardIn(g, dst, hidden)
 }
 
 // Hidden returns I, the columns of Forward's working memory.
@@ -52,14 +54,15 @@ type Gated struct {
 	Limit      float32 // of ClampedSiLU
 }
 
-// Forward sets dst [n, D] from x [n, D]; hidden [n, 2 I] is working memory.
-func (m *Gated) Forward(dst, x, hidden blas32.General) {
-	m.Up.Forward(hidden, x)
+// Forward sets dst [n, D] from x [n, D], as part of a task of group g or with nil;
+// hidden [n, 2 I] is working memory.
+func (m *Gated) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
+	m.Up.ForwardIn(g, hidden, x)
 	inner := hidden.Cols / 2
 	for t := range hidden.Rows {
 		m.gate(mat.Part(hidden, t, 0, inner), mat.Part(hidden, t, inner, inner))
 	}
-	m.Down.Forward(dst, mat.Columns(hidden, 0, inner))
+	m.Down.ForwardIn(g, dst, mat.Columns(hidden, 0, inner))
 }
 
 // gate sets u to u act(gate); gate is overwritten.

@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 )
 
 // Embedding turns tokens into rows of width D: those of Table or, where a head is tied
@@ -46,9 +47,10 @@ type Head struct {
 	Scale, Cap float32 // 0 for none
 }
 
-// Forward sets dst [n, V] from x [n, D]; dst must not overlap x.
-func (h *Head) Forward(dst, x blas32.General) {
-	h.Weights.Forward(dst, x)
+// Forward sets dst [n, V] from x [n, D], as part of a task of group g or with nil; dst
+// must not overlap x.
+func (h *Head) Forward(g *parallel.Group, dst, x blas32.General) {
+	h.Weights.ForwardIn(g, dst, x)
 	if h.Scale == 0 && h.Cap == 0 {
 		return
 	}

@@ -129,7 +129,7 @@ func (p *product) blocks(rows int, strip []float32) {
 	k, panels := p.b.rows, p.b.panels()
 	for k0 := 0; k0 < k; k0 += blockK {
 		kn := min(blockK, k-k0)
-		perBlock := max(4, blockBytes/(kn*p.b.panelCols()*p.b.format.bytes()))
+		perBlock := max(4, blockBytes/(kn*p.b.PanelCols()*p.b.format.bytes()))
 		for p0 := 0; p0 < panels; p0 += perBlock {
 			p1 := min(p0+perBlock, panels)
 			row := 0
@@ -166,7 +166,7 @@ func (p *product) empty(rows int) {
 
 // strip multiplies height rows of a by panels p0 to p1.
 func (p *product) strip(row, height, k0, kn, p0, p1 int) {
-	width := p.b.panelCols()
+	width := p.b.PanelCols()
 	for panel := p0; panel < p1; {
 		// With few rows a kernel takes several whole panels, so that enough sums
 		// are under way and enough of b is being read.
@@ -190,7 +190,7 @@ func (p *product) strip(row, height, k0, kn, p0, p1 int) {
 
 // tile is one kernel call: rows x panels of dst over kn of k.
 func (p *product) tile(row, rows, panel, panels, k0, kn int) {
-	width := p.b.panelCols()
+	width := p.b.PanelCols()
 	col := panel * width
 	c, cStride := p.dst.Data[row*p.dst.Stride+col:], p.dst.Stride
 	start, startStride := zeros[:], 0
@@ -222,10 +222,10 @@ func (p *product) kernel(row, rows, panel, panels, k0, kn int, start []float32, 
 	a := p.a[(row-p.row0)*p.aRow+(k0-p.k0)*p.aAt:]
 	size := m.format.bytes()
 	bPanel := m.panelBytes()
-	at := panel*bPanel + k0*m.panelCols()*size
+	at := panel*bPanel + k0*m.PanelCols()*size
 	var scale *float32
 	if m.format == Int8 {
-		scale = &m.scale[panel*m.panelCols()]
+		scale = &m.scale[panel*m.PanelCols()]
 	}
 	if rows == m.fullRows() {
 		rows = 0

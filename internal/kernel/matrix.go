@@ -49,6 +49,26 @@ func (m *Matrix) SetT(b blas32.General) { m.pack(Float32, b, true) }
 // Dims returns k and n.
 func (m *Matrix) Dims() (rows, cols int) { return m.rows, m.cols }
 
+// PanelCols returns the width of a panel.
+func (m *Matrix) PanelCols() int { return sizesOf[m.tier].panelCols }
+
+// Columns returns columns from up to to as a matrix that shares m's elements. Both must
+// begin a panel, or to be the last column's end. A product with it has the bits of those
+// columns of the product with m.
+func (m *Matrix) Columns(from, to int) Matrix {
+	w := m.PanelCols()
+	if from < 0 || to < from || to > m.cols || from%w != 0 || to%w != 0 && to != m.cols {
+		Panicf("kernel: Matrix.Columns: %d to %d of %d, in panels of %d", from, to, m.cols, w)
+	}
+	p0, p1 := from/w, (to+w-1)/w
+	size := m.panelBytes()
+	v := Matrix{tier: m.tier, format: m.format, rows: m.rows, cols: to - from, data: m.data[p0*size : p1*size : p1*size]}
+	if m.format == Int8 {
+		v.scale = m.scale[from : p1*w : p1*w]
+	}
+	return v
+}
+
 // Format returns how elements are stored.
 func (m *Matrix) Format() Format { return m.format }
 
@@ -60,7 +80,7 @@ func (m *Matrix) At(i, j int) float32 {
 	if i < 0 || i >= m.rows || j < 0 || j >= m.cols {
 		Panicf("asm: Matrix.At: (%d, %d) is outside %d x %d", i, j, m.rows, m.cols)
 	}
-	w := m.panelCols()
+	w := m.PanelCols()
 	return m.element((j/w*m.rows+i)*w+j%w, j)
 }
 
@@ -70,7 +90,7 @@ func (m *Matrix) Column(dst []float32, j int) {
 	if j < 0 || j >= m.cols {
 		Panicf("asm: Matrix.Column: column %d is outside %d x %d", j, m.rows, m.cols)
 	}
-	w := m.panelCols()
+	w := m.PanelCols()
 	at := j/w*m.rows*w + j%w
 	for i := range dst {
 		dst[i] = m.element(at+i*w, j)
@@ -90,12 +110,11 @@ func (m *Matrix) element(at, j int) float32 {
 	return m.float32()[at]
 }
 
-// panelCols is the width of a panel, fullRows the height of the main kernel's tile.
-func (m *Matrix) panelCols() int { return sizesOf[m.tier].panelCols }
-func (m *Matrix) fullRows() int  { return sizesOf[m.tier].tileRows }
+// fullRows is the height of the main kernel's tile.
+func (m *Matrix) fullRows() int { return sizesOf[m.tier].tileRows }
 
-func (m *Matrix) panels() int     { return (m.cols + m.panelCols() - 1) / m.panelCols() }
-func (m *Matrix) panelBytes() int { return m.rows * m.panelCols() * m.format.bytes() }
+func (m *Matrix) panels() int     { return (m.cols + m.PanelCols() - 1) / m.PanelCols() }
+func (m *Matrix) panelBytes() int { return m.rows * m.PanelCols() * m.format.bytes() }
 
 func (m *Matrix) float32() []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/4)
@@ -129,10 +148,10 @@ func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 	m.data = aligned(m.data, m.panels()*m.panelBytes())
 	m.scale = m.scale[:0]
 	if format == Int8 {
-		m.scale = make([]float32, m.panels()*m.panelCols())
+		m.scale = make([]float32, m.panels()*m.PanelCols())
 		m.setScales(b, transposed)
 	}
-	w := m.panelCols()
+	w := m.PanelCols()
 	for p := range m.panels() {
 		from := p * w
 		n := min(w, m.cols-from)
@@ -167,7 +186,7 @@ func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 }
 
 func (m *Matrix) packFloat32(p, n int, b blas32.General, transposed bool) {
-	w := m.panelCols()
+	w := m.PanelCols()
 	panel := m.float32()[p*m.rows*w:][:m.rows*w]
 	if n < w {
 		clear(panel)

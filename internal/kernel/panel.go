@@ -13,7 +13,7 @@ import (
 // PanelCols returns the width of a panel in the active tier.
 func PanelCols() int {
 	m := Matrix{tier: isa.Active()}
-	return m.panelCols()
+	return m.PanelCols()
 }
 
 // Reshape makes m a Float32 matrix of rows x cols for the active tier. Its
@@ -25,7 +25,7 @@ func (m *Matrix) Reshape(rows, cols int) {
 	m.tier, m.format, m.rows, m.cols = isa.Active(), Float32, rows, cols
 	m.data = aligned(m.data, m.panels()*m.panelBytes())
 	m.scale = m.scale[:0]
-	if w := m.panelCols(); cols%w != 0 {
+	if w := m.PanelCols(); cols%w != 0 {
 		clear(m.float32()[(m.panels()-1)*rows*w:])
 	}
 }
@@ -36,7 +36,7 @@ func (m *Matrix) Panel(i int) blas32.General {
 	if m.format != Float32 || i < 0 || i >= m.panels() {
 		Panicf("kernel: Matrix.Panel: panel %d of %d, format %v", i, m.panels(), m.format)
 	}
-	w := m.panelCols()
+	w := m.PanelCols()
 	return blas32.General{Rows: m.rows, Cols: min(w, m.cols-i*w), Stride: w, Data: m.float32()[i*m.rows*w:][:m.rows*w]}
 }
 

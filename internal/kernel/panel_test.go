@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -84,4 +85,37 @@ func TestPanelPanics(t *testing.T) {
 	mustPanic(t, "kernel: Matrix.PanelRows: rows 3 to 2 of 4", func() { m.PanelRows(0, 3, 2) })
 	mustPanic(t, "kernel: Matrix.PanelRows: rows 0 to 5 of 4", func() { m.PanelRows(0, 0, 5) })
 	mustPanic(t, "kernel: Matrix.Panel: panel 0 of 1, format int8", func() { NewMatrix(Int8, matrix(1, 3, 1, 0)).Panel(0) })
+}
+
+// TestColumns: a product with some columns has the bits of those columns of the whole
+// product, in every format and for every number of rows that a kernel is made for.
+func TestColumns(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		w := PanelCols()
+		for _, format := range []Format{Float32, BFloat16, Int8, Float16} {
+			k, n := 37, 9*w+w/2+1
+			b := NewMatrix(format, matrix(1, k, n, 0))
+			for _, m := range []int{1, 2, 3, 4, 31} {
+				a, bias, want := matrix(2, m, k, 0), random(3, n), blank(m, n, 0)
+				Gemm(want, a, b, bias)
+				for _, c := range [][2]int{{0, w}, {w, 5 * w}, {4 * w, n}, {9 * w, n}, {2 * w, 2 * w}, {0, n}} {
+					part, got := b.Columns(c[0], c[1]), blank(m, c[1]-c[0], 3)
+					Gemm(got, a, &part, bias[c[0]:c[1]])
+					for i := range m {
+						for j := range got.Cols {
+							if x, y := got.Data[i*got.Stride+j], want.Data[i*n+c[0]+j]; x != y {
+								t.Fatalf("%v, %d rows, columns %v: (%d, %d) is %v, of all %v", format, m, c, i, j, x, y)
+							}
+						}
+					}
+					if part.cols > 0 && part.At(k-1, part.cols-1) != b.At(k-1, c[1]-1) {
+						t.Errorf("%v, columns %v: the last element is another", format, c)
+					}
+				}
+			}
+		}
+		m := NewMatrix(Float32, matrix(1, 3, 3*w, 0))
+		mustPanic(t, fmt.Sprintf("kernel: Matrix.Columns: 1 to 2 of %d, in panels of %d", 3*w, w), func() { m.Columns(1, 2) })
+		mustPanic(t, fmt.Sprintf("kernel: Matrix.Columns: 0 to %d of %d, in panels of %d", 4*w, 3*w, w), func() { m.Columns(0, 4*w) })
+	})
 }

@@ -269,7 +269,7 @@ func byHand(t testing.TB, m *Model, ids []int32) (residuals []blas32.General) {
 			y := zeros(n, dim)
 			mat.Copy(y, read)
 			if b.MLP != nil {
-				b.MLP.Forward(y, read, zeros(n, b.MLP.Hidden()))
+				b.MLP.Forward(nil, y, read, zeros(n, b.MLP.Hidden()))
 			} else {
 				st, err := b.Mixer.(Streamer).NewState(StateConfig{})
 				must(t, err)
@@ -299,7 +299,7 @@ func TestByHand(t *testing.T) {
 		for i := range n {
 			m.cfg.Norm.Row(mat.Row(hidden, i), mat.Row(want[len(want)-1], i))
 		}
-		m.cfg.Head.Forward(logits, hidden)
+		m.cfg.Head.Forward(nil, logits, hidden)
 		near(t, "hidden", call.Hidden.Data, hidden.Data, 2e-5)
 		near(t, "logits", call.Logits.Data, logits.Data, 2e-5)
 		for _, v := range logits.Data {

@@ -10,6 +10,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/pack"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/ssm"
@@ -63,8 +64,9 @@ type Mix struct {
 
 // MLP is a layer that takes each token by itself: package dense has some.
 type MLP interface {
-	// Forward sets dst [n, D] from x [n, D]; hidden [n, Hidden()] is working memory.
-	Forward(dst, x, hidden blas32.General)
+	// Forward sets dst [n, D] from x [n, D], as part of a task of group g; hidden [n,
+	// Hidden()] is working memory.
+	Forward(g *parallel.Group, dst, x, hidden blas32.General)
 	Hidden() int
 	Bytes() int64
 	// Fingerprints tell MLPs with other weights apart.

@@ -80,7 +80,7 @@ func (s *run) mlpRows(w *workspace, from, to int, b *Branch) {
 	n, dim, wide := to-from, s.m.dim, b.MLP.Hidden()
 	w.hidden, w.out = scratch.Floats(w.hidden, n*wide), scratch.Floats(w.out, n*dim)
 	out := mat.Of(w.out, n, dim)
-	b.MLP.Forward(out, mat.Of(w.normed, n, dim), mat.Of(w.hidden, n, wide))
+	b.MLP.Forward(&s.group, out, mat.Of(w.normed, n, dim), mat.Of(w.hidden, n, wide))
 	s.addRows(out, from, b)
 }
 
@@ -117,7 +117,7 @@ func (s *run) finishRows(w *workspace, from, to int) {
 		w.out = scratch.Floats(w.out, h.Rows*m.vocab)
 		logits = mat.Of(w.out, h.Rows, m.vocab)
 	}
-	m.cfg.Head.Forward(logits, h)
+	m.cfg.Head.Forward(&s.group, logits, h)
 	w.exp = scratch.Floats(w.exp, m.vocab)
 	for t := first; t < last; t++ {
 		if target := call.target(t); target >= 0 {

@@ -49,7 +49,9 @@ type run struct {
 	workspaces   []workspace    // of each worker
 	pool         pooler
 
-	embed, onward, gather func(worker, i int) // tasks: embedRows, takeRows, poolColumns
+	logits, hidden blas32.General // what headTask makes, and of what
+
+	embed, onward, gather, head func(worker, i int) // tasks: embedRows, takeRows, poolColumns, headTask
 }
 
 // workspace is what each worker has for itself: normed inputs [block, D], an MLP's hidden
@@ -59,7 +61,7 @@ type workspace struct{ normed, hidden, out, exp []float32 }
 // begin makes s ready for a number of workers and tokens.
 func (s *run) begin(workers, tokens int) {
 	if s.embed == nil {
-		s.embed, s.onward, s.gather = s.embedRows, s.takeRows, s.poolColumns
+		s.embed, s.onward, s.gather, s.head = s.embedRows, s.takeRows, s.poolColumns, s.headTask
 	}
 	s.workers = workers
 	for len(s.workspaces) < min(workers, tokens) {
@@ -229,8 +231,7 @@ func (s *run) through(ctx, inner context.Context) error {
 	if err := s.poolPiece(ctx); err != nil {
 		return err
 	}
-	s.lastLogits()
-	return nil
+	return s.lastLogits(ctx)
 }
 
 // eachBlock runs a task for every block of the piece's rows.
@@ -254,9 +255,9 @@ func (s *run) hiddenRows() blas32.General {
 }
 
 // lastLogits makes the logits after the sequences that end in the piece.
-func (s *run) lastLogits() {
+func (s *run) lastLogits(ctx context.Context) error {
 	if !mat.Given(s.call.Last) {
-		return
+		return nil
 	}
 	h, ended := s.hiddenRows(), 0
 	for i, sequence := range s.sequences {
@@ -267,8 +268,18 @@ func (s *run) lastLogits() {
 		copy(mat.Row(s.x, ended), mat.Row(h, s.offsets[i+1]-1))
 		ended++
 	}
-	if ended > 0 {
-		first := s.sequences[0]
-		s.m.cfg.Head.Forward(mat.Rows(s.call.Last, first, first+ended), mat.Rows(s.x, 0, ended))
+	if ended == 0 {
+		return nil
 	}
+	first := s.sequences[0]
+	return s.score(ctx, mat.Rows(s.call.Last, first, first+ended), mat.Rows(s.x, 0, ended))
 }
+
+// score sets dst to the logits of rows of hidden states, unless ctx ends before: the head
+// of a large vocabulary takes long.
+func (s *run) score(ctx context.Context, dst, hidden blas32.General) error {
+	s.logits, s.hidden = dst, hidden
+	return s.group.Run(ctx, 1, 1, s.head)
+}
+
+func (s *run) headTask(_, _ int) { s.m.cfg.Head.Forward(&s.group, s.logits, s.hidden) }

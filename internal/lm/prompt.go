@@ -70,7 +70,9 @@ func (m *Model) RunPrompt(ctx context.Context, call *PromptCall) (kept []int, er
 		if s.n == 0 {
 			return nil, check.Errorf(subquad.ErrShape, "%s: Last is wanted, but all of %d tokens have been dropped", m.cfg.Package, len(call.Tokens))
 		}
-		m.cfg.Head.Forward(call.Last, mat.Rows(s.x, s.n-1, s.n))
+		if err := s.score(ctx, call.Last, mat.Rows(s.x, s.n-1, s.n)); err != nil {
+			return nil, check.Wrap(ctx, m.cfg.Package, err)
+		}
 	}
 	if st.tokens = len(call.Tokens); call.State != nil && st.tokens > 0 {
 		for i, l := range call.State.layers {

@@ -191,7 +191,7 @@ func (r *encoderRun) normAndProject(worker, task int) {
 	from, to := r.rows(task)
 	h := r.normed(worker, r.block.norm1, from, to)
 	qkv := mat.Rows(r.qkv, from, to)
-	r.block.qkv.Forward(qkv, h)
+	r.block.qkv.ForwardIn(&r.group, qkv, h)
 	d, width := r.m.dim, r.metric.Cols
 	for i := range qkv.Rows {
 		mean, keys := mat.Row(r.metric, from+i), mat.Row(qkv, i)[d:2*d]
@@ -218,7 +218,7 @@ func (r *encoderRun) addAttention(worker, task int) {
 	w := &r.work[worker]
 	w.h = scratch.Floats(w.h, dense.BlockRows*r.m.dim)
 	h := mat.Of(w.h, to-from, r.m.dim)
-	r.block.proj.Forward(h, mat.Rows(r.out, from, to))
+	r.block.proj.ForwardIn(&r.group, h, mat.Rows(r.out, from, to))
 	x := mat.Rows(r.x, from, to).Data[:len(h.Data)]
 	asm.Add(x, x, h.Data)
 }
@@ -288,9 +288,9 @@ func (r *encoderRun) addMLP(worker, task int) {
 	w := &r.work[worker]
 	w.hidden = scratch.Floats(w.hidden, dense.BlockRows*r.m.hidden)
 	hidden := mat.Of(w.hidden, to-from, r.block.hidden)
-	r.block.up.Forward(hidden, h)
+	r.block.up.ForwardIn(&r.group, hidden, h)
 	asm.GELU(hidden.Data, hidden.Data)
-	r.block.down.Forward(h, hidden)
+	r.block.down.ForwardIn(&r.group, h, hidden)
 	x := mat.Rows(r.x, from, to).Data[:len(h.Data)]
 	asm.Add(x, x, h.Data)
 }

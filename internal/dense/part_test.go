@@ -1,0 +1,97 @@
+package dense
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
+)
+
+// asked is a context that counts how often it is asked whether it has ended, and says yes
+// from one time on.
+type asked struct {
+	context.Context
+	times, end int
+}
+
+func (a *asked) Err() error {
+	if a.times++; a.times >= a.end {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestParts: a layer of many outputs asks whether to go on once for every so many
+// multiply-adds, stops within as many, and has the same bits as in one piece.
+func TestParts(t *testing.T) {
+	defer func(old int) { partWork = old }(partWork)
+	const n, in, out = 13, 24, 1000
+	isatest.Run(t, func(t *testing.T) {
+		for _, format := range []asm.Format{asm.Float32, asm.BFloat16, asm.Int8, asm.Float16} {
+			r := rand.New(rand.NewPCG(1, 2))
+			x, bias := random(r, n, in), random(r, 1, out).Data
+			l := NewLinear(format, random(r, out, in), bias)
+			plain := NewLinear(format, random(r, out, in), nil)
+			unit := 4 * l.weight.PanelCols()
+			partWork = 1 << 30
+			want, wantPlain := mat.New(n, out), mat.New(n, out)
+			l.Forward(want, x)
+			plain.Forward(wantPlain, x)
+			for _, partWork = range []int{1, n * in * 2 * unit, n * in * out} {
+				columns := max(partWork/(n*in)/unit, 1) * unit
+				parts := (out + columns - 1) / columns
+				for rows := 1; rows <= n; rows += 4 {
+					got := mat.New(rows, out)
+					l.Forward(got, mat.Rows(x, 0, rows))
+					same(t, format, got.Data, want.Data[:rows*out])
+				}
+				got := mat.New(n, out)
+				plain.Forward(got, x)
+				same(t, format, got.Data, wantPlain.Data)
+
+				var g parallel.Group
+				task := func(_, _ int) { l.ForwardIn(&g, got, x) }
+				ctx := &asked{Context: context.Background(), end: 1 << 30}
+				if err := g.Run(ctx, 1, 1, task); err != nil {
+					t.Fatal(err)
+				}
+				same(t, format, got.Data, want.Data)
+				// The group asks before it begins and before the task.
+				if times := ctx.times - 2; parts > 1 && times != parts {
+					t.Errorf("%v: asked %d times for %d parts of %d columns", format, times, parts, columns)
+				}
+				if parts < 4 {
+					continue
+				}
+				mat.Clear(got)
+				ctx = &asked{Context: context.Background(), end: 5} // before the third part
+				if err := g.Run(ctx, 1, 1, task); err != context.Canceled {
+					t.Errorf("%v: error %v of a context that ended", format, err)
+				}
+				for j, v := range mat.Row(got, n-1) {
+					if done := v != 0; done != (j < 2*columns) {
+						t.Fatalf("%v: column %d of parts of %d: %v", format, j, columns, v)
+					}
+				}
+			}
+			x1, y1 := mat.Rows(x, 0, 1), mat.New(1, out)
+			if a := testing.AllocsPerRun(5, func() { l.Forward(y1, x1) }); a != 0 {
+				t.Errorf("%v: %v allocations", format, a)
+			}
+		}
+	})
+}
+
+func same(t *testing.T, format asm.Format, got, want []float32) {
+	t.Helper()
+	for i, v := range want {
+		if got[i] != v {
+			t.Fatal(fmt.Sprintf("%v: element %d is %v, in one piece %v", format, i, got[i], v))
+		}
+	}
+}
