@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -40,7 +41,7 @@ func (m *experts) Hidden() int {
 }
 
 // Forward implements lm.MLP.
-func (m *experts) Forward(dst, x, hidden blas32.General) {
+func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 	n, cfg, memory := x.Rows, m.cfg, hidden.Data[:hidden.Rows*hidden.Cols]
 	take := func(cols int) blas32.General {
 		part := mat.Of(memory[:n*cols], n, cols)
@@ -50,7 +51,7 @@ func (m *experts) Forward(dst, x, hidden blas32.General) {
 	scores, by, sums, chosen, weights := take(cfg.Count), take(cfg.Count), take(cfg.groups), take(cfg.Used), take(cfg.Used)
 	inputs, outputs := take(m.dim), take(m.dim)
 	if m.shared != nil {
-		m.shared.Forward(dst, x, mat.Of(memory, n, m.shared.Hidden()))
+		m.shared.Forward(g, dst, x, mat.Of(memory, n, m.shared.Hidden()))
 	} else {
 		mat.Clear(dst)
 	}
@@ -69,7 +70,10 @@ func (m *experts) Forward(dst, x, hidden blas32.General) {
 		if count == 0 {
 			continue
 		}
-		expert.Forward(mat.Rows(outputs, 0, count), mat.Rows(inputs, 0, count), mat.Of(memory, count, expert.Hidden()))
+		if g.Stopped() {
+			return
+		}
+		expert.Forward(g, mat.Rows(outputs, 0, count), mat.Rows(inputs, 0, count), mat.Of(memory, count, expert.Hidden()))
 		count = 0
 		for t := range n {
 			if k := at(mat.Row(chosen, t), e); k >= 0 {

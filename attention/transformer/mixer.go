@@ -98,7 +98,7 @@ func (r *mixerRun) rows(x blas32.General, task int) blas32.General {
 
 func (r *mixerRun) projectRows(_, task int) {
 	m, qkv := r.m, r.rows(r.qkv, task)
-	m.qkv.Forward(qkv, r.rows(r.x, task))
+	m.qkv.ForwardIn(&r.group, qkv, r.rows(r.x, task))
 	normHeads(&m.q, mat.Columns(qkv, 0, m.heads*m.headDim))
 	normHeads(&m.k, mat.Columns(qkv, m.heads*m.headDim, m.kvHeads*m.headDim))
 }
@@ -118,7 +118,7 @@ func normHeads(norm *dense.Norm, x blas32.General) {
 }
 
 func (r *mixerRun) finishRows(_, task int) {
-	r.m.out.Forward(r.rows(r.x, task), r.rows(r.y, task))
+	r.m.out.ForwardIn(&r.group, r.rows(r.x, task), r.rows(r.y, task))
 }
 
 // Kind implements lm.Mixer: layers with the same operator share its working memory.
