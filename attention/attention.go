@@ -201,6 +201,10 @@ func (a *Attention) Config() Config {
 	return cfg
 }
 
+// Bytes returns the memory of the operator's tables, its sinks. States, pages and working
+// memory count for themselves.
+func (a *Attention) Bytes() int64 { return 4 * int64(len(a.cfg.Sinks)) }
+
 // ScratchBytes returns the working memory that a call of one sequence needs, at
 // the most, besides its arguments. Mass, Entropy and Stats take 4 bytes more for each
 // query and head, and Stats for each key and head.

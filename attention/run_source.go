@@ -44,8 +44,8 @@ var (
 	extraNames = sourceNames{"Extra.", "Extra.LogWeights", "Extra.Offsets", "Extra.Heads*HeadDim", "Extra.Heads*ValueDim"}
 )
 
-// segment names one of several matrices.
-func (n *sourceNames) segment(letter string, i, of int) string {
+// nameOf names one of several matrices.
+func (n *sourceNames) nameOf(letter string, i, of int) string {
 	if n.prefix == "" && of == 1 {
 		return strings.ToLower(letter) // as in Forward
 	}
@@ -60,9 +60,9 @@ func (s *source) set(r *forwardRun, names *sourceNames, heads int, k, v []blas32
 		return check.Errorf(ErrShape, "attention: %sV has %d segments, want as many as K = %d", names.prefix, len(v), len(k))
 	}
 	for i := range k {
-		err := segment(names, "K", i, len(k), k[i], -1, heads*cfg.HeadDim, names.kCols)
+		err := checkSegment(names, "K", i, len(k), k[i], -1, heads*cfg.HeadDim, names.kCols)
 		if err == nil {
-			err = segment(names, "V", i, len(k), v[i], k[i].Rows, heads*cfg.ValueDim, names.vCols)
+			err = checkSegment(names, "V", i, len(k), v[i], k[i].Rows, heads*cfg.ValueDim, names.vCols)
 		}
 		if err != nil {
 			return err
@@ -103,11 +103,12 @@ func (s *source) checkWeights(names *sourceNames, heads int, weights blas32.Gene
 	return check.Matrix(ErrShape, "attention", names.weights, weights, s.rows, cols, "1 or the heads of the keys")
 }
 
-func segment(names *sourceNames, letter string, i, of int, m blas32.General, rows, cols int, what string) error {
+// checkSegment returns an error unless matrix i of several has a shape.
+func checkSegment(names *sourceNames, letter string, i, of int, m blas32.General, rows, cols int, what string) error {
 	if check.Matrix(ErrShape, "attention", "", m, rows, cols, what) == nil {
 		return nil // without making the name
 	}
-	return check.Matrix(ErrShape, "attention", names.segment(letter, i, of), m, rows, cols, what)
+	return check.Matrix(ErrShape, "attention", names.nameOf(letter, i, of), m, rows, cols, what)
 }
 
 // sequence returns the rows of a sequence; there are none without keys.

@@ -253,11 +253,11 @@ func (d *stepRun) checkKeys() error {
 		if k.Rows == 0 && k.Cols == 0 && (shared || c.V[i].Rows == 0) {
 			continue
 		}
-		if err := segment(&rawNames, "K", i, len(c.K), k, -1, cfg.KVHeads*cfg.HeadDim, rawNames.kCols); err != nil {
+		if err := checkSegment(&rawNames, "K", i, len(c.K), k, -1, cfg.KVHeads*cfg.HeadDim, rawNames.kCols); err != nil {
 			return err
 		}
 		if !shared {
-			if err := segment(&rawNames, "V", i, len(c.K), c.V[i], k.Rows, cfg.KVHeads*cfg.ValueDim, rawNames.vCols); err != nil {
+			if err := checkSegment(&rawNames, "V", i, len(c.K), c.V[i], k.Rows, cfg.KVHeads*cfg.ValueDim, rawNames.vCols); err != nil {
 				return err
 			}
 		}

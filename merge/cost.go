@@ -148,6 +148,10 @@ func (r *matchRun) decline() {
 	r.call.Plan.build(r.target, r.order, r.offsets)
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. Plans and working memory
+// count for themselves.
+func (m *Matcher) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that a call takes, at the most, besides its
 // arguments and the plan: it grows with tokens times the metric's width,
 // never with tokens squared.

@@ -88,6 +88,10 @@ func (op *Stream) Run(ctx context.Context, call *StreamCall) (int, error) {
 	return r.mergePairs(ctx, op, call)
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. States and working
+// memory count for themselves.
+func (op *Stream) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that a call takes, at the most, besides its
 // arguments.
 func (op *Stream) ScratchBytes() int64 { return 4*int64(3*op.cfg.MetricDim+op.cfg.Dim) + 4096 }

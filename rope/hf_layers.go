@@ -79,7 +79,7 @@ func (h *hfReader) readLayers() {
 			h.count = n
 		}
 		if n > 0 && n < h.count {
-			t.fail(configErrorf("config.json: what is said of each layer is said of %d, want %d", n, h.count))
+			t.fail(configErrorf("config.json: a list for the layers has %d elements, want %d, one for each", n, h.count))
 		}
 	}
 	if h.count > mostLayers {

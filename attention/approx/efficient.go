@@ -70,6 +70,10 @@ func (e *Efficient) Run(ctx context.Context, call *attention.Call) error {
 	return e.sums.sumUp(ctx, q)
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. Working memory counts
+// for itself.
+func (e *Efficient) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
 func (e *Efficient) ScratchBytes(queries, keys int) int64 { return e.sums.sumBytes(keys) }

@@ -109,6 +109,10 @@ func (l *Linear) sum(ctx context.Context, q request) error {
 	return l.sums.sumUp(ctx, q)
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. States and working
+// memory count for themselves.
+func (l *Linear) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
 func (l *Linear) ScratchBytes(queries, keys int) int64 {

@@ -174,6 +174,9 @@ func (n *Nystrom) approximate(ctx context.Context, q request) error {
 	return r.solve(ctx, n, q)
 }
 
+// Bytes returns the memory of the weights, those of the convolution.
+func (n *Nystrom) Bytes() int64 { return 4 * int64(n.cfg.Conv.Rows) * int64(n.cfg.Conv.Cols) }
+
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
 func (n *Nystrom) ScratchBytes(tokens int) int64 {

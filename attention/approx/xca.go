@@ -84,6 +84,9 @@ func (x *XCA) Run(ctx context.Context, call *attention.Call) error {
 	return x.sums.sumUp(ctx, q)
 }
 
+// Bytes returns the memory of the weights, the temperatures.
+func (x *XCA) Bytes() int64 { return 4 * int64(len(x.cfg.Temperature)) }
+
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
 func (x *XCA) ScratchBytes(tokens int) int64 { return x.sums.sumBytes(tokens) }

@@ -218,6 +218,10 @@ func (c *CCA) workersFor(call int, work int64) int {
 	return parallel.Choose(c.cfg.Workers, call)
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. States, pages and
+// working memory count for themselves.
+func (c *CCA) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that Forward takes for that many tokens,
 // at the most, besides its arguments.
 func (c *CCA) ScratchBytes(tokens int) int64 {

@@ -141,8 +141,8 @@ func (t *states[S]) checkOwner(name string, s S) error {
 	return nil
 }
 
-// of returns the state of a sequence, or nil.
-func (t *states[S]) of(sequence int) (s S) {
+// stateOf returns the state of a sequence, or nil.
+func (t *states[S]) stateOf(sequence int) (s S) {
 	if len(t.layout.States) > 0 {
 		s = t.layout.States[sequence]
 	}

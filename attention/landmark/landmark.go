@@ -140,6 +140,10 @@ func (l *Landmark) workersFor(call int, work int64) int {
 	return parallel.Choose(l.cfg.Workers, call)
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. Its Rotation,
+// states, pages and working memory count for themselves.
+func (l *Landmark) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that Forward takes for that many tokens,
 // at the most, besides its arguments; where landmarks stand closer than every few
 // tokens, it is more.

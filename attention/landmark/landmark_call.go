@@ -102,7 +102,7 @@ func (r *run) serve(ctx context.Context, l *Landmark, all tokens, batch pack.Bat
 		if x.From == x.To {
 			continue
 		}
-		r.call, r.state = all.rows(x), r.states.of(b)
+		r.call, r.state = all.rows(x), r.states.stateOf(b)
 		if err := r.attendAll(ctx); err != nil {
 			return err
 		}

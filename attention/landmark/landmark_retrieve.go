@@ -121,8 +121,8 @@ func (r *run) retrieveTask(worker, task int) {
 				c.weigh(r, i, h)
 			}
 			if cfg.Selection == PerTokenAndHead {
-				c.pick(c.weights, x.take)
-				copy(x.of(i, h, cfg.Heads), c.best)
+				c.pickBest(c.weights, x.take)
+				copy(x.chosenBy(i, h, cfg.Heads), c.best)
 				continue
 			}
 			for b, w := range c.weights {
@@ -133,16 +133,16 @@ func (r *run) retrieveTask(worker, task int) {
 	if cfg.Selection == PerTokenAndHead {
 		return
 	}
-	c.pick(c.largest, x.take)
+	c.pickBest(c.largest, x.take)
 	for i := tokens[0]; i < tokens[1]; i++ {
 		for h := heads[0]; h < heads[1]; h++ {
-			copy(x.of(i, h, cfg.Heads), c.best)
+			copy(x.chosenBy(i, h, cfg.Heads), c.best)
 		}
 	}
 }
 
-// of returns the choice of a query and head.
-func (r *retrieval) of(i, h, heads int) []int32 { return r.chosen[(i*heads+h)*r.take:][:r.take] }
+// chosenBy returns the choice of a query and head.
+func (r *retrieval) chosenBy(i, h, heads int) []int32 { return r.chosen[(i*heads+h)*r.take:][:r.take] }
 
 // weigh sets the weights to the softmax of a query's logits with all landmarks.
 func (c *chooser) weigh(r *run, i, h int) {
@@ -165,9 +165,9 @@ func (c *chooser) weigh(r *run, i, h int) {
 	asm.Scale(c.weights, 1/sum, c.weights)
 }
 
-// pick sets best to the n blocks of the largest weights, oldest first. Among
+// pickBest sets best to the n blocks of the largest weights, oldest first. Among
 // equals the older wins; NaN loses.
-func (c *chooser) pick(weights []float32, n int) {
+func (c *chooser) pickBest(weights []float32, n int) {
 	c.best = c.best[:0]
 	least := 0 // of best
 	for b, w := range weights {
@@ -198,7 +198,7 @@ func (w *worker) read(r *run, i, query, head int) {
 	d, dv, g := cfg.HeadDim, cfg.ValueDim, head/(cfg.Heads/cfg.KVHeads)
 	o := w.o[i*r.op.outCols():][:dv]
 	w.weights = scratch.Floats(w.weights, cfg.Block)
-	for rank, b := range x.of(query, head, cfg.Heads) {
+	for rank, b := range x.chosenBy(query, head, cfg.Heads) {
 		k, v := w.blockOf(r, int(b), g)
 		q := mat.Row(x.slots[x.slot(int(b), rank, true)], query)[head*d:][:d]
 		top, sum := tile.NegInf, float32(0)

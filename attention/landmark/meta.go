@@ -43,6 +43,10 @@ func NewMeta(cfg MetaConfig) (*Meta, error) {
 	return m, nil
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. States, pages and
+// working memory count for themselves.
+func (m *Meta) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that Forward takes for a sequence with
 // that many meta-tokens, at the most, besides its arguments.
 func (m *Meta) ScratchBytes(metaTokens int) int64 {

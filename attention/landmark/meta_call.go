@@ -84,7 +84,7 @@ func (r *metaRun) serveMeta(ctx context.Context, m *Meta, all tokens, batch pack
 		return err
 	}
 	for b, x := range layout.Segments {
-		if err := r.attendMeta(ctx, all.rows(x), r.states.of(b)); err != nil {
+		if err := r.attendMeta(ctx, all.rows(x), r.states.stateOf(b)); err != nil {
 			return err
 		}
 	}

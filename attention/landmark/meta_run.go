@@ -36,7 +36,7 @@ func (r *metaRun) forgetMeta() {
 // is one, take them up.
 func (r *metaRun) attendMeta(ctx context.Context, t tokens, s *MetaState) error {
 	count := countMarks(t.marks)
-	q, k, v := pick(&r.q, t.q, t.marks, count), pick(&r.k, t.k, t.marks, count), pick(&r.v, t.v, t.marks, count)
+	q, k, v := markedRows(&r.q, t.q, t.marks, count), markedRows(&r.k, t.k, t.marks, count), markedRows(&r.v, t.v, t.marks, count)
 	r.dst = scratch.Floats(r.dst, count*t.dst.Cols)
 	dst := mat.Of(r.dst, count, t.dst.Cols)
 	if err := r.attendPicked(ctx, t.workers, dst, q, k, v, s); err != nil {
@@ -58,8 +58,8 @@ func (r *metaRun) attendMeta(ctx context.Context, t tokens, s *MetaState) error 
 	return nil
 }
 
-// pick returns the rows of marked tokens, in memory.
-func pick(memory *[]float32, x blas32.General, marks []bool, count int) blas32.General {
+// markedRows returns the rows of marked tokens, in memory.
+func markedRows(memory *[]float32, x blas32.General, marks []bool, count int) blas32.General {
 	*memory = scratch.Floats(*memory, count*x.Cols)
 	m, at := mat.Of(*memory, count, x.Cols), 0
 	for t, is := range marks {

@@ -18,7 +18,7 @@ type groups struct {
 	of     []int // group of each byte, the largest first
 	sizes  []int // of the groups
 	logits []float32
-	stages []int // tokens left behind each layer
+	stages []int // tokens left after each layer
 }
 
 // groups classifies a text by the method that the model was trained with.

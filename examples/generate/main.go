@@ -165,7 +165,7 @@ func generate(ctx context.Context, m *mamba.Model, words vocabulary, o options, 
 		return err
 	}
 	start := time.Now()
-	begin := start // of the tokens behind the first, which the prompt's time is in
+	begin := start // of the tokens after the first, which the prompt's time is in
 	for token, err := range m.Generate(ctx, prompt, st, o.generate) {
 		if err != nil {
 			return err

@@ -49,7 +49,7 @@ func (rep *report) bedGraph(w io.Writer) error {
 const points = 80
 
 // draw writes the picture: the surprise of both strands along the genome, the
-// records one behind the other.
+// records one after the other.
 func (rep *report) draw(w io.Writer, name string) error {
 	p := plot.New()
 	p.Title.Text = "Where a genome model is surprised: " + name

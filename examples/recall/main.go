@@ -72,7 +72,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.IntVar(&o.sequences, "sequences", 50, "sequences of each length, of four questions each")
 	f.IntVar(&o.calibration, "calibration", 20, "sequences of 128 tokens to calibrate with")
 	f.Float64Var(&o.clamp, "clamp", 0.12, "`fraction` of the largest steps that calibration cuts down; 0 for none")
-	f.Float64Var(&o.threshold, "threshold", 0.05, "`fraction` of a state that must remain behind 128 tokens for a head to be global")
+	f.Float64Var(&o.threshold, "threshold", 0.05, "`fraction` of a state that must remain after 128 tokens for a head to be global")
 	f.Float64Var(&o.scale, "scale", 1, "`factor` of the tables' thresholds")
 	f.Uint64Var(&o.seed, "seed", 1, "of the random numbers")
 	f.StringVar(&o.out, "out", "recall", "write `name`.png")

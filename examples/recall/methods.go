@@ -45,7 +45,7 @@ func newMethods(o options, c *longmamba.Calibration) ([]method, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As many tokens go on behind the first layer as the model was trained with.
+	// As many tokens go on after the first layer as the model was trained with.
 	deci, err := longmamba.NewDecimation(longmamba.DecimationConfig{Layers: []int{0}, Base: trainLength - queryTokens})
 	if err != nil {
 		return nil, err

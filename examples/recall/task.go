@@ -41,7 +41,7 @@ func newSequence(r *rand.Rand, n int, hard bool) *sequence {
 		}
 	}
 	// Of context - 2 pairs places, pairs distinct ones, in order; each makes room for
-	// the two tokens behind it.
+	// the two tokens after it.
 	chosen := map[int]bool{}
 	for len(chosen) < pairs {
 		chosen[r.IntN(context-2*pairs)] = true

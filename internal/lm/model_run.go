@@ -87,7 +87,7 @@ func (s *run) runCall(ctx context.Context, workers int) error {
 		return err
 	}
 	s.begin(workers, len(s.call.Tokens))
-	s.pool.begin(s)
+	s.pool.beginPools(s)
 	s.next, s.from, s.n, s.owned = 0, 0, 0, pieceTokens
 	for s.from = 0; s.from < len(s.call.Tokens); s.from += s.n {
 		s.cut(ctx)

@@ -41,8 +41,8 @@ type strip struct {
 // stripCols is how many columns a task gathers.
 const stripCols = 128
 
-// begin makes room for the vectors that a call asks for, and sets them to 0.
-func (p *pooler) begin(s *run) {
+// beginPools makes room for the vectors that a call asks for, and sets them to 0.
+func (p *pooler) beginPools(s *run) {
 	if s.call.Pooled == nil && s.call.Classes == nil {
 		p.strips = p.strips[:0]
 		return

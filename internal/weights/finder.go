@@ -116,7 +116,7 @@ func (c *Finder) Matrix(name string, rows, cols int) blas32.General {
 		c.Fail("tensor %s has the shape %v, want %s", t.Name, t.Shape, shapeText(rows, cols))
 		return blas32.General{}
 	}
-	return mat.Of(c.read(t), rows, cols)
+	return mat.Of(c.elements(t), rows, cols)
 }
 
 // Vector returns a tensor of n elements, whatever its dimensions; a negative n
@@ -130,10 +130,11 @@ func (c *Finder) Vector(name string, n int) []float32 {
 		c.Fail("tensor %s has the shape %v, want %s", t.Name, t.Shape, shapeText(n))
 		return nil
 	}
-	return c.read(t)
+	return c.elements(t)
 }
 
-func (c *Finder) read(t *Tensor) []float32 {
+// elements returns those of a tensor, or notes why they cannot be read.
+func (c *Finder) elements(t *Tensor) []float32 {
 	data, err := t.Float32()
 	if err != nil {
 		c.Fail("%v", err)

@@ -99,11 +99,11 @@ func (m *machine) rebuild(name global, a tuple) (v any, known bool) {
 			return &dict{}, true
 		}
 	case "torch._utils._rebuild_tensor":
-		return m.tensor(name, a, 4), true
+		return m.rebuildTensor(name, a, 4), true
 	case "torch._utils._rebuild_tensor_v2":
-		return m.tensor(name, a, 6), true
+		return m.rebuildTensor(name, a, 6), true
 	case "torch._utils._rebuild_tensor_v3":
-		return m.tensor(name, a, 7), true
+		return m.rebuildTensor(name, a, 7), true
 	case "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state":
 		if len(a) > 0 {
 			return a[0], true
@@ -120,9 +120,9 @@ func instance(class any) opaque {
 	return "object"
 }
 
-// tensor returns the tensor of a call with n arguments or more: storage, offset,
+// rebuildTensor returns the tensor of a call with n arguments or more: storage, offset,
 // shape, strides, requires_grad, hooks, the dtype where n is 7, and flags.
-func (m *machine) tensor(name global, a tuple, n int) any {
+func (m *machine) rebuildTensor(name global, a tuple, n int) any {
 	if len(a) < n {
 		m.fail("%s of %d arguments, want %d", name, len(a), n)
 		return nil

@@ -71,6 +71,10 @@ func (g *GroupAttention) Run(ctx context.Context, call *GroupCall) error {
 	return r.regroup(ctx, g, call)
 }
 
+// Bytes returns 0: the operator has neither weights nor tables. Working memory counts
+// for itself.
+func (g *GroupAttention) Bytes() int64 { return 0 }
+
 // ScratchBytes returns the working memory that a call of one sequence holds, at the most,
 // besides its arguments.
 func (g *GroupAttention) ScratchBytes(tokens, centers int) int64 { return g.held(1, tokens, centers) }
