@@ -5,30 +5,34 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
 
 	"github.com/subquad/subquad/examples/internal/picture"
 )
 
-// colors of the methods.
-var colors = map[string]color.Color{
-	exactly: color.RGBA{R: 0x33, G: 0x33, B: 0x33, A: 0xff},
-	pooled:  color.RGBA{R: 0xe0, G: 0x8b, B: 0x3a, A: 0xff},
-	counted: color.RGBA{R: 0x1f, G: 0x5f, B: 0xa8, A: 0xff},
-	levels:  color.RGBA{R: 0x3a, G: 0x9a, B: 0x5c, A: 0xff},
-	blocks:  color.RGBA{R: 0xa8, G: 0x3a, B: 0x8c, A: 0xff},
+// styles of the methods, those that others may lie on first.
+var styles = []struct {
+	name         string
+	color        color.Color
+	wide, dashes bool
+}{
+	{exactly, picture.Black, false, false},
+	{pooled, picture.PaleOrange, true, false},
+	{counted, picture.Blue, false, true},
+	{levels, picture.Green, false, false},
+	{blocks, picture.Purple, false, false},
 }
 
 // draw draws the time and the error for each kind of sequences against their
 // length.
 func draw(path string, results []*result) error {
+	legend := picture.Legend()
 	charts := []*plot.Plot{chart("time", "seconds")}
-	err := lines(charts[0], results, func(r *result) (float64, bool) { return r.seconds, true })
+	err := lines(charts[0], legend, results, func(r *result) (float64, bool) { return r.seconds, true })
 	for i := range kinds {
-		c := chart("error, "+kinds[i].name, "|out - exact| / |exact|")
+		c := chart("error, "+kinds[i].name, "|out - exact| / |exact|; 1e-07: that or less")
 		charts = append(charts, c)
 		if err == nil {
-			err = lines(c, results, func(r *result) (float64, bool) {
+			err = lines(c, nil, results, func(r *result) (float64, bool) {
 				return mean(r, i), r.method != exactly && r.reports[i] != nil
 			})
 		}
@@ -36,11 +40,7 @@ func draw(path string, results []*result) error {
 	if err != nil {
 		return err
 	}
-	charts[0].Legend.Top, charts[0].Legend.Left = true, true
-	for _, c := range charts {
-		c.Legend.Padding = vg.Points(2)
-	}
-	return picture.Row(path, 13*vg.Inch, 4*vg.Inch, charts...)
+	return picture.Row(path, 15, 4, legend, charts...)
 }
 
 // least is the bottom of the charts of errors, a rounding error.
@@ -64,20 +64,17 @@ func chart(title, y string) *plot.Plot {
 }
 
 // lines adds a line for each method that has values above 0.
-func lines(p *plot.Plot, results []*result, value func(*result) (float64, bool)) error {
+func lines(p *plot.Plot, legend *plot.Legend, results []*result, value func(*result) (float64, bool)) error {
 	low, high := 1e300, 0.0
-	for _, name := range []string{exactly, pooled, counted, levels, blocks} {
-		var xy plotter.XYs
+	for _, s := range styles {
+		l := picture.Line{Name: s.name, Color: s.color, Wide: s.wide, Dashes: s.dashes, Points: !s.wide}
 		for _, r := range results {
-			if y, ok := value(r); ok && r.method == name && y > 0 {
-				xy = append(xy, plotter.XY{X: float64(r.tokens), Y: y})
+			if y, ok := value(r); ok && r.method == s.name && y > 0 {
+				l.XY = append(l.XY, plotter.XY{X: float64(r.tokens), Y: y})
 				low, high = min(low, y), max(high, y)
 			}
 		}
-		if len(xy) == 0 {
-			continue
-		}
-		if err := picture.Line(p, name, xy, colors[name], vg.Points(1.5)); err != nil {
+		if err := l.Add(p, legend); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
 
 	"github.com/subquad/subquad/examples/internal/picture"
 )
@@ -19,43 +18,40 @@ type chart struct {
 
 // colors of the methods.
 var colors = map[string]color.Color{
-	vanilla:    color.RGBA{R: 0x33, G: 0x33, B: 0x33, A: 0xff},
-	deltaRatio: color.RGBA{R: 0xe0, G: 0x8b, B: 0x3a, A: 0xff},
-	deciMamba:  color.RGBA{R: 0x9c, G: 0xcf, B: 0xa8, A: 0xff},
-	longMamba:  color.RGBA{R: 0x1f, G: 0x5f, B: 0xa8, A: 0xff},
+	vanilla: picture.Black, deltaRatio: picture.Orange, deciMamba: picture.PaleGreen, longMamba: picture.Blue,
 }
 
 // draw draws recall against length, a chart for each task.
 func draw(path string, charts []chart) error {
+	legend := picture.Legend()
 	var plots []*plot.Plot
-	for _, c := range charts {
-		p, err := c.plot()
+	for i, c := range charts {
+		l := legend
+		if i > 0 {
+			l = nil // the same lines
+		}
+		p, err := c.plot(l)
 		if err != nil {
 			return err
 		}
 		plots = append(plots, p)
 	}
-	return picture.Row(path, 11*vg.Inch, 4*vg.Inch, plots...)
+	return picture.Row(path, 12, 4, legend, plots...)
 }
 
-func (c *chart) plot() (*plot.Plot, error) {
+func (c *chart) plot(legend *plot.Legend) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = c.title, "tokens; trained at 128", "recall"
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, powers(c.results)
 	p.X.Padding, p.Y.Padding = 0, 0
-	p.Legend.Padding, p.Legend.Left = vg.Points(2), true
-	p.Legend.XOffs, p.Legend.YOffs = vg.Points(6), vg.Points(6)
 	p.Add(plotter.NewGrid())
 	for k, name := range names {
-		var xy plotter.XYs
+		wide := name == deciMamba // seen under LongMamba's
+		l := picture.Line{Name: name, Color: colors[name], Wide: wide, Points: !wide}
 		for _, r := range c.results {
-			xy = append(xy, plotter.XY{X: float64(r.tokens), Y: r.recall[k]})
+			l.XY = append(l.XY, plotter.XY{X: float64(r.tokens), Y: r.recall[k]})
 		}
-		width := vg.Points(1.5)
-		if name == deciMamba { // seen behind LongMamba's
-			width = vg.Points(5)
-		}
-		if err := picture.Line(p, name, xy, colors[name], width); err != nil {
+		if err := l.Add(p, legend); err != nil {
 			return nil, err
 		}
 	}
