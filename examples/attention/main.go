@@ -43,6 +43,7 @@ type options struct {
 	trained, times, side, heads, workers int
 	eps, skip                            float64
 	out                                  string
+	progress                             *program.Progress // nil for none
 }
 
 func main() { program.Main("attention", command) }
@@ -67,6 +68,11 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case float64(o.trained)*float64(o.times)*float64(o.side)*float64(o.side) > 1<<20:
 		return errors.New("more than a million tokens")
 	}
+	if err := program.Writable(o.out + ".png"); err != nil {
+		return err
+	}
+	o.progress = program.NewProgress(stderr, "")
+	defer o.progress.End()
 	results, err := compare(ctx, o)
 	if err != nil {
 		return err
@@ -110,6 +116,7 @@ func compare(ctx context.Context, o options) ([]*result, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.progress.Begin("attending", 3)
 	var results []*result
 	var exact blas32.General
 	for _, c := range []struct {
@@ -144,7 +151,9 @@ func compare(ctx context.Context, o options) ([]*result, error) {
 		}
 		exact = out
 		results = append(results, r)
+		o.progress.Add(1)
 	}
+	o.progress.End()
 	return results, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 )
 
 // TestCompare wants weights that sum to 1, the share beyond training that the
@@ -78,3 +80,5 @@ func TestCommand(t *testing.T) {
 		}
 	}
 }
+
+func TestProgram(t *testing.T) { programtest.Check(t, "attention", command) }

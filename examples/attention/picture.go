@@ -20,9 +20,9 @@ const (
 // draw draws the last frame's weights with and without decay.
 func draw(path string, trained int, results []*result) error {
 	p, legend := plot.New(), picture.Legend()
-	p.Title.Text = "Where the last frame of a long video looks"
-	p.X.Label.Text, p.Y.Label.Text = "frames back", "share of its weight, from 1e-07"
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: 1}
+	p.Title.Text = "Where the last frame of a long video looks: its weight on each frame, above 1e-07"
+	p.X.Label.Text, p.Y.Label.Text = "frames back", "share of weight"
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, picture.LogTicks{}
 	frames := len(results[0].weights)
 	area, err := plotter.NewPolygon(plotter.XYs{{X: 0, Y: least}, {X: 0, Y: 1}, {X: float64(trained), Y: 1}, {X: float64(trained), Y: least}})
 	if err != nil {

@@ -62,18 +62,23 @@ func (m *model) groups(ctx context.Context, text string, workers int) (*groups, 
 	return g, nil
 }
 
-// print prints what the text is taken for, and what the groups hold.
-func (g *groups) print(w io.Writer, classes []string, label int) {
-	fmt.Fprintf(w, "\nA passage of %d bytes, %q …, is taken for", len(g.text), g.text[:min(40, len(g.text))])
+// verdict says what the text is taken for, and what it is from where that is known.
+func (g *groups) verdict(classes []string, label int) string {
 	sum := 0.0
 	for _, v := range g.logits {
 		sum += math.Exp(float64(v))
 	}
 	best := largest(g.logits)
-	fmt.Fprintf(w, " %s (p = %.2f)", classes[best], math.Exp(float64(g.logits[best]))/sum)
+	s := fmt.Sprintf("taken for %s (p = %.2f)", classes[best], math.Exp(float64(g.logits[best]))/sum)
 	if label >= 0 {
-		fmt.Fprintf(w, "; it is from %s", classes[label])
+		s += fmt.Sprintf("; it is from %s", classes[label])
 	}
+	return s
+}
+
+// print prints what the text is taken for, and what the groups hold.
+func (g *groups) print(w io.Writer, classes []string, label int) {
+	fmt.Fprintf(w, "\nA passage of %d bytes, %q …, is %s", len(g.text), g.text[:min(40, len(g.text))], g.verdict(classes, label))
 	fmt.Fprintf(w, ".\nIts tokens, layer by layer: %d", len(g.text))
 	for _, n := range g.stages {
 		fmt.Fprintf(w, " %d", n)

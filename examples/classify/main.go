@@ -68,7 +68,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	var o options
 	f := program.Flags("classify", about, usage)
 	f.IntVar(&o.passages, "n", 200, "classify so many `passages`, at most 200; 0 leaves the table out")
-	f.IntVar(&o.passage, "passage", 0, "draw the passage of this `number`")
+	f.IntVar(&o.passage, "passage", 5, "draw the passage of this `number`")
 	f.StringVar(&o.text, "text", "", "draw the first 2048 bytes of a `file` instead")
 	f.StringVar(&o.out, "out", "classify", "write `name`.png")
 	f.IntVar(&o.workers, "workers", 1, "goroutines; 0 for one for each processor")
@@ -91,10 +91,14 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 			return err
 		}
 	}
+	if err := program.Writable(o.out + ".png"); err != nil {
+		return err
+	}
 	m, err := openModel()
 	if err != nil {
 		return err
 	}
+	m.progress = program.NewProgress(stderr, "passages")
 	results, err := compare(ctx, m, methods, d.Passages[:o.passages], o.workers)
 	if err != nil {
 		return err
@@ -108,7 +112,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	g.print(stdout, d.Classes, drawn.Label)
-	if err := draw(o.out+".png", results, g); err != nil {
+	if err := draw(o.out+".png", results, g, g.verdict(d.Classes, drawn.Label)); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(stdout, "\nwrote %s.png\n", o.out)

@@ -16,6 +16,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	safetensors "github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/merge"
@@ -316,3 +317,5 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+func TestProgram(t *testing.T) { programtest.Check(t, "classify", command) }

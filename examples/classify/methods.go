@@ -69,6 +69,8 @@ func compare(ctx context.Context, m *model, methods []method, passages []passage
 		}
 		results = append(results, r)
 	}
+	m.progress.Begin("classifying", len(passages))
+	defer m.progress.End()
 	for _, p := range passages {
 		x := m.embed(p.Text)
 		for i, r := range results {
@@ -84,6 +86,7 @@ func compare(ctx context.Context, m *model, methods []method, passages []passage
 				r.right++
 			}
 		}
+		m.progress.Add(1)
 	}
 	return results, nil
 }

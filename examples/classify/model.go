@@ -7,6 +7,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/merge"
 	"github.com/subquad/subquad/merge/maelre"
@@ -20,6 +21,8 @@ var checkpoint []byte
 type model struct {
 	bytes, trigrams blas32.General // [256, D], [4096, D]
 	positions       float64        // what sines and cosines are multiplied by
+
+	progress *program.Progress // of comparisons; nil for none
 }
 
 const heads = 4

@@ -25,10 +25,23 @@ const (
 	shown        = 8 // groups with a colour
 )
 
+// notes stand above the passage and below it.
+var (
+	methodNotes = []string{
+		"ToMe .25: in each layer a quarter of the tokens merge, each into the one of all others that is most like it. local: into one at",
+		"most 16 places away. average of 2: into a neighbour. if it pays: only in layers where merging saves more time than it takes.",
+	}
+	groupNotes = "The largest of these tokens. In quotes: the three letters that most often end at a byte of it, and how many times."
+)
+
 // draw draws the results, if there are any, and below them the passage, every byte
 // of the largest groups in the colour of its group, and what these groups hold.
-func draw(path string, results []*result, g *groups) error {
-	lines := (len(g.text)+columns-1)/columns + 1 + (min(shown, len(g.sizes))+1)/2
+func draw(path string, results []*result, g *groups, verdict string) error {
+	above := []string{fmt.Sprintf("A passage of %d bytes, %s.", len(g.text), verdict), fmt.Sprintf("Bytes of one colour ended up in one of its last %d tokens; smaller tokens have no colour.", len(g.sizes)), ""}
+	if len(results) > 0 {
+		above = append(append(slices.Clone(methodNotes), ""), above...)
+	}
+	lines := len(above) + (len(g.text)+columns-1)/columns + 2 + (min(shown, len(g.sizes))+1)/2
 	width, height := vg.Length(columns*cell+2*margin), vg.Length(lines*line+2*margin)
 	if len(results) > 0 {
 		height += chartsHeight
@@ -41,7 +54,7 @@ func draw(path string, results []*result, g *groups) error {
 			return err
 		}
 	}
-	g.draw(vgdraw.Crop(all, margin, -margin, margin, -(height - vg.Length(lines*line) - margin)))
+	g.draw(vgdraw.Crop(all, margin, -margin, margin, -(height-vg.Length(lines*line)-margin)), above)
 	return picture.Save(path, canvas)
 }
 
@@ -83,14 +96,15 @@ func charts(c vgdraw.Canvas, results []*result) error {
 		p.Add(ends)
 		p.X.Min, p.X.Max = 0, 1.2*slices.Max(values)
 		p.NominalY(names...)
+		p.Y.Min, p.Y.Max = -.6, float64(len(values))-.4
 		p.Y.Tick.Label.Font.Size, p.X.Tick.Label.Font.Size = 8, 8
 		p.Draw(tiles.At(c, i, 0))
 	}
 	return nil
 }
 
-// draw draws the text and its legend.
-func (g *groups) draw(c vgdraw.Canvas) {
+// draw draws the text, with lines above it, and its legend.
+func (g *groups) draw(c vgdraw.Canvas, above []string) {
 	style := text.Style{
 		Color: color.Black, XAlign: text.XCenter, YAlign: text.YCenter, Handler: plot.DefaultTextHandler,
 		Font: font.Font{Typeface: "Liberation", Variant: "Mono", Size: 8.5},
@@ -105,20 +119,30 @@ func (g *groups) draw(c vgdraw.Canvas) {
 			c.FillText(style, vg.Point{X: x + cell/2, Y: y + line/2}, string(letter))
 		}
 	}
+	write := func(column, row int, s string) {
+		for i, letter := range []byte(s) {
+			at(column+i, row, letter, shown)
+		}
+	}
+	row := 0
+	for _, s := range above {
+		write(0, row, s)
+		row++
+	}
 	for t := range len(g.text) {
 		letter := g.text[t]
 		if letter < ' ' || letter > '~' {
 			letter = '?'
 		}
-		at(t%columns, t/columns, letter, g.of[t])
+		at(t%columns, row+t/columns, letter, g.of[t])
 	}
-	first := (len(g.text)+columns-1)/columns + 1
+	row += (len(g.text)+columns-1)/columns + 1
+	write(0, row, groupNotes)
+	row++
 	for group, size := range g.sizes[:min(shown, len(g.sizes))] {
-		column, row := group%2*columns/2, first+group/2
-		at(column, row, ' ', group)
-		for i, letter := range []byte(fmt.Sprintf("%4d bytes,%s", size, g.frequent(group, 5))) {
-			at(column+1+i, row, letter, shown)
-		}
+		column, below := group%2*columns/2, row+group/2
+		at(column, below, ' ', group)
+		write(column+1, below, fmt.Sprintf("%4d bytes:%s", size, g.frequent(group, 4)))
 	}
 }
 

@@ -30,6 +30,7 @@ past takes, as the context grows, for each way to keep it.`
 type options struct {
 	heads, kv, dim, context, window, workers int
 	out                                      string
+	progress                                 *program.Progress // nil for none
 }
 
 func main() { program.Main("decode", command) }
@@ -53,6 +54,11 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case o.window < 1:
 		return errors.New("-window must be 1 or more")
 	}
+	if err := program.Writable(o.out + ".png"); err != nil {
+		return err
+	}
+	o.progress = program.NewProgress(stderr, "tokens")
+	defer o.progress.End()
 	results, err := measure(ctx, o)
 	if err != nil {
 		return err

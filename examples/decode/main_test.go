@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 )
 
 // TestMeasure wants memory in the proportions of the storage types, a ring that
@@ -75,3 +77,5 @@ func TestCommand(t *testing.T) {
 		}
 	}
 }
+
+func TestProgram(t *testing.T) { programtest.Check(t, "decode", command) }

@@ -45,7 +45,7 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 	q := random(1, o.heads*o.dim)
 	var results []*result
 	exact := map[int]blas32.General{}
-	for _, c := range []struct {
+	ways := []struct {
 		name  string
 		state attention.StateConfig
 	}{
@@ -54,7 +54,9 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 		{"bfloat16, paged", attention.StateConfig{Pages: pages}},
 		{"int8", attention.StateConfig{Format: asm.Int8}},
 		{"float32 ring", attention.StateConfig{Window: o.window, Keep: 4}},
-	} {
+	}
+	o.progress.Begin("measuring", len(ways)*o.context)
+	for _, c := range ways {
 		s, err := att.NewState(c.state)
 		if err != nil {
 			return nil, err
@@ -71,6 +73,7 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 				if err := s.Append(rows(noise, at, n), rows(noise, at+32, n)); err != nil {
 					return nil, err
 				}
+				o.progress.Add(n)
 			}
 			p := point{tokens: tokens, bytes: s.Bytes(), read: int64(tokens) * att.StateBytes(attention.StateConfig{Format: c.state.Format}, 1)}
 			switch {
@@ -92,6 +95,7 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 		results = append(results, r)
 		s.Reset()
 	}
+	o.progress.End()
 	return results, nil
 }
 

@@ -23,11 +23,11 @@ var styles = []struct {
 // by side.
 func draw(path string, results []*result) error {
 	legend := picture.Legend()
-	speed, err := panel("One more token", "tokens per second", legend, results, (*point).rate)
+	speed, err := panel("One more token: tokens per second", "tokens/s", legend, results, (*point).rate)
 	if err != nil {
 		return err
 	}
-	memory, err := panel("The past it looks at", "MB", nil, results, func(p *point) float64 { return float64(p.bytes) / 1e6 })
+	memory, err := panel("The past it looks at: megabytes", "MB", nil, results, func(p *point) float64 { return float64(p.bytes) / 1e6 })
 	if err != nil {
 		return err
 	}
@@ -38,8 +38,8 @@ func panel(title, label string, legend *plot.Legend, results []*result, value fu
 	p := plot.New()
 	p.Title.Text = title
 	p.X.Label.Text, p.Y.Label.Text = "tokens of context", label
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, picture.LogTicks{}
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, picture.LogTicks{}
 	for i, r := range results {
 		s := styles[i%len(styles)]
 		l := picture.Line{Name: r.name, Color: s.color, Wide: s.wide, Dashes: s.dashes, Points: !s.wide, XY: make(plotter.XYs, len(r.points))}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/examples/internal/program"
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	safetensors "github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/ssm/mamba"
@@ -251,3 +252,5 @@ func TestErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestProgram(t *testing.T) { programtest.Check(t, "generate", command) }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/examples/internal/program"
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 	"github.com/subquad/subquad/hyena/dna"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	safetensors "github.com/subquad/subquad/internal/weights"
@@ -277,3 +278,5 @@ func TestCommand(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestProgram(t *testing.T) { programtest.Check(t, "genome", command) }

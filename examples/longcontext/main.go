@@ -43,6 +43,7 @@ type options struct {
 	group, window, rows int
 	out                 string
 	workers             int
+	progress            *program.Progress // nil for none
 }
 
 func main() { program.Main("longcontext", command) }
@@ -72,6 +73,11 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case o.heads < 1 || o.dim < 1 || o.group < 1 || o.window < 1 || o.rows < 1:
 		return errors.New("-heads, -dim, -group, -window and -rows must be 1 or more")
 	}
+	if err := program.Writable(o.out + ".png"); err != nil {
+		return err
+	}
+	o.progress = program.NewProgress(stderr, "")
+	defer o.progress.End()
 	fmt.Fprintf(stdout, "%d heads of %d, groups of %d, window of %d, kernels for %s\n", o.heads, o.dim, o.group, o.window, asm.Active())
 	fmt.Fprintf(stdout, "error: |out - exact| / |exact| on sampled queries, mean; seen: exact attention's weight in the window\n\n")
 	fmt.Fprintf(stdout, "%9s  %-24s %9s", "tokens", "", "seconds")

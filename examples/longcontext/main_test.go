@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 )
 
 func small() options {
@@ -92,3 +94,5 @@ func TestCommand(t *testing.T) {
 		}
 	}
 }
+
+func TestProgram(t *testing.T) { programtest.Check(t, "longcontext", command) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -85,10 +86,13 @@ func compare(ctx context.Context, o options, n int) ([]*result, error) {
 	for _, m := range methods {
 		results = append(results, &result{method: m.name, tokens: n, reports: make([]*attention.Report, len(kinds))})
 	}
+	o.progress.Begin(fmt.Sprintf("%d tokens", n), len(kinds)*len(methods))
+	defer o.progress.End()
 	out := matrix(n, o.heads*o.dim)
 	for i, kind := range kinds {
 		s := kind.make(o, n)
 		for j, m := range methods {
+			o.progress.Add(min(i+j, 1)) // the one before
 			if m.only != "" && m.only != kind.name {
 				continue
 			}

@@ -29,7 +29,7 @@ func draw(path string, results []*result) error {
 	charts := []*plot.Plot{chart("time", "seconds")}
 	err := lines(charts[0], legend, results, func(r *result) (float64, bool) { return r.seconds, true })
 	for i := range kinds {
-		c := chart("error, "+kinds[i].name, "|out - exact| / |exact|; 1e-07: that or less")
+		c := chart(kinds[i].name+": |out - exact| / |exact|, at least 1e-07", "error")
 		charts = append(charts, c)
 		if err == nil {
 			err = lines(c, nil, results, func(r *result) (float64, bool) {
@@ -57,7 +57,7 @@ func chart(title, y string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, "tokens", y
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: 1}, plot.LogTicks{Prec: 1}
+	p.X.Tick.Marker, p.Y.Tick.Marker = picture.LogTicks{}, picture.LogTicks{}
 	p.X.Padding, p.Y.Padding = 0, 0
 	p.Add(plotter.NewGrid())
 	return p

@@ -54,6 +54,7 @@ type options struct {
 	clamp, threshold, scale             float64
 	seed                                uint64
 	out                                 string
+	progress                            *program.Progress // nil for none
 }
 
 const (
@@ -88,6 +89,11 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case o.workers < 0:
 		return fmt.Errorf("-workers is %d, want 0 or more", o.workers)
 	}
+	if err := program.Writable(o.out + ".png"); err != nil {
+		return err
+	}
+	o.progress = program.NewProgress(stderr, "sequences")
+	defer o.progress.End()
 	model, err := openModel()
 	if err != nil {
 		return err

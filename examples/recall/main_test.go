@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
 
@@ -145,3 +146,5 @@ func TestCommand(t *testing.T) {
 		}
 	}
 }
+
+func TestProgram(t *testing.T) { programtest.Check(t, "recall", command) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -109,6 +110,8 @@ func measure(ctx context.Context, o options, model *mamba.Model, methods []metho
 	var mu sync.Mutex
 	right := make([]int, len(methods))
 	next := 0
+	o.progress.Begin(fmt.Sprintf("%d tokens", n), o.sequences)
+	defer o.progress.End()
 	var wg sync.WaitGroup
 	workers := o.workers
 	if workers == 0 {
@@ -135,6 +138,9 @@ func measure(ctx context.Context, o options, model *mamba.Model, methods []metho
 					right[k] += count
 					mu.Unlock()
 				}
+				mu.Lock()
+				o.progress.Add(1)
+				mu.Unlock()
 			}
 		})
 	}

@@ -4,7 +4,9 @@
 package picture
 
 import (
+	"fmt"
 	"image/color"
+	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -73,6 +75,27 @@ func Legend() *plot.Legend {
 	l := plot.NewLegend()
 	l.Left, l.Top, l.Padding = true, true, vg.Points(3)
 	return &l
+}
+
+// LogTicks are ticks of a logarithmic axis, none of them beyond its ends, where their labels
+// would take room from the chart.
+type LogTicks struct{}
+
+// Ticks implements plot.Ticker.
+func (LogTicks) Ticks(low, high float64) []plot.Tick {
+	ticks := slices.DeleteFunc(plot.LogTicks{Prec: -1}.Ticks(low, high), func(t plot.Tick) bool {
+		return t.Value < low*(1-1e-9) || t.Value > high*(1+1e-9)
+	})
+	for i, t := range ticks {
+		if t.Label == "" {
+			continue
+		}
+		ticks[i].Label = fmt.Sprintf("%.3g", t.Value) // powers of ten, but for rounding
+		if t.Value >= 1000 && t.Value < 1e7 {
+			ticks[i].Label = fmt.Sprintf("%.0f", t.Value)
+		}
+	}
+	return ticks
 }
 
 // Row writes a PNG of charts side by side, with the legend to the right of them; it is so many

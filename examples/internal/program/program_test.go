@@ -88,4 +88,8 @@ func TestProgress(t *testing.T) {
 	quiet.Add(1)
 	quiet.End()
 	new(Progress).Add(1)
+	var none *Progress
+	none.Begin("a", 1)
+	none.Add(1)
+	none.End()
 }

@@ -17,7 +17,7 @@ const patience = time.Second
 const every = 100 * time.Millisecond
 
 // Progress shows a bar for work that takes longer than a second, on a terminal. The zero
-// value shows nothing.
+// value and nil show nothing.
 type Progress struct {
 	w     io.Writer // nil where no bar is shown
 	unit  string
@@ -42,14 +42,14 @@ func NewProgress(w io.Writer, unit string) *Progress {
 // Begin begins a piece of work of so many units.
 func (p *Progress) Begin(name string, total int) {
 	p.End()
-	if p.w != nil {
+	if p != nil && p.w != nil {
 		p.name, p.total, p.done, p.since = name, total, 0, p.now()
 	}
 }
 
 // Add notes that so many units more are done.
 func (p *Progress) Add(n int) {
-	if p.w == nil {
+	if p == nil || p.w == nil {
 		return
 	}
 	p.done += n
@@ -84,7 +84,7 @@ func (p *Progress) describe() string {
 
 // End takes the bar away.
 func (p *Progress) End() {
-	if p.bar != nil {
+	if p != nil && p.bar != nil {
 		_ = p.bar.Clear() // as above
 		p.bar = nil
 	}
