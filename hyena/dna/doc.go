@@ -8,8 +8,8 @@
 //   - [Model] gives hidden states, logits of the next base, log-likelihoods,
 //     pooled embeddings and class scores.
 //   - [Tokenizer] turns text into tokens as HyenaDNA's tokenizers do.
-//   - [Reader] reads FASTA, plain or gzip, record by record; [ReverseComplement]
-//     turns a strand around.
+//   - [Reader] reads FASTA, plain or gzip, record by record; [ReverseComplement] and
+//     [ReverseComplementRNA] turn a strand around.
 //
 // # Letters
 //

@@ -112,3 +112,28 @@ func ExampleModel_Prepare() {
 	fmt.Println("filters and spectra are there:", m.Bytes() > before)
 	// Output: filters and spectra are there: true
 }
+
+// The other strand of RNA has U where that of DNA has T.
+func ExampleReverseComplementRNA() {
+	strand := []byte("GAUUACA")
+	if err := dna.ReverseComplementRNA(strand, strand); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", strand)
+	// Output: UGUAAUC
+}
+
+// A sequence from a user is encoded only if it is one.
+func ExampleTokenizer_AppendDNA() {
+	t, err := dna.NewTokenizer(dna.TokenizerConfig{UpperCase: true, RNA: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	tokens, err := t.AppendDNA(nil, "gauN")
+	fmt.Println(tokens, err)
+	_, err = t.AppendDNA(nil, "HELLO")
+	fmt.Println(err)
+	// Output:
+	// [9 7 10 11] <nil>
+	// dna: the sequence has 'E' at byte 1, which is no nucleotide code
+}
