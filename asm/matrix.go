@@ -11,20 +11,17 @@ type Format uint8
 
 const (
 	// Float32 keeps elements as they are.
-	Float32 Format = iota
+	Float32 = Format(kernel.Float32)
 	// BFloat16 rounds to the nearest 16-bit float with 8 bits of precision:
 	// half the memory, relative error up to 2^-8.
-	BFloat16
+	BFloat16 = Format(kernel.BFloat16)
 	// Int8 stores round(b / s) in a byte, with s = max |column| / 127 for each
 	// column: a quarter of the memory, error up to s / 2.
-	Int8
+	Int8 = Format(kernel.Int8)
 	// Float16 rounds to the nearest IEEE half-precision number: half the memory,
 	// relative error up to 2^-11 between 6e-5 and 65504, beyond which it overflows.
-	Float16
+	Float16 = Format(kernel.Float16)
 )
-
-// The numbers are those of the kernels.
-var _ = [1]struct{}{}[uint8(Float32)-uint8(kernel.Float32)+uint8(BFloat16)-uint8(kernel.BFloat16)+uint8(Int8)-uint8(kernel.Int8)+uint8(Float16)-uint8(kernel.Float16)]
 
 // String returns float32, bfloat16, int8 or float16.
 func (f Format) String() string { return kernel.Format(f).String() }

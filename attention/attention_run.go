@@ -6,7 +6,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -83,8 +82,8 @@ func (r *forwardRun) forward(ctx context.Context, a *Attention, call *Call) erro
 	for b := range len(r.qOffsets) - 1 {
 		for from := r.qOffsets[b]; from < r.qOffsets[b+1]; from += a.sizes.Block {
 			r.extent.seq, r.extent.from, r.extent.to = b, from, min(from+a.sizes.Block, r.qOffsets[b+1])
-			if err := r.group.Run(ctx, 1, 1, r.look); err != nil {
-				return check.Wrap(ctx, "attention", err)
+			if err := r.group.RunAs(ctx, "attention", 1, 1, r.look); err != nil {
+				return err
 			}
 			for set := 0; set < r.sets(); {
 				n := r.addItem(set)
@@ -192,11 +191,11 @@ func (r *forwardRun) doItems(ctx context.Context) error {
 				r.tiles += r.tileOf(r.itemRows(it)) * r.blocks() * it.sets
 			}
 		}
-		if err := r.group.Run(ctx, workers, r.packs, r.pack); err != nil {
-			return check.Wrap(ctx, "attention", err)
+		if err := r.group.RunAs(ctx, "attention", workers, r.packs, r.pack); err != nil {
+			return err
 		}
-		if err := r.group.Run(ctx, workers, r.tiles, r.attend); err != nil {
-			return check.Wrap(ctx, "attention", err)
+		if err := r.group.RunAs(ctx, "attention", workers, r.tiles, r.attend); err != nil {
+			return err
 		}
 	}
 	r.items = r.items[:0]

@@ -6,7 +6,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -73,8 +72,8 @@ func (r *forwardRun) diagnose(ctx context.Context) error {
 	for i := range workers {
 		r.work[i].second.reserveMass(a, r.blockHeads(), rows)
 	}
-	if err := r.group.Run(ctx, workers, len(r.items)*r.blocks(), r.mass); err != nil {
-		return check.Wrap(ctx, "attention", err)
+	if err := r.group.RunAs(ctx, "attention", workers, len(r.items)*r.blocks(), r.mass); err != nil {
+		return err
 	}
 	if c.Stats != nil {
 		c.Stats.takeRun(r)

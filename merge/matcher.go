@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"cmp"
 	"context"
 	"math"
 
@@ -102,21 +103,9 @@ func New(cfg Config) (*Matcher, error) {
 	fail := func(format string, args ...any) (*Matcher, error) {
 		return nil, check.Errorf(ErrConfig, "merge: "+format, args...)
 	}
-	if cfg.Window == 0 {
-		cfg.Window = 1
-	}
-	if cfg.Every == 0 {
-		cfg.Every = 2
-	}
-	if cfg.CellHeight == 0 {
-		cfg.CellHeight = 2
-	}
-	if cfg.CellWidth == 0 {
-		cfg.CellWidth = 2
-	}
-	if cfg.Alpha == 0 {
-		cfg.Alpha = 1
-	}
+	cfg.Window, cfg.Every = cmp.Or(cfg.Window, 1), cmp.Or(cfg.Every, 2)
+	cfg.CellHeight, cfg.CellWidth = cmp.Or(cfg.CellHeight, 2), cmp.Or(cfg.CellWidth, 2)
+	cfg.Alpha = cmp.Or(cfg.Alpha, 1)
 	switch {
 	case cfg.Method < ToMe || cfg.Method > PiToMeBSM:
 		return fail("Method is %d, want ToMe to PiToMeBSM", cfg.Method)

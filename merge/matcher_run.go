@@ -3,7 +3,6 @@ package merge
 import (
 	"context"
 
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -122,8 +121,8 @@ func (r *matchRun) perTask(ctx context.Context, tasks []task, step func(*matchRu
 		r.work = append(r.work, make([]worker, workers-len(r.work))...)
 	}
 	r.step = step
-	if err := r.group.Run(ctx, workers, len(tasks), r.do); err != nil {
-		return check.Wrap(ctx, "merge", err)
+	if err := r.group.RunAs(ctx, "merge", workers, len(tasks), r.do); err != nil {
+		return err
 	}
 	return ctx.Err() // a long task ends early, see stopped
 }

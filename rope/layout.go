@@ -17,17 +17,8 @@ import (
 // DeepSeek-V3's code makes.
 func ConvertLayout(x blas32.General, headDim, rotaryDim int, to Layout) error {
 	rotaryDim = or(rotaryDim, headDim)
-	if err := checkLayout(headDim, rotaryDim, to); err != nil {
+	if err := checkLayout("x", x, "columns", x.Cols, headDim, rotaryDim, to); err != nil || x.Rows == 0 || x.Cols == 0 {
 		return err
-	}
-	if err := check.Matrix(ErrShape, "rope", "x", x, -1, max(x.Cols, 0), "itself"); err != nil {
-		return err
-	}
-	if x.Cols%headDim != 0 {
-		return check.Errorf(ErrShape, "rope: x has %d columns, want a multiple of headDim = %d", x.Cols, headDim)
-	}
-	if x.Rows == 0 || x.Cols == 0 {
-		return nil
 	}
 	old := make([]float32, rotaryDim)
 	for r := range x.Rows {
@@ -47,17 +38,8 @@ func ConvertLayout(x blas32.General, headDim, rotaryDim int, to Layout) error {
 // queries and keys.
 func ConvertWeights(w blas32.General, headDim, rotaryDim int, to Layout) error {
 	rotaryDim = or(rotaryDim, headDim)
-	if err := checkLayout(headDim, rotaryDim, to); err != nil {
+	if err := checkLayout("w", w, "rows", w.Rows, headDim, rotaryDim, to); err != nil || w.Rows == 0 || w.Cols == 0 {
 		return err
-	}
-	if err := check.Matrix(ErrShape, "rope", "w", w, -1, max(w.Cols, 0), "itself"); err != nil {
-		return err
-	}
-	if w.Rows%headDim != 0 {
-		return check.Errorf(ErrShape, "rope: w has %d rows, want a multiple of headDim = %d", w.Rows, headDim)
-	}
-	if w.Rows == 0 || w.Cols == 0 {
-		return nil
 	}
 	old := make([]float32, rotaryDim*w.Cols)
 	for h := 0; h < w.Rows; h += headDim {
@@ -80,7 +62,9 @@ func convert(i, rotaryDim int, to Layout) int {
 	return i%half*2 + i/half
 }
 
-func checkLayout(headDim, rotaryDim int, to Layout) error {
+// checkLayout returns an error about a matrix that cannot be converted: features is how
+// many it has, in its rows or columns, as what says.
+func checkLayout(name string, m blas32.General, what string, features, headDim, rotaryDim int, to Layout) error {
 	switch {
 	case headDim <= 0:
 		return configErrorf("headDim is %d, want more than 0", headDim)
@@ -88,6 +72,12 @@ func checkLayout(headDim, rotaryDim int, to Layout) error {
 		return configErrorf("the rotary dimension is %d, want an even number from 2 to headDim = %d", rotaryDim, headDim)
 	case to > Interleaved:
 		return configErrorf("Layout is %d", to)
+	}
+	if err := check.Matrix(ErrShape, "rope", name, m, -1, max(m.Cols, 0), "itself"); err != nil {
+		return err
+	}
+	if features%headDim != 0 {
+		return check.Errorf(ErrShape, "rope: %s has %d %s, want a multiple of headDim = %d", name, features, what, headDim)
 	}
 	return nil
 }

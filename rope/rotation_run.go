@@ -40,7 +40,7 @@ func (s *rotateScratch) rotateAll(ctx context.Context, r *Rotation, c Call) erro
 	for len(s.tables) < workers {
 		s.tables = append(s.tables, newTable(r))
 	}
-	return check.Wrap(ctx, "rope", s.group.Run(ctx, workers, tasks, s.task))
+	return s.group.RunAs(ctx, "rope", workers, tasks, s.task)
 }
 
 // rotateTask rotates the rows of task i.

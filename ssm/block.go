@@ -7,7 +7,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -113,10 +112,7 @@ func (b *block) ReadState(r io.Reader) (*State, error) { return b.kind.readState
 
 // readWindow sets conv [K-1, D] to the window of the convolution in a state.
 func (b *block) readWindow(conv blas32.General, st *State) error {
-	if err := b.kind.accept("the state", st); err != nil {
-		return err
-	}
-	if err := check.Matrix(ErrShape, "ssm", "conv", conv, b.conv.taps.Rows-1, b.conv.taps.Cols, "channels"); err != nil {
+	if err := b.kind.acceptRead(st, "conv", conv, b.conv.taps.Rows-1, b.conv.taps.Cols, "channels"); err != nil {
 		return err
 	}
 	mat.Copy(conv, b.conv.window(st.values))

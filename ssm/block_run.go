@@ -5,7 +5,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -123,7 +122,7 @@ func (s *blockWork) passPiece(ctx context.Context) error {
 
 // eachRows runs a task for every block of the piece's rows.
 func (s *blockWork) eachRows(ctx context.Context, task func(worker, i int)) error {
-	return check.Wrap(ctx, "ssm", s.group.Run(ctx, s.workers, (s.n+dense.BlockRows-1)/dense.BlockRows, task))
+	return s.group.RunAs(ctx, "ssm", s.workers, (s.n+dense.BlockRows-1)/dense.BlockRows, task)
 }
 
 // rowsOf returns the rows of task i.

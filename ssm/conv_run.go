@@ -6,7 +6,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 )
@@ -36,8 +35,8 @@ func (w *convWork) convolve(ctx context.Context, op *Conv, dst, x blas32.General
 	for _, g := range list {
 		tasks += (g.to - g.from + rows - 1) / rows
 	}
-	if err := w.group.Run(ctx, workers, tasks, w.task); err != nil {
-		return check.Wrap(ctx, "ssm", err)
+	if err := w.group.RunAs(ctx, "ssm", workers, tasks, w.task); err != nil {
+		return err
 	}
 	for _, g := range list {
 		op.keepWindow(g, x)

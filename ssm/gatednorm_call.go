@@ -71,11 +71,11 @@ func (w *normWork) normaliseTasks(ctx context.Context, op *GatedNorm, call *Gate
 	for len(w.gates) < workers {
 		w.gates = append(w.gates, nil)
 	}
-	err := w.group.Run(ctx, workers, tasks, w.task)
+	err := w.group.RunAs(ctx, "ssm", workers, tasks, w.task)
 	if err == nil {
 		err = ctx.Err()
 	}
-	return check.Wrap(ctx, "ssm", err)
+	return err
 }
 
 // normaliseRows normalises the rows of task i.

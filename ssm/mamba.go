@@ -8,7 +8,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
@@ -156,10 +155,7 @@ func (m *Mamba) ReadWindow(conv blas32.General, st *State) error { return m.read
 // ReadScan sets h [I, N] to the states of the scan in a state of the block. Errors match
 // ErrShape or ErrState.
 func (m *Mamba) ReadScan(h blas32.General, st *State) error {
-	if err := m.kind.accept("the state", st); err != nil {
-		return err
-	}
-	if err := check.Matrix(ErrShape, "ssm", "h", h, m.channels, m.states, "States"); err != nil {
+	if err := m.kind.acceptRead(st, "h", h, m.channels, m.states, "States"); err != nil {
 		return err
 	}
 	m.scan.readStates(h, m.recurrence(st))

@@ -176,10 +176,7 @@ func (m *Mamba2) ReadWindow(conv blas32.General, st *State) error { return m.rea
 // ReadSSD sets h [H P, N] to the states of the SSD in a state of the block, a row for
 // each channel. Errors match ErrShape or ErrState.
 func (m *Mamba2) ReadSSD(h blas32.General, st *State) error {
-	if err := m.kind.accept("the state", st); err != nil {
-		return err
-	}
-	if err := check.Matrix(ErrShape, "ssm", "h", h, m.heads*m.cfg.HeadDim, m.cfg.States, "States"); err != nil {
+	if err := m.kind.acceptRead(st, "h", h, m.heads*m.cfg.HeadDim, m.cfg.States, "States"); err != nil {
 		return err
 	}
 	m.ssd.readStates(h, m.recurrence(st))

@@ -6,7 +6,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -72,11 +71,11 @@ func (s *scanWork) scan(ctx context.Context, op *Scan, call *ScanCall, list []se
 		s.workers = append(s.workers, slabWork{})
 	}
 	s.tasks = min(workers, len(op.slabs))
-	err := s.group.Run(ctx, workers, s.tasks, s.task)
+	err := s.group.RunAs(ctx, "ssm", workers, s.tasks, s.task)
 	if err == nil {
 		err = ctx.Err()
 	}
-	return check.Wrap(ctx, "ssm", err)
+	return err
 }
 
 // scanSlabs takes a range of slabs through all segments, some rows at a time: whole

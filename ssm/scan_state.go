@@ -5,7 +5,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 )
@@ -42,10 +41,7 @@ func (op *Scan) Write(st *State, h blas32.General) error {
 }
 
 func (op *Scan) checkState(h blas32.General, st *State) error {
-	if err := op.kind.accept("the state", st); err != nil {
-		return err
-	}
-	return check.Matrix(ErrShape, "ssm", "h", h, op.cfg.Channels, op.cfg.States, "States")
+	return op.kind.acceptRead(st, "h", h, op.cfg.Channels, op.cfg.States, "States")
 }
 
 // readStates sets h [D, N] to the states in values.

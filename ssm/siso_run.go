@@ -7,7 +7,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -42,11 +41,11 @@ func (s *sisoWork) turnHeads(ctx context.Context, op *SISO, call *SISOCall, work
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, turnWork{})
 	}
-	err := s.group.Run(ctx, workers, op.cfg.Heads, s.task)
+	err := s.group.RunAs(ctx, "ssm", workers, op.cfg.Heads, s.task)
 	if err == nil {
 		err = ctx.Err()
 	}
-	return check.Wrap(ctx, "ssm", err)
+	return err
 }
 
 // turnHead takes head h through all segments.

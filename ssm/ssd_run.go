@@ -7,7 +7,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -104,12 +103,12 @@ func (s *ssdWork) sweep(ctx context.Context, op *SSD, call *SSDCall, list []segm
 func (s *ssdWork) sweepPieces(ctx context.Context, workers int) error {
 	err := ctx.Err()
 	if len(s.pieces) > 0 {
-		if err = s.group.Run(ctx, workers, len(s.pieces), s.prepare); err == nil {
-			err = s.group.Run(ctx, workers, s.op.cfg.Heads, s.heads)
+		if err = s.group.RunAs(ctx, "ssm", workers, len(s.pieces), s.prepare); err == nil {
+			err = s.group.RunAs(ctx, "ssm", workers, s.op.cfg.Heads, s.heads)
 		}
 	}
 	s.pieces = s.pieces[:0]
-	return check.Wrap(ctx, "ssm", err)
+	return err
 }
 
 // preparePiece computes what the heads share of piece i.

@@ -4,8 +4,6 @@ import (
 	"io"
 
 	"gonum.org/v1/gonum/blas/blas32"
-
-	"github.com/subquad/subquad/internal/check"
 )
 
 // NewState returns an empty state. Errors match ErrConfig or are those of the filter's
@@ -37,10 +35,7 @@ func (op *SSD) Write(st *State, h blas32.General) error {
 }
 
 func (op *SSD) checkState(h blas32.General, st *State) error {
-	if err := op.kind.accept("the state", st); err != nil {
-		return err
-	}
-	return check.Matrix(ErrShape, "ssm", "h", h, op.cfg.Heads*op.cfg.HeadDim, op.cfg.States, "States")
+	return op.kind.acceptRead(st, "h", h, op.cfg.Heads*op.cfg.HeadDim, op.cfg.States, "States")
 }
 
 // readStates sets h [H P, N] to the states in values.

@@ -3,6 +3,8 @@ package ssm
 import (
 	"math"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/pack"
@@ -94,6 +96,15 @@ func (k *kind) accept(name string, st *State) error {
 		return check.Errorf(ErrState, "ssm: %s was left half changed by a call whose filter panicked; Reset it, or Truncate it to a snapshot", name)
 	}
 	return nil
+}
+
+// acceptRead returns an error unless st is a state of k and m, of the argument name, a
+// matrix [rows, cols] for what is read of it or written to it.
+func (k *kind) acceptRead(st *State, name string, m blas32.General, rows, cols int, what string) error {
+	if err := k.accept("the state", st); err != nil {
+		return err
+	}
+	return check.Matrix(ErrShape, "ssm", name, m, rows, cols, what)
 }
 
 // Len returns how many tokens the state has seen.

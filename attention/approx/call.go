@@ -2,7 +2,6 @@ package approx
 
 import (
 	"context"
-	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -115,8 +114,6 @@ func (q *request) seen(j int) bool {
 func (q *request) logWeight(j, head int) float32 {
 	return q.LogWeights.Data[j*q.LogWeights.Stride+min(head, q.LogWeights.Cols-1)]
 }
-
-var negInf = float32(math.Inf(-1))
 
 // sequences are those of a call: the first query and the first key of each, and at last
 // how many there are.

@@ -9,6 +9,8 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
+var negInf = float32(math.Inf(-1))
+
 // add adds keys to a partial sum: exp(k + w - top)^T v [D, Dv], below it the sums
 // of exp(k + w - top), and top, the largest k + w so far of each feature. The
 // softmax over tokens is online, like that of exact attention.

@@ -184,8 +184,8 @@ func (r *causalRun) decode(ctx context.Context) error {
 		r.work = append(r.work, causalWork{})
 	}
 	for r.pass = 0; r.pass < longest; r.pass += passRows {
-		if err := r.workers.Run(ctx, workers, r.seqs.count()*s.causalSets(), r.set); err != nil {
-			return check.Wrap(ctx, "approx", err)
+		if err := r.workers.RunAs(ctx, "approx", workers, r.seqs.count()*s.causalSets(), r.set); err != nil {
+			return err
 		}
 	}
 	for b, state := range states {

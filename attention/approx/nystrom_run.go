@@ -80,8 +80,8 @@ func (r *nystromRun) solve(ctx context.Context, n *Nystrom, call request) error 
 	for len(r.work) < workers {
 		r.work = append(r.work, nystromWork{})
 	}
-	if err := r.workers.Run(ctx, workers, marks, r.means); err != nil {
-		return check.Wrap(ctx, "approx", err)
+	if err := r.workers.RunAs(ctx, "approx", workers, marks, r.means); err != nil {
+		return err
 	}
 	r.kv = [2][1]blas32.General{{call.K}, {call.V}}
 	r.inner = attention.Call{Dst: r.values, Q: r.q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.marks, KOffsets: r.seqs.k, LogWeights: call.LogWeights, Workers: call.Workers}
@@ -97,21 +97,21 @@ func (r *nystromRun) solve(ctx context.Context, n *Nystrom, call request) error 
 	}
 	if n.cfg.Init == InitOriginal {
 		r.tops = scratch.Floats(r.tops, r.seqs.count()*s.heads)
-		if err := r.workers.Run(ctx, workers, len(r.tops), r.sumsOf); err != nil {
-			return check.Wrap(ctx, "approx", err)
+		if err := r.workers.RunAs(ctx, "approx", workers, len(r.tops), r.sumsOf); err != nil {
+			return err
 		}
 		r.top = 0
 		for _, t := range r.tops {
 			r.top = max(r.top, t)
 		}
 	}
-	if err := r.workers.Run(ctx, workers, r.seqs.count()*s.heads, r.invert); err != nil {
-		return check.Wrap(ctx, "approx", err)
+	if err := r.workers.RunAs(ctx, "approx", workers, r.seqs.count()*s.heads, r.invert); err != nil {
+		return err
 	}
 	if err := r.spread(ctx); err != nil {
 		return err
 	}
-	return check.Wrap(ctx, "approx", r.workers.Run(ctx, workers, (call.Q.Rows+blockRows-1)/blockRows, r.finish))
+	return r.workers.RunAs(ctx, "approx", workers, (call.Q.Rows+blockRows-1)/blockRows, r.finish)
 }
 
 func (r *nystromRun) release() {

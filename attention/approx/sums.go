@@ -5,7 +5,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -175,15 +174,15 @@ func (r *sumsRun) flush(ctx context.Context) error {
 	for len(r.work) < workers {
 		r.work = append(r.work, workspace{})
 	}
-	err := r.workers.Run(ctx, workers, parts*s.sets(), r.add)
+	err := r.workers.RunAs(ctx, "approx", workers, parts*s.sets(), r.add)
 	if err == nil {
-		err = r.workers.Run(ctx, workers, len(r.wave)*s.kvHeads, r.join)
+		err = r.workers.RunAs(ctx, "approx", workers, len(r.wave)*s.kvHeads, r.join)
 	}
 	if err == nil {
-		err = r.workers.Run(ctx, workers, blocks*s.sets(), r.apply)
+		err = r.workers.RunAs(ctx, "approx", workers, blocks*s.sets(), r.apply)
 	}
 	r.wave = r.wave[:0]
-	return check.Wrap(ctx, "approx", err)
+	return err
 }
 
 // stretchOf returns the sequence of the wave that a task belongs to.

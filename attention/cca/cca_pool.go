@@ -10,7 +10,6 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -72,8 +71,8 @@ func (r *run) poolLevels(ctx context.Context) error {
 		for len(r.poolers) < workers {
 			r.poolers = append(r.poolers, pooler{})
 		}
-		if err := r.group.Run(ctx, workers, (n+groupsPerTask-1)/groupsPerTask, r.pool); err != nil {
-			return check.Wrap(ctx, "cca", err)
+		if err := r.group.RunAs(ctx, "cca", workers, (n+groupsPerTask-1)/groupsPerTask, r.pool); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package landmark
 
 import (
 	"context"
-	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -154,9 +153,6 @@ func (t *states[S]) clear() {
 	t.layout.Clear()
 	clear(t.list)
 }
-
-// mostTokens bounds the tokens of a state.
-const mostTokens = min(attention.MaxPosition, math.MaxInt/2)
 
 func errNoState() error {
 	return check.Errorf(attention.ErrState, "landmark: state is nil, want one of NewState")

@@ -8,7 +8,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
@@ -98,8 +97,8 @@ func (r *run) choose(ctx context.Context, workers int) error {
 			c.best = make([]int32, 0, x.take)
 		}
 	}
-	if err := r.group.Run(ctx, workers, tasks, r.retrieve); err != nil {
-		return check.Wrap(ctx, "landmark", err)
+	if err := r.group.RunAs(ctx, "landmark", workers, tasks, r.retrieve); err != nil {
+		return err
 	}
 	return nil
 }

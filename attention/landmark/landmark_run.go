@@ -6,7 +6,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -76,8 +75,8 @@ func (r *run) attendAll(ctx context.Context) error {
 	work := float64(n) * float64(r.k.Rows) * float64(cfg.Heads*(cfg.HeadDim+cfg.ValueDim))
 	workers := l.workersFor(r.call.workers, int64(min(work, math.MaxInt32)))
 	r.reserve(workers)
-	if err := r.group.Run(ctx, workers, len(r.sections)*cfg.KVHeads, r.pack); err != nil {
-		return check.Wrap(ctx, "landmark", err)
+	if err := r.group.RunAs(ctx, "landmark", workers, len(r.sections)*cfg.KVHeads, r.pack); err != nil {
+		return err
 	}
 	if r.state != nil {
 		if err := r.choose(ctx, workers); err != nil {
@@ -85,8 +84,8 @@ func (r *run) attendAll(ctx context.Context) error {
 		}
 	}
 	tasks := cfg.Heads * ((n + l.sizes.Rows - 1) / l.sizes.Rows)
-	if err := r.group.Run(ctx, workers, tasks, r.attend); err != nil {
-		return check.Wrap(ctx, "landmark", err)
+	if err := r.group.RunAs(ctx, "landmark", workers, tasks, r.attend); err != nil {
+		return err
 	}
 	if r.state != nil {
 		return r.commit()

@@ -1,6 +1,8 @@
 package landmark
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -25,6 +27,9 @@ type StateConfig struct {
 	// PageTokens of Config.Block, or a multiple of it, let blocks be read where they stand.
 	Pages *attention.Pages
 }
+
+// mostTokens bounds the tokens of a state.
+const mostTokens = min(attention.MaxPosition, math.MaxInt/2)
 
 // State is what Landmark.Step remembers of the tokens it has seen: the
 // keys and values of whole blocks, and the tokens since the last landmark. It is

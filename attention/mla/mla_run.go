@@ -64,8 +64,8 @@ func (r *run) forward(ctx context.Context) error {
 	r.place()
 	r.failed.Store(nil)
 	workers, tasks := parallel.Choose(m.cfg.Workers, r.call.Workers), (x.Rows+taskRows-1)/taskRows
-	if err := r.group.Run(ctx, workers, tasks, r.project); err != nil {
-		return check.Wrap(ctx, "mla", err)
+	if err := r.group.RunAs(ctx, "mla", workers, tasks, r.project); err != nil {
+		return err
 	}
 	if err := r.failed.Load(); err != nil {
 		return check.Errorf(attention.ErrCall, "mla: %v", *err)
@@ -84,9 +84,9 @@ func (r *run) forward(ctx context.Context) error {
 	if err := op.Run(ctx, &r.inner); err != nil {
 		return err
 	}
-	if err := r.group.Run(ctx, workers, tasks, r.finish); err != nil {
+	if err := r.group.RunAs(ctx, "mla", workers, tasks, r.finish); err != nil {
 		r.takeBack()
-		return check.Wrap(ctx, "mla", err)
+		return err
 	}
 	return nil
 }

@@ -204,27 +204,25 @@ func (f *File) Type(name string) weights.Type { f.t.Helper(); return f.tensor(na
 // Float32 returns an input.
 func (f *File) Float32(name string) []float32 {
 	f.t.Helper()
-	v, err := f.tensor(name).Float32()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return v
+	return elements(f, name, (*weights.Tensor).Float32)
 }
 
 // Float64 returns an input that is stored, or wanted, in float64.
 func (f *File) Float64(name string) []float64 {
 	f.t.Helper()
-	v, err := f.tensor(name).Float64()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return v
+	return elements(f, name, (*weights.Tensor).Float64)
 }
 
 // Int64 returns an integer tensor.
 func (f *File) Int64(name string) []int64 {
 	f.t.Helper()
-	v, err := f.tensor(name).Int64()
+	return elements(f, name, (*weights.Tensor).Int64)
+}
+
+// elements returns those of a tensor, as read reads them.
+func elements[T any](f *File, name string, read func(*weights.Tensor) ([]T, error)) []T {
+	f.t.Helper()
+	v, err := read(f.tensor(name))
 	if err != nil {
 		f.t.Fatal(err)
 	}

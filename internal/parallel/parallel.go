@@ -90,6 +90,16 @@ func (g *Group) Run(ctx context.Context, workers, n int, task func(worker, i int
 	return err
 }
 
+// RunAs is Run for an operator of a package, with whose name an error begins. The end of
+// ctx stays what it is.
+func (g *Group) RunAs(ctx context.Context, pkg string, workers, n int, task func(worker, i int)) error {
+	err := g.Run(ctx, workers, n, task)
+	if err == nil || err == ctx.Err() {
+		return err
+	}
+	return fmt.Errorf("%s: %w", pkg, err)
+}
+
 // lead works on the caller's goroutine and waits for the others, even where a task ends
 // that goroutine: nobody may use the scratch while they do.
 func (g *Group) lead() {

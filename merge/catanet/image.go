@@ -71,7 +71,7 @@ func room(floats int64) (int, error) {
 
 // split runs n tasks on some goroutines; a panic in one has the package's name.
 func split(ctx context.Context, group *parallel.Group, workers, n int, task func(worker, i int)) error {
-	return check.Wrap(ctx, "catanet", group.Run(ctx, workers, n, task))
+	return group.RunAs(ctx, "catanet", workers, n, task)
 }
 
 // cutter cuts matrices, one after the other, from the memory of a call.

@@ -139,7 +139,7 @@ func (r *encoderRun) perBlock(ctx context.Context, step func(worker, task int)) 
 	if int64(r.x.Rows)*int64(r.m.dim)*int64(r.m.dim+r.m.hidden) <= alone {
 		workers = 1
 	}
-	return check.Wrap(ctx, "maelre", r.group.Run(ctx, workers, (r.x.Rows+dense.BlockRows-1)/dense.BlockRows, step))
+	return r.group.RunAs(ctx, "maelre", workers, (r.x.Rows+dense.BlockRows-1)/dense.BlockRows, step)
 }
 
 // rows returns the tokens of a task.

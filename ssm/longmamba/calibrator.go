@@ -166,11 +166,11 @@ func (c *Calibrator) Next() error {
 	for len(c.workers) < workers {
 		c.workers = append(c.workers, channelWork{})
 	}
-	err := c.group.Run(context.Background(), workers, channels, func(worker, channel int) { c.addChannel(&c.workers[worker], channel) })
+	err := c.group.RunAs(context.Background(), "longmamba", workers, channels, func(worker, channel int) { c.addChannel(&c.workers[worker], channel) })
 	if err == nil {
 		c.sequences++
 	}
-	return check.Wrap(context.Background(), "longmamba", err)
+	return err
 }
 
 // addChannel adds a channel's part of a sequence to the tables.

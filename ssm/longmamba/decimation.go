@@ -1,6 +1,7 @@
 package longmamba
 
 import (
+	"cmp"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -31,15 +32,7 @@ type Decimation struct{ cfg DecimationConfig }
 
 // NewDecimation returns a decimation, or an error that matches ErrConfig.
 func NewDecimation(cfg DecimationConfig) (*Decimation, error) {
-	if cfg.Base == 0 {
-		cfg.Base = 2000
-	}
-	if cfg.Beta == 0 {
-		cfg.Beta = 0.5
-	}
-	if cfg.MinTokens == 0 {
-		cfg.MinTokens = 20
-	}
+	cfg.Base, cfg.Beta, cfg.MinTokens = cmp.Or(cfg.Base, 2000), cmp.Or(cfg.Beta, 0.5), cmp.Or(cfg.MinTokens, 20)
 	switch {
 	case cfg.Base < 0:
 		return nil, check.Errorf(ErrConfig, "longmamba: Base is %d, want 0 or more", cfg.Base)

@@ -71,38 +71,25 @@ func (m *amd64) table(name string, n int, at func(int) operand.Constant) operand
 
 // amd64Rows reaches three rows from one pointer: p, p+stride and p+2*stride.
 type amd64Rows struct {
-	m      *amd64
-	bases  []GP
+	pointers
 	stride GP
 }
 
 func (m *amd64) Rows(base, stride GP, count int) Rows {
-	r := &amd64Rows{m: m, bases: []GP{base}, stride: stride}
+	r := &amd64Rows{pointers{m, []GP{base}}, stride}
 	for i := 3; i < count; i += 3 {
 		p := m.GP64()
-		m.LEAQ(operand.Mem{Base: gpOf(r.bases[len(r.bases)-1]), Index: gpOf(stride), Scale: 2}, p)
+		m.LEAQ(operand.Mem{Base: gpOf(r.list[len(r.list)-1]), Index: gpOf(stride), Scale: 2}, p)
 		m.ADDQ(gpOf(stride), p)
-		r.bases = append(r.bases, GP{p})
+		r.list = append(r.list, GP{p})
 	}
 	return r
 }
 
 func (r *amd64Rows) At(row int) At {
-	a := At{Base: r.bases[row/3]}
+	a := At{Base: r.list[row/3]}
 	if s := row % 3; s > 0 {
 		a.index, a.scale = &r.stride, uint8(s)
 	}
 	return a
-}
-
-func (r *amd64Rows) Advance(bytes int) {
-	for _, p := range r.bases {
-		r.m.AddImm(p, bytes)
-	}
-}
-
-func (r *amd64Rows) AdvanceGP(bytes GP) {
-	for _, p := range r.bases {
-		r.m.AddGP(p, bytes)
-	}
 }

@@ -41,31 +41,16 @@ func (m *arm64) Tail(n GP, body func(*Tail)) {
 }
 
 // armRows has a pointer for each row.
-type armRows struct {
-	m     *arm64
-	bases []GP
-}
+type armRows struct{ pointers }
 
 func (m *arm64) Rows(base, stride GP, count int) Rows {
-	r := &armRows{m, []GP{base}}
+	r := &armRows{pointers{m, []GP{base}}}
 	for i := 1; i < count; i++ {
 		g, p := m.newGP()
-		m.named("ADD R%2, R%1, R%0", []armReg{p}, []armReg{armGP(r.bases[i-1]), armGP(stride)})
-		r.bases = append(r.bases, g)
+		m.named("ADD R%2, R%1, R%0", []armReg{p}, []armReg{armGP(r.list[i-1]), armGP(stride)})
+		r.list = append(r.list, g)
 	}
 	return r
 }
 
-func (r *armRows) At(row int) At { return At{Base: r.bases[row]} }
-
-func (r *armRows) Advance(bytes int) {
-	for _, p := range r.bases {
-		r.m.AddImm(p, bytes)
-	}
-}
-
-func (r *armRows) AdvanceGP(bytes GP) {
-	for _, p := range r.bases {
-		r.m.AddGP(p, bytes)
-	}
-}
+func (r *armRows) At(row int) At { return At{Base: r.list[row]} }

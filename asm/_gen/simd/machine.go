@@ -174,6 +174,24 @@ type Rows interface {
 	AdvanceGP(bytes GP)
 }
 
+// pointers move together.
+type pointers struct {
+	m    Machine
+	list []GP
+}
+
+func (r *pointers) Advance(bytes int) {
+	for _, p := range r.list {
+		r.m.AddImm(p, bytes)
+	}
+}
+
+func (r *pointers) AdvanceGP(bytes GP) {
+	for _, p := range r.list {
+		r.m.AddGP(p, bytes)
+	}
+}
+
 // Bytes is the size of a vector.
 func Bytes(m Machine) int { return 4 * m.Lanes() }
 

@@ -5,10 +5,11 @@ package kerneltest
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
 // Inf and NaN are float32.
@@ -18,14 +19,7 @@ var (
 )
 
 // Random returns n normal deviates, the same for the same seed and n.
-func Random(seed uint64, n int) []float32 {
-	r := rand.New(rand.NewPCG(seed, uint64(n)))
-	x := make([]float32, n)
-	for i := range x {
-		x[i] = float32(r.NormFloat64())
-	}
-	return x
-}
+func Random(seed uint64, n int) []float32 { return mattest.Random(seed, n) }
 
 // Matrix returns a random rows x cols matrix whose rows are gap elements apart,
 // NaN in between: an access there spoils the result.

@@ -52,12 +52,7 @@ func Weight(x float32) float32 {
 	z := float32(x*log2E) + roundMagic
 	n := z - roundMagic
 	g := float32(float64(n) - float64(x)*float64(log2E)) // rounded once
-	p := float32(pow5*g) + pow4
-	p = float32(p*g) + pow3
-	p = float32(p*g) + pow2
-	p = float32(p*g) + pow1
-	p = float32(p*g) + 1
-	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(z)<<23)
+	return power(g, z)
 }
 
 // Exp2 is 2^x. Exponents below -126 count as -126; from 128 on it is +Inf.
@@ -72,6 +67,11 @@ func Exp2(x float32) float32 {
 	}
 	z := x + roundMagic
 	g := z - roundMagic - x
+	return power(g, z)
+}
+
+// power is 2^(n-g) for g in [-0.5, 0.5], n the low bits of z.
+func power(g, z float32) float32 {
 	p := float32(pow5*g) + pow4
 	p = float32(p*g) + pow3
 	p = float32(p*g) + pow2
