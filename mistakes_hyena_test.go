@@ -29,6 +29,7 @@ func hyenaRoom(b *builder) {
 	b.operator(operator{op: must(hyena.NewConv(cc())), whole: func() any {
 		return &hyena.ConvCall{Dst: matrix(tokens, channels), U: matrix(tokens, channels)}
 	}})
+	b.add("hyena.NewCache", hyena.NewCache, func() []any { return []any{int64(1 << 20)} })
 	b.add("hyena.NewFilter", hyena.NewFilter, func() []any { return []any{hyenaFilterConfig(), hyenaFilterWeights()} })
 	b.on(func() any { return hyenaFilter() }, "Kernel", func() []any { return []any{matrix(5, channels), 2} }).free = []string{"dst.Rows"}
 	const dim = channels

@@ -29,6 +29,9 @@ type ConvConfig struct {
 	// SpectraBytes is how much memory transformed kernels may keep, 0 for 256 MiB.
 	// Those beyond are transformed again by each call. Results do not depend on it.
 	SpectraBytes int64
+	// Cache is where they are kept, and its size counts, not SpectraBytes; nil is the
+	// convolution's own.
+	Cache *Cache
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 	// Scratch is the working memory to use; nil is the convolution's own.
@@ -44,7 +47,9 @@ const defaultSpectraBytes = 256 << 20
 //	        + sum over m of r[m][c] u[t+m][c]      (r the reverse kernel).
 //
 // Kernels shorter than the sequence are zero beyond their end; of longer ones the
-// first rows are used.
+// first rows are used. Where they are much shorter, the sequence is transformed in windows
+// that overlap by as many tokens, each in a cache of the processor. Which length goes with
+// which kernel follows a rule that is the same on all machines.
 //
 // A Conv is immutable and safe for concurrent use.
 type Conv struct {
@@ -54,13 +59,28 @@ type Conv struct {
 	source   kernelSource       // gives the kernels
 	b        kernel.Butterflies // of the tier that was active at New
 	direct   directKernel       // for sums of few taps
-	cache    spectra            // transformed kernels
+	cache    *Cache             // of transformed kernels
+	alone    bool               // the cache is of no other
 	scratch  *Scratch
 }
 
-// kernelSource returns the kernels of a convolution, of which at least the first
-// rows causal rows (or all) are there. It may use group to compute them.
-type kernelSource func(ctx context.Context, group *parallel.Group, workers, rows int) (kernels, error)
+// kernelSource gives the kernels of a convolution.
+type kernelSource interface {
+	// rows returns them, of which at least the first rows causal ones (or all) are there, for
+	// plans of up to that size. It may use group to compute them, and spare to put them.
+	rows(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (kernels, error)
+	// spare returns the memory that rows takes of spare.
+	spareBytes(rows int) int64
+}
+
+// given are kernels that are there.
+type given kernels
+
+func (g *given) rows(context.Context, *parallel.Group, int, int, int, *[]float32) (kernels, error) {
+	return kernels(*g), nil
+}
+
+func (g *given) spareBytes(int) int64 { return 0 }
 
 // kernels are the filters of a convolution in time: causal [taps, channels],
 // reverse [taps, channels] or empty, skip [channels] or nil.
@@ -88,8 +108,7 @@ func NewConv(cfg ConvConfig) (*Conv, error) {
 			return nil, err
 		}
 	}
-	k := kernels{cfg.Kernel, cfg.Reverse, cfg.Skip}
-	return newConv(cfg, channels, cfg.Kernel.Rows, func(context.Context, *parallel.Group, int, int) (kernels, error) { return k, nil })
+	return newConv(cfg, channels, cfg.Kernel.Rows, &given{cfg.Kernel, cfg.Reverse, cfg.Skip})
 }
 
 // newConv returns a convolution whose kernels come from elsewhere.
@@ -106,9 +125,13 @@ func newConv(cfg ConvConfig, channels, taps int, source kernelSource) (*Conv, er
 	if cfg.Scratch == nil {
 		cfg.Scratch = new(Scratch)
 	}
+	cache := cfg.Cache
+	if cache == nil {
+		cache = &Cache{most: cfg.SpectraBytes}
+	}
 	return &Conv{
 		cfg: cfg, channels: channels, taps: taps, source: source,
-		b: kernel.NewButterflies(), cache: spectra{budget: cfg.SpectraBytes}, scratch: cfg.Scratch,
+		b: kernel.NewButterflies(), cache: cache, alone: cfg.Cache == nil, scratch: cfg.Scratch,
 	}, nil
 }
 
@@ -126,7 +149,7 @@ func (c *Conv) Bytes() int64 {
 }
 
 // keptBytes returns what calls have made and kept.
-func (c *Conv) keptBytes() int64 { return sumBytes(c.direct.bytes(), c.cache.bytes()) }
+func (c *Conv) keptBytes() int64 { return sumBytes(c.direct.bytes(), c.cache.spectraBytes(c)) }
 
 // directTaps is the number of taps up to which the sum is computed as it stands,
 // directChannels how many channels a task of it has.
@@ -164,6 +187,13 @@ func (d *directKernel) backwards(k kernels) blas32.General {
 	return w
 }
 
+// ready tells whether the taps are there.
+func (d *directKernel) ready() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.w.Rows > 0
+}
+
 func (d *directKernel) bytes() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -198,11 +228,3 @@ func (c *Conv) units(list []unit, tokens int) []unit {
 
 // fewRows is the number of rows that a plan takes at the least.
 const fewRows = 8
-
-// planSize returns the size of the plan for this many tokens.
-func (c *Conv) planSize(tokens int, phases bool) int {
-	if phases {
-		tokens = (tokens + c.b.Lanes() - 1) / c.b.Lanes()
-	}
-	return fastSize(max(tokens, fewRows))
-}

@@ -21,9 +21,9 @@ type ConvCall struct {
 // be u. The first call of a length transforms the kernels (as Prepare does), and
 // later ones allocate nothing.
 //
-// It costs about 10 log2(tokens) flop for each token and channel and, as working
-// memory, 16 bytes for each token and each of the channels done at once: up to 16
-// for each worker.
+// It costs about 10 log2(n) flop for each token and channel and, as working memory, 12 n
+// bytes for each of the channels done at once: up to 16 for each worker. n is about the
+// number of tokens or, with kernels much shorter than that, some times their length.
 func (c *Conv) Forward(dst, u blas32.General) error {
 	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u})
 }
@@ -83,16 +83,54 @@ func checkTokens(ctx context.Context, tokens int) error {
 func (c *Conv) ScratchBytes(tokens int) int64 {
 	tokens = min(max(tokens, 0), mostTokens)
 	units := c.units(nil, tokens)
-	workers := min(parallel.Workers(c.cfg.Workers), len(units))
+	most := parallel.Workers(c.cfg.Workers)
 	const each, sundry = 64, 1 << 10 // a unit's bookkeeping, and the rest
 	held := each*int64(len(units)) + sundry
 	if c.isDirect(tokens) {
-		return sumBytes(held, floatBytes(workers, min(tokens, directRows+directTaps), min(directChannels, c.channels)))
+		workers := min(most, len(units))
+		return sumBytes(held, floatBytes(workers, min(tokens, directRows+directTaps), min(directChannels, c.channels)), c.source.spareBytes(directTaps))
 	}
-	n := 0
+	tasks, n := 0, 0
+	spectrum := 0                 // of a unit, in float32 for each of n Lanes
+	var edges, kept, tables int64 // bytes
 	for _, u := range units {
-		n = max(n, c.planSize(tokens, u.phases))
+		k := c.cutOf(tokens, u.phases)
+		parts := c.parts(k, len(units), most)
+		tasks += parts
+		if k.count > 1 { // and what workers keep of inputs after a window
+			edges = sumBytes(edges, floatBytes(min(most, parts), k.after, u.channels))
+		}
+		if parts > 1 {
+			edges = sumBytes(edges, floatBytes(parts-1, k.before+k.after, u.channels))
+		}
+		size := 2
+		if u.phases {
+			size = 4
+		}
+		if k.n > n {
+			tables = sumBytes(tables, floatBytes(k.n, 3)) // of a plan, which may not be kept
+		}
+		kept, n, spectrum = sumBytes(kept, floatBytes(size, k.n, c.b.Lanes())), max(n, k.n), max(spectrum, size)
 	}
-	// A worker's kernel, work, spare and spectrum, and rows copied.
-	return sumBytes(held, floatBytes(workers, c.b.Lanes(), n, 1+2+2+2+1))
+	if c.alone && kept <= c.cache.most {
+		spectrum = 0 // there is room for all that are of one size
+	}
+	reverse := 0
+	if c.cfg.Reverse.Rows > 0 {
+		reverse = 2
+	}
+	// A worker's rows, its work, the transform of a second kernel, and a spectrum.
+	workers := floatBytes(min(most, tasks), c.b.Lanes(), n, 1+2+reverse+spectrum)
+	return sumBytes(held, workers, tables, edges, c.source.spareBytes(c.reach(units, tokens)))
+}
+
+// reach returns how many taps a call of this many tokens transforms.
+func (c *Conv) reach(units []unit, tokens int) int {
+	taps := directTaps
+	for _, u := range units {
+		if !c.isDirect(tokens) {
+			taps = max(taps, c.cutOf(tokens, u.phases).window)
+		}
+	}
+	return taps
 }

@@ -17,10 +17,14 @@ type convRun struct {
 	ctx     context.Context
 	conv    *Conv
 	dst, u  blas32.General // [tokens, channels], of the call
-	k       kernels        // in time
+	k       kernels        // in time, where a spectrum has to be made
+	filter  []float32      // of k, where a source computes it for this call alone
 	direct  blas32.General // [taps, channels], where the sum is computed as it stands
-	plans   [2]*plan       // of channels side by side, of phases
+	cuts    [2]cut         // of channels side by side, of phases
+	plans   [2]*plan       // likewise
 	units   []unit
+	parts   [2]int    // tasks that a unit's windows are shared among
+	edges   []float32 // inputs about the parts' borders, where dst is u
 	workers []convWorker
 
 	// The tasks, as values that are made once.
@@ -29,41 +33,69 @@ type convRun struct {
 
 // convWorker is what each worker has for itself, n being the size of the plan.
 type convWorker struct {
-	kernel   []float32 // [n, Lanes], a kernel in the plan's order
+	rows     []float32 // [n, Lanes], a kernel in the plan's order, or an input and output of the unit's own
 	work     []float32 // [n, 2 Lanes], a transform
 	spare    []float32 // [n, 2 Lanes], the transform of the other kernel
 	spectrum []float32 // of a unit whose spectrum is not kept
-	rows     []float32 // [tokens, Lanes], an input and output of the unit's own
+	ahead    []float32 // [after, channels], inputs that outputs have been written over
 }
 
-// begin finds out how a call of this many tokens is done, and gets the kernels. end
-// forgets what belongs to the call.
+// begin finds out how a call of this many tokens is done, and gets the kernels where they are
+// needed. end forgets what belongs to the call.
 func (r *convRun) begin(ctx context.Context, c *Conv, tokens, workers int) (err error) {
 	if r.convolve == nil {
-		r.convolve, r.activate, r.prepare = r.convolveUnit, r.activateRows, r.prepareUnit
+		r.convolve, r.activate, r.prepare = r.convolveTask, r.activateRows, r.prepareUnit
 	}
 	r.ctx, r.conv = ctx, c
 	r.units = c.units(r.units[:0], tokens)
-	reach := directTaps // how many taps the plans take
-	for i := range r.plans {
-		if n := c.planSize(tokens, i > 0); !c.isDirect(tokens) {
-			if p := r.plans[i]; p == nil || p.n != n || p.Butterflies != c.b {
-				r.plans[i] = planFor(c.b, n)
-			}
-			reach = max(reach, n, i*n*c.b.Lanes())
-		}
-	}
 	for len(r.workers) < workers {
 		r.workers = append(r.workers, convWorker{})
 	}
-	if r.k, err = c.source(ctx, &r.group, workers, reach); err == nil && c.isDirect(tokens) {
-		r.direct = c.direct.backwards(r.k)
+	if c.isDirect(tokens) {
+		if !c.direct.ready() {
+			r.k, err = c.source.rows(ctx, &r.group, workers, directTaps, directTaps, &r.filter)
+		}
+		if err == nil {
+			r.direct = c.direct.backwards(r.k)
+		}
+		return err
 	}
-	return err
+	r.parts = [2]int{}
+	for _, u := range r.units { // a kind that has no unit has no plan and no parts
+		kind := kindOf(u)
+		if r.parts[kind] > 0 {
+			continue
+		}
+		k := c.cutOf(tokens, u.phases)
+		if p := r.plans[kind]; p == nil || p.n != k.n || p.Butterflies != c.b {
+			r.plans[kind] = planFor(c.b, k.n)
+		}
+		r.cuts[kind], r.parts[kind] = k, c.parts(k, len(r.units), workers)
+	}
+	for kind, parts := range r.parts {
+		if parts == 0 {
+			r.plans[kind] = nil
+		}
+	}
+	for _, u := range r.units {
+		if c.cache.find(spectrumKey{c, r.planOf(u).n, u.channel}) == nil {
+			r.k, err = c.source.rows(ctx, &r.group, workers, c.reach(r.units, tokens), r.planOf(r.units[0]).n, &r.filter)
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *convRun) end() {
 	r.ctx, r.conv, r.dst, r.u, r.k, r.direct = nil, nil, blas32.General{}, blas32.General{}, kernels{}, blas32.General{}
+}
+
+// parts returns how many tasks the windows of a unit are shared among. No bit depends on it.
+func (c *Conv) parts(k cut, units, workers int) int {
+	if workers == 1 || units >= 4*workers {
+		return 1
+	}
+	return min(k.count, (2*workers+units-1)/units)
 }
 
 // convolveAll runs a call that has been checked.
@@ -73,7 +105,14 @@ func (r *convRun) convolveAll(ctx context.Context, c *Conv, dst, u blas32.Genera
 		return err
 	}
 	r.dst, r.u = dst, u
-	err := r.group.Run(ctx, workers, len(r.units), r.convolve)
+	tasks := len(r.units)
+	if !c.isDirect(u.Rows) {
+		tasks *= max(r.parts[0], r.parts[1])
+		if r.edges = r.edges[:0]; mat.Overlap(dst, u) {
+			r.saveEdges()
+		}
+	}
+	err := r.group.Run(ctx, workers, tasks, r.convolve)
 	if err == nil && c.cfg.GELU {
 		rows := r.activateCount()
 		err = r.group.Run(ctx, workers, (u.Rows+rows-1)/rows, r.activate)
@@ -94,17 +133,12 @@ func (r *convRun) prepareAll(ctx context.Context, c *Conv, tokens, workers int) 
 func (r *convRun) prepareUnit(worker, i int) {
 	u := r.units[i]
 	p := r.planOf(u)
-	if e := r.conv.cache.claim(spectrumKey{p.n, u.channel}, p, p.spectrumLen(u.phases)); e != nil {
+	if e := r.conv.cache.claim(spectrumKey{r.conv, p.n, u.channel}, p, p.spectrumLen(u.phases)); e != nil {
 		r.fill(e, p, u, &r.workers[worker])
 	}
 }
 
-func (r *convRun) planOf(u unit) *plan {
-	if u.phases {
-		return r.plans[1]
-	}
-	return r.plans[0]
-}
+func (r *convRun) planOf(u unit) *plan { return r.plans[kindOf(u)] }
 
 // activateCount is how many tokens a task of the activation has.
 func (r *convRun) activateCount() int { return max(1, min(64, 1<<20/r.conv.channels)) }
@@ -118,20 +152,34 @@ func (r *convRun) activateRows(_, i int) {
 	}
 }
 
-// convolveUnit convolves the channels of unit i.
-func (r *convRun) convolveUnit(worker, i int) {
-	w, u := &r.workers[worker], r.units[i]
+// convolveTask convolves the channels of a unit, or a part of their tokens.
+func (r *convRun) convolveTask(worker, i int) {
+	w := &r.workers[worker]
+	direct := r.conv.isDirect(r.u.Rows)
+	parts := 1
+	if !direct {
+		parts = max(r.parts[0], r.parts[1])
+	}
+	u, part := r.units[i/parts], i%parts
 	dst, in := mat.Columns(r.dst, u.channel, u.channels), mat.Columns(r.u, u.channel, u.channels)
-	if r.conv.isDirect(in.Rows) {
+	if direct {
 		r.sumTaps(dst, in, mat.Columns(r.direct, u.channel, u.channels), w)
 		return
 	}
-	p := r.planOf(u)
+	kind := kindOf(u)
+	if part >= r.parts[kind] {
+		return
+	}
+	p := r.plans[kind]
 	spectrum := r.spectrumOf(p, u, w)
 	if spectrum == nil {
 		return // stopped
 	}
 	w.work = scratch.Floats(w.work, p.n*p.row())
+	if r.cuts[kind].count > 1 {
+		r.convolveWindows(dst, in, i/parts, part, spectrum, w)
+		return
+	}
 	lanes := p.Lanes()
 	if u.channels == lanes && in.Rows >= fewRows {
 		p.multiply(&r.group, dst.Data, dst.Stride, in.Data, in.Stride, in.Rows, spectrum, w.work, false)
@@ -145,13 +193,26 @@ func (r *convRun) convolveUnit(worker, i int) {
 	rows = max(rows, fewRows)
 	w.rows = scratch.Floats(w.rows, rows*lanes)
 	clear(w.rows)
-	own := blas32.General{Rows: in.Rows, Cols: u.channels, Stride: lanes, Data: w.rows}
-	if u.phases {
-		own.Stride = 1
-	}
+	own := ownRows(w.rows, u, in.Rows, lanes)
 	mat.Copy(own, in)
 	p.multiply(&r.group, w.rows, lanes, w.rows, lanes, rows, spectrum, w.work, u.phases)
 	mat.Copy(dst, own)
+}
+
+// ownRows is memory as rows of a unit.
+func ownRows(data []float32, u unit, rows, lanes int) blas32.General {
+	if u.phases {
+		lanes = 1
+	}
+	return blas32.General{Rows: rows, Cols: u.channels, Stride: lanes, Data: data}
+}
+
+// kindOf returns the number of a unit's plan and cut.
+func kindOf(u unit) int {
+	if u.phases {
+		return 1
+	}
+	return 0
 }
 
 // directRows is how many tokens of a unit are summed at once.
@@ -189,7 +250,7 @@ func (r *convRun) sumTaps(dst, in, taps blas32.General, w *convWorker) {
 // nil if the call is stopped.
 func (r *convRun) spectrumOf(p *plan, u unit, w *convWorker) []float32 {
 	size := p.spectrumLen(u.phases)
-	if e := r.conv.cache.claim(spectrumKey{p.n, u.channel}, p, size); e != nil {
+	if e := r.conv.cache.claim(spectrumKey{r.conv, p.n, u.channel}, p, size); e != nil {
 		if !r.fill(e, p, u, w) {
 			return nil
 		}

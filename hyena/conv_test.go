@@ -195,8 +195,8 @@ func TestConvBits(t *testing.T) {
 							}
 						}
 					}
-					if used := c.cache.used; used > c.cfg.SpectraBytes {
-						t.Errorf("%d bytes of spectra, allowed %d", used, c.cfg.SpectraBytes)
+					if used := c.cache.used; used > c.cache.most {
+						t.Errorf("%d bytes of spectra, allowed %d", used, c.cache.most)
 					}
 				}
 			}

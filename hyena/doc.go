@@ -27,7 +27,8 @@
 // # Memory
 //
 // A kernel is transformed when a call of a length first needs it, and its spectrum is
-// kept up to SpectraBytes; an Operator's filter likewise. Prepare does both before a
+// kept up to SpectraBytes; an Operator's filter likewise. Operators may share a [Cache],
+// one budget for all. Prepare does both before a
 // call waits for them, Bytes counts what is kept, and ScratchBytes says what a call
 // works in. None of the operators has a State: the outputs of a long convolution at
 // later tokens need all earlier inputs, so decoding token by token is not offered.
@@ -36,7 +37,9 @@
 //
 // A Fourier convolution in float32 has an absolute error of about 1e-7 times
 // |k| |u| at every token, so results much smaller than the largest of a sequence
-// lose relative accuracy. Results are the same to the bit for any Workers and any
+// lose relative accuracy. Where a kernel is at most half as long as the sequence, and
+// windows are expected to be a quarter faster than one transform of all, u is the part of
+// the sequence in a window, and so is the error. Results are the same to the bit for any Workers and any
 // SpectraBytes. A prefix of a sequence gives the prefix of the result to that
 // error, not to the bit, for its transform has another size.
 //

@@ -3,7 +3,6 @@ package hyena
 import (
 	"context"
 	"math"
-	"sync"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas32"
@@ -12,6 +11,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // position returns the position of row i of the kernel, from 0 to 1.
@@ -130,54 +130,64 @@ func (f *Filter) window(dst []float32, k []float64, t float64, deltas []float64)
 	}
 }
 
-// grownKernel is the part of a filter's kernel that calls have needed so far.
+// grownKernel is the part of a filter's kernel that calls have needed so far, as far as
+// the cache has room for it.
 type grownKernel struct {
 	filter *Filter
-	turn   chan struct{} // who has put something into it may compute more
-	mu     sync.Mutex
-	k      blas32.General // [rows, Channels]
+	cache  *Cache
+	turn   chan struct{} // who has put something into it may compute rows to keep
 }
 
-// known returns the rows that there are.
-func (g *grownKernel) known() blas32.General {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.k
-}
-
-// grow returns at least this many rows of the kernel, or all, and computes those that
-// are not there on the group's workers.
-func (g *grownKernel) grow(ctx context.Context, group *parallel.Group, workers, rows int) (blas32.General, error) {
+// grow returns at least this many rows of the kernel, or all, for a plan of that size. It
+// computes those that are not there on the group's workers, into spare where the cache has
+// no room.
+func (g *grownKernel) grow(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (blas32.General, error) {
 	rows = min(rows, g.filter.MaxLen())
-	if k := g.known(); rows <= k.Rows {
+	k := g.cache.known(g, size)
+	if rows <= k.Rows {
 		return k, nil
 	}
 	select {
 	case g.turn <- struct{}{}:
-		defer func() { <-g.turn }()
 	case <-ctx.Done(): // another call computes
 		return blas32.General{}, ctx.Err()
 	}
-	k := g.known()
-	if rows <= k.Rows {
+	if k = g.cache.known(g, size); rows <= k.Rows {
+		<-g.turn
 		return k, nil
 	}
-	grown := mat.New(rows, g.filter.Channels())
-	mat.Copy(grown, k)
+	if !g.cache.reserve(g, rows, size) {
+		<-g.turn
+		*spare = scratch.Floats(*spare, rows*g.filter.Channels())
+		own := mat.Of(*spare, rows, g.filter.Channels())
+		return own, g.compute(ctx, group, workers, own, k)
+	}
+	defer func() { <-g.turn }()
+	grown, err := mat.New(rows, g.filter.Channels()), error(nil)
+	done := false
+	defer func() {
+		if !done {
+			g.cache.keep(g, blas32.General{})
+		}
+	}()
+	if err = g.compute(ctx, group, workers, grown, k); err != nil {
+		return blas32.General{}, err
+	}
+	done = true
+	g.cache.keep(g, grown)
+	return grown, nil
+}
+
+// compute sets dst to the first rows of the kernel, of which k is the beginning.
+func (g *grownKernel) compute(ctx context.Context, group *parallel.Group, workers int, dst, k blas32.General) error {
+	mat.Copy(mat.Rows(dst, 0, k.Rows), k)
 	from, each := k.Rows, g.filter.taskRows()
-	err := group.Run(ctx, workers, (rows-from+each-1)/each, func(_, i int) {
+	return group.Run(ctx, workers, (dst.Rows-from+each-1)/each, func(_, i int) {
 		first := from + i*each
-		if err := g.filter.Kernel(mat.Rows(grown, first, min(first+each, rows)), first); err != nil {
+		if err := g.filter.Kernel(mat.Rows(dst, first, min(first+each, dst.Rows)), first); err != nil {
 			panic(err) // the rows are within MaxLen
 		}
 	})
-	if err != nil {
-		return blas32.General{}, err
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.k = grown
-	return grown, nil
 }
 
 // taskRows returns how many rows of the kernel are a few milliseconds' work.
@@ -192,6 +202,6 @@ func (f *Filter) taskRows() int {
 
 // bytes returns the memory of the rows that there are, and of the filter.
 func (g *grownKernel) bytes() int64 {
-	k := g.known()
+	k := g.cache.known(g, 0)
 	return sumBytes(floatBytes(k.Rows, k.Cols), g.filter.Bytes())
 }

@@ -29,9 +29,14 @@ type OperatorConfig struct {
 	Activation Activation
 	// Format is how the projections' weights are stored.
 	Format asm.Format
-	// SpectraBytes is how much memory each long convolution may use for transformed
-	// kernels, 0 for 256 MiB (see ConvConfig).
+	// SpectraBytes is how much memory the operator may keep for spectra, 8 (Order-1) Dim
+	// bytes for each token, and for the rows of its filter that they are made of, half of
+	// that; 0 is 2 GiB. Rows are kept first; what has no room is computed again by each call.
+	// Results do not depend on it.
 	SpectraBytes int64
+	// Cache is where they are kept, and its size counts, not SpectraBytes; nil is the
+	// operator's own.
+	Cache *Cache
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 	// Scratch is the working memory to use; nil is the operator's own.
@@ -63,8 +68,8 @@ type OperatorWeights struct {
 // h_o being the filter's channels for o and act the Activation, if there is one. It is causal: y[t] depends on x[0..t].
 //
 // An Operator is immutable and safe for concurrent use. It makes its filter, and
-// transforms it, when a call (or Prepare) first needs that many rows; it keeps the
-// filter's rows, 4 Dim (Order-1) bytes for each, and Bytes counts them.
+// transforms it, when a call (or Prepare) first needs that many rows; it keeps both as far
+// as its Cache has room, and Bytes counts them.
 type Operator struct {
 	cfg     OperatorConfig
 	taps    int            // of the short convolution
@@ -72,7 +77,7 @@ type Operator struct {
 	in, out *dense.Linear  // Dim -> (Order+1) Dim, Dim -> Dim
 	short   blas32.General // [taps, (Order+1) Dim], the oldest tap first
 	bias    []float32      // [(Order+1) Dim], of the short convolution
-	kernel  grownKernel    // [.., (Order-1) Dim], convolution after convolution
+	kernel  *grownKernel   // [.., (Order-1) Dim], convolution after convolution
 	skip    []float32      // [(Order-1) Dim], likewise
 	convs   []*Conv        // Order-1 of Dim channels each
 	scratch *Scratch
@@ -94,12 +99,18 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 	if cfg.Scratch == nil {
 		cfg.Scratch = new(Scratch)
 	}
+	if cfg.Cache == nil {
+		var err error
+		if cfg.Cache, err = NewCache(cfg.SpectraBytes); err != nil {
+			return nil, check.Errorf(ErrConfig, "hyena: SpectraBytes is %d, want 0 or more", cfg.SpectraBytes)
+		}
+	}
 	wide := (cfg.Order + 1) * cfg.Dim
 	op := &Operator{
 		cfg: cfg, scratch: cfg.Scratch, taps: w.Short.Cols, maxLen: filter.MaxLen(),
 		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
 		short: mat.New(w.Short.Cols, wide), bias: append([]float32{}, w.ShortBias...), skip: skip,
-		kernel: grownKernel{filter: filter, turn: make(chan struct{}, 1)},
+		kernel: &grownKernel{filter: filter, cache: cfg.Cache, turn: make(chan struct{}, 1)},
 	}
 	for c := range wide {
 		for j, v := range mat.Row(w.Short, c) {
@@ -107,18 +118,35 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 		}
 	}
 	for o := range cfg.Order - 1 {
-		d := skip[o*cfg.Dim : (o+1)*cfg.Dim]
-		source := func(ctx context.Context, group *parallel.Group, workers, rows int) (kernels, error) {
-			k, err := op.kernel.grow(ctx, group, workers, rows)
-			return kernels{causal: mat.Columns(k, o*cfg.Dim, cfg.Dim), skip: d}, err
-		}
-		conv, err := newConv(ConvConfig{SpectraBytes: cfg.SpectraBytes, Workers: cfg.Workers, Scratch: cfg.Scratch}, cfg.Dim, op.maxLen, source)
+		source := &filterColumns{kernel: op.kernel, from: o * cfg.Dim, skip: skip[o*cfg.Dim : (o+1)*cfg.Dim]}
+		conv, err := newConv(ConvConfig{Cache: cfg.Cache, Workers: cfg.Workers, Scratch: cfg.Scratch}, cfg.Dim, op.maxLen, source)
 		if err != nil {
 			return nil, err
 		}
 		op.convs = append(op.convs, conv)
 	}
 	return op, nil
+}
+
+// filterColumns are the columns of an operator's filter for one of its convolutions.
+type filterColumns struct {
+	kernel *grownKernel
+	from   int
+	skip   []float32 // [Dim]
+}
+
+func (f *filterColumns) rows(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (kernels, error) {
+	k, err := f.kernel.grow(ctx, group, workers, rows, size, spare)
+	return kernels{causal: mat.Columns(k, f.from, len(f.skip)), skip: f.skip}, err
+}
+
+// spareBytes counts the rows unless they are kept.
+func (f *filterColumns) spareBytes(rows int) int64 {
+	filter := f.kernel.filter
+	if rows = min(rows, filter.MaxLen()); rows <= f.kernel.cache.known(f.kernel, 0).Rows {
+		return 0
+	}
+	return floatBytes(rows, filter.Channels())
 }
 
 // check checks a configuration with its weights.

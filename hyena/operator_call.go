@@ -58,7 +58,7 @@ func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 }
 
 // Prepare computes and keeps what the first call of this many tokens would: the filter's
-// rows and their spectra, as far as SpectraBytes allows. Bytes counts them. Errors match
+// rows and their spectra, as far as the Cache has room. Bytes counts them. Errors match
 // ErrCall or ErrTooLong; once ctx is done it returns ctx.Err(), and keeps what is ready.
 func (op *Operator) Prepare(ctx context.Context, tokens int) error {
 	if err := checkTokens(ctx, tokens); err != nil {

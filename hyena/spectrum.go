@@ -2,8 +2,6 @@ package hyena
 
 import (
 	"math"
-	"sync"
-	"sync/atomic"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/mat"
@@ -31,16 +29,16 @@ func (p *plan) transformKernels(group *parallel.Group, dst []float32, k kernels,
 	if u.phases {
 		elements *= lanes
 	}
-	w.kernel = scratch.Floats(w.kernel, p.n*lanes)
+	w.rows = scratch.Floats(w.rows, p.n*lanes)
 	w.work = scratch.Floats(w.work, p.n*p.row())
 	put := func(t, c int, v float32) {
 		if u.phases {
-			w.kernel[t] = v
+			w.rows[t] = v
 		} else {
-			w.kernel[t*lanes+c] = v
+			w.rows[t*lanes+c] = v
 		}
 	}
-	clear(w.kernel)
+	clear(w.rows)
 	for t := range min(k.causal.Rows, elements) {
 		if t%stopRows == 0 && group.Stopped() {
 			return
@@ -51,19 +49,19 @@ func (p *plan) transformKernels(group *parallel.Group, dst []float32, k kernels,
 	}
 	if k.skip != nil {
 		for c, v := range k.skip[u.channel:][:u.channels] {
-			put(0, c, w.kernel[c]+v)
+			put(0, c, w.rows[c]+v)
 		}
 	}
 	if k.reverse.Rows > 0 {
 		for c, v := range mat.Part(k.reverse, 0, u.channel, u.channels) {
-			put(0, c, w.kernel[c]+v)
+			put(0, c, w.rows[c]+v)
 		}
 	}
-	p.transform(group, w.kernel, lanes, p.n, w.work)
+	p.transform(group, w.rows, lanes, p.n, w.work)
 	if k.reverse.Rows > 1 {
 		w.spare = scratch.Floats(w.spare, p.n*p.row())
 		copy(w.spare, w.work)
-		clear(w.kernel)
+		clear(w.rows)
 		for m := 1; m < min(k.reverse.Rows, elements); m++ {
 			if m%stopRows == 0 && group.Stopped() {
 				return
@@ -72,7 +70,7 @@ func (p *plan) transformKernels(group *parallel.Group, dst []float32, k kernels,
 				put(elements-m, c, -v)
 			}
 		}
-		p.transform(group, w.kernel, lanes, p.n, w.work)
+		p.transform(group, w.rows, lanes, p.n, w.work)
 		for at := 0; at < len(w.work); at += 2 * lanes { // spare + i work
 			for i := at; i < at+lanes; i++ {
 				re, im := w.work[i], w.work[i+lanes]
@@ -106,75 +104,4 @@ func (p *plan) scaleSpectrum(group *parallel.Group, dst, work []float32, phases 
 			out[lanes+i], out[3*lanes+i] = row[i]*scale, row[lanes+i]*scale
 		}
 	}
-}
-
-// spectra keeps spectra up to a number of bytes. Those that no longer fit are
-// transformed for each call.
-type spectra struct {
-	mu      sync.Mutex
-	budget  int64  // bytes that may be kept
-	used    int64  // bytes that are
-	clock   uint64 // claims so far
-	entries map[spectrumKey]*spectrumEntry
-}
-
-// spectrumKey is the size of the plan and the unit's first channel.
-type spectrumKey struct{ size, channel int }
-
-// spectrumEntry is a spectrum that is kept. Who has put something into turn may fill it.
-type spectrumEntry struct {
-	turn  chan struct{}
-	ready atomic.Bool
-	plan  *plan     // keeps the plan for the next call
-	data  []float32 // plan.spectrumLen
-	used  uint64    // the clock at its last claim
-}
-
-// claim returns the entry of a key, nil if there is none and no room for it.
-// Room is made by dropping entries of other sizes, the longest unused first:
-// dropping this size's own would lose all of them in turn.
-func (s *spectra) claim(key spectrumKey, p *plan, size int) *spectrumEntry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clock++
-	if e := s.entries[key]; e != nil {
-		e.used = s.clock
-		return e
-	}
-	bytes := floatBytes(size)
-	for bytes > s.budget-s.used {
-		var oldest spectrumKey
-		var found *spectrumEntry
-		for k, e := range s.entries {
-			if k.size != key.size && (found == nil || e.used < found.used) {
-				oldest, found = k, e
-			}
-		}
-		if found == nil {
-			return nil
-		}
-		s.used -= floatBytes(len(found.data))
-		delete(s.entries, oldest)
-	}
-	if s.entries == nil {
-		s.entries = map[spectrumKey]*spectrumEntry{}
-	}
-	e := &spectrumEntry{turn: make(chan struct{}, 1), plan: p, used: s.clock, data: make([]float32, size)}
-	s.entries[key] = e
-	s.used += bytes
-	return e
-}
-
-// bytes returns the memory of the spectra and of their plans.
-func (s *spectra) bytes() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, seen := s.used, map[*plan]bool{}
-	for _, e := range s.entries {
-		if !seen[e.plan] {
-			seen[e.plan] = true
-			n = sumBytes(n, e.plan.bytes())
-		}
-	}
-	return n
 }

@@ -58,6 +58,7 @@ type checkpoint struct {
 	*lm.Checkpoint
 	cfg     Config
 	scratch *hyena.Scratch // of all operators
+	cache   *hyena.Cache   // likewise
 }
 
 const wordEmbeddings = "embeddings.word_embeddings.weight"
@@ -80,7 +81,11 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 	if err := cfg.check("dna: "); err != nil {
 		return nil, err
 	}
-	c := &checkpoint{lm.NewCheckpoint("dna", f, naming, cfg.Format), cfg, new(hyena.Scratch)}
+	cache, err := hyena.NewCache(cfg.SpectraBytes)
+	if err != nil {
+		return nil, err
+	}
+	c := &checkpoint{lm.NewCheckpoint("dna", f, naming, cfg.Format), cfg, new(hyena.Scratch), cache}
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
@@ -113,7 +118,6 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 		stack.Head.Weights = dense.NewLinear(cfg.Format, logits, nil)
 	}
 	m.letters = m.Tokenizer(NoSpecial)
-	var err error
 	m.stack, err = lm.New(stack)
 	return m, err
 }

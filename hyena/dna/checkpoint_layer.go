@@ -39,7 +39,7 @@ func (c *checkpoint) operator(prefix string) *hyena.Operator {
 	}
 	op, err := hyena.NewOperator(hyena.OperatorConfig{
 		Dim: cfg.Dim, Order: cfg.Order, ChannelMajor: cfg.ChannelMajor, Activation: cfg.Activation, Format: cfg.Format,
-		SpectraBytes: cfg.spectraBytes(), Workers: cfg.Workers, Scratch: c.scratch,
+		Cache: c.cache, Workers: cfg.Workers, Scratch: c.scratch,
 	}, w)
 	if err != nil {
 		c.Fail("%s%s: %v", c.Prefix, prefix, err)

@@ -64,8 +64,12 @@ type Config struct {
 
 	// Format is how the weights of dense layers are stored in memory.
 	Format asm.Format
-	// SpectraBytes is how much memory the model may use for transformed kernels, its long
-	// convolutions a like share each; 0 is 256 MiB for each of them.
+	// SpectraBytes is how much memory the model may keep, beside its weights, for the spectra
+	// and the rows of its filters, of all layers together; 0 is 2 GiB. For all that calls
+	// of n tokens need it takes about 12 (Order-1) n Dim Layers bytes: 4 for rows, 8 for
+	// spectra. Rows are kept first; what has no room is computed again by each call, which
+	// takes much longer for rows than for spectra, and needs 4 (Order-1) n Dim bytes more of
+	// working memory. Bytes counts what is kept. Results do not depend on it.
 	SpectraBytes int64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
@@ -81,15 +85,6 @@ func (c Config) over(file Config) Config {
 	c.Normalized, c.LinearFilter = c.Normalized || file.Normalized, c.LinearFilter || file.LinearFilter
 	c.Activation, c.Untied = cmp.Or(c.Activation, file.Activation), c.Untied || file.Untied
 	return c
-}
-
-// spectraBytes returns the share of each of the long convolutions.
-func (c *Config) spectraBytes() int64 {
-	if c.SpectraBytes == 0 {
-		return 0
-	}
-	convolutions := int64(max(c.Layers, 1)) * int64(max(c.Order-1, 1))
-	return max(c.SpectraBytes/convolutions, 1)
 }
 
 // check returns an error where a field is no number it could be.

@@ -2,7 +2,9 @@ package dna
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/fnv"
 	"math"
 	"runtime"
 	"slices"
@@ -104,10 +106,61 @@ func TestScratchBytes(t *testing.T) {
 	}
 }
 
+// TestMemory: what a model holds, beside its weights, is what Bytes and ScratchBytes say, at
+// several lengths one after the other and with budgets that have room for all, for rows
+// alone, for some layers and for nothing; and the bits are the same.
+func TestMemory(t *testing.T) {
+	d := dims{dim: 24, layers: 4, inner: 24, vocab: 16, maxLen: 20000, order: 3, hidden: 8}
+	s := d.random(1)
+	lengths := []int{2500, 9000, 20, 20000, 9000}
+	var want []uint64 // sums of the bits, for each length
+	for _, budget := range []int64{0, 24 << 20, 5 << 20, 1} {
+		before := heap()
+		m := s.model(t, Config{MaxLen: d.maxLen, Workers: 2, SpectraBytes: budget})
+		weights := m.Bytes()
+		built := heap() - before
+		for i, n := range lengths {
+			said := m.ScratchBytes(n) // before the call
+			if i == 1 {
+				must(t, m.Prepare(t.Context(), n))
+			}
+			c := &Call{Tokens: bases(1, n), Hidden: zeros(n, d.dim)}
+			prepared := m.Bytes()
+			must(t, m.Run(t.Context(), c))
+			if i == 1 && m.Bytes() != prepared {
+				t.Errorf("budget %d, %d tokens: Bytes is %d, after Prepare it was %d", budget, n, m.Bytes(), prepared)
+			}
+			sum := fnv.New64a()
+			must(t, binary.Write(sum, binary.LittleEndian, c.Hidden.Data))
+			if i == len(want) {
+				want = append(want, sum.Sum64())
+			} else if sum.Sum64() != want[i] {
+				t.Errorf("budget %d, %d tokens: other bits than with room for all", budget, n)
+			}
+			kept := m.Bytes() - weights
+			if budget > 0 && kept > budget+4<<20 { // and the tables
+				t.Errorf("budget %d, %d tokens: keeps %d bytes", budget, n, kept)
+			}
+			most := said
+			for _, n := range lengths[:i] {
+				most = max(most, m.ScratchBytes(n))
+			}
+			c.Hidden.Data, c.Tokens = nil, nil
+			held := heap() - before - built
+			const pages = 128 << 10 // that the runtime rounds some dozen pieces up to
+			if held > kept+most+pages {
+				t.Errorf("budget %d, %d tokens: holds %d bytes, said %d + %d", budget, n, held, kept, most)
+			}
+		}
+		runtime.KeepAlive(m)
+	}
+}
+
 // heap returns the bytes in use.
 func heap() int64 {
 	var stats runtime.MemStats
 	runtime.GC()
+	runtime.GC() // what the first one frees of pools
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc)
 }
