@@ -34,8 +34,28 @@ func (d *stepRun) beginMass() {
 		d.lses = scratch.Floats(d.lses, c.Q.Rows*heads)
 		d.lse = mat.Of(d.lses, c.Q.Rows, heads)
 	}
-	for i := range c.Mass.Rows {
-		clear(mat.Row(c.Mass, i))
+}
+
+// clearMass clears the rows of Mass that the first queries will not set: those of tokens
+// that they do not read.
+func (d *stepRun) clearMass() {
+	out, at := d.call.Mass, 0
+	if len(d.jobs) > 0 && out.Rows > 0 {
+		for _, x := range d.spans[d.jobs[0].spans[0]:d.jobs[0].spans[1]] {
+			for i := range x.n {
+				for ; at < x.at(i); at++ {
+					clear(mat.Row(out, at))
+				}
+				at++
+				if x.list == nil {
+					at = x.end()
+					break
+				}
+			}
+		}
+	}
+	for ; at < out.Rows; at++ {
+		clear(mat.Row(out, at))
 	}
 }
 
@@ -49,15 +69,36 @@ func (d *stepRun) splitMassTask(worker, task int) {
 	}
 	_, sum, _ := w.results(split, w.heads[0], w.heads[1])
 	clear(sum)
-	w.tiles(split, func(keys int) {
+	from, to := w.keysOf(split)
+	for t := from; t < to; t += d.op.sizes.StepTile {
+		end := min(t+d.op.sizes.StepTile, to)
+		if !w.cut(t, end) {
+			w.noMass()
+			continue
+		}
 		w.products()
 		for h := w.heads[0]; h < w.heads[1]; h++ {
-			s := w.scoresOf(h, 0, keys)
+			s := w.scoresOf(h, 0, end-t)
 			w.adjust(s, h)
 			_, sum, _ := w.results(split, h, h+1)
 			w.weigh(s, h, sum)
 		}
-	})
+	}
+}
+
+// noMass sets Mass to 0 for pieces that none of the first queries sees.
+func (w *stepWork) noMass() {
+	out := w.d.call.Mass
+	if out.Rows == 0 || w.j.node > 0 {
+		return
+	}
+	group := w.d.groupOf(w.j)
+	for n := range w.pieces {
+		p := &w.pieces[n]
+		for k := range p.n {
+			clear(mat.Part(out, p.at(k), w.heads[0]*group, (w.heads[1]-w.heads[0])*group))
+		}
+	}
 }
 
 // weigh adds the weights that the logits of one key head stand for.
@@ -82,7 +123,11 @@ func (w *stepWork) weigh(s blas32.General, h int, entropy []float32) {
 			for n := range w.pieces {
 				p := &w.pieces[n]
 				for k, x := range part[p.tile:][:p.n] {
-					mat.Row(out, p.at(k))[head] += x
+					if to := &mat.Row(out, p.at(k))[head]; j.node == 0 {
+						*to = x
+					} else {
+						*to += x
+					}
 				}
 			}
 		}

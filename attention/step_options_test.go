@@ -274,7 +274,7 @@ func TestStepMass(t *testing.T) {
 			mass, entropy := make([]float32, n*4), make([]float32, n*4)
 			for s.Len() < n {
 				at := s.Len()
-				to := min(n, at+[...]int{1, 2, 40}[r.IntN(3)])
+				to := min(n, at+[...]int{1, 2, 40, 0}[r.IntN(4)])
 				y := x.part(at, to)
 				c := whole
 				c.State, c.Dst, c.Mass = s, blank(to-at, 64), blank(to, 4)

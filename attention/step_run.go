@@ -195,10 +195,12 @@ func (d *stepRun) takeUp(ctx context.Context) (err error) {
 		}
 	}
 	if d.silent {
+		d.jobs = d.jobs[:0]
+		d.clearMass()
 		return nil
 	}
 	most := max(1, d.op.sizes.StepRows/d.op.cfg.Heads) // queries
-	for done, more := 0, true; more; done += most {
+	for done, more := 0, true; more; done += most {    // once at least
 		more = false
 		d.jobs, d.spans, d.turnedValues = d.jobs[:0], d.spans[:0], false
 		for b := range d.states {
@@ -206,6 +208,9 @@ func (d *stepRun) takeUp(ctx context.Context) (err error) {
 				more = more || n > most
 				d.plan(b, done, min(n, most))
 			}
+		}
+		if done == 0 {
+			d.clearMass()
 		}
 		if err := d.attendJobs(ctx); err != nil {
 			return check.Wrap(ctx, "attention", err)

@@ -117,19 +117,19 @@ func (w *stepWork) split(split int, careful bool) {
 		top[i], sum[i] = -math.MaxFloat32, 0
 	}
 	clear(o)
-	w.tiles(split, func(keys int) { w.tile(split, keys, careful) })
-}
-
-// tiles calls f for the tiles of a split of which something is seen.
-func (w *stepWork) tiles(split int, f func(keys int)) {
-	from := split * w.j.size
-	to := min(from+w.j.size, w.j.keys)
+	from, to := w.keysOf(split)
 	for t := from; t < to; t += w.d.op.sizes.StepTile {
 		end := min(t+w.d.op.sizes.StepTile, to)
 		if w.cut(t, end) {
-			f(end - t)
+			w.tile(split, end-t, careful)
 		}
 	}
+}
+
+// keysOf returns the keys of a split.
+func (w *stepWork) keysOf(split int) (from, to int) {
+	from = split * w.j.size
+	return from, min(from+w.j.size, w.j.keys)
 }
 
 // products makes the products of the queries with the keys of the pieces.

@@ -5,9 +5,9 @@ import "gonum.org/v1/gonum/blas/blas32"
 // genericWide is how many elements of a key or value are widened at once.
 const genericWide = 64
 
-// rowsOf sets dst to elements c to c+n of rows from j on: views where they are float32,
-// and widened in memory of the caller's otherwise.
-func (m *Strided) rowsOf(dst *[4][]float32, wide *[4][genericWide]float32, rows, j, c, n int) {
+// rowsOf returns elements c to c+n of rows from j on: views where they are float32, and
+// widened in memory of the caller's otherwise, which stays on its stack.
+func (m *Strided) rowsOf(wide *[4][genericWide]float32, rows, j, c, n int) (dst [4][]float32) {
 	for r := range rows {
 		if m.Format == Float32 {
 			dst[r] = m.Float32[(j+r)*m.Stride+c:][:n]
@@ -16,11 +16,11 @@ func (m *Strided) rowsOf(dst *[4][]float32, wide *[4][genericWide]float32, rows,
 		dst[r] = wide[r][:n]
 		m.Widen(dst[r], j+r, c)
 	}
+	return dst
 }
 
 func decodeScoresGeneric(s blas32.General, q []float32, k Strided) {
 	var wide [4][genericWide]float32
-	var keys [4][]float32
 	for j := 0; j < k.Rows; {
 		rows := 1
 		if k.Rows-j >= 4 {
@@ -31,7 +31,7 @@ func decodeScoresGeneric(s blas32.General, q []float32, k Strided) {
 		}
 		for c := 0; c < k.Cols; c += genericWide {
 			n := min(genericWide, k.Cols-c)
-			k.rowsOf(&keys, &wide, rows, j, c, n)
+			keys := k.rowsOf(&wide, rows, j, c, n)
 			for i := range s.Rows {
 				x, sum := q[i*k.Cols+c:][:n], s.Data[i*s.Stride+j:][:rows]
 				if rows == 4 {
@@ -71,7 +71,6 @@ func decodeValuesGeneric(o, p blas32.General, v Strided, factor []float32) {
 		scaleBy(o.Data[i*o.Stride:][:o.Cols], factor[i])
 	}
 	var wide [4][genericWide]float32
-	var values [4][]float32
 	for j := 0; j < v.Rows; {
 		rows := 1
 		if v.Rows-j >= 4 {
@@ -79,7 +78,7 @@ func decodeValuesGeneric(o, p blas32.General, v Strided, factor []float32) {
 		}
 		for c := 0; c < v.Cols; c += genericWide {
 			n := min(genericWide, v.Cols-c)
-			v.rowsOf(&values, &wide, rows, j, c, n)
+			values := v.rowsOf(&wide, rows, j, c, n)
 			for i := range o.Rows {
 				w, row := p.Data[i*p.Stride+j:][:rows], o.Data[i*o.Stride+c:][:n]
 				if rows == 4 {
