@@ -19,7 +19,7 @@ import (
 func FuzzReadState(f *testing.F) {
 	a := must(f, Config{Heads: 2, KVHeads: 1, HeadDim: 2, Causal: true})
 	y := matrix(2, 9, 2)
-	for _, cfg := range []StateConfig{{Format: asm.Int8}, {Window: 3, Keep: 1, Format: asm.BFloat16}, {MaxTokens: 9, LogWeights: true}, {SharedValues: true}} {
+	for _, cfg := range []StateConfig{{Format: asm.Int8}, {Window: 3, Keep: 1, Format: asm.BFloat16}, {MaxTokens: 9, LogWeights: true}, {SharedValues: true}, {SharedValues: true, Format: asm.Int8}} {
 		s := newState(f, a, cfg)
 		v := y
 		if cfg.SharedValues {

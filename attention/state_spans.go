@@ -28,7 +28,10 @@ func (x *span) before(position int64) int {
 	if x.list != nil {
 		return sort.Search(x.n, func(i int) bool { return x.list[i] >= position })
 	}
-	return int(min(max(position-int64(x.pos), 0), int64(x.n)))
+	if position <= int64(x.pos) { // which may be too far from it for a difference
+		return 0
+	}
+	return int(min(position-int64(x.pos), int64(x.n)))
 }
 
 // Held returns how many tokens the state holds.

@@ -163,12 +163,12 @@ func (d *stepRun) dropStep() {
 
 // takeUp appends tokens to each state, all that are left or as many as a ring takes
 // at once, and attends from them. It takes them back where it fails.
-func (d *stepRun) takeUp(ctx context.Context) (err error) {
-	begun := 0
+func (d *stepRun) takeUp(ctx context.Context) error {
+	begun, ended := 0, false // which stays so where a callback ends the goroutine
 	defer func() {
 		for b, s := range d.states[:begun] {
 			switch {
-			case err != nil:
+			case !ended:
 				s.turnBack()
 			case !d.look:
 				s.took(d.taken[b])
@@ -197,6 +197,7 @@ func (d *stepRun) takeUp(ctx context.Context) (err error) {
 	if d.silent {
 		d.jobs = d.jobs[:0]
 		d.clearMass()
+		ended = true
 		return nil
 	}
 	most := max(1, d.op.sizes.StepRows/d.op.cfg.Heads) // queries
@@ -216,6 +217,7 @@ func (d *stepRun) takeUp(ctx context.Context) (err error) {
 			return check.Wrap(ctx, "attention", err)
 		}
 	}
+	ended = true
 	return nil
 }
 
