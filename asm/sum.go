@@ -24,6 +24,9 @@ func Sum(x []float32) float32 {
 func Max(x []float32) float32 {
 	largest := float32(math.Inf(-1))
 	if tier := isa.Active(); tier != isa.Generic {
+		if n := len(x); n > 0 && n <= kernel.Chunk {
+			return maximumSIMD(tier, &x[0], n)
+		}
 		for len(x) > 0 {
 			n := min(len(x), kernel.Chunk)
 			largest = max(largest, maximumSIMD(tier, &x[0], n))

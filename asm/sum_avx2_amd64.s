@@ -93,86 +93,79 @@ TEXT ·maximumAVX2(SB), NOSPLIT, $0-20
 	VBROADCASTSS constff800000<>+0(SB), Y2
 	VBROADCASTSS constff800000<>+0(SB), Y3
 	VBROADCASTSS constff800000<>+0(SB), Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
 	CMPQ         CX, $+32
 	JLT          end7
 
 loop6:
-	VMOVUPS   (AX), Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VMAXPS    Y0, Y5, Y0
-	VBLENDVPS Y6, Y5, Y0, Y0
-	VMOVAPS   Y0, Y0
-	VMOVUPS   32(AX), Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VMAXPS    Y1, Y5, Y1
-	VBLENDVPS Y6, Y5, Y1, Y1
-	VMOVAPS   Y1, Y1
-	VMOVUPS   64(AX), Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VMAXPS    Y2, Y5, Y2
-	VBLENDVPS Y6, Y5, Y2, Y2
-	VMOVAPS   Y2, Y2
-	VMOVUPS   96(AX), Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VMAXPS    Y3, Y5, Y3
-	VBLENDVPS Y6, Y5, Y3, Y3
-	VMOVAPS   Y3, Y3
-	ADDQ      $+128, AX
-	SUBQ      $+32, CX
-	CMPQ      CX, $+32
-	JGE       loop6
+	VMOVUPS (AX), Y7
+	VMAXPS  Y0, Y7, Y0
+	VMOVAPS Y0, Y0
+	VMOVUPS 32(AX), Y8
+	VMAXPS  Y1, Y8, Y1
+	VMOVAPS Y1, Y1
+	VMOVUPS 64(AX), Y9
+	VMAXPS  Y2, Y9, Y2
+	VMOVAPS Y2, Y2
+	VMOVUPS 96(AX), Y10
+	VMAXPS  Y3, Y10, Y3
+	VMOVAPS Y3, Y3
+	VCMPPS  $0x03, Y8, Y7, Y7
+	VORPS   Y7, Y5, Y5
+	VCMPPS  $0x03, Y10, Y9, Y7
+	VORPS   Y7, Y6, Y6
+	ADDQ    $+128, AX
+	SUBQ    $+32, CX
+	CMPQ    CX, $+32
+	JGE     loop6
 
 end7:
 	CMPQ CX, $+8
 	JLT  end9
 
 loop8:
-	VMOVUPS   (AX), Y5
-	VCMPPS    $0x03, Y5, Y5, Y6
-	VMAXPS    Y0, Y5, Y0
-	VBLENDVPS Y6, Y5, Y0, Y0
-	VMOVAPS   Y0, Y0
-	ADDQ      $+32, AX
-	SUBQ      $+8, CX
-	CMPQ      CX, $+8
-	JGE       loop8
+	VMOVUPS (AX), Y7
+	VMAXPS  Y0, Y7, Y0
+	VMOVAPS Y0, Y0
+	VCMPPS  $0x03, Y7, Y7, Y7
+	VORPS   Y7, Y5, Y5
+	ADDQ    $+32, AX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     loop8
 
 end9:
 	TESTQ      CX, CX
 	JE         end10
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
-	VMOVDQU    32(DX)(CX*4), Y5
-	VMASKMOVPS (AX), Y5, Y6
-	VBLENDVPS  Y5, Y6, Y4, Y4
-	VCMPPS     $0x03, Y4, Y4, Y5
+	VMOVDQU    32(DX)(CX*4), Y7
+	VMASKMOVPS (AX), Y7, Y8
+	VBLENDVPS  Y7, Y8, Y4, Y4
 	VMAXPS     Y0, Y4, Y0
-	VBLENDVPS  Y5, Y4, Y0, Y0
 	VMOVAPS    Y0, Y0
+	VCMPPS     $0x03, Y4, Y4, Y4
+	VORPS      Y4, Y5, Y5
 
 end10:
-	VCMPPS       $0x03, Y1, Y1, Y4
-	VMAXPS       Y0, Y1, Y0
-	VBLENDVPS    Y4, Y1, Y0, Y0
-	VCMPPS       $0x03, Y3, Y3, Y1
 	VMAXPS       Y2, Y3, Y2
-	VBLENDVPS    Y1, Y3, Y2, Y1
-	VCMPPS       $0x03, Y1, Y1, Y2
 	VMAXPS       Y0, Y1, Y0
-	VBLENDVPS    Y2, Y1, Y0, Y0
+	VMAXPS       Y0, Y2, Y0
 	VEXTRACTF128 $0x01, Y0, X1
-	VMAXPS       X1, X0, X1
-	VCMPPS       $0x03, X0, X0, X2
-	VBLENDVPS    X2, X0, X1, X0
+	VMAXPS       X1, X0, X0
 	VPERMILPS    $0x4e, X0, X1
-	VMAXPS       X1, X0, X1
-	VCMPPS       $0x03, X0, X0, X2
-	VBLENDVPS    X2, X0, X1, X0
+	VMAXPS       X1, X0, X0
 	VPERMILPS    $0xb1, X0, X1
-	VMAXPS       X1, X0, X1
-	VCMPPS       $0x03, X0, X0, X2
-	VBLENDVPS    X2, X0, X1, X0
-	VMOVSS       X0, ret+16(FP)
+	VMAXPS       X1, X0, X0
+	VORPS        Y6, Y5, Y5
+	VMOVMSKPS    Y5, AX
+	TESTL        AX, AX
+	JEQ          numbers11
+	VMOVSS       const7fc00000<>+0(SB), X0
+
+numbers11:
+	VMOVSS X0, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -185,3 +178,13 @@ DATA constff800000<>+20(SB)/4, $0xff800000
 DATA constff800000<>+24(SB)/4, $0xff800000
 DATA constff800000<>+28(SB)/4, $0xff800000
 GLOBL constff800000<>(SB), RODATA|NOPTR, $32
+
+DATA const7fc00000<>+0(SB)/4, $0x7fc00000
+DATA const7fc00000<>+4(SB)/4, $0x7fc00000
+DATA const7fc00000<>+8(SB)/4, $0x7fc00000
+DATA const7fc00000<>+12(SB)/4, $0x7fc00000
+DATA const7fc00000<>+16(SB)/4, $0x7fc00000
+DATA const7fc00000<>+20(SB)/4, $0x7fc00000
+DATA const7fc00000<>+24(SB)/4, $0x7fc00000
+DATA const7fc00000<>+28(SB)/4, $0x7fc00000
+GLOBL const7fc00000<>(SB), RODATA|NOPTR, $32

@@ -85,7 +85,7 @@ DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
 // func maximumAVX512(x *float32, n int) float32
-// Requires: AVX, AVX512F, AVX512VL
+// Requires: AVX, AVX512F
 TEXT ·maximumAVX512(SB), NOSPLIT, $0-20
 	VBROADCASTSS constff800000<>+0(SB), Z1
 	MOVQ         x+0(FP), AX
@@ -94,91 +94,80 @@ TEXT ·maximumAVX512(SB), NOSPLIT, $0-20
 	VMOVUPS      Z1, Z2
 	VMOVUPS      Z1, Z3
 	VMOVUPS      Z1, Z4
+	KXNORW       K1, K1, K1
+	KXNORW       K2, K2, K2
 	CMPQ         CX, $+64
 	JLT          end7
 
 loop6:
-	VMOVUPS   (AX), Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMAXPS    Z0, Z5, Z0
-	VBLENDMPS Z5, Z0, K1, Z6
-	VMOVAPS   Z6, Z0
-	VMOVUPS   64(AX), Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMAXPS    Z2, Z5, Z2
-	VBLENDMPS Z5, Z2, K1, Z7
-	VMOVAPS   Z7, Z2
-	VMOVUPS   128(AX), Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMAXPS    Z3, Z5, Z3
-	VBLENDMPS Z5, Z3, K1, Z8
-	VMOVAPS   Z8, Z3
-	VMOVUPS   192(AX), Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMAXPS    Z4, Z5, Z4
-	VBLENDMPS Z5, Z4, K1, Z9
-	VMOVAPS   Z9, Z4
-	ADDQ      $+256, AX
-	SUBQ      $+64, CX
-	CMPQ      CX, $+64
-	JGE       loop6
+	VMOVUPS (AX), Z5
+	VMAXPS  Z0, Z5, Z0
+	VMOVAPS Z0, Z0
+	VMOVUPS 64(AX), Z6
+	VMAXPS  Z2, Z6, Z2
+	VMOVAPS Z2, Z2
+	VMOVUPS 128(AX), Z7
+	VMAXPS  Z3, Z7, Z3
+	VMOVAPS Z3, Z3
+	VMOVUPS 192(AX), Z8
+	VMAXPS  Z4, Z8, Z4
+	VMOVAPS Z4, Z4
+	VCMPPS  $0x07, Z6, Z5, K1, K1
+	VCMPPS  $0x07, Z8, Z7, K2, K2
+	ADDQ    $+256, AX
+	SUBQ    $+64, CX
+	CMPQ    CX, $+64
+	JGE     loop6
 
 end7:
 	CMPQ CX, $+16
 	JLT  end9
 
 loop8:
-	VMOVUPS   (AX), Z5
-	VCMPPS    $0x03, Z5, Z5, K1
-	VMAXPS    Z0, Z5, Z0
-	VBLENDMPS Z5, Z0, K1, Z10
-	VMOVAPS   Z10, Z0
-	ADDQ      $+64, AX
-	SUBQ      $+16, CX
-	CMPQ      CX, $+16
-	JGE       loop8
+	VMOVUPS (AX), Z5
+	VMAXPS  Z0, Z5, Z0
+	VMOVAPS Z0, Z0
+	VCMPPS  $0x07, Z5, Z5, K1, K1
+	ADDQ    $+64, AX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     loop8
 
 end9:
-	TESTQ     CX, CX
-	JE        end10
-	LEAQ      tailMasks<>+0(SB), DX
-	KMOVW     (DX)(CX*2), K1
-	VMOVUPS   Z1, Z1
-	VMOVUPS   (AX), K1, Z1
-	VCMPPS    $0x03, Z1, Z1, K1
-	VMAXPS    Z0, Z1, Z0
-	VBLENDMPS Z1, Z0, K1, Z11
-	VMOVAPS   Z11, Z0
+	TESTQ   CX, CX
+	JE      end10
+	LEAQ    tailMasks<>+0(SB), DX
+	KMOVW   (DX)(CX*2), K3
+	VMOVUPS Z1, Z1
+	VMOVUPS (AX), K3, Z1
+	VMAXPS  Z0, Z1, Z0
+	VMOVAPS Z0, Z0
+	VCMPPS  $0x07, Z1, Z1, K1, K1
 
 end10:
-	VCMPPS        $0x03, Z2, Z2, K1
+	VMAXPS        Z3, Z4, Z1
 	VMAXPS        Z0, Z2, Z0
-	VBLENDMPS     Z2, Z0, K1, Z12
-	VCMPPS        $0x03, Z4, Z4, K1
-	VMAXPS        Z3, Z4, Z0
-	VBLENDMPS     Z4, Z0, K1, Z13
-	VCMPPS        $0x03, Z13, Z13, K1
-	VMAXPS        Z12, Z13, Z0
-	VBLENDMPS     Z13, Z0, K1, Z14
-	VEXTRACTF64X4 $0x01, Z14, Y0
-	VMAXPS        Y0, Y14, Y0
-	VCMPPS        $0x03, Y14, Y14, K1
-	VBLENDMPS     Y14, Y0, K1, Y15
-	VEXTRACTF128  $0x01, Y15, X0
-	VMAXPS        X0, X15, X0
-	VCMPPS        $0x03, X15, X15, K1
-	VBLENDMPS     X15, X0, K1, X16
-	VPERMILPS     $0x4e, X16, X0
-	VMAXPS        X0, X16, X0
-	VCMPPS        $0x03, X16, X16, K1
-	VBLENDMPS     X16, X0, K1, X17
-	VPERMILPS     $0xb1, X17, X0
-	VMAXPS        X0, X17, X0
-	VCMPPS        $0x03, X17, X17, K1
-	VBLENDMPS     X17, X0, K1, X18
-	VMOVSS        X18, ret+16(FP)
+	VMAXPS        Z0, Z1, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VMAXPS        X1, X0, X0
+	VPERMILPS     $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPERMILPS     $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	KANDW         K2, K1, K1
+	KORTESTW      K1, K1
+	JCS           numbers11
+	VMOVSS        const7fc00000<>+0(SB), X0
+
+numbers11:
+	VMOVSS X0, ret+16(FP)
 	VZEROUPPER
 	RET
 
 DATA constff800000<>+0(SB)/4, $0xff800000
 GLOBL constff800000<>(SB), RODATA|NOPTR, $4
+
+DATA const7fc00000<>+0(SB)/4, $0x7fc00000
+GLOBL const7fc00000<>(SB), RODATA|NOPTR, $4

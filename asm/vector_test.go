@@ -195,6 +195,32 @@ func TestMaxInf(t *testing.T) {
 	})
 }
 
+// TestMaxNaN: Max finds a NaN of either sign wherever it stands, next to another or to an
+// infinity, and takes neither for the other.
+func TestMaxNaN(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		negative := math.Float32frombits(0xffc00001)
+		for _, n := range []int{1, 15, 16, 64, 65, 129, kernel.Chunk + 3} {
+			x := random(1, n)
+			step := max(n/150, 1)
+			for at := 0; at < n; at += step {
+				old := x[at]
+				x[at] = inf
+				if got := Max(x); got != inf {
+					t.Fatalf("Max of %d with Inf at %d is %v", n, at, got)
+				}
+				for _, v := range []float32{nan, negative} {
+					x[at] = v
+					if got := Max(x); got == got {
+						t.Fatalf("Max of %d with %x at %d is %v", n, math.Float32bits(v), at, got)
+					}
+				}
+				x[at] = old
+			}
+		}
+	})
+}
+
 func TestSoftmaxMasked(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, n := range []int{1, 5, 33} {

@@ -105,12 +105,19 @@ func maximum(m Machine) {
 	minusInf := Const(0xff800000)
 	acc := newAccumulator(func() Vec { return m.Copy(minusInf) })
 	low := m.Splat(minusInf)
+	seen := []Mask{m.NoNaN(), m.NoNaN()}
 	Stream(m, n, accumulators, []GP{x}, func(s *Chunk) {
+		var v [accumulators]Vec
 		for i := range s.Count {
-			m.Set(acc[i], MaxNaN(m, acc[i], s.LoadFill(x, i, low)))
+			v[i] = s.LoadFill(x, i, low)
+			// MAXPS(x, acc) is acc where either is NaN.
+			m.Set(acc[i], m.Max(v[i], acc[i]))
+		}
+		for i := 0; i < s.Count; i += 2 {
+			m.SeeNaN(seen[i/2], v[i], v[min(i+1, s.Count-1)])
 		}
 	})
-	m.End(m.MaxLanes(MaxNaN(m, MaxNaN(m, acc[0], acc[1]), MaxNaN(m, acc[2], acc[3]))))
+	m.End(m.MaxLanes(m.Max(m.Max(acc[3], acc[2]), m.Max(acc[1], acc[0])), seen...))
 }
 
 // expSum is the middle of softmax: exponentials relative to the maximum, and their sum.

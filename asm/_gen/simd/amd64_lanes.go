@@ -45,20 +45,55 @@ func (m *amd64) SumLanes(v Vec) Vec {
 	})
 }
 
-func (m *amd64) MaxLanes(v Vec) Vec {
-	return m.halves(v, func(a, b reg.VecVirtual) reg.VecVirtual { // as MaxNaN
-		larger, nan, d := m.like(b), m.like(b), m.like(b)
-		m.VMAXPS(b, a, larger) // b where either is NaN
-		if m.wide() {
-			k := m.K()
-			m.VCMPPS(operand.Imm(0x03), a, a, k)
-			m.VBLENDMPS(a, larger, k, d)
-			return d
-		}
-		m.VCMPPS(operand.Imm(0x03), a, a, nan)
-		m.VBLENDVPS(nan, a, larger, d)
+// The record of NaNs is the lanes without one on AVX-512, and those with one on AVX2.
+
+func (m *amd64) NoNaN() Mask {
+	if m.wide() {
+		k := m.K()
+		m.KXNORW(k, k, k)
+		return Mask{k}
+	}
+	return Mask{vecOf(m.Zero())}
+}
+
+func (m *amd64) SeeNaN(seen Mask, a, b Vec) {
+	if m.wide() {
+		k := seen.h.(reg.Register)
+		m.VCMPPS(operand.Imm(0x07), vecOf(b), vecOf(a), k, k) // both ordered
+		return
+	}
+	d := m.vec()
+	m.VCMPPS(operand.Imm(0x03), vecOf(b), vecOf(a), d)
+	m.VORPS(d, seen.h.(reg.VecVirtual), seen.h.(reg.VecVirtual))
+}
+
+func (m *amd64) MaxLanes(v Vec, seen ...Mask) Vec {
+	v = m.halves(v, func(a, b reg.VecVirtual) reg.VecVirtual {
+		d := m.like(b)
+		m.VMAXPS(b, a, d)
 		return d
 	})
+	all := seen[0].h.(reg.Register)
+	for _, s := range seen[1:] {
+		if m.wide() {
+			m.KANDW(s.h.(reg.Register), all, all)
+		} else {
+			m.VORPS(s.h.(reg.VecVirtual), all.(reg.VecVirtual), all.(reg.VecVirtual))
+		}
+	}
+	done := m.newLabel("numbers")
+	if m.wide() {
+		m.KORTESTW(all, all)
+		m.JCS(operand.LabelRef(done)) // all ones
+	} else {
+		bits := m.GP32()
+		m.VMOVMSKPS(all, bits)
+		m.TESTL(bits, bits)
+		m.JEQ(operand.LabelRef(done))
+	}
+	m.VMOVSS(m.constant(0x7fc00000), vecOf(v).AsX())
+	m.Label(done)
+	return v
 }
 
 // across combines lanes half a vector apart, then a quarter, and so on.

@@ -9,7 +9,10 @@ func (m *arm64) SumLanes(v Vec) Vec {
 	return d
 }
 
-func (m *arm64) MaxLanes(v Vec) Vec {
+func (m *arm64) NoNaN() Mask           { return Mask{} }
+func (m *arm64) SeeNaN(Mask, Vec, Vec) {}
+
+func (m *arm64) MaxLanes(v Vec, _ ...Mask) Vec { // FMAXV keeps NaN
 	d, r := m.newVec()
 	m.coded(0x6e30f800, "FMAXV S%0, V%1.4S", r, armVec(v))
 	return d

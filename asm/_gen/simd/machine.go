@@ -152,9 +152,14 @@ type Machine interface {
 	// Horner returns p*x + c, rounded once; p is used up.
 	Horner(p, x Vec, c Src) Vec
 
+	// NoNaN begins a record of whether there was a NaN, which SeeNaN adds two vectors to:
+	// Max alone may lose one.
+	NoNaN() Mask
+	SeeNaN(seen Mask, a, b Vec)
 	// SumLanes and MaxLanes reduce to the first lane, in an order that is the machine's own.
 	SumLanes(Vec) Vec
-	MaxLanes(Vec) Vec
+	// MaxLanes is NaN where one of the records, or on NEON v, has seen one.
+	MaxLanes(v Vec, seen ...Mask) Vec
 	// SumRows returns the sums of up to Lanes rows, a multiple of four, in the first
 	// lanes, each in an order that does not depend on how many there are.
 	SumRows(rows []Vec) Vec
