@@ -28,6 +28,8 @@ func newNormalize(s *section) (normalize, error) {
 		return form(norm.NFKD), nil
 	case "Lowercase":
 		return strings.ToLower, nil
+	case "ByteLevel":
+		return toLetters, nil
 	case "StripAccents":
 		return stripAccents, nil
 	case "Prepend":

@@ -223,6 +223,8 @@ func TestKinds(t *testing.T) {
 			{"type": "Split", "pattern": {"Regex": "(?i:'s|'t)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated"},
 			{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]},
 		"decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "ignore_merges": true, "vocab": ` + letterVocab("ab", "Ġab", "12", "ĠĠ", "a1") + `, "merges": ["a b", "1 2", "Ġ ab", "Ġ Ġ", "a 1"]}}`
+	bytes := `{"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "ByteLevel"}]}, "decoder": {"type": "ByteLevel"},
+		"added_tokens": [{"id": 400, "content": "<e>", "normalized": true}], "model": {"type": "BPE", "vocab": ` + letterVocab("ab") + `, "merges": ["a b"]}}`
 	for _, c := range []struct {
 		name, file, text string
 		want             []int32
@@ -236,6 +238,7 @@ func TestKinds(t *testing.T) {
 		{"bert", bert, "Embedding, Café 世", []int32{8, 1, 2, 3, 4, 5, 6, 9}, "[CLS] embedding, cafe 世 [SEP]"},
 		{"bert", bert, "emx", []int32{8, 0, 9}, "[CLS] [UNK] [SEP]"},
 		{"words", words, "In the!x", []int32{1, 2, 3, 0}, "In the ! [UNK]"},
+		{"bytes", bytes, "é <e>ab", []int32{0xc3, 0xa9, ' ', 400, 256}, "é <e>ab"},
 		{"words", words, "the !", []int32{2, 3}, "the !"},
 		{"qwen", qwen, "ab ab12\n   ab", []int32{256, 257, '1', '2', '\n', 259, 257}, "ab ab12\n   ab"},
 	} {
@@ -303,6 +306,18 @@ func TestErrors(t *testing.T) {
 	must(t, err)
 	if _, err := tok.Encode("b", false); !errors.Is(err, subquad.ErrCall) || err.Error() != `tokenizer: "b" has no token, and there is none for unknown text` {
 		t.Errorf("error %v", err)
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	tok := neox(b)
+	text, err := os.ReadFile("../../examples/generate/testdata/heldout.txt")
+	must(b, err)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if _, err := tok.Encode(string(text), false); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
