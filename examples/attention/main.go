@@ -52,7 +52,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	var o options
 	f := program.Flags("attention", about, usage)
 	f.IntVar(&o.trained, "trained", 16, "`frames` that the model was trained with")
-	f.IntVar(&o.times, "times", 16, "the video is so many times as long")
+	f.IntVar(&o.times, "times", 16, "how many times as long the video is")
 	f.IntVar(&o.side, "side", 8, "a frame is side x side `tokens`")
 	f.IntVar(&o.heads, "heads", 4, "attention heads")
 	f.Float64Var(&o.eps, "eps", 0.01, "weight of a frame as far back as training reached, beside the present one's")

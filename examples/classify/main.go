@@ -67,7 +67,7 @@ func main() { program.Main("classify", command) }
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
 	f := program.Flags("classify", about, usage)
-	f.IntVar(&o.passages, "n", 200, "classify so many `passages`, at most 200; 0 leaves the table out")
+	f.IntVar(&o.passages, "n", 200, "how many `passages` to classify, at most 200; 0 leaves the table out")
 	f.IntVar(&o.passage, "passage", 5, "draw the passage of this `number`")
 	f.StringVar(&o.text, "text", "", "draw the first 2048 bytes of a `file` instead")
 	f.StringVar(&o.out, "out", "classify", "write `name`.png")

@@ -56,7 +56,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f := program.Flags("longcontext", about, usage)
 	f.IntVar(&o.from, "from", 1024, "`tokens` of the shortest sequence; each next has four times as many")
 	f.IntVar(&o.to, "to", 65536, "`tokens` of the longest sequence, at most 1048576")
-	f.IntVar(&o.exact, "exact", 16384, "attend exactly up to so many `tokens`")
+	f.IntVar(&o.exact, "exact", 16384, "attend exactly up to this many `tokens`")
 	f.IntVar(&o.heads, "heads", 1, "attention heads")
 	f.IntVar(&o.dim, "dim", 64, "width of a head")
 	f.IntVar(&o.group, "group", 16, "`tokens` of a group")

@@ -39,7 +39,7 @@ func NewProgress(w io.Writer, unit string) *Progress {
 	return &Progress{w: w, unit: unit, now: time.Now}
 }
 
-// Begin begins a piece of work of so many units.
+// Begin begins a piece of work of that many units.
 func (p *Progress) Begin(name string, total int) {
 	p.End()
 	if p != nil && p.w != nil {
@@ -47,7 +47,7 @@ func (p *Progress) Begin(name string, total int) {
 	}
 }
 
-// Add notes that so many units more are done.
+// Add notes that n more units are done.
 func (p *Progress) Add(n int) {
 	if p == nil || p.w == nil {
 		return
