@@ -4,8 +4,10 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,6 +86,28 @@ func TestImportArrows(t *testing.T) {
 				t.Errorf("%s imports %s, want nothing but %v", file, to, kernelRoom[from])
 			}
 		}
+	}
+}
+
+// TestFirstPage: the first page lists the public packages, and no others.
+func TestFirstPage(t *testing.T) {
+	page, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed, public []string
+	for _, m := range regexp.MustCompile(`(?m)^//   - ([a-z/]+):`).FindAllSubmatch(page, -1) {
+		listed = append(listed, string(m[1]))
+	}
+	for room := range importsOfRooms(t) {
+		if top, _, _ := strings.Cut(room, "/"); room != "." && top != "internal" && top != "examples" && !slices.Contains(programs, room) {
+			public = append(public, room)
+		}
+	}
+	slices.Sort(listed)
+	slices.Sort(public)
+	if !slices.Equal(listed, public) {
+		t.Errorf("doc.go lists %v, want %v", listed, public)
 	}
 }
 
