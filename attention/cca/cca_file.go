@@ -27,17 +27,11 @@ func (c *CCA) fingerprint() []int64 {
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	f := state.NewWriter(w, stateKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxTokens), int64(s.cfg.Rollback), s.length, int64(s.cfg.Format))
-	n, err := f.End()
-	if err != nil {
-		return n, err
+	parts := []io.WriterTo{s.tokens}
+	for _, cores := range s.levels {
+		parts = append(parts, cores)
 	}
-	more, err := s.tokens.WriteTo(w)
-	n += more
-	for l := 0; l < len(s.levels) && err == nil; l++ {
-		more, err = s.levels[l].WriteTo(w)
-		n += more
-	}
-	return n, err
+	return f.End(parts...)
 }
 
 // ReadState reads what WriteTo wrote; the state has memory of its own, also if it was

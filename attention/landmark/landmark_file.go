@@ -34,16 +34,7 @@ func (l *Landmark) fingerprint() []int64 {
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	f := state.NewWriter(w, stateKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxBlocks), s.length, int64(s.landmarks.Held()), int64(s.cfg.Format))
-	n, err := f.End()
-	for _, part := range [...]*attention.State{s.blocks, s.landmarks, s.tail} {
-		if err != nil {
-			return n, err
-		}
-		var more int64
-		more, err = part.WriteTo(w)
-		n += more
-	}
-	return n, err
+	return f.End(s.blocks, s.landmarks, s.tail)
 }
 
 // ReadState reads what WriteTo wrote; the state has memory of its own, also if it was

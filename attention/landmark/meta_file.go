@@ -24,12 +24,7 @@ func (m *Meta) fingerprint() []int64 {
 func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
 	f := state.NewWriter(w, metaKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxTokens), s.length, int64(s.tokens.Len()), int64(s.cfg.Format))
-	n, err := f.End()
-	if err != nil {
-		return n, err
-	}
-	more, err := s.tokens.WriteTo(w)
-	return n + more, err
+	return f.End(s.tokens)
 }
 
 // ReadState reads what WriteTo wrote; the state has memory of its own, also if it was

@@ -139,12 +139,7 @@ const kindCache = "subqkv.1"
 func (c *cache) WriteTo(w io.Writer) (int64, error) {
 	head := state.NewWriter(w, kindCache, []int64{int64(c.owner.Fingerprint())})
 	head.Ints(int64(c.most), int64(c.length), int64(c.policy))
-	n, err := head.End()
-	if err != nil {
-		return n, err
-	}
-	more, err := c.State.WriteTo(w)
-	return n + more, err
+	return head.End(c.State)
 }
 
 // readCache reads what stands before an attention.State.

@@ -25,15 +25,11 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	}
 	head := state.NewWriter(w, kindState, []int64{int64(st.fingerprint)})
 	head.Ints(int64(st.tokens))
-	n, err := head.End()
-	for _, l := range st.layers {
-		if err != nil {
-			break
-		}
-		var more int64
-		more, err = l.WriteTo(w)
-		n += more
+	parts := make([]io.WriterTo, len(st.layers))
+	for i, l := range st.layers {
+		parts[i] = l
 	}
+	n, err := head.End(parts...)
 	return n, wrapped(st.pkg, err)
 }
 

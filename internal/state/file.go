@@ -70,9 +70,14 @@ func (s *Writer) Floats(x []float32) {
 	}
 }
 
-// End writes the sum; it returns what WriteTo of the state does.
-func (s *Writer) End() (int64, error) {
+// End writes the sum and then the files of the parts that the state is made of; it returns
+// what WriteTo of the state does.
+func (s *Writer) End(parts ...io.WriterTo) (int64, error) {
 	s.Bytes(binary.LittleEndian.AppendUint32(nil, s.sum))
+	for i := 0; i < len(parts) && s.err == nil; i++ {
+		n, err := parts[i].WriteTo(s.w)
+		s.n, s.err = s.n+n, err
+	}
 	return s.n, s.err
 }
 

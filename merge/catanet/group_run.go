@@ -8,7 +8,6 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -132,21 +131,21 @@ func (r *groupRun) attend(ctx context.Context) error {
 	r.q, r.grouped, r.centred = cut.take(n, qk), cut.take(n, cols), cut.take(n, cols)
 	r.k, r.v = cut.take(keys, qk), cut.take(keys, cols)
 	workers := parallel.Choose(cfg.Workers, c.Workers)
-	if err := split(ctx, &r.workers, workers, len(r.groups), r.gather); err != nil {
+	if err := r.workers.RunAs(ctx, "catanet", workers, len(r.groups), r.gather); err != nil {
 		return err
 	}
 	r.segments = [4]blas32.General{r.k, r.v, c.CenterK, c.CenterV}
 	r.intra = attention.Call{Dst: r.grouped, Q: r.q, K: r.segments[:1], V: r.segments[1:2], Offsets: r.queryAt, KOffsets: r.keyAt, Workers: c.Workers}
-	if err := check.Wrap(ctx, "catanet", r.op.core.Run(ctx, &r.intra)); err != nil {
+	if err := within(ctx, r.op.core, &r.intra); err != nil {
 		return err
 	}
 	if c.CenterK.Rows > 0 {
 		r.inter = attention.Call{Dst: r.centred, Q: r.q, K: r.segments[2:3], V: r.segments[3:], Workers: c.Workers}
-		if err := check.Wrap(ctx, "catanet", r.op.core.Run(ctx, &r.inter)); err != nil {
+		if err := within(ctx, r.op.core, &r.inter); err != nil {
 			return err
 		}
 	}
-	return split(ctx, &r.workers, workers, len(r.groups), r.scatter)
+	return r.workers.RunAs(ctx, "catanet", workers, len(r.groups), r.scatter)
 }
 
 // token returns the token at a place of a sequence's order. After the end the order

@@ -6,9 +6,9 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/parallel"
 )
 
 // ImageCall is a call of TAB or LRSA. Workers is optional.
@@ -69,9 +69,9 @@ func room(floats int64) (int, error) {
 	return int(floats), nil
 }
 
-// split runs n tasks on some goroutines; a panic in one has the package's name.
-func split(ctx context.Context, group *parallel.Group, workers, n int, task func(worker, i int)) error {
-	return group.RunAs(ctx, "catanet", workers, n, task)
+// within runs attention within an operator; its errors begin with this package's name.
+func within(ctx context.Context, op attention.Operator, call *attention.Call) error {
+	return check.Wrap(ctx, "catanet", op.Run(ctx, call))
 }
 
 // cutter cuts matrices, one after the other, from the memory of a call.

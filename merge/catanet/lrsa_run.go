@@ -65,19 +65,19 @@ func (r *lrsaRun) sweep(ctx context.Context, op *LRSA, call *ImageCall) error {
 	}
 	workers := parallel.Choose(op.cfg.Workers, call.Workers)
 	r.work = scratch.Sized(r.work, max(len(r.work), workers))
-	if err := split(ctx, &r.workers, workers, windows, r.project); err != nil || windows == 0 {
+	if err := r.workers.RunAs(ctx, "catanet", workers, windows, r.project); err != nil || windows == 0 {
 		return err
 	}
 	r.segments = [2]blas32.General{r.k, r.v}
 	r.attend = attention.Call{Dst: r.mixed, Q: r.q, K: r.segments[:1], V: r.segments[1:], Offsets: r.offsets, Workers: call.Workers}
-	if err := check.Wrap(ctx, "catanet", op.attention.Run(ctx, &r.attend)); err != nil {
+	if err := within(ctx, op.attention, &r.attend); err != nil {
 		return err
 	}
 	lines := call.X.Rows / call.Width
-	if err := split(ctx, &r.workers, workers, lines, r.join); err != nil {
+	if err := r.workers.RunAs(ctx, "catanet", workers, lines, r.join); err != nil {
 		return err
 	}
-	return split(ctx, &r.workers, workers, lines, r.ffn)
+	return r.workers.RunAs(ctx, "catanet", workers, lines, r.ffn)
 }
 
 // layWindows lays the windows out, cuts the memory of a call and returns how many windows

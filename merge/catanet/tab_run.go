@@ -51,24 +51,24 @@ func (r *tabRun) aggregate(ctx context.Context, op *TAB, call *ImageCall) error 
 	workers := parallel.Choose(op.cfg.Workers, call.Workers)
 	r.work = scratch.Sized(r.work, max(len(r.work), workers))
 	blocks := (rows + dense.BlockRows - 1) / dense.BlockRows
-	if err := split(ctx, &r.workers, workers, blocks, r.norm); err != nil || rows == 0 {
+	if err := r.workers.RunAs(ctx, "catanet", workers, blocks, r.norm); err != nil || rows == 0 {
 		return err
 	}
 	if r.centers = &op.centers; op.centers.means.Rows == 0 {
 		r.average()
 		r.centers = &r.own
 	}
-	if err := split(ctx, &r.workers, workers, blocks, r.project); err != nil {
+	if err := r.workers.RunAs(ctx, "catanet", workers, blocks, r.project); err != nil {
 		return err
 	}
 	r.attend = GroupCall{Dst: r.mixed, Q: r.q, K: r.k, V: r.v, Bucket: r.bucket, CenterK: r.centers.keys, CenterV: r.centers.values, Offsets: r.offsets, Workers: workers}
 	if err := op.attention.Run(ctx, &r.attend); err != nil {
 		return err
 	}
-	if err := split(ctx, &r.workers, workers, blocks, r.mix); err != nil {
+	if err := r.workers.RunAs(ctx, "catanet", workers, blocks, r.mix); err != nil {
 		return err
 	}
-	return split(ctx, &r.workers, workers, rows/call.Width, r.ffn)
+	return r.workers.RunAs(ctx, "catanet", workers, rows/call.Width, r.ffn)
 }
 
 // place cuts the memory of a call.
