@@ -1,5 +1,5 @@
 // Package dense has the layers of a model that take each token by itself: linear layers,
-// MLPs, norms, the embedding and the head. They are serial; callers cut the tokens into
+// MLPs, norms, the embedding and the head. They are serial, unless a task may use several goroutines; callers cut the tokens into
 // blocks of rows and run those side by side, which changes no bit, because a row's
 // result does not depend on the others. A layer whose outputs are many asks the group that
 // runs it every few milliseconds whether to go on.
@@ -15,6 +15,7 @@ import (
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -45,10 +46,15 @@ func (l *Linear) Forward(dst, x blas32.General) { l.ForwardIn(nil, dst, x) }
 // some milliseconds. Tests lower it.
 var partWork = 200_000_000
 
-// ForwardIn is Forward as part of a task of group g, which may be nil. Where g has stopped
+// ForwardIn is Forward as part of a task of group g, which may be nil: where the task may
+// use several goroutines they take columns of dst, a token's, say. Where g has stopped
 // it leaves columns of dst as they were; g's Run then returns an error.
 func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 	in, out := l.Dims()
+	if g.Share() > 1 && float64(x.Rows)*float64(in)*float64(out) >= float64(divideWork) {
+		l.divide(g, dst, x)
+		return
+	}
 	// Four panels at a time are what the kernels take with few rows.
 	unit := 4 * l.weight.PanelCols()
 	columns := max(partWork/max(x.Rows*in, 1)/unit, 1) * unit
@@ -57,14 +63,58 @@ func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 		return
 	}
 	for from := 0; from < out && !g.Stopped(); from += columns {
-		to := min(from+columns, out)
-		part := l.weight.Columns(from, to)
-		bias := l.bias
-		if bias != nil {
-			bias = bias[from:to]
-		}
-		kernel.Gemm(mat.Columns(dst, from, to-from), x, &part, bias)
+		l.outputs(dst, x, from, min(from+columns, out))
 	}
+}
+
+// divideWork is from how many multiply-adds on several goroutines are faster than one: some
+// ten microseconds of work. Tests lower it.
+var divideWork = 1 << 18
+
+// division is a layer's work on several goroutines.
+type division struct {
+	group   parallel.Group
+	l       *Linear
+	dst, x  blas32.General
+	columns int // of a part
+	part    func(worker, i int)
+}
+
+// divisions keeps those that are not in use, which have no memory of their own.
+var divisions scratch.List[division]
+
+// divide is ForwardIn on as many goroutines as g's tasks may use. An output is made by one
+// of them, whole, so that no bit depends on how many there are.
+func (l *Linear) divide(g *parallel.Group, dst, x blas32.General) {
+	d := divisions.Get()
+	defer divisions.Put(d)
+	if d.part == nil {
+		d.part = d.makePart
+	}
+	in, out := l.Dims()
+	unit := 4 * l.weight.PanelCols()
+	// Three parts for each, as they do not take the same time.
+	d.columns = max(out/(3*g.Share())/unit, 1) * unit
+	d.columns = min(d.columns, max(partWork/max(x.Rows*in, 1)/unit, 1)*unit)
+	d.l, d.dst, d.x = l, dst, x
+	g.Divide(&d.group, (out+d.columns-1)/d.columns, d.part)
+	d.l, d.dst, d.x = nil, blas32.General{}, blas32.General{}
+}
+
+func (d *division) makePart(_, i int) {
+	_, out := d.l.Dims()
+	from := i * d.columns
+	d.l.outputs(d.dst, d.x, from, min(from+d.columns, out))
+}
+
+// outputs sets columns of dst.
+func (l *Linear) outputs(dst, x blas32.General, from, to int) {
+	part := l.weight.Columns(from, to)
+	bias := l.bias
+	if bias != nil {
+		bias = bias[from:to]
+	}
+	kernel.Gemm(mat.Columns(dst, from, to-from), x, &part, bias)
 }
 
 // Output sets w [in] to the weights of output o.

@@ -51,6 +51,7 @@ type Group struct {
 
 	ctx     context.Context
 	n       int64        // how many tasks there are
+	share   int          // how many goroutines each of them may use
 	next    atomic.Int64 // the first that has not begun
 	workers atomic.Int64 // how many goroutines have begun
 	failed  atomic.Bool  // err is set: begin no more tasks
@@ -76,6 +77,7 @@ func (g *Group) Run(ctx context.Context, workers, n int, task func(worker, i int
 		g.spawn = func() { defer g.wg.Done(); g.work() }
 	}
 	g.task, g.ctx, g.n, g.err = task, ctx, int64(n), nil
+	g.share = max(workers/n, 1)
 	g.next.Store(0)
 	g.workers.Store(0)
 	g.failed.Store(false)
@@ -118,6 +120,23 @@ func (g *Group) Stopped() bool {
 		g.fail(err)
 	}
 	return g.failed.Load()
+}
+
+// Share returns how many goroutines a task may use: those that Run was given and has no
+// tasks for. It is 1 of a nil Group.
+func (g *Group) Share() int {
+	if g == nil || g.ctx == nil {
+		return 1
+	}
+	return g.share
+}
+
+// Divide runs n parts of a task of g on as many goroutines as its Share, as another group,
+// which is not one of g's. Where a part fails or the context ends g's Run returns the error.
+func (g *Group) Divide(other *Group, n int, part func(worker, i int)) {
+	if err := other.Run(g.ctx, g.share, n, part); err != nil {
+		g.fail(err)
+	}
 }
 
 func (g *Group) work() {

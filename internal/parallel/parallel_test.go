@@ -160,3 +160,31 @@ func BenchmarkRun(b *testing.B) {
 		g.Run(context.Background(), 2, 2, task)
 	}
 }
+
+// TestShare: tasks that are fewer than the workers may use the others, and what fails there
+// fails the whole.
+func TestShare(t *testing.T) {
+	var none *Group
+	if none.Share() != 1 {
+		t.Errorf("no group has a share of %d", none.Share())
+	}
+	for _, c := range []struct{ workers, tasks, want int }{{1, 1, 1}, {4, 1, 4}, {5, 2, 2}, {4, 4, 1}, {2, 9, 1}} {
+		var g, other Group
+		var ran atomic.Int64
+		part := func(_, i int) { ran.Add(int64(i)) }
+		one := make([]Group, c.tasks)
+		err := g.Run(context.Background(), c.workers, c.tasks, func(_, i int) {
+			if g.Share() != c.want {
+				t.Errorf("%d workers for %d tasks: a share of %d", c.workers, c.tasks, g.Share())
+			}
+			g.Divide(&one[i], 4, part)
+		})
+		if err != nil || ran.Load() != int64(6*c.tasks) {
+			t.Errorf("error %v, %d of the parts ran", err, ran.Load())
+		}
+		err = g.Run(context.Background(), 3, 1, func(int, int) { g.Divide(&other, 2, func(int, int) { panic("part") }) })
+		if err == nil || !strings.Contains(err.Error(), "part") {
+			t.Errorf("error %v of a part that panics", err)
+		}
+	}
+}

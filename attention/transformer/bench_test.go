@@ -1,0 +1,170 @@
+package transformer
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/parallel"
+)
+
+// smolLM2 is the shape of SmolLM2-135M.
+const smolLM2 = `{"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+	"num_key_value_heads": 3, "vocab_size": 49152, "rms_norm_eps": 1e-05, "rope_theta": 100000, "tie_word_embeddings": true}`
+
+// randomFile is a safetensors file of random numbers in bfloat16 that takes no memory.
+type randomFile struct {
+	head []byte
+	data [1 << 16]byte // over and over
+	size int64
+}
+
+func newRandomFile(tensors map[string][]int) *randomFile {
+	f, header, at := new(randomFile), map[string]any{}, 0
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := 0; i < len(f.data); i += 2 {
+		binary.LittleEndian.PutUint16(f.data[i:], asm.BFloat16Bits(float32(0.1*r.NormFloat64())))
+	}
+	for name, shape := range tensors {
+		n := 2
+		for _, d := range shape {
+			n *= d
+		}
+		header[name] = map[string]any{"dtype": "BF16", "shape": shape, "data_offsets": []int{at, at + n}}
+		at += n
+	}
+	text, err := json.Marshal(header)
+	if err != nil {
+		panic(err)
+	}
+	f.head = append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...)
+	f.size = int64(len(f.head) + at)
+	return f
+}
+
+func (f *randomFile) ReadAt(b []byte, at int64) (int, error) {
+	n := 0
+	if at < int64(len(f.head)) {
+		n = copy(b, f.head[at:])
+	}
+	for at -= int64(len(f.head)); n < len(b); {
+		n += copy(b[n:], f.data[(at+int64(n))%int64(len(f.data)):])
+	}
+	return n, nil
+}
+
+var random135M = func() func(tb testing.TB, format asm.Format) *Model {
+	var mu sync.Mutex
+	var last *Model
+	return func(tb testing.TB, format asm.Format) *Model {
+		mu.Lock()
+		defer mu.Unlock()
+		if last != nil && last.cfg.Format == format {
+			return last
+		}
+		last = nil
+		runtime.GC()
+		tensors := map[string][]int{"model.embed_tokens.weight": {49152, 576}, "model.norm.weight": {576}}
+		for i := range 30 {
+			for name, shape := range map[string][]int{
+				"input_layernorm": {576}, "post_attention_layernorm": {576}, "self_attn.q_proj": {576, 576}, "self_attn.k_proj": {192, 576},
+				"self_attn.v_proj": {192, 576}, "self_attn.o_proj": {576, 576}, "mlp.gate_proj": {1536, 576}, "mlp.up_proj": {1536, 576}, "mlp.down_proj": {576, 1536},
+			} {
+				tensors[fmt.Sprintf("model.layers.%d.%s.weight", i, name)] = shape
+			}
+		}
+		f := newRandomFile(tensors)
+		m, err := Read(f, f.size, []byte(smolLM2), Config{Format: format})
+		must(tb, err)
+		last = m
+		return m
+	}
+}()
+
+var benchFormats = []struct {
+	name   string
+	format asm.Format
+}{{"f32", asm.Float32}, {"bf16", asm.BFloat16}, {"int8", asm.Int8}}
+
+// BenchmarkDecode times a token after 64 others, by the bytes of weights that it reads: see
+// BenchmarkMemory for what the machine can read.
+func BenchmarkDecode(b *testing.B) {
+	for _, f := range benchFormats {
+		for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
+			b.Run(fmt.Sprintf("llama-135m/%s/workers=%d", f.name, workers), func(b *testing.B) {
+				m := random135M(b, f.format)
+				st, err := m.NewState(StateConfig{MaxTokens: 128})
+				must(b, err)
+				ids := tokens(m, 65)
+				must(b, m.Run(b.Context(), &Call{Tokens: ids[:64], State: st}))
+				logits := zeros(1, m.shape.Vocab)
+				call := &Call{Tokens: ids[64:], State: st, Logits: logits, Workers: workers}
+				step := func() {
+					must(b, m.Run(b.Context(), call))
+					must(b, st.Truncate(64))
+				}
+				step()
+				b.ReportAllocs()
+				for b.Loop() {
+					step()
+				}
+				b.ReportMetric(float64(m.Bytes())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+			})
+		}
+	}
+}
+
+// BenchmarkPrefill times a prompt of which only the last token's logits are made.
+func BenchmarkPrefill(b *testing.B) {
+	for _, f := range benchFormats {
+		b.Run("llama-135m/"+f.name+"/n=2048", func(b *testing.B) {
+			m := random135M(b, f.format)
+			const n = 2048
+			st, err := m.NewState(StateConfig{MaxTokens: n})
+			must(b, err)
+			call := &Call{Tokens: tokens(m, n), State: st, Last: zeros(1, m.shape.Vocab)}
+			run := func() {
+				st.Reset()
+				must(b, m.Run(b.Context(), call))
+			}
+			run()
+			for b.Loop() {
+				run()
+			}
+			layers := 30 * (576.*(576+2*192+576) + 3*576*1536)
+			flop := 2*n*layers + 2*576*49152 + 30*4*576*float64(n)*n/2
+			b.ReportMetric(flop*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+		})
+	}
+}
+
+// BenchmarkMemory reads 256 MB: what decoding is to be measured by.
+func BenchmarkMemory(b *testing.B) {
+	const parts, n = 64, 1 << 20
+	data := make([]float32, parts*n)
+	for i := range data {
+		data[i] = 1
+	}
+	var sums [parts]float32
+	var g parallel.Group
+	task := func(_, i int) { sums[i] = asm.Max(data[i*n:][:n]) }
+	for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			for b.Loop() {
+				must(b, g.Run(b.Context(), workers, parts, task))
+			}
+			b.ReportMetric(4*float64(len(data))*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+		})
+	}
+	if math.IsNaN(float64(sums[0])) {
+		b.Error("NaN")
+	}
+}
