@@ -74,8 +74,10 @@
 // segment's mean stands for it, and the published 6 iterations are then what
 // limits it. Of noise, whose means are all alike, nothing is left.
 //
-// A float32 sum grows no more once it is 2^24 times what is added: that of equal keys,
-// as of a causal Linear's z, after 2^24 of them.
+// A float32 sum grows no more once it is 2^24 times what is added. A causal Linear folds its
+// sums after each 4096 tokens into others of 48 bits, so that those of equal keys are still
+// right after 2^24 of them; the bits of the first 4096 tokens do not depend on it.
+// Sums over all keys of one call have 2^24 blocks of 256 tokens in each of 64 pieces to go.
 //
 // NaN and Inf reach what sees them: of keys and values, all queries. Padding may
 // hold anything.

@@ -42,7 +42,7 @@ func ExampleNewLinear() {
 	fmt.Printf("%.3f after %d tokens, %d bytes\n", out.Data, state.Len(), state.Bytes())
 	// Output:
 	// [1.860 0.979]
-	// [1.860 0.979] after 3 tokens, 24 bytes
+	// [1.860 0.979] after 3 tokens, 72 bytes
 }
 
 // A merged token of size 2, given as a log-weight, counts as two.

@@ -25,6 +25,10 @@ const (
 	inPlaceWork = 1 << 22
 )
 
+// foldTokens is after how many tokens the sums of the latest go into those of all. A
+// variable for tests.
+var foldTokens = 4096
+
 // causalRun is one call of a causal Linear, and the memory that calls share.
 type causalRun struct {
 	op      *Linear
@@ -36,7 +40,10 @@ type causalRun struct {
 	offsets []int                                   // of a row for each state
 	workers parallel.Group
 	memory  []float32   // of the sums of sequences that have none in a state
-	sums    [][]float32 // of each sequence, for each key head S [D, Dv], and z [D] below it
+	sums    [][]float32 // of each sequence, as LinearState.values
+	start   []int       // of each sequence, the tokens that its state has seen
+	folded  []int       // of each sequence, as LinearState.folded, at the beginning of a pass
+	next    []int       // and at its end
 	pass    int         // the first row of each sequence that is done now
 	work    []causalWork
 
@@ -49,6 +56,8 @@ type causalWork struct {
 	left    []float32       // [C, set (D+C)] phi(q) and its products with phi(k), side by side
 	scale   []float32       // [C]
 	value   []float32       // [Dv] of one token
+	older   []float32       // [Dv] what a token reads of the sums of all
+	z       []float32       // [D] of all and of the latest tokens
 	nothing []float32       // [D] of 0
 	keys    kernel.Matrix   // [D, C] phi(k)^T of a head
 	right   []kernel.Matrix // of each head, [D+C, Dv]: S, and a chunk's values below it
@@ -67,8 +76,8 @@ func (l *Linear) causalBytes() int64 {
 	s := &l.sums
 	d, dv := int64(s.dim), int64(s.valueDim)
 	set := int64(s.causalSet())
-	each := chunkRows*(set*d+int64(s.leftCols())+1) + d*(chunkRows+maxPanel) + set*((d+chunkRows)*(dv+maxPanel)+16) + 2*(d+dv) + 128
-	return 4*(int64(s.kvHeads*s.part)+int64(parallel.Workers(s.workers))*each) + 4096
+	each := chunkRows*(set*d+int64(s.leftCols())+1) + d*(chunkRows+maxPanel) + set*((d+chunkRows)*(dv+maxPanel)+16) + 3*(d+dv) + 128
+	return 4*(int64(l.stateSize())+int64(parallel.Workers(s.workers))*each) + 4096
 }
 
 // recur runs a call.
@@ -156,14 +165,19 @@ func (r *causalRun) decode(ctx context.Context) error {
 	}
 	work := int64(r.call.Q.Rows) * int64(s.heads*s.dim) * int64(s.valueDim)
 	inPlace := len(states) > 0 && work <= inPlaceWork && longest <= passRows
-	size := s.kvHeads * s.part
+	size := r.op.stateSize()
 	if inPlace {
 		ctx = context.Background()
 	} else {
 		r.memory = scratch.Floats(r.memory, r.seqs.count()*size)
 	}
-	r.sums = r.sums[:0]
+	r.sums, r.start, r.folded = r.sums[:0], r.start[:0], r.folded[:0]
 	for b := range r.seqs.count() {
+		if len(states) > 0 {
+			r.start, r.folded = append(r.start, states[b].n), append(r.folded, states[b].folded)
+		} else {
+			r.start, r.folded = append(r.start, 0), append(r.folded, 0)
+		}
 		if inPlace {
 			r.sums = append(r.sums, states[b].values)
 			continue
@@ -184,14 +198,17 @@ func (r *causalRun) decode(ctx context.Context) error {
 		r.work = append(r.work, causalWork{})
 	}
 	for r.pass = 0; r.pass < longest; r.pass += passRows {
+		r.next = append(r.next[:0], r.folded...)
 		if err := r.workers.RunAs(ctx, "approx", workers, r.seqs.count()*s.causalSets(), r.set); err != nil {
 			return err
 		}
+		copy(r.folded, r.next)
 	}
 	for b, state := range states {
 		if !inPlace {
 			copy(state.values, r.sums[b])
 		}
+		state.folded = r.folded[b]
 		state.advance(r.seqs.q[b+1] - r.seqs.q[b])
 	}
 	return nil
@@ -207,37 +224,64 @@ func (r *causalRun) setTask(worker, task int) {
 	if from >= to {
 		return
 	}
-	values := r.sums[b]
+	own := r.op.split(r.sums[b])
 	w.k, w.left = scratch.Floats(w.k, chunkRows*s.causalSet()*s.dim), scratch.Floats(w.left, chunkRows*s.leftCols())
 	w.scale, w.value = scratch.Floats(w.scale, chunkRows), scratch.Floats(w.value, s.valueDim)
-	if to-from <= fewRows {
-		for t := from; t < to; t++ {
-			w.token(r, set, t, values)
+	w.older, w.z = scratch.Floats(w.older, s.valueDim), scratch.Floats(w.z, s.dim)
+	position, folded := r.start[b]-r.seqs.q[b], r.folded[b]
+	one, step := to-from <= fewRows, chunkRows
+	if one {
+		step = 1
+	} else {
+		for len(w.right) < s.causalSet() {
+			w.right = append(w.right, kernel.Matrix{})
 		}
-		return
+		for h := range set.to - set.from {
+			w.right[h].Reshape(s.dim+chunkRows, s.valueDim)
+		}
 	}
-	for len(w.right) < s.causalSet() {
-		w.right = append(w.right, kernel.Matrix{})
+	inPanels := false // whether the sums of the latest tokens stand where they are multiplied by
+	for ; from < to; from += step {
+		if position+from-folded >= foldTokens {
+			if inPanels {
+				w.states(s, set, own.latest, func(state, panel blas32.General) { mat.Copy(state, panel) })
+				inPanels = false
+			}
+			own.fold(set.from*s.part, set.to*s.part)
+			folded = position + from
+		}
+		if one {
+			w.token(r, set, from, own, folded > 0)
+			continue
+		}
+		if folded == 0 && !inPanels {
+			w.states(s, set, own.latest, func(state, panel blas32.General) { mat.Copy(panel, state) })
+			inPanels = true
+		}
+		w.chunk(r, set, from, min(from+step, to), own, folded > 0)
 	}
-	for h := range set.to - set.from {
-		w.right[h].Reshape(s.dim+chunkRows, s.valueDim)
+	if inPanels {
+		w.states(s, set, own.latest, func(state, panel blas32.General) { mat.Copy(state, panel) })
 	}
-	w.states(s, set, values, func(state, panel blas32.General) { mat.Copy(panel, state) })
-	for ; from < to; from += chunkRows {
-		w.chunk(r, set, from, min(from+chunkRows, to), values)
+	if set.from == 0 {
+		r.next[b] = folded
 	}
-	w.states(s, set, values, func(state, panel blas32.General) { mat.Copy(state, panel) })
 }
 
 // states calls f with the S of each head of a set, panel by panel, as it is kept
 // and as it is multiplied by.
 func (w *causalWork) states(s *sums, set headSet, values []float32, f func(state, panel blas32.General)) {
 	for g := set.from; g < set.to; g++ {
-		state := mat.Of(values[g*s.part:], s.dim, s.valueDim)
-		for j := range s.panels() {
-			panel := mat.Rows(w.right[g-set.from].Panel(j), 0, s.dim)
-			f(mat.Columns(state, j*kernel.PanelCols(), panel.Cols), panel)
-		}
+		w.panels(s, set, g, values, f)
+	}
+}
+
+// panels is states for one head.
+func (w *causalWork) panels(s *sums, set headSet, g int, values []float32, f func(state, panel blas32.General)) {
+	state := mat.Of(values[g*s.part:], s.dim, s.valueDim)
+	for j := range s.panels() {
+		panel := mat.Rows(w.right[g-set.from].Panel(j), 0, s.dim)
+		f(mat.Columns(state, j*kernel.PanelCols(), panel.Cols), panel)
 	}
 }
 
@@ -272,7 +316,9 @@ func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.Ge
 // token is the recurrence, one token at a time:
 //
 //	S = S + phi(k) v^T;  z = z + phi(k);  out = phi(q) S / (phi(q).z + eps)
-func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
+//
+// where S and z are, if older is set, two sums each: of the latest tokens, and of all before.
+func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, older bool) {
 	s := &r.op.sums
 	d, dv := s.dim, s.valueDim
 	keys := mat.Row(w.features(r, set, t, t+1), 0)
@@ -281,7 +327,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 	}
 	v, q := w.value, w.left[:d]
 	for g := set.from; g < set.to; g++ {
-		own := values[g*s.part:][:s.part]
+		own, all := sums.latest[g*s.part:][:s.part], sums.all[g*s.part:][:s.part]
 		state, z, k := mat.Of(own, d, dv), own[d*dv:], keys[(g-set.from)*d:][:d]
 		clear(v)
 		if r.call.seen(t) {
@@ -292,7 +338,13 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 			asm.ELUPlusOne(q, mat.Row(r.call.Q, t)[h*d:][:d])
 			out := mat.Row(r.call.Dst, t)[h*dv:][:dv]
 			kernel.OuterStep(out, state, 1, k, q, v)
-			asm.Scale(out, 1/(asm.Dot(q, z)+r.op.cfg.Eps), out)
+			below := asm.Dot(q, z)
+			if older {
+				kernel.Combine(w.older, mat.Of(all, d, dv), q)
+				asm.Add(out, out, w.older)
+				below += asm.Dot(q, all[d*dv:])
+			}
+			asm.Scale(out, 1/(below+r.op.cfg.Eps), out)
 			k = w.nothing[:d] // it has been taken up
 		}
 	}
@@ -302,7 +354,9 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, values []float32) {
 //
 //	out = [phi(q) | tril(phi(q) phi(k)^T)] [S; v] / (phi(q).z + sum over j <= i of phi(q[i]).phi(k[j]) + eps)
 //	S = S + phi(k)^T v;  z = z + sum over j of phi(k[j])
-func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []float32) {
+//
+// If older is set, S and z are read with what earlier tokens have left, and added to without.
+func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalSums, older bool) {
 	s := &r.op.sums
 	n, d, dv, group, width := to-from, s.dim, s.valueDim, s.group(), kernel.PanelCols()
 	keys := w.features(r, set, from, to)
@@ -314,7 +368,20 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 		}
 	}
 	for g := set.from; g < set.to; g++ {
-		k, right, z := mat.Columns(keys, (g-set.from)*d, d), &w.right[g-set.from], values[g*s.part+d*dv:][:d]
+		k, right := mat.Columns(keys, (g-set.from)*d, d), &w.right[g-set.from]
+		latest, all := sums.latest[g*s.part:][:s.part], sums.all[g*s.part:][:s.part]
+		z, zRead := latest[d*dv:], latest[d*dv:]
+		if older {
+			zRead = w.z
+			asm.Add(zRead, z, all[d*dv:])
+			at := mat.Of(all, d, dv)
+			w.panels(s, set, g, sums.latest, func(state, panel blas32.General) {
+				for i := range d {
+					asm.Add(mat.Row(panel, i), mat.Row(state, i), mat.Row(at, i)[:panel.Cols])
+				}
+				at.Data = at.Data[min(kernel.PanelCols(), len(at.Data)):]
+			})
+		}
 		w.keys.SetT(k) // [D, n]
 		for j := range s.panels() {
 			below := mat.Rows(right.Panel(j), d, d+n)
@@ -334,7 +401,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 			for i := range n {
 				p := mat.Row(products, i)
 				clear(p[i+1:])
-				w.scale[i] = 1 / (asm.Dot(mat.Row(q, i), z) + asm.Sum(p[:i+1]) + r.op.cfg.Eps)
+				w.scale[i] = 1 / (asm.Dot(mat.Row(q, i), zRead) + asm.Sum(p[:i+1]) + r.op.cfg.Eps)
 			}
 			kernel.ScaleRows(left, w.scale[:n], left)
 			dst := mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv)
@@ -349,7 +416,11 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, values []flo
 		}
 		for j := range s.panels() {
 			v := right.PanelRows(j, d, d+n)
-			kernel.GemmTAdd(mat.Rows(right.Panel(j), 0, d), k, &v)
+			into := mat.Rows(right.Panel(j), 0, d)
+			if older {
+				into = mat.Columns(mat.Of(latest, d, dv), j*width, into.Cols)
+			}
+			kernel.GemmTAdd(into, k, &v)
 		}
 		for i := range n {
 			asm.Add(z, z, mat.Row(k, i))

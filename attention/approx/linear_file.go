@@ -7,7 +7,7 @@ import (
 	"github.com/subquad/subquad/internal/state"
 )
 
-const stateKind = "sqLinear"
+const stateKind = "sqLinSum"
 
 // numbers are what a stored state tells of its operator.
 func (s *shape) numbers() []int64 {
@@ -20,7 +20,7 @@ func (s *LinearState) WriteTo(w io.Writer) (int64, error) {
 		return 0, check.Errorf(ErrState, "approx: the state was not made by NewState")
 	}
 	f := state.NewWriter(w, stateKind, s.shape.numbers())
-	f.Ints(int64(s.n))
+	f.Ints(int64(s.n), int64(s.folded))
 	f.Floats(s.values)
 	return f.End()
 }
@@ -37,7 +37,11 @@ func (l *Linear) ReadState(r io.Reader) (*LinearState, error) {
 	if n < 0 || n > maxLen {
 		f.Fail("it is of %d tokens, want 0 to %d", n, int64(maxLen))
 	}
-	s.n, s.values = int(n), f.Floats(int64(len(s.values)))
+	folded := f.Int()
+	if folded < 0 || folded > n {
+		f.Fail("%d of its %d tokens are folded", folded, n)
+	}
+	s.n, s.folded, s.values = int(n), int(folded), f.Floats(int64(len(s.values)))
 	if err := f.End(); err != nil {
 		return nil, err
 	}

@@ -21,15 +21,25 @@ type StateConfig struct {
 }
 
 // LinearState is what a causal Linear remembers of the tokens it has seen: S
-// [D, Dv] and z [D] of each key head, in memory that does not grow. It belongs to every
+// [D, Dv] and z [D] of each key head, in memory that does not grow. After 4096 tokens these
+// are two sums each, of the latest tokens and of all before, with what rounding has left of
+// the second, so that they go on growing however many tokens there are; a token then reads
+// both, which costs about half as much again. It belongs to every
 // causal Linear of the same heads and widths, for nothing else changes the sums. It is an
 // attention.Past, and not safe for concurrent use.
 type LinearState struct {
 	shape       shape
-	fingerprint state.Fingerprint     // of the shape; 0 of a state that NewState has not made
-	values      []float32             // for each key head S [D, Dv], and z [D] below it
-	n           int                   // tokens seen
-	ring        state.Ring[[]float32] // earlier values
+	fingerprint state.Fingerprint      // of the shape; 0 of a state that NewState has not made
+	values      []float32              // causalSums, one after the other
+	n           int                    // tokens seen
+	folded      int                    // of them, those whose sums are among those of all
+	ring        state.Ring[linearPast] // earlier values
+}
+
+// linearPast is an earlier version of a state.
+type linearPast struct {
+	values []float32
+	folded int
 }
 
 var _ attention.Past = (*LinearState)(nil)
@@ -49,11 +59,11 @@ func (l *Linear) NewState(cfg StateConfig) (*LinearState, error) {
 	if most := maxFloats/size - 1; cfg.Snapshots < 0 || cfg.Snapshots > most {
 		return nil, check.Errorf(ErrConfig, "approx: Snapshots is %d, want 0 to %d", cfg.Snapshots, most)
 	}
-	values := func() []float32 { return make([]float32, size) }
-	return &LinearState{shape: l.sums.shape, fingerprint: l.fingerprint, values: values(), ring: state.NewRing(cfg.Snapshots, values)}, nil
+	past := func() linearPast { return linearPast{values: make([]float32, size)} }
+	return &LinearState{shape: l.sums.shape, fingerprint: l.fingerprint, values: make([]float32, size), ring: state.NewRing(cfg.Snapshots, past)}, nil
 }
 
-func (l *Linear) stateSize() int { return l.sums.kvHeads * l.sums.part }
+func (l *Linear) stateSize() int { return 3 * l.sums.kvHeads * l.sums.part }
 
 // checkState reports a state that is not one of l's.
 func (l *Linear) checkState(name string, s *LinearState) error {
@@ -76,7 +86,8 @@ func (s *LinearState) advance(n int) {
 	}
 	s.n += n
 	if old := s.ring.Next(s.n); old != nil {
-		copy(*old, s.values)
+		copy(old.values, s.values)
+		old.folded = s.folded
 	}
 }
 
@@ -86,28 +97,37 @@ func (s *LinearState) Len() int { return s.n }
 // Bytes returns the memory that the state holds, with its snapshots.
 func (s *LinearState) Bytes() int64 { return 4 * int64(len(s.values)) * int64(1+s.ring.Len()) }
 
-// Sums returns S [D, Dv] and z [D] of a key head, nothing where there is no such head: the
-// state's own memory, valid until its next Step.
+// Sums returns S [D, Dv] and z [D] of a key head, nothing where there is no such head: up to
+// 4096 tokens the state's own memory, valid until its next Step, later a copy.
 func (s *LinearState) Sums(head int) (sum blas32.General, z []float32) {
 	if head < 0 || head >= s.shape.kvHeads {
 		return blas32.General{}, nil
 	}
-	part := len(s.values) / s.shape.kvHeads
+	all := len(s.values) / 3
+	part := all / s.shape.kvHeads
 	own := s.values[head*part:][:part]
+	if s.folded > 0 {
+		copied := make([]float32, part)
+		for i, v := range own {
+			copied[i] = float32(float64(v) + float64(s.values[all+head*part+i]) + float64(s.values[2*all+head*part+i]))
+		}
+		own = copied
+	}
 	return mat.Of(own, s.shape.dim, s.shape.valueDim), own[s.shape.dim*s.shape.valueDim:]
 }
 
 // Reset goes back to before the first token and keeps the memory.
 func (s *LinearState) Reset() {
 	clear(s.values)
-	s.n = 0
+	s.n, s.folded = 0, 0
 	s.ring.Forget(-1)
 }
 
 // Clone returns a copy that shares nothing with s.
 func (s *LinearState) Clone() *LinearState {
 	c := *s
-	c.values, c.ring = slices.Clone(s.values), s.ring.Clone(slices.Clone[[]float32])
+	c.values = slices.Clone(s.values)
+	c.ring = s.ring.Clone(func(p linearPast) linearPast { return linearPast{slices.Clone(p.values), p.folded} })
 	return &c
 }
 
@@ -127,7 +147,7 @@ func (s *LinearState) Truncate(n int) error {
 	if old == nil {
 		return check.Errorf(ErrState, "approx: no snapshot after %d tokens in a state of %d; it keeps those after its last %d calls", n, s.n, s.ring.Len())
 	}
-	copy(s.values, *old)
-	s.n = n
+	copy(s.values, old.values)
+	s.n, s.folded = n, old.folded
 	return nil
 }

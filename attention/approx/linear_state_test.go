@@ -145,7 +145,7 @@ func TestStateLife(t *testing.T) {
 	}
 	st.Reset()
 	sameBits(t, "reset", run(0, 10, st), run(0, 10, value[*LinearState](t)(l.NewState(StateConfig{}))))
-	if st.Bytes() != int64(3*4*2*(9*37+9)) {
+	if st.Bytes() != int64(3*3*4*2*(9*37+9)) {
 		t.Errorf("Bytes is %d", st.Bytes())
 	}
 }
