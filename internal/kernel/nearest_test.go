@@ -145,6 +145,11 @@ func TestNearestPanics(t *testing.T) {
 	mustPanic(t, fmt.Sprintf("kernel: AttentionTile.Nearest: k has 0 elements, want at least %d", 3*w), func() {
 		tile.Nearest(best, place, q, nil, 0, 1)
 	})
+	for _, c := range [][2]int{{-1, 1}, {0, -1}, {-2, -1}} {
+		mustPanic(t, fmt.Sprintf("kernel: AttentionTile.Nearest: %d panels from %d, want at most %d", c[1], c[0], maxPlace), func() {
+			tile.Nearest(best, place, q, nil, c[0], c[1])
+		})
+	}
 	mustPanic(t, fmt.Sprintf("kernel: AttentionTile.Nearest: 1 panels from %d, want at most %d", math.MaxInt32, maxPlace), func() {
 		tile.Nearest(best, place, q, make([]float32, 3*w), math.MaxInt32, 1)
 	})
