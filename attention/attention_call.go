@@ -102,7 +102,8 @@ type Call struct {
 	// together, for keys of K. Entropy, [queries, Heads], receives the entropy
 	// -sum p ln p of each query's weights, those of Extra and the sink left out.
 	// Either needs the scores a second time: about as much again as the first half
-	// of the work, and 4 bytes for each query and head.
+	// of the work, and 4 bytes for each query and head. All rows of Mass are set: of a
+	// step, those of keys that it does not read to 0.
 	Mass, Entropy blas32.General
 	// Stats, if not nil, takes up the call's mass, entropy and value norms; see Stats.
 	Stats *Stats

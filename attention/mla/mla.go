@@ -172,7 +172,8 @@ func (m *MLA) ScratchBytes(tokens int) int64 {
 }
 
 // StepScratchBytes is ScratchBytes for a step of that many new tokens, on one state or
-// one for each of many, whose state has as many as held, the new ones included.
+// one for each of many, whose state has as many as held, the new ones included. Rows of
+// Int8 that stand turned (see attention.StateConfig.Format) take more.
 func (m *MLA) StepScratchBytes(tokens, held int) int64 {
 	c := &m.cfg
 	h := int64(c.Heads)
