@@ -142,7 +142,7 @@ func TestEnd(t *testing.T) {
 	must(t, m.Run(ctx, &Call{Plan: &p, Metric: random(1, far+1, 1), R: 1, Sources: []int{0}, Destinations: destinations}))
 	panels := m.tile.Panels(far)
 	before := far/rowBlock + panels/packPanels // questions between the tasks before
-	if asked := 1<<30 - ctx.Left; asked < before+panels/lookPanels {
+	if asked := ctx.Asked(); asked < before+panels/lookPanels {
 		t.Errorf("the context was asked %d times, want %d at least", asked, before+panels/lookPanels)
 	}
 }

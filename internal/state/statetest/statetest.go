@@ -60,6 +60,9 @@ func (c *Ending) Err() error {
 	return nil
 }
 
+// Asked is how often it has been asked.
+func (c *Ending) Asked() int { return int(c.asked.Load()) }
+
 // Add gives a fuzz test a state's file without its checksum, which Sealed puts back:
 // the fuzzer need not find it.
 func Add(f *testing.F, s io.WriterTo) {
