@@ -82,6 +82,7 @@ func TestPanelPanics(t *testing.T) {
 	m.Reshape(4, 3)
 	mustPanic(t, "kernel: Matrix.Panel: panel 1 of 0, format float32", func() { new(Matrix).Panel(1) })
 	mustPanic(t, "kernel: Matrix.Reshape: -1 x 3", func() { m.Reshape(-1, 3) })
+	mustPanic(t, "kernel: Matrix.Reshape: 3 x -1", func() { m.Reshape(3, -1) })
 	mustPanic(t, "kernel: Matrix.PanelRows: rows 3 to 2 of 4", func() { m.PanelRows(0, 3, 2) })
 	mustPanic(t, "kernel: Matrix.PanelRows: rows 0 to 5 of 4", func() { m.PanelRows(0, 0, 5) })
 	mustPanic(t, "kernel: Matrix.Panel: panel 0 of 1, format int8", func() { NewMatrix(Int8, matrix(1, 3, 1, 0)).Panel(0) })
