@@ -123,6 +123,8 @@ func TestLongScratch(t *testing.T) {
 	}
 }
 
+// BenchmarkShortKernel: transformed whole, these took 55, 40, 23 and 900 ms on a processor
+// where they take 16, 29, 10 and 530.
 func BenchmarkShortKernel(b *testing.B) {
 	for _, s := range []struct{ n, taps, channels int }{{4 << 20, 64, 1}, {4 << 20, 4096, 1}, {256 << 10, 64, 16}, {28_800_000, 240_000, 1}} {
 		b.Run(fmt.Sprintf("taps=%d/c=%d/n=%d", s.taps, s.channels, s.n), func(b *testing.B) {

@@ -24,7 +24,7 @@ type StateConfig struct {
 // [D, Dv] and z [D] of each key head, in memory that does not grow. After 4096 tokens these
 // are two sums each, of the latest tokens and of all before, with what rounding has left of
 // the second, so that they go on growing however many tokens there are; a token then reads
-// both, which costs about half as much again. It belongs to every
+// both, which costs from half as much to as much again. It belongs to every
 // causal Linear of the same heads and widths, for nothing else changes the sums. It is an
 // attention.Past, and not safe for concurrent use.
 type LinearState struct {
