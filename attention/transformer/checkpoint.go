@@ -110,6 +110,12 @@ var naming = lm.Naming{
 				name = strings.Replace(name, from, to, 1)
 			}
 		}
+		for from, to := range map[string]string{
+			"query_layernorm": "q_norm", "key_layernorm": "k_norm", // Hunyuan
+			"mlp.c_fc.": "mlp.up_proj.", "mlp.c_proj.": "mlp.down_proj.", // StarCoder 2
+		} {
+			name = strings.Replace(name, from, to, 1)
+		}
 		return name
 	},
 	Root: embedding, Prefix: "model.",
@@ -207,7 +213,7 @@ func (c *checkpoint) ends(stack *lm.Config) {
 	}
 }
 
-// norm returns the RMSNorm of a prefix.
+// norm returns the norm of a prefix.
 func (c *checkpoint) norm(prefix string, dim int) dense.Norm {
 	w := c.vector(prefix+"weight", dim)
 	if c.shape.onePlus {
@@ -215,7 +221,11 @@ func (c *checkpoint) norm(prefix string, dim int) dense.Norm {
 			w[i]++
 		}
 	}
-	return dense.Norm{Weight: w, Eps: c.shape.eps, RMS: true}
+	n := dense.Norm{Weight: w, Eps: c.shape.eps, RMS: !c.shape.layerNorm}
+	if c.shape.normBias {
+		n.Bias = c.vector(prefix+"bias", dim)
+	}
+	return n
 }
 
 // layer makes a layer of a prefix.
@@ -228,9 +238,15 @@ func (c *checkpoint) layer(i int, prefix string) lm.Layer {
 		att.Norm, mlp.Norm = norm("input_layernorm"), norm("post_attention_layernorm")
 	case after:
 		att.Post, mlp.Post = norm("post_attention_layernorm"), norm("post_feedforward_layernorm")
+	case sideBySide:
+		att.Norm, mlp.Parallel = norm("input_layernorm"), true
 	case around:
-		att.Norm, att.Post = norm("input_layernorm"), norm("post_attention_layernorm")
-		mlp.Norm, mlp.Post = norm("pre_feedforward_layernorm"), norm("post_feedforward_layernorm")
+		names := [3]string{"post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"}
+		if s.ModelType == "glm4" {
+			names = [3]string{"post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"}
+		}
+		att.Norm, att.Post = norm("input_layernorm"), norm(names[0])
+		mlp.Norm, mlp.Post = norm(names[1]), norm(names[2])
 	}
 	rotation := s.Rotations[i]
 	if c.cfg.Rope != nil {
@@ -294,7 +310,7 @@ func (c *checkpoint) stacked(cols int, bias bool, names []string, rows []int) *d
 func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.Mixer {
 	s := c.shape
 	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	m := &mixer{scratch: c.runs, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim}
+	m := &mixer{scratch: c.runs, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim, heat: s.heat, whole: s.qkNorm == wholeNorm}
 	if s.fused {
 		m.qkv = c.linear(prefix+"qkv_proj.", q+2*kv, s.Dim, s.qkvBias)
 	} else {
@@ -304,6 +320,10 @@ func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.M
 	switch s.qkNorm {
 	case headNorm:
 		m.q, m.k = c.norm(prefix+"q_norm.", s.HeadDim), c.norm(prefix+"k_norm.", s.HeadDim)
+	case ownNorm:
+		m.q, m.k = c.norm(prefix+"q_norm.", q), c.norm(prefix+"k_norm.", kv)
+	case lateNorm:
+		m.q, m.k, m.late = c.norm(prefix+"q_norm.", s.HeadDim), c.norm(prefix+"k_norm.", s.HeadDim), true
 	case wholeNorm:
 		m.q, m.k = c.norm(prefix+"q_norm.", q), c.norm(prefix+"k_norm.", kv)
 	}
@@ -323,6 +343,10 @@ func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.M
 			c.Fail("%s: a rotation of HeadDim %d, want %d", prefix, rotation.HeadDim, s.HeadDim)
 		}
 		m.rotation = &rotation
+		if m.late {
+			rotation.Workers = 1
+			m.before, _ = rope.New(rotation)
+		}
 	}
 	return m
 }

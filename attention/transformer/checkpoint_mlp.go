@@ -13,8 +13,11 @@ import (
 // gated makes a dense MLP of a width.
 func (c *checkpoint) gated(prefix string, inner int) lm.MLP {
 	s := c.shape
+	if s.plain {
+		return c.ungated(prefix, inner)
+	}
 	m := &dense.Gated{Activation: s.act, Limit: s.limit}
-	if s.fused {
+	if s.fusedMLP {
 		w, bias := c.projection(prefix+"gate_up_proj.", 2*inner, s.Dim, s.mlpBias)
 		if c.Err == nil {
 			m.Up = c.pack(swapHalves(w), swapVector(bias))
@@ -23,6 +26,16 @@ func (c *checkpoint) gated(prefix string, inner int) lm.MLP {
 		m.Up = c.stacked(s.Dim, s.mlpBias, []string{prefix + "up_proj.", prefix + "gate_proj."}, []int{inner, inner})
 	}
 	m.Down = c.linear(prefix+"down_proj.", s.Dim, inner, s.mlpBias)
+	if c.Err != nil {
+		return nil
+	}
+	return m
+}
+
+// ungated makes a dense MLP without a gate.
+func (c *checkpoint) ungated(prefix string, inner int) lm.MLP {
+	s := c.shape
+	m := &dense.MLP{Up: c.linear(prefix+"up_proj.", inner, s.Dim, s.mlpBias), Down: c.linear(prefix+"down_proj.", s.Dim, inner, s.mlpBias)}
 	if c.Err != nil {
 		return nil
 	}

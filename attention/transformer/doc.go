@@ -29,7 +29,7 @@
 //	r = r + c Post1(A(Norm1(r)));  r = r + c Post2(F(Norm2(r)))
 //
 // A being attention with its projections, F a gated MLP or experts with a router, norms
-// RMSNorm or absent, and c 1 but for Granite. Logits are those of the last norm, times the
+// RMSNorm, LayerNorm or absent, and c 1 but for Granite; Cohere's F reads what its A does. Logits are those of the last norm, times the
 // head or the embedding, scaled, and in Gemma 2 capped. What config.json leaves out is what
 // the code of its model type has; a model type that is not in the table below is an error,
 // for nothing else tells several of them apart.
@@ -51,6 +51,15 @@
 //	granite       multipliers of embedding, residual, attention and logits
 //	gpt_oss       sinks, biases, windows in every other layer, experts in MXFP4
 //	deepseek_v3   latent attention, experts in groups; kimi_k2 is read as one
+//	seed_oss      biases of q, k and v, of the output apart
+//	exaone4       norms after attention and MLP and of heads; full layers do not rotate
+//	hunyuan_v1_dense  heads are normed after they are rotated
+//	ministral3    queries grow with their position
+//	starcoder2    LayerNorm, an MLP without a gate, biases
+//	stablelm      LayerNorm, a part of a head rotates, attention and MLP may be side by side
+//	cohere        LayerNorm without bias, attention and MLP side by side, pairs (2i, 2i+1)
+//	cohere2       the same with windows; full layers do not rotate
+//	glm4          norms on both sides, one matrix of gate and input, half of a head rotates
 //
 // Weights are stored as float32, bfloat16, float16 or int8 (Config.Format), whatever their
 // type in the file; arithmetic is float32. Weights that are quantized in other ways than

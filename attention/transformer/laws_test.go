@@ -67,7 +67,7 @@ func same(t testing.TB, what string, got, want []float32) {
 }
 
 // laws are models that between them have all that a layer can.
-var laws = []string{"llama", "gemma3", "gpt_oss_mxfp4", "deepseek_v3", "phi3_longrope"}
+var laws = []string{"llama", "gemma3", "gpt_oss_mxfp4", "deepseek_v3", "phi3_longrope", "hunyuan", "cohere2"}
 
 // TestWorkersAndBatches: no bit depends on the number of workers or on what else is in a
 // batch.

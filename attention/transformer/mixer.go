@@ -8,6 +8,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/lm"
@@ -31,6 +32,11 @@ type mixer struct {
 	scratch  *scratch.List[mixerRun]
 
 	heads, kvHeads, headDim int
+
+	whole  bool           // norms are of all heads together
+	late   bool           // norms come after the rotation, which is the mixer's then
+	before *rope.Rotation // that rotation
+	heat   temperature    // of queries; beta 0 for none
 }
 
 var _ lm.Streamer = (*mixer)(nil)
@@ -49,6 +55,7 @@ type mixerRun struct {
 	floats []float32
 	qkv    blas32.General // [n, (H + 2 KVH) HeadDim]
 	y      blas32.General // [n, H HeadDim]
+	at     []int64        // positions of the rows
 
 	project, finish func(worker, task int)
 }
@@ -65,6 +72,7 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 	n, h, kv := mix.X.Rows, m.heads*m.headDim, m.kvHeads*m.headDim
 	r.floats = scratch.Floats(r.floats, n*(2*h+2*kv))
 	r.qkv, r.y = mat.Of(r.floats, n, h+2*kv), mat.Of(r.floats[n*(h+2*kv):], n, h)
+	r.place(mix)
 	tasks := (n + mixerRows - 1) / mixerRows
 	if err := r.group.Run(ctx, mix.Workers, tasks, r.project); err != nil {
 		return err
@@ -99,20 +107,53 @@ func (r *mixerRun) rows(x blas32.General, task int) blas32.General {
 func (r *mixerRun) projectRows(_, task int) {
 	m, qkv := r.m, r.rows(r.qkv, task)
 	m.qkv.ForwardIn(&r.group, qkv, r.rows(r.x, task))
-	normHeads(&m.q, mat.Columns(qkv, 0, m.heads*m.headDim))
-	normHeads(&m.k, mat.Columns(qkv, m.heads*m.headDim, m.kvHeads*m.headDim))
+	q, k := mat.Columns(qkv, 0, m.heads*m.headDim), mat.Columns(qkv, m.heads*m.headDim, m.kvHeads*m.headDim)
+	at := r.at[task*mixerRows:][:qkv.Rows]
+	if m.before != nil {
+		for _, x := range [...]blas32.General{q, k} {
+			if err := m.before.RotateAt(x, at); err != nil {
+				panic(err) // positions are those of tokens
+			}
+		}
+	}
+	m.normHeads(&m.q, q)
+	m.normHeads(&m.k, k)
+	if m.heat.beta != 0 {
+		for t, p := range at {
+			row := mat.Row(q, t)
+			asm.Scale(row, float32(1+m.heat.beta*math.Log1p(float64(p/m.heat.original))), row)
+		}
+	}
 }
 
-// normHeads norms parts of rows that are as wide as the norm.
-func normHeads(norm *dense.Norm, x blas32.General) {
+// place finds the positions of the rows.
+func (r *mixerRun) place(mix *lm.Mix) {
+	r.at = r.at[:0]
+	for i, st := range mix.States {
+		first := int64(st.Len())
+		for t := range mix.Offsets[i+1] - mix.Offsets[i] {
+			r.at = append(r.at, first+int64(t))
+		}
+	}
+}
+
+// normHeads norms the heads of rows, or rows; a norm with weights for all heads has some for
+// each.
+func (m *mixer) normHeads(norm *dense.Norm, x blas32.General) {
 	if !norm.Given() {
 		return
 	}
-	wide := len(norm.Weight)
+	wide, one := m.headDim, *norm
+	if m.whole {
+		wide = x.Cols
+	}
 	for t := range x.Rows {
 		for at := 0; at < x.Cols; at += wide {
+			if len(norm.Weight) == x.Cols {
+				one.Weight = norm.Weight[at : at+wide]
+			}
 			part := mat.Part(x, t, at, wide)
-			norm.Row(part, part)
+			one.Row(part, part)
 		}
 	}
 }
@@ -152,6 +193,9 @@ func (m *mixer) Fingerprint() uint64 {
 	f.Add(m.qkv.Fingerprint())
 	f.Add(m.out.Fingerprint())
 	f.Floats(m.q.Weight, m.k.Weight, cfg.Sinks, []float32{m.q.Eps})
+	f.Add(uint64(state.Bool(m.late)))
+	f.Add(math.Float64bits(m.heat.beta))
+	f.Add(uint64(m.heat.original))
 	addRotation(&f, m.rotation)
 	return uint64(f)
 }
@@ -183,7 +227,7 @@ func (m *mixer) stateConfig(cfg lm.StateConfig) attention.StateConfig {
 	if own := m.op.Config().Window; own > 0 && (cfg.WindowsOnly || cfg.Window > 0) && (c.Window == 0 || own <= c.Window) {
 		c.Window, c.Keep = own, 0 // nothing before it is seen
 	}
-	if m.rotation != nil {
+	if m.rotation != nil && !m.late {
 		r := *m.rotation
 		r.Length = int64(cfg.Length)
 		c.Rotation, c.Policy = &r, cfg.Policy
@@ -228,7 +272,9 @@ func (m *mixer) planned(tokens int) (*attention.State, error) {
 }
 
 // depends tells whether the rotation depends on the length of a sequence.
-func (m *mixer) depends() bool { return m.rotation != nil && dependsOnLength(m.rotation.Scheme) }
+func (m *mixer) depends() bool {
+	return m.rotation != nil && !m.late && dependsOnLength(m.rotation.Scheme)
+}
 
 func dependsOnLength(scheme rope.Scheme) bool {
 	switch s := scheme.(type) {

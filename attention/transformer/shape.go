@@ -86,28 +86,41 @@ const (
 	noNorm    norming = iota
 	headNorm          // each head, before it is rotated
 	wholeNorm         // all heads together
+	ownNorm           // each head, with weights of its own
+	lateNorm          // each head, after it is rotated
 )
 
 // knobs are what else tells models apart.
 type knobs struct {
-	eps      float32
-	onePlus  bool // norms multiply by 1 + w
-	places   places
-	qkNorm   norming
-	scale    float32 // of logits
-	softcap  float32 // of logits of attention, 0 for none
-	sinks    bool
-	qkvBias  bool
-	outBias  bool
-	mlpBias  bool
-	fused    bool // qkv_proj and gate_up_proj stand for two or three matrices
-	act      dense.Activation
-	limit    float32 // of the activation
-	tied     bool    // the embedding stands for a missing head
-	embScale float32 // 0 for 1, as the others
-	resScale float32
-	outScale float32
-	outCap   float32
+	eps       float32
+	layerNorm bool // norms are LayerNorm
+	normBias  bool // and have a bias
+	onePlus   bool // norms multiply by 1 + w
+	places    places
+	qkNorm    norming
+	scale     float32 // of logits
+	softcap   float32 // of logits of attention, 0 for none
+	sinks     bool
+	qkvBias   bool
+	outBias   bool
+	mlpBias   bool
+	fused     bool // qkv_proj and gate_up_proj stand for two or three matrices
+	fusedMLP  bool // gate_up_proj alone does
+	plain     bool // the MLP has no gate
+	heat      temperature
+	act       dense.Activation
+	limit     float32 // of the activation
+	tied      bool    // the embedding stands for a missing head
+	embScale  float32 // 0 for 1, as the others
+	resScale  float32
+	outScale  float32
+	outCap    float32
+}
+
+// temperature multiplies a query at position p by 1 + beta ln(1 + floor(p / original)).
+type temperature struct {
+	beta     float64
+	original int64
 }
 
 // Bytes is the memory of the weights in a format, nearly, before it is taken: the matrices

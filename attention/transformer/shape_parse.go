@@ -106,7 +106,12 @@ func (s *Shape) readRotations(f section, hf *rope.HF) {
 
 // readKnobs reads what has a default for each model type.
 func (s *Shape) readKnobs(top, f section, kind *modelType) {
-	s.eps, s.onePlus, s.places, s.qkNorm, s.fused = f.number("rms_norm_eps", kind.eps), kind.onePlus, kind.places, kind.qkNorm, kind.fused
+	key := "rms_norm_eps"
+	if s.layerNorm = kind.epsKey != ""; s.layerNorm {
+		key = kind.epsKey
+	}
+	s.eps, s.onePlus, s.places, s.qkNorm = f.number(key, kind.eps), kind.onePlus, kind.places, kind.qkNorm
+	s.fused, s.fusedMLP = kind.fused, kind.fused
 	said := kind.bias == saidBias && f.flag("attention_bias", false)
 	s.qkvBias = said || kind.bias == qkvAlways || kind.bias == allAlways
 	s.outBias = said || kind.bias == allAlways
@@ -155,8 +160,10 @@ func (s *Shape) readWindows(f section, hf *rope.HF, kind *modelType) {
 		f.fail("layer_types has %d elements, want num_hidden_layers = %d", len(types), s.Layers)
 		return
 	}
+	if types == nil && kind.slides == mostOnes && len(hf.Layers) == s.Layers {
+		types = hf.Layers // by a pattern, which some files write in letters
+	}
 	late := f.count("max_window_layers", 28, math.MaxInt32)
-	pattern := max(f.count(f.either("sliding_window_pattern", "_sliding_window_pattern"), kind.pattern, mostLayers), 1)
 	for i := range s.Layers {
 		var slides bool
 		switch {
@@ -176,7 +183,7 @@ func (s *Shape) readWindows(f section, hf *rope.HF, kind *modelType) {
 			case unrotated:
 				slides = s.Rotations[i].None
 			case mostOnes:
-				slides = (i+1)%pattern != 0
+				slides = (i+1)%kind.pattern != 0
 			}
 		}
 		if slides {

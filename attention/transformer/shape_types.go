@@ -17,6 +17,7 @@ const (
 // modelType is what the code of a model type has that a config.json need not say.
 type modelType struct {
 	eps      float64 // rms_norm_eps
+	epsKey   string  // its name, where it is another; norms are LayerNorm then
 	headDim  int     // head_dim; 0 is hidden_size / num_attention_heads
 	tied     bool    // tie_word_embeddings
 	askHeads bool    // num_key_value_heads must be there: its default is another number
@@ -63,6 +64,58 @@ var modelTypes = map[string]modelType{
 	"gpt_oss":     {eps: 1e-5, askHeads: true, headDim: 64, bias: allAlways, slides: evenOnes, window: 128, more: gptOSS},
 	"deepseek_v3": {eps: 1e-6, more: deepseekV3},
 	"kimi_k2":     {eps: 1e-6, more: deepseekV3},
+
+	"seed_oss":         {eps: 1e-6, askHeads: true, headDim: 128, more: seedOSS},
+	"exaone4":          {eps: 1e-5, askHeads: true, places: after, qkNorm: headNorm, slides: mostOnes, window: 4096, pattern: 4},
+	"hunyuan_v1_dense": {eps: 1e-5, bias: saidBias, qkNorm: lateNorm},
+	"ministral3":       {eps: 1e-5, askHeads: true, headDim: 128, slides: allLayers, more: ministral3},
+	"starcoder2":       {eps: 1e-5, epsKey: "norm_epsilon", askHeads: true, tied: true, slides: allLayers, act: "gelu_pytorch_tanh", more: starcoder2},
+	"stablelm":         {eps: 1e-5, epsKey: "layer_norm_eps", askHeads: true, more: stableLM},
+	"cohere":           {eps: 1e-5, epsKey: "layer_norm_eps", tied: true, bias: saidBias, places: sideBySide, more: cohere},
+	"cohere2":          {eps: 1e-5, epsKey: "layer_norm_eps", tied: true, bias: saidBias, places: sideBySide, slides: mostOnes, window: 4096, pattern: 4, more: cohere},
+	"glm4":             {eps: 1.5625e-7, askHeads: true, headDim: 128, places: around, more: glm4},
+}
+
+func seedOSS(s *Shape, f section) {
+	mlpBias(s, f)
+	s.qkvBias, s.outBias = f.flag("attention_bias", true), f.flag("attention_out_bias", false)
+}
+
+func ministral3(s *Shape, f section) {
+	p := f.sub(f.either("rope_parameters", "rope_scaling"))
+	s.heat = temperature{float64(p.number("llama_4_scaling_beta", 0)), int64(p.count("original_max_position_embeddings", 16384, 1<<30))}
+	if s.heat.original == 0 {
+		f.fail("original_max_position_embeddings is 0")
+	}
+}
+
+func starcoder2(s *Shape, f section) {
+	bias := f.flag("use_bias", true)
+	s.plain, s.normBias, s.qkvBias, s.outBias, s.mlpBias = true, true, bias, bias, bias
+	if s.act != dense.GELUTanh {
+		f.fail("hidden_act of an MLP without a gate, want gelu_pytorch_tanh")
+	}
+}
+
+func stableLM(s *Shape, f section) {
+	s.normBias, s.qkvBias = true, f.flag("use_qkv_bias", false)
+	if f.flag("use_parallel_residual", false) {
+		s.places = sideBySide
+	}
+	if f.flag("qk_layernorm", false) {
+		f.fail("qk_layernorm is set, which is not supported")
+	}
+}
+
+func cohere(s *Shape, f section) {
+	s.outScale = f.number("logit_scale", 0.0625)
+	if f.flag("use_qk_norm", false) {
+		s.qkNorm = ownNorm
+	}
+}
+
+func glm4(s *Shape, f section) {
+	s.qkvBias, s.fusedMLP = f.flag("attention_bias", true), true
 }
 
 func mlpBias(s *Shape, f section) { s.mlpBias = f.flag("mlp_bias", false) }

@@ -1,0 +1,119 @@
+package transformer_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention/transformer"
+)
+
+// folder has stories260K, a model of children's stories (karpathy/tinyllamas, MIT).
+var folder = filepath.Join("..", "..", "testdata", "golden", "transformer_stories260K")
+
+func open() (*transformer.Model, *transformer.Tokenizer) {
+	m, err := transformer.Open(folder, transformer.Config{})
+	if err != nil {
+		panic(err)
+	}
+	words, err := transformer.OpenTokenizer(filepath.Join(folder, "tok512.bin"))
+	if err != nil {
+		panic(err)
+	}
+	return m, words
+}
+
+func must[T any](x T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
+func ExampleModel_Generate() {
+	m, words := open()
+	st := must(m.NewState(transformer.StateConfig{}))
+	text := must(words.Encode("One day, a dog named Max", true))
+	for token, err := range m.Generate(context.Background(), text, st, transformer.GenerateConfig{MaxTokens: 30}) {
+		if err != nil {
+			panic(err)
+		}
+		text = append(text, token)
+	}
+	fmt.Println(words.Decode(text))
+	// Output:
+	// One day, a dog named Max went to the park with his mom. They saw a big box with a big box. Max was very
+}
+
+// The log-likelihood of a text, without its logits being kept.
+func ExampleModel_Run() {
+	m, words := open()
+	ids := must(words.Encode("Once upon a time, there was a little girl named Sue.", true))
+	logp := make([]float32, len(ids)-1)
+	if err := m.Run(context.Background(), &transformer.Call{Tokens: ids, LogLikelihood: logp}); err != nil {
+		panic(err)
+	}
+	sum := 0.0
+	for _, v := range logp {
+		sum += float64(v)
+	}
+	fmt.Printf("%d tokens, %.1f\n", len(ids), sum)
+	// Output:
+	// 18 tokens, -5.8
+}
+
+// A state is a prefix: it forks, is stored, and read by another process.
+func ExampleState() {
+	m, words := open()
+	prefix := must(m.NewState(transformer.StateConfig{Format: asm.Float16}))
+	ids := must(words.Encode("Tom and Ann went to the beach.", true))
+	if err := m.Run(context.Background(), &transformer.Call{Tokens: ids, State: prefix}); err != nil {
+		panic(err)
+	}
+	var file bytes.Buffer
+	must(prefix.WriteTo(&file))
+	read := must(m.ReadState(&file))
+	next := must(words.Encode("They", false))
+	var best [2]int
+	for i, st := range []*transformer.State{prefix.Clone(), read} {
+		logits := blas32.General{Rows: 1, Cols: 512, Stride: 512, Data: make([]float32, 512)}
+		if err := m.Run(context.Background(), &transformer.Call{Tokens: next, State: st, Last: logits}); err != nil {
+			panic(err)
+		}
+		best[i] = blas32.Iamax(blas32.Vector{N: 512, Inc: 1, Data: logits.Data})
+	}
+	fmt.Println(prefix.Len() == len(ids), best[0] == best[1])
+	// Output:
+	// true true
+}
+
+// An endless text takes memory of its last tokens and its first alone.
+func ExampleStateConfig() {
+	m, words := open()
+	st := must(m.NewState(transformer.StateConfig{Window: 128, Keep: 4}))
+	ids := must(words.Encode("Once upon a time", true))
+	before, n := int64(0), 0
+	for _, err := range m.Generate(context.Background(), ids, st, transformer.GenerateConfig{MaxTokens: 1000, Stop: []int32{}}) {
+		if err != nil {
+			panic(err)
+		}
+		if n++; n == 300 {
+			before = st.Bytes()
+		}
+	}
+	fmt.Println(n, st.Bytes() == before)
+	// Output:
+	// 1000 true
+}
+
+func ExampleParseConfig() {
+	shape := must(transformer.ParseConfig([]byte(`{"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+		"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": true, "rope_theta": 1000000}`)))
+	fmt.Printf("%.2f GB in bfloat16, %.2f GB in int8\n", float64(shape.Bytes(asm.BFloat16))/1e9, float64(shape.Bytes(asm.Int8))/1e9)
+	// Output:
+	// 1.19 GB in bfloat16, 0.60 GB in int8
+}
