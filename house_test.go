@@ -22,7 +22,7 @@ const module = "github.com/subquad/subquad"
 // that no package has.
 var floors = [][]string{
 	{".", "internal/mat", "internal/isa", "internal/kernel/scalar"},
-	{"internal/kernel", "internal/check", "internal/parallel", "internal/scratch"},
+	{"internal/kernel", "internal/check", "internal/parallel", "internal/scratch", "internal/topk"},
 	{"asm", "internal/pack", "internal/state", "internal/weights", "internal/tokenizer"},
 	{"rope", "internal/dense", "internal/tile"},
 	{"attention", "hyena", "ssm", "merge"},

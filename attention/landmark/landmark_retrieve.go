@@ -11,6 +11,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
+	"github.com/subquad/subquad/internal/topk"
 )
 
 // retrieval is what queries of Landmark.Step read of whole blocks.
@@ -167,25 +168,8 @@ func (c *chooser) weigh(r *run, i, h int) {
 // pickBest sets best to the n blocks of the largest weights, oldest first. Among
 // equals the older wins; NaN loses.
 func (c *chooser) pickBest(weights []float32, n int) {
-	c.best = c.best[:0]
-	least := 0 // of best
-	for b, w := range weights {
-		switch {
-		case len(c.best) < n:
-			c.best = append(c.best, int32(b))
-		case w > weights[c.best[least]] || weights[c.best[least]] != weights[c.best[least]] && w == w:
-			c.best = append(slices.Delete(c.best, least, least+1), int32(b))
-		default:
-			continue
-		}
-		least = 0
-		for i, b := range c.best {
-			// The latest of the smallest goes first.
-			if x, y := weights[b], weights[c.best[least]]; x <= y || x != x {
-				least = i
-			}
-		}
-	}
+	c.best = topk.Select(c.best, weights, n)
+	slices.Sort(c.best)
 }
 
 // read adds to row i the blocks that its query and head have chosen.

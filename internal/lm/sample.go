@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/topk"
 )
 
 // SampleConfig says how the next token is chosen.
@@ -48,37 +49,6 @@ func (c choice) compare(d choice) int {
 	return int(c.token - d.token)
 }
 
-// likeliest brings the k likeliest to the front, in any order, and returns them: a
-// heap with the least of them first.
-func likeliest(list []choice, k int) []choice {
-	heap := list[:k]
-	down := func(i int) {
-		for {
-			least := i
-			for child := 2*i + 1; child <= 2*i+2 && child < k; child++ {
-				if heap[child].compare(heap[least]) > 0 {
-					least = child
-				}
-			}
-			if least == i {
-				return
-			}
-			heap[i], heap[least] = heap[least], heap[i]
-			i = least
-		}
-	}
-	for i := k/2 - 1; i >= 0; i-- {
-		down(i)
-	}
-	for _, c := range list[k:] {
-		if c.compare(heap[0]) < 0 {
-			heap[0] = c
-			down(0)
-		}
-	}
-	return heap
-}
-
 // NewSampler returns a sampler of a package, or an error that matches ErrConfig.
 func NewSampler(pkg string, cfg SampleConfig) (*Sampler, error) {
 	switch {
@@ -96,29 +66,29 @@ func NewSampler(pkg string, cfg SampleConfig) (*Sampler, error) {
 // NaN is never chosen. It returns an error that matches ErrShape where there is none
 // to choose. After the first call of a length it allocates nothing.
 func (s *Sampler) Sample(logits []float32) (int32, error) {
-	best := -1
+	best, top := -1, float32(math.Inf(-1))
 	for i, v := range logits {
-		if v == v && (best < 0 || v > logits[best]) {
-			best = i
+		if v > top {
+			best, top = i, v
 		}
 	}
-	if best < 0 || math.IsInf(float64(logits[best]), -1) {
+	if best < 0 {
 		return 0, check.Errorf(subquad.ErrShape, "%s: none of %d logits is a number", s.pkg, len(logits))
 	}
-	if s.cfg.Temperature == 0 || math.IsInf(float64(logits[best]), 1) {
+	if s.cfg.Temperature == 0 || math.IsInf(float64(top), 1) {
 		return int32(best), nil
 	}
 	s.choices = slices.Grow(s.choices[:0], len(logits))
 	var sum float64
 	for i, v := range logits {
-		if p := math.Exp(float64(v-logits[best]) / s.cfg.Temperature); p > 0 {
+		if p := math.Exp(float64(v-top) / s.cfg.Temperature); p > 0 {
 			s.choices = append(s.choices, choice{int32(i), p})
 			sum += p
 		}
 	}
 	if s.cfg.TopK > 0 || s.cfg.TopP > 0 {
 		if k := s.cfg.TopK; k > 0 && k < len(s.choices) {
-			s.choices, sum = likeliest(s.choices, k), 0
+			s.choices, sum = topk.First(s.choices, k, choice.compare), 0
 			for _, c := range s.choices {
 				sum += c.p
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/topk"
 )
 
 // Apply filters the steps dt [n, channels] of a whole prompt of a block, in place, by
@@ -121,17 +122,36 @@ func descending(a, b float64) int {
 	return 1
 }
 
+// first moves the indices of the k largest elements to the front of order, which has
+// those of all: the earlier of equals, and NaN before all numbers.
+func first(order []int, x []float64, k int) []int {
+	return topk.First(order, k, func(i, j int) int {
+		if c := descending(x[i], x[j]); c != 0 {
+			return c
+		}
+		return i - j
+	})
+}
+
+// indices returns 0 to n-1.
+func indices(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
 // keepFirst clears all steps but the largest, those of a rank, from 0, below k.
 func keepFirst(steps []float64, k float64) {
-	order := make([]int, len(steps))
-	for i := range order {
-		order[i] = i
+	kept := 0 // where k is NaN, too
+	if k > 0 {
+		kept = int(math.Ceil(min(k, float64(len(steps)))))
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return descending(steps[i], steps[j]) })
-	for rank, i := range order {
-		if !(float64(rank) < k) {
-			steps[i] = 0
-		}
+	order := indices(len(steps))
+	first(order, steps, kept)
+	for _, i := range order[kept:] {
+		steps[i] = 0
 	}
 }
 
@@ -178,12 +198,7 @@ func norms(dt blas32.General, global []bool, tokens int) []float64 {
 
 // largest returns the indices of the k largest elements, ascending.
 func largest(x []float64, k int) []int {
-	order := make([]int, len(x))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(i, j int) int { return descending(x[i], x[j]) })
-	order = order[:min(k, len(order))]
+	order := first(indices(len(x)), x, k)
 	slices.Sort(order)
 	return order
 }
