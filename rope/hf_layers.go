@@ -70,6 +70,9 @@ func (h *hfReader) readLayers() {
 	if h.types == nil {
 		h.types = h.patternTypes()
 	}
+	if len(h.types) == 0 {
+		h.types = nil // of an empty list, which says nothing
+	}
 	if h.count == 0 {
 		h.count = len(h.types)
 	}
@@ -98,7 +101,7 @@ func (h *hfReader) readLayers() {
 func (h *hfReader) listedTypes() (types []string) {
 	t := h.text
 	for _, key := range []string{"layer_types", "layers_block_type"} {
-		if list := t.strings(key); list != nil {
+		if list := t.strings(key); len(list) > 0 { // an empty one says nothing
 			return list
 		}
 	}

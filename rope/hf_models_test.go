@@ -380,3 +380,14 @@ func publishedConfigs(t *testing.T) string {
 	t.Skip("no ../shared/data/configs beside the module: published files are not read")
 	return ""
 }
+
+// TestEmptyTypes: a list of layer types without elements says nothing.
+func TestEmptyTypes(t *testing.T) {
+	m, err := FromHF([]byte(`{"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "layer_types": []}`), V5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err := m.Layer(1); err != nil || cfg.HeadDim != 8 {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}

@@ -1,0 +1,61 @@
+package transformer
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestHostileConfigs changes every key of every configuration to what it is not: there is
+// an error that matches a sentinel, or a model that runs.
+func TestHostileConfigs(t *testing.T) {
+	values := []string{`null`, `0`, `-1`, `1`, `3`, `1.5`, `1e9`, `1e300`, `NaN`, `"x"`, `[]`, `[-1]`, `[1e12]`, `{}`, `true`, `false`}
+	folders, err := filepath.Glob(goldenFolder + "*/config.json")
+	must(t, err)
+	if len(folders) < 20 {
+		t.Fatalf("%d configurations", len(folders))
+	}
+	n := 0
+	for _, path := range folders {
+		text, err := os.ReadFile(path)
+		must(t, err)
+		dir := filepath.Dir(path)
+		weights, err := os.ReadFile(filepath.Join(dir, "model.safetensors"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // in several files
+		}
+		must(t, err)
+		var config map[string]json.RawMessage
+		must(t, json.Unmarshal(text, &config))
+		for _, key := range slices.Sorted(maps.Keys(config)) {
+			for _, value := range values {
+				if n++; testing.Short() && n%7 != 0 {
+					continue
+				}
+				changed := maps.Clone(config)
+				changed[key] = json.RawMessage(`"replaced"`)
+				whole, err := json.Marshal(changed)
+				must(t, err)
+				hostile := strings.Replace(string(whole), `"replaced"`, value, 1)
+				what := filepath.Base(dir) + ": " + key + ": " + value
+				m, err := Read(strings.NewReader(string(weights)), int64(len(weights)), []byte(hostile), Config{Workers: 1})
+				switch {
+				case err == nil:
+					if err := m.Run(t.Context(), &Call{Tokens: []int32{1, 2, 3}, Hidden: zeros(3, m.shape.Dim)}); err != nil {
+						t.Errorf("%s: a model that does not run: %v", what, err)
+					}
+					_ = m.StateBytes(3) + m.ScratchBytes(3)
+				case !errors.Is(err, ErrConfig) && !errors.Is(err, ErrCheckpoint):
+					t.Errorf("%s: error %v", what, err)
+				case !strings.HasPrefix(err.Error(), "transformer: "):
+					t.Errorf("%s: error %v does not name the package", what, err)
+				}
+			}
+		}
+	}
+}
