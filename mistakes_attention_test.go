@@ -184,17 +184,17 @@ func landmarkRoom(b *builder) {
 	b.add("landmark.New", landmark.New, func() []any { return []any{lc} })
 	l := must(landmark.New(lc))
 	lc.Block = 2
-	is := func() []bool { return []bool{tokens - 1: true} }
-	b.attends(operator{op: l, other: must(landmark.New(lc)), args: map[string]func() any{"landmarks": func() any { return is() }}}, valueDim, false, true, false,
-		func(c *attention.Call) { c.Options = &landmark.Options{Landmarks: is()} })
+	is := func(one bool) []bool { return []bool{tokens - 1: one} } // of one sequence a landmark ends it; first tokens of many are none
+	b.attends(operator{op: l, other: must(landmark.New(lc)), args: map[string]func(any) any{"landmarks": func(c any) any { return is(c.(*attention.Call).States == nil) }}}, valueDim, false, true, true,
+		func(c *attention.Call) { c.Options = &landmark.Options{Landmarks: is(c.States == nil)} })
 	b.on(func() any { return l }, "NewPages", pages)
 	mc := landmark.MetaConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim}
 	b.add("landmark.NewMeta", landmark.NewMeta, func() []any { return []any{mc} })
 	m := must(landmark.NewMeta(mc))
 	b.on(func() any { return m }, "NewPages", pages)
 	mc.Scale = 2
-	b.attends(operator{op: m, endless: true, other: must(landmark.NewMeta(mc)), args: map[string]func() any{"meta": func() any { return is() }}}, valueDim, false, true, false,
-		func(c *attention.Call) { c.Options = &landmark.MetaOptions{Meta: is()} })
+	b.attends(operator{op: m, endless: true, other: must(landmark.NewMeta(mc)), args: map[string]func(any) any{"meta": func(any) any { return is(true) }}}, valueDim, false, true, true,
+		func(c *attention.Call) { c.Options = &landmark.MetaOptions{Meta: is(true)} })
 }
 
 func approxRoom(b *builder) {

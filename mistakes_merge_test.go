@@ -26,7 +26,7 @@ func mergeRoom(b *builder) {
 			c.R, c.Counts, c.Offsets = 0, []int{1, 0, 2}, []int{0, 3, 3, tokens}
 			return c
 		},
-		free: []string{"call.Metric.Cols", "metric.Cols"}, args: map[string]func() any{"r": func() any { return 2 }}})
+		free: []string{"call.Metric.Cols", "metric.Cols"}, args: map[string]func(any) any{"r": func(any) any { return 2 }}})
 	b.on(self, "Run", func() []any {
 		c := call()
 		c.R, c.Ratio, c.MinTokens, c.Valid, c.Protect = 0, 0.5, 2, make([]bool, tokens), make([]bool, tokens)

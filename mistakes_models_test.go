@@ -87,7 +87,7 @@ func dnaRoom(b *builder) {
 			c.Offsets, c.Pooled, c.LogLikelihood = []int{0, 3, 3, tokens}, vector(3*dim), nil
 			return c
 		},
-		args: map[string]func() any{"dst": func() any { return matrix(tokens, dim) }}})
+		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, dim) }}})
 	b.on(func() any { return m }, "RunBatch", func() []any { return []any{nowhere, []*dna.Call{call(), {Tokens: ids(), Hidden: matrix(tokens, dim)}}} }).never = true
 	b.on(func() any { return m }, "EmbedInto", func() []any { return []any{nowhere, vector(dim), "ACGTACG"} }).never = true
 }
@@ -170,7 +170,7 @@ func mambaRoom(b *builder) {
 			}
 			return c
 		},
-		args: map[string]func() any{"dst": func() any { return matrix(tokens, vocab) }}})
+		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, vocab) }}})
 	batch := b.on(self, "RunBatch", func() []any {
 		return []any{nowhere, []*mamba.Call{call(), {Tokens: ids(), State: state(), Hidden: matrix(tokens, dim)}}}
 	})

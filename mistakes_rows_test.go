@@ -82,8 +82,8 @@ type operator struct {
 	// whole, packed, step and batch make arguments of Run: one sequence, several, the
 	// next tokens of a state, one for each of many. nil is for those that it has not.
 	whole, packed, step, batch func() any
-	// args are arguments of Forward and the like that Call has not, by name.
-	args map[string]func() any
+	// args make arguments of Forward and the like that Call has not, by name, for a call.
+	args map[string]func(call any) any
 	free []string
 	// pkg is what the errors of its states begin with, where that is not their package.
 	pkg   string
@@ -204,7 +204,7 @@ func (b *builder) arguments(o operator, m reflect.Method, call any) (list []any)
 	f := b.known[strings.TrimPrefix(m.Type.In(0).String(), "*")+"."+m.Name]
 	for i, name := range f.params {
 		if x, ok := o.args[name]; ok {
-			list = append(list, x())
+			list = append(list, x(call))
 			continue
 		}
 		switch name {

@@ -71,7 +71,7 @@ func transformerRoom(b *builder) {
 			}
 			return c
 		},
-		args: map[string]func() any{"dst": func() any { return matrix(tokens, vocab) }}})
+		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, vocab) }}})
 	batch := b.on(self, "RunBatch", func() []any {
 		return []any{nowhere, []*transformer.Call{call(), {Tokens: ids(), State: state(), Hidden: matrix(tokens, dim)}}}
 	})

@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"fmt"
 	"math"
 	"sort"
 
@@ -36,7 +37,7 @@ func (s *source) takeStates(e *Extra, sequences int) (int, error) {
 	}
 	for i, x := range s.states {
 		if x == nil {
-			return 0, check.Errorf(ErrState, "attention: Extra.States[%d] is nil", i)
+			return 0, check.NilState("attention", fmt.Sprintf("Extra.States[%d]", i))
 		}
 	}
 	return len(s.states), nil

@@ -303,7 +303,7 @@ func (s *State) Clone() *State {
 func (s *State) CopyFrom(from *State) error {
 	switch {
 	case from == nil:
-		return check.Errorf(ErrState, "attention: CopyFrom nil, want a state")
+		return check.NilState("attention", "the state to copy")
 	case from.op.print != s.op.print:
 		return check.Errorf(ErrState, "attention: CopyFrom a state of an operator of another Config")
 	case from == s:

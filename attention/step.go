@@ -2,6 +2,7 @@ package attention
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -97,7 +98,7 @@ func (a *Attention) stepCall(ctx context.Context, call *Call) error {
 	case call.State != nil:
 		s, _ := call.State.(*State)
 		if s == nil {
-			return check.Errorf(ErrState, "attention: State is a %T, want a *State of NewState", call.State)
+			return check.NoState[*State]("attention", "State", call.State)
 		}
 		d.list = append(d.list, s)
 		d.silent = call.Q.Data == nil && call.Dst.Data == nil
@@ -106,7 +107,7 @@ func (a *Attention) stepCall(ctx context.Context, call *Call) error {
 			s, _ := x.(*State)
 			if s == nil {
 				clear(d.list)
-				return check.Errorf(ErrState, "attention: States[%d] is a %T, want a *State of NewState", i, x)
+				return check.NoState[*State]("attention", fmt.Sprintf("States[%d]", i), x)
 			}
 			d.list = append(d.list, s)
 		}
@@ -203,7 +204,7 @@ func (d *stepRun) lay(many bool, states []*State) error {
 	}
 	switch {
 	case !many && states[0] == nil:
-		return check.Errorf(ErrState, "attention: State is nil, want one of NewState")
+		return check.NilState("attention", "State")
 	case !many:
 		b.State = states[0]
 	default:
@@ -230,7 +231,7 @@ func (d *stepRun) lay(many bool, states []*State) error {
 func (d *stepRun) checkState(name string, s *State) error {
 	switch {
 	case s == nil:
-		return check.Errorf(ErrState, "attention: %s is nil, want one of NewState", name)
+		return check.NilState("attention", name)
 	case !d.op.Owns(s):
 		return check.Errorf(ErrState, "attention: %s belongs to an operator of another Config", name)
 	}

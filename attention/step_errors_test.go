@@ -43,7 +43,7 @@ func TestStepErrors(t *testing.T) {
 		{ErrFull, "attention: 8 tokens after 8, want at most MaxTokens = 9", nil, all(bounded)},
 		{ErrFull, "attention: all 3 pages of 4 tokens are in use", nil, all(paged)},
 		{ErrState, "attention: State belongs to an operator of another Config", nil, all(other)},
-		{ErrState, "attention: States[0] is a <nil>, want a *State of NewState", nil, call(func(c *Call) { c.State, c.States = nil, []Past{nil} })},
+		{ErrState, "attention: States[0] is nil, want one of NewState", nil, call(func(c *Call) { c.State, c.States = nil, []Past{nil} })},
 		{ErrState, "attention: States[1] is given twice", nil, &Call{States: []Past{paged, paged}, Dst: part(dst, 0, 2), Q: part(x.q, 0, 2)}},
 		{ErrCall, "attention: 2 States for 1 rows, want one for each row, or Offsets", nil, call(func(c *Call) { c.State, c.States = nil, []Past{paged, bounded} })},
 		{ErrCall, "attention: State together with States", nil, call(func(c *Call) { c.States = []Past{paged} })},

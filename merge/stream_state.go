@@ -44,7 +44,7 @@ func (st *State) fit(op *Stream) {
 func (op *Stream) checkState(st *State) error {
 	switch {
 	case st == nil:
-		return check.Errorf(ErrState, "merge: the state is nil")
+		return check.NilState("merge", "State")
 	case st.fingerprint == 0:
 		return check.Errorf(ErrState, "merge: the state was not made by NewState")
 	case st.fingerprint != op.fingerprint:

@@ -121,7 +121,7 @@ func TestStreamErrors(t *testing.T) {
 		kind error
 		text string
 	}{
-		{step(nil), ErrState, "the state is nil"},
+		{step(nil), ErrState, "State is nil, want one of NewState"},
 		{step(new(State)), ErrState, "not made by NewState"},
 		{step(foreign), ErrState, "the state is of a Stream"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), State: st}), ErrShape, "dst has 4 rows, want Room = 5"},

@@ -38,7 +38,7 @@ func (b *block) Forward(dst, x blas32.General) error {
 // Step runs the next tokens, one or many, after those the state has seen. Errors match
 // those of Run.
 func (b *block) Step(dst, x blas32.General, st *State) error {
-	if err := b.kind.accept("the state", st); err != nil {
+	if err := b.kind.accept("State", st); err != nil {
 		return err
 	}
 	return b.Run(context.Background(), &BlockCall{Dst: dst, X: x, State: st})

@@ -34,7 +34,7 @@ func (op *Conv) Forward(dst, x blas32.General) error {
 // Step convolves the next tokens, one or many, after those the state has seen.
 // Any split of a sequence gives the same bits. Errors match those of Run.
 func (op *Conv) Step(dst, x blas32.General, st *State) error {
-	if err := op.kind.accept("the state", st); err != nil {
+	if err := op.kind.accept("State", st); err != nil {
 		return err
 	}
 	return op.Run(context.Background(), &ConvCall{Dst: dst, X: x, State: st})

@@ -177,7 +177,7 @@ func TestCallErrors(t *testing.T) {
 		{ErrState, "State is of a scan of 4 channels in 1 groups with 3 states, want a scan of 4 channels in 1 groups with 2 states", func(c *ScanCall) { c.State = state(wide) }},
 		{ErrState, "State is of another scan of 4 channels in 1 groups with 2 states, with another Config or other weights", func(c *ScanCall) { c.State = state(other) }},
 		{ErrState, "State was not made by NewState", func(c *ScanCall) { c.State = new(State) }},
-		{ErrState, "a state of States is nil", func(c *ScanCall) { c.States = []*State{st, nil, st} }},
+		{ErrState, "a state of States is nil, want one of NewState", func(c *ScanCall) { c.States = []*State{st, nil, st} }},
 		{ErrState, "States[1] is given twice", func(c *ScanCall) { c.Offsets, c.States = []int{0, 1, 3}, []*State{st, st} }},
 		{ErrCall, "1 States for 3 rows, want one for each row, or Offsets", func(c *ScanCall) { c.States = []*State{st} }},
 		{ErrCall, "Offsets ends with 2, want the number of rows = 3", func(c *ScanCall) { c.Offsets = []int{0, 2} }},
@@ -191,7 +191,7 @@ func TestCallErrors(t *testing.T) {
 		x.change(&c)
 		wants(t, op.Run(t.Context(), &c), x.kind, "ssm: "+x.text)
 	}
-	wants(t, op.Step(zeros(3, 4), x, x, bc, bc, nil), ErrState, "ssm: the state is nil")
+	wants(t, op.Step(zeros(3, 4), x, x, bc, bc, nil), ErrState, "ssm: State is nil, want one of NewState")
 	wants(t, op.StepBatch(zeros(3, 4), x, x, bc, bc, []*State{st}), ErrCall, "ssm: 1 States for 3 rows, want one for each row, or Offsets")
 	wants(t, op.StepBatch(zeros(3, 4), x, x, bc, bc, nil), ErrCall, "ssm: 0 States for 3 rows, want one for each row, or Offsets")
 	if st.Len() != 0 {

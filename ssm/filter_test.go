@@ -136,7 +136,7 @@ func TestNoState(t *testing.T) {
 		scan.Read(x, nil), scan.Write(nil, x), ssd.Read(x, nil), ssd.Write(nil, x), siso.Read(SISOState{}, nil), siso.Write(nil, SISOState{}),
 		block.ReadWindow(x, nil), block.ReadScan(x, nil),
 	} {
-		wants(t, err, ErrState, "ssm: the state is nil")
+		wants(t, err, ErrState, "ssm: State is nil, want one of NewState")
 	}
 	for _, err := range []error{
 		conv.StepBatch(y, x, nil), scan.StepBatch(y, x, x, x, x, nil), ssd.StepBatch(y, x, x, x, x, nil), siso.StepBatch(y, x, x, x, x, x, x, none, nil), block.StepBatch(y, x, nil),

@@ -42,7 +42,7 @@ func (op *Scan) Forward(dst, x, dt, b, c blas32.General) error {
 // Step scans the next tokens, one or many, after those the state has seen. Errors match
 // those of Run.
 func (op *Scan) Step(dst, x, dt, b, c blas32.General, st *State) error {
-	if err := op.kind.accept("the state", st); err != nil {
+	if err := op.kind.accept("State", st); err != nil {
 		return err
 	}
 	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c, State: st})

@@ -45,7 +45,7 @@ func (op *SISO) Forward(dst, x, dt, decay, trap, b, c, angles blas32.General) er
 // Step runs the next tokens, one or many, after those the state has seen. Any
 // split of a sequence gives the same bits. Errors match those of Run.
 func (op *SISO) Step(dst, x, dt, decay, trap, b, c, angles blas32.General, st *State) error {
-	if err := op.kind.accept("the state", st); err != nil {
+	if err := op.kind.accept("State", st); err != nil {
 		return err
 	}
 	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles, State: st})

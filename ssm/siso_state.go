@@ -37,7 +37,7 @@ func (op *SISO) Write(st *State, from SISOState) error {
 
 // moveState calls f with every element of m and its place in the state.
 func (op *SISO) moveState(m SISOState, st *State, f func(m, value *float32)) error {
-	if err := op.kind.accept("the state", st); err != nil {
+	if err := op.kind.accept("State", st); err != nil {
 		return err
 	}
 	h, p, n := op.cfg.Heads, op.cfg.HeadDim, op.cfg.States

@@ -46,7 +46,7 @@ func (op *SSD) Forward(dst, x, dt, b, c blas32.General) error {
 // Step runs the next tokens, one or many, after those the state has seen. Errors match
 // those of Run.
 func (op *SSD) Step(dst, x, dt, b, c blas32.General, st *State) error {
-	if err := op.kind.accept("the state", st); err != nil {
+	if err := op.kind.accept("State", st); err != nil {
 		return err
 	}
 	return op.Run(context.Background(), &SSDCall{Dst: dst, X: x, Dt: dt, B: b, C: c, State: st})

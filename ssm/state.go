@@ -85,7 +85,7 @@ func (k *kind) newState(cfg StateConfig) (*State, error) {
 func (k *kind) accept(name string, st *State) error {
 	switch {
 	case st == nil:
-		return check.Errorf(ErrState, "ssm: %s is nil", name)
+		return check.NilState("ssm", name)
 	case st.kind == nil:
 		return check.Errorf(ErrState, "ssm: %s was not made by NewState", name)
 	case st.kind.name != k.name:
@@ -101,7 +101,7 @@ func (k *kind) accept(name string, st *State) error {
 // acceptRead returns an error unless st is a state of k and m, of the argument name, a
 // matrix [rows, cols] for what is read of it or written to it.
 func (k *kind) acceptRead(st *State, name string, m blas32.General, rows, cols int, what string) error {
-	if err := k.accept("the state", st); err != nil {
+	if err := k.accept("State", st); err != nil {
 		return err
 	}
 	return check.Matrix(ErrShape, "ssm", name, m, rows, cols, what)

@@ -31,6 +31,7 @@ type request struct {
 	Workers           int            // of the call, 0 for the Config's
 	State             *LinearState
 	States            []attention.Past // of which each must be a *LinearState
+	batch             []*LinearState   // those of StepBatch, in place of States
 }
 
 // take copies a call, and returns an error where it has other options than those that the
@@ -55,7 +56,7 @@ func (q *request) take(ctx context.Context, call *attention.Call, can attention.
 	}
 	if call.State != nil {
 		if q.State, _ = call.State.(*LinearState); q.State == nil {
-			return check.Errorf(ErrState, "approx: State is a %T, want an *approx.LinearState of NewState", call.State)
+			return check.NoState[*LinearState]("approx", "State", call.State)
 		}
 	}
 	return nil

@@ -75,15 +75,39 @@ func (l *Linear) Forward(dst, q, k, v blas32.General) error {
 
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On
-// an error the state is as before the call.
+// an error, as where the operator is not Causal (ErrCall), the state is as before the call.
 func (l *Linear) Step(dst, q, k, v blas32.General, state *LinearState) error {
-	if err := l.checkState("state", state); err != nil {
+	if err := l.checkStep(); err != nil {
 		return err
 	}
-	return l.sum(context.Background(), request{Dst: dst, Q: q, K: k, V: v, State: state})
+	if err := l.checkState("State", state); err != nil {
+		return err
+	}
+	return l.recur(context.Background(), request{Dst: dst, Q: q, K: k, V: v, State: state})
 }
 
-// Run is Forward, or Step, with everything optional, and an end: when ctx is done
+// StepBatch is Step for the next token of each of many states: row i of the matrices
+// belongs to states[i], and no state may be there twice. It is Run with States, which also
+// takes several tokens of each. On an error all states are as before the call.
+func (l *Linear) StepBatch(dst, q, k, v blas32.General, states []*LinearState) error {
+	if err := l.checkStep(); err != nil {
+		return err
+	}
+	if states == nil {
+		states = []*LinearState{}
+	}
+	return l.recur(context.Background(), request{Dst: dst, Q: q, K: k, V: v, batch: states})
+}
+
+// checkStep reports an operator that has no states.
+func (l *Linear) checkStep() error {
+	if !l.cfg.Causal {
+		return check.Errorf(ErrCall, "approx: a step of a Linear that is not Causal: its queries see the tokens to come")
+	}
+	return nil
+}
+
+// Run is Forward, Step or StepBatch with everything optional, and an end: when ctx is done
 // it returns ctx.Err(), leaves Dst in an unspecified state and a State as it was. Of a
 // Call it takes K and V of one segment, Offsets, KOffsets, LogWeights, Workers, an
 // *Options for Options and, causal, State or States of LinearState; any other option is an

@@ -2,6 +2,7 @@ package approx
 
 import (
 	"context"
+	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -116,15 +117,15 @@ func (r *causalRun) forget() {
 // takeStates lists the states of a call, each of which may be there once.
 func (r *causalRun) takeStates() error {
 	call := &r.call
-	if call.State == nil && call.States == nil {
+	if call.State == nil && call.States == nil && call.batch == nil {
 		return nil
 	}
-	batch := pack.Batch[*LinearState]{Rows: call.Q.Rows, Offsets: call.Offsets, State: call.State}
+	batch := pack.Batch[*LinearState]{Rows: call.Q.Rows, Offsets: call.Offsets, State: call.State, States: call.batch}
 	if call.States != nil {
 		for i, past := range call.States {
 			st, ok := past.(*LinearState)
 			if !ok {
-				return check.Errorf(ErrState, "approx: States[%d] is a %T, want an *approx.LinearState of NewState", i, past)
+				return check.NoState[*LinearState]("approx", fmt.Sprintf("States[%d]", i), past)
 			}
 			r.states = append(r.states, st)
 		}
@@ -144,9 +145,9 @@ func (r *causalRun) takeStates() error {
 			return check.Errorf(ErrFull, "approx: a state has seen %d tokens, want at most %d with %d more", s.n, int64(maxLen), rows)
 		}
 	}
-	if call.Offsets == nil && call.States != nil {
+	if call.Offsets == nil && batch.States != nil {
 		r.offsets = r.offsets[:0]
-		for i := range len(call.States) + 1 {
+		for i := range len(batch.States) + 1 {
 			r.offsets = append(r.offsets, i)
 		}
 		call.Offsets = r.offsets

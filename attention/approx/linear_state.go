@@ -69,7 +69,7 @@ func (l *Linear) stateSize() int { return 3 * l.sums.kvHeads * l.sums.part }
 func (l *Linear) checkState(name string, s *LinearState) error {
 	switch {
 	case s == nil:
-		return check.Errorf(ErrState, "approx: %s is nil, want one of NewState", name)
+		return check.NilState("approx", name)
 	case s.fingerprint == 0:
 		return check.Errorf(ErrState, "approx: %s was not made by NewState", name)
 	case s.fingerprint != l.fingerprint:

@@ -211,6 +211,9 @@ func TestStates(t *testing.T) {
 				c.States = append(c.States, one.Clone())
 				alone = append(alone, one)
 			}
+			if offsets == nil {
+				checkStepBatch(t, l, c)
+			}
 			if err := other.Run(context.Background(), c.call()); err != nil {
 				t.Fatal(err)
 			}
@@ -254,6 +257,46 @@ func TestStates(t *testing.T) {
 		wrong.change(c)
 		if err := l.Run(context.Background(), c); !errors.Is(err, wrong.kind) || a.Len() != 0 {
 			t.Errorf("%s: error %v, %d tokens", what, err, a.Len())
+		}
+	}
+}
+
+// checkStepBatch: StepBatch is Step of each state, with the next token of each.
+func checkStepBatch(t *testing.T, l *Linear, c *request) {
+	t.Helper()
+	want, got := mat.New(c.Q.Rows, c.Dst.Cols), mat.New(c.Q.Rows, c.Dst.Cols)
+	var together []*LinearState
+	var alone []*LinearState
+	for i, s := range c.States {
+		one := s.(*LinearState).Clone()
+		together, alone = append(together, s.(*LinearState).Clone()), append(alone, one)
+		row := func(m blas32.General) blas32.General { return mat.Rows(m, i, i+1) }
+		if err := l.Step(row(want), row(c.Q), row(c.K), row(c.V), one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.StepBatch(got, c.Q, c.K, c.V, together); err != nil {
+		t.Fatal(err)
+	}
+	sameBits(t, "StepBatch", got, want)
+	for i, s := range together {
+		if s.Len() != alone[i].Len() {
+			t.Errorf("state %d has seen %d tokens, want %d", i, s.Len(), alone[i].Len())
+		}
+		sameBits(t, "state", mat.Vector(s.values), mat.Vector(alone[i].values))
+	}
+}
+
+// TestNoState: a Linear that is not Causal takes no step, be the state of one of its shape.
+func TestNoState(t *testing.T) {
+	st := value[*LinearState](t)(testLinear(t).NewState(StateConfig{}))
+	l := value[*Linear](t)(NewLinear(LinearConfig{Heads: 4, KVHeads: 2, HeadDim: 9, ValueDim: 37}))
+	c := randomCall(1, l.sums.shape, 1, 1)
+	for what, err := range map[string]error{
+		"Step": l.Step(c.Dst, c.Q, c.K, c.V, st), "StepBatch": l.StepBatch(c.Dst, c.Q, c.K, c.V, []*LinearState{st}),
+	} {
+		if !errors.Is(err, ErrCall) || st.Len() != 0 {
+			t.Errorf("%s: error %v, %d tokens", what, err, st.Len())
 		}
 	}
 }

@@ -2,6 +2,7 @@ package cca
 
 import (
 	"context"
+	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -33,7 +34,7 @@ func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 // stretches of 8192 tokens that long calls are cut into; the state's Len tells.
 func (c *CCA) Step(dst, q, k, v blas32.General, state *State) error {
 	if state == nil {
-		return check.Errorf(attention.ErrState, "cca: state is nil, want one of NewState")
+		return check.NilState("cca", "State")
 	}
 	r := c.scratch.Get()
 	defer c.scratch.Put(r)
@@ -111,7 +112,7 @@ func (c *CCA) Run(ctx context.Context, call *attention.Call) error {
 	var state *State
 	if call.State != nil {
 		if state, _ = call.State.(*State); state == nil {
-			return check.Errorf(attention.ErrState, "cca: State is a %T, want a *cca.State of NewState", call.State)
+			return check.NoState[*State]("cca", "State", call.State)
 		}
 	}
 	if call.States == nil {
@@ -122,7 +123,7 @@ func (c *CCA) Run(ctx context.Context, call *attention.Call) error {
 	for i, x := range call.States {
 		s, _ := x.(*State)
 		if s == nil {
-			return check.Errorf(attention.ErrState, "cca: States[%d] is a %T, want a *cca.State of NewState", i, x)
+			return check.NoState[*State]("cca", fmt.Sprintf("States[%d]", i), x)
 		}
 		r.list = append(r.list, s)
 	}
@@ -170,7 +171,7 @@ func (r *run) check(state *State, states []*State) error {
 func (r *run) checkOwner(name string, s *State) error {
 	switch {
 	case s == nil:
-		return check.Errorf(attention.ErrState, "cca: %s is nil, want one of NewState", name)
+		return check.NilState("cca", name)
 	case s.op.print != r.op.print:
 		return check.Errorf(attention.ErrState, "cca: %s is of another operator", name)
 	}

@@ -2,6 +2,7 @@ package landmark
 
 import (
 	"context"
+	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -101,7 +102,7 @@ func (t *states[S]) batch(call *attention.Call) (b pack.Batch[S], err error) {
 	b.Offsets = call.Offsets
 	if call.State != nil {
 		if b.State, _ = call.State.(S); b.State == none {
-			return b, check.Errorf(attention.ErrState, "landmark: State is a %T, want a %T of NewState", call.State, none)
+			return b, check.NoState[S]("landmark", "State", call.State)
 		}
 	}
 	if call.States == nil {
@@ -111,7 +112,7 @@ func (t *states[S]) batch(call *attention.Call) (b pack.Batch[S], err error) {
 	for i, x := range call.States {
 		s, _ := x.(S)
 		if s == none {
-			return b, check.Errorf(attention.ErrState, "landmark: States[%d] is a %T, want a %T of NewState", i, x, none)
+			return b, check.NoState[S]("landmark", fmt.Sprintf("States[%d]", i), x)
 		}
 		t.list = append(t.list, s)
 	}
@@ -133,7 +134,7 @@ func (t *states[S]) checkOwner(name string, s S) error {
 	var none S
 	switch {
 	case s == none:
-		return check.Errorf(attention.ErrState, "landmark: %s is nil, want one of NewState", name)
+		return check.NilState("landmark", name)
 	case s.owner() != t.print:
 		return check.Errorf(attention.ErrState, "landmark: %s is of another operator", name)
 	}
@@ -152,10 +153,6 @@ func (t *states[S]) stateOf(sequence int) (s S) {
 func (t *states[S]) clear() {
 	t.layout.Clear()
 	clear(t.list)
-}
-
-func errNoState() error {
-	return check.Errorf(attention.ErrState, "landmark: state is nil, want one of NewState")
 }
 
 // named gives an error of package attention this package's name.

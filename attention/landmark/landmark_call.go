@@ -39,11 +39,24 @@ func (l *Landmark) Forward(dst, q, k, v blas32.General, landmarks []bool) error 
 // On an error the state is as before the call.
 func (l *Landmark) Step(dst, q, k, v blas32.General, landmarks []bool, state *State) error {
 	if state == nil {
-		return errNoState()
+		return check.NilState("landmark", "State")
 	}
 	r := l.scratch.Get()
 	defer l.scratch.Put(r)
 	return r.serve(context.Background(), l, tokens{dst: dst, q: q, k: k, v: v, marks: landmarks}, pack.Batch[*State]{State: state})
+}
+
+// StepBatch is Step for the next token of each of many states: row i of the matrices and
+// landmarks[i] belong to states[i], and no state may be there twice. It is Run with States,
+// which also takes several tokens of each. States go on one after the other: after an error
+// of an exhausted pool of pages some may have, as their Len tells.
+func (l *Landmark) StepBatch(dst, q, k, v blas32.General, landmarks []bool, states []*State) error {
+	if states == nil {
+		states = []*State{}
+	}
+	r := l.scratch.Get()
+	defer l.scratch.Put(r)
+	return r.serve(context.Background(), l, tokens{dst: dst, q: q, k: k, v: v, marks: landmarks}, pack.Batch[*State]{States: states})
 }
 
 // Options are what only Landmark has of a call: attention.Call.Options takes a pointer
@@ -53,7 +66,7 @@ type Options struct {
 	Landmarks []bool
 }
 
-// Run is Forward or Step with everything optional, and an end: when ctx is done
+// Run is Forward, Step or StepBatch with everything optional, and an end: when ctx is done
 // it returns ctx.Err() itself and leaves the outputs in an unspecified state. Of a Call
 // it takes K and V of one segment, Offsets, State or States, LSE, Workers and, always, a
 // *Options for Options; any other option is an error. Sequences are done one after the

@@ -24,11 +24,24 @@ func (m *Meta) Forward(dst, q, k, v blas32.General, meta []bool) error {
 // the state's Format loses. On an error the state is as before the call.
 func (m *Meta) Step(dst, q, k, v blas32.General, meta []bool, state *MetaState) error {
 	if state == nil {
-		return errNoState()
+		return check.NilState("landmark", "State")
 	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
 	return r.serveMeta(context.Background(), m, tokens{dst: dst, q: q, k: k, v: v, marks: meta}, pack.Batch[*MetaState]{State: state})
+}
+
+// StepBatch is Step for the next token of each of many states: row i of the matrices and
+// meta[i] belong to states[i], and no state may be there twice. It is Run with States, which
+// also takes several tokens of each. States go on one after the other: after an error of an
+// exhausted pool of pages some may have, as their Len tells.
+func (m *Meta) StepBatch(dst, q, k, v blas32.General, meta []bool, states []*MetaState) error {
+	if states == nil {
+		states = []*MetaState{}
+	}
+	r := m.scratch.Get()
+	defer m.scratch.Put(r)
+	return r.serveMeta(context.Background(), m, tokens{dst: dst, q: q, k: k, v: v, marks: meta}, pack.Batch[*MetaState]{States: states})
 }
 
 // MetaOptions are what only Meta has of a call: attention.Call.Options takes a pointer
@@ -38,7 +51,7 @@ type MetaOptions struct {
 	Meta []bool
 }
 
-// Run is Forward or Step with everything optional, and an end: when ctx is done
+// Run is Forward, Step or StepBatch with everything optional, and an end: when ctx is done
 // it returns ctx.Err() itself and leaves Dst in an unspecified state. Of a Call it takes
 // K and V of one segment, Offsets, State or States, Workers and, always, a *MetaOptions
 // for Options; any other option is an error. Sequences are done one after the other:

@@ -37,7 +37,7 @@ func (m *MLA) Forward(dst, x blas32.General) error {
 // costs 2 Heads (2 KVRank + RopeDim) flop for each new token and token held.
 func (m *MLA) Step(dst, x blas32.General, s *attention.State) error {
 	if s == nil {
-		return check.Errorf(attention.ErrState, "mla: state is nil, want one of NewState")
+		return check.NilState("mla", "State")
 	}
 	return m.Run(context.Background(), &Call{Dst: dst, X: x, State: s})
 }
@@ -91,7 +91,7 @@ func (r *run) check(m *MLA, call *Call) error {
 func (r *run) checkState(name string, s *attention.State) error {
 	switch {
 	case s == nil:
-		return check.Errorf(attention.ErrState, "mla: %s is nil, want one of NewState", name)
+		return check.NilState("mla", name)
 	case !r.m.latent.Owns(s):
 		return check.Errorf(attention.ErrState, "mla: %s belongs to an operator with another Config or weights", name)
 	}

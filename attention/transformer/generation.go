@@ -2,6 +2,7 @@ package transformer
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 
@@ -17,7 +18,7 @@ func (s *Shape) readGeneration(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return err
+		return fmt.Errorf("transformer: %w", err)
 	}
 	f, err := newSection(text)
 	if err != nil {

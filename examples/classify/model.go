@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	_ "embed"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/examples/internal/program"
-	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/merge"
 	"github.com/subquad/subquad/merge/maelre"
 )
@@ -28,20 +31,43 @@ type model struct {
 const heads = 4
 
 func openModel() (*model, error) {
-	f, err := weights.Read(bytes.NewReader(checkpoint), int64(len(checkpoint)))
-	if err != nil {
-		return nil, err
+	var scale blas32.General
+	m := new(model)
+	for name, to := range map[string]*blas32.General{"embed.byte.weight": &m.bytes, "embed.hash.weight": &m.trigrams, "pos.scale": &scale} {
+		var err error
+		if *to, err = tensor(name); err != nil {
+			return nil, fmt.Errorf("classify: tensor %s of the model: %w", name, err)
+		}
 	}
-	c := weights.NewFinder("classify", weights.ErrFormat)
-	for _, name := range f.Names() {
-		c.Add(name, f.Tensor(name))
+	m.positions = float64(scale.Data[0])
+	return m, nil
+}
+
+// tensor returns a matrix of the checkpoint, or a vector as one row. maelre.Read reads the
+// encoder and passes over the embedding, which each model makes in its own way, so here is
+// what it takes to read that: a safetensors file is the length of a header in JSON, the
+// header, and numbers from and to where it says. The file is the program's own.
+func tensor(name string) (m blas32.General, err error) {
+	var header map[string]struct {
+		Shape   []int
+		Offsets [2]int `json:"data_offsets"`
 	}
-	m := &model{bytes: c.Matrix("embed.byte.weight", 256, -1)}
-	m.trigrams = c.Matrix("embed.hash.weight", 1<<hashBits, m.bytes.Cols)
-	if scale := c.Vector("pos.scale", 1); c.Err == nil {
-		m.positions = float64(scale[0])
+	data := checkpoint[8:]
+	n := binary.LittleEndian.Uint64(checkpoint)
+	if err := json.Unmarshal(data[:n], &header); err != nil {
+		return m, err
 	}
-	return m, c.Err
+	t, ok := header[name]
+	if !ok {
+		return m, errors.New("there is none")
+	}
+	m.Rows, m.Cols = 1, t.Shape[len(t.Shape)-1]
+	if len(t.Shape) == 2 {
+		m.Rows = t.Shape[0]
+	}
+	m.Stride, m.Data = m.Cols, make([]float32, m.Rows*m.Cols)
+	_, err = binary.Decode(data[n:][t.Offsets[0]:t.Offsets[1]], binary.LittleEndian, m.Data)
+	return m, err
 }
 
 // encoder returns the encoder that merges as a method does.

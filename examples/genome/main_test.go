@@ -266,7 +266,7 @@ func TestCommand(t *testing.T) {
 		"open " + dir + "/none.fa: no such file or directory":                                                  {"-fasta", dir + "/none.fa"},
 		"dna: Workers is -3, want 0 to 65536":                                                                  {"-workers", "-3"},
 		"dna: config.json: unexpected end of JSON input":                                                       {"-config", path("bad.json", "")},
-		"dna: weights: open " + dir + "/none: no such file or directory":                                       {"-weights", dir + "/none", "-config", path("empty.json", "{}")},
+		"dna: open " + dir + "/none: no such file or directory":                                                {"-weights", dir + "/none", "-config", path("empty.json", "{}")},
 	} {
 		err := command(t.Context(), append(args, "-out", out), io.Discard, io.Discard)
 		if err == nil || err.Error() != want {

@@ -117,6 +117,20 @@ func Call(pkg string, ctx context.Context, given bool) error {
 	return nil
 }
 
+// NilState is the error about a state that is nil.
+func NilState(pkg, name string) error {
+	return Errorf(subquad.ErrState, "%s: %s is nil, want one of NewState", pkg, name)
+}
+
+// NoState is the error about a state of a call, got, that is nil or not an S.
+func NoState[S any](pkg, name string, got any) error {
+	var want S
+	if _, ok := got.(S); ok || got == nil {
+		return NilState(pkg, name)
+	}
+	return Errorf(subquad.ErrState, "%s: %s is a %T, want a %T of NewState", pkg, name, got, want)
+}
+
 // Wrap gives an error of a worker, as a panic in a callback, the package's name. The
 // end of a context stays what it is.
 func Wrap(ctx context.Context, pkg string, err error) error {

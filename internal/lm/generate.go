@@ -47,7 +47,7 @@ func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 	case len(prompt) == 0:
 		return check.Errorf(subquad.ErrShape, "%s: the prompt is empty, want a token", pkg)
 	}
-	if err := m.checkState("the state", st); err != nil {
+	if err := m.checkState("State", st); err != nil {
 		return err
 	}
 	logits := make([]float32, m.vocab)

@@ -54,7 +54,7 @@ func (m *Model) Forward(dst blas32.General, tokens []int32) error {
 
 // Step sets dst [n, V] to the logits after each of the next tokens.
 func (m *Model) Step(dst blas32.General, tokens []int32, st *State) error {
-	if err := m.checkState("the state", st); err != nil {
+	if err := m.checkState("State", st); err != nil {
 		return err
 	}
 	return m.Run(context.Background(), &Call{Tokens: tokens, Logits: dst, State: st})

@@ -184,7 +184,7 @@ func (st *State) CopyFrom(from *State) error {
 	case st.fingerprint == 0:
 		return check.Errorf(subquad.ErrState, "%s: the state was not made by NewState", st.name())
 	case from == nil:
-		return check.Errorf(subquad.ErrState, "%s: the state to copy is nil", st.pkg)
+		return check.NilState(st.pkg, "the state to copy")
 	case from.fingerprint != st.fingerprint:
 		return check.Errorf(subquad.ErrState, "%s: the state to copy is of another model", st.pkg)
 	case from == st:
@@ -258,7 +258,7 @@ func (st *State) name() string {
 func (m *Model) checkState(name string, st *State) error {
 	switch {
 	case st == nil:
-		return check.Errorf(subquad.ErrState, "%s: %s is nil", m.cfg.Package, name)
+		return check.NilState(m.cfg.Package, name)
 	case st.fingerprint == 0:
 		return check.Errorf(subquad.ErrState, "%s: %s was not made by NewState", m.cfg.Package, name)
 	case st.fingerprint != m.fingerprint:

@@ -113,6 +113,19 @@ func (c *Checkpoint) Count(format string) (n int) {
 	return n
 }
 
+// Blocks is Count for the blocks of a model, of which there must be some, and want of them
+// unless that is 0.
+func (c *Checkpoint) Blocks(format string, want int) int {
+	n := c.Count(format)
+	switch {
+	case n == 0:
+		c.Fail("no block, as there is no tensor %s: it is of another kind of model%s", c.Prefix+fmt.Sprintf(format, 0), c.Others())
+	case want != 0 && n != want:
+		c.Fail("%d blocks, want Layers = %d", n, want)
+	}
+	return n
+}
+
 // Optional returns a vector of n elements, or nil where there is none.
 func (c *Checkpoint) Optional(name string, n int) []float32 {
 	if !c.Has(name) {

@@ -37,7 +37,7 @@ func readAs[T any](t *Tensor, decode func(dst []T, b []byte, kind Type) bool) ([
 	}
 	if !decode(nil, nil, t.Type) {
 		var to T
-		return nil, fmt.Errorf("weights: tensor %.200q is %.100s, which is not read as %T", t.Name, t.Type, to)
+		return nil, fmt.Errorf("tensor %.200q is %.100s, which is not read as %T", t.Name, t.Type, to)
 	}
 	out := make([]T, t.Len())
 	if t.strides != nil {
@@ -96,7 +96,7 @@ func gather[T any](t *Tensor, out []T, decode func(dst []T, b []byte, kind Type)
 // readAt reads elements, little-endian.
 func (t *Tensor) readAt(b []byte, at int64) error {
 	if n, err := t.data.ReadAt(b, at); n < len(b) {
-		return fmt.Errorf("weights: tensor %.200q: %w", t.Name, unexpected(err))
+		return fmt.Errorf("tensor %.200q: %w", t.Name, unexpected(err))
 	}
 	if size := sizeOf(t.Type); t.big {
 		for ; len(b) > 0; b = b[size:] {

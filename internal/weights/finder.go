@@ -53,7 +53,7 @@ func (c *Finder) find(name, as string) *Tensor {
 	t := c.Tensors[name]
 	switch {
 	case t == nil:
-		c.Fail("no tensor %s%s%s%s", c.Prefix, name, as, c.others())
+		c.Fail("no tensor %s%s%s%s", c.Prefix, name, as, c.Others())
 		return nil
 	case t.what != "":
 		c.Fail("tensor %.200s is %s, which is not read", t.Name, t.what)
@@ -63,9 +63,9 @@ func (c *Finder) find(name, as string) *Tensor {
 	return t
 }
 
-// others lists names of the file, if it has had none of those looked for: they may be
+// Others lists names of the file, if it has had none of those looked for: they may be
 // those of another program.
-func (c *Finder) others() string {
+func (c *Finder) Others() string {
 	switch {
 	case c.found || c.Err != nil:
 		return ""

@@ -47,7 +47,7 @@ func inFolder(dir string) (string, error) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return "", fmt.Errorf("weights: %w", err)
+		return "", fmt.Errorf("%w", err)
 	}
 	var found []string
 	for _, e := range entries {
@@ -59,9 +59,9 @@ func inFolder(dir string) (string, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("weights: %s has none of %s, nor another *.safetensors: %w", dir, strings.Join(checkpointNames, ", "), fs.ErrNotExist)
+		return "", fmt.Errorf("%s has none of %s, nor another *.safetensors: %w", dir, strings.Join(checkpointNames, ", "), fs.ErrNotExist)
 	}
-	return "", fmt.Errorf("weights: %s has %d files *.safetensors and no index of them: give one of %s: %w",
+	return "", fmt.Errorf("%s has %d files *.safetensors and no index of them: give one of %s: %w",
 		dir, len(found), listed(found), fs.ErrNotExist)
 }
 

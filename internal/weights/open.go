@@ -45,17 +45,17 @@ func OpenFile(path string, options ...subquad.OpenOption) (*Source, error) {
 	if mapped {
 		m, err := mmap.Open(path)
 		if err != nil {
-			return nil, fmt.Errorf("weights: %w", err)
+			return nil, fmt.Errorf("%w", err)
 		}
 		return &Source{m, m, int64(m.Len())}, nil
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("weights: %w", err)
+		return nil, fmt.Errorf("%w", err)
 	}
 	info, err := f.Stat()
 	if err != nil {
-		err = fmt.Errorf("weights: %w", err)
+		err = fmt.Errorf("%w", err)
 	} else {
 		err = checkRegular(path, info)
 	}
@@ -79,7 +79,7 @@ func checkRegular(path string, info os.FileInfo) error {
 	case mode&os.ModeNamedPipe != 0:
 		what = "a pipe"
 	}
-	return check.Errorf(subquad.ErrCheckpoint, "weights: %s is %s, want a regular file", path, what)
+	return check.Errorf(subquad.ErrCheckpoint, "%s is %s, want a regular file", path, what)
 }
 
 // MaxText bounds files of text: configurations, indexes, tokenizers.
@@ -94,15 +94,15 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	}
 	defer s.Close()
 	if s.size > most {
-		return nil, check.Errorf(subquad.ErrCheckpoint, "weights: %s has %d bytes, want %d at most", path, s.size, most)
+		return nil, check.Errorf(subquad.ErrCheckpoint, "%s has %d bytes, want %d at most", path, s.size, most)
 	}
 	// Some files, of a system's own, have more than their size says.
 	text, err := io.ReadAll(io.NewSectionReader(s, 0, most+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("weights: %w", err)
+		return nil, fmt.Errorf("%w", err)
 	case int64(len(text)) > most:
-		return nil, check.Errorf(subquad.ErrCheckpoint, "weights: %s has more than %d bytes", path, most)
+		return nil, check.Errorf(subquad.ErrCheckpoint, "%s has more than %d bytes", path, most)
 	}
 	return text, nil
 }

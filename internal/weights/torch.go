@@ -191,7 +191,7 @@ func (a *archive) read(name string, limit uint64) ([]byte, error) {
 func zipError(err error) error {
 	var system *fs.PathError
 	if errors.As(err, &system) {
-		return fmt.Errorf("weights: %w", err)
+		return fmt.Errorf("%w", err)
 	}
 	return formatError("%v", err)
 }

@@ -20,7 +20,7 @@ import (
 
 // ErrFormat is matched by every error about a file that is not well formed. It matches
 // subquad.ErrCheckpoint.
-var ErrFormat = check.Errorf(subquad.ErrCheckpoint, "weights: not a well-formed file of safetensors or PyTorch")
+var ErrFormat = check.Errorf(subquad.ErrCheckpoint, "not a well-formed file of safetensors or PyTorch")
 
 // File is an opened file. Its methods are safe for concurrent use.
 type File struct {
@@ -58,7 +58,7 @@ func (t *Tensor) readable() error {
 	if t.what == "" {
 		return nil
 	}
-	return fmt.Errorf("weights: tensor %.200q is %s, which is not read", t.Name, t.what)
+	return fmt.Errorf("tensor %.200q is %s, which is not read", t.Name, t.what)
 }
 
 // Close closes a file that Open opened.
@@ -75,7 +75,7 @@ func (f *File) Close() error {
 func Read(r io.ReaderAt, size int64) (*File, error) {
 	first := make([]byte, min(max(size, 0), sniffBytes))
 	if n, err := r.ReadAt(first, 0); n < len(first) {
-		return nil, fmt.Errorf("weights: %w", unexpected(err))
+		return nil, fmt.Errorf("%w", unexpected(err))
 	}
 	f, err := readAny(r, size, first)
 	if err != nil {

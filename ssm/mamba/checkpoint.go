@@ -101,18 +101,12 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 // complete fills the fields of the configuration that are still zero from the tensors.
 func (c *checkpoint) complete() error {
 	cfg := &c.cfg
+	cfg.Layers = c.Blocks("layers.%d.norm.weight", cfg.Layers)
 	if cfg.Vocab == 0 {
 		cfg.Vocab = c.Dim(wordEmbedding, 0)
 	}
 	if cfg.Dim == 0 {
 		cfg.Dim = c.Dim(wordEmbedding, -1)
-	}
-	n := c.Count("layers.%d.norm.weight")
-	if cfg.Layers == 0 {
-		cfg.Layers = n
-	}
-	if cfg.Layers != n {
-		c.Fail("%d blocks, want Layers = %d", n, cfg.Layers)
 	}
 	if cfg.Words > cfg.Vocab && c.Err == nil {
 		return check.Errorf(ErrConfig, "mamba: Words is %d, more than Vocab = %d", cfg.Words, cfg.Vocab)

@@ -65,7 +65,7 @@ func TestGenerate(t *testing.T) {
 		"mamba: MaxTokens is -1, want 0 or more": func() (context.Context, []int32, *State, GenerateConfig) {
 			return t.Context(), prompt, st, GenerateConfig{MaxTokens: -1}
 		},
-		"mamba: the state is nil": func() (context.Context, []int32, *State, GenerateConfig) {
+		"mamba: State is nil, want one of NewState": func() (context.Context, []int32, *State, GenerateConfig) {
 			return t.Context(), prompt, nil, GenerateConfig{}
 		},
 		"mamba: Tokens[0] is 24, want 0 to 23": func() (context.Context, []int32, *State, GenerateConfig) {
@@ -125,7 +125,7 @@ func TestCallErrors(t *testing.T) {
 		{ErrCall, "mamba: 1 States for 4 rows, want one for each row, or Offsets", Call{Tokens: ids, States: []*State{st}}},
 		{ErrCall, "mamba: 1 States for 2 sequences", Call{Tokens: ids, Offsets: []int{0, 1, 4}, States: []*State{st}}},
 		{ErrState, "mamba: States[1] is given twice", Call{Tokens: ids, Offsets: []int{0, 1, 4}, States: []*State{st, st}}},
-		{ErrState, "mamba: a state of States is nil", Call{Tokens: ids[:1], States: []*State{nil}}},
+		{ErrState, "mamba: a state of States is nil, want one of NewState", Call{Tokens: ids[:1], States: []*State{nil}}},
 		{ErrCall, "mamba: Offsets runs backwards, from 5 to 4 at 2", Call{Tokens: ids, Offsets: []int{0, 5, 4}}},
 	} {
 		err := m.Run(t.Context(), &c.call)
