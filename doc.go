@@ -18,7 +18,6 @@
 //     query chooses; meta-tokens.
 //   - attention/approx: attention of linear cost: linear, efficient,
 //     cross-covariance and Nyström attention.
-//   - attention/transformer: decoder-only language models from published checkpoints.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
