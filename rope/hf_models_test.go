@@ -295,7 +295,7 @@ func TestOwnNumbers(t *testing.T) {
 		t.Errorf("layer 99 of layers that are alike: %s, error %v", inWords(cfg), err)
 	}
 	short := strings.Replace(fmt.Sprintf(text, ""), "[5e6, 1e4]", "[5e6]", 1)
-	if _, err := FromHF([]byte(short), V5); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "said of 1, want 2") {
+	if _, err := FromHF([]byte(short), V5); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "has 1 elements, want 2") {
 		t.Errorf("one base for two layers: error %v", err)
 	}
 }
