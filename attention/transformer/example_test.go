@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -116,4 +117,27 @@ func ExampleParseConfig() {
 	fmt.Printf("%.2f GB in bfloat16, %.2f GB in int8\n", float64(shape.Bytes(asm.BFloat16))/1e9, float64(shape.Bytes(asm.Int8))/1e9)
 	// Output:
 	// 1.19 GB in bfloat16, 0.60 GB in int8
+}
+
+// A Sampler chooses the next token of logits that come from anywhere.
+func ExampleNewSampler() {
+	sampler := must(transformer.NewSampler(transformer.SampleConfig{Temperature: 0.8, TopK: 2, Seed: 1}))
+	logits := []float32{-3, 2, -1, 2.5}
+	var counts [4]int
+	for range 1000 {
+		counts[must(sampler.Sample(logits))]++
+	}
+	fmt.Println(counts[0], counts[2], counts[1] > 100, counts[3] > counts[1])
+	// Output:
+	// 0 0 true true
+}
+
+// A checkpoint from memory, as one embedded in a program is, with its config.json.
+func ExampleRead() {
+	weights := must(os.ReadFile(filepath.Join(folder, "model.safetensors")))
+	config := must(os.ReadFile(filepath.Join(folder, "config.json")))
+	m := must(transformer.Read(bytes.NewReader(weights), int64(len(weights)), config, transformer.Config{}))
+	fmt.Println(m.Shape().Layers, "layers")
+	// Output:
+	// 5 layers
 }
