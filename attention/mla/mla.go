@@ -178,8 +178,8 @@ func (m *MLA) StepScratchBytes(tokens, held int) int64 {
 	c := &m.cfg
 	h := int64(c.Heads)
 	row := int64(c.QRank+c.KVRank+2*c.RopeDim+2) + h*int64(c.NopeDim+3*c.RopeDim+2*c.KVRank+c.ValueDim)
-	row += row / 8 // blocks that are scratch grow by steps
-	const rest = 1 << 13
+	row += row / 8       // blocks that are scratch grow by steps
+	const rest = 3 << 12 // lists and plans, and rounding of blocks up
 	return 4*int64(tokens)*row + m.latent.StepScratchBytes(tokens, held) + rest
 }
 
