@@ -82,8 +82,10 @@ func (r *convRun) convolveWindows(dst, in blas32.General, i, part int, spectrum 
 			if stop-begin < k.window || u.channels < lanes && !u.phases {
 				clear(w.rows)
 			}
-			mat.Copy(own, mat.Rows(in, begin, stop))
+			// Of rows that another part or window writes over, the inputs were kept.
+			low, high := 0, stop-begin
 			if at == first && borders {
+				low = k.before
 				mat.Copy(own, before)
 			}
 			if inPlace && k.after > 0 && at < k.count-1 {
@@ -91,10 +93,11 @@ func (r *convRun) convolveWindows(dst, in blas32.General, i, part int, spectrum 
 					ahead, isAhead = mat.Of(w.ahead, k.after, u.channels), true
 				}
 				if isAhead {
-					n := min(k.after, in.Rows-to)
-					mat.Copy(mat.Rows(own, to-begin, to-begin+n), mat.Rows(ahead, 0, n))
+					high = to - begin
+					mat.Copy(mat.Rows(own, high, stop-begin), mat.Rows(ahead, 0, stop-to))
 				}
 			}
+			mat.Copy(mat.Rows(own, low, high), mat.Rows(in, begin+low, begin+high))
 			if inPlace && k.after > 0 && at > first {
 				n := min(k.after, in.Rows-from)
 				mat.Copy(mat.Of(w.ahead, n, u.channels), mat.Rows(own, from-begin, from-begin+n))
