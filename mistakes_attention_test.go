@@ -92,6 +92,13 @@ func attentionRoom(b *builder) {
 		return []any{nowhere, c}
 	})
 	run.call, run.free, run.foreign = "options", []string{"call.LogWeights.Cols", "call.Extra.[0].LogWeights.Cols"}, func() any { return newState(b.t, other, 0) }
+	chosen := b.on(self, "Run", func() []any {
+		c := attend(valueDim)
+		c.State, c.Read = newState(b.t, op, 0).(attention.Past), new(attention.Read)
+		c.Select, c.Weights = []attention.Selection{{{From: 0, To: 2}, {From: 3, To: 5}}}, [][]float32{vector(4 * heads)}
+		return []any{nowhere, c}
+	})
+	chosen.call, chosen.foreign = "chosen", run.foreign
 	b.on(self, "ScratchBytesWith", func() []any { return []any{3, 3, 2, []int{4}} })
 	b.on(self, "StateBytes", func() []any { return []any{attention.StateConfig{}, 3} })
 	b.on(self, "NewPages", func() []any { return []any{attention.PagesConfig{PageTokens: 4, MaxPages: 8}} })

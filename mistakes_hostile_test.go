@@ -122,6 +122,12 @@ func option(x *trial, l leaf, way int) string {
 		l.set([]attention.Extra{{K: []blas32.General{matrix(3, kvHeads*headDim)}, V: []blas32.General{matrix(3, kvHeads*valueDim)}}})
 	case "Partial":
 		l.set(true)
+	case "Select":
+		l.set([]attention.Selection{{{From: 0, To: 1}}})
+	case "Weights":
+		l.set([][]float32{vector(tokens * heads)})
+	case "Read":
+		l.set(new(attention.Read))
 	case "Stats":
 		l.set(new(attention.Stats))
 	case "LogWeights":

@@ -65,6 +65,22 @@ type Call struct {
 	// itself, and stands at the position that its depth gives. State.Accept keeps a
 	// path.
 	Tree []int
+	// Select, if not nil, has a Selection for each state: the positions that the
+	// queries see, in place of all that the state holds. Its tokens are those that the
+	// state has seen and the call's own, which are seen only if they are named; nodes of a
+	// Tree are named by their order. Causality, windows, masks and Visible hold besides.
+	// Rows that are not named are not read, and one that names all gives the bits of nil.
+	// For a selection of its own for each key head, make each a sequence: an operator
+	// of Heads/KVHeads heads and one key head, with as many states as there are key heads,
+	// gives the bits of one state.
+	Select []Selection
+	// Weights, if not nil, has for each state the weight that each selected token got from
+	// all queries together, [tokens, Heads]: the tokens in the order in which Select names
+	// them, those that it names in vain with 0, or without Select all that the state
+	// holds after the call, oldest first. It costs what Mass does. Not for rings.
+	Weights [][]float32
+	// Read, if not nil, takes up how much of the states the call reads.
+	Read *Read
 
 	// Offsets and KOffsets pack several sequences: sequence b has rows Offsets[b] to
 	// Offsets[b+1] of Q and KOffsets[b] to KOffsets[b+1] of the keys (cu_seqlens
@@ -194,6 +210,9 @@ func (r *forwardRun) checkForward(c *Call) error {
 	}
 	if c.Tree != nil {
 		return check.Errorf(ErrCall, "attention: Tree without State")
+	}
+	if c.Select != nil || c.Weights != nil || c.Read != nil {
+		return check.Errorf(ErrCall, "attention: Select, Weights or Read without State")
 	}
 	if err := checkOptions(c); err != nil {
 		return err

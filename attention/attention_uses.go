@@ -28,9 +28,12 @@ const (
 	UsesMass
 	UsesEntropy
 	UsesStats
+	UsesSelect
+	UsesWeights
+	UsesRead
 )
 
-var useNames = [...]string{"State", "Tree", "Offsets", "KOffsets", "QueryPos", "KeyPos", "LogWeights", "Bias", "Mask", "Visible", "Extra", "Partial", "LSE", "Mass", "Entropy", "Stats"}
+var useNames = [...]string{"State", "Tree", "Offsets", "KOffsets", "QueryPos", "KeyPos", "LogWeights", "Bias", "Mask", "Visible", "Extra", "Partial", "LSE", "Mass", "Entropy", "Stats", "Select", "Weights", "Read"}
 
 // String returns the names of the options, with commas between them.
 func (u Uses) String() string {
@@ -48,7 +51,7 @@ func (c *Call) Uses() (u Uses) {
 	for i, set := range [len(useNames)]bool{
 		c.State != nil || c.States != nil, c.Tree != nil, c.Offsets != nil, c.KOffsets != nil, c.QueryPos != nil, c.KeyPos != nil,
 		mat.Given(c.LogWeights), c.Bias != nil, c.Mask != nil, c.Visible != nil, len(c.Extra) > 0, c.Partial,
-		mat.Given(c.LSE), mat.Given(c.Mass), mat.Given(c.Entropy), c.Stats != nil,
+		mat.Given(c.LSE), mat.Given(c.Mass), mat.Given(c.Entropy), c.Stats != nil, c.Select != nil, c.Weights != nil, c.Read != nil,
 	} {
 		if set {
 			u |= 1 << i

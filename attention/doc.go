@@ -85,6 +85,8 @@
 //
 // [Call.State] has a step's options: log-weights that stay with their keys, extra
 // keys, biases and masks, trees, the log-sum-exp, and the weights that keys received.
+// [Call.Select] has queries read a choice of a long state instead of all of it, and
+// [Call.Weights] tells what that choice received.
 //
 // The next limit after memory is arithmetic: with four query heads to a key head, each
 // number that is read takes part in four multiply-adds. At a Zen 4's rate of float32

@@ -10,6 +10,8 @@ type span struct {
 	list   []int64 // positions of all of them, or nil where they follow each other
 	kept   bool    // for all queries, whatever their window
 	first  int     // number of the first token among the keys of a job
+	order  int     // of Weights: the row of the first token or, where named, of position 0
+	named  bool    // by a Selection
 }
 
 // at is the position of token i.

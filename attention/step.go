@@ -152,6 +152,9 @@ func (d *stepRun) checkStep(many bool, states []*State) error {
 	if err := d.checkTree(); err != nil {
 		return err
 	}
+	if err := d.checkSelect(); err != nil {
+		return err
+	}
 	for i, s := range d.states {
 		if n, most := d.news(i), s.cfg.MaxTokens; most > 0 && n > most-s.Held() {
 			return check.Errorf(ErrFull, "attention: %d tokens after %d, want at most MaxTokens = %d", n, s.Held(), most)

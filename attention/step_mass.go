@@ -11,7 +11,9 @@ import (
 )
 
 // diagnosingStep tells whether weights are asked for.
-func (d *stepRun) diagnosingStep() bool { return d.call.Mass.Rows > 0 || d.call.Entropy.Rows > 0 }
+func (d *stepRun) diagnosingStep() bool {
+	return d.call.Mass.Rows > 0 || d.call.Entropy.Rows > 0 || d.call.Weights != nil
+}
 
 // checkMass checks that Mass is asked of one state that is not a ring, whose tokens have
 // a row at their position.
@@ -30,6 +32,9 @@ func (d *stepRun) checkMass() error {
 func (d *stepRun) beginMass() {
 	c, heads := &d.call, d.op.cfg.Heads
 	d.lse = c.LSE
+	for _, w := range c.Weights {
+		clear(w)
+	}
 	if d.diagnosingStep() && d.lse.Rows == 0 {
 		d.lses = scratch.Floats(d.lses, c.Q.Rows*heads)
 		d.lse = mat.Of(d.lses, c.Q.Rows, heads)
@@ -118,6 +123,9 @@ func (w *stepWork) weigh(s blas32.General, h int, entropy []float32) {
 			case !math.IsInf(float64(denominator), -1):
 				entropy[i] += d.op.tile.Mass(part, logits, denominator)
 			}
+		}
+		if d.call.Weights != nil {
+			w.addWeights(head, part)
 		}
 		if out := d.call.Mass; out.Rows > 0 {
 			for n := range w.pieces {

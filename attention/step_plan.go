@@ -31,7 +31,7 @@ func (d *stepRun) plan(b, done, n int) {
 	}
 	j.spans[0] = len(d.spans)
 	if last > 0 {
-		d.spans = s.spans(d.spans, min(from, last), last)
+		d.seenSpans(b, min(from, last), last)
 	}
 	if s.schedule != nil && s.cfg.Policy == rope.EachStep {
 		j.rot = s.rotation
@@ -39,6 +39,7 @@ func (d *stepRun) plan(b, done, n int) {
 	unit := a.stepTile.Unit()
 	j.wide = j.rot != nil || a.cfg.HeadDim%unit != 0 || a.cfg.ValueDim%unit != 0
 	d.divide(j)
+	d.countRead(&d.jobs[len(d.jobs)-1])
 	j.window, j.rot = 0, nil
 	j.wide = a.cfg.HeadDim%unit != 0 || a.cfg.ValueDim%unit != 0
 	for i := 1; i < len(d.probe.src); i++ {

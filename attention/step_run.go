@@ -50,6 +50,7 @@ type stepRun struct {
 	taken []int // [states], rows of each that the present wave takes
 	jobs  []job
 	spans []span     // of all jobs
+	ring  []span     // of a ring, before a Selection cuts them
 	views []block    // of extra keys in matrices: the segments of all sources
 	work  []stepWork // of each worker
 	tasks int        // in all jobs
@@ -157,6 +158,7 @@ func (d *stepRun) dropStep() {
 	clear(d.list)
 	clear(d.jobs)
 	clear(d.spans)
+	clear(d.ring)
 	clear(d.views)
 	d.probe.dropCall()
 }

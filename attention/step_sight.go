@@ -13,6 +13,9 @@ type piece struct {
 func (x *span) cutOut(i, n int) span {
 	p := *x
 	p.row, p.n, p.first, p.pos = x.row+i, n, x.first+i, x.at(i)
+	if !x.named {
+		p.order += i
+	}
 	if x.list != nil {
 		p.list = x.list[i:][:n]
 	}
