@@ -106,6 +106,9 @@ func fastaRoom(b *builder) {
 	b.add("dna.ReverseComplementRNA", dna.ReverseComplementRNA, func() []any { return []any{make([]byte, 4), []byte("ACGU")} })
 	tokenizer := must(dna.NewTokenizer(dna.TokenizerConfig{MaxLen: 8}))
 	b.on(func() any { return tokenizer }, "AppendDNA", func() []any { return []any{[]int32(nil), "ACGT"} })
+	b.add("dna.NewSampler", dna.NewSampler, func() []any {
+		return []any{dna.SampleConfig{RepetitionPenalty: 1.1, Temperature: 1, TopK: 3, TopP: 0.5, MinP: 0.1}}
+	})
 	b.add("dna.NewTokenizer", dna.NewTokenizer, func() []any { return []any{dna.TokenizerConfig{MaxLen: 8}} })
 }
 
@@ -143,8 +146,12 @@ func mambaRoom(b *builder) {
 	b.add("mamba.ParseConfig", mamba.ParseConfig, func() []any {
 		return []any{[]byte(`{"model_type":"mamba","hidden_size":12,"num_hidden_layers":2,"vocab_size":24,"state_size":4}`)}
 	})
-	b.add("mamba.NewSampler", mamba.NewSampler, func() []any { return []any{mamba.SampleConfig{Temperature: 1, TopK: 3, TopP: 0.5}} })
-	sampler := func() any { return must(mamba.NewSampler(mamba.SampleConfig{Temperature: 1, TopK: 3, TopP: 0.5})) }
+	b.add("mamba.NewSampler", mamba.NewSampler, func() []any {
+		return []any{mamba.SampleConfig{RepetitionPenalty: 1.1, Temperature: 1, TopK: 3, TopP: 0.5, MinP: 0.1}}
+	})
+	sampler := func() any {
+		return must(mamba.NewSampler(mamba.SampleConfig{RepetitionPenalty: 1.1, Temperature: 1, TopK: 3, TopP: 0.5, MinP: 0.1}))
+	}
 	sample := b.on(sampler, "Sample", func() []any { return []any{vector(vocab)} })
 	sample.pkg, sample.free = "mamba", []string{"logits."}
 	m, other := must(mamba.Read(bytes.NewReader(file), int64(len(file)), cfg)), must(mamba.Read(bytes.NewReader(second), int64(len(second)), cfg))

@@ -45,7 +45,9 @@ func transformerRoom(b *builder) {
 	must(0, os.WriteFile(filepath.Join(dir, "tokenizer.json"), []byte(`{"model": {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"}}`), 0o600))
 	b.add("transformer.Open", transformer.Open, func() []any { return []any{path, cfg, nil} })
 	b.add("transformer.OpenTokenizer", transformer.OpenTokenizer, func() []any { return []any{dir} })
-	b.add("transformer.NewSampler", transformer.NewSampler, func() []any { return []any{transformer.SampleConfig{Temperature: 1, TopK: 3, TopP: 0.5}} })
+	b.add("transformer.NewSampler", transformer.NewSampler, func() []any {
+		return []any{transformer.SampleConfig{RepetitionPenalty: 1.1, Temperature: 1, TopK: 3, TopP: 0.5, MinP: 0.1}}
+	})
 	words := must(transformer.OpenTokenizer(dir))
 	b.on(func() any { return words }, "Encode", func() []any { return []any{"a", true} })
 	m, other := must(transformer.Read(bytes.NewReader(file), int64(len(file)), []byte(llamaConfig), cfg)), must(transformer.Read(bytes.NewReader(second), int64(len(second)), []byte(llamaConfig), cfg))

@@ -194,3 +194,14 @@ func (t *Tokenizer) Decode(ids []int32) string {
 	}
 	return b.String()
 }
+
+// AppendText appends the text of a token, as Decode has it, whatever comes before it.
+func (t *Tokenizer) AppendText(dst []byte, _, token int32) []byte {
+	if token < 0 || int(token) >= t.Size() {
+		token = vocabularies[t.cfg.Vocabulary].unknown
+	}
+	return append(dst, vocabularies[t.cfg.Vocabulary].tokens[token]...)
+}
+
+// Size returns the number of tokens. A model may have more rows.
+func (t *Tokenizer) Size() int { return t.cfg.Vocabulary.Len() }

@@ -3,7 +3,6 @@ package mamba
 import (
 	"context"
 	"io"
-	"iter"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -110,34 +109,4 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 		list[i] = (*lm.Call)(c)
 	}
 	return m.stack.RunBatch(ctx, list)
-}
-
-// SampleConfig says how the next token is chosen: Temperature divides the logits, 0 taking
-// the likeliest token; TopK keeps only the TopK likeliest tokens, TopP the likeliest ones
-// whose probabilities together reach TopP (0 keeps all); Seed begins the random numbers.
-type SampleConfig = lm.SampleConfig
-
-// Sampler chooses tokens: Sample(logits) returns one of as many as there are logits. It
-// must not be used by two goroutines at once.
-type Sampler = lm.Sampler
-
-// NewSampler returns a sampler, or an error that matches ErrConfig.
-func NewSampler(cfg SampleConfig) (*Sampler, error) { return lm.NewSampler("mamba", cfg) }
-
-// GenerateConfig says how a text goes on: as SampleConfig says, for MaxTokens tokens at the
-// most (0 is no limit), or until a token of Stop, which is not part of the text.
-type GenerateConfig = lm.GenerateConfig
-
-// Generate continues a prompt after what the state has seen, and yields the tokens
-// one by one. The prompt is not yielded. It must have a token, for what follows is
-// predicted from its last one. When the loop ends, the state has seen the prompt and
-// the yielded tokens, of which the last one only where a token of Stop came after it:
-// another turn begins with what the state has not seen.
-//
-// It ends after MaxTokens, at a token of Stop, or with an error: of the arguments,
-// matching ErrShape, ErrCall, ErrState or ErrConfig, or ctx.Err() once ctx is done.
-//
-//	for token, err := range m.Generate(ctx, prompt, st, cfg) { ... }
-func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[int32, error] {
-	return m.stack.Generate(ctx, prompt, st, cfg)
 }
