@@ -54,6 +54,7 @@ func stepped(t *testing.T, cfg Config, c Call, k, v blas32.General) (out, lse bl
 func goldenPaged(t *testing.T, f *golden.File) {
 	pages := f.Shape("k_pages") // [pages, page, heads, D]
 	values := f.Shape("v_pages")
+	f.Sizes(map[string]int{"page_size": pages[1]})
 	q := f.Shape("q") // [batch, queries, heads, D]
 	n := pages[0] * pages[1]
 	k := general(f.Float32("k_pages"), n, pages[2]*pages[3])

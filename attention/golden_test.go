@@ -34,6 +34,7 @@ func inputs(f *golden.File, prefix string) (q, k, v blas32.General, cfg Config) 
 	k, cfg.KVHeads = f.Heads(prefix + "k")
 	v, _ = f.Heads(prefix + "v")
 	cfg.HeadDim, cfg.ValueDim = q.Cols/cfg.Heads, v.Cols/cfg.KVHeads
+	f.Sizes(map[string]int{"Sq": q.Rows, "Sk": k.Rows, "Hq": cfg.Heads, "Hkv": cfg.KVHeads, "D": cfg.HeadDim, "Dv": cfg.ValueDim})
 	return q, k, v, cfg
 }
 
@@ -221,6 +222,15 @@ func goldenMaskBias(t *testing.T, f *golden.File) {
 		}
 	}
 	f.Ignore(func(n string) bool { return n == "q_big" && !f.Has("out_big") || n == "k_same" && !f.Has("out_same_k") })
+	scale := f.Scale()
+	if _, text, ok := strings.Cut(f.Meta("cases"), "softmax scale "); ok {
+		text = strings.TrimRight(strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == ' ' })[0], ".,")
+		x, err := strconv.ParseFloat(text, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scale = float32(x)
+	}
 	for _, name := range names(f) {
 		cfg, c, keys := base, Call{Q: q}, k
 		switch name {
@@ -234,15 +244,7 @@ func goldenMaskBias(t *testing.T, f *golden.File) {
 			c.Q, _ = f.Heads("q_big")
 			cfg.Causal = true
 		case "scale":
-			cfg.Scale = f.Scale()
-			if _, text, ok := strings.Cut(f.Meta("cases"), "softmax scale "); ok {
-				text = strings.TrimRight(strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == ' ' })[0], ".,")
-				x, err := strconv.ParseFloat(text, 32)
-				if err != nil {
-					t.Fatal(err)
-				}
-				cfg.Scale = float32(x)
-			}
+			cfg.Scale = scale
 		case "zero_q":
 			c.Q, cfg.Causal = general(make([]float32, len(q.Data)), q.Rows, q.Cols), true
 		case "same_k":
@@ -266,6 +268,7 @@ func goldenVarlen(t *testing.T, f *golden.File) {
 		return list
 	}
 	c := Call{Q: q, Offsets: offsets("cu_seqlens_q"), KOffsets: offsets("cu_seqlens_k")}
+	left := int(f.Number("window_left", -1))
 	for _, name := range names(f) {
 		cfg := base
 		switch name {
@@ -273,7 +276,7 @@ func goldenVarlen(t *testing.T, f *golden.File) {
 		case "causal":
 			cfg.Causal = true
 		case "window":
-			cfg.window(int(f.Number("window_left", -1)), 0)
+			cfg.window(left, 0)
 		default:
 			t.Errorf("unknown case %s", name)
 			continue
@@ -289,12 +292,13 @@ func goldenSink(t *testing.T, f *golden.File) {
 	k, _ := f.Heads("k")
 	v, _ := f.Heads("v")
 	base := Config{Heads: s[1] * s[2], KVHeads: s[1], HeadDim: s[3], ValueDim: v.Cols / s[1], Scale: f.Scale(), Causal: true, Sinks: f.Float32("sinks")}
+	window := int(f.Number("sliding_window", 0))
 	for _, name := range names(f) {
 		cfg := base
 		switch name {
 		case "full":
 		case "sliding":
-			cfg.Window = int(f.Number("sliding_window", 0))
+			cfg.Window = window
 		default:
 			t.Errorf("unknown case %s", name)
 			continue

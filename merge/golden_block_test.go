@@ -115,7 +115,9 @@ func goldenPropAttention(t *testing.T, f *golden.File) {
 		x := batch(f, e.Prefix+"x")
 		size := optional(f, e.Prefix+"size", len(x))
 		heads := e.Int("H", 1)
-		e.Done("B", "T", "D")
+		s := f.Shape(e.Prefix + "x")
+		e.Sizes(map[string]int{"B": s[0], "T": s[1], "D": s[2]})
+		e.Done()
 		for b := range x {
 			out, metric := attend(t, f, e.Prefix, x[b], heads, size[b].Data)
 			res.Add("out", out)
@@ -138,6 +140,9 @@ func goldenBlockStack(t *testing.T, f *golden.File) {
 	if f.Has("r_schedule") {
 		f.CompareInts("r_schedule", wide(schedule))
 	}
+	shape := f.Shape("x")
+	f.Sizes(map[string]int{"B": shape[0], "T": shape[1], "D": shape[2], "mlp_hidden": f.Shape("blocks.0.mlp.fc1.weight")[0]})
+	prop := f.Meta("prop_attn") != "False"
 	m := newMatcher(t, Config{Order: Published, ClassToken: f.Meta("class_token") == "True", DistillToken: f.Meta("distill_token") == "True"})
 	res := golden.NewResults(f, "expected.")
 	for _, x := range batch(f, "x") {
@@ -147,7 +152,7 @@ func goldenBlockStack(t *testing.T, f *golden.File) {
 		for i := range layers {
 			block := fmt.Sprintf("blocks.%d.", i)
 			weights := size
-			if f.Meta("prop_attn") == "False" {
+			if !prop {
 				weights = nil
 			}
 			mixed, metric := attend(t, f, block+"attn.", norm(f, block+"norm1", x, 1e-6), heads, weights)

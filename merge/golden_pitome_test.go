@@ -30,7 +30,9 @@ func goldenPiToMe(t *testing.T, f *golden.File) {
 			margin = 0
 		}
 		ratio := e.Float("ratio", 1)
-		e.Done("B", "T", "seed")
+		s := f.Shape(e.Prefix + "metric")
+		e.Sizes(map[string]int{"B": s[0], "T": s[1]})
+		e.Done("seed")
 		m := newMatcher(t, cfg)
 		for b := range metric {
 			n := metric[b].Rows

@@ -177,7 +177,9 @@ func goldenBSM(t *testing.T, f *golden.File) {
 			applied(t, res, &p, x[b], size[b], p.Len(), p.Tokens())
 			pairs(t, f, e.Prefix, res, &p, b, everyOther(p.Tokens(), 0), everyOther(p.Tokens(), 1), false)
 		}
-		e.Done("B", "T", "seed")
+		s := f.Shape(e.Prefix + "metric")
+		e.Sizes(map[string]int{"B": s[0], "T": s[1]})
+		e.Done("seed")
 		res.Compare()
 	}
 }
@@ -211,7 +213,9 @@ func goldenKthRandom(t *testing.T, f *golden.File) {
 			applied(t, res, &p, x[b], size[b], p.Len(), p.Tokens())
 			pairs(t, f, e.Prefix, res, &p, b, c.Sources, c.Destinations, true)
 		}
-		e.Done("B", "T", "seed")
+		s := f.Shape(e.Prefix + "metric")
+		e.Sizes(map[string]int{"B": s[0], "T": s[1]})
+		e.Done("seed")
 		res.Compare()
 	}
 }
@@ -256,7 +260,11 @@ func goldenGrid(t *testing.T, f *golden.File) {
 			applied(t, res, &p, x[b], size[b], p.Len(), p.Tokens())
 			pairs(t, f, e.Prefix, res, &p, b, src, dst, false)
 		}
-		e.Done("B", "seed", "h", "w", "sx", "sy")
+		e.Sizes(map[string]int{"B": len(metric)})
+		if h, w := e.Int("h", 0), e.Int("w", 0); h*w != f.Shape(e.Prefix + "metric")[1] {
+			t.Errorf("%s h=%d w=%d, the tensors have %d tokens", e.Prefix, h, w, f.Shape(e.Prefix + "metric")[1])
+		}
+		e.Done("seed", "sx", "sy") // a random choice of tokens has none
 		res.Compare()
 	}
 }
@@ -276,7 +284,8 @@ func goldenLocal(t *testing.T, f *golden.File) {
 		for _, at := range e.Ints("protect") {
 			c.Protect[at] = true
 		}
-		e.Done("T", "seed")
+		e.Sizes(map[string]int{"T": s[0]})
+		e.Done("seed")
 		var r matchRun
 		must(t, r.match(context.Background(), m, &c))
 

@@ -1,18 +1,24 @@
 package ssm
 
 import (
+	"math"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
-// goldenBoth runs an SSD by chunks and by the recurrence, on every sequence of a
-// file, and returns the results one after the other.
-func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial golden.Elements, calls []SSDCall, check func(out, final []float32)) {
-	for _, recurrent := range []bool{false, true} {
-		cfg.Recurrent = recurrent
+// goldenBoth runs an SSD by chunks and by the recurrence, whole and in pieces of the
+// official code's chunks, on every sequence of a file, and returns the results one after
+// the other.
+func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial golden.Elements, calls []SSDCall, chunk int, check func(out, final []float32)) {
+	for form := range 4 {
+		each := max(chunk, 1)
+		if cfg.Recurrent = form%2 == 1; form < 2 {
+			each = math.MaxInt
+		}
 		op := value[*SSD](t)(NewSSD(cfg, w))
 		var out, final []float32
 		wide := cfg.Heads * cfg.HeadDim
@@ -21,8 +27,18 @@ func goldenBoth(t *testing.T, cfg SSDConfig, w SSDWeights, initial golden.Elemen
 			if initial.Given() {
 				must(t, op.Write(st, initial.Matrix(b, wide, cfg.States)))
 			}
-			call.State, call.Dst = st, zeros(call.X.Rows, wide)
-			must(t, op.Run(t.Context(), &call))
+			n := call.X.Rows
+			call.Dst = zeros(n, wide)
+			for from := 0; from < n || from == 0; from += min(each, max(n, 1)) {
+				part := call
+				for _, m := range []*blas32.General{&part.Dst, &part.X, &part.Dt, &part.Decay, &part.B, &part.C, &part.Z} {
+					if mat.Given(*m) {
+						*m = mat.Rows(*m, from, min(from+min(each, n), n))
+					}
+				}
+				part.State = st
+				must(t, op.Run(t.Context(), &part))
+			}
 			h := zeros(wide, cfg.States)
 			must(t, op.Read(h, st))
 			out, final = append(out, call.Dst.Data...), append(final, h.Data...)
@@ -48,7 +64,7 @@ func goldenSSD(t *testing.T, f *golden.File) {
 		})
 	}
 	w := SSDWeights{A: f.Float32("A"), D: f.Optional("D"), DtBias: f.Optional("dt_bias")}
-	goldenBoth(t, cfg, w, f.Initial("state"), calls, func(out, final []float32) {
+	goldenBoth(t, cfg, w, f.Initial("state"), calls, int(f.Number("chunk_size", 64)), func(out, final []float32) {
 		f.CompareGiven("out", out)
 		f.CompareGiven("final_states", final)
 	})
@@ -67,7 +83,7 @@ func goldenMinimal(t *testing.T, f *golden.File) {
 		})
 	}
 	cfg := SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: heads}
-	goldenBoth(t, cfg, SSDWeights{}, f.Initial("state"), calls, func(out, final []float32) {
+	goldenBoth(t, cfg, SSDWeights{}, f.Initial("state"), calls, int(f.Number("block_len", 64)), func(out, final []float32) {
 		f.CompareGiven("Y", out)
 		f.CompareGiven("final_state", final)
 	})

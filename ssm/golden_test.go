@@ -83,6 +83,7 @@ func limit(v float64) float32 {
 func goldenConv(t *testing.T, f *golden.File) {
 	w := f.Shape("weight")
 	channels, taps := w[0], w[len(w)-1]
+	f.Sizes(map[string]int{"width": taps})
 	silu := f.Meta("activation") == "silu" || f.Meta("activation") == "swish"
 	if !silu && f.Meta("activation") != "None" {
 		t.Fatalf("activation %q", f.Meta("activation"))
@@ -183,6 +184,7 @@ func goldenScan(t *testing.T, f *golden.File) {
 	}
 	op := value[*Scan](t)(NewScan(cfg, w))
 	u, delta, z, initial := f.Elements("u"), f.Elements("delta"), f.Elements("z"), f.Initial("state")
+	split := min(int(f.Number("split", 0)), n)
 	var out, last, middle []float32
 	for b := range batch {
 		st := value[*State](t)(op.NewState(StateConfig{}))
@@ -193,10 +195,6 @@ func goldenScan(t *testing.T, f *golden.File) {
 		call := ScanCall{Dst: y, X: u.Columns(b, n, channels), Dt: delta.Columns(b, n, channels), Z: z.Columns(b, n, channels), State: st}
 		wide := max(cfg.Groups, 1) * states
 		call.B, call.C = shared["B"].Columns(b, n, wide), shared["C"].Columns(b, n, wide)
-		split := 0
-		if f.Meta("split") != "" {
-			split = min(int(number(t, f.Meta("split"))), n)
-		}
 		h := zeros(channels, states)
 		for i, part := range [][2]int{{0, split}, {split, n}} {
 			c := call
@@ -214,6 +212,7 @@ func goldenScan(t *testing.T, f *golden.File) {
 		out, last = append(out, golden.Transposed(y).Data...), append(last, h.Data...)
 	}
 	f.CompareGiven("out", out)
+	f.CompareLargest("out_max_abs", out)
 	f.CompareGiven("last_state", last)
 	f.CompareGiven("state_after_split", middle)
 }

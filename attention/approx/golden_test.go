@@ -180,6 +180,12 @@ func nystromCase(t *testing.T, f *golden.File, prefix string, cfg NystromConfig,
 
 func goldenNystrom(t *testing.T, f *golden.File) {
 	cfg := NystromConfig{Landmarks: int(number(t, f.Meta("num_landmarks"))), Iterations: int(number(t, f.Meta("n_iter")))}
+	taps := 0
+	if f.Has("conv_weight") {
+		shape := f.Shape("conv_weight")
+		taps = shape[len(shape)-1]
+	}
+	f.Sizes(map[string]int{"seg_len": f.Shape("q")[2] / cfg.Landmarks, "conv": taps})
 	nystromCase(t, f, "", cfg, f.Meta("init"))
 }
 
@@ -189,6 +195,8 @@ func goldenNystromCases(t *testing.T, f *golden.File) {
 			t.Fatalf("case %s: conv_kernel is %s", e.Prefix, e.Text("conv_kernel"))
 		}
 		nystromCase(t, f, e.Prefix, NystromConfig{Landmarks: e.Int("landmarks", 0)}, e.Text("init"))
-		e.Done("B", "H", "N", "dh", "seed", "masked_tail_last_batch") // which the tensors tell
+		s := f.Shape(e.Prefix + "q")
+		e.Sizes(map[string]int{"B": s[0], "H": s[1], "N": s[2], "dh": s[3]})
+		e.Done("seed", "masked_tail_last_batch") // which the mask tells
 	}
 }

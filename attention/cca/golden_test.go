@@ -48,6 +48,7 @@ func toHeads(list []float32, m blas32.General, rows, heads, repeat int) []float3
 // ccaConfig reads the shapes and options of a file.
 func ccaConfig(t *testing.T, f *golden.File) Config {
 	q, k, v := f.Shape("q"), f.Shape("k"), f.Shape("v")
+	f.Sizes(map[string]int{"q_heads": q[1], "kv_heads": k[1], "head_dim": q[3], "seq_len": q[2]})
 	return Config{
 		Heads: q[1], KVHeads: k[1], HeadDim: q[3], ValueDim: v[3], Scale: f.Scale(),
 		Group: int(f.Number("group_size", 16)), Window: int(f.Number("window", 1024)),
@@ -137,6 +138,7 @@ func goldenCCADecode(t *testing.T, f *golden.File) {
 	cfg := ccaConfig(t, f)
 	c := mustCCA(t, cfg)
 	prefill := int(f.Number("prefill_len", 0))
+	f.Sizes(map[string]int{"decode_steps": n - prefill})
 	random := rand.New(rand.NewPCG(1, 1))
 	splits := map[string]func(at int) int{
 		"as published": func(at int) int {

@@ -3,6 +3,7 @@ package landmark
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,7 +30,29 @@ func flags(f *golden.File, name string) []bool {
 	return list
 }
 
-// rotation is that of the files: interleaved pairs, base 10000.
+var decades = regexp.MustCompile(`theta_i=10\^\(-([0-9]+)\*2i/D\)`)
+
+// goldenRotation is the one that the metadata rope tells of in words.
+func goldenRotation(t *testing.T, f *golden.File, dim int) *rope.Rotation {
+	t.Helper()
+	text := f.Meta("rope")
+	cfg := rope.Config{HeadDim: dim, Layout: rope.Half}
+	if strings.Contains(text, "interleaved") {
+		cfg.Layout = rope.Interleaved
+	}
+	theta := decades.FindStringSubmatch(text)
+	if theta == nil {
+		t.Fatalf("rope is %q", text)
+	}
+	cfg.Base = math.Pow(10, float64(theta[1][0]-'0'))
+	r, err := rope.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// rotation turns interleaved pairs, base 10000.
 func rotation(t testing.TB, dim int) *rope.Rotation {
 	t.Helper()
 	r, err := rope.New(rope.Config{HeadDim: dim, Layout: rope.Interleaved})
@@ -51,12 +74,19 @@ func mustLandmark(t testing.TB, cfg Config) *Landmark {
 // landmarkInputs reads q, k and v and what they say of the Config.
 func landmarkInputs(t *testing.T, f *golden.File, prefix string) (q, k, v blas32.General, cfg Config) {
 	q, k, v, base := inputs(f, prefix)
-	return q, k, v, Config{Heads: base.Heads, KVHeads: base.KVHeads, HeadDim: base.HeadDim, ValueDim: base.ValueDim, Scale: f.Scale(), Rotation: rotation(t, base.HeadDim)}
+	return q, k, v, Config{Heads: base.Heads, KVHeads: base.KVHeads, HeadDim: base.HeadDim, ValueDim: base.ValueDim, Scale: f.Scale(), Rotation: goldenRotation(t, f, base.HeadDim)}
 }
 
 func goldenLandmarkBlock(t *testing.T, f *golden.File) {
 	q, k, v, cfg := landmarkInputs(t, f, "")
 	is, n := flags(f, "is_landmark"), q.Rows
+	if each := int(f.Number("mem_freq", 0)); each > 0 {
+		for i, landmark := range is {
+			if landmark != (i%(each+1) == each) {
+				t.Fatalf("row %d of %v: want a landmark after each %d tokens", i, is, each)
+			}
+		}
+	}
 	forward := func(cfg Config, v blas32.General) blas32.General {
 		out := zeroMatrix(n, cfg.Heads*cfg.ValueDim)
 		if err := mustLandmark(t, cfg).Forward(out, q, k, v, is); err != nil {

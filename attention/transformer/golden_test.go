@@ -12,6 +12,7 @@ import (
 
 	"github.com/subquad/subquad/internal/golden"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/weights"
 )
 
 func TestGolden(t *testing.T) {
@@ -42,6 +43,12 @@ func ids(f *golden.File, name string) (list []int32) {
 func goldenModel(t *testing.T, f *golden.File) {
 	m, err := Open(f.Beside("checkpoint"), Config{})
 	must(t, err)
+	if want := f.Meta("model_type"); want != "" && m.shape.ModelType != want {
+		t.Errorf("model_type is %q, want %q", m.shape.ModelType, want)
+	}
+	goldenTypes(t, f)
+	f.Margin("route_margin")
+	margin := f.Margin("greedy_margin")
 	vocab, dim, layers := m.shape.Vocab, m.shape.Dim, m.shape.Layers
 	var batch Call
 	var names []string
@@ -77,7 +84,7 @@ func goldenModel(t *testing.T, f *golden.File) {
 			f.Compare("logits."+c, call.Logits.Data)
 		}
 		if f.Has("greedy." + c) {
-			goldenGreedy(t, f, m, c, tokens)
+			goldenGreedy(t, f, m, c, tokens, margin)
 		}
 	}
 	batch.Logits = zeros(len(batch.Tokens), vocab)
@@ -87,8 +94,51 @@ func goldenModel(t *testing.T, f *golden.File) {
 	}
 }
 
+// goldenTypes fails the test where the checkpoint holds no weights of a type that the file
+// names: what they are widened from would not be tested.
+func goldenTypes(t *testing.T, f *golden.File) {
+	text := f.Meta("dtype")
+	if text == "" {
+		return
+	}
+	file, err := weights.OpenCheckpoint(f.Beside("checkpoint"))
+	must(t, err)
+	defer file.Close()
+	types := map[string]bool{}
+	for _, name := range file.Names() {
+		types[string(file.Tensor(name).Type)] = true
+	}
+	for _, want := range strings.Split(text, " and ") {
+		if want == "mxfp4" {
+			want = "U8" // two to a byte
+		}
+		if !types[want] {
+			t.Errorf("dtype is %q, the checkpoint has %v", text, types)
+		}
+	}
+}
+
+// decided fails the test where a greedy choice of tokens was nearer than margin, a part of
+// the largest logit, to another: logits of the token before each.
+func decided(t *testing.T, logits blas32.General, tokens []int32, margin float64) {
+	t.Helper()
+	for i, id := range tokens {
+		var largest float64
+		row := mat.Row(logits, i)
+		gap := math.Inf(1)
+		for j, v := range row {
+			if largest = max(largest, math.Abs(float64(v))); j != int(id) {
+				gap = min(gap, float64(row[id])-float64(v))
+			}
+		}
+		if gap < 0.9*margin*largest {
+			t.Fatalf("token %d was chosen by %v of the largest logit, the metadata says %v", i, gap/largest, margin)
+		}
+	}
+}
+
 // goldenGreedy continues a prompt, goes back and continues it again, and from a stored state.
-func goldenGreedy(t *testing.T, f *golden.File, m *Model, c string, prompt []int32) {
+func goldenGreedy(t *testing.T, f *golden.File, m *Model, c string, prompt []int32, margin float64) {
 	want := f.Int64("greedy." + c)
 	n := len(want)
 	length := len(prompt) + n
@@ -121,8 +171,9 @@ func goldenGreedy(t *testing.T, f *golden.File, m *Model, c string, prompt []int
 	// All but the last, which nothing is predicted from. Their length is the continuation's.
 	st, err = m.NewState(StateConfig{Length: length})
 	must(t, err)
-	logp := make([]float32, length-1)
-	must(t, m.Run(t.Context(), &Call{Tokens: all[:length-1], State: st, Targets: all[1:], LogLikelihood: logp}))
+	logp, logits := make([]float32, length-1), zeros(length-1, m.shape.Vocab)
+	must(t, m.Run(t.Context(), &Call{Tokens: all[:length-1], State: st, Targets: all[1:], LogLikelihood: logp, Logits: logits}))
+	decided(t, mat.Rows(logits, len(prompt)-1, length-1), all[len(prompt):], margin)
 	f.Compare("greedy_logprob."+c, logp[len(prompt)-1:])
 	for _, v := range logp {
 		if !(v <= 0) || math.IsInf(float64(v), 0) {

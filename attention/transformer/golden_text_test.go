@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // goldenText runs a trained model of llama2.c, from its own file and from Hugging Face's:
@@ -26,6 +27,7 @@ func goldenText(t *testing.T, f *golden.File) {
 	}
 	words, err := OpenTokenizer(vocabulary)
 	must(t, err)
+	margin := f.Margin("greedy_margin")
 	for _, path := range paths {
 		m, err := Open(path, Config{})
 		must(t, err)
@@ -43,7 +45,7 @@ func goldenText(t *testing.T, f *golden.File) {
 					t.Errorf("%s: %q becomes %q", name, f.Meta(name), back)
 				}
 			case "prompt":
-				goldenStory(t, f, m, words, c)
+				goldenStory(t, f, m, words, c, margin)
 			case "ids":
 				tokens := ids(f, name)
 				n := len(tokens)
@@ -84,7 +86,7 @@ func wide(list []int32) []int64 {
 }
 
 // goldenStory continues a prompt greedily.
-func goldenStory(t *testing.T, f *golden.File, m *Model, words *Tokenizer, c string) {
+func goldenStory(t *testing.T, f *golden.File, m *Model, words *Tokenizer, c string, margin float64) {
 	prompt, err := words.Encode(f.Meta("prompt."+c), true)
 	must(t, err)
 	f.CompareInts("prompt."+c, wide(prompt))
@@ -100,8 +102,9 @@ func goldenStory(t *testing.T, f *golden.File, m *Model, words *Tokenizer, c str
 		all = append(all, int32(want[n-1]))
 	}
 	f.CompareInts("greedy."+c, got)
-	logp := make([]float32, len(all)-1)
-	must(t, m.Run(t.Context(), &Call{Tokens: all, LogLikelihood: logp}))
+	logp, logits := make([]float32, len(all)-1), zeros(len(all), m.shape.Vocab)
+	must(t, m.Run(t.Context(), &Call{Tokens: all, LogLikelihood: logp, Logits: logits}))
+	decided(t, mat.Rows(logits, len(prompt)-1, len(all)-1), all[len(prompt):], margin)
 	f.Compare("greedy_logprob."+c, logp[len(prompt)-1:])
 	if text := words.Decode(all); text != f.Meta("text."+c) {
 		t.Errorf("text %s is %q, want %q", c, text, f.Meta("text."+c))

@@ -32,6 +32,13 @@ func goldenModel(t *testing.T, f *golden.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if head := f.Meta("use_head"); head != "" && head != map[bool]string{true: "True", false: "False"}[m.Classes() > 0] {
+		t.Errorf("use_head is %s, the model has %d classes", head, m.Classes())
+	}
+	classes := int(f.Number("n_classes", 0)) // without a head what it would have
+	if m.Classes() > 0 && classes > 0 && m.Classes() != classes {
+		t.Errorf("n_classes is %d, the model has %d", classes, m.Classes())
+	}
 	goldenOutputs(t, f, m, golden.Tolerance{Abs: 2e-4, Rel: 1e-3}) // metadata "tolerance"
 }
 

@@ -1,7 +1,6 @@
 package golden
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,12 +65,7 @@ func (f *File) Initial(names ...string) Elements {
 }
 
 // Inputs returns the tensors that the metadata "inputs" lists; nil where it does not.
-func (f *File) Inputs() (names []string) {
-	if json.Unmarshal([]byte(f.Meta("inputs")), &names) != nil {
-		return nil // what it is is said in words
-	}
-	return names
-}
+func (f *File) Inputs() (names []string) { return f.list("inputs") }
 
 // Given tells whether the file has the tensor.
 func (e Elements) Given() bool { return e.data != nil }

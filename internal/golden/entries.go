@@ -119,6 +119,16 @@ func (e *Entry) Ints(key string) (list []int) {
 	return list
 }
 
+// Sizes checks what the options say of the sizes that the tensors have, as File.Sizes does.
+func (e *Entry) Sizes(want map[string]int) {
+	e.t.Helper()
+	for key, n := range want {
+		if e.Int(key, n) != n {
+			e.t.Errorf("case %s: option %s=%s, the tensors say %d", e.Prefix, key, e.values[key], n)
+		}
+	}
+}
+
 // Done fails the test where an option was not asked for, besides those of others.
 func (e *Entry) Done(others ...string) {
 	e.t.Helper()

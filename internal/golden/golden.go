@@ -7,13 +7,11 @@
 package golden
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"sort"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -26,7 +24,8 @@ type File struct {
 	t    *testing.T
 	path string
 	file *weights.File
-	read map[string]bool
+	read map[string]bool // tensors
+	told map[string]bool // metadata keys that were read
 }
 
 // Run runs every file whose operation tests has a function for, as a subtest with
@@ -35,7 +34,8 @@ type File struct {
 // that it has a part in.
 //
 // It fails when the folder is missing or empty, when a file is damaged, when an
-// operation is in no table, and when a test leaves a tensor unread.
+// operation is in no table, and when a test leaves a tensor unread, or a key of the
+// metadata that is not for readers alone (informative.go).
 func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 	t.Helper()
 	for op, owner := range owners {
@@ -62,15 +62,17 @@ func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 			ran++
 			t.Run(name, func(t *testing.T) {
 				isatest.Run(t, func(t *testing.T) {
-					g := &File{t: t, path: path, file: f, read: map[string]bool{}}
+					g := &File{t: t, path: path, file: f, read: map[string]bool{}, told: map[string]bool{}}
 					tests[op](t, g)
-					for _, input := range g.Inputs() {
-						if !g.Has(input) {
-							t.Errorf("the input %s is missing", input)
+					for _, name := range append(g.Inputs(), g.list("expected")...) {
+						if !g.Has(name) {
+							t.Errorf("the tensor %s, of which the metadata tells, is missing", name)
 						}
 					}
-					if left := g.unread(); len(left) > 0 && !t.Failed() {
-						t.Errorf("%d tensors were not read: %s", len(left), strings.Join(left, ", "))
+					if left := g.unread(); !t.Failed() {
+						for _, text := range left {
+							t.Error(text)
+						}
 					}
 				})
 			})
@@ -115,54 +117,20 @@ func root(t *testing.T) string {
 	return ""
 }
 
+// unread says what a test left unread, and what to do about it.
 func (f *File) unread() (left []string) {
+	file := filepath.Base(f.path)
 	for _, n := range f.file.Names() {
 		if !f.read[n] {
-			left = append(left, n)
+			left = append(left, fmt.Sprintf("%s: tensor %s was not read: compare it, or Ignore it with a reason", file, n))
+		}
+	}
+	for _, key := range f.Keys("") {
+		if !f.told[key] && !isInformative(f.file.Metadata["op"], key) {
+			left = append(left, fmt.Sprintf("%s: metadata %s = %.80q was not read: act on it (Meta, Number, Config, Sizes, Margin, …), or list it with a reason in internal/golden/informative.go if it is for readers alone", file, key, f.file.Metadata[key]))
 		}
 	}
 	return left
-}
-
-// Meta returns a metadata string, "" where there is none.
-func (f *File) Meta(key string) string { return f.file.Metadata[key] }
-
-// Beside returns the path of a file in the same folder, which a metadata string
-// names; it fails the test where the key is missing or names another folder.
-func (f *File) Beside(key string) string {
-	f.t.Helper()
-	name := f.Meta(key)
-	if name == "" || filepath.Base(name) != name {
-		f.t.Fatalf("metadata %s is %q, want the name of a file", key, name)
-	}
-	return filepath.Join(filepath.Dir(f.path), name)
-}
-
-// Config decodes the JSON of a metadata string into v; it fails the test where
-// the key is missing. Keys of the JSON that v lacks are errors, so that no
-// option goes unseen.
-func (f *File) Config(key string, v any) {
-	f.t.Helper()
-	text, ok := f.file.Metadata[key]
-	if !ok {
-		f.t.Fatalf("no metadata %q", key)
-	}
-	d := json.NewDecoder(strings.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		f.t.Fatalf("metadata %q: %v", key, err)
-	}
-}
-
-// Keys returns the metadata keys that begin with prefix, without it, sorted.
-func (f *File) Keys(prefix string) (keys []string) {
-	for k := range f.file.Metadata {
-		if rest, ok := strings.CutPrefix(k, prefix); ok {
-			keys = append(keys, rest)
-		}
-	}
-	sort.Strings(keys)
-	return keys
 }
 
 // Names returns the names of the tensors.
@@ -229,26 +197,6 @@ func elements[T any](f *File, name string, read func(*weights.Tensor) ([]T, erro
 	return v
 }
 
-// Tolerance is |got - want| <= Abs + Rel |want| + Max max|want|.
-type Tolerance struct{ Abs, Rel, Max float64 }
-
-// Tolerance returns the file's own.
-func (f *File) Tolerance() Tolerance {
-	f.t.Helper()
-	number := func(key string) float64 {
-		v, err := strconv.ParseFloat(f.file.Metadata[key], 64)
-		if err != nil || !(v >= 0) {
-			f.t.Fatalf("metadata %s is %q", key, f.file.Metadata[key])
-		}
-		return v
-	}
-	tol := Tolerance{Abs: number("atol"), Rel: number("rtol")}
-	if _, ok := f.file.Metadata["mtol"]; ok {
-		tol.Max = number("mtol")
-	}
-	return tol
-}
-
 // Compare fails the test unless got agrees with a tensor within the file's
 // tolerance, or within tol where one is given.
 func (f *File) Compare(name string, got []float32, tol ...Tolerance) {
@@ -292,6 +240,7 @@ func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
 func (f *File) CompareInts(name string, got []int64) {
 	f.t.Helper()
 	f.record(name, got)
+	f.told["atol"], f.told["rtol"], f.told["mtol"] = true, true, true // integers are exact
 	want := f.Int64(name)
 	if len(got) != len(want) {
 		f.t.Fatalf("%s: %d elements, want %d", name, len(got), len(want))

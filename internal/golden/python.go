@@ -13,7 +13,7 @@ var literals = regexp.MustCompile(`\b(True|False|None|inf)\b|float\('inf'\)`)
 // missing or v lacks a member.
 func (f *File) Python(key string, v any) {
 	f.t.Helper()
-	text, ok := f.file.Metadata[key]
+	text, ok := f.meta(key)
 	if !ok {
 		f.t.Fatalf("no metadata %q", key)
 	}

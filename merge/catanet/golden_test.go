@@ -87,10 +87,11 @@ func goldenTAB(t *testing.T, f *golden.File) {
 		} else { // what the buffer holds is not looked at
 			f.Ignore(func(name string) bool { return name == p+"means" })
 		}
-		e.Done("B", "h", "w", "seed", "f32err")
+		s := f.Shape(p + "x")
+		e.Sizes(map[string]int{"B": s[0], "h": s[2], "w": s[3]})
+		e.Done("seed", "f32err")
 		op, err := NewTAB(cfg, w)
 		must(t, err)
-		s := f.Shape(p + "x")
 		images, height, width := s[0], s[2], s[3]
 		x := pixels(f.Float32(p+"x"), images, s[1], height*width)
 		out := mat.New(x.Rows, x.Cols)
@@ -140,7 +141,9 @@ func goldenLRSA(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
 		cfg := LRSAConfig{Dim: e.Int("dim", 0), QKDim: e.Int("qk", 0), MLPDim: e.Int("mlp", 0), Heads: e.Int("heads", 0), Window: e.Int("ps", 0), Step: e.Int("step", 0)}
-		e.Done("B", "h", "w", "seed", "f32err")
+		s := f.Shape(p + "x")
+		e.Sizes(map[string]int{"B": s[0], "h": s[2], "w": s[3]})
+		e.Done("seed", "f32err")
 		attn := p + "layer.0."
 		op, err := NewLRSA(cfg, LRSAWeights{
 			Norm:  normWeights(f, attn+"norm"),
@@ -148,7 +151,6 @@ func goldenLRSA(t *testing.T, f *golden.File) {
 			Proj: weight(f, attn+"fn.proj.weight"), FFN: ffnWeights(f, p+"layer.1."),
 		})
 		must(t, err)
-		s := f.Shape(p + "x")
 		x := pixels(f.Float32(p+"x"), s[0], s[1], s[2]*s[3])
 		out := mat.New(x.Rows, x.Cols)
 		must(t, op.Forward(out, x, s[2], s[3]))
@@ -161,8 +163,9 @@ func goldenLRSA(t *testing.T, f *golden.File) {
 func goldenCenters(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
-		e.Done("B", "L", "D", "K", "seed")
 		s := f.Shape(p + "x")
+		e.Sizes(map[string]int{"B": s[0], "L": s[1], "D": s[2], "K": f.Shape(p + "means")[0]})
+		e.Done("seed")
 		x, means := mat.Of(f.Float32(p+"x"), s[0]*s[1], s[2]), weight(f, p+"means")
 		res := golden.NewResults(f, p)
 		bucket := make([]int32, x.Rows)

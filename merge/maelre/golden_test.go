@@ -43,6 +43,8 @@ func goldenEncoder(t *testing.T, f *golden.File) {
 		return int(list[0])
 	}
 	d, heads, layers := one("D"), one("heads"), one("layers")
+	window := one("local_k")
+	f.Margin("min_similarity_gap")
 	cfg := Config{Heads: heads, SwitchTokens: one("switch_N"), Ratios: numbers(t, f, "merge_ratio"), Eps: float32(numbers(t, f, "ln_eps")[0])}
 	var err error
 	switch f.Meta("approx") {
@@ -61,10 +63,10 @@ func goldenEncoder(t *testing.T, f *golden.File) {
 		// The vectors' cap is the number of even tokens, which for odd numbers is one
 		// more than ToMe's.
 		if slices.Max(cfg.Ratios) > 0.5 {
-			matching = merge.Config{Method: merge.Local, Window: max(one("N"), 1)}
+			matching = merge.Config{Method: merge.Local, Window: max(f.Shape("x")[0], 1)}
 		}
 	case "local":
-		matching = merge.Config{Method: merge.Local, Window: one("local_k")}
+		matching = merge.Config{Method: merge.Local, Window: window}
 	default:
 		t.Fatalf("merge is %q", f.Meta("merge"))
 	}
@@ -78,7 +80,9 @@ func goldenEncoder(t *testing.T, f *golden.File) {
 	if m.Layers() != layers || m.Dim() != d {
 		t.Fatalf("%d layers of width %d, want %d of %d", m.Layers(), m.Dim(), layers, d)
 	}
+	f.Sizes(map[string]int{"N": f.Shape("x")[0], "mlp_hidden": f.Shape("blocks.0.fc1.weight")[0]})
 	var modes []string
+	var lens []int
 	compare := func(name string, got []float32) {
 		if f.Has(name) {
 			f.Compare(name, got)
@@ -91,6 +95,7 @@ func goldenEncoder(t *testing.T, f *golden.File) {
 			compare("expected.final", flat(s.X))
 			return
 		}
+		lens = append(lens, s.X.Rows)
 		modes = append(modes, map[bool]string{true: "approx", false: "exact"}[s.Approximated])
 		if name := fmt.Sprintf("expected.token_map%d", s.Layer); f.Has(name) {
 			var index []int64
@@ -106,6 +111,7 @@ func goldenEncoder(t *testing.T, f *golden.File) {
 		t.Fatal(err)
 	}
 	compare("expected.pooled", pooled.Data)
+	f.CompareMeta("lens", lens)
 	if want := f.Meta("modes"); want != "" && want != strings.Join(modes, ",") {
 		t.Errorf("modes are %v, want %s", modes, want)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/subquad/subquad/internal/golden"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/ssm"
 )
 
@@ -92,6 +93,12 @@ func goldenLongMamba(t *testing.T, f *golden.File) {
 	sequences, channels, train := calShape[0], calShape[1], calShape[2]
 	shape := f.Shape("dt_raw")
 	batch, n := shape[0], shape[2]
+	f.Sizes(map[string]int{"train_len": train, "eval_len": n})
+	f.CompareMeta("lens", ints(f, "lens"))
+	f.Margin("min_rel_margin_dt_vs_thre")
+	if kind := f.Meta("kind"); kind != "" && f.Meta("op") != "ssm.longmamba_"+kind {
+		t.Fatalf("kind is %q", kind)
+	}
 	run, op := goldenRecurrence(t, f, channels)
 	cal := value[*Calibrator](t)(NewCalibrator(op, CalibrationConfig{
 		TrainLength: train, Lengths: ints(f, "lens"), Clamp: number(t, meta(f, "0", "clamp_top", "clamp")), Max: meta(f, "avg", "aggregate") == "max",
@@ -147,6 +154,11 @@ func goldenLongMamba(t *testing.T, f *golden.File) {
 	}
 	f.CompareGiven("dt_filtered", filtered)
 	compare64(f, "kept_fraction", kept)
+	for i, want := range f.Numbers("kept") {
+		if math.Abs(kept[i]-want) > 0.0005+1e-9 { // three digits
+			t.Errorf("channel %d keeps %v of its steps, want %v", i, kept[i], want)
+		}
+	}
 	f.CompareGiven("out", out)
 	f.CompareGiven("last_state", last)
 	f.CompareGiven("out_vanilla_last", vanilla)
@@ -216,7 +228,12 @@ func pieces(n int, filter *Filter, f func(rows func(m blas32.General) blas32.Gen
 // of decoding.
 func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 	op, cfg, w := goldenMamba2Block(t, f)
-	const trained, from = 2000, 3000 // what the official code has for all models
+	const trained = 2000 // what the official code has for all models
+	from := 3000
+	if _, text, ok := strings.Cut(f.Meta("gate"), "seqlen >= "); ok {
+		from = int(number(t, text))
+	}
+	f.Margin("min_rel_margin")
 	lens, heads := ints(f, "lens"), len(w.ALog)
 	table := Table{DtSum: make([]float64, heads)}
 	for _, v := range f.Float64("tA_prod") {
@@ -231,7 +248,13 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 	options := filterConfig(t, f)
 	options.From = from
 	filter := value[*Filter](t)(c.NewFilter(options))
-	compareFlags(f, "is_global", value[[]bool](t)(filter.Global(0)))
+	global := value[[]bool](t)(filter.Global(0))
+	compareFlags(f, "is_global", global)
+	count := 0
+	for _, g := range global {
+		count += int(state.Bool(g))
+	}
+	f.Sizes(map[string]int{"n_global": count})
 
 	embedding, dim := f.Float32("E"), f.Shape("E")[1]
 	embed := func(ids []int) blas32.General {

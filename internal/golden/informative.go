@@ -1,0 +1,48 @@
+package golden
+
+import "strings"
+
+// informative lists the keys of the metadata that tests need not read, with the reason,
+// for an operation or, under "", for all; a key that ends with * stands for all that begin
+// so. Whatever is not here a test reads, or fails: an option that it passes over would be
+// one that it takes for granted.
+var informative = map[string]map[string]string{
+	"": {
+		"op":     "chooses the test",
+		"case":   "the file's name",
+		"seed":   "of the random numbers, which the tensors hold",
+		"source": "where the values come from", "verified": "what else agrees with them", "verification": "the same",
+		"layout": "the order of dimensions, in words", "note": "in words", "formula": "in words", "rule": "in words", "rules": "in words",
+		"tol": "atol, rtol and mtol in words", "tolerance": "the same",
+		"f32_ref_max_abs_err":       "how far another float32 implementation is off",
+		"official_float32_maxdiff*": "how far the official code is off in float32",
+	},
+	"attention.cca_prefill":     {"core": "a formula", "visibility": "a formula"},
+	"attention.exact":           exactWords,
+	"attention.exact_headdims":  exactWords,
+	"attention.exact_mask_bias": exactWords,
+	"attention.exact_varlen":    exactWords,
+	"attention.kv_quant":        exactWords,
+	"attention.merge_states":    exactWords,
+	"attention.paged_kv":        exactWords,
+	"merge.tome_bsm":            {"dtype": "in words; the tensors have types"},
+	"rope.flexrope_far":         {"bias": "a formula"},
+	"transformer.model":         {"regime": "in words"},
+}
+
+// exactWords are keys of exact attention's operations.
+var exactWords = map[string]string{
+	"alignment": "in words, the same for all", "gqa": "in words, the same for all", "masked_rows": "in words, the same for all",
+	"cases": "in words: the tensors' names tell the cases",
+}
+
+func isInformative(op, key string) bool {
+	for _, list := range []map[string]string{informative[""], informative[op]} {
+		for known := range list {
+			if prefix, ok := strings.CutSuffix(known, "*"); key == known || ok && strings.HasPrefix(key, prefix) {
+				return true
+			}
+		}
+	}
+	return false
+}
