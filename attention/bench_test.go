@@ -183,3 +183,45 @@ func BenchmarkStep(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSelect is a step of one token that reads 2,688 of 65,536 others, in runs of n.
+// Runs of 64 are read where they stand, single tokens gathered.
+func BenchmarkSelect(b *testing.B) {
+	const heads, kv, d, tokens, chosen = 32, 8, 128, 65536, 2688
+	a, err := New(Config{Heads: heads, KVHeads: kv, HeadDim: d, Causal: true, Workers: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, format := range []asm.Format{asm.Float32, asm.Int8} {
+		s, err := a.NewState(StateConfig{MaxTokens: tokens + 1, Format: format})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for n := 0; n < tokens; n += 1024 {
+			if err := s.Append(matrix(uint64(n), 1024, kv*d), matrix(uint64(n+1), 1024, kv*d)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for _, run := range []int{1, 2, 4, 16, 64} {
+			b.Run(fmt.Sprintf("%v/h=%d/kv=%d/d=%d/n=%d/run=%d", format, heads, kv, d, tokens, run), func(b *testing.B) {
+				var list Selection
+				for i := range chosen / run {
+					at := i*(tokens/(chosen/run)) + i%7
+					list = append(list, Run{at, at + run})
+				}
+				list = append(list, Run{tokens, tokens + 1})
+				call := &Call{State: s, Dst: matrix(4, 1, heads*d), Q: matrix(1, 1, heads*d), K: []blas32.General{matrix(2, 1, kv*d)}, V: []blas32.General{matrix(3, 1, kv*d)}, Select: []Selection{list}}
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := a.Run(context.Background(), call); err != nil {
+						b.Fatal(err)
+					}
+					if err := s.Truncate(tokens); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(b.N)/chosen/kv, "ns/token")
+			})
+		}
+	}
+}

@@ -173,6 +173,9 @@ func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {
 	return b
 }
 
+// keyStore is where keys stand.
+func (b *block) keyStore() *store { return &b.k }
+
 // valueStore is where values stand.
 func (b *block) valueStore() *store {
 	if b.shared {

@@ -53,6 +53,9 @@ func (w *stepWork) adjust(s blas32.General, h int) {
 // hide takes out what a range of a piece's keys leaves out for each query.
 func (w *stepWork) hide(s blas32.General, n int) {
 	p, queries, group := &w.pieces[n], w.j.queries(), w.d.groupOf(w.j)
+	if p.open {
+		return
+	}
 	for i := range s.Rows {
 		row := mat.Part(s, i, p.tile, p.n)
 		tile.Hide(row[:w.from[n*queries+i/group]])

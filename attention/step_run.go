@@ -88,6 +88,7 @@ type job struct {
 	wide         bool           // keys and values are read through float32 copies
 	split        int            // columns of the first part of keys of int8, or 0
 	turned       bool           // some of the keys stand turned
+	short        bool           // some spans are so short that they are gathered
 }
 
 func (j *job) queries() int { return j.to - j.from }

@@ -4,9 +4,10 @@ import "sort"
 
 // piece is the part of a tile that stands in one span.
 type piece struct {
-	span      // the tokens of the piece, as if they were a span of their own
-	index int // of the span that it is a part of, in d.spans
-	tile  int // number of the first token in the tile
+	span       // the tokens of the piece, as if they were a span of their own
+	index int  // of the span that it is a part of, in d.spans
+	tile  int  // number of the first token in the tile
+	open  bool // every query sees all of it, as far as a range can tell
 }
 
 // cutOut returns n of a span's tokens from token i on.
@@ -35,16 +36,19 @@ func (w *stepWork) cut(from, to int) (seen bool) {
 		if b := x.before(int64(j.base)); d.call.Tree != nil && j.source == 0 && at < b && at+n > b {
 			n = b - at // nodes of the tree are pieces of their own
 		}
-		w.pieces = append(w.pieces, piece{x.cutOut(at, n), j.spans[0] + i, t - from})
+		w.pieces = append(w.pieces, piece{span: x.cutOut(at, n), index: j.spans[0] + i, tile: t - from})
 		if t += n; at+n == x.n {
 			i++
 		}
 	}
 	for i := range w.pieces {
+		p := &w.pieces[i]
+		p.open = true
 		for q := range j.queries() {
-			f, t := d.seenRange(j, &w.pieces[i].span, q)
+			f, t := d.seenRange(j, &p.span, q)
 			w.from, w.to = append(w.from, f), append(w.to, t)
 			seen = seen || f < t
+			p.open = p.open && f == 0 && t == p.n
 		}
 	}
 	return seen

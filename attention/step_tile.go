@@ -33,6 +33,10 @@ type stepWork struct {
 	mass    []float32 // [keys of a tile], weight that one head gave
 	at      []int64   // [keys of a piece], positions of the tree's nodes
 	exp2    [2]float32
+
+	gathered piece     // short pieces of the tile, one after the other
+	rooms    [4]*block // of each format, where they are put
+	list     []int64   // positions of what is gathered
 }
 
 func (d *stepRun) stepStride() int { return d.op.sizes.StepTile + tile.Pad }
@@ -61,6 +65,7 @@ func (w *stepWork) reserveStep(d *stepRun) {
 	if d.diagnosingStep() {
 		w.mass = scratch.Floats(w.mass, d.op.sizes.StepTile)
 	}
+	w.reserveGathered()
 	rowsInt8 := 0
 	for i := range d.jobs {
 		if j := &d.jobs[i]; j.turned || j.split > 0 || d.turnedValues {
@@ -134,9 +139,7 @@ func (w *stepWork) keysOf(split int) (from, to int) {
 
 // products makes the products of the queries with the keys of the pieces.
 func (w *stepWork) products() {
-	for i := range w.pieces {
-		w.each(i, func(b *block) *store { return &b.k }, func(h, row, n, at int, next *byte) { w.headScores(&w.pieces[i], h, row, n, at, next) })
-	}
+	w.each((*block).keyStore, w.headScores)
 }
 
 // tile adds the keys of the pieces, keys of them.
@@ -154,9 +157,7 @@ func (w *stepWork) tile(split, keys int, careful bool) {
 			a.tile.Weights(s, top, sum, factor)
 		}
 	}
-	for i := range w.pieces {
-		w.each(i, (*block).valueStore, func(h, row, n, at int, next *byte) { w.headValues(&w.pieces[i], split, h, row, n, at, next, careful) })
-	}
+	w.each((*block).valueStore, func(p *piece, h, row, n, at int, next *byte) { w.headValues(p, split, h, row, n, at, next, careful) })
 }
 
 // scoresOf is the scores of one key head's rows from key at of the tile on.
@@ -165,20 +166,36 @@ func (w *stepWork) scoresOf(h, at, n int) blas32.General {
 	return blas32.General{Rows: rows, Cols: n, Stride: stride, Data: w.s[(h-w.heads[0])*rows*stride+at:]}
 }
 
-// each calls f for the rows of a piece a few at a time, for all heads before the
+// each calls f for the rows of the pieces a few at a time, for all heads before the
 // next few: in the order in which they stand in memory. next is what comes after,
-// a share for each head, where all heads are read.
-func (w *stepWork) each(i int, of func(*block) *store, f func(h, row, n, at int, next *byte)) {
-	p, a := &w.pieces[i], w.d.op
-	s := of(p.b)
-	few := max(4, a.sizes.StepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim, 1)))/4*4)
-	for at := 0; at < p.n && !w.d.group.Ended(); at += few {
-		n := min(few, p.n-at)
-		row := p.row + at
-		for h := w.heads[0]; h < w.heads[1]; h++ {
-			f(h, row, n, p.tile+at, w.next(p, of, h, row, n))
+// a share for each head, where all heads are read. Short pieces are gathered first.
+func (w *stepWork) each(of func(*block) *store, f func(p *piece, h, row, n, at int, next *byte)) {
+	for i := 0; i < len(w.pieces) && !w.d.group.Ended(); {
+		p := &w.pieces[i]
+		s := of(p.b)
+		few := w.d.few(s)
+		if pieces, rows := w.shortPieces(i, few); pieces > 1 {
+			w.gather(w.pieces[i:][:pieces], of)
+			for h := w.heads[0]; h < w.heads[1]; h++ {
+				f(&w.gathered, h, 0, rows, p.tile, nil)
+			}
+			i += pieces
+			continue
 		}
+		for at := 0; at < p.n && !w.d.group.Ended(); at += few {
+			n := min(few, p.n-at)
+			row := p.row + at
+			for h := w.heads[0]; h < w.heads[1]; h++ {
+				f(p, h, row, n, p.tile+at, w.next(p, of, h, row, n))
+			}
+		}
+		i++
 	}
+}
+
+// few is how many rows of keys or values are read for one head before the next.
+func (d *stepRun) few(s *store) int {
+	return max(4, d.op.sizes.StepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim, 1)))/4*4)
 }
 
 // next is the address that a head prefetches while it reads n rows: its share of as many
