@@ -24,6 +24,8 @@
 //     logits and likelihoods.
 //   - ssm: state-space models: selective scan, SSD, short convolution, Mamba and
 //     Mamba-2 blocks, with states that can be stored, forked and rolled back.
+//   - ssm/delta: gated linear recurrences whose state is a matrix: linear attention,
+//     DeltaNet, Gated DeltaNet, KDA, RWKV-7, and their blocks
 //   - ssm/longmamba: contexts longer than those of the training, by calibrated
 //     filters and by dropping tokens.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.

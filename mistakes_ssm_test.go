@@ -31,19 +31,19 @@ func negatives(rows, cols int) blas32.General {
 	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: negative(rows * cols)}
 }
 
-// recurrent puts an operator of ssm into the table, whose calls call makes; change makes
-// of one a packed one, a step or a batch.
-func recurrent[C any](b *builder, o operator, call func() *C, change func(c *C, offsets []int, state *ssm.State, states []*ssm.State)) {
+// recurrent puts an operator of ssm or ssm/delta, with states of type S, into the table,
+// whose calls call makes; change makes of one a packed one, a step or a batch.
+func recurrent[C, S any](b *builder, o operator, call func() *C, change func(c *C, offsets []int, state *S, states []*S)) {
 	with := func(offsets []int, one bool, many int) func() any {
 		return func() any {
 			c := call()
-			var state *ssm.State
-			var list []*ssm.State
+			var state *S
+			var list []*S
 			if one {
-				state = newState(b.t, o.op, 0).(*ssm.State)
+				state = newState(b.t, o.op, 0).(*S)
 			}
 			for range many {
-				list = append(list, newState(b.t, o.op, 0).(*ssm.State))
+				list = append(list, newState(b.t, o.op, 0).(*S))
 			}
 			change(c, slices.Clone(offsets), state, list)
 			return c

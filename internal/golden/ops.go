@@ -105,8 +105,8 @@ var owners = map[string]string{
 
 	"merge.route": notYet,
 
-	"ssm.delta":        notYet,
-	"ssm.gated_linear": notYet,
+	"ssm.delta":        "ssm/delta",
+	"ssm.gated_linear": "ssm/delta",
 	"ssm.gdn_block":    notYet,
 	"ssm.kda_block":    notYet,
 	"ssm.rwkv7_block":  notYet,

@@ -1,0 +1,274 @@
+package delta
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// work is the working memory of a call. A task takes one sequence's rows through the
+// states of one key head, or through some of them where there are fewer key heads than
+// goroutines.
+type work struct {
+	group    parallel.Group
+	segments segments // of a call of the Recurrence itself
+
+	op      *Recurrence
+	call    Call
+	list    []segment
+	parts   int // tasks of a sequence and a key head
+	workers []headWork
+	task    func(worker, i int)
+}
+
+// headWork is the working memory of a goroutine. Matrices are [n, K] unless they say
+// otherwise, of the n tokens of a piece.
+type headWork struct {
+	k      []float32 // keys
+	q      []float32 // scaled queries of the heads that read a state, one after the other
+	decay  []float32 // exp(g)
+	read   []float32 // what the state in front of the decay is read with for the erasure
+	ask    []float32 // and what for the output
+	beta   []float32 // [n]
+	kq, bq []float32 // [n]: k . q and, of a pair, b . q
+	u      []float32 // [panelWidth]: a gated value
+	own    []float32 // [heads of a task, K, V]: states that nobody keeps
+	chunk  chunkWork
+}
+
+// soloWork is up to how many multiply-adds one goroutine does alone: some ten
+// microseconds. Tests lower it.
+var soloWork = int64(1 << 18)
+
+// sweep takes the rows of segments through the recurrence and brings their values up to
+// date.
+func (s *work) sweep(ctx context.Context, op *Recurrence, call *Call, list []segment, workers int) error {
+	if s.task == nil {
+		s.task = s.sweepTask
+	}
+	s.op, s.call, s.list = op, *call, list
+	defer func() { s.call, s.list = Call{}, nil }()
+	if int64(call.V.Rows) <= soloWork/op.kind.work {
+		workers = 1
+	}
+	groups := len(list) * op.cfg.KeyHeads
+	s.parts = 1
+	if groups > 0 {
+		s.parts = min((workers+groups-1)/groups, op.cfg.Heads/op.cfg.KeyHeads)
+	}
+	for len(s.workers) < min(workers, groups*s.parts) {
+		s.workers = append(s.workers, headWork{})
+	}
+	return s.group.RunAs(ctx, "delta", workers, groups*s.parts, s.task)
+}
+
+// sweepTask takes a sequence through some heads.
+func (s *work) sweepTask(worker, i int) {
+	part := i % s.parts
+	i /= s.parts
+	keyHead, g := i%s.op.cfg.KeyHeads, s.list[i/s.op.cfg.KeyHeads]
+	heads := s.op.cfg.Heads / s.op.cfg.KeyHeads
+	from, to := keyHead*heads+part*heads/s.parts, keyHead*heads+(part+1)*heads/s.parts
+	if g.from == g.to || from == to {
+		return
+	}
+	w := &s.workers[worker]
+	size := s.op.cfg.KeyDim * s.op.cfg.ValueDim
+	values := w.stateValues(g.values, from*size, (to-from)*size)
+	w.chunk.begin(s.op, to-from)
+	for t, pos := g.from, g.pos; t < g.to && !s.group.Stopped(); {
+		n := untilBorder(pos, g.to-t)
+		p := piece{t: t, n: n, key: keyHead, first: from, heads: to - from, values: values}
+		if s.op.chunked(n) {
+			w.sweepChunk(s.op, &s.call, p)
+		} else {
+			w.chunk.unload(s.op, p)
+			w.sweepTokens(s.op, &s.call, p)
+		}
+		if t, pos = t+n, pos+n; pos%Chunk == 0 {
+			w.chunk.flush(s.op, p)
+		}
+		if t == g.to {
+			w.chunk.unload(s.op, p)
+		}
+	}
+}
+
+// piece is a part of a chunk that some heads with one key go through.
+type piece struct {
+	t, n         int // rows of the call
+	key          int // the key head
+	first, heads int
+	values       []float32 // the heads' states
+}
+
+// stateValues returns the states of some heads.
+func (w *headWork) stateValues(values []float32, from, n int) []float32 {
+	if values != nil {
+		return values[from:][:n]
+	}
+	w.own = scratch.Floats(w.own, n)
+	clear(w.own)
+	return w.own
+}
+
+// normalized copies n rows of a head of keys or queries, times a scale, and divides them
+// by their lengths where the Config says so.
+func (op *Recurrence) normalized(dst []float32, x blas32.General, p piece, head int, scale float32) {
+	width := op.cfg.KeyDim
+	for t := range p.n {
+		to, from := dst[t*width:][:width], mat.Part(x, p.t+t, head*width, width)
+		by := scale
+		if op.cfg.Normalize {
+			by = float32(float64(scale) / math.Sqrt(float64(asm.Dot(from, from))+op.cfg.NormEps))
+		}
+		if by == 1 {
+			copy(to, from)
+		} else {
+			asm.Scale(to, by, from)
+		}
+	}
+}
+
+// queryHead returns the first query head that reads state h.
+func (op *Recurrence) queryHead(h int) int {
+	if op.cfg.QueryHeads >= op.cfg.Heads {
+		return h * op.each
+	}
+	return h / (op.cfg.Heads / op.cfg.QueryHeads)
+}
+
+// betas sets w.beta to the betas of head h.
+func (w *headWork) betas(op *Recurrence, call *Call, p piece, h int) {
+	w.beta = scratch.Floats(w.beta, p.n)
+	for t := range p.n {
+		switch {
+		case !mat.Given(call.Beta):
+			w.beta[t] = 1
+		case call.Beta.Cols == 1:
+			w.beta[t] = mat.Row(call.Beta, p.t+t)[0]
+		default:
+			w.beta[t] = mat.Row(call.Beta, p.t+t)[h]
+		}
+	}
+}
+
+// decays sets w.decay to exp(g) of head h, for each key channel.
+func (w *headWork) decays(op *Recurrence, call *Call, p piece, h int) {
+	width := op.cfg.KeyDim
+	w.decay = scratch.Floats(w.decay, p.n*width)
+	for t := range p.n {
+		row := w.decay[t*width:][:width]
+		if op.cfg.Decay == KeyDecay {
+			asm.Exp(row, mat.Part(call.Decay, p.t+t, h*width, width))
+			continue
+		}
+		by := float32(1)
+		switch op.cfg.Decay {
+		case ConstantDecay:
+			by = float32(math.Exp(float64(op.cfg.LogDecay[h])))
+		case HeadDecay:
+			by = float32(math.Exp(float64(mat.Row(call.Decay, p.t+t)[h])))
+		}
+		for i := range row {
+			row[i] = by
+		}
+	}
+}
+
+// eraser returns row t of what the state of head h is read with for the erasure, in front
+// of any decay; dst is memory for it.
+func (w *headWork) eraser(op *Recurrence, call *Call, p piece, h, t int, dst []float32) []float32 {
+	width := op.cfg.KeyDim
+	k := w.k[t*width:][:width]
+	switch op.cfg.Erase {
+	case EraseKey:
+		return k
+	case EraseGated:
+		asm.Mul(dst, k, mat.Part(call.Erase, p.t+t, h*width, width))
+		return dst
+	}
+	return mat.Part(call.Erase, p.t+t, h*width, width)
+}
+
+// queries sets w.q to the scaled queries that read state h, one head after the other.
+func (w *headWork) queries(op *Recurrence, call *Call, p piece, h int) {
+	size := p.n * op.cfg.KeyDim
+	w.q = scratch.Floats(w.q, op.each*size)
+	for j := range op.each {
+		op.normalized(w.q[j*size:][:size], call.Q, p, op.queryHead(h)+j, op.cfg.Scale)
+	}
+}
+
+// sweepTokens takes a piece through the recurrence, token by token. With p what the state
+// is read with for the erasure, times exp(g) unless EraseFirst, and P the old state,
+//
+//	r = P^T p;  u = beta (v - r);  S = Diag(exp g) P + k u^T
+//	y = S^T q = P^T (exp(g) q) + (k . q) u
+//
+// so that a state is read once and written once. Of a pair u is v, and b r^T is written,
+// too.
+func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
+	n, width := p.n, op.cfg.KeyDim
+	w.k = scratch.Floats(w.k, n*width)
+	op.normalized(w.k, call.K, p, p.key, 1)
+	w.kq, w.bq, w.u = scratch.Floats(w.kq, n), scratch.Floats(w.bq, n), scratch.Floats(w.u, panelWidth)
+	w.read, w.ask = scratch.Floats(w.read, n*width), scratch.Floats(w.ask, n*width)
+	for i := range p.heads {
+		h := p.first + i
+		w.betas(op, call, p, h)
+		w.decays(op, call, p, h)
+		w.queries(op, call, p, h)
+		for t := range n {
+			at := func(x []float32) []float32 { return x[t*width:][:width] }
+			if op.cfg.Erase == NoErase {
+				clear(at(w.read))
+			} else if e := w.eraser(op, call, p, h, t, at(w.read)); op.cfg.EraseFirst {
+				copy(at(w.read), e)
+			} else {
+				asm.Mul(at(w.read), e, at(w.decay))
+			}
+			asm.Mul(at(w.ask), at(w.q), at(w.decay))
+			w.kq[t] = asm.Dot(at(w.k), at(w.q))
+			if op.cfg.Erase == ErasePair {
+				w.bq[t] = asm.Dot(mat.Part(call.Insert, p.t+t, h*width, width), at(w.q))
+			}
+		}
+		for from := 0; from < op.cfg.ValueDim; from += panelWidth {
+			w.tokens(op, call, p, h, from)
+		}
+	}
+}
+
+// tokens takes the columns from from on of a head's state through the recurrence.
+func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
+	n, width := p.n, op.cfg.KeyDim
+	s := op.panel(p.values, h-p.first, from)
+	for t := range n {
+		at := t * width
+		v := mat.Part(call.V, p.t+t, h*op.cfg.ValueDim+from, s.Cols)
+		if mat.Given(call.WriteGate) {
+			u := w.u[:s.Cols]
+			asm.Mul(u, v, mat.Part(call.WriteGate, p.t+t, h*op.cfg.ValueDim+from, s.Cols))
+			v = u
+		}
+		out := func(j int) []float32 {
+			return mat.Part(call.Dst, p.t+t, (h*op.each+j)*op.cfg.ValueDim+from, s.Cols)
+		}
+		step := kernel.DeltaStep{Read: w.read[at:][:width], Ask: w.ask[at:][:width], Decay: w.decay[at:][:width], K: w.k[at:][:width], V: v, Beta: w.beta[t], KQ: w.kq[t]}
+		if op.cfg.Erase == ErasePair {
+			step.B, step.BQ = mat.Part(call.Insert, p.t+t, h*width, width), w.bq[t]
+		}
+		step.Run(out(0), s)
+		for j := 1; j < op.each; j++ {
+			kernel.Combine(out(j), s, w.q[(j*n+t)*width:][:width])
+		}
+	}
+}
