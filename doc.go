@@ -18,6 +18,8 @@
 //     query chooses; meta-tokens.
 //   - attention/approx: attention of linear cost: linear, efficient,
 //     cross-covariance and Nyström attention.
+//   - attention/layers: layers of published networks that are no family of their own:
+//     Fourier head, gated attention with grounding tokens, Strip-MLP.
 //   - hyena: long convolutions of any length, implicit filters and the Hyena
 //     operator.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,

@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"asm", "internal/pack", "internal/state", "internal/weights", "internal/tokenizer"},
 	{"rope", "internal/dense", "internal/tile"},
 	{"attention", "hyena", "ssm", "merge"},
-	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "ssm/longmamba", "ssm/delta"},
+	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/layers", "ssm/longmamba", "ssm/delta"},
 	{"internal/lm", "merge/catanet"},
 	{"hyena/dna", "ssm/mamba", "merge/maelre", "attention/transformer"},
 }

@@ -66,8 +66,8 @@ var owners = map[string]string{
 	"kvcache.tokenselect":                 notYet,
 	"kvcache.tokenselect_selection_cache": notYet,
 
-	"layers.fourier_head": notYet,
-	"layers.strip_mlp":    notYet,
+	"layers.fourier_head": "attention/layers",
+	"layers.strip_mlp":    "attention/layers",
 
 	"merge.catanet_centers":  "merge/catanet",
 	"merge.catanet_lrsa":     "merge/catanet",
@@ -99,9 +99,9 @@ var owners = map[string]string{
 	"ssm.rmsnorm_gated":           "ssm",
 	"ssm.state_update":            "ssm",
 
-	"attention.gated_self": notYet,
+	"attention.gated_self": "attention/layers",
 
-	"layers.interaction_tokens": notYet,
+	"layers.interaction_tokens": "attention/layers",
 
 	"merge.route": notYet,
 

@@ -35,33 +35,24 @@ type convFFN struct {
 	norm     dense.Norm
 	inner    int // MLPDim
 	fc1, fc2 *dense.Linear
-	taps     [convSide]blas32.General // the lines of the convolution's kernel, [5, inner] each
-	bias     []float32                // [inner] of the convolution, or none
+	conv     *dense.Depthwise
 }
 
 func packFFN(w *dense.Packer, c ConvFFNWeights, dim, inner int) convFFN {
 	f := convFFN{inner: inner, norm: w.Norm("FFN.Norm.", c.Norm.Weight, c.Norm.Bias, dim, false),
 		fc1: w.Linear("FFN.FC1", c.FC1, c.FC1Bias, inner, dim), fc2: w.Linear("FFN.FC2", c.FC2, c.FC2Bias, dim, inner)}
 	w.Matrix("FFN.Conv", c.Conv, inner, convSide*convSide)
-	f.bias = w.Vector("FFN.ConvBias", c.ConvBias, inner, true)
+	bias := w.Vector("FFN.ConvBias", c.ConvBias, inner, true)
 	if w.Err != nil {
 		return f
 	}
-	for y := range f.taps {
-		f.taps[y] = mat.New(convSide, inner)
-		for x := range convSide {
-			taps := mat.Row(f.taps[y], x)
-			for ch := range taps {
-				taps[ch] = mat.Row(c.Conv, ch)[y*convSide+x]
-			}
-		}
-	}
+	f.conv = dense.NewDepthwise(c.Conv, bias, convSide, convSide)
 	return f
 }
 
 // bytes returns the memory of the weights.
 func (f *convFFN) bytes() int64 {
-	return int64(f.fc1.Bytes()) + int64(f.fc2.Bytes()) + 4*int64(convSide*convSide*f.inner+len(f.bias)) + f.norm.Bytes()
+	return int64(f.fc1.Bytes()) + int64(f.fc2.Bytes()) + f.conv.Bytes() + f.norm.Bytes()
 }
 
 // expand sets z [rows, inner] = gelu(fc1(norm(x))) of x [rows, Dim]. work is scratch.
@@ -77,35 +68,16 @@ func (f *convFFN) expand(z, x blas32.General, work *[]float32) {
 
 // convFloats is how much scratch contract takes for a line of an image.
 func (f *convFFN) convFloats(width, dim int) int {
-	return 3*(width+convSide-1)*f.inner + width*dim
+	return f.conv.Floats(width) + width*dim
 }
 
 // contract sets dst [width, Dim] = x + fc2(z + gelu(conv(z))) for line y of an image
 // whose z is [height*width, inner]; dst and x are of that line, and dst may be x. work is
 // scratch.
 func (f *convFFN) contract(dst, x, z blas32.General, y, height, width int, work *[]float32) {
-	const margin = convSide / 2
-	long := width + 2*margin
 	*work = scratch.Floats(*work, f.convFloats(width, dst.Cols))
-	cut := cutter{*work}
-	padded, part, sum, out := cut.take(long, f.inner), cut.take(long, f.inner), cut.take(long, f.inner), cut.take(width, dst.Cols)
-	for t := range sum.Rows {
-		clear(mat.Row(sum, t))
-		copy(mat.Row(sum, t), f.bias)
-	}
-	for dy := -margin; dy <= margin; dy++ {
-		if y+dy < 0 || y+dy >= height {
-			continue
-		}
-		clear(padded.Data)
-		for t := range width {
-			copy(mat.Row(padded, t+margin), mat.Row(z, (y+dy)*width+t))
-		}
-		asm.DepthwiseConv(part, padded, f.taps[dy+margin], nil, blas32.General{})
-		asm.Add(sum.Data, sum.Data, part.Data)
-	}
-	// The convolution is causal: token t's result stands 2 margins after it.
-	hidden := mat.Rows(sum, 2*margin, long)
+	hidden := f.conv.Line(z, y, height, width, *work)
+	out := mat.Of((*work)[f.conv.Floats(width):], width, dst.Cols)
 	for t := range width {
 		h := mat.Row(hidden, t)
 		asm.GELU(h, h)
