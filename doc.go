@@ -12,8 +12,8 @@
 //     decoding; how far an approximation is from it.
 //   - attention/mla: multi-head latent attention, with its weights and its cache.
 //   - attention/cca: Core-Context-Aware attention: groups of the far past are pooled.
-//   - attention/transformer: language models with attention, from published
-//     checkpoints: logits, generation, states.
+//   - attention/transformer: language models with attention, hybrids with recurrent
+//     layers among them, from published checkpoints: logits, generation, states.
 //   - attention/landmark: Landmark attention, whose states read only the blocks that a
 //     query chooses; meta-tokens.
 //   - attention/approx: attention of linear cost: linear, efficient,

@@ -123,6 +123,10 @@ func TestConfigErrors(t *testing.T) {
 			_, err := NewMamba2(Mamba2Config{States: 4, HeadDim: 8}, w)
 			return err
 		},
+		"ssm: NormGroups is 3, want a divisor of Heads*HeadDim = 32": func() error {
+			_, err := NewMamba2(Mamba2Config{States: 2, HeadDim: 8, NormGroups: 3}, mamba2Weights(6, 0, 4, 8, 2, 1, 3))
+			return err
+		},
 		"ssm: Groups is 3, want a divisor of Heads = 4": func() error {
 			_, err := NewMamba2(Mamba2Config{States: 2, HeadDim: 8, Groups: 3}, mamba2Weights(6, 0, 4, 8, 2, 3, 3))
 			return err

@@ -22,8 +22,11 @@ type Mamba2Config struct {
 	// HeadDim is P, the channels of a head; 0 is 64.
 	HeadDim int
 	// Groups is G: heads of a group share B and C, and its channels are normalised
-	// together. 0 is 1.
+	// together (but see NormGroups). 0 is 1.
 	Groups int
+	// NormGroups is in how many parts, of equal width, a token's channels are normalised,
+	// each by itself; 0 is Groups. Hugging Face's Bamba and Granite have 1.
+	NormGroups int
 	// NoNorm leaves out the norm before the last projection; the gate is then
 	// a plain product (rmsnorm=False).
 	NoNorm bool
@@ -87,6 +90,9 @@ func NewMamba2(cfg Mamba2Config, w Mamba2Weights) (*Mamba2, error) {
 			*f.field = f.without
 		}
 	}
+	if cfg.NormGroups == 0 {
+		cfg.NormGroups = cfg.Groups
+	}
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-5
 	}
@@ -111,7 +117,7 @@ func NewMamba2(cfg Mamba2Config, w Mamba2Weights) (*Mamba2, error) {
 	}
 	m := &Mamba2{cfg: cfg, heads: heads, mlp: w.Out.Cols - wide, ssd: ssd}
 	if !cfg.NoNorm {
-		m.norm, err = NewGatedNorm(GatedNormConfig{GroupSize: wide / cfg.Groups, NormBeforeGate: cfg.NormBeforeGate, Eps: cfg.Eps}, GatedNormWeights{w.Norm})
+		m.norm, err = NewGatedNorm(GatedNormConfig{GroupSize: wide / cfg.NormGroups, NormBeforeGate: cfg.NormBeforeGate, Eps: cfg.Eps}, GatedNormWeights{w.Norm})
 		if err != nil {
 			return nil, err
 		}
@@ -120,15 +126,19 @@ func NewMamba2(cfg Mamba2Config, w Mamba2Weights) (*Mamba2, error) {
 		dim: dim, workers: cfg.Workers, wide: w.In.Rows, inner: w.Out.Cols, conv: conv, mixer: m, scratch: ownOr(cfg.Scratch),
 		in: dense.NewLinear(cfg.Format, w.In, w.InBias), out: dense.NewLinear(cfg.Format, w.Out, w.OutBias),
 	}
+	numbers := []int64{state.Bool(cfg.NoNorm), state.Bool(cfg.NormBeforeGate), int64(math.Float64bits(cfg.Eps))}
+	if cfg.NormGroups != cfg.Groups {
+		numbers = append(numbers, int64(cfg.NormGroups))
+	}
 	m.identify(fmt.Sprintf("Mamba2 block of width %d, %d heads of %d, %d groups, %d states, %d taps", dim, heads, cfg.HeadDim, cfg.Groups, cfg.States, w.Conv.Cols),
-		&ssd.kind, 0, []int64{state.Bool(cfg.NoNorm), state.Bool(cfg.NormBeforeGate), int64(math.Float64bits(cfg.Eps))},
+		&ssd.kind, 0, numbers,
 		[]blas32.General{w.In, w.Out}, w.InBias, w.DtBias, w.ALog, w.D, w.Norm, w.OutBias, []float32{cfg.DtMin, cfg.DtMax})
 	return m, nil
 }
 
 func (w *Mamba2Weights) check(cfg *Mamba2Config) error {
 	heads, dim := len(w.ALog), w.Out.Rows
-	if err := checkSizes(size{"States", cfg.States}, size{"HeadDim", cfg.HeadDim}, size{"Groups", cfg.Groups},
+	if err := checkSizes(size{"States", cfg.States}, size{"HeadDim", cfg.HeadDim}, size{"Groups", cfg.Groups}, size{"NormGroups", cfg.NormGroups},
 		size{"the number of elements of ALog, the heads,", heads}, size{"the number of rows of Out, Dim,", dim},
 		size{"the number of columns of Conv, the taps,", w.Conv.Cols}); err != nil {
 		return err
@@ -137,6 +147,9 @@ func (w *Mamba2Weights) check(cfg *Mamba2Config) error {
 		return check.Errorf(ErrConfig, "ssm: %d heads of %d channels, %d groups of %d states are too many", heads, cfg.HeadDim, cfg.Groups, cfg.States)
 	}
 	wide, shared := heads*cfg.HeadDim, 2*cfg.Groups*cfg.States
+	if cfg.NormGroups != cfg.Groups && wide%cfg.NormGroups != 0 {
+		return check.Errorf(ErrConfig, "ssm: NormGroups is %d, want a divisor of Heads*HeadDim = %d", cfg.NormGroups, wide)
+	}
 	mlp := w.Out.Cols - wide
 	if mlp < 0 || mlp > maxSize {
 		return check.Errorf(ErrConfig, "ssm: Out has %d columns, want at least Heads*HeadDim = %d", w.Out.Cols, wide)

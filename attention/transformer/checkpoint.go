@@ -9,6 +9,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/mla"
 	"github.com/subquad/subquad/internal/check"
@@ -18,6 +19,7 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/rope"
+	"github.com/subquad/subquad/ssm"
 )
 
 // Open returns the model of a checkpoint: a folder as the Hugging Face hub has it, with
@@ -90,35 +92,8 @@ type checkpoint struct {
 	operators map[int]*attention.Attention // those that layers share, by window
 	runs      *scratch.List[mixerRun]
 	latent    *scratch.List[latentRun]
-}
-
-const (
-	embedding = "embed_tokens.weight"
-	headName  = "lm_head.weight"
-)
-
-// naming takes what stands before names away, and renames what model types call otherwise.
-var naming = lm.Naming{
-	Prefixes: []string{"model.", "language_model.", "model."},
-	Rename: func(name string) string {
-		for _, p := range []string{".block_sparse_moe.gate.", ".mlp.gate."} {
-			name = strings.Replace(name, p, ".mlp.router.", 1)
-		}
-		name = strings.Replace(name, ".block_sparse_moe.experts.", ".mlp.experts.", 1)
-		if strings.Contains(name, ".mlp.experts.") {
-			for from, to := range map[string]string{".w1.": ".gate_proj.", ".w3.": ".up_proj.", ".w2.": ".down_proj."} {
-				name = strings.Replace(name, from, to, 1)
-			}
-		}
-		for from, to := range map[string]string{
-			"query_layernorm": "q_norm", "key_layernorm": "k_norm", // Hunyuan
-			"mlp.c_fc.": "mlp.up_proj.", "mlp.c_proj.": "mlp.down_proj.", // StarCoder 2
-		} {
-			name = strings.Replace(name, from, to, 1)
-		}
-		return name
-	},
-	Root: embedding, Prefix: "model.",
+	sides     *scratch.List[sideRun]
+	blocks    *ssm.Scratch
 }
 
 // newModel builds the model of a checkpoint.
@@ -126,6 +101,7 @@ func newModel(f *weights.File, shape *Shape, cfg Config) (*Model, error) {
 	c := &checkpoint{
 		Checkpoint: lm.NewCheckpoint("transformer", f, naming, cfg.Format), shape: shape, cfg: cfg, read: map[string]bool{},
 		operators: map[int]*attention.Attention{}, runs: new(scratch.List[mixerRun]), latent: new(scratch.List[latentRun]),
+		sides: new(scratch.List[sideRun]), blocks: new(ssm.Scratch),
 	}
 	stack := lm.Config{Package: "transformer", Name: shape.ModelType, Workers: cfg.Workers}
 	c.ends(&stack)
@@ -228,50 +204,24 @@ func (c *checkpoint) norm(prefix string, dim int) dense.Norm {
 	return n
 }
 
-// layer makes a layer of a prefix.
-func (c *checkpoint) layer(i int, prefix string) lm.Layer {
-	s := c.shape
-	att, mlp := lm.Branch{Scale: s.resScale}, lm.Branch{Scale: s.resScale}
-	norm := func(name string) dense.Norm { return c.norm(prefix+name+".", s.Dim) }
-	switch s.places {
-	case before:
-		att.Norm, mlp.Norm = norm("input_layernorm"), norm("post_attention_layernorm")
-	case after:
-		att.Post, mlp.Post = norm("post_attention_layernorm"), norm("post_feedforward_layernorm")
-	case sideBySide:
-		att.Norm, mlp.Parallel = norm("input_layernorm"), true
-	case around:
-		names := [3]string{"post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"}
-		if s.ModelType == "glm4" {
-			names = [3]string{"post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"}
-		}
-		att.Norm, att.Post = norm("input_layernorm"), norm(names[0])
-		mlp.Norm, mlp.Post = norm(names[1]), norm(names[2])
-	}
-	rotation := s.Rotations[i]
-	if c.cfg.Rope != nil {
-		rotation = c.cfg.Rope(i, rotation)
-	}
-	if s.Latent != nil {
-		att.Mixer = c.latentMixer(prefix+"self_attn.", rotation)
-	} else {
-		att.Mixer = c.mixer(prefix+"self_attn.", s.Windows[i], rotation)
-	}
-	if e := s.Experts; e != nil && e.Sparse[i] {
-		mlp.MLP = c.experts(prefix + "mlp.")
-	} else {
-		mlp.MLP = c.gated(prefix+"mlp.", s.Inner)
-	}
-	return lm.Layer{att, mlp}
-}
-
 // projection returns a matrix [rows, cols] and its bias, or nil.
 func (c *checkpoint) projection(prefix string, rows, cols int, bias bool) (blas32.General, []float32) {
 	w := c.matrix(prefix+"weight", rows, cols)
+	var b []float32
 	if bias {
-		return w, c.vector(prefix+"bias", rows)
+		b = c.vector(prefix+"bias", rows)
 	}
-	return w, nil
+	c.fold(prefix, w.Data, b)
+	return w, b
+}
+
+// fold multiplies a matrix and its bias by the numbers that there are for it.
+func (c *checkpoint) fold(prefix string, w, b []float32) {
+	name := strings.TrimSuffix(prefix, ".")
+	if by, ok := c.shape.folds[name[strings.LastIndexByte(name, '.')+1:]]; ok {
+		asm.Scale(w, by.weight, w)
+		asm.Scale(b, by.bias, b)
+	}
 }
 
 func (c *checkpoint) linear(prefix string, rows, cols int, bias bool) *dense.Linear {
@@ -307,7 +257,7 @@ func (c *checkpoint) stacked(cols int, bias bool, names []string, rows []int) *d
 }
 
 // mixer makes the attention of a layer.
-func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.Mixer {
+func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.Streamer {
 	s := c.shape
 	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	m := &mixer{scratch: c.runs, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim, heat: s.heat, whole: s.qkNorm == wholeNorm}
@@ -370,7 +320,7 @@ func (c *checkpoint) operator(cfg attention.Config) *attention.Attention {
 }
 
 // latentMixer makes the latent attention of a layer.
-func (c *checkpoint) latentMixer(prefix string, rotation rope.Config) lm.Mixer {
+func (c *checkpoint) latentMixer(prefix string, rotation rope.Config) lm.Streamer {
 	s, l := c.shape, c.shape.Latent
 	w := mla.Weights{
 		KVA:     c.matrix(prefix+"kv_a_proj_with_mqa.weight", l.KVRank+l.RopeDim, s.Dim),

@@ -1,6 +1,7 @@
 // Package transformer runs decoder-only language models with attention, from the checkpoints
 // that are published: Llama, Mistral, Qwen, Gemma, OLMo, Phi-3, Granite, gpt-oss, DeepSeek-V3
-// and what has their form.
+// and what has their form, and hybrids of attention and Mamba: Bamba, Granite 4, Nemotron-H,
+// Falcon-H1, Jamba.
 //
 //   - [Open] reads a folder as the Hugging Face hub has it: config.json, safetensors in one
 //     file or several, generation_config.json. [ParseConfig] tells a model's [Shape], and so
@@ -60,6 +61,23 @@
 //	cohere        LayerNorm without bias, attention and MLP side by side, pairs (2i, 2i+1)
 //	cohere2       the same with windows; full layers do not rotate
 //	glm4          norms on both sides, one matrix of gate and input, half of a head rotates
+//	bamba         Mamba-2 in most layers, attention in some; half of a head rotates
+//	granitemoehybrid  the same with Granite's multipliers and, beside an MLP, experts or none
+//	nemotron_h    a layer is a Mamba-2, attention, an MLP by relu(x)^2 or experts, alone
+//	falcon_h1     attention and Mamba-2 side by side, with multipliers of all they make
+//	jamba         Mamba-1 with norms of dt, B and C, attention in some layers, experts in some
+//
+// A layer's A is attention or a block of package ssm (Shape.Kinds), both of the same inputs
+// in Falcon-H1, and a layer of Nemotron-H has an A or an F.
+//
+// # States of hybrids
+//
+// A [State] has keys and values for layers of attention, which grow with the tokens, and for
+// recurrent layers a state of one size. It is one value all the same: stored, forked and
+// gone on from as a whole. Truncate is another matter, for a recurrence cannot be undone:
+// where a model has a recurrent layer a state goes back to 0 tokens, or to those after one of
+// the last StateConfig.Snapshots calls, and to any other number it is an error that matches
+// ErrState. Format, Window and Keep are of keys and values; recurrent states are float32.
 //
 // Weights are stored as float32, bfloat16, float16 or int8 (Config.Format), whatever their
 // type in the file; arithmetic is float32. Weights that are quantized in other ways than
@@ -81,9 +99,14 @@
 //
 // # Provenance
 //
-//	all model types    checked against transformers 5.3.0 in float64; olmo3 against 4.57, as
+//	model types        checked against transformers 5.3.0 in float64; olmo3 against 4.57, as
 //	                   5.3 scales its sliding layers too, a known defect
 //	ministral          re-derived: as mistral, with layer_types
+//	hybrids            re-derived: compared with loops over float64 that were written from the
+//	                   code of transformers 5, on random weights; no vectors of that code
+//	                   itself. Steps dt are kept in time_step_limit and nothing else, as the
+//	                   kernels do that such models are trained with; a slow path of
+//	                   transformers raises them to time_step_min too
 //	kimi_k2            re-derived: as deepseek_v3
 //	groups of experts  those passed over never count, as in DeepSeek's own code; Hugging Face's
 //	                   sets their scores to 0

@@ -17,27 +17,37 @@ import (
 //
 //	y = shared(x) + sum over the chosen e, in their order, of weight(e) expert e(x)
 //
-// The tokens of a call are put together by experts, so that the weights of each are read
-// once. A token's result does not depend on the others.
+// or, where experts have a width of their own, after(sum of weight(e) expert e(before(x)))
+// in place of the sum. The tokens of a call are put together by experts, so that the weights
+// of each are read once. A token's result does not depend on the others.
 type experts struct {
-	cfg        *Experts
-	router     *dense.Linear // D -> Count
-	correction []float32     // [Count], added to scores to choose by, or nil
-	list       []*dense.Gated
-	shared     *dense.Gated // or nil
-	dim        int
+	cfg           *Experts
+	router        *dense.Linear // D -> Count
+	correction    []float32     // [Count], added to scores to choose by, or nil
+	list          []lm.MLP
+	shared        lm.MLP        // or nil
+	before, after *dense.Linear // D -> wide and back, or nil
+	dim, wide     int
 }
 
 var _ lm.MLP = (*experts)(nil)
 
 // Hidden implements lm.MLP: for each token the router's scores, what experts and groups are
-// chosen by, the chosen experts and their weights, an expert's input, hidden layer and output.
+// chosen by, the chosen experts and their weights, an expert's input, hidden layer and output,
+// and with a width of their own what they all read and what they make together.
 func (m *experts) Hidden() int {
-	wide := 2 * m.cfg.Inner
-	if m.shared != nil {
-		wide = max(wide, m.shared.Hidden())
+	inner := 0
+	for _, e := range m.list {
+		inner = max(inner, e.Hidden())
 	}
-	return 2*m.cfg.Count + m.cfg.groups + 2*m.cfg.Used + 2*m.dim + wide
+	if m.shared != nil {
+		inner = max(inner, m.shared.Hidden())
+	}
+	n := 2*m.cfg.Count + m.cfg.groups + 2*m.cfg.Used + 2*m.wide + inner
+	if m.before != nil {
+		n += 2*m.wide + m.dim
+	}
+	return n
 }
 
 // Forward implements lm.MLP.
@@ -49,7 +59,13 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 		return part
 	}
 	scores, by, sums, chosen, weights := take(cfg.Count), take(cfg.Count), take(cfg.groups), take(cfg.Used), take(cfg.Used)
-	inputs, outputs := take(m.dim), take(m.dim)
+	inputs, outputs, from, sum := take(m.wide), take(m.wide), x, dst
+	var widened blas32.General
+	if m.before != nil {
+		from, sum, widened = take(m.wide), take(m.wide), take(m.dim)
+		m.before.Forward(from, x)
+		mat.Clear(sum)
+	}
 	if m.shared != nil {
 		m.shared.Forward(g, dst, x, mat.Of(memory, n, m.shared.Hidden()))
 	} else {
@@ -63,7 +79,7 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 		count := 0
 		for t := range n {
 			if at(mat.Row(chosen, t), e) >= 0 {
-				copy(mat.Row(inputs, count), mat.Row(x, t))
+				copy(mat.Row(inputs, count), mat.Row(from, t))
 				count++
 			}
 		}
@@ -77,9 +93,15 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 		count = 0
 		for t := range n {
 			if k := at(mat.Row(chosen, t), e); k >= 0 {
-				asm.Axpy(mat.Row(dst, t), mat.Row(weights, t)[k], mat.Row(outputs, count))
+				asm.Axpy(mat.Row(sum, t), mat.Row(weights, t)[k], mat.Row(outputs, count))
 				count++
 			}
+		}
+	}
+	if m.after != nil {
+		m.after.Forward(widened, sum)
+		for t := range n {
+			asm.Add(mat.Row(dst, t), mat.Row(dst, t), mat.Row(widened, t))
 		}
 	}
 }
@@ -206,6 +228,11 @@ func (m *experts) Bytes() int64 {
 	if m.shared != nil {
 		n += m.shared.Bytes()
 	}
+	for _, l := range []*dense.Linear{m.before, m.after} {
+		if l != nil {
+			n += int64(l.Bytes())
+		}
+	}
 	return n
 }
 
@@ -224,6 +251,11 @@ func (m *experts) Fingerprints() (up, down uint64) {
 		up, down := m.shared.Fingerprints()
 		f.Add(up)
 		f.Add(down)
+	}
+	for _, l := range []*dense.Linear{m.before, m.after} {
+		if l != nil {
+			f.Add(l.Fingerprint())
+		}
 	}
 	return uint64(f), uint64(len(m.list))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/subquad/subquad/internal/lm"
 )
 
-// Model is a decoder-only transformer. It is immutable and safe for concurrent use.
+// Model is a decoder-only transformer, or a hybrid of one and recurrent layers. It is immutable and safe for concurrent use.
 type Model struct {
 	shape Shape
 	cfg   Config
@@ -23,6 +23,7 @@ type Model struct {
 func (m *Model) Shape() Shape {
 	s := m.shape
 	s.Windows, s.Rotations, s.EOS = slices.Clone(s.Windows), slices.Clone(s.Rotations), slices.Clone(s.EOS)
+	s.Kinds = slices.Clone(s.Kinds)
 	return s
 }
 
@@ -56,7 +57,8 @@ func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.
 //	Reset()                    makes it empty
 //	Clone() *State             a fork, snapshots included
 //	CopyFrom(*State) error     makes it what another is
-//	Truncate(n int) error      goes back to its first n tokens; with a window, to 0 or a snapshot
+//	Truncate(n int) error      goes back to its first n tokens; with a window or a recurrent
+//	                           layer, to 0 or a snapshot
 //	WriteTo(io.Writer)         stores it, without snapshots
 type State = lm.State
 
@@ -64,6 +66,7 @@ type State = lm.State
 // values. The zero value keeps all tokens, in float32, and grows as they come.
 //
 //	Snapshots      how many versions after earlier calls Truncate can go back to, with a window
+//	               or recurrent layers
 //	MaxTokens      the most tokens that the state may have, 0 for any number; memory for them
 //	               is taken at once, and more of them are an error that matches ErrFull
 //	Length         how many tokens the sequence will have, where a rotation depends on it

@@ -1,9 +1,8 @@
 package transformer
 
 import (
-	"math"
+	"slices"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/rope"
 )
@@ -25,6 +24,10 @@ type Shape struct {
 	// Experts are those of the layers that have any, Latent latent attention, or nil.
 	Experts *Experts
 	Latent  *Latent
+	// Kinds has for each layer what lets its tokens look at others; nil is Attention in all.
+	// Mamba are the recurrent blocks of those that have one, or nil.
+	Kinds []LayerKind
+	Mamba *Mamba
 	// Windows has for each layer how many tokens a query sees, its own included; 0 for all.
 	Windows []int
 	// Rotations has what rotates queries and keys for each layer; None where nothing does.
@@ -39,16 +42,44 @@ type Shape struct {
 	knobs
 }
 
+// LayerKind is what lets the tokens of a layer look at others.
+type LayerKind uint8
+
+const (
+	Attention  LayerKind = iota // attention, or latent attention
+	Recurrence                  // a block of Mamba or Mamba-2
+	SideBySide                  // attention and Mamba-2 of the same inputs, summed
+	Alone                       // nothing: the layer is an MLP, or experts
+)
+
+// Mamba has the widths of recurrent blocks: see ssm.Mamba2Config and, where there are no
+// heads, ssm.MambaConfig.
+type Mamba struct {
+	// Inner are the channels of a block: Heads of them, of the same width, in Groups.
+	// Mamba-1 has neither.
+	Inner, Heads, Groups int
+	// States is N, Taps how many tokens the convolution reads, Rank that of dt in Mamba-1.
+	States, Taps, Rank int
+
+	normGroups   int // parts of a token's channels that are normalised by themselves
+	noNorm       bool
+	normFirst    bool // the gate comes after the norm
+	dtMin, dtMax float32
+}
+
 // Experts are MLPs of which each token takes some, by a router's scores.
 type Experts struct {
 	// Count is their number in a layer, Used how many a token takes, Inner their width.
 	Count, Used, Inner int
+	// Latent is the width that they read and write, of a projection of the token; 0 is Dim.
+	Latent int
 	// Shared is the width of an MLP that all tokens take besides, 0 for none.
 	Shared int
 	// Sparse tells for each layer whether it has experts; others have a dense MLP.
 	Sparse []bool
 
 	router     routing
+	interlaced bool    // gates and inputs take turns, weights are [in, out]: gpt-oss
 	normalise  bool    // weights of the chosen sum to 1
 	scale      float32 // of the weights, 0 for 1
 	groups     int     // that experts are in, 0 for 1
@@ -107,6 +138,10 @@ type knobs struct {
 	fused     bool // qkv_proj and gate_up_proj stand for two or three matrices
 	fusedMLP  bool // gate_up_proj alone does
 	plain     bool // the MLP has no gate
+	squared   bool // its activation is relu(x)^2
+	bare      bool // a layer is one branch: its mixer, or its MLP
+	folds     map[string]fold
+	foldIn    []float32 // for z, x, B, C and dt, the outputs of in_proj, or nil
 	heat      temperature
 	act       dense.Activation
 	limit     float32 // of the activation
@@ -123,32 +158,21 @@ type temperature struct {
 	original int64
 }
 
-// Bytes is the memory of the weights in a format, nearly, before it is taken: the matrices
-// of all layers, the embedding and a head of its own where there must be one.
-func (s *Shape) Bytes(format asm.Format) int64 {
-	size := map[asm.Format]float64{asm.Float32: 4, asm.BFloat16: 2, asm.Float16: 2, asm.Int8: 1}[format]
-	d := float64(s.Dim)
-	att := d * float64(s.HeadDim) * float64(2*s.Heads+2*s.KVHeads)
-	if l := s.Latent; l != nil {
-		q, in := float64(s.Heads)*float64(l.NopeDim+l.RopeDim), d
-		att = 0
-		if l.QRank > 0 {
-			in = float64(l.QRank)
-			att = d * in
-		}
-		att += in*q + d*float64(l.KVRank+l.RopeDim) + float64(s.Heads)*(2*float64(l.KVRank)*float64(l.NopeDim+l.ValueDim)+float64(l.ValueDim)*d)
+// fold are numbers that a matrix and its bias are multiplied by when they are read.
+type fold struct{ weight, bias float32 }
+
+// kind returns what lets the tokens of layer i look at others.
+func (s *Shape) kind(i int) LayerKind {
+	if s.Kinds == nil {
+		return Attention
 	}
-	total := float64(s.Vocab) * d
-	if !s.tied {
-		total *= 2
-	}
-	for i := range min(s.Layers, mostLayers) {
-		total += att
-		if e := s.Experts; e != nil && i < len(e.Sparse) && e.Sparse[i] {
-			total += d * float64(e.Count+3*e.Shared+3*e.Inner*e.Count)
-		} else {
-			total += 3 * d * float64(s.Inner)
-		}
-	}
-	return int64(max(0, min(total*size, math.MaxInt64/2)))
+	return s.Kinds[i]
+}
+
+// sparse tells whether layer i has experts.
+func (s *Shape) sparse(i int) bool { return s.Experts != nil && s.Experts.Sparse[i] }
+
+// recurrent tells whether a layer is, so that a state goes back to snapshots only.
+func (s *Shape) recurrent() bool {
+	return slices.ContainsFunc(s.Kinds, func(k LayerKind) bool { return k == Recurrence || k == SideBySide })
 }

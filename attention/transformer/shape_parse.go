@@ -69,7 +69,12 @@ func ParseConfig(text []byte) (*Shape, error) {
 
 // readSizes reads the widths.
 func (s *Shape) readSizes(f section, kind *modelType) {
-	s.Dim, s.Layers, s.Vocab = f.must("hidden_size", mostWide), f.must("num_hidden_layers", mostLayers), f.must("vocab_size", mostVocab)
+	s.Dim, s.Vocab = f.must("hidden_size", mostWide), f.must("vocab_size", mostVocab)
+	if kind.layers != nil && !f.has("num_hidden_layers") {
+		s.Layers = min(kind.layers(f), mostLayers)
+	} else {
+		s.Layers = f.must("num_hidden_layers", mostLayers)
+	}
 	s.Heads, s.Inner = f.must("num_attention_heads", mostHeads), f.must("intermediate_size", mostWide)
 	s.MaxPosition = int64(f.count("max_position_embeddings", 0, math.MaxInt32))
 	s.KVHeads = s.Heads
@@ -79,8 +84,8 @@ func (s *Shape) readSizes(f section, kind *modelType) {
 		f.fail("no num_key_value_heads")
 	}
 	s.HeadDim = kind.headDim
-	if f.has("head_dim") {
-		s.HeadDim = f.must("head_dim", mostHeadDim)
+	if key := f.either("head_dim", "attention_head_dim"); f.has(key) {
+		s.HeadDim = f.must(key, mostHeadDim)
 	} else if s.HeadDim == 0 {
 		if s.HeadDim = s.Dim / s.Heads; !divides(s.Dim, s.Heads) {
 			f.fail("hidden_size is %d, no multiple of num_attention_heads = %d, and there is no head_dim", s.Dim, s.Heads)
@@ -107,8 +112,8 @@ func (s *Shape) readRotations(f section, hf *rope.HF) {
 // readKnobs reads what has a default for each model type.
 func (s *Shape) readKnobs(top, f section, kind *modelType) {
 	key := "rms_norm_eps"
-	if s.layerNorm = kind.epsKey != ""; s.layerNorm {
-		key = kind.epsKey
+	if kind.epsKey != "" {
+		key, s.layerNorm = kind.epsKey, !kind.rms
 	}
 	s.eps, s.onePlus, s.places, s.qkNorm = f.number(key, kind.eps), kind.onePlus, kind.places, kind.qkNorm
 	s.fused, s.fusedMLP = kind.fused, kind.fused

@@ -17,10 +17,11 @@ const (
 // modelType is what the code of a model type has that a config.json need not say.
 type modelType struct {
 	eps      float64 // rms_norm_eps
-	epsKey   string  // its name, where it is another; norms are LayerNorm then
-	headDim  int     // head_dim; 0 is hidden_size / num_attention_heads
-	tied     bool    // tie_word_embeddings
-	askHeads bool    // num_key_value_heads must be there: its default is another number
+	epsKey   string  // its name, where it is another; norms are LayerNorm then, unless rms
+	rms      bool
+	headDim  int  // head_dim; 0 is hidden_size / num_attention_heads
+	tied     bool // tie_word_embeddings
+	askHeads bool // num_key_value_heads must be there: its default is another number
 	slides   sliding
 	window   int  // sliding_window where it is absent; 0 is none
 	optional bool // a window counts only with use_sliding_window
@@ -31,6 +32,7 @@ type modelType struct {
 	act      string // hidden_act where it is absent
 	onePlus  bool
 	fused    bool
+	layers   func(f section) int       // their number, where there is no num_hidden_layers
 	more     func(s *Shape, f section) // what only this type has
 }
 
@@ -74,6 +76,12 @@ var modelTypes = map[string]modelType{
 	"cohere":           {eps: 1e-5, epsKey: "layer_norm_eps", tied: true, bias: saidBias, places: sideBySide, more: cohere},
 	"cohere2":          {eps: 1e-5, epsKey: "layer_norm_eps", tied: true, bias: saidBias, places: sideBySide, slides: mostOnes, window: 4096, pattern: 4, more: cohere},
 	"glm4":             {eps: 1.5625e-7, askHeads: true, headDim: 128, places: around, more: glm4},
+
+	"bamba":            {eps: 1e-5, askHeads: true, more: bamba},
+	"granitemoehybrid": {eps: 1e-6, bias: saidBias, more: graniteHybrid},
+	"nemotron_h":       {eps: 1e-5, epsKey: "layer_norm_epsilon", rms: true, askHeads: true, headDim: 128, bias: saidBias, layers: nemotronLayers, more: nemotronH},
+	"falcon_h1":        {eps: 1e-5, askHeads: true, bias: saidBias, more: falconH1},
+	"jamba":            {eps: 1e-6, askHeads: true, more: jamba},
 }
 
 func seedOSS(s *Shape, f section) {
@@ -191,7 +199,7 @@ func gptOSS(s *Shape, f section) {
 	s.act, s.limit = dense.ClampedSiLU, f.number("swiglu_limit", 7)
 	s.Experts = &Experts{
 		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), Used: f.must(f.either("num_experts_per_tok", "experts_per_token"), mostExperts),
-		Inner: s.Inner, Sparse: everyLayer(s.Layers), router: softmaxLast,
+		Inner: s.Inner, Sparse: everyLayer(s.Layers), router: softmaxLast, interlaced: true,
 	}
 }
 
@@ -212,14 +220,19 @@ func deepseekV3(s *Shape, f section) {
 	e := &Experts{
 		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
 		Inner: f.must("moe_intermediate_size", mostWide), Sparse: everyLayer(s.Layers),
-		router: sigmoids, normalise: f.flag("norm_topk_prob", true), scale: f.number("routed_scaling_factor", 1),
-		groups: max(f.count("n_group", 1, mostExperts), 1), groupsUsed: max(f.count("topk_group", 1, mostExperts), 1),
 	}
 	e.Shared = f.count("n_shared_experts", 0, mostExperts) * e.Inner
 	first, freq := f.count("first_k_dense_replace", 0, mostLayers), max(f.count("moe_layer_freq", 1, mostLayers), 1)
 	for i := range e.Sparse {
 		e.Sparse[i] = i >= first && i%freq == 0
 	}
+	s.readGroups(f, e)
+}
+
+// readGroups reads how experts in groups are chosen by sigmoids, as DeepSeek-V3 does.
+func (s *Shape) readGroups(f section, e *Experts) {
+	e.router, e.normalise, e.scale = sigmoids, f.flag("norm_topk_prob", true), f.number("routed_scaling_factor", 1)
+	e.groups, e.groupsUsed = max(f.count("n_group", 1, mostExperts), 1), max(f.count("topk_group", 1, mostExperts), 1)
 	switch {
 	case e.Count%e.groups != 0 || e.groupsUsed > e.groups || e.groups > 1 && e.Count/e.groups < 2:
 		f.fail("%d experts in n_group = %d groups, of which topk_group = %d are used", e.Count, e.groups, e.groupsUsed)

@@ -65,7 +65,7 @@ func TestLayers(t *testing.T) {
 		up, upBy := linear(r, inner, dim)
 		both, bothBy := linear(r, 2*inner, dim)
 		down, downBy := linear(r, dim, inner)
-		plain, gated := &MLP{up, down}, &Gated{Up: both, Down: down}
+		plain, gated := &MLP{Up: up, Down: down}, &Gated{Up: both, Down: down}
 		if plain.Hidden() != inner || gated.Hidden() != 2*inner || gated.Bytes() <= plain.Bytes() {
 			t.Errorf("Hidden %d and %d", plain.Hidden(), gated.Hidden())
 		}

@@ -8,8 +8,12 @@ import (
 	"github.com/subquad/subquad/internal/parallel"
 )
 
-// MLP is y = down(gelu(up(x))), the GELU in its tanh form.
-type MLP struct{ Up, Down *Linear }
+// MLP is y = down(gelu(up(x))), the GELU in its tanh form, or with Squared
+// y = down(max(up(x), 0)^2).
+type MLP struct {
+	Up, Down *Linear
+	Squared  bool
+}
 
 // Forward sets dst [n, D] from x [n, D], as part of a task of group g or with nil;
 // hidden [n, I] is working memory.
@@ -17,7 +21,14 @@ func (m *MLP) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 	m.Up.ForwardIn(g, hidden, x)
 	for t := range hidden.Rows {
 		row := mat.Row(hidden, t)
-		asm.GELUTanh(row, row)
+		if !m.Squared {
+			asm.GELUTanh(row, row)
+			continue
+		}
+		for i, v := range row {
+			v = max(v, 0)
+			row[i] = v * v
+		}
 	}
 	m.Down.ForwardIn(g, dst, hidden)
 }

@@ -89,16 +89,17 @@ func NewCheckpoint(pkg string, f *weights.File, naming Naming, format asm.Format
 	c := &Checkpoint{weights.NewFinder(pkg, subquad.ErrCheckpoint), format}
 	c.Prefix = naming.Prefix
 	for _, name := range f.Names() {
-		short := name
+		rest := name
 		for _, prefix := range naming.Prefixes {
-			short = strings.TrimPrefix(short, prefix)
+			rest = strings.TrimPrefix(rest, prefix)
 		}
+		short := rest
 		if naming.Rename != nil {
-			short = naming.Rename(short)
+			short = naming.Rename(rest)
 		}
 		c.Add(short, f.Tensor(name))
 		if short == naming.Root {
-			c.Prefix = strings.TrimSuffix(name, short)
+			c.Prefix = strings.TrimSuffix(name, rest)
 		}
 	}
 	return c

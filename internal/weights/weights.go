@@ -53,6 +53,26 @@ func (t *Tensor) Len() int {
 	return n
 }
 
+// Part returns element i of the first dimension as a tensor of the others, so that a large
+// one need not be read at once. There must be such an element.
+func (t *Tensor) Part(i int) *Tensor {
+	p := *t
+	p.Shape = t.Shape[1:]
+	size := int64(sizeOf(t.Type))
+	if t.what != "" { // it cannot be read, and says so when it is
+		return &p
+	}
+	if t.strides == nil {
+		n := int64(p.Len()) * size
+		p.data = io.NewSectionReader(t.data, int64(i)*n, n)
+		return &p
+	}
+	p.strides = t.strides[1:]
+	from := int64(i) * int64(t.strides[0]) * size
+	p.data = io.NewSectionReader(t.data, from, t.data.Size()-from)
+	return &p
+}
+
 // readable returns an error that names a tensor that cannot be read.
 func (t *Tensor) readable() error {
 	if t.what == "" {

@@ -1,0 +1,88 @@
+package transformer
+
+import (
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/lm"
+)
+
+// layer makes a layer of a prefix.
+func (c *checkpoint) layer(i int, prefix string) lm.Layer {
+	s := c.shape
+	if s.bare {
+		return c.bareLayer(i, prefix)
+	}
+	att, mlp := lm.Branch{Scale: s.resScale}, lm.Branch{Scale: s.resScale}
+	norm := func(name string) dense.Norm { return c.norm(prefix+name+".", s.Dim) }
+	switch s.places {
+	case before:
+		att.Norm, mlp.Norm = norm("input_layernorm"), norm("post_attention_layernorm")
+	case after:
+		att.Post, mlp.Post = norm("post_attention_layernorm"), norm("post_feedforward_layernorm")
+	case sideBySide:
+		att.Norm, mlp.Parallel = norm("input_layernorm"), true
+	case around:
+		names := [3]string{"post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"}
+		if s.ModelType == "glm4" {
+			names = [3]string{"post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"}
+		}
+		att.Norm, att.Post = norm("input_layernorm"), norm(names[0])
+		mlp.Norm, mlp.Post = norm(names[1]), norm(names[2])
+	}
+	att.Mixer, mlp.MLP = c.tokenMixer(i, prefix), c.feedForward(i, prefix+"mlp.")
+	return lm.Layer{att, mlp}
+}
+
+// bareLayer makes a layer that has one branch, of a prefix.
+func (c *checkpoint) bareLayer(i int, prefix string) lm.Layer {
+	b := lm.Branch{Norm: c.norm(prefix+"input_layernorm.", c.shape.Dim)}
+	if c.shape.kind(i) == Alone {
+		b.MLP = c.feedForward(i, prefix+"mixer.")
+	} else {
+		b.Mixer = c.tokenMixer(i, prefix)
+	}
+	return lm.Layer{b}
+}
+
+// feedForward makes the MLP of layer i, or its experts.
+func (c *checkpoint) feedForward(i int, prefix string) lm.MLP {
+	s := c.shape
+	switch {
+	case s.sparse(i):
+		return c.experts(prefix)
+	case s.fusedMLP && !s.fused && s.Mamba != nil: // what all tokens take in Granite 4
+		prefix += "shared_experts."
+	}
+	return c.gated(prefix, s.Dim, s.Inner)
+}
+
+// tokenMixer makes the mixer of layer i.
+func (c *checkpoint) tokenMixer(i int, prefix string) lm.Mixer {
+	s := c.shape
+	attention, block := prefix+"self_attn.", prefix+"mamba."
+	if s.bare {
+		attention, block = prefix+"mixer.", prefix+"mixer."
+	}
+	switch s.kind(i) {
+	case Recurrence:
+		return c.block(block)
+	case SideBySide:
+		a, b := c.attention(i, attention), c.block(block)
+		if c.Err != nil {
+			return nil
+		}
+		return &sideMixer{[2]lm.Streamer{a, b}, s.Dim, c.sides}
+	}
+	return c.attention(i, attention)
+}
+
+// attention makes the attention of layer i.
+func (c *checkpoint) attention(i int, prefix string) lm.Streamer {
+	rotation := c.shape.Rotations[i]
+	if c.cfg.Rope != nil {
+		rotation = c.cfg.Rope(i, rotation)
+	}
+	if c.shape.Latent != nil {
+		return c.latentMixer(prefix, rotation)
+	}
+	return c.mixer(prefix, c.shape.Windows[i], rotation)
+}
