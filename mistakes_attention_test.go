@@ -1,6 +1,7 @@
 package subquad_test
 
 import (
+	"bytes"
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -102,6 +103,20 @@ func attentionRoom(b *builder) {
 	b.on(self, "ScratchBytesWith", func() []any { return []any{3, 3, 2, []int{4}} })
 	b.on(self, "StateBytes", func() []any { return []any{attention.StateConfig{}, 3} })
 	b.on(self, "NewPages", func() []any { return []any{attention.PagesConfig{PageTokens: 4, MaxPages: 8}} })
+	pool := must(op.NewPages(attention.PagesConfig{PageTokens: 4, Collected: true}))
+	joined := func() *attention.State { return must(op.NewState(attention.StateConfig{})) }
+	full := func() *attention.State {
+		st := joined()
+		must(0, st.Append(matrix(tokens, kvHeads*headDim), matrix(tokens, kvHeads*valueDim)))
+		return st
+	}
+	page := must(pool.Take(full(), 0, 4))
+	var written bytes.Buffer
+	must(page.WriteTo(&written))
+	b.on(func() any { return pool }, "Take", func() []any { return []any{full(), 1, 3} }).foreign = func() any { return newState(b.t, other, 0) }
+	b.on(func() any { return pool }, "Join", func() []any { return []any{attention.StateConfig{MaxTokens: 20}, []*attention.Page{page}, 3} }).free = []string{"cfg.Tokens", "cfg.Format"}
+	b.on(func() any { return pool }, "ReadPage", func() []any { return []any{bytes.NewReader(written.Bytes()), attention.StateConfig{}} })
+	b.on(func() any { return page }, "WriteTo", func() []any { return []any{new(bytes.Buffer)} })
 	pages := b.on(self, "NewState", func() []any {
 		return []any{attention.StateConfig{MaxTokens: 20, Pages: must(op.NewPages(attention.PagesConfig{PageTokens: 4, MaxPages: 8})), Format: asm.Float32}}
 	})

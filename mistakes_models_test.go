@@ -204,6 +204,11 @@ func mambaRoom(b *builder) {
 	}
 	from := b.on(seen, "CopyFrom", func() []any { return []any{seen()} })
 	from.foreign, from.pkg = alien, "mamba"
+	prefixes := mamba.PrefixConfig{MaxBytes: 1 << 20}
+	b.on(self, "NewPrefixes", func() []any { return []any{prefixes} })
+	var kept bytes.Buffer
+	must(must(m.NewPrefixes(prefixes)).WriteTo(&kept))
+	b.on(self, "ReadPrefixes", func() []any { return []any{bytes.NewReader(kept.Bytes()), prefixes} })
 	b.on(func() any { return state() }, "SetFilter", func() []any { return []any{ssm.FilterSource(nil), 3} }).pkg = "mamba"
 }
 

@@ -86,4 +86,22 @@ func transformerRoom(b *builder) {
 	b.on(func() any { return &shape }, "Bytes", func() []any { return []any{asm.Float32} })
 	b.on(self, "StateBytes", func() []any { return []any{tokens} })
 	b.on(self, "OpenState", func() []any { return []any{stored, nil} })
+	prefixes := transformer.PrefixConfig{MaxBytes: 1 << 20, State: transformer.StateConfig{MaxTokens: 20}}
+	b.on(self, "NewPrefixes", func() []any { return []any{prefixes} })
+	kept := must(m.NewPrefixes(prefixes))
+	_, _, err := kept.Prefill(nowhere, ids(), matrix(1, vocab))
+	must(0, err)
+	var first bytes.Buffer
+	must(kept.WriteTo(&first))
+	b.on(self, "ReadPrefixes", func() []any { return []any{bytes.NewReader(first.Bytes()), prefixes} })
+	cache := func() any { return must(m.NewPrefixes(prefixes)) }
+	b.on(cache, "Lookup", func() []any { return []any{ids()} }).pkg = "transformer"
+	fill := b.on(cache, "Prefill", func() []any { return []any{nowhere, ids(), matrix(1, vocab)} })
+	fill.pkg, fill.never = "transformer", true // Last wants a token
+	insert := b.on(cache, "Insert", func() []any {
+		st := state()
+		must(0, m.Step(matrix(tokens, vocab), ids(), st))
+		return []any{ids(), st}
+	})
+	insert.foreign, insert.pkg = alien, "transformer"
 }

@@ -18,6 +18,10 @@ type PagesConfig struct {
 	// Format, SharedValues and LogWeights are as in StateConfig.
 	Format                   asm.Format
 	SharedValues, LogWeights bool
+	// Collected leaves pages to the garbage collector: the pool keeps none, and a state or
+	// Page that nobody has any more need not be reset or released. Pages have no numbers
+	// then (State.Table, StateConfig.Table), Used and Bytes are 0, and MaxPages must be.
+	Collected bool
 }
 
 // Pages is a pool of pages for the states of one operator: sequences of unknown
@@ -43,6 +47,8 @@ func (a *Attention) NewPages(cfg PagesConfig) (*Pages, error) {
 		return nil, check.Errorf(ErrConfig, "attention: PageTokens is %d, want 0 or more", cfg.PageTokens)
 	case cfg.MaxPages < 0:
 		return nil, check.Errorf(ErrConfig, "attention: MaxPages is %d, want 0 or more", cfg.MaxPages)
+	case cfg.Collected && cfg.MaxPages > 0:
+		return nil, check.Errorf(ErrConfig, "attention: MaxPages is %d of pages that are Collected, which are not counted", cfg.MaxPages)
 	}
 	p := &Pages{op: a, cfg: cfg}
 	state := p.stateConfig()
@@ -101,7 +107,9 @@ func (p *Pages) get() (*block, error) {
 	state := p.stateConfig()
 	b := p.op.newBlock(&state, p.cfg.PageTokens)
 	b.id, b.refs = len(p.pages), 1
-	p.pages = append(p.pages, b)
+	if !p.cfg.Collected {
+		p.pages = append(p.pages, b)
+	}
 	return b, nil
 }
 
@@ -119,7 +127,7 @@ func (p *Pages) release(pages []*block) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range pages {
-		if b.refs--; b.refs == 0 {
+		if b.refs--; b.refs == 0 && !p.cfg.Collected {
 			p.free = append(p.free, b.id)
 		}
 	}

@@ -334,9 +334,10 @@ func (s *State) CopyFrom(from *State) error {
 	return nil
 }
 
-// Table returns the numbers of a paged state's pages, for StateConfig.Table.
+// Table returns the numbers of a paged state's pages, for StateConfig.Table; there are
+// none of pages that are Collected.
 func (s *State) Table() (list []int) {
-	if s.cfg.Pages != nil {
+	if s.cfg.Pages != nil && !s.cfg.Pages.cfg.Collected {
 		for _, b := range s.blocks {
 			list = append(list, b.id)
 		}

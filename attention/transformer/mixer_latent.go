@@ -89,13 +89,18 @@ func (m *latentMixer) StateBytes(tokens int) int64 {
 	return st.Bytes() * int64(tokens)
 }
 
-// NewState implements lm.Streamer.
-func (m *latentMixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
+// stateConfig says how a state of the layer keeps its keys.
+func (m *latentMixer) stateConfig(cfg lm.StateConfig) attention.StateConfig {
 	c := attention.StateConfig{Format: cfg.Format, Window: cfg.Window, Keep: cfg.Keep}
 	if c.Window == 0 {
 		c.MaxTokens = cfg.MaxTokens
 	}
-	st, err := m.op.NewState(c)
+	return c
+}
+
+// NewState implements lm.Streamer.
+func (m *latentMixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
+	st, err := m.op.NewState(m.stateConfig(cfg))
 	if err != nil {
 		return nil, err
 	}

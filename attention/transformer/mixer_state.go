@@ -22,8 +22,20 @@ type cache struct {
 	owner  planner
 }
 
+var errAnother = check.Errorf(subquad.ErrState, "the state of another mixer")
+
 // ring tells whether the state has a window: what it has overwritten is gone.
 func (c *cache) ring() bool { return c.Config().Window > 0 }
+
+// Alike tells whether another state of the layer has the same StateConfig.
+func (c *cache) Alike(other lm.LayerState) bool {
+	d, ok := other.(*cache)
+	if !ok {
+		return false
+	}
+	a, b := c.Config(), d.Config()
+	return a.Format == b.Format && a.Window == b.Window && a.Keep == b.Keep && c.length == d.length && c.policy == d.policy
+}
 
 // planner makes states for sequences of a known length.
 type planner interface {
@@ -55,7 +67,7 @@ func (c *cache) clone() *cache {
 func (c *cache) CopyFrom(from lm.LayerState) error {
 	other, ok := from.(*cache)
 	if !ok {
-		return check.Errorf(subquad.ErrState, "the state of another mixer")
+		return errAnother
 	}
 	if err := c.State.CopyFrom(other.State); err != nil {
 		return err
