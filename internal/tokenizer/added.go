@@ -32,7 +32,8 @@ type pattern struct {
 
 // add takes the added tokens.
 func (t *Tokenizer) add(list []addedToken) error {
-	t.raw, t.normalized = new(added), new(added)
+	t.raw, t.normalized, t.blankRaw, t.blankNormalized = new(added), new(added), new(added), new(added)
+	t.added = map[int32]addedToken{}
 	for _, x := range list {
 		if x.ID < 0 {
 			return fmt.Errorf("added token %q has number %d", x.Content, x.ID)
@@ -40,16 +41,19 @@ func (t *Tokenizer) add(list []addedToken) error {
 		if x.Content == "" {
 			continue // it would be everywhere
 		}
-		t.contents[x.ID], t.ids[x.Content] = x.Content, x.ID
-		text, in := x.Content, t.raw
+		t.contents[x.ID], t.ids[x.Content], t.added[x.ID] = x.Content, x.ID, x
+		text, in, blank := x.Content, t.raw, t.blankRaw
 		if x.Normalized != nil && *x.Normalized || x.Normalized == nil && !x.Special {
-			if text, in = t.normalize(text), t.normalized; text == "" {
+			if text, in, blank = t.normalize(text), t.normalized, t.blankNormalized; text == "" {
 				continue
 			}
 		}
 		in.first[text[0]] = append(in.first[text[0]], pattern{text, x})
+		if !x.Special && strings.TrimSpace(x.Content) == "" {
+			blank.first[text[0]] = append(blank.first[text[0]], pattern{text, x})
+		}
 	}
-	for _, a := range []*added{t.raw, t.normalized} {
+	for _, a := range []*added{t.raw, t.normalized, t.blankRaw, t.blankNormalized} {
 		for _, patterns := range a.first {
 			slices.SortStableFunc(patterns, func(x, y pattern) int { return -cmp.Compare(len(x.text), len(y.text)) })
 		}

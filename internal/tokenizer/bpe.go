@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"container/heap"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -11,7 +10,7 @@ import (
 // bpe joins neighbours, of all that can be joined those with the lowest rank first.
 type bpe struct {
 	vocabulary
-	merges map[[2]int32]merge
+	merges map[uint64]merge // by both tokens
 	unk    int32
 	fuse   bool // a run of unknown characters is one token
 	bytes  bool // characters without a token are their bytes
@@ -40,7 +39,7 @@ func newBPE(s *section) (model, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bpe{vocabulary: v, merges: make(map[[2]int32]merge, len(f.Merges)), unk: v.unknown(f.Unk), fuse: f.Fuse, bytes: f.Bytes, whole: f.Whole}
+	b := &bpe{vocabulary: v, merges: make(map[uint64]merge, len(f.Merges)), unk: v.unknown(f.Unk), fuse: f.Fuse, bytes: f.Bytes, whole: f.Whole}
 	if f.Prefix != nil {
 		b.prefix = *f.Prefix
 	}
@@ -58,7 +57,7 @@ func newBPE(s *section) (model, error) {
 		if !ok || !ok2 || !ok3 {
 			return nil, fmt.Errorf("BPE: merges[%d] is of %q and %q, and these or what they make is no token", i, pair[0], pair[1])
 		}
-		b.merges[[2]int32{left, right}] = merge{int32(i), id}
+		b.merges[both(left, right)] = merge{int32(i), id}
 	}
 	return b, nil
 }
@@ -88,31 +87,8 @@ func readPair(pair *[2]string, text json.RawMessage) error {
 	return nil
 }
 
-// symbol is a part of a word that is one token.
-type symbol struct {
-	id         int32
-	last, next int // neighbours, -1 for none; next -2 for a symbol that has been joined to the one before
-}
-
-// join is a pair that can be joined.
-type join struct {
-	rank, left, right, id int32
-	at                    int
-}
-
-type joins []join
-
-func (j joins) Len() int      { return len(j) }
-func (j joins) Swap(a, b int) { j[a], j[b] = j[b], j[a] }
-func (j joins) Less(a, b int) bool {
-	return j[a].rank < j[b].rank || j[a].rank == j[b].rank && j[a].at < j[b].at
-}
-func (j *joins) Push(x any) { *j = append(*j, x.(join)) }
-func (j *joins) Pop() any {
-	last := (*j)[len(*j)-1]
-	*j = (*j)[:len(*j)-1]
-	return last
-}
+// both is a pair of tokens as a key.
+func both(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint64(uint32(right)) }
 
 func (b *bpe) encode(dst []int32, word string) ([]int32, error) {
 	if b.whole {
@@ -125,7 +101,12 @@ func (b *bpe) encode(dst []int32, word string) ([]int32, error) {
 	if err != nil {
 		return dst, err
 	}
-	joined := b.join(dst[begin:])
+	joined := 0
+	if word := dst[begin:]; len(word) <= fewTokens {
+		joined = b.joinFew(word)
+	} else {
+		joined = b.join(word)
+	}
 	return dst[:begin+joined], nil
 }
 
@@ -161,49 +142,4 @@ func (b *bpe) characters(dst []int32, word string) ([]int32, error) {
 		unknown = true
 	}
 	return dst, nil
-}
-
-// join joins tokens in place and returns how many are left.
-func (b *bpe) join(ids []int32) int {
-	symbols := make([]symbol, len(ids))
-	for i, id := range ids {
-		symbols[i] = symbol{id, i - 1, i + 1}
-	}
-	if len(symbols) > 0 {
-		symbols[len(symbols)-1].next = -1
-	}
-	var queue joins
-	note := func(at int) {
-		if at < 0 || symbols[at].next < 0 {
-			return
-		}
-		left, right := symbols[at].id, symbols[symbols[at].next].id
-		if m, ok := b.merges[[2]int32{left, right}]; ok {
-			heap.Push(&queue, join{m.rank, left, right, m.id, at})
-		}
-	}
-	for i := range symbols {
-		note(i)
-	}
-	for len(queue) > 0 {
-		j := heap.Pop(&queue).(join)
-		s := &symbols[j.at]
-		if s.next < 0 || s.id != j.left || symbols[s.next].id != j.right {
-			continue // one of the two has been joined to another
-		}
-		gone := &symbols[s.next]
-		s.id, s.next = j.id, gone.next
-		gone.next = -2
-		if s.next >= 0 {
-			symbols[s.next].last = j.at
-		}
-		note(s.last)
-		note(j.at)
-	}
-	n := 0
-	for at := 0; at >= 0 && at < len(symbols); at = symbols[at].next {
-		ids[n] = symbols[at].id
-		n++
-	}
-	return n
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 
 	"github.com/subquad/subquad"
@@ -166,29 +167,30 @@ func (t *Llama2C) merge(list []int32) []int32 {
 // Decode returns the text of tokens. A blank that begins it after BOS is left out, and
 // <0x41> is the byte 0x41; a number that is no token is nothing.
 func (t *Llama2C) Decode(ids []int32) string {
-	var b strings.Builder
-	begins := false
+	var text []byte
+	before := int32(-1)
 	for _, id := range ids {
-		if id < 0 || int(id) >= len(t.pieces) {
-			continue
+		if id >= 0 && int(id) < len(t.pieces) {
+			text, before = t.AppendText(text, before, id), id
 		}
-		if id == llama2cBOS {
-			begins = true
-			continue
-		}
-		piece := t.pieces[id]
-		if begins {
-			piece = strings.TrimPrefix(piece, " ")
-		}
-		begins = false
-		var value byte
-		if len(piece) == 6 {
-			if n, _ := fmt.Sscanf(piece, "<0x%02X>", &value); n == 1 {
-				b.WriteByte(value)
-				continue
-			}
-		}
-		b.WriteString(piece)
 	}
-	return b.String()
+	return string(text)
+}
+
+// AppendText appends the text of a token after the token before, which is negative where a
+// text begins. All of them one after the other are what Decode gives.
+func (t *Llama2C) AppendText(dst []byte, before, token int32) []byte {
+	if token < 0 || int(token) >= len(t.pieces) || token == llama2cBOS {
+		return dst
+	}
+	piece := t.pieces[token]
+	if before == llama2cBOS {
+		piece = strings.TrimPrefix(piece, " ")
+	}
+	if len(piece) == 6 && strings.HasPrefix(piece, "<0x") && piece[5] == '>' {
+		if b, err := strconv.ParseUint(piece[3:5], 16, 8); err == nil {
+			return append(dst, byte(b))
+		}
+	}
+	return append(dst, piece...)
 }

@@ -12,7 +12,8 @@ import (
 // text. Go's expressions lack what those of tokenizers have in one place, the alternative
 // \s+(?!\S): white space, without its last character where a word follows.
 type matcher struct {
-	groups []group // alternatives in their order
+	scan   []alternative // in their order, or nil where one of them needs
+	groups []group       // regular expressions: alternatives in their order
 }
 
 // group is some alternatives, or where it is nil \s+(?!\S).
@@ -36,6 +37,22 @@ func newMatcher(text json.RawMessage) (*matcher, error) {
 }
 
 func compile(pattern string) (*matcher, error) {
+	m, err := compileGroups(pattern)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range alternativesOf(pattern) {
+		a, ok := newAlternative(part)
+		if !ok {
+			m.scan = nil
+			break
+		}
+		m.scan = append(m.scan, a)
+	}
+	return m, nil
+}
+
+func compileGroups(pattern string) (*matcher, error) {
 	m := &matcher{}
 	var alternatives []string
 	flush := func() error {
@@ -150,10 +167,18 @@ func translate(pattern string) (string, error) {
 
 // window is how much of a text is looked at first: what an expression costs grows with what
 // it is given.
-const window = 256
+const window = 64
 
 // match returns the length of the match at the beginning of text, 0 for none.
 func (m *matcher) match(text string) int {
+	for i := range m.scan {
+		if n := m.scan[i].match(text); n > 0 {
+			return n
+		}
+	}
+	if m.scan != nil {
+		return 0
+	}
 	for size := window; ; size *= 4 {
 		part := text
 		if size < len(text) {
@@ -179,12 +204,7 @@ func (m *matcher) matchAll(text string) (length int, open bool) {
 			}
 			continue
 		}
-		n := len(text) - len(strings.TrimLeftFunc(text, isSpace))
-		if n > 0 && n < len(text) {
-			_, last := utf8.DecodeLastRuneInString(text[:n])
-			n -= last
-		}
-		if n > 0 {
+		if n := beforeWord(text); n > 0 {
 			return n, n == len(text)
 		}
 	}

@@ -20,7 +20,14 @@ func newSplit(s *section) (split, error) {
 	}
 	switch s.Type {
 	case "ByteLevel":
-		return newByteLevel(s)
+		cut, err := newByteLevel(s)
+		return func(parts []string, first bool) []string {
+			parts = cut(parts, first)
+			for i, part := range parts {
+				parts[i] = toLetters(part)
+			}
+			return parts
+		}, err
 	case "Metaspace":
 		return newMetaspace(s)
 	case "Split":
@@ -88,20 +95,49 @@ func newSplit(s *section) (split, error) {
 		if err != nil {
 			return nil, err
 		}
-		all := make([]split, len(f.Pretokenizers))
-		for i, part := range f.Pretokenizers {
-			if all[i], err = newSplit(part); err != nil {
-				return nil, err
-			}
-		}
-		return func(parts []string, first bool) []string {
-			for _, s := range all {
-				parts = s(parts, first)
-			}
-			return parts
-		}, nil
+		return newSequence(f.Pretokenizers)
 	}
 	return nil, fmt.Errorf("the pre_tokenizer is of type %q, which is not known", s.Type)
+}
+
+func newSequence(sections []*section) (split, error) {
+	all := make([]split, len(sections))
+	for i, part := range sections {
+		var err error
+		if all[i], err = newSplit(part); err != nil {
+			return nil, err
+		}
+	}
+	return func(parts []string, first bool) []string {
+		for _, s := range all {
+			parts = s(parts, first)
+		}
+		return parts
+	}, nil
+}
+
+// newWords is newSplit but for a last stage that writes a character for every byte, which is
+// left to the caller and told by letters: a word that comes again need not be written again.
+func newWords(s *section) (f split, letters bool, err error) {
+	switch {
+	case s != nil && s.Type == "ByteLevel":
+		f, err = newByteLevel(s)
+		return f, true, err
+	case s != nil && s.Type == "Sequence":
+		list, err := as[struct{ Pretokenizers []*section }](s)
+		last := len(list.Pretokenizers) - 1
+		if err != nil || last < 0 || list.Pretokenizers[last] == nil || list.Pretokenizers[last].Type != "ByteLevel" {
+			break
+		}
+		before, err := newSequence(list.Pretokenizers[:last])
+		if err != nil {
+			return nil, false, err
+		}
+		cut, err := newByteLevel(list.Pretokenizers[last])
+		return func(parts []string, first bool) []string { return cut(before(parts, first), first) }, true, err
+	}
+	f, err = newSplit(s)
+	return f, false, err
 }
 
 const punctuation = "[!-/:-@\\[-`{-~\\p{P}]"
@@ -149,7 +185,8 @@ func (m *matcher) split(behavior string, invert bool) (split, error) {
 	}, nil
 }
 
-// newByteLevel cuts as GPT-2 does and writes a character for every byte.
+// newByteLevel cuts as GPT-2 does; its words are yet to be written with a character for every
+// byte (toLetters).
 func newByteLevel(s *section) (split, error) {
 	f, err := as[struct {
 		Prefix bool  `json:"add_prefix_space"`
@@ -169,9 +206,6 @@ func newByteLevel(s *section) (split, error) {
 		}
 		if f.Regex == nil || *f.Regex {
 			parts = cut(parts, first)
-		}
-		for i, part := range parts {
-			parts[i] = toLetters(part)
 		}
 		return parts
 	}, err

@@ -28,26 +28,39 @@
 package tokenizer
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 )
 
-// Tokenizer is immutable and safe for concurrent use.
+// Tokenizer is safe for concurrent use. What it does never changes.
 type Tokenizer struct {
 	raw        *added    // added tokens that are found in text as it is
 	normalized *added    // and those that are found in normalised text
 	normalize  normalize // never nil
 	split      split     // never nil
+	letters    bool      // words are yet to be written with a character for every byte
 	model      model
 	decoders   []decode
-	before     []int32 // what the post-processor puts before and after a text
-	after      []int32
+	// lastDiffers tells that a decoder treats the last token of a text unlike others.
+	lastDiffers bool
+	before      []int32 // what the post-processor puts before and after a text
+	after       []int32
 
 	contents map[int32]string // of added tokens
 	ids      map[string]int32 // by their content
+	added    map[int32]addedToken
+
+	// blankRaw and blankNormalized are those of raw and normalized that are white space and
+	// not special: all that is found in text that nobody vouches for.
+	blankRaw, blankNormalized *added
+
+	mutex sync.RWMutex
+	inner map[int32]string // texts of tokens within a text, as they were asked for
 }
 
 // model makes tokens of words.
@@ -112,12 +125,13 @@ func read(text []byte) (*Tokenizer, error) {
 	if t.normalize, err = newNormalize(f.Normalizer); err != nil {
 		return nil, err
 	}
-	if t.split, err = newSplit(f.PreTokenizer); err != nil {
+	if t.split, t.letters, err = newWords(f.PreTokenizer); err != nil {
 		return nil, err
 	}
 	if t.decoders, err = newDecoders(f.Decoder); err != nil {
 		return nil, err
 	}
+	t.lastDiffers = f.Decoder != nil && bytes.Contains(f.Decoder.text, []byte(`"BPEDecoder"`))
 	if err := t.add(f.Added); err != nil {
 		return nil, err
 	}
@@ -140,71 +154,6 @@ func (t *Tokenizer) Lookup(token string) (int32, bool) {
 		return id, true
 	}
 	return t.model.lookup(token)
-}
-
-// Encode returns the tokens of a text. Names of added tokens in it, "<|im_start|>" for
-// instance, stand for these tokens. template adds what the post-processor puts before and
-// after a text. Errors match subquad.ErrCall.
-func (t *Tokenizer) Encode(text string, template bool) (ids []int32, err error) {
-	if template {
-		ids = append(ids, t.before...)
-	}
-	first := true
-	err = t.raw.cut(text, func(part string, id int32) error {
-		if id >= 0 {
-			ids, first = append(ids, id), false
-			return nil
-		}
-		return t.normalized.cut(t.normalize(part), func(part string, id int32) error {
-			if id >= 0 {
-				ids, first = append(ids, id), false
-				return nil
-			}
-			for _, word := range t.split([]string{part}, first) {
-				var err error
-				if ids, err = t.model.encode(ids, word); err != nil {
-					return check.Errorf(subquad.ErrCall, "tokenizer: %v", err)
-				}
-			}
-			first = false
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	if template {
-		ids = append(ids, t.after...)
-	}
-	return ids, nil
-}
-
-// Decode returns the text of tokens. Added tokens, special ones included, are their content;
-// a number that is no token is nothing. Text that ends within a character ends so.
-func (t *Tokenizer) Decode(ids []int32) string {
-	var list []piece
-	for _, id := range ids {
-		if content, ok := t.contents[id]; ok {
-			list = append(list, piece{content, true})
-		} else if token, ok := t.model.token(id); ok {
-			list = append(list, piece{token, false})
-		}
-	}
-	for _, d := range t.decoders {
-		list = d(list)
-	}
-	n := 0
-	for _, p := range list {
-		n += len(p.text)
-	}
-	text := make([]byte, 0, n)
-	for i, p := range list {
-		if len(t.decoders) == 0 && i > 0 {
-			text = append(text, ' ') // as the library does without a decoder
-		}
-		text = append(text, p.text...)
-	}
-	return string(text)
 }
 
 // readTemplate reads what stands before and after a text.
