@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -61,5 +62,25 @@ func TestHostileConfigs(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestTypeOfText: a text_config that does not say its model type has that of the whole.
+func TestTypeOfText(t *testing.T) {
+	text, err := os.ReadFile(goldenFolder + "gemma3_wrapped/config.json")
+	must(t, err)
+	want, err := ParseConfig(text)
+	must(t, err)
+	got, err := ParseConfig([]byte(strings.Replace(string(text), `"model_type": "gemma3_text",`, "", 1)))
+	must(t, err)
+	if got.ModelType != "gemma3_text" || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	got, err = ParseConfig([]byte(`{"model_type": "llama", "text_config": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}}`))
+	if err != nil || got.ModelType != "llama" {
+		t.Errorf("%+v, error %v", got, err)
+	}
+	if _, err := ParseConfig([]byte(`{"model_type": "llava", "text_config": {}}`)); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), `model_type is "llava"`) {
+		t.Errorf("error %v", err)
 	}
 }

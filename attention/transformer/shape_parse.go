@@ -37,7 +37,7 @@ func ParseConfig(text []byte) (*Shape, error) {
 	if top.has("text_config") {
 		f = top.sub("text_config")
 	}
-	s := &Shape{ModelType: f.text("model_type", "")}
+	s := &Shape{ModelType: f.text("model_type", textType(top.text("model_type", "")))}
 	if *top.err != nil {
 		return nil, *top.err
 	}
@@ -65,6 +65,16 @@ func ParseConfig(text []byte) (*Shape, error) {
 		return nil, *top.err
 	}
 	return s, nil
+}
+
+// textType is the model type of the text part, where it does not say, of a model with several.
+func textType(whole string) string {
+	if _, ok := modelTypes[whole]; !ok {
+		if text := whole + "_text"; modelTypes[text].eps != 0 {
+			return text
+		}
+	}
+	return whole
 }
 
 // readSizes reads the widths.
