@@ -3,54 +3,54 @@ package attention
 import (
 	"context"
 	"testing"
-	"time"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
-// TestCancelSoon ends the context of long calls at several moments: they return
-// context.Canceled itself, soon, and a state stands where it was.
+// TestCancelSoon ends the context of long calls at many moments: they look at it at least
+// once in so many multiply-adds, return context.Canceled itself, and a state stands where it
+// was.
 func TestCancelSoon(t *testing.T) {
-	if testing.Short() || raceEnabled {
-		t.Skip("measures time: run without -short and -race")
-	}
-	const n, heads, kvHeads, d = 16384, 8, 4, 64
-	a := must(t, Config{Heads: heads, KVHeads: kvHeads, HeadDim: d, Causal: true})
+	const n, heads, kvHeads, d = 512, 4, 2, 64
+	const most = 8 << 20 // multiply-adds between two looks: a few milliseconds without vectors
 	q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, kvHeads*d), matrix(3, n, kvHeads*d), mat.New(n, heads*d)
-	calls := map[string]func() *Call{
-		"forward": func() *Call { return &Call{} },
-		"mass":    func() *Call { return &Call{Mass: mat.New(n, heads)} },
-	}
-	for _, format := range []asm.Format{asm.Float32, asm.Int8} {
-		calls["step in "+format.String()] = func() *Call { return &Call{State: newState(t, a, StateConfig{Format: format})} }
-	}
-	for name, make := range calls {
-		worst := time.Duration(0)
-		for _, after := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 150 * time.Millisecond, 400 * time.Millisecond} {
-			c := make()
-			c.Dst, c.Q, c.K, c.V = dst, q, []blas32.General{k}, []blas32.General{v}
-			ctx, cancel := context.WithCancel(context.Background())
-			var asked time.Time
-			time.AfterFunc(after, func() { asked = time.Now(); cancel() })
-			err := a.Run(ctx, c)
-			late := time.Since(asked)
-			if err == nil {
-				continue // done before
+	isatest.Run(t, func(t *testing.T) {
+		a := must(t, Config{Heads: heads, KVHeads: kvHeads, HeadDim: d, Causal: true})
+		calls := map[string]func() *Call{
+			"forward": func() *Call { return &Call{} },
+			"mass":    func() *Call { return &Call{Mass: mat.New(n, heads)} },
+		}
+		for _, format := range []asm.Format{asm.Float32, asm.Int8} {
+			calls["step in "+format.String()] = func() *Call { return &Call{State: newState(t, a, StateConfig{Format: format})} }
+		}
+		for name, make := range calls {
+			run := func(left int) (asked int, err error) {
+				c := make()
+				c.Dst, c.Q, c.K, c.V, c.Workers = dst, q, []blas32.General{k}, []blas32.General{v}, 1
+				ctx := &statetest.Ending{Context: context.Background(), Left: left}
+				err = a.Run(ctx, c)
+				if c.State != nil && (err == nil) != (c.State.Len() == n) || err != nil && c.State != nil && c.State.Len() != 0 {
+					t.Errorf("%s, error %v: the state has %d tokens", name, err, c.State.Len())
+				}
+				return ctx.Asked(), err
 			}
-			if err != context.Canceled {
-				t.Fatalf("%s: error %v", name, err)
+			looks, err := run(1 << 30)
+			if err != nil {
+				t.Fatal(err)
 			}
-			worst = max(worst, late)
-			if c.State != nil && c.State.Len() != 0 {
-				t.Errorf("%s: the state has %d tokens", name, c.State.Len())
+			if want := n * n / 2 * heads * 2 * d / most; looks < want {
+				t.Errorf("%s: %d looks at the context, want %d", name, looks, want)
+			}
+			for _, left := range []int{0, looks / 3, looks - 1} {
+				if asked, err := run(left); err != context.Canceled || asked > left+4 {
+					t.Errorf("%s: ended after %d looks of %d: error %v after %d", name, left, looks, err, asked)
+				}
 			}
 		}
-		t.Logf("%s: at most %v late", name, worst)
-		if worst > 100*time.Millisecond { // 20 on a machine that does nothing else
-			t.Errorf("%s: %v late", name, worst)
-		}
-	}
+	})
 }

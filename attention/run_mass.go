@@ -99,7 +99,7 @@ func (r *forwardRun) itemMassTask(worker, task int) {
 		t.k, t.v, t.w = x.packed[at.k:at.v], x.packed[at.v:at.w], x.packed[at.w:]
 		clear(x.total)
 		for n := range r.tileOf(r.itemRows(it)) {
-			if r.group.Ended() {
+			if r.group.Stopped() {
 				return
 			}
 			w.beginTile(r, it, block, n)
@@ -133,12 +133,8 @@ func (w *forwardWork) massStrip(t *keyTile, i, n int) {
 	for j := range n {
 		w.top[i+j] = -math.MaxFloat32
 	}
-	from, to, _ := w.span(t, i, n)
-	if from >= to || w.negligible(t, i, n, from, to) {
-		return
-	}
-	s, ok := w.logits(t, i, n, from, to)
-	if !ok {
+	s, from, to, _ := w.looked(t, i, n)
+	if from >= to {
 		return
 	}
 	for j := range n {

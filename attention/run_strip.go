@@ -12,12 +12,8 @@ import (
 // kernels take at once: the scores stay in the first cache from product to
 // product.
 func (w *forwardWork) strip(t *keyTile, i, n int) {
-	from, to, whole := w.span(t, i, n)
-	if from >= to || w.negligible(t, i, n, from, to) {
-		return
-	}
-	s, ok := w.logits(t, i, n, from, to)
-	if !ok {
+	s, from, to, whole := w.looked(t, i, n)
+	if from >= to {
 		return
 	}
 	a := w.r.op
@@ -41,6 +37,21 @@ func (w *forwardWork) strip(t *keyTile, i, n int) {
 	} else {
 		tile.SparseValues(o, s, t.v, a.tile.Panel(), a.sizes.Keys, from-t.from, w.factor[i:i+n])
 	}
+}
+
+// looked returns the logits of rows i ... i+n with the keys of a tile that they look at, from
+// ... to, and whether all of the rows see all of these. There are none where no row sees one
+// that counts.
+func (w *forwardWork) looked(t *keyTile, i, n int) (s blas32.General, from, to int, whole bool) {
+	from, to, whole = w.span(t, i, n)
+	if from >= to || w.negligible(t, i, n, from, to) {
+		return s, 0, 0, false
+	}
+	s, ok := w.logits(t, i, n, from, to)
+	if !ok {
+		return s, 0, 0, false
+	}
+	return s, from, to, whole
 }
 
 // span returns the keys of a tile that some of the rows see, and whether all of

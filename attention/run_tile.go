@@ -70,7 +70,7 @@ func (r *forwardRun) attendTask(worker, task int) {
 	t := 0 // of the source's first tile
 	for s, x := range r.reachesOf(it) {
 		for tile := max(0, first-t); tile < min(last-t, x.tiles); tile++ {
-			if r.group.Ended() {
+			if r.group.Stopped() {
 				return
 			}
 			w.attendKeys(s, x.first+tile, t+tile-first)

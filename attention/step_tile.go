@@ -170,7 +170,7 @@ func (w *stepWork) scoresOf(h, at, n int) blas32.General {
 // next few: in the order in which they stand in memory. next is what comes after,
 // a share for each head, where all heads are read. Short pieces are gathered first.
 func (w *stepWork) each(of func(*block) *store, f func(p *piece, h, row, n, at int, next *byte)) {
-	for i := 0; i < len(w.pieces) && !w.d.group.Ended(); {
+	for i := 0; i < len(w.pieces) && !w.d.group.Stopped(); {
 		p := &w.pieces[i]
 		s := of(p.b)
 		few := w.d.few(s)
@@ -182,7 +182,7 @@ func (w *stepWork) each(of func(*block) *store, f func(p *piece, h, row, n, at i
 			i += pieces
 			continue
 		}
-		for at := 0; at < p.n && !w.d.group.Ended(); at += few {
+		for at := 0; at < p.n && !w.d.group.Stopped(); at += few {
 			n := min(few, p.n-at)
 			row := p.row + at
 			for h := w.heads[0]; h < w.heads[1]; h++ {

@@ -6,11 +6,11 @@ import (
 	"math"
 	"slices"
 	"testing"
-	"time"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 // TestMistakes gives every sentinel to the mistakes of a call.
@@ -100,36 +100,38 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
-// TestCancelLate: a long convolution ends soon after its context does, and the next
-// call gives the right result.
+// TestCancelLate: a long convolution looks at its context often, ends with it wherever that
+// ends, and the next call gives the right result.
 func TestCancelLate(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a long convolution")
-	}
-	const n, channels = 1 << 20, 16
+	const n, channels = 1 << 17, 16
 	c := mustConv(t, ConvConfig{Kernel: matrix(1, n, channels, 0), Workers: 1})
 	u, dst := matrix(2, n, channels, 0), matrix(3, n, channels, 0)
-	run := func(after time.Duration) (late time.Duration, err error) {
-		ctx, cancel := context.WithCancel(context.Background())
-		var at time.Time
-		timer := time.AfterFunc(after, func() { at = time.Now(); cancel() })
-		defer timer.Stop()
-		if err = c.Run(ctx, &ConvCall{Dst: dst, U: u}); err != nil {
-			late = time.Since(at)
-		}
-		return late, err
+	run := func(left int) (asked int, err error) {
+		ctx := &statetest.Ending{Context: context.Background(), Left: left}
+		err = c.Run(ctx, &ConvCall{Dst: dst, U: u})
+		return ctx.Asked(), err
 	}
-	for _, after := range []time.Duration{20, 60, 100, 150, 200} {
-		least := time.Hour // a machine may be busy
-		for range 5 {
-			late, err := run(after * time.Millisecond)
-			if err != nil && err != context.Canceled {
+	for _, call := range []string{"first", "second"} { // the first makes the spectrum
+		looks, err := run(1 << 30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Each stage of a transform of 2n rows, there and back, in stretches of stopRows.
+		if want := 2 * 2 * n / stopRows; looks < want {
+			t.Errorf("%s call: %d looks at the context, want %d", call, looks, want)
+		}
+		for _, left := range []int{0, 1, looks / 5, looks / 3, looks / 2, looks * 3 / 4, looks - 1} {
+			if call == "first" { // once more, without its spectrum
+				c = mustConv(t, ConvConfig{Kernel: c.cfg.Kernel, Workers: 1})
+			}
+			if asked, err := run(left); err != context.Canceled {
+				t.Errorf("%s call: ended after %d looks of %d: error %v after %d", call, left, looks, err, asked)
+			}
+		}
+		if call == "first" {
+			if err := c.Forward(dst, u); err != nil {
 				t.Fatal(err)
 			}
-			least = min(least, late)
-		}
-		if least > 60*time.Millisecond {
-			t.Errorf("cancelled after %d ms, returned %v later", after, least)
 		}
 	}
 	if err := c.Forward(dst, u); err != nil {

@@ -163,15 +163,6 @@ func (g *Group) work() {
 	ended = true
 }
 
-// Ended tells a task that is long whether to stop half way: the context has ended, or
-// another task has failed. Run then returns the error, whatever the task leaves behind.
-func (g *Group) Ended() bool {
-	if err := g.ctx.Err(); err != nil {
-		g.fail(err)
-	}
-	return g.failed.Load()
-}
-
 // fail keeps the first error and stops the others.
 func (g *Group) fail(err error) {
 	g.mu.Lock()
