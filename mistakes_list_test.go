@@ -130,7 +130,12 @@ var mistakes = []mistake{
 			n := x.values[0].Interface().(past).Len()
 			return pick(l, way, -1, n+1, math.MaxInt, math.MinInt)
 		}},
-	{"a file of a state", func(x *trial, l leaf) bool { return l.v.Type() == readerType && strings.Contains(x.name, "ReadState") }, []error{errState, errReader}, true, broken},
+	// A method reads a state of its operator, a function a file of its own kind.
+	{"a file of a state", func(x *trial, l leaf) bool { return l.v.Type() == readerType && x.method }, []error{errState, errReader}, true, broken},
+	{"another file", func(x *trial, l leaf) bool { return l.v.Type() == readerType && !x.method }, []error{subquad.ErrCheckpoint, errReader}, false, broken},
+	{"a nil reader or writer", func(x *trial, l leaf) bool {
+		return l.v.Type() == readerType || l.v.Type() == writerType || l.v.Type() == readerAtType
+	}, []error{errState, errCall, subquad.ErrCheckpoint}, true, func(x *trial, l leaf, way int) string { return pick(l, way, nil) }},
 	{"an option of attention that the operator may not have", func(x *trial, l leaf) bool {
 		return l.owner == reflect.TypeFor[attention.Call]() && strings.Count(l.path, ".") == 1
 	},

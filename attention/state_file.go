@@ -76,6 +76,9 @@ func (s *State) rotationPrint() (list []int64) {
 // back, by ReadFrom or Attention.ReadState, goes on bit for bit, on any machine
 // with the same tier.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
+	if err := check.Stream(ErrState, "attention", "writer", w); err != nil {
+		return 0, err
+	}
 	c := &s.cfg
 	f := state.NewWriter(w, stateKind, s.op.fingerprint())
 	f.Ints(storedFormat(c.Format), state.Bool(c.SharedValues), state.Bool(c.LogWeights), int64(c.Window), int64(c.Keep), int64(c.MaxTokens))

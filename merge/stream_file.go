@@ -15,6 +15,9 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.fingerprint == 0 {
 		return 0, check.Errorf(ErrState, "merge: the state was not made by NewState")
 	}
+	if err := check.Stream(ErrState, "merge", "writer", w); err != nil {
+		return 0, err
+	}
 	f := state.NewWriter(w, stateKind, st.cfg.numbers())
 	f.Ints(st.n, state.Bool(st.waiting))
 	if st.waiting {

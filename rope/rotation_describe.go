@@ -5,6 +5,8 @@ import (
 	"io"
 	"math"
 	"text/tabwriter"
+
+	"github.com/subquad/subquad/internal/check"
 )
 
 // Pair is what a rotation does to one pair of features.
@@ -39,8 +41,8 @@ func (r *Rotation) Pairs() []Pair {
 // Describe writes the rotation in words and a line for each pair: frequency,
 // wavelength, and whether it is kept, stretched or left alone.
 func (r *Rotation) Describe(w io.Writer) error {
-	if w == nil {
-		return callErrorf("w is nil, want a writer")
+	if err := check.Stream(ErrCall, "rope", "writer", w); err != nil {
+		return err
 	}
 	fmt.Fprintln(w, r)
 	fmt.Fprintf(w, "attention factor %.6g\n", r.factor)

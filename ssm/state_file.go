@@ -20,6 +20,9 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if err := st.kind.accept("the state", st); err != nil {
 		return 0, err
 	}
+	if err := check.Stream(ErrState, "ssm", "writer", w); err != nil {
+		return 0, err
+	}
 	f := state.NewWriter(w, stateKind, []int64{int64(st.kind.hash)})
 	f.Ints(int64(st.n))
 	f.Floats(st.values)

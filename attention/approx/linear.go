@@ -2,6 +2,7 @@ package approx
 
 import (
 	"context"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -44,7 +45,8 @@ type Linear struct {
 	sums    sums
 	scratch scratch.List[causalRun]
 
-	fingerprint state.Fingerprint // of the states of a causal one
+	numbers     []int64           // what a stored state tells of its operator
+	fingerprint state.Fingerprint // of the states of a causal one: of numbers
 }
 
 // NewLinear returns an operator, or an error that matches ErrConfig.
@@ -61,7 +63,8 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 	}
 	l := &Linear{cfg: cfg}
 	l.sums = sums{shape: sh, form: l, part: sh.dim * (sh.valueDim + 1), matrices: 1, vector: sh.dim, self: cfg.Causal, workers: cfg.Workers}
-	l.fingerprint = state.NewFingerprint("approx.Linear", sh.numbers()...)
+	l.numbers = append(sh.numbers(), int64(math.Float32bits(cfg.Eps)))
+	l.fingerprint = state.NewFingerprint("approx.Linear", l.numbers...)
 	return l, nil
 }
 

@@ -25,11 +25,11 @@ type StateConfig struct {
 // are two sums each, of the latest tokens and of all before, with what rounding has left of
 // the second, so that they go on growing however many tokens there are; a token then reads
 // both, which costs from half as much to as much again. It belongs to every
-// causal Linear of the same heads and widths, for nothing else changes the sums. It is an
-// attention.Past, and not safe for concurrent use.
+// causal Linear of the same heads, widths and Eps. It is an attention.Past, and not safe for concurrent use.
 type LinearState struct {
 	shape       shape
-	fingerprint state.Fingerprint      // of the shape; 0 of a state that NewState has not made
+	numbers     []int64                // of the operator
+	fingerprint state.Fingerprint      // of numbers; 0 of a state that NewState has not made
 	values      []float32              // causalSums, one after the other
 	n           int                    // tokens seen
 	folded      int                    // of them, those whose sums are among those of all
@@ -60,7 +60,7 @@ func (l *Linear) NewState(cfg StateConfig) (*LinearState, error) {
 		return nil, check.Errorf(ErrConfig, "approx: Snapshots is %d, want 0 to %d", cfg.Snapshots, most)
 	}
 	past := func() linearPast { return linearPast{values: make([]float32, size)} }
-	return &LinearState{shape: l.sums.shape, fingerprint: l.fingerprint, values: make([]float32, size), ring: state.NewRing(cfg.Snapshots, past)}, nil
+	return &LinearState{shape: l.sums.shape, numbers: l.numbers, fingerprint: l.fingerprint, values: make([]float32, size), ring: state.NewRing(cfg.Snapshots, past)}, nil
 }
 
 func (l *Linear) stateSize() int { return 3 * l.sums.kvHeads * l.sums.part }
@@ -72,6 +72,8 @@ func (l *Linear) checkState(name string, s *LinearState) error {
 		return check.NilState("approx", name)
 	case s.fingerprint == 0:
 		return check.Errorf(ErrState, "approx: %s was not made by NewState", name)
+	case s.shape == l.sums.shape && s.fingerprint != l.fingerprint:
+		return check.Errorf(ErrState, "approx: %s is of a Linear with another Eps, want %v", name, l.cfg.Eps)
 	case s.fingerprint != l.fingerprint:
 		return check.Errorf(ErrState, "approx: %s is of %d key heads of %d x %d among %d, want %d of %d x %d among %d", name,
 			s.shape.kvHeads, s.shape.dim, s.shape.valueDim, s.shape.heads, l.sums.kvHeads, l.sums.dim, l.sums.valueDim, l.sums.heads)

@@ -326,3 +326,27 @@ func TestStateBounds(t *testing.T) {
 		t.Error("there are sums of a head that is not there")
 	}
 }
+
+// TestLinearEps: a state belongs to no operator that divides by something else.
+func TestLinearEps(t *testing.T) {
+	cfg := LinearConfig{Heads: 1, HeadDim: 2, Causal: true}
+	l, same := value[*Linear](t)(NewLinear(cfg)), value[*Linear](t)(NewLinear(LinearConfig{Heads: 1, HeadDim: 2, Causal: true, Eps: 1e-6, Workers: 3}))
+	cfg.Eps = 1e-3
+	other := value[*Linear](t)(NewLinear(cfg))
+	st, m := value[*LinearState](t)(l.NewState(StateConfig{})), mat.New(1, 2)
+	var file bytes.Buffer
+	if _, err := st.WriteTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		op   *Linear
+		want error
+	}{{l, nil}, {same, nil}, {other, ErrState}} {
+		if err := c.op.Step(mat.New(1, 2), m, m, m, st); !errors.Is(err, c.want) {
+			t.Errorf("Eps %v, step: error %v", c.op.cfg.Eps, err)
+		}
+		if _, err := c.op.ReadState(bytes.NewReader(file.Bytes())); !errors.Is(err, c.want) {
+			t.Errorf("Eps %v, file: error %v", c.op.cfg.Eps, err)
+		}
+	}
+}

@@ -25,6 +25,9 @@ func (c *CCA) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine: io.WriterTo.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
+	if err := check.Stream(attention.ErrState, "cca", "writer", w); err != nil {
+		return 0, err
+	}
 	f := state.NewWriter(w, stateKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxTokens), int64(s.cfg.Rollback), s.length, int64(s.cfg.Format))
 	parts := []io.WriterTo{s.tokens}

@@ -32,6 +32,9 @@ func (l *Landmark) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine: io.WriterTo.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
+	if err := check.Stream(attention.ErrState, "landmark", "writer", w); err != nil {
+		return 0, err
+	}
 	f := state.NewWriter(w, stateKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxBlocks), s.length, int64(s.landmarks.Held()), int64(s.cfg.Format))
 	return f.End(s.blocks, s.landmarks, s.tail)

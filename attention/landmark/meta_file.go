@@ -6,6 +6,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -22,6 +23,9 @@ func (m *Meta) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine: io.WriterTo.
 func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
+	if err := check.Stream(attention.ErrState, "landmark", "writer", w); err != nil {
+		return 0, err
+	}
 	f := state.NewWriter(w, metaKind, s.op.fingerprint())
 	f.Ints(int64(s.cfg.MaxTokens), s.length, int64(s.tokens.Len()), int64(s.cfg.Format))
 	return f.End(s.tokens)

@@ -1,8 +1,6 @@
 package dna
 
 import (
-	"errors"
-
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 )
@@ -22,6 +20,7 @@ var (
 	// ErrCheckpoint is matched by errors about a checkpoint's tensors: missing,
 	// of another shape, or not a well-formed file.
 	ErrCheckpoint = subquad.ErrCheckpoint
-	// ErrFASTA is matched by errors about text that is not FASTA.
-	ErrFASTA = errors.New("dna: not FASTA")
+	// ErrFASTA is matched by errors about text that is not FASTA. It matches ErrCheckpoint,
+	// as every error about what is in a file does.
+	ErrFASTA = check.Errorf(ErrCheckpoint, "dna: not FASTA")
 )

@@ -64,8 +64,12 @@ type Reader struct {
 	count Composition
 }
 
-// NewReader returns a reader of r, which may be compressed by gzip.
+// NewReader returns a reader of r, which may be compressed by gzip. Errors match ErrFASTA, or
+// are those of r.
 func NewReader(r io.Reader) (*Reader, error) {
+	if err := check.Stream(ErrFASTA, "dna", "reader", r); err != nil {
+		return nil, err
+	}
 	text, err := openText(r)
 	if err != nil {
 		return nil, err

@@ -117,6 +117,15 @@ func Call(pkg string, ctx context.Context, given bool) error {
 	return nil
 }
 
+// Stream returns an error, of the kind, where what is to be read or written, an io.Reader,
+// io.ReaderAt or io.Writer, is nil.
+func Stream(kind error, pkg, name string, stream any) error {
+	if stream == nil {
+		return Errorf(kind, "%s: the %s is nil", pkg, name)
+	}
+	return nil
+}
+
 // NilState is the error about a state that is nil.
 func NilState(pkg, name string) error {
 	return Errorf(subquad.ErrState, "%s: %s is nil, want one of NewState", pkg, name)

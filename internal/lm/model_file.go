@@ -20,8 +20,8 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.fingerprint == 0 {
 		return 0, check.Errorf(subquad.ErrState, "%s: the state was not made by NewState", st.name())
 	}
-	if w == nil {
-		return 0, check.Errorf(subquad.ErrState, "%s: the writer is nil", st.pkg)
+	if err := check.Stream(subquad.ErrState, st.pkg, "writer", w); err != nil {
+		return 0, err
 	}
 	head := state.NewWriter(w, kindState, []int64{int64(st.fingerprint)})
 	head.Ints(int64(st.tokens))
@@ -38,9 +38,6 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 func (m *Model) ReadState(r io.Reader) (*State, error) {
 	if !m.streams {
 		return nil, check.Errorf(subquad.ErrCall, "%s: the model cannot go on from a state", m.cfg.Package)
-	}
-	if r == nil {
-		return nil, check.Errorf(subquad.ErrState, "%s: the reader is nil", m.cfg.Package)
 	}
 	head := state.NewReader(r, m.cfg.Package, subquad.ErrState, kindState, []int64{int64(m.fingerprint)})
 	st := m.emptyState()

@@ -38,8 +38,8 @@ func Open[M any](pkg, path string, config func(text []byte) error, build func(*w
 
 // Read returns the model of a safetensors or PyTorch file of size bytes.
 func Read[M any](pkg string, r io.ReaderAt, size int64, build func(*weights.File) (M, error)) (m M, err error) {
-	if r == nil {
-		return m, check.Errorf(subquad.ErrCheckpoint, "%s: the reader is nil", pkg)
+	if err := check.Stream(subquad.ErrCheckpoint, pkg, "reader", r); err != nil {
+		return m, err
 	}
 	f, err := weights.Read(r, size)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"math"
 
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 )
 
@@ -26,9 +27,10 @@ type Writer struct {
 	bytes []byte
 }
 
-// NewWriter begins a file.
+// NewWriter begins a file. What stores a state has checked its writer by check.Stream, with
+// its package's name; a nil one is an error here too.
 func NewWriter(w io.Writer, kind string, fingerprint []int64) *Writer {
-	s := &Writer{w: w}
+	s := &Writer{w: w, err: check.Stream(subquad.ErrState, "state", "writer", w)}
 	s.Bytes([]byte(kind))
 	s.Ints(int64(len(fingerprint)))
 	s.Ints(fingerprint...)
@@ -96,7 +98,7 @@ type Reader struct {
 // NewReader begins a file of the kind, of an operator with the fingerprint. Errors
 // name the package; those about what is in the file match invalid, others r's.
 func NewReader(r io.Reader, pkg string, invalid error, kind string, fingerprint []int64) *Reader {
-	s := &Reader{r: r, pkg: pkg, invalid: invalid}
+	s := &Reader{r: r, pkg: pkg, invalid: invalid, err: check.Stream(invalid, pkg, "reader", r)}
 	if got := string(s.Bytes(len(kind))); s.err == nil && got != kind {
 		s.Fail("it begins with %q, want %q", got, kind)
 	}

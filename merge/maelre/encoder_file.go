@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/weights"
 )
 
@@ -27,6 +28,9 @@ func Open(path string, cfg Config, options ...subquad.OpenOption) (*Encoder, err
 // Read returns the encoder of a safetensors file, or one of PyTorch, of size bytes, which
 // is no longer needed afterwards.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Encoder, error) {
+	if err := check.Stream(ErrCheckpoint, "maelre", "reader", r); err != nil {
+		return nil, err
+	}
 	f, err := weights.Read(r, size)
 	if err != nil {
 		return nil, fmt.Errorf("maelre: %w", err)

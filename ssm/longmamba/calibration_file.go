@@ -54,6 +54,9 @@ func (c *Calibration) WriteTo(to io.Writer) (int64, error) {
 	if err := c.check(); err != nil {
 		return 0, err
 	}
+	if err := check.Stream(errFile, "longmamba", "writer", to); err != nil {
+		return 0, err
+	}
 	w := calibrationWriter{header: map[string]any{}}
 	lengths := make([]int64, len(c.Lengths))
 	for i, n := range c.Lengths {
@@ -102,26 +105,29 @@ func (c *Calibration) WriteTo(to io.Writer) (int64, error) {
 	return written, nil
 }
 
-// ReadCalibration reads what Calibration.WriteTo wrote. Errors match ErrCalibration,
-// where it is damaged, incomplete or not a calibration, or are those of r.
+// ReadCalibration reads what Calibration.WriteTo wrote. Errors match ErrCheckpoint and
+// ErrCalibration, where it is damaged, incomplete or not a calibration, or are those of r.
 func ReadCalibration(r io.Reader) (*Calibration, error) {
+	if err := check.Stream(errFile, "longmamba", "reader", r); err != nil {
+		return nil, err
+	}
 	b, err := io.ReadAll(io.LimitReader(r, maxCalibration+1))
 	if err != nil {
 		return nil, wrapped(err)
 	}
 	if len(b) > maxCalibration {
-		return nil, check.Errorf(ErrCalibration, "longmamba: the stored calibration has more than %d bytes", maxCalibration)
+		return nil, check.Errorf(errFile, "longmamba: the stored calibration has more than %d bytes", maxCalibration)
 	}
 	f, err := weights.Read(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
-		return nil, check.Errorf(ErrCalibration, "longmamba: the stored calibration: %v", err)
+		return nil, check.Errorf(errFile, "longmamba: the stored calibration: %v", err)
 	}
 	if f.Metadata["format"] != calibrationFormat {
-		return nil, check.Errorf(ErrCalibration, "longmamba: not a stored calibration: its format is %q, want %q", f.Metadata["format"], calibrationFormat)
+		return nil, check.Errorf(errFile, "longmamba: not a stored calibration: its format is %q, want %q", f.Metadata["format"], calibrationFormat)
 	}
 	body := b[8+binary.LittleEndian.Uint64(b):]
 	if got, want := strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 16), f.Metadata["crc32"]; got != want {
-		return nil, check.Errorf(ErrCalibration, "longmamba: the stored calibration is damaged: its checksum is %s, want %s", got, want)
+		return nil, check.Errorf(errFile, "longmamba: the stored calibration is damaged: its checksum is %s, want %s", got, want)
 	}
 	return readTables(f)
 }
@@ -135,7 +141,7 @@ type calibrationReader struct {
 
 func (r *calibrationReader) fail(format string, args ...any) {
 	if r.err == nil {
-		r.err = check.Errorf(ErrCalibration, "longmamba: the stored calibration: "+format, args...)
+		r.err = check.Errorf(errFile, "longmamba: the stored calibration: "+format, args...)
 	}
 }
 
@@ -212,7 +218,10 @@ func readTables(f *weights.File) (*Calibration, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return nil, check.Errorf(errFile, "%v", err)
+	}
+	return c, nil
 }
 
 // length32 returns a length that check refuses if it is none.

@@ -207,12 +207,12 @@ func TestStoredCalibration(t *testing.T) {
 	}
 	read := func(p []byte) error { return second(ReadCalibration(bytes.NewReader(p))) }
 	for at := range b.Len() {
-		if err := read(b.Bytes()[:at]); !errors.Is(err, ErrCalibration) {
+		if err := read(b.Bytes()[:at]); !errors.Is(err, ErrCalibration) || !errors.Is(err, ErrCheckpoint) {
 			t.Fatalf("the first %d bytes: error %v", at, err)
 		}
 		damaged := bytes.Clone(b.Bytes())
 		damaged[at] ^= 1
-		if err := read(damaged); !errors.Is(err, ErrCalibration) {
+		if err := read(damaged); !errors.Is(err, ErrCalibration) || !errors.Is(err, ErrCheckpoint) {
 			t.Fatalf("byte %d damaged: error %v", at, err)
 		}
 	}
