@@ -74,6 +74,7 @@ func operations() []operation {
 		{pkg: "asm", name: "rotate", kernels: rotateKernels(rotateHalf), choices: []choice{rotateChoice("rotateHalf", "half")}},
 		{pkg: "kernel", name: "rotate", kernels: rotateKernels(rotateInterleaved), choices: []choice{rotateChoice("rotateInterleaved", "width")}},
 		private("prefetch", prefetch),
+		private("shadow", shadowScores(4, false), shadowScores(2, false), shadowScores(1, false), shadowScores(4, true), shadowScores(2, true), shadowScores(1, true), shadowWeights),
 		private("outer", outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true)),
 		private("rows", scaleRows, flush),
 		private("widen", widen("BFloat16", simd.Machine.LoadBFloat16), widen("Float16", simd.Machine.LoadFloat16)),

@@ -15,13 +15,16 @@ func detect() (tiers []Tier) {
 	return tiers
 }
 
-// detectUnits returns the matrix units.
+// detectUnits returns the units.
 func detectUnits() (u Unit) {
 	if cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXBF16) {
 		u |= AMXBFloat16
 	}
 	if cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXINT8) {
 		u |= AMXInt8
+	}
+	if cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512VNNI) {
+		u |= VNNI
 	}
 	return u
 }

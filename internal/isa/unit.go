@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// Unit is a matrix unit: hardware that multiplies whole tiles, beside the vector
-// instructions of the tiers. A machine may have several, or none.
+// Unit is hardware for products of narrow numbers beside the vector instructions that
+// every machine of a tier has: matrix units, which multiply whole tiles, and instructions
+// that sum products of int8. A machine may have several, or none.
 //
 // Units are no rungs of the ladder of tiers, for three reasons. A unit does one thing,
 // products, so that a tier is needed beside it in any case. It has no float32: it
@@ -14,17 +15,19 @@ import (
 // where the caller asked for that precision. And a kernel must ask the operating
 // system for the unit's registers before it uses them.
 //
-// No kernel uses a unit yet. One that does will choose by Has after the caller's
-// precision, and by the tier for everything else.
+// No kernel uses a matrix unit yet. One that does will choose by Has after the caller's
+// precision, and by the tier for everything else. VNNI changes no bit: sums of integers
+// are the same without.
 type Unit uint8
 
 // The units.
 const (
 	AMXBFloat16 Unit = 1 << iota // amd64, tiles of bfloat16 (AMX-TILE, AMX-BF16)
 	AMXInt8                      // amd64, tiles of int8 (AMX-TILE, AMX-INT8)
+	VNNI                         // amd64, sums of four products of int8 in vectors of AVX-512 (AVX512_VNNI)
 )
 
-var unitNames = [...]string{"amx-bf16", "amx-int8"}
+var unitNames = [...]string{"amx-bf16", "amx-int8", "vnni"}
 
 // String returns the names of a set of units, joined by +, or none.
 func (u Unit) String() string {

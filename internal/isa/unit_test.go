@@ -3,7 +3,7 @@ package isa
 import "testing"
 
 func TestUnit(t *testing.T) {
-	for u, want := range map[Unit]string{0: "none", AMXBFloat16: "amx-bf16", AMXInt8: "amx-int8", AMXBFloat16 | AMXInt8: "amx-bf16+amx-int8"} {
+	for u, want := range map[Unit]string{0: "none", AMXBFloat16: "amx-bf16", AMXInt8: "amx-int8", AMXBFloat16 | AMXInt8: "amx-bf16+amx-int8", VNNI: "vnni"} {
 		if got := u.String(); got != want {
 			t.Errorf("units %b are %q, want %q", uint8(u), got, want)
 		}

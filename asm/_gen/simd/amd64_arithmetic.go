@@ -146,3 +146,17 @@ func (m *amd64) SwapPairs(a Vec) Vec {
 	m.VPERMILPS(operand.Imm(0xb1), vecOf(a), v)
 	return Vec{v}
 }
+
+func (m *amd64) Int8Factors(k Vec) Vec { return m.Xor(k, Const(0x80808080)) }
+
+func (m *amd64) DotInt8(acc, k Vec, q Each, dot bool) {
+	if dot {
+		m.op(x86.VPDPBUSD, x86.VPDPBUSD_BCST, q, vecOf(k), vecOf(acc))
+		return
+	}
+	// Sums of two products are at most 2*255*64 < 2^15: nothing saturates.
+	v := m.vec()
+	m.VPMADDUBSW(vecOf(m.SplatAt(At(q))), vecOf(k), v)
+	m.VPMADDWD(m.operand(Const(0x00010001)), v, v)
+	m.VPADDD(v, vecOf(acc), vecOf(acc))
+}

@@ -126,3 +126,15 @@ func (m *arm64) SwapPairs(a Vec) Vec {
 	m.named("VREV64 V%1.S4, V%0.S4", []armReg{r}, []armReg{armVec(a)})
 	return v
 }
+
+func (m *arm64) Int8Factors(k Vec) Vec { return k }
+
+func (m *arm64) DotInt8(acc, k Vec, q Each, _ bool) {
+	x, y, r := armVec(k), armVec(m.SplatAt(At(q))), armVec(acc)
+	_, low := m.newVec()
+	_, high := m.newVec()
+	m.coded(0x0e20c000, "SMULL V%0.8H, V%1.8B, V%2.8B", low, x, y)
+	m.coded(0x4e20c000, "SMULL2 V%0.8H, V%1.16B, V%2.16B", high, x, y)
+	m.coded(0x4e60bc00, "ADDP V%0.8H, V%1.8H, V%2.8H", low, low, high)
+	m.emit(armInst{text: "SADALP V%0.4S, V%1.8H", word: 0x4e606800, shifts: []uint{0, 5}, args: []armReg{r, low}, defs: []armReg{r}, uses: []armReg{r, low}})
+}

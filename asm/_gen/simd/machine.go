@@ -130,6 +130,13 @@ type Machine interface {
 	Xor(a Vec, b Src) Vec
 	AddInt(a Vec, b Src) Vec
 	ShlInt(a Vec, n int) Vec
+	// Int8Factors returns a vector of int8 as DotInt8 takes it: on amd64, whose products
+	// of bytes have one factor without sign, 128 is added to each.
+	Int8Factors(Vec) Vec
+	// DotInt8 adds to each lane of acc, an integer, the sum of the products of its four
+	// bytes of k and those of q: of magnitudes up to 127 and 64. Where dot is set it is one
+	// instruction, which not all processors of a tier have; see HasDot.
+	DotInt8(acc, k Vec, q Each, dot bool)
 	// FloatOfInt converts signed integers.
 	FloatOfInt(a Vec) Vec
 	// SwapPairs exchanges lanes 2i and 2i+1.
@@ -196,6 +203,9 @@ func (r *pointers) AdvanceGP(bytes GP) {
 		r.m.AddGP(p, bytes)
 	}
 }
+
+// HasDot tells whether a machine has an instruction for DotInt8, on some processors.
+func HasDot(m Machine) bool { return m.Tier() == "AVX512" }
 
 // Bytes is the size of a vector.
 func Bytes(m Machine) int { return 4 * m.Lanes() }
