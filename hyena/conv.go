@@ -61,6 +61,8 @@ type Conv struct {
 	direct   directKernel       // for sums of few taps
 	cache    *Cache             // of transformed kernels
 	alone    bool               // the cache is of no other
+	tiles    tileSet            // of states
+	kind     kind               // likewise
 	scratch  *Scratch
 }
 
@@ -87,6 +89,9 @@ func (g *given) spareBytes(int) int64 { return 0 }
 type kernels struct {
 	causal, reverse blas32.General
 	skip            []float32
+	// lag, where it is not 0, makes a tile of the causal kernel: its row lag is that of an
+	// input for its own place, rows above it are those of earlier inputs, rows below it of later.
+	lag int
 }
 
 // NewConv returns a convolution, or an error that matches ErrConfig.
@@ -108,7 +113,12 @@ func NewConv(cfg ConvConfig) (*Conv, error) {
 			return nil, err
 		}
 	}
-	return newConv(cfg, channels, cfg.Kernel.Rows, &given{cfg.Kernel, cfg.Reverse, cfg.Skip})
+	c, err := newConv(cfg, channels, cfg.Kernel.Rows, &given{causal: cfg.Kernel, reverse: cfg.Reverse, skip: cfg.Skip})
+	if err != nil {
+		return nil, err
+	}
+	c.kind = convKind(c)
+	return c, nil
 }
 
 // newConv returns a convolution whose kernels come from elsewhere.
@@ -149,7 +159,9 @@ func (c *Conv) Bytes() int64 {
 }
 
 // keptBytes returns what calls have made and kept.
-func (c *Conv) keptBytes() int64 { return sumBytes(c.direct.bytes(), c.cache.spectraBytes(c)) }
+func (c *Conv) keptBytes() int64 {
+	return sumBytes(c.direct.bytes(), c.cache.spectraBytes(c), c.tiles.bytes())
+}
 
 // directTaps is the number of taps up to which the sum is computed as it stands,
 // directChannels how many channels a task of it has.

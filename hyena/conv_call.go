@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -13,6 +14,13 @@ import (
 type ConvCall struct {
 	// Dst and U are [tokens, channels]; Dst may be U.
 	Dst, U blas32.General
+	// Offsets packs several sequences into one call: the first row of each and at last the
+	// number of rows.
+	Offsets []int
+	// State is where the sequence goes on from, and is brought up to date. States has a state
+	// for each sequence; without Offsets each is for one row.
+	State  *State
+	States []*State
 	// Workers is how many goroutines the call may use, 0 for the Config's.
 	Workers int
 }
@@ -28,8 +36,31 @@ func (c *Conv) Forward(dst, u blas32.General) error {
 	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u})
 }
 
-// Run is Forward with its options. Errors match ErrShape or ErrCall, and leave Dst as
-// it is; once ctx is done Run returns ctx.Err() and leaves Dst in an unspecified state.
+// Step convolves the next tokens, one or many, after those the state has seen: any split of a
+// sequence gives what Forward gives, to the accuracy of Fourier convolutions, and all splits
+// but a long first part (2,048 tokens or more, which is one transform) the same bits. Errors
+// match ErrShape, ErrState or ErrFull.
+//
+// It is exact online convolution by tiles (Flash Inference, Oncescu et al. 2024, arXiv
+// 2410.12982; relaxed multiplication, van der Hoeven 2002): with a kernel as long as the
+// sequence, n tokens cost n log2(n)^2 and not n^2. No token waits for the work of a long
+// stretch: sums over inputs more than 1,024 tokens back are begun as many tokens before they
+// are needed as they are long, and done a few channels at a time.
+func (c *Conv) Step(dst, u blas32.General, st *State) error {
+	if err := c.kind.accept("State", st); err != nil {
+		return err
+	}
+	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u, State: st})
+}
+
+// StepBatch convolves one token, a row, for each of many states: Run with States.
+func (c *Conv) StepBatch(dst, u blas32.General, states []*State) error {
+	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u, States: eachRow(states)})
+}
+
+// Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
+// ErrCall, ErrState or ErrFull, and leave Dst as it is; once ctx is done Run returns ctx.Err()
+// and leaves Dst in an unspecified state, and the states as they were.
 func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 	if err := check.Call(pkg, ctx, call != nil); err != nil {
 		return err
@@ -44,12 +75,39 @@ func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 	if err != nil {
 		return err
 	}
-	if call.U.Rows == 0 {
-		return ctx.Err()
-	}
 	r := c.scratch.convs.Get()
 	defer c.scratch.convs.Put(r)
-	return check.Wrap(ctx, pkg, r.convolveAll(ctx, c, call.Dst, call.U, workers))
+	if call.Offsets == nil && call.State == nil && call.States == nil {
+		if call.U.Rows == 0 {
+			return ctx.Err()
+		}
+		return check.Wrap(ctx, pkg, r.convolveAll(ctx, c, call.Dst, call.U, workers))
+	}
+	inner, err := r.past.begin(ctx, &c.kind, batchOf(call.U, call.Offsets, call.State, call.States))
+	if err != nil {
+		return err
+	}
+	return check.Wrap(ctx, pkg, r.past.end(r.convolveEach(inner, c, call, workers)))
+}
+
+// convolveEach runs the sequences of a call one after the other.
+func (r *convRun) convolveEach(ctx context.Context, c *Conv, call *ConvCall, workers int) error {
+	for i, g := range r.past.layout.Segments {
+		if g.From == g.To {
+			continue
+		}
+		dst, u := mat.Rows(call.Dst, g.From, g.To), mat.Rows(call.U, g.From, g.To)
+		var err error
+		if r.past.given() {
+			err = r.past.layout.States[i].streams[0].step(ctx, r, dst, u, workers)
+		} else {
+			err = r.convolveAll(ctx, c, dst, u, workers)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // Prepare computes and keeps what the first call of this many tokens would: the

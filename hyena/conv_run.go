@@ -22,10 +22,14 @@ type convRun struct {
 	direct  blas32.General // [taps, channels], where the sum is computed as it stands
 	cuts    [2]cut         // of channels side by side, of phases
 	plans   [2]*plan       // likewise
-	units   []unit
-	parts   [2]int    // tasks that a unit's windows are shared among
-	edges   []float32 // inputs about the parts' borders, where dst is u
+	all     []unit         // the channels' units
+	units   []unit         // those that are convolved
+	parts   [2]int         // tasks that a unit's windows are shared among
+	edges   []float32      // inputs about the parts' borders, where dst is u
 	workers []convWorker
+	past    pasts
+	rows    []float32 // of a step
+	tile    []float32 // what is added to a stream's sums
 
 	// The tasks, as values that are made once.
 	convolve, activate, prepare func(worker, i int)
@@ -43,11 +47,17 @@ type convWorker struct {
 // begin finds out how a call of this many tokens is done, and gets the kernels where they are
 // needed. end forgets what belongs to the call.
 func (r *convRun) begin(ctx context.Context, c *Conv, tokens, workers int) (err error) {
+	r.all = c.units(r.all[:0], tokens)
+	return r.beginUnits(ctx, c, tokens, workers, 0, len(r.all))
+}
+
+// beginUnits is begin for some of the units in all.
+func (r *convRun) beginUnits(ctx context.Context, c *Conv, tokens, workers, first, end int) (err error) {
 	if r.convolve == nil {
 		r.convolve, r.activate, r.prepare = r.convolveTask, r.activateRows, r.prepareUnit
 	}
 	r.ctx, r.conv = ctx, c
-	r.units = c.units(r.units[:0], tokens)
+	r.units = r.all[first:end]
 	for len(r.workers) < workers {
 		r.workers = append(r.workers, convWorker{})
 	}
@@ -104,6 +114,11 @@ func (r *convRun) convolveAll(ctx context.Context, c *Conv, dst, u blas32.Genera
 	if err := r.begin(ctx, c, u.Rows, workers); err != nil {
 		return err
 	}
+	return r.convolveUnits(ctx, c, dst, u, workers)
+}
+
+// convolveUnits convolves the units that have been begun.
+func (r *convRun) convolveUnits(ctx context.Context, c *Conv, dst, u blas32.General, workers int) error {
 	r.dst, r.u = dst, u
 	tasks := len(r.units)
 	if !c.isDirect(u.Rows) {

@@ -4,11 +4,14 @@
 //
 //   - [Conv] convolves every channel with a kernel as long as the sequence, of
 //     any length: causal, with a skip term, optionally with an anticausal kernel
-//     and a GELU.
+//     and a GELU; at once or token by token ([State]).
 //   - [Filter] makes such kernels from the weights of an implicit filter, an MLP
 //     of the position.
 //   - [Operator] is Hyena itself, of any order: projections, short convolution,
 //     gates and long convolutions.
+//   - [Modes] are filters of poles and residues: convolutions with them ([Modal]) remember
+//     a few numbers of the past and not all of it. [Gated] is StripedHyena's operator, [H3] that
+//     of H3, [S4D] the layer of a diagonal state space.
 //
 // Package hyena/dna builds HyenaDNA models of these.
 //
@@ -18,6 +21,9 @@
 //	C, c   channels, and a channel's index
 //	D      width of a token (Dim)
 //	N, o   order of the operator: N gates, N-1 long convolutions, numbered o
+//	N      also the modes of a channel; p, R a mode's pole and residue
+//	H, P   heads, and a head's width, of an H3
+//	U      tokens of a block of a tile of a long convolution
 //	k, m   kernel, and a tap's index (how many tokens back)
 //	H      width of a hidden layer of the filter's MLP
 //	l_max  longest sequence (MaxLen), of which positions are fractions
@@ -30,8 +36,14 @@
 // kept up to SpectraBytes; an Operator's filter likewise. Operators may share a [Cache],
 // one budget for all. Prepare does both before a
 // call waits for them, Bytes counts what is kept, and ScratchBytes says what a call
-// works in. None of the operators has a State: the outputs of a long convolution at
-// later tokens need all earlier inputs, so decoding token by token is not offered.
+// works in.
+//
+// # States
+//
+// A [State] is what an operator remembers of a sequence: Step goes on from it, with one token
+// or many, and any split of a sequence gives what Forward does. That of a long convolution has
+// all inputs that its kernel reaches, and a share of the sums of outputs to come; those of modes
+// do not grow. A state can be stored, copied and taken back.
 //
 // # Accuracy
 //
@@ -47,5 +59,8 @@
 //
 //	Conv        checked against fftconv and fftconv_ref of hyena-dna and safari
 //	Filter      checked against HyenaFilter of hyena-dna
+//	Gated       checked against the engine of stripedhyena, prefill and steps
+//	H3          checked against fftconv_h3_ref of safari; its shift re-derived from the paper
+//	S4D         checked against S4D of state-spaces/s4
 //	Operator    checked against HyenaOperator of hyena-dna, orders 2 and 3, both layouts
 package hyena

@@ -11,8 +11,13 @@ import (
 //   - ErrConfig: a Config or weights;
 //   - ErrShape: the shape of a matrix or the length of a slice;
 //   - ErrCall: what else a call asks for: Workers, a nil context or call, a negative number
-//     of tokens.
-var ErrConfig, ErrShape, ErrCall = subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall
+//     of tokens;
+//   - ErrState: a state that is nil, of another operator, or cannot go back as far;
+//   - ErrFull: more tokens than a state may have.
+var (
+	ErrConfig, ErrShape, ErrCall = subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall
+	ErrState, ErrFull            = subquad.ErrState, subquad.ErrFull
+)
 
 // ErrTooLong is matched by the error about more tokens than an operator's MaxLen. It
 // matches ErrShape too.

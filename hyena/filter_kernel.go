@@ -130,10 +130,21 @@ func (f *Filter) window(dst []float32, k []float64, t float64, deltas []float64)
 	}
 }
 
+// implicit is a kernel that is computed from a few numbers, row by row.
+type implicit interface {
+	MaxLen() int
+	Channels() int
+	Bytes() int64
+	// Kernel sets dst to rows from, from+1, ...; rows do not depend on how many there are.
+	Kernel(dst blas32.General, from int) error
+	// taskRows is how many rows are a few milliseconds' work.
+	taskRows() int
+}
+
 // grownKernel is the part of a filter's kernel that calls have needed so far, as far as
 // the cache has room for it.
 type grownKernel struct {
-	filter *Filter
+	filter implicit
 	cache  *Cache
 	turn   chan struct{} // who has put something into it may compute rows to keep
 }
@@ -201,7 +212,10 @@ func (f *Filter) taskRows() int {
 }
 
 // bytes returns the memory of the rows that there are, and of the filter.
-func (g *grownKernel) bytes() int64 {
+func (g *grownKernel) bytes() int64 { return sumBytes(g.rowBytes(), g.filter.Bytes()) }
+
+// rowBytes returns the memory of the rows that there are.
+func (g *grownKernel) rowBytes() int64 {
 	k := g.cache.known(g, 0)
-	return sumBytes(floatBytes(k.Rows, k.Cols), g.filter.Bytes())
+	return floatBytes(k.Rows, k.Cols)
 }

@@ -14,9 +14,12 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "hyena", map[string]func(*testing.T, *golden.File){
-		"hyena.fftconv":  goldenConv,
-		"hyena.filter":   goldenFilter,
-		"hyena.operator": goldenOperator,
+		"hyena.fftconv":       goldenConv,
+		"hyena.filter":        goldenFilter,
+		"hyena.operator":      goldenOperator,
+		"hyena.h3conv":        goldenH3,
+		"hyena.s4d":           goldenS4D,
+		"hyena.striped_modal": goldenGated,
 	})
 }
 

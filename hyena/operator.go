@@ -118,7 +118,7 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 		}
 	}
 	for o := range cfg.Order - 1 {
-		source := &filterColumns{kernel: op.kernel, from: o * cfg.Dim, skip: skip[o*cfg.Dim : (o+1)*cfg.Dim]}
+		source := &filterColumns{kernel: op.kernel, from: o * cfg.Dim, width: cfg.Dim, skip: skip[o*cfg.Dim : (o+1)*cfg.Dim]}
 		conv, err := newConv(ConvConfig{Cache: cfg.Cache, Workers: cfg.Workers, Scratch: cfg.Scratch}, cfg.Dim, op.maxLen, source)
 		if err != nil {
 			return nil, err
@@ -130,14 +130,14 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 
 // filterColumns are the columns of an operator's filter for one of its convolutions.
 type filterColumns struct {
-	kernel *grownKernel
-	from   int
-	skip   []float32 // [Dim]
+	kernel      *grownKernel
+	from, width int
+	skip        []float32 // [width], or nil
 }
 
 func (f *filterColumns) rows(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (kernels, error) {
 	k, err := f.kernel.grow(ctx, group, workers, rows, size, spare)
-	return kernels{causal: mat.Columns(k, f.from, len(f.skip)), skip: f.skip}, err
+	return kernels{causal: mat.Columns(k, f.from, f.width), skip: f.skip}, err
 }
 
 // spareBytes counts the rows unless they are kept.

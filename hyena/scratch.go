@@ -14,6 +14,10 @@ import (
 type Scratch struct {
 	convs     scratch.List[convRun]
 	operators scratch.List[operatorRun]
+	modals    scratch.List[modalRun]
+	gated     scratch.List[gatedRun]
+	h3s       scratch.List[h3Run]
+	s4ds      scratch.List[s4dRun]
 }
 
 // mostTokens bounds the tokens that sizes are computed for: more than a machine

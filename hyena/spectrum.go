@@ -39,11 +39,11 @@ func (p *plan) transformKernels(group *parallel.Group, dst []float32, k kernels,
 		}
 	}
 	clear(w.rows)
-	for t := range min(k.causal.Rows, elements) {
+	for t := range min(max(k.causal.Rows-k.lag, 0), elements) {
 		if t%stopRows == 0 && group.Stopped() {
 			return
 		}
-		for c, v := range mat.Part(k.causal, t, u.channel, u.channels) {
+		for c, v := range mat.Part(k.causal, k.lag+t, u.channel, u.channels) {
 			put(t, c, v)
 		}
 	}
@@ -58,15 +58,15 @@ func (p *plan) transformKernels(group *parallel.Group, dst []float32, k kernels,
 		}
 	}
 	p.transform(group, w.rows, lanes, p.n, w.work)
-	if k.reverse.Rows > 1 {
+	if ahead := k.ahead(); ahead > 1 {
 		w.spare = scratch.Floats(w.spare, p.n*p.row())
 		copy(w.spare, w.work)
 		clear(w.rows)
-		for m := 1; m < min(k.reverse.Rows, elements); m++ {
+		for m := 1; m < min(ahead, elements); m++ {
 			if m%stopRows == 0 && group.Stopped() {
 				return
 			}
-			for c, v := range mat.Part(k.reverse, m, u.channel, u.channels) {
+			for c, v := range k.tapAhead(m, u) {
 				put(elements-m, c, -v)
 			}
 		}
@@ -104,4 +104,23 @@ func (p *plan) scaleSpectrum(group *parallel.Group, dst, work []float32, phases 
 			out[lanes+i], out[3*lanes+i] = row[i]*scale, row[lanes+i]*scale
 		}
 	}
+}
+
+// ahead returns how many taps of later inputs there are, with that of the same place.
+func (k *kernels) ahead() int {
+	if k.lag > 0 {
+		return k.lag + 1
+	}
+	return k.reverse.Rows
+}
+
+// tapAhead returns the tap of an input m places later.
+func (k *kernels) tapAhead(m int, u unit) []float32 {
+	switch {
+	case k.lag == 0:
+		return mat.Part(k.reverse, m, u.channel, u.channels)
+	case k.lag-m < k.causal.Rows:
+		return mat.Part(k.causal, k.lag-m, u.channel, u.channels)
+	}
+	return nil // beyond the kernel's end
 }
