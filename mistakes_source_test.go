@@ -86,16 +86,20 @@ func readPackage(dir string, found map[string]function) error {
 		}
 	}
 	add("", methods[""])
-	for name, inner := range embeds {
-		if !ast.IsExported(name) {
-			continue
-		}
-		for _, e := range inner {
+	// inherit adds what a type has of types within it that are not exported, however deep.
+	var inherit func(owner, name string)
+	inherit = func(owner, name string) {
+		for _, e := range embeds[name] {
 			if !ast.IsExported(e) {
-				add("."+name, methods[e])
+				inherit(owner, e)
 			}
 		}
-		add("."+name, methods[name])
+		add("."+owner, methods[name])
+	}
+	for name := range embeds {
+		if ast.IsExported(name) {
+			inherit(name, name)
+		}
 	}
 	return nil
 }

@@ -107,9 +107,9 @@ var owners = map[string]string{
 
 	"ssm.delta":        "ssm/delta",
 	"ssm.gated_linear": "ssm/delta",
-	"ssm.gdn_block":    notYet,
-	"ssm.kda_block":    notYet,
-	"ssm.rwkv7_block":  notYet,
+	"ssm.gdn_block":    "ssm/delta",
+	"ssm.kda_block":    "ssm/delta",
+	"ssm.rwkv7_block":  "ssm/delta",
 	"ssm.rwkv7_model":  notYet,
 
 	"transformer.byte_probabilities": notYet,

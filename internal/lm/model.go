@@ -60,6 +60,7 @@ type Mix struct {
 	Workers int
 
 	recurrent recurrentCall // working memory of Recurrent
+	delta     deltaCall     // working memory of Delta
 }
 
 // MLP is a layer that takes each token by itself: package dense has some.

@@ -14,6 +14,9 @@ func TestGolden(t *testing.T) {
 	golden.Run(t, "ssm/delta", map[string]func(*testing.T, *golden.File){
 		"ssm.delta":        goldenDelta,
 		"ssm.gated_linear": goldenDelta,
+		"ssm.gdn_block":    goldenGDN,
+		"ssm.kda_block":    goldenKDA,
+		"ssm.rwkv7_block":  goldenRWKV7,
 	})
 }
 
