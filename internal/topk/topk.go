@@ -2,7 +2,9 @@
 // k elements keeps the best so far, its last on top, and most others are compared with
 // that one and passed over. It costs O(n log k) at worst and allocates nothing.
 //
-// Select ranks scores. First does the same for elements of any type in any order.
+// Select ranks scores; Stream selects the same without ranking them, from scores that
+// come in stretches, and Threshold tells where they end. First does the same for elements of any type in any
+// order.
 package topk
 
 import "slices"

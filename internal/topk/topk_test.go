@@ -35,8 +35,16 @@ func compareWithSort[T float32 | float64](t *testing.T, scores []T) {
 	before := slices.Clone(scores)
 	want := ranked(scores)
 	dst := []int32{-1, -2, -3} // less than needed, now and then
+	var stream Stream
 	for k := -1; k <= len(scores)+1; k++ {
 		n := max(0, min(k, len(scores)))
+		if scores, ok := any(scores).([]float32); ok {
+			up := slices.Clone(want[:n])
+			slices.Sort(up)
+			if got := stream.Ascending(scores, k); !slices.Equal(got, up) {
+				t.Fatalf("the %d largest of %v are %v, ascending, want %v", k, scores, got, up)
+			}
+		}
 		if dst = Select(dst, scores, k); !slices.Equal(dst, want[:n]) {
 			t.Fatalf("the %d largest of %v are %v, want %v", k, scores, dst, want[:n])
 		}
@@ -142,4 +150,69 @@ func random(n int) []float32 {
 		x[i] = r.Float32()
 	}
 	return x
+}
+
+// BenchmarkStream selects 2,048 of 262,144 scores beside Select.
+func BenchmarkStream(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	scores := make([]float32, 1<<18)
+	for i := range scores {
+		scores[i] = float32(r.NormFloat64())
+	}
+	var dst []int32
+	var stream Stream
+	b.Run("Stream", func(b *testing.B) {
+		for b.Loop() {
+			stream.Ascending(scores, 2048)
+		}
+	})
+	b.Run("Select", func(b *testing.B) {
+		for b.Loop() {
+			dst = Select(dst, scores, 2048)
+		}
+	})
+}
+
+// TestStream pushes long lists in stretches, with many equal scores and NaN.
+func TestStream(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	var stream Stream
+	for trial := range 200 {
+		scores := make([]float32, r.IntN(4000))
+		kinds := [...]int{2, 30, 1 << 20}[trial%3]
+		for i := range scores {
+			if scores[i] = float32(r.IntN(kinds)); r.IntN([...]int{3, 50, 1 << 30}[trial%3]) == 0 {
+				scores[i] = float32(math.NaN())
+			}
+		}
+		k := [...]int{0, 1, 7, 64, 300, 5000}[r.IntN(6)]
+		want := ranked(scores)
+		want = want[:min(k, len(want))]
+		slices.Sort(want)
+		stream.Reset(k)
+		for at := 0; at < len(scores); {
+			n := min(r.IntN(700), len(scores)-at)
+			stream.Push(scores[at:at+n], at)
+			at += n
+		}
+		got, values := stream.Selected()
+		if !slices.Equal(got, want) {
+			t.Fatalf("trial %d: the %d largest of %d: %v, want %v", trial, k, len(scores), got, want)
+		}
+		for i, at := range got {
+			if values[i] != scores[at] && scores[at] == scores[at] {
+				t.Fatalf("score of %d is %v, want %v", at, values[i], scores[at])
+			}
+		}
+	}
+	// What moves most often: sorted, and all equal.
+	for _, step := range []float32{1, -1, 0} {
+		list := make([]float32, 100000)
+		for i := range list {
+			list[i] = step * float32(i)
+		}
+		if value, _ := Threshold(slices.Clone(list), 1000); value != map[float32]float32{1: 99000, -1: -999, 0: 0}[step] {
+			t.Errorf("the 1000th of a list in steps of %v is %v", step, value)
+		}
+	}
 }
