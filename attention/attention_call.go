@@ -59,6 +59,12 @@ type Call struct {
 	// States makes the call a step of several sequences; Offsets then says which rows
 	// are whose, by default one each. The rest is as with State.
 	States []Past
+	// Prefill lets 16 queries or more of a state, of a prompt say, attend in Forward's tiles,
+	// which are made for many: several times as fast, with other rounding. It is for calls
+	// without Tree, Mask, Bias, Visible, Extra, Select, Mass, Entropy, Weights and Read, of an operator
+	// without Bias and ReLU, and states whose tokens follow each other and are not rotated at each step;
+	// of others it changes nothing.
+	Prefill bool
 	// Tree makes the new tokens nodes of a tree (speculative decoding, Miao et al.
 	// 2023, arXiv 2305.09781): Tree[i] is the parent of token i, an earlier one, or -1
 	// for the state's last token. A token sees what was there, its ancestors and

@@ -22,12 +22,13 @@ import (
 // and r.state between rounds. A row meets tiles of keys in their order whatever
 // the division.
 type forwardRun struct {
-	op   *Attention
-	call Call
-	one  [2]blas32.General // keys and values of Forward
-	src  []source          // the raw keys, then each Extra's
-	lse  blas32.General    // [queries, H]: Call.LSE, or over lses
-	lses []float32
+	op     *Attention
+	call   Call
+	window int               // Config.Window, or a state's
+	one    [2]blas32.General // keys and values of Forward
+	src    []source          // the raw keys, then each Extra's
+	lse    blas32.General    // [queries, H]: Call.LSE, or over lses
+	lses   []float32
 
 	massOut, entropyOut blas32.General // [keys, H], [queries, H]: of the call, or over the next
 	masses, entropies   []float32
@@ -68,6 +69,13 @@ func (r *forwardRun) forward(ctx context.Context, a *Attention, call *Call) erro
 	if err := r.checkForward(call); err != nil {
 		return err
 	}
+	r.window = a.cfg.Window
+	return r.attendAll(ctx, call)
+}
+
+// attendAll does a call that has been checked.
+func (r *forwardRun) attendAll(ctx context.Context, call *Call) error {
+	a := r.op
 	r.call = *call
 	r.findShares()
 	if r.pack == nil {
@@ -132,7 +140,7 @@ func (r *forwardRun) causalRange(b, row int) (from, to int) {
 	at := q + int64(row-r.qOffsets[b]) - k // in keys
 	start, end := r.src[0].sequence(b)
 	lo, hi := int64(0), int64(end-start)
-	if w := int64(r.op.cfg.Window); w > 0 {
+	if w := int64(r.window); w > 0 {
 		lo = max(lo, at-min(w, MaxPosition)+1)
 	}
 	if ahead := r.op.cfg.LookAhead; ahead != nil {

@@ -39,6 +39,9 @@ type stepRun struct {
 	silent  bool       // there are no queries
 	rows    int        // new tokens, of all states
 	depth   []int      // [nodes], how deep each node of the tree is
+	tiles   forwardRun // of states whose queries are many
+	tiled   []bool     // [states], whether it has done the wave's
+	firsts  [2]int64   // positions of its first query and first key
 	probe   forwardRun // what is checked as in a call without states: extra keys, biases, masks
 
 	group               parallel.Group
@@ -153,6 +156,7 @@ func (d *stepRun) step(ctx context.Context, a *Attention, call *Call, many bool,
 
 // dropStep drops what belongs to the caller.
 func (d *stepRun) dropStep() {
+	d.tiles.dropCall()
 	d.call, d.one, d.states, d.single = Call{}, [2]blas32.General{}, nil, [1]*State{}
 	d.silent, d.lse = false, blas32.General{}
 	d.batch.Clear()
@@ -203,12 +207,15 @@ func (d *stepRun) takeUp(ctx context.Context) error {
 		ended = true
 		return nil
 	}
+	if err := d.prefill(ctx); err != nil {
+		return err
+	}
 	most := max(1, d.op.sizes.StepRows/d.op.cfg.Heads) // queries
 	for done, more := 0, true; more; done += most {    // once at least
 		more = false
 		d.jobs, d.spans, d.turnedValues = d.jobs[:0], d.spans[:0], false
 		for b := range d.states {
-			if n := d.taken[b] - done; n > 0 {
+			if n := d.taken[b] - done; n > 0 && !d.tiled[b] {
 				more = more || n > most
 				d.plan(b, done, min(n, most))
 			}

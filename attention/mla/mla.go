@@ -180,7 +180,7 @@ func (m *MLA) StepScratchBytes(tokens, held int) int64 {
 	row := int64(c.QRank+c.KVRank+2*c.RopeDim+2) + h*int64(c.NopeDim+3*c.RopeDim+2*c.KVRank+c.ValueDim)
 	row += row / 8       // blocks that are scratch grow by steps
 	const rest = 3 << 12 // lists and plans, and rounding of blocks up
-	return 4*int64(tokens)*row + m.latent.StepScratchBytes(tokens, held) + rest
+	return 4*int64(tokens)*row + m.latent.StepScratchBytes(tokens, held) + m.latent.PrefillScratchBytes(tokens, held) + rest
 }
 
 // NewState returns an empty state; SharedValues is set, and Rotation is the MLA's

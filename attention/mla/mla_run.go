@@ -71,7 +71,7 @@ func (r *run) forward(ctx context.Context) error {
 		return check.Errorf(attention.ErrCall, "mla: %v", *err)
 	}
 	op := m.naive
-	r.inner = attention.Call{Dst: r.out, Q: r.q, Offsets: r.offsets, Workers: r.call.Workers}
+	r.inner = attention.Call{Dst: r.out, Q: r.q, Offsets: r.offsets, Prefill: true, Workers: r.call.Workers}
 	if r.stepping() {
 		op = m.latent
 		r.one[0] = r.kv

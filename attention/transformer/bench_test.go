@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/parallel"
 )
@@ -121,7 +123,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkPrefill times a prompt of which only the last token's logits are made.
+// BenchmarkPrefill times a prompt of which only the last token's logits are made: see
+// BenchmarkPeak for what the machine can multiply.
 func BenchmarkPrefill(b *testing.B) {
 	for _, f := range benchFormats {
 		b.Run("llama-135m/"+f.name+"/n=2048", func(b *testing.B) {
@@ -166,5 +169,30 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	if math.IsNaN(float64(sums[0])) {
 		b.Error("NaN")
+	}
+}
+
+// BenchmarkPeak multiplies matrices that stay in the first caches: what prefill is to be
+// measured by.
+func BenchmarkPeak(b *testing.B) {
+	const rows, inner, outer, times = 48, 256, 64, 500 // 64 kB of weights
+	var g parallel.Group
+	weights := asm.NewMatrix(asm.Float32, zeros(inner, outer))
+	for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			x, y := make([]blas32.General, workers), make([]blas32.General, workers)
+			for i := range workers {
+				x[i], y[i] = zeros(rows, inner), zeros(rows, outer)
+			}
+			task := func(worker, _ int) {
+				for range times {
+					asm.Gemm(y[worker], x[worker], weights, nil)
+				}
+			}
+			for b.Loop() {
+				must(b, g.Run(b.Context(), workers, 4*workers, task))
+			}
+			b.ReportMetric(2*rows*inner*outer*times*4*float64(workers)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
 	}
 }

@@ -84,7 +84,7 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 	}
 	r.call = attention.Call{
 		Dst: r.y, Q: mat.Columns(r.qkv, 0, h), K: r.k[:], V: r.v[:],
-		States: past, Offsets: mix.Offsets, Workers: mix.Workers,
+		States: past, Offsets: mix.Offsets, Prefill: true, Workers: mix.Workers,
 	}
 	if err := m.op.Run(ctx, &r.call); err != nil {
 		return err
@@ -176,7 +176,7 @@ func (m *mixer) ScratchBytes(tokens int) int64 {
 	const rest = 16 << 10
 	own := 4*int64(n)*int64((2*m.heads+2*m.kvHeads)*m.headDim) + rest
 	turned := 4 * int64(n) * int64((m.heads+m.kvHeads)*m.headDim)
-	return own + turned + m.op.StepScratchBytes(n, tokens)
+	return own + turned + m.op.StepScratchBytes(n, tokens) + m.op.PrefillScratchBytes(n, tokens)
 }
 
 // pieceTokens is how many tokens of a call go through a layer together.
