@@ -1,0 +1,353 @@
+package lm
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
+)
+
+// ByteStream is a text that grows byte by byte, and the exact distribution of its next byte
+// by a tokenised model (Phan et al., "Exact Byte-Level Probabilities from Tokenized Language
+// Models", ICLR 2025, arXiv 2410.09303; implemented from the formulas).
+//
+// A sequence of tokens is valid if it is the canonical encoding of its own bytes. With
+// cover(y) the valid sequences of which the last token is the first to reach the end of y,
+//
+//	P(y) = sum over cover(y) of the product of the model's P(token | tokens before)
+//	next(b | x) = P(x b) / (sum over all bytes and specials)
+//
+// Exactly one of cover(y) ends where y does, Encode(y); each other is Encode(y[:i]) and one
+// token that reaches beyond the end. So a byte takes one step of the model, and no search. A
+// special token may come where the text ends a character. What the model gives to sequences
+// that are not valid is left out by the division.
+//
+// That two tokens may stand side by side is what is asked of the whole sequence: for BPE the
+// same thing. Where a tokenizer splits text by what follows (runs of blanks in GPT-2's), the
+// formula takes what Encode says at each byte.
+//
+// A ByteStream must not be used by two goroutines at once.
+type ByteStream struct {
+	bytes  *Bytes
+	source Source
+	text   []byte
+	now    cover   // Encode(text), which ends where the text does
+	covers []cover // the others
+
+	read    *node // what the source has read
+	reading []int32
+	logits  []float32
+	logP    []float64 // of the token after now, where ready
+	ready   bool
+	next    []float64
+	history []moment // before each of the last bytes
+}
+
+// node is a token of a canonical encoding, and the ones before.
+type node struct {
+	before *node
+	token  int32
+	depth  int     // of it and those before
+	logP   float64 // of all
+}
+
+// cover is a sequence that covers the text: tokens of a canonical encoding, and token beyond
+// them, of which used bytes are in the text.
+type cover struct {
+	tokens *node
+	token  int32
+	used   int
+	logP   float64
+}
+
+// moment is what a stream was before a byte.
+type moment struct {
+	now    cover
+	covers []cover
+}
+
+// NewStream returns the stream of an empty text; source has read nothing, and is the
+// stream's from now on.
+func (b *Bytes) NewStream(source Source) *ByteStream {
+	s := &ByteStream{bytes: b, source: source, logits: make([]float32, source.Vocab()), logP: make([]float64, source.Vocab())}
+	if b.words.Begin >= 0 {
+		s.now.tokens = &node{token: b.words.Begin, depth: 1}
+	}
+	return s
+}
+
+// Len returns the number of bytes of the text.
+func (s *ByteStream) Len() int { return len(s.text) }
+
+// Covers returns how many sequences of tokens cover the text.
+func (s *ByteStream) Covers() int { return len(s.covers) + 1 }
+
+// Next returns the probabilities of the 256 bytes after the text and, after them, of the
+// Vocabulary's specials, which sum to 1. It is valid until the next call, and costs a step
+// of the model and V exponentials; what it has found out Feed takes up. Errors are those of
+// the model.
+func (s *ByteStream) Next(ctx context.Context) ([]float64, error) {
+	if err := s.step(ctx); err != nil {
+		return nil, err
+	}
+	largest := s.now.logP
+	for _, c := range s.covers {
+		largest = max(largest, c.logP)
+	}
+	s.next = append(s.next[:0], make([]float64, 256+len(s.bytes.words.Specials))...)
+	for _, c := range s.covers {
+		s.next[s.rest(c)[0]] += math.Exp(c.logP - largest)
+	}
+	last, open, least := s.last(), openBytes(s.text), s.least()
+	base := s.now.logP - largest
+	for first, list := range s.bytes.byByte {
+		for _, t := range list {
+			if s.logP[t] >= least && s.bytes.follows(last, t, open) {
+				s.next[first] += math.Exp(base + s.logP[t])
+			}
+		}
+	}
+	if len(open) == 0 {
+		for i, t := range s.bytes.words.Specials {
+			s.next[256+i] = math.Exp(base + s.logP[t])
+		}
+	}
+	sum := 0.0
+	for _, p := range s.next {
+		sum += p
+	}
+	for i := range s.next {
+		s.next[i] /= sum
+	}
+	return s.next, nil
+}
+
+// least is the log-probability below which tokens are left out.
+func (s *ByteStream) least() float64 {
+	if s.bytes.cfg.Eps == 0 {
+		return math.Inf(-1)
+	}
+	return math.Log(s.bytes.cfg.Eps / float64(len(s.logP)))
+}
+
+// rest is what of a cover is beyond the text.
+func (s *ByteStream) rest(c cover) []byte { return s.bytes.words.Bytes[c.token][c.used:] }
+
+// last is the last token of the text's encoding, -1 for none.
+func (s *ByteStream) last() int32 {
+	if n := s.now.tokens; n != nil && !(n.before == nil && s.bytes.words.Begin >= 0) {
+		return n.token
+	}
+	return -1
+}
+
+// step has the model read the text's encoding.
+func (s *ByteStream) step(ctx context.Context) error {
+	if s.ready {
+		return nil
+	}
+	if s.now.tokens == nil {
+		return check.Errorf(subquad.ErrCall, "%s: a text of no bytes after no token has no distribution: Vocabulary.Begin is negative", s.bytes.pkg)
+	}
+	if err := s.readTo(ctx, s.now.tokens); err != nil {
+		return err
+	}
+	s.ready = true
+	return nil
+}
+
+// readTo has the model read tokens and keeps the log-probabilities of the one after.
+func (s *ByteStream) readTo(ctx context.Context, to *node) error {
+	// The tokens after what both have in common.
+	a, b := s.read, to
+	s.reading = s.reading[:0]
+	for a != b {
+		if b == nil || a != nil && a.depth >= b.depth {
+			a = a.before
+		} else {
+			s.reading = append(s.reading, b.token)
+			b = b.before
+		}
+	}
+	keep := 0
+	if a != nil {
+		keep = a.depth
+	}
+	if len(s.reading) == 0 { // the same, or less: its last token is read again
+		s.reading = append(s.reading, to.token)
+		keep--
+	}
+	slices.Reverse(s.reading)
+	s.read = nil // after an error
+	row := mat.Of(s.logits, 1, len(s.logits))
+	if err := s.source.Continue(ctx, row, keep, s.reading); err != nil {
+		return err
+	}
+	s.read = to
+	logSoftmax(s.logP, s.logits)
+	return nil
+}
+
+// logSoftmax sets dst to the logarithm of the softmax of logits.
+func logSoftmax(dst []float64, logits []float32) {
+	largest := math.Inf(-1)
+	for _, v := range logits {
+		largest = max(largest, float64(v))
+	}
+	sum := 0.0
+	for _, v := range logits {
+		sum += math.Exp(float64(v) - largest)
+	}
+	norm := largest + math.Log(sum)
+	for i, v := range logits {
+		dst[i] = float64(v) - norm
+	}
+}
+
+// Feed adds bytes to the text. A byte that has no probability is an error that matches
+// ErrCall, and stays out with those after it. It takes a step of the model for each byte
+// that Next has not been asked about.
+func (s *ByteStream) Feed(ctx context.Context, text ...byte) error {
+	for _, c := range text {
+		if err := s.feed(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *ByteStream) feed(ctx context.Context, c byte) error {
+	if err := s.step(ctx); err != nil {
+		return err
+	}
+	before := moment{s.now, s.covers}
+	var now *cover
+	var covers []cover
+	take := func(next cover) {
+		if next.used++; next.used < len(s.bytes.words.Bytes[next.token]) {
+			covers = append(covers, next)
+		} else if now == nil {
+			now = &next
+		}
+	}
+	for _, next := range s.covers {
+		if s.rest(next)[0] == c {
+			take(next)
+		}
+	}
+	last, open, least := s.last(), openBytes(s.text), s.least()
+	for _, t := range s.bytes.byByte[c] {
+		if p := s.logP[t]; p >= least && !math.IsInf(p, -1) && s.bytes.follows(last, t, open) {
+			take(cover{tokens: s.now.tokens, token: t, logP: s.now.logP + p})
+		}
+	}
+	if now == nil && len(covers) == 0 {
+		return check.Errorf(subquad.ErrCall, "%s: byte %d, %#02x, has no probability after the %d before it", s.bytes.pkg, len(s.text), c, len(s.text))
+	}
+	grown := append(s.text[:len(s.text):len(s.text)], c)
+	if now == nil {
+		// A tokenizer that looks ahead takes back what it made of the beginning.
+		tokens, err := s.encoded(ctx, grown)
+		if err != nil {
+			return err
+		}
+		now = &cover{tokens: tokens, logP: tokens.logP}
+	} else {
+		now.tokens = now.tokens.with(now.token, now.logP)
+	}
+	if s.history = append(s.history, before); len(s.history) > s.bytes.cfg.History {
+		s.history = slices.Delete(s.history, 0, 1)
+	}
+	s.text, s.now, s.covers, s.ready = append(s.text, c), *now, covers, false
+	return nil
+}
+
+// with returns the tokens and one more.
+func (n *node) with(token int32, logP float64) *node {
+	depth := 1
+	if n != nil {
+		depth += n.depth
+	}
+	return &node{n, token, depth, logP}
+}
+
+// encoded returns the encoding of a text that shares what it can with the one before.
+func (s *ByteStream) encoded(ctx context.Context, text []byte) (*node, error) {
+	ids := s.bytes.words.Encode(nil, text)
+	if s.bytes.words.Begin >= 0 {
+		ids = append([]int32{s.bytes.words.Begin}, ids...)
+	}
+	var chain []*node
+	for n := s.now.tokens; n != nil; n = n.before {
+		chain = append(chain, n)
+	}
+	slices.Reverse(chain)
+	same := 0
+	for same < min(len(ids), len(chain)) && ids[same] == chain[same].token {
+		same++
+	}
+	if same == 0 {
+		return nil, check.Errorf(subquad.ErrCall, "%s: the encoding of %d bytes has nothing in common with that of one less", s.bytes.pkg, len(text))
+	}
+	at := chain[same-1]
+	for _, id := range ids[same:] {
+		if err := s.readTo(ctx, at); err != nil {
+			return nil, err
+		}
+		at = at.with(id, at.logP+s.logP[id])
+	}
+	s.ready = false
+	return at, nil
+}
+
+// LogLikelihood adds a text, and sets dst, of as many elements or nil, to the natural
+// logarithms of the bytes' probabilities, each after those before it. It returns their sum.
+func (s *ByteStream) LogLikelihood(ctx context.Context, dst []float64, text []byte) (sum float64, err error) {
+	if dst != nil && len(dst) != len(text) {
+		return 0, check.Errorf(subquad.ErrShape, "%s: dst has %d elements, want the text's %d", s.bytes.pkg, len(dst), len(text))
+	}
+	for i, c := range text {
+		next, err := s.Next(ctx)
+		if err != nil {
+			return sum, err
+		}
+		p := math.Log(next[c])
+		if err := s.feed(ctx, c); err != nil {
+			return sum, err
+		}
+		if dst != nil {
+			dst[i] = p
+		}
+		sum += p
+	}
+	return sum, nil
+}
+
+// Truncate goes back to the first n bytes, by at most ByteConfig.History.
+func (s *ByteStream) Truncate(n int) error {
+	back := len(s.text) - n
+	switch {
+	case n < 0 || back < 0:
+		return check.Errorf(subquad.ErrState, "%s: n is %d, want 0 to Len = %d", s.bytes.pkg, n, len(s.text))
+	case back > len(s.history):
+		return check.Errorf(subquad.ErrState, "%s: n is %d, want at least %d: the last %d bytes are known", s.bytes.pkg, n, len(s.text)-len(s.history), len(s.history))
+	case back == 0:
+		return nil
+	}
+	at := len(s.history) - back
+	s.now, s.covers, s.ready = s.history[at].now, s.history[at].covers, false
+	s.history, s.text = s.history[:at], s.text[:n]
+	return nil
+}
+
+// Clone returns a stream that goes on by itself from the same text.
+func (s *ByteStream) Clone() *ByteStream {
+	c := *s
+	c.source = s.source.Clone()
+	c.text, c.covers, c.history = slices.Clone(s.text), slices.Clip(s.covers), slices.Clone(s.history)
+	c.logits, c.logP, c.next, c.reading = slices.Clone(s.logits), slices.Clone(s.logP), nil, nil
+	return &c
+}
