@@ -69,6 +69,7 @@ func planRoom(b *builder) {
 	empty := func() any { return new(merge.Plan) }
 	b.on(empty, "SetIdentity", func() []any { return []any{tokens} })
 	b.on(empty, "SetMap", func() []any { return []any{[]int32{0, 1, 1, 2, 3, 3, 4}, merged} }).never = true
+	b.on(empty, "SetRoute", func() []any { return []any{make([]int32, tokens), int32(0)} }).free = []string{"route."}
 	b.on(empty, "SetKeep", func() []any { return []any{make([]bool, tokens)} }).free = []string{"keep."}
 	b.on(empty, "Compose", func() []any {
 		second := new(merge.Plan)

@@ -21,6 +21,7 @@ func TestGolden(t *testing.T) {
 		"merge.tome_block_stack": goldenBlockStack,
 		"merge.local":            goldenLocal,
 		"merge.pitome":           goldenPiToMe,
+		"merge.route":            goldenRoute,
 	})
 }
 

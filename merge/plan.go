@@ -22,7 +22,10 @@ type Plan struct {
 	next    []int32 // of a token: the next member of its merged token, or none
 	kept    []int32 // the member whose place it took
 	offsets []int   // where each sequence of merged tokens begins, and at last m
-	spare   struct{ index, count, kept []int32 }
+	spare   struct {
+		index, count, kept []int32
+		keep               []bool
+	}
 }
 
 const (

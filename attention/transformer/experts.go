@@ -18,12 +18,13 @@ import (
 //	y = shared(x) + sum over the chosen e, in their order, of weight(e) expert e(x)
 //
 // or, where experts have a width of their own, after(sum of weight(e) expert e(before(x)))
-// in place of the sum. The tokens of a call are put together by experts, so that the weights
+// in place of the sum. Experts from Count on compute nothing: they give back what they read
+// (zero-computation experts of LongCat-Flash, 2025, arXiv 2509.01322). The tokens of a call are put together by experts, so that the weights
 // of each are read once. A token's result does not depend on the others.
 type experts struct {
 	cfg           *Experts
-	router        *dense.Linear // D -> Count
-	correction    []float32     // [Count], added to scores to choose by, or nil
+	router        *dense.Linear // D -> Count + zero
+	correction    []float32     // [Count + zero], added to scores to choose by, or nil
 	list          []lm.MLP
 	shared        lm.MLP        // or nil
 	before, after *dense.Linear // D -> wide and back, or nil
@@ -43,7 +44,7 @@ func (m *experts) Hidden() int {
 	if m.shared != nil {
 		inner = max(inner, m.shared.Hidden())
 	}
-	n := 2*m.cfg.Count + m.cfg.groups + 2*m.cfg.Used + 2*m.wide + inner
+	n := 2*m.cfg.choices() + m.cfg.groups + 2*m.cfg.Used + 2*m.wide + inner
 	if m.before != nil {
 		n += 2*m.wide + m.dim
 	}
@@ -58,7 +59,7 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 		memory = memory[n*cols:]
 		return part
 	}
-	scores, by, sums, chosen, weights := take(cfg.Count), take(cfg.Count), take(cfg.groups), take(cfg.Used), take(cfg.Used)
+	scores, by, sums, chosen, weights := take(cfg.choices()), take(cfg.choices()), take(cfg.groups), take(cfg.Used), take(cfg.Used)
 	inputs, outputs, from, sum := take(m.wide), take(m.wide), x, dst
 	var widened blas32.General
 	if m.before != nil {
@@ -98,10 +99,28 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 			}
 		}
 	}
+	if cfg.zero > 0 {
+		m.giveBack(sum, from, chosen, weights)
+	}
 	if m.after != nil {
 		m.after.Forward(widened, sum)
 		for t := range n {
 			asm.Add(mat.Row(dst, t), mat.Row(dst, t), mat.Row(widened, t))
+		}
+	}
+}
+
+// giveBack adds each token times the weights of its experts that compute nothing.
+func (m *experts) giveBack(sum, x, chosen, weights blas32.General) {
+	for t := range x.Rows {
+		var weight float32
+		for k, e := range mat.Row(chosen, t) {
+			if int(e) >= m.cfg.Count {
+				weight += mat.Row(weights, t)[k]
+			}
+		}
+		if weight != 0 {
+			asm.Axpy(mat.Row(sum, t), weight, mat.Row(x, t))
 		}
 	}
 }
@@ -116,7 +135,7 @@ func at(chosen []float32, e int) int {
 	return -1
 }
 
-// route chooses experts by scores [Count] and sets their weights. by [Count] and sums
+// route chooses experts by scores [Count + zero] and sets their weights. by, as many, and sums
 // [groups] are working memory. Of equal scores the first counts as larger.
 func (m *experts) route(scores, by, sums, chosen, weights []float32) {
 	cfg := m.cfg

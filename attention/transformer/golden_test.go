@@ -17,8 +17,9 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "attention/transformer", map[string]func(*testing.T, *golden.File){
-		"transformer.model": goldenModel,
-		"transformer.text":  goldenText,
+		"transformer.model":    goldenModel,
+		"transformer.text":     goldenText,
+		"transformer.moe_zero": goldenZeroExperts,
 	})
 }
 

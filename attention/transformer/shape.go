@@ -84,7 +84,11 @@ type Experts struct {
 	scale      float32 // of the weights, 0 for 1
 	groups     int     // that experts are in, 0 for 1
 	groupsUsed int
+	zero       int // experts after the Count that compute nothing
 }
+
+// choices is how many experts a router chooses from.
+func (e *Experts) choices() int { return e.Count + e.zero }
 
 // routing is how scores of a router become weights of experts.
 type routing uint8

@@ -103,7 +103,7 @@ var owners = map[string]string{
 
 	"layers.interaction_tokens": "attention/layers",
 
-	"merge.route": notYet,
+	"merge.route": "merge",
 
 	"ssm.delta":        "ssm/delta",
 	"ssm.gated_linear": "ssm/delta",
@@ -118,7 +118,7 @@ var owners = map[string]string{
 	"transformer.contrast":           "internal/lm",
 	"transformer.drift":              "internal/lm",
 	"transformer.model":              "attention/transformer",
-	"transformer.moe_zero":           notYet,
+	"transformer.moe_zero":           "attention/transformer",
 	"transformer.qwen3_next_model":   notYet,
 	"transformer.text":               "attention/transformer",
 	"transformer.speculative":        "internal/lm",

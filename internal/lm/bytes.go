@@ -161,8 +161,12 @@ func (b *Bytes) fallback(c byte, open []byte) bool {
 	return len(got) == len(text) && got[0] == b.words.Fallback[text[0]]
 }
 
-// openBytes returns the bytes at the end of a text that begin a character and do not end it.
-func openBytes(text []byte) []byte {
+// open returns the bytes at the end of a text that begin a character and do not end it, of a
+// vocabulary of characters: one of bytes knows of none.
+func (b *Bytes) open(text []byte) []byte {
+	if b.words.Fallback == nil {
+		return nil
+	}
 	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
 		if at := len(text) - n; utf8.RuneStart(text[at]) {
 			if !utf8.FullRune(text[at:]) {

@@ -150,7 +150,7 @@ func ids(list []int64) (out []int32) {
 // scored reads a vocabulary of pieces.
 func scored(f *golden.File, space bool) *tokenizer {
 	v := &tokenizer{ids: map[string]int32{}, scores: f.Float32("vocab.scores"), space: space}
-	data, offsets, types := f.Float64("vocab.bytes"), f.Float64("vocab.offsets"), f.Float64("vocab.types")
+	data, offsets, types := f.Int64("vocab.bytes"), f.Int64("vocab.offsets"), f.Int64("vocab.types")
 	v.Fallback = make([]int32, 256)
 	for i := range v.Fallback {
 		v.Fallback[i] = -1
@@ -189,7 +189,7 @@ func merged(f *golden.File, size int) *tokenizer {
 		v.Bytes = append(v.Bytes, []byte{byte(i)})
 		v.ids[string([]byte{byte(i)})] = int32(i)
 	}
-	list := f.Float64("merges")
+	list := f.Int64("merges")
 	for i := range len(list) / 2 {
 		a, b := int32(list[2*i]), int32(list[2*i+1])
 		v.ranks[[2]int32{a, b}] = int32(i)
@@ -226,7 +226,7 @@ func goldenBytes(t *testing.T, f *golden.File) {
 			t.Fatal(err)
 		}
 		var text []byte
-		for _, c := range f.Float64(p + "text") {
+		for _, c := range f.Int64(p + "text") {
 			text = append(text, byte(c))
 		}
 		if n := e.Int("text_bytes", 0); n != len(text) {

@@ -22,7 +22,7 @@ import (
 //
 // Exactly one of cover(y) ends where y does, Encode(y); each other is Encode(y[:i]) and one
 // token that reaches beyond the end. So a byte takes one step of the model, and no search. A
-// special token may come where the text ends a character. What the model gives to sequences
+// special token may come where the text ends a character (anywhere, in a vocabulary of bytes). What the model gives to sequences
 // that are not valid is left out by the division.
 //
 // That two tokens may stand side by side is what is asked of the whole sequence: for BPE the
@@ -101,7 +101,7 @@ func (s *ByteStream) Next(ctx context.Context) ([]float64, error) {
 	for _, c := range s.covers {
 		s.next[s.rest(c)[0]] += math.Exp(c.logP - largest)
 	}
-	last, open, least := s.last(), openBytes(s.text), s.least()
+	last, open, least := s.last(), s.bytes.open(s.text), s.least()
 	base := s.now.logP - largest
 	for first, list := range s.bytes.byByte {
 		for _, t := range list {
@@ -238,7 +238,7 @@ func (s *ByteStream) feed(ctx context.Context, c byte) error {
 			take(next)
 		}
 	}
-	last, open, least := s.last(), openBytes(s.text), s.least()
+	last, open, least := s.last(), s.bytes.open(s.text), s.least()
 	for _, t := range s.bytes.byByte[c] {
 		if p := s.logP[t]; p >= least && !math.IsInf(p, -1) && s.bytes.follows(last, t, open) {
 			take(cover{tokens: s.now.tokens, token: t, logP: s.now.logP + p})

@@ -14,7 +14,7 @@ func goldenContrast(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
 		alpha, beta, gamma := e.Float("alpha", 0), e.Float("beta", 0), e.Float("gamma", 0)
-		large, small, tuned, labels := f.Matrix(p+"large"), f.Matrix(p+"small"), f.Matrix(p+"small_ft"), f.Float64(p+"labels")
+		large, small, tuned, labels := f.Matrix(p+"large"), f.Matrix(p+"small"), f.Matrix(p+"small_ft"), f.Int64(p+"labels")
 		if e.Int("n", 0) != large.Rows || e.Int("vocab_large", 0) != large.Cols || e.Int("vocab_small", 0) != small.Cols {
 			t.Fatalf("%d x %d and %d x %d logits", large.Rows, large.Cols, small.Rows, small.Cols)
 		}
@@ -52,7 +52,7 @@ func goldenContrast(t *testing.T, f *golden.File) {
 func goldenDrift(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
-		test, reference, offsets := f.Matrix(p+"test"), f.Matrix(p+"reference"), f.Float64(p+"offsets")
+		test, reference, offsets := f.Matrix(p+"test"), f.Matrix(p+"reference"), f.Int64(p+"offsets")
 		if e.Int("turns", 0) != len(offsets)-1 || e.Int("vocab", 0) != test.Cols {
 			t.Fatalf("%d turns of %d logits", len(offsets)-1, test.Cols)
 		}
@@ -65,8 +65,8 @@ func goldenDrift(t *testing.T, f *golden.File) {
 		}
 		for i := range len(offsets) - 1 {
 			sum := 0.0
-			for _, d := range kl[int(offsets[i]):int(offsets[i+1])] {
-				sum += d / (offsets[i+1] - offsets[i])
+			for _, d := range kl[offsets[i]:offsets[i+1]] {
+				sum += d / float64(offsets[i+1]-offsets[i])
 			}
 			drift = append(drift, sum)
 		}
@@ -105,13 +105,20 @@ func goldenSpeculative(t *testing.T, f *golden.File) {
 			r = append(r, softmax(mat.Row(target, i)))
 		}
 		var drafts []int32
-		for _, d := range f.Float64(p + "draft") {
+		for _, d := range f.Int64(p + "draft") {
 			drafts = append(drafts, int32(d))
 		}
-		tokens, err := Accept("lm", nil, drafts, q, r, f.Float64(p+"uniform"), done)
+		tokens, err := Accept("lm", nil, drafts, q, r, float64s(f.Float32(p+"uniform")), done)
 		must(t, err)
 		f.CompareInts(p+"expected.tokens", int64s(tokens))
 	}
+}
+
+func float64s(list []float32) (out []float64) {
+	for _, v := range list {
+		out = append(out, float64(v))
+	}
+	return out
 }
 
 func int64s(tokens []int32) (list []int64) {
@@ -136,17 +143,20 @@ func goldenTogether(t *testing.T, f *golden.File) {
 			Stop: []int32{int32(f.Number("eos", -1))}}
 		e.Done()
 		var prompt []int32
-		for _, d := range f.Float64(p + "prompt") {
+		for _, d := range f.Int64(p + "prompt") {
 			prompt = append(prompt, int32(d))
 		}
 		m := &Together{Large: newToy(f, "large."), Small: newToy(f, "small."), Tuned: newToy(f, "small_ft.")}
+		if d := m.Large.(*toy).embed.Cols; d != int(f.Number("width", 0)) {
+			t.Fatalf("embeddings of %d", d)
+		}
 		if v := int(f.Number("vocab", 0)); v != m.Large.Vocab() || v != m.Small.Vocab() {
 			t.Fatalf("vocabularies of %d and %d", m.Large.Vocab(), m.Small.Vocab())
 		}
 		var counts Counts
 		var text []int32
 		// The published loop ends after whole rounds only; ours at any token.
-		want := len(f.Float64(p + "expected.tokens"))
+		want := len(f.Int64(p + "expected.tokens"))
 		cfg.MaxTokens = max(most, want)
 		for token, err := range m.Generate(context.Background(), "lm", prompt, cfg, &counts) {
 			must(t, err)
