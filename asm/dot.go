@@ -9,11 +9,9 @@ import (
 
 // Dot returns the sum of a[i] * b[i], 0 for empty slices. The error is at most
 // (n/64 + 16) 2^-24 times the sum of |a[i] * b[i]|, for n elements.
-func Dot(a, b []float32) float32 {
-	kernel.CheckLen("asm: Dot", "b", len(b), len(a))
-	if tier := isa.Active(); tier != isa.Generic {
-		return dotSIMD(tier, a, b)
-	}
+func Dot(a, b []float32) float32 { return dotIn(isa.Active(), a, b) }
+
+func dotGeneric(a, b []float32) float32 {
 	var sum float64
 	for i, v := range a {
 		sum += float64(v) * float64(b[i])
@@ -22,11 +20,9 @@ func Dot(a, b []float32) float32 {
 }
 
 // SquaredDistance returns the sum of (a[i] - b[i])^2, 0 for empty slices.
-func SquaredDistance(a, b []float32) float32 {
-	kernel.CheckLen("asm: SquaredDistance", "b", len(b), len(a))
-	if tier := isa.Active(); tier != isa.Generic {
-		return squaredDistanceSIMD(tier, a, b)
-	}
+func SquaredDistance(a, b []float32) float32 { return squaredDistanceIn(isa.Active(), a, b) }
+
+func squaredDistanceGeneric(a, b []float32) float32 {
 	var sum float64
 	for i, v := range a {
 		d := float64(v - b[i])

@@ -27,30 +27,56 @@ func cosineAVX512(sums *float32, a *float32, b *float32, n int)
 //go:noescape
 func cosineAVX2(sums *float32, a *float32, b *float32, n int)
 
-// sum of a[i]*b[i]
-func dotSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
+// sum of a[i]*b[i]; in the portable tier by dotGeneric
+func dotIn(tier isa.Tier, a []float32, b []float32) (result float32) {
+	kernel.CheckLen("asm: Dot", "b", len(b), len(a))
+	if tier == isa.Generic {
+		return dotGeneric(a, b)
+	}
+	if n := len(a); n > 0 && n <= kernel.Chunk {
+		switch {
+		case tier >= isa.AVX512:
+			return dotAVX512(&a[0], &b[0], n)
+		default: // isa.AVX2
+			return dotAVX2(&a[0], &b[0], n)
+		}
+	}
+	result = dotGeneric(a[:0], b[:0]) // of nothing
 	for len(a) > 0 {
 		n := min(len(a), kernel.Chunk)
 		switch {
 		case tier >= isa.AVX512:
-			result += dotAVX512(&a[0], &b[0], n)
+			result = result + dotAVX512(&a[0], &b[0], n)
 		default: // isa.AVX2
-			result += dotAVX2(&a[0], &b[0], n)
+			result = result + dotAVX2(&a[0], &b[0], n)
 		}
 		a, b = a[n:], b[n:]
 	}
 	return result
 }
 
-// sum of (a[i]-b[i])^2
-func squaredDistanceSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
+// sum of (a[i]-b[i])^2; in the portable tier by squaredDistanceGeneric
+func squaredDistanceIn(tier isa.Tier, a []float32, b []float32) (result float32) {
+	kernel.CheckLen("asm: SquaredDistance", "b", len(b), len(a))
+	if tier == isa.Generic {
+		return squaredDistanceGeneric(a, b)
+	}
+	if n := len(a); n > 0 && n <= kernel.Chunk {
+		switch {
+		case tier >= isa.AVX512:
+			return squaredDistanceAVX512(&a[0], &b[0], n)
+		default: // isa.AVX2
+			return squaredDistanceAVX2(&a[0], &b[0], n)
+		}
+	}
+	result = squaredDistanceGeneric(a[:0], b[:0]) // of nothing
 	for len(a) > 0 {
 		n := min(len(a), kernel.Chunk)
 		switch {
 		case tier >= isa.AVX512:
-			result += squaredDistanceAVX512(&a[0], &b[0], n)
+			result = result + squaredDistanceAVX512(&a[0], &b[0], n)
 		default: // isa.AVX2
-			result += squaredDistanceAVX2(&a[0], &b[0], n)
+			result = result + squaredDistanceAVX2(&a[0], &b[0], n)
 		}
 		a, b = a[n:], b[n:]
 	}

@@ -18,21 +18,37 @@ func squaredDistanceNEON(a *float32, b *float32, n int) float32
 //go:noescape
 func cosineNEON(sums *float32, a *float32, b *float32, n int)
 
-// sum of a[i]*b[i]
-func dotSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
+// sum of a[i]*b[i]; in the portable tier by dotGeneric
+func dotIn(tier isa.Tier, a []float32, b []float32) (result float32) {
+	kernel.CheckLen("asm: Dot", "b", len(b), len(a))
+	if tier == isa.Generic {
+		return dotGeneric(a, b)
+	}
+	if n := len(a); n > 0 && n <= kernel.Chunk {
+		return dotNEON(&a[0], &b[0], n)
+	}
+	result = dotGeneric(a[:0], b[:0]) // of nothing
 	for len(a) > 0 {
 		n := min(len(a), kernel.Chunk)
-		result += dotNEON(&a[0], &b[0], n)
+		result = result + dotNEON(&a[0], &b[0], n)
 		a, b = a[n:], b[n:]
 	}
 	return result
 }
 
-// sum of (a[i]-b[i])^2
-func squaredDistanceSIMD(tier isa.Tier, a []float32, b []float32) (result float32) {
+// sum of (a[i]-b[i])^2; in the portable tier by squaredDistanceGeneric
+func squaredDistanceIn(tier isa.Tier, a []float32, b []float32) (result float32) {
+	kernel.CheckLen("asm: SquaredDistance", "b", len(b), len(a))
+	if tier == isa.Generic {
+		return squaredDistanceGeneric(a, b)
+	}
+	if n := len(a); n > 0 && n <= kernel.Chunk {
+		return squaredDistanceNEON(&a[0], &b[0], n)
+	}
+	result = squaredDistanceGeneric(a[:0], b[:0]) // of nothing
 	for len(a) > 0 {
 		n := min(len(a), kernel.Chunk)
-		result += squaredDistanceNEON(&a[0], &b[0], n)
+		result = result + squaredDistanceNEON(&a[0], &b[0], n)
 		a, b = a[n:], b[n:]
 	}
 	return result

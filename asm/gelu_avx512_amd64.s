@@ -140,7 +140,6 @@ end4:
 	VMOVUPS.Z      (CX), K1, Z0
 	VMAXPS         Z0, Z1, Z0
 	VMULPS         Z0, Z0, Z1
-	VMOVUPS        Z2, Z2
 	VFMADD213PS    Z3, Z2, Z1
 	VPXORD         Z4, Z0, Z2
 	VMULPS         Z2, Z1, Z1

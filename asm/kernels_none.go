@@ -11,25 +11,35 @@ import (
 
 // The functions that call kernels. Nothing calls them in the generic tier.
 
-func expSIMD(isa.Tier, []float32, []float32)                     { panic(kernel.NoKernels) }
-func sinSIMD(isa.Tier, []float32, []float32) float32             { panic(kernel.NoKernels) }
-func sigmoidSIMD(isa.Tier, []float32, []float32)                 { panic(kernel.NoKernels) }
-func siluSIMD(isa.Tier, []float32, []float32)                    { panic(kernel.NoKernels) }
-func softplusSIMD(isa.Tier, []float32, []float32)                { panic(kernel.NoKernels) }
-func eluPlusOneSIMD(isa.Tier, []float32, []float32)              { panic(kernel.NoKernels) }
-func geluTanhSIMD(isa.Tier, []float32, []float32)                { panic(kernel.NoKernels) }
-func geluErfSIMD(isa.Tier, []float32, []float32)                 { panic(kernel.NoKernels) }
-func addSIMD(isa.Tier, []float32, []float32, []float32)          { panic(kernel.NoKernels) }
-func mulSIMD(isa.Tier, []float32, []float32, []float32)          { panic(kernel.NoKernels) }
-func largerSIMD(isa.Tier, []float32, []float32, []float32)       { panic(kernel.NoKernels) }
-func scaleSIMD(isa.Tier, []float32, float32, []float32)          { panic(kernel.NoKernels) }
-func axpySIMD(isa.Tier, []float32, float32, []float32)           { panic(kernel.NoKernels) }
-func dotSIMD(isa.Tier, []float32, []float32) float32             { panic(kernel.NoKernels) }
-func squaredDistanceSIMD(isa.Tier, []float32, []float32) float32 { panic(kernel.NoKernels) }
-func cosineSIMD(isa.Tier, *float32, *float32, *float32, int)     { panic(kernel.NoKernels) }
-func sumSIMD(isa.Tier, []float32) float32                        { panic(kernel.NoKernels) }
-func maximumSIMD(isa.Tier, *float32, int) float32                { panic(kernel.NoKernels) }
-func squaredDeviationSIMD(isa.Tier, []float32, float32) float32  { panic(kernel.NoKernels) }
+func expSIMD(isa.Tier, []float32, []float32)               { panic(kernel.NoKernels) }
+func sinSIMD(isa.Tier, []float32, []float32) float32       { panic(kernel.NoKernels) }
+func sigmoidSIMD(isa.Tier, []float32, []float32)           { panic(kernel.NoKernels) }
+func siluSIMD(isa.Tier, []float32, []float32)              { panic(kernel.NoKernels) }
+func softplusSIMD(isa.Tier, []float32, []float32)          { panic(kernel.NoKernels) }
+func eluPlusOneSIMD(isa.Tier, []float32, []float32)        { panic(kernel.NoKernels) }
+func geluTanhSIMD(isa.Tier, []float32, []float32)          { panic(kernel.NoKernels) }
+func geluErfSIMD(isa.Tier, []float32, []float32)           { panic(kernel.NoKernels) }
+func addSIMD(isa.Tier, []float32, []float32, []float32)    { panic(kernel.NoKernels) }
+func mulSIMD(isa.Tier, []float32, []float32, []float32)    { panic(kernel.NoKernels) }
+func largerSIMD(isa.Tier, []float32, []float32, []float32) { panic(kernel.NoKernels) }
+func scaleSIMD(isa.Tier, []float32, float32, []float32)    { panic(kernel.NoKernels) }
+func axpySIMD(isa.Tier, []float32, float32, []float32)     { panic(kernel.NoKernels) }
+func dotIn(_ isa.Tier, a []float32, b []float32) float32 {
+	kernel.CheckLen("asm: Dot", "b", len(b), len(a))
+	return dotGeneric(a, b)
+}
+func squaredDistanceIn(_ isa.Tier, a []float32, b []float32) float32 {
+	kernel.CheckLen("asm: SquaredDistance", "b", len(b), len(a))
+	return squaredDistanceGeneric(a, b)
+}
+func cosineSIMD(isa.Tier, *float32, *float32, *float32, int) { panic(kernel.NoKernels) }
+func sumIn(_ isa.Tier, x []float32) float32 {
+	return sumGeneric(x)
+}
+func maximumIn(_ isa.Tier, x []float32) float32 {
+	return maximumGeneric(x)
+}
+func squaredDeviationSIMD(isa.Tier, []float32, float32) float32 { panic(kernel.NoKernels) }
 func layerNormSIMD(isa.Tier, []float32, []float32, []float32, []float32, float32, float32) {
 	panic(kernel.NoKernels)
 }

@@ -21,28 +21,56 @@ func maximumAVX512(x *float32, n int) float32
 //go:noescape
 func maximumAVX2(x *float32, n int) float32
 
-// sum of x[i]
-func sumSIMD(tier isa.Tier, x []float32) (result float32) {
+// sum of x[i]; in the portable tier by sumGeneric
+func sumIn(tier isa.Tier, x []float32) (result float32) {
+	if tier == isa.Generic {
+		return sumGeneric(x)
+	}
+	if n := len(x); n > 0 && n <= kernel.Chunk {
+		switch {
+		case tier >= isa.AVX512:
+			return sumAVX512(&x[0], n)
+		default: // isa.AVX2
+			return sumAVX2(&x[0], n)
+		}
+	}
+	result = sumGeneric(x[:0]) // of nothing
 	for len(x) > 0 {
 		n := min(len(x), kernel.Chunk)
 		switch {
 		case tier >= isa.AVX512:
-			result += sumAVX512(&x[0], n)
+			result = result + sumAVX512(&x[0], n)
 		default: // isa.AVX2
-			result += sumAVX2(&x[0], n)
+			result = result + sumAVX2(&x[0], n)
 		}
 		x = x[n:]
 	}
 	return result
 }
 
-// largest x[i], or NaN where one is NaN
-func maximumSIMD(tier isa.Tier, x *float32, n int) (result float32) {
-	switch {
-	case tier >= isa.AVX512:
-		result += maximumAVX512(x, n)
-	default: // isa.AVX2
-		result += maximumAVX2(x, n)
+// largest x[i], or NaN where one is NaN; in the portable tier by maximumGeneric
+func maximumIn(tier isa.Tier, x []float32) (result float32) {
+	if tier == isa.Generic {
+		return maximumGeneric(x)
+	}
+	if n := len(x); n > 0 && n <= kernel.Chunk {
+		switch {
+		case tier >= isa.AVX512:
+			return maximumAVX512(&x[0], n)
+		default: // isa.AVX2
+			return maximumAVX2(&x[0], n)
+		}
+	}
+	result = maximumGeneric(x[:0]) // of nothing
+	for len(x) > 0 {
+		n := min(len(x), kernel.Chunk)
+		switch {
+		case tier >= isa.AVX512:
+			result = max(result, maximumAVX512(&x[0], n))
+		default: // isa.AVX2
+			result = max(result, maximumAVX2(&x[0], n))
+		}
+		x = x[n:]
 	}
 	return result
 }

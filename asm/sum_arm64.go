@@ -15,18 +15,36 @@ func sumNEON(x *float32, n int) float32
 //go:noescape
 func maximumNEON(x *float32, n int) float32
 
-// sum of x[i]
-func sumSIMD(tier isa.Tier, x []float32) (result float32) {
+// sum of x[i]; in the portable tier by sumGeneric
+func sumIn(tier isa.Tier, x []float32) (result float32) {
+	if tier == isa.Generic {
+		return sumGeneric(x)
+	}
+	if n := len(x); n > 0 && n <= kernel.Chunk {
+		return sumNEON(&x[0], n)
+	}
+	result = sumGeneric(x[:0]) // of nothing
 	for len(x) > 0 {
 		n := min(len(x), kernel.Chunk)
-		result += sumNEON(&x[0], n)
+		result = result + sumNEON(&x[0], n)
 		x = x[n:]
 	}
 	return result
 }
 
-// largest x[i], or NaN where one is NaN
-func maximumSIMD(tier isa.Tier, x *float32, n int) (result float32) {
-	result += maximumNEON(x, n)
+// largest x[i], or NaN where one is NaN; in the portable tier by maximumGeneric
+func maximumIn(tier isa.Tier, x []float32) (result float32) {
+	if tier == isa.Generic {
+		return maximumGeneric(x)
+	}
+	if n := len(x); n > 0 && n <= kernel.Chunk {
+		return maximumNEON(&x[0], n)
+	}
+	result = maximumGeneric(x[:0]) // of nothing
+	for len(x) > 0 {
+		n := min(len(x), kernel.Chunk)
+		result = max(result, maximumNEON(&x[0], n))
+		x = x[n:]
+	}
 	return result
 }

@@ -301,7 +301,9 @@ func benchmarkReduction(b *testing.B, name string, ours func(x, y []float32) flo
 	}
 }
 
-func BenchmarkDot(b *testing.B) { benchmarkReduction(b, "Dot", Dot) }
+func BenchmarkDot(b *testing.B) {
+	benchmarkReduction(b, "Dot", func(x, y []float32) float32 { return Dot(x, y) })
+}
 
 func BenchmarkSum(b *testing.B) {
 	benchmarkReduction(b, "Sum", func(x, _ []float32) float32 { return Sum(x) })

@@ -13,7 +13,7 @@ import (
 )
 
 func init() {
-	peers["Dot"] = vek32.Dot
+	peers["Dot"] = func(x, y []float32) float32 { return vek32.Dot(x, y) }
 	peers["Sum"] = func(x, _ []float32) float32 { return vek32.Sum(x) }
 	peers["Max"] = func(x, _ []float32) float32 { return vek32.Max(x) }
 }

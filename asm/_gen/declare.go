@@ -71,7 +71,11 @@ func (d *declarations) declare(port string, all map[string]*declared) ([]byte, e
 		}
 	}
 	for _, name := range d.order {
-		if !chosen[name] {
+		switch {
+		case chosen[name]:
+		case reductions[name] != "":
+			d.reduce(&b, d.funcs[name], ladder(port))
+		default:
 			d.dispatch(&b, d.funcs[name], ladder(port))
 		}
 	}
@@ -122,7 +126,7 @@ type shape struct {
 func (f *declared) shape() (s shape) {
 	list, result, _ := strings.Cut(strings.TrimPrefix(f.signature, "func("), ")")
 	s.result = strings.TrimSpace(result)
-	chunked := strings.Contains(list, "n int") && !strings.HasPrefix(f.name, "convolution") && f.name != "cosine" && f.name != "maximum"
+	chunked := strings.Contains(list, "n int") && !strings.HasPrefix(f.name, "convolution") && f.name != "cosine"
 	add := func(name, typ, arg string) {
 		s.params, s.types, s.args = append(s.params, name+" "+typ), append(s.types, typ), append(s.args, arg)
 	}
@@ -172,6 +176,43 @@ func (d *declarations) dispatch(b *bytes.Buffer, f *declared, ladder []string) {
 	b.WriteString("}\n")
 }
 
+// reductions are those of vectors that are short as a rule, and how the results of chunks
+// are put together. What chooses among their tiers knows the portable one too, so that the
+// public function is inlined and a short vector costs two calls.
+var reductions = map[string]string{
+	"dot": "result + %s", "squaredDistance": "result + %s", "sum": "result + %s", "maximum": "max(result, %s)",
+}
+
+// reduce writes the function that chooses for one of reductions.
+func (d *declarations) reduce(b *bytes.Buffer, f *declared, ladder []string) {
+	s := f.shape()
+	x, chunk := s.slices[0], d.kernel("Chunk")
+	fmt.Fprintf(b, "\n// %s; in the portable tier by %sGeneric\nfunc %sIn(tier isa.Tier, %s) (result %s) {\n", f.doc, f.name, f.name, strings.Join(s.params, ", "), s.result)
+	call := func(tier string) string { return fmt.Sprintf("%s%s(%s)", f.name, tier, strings.Join(s.args, ", ")) }
+	none := make([]string, len(s.slices))
+	for i, name := range s.slices {
+		none[i] = name + "[:0]"
+	}
+	b.WriteString(d.lengths(f, s))
+	fmt.Fprintf(b, "if tier == isa.Generic {\nreturn %sGeneric(%s)\n}\n", f.name, strings.Join(s.slices, ", "))
+	fmt.Fprintf(b, "if n := len(%s); n > 0 && n <= %s {\n", x, chunk)
+	d.climb(b, ladder, func(tier string) string { return "return " + call(tier) + "\n" })
+	fmt.Fprintf(b, "}\nresult = %sGeneric(%s) // of nothing\nfor len(%s) > 0 {\nn := min(len(%s), %s)\n", f.name, strings.Join(none, ", "), x, x, chunk)
+	d.climb(b, ladder, func(tier string) string {
+		return "result = " + fmt.Sprintf(reductions[f.name], call(tier)) + "\n"
+	})
+	fmt.Fprintf(b, "%s = %s\n}\nreturn result\n}\n", strings.Join(s.slices, ", "), strings.Join(s.rest, ", "))
+}
+
+// lengths is the check that the slices of a reduction are equally long, under the name of
+// the public function.
+func (d *declarations) lengths(f *declared, s shape) string {
+	if len(s.slices) < 2 {
+		return ""
+	}
+	return fmt.Sprintf("%s(\"asm: %s\", %q, len(%s), len(%s))\n", d.kernel("CheckLen"), strings.ToUpper(f.name[:1])+f.name[1:], s.slices[1], s.slices[1], s.slices[0])
+}
+
 // climb writes what is done in each tier of a ladder, given from the top down. A tier
 // for which there is nothing does what the next one below does.
 func (d *declarations) climb(b *bytes.Buffer, ladder []string, body func(tier string) string) {
@@ -215,8 +256,12 @@ func none(pkg string, list []*declarations) ([]byte, error) {
 			continue
 		}
 		for _, name := range op.order {
-			if !chosen[name] {
-				s := op.funcs[name].shape()
+			s := op.funcs[name].shape()
+			switch {
+			case chosen[name]:
+			case reductions[name] != "":
+				fmt.Fprintf(&b, "func %sIn(_ isa.Tier, %s) %s {\n%sreturn %sGeneric(%s)\n}\n", name, strings.Join(s.params, ", "), s.result, d.lengths(op.funcs[name], s), name, strings.Join(s.slices, ", "))
+			default:
 				fmt.Fprintf(&b, "func %sSIMD(isa.Tier, %s) %s { panic(%s) }\n", name, strings.Join(s.types, ", "), s.result, d.kernel("NoKernels"))
 			}
 		}

@@ -903,16 +903,12 @@ loop33:
 loop35:
 	VMOVUPS (SI), Y5
 	VMAXPS  Y1, Y5, Y1
-	VMOVAPS Y1, Y1
 	VMOVUPS 32(SI), Y5
 	VMAXPS  Y2, Y5, Y2
-	VMOVAPS Y2, Y2
 	VMOVUPS 64(SI), Y5
 	VMAXPS  Y3, Y5, Y3
-	VMOVAPS Y3, Y3
 	VMOVUPS 96(SI), Y5
 	VMAXPS  Y4, Y5, Y4
-	VMOVAPS Y4, Y4
 	ADDQ    $+128, SI
 	SUBQ    $+32, DI
 	CMPQ    DI, $+32
@@ -925,7 +921,6 @@ end36:
 loop37:
 	VMOVUPS (SI), Y5
 	VMAXPS  Y1, Y5, Y1
-	VMOVAPS Y1, Y1
 	ADDQ    $+32, SI
 	SUBQ    $+8, DI
 	CMPQ    DI, $+8
@@ -940,7 +935,6 @@ end38:
 	VMASKMOVPS (SI), Y5, Y6
 	VBLENDVPS  Y5, Y6, Y0, Y5
 	VMAXPS     Y1, Y5, Y1
-	VMOVAPS    Y1, Y1
 
 end39:
 	VMAXPS       Y2, Y1, Y1
@@ -957,7 +951,6 @@ end39:
 	VBROADCASTSS const4b400000<>+0(SB), Y1
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y1
 	VSUBPS       const4b400000<>+0(SB), Y1, Y2
-	VMOVUPS      Y2, Y2
 	VFNMADD231PS const3fb8aa3b<>+0(SB), Y0, Y2
 	VBROADCASTSS constbaadecbd<>+0(SB), Y3
 	VFMADD213PS  const3c1e7459<>+0(SB), Y2, Y3
@@ -1007,7 +1000,6 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y8, Y8
 	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
 	VBROADCASTSS constbaadecbd<>+0(SB), Y9
 	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
@@ -1028,7 +1020,6 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y8, Y8
 	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
 	VBROADCASTSS constbaadecbd<>+0(SB), Y9
 	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
@@ -1049,7 +1040,6 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y8, Y8
 	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
 	VBROADCASTSS constbaadecbd<>+0(SB), Y9
 	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
@@ -1070,7 +1060,6 @@ loop42:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y8, Y8
 	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
 	VBROADCASTSS constbaadecbd<>+0(SB), Y9
 	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
@@ -1101,7 +1090,6 @@ loop44:
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
 	VSUBPS       const4b400000<>+0(SB), Y7, Y8
-	VMOVUPS      Y8, Y8
 	VFNMADD231PS const3fb8aa3b<>+0(SB), Y6, Y8
 	VBROADCASTSS constbaadecbd<>+0(SB), Y9
 	VFMADD213PS  const3c1e7459<>+0(SB), Y8, Y9
@@ -1134,7 +1122,6 @@ end45:
 	VBROADCASTSS const4b400000<>+0(SB), Y5
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y5
 	VSUBPS       const4b400000<>+0(SB), Y5, Y7
-	VMOVUPS      Y7, Y7
 	VFNMADD231PS const3fb8aa3b<>+0(SB), Y0, Y7
 	VBROADCASTSS constbaadecbd<>+0(SB), Y8
 	VFMADD213PS  const3c1e7459<>+0(SB), Y7, Y8

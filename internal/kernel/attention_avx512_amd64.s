@@ -1269,16 +1269,12 @@ loop33:
 loop35:
 	VMOVUPS (SI), Z5
 	VMAXPS  Z1, Z5, Z1
-	VMOVAPS Z1, Z1
 	VMOVUPS 64(SI), Z5
 	VMAXPS  Z2, Z5, Z2
-	VMOVAPS Z2, Z2
 	VMOVUPS 128(SI), Z5
 	VMAXPS  Z3, Z5, Z3
-	VMOVAPS Z3, Z3
 	VMOVUPS 192(SI), Z5
 	VMAXPS  Z4, Z5, Z4
-	VMOVAPS Z4, Z4
 	ADDQ    $+256, SI
 	SUBQ    $+64, DI
 	CMPQ    DI, $+64
@@ -1291,7 +1287,6 @@ end36:
 loop37:
 	VMOVUPS (SI), Z5
 	VMAXPS  Z1, Z5, Z1
-	VMOVAPS Z1, Z1
 	ADDQ    $+64, SI
 	SUBQ    $+16, DI
 	CMPQ    DI, $+16
@@ -1305,7 +1300,6 @@ end38:
 	VMOVUPS Z0, Z5
 	VMOVUPS (SI), K1, Z5
 	VMAXPS  Z1, Z5, Z1
-	VMOVAPS Z1, Z1
 
 end39:
 	VMAXPS       Z2, Z1, Z1
@@ -1746,7 +1740,6 @@ end50:
 	JE           end51
 	LEAQ         tailMasks<>+0(SB), BX
 	KMOVW        (BX)(DX*2), K1
-	VMOVUPS      Z5, Z5
 	VMOVUPS      (CX), K1, Z5
 	VSUBPS       Z0, Z5, Z0
 	VMAXPS       Z0, Z7, Z0

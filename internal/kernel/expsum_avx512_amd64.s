@@ -159,7 +159,6 @@ end4:
 	JE           end5
 	LEAQ         tailMasks<>+0(SB), BX
 	KMOVW        (BX)(DX*2), K1
-	VMOVUPS      Z5, Z5
 	VMOVUPS      (CX), K1, Z5
 	VSUBPS       Z0, Z5, Z0
 	VMOVUPS      Z7, Z5

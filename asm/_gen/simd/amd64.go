@@ -2,6 +2,7 @@ package simd
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/mmcloughlin/avo/attr"
@@ -79,7 +80,21 @@ func (m *amd64) Source() ([]byte, error) {
 	if err := pass.Compile.Execute(f); err != nil {
 		return nil, err
 	}
+	for _, fn := range f.Functions() {
+		fn.Nodes = slices.DeleteFunc(fn.Nodes, m.movesNothing)
+	}
 	return printer.NewGoAsm(printer.Config{Name: "asm/_gen", Pkg: "asm"}).Print(f)
+}
+
+// movesNothing tells of an instruction that moves a whole vector onto itself, as setting a
+// variable comes to where one register was enough.
+func (m *amd64) movesNothing(n ir.Node) bool {
+	i, ok := n.(*ir.Instruction)
+	if !ok || i.Opcode != "VMOVAPS" && i.Opcode != "VMOVUPS" || len(i.Operands) != 2 || len(i.Suffixes) > 0 {
+		return false
+	}
+	from, isRegister := i.Operands[0].(reg.Physical)
+	return isRegister && i.Operands[0] == i.Operands[1] && int(from.Size()) == 4*m.lanes
 }
 
 // Registers and memory.
