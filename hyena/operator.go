@@ -80,6 +80,7 @@ type Operator struct {
 	kernel  *grownKernel   // [.., (Order-1) Dim], convolution after convolution
 	skip    []float32      // [(Order-1) Dim], likewise
 	convs   []*Conv        // Order-1 of Dim channels each
+	kind    kind           // of states: projections of the last taps-1 tokens, and what convs have
 	scratch *Scratch
 }
 
@@ -125,6 +126,7 @@ func NewOperator(cfg OperatorConfig, w OperatorWeights) (*Operator, error) {
 		}
 		op.convs = append(op.convs, conv)
 	}
+	op.kind = op.stateKind(w.Filter)
 	return op, nil
 }
 

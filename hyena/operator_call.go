@@ -14,6 +14,13 @@ import (
 type OperatorCall struct {
 	// Dst and X are [tokens, Dim]; Dst may be X.
 	Dst, X blas32.General
+	// Offsets packs several sequences into one call: the first row of each and at last the
+	// number of rows.
+	Offsets []int
+	// State is where the sequence goes on from, and is brought up to date. States has a state
+	// for each sequence; without Offsets each is for one row.
+	State  *State
+	States []*State
 	// Workers is how many goroutines the call may use, 0 for the Config's.
 	Workers int
 }
@@ -29,9 +36,24 @@ func (op *Operator) Forward(dst, x blas32.General) error {
 	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x})
 }
 
-// Run is Forward with its options. Errors match ErrShape (and ErrTooLong) or ErrCall,
-// and leave Dst as it is; once ctx is done Run returns ctx.Err() and leaves Dst in an
-// unspecified state.
+// Step applies the operator to the next tokens, one or many, after those the state has seen,
+// MaxLen of them in all: any split of a sequence gives what Forward gives, to the accuracy of
+// Fourier convolutions (Conv.Step says how). Errors match ErrShape, ErrState or ErrFull.
+func (op *Operator) Step(dst, x blas32.General, st *State) error {
+	if err := op.kind.accept("State", st); err != nil {
+		return err
+	}
+	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x, State: st})
+}
+
+// StepBatch applies it to one token, a row, for each of many states: Run with States.
+func (op *Operator) StepBatch(dst, x blas32.General, states []*State) error {
+	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x, States: eachRow(states)})
+}
+
+// Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape (and
+// ErrTooLong), ErrCall, ErrState or ErrFull, and leave Dst as it is; once ctx is done Run
+// returns ctx.Err() and leaves Dst in an unspecified state, and the states as they were.
 func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 	if err := check.Call(pkg, ctx, call != nil); err != nil {
 		return err
@@ -39,8 +61,11 @@ func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 	if err := check.Matrix(ErrShape, pkg, "x", call.X, -1, op.cfg.Dim, "Dim"); err != nil {
 		return err
 	}
-	if err := op.checkLength("x", call.X.Rows); err != nil {
-		return err
+	alone := call.Offsets == nil && call.State == nil && call.States == nil
+	if alone {
+		if err := op.checkLength("x", call.X.Rows); err != nil {
+			return err
+		}
 	}
 	if err := check.Output(ErrShape, pkg, call.Dst, call.X.Rows, op.cfg.Dim, "Dim", call.X, true); err != nil {
 		return err
@@ -49,12 +74,25 @@ func (op *Operator) Run(ctx context.Context, call *OperatorCall) error {
 	if err != nil {
 		return err
 	}
-	if call.X.Rows == 0 {
-		return ctx.Err()
-	}
 	r := op.scratch.operators.Get()
 	defer op.scratch.operators.Put(r)
-	return check.Wrap(ctx, pkg, r.apply(ctx, op, call.Dst, call.X, workers))
+	if alone {
+		if call.X.Rows == 0 {
+			return ctx.Err()
+		}
+		return check.Wrap(ctx, pkg, r.apply(ctx, op, call.Dst, call.X, nil, workers))
+	}
+	inner, err := r.past.begin(ctx, &op.kind, batchOf(call.X, call.Offsets, call.State, call.States))
+	if err != nil {
+		return err
+	}
+	for _, g := range r.past.layout.Segments {
+		if err := op.checkLength("a sequence of x", g.To-g.From); err != nil {
+			r.past.layout.Clear()
+			return err
+		}
+	}
+	return check.Wrap(ctx, pkg, r.past.end(r.applyEach(inner, op, call, workers)))
 }
 
 // Prepare computes and keeps what the first call of this many tokens would: the filter's

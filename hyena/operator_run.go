@@ -23,6 +23,10 @@ type operatorRun struct {
 	gateData []float32        // of gates, one after the other
 	gate     int              // which of them is next
 	workers  []operatorWorker
+	past     pasts
+	st       *State    // that the sequence goes on from, or nil
+	window   []float32 // [taps-1, (Order+1) Dim], the last projections of the call, for st
+	conv     convRun   // of st's streams
 
 	// The tasks, as values that are made once.
 	project, mix, finish func(worker, i int)
@@ -36,12 +40,12 @@ type operatorWorker struct {
 }
 
 // apply runs a call that has been checked.
-func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.General, workers int) error {
+func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.General, st *State, workers int) error {
 	if r.project == nil {
 		r.project, r.mix, r.finish = r.projectBlock, r.gateBlock, r.finishBlock
 	}
-	r.op, r.dst, r.x = op, dst, x
-	defer func() { r.op, r.dst, r.x = nil, blas32.General{}, blas32.General{} }()
+	r.op, r.dst, r.x, r.st = op, dst, x, st
+	defer func() { r.op, r.dst, r.x, r.st = nil, blas32.General{}, blas32.General{}, nil }()
 	dim, order := op.cfg.Dim, op.cfg.Order
 	r.vData = scratch.Floats(r.vData, x.Rows*dim)
 	r.v = mat.Of(r.vData, x.Rows, dim)
@@ -54,8 +58,14 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 	for len(r.workers) < min(workers, blocks) {
 		r.workers = append(r.workers, operatorWorker{})
 	}
+	if st != nil {
+		r.window = scratch.Floats(r.window, len(st.values))
+	}
 	if err := r.group.Run(ctx, workers, blocks, r.project); err != nil {
 		return err
+	}
+	if st != nil {
+		copy(st.values, r.window)
 	}
 	for o, conv := range op.convs {
 		if o > 0 {
@@ -64,7 +74,13 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 				return err
 			}
 		}
-		if err := conv.Run(ctx, &ConvCall{Dst: r.v, U: r.v, Workers: workers}); err != nil {
+		var err error
+		if st != nil {
+			err = st.streams[o].step(ctx, &r.conv, r.v, r.v, workers)
+		} else {
+			err = conv.Run(ctx, &ConvCall{Dst: r.v, U: r.v, Workers: workers})
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -92,12 +108,21 @@ func (r *operatorRun) projectBlock(worker, i int) {
 	dim, order := op.cfg.Dim, op.cfg.Order
 	from, to := r.tokensOf(i)
 	// The short convolution sees the taps-1 tokens before the block; near the
-	// beginning, all there are.
-	before := min(op.taps-1, from)
-	rows, wide := to-from+before, (order+1)*dim
+	// beginning, all there are, and those that the state has.
+	before, own := min(op.taps-1, from), 0
+	if r.st != nil {
+		own = op.taps - 1 - before
+	}
+	rows, wide := own+before+to-from, (order+1)*dim
 	w.u = scratch.Floats(w.u, rows*wide)
 	u := mat.Of(w.u, rows, wide)
-	op.in.ForwardIn(&r.group, u, mat.Rows(r.x, from-before, to))
+	if own > 0 {
+		copy(w.u, r.st.values[len(r.st.values)-own*wide:])
+	}
+	op.in.ForwardIn(&r.group, mat.Rows(u, own, rows), mat.Rows(r.x, from-before, to))
+	if before += own; r.st != nil && to == r.x.Rows {
+		copy(r.window, w.u[(rows-before)*wide:rows*wide])
+	}
 	w.last, w.all = scratch.Floats(w.last, rows*dim), scratch.Floats(w.all, rows*dim)
 	for g := range r.gates {
 		op.convolveShort(mat.Rows(r.gates[g], from, to), u, g, before, w) // x0 ... x(N-2)
