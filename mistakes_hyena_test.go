@@ -52,9 +52,15 @@ func hyenaRoom(b *builder) {
 		}
 	}
 	b.add("hyena.NewOperator", hyena.NewOperator, func() []any { return []any{oc, ow()} }).free = []string{"w.Short.Cols"}
-	b.operator(operator{op: must(hyena.NewOperator(oc, ow())), whole: func() any {
-		return &hyena.OperatorCall{Dst: matrix(tokens, dim), X: matrix(tokens, dim)}
-	}})
+	w2 := ow()
+	w2.Skip[0]++
+	streams(b, operator{op: must(hyena.NewOperator(oc, ow())), other: must(hyena.NewOperator(oc, w2))},
+		func() *hyena.OperatorCall {
+			return &hyena.OperatorCall{Dst: matrix(tokens, dim), X: matrix(tokens, dim)}
+		},
+		func(c *hyena.OperatorCall, o []int, s *hyena.State, l []*hyena.State) {
+			c.Offsets, c.State, c.States = o, s, l
+		})
 }
 
 // streams puts an operator of hyena into the table, whose calls call makes; change makes of
@@ -111,6 +117,10 @@ func modalRooms(b *builder) {
 	streams(b, operator{op: modal, other: other}, modalCall, change)
 	alien := func() any { return newState(b.t, other, 0) }
 	seen := func() any { return newState(b.t, modal, 0) }
+	b.on(seen, "Room", func() []any { return []any{2} })
+	mark := new(hyena.Mark)
+	seen().(*hyena.State).Save(mark)
+	b.on(seen, "Restore", func() []any { return []any{mark} })
 	b.on(seen, "CopyFrom", func() []any { return []any{seen()} }).foreign = alien
 	b.on(func() any { return modal }, "Read", func() []any { return []any{matrix(channels, 4), newState(b.t, modal, 0)} }).foreign = alien
 

@@ -29,10 +29,10 @@ func maker(s weightstest.State, prefix string, seed uint64) func(name string, sc
 	return func(name string, scale, offset float64, shape ...int) { s.Put(r, prefix+name, scale, offset, shape...) }
 }
 
-func dnaFile() []byte {
+func dnaFile(seed uint64) []byte {
 	const up, hidden = 20, 8
 	s := weightstest.State{}
-	put := maker(s, "backbone.", 1)
+	put := maker(s, "backbone.", seed)
 	layer := func(name string, out, in int) {
 		put(name+".weight", 0.3, 0, out, in)
 		put(name+".bias", 0.1, 0, out)
@@ -66,7 +66,7 @@ func dnaFile() []byte {
 func ids() []int32 { return []int32{7, 8, 9, 10, 8, 7, 10} }
 
 func dnaRoom(b *builder) {
-	file := dnaFile()
+	file, second := dnaFile(1), dnaFile(2)
 	cfg := dna.Config{MaxLen: 64}
 	read := func() []any { return []any{bytes.NewReader(file), int64(len(file)), cfg} }
 	b.add("dna.Read", dna.Read, read)
@@ -80,14 +80,37 @@ func dnaRoom(b *builder) {
 	call := func() *dna.Call {
 		return &dna.Call{Tokens: ids(), Hidden: matrix(tokens, dim), Logits: matrix(tokens, vocab), LogLikelihood: vector(tokens - 1), Pooled: vector(dim), Mask: make([]bool, tokens)}
 	}
-	b.operator(operator{op: m, never: true,
+	other := must(dna.Read(bytes.NewReader(second), int64(len(second)), cfg))
+	state := func() *dna.State { return newState(b.t, m, 0).(*dna.State) }
+	logits := func(call any) any {
+		if c := call.(*dna.Call); c.State == nil && c.States == nil {
+			return matrix(tokens, dim) // Forward gives hidden states
+		}
+		return matrix(tokens, vocab)
+	}
+	b.operator(operator{op: m, other: other, pkg: "dna", never: true,
 		whole: func() any { return call() },
 		packed: func() any {
 			c := call()
 			c.Offsets, c.Pooled, c.LogLikelihood = []int{0, 3, 3, tokens}, vector(3*dim), nil
 			return c
 		},
-		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, dim) }}})
+		step: func() any { c := call(); c.State = state(); return c },
+		batch: func() any {
+			c := call()
+			c.LogLikelihood, c.Pooled = nil, nil
+			for range tokens {
+				c.States = append(c.States, state())
+			}
+			return c
+		},
+		args: map[string]func(any) any{"dst": logits}})
+	stored := filepath.Join(b.t.TempDir(), "state")
+	var to bytes.Buffer
+	must(state().WriteTo(&to))
+	must(0, os.WriteFile(stored, to.Bytes(), 0o600))
+	b.on(func() any { return m }, "OpenState", func() []any { return []any{stored, nil} })
+	b.on(func() any { return m }, "StateBytes", func() []any { return []any{tokens} })
 	b.on(func() any { return m }, "RunBatch", func() []any { return []any{nowhere, []*dna.Call{call(), {Tokens: ids(), Hidden: matrix(tokens, dim)}}} }).never = true
 	b.on(func() any { return m }, "EmbedInto", func() []any { return []any{nowhere, vector(dim), "ACGTACG"} }).never = true
 }

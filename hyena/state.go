@@ -189,8 +189,8 @@ func (st *State) goBack(n int) error {
 	return nil
 }
 
-// room returns an error unless n more tokens fit.
-func (st *State) room(n int) error {
+// Room returns an error that matches ErrFull unless n more tokens fit.
+func (st *State) Room(n int) error {
 	if n > st.most-st.n {
 		return check.Errorf(ErrFull, "hyena: %d tokens after %d, want at most %d", n, st.n, st.most)
 	}

@@ -30,7 +30,7 @@ func (p *pasts) begin(ctx context.Context, k *kind, batch pack.Batch[*State]) (c
 	err := ctx.Err()
 	for i, st := range p.layout.States {
 		if err == nil {
-			err = st.room(p.rows(i))
+			err = st.Room(p.rows(i))
 		}
 	}
 	if err != nil {

@@ -6,7 +6,8 @@
 //     (weights.ckpt), under any of the names that published ones have, with the
 //     config.json beside it.
 //   - [Model] gives hidden states, logits of the next base, log-likelihoods,
-//     pooled embeddings and class scores.
+//     pooled embeddings and class scores; token by token, too, after a [State], and it
+//     generates.
 //   - [Tokenizer] turns text into tokens as HyenaDNA's tokenizers do.
 //   - [Reader] reads FASTA, plain or gzip, record by record; [ReverseComplement] and
 //     [ReverseComplementRNA] turn a strand around.

@@ -68,18 +68,33 @@ const (
 )
 
 // Generate continues a sequence, and yields the tokens one by one. The prompt is not
-// yielded, and must have a token. A Hyena has no state: each token costs a Forward of
-// all that come before it, so that this is for sequences of some thousand tokens.
+// yielded, and must have a token. n tokens cost n log2(n)^2 in the long convolutions; a state
+// of the model's own remembers them meanwhile (see State; with a State, Run and a Sampler do
+// the same, and it can be gone on from).
 //
 // It ends as GenerateConfig says, at MaxLen, or with an error: of the arguments, matching
 // ErrShape, ErrCall, ErrTooLong or ErrConfig, or ctx.Err() once ctx is done. A checkpoint
 // without a head for tokens is ErrCall.
 func (m *Model) Generate(ctx context.Context, prompt []int32, cfg GenerateConfig) iter.Seq2[int32, error] {
-	return m.stack.Generate(ctx, prompt, nil, cfg)
+	return func(yield func(int32, error) bool) {
+		st, err := m.NewState(StateConfig{})
+		if err != nil {
+			yield(0, err)
+			return
+		}
+		m.stack.Generate(ctx, prompt, st, cfg)(yield)
+	}
 }
 
 // Stream is Generate with what there is to tell of each token, its text and how likely it
 // was, and at last of why the text ended.
 func (m *Model) Stream(ctx context.Context, prompt []int32, cfg GenerateConfig) iter.Seq2[Piece, error] {
-	return m.stack.Stream(ctx, prompt, nil, cfg)
+	return func(yield func(Piece, error) bool) {
+		st, err := m.NewState(StateConfig{})
+		if err != nil {
+			yield(Piece{Token: -1}, err)
+			return
+		}
+		m.stack.Stream(ctx, prompt, st, cfg)(yield)
+	}
 }

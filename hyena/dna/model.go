@@ -82,8 +82,9 @@ func (m *Model) EmbedInto(ctx context.Context, emb []float32, sequence string) e
 	return m.Run(ctx, &Call{Tokens: *tokens, Pooled: emb})
 }
 
-// Run runs one call. Errors match ErrShape, ErrCall or ErrTooLong or, once ctx is done,
-// are ctx.Err(); the last leaves outputs in an unspecified state.
+// Run runs one call. Errors match ErrShape, ErrCall, ErrTooLong, ErrState or ErrFull or, once
+// ctx is done, are ctx.Err(); the last leaves outputs in an unspecified state, and the call's
+// State or States as they were, in all layers, for those sequences that were not done.
 func (m *Model) Run(ctx context.Context, call *Call) error {
 	if err := check.Call("dna", ctx, call != nil); err != nil {
 		return err

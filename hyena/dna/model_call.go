@@ -14,6 +14,10 @@ type Call struct {
 	// Offsets packs several sequences into one call: the first token of each and at last
 	// len(Tokens). They run one after the other; RunBatch is faster for short ones.
 	Offsets []int
+	// State is where the sequence goes on from, and is brought up to date. States has a state
+	// for each sequence; without Offsets each is for one token.
+	State  *State
+	States []*State
 
 	// Hidden is set to the hidden states [n, D], after the last norm.
 	Hidden blas32.General
@@ -50,7 +54,7 @@ type Call struct {
 // general returns the call as the stack takes it.
 func (c *Call) general() lm.Call {
 	return lm.Call{
-		Tokens: c.Tokens, Offsets: c.Offsets,
+		Tokens: c.Tokens, Offsets: c.Offsets, State: c.State, States: c.States,
 		Hidden: c.Hidden, Residuals: c.Residuals, Logits: c.Logits, LogLikelihood: c.LogLikelihood, Targets: c.Targets,
 		Pooled: c.Pooled, Pooling: c.Pooling, Mask: c.Mask, Classes: c.Classes, Workers: c.Workers,
 	}

@@ -35,7 +35,8 @@
 // # How a call runs
 //
 // Where all mixers can stream, tokens go through all layers some hundred at a time: working
-// memory does not grow with a call. Else each sequence goes through whole. Between two
+// memory does not grow with a call. Else, and where all mixers would rather have it so, each
+// sequence goes through whole. Between two
 // mixers a task takes a block of rows through everything that looks at one token only:
 // the sum, the norms, the MLPs, at last the outputs. Such a piece of tokens is committed in
 // the states of all layers or, where ctx ends or a callback fails, of none.

@@ -197,7 +197,11 @@ func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 			yield(Piece{Token: -1, Text: g.text.rest(), End: AtLimit})
 			return nil
 		}
-		if !m.streams && n > 0 && m.cfg.MaxLen > 0 && len(whole) > m.cfg.MaxLen {
+		seen := len(whole)
+		if m.streams {
+			seen = st.Len() + len(call.Tokens)
+		}
+		if n > 0 && m.cfg.MaxLen > 0 && seen > m.cfg.MaxLen {
 			yield(Piece{Token: -1, Text: g.text.rest(), End: AtLongest})
 			return nil
 		}

@@ -45,13 +45,22 @@ type Streamer interface {
 	ReadState(r io.Reader) (LayerState, error)
 }
 
+// WholeStreamer is a Streamer that is faster with a sequence that is there at once than with
+// its pieces, and needs no state for it. A model whose mixers all are runs such sequences
+// whole, and not some hundred tokens at a time.
+type WholeStreamer interface {
+	Streamer
+	TakesWhole()
+}
+
 // Mix is a call of a mixer: a piece of a model's tokens.
 type Mix struct {
 	// X [n, D] are the inputs, to be replaced by the outputs.
 	X blas32.General
 	// Offsets are the first row of each sequence and at last n. States has the state
 	// that each goes on from, of the mixer's own, to be brought up to date; it is empty
-	// where the model cannot stream, and there is one sequence then, the whole of it.
+	// where the model cannot stream, or all mixers are WholeStreamers and the caller has no
+	// state, and there is one sequence then, the whole of it.
 	Offsets []int
 	States  []LayerState
 	// Filter is the call's filter of the layer, or nil (Call.Filter).
@@ -128,6 +137,7 @@ type Model struct {
 	mixers      []int // where the mixers stand in program
 	streamers   []Streamer
 	streams     bool // all mixers are streamers
+	whole       bool // all of them are WholeStreamers
 	hidden      int  // the largest of the MLPs' Hidden
 	fingerprint uint64
 	valid       func(name string, st *State) error // checkState, as a value that is made once
@@ -143,7 +153,7 @@ type step struct {
 
 // New returns a model of parts that fit each other. Errors match ErrConfig.
 func New(cfg Config) (*Model, error) {
-	m := &Model{cfg: cfg, streams: true}
+	m := &Model{cfg: cfg, streams: true, whole: true}
 	m.vocab, m.dim = cfg.Embedding.Dims()
 	if m.cfg.Words == 0 {
 		m.cfg.Words = m.vocab
@@ -167,7 +177,8 @@ func New(cfg Config) (*Model, error) {
 			if b.Mixer != nil {
 				m.mixers = append(m.mixers, len(m.program))
 				s, streams := b.Mixer.(Streamer)
-				m.streams = m.streams && streams
+				_, whole := b.Mixer.(WholeStreamer)
+				m.streams, m.whole = m.streams && streams, m.whole && whole
 				m.streamers = append(m.streamers, s)
 			} else {
 				m.hidden = max(m.hidden, b.MLP.Hidden())
@@ -175,6 +186,7 @@ func New(cfg Config) (*Model, error) {
 			m.program = append(m.program, step{b, l, i == 0})
 		}
 	}
+	m.whole = m.whole && len(m.mixers) > 0
 	if m.streams {
 		m.fingerprint = m.sum()
 	}

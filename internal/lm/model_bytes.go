@@ -54,7 +54,9 @@ func (m *Model) ScratchBytes(tokens int) int64 {
 	// float32 and float64; a state of the call's own, and a mark of it.
 	n += 4 * (2*int64(rows)*dim + workers*(block*(dim+int64(m.hidden)+max(dim, vocab))+vocab))
 	n += 16*dim + 8*dim
-	n += 2 * m.StateBytes(tokens)
+	if !m.whole {
+		n += 2 * m.StateBytes(tokens)
+	}
 	const rest = 16 << 10
 	return n + rest
 }
@@ -71,7 +73,7 @@ func (m *Model) StateBytes(tokens int) (n int64) {
 
 // pieceRows returns how many of a sequence's tokens go through the layers together.
 func (m *Model) pieceRows(tokens int) int {
-	if m.streams {
+	if m.streams && !m.whole {
 		return min(tokens, pieceTokens)
 	}
 	return tokens

@@ -121,14 +121,14 @@ func (s *run) cut(ctx context.Context) {
 		if n == 0 {
 			continue
 		}
-		if s.n >= most || !s.m.streams && s.n > 0 {
+		if s.n >= most || s.n > 0 && (s.stateless() || s.m.whole && n > most-s.n) {
 			return
 		}
-		if s.m.streams {
+		if !s.stateless() {
 			st := s.stateOf(s.next, from == g.From)
 			// A piece that ends within a sequence ends where a chunk of it does, so that
 			// no bit depends on it.
-			if left := most - s.n; n > left {
+			if left := most - s.n; n > left && !s.m.whole {
 				if n = left - (st.Len()+left)%ssm.Chunk; n <= 0 {
 					return
 				}
@@ -142,6 +142,11 @@ func (s *run) cut(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// stateless tells whether the sequences run whole, one after the other, without states.
+func (s *run) stateless() bool {
+	return !s.m.streams || s.m.whole && len(s.layout.States) == 0
 }
 
 // stateOf returns the state of a sequence, which may be one of the run's own: those of a
