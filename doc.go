@@ -31,6 +31,8 @@
 //   - ssm/longmamba: contexts longer than those of the training, by calibrated
 //     filters and by dropping tokens.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
+//   - text: tokenizers of published checkpoints, and the chat templates by which
+//     conversations become tokens.
 //   - merge: token merging by plans that can be undone and composed: bipartite, local,
 //     causal, by energy; schedules, and whether merging pays.
 //   - merge/catanet: attention among tokens of like content, and the blocks around it.

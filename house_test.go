@@ -24,7 +24,7 @@ var floors = [][]string{
 	{".", "internal/mat", "internal/isa", "internal/kernel/scalar"},
 	{"internal/kernel", "internal/check", "internal/parallel", "internal/scratch", "internal/topk"},
 	{"asm", "internal/pack", "internal/state", "internal/weights", "internal/tokenizer"},
-	{"rope", "internal/dense", "internal/tile"},
+	{"rope", "text", "internal/dense", "internal/tile"},
 	{"attention", "hyena", "ssm", "merge"},
 	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/layers", "ssm/longmamba", "ssm/delta"},
 	{"internal/lm", "merge/catanet"},

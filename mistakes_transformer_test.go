@@ -48,8 +48,9 @@ func transformerRoom(b *builder) {
 	b.add("transformer.NewSampler", transformer.NewSampler, func() []any {
 		return []any{transformer.SampleConfig{RepetitionPenalty: 1.1, Temperature: 1, TopK: 3, TopP: 0.5, MinP: 0.1}}
 	})
-	words := must(transformer.OpenTokenizer(dir))
-	b.on(func() any { return words }, "Encode", func() []any { return []any{"a", true} })
+	chat := must(transformer.OpenTokenizer(dir))
+	must(0, os.WriteFile(filepath.Join(dir, "chat_template.jinja"), []byte(chatML), 0o600))
+	b.add("transformer.OpenTemplate", transformer.OpenTemplate, func() []any { return []any{dir, chat, transformer.TemplateConfig{}} })
 	m, other := must(transformer.Read(bytes.NewReader(file), int64(len(file)), []byte(llamaConfig), cfg)), must(transformer.Read(bytes.NewReader(second), int64(len(second)), []byte(llamaConfig), cfg))
 	self := func() any { return m }
 	call := func() *transformer.Call {

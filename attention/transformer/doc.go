@@ -6,10 +6,13 @@
 //   - [Open] reads a folder as the Hugging Face hub has it: config.json, safetensors in one
 //     file or several, generation_config.json. [ParseConfig] tells a model's [Shape], and so
 //     the memory that it will take, before anything else is read.
-//   - llama2.c's files open too, with its tokenizer.bin or a tokenizer.json ([OpenTokenizer]).
+//   - llama2.c's files open too.
+//   - [OpenTokenizer] turns text into tokens and back, [OpenTemplate] conversations, by the
+//     checkpoint's chat template (package text).
 //   - [Model] gives logits, log-likelihoods, hidden states of any layer and pooled embeddings,
 //     of whole sequences or of the next tokens after a [State].
-//   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.
+//   - [Model.Generate] continues a prompt, [Model.Stream] tells its text and how likely each
+//     token was; [Sampler] chooses tokens.
 //   - [State] is a prefix, to be gone on from, forked, cut back, stored and read. With a
 //     window and first tokens that are kept it never grows ([StateConfig]).
 //

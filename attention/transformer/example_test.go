@@ -141,3 +141,38 @@ func ExampleRead() {
 	// Output:
 	// 5 layers
 }
+
+// Text as it comes, with how likely each token was, up to a word.
+func ExampleModel_Stream() {
+	m, words := open()
+	st := must(m.NewState(transformer.StateConfig{}))
+	cfg := transformer.GenerateConfig{Words: words, StopText: []string{"mom"}, LogProbs: true}
+	least := float32(0)
+	for piece, err := range m.Stream(context.Background(), must(words.Encode("One day, a dog named Max", true)), st, cfg) {
+		if err != nil {
+			panic(err)
+		}
+		fmt.Print(string(piece.Text))
+		least = min(least, piece.LogProb)
+		if piece.End != transformer.Going {
+			fmt.Printf("| %v, %.1f\n", piece.End, least)
+		}
+	}
+	// Output:
+	//  went to the park with his | text, -1.0
+}
+
+// A conversation, as the checkpoint's chat template has it.
+func ExampleOpenTemplate() {
+	dir := must(os.MkdirTemp("", "chat"))
+	defer os.RemoveAll(dir)
+	must(0, os.WriteFile(filepath.Join(dir, "tokenizer.json"), []byte(`{"added_tokens": [{"id": 3, "content": "<|im_start|>", "special": true}, {"id": 4, "content": "<|im_end|>", "special": true}],
+		"pre_tokenizer": {"type": "WhitespaceSplit"}, "model": {"type": "WordLevel", "vocab": {"user": 0, "assistant": 1, "hello": 2}}}`), 0o600))
+	must(0, os.WriteFile(filepath.Join(dir, "chat_template.jinja"), []byte(`{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}{% endfor %}
+		{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`), 0o600))
+	words := must(transformer.OpenTokenizer(dir))
+	chat := must(transformer.OpenTemplate(dir, words, transformer.TemplateConfig{}))
+	fmt.Println(must(chat.Apply([]transformer.Message{{Role: "user", Content: "hello"}}, true)), chat.Ends())
+	// Output:
+	// [3 0 2 4 3 1] [4]
+}

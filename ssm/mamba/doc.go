@@ -8,7 +8,8 @@
 //   - [Model] gives logits, log-likelihoods, hidden states of any layer and pooled
 //     embeddings, of whole sequences or of the next tokens after a [State], whose memory
 //     does not grow.
-//   - [Model.Generate] continues a prompt; [Sampler] chooses tokens.
+//   - [Model.Generate] continues a prompt, [Model.Stream] tells its text and how likely each
+//     token was; [Sampler] chooses tokens. Package text has tokenizers.
 //   - [State] is a prefix: to be gone on from, forked, rolled back, stored and read.
 //   - [Model.Calibrate] makes LongMamba's tables, by which a state reads prompts longer
 //     than those of the training (package longmamba); [Model.Report] tells what it does, and
