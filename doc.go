@@ -16,6 +16,8 @@
 //     layers among them, from published checkpoints: logits, generation, states.
 //   - attention/landmark: Landmark attention, whose states read only the blocks that a
 //     query chooses; meta-tokens.
+//   - attention/kvcache: long pasts: what to keep, what to look at, as policies over
+//     states.
 //   - attention/approx: attention of linear cost: linear, efficient,
 //     cross-covariance and Nyström attention.
 //   - attention/layers: layers of published networks that are no family of their own:

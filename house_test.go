@@ -26,13 +26,13 @@ var floors = [][]string{
 	{"asm", "internal/pack", "internal/state", "internal/weights", "internal/tokenizer"},
 	{"rope", "text", "internal/dense", "internal/tile"},
 	{"attention", "hyena", "ssm", "merge"},
-	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/layers", "ssm/longmamba", "ssm/delta"},
+	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/kvcache", "attention/layers", "ssm/longmamba", "ssm/delta"},
 	{"internal/lm", "merge/catanet"},
 	{"hyena/dna", "ssm/mamba", "merge/maelre", "attention/transformer"},
 }
 
 // forTests are packages that only tests import.
-var forTests = []string{"internal/golden", "internal/isa/isatest", "internal/weights/weightstest", "internal/kernel/kerneltest", "internal/mat/mattest", "internal/state/statetest"}
+var forTests = []string{"internal/needles", "internal/golden", "internal/isa/isatest", "internal/weights/weightstest", "internal/kernel/kerneltest", "internal/mat/mattest", "internal/state/statetest"}
 
 // programs are commands, which nothing imports.
 var programs = []string{".ci/active"}

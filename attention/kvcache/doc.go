@@ -1,0 +1,67 @@
+// Package kvcache computes attention to long pasts of which not all is read, or not all
+// is held: an operator in the words of package attention, and policies as values.
+//
+//   - Attention runs one layer's attention: Config says what is always read (Keep first
+//     and Recent last tokens), which Selector chooses what else a query looks at, which
+//     Evictor chooses what is forgotten for good, and at which Positions tokens meet.
+//   - State is a sequence so far: keys and values in states of package attention, one for
+//     each key head, on the heap or in pages, in float32, float16, bfloat16 or int8, with
+//     what the policies know of them. It forks, goes back, and is stored.
+//   - Selectors: All, Window, Top (exact), TokenSelect, Quest, InfLLM, RetroInfer,
+//     Landmarks, and Cached around them.
+//   - Evictors: StreamingLLM and SirLLM make room before tokens come; H2O, TOVA and
+//     External act after each call; SnapKV, Pyramid, Knorm, KeyDiff, LagKV and the other
+//     scorers at State.Compact, the end of a prompt. AdaKV divides one budget among heads,
+//     Chunk keeps whole stretches.
+//   - Functions: VerticalSlash (prefill of columns and diagonals), Sentences (choosing text,
+//     not keys), SelfInformation, Rerotate, HeavyHitters, PyramidBudgets.
+//
+// # Letters
+//
+//	n, t   tokens of a sequence, and a token's index
+//	H, h   query heads, and a head's index
+//	G      query heads of a key head; head h reads key head h / G
+//	D, Dv  width of a key, and of a value
+//	P      tokens of a page
+//
+// # Selecting and forgetting
+//
+// What a Selector does not choose stays held and can be chosen later: its cost is memory,
+// and an index of its own. What an Evictor leaves out is gone; its State.Positions tell
+// what is left, and its memory is given back. Chosen tokens are read where they stand; a
+// few together are copied first. A query that may read all that is held gets the bits of
+// attention.Step, one token at a time.
+//
+//	policy        reads to choose, a token held and key head   finds one of a million
+//	Top, TokenSelect   4 D bytes (2 D in 16 bits, D in int8)    yes: it looks at every key
+//	Quest              8 D / P                                  the less, the longer and the less alike neighbours are
+//	InfLLM             4 D G Representatives-mean / Block       where neighbours of a kind stand together
+//	RetroInfer         4 D / 16                                 between a page's mean and every key
+//	Window, StreamingLLM   0                                    no
+//
+// # Positions
+//
+// Rotated keys cannot be far from what a model was trained on. With a Rotation, Config.
+// Positions AtOrigin holds keys rotated at their own positions; InCache holds them
+// unrotated and numbers what is read from 0 on, so that no position exceeds what is
+// read; Far leaves the last Recent tokens at their distances and puts all others at one.
+//
+// # Law
+//
+// A sequence cut into steps at multiples of Chunk gives the same as in one step, and
+// Workers never change a bit. Chunk 1 makes that any cut.
+//
+// # Provenance
+//
+//	StreamingLLM, SirLLM, H2O, SnapKV, InfLLM, VerticalSlash, Knorm, KeyDiff, LagKV,
+//	AdaKV, Chunk, PyramidShares, Rerotate    checked against the published code's results
+//	TokenSelect     votes and choices against the published code; outputs independent
+//	Quest           bounds and masks against the published code
+//	RetroInfer      zones against an independent reference; k-means as described
+//	Sentences       checked against the published package's functions
+//	PyramidBudgets, Cached                   checked against independent references
+//
+// Defects of published code are not copied: InfLLM's mask shows some tokens twice,
+// TokenSelect's kernel pairs heads wrongly where key heads are shared, SirLLM gives a
+// token the surprise of the one before it.
+package kvcache

@@ -1,0 +1,413 @@
+package kvcache
+
+import (
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
+	"github.com/subquad/subquad/internal/topk"
+)
+
+// Evictor is a policy that says what to forget for good: StreamingLLM, SirLLM, H2O,
+// TOVA, SnapKV, Knorm and the others of this package, which score tokens, and wrappers
+// of these: Chunk, Block, AdaKV, CriticalKV. Its value is its configuration.
+type Evictor interface {
+	check(cfg *Config) error
+	rule(cfg *Config) rule
+	// score sets dst[g][row] for all rows that key head g holds: higher stays.
+	score(dst [][]float32, o *Observation) error
+}
+
+// rule says when an evictor acts, and what it must have seen by then.
+type rule struct {
+	budget     int  // tokens that a key head holds afterwards
+	before     bool // room is made before tokens come
+	each       bool // it acts after each call
+	mass       bool // it needs the weights that tokens received
+	importance bool // it needs Options.Importance
+	queries    int  // of the last tokens, that it needs
+	raw        bool // as they came
+	decay      float32
+	// shares is how budgets are divided: nil gives each head its own.
+	shares func(keep [][]int32, o *Observation, scores [][]float32, budget int)
+	// keeps is a rule of its own for which rows stay; nil takes the best.
+	keeps func(dst []int32, o *Observation, head int, scores []float32, budget int) []int32
+}
+
+// Observation is what a scorer sees of a state.
+type Observation struct {
+	cfg *Config
+	s   *State
+	// Queries [window, Heads*HeadDim] are those of the last tokens, as keys are held.
+	Queries blas32.General
+	// Mass[g][row] is the weight that rows have received, summed over the query heads of
+	// key head g. Importance[g][row] is what the caller said.
+	Mass, Importance [][]float32
+	keys, values     []blas32.General
+}
+
+// Keys returns the keys [held, HeadDim] of a key head as they are held, in memory that is
+// the observation's.
+func (o *Observation) Keys(head int) blas32.General {
+	o.fetch(head)
+	return o.keys[head]
+}
+
+// Values returns the values [held, ValueDim] likewise.
+func (o *Observation) Values(head int) blas32.General {
+	o.fetch(head)
+	return o.values[head]
+}
+
+// Held is how many rows a key head holds.
+func (o *Observation) Held(head int) int {
+	if o.s == nil {
+		return o.keys[head].Rows
+	}
+	return o.s.heads[head].Held()
+}
+
+// group is how many query heads read a key head.
+func (o *Observation) group() int { return o.cfg.Heads / o.cfg.KVHeads }
+
+func (o *Observation) fetch(head int) {
+	if o.keys == nil {
+		o.keys, o.values = make([]blas32.General, o.cfg.KVHeads), make([]blas32.General, o.cfg.KVHeads)
+	}
+	if o.keys[head].Data != nil || o.s == nil {
+		return
+	}
+	st := o.s.heads[head]
+	k, v := mat.New(st.Held(), o.cfg.HeadDim), mat.New(st.Held(), o.cfg.ValueDim)
+	for row := 0; row < k.Rows; {
+		g, ok := st.Segment(o.s.position(head, row))
+		if !ok {
+			panic("kvcache: a row that is not held")
+		}
+		for _, err := range [...]error{g.Keys(mat.Rows(k, row, row+g.Tokens), 0, 0), g.Values(mat.Rows(v, row, row+g.Tokens), 0, 0)} {
+			if err != nil {
+				panic(err)
+			}
+		}
+		row += g.Tokens
+	}
+	o.keys[head], o.values[head] = k, v
+}
+
+// memory is what an evictor knows of the tokens of a state.
+type memory struct {
+	rule       rule
+	mass       [][]float32 // [KVHeads][held]
+	importance [][]float32 // [KVHeads][held]
+	queries    []float32   // the last of rule.queries tokens, oldest first
+	kept       int         // of them
+}
+
+func newMemory(a *Attention) (m memory) {
+	if a.cfg.Evict == nil {
+		return m
+	}
+	m.rule = a.cfg.Evict.rule(&a.cfg)
+	if m.rule.mass {
+		m.mass = make([][]float32, a.cfg.KVHeads)
+	}
+	if m.rule.importance {
+		m.importance = make([][]float32, a.cfg.KVHeads)
+	}
+	return m
+}
+
+func (m *memory) clone() memory {
+	c := *m
+	if m.mass != nil {
+		c.mass = cloneLists(m.mass)
+	}
+	if m.importance != nil {
+		c.importance = cloneLists(m.importance)
+	}
+	c.queries = slices.Clone(m.queries)
+	return c
+}
+
+func (m *memory) bytes() (n int64) {
+	for _, list := range [...][][]float32{m.mass, m.importance} {
+		for _, x := range list {
+			n += 4 * int64(cap(x))
+		}
+	}
+	return n + 4*int64(cap(m.queries))
+}
+
+// canTruncate tells whether what is known can go back to any number of tokens.
+func (m *memory) canTruncate(int) bool {
+	return !m.rule.mass && m.rule.queries == 0 && m.rule.decay == 0
+}
+
+// truncate goes back to what the state is now.
+func (m *memory) truncate(s *State, n int) {
+	for _, list := range [...][][]float32{m.mass, m.importance} {
+		for g := range list {
+			list[g] = list[g][:min(len(list[g]), s.heads[g].Held())]
+		}
+	}
+}
+
+// keep leaves what is known of some rows of a head.
+func (m *memory) keep(head int, rows []int32) {
+	for _, list := range [...][][]float32{m.mass, m.importance} {
+		if list == nil {
+			continue
+		}
+		x := list[head]
+		for i, r := range rows {
+			x[i] = x[r]
+		}
+		list[head] = x[:len(rows)]
+	}
+}
+
+// see takes up a chunk: its importance, its queries, and what tokens weighed in it.
+func (m *memory) see(r *run) {
+	s, cfg := r.state, &r.op.cfg
+	if m.importance != nil {
+		for g := range m.importance {
+			for i := range r.x {
+				x := float32(0)
+				if r.importance != nil {
+					x = r.importance[i]
+				}
+				m.importance[g] = append(m.importance[g], x)
+			}
+		}
+	}
+	if m.mass != nil {
+		for g := range m.mass {
+			for len(m.mass[g]) < s.heads[g].Held() {
+				m.mass[g] = append(m.mass[g], 0)
+			}
+			r.addWeights(m.mass[g], g)
+		}
+	}
+	if most := m.rule.queries; most > 0 {
+		cols := cfg.Heads * cfg.HeadDim
+		from := r.q
+		if m.rule.raw {
+			from = r.qRaw
+		}
+		take := min(r.x, most)
+		if drop := m.kept + take - most; drop > 0 {
+			m.queries = slices.Delete(m.queries, 0, drop*cols)
+			m.kept -= drop
+		}
+		for i := r.x - take; i < r.x; i++ {
+			m.queries = append(m.queries, mat.Row(from, i)...)
+		}
+		m.kept += take
+	}
+}
+
+// addWeights adds what the rows of a key head weighed, over its query heads.
+func (r *run) addWeights(to []float32, head int) {
+	n := runRows(r.lists[head])
+	group := r.op.group
+	w := r.weights[head]
+	at := 0
+	for _, x := range r.lists[head] {
+		for row := x.From; row < x.To; row++ {
+			for g := range group {
+				to[row] += w[g*n+at]
+			}
+			at++
+		}
+	}
+}
+
+// makeRoom forgets before tokens come, where the evictor works so.
+func (s *State) makeRoom(x int) error {
+	if m := &s.marks; m.rule.before {
+		if s.n == 0 {
+			return nil
+		}
+		for g := range s.heads {
+			if held := s.heads[g].Held(); held+x > m.rule.budget+s.op.cfg.Every {
+				s.rows = s.op.cfg.Evict.(roomMaker).room(s.rows[:0], s, g, x)
+				if err := s.forget(g, s.rows); err != nil {
+					return err
+				}
+			}
+		}
+		if d := m.rule.decay; d != 0 {
+			for _, list := range m.importance {
+				for i := range list {
+					list[i] *= d
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// roomMaker is an evictor that makes room before tokens come: it appends the rows that
+// stay to a list.
+type roomMaker interface {
+	room(rows []int32, s *State, head, coming int) []int32
+}
+
+// settle lets the policies know how a chunk went, and forgets.
+func (s *State) settle(r *run) error {
+	if s.index != nil && s.index.observes() {
+		s.index.observe(r)
+	}
+	if s.op.cfg.Evict == nil {
+		return nil
+	}
+	s.marks.see(r)
+	m := &s.marks
+	if m.rule.before || s.n < s.op.cfg.Dense {
+		return nil
+	}
+	every := s.op.cfg.Every
+	if !m.rule.each && every == 0 {
+		return nil
+	}
+	for _, st := range s.heads {
+		if st.Held() > m.rule.budget+max(0, every-1) {
+			return s.Compact(0)
+		}
+	}
+	return nil
+}
+
+// Compact has the Evictor forget all but a budget of tokens of each key head, those of
+// Keep and Recent among them; 0 stands for the policy's own. It is what policies do at
+// the end of a prompt (SnapKV and most others). Errors match ErrCall, for a state
+// without an Evictor or a budget below Keep + Recent, or are about pages.
+func (s *State) Compact(budget int) error {
+	cfg := &s.op.cfg
+	if cfg.Evict == nil {
+		return check.Errorf(ErrCall, "kvcache: Compact of a state without an Evictor")
+	}
+	if budget == 0 {
+		budget = s.marks.rule.budget
+	}
+	if budget < cfg.Keep+cfg.Recent || budget < 1 {
+		return check.Errorf(ErrCall, "kvcache: a budget of %d tokens, want at least Keep + Recent = %d, and 1", budget, cfg.Keep+cfg.Recent)
+	}
+	more := false
+	for _, st := range s.heads {
+		more = more || st.Held() > budget
+	}
+	if !more {
+		return nil
+	}
+	o := &s.seen
+	s.observe(o)
+	defer o.drop()
+	for len(s.scores) < cfg.KVHeads {
+		s.scores, s.stay = append(s.scores, nil), append(s.stay, nil)
+	}
+	for g := range s.scores {
+		s.scores[g] = scratch.Sized(s.scores[g], o.Held(g))
+	}
+	if err := cfg.Evict.score(s.scores, o); err != nil {
+		return err
+	}
+	s.marks.rule.choose(s.stay, o, s.scores, budget)
+	for g, rows := range s.stay {
+		if err := s.forget(g, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// observe shows the state to a scorer.
+func (s *State) observe(o *Observation) {
+	m, cfg := &s.marks, &s.op.cfg
+	*o = Observation{cfg: cfg, s: s, Queries: mat.Of(m.queries, m.kept, cfg.Heads*cfg.HeadDim), Mass: m.mass, Importance: m.importance}
+}
+
+// drop forgets copies of keys.
+func (o *Observation) drop() { *o = Observation{} }
+
+// choose sets keep[g] to the rows of each key head that stay.
+func (u *rule) choose(keep [][]int32, o *Observation, scores [][]float32, budget int) {
+	for g := range scores {
+		o.protect(g, scores[g])
+	}
+	if u.shares != nil {
+		u.shares(keep, o, scores, budget)
+		return
+	}
+	for g, x := range scores {
+		if n := min(budget, len(x)); u.keeps != nil {
+			keep[g] = u.keeps(keep[g], o, g, x, n)
+		} else {
+			keep[g] = best(keep[g], x, n)
+		}
+	}
+}
+
+// protect gives the first Keep and the last Recent tokens scores that nothing exceeds.
+func (o *Observation) protect(head int, scores []float32) {
+	if o.s == nil {
+		return
+	}
+	inf := float32(math.Inf(1))
+	for i := range scores[:o.s.rowsBefore(head, o.cfg.Keep)] {
+		scores[i] = inf
+	}
+	for i := o.s.rowsBefore(head, o.s.n-o.cfg.Recent); i < len(scores); i++ {
+		scores[i] = inf
+	}
+}
+
+// best returns the n rows of the highest scores, ascending; of equal ones the lower row,
+// and NaN last.
+func best(dst []int32, scores []float32, n int) []int32 {
+	rows := topk.Select(dst, scores, n)
+	slices.Sort(rows)
+	return rows
+}
+
+// checkBudget reports a budget that has no room for what is never forgotten.
+func checkBudget(name string, budget int, cfg *Config) error {
+	if budget < 1 || budget < cfg.Keep+cfg.Recent || int64(budget) > most {
+		return check.Errorf(ErrConfig, "kvcache: %s.Budget is %d, want at least Keep + Recent = %d, and 1", name, budget, cfg.Keep+cfg.Recent)
+	}
+	return nil
+}
+
+// save and load are the file of what is known.
+func (m *memory) save(w *state.Writer) {
+	for _, list := range [...][][]float32{m.mass, m.importance} {
+		for _, x := range list {
+			w.Floats(x)
+		}
+	}
+	w.Ints(int64(m.kept))
+	w.Floats(m.queries[:len(m.queries):len(m.queries)])
+}
+
+func (m *memory) load(r *state.Reader, s *State, held []int64) {
+	for _, list := range [...][][]float32{m.mass, m.importance} {
+		for g := range list {
+			list[g] = r.Floats(held[g])
+		}
+	}
+	kept := r.Int()
+	if kept < 0 || kept > int64(m.rule.queries) {
+		r.Fail("it has %d queries, want at most %d", kept, m.rule.queries)
+		kept = 0
+	}
+	m.kept = int(kept)
+	m.queries = r.Floats(kept * int64(s.op.cfg.Heads*s.op.cfg.HeadDim))
+}
+
+var _ attention.Past = (*State)(nil)

@@ -1,0 +1,102 @@
+package kvcache
+
+import (
+	"io"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/state"
+)
+
+// A state's file is a head, with the fingerprint, the numbers and what the policies know,
+// then the files of the attention.States of its key heads.
+const stateKind = "sqKVcac\x01"
+
+// WriteTo writes the state, for a ReadState of an operator of the same configuration, on
+// any machine: io.WriterTo. What is read back goes on bit for bit on a machine with the
+// same tier. Versions for Truncate are not written.
+func (s *State) WriteTo(w io.Writer) (int64, error) {
+	f := state.NewWriter(w, stateKind, []int64{int64(s.op.print)})
+	f.Ints(int64(s.n), int64(s.floor), int64(s.cfg.Format), int64(s.cfg.MaxTokens), int64(s.cfg.Rollback))
+	for g, st := range s.heads {
+		f.Ints(int64(st.Held()), state.Bool(s.at[g] != nil))
+	}
+	if s.index != nil {
+		s.index.save(f)
+	}
+	s.marks.save(f)
+	parts := make([]io.WriterTo, len(s.heads))
+	for g, st := range s.heads {
+		parts[g] = st
+	}
+	return f.End(parts...)
+}
+
+// ReadState reads what WriteTo wrote; the state has memory of its own, also if it was one
+// of pages. Errors match ErrState, or are r's. No more memory is taken than a small
+// multiple of the bytes that there are to read.
+func (a *Attention) ReadState(r io.Reader) (*State, error) {
+	f := state.NewReader(r, "kvcache", ErrState, stateKind, []int64{int64(a.print)})
+	n, floor, format, room, rollback := f.Int(), f.Int(), f.Int(), f.Int(), f.Int()
+	if f.Err() == nil && (n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || rollback < 0 || rollback > maxRollback) {
+		f.Fail("it has %d tokens, %d before the last forgotten, of Format %d, MaxTokens %d, Rollback %d", n, floor, format, room, rollback)
+	}
+	held, gaps := make([]int64, a.cfg.KVHeads), make([]bool, a.cfg.KVHeads)
+	for g := range held {
+		held[g] = f.Int()
+		gaps[g] = f.Int() != 0
+		if f.Err() == nil && (held[g] < 0 || held[g] > n || !gaps[g] && held[g] != n) {
+			f.Fail("key head %d holds %d of %d tokens", g, held[g], n)
+		}
+	}
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	s, err := a.NewState(StateConfig{Format: asm.Format(format), Rollback: int(rollback)})
+	if err != nil {
+		return nil, err
+	}
+	s.n, s.floor, s.cfg.MaxTokens = int(n), int(floor), int(room)
+	var delayed *questIndex // which is made of the keys
+	if s.index != nil {
+		if delayed = keyed(s.index); delayed == nil {
+			s.index.load(f, s)
+		} else if c, ok := s.index.(*cachedIndex); ok {
+			c.loadChoice(f, s)
+		}
+	}
+	s.marks.load(f, s, held)
+	if err := f.End(); err != nil {
+		return nil, err
+	}
+	for g := range s.heads {
+		st, err := a.op.ReadState(r)
+		if err != nil {
+			return nil, named(err)
+		}
+		if st.Len() != s.n || st.Held() != int(held[g]) || st.Config().Format != s.cfg.Format {
+			return nil, check.Errorf(ErrState, "kvcache: key head %d of a stored state has %d tokens, holds %d, want %d and %d", g, st.Len(), st.Held(), s.n, held[g])
+		}
+		s.heads[g] = st
+		if gaps[g] {
+			for _, p := range st.Positions(nil) {
+				s.at[g] = append(s.at[g], int(p))
+			}
+		}
+	}
+	if delayed != nil {
+		delayed.load(f, s)
+	}
+	return s, nil
+}
+
+// keyed returns the index of bounds that an index is or wraps, or nil.
+func keyed(x index) *questIndex {
+	switch x := x.(type) {
+	case *questIndex:
+		return x
+	case *cachedIndex:
+		return keyed(x.inner)
+	}
+	return nil
+}

@@ -1,0 +1,384 @@
+package kvcache
+
+import (
+	"math"
+	"slices"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/state"
+)
+
+// StateConfig says how a State keeps keys and values.
+type StateConfig struct {
+	// MaxTokens, Format and Pages are those of attention.StateConfig; a pool is one of
+	// Attention.NewPages, and its pages have room for one key head.
+	MaxTokens int
+	Format    asm.Format
+	Pages     *attention.Pages
+	// Rollback is how many earlier versions of itself the state keeps, those before each
+	// of its last calls, for Truncate: running scores and cached choices are put back,
+	// and with an Evictor what it has forgotten since. Without, Truncate goes as far as
+	// the policies allow by themselves.
+	Rollback int
+}
+
+// maxRollback bounds StateConfig.Rollback.
+const maxRollback = 1 << 16
+
+// State is the keys and values of a sequence so far, what its policies know of them, and
+// nothing of what they have forgotten. Each key head is a sequence of its own, so that
+// heads may hold different tokens, and as many as each needs. It is not safe for
+// concurrent use.
+type State struct {
+	op    *Attention
+	cfg   StateConfig
+	heads []*attention.State // of the key heads
+	n     int                // tokens seen
+	at    [][]int            // positions of what each head holds, nil where nothing is forgotten
+	index index              // of Config.Select, or nil
+	marks memory             // of Config.Evict
+	ring  state.Ring[*version]
+	floor int // tokens before which something has been forgotten
+
+	// Working memory of evictors.
+	rows   []int32
+	scores [][]float32
+	stay   [][]int32
+	seen   Observation
+}
+
+// version is what Truncate goes back to.
+type version struct {
+	heads []*attention.State // clones, where there is an Evictor
+	at    [][]int
+	n     int
+	index index
+	marks memory
+	floor int
+}
+
+// NewState returns an empty state, or an error that matches ErrConfig.
+func (a *Attention) NewState(cfg StateConfig) (*State, error) {
+	if cfg.Rollback < 0 || cfg.Rollback > maxRollback {
+		return nil, check.Errorf(ErrConfig, "kvcache: Rollback is %d, want 0 to %d", cfg.Rollback, maxRollback)
+	}
+	s := &State{op: a, cfg: cfg, at: make([][]int, a.cfg.KVHeads)}
+	for range a.cfg.KVHeads {
+		st, err := a.op.NewState(attention.StateConfig{MaxTokens: cfg.MaxTokens, Format: cfg.Format, Pages: cfg.Pages})
+		if err != nil {
+			return nil, named(err)
+		}
+		s.heads = append(s.heads, st)
+	}
+	s.cfg.Format = s.heads[0].Config().Format
+	s.forgetPolicies()
+	s.ring = state.NewRing(cfg.Rollback, func() *version { return new(version) })
+	return s, nil
+}
+
+// forgetPolicies makes what policies know anew.
+func (s *State) forgetPolicies() {
+	cfg := &s.op.cfg
+	s.index = nil
+	if cfg.Select != nil {
+		s.index = cfg.Select.newIndex(s.op)
+	}
+	s.marks = newMemory(s.op)
+}
+
+// NewPages returns a pool of pages for the operator's states, or an error that matches
+// ErrConfig. A page holds tokens of one key head. SharedValues and LogWeights are not
+// used.
+func (a *Attention) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
+	if cfg.SharedValues || cfg.LogWeights {
+		return nil, check.Errorf(ErrConfig, "kvcache: SharedValues or LogWeights of Pages, want neither")
+	}
+	p, err := a.op.NewPages(cfg)
+	return p, named(err)
+}
+
+// Len returns how many tokens the state has seen, which may be more than it holds.
+func (s *State) Len() int { return s.n }
+
+// Held returns how many tokens a key head holds.
+func (s *State) Held(head int) int { return s.heads[head].Held() }
+
+// Positions appends to dst the positions of the tokens that a key head holds, oldest
+// first.
+func (s *State) Positions(dst []int64, head int) []int64 {
+	for r := range s.heads[head].Held() {
+		dst = append(dst, int64(s.position(head, r)))
+	}
+	return dst
+}
+
+// position is that of a row that a key head holds.
+func (s *State) position(head, row int) int {
+	if list := s.at[head]; list != nil {
+		return list[row]
+	}
+	return s.n - s.heads[head].Held() + row
+}
+
+// rowsBefore is how many rows of a key head stand before a position.
+func (s *State) rowsBefore(head, position int) int {
+	if list := s.at[head]; list != nil {
+		n, _ := slices.BinarySearch(list, position)
+		return n
+	}
+	held := s.heads[head].Held()
+	return min(max(position-(s.n-held), 0), held)
+}
+
+// Bytes returns the memory of keys, values and what policies know of them; pages count
+// whole, also those that are shared.
+func (s *State) Bytes() (n int64) {
+	for g, st := range s.heads {
+		n += st.Bytes() + 8*int64(cap(s.at[g]))
+	}
+	if s.index != nil {
+		n += s.index.bytes()
+	}
+	n += s.marks.bytes()
+	for v := range s.ring.All {
+		if *v != nil {
+			n += (*v).bytes()
+		}
+	}
+	return n
+}
+
+func (v *version) bytes() (n int64) {
+	for _, st := range v.heads {
+		n += st.Bytes()
+	}
+	if v.index != nil {
+		n += v.index.bytes()
+	}
+	return n + v.marks.bytes()
+}
+
+// Reset goes back to before the first token; pages go back to their pool, other memory
+// stays.
+func (s *State) Reset() {
+	for g, st := range s.heads {
+		st.Reset()
+		s.at[g] = nil
+	}
+	s.n, s.floor = 0, 0
+	s.forgetPolicies()
+	s.dropVersions(-1)
+}
+
+// Clone returns a state that goes its own way from here: a fork. Pages are shared until
+// one of the two writes to them; other memory is copied.
+func (s *State) Clone() *State {
+	c := &State{op: s.op, cfg: s.cfg, n: s.n, floor: s.floor, marks: s.marks.clone()}
+	for _, st := range s.heads {
+		c.heads = append(c.heads, st.Clone())
+	}
+	c.at = cloneLists(s.at)
+	if s.index != nil {
+		c.index = s.index.clone()
+	}
+	c.ring = s.ring.Clone(func(v *version) *version { return v.clone() })
+	return c
+}
+
+func cloneLists[T any](list [][]T) [][]T {
+	c := make([][]T, len(list))
+	for i, x := range list {
+		c[i] = slices.Clone(x)
+	}
+	return c
+}
+
+func (v *version) clone() *version {
+	c := &version{n: v.n, floor: v.floor, at: cloneLists(v.at), marks: v.marks.clone()}
+	for _, st := range v.heads {
+		c.heads = append(c.heads, st.Clone())
+	}
+	if v.index != nil {
+		c.index = v.index.clone()
+	}
+	return c
+}
+
+// CopyFrom makes the state what another of the same operator is, versions for Truncate
+// apart, which are forgotten. It is an error that matches ErrState for a state of
+// another operator.
+func (s *State) CopyFrom(from *State) error {
+	switch {
+	case from == nil:
+		return check.NilState("kvcache", "the state to copy")
+	case from.op.print != s.op.print:
+		return check.Errorf(ErrState, "kvcache: CopyFrom a state of an operator of another Config")
+	case from == s:
+		return nil
+	}
+	for g, st := range s.heads {
+		if err := st.CopyFrom(from.heads[g]); err != nil {
+			return named(err)
+		}
+	}
+	s.n, s.floor, s.at = from.n, from.floor, cloneLists(from.at)
+	s.marks, s.index = from.marks.clone(), nil
+	if from.index != nil {
+		s.index = from.index.clone()
+	}
+	s.dropVersions(-1)
+	return nil
+}
+
+// Truncate takes back the last tokens, so that n are left. It is an error that matches
+// ErrState, and changes nothing, where tokens have been forgotten since, or a policy's
+// scores have taken up what came after, unless StateConfig.Rollback has kept the
+// version of n tokens; 0 and Len are always possible.
+func (s *State) Truncate(n int) error {
+	switch {
+	case n < 0 || n > s.n:
+		return check.Errorf(ErrState, "kvcache: Truncate to %d tokens of a state with %d", n, s.n)
+	case n == s.n:
+		return nil
+	case n == 0:
+		s.Reset()
+		return nil
+	}
+	if v := s.ring.Back(n); v != nil {
+		s.restore(*v)
+		return nil
+	}
+	if n < s.floor {
+		return check.Errorf(ErrState, "kvcache: Truncate to %d tokens of a state that has forgotten some of %d, want 0 or at least %d, or Rollback", n, s.n, s.floor)
+	}
+	if s.index != nil && !s.index.truncate(s, n, true) || !s.marks.canTruncate(n) {
+		return check.Errorf(ErrState, "kvcache: Truncate to %d of %d tokens, whose running scores cannot go back; see Rollback", n, s.n)
+	}
+	for _, st := range s.heads {
+		if err := st.Truncate(n); err != nil {
+			return named(err) // of the first, if any: all heads have the same floor
+		}
+	}
+	s.shorten(n)
+	s.dropVersions(n)
+	return nil
+}
+
+// shorten notes that heads have been taken back to n tokens.
+func (s *State) shorten(n int) {
+	for g, list := range s.at {
+		if list != nil {
+			s.at[g] = list[:s.rowsBefore(g, n)]
+		}
+	}
+	s.n = n
+	if s.index != nil {
+		s.index.truncate(s, n, false)
+	}
+	s.marks.truncate(s, n)
+}
+
+// restore makes the state what it was.
+func (s *State) restore(v *version) {
+	for g, st := range s.heads {
+		if v.heads != nil {
+			if p := s.cfg.Pages; p != nil {
+				st.Reset() // its pages go back
+			}
+			s.heads[g] = v.heads[g].Clone()
+		} else if err := st.Truncate(v.n); err != nil {
+			panic(err) // nothing has been forgotten since
+		}
+	}
+	c := v.clone()
+	s.at, s.n, s.index, s.marks, s.floor = c.at, c.n, c.index, c.marks, c.floor
+}
+
+// keepVersion notes what the state is, for Truncate.
+func (s *State) keepVersion() {
+	to := s.ring.Next(s.n)
+	if to == nil {
+		return
+	}
+	if *to != nil {
+		s.releaseVersion(*to)
+	}
+	v := &version{n: s.n, floor: s.floor, at: cloneLists(s.at), marks: s.marks.clone()}
+	if s.index != nil {
+		v.index = s.index.clone()
+	}
+	if s.op.cfg.Evict != nil {
+		for _, st := range s.heads {
+			v.heads = append(v.heads, st.Clone())
+		}
+	}
+	*to = v
+}
+
+// releaseVersion gives back the pages of a version.
+func (s *State) releaseVersion(v *version) {
+	if s.cfg.Pages != nil {
+		for _, st := range v.heads {
+			st.Reset()
+		}
+	}
+	v.heads = nil
+}
+
+// dropVersions forgets the versions of more than n tokens, all for -1.
+func (s *State) dropVersions(n int) {
+	for v := range s.ring.All {
+		if *v != nil && (n < 0 || (*v).n > n) {
+			s.releaseVersion(*v)
+		}
+	}
+	s.ring.Forget(n)
+}
+
+// forget keeps of a key head's rows those of a list, ascending.
+func (s *State) forget(head int, rows []int32) error {
+	st := s.heads[head]
+	if len(rows) == st.Held() {
+		return nil
+	}
+	if s.at[head] == nil {
+		list := make([]int, st.Held())
+		for r := range list {
+			list[r] = s.position(head, r)
+		}
+		s.at[head] = list
+	}
+	if err := st.Keep(rows); err != nil {
+		return named(err)
+	}
+	list := s.at[head]
+	for i, r := range rows {
+		list[i] = list[r]
+	}
+	s.at[head] = list[:len(rows)]
+	s.floor = s.n
+	s.marks.keep(head, rows)
+	if s.index != nil {
+		s.index.keep(s, head)
+	}
+	return nil
+}
+
+// took notes that x tokens have been appended to all heads.
+func (s *State) took(x int) {
+	for g, list := range s.at {
+		if list == nil {
+			continue
+		}
+		for i := range x {
+			list = append(list, s.n+i)
+		}
+		s.at[g] = list
+	}
+	s.n += x
+}
+
+// mostTokens bounds the tokens of a state.
+const mostTokens = min(attention.MaxPosition, math.MaxInt/2)

@@ -1,0 +1,300 @@
+package kvcache
+
+import (
+	"math"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
+)
+
+// TokenSelect reads the tokens that get the most votes of all query heads, the same for
+// every head (Wu et al. 2024, arXiv 2411.02886): with s[h][t] = q[h].k[t], q the mean of
+// the chunk's queries turned to the positions from Recent on and k unrotated,
+//
+//	votes[t] = sum over h of softmax over t (s[h])
+//
+// over the tokens between the first Keep and the last Recent. It looks at every key.
+// Positions InCache, with Config.Rotation, is what it was published with. Nothing is
+// chosen while Keep + Tokens + Recent hold all.
+//
+// There is no 1/sqrt(HeadDim) in s, so that nearly all votes underflow in float32, and
+// what is not voted for is chosen by its age. Here votes are ranked by their logarithms,
+// log sum over h of exp(s[h][t] - lse[h]): the same order where votes are not 0.
+type TokenSelect struct {
+	// Tokens is how many of the middle are read.
+	Tokens int
+	// Pool, an odd number, takes the largest of so many neighbouring votes; 0 is none.
+	Pool int
+}
+
+type tokenIndex struct {
+	still
+	p TokenSelect
+}
+
+func (p TokenSelect) check(cfg *Config) error {
+	if p.Pool < 0 || p.Pool > 1<<16 || p.Pool > 0 && p.Pool%2 == 0 {
+		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Pool is %d, want 0 or an odd number", p.Pool)
+	}
+	return checkTop("TokenSelect.Tokens", p.Tokens, GroupSum)
+}
+
+func (p TokenSelect) newIndex(*Attention) index { return tokenIndex{p: p} }
+func (x tokenIndex) clone() index               { return x }
+
+func (x tokenIndex) choose(r *run) error {
+	from, to := r.middle(0)
+	if to-from <= x.p.Tokens {
+		return nil
+	}
+	q, err := r.lookup()
+	if err != nil {
+		return err
+	}
+	if err := r.scanKeys(q, from, to); err != nil {
+		return err
+	}
+	votes := r.logVotes()
+	if x.p.Pool > 1 {
+		r.sel.pooled = scratch.Floats(r.sel.pooled, len(votes))
+		pool(r.sel.pooled[:len(votes)], votes, x.p.Pool, MaxPool)
+		r.sel.votes, r.sel.pooled = r.sel.pooled, r.sel.votes
+		votes = r.sel.votes[:len(votes)]
+	}
+	r.choose1(1)
+	r.choice.Lists[0] = addRows(r.choice.Lists[0], r.pickTop(votes, x.p.Tokens), from)
+	return nil
+}
+
+// voteBlock is how many tokens' votes are added up at a time.
+const voteBlock = 1024
+
+// logVotes returns the logarithm of each token's votes.
+func (r *run) logVotes() []float32 {
+	heads, n := r.op.cfg.Heads, r.sel.to-r.sel.from
+	r.sel.votes = scratch.Floats(r.sel.votes, n)
+	r.sel.sums = scratch.Floats(r.sel.sums, heads)
+	r.sel.part = scratch.Floats(r.sel.part, 2*voteBlock)
+	votes := r.sel.votes[:n]
+	for h := range heads {
+		r.sel.sums[h] = logSumExp(r.scoresOf(h), r.sel.part)
+	}
+	for at := 0; at < n; at += voteBlock {
+		m := min(voteBlock, n-at)
+		top, sum, part := votes[at:at+m], r.sel.part[:m], r.sel.part[voteBlock:][:m]
+		for h := range heads {
+			s := r.scoresOf(h)[at : at+m]
+			for i := range s {
+				s[i] -= r.sel.sums[h]
+			}
+			if h == 0 {
+				copy(top, s)
+			} else {
+				asm.Maximum(top, top, s)
+			}
+		}
+		clear(sum)
+		for h := range heads {
+			s := r.scoresOf(h)[at : at+m]
+			for i := range s {
+				part[i] = s[i] - top[i]
+			}
+			asm.Exp(part, part)
+			asm.Add(sum, sum, part)
+		}
+		for i := range top {
+			if math.IsInf(float64(top[i]), -1) {
+				continue // every head has -Inf
+			}
+			top[i] += float32(math.Log(float64(sum[i])))
+		}
+	}
+	return votes
+}
+
+// logSumExp returns log sum exp(x), with working memory of voteBlock elements.
+func logSumExp(x, part []float32) float32 {
+	if len(x) == 0 {
+		return negInf
+	}
+	top := asm.Max(x)
+	if math.IsInf(float64(top), 0) || top != top {
+		return top
+	}
+	sum := float64(0)
+	for at := 0; at < len(x); at += voteBlock {
+		m := min(voteBlock, len(x)-at)
+		for i, v := range x[at : at+m] {
+			part[i] = v - top
+		}
+		asm.Exp(part[:m], part[:m])
+		sum += float64(asm.Sum(part[:m]))
+	}
+	return top + float32(math.Log(sum))
+}
+
+// Cached wraps a selector so that a choice serves later queries that are like the ones it
+// was made for (the Selection Cache of TokenSelect).
+type Cached struct {
+	Select Selector
+	// Similarity is the cosine between the mean queries of all heads, laid end to end, from
+	// which on the choice is used again: 0.9 is usual; more than 1 never, -1 always.
+	Similarity float64
+	// MaxAge is after how many tokens a choice is made anew; 0 is never. What has left the
+	// last Recent tokens since the choice was made is not seen by anybody: Recent is a good
+	// MaxAge.
+	MaxAge int
+	// Follow reads these tokens too, as many as the choice is old.
+	Follow bool
+}
+
+type cachedIndex struct {
+	inner  index
+	p      Cached
+	query  []float32
+	choice Choice
+	at     int // tokens when it was made; 0 for never
+	tail   int
+	cosine float64 // of the last look, for tests
+	hit    bool
+}
+
+func (p Cached) check(cfg *Config) error {
+	switch {
+	case p.Select == nil:
+		return check.Errorf(ErrConfig, "kvcache: Cached.Select is nil")
+	case math.IsNaN(p.Similarity) || math.IsInf(p.Similarity, 0):
+		return check.Errorf(ErrConfig, "kvcache: Cached.Similarity is %v", p.Similarity)
+	case p.MaxAge < 0:
+		return check.Errorf(ErrConfig, "kvcache: Cached.MaxAge is %d, want 0 or more", p.MaxAge)
+	}
+	switch p.Select.(type) {
+	case Cached, InfLLM, RetroInfer:
+		return check.Errorf(ErrConfig, "kvcache: Cached.Select is a %T, whose choices are not of tokens alone", p.Select)
+	}
+	return p.Select.check(cfg)
+}
+
+func (p Cached) newIndex(a *Attention) index { return &cachedIndex{inner: p.Select.newIndex(a), p: p} }
+
+func (x *cachedIndex) append(r *run) error     { return x.inner.append(r) }
+func (x *cachedIndex) observes() bool          { return x.inner.observes() }
+func (x *cachedIndex) observe(r *run)          { x.inner.observe(r) }
+func (x *cachedIndex) keep(s *State, head int) { x.inner.keep(s, head) }
+
+func (x *cachedIndex) choose(r *run) error {
+	cfg := &r.op.cfg
+	bar := r.meanQuery(r.qRaw)
+	x.cosine, x.hit = math.NaN(), false
+	if x.at > 0 {
+		x.cosine = cosine(bar, x.query)
+		age := r.state.n - x.at
+		if x.cosine >= x.p.Similarity && (x.p.MaxAge == 0 || age <= x.p.MaxAge) {
+			x.hit = true
+			r.choose1(len(x.choice.Lists))
+			for i, list := range x.choice.Lists {
+				r.choice.Lists[i] = append(r.choice.Lists[i], list...)
+			}
+			if x.p.Follow {
+				r.tail = min(r.tail, x.tail)
+			}
+			r.report.Reused++
+			r.report.Refreshed-- // which the caller counts
+			return nil
+		}
+	}
+	x.query = append(x.query[:0], bar...)
+	if err := x.inner.choose(r); err != nil || r.choice.All {
+		x.at = 0
+		return err
+	}
+	for len(x.choice.Lists) < len(r.choice.Lists) {
+		x.choice.Lists = append(x.choice.Lists, nil)
+	}
+	x.choice.Lists = x.choice.Lists[:len(r.choice.Lists)]
+	for i, list := range r.choice.Lists {
+		x.choice.Lists[i] = append(x.choice.Lists[i][:0], list...)
+	}
+	x.at, x.tail = r.state.n, max(0, min(r.first, r.state.n-cfg.Recent))
+	return nil
+}
+
+// cosine is that of two vectors, NaN where one is 0.
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i, x := range a {
+		y := b[i]
+		ab, aa, bb = ab+float64(x)*float64(y), aa+float64(x)*float64(x), bb+float64(y)*float64(y)
+	}
+	return ab / math.Sqrt(aa*bb)
+}
+
+func (x *cachedIndex) truncate(s *State, n int, try bool) bool {
+	if !x.inner.truncate(s, n, try) {
+		return false
+	}
+	if !try && n < x.at {
+		x.at = 0 // it was made of tokens, or for queries, that are gone
+	}
+	return true
+}
+
+func (x *cachedIndex) clone() index {
+	c := *x
+	c.inner = x.inner.clone()
+	c.query = append([]float32(nil), x.query...)
+	c.choice.Lists = cloneLists(x.choice.Lists)
+	return &c
+}
+
+func (x *cachedIndex) bytes() (n int64) {
+	for _, list := range x.choice.Lists {
+		n += 16 * int64(cap(list))
+	}
+	return n + 4*int64(cap(x.query)) + x.inner.bytes()
+}
+
+func (x *cachedIndex) save(w *state.Writer) {
+	w.Ints(int64(x.at), int64(x.tail), int64(len(x.query)), int64(len(x.choice.Lists)))
+	w.Floats(x.query)
+	for _, list := range x.choice.Lists {
+		w.Ints(int64(len(list)))
+		for _, run := range list {
+			w.Ints(int64(run.From), int64(run.To))
+		}
+	}
+	x.inner.save(w)
+}
+
+func (x *cachedIndex) load(r *state.Reader, s *State) {
+	x.loadChoice(r, s)
+	x.inner.load(r, s)
+}
+
+// loadChoice reads the choice that is kept.
+func (x *cachedIndex) loadChoice(r *state.Reader, s *State) {
+	cfg := &s.op.cfg
+	at, tail, query, lists := r.Int(), r.Int(), r.Int(), r.Int()
+	if at < 0 || at > int64(s.n) || tail < 0 || tail > at || query != 0 && query != int64(cfg.Heads*cfg.HeadDim) || lists < 0 || lists > int64(cfg.Heads) {
+		r.Fail("it has a choice of %d lists, made after %d tokens of %d", lists, at, s.n)
+		return
+	}
+	x.at, x.tail = int(at), int(tail)
+	x.query = r.Floats(query)
+	x.choice.Lists = nil
+	for range lists {
+		var list []Run
+		n := r.Int()
+		for last := int64(0); n > 0 && r.Err() == nil; n-- {
+			from, to := r.Int(), r.Int()
+			if from < last || to <= from || to > int64(s.n) {
+				r.Fail("it has a choice of rows %d to %d of %d", from, to, s.n)
+				break
+			}
+			list, last = append(list, Run{int(from), int(to)}), to
+		}
+		x.choice.Lists = append(x.choice.Lists, list)
+	}
+}

@@ -1,0 +1,55 @@
+package subquad_test
+
+import (
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/kvcache"
+	"github.com/subquad/subquad/rope"
+)
+
+func init() { rooms = append(rooms, kvcacheRoom) }
+
+func kvcacheRoom(b *builder) {
+	config := func() kvcache.Config {
+		return kvcache.Config{
+			Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Keep: 1, Recent: 2, Chunk: 1,
+			Select: kvcache.Top{Tokens: 2}, Rotation: &rope.Config{HeadDim: headDim}, Positions: kvcache.InCache,
+		}
+	}
+	b.add("kvcache.New", kvcache.New, func() []any { return []any{config()} })
+	op := must(kvcache.New(config()))
+	cfg := config()
+	cfg.Recent = 3
+	other := must(kvcache.New(cfg))
+	b.attends(operator{op: op, other: other}, valueDim, true, true, true, func(c *attention.Call) { c.LSE = matrix(tokens, heads) })
+	self := func() any { return op }
+	seen := func() any {
+		st := must(op.NewState(kvcache.StateConfig{}))
+		must(0, op.Step(matrix(tokens, heads*valueDim), matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim), matrix(tokens, kvHeads*valueDim), st))
+		return st
+	}
+	b.on(seen, "CopyFrom", func() []any { return []any{seen()} }).foreign = func() any { return must(other.NewState(kvcache.StateConfig{})) }
+	b.on(self, "NewPages", func() []any { return []any{attention.PagesConfig{PageTokens: 4, MaxPages: 8}} })
+	opt := b.on(self, "Run", func() []any {
+		c := attend(valueDim)
+		c.Options = &kvcache.Options{Importance: vector(tokens)}
+		return []any{nowhere, c}
+	})
+	opt.call, opt.never = "options", true
+
+	cfg.Select, cfg.Evict = nil, kvcache.H2O{Budget: 5}
+	evicting := must(kvcache.New(cfg))
+	b.on(func() any { return must(evicting.NewState(kvcache.StateConfig{})) }, "Compact", func() []any { return []any{5} })
+	b.add("kvcache.AttentionRows", kvcache.AttentionRows, func() []any {
+		return []any{matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim), heads, kvHeads, float32(1), 2, 1}
+	}).never = true // rows beyond the last
+	b.add("kvcache.QuestionWeights", kvcache.QuestionWeights, func() []any { return []any{matrix(2, tokens), kvcache.Run{From: 1, To: 3}} }).free = []string{"a.Cols"}
+	b.on(func() any { return kvcache.Sentences{} }, "Score", func() []any { return []any{matrix(2, tokens), kvcache.Run{From: 0, To: 3}, vector(2)} }).free = []string{"a.Cols"}
+	b.add("kvcache.SelfInformation", kvcache.SelfInformation, func() []any { return []any{vector(tokens), matrix(tokens, 5), make([]int32, tokens)} }).free = []string{"logits.Cols"}
+	rotation := must(rope.New(rope.Config{HeadDim: headDim, Workers: 1}))
+	b.add("kvcache.Rerotate", kvcache.Rerotate, func() []any { return []any{matrix(tokens, headDim), rotation, make([]int64, tokens)} })
+	vs := func() any { return kvcache.VerticalSlash{Heads: heads, KVHeads: kvHeads} }
+	b.on(vs, "Choose", func() []any { return []any{matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim), 1} })
+	b.on(vs, "Run", func() []any {
+		return []any{nowhere, matrix(tokens, heads*valueDim), matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim), matrix(tokens, kvHeads*valueDim)}
+	})
+}
