@@ -51,3 +51,7 @@ func (m *Matrix) PanelRows(i, from, to int) Matrix {
 	at := i * m.panelBytes()
 	return Matrix{tier: m.tier, rows: to - from, cols: p.Cols, data: m.data[at+from*size : at+to*size]}
 }
+
+// TileRows returns how many rows the main kernel of a product takes at once, in the active
+// tier: products of a multiple of it are the fastest.
+func TileRows() int { return sizesOf[isa.Active()].tileRows }

@@ -1,0 +1,215 @@
+package delta
+
+import (
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
+)
+
+// keyRows is how many rows of a chunk share a point that decays are counted from: a
+// multiple of no tier's tile in particular, but few products within and few rows without.
+const keyRows = 16
+
+// keyWork is the working memory for decays of each key channel. exp(c_i - c_j) does not
+// factor into numbers that are safe to make, unless a point r lies between j and i: then it
+// is exp(c_i - r) exp(r - c_j), both at most 1. Rows go in blocks of keyRows, r being c at
+// a block's beginning: all that is before the block is a matrix product, and within it
+// decays are multiplied up token by token. There are products of decays alone, no sums of
+// logarithms.
+type keyWork struct {
+	fore, hind []float32 // [n, K]: from a block's beginning to a token, from it to the end
+	grow, rest []float32 // [n, K]: the same of the whole piece
+	near       []float32 // [n, K]: rows times hind
+	x          []float32 // [keyRows, K]: rows times fore
+	own        []float32 // [keyRows, K]: of a block, with decays up to a token
+	yT         kernel.Matrix
+}
+
+// keyProduct is a product of rows x [n, K] with others, to go to dst [n, n]; before takes
+// the decay up to the token before x's.
+type keyProduct struct {
+	x, dst []float32
+	before bool
+}
+
+// multiplyUp makes the products of decays [n, K].
+func (k *keyWork) multiplyUp(decay []float32, n, width int) {
+	k.fore, k.hind = scratch.Floats(k.fore, n*width), scratch.Floats(k.hind, n*width)
+	k.grow, k.rest = scratch.Floats(k.grow, n*width), scratch.Floats(k.rest, n*width)
+	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
+	times := func(dst, a, b []float32) {
+		asm.Mul(dst, a, b)
+		kernel.Flush(dst)
+	}
+	for i := range n {
+		if d := row(decay, i); i == 0 {
+			copy(row(k.fore, i), d)
+			copy(row(k.grow, i), d)
+		} else {
+			times(row(k.grow, i), row(k.grow, i-1), d)
+			if i%keyRows == 0 {
+				copy(row(k.fore, i), d)
+			} else {
+				times(row(k.fore, i), row(k.fore, i-1), d)
+			}
+		}
+	}
+	for i := n - 1; i >= 0; i-- {
+		if i == n-1 {
+			fill(row(k.rest, i), 1)
+			fill(row(k.hind, i), 1)
+			continue
+		}
+		times(row(k.rest, i), row(k.rest, i+1), row(decay, i+1))
+		if (i+1)%keyRows == 0 {
+			fill(row(k.hind, i), 1)
+		} else {
+			times(row(k.hind, i), row(k.hind, i+1), row(decay, i+1))
+		}
+	}
+}
+
+func fill(x []float32, v float32) {
+	for i := range x {
+		x[i] = v
+	}
+}
+
+// multiply sets dst of each of list to the products of its rows with y [n, K], for columns
+// up to each row's; those to the right are unspecified.
+func (k *keyWork) multiply(list []keyProduct, y, decay []float32, n, width int) {
+	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
+	k.near, k.x, k.own = scratch.Floats(k.near, n*width), scratch.Floats(k.x, keyRows*width), scratch.Floats(k.own, keyRows*width)
+	if n > keyRows {
+		for j := range n / keyRows * keyRows {
+			asm.Mul(row(k.near, j), row(y, j), row(k.hind, j))
+		}
+		k.yT.SetT(mat.Of(k.near, (n-1)/keyRows*keyRows, width))
+	}
+	for from := 0; from < n; from += keyRows {
+		to := min(from+keyRows, n)
+		if from > 0 {
+			k.before(list, from, to, n, width)
+		}
+		// Within the block.
+		for i := from; i < to; i++ {
+			dots := func(p *keyProduct, until int) {
+				for j := from; j < until; j++ {
+					p.dst[i*n+j] = asm.Dot(row(p.x, i), row(k.own, j-from))
+				}
+			}
+			for l := range list {
+				if list[l].before {
+					dots(&list[l], i)
+				}
+			}
+			for j := from; j < i; j++ {
+				asm.Mul(row(k.own, j-from), row(k.own, j-from), row(decay, i))
+			}
+			copy(row(k.own, i-from), row(y, i))
+			for l := range list {
+				if !list[l].before {
+					dots(&list[l], i+1)
+				}
+			}
+		}
+	}
+}
+
+// before computes the products of rows from to to with all that is before them.
+func (k *keyWork) before(list []keyProduct, from, to, n, width int) {
+	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
+	panel := k.yT.PanelCols()
+	if last := from - keyRows; last > 0 { // those that were counted from the block before
+		by := row(k.fore, from-1)
+		for c := 0; c < last; c += panel {
+			m := mat.Columns(k.yT.Panel(c/panel), 0, min(panel, last-c))
+			kernel.ScaleRows(m, by, m)
+			kernel.Flush(k.yT.Panel(c / panel).Data)
+		}
+	}
+	_, cols := k.yT.Dims()
+	cols = min(cols, (from+panel-1)/panel*panel)
+	right := k.yT.Columns(0, cols)
+	for l := range list {
+		p := &list[l]
+		for i := from; i < to; i++ {
+			switch {
+			case !p.before:
+				asm.Mul(row(k.x, i-from), row(p.x, i), row(k.fore, i))
+			case i == from:
+				copy(row(k.x, 0), row(p.x, i))
+			default:
+				asm.Mul(row(k.x, i-from), row(p.x, i), row(k.fore, i-1))
+			}
+		}
+		dst := blas32.General{Rows: to - from, Cols: cols, Stride: n, Data: p.dst[from*n:]}
+		kernel.Gemm(dst, mat.Of(k.x, to-from, width), &right, nil)
+	}
+}
+
+// weighByKey makes c.left, c.ask and c.tail of a head with a decay for each key channel.
+func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
+	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
+	k := &c.keys
+	w.decays(op, call, p, h)
+	k.multiplyUp(w.decay, n, width)
+	erasers := w.k
+	if op.cfg.Erase >= EraseGated {
+		erasers = w.erasers(op, call, p, h)
+	}
+	k.multiply(w.products(op, erasers, readKey, askKey, n), w.k, w.decay, n, width)
+	pair := c.parts == 2
+	var inserts []float32
+	if pair {
+		w.read = scratch.Floats(w.read, n*width)
+		inserts = w.read
+		mat.Copy(mat.Of(inserts, n, width), mat.Columns(mat.Rows(call.Insert, p.t, p.t+n), h*width, width))
+		k.multiply(w.products(op, erasers, readPair, askPair, n), inserts, w.decay, n, width)
+	}
+	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
+	wide := width + c.parts*n
+	for i := range n {
+		if op.cfg.Erase != NoErase {
+			to := c.left[i*wide:][:width]
+			switch {
+			case !op.cfg.EraseFirst:
+				asm.Mul(to, row(erasers, i), row(k.grow, i))
+			case i == 0:
+				copy(to, row(erasers, i))
+			default:
+				asm.Mul(to, row(erasers, i), row(k.grow, i-1))
+			}
+			if s := c.sign(w.beta[i]); s != 1 {
+				asm.Scale(to, s, to)
+			}
+		}
+		for q := range op.each {
+			asm.Mul(c.ask[(q*n+i)*wide:][:width], row(w.q, q*n+i), row(k.grow, i))
+		}
+		asm.Mul(c.tailRow(i, 0, n, width), row(w.k, i), row(k.rest, i))
+		if pair {
+			asm.Mul(c.tailRow(i, 1, n, width), row(inserts, i), row(k.rest, i))
+		}
+	}
+	copy(c.last, row(k.grow, n-1))
+	w.assemble(op, n, width)
+}
+
+// products lists what is multiplied with the keys, or with the other rows of a pair.
+func (w *headWork) products(op *Recurrence, erasers []float32, read, ask, n int) []keyProduct {
+	c := &w.chunk
+	list := c.products[:0]
+	if op.cfg.Erase != NoErase {
+		list = append(list, keyProduct{erasers, c.m[read], op.cfg.EraseFirst})
+	}
+	for q := range op.each {
+		size := n * op.cfg.KeyDim
+		list = append(list, keyProduct{w.q[q*size:][:size], c.m[ask][q*n*n:][:n*n], false})
+	}
+	c.products = list
+	return list
+}
