@@ -76,6 +76,7 @@ func operations() []operation {
 		private("prefetch", prefetch),
 		private("shadow", shadowScores(4, false), shadowScores(2, false), shadowScores(1, false), shadowScores(4, true), shadowScores(2, true), shadowScores(1, true), shadowWeights),
 		private("outer", outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true)),
+		private("delta", deltaStep(false), deltaStep(true)),
 		private("rows", scaleRows, flush),
 		private("widen", widen("BFloat16", simd.Machine.LoadBFloat16), widen("Float16", simd.Machine.LoadFloat16)),
 		private("scan", scanKernels()...),

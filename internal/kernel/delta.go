@@ -3,6 +3,7 @@ package kernel
 import (
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/mat"
 )
 
@@ -42,7 +43,16 @@ func (d *DeltaStep) Run(y []float32, s blas32.General) {
 	if mat.OverlapVectors(y, Extent(s)) {
 		Panicf("%s: y overlaps s", op)
 	}
-	d.generic(y, s)
+	tier := isa.Active()
+	switch {
+	case len(y) == 0:
+	case tier == isa.Generic || len(d.K) == 0:
+		d.generic(y, s)
+	case d.B != nil:
+		deltaPairStepSIMD(tier, len(y), len(d.K), &s.Data[0], 4*s.Stride, &d.Read[0], &d.Ask[0], &d.Decay[0], &d.K[0], &d.V[0], &y[0], d.KQ, &d.B[0], d.BQ)
+	default:
+		deltaStepSIMD(tier, len(y), len(d.K), &s.Data[0], 4*s.Stride, &d.Read[0], &d.Ask[0], &d.Decay[0], &d.K[0], &d.V[0], &y[0], d.KQ, d.Beta)
+	}
 }
 
 // deltaWidth is the most columns of a DeltaStep.

@@ -100,6 +100,12 @@ func accumulate4MoreSIMD(isa.Tier, int, int, *float32, int, *float32, int, *floa
 func accumulate1MoreSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
+func deltaStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, *float32, *float32, float32, float32) {
+	panic(NoKernels)
+}
+func deltaPairStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, *float32, *float32, float32, *float32, float32) {
+	panic(NoKernels)
+}
 func scaleRowsSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32) { panic(NoKernels) }
 func flushSIMD(isa.Tier, []float32)                                            { panic(NoKernels) }
 func widenBFloat16SIMD(isa.Tier, int, *float32, *byte)                         { panic(NoKernels) }
