@@ -17,6 +17,7 @@ var informative = map[string]map[string]string{
 		"f32_ref_max_abs_err":       "how far another float32 implementation is off",
 		"official_float32_maxdiff*": "how far the official code is off in float32",
 	},
+	"hyena.striped_modal":       {"step_vs_parallel_maxdiff": "how far the official code is from itself"},
 	"attention.cca_prefill":     {"core": "a formula", "visibility": "a formula"},
 	"attention.exact":           exactWords,
 	"attention.exact_headdims":  exactWords,
