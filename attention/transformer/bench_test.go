@@ -4,11 +4,11 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -89,6 +89,24 @@ var random135M = func() func(tb testing.TB, format asm.Format) *Model {
 	}
 }()
 
+// best keeps the shortest of several times, which is what a machine that does other things can
+// be judged by.
+type best struct{ shortest time.Duration }
+
+func (t *best) time(f func()) {
+	begin := time.Now()
+	f()
+	if d := time.Since(begin); t.shortest == 0 || d < t.shortest {
+		t.shortest = d
+	}
+}
+
+// report says the rate of the mean and of the shortest time.
+func (t *best) report(b *testing.B, amount float64, unit string) {
+	b.ReportMetric(amount*float64(b.N)/b.Elapsed().Seconds(), unit)
+	b.ReportMetric(amount/t.shortest.Seconds(), "best-"+unit)
+}
+
 var benchFormats = []struct {
 	name   string
 	format asm.Format
@@ -113,10 +131,11 @@ func BenchmarkDecode(b *testing.B) {
 				}
 				step()
 				b.ReportAllocs()
+				var t best
 				for b.Loop() {
-					step()
+					t.time(step)
 				}
-				b.ReportMetric(float64(m.Bytes())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+				t.report(b, float64(m.Bytes())/1e9, "GB/s")
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 			})
 		}
@@ -138,18 +157,20 @@ func BenchmarkPrefill(b *testing.B) {
 				must(b, m.Run(b.Context(), call))
 			}
 			run()
+			var t best
 			for b.Loop() {
-				run()
+				t.time(run)
 			}
 			layers := 30 * (576.*(576+2*192+576) + 3*576*1536)
 			flop := 2*n*layers + 2*576*49152 + 30*4*576*float64(n)*n/2
-			b.ReportMetric(flop*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			t.report(b, flop/1e9, "GFLOP/s")
 			b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 		})
 	}
 }
 
-// BenchmarkMemory reads 256 MB: what decoding is to be measured by.
+// BenchmarkMemory reads 256 MB: what decoding is to be measured by. Weights stand in large pages,
+// where the system has them, and may be read faster than what is read here.
 func BenchmarkMemory(b *testing.B) {
 	const parts, n = 64, 1 << 20
 	data := make([]float32, parts*n)
@@ -158,17 +179,18 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	var sums [parts]float32
 	var g parallel.Group
-	task := func(_, i int) { sums[i] = asm.Max(data[i*n:][:n]) }
+	task := func(_, i int) { sums[i] = asm.Sum(data[i*n:][:n]) }
 	for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
 		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			var t best
 			for b.Loop() {
-				must(b, g.Run(b.Context(), workers, parts, task))
+				t.time(func() { must(b, g.Run(b.Context(), workers, parts, task)) })
 			}
-			b.ReportMetric(4*float64(len(data))*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+			t.report(b, 4*float64(len(data))/1e9, "GB/s")
 		})
 	}
-	if math.IsNaN(float64(sums[0])) {
-		b.Error("NaN")
+	if sums[0] != n {
+		b.Errorf("the sum is %v", sums[0])
 	}
 }
 
@@ -189,10 +211,11 @@ func BenchmarkPeak(b *testing.B) {
 					asm.Gemm(y[worker], x[worker], weights, nil)
 				}
 			}
+			var t best
 			for b.Loop() {
-				must(b, g.Run(b.Context(), workers, 4*workers, task))
+				t.time(func() { must(b, g.Run(b.Context(), workers, 4*workers, task)) })
 			}
-			b.ReportMetric(2*rows*inner*outer*times*4*float64(workers)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			t.report(b, 2*rows*inner*outer*times*4*float64(workers)/1e9, "GFLOP/s")
 		})
 	}
 }

@@ -72,7 +72,7 @@ func checkGemm(op string, dst, a blas32.General, rows int, b *Matrix, bias []flo
 const (
 	blockK     = 512       // rows of b to a kernel call; a tile of a stays in L1
 	blockBytes = 384 << 10 // of b, to stay in L2 while all of a goes by
-	wideK      = 128       // rows of b to a call that reads four panels of it
+	wideK      = 512       // bytes of a column of b to a call that reads four panels of it
 )
 
 // zeros is where a product without a bias begins.
@@ -178,8 +178,9 @@ func (p *product) strip(row, height, k0, kn, p0, p1 int) {
 			several = 1
 		}
 		if several > 1 {
-			for k := 0; k < kn; k += wideK {
-				p.tile(row, height, panel, several, k0+k, min(wideK, kn-k))
+			rows := wideK / p.b.format.bytes()
+			for k := 0; k < kn; k += rows {
+				p.tile(row, height, panel, several, k0+k, min(rows, kn-k))
 			}
 		} else {
 			p.tile(row, height, panel, 1, k0, kn)

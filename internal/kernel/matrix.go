@@ -131,6 +131,7 @@ func aligned(old []byte, n int) []byte {
 		return old[:n]
 	}
 	b := make([]byte, n+line-1)
+	hugePages(b)
 	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (line - 1)
 	return b[skip : skip+n : skip+n]
 }
