@@ -1,38 +1,49 @@
-// Command generate continues a prompt with a Mamba language model.
+// Command generate continues a prompt with a language model of any room: a transformer, a
+// Mamba, a HyenaDNA.
 //
 //	go run ./examples/generate
-//	go run ./examples/generate -prompt "And Moses said unto " -temperature 0.7 -seed 3
-//	go run ./examples/generate -greedy
-//	go run ./examples/generate -weights mamba2-130m/model.safetensors -prompt "Long sequences"
+//	go run ./examples/generate -weights bible -prompt "And Moses said unto " -temperature 0.7 -seed 3
+//	go run ./examples/generate -weights SmolLM2-135M-Instruct -format bfloat16 -chat -prompt "Why is the sky blue?"
+//	go run ./examples/generate -weights stories15M.bin -min-p 0.05 -stop "The end"
 //	go run ./examples/generate -score book.txt -window 4096
 //
-// Without -weights the model is a small one that reads and writes bytes, built in.
-// With it, any Mamba or Mamba-2 checkpoint: a file of safetensors or PyTorch, the index of several,
-// or their folder, with its config.json. A tokenizer.json there turns text into tokens; a vocabulary of 256 is
-// bytes; with any other the prompt is token ids. Names of special tokens in a prompt,
-// "<|im_start|>" for instance, stand for these tokens. The text ends at a token that the
-// checkpoint's generation_config.json, config.json or tokenizer says ends it.
+// Without -weights two small models that are built in write one after the other: a Llama of
+// children's stories (stories260K of karpathy/tinyllamas), and a Mamba-2 of the King James
+// Bible, which reads and writes bytes. "-weights stories" and "-weights bible" are one of them.
+// Else -weights is any checkpoint that the packages transformer, mamba and dna open: a folder
+// as the Hugging Face hub has it, or one of its files, or llama2.c's *.bin; its config.json
+// tells which it is. The tokenizer beside it turns text into tokens; a vocabulary of 256 is
+// bytes; with any other the prompt is token ids.
 //
-// Tokens are drawn at a temperature of 0.8: always the likeliest one soon goes in circles.
+// Names of special tokens in a prompt, "<|im_start|>" for instance, stand for these tokens.
+// With -chat the prompt is a message, and its text is text: the checkpoint's chat template
+// makes the conversation. Without -prompt each line of the standard input is a message then.
 //
-// It prints the text, then tokens per second and what memory weights and state
-// take: the state's does not grow with the text. With -score it prints the bits per
-// token of a file instead, each window of it read from an empty state.
+// Tokens are drawn at a temperature of 0.8: always the likeliest one soon goes in circles. The
+// text ends at a token that the checkpoint's files say ends it, or at a text of -stop.
+//
+// It prints the text as it comes, then tokens per second and what memory weights and state
+// take. With -score it prints the bits per token of a file instead, each window of it read
+// from an empty state.
+//
+// Everything but the built-in weights is in packages that any program can import: see
+// examples/internal/language, which opens the models.
 package main
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
-	"time"
+	"strings"
 
-	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention/transformer"
+	"github.com/subquad/subquad/examples/internal/language"
 	"github.com/subquad/subquad/examples/internal/program"
-	"github.com/subquad/subquad/ssm"
-	"github.com/subquad/subquad/ssm/mamba"
+	"github.com/subquad/subquad/text"
 )
 
 //go:embed model/model.safetensors
@@ -42,41 +53,64 @@ var weights []byte
 var config []byte
 
 const (
-	about = `generate continues a prompt with a Mamba language model: a small one of the King James Bible, built
-in, or any Mamba or Mamba-2 checkpoint. It prints the text, tokens per second, and what memory
-weights and state take. With -score it prints the bits per token of a file instead.`
-	usage = `	go run ./examples/generate -prompt "And Moses said unto " -seed 3
-	go run ./examples/generate -weights mamba2-130m/model.safetensors -prompt "Long sequences"
+	about = `generate continues a prompt with a language model: two small ones that are built in (children's
+stories, the King James Bible), or any checkpoint of a transformer (Llama, Qwen, Gemma, ... or
+llama2.c's), a Mamba or a HyenaDNA. It prints the text as it comes, tokens per second, and what
+memory weights and state take. With -score it prints the bits per token of a file instead.`
+	usage = `	go run ./examples/generate
+	go run ./examples/generate -weights bible -prompt "And Moses said unto " -seed 3
+	go run ./examples/generate -weights SmolLM2-135M-Instruct -chat -prompt "Why is the sky blue?"
 	go run ./examples/generate -score book.txt -window 4096`
 )
 
 // options are the command's flags.
 type options struct {
-	weights, format, prompt, score string
-	window, workers                int
-	greedy, endless                bool
-	generate                       mamba.GenerateConfig
+	open                          language.Options
+	weights, prompt, score        string
+	system                        string
+	template                      text.TemplateConfig
+	window                        int
+	greedy, endless, chat, counts bool
+	generate                      transformer.GenerateConfig
 }
+
+// stdin has the messages of a conversation.
+var stdin io.Reader = os.Stdin
 
 func main() { program.Main("generate", command) }
 
-func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	var o options
+func flags(o *options) *flag.FlagSet {
 	f := program.Flags("generate", about, usage)
-	f.StringVar(&o.weights, "weights", "", "Mamba checkpoint, a safetensors or PyTorch `file`, an index or a folder (default: a small model of bytes, built in)")
-	f.StringVar(&o.format, "format", "float32", "`type` of the weights in memory: float32, bfloat16, float16 or int8")
-	f.StringVar(&o.prompt, "prompt", "", "`text` to continue, or token ids like \"1 20 300\" (default: \"In the beginning \", or token 0)")
+	f.StringVar(&o.weights, "weights", "", "checkpoint: a `file` or folder, or stories or bible, which are built in (default: these two)")
+	f.StringVar(&o.open.Format, "format", "float32", "`type` of the weights in memory: float32, bfloat16, float16 or int8")
+	f.StringVar(&o.prompt, "prompt", "", "`text` to continue, or token ids like \"1 20 300\" (default: one that suits the model)")
 	f.IntVar(&o.generate.MaxTokens, "n", 300, "tokens to generate")
+	f.Float64Var(&o.generate.RepetitionPenalty, "repetition-penalty", 1, "divides the logits of tokens that are there already")
 	f.Float64Var(&o.generate.Temperature, "temperature", 0.8, "how much chance has a part; 0 takes the likeliest token")
 	f.BoolVar(&o.greedy, "greedy", false, "take the likeliest token, as -temperature 0 does")
-	f.BoolVar(&o.endless, "endless", false, "go on after a token that ends the text")
 	f.IntVar(&o.generate.TopK, "top-k", 0, "choose among the `k` likeliest tokens (default: all)")
 	f.Float64Var(&o.generate.TopP, "top-p", 0, "choose among the likeliest tokens that together have the probability `p` (default: all)")
+	f.Float64Var(&o.generate.MinP, "min-p", 0, "choose among tokens with `p` of the likeliest one's probability (default: all)")
 	f.Uint64Var(&o.generate.Seed, "seed", 1, "of the random numbers")
+	f.Func("stop", "`text` that ends the text; may be given again", func(s string) error {
+		o.generate.StopText = append(o.generate.StopText, s)
+		return nil
+	})
+	f.BoolVar(&o.endless, "endless", false, "go on after a token that ends the text")
+	f.BoolVar(&o.counts, "logprobs", false, "tell how likely each token was, to the standard error")
+	f.BoolVar(&o.chat, "chat", false, "the prompt is a message for the checkpoint's chat template; without one, lines of the standard input are")
+	f.StringVar(&o.system, "system", "", "with -chat, the system prompt, a `text`")
+	f.StringVar(&o.template.Reasoning, "reasoning", "", "with -chat, how `much` a gpt-oss thinks: low, medium or high")
+	f.BoolVar(&o.template.NoThinking, "no-thinking", false, "with -chat, do without thoughts (Qwen3)")
 	f.StringVar(&o.score, "score", "", "print the bits per token of a `file` instead")
 	f.IntVar(&o.window, "window", 4096, "tokens of the file to each window")
-	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
-	if err := program.Parse(f, args, stderr); err != nil {
+	f.IntVar(&o.open.Workers, "workers", 0, "goroutines (default: one for each processor)")
+	return f
+}
+
+func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var o options
+	if err := program.Parse(flags(&o), args, stderr); err != nil {
 		return err
 	}
 	if o.greedy {
@@ -87,120 +121,92 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return fmt.Errorf("-n is %d, want 1 or more", o.generate.MaxTokens)
 	case o.window < 1:
 		return fmt.Errorf("-window is %d, want 1 or more", o.window)
+	case o.system != "" && !o.chat:
+		return errors.New("-system is for a conversation: it needs -chat")
 	}
-	if _, err := mamba.NewSampler(o.generate.SampleConfig); err != nil {
-		return err
+	if _, err := transformer.NewSampler(o.generate.SampleConfig); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "transformer: "))
 	}
-	m, err := openModel(o)
-	if err != nil {
-		return err
+	names := []string{o.weights}
+	switch {
+	case o.weights == "" && o.score != "":
+		names = []string{"bible"}
+	case o.weights == "":
+		names = []string{"stories", "bible"}
 	}
-	words, err := openVocabulary(o.weights, m)
-	if err != nil {
-		return err
-	}
-	if o.score != "" {
-		text, err := os.ReadFile(o.score)
+	for i, name := range names {
+		m, prompt, err := open(name, o.open)
 		if err != nil {
 			return err
 		}
-		bits, n, err := score(ctx, m, words, string(text), o.window, program.NewProgress(stderr, "tokens"))
+		if i > 0 {
+			if _, err := io.WriteString(stdout, "\n\n"); err != nil {
+				return err
+			}
+		}
+		o := o
+		if o.prompt == "" && !o.chat {
+			o.prompt = prompt
+		}
+		if err := run(ctx, m, o, stdout, stderr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open returns a model, and a prompt that suits it.
+func open(name string, o language.Options) (*language.Model, string, error) {
+	_, missing := os.Stat(name)
+	switch {
+	case missing != nil && name == "stories":
+		m, err := language.Stories(o)
+		return m, "Once upon a time", err
+	case missing != nil && name == "bible":
+		m, err := language.OfBytes(weights, config, o)
+		return m, "In the beginning ", err
+	}
+	m, err := language.Open(name, o)
+	if err != nil {
+		return nil, "", err
+	}
+	prompt := "In the beginning "
+	if m.Room == "dna" {
+		prompt = "ACGT"
+	} else if _, err := m.Words.Encode(prompt); err != nil {
+		prompt = "0"
+	}
+	return m, prompt, nil
+}
+
+// run does what the flags ask of a model.
+func run(ctx context.Context, m *language.Model, o options, stdout, stderr io.Writer) error {
+	if o.score != "" {
+		data, err := os.ReadFile(o.score)
+		if err != nil {
+			return err
+		}
+		bits, n, err := score(ctx, m, string(data), o.window, program.NewProgress(stderr, "tokens"))
 		if err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(stdout, "%.5f bits per token, %d tokens in windows of %d\n", bits, n, o.window)
 		return err
 	}
-	if o.weights != "" && !o.endless {
-		if o.generate.Stop, err = stopTokens(o.weights, words); err != nil {
-			return err
-		}
+	if o.generate.Words, o.generate.Stop = m.Words, m.Stop; o.endless {
+		o.generate.Stop = []int32{}
 	}
-	return generate(ctx, m, words, o, stdout, stderr)
-}
-
-func openModel(o options) (*mamba.Model, error) {
-	cfg := mamba.Config{}
-	switch o.format {
-	case "float32":
-	case "bfloat16":
-		cfg.Format = asm.BFloat16
-	case "float16":
-		cfg.Format = asm.Float16
-	case "int8":
-		cfg.Format = asm.Int8
-	default:
-		return nil, fmt.Errorf("-format is %q, want float32, bfloat16, float16 or int8", o.format)
+	o.generate.LogProbs = o.counts
+	if o.chat {
+		return converse(ctx, m, o, stdout, stderr)
 	}
-	if o.weights != "" {
-		cfg.Workers = o.workers
-		return mamba.Open(o.weights, cfg)
-	}
-	built, err := mamba.ParseConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	built.Format, built.Workers = cfg.Format, o.workers
-	return mamba.Read(bytes.NewReader(weights), int64(len(weights)), built)
-}
-
-// generate prints the prompt and what the model makes of it.
-func generate(ctx context.Context, m *mamba.Model, words vocabulary, o options, stdout, stderr io.Writer) error {
-	prompt, err := words.encode(o.prompt)
+	prompt, err := m.Words.Encode(o.prompt)
 	if err != nil {
 		return err
 	}
-	st, err := m.NewState(ssm.StateConfig{})
-	if err != nil {
+	w := &writing{model: m, options: &o, stdout: stdout, stderr: stderr, shown: language.Decode(m.Words, prompt)}
+	if _, err := w.write(ctx, prompt, nil); err != nil {
 		return err
 	}
-	all, shown := append([]int32{}, prompt...), 0
-	show := func(end bool) error {
-		text := words.decode(all)
-		if !end && !words.whole(text) {
-			return nil // part of a letter
-		}
-		_, err := io.WriteString(stdout, text[min(shown, len(text)):])
-		shown = len(text)
-		return err
-	}
-	start := time.Now()
-	begin := start // of the tokens after the first, which the prompt's time is in
-	for token, err := range m.Generate(ctx, prompt, st, o.generate) {
-		if err != nil {
-			return err
-		}
-		if len(all) == len(prompt) {
-			begin = time.Now()
-			if err := show(false); err != nil { // the prompt, now that nothing is wrong with it
-				return err
-			}
-		}
-		all = append(all, token)
-		if err := show(false); err != nil {
-			return err
-		}
-	}
-	if err := show(true); err != nil {
-		return err
-	}
-	n := len(all) - len(prompt)
-	if n == 0 {
-		begin = time.Now()
-	}
-	end := ""
-	if n < o.generate.MaxTokens {
-		end = fmt.Sprintf("the text ended after %d tokens (-endless goes on)\n", n)
-	}
-	_, err = fmt.Fprintf(stderr, "\n\n%sprompt: %d tokens in %v; then %.0f tokens/s\nweights: %s as %s; state: %s, whatever the length\n",
-		end, len(prompt), begin.Sub(start).Round(time.Microsecond), float64(max(n-1, 0))/max(time.Since(begin).Seconds(), 1e-9),
-		size(m.Bytes()), o.format, size(int64(st.Bytes())))
-	return err
-}
-
-func size(n int64) string {
-	if n < 1e6 {
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	return w.report()
 }

@@ -15,6 +15,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/language"
 	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/examples/internal/program/programtest"
 	"github.com/subquad/subquad/internal/isa/isatest"
@@ -38,9 +39,9 @@ func expected(t *testing.T) map[string]any {
 	return v
 }
 
-func builtIn(t *testing.T, format string) *mamba.Model {
+func builtIn(t *testing.T, format string) *language.Model {
 	t.Helper()
-	m, err := openModel(options{format: format})
+	m, err := language.OfBytes(weights, config, language.Options{Format: format})
 	must(t, err)
 	return m
 }
@@ -58,7 +59,7 @@ func TestBits(t *testing.T) {
 				t.Log("left out, for it takes long: windows of", window)
 				continue
 			}
-			got, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text), window, new(program.Progress))
+			got, _, err := score(t.Context(), builtIn(t, "float32"), string(text), window, new(program.Progress))
 			must(t, err)
 			if w := want[key].(float64); !(math.Abs(got-w) < 1e-3) {
 				t.Errorf("windows of %d: %.5f bits per byte, want %.5f", window, got, w)
@@ -75,7 +76,10 @@ func TestLogits(t *testing.T) {
 	text, err := os.ReadFile("testdata/heldout.txt")
 	must(t, err)
 	isatest.Run(t, func(t *testing.T) {
-		m := builtIn(t, "float32")
+		cfg, err := mamba.ParseConfig(config)
+		must(t, err)
+		m, err := mamba.Read(bytes.NewReader(weights), int64(len(weights)), cfg)
+		must(t, err)
 		for _, name := range f.Names() {
 			want, err := f.Tensor(name).Float64()
 			if err != nil {
@@ -83,8 +87,10 @@ func TestLogits(t *testing.T) {
 			}
 			v := m.Config().Vocab
 			n := len(want) / v
-			tokens, err := letters{}.encode(string(text[:n]))
-			must(t, err)
+			tokens := make([]int32, n)
+			for i := range tokens {
+				tokens[i] = int32(text[i])
+			}
 			logits := blas32.General{Rows: n, Cols: v, Stride: v, Data: make([]float32, n*v)}
 			must(t, m.Forward(logits, tokens))
 			for i, w := range want {
@@ -101,7 +107,7 @@ func TestGreedy(t *testing.T) {
 	want := expected(t)[`greedy continuation of "In the beginning ", 300 bytes`].(string)
 	isatest.Run(t, func(t *testing.T) {
 		var out, report bytes.Buffer
-		must(t, command(t.Context(), []string{"-greedy"}, &out, &report))
+		must(t, command(t.Context(), []string{"-weights", "bible", "-greedy"}, &out, &report))
 		if got := out.String(); got != want {
 			t.Errorf("wrote %q, want %q", got, want)
 		}
@@ -116,13 +122,30 @@ func TestFormats(t *testing.T) {
 	text, err := os.ReadFile("testdata/heldout.txt")
 	must(t, err)
 	for format, tol := range map[string]float64{"bfloat16": 0.01, "float16": 0.002, "int8": 0.03} {
-		got, _, err := score(t.Context(), builtIn(t, format), letters{}, string(text[:4096]), 4096, new(program.Progress))
+		got, _, err := score(t.Context(), builtIn(t, format), string(text[:4096]), 4096, new(program.Progress))
 		must(t, err)
-		exact, _, err := score(t.Context(), builtIn(t, "float32"), letters{}, string(text[:4096]), 4096, new(program.Progress))
+		exact, _, err := score(t.Context(), builtIn(t, "float32"), string(text[:4096]), 4096, new(program.Progress))
 		must(t, err)
 		if !(math.Abs(got-exact) < tol) {
 			t.Errorf("%s: %.5f bits per byte, %.5f with float32", format, got, exact)
 		}
+	}
+}
+
+// TestStory: the built-in story is the one that llama2.c tells, and without -weights both
+// models write.
+func TestStory(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		var out strings.Builder
+		must(t, command(t.Context(), []string{"-weights", "stories", "-greedy", "-n", "20"}, &out, io.Discard))
+		if want := "Once upon a time, there was a little girl named Lily. She loved to play outside in the park"; !strings.HasPrefix(want, out.String()) || len(out.String()) < 40 {
+			t.Errorf("wrote %q", out.String())
+		}
+	})
+	var out, report strings.Builder
+	must(t, command(t.Context(), []string{"-n", "10"}, &out, &report))
+	if !strings.HasPrefix(out.String(), "Once upon a time") || !strings.Contains(out.String(), "\n\nIn the beginning ") || strings.Count(report.String(), "tokens/s") != 2 {
+		t.Errorf("wrote %q, reported %q", out.String(), report.String())
 	}
 }
 
@@ -135,8 +158,8 @@ func TestWeights(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600))
 	var ids, bytes bytes.Buffer
 	must(t, command(t.Context(), []string{"-weights", path, "-prompt", "73, 110", "-n", "3", "-greedy"}, &ids, io.Discard))
-	must(t, command(t.Context(), []string{"-prompt", "In", "-n", "3", "-temperature", "0"}, &bytes, io.Discard))
-	if got, want := ids.String(), (numbers{}).decode([]int32{73, 110, int32(bytes.String()[2]), int32(bytes.String()[3]), int32(bytes.String()[4])}); got != want {
+	must(t, command(t.Context(), []string{"-weights", "bible", "-prompt", "In", "-n", "3", "-temperature", "0"}, &bytes, io.Discard))
+	if got, want := ids.String(), fmt.Sprintf("73 110 %d %d %d ", bytes.Bytes()[2], bytes.Bytes()[3], bytes.Bytes()[4]); got != want {
 		t.Errorf("wrote %q, want %q", got, want)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "tokenizer.json"), []byte(`{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
@@ -149,12 +172,34 @@ func TestWeights(t *testing.T) {
 	}
 }
 
+// TestOptions: every flag of the sampler does something, and texts of -stop are cut off.
+func TestOptions(t *testing.T) {
+	write := func(args ...string) (string, string) {
+		t.Helper()
+		var out, report strings.Builder
+		must(t, command(t.Context(), append([]string{"-weights", "stories", "-n", "60"}, args...), &out, &report))
+		return out.String(), report.String()
+	}
+	plain, _ := write("-temperature", "1.5")
+	for _, args := range [][]string{{"-top-k", "3"}, {"-top-p", "0.5"}, {"-min-p", "0.3"}, {"-repetition-penalty", "5"}, {"-seed", "9"}} {
+		if got, _ := write(append(args, "-temperature", "1.5")...); got == plain {
+			t.Errorf("%v changes nothing", args)
+		}
+	}
+	greedy, _ := write("-greedy")
+	before, _, _ := strings.Cut(greedy, " girl")
+	got, report := write("-greedy", "-stop", "no such", "-stop", " girl", "-logprobs")
+	if got != before || !strings.Contains(report, "a text of -stop came after ") || !strings.Contains(report, `" little"`) {
+		t.Errorf("wrote %q, want %q; reported %q", got, before, report)
+	}
+}
+
 // TestTemperature: without flags the text does not go in circles.
 func TestTemperature(t *testing.T) {
 	var out, again, other strings.Builder
-	must(t, command(t.Context(), nil, &out, io.Discard))
-	must(t, command(t.Context(), []string{"-temperature", "0.8", "-seed", "1"}, &again, io.Discard))
-	must(t, command(t.Context(), []string{"-seed", "2"}, &other, io.Discard))
+	must(t, command(t.Context(), []string{"-weights", "bible"}, &out, io.Discard))
+	must(t, command(t.Context(), []string{"-weights", "bible", "-temperature", "0.8", "-seed", "1"}, &again, io.Discard))
+	must(t, command(t.Context(), []string{"-weights", "bible", "-seed", "2"}, &other, io.Discard))
 	if out.String() != again.String() || out.String() == other.String() || strings.Count(out.String(), "the children of Israel") > 3 {
 		t.Errorf("wrote %q, %q and %q", out.String(), again.String(), other.String())
 	}
@@ -182,40 +227,31 @@ func chat() string {
 		"model": {"type": "BPE", "vocab": {` + strings.Join(vocab, ", ") + `}, "merges": []}}`
 }
 
-// TestChat passes added tokens both ways, and stops where the checkpoint says.
-func TestChat(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) { must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)) }
+// checkpoint writes the model of bytes into a folder, with a tokenizer of chats.
+func checkpoint(t *testing.T) (dir string, write func(name, text string)) {
+	dir = t.TempDir()
+	write = func(name, text string) { must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)) }
 	write("model.safetensors", string(weights))
 	write("config.json", string(config))
 	write("tokenizer.json", chat())
-	m := builtIn(t, "float32")
-	v, err := openVocabulary(dir, m)
+	return dir, write
+}
+
+// TestEnd passes added tokens both ways, and stops where the checkpoint says.
+func TestEnd(t *testing.T) {
+	dir, write := checkpoint(t)
+	m, err := language.Open(dir, language.Options{})
 	must(t, err)
 	prompt := "<|im_start|>user\ndef f(x):\n    return x<|im_end|>\n"
-	ids, err := v.encode(prompt)
+	ids, err := m.Words.Encode(prompt)
 	must(t, err)
-	if want := len(prompt) - len("<|im_start|><|im_end|>    ") + 3; len(ids) != want || ids[0] != 250 || v.decode(ids) != prompt {
-		t.Errorf("%v is %q, want %d tokens", ids, v.decode(ids), want)
+	if want := len(prompt) - len("<|im_start|><|im_end|>    ") + 3; len(ids) != want || ids[0] != 250 || language.Decode(m.Words, ids) != prompt {
+		t.Errorf("%v is %q, want %d tokens", ids, language.Decode(m.Words, ids), want)
 	}
-	stops := func() []int32 {
-		t.Helper()
-		stop, err := stopTokens(dir, v)
-		must(t, err)
-		return stop
+	if !slices.Equal(m.Stop, []int32{251}) {
+		t.Errorf("stops %v", m.Stop)
 	}
-	if got := stops(); !slices.Equal(got, []int32{251}) { // by its name
-		t.Errorf("stops %v", got)
-	}
-	write("tokenizer_config.json", `{"eos_token": {"content": "<|im_start|>", "lstrip": false}, "model_max_length": 1000000000000000019884624838656}`)
-	if got := stops(); !slices.Equal(got, []int32{250}) {
-		t.Errorf("stops %v", got)
-	}
-	write("generation_config.json", `{"eos_token_id": [104, 7], "top_p": NaN}`)
-	write("config.json", strings.Replace(string(config), "{", `{"eos_token_id": 7, `, 1))
-	if got := stops(); !slices.Equal(got, []int32{7, 104, 250}) {
-		t.Errorf("stops %v", got)
-	}
+	write("generation_config.json", `{"eos_token_id": [104, 7]}`)
 	var out, report, endless strings.Builder
 	must(t, command(t.Context(), []string{"-weights", dir, "-prompt", "In t", "-greedy"}, &out, &report)) // "h" ends the text
 	if out.String() != "In t" || !strings.Contains(report.String(), "the text ended after 0 tokens (-endless goes on)") {
@@ -225,23 +261,75 @@ func TestChat(t *testing.T) {
 	if len(endless.String()) != len("In t")+5 || !strings.HasPrefix(endless.String(), "In th") {
 		t.Errorf("wrote %q", endless.String())
 	}
-	write("generation_config.json", `{"eos_token_id": "x"}`)
-	if _, err := stopTokens(dir, v); err == nil || !strings.Contains(err.Error(), "generation_config.json: eos_token_id: ") {
+}
+
+// TestChat: a message is in the checkpoint's template, and lines are a conversation, of which
+// each answer is what the model says of the whole.
+func TestChat(t *testing.T) {
+	dir, write := checkpoint(t)
+	args := []string{"-weights", dir, "-chat", "-n", "12", "-greedy"}
+	if err := command(t.Context(), append(args, "-prompt", "x"), io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "no chat template") {
 		t.Errorf("error %v", err)
+	}
+	write("chat_template.jinja", `{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`)
+	run := func(args ...string) string {
+		t.Helper()
+		var out strings.Builder
+		must(t, command(t.Context(), args, &out, io.Discard))
+		return out.String()
+	}
+	// By hand, the names of tokens in the text standing for them.
+	plain := func(text string) string {
+		return strings.TrimPrefix(run("-weights", dir, "-n", "12", "-greedy", "-prompt", text), text)
+	}
+	const system, open, end, answer = "<|im_start|>system\nBe kind.<|im_end|>\n", "<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n"
+	first := plain(system + open + "Who made heaven?" + end + answer)
+	if got := run(append(args, "-system", "Be kind.", "-prompt", "Who made heaven?")...); got != first || len(got) < 6 {
+		t.Errorf("answered %q, want %q", got, first)
+	}
+	second := plain(system + open + "Who made heaven?" + end + answer + first + end + open + "And earth?" + end + answer)
+	stdin = strings.NewReader("Who made heaven?\nAnd earth?\n")
+	defer func() { stdin = os.Stdin }()
+	if got, want := run(append(args, "-system", "Be kind.")...), first+"\n\n"+second+"\n\n"; got != want {
+		t.Errorf("answered %q, want %q", got, want)
+	}
+}
+
+// TestRooms opens checkpoints of the other rooms by their config.json.
+func TestRooms(t *testing.T) {
+	for path, want := range map[string]string{
+		"../internal/language/stories260K":                              "transformer",
+		"../../testdata/golden/transformer_stories260K/stories260K.bin": "transformer",
+		"../genome/model": "dna",
+		"model":           "mamba",
+	} {
+		m, err := language.Open(path, language.Options{Format: "bfloat16"})
+		must(t, err)
+		if m.Room != want {
+			t.Errorf("%s is of room %s, want %s", path, m.Room, want)
+		}
+		var out, report strings.Builder
+		must(t, command(t.Context(), []string{"-weights", path, "-n", "8"}, &out, &report))
+		if len(out.String()) < 9 || !strings.Contains(report.String(), "tokens/s") || strings.Contains(report.String(), "read again") != (want == "dna") {
+			t.Errorf("%s: wrote %q, reported %q", path, out.String(), report.String())
+		}
+		if want == "dna" && strings.Trim(out.String(), "ACGTN") != "" {
+			t.Errorf("wrote %q", out.String())
+		}
 	}
 }
 
 func TestErrors(t *testing.T) {
 	for want, args := range map[string][]string{
-		`unexpected argument "x"`:                                   {"x"},
-		"-n is 0, want 1 or more":                                   {"-n", "0"},
-		"-window is -1, want 1 or more":                             {"-window", "-1"},
-		`-format is "f8", want float32, bfloat16, float16 or int8`:  {"-format", "f8"},
-		"mamba: TopP is 2, want 0 to 1":                             {"-top-p", "2"},
-		"mamba: Temperature is -1, want a finite number, 0 or more": {"-temperature", "-1"},
-		"a text of 0 tokens, want 2 or more":                        {"-score", os.DevNull},
-		"open missing.txt: no such file or directory":               {"-score", "missing.txt"},
-		"missing.safetensors: no such file or directory":            {"-weights", "missing.safetensors"},
+		`unexpected argument "x"`:                                  {"x"},
+		"-n is 0, want 1 or more":                                  {"-n", "0"},
+		"-window is -1, want 1 or more":                            {"-window", "-1"},
+		`-format is "f8", want float32, bfloat16, float16 or int8`: {"-format", "f8"},
+		"TopP is 2, want 0 to 1":                                   {"-top-p", "2"},
+		"Temperature is -1, want a finite number, 0 or more":       {"-temperature", "-1"},
+		"a text of 0 tokens, want 2 or more":                       {"-score", os.DevNull},
+		"open missing.txt: no such file or directory":              {"-score", "missing.txt"},
+		"missing.safetensors: no such file or directory":           {"-weights", "missing.safetensors"},
 	} {
 		var out strings.Builder
 		if err := command(t.Context(), args, &out, io.Discard); err == nil || !strings.Contains(err.Error(), want) {

@@ -5,17 +5,17 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/subquad/subquad/examples/internal/language"
 	"github.com/subquad/subquad/examples/internal/program"
-	"github.com/subquad/subquad/ssm/mamba"
 )
 
 // score returns the mean bits per token of a text, of which each window is read
 // from an empty state; a window's last token predicts the next window's first. The
 // first token of all is not predicted. n is how many are.
-func score(ctx context.Context, m *mamba.Model, words vocabulary, text string, window int, p *program.Progress) (bits float64, n int, err error) {
+func score(ctx context.Context, m *language.Model, text string, window int, p *program.Progress) (bits float64, n int, err error) {
 	var tokens []int32
 	if text != "" {
-		if tokens, err = words.encode(text); err != nil {
+		if tokens, err = m.Words.Encode(text); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -27,11 +27,11 @@ func score(ctx context.Context, m *mamba.Model, words vocabulary, text string, w
 	var sum float64
 	for from := 0; from < len(tokens)-1; from += window {
 		to := min(from+window, len(tokens)-1)
-		call := mamba.Call{Tokens: tokens[from:to], Targets: tokens[from+1 : to+1], LogLikelihood: make([]float32, to-from)}
-		if err := m.Run(ctx, &call); err != nil {
+		likely := make([]float32, to-from)
+		if err := m.LogLikelihood(ctx, likely, tokens[from:to], tokens[from+1:to+1]); err != nil {
 			return 0, 0, err
 		}
-		for _, v := range call.LogLikelihood {
+		for _, v := range likely {
 			sum += float64(v)
 		}
 		p.Add(to - from)

@@ -1,0 +1,266 @@
+// Package language opens language models of every room, for the examples: a transformer, a
+// Mamba or a HyenaDNA, by what its config.json says, with what turns text into its tokens. It
+// uses nothing that a program of another module could not.
+package language
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention/transformer"
+	"github.com/subquad/subquad/hyena/dna"
+	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/mamba"
+	"github.com/subquad/subquad/text"
+)
+
+//go:embed stories260K
+var stories embed.FS
+
+// Options say how a model is opened.
+type Options struct {
+	// Format is the type of weights in memory: float32, bfloat16, float16 or int8.
+	Format  string
+	Workers int // goroutines, 0 for one for each processor
+}
+
+// Model is a language model with its words.
+type Model struct {
+	Words Vocabulary
+	// Stop are the tokens that end a text.
+	Stop []int32
+	// Room is the package that runs the model.
+	Room string
+
+	path string
+	// One of these is the model. The first two remember texts in states of the same type.
+	streamer streamer
+	bases    *dna.Model
+}
+
+// streamer is what transformer.Model and mamba.Model have in common.
+type streamer interface {
+	Stream(ctx context.Context, prompt []int32, st *transformer.State, cfg transformer.GenerateConfig) iter.Seq2[transformer.Piece, error]
+	NewPrefixes(cfg transformer.PrefixConfig) (*transformer.Prefixes, error)
+	Bytes() int64
+}
+
+// ErrNoState is that of a model which reads a text again for each token.
+var ErrNoState = errors.New("the model keeps no state")
+
+// format returns the format of a name.
+func (o *Options) format() (asm.Format, error) {
+	for name, format := range map[string]asm.Format{"": asm.Float32, "float32": asm.Float32, "bfloat16": asm.BFloat16, "float16": asm.Float16, "int8": asm.Int8} {
+		if name == o.Format {
+			return format, nil
+		}
+	}
+	return 0, fmt.Errorf("-format is %q, want float32, bfloat16, float16 or int8", o.Format)
+}
+
+// Stories returns the model of children's stories that is built in.
+func Stories(o Options) (*Model, error) {
+	read := func(name string) []byte {
+		data, err := stories.ReadFile("stories260K/" + name)
+		if err != nil {
+			panic(err) // it is built in
+		}
+		return data
+	}
+	format, err := o.format()
+	if err != nil {
+		return nil, err
+	}
+	weights := read("model.safetensors")
+	m, err := transformer.Read(bytes.NewReader(weights), int64(len(weights)), read("config.json"), transformer.Config{Format: format, Workers: o.Workers})
+	if err != nil {
+		return nil, err
+	}
+	words, err := text.Parse(read("tokenizer.bin"))
+	if err != nil {
+		return nil, err
+	}
+	return &Model{Words: tokenizer{words}, Stop: []int32{1, 2}, Room: "transformer", streamer: m}, nil
+}
+
+// OfBytes returns a Mamba of bytes from its file and config.json.
+func OfBytes(weights, config []byte, o Options) (*Model, error) {
+	format, err := o.format()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := mamba.ParseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Format, cfg.Workers = format, o.Workers
+	m, err := mamba.Read(bytes.NewReader(weights), int64(len(weights)), cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Model{Words: tokenizer{text.Bytes()}, Room: "mamba", streamer: m}, nil
+}
+
+// Open returns the model of a checkpoint: a folder, one of its files, or a file of llama2.c.
+func Open(path string, o Options) (*Model, error) {
+	format, err := o.format()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	m := &Model{path: path}
+	if m.Room, err = roomOf(path); err != nil {
+		return nil, err
+	}
+	rows := 0 // of the vocabulary
+	switch m.Room {
+	case "dna":
+		if m.bases, err = dna.Open(path, dna.Config{Format: format, Workers: o.Workers}); err != nil {
+			return nil, err
+		}
+		m.Words = letters{m.bases.Tokenizer(dna.NoSpecial)}
+		for _, end := range []string{"[SEP]", "<eos>"} {
+			if id, ok := m.bases.Vocabulary().Lookup(end); ok {
+				m.Stop = append(m.Stop, id)
+			}
+		}
+		return m, nil
+	case "mamba":
+		model, err := mamba.Open(path, mamba.Config{Format: format, Workers: o.Workers})
+		if err != nil {
+			return nil, err
+		}
+		m.streamer, rows = model, model.Config().Words
+	default:
+		model, err := transformer.Open(path, transformer.Config{Format: format, Workers: o.Workers})
+		if err != nil {
+			return nil, err
+		}
+		m.streamer, rows, m.Stop = model, model.Shape().Vocab, model.Shape().EOS
+	}
+	words, err := text.Open(path)
+	switch {
+	case err == nil:
+		m.Words = tokenizer{words}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case rows == 256:
+		words = text.Bytes()
+		m.Words = tokenizer{words}
+	default:
+		m.Words = numbers{rows}
+	}
+	ends, err := text.Ends(path, words)
+	if err != nil {
+		return nil, err
+	}
+	m.Stop = slices.Concat(m.Stop, ends)
+	return m, nil
+}
+
+var modelType = regexp.MustCompile(`"model_type"\s*:\s*"([^"]*)"`)
+
+// roomOf tells which package runs a checkpoint, by its config.json. Without one a file *.bin is
+// llama2.c's, and another HyenaDNA's, whose files tell all by themselves.
+func roomOf(path string) (string, error) {
+	dir := path
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		dir = filepath.Dir(path)
+	}
+	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && filepath.Ext(path) == ".bin" && !strings.HasPrefix(filepath.Base(path), "pytorch_model"):
+		return "transformer", nil
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := dna.Open(path, dna.Config{}); err == nil {
+			return "dna", nil
+		}
+		return "mamba", nil
+	case err != nil:
+		return "", err
+	}
+	for _, m := range modelType.FindAllSubmatch(config, -1) {
+		switch kind := string(m[1]); {
+		case strings.HasPrefix(kind, "hyena"):
+			return "dna", nil
+		case slices.Contains([]string{"mamba", "mamba2", "falcon_mamba", "mamba_ssm"}, kind):
+			return "mamba", nil
+		}
+		return "transformer", nil
+	}
+	for _, key := range []string{`"hyena"`, `"l_max"`} {
+		if bytes.Contains(config, []byte(key)) {
+			return "dna", nil
+		}
+	}
+	return "mamba", nil // the original's files have no model_type
+}
+
+// Bytes is the memory of the weights.
+func (m *Model) Bytes() int64 {
+	if m.bases != nil {
+		return m.bases.Bytes()
+	}
+	return m.streamer.Bytes()
+}
+
+// NewState returns an empty state, or ErrNoState.
+func (m *Model) NewState() (*transformer.State, error) {
+	switch model := m.streamer.(type) {
+	case *transformer.Model:
+		return model.NewState(transformer.StateConfig{})
+	case *mamba.Model:
+		return model.NewState(ssm.StateConfig{})
+	}
+	return nil, ErrNoState
+}
+
+// NewPrefixes returns a cache of prefixes of that many bytes, or ErrNoState.
+func (m *Model) NewPrefixes(most int64) (*transformer.Prefixes, error) {
+	if m.streamer == nil {
+		return nil, ErrNoState
+	}
+	return m.streamer.NewPrefixes(transformer.PrefixConfig{MaxBytes: most})
+}
+
+// Template returns the checkpoint's chat template.
+func (m *Model) Template(cfg text.TemplateConfig) (*text.Template, error) {
+	words, ok := m.Words.(tokenizer)
+	if !ok || m.path == "" {
+		return nil, fmt.Errorf("the model has no chat template: %w", fs.ErrNotExist)
+	}
+	return text.OpenTemplate(m.path, words.Tokenizer, cfg)
+}
+
+// Stream continues a prompt. st is nil for a model that keeps no state.
+func (m *Model) Stream(ctx context.Context, prompt []int32, st *transformer.State, cfg transformer.GenerateConfig) iter.Seq2[transformer.Piece, error] {
+	if m.bases != nil {
+		return m.bases.Stream(ctx, prompt, cfg)
+	}
+	return m.streamer.Stream(ctx, prompt, st, cfg)
+}
+
+// LogLikelihood sets dst to the natural logarithms of the probabilities of targets, each after
+// the token of the same place and those before it.
+func (m *Model) LogLikelihood(ctx context.Context, dst []float32, tokens, targets []int32) error {
+	switch model := m.streamer.(type) {
+	case *transformer.Model:
+		return model.Run(ctx, &transformer.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
+	case *mamba.Model:
+		return model.Run(ctx, &mamba.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
+	}
+	return m.bases.Run(ctx, &dna.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
+}
