@@ -113,6 +113,7 @@ func dnaRoom(b *builder) {
 	b.on(func() any { return m }, "StateBytes", func() []any { return []any{tokens} })
 	b.on(func() any { return m }, "RunBatch", func() []any { return []any{nowhere, []*dna.Call{call(), {Tokens: ids(), Hidden: matrix(tokens, dim)}}} }).never = true
 	b.on(func() any { return m }, "EmbedInto", func() []any { return []any{nowhere, vector(dim), "ACGTACG"} }).never = true
+	b.genomes(m, dim)
 }
 
 func fastaRoom(b *builder) {

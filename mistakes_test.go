@@ -24,7 +24,9 @@ import (
 const tokens = 7
 
 // elsewhere lists functions that rows cannot call, with the reason.
-var elsewhere = map[string]string{}
+var elsewhere = map[string]string{
+	"dna.NewGenome": "its files are texts, too short for the damage that the table does: TestGenomeErrors and FuzzGenome of hyena/dna",
+}
 
 func rows(t *testing.T) (list []*row) {
 	b := &builder{t: t, known: functions(t)}

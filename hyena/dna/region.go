@@ -53,15 +53,15 @@ func (m *Model) EmbedRegions(ctx context.Context, dst blas32.General, from Seque
 	}
 	switch {
 	case cfg.Overlap < 0 || cfg.Overlap >= window:
-		return check.Errorf(ErrCall, "dna: EmbedConfig.Overlap is %d, want 0 to Window-1 = %d", cfg.Overlap, window-1)
+		return check.Errorf(ErrConfig, "dna: EmbedConfig.Overlap is %d, want 0 to Window-1 = %d", cfg.Overlap, window-1)
 	case cfg.Flank < 0 || cfg.Flank > 1<<30:
-		return check.Errorf(ErrCall, "dna: EmbedConfig.Flank is %d, want 0 to %d", cfg.Flank, 1<<30)
+		return check.Errorf(ErrConfig, "dna: EmbedConfig.Flank is %d, want 0 to %d", cfg.Flank, 1<<30)
 	case cfg.Layer != nil && (*cfg.Layer < 0 || *cfg.Layer > m.cfg.Layers):
-		return check.Errorf(ErrCall, "dna: EmbedConfig.Layer is %d, want 0 to Layers = %d", *cfg.Layer, m.cfg.Layers)
+		return check.Errorf(ErrConfig, "dna: EmbedConfig.Layer is %d, want 0 to Layers = %d", *cfg.Layer, m.cfg.Layers)
 	case cfg.Pooling > Last:
-		return check.Errorf(ErrCall, "dna: EmbedConfig.Pooling is %d, want at most %d", cfg.Pooling, Last)
+		return check.Errorf(ErrConfig, "dna: EmbedConfig.Pooling is %d, want at most %d", cfg.Pooling, Last)
 	}
-	if err := check.Workers(ErrCall, "dna", cfg.Workers); err != nil {
+	if err := check.Workers(ErrConfig, "dna", cfg.Workers); err != nil {
 		return err
 	}
 	for i, r := range regions {

@@ -36,7 +36,7 @@ func (m *Model) window(name string, n int) (int, error) {
 	case n == 0:
 		return min(defaultWindow, m.cfg.MaxLen), nil
 	case n < 2 || n > m.cfg.MaxLen:
-		return 0, check.Errorf(ErrCall, "dna: %s.Window is %d, want 2 to the model's longest, %d", name, n, m.cfg.MaxLen)
+		return 0, check.Errorf(ErrConfig, "dna: %s.Window is %d, want 2 to the model's longest, %d", name, n, m.cfg.MaxLen)
 	}
 	return n, nil
 }
@@ -58,9 +58,9 @@ func (m *Model) LogLikelihood(ctx context.Context, dst []float32, sequence []byt
 		return err
 	}
 	if cfg.Overlap < 0 || cfg.Overlap >= window {
-		return check.Errorf(ErrCall, "dna: ScanConfig.Overlap is %d, want 0 to Window-1 = %d", cfg.Overlap, window-1)
+		return check.Errorf(ErrConfig, "dna: ScanConfig.Overlap is %d, want 0 to Window-1 = %d", cfg.Overlap, window-1)
 	}
-	if err := check.Workers(ErrCall, "dna", cfg.Workers); err != nil {
+	if err := check.Workers(ErrConfig, "dna", cfg.Workers); err != nil {
 		return err
 	}
 	s := scanner{model: m, tokens: m.Tokenizer(NoSpecial), window: window, cfg: cfg}

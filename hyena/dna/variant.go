@@ -103,7 +103,7 @@ func (m *Model) ScoreVariants(ctx context.Context, scores []VariantScore, from S
 	if err != nil {
 		return err
 	}
-	if err := check.Workers(ErrCall, "dna", cfg.Workers); err != nil {
+	if err := check.Workers(ErrConfig, "dna", cfg.Workers); err != nil {
 		return err
 	}
 	s := variantScorer{model: m, tokens: m.Tokenizer(NoSpecial), window: window, cfg: cfg, from: from, known: map[string]int{}}

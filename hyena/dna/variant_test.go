@@ -171,7 +171,7 @@ func TestScan(t *testing.T) {
 			}
 		}
 		for _, c := range []ScanConfig{{Window: 1}, {Window: small.maxLen + 1}, {Window: 4, Overlap: 4}, {Overlap: -1}, {Workers: -1}} {
-			if err := m.LogLikelihood(ctx, make([]float32, 150), sequence, c); !errors.Is(err, ErrCall) {
+			if err := m.LogLikelihood(ctx, make([]float32, 150), sequence, c); !errors.Is(err, ErrConfig) {
 				t.Errorf("%+v: error %v", c, err)
 			}
 		}
