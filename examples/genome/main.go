@@ -15,24 +15,14 @@ package main
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
+	"github.com/subquad/subquad/examples/internal/ecoli"
 	"github.com/subquad/subquad/examples/internal/program"
-	"github.com/subquad/subquad/hyena/dna"
 )
-
-//go:embed model/model.safetensors
-var weights []byte
-
-//go:embed model/config.json
-var config []byte
-
-//go:embed lambda_phage_NC_001416.fa.gz
-var lambda []byte
 
 const (
 	about = `genome reads a genome with a HyenaDNA model, base by base, and draws where the model is
@@ -68,7 +58,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err := program.Writable(bed, picture); err != nil {
 		return err
 	}
-	m, err := openModel(o)
+	m, err := ecoli.Open(o.weights, o.config, o.workers)
 	if err != nil {
 		return err
 	}
@@ -98,28 +88,6 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	return err
 }
 
-func openModel(o options) (*dna.Model, error) {
-	var cfg dna.Config
-	text := config
-	if o.config != "" {
-		var err error
-		if text, err = os.ReadFile(o.config); err != nil {
-			return nil, err
-		}
-	}
-	if o.config != "" || o.weights == "" {
-		var err error
-		if cfg, err = dna.ParseConfig(text); err != nil {
-			return nil, err
-		}
-	}
-	cfg.Workers = o.workers
-	if o.weights == "" {
-		return dna.Read(bytes.NewReader(weights), int64(len(weights)), cfg)
-	}
-	return dna.Open(o.weights, cfg)
-}
-
 func window(asked, longest int) (int, error) {
 	switch {
 	case asked == 0:
@@ -133,7 +101,7 @@ func window(asked, longest int) (int, error) {
 // openGenome returns a genome's name and its text.
 func openGenome(path string) (string, io.ReadCloser, error) {
 	if path == "" {
-		return "phage lambda", io.NopCloser(bytes.NewReader(lambda)), nil
+		return "phage lambda", io.NopCloser(bytes.NewReader(ecoli.Lambda)), nil
 	}
 	f, err := os.Open(path)
 	return filepath.Base(path), f, err

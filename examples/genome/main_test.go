@@ -16,6 +16,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/examples/internal/ecoli"
 	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/examples/internal/program/programtest"
 	"github.com/subquad/subquad/hyena/dna"
@@ -25,7 +26,7 @@ import (
 
 func builtIn(t *testing.T) *dna.Model {
 	t.Helper()
-	m, err := openModel(options{})
+	m, err := ecoli.Open("", "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,7 @@ func TestModel(t *testing.T) {
 			return
 		}
 		// The first 4096 predictions of a window of 16384.
-		fasta, err := dna.NewReader(bytes.NewReader(lambda))
+		fasta, err := dna.NewReader(bytes.NewReader(ecoli.Lambda))
 		if err != nil {
 			t.Fatal(err)
 		}

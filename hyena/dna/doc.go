@@ -9,6 +9,10 @@
 //     pooled embeddings and class scores; token by token, too, after a [State], and it
 //     generates.
 //   - [Tokenizer] turns text into tokens as HyenaDNA's tokenizers do.
+//   - [Model.ScoreVariants] tells which changes of a sequence are unlikely, [Model.EmbedRegions]
+//     makes vectors of stretches, [Model.LogLikelihood] reads sequences of any length.
+//   - [Genome] reads any stretch of a FASTA file by its index; [VariantReader] and
+//     [RegionReader] read VCF and BED.
 //   - [Reader] reads FASTA, plain or gzip, record by record; [ReverseComplement] and
 //     [ReverseComplementRNA] turn a strand around.
 //

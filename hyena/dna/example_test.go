@@ -11,7 +11,7 @@ import (
 )
 
 // checkpoint is a small one of random weights, under published names. A real one
-// is in examples/genome/model.
+// is in examples/internal/ecoli/model.
 const checkpoint = "../../testdata/golden/hyena_model_d32.safetensors"
 
 // An embedding of a sequence: the mean of the model's hidden states.
@@ -136,4 +136,62 @@ func ExampleTokenizer_AppendDNA() {
 	// Output:
 	// [9 7 10 11] <nil>
 	// dna: the sequence has 'E' at byte 1, which is no nucleotide code
+}
+
+// Changes of a sequence, both strands read: below 0 the model finds one unlikely.
+func ExampleModel_ScoreVariants() {
+	m, err := dna.Open(checkpoint, dna.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	genome := dna.Records{"phage": []byte("ACGTACGTTGCA")}
+	scores := make([]dna.VariantScore, 2)
+	variants := []dna.Variant{{Contig: "phage", Position: 3, Ref: "G", Alt: "T"}, {Contig: "phage", Position: 3, Ref: "G", Alt: "GA"}}
+	if err := m.ScoreVariants(context.Background(), scores, genome, variants, dna.VariantConfig{}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("G>T %.1f, insertion of A %.1f\n", scores[0].Ratio(), scores[1].Ratio())
+	// Output: G>T 7.7, insertion of A -17.9
+}
+
+// A stretch of a FASTA file, without reading what is before it.
+func ExampleNewGenome() {
+	const text = ">one\nACGTACGT\nGATTACA\n>two\nTTTT\n"
+	g, err := dna.NewGenome(strings.NewReader(text), int64(len(text)), nil, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	bases := make([]byte, 5)
+	if err := g.ReadBases(bases, "one", 6); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s of %v\n", bases, g.Contigs())
+	// Output: GTGAT of [{one 15} {two 4}]
+}
+
+func ExampleNewVariantReader() {
+	r, err := dna.NewVariantReader(strings.NewReader("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\nchr1\t5\t.\tA\tC,<DEL>\n"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	v, err := r.Next()
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = r.Next()
+	fmt.Println(v.Contig, v.Position, v.Ref, v.Alt, r.Skipped(), err == io.EOF)
+	// Output: chr1 5 A C 1 true
+}
+
+func ExampleNewRegionReader() {
+	r, err := dna.NewRegionReader(strings.NewReader("chr1\t10\t20\tpromoter\t0\t-\n"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	region, err := r.Next()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(region)
+	// Output: {chr1 10 20 promoter true}
 }
