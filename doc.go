@@ -33,6 +33,7 @@
 //   - ssm/longmamba: contexts longer than those of the training, by calibrated
 //     filters and by dropping tokens.
 //   - ssm/mamba: Mamba language models: checkpoints, logits, generation.
+//   - ssm/rwkv: RWKV-7 language models: the same, and their own tokens.
 //   - text: tokenizers of published checkpoints, and the chat templates by which
 //     conversations become tokens.
 //   - merge: token merging by plans that can be undone and composed: bipartite, local,

@@ -20,6 +20,7 @@ import (
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/rope"
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/delta"
 )
 
 // Open returns the model of a checkpoint: a folder as the Hugging Face hub has it, with
@@ -94,6 +95,7 @@ type checkpoint struct {
 	latent    *scratch.List[latentRun]
 	sides     *scratch.List[sideRun]
 	blocks    *ssm.Scratch
+	deltas    *delta.Scratch
 }
 
 // newModel builds the model of a checkpoint.
@@ -101,7 +103,7 @@ func newModel(f *weights.File, shape *Shape, cfg Config) (*Model, error) {
 	c := &checkpoint{
 		Checkpoint: lm.NewCheckpoint("transformer", f, naming, cfg.Format), shape: shape, cfg: cfg, read: map[string]bool{},
 		operators: map[int]*attention.Attention{}, runs: new(scratch.List[mixerRun]), latent: new(scratch.List[latentRun]),
-		sides: new(scratch.List[sideRun]), blocks: new(ssm.Scratch),
+		sides: new(scratch.List[sideRun]), blocks: new(ssm.Scratch), deltas: new(delta.Scratch),
 	}
 	stack := lm.Config{Package: "transformer", Name: shape.ModelType, Workers: cfg.Workers}
 	c.ends(&stack)
@@ -153,7 +155,7 @@ func passedOver(name string, layers int) bool {
 	if strings.HasSuffix(name, "rotary_emb.inv_freq") {
 		return true
 	}
-	for _, part := range []string{"vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "audio_tower."} {
+	for _, part := range []string{"mtp.", "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "audio_tower."} {
 		if strings.HasPrefix(name, part) {
 			return true
 		}
@@ -261,7 +263,10 @@ func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.S
 	s := c.shape
 	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	m := &mixer{scratch: c.runs, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim, heat: s.heat, whole: s.qkNorm == wholeNorm}
-	if s.fused {
+	m.gate = s.outGate
+	if s.outGate {
+		m.qkv = c.withGate(prefix)
+	} else if s.fused {
 		m.qkv = c.linear(prefix+"qkv_proj.", q+2*kv, s.Dim, s.qkvBias)
 	} else {
 		m.qkv = c.stacked(s.Dim, s.qkvBias, []string{prefix + "q_proj.", prefix + "k_proj.", prefix + "v_proj."}, []int{q, kv, kv})
@@ -299,6 +304,38 @@ func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.S
 		}
 	}
 	return m
+}
+
+// withGate makes the first projection of attention with a gate, which stands behind each
+// head's queries in one matrix.
+func (c *checkpoint) withGate(prefix string) *dense.Linear {
+	s := c.shape
+	q, kv, d := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim, s.HeadDim
+	both, bothBias := c.projection(prefix+"q_proj.", 2*q, s.Dim, s.qkvBias)
+	k, kBias := c.projection(prefix+"k_proj.", kv, s.Dim, s.qkvBias)
+	v, vBias := c.projection(prefix+"v_proj.", kv, s.Dim, s.qkvBias)
+	if c.Err != nil {
+		return nil
+	}
+	all := mat.New(2*q+2*kv, s.Dim)
+	var bias []float32
+	if s.qkvBias {
+		bias = make([]float32, all.Rows)
+		copy(bias[q:], kBias)
+		copy(bias[q+kv:], vBias)
+	}
+	for h := range s.Heads {
+		for part, to := range [...]int{h * d, q + 2*kv + h*d} {
+			from := (2*h + part) * d
+			mat.Copy(mat.Rows(all, to, to+d), mat.Rows(both, from, from+d))
+			if bias != nil {
+				copy(bias[to:], bothBias[from:from+d])
+			}
+		}
+	}
+	mat.Copy(mat.Rows(all, q, q+kv), k)
+	mat.Copy(mat.Rows(all, q+kv, q+2*kv), v)
+	return c.pack(all, bias)
 }
 
 // operator returns the attention of a configuration. Layers share one, and its working

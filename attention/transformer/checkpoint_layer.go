@@ -64,6 +64,9 @@ func (c *checkpoint) tokenMixer(i int, prefix string) lm.Mixer {
 	}
 	switch s.kind(i) {
 	case Recurrence:
+		if s.Delta != nil {
+			return c.gatedDelta(prefix + "linear_attn.")
+		}
 		return c.block(block)
 	case SideBySide:
 		a, b := c.attention(i, attention), c.block(block)

@@ -83,6 +83,9 @@ func (c *checkpoint) experts(prefix string) lm.MLP {
 	}
 	if e.Shared > 0 {
 		m.shared = c.gated(prefix+"shared_experts.", s.Dim, e.Shared)
+		if e.sharedGate {
+			m.gate = c.linear(prefix+"shared_expert_gate.", 1, s.Dim, false)
+		}
 	}
 	if c.Err != nil {
 		return nil

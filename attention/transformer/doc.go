@@ -1,7 +1,7 @@
 // Package transformer runs decoder-only language models with attention, from the checkpoints
 // that are published: Llama, Mistral, Qwen, Gemma, OLMo, Phi-3, Granite, gpt-oss, DeepSeek-V3
-// and what has their form, and hybrids of attention and Mamba: Bamba, Granite 4, Nemotron-H,
-// Falcon-H1, Jamba.
+// and what has their form, and hybrids of attention and recurrent layers: Bamba, Granite 4,
+// Nemotron-H, Falcon-H1, Jamba, Qwen3-Next, Qwen3.5.
 //
 //   - [Open] reads a folder as the Hugging Face hub has it: config.json, safetensors in one
 //     file or several, generation_config.json. [ParseConfig] tells a model's [Shape], and so
@@ -69,9 +69,12 @@
 //	nemotron_h    a layer is a Mamba-2, attention, an MLP by relu(x)^2 or experts, alone
 //	falcon_h1     attention and Mamba-2 side by side, with multipliers of all they make
 //	jamba         Mamba-1 with norms of dt, B and C, attention in some layers, experts in some
+//	qwen3_next    Gated DeltaNet in most layers; attention with a gate of its output, a quarter
+//	              of a head rotating; norms by 1+w; experts beside an MLP that has a gate
+//	qwen3_5       the same with a dense MLP; qwen3_5_moe: with experts
 //
-// A layer's A is attention or a block of package ssm (Shape.Kinds), both of the same inputs
-// in Falcon-H1, and a layer of Nemotron-H has an A or an F.
+// A layer's A is attention or a block of package ssm or ssm/delta (Shape.Kinds), both of the
+// same inputs in Falcon-H1, and a layer of Nemotron-H has an A or an F.
 //
 // # States of hybrids
 //
@@ -105,7 +108,10 @@
 //	model types        checked against transformers 5.3.0 in float64; olmo3 against 4.57, as
 //	                   5.3 scales its sliding layers too, a known defect
 //	ministral          re-derived: as mistral, with layer_types
-//	hybrids            re-derived: compared with loops over float64 that were written from the
+//	qwen3_next, qwen3_5, qwen3_5_moe
+//	                   checked against transformers of August 2026 in float64, the text part;
+//	                   layers for further tokens (mtp) and images are passed over
+//	hybrids of Mamba   re-derived: compared with loops over float64 that were written from the
 //	                   code of transformers 5, on random weights; no vectors of that code
 //	                   itself. Steps dt are kept in time_step_limit and nothing else, as the
 //	                   kernels do that such models are trained with; a slow path of

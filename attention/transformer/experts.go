@@ -17,16 +17,18 @@ import (
 //
 //	y = shared(x) + sum over the chosen e, in their order, of weight(e) expert e(x)
 //
-// or, where experts have a width of their own, after(sum of weight(e) expert e(before(x)))
-// in place of the sum. Experts from Count on compute nothing: they give back what they read
-// (zero-computation experts of LongCat-Flash, 2025, arXiv 2509.01322). The tokens of a call are put together by experts, so that the weights
-// of each are read once. A token's result does not depend on the others.
+// With a gate the first is sigmoid(gate x) shared(x). Where experts have a width of their own
+// after(sum of weight(e) expert e(before(x))) stands in place of the sum. Experts from Count
+// on compute nothing: they give back what they read (zero-computation experts of
+// LongCat-Flash, 2025, arXiv 2509.01322). The tokens of a call are put together by experts, so
+// that the weights of each are read once. A token's result does not depend on the others.
 type experts struct {
 	cfg           *Experts
 	router        *dense.Linear // D -> Count + zero
 	correction    []float32     // [Count + zero], added to scores to choose by, or nil
 	list          []lm.MLP
 	shared        lm.MLP        // or nil
+	gate          *dense.Linear // D -> 1, of shared, or nil
 	before, after *dense.Linear // D -> wide and back, or nil
 	dim, wide     int
 }
@@ -69,6 +71,14 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 	}
 	if m.shared != nil {
 		m.shared.Forward(g, dst, x, mat.Of(memory, n, m.shared.Hidden()))
+		if m.gate != nil {
+			gates := mat.Of(memory, n, 1) // the hidden layer's, which is done with
+			m.gate.Forward(gates, x)
+			asm.Sigmoid(gates.Data[:n], gates.Data[:n])
+			for t := range n {
+				asm.Scale(mat.Row(dst, t), gates.Data[t], mat.Row(dst, t))
+			}
+		}
 	} else {
 		mat.Clear(dst)
 	}
@@ -247,7 +257,7 @@ func (m *experts) Bytes() int64 {
 	if m.shared != nil {
 		n += m.shared.Bytes()
 	}
-	for _, l := range []*dense.Linear{m.before, m.after} {
+	for _, l := range []*dense.Linear{m.gate, m.before, m.after} {
 		if l != nil {
 			n += int64(l.Bytes())
 		}
@@ -271,7 +281,7 @@ func (m *experts) Fingerprints() (up, down uint64) {
 		f.Add(up)
 		f.Add(down)
 	}
-	for _, l := range []*dense.Linear{m.before, m.after} {
+	for _, l := range []*dense.Linear{m.gate, m.before, m.after} {
 		if l != nil {
 			f.Add(l.Fingerprint())
 		}

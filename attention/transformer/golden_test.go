@@ -20,6 +20,8 @@ func TestGolden(t *testing.T) {
 		"transformer.model":    goldenModel,
 		"transformer.text":     goldenText,
 		"transformer.moe_zero": goldenZeroExperts,
+
+		"transformer.qwen3_next_model": goldenQwen35,
 	})
 }
 

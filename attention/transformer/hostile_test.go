@@ -21,9 +21,8 @@ func TestHostileConfigs(t *testing.T) {
 	if len(folders) < 20 {
 		t.Fatalf("%d configurations", len(folders))
 	}
-	for _, name := range hybridNames() {
-		h := hybrids[name]
-		folders = append(folders, filepath.Join(hybridFolder(t, h, h.tensors(1)), "config.json"))
+	for _, name := range append(hybridNames(), qwen35Names...) {
+		folders = append(folders, filepath.Join(folderOf(t, name), "config.json"))
 	}
 	n := 0
 	for _, path := range folders {

@@ -93,7 +93,7 @@ func TestHybrids(t *testing.T) {
 // TestHybridRollback: a state with recurrent layers goes back to its snapshots, and to
 // nothing else; what it gives from there is what a fresh one gives.
 func TestHybridRollback(t *testing.T) {
-	for _, name := range hybridNames() {
+	for _, name := range append(hybridNames(), qwen35Names...) {
 		m := open(t, name, Config{})
 		ids, v := tokens(m, 60), m.shape.Vocab
 		st := newState(t, m, StateConfig{Snapshots: 2})

@@ -23,7 +23,8 @@ import (
 //
 //	[q | k | v] = QKV x + b;  q, k = normed and rotated;  y = O attention(q, k, v) + b
 //
-// The rotation is the state's.
+// The rotation is the state's. With a gate QKV has a fourth part g, and what O reads is
+// sigmoid(g) attention(q, k, v).
 type mixer struct {
 	op       *attention.Attention
 	qkv, out *dense.Linear
@@ -33,6 +34,7 @@ type mixer struct {
 
 	heads, kvHeads, headDim int
 
+	gate   bool           // there is one
 	whole  bool           // norms are of all heads together
 	late   bool           // norms come after the rotation, which is the mixer's then
 	before *rope.Rotation // that rotation
@@ -53,7 +55,7 @@ type mixerRun struct {
 	k, v  [1]blas32.General
 
 	floats []float32
-	qkv    blas32.General // [n, (H + 2 KVH) HeadDim]
+	qkv    blas32.General // [n, (H + 2 KVH) HeadDim], or with a gate [n, 2 (H + KVH) HeadDim]
 	y      blas32.General // [n, H HeadDim]
 	at     []int64        // positions of the rows
 
@@ -70,8 +72,9 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 	}
 	r.m, r.x = m, mix.X
 	n, h, kv := mix.X.Rows, m.heads*m.headDim, m.kvHeads*m.headDim
-	r.floats = scratch.Floats(r.floats, n*(2*h+2*kv))
-	r.qkv, r.y = mat.Of(r.floats, n, h+2*kv), mat.Of(r.floats[n*(h+2*kv):], n, h)
+	wide := m.columns()
+	r.floats = scratch.Floats(r.floats, n*(wide+h))
+	r.qkv, r.y = mat.Of(r.floats, n, wide), mat.Of(r.floats[n*wide:], n, h)
 	r.place(mix)
 	tasks := (n + mixerRows - 1) / mixerRows
 	if err := r.group.Run(ctx, mix.Workers, tasks, r.project); err != nil {
@@ -90,6 +93,15 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 		return err
 	}
 	return r.group.Run(ctx, mix.Workers, tasks, r.finish)
+}
+
+// columns returns how many columns the first projection makes.
+func (m *mixer) columns() int {
+	n := m.heads + 2*m.kvHeads
+	if m.gate {
+		n += m.heads
+	}
+	return n * m.headDim
 }
 
 // forget drops what is the caller's.
@@ -159,6 +171,14 @@ func (m *mixer) normHeads(norm *dense.Norm, x blas32.General) {
 }
 
 func (r *mixerRun) finishRows(_, task int) {
+	if m := r.m; m.gate {
+		y, qkv := r.rows(r.y, task), r.rows(r.qkv, task)
+		for t := range y.Rows {
+			gate := mat.Part(qkv, t, qkv.Cols-y.Cols, y.Cols)
+			asm.Sigmoid(gate, gate)
+			asm.Mul(mat.Row(y, t), mat.Row(y, t), gate)
+		}
+	}
 	r.m.out.ForwardIn(&r.group, r.rows(r.x, task), r.rows(r.y, task))
 }
 
@@ -174,7 +194,7 @@ func (m *mixer) Bytes() int64 {
 func (m *mixer) ScratchBytes(tokens int) int64 {
 	n := min(tokens, pieceTokens)
 	const rest = 16 << 10
-	own := 4*int64(n)*int64((2*m.heads+2*m.kvHeads)*m.headDim) + rest
+	own := 4*int64(n)*int64(m.columns()+m.heads*m.headDim) + rest
 	turned := 4 * int64(n) * int64((m.heads+m.kvHeads)*m.headDim)
 	return own + turned + m.op.StepScratchBytes(n, tokens) + m.op.PrefillScratchBytes(n, tokens)
 }
@@ -194,6 +214,9 @@ func (m *mixer) Fingerprint() uint64 {
 	f.Add(m.out.Fingerprint())
 	f.Floats(m.q.Weight, m.k.Weight, cfg.Sinks, []float32{m.q.Eps})
 	f.Add(uint64(state.Bool(m.late)))
+	if m.gate {
+		f.Add(1)
+	}
 	f.Add(math.Float64bits(m.heat.beta))
 	f.Add(uint64(m.heat.original))
 	addRotation(&f, m.rotation)

@@ -136,6 +136,17 @@ func (st *sideState) Plan(tokens int) {
 	}
 }
 
+// Alike tells whether another state of the layer has the same StateConfig.
+func (st *sideState) Alike(other lm.LayerState) bool {
+	o, ok := other.(*sideState)
+	for i, part := range st.parts {
+		if like, asks := part.(interface{ Alike(lm.LayerState) bool }); ok && asks {
+			ok = like.Alike(o.parts[i])
+		}
+	}
+	return ok
+}
+
 // Clone implements lm.LayerState.
 func (st *sideState) Clone() lm.LayerState {
 	return &sideState{[2]lm.LayerState{st.parts[0].Clone(), st.parts[1].Clone()}}

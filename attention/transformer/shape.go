@@ -25,9 +25,10 @@ type Shape struct {
 	Experts *Experts
 	Latent  *Latent
 	// Kinds has for each layer what lets its tokens look at others; nil is Attention in all.
-	// Mamba are the recurrent blocks of those that have one, or nil.
+	// Mamba or Delta are the recurrent blocks of those that have one, or nil.
 	Kinds []LayerKind
 	Mamba *Mamba
+	Delta *Delta
 	// Windows has for each layer how many tokens a query sees, its own included; 0 for all.
 	Windows []int
 	// Rotations has what rotates queries and keys for each layer; None where nothing does.
@@ -47,7 +48,7 @@ type LayerKind uint8
 
 const (
 	Attention  LayerKind = iota // attention, or latent attention
-	Recurrence                  // a block of Mamba or Mamba-2
+	Recurrence                  // a block of Mamba, Mamba-2 or a gated delta rule
 	SideBySide                  // attention and Mamba-2 of the same inputs, summed
 	Alone                       // nothing: the layer is an MLP, or experts
 )
@@ -67,6 +68,14 @@ type Mamba struct {
 	dtMin, dtMax float32
 }
 
+// Delta has the widths of recurrent blocks by a gated delta rule: see
+// delta.GatedDeltaConfig.
+type Delta struct {
+	// Heads is the number of value heads, KeyHeads that of key and query heads, KeyDim and
+	// ValueDim their widths, Taps how many tokens the convolution reads.
+	Heads, KeyHeads, KeyDim, ValueDim, Taps int
+}
+
 // Experts are MLPs of which each token takes some, by a router's scores.
 type Experts struct {
 	// Count is their number in a layer, Used how many a token takes, Inner their width.
@@ -79,6 +88,7 @@ type Experts struct {
 	Sparse []bool
 
 	router     routing
+	sharedGate bool    // what all tokens take is multiplied by a sigmoid
 	interlaced bool    // gates and inputs take turns, weights are [in, out]: gpt-oss
 	normalise  bool    // weights of the chosen sum to 1
 	scale      float32 // of the weights, 0 for 1
@@ -136,6 +146,7 @@ type knobs struct {
 	scale     float32 // of logits
 	softcap   float32 // of logits of attention, 0 for none
 	sinks     bool
+	outGate   bool // attention has a gate
 	qkvBias   bool
 	outBias   bool
 	mlpBias   bool

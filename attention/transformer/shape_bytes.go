@@ -25,7 +25,11 @@ func (s *Shape) Bytes(format asm.Format) int64 {
 			total += s.attentionElements()
 		}
 		if kind == Recurrence || kind == SideBySide {
-			total += s.Mamba.elements(d)
+			if s.Delta != nil {
+				total += s.Delta.elements(d)
+			} else {
+				total += s.Mamba.elements(d)
+			}
 		}
 		switch e := s.Experts; {
 		case s.bare && kind != Alone:
@@ -48,7 +52,11 @@ func (s *Shape) attentionElements() float64 {
 	d := float64(s.Dim)
 	l := s.Latent
 	if l == nil {
-		return d * float64(s.HeadDim) * float64(2*s.Heads+2*s.KVHeads)
+		parts := 2*s.Heads + 2*s.KVHeads
+		if s.outGate {
+			parts += s.Heads
+		}
+		return d * float64(s.HeadDim) * float64(parts)
 	}
 	total, q, in := 0.0, float64(s.Heads)*float64(l.NopeDim+l.RopeDim), d
 	if l.QRank > 0 {
@@ -66,4 +74,9 @@ func (m *Mamba) elements(d float64) float64 {
 		return 3*inner*d + inner*(2*float64(m.Rank)+2*n)
 	}
 	return d * (3*inner + 2*float64(m.Groups)*n + float64(m.Heads))
+}
+
+func (m *Delta) elements(d float64) float64 {
+	keys, values := float64(m.KeyHeads)*float64(m.KeyDim), float64(m.Heads)*float64(m.ValueDim)
+	return d * (2*keys + 3*values + 2*float64(m.Heads))
 }

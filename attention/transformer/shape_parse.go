@@ -85,7 +85,10 @@ func (s *Shape) readSizes(f section, kind *modelType) {
 	} else {
 		s.Layers = f.must("num_hidden_layers", mostLayers)
 	}
-	s.Heads, s.Inner = f.must("num_attention_heads", mostHeads), f.must("intermediate_size", mostWide)
+	s.Heads = f.must("num_attention_heads", mostHeads)
+	if s.Inner = f.count("intermediate_size", 0, mostWide); s.Inner == 0 && !kind.noInner {
+		s.Inner = f.must("intermediate_size", mostWide)
+	}
 	s.MaxPosition = int64(f.count("max_position_embeddings", 0, math.MaxInt32))
 	s.KVHeads = s.Heads
 	if f.has("num_key_value_heads") {

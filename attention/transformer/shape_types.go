@@ -19,6 +19,7 @@ type modelType struct {
 	eps      float64 // rms_norm_eps
 	epsKey   string  // its name, where it is another; norms are LayerNorm then, unless rms
 	rms      bool
+	noInner  bool // intermediate_size need not be there
 	headDim  int  // head_dim; 0 is hidden_size / num_attention_heads
 	tied     bool // tie_word_embeddings
 	askHeads bool // num_key_value_heads must be there: its default is another number
@@ -82,6 +83,12 @@ var modelTypes = map[string]modelType{
 	"nemotron_h":       {eps: 1e-5, epsKey: "layer_norm_epsilon", rms: true, askHeads: true, headDim: 128, bias: saidBias, layers: nemotronLayers, more: nemotronH},
 	"falcon_h1":        {eps: 1e-5, askHeads: true, bias: saidBias, more: falconH1},
 	"jamba":            {eps: 1e-6, askHeads: true, more: jamba},
+
+	"qwen3_next":       qwen35(qwen3Next),
+	"qwen3_5":          qwen35(nil),
+	"qwen3_5_text":     qwen35(nil),
+	"qwen3_5_moe":      qwen35(qwen35MoE),
+	"qwen3_5_moe_text": qwen35(qwen35MoE),
 }
 
 func seedOSS(s *Shape, f section) {

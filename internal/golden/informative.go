@@ -29,6 +29,9 @@ var informative = map[string]map[string]string{
 	"merge.tome_bsm":            {"dtype": "in words; the tensors have types"},
 	"rope.flexrope_far":         {"bias": "a formula"},
 	"transformer.model":         {"regime": "in words"},
+
+	"ssm.rwkv7_model":              {"names": "in words; the tensors have them"},
+	"transformer.qwen3_next_model": {"min_router_margin": "how far the chosen experts are from others"},
 }
 
 // exactWords are keys of exact attention's operations.

@@ -110,7 +110,7 @@ var owners = map[string]string{
 	"ssm.gdn_block":    "ssm/delta",
 	"ssm.kda_block":    "ssm/delta",
 	"ssm.rwkv7_block":  "ssm/delta",
-	"ssm.rwkv7_model":  notYet,
+	"ssm.rwkv7_model":  "ssm/rwkv",
 
 	"transformer.byte_probabilities": "internal/lm",
 	"transformer.byte_text":          notYet,
@@ -119,7 +119,7 @@ var owners = map[string]string{
 	"transformer.drift":              "internal/lm",
 	"transformer.model":              "attention/transformer",
 	"transformer.moe_zero":           "attention/transformer",
-	"transformer.qwen3_next_model":   notYet,
+	"transformer.qwen3_next_model":   "attention/transformer",
 	"transformer.text":               "attention/transformer",
 	"transformer.speculative":        "internal/lm",
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/delta"
 	"github.com/subquad/subquad/ssm/longmamba"
 )
 
@@ -73,6 +74,14 @@ func (m Recurrent) ReadState(r io.Reader) (LayerState, error) {
 // RecurrentState returns the state that a mixer of an ssm.Block has, or nil.
 func RecurrentState(l LayerState) *ssm.State {
 	if st, ok := l.(*recurrentState); ok {
+		return st.State
+	}
+	return nil
+}
+
+// DeltaState returns the state that a mixer of a delta.Block has, or nil.
+func DeltaState(l LayerState) *delta.State {
+	if st, ok := l.(*deltaState); ok {
 		return st.State
 	}
 	return nil

@@ -274,5 +274,8 @@ func (m *Model) Prepare(ctx context.Context, tokens int) error {
 	return ctx.Err()
 }
 
+// Mixer returns a mixer, by its number.
+func (m *Model) Mixer(i int) Mixer { return m.program[m.mixers[i]].Mixer }
+
 // layout is a call's sequences and their states.
 type layout = pack.Layout[*State]
