@@ -16,6 +16,12 @@ func kvcacheRoom(b *builder) {
 		}
 	}
 	b.add("kvcache.New", kvcache.New, func() []any { return []any{config()} })
+	shadow := b.add("kvcache.New", kvcache.New, func() []any {
+		cfg := config()
+		cfg.Select, cfg.Positions = kvcache.Shadow{Bits: 8, Top: 2, Eps: .1}, kvcache.AtOrigin
+		return []any{cfg}
+	})
+	shadow.call = "shadow"
 	op := must(kvcache.New(config()))
 	cfg := config()
 	cfg.Recent = 3

@@ -24,8 +24,8 @@ func shadowScores(rows int, dot bool) kernel {
 				return
 			}
 		}
-		m.Func(name, "func(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)",
-			fmt.Sprintf("s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for %d rows of q [groups][%[1]d][2] of four int8 each and panels [groups][16] of k;\nbias [%[1]d][2] is what sums begin with", rows))
+		m.Func(name, "func(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)",
+			fmt.Sprintf("s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for %d rows of q [groups][%[1]d][2] of four int8 each and panels [groups][16] of k;\nbias [%[1]d][2] is what sums begin with; as many bytes as k has are prefetched from next on", rows))
 		together := shadowPanel / m.Lanes() // vectors of a panel that are kept at once
 		if m.Tier() == "AVX2" {
 			together = 1
@@ -33,7 +33,7 @@ func shadowScores(rows int, dot bool) kernel {
 		if m.Tier() == "NEON" {
 			together = 2
 		}
-		panels, k, scale := m.Param("panels"), m.Param("k"), m.Param("scale")
+		panels, k, scale, next := m.Param("panels"), m.Param("k"), m.Param("scale"), m.Param("next")
 		out := m.Rows(m.Param("s"), m.Param("sRow"), rows)
 		m.Loop(panels, 1, func() {
 			var end GP
@@ -55,7 +55,8 @@ func shadowScores(rows int, dot bool) kernel {
 						keys[j] = m.Int8Factors(m.Load(At{Base: at, Disp: (v + j) * Bytes(m)}, nil))
 					}
 					if v == 0 {
-						m.Prefetch(At{Base: at, Disp: 1 << 14})
+						m.Prefetch(At{Base: next})
+						m.AddImm(next, 4*shadowPanel)
 					}
 					for i := range rows {
 						for p := range 2 {
@@ -80,9 +81,9 @@ func shadowScores(rows int, dot bool) kernel {
 			}
 			m.AddImm(scale, 4*shadowPanel)
 			out.Advance(4 * shadowPanel)
-			next := m.CopyGP(end)
-			m.SubGP(next, k)
-			m.AddGP(k, next)
+			size := m.CopyGP(end)
+			m.SubGP(size, k)
+			m.AddGP(k, size)
 		})
 		m.End()
 	}

@@ -8,7 +8,7 @@
 //     each key head, on the heap or in pages, in float32, float16, bfloat16 or int8, with
 //     what the policies know of them. It forks, goes back, and is stored.
 //   - Selectors: All, Window, Top (exact), TokenSelect, Quest, InfLLM, RetroInfer,
-//     Landmarks, and Cached around them.
+//     Landmarks, and Cached around them; Shadow, which estimates what it does not read.
 //   - Evictors: StreamingLLM and SirLLM make room before tokens come; H2O, TOVA and
 //     External act after each call; SnapKV, Pyramid, Knorm, KeyDiff, LagKV and the other
 //     scorers at State.Compact, the end of a prompt. AdaKV divides one budget among heads,
@@ -37,6 +37,7 @@
 //	Quest              8 D / P                                  the less, the longer and the less alike neighbours are
 //	InfLLM             4 D G Representatives-mean / Block       where neighbours of a kind stand together
 //	RetroInfer         4 D / 16                                 between a page's mean and every key
+//	Shadow             D + 4 + Dv / 8, in place of K and V      yes: it looks at every key, in int8
 //	Window, StreamingLLM   0                                    no
 //
 // # Positions
@@ -60,6 +61,7 @@
 //	RetroInfer      zones against an independent reference; k-means as described
 //	Sentences       checked against the published package's functions
 //	PyramidBudgets, Cached                   checked against independent references
+//	Shadow          this library's own; its bounds are checked against float64
 //
 // Defects of published code are not copied: InfLLM's mask shows some tokens twice,
 // TokenSelect's kernel pairs heads wrongly where key heads are shared, SirLLM gives a

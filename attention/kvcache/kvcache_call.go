@@ -36,6 +36,9 @@ type Report struct {
 	// Missing bounds the share that was not read, for certain: 0 where all was read, 1
 	// where the policy has no bound.
 	Missing float64
+	// Error bounds the distance of an output of one head from that of all tokens, for
+	// certain, where the policy has such a bound: Shadow.
+	Error float64
 	// Refreshed is how many choices were made, and Reused how many came from a Cached
 	// policy.
 	Refreshed, Reused int

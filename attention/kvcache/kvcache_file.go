@@ -16,6 +16,9 @@ const stateKind = "sqKVcac\x01"
 // any machine: io.WriterTo. What is read back goes on bit for bit on a machine with the
 // same tier. Versions for Truncate are not written.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
+	if err := check.Stream(ErrState, "kvcache", "writer", w); err != nil {
+		return 0, err
+	}
 	f := state.NewWriter(w, stateKind, []int64{int64(s.op.print)})
 	f.Ints(int64(s.n), int64(s.floor), int64(s.cfg.Format), int64(s.cfg.MaxTokens), int64(s.cfg.Rollback))
 	for g, st := range s.heads {
@@ -36,6 +39,9 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 // of pages. Errors match ErrState, or are r's. No more memory is taken than a small
 // multiple of the bytes that there are to read.
 func (a *Attention) ReadState(r io.Reader) (*State, error) {
+	if err := check.Stream(ErrState, "kvcache", "reader", r); err != nil {
+		return nil, err
+	}
 	f := state.NewReader(r, "kvcache", ErrState, stateKind, []int64{int64(a.print)})
 	n, floor, format, room, rollback := f.Int(), f.Int(), f.Int(), f.Int(), f.Int()
 	if f.Err() == nil && (n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || rollback < 0 || rollback > maxRollback) {

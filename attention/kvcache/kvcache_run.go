@@ -51,6 +51,7 @@ type run struct {
 	attend, scan     func(worker, task int)
 	report           Report
 	sel              selecting
+	shadow           *shadowRun
 }
 
 // serve checks a call and does it, sequence after sequence.
@@ -177,8 +178,14 @@ func (r *run) read(s *State) error {
 	if r.choice.All && !r.needsWeights() && (r.op.rotation == nil || r.op.rotatedHeld()) && !r.op.cfg.Positions.far() {
 		return r.readAll(s)
 	}
+	if x, ok := s.index.(reader); ok && !r.choice.All {
+		return x.read(r)
+	}
 	return r.readChosen(s)
 }
+
+// reader is an index that attends by itself where it does not choose to read all.
+type reader interface{ read(r *run) error }
 
 // needsWeights tells whether a policy is to know what the tokens read weighed.
 func (r *run) needsWeights() bool {

@@ -9,7 +9,7 @@ import (
 )
 
 // Selector is a policy that says what to look at: All, Window, Top, TokenSelect, Quest,
-// InfLLM, RetroInfer, Landmarks, or one of these Cached. Its value is its configuration.
+// InfLLM, RetroInfer, Landmarks, or one of these Cached, or Shadow. Its value is its configuration.
 type Selector interface {
 	check(cfg *Config) error
 	newIndex(a *Attention) index

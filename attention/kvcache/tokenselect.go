@@ -171,7 +171,7 @@ func (p Cached) check(cfg *Config) error {
 		return check.Errorf(ErrConfig, "kvcache: Cached.MaxAge is %d, want 0 or more", p.MaxAge)
 	}
 	switch p.Select.(type) {
-	case Cached, InfLLM, RetroInfer:
+	case Cached, InfLLM, RetroInfer, Shadow:
 		return check.Errorf(ErrConfig, "kvcache: Cached.Select is a %T, whose choices are not of tokens alone", p.Select)
 	}
 	return p.Select.check(cfg)

@@ -65,23 +65,23 @@ func rotateInterleavedSIMD(isa.Tier, int, *float32, *float32, int, int, int, *fl
 	panic(NoKernels)
 }
 func prefetchSIMD(isa.Tier, *float32, int) { panic(NoKernels) }
-func shadowScores4SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *float32, int) {
+func shadowScores4SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
-func shadowScores2SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *float32, int) {
+func shadowScores2SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
-func shadowScores1SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *float32, int) {
+func shadowScores1SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
 func shadowWeightsSIMD(isa.Tier, int, float32, *float32, *float32) { panic(NoKernels) }
-func shadowScores4DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *float32, int) {
+func shadowScores4DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
-func shadowScores2DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *float32, int) {
+func shadowScores2DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
-func shadowScores1DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *float32, int) {
+func shadowScores1DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
 func outerStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, float32) {

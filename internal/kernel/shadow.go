@@ -129,8 +129,9 @@ func shadowTogether(left int) int {
 
 // Scores sets s[i][j] = q[i].k[j] for keys k of panels [panels][groups][16][4] with a
 // scale each, panels s.Cols/16: float32(sum of integers) * scale[j] * the query's factor.
-// s must not overlap the others.
-func (t ShadowTile) Scores(s blas32.General, q *ShadowQueries, k []int8, scale []float32) {
+// s must not overlap the others. While it goes over the keys it prefetches as many bytes
+// of next, the keys that come after, which may be nil.
+func (t ShadowTile) Scores(s blas32.General, q *ShadowQueries, k []int8, scale []float32, next []int8) {
 	const op = "kernel: ShadowTile.Scores"
 	CheckMatrix(op, "s", s, q.rows, s.Cols)
 	if s.Cols%ShadowPanel != 0 {
@@ -143,6 +144,9 @@ func (t ShadowTile) Scores(s blas32.General, q *ShadowQueries, k []int8, scale [
 	if panels == 0 {
 		return
 	}
+	if len(next) < panels*bytes {
+		next = k
+	}
 	perCall := max(1, (1<<16)/bytes)
 	for p := 0; p < panels; p += perCall {
 		n := min(perCall, panels-p)
@@ -153,27 +157,27 @@ func (t ShadowTile) Scores(s blas32.General, q *ShadowQueries, k []int8, scale [
 					shadowGeneric(s.Data[r*s.Stride+p*ShadowPanel:][:n*ShadowPanel], q.whole[r*4*groups:][:4*groups], k[p*bytes:][:n*bytes], scale[p*ShadowPanel:], q.factor[r])
 				}
 			} else {
-				t.scores(rows, groups, n, (*byte)(unsafe.Pointer(&k[p*bytes])), &scale[p*ShadowPanel], &q.words[2*i*groups], &q.bias[2*i], &q.factor[i], &s.Data[i*s.Stride+p*ShadowPanel], 4*s.Stride)
+				t.scores(rows, groups, n, (*byte)(unsafe.Pointer(&k[p*bytes])), &scale[p*ShadowPanel], &q.words[2*i*groups], &q.bias[2*i], &q.factor[i], (*byte)(unsafe.Pointer(&next[p*bytes])), &s.Data[i*s.Stride+p*ShadowPanel], 4*s.Stride)
 			}
 			i += rows
 		}
 	}
 }
 
-func (t ShadowTile) scores(rows, groups, panels int, k *byte, scale *float32, q, bias *int32, factor, s *float32, sRow int) {
+func (t ShadowTile) scores(rows, groups, panels int, k *byte, scale *float32, q, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	switch {
 	case t.dot && rows == 4:
-		shadowScores4DotSIMD(t.tier, groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores4DotSIMD(t.tier, groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	case t.dot && rows == 2:
-		shadowScores2DotSIMD(t.tier, groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores2DotSIMD(t.tier, groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	case t.dot:
-		shadowScores1DotSIMD(t.tier, groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores1DotSIMD(t.tier, groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	case rows == 4:
-		shadowScores4SIMD(t.tier, groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores4SIMD(t.tier, groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	case rows == 2:
-		shadowScores2SIMD(t.tier, groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores2SIMD(t.tier, groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	default:
-		shadowScores1SIMD(t.tier, groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores1SIMD(t.tier, groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	}
 }
 

@@ -9,22 +9,22 @@ import (
 )
 
 //go:noescape
-func shadowScores4AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores4AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores4AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores4AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores2AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores2AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores2AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores2AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores1AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores1AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores1AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores1AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
 func shadowWeightsAVX512(quads int, top float32, s *float32, sums *float32)
@@ -33,44 +33,44 @@ func shadowWeightsAVX512(quads int, top float32, s *float32, sums *float32)
 func shadowWeightsAVX2(quads int, top float32, s *float32, sums *float32)
 
 //go:noescape
-func shadowScores4DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores4DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores2DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores2DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores1DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores1DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 4 rows of q [groups][4][2] of four int8 each and panels [groups][16] of k;
-// bias [4][2] is what sums begin with
-func shadowScores4SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [4][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores4SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	switch {
 	case tier >= isa.AVX512:
-		shadowScores4AVX512(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores4AVX512(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	default: // isa.AVX2
-		shadowScores4AVX2(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores4AVX2(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	}
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 2 rows of q [groups][2][2] of four int8 each and panels [groups][16] of k;
-// bias [2][2] is what sums begin with
-func shadowScores2SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [2][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores2SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	switch {
 	case tier >= isa.AVX512:
-		shadowScores2AVX512(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores2AVX512(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	default: // isa.AVX2
-		shadowScores2AVX2(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores2AVX2(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	}
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 1 rows of q [groups][1][2] of four int8 each and panels [groups][16] of k;
-// bias [1][2] is what sums begin with
-func shadowScores1SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [1][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores1SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	switch {
 	case tier >= isa.AVX512:
-		shadowScores1AVX512(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores1AVX512(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	default: // isa.AVX2
-		shadowScores1AVX2(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores1AVX2(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	}
 }
 
@@ -85,33 +85,33 @@ func shadowWeightsSIMD(tier isa.Tier, quads int, top float32, s *float32, sums *
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 4 rows of q [groups][4][2] of four int8 each and panels [groups][16] of k;
-// bias [4][2] is what sums begin with
-func shadowScores4DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [4][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores4DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	switch {
 	case tier >= isa.AVX512:
-		shadowScores4DotAVX512(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores4DotAVX512(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	default:
 		panic(NoKernels)
 	}
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 2 rows of q [groups][2][2] of four int8 each and panels [groups][16] of k;
-// bias [2][2] is what sums begin with
-func shadowScores2DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [2][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores2DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	switch {
 	case tier >= isa.AVX512:
-		shadowScores2DotAVX512(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores2DotAVX512(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	default:
 		panic(NoKernels)
 	}
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 1 rows of q [groups][1][2] of four int8 each and panels [groups][16] of k;
-// bias [1][2] is what sums begin with
-func shadowScores1DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [1][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores1DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	switch {
 	case tier >= isa.AVX512:
-		shadowScores1DotAVX512(groups, panels, k, scale, q, bias, factor, s, sRow)
+		shadowScores1DotAVX512(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 	default:
 		panic(NoKernels)
 	}

@@ -9,33 +9,33 @@ import (
 )
 
 //go:noescape
-func shadowScores4NEON(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores4NEON(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores2NEON(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores2NEON(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
-func shadowScores1NEON(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+func shadowScores1NEON(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 
 //go:noescape
 func shadowWeightsNEON(quads int, top float32, s *float32, sums *float32)
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 4 rows of q [groups][4][2] of four int8 each and panels [groups][16] of k;
-// bias [4][2] is what sums begin with
-func shadowScores4SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
-	shadowScores4NEON(groups, panels, k, scale, q, bias, factor, s, sRow)
+// bias [4][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores4SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
+	shadowScores4NEON(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 2 rows of q [groups][2][2] of four int8 each and panels [groups][16] of k;
-// bias [2][2] is what sums begin with
-func shadowScores2SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
-	shadowScores2NEON(groups, panels, k, scale, q, bias, factor, s, sRow)
+// bias [2][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores2SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
+	shadowScores2NEON(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 1 rows of q [groups][1][2] of four int8 each and panels [groups][16] of k;
-// bias [1][2] is what sums begin with
-func shadowScores1SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
-	shadowScores1NEON(groups, panels, k, scale, q, bias, factor, s, sRow)
+// bias [1][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores1SIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
+	shadowScores1NEON(groups, panels, k, scale, q, bias, factor, next, s, sRow)
 }
 
 // sums[p] = sum over the 16 scores of panel p of exp(s - top), for 4 quads of panels
@@ -44,19 +44,19 @@ func shadowWeightsSIMD(tier isa.Tier, quads int, top float32, s *float32, sums *
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 4 rows of q [groups][4][2] of four int8 each and panels [groups][16] of k;
-// bias [4][2] is what sums begin with
-func shadowScores4DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [4][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores4DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	panic(NoKernels)
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 2 rows of q [groups][2][2] of four int8 each and panels [groups][16] of k;
-// bias [2][2] is what sums begin with
-func shadowScores2DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [2][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores2DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	panic(NoKernels)
 }
 
 // s[i] = factor[i] scale (128 q[i][0] + q[i][1]) . k, for 1 rows of q [groups][1][2] of four int8 each and panels [groups][16] of k;
-// bias [1][2] is what sums begin with
-func shadowScores1DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int) {
+// bias [1][2] is what sums begin with; as many bytes as k has are prefetched from next on
+func shadowScores1DotSIMD(tier isa.Tier, groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int) {
 	panic(NoKernels)
 }

@@ -4,200 +4,202 @@
 
 #include "textflag.h"
 
-// func shadowScores4AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores4AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·shadowScores4AVX2(SB), NOSPLIT, $0-72
+TEXT ·shadowScores4AVX2(SB), NOSPLIT, $0-80
 	MOVQ panels+8(FP), AX
 	MOVQ k+16(FP), CX
 	MOVQ scale+24(FP), DX
-	MOVQ s+56(FP), BX
-	MOVQ sRow+64(FP), SI
-	LEAQ (BX)(SI*2), DI
-	ADDQ SI, DI
+	MOVQ next+56(FP), BX
+	MOVQ s+64(FP), SI
+	MOVQ sRow+72(FP), DI
+	LEAQ (SI)(DI*2), R8
+	ADDQ DI, R8
 	CMPQ AX, $+1
 	JLT  end2
 
 loop1:
-	MOVQ         bias+40(FP), R8
-	VBROADCASTSS (R8), Y0
-	VBROADCASTSS 4(R8), Y1
-	VBROADCASTSS 8(R8), Y2
-	VBROADCASTSS 12(R8), Y3
-	VBROADCASTSS 16(R8), Y4
-	VBROADCASTSS 20(R8), Y5
-	VBROADCASTSS 24(R8), Y6
-	VBROADCASTSS 28(R8), Y7
-	MOVQ         CX, R8
-	MOVQ         q+32(FP), R9
-	MOVQ         groups+0(FP), R10
-	CMPQ         R10, $+1
+	MOVQ         bias+40(FP), R9
+	VBROADCASTSS (R9), Y0
+	VBROADCASTSS 4(R9), Y1
+	VBROADCASTSS 8(R9), Y2
+	VBROADCASTSS 12(R9), Y3
+	VBROADCASTSS 16(R9), Y4
+	VBROADCASTSS 20(R9), Y5
+	VBROADCASTSS 24(R9), Y6
+	VBROADCASTSS 28(R9), Y7
+	MOVQ         CX, R9
+	MOVQ         q+32(FP), R10
+	MOVQ         groups+0(FP), R11
+	CMPQ         R11, $+1
 	JLT          end4
 
 loop3:
-	VMOVUPS      (R8), Y8
+	VMOVUPS      (R9), Y8
 	VPXOR        const80808080<>+0(SB), Y8, Y8
-	PREFETCHT1   16384(R8)
-	VBROADCASTSS (R9), Y9
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
+	VBROADCASTSS (R10), Y9
 	VPMADDUBSW   Y9, Y8, Y9
 	VPMADDWD     const00010001<>+0(SB), Y9, Y9
 	VPADDD       Y9, Y0, Y0
-	VBROADCASTSS 4(R9), Y9
+	VBROADCASTSS 4(R10), Y9
 	VPMADDUBSW   Y9, Y8, Y9
 	VPMADDWD     const00010001<>+0(SB), Y9, Y9
 	VPADDD       Y9, Y1, Y1
-	VBROADCASTSS 8(R9), Y9
+	VBROADCASTSS 8(R10), Y9
 	VPMADDUBSW   Y9, Y8, Y9
 	VPMADDWD     const00010001<>+0(SB), Y9, Y9
 	VPADDD       Y9, Y2, Y2
-	VBROADCASTSS 12(R9), Y9
+	VBROADCASTSS 12(R10), Y9
 	VPMADDUBSW   Y9, Y8, Y9
 	VPMADDWD     const00010001<>+0(SB), Y9, Y9
 	VPADDD       Y9, Y3, Y3
-	VBROADCASTSS 16(R9), Y9
+	VBROADCASTSS 16(R10), Y9
 	VPMADDUBSW   Y9, Y8, Y9
 	VPMADDWD     const00010001<>+0(SB), Y9, Y9
 	VPADDD       Y9, Y4, Y4
-	VBROADCASTSS 20(R9), Y9
+	VBROADCASTSS 20(R10), Y9
 	VPMADDUBSW   Y9, Y8, Y9
 	VPMADDWD     const00010001<>+0(SB), Y9, Y9
 	VPADDD       Y9, Y5, Y5
-	VBROADCASTSS 24(R9), Y9
+	VBROADCASTSS 24(R10), Y9
 	VPMADDUBSW   Y9, Y8, Y9
 	VPMADDWD     const00010001<>+0(SB), Y9, Y9
 	VPADDD       Y9, Y6, Y6
-	VBROADCASTSS 28(R9), Y9
+	VBROADCASTSS 28(R10), Y9
 	VPMADDUBSW   Y9, Y8, Y8
 	VPMADDWD     const00010001<>+0(SB), Y8, Y8
 	VPADDD       Y8, Y7, Y7
-	ADDQ         $+64, R8
-	ADDQ         $+32, R9
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
+	ADDQ         $+64, R9
+	ADDQ         $+32, R10
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
 	JGE          loop3
 
 end4:
-	MOVQ         factor+48(FP), R8
-	VMOVUPS      (DX), Y8
-	VPSLLD       $0x07, Y0, Y0
-	VPADDD       Y1, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS (R8), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (BX)
-	VPSLLD       $0x07, Y2, Y0
-	VPADDD       Y3, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS 4(R8), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (BX)(SI*1)
-	VPSLLD       $0x07, Y4, Y0
-	VPADDD       Y5, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS 8(R8), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (BX)(SI*2)
-	VPSLLD       $0x07, Y6, Y0
-	VPADDD       Y7, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y8, Y0, Y0
-	VBROADCASTSS 12(R8), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (DI)
-	MOVQ         bias+40(FP), R8
-	VBROADCASTSS (R8), Y0
-	VBROADCASTSS 4(R8), Y1
-	VBROADCASTSS 8(R8), Y2
-	VBROADCASTSS 12(R8), Y3
-	VBROADCASTSS 16(R8), Y4
-	VBROADCASTSS 20(R8), Y5
-	VBROADCASTSS 24(R8), Y6
-	VBROADCASTSS 28(R8), Y7
-	MOVQ         CX, R8
-	MOVQ         q+32(FP), R9
-	MOVQ         groups+0(FP), R10
-	CMPQ         R10, $+1
-	JLT          end6
-
-loop5:
-	VMOVUPS      32(R8), Y8
-	VPXOR        const80808080<>+0(SB), Y8, Y8
-	VBROADCASTSS (R9), Y9
-	VPMADDUBSW   Y9, Y8, Y9
-	VPMADDWD     const00010001<>+0(SB), Y9, Y9
-	VPADDD       Y9, Y0, Y0
-	VBROADCASTSS 4(R9), Y9
-	VPMADDUBSW   Y9, Y8, Y9
-	VPMADDWD     const00010001<>+0(SB), Y9, Y9
-	VPADDD       Y9, Y1, Y1
-	VBROADCASTSS 8(R9), Y9
-	VPMADDUBSW   Y9, Y8, Y9
-	VPMADDWD     const00010001<>+0(SB), Y9, Y9
-	VPADDD       Y9, Y2, Y2
-	VBROADCASTSS 12(R9), Y9
-	VPMADDUBSW   Y9, Y8, Y9
-	VPMADDWD     const00010001<>+0(SB), Y9, Y9
-	VPADDD       Y9, Y3, Y3
-	VBROADCASTSS 16(R9), Y9
-	VPMADDUBSW   Y9, Y8, Y9
-	VPMADDWD     const00010001<>+0(SB), Y9, Y9
-	VPADDD       Y9, Y4, Y4
-	VBROADCASTSS 20(R9), Y9
-	VPMADDUBSW   Y9, Y8, Y9
-	VPMADDWD     const00010001<>+0(SB), Y9, Y9
-	VPADDD       Y9, Y5, Y5
-	VBROADCASTSS 24(R9), Y9
-	VPMADDUBSW   Y9, Y8, Y9
-	VPMADDWD     const00010001<>+0(SB), Y9, Y9
-	VPADDD       Y9, Y6, Y6
-	VBROADCASTSS 28(R9), Y9
-	VPMADDUBSW   Y9, Y8, Y8
-	VPMADDWD     const00010001<>+0(SB), Y8, Y8
-	VPADDD       Y8, Y7, Y7
-	ADDQ         $+64, R8
-	ADDQ         $+32, R9
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
-	JGE          loop5
-
-end6:
 	MOVQ         factor+48(FP), R9
-	VMOVUPS      32(DX), Y8
+	VMOVUPS      (DX), Y8
 	VPSLLD       $0x07, Y0, Y0
 	VPADDD       Y1, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y8, Y0, Y0
 	VBROADCASTSS (R9), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 32(BX)
+	VMOVUPS      Y0, (SI)
 	VPSLLD       $0x07, Y2, Y0
 	VPADDD       Y3, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y8, Y0, Y0
 	VBROADCASTSS 4(R9), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 32(BX)(SI*1)
+	VMOVUPS      Y0, (SI)(DI*1)
 	VPSLLD       $0x07, Y4, Y0
 	VPADDD       Y5, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y8, Y0, Y0
 	VBROADCASTSS 8(R9), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 32(BX)(SI*2)
+	VMOVUPS      Y0, (SI)(DI*2)
 	VPSLLD       $0x07, Y6, Y0
 	VPADDD       Y7, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y8, Y0, Y0
 	VBROADCASTSS 12(R9), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 32(DI)
+	VMOVUPS      Y0, (R8)
+	MOVQ         bias+40(FP), R9
+	VBROADCASTSS (R9), Y0
+	VBROADCASTSS 4(R9), Y1
+	VBROADCASTSS 8(R9), Y2
+	VBROADCASTSS 12(R9), Y3
+	VBROADCASTSS 16(R9), Y4
+	VBROADCASTSS 20(R9), Y5
+	VBROADCASTSS 24(R9), Y6
+	VBROADCASTSS 28(R9), Y7
+	MOVQ         CX, R9
+	MOVQ         q+32(FP), R10
+	MOVQ         groups+0(FP), R11
+	CMPQ         R11, $+1
+	JLT          end6
+
+loop5:
+	VMOVUPS      32(R9), Y8
+	VPXOR        const80808080<>+0(SB), Y8, Y8
+	VBROADCASTSS (R10), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPMADDWD     const00010001<>+0(SB), Y9, Y9
+	VPADDD       Y9, Y0, Y0
+	VBROADCASTSS 4(R10), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPMADDWD     const00010001<>+0(SB), Y9, Y9
+	VPADDD       Y9, Y1, Y1
+	VBROADCASTSS 8(R10), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPMADDWD     const00010001<>+0(SB), Y9, Y9
+	VPADDD       Y9, Y2, Y2
+	VBROADCASTSS 12(R10), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPMADDWD     const00010001<>+0(SB), Y9, Y9
+	VPADDD       Y9, Y3, Y3
+	VBROADCASTSS 16(R10), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPMADDWD     const00010001<>+0(SB), Y9, Y9
+	VPADDD       Y9, Y4, Y4
+	VBROADCASTSS 20(R10), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPMADDWD     const00010001<>+0(SB), Y9, Y9
+	VPADDD       Y9, Y5, Y5
+	VBROADCASTSS 24(R10), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPMADDWD     const00010001<>+0(SB), Y9, Y9
+	VPADDD       Y9, Y6, Y6
+	VBROADCASTSS 28(R10), Y9
+	VPMADDUBSW   Y9, Y8, Y8
+	VPMADDWD     const00010001<>+0(SB), Y8, Y8
+	VPADDD       Y8, Y7, Y7
+	ADDQ         $+64, R9
+	ADDQ         $+32, R10
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop5
+
+end6:
+	MOVQ         factor+48(FP), R10
+	VMOVUPS      32(DX), Y8
+	VPSLLD       $0x07, Y0, Y0
+	VPADDD       Y1, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS (R10), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(SI)
+	VPSLLD       $0x07, Y2, Y0
+	VPADDD       Y3, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 4(R10), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(SI)(DI*1)
+	VPSLLD       $0x07, Y4, Y0
+	VPADDD       Y5, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 8(R10), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(SI)(DI*2)
+	VPSLLD       $0x07, Y6, Y0
+	VPADDD       Y7, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 12(R10), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(R8)
 	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	ADDQ         $+64, DI
-	SUBQ         CX, R8
-	ADDQ         R8, CX
+	ADDQ         $+64, SI
+	ADDQ         $+64, R8
+	SUBQ         CX, R9
+	ADDQ         R9, CX
 	SUBQ         $+1, AX
 	CMPQ         AX, $+1
 	JGE          loop1
@@ -226,129 +228,131 @@ DATA const00010001<>+24(SB)/4, $0x00010001
 DATA const00010001<>+28(SB)/4, $0x00010001
 GLOBL const00010001<>(SB), RODATA|NOPTR, $32
 
-// func shadowScores2AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores2AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·shadowScores2AVX2(SB), NOSPLIT, $0-72
+TEXT ·shadowScores2AVX2(SB), NOSPLIT, $0-80
 	MOVQ panels+8(FP), AX
 	MOVQ k+16(FP), CX
 	MOVQ scale+24(FP), DX
-	MOVQ s+56(FP), BX
-	MOVQ sRow+64(FP), SI
+	MOVQ next+56(FP), BX
+	MOVQ s+64(FP), SI
+	MOVQ sRow+72(FP), DI
 	CMPQ AX, $+1
 	JLT  end8
 
 loop7:
-	MOVQ         bias+40(FP), DI
-	VBROADCASTSS (DI), Y0
-	VBROADCASTSS 4(DI), Y1
-	VBROADCASTSS 8(DI), Y2
-	VBROADCASTSS 12(DI), Y3
-	MOVQ         CX, DI
-	MOVQ         q+32(FP), R8
-	MOVQ         groups+0(FP), R9
-	CMPQ         R9, $+1
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	MOVQ         CX, R8
+	MOVQ         q+32(FP), R9
+	MOVQ         groups+0(FP), R10
+	CMPQ         R10, $+1
 	JLT          end10
 
 loop9:
-	VMOVUPS      (DI), Y4
+	VMOVUPS      (R8), Y4
 	VPXOR        const80808080<>+0(SB), Y4, Y4
-	PREFETCHT1   16384(DI)
-	VBROADCASTSS (R8), Y5
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
+	VBROADCASTSS (R9), Y5
 	VPMADDUBSW   Y5, Y4, Y5
 	VPMADDWD     const00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y0, Y0
-	VBROADCASTSS 4(R8), Y5
+	VBROADCASTSS 4(R9), Y5
 	VPMADDUBSW   Y5, Y4, Y5
 	VPMADDWD     const00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y1, Y1
-	VBROADCASTSS 8(R8), Y5
+	VBROADCASTSS 8(R9), Y5
 	VPMADDUBSW   Y5, Y4, Y5
 	VPMADDWD     const00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y2, Y2
-	VBROADCASTSS 12(R8), Y5
+	VBROADCASTSS 12(R9), Y5
 	VPMADDUBSW   Y5, Y4, Y4
 	VPMADDWD     const00010001<>+0(SB), Y4, Y4
 	VPADDD       Y4, Y3, Y3
-	ADDQ         $+64, DI
-	ADDQ         $+16, R8
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
+	ADDQ         $+64, R8
+	ADDQ         $+16, R9
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
 	JGE          loop9
 
 end10:
-	MOVQ         factor+48(FP), DI
-	VMOVUPS      (DX), Y4
-	VPSLLD       $0x07, Y0, Y0
-	VPADDD       Y1, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y4, Y0, Y0
-	VBROADCASTSS (DI), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (BX)
-	VPSLLD       $0x07, Y2, Y0
-	VPADDD       Y3, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y4, Y0, Y0
-	VBROADCASTSS 4(DI), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (BX)(SI*1)
-	MOVQ         bias+40(FP), DI
-	VBROADCASTSS (DI), Y0
-	VBROADCASTSS 4(DI), Y1
-	VBROADCASTSS 8(DI), Y2
-	VBROADCASTSS 12(DI), Y3
-	MOVQ         CX, DI
-	MOVQ         q+32(FP), R8
-	MOVQ         groups+0(FP), R9
-	CMPQ         R9, $+1
-	JLT          end12
-
-loop11:
-	VMOVUPS      32(DI), Y4
-	VPXOR        const80808080<>+0(SB), Y4, Y4
-	VBROADCASTSS (R8), Y5
-	VPMADDUBSW   Y5, Y4, Y5
-	VPMADDWD     const00010001<>+0(SB), Y5, Y5
-	VPADDD       Y5, Y0, Y0
-	VBROADCASTSS 4(R8), Y5
-	VPMADDUBSW   Y5, Y4, Y5
-	VPMADDWD     const00010001<>+0(SB), Y5, Y5
-	VPADDD       Y5, Y1, Y1
-	VBROADCASTSS 8(R8), Y5
-	VPMADDUBSW   Y5, Y4, Y5
-	VPMADDWD     const00010001<>+0(SB), Y5, Y5
-	VPADDD       Y5, Y2, Y2
-	VBROADCASTSS 12(R8), Y5
-	VPMADDUBSW   Y5, Y4, Y4
-	VPMADDWD     const00010001<>+0(SB), Y4, Y4
-	VPADDD       Y4, Y3, Y3
-	ADDQ         $+64, DI
-	ADDQ         $+16, R8
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
-	JGE          loop11
-
-end12:
 	MOVQ         factor+48(FP), R8
-	VMOVUPS      32(DX), Y4
+	VMOVUPS      (DX), Y4
 	VPSLLD       $0x07, Y0, Y0
 	VPADDD       Y1, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y4, Y0, Y0
 	VBROADCASTSS (R8), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 32(BX)
+	VMOVUPS      Y0, (SI)
 	VPSLLD       $0x07, Y2, Y0
 	VPADDD       Y3, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y4, Y0, Y0
 	VBROADCASTSS 4(R8), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 32(BX)(SI*1)
+	VMOVUPS      Y0, (SI)(DI*1)
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	MOVQ         CX, R8
+	MOVQ         q+32(FP), R9
+	MOVQ         groups+0(FP), R10
+	CMPQ         R10, $+1
+	JLT          end12
+
+loop11:
+	VMOVUPS      32(R8), Y4
+	VPXOR        const80808080<>+0(SB), Y4, Y4
+	VBROADCASTSS (R9), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPMADDWD     const00010001<>+0(SB), Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VBROADCASTSS 4(R9), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPMADDWD     const00010001<>+0(SB), Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VBROADCASTSS 8(R9), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPMADDWD     const00010001<>+0(SB), Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VBROADCASTSS 12(R9), Y5
+	VPMADDUBSW   Y5, Y4, Y4
+	VPMADDWD     const00010001<>+0(SB), Y4, Y4
+	VPADDD       Y4, Y3, Y3
+	ADDQ         $+64, R8
+	ADDQ         $+16, R9
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop11
+
+end12:
+	MOVQ         factor+48(FP), R9
+	VMOVUPS      32(DX), Y4
+	VPSLLD       $0x07, Y0, Y0
+	VPADDD       Y1, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VBROADCASTSS (R9), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(SI)
+	VPSLLD       $0x07, Y2, Y0
+	VPADDD       Y3, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VBROADCASTSS 4(R9), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(SI)(DI*1)
 	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	SUBQ         CX, DI
-	ADDQ         DI, CX
+	ADDQ         $+64, SI
+	SUBQ         CX, R8
+	ADDQ         R8, CX
 	SUBQ         $+1, AX
 	CMPQ         AX, $+1
 	JGE          loop7
@@ -357,95 +361,97 @@ end8:
 	VZEROUPPER
 	RET
 
-// func shadowScores1AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores1AVX2(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·shadowScores1AVX2(SB), NOSPLIT, $0-72
+TEXT ·shadowScores1AVX2(SB), NOSPLIT, $0-80
 	MOVQ panels+8(FP), AX
 	MOVQ k+16(FP), CX
 	MOVQ scale+24(FP), DX
-	MOVQ s+56(FP), BX
-	MOVQ sRow+64(FP), SI
+	MOVQ next+56(FP), BX
+	MOVQ s+64(FP), SI
+	MOVQ sRow+72(FP), DI
 	CMPQ AX, $+1
 	JLT  end14
 
 loop13:
-	MOVQ         bias+40(FP), SI
-	VBROADCASTSS (SI), Y0
-	VBROADCASTSS 4(SI), Y1
-	MOVQ         CX, SI
-	MOVQ         q+32(FP), DI
-	MOVQ         groups+0(FP), R8
-	CMPQ         R8, $+1
+	MOVQ         bias+40(FP), DI
+	VBROADCASTSS (DI), Y0
+	VBROADCASTSS 4(DI), Y1
+	MOVQ         CX, DI
+	MOVQ         q+32(FP), R8
+	MOVQ         groups+0(FP), R9
+	CMPQ         R9, $+1
 	JLT          end16
 
 loop15:
-	VMOVUPS      (SI), Y2
+	VMOVUPS      (DI), Y2
 	VPXOR        const80808080<>+0(SB), Y2, Y2
-	PREFETCHT1   16384(SI)
-	VBROADCASTSS (DI), Y3
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
+	VBROADCASTSS (R8), Y3
 	VPMADDUBSW   Y3, Y2, Y3
 	VPMADDWD     const00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y0, Y0
-	VBROADCASTSS 4(DI), Y3
+	VBROADCASTSS 4(R8), Y3
 	VPMADDUBSW   Y3, Y2, Y2
 	VPMADDWD     const00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y1, Y1
-	ADDQ         $+64, SI
-	ADDQ         $+8, DI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
+	ADDQ         $+64, DI
+	ADDQ         $+8, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
 	JGE          loop15
 
 end16:
-	MOVQ         factor+48(FP), SI
-	VMOVUPS      (DX), Y2
-	VPSLLD       $0x07, Y0, Y0
-	VPADDD       Y1, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y2, Y0, Y0
-	VBROADCASTSS (SI), Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (BX)
-	MOVQ         bias+40(FP), SI
-	VBROADCASTSS (SI), Y0
-	VBROADCASTSS 4(SI), Y1
-	MOVQ         CX, SI
-	MOVQ         q+32(FP), DI
-	MOVQ         groups+0(FP), R8
-	CMPQ         R8, $+1
-	JLT          end18
-
-loop17:
-	VMOVUPS      32(SI), Y2
-	VPXOR        const80808080<>+0(SB), Y2, Y2
-	VBROADCASTSS (DI), Y3
-	VPMADDUBSW   Y3, Y2, Y3
-	VPMADDWD     const00010001<>+0(SB), Y3, Y3
-	VPADDD       Y3, Y0, Y0
-	VBROADCASTSS 4(DI), Y3
-	VPMADDUBSW   Y3, Y2, Y2
-	VPMADDWD     const00010001<>+0(SB), Y2, Y2
-	VPADDD       Y2, Y1, Y1
-	ADDQ         $+64, SI
-	ADDQ         $+8, DI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
-	JGE          loop17
-
-end18:
 	MOVQ         factor+48(FP), DI
-	VMOVUPS      32(DX), Y2
+	VMOVUPS      (DX), Y2
 	VPSLLD       $0x07, Y0, Y0
 	VPADDD       Y1, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y2, Y0, Y0
 	VBROADCASTSS (DI), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, 32(BX)
+	VMOVUPS      Y0, (SI)
+	MOVQ         bias+40(FP), DI
+	VBROADCASTSS (DI), Y0
+	VBROADCASTSS 4(DI), Y1
+	MOVQ         CX, DI
+	MOVQ         q+32(FP), R8
+	MOVQ         groups+0(FP), R9
+	CMPQ         R9, $+1
+	JLT          end18
+
+loop17:
+	VMOVUPS      32(DI), Y2
+	VPXOR        const80808080<>+0(SB), Y2, Y2
+	VBROADCASTSS (R8), Y3
+	VPMADDUBSW   Y3, Y2, Y3
+	VPMADDWD     const00010001<>+0(SB), Y3, Y3
+	VPADDD       Y3, Y0, Y0
+	VBROADCASTSS 4(R8), Y3
+	VPMADDUBSW   Y3, Y2, Y2
+	VPMADDWD     const00010001<>+0(SB), Y2, Y2
+	VPADDD       Y2, Y1, Y1
+	ADDQ         $+64, DI
+	ADDQ         $+8, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop17
+
+end18:
+	MOVQ         factor+48(FP), R8
+	VMOVUPS      32(DX), Y2
+	VPSLLD       $0x07, Y0, Y0
+	VPADDD       Y1, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y2, Y0, Y0
+	VBROADCASTSS (R8), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 32(SI)
 	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	SUBQ         CX, SI
-	ADDQ         SI, CX
+	ADDQ         $+64, SI
+	SUBQ         CX, DI
+	ADDQ         DI, CX
 	SUBQ         $+1, AX
 	CMPQ         AX, $+1
 	JGE          loop13
@@ -487,7 +493,6 @@ loop19:
 	VBLENDVPS    Y3, const00000000<>+0(SB), Y2, Y2
 	VCMPPS       $0x12, const42b17217<>+0(SB), Y1, Y3
 	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      Y1, Y1
 	VMOVUPS      32(CX), Y2
 	VSUBPS       Y0, Y2, Y2
 	VBROADCASTSS const4b400000<>+0(SB), Y3
@@ -533,7 +538,6 @@ loop19:
 	VBLENDVPS    Y4, const00000000<>+0(SB), Y3, Y3
 	VCMPPS       $0x12, const42b17217<>+0(SB), Y2, Y4
 	VBLENDVPS    Y4, Y3, Y2, Y2
-	VMOVUPS      Y2, Y2
 	VMOVUPS      96(CX), Y3
 	VSUBPS       Y0, Y3, Y3
 	VBROADCASTSS const4b400000<>+0(SB), Y4
@@ -579,7 +583,6 @@ loop19:
 	VBLENDVPS    Y5, const00000000<>+0(SB), Y4, Y4
 	VCMPPS       $0x12, const42b17217<>+0(SB), Y3, Y5
 	VBLENDVPS    Y5, Y4, Y3, Y3
-	VMOVUPS      Y3, Y3
 	VMOVUPS      160(CX), Y4
 	VSUBPS       Y0, Y4, Y4
 	VBROADCASTSS const4b400000<>+0(SB), Y5
@@ -625,7 +628,6 @@ loop19:
 	VBLENDVPS    Y6, const00000000<>+0(SB), Y5, Y5
 	VCMPPS       $0x12, const42b17217<>+0(SB), Y4, Y6
 	VBLENDVPS    Y6, Y5, Y4, Y4
-	VMOVUPS      Y4, Y4
 	VMOVUPS      224(CX), Y5
 	VSUBPS       Y0, Y5, Y0
 	VBROADCASTSS const4b400000<>+0(SB), Y5

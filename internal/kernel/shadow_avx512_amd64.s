@@ -4,111 +4,113 @@
 
 #include "textflag.h"
 
-// func shadowScores4AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores4AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX512BW, AVX512F, MMX+
-TEXT ·shadowScores4AVX512(SB), NOSPLIT, $0-72
+TEXT ·shadowScores4AVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSS const80808080<>+0(SB), Z9
 	VBROADCASTSS const00010001<>+0(SB), Z10
 	MOVQ         panels+8(FP), AX
 	MOVQ         k+16(FP), CX
 	MOVQ         scale+24(FP), DX
-	MOVQ         s+56(FP), BX
-	MOVQ         sRow+64(FP), SI
-	LEAQ         (BX)(SI*2), DI
-	ADDQ         SI, DI
+	MOVQ         next+56(FP), BX
+	MOVQ         s+64(FP), SI
+	MOVQ         sRow+72(FP), DI
+	LEAQ         (SI)(DI*2), R8
+	ADDQ         DI, R8
 	CMPQ         AX, $+1
 	JLT          end2
 
 loop1:
-	MOVQ         bias+40(FP), R8
-	VBROADCASTSS (R8), Z0
-	VBROADCASTSS 4(R8), Z1
-	VBROADCASTSS 8(R8), Z2
-	VBROADCASTSS 12(R8), Z3
-	VBROADCASTSS 16(R8), Z4
-	VBROADCASTSS 20(R8), Z5
-	VBROADCASTSS 24(R8), Z6
-	VBROADCASTSS 28(R8), Z7
-	MOVQ         CX, R8
-	MOVQ         q+32(FP), R9
-	MOVQ         groups+0(FP), R10
-	CMPQ         R10, $+1
+	MOVQ         bias+40(FP), R9
+	VBROADCASTSS (R9), Z0
+	VBROADCASTSS 4(R9), Z1
+	VBROADCASTSS 8(R9), Z2
+	VBROADCASTSS 12(R9), Z3
+	VBROADCASTSS 16(R9), Z4
+	VBROADCASTSS 20(R9), Z5
+	VBROADCASTSS 24(R9), Z6
+	VBROADCASTSS 28(R9), Z7
+	MOVQ         CX, R9
+	MOVQ         q+32(FP), R10
+	MOVQ         groups+0(FP), R11
+	CMPQ         R11, $+1
 	JLT          end4
 
 loop3:
-	VMOVUPS      (R8), Z8
+	VMOVUPS      (R9), Z8
 	VPXORD       Z9, Z8, Z8
-	PREFETCHT1   16384(R8)
-	VBROADCASTSS (R9), Z11
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
+	VBROADCASTSS (R10), Z11
 	VPMADDUBSW   Z11, Z8, Z11
 	VPMADDWD     Z10, Z11, Z11
 	VPADDD       Z11, Z0, Z0
-	VBROADCASTSS 4(R9), Z11
+	VBROADCASTSS 4(R10), Z11
 	VPMADDUBSW   Z11, Z8, Z11
 	VPMADDWD     Z10, Z11, Z11
 	VPADDD       Z11, Z1, Z1
-	VBROADCASTSS 8(R9), Z11
+	VBROADCASTSS 8(R10), Z11
 	VPMADDUBSW   Z11, Z8, Z11
 	VPMADDWD     Z10, Z11, Z11
 	VPADDD       Z11, Z2, Z2
-	VBROADCASTSS 12(R9), Z11
+	VBROADCASTSS 12(R10), Z11
 	VPMADDUBSW   Z11, Z8, Z11
 	VPMADDWD     Z10, Z11, Z11
 	VPADDD       Z11, Z3, Z3
-	VBROADCASTSS 16(R9), Z11
+	VBROADCASTSS 16(R10), Z11
 	VPMADDUBSW   Z11, Z8, Z11
 	VPMADDWD     Z10, Z11, Z11
 	VPADDD       Z11, Z4, Z4
-	VBROADCASTSS 20(R9), Z11
+	VBROADCASTSS 20(R10), Z11
 	VPMADDUBSW   Z11, Z8, Z11
 	VPMADDWD     Z10, Z11, Z11
 	VPADDD       Z11, Z5, Z5
-	VBROADCASTSS 24(R9), Z11
+	VBROADCASTSS 24(R10), Z11
 	VPMADDUBSW   Z11, Z8, Z11
 	VPMADDWD     Z10, Z11, Z11
 	VPADDD       Z11, Z6, Z6
-	VBROADCASTSS 28(R9), Z11
+	VBROADCASTSS 28(R10), Z11
 	VPMADDUBSW   Z11, Z8, Z8
 	VPMADDWD     Z10, Z8, Z8
 	VPADDD       Z8, Z7, Z7
-	ADDQ         $+64, R8
-	ADDQ         $+32, R9
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
+	ADDQ         $+64, R9
+	ADDQ         $+32, R10
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
 	JGE          loop3
 
 end4:
-	MOVQ        factor+48(FP), R9
+	MOVQ        factor+48(FP), R10
 	VMOVUPS     (DX), Z8
 	VPSLLD      $0x07, Z0, Z0
 	VPADDD      Z1, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST (R9), Z0, Z0
-	VMOVUPS     Z0, (BX)
+	VMULPS.BCST (R10), Z0, Z0
+	VMOVUPS     Z0, (SI)
 	VPSLLD      $0x07, Z2, Z0
 	VPADDD      Z3, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST 4(R9), Z0, Z0
-	VMOVUPS     Z0, (BX)(SI*1)
+	VMULPS.BCST 4(R10), Z0, Z0
+	VMOVUPS     Z0, (SI)(DI*1)
 	VPSLLD      $0x07, Z4, Z0
 	VPADDD      Z5, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST 8(R9), Z0, Z0
-	VMOVUPS     Z0, (BX)(SI*2)
+	VMULPS.BCST 8(R10), Z0, Z0
+	VMOVUPS     Z0, (SI)(DI*2)
 	VPSLLD      $0x07, Z6, Z0
 	VPADDD      Z7, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST 12(R9), Z0, Z0
-	VMOVUPS     Z0, (DI)
+	VMULPS.BCST 12(R10), Z0, Z0
+	VMOVUPS     Z0, (R8)
 	ADDQ        $+64, DX
-	ADDQ        $+64, BX
-	ADDQ        $+64, DI
-	SUBQ        CX, R8
-	ADDQ        R8, CX
+	ADDQ        $+64, SI
+	ADDQ        $+64, R8
+	SUBQ        CX, R9
+	ADDQ        R9, CX
 	SUBQ        $+1, AX
 	CMPQ        AX, $+1
 	JGE         loop1
@@ -123,76 +125,78 @@ GLOBL const80808080<>(SB), RODATA|NOPTR, $4
 DATA const00010001<>+0(SB)/4, $0x00010001
 GLOBL const00010001<>(SB), RODATA|NOPTR, $4
 
-// func shadowScores2AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores2AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX512BW, AVX512F, MMX+
-TEXT ·shadowScores2AVX512(SB), NOSPLIT, $0-72
+TEXT ·shadowScores2AVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSS const80808080<>+0(SB), Z5
 	VBROADCASTSS const00010001<>+0(SB), Z6
 	MOVQ         panels+8(FP), AX
 	MOVQ         k+16(FP), CX
 	MOVQ         scale+24(FP), DX
-	MOVQ         s+56(FP), BX
-	MOVQ         sRow+64(FP), SI
+	MOVQ         next+56(FP), BX
+	MOVQ         s+64(FP), SI
+	MOVQ         sRow+72(FP), DI
 	CMPQ         AX, $+1
 	JLT          end6
 
 loop5:
-	MOVQ         bias+40(FP), DI
-	VBROADCASTSS (DI), Z0
-	VBROADCASTSS 4(DI), Z1
-	VBROADCASTSS 8(DI), Z2
-	VBROADCASTSS 12(DI), Z3
-	MOVQ         CX, DI
-	MOVQ         q+32(FP), R8
-	MOVQ         groups+0(FP), R9
-	CMPQ         R9, $+1
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS (R8), Z0
+	VBROADCASTSS 4(R8), Z1
+	VBROADCASTSS 8(R8), Z2
+	VBROADCASTSS 12(R8), Z3
+	MOVQ         CX, R8
+	MOVQ         q+32(FP), R9
+	MOVQ         groups+0(FP), R10
+	CMPQ         R10, $+1
 	JLT          end8
 
 loop7:
-	VMOVUPS      (DI), Z4
+	VMOVUPS      (R8), Z4
 	VPXORD       Z5, Z4, Z4
-	PREFETCHT1   16384(DI)
-	VBROADCASTSS (R8), Z7
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
+	VBROADCASTSS (R9), Z7
 	VPMADDUBSW   Z7, Z4, Z7
 	VPMADDWD     Z6, Z7, Z7
 	VPADDD       Z7, Z0, Z0
-	VBROADCASTSS 4(R8), Z7
+	VBROADCASTSS 4(R9), Z7
 	VPMADDUBSW   Z7, Z4, Z7
 	VPMADDWD     Z6, Z7, Z7
 	VPADDD       Z7, Z1, Z1
-	VBROADCASTSS 8(R8), Z7
+	VBROADCASTSS 8(R9), Z7
 	VPMADDUBSW   Z7, Z4, Z7
 	VPMADDWD     Z6, Z7, Z7
 	VPADDD       Z7, Z2, Z2
-	VBROADCASTSS 12(R8), Z7
+	VBROADCASTSS 12(R9), Z7
 	VPMADDUBSW   Z7, Z4, Z4
 	VPMADDWD     Z6, Z4, Z4
 	VPADDD       Z4, Z3, Z3
-	ADDQ         $+64, DI
-	ADDQ         $+16, R8
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
+	ADDQ         $+64, R8
+	ADDQ         $+16, R9
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
 	JGE          loop7
 
 end8:
-	MOVQ        factor+48(FP), R8
+	MOVQ        factor+48(FP), R9
 	VMOVUPS     (DX), Z4
 	VPSLLD      $0x07, Z0, Z0
 	VPADDD      Z1, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z4, Z0, Z0
-	VMULPS.BCST (R8), Z0, Z0
-	VMOVUPS     Z0, (BX)
+	VMULPS.BCST (R9), Z0, Z0
+	VMOVUPS     Z0, (SI)
 	VPSLLD      $0x07, Z2, Z0
 	VPADDD      Z3, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z4, Z0, Z0
-	VMULPS.BCST 4(R8), Z0, Z0
-	VMOVUPS     Z0, (BX)(SI*1)
+	VMULPS.BCST 4(R9), Z0, Z0
+	VMOVUPS     Z0, (SI)(DI*1)
 	ADDQ        $+64, DX
-	ADDQ        $+64, BX
-	SUBQ        CX, DI
-	ADDQ        DI, CX
+	ADDQ        $+64, SI
+	SUBQ        CX, R8
+	ADDQ        R8, CX
 	SUBQ        $+1, AX
 	CMPQ        AX, $+1
 	JGE         loop5
@@ -201,60 +205,62 @@ end6:
 	VZEROUPPER
 	RET
 
-// func shadowScores1AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores1AVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX512BW, AVX512F, MMX+
-TEXT ·shadowScores1AVX512(SB), NOSPLIT, $0-72
+TEXT ·shadowScores1AVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSS const80808080<>+0(SB), Z3
 	VBROADCASTSS const00010001<>+0(SB), Z4
 	MOVQ         panels+8(FP), AX
 	MOVQ         k+16(FP), CX
 	MOVQ         scale+24(FP), DX
-	MOVQ         s+56(FP), BX
-	MOVQ         sRow+64(FP), SI
+	MOVQ         next+56(FP), BX
+	MOVQ         s+64(FP), SI
+	MOVQ         sRow+72(FP), DI
 	CMPQ         AX, $+1
 	JLT          end10
 
 loop9:
-	MOVQ         bias+40(FP), SI
-	VBROADCASTSS (SI), Z0
-	VBROADCASTSS 4(SI), Z1
-	MOVQ         CX, SI
-	MOVQ         q+32(FP), DI
-	MOVQ         groups+0(FP), R8
-	CMPQ         R8, $+1
+	MOVQ         bias+40(FP), DI
+	VBROADCASTSS (DI), Z0
+	VBROADCASTSS 4(DI), Z1
+	MOVQ         CX, DI
+	MOVQ         q+32(FP), R8
+	MOVQ         groups+0(FP), R9
+	CMPQ         R9, $+1
 	JLT          end12
 
 loop11:
-	VMOVUPS      (SI), Z2
+	VMOVUPS      (DI), Z2
 	VPXORD       Z3, Z2, Z2
-	PREFETCHT1   16384(SI)
-	VBROADCASTSS (DI), Z5
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
+	VBROADCASTSS (R8), Z5
 	VPMADDUBSW   Z5, Z2, Z5
 	VPMADDWD     Z4, Z5, Z5
 	VPADDD       Z5, Z0, Z0
-	VBROADCASTSS 4(DI), Z5
+	VBROADCASTSS 4(R8), Z5
 	VPMADDUBSW   Z5, Z2, Z2
 	VPMADDWD     Z4, Z2, Z2
 	VPADDD       Z2, Z1, Z1
-	ADDQ         $+64, SI
-	ADDQ         $+8, DI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
+	ADDQ         $+64, DI
+	ADDQ         $+8, R8
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
 	JGE          loop11
 
 end12:
-	MOVQ        factor+48(FP), DI
+	MOVQ        factor+48(FP), R8
 	VMOVUPS     (DX), Z2
 	VPSLLD      $0x07, Z0, Z0
 	VPADDD      Z1, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z2, Z0, Z0
-	VMULPS.BCST (DI), Z0, Z0
-	VMOVUPS     Z0, (BX)
+	VMULPS.BCST (R8), Z0, Z0
+	VMOVUPS     Z0, (SI)
 	ADDQ        $+64, DX
-	ADDQ        $+64, BX
-	SUBQ        CX, SI
-	ADDQ        SI, CX
+	ADDQ        $+64, SI
+	SUBQ        CX, DI
+	ADDQ        DI, CX
 	SUBQ        $+1, AX
 	CMPQ        AX, $+1
 	JGE         loop9
@@ -263,86 +269,88 @@ end10:
 	VZEROUPPER
 	RET
 
-// func shadowScores4DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores4DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX512F, AVX512VNNI, MMX+
-TEXT ·shadowScores4DotAVX512(SB), NOSPLIT, $0-72
+TEXT ·shadowScores4DotAVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSS const80808080<>+0(SB), Z9
 	MOVQ         panels+8(FP), AX
 	MOVQ         k+16(FP), CX
 	MOVQ         scale+24(FP), DX
-	MOVQ         s+56(FP), BX
-	MOVQ         sRow+64(FP), SI
-	LEAQ         (BX)(SI*2), DI
-	ADDQ         SI, DI
+	MOVQ         next+56(FP), BX
+	MOVQ         s+64(FP), SI
+	MOVQ         sRow+72(FP), DI
+	LEAQ         (SI)(DI*2), R8
+	ADDQ         DI, R8
 	CMPQ         AX, $+1
 	JLT          end14
 
 loop13:
-	MOVQ         bias+40(FP), R8
-	VBROADCASTSS (R8), Z0
-	VBROADCASTSS 4(R8), Z1
-	VBROADCASTSS 8(R8), Z2
-	VBROADCASTSS 12(R8), Z3
-	VBROADCASTSS 16(R8), Z4
-	VBROADCASTSS 20(R8), Z5
-	VBROADCASTSS 24(R8), Z6
-	VBROADCASTSS 28(R8), Z7
-	MOVQ         CX, R8
-	MOVQ         q+32(FP), R9
-	MOVQ         groups+0(FP), R10
-	CMPQ         R10, $+1
+	MOVQ         bias+40(FP), R9
+	VBROADCASTSS (R9), Z0
+	VBROADCASTSS 4(R9), Z1
+	VBROADCASTSS 8(R9), Z2
+	VBROADCASTSS 12(R9), Z3
+	VBROADCASTSS 16(R9), Z4
+	VBROADCASTSS 20(R9), Z5
+	VBROADCASTSS 24(R9), Z6
+	VBROADCASTSS 28(R9), Z7
+	MOVQ         CX, R9
+	MOVQ         q+32(FP), R10
+	MOVQ         groups+0(FP), R11
+	CMPQ         R11, $+1
 	JLT          end16
 
 loop15:
-	VMOVUPS       (R8), Z8
+	VMOVUPS       (R9), Z8
 	VPXORD        Z9, Z8, Z8
-	PREFETCHT1    16384(R8)
-	VPDPBUSD.BCST (R9), Z8, Z0
-	VPDPBUSD.BCST 4(R9), Z8, Z1
-	VPDPBUSD.BCST 8(R9), Z8, Z2
-	VPDPBUSD.BCST 12(R9), Z8, Z3
-	VPDPBUSD.BCST 16(R9), Z8, Z4
-	VPDPBUSD.BCST 20(R9), Z8, Z5
-	VPDPBUSD.BCST 24(R9), Z8, Z6
-	VPDPBUSD.BCST 28(R9), Z8, Z7
-	ADDQ          $+64, R8
-	ADDQ          $+32, R9
-	SUBQ          $+1, R10
-	CMPQ          R10, $+1
+	PREFETCHT1    (BX)
+	ADDQ          $+64, BX
+	VPDPBUSD.BCST (R10), Z8, Z0
+	VPDPBUSD.BCST 4(R10), Z8, Z1
+	VPDPBUSD.BCST 8(R10), Z8, Z2
+	VPDPBUSD.BCST 12(R10), Z8, Z3
+	VPDPBUSD.BCST 16(R10), Z8, Z4
+	VPDPBUSD.BCST 20(R10), Z8, Z5
+	VPDPBUSD.BCST 24(R10), Z8, Z6
+	VPDPBUSD.BCST 28(R10), Z8, Z7
+	ADDQ          $+64, R9
+	ADDQ          $+32, R10
+	SUBQ          $+1, R11
+	CMPQ          R11, $+1
 	JGE           loop15
 
 end16:
-	MOVQ        factor+48(FP), R9
+	MOVQ        factor+48(FP), R10
 	VMOVUPS     (DX), Z8
 	VPSLLD      $0x07, Z0, Z0
 	VPADDD      Z1, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST (R9), Z0, Z0
-	VMOVUPS     Z0, (BX)
+	VMULPS.BCST (R10), Z0, Z0
+	VMOVUPS     Z0, (SI)
 	VPSLLD      $0x07, Z2, Z0
 	VPADDD      Z3, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST 4(R9), Z0, Z0
-	VMOVUPS     Z0, (BX)(SI*1)
+	VMULPS.BCST 4(R10), Z0, Z0
+	VMOVUPS     Z0, (SI)(DI*1)
 	VPSLLD      $0x07, Z4, Z0
 	VPADDD      Z5, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST 8(R9), Z0, Z0
-	VMOVUPS     Z0, (BX)(SI*2)
+	VMULPS.BCST 8(R10), Z0, Z0
+	VMOVUPS     Z0, (SI)(DI*2)
 	VPSLLD      $0x07, Z6, Z0
 	VPADDD      Z7, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z8, Z0, Z0
-	VMULPS.BCST 12(R9), Z0, Z0
-	VMOVUPS     Z0, (DI)
+	VMULPS.BCST 12(R10), Z0, Z0
+	VMOVUPS     Z0, (R8)
 	ADDQ        $+64, DX
-	ADDQ        $+64, BX
-	ADDQ        $+64, DI
-	SUBQ        CX, R8
-	ADDQ        R8, CX
+	ADDQ        $+64, SI
+	ADDQ        $+64, R8
+	SUBQ        CX, R9
+	ADDQ        R9, CX
 	SUBQ        $+1, AX
 	CMPQ        AX, $+1
 	JGE         loop13
@@ -351,63 +359,65 @@ end14:
 	VZEROUPPER
 	RET
 
-// func shadowScores2DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores2DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX512F, AVX512VNNI, MMX+
-TEXT ·shadowScores2DotAVX512(SB), NOSPLIT, $0-72
+TEXT ·shadowScores2DotAVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSS const80808080<>+0(SB), Z5
 	MOVQ         panels+8(FP), AX
 	MOVQ         k+16(FP), CX
 	MOVQ         scale+24(FP), DX
-	MOVQ         s+56(FP), BX
-	MOVQ         sRow+64(FP), SI
+	MOVQ         next+56(FP), BX
+	MOVQ         s+64(FP), SI
+	MOVQ         sRow+72(FP), DI
 	CMPQ         AX, $+1
 	JLT          end18
 
 loop17:
-	MOVQ         bias+40(FP), DI
-	VBROADCASTSS (DI), Z0
-	VBROADCASTSS 4(DI), Z1
-	VBROADCASTSS 8(DI), Z2
-	VBROADCASTSS 12(DI), Z3
-	MOVQ         CX, DI
-	MOVQ         q+32(FP), R8
-	MOVQ         groups+0(FP), R9
-	CMPQ         R9, $+1
+	MOVQ         bias+40(FP), R8
+	VBROADCASTSS (R8), Z0
+	VBROADCASTSS 4(R8), Z1
+	VBROADCASTSS 8(R8), Z2
+	VBROADCASTSS 12(R8), Z3
+	MOVQ         CX, R8
+	MOVQ         q+32(FP), R9
+	MOVQ         groups+0(FP), R10
+	CMPQ         R10, $+1
 	JLT          end20
 
 loop19:
-	VMOVUPS       (DI), Z4
+	VMOVUPS       (R8), Z4
 	VPXORD        Z5, Z4, Z4
-	PREFETCHT1    16384(DI)
-	VPDPBUSD.BCST (R8), Z4, Z0
-	VPDPBUSD.BCST 4(R8), Z4, Z1
-	VPDPBUSD.BCST 8(R8), Z4, Z2
-	VPDPBUSD.BCST 12(R8), Z4, Z3
-	ADDQ          $+64, DI
-	ADDQ          $+16, R8
-	SUBQ          $+1, R9
-	CMPQ          R9, $+1
+	PREFETCHT1    (BX)
+	ADDQ          $+64, BX
+	VPDPBUSD.BCST (R9), Z4, Z0
+	VPDPBUSD.BCST 4(R9), Z4, Z1
+	VPDPBUSD.BCST 8(R9), Z4, Z2
+	VPDPBUSD.BCST 12(R9), Z4, Z3
+	ADDQ          $+64, R8
+	ADDQ          $+16, R9
+	SUBQ          $+1, R10
+	CMPQ          R10, $+1
 	JGE           loop19
 
 end20:
-	MOVQ        factor+48(FP), R8
+	MOVQ        factor+48(FP), R9
 	VMOVUPS     (DX), Z4
 	VPSLLD      $0x07, Z0, Z0
 	VPADDD      Z1, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z4, Z0, Z0
-	VMULPS.BCST (R8), Z0, Z0
-	VMOVUPS     Z0, (BX)
+	VMULPS.BCST (R9), Z0, Z0
+	VMOVUPS     Z0, (SI)
 	VPSLLD      $0x07, Z2, Z0
 	VPADDD      Z3, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z4, Z0, Z0
-	VMULPS.BCST 4(R8), Z0, Z0
-	VMOVUPS     Z0, (BX)(SI*1)
+	VMULPS.BCST 4(R9), Z0, Z0
+	VMOVUPS     Z0, (SI)(DI*1)
 	ADDQ        $+64, DX
-	ADDQ        $+64, BX
-	SUBQ        CX, DI
-	ADDQ        DI, CX
+	ADDQ        $+64, SI
+	SUBQ        CX, R8
+	ADDQ        R8, CX
 	SUBQ        $+1, AX
 	CMPQ        AX, $+1
 	JGE         loop17
@@ -416,53 +426,55 @@ end18:
 	VZEROUPPER
 	RET
 
-// func shadowScores1DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, s *float32, sRow int)
+// func shadowScores1DotAVX512(groups int, panels int, k *byte, scale *float32, q *int32, bias *int32, factor *float32, next *byte, s *float32, sRow int)
 // Requires: AVX, AVX512F, AVX512VNNI, MMX+
-TEXT ·shadowScores1DotAVX512(SB), NOSPLIT, $0-72
+TEXT ·shadowScores1DotAVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSS const80808080<>+0(SB), Z3
 	MOVQ         panels+8(FP), AX
 	MOVQ         k+16(FP), CX
 	MOVQ         scale+24(FP), DX
-	MOVQ         s+56(FP), BX
-	MOVQ         sRow+64(FP), SI
+	MOVQ         next+56(FP), BX
+	MOVQ         s+64(FP), SI
+	MOVQ         sRow+72(FP), DI
 	CMPQ         AX, $+1
 	JLT          end22
 
 loop21:
-	MOVQ         bias+40(FP), SI
-	VBROADCASTSS (SI), Z0
-	VBROADCASTSS 4(SI), Z1
-	MOVQ         CX, SI
-	MOVQ         q+32(FP), DI
-	MOVQ         groups+0(FP), R8
-	CMPQ         R8, $+1
+	MOVQ         bias+40(FP), DI
+	VBROADCASTSS (DI), Z0
+	VBROADCASTSS 4(DI), Z1
+	MOVQ         CX, DI
+	MOVQ         q+32(FP), R8
+	MOVQ         groups+0(FP), R9
+	CMPQ         R9, $+1
 	JLT          end24
 
 loop23:
-	VMOVUPS       (SI), Z2
+	VMOVUPS       (DI), Z2
 	VPXORD        Z3, Z2, Z2
-	PREFETCHT1    16384(SI)
-	VPDPBUSD.BCST (DI), Z2, Z0
-	VPDPBUSD.BCST 4(DI), Z2, Z1
-	ADDQ          $+64, SI
-	ADDQ          $+8, DI
-	SUBQ          $+1, R8
-	CMPQ          R8, $+1
+	PREFETCHT1    (BX)
+	ADDQ          $+64, BX
+	VPDPBUSD.BCST (R8), Z2, Z0
+	VPDPBUSD.BCST 4(R8), Z2, Z1
+	ADDQ          $+64, DI
+	ADDQ          $+8, R8
+	SUBQ          $+1, R9
+	CMPQ          R9, $+1
 	JGE           loop23
 
 end24:
-	MOVQ        factor+48(FP), DI
+	MOVQ        factor+48(FP), R8
 	VMOVUPS     (DX), Z2
 	VPSLLD      $0x07, Z0, Z0
 	VPADDD      Z1, Z0, Z0
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z2, Z0, Z0
-	VMULPS.BCST (DI), Z0, Z0
-	VMOVUPS     Z0, (BX)
+	VMULPS.BCST (R8), Z0, Z0
+	VMOVUPS     Z0, (SI)
 	ADDQ        $+64, DX
-	ADDQ        $+64, BX
-	SUBQ        CX, SI
-	ADDQ        SI, CX
+	ADDQ        $+64, SI
+	SUBQ        CX, DI
+	ADDQ        DI, CX
 	SUBQ        $+1, AX
 	CMPQ        AX, $+1
 	JGE         loop21

@@ -70,7 +70,7 @@ func TestShadowScores(t *testing.T) {
 					var q ShadowQueries
 					tile.Pack(&q, x)
 					s := kerneltest.Blank(rows, panels*ShadowPanel, 5)
-					tile.Scores(s, &q, k, scale)
+					tile.Scores(s, &q, k, scale, nil)
 					kerneltest.GapsIntact(t, s)
 					for i := range rows {
 						whole := make([]int64, dim)
@@ -133,7 +133,7 @@ func TestShadowPanics(t *testing.T) {
 	tile.Pack(&q, mat.New(2, 8))
 	s := mat.New(2, 16)
 	kerneltest.MustPanic(t, "kernel: ShadowTile.Pack: 0 columns, want 1 to 2048", func() { tile.Pack(&q, blas32.General{Rows: 1}) })
-	kerneltest.MustPanic(t, "kernel: ShadowTile.Scores: s has 15 columns, want whole panels of 16", func() { tile.Scores(mat.New(2, 15), &q, nil, nil) })
+	kerneltest.MustPanic(t, "kernel: ShadowTile.Scores: s has 15 columns, want whole panels of 16", func() { tile.Scores(mat.New(2, 15), &q, nil, nil, nil) })
 	kerneltest.MustPanic(t, "kernel: ShadowTile.Weights: 3 panels, want a multiple of 4", func() { tile.Weights(make([]float32, 3), make([]float32, 48), 0) })
 	_ = s
 }
@@ -158,7 +158,7 @@ func BenchmarkShadowScores(b *testing.B) {
 				b.SetBytes(int64(n * (dim + 4)))
 				for b.Loop() {
 					for at := 0; at < n; at += 512 {
-						c.tile.Scores(s, &q, k[at*dim:], scale[at:])
+						c.tile.Scores(s, &q, k[at*dim:], scale[at:], k[(at+512)%n*dim:])
 					}
 				}
 				b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(b.N)/float64(n), "ns/key")

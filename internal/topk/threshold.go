@@ -1,64 +1,54 @@
 package topk
 
-import "slices"
+import "math"
 
 // Threshold returns the k-th largest of the scores, and how many scores equal to it are
 // among the k largest: those with the lowest indices, by the rule of Select. NaN is
-// below all numbers. It moves the scores about and takes time in proportion to their
-// number. k must be 1 to len(scores).
+// below all numbers. It counts scores by their leading bits, and again those that begin
+// as the k-th does: time in proportion to their number, whatever they are. It overwrites
+// the scores. k must be 1 to len(scores).
 func Threshold(scores []float32, k int) (value float32, equal int) {
-	n := 0 // numbers go to the front
-	for i, s := range scores {
-		if s == s {
-			scores[n], scores[i] = s, scores[n]
-			n++
+	var prefix, mask uint32 // of the key of the k-th
+	for shift := 24; shift >= 0; shift -= 8 {
+		var count [256]int32
+		for _, s := range scores {
+			count[descending(s)>>shift&255]++
 		}
-	}
-	if k > n {
-		return scores[k-1], k - n // NaN, which all that is left are
-	}
-	list := scores[:n]
-	lo, hi := 0, n // the k-th largest is in list[lo:hi]
-	for rounds := 0; hi-lo > 12 && rounds < 64; rounds++ {
-		p := median(list[lo], list[lo+(hi-lo)/2], list[hi-1])
-		// list[lo:a] > p, list[a:i] == p, list[b:hi] < p.
-		a, i, b := lo, lo, hi
-		for i < b {
-			switch x := list[i]; {
-			case x > p:
-				list[a], list[i] = x, list[a]
-				a++
-				i++
-			case x < p:
-				b--
-				list[i], list[b] = list[b], x
-			default:
-				i++
+		digit := 0
+		for k > int(count[digit]) {
+			k -= int(count[digit])
+			digit++
+		}
+		prefix |= uint32(digit) << shift
+		mask |= 255 << shift
+		n := 0
+		for _, s := range scores {
+			if descending(s)&mask == prefix {
+				scores[n] = s
+				n++
 			}
 		}
-		switch {
-		case k <= a:
-			hi = a
-		case k > b:
-			lo = b
-		default:
-			return p, k - a
-		}
+		scores = scores[:n]
 	}
-	slices.SortFunc(list[lo:hi], func(x, y float32) int {
-		switch {
-		case x > y:
-			return -1
-		case x < y:
-			return 1
-		}
-		return 0
-	})
-	value = list[k-1]
-	for equal < k && list[k-1-equal] == value {
-		equal++
+	return score(prefix), k
+}
+
+// descending maps scores to integers that rise as scores fall: 0 and -0 alike, all NaN
+// to the largest.
+func descending(s float32) uint32 {
+	if s != s {
+		return math.MaxUint32
 	}
-	return value, equal
+	bits := math.Float32bits(s + 0)
+	return bits ^ (^uint32(int32(bits)>>31) &^ (1 << 31))
+}
+
+// score is the inverse of descending.
+func score(key uint32) float32 {
+	if key == math.MaxUint32 {
+		return float32(math.NaN())
+	}
+	return math.Float32frombits(key ^ (^uint32(int32(key)>>31) &^ (1 << 31)))
 }
 
 // Stream selects the k largest of scores that come one stretch after the other, as Select
@@ -137,5 +127,3 @@ func (t *Stream) Ascending(scores []float32, k int) []int32 {
 	list, _ := t.Selected()
 	return list
 }
-
-func median(a, b, c float32) float32 { return max(min(a, b), min(max(a, b), c)) }
