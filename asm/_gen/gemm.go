@@ -34,6 +34,9 @@ var weights = []weight{
 func gemm(rows, panels int, w weight) kernel {
 	return func(m Machine) {
 		height := tileRows(m, rows)
+		if rows > 4 && (m.Tier() != "AVX512" || w.bytes != 4) {
+			return // too few registers for much more than half of a tile
+		}
 		signature := "func(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)"
 		if w.scaled {
 			signature = signature[:len(signature)-1] + ", scale *float32)"
@@ -104,9 +107,9 @@ func gemm(rows, panels int, w weight) kernel {
 }
 
 // gemmShapes lists rows and panels: the main kernel (0 rows stand for the full height),
-// the ones for the last rows, and for few rows (decoding) the ones that read
+// the ones for the last rows, of which that of 8 is not in every tier, and for few rows (decoding) the ones that read
 // several panels at once.
-var gemmShapes = [][2]int{{0, 1}, {4, 1}, {2, 1}, {1, 1}, {2, 2}, {1, 4}}
+var gemmShapes = [][2]int{{0, 1}, {8, 1}, {4, 1}, {2, 1}, {1, 1}, {2, 2}, {1, 4}}
 
 func gemmKernels(w weight) (list []kernel) {
 	for _, shape := range gemmShapes {
@@ -120,7 +123,7 @@ func gemmKernels(w weight) (list []kernel) {
 func gemmChoice() choice {
 	c := choice{
 		name: "gemm",
-		doc:  "gemmSIMD is one tile of a product: rows x panels, where rows is 0 for the tier's\n// full height, or 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.",
+		doc:  "gemmSIMD is one tile of a product: rows x panels, where rows is 0 for the tier's\n// full height, or 8 (AVX-512 and Float32), 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.",
 		by:   "format Format, rows int, panels int", key: "int(format)<<8 | rows<<4 | panels",
 		params: "k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32",
 	}

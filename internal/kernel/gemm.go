@@ -133,7 +133,7 @@ func (p *product) blocks(rows int, strip []float32) {
 		for p0 := 0; p0 < panels; p0 += perBlock {
 			p1 := min(p0+perBlock, panels)
 			row := 0
-			for _, height := range [...]int{p.b.fullRows(), 4, 2, 1} {
+			for _, height := range [...]int{p.b.fullRows(), p.b.halfRows(), 4, 2, 1} {
 				for ; rows-row >= height; row += height {
 					if strip == nil || height < p.b.fullRows() || p1-p0 < 3 {
 						p.strip(row, height, k0, kn, p0, p1)

@@ -9,7 +9,7 @@ import (
 )
 
 // gemmSIMD is one tile of a product: rows x panels, where rows is 0 for the tier's
-// full height, or 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
+// full height, or 8 (AVX-512 and Float32), 4, 2 or 1, and panels 1 or, with few rows, 4 / rows.
 func gemmSIMD(tier isa.Tier, format Format, rows int, panels int, k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int, scale *float32) {
 	switch int(format)<<8 | rows<<4 | panels {
 	case int(Float32)<<8 | 0<<4 | 1:

@@ -39,3 +39,6 @@ func gemm1x4Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPane
 
 //go:noescape
 func gemm1x4Float32AVX2(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+
+//go:noescape
+func gemm8x1Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)

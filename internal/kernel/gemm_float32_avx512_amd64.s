@@ -137,6 +137,104 @@ end2:
 	VZEROUPPER
 	RET
 
+// func gemm8x1Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
+// Requires: AVX, AVX512F
+TEXT ·gemm8x1Float32AVX512(SB), NOSPLIT, $0-80
+	MOVQ    init+48(FP), AX
+	MOVQ    initRow+56(FP), CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS (AX)(CX*1), Z2
+	VMOVUPS 64(AX)(CX*1), Z3
+	VMOVUPS (AX)(CX*2), Z4
+	VMOVUPS 64(AX)(CX*2), Z5
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	VMOVUPS (DX)(CX*1), Z8
+	VMOVUPS 64(DX)(CX*1), Z9
+	VMOVUPS (DX)(CX*2), Z10
+	VMOVUPS 64(DX)(CX*2), Z11
+	VMOVUPS (BX), Z12
+	VMOVUPS 64(BX), Z13
+	VMOVUPS (BX)(CX*1), Z14
+	VMOVUPS 64(BX)(CX*1), Z15
+	MOVQ    a+8(FP), AX
+	MOVQ    aRow+16(FP), CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	MOVQ    aStep+24(FP), SI
+	MOVQ    k+0(FP), DI
+	MOVQ    b+32(FP), R8
+	CMPQ    DI, $+1
+	JLT     end4
+
+loop3:
+	VMOVUPS      (R8), Z16
+	VMOVUPS      64(R8), Z17
+	VBROADCASTSS (AX), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS (AX)(CX*1), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS (AX)(CX*2), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS (DX), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS (DX)(CX*1), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS (DX)(CX*2), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS (BX), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS (BX)(CX*1), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         $+128, R8
+	ADDQ         SI, AX
+	ADDQ         SI, DX
+	ADDQ         SI, BX
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
+	JGE          loop3
+
+end4:
+	MOVQ    c+64(FP), AX
+	MOVQ    cRow+72(FP), CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z3, 64(AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z5, 64(AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z9, 64(DX)(CX*1)
+	VMOVUPS Z10, (DX)(CX*2)
+	VMOVUPS Z11, 64(DX)(CX*2)
+	VMOVUPS Z12, (BX)
+	VMOVUPS Z13, 64(BX)
+	VMOVUPS Z14, (BX)(CX*1)
+	VMOVUPS Z15, 64(BX)(CX*1)
+	VZEROUPPER
+	RET
+
 // func gemm4x1Float32AVX512(k int, a *float32, aRow int, aStep int, b *byte, bPanel int, init *float32, initRow int, c *float32, cRow int)
 // Requires: AVX, AVX512F
 TEXT ·gemm4x1Float32AVX512(SB), NOSPLIT, $0-80
@@ -160,9 +258,9 @@ TEXT ·gemm4x1Float32AVX512(SB), NOSPLIT, $0-80
 	MOVQ    k+0(FP), SI
 	MOVQ    b+32(FP), DI
 	CMPQ    SI, $+1
-	JLT     end4
+	JLT     end6
 
-loop3:
+loop5:
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (AX), Z10
@@ -182,9 +280,9 @@ loop3:
 	ADDQ         BX, DX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop3
+	JGE          loop5
 
-end4:
+end6:
 	MOVQ    c+64(FP), AX
 	MOVQ    cRow+72(FP), CX
 	LEAQ    (AX)(CX*2), DX
@@ -215,9 +313,9 @@ TEXT ·gemm2x1Float32AVX512(SB), NOSPLIT, $0-80
 	MOVQ    k+0(FP), BX
 	MOVQ    b+32(FP), SI
 	CMPQ    BX, $+1
-	JLT     end6
+	JLT     end8
 
-loop5:
+loop7:
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (AX), Z6
@@ -230,9 +328,9 @@ loop5:
 	ADDQ         DX, AX
 	SUBQ         $+1, BX
 	CMPQ         BX, $+1
-	JGE          loop5
+	JGE          loop7
 
-end6:
+end8:
 	MOVQ    c+64(FP), AX
 	MOVQ    cRow+72(FP), CX
 	VMOVUPS Z0, (AX)
@@ -255,9 +353,9 @@ TEXT ·gemm1x1Float32AVX512(SB), NOSPLIT, $0-80
 	MOVQ    k+0(FP), DX
 	MOVQ    b+32(FP), BX
 	CMPQ    DX, $+1
-	JLT     end8
+	JLT     end10
 
-loop7:
+loop9:
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (AX), Z4
@@ -267,9 +365,9 @@ loop7:
 	ADDQ         CX, AX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop7
+	JGE          loop9
 
-end8:
+end10:
 	MOVQ    c+64(FP), AX
 	MOVQ    cRow+72(FP), CX
 	VMOVUPS Z0, (AX)
@@ -299,9 +397,9 @@ TEXT ·gemm2x2Float32AVX512(SB), NOSPLIT, $0-80
 	MOVQ    bPanel+40(FP), R8
 	ADDQ    R8, DI
 	CMPQ    BX, $+1
-	JLT     end10
+	JLT     end12
 
-loop9:
+loop11:
 	VMOVUPS      (SI), Z8
 	VMOVUPS      64(SI), Z9
 	VBROADCASTSS (AX), Z10
@@ -323,9 +421,9 @@ loop9:
 	ADDQ         DX, AX
 	SUBQ         $+1, BX
 	CMPQ         BX, $+1
-	JGE          loop9
+	JGE          loop11
 
-end10:
+end12:
 	MOVQ    c+64(FP), AX
 	MOVQ    cRow+72(FP), CX
 	VMOVUPS Z0, (AX)
@@ -367,9 +465,9 @@ TEXT ·gemm1x4Float32AVX512(SB), NOSPLIT, $0-80
 	MOVQ    bPanel+40(FP), R9
 	ADDQ    R9, R8
 	CMPQ    DX, $+1
-	JLT     end12
+	JLT     end14
 
-loop11:
+loop13:
 	VMOVUPS      (BX), Z8
 	VMOVUPS      64(BX), Z9
 	VBROADCASTSS (AX), Z10
@@ -397,9 +495,9 @@ loop11:
 	ADDQ         CX, AX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop11
+	JGE          loop13
 
-end12:
+end14:
 	MOVQ    c+64(FP), AX
 	MOVQ    cRow+72(FP), CX
 	VMOVUPS Z0, (AX)

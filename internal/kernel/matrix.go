@@ -113,6 +113,14 @@ func (m *Matrix) element(at, j int) float32 {
 // fullRows is the height of the main kernel's tile.
 func (m *Matrix) fullRows() int { return sizesOf[m.tier].tileRows }
 
+// halfRows is the height of the next kernel's: 8 where a tier has one, or 4.
+func (m *Matrix) halfRows() int {
+	if m.tier == isa.AVX512 && m.format == Float32 {
+		return 8
+	}
+	return 4
+}
+
 func (m *Matrix) panels() int     { return (m.cols + m.PanelCols() - 1) / m.PanelCols() }
 func (m *Matrix) panelBytes() int { return m.rows * m.PanelCols() * m.format.bytes() }
 
@@ -204,10 +212,26 @@ func (m *Matrix) packFloat32(p, n int, b blas32.General, transposed bool) {
 		}
 		return
 	}
+	// As many columns and rows as fill vectors are turned around in registers.
+	cols, rows := 0, 0
+	if m.tier != isa.Generic {
+		lanes := Lanes(m.tier)
+		cols, rows = n/lanes*lanes, m.rows/lanes*lanes
+		const most = 1024 // rows to a kernel call
+		for c := 0; c < cols && rows > 0; c += lanes {
+			for i := 0; i < rows; i += most {
+				attentionPackSIMD(m.tier, min(most, rows-i), &b.Data[(p*w+c)*b.Stride+i], 4*b.Stride, &panel[i*w+c], 4*w)
+			}
+		}
+	}
 	const block = 8 // rows of the panel at a time: half a cache line of each row of b
 	for i0 := 0; i0 < m.rows; i0 += block {
 		i1 := min(i0+block, m.rows)
-		for c := range n {
+		first := 0
+		if i1 <= rows {
+			first = cols
+		}
+		for c := first; c < n; c++ {
 			for i, v := range b.Data[(p*w+c)*b.Stride:][i0:i1] {
 				panel[(i0+i)*w+c] = v
 			}

@@ -55,3 +55,22 @@ func (m *Matrix) PanelRows(i, from, to int) Matrix {
 // TileRows returns how many rows the main kernel of a product takes at once, in the active
 // tier: products of a multiple of it are the fastest.
 func TileRows() int { return sizesOf[isa.Active()].tileRows }
+
+// PanelProduct sets dst [m, n] to a times rows from up to to of panel i of b, or adds the
+// product to dst. a is [m, to-from] or, with transposed, [to-from, m]. It is Gemm, GemmAdd
+// or GemmTAdd with PanelRows, for products so small that looking whether dst overlaps an
+// input would cost: it must not.
+func PanelProduct(dst, a blas32.General, b *Matrix, i, from, to int, transposed, add bool) {
+	const op = "kernel: PanelProduct"
+	rows, aRow, aAt := a.Rows, a.Stride, 1
+	if transposed {
+		rows, aRow, aAt = a.Cols, 1, a.Stride
+		CheckMatrix(op, "a", a, to-from, rows)
+	} else {
+		CheckMatrix(op, "a", a, rows, to-from)
+	}
+	right := b.PanelRows(i, from, to)
+	CheckMatrix(op, "dst", dst, rows, right.cols)
+	p := product{dst: dst, b: &right, add: add}
+	p.multiply(a.Data, aRow, aAt, rows)
+}

@@ -15,6 +15,11 @@ import (
 // with 128 x 128.
 var chunkTokens = 12
 
+// pieceTokens is the grid of absolute positions at which sequences are cut into pieces, a
+// divisor of Chunk: more tokens would be more work within a piece, fewer more work on the
+// states.
+const pieceTokens = 32
+
 // chunked tells whether a piece of n tokens is computed by matrix products.
 func (op *Recurrence) chunked(n int) bool { return !op.cfg.Recurrent && n >= chunkTokens }
 
@@ -43,10 +48,11 @@ type chunkWork struct {
 	kk, qk []float32     // [n, n]: products of keys, and of queries and keys, without decay
 	asked  int           // the query head that qk and w.q are of; -1 for none
 
-	sum             []float64 // [n+1]: of the logarithms of a head's decays, before each token
-	grow, rest, row []float32 // [n]: exp of the sums up to a token and after it; a row
-	keys            keyWork
-	products        []keyProduct
+	sum        []float64 // [n+1]: of the logarithms of a head's decays, before each token
+	grow, rest []float32 // [n+1], [n]: exp of the sums before and after a token
+	step, row  []float32 // [n]: decays, and their products up to a token
+	keys       keyWork
+	products   []keyProduct
 
 	m          [4][]float32 // [n, n]: products with decay, of products below
 	left, ask  []float32    // [n, K + parts n]: what U and y are made of; ask of each query
@@ -122,7 +128,7 @@ func (c *chunkWork) load(op *Recurrence, p piece, head int) {
 	}
 	h.panels = h.panels[:n]
 	for j := range h.panels {
-		h.panels[j].Reshape(op.cfg.KeyDim+c.parts*Chunk, min(width, op.cfg.ValueDim-j*width))
+		h.panels[j].Reshape(op.cfg.KeyDim+c.parts*pieceTokens, min(width, op.cfg.ValueDim-j*width))
 		c.eachColumns(op, p, head, j, func(panel, values blas32.General) { mat.Copy(panel, values) })
 	}
 }
@@ -204,22 +210,26 @@ func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 // it: differences of -Inf would be NaN, and huge sums lose the digits of small ones.
 const noneLeft = -256
 
-// sumLogs sets c.sum to the sums of a head's logarithms, and c.grow and c.rest to the
-// exponentials of those up to and with each token and after it.
+// sumLogs sets c.sum to the sums of a head's logarithms, c.grow and c.rest to the
+// exponentials of those before and after each token, and c.step to a token's own.
 func (c *chunkWork) sumLogs(op *Recurrence, call *Call, p piece, h int) {
 	n := p.n
 	c.sum = append(scratch.Sized(c.sum, n+1)[:0], 0)
 	var sum float64
+	c.grow, c.rest = scratch.Floats(c.grow, n+1), scratch.Floats(c.rest, n)
+	c.step, c.row = scratch.Floats(c.step, n), scratch.Floats(c.row, n)
 	for t := range n {
+		var g float32
 		switch op.cfg.Decay {
 		case ConstantDecay:
-			sum += float64(op.cfg.LogDecay[h])
+			g = op.cfg.LogDecay[h]
 		case HeadDecay:
-			sum += max(float64(mat.Row(call.Decay, p.t+t)[h]), noneLeft)
+			g = max(mat.Row(call.Decay, p.t+t)[h], noneLeft)
 		}
+		c.step[t] = g
+		sum += float64(g)
 		c.sum = append(c.sum, sum)
 	}
-	c.grow, c.rest, c.row = scratch.Floats(c.grow, n+1), scratch.Floats(c.rest, n), scratch.Floats(c.row, n)
 	for t, s := range c.sum {
 		c.grow[t] = float32(s)
 	}
@@ -228,6 +238,7 @@ func (c *chunkWork) sumLogs(op *Recurrence, call *Call, p piece, h int) {
 	}
 	asm.Exp(c.grow, c.grow)
 	asm.Exp(c.rest, c.rest)
+	asm.Exp(c.step, c.step)
 }
 
 // weighByHead makes c.left, c.ask and c.tail of a head with one decay for all key channels:
@@ -248,38 +259,46 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 		kernel.Gemm(mat.Of(c.m[readPair], n, n), mat.Of(erasers, n, width), &c.bT, nil)
 		kernel.Gemm(mat.Of(c.m[askPair], op.each*n, n), mat.Of(w.q, op.each*n, width), &c.bT, nil)
 	}
-	times := func(dst, from []float32, i, m int) {
-		if op.cfg.Decay == NoDecay {
-			copy(dst[i*n:][:m], from[i*n:][:m])
+	decayed := op.cfg.Decay != NoDecay
+	times := func(dst, from []float32, m int) {
+		if decayed {
+			asm.Mul(dst[:m], from[:m], c.row[:m])
 		} else {
-			asm.Mul(dst[i*n:][:m], from[i*n:][:m], c.row[:m])
-		}
-	}
-	for i := range n {
-		if op.cfg.Erase != NoErase && op.cfg.EraseFirst { // row has exp(c_(i-1) - c_j)
-			times(c.m[readKey], read, i, i)
-			if pair {
-				times(c.m[readPair], c.m[readPair], i, i)
-			}
-		}
-		if op.cfg.Decay != NoDecay {
-			row := c.row[:i+1]
-			for j := range row {
-				row[j] = float32(c.sum[i+1] - c.sum[j+1])
-			}
-			asm.Exp(row, row)
-		}
-		if op.cfg.Erase != NoErase && !op.cfg.EraseFirst {
-			times(c.m[readKey], read, i, i)
-		}
-		for q := range op.each {
-			times(c.m[askKey], asked, q*n+i, i+1)
-			if pair {
-				times(c.m[askPair], c.m[askPair], q*n+i, i+1)
-			}
+			copy(dst[:m], from[:m])
 		}
 	}
 	wide := width + c.parts*n
+	row := c.row
+	for i := range n {
+		erase := func() {
+			if op.cfg.Erase == NoErase {
+				return
+			}
+			times(c.m[readKey][i*n:], read[i*n:], i)
+			if pair {
+				times(c.m[readPair][i*n:], c.m[readPair][i*n:], i)
+			}
+		}
+		if op.cfg.EraseFirst { // row has exp(c_(i-1) - c_j)
+			erase()
+		}
+		if decayed {
+			asm.Scale(row[:i], c.step[i], row[:i])
+			row[i] = 1
+		}
+		if !op.cfg.EraseFirst {
+			erase()
+		}
+		for q := range op.each {
+			at := (q*n + i) * n
+			if !pair {
+				times(c.ask[(q*n+i)*wide+width:], asked[at:], i+1)
+				continue
+			}
+			times(c.m[askKey][at:], asked[at:], i+1)
+			times(c.m[askPair][at:], c.m[askPair][at:], i+1)
+		}
+	}
 	for i := range n {
 		before := c.grow[i+1]
 		if op.cfg.EraseFirst {
@@ -359,10 +378,12 @@ func (w *headWork) assemble(op *Recurrence, n, width int) {
 		}
 		for q := range op.each {
 			row := c.ask[(q*n+i)*wide+width:][:c.parts*(from+own)]
-			c.spread(row, c.m[askKey][(q*n+i)*n:], 0, i+1, n)
-			if c.parts == 2 {
-				c.spread(row, c.m[askPair][(q*n+i)*n:], 1, i+1, n)
+			if c.parts == 1 {
+				clear(row[i+1:])
+				continue
 			}
+			c.spread(row, c.m[askKey][(q*n+i)*n:], 0, i+1, n)
+			c.spread(row, c.m[askPair][(q*n+i)*n:], 1, i+1, n)
 		}
 	}
 }
@@ -414,16 +435,16 @@ func (w *headWork) sweepPanel(op *Recurrence, call *Call, p piece, head, j int) 
 		at := width + c.parts*t
 		v := mat.Columns(mat.Rows(call.V, p.t+t, p.t+t+own), from, cols)
 		u := mat.Rows(panel, at, at+own)
+		steps := len(c.states[head].panels) * n
+		w.prefetch(op, call, p, head, j*n+t, j*n+t+own, steps)
 		x, solve := mat.Rows(c.x.Panel(0), 0, own), mat.Columns(mat.Rows(mat.Of(c.solve, n, c.block), t, t+own), 0, own)
-		xm := c.x.PanelRows(0, 0, own)
 		switch op.cfg.Erase {
 		case NoErase:
 			kernel.ScaleRows(u, w.beta[t:t+own], v)
 		case ErasePair:
 			mat.Copy(u, v)
-			above := m.PanelRows(0, 0, at+own)
-			kernel.Gemm(x, mat.Columns(mat.Rows(left, t, t+own), 0, at+own), &above, nil)
-			kernel.Gemm(mat.Rows(panel, at+own, at+2*own), solve, &xm, nil)
+			kernel.PanelProduct(x, mat.Columns(mat.Rows(left, t, t+own), 0, at+own), m, 0, 0, at+own, false, false)
+			kernel.PanelProduct(mat.Rows(panel, at+own, at+2*own), solve, &c.x, 0, 0, own, false, false)
 		default:
 			kernel.ScaleRows(x, w.beta[t:t+own], v)
 			if mat.Given(call.WriteGate) {
@@ -432,29 +453,49 @@ func (w *headWork) sweepPanel(op *Recurrence, call *Call, p piece, head, j int) 
 					asm.Mul(row, row, mat.Part(call.WriteGate, p.t+t+i, from, cols))
 				}
 			}
-			above := m.PanelRows(0, 0, at)
-			kernel.GemmAdd(x, mat.Columns(mat.Rows(left, t, t+own), 0, at), &above)
-			kernel.Gemm(u, solve, &xm, nil)
+			kernel.PanelProduct(x, mat.Columns(mat.Rows(left, t, t+own), 0, at), m, 0, 0, at, false, true)
+			kernel.PanelProduct(u, solve, &c.x, 0, 0, own, false, false)
 		}
-		above := m.PanelRows(0, 0, at+c.parts*own)
 		for q := range op.each {
 			ask := mat.Of(c.ask[q*n*wide:], n, wide)
 			dst := mat.Columns(mat.Rows(call.Dst, p.t+t, p.t+t+own), (h*op.each+q)*op.cfg.ValueDim+j*kernel.PanelCols(), cols)
-			kernel.Gemm(dst, mat.Columns(mat.Rows(ask, t, t+own), 0, at+c.parts*own), &above, nil)
+			kernel.PanelProduct(dst, mat.Columns(mat.Rows(ask, t, t+own), 0, at+c.parts*own), m, 0, 0, at+c.parts*own, false, false)
 		}
 	}
 	s := c.statePanel(op, head, j)
 	if op.cfg.Decay != NoDecay {
 		kernel.ScaleRows(s, c.last, s)
 	}
-	written := m.PanelRows(0, width, width+c.parts*n)
-	kernel.GemmTAdd(s, mat.Of(c.tail, c.parts*n, width), &written)
+	kernel.PanelProduct(s, mat.Of(c.tail, c.parts*n, width), m, 0, width, width+c.parts*n, true, true)
+}
+
+// prefetch asks for some of the rows after a piece, from of steps to to of steps, so that
+// they come while the piece is computed: those of one head stand far apart.
+func (w *headWork) prefetch(op *Recurrence, call *Call, p piece, head, from, to, steps int) {
+	k, v, h := op.cfg.KeyDim, op.cfg.ValueDim, p.first+head
+	for t := p.t + p.n + p.ahead*from/steps; t < p.t+p.n+p.ahead*to/steps; t++ {
+		kernel.Prefetch(mat.Part(call.V, t, h*v, v))
+		kernel.Prefetch(mat.Part(call.Dst, t, h*op.each*v, op.each*v))
+		if head == 0 {
+			kernel.Prefetch(mat.Part(call.K, t, p.key*k, k))
+			kernel.Prefetch(mat.Part(call.Q, t, op.queryHead(h)*k, op.each*k))
+		}
+		if op.cfg.Decay == KeyDecay {
+			kernel.Prefetch(mat.Part(call.Decay, t, h*k, k))
+		}
+		if op.cfg.Erase >= EraseGated {
+			kernel.Prefetch(mat.Part(call.Erase, t, h*k, k))
+		}
+		if op.cfg.Erase == ErasePair {
+			kernel.Prefetch(mat.Part(call.Insert, t, h*k, k))
+		}
+	}
 }
 
 // workFloats is what goroutines have, in float32.
 func (op *Recurrence) workFloats(tokens, workers int) int64 {
 	c := &op.cfg
-	n, parts := int64(min(max(tokens, 0), Chunk)), int64(1)
+	n, parts := int64(min(max(tokens, 0), pieceTokens)), int64(1)
 	if c.Erase == ErasePair {
 		parts = 2
 	}
@@ -462,7 +503,7 @@ func (op *Recurrence) workFloats(tokens, workers int) int64 {
 	whole := func(x int) int64 { return int64((x + panelWidth) / panelWidth * panelWidth) }
 	heads := int64(c.Heads / c.KeyHeads)
 	own := n*k*(8+each) + n*(8+n*(2+5*each)) + n*(k+parts*n)*(1+each) + parts*n*k + n*32 + 2*k*whole(int(n)) + 32*32
-	own += heads * (k + parts*Chunk) * whole(c.ValueDim)
+	own += heads * (k + parts*pieceTokens) * whole(c.ValueDim)
 	if c.Decay == KeyDecay {
 		own += n*k*6 + 16*k*3
 	}

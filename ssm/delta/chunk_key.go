@@ -189,6 +189,9 @@ func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
 		}
 		for q := range op.each {
 			asm.Mul(c.ask[(q*n+i)*wide:][:width], row(w.q, q*n+i), row(k.grow, i))
+			if !pair {
+				copy(c.ask[(q*n+i)*wide+width:][:i+1], c.m[askKey][(q*n+i)*n:])
+			}
 		}
 		asm.Mul(c.tailRow(i, 0, n, width), row(w.k, i), row(k.rest, i))
 		if pair {

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -84,8 +85,8 @@ func (s *work) sweepTask(worker, i int) {
 	values := w.stateValues(g.values, from*size, (to-from)*size)
 	w.chunk.begin(s.op, to-from)
 	for t, pos := g.from, g.pos; t < g.to && !s.group.Stopped(); {
-		n := untilBorder(pos, g.to-t)
-		p := piece{t: t, n: n, key: keyHead, first: from, heads: to - from, values: values}
+		n := pack.Cut(pos, g.to-t, pieceTokens)
+		p := piece{t: t, n: n, ahead: min(pieceTokens, g.to-t-n), key: keyHead, first: from, heads: to - from, values: values}
 		if s.op.chunked(n) {
 			w.sweepChunk(s.op, &s.call, p)
 		} else {
@@ -104,6 +105,7 @@ func (s *work) sweepTask(worker, i int) {
 // piece is a part of a chunk that some heads with one key go through.
 type piece struct {
 	t, n         int // rows of the call
+	ahead        int // rows of the piece after it
 	key          int // the key head
 	first, heads int
 	values       []float32 // the heads' states

@@ -7,8 +7,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/kernel"
-	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/ssm"
 )
@@ -165,19 +163,7 @@ func (st *State) advance(n int) {
 	}
 }
 
-// Chunk is the grid of absolute positions at which sequences are cut into chunks, and
-// tiny values of a state are set to 0: calls that are split there give the bits of the
-// whole. It is that of package ssm.
+// Chunk is a grid of absolute positions at which sequences are cut, and tiny values of a
+// state are set to 0: calls that are split there give the bits of the whole. It is that of
+// package ssm.
 const Chunk = ssm.Chunk
-
-// untilBorder returns how many of n tokens, the first of which is at a position, there
-// are up to the next multiple of Chunk.
-func untilBorder(position, n int) int { return pack.Cut(position, n, Chunk) }
-
-// flush sets tiny values to 0 in a state that has seen n tokens, if that is a multiple
-// of Chunk.
-func flush(values []float32, n int) {
-	if n%Chunk == 0 {
-		kernel.Flush(values)
-	}
-}
