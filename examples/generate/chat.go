@@ -6,8 +6,6 @@ import (
 	"io"
 	"slices"
 
-	"gonum.org/v1/gonum/blas/blas32"
-
 	"github.com/subquad/subquad/attention/transformer"
 	"github.com/subquad/subquad/examples/internal/language"
 	"github.com/subquad/subquad/text"
@@ -69,7 +67,7 @@ func reply(ctx context.Context, w *writing, template *text.Template, known *tran
 		return "", err
 	}
 	last := len(tokens) - 1 // is run for the first token of the answer
-	st, _, err := known.Prefill(ctx, tokens[:last], blas32.General{})
+	st, _, err := language.Prefill(ctx, known, tokens)
 	if err != nil {
 		return "", err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/examples/internal/language"
+	"github.com/subquad/subquad/examples/internal/language/languagetest"
 	"github.com/subquad/subquad/examples/internal/program"
 	"github.com/subquad/subquad/examples/internal/program/programtest"
 	"github.com/subquad/subquad/internal/isa/isatest"
@@ -205,41 +206,9 @@ func TestTemperature(t *testing.T) {
 	}
 }
 
-// chat is a tokenizer of bytes with a few tokens more, as chat models have.
-func chat() string {
-	var vocab []string
-	next := 0x100
-	for b := range 256 {
-		r := rune(b)
-		if !('!' <= r && r <= '~' || 0xa1 <= r && r <= 0xac || 0xae <= r) {
-			r = rune(next)
-			next++
-		}
-		token, _ := json.Marshal(string(r))
-		if b >= 250 { // valid UTF-8 has none of these
-			token = []byte(fmt.Sprintf(`"unused%d"`, b))
-		}
-		vocab = append(vocab, fmt.Sprintf("%s: %d", token, b))
-	}
-	return `{"added_tokens": [{"id": 250, "content": "<|im_start|>", "special": true, "normalized": false}, {"id": 251, "content": "<|im_end|>", "special": true, "normalized": false},
-		{"id": 252, "content": "    ", "special": false, "normalized": true}],
-		"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "decoder": {"type": "ByteLevel"},
-		"model": {"type": "BPE", "vocab": {` + strings.Join(vocab, ", ") + `}, "merges": []}}`
-}
-
-// checkpoint writes the model of bytes into a folder, with a tokenizer of chats.
-func checkpoint(t *testing.T) (dir string, write func(name, text string)) {
-	dir = t.TempDir()
-	write = func(name, text string) { must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)) }
-	write("model.safetensors", string(weights))
-	write("config.json", string(config))
-	write("tokenizer.json", chat())
-	return dir, write
-}
-
 // TestEnd passes added tokens both ways, and stops where the checkpoint says.
 func TestEnd(t *testing.T) {
-	dir, write := checkpoint(t)
+	dir, write := languagetest.Folder(t, "model")
 	m, err := language.Open(dir, language.Options{})
 	must(t, err)
 	prompt := "<|im_start|>user\ndef f(x):\n    return x<|im_end|>\n"
@@ -266,12 +235,12 @@ func TestEnd(t *testing.T) {
 // TestChat: a message is in the checkpoint's template, and lines are a conversation, of which
 // each answer is what the model says of the whole.
 func TestChat(t *testing.T) {
-	dir, write := checkpoint(t)
+	dir, write := languagetest.Folder(t, "model")
 	args := []string{"-weights", dir, "-chat", "-n", "12", "-greedy"}
 	if err := command(t.Context(), append(args, "-prompt", "x"), io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "no chat template") {
 		t.Errorf("error %v", err)
 	}
-	write("chat_template.jinja", `{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`)
+	write("chat_template.jinja", languagetest.ChatML)
 	run := func(args ...string) string {
 		t.Helper()
 		var out strings.Builder

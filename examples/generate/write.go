@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/attention/transformer"
 	"github.com/subquad/subquad/examples/internal/language"
+	"github.com/subquad/subquad/examples/internal/program"
 )
 
 // writing prints text as it is generated, and counts.
@@ -80,19 +81,12 @@ func (w *writing) report() error {
 	}
 	state := "none: the text is read again for each token"
 	if w.state >= 0 {
-		if state = size(w.state); w.model.Room == "mamba" {
+		if state = program.Size(w.state); w.model.Room == "mamba" {
 			state += ", whatever the length"
 		}
 	}
 	_, err := fmt.Fprintf(w.stderr, "\n\n%sprompt: %d tokens in %v; then %.0f tokens/s\nweights: %s as %s; state: %s\n",
 		end, w.prompt, w.first.Round(time.Microsecond), float64(max(w.tokens-1, 0))/max(w.others.Seconds(), 1e-9),
-		size(w.model.Bytes()), w.options.open.Format, state)
+		program.Size(w.model.Bytes()), w.options.open.Format, state)
 	return err
-}
-
-func size(n int64) string {
-	if n < 1e6 {
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 }

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention/transformer"
 	"github.com/subquad/subquad/hyena/dna"
@@ -234,6 +236,18 @@ func (m *Model) NewPrefixes(most int64) (*transformer.Prefixes, error) {
 		return nil, ErrNoState
 	}
 	return m.streamer.NewPrefixes(transformer.PrefixConfig{MaxBytes: most})
+}
+
+// Prefill returns a state that has seen all of some tokens but the last, of which known were not
+// computed again, and keeps what it has come to.
+func Prefill(ctx context.Context, p *transformer.Prefixes, tokens []int32) (st *transformer.State, known int, err error) {
+	last := len(tokens) - 1
+	// Lookup finds a state of all but the last token, and Prefill of these would not: it
+	// computes the last of what it is given.
+	if st, known, err = p.Lookup(tokens); err != nil || known == last {
+		return st, known, err
+	}
+	return p.Prefill(ctx, tokens[:last], blas32.General{})
 }
 
 // Template returns the checkpoint's chat template.

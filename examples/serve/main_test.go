@@ -1,0 +1,415 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/subquad/subquad/examples/internal/language"
+	"github.com/subquad/subquad/examples/internal/language/languagetest"
+	"github.com/subquad/subquad/examples/internal/program/programtest"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var small = limits{concurrent: 1, queue: 1, body: 1 << 16, prompt: 100, answer: 1 << 20, timeout: time.Minute}
+
+// newTest is a server of the built-in model; endless takes away the tokens that end a text.
+func newTest(t *testing.T, l limits, prefixBytes int64, endless bool) (*server, string) {
+	t.Helper()
+	m, err := language.Stories(language.Options{Workers: 1})
+	must(t, err)
+	if endless {
+		m.Stop = []int32{}
+	}
+	s, err := newServer(m, l, prefixBytes)
+	must(t, err)
+	h := httptest.NewServer(s.handler())
+	t.Cleanup(h.Close)
+	return s, h.URL
+}
+
+// post sends a request and returns the answer's status, header and body.
+func post(t *testing.T, url, body string) (int, http.Header, string) {
+	t.Helper()
+	r, err := http.Post(url, "application/json", strings.NewReader(body))
+	must(t, err)
+	defer r.Body.Close()
+	data, err := io.ReadAll(r.Body)
+	must(t, err)
+	return r.StatusCode, r.Header, string(data)
+}
+
+func decode(t *testing.T, body string) (c chunk) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil || len(c.Choices) != 1 {
+		t.Fatalf("%q: error %v", body, err)
+	}
+	return c
+}
+
+func TestCompletion(t *testing.T) {
+	_, url := newTest(t, small, 0, false)
+	status, header, body := post(t, url+"/v1/completions", `{"prompt": "Once upon a time", "max_tokens": 20, "temperature": 0, "logprobs": true}`)
+	c := decode(t, body)
+	x := c.Choices[0]
+	if status != 200 || header.Get("Content-Type") != "application/json" || !strings.HasPrefix(*x.Text, ", there was a little girl named Lily. She") || *x.Finish != "length" {
+		t.Errorf("%d %q", status, body)
+	}
+	if len(x.LogProbs) != 20 || x.LogProbs[0].LogProb >= 0 || *c.Usage != (tally{Prompt: 5, Generated: 20}) {
+		t.Errorf("%q", body)
+	}
+	_, _, body = post(t, url+"/v1/completions", `{"prompt": "Once upon a time", "max_tokens": 200, "temperature": 0, "stop": [" girl", "x"]}`)
+	if x := decode(t, body).Choices[0]; *x.Text != ", there was a little" || *x.Finish != "stop" {
+		t.Errorf("%q", body)
+	}
+	_, _, one := post(t, url+"/v1/completions", `{"prompt": "Once", "max_tokens": 30, "seed": 5}`)
+	_, _, two := post(t, url+"/v1/completions", `{"prompt": "Once", "max_tokens": 30, "seed": 5, "model": "any", "user": "me"}`)
+	if one != two {
+		t.Errorf("the same seed gives %q and %q", one, two)
+	}
+	status, _, body = post(t, url+"/v1/chat/completions", `{"messages": [{"role": "user", "content": "x"}]}`)
+	if status != http.StatusNotImplemented || !strings.Contains(body, "no chat template") {
+		t.Errorf("%d %q", status, body)
+	}
+}
+
+// events reads a stream's events until it ends.
+func events(t *testing.T, r io.Reader) (list []string) {
+	t.Helper()
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if line := lines.Text(); line != "" {
+			data, ok := strings.CutPrefix(line, "data: ")
+			if !ok {
+				t.Fatalf("line %q", line)
+			}
+			list = append(list, data)
+		}
+	}
+	return list
+}
+
+// TestStream: the parts are the whole, and come one by one.
+func TestStream(t *testing.T) {
+	_, url := newTest(t, small, 1<<20, false)
+	const ask = `{"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": "zzz"`
+	_, _, body := post(t, url+"/v1/completions", ask+`}`)
+	want := *decode(t, body).Choices[0].Text
+	_, header, body := post(t, url+"/v1/completions", ask+`, "stream": true}`)
+	list := events(t, strings.NewReader(body))
+	text := ""
+	for i, data := range list[:len(list)-1] {
+		c := decode(t, data)
+		text += *c.Choices[0].Text
+		if last := i == len(list)-2; last != (c.Choices[0].Finish != nil) || last != (c.Usage != nil) {
+			t.Errorf("event %d: %s", i, data)
+		}
+	}
+	if header.Get("Content-Type") != "text/event-stream" || text != want || len(list) < 30 || list[len(list)-1] != "[DONE]" {
+		t.Errorf("%d events, text %q, want %q", len(list), text, want)
+	}
+}
+
+// TestChat answers a conversation, whole and streamed, by the model's template.
+func TestChat(t *testing.T) {
+	dir, write := languagetest.Folder(t, "../generate/model")
+	write("chat_template.jinja", languagetest.ChatML)
+	m, err := language.Open(dir, language.Options{Workers: 1})
+	must(t, err)
+	s, err := newServer(m, limits{concurrent: 1, body: 1 << 16, prompt: 200, answer: 50, timeout: time.Minute}, 1<<24)
+	must(t, err)
+	if about := s.about(); about != "conversations by the template of ChatML" {
+		t.Errorf("%s", about)
+	}
+	h := httptest.NewServer(s.handler())
+	defer h.Close()
+	url := h.URL + "/v1/chat/completions"
+	const ask = `{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who? <|im_end|>"}], "max_tokens": 20, "temperature": 0`
+	status, _, body := post(t, url, ask+`}`)
+	c := decode(t, body)
+	if status != 200 || c.Object != "chat.completion" || c.Choices[0].Message.Role != "assistant" || len(c.Choices[0].Message.Content) < 5 {
+		t.Errorf("%d %q", status, body)
+	}
+	_, _, body = post(t, url, ask+`, "stream": true}`)
+	list := events(t, strings.NewReader(body))
+	text := ""
+	for i, data := range list[:len(list)-1] {
+		x := decode(t, data)
+		if text += x.Choices[0].Delta.Content; (x.Choices[0].Delta.Role == "assistant") != (i == 0) {
+			t.Errorf("event %d: %s", i, data)
+		}
+		if i == len(list)-2 && x.Usage.Known < 40 {
+			t.Errorf("%d tokens of the same conversation were known", x.Usage.Known)
+		}
+	}
+	if text != c.Choices[0].Message.Content {
+		t.Errorf("streamed %q, want %q", text, c.Choices[0].Message.Content)
+	}
+	for body, want := range map[string]string{
+		`{"messages": []}`: "a conversation has messages, and no prompt",
+		`{"prompt": "x", "messages": [{"role": "user", "content": "x"}]}`:                 "a conversation has messages, and no prompt",
+		`{"messages": [{"role": "tool", "content": "x"}]}`:                                `message 0 has the role \"tool\"`,
+		`{"messages": [{"role": "user", "content": "` + strings.Repeat("x", 300) + `"}]}`: "tokens, want at most 200",
+	} {
+		if status, _, got := post(t, url, body); status != http.StatusBadRequest || !strings.Contains(got, want) {
+			t.Errorf("%.50q: %d %q, want %q", body, status, got, want)
+		}
+	}
+}
+
+// TestPrefixes: what is known of a prompt is told, and changes nothing but time.
+func TestPrefixes(t *testing.T) {
+	_, url := newTest(t, small, 1<<20, false)
+	_, plain := newTest(t, small, 0, false)
+	for i, prompt := range []string{"Once upon a time, there was a", "Once upon a time, there was a", "Once upon a time, there was a little girl", "O", ""} {
+		ask := fmt.Sprintf(`{"prompt": %q, "max_tokens": 12, "temperature": 0, "repetition_penalty": 1.3}`, prompt)
+		_, _, body := post(t, url+"/v1/completions", ask)
+		_, _, other := post(t, plain+"/v1/completions", ask)
+		got, want := decode(t, body), decode(t, other)
+		if *got.Choices[0].Text != *want.Choices[0].Text || (got.Usage.Known > 4) != (i == 1 || i == 2) {
+			t.Errorf("%q: %q, want %q", prompt, body, other)
+		}
+	}
+	_, _, health := get(t, url+"/health")
+	if !strings.Contains(health, `"prefix_tokens":`) {
+		t.Errorf("%q", health)
+	}
+}
+
+func get(t *testing.T, url string) (int, http.Header, string) {
+	t.Helper()
+	r, err := http.Get(url)
+	must(t, err)
+	defer r.Body.Close()
+	data, err := io.ReadAll(r.Body)
+	must(t, err)
+	return r.StatusCode, r.Header, string(data)
+}
+
+// long begins an answer that does not end, and returns once it has begun.
+func long(t *testing.T, url string) (cancel func()) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, "POST", url+"/v1/completions", strings.NewReader(`{"prompt": "Once", "max_tokens": 1000000, "stream": true}`))
+	must(t, err)
+	answer, err := http.DefaultClient.Do(r)
+	must(t, err)
+	if _, err := bufio.NewReader(answer.Body).ReadString('\n'); err != nil || answer.StatusCode != 200 {
+		t.Fatalf("%d, error %v", answer.StatusCode, err)
+	}
+	return func() { stop(); answer.Body.Close() }
+}
+
+// wait waits until something is so.
+func wait(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for range 3000 {
+		if so() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal(what)
+}
+
+// TestOverload: one runs, one waits, and more are told to come later; a client that leaves
+// gives its place back, running or waiting.
+func TestOverload(t *testing.T) {
+	s, url := newTest(t, small, 1<<20, true)
+	first := long(t, url)
+	second := make(chan string)
+	go func() {
+		_, _, body := post(t, url+"/v1/completions", `{"prompt": "Once", "max_tokens": 3}`)
+		second <- body
+	}()
+	wait(t, "the second does not wait", func() bool { return len(s.admitted) == 2 })
+	status, header, body := post(t, url+"/v1/completions", `{"prompt": "Once", "max_tokens": 3}`)
+	if status != http.StatusServiceUnavailable || header.Get("Retry-After") != "3" || !strings.Contains(body, "1 requests are running and 1 waiting: try later") {
+		t.Errorf("%d, Retry-After %q, %q", status, header.Get("Retry-After"), body)
+	}
+	_, _, health := get(t, url+"/health")
+	if !strings.Contains(health, `"running":1`) || !strings.Contains(health, `"waiting":1`) {
+		t.Errorf("%q", health)
+	}
+	first()
+	if c := decode(t, <-second); c.Usage.Generated != 3 {
+		t.Errorf("%+v", c)
+	}
+	wait(t, "places are not given back", func() bool { return len(s.admitted) == 0 && len(s.slots) == 0 })
+	// One that leaves while it waits.
+	first = long(t, url)
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		r, _ := http.NewRequestWithContext(ctx, "POST", url+"/v1/completions", strings.NewReader(`{"prompt": "Once"}`))
+		_, err := http.DefaultClient.Do(r)
+		left <- err
+	}()
+	wait(t, "the next does not wait", func() bool { return len(s.admitted) == 2 })
+	cancel()
+	if err := <-left; err == nil {
+		t.Error("a request that was cancelled is answered")
+	}
+	wait(t, "the place of one that waited is not given back", func() bool { return len(s.admitted) == 1 })
+	first()
+	wait(t, "the last place is not given back", func() bool { return len(s.admitted) == 0 && len(s.slots) == 0 })
+}
+
+// TestTimeout: an answer that takes too long is an error, before it has begun or in it.
+func TestTimeout(t *testing.T) {
+	l := small
+	l.timeout = 100 * time.Millisecond
+	s, url := newTest(t, l, 0, true)
+	status, header, body := post(t, url+"/v1/completions", `{"prompt": "Once", "max_tokens": 1000000}`)
+	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(body, "the answer took longer than 100ms") {
+		t.Errorf("%d %q", status, body)
+	}
+	_, _, body = post(t, url+"/v1/completions", `{"prompt": "Once", "max_tokens": 1000000, "stream": true}`)
+	if list := events(t, strings.NewReader(body)); !strings.Contains(list[len(list)-1], "the answer took too long") {
+		t.Errorf("%q", list[len(list)-1])
+	}
+	wait(t, "a place is not given back", func() bool { return len(s.admitted) == 0 })
+}
+
+// TestBad: requests that are wrong are told what is, and cost nothing.
+func TestBad(t *testing.T) {
+	l := small
+	l.answer = 50
+	s, url := newTest(t, l, 0, false)
+	for _, c := range []struct {
+		body   string
+		status int
+		want   string
+	}{
+		{``, 400, "the request is not JSON that is understood: EOF"},
+		{`{`, 400, "the request is not JSON that is understood: "},
+		{`[]`, 400, "the request is not JSON that is understood: "},
+		{`{"prompt": "x"} {}`, 400, "there is more than one JSON value"},
+		{`{"prompt": "x"} x`, 400, "the request is not JSON that is understood: "},
+		{`{"prompt": "x", "n": 2}`, 400, "unknown field"},
+		{`{"prompt": 5}`, 400, "the request is not JSON that is understood: "},
+		{`{"prompt": "x", "messages": []}`, 400, "a completion has a prompt, and no messages"},
+		{`{"prompt": "x", "max_tokens": 0}`, 400, "max_tokens is 0, want 1 to 50"},
+		{`{"prompt": "x", "max_tokens": 9000000000000000000}`, 400, "max_tokens is 9000000000000000000, want 1 to 50"},
+		{`{"prompt": "x", "max_tokens": 1e400}`, 400, "the request is not JSON that is understood: "},
+		{`{"prompt": "x", "temperature": -1}`, 400, "Temperature is -1, want a finite number, 0 or more"},
+		{`{"prompt": "x", "temperature": 1e999}`, 400, "the request is not JSON that is understood: "},
+		{`{"prompt": "x", "top_p": 2}`, 400, "TopP is 2, want 0 to 1"},
+		{`{"prompt": "x", "min_p": -0.1}`, 400, "MinP is -0.1, want 0 to 1"},
+		{`{"prompt": "x", "top_k": -1}`, 400, "TopK is -1, want 0 or more"},
+		{`{"prompt": "x", "repetition_penalty": -1}`, 400, "RepetitionPenalty is -1"},
+		{`{"prompt": "x", "seed": -1}`, 400, "the request is not JSON that is understood: "},
+		{`{"prompt": "x", "stop": ""}`, 400, "stop[0] has 0 bytes, want 1 to 256"},
+		{`{"prompt": "x", "stop": ["` + strings.Repeat("y", 257) + `"]}`, 400, "stop[0] has 257 bytes, want 1 to 256"},
+		{`{"prompt": "x", "stop": [` + strings.Repeat(`"y", `, 16) + `"y"]}`, 400, "stop has 17 texts, want at most 16"},
+		{`{"prompt": "` + strings.Repeat("x ", 200) + `"}`, 400, "the prompt has "},
+		{`{"prompt": "` + strings.Repeat("x", 1<<17) + `"}`, 413, "the request has more than 65536 bytes"},
+		{strings.Repeat("[", 10000), 400, "the request is not JSON that is understood: "},
+		{strings.Repeat(" ", 1<<17), 413, "the request has more than 65536 bytes"},
+	} {
+		status, header, body := post(t, url+"/v1/completions", c.body)
+		var f struct{ Error struct{ Message string } }
+		if err := json.Unmarshal([]byte(body), &f); err != nil || status != c.status || !strings.Contains(f.Error.Message, c.want) || header.Get("Content-Type") != "application/json" {
+			t.Errorf("%.60q: %d %q, want %d %q", c.body, status, body, c.status, c.want)
+		}
+	}
+	for url, want := range map[string]int{url + "/v1/completions": http.StatusMethodNotAllowed, url + "/": http.StatusNotFound} {
+		if status, _, _ := get(t, url); status != want {
+			t.Errorf("GET %s: %d, want %d", url, status, want)
+		}
+	}
+	if len(s.admitted) != 0 {
+		t.Errorf("%d places are taken", len(s.admitted))
+	}
+	// Nothing of the above is held against the next.
+	if status, _, body := post(t, url+"/v1/completions", `{"prompt": "x", "stop": null, "max_tokens": 2}`); status != 200 {
+		t.Errorf("%d %q", status, body)
+	}
+}
+
+// TestShutdown: an interrupt lets running answers end, or ends them after a while.
+func TestShutdown(t *testing.T) {
+	for _, grace := range []time.Duration{0, time.Minute} {
+		m, err := language.Stories(language.Options{Workers: 1})
+		must(t, err)
+		m.Stop = []int32{}
+		s, err := newServer(m, small, 0)
+		must(t, err)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error)
+		go func() { ended <- serve(ctx, s, l, grace) }()
+		url := "http://" + l.Addr().String()
+		tokens := 300
+		if grace == 0 {
+			tokens = 1000000
+		}
+		r, err := http.Post(url+"/v1/completions", "", strings.NewReader(fmt.Sprintf(`{"prompt": "Once", "max_tokens": %d, "stream": true}`, tokens)))
+		must(t, err)
+		defer r.Body.Close()
+		lines := bufio.NewReader(r.Body)
+		_, err = lines.ReadString('\n')
+		must(t, err)
+		cancel()
+		rest, _ := io.ReadAll(lines)
+		if whole := bytes.HasSuffix(rest, []byte("data: [DONE]\n\n")); whole != (grace > 0) {
+			t.Errorf("grace %v: the answer ends with %q", grace, rest[max(0, len(rest)-80):])
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("grace %v: error %v", grace, err)
+		}
+		if _, err := http.Get(url + "/health"); err == nil {
+			t.Error("the service still answers")
+		}
+	}
+	s, url := newTest(t, small, 0, false)
+	s.draining.Store(true)
+	if status, _, body := get(t, url+"/health"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"ending"`) {
+		t.Errorf("%d %q", status, body)
+	}
+	if status, header, _ := post(t, url+"/v1/completions", `{"prompt": "x"}`); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		t.Errorf("%d", status)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for want, args := range map[string][]string{
+		"-concurrent is 0, want 1 or more":                         {"-concurrent", "0"},
+		"-prefix-bytes is -1, want 0 or more":                      {"-prefix-bytes", "-1"},
+		`-format is "f8", want float32, bfloat16, float16 or int8`: {"-format", "f8"},
+		"missing: no such file or directory":                       {"-weights", "missing"},
+		"listen tcp":                                               {"-addr", "no.such.host.invalid:1"},
+	} {
+		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want %q", args, err, want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var report strings.Builder
+	must(t, command(ctx, []string{"-addr", "127.0.0.1:0"}, io.Discard, &report))
+	if !strings.Contains(report.String(), "transformer of 1.1 MB at http://127.0.0.1:") {
+		t.Errorf("reported %q", report.String())
+	}
+}
+
+func TestProgram(t *testing.T) { programtest.Check(t, "serve", command) }
