@@ -136,6 +136,7 @@ var hfModels = map[string]hfModel{
 	"minimax":         {base: 1e6, rest: linearLayer, full: leading(2)},
 	"mllama":          {base: 5e5},
 	"modernbert":      {always: true, layers: localBase, base: 160000, local: 1e4, full: leading(3), scaled: true},
+	"olmo_hybrid":     {full: every(4), rest: linearLayer},
 	"olmo3":           {layers: fullScaled, base: 5e5, full: every(4)},
 	"qwen3_next":      {fraction: 0.25, head: 256, full: every(4), rest: linearLayer, dealt: true},
 	"recurrent_gemma": {fraction: 0.5},

@@ -13,7 +13,11 @@ func (c *checkpoint) layer(i int, prefix string) lm.Layer {
 	}
 	att, mlp := lm.Branch{Scale: s.resScale}, lm.Branch{Scale: s.resScale}
 	norm := func(name string) dense.Norm { return c.norm(prefix+name+".", s.Dim) }
-	switch s.places {
+	places := s.places
+	if s.mixed && s.kind(i) != Attention {
+		places = before
+	}
+	switch places {
 	case before:
 		att.Norm, mlp.Norm = norm("input_layernorm"), norm("post_attention_layernorm")
 	case after:
@@ -64,7 +68,11 @@ func (c *checkpoint) tokenMixer(i int, prefix string) lm.Mixer {
 	}
 	switch s.kind(i) {
 	case Recurrence:
-		if s.Delta != nil {
+		switch {
+		case s.Delta == nil:
+		case s.Delta.ByChannel:
+			return c.kda(attention)
+		default:
 			return c.gatedDelta(prefix + "linear_attn.")
 		}
 		return c.block(block)

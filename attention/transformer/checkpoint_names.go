@@ -21,7 +21,7 @@ var naming = lm.Naming{
 // renames are parts of names, in this order.
 var renames = strings.NewReplacer(
 	".block_sparse_moe.gate.", ".mlp.router.", ".mlp.gate.", ".mlp.router.", ".mixer.gate.", ".mixer.router.",
-	".block_sparse_moe.experts.", ".mlp.experts.", ".mlp.shared_expert.", ".mlp.shared_experts.",
+	".block_sparse_moe.experts.", ".mlp.experts.", ".block_sparse_moe.shared_experts.", ".mlp.shared_experts.", ".mlp.shared_expert.", ".mlp.shared_experts.",
 	"query_layernorm", "q_norm", "key_layernorm", "k_norm", // Hunyuan
 	"mlp.c_fc.", "mlp.up_proj.", "mlp.c_proj.", "mlp.down_proj.", // StarCoder 2
 	".pre_ff_layernorm.", ".post_attention_layernorm.", ".feed_forward.", ".mlp.", // Bamba, Falcon-H1, Jamba

@@ -1,7 +1,7 @@
 // Package transformer runs decoder-only language models with attention, from the checkpoints
 // that are published: Llama, Mistral, Qwen, Gemma, OLMo, Phi-3, Granite, gpt-oss, DeepSeek-V3
 // and what has their form, and hybrids of attention and recurrent layers: Bamba, Granite 4,
-// Nemotron-H, Falcon-H1, Jamba, Qwen3-Next, Qwen3.5.
+// Nemotron-H, Falcon-H1, Jamba, Qwen3-Next, Qwen3.5, Kimi Linear, OLMo-Hybrid.
 //
 //   - [Open] reads a folder as the Hugging Face hub has it: config.json, safetensors in one
 //     file or several, generation_config.json. [ParseConfig] tells a model's [Shape], and so
@@ -72,6 +72,10 @@
 //	qwen3_next    Gated DeltaNet in most layers; attention with a gate of its output, a quarter
 //	              of a head rotating; norms by 1+w; experts beside an MLP that has a gate
 //	qwen3_5       the same with a dense MLP; qwen3_5_moe: with experts
+//	kimi_linear   Kimi Delta Attention in most layers, latent attention without positions,
+//	              experts as deepseek_v3
+//	olmo_hybrid   Gated DeltaNet with norms before it, attention as olmo3 with norms after it,
+//	              which rotates only where rope_theta is a number
 //
 // A layer's A is attention or a block of package ssm or ssm/delta (Shape.Kinds), both of the
 // same inputs in Falcon-H1, and a layer of Nemotron-H has an A or an F.
@@ -111,9 +115,9 @@
 //	qwen3_next, qwen3_5, qwen3_5_moe
 //	                   checked against transformers of August 2026 in float64, the text part;
 //	                   layers for further tokens (mtp) and images are passed over
-//	hybrids of Mamba   re-derived: compared with loops over float64 that were written from the
-//	                   code of transformers 5, on random weights; no vectors of that code
-//	                   itself. Steps dt are kept in time_step_limit and nothing else, as the
+//	other hybrids      re-derived: compared with loops over float64 that were written from the
+//	                   code of transformers 5 (kimi_linear: of its own published code), on
+//	                   random weights; no vectors of that code itself. Steps dt are kept in time_step_limit and nothing else, as the
 //	                   kernels do that such models are trained with; a slow path of
 //	                   transformers raises them to time_step_min too
 //	kimi_k2            re-derived: as deepseek_v3

@@ -2,6 +2,7 @@ package transformer
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -84,7 +85,7 @@ func addRows(x, y []vector, scale float64) (z []vector) {
 
 func isMamba(i int) bool { return i != 1 }
 
-var hybrids = map[string]hybridModel{
+var mambaHybrids = map[string]hybridModel{
 	"bamba": {
 		config: `{"model_type": "bamba", "hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 41,
 			"head_dim": 8, "rms_norm_eps": 1e-5, "attn_layer_indices": [1], "mamba_n_heads": 6, "mamba_d_head": "auto", "mamba_n_groups": 2, "mamba_d_state": 7, "mamba_d_conv": 4, "mamba_expand": 2,
@@ -340,6 +341,13 @@ var hybrids = map[string]hybridModel{
 		out: lastNorm("final_layernorm.weight"),
 	},
 }
+
+// hybrids are all of them.
+var hybrids = func() map[string]hybridModel {
+	all := maps.Clone(mambaHybrids)
+	maps.Copy(all, deltaHybrids)
+	return all
+}()
 
 // tensors makes the weights of a hybrid.
 func (h hybridModel) tensors(seed uint64) weightstest.State {

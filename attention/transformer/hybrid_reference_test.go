@@ -237,7 +237,12 @@ type attentionNumbers struct {
 	scale, theta, in, out, key   float64
 }
 
-func (r *reference) attention(prefix string, m attentionNumbers, x []vector) (y []vector) {
+func (r *reference) attention(prefix string, m attentionNumbers, x []vector) []vector {
+	return r.normedAttention(prefix, m, 0, x)
+}
+
+// normedAttention norms all heads of queries and keys together, where there are norms.
+func (r *reference) normedAttention(prefix string, m attentionNumbers, eps float64, x []vector) (y []vector) {
 	var keys, values []vector
 	rotate := func(x vector, t int) {
 		half := m.rotary / 2
@@ -252,6 +257,9 @@ func (r *reference) attention(prefix string, m attentionNumbers, x []vector) (y 
 	for t, v := range x {
 		v = times(v, m.in)
 		q, k := r.linear(prefix+"q_proj", v), times(r.linear(prefix+"k_proj", v), m.key)
+		if norm := r.vec(prefix + "q_norm.weight"); norm != nil {
+			q, k = rms(q, norm, eps), rms(k, r.vec(prefix+"k_norm.weight"), eps)
+		}
 		rotate(q, t)
 		rotate(k, t)
 		keys, values = append(keys, k), append(values, r.linear(prefix+"v_proj", v))

@@ -138,6 +138,11 @@ func TestHybridErrors(t *testing.T) {
 		{"falcon_h1", `"mamba_d_head": 8`, `"mamba_d_head": 9`, "want 40 channels together"},
 		{"falcon_h1", `"mlp_multipliers": [0.75, 0.5]`, `"mlp_multipliers": [0.75]`, "mlp_multipliers is"},
 		{"falcon_h1", `"mamba_d_ssm": 40,`, ``, "no mamba_d_ssm"},
+		{"kimi_linear", `"full_attn_layers": [2], `, ``, "has no full_attn_layers"},
+		{"kimi_linear", `"short_conv_kernel_size": 4`, `"short_conv_kernel_size": 4, "gate_lower_bound": -5`, "gate_lower_bound is set"},
+		{"kimi_linear", `"sigmoid"`, `"softmax"`, "moe_router_activation_func is"},
+		{"olmo_hybrid", `"linear_num_value_heads": 4`, `"linear_num_value_heads": 3`, "and a multiple"},
+		{"olmo_hybrid", `"linear_attention", "full`, `"sliding_attention", "full`, "which is not read"},
 		{"jamba", `"attn_layer_offset": 1`, `"attn_layer_offset": 3`, "attn_layer_offset is 3, want less than attn_layer_period = 3"},
 	} {
 		text := hybrids[c.model].config

@@ -69,11 +69,16 @@ type Mamba struct {
 }
 
 // Delta has the widths of recurrent blocks by a gated delta rule: see
-// delta.GatedDeltaConfig.
+// delta.GatedDeltaConfig and, with ByChannel, delta.KDAConfig.
 type Delta struct {
 	// Heads is the number of value heads, KeyHeads that of key and query heads, KeyDim and
 	// ValueDim their widths, Taps how many tokens the convolution reads.
 	Heads, KeyHeads, KeyDim, ValueDim, Taps int
+	// ByChannel says that each key channel decays by itself: Kimi Delta Attention.
+	ByChannel bool
+
+	eps      float64 // of the norm of outputs, 0 for the model's
+	negative bool    // beta goes to 2
 }
 
 // Experts are MLPs of which each token takes some, by a router's scores.
@@ -155,6 +160,7 @@ type knobs struct {
 	plain     bool // the MLP has no gate
 	squared   bool // its activation is relu(x)^2
 	bare      bool // a layer is one branch: its mixer, or its MLP
+	mixed     bool // norms are after attention, and before recurrent blocks
 	folds     map[string]fold
 	foldIn    []float32 // for z, x, B, C and dt, the outputs of in_proj, or nil
 	heat      temperature

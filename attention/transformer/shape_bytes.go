@@ -78,5 +78,9 @@ func (m *Mamba) elements(d float64) float64 {
 
 func (m *Delta) elements(d float64) float64 {
 	keys, values := float64(m.KeyHeads)*float64(m.KeyDim), float64(m.Heads)*float64(m.ValueDim)
+	if m.ByChannel {
+		rank := float64(m.KeyDim)
+		return d*(2*keys+2*values+float64(m.Heads)+2*rank) + rank*(keys+values)
+	}
 	return d * (2*keys + 3*values + 2*float64(m.Heads))
 }

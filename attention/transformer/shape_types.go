@@ -89,6 +89,8 @@ var modelTypes = map[string]modelType{
 	"qwen3_5_text":     qwen35(nil),
 	"qwen3_5_moe":      qwen35(qwen35MoE),
 	"qwen3_5_moe_text": qwen35(qwen35MoE),
+	"kimi_linear":      {eps: 1e-5, more: kimiLinear},
+	"olmo_hybrid":      {eps: 1e-6, bias: saidBias, places: after, qkNorm: wholeNorm, more: olmoHybrid},
 }
 
 func seedOSS(s *Shape, f section) {
@@ -214,10 +216,7 @@ func deepseekV3(s *Shape, f section) {
 	if f.flag("attention_bias", false) {
 		f.fail("attention_bias is set, which latent attention has no place for")
 	}
-	s.Latent = &Latent{
-		QRank: f.count("q_lora_rank", 0, mostWide), KVRank: f.must("kv_lora_rank", mostWide), NopeDim: f.must("qk_nope_head_dim", mostHeadDim),
-		RopeDim: f.must("qk_rope_head_dim", mostHeadDim), ValueDim: f.must("v_head_dim", mostHeadDim),
-	}
+	s.readLatent(f)
 	s.scale = float32(float64(1/sqrt(s.Latent.NopeDim+s.Latent.RopeDim)) * s.Rotations[0].SoftmaxFactor())
 	for key, want := range map[string]string{"scoring_func": "sigmoid", "topk_method": "noaux_tc"} {
 		if got := f.text(key, want); got != want {
@@ -226,20 +225,34 @@ func deepseekV3(s *Shape, f section) {
 	}
 	e := &Experts{
 		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
-		Inner: f.must("moe_intermediate_size", mostWide), Sparse: everyLayer(s.Layers),
+		Inner: f.must("moe_intermediate_size", mostWide), Sparse: s.sparseFrom(f),
 	}
 	e.Shared = f.count("n_shared_experts", 0, mostExperts) * e.Inner
-	first, freq := f.count("first_k_dense_replace", 0, mostLayers), max(f.count("moe_layer_freq", 1, mostLayers), 1)
-	for i := range e.Sparse {
-		e.Sparse[i] = i >= first && i%freq == 0
-	}
 	s.readGroups(f, e)
+}
+
+// readLatent reads the widths of latent attention.
+func (s *Shape) readLatent(f section) {
+	s.Latent = &Latent{
+		QRank: f.count("q_lora_rank", 0, mostWide), KVRank: f.must("kv_lora_rank", mostWide), NopeDim: f.must("qk_nope_head_dim", mostHeadDim),
+		RopeDim: f.must("qk_rope_head_dim", mostHeadDim), ValueDim: f.must("v_head_dim", mostHeadDim),
+	}
+}
+
+// sparseFrom returns which layers have experts, by where they begin and how often they come.
+func (s *Shape) sparseFrom(f section) []bool {
+	first, freq := f.count("first_k_dense_replace", 0, mostLayers), max(f.count("moe_layer_freq", 1, mostLayers), 1)
+	list := make([]bool, s.Layers)
+	for i := range list {
+		list[i] = i >= first && i%freq == 0
+	}
+	return list
 }
 
 // readGroups reads how experts in groups are chosen by sigmoids, as DeepSeek-V3 does.
 func (s *Shape) readGroups(f section, e *Experts) {
-	e.router, e.normalise, e.scale = sigmoids, f.flag("norm_topk_prob", true), f.number("routed_scaling_factor", 1)
-	e.groups, e.groupsUsed = max(f.count("n_group", 1, mostExperts), 1), max(f.count("topk_group", 1, mostExperts), 1)
+	e.router, e.normalise, e.scale = sigmoids, f.flag(f.either("norm_topk_prob", "moe_renormalize"), true), f.number("routed_scaling_factor", 1)
+	e.groups, e.groupsUsed = max(f.count(f.either("n_group", "num_expert_group"), 1, mostExperts), 1), max(f.count("topk_group", 1, mostExperts), 1)
 	switch {
 	case e.Count%e.groups != 0 || e.groupsUsed > e.groups || e.groups > 1 && e.Count/e.groups < 2:
 		f.fail("%d experts in n_group = %d groups, of which topk_group = %d are used", e.Count, e.groups, e.groupsUsed)

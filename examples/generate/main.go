@@ -1,5 +1,5 @@
 // Command generate continues a prompt with a language model of any room: a transformer, a
-// Mamba, a HyenaDNA.
+// Mamba, an RWKV-7, a HyenaDNA.
 //
 //	go run ./examples/generate
 //	go run ./examples/generate -weights bible -prompt "And Moses said unto " -temperature 0.7 -seed 3
@@ -10,10 +10,11 @@
 // Without -weights two small models that are built in write one after the other: a Llama of
 // children's stories (stories260K of karpathy/tinyllamas), and a Mamba-2 of the King James
 // Bible, which reads and writes bytes. "-weights stories" and "-weights bible" are one of them.
-// Else -weights is any checkpoint that the packages transformer, mamba and dna open: a folder
-// as the Hugging Face hub has it, or one of its files, or llama2.c's *.bin; its config.json
-// tells which it is. The tokenizer beside it turns text into tokens; a vocabulary of 256 is
-// bytes; with any other the prompt is token ids.
+// Else -weights is any checkpoint that the packages transformer, mamba, rwkv and dna open: a
+// folder as the Hugging Face hub has it, or one of its files, or llama2.c's *.bin, or RWKV's
+// *.pth; its config.json tells which it is. The tokenizer beside it (RWKV's own is
+// rwkv_vocab_v20230424.txt) turns text into tokens; a vocabulary of 256 is bytes; with any other
+// the prompt is token ids.
 //
 // Names of special tokens in a prompt, "<|im_start|>" for instance, stand for these tokens.
 // With -chat the prompt is a message, and its text is text: the checkpoint's chat template
@@ -55,8 +56,8 @@ var config []byte
 const (
 	about = `generate continues a prompt with a language model: two small ones that are built in (children's
 stories, the King James Bible), or any checkpoint of a transformer (Llama, Qwen, Gemma, ... or
-llama2.c's), a Mamba or a HyenaDNA. It prints the text as it comes, tokens per second, and what
-memory weights and state take. With -score it prints the bits per token of a file instead.`
+llama2.c's), a Mamba, an RWKV-7 or a HyenaDNA. It prints the text as it comes, tokens per second,
+and what memory weights and state take. With -score it prints the bits per token of a file instead.`
 	usage = `	go run ./examples/generate
 	go run ./examples/generate -weights bible -prompt "And Moses said unto " -seed 3
 	go run ./examples/generate -weights SmolLM2-135M-Instruct -chat -prompt "Why is the sky blue?"

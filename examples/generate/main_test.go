@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -269,8 +270,9 @@ func TestRooms(t *testing.T) {
 	for path, want := range map[string]string{
 		"../internal/language/stories260K":                              "transformer",
 		"../../testdata/golden/transformer_stories260K/stories260K.bin": "transformer",
-		"../genome/model": "dna",
-		"model":           "mamba",
+		"../internal/ecoli/model":                                       "dna",
+		"model":                                                         "mamba",
+		rwkvFolder(t):                                                   "rwkv",
 	} {
 		m, err := language.Open(path, language.Options{Format: "bfloat16"})
 		must(t, err)
@@ -285,6 +287,46 @@ func TestRooms(t *testing.T) {
 		if want == "dna" && strings.Trim(out.String(), "ACGTN") != "" {
 			t.Errorf("wrote %q", out.String())
 		}
+	}
+}
+
+// rwkvFolder writes a small trained RWKV-7, of bytes, as a folder of the hub.
+func rwkvFolder(t *testing.T) string {
+	data, err := os.ReadFile("../../testdata/golden/ssm_rwkv7_model_834K.safetensors")
+	must(t, err)
+	n := binary.LittleEndian.Uint64(data)
+	var header, plain map[string]json.RawMessage
+	must(t, json.Unmarshal(data[8:8+n], &header))
+	plain = map[string]json.RawMessage{}
+	for name, value := range header {
+		plain[strings.TrimPrefix(name, "param.")] = value
+	}
+	text, err := json.Marshal(plain)
+	must(t, err)
+	dir := t.TempDir()
+	file := slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text, data[8+n:])
+	must(t, os.WriteFile(filepath.Join(dir, "model.safetensors"), file, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"model_type": "rwkv7"}`), 0o600))
+	return dir
+}
+
+// TestRWKV writes with an RWKV-7, by bytes and by tokens of its own.
+func TestRWKV(t *testing.T) {
+	dir := rwkvFolder(t)
+	var out strings.Builder
+	must(t, command(t.Context(), []string{"-weights", dir, "-greedy", "-prompt", "In the ", "-n", "12"}, &out, io.Discard))
+	if !strings.Contains(out.String(), "the the the ") {
+		t.Errorf("wrote %q", out.String())
+	}
+	var words strings.Builder
+	for i := range 256 {
+		fmt.Fprintf(&words, "%d b'\\x%02x' 1\n", i+1, i) // token 33 is a blank, not 32
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "rwkv_vocab_v0.txt"), []byte(words.String()), 0o600))
+	m, err := language.Open(dir, language.Options{})
+	must(t, err)
+	if tokens, err := m.Words.Encode(" "); err != nil || len(tokens) != 1 || tokens[0] != 33 || m.Room != "rwkv" {
+		t.Errorf("%v of a blank, room %s: %v", tokens, m.Room, err)
 	}
 }
 

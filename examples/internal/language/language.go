@@ -1,5 +1,5 @@
 // Package language opens language models of every room, for the examples: a transformer, a
-// Mamba or a HyenaDNA, by what its config.json says, with what turns text into its tokens. It
+// Mamba, an RWKV-7 or a HyenaDNA, by what its config.json says, with what turns text into its tokens. It
 // uses nothing that a program of another module could not.
 package language
 
@@ -24,6 +24,7 @@ import (
 	"github.com/subquad/subquad/hyena/dna"
 	"github.com/subquad/subquad/ssm"
 	"github.com/subquad/subquad/ssm/mamba"
+	"github.com/subquad/subquad/ssm/rwkv"
 	"github.com/subquad/subquad/text"
 )
 
@@ -51,7 +52,7 @@ type Model struct {
 	bases    *dna.Model
 }
 
-// streamer is what transformer.Model and mamba.Model have in common.
+// streamer is what transformer.Model, mamba.Model and rwkv.Model have in common.
 type streamer interface {
 	Stream(ctx context.Context, prompt []int32, st *transformer.State, cfg transformer.GenerateConfig) iter.Seq2[transformer.Piece, error]
 	NewPrefixes(cfg transformer.PrefixConfig) (*transformer.Prefixes, error)
@@ -146,6 +147,22 @@ func Open(path string, o Options) (*Model, error) {
 			return nil, err
 		}
 		m.streamer, rows = model, model.Config().Words
+	case "rwkv":
+		model, err := rwkv.Open(path, rwkv.Config{Format: format, Workers: o.Workers})
+		if err != nil {
+			return nil, err
+		}
+		m.streamer, rows = model, model.Config().Vocab
+		lists, err := filepath.Glob(filepath.Join(folderOf(path), "rwkv_vocab*.txt"))
+		if err != nil || len(lists) == 0 {
+			break
+		}
+		own, err := rwkv.OpenVocabulary(lists[0])
+		if err != nil {
+			return nil, err
+		}
+		m.Words, m.Stop = own, []int32{0}
+		return m, nil
 	default:
 		model, err := transformer.Open(path, transformer.Config{Format: format, Workers: o.Workers})
 		if err != nil {
@@ -175,15 +192,21 @@ func Open(path string, o Options) (*Model, error) {
 
 var modelType = regexp.MustCompile(`"model_type"\s*:\s*"([^"]*)"`)
 
-// roomOf tells which package runs a checkpoint, by its config.json. Without one a file *.bin is
-// llama2.c's, and another HyenaDNA's, whose files tell all by themselves.
-func roomOf(path string) (string, error) {
-	dir := path
+// folderOf returns the folder of a checkpoint.
+func folderOf(path string) string {
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
-		dir = filepath.Dir(path)
+		return filepath.Dir(path)
 	}
-	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	return path
+}
+
+// roomOf tells which package runs a checkpoint, by its config.json. Without one a file *.bin is
+// llama2.c's, a file *.pth RWKV's, and another HyenaDNA's, whose files tell all by themselves.
+func roomOf(path string) (string, error) {
+	config, err := os.ReadFile(filepath.Join(folderOf(path), "config.json"))
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && filepath.Ext(path) == ".pth":
+		return "rwkv", nil
 	case errors.Is(err, fs.ErrNotExist) && filepath.Ext(path) == ".bin" && !strings.HasPrefix(filepath.Base(path), "pytorch_model"):
 		return "transformer", nil
 	case errors.Is(err, fs.ErrNotExist):
@@ -200,6 +223,8 @@ func roomOf(path string) (string, error) {
 			return "dna", nil
 		case slices.Contains([]string{"mamba", "mamba2", "falcon_mamba", "mamba_ssm"}, kind):
 			return "mamba", nil
+		case kind == "rwkv7":
+			return "rwkv", nil
 		}
 		return "transformer", nil
 	}
@@ -226,6 +251,8 @@ func (m *Model) NewState() (*transformer.State, error) {
 		return model.NewState(transformer.StateConfig{})
 	case *mamba.Model:
 		return model.NewState(ssm.StateConfig{})
+	case *rwkv.Model:
+		return model.NewState(rwkv.StateConfig{})
 	}
 	return nil, ErrNoState
 }
@@ -275,6 +302,8 @@ func (m *Model) LogLikelihood(ctx context.Context, dst []float32, tokens, target
 		return model.Run(ctx, &transformer.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
 	case *mamba.Model:
 		return model.Run(ctx, &mamba.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
+	case *rwkv.Model:
+		return model.Run(ctx, &rwkv.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
 	}
 	return m.bases.Run(ctx, &dna.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
 }
