@@ -185,6 +185,7 @@ func mambaRoom(b *builder) {
 	}
 	state := func() *mamba.State { return newState(b.t, m, 0).(*mamba.State) }
 	alien := func() any { return newState(b.t, other, 0) }
+	b.bytes(m)
 	b.operator(operator{op: m, other: other, pkg: "mamba", never: true,
 		whole: func() any { return call() },
 		packed: func() any {

@@ -53,6 +53,7 @@ func transformerRoom(b *builder) {
 	b.add("transformer.OpenTemplate", transformer.OpenTemplate, func() []any { return []any{dir, chat, transformer.TemplateConfig{}} })
 	m, other := must(transformer.Read(bytes.NewReader(file), int64(len(file)), []byte(llamaConfig), cfg)), must(transformer.Read(bytes.NewReader(second), int64(len(second)), []byte(llamaConfig), cfg))
 	self := func() any { return m }
+	b.bytes(m)
 	call := func() *transformer.Call {
 		return &transformer.Call{Tokens: ids(), Hidden: matrix(tokens, dim), Logits: matrix(tokens, vocab), LogLikelihood: vector(tokens - 1), Pooled: vector(dim), Mask: make([]bool, tokens), Last: matrix(1, vocab)}
 	}

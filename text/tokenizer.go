@@ -180,3 +180,35 @@ func (t *Tokenizer) Lookup(name string) (token int32, ok bool) {
 	}
 	return t.json.Lookup(name)
 }
+
+// Vocabulary is a tokenizer as a model of bytes needs it (NewBytes of package transformer and
+// of package mamba).
+type Vocabulary = tokenizer.Vocabulary
+
+// Vocabulary returns the tokenizer as one of bytes. It must be a BPE of bytes, or of characters
+// with bytes for those without a token, or one of llama2.c; others match ErrCall: a beginning
+// of a text says too little there of how the whole becomes tokens.
+func (t *Tokenizer) Vocabulary() (Vocabulary, error) {
+	switch {
+	case t == nil:
+		return Vocabulary{}, check.Errorf(ErrCall, "text: the Tokenizer is nil")
+	case t.scored != nil:
+		return t.scored.Vocabulary(), nil
+	case t.json == nil:
+		v := Vocabulary{Begin: -1, Encode: func(dst []int32, text []byte) []int32 {
+			for _, c := range text {
+				dst = append(dst, int32(c))
+			}
+			return dst
+		}}
+		for c := range 256 {
+			v.Bytes = append(v.Bytes, []byte{byte(c)})
+		}
+		return v, nil
+	}
+	v, err := t.json.Vocabulary()
+	if err != nil {
+		return v, fmt.Errorf("text: %w", err)
+	}
+	return v, nil
+}

@@ -22,6 +22,7 @@ func TestGolden(t *testing.T) {
 		"transformer.moe_zero": goldenZeroExperts,
 
 		"transformer.qwen3_next_model": goldenQwen35,
+		"transformer.byte_text":        goldenByteText,
 	})
 }
 

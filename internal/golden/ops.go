@@ -113,7 +113,7 @@ var owners = map[string]string{
 	"ssm.rwkv7_model":  "ssm/rwkv",
 
 	"transformer.byte_probabilities": "internal/lm",
-	"transformer.byte_text":          notYet,
+	"transformer.byte_text":          "attention/transformer",
 	"transformer.collaborate":        "internal/lm",
 	"transformer.contrast":           "internal/lm",
 	"transformer.drift":              "internal/lm",

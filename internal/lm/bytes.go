@@ -2,36 +2,24 @@ package lm
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"sync"
 	"unicode/utf8"
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/tokenizer"
 )
 
 // Vocabulary is what byte probabilities need of a tokenizer.
-type Vocabulary struct {
-	// Bytes[t] are the bytes that token t stands for, none where it is a special token.
-	Bytes [][]byte
-	// Specials are tokens without bytes whose probabilities are told beside those of the
-	// bytes, in this order.
-	Specials []int32
-	// Begin is the token that every text begins with, negative for none.
-	Begin int32
-	// Fallback has, where characters without a token are their bytes (SentencePiece), the
-	// token of each byte; nil otherwise.
-	Fallback []int32
-	// Encode appends the tokens of bytes, without Begin or anything else that is not in
-	// them. Its result must be the canonical one: that of training.
-	Encode func(dst []int32, text []byte) []int32
-}
+type Vocabulary = tokenizer.Vocabulary
 
 // ByteConfig says how exact byte probabilities are.
 type ByteConfig struct {
 	// Eps, if not 0, leaves out tokens that are less likely than Eps/V after a text, before
 	// it is found out whether they may stand there: at most Eps of the mass of a step. A
-	// large vocabulary is much faster with 1e-6.
+	// large vocabulary is much faster with 1e-6. Feed and LogLikelihood leave nothing out.
 	Eps float64
 	// History is how many bytes a stream can go back (Truncate), 0 for 256.
 	History int
@@ -66,6 +54,8 @@ func NewBytes(pkg string, v int, words Vocabulary, cfg ByteConfig) (*Bytes, erro
 		return nil, check.Errorf(subquad.ErrConfig, "%s: Vocabulary.Bytes has %d tokens, want 1 to the model's %d", pkg, len(words.Bytes), v)
 	case int(words.Begin) >= v:
 		return nil, check.Errorf(subquad.ErrConfig, "%s: Vocabulary.Begin is %d, want less than %d", pkg, words.Begin, v)
+	case words.Begin < 0 && len(words.Prefix) > 0:
+		return nil, check.Errorf(subquad.ErrConfig, "%s: Vocabulary.Begin is %d, want a token, which the Prefix comes after", pkg, words.Begin)
 	case words.Fallback != nil && len(words.Fallback) != 256:
 		return nil, check.Errorf(subquad.ErrConfig, "%s: Vocabulary.Fallback has %d tokens, want 256 or none", pkg, len(words.Fallback))
 	case !(cfg.Eps >= 0 && cfg.Eps < 1):
@@ -97,6 +87,39 @@ func NewBytes(pkg string, v int, words Vocabulary, cfg ByteConfig) (*Bytes, erro
 		}
 	}
 	return b, nil
+}
+
+// ByteModel is a model with its tokenizer, as a model of bytes. It is immutable and safe for
+// concurrent use.
+type ByteModel struct {
+	model *Model
+	bytes *Bytes
+}
+
+// NewBytes returns the model as a model of bytes. Errors match ErrConfig, or ErrCall where the
+// model cannot go on from a state.
+func (m *Model) NewBytes(words Vocabulary, cfg ByteConfig) (*ByteModel, error) {
+	if _, err := m.NewState(StateConfig{}); err != nil {
+		return nil, err
+	}
+	b, err := NewBytes(m.cfg.Package, m.vocab, words, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &ByteModel{m, b}, nil
+}
+
+// NewStream returns the stream of an empty text. It runs the model once, where the tokenizer
+// puts a blank before a text; errors are those of the model.
+func (b *ByteModel) NewStream(ctx context.Context) (*ByteStream, error) {
+	if err := check.Call(b.bytes.pkg, ctx, true); err != nil {
+		return nil, err
+	}
+	source, err := b.model.NewSource()
+	if err != nil {
+		return nil, err
+	}
+	return b.bytes.NewStream(ctx, source)
 }
 
 // follows tells whether token t may stand after a canonical text that ends with token last

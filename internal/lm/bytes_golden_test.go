@@ -76,9 +76,9 @@ func (m *toy) Continue(_ context.Context, logits blas32.General, keep int, token
 	return nil
 }
 
-// tokenizer is that of the vectors: pieces with scores, the best pair first, or merges by
+// pairTokenizer is that of the vectors: pieces with scores, the best pair first, or merges by
 // their rank.
-type tokenizer struct {
+type pairTokenizer struct {
 	Vocabulary
 	ids    map[string]int32
 	scores []float32
@@ -86,7 +86,7 @@ type tokenizer struct {
 	space  bool // a blank is U+2581
 }
 
-func (v *tokenizer) encode(dst []int32, text []byte) []int32 {
+func (v *pairTokenizer) encode(dst []int32, text []byte) []int32 {
 	begin := len(dst)
 	for at := 0; at < len(text); {
 		n := 1
@@ -121,7 +121,7 @@ func (v *tokenizer) encode(dst []int32, text []byte) []int32 {
 	}
 }
 
-func (v *tokenizer) joins(a, b int32) (id int32, score float32, ok bool) {
+func (v *pairTokenizer) joins(a, b int32) (id int32, score float32, ok bool) {
 	if v.ranks != nil {
 		rank, ok := v.ranks[[2]int32{a, b}]
 		return 256 + rank, -float32(rank), ok
@@ -148,8 +148,8 @@ func ids(list []int64) (out []int32) {
 }
 
 // scored reads a vocabulary of pieces.
-func scored(f *golden.File, space bool) *tokenizer {
-	v := &tokenizer{ids: map[string]int32{}, scores: f.Float32("vocab.scores"), space: space}
+func scored(f *golden.File, space bool) *pairTokenizer {
+	v := &pairTokenizer{ids: map[string]int32{}, scores: f.Float32("vocab.scores"), space: space}
 	data, offsets, types := f.Int64("vocab.bytes"), f.Int64("vocab.offsets"), f.Int64("vocab.types")
 	v.Fallback = make([]int32, 256)
 	for i := range v.Fallback {
@@ -183,8 +183,8 @@ func scored(f *golden.File, space bool) *tokenizer {
 }
 
 // merged reads a vocabulary of merges.
-func merged(f *golden.File, size int) *tokenizer {
-	v := &tokenizer{ids: map[string]int32{}, ranks: map[[2]int32]int32{}}
+func merged(f *golden.File, size int) *pairTokenizer {
+	v := &pairTokenizer{ids: map[string]int32{}, ranks: map[[2]int32]int32{}}
 	for i := range 256 {
 		v.Bytes = append(v.Bytes, []byte{byte(i)})
 		v.ids[string([]byte{byte(i)})] = int32(i)
@@ -207,7 +207,7 @@ func goldenBytes(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
 		m := newToy(f, "lm.")
-		var v *tokenizer
+		var v *pairTokenizer
 		if f.Has("merges") {
 			v = merged(f, m.Vocab())
 		} else {
@@ -232,7 +232,8 @@ func goldenBytes(t *testing.T, f *golden.File) {
 		if n := e.Int("text_bytes", 0); n != len(text) {
 			t.Fatalf("the text has %d bytes, want %d", len(text), n)
 		}
-		s := b.NewStream(m)
+		s, err := b.NewStream(context.Background(), m)
+		must(t, err)
 		if f.Meta("dummy_prefix") == "True" {
 			blank := []byte("\u2581")
 			if v.space {

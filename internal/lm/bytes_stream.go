@@ -69,18 +69,22 @@ type moment struct {
 	covers []cover
 }
 
-// NewStream returns the stream of an empty text; source has read nothing, and is the
-// stream's from now on.
-func (b *Bytes) NewStream(source Source) *ByteStream {
+// NewStream returns the stream of an empty text, after the vocabulary's Prefix; source has read
+// nothing, and is the stream's from now on. Errors are those of the model.
+func (b *Bytes) NewStream(ctx context.Context, source Source) (*ByteStream, error) {
 	s := &ByteStream{bytes: b, source: source, logits: make([]float32, source.Vocab()), logP: make([]float64, source.Vocab())}
 	if b.words.Begin >= 0 {
 		s.now.tokens = &node{token: b.words.Begin, depth: 1}
 	}
-	return s
+	if err := s.Feed(ctx, b.words.Prefix...); err != nil {
+		return nil, err
+	}
+	s.history = nil
+	return s, nil
 }
 
 // Len returns the number of bytes of the text.
-func (s *ByteStream) Len() int { return len(s.text) }
+func (s *ByteStream) Len() int { return len(s.text) - len(s.bytes.words.Prefix) }
 
 // Covers returns how many sequences of tokens cover the text.
 func (s *ByteStream) Covers() int { return len(s.covers) + 1 }
@@ -90,6 +94,11 @@ func (s *ByteStream) Covers() int { return len(s.covers) + 1 }
 // of the model and V exponentials; what it has found out Feed takes up. Errors are those of
 // the model.
 func (s *ByteStream) Next(ctx context.Context) ([]float64, error) {
+	return s.distribution(ctx, s.least())
+}
+
+// distribution is Next without tokens whose log-probability is below least.
+func (s *ByteStream) distribution(ctx context.Context, least float64) ([]float64, error) {
 	if err := s.step(ctx); err != nil {
 		return nil, err
 	}
@@ -101,7 +110,7 @@ func (s *ByteStream) Next(ctx context.Context) ([]float64, error) {
 	for _, c := range s.covers {
 		s.next[s.rest(c)[0]] += math.Exp(c.logP - largest)
 	}
-	last, open, least := s.last(), s.bytes.open(s.text), s.least()
+	last, open := s.last(), s.bytes.open(s.text)
 	base := s.now.logP - largest
 	for first, list := range s.bytes.byByte {
 		for _, t := range list {
@@ -238,14 +247,14 @@ func (s *ByteStream) feed(ctx context.Context, c byte) error {
 			take(next)
 		}
 	}
-	last, open, least := s.last(), s.bytes.open(s.text), s.least()
+	last, open := s.last(), s.bytes.open(s.text)
 	for _, t := range s.bytes.byByte[c] {
-		if p := s.logP[t]; p >= least && !math.IsInf(p, -1) && s.bytes.follows(last, t, open) {
+		if p := s.logP[t]; !math.IsInf(p, -1) && s.bytes.follows(last, t, open) {
 			take(cover{tokens: s.now.tokens, token: t, logP: s.now.logP + p})
 		}
 	}
 	if now == nil && len(covers) == 0 {
-		return check.Errorf(subquad.ErrCall, "%s: byte %d, %#02x, has no probability after the %d before it", s.bytes.pkg, len(s.text), c, len(s.text))
+		return check.Errorf(subquad.ErrCall, "%s: byte %d, %#02x, has no probability after the %d before it", s.bytes.pkg, s.Len(), c, s.Len())
 	}
 	grown := append(s.text[:len(s.text):len(s.text)], c)
 	if now == nil {
@@ -304,13 +313,14 @@ func (s *ByteStream) encoded(ctx context.Context, text []byte) (*node, error) {
 }
 
 // LogLikelihood adds a text, and sets dst, of as many elements or nil, to the natural
-// logarithms of the bytes' probabilities, each after those before it. It returns their sum.
+// logarithms of the bytes' probabilities, each after those before it, without regard to
+// ByteConfig.Eps. It returns their sum.
 func (s *ByteStream) LogLikelihood(ctx context.Context, dst []float64, text []byte) (sum float64, err error) {
 	if dst != nil && len(dst) != len(text) {
 		return 0, check.Errorf(subquad.ErrShape, "%s: dst has %d elements, want the text's %d", s.bytes.pkg, len(dst), len(text))
 	}
 	for i, c := range text {
-		next, err := s.Next(ctx)
+		next, err := s.distribution(ctx, math.Inf(-1))
 		if err != nil {
 			return sum, err
 		}
@@ -328,18 +338,18 @@ func (s *ByteStream) LogLikelihood(ctx context.Context, dst []float64, text []by
 
 // Truncate goes back to the first n bytes, by at most ByteConfig.History.
 func (s *ByteStream) Truncate(n int) error {
-	back := len(s.text) - n
+	back := s.Len() - n
 	switch {
 	case n < 0 || back < 0:
-		return check.Errorf(subquad.ErrState, "%s: n is %d, want 0 to Len = %d", s.bytes.pkg, n, len(s.text))
+		return check.Errorf(subquad.ErrState, "%s: n is %d, want 0 to Len = %d", s.bytes.pkg, n, s.Len())
 	case back > len(s.history):
-		return check.Errorf(subquad.ErrState, "%s: n is %d, want at least %d: the last %d bytes are known", s.bytes.pkg, n, len(s.text)-len(s.history), len(s.history))
+		return check.Errorf(subquad.ErrState, "%s: n is %d, want at least %d: the last %d bytes are known", s.bytes.pkg, n, s.Len()-len(s.history), len(s.history))
 	case back == 0:
 		return nil
 	}
 	at := len(s.history) - back
 	s.now, s.covers, s.ready = s.history[at].now, s.history[at].covers, false
-	s.history, s.text = s.history[:at], s.text[:n]
+	s.history, s.text = s.history[:at], s.text[:len(s.text)-back]
 	return nil
 }
 

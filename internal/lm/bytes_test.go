@@ -23,8 +23,8 @@ func randomToy(seed uint64, v int) *toy {
 }
 
 // abWords is a vocabulary of the letters a and b, of ab, aba and bb, and of begin and end.
-func abWords() *tokenizer {
-	v := &tokenizer{ranks: map[[2]int32]int32{}}
+func abWords() *pairTokenizer {
+	v := &pairTokenizer{ranks: map[[2]int32]int32{}}
 	v.Bytes = [][]byte{[]byte("a"), []byte("b"), []byte("ab"), []byte("aba"), []byte("bb"), nil, nil}
 	v.Begin, v.Specials = 5, []int32{6}
 	v.Encode = func(dst []int32, text []byte) []int32 {
@@ -46,7 +46,7 @@ func abWords() *tokenizer {
 }
 
 // probability is P(text) by its definition: all sequences of tokens are tried.
-func probability(m *toy, v *tokenizer, text string) (sum float64) {
+func probability(m *toy, v *pairTokenizer, text string) (sum float64) {
 	var try func(tokens []int32, made string, p float64)
 	try = func(tokens []int32, made string, p float64) {
 		if len(made) >= len(text) {
@@ -82,7 +82,8 @@ func TestBytesByDefinition(t *testing.T) {
 	b, err := NewBytes("lm", m.Vocab(), v.Vocabulary, ByteConfig{})
 	must(t, err)
 	for _, text := range []string{"", "a", "ab", "aba", "abab", "bbb", "abba", "ababb"} {
-		s := b.NewStream(m.Clone())
+		s, err := b.NewStream(context.Background(), m.Clone())
+		must(t, err)
 		must(t, s.Feed(ctx, []byte(text)...))
 		next, err := s.Next(ctx)
 		must(t, err)
@@ -115,7 +116,8 @@ func TestBytesAlone(t *testing.T) {
 	m := randomToy(4, 257)
 	b, err := NewBytes("lm", m.Vocab(), v, ByteConfig{})
 	must(t, err)
-	s := b.NewStream(m.Clone())
+	s, err := b.NewStream(context.Background(), m.Clone())
+	must(t, err)
 	text := []byte{7, 200, 0, 255}
 	must(t, s.Feed(ctx, text...))
 	got, err := s.Next(ctx)
@@ -137,7 +139,8 @@ func TestByteStream(t *testing.T) {
 	m := randomToy(5, len(v.Bytes))
 	b, err := NewBytes("lm", m.Vocab(), v.Vocabulary, ByteConfig{History: 4})
 	must(t, err)
-	s := b.NewStream(m)
+	s, err := b.NewStream(context.Background(), m)
+	must(t, err)
 	text := []byte("abbabaababbaab")
 	each := make([]float64, len(text))
 	sum, err := s.LogLikelihood(ctx, each, text)
@@ -170,7 +173,8 @@ func TestByteStream(t *testing.T) {
 	// Tokens that are left out cost at most what is said.
 	rough, err := NewBytes("lm", m.Vocab(), v.Vocabulary, ByteConfig{Eps: 0.01})
 	must(t, err)
-	r := rough.NewStream(m.Clone())
+	r, err := rough.NewStream(context.Background(), m.Clone())
+	must(t, err)
 	must(t, r.Feed(ctx, text[:1]...))
 	if p, err := r.Next(ctx); err != nil || math.Abs(p['a']-exact(t, b, m, text[:1])['a']) > 0.02 {
 		t.Errorf("with Eps: %v, error %v", p['a'], err)
@@ -178,7 +182,8 @@ func TestByteStream(t *testing.T) {
 }
 
 func exact(t *testing.T, b *Bytes, m *toy, text []byte) []float64 {
-	s := b.NewStream(&toy{rho: m.rho, embed: m.embed, out: m.out})
+	s, err := b.NewStream(context.Background(), &toy{rho: m.rho, embed: m.embed, out: m.out})
+	must(t, err)
 	must(t, s.Feed(context.Background(), text...))
 	next, err := s.Next(context.Background())
 	must(t, err)

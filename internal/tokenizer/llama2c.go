@@ -78,6 +78,15 @@ func (t *Llama2C) Encode(text string, bos bool) (ids []int32) {
 			list = append(list, blank)
 		}
 	}
+	list = t.characters(list, text)
+	if bos {
+		ids = append(ids, llama2cBOS)
+	}
+	return append(ids, t.merge(list)...)
+}
+
+// characters appends the tokens of characters, or of the bytes of those that are no tokens.
+func (t *Llama2C) characters(list []int32, text string) []int32 {
 	for at := 0; at < len(text); {
 		n := 1
 		for n < 4 && at+n < len(text) && text[at+n]&0xc0 == 0x80 {
@@ -92,10 +101,7 @@ func (t *Llama2C) Encode(text string, bos bool) (ids []int32) {
 		}
 		at += n
 	}
-	if bos {
-		ids = append(ids, llama2cBOS)
-	}
-	return append(ids, t.merge(list)...)
+	return list
 }
 
 // pair is two neighbours that are a token together, at the place of the first.
