@@ -1,6 +1,8 @@
 package subquad_test
 
 import (
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/kvcache"
 	"github.com/subquad/subquad/rope"
@@ -51,6 +53,17 @@ func kvcacheRoom(b *builder) {
 	b.add("kvcache.QuestionWeights", kvcache.QuestionWeights, func() []any { return []any{matrix(2, tokens), kvcache.Run{From: 1, To: 3}} }).free = []string{"a.Cols"}
 	b.on(func() any { return kvcache.Sentences{} }, "Score", func() []any { return []any{matrix(2, tokens), kvcache.Run{From: 0, To: 3}, vector(2)} }).free = []string{"a.Cols"}
 	b.add("kvcache.SelfInformation", kvcache.SelfInformation, func() []any { return []any{vector(tokens), matrix(tokens, 5), make([]int32, tokens)} }).free = []string{"logits.Cols"}
+	half := func() float64 { return .5 }
+	weights := func() blas32.General {
+		m := matrix(3, 5)
+		for i := range m.Data {
+			m.Data[i] = 1
+		}
+		return m
+	}
+	b.add("kvcache.Verify", kvcache.Verify, func() []any { return []any{[]int{-1, 0, 1}, []int{0, 1, 2}, []int{1, 2, 3}} })
+	b.add("kvcache.VerifySampled", kvcache.VerifySampled, func() []any { return []any{[]int{-1, 0, 1}, []int{0, 1, 2}, weights(), half} }).free = []string{"target.Cols"}
+	b.add("kvcache.VerifyDrafted", kvcache.VerifyDrafted, func() []any { return []any{[]int{-1, 0, 1}, []int{0, 1, 2}, weights(), weights(), half} }).free = []string{"target.Cols"}
 	rotation := must(rope.New(rope.Config{HeadDim: headDim, Workers: 1}))
 	b.add("kvcache.Rerotate", kvcache.Rerotate, func() []any { return []any{matrix(tokens, headDim), rotation, make([]int64, tokens)} })
 	vs := func() any { return kvcache.VerticalSlash{Heads: heads, KVHeads: kvHeads} }

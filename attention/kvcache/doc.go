@@ -14,7 +14,7 @@
 //     scorers at State.Compact, the end of a prompt. AdaKV divides one budget among heads,
 //     Chunk keeps whole stretches.
 //   - Functions: VerticalSlash (prefill of columns and diagonals), Sentences (choosing text,
-//     not keys), SelfInformation, Rerotate, HeavyHitters, PyramidBudgets.
+//     not keys), Verify (which drafted tokens are accepted), SelfInformation, Rerotate, HeavyHitters, PyramidBudgets.
 //
 // # Letters
 //
@@ -60,6 +60,7 @@
 //	Quest           bounds and masks against the published code
 //	RetroInfer      zones against an independent reference; k-means as described
 //	Sentences       checked against the published package's functions
+//	Verify          greedy against the published code, sampled by enumeration of all outcomes
 //	PyramidBudgets, Cached                   checked against independent references
 //	Shadow          this library's own; its bounds are checked against float64
 //

@@ -19,6 +19,7 @@ func TestGolden(t *testing.T) {
 		"kvcache.infllm":                      goldenInfLLM,
 		"kvcache.key_rerotation":              goldenRerotation,
 		"kvcache.kvpress_scorers":             goldenScorers,
+		"kvcache.longspec_tree":               goldenTree,
 		"kvcache.minference_vslash":           goldenVerticalSlash,
 		"kvcache.protocol_threads":            goldenThreads,
 		"kvcache.quest":                       goldenQuest,

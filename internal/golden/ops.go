@@ -54,7 +54,7 @@ var owners = map[string]string{
 	"kvcache.infllm":                      "attention/kvcache",
 	"kvcache.key_rerotation":              "attention/kvcache",
 	"kvcache.kvpress_scorers":             "attention/kvcache",
-	"kvcache.longspec_tree":               notYet,
+	"kvcache.longspec_tree":               "attention/kvcache",
 	"kvcache.minference_vslash":           "attention/kvcache",
 	"kvcache.protocol_threads":            "attention/kvcache",
 	"kvcache.quest":                       "attention/kvcache",
