@@ -22,10 +22,12 @@
 //     cross-covariance and Nyström attention.
 //   - attention/layers: layers of published networks that are no family of their own:
 //     Fourier head, gated attention with grounding tokens, Strip-MLP.
-//   - hyena: long convolutions of any length, implicit filters and the Hyena
-//     operator.
+//   - hyena: long convolutions of any length, at once and token by token; implicit and
+//     modal filters, and the operators of Hyena, StripedHyena, H3 and S4D.
 //   - hyena/dna: HyenaDNA models: tokenizer, FASTA, checkpoints, embeddings,
 //     logits and likelihoods.
+//   - hyena/striped: StripedHyena models, Evo among them: gated convolutions and
+//     attention in one stack.
 //   - ssm: state-space models: selective scan, SSD, short convolution, Mamba and
 //     Mamba-2 blocks, with states that can be stored, forked and rolled back.
 //   - ssm/delta: gated linear recurrences whose state is a matrix: linear attention,

@@ -28,7 +28,7 @@ var floors = [][]string{
 	{"attention", "hyena", "ssm", "merge"},
 	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/kvcache", "attention/layers", "ssm/longmamba", "ssm/delta"},
 	{"internal/lm", "merge/catanet"},
-	{"hyena/dna", "ssm/mamba", "ssm/rwkv", "merge/maelre", "attention/transformer"},
+	{"hyena/dna", "hyena/striped", "ssm/mamba", "ssm/rwkv", "merge/maelre", "attention/transformer"},
 }
 
 // forTests are packages that only tests import.

@@ -17,6 +17,8 @@ type Norm struct {
 	Bias   []float32 // [D], of a LayerNorm, or nil for 0
 	Eps    float32
 	RMS    bool
+	// EpsOutside adds Eps to the root of an RMS norm, and not under it.
+	EpsOutside bool
 }
 
 // Given tells whether there is a norm.
@@ -27,6 +29,10 @@ func (n *Norm) Row(dst, x []float32) {
 	switch {
 	case n.Weight == nil:
 		copy(dst, x)
+	case n.RMS && n.EpsOutside:
+		root := math.Sqrt(float64(asm.Dot(x, x)) / float64(len(x)))
+		asm.Scale(dst, float32(1/(root+float64(n.Eps))), x)
+		asm.Mul(dst, dst, n.Weight)
 	case n.RMS:
 		asm.RMSNorm(dst, x, n.Weight, n.Eps)
 	default:

@@ -233,7 +233,7 @@ func (m *Model) sum() uint64 {
 		f.Matrices(e.Table)
 	}
 	norm := func(n *dense.Norm) {
-		f.Floats(n.Weight, n.Bias, []float32{n.Eps, float32(state.Bool(n.RMS))})
+		f.Floats(n.Weight, n.Bias, []float32{n.Eps, float32(state.Bool(n.RMS) + 2*state.Bool(n.EpsOutside))})
 	}
 	f.Floats([]float32{m.cfg.Embedding.Scale})
 	mixer := 0
