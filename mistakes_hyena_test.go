@@ -40,6 +40,7 @@ func hyenaRoom(b *builder) {
 			c.Offsets, c.State, c.States = o, s, l
 		})
 	modalRooms(b)
+	signalRooms(b)
 	b.add("hyena.NewCache", hyena.NewCache, func() []any { return []any{int64(1 << 20)} })
 	b.add("hyena.NewFilter", hyena.NewFilter, func() []any { return []any{hyenaFilterConfig(), hyenaFilterWeights()} })
 	b.on(func() any { return hyenaFilter() }, "Kernel", func() []any { return []any{matrix(5, channels), 2} }).free = []string{"dst.Rows"}
@@ -159,4 +160,39 @@ func modalRooms(b *builder) {
 		func(c *hyena.H3Call, o []int, s *hyena.State, l []*hyena.State) {
 			c.Offsets, c.State, c.States = o, s, l
 		})
+}
+
+// signalRooms are convolutions of signals, and distillation.
+func signalRooms(b *builder) {
+	pc := func(channels int) hyena.PartitionConfig {
+		return hyena.PartitionConfig{Kernel: matrix(40, channels), Block: 16, Largest: 32, MaxTaps: 50, Fade: 5}
+	}
+	b.add("hyena.NewPartition", hyena.NewPartition, func() []any { return []any{pc(channels)} }).free = []string{"cfg.Kernel.Rows", "cfg.Kernel.Cols"}
+	p := must(hyena.NewPartition(pc(channels)))
+	self := func() any { return p }
+	b.on(self, "NewState", func() []any { return nil })
+	b.on(self, "Forward", func() []any { return []any{matrix(tokens, channels), matrix(tokens, channels)} })
+	b.on(self, "Step", func() []any { return []any{matrix(tokens, channels), matrix(tokens, channels), must(p.NewState())} })
+	b.on(func() any { return must(p.NewState()) }, "Replace", func() []any { return []any{p} })
+
+	b.add("hyena.Distill", hyena.Distill, func() []any {
+		return []any{nowhere, matrix(30, channels), hyena.DistillConfig{Order: 2, Rows: 8}}
+	}).free = []string{"kernel.Rows", "kernel.Cols"}
+
+	dc := func(taps int) hyena.DecimateConfig {
+		return hyena.DecimateConfig{Kernel: matrix(taps, channels), Factor: tokens}
+	}
+	b.add("hyena.NewDecimate", hyena.NewDecimate, func() []any { return []any{dc(4)} }).free = []string{"cfg.Kernel.Rows", "cfg.Kernel.Cols"}
+	d := must(hyena.NewDecimate(dc(4)))
+	call := func() *hyena.DecimateCall {
+		return &hyena.DecimateCall{Dst: matrix(1, channels), U: matrix(tokens, channels)}
+	}
+	b.operator(operator{op: d, other: must(hyena.NewDecimate(dc(3))), never: true,
+		whole: func() any { return call() },
+		step: func() any {
+			c := call()
+			c.State = newState(b.t, d, 0).(*hyena.State)
+			return c
+		}})
+	b.on(func() any { return d }, "ScratchBytes", func() []any { return []any{tokens} })
 }

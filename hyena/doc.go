@@ -5,15 +5,23 @@
 //   - [Conv] convolves every channel with a kernel as long as the sequence, of
 //     any length: causal, with a skip term, optionally with an anticausal kernel
 //     and a GELU; at once or token by token ([State]).
+//
 //   - [Filter] makes such kernels from the weights of an implicit filter, an MLP
 //     of the position.
+//
 //   - [Operator] is Hyena itself, of any order: projections, short convolution,
 //     gates and long convolutions.
+//
 //   - [Modes] are filters of poles and residues: convolutions with them ([Modal]) remember
 //     a few numbers of the past and not all of it. [Gated] is StripedHyena's operator, [H3] that
 //     of H3, [S4D] the layer of a diagonal state space.
 //
-// Package hyena/dna builds HyenaDNA models of these.
+//   - [Distill] makes modes of any long filter, and tells how far they are from it.
+//
+//   - [Partition] convolves signals block by block, a fixed number of samples late, with
+//     kernels that can be replaced while they run; [Decimate] computes every M-th output.
+//
+// Packages hyena/dna and hyena/striped build models of these.
 //
 // # Letters
 //
@@ -62,5 +70,6 @@
 //	Gated       checked against the engine of stripedhyena, prefill and steps
 //	H3          checked against fftconv_h3_ref of safari; its shift re-derived from the paper
 //	S4D         checked against S4D of state-spaces/s4
+//	Distill, Partition, Decimate: re-derived from the papers, against sums in the tests
 //	Operator    checked against HyenaOperator of hyena-dna, orders 2 and 3, both layouts
 package hyena
