@@ -24,12 +24,14 @@ type operatorRun struct {
 	gate     int              // which of them is next
 	workers  []operatorWorker
 	past     pasts
-	st       *State    // that the sequence goes on from, or nil
-	window   []float32 // [taps-1, (Order+1) Dim], the last projections of the call, for st
-	conv     convRun   // of st's streams
+	st       *State         // that the sequence goes on from, or nil
+	window   []float32      // [taps-1, (Order+1) Dim], the last projections of the call, for st
+	conv     convRun        // of st's streams
+	u        blas32.General // [rows, (Order+1) Dim], projections of a batch
+	uData    []float32      // of u
 
 	// The tasks, as values that are made once.
-	project, mix, finish func(worker, i int)
+	project, mix, finish, projectRows func(worker, i int)
 }
 
 // operatorWorker is what each worker has for itself.
@@ -45,15 +47,9 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 		r.project, r.mix, r.finish = r.projectBlock, r.gateBlock, r.finishBlock
 	}
 	r.op, r.dst, r.x, r.st = op, dst, x, st
-	defer func() { r.op, r.dst, r.x, r.st = nil, blas32.General{}, blas32.General{}, nil }()
-	dim, order := op.cfg.Dim, op.cfg.Order
-	r.vData = scratch.Floats(r.vData, x.Rows*dim)
-	r.v = mat.Of(r.vData, x.Rows, dim)
-	r.gateData = scratch.Floats(r.gateData, (order-1)*x.Rows*dim)
-	r.gates = r.gates[:0]
-	for i := range order - 1 {
-		r.gates = append(r.gates, mat.Of(r.gateData[i*x.Rows*dim:], x.Rows, dim))
-	}
+	defer r.forget()
+	order := op.cfg.Order
+	r.shape(x.Rows)
 	blocks := (x.Rows + op.blockRows() - 1) / op.blockRows()
 	for len(r.workers) < min(workers, blocks) {
 		r.workers = append(r.workers, operatorWorker{})
@@ -86,6 +82,23 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 	}
 	r.gate = 0
 	return r.group.Run(ctx, workers, blocks, r.finish)
+}
+
+// forget drops what is the caller's.
+func (r *operatorRun) forget() {
+	r.op, r.dst, r.x, r.st = nil, blas32.General{}, blas32.General{}, nil
+}
+
+// shape makes room for v and the gates of some rows.
+func (r *operatorRun) shape(rows int) {
+	dim, order := r.op.cfg.Dim, r.op.cfg.Order
+	r.vData = scratch.Floats(r.vData, rows*dim)
+	r.v = mat.Of(r.vData, rows, dim)
+	r.gateData = scratch.Floats(r.gateData, (order-1)*rows*dim)
+	r.gates = r.gates[:0]
+	for i := range order - 1 {
+		r.gates = append(r.gates, mat.Of(r.gateData[i*rows*dim:], rows, dim))
+	}
 }
 
 // blockRows is how many tokens a task has. It is a multiple of every tier's tile, and

@@ -38,8 +38,11 @@ func (f *Filter) sum(sum *state.Fingerprint) {
 	sum.Add(uint64(state.Bool(f.cfg.NoModulation) + 2*state.Bool(f.cfg.Normalized)))
 }
 
-// applyEach runs the sequences of a call one after the other.
+// applyEach runs the sequences of a call, long ones one after the other.
 func (r *operatorRun) applyEach(ctx context.Context, op *Operator, call *OperatorCall, workers int) error {
+	if r.batched() {
+		return r.applyBatch(ctx, op, call, workers)
+	}
 	for i, g := range r.past.layout.Segments {
 		if g.From == g.To {
 			continue

@@ -107,3 +107,41 @@ func TestStepAllocations(t *testing.T) {
 		}
 	})
 }
+
+// TestOperatorBatch: sequences side by side give the bits that each gives alone.
+func TestOperatorBatch(t *testing.T) {
+	shrinkNear(t, 64)
+	isatest.Run(t, func(t *testing.T) {
+		op := mustOperator(t, OperatorConfig{Dim: 17, Order: 3, Workers: 3}, testWeights(t, 17, 3, 4, 500))
+		x := matrix(3, 400, 17, 2)
+		var alone, batch []*State
+		for i := range 5 {
+			a := mustState(t, op, StateConfig{})
+			split(t, rand.New(rand.NewPCG(1, 2)), op, mat.Rows(x, 0, 67*i), 17, a)
+			alone, batch = append(alone, a), append(batch, a.Clone())
+		}
+		for _, offsets := range [][]int{nil, {0, 40, 40, 41, 90, 120}} {
+			rows := 5
+			if offsets != nil {
+				rows = 120
+			}
+			in, got := mat.Rows(x, 270, 270+rows), mat.New(rows, 17)
+			if err := op.Run(context.Background(), &OperatorCall{Dst: got, X: in, Offsets: offsets, States: batch}); err != nil {
+				t.Fatal(err)
+			}
+			for i, st := range alone {
+				from, to := i, i+1
+				if offsets != nil {
+					from, to = offsets[i], offsets[i+1]
+				}
+				want := mat.New(to-from, 17)
+				if err := op.Step(want, mat.Rows(in, from, to), st); err != nil {
+					t.Fatal(err)
+				}
+				if st.Len() != batch[i].Len() || !slices.Equal(want.Data, got.Data[from*17:to*17]) {
+					t.Errorf("sequence %d: other bits in a batch", i)
+				}
+			}
+		}
+	})
+}

@@ -7,7 +7,6 @@ import (
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/mat"
 )
 
 // Hyena is a Hyena operator as a mixer. A sequence that is there at once it reads whole.
@@ -20,13 +19,16 @@ func (m Hyena) Mix(ctx context.Context, mix *Mix) error {
 	if len(mix.States) == 0 {
 		return m.Run(ctx, &hyena.OperatorCall{Dst: mix.X, X: mix.X, Workers: mix.Workers})
 	}
-	for i, st := range mix.States {
-		x := mat.Rows(mix.X, mix.Offsets[i], mix.Offsets[i+1])
-		if err := m.Run(ctx, &hyena.OperatorCall{Dst: x, X: x, State: HyenaStateOf(st), Workers: mix.Workers}); err != nil {
-			return err
-		}
+	c := &mix.hyena
+	c.States = c.States[:0]
+	for _, st := range mix.States {
+		c.States = append(c.States, HyenaStateOf(st))
 	}
-	return nil
+	*c = hyena.OperatorCall{Dst: mix.X, X: mix.X, Offsets: mix.Offsets, States: c.States, Workers: mix.Workers}
+	err := m.Run(ctx, c)
+	clear(c.States)
+	*c = hyena.OperatorCall{States: c.States[:0]}
+	return err
 }
 
 // Kind implements Mixer.

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad"
+	"github.com/subquad/subquad/hyena"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/pack"
@@ -68,8 +69,9 @@ type Mix struct {
 	// Workers is how many goroutines may be used.
 	Workers int
 
-	recurrent recurrentCall // working memory of Recurrent
-	delta     deltaCall     // working memory of Delta
+	recurrent recurrentCall      // working memory of Recurrent
+	hyena     hyena.OperatorCall // of Hyena
+	delta     deltaCall          // working memory of Delta
 }
 
 // MLP is a layer that takes each token by itself: package dense has some.
