@@ -33,20 +33,20 @@ func kernelOf(t *testing.T, m *Modes, rows int) []float32 {
 func goldenGated(t *testing.T, f *golden.File) {
 	var cfg struct {
 		B, Hidden, Heads, Steps int
-		StateSize               int  `json:"state_size"`
-		Prefill                 int  `json:"prefill_L"`
-		Split                   bool `json:"column_split_hyena"`
+		StateSize               int   `json:"state_size"`
+		Prefill                 int   `json:"prefill_L"`
+		Split                   *bool `json:"column_split_hyena"`
 	}
 	f.Config("config", &cfg)
 	u := f.Shape("u")
 	modes, tokens, d := fileModes(t, f), u[1], u[2]/3
 	taps := f.Shape("short_filter_weight")[2]
 	gc := GatedConfig{Dim: d}
-	if cfg.Split {
+	if cfg.Split == nil || *cfg.Split { // as upstream
 		gc.Heads = cfg.Heads
 	}
 	op, err := NewGated(gc, GatedWeights{
-		Short: general(f.Float32("short_filter_weight"), 3*d, taps), ShortBias: f.Float32("short_filter_bias"), Modes: modes, Skip: f.Float32("D"),
+		Short: general(f.Float32("short_filter_weight"), 3*d, taps), ShortBias: f.Optional("short_filter_bias"), Modes: modes, Skip: f.Optional("D"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +113,7 @@ func goldenH3(t *testing.T, f *golden.File) {
 	}
 	f.Config("config", &cfg)
 	s, ks := f.Shape("q"), f.Shape("ssm_kernel")
-	op, err := NewH3(H3Config{Heads: ks[0], HeadDim: s[1] / ks[0]}, H3Weights{Kernel: transposed(general(f.Float32("ssm_kernel"), ks[0], ks[1])), Skip: f.Float32("D")})
+	op, err := NewH3(H3Config{Heads: ks[0], HeadDim: s[1] / ks[0]}, H3Weights{Kernel: transposed(general(f.Float32("ssm_kernel"), ks[0], ks[1])), Skip: f.Optional("D")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func goldenS4D(t *testing.T, f *golden.File) {
 		f.Compare("expected.kernel", kernelOf(t, modes, f.Shape("expected.kernel")[1]))
 	}
 	op, err := NewS4D(S4DConfig{}, S4DLayerWeights{
-		Modes: modes, Skip: f.Float32("D"), Out: general(f.Float32("output_linear.0.weight"), 2*h, h), OutBias: f.Float32("output_linear.0.bias"),
+		Modes: modes, Skip: f.Optional("D"), Out: general(f.Float32("output_linear.0.weight"), 2*h, h), OutBias: f.Optional("output_linear.0.bias"),
 	})
 	if err != nil {
 		t.Fatal(err)

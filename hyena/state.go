@@ -20,7 +20,7 @@ type StateConfig struct {
 
 // State is what an operator remembers of the tokens it has seen. That of modes, of short
 // convolutions and of gates does not grow; a long convolution's, which needs all of the past
-// (as far as its kernel reaches), does: about 8 to 16 bytes for each token and channel. An
+// (as far as its kernel reaches), does: 12 to 24 bytes for each token and channel. An
 // operator's NewState makes it, for that operator and all with the same fingerprint (Config
 // and weights). Two calls must not use it at once.
 type State struct {

@@ -10,7 +10,7 @@ import (
 )
 
 // State is what a model remembers of the tokens it has seen: the inputs of its long
-// convolutions and a share of the sums of outputs to come, about 12 Layers (Order-1) D bytes
+// convolutions and a share of the sums of outputs to come, 12 to 24 Layers (Order-1) D bytes
 // for each token. It is made by a model's NewState or ReadState, belongs to every model with
 // the same configuration and weights, and must not be used by two calls at once. Its methods
 // are
