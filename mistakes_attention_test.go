@@ -269,4 +269,5 @@ func mlaRoom(b *builder) {
 		},
 	})
 	b.on(self, "NewPages", func() []any { return []any{attention.PagesConfig{PageTokens: 4, MaxPages: 8}} })
+	b.on(self, "WithLength", func() []any { return []any{int64(3)} })
 }

@@ -3,6 +3,7 @@ package mla
 import (
 	"io"
 	"math"
+	"slices"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
@@ -106,6 +107,35 @@ func New(cfg Config, w Weights) (*MLA, error) {
 	}
 	m.pack(&w)
 	return m, nil
+}
+
+// WithLength returns the MLA with the frequencies that its Rotation has for sequences of a
+// length, where they depend on it: it shares the weights, and its states are its own. It is m
+// itself where the frequencies are the same. Errors match attention.ErrConfig.
+func (m *MLA) WithLength(length int64) (*MLA, error) {
+	cfg := m.cfg
+	cfg.Rotation.Length = length
+	rotation, err := rope.New(cfg.Rotation)
+	if err != nil {
+		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation: %v", err)
+	}
+	if rotation.AttentionFactor() == m.rotation.AttentionFactor() && slices.Equal(rotation.Frequencies(), m.rotation.Frequencies()) {
+		return m, nil
+	}
+	latent := m.latent.Config()
+	f := state.NewFingerprint("mla of another length", int64(latent.Fingerprint), int64(math.Float64bits(rotation.AttentionFactor())))
+	for _, x := range rotation.Frequencies() {
+		f.Add(math.Float64bits(x))
+	}
+	latent.Fingerprint, latent.LookAhead = uint64(f), nil
+	other := &MLA{
+		cfg: cfg, rotation: rotation, naive: m.naive, qa: m.qa, qb: m.qb, kva: m.kva, kvb: m.kvb, o: m.o,
+		qNorm: m.qNorm, kvNorm: m.kvNorm, keys: m.keys, values: m.values,
+	}
+	if other.latent, err = attention.New(latent); err != nil {
+		return nil, check.Named("mla", err)
+	}
+	return other, nil
 }
 
 func (cfg *Config) check() error {

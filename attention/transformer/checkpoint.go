@@ -259,7 +259,7 @@ func (c *checkpoint) stacked(cols int, bias bool, names []string, rows []int) *d
 }
 
 // mixer makes the attention of a layer.
-func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.Streamer {
+func (c *checkpoint) mixer(layer int, prefix string, window int, rotation rope.Config) lm.Streamer {
 	s := c.shape
 	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	m := &mixer{scratch: c.runs, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim, heat: s.heat, whole: s.qkNorm == wholeNorm}
@@ -290,6 +290,9 @@ func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.S
 		return nil
 	}
 	m.op = c.operator(cfg)
+	if c.cfg.Attention != nil {
+		c.replace(m, layer, cfg)
+	}
 	if !rotation.None {
 		if _, err := rope.New(rotation); err != nil {
 			c.Fail("%s: %v", prefix, err)
@@ -298,7 +301,7 @@ func (c *checkpoint) mixer(prefix string, window int, rotation rope.Config) lm.S
 			c.Fail("%s: a rotation of HeadDim %d, want %d", prefix, rotation.HeadDim, s.HeadDim)
 		}
 		m.rotation = &rotation
-		if m.late {
+		if m.late || m.with != nil {
 			rotation.Workers = 1
 			m.before, _ = rope.New(rotation)
 		}
@@ -336,6 +339,17 @@ func (c *checkpoint) withGate(prefix string) *dense.Linear {
 	mat.Copy(mat.Rows(all, q, q+kv), k)
 	mat.Copy(mat.Rows(all, q+kv, q+2*kv), v)
 	return c.pack(all, bias)
+}
+
+// replace asks for what is to stand in place of a layer's attention.
+func (c *checkpoint) replace(m *mixer, layer int, cfg attention.Config) {
+	with, err := c.cfg.Attention(layer, cfg)
+	if with != nil && err == nil {
+		m.print, err = with.fingerprint()
+	}
+	if m.with = with; err != nil && c.Err == nil {
+		c.Err = fmt.Errorf("transformer: attention of layer %d: %w", layer, err)
+	}
 }
 
 // operator returns the attention of a configuration. Layers share one, and its working
@@ -383,7 +397,7 @@ func (c *checkpoint) latentMixer(prefix string, rotation rope.Config) lm.Streame
 		c.Fail("%s: %v", prefix, err)
 		return nil
 	}
-	m := &latentMixer{op: op, dim: s.Dim, scratch: c.latent}
+	m := &latentMixer{op: op, rotation: rotation, dim: s.Dim, scratch: c.latent}
 	m.fingerprint = latentFingerprint(&w, &rotation, s.scale)
 	return m
 }

@@ -95,5 +95,5 @@ func (c *checkpoint) attention(i int, prefix string) lm.Streamer {
 	if c.shape.Latent != nil {
 		return c.latentMixer(prefix, rotation)
 	}
-	return c.mixer(prefix, c.shape.Windows[i], rotation)
+	return c.mixer(i, prefix, c.shape.Windows[i], rotation)
 }

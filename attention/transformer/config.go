@@ -2,6 +2,7 @@ package transformer
 
 import (
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/rope"
 )
@@ -16,6 +17,11 @@ type Config struct {
 	// Rope, if given, returns what rotates queries and keys of a layer, instead of what the
 	// checkpoint says: another base or another Scheme. HeadDim must stay.
 	Rope func(layer int, cfg rope.Config) rope.Config
+	// Attention, if given, returns what takes the place of a layer's exact attention, which
+	// cfg describes, or nil for that: CCA or an approximation (Replace). Queries and keys come to it
+	// rotated, by the frequencies of rope.Config.Length, and it is given states: it must be able
+	// to stream. Layers of latent attention are not asked for.
+	Attention func(layer int, cfg attention.Config) (*Replacement, error)
 	// MaxBytes bounds the memory of the weights (Shape.Bytes); a larger model is an error
 	// before memory is taken for it. 0 is no bound.
 	MaxBytes int64

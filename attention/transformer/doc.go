@@ -15,6 +15,9 @@
 //     token was; [Sampler] chooses tokens.
 //   - [State] is a prefix, to be gone on from, forked, cut back, stored and read. With a
 //     window and first tokens that are kept it never grows ([StateConfig]).
+//   - [Prefixes] are states of texts that others begin like, under a bound of memory.
+//   - [Config] may turn queries and keys otherwise than the checkpoint says, and put other
+//     operators in the place of layers' attention ([Replace]).
 //
 // # Letters
 //

@@ -27,6 +27,8 @@ import (
 // sigmoid(g) attention(q, k, v).
 type mixer struct {
 	op       *attention.Attention
+	with     *Replacement // instead of op, or nil
+	print    uint64       // of with
 	qkv, out *dense.Linear
 	q, k     dense.Norm   // of heads or of all of them, or none
 	rotation *rope.Config // nil for none
@@ -37,7 +39,7 @@ type mixer struct {
 	gate   bool           // there is one
 	whole  bool           // norms are of all heads together
 	late   bool           // norms come after the rotation, which is the mixer's then
-	before *rope.Rotation // that rotation
+	before *rope.Rotation // the rotation that is the mixer's, also of a Replacement, after the norms then
 	heat   temperature    // of queries; beta 0 for none
 }
 
@@ -83,13 +85,17 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 	r.k[0], r.v[0] = mat.Columns(r.qkv, h, kv), mat.Columns(r.qkv, h+kv, kv)
 	past := r.call.States[:0]
 	for _, st := range mix.States {
-		past = append(past, st.(*cache).State)
+		past = append(past, st.(interface{ past() attention.Past }).past())
 	}
 	r.call = attention.Call{
 		Dst: r.y, Q: mat.Columns(r.qkv, 0, h), K: r.k[:], V: r.v[:],
 		States: past, Offsets: mix.Offsets, Prefill: true, Workers: mix.Workers,
 	}
-	if err := m.op.Run(ctx, &r.call); err != nil {
+	op := attention.Operator(m.op)
+	if m.with != nil {
+		op = m.with.operator
+	}
+	if err := op.Run(ctx, &r.call); err != nil {
 		return err
 	}
 	return r.group.Run(ctx, mix.Workers, tasks, r.finish)
@@ -121,19 +127,30 @@ func (r *mixerRun) projectRows(_, task int) {
 	m.qkv.ForwardIn(&r.group, qkv, r.rows(r.x, task))
 	q, k := mat.Columns(qkv, 0, m.heads*m.headDim), mat.Columns(qkv, m.heads*m.headDim, m.kvHeads*m.headDim)
 	at := r.at[task*mixerRows:][:qkv.Rows]
-	if m.before != nil {
-		for _, x := range [...]blas32.General{q, k} {
-			if err := m.before.RotateAt(x, at); err != nil {
-				panic(err) // positions are those of tokens
-			}
-		}
+	if m.late {
+		m.turn(q, k, at)
 	}
 	m.normHeads(&m.q, q)
 	m.normHeads(&m.k, k)
+	if !m.late {
+		m.turn(q, k, at)
+	}
 	if m.heat.beta != 0 {
 		for t, p := range at {
 			row := mat.Row(q, t)
 			asm.Scale(row, float32(1+m.heat.beta*math.Log1p(float64(p/m.heat.original))), row)
+		}
+	}
+}
+
+// turn rotates queries and keys where the state does not.
+func (m *mixer) turn(q, k blas32.General, at []int64) {
+	if m.before == nil {
+		return
+	}
+	for _, x := range [...]blas32.General{q, k} {
+		if err := m.before.RotateAt(x, at); err != nil {
+			panic(err) // positions are those of tokens
 		}
 	}
 }
@@ -183,7 +200,12 @@ func (r *mixerRun) finishRows(_, task int) {
 }
 
 // Kind implements lm.Mixer: layers with the same operator share its working memory.
-func (m *mixer) Kind() string { return fmt.Sprintf("attention %p", m.op) }
+func (m *mixer) Kind() string {
+	if m.with != nil {
+		return fmt.Sprintf("attention %p", m.with)
+	}
+	return fmt.Sprintf("attention %p", m.op)
+}
 
 // Bytes implements lm.Mixer.
 func (m *mixer) Bytes() int64 {
@@ -194,9 +216,21 @@ func (m *mixer) Bytes() int64 {
 func (m *mixer) ScratchBytes(tokens int) int64 {
 	n := min(tokens, pieceTokens)
 	const rest = 16 << 10
-	own := 4*int64(n)*int64(m.columns()+m.heads*m.headDim) + rest
+	var other int64
+	if op, ok := m.scratchOf().(interface{ ScratchBytes(queries, keys int) int64 }); ok {
+		other = op.ScratchBytes(n, tokens)
+	}
+	own := other + 4*int64(n)*int64(m.columns()+m.heads*m.headDim) + rest
 	turned := 4 * int64(n) * int64((m.heads+m.kvHeads)*m.headDim)
 	return own + turned + m.op.StepScratchBytes(n, tokens) + m.op.PrefillScratchBytes(n, tokens)
+}
+
+// scratchOf is the operator in place of op, or nil.
+func (m *mixer) scratchOf() attention.Operator {
+	if m.with == nil {
+		return nil
+	}
+	return m.with.operator
 }
 
 // pieceTokens is how many tokens of a call go through a layer together.
@@ -216,6 +250,9 @@ func (m *mixer) Fingerprint() uint64 {
 	f.Add(uint64(state.Bool(m.late)))
 	if m.gate {
 		f.Add(1)
+	}
+	if m.with != nil {
+		f.Add(m.print)
 	}
 	f.Add(math.Float64bits(m.heat.beta))
 	f.Add(uint64(m.heat.original))
@@ -268,6 +305,13 @@ func (m *mixer) StateBytes(tokens int) int64 {
 
 // NewState implements lm.Streamer.
 func (m *mixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
+	if m.with != nil {
+		past, err := m.with.newState(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return &replaced{past, cfg.MaxTokens, m.with}, nil
+	}
 	st, err := m.op.NewState(m.stateConfig(cfg))
 	if err != nil {
 		return nil, err
@@ -277,6 +321,13 @@ func (m *mixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
 
 // ReadState implements lm.Streamer.
 func (m *mixer) ReadState(r io.Reader) (lm.LayerState, error) {
+	if m.with != nil {
+		past, err := m.with.read(r)
+		if err != nil {
+			return nil, err
+		}
+		return &replaced{past, 0, m.with}, nil
+	}
 	c, err := readCache(r, m.Fingerprint())
 	if err != nil {
 		return nil, err

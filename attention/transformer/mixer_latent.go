@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-
-	"gonum.org/v1/gonum/blas/blas32"
+	"sync"
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/mla"
+	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
@@ -17,13 +17,17 @@ import (
 	"github.com/subquad/subquad/rope"
 )
 
-// latentMixer is multi-head latent attention of one layer. Its rotation is its own, of the
-// length that the checkpoint's scheme has.
+// latentMixer is multi-head latent attention of one layer. Its rotation is its own: where that
+// depends on the length of a sequence, there is an operator for each length.
 type latentMixer struct {
 	op          *mla.MLA
+	rotation    rope.Config
 	dim         int
 	fingerprint uint64
 	scratch     *scratch.List[latentRun]
+
+	mu      sync.Mutex
+	lengths map[int]*mla.MLA // some of them
 }
 
 var _ lm.Streamer = (*latentMixer)(nil)
@@ -51,15 +55,57 @@ func (m *latentMixer) Mix(ctx context.Context, mix *lm.Mix) error {
 	r.x = scratch.Floats(r.x, mix.X.Rows*m.dim)
 	x := mat.Of(r.x, mix.X.Rows, m.dim)
 	mat.Copy(x, mix.X)
+	defer r.forget()
 	r.states = r.states[:0]
+	alike := true
 	for _, st := range mix.States {
-		r.states = append(r.states, st.(*cache).State)
+		c := st.(*cache)
+		r.states = append(r.states, c.State)
+		alike = alike && c.length == mix.States[0].(*cache).length
 	}
-	r.call = mla.Call{Dst: mix.X, X: x, States: r.states, Offsets: mix.Offsets, Workers: mix.Workers}
-	err := m.op.Run(ctx, &r.call)
+	for i, st := range mix.States {
+		op, err := m.of(st.(*cache).length)
+		if err != nil {
+			return err
+		}
+		r.call = mla.Call{Dst: mix.X, X: x, States: r.states, Offsets: mix.Offsets, Workers: mix.Workers}
+		if !alike {
+			from, to := mix.Offsets[i], mix.Offsets[i+1]
+			r.call = mla.Call{Dst: mat.Rows(mix.X, from, to), X: mat.Rows(x, from, to), State: r.states[i], Workers: mix.Workers}
+		}
+		if err := op.Run(ctx, &r.call); err != nil || alike {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget drops what is the caller's.
+func (r *latentRun) forget() {
 	clear(r.states)
-	r.call.Dst, r.call.Offsets = blas32.General{}, nil
-	return err
+	r.call = mla.Call{}
+}
+
+// of returns the operator for sequences of a length, 0 for one that is not known.
+func (m *latentMixer) of(length int) (*mla.MLA, error) {
+	if length == 0 || !m.depends() {
+		return m.op, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if op := m.lengths[length]; op != nil {
+		return op, nil
+	}
+	op, err := m.op.WithLength(int64(length))
+	if err != nil {
+		return nil, err
+	}
+	const most = 8
+	if len(m.lengths) >= most || m.lengths == nil {
+		m.lengths = map[int]*mla.MLA{}
+	}
+	m.lengths[length] = op
+	return op, nil
 }
 
 // Kind implements lm.Mixer.
@@ -98,13 +144,25 @@ func (m *latentMixer) stateConfig(cfg lm.StateConfig) attention.StateConfig {
 	return c
 }
 
+// ofState returns the operator for states of a configuration.
+func (m *latentMixer) ofState(cfg lm.StateConfig) (*mla.MLA, error) {
+	if cfg.Policy != rope.Fixed && m.depends() {
+		return nil, check.Errorf(ErrConfig, "Policy is %d, want rope.Fixed: keys of latent attention are kept rotated", cfg.Policy)
+	}
+	return m.of(cfg.Length)
+}
+
 // NewState implements lm.Streamer.
 func (m *latentMixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
-	st, err := m.op.NewState(m.stateConfig(cfg))
+	op, err := m.ofState(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &cache{State: st, most: cfg.MaxTokens, owner: m}, nil
+	st, err := op.NewState(m.stateConfig(cfg))
+	if err != nil {
+		return nil, err
+	}
+	return &cache{State: st, most: cfg.MaxTokens, length: cfg.Length, policy: cfg.Policy, owner: m}, nil
 }
 
 // ReadState implements lm.Streamer.
@@ -113,15 +171,23 @@ func (m *latentMixer) ReadState(r io.Reader) (lm.LayerState, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.State, err = m.op.ReadState(r); err != nil {
+	op, err := m.of(c.length)
+	if err != nil {
+		return nil, check.Errorf(ErrState, "%v", err)
+	}
+	if c.State, err = op.ReadState(r); err != nil {
 		return nil, err
 	}
 	c.owner = m
 	return c, nil
 }
 
-func (m *latentMixer) planned(int) (*attention.State, error) {
-	return m.op.NewState(attention.StateConfig{})
+func (m *latentMixer) planned(tokens int) (*attention.State, error) {
+	op, err := m.of(tokens)
+	if err != nil {
+		return nil, err
+	}
+	return op.NewState(attention.StateConfig{})
 }
 
-func (m *latentMixer) depends() bool { return false }
+func (m *latentMixer) depends() bool { return dependsOnLength(m.rotation.Scheme) }

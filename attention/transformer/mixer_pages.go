@@ -20,7 +20,7 @@ type pages struct {
 // NewPages implements lm.Pager.
 func (m *mixer) NewPages(cfg lm.StateConfig, tokens int) (lm.Pages, error) {
 	c := m.stateConfig(cfg)
-	if c.Window > 0 || c.Rotation != nil && c.Policy == rope.Rerotate {
+	if m.with != nil || c.Window > 0 || c.Rotation != nil && c.Policy == rope.Rerotate {
 		return nil, nil
 	}
 	p, err := m.op.NewPages(attention.PagesConfig{PageTokens: tokens, Format: c.Format, Collected: true})
@@ -36,11 +36,15 @@ func (m *latentMixer) NewPages(cfg lm.StateConfig, tokens int) (lm.Pages, error)
 	if c.Window > 0 {
 		return nil, nil
 	}
-	p, err := m.op.NewPages(attention.PagesConfig{PageTokens: tokens, Format: c.Format, Collected: true})
+	op, err := m.ofState(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &pages{p, c, cache{most: cfg.MaxTokens, owner: m}}, nil
+	p, err := op.NewPages(attention.PagesConfig{PageTokens: tokens, Format: c.Format, Collected: true})
+	if err != nil {
+		return nil, err
+	}
+	return &pages{p, c, cache{most: cfg.MaxTokens, length: cfg.Length, policy: cfg.Policy, owner: m}}, nil
 }
 
 // Take implements lm.Pages.

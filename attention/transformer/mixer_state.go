@@ -79,12 +79,7 @@ func (c *cache) CopyFrom(from lm.LayerState) error {
 }
 
 // Room implements lm.LayerState.
-func (c *cache) Room(tokens int) error {
-	if c.most > 0 && tokens > c.most-c.Len() {
-		return check.Errorf(subquad.ErrFull, "%d tokens after %d, want at most MaxTokens = %d", tokens, c.Len(), c.most)
-	}
-	return nil
-}
+func (c *cache) Room(tokens int) error { return roomFor(c.most, c.Len(), tokens) }
 
 // mark is the length of a list or a copy of a ring.
 type mark struct {
