@@ -299,20 +299,27 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 			times(c.m[askPair][at:], c.m[askPair][at:], i+1)
 		}
 	}
-	for i := range n {
-		before := c.grow[i+1]
+	rows := func(x []float32, at, wide int) blas32.General {
+		return mat.Columns(mat.Of(x[at*wide:], n, wide), 0, width)
+	}
+	if op.cfg.Erase != NoErase {
+		before := c.grow[1:]
 		if op.cfg.EraseFirst {
-			before = c.grow[i]
+			before = c.grow
 		}
-		if op.cfg.Erase != NoErase {
-			asm.Scale(c.left[i*wide:][:width], before*c.sign(w.beta[i]), erasers[i*width:][:width])
+		for i := range row {
+			row[i] = before[i] * c.sign(w.beta[i])
 		}
-		for q := range op.each {
-			asm.Scale(c.ask[(q*n+i)*wide:][:width], c.grow[i+1], w.q[(q*n+i)*width:][:width])
-		}
-		asm.Scale(c.tailRow(i, 0, n, width), c.rest[i], w.k[i*width:][:width])
+		kernel.ScaleRows(rows(c.left, 0, wide), row, mat.Of(erasers, n, width))
+	}
+	for q := range op.each {
+		kernel.ScaleRows(rows(c.ask, q*n, wide), c.grow[1:], rows(w.q, q*n, width))
+	}
+	for from := 0; from < n; from += c.block {
+		own := min(c.block, n-from)
+		kernel.ScaleRows(mat.Of(c.tailRow(from, 0, n, width), own, width), c.rest[from:from+own], mat.Of(w.k[from*width:], own, width))
 		if pair {
-			asm.Scale(c.tailRow(i, 1, n, width), c.rest[i], mat.Part(call.Insert, p.t+i, h*width, width))
+			kernel.ScaleRows(mat.Of(c.tailRow(from, 1, n, width), own, width), c.rest[from:from+own], mat.Columns(mat.Rows(call.Insert, p.t+from, p.t+from+own), h*width, width))
 		}
 	}
 	for d := range c.last {
@@ -336,9 +343,9 @@ func (c *chunkWork) at(j, part, n int) int {
 	return c.parts*from + part*min(c.block, n-from) + j - from
 }
 
-// tailRow returns the row of c.tail of token j's part.
+// tailRow returns c.tail from the row of token j's part on.
 func (c *chunkWork) tailRow(j, part, n, width int) []float32 {
-	return c.tail[c.at(j, part, n)*width:][:width]
+	return c.tail[c.at(j, part, n)*width:]
 }
 
 // erasers sets and returns the rows that a head's state is read with for the erasure.
@@ -359,32 +366,43 @@ func (w *headWork) erasers(op *Recurrence, call *Call, p piece, h int) []float32
 func (w *headWork) assemble(op *Recurrence, n, width int) {
 	c := &w.chunk
 	wide := width + c.parts*n
-	for i := range n {
-		from := i / c.block * c.block
+	for from := 0; from < n; from += c.block {
 		own := min(c.block, n-from)
 		if op.cfg.Erase != NoErase {
-			row := c.left[i*wide+width:][:c.parts*(from+own)]
-			sign := c.sign(w.beta[i])
-			solve := c.solve[i*c.block:][:own]
-			clear(solve)
-			if c.parts == 1 {
-				asm.Scale(row[:from], sign, c.m[readKey][i*n:][:from])
-				asm.Scale(solve[:i-from], -sign, c.m[readKey][i*n+from:][:i-from])
-			} else {
-				c.spread(row, c.m[readKey][i*n:], 0, i, n)
-				c.spread(row, c.m[readPair][i*n:], 1, from, n)
-				asm.Scale(solve[:i-from], -1, c.m[readPair][i*n+from:][:i-from])
-			}
+			c.assembleLeft(w.beta, from, own, n, width)
 		}
 		for q := range op.each {
-			row := c.ask[(q*n+i)*wide+width:][:c.parts*(from+own)]
-			if c.parts == 1 {
-				clear(row[i+1:])
-				continue
+			for i := from; i < from+own; i++ {
+				row := c.ask[(q*n+i)*wide+width:][:c.parts*(from+own)]
+				if c.parts == 1 {
+					clear(row[i+1:])
+					continue
+				}
+				c.spread(row, c.m[askKey][(q*n+i)*n:], 0, i+1, n)
+				c.spread(row, c.m[askPair][(q*n+i)*n:], 1, i+1, n)
 			}
-			c.spread(row, c.m[askKey][(q*n+i)*n:], 0, i+1, n)
-			c.spread(row, c.m[askPair][(q*n+i)*n:], 1, i+1, n)
 		}
+	}
+}
+
+// assembleLeft is assemble for own rows of L from a block's first one on.
+func (c *chunkWork) assembleLeft(beta []float32, from, own, n, width int) {
+	wide := width + c.parts*n
+	if c.parts == 1 {
+		c.row = scratch.Floats(c.row, n)
+		for i := range own {
+			c.row[i] = -beta[from+i]
+		}
+		read := mat.Rows(mat.Of(c.m[readKey], n, n), from, from+own)
+		kernel.ScaleRows(mat.Columns(mat.Rows(mat.Of(c.left, n, wide), from, from+own), width, from), c.row[:own], mat.Columns(read, 0, from))
+		kernel.ScaleRows(mat.Columns(mat.Rows(mat.Of(c.solve, n, c.block), from, from+own), 0, own), beta[from:from+own], mat.Columns(read, from, own))
+		return
+	}
+	for i := from; i < from+own; i++ {
+		row := c.left[i*wide+width:][:c.parts*(from+own)]
+		c.spread(row, c.m[readKey][i*n:], 0, i, n)
+		c.spread(row, c.m[readPair][i*n:], 1, from, n)
+		asm.Scale(c.solve[i*c.block:][:i-from], -1, c.m[readPair][i*n+from:][:i-from])
 	}
 }
 
@@ -505,7 +523,7 @@ func (op *Recurrence) workFloats(tokens, workers int) int64 {
 	own := n*k*(8+each) + n*(8+n*(2+5*each)) + n*(k+parts*n)*(1+each) + parts*n*k + n*32 + 2*k*whole(int(n)) + 32*32
 	own += heads * (k + parts*pieceTokens) * whole(c.ValueDim)
 	if c.Decay == KeyDecay {
-		own += n*k*6 + 16*k*3
+		own += n*k*7 + 16*k*3
 	}
 	own += int64(math.Ceil(float64(heads*k) * float64(c.ValueDim))) // states that nobody keeps
 	return own * int64(min(workers, c.Heads))

@@ -13,15 +13,19 @@ import (
 // multiple of no tier's tile in particular, but few products within and few rows without.
 const keyRows = 16
 
-// keyWork is the working memory for decays of each key channel. exp(c_i - c_j) does not
-// factor into numbers that are safe to make, unless a point r lies between j and i: then it
-// is exp(c_i - r) exp(r - c_j), both at most 1. Rows go in blocks of keyRows, r being c at
-// a block's beginning: all that is before the block is a matrix product, and within it
-// decays are multiplied up token by token. There are products of decays alone, no sums of
-// logarithms.
+// keyWork is the working memory for decays of each key channel. Where those of a piece are
+// mild, exp(c_i - c_j) is exp(c_i) exp(-c_j), and all products of rows are one of matrices.
+//
+// Elsewhere it does not factor into numbers that are safe to make, unless a point r lies
+// between j and i: then it is exp(c_i - r) exp(r - c_j), both at most 1. Rows go in blocks
+// of keyRows, r being c at a block's beginning: all that is before the block is a matrix
+// product, and within it decays are multiplied up token by token. There are products of
+// decays alone, no sums of logarithms.
 type keyWork struct {
 	fore, hind []float32 // [n, K]: from a block's beginning to a token, from it to the end
 	grow, rest []float32 // [n, K]: the same of the whole piece
+	back       []float32 // [n, K]: 1 / grow, of mild decays
+	mild       bool
 	near       []float32 // [n, K]: rows times hind
 	x          []float32 // [keyRows, K]: rows times fore
 	own        []float32 // [keyRows, K]: of a block, with decays up to a token
@@ -33,42 +37,61 @@ type keyWork struct {
 type keyProduct struct {
 	x, dst []float32
 	before bool
+	grown  blas32.General // x with the decays of the piece up to its tokens
 }
+
+// mildest is the least that decays leave after a piece where they are mild: what is
+// multiplied by 1/mildest is far from overflowing.
+const mildest = 1.0 / (1 << 60)
 
 // multiplyUp makes the products of decays [n, K].
 func (k *keyWork) multiplyUp(decay []float32, n, width int) {
-	k.fore, k.hind = scratch.Floats(k.fore, n*width), scratch.Floats(k.hind, n*width)
 	k.grow, k.rest = scratch.Floats(k.grow, n*width), scratch.Floats(k.rest, n*width)
 	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
-	times := func(dst, a, b []float32) {
-		asm.Mul(dst, a, b)
-		kernel.Flush(dst)
+	copy(row(k.grow, 0), row(decay, 0))
+	fill(row(k.rest, n-1), 1)
+	for i := 1; i < n; i++ {
+		asm.Mul(row(k.grow, i), row(k.grow, i-1), row(decay, i))
+		asm.Mul(row(k.rest, n-1-i), row(k.rest, n-i), row(decay, n-i))
 	}
+	kernel.Flush(k.grow[:n*width])
+	kernel.Flush(k.rest[:n*width])
+	k.mild = true
+	for _, v := range row(k.grow, n-1) {
+		k.mild = k.mild && v >= mildest && v <= 1
+	}
+	if k.mild {
+		return
+	}
+	k.fore, k.hind = scratch.Floats(k.fore, n*width), scratch.Floats(k.hind, n*width)
 	for i := range n {
-		if d := row(decay, i); i == 0 {
-			copy(row(k.fore, i), d)
-			copy(row(k.grow, i), d)
+		if i%keyRows == 0 {
+			copy(row(k.fore, i), row(decay, i))
 		} else {
-			times(row(k.grow, i), row(k.grow, i-1), d)
-			if i%keyRows == 0 {
-				copy(row(k.fore, i), d)
-			} else {
-				times(row(k.fore, i), row(k.fore, i-1), d)
-			}
+			asm.Mul(row(k.fore, i), row(k.fore, i-1), row(decay, i))
 		}
 	}
 	for i := n - 1; i >= 0; i-- {
-		if i == n-1 {
-			fill(row(k.rest, i), 1)
-			fill(row(k.hind, i), 1)
-			continue
-		}
-		times(row(k.rest, i), row(k.rest, i+1), row(decay, i+1))
-		if (i+1)%keyRows == 0 {
+		if i == n-1 || (i+1)%keyRows == 0 {
 			fill(row(k.hind, i), 1)
 		} else {
-			times(row(k.hind, i), row(k.hind, i+1), row(decay, i+1))
+			asm.Mul(row(k.hind, i), row(k.hind, i+1), row(decay, i+1))
 		}
+	}
+	kernel.Flush(k.fore[:n*width])
+	kernel.Flush(k.hind[:n*width])
+}
+
+// multiplyBack makes the inverses of mild products, of the logarithms g [n, K] of decays.
+func (k *keyWork) multiplyBack(g blas32.General) {
+	width := g.Cols
+	k.back = scratch.Floats(k.back, g.Rows*width)
+	for i := range g.Rows {
+		asm.Scale(k.back[i*width:][:width], -1, mat.Row(g, i))
+	}
+	asm.Exp(k.back, k.back)
+	for i := width; i < len(k.back); i += width {
+		asm.Mul(k.back[i:i+width], k.back[i:i+width], k.back[i-width:i])
 	}
 }
 
@@ -82,6 +105,15 @@ func fill(x []float32, v float32) {
 // up to each row's; those to the right are unspecified.
 func (k *keyWork) multiply(list []keyProduct, y, decay []float32, n, width int) {
 	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
+	if k.mild {
+		k.near = scratch.Floats(k.near, n*width)
+		asm.Mul(k.near, y[:n*width], k.back)
+		k.yT.SetT(mat.Of(k.near, n, width))
+		for _, p := range list {
+			kernel.Gemm(mat.Of(p.dst, n, n), p.grown, &k.yT, nil)
+		}
+		return
+	}
 	k.near, k.x, k.own = scratch.Floats(k.near, n*width), scratch.Floats(k.x, keyRows*width), scratch.Floats(k.own, keyRows*width)
 	if n > keyRows {
 		for j := range n / keyRows * keyRows {
@@ -161,20 +193,13 @@ func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
 	if op.cfg.Erase >= EraseGated {
 		erasers = w.erasers(op, call, p, h)
 	}
-	k.multiply(w.products(op, erasers, readKey, askKey, n), w.k, w.decay, n, width)
-	pair := c.parts == 2
-	var inserts []float32
-	if pair {
-		w.read = scratch.Floats(w.read, n*width)
-		inserts = w.read
-		mat.Copy(mat.Of(inserts, n, width), mat.Columns(mat.Rows(call.Insert, p.t, p.t+n), h*width, width))
-		k.multiply(w.products(op, erasers, readPair, askPair, n), inserts, w.decay, n, width)
+	if k.mild {
+		k.multiplyBack(mat.Columns(mat.Rows(call.Decay, p.t, p.t+n), h*width, width))
 	}
 	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
-	wide := width + c.parts*n
+	pair, wide := c.parts == 2, width+c.parts*n
 	for i := range n {
-		if op.cfg.Erase != NoErase {
-			to := c.left[i*wide:][:width]
+		if to := c.left[i*wide:][:width]; op.cfg.Erase != NoErase {
 			switch {
 			case !op.cfg.EraseFirst:
 				asm.Mul(to, row(erasers, i), row(k.grow, i))
@@ -183,19 +208,29 @@ func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
 			default:
 				asm.Mul(to, row(erasers, i), row(k.grow, i-1))
 			}
-			if s := c.sign(w.beta[i]); s != 1 {
-				asm.Scale(to, s, to)
-			}
 		}
 		for q := range op.each {
 			asm.Mul(c.ask[(q*n+i)*wide:][:width], row(w.q, q*n+i), row(k.grow, i))
-			if !pair {
-				copy(c.ask[(q*n+i)*wide+width:][:i+1], c.m[askKey][(q*n+i)*n:])
-			}
 		}
-		asm.Mul(c.tailRow(i, 0, n, width), row(w.k, i), row(k.rest, i))
+		asm.Mul(c.tailRow(i, 0, n, width)[:width], row(w.k, i), row(k.rest, i))
+	}
+	k.multiply(w.products(op, erasers, readKey, askKey, n), w.k, w.decay, n, width)
+	if pair {
+		w.read = scratch.Floats(w.read, n*width)
+		mat.Copy(mat.Of(w.read, n, width), mat.Columns(mat.Rows(call.Insert, p.t, p.t+n), h*width, width))
+		k.multiply(w.products(op, erasers, readPair, askPair, n), w.read, w.decay, n, width)
+	}
+	for i := range n {
+		if s := c.sign(w.beta[i]); op.cfg.Erase != NoErase && s != 1 {
+			to := c.left[i*wide:][:width]
+			asm.Scale(to, s, to)
+		}
 		if pair {
-			asm.Mul(c.tailRow(i, 1, n, width), row(inserts, i), row(k.rest, i))
+			asm.Mul(c.tailRow(i, 1, n, width)[:width], row(w.read, i), row(k.rest, i))
+			continue
+		}
+		for q := range op.each {
+			copy(c.ask[(q*n+i)*wide+width:][:i+1], c.m[askKey][(q*n+i)*n:])
 		}
 	}
 	copy(c.last, row(k.grow, n-1))
@@ -205,13 +240,13 @@ func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
 // products lists what is multiplied with the keys, or with the other rows of a pair.
 func (w *headWork) products(op *Recurrence, erasers []float32, read, ask, n int) []keyProduct {
 	c := &w.chunk
-	list := c.products[:0]
+	list, width, wide := c.products[:0], op.cfg.KeyDim, op.cfg.KeyDim+c.parts*n
 	if op.cfg.Erase != NoErase {
-		list = append(list, keyProduct{erasers, c.m[read], op.cfg.EraseFirst})
+		list = append(list, keyProduct{erasers, c.m[read], op.cfg.EraseFirst, mat.Columns(mat.Of(c.left, n, wide), 0, width)})
 	}
 	for q := range op.each {
-		size := n * op.cfg.KeyDim
-		list = append(list, keyProduct{w.q[q*size:][:size], c.m[ask][q*n*n:][:n*n], false})
+		grown := mat.Columns(mat.Of(c.ask[q*n*wide:], n, wide), 0, width)
+		list = append(list, keyProduct{w.q[q*n*width:][:n*width], c.m[ask][q*n*n:][:n*n], false, grown})
 	}
 	c.products = list
 	return list

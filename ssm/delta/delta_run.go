@@ -169,7 +169,7 @@ func (w *headWork) decays(op *Recurrence, call *Call, p piece, h int) {
 	for t := range p.n {
 		row := w.decay[t*width:][:width]
 		if op.cfg.Decay == KeyDecay {
-			asm.Exp(row, mat.Part(call.Decay, p.t+t, h*width, width))
+			copy(row, mat.Part(call.Decay, p.t+t, h*width, width))
 			continue
 		}
 		by := float32(1)
@@ -179,9 +179,10 @@ func (w *headWork) decays(op *Recurrence, call *Call, p piece, h int) {
 		case HeadDecay:
 			by = float32(math.Exp(float64(mat.Row(call.Decay, p.t+t)[h])))
 		}
-		for i := range row {
-			row[i] = by
-		}
+		fill(row, by)
+	}
+	if op.cfg.Decay == KeyDecay {
+		asm.Exp(w.decay, w.decay)
 	}
 }
 

@@ -314,10 +314,12 @@ func TestAllocations(t *testing.T) {
 				st, _ := randomState(t, r, op)
 				call.State = st
 				run := func() { must(t, op.Run(context.Background(), call)) }
-				for range 3 {
-					run()
+				// Goroutines that had nothing to do yet have no memory yet.
+				a := 1.0
+				for tries := 0; a > 0 && tries < 20; tries++ {
+					a = testing.AllocsPerRun(10, run)
 				}
-				if a := testing.AllocsPerRun(10, run); a > 0 {
+				if a > 0 {
 					t.Errorf("%v, %d tokens: %v allocations", cfg, n, a)
 				}
 				cfg := cfg
