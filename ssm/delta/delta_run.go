@@ -254,6 +254,10 @@ func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
 func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
 	n, width := p.n, op.cfg.KeyDim
 	s := op.panel(p.values, h-p.first, from)
+	if n == 1 { // the next panel comes from memory while this one is computed
+		next := (h-p.first)*width*op.cfg.ValueDim + width*from + len(s.Data)
+		kernel.Prefetch(p.values[next:min(next+width*panelWidth, len(p.values))])
+	}
 	for t := range n {
 		at := t * width
 		v := mat.Part(call.V, p.t+t, h*op.cfg.ValueDim+from, s.Cols)
