@@ -93,7 +93,6 @@ type checkpoint struct {
 	operators map[int]*attention.Attention // those that layers share, by window
 	runs      *scratch.List[mixerRun]
 	latent    *scratch.List[latentRun]
-	sides     *scratch.List[sideRun]
 	blocks    *ssm.Scratch
 	deltas    *delta.Scratch
 }
@@ -103,7 +102,7 @@ func newModel(f *weights.File, shape *Shape, cfg Config) (*Model, error) {
 	c := &checkpoint{
 		Checkpoint: lm.NewCheckpoint("transformer", f, naming, cfg.Format), shape: shape, cfg: cfg, read: map[string]bool{},
 		operators: map[int]*attention.Attention{}, runs: new(scratch.List[mixerRun]), latent: new(scratch.List[latentRun]),
-		sides: new(scratch.List[sideRun]), blocks: new(ssm.Scratch), deltas: new(delta.Scratch),
+		blocks: new(ssm.Scratch), deltas: new(delta.Scratch),
 	}
 	stack := lm.Config{Package: "transformer", Name: shape.ModelType, Workers: cfg.Workers}
 	c.ends(&stack)

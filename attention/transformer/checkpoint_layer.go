@@ -32,7 +32,13 @@ func (c *checkpoint) layer(i int, prefix string) lm.Layer {
 		att.Norm, att.Post = norm("input_layernorm"), norm(names[0])
 		mlp.Norm, mlp.Post = norm(names[1]), norm(names[2])
 	}
-	att.Mixer, mlp.MLP = c.tokenMixer(i, prefix), c.feedForward(i, prefix+"mlp.")
+	mlp.MLP = c.feedForward(i, prefix+"mlp.")
+	if s.kind(i) == SideBySide {
+		second := att
+		att.Mixer, second.Mixer, second.Norm, second.Parallel = c.block(prefix+"mamba."), c.attention(i, prefix+"self_attn."), dense.Norm{}, true
+		return lm.Layer{att, second, mlp}
+	}
+	att.Mixer = c.tokenMixer(i, prefix)
 	return lm.Layer{att, mlp}
 }
 
@@ -66,24 +72,15 @@ func (c *checkpoint) tokenMixer(i int, prefix string) lm.Mixer {
 	if s.bare {
 		attention, block = prefix+"mixer.", prefix+"mixer."
 	}
-	switch s.kind(i) {
-	case Recurrence:
-		switch {
-		case s.Delta == nil:
-		case s.Delta.ByChannel:
-			return c.kda(attention)
-		default:
-			return c.gatedDelta(prefix + "linear_attn.")
-		}
+	switch {
+	case s.kind(i) == Attention:
+		return c.attention(i, attention)
+	case s.Delta == nil:
 		return c.block(block)
-	case SideBySide:
-		a, b := c.attention(i, attention), c.block(block)
-		if c.Err != nil {
-			return nil
-		}
-		return &sideMixer{[2]lm.Streamer{a, b}, s.Dim, c.sides}
+	case s.Delta.ByChannel:
+		return c.kda(attention)
 	}
-	return c.attention(i, attention)
+	return c.gatedDelta(prefix + "linear_attn.")
 }
 
 // attention makes the attention of layer i.

@@ -29,7 +29,8 @@
 //
 // F being a mixer or an MLP and Post a second norm or nothing. A transformer of Llama's kind
 // has two branches to a layer, attention and MLP; Gemma 2 has norms on both sides; OLMo 2
-// none before; a Mamba has one branch; Cohere's MLP is Parallel to its attention.
+// none before; a Mamba has one branch; Cohere's MLP is Parallel to its attention, and in
+// Falcon-H1 attention to Mamba-2.
 // Hidden states are the last norm of r, and logits the head's product with them.
 //
 // # How a call runs

@@ -99,6 +99,7 @@ func hybridConfig(seed uint64) Config {
 			{{Norm: r.norm(false), Mixer: r.attention(memory)}, {MLP: plain(), Parallel: true}},
 			{{Norm: r.norm(true), MLP: gated()}},
 			{{Mixer: r.mamba2(shared), Post: r.norm(true)}}, // no norm before
+			{{Norm: r.norm(true), Mixer: r.mamba2(shared), Scale: 0.5}, {Mixer: r.attention(memory), Parallel: true, Post: r.norm(true)}, {Norm: r.norm(true), MLP: gated()}},
 		},
 		Norm: r.norm(true),
 		Head: dense.Head{Weights: embedding, Scale: 0.5, Cap: 20},

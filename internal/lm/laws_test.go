@@ -261,9 +261,10 @@ func TestParts(t *testing.T) {
 			c.Layers[1][0], c.Layers[1][1] = c.Layers[1][1], c.Layers[1][0]
 			c.Layers[1][1].Parallel = true
 		},
-		"of other V":   func(c *Config) { c.Head.Weights = random{rand.New(rand.NewPCG(1, 1))}.linear(vocab+1, dim) },
-		"of other D":   func(c *Config) { c.Norm.Weight = c.Norm.Weight[:dim-1] },
-		"words beyond": func(c *Config) { c.Words = vocab + 1 },
+		"two after one": func(c *Config) { c.Layers[6][2].Parallel = true },
+		"of other V":    func(c *Config) { c.Head.Weights = random{rand.New(rand.NewPCG(1, 1))}.linear(vocab+1, dim) },
+		"of other D":    func(c *Config) { c.Norm.Weight = c.Norm.Weight[:dim-1] },
+		"words beyond":  func(c *Config) { c.Words = vocab + 1 },
 	} {
 		cfg := hybridConfig(1)
 		change(&cfg)

@@ -93,8 +93,8 @@ type Branch struct {
 	MLP   MLP
 	Post  dense.Norm // after F, or none
 	Scale float32    // 0 for 1
-	// Parallel makes an MLP read the input that the branch before it read, a mixer, and
-	// not what that has made of r. Its own Norm is left out.
+	// Parallel makes the branch read the input that the one before it read, a mixer that is
+	// not Parallel, and not what that has made of r. Its own Norm is left out.
 	Parallel bool
 }
 
@@ -173,8 +173,8 @@ func New(cfg Config) (*Model, error) {
 			switch {
 			case (b.Mixer == nil) == (b.MLP == nil):
 				return nil, check.Errorf(subquad.ErrConfig, "%s: branch %d of layer %d is not one of Mixer and MLP", cfg.Package, i, l)
-			case b.Parallel && (i == 0 || b.MLP == nil || layer[i-1].Mixer == nil):
-				return nil, check.Errorf(subquad.ErrConfig, "%s: branch %d of layer %d is Parallel, but not an MLP after a mixer", cfg.Package, i, l)
+			case b.Parallel && (i == 0 || layer[i-1].Mixer == nil || layer[i-1].Parallel):
+				return nil, check.Errorf(subquad.ErrConfig, "%s: branch %d of layer %d is Parallel, but not after a mixer that is not", cfg.Package, i, l)
 			}
 			if b.Mixer != nil {
 				m.mixers = append(m.mixers, len(m.program))

@@ -24,13 +24,18 @@ func (s *run) takeRows(worker, i int) {
 	w, at := &s.workspaces[worker], s.m.mixers[s.mixed]
 	b := &s.m.program[at]
 	parallel := at+1 < len(s.m.program) && s.m.program[at+1].Parallel
-	if parallel { // its MLP reads what the mixer read
+	if parallel { // the next branch reads what the mixer read
 		s.normRows(w, from, to, b)
 	}
 	s.addRows(mat.Rows(s.x, from, to), from, b.Branch)
 	if parallel {
 		at++
-		s.mlpRows(w, from, to, s.m.program[at].Branch)
+		next := s.m.program[at].Branch
+		if next.Mixer != nil {
+			mat.Copy(mat.Rows(s.x, from, to), mat.Of(w.normed, to-from, s.m.dim))
+			return
+		}
+		s.mlpRows(w, from, to, next)
 	}
 	s.branches(w, from, to, at+1)
 }
