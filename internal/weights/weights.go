@@ -89,8 +89,8 @@ func (f *File) Close() error {
 	return f.closer.Close()
 }
 
-// Read reads the header of a safetensors file or the pickle of a PyTorch file of
-// size bytes, which of them its first bytes tell. r must stay valid while tensors
+// Read reads the header of a safetensors file, the pickle of a PyTorch file or the tensors'
+// headers of a file of rwkv.cpp, of size bytes, which of them its first bytes tell. r must stay valid while tensors
 // are read.
 func Read(r io.ReaderAt, size int64) (*File, error) {
 	first := make([]byte, min(max(size, 0), sniffBytes))
@@ -115,6 +115,8 @@ func readAny(r io.ReaderAt, size int64, first []byte) (*File, error) {
 	switch {
 	case strings.HasPrefix(string(first), zipMagic):
 		return readTorch(r, size)
+	case strings.HasPrefix(string(first), ggmfMagic):
+		return readGGMF(r, size)
 	case strings.HasPrefix(string(first), legacyMagic):
 		return nil, formatError("the format of torch.save before PyTorch 1.6; convert it in Python: torch.save(torch.load(path, map_location=\"cpu\", weights_only=True), path)")
 	}

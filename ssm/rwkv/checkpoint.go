@@ -17,7 +17,7 @@ import (
 
 // Open returns the model of a checkpoint, and reads config.json beside it where there is
 // one. path is a file of PyTorch (.pth) or safetensors, the index of several such files
-// (.index.json), or a folder with any of these. Errors match ErrCheckpoint and name the
+// (.index.json), a folder with any of these, or a file of rwkv.cpp (.bin) that is not quantized. Errors match ErrCheckpoint and name the
 // tensor that is missing or has another shape, match ErrConfig, or come from the file system.
 //
 // Options are subquad.WithMmap, which maps the file instead of reading it.
@@ -33,7 +33,7 @@ func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error
 	}, func(f *weights.File) (*Model, error) { return newModel(f, cfg) }, options...)
 }
 
-// Read returns the model of a safetensors or PyTorch file of size bytes, which is no longer
+// Read returns the model of a file of safetensors, PyTorch or rwkv.cpp of size bytes, which is no longer
 // needed afterwards. No config.json is read; give what ParseConfig returns.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Model, error) {
 	return lm.Read("rwkv", r, size, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
@@ -44,6 +44,7 @@ type checkpoint struct {
 	*lm.Checkpoint
 	cfg     Config
 	scratch *delta.Scratch // of all blocks
+	other   bool           // the file is rwkv.cpp's, whose matrices of low rank are transposed
 }
 
 // newModel builds the model of a checkpoint.
@@ -51,7 +52,7 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 	if err := cfg.check("rwkv: "); err != nil {
 		return nil, err
 	}
-	c := &checkpoint{lm.NewCheckpoint("rwkv", f, naming, cfg.Format), cfg, new(delta.Scratch)}
+	c := &checkpoint{lm.NewCheckpoint("rwkv", f, naming, cfg.Format), cfg, new(delta.Scratch), f.Metadata["format"] == "rwkv.cpp"}
 	c.complete()
 	if c.Err != nil {
 		return nil, c.Err
@@ -131,8 +132,9 @@ func (c *checkpoint) timeMixing(p string, first bool) lm.Mixer {
 	cfg := &c.cfg
 	vector := func(name string) []float32 { return c.Vector(p+name, cfg.Dim) }
 	square := func(name string) blas32.General { return c.Matrix(p+name+".weight", cfg.Dim, cfg.Dim) }
+	x := c.mixes(p)
 	w := delta.RWKV7Weights{
-		XR: vector("x_r"), XW: vector("x_w"), XK: vector("x_k"), XV: vector("x_v"), XA: vector("x_a"), XG: vector("x_g"),
+		XR: x[0], XW: x[1], XK: x[2], XV: x[3], XA: x[4], XG: x[5],
 		W0: vector("w0"), A0: vector("a0"), KK: vector("k_k"), KA: vector("k_a"), RK: vector("r_k"),
 		Receptance: square("receptance"), Key: square("key"), Value: square("value"), Output: square("output"),
 		NormWeight: vector("ln_x.weight"), NormBias: vector("ln_x.bias"),
@@ -157,11 +159,33 @@ func (c *checkpoint) timeMixing(p string, first bool) lm.Mixer {
 	return lm.Delta{Block: b}
 }
 
-// lowRank returns the matrices [Dim, r] and [r, Dim] of a prefix, which other names have
-// transposed.
+// mixes returns how much of the last token r, w, k, v, a and g see, which rwkv.cpp has in one
+// tensor.
+func (c *checkpoint) mixes(p string) (list [6][]float32) {
+	dim := c.cfg.Dim
+	if c.other {
+		if all := c.Matrix(p+"x_rwkvag", 6, dim); c.Err == nil {
+			for i := range list {
+				list[i] = mat.Row(all, i)
+			}
+		}
+		return list
+	}
+	for i, letter := range "rwkvag" {
+		list[i] = c.Vector(p+"x_"+string(letter), dim)
+	}
+	return list
+}
+
+// lowRank returns the matrices [Dim, r] and [r, Dim] of a prefix, which other names and files
+// have transposed.
 func (c *checkpoint) lowRank(prefix string) (down, up blas32.General) {
+	end := ""
 	if c.Has(prefix + "1" + turned) {
-		down, up = c.Matrix(prefix+"1"+turned, -1, c.cfg.Dim), c.Matrix(prefix+"2"+turned, c.cfg.Dim, -1)
+		end = turned
+	}
+	if end != "" || c.other {
+		down, up = c.Matrix(prefix+"1"+end, -1, c.cfg.Dim), c.Matrix(prefix+"2"+end, c.cfg.Dim, -1)
 		if c.Err != nil {
 			return down, up
 		}

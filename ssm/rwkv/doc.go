@@ -2,8 +2,8 @@
 // Dynamic State Evolution" (2025, arXiv 2503.14456).
 //
 //   - [Open] reads a checkpoint under the official names (a .pth file of PyTorch, or
-//     safetensors) or under those of flash linear attention and Hugging Face, with the
-//     config.json beside it where there is one.
+//     safetensors), under those of flash linear attention and Hugging Face, with the
+//     config.json beside it where there is one, or a file of rwkv.cpp.
 //   - [Model] gives logits, log-likelihoods, hidden states of any layer and pooled
 //     embeddings, of whole sequences or of the next tokens after a [State], whose memory
 //     does not grow.
@@ -57,5 +57,8 @@
 //	Vocabulary    re-derived from the format of rwkv_vocab_v20230424.txt, and checked on
 //	              lines of it
 //
-// RWKV-7a, 7b and 8 (DeepEmbed, DEA) are not covered, nor is rwkv.cpp's container.
+//	rwkv.cpp      its files re-derived from the description of the format; float32 and
+//	              float16, no quantized ones
+//
+// RWKV-7a, 7b and 8 (DeepEmbed, DEA) are not covered.
 package rwkv

@@ -3,13 +3,17 @@ package rwkv
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
@@ -98,6 +102,64 @@ func TestOpen(t *testing.T) {
 		config(text)
 		if _, err := Open(dir, Config{}); !errors.Is(err, ErrCheckpoint) || !strings.HasPrefix(err.Error(), "rwkv: ") {
 			t.Errorf("%s: error %v, want %s", text, err, want)
+		}
+	}
+}
+
+// TestRWKVcpp reads the trained model as rwkv.cpp has it: tensors one after the other, their
+// dimensions the innermost first, the mixes in one and matrices of low rank transposed.
+func TestRWKVcpp(t *testing.T) {
+	s := stateDict(t, "834K")
+	m := read(t, s, Config{})
+	file := []byte{}
+	number := func(list ...int) {
+		for _, n := range list {
+			file = binary.LittleEndian.AppendUint32(file, uint32(n))
+		}
+	}
+	number(0x67676d66, 101, 256, 64, 12, 0)
+	put := func(name string, data []float32, shape ...int) {
+		number(len(shape), len(name), 0)
+		slices.Reverse(shape)
+		number(shape...)
+		file = append(file, name...)
+		for _, v := range data {
+			file = binary.LittleEndian.AppendUint32(file, math.Float32bits(v))
+		}
+	}
+	for name, x := range s {
+		last := name[strings.LastIndexByte(name, '.')+1:]
+		switch {
+		case strings.Contains(name, ".att.x_"):
+			if last != "x_r" {
+				continue
+			}
+			var all []float32
+			for _, letter := range "rwkvag" {
+				all = append(all, s[strings.TrimSuffix(name, "r")+string(letter)].Data...)
+			}
+			put(strings.TrimSuffix(name, "r")+"rwkvag", all, 6, 64)
+		case len(last) == 2 && (last[1] == '1' || last[1] == '2'):
+			turned := transposed(blas32.General{Rows: x.Shape[0], Cols: x.Shape[1], Stride: x.Shape[1], Data: x.Data})
+			put(name, turned.Data, turned.Rows, turned.Cols)
+		case len(x.Shape) == 3:
+			put(name, x.Data, x.Shape[2])
+		default:
+			put(name, x.Data, slices.Clone(x.Shape)...)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "rwkv7.bin")
+	must(t, os.WriteFile(path, file, 0o600))
+	other, err := Open(path, Config{})
+	must(t, err)
+	ids := tokens(m, 20)
+	want, got := zeros(20, 256), zeros(20, 256)
+	must(t, m.Forward(want, ids))
+	must(t, other.Forward(got, ids))
+	same(t, "rwkv.cpp", got.Data, want.Data)
+	for n := 0; n < len(file); n += 1 + len(file)/40 {
+		if _, err := Read(bytes.NewReader(file[:n]), int64(n), Config{}); !errors.Is(err, ErrCheckpoint) {
+			t.Errorf("%d bytes: error %v", n, err)
 		}
 	}
 }
