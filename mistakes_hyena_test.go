@@ -1,6 +1,8 @@
 package subquad_test
 
 import (
+	"bytes"
+	"io"
 	"reflect"
 	"slices"
 
@@ -173,6 +175,8 @@ func signalRooms(b *builder) {
 	b.on(self, "NewState", func() []any { return nil })
 	b.on(self, "Forward", func() []any { return []any{matrix(tokens, channels), matrix(tokens, channels)} })
 	b.on(self, "Step", func() []any { return []any{matrix(tokens, channels), matrix(tokens, channels), must(p.NewState())} })
+	b.on(self, "ReadState", func() []any { return []any{fileOfSignal(must(p.NewState()))} })
+	b.on(func() any { return must(p.NewState()) }, "WriteTo", func() []any { return []any{io.Discard} })
 	b.on(func() any { return must(p.NewState()) }, "Replace", func() []any { return []any{p} })
 
 	b.add("hyena.Distill", hyena.Distill, func() []any {
@@ -195,4 +199,10 @@ func signalRooms(b *builder) {
 			return c
 		}})
 	b.on(func() any { return d }, "ScratchBytes", func() []any { return []any{tokens} })
+}
+
+func fileOfSignal(st *hyena.PartitionState) io.Reader {
+	var file bytes.Buffer
+	must(st.WriteTo(&file))
+	return bytes.NewReader(file.Bytes())
 }

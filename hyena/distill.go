@@ -18,7 +18,8 @@ type DistillConfig struct {
 	// Order is the most modes of a channel, 0 for 16. An oscillation is one, and so is a decay.
 	Order int
 	// Rows is how many rows and columns the Hankel matrix has from which poles are found: it
-	// sees 2 Rows taps, at equal distances over the whole filter. 0 is 128.
+	// sees 2 Rows taps, at equal distances over the whole filter and, where these are not all,
+	// as many of its first taps. 0 is 128, 512 the most.
 	Rows int
 	// Workers is how many goroutines it may use, 0 for GOMAXPROCS.
 	Workers int
@@ -50,10 +51,14 @@ type DistillError struct {
 // smallest system that has the Hankel matrix of the filter (Ho and Kalman 1966, Kung 1978),
 // residues then fit all taps by least squares. It is approximate: Errors tell how much. Filters
 // that fall and wave slowly over their length, as HyenaDNA's do, need few modes; what changes
-// within taps/(2 Rows) taps is not seen.
+// within taps/(2 Rows) taps is seen at the beginning alone.
 //
-// It costs 50 Rows^3 + 8 taps Order^2 flop for each channel, in float64. Errors match ErrConfig or
-// ErrShape, or are ctx.Err() once ctx is done.
+// With Order 2 of a Hyena [Operator] a [Gated] with the modes of its filter, its short
+// convolution and the sum of the two Skips stands between its projections as the Operator does.
+//
+// It costs about 50 Rows^3 + 8 taps Order^2 flop for each channel, in float64; ctx is looked at
+// between the parts of that. Errors match ErrConfig or ErrShape, or are ctx.Err() once ctx is
+// done.
 func Distill(ctx context.Context, kernel blas32.General, cfg DistillConfig) (*Distillation, error) {
 	if err := check.Call(pkg, ctx, true); err != nil {
 		return nil, err
@@ -67,8 +72,8 @@ func Distill(ctx context.Context, kernel blas32.General, cfg DistillConfig) (*Di
 	switch {
 	case cfg.Order < 0 || cfg.Order > 1024:
 		return nil, check.Errorf(ErrConfig, "hyena: Order is %d, want 0 to 1024", cfg.Order)
-	case cfg.Rows < 0 || cfg.Rows > 4096:
-		return nil, check.Errorf(ErrConfig, "hyena: Rows is %d, want 0 to 4096", cfg.Rows)
+	case cfg.Rows < 0 || cfg.Rows > 512:
+		return nil, check.Errorf(ErrConfig, "hyena: Rows is %d, want 0 to 512", cfg.Rows)
 	case kernel.Rows <= 0 || kernel.Cols <= 0:
 		return nil, check.Errorf(ErrShape, "hyena: kernel is %d x %d, want a tap and a channel or more", kernel.Rows, kernel.Cols)
 	}

@@ -49,6 +49,7 @@ type Partition struct {
 	channels int
 	b        kernel.Butterflies
 	stages   []partitionStage
+	hash     uint64 // fingerprint
 }
 
 // partitionStage is the partitions of one size, which have the taps from (included) to to
@@ -82,6 +83,7 @@ func NewPartition(cfg PartitionConfig) (*Partition, error) {
 		return nil, err
 	}
 	p := &Partition{cfg: cfg, channels: cfg.Kernel.Cols, b: kernel.NewButterflies()}
+	p.hash = cfg.fingerprint(p.b.Lanes())
 	p.cfg.Kernel = blas32.General{} // not kept
 	var w convWorker
 	for size := cfg.Block; ; size = min(size*stageGrowth, cfg.Largest) {

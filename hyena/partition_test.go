@@ -1,7 +1,9 @@
 package hyena
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 func mustPartition(t testing.TB, cfg PartitionConfig) *Partition {
@@ -68,8 +71,17 @@ func TestPartition(t *testing.T) {
 				if err := p.Step(mat.Rows(got, from, from+n), mat.Rows(x, from, from+n), st); err != nil {
 					t.Fatal(err)
 				}
-				if from += n; r.IntN(4) == 0 {
+				switch from += n; r.IntN(8) {
+				case 0, 1:
 					st = st.Clone()
+				case 2:
+					var file bytes.Buffer
+					if _, err := st.WriteTo(&file); err != nil {
+						t.Fatal(err)
+					}
+					if st, err = p.ReadState(&file); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			if !slices.Equal(got.Data, whole.Data) {
@@ -146,4 +158,22 @@ func TestPartitionAllocations(t *testing.T) {
 	if a := isatest.Allocations(func() { p.Step(x, x, st) }); a != 0 {
 		t.Errorf("%v allocations", a)
 	}
+}
+
+// TestSignalFiles: a file that is cut or changed anywhere is an error.
+func TestSignalFiles(t *testing.T) {
+	p := mustPartition(t, PartitionConfig{Kernel: quiet(1, 20, 1), Block: 16, Largest: 16})
+	st, err := p.NewState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := matrix(2, 50, 1, 0)
+	if err := p.Step(x, x, st); err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := st.WriteTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	statetest.Damage(t, file.Bytes(), func(r io.Reader) error { _, err := p.ReadState(r); return err })
 }

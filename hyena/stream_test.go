@@ -155,6 +155,39 @@ func TestConvStates(t *testing.T) {
 				t.Fatal(err)
 			}
 			near(t, name, got, whole, 1e-5)
+			// Neither the number of goroutines nor the memory for spectra changes a bit.
+			cfg.Workers, cfg.SpectraBytes = 1, 1
+			lean := mustConv(t, cfg)
+			again, _ := split(t, rand.New(rand.NewPCG(3, 4)), lean, x, s.channels, mustState(t, lean, StateConfig{}))
+			if !slices.Equal(again.Data, got.Data) {
+				t.Errorf("%s: other bits with one worker and no memory for spectra", name)
+			}
+		}
+	})
+}
+
+// FuzzState reads states of whatever bytes, of a file with a checksum that fits.
+func FuzzState(f *testing.F) {
+	conv, err := NewConv(ConvConfig{Kernel: quiet(1, 100, 2)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	st, err := conv.NewState(StateConfig{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	x := matrix(2, 70, 2, 0)
+	if err := conv.Step(mat.New(70, 2), x, st); err != nil {
+		f.Fatal(err)
+	}
+	statetest.Add(f, st)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		st, err := conv.ReadState(statetest.Sealed(data))
+		if err != nil {
+			return
+		}
+		if err := conv.Step(mat.New(70, 2), x, st); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
