@@ -57,11 +57,13 @@ func (k *kind) newState(cfg StateConfig) (*State, error) {
 	}
 	values := func() []float32 { return make([]float32, k.size) }
 	st := &State{kind: k, most: k.most, values: values(), ring: state.NewRing(cfg.Snapshots, values)}
+	hint := 0
 	if cfg.MaxTokens > 0 {
 		st.most = min(st.most, cfg.MaxTokens)
+		hint = st.most
 	}
 	for _, c := range k.convs {
-		s, err := c.newStream(cfg.MaxTokens)
+		s, err := c.newStream(hint)
 		if err != nil {
 			return nil, err
 		}
