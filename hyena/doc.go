@@ -5,19 +5,14 @@
 //   - [Conv] convolves every channel with a kernel as long as the sequence, of
 //     any length: causal, with a skip term, optionally with an anticausal kernel
 //     and a GELU; at once or token by token ([State]).
-//
 //   - [Filter] makes such kernels from the weights of an implicit filter, an MLP
 //     of the position.
-//
 //   - [Operator] is Hyena itself, of any order: projections, short convolution,
 //     gates and long convolutions.
-//
 //   - [Modes] are filters of poles and residues: convolutions with them ([Modal]) remember
 //     a few numbers of the past and not all of it. [Gated] is StripedHyena's operator, [H3] that
 //     of H3, [S4D] the layer of a diagonal state space.
-//
 //   - [Distill] makes modes of any long filter, and tells how far they are from it.
-//
 //   - [Partition] convolves signals block by block, a fixed number of samples late, with
 //     kernels that can be replaced while they run; [Decimate] computes every M-th output.
 //
@@ -61,7 +56,8 @@
 // windows are expected to be a quarter faster than one transform of all, u is the part of
 // the sequence in a window, and so is the error. Results are the same to the bit for any Workers and any
 // SpectraBytes. A prefix of a sequence gives the prefix of the result to that
-// error, not to the bit, for its transform has another size.
+// error, not to the bit, for its transform has another size. A state's sums are of tiles, each with
+// the error of its own block; they do not drift.
 //
 // # Provenance
 //
@@ -70,6 +66,6 @@
 //	Gated       checked against the engine of stripedhyena, prefill and steps
 //	H3          checked against fftconv_h3_ref of safari; its shift re-derived from the paper
 //	S4D         checked against S4D of state-spaces/s4
-//	Distill, Partition, Decimate: re-derived from the papers, against sums in the tests
+//	Distill     re-derived from the papers; Partition and Decimate too: against sums in the tests
 //	Operator    checked against HyenaOperator of hyena-dna, orders 2 and 3, both layouts
 package hyena
