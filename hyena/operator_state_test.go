@@ -108,6 +108,27 @@ func TestStepAllocations(t *testing.T) {
 	})
 }
 
+// TestStateBytes: a state takes no more than is said before.
+func TestStateBytes(t *testing.T) {
+	shrinkNear(t, 64)
+	op := mustOperator(t, OperatorConfig{Dim: 3, Order: 3}, testWeights(t, 3, 3, 3, 2000))
+	x, dst := matrix(3, 2000, 3, 0), mat.New(2000, 3)
+	for _, most := range []int{0, 2000} {
+		st := mustState(t, op, StateConfig{MaxTokens: most})
+		for n := range 2000 {
+			if err := op.Step(mat.Rows(dst, n, n+1), mat.Rows(x, n, n+1), st); err != nil {
+				t.Fatal(err)
+			}
+			if most > 0 && n < 1999 {
+				continue // memory for all of them
+			}
+			if got, said := st.Bytes(), op.StateBytes(n+1); got > said || n == 1999 && got < said/3 {
+				t.Fatalf("%d tokens: %d bytes, said %d", n+1, got, said)
+			}
+		}
+	}
+}
+
 // TestOperatorBatch: sequences side by side give the bits that each gives alone.
 func TestOperatorBatch(t *testing.T) {
 	shrinkNear(t, 64)

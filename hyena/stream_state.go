@@ -106,19 +106,20 @@ func (s *stream) bytes() int64 {
 	return n
 }
 
-// bytesAfter returns the memory of a stream of n tokens.
+// streamBytes returns the most memory of a stream of n tokens that came in steps.
 func (c *Conv) streamBytes(n int) int64 {
+	n = min(n, mostTokens)
 	if c.taps <= directTaps {
-		return floatBytes(min(n, 8*directTaps), c.channels)
+		return floatBytes(min(2*n, 8*directTaps), c.channels)
 	}
 	near := nearTokens(c.taps)
-	rows, top := near, near
+	sums, top := near, near
 	for i := range farLevels(near, c.taps) {
-		if u := near << i; u <= n {
-			rows, top = rows+2*u, u
+		if top = near << i; top <= n {
+			sums += 2 * top
 		}
 	}
-	return floatBytes(min(rows, math.MaxInt32)+min(n, 8*top), c.channels)
+	return floatBytes(sums+min(2*n, 8*top), c.channels)
 }
 
 func (s *stream) clone() *stream {
