@@ -37,7 +37,8 @@
 //	Quest              8 D / P                                  the less, the longer and the less alike neighbours are
 //	InfLLM             4 D G Representatives-mean / Block       where neighbours of a kind stand together
 //	RetroInfer         4 D / 16                                 between a page's mean and every key
-//	Shadow             D + 4 + Dv / 8, in place of K and V      yes: it looks at every key, in int8
+//	Shadow             D + 4 + Dv / 8 of 8 bits,                yes: it looks at every key, in a copy
+//	                   5 D / 8 + Dv / 8 of 4
 //	Window, StreamingLLM   0                                    no
 //
 // # Positions

@@ -30,7 +30,8 @@ import (
 // Positions AtOrigin, and neither Softcap nor an Evictor. What is not finite is read
 // exactly.
 type Shadow struct {
-	// Bits of a number of the copy: 8, for which 0 stands too.
+	// Bits of a number of the copy: 8, for which 0 stands too, or 4, half the bytes to look
+	// at, with a scale for each 32 numbers: a logit's error is some 15 times that of 8.
 	Bits int
 	// Top is how many tokens each query head reads exactly; 0 stands for 256.
 	Top int
@@ -51,8 +52,8 @@ func (p Shadow) check(cfg *Config) error {
 		return check.Errorf(ErrConfig, "kvcache: Shadow."+format, args...)
 	}
 	switch {
-	case p.Bits != 0 && p.Bits != 8:
-		return fail("Bits is %d, want 8", p.Bits)
+	case p.Bits != 0 && p.Bits != 8 && p.Bits != 4:
+		return fail("Bits is %d, want 8 or 4", p.Bits)
 	case p.Top < 0 || p.Top > 1<<24:
 		return fail("Top is %d, want 0 to 2^24", p.Top)
 	case !(p.Eps >= 0 && p.Eps < 1):
@@ -94,13 +95,32 @@ type shadowHead struct {
 
 // shadow is the copy of a block of tokens.
 type shadow struct {
-	keys   []int8    // [pages][groups][16][4], see kernel.ShadowTile
-	scale  []float32 // [tokens]
+	keys   []int8    // of 8 bits, [pages][groups][16][4], see kernel.ShadowTile
+	halves []uint8   // of 4 bits, [pages][4*blocks][16][4]
+	scale  []float32 // [tokens], of 4 bits [pages][blocks][16]
 	values []uint16  // [pages][vCols], means of values as bfloat16
 	off    float32   // largest distance of a key from its copy
 	reach  float32   // longest copy
 	value  float32   // longest value
 	wild   bool      // some of it is not finite: never estimated
+}
+
+func (b *shadow) bytes() int64 {
+	return int64(len(b.keys)) + int64(len(b.halves)) + 4*int64(len(b.scale)) + 2*int64(len(b.values))
+}
+
+// score sets s to the scores of pages of a block, from a page on; next is the block after it,
+// or nil.
+func (x *shadowIndex) score(s blas32.General, q *kernel.ShadowQueries, b *shadow, page int, next *shadow) {
+	if next == nil {
+		next = new(shadow)
+	}
+	scale := b.scale[page*len(b.scale)/shadowBlockPages:]
+	if x.policy.Bits == 4 {
+		x.tile.ScoresNibbles(s, q, b.halves[page*len(b.halves)/shadowBlockPages:], scale, next.halves)
+		return
+	}
+	x.tile.Scores(s, q, b.keys[page*len(b.keys)/shadowBlockPages:], scale, next.keys)
 }
 
 func (x *shadowIndex) clone() index {
@@ -115,7 +135,7 @@ func (x *shadowIndex) bytes() (n int64) {
 	for i := range x.heads {
 		n += 4 * int64(len(x.heads[i].mean))
 		for _, b := range x.heads[i].blocks {
-			n += int64(len(b.keys)) + 4*int64(len(b.scale)) + 2*int64(len(b.values)) + 32
+			n += b.bytes()
 		}
 	}
 	return n

@@ -39,9 +39,12 @@ func (w *shadowRun) buildTask(worker, task int) {
 	work.k, work.v = scratch.Floats(work.k, shadowBlockTokens*d), scratch.Floats(work.v, shadowBlockTokens*dv)
 	k, v := mat.Of(work.k, shadowBlockTokens, d), mat.Of(work.v, shadowBlockTokens, dv)
 	w.fetch(k, v, head, n*shadowBlockTokens)
-	b := &shadow{
-		keys: make([]int8, shadowBlockTokens*4*groups), scale: make([]float32, shadowBlockTokens),
-		values: make([]uint16, shadowBlockPages*vCols),
+	b := &shadow{values: make([]uint16, shadowBlockPages*vCols)}
+	blocks, four := kernel.ShadowBlocks(d), w.x.policy.Bits == 4
+	if four {
+		b.halves, b.scale = make([]uint8, shadowBlockTokens*16*blocks), make([]float32, shadowBlockTokens*blocks)
+	} else {
+		b.keys, b.scale = make([]int8, shadowBlockTokens*4*groups), make([]float32, shadowBlockTokens)
 	}
 	h.blocks[n] = b
 	off, reach, value := 0.0, 0.0, 0.0
@@ -49,18 +52,12 @@ func (w *shadowRun) buildTask(worker, task int) {
 		x := mat.Row(k, i)
 		asm.Scale(work.row, -1, h.mean)
 		asm.Add(work.row, work.row, x)
-		scale := asm.QuantizeInt8(work.eight, work.row)
-		b.scale[i] = scale
-		page := b.keys[i/kernel.ShadowPanel*kernel.ShadowPanel*4*groups+i%kernel.ShadowPanel*4:]
-		for c := 0; c < d; c += 4 {
-			copy(page[c*kernel.ShadowPanel:][:4], work.eight[c:])
-		}
+		page, l := i/kernel.ShadowPanel, i%kernel.ShadowPanel
 		var square, length float64
-		for c, q := range work.eight {
-			copied := float64(scale) * float64(q)
-			e := float64(x[c]) - float64(h.mean[c]) - copied
-			square += e * e
-			length += copied * copied
+		if four {
+			square, length = kernel.QuantizeNibbles(b.halves[page*kernel.ShadowPanel*16*blocks:][:kernel.ShadowPanel*16*blocks], b.scale[page*kernel.ShadowPanel*blocks:][:kernel.ShadowPanel*blocks], l, work.row)
+		} else {
+			square, length = work.copyKey(b, i, groups, x, h.mean)
 		}
 		off, reach = max(off, square), max(reach, length) // keep NaN
 		square = 0
@@ -81,4 +78,22 @@ func (w *shadowRun) buildTask(worker, task int) {
 			b.values[p*vCols+c] = asm.BFloat16Bits(sum / kernel.ShadowPanel)
 		}
 	}
+}
+
+// copyKey copies a token's key, of which row has what it differs from the mean by, and
+// returns the squares of the copy's error and of its length.
+func (work *shadowWorker) copyKey(b *shadow, i, groups int, x, mean []float32) (square, length float64) {
+	scale := asm.QuantizeInt8(work.eight, work.row)
+	b.scale[i] = scale
+	page := b.keys[i/kernel.ShadowPanel*kernel.ShadowPanel*4*groups+i%kernel.ShadowPanel*4:]
+	for c := 0; c < len(x); c += 4 {
+		copy(page[c*kernel.ShadowPanel:][:4], work.eight[c:])
+	}
+	for c, q := range work.eight {
+		copied := float64(scale) * float64(q)
+		e := float64(x[c]) - float64(mean[c]) - copied
+		square += e * e
+		length += copied * copied
+	}
+	return square, length
 }

@@ -61,10 +61,17 @@ func sameBits(t testing.TB, what string, got, want blas32.General) {
 
 // TestShadowLaws forks, takes back, stores and shares work: the same bits each time.
 func TestShadowLaws(t *testing.T) {
+	for _, bits := range []int{8, 4} {
+		t.Run(fmt.Sprint(bits, " bits"), func(t *testing.T) { shadowLaws(t, bits) })
+	}
+}
+
+func shadowLaws(t *testing.T, bits int) {
+	policy := func(c *Config) { c.Select = Shadow{Bits: bits, Top: 10} }
 	isatest.Run(t, func(t *testing.T) {
 		const n, base = 1090, 1010 // a block is made on the way
 		q, k, v := shadowTokens(n)
-		a, s := newShadow(t, nil)
+		a, s := newShadow(t, policy)
 		fillState(t, s, mat.Rows(k, 0, base), mat.Rows(v, 0, base))
 		fork := s.Clone()
 		want := goOn(t, a, s, q, k, v, base, n)
@@ -92,12 +99,12 @@ func TestShadowLaws(t *testing.T) {
 		}
 		sameBits(t, "read", goOn(t, a, read, q, k, v, 1050, n), mat.Rows(want, 1050-base, n-base))
 		for workers := range 6 {
-			b, s := newShadow(t, func(c *Config) { c.Workers = workers })
+			b, s := newShadow(t, func(c *Config) { policy(c); c.Workers = workers })
 			fillState(t, s, mat.Rows(k, 0, base), mat.Rows(v, 0, base))
 			sameBits(t, fmt.Sprint(workers, " workers"), goOn(t, b, s, q, k, v, base, base+9), mat.Rows(want, 0, 9))
 		}
 		// Query heads of a group, and key heads, may be exchanged.
-		mqa, m := newShadow(t, func(c *Config) { c.Heads, c.KVHeads = 3, 1 })
+		mqa, m := newShadow(t, func(c *Config) { policy(c); c.Heads, c.KVHeads = 3, 1 })
 		fillState(t, m, mat.Columns(mat.Rows(k, 0, base), 16, 16), mat.Columns(mat.Rows(v, 0, base), 12, 12))
 		got := goOn(t, mqa, m, mat.Columns(q, 48, 48), mat.Columns(k, 16, 16), mat.Columns(v, 12, 12), base, base+9)
 		for i := range got.Rows {
@@ -208,7 +215,7 @@ func TestShadowSteady(t *testing.T) {
 
 func TestShadowErrors(t *testing.T) {
 	for want, change := range map[string]func(*Config){
-		"kvcache: Shadow.Bits is 7, want 8":                                                 func(c *Config) { c.Select = Shadow{Bits: 7} },
+		"kvcache: Shadow.Bits is 7, want 8 or 4":                                            func(c *Config) { c.Select = Shadow{Bits: 7} },
 		"kvcache: Shadow.Top is -1, want 0 to 2^24":                                         func(c *Config) { c.Select = Shadow{Top: -1} },
 		"kvcache: Shadow.Eps is NaN, want at least 0 and less than 1":                       func(c *Config) { c.Select = Shadow{Eps: math.NaN()} },
 		"kvcache: Shadow.Softcap is 3, want 0: bounds hold for logits without":              func(c *Config) { c.Softcap = 3 },

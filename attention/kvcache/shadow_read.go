@@ -141,7 +141,7 @@ func (w *shadowRun) countScan() {
 	for i := range w.x.op.cfg.KVHeads {
 		f, h := &w.heads[i], &w.x.heads[i]
 		for _, b := range h.blocks[:f.blocks] {
-			w.r.report.Index += int64(len(b.keys) + 4*len(b.scale) + 2*len(b.values))
+			w.r.report.Index += b.bytes()
 		}
 	}
 }

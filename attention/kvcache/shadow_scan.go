@@ -59,7 +59,11 @@ func (w *shadowRun) begin() bool {
 		if !finite(f.scaled) {
 			return false
 		}
-		x.tile.Pack(&f.queries, mat.Of(f.scaled, g, cfg.HeadDim))
+		if q := mat.Of(f.scaled, g, cfg.HeadDim); x.policy.Bits == 4 {
+			x.tile.PackNibbles(&f.queries, q)
+		} else {
+			x.tile.Pack(&f.queries, q)
+		}
 		s := r.state
 		held := s.heads[i].Held()
 		f.limit = max(0, min(len(h.blocks)*shadowBlockTokens, s.rowsBefore(i, s.n-cfg.Recent), held-1)) / kernel.ShadowPanel * kernel.ShadowPanel
@@ -123,11 +127,11 @@ func (w *shadowRun) scanTask(worker, task int) {
 		if b.wild {
 			continue
 		}
-		var next []int8
+		var next *shadow
 		if n+1 < to {
-			next = h.blocks[n+1].keys
+			next = h.blocks[n+1]
 		}
-		w.x.tile.Scores(scores, &f.queries, b.keys, b.scale, next)
+		w.x.score(scores, &f.queries, b, 0, next)
 		first := n * shadowBlockTokens
 		for i := range g {
 			s := mat.Row(scores, i)
@@ -260,8 +264,7 @@ func (w *shadowRun) takeOut(f *shadowFound, h *shadowHead, work *shadowWorker) {
 			at = end
 			continue
 		}
-		size := len(b.keys) / shadowBlockPages
-		w.x.tile.Scores(scores, &f.queries, b.keys[p*size:][:size], b.scale[p*kernel.ShadowPanel:][:kernel.ShadowPanel], nil)
+		w.x.score(scores, &f.queries, b, p, nil)
 		for i := range g {
 			sum, top := &f.sums[i*pages+page], f.tops[i*f.blocks+n]
 			if end-at == kernel.ShadowPanel {

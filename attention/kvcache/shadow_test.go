@@ -2,12 +2,10 @@ package kvcache
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -15,7 +13,6 @@ import (
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/needles"
 )
 
 // keysOf are kinds of keys that strain a shadow.
@@ -101,7 +98,7 @@ func TestShadow(t *testing.T) {
 		for name, key := range keysOf {
 			for trial, format := range []asm.Format{asm.Float32, asm.BFloat16} {
 				cfg := Config{Heads: 6, KVHeads: 2, HeadDim: [...]int{33, 64}[trial], ValueDim: [...]int{64, 20}[trial], Keep: 2, Recent: 70, Workers: 1 + 2*trial,
-					Select: Shadow{Top: 20, Drop: trial == 1 && name == "normal"}, Chunk: 1}
+					Select: Shadow{Bits: [...]int{8, 4}[len(name)%2], Top: 20, Drop: trial == 1 && name == "normal"}, Chunk: 1}
 				if name == "heavy tails" {
 					cfg.Scale = .5
 				}
@@ -171,113 +168,4 @@ func TestShadow(t *testing.T) {
 			}
 		}
 	})
-}
-
-// BenchmarkShadow is a step of the shadow in turns with the library's exact one, of the same
-// keys and queries, needles among them, on one core; ms and exact-ms are the fastest.
-func BenchmarkShadow(b *testing.B) {
-	const heads, kv, d = 32, 8, 128
-	sizes := []int{1 << 16, 1 << 18}
-	if !testing.Short() {
-		sizes = append(sizes, 1<<20) // 9 GB
-	}
-	for _, n := range sizes {
-		text := needles.New(needles.Config{Seed: 1, Tokens: n, Dim: d, Group: heads / kv, Sigma: 3, Mass: .9, Threads: 4, Hops: 4, Width: 1, Topic: .7, Segment: 64, RetrievalHeads: 4})
-		k1, v1 := mat.New(n, d), mat.New(n, d)
-		text.Fill(k1, v1, 0)
-		var s *State
-		a, err := New(Config{Heads: heads, KVHeads: kv, HeadDim: d, Keep: 4, Recent: 256, Select: Shadow{}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if s, err = a.NewState(StateConfig{MaxTokens: n + 1}); err != nil {
-			b.Fatal(err)
-		}
-		for _, st := range s.heads { // the same keys, at different places of memory
-			if err := st.Append(k1, v1); err != nil {
-				b.Fatal(err)
-			}
-		}
-		s.n = n
-		q, dst := mat.New(16, heads*d), mat.New(1, heads*d)
-		for i := range 16 {
-			one := make([]float32, heads/kv*d)
-			text.Query(one, i)
-			for g := range kv {
-				copy(mat.Row(q, i)[g*len(one):], one)
-			}
-		}
-		k, v := normalMatrix(3, 1, kv*d), normalMatrix(4, 1, kv*d)
-		exact, err := attention.New(attention.Config{Heads: heads / kv, KVHeads: 1, HeadDim: d, Causal: true})
-		if err != nil {
-			b.Fatal(err)
-		}
-		var past []attention.Past
-		for _, st := range s.heads {
-			past = append(past, st)
-		}
-		want := mat.New(1, heads*d)
-		whole := func(i int) {
-			c := &attention.Call{States: past, Dst: mat.Of(want.Data, kv, heads/kv*d), Q: mat.Of(mat.Row(q, i%16), kv, heads/kv*d), Workers: 1}
-			if err := exact.Run(context.Background(), c); err != nil {
-				b.Fatal(err)
-			}
-		}
-		step := func(i int, report *Report) {
-			c := &attention.Call{State: s, Dst: dst, Q: mat.Rows(q, i%16, i%16+1), K: []blas32.General{k}, V: []blas32.General{v}, Workers: 1}
-			if report != nil {
-				c.Options = &Options{Report: report}
-			}
-			if err := a.Run(context.Background(), c); err != nil {
-				b.Fatal(err)
-			}
-			if err := s.Truncate(n); err != nil {
-				b.Fatal(err)
-			}
-		}
-		step(0, nil)
-		b.Run(fmt.Sprintf("shadow/h=%d/kv=%d/d=%d/n=%d", heads, kv, d, n), func(b *testing.B) {
-			var report Report
-			b.ReportAllocs()
-			least := [2]time.Duration{math.MaxInt64, math.MaxInt64}
-			i := 0
-			for b.Loop() {
-				start := time.Now()
-				step(i, nil)
-				least[0] = min(least[0], time.Since(start))
-				b.StopTimer()
-				start = time.Now()
-				whole(i)
-				least[1] = min(least[1], time.Since(start))
-				b.StartTimer()
-				i++
-			}
-			b.StopTimer()
-			b.ReportMetric(float64(least[0])/1e6, "ms")
-			b.ReportMetric(float64(least[1])/1e6, "exact-ms")
-			b.ReportMetric(float64(least[1])/float64(least[0]), "times-exact")
-			var off []float64
-			right := 0
-			for i := range 16 {
-				whole(i)
-				step(i, &report)
-				for h := range heads {
-					x := make([]float64, d)
-					for c, y := range want.Data[h*d:][:d] {
-						x[c] = float64(y)
-					}
-					e, length := distance(dst.Data[h*d:][:d], x)
-					off = append(off, e/length)
-				}
-				if text.Decode(dst.Data[:heads/kv*d]) == text.Decode(want.Data[:heads/kv*d]) {
-					right++
-				}
-			}
-			slices.Sort(off)
-			b.ReportMetric(off[len(off)/2], "error")
-			b.ReportMetric(float64(right)/16, "recall")
-			b.ReportMetric(report.Missing, "missing")
-			b.ReportMetric(float64(report.Bytes+report.Index)/1e6, "MB")
-		})
-	}
 }

@@ -84,6 +84,24 @@ func shadowScores2DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *
 func shadowScores1DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
+func shadowNibbles4SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
+	panic(NoKernels)
+}
+func shadowNibbles2SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
+	panic(NoKernels)
+}
+func shadowNibbles1SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
+	panic(NoKernels)
+}
+func shadowNibbles4DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
+	panic(NoKernels)
+}
+func shadowNibbles2DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
+	panic(NoKernels)
+}
+func shadowNibbles1DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
+	panic(NoKernels)
+}
 func outerStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, float32) {
 	panic(NoKernels)
 }

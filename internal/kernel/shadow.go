@@ -45,6 +45,7 @@ type ShadowQueries struct {
 	bias      []int32 // [rows][2], of every set likewise
 	factor    []float32
 	whole     []int32 // [rows][4*groups], of the generic tier
+	blocks    []int32 // bias of keys of four bits, [blocks][rows][2] of every set
 }
 
 // Rows is how many queries there are.
@@ -58,13 +59,15 @@ func (q *ShadowQueries) Error(i int) float32 { return max(0.501*q.factor[i], 1e-
 const mostShadow = 63*128 + 63
 
 // Pack sets q to rows of x, of finite numbers. Its memory is used again.
-func (t ShadowTile) Pack(q *ShadowQueries, x blas32.General) {
+func (t ShadowTile) Pack(q *ShadowQueries, x blas32.General) { t.pack(q, x, ShadowGroups(x.Cols)) }
+
+// pack is Pack into a number of groups.
+func (t ShadowTile) pack(q *ShadowQueries, x blas32.General, groups int) {
 	const op = "kernel: ShadowTile.Pack"
 	CheckMatrix(op, "x", x, x.Rows, x.Cols)
 	if x.Cols < 1 || x.Cols > MaxShadowDim {
 		Panicf("%s: %d columns, want 1 to %d", op, x.Cols, MaxShadowDim)
 	}
-	groups := ShadowGroups(x.Cols)
 	q.rows, q.dim = x.Rows, x.Cols
 	q.words, q.bias, q.factor = sized(q.words, x.Rows*groups*2), sized(q.bias, 2*x.Rows), sized(q.factor, x.Rows)
 	q.whole = q.whole[:0]

@@ -143,6 +143,19 @@ func TestShadowPanics(t *testing.T) {
 func BenchmarkShadowScores(b *testing.B) {
 	const dim = 128
 	for _, n := range []int{1 << 12, 1 << 20} {
+		b.Run(fmt.Sprintf("four bits/d=%d/n=%d", dim, n), func(b *testing.B) {
+			tile, k, scale := NewShadowTile(), make([]uint8, n*dim/2), kerneltest.Random(1, n*dim/32)
+			var q ShadowQueries
+			tile.PackNibbles(&q, kerneltest.Matrix(2, 4, dim, 0))
+			s := mat.New(4, 512)
+			b.SetBytes(int64(n * (dim/2 + dim/8)))
+			for b.Loop() {
+				for at := 0; at < n; at += 512 {
+					tile.ScoresNibbles(s, &q, k[at*dim/2:], scale[at*dim/32:], k[(at+512)%n*dim/2:])
+				}
+			}
+			b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(b.N)/float64(n), "ns/key")
+		})
 		for _, c := range []struct {
 			name string
 			tile ShadowTile
@@ -165,4 +178,78 @@ func BenchmarkShadowScores(b *testing.B) {
 			})
 		}
 	}
+}
+
+// TestShadowNibbles compares with the definition: to the bit, in every tier.
+func TestShadowNibbles(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 1))
+		for n, dim := range []int{1, 5, 31, 32, 33, 64, 100, 128, 256, MaxShadowDim} {
+			for rows := range 8 {
+				blocks, panels := ShadowBlocks(dim), 1+(n+rows)%4
+				if dim < 65 && rows == 3 {
+					panels = 1<<15/(256*blocks) + 2 // more than a call's
+				}
+				memory := kerneltest.Guarded(t, panels*blocks*4*ShadowPanel, n%2 == 0)
+				k := unsafe.Slice((*uint8)(unsafe.Pointer(&memory[0])), 4*len(memory))
+				scale := kerneltest.Guarded(t, panels*blocks*ShadowPanel, n%2 == 0)
+				keys := kerneltest.Matrix(uint64(n), panels*ShadowPanel, dim, 1)
+				for j := range keys.Rows {
+					x := mat.Row(keys, j)
+					if j%5 == 0 {
+						for d := range x {
+							x[d] = float32(1 - 2*r.IntN(2))
+						}
+					}
+					p := j / ShadowPanel
+					off, length := QuantizeNibbles(k[p*blocks*256:][:blocks*256], scale[p*blocks*ShadowPanel:][:blocks*ShadowPanel], j%ShadowPanel, x)
+					if j%5 == 0 && off > 1e-10*float64(dim) || !(length > 0) {
+						t.Fatalf("an error of %v, and %v stored", off, length)
+					}
+				}
+				for _, tile := range shadowTiles() {
+					x := kerneltest.Matrix(uint64(n), rows, dim, 3)
+					var q ShadowQueries
+					tile.PackNibbles(&q, x)
+					s := kerneltest.Blank(rows, panels*ShadowPanel, 5)
+					tile.ScoresNibbles(s, &q, k, scale, nil)
+					kerneltest.GapsIntact(t, s)
+					for i := range rows {
+						largest := float32(0)
+						for _, v := range mat.Row(x, i) {
+							largest = max(largest, float32(math.Abs(float64(v))))
+						}
+						factor := largest / 8127
+						for j := range s.Cols {
+							total := float32(0)
+							p, l := j/ShadowPanel, j%ShadowPanel
+							for b := range blocks {
+								sum := int64(0)
+								for d := 32 * b; d < min(32*b+32, dim); d++ {
+									y := k[(p*blocks*4+d/8)*4*ShadowPanel+4*l+d%4]
+									if d%8 < 4 {
+										y &= 15
+									} else {
+										y >>= 4
+									}
+									sum += int64(math.RoundToEven(float64(mat.Row(x, i)[d])/float64(factor))) * (int64(y) - 8)
+								}
+								total += float32(float32(sum) * scale[(p*blocks+b)*ShadowPanel+l])
+							}
+							if got, want := mat.Row(s, i)[j], total*factor; got != want {
+								t.Fatalf("dim %d, %d rows, dot %v: s[%d][%d] = %v, want %v", dim, rows, tile.dot, i, j, got, want)
+							}
+							exact := 0.0
+							for d, v := range mat.Row(x, i) {
+								exact += float64(v) * float64(mat.Row(keys, j)[d])
+							}
+							if e := math.Abs(exact - float64(mat.Row(s, i)[j])); e > .5*math.Sqrt(float64(dim))+1 {
+								t.Fatalf("dim %d: a score of %v, want about %v", dim, mat.Row(s, i)[j], exact)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
 }

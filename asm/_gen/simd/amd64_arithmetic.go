@@ -160,3 +160,9 @@ func (m *amd64) DotInt8(acc, k Vec, q Each, dot bool) {
 	m.VPMADDWD(m.operand(Const(0x00010001)), v, v)
 	m.VPADDD(v, vecOf(acc), vecOf(acc))
 }
+
+func (m *amd64) ShrInt(a Vec, n int) Vec {
+	v := m.vec()
+	m.VPSRLD(operand.Imm(uint64(n)), vecOf(a), v)
+	return Vec{v}
+}

@@ -138,3 +138,9 @@ func (m *arm64) DotInt8(acc, k Vec, q Each, _ bool) {
 	m.coded(0x4e60bc00, "ADDP V%0.8H, V%1.8H, V%2.8H", low, low, high)
 	m.emit(armInst{text: "SADALP V%0.4S, V%1.8H", word: 0x4e606800, shifts: []uint{0, 5}, args: []armReg{r, low}, defs: []armReg{r}, uses: []armReg{r, low}})
 }
+
+func (m *arm64) ShrInt(a Vec, n int) Vec {
+	v, r := m.newVec()
+	m.named(fmt.Sprintf("VUSHR $%d, V%%1.S4, V%%0.S4", n), []armReg{r}, []armReg{armVec(a)})
+	return v
+}

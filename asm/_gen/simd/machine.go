@@ -130,6 +130,8 @@ type Machine interface {
 	Xor(a Vec, b Src) Vec
 	AddInt(a Vec, b Src) Vec
 	ShlInt(a Vec, n int) Vec
+	// ShrInt shifts zeros in.
+	ShrInt(a Vec, n int) Vec
 	// Int8Factors returns a vector of int8 as DotInt8 takes it: on amd64, whose products
 	// of bytes have one factor without sign, 128 is added to each.
 	Int8Factors(Vec) Vec
