@@ -6,6 +6,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
 )
@@ -57,6 +58,43 @@ func TestStepScratchBytes(t *testing.T) {
 				held := isatest.Held(a.steps.Get())
 				if said := a.StepScratchBytes(n, shape[1]); held > said || held < said/8 {
 					t.Errorf("%d tokens, %d keys of %d: %d bytes, said %d", n, shape[1], width, held, said)
+				}
+			}
+		}
+	})
+}
+
+// TestStepScratchBytesMore does so for steps in Forward's tiles, and for rows of Int8 that stand turned.
+func TestStepScratchBytesMore(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, n := range []int{1, 30, 300} {
+			for _, prefill := range []bool{false, true} {
+				a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 64, Causal: true, Workers: 3})
+				a.sizes.Alone = 1
+				s, err := a.NewState(StateConfig{Format: asm.Int8})
+				if err != nil {
+					t.Fatal(err)
+				}
+				const before = 1500
+				k := matrix(1, before, 128)
+				for i := 5; i < len(k.Data); i += 64 {
+					k.Data[i] += 300 // which is turned
+				}
+				if err := s.Append(k, k); err != nil {
+					t.Fatal(err)
+				}
+				k = mat.Rows(k, 0, n)
+				q, dst := matrix(2, n, 256), mat.New(n, 256)
+				if err := a.Run(t.Context(), &Call{Dst: dst, Q: q, K: []blas32.General{k}, V: []blas32.General{k}, State: s, Prefill: prefill}); err != nil {
+					t.Fatal(err)
+				}
+				held := isatest.Held(a.steps.Get())
+				said := a.StepScratchBytes(n, before+n) + a.TurnedScratchBytes(n, before+n)
+				if prefill {
+					said += a.PrefillScratchBytes(n, before+n)
+				}
+				if held > said || held < said/12 {
+					t.Errorf("%d tokens, prefill %v: %d bytes, said %d", n, prefill, held, said)
 				}
 			}
 		}

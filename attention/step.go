@@ -39,8 +39,8 @@ func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
 // StepScratchBytes returns the working memory that a step of that many new tokens
 // needs, at the most, besides its arguments, when its state has as many as keys,
 // the new ones included, in one piece or a ring. It grows by the keys up to 32,768
-// and not with them; pages, a Rotation, a call's options and rows of Int8 that stand
-// turned (see StateConfig.Format) take more.
+// and not with them; pages, a Rotation, and a call's options take more, and rows of Int8
+// that stand turned TurnedScratchBytes.
 func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 	cfg, sizes := &a.cfg, &a.sizes
 	unit := a.stepTile.Unit()

@@ -20,6 +20,18 @@ func (a *Attention) PrefillScratchBytes(tokens, keys int) int64 {
 	return a.ScratchBytes(tokens, keys)
 }
 
+// TurnedScratchBytes returns the working memory that a step takes besides StepScratchBytes where
+// the state is of Int8 and some of its rows stand turned (see StateConfig.Format): its queries
+// and its sums a second time.
+func (a *Attention) TurnedScratchBytes(tokens, keys int) int64 {
+	cfg, sizes := &a.cfg, &a.sizes
+	unit := a.stepTile.Unit()
+	rows := int64(min(tokens, max(1, sizes.StepRows/cfg.Heads))) * int64(cfg.Heads)
+	splits := int64(max(1, min(64, (keys+sizes.StepKeys-1)/sizes.StepKeys)))
+	const rest = 1 << 10
+	return 4*rows*(int64(whole(cfg.HeadDim, unit))+splits*int64(whole(cfg.ValueDim, unit))) + rest
+}
+
 // prefill attends from the wave's queries of states that have many, and notes which.
 func (d *stepRun) prefill(ctx context.Context) error {
 	d.tiled = d.tiled[:0]

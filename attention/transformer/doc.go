@@ -98,8 +98,8 @@
 // does not have: a bias that is not read would only make a model worse.
 //
 // Tokens go through all layers at most 512 at a time, so that working memory does not grow
-// with a call, but for the keys and values. A single token is not interrupted when a context
-// ends.
+// with a call, but for the keys and values. A single token is interrupted when a context
+// ends, and taken back, unless a layer is recurrent or has a Replacement.
 //
 // # Accuracy
 //

@@ -222,7 +222,7 @@ func (m *mixer) ScratchBytes(tokens int) int64 {
 	}
 	own := other + 4*int64(n)*int64(m.columns()+m.heads*m.headDim) + rest
 	turned := 4 * int64(n) * int64((m.heads+m.kvHeads)*m.headDim)
-	return own + turned + m.op.StepScratchBytes(n, tokens) + m.op.PrefillScratchBytes(n, tokens)
+	return own + turned + m.op.StepScratchBytes(n, tokens) + m.op.PrefillScratchBytes(n, tokens) + m.op.TurnedScratchBytes(n, tokens)
 }
 
 // scratchOf is the operator in place of op, or nil.

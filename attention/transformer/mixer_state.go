@@ -136,6 +136,9 @@ func (c *cache) Restore(from lm.Mark) error {
 	return c.Truncate(m.n)
 }
 
+// Undo implements lm.Undoer: also a ring can take some tokens back.
+func (c *cache) Undo(n int) error { return c.State.Truncate(n) }
+
 // CanTruncate implements lm.LayerState: a ring is only taken back to what it is copied at.
 func (c *cache) CanTruncate(n int) bool { return !c.ring() || n == 0 || n == c.Len() }
 

@@ -21,8 +21,9 @@ import (
 //	Reset()                               forgets all
 //	WriteTo(io.Writer)                    stores it for ReadPrefixes
 //
-// Each keeps a copy of the whole state after some tokens only (PrefixConfig.Every) where layers have
-// a ring: with StateConfig.Window or WindowsOnly, or under the policy rope.Rerotate.
+// Some layers' states cannot go back to any token: recurrent ones, rings (StateConfig.Window, WindowsOnly),
+// those of a Replacement and under the policy rope.Rerotate. Of these it keeps copies, after every
+// PrefixConfig.Every tokens of a prompt and after its last, and a model that has any goes on from there.
 type Prefixes = lm.Prefixes
 
 // PrefixConfig says what Prefixes keep.

@@ -178,11 +178,18 @@ func (s *run) piece(ctx context.Context) error {
 		return s.advance(s.through(ctx, ctx))
 	}
 	if s.call.Filter == nil && (ctx.Done() == nil || !s.several) {
-		// Nothing may stop a piece of one token each, which is short: a copy of the
-		// states would cost more than it.
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if ctx.Done() != nil && s.undoable() {
+			err := s.through(ctx, ctx)
+			if err != nil {
+				s.undo()
+			}
+			return s.advance(err)
+		}
+		// Nothing may stop a piece of one token each: a copy of the states would cost more
+		// than it.
 		return s.advance(s.through(context.Background(), context.Background()))
 	}
 	s.save()

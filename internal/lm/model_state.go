@@ -63,6 +63,13 @@ type StateConfig struct {
 	WindowsOnly  bool
 }
 
+// Undoer is a LayerState that can take its last token back without a mark. A model of such
+// states alone looks at ctx within a token.
+type Undoer interface {
+	// Undo goes back to n tokens, of which the state has one more at the most.
+	Undo(n int) error
+}
+
 // Planner is a LayerState that is to know how many tokens its sequence will have, which is
 // empty yet. States of calls that were given none are told.
 type Planner interface {
@@ -298,6 +305,30 @@ func (s *run) restore() {
 		for j, l := range st.layers {
 			if err := l.Restore(s.marks[i][j]); err != nil {
 				panic(err) // a mixer's Save and Restore do not agree
+			}
+		}
+	}
+}
+
+// undoable tells whether the piece's states can take a token back.
+func (s *run) undoable() bool {
+	if len(s.states) == 0 {
+		return false
+	}
+	for _, l := range s.states[0].layers {
+		if _, ok := l.(Undoer); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// undo takes the token of a piece of one token each back where layers have it.
+func (s *run) undo() {
+	for _, st := range s.states {
+		for _, l := range st.layers {
+			if err := l.(Undoer).Undo(st.tokens); err != nil {
+				panic(err) // it has one token more at the most
 			}
 		}
 	}
