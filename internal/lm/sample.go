@@ -63,6 +63,7 @@ type Sampler struct {
 	cfg     SampleConfig
 	random  *rand.Rand
 	choices []choice
+	first   []int32 // by TopK
 
 	waiting []int32 // given to See, and not yet in seen
 	seen    []int32 // each once
@@ -162,29 +163,49 @@ func (s *Sampler) penalised(logits []float32) []float32 {
 	return s.scaled
 }
 
-// weigh makes choices of all tokens that have a chance, and returns the sum of these, the
-// likeliest having 1.
+// weigh makes choices of the tokens that have a chance, the TopK likeliest of these, and
+// returns the sum of their p, the likeliest having 1.
 func (s *Sampler) weigh(logits []float32, top float32) (sum float64) {
+	// Exponentials are what costs: there are none of tokens that are left out by their logits.
+	least := -746.0 // exp of less is 0
+	if s.cfg.MinP > 0 && s.cfg.TopP == 0 {
+		least = math.Log(s.cfg.MinP) - 1e-6 // MinP itself decides
+	}
 	s.choices = slices.Grow(s.choices[:0], len(logits))
-	for i, v := range logits {
-		if p := math.Exp(float64(v-top) / s.cfg.Temperature); p > 0 {
-			s.choices = append(s.choices, choice{int32(i), p})
-			sum += p
+	note := func(i int) {
+		if x := float64(logits[i]-top) / s.cfg.Temperature; x >= least {
+			s.choices = append(s.choices, choice{int32(i), x})
 		}
 	}
+	if k := s.cfg.TopK; k > 0 && k < len(logits) {
+		s.first = topk.Select(s.first, logits, k)
+		for _, id := range s.first {
+			note(int(id))
+		}
+	} else {
+		for i := range logits {
+			note(i)
+		}
+	}
+	kept := s.choices[:0]
+	for _, c := range s.choices {
+		if c.p = math.Exp(c.p); c.p > 0 {
+			kept = append(kept, c)
+			sum += c.p
+		}
+	}
+	s.choices = kept
 	return sum
 }
 
-// keepFirst keeps the likeliest choices, by TopK and TopP, and returns their sum.
+// keepFirst keeps the likeliest choices, by TopP, and returns their sum.
 func (s *Sampler) keepFirst(sum float64) float64 {
 	if s.cfg.TopK == 0 && s.cfg.TopP == 0 {
 		return sum
 	}
-	if k := s.cfg.TopK; k > 0 && k < len(s.choices) {
-		s.choices = topk.First(s.choices, k, choice.compare)
-		sum = total(s.choices)
-	} else if least := (1 - s.cfg.TopP) * sum / float64(len(s.choices)); s.cfg.TopP > 0 {
+	if s.cfg.TopP > 0 && (s.cfg.TopK == 0 || s.cfg.TopK >= len(s.choices)) {
 		// All that are less likely than this do not together reach what is left out.
+		least := (1 - s.cfg.TopP) * sum / float64(len(s.choices))
 		s.choices = slices.DeleteFunc(s.choices, func(c choice) bool { return c.p < least })
 	}
 	slices.SortFunc(s.choices, choice.compare)

@@ -205,3 +205,28 @@ func TestPenalty(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkSample chooses among as many tokens as Qwen's models have.
+func BenchmarkSample(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	logits := make([]float32, 151936)
+	for i := range logits {
+		logits[i] = float32(r.NormFloat64() * 3)
+	}
+	for name, cfg := range map[string]SampleConfig{
+		"greedy": {}, "temperature": {Temperature: 0.8}, "top-k": {Temperature: 0.8, TopK: 50}, "top-p": {Temperature: 0.8, TopP: 0.9}, "min-p": {Temperature: 0.8, MinP: 0.05},
+		"penalty": {RepetitionPenalty: 1.1},
+	} {
+		b.Run(name, func(b *testing.B) {
+			s, err := NewSampler("lm", cfg)
+			must(b, err)
+			s.See(1, 2, 3)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Sample(logits); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
