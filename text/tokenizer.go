@@ -172,6 +172,20 @@ func (t *Tokenizer) Size() int {
 	return 256
 }
 
+// Missing returns the numbers below n that are no tokens, in order: some files leave gaps,
+// and a model has rows for these too. A GenerateConfig asks for them. The caller must not
+// change them.
+func (t *Tokenizer) Missing(n int) []int32 {
+	if t.json != nil {
+		return t.json.Missing(n)
+	}
+	var list []int32
+	for id := t.Size(); id < n; id++ {
+		list = append(list, int32(id))
+	}
+	return list
+}
+
 // Lookup returns the token of a name, as "<|im_end|>" or a token of the vocabulary as the
 // tokenizer.json writes it. Other tokenizers have no names.
 func (t *Tokenizer) Lookup(name string) (token int32, ok bool) {

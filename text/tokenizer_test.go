@@ -91,6 +91,12 @@ func TestTokenByToken(t *testing.T) {
 			t.Errorf("%s: no token is %q", name, got)
 		}
 	}
+	if got := words(t, "<s>").Missing(303); len(got) != 300-256+2 || got[0] != 256 || got[44] != 301 {
+		t.Errorf("missing %v", got)
+	}
+	if got := Bytes().Missing(258); !slices.Equal(got, []int32{256, 257}) || Bytes().Missing(-1) != nil {
+		t.Errorf("missing %v", got)
+	}
 	if _, err := (*Tokenizer)(nil).Encode("", false); !errors.Is(err, subquad.ErrCall) {
 		t.Errorf("error %v", err)
 	}

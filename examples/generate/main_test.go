@@ -281,7 +281,7 @@ func TestRooms(t *testing.T) {
 		}
 		var out, report strings.Builder
 		must(t, command(t.Context(), []string{"-weights", path, "-n", "8"}, &out, &report))
-		if len(out.String()) < 9 || !strings.Contains(report.String(), "tokens/s") || strings.Contains(report.String(), "read again") != (want == "dna") {
+		if len(out.String()) < 9 || !strings.Contains(report.String(), "tokens/s") || strings.Contains(report.String(), "state: ") != (want != "dna") {
 			t.Errorf("%s: wrote %q, reported %q", path, out.String(), report.String())
 		}
 		if want == "dna" && strings.Trim(out.String(), "ACGTN") != "" {

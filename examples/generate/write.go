@@ -79,13 +79,14 @@ func (w *writing) report() error {
 	case transformer.AtText:
 		end = fmt.Sprintf("a text of -stop came after %d tokens\n", w.tokens)
 	}
-	state := "none: the text is read again for each token"
+	state := ""
 	if w.state >= 0 {
-		if state = program.Size(w.state); w.model.Room == "mamba" {
-			state += ", whatever the length"
-		}
+		state = "; state: " + program.Size(w.state)
 	}
-	_, err := fmt.Fprintf(w.stderr, "\n\n%sprompt: %d tokens in %v; then %.0f tokens/s\nweights: %s as %s; state: %s\n",
+	if w.model.Room == "mamba" || w.model.Room == "rwkv" {
+		state += ", whatever the length"
+	}
+	_, err := fmt.Fprintf(w.stderr, "\n\n%sprompt: %d tokens in %v; then %.0f tokens/s\nweights: %s as %s%s\n",
 		end, w.prompt, w.first.Round(time.Microsecond), float64(max(w.tokens-1, 0))/max(w.others.Seconds(), 1e-9),
 		program.Size(w.model.Bytes()), w.options.open.Format, state)
 	return err

@@ -35,7 +35,7 @@ import (
 const (
 	about = `serve answers completions and conversations over HTTP with a language model, streamed as they are
 generated: a small model of children's stories that is built in, or any checkpoint of a transformer,
-a Mamba or a HyenaDNA. It bounds what requests may cost, gives a place back when a client leaves,
+a Mamba, an RWKV-7 or a HyenaDNA. It bounds what requests may cost, gives a place back when a client leaves,
 and keeps what it has computed of prompts that begin alike.`
 	usage = `	go run ./examples/serve
 	go run ./examples/serve -weights SmolLM2-135M-Instruct -format bfloat16 -addr :8080

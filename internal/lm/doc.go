@@ -4,7 +4,8 @@
 //
 //   - [Model] is an embedding, layers of residual branches, a last norm and a head. It
 //     runs calls ([Call]: packed sequences, states, hidden states of any layer, pooled
-//     vectors, logits, likelihoods, classes) and generates ([Sampler], [GenerateConfig]).
+//     vectors, logits, likelihoods, classes) and generates ([Model.Generate], [Model.Stream],
+//     [Sampler], [GenerateConfig]).
 //   - [Mixer] is what lets a layer look at other tokens, [MLP] what takes each by itself;
 //     a [Branch] puts a norm before either and perhaps one after it. Mixers of different
 //     kinds may stand in one model.

@@ -3,6 +3,7 @@ package lm
 import (
 	"context"
 	"iter"
+	"math"
 	"slices"
 
 	"github.com/subquad/subquad"
@@ -19,7 +20,8 @@ type GenerateConfig struct {
 	// Stop are tokens that end the text, and are not part of it.
 	Stop []int32
 	// Words, if given, turns tokens into text: package text has tokenizers. No token is
-	// generated that it does not have, though a model may have rows for more.
+	// generated that it does not have, though a model may have rows for more: none from Size on,
+	// and none that a method Missing(n int) []int32 tells, the numbers below n that are no tokens.
 	Words Words
 	// StopText are texts that end the text, and are not part of it: found wherever they
 	// begin and end in tokens. They need Words.
@@ -124,6 +126,8 @@ type generation struct {
 	sampler *Sampler
 	logits  []float32
 	words   int // tokens that may be chosen
+	missing []int32
+	saved   []float32 // the logits of missing, meanwhile
 	work    []float32
 	text    held
 }
@@ -143,6 +147,10 @@ func (m *Model) begin(cfg *GenerateConfig, prompt []int32) (*generation, error) 
 	g := &generation{cfg: cfg, sampler: sampler, logits: make([]float32, m.vocab), words: m.cfg.Words}
 	if cfg.Words != nil {
 		g.words = max(0, min(g.words, cfg.Words.Size()))
+		if w, ok := cfg.Words.(interface{ Missing(n int) []int32 }); ok {
+			g.missing = w.Missing(g.words)
+			g.saved = make([]float32, len(g.missing))
+		}
 		for _, stop := range cfg.StopText {
 			g.text.stops = append(g.text.stops, []byte(stop))
 		}
@@ -158,7 +166,13 @@ func (m *Model) begin(cfg *GenerateConfig, prompt []int32) (*generation, error) 
 // choose samples a token after another, and takes it into the text. end is AtToken or
 // AtText where the text ends with it.
 func (g *generation) choose(before int32) (p Piece, end End, err error) {
+	for i, id := range g.missing {
+		g.saved[i], g.logits[id] = g.logits[id], float32(math.Inf(-1))
+	}
 	id, err := g.sampler.Sample(g.logits[:g.words])
+	for i, id := range g.missing {
+		g.logits[id] = g.saved[i]
+	}
 	if err != nil {
 		return p, Going, err
 	}

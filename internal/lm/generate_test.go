@@ -155,6 +155,27 @@ func TestNoSuchWord(t *testing.T) {
 	if slices.Max(ids) > 6 {
 		t.Errorf("%v, want tokens up to 6", ids)
 	}
+	// And those in between that it lacks; the probabilities of others are the model's.
+	cfg := GenerateConfig{SampleConfig: SampleConfig{Temperature: 3}, MaxTokens: 60, Words: gaps{letters()}, LogProbs: true}
+	ids, _, logp, _, _ := collect(t, m, prompt, cfg)
+	all := slices.Concat(prompt, ids)
+	whole := make([]float32, len(all)-1)
+	must(t, m.Run(t.Context(), &Call{Tokens: all, LogLikelihood: whole}))
+	for i, id := range ids {
+		if id%2 == 1 || math.Abs(float64(logp[i]-whole[len(prompt)-1+i])) > 1e-4 {
+			t.Errorf("token %d is %d of log-probability %v, want an even one of %v", i, id, logp[i], whole[len(prompt)-1+i])
+		}
+	}
+}
+
+// gaps are words that lack every other token.
+type gaps struct{ syllables }
+
+func (gaps) Missing(n int) (list []int32) {
+	for id := int32(1); int(id) < n; id += 2 {
+		list = append(list, id)
+	}
+	return list
 }
 
 // TestSeen: RepetitionPenalty counts the prompt and Seen.

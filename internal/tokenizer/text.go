@@ -93,6 +93,22 @@ func (t *Tokenizer) within(token int32, first bool) string {
 	return text
 }
 
+// Missing returns the numbers below n that are no tokens: some files leave gaps.
+func (t *Tokenizer) Missing(n int) []int32 {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	if n = max(n, 0); n == t.counted {
+		return t.gaps
+	}
+	t.counted, t.gaps = n, nil
+	for id := int32(0); int(id) < n; id++ {
+		if _, ok := t.piece(id); !ok {
+			t.gaps = append(t.gaps, id)
+		}
+	}
+	return t.gaps
+}
+
 // Part is a part of a text with marks: a conversation as a model was trained on it, say.
 type Part struct {
 	Text string

@@ -61,6 +61,9 @@ type Tokenizer struct {
 
 	mutex sync.RWMutex
 	inner map[int32]string // texts of tokens within a text, as they were asked for
+	// gaps are the numbers below counted that are no tokens.
+	counted int
+	gaps    []int32
 }
 
 // model makes tokens of words.

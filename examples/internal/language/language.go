@@ -59,8 +59,8 @@ type streamer interface {
 	Bytes() int64
 }
 
-// ErrNoState is that of a model which reads a text again for each token.
-var ErrNoState = errors.New("the model keeps no state")
+// ErrNoState is that of a model whose state is its own affair.
+var ErrNoState = errors.New("the model keeps its state itself")
 
 // format returns the format of a name.
 func (o *Options) format() (asm.Format, error) {
@@ -286,7 +286,7 @@ func (m *Model) Template(cfg text.TemplateConfig) (*text.Template, error) {
 	return text.OpenTemplate(m.path, words.Tokenizer, cfg)
 }
 
-// Stream continues a prompt. st is nil for a model that keeps no state.
+// Stream continues a prompt. st is nil where NewState gives none.
 func (m *Model) Stream(ctx context.Context, prompt []int32, st *transformer.State, cfg transformer.GenerateConfig) iter.Seq2[transformer.Piece, error] {
 	if m.bases != nil {
 		return m.bases.Stream(ctx, prompt, cfg)
