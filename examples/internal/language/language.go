@@ -22,6 +22,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention/transformer"
 	"github.com/subquad/subquad/hyena/dna"
+	"github.com/subquad/subquad/hyena/striped"
 	"github.com/subquad/subquad/ssm"
 	"github.com/subquad/subquad/ssm/mamba"
 	"github.com/subquad/subquad/ssm/rwkv"
@@ -55,8 +56,12 @@ type Model struct {
 // streamer is what transformer.Model, mamba.Model and rwkv.Model have in common.
 type streamer interface {
 	Stream(ctx context.Context, prompt []int32, st *transformer.State, cfg transformer.GenerateConfig) iter.Seq2[transformer.Piece, error]
-	NewPrefixes(cfg transformer.PrefixConfig) (*transformer.Prefixes, error)
 	Bytes() int64
+}
+
+// keeper is one that keeps prefixes of texts, which models of striped do not.
+type keeper interface {
+	NewPrefixes(cfg transformer.PrefixConfig) (*transformer.Prefixes, error)
 }
 
 // ErrNoState is that of a model whose state is its own affair.
@@ -147,6 +152,14 @@ func Open(path string, o Options) (*Model, error) {
 			return nil, err
 		}
 		m.streamer, rows = model, model.Config().Words
+	case "striped":
+		model, err := striped.Open(path, striped.Config{Format: format, Workers: o.Workers})
+		if err != nil {
+			return nil, err
+		}
+		if m.streamer, rows = model, model.Config().Vocab; rows == 512 {
+			rows = 256 // Evo's: bytes, and some that end a text
+		}
 	case "rwkv":
 		model, err := rwkv.Open(path, rwkv.Config{Format: format, Workers: o.Workers})
 		if err != nil {
@@ -225,6 +238,8 @@ func roomOf(path string) (string, error) {
 			return "mamba", nil
 		case kind == "rwkv7":
 			return "rwkv", nil
+		case strings.HasPrefix(kind, "stripedhyena"):
+			return "striped", nil
 		}
 		return "transformer", nil
 	}
@@ -253,16 +268,19 @@ func (m *Model) NewState() (*transformer.State, error) {
 		return model.NewState(ssm.StateConfig{})
 	case *rwkv.Model:
 		return model.NewState(rwkv.StateConfig{})
+	case *striped.Model:
+		return model.NewState(striped.StateConfig{})
 	}
 	return nil, ErrNoState
 }
 
 // NewPrefixes returns a cache of prefixes of that many bytes, or ErrNoState.
 func (m *Model) NewPrefixes(most int64) (*transformer.Prefixes, error) {
-	if m.streamer == nil {
+	k, ok := m.streamer.(keeper)
+	if !ok {
 		return nil, ErrNoState
 	}
-	return m.streamer.NewPrefixes(transformer.PrefixConfig{MaxBytes: most})
+	return k.NewPrefixes(transformer.PrefixConfig{MaxBytes: most})
 }
 
 // Prefill returns a state that has seen all of some tokens but the last, of which known were not
@@ -302,6 +320,8 @@ func (m *Model) LogLikelihood(ctx context.Context, dst []float32, tokens, target
 		return model.Run(ctx, &transformer.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
 	case *mamba.Model:
 		return model.Run(ctx, &mamba.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
+	case *striped.Model:
+		return model.Run(ctx, &striped.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
 	case *rwkv.Model:
 		return model.Run(ctx, &rwkv.Call{Tokens: tokens, Targets: targets, LogLikelihood: dst})
 	}
