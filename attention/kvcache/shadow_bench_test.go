@@ -15,18 +15,18 @@ import (
 	"github.com/subquad/subquad/internal/needles"
 )
 
-// BenchmarkStep is a step of one token after n others, by policies that look at a long past,
+// BenchmarkShadow is a step of one token after n others, by policies that look at a long past,
 // in turns with the library's exact step over the same float32 keys and values, on one core.
 // ms and exact-ms are the fastest of each; error is the median over 16 queries for needles
 // and all heads, recall the share of them after which the next needle's code is found, MB
 // what a step reads. With -short it ends at 262,144 tokens; 1,048,576 take 11 GB.
-func BenchmarkStep(b *testing.B) {
+func BenchmarkShadow(b *testing.B) {
 	sizes := []int{1 << 16, 1 << 18}
 	if !testing.Short() {
 		sizes = append(sizes, 1<<20)
 	}
 	for _, n := range sizes {
-		var x *bench // made for the first that is asked for
+		var x *needleText // made for the first that is asked for
 		for _, c := range []struct {
 			name   string
 			policy Selector
@@ -38,7 +38,7 @@ func BenchmarkStep(b *testing.B) {
 		} {
 			b.Run(fmt.Sprintf("%s/h=%d/kv=%d/d=%d/n=%d", c.name, benchHeads, benchKV, benchDim, n), func(b *testing.B) {
 				if x == nil {
-					x = newBench(b, n)
+					x = newNeedles(b, n)
 				}
 				x.run(b, c.policy)
 			})
@@ -48,8 +48,8 @@ func BenchmarkStep(b *testing.B) {
 
 const benchHeads, benchKV, benchDim = 32, 8, 128
 
-// bench is a state full of needles, and queries for them.
-type bench struct {
+// needleText is a state full of needles, and queries for them.
+type needleText struct {
 	n         int
 	text      *needles.Text
 	heads     []*attention.State
@@ -59,9 +59,9 @@ type bench struct {
 	dst, want blas32.General
 }
 
-func newBench(b *testing.B, n int) *bench {
+func newNeedles(b *testing.B, n int) *needleText {
 	const group = benchHeads / benchKV
-	x := &bench{n: n, dst: mat.New(1, benchHeads*benchDim), want: mat.New(1, benchHeads*benchDim), q: mat.New(16, benchHeads*benchDim)}
+	x := &needleText{n: n, dst: mat.New(1, benchHeads*benchDim), want: mat.New(1, benchHeads*benchDim), q: mat.New(16, benchHeads*benchDim)}
 	x.text = needles.New(needles.Config{
 		Seed: 1, Tokens: n, Dim: benchDim, Group: group, Sigma: 3, Mass: .9, Threads: 4, Hops: 4, Width: 1, Topic: .7, Segment: 64, RetrievalHeads: group,
 	})
@@ -94,13 +94,13 @@ func newBench(b *testing.B, n int) *bench {
 }
 
 // whole is the exact step of query i.
-func (x *bench) whole(b *testing.B, i int) {
+func (x *needleText) whole(b *testing.B, i int) {
 	must(b, x.exact.Run(context.Background(), &attention.Call{
 		States: x.past, Dst: mat.Of(x.want.Data, benchKV, benchHeads/benchKV*benchDim), Q: mat.Of(mat.Row(x.q, i%16), benchKV, benchHeads/benchKV*benchDim), Workers: 1,
 	}))
 }
 
-func (x *bench) run(b *testing.B, policy Selector) {
+func (x *needleText) run(b *testing.B, policy Selector) {
 	a, err := New(Config{Heads: benchHeads, KVHeads: benchKV, HeadDim: benchDim, Keep: 4, Recent: 256, Select: policy})
 	must(b, err)
 	s := newState(b, a, StateConfig{})
