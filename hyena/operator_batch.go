@@ -30,7 +30,7 @@ func (r *operatorRun) applyBatch(ctx context.Context, op *Operator, call *Operat
 	defer r.forget()
 	dim, order, rows := op.cfg.Dim, op.cfg.Order, call.X.Rows
 	wide := (order + 1) * dim
-	r.shape(rows)
+	r.shape(rows, false)
 	r.uData = scratch.Floats(r.uData, rows*wide)
 	r.u = mat.Of(r.uData, rows, wide)
 	blocks := (rows + op.blockRows() - 1) / op.blockRows()

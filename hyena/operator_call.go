@@ -132,5 +132,6 @@ func (op *Operator) ScratchBytes(tokens int) int64 {
 	dim, order, rows := op.cfg.Dim, op.cfg.Order, op.blockRows()
 	workers := min(parallel.Workers(op.cfg.Workers), (tokens+rows-1)/rows)
 	block := min(tokens, rows) + op.taps
-	return sumBytes(floatBytes(tokens, dim, order), floatBytes(workers, block, dim, order+3), op.convs[0].ScratchBytes(tokens))
+	edges := (tokens + rows - 1) / rows * (op.taps - 1)
+	return sumBytes(floatBytes(tokens, dim, order-1), floatBytes(edges, dim), floatBytes(workers, block, dim, order+3), op.convs[0].ScratchBytes(tokens))
 }

@@ -17,8 +17,11 @@ type operatorRun struct {
 	group    parallel.Group
 	op       *Operator
 	dst, x   blas32.General   // [tokens, Dim], of the call
-	v        blas32.General   // [tokens, Dim], what is gated and convolved
-	vData    []float32        // of v
+	v        blas32.General   // [tokens, Dim], what is gated and convolved: dst, where there is no state
+	vData    []float32        // of v, else
+	before   blas32.General   // [tasks (taps-1), Dim], the inputs before each task, which v overwrites
+	edges    []float32        // of before
+	whole    bool             // v is dst
 	gates    []blas32.General // x0 ... x(N-2), [tokens, Dim] each
 	gateData []float32        // of gates, one after the other
 	gate     int              // which of them is next
@@ -49,7 +52,7 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 	r.op, r.dst, r.x, r.st = op, dst, x, st
 	defer r.forget()
 	order := op.cfg.Order
-	r.shape(x.Rows)
+	r.shape(x.Rows, st == nil)
 	blocks := (x.Rows + op.blockRows() - 1) / op.blockRows()
 	for len(r.workers) < min(workers, blocks) {
 		r.workers = append(r.workers, operatorWorker{})
@@ -87,17 +90,39 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 // forget drops what is the caller's.
 func (r *operatorRun) forget() {
 	r.op, r.dst, r.x, r.st = nil, blas32.General{}, blas32.General{}, nil
+	if r.whole {
+		r.v = blas32.General{}
+	}
 }
 
-// shape makes room for v and the gates of some rows.
-func (r *operatorRun) shape(rows int) {
+// shape makes room for v and the gates of some rows. whole says that they are all of a
+// sequence's: v then takes no memory but dst, which may be x, for each task has read its inputs
+// when it writes, and finds those before it in a copy.
+func (r *operatorRun) shape(rows int, whole bool) {
 	dim, order := r.op.cfg.Dim, r.op.cfg.Order
-	r.vData = scratch.Floats(r.vData, rows*dim)
-	r.v = mat.Of(r.vData, rows, dim)
+	if r.whole = whole; whole {
+		r.v = r.dst
+		r.keepEdges(rows)
+	} else {
+		r.vData = scratch.Floats(r.vData, rows*dim)
+		r.v = mat.Of(r.vData, rows, dim)
+	}
 	r.gateData = scratch.Floats(r.gateData, (order-1)*rows*dim)
 	r.gates = r.gates[:0]
 	for i := range order - 1 {
 		r.gates = append(r.gates, mat.Of(r.gateData[i*rows*dim:], rows, dim))
+	}
+}
+
+// keepEdges copies the inputs before each task.
+func (r *operatorRun) keepEdges(rows int) {
+	n, block := r.op.taps-1, r.op.blockRows()
+	tasks := (rows + block - 1) / block
+	r.edges = scratch.Floats(r.edges, tasks*n*r.op.cfg.Dim)
+	r.before = mat.Of(r.edges, tasks*n, r.op.cfg.Dim)
+	for i := 1; i < tasks; i++ {
+		from := max(i*block-n, 0)
+		mat.Copy(mat.Rows(r.before, i*n, i*n+i*block-from), mat.Rows(r.x, from, i*block))
 	}
 }
 
@@ -132,7 +157,12 @@ func (r *operatorRun) projectBlock(worker, i int) {
 	if own > 0 {
 		copy(w.u, r.st.values[len(r.st.values)-own*wide:])
 	}
-	op.in.ForwardIn(&r.group, mat.Rows(u, own, rows), mat.Rows(r.x, from-before, to))
+	if r.whole && before > 0 {
+		op.in.ForwardIn(&r.group, mat.Rows(u, 0, before), mat.Rows(r.before, i*(op.taps-1), i*(op.taps-1)+before))
+		op.in.ForwardIn(&r.group, mat.Rows(u, before, rows), mat.Rows(r.x, from, to))
+	} else {
+		op.in.ForwardIn(&r.group, mat.Rows(u, own, rows), mat.Rows(r.x, from-before, to))
+	}
 	if before += own; r.st != nil && to == r.x.Rows {
 		copy(r.window, w.u[(rows-before)*wide:rows*wide])
 	}
@@ -144,7 +174,14 @@ func (r *operatorRun) projectBlock(worker, i int) {
 	op.convolveShort(v, u, order, before, w) // v
 	last := mat.Of(w.last, to-from, dim)
 	op.convolveShort(last, u, order-1, before, w) // x(N-1)
-	asm.Mul(v.Data[:(to-from)*dim], v.Data[:(to-from)*dim], last.Data)
+	multiply(v, last)
+}
+
+// multiply sets the rows of v to their products with those of gates.
+func multiply(v, gates blas32.General) {
+	for t := range v.Rows {
+		asm.Mul(mat.Row(v, t), mat.Row(v, t), mat.Row(gates, t))
+	}
 }
 
 // convolveShort sets dst to the short convolution of chunk number chunk of the
@@ -169,9 +206,7 @@ func (op *Operator) convolveShort(dst, u blas32.General, chunk, before int, w *o
 // gateBlock gates v for the tokens of task i.
 func (r *operatorRun) gateBlock(_, i int) {
 	from, to := r.tokensOf(i)
-	dim := r.op.cfg.Dim
-	v := r.v.Data[from*dim : to*dim]
-	asm.Mul(v, v, r.gates[r.gate].Data[from*dim:to*dim])
+	multiply(mat.Rows(r.v, from, to), mat.Rows(r.gates[r.gate], from, to))
 }
 
 // finishBlock gates v for the last time, activates and projects it.
@@ -183,6 +218,13 @@ func (r *operatorRun) finishBlock(worker, i int) {
 		for t := range v.Rows {
 			r.op.cfg.Activation.activate(mat.Row(v, t))
 		}
+	}
+	if r.whole {
+		w := &r.workers[worker]
+		w.last = scratch.Floats(w.last, v.Rows*v.Cols)
+		own := mat.Of(w.last, v.Rows, v.Cols)
+		mat.Copy(own, v)
+		v = own
 	}
 	r.op.out.ForwardIn(&r.group, mat.Rows(r.dst, from, to), v)
 }
