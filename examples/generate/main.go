@@ -5,6 +5,8 @@
 //	go run ./examples/generate -weights bible -prompt "And Moses said unto " -temperature 0.7 -seed 3
 //	go run ./examples/generate -weights SmolLM2-135M-Instruct -format bfloat16 -chat -prompt "Why is the sky blue?"
 //	go run ./examples/generate -weights stories15M.bin -min-p 0.05 -stop "The end"
+//	go run ./examples/generate -weights stories -bytes -prompt "One day, a litt"
+//	go run ./examples/generate -weights SmolLM2-1.7B -draft SmolLM2-135M -greedy
 //	go run ./examples/generate -score book.txt -window 4096
 //
 // Without -weights two small models that are built in write one after the other: a Llama of
@@ -26,6 +28,10 @@
 // It prints the text as it comes, then tokens per second and what memory weights and state
 // take. With -score it prints the bits per token of a file instead, each window of it read
 // from an empty state.
+//
+// With -bytes the model is one of bytes, with exact probabilities: a prompt may end within a
+// token, where a model of tokens goes astray. With -draft a smaller model of the same tokens
+// drafts, and the model writes what it would have written alone.
 //
 // Everything but the built-in weights is in packages that any program can import: see
 // examples/internal/language, which opens the models.
@@ -71,7 +77,9 @@ type options struct {
 	system                        string
 	template                      text.TemplateConfig
 	window                        int
+	draft                         string
 	greedy, endless, chat, counts bool
+	bytes                         bool
 	generate                      transformer.GenerateConfig
 }
 
@@ -103,6 +111,8 @@ func flags(o *options) *flag.FlagSet {
 	f.StringVar(&o.system, "system", "", "with -chat, the system prompt, a `text`")
 	f.StringVar(&o.template.Reasoning, "reasoning", "", "with -chat, how `much` a gpt-oss thinks: low, medium or high")
 	f.BoolVar(&o.template.NoThinking, "no-thinking", false, "with -chat, do without thoughts (Qwen3)")
+	f.BoolVar(&o.bytes, "bytes", false, "write byte by byte, with exact probabilities; -n counts bytes")
+	f.StringVar(&o.draft, "draft", "", "with -greedy, a smaller checkpoint of the same tokens that drafts: a `file` or folder, or stories or bible")
 	f.StringVar(&o.score, "score", "", "print the bits per token of a `file` instead")
 	f.IntVar(&o.window, "window", 4096, "tokens of the file to each window")
 	f.IntVar(&o.open.Workers, "workers", 0, "goroutines (default: one for each processor)")
@@ -122,6 +132,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return fmt.Errorf("-n is %d, want 1 or more", o.generate.MaxTokens)
 	case o.window < 1:
 		return fmt.Errorf("-window is %d, want 1 or more", o.window)
+	case o.draft != "" && o.generate.Temperature != 0:
+		return errors.New("-draft is for the likeliest text: it needs -greedy")
+	case (o.draft != "" || o.bytes) && (o.chat || o.score != "" || len(o.generate.StopText) > 0) || o.draft != "" && o.bytes:
+		return errors.New("-bytes and -draft go together neither with each other nor with -chat, -score and -stop")
 	case o.system != "" && !o.chat:
 		return errors.New("-system is for a conversation: it needs -chat")
 	}
@@ -198,6 +212,12 @@ func run(ctx context.Context, m *language.Model, o options, stdout, stderr io.Wr
 		o.generate.Stop = []int32{}
 	}
 	o.generate.LogProbs = o.counts
+	switch {
+	case o.bytes:
+		return byBytes(ctx, m, o, stdout, stderr)
+	case o.draft != "":
+		return together(ctx, m, o, stdout, stderr)
+	}
 	if o.chat {
 		return converse(ctx, m, o, stdout, stderr)
 	}
