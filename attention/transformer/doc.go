@@ -83,15 +83,6 @@
 // A layer's A is attention or a block of package ssm or ssm/delta (Shape.Kinds), both of the
 // same inputs in Falcon-H1, and a layer of Nemotron-H has an A or an F.
 //
-// # States of hybrids
-//
-// A [State] has keys and values for layers of attention, which grow with the tokens, and for
-// recurrent layers a state of one size. It is one value all the same: stored, forked and
-// gone on from as a whole. Truncate is another matter, for a recurrence cannot be undone:
-// where a model has a recurrent layer a state goes back to 0 tokens, or to those after one of
-// the last StateConfig.Snapshots calls, and to any other number it is an error that matches
-// ErrState. Format, Window and Keep are of keys and values; recurrent states are float32.
-//
 // Weights are stored as float32, bfloat16, float16 or int8 (Config.Format), whatever their
 // type in the file; arithmetic is float32. Weights that are quantized in other ways than
 // gpt-oss's are an error that names the method, and so is a tensor that a model of the type
@@ -100,6 +91,16 @@
 // Tokens go through all layers at most 512 at a time, so that working memory does not grow
 // with a call, but for the keys and values. A single token is interrupted when a context
 // ends, and taken back, unless a layer is recurrent or has a Replacement.
+//
+// # States of hybrids
+//
+// A [State] has keys and values for layers of attention, which grow with the tokens, and for
+// recurrent layers a state of one size. It is one value all the same: stored, forked and
+// gone on from as a whole. Truncate is another matter, for a recurrence cannot be undone:
+// where a model has a recurrent layer a state goes back to 0 tokens, or to those after one of
+// the last StateConfig.Snapshots calls, and to any other number it is an error that matches
+// ErrState. Format, Window and Keep are of keys and values; recurrent states are float32.
+// [Prefixes] hold both: keys and values in pages, recurrent states after some tokens.
 //
 // # Accuracy
 //
@@ -120,9 +121,10 @@
 //	                   layers for further tokens (mtp) and images are passed over
 //	other hybrids      re-derived: compared with loops over float64 that were written from the
 //	                   code of transformers 5 (kimi_linear: of its own published code), on
-//	                   random weights; no vectors of that code itself. Steps dt are kept in time_step_limit and nothing else, as the
-//	                   kernels do that such models are trained with; a slow path of
-//	                   transformers raises them to time_step_min too
+//	                   random weights; no vectors of that code itself. Steps dt are kept in
+//	                   time_step_limit and nothing else, as the kernels do that such models
+//	                   are trained with; a slow path of transformers raises them to
+//	                   time_step_min too
 //	kimi_k2            re-derived: as deepseek_v3
 //	groups of experts  those passed over never count, as in DeepSeek's own code; Hugging Face's
 //	                   sets their scores to 0

@@ -9,6 +9,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -213,12 +214,25 @@ func folderOf(path string) string {
 	return path
 }
 
+// beginsWith tells whether a file does.
+func beginsWith(path, magic string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	first := make([]byte, len(magic))
+	_, err = io.ReadFull(f, first)
+	return err == nil && string(first) == magic
+}
+
 // roomOf tells which package runs a checkpoint, by its config.json. Without one a file *.bin is
-// llama2.c's, a file *.pth RWKV's, and another HyenaDNA's, whose files tell all by themselves.
+// llama2.c's or rwkv.cpp's, a file *.pth RWKV's, and another HyenaDNA's, whose files tell all by
+// themselves.
 func roomOf(path string) (string, error) {
 	config, err := os.ReadFile(filepath.Join(folderOf(path), "config.json"))
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && filepath.Ext(path) == ".pth":
+	case errors.Is(err, fs.ErrNotExist) && (filepath.Ext(path) == ".pth" || beginsWith(path, "fmgg")):
 		return "rwkv", nil
 	case errors.Is(err, fs.ErrNotExist) && filepath.Ext(path) == ".bin" && !strings.HasPrefix(filepath.Base(path), "pytorch_model"):
 		return "transformer", nil
