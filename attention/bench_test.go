@@ -135,6 +135,9 @@ func BenchmarkStep(b *testing.B) {
 		{"", StateConfig{}, 4096},
 		{"cancellable/", StateConfig{}, 4096},
 	} {
+		if testing.Short() {
+			c.n = 1024
+		}
 		b.Run(fmt.Sprintf("%sh=%d/kv=%d/d=%d/n=%d", c.name, heads, kv, d, c.n), func(b *testing.B) {
 			if c.name == "paged/" {
 				pages, err := a.NewPages(PagesConfig{})

@@ -35,11 +35,11 @@ func BenchmarkCCA(b *testing.B) {
 		{"exact/", exact, []int{8192, 65536}},
 	} {
 		for _, n := range c.n {
+			if testing.Short() && n > 8192 {
+				continue
+			}
 			b.Run(fmt.Sprintf("%sh=%d/d=%d/n=%d", c.prefix, heads, d, n), func(b *testing.B) {
 				long := n == 1<<20 || n == 1<<16 && c.prefix == "exact/"
-				if long && testing.Short() {
-					b.Skip("takes half a minute: run without -short")
-				}
 				forward := c.make(b)
 				q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), zeroMatrix(n, heads*d)
 				if !long { // warm up, where that does not take minutes
@@ -77,6 +77,9 @@ func BenchmarkCCAStep(b *testing.B) {
 		{"", maxLevels, asm.Float32, false, 8192},
 		{"", maxLevels, asm.Float32, false, 65536},
 	} {
+		if testing.Short() {
+			x.n = 2048
+		}
 		b.Run(fmt.Sprintf("%slevels=%d/h=%d/d=%d/n=%d", x.name, x.levels, heads, d, x.n), func(b *testing.B) {
 			n := x.n
 			c := mustCCA(b, Config{Heads: heads, HeadDim: d, Levels: x.levels})

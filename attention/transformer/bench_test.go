@@ -116,6 +116,9 @@ var benchFormats = []struct {
 // BenchmarkMemory for what the machine can read.
 func BenchmarkDecode(b *testing.B) {
 	for _, f := range benchFormats {
+		if testing.Short() && f.format != asm.BFloat16 {
+			continue
+		}
 		for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
 			b.Run(fmt.Sprintf("llama-135m/%s/workers=%d", f.name, workers), func(b *testing.B) {
 				m := random135M(b, f.format)
@@ -146,6 +149,9 @@ func BenchmarkDecode(b *testing.B) {
 // BenchmarkPeak for what the machine can multiply.
 func BenchmarkPrefill(b *testing.B) {
 	for _, f := range benchFormats {
+		if testing.Short() && f.format != asm.BFloat16 {
+			continue
+		}
 		b.Run("llama-135m/"+f.name+"/n=2048", func(b *testing.B) {
 			m := random135M(b, f.format)
 			const n = 2048

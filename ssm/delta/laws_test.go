@@ -13,6 +13,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 // kinds are recurrences of every kind, with odd sizes.
@@ -276,7 +277,7 @@ func TestCancel(t *testing.T) {
 	before := append([]float32{}, st.values...)
 	call.State = st
 	for times := 1; times < 8; times++ {
-		ctx := &counting{Context: t.Context(), left: times}
+		ctx := &statetest.Ending{Context: t.Context(), Left: times}
 		if err := op.Run(ctx, call); !errors.Is(err, context.Canceled) {
 			continue // it was done before
 		}
@@ -285,21 +286,6 @@ func TestCancel(t *testing.T) {
 			t.Fatal("it has a length")
 		}
 	}
-}
-
-// counting is a context that ends after it has been asked so many times.
-type counting struct {
-	context.Context
-	left int
-}
-
-func (c *counting) Done() <-chan struct{} { return make(chan struct{}) }
-
-func (c *counting) Err() error {
-	if c.left--; c.left < 0 {
-		return context.Canceled
-	}
-	return nil
 }
 
 // TestAllocations: calls allocate nothing after the first, and hold what ScratchBytes says.
