@@ -11,6 +11,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 const testDim = 10
@@ -200,7 +201,7 @@ func TestBlockCancel(t *testing.T) {
 		before := append([]float32{}, st.values...)
 		stopped := 0
 		for times := 1; times < 12; times++ {
-			err := op.Run(&counting{Context: t.Context(), left: times}, &BlockCall{Dst: zeros(n, testDim), X: x, First: first, State: st})
+			err := op.Run(&statetest.Ending{Context: t.Context(), Left: times}, &BlockCall{Dst: zeros(n, testDim), X: x, First: first, State: st})
 			if err == nil {
 				must(t, st.CopyFrom(st.Clone()))
 				break
