@@ -327,6 +327,24 @@ func (s *State) Compact(budget int) error {
 	return nil
 }
 
+// SetImportance sets what SirLLM and External go by, of the last tokens: for scores that
+// are known only after a step, as a token's surprise in a turn is. Errors match ErrCall,
+// where the Evictor needs none, or ErrShape, for more than are held.
+func (s *State) SetImportance(values []float32) error {
+	if s.marks.importance == nil {
+		return check.Errorf(ErrCall, "kvcache: SetImportance of a state whose Evictor is a %T", s.op.cfg.Evict)
+	}
+	for g, list := range s.marks.importance {
+		if len(values) > len(list) {
+			return check.Errorf(ErrShape, "kvcache: %d importances, want at most as many as key head %d holds = %d", len(values), g, len(list))
+		}
+	}
+	for _, list := range s.marks.importance {
+		copy(list[len(list)-len(values):], values)
+	}
+	return nil
+}
+
 // observe shows the state to a scorer.
 func (s *State) observe(o *Observation) {
 	m, cfg := &s.marks, &s.op.cfg

@@ -462,6 +462,13 @@ func (w *work) hide(p *part, s []float32, query int) {
 	for j := range s[:from] {
 		s[j] = negInf
 	}
+	if r := w.r; r.window && p.seen == causally {
+		keep := r.state.rowsBefore(w.key, r.op.cfg.Keep)
+		gone := rowsBelow(w.near, r.state.rowsBefore(w.key, r.first+query-r.op.cfg.Recent+1))
+		for j := keep; j < gone; j++ {
+			s[j] = negInf
+		}
+	}
 	for j := max(from, to); j < len(s); j++ {
 		s[j] = negInf
 	}

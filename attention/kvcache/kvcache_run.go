@@ -42,7 +42,8 @@ type run struct {
 	lists      [][]Run // that weights are of, by key head
 	runs       [][]Run // what each unit reads near, and far
 	fars       [][]Run
-	tail       int // position from which all is read, but for what is far and chosen
+	window     bool // queries see no more than their own last Recent of what is read after Keep
+	tail       int  // position from which all is read, but for what is far and chosen
 
 	qTurned, kTurned []float32
 	lseBuf           []float32

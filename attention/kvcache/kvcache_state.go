@@ -39,7 +39,7 @@ type State struct {
 	at    [][]int            // positions of what each head holds, nil where nothing is forgotten
 	index index              // of Config.Select, or nil
 	marks memory             // of Config.Evict
-	ring  state.Ring[*version]
+	ring  state.Ring[*Mark]
 	floor int // tokens before which something has been forgotten
 
 	// Working memory of evictors.
@@ -49,8 +49,9 @@ type State struct {
 	seen   Observation
 }
 
-// version is what Truncate goes back to.
-type version struct {
+// Mark is a point that a state can come back to: see State.Save.
+type Mark struct {
+	op    *Attention
 	heads []*attention.State // clones, where there is an Evictor
 	at    [][]int
 	n     int
@@ -74,7 +75,7 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	}
 	s.cfg.Format = s.heads[0].Config().Format
 	s.forgetPolicies()
-	s.ring = state.NewRing(cfg.Rollback, func() *version { return new(version) })
+	s.ring = state.NewRing(cfg.Rollback, func() *Mark { return new(Mark) })
 	return s, nil
 }
 
@@ -87,6 +88,10 @@ func (s *State) forgetPolicies() {
 	}
 	s.marks = newMemory(s.op)
 }
+
+// Owns tells whether a state belongs to the operator: whether it was made by one with the
+// same Config.
+func (a *Attention) Owns(s *State) bool { return s != nil && s.op != nil && s.op.print == a.print }
 
 // NewPages returns a pool of pages for the operator's states, or an error that matches
 // ErrConfig. A page holds tokens of one key head. SharedValues and LogWeights are not
@@ -144,13 +149,14 @@ func (s *State) Bytes() (n int64) {
 	n += s.marks.bytes()
 	for v := range s.ring.All {
 		if *v != nil {
-			n += (*v).bytes()
+			n += (*v).Bytes()
 		}
 	}
 	return n
 }
 
-func (v *version) bytes() (n int64) {
+// Bytes returns the memory of the mark.
+func (v *Mark) Bytes() (n int64) {
 	for _, st := range v.heads {
 		n += st.Bytes()
 	}
@@ -183,7 +189,7 @@ func (s *State) Clone() *State {
 	if s.index != nil {
 		c.index = s.index.clone()
 	}
-	c.ring = s.ring.Clone(func(v *version) *version { return v.clone() })
+	c.ring = s.ring.Clone(func(v *Mark) *Mark { return v.Clone() })
 	return c
 }
 
@@ -195,8 +201,9 @@ func cloneLists[T any](list [][]T) [][]T {
 	return c
 }
 
-func (v *version) clone() *version {
-	c := &version{n: v.n, floor: v.floor, at: cloneLists(v.at), marks: v.marks.clone()}
+// Clone returns a copy of the mark.
+func (v *Mark) Clone() *Mark {
+	c := &Mark{op: v.op, n: v.n, floor: v.floor, at: cloneLists(v.at), marks: v.marks.clone()}
 	for _, st := range v.heads {
 		c.heads = append(c.heads, st.Clone())
 	}
@@ -247,8 +254,7 @@ func (s *State) Truncate(n int) error {
 		return nil
 	}
 	if v := s.ring.Back(n); v != nil {
-		s.restore(*v)
-		return nil
+		return s.Restore(*v)
 	}
 	if n < s.floor {
 		return check.Errorf(ErrState, "kvcache: Truncate to %d tokens of a state that has forgotten some of %d, want 0 or at least %d, or Rollback", n, s.n, s.floor)
@@ -266,6 +272,22 @@ func (s *State) Truncate(n int) error {
 	return nil
 }
 
+// CanTruncate tells whether Truncate can go back to n tokens.
+func (s *State) CanTruncate(n int) bool {
+	if n < 0 || n > s.n {
+		return false
+	}
+	if n == 0 || n == s.n {
+		return true
+	}
+	for v := range s.ring.All {
+		if *v != nil && (*v).op != nil && (*v).n == n {
+			return true
+		}
+	}
+	return n >= s.floor && (s.index == nil || s.index.truncate(s, n, true)) && s.marks.canTruncate(n)
+}
+
 // shorten notes that heads have been taken back to n tokens.
 func (s *State) shorten(n int) {
 	for g, list := range s.at {
@@ -280,32 +302,38 @@ func (s *State) shorten(n int) {
 	s.marks.truncate(s, n)
 }
 
-// restore makes the state what it was.
-func (s *State) restore(v *version) {
+// Restore makes the state what it was when Save made the mark, which must be the state's
+// own, made no later than the tokens that it has now; otherwise it is an error that
+// matches ErrState. The mark stays.
+func (s *State) Restore(v *Mark) error {
+	switch {
+	case v == nil || v.op != s.op:
+		return check.Errorf(ErrState, "kvcache: a mark of no state of this operator")
+	case v.n > s.n || v.heads == nil && v.floor != s.floor:
+		return check.Errorf(ErrState, "kvcache: a mark of %d tokens for a state of %d, which is another's or has been restored to before", v.n, s.n)
+	}
 	for g, st := range s.heads {
 		if v.heads != nil {
-			if p := s.cfg.Pages; p != nil {
+			if s.cfg.Pages != nil {
 				st.Reset() // its pages go back
 			}
 			s.heads[g] = v.heads[g].Clone()
 		} else if err := st.Truncate(v.n); err != nil {
-			panic(err) // nothing has been forgotten since
+			return named(err)
 		}
 	}
-	c := v.clone()
+	c := v.Clone()
+	s.release(c)
 	s.at, s.n, s.index, s.marks, s.floor = c.at, c.n, c.index, c.marks, c.floor
+	return nil
 }
 
-// keepVersion notes what the state is, for Truncate.
-func (s *State) keepVersion() {
-	to := s.ring.Next(s.n)
-	if to == nil {
-		return
-	}
-	if *to != nil {
-		s.releaseVersion(*to)
-	}
-	v := &version{n: s.n, floor: s.floor, at: cloneLists(s.at), marks: s.marks.clone()}
+// Save notes in a mark what the state is: the policies' running scores and cached choices,
+// and with an Evictor a copy of what is held, which shares its pages. A mark is a zero
+// Mark or one that Save has made, and costs no more than that.
+func (s *State) Save(v *Mark) {
+	s.release(v)
+	*v = Mark{op: s.op, n: s.n, floor: s.floor, at: cloneLists(s.at), marks: s.marks.clone()}
 	if s.index != nil {
 		v.index = s.index.clone()
 	}
@@ -314,11 +342,20 @@ func (s *State) keepVersion() {
 			v.heads = append(v.heads, st.Clone())
 		}
 	}
-	*to = v
 }
 
-// releaseVersion gives back the pages of a version.
-func (s *State) releaseVersion(v *version) {
+// keepVersion notes what the state is, for Truncate.
+func (s *State) keepVersion() {
+	if to := s.ring.Next(s.n); to != nil {
+		if *to == nil {
+			*to = new(Mark)
+		}
+		s.Save(*to)
+	}
+}
+
+// release gives back the pages of a mark.
+func (s *State) release(v *Mark) {
 	if s.cfg.Pages != nil {
 		for _, st := range v.heads {
 			st.Reset()
@@ -331,7 +368,8 @@ func (s *State) releaseVersion(v *version) {
 func (s *State) dropVersions(n int) {
 	for v := range s.ring.All {
 		if *v != nil && (n < 0 || (*v).n > n) {
-			s.releaseVersion(*v)
+			s.release(*v)
+			**v = Mark{}
 		}
 	}
 	s.ring.Forget(n)

@@ -80,8 +80,8 @@ func (All) newIndex(*Attention) index { return allIndex{} }
 func (allIndex) clone() index         { return allIndex{} }
 func (allIndex) choose(r *run) error  { r.choice.All = true; return nil }
 
-// Window looks at nothing but the first Keep and the last Recent tokens, which stay held
-// all the same.
+// Window looks at nothing but the first Keep tokens and a query's own last Recent, by its
+// own position, so that no bit depends on chunks. All stay held.
 type Window struct{}
 
 type windowIndex struct{ still }
@@ -89,7 +89,14 @@ type windowIndex struct{ still }
 func (Window) check(*Config) error       { return nil }
 func (Window) newIndex(*Attention) index { return windowIndex{} }
 func (windowIndex) clone() index         { return windowIndex{} }
-func (windowIndex) choose(r *run) error  { r.choose1(1); return nil }
+
+func (windowIndex) choose(r *run) error {
+	r.choose1(1)
+	if cfg := &r.op.cfg; !cfg.Positions.far() && cfg.Positions != InCache {
+		r.tail, r.window = max(0, r.first-cfg.Recent+1), true
+	}
+	return nil
+}
 
 // choose1 empties the choice and gives it n lists.
 func (r *run) choose1(n int) {
@@ -129,7 +136,7 @@ func (r *run) middle(head int) (from, to int) {
 
 // choose asks the selector.
 func (r *run) choose(s *State) error {
-	r.choice.All = true
+	r.choice.All, r.window = true, false
 	r.choice.Estimates = r.choice.Estimates[:0]
 	r.tail = max(0, min(r.first, s.n-r.op.cfg.Recent))
 	if r.op.cfg.Positions.far() {

@@ -261,7 +261,7 @@ func (c *checkpoint) stacked(cols int, bias bool, names []string, rows []int) *d
 func (c *checkpoint) mixer(layer int, prefix string, window int, rotation rope.Config) lm.Streamer {
 	s := c.shape
 	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	m := &mixer{scratch: c.runs, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim, heat: s.heat, whole: s.qkNorm == wholeNorm}
+	m := &mixer{scratch: c.runs, layer: layer, heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim, heat: s.heat, whole: s.qkNorm == wholeNorm}
 	m.gate = s.outGate
 	if s.outGate {
 		m.qkv = c.withGate(prefix)

@@ -35,6 +35,7 @@ type mixer struct {
 	scratch  *scratch.List[mixerRun]
 
 	heads, kvHeads, headDim int
+	layer                   int // its number in the model
 
 	gate   bool           // there is one
 	whole  bool           // norms are of all heads together
@@ -55,6 +56,7 @@ type mixerRun struct {
 	group parallel.Group
 	call  attention.Call
 	k, v  [1]blas32.General
+	one   [2]blas32.General // k and v of a sequence
 
 	floats []float32
 	qkv    blas32.General // [n, (H + 2 KVH) HeadDim], or with a gate [n, 2 (H + KVH) HeadDim]
@@ -83,9 +85,19 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 		return err
 	}
 	r.k[0], r.v[0] = mat.Columns(r.qkv, h, kv), mat.Columns(r.qkv, h+kv, kv)
-	past := r.call.States[:0]
+	past, alone := r.call.States[:0], false
 	for _, st := range mix.States {
+		if _, ok := st.(*policyState); ok {
+			alone = true // each policy has an operator of its own
+			break
+		}
 		past = append(past, st.(interface{ past() attention.Past }).past())
+	}
+	if alone {
+		if err := r.mixPolicies(ctx, mix); err != nil {
+			return err
+		}
+		return r.group.Run(ctx, mix.Workers, tasks, r.finish)
 	}
 	r.call = attention.Call{
 		Dst: r.y, Q: mat.Columns(r.qkv, 0, h), K: r.k[:], V: r.v[:],
@@ -305,6 +317,11 @@ func (m *mixer) StateBytes(tokens int) int64 {
 
 // NewState implements lm.Streamer.
 func (m *mixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
+	if cfg.Policies != nil {
+		if p := cfg.Policies(m.layer); p != nil {
+			return m.newPolicy(cfg, *p)
+		}
+	}
 	if m.with != nil {
 		past, err := m.with.newState(cfg)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 
+	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/mla"
 	"github.com/subquad/subquad/internal/check"
@@ -154,6 +155,9 @@ func (m *latentMixer) ofState(cfg lm.StateConfig) (*mla.MLA, error) {
 
 // NewState implements lm.Streamer.
 func (m *latentMixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
+	if cfg.Policies != nil {
+		return nil, check.Errorf(subquad.ErrConfig, "Policies of a model with latent attention, whose keys are made anew from its latents: want nil")
+	}
 	op, err := m.ofState(cfg)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ type pages struct {
 // NewPages implements lm.Pager.
 func (m *mixer) NewPages(cfg lm.StateConfig, tokens int) (lm.Pages, error) {
 	c := m.stateConfig(cfg)
-	if m.with != nil || c.Window > 0 || c.Rotation != nil && c.Policy == rope.Rerotate {
+	if m.with != nil || cfg.Policies != nil || c.Window > 0 || c.Rotation != nil && c.Policy == rope.Rerotate {
 		return nil, nil
 	}
 	p, err := m.op.NewPages(attention.PagesConfig{PageTokens: tokens, Format: c.Format, Collected: true})

@@ -78,6 +78,10 @@ type State = lm.State
 //	               Xiao et al. 2023, arXiv 2309.17453). Tokens keep their own positions
 //	WindowsOnly    layers with a window of their own keep no more than that, rather than all
 //	               tokens for Truncate's sake
+//	Policies       what attention looks at and forgets, layer by layer: package kvcache's
+//	               policies, and positions with which prompts may be longer than those of the
+//	               training (InfLLM, TokenSelect) and dialogues endless (StreamingLLM, SirLLM);
+//	               see Past. Such a state is not stored. nil for a layer is plain attention
 type StateConfig = lm.StateConfig
 
 // NewState returns an empty state. Errors match ErrConfig.

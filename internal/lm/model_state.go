@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention/kvcache"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/rope"
@@ -61,6 +62,9 @@ type StateConfig struct {
 	// have one of their own.
 	Window, Keep int
 	WindowsOnly  bool
+	// Policies returns, for the attention of each layer, what to look at and what to forget,
+	// or nil for neither. Its shape, Rotation and Workers are the layer's.
+	Policies func(layer int) *kvcache.Config
 }
 
 // Undoer is a LayerState that can take its last token back without a mark. A model of such
@@ -145,6 +149,14 @@ func (st *State) Len() int { return st.tokens }
 
 // Layer returns the state of a mixer, by its number.
 func (st *State) Layer(mixer int) LayerState { return st.layers[mixer] }
+
+// LayerAt is Layer, or false where there is no mixer of that number.
+func (st *State) LayerAt(mixer int) (LayerState, bool) {
+	if mixer < 0 || mixer >= len(st.layers) {
+		return nil, false
+	}
+	return st.layers[mixer], true
+}
 
 // Bytes returns the memory of the state, with its snapshots.
 func (st *State) Bytes() (n int64) {

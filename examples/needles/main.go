@@ -1,0 +1,11 @@
+package main
+
+import _ "embed"
+
+//go:embed model/model.safetensors
+var checkpoint []byte
+
+//go:embed model/config.json
+var config []byte
+
+func main() {}
