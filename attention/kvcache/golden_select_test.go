@@ -322,6 +322,9 @@ func goldenThreads(t *testing.T, f *golden.File) {
 			}
 		}
 		if way.name == "" {
+			if all := float64(right) / float64(n); all < f.Number("recall_topk", 1) {
+				t.Errorf("everything has %v of the needles", all)
+			}
 			f.Compare("exact_out", out)
 			f.CompareInts("decoded_code", decoded)
 			f.CompareInts("topk_summed_attention", *found["top"])

@@ -169,6 +169,7 @@ func goldenH2O(t *testing.T, f *golden.File) {
 	q := f.Shape("q")
 	heads, tokens, dim := q[1], q[2], q[3]
 	hh, recent, prefill := number(f, "hh_size", 0), number(f, "recent_size", 0), number(f, "prefill", 0)
+	f.Sizes(map[string]int{"steps": tokens - prefill})
 	a := operator(t, Config{Heads: heads, KVHeads: f.Shape("k")[1], HeadDim: dim, ValueDim: f.Shape("v")[3], Recent: recent, Evict: H2O{Budget: hh + recent}, Chunk: 1 << 20})
 	var out, scores []float32
 	var held []int64
@@ -240,6 +241,7 @@ func goldenSirLLM(t *testing.T, f *golden.File) {
 		Heads: 1, HeadDim: 4, Keep: number(f, "start_size", 0), Recent: number(f, "recent_size", 0),
 		Evict: SirLLM{Tokens: number(f, "token_entropy_size", 0), Decay: decay}, Positions: InCache, Chunk: 1 << 20,
 	})
+	f.Sizes(map[string]int{"cache_size": a.cfg.Evict.rule(&a.cfg).budget})
 	s := newState(t, a, StateConfig{})
 	width := f.Shape("keep_positions_paper")[1]
 	var held []int64
@@ -277,6 +279,12 @@ func goldenInfLLM(t *testing.T, f *golden.File) {
 		Rotation: rotation(f, dim), Positions: Far, Chunk: number(f, "exc", 0),
 	}
 	batch, kvHeads, repeat := q[0], k[1], 1
+	f.Sizes(map[string]int{"B": batch, "H": heads, "Hkv": kvHeads, "D": dim})
+	for i, n := range f.Numbers("chunks") {
+		if n != float64(f.Int64("chunks")[i]) {
+			t.Errorf("chunks %d is %v", i, n)
+		}
+	}
 	perHead := f.Meta("perhead") == "True"
 	if perHead { // every query head is a sequence of its own
 		cfg.Heads, cfg.KVHeads, repeat = 1, 1, heads/kvHeads

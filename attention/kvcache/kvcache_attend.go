@@ -205,7 +205,7 @@ func (r *run) attendTask(worker, task int) {
 	turned := r.op.rotation != nil && !r.op.rotatedHeld()
 	w.pieces, w.used = w.pieces[:0], 0
 	rows := runRows(near) + runRows(far)
-	w.keys, w.values = scratch.Floats(w.keys, rows*r.kCols()), scratch.Floats(w.values, rows*r.vCols())
+	w.keys, w.values = grown(w.keys, rows*r.kCols()), grown(w.values, rows*r.vCols())
 
 	s := r.state
 	var parts [3]part
@@ -240,7 +240,7 @@ func (r *run) attendTask(worker, task int) {
 		for i := range parts[:n] {
 			total += parts[i].keys
 		}
-		r.weights[head] = scratch.Floats(r.weights[head], total*heads)
+		r.weights[head] = grown(r.weights[head], total*heads)
 		weights = r.weights[head][:total*heads]
 		clear(weights)
 		r.lists[head] = append(append(r.lists[head][:0], near...), far...)
@@ -352,7 +352,7 @@ func (w *work) blocks(parts []part, first, heads int, weights []float32) {
 	stride := keys + 16
 	queries := max(1, blockRows/heads)
 	rows := min(queries, r.x) * heads
-	w.scores, w.head, w.packed = scratch.Floats(w.scores, rows*stride), scratch.Floats(w.head, rows*kc), scratch.Floats(w.packed, rows*kc)
+	w.scores, w.head, w.packed = grown(w.scores, rows*stride), scratch.Floats(w.head, rows*kc), scratch.Floats(w.packed, rows*kc)
 	w.out, w.top, w.sums = scratch.Floats(w.out, rows*vc), scratch.Floats(w.top, rows), scratch.Floats(w.sums, rows)
 	for len(w.ones) < rows {
 		w.ones = append(w.ones, 1)

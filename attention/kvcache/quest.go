@@ -162,7 +162,7 @@ func (x *questIndex) choose(r *run) error {
 func (x *questIndex) scan(r *run, pages int) error {
 	cfg := &r.op.cfg
 	kc, d, group := r.kCols(), cfg.HeadDim, r.op.group
-	r.sel.log = scratch.Floats(r.sel.log, cfg.Heads*pages)
+	r.sel.log = grown(r.sel.log, cfg.Heads*pages)
 	r.works = atLeast(r.works, 1)
 	w := &r.works[0]
 	w.r = r
@@ -186,7 +186,7 @@ func (x *questIndex) scan(r *run, pages int) error {
 			r.op.tile.PackQueries(w.packed, m)
 			to := mat.Of(r.sel.log[g*group*pages:], group, pages)
 			if i > 0 {
-				r.sel.votes = scratch.Floats(r.sel.votes, group*pages)
+				r.sel.votes = grown(r.sel.votes, group*pages)
 				to = mat.Of(r.sel.votes, group, pages)
 			}
 			r.op.tile.Scores(to, w.packed, kernel.Strided{Rows: pages, Cols: 2 * kc, Stride: 2 * kc, Float32: x.bounds[g]}, nil)

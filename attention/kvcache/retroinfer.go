@@ -233,7 +233,7 @@ func (x *retroIndex) choose(r *run) error {
 func (x *retroIndex) chooseHead(r *run, g int) {
 	c, cfg := &x.heads[g], &r.op.cfg
 	d, dv, n, group := cfg.HeadDim, cfg.ValueDim, len(c.size), r.op.group
-	x.scores = scratch.Floats(x.scores, 2*n)
+	x.scores = grown(x.scores, 2*n)
 	rank, s := x.scores[:n], x.scores[n:2*n]
 	clear(rank)
 	r.report.Index += 4 * int64(n) * int64(d)
@@ -273,7 +273,7 @@ func (x *retroIndex) chooseHead(r *run, g int) {
 	}
 	r.choice.Lists[g] = list
 	kc, vc := r.kCols(), r.vCols()
-	x.estK[g], x.estV[g], x.estW[g] = scratch.Floats(x.estK[g], estimate*kc), scratch.Floats(x.estV[g], estimate*vc), scratch.Floats(x.estW[g], estimate)
+	x.estK[g], x.estV[g], x.estW[g] = grown(x.estK[g], estimate*kc), grown(x.estV[g], estimate*vc), grown(x.estW[g], estimate)
 	clear(x.estK[g][:estimate*kc])
 	clear(x.estV[g][:estimate*vc])
 	for i, j := range x.order[read:] {

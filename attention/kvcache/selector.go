@@ -208,3 +208,12 @@ func (r *run) meanQuery(q blas32.General) []float32 {
 	}
 	return bar
 }
+
+// grown is scratch.Floats for lists that are longer with every token: it allocates now and
+// then, and not each time.
+func grown(old []float32, n int) []float32 {
+	if cap(old) < n {
+		return scratch.Floats(nil, n+n/4+64)[:n]
+	}
+	return old[:n]
+}

@@ -31,7 +31,7 @@ const (
 func (r *run) scanKeys(q []float32, from, to int) error {
 	cfg := &r.op.cfg
 	n := to - from
-	r.sel.log = scratch.Floats(r.sel.log, cfg.Heads*n)
+	r.sel.log = grown(r.sel.log, cfg.Heads*n)
 	r.sel.from, r.sel.to, r.sel.query = from, to, q
 	workers := r.op.workersFor(r.call.Workers, int64(n)*int64(cfg.Heads*cfg.HeadDim))
 	for len(r.works) < workers {

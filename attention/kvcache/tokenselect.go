@@ -58,7 +58,7 @@ func (x tokenIndex) choose(r *run) error {
 	}
 	votes := r.logVotes()
 	if x.p.Pool > 1 {
-		r.sel.pooled = scratch.Floats(r.sel.pooled, len(votes))
+		r.sel.pooled = grown(r.sel.pooled, len(votes))
 		pool(r.sel.pooled[:len(votes)], votes, x.p.Pool, MaxPool)
 		r.sel.votes, r.sel.pooled = r.sel.pooled, r.sel.votes
 		votes = r.sel.votes[:len(votes)]
@@ -74,7 +74,7 @@ const voteBlock = 1024
 // logVotes returns the logarithm of each token's votes.
 func (r *run) logVotes() []float32 {
 	heads, n := r.op.cfg.Heads, r.sel.to-r.sel.from
-	r.sel.votes = scratch.Floats(r.sel.votes, n)
+	r.sel.votes = grown(r.sel.votes, n)
 	r.sel.sums = scratch.Floats(r.sel.sums, heads)
 	r.sel.part = scratch.Floats(r.sel.part, 2*voteBlock)
 	votes := r.sel.votes[:n]
