@@ -1,3 +1,4 @@
+// Command needles compares policies for long pasts on a trained model.
 package main
 
 import _ "embed"
