@@ -47,6 +47,18 @@ func kvcacheRoom(b *builder) {
 	cfg.Select, cfg.Evict = nil, kvcache.H2O{Budget: 5}
 	evicting := must(kvcache.New(cfg))
 	b.on(func() any { return must(evicting.NewState(kvcache.StateConfig{})) }, "Compact", func() []any { return []any{5} })
+	b.on(seen, "Restore", func() []any {
+		m := new(kvcache.Mark)
+		seen().(*kvcache.State).Save(m)
+		return []any{m}
+	}).foreign = func() any { return new(kvcache.Mark) }
+	cfg.Evict = kvcache.SirLLM{Tokens: 3}
+	surprised := must(kvcache.New(cfg))
+	b.on(func() any {
+		st := must(surprised.NewState(kvcache.StateConfig{}))
+		must(0, surprised.Step(matrix(3, heads*valueDim), matrix(3, heads*headDim), matrix(3, kvHeads*headDim), matrix(3, kvHeads*valueDim), st))
+		return st
+	}, "SetImportance", func() []any { return []any{vector(3)} }).free = []string{"values."}
 	b.add("kvcache.AttentionRows", kvcache.AttentionRows, func() []any {
 		return []any{matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim), heads, kvHeads, float32(1), 2, 1}
 	}).never = true // rows beyond the last
