@@ -113,7 +113,7 @@ func (x *lawText) run(t testing.TB, a *Attention, s *State, from, to int) blas32
 	return dst
 }
 
-func sameBits(t *testing.T, what string, a, b blas32.General) {
+func bitsAgree(t *testing.T, what string, a, b blas32.General) {
 	t.Helper()
 	for i := range a.Rows {
 		for j, x := range mat.Row(a, i) {
@@ -170,7 +170,7 @@ func TestRoomyIsExact(t *testing.T) {
 				}
 				continue
 			}
-			sameBits(t, fmt.Sprintf("token %d", i), got, want)
+			bitsAgree(t, fmt.Sprintf("token %d", i), got, want)
 		}
 	})
 }
@@ -200,7 +200,7 @@ func TestSplits(t *testing.T) {
 			s := newState(t, b, cfg)
 			for at := 0; at < lawTokens; {
 				to := min(at+1+r.IntN(9), lawTokens)
-				sameBits(t, "split", x.run(t, b, s, at, to), mat.Rows(want, at, to))
+				bitsAgree(t, "split", x.run(t, b, s, at, to), mat.Rows(want, at, to))
 				at = to
 			}
 			if cfg.Pages != nil {
@@ -238,15 +238,15 @@ func TestForkAndFile(t *testing.T) {
 				if back.Len() != s.Len() || file.Len() != 0 {
 					t.Fatalf("read %d tokens, want %d; %d bytes left", back.Len(), s.Len(), file.Len())
 				}
-				sameBits(t, "read back", x.run(t, a, back, at, lawTokens), mat.Rows(whole, at, lawTokens))
+				bitsAgree(t, "read back", x.run(t, a, back, at, lawTokens), mat.Rows(whole, at, lawTokens))
 			}
 			if at == fork {
-				sameBits(t, "fork", y.run(t, a, s.Clone(), fork, lawTokens), other)
+				bitsAgree(t, "fork", y.run(t, a, s.Clone(), fork, lawTokens), other)
 				copied := newState(t, a, StateConfig{})
 				must(t, copied.CopyFrom(s))
-				sameBits(t, "copy", y.run(t, a, copied, fork, lawTokens), other)
+				bitsAgree(t, "copy", y.run(t, a, copied, fork, lawTokens), other)
 			}
-			sameBits(t, "one by one", x.run(t, a, s, at, at+1), mat.Rows(whole, at, at+1))
+			bitsAgree(t, "one by one", x.run(t, a, s, at, at+1), mat.Rows(whole, at, at+1))
 		}
 	})
 }
@@ -269,7 +269,7 @@ func TestRollback(t *testing.T) {
 				}
 			}
 			must(t, s.Truncate(at))
-			sameBits(t, "after going back", x.run(t, a, s, at, at+1), mat.Rows(want, at, at+1))
+			bitsAgree(t, "after going back", x.run(t, a, s, at, at+1), mat.Rows(want, at, at+1))
 		}
 		// Without versions: as far as the policy can, or an error that changes nothing.
 		s = newState(t, a, StateConfig{})
@@ -280,9 +280,9 @@ func TestRollback(t *testing.T) {
 		}
 		at := s.Len()
 		if err == nil {
-			sameBits(t, "truncated", x.run(t, a, s, at, lawTokens), mat.Rows(want, at, lawTokens))
+			bitsAgree(t, "truncated", x.run(t, a, s, at, lawTokens), mat.Rows(want, at, lawTokens))
 		} else {
-			sameBits(t, "as before", x.run(t, a, s, at, lawTokens), mat.Rows(want, at, lawTokens))
+			bitsAgree(t, "as before", x.run(t, a, s, at, lawTokens), mat.Rows(want, at, lawTokens))
 		}
 	})
 }
@@ -336,7 +336,7 @@ func TestPoison(t *testing.T) {
 		p := newState(t, a, StateConfig{})
 		poisoned.run(t, a, p, 0, at)
 		if c.name != "Cached" { // whose choice may be an older one
-			sameBits(t, "poisoned", poisoned.run(t, a, p, at, at+1), out)
+			bitsAgree(t, "poisoned", poisoned.run(t, a, p, at, at+1), out)
 		}
 	})
 }
@@ -359,7 +359,7 @@ func TestGroups(t *testing.T) {
 				copy(mat.Part(repeated.v, i, h*8, 8), mat.Part(x.v, i, h/3*8, 8))
 			}
 		}
-		sameBits(t, fmt.Sprintf("%T", p), repeated.run(t, b, newState(t, b, StateConfig{}), 0, 40), x.run(t, a, newState(t, a, StateConfig{}), 0, 40))
+		bitsAgree(t, fmt.Sprintf("%T", p), repeated.run(t, b, newState(t, b, StateConfig{}), 0, 40), x.run(t, a, newState(t, a, StateConfig{}), 0, 40))
 	}
 }
 
