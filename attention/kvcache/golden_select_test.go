@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -170,7 +171,7 @@ func goldenQuest(t *testing.T, f *golden.File) {
 
 // again readies a run for another look at its last query.
 func (r *run) again(a *Attention, s *State, q blas32.General) *run {
-	r.op, r.state, r.q, r.qRaw, r.x, r.first = a, s, q, q, q.Rows, s.n-q.Rows
+	r.op, r.ctx, r.state, r.q, r.qRaw, r.x, r.first = a, context.Background(), s, q, q, q.Rows, s.n-q.Rows
 	return r
 }
 

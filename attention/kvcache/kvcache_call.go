@@ -37,7 +37,8 @@ type Report struct {
 	// where the policy has no bound.
 	Missing float64
 	// Error bounds the distance of an output of one head from that of all tokens, for
-	// certain, where the policy has such a bound: Shadow.
+	// certain, where the policy has such a bound: Shadow. +Inf elsewhere, 0 where all was
+	// read.
 	Error float64
 	// Refreshed is how many choices were made, and Reused how many came from a Cached
 	// policy.

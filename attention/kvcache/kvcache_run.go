@@ -50,6 +50,7 @@ type run struct {
 	inner            attention.Call
 	pasts            []attention.Past
 	attend, scan     func(worker, task int)
+	sum, vote        func(worker, task int)
 	report           Report
 	sel              selecting
 	shadow           *shadowRun

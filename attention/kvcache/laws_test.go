@@ -59,6 +59,18 @@ var lawCases = []lawCase{
 	{name: "KeyDiff", change: func(c *Config) { c.Evict, c.Every = KeyDiff{Budget: 15}, 4 }, roomy: func(c *Config) { c.Evict = KeyDiff{Budget: 1000} }},
 	{name: "LagKV", change: func(c *Config) { c.Evict, c.Every = LagKV{Budget: 15, Lag: 4}, 4 }, roomy: func(c *Config) { c.Evict = LagKV{Budget: 1000, Lag: 4} }},
 	{name: "Observed", change: func(c *Config) { c.Evict, c.Every = ObservedAttention{Budget: 15}, 4 }, scores: true},
+	{name: "CUR", change: func(c *Config) { c.Evict, c.Every = CUR{Budget: 15}, 4 }},
+	{name: "Leverage", change: func(c *Config) { c.Evict, c.Every = Leverage{Budget: 15}, 4 }},
+	{name: "NonCausal", change: func(c *Config) { c.Evict, c.Every = NonCausal{Budget: 15, Window: 24}, 4 }, scores: true},
+	{name: "Compactor", change: func(c *Config) { c.Evict, c.Every = Compactor{Budget: 15, Window: 24}, 4 }, scores: true},
+	{name: "ExpectedAttention", change: func(c *Config) {
+		c.Evict, c.Every, c.Rotation = ExpectedAttention{Budget: 15, Window: 24}, 4, &rope.Config{}
+	}, scores: true},
+	{name: "FINCH", change: func(c *Config) { c.Evict, c.Every = FINCH{Budget: 15, Window: 4}, 4 }, scores: true},
+	{name: "CriticalKV", change: func(c *Config) {
+		c.Evict, c.Every = CriticalKV{Evict: Knorm{Budget: 15}, Output: blas32.General{Rows: 3, Cols: c.Heads * c.ValueDim, Stride: c.Heads * c.ValueDim, Data: slices.Repeat([]float32{1, -2, 3}, c.Heads*c.ValueDim)}}, 4
+	}},
+	{name: "Block", change: func(c *Config) { c.Evict, c.Every = Block{Evict: KeyDiff{Budget: 15}, Length: 4}, 4 }},
 	{name: "AdaKV", change: func(c *Config) { c.Evict, c.Every = AdaKV{Evict: Knorm{Budget: 15}}, 4 }, roomy: func(c *Config) { c.Evict = AdaKV{Evict: Knorm{Budget: 1000}} }},
 	{name: "Chunk", change: func(c *Config) { c.Evict, c.Every = Chunk{Evict: Knorm{Budget: 15}, Length: 3}, 4 }, roomy: func(c *Config) { c.Evict = Chunk{Evict: Knorm{Budget: 1000}} }},
 }
@@ -412,7 +424,8 @@ func TestSteadyState(t *testing.T) {
 		c := &lawCases[i]
 		cfg := c.config(lawShapes[1])
 		switch c.name {
-		case "InfLLM", "RetroInfer", "SnapKV", "Pyramid", "Knorm", "KeyDiff", "LagKV", "Observed", "AdaKV", "Chunk", "TOVA":
+		case "InfLLM", "RetroInfer", "SnapKV", "Pyramid", "Knorm", "KeyDiff", "LagKV", "Observed", "AdaKV", "Chunk", "TOVA",
+			"CUR", "Leverage", "NonCausal", "Compactor", "ExpectedAttention", "FINCH", "CriticalKV", "Block":
 			continue // which allocate when they make a block, or forget
 		}
 		cfg.Workers = 4

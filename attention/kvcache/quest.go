@@ -140,7 +140,6 @@ func (x *questIndex) choose(r *run) error {
 	}
 	lists := x.p.Group.lists(cfg)
 	r.choose1(lists)
-	r.sel.to, r.sel.from = last, 0
 	for i := range lists {
 		list := r.choice.Lists[i]
 		for _, p := range r.pickTop(r.groupScores(i, x.p.Group), take) {
@@ -161,45 +160,52 @@ func (x *questIndex) choose(r *run) error {
 // chunk's queries.
 func (x *questIndex) scan(r *run, pages int) error {
 	cfg := &r.op.cfg
-	kc, d, group := r.kCols(), cfg.HeadDim, r.op.group
 	r.sel.log = grown(r.sel.log, cfg.Heads*pages)
-	r.works = atLeast(r.works, 1)
-	w := &r.works[0]
-	w.r = r
-	r.report.Index += int64(pages) * int64(cfg.KVHeads) * int64(2*d) * 4
+	r.sel.from, r.sel.to, r.sel.pages = 0, pages, x
+	defer r.dropPages()
+	r.report.Index += int64(pages) * int64(cfg.KVHeads) * int64(2*cfg.HeadDim) * 4
+	workers := r.op.workersFor(r.call.Workers, int64(pages*r.x)*int64(2*cfg.Heads*cfg.HeadDim))
+	r.works = atLeast(r.works, workers)
+	return r.group.RunAs(r.ctx, "kvcache", workers, cfg.KVHeads, r.scan)
+}
+
+func (r *run) dropPages() { r.sel.pages = nil }
+
+// scanPages scores the pages of one key head.
+func (w *work) scanPages(x *questIndex, g int) {
+	r := w.r
+	kc, d, group, pages := r.kCols(), r.op.cfg.HeadDim, r.op.group, r.sel.to
+	bounds := kernel.Strided{Rows: pages, Cols: 2 * kc, Stride: 2 * kc, Float32: x.bounds[g]}
 	for i := range r.x {
-		for g := range x.bounds {
-			w.head = scratch.Floats(w.head, group*2*kc)
-			clear(w.head)
-			m := mat.Of(w.head, group, 2*kc)
-			for h := range group {
-				row := mat.Row(m, h)
-				for j, v := range mat.Part(r.q, i, (g*group+h)*d, d) {
-					if v > 0 {
-						row[j] = v
-					} else {
-						row[kc+j] = v
-					}
+		w.head, w.packed = scratch.Floats(w.head, group*2*kc), scratch.Floats(w.packed, group*2*kc)
+		clear(w.head[:group*2*kc])
+		m := mat.Of(w.head, group, 2*kc)
+		for h := range group {
+			row := mat.Row(m, h)
+			for j, v := range mat.Part(r.q, i, (g*group+h)*d, d) {
+				if v > 0 {
+					row[j] = v
+				} else {
+					row[kc+j] = v
 				}
 			}
-			w.packed = scratch.Floats(w.packed, group*2*kc)
-			r.op.tile.PackQueries(w.packed, m)
-			to := mat.Of(r.sel.log[g*group*pages:], group, pages)
-			if i > 0 {
-				r.sel.votes = grown(r.sel.votes, group*pages)
-				to = mat.Of(r.sel.votes, group, pages)
-			}
-			r.op.tile.Scores(to, w.packed, kernel.Strided{Rows: pages, Cols: 2 * kc, Stride: 2 * kc, Float32: x.bounds[g]}, nil)
-			if i > 0 {
-				for j, v := range to.Data[:group*pages] {
-					if at := &r.sel.log[g*group*pages+j]; v > *at || v != v {
-						*at = v
-					}
+		}
+		r.op.tile.PackQueries(w.packed[:group*2*kc], m)
+		to := mat.Of(r.sel.log[g*group*pages:], group, pages)
+		if i == 0 {
+			r.op.tile.Scores(to, w.packed[:group*2*kc], bounds, nil)
+			continue
+		}
+		w.scores = grown(w.scores, group*pages)
+		r.op.tile.Scores(mat.Of(w.scores, group, pages), w.packed[:group*2*kc], bounds, nil)
+		for h := range group {
+			for j, v := range w.scores[h*pages:][:pages] {
+				if at := &mat.Row(to, h)[j]; v > *at || v != v {
+					*at = v
 				}
 			}
 		}
 	}
-	return nil
 }
 
 func (x *questIndex) truncate(s *State, n int, try bool) bool {

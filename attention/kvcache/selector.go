@@ -1,6 +1,8 @@
 package kvcache
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/mat"
@@ -152,19 +154,22 @@ func (r *run) choose(s *State) error {
 	if !r.choice.All && r.report.Refreshed == before {
 		r.report.Refreshed++
 	}
+	if _, own := s.index.(reader); !own && !r.choice.All { // nothing tells what the rest weighs
+		r.report.Seen, r.report.Missing, r.report.Error = math.NaN(), 1, math.Inf(1)
+	}
 	return nil
 }
 
 // selecting is working memory of selectors.
 type selecting struct {
-	bar      []float32 // [Heads*HeadDim], the mean query
-	query    []float32 // that keys are scored with
-	from, to int       // the rows that are
-	log      []float32 // [Heads][rows], their scores
-	votes    []float32 // [rows]
-	pooled   []float32 // [rows]
-	part     []float32 // [2][voteBlock]
-	sums     []float32 // [Heads]
+	bar      []float32   // [Heads*HeadDim], the mean query
+	query    []float32   // that keys are scored with
+	from, to int         // the rows that are
+	pages    *questIndex // whose bounds are scored in place of keys, or nil
+	log      []float32   // [Heads][rows], their scores
+	votes    []float32   // [rows]
+	pooled   []float32   // [rows]
+	sums     []float32   // [Heads]
 	order    []int32
 	turned   []float32 // queries
 }

@@ -51,6 +51,10 @@ func (r *run) scoresOf(head int) []float32 {
 func (r *run) scanTask(worker, head int) {
 	w := &r.works[worker]
 	w.r = r
+	if r.sel.pages != nil {
+		w.scanPages(r.sel.pages, head)
+		return
+	}
 	cfg := &r.op.cfg
 	g, n := r.op.group, r.sel.to-r.sel.from
 	w.packQuery(r.sel.query[head*g*cfg.HeadDim:], g, cfg.HeadDim)

@@ -34,7 +34,12 @@ func BenchmarkShadow(b *testing.B) {
 			{"Shadow8", Shadow{}},
 			{"Shadow4", Shadow{Bits: 4}},
 			{"Quest", Quest{Budget: 2048}},
+			{"QuestAlone", Quest{Budget: 2048, Group: Alone}},
 			{"Top", Top{Tokens: 2048}},
+			{"TokenSelect", TokenSelect{Tokens: 2048}},
+			{"Cached", Cached{Select: TokenSelect{Tokens: 2048}, Similarity: 0.9}},
+			{"Landmarks", Landmarks{Block: 64, Blocks: 32}},
+			{"Window", Window{}},
 		} {
 			b.Run(fmt.Sprintf("%s/h=%d/kv=%d/d=%d/n=%d", c.name, benchHeads, benchKV, benchDim, n), func(b *testing.B) {
 				if x == nil {

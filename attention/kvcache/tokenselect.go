@@ -56,7 +56,10 @@ func (x tokenIndex) choose(r *run) error {
 	if err := r.scanKeys(q, from, to); err != nil {
 		return err
 	}
-	votes := r.logVotes()
+	votes, err := r.logVotes()
+	if err != nil {
+		return err
+	}
 	if x.p.Pool > 1 {
 		r.sel.pooled = grown(r.sel.pooled, len(votes))
 		pool(r.sel.pooled[:len(votes)], votes, x.p.Pool, MaxPool)
@@ -72,46 +75,60 @@ func (x tokenIndex) choose(r *run) error {
 const voteBlock = 1024
 
 // logVotes returns the logarithm of each token's votes.
-func (r *run) logVotes() []float32 {
+func (r *run) logVotes() ([]float32, error) {
 	heads, n := r.op.cfg.Heads, r.sel.to-r.sel.from
 	r.sel.votes = grown(r.sel.votes, n)
 	r.sel.sums = scratch.Floats(r.sel.sums, heads)
-	r.sel.part = scratch.Floats(r.sel.part, 2*voteBlock)
-	votes := r.sel.votes[:n]
-	for h := range heads {
-		r.sel.sums[h] = logSumExp(r.scoresOf(h), r.sel.part)
+	workers := r.op.workersFor(r.call.Workers, 16*int64(heads)*int64(n))
+	r.works = atLeast(r.works, workers)
+	if r.sum == nil {
+		r.sum, r.vote = r.sumTask, r.voteTask
 	}
-	for at := 0; at < n; at += voteBlock {
-		m := min(voteBlock, n-at)
-		top, sum, part := votes[at:at+m], r.sel.part[:m], r.sel.part[voteBlock:][:m]
-		for h := range heads {
-			s := r.scoresOf(h)[at : at+m]
-			for i := range s {
-				s[i] -= r.sel.sums[h]
-			}
-			if h == 0 {
-				copy(top, s)
-			} else {
-				asm.Maximum(top, top, s)
-			}
+	if err := r.group.RunAs(r.ctx, "kvcache", workers, heads, r.sum); err != nil {
+		return nil, err
+	}
+	return r.sel.votes[:n], r.group.RunAs(r.ctx, "kvcache", workers, (n+voteBlock-1)/voteBlock, r.vote)
+}
+
+// sumTask finds what the votes of a head are divided by.
+func (r *run) sumTask(worker, head int) {
+	w := &r.works[worker]
+	w.top = scratch.Floats(w.top, voteBlock)
+	r.sel.sums[head] = logSumExp(r.scoresOf(head), w.top)
+}
+
+// voteTask adds up the votes of a block of tokens.
+func (r *run) voteTask(worker, task int) {
+	w, heads := &r.works[worker], r.op.cfg.Heads
+	at := task * voteBlock
+	m := min(voteBlock, r.sel.to-r.sel.from-at)
+	w.top, w.sums = scratch.Floats(w.top, voteBlock), scratch.Floats(w.sums, voteBlock)
+	top, sum, part := r.sel.votes[at:at+m], w.sums[:m], w.top[:m]
+	for h := range heads {
+		s := r.scoresOf(h)[at : at+m]
+		for i := range s {
+			s[i] -= r.sel.sums[h]
 		}
-		clear(sum)
-		for h := range heads {
-			s := r.scoresOf(h)[at : at+m]
-			for i := range s {
-				part[i] = s[i] - top[i]
-			}
-			asm.Exp(part, part)
-			asm.Add(sum, sum, part)
+		if h == 0 {
+			copy(top, s)
+		} else {
+			asm.Maximum(top, top, s)
 		}
-		for i := range top {
-			if math.IsInf(float64(top[i]), -1) {
-				continue // every head has -Inf
-			}
+	}
+	clear(sum)
+	for h := range heads {
+		s := r.scoresOf(h)[at : at+m]
+		for i := range s {
+			part[i] = s[i] - top[i]
+		}
+		asm.Exp(part, part)
+		asm.Add(sum, sum, part)
+	}
+	for i := range top {
+		if !math.IsInf(float64(top[i]), -1) { // else every head has -Inf
 			top[i] += float32(math.Log(float64(sum[i])))
 		}
 	}
-	return votes
 }
 
 // logSumExp returns log sum exp(x), with working memory of voteBlock elements.
