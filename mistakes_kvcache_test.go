@@ -47,6 +47,7 @@ func kvcacheRoom(b *builder) {
 	cfg.Select, cfg.Evict = nil, kvcache.H2O{Budget: 5}
 	evicting := must(kvcache.New(cfg))
 	b.on(func() any { return must(evicting.NewState(kvcache.StateConfig{})) }, "Compact", func() []any { return []any{5} })
+	b.on(seen, "Append", func() []any { return []any{matrix(tokens, kvHeads*headDim), matrix(tokens, kvHeads*valueDim)} })
 	b.on(seen, "Restore", func() []any {
 		m := new(kvcache.Mark)
 		seen().(*kvcache.State).Save(m)

@@ -200,12 +200,12 @@ func (m *memory) see(r *run) {
 		if m.rule.raw {
 			from = r.qRaw
 		}
-		take := min(r.x, most)
+		take := min(from.Rows, most)
 		if drop := m.kept + take - most; drop > 0 {
 			m.queries = slices.Delete(m.queries, 0, drop*cols)
 			m.kept -= drop
 		}
-		for i := r.x - take; i < r.x; i++ {
+		for i := from.Rows - take; i < from.Rows; i++ {
 			m.queries = append(m.queries, mat.Row(from, i)...)
 		}
 		m.kept += take

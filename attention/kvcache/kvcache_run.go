@@ -115,7 +115,6 @@ func (r *run) step(s *State, from, to int) error {
 		return err
 	}
 	a := r.op
-	cfg := &a.cfg
 	r.state, r.first, r.x = s, s.n, to-from
 	r.qRaw, r.dst = mat.Rows(r.call.Q, from, to), mat.Rows(r.call.Dst, from, to)
 	r.lse = rowsOf(r.call.LSE, from, to)
@@ -133,19 +132,10 @@ func (r *run) step(s *State, from, to int) error {
 		if r.q, err = r.turned(&r.qTurned, r.qRaw, s.n); err != nil {
 			return err
 		}
-		if k, err = r.turned(&r.kTurned, k, s.n); err != nil {
-			return err
-		}
 	}
-	for g, st := range s.heads {
-		if err := st.Append(mat.Columns(k, g*cfg.HeadDim, cfg.HeadDim), mat.Columns(v, g*cfg.ValueDim, cfg.ValueDim)); err != nil {
-			for _, before := range s.heads[:g] {
-				before.Truncate(s.n)
-			}
-			return named(err)
-		}
+	if err := r.takeKeys(s, k, v); err != nil {
+		return err
 	}
-	s.took(r.x)
 	if err := r.read(s); err != nil {
 		for _, st := range s.heads {
 			st.Truncate(r.first)
@@ -260,4 +250,76 @@ func (r *run) count(head, read, held int) {
 	r.report.Tokens += int64(read)
 	r.report.Held += int64(held)
 	r.report.Bytes += int64(read) * r.op.op.StateBytes(r.state.heads[head].Config(), 1)
+}
+
+// Append takes up the keys and values of the next tokens without attending from them: a
+// prefix that was attended to elsewhere. Policies that go by the weights or the queries of
+// these tokens (InfLLM, H2O, TOVA, SnapKV and others) do not know them: for InfLLM and
+// those that go by weights it is an error that matches ErrCall. SirLLM and External take
+// importances by SetImportance. Other errors are those of Step.
+func (s *State) Append(k, v blas32.General) error {
+	a := s.op
+	cfg := &a.cfg
+	if err := check.Matrix(ErrShape, "kvcache", "k", k, -1, cfg.KVHeads*cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "kvcache", "v", v, k.Rows, cfg.KVHeads*cfg.ValueDim, "KVHeads*ValueDim"); err != nil {
+		return err
+	}
+	if s.marks.rule.mass || s.index != nil && s.index.observes() {
+		return check.Errorf(ErrCall, "kvcache: Append without queries to a state whose policies go by the weight of tokens")
+	}
+	if err := s.checkRoom(k.Rows); err != nil {
+		return err
+	}
+	r := a.scratch.Get()
+	defer a.scratch.Put(r)
+	defer r.drop()
+	r.op, r.ctx = a, context.Background()
+	s.keepVersion()
+	for from := 0; from < k.Rows; from += cfg.Chunk {
+		to := min(from+cfg.Chunk, k.Rows)
+		r.state, r.first, r.x = s, s.n, to-from
+		r.q, r.qRaw = blas32.General{Cols: cfg.Heads * cfg.HeadDim}, blas32.General{Cols: cfg.Heads * cfg.HeadDim}
+		if err := s.makeRoom(r.x); err != nil {
+			return err
+		}
+		if err := r.takeKeys(s, mat.Rows(k, from, to), mat.Rows(v, from, to)); err != nil {
+			return err
+		}
+		if s.index != nil {
+			if err := s.index.append(r); err != nil {
+				return err
+			}
+		}
+		if m := &s.marks; m.rule.queries > 0 {
+			m.queries, m.kept = m.queries[:0], 0 // which were of earlier tokens
+		}
+		if err := s.settle(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeKeys appends the keys and values of a chunk to all heads, or to none.
+func (r *run) takeKeys(s *State, k, v blas32.General) error {
+	a := r.op
+	cfg := &a.cfg
+	if a.rotatedHeld() {
+		var err error
+		if k, err = r.turned(&r.kTurned, k, s.n); err != nil {
+			return err
+		}
+	}
+	for g, st := range s.heads {
+		if err := st.Append(mat.Columns(k, g*cfg.HeadDim, cfg.HeadDim), mat.Columns(v, g*cfg.ValueDim, cfg.ValueDim)); err != nil {
+			for _, before := range s.heads[:g] {
+				before.Truncate(s.n)
+			}
+			return named(err)
+		}
+	}
+	s.took(r.x)
+	return nil
 }

@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -447,6 +448,25 @@ func TestSteadyState(t *testing.T) {
 		}
 		if n := testing.AllocsPerRun(20, step); n >= 1 {
 			t.Errorf("%s: %v allocations a step", c.name, n)
+		}
+	}
+}
+
+// TestAppend: a prefix that is only taken up leaves what one that was attended from does.
+func TestAppend(t *testing.T) {
+	for _, p := range []Selector{Top{Tokens: 5}, TokenSelect{Tokens: 5}, Quest{Page: 4, Budget: 12}, RetroInfer{Segment: 16}, Landmarks{Block: 4, Blocks: 2}} {
+		a := operator(t, Config{Heads: 4, KVHeads: 2, HeadDim: 8, Keep: 2, Recent: 5, Chunk: 1, Select: p, Rotation: &rope.Config{HeadDim: 8}})
+		x := newText(13, &a.cfg, lawTokens)
+		one, other := newState(t, a, StateConfig{}), newState(t, a, StateConfig{})
+		x.run(t, a, one, 0, 50)
+		must(t, other.Append(mat.Rows(x.k, 0, 50), mat.Rows(x.v, 0, 50)))
+		bitsAgree(t, fmt.Sprintf("%T", p), x.run(t, a, other, 50, lawTokens), x.run(t, a, one, 50, lawTokens))
+	}
+	for _, cfg := range []Config{{Select: InfLLM{Block: 4}, Recent: 4, Positions: Far}, {Evict: H2O{Budget: 9}}} {
+		cfg.Heads, cfg.HeadDim = 1, 4
+		a := operator(t, cfg)
+		if err := newState(t, a, StateConfig{}).Append(mat.New(3, 4), mat.New(3, 4)); !errors.Is(err, ErrCall) {
+			t.Errorf("%+v: %v", cfg, err)
 		}
 	}
 }

@@ -251,3 +251,65 @@ func (x *Text) Decode(out []float32) int {
 	}
 	return best
 }
+
+// More streams.
+const (
+	streamLooks = iota + streamQueries + 1
+	streamAim
+	streamSurprise
+)
+
+// Looks sets q [rows, G*D] to the queries of the text's own tokens from a position on, which
+// look at their topic, half and half with noise; of the 64 tokens after a needle one in
+// twenty looks at its code.
+func (x *Text) Looks(q blas32.General, from int) {
+	cfg := &x.cfg
+	d := cfg.Dim
+	noise, topic := make([]float64, d), make([]float64, d)
+	for i := range q.Rows {
+		t := from + i
+		row(topic, cfg.Seed, streamTopics, uint64(t/cfg.Segment*d))
+		aim := x.lastNeedle(t)
+		if Uniform(cfg.Seed, streamAim, uint64(t)) > 0.05 {
+			aim = -1
+		}
+		for g := range cfg.Group {
+			row(noise, cfg.Seed, streamLooks, uint64((t*cfg.Group+g)*d))
+			if aim >= 0 {
+				unit(noise)
+				for j, c := range x.Codes[x.Code(aim)] {
+					noise[j] = 0.7*c + math.Sqrt(1-0.49)*noise[j]
+				}
+			} else {
+				for j := range noise {
+					noise[j] += 0.5 * topic[j]
+				}
+			}
+			unit(noise)
+			for j, v := range noise {
+				mat.Part(q, i, g*d, d)[j] = float32(cfg.Sigma * math.Sqrt(float64(d)) * v)
+			}
+		}
+	}
+}
+
+// lastNeedle returns the needle of the 64 tokens before a token, or -1.
+func (x *Text) lastNeedle(t int) int {
+	s, found := slices.BinarySearch(x.at, t)
+	if !found {
+		s--
+	}
+	if s >= 0 && t > x.at[s] && t-x.at[s] <= 64 {
+		return x.of[s]
+	}
+	return -1
+}
+
+// Surprise is how little a token was expected, in nats: exponential with a mean, or for
+// needles normal with a mean of needle and a deviation of 1.
+func (x *Text) Surprise(t int, needle, mean float64) float32 {
+	if x.needle(t) >= 0 {
+		return float32(needle + Normal(x.cfg.Seed, streamSurprise, uint64(2*t)))
+	}
+	return float32(-mean * math.Log(Uniform(x.cfg.Seed, streamSurprise, uint64(2*t))))
+}
