@@ -62,7 +62,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	var o options
 	f := program.Flags("needles", about, usage)
 	f.IntVar(&o.to, "to", 4096, "`tokens` of the model's longest sequences; they begin at 256 and double; 0 for none")
-	f.IntVar(&o.sequences, "sequences", 5, "sequences of each length, of four questions each")
+	f.IntVar(&o.sequences, "sequences", 4, "sequences of each length, of four questions each")
 	f.StringVar(&o.names, "policies", "", "`names` of the model's policies, with commas between them (default: all)")
 	f.IntVar(&o.text, "text", 65536, "`tokens` of the longest text without a model; they begin at 4,096 and grow by 4; 0 for none")
 	f.IntVar(&o.heads, "heads", 4, "query `heads` of 4 that ask")
