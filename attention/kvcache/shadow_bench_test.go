@@ -110,8 +110,11 @@ func (x *needleText) run(b *testing.B, policy Selector) {
 	must(b, err)
 	s := newState(b, a, StateConfig{})
 	s.heads, s.n = x.heads, x.n
-	if quest, ok := s.index.(*questIndex); ok {
-		quest.load(nil, s)
+	switch index := s.index.(type) { // what an index would know by now
+	case *questIndex:
+		index.load(nil, s)
+	case *landmarkIndex:
+		index.extend(s, whole(benchDim, a.tile.Unit()))
 	}
 	step := func(i int, report *Report) {
 		c := &attention.Call{State: s, Dst: x.dst, Q: mat.Rows(x.q, i%16, i%16+1), K: []blas32.General{x.k}, V: []blas32.General{x.v}, Workers: 1}
