@@ -22,7 +22,8 @@
 // that differ in what decays: each state by itself (Scan), all states of a head
 // together (SSD, SISO). Other members are run by the same code where they fit it:
 // SSD with SSDCall.Decay is retention and gated linear attention with a gate for
-// each head. What they share is in one place: sequences and packing, states, their
+// each head. Gates for each key channel, and delta rules, which erase before they write,
+// are in package ssm/delta. What they share is in one place: sequences and packing, states, their
 // snapshots and storage, the grid of chunks.
 //
 // # Letters

@@ -16,6 +16,11 @@
 // marks as a pair. There LongMamba hardly helps, and what its heads keep tells why: a
 // step dt depends on the token and hardly on what is before it, so that a head that
 // keeps the values of pairs keeps all values.
+//
+// At last it compares what states of one size recall without any training: keys that are
+// written again and again with other values. A sum of all writings, as linear attention
+// has, mixes old values and new ones; a delta rule, which erases what it has under a key
+// before it writes, recalls all of as many orthogonal keys as its state has channels.
 package main
 
 import (
@@ -76,7 +81,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.Float64Var(&o.threshold, "threshold", 0.05, "`fraction` of a state that must remain after 128 tokens for a head to be global")
 	f.Float64Var(&o.scale, "scale", 1, "`factor` of the tables' thresholds")
 	f.Uint64Var(&o.seed, "seed", 1, "of the random numbers")
-	f.StringVar(&o.out, "out", "recall", "write `name`.png")
+	f.StringVar(&o.out, "out", "recall", "write `name`.png and name-delta.png")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
 	if err := program.Parse(f, args, stderr); err != nil {
 		return err
@@ -89,8 +94,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case o.workers < 0:
 		return fmt.Errorf("-workers is %d, want 0 or more", o.workers)
 	}
-	if err := program.Writable(o.out + ".png"); err != nil {
-		return err
+	for _, name := range []string{o.out + ".png", o.out + "-delta.png"} {
+		if err := program.Writable(name); err != nil {
+			return err
+		}
 	}
 	o.progress = program.NewProgress(stderr, "sequences")
 	defer o.progress.End()
@@ -124,7 +131,14 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err := draw(o.out+".png", charts); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "\nwrote %s.png\n", o.out)
+	states, err := capacity(ctx, o, stdout)
+	if err != nil {
+		return err
+	}
+	if err := drawCapacity(o.out+"-delta.png", states); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "\nwrote %s.png and %s-delta.png\n", o.out, o.out)
 	return err
 }
 

@@ -116,19 +116,21 @@ func TestCommand(t *testing.T) {
 	for _, want := range []string{
 		"a Mamba-2 trained at 128 tokens, kernels for ", "on 2 sequences: a table of 24 lengths, ", "layer 1: receptive fields of the heads, in tokens: ",
 		"recall of 4 pairs among noise, 3 sequences of each length\n   tokens      vanilla  delta ratio    DeciMamba    LongMamba\n      128        1.000 ",
-		"harder: of the noise a fifth are unmarked keys and values", "value of a pair ", "wrote " + out + ".png\n",
+		"harder: of the noise a fifth are unmarked keys and values", "value of a pair ", "untrained: keys written 4 times each", "wrote " + out + ".png and " + out + "-delta.png\n",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("printed %q, want %q in it", stdout.String(), want)
 		}
 	}
-	picture, err := os.Open(out + ".png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer picture.Close()
-	if _, err := png.Decode(picture); err != nil {
-		t.Error(err)
+	for _, name := range []string{out + ".png", out + "-delta.png"} {
+		picture, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer picture.Close()
+		if _, err := png.Decode(picture); err != nil {
+			t.Error(err)
+		}
 	}
 	for want, args := range map[string][]string{
 		`unexpected argument "x"`:                                      {"x"},

@@ -18,6 +18,7 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/rope"
 	"github.com/subquad/subquad/ssm"
+	"github.com/subquad/subquad/ssm/delta"
 )
 
 const (
@@ -80,11 +81,45 @@ func (r random) mamba(shared *ssm.Scratch) Mixer {
 	return Recurrent{b}
 }
 
-// hybridConfig returns a model of Mamba-2, Mamba and attention layers that uses whatever a
-// branch can have.
+func (r random) gatedDelta(shared *delta.Scratch) Mixer {
+	const keyHeads, heads, key, value = 2, 4, 6, 5
+	b, err := delta.NewGatedDelta(delta.GatedDeltaConfig{Heads: heads, KeyHeads: keyHeads, KeyDim: key, ValueDim: value, Scratch: shared}, delta.GatedDeltaWeights{
+		InQKV: r.matrix(2*keyHeads*key+heads*value, dim, 0.3), InZ: r.matrix(heads*value, dim, 0.3), InB: r.matrix(heads, dim, 0.3), InA: r.matrix(heads, dim, 0.3),
+		Conv: r.matrix(2*keyHeads*key+heads*value, taps, 0.5), ALog: r.vector(heads, 1, -1), DtBias: r.vector(heads, 1, -1),
+		Norm: r.vector(value, 0.1, 1), Out: r.matrix(dim, heads*value, 0.2),
+	})
+	if err != nil {
+		panic(err)
+	}
+	return Delta{b}
+}
+
+func (r random) rwkv7(shared *delta.Scratch, first bool) Mixer {
+	v, full := func() []float32 { return r.vector(dim, 0.5, 0.5) }, func() blas32.General { return r.matrix(dim, dim, 0.2) }
+	down, up := func() blas32.General { return r.matrix(dim, rank, 0.3) }, func() blas32.General { return r.matrix(rank, dim, 0.3) }
+	b, err := delta.NewRWKV7(delta.RWKV7Config{HeadDim: 4, First: first, Scratch: shared}, delta.RWKV7Weights{
+		XR: v(), XW: v(), XK: v(), XV: v(), XA: v(), XG: v(), W0: v(), A0: v(), V0: v(), W1: down(), W2: up(), A1: down(), A2: up(), V1: down(), V2: up(), G1: down(), G2: up(),
+		KK: v(), KA: v(), RK: v(), Receptance: full(), Key: full(), Value: full(), Output: full(), NormWeight: v(), NormBias: v(),
+	})
+	if err != nil {
+		panic(err)
+	}
+	return Delta{b}
+}
+
+func (r random) rwkv7FFN(shared *delta.Scratch) Mixer {
+	b, err := delta.NewRWKV7FFN(delta.RWKV7FFNConfig{Scratch: shared}, delta.RWKV7FFNWeights{XK: r.vector(dim, 0.5, 0.5), Key: r.matrix(30, dim, 0.3), Value: r.matrix(dim, 30, 0.2)})
+	if err != nil {
+		panic(err)
+	}
+	return Delta{b}
+}
+
+// hybridConfig returns a model of Mamba-2, Mamba, attention, Gated DeltaNet and RWKV-7 layers
+// that uses whatever a branch can have.
 func hybridConfig(seed uint64) Config {
 	r := random{rand.New(rand.NewPCG(seed, 1))}
-	shared := new(ssm.Scratch)
+	shared, states := new(ssm.Scratch), new(delta.Scratch)
 	memory := new(scratch.List[attentionScratch])
 	embedding := r.linear(vocab, dim)
 	gated := func() MLP { return &dense.Gated{Up: r.linear(2*20, dim), Down: r.linear(dim, 20)} }
@@ -100,6 +135,9 @@ func hybridConfig(seed uint64) Config {
 			{{Norm: r.norm(true), MLP: gated()}},
 			{{Mixer: r.mamba2(shared), Post: r.norm(true)}}, // no norm before
 			{{Norm: r.norm(true), Mixer: r.mamba2(shared), Scale: 0.5}, {Mixer: r.attention(memory), Parallel: true, Post: r.norm(true)}, {Norm: r.norm(true), MLP: gated()}},
+			{{Norm: r.norm(true), Mixer: r.gatedDelta(states)}},
+			{{Norm: r.norm(false), Mixer: r.rwkv7(states, true)}, {Norm: r.norm(false), Mixer: r.rwkv7FFN(states)}},
+			{{Norm: r.norm(false), Mixer: r.rwkv7(states, false)}, {Norm: r.norm(false), Mixer: r.rwkv7FFN(states)}},
 		},
 		Norm: r.norm(true),
 		Head: dense.Head{Weights: embedding, Scale: 0.5, Cap: 20},
@@ -254,6 +292,7 @@ func byHand(t testing.TB, m *Model, ids []int32) (residuals []blas32.General) {
 			}
 		}
 	}
+	var mix Mix // one for all: RWKV-7's layers hand values on in it
 	for _, layer := range m.cfg.Layers {
 		kept := zeros(n, dim)
 		mat.Copy(kept, r)
@@ -274,7 +313,8 @@ func byHand(t testing.TB, m *Model, ids []int32) (residuals []blas32.General) {
 			} else {
 				st, err := b.Mixer.(Streamer).NewState(StateConfig{})
 				must(t, err)
-				must(t, b.Mixer.Mix(t.Context(), &Mix{X: y, Offsets: []int{0, n}, States: []LayerState{st}, Workers: 1}))
+				mix.X, mix.Offsets, mix.States, mix.Workers = y, []int{0, n}, []LayerState{st}, 1
+				must(t, b.Mixer.Mix(t.Context(), &mix))
 			}
 			add(b, y)
 		}

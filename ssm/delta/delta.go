@@ -92,15 +92,15 @@ type Config struct {
 //	S = S + what Erase says
 //	dst = Scale S^T q
 //
-// Sequences are cut into chunks of 64 tokens at absolute positions. Pieces of some tokens
-// and more are computed by matrix products: within the chunk as attention with a mask of
+// Sequences are cut into pieces of 32 tokens at absolute positions. Those of some tokens
+// and more are computed by matrix products: within the piece as attention with a mask of
 // decays, whose writes are the solution of a triangular system (Yang et al. 2024, arXiv
-// 2406.06484, without the inverse), across chunks through the state. Short ones, a token
-// of decoding among them, go by the recurrence. Both agree to about 1e-6 of the largest
-// value; the same split of a sequence gives the same bits.
+// 2406.06484, without the inverse), from piece to piece through the state. Short ones, a
+// token of decoding among them, go by the recurrence. Both agree to about 1e-6 of the
+// largest value; the same split of a sequence gives the same bits.
 //
-// It costs 7 K V flop for each token and head in the recurrence, and 6 K V + 128 (K + V)
-// in chunks. A Recurrence is immutable and safe for concurrent use.
+// It costs 7 K V flop for each token and head in the recurrence, and 6 K V + 128 K + 64 V
+// by pieces. A Recurrence is immutable and safe for concurrent use.
 type Recurrence struct {
 	cfg     Config
 	kind    kind
