@@ -7,63 +7,76 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-// DeltaStep is a token of a recurrence whose state is a matrix, of which something is
-// erased before it is written to. With s the state [states, width],
+// DeltaSteps are tokens of a recurrence whose state is a matrix, of which something is
+// erased before it is written to. With s the state [states, width], for each token t
 //
-//	r[j] = sum over i of Read[i] s[i][j]
-//	u[j] = Beta (V[j] - r[j])
-//	y[j] = sum over i of Ask[i] s[i][j] + KQ u[j]
-//	s[i][j] = Decay[i] s[i][j] + K[i] u[j].
+//	r[j] = sum over i of Read[t][i] s[i][j]
+//	u[j] = Beta[t] (V[t][j] - r[j])
+//	y[t][j] = sum over i of Ask[t][i] s[i][j] + KQ[t] u[j]
+//	s[i][j] = Decay[t][i] s[i][j] + K[t][i] u[j].
 //
 // Where B is given u is V, and what was read is written with it:
 //
-//	y[j] = sum over i of Ask[i] s[i][j] + KQ V[j] + BQ r[j]
-//	s[i][j] = Decay[i] s[i][j] + K[i] V[j] + B[i] r[j].
-type DeltaStep struct {
-	Read, Ask, Decay, K, B []float32 // [states]; B may be nil
-	V                      []float32 // [width]
-	Beta, KQ, BQ           float32
+//	y[t][j] = sum over i of Ask[t][i] s[i][j] + KQ[t] V[t][j] + BQ[t] r[j]
+//	s[i][j] = Decay[t][i] s[i][j] + K[t][i] V[t][j] + B[t][i] r[j].
+type DeltaSteps struct {
+	Read, Ask, Decay, K, B blas32.General // [tokens, states]; B may be the zero value
+	V                      blas32.General // [tokens, width]
+	Beta, KQ, BQ           []float32      // [tokens]
 }
 
-// Run makes the step. y [width] may be V, and overlaps no other argument. width is at most
-// 32. It costs 7 flop for each element of s, or 9.
-func (d *DeltaStep) Run(y []float32, s blas32.General) {
-	const op = "kernel: DeltaStep"
-	CheckMatrix(op, "s", s, len(d.K), len(y))
-	CheckLen(op, "Read", len(d.Read), len(d.K))
-	CheckLen(op, "Ask", len(d.Ask), len(d.K))
-	CheckLen(op, "Decay", len(d.Decay), len(d.K))
-	CheckLen(op, "V", len(d.V), len(y))
-	if d.B != nil {
-		CheckLen(op, "B", len(d.B), len(d.K))
+// Run makes the steps. y [tokens, width] may be V, and overlaps no other argument. width is
+// at most 32. It costs 7 flop for each token and element of s, or 9.
+func (d *DeltaSteps) Run(y, s blas32.General) {
+	const op = "kernel: DeltaSteps"
+	n, states, pair := y.Rows, s.Rows, d.B.Data != nil
+	CheckMatrix(op, "s", s, states, y.Cols)
+	CheckMatrix(op, "y", y, n, y.Cols)
+	CheckMatrix(op, "V", d.V, n, y.Cols)
+	CheckMatrix(op, "Read", d.Read, n, states)
+	CheckMatrix(op, "Ask", d.Ask, n, states)
+	CheckMatrix(op, "Decay", d.Decay, n, states)
+	CheckMatrix(op, "K", d.K, n, states)
+	CheckLen(op, "KQ", len(d.KQ), n)
+	if pair {
+		CheckMatrix(op, "B", d.B, n, states)
+		CheckLen(op, "BQ", len(d.BQ), n)
+	} else {
+		CheckLen(op, "Beta", len(d.Beta), n)
 	}
-	if len(y) > deltaWidth {
-		Panicf("%s: %d columns, want at most %d", op, len(y), deltaWidth)
+	if y.Cols > deltaWidth {
+		Panicf("%s: %d columns, want at most %d", op, y.Cols, deltaWidth)
 	}
-	if mat.OverlapVectors(y, Extent(s)) {
+	if mat.Overlap(y, s) {
 		Panicf("%s: y overlaps s", op)
 	}
+	if y.Cols == 0 {
+		return
+	}
 	tier := isa.Active()
-	switch {
-	case len(y) == 0:
-	case tier == isa.Generic || len(d.K) == 0:
-		d.generic(y, s)
-	case d.B != nil:
-		deltaPairStepSIMD(tier, len(y), len(d.K), &s.Data[0], 4*s.Stride, &d.Read[0], &d.Ask[0], &d.Decay[0], &d.K[0], &d.V[0], &y[0], d.KQ, &d.B[0], d.BQ)
-	default:
-		deltaStepSIMD(tier, len(y), len(d.K), &s.Data[0], 4*s.Stride, &d.Read[0], &d.Ask[0], &d.Decay[0], &d.K[0], &d.V[0], &y[0], d.KQ, d.Beta)
+	for t := range n {
+		row := func(m *blas32.General) *float32 { return &m.Data[t*m.Stride] }
+		switch {
+		case tier == isa.Generic || states == 0:
+			d.generic(t, mat.Row(y, t), s)
+		case pair:
+			deltaPairStepSIMD(tier, y.Cols, states, &s.Data[0], 4*s.Stride, row(&d.Read), row(&d.Ask), row(&d.Decay), row(&d.K), row(&d.V), row(&y), d.KQ[t], row(&d.B), d.BQ[t])
+		default:
+			deltaStepSIMD(tier, y.Cols, states, &s.Data[0], 4*s.Stride, row(&d.Read), row(&d.Ask), row(&d.Decay), row(&d.K), row(&d.V), row(&y), d.KQ[t], d.Beta[t])
+		}
 	}
 }
 
-// deltaWidth is the most columns of a DeltaStep.
+// deltaWidth is the most columns of DeltaSteps.
 const deltaWidth = 32
 
-func (d *DeltaStep) generic(y []float32, s blas32.General) {
+func (d *DeltaSteps) generic(t int, y []float32, s blas32.General) {
 	var sums [2 * deltaWidth]float32
 	n := len(y)
 	r, u := sums[:n], sums[deltaWidth:][:n]
-	for i, p := range d.Read {
-		q := d.Ask[i]
+	v, k, decay, ask := mat.Row(d.V, t), mat.Row(d.K, t), mat.Row(d.Decay, t), mat.Row(d.Ask, t)
+	for i, p := range mat.Row(d.Read, t) {
+		q := ask[i]
 		row := s.Data[i*s.Stride:][:n]
 		r, u := r[:len(row)], u[:len(row)]
 		for j, x := range row {
@@ -71,10 +84,10 @@ func (d *DeltaStep) generic(y []float32, s blas32.General) {
 			u[j] += float32(q * x)
 		}
 	}
-	if d.B != nil {
-		v := d.V
-		for i, k := range d.K {
-			decay, b := d.Decay[i], d.B[i]
+	if d.B.Data != nil {
+		b := mat.Row(d.B, t)
+		for i, k := range k {
+			decay, b := decay[i], b[i]
 			row := s.Data[i*s.Stride:][:n]
 			r, v := r[:len(row)], v[:len(row)]
 			for j, x := range row {
@@ -82,17 +95,17 @@ func (d *DeltaStep) generic(y []float32, s blas32.General) {
 			}
 		}
 		for j := range y {
-			y[j] = u[j] + float32(d.KQ*v[j]) + float32(d.BQ*r[j])
+			y[j] = u[j] + float32(d.KQ[t]*v[j]) + float32(d.BQ[t]*r[j])
 		}
 		return
 	}
-	for j, v := range d.V {
-		w := float32(d.Beta * (v - r[j]))
-		y[j] = u[j] + float32(d.KQ*w)
+	for j, v := range v {
+		w := float32(d.Beta[t] * (v - r[j]))
+		y[j] = u[j] + float32(d.KQ[t]*w)
 		r[j] = w
 	}
-	for i, k := range d.K {
-		decay := d.Decay[i]
+	for i, k := range k {
+		decay := decay[i]
 		row := s.Data[i*s.Stride:][:n]
 		w := r[:len(row)]
 		for j, x := range row {

@@ -95,8 +95,7 @@ func BenchmarkPiece(b *testing.B) {
 		for _, n := range []int{4, 8, 12, 16, 24, 32, 64} {
 			for _, recurrent := range []bool{false, true} {
 				b.Run(fmt.Sprintf("%s/n=%d/recurrent=%v", name, n, recurrent), func(b *testing.B) {
-					defer func(old int) { chunkTokens = old }(chunkTokens)
-					chunkTokens = 2
+					defer inChunks()()
 					cfg := benchConfig(name, heads, dim)
 					cfg.Recurrent = recurrent
 					op := value[*Recurrence](b)(New(cfg))

@@ -6,22 +6,35 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
-
-// chunkTokens is from how many tokens on a piece is computed by matrix products: measured
-// with 128 x 128.
-var chunkTokens = 12
 
 // pieceTokens is the grid of absolute positions at which sequences are cut into pieces, a
 // divisor of Chunk: more tokens would be more work within a piece, fewer more work on the
 // states.
 const pieceTokens = 32
 
-// chunked tells whether a piece of n tokens is computed by matrix products.
-func (op *Recurrence) chunked(n int) bool { return !op.cfg.Recurrent && n >= chunkTokens }
+// chunkTokens is from how many tokens on a piece may be computed by matrix products, and
+// chunkAlways has that done for every kind in every tier: tests lower and set them.
+var (
+	chunkTokens = pieceTokens
+	chunkAlways = false
+)
+
+// chunked tells whether a piece of n tokens is computed by matrix products: where that is
+// faster than the recurrence, with states of 128 x 128. Products of panels as narrow as
+// AVX2's and NEON's gain less than the solution of a piece's system costs, and pairs have
+// twice the products.
+func (op *Recurrence) chunked(n int) bool {
+	if op.cfg.Recurrent || n < chunkTokens {
+		return false
+	}
+	tier := isa.Active()
+	return chunkAlways || op.cfg.Erase == NoErase || tier == isa.Generic || tier == isa.AVX512 && op.cfg.Erase != ErasePair
+}
 
 // chunkWork is the working memory of pieces that are computed by matrix products. With c_i
 // the sum of g up to and with token i of the piece, R what the state is read with for the

@@ -76,8 +76,8 @@ type Config struct {
 	// Scale multiplies the outputs; 0 is 1/sqrt(KeyDim).
 	Scale float32
 	// Recurrent runs token by token whatever the length, so that any split of a sequence
-	// gives the same bits. Otherwise chunks of some tokens and more are computed by
-	// matrix products, which round otherwise.
+	// gives the same bits. Otherwise whole pieces of 32 tokens may be computed by matrix
+	// products, which round otherwise.
 	Recurrent bool
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
@@ -92,10 +92,10 @@ type Config struct {
 //	S = S + what Erase says
 //	dst = Scale S^T q
 //
-// Sequences are cut into pieces of 32 tokens at absolute positions. Those of some tokens
-// and more are computed by matrix products: within the piece as attention with a mask of
+// Sequences are cut into pieces of 32 tokens at absolute positions. Whole ones are computed,
+// where that is faster, by matrix products: within the piece as attention with a mask of
 // decays, whose writes are the solution of a triangular system (Yang et al. 2024, arXiv
-// 2406.06484, without the inverse), from piece to piece through the state. Short ones, a
+// 2406.06484, without the inverse), from piece to piece through the state. Others, a
 // token of decoding among them, go by the recurrence. Both agree to about 1e-6 of the
 // largest value; the same split of a sequence gives the same bits.
 //

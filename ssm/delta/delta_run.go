@@ -222,7 +222,7 @@ func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
 	n, width := p.n, op.cfg.KeyDim
 	w.k = scratch.Floats(w.k, n*width)
 	op.normalized(w.k, call.K, p, p.key, 1)
-	w.kq, w.bq, w.u = scratch.Floats(w.kq, n), scratch.Floats(w.bq, n), scratch.Floats(w.u, panelWidth)
+	w.kq, w.bq = scratch.Floats(w.kq, n), scratch.Floats(w.bq, n)
 	w.read, w.ask = scratch.Floats(w.read, n*width), scratch.Floats(w.ask, n*width)
 	for i := range p.heads {
 		h := p.first + i
@@ -245,6 +245,7 @@ func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
 			}
 		}
 		for from := 0; from < op.cfg.ValueDim; from += panelWidth {
+			w.prefetch(op, call, p, i, from, min(from+panelWidth, op.cfg.ValueDim), op.cfg.ValueDim)
 			w.tokens(op, call, p, h, from)
 		}
 	}
@@ -258,24 +259,43 @@ func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
 		next := (h-p.first)*width*op.cfg.ValueDim + width*from + len(s.Data)
 		kernel.Prefetch(p.values[next:min(next+width*panelWidth, len(p.values))])
 	}
-	for t := range n {
-		at := t * width
-		v := mat.Part(call.V, p.t+t, h*op.cfg.ValueDim+from, s.Cols)
-		if mat.Given(call.WriteGate) {
-			u := w.u[:s.Cols]
-			asm.Mul(u, v, mat.Part(call.WriteGate, p.t+t, h*op.cfg.ValueDim+from, s.Cols))
-			v = u
+	part := func(m blas32.General, from, cols int) blas32.General {
+		return mat.Columns(mat.Rows(m, p.t, p.t+n), from, cols)
+	}
+	rows := func(x []float32) blas32.General { return mat.Of(x, n, width) }
+	steps := kernel.DeltaSteps{
+		Read: rows(w.read), Ask: rows(w.ask), Decay: rows(w.decay), K: rows(w.k), V: part(call.V, h*op.cfg.ValueDim+from, s.Cols),
+		Beta: w.beta, KQ: w.kq, BQ: w.bq,
+	}
+	if mat.Given(call.WriteGate) {
+		w.u = scratch.Floats(w.u, n*s.Cols)
+		u, gate := mat.Of(w.u, n, s.Cols), part(call.WriteGate, h*op.cfg.ValueDim+from, s.Cols)
+		for t := range n {
+			asm.Mul(mat.Row(u, t), mat.Row(steps.V, t), mat.Row(gate, t))
 		}
-		out := func(j int) []float32 {
-			return mat.Part(call.Dst, p.t+t, (h*op.each+j)*op.cfg.ValueDim+from, s.Cols)
+		steps.V = u
+	}
+	if op.cfg.Erase == ErasePair {
+		steps.B = part(call.Insert, h*width, width)
+	}
+	out := func(j int) blas32.General {
+		return part(call.Dst, (h*op.each+j)*op.cfg.ValueDim+from, s.Cols)
+	}
+	if op.each == 1 {
+		steps.Run(out(0), s)
+		return
+	}
+	for t := range n { // other queries read the state after each token
+		one := kernel.DeltaSteps{
+			Read: mat.Rows(steps.Read, t, t+1), Ask: mat.Rows(steps.Ask, t, t+1), Decay: mat.Rows(steps.Decay, t, t+1), K: mat.Rows(steps.K, t, t+1), V: mat.Rows(steps.V, t, t+1),
+			Beta: w.beta[t : t+1], KQ: w.kq[t : t+1], BQ: w.bq[t : t+1],
 		}
-		step := kernel.DeltaStep{Read: w.read[at:][:width], Ask: w.ask[at:][:width], Decay: w.decay[at:][:width], K: w.k[at:][:width], V: v, Beta: w.beta[t], KQ: w.kq[t]}
 		if op.cfg.Erase == ErasePair {
-			step.B, step.BQ = mat.Part(call.Insert, p.t+t, h*width, width), w.bq[t]
+			one.B = mat.Rows(steps.B, t, t+1)
 		}
-		step.Run(out(0), s)
+		one.Run(mat.Rows(out(0), t, t+1), s)
 		for j := 1; j < op.each; j++ {
-			kernel.Combine(out(j), s, w.q[(j*n+t)*width:][:width])
+			kernel.Combine(mat.Row(out(j), t), s, w.q[(j*n+t)*width:][:width])
 		}
 	}
 }

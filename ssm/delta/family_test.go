@@ -47,6 +47,7 @@ func repeated(m blas32.General, n int) blas32.General {
 
 // TestFamily: members that others contain.
 func TestFamily(t *testing.T) {
+	defer inChunks()()
 	const heads, key, width, n = 3, 6, 10, 90
 	isatest.Run(t, func(t *testing.T) {
 		for _, recurrent := range []bool{false, true} {
@@ -108,6 +109,7 @@ func TestFamily(t *testing.T) {
 // TestIdle: tokens that neither decay nor write leave the states to the bit, and a decay
 // of 0 forgets all that was before.
 func TestIdle(t *testing.T) {
+	defer inChunks()()
 	isatest.Run(t, func(t *testing.T) {
 		for _, recurrent := range []bool{false, true} {
 			for _, decay := range []Decay{HeadDecay, KeyDecay} {
@@ -139,6 +141,7 @@ func TestIdle(t *testing.T) {
 // TestHard: equal keys and betas near 2, where inverses and series of the triangular
 // system lose their digits, and reflections, which keep the length of a state.
 func TestHard(t *testing.T) {
+	defer inChunks()()
 	isatest.Run(t, func(t *testing.T) {
 		for _, recurrent := range []bool{false, true} {
 			r := rand.New(rand.NewPCG(5, 6))
@@ -180,6 +183,7 @@ func TestHard(t *testing.T) {
 // TestLong: a long sequence, a million tokens where time allows, does not drift away from
 // the recurrence in float64.
 func TestLong(t *testing.T) {
+	defer inChunks()()
 	steps := 10
 	if testing.Short() {
 		steps = 2

@@ -43,7 +43,15 @@ var decayKinds = map[string]Decay{"none": NoDecay, "constant": ConstantDecay, "h
 
 var eraseKinds = map[string]Erase{"none": NoErase, "key": EraseKey, "key_gate": EraseGated, "vector": EraseVector, "pair": ErasePair}
 
+// inChunks has pieces of every length and kind computed by matrix products until the
+// function that it returns is called.
+func inChunks() (end func()) {
+	chunkTokens, chunkAlways = 2, true
+	return func() { chunkTokens, chunkAlways = pieceTokens, false }
+}
+
 func goldenDelta(t *testing.T, f *golden.File) {
+	defer inChunks()()
 	var cases []string
 	must(t, json.Unmarshal([]byte(f.Meta("cases")), &cases))
 	for _, name := range cases {

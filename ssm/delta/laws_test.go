@@ -127,6 +127,7 @@ func narrow(x []float64) (y []float32) {
 // TestOracle compares every kind, by chunks and by the recurrence, with the formula in
 // float64, from a state that is not empty.
 func TestOracle(t *testing.T) {
+	defer inChunks()()
 	isatest.Run(t, func(t *testing.T) {
 		for i, cfg := range kinds() {
 			for _, n := range []int{1, 13, 64, 150} {
@@ -153,10 +154,12 @@ func TestOracle(t *testing.T) {
 // and rolled back on the way.
 func TestSplits(t *testing.T) {
 	defer func(old int64) { soloWork = old }(soloWork)
-	soloWork = 0
+	defer inChunks()() // sets back what the loop changes
+	soloWork, chunkTokens = 0, 20
 	isatest.Run(t, func(t *testing.T) {
 		for i, cfg := range kinds() {
 			r := rand.New(rand.NewPCG(uint64(i), 7))
+			chunkAlways = i%2 == 0 // every kind, or those that are faster so
 			for _, cfg.Recurrent = range []bool{false, true} {
 				const n = 150
 				op := value[*Recurrence](t)(New(cfg))
@@ -248,6 +251,7 @@ func TestStepBatch(t *testing.T) {
 
 // TestInPlace: Dst may be V.
 func TestInPlace(t *testing.T) {
+	defer inChunks()()
 	isatest.Run(t, func(t *testing.T) {
 		for i, cfg := range kinds() {
 			if cfg.QueryHeads > cfg.Heads {
