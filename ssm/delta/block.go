@@ -52,6 +52,7 @@ type block struct {
 	weights      int64    // bytes
 	scratch      *Scratch // the caller's, or the block's own
 	first        firstUse
+	window       int // floats of a state that are rows before the next one
 }
 
 // body is what is special to a block.
@@ -106,7 +107,7 @@ func (b *block) StateBytes() int64 { return 4 * int64(b.kind.size) }
 // that one of them says, of each type.
 func (b *block) ScratchBytes(tokens int) int64 {
 	n, workers := min(max(tokens, 0), pieceRows), parallel.Workers(b.workers)
-	return scratchBytes(int64(b.kind.size) + b.body.workFloats(n, workers))
+	return scratchBytes(int64(b.kind.size+b.window) + b.body.workFloats(n, workers))
 }
 
 // NewState returns an empty state. Errors match ErrConfig.
@@ -149,7 +150,7 @@ func (b *block) Run(ctx context.Context, call *BlockCall) error {
 	s := b.scratch.list.Get()
 	defer b.scratch.list.Put(s)
 	batch := pack.Batch[*State]{Rows: call.X.Rows, Offsets: call.Offsets, State: call.State, States: call.States}
-	ctx, err := s.segments.begin(ctx, &b.kind, batch, true)
+	ctx, err := s.segments.begin(ctx, &b.kind, batch)
 	if err != nil {
 		return err
 	}
@@ -199,8 +200,12 @@ type blockWork struct {
 
 	// The piece that is taken through the block: n rows of the call, from row from on.
 	from, n int
-	list    []segment // rows are the piece's, from 0 on
+	list    []segment // rows are the piece's, from 0 on; values are nil of a sequence that is whole in it and without a state
 	mixers  []segment // list with the recurrence's part of the states
+
+	carried [2][]float32 // states of sequences without one that go on from piece to piece
+	carry   int          // which of them the last such sequence has
+	none    []float32    // zeros, in place of what stands before a sequence
 
 	rows [12]rowsOf // matrices [n, ...], as the body says
 	own  []ownRows  // of each worker
@@ -234,6 +239,9 @@ func (s *blockWork) passAll(ctx context.Context, b *block, call *BlockCall, work
 		clear(s.list)
 		clear(s.mixers)
 	}()
+	if len(s.none) < b.window {
+		s.none = make([]float32, b.window)
+	}
 	for len(s.own) < min(workers, call.X.Rows) {
 		s.own = append(s.own, ownRows{})
 	}
@@ -263,7 +271,16 @@ func (s *blockWork) cutPiece(first int) int {
 				break
 			}
 		}
-		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values})
+		values := g.values
+		if values == nil && n < g.to-g.from { // it does not end here, or has not begun here
+			if done == 0 {
+				s.carry = 1 - s.carry // the other one's sequence may end in this piece
+				s.carried[s.carry] = scratch.Floats(s.carried[s.carry], s.block.kind.size)
+				clear(s.carried[s.carry])
+			}
+			values = s.carried[s.carry]
+		}
+		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: values})
 		s.n += n
 		if done+n < g.to-g.from {
 			break
@@ -280,7 +297,9 @@ func (s *blockWork) out() blas32.General { return mat.Rows(s.call.Dst, s.from, s
 func (s *blockWork) recur(ctx context.Context, op *Recurrence, call *Call, at int) error {
 	s.mixers = s.mixers[:0]
 	for _, g := range s.list {
-		g.values = g.values[at:][:op.kind.size]
+		if g.values != nil {
+			g.values = g.values[at:][:op.kind.size]
+		}
 		s.mixers = append(s.mixers, g)
 	}
 	return s.sweep.sweep(ctx, op, call, s.mixers, s.workers)
@@ -306,7 +325,7 @@ func (s *blockWork) before(x, memory blas32.General, from, to int, f func(from, 
 		if a >= b {
 			continue
 		}
-		window := mat.Of(g.values, memory.Rows, memory.Cols)
+		window := mat.Of(s.start(g, memory.Rows*memory.Cols), memory.Rows, memory.Cols)
 		if inside := min(a-g.from, memory.Rows); inside > 0 {
 			mat.Copy(memory, mat.Rows(window, inside, memory.Rows))
 			mat.Copy(mat.Rows(memory, memory.Rows-inside, memory.Rows), mat.Rows(x, a-inside, a))
@@ -316,10 +335,21 @@ func (s *blockWork) before(x, memory blas32.General, from, to int, f func(from, 
 	}
 }
 
+// start returns the first n values of a sequence's state: what stands before its rows.
+func (s *blockWork) start(g *segment, n int) []float32 {
+	if g.values != nil {
+		return g.values[:n]
+	}
+	return s.none[:n]
+}
+
 // keepWindow makes the first elements of each sequence's state its last rows of x.
 func (s *blockWork) keepWindow(x blas32.General, rows, at int) {
 	for i := range s.list {
 		g := &s.list[i]
+		if g.values == nil {
+			continue
+		}
 		window, n := mat.Of(g.values[at:], rows, x.Cols), g.to-g.from
 		old := max(rows-n, 0) // rows that stay, further up
 		copy(window.Data[:old*window.Cols], window.Data[(rows-old)*window.Cols:])

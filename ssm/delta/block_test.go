@@ -119,7 +119,7 @@ func TestBlocks(t *testing.T) {
 			}
 			near(t, name+": steps", got.Data, want.Data, 1e-5)
 
-			offsets := []int{0, 40, 40, 41, 570, n}
+			offsets := []int{0, 40, 40, 41, 570, n} // the fourth goes on in the next piece, the fifth is whole in it
 			packed := zeros(n, testDim)
 			mat.Copy(packed, x)
 			must(t, op.Run(t.Context(), &BlockCall{Dst: packed, X: packed, First: part(first, 0, n), Offsets: offsets, Workers: 3}))
@@ -233,6 +233,26 @@ func TestFingerprints(t *testing.T) {
 		}
 		if op.Bytes() <= 0 || op.Dim() != testDim || op.StateBytes() != value[*State](t)(op.NewState(StateConfig{})).Bytes() {
 			t.Error(name, op.Bytes(), op.Dim(), op.StateBytes())
+		}
+	}
+}
+
+// TestCarried: sequences without states that end, go on and begin in one piece are what
+// they are alone.
+func TestCarried(t *testing.T) {
+	for name, op := range blocks(t, 2) {
+		const n = 1700
+		x, first, packed := random(rand.New(rand.NewPCG(3, 4)), n, testDim), firstOf(op, n), zeros(n, testDim)
+		offsets := []int{0, 530, 540, 1130, n}
+		must(t, op.Run(t.Context(), &BlockCall{Dst: packed, X: x, First: first, Offsets: offsets}))
+		for s := range len(offsets) - 1 {
+			from, to := offsets[s], offsets[s+1]
+			call := &BlockCall{Dst: zeros(to-from, testDim), X: mat.Rows(x, from, to)}
+			if mat.Given(first) {
+				call.First = mat.Rows(first, from, to)
+			}
+			must(t, op.Run(t.Context(), call))
+			same(t, name, packed.Data[from*testDim:to*testDim], call.Dst.Data)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (op *Recurrence) Run(ctx context.Context, call *Call) error {
 	w := op.scratch.Get()
 	defer op.scratch.Put(w)
 	batch := pack.Batch[*State]{Rows: call.V.Rows, Offsets: call.Offsets, State: call.State, States: call.States}
-	ctx, err := w.segments.begin(ctx, &op.kind, batch, false)
+	ctx, err := w.segments.begin(ctx, &op.kind, batch)
 	if err != nil {
 		return err
 	}

@@ -281,9 +281,9 @@ func (b *gated) identify(name string, numbers []int64, vectors ...[]float32) {
 	f.Matrices(b.taps)
 	f.Floats(b.norm, []float32{b.eps})
 	f.Floats(vectors...)
-	window := (b.taps.Rows - 1) * b.taps.Cols
+	b.window = (b.taps.Rows - 1) * b.taps.Cols
 	b.kind = kind{
-		name: name, size: window + b.rec.kind.size, hash: uint64(f),
+		name: name, size: b.window + b.rec.kind.size, hash: uint64(f),
 		work: int64(b.dim)*int64(b.wide+b.rec.cfg.Heads*b.rec.cfg.ValueDim) + int64(b.taps.Rows*b.taps.Cols) + b.rec.kind.work,
 	}
 	b.weights = int64(b.in.Bytes()) + int64(b.out.Bytes()) + 4*int64(len(b.taps.Data)+len(b.norm))

@@ -179,7 +179,7 @@ func NewRWKV7(cfg RWKV7Config, w RWKV7Weights) (*RWKV7, error) {
 	if p.Err != nil {
 		return nil, p.Err
 	}
-	b.block = block{dim: dim, workers: cfg.Workers, body: b, scratch: ownOr(cfg.Scratch), first: firstRead}
+	b.block = block{dim: dim, window: dim, workers: cfg.Workers, body: b, scratch: ownOr(cfg.Scratch), first: firstRead}
 	if cfg.First {
 		b.first = firstWritten
 	}

@@ -65,7 +65,7 @@ func NewRWKV7FFN(cfg RWKV7FFNConfig, w RWKV7FFNWeights) (*RWKV7FFN, error) {
 	if p.Err != nil {
 		return nil, p.Err
 	}
-	b.block = block{dim: dim, workers: cfg.Workers, body: b, scratch: ownOr(cfg.Scratch)}
+	b.block = block{dim: dim, window: dim, workers: cfg.Workers, body: b, scratch: ownOr(cfg.Scratch)}
 	b.kind = kind{name: fmt.Sprintf("RWKV7FFN block of width %d and %d", dim, wide), size: dim, work: 2 * int64(dim) * int64(wide)}
 	f := state.NewFingerprint(b.kind.name, int64(b.key.Fingerprint()), int64(b.value.Fingerprint()))
 	f.Floats(b.mix)

@@ -57,7 +57,7 @@ func (s *blockWork) shifts(d, x blas32.General, from, to int) {
 	for i := range s.list {
 		g := &s.list[i]
 		for t := max(from, g.from); t < min(to, g.to); t++ {
-			last := g.values[:x.Cols]
+			last := s.start(g, x.Cols)
 			if t > g.from {
 				last = mat.Row(x, t-1)
 			}

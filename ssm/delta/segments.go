@@ -20,7 +20,7 @@ type segment struct {
 type segments struct {
 	list   []segment
 	layout pack.Layout[*State] // list's rows, and a state for each or none
-	memory []float32           // list's states, where the call gives none, or copies of what they were
+	memory []float32           // copies of what the states were
 	copied bool                // memory has copies, to go back to after an error
 }
 
@@ -42,9 +42,8 @@ func (k *kind) brief(rows int) bool {
 // run with. Unless it returns an error, end must follow.
 //
 // The states are brought up to date where they are. A call that can fail on its way,
-// because it takes long and its context can end, has copies made to go back to. A call
-// without states gives its segments memory only where lend says so.
-func (s *segments) begin(ctx context.Context, k *kind, batch pack.Batch[*State], lend bool) (context.Context, error) {
+// because it takes long and its context can end, has copies made to go back to.
+func (s *segments) begin(ctx context.Context, k *kind, batch pack.Batch[*State]) (context.Context, error) {
 	if err := s.layout.Lay("delta", batch, k.accept); err != nil {
 		return nil, err
 	}
@@ -66,23 +65,19 @@ func (s *segments) begin(ctx context.Context, k *kind, batch pack.Batch[*State],
 			s.copied = true
 		}
 	}
-	s.place(k, lend)
+	s.place(k)
 	return ctx, nil
 }
 
-// place gives every segment its values.
-func (s *segments) place(k *kind, lend bool) {
+// place gives every segment the values of its state, if there is one.
+func (s *segments) place(k *kind) {
 	s.list = s.list[:0]
-	lend = lend && len(s.layout.States) == 0
-	if lend || s.copied {
+	if s.copied {
 		s.memory = scratch.Floats(s.memory, len(s.layout.Segments)*k.size)
 	}
 	for i, rows := range s.layout.Segments {
 		g := segment{from: rows.From, to: rows.To}
-		if lend {
-			g.values = s.memory[i*k.size:][:k.size]
-			clear(g.values)
-		} else if len(s.layout.States) > 0 {
+		if len(s.layout.States) > 0 {
 			st := s.layout.States[i]
 			g.values, g.pos = st.values, st.n
 			if s.copied {
