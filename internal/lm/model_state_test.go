@@ -96,7 +96,7 @@ func TestInterrupted(t *testing.T) {
 	ids, want := tokens(1, 1100), zeros(1, vocab)
 	must(t, m.Run(t.Context(), &Call{Tokens: append(slices.Clone(ids), 1), Last: want}))
 	stops := map[int]bool{}
-	for left := 0; left < 700; left += 31 {
+	for left := 0; left < 1500; left += 67 {
 		st := newState(t, m, StateConfig{})
 		err := m.Run(&ending{t.Context(), left, make(chan struct{})}, &Call{Tokens: ids, State: st, Workers: 1})
 		if err != nil && err != context.Canceled {
