@@ -340,17 +340,6 @@ func (c *checkpoint) withGate(prefix string) *dense.Linear {
 	return c.pack(all, bias)
 }
 
-// replace asks for what is to stand in place of a layer's attention.
-func (c *checkpoint) replace(m *mixer, layer int, cfg attention.Config) {
-	with, err := c.cfg.Attention(layer, cfg)
-	if with != nil && err == nil {
-		m.print, err = with.fingerprint()
-	}
-	if m.with = with; err != nil && c.Err == nil {
-		c.Err = fmt.Errorf("transformer: attention of layer %d: %w", layer, err)
-	}
-}
-
 // operator returns the attention of a configuration. Layers share one, and its working
 // memory, where they have no sinks, which are a layer's own.
 func (c *checkpoint) operator(cfg attention.Config) *attention.Attention {

@@ -46,9 +46,6 @@ type mixer struct {
 
 var _ lm.Streamer = (*mixer)(nil)
 
-// mixerRows is how many tokens a task takes through projections.
-const mixerRows = 64
-
 // mixerRun is the working memory of a call.
 type mixerRun struct {
 	m     *mixer
@@ -62,6 +59,7 @@ type mixerRun struct {
 	qkv    blas32.General // [n, (H + 2 KVH) HeadDim], or with a gate [n, 2 (H + KVH) HeadDim]
 	y      blas32.General // [n, H HeadDim]
 	at     []int64        // positions of the rows
+	block  int            // rows of a task
 
 	project, finish func(worker, task int)
 }
@@ -80,7 +78,8 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 	r.floats = scratch.Floats(r.floats, n*(wide+h))
 	r.qkv, r.y = mat.Of(r.floats, n, wide), mat.Of(r.floats[n*wide:], n, h)
 	r.place(mix)
-	tasks := (n + mixerRows - 1) / mixerRows
+	r.block = lm.BlockRows(n, mix.Workers)
+	tasks := (n + r.block - 1) / r.block
 	if err := r.group.Run(ctx, mix.Workers, tasks, r.project); err != nil {
 		return err
 	}
@@ -131,14 +130,14 @@ func (r *mixerRun) forget() {
 
 // rows are those of a task.
 func (r *mixerRun) rows(x blas32.General, task int) blas32.General {
-	return mat.Rows(x, task*mixerRows, min((task+1)*mixerRows, x.Rows))
+	return mat.Rows(x, task*r.block, min((task+1)*r.block, x.Rows))
 }
 
 func (r *mixerRun) projectRows(_, task int) {
 	m, qkv := r.m, r.rows(r.qkv, task)
 	m.qkv.ForwardIn(&r.group, qkv, r.rows(r.x, task))
 	q, k := mat.Columns(qkv, 0, m.heads*m.headDim), mat.Columns(qkv, m.heads*m.headDim, m.kvHeads*m.headDim)
-	at := r.at[task*mixerRows:][:qkv.Rows]
+	at := r.at[task*r.block:][:qkv.Rows]
 	if m.late {
 		m.turn(q, k, at)
 	}

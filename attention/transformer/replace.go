@@ -73,6 +73,17 @@ func (r *Replacement) fingerprint() (uint64, error) {
 	return h.Sum64(), nil
 }
 
+// replace asks for what is to stand in place of a layer's attention.
+func (c *checkpoint) replace(m *mixer, layer int, cfg attention.Config) {
+	with, err := c.cfg.Attention(layer, cfg)
+	if with != nil && err == nil {
+		m.print, err = with.fingerprint()
+	}
+	if m.with = with; err != nil && c.Err == nil {
+		c.Err = fmt.Errorf("transformer: attention of layer %d: %w", layer, err)
+	}
+}
+
 // replaced is the state of a layer whose attention is another operator.
 type replaced struct {
 	attention.Past

@@ -47,12 +47,15 @@ func (m *Model) ScratchBytes(tokens int) int64 {
 		n += bytes
 	}
 	dim, vocab := int64(m.dim), int64(m.vocab)
-	block := int64(min(blockRows(rows), rows))
-	tasks := (rows + blockRows(rows) - 1) / blockRows(rows)
-	workers := int64(min(parallel.Workers(m.cfg.Workers), max(tasks, 1)))
+	all := parallel.Workers(m.cfg.Workers)
+	each := min(BlockRows(rows, all), rows)
+	workers := int64(min(all, max((rows+each-1)/max(each, 1), 1)))
+	// The first worker may be alone in another call, with more rows.
+	worked := int64(min(BlockRows(rows, 1), rows)) + (workers-1)*int64(each)
+	scored := workers * int64(min(scoreRows, rows)) * vocab
 	// The residual stream and a mixer's rows; what workers have; what poolings gather, in
 	// float32 and float64; a state of the call's own, and a mark of it.
-	n += 4 * (2*int64(rows)*dim + workers*(block*(dim+int64(m.hidden)+max(dim, vocab))+vocab))
+	n += 4 * (2*int64(rows)*dim + worked*(2*dim+int64(m.hidden)) + scored + workers*vocab)
 	n += 16*dim + 8*dim
 	if !m.whole {
 		n += 2 * m.StateBytes(tokens)
@@ -79,11 +82,14 @@ func (m *Model) pieceRows(tokens int) int {
 	return tokens
 }
 
-// blockRows returns how many rows a task takes from one mixer to the next. No bit depends
-// on it.
-func blockRows(rows int) int {
-	if rows <= pieceTokens {
-		return 64
+// BlockRows returns how many of n rows a task takes from one mixer to the next, or through a
+// mixer's projections, with some goroutines. Weights come from memory once for each task, so that
+// tasks are large, but as many as there are goroutines, and alike. No bit depends on it.
+func BlockRows(n, workers int) int {
+	if n > pieceTokens {
+		return dense.BlockRows
 	}
-	return dense.BlockRows
+	const least, most = 64, 256
+	each := (n + workers - 1) / workers
+	return min(max((each+least-1)/least*least, least), most)
 }

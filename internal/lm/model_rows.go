@@ -106,12 +106,24 @@ func (s *run) addRows(y blas32.General, from int, b *Branch) {
 
 // finishRows makes hidden states, logits and likelihoods of rows.
 func (s *run) finishRows(w *workspace, from, to int) {
-	m, call := s.m, &s.call
+	m := s.m
 	h := mat.Rows(s.hiddenRows(), from, to)
 	for t := range h.Rows {
 		m.cfg.Norm.Row(mat.Row(h, t), mat.Row(s.r, from+t))
 	}
-	from, to = s.from+from, s.from+to
+	// Logits that nobody asked for are made for some rows at a time.
+	for at := 0; at < h.Rows; at += scoreRows {
+		end := min(at+scoreRows, h.Rows)
+		s.scoreRows(w, mat.Rows(h, at, end), s.from+from+at)
+	}
+}
+
+// scoreRows is for how many rows logits are made at a time.
+const scoreRows = 64
+
+// scoreRows makes logits and likelihoods of the hidden states of rows of the call, from one on.
+func (s *run) scoreRows(w *workspace, h blas32.General, from int) {
+	m, call, to := s.m, &s.call, from+h.Rows
 	first, last := s.scored(from, to)
 	logits := mat.Rows(call.Logits, from, to)
 	if !mat.Given(call.Logits) {

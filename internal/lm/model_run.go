@@ -248,13 +248,13 @@ func (s *run) through(ctx, inner context.Context) error {
 
 // eachBlock runs a task for every block of the piece's rows.
 func (s *run) eachBlock(ctx context.Context, task func(worker, i int)) error {
-	rows := blockRows(s.n)
+	rows := BlockRows(s.n, s.workers)
 	return s.group.Run(ctx, s.workers, (s.n+rows-1)/rows, task)
 }
 
 // block returns the rows of a task within the piece.
 func (s *run) block(i int) (from, to int) {
-	rows := blockRows(s.n)
+	rows := BlockRows(s.n, s.workers)
 	return i * rows, min((i+1)*rows, s.n)
 }
 
