@@ -31,9 +31,9 @@ func (p *Pages) PageBytes() int64 {
 	return int64(p.cfg.PageTokens) * p.op.tokenBytes(&state)
 }
 
-// Take returns tokens from ... from+n of a state as a page: the state's own page, shared
-// from now on, where it begins there and is one of p, and otherwise a copy, of a state
-// whose Format, SharedValues and LogWeights are those of p. n is 1 to PageTokens. Errors match ErrState, ErrCall
+// Take returns tokens from ... from+n of a state as a page: the state's own page, shared from now
+// on, where it begins there and is one of p, and otherwise a copy, of a state whose Format,
+// SharedValues and LogWeights are those of p. n is 1 to PageTokens. Errors match ErrState, ErrCall
 // or ErrFull.
 func (p *Pages) Take(s *State, from, n int) (*Page, error) {
 	c := &p.cfg
@@ -84,10 +84,10 @@ func (s *State) turns() uint64 {
 	return h.Sum64() | 1
 }
 
-// Join returns a state of the first tokens of pages of p, which it shares until it writes
-// to one, as all do that have a part in it: only the last page may be longer than what is
-// wanted of it, or not full. cfg is as in NewState, of p's operator, and must rotate keys as they were
-// when the pages were taken. Errors match ErrConfig, or ErrState about the pages.
+// Join returns a state of the first tokens of pages of p, which it shares until it writes to one,
+// as all do that have a part in it: only the last page may be longer than what is wanted of it, or
+// not full. cfg is as in NewState, of p's operator, and must rotate keys as they were when the
+// pages were taken. Errors match ErrConfig, or ErrState about the pages.
 func (p *Pages) Join(cfg StateConfig, pages []*Page, tokens int) (*State, error) {
 	cfg.Pages, cfg.Table, cfg.Tokens = p, nil, 0
 	s, err := p.op.NewState(cfg)

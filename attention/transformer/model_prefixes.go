@@ -6,12 +6,12 @@ import (
 	"github.com/subquad/subquad/internal/lm"
 )
 
-// Prefixes keeps what a model has computed of texts, for others that begin with the same
-// tokens: a system prompt, a document, a conversation so far. What is known of a prompt is not
-// computed again; a state goes on from its longest known prefix, whatever token that ends at, with the
-// bits of a state that was cut back to it. Its pages of 64 tokens are shared by texts that begin alike, and by
-// the states that are made of them until they go on within a page. It is safe for concurrent use.
-// Its methods are
+// Prefixes keeps what a model has computed of texts, for others that begin with the same tokens: a
+// system prompt, a document, a conversation so far. What is known of a prompt is not computed
+// again; a state goes on from its longest known prefix, whatever token that ends at, with the bits
+// of a state that was cut back to it. Its pages of 64 tokens are shared by texts that begin alike,
+// and by the states that are made of them until they go on within a page. It is safe for
+// concurrent use. Its methods are
 //
 //	Lookup(tokens) (st, n, err)           a state of the first n of a prompt's tokens, never of the last
 //	Prefill(ctx, tokens, last) (st, n, err)  the same and the run of the others, which are kept too
@@ -21,9 +21,10 @@ import (
 //	Reset()                               forgets all
 //	WriteTo(io.Writer)                    stores it for ReadPrefixes
 //
-// Some layers' states cannot go back to any token: recurrent ones, rings (StateConfig.Window, WindowsOnly),
-// those of a Replacement and under the policy rope.Rerotate. Of these it keeps copies, after every
-// PrefixConfig.Every tokens of a prompt and after its last, and a model that has any goes on from there.
+// Some layers' states cannot go back to any token: recurrent ones, rings (StateConfig.Window,
+// WindowsOnly), those of a Replacement and under the policy rope.Rerotate. Of these it keeps
+// copies, after every PrefixConfig.Every tokens of a prompt and after its last, and a model that
+// has any goes on from there.
 type Prefixes = lm.Prefixes
 
 // PrefixConfig says what Prefixes keep.

@@ -171,8 +171,8 @@ func TestRopeOfConfig(t *testing.T) {
 	}
 }
 
-// TestEndlessDecoding decodes 100,000 tokens in a window with first tokens that are kept: memory stays what
-// it was, and the last token sees what it should.
+// TestEndlessDecoding decodes 100,000 tokens in a window with first tokens that are kept: memory
+// stays what it was, and the last token sees what it should.
 func TestEndlessDecoding(t *testing.T) {
 	tokens := 100_000
 	if testing.Short() {

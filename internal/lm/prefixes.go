@@ -201,9 +201,9 @@ func (p *Prefixes) accept(tokens []int32, st *State) error {
 	return nil
 }
 
-// Prefill returns a state of all of some tokens, made of what is known of them and of a run of
-// the others, which are kept; known is how many were. last, if given, is set to the logits [1, V] after the
-// last of them. Where ctx ends, what was computed before is kept all the same.
+// Prefill returns a state of all of some tokens, made of what is known of them and of a run of the
+// others, which are kept; known is how many were. last, if given, is set to the logits [1, V]
+// after the last of them. Where ctx ends, what was computed before is kept all the same.
 func (p *Prefixes) Prefill(ctx context.Context, tokens []int32, last blas32.General) (st *State, known int, err error) {
 	if err := check.Call(p.m.cfg.Package, ctx, true); err != nil {
 		return nil, 0, err

@@ -80,8 +80,8 @@ func newPrefixes(t testing.TB, m *Model, cfg PrefixConfig) *Prefixes {
 	return p
 }
 
-// fromScratch returns the logits after the last of some tokens, of a state that is split as the cache splits
-// them: at borders, if it copies whole states, and where known tokens end.
+// fromScratch returns the logits after the last of some tokens, of a state that is split as the
+// cache splits them: at borders, if it copies whole states, and where known tokens end.
 func fromScratch(t testing.TB, m *Model, ids []int32, splits ...int) []float32 {
 	t.Helper()
 	st, last := newState(t, m, StateConfig{}), zeros(1, vocab)
@@ -124,7 +124,8 @@ func TestPrefixes(t *testing.T) {
 					t.Fatalf("%d tokens are known of %d that are the same, want %d", n, parts, want)
 				}
 				must(t, m.Run(t.Context(), &Call{Tokens: other[n:], State: st, Last: last}))
-				// What is known was computed with the first text: as one piece, or in pieces that end at borders.
+				// What is known was computed with the first text: as one piece, or in pieces that
+				// end at borders.
 				before, want300 := newState(t, m, StateConfig{}), zeros(1, vocab)
 				for _, to := range append(slices.Clone(borders), 300) {
 					if !p.whole || to <= n {

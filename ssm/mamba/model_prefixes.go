@@ -7,8 +7,9 @@ import (
 )
 
 // Prefixes keeps states of texts, for others that begin with the same tokens: what is known of a
-// prompt is not computed again. A state is kept after every PrefixConfig.Every tokens of a prompt and
-// after its last, and goes on with the bits that it had. It is safe for concurrent use. Its methods are
+// prompt is not computed again. A state is kept after every PrefixConfig.Every tokens of a prompt
+// and after its last, and goes on with the bits that it had. It is safe for concurrent use. Its
+// methods are
 //
 //	Lookup(tokens) (st, n, err)           a state of the first n of a prompt's tokens, never of the last
 //	Prefill(ctx, tokens, last) (st, n, err)  the same and the run of the others; states on the way are kept
