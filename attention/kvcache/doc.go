@@ -10,9 +10,11 @@
 //   - Selectors: All, Window, Top (exact), TokenSelect, Quest, InfLLM, RetroInfer,
 //     Landmarks, and Cached around them; Shadow, which estimates what it does not read.
 //   - Evictors: StreamingLLM and SirLLM make room before tokens come; H2O, TOVA and
-//     External act after each call; SnapKV, Pyramid, Knorm, KeyDiff, LagKV and the other
-//     scorers at State.Compact, the end of a prompt. AdaKV divides one budget among heads,
-//     Chunk keeps whole stretches.
+//     External act after each call; SnapKV, Pyramid, FINCH, ObservedAttention,
+//     ExpectedAttention, NonCausal, Compactor, Leverage, CUR, Knorm, KeyDiff and LagKV score
+//     tokens at State.Compact, the end of a prompt, or every Config.Every tokens. AdaKV
+//     divides one budget among heads, CriticalKV looks at what values do to the output,
+//     Chunk keeps whole stretches, Block chooses block after block.
 //   - Functions: VerticalSlash (prefill of columns and diagonals), Sentences (choosing text,
 //     not keys), Verify (which drafted tokens are accepted), SelfInformation, Rerotate, HeavyHitters, PyramidBudgets.
 //
@@ -64,6 +66,11 @@
 //	Verify          greedy against the published code, sampled by enumeration of all outcomes
 //	PyramidBudgets, Cached                   checked against independent references
 //	Shadow          this library's own; its bounds are checked against float64
+//	ExpectedAttention, NonCausal, Compactor, Leverage, CUR, FINCH, CriticalKV, Block
+//	                from the formulas of kvpress's scorers; no vectors
+//	Landmarks       a lookup of our own; package landmark has the method
+//	in a model      a small trained Llama, 19 policies and rotary schemes: logits and choices
+//	                as two independent programs have them (examples/needles)
 //
 // Defects of published code are not copied: InfLLM's mask shows some tokens twice,
 // TokenSelect's kernel pairs heads wrongly where key heads are shared, SirLLM gives a

@@ -52,7 +52,7 @@ func (p InfLLM) check(cfg *Config) error {
 	case f.Blocks < 1 || int64(f.Blocks) > most:
 		return check.Errorf(ErrConfig, "kvcache: InfLLM.Blocks is %d, want 0 or more", p.Blocks)
 	case f.Representatives < 1 || f.Representatives > f.Block:
-		return check.Errorf(ErrConfig, "kvcache: InfLLM.Representatives is %d, want 0 to Block = %d", p.Representatives, f.Block)
+		return check.Errorf(ErrConfig, "kvcache: InfLLM.Representatives is %d, want 1 to Block = %d", f.Representatives, f.Block)
 	case !cfg.Positions.far():
 		return check.Errorf(ErrConfig, "kvcache: InfLLM with Positions %d, want Far", cfg.Positions)
 	case cfg.Evict != nil:

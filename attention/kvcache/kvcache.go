@@ -50,7 +50,8 @@ type Config struct {
 	Keep, Recent int
 	// Select says what to look at of the past; nil is all that is held.
 	Select Selector
-	// Evict says what to forget; nil is nothing.
+	// Evict says what to forget; nil is nothing. It goes with no Selector but All and
+	// Window.
 	Evict Evictor
 	// Every is how many tokens beyond its budget an Evictor lets come before it acts. 0
 	// is the policy's own: StreamingLLM and SirLLM make room before tokens come, H2O and
@@ -156,6 +157,13 @@ func New(cfg Config) (*Attention, error) {
 	if cfg.Select != nil {
 		if err := cfg.Select.check(&a.cfg); err != nil {
 			return nil, err
+		}
+		switch cfg.Select.(type) {
+		case All, Window:
+		default:
+			if cfg.Evict != nil {
+				return fail("Select %T together with Evict %T, want one of them: what a selector knows of tokens does not follow what an evictor leaves", cfg.Select, cfg.Evict)
+			}
 		}
 	}
 	if cfg.Evict != nil {

@@ -163,6 +163,9 @@ func (w *work) blocks(parts []part, first, heads int, weights []float32) {
 		w.ones = append(w.ones, 1)
 	}
 	for i0 := 0; i0 < r.x; i0 += queries {
+		if r.group.Stopped() {
+			return
+		}
 		i1 := min(i0+queries, r.x)
 		rows := (i1 - i0) * heads
 		s := blas32.General{Rows: rows, Cols: keys, Stride: stride, Data: w.scores}

@@ -2,17 +2,14 @@ package kvcache
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/rope"
 )
 
 // TestRoomyIsExact (law 1): with a budget that holds all the bits are those of
@@ -233,100 +230,5 @@ func TestGroups(t *testing.T) {
 			}
 		}
 		bitsAgree(t, fmt.Sprintf("%T", p), repeated.run(t, b, newState(t, b, StateConfig{}), 0, 40), x.run(t, a, newState(t, a, StateConfig{}), 0, 40))
-	}
-}
-
-// TestOdd (law 8): constant keys, zero queries, NaN: never a hang, and NaN only where it
-// came in.
-func TestOdd(t *testing.T) {
-	eachLaw(t, func(t *testing.T, c *lawCase, shape lawShape) {
-		a := operator(t, c.config(shape))
-		x := newText(10, &a.cfg, lawTokens)
-		for i := range x.k.Data {
-			x.k.Data[i] = 0.5
-		}
-		for i := range 20 {
-			clear(mat.Row(x.q, i))
-		}
-		for _, v := range x.run(t, a, newState(t, a, StateConfig{}), 0, lawTokens).Data {
-			if v-v != 0 {
-				t.Fatalf("%v of finite inputs", v)
-			}
-		}
-		mat.Row(x.k, 11)[0] = float32(math.NaN())
-		mat.Row(x.q, 33)[0] = float32(math.Inf(1))
-		x.run(t, a, newState(t, a, StateConfig{}), 0, lawTokens)
-	})
-}
-
-// TestFormats: stored in 16 or 8 bits, close to float32.
-func TestFormats(t *testing.T) {
-	for i := range lawCases {
-		c := &lawCases[i]
-		a := operator(t, c.config(lawShapes[3]))
-		x := newText(11, &a.cfg, 30)
-		for _, f := range []asm.Format{asm.Float16, asm.BFloat16, asm.Int8} {
-			s := newState(t, a, StateConfig{Format: f})
-			for _, v := range x.run(t, a, s, 0, 30).Data {
-				if v-v != 0 || math.Abs(float64(v)) > 10 {
-					t.Fatalf("%s in %v: %v", c.name, f, v)
-				}
-			}
-		}
-	}
-}
-
-// TestSteadyState (law 13): a step allocates nothing.
-func TestSteadyState(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	for i := range lawCases {
-		c := &lawCases[i]
-		cfg := c.config(lawShapes[1])
-		switch c.name {
-		case "InfLLM", "RetroInfer", "SnapKV", "Pyramid", "Knorm", "KeyDiff", "LagKV", "Observed", "AdaKV", "Chunk", "TOVA",
-			"CUR", "Leverage", "NonCausal", "Compactor", "ExpectedAttention", "FINCH", "CriticalKV", "Block":
-			continue // which allocate when they make a block, or forget
-		}
-		cfg.Workers = 4
-		a := operator(t, cfg)
-		x := newText(12, &a.cfg, 200)
-		s := newState(t, a, StateConfig{MaxTokens: 300})
-		x.run(t, a, s, 0, 100)
-		dst := mat.New(1, a.cfg.Heads*a.cfg.ValueDim)
-		call := callOf(dst, mat.Rows(x.q, 150, 151), mat.Rows(x.k, 150, 151), mat.Rows(x.v, 150, 151))
-		call.State = s
-		ctx := t.Context()
-		step := func() {
-			if err := a.Run(ctx, call); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for range 40 {
-			step()
-		}
-		if n := testing.AllocsPerRun(20, step); n >= 1 {
-			t.Errorf("%s: %v allocations a step", c.name, n)
-		}
-	}
-}
-
-// TestAppend: a prefix that is only taken up leaves what one that was attended from does.
-func TestAppend(t *testing.T) {
-	for _, p := range []Selector{Top{Tokens: 5}, TokenSelect{Tokens: 5}, Quest{Page: 4, Budget: 12}, RetroInfer{Segment: 16}, Landmarks{Block: 4, Blocks: 2}} {
-		a := operator(t, Config{Heads: 4, KVHeads: 2, HeadDim: 8, Keep: 2, Recent: 5, Chunk: 1, Select: p, Rotation: &rope.Config{HeadDim: 8}})
-		x := newText(13, &a.cfg, lawTokens)
-		one, other := newState(t, a, StateConfig{}), newState(t, a, StateConfig{})
-		x.run(t, a, one, 0, 50)
-		must(t, other.Append(mat.Rows(x.k, 0, 50), mat.Rows(x.v, 0, 50)))
-		bitsAgree(t, fmt.Sprintf("%T", p), x.run(t, a, other, 50, lawTokens), x.run(t, a, one, 50, lawTokens))
-	}
-	for _, cfg := range []Config{{Select: InfLLM{Block: 4}, Recent: 4, Positions: Far}, {Evict: H2O{Budget: 9}}} {
-		cfg.Heads, cfg.HeadDim = 1, 4
-		a := operator(t, cfg)
-		if err := newState(t, a, StateConfig{}).Append(mat.New(3, 4), mat.New(3, 4)); !errors.Is(err, ErrCall) {
-			t.Errorf("%+v: %v", cfg, err)
-		}
 	}
 }

@@ -76,6 +76,9 @@ func (w *work) packQuery(q []float32, rows, cols int) {
 // scanBlock is how many keys are widened at a time.
 const scanBlock = 64
 
+// scanAtOnce is how many keys are scored between two looks at the context.
+const scanAtOnce = 1 << 14
+
 // scanRows scores the rows of a key head from one on, with the queries that are packed.
 func (w *work) scanRows(s blas32.General, head, from int) {
 	r := w.r
@@ -87,7 +90,10 @@ func (w *work) scanRows(s blas32.General, head, from int) {
 		if !ok {
 			panic("kvcache: a row that is not held")
 		}
-		n := min(g.Tokens, s.Cols-at)
+		n := min(g.Tokens, s.Cols-at, scanAtOnce)
+		if r.group.Stopped() {
+			return
+		}
 		if inPlace {
 			k, _, _ := g.Float32()
 			r.op.tile.Scores(mat.Columns(s, at, n), q, strided(mat.Rows(k, 0, n)), nil)
