@@ -29,7 +29,7 @@ import (
 // What a step reads, its speed beside the library's exact step in turns with it, and the
 // median distance of outputs from exact ones, relative to their length, for planted needles
 // that have 0.9 of the weight (all were found), 32 query and 8 key heads of 128, float32, one
-// core of a loaded AVX-512 machine (go test ./attention/kvcache -bench Shadow):
+// core of a loaded AVX-512 machine (go test ./attention/kvcache -bench Step/Shadow):
 //
 //	tokens      exact     8 bits                      4 bits
 //	  262,144   2147 MB   315 MB, 4.9 times,  .0008   206 MB, 8.5 times, .0017

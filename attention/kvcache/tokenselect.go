@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
 )
@@ -118,9 +119,8 @@ func (r *run) voteTask(worker, task int) {
 	clear(sum)
 	for h := range heads {
 		s := r.scoresOf(h)[at : at+m]
-		for i := range s {
-			part[i] = s[i] - top[i]
-		}
+		copy(part, s)
+		asm.Axpy(part, -1, top)
 		asm.Exp(part, part)
 		asm.Add(sum, sum, part)
 	}
@@ -143,11 +143,7 @@ func logSumExp(x, part []float32) float32 {
 	sum := float64(0)
 	for at := 0; at < len(x); at += voteBlock {
 		m := min(voteBlock, len(x)-at)
-		for i, v := range x[at : at+m] {
-			part[i] = v - top
-		}
-		asm.Exp(part[:m], part[:m])
-		sum += float64(asm.Sum(part[:m]))
+		sum += float64(kernel.ExpSum(part[:m], x[at:at+m], top))
 	}
 	return top + float32(math.Log(sum))
 }

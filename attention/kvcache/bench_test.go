@@ -15,12 +15,12 @@ import (
 	"github.com/subquad/subquad/internal/needles"
 )
 
-// BenchmarkShadow is a step of one token after n others, by policies that look at a long past,
+// BenchmarkStep is a step of one token after n others, by policies that look at a long past,
 // in turns with the library's exact step over the same float32 keys and values, on one core.
 // ms and exact-ms are the fastest of each; error is the median over 16 queries for needles
 // and all heads, recall the share of them after which the next needle's code is found, MB
 // what a step reads. With -short it ends at 262,144 tokens; 1,048,576 take 11 GB.
-func BenchmarkShadow(b *testing.B) {
+func BenchmarkStep(b *testing.B) {
 	sizes := []int{1 << 16, 1 << 18}
 	if !testing.Short() {
 		sizes = append(sizes, 1<<20)
