@@ -43,6 +43,22 @@
 //	                   5 D / 8 + Dv / 8 of 4
 //	Window, StreamingLLM   0                                    no
 //
+// # Speed
+//
+// A step of one token after 262,144 others, 32 heads over 8 key heads of 128 features in
+// float32, one core of a loaded AVX-512 machine, fastest of 16 beside the exact step in
+// the same run (go test ./attention/kvcache -bench Step):
+//
+//	policy                       MB read   of exact's speed   needles found
+//	exact                        2147      1                  1
+//	Quest, 2,048 tokens          153       10                 .94
+//	TokenSelect, 2,048 tokens    1092      .8                 1
+//	Landmarks, 32 blocks of 64   36        60                 0 (of keys without landmarks)
+//	Window                       2         960                .06
+//
+// TokenSelect reads half of what there is and scores it for every head: it pays where keys
+// are few to what is read for them, or in a Cached. Shadow has its own table.
+//
 // # Positions
 //
 // Rotated keys cannot be far from what a model was trained on. With a Rotation, Config.
