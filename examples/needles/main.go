@@ -63,7 +63,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f := program.Flags("needles", about, usage)
 	f.IntVar(&o.to, "to", 4096, "`tokens` of the model's longest sequences; they begin at 256 and double; 0 for none")
 	f.IntVar(&o.sequences, "sequences", 4, "sequences of each length, of four questions each")
-	f.StringVar(&o.names, "policies", "", "`names` of the model's policies, with commas between them (default: all)")
+	f.StringVar(&o.names, "policies", "", "`names` of the model's policies, with commas between them (default: most)")
 	f.IntVar(&o.text, "text", 65536, "`tokens` of the longest text without a model; they begin at 4,096 and grow by 4; 0 for none")
 	f.IntVar(&o.heads, "heads", 4, "query `heads` of 4 that ask")
 	f.Float64Var(&o.topic, "topic", 0.7, "`share` that keys have in common with their neighbours, 0 to 1")
@@ -113,12 +113,17 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	return err
 }
 
-// choose returns the policies of some names, or all.
+// choose returns the policies of some names, or those that need not be asked for.
 func choose(names string) ([]policy, error) {
-	if names == "" {
-		return policies, nil
-	}
 	var list []policy
+	if names == "" {
+		for _, p := range policies {
+			if !p.asked {
+				list = append(list, p)
+			}
+		}
+		return list, nil
+	}
 	for name := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(policies, func(p policy) bool { return p.name == strings.TrimSpace(name) })
 		if i < 0 {

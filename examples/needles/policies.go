@@ -28,6 +28,8 @@ type policy struct {
 	surprise bool
 	// compact forgets at the end of the context.
 	compact bool
+	// asked says that it runs only where -policies names it.
+	asked bool
 }
 
 // all gives every layer the same.
@@ -89,6 +91,12 @@ var policies = []policy{
 	{name: "top_yarn", scheme: yarn, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Top{Tokens: 64, Group: kvcache.Alone}})},
 	{name: "quest_yarn", scheme: yarn, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Quest{Page: 16, Budget: 256, Group: kvcache.Alone}})},
 	{name: "snapkv_yarn_late", scheme: yarn, layer: all(kvcache.Config{Evict: kvcache.SnapKV{Window: 16, Budget: 128}}), compact: true},
+	{name: "streaming_508", asked: true, layer: all(kvcache.Config{Keep: 4, Recent: 508, Chunk: 1, Evict: kvcache.StreamingLLM{}, Positions: kvcache.InCache})},
+	{name: "tokenselect_4", asked: true, layer: all(kvcache.Config{Keep: 4, Recent: 128, Chunk: 64, Select: kvcache.TokenSelect{Tokens: 4}, Positions: kvcache.InCache})},
+	{name: "top_plain", asked: true, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Top{Tokens: 64, Group: kvcache.Alone}})},
+	{name: "quest_plain", asked: true, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Quest{Page: 16, Budget: 256, Group: kvcache.Alone}})},
+	{name: "quest_128_yarn", asked: true, scheme: yarn, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Quest{Page: 16, Budget: 128, Group: kvcache.Alone}})},
+	{name: "snapkv_late", asked: true, layer: all(kvcache.Config{Evict: kvcache.SnapKV{Window: 16, Budget: 128}}), compact: true},
 }
 
 // open returns the model as the policy has it for a sequence of that many tokens.
