@@ -3,6 +3,7 @@ package golden
 import (
 	"encoding/json"
 	"math"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -24,15 +25,23 @@ func (f *File) meta(key string) (text string, given bool) {
 }
 
 // Beside returns the path of a file in the same folder, which a metadata string
-// names; it fails the test where the key is missing or names another folder.
+// names, or in this repository's own where the other lacks it; it fails the test where the key is missing or names another folder.
 func (f *File) Beside(key string) string {
 	f.t.Helper()
 	name := f.Meta(key)
 	if name == "" || filepath.Base(name) != name {
 		f.t.Fatalf("metadata %s is %q, want the name of a file", key, name)
 	}
-	return filepath.Join(filepath.Dir(f.path), name)
+	beside := filepath.Join(filepath.Dir(f.path), name)
+	if !exists(beside) { // what several files name may be here alone
+		if own := filepath.Join(root(f.t), "testdata", "golden", name); exists(own) {
+			return own
+		}
+	}
+	return beside
 }
+
+func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 // Config decodes the JSON of a metadata string into v; it fails the test where
 // the key is missing. Keys of the JSON that v lacks are errors, so that no
