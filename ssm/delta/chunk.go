@@ -136,6 +136,7 @@ func (c *chunkWork) load(op *Recurrence, p piece, head int) {
 	h.loaded = true
 	width := kernel.PanelCols()
 	n := (op.cfg.ValueDim + width - 1) / width
+	h.panels = h.panels[:cap(h.panels)] // with the memory that they have
 	for len(h.panels) < n {
 		h.panels = append(h.panels, kernel.Matrix{})
 	}
