@@ -38,8 +38,12 @@ type Bytes struct {
 	pending [][]int32
 }
 
-// pairs are the tokens that may follow one: two bits each, filled when asked for.
-type pairs struct{ known, valid []uint64 }
+// pairs are the tokens that may follow one, and the bytes that change how it is encoded: two
+// bits each, filled when asked for.
+type pairs struct {
+	known, valid []uint64
+	asked, ahead [4]uint64
+}
 
 // pairBytes bounds the memory of all pairs.
 const pairBytes = 64 << 20
@@ -133,15 +137,7 @@ func (b *Bytes) follows(last, t int32, open []byte) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	row := b.rows[last]
-	if row == nil {
-		words := (len(b.words.Bytes) + 63) / 64
-		if (len(b.rows)+1)*16*words > pairBytes {
-			clear(b.rows)
-		}
-		row = &pairs{make([]uint64, words), make([]uint64, words)}
-		b.rows[last] = row
-	}
+	row := b.row(last)
 	word, bit := t/64, uint64(1)<<(t%64)
 	if row.known[word]&bit == 0 {
 		row.known[word] |= bit
@@ -150,6 +146,20 @@ func (b *Bytes) follows(last, t int32, open []byte) bool {
 		}
 	}
 	return row.valid[word]&bit != 0
+}
+
+// row returns what is known of the tokens after one.
+func (b *Bytes) row(last int32) *pairs {
+	row := b.rows[last]
+	if row == nil {
+		words := (len(b.words.Bytes) + 63) / 64
+		if (len(b.rows)+1)*16*(words+8) > pairBytes {
+			clear(b.rows)
+		}
+		row = &pairs{known: make([]uint64, words), valid: make([]uint64, words)}
+		b.rows[last] = row
+	}
+	return row
 }
 
 // canonical tells whether the bytes of two tokens (of one, where last is -1) are encoded as

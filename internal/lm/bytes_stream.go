@@ -22,12 +22,13 @@ import (
 //
 // Exactly one of cover(y) ends where y does, Encode(y); each other is Encode(y[:i]) and one
 // token that reaches beyond the end. So a byte takes one step of the model, and no search. A
-// special token may come where the text ends a character (anywhere, in a vocabulary of bytes). What the model gives to sequences
-// that are not valid is left out by the division.
+// special token may come where the text ends a character (anywhere, in a vocabulary of
+// bytes). What the model gives to sequences that are not valid is left out by the division.
 //
 // That two tokens may stand side by side is what is asked of the whole sequence: for BPE the
-// same thing. Where a tokenizer splits text by what follows (runs of blanks in GPT-2's), the
-// formula takes what Encode says at each byte.
+// same thing. A tokenizer may split text by what follows (GPT-2's splits blank lines before a
+// word): where nothing that covers x goes on with b, Encode(x b) without its last token stands
+// for Encode(x). It takes a step of the model or two more.
 //
 // A ByteStream must not be used by two goroutines at once.
 type ByteStream struct {
@@ -43,6 +44,7 @@ type ByteStream struct {
 	logP    []float64 // of the token after now, where ready
 	ready   bool
 	next    []float64
+	turns   []turn   // what the model says after other encodings of the text
 	history []moment // before each of the last bytes
 }
 
@@ -94,6 +96,9 @@ func (s *ByteStream) Covers() int { return len(s.covers) + 1 }
 // of the model and V exponentials; what it has found out Feed takes up. Errors are those of
 // the model.
 func (s *ByteStream) Next(ctx context.Context) ([]float64, error) {
+	if err := check.Call(s.bytes.pkg, ctx, true); err != nil {
+		return nil, err
+	}
 	return s.distribution(ctx, s.least())
 }
 
@@ -112,8 +117,12 @@ func (s *ByteStream) distribution(ctx context.Context, least float64) ([]float64
 	}
 	last, open := s.last(), s.bytes.open(s.text)
 	base := s.now.logP - largest
+	looked := 0
 	for first, list := range s.bytes.byByte {
 		for _, t := range list {
+			if looked++; looked%asking == 0 && ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
 			if s.logP[t] >= least && s.bytes.follows(last, t, open) {
 				s.next[first] += math.Exp(base + s.logP[t])
 			}
@@ -124,15 +133,33 @@ func (s *ByteStream) distribution(ctx context.Context, least float64) ([]float64
 			s.next[256+i] = math.Exp(base + s.logP[t])
 		}
 	}
+	for c := range s.bytes.byByte {
+		if s.next[c] > 0 || !s.bytes.looksAhead(last, byte(c)) {
+			continue
+		}
+		list, err := s.otherwise(ctx, byte(c))
+		if err != nil {
+			return nil, err
+		}
+		for _, next := range list {
+			s.next[c] += math.Exp(next.logP - largest)
+		}
+	}
 	sum := 0.0
 	for _, p := range s.next {
 		sum += p
+	}
+	if !(sum > 0) || math.IsInf(sum, 1) {
+		return nil, check.Errorf(subquad.ErrCall, "%s: no byte has a probability after %d bytes", s.bytes.pkg, s.Len())
 	}
 	for i := range s.next {
 		s.next[i] /= sum
 	}
 	return s.next, nil
 }
+
+// asking is after how many tokens a context is asked whether it is done.
+const asking = 1 << 11
 
 // least is the log-probability below which tokens are left out.
 func (s *ByteStream) least() float64 {
@@ -146,8 +173,11 @@ func (s *ByteStream) least() float64 {
 func (s *ByteStream) rest(c cover) []byte { return s.bytes.words.Bytes[c.token][c.used:] }
 
 // last is the last token of the text's encoding, -1 for none.
-func (s *ByteStream) last() int32 {
-	if n := s.now.tokens; n != nil && !(n.before == nil && s.bytes.words.Begin >= 0) {
+func (s *ByteStream) last() int32 { return s.lastOf(s.now.tokens) }
+
+// lastOf is the last token of a text's encoding, -1 for none.
+func (s *ByteStream) lastOf(n *node) int32 {
+	if n != nil && !(n.before == nil && s.bytes.words.Begin >= 0) {
 		return n.token
 	}
 	return -1
@@ -220,6 +250,9 @@ func logSoftmax(dst []float64, logits []float32) {
 // ErrCall, and stays out with those after it. It takes a step of the model for each byte
 // that Next has not been asked about.
 func (s *ByteStream) Feed(ctx context.Context, text ...byte) error {
+	if err := check.Call(s.bytes.pkg, ctx, true); err != nil {
+		return err
+	}
 	for _, c := range text {
 		if err := s.feed(ctx, c); err != nil {
 			return err
@@ -248,29 +281,31 @@ func (s *ByteStream) feed(ctx context.Context, c byte) error {
 		}
 	}
 	last, open := s.last(), s.bytes.open(s.text)
-	for _, t := range s.bytes.byByte[c] {
-		if p := s.logP[t]; !math.IsInf(p, -1) && s.bytes.follows(last, t, open) {
+	for i, t := range s.bytes.byByte[c] {
+		if (i+1)%asking == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if p := s.logP[t]; p > math.Inf(-1) && s.bytes.follows(last, t, open) {
 			take(cover{tokens: s.now.tokens, token: t, logP: s.now.logP + p})
 		}
 	}
-	if now == nil && len(covers) == 0 {
-		return check.Errorf(subquad.ErrCall, "%s: byte %d, %#02x, has no probability after the %d before it", s.bytes.pkg, s.Len(), c, s.Len())
-	}
-	grown := append(s.text[:len(s.text):len(s.text)], c)
-	if now == nil {
-		// A tokenizer that looks ahead takes back what it made of the beginning.
-		tokens, err := s.encoded(ctx, grown)
+	if now == nil { // a tokenizer that looks ahead takes back what it made of the end
+		list, err := s.otherwise(ctx, c)
 		if err != nil {
 			return err
 		}
-		now = &cover{tokens: tokens, logP: tokens.logP}
-	} else {
-		now.tokens = now.tokens.with(now.token, now.logP)
+		if len(list) == 0 {
+			return check.Errorf(subquad.ErrCall, "%s: byte %d, %#02x, has no probability after the %d before it", s.bytes.pkg, s.Len(), c, s.Len())
+		}
+		if now = &list[0]; len(covers) == 0 {
+			covers = list[1:]
+		}
 	}
+	now.tokens = now.tokens.with(now.token, now.logP)
 	if s.history = append(s.history, before); len(s.history) > s.bytes.cfg.History {
 		s.history = slices.Delete(s.history, 0, 1)
 	}
-	s.text, s.now, s.covers, s.ready = append(s.text, c), *now, covers, false
+	s.text, s.now, s.covers, s.ready, s.turns = append(s.text, c), *now, covers, false, nil
 	return nil
 }
 
@@ -283,41 +318,15 @@ func (n *node) with(token int32, logP float64) *node {
 	return &node{n, token, depth, logP}
 }
 
-// encoded returns the encoding of a text that shares what it can with the one before.
-func (s *ByteStream) encoded(ctx context.Context, text []byte) (*node, error) {
-	ids := s.bytes.words.Encode(nil, text)
-	if s.bytes.words.Begin >= 0 {
-		ids = append([]int32{s.bytes.words.Begin}, ids...)
-	}
-	var chain []*node
-	for n := s.now.tokens; n != nil; n = n.before {
-		chain = append(chain, n)
-	}
-	slices.Reverse(chain)
-	same := 0
-	for same < min(len(ids), len(chain)) && ids[same] == chain[same].token {
-		same++
-	}
-	if same == 0 {
-		return nil, check.Errorf(subquad.ErrCall, "%s: the encoding of %d bytes has nothing in common with that of one less", s.bytes.pkg, len(text))
-	}
-	at := chain[same-1]
-	for _, id := range ids[same:] {
-		if err := s.readTo(ctx, at); err != nil {
-			return nil, err
-		}
-		at = at.with(id, at.logP+s.logP[id])
-	}
-	s.ready = false
-	return at, nil
-}
-
 // LogLikelihood adds a text, and sets dst, of as many elements or nil, to the natural
 // logarithms of the bytes' probabilities, each after those before it, without regard to
 // ByteConfig.Eps. It returns their sum.
 func (s *ByteStream) LogLikelihood(ctx context.Context, dst []float64, text []byte) (sum float64, err error) {
 	if dst != nil && len(dst) != len(text) {
 		return 0, check.Errorf(subquad.ErrShape, "%s: dst has %d elements, want the text's %d", s.bytes.pkg, len(dst), len(text))
+	}
+	if err := check.Call(s.bytes.pkg, ctx, true); err != nil {
+		return 0, err
 	}
 	for i, c := range text {
 		next, err := s.distribution(ctx, math.Inf(-1))
@@ -349,6 +358,7 @@ func (s *ByteStream) Truncate(n int) error {
 	}
 	at := len(s.history) - back
 	s.now, s.covers, s.ready = s.history[at].now, s.history[at].covers, false
+	s.turns = nil
 	s.history, s.text = s.history[:at], s.text[:len(s.text)-back]
 	return nil
 }
@@ -358,6 +368,6 @@ func (s *ByteStream) Clone() *ByteStream {
 	c := *s
 	c.source = s.source.Clone()
 	c.text, c.covers, c.history = slices.Clone(s.text), slices.Clip(s.covers), slices.Clone(s.history)
-	c.logits, c.logP, c.next, c.reading = slices.Clone(s.logits), slices.Clone(s.logP), nil, nil
+	c.logits, c.logP, c.next, c.reading, c.turns = slices.Clone(s.logits), slices.Clone(s.logP), nil, nil, nil
 	return &c
 }
