@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/mat"
 )
@@ -253,6 +255,48 @@ func TestTogetherLaws(t *testing.T) {
 	for _, err := range m.Generate(ctx, "lm", []int32{1}, TogetherConfig{}, nil) {
 		if !errors.Is(err, subquad.ErrCall) {
 			t.Errorf("no small model: error %v", err)
+		}
+	}
+}
+
+// counted is a Source that remembers the longest text that it has read.
+type counted struct {
+	Source
+	longest int
+}
+
+func (c *counted) Continue(ctx context.Context, logits blas32.General, keep int, tokens []int32) error {
+	c.longest = max(c.longest, keep+len(tokens))
+	return c.Source.Continue(ctx, logits, keep, tokens)
+}
+
+// TestTogetherVocabularies: no model is given a token that another alone has, whichever is
+// the shorter one, and none reads far beyond MaxTokens.
+func TestTogetherVocabularies(t *testing.T) {
+	ctx := context.Background()
+	for _, sizes := range [][3]int{{30, 9, 20}, {9, 30, 20}, {30, 20, 9}, {9, 30, 30}} {
+		for method := range ProxyTuned + 1 {
+			for router := range lastRouter + 1 {
+				for seed := range uint64(4) {
+					large := &counted{Source: randomToy(6+seed, sizes[0])}
+					m := &Together{Large: large, Small: randomToy(17+seed, sizes[1]), Tuned: randomToy(28+seed, sizes[2])}
+					cfg := TogetherConfig{Method: method, Router: router, Threshold: 0.3, Alpha: 0.1, Beta: 0.5, MaxTokens: 9}
+					for token, err := range m.Generate(ctx, "lm", []int32{3, 4}, cfg, nil) {
+						if err != nil || token >= 9 {
+							t.Fatalf("vocabularies of %v, method %d, router %d: token %d, error %v", sizes, method, router, token, err)
+						}
+					}
+					if large.longest > 2+9 {
+						t.Errorf("method %d, router %d: %d tokens are read, want at most those of the text", method, router, large.longest)
+					}
+				}
+			}
+		}
+	}
+	m := &Together{Large: randomToy(6, 30), Small: randomToy(6, 30)}
+	for _, err := range m.Generate(nil, "lm", []int32{1}, TogetherConfig{MaxTokens: 1}, nil) { //nolint:staticcheck // what is tested
+		if !errors.Is(err, subquad.ErrCall) {
+			t.Errorf("a nil context: error %v", err)
 		}
 	}
 }

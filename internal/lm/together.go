@@ -11,6 +11,7 @@ import (
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // Method is how two models decode together.
@@ -117,16 +118,23 @@ func (m *Together) Generate(ctx context.Context, pkg string, prompt []int32, cfg
 			yield(0, err)
 			return
 		}
+		if err := check.Call(pkg, ctx, true); err != nil {
+			yield(0, err)
+			return
+		}
 		if counts == nil {
 			counts = new(Counts)
 		}
-		t := &together{Together: m, pkg: pkg, cfg: cfg, text: slices.Clone(prompt), counts: counts,
-			large: newPartner(m.Large, cfg.Drafts+1), small: newPartner(m.Small, 1)}
+		t := &together{Together: m, pkg: pkg, cfg: cfg, vocab: m.vocab(), text: slices.Clone(prompt), counts: counts,
+			large: newPartner(m.Large, 1), small: newPartner(m.Small, 1)}
 		if m.Tuned != nil {
 			t.tuned = newPartner(m.Tuned, 1)
 		}
 		for n := 0; cfg.MaxTokens == 0 || n < cfg.MaxTokens; {
 			before := len(t.text)
+			if t.drafts = cfg.Drafts; cfg.MaxTokens > 0 { // more would be thrown away
+				t.drafts = min(cfg.Drafts, cfg.MaxTokens-n)
+			}
 			if err := t.round(ctx); err != nil {
 				yield(0, err)
 				return
@@ -159,7 +167,7 @@ func (m *Together) check(pkg string, prompt []int32, cfg *TogetherConfig) error 
 	case len(prompt) == 0:
 		return check.Errorf(subquad.ErrCall, "%s: the prompt is empty, want a token: what follows is predicted from it", pkg)
 	}
-	vocab := min(m.Large.Vocab(), m.Small.Vocab())
+	vocab := m.vocab()
 	for i, token := range prompt {
 		if token < 0 || int(token) >= vocab {
 			return check.Errorf(subquad.ErrShape, "%s: token %d of the prompt is %d, want 0 to %d", pkg, i, token, vocab-1)
@@ -171,11 +179,22 @@ func (m *Together) check(pkg string, prompt []int32, cfg *TogetherConfig) error 
 	return nil
 }
 
+// vocab is the length of the shortest vocabulary.
+func (m *Together) vocab() int {
+	n := min(m.Large.Vocab(), m.Small.Vocab())
+	if m.Tuned != nil {
+		n = min(n, m.Tuned.Vocab())
+	}
+	return n
+}
+
 // together is a text on its way.
 type together struct {
 	*Together
 	pkg                 string
 	cfg                 TogetherConfig
+	vocab               int // logits that are looked at
+	drafts              int // of a round
 	text                []int32
 	large, small, tuned *partner
 	counts              *Counts
@@ -184,18 +203,17 @@ type together struct {
 
 // round adds a token or, of drafts, several.
 func (t *together) round(ctx context.Context) error {
-	small, err := t.small.after(ctx, t.text, 1)
+	row, err := t.small.after(ctx, t.text, 1)
 	if err != nil {
 		return err
 	}
-	own := argmax(small.Data) // what the small model would write
-	looked := small.Data
+	small := row.Data[:t.vocab]
+	own, looked := argmax(small), small // own is what the small model would write
 	if t.cfg.Method == ProxyTuned {
-		tuned, err := t.tuned.after(ctx, t.text, 1)
-		if err != nil {
+		if row, err = t.tuned.after(ctx, t.text, 1); err != nil {
 			return err
 		}
-		looked = tuned.Data
+		looked = row.Data[:t.vocab]
 	}
 	if !t.ask(looked) {
 		t.text = append(t.text, argmax(looked))
@@ -205,22 +223,19 @@ func (t *together) round(ctx context.Context) error {
 	if t.cfg.Method == Speculative {
 		return t.speculate(ctx, own)
 	}
-	large, err := t.large.after(ctx, t.text, 1)
-	if err != nil {
+	if row, err = t.large.after(ctx, t.text, 1); err != nil {
 		return err
 	}
-	token := argmax(large.Data[:min(len(large.Data), len(small.Data))])
-	switch n := min(len(large.Data), len(small.Data)); t.cfg.Method {
+	large := row.Data[:t.vocab]
+	token := argmax(large)
+	switch t.mixed = scratch.Sized(t.mixed, t.vocab); t.cfg.Method {
 	case Contrastive:
-		t.mixed = append(t.mixed[:0], large.Data[:n]...)
-		if err := Contrast(t.pkg, t.mixed, large.Data, small.Data, t.cfg.Alpha, t.cfg.Beta); err != nil {
+		if err := Contrast(t.pkg, t.mixed, large, small, t.cfg.Alpha, t.cfg.Beta); err != nil {
 			return err
 		}
 		token = argmax(t.mixed)
 	case ProxyTuned:
-		n = min(n, len(looked))
-		t.mixed = append(t.mixed[:0], large.Data[:n]...)
-		if err := Proxy(t.pkg, t.mixed, large.Data, looked, small.Data, t.cfg.Alpha); err != nil {
+		if err := Proxy(t.pkg, t.mixed, large, looked, small, t.cfg.Alpha); err != nil {
 			return err
 		}
 		token = argmax(t.mixed)
@@ -237,12 +252,12 @@ func (t *together) round(ctx context.Context) error {
 func (t *together) speculate(ctx context.Context, first int32) error {
 	begin := len(t.text)
 	drafted := append(slices.Clone(t.text), first)
-	for len(drafted) < begin+t.cfg.Drafts && !slices.Contains(t.cfg.Stop, drafted[len(drafted)-1]) {
+	for len(drafted) < begin+t.drafts && !slices.Contains(t.cfg.Stop, drafted[len(drafted)-1]) {
 		small, err := t.small.after(ctx, drafted, 1)
 		if err != nil {
 			return err
 		}
-		drafted = append(drafted, argmax(small.Data))
+		drafted = append(drafted, argmax(small.Data[:t.vocab]))
 	}
 	n := len(drafted) - begin
 	large, err := t.large.after(ctx, drafted, n+1)
@@ -250,8 +265,7 @@ func (t *together) speculate(ctx context.Context, first int32) error {
 		return err
 	}
 	for i := range n + 1 {
-		row := mat.Row(large, i)
-		token := argmax(row[:min(len(row), t.Small.Vocab())])
+		token := argmax(mat.Row(large, i)[:t.vocab])
 		if i < n && token == drafted[begin+i] {
 			t.text = append(t.text, token)
 			if slices.Contains(t.cfg.Stop, token) {
