@@ -2,6 +2,7 @@ package lm
 
 import (
 	"math"
+	"slices"
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
@@ -27,8 +28,17 @@ func Contrast(pkg string, dst, large, small []float32, alpha, beta float64) erro
 	}
 	least := math.Log(alpha) + float64(largest)
 	for i, l := range large {
-		if dst[i] = float32(math.Inf(-1)); float64(l) >= least {
-			dst[i] = float32(float64(small[i]) + beta*(float64(l)-float64(small[i])))
+		switch s := small[i]; {
+		case !(float64(l) >= least):
+			dst[i] = float32(math.Inf(-1))
+		case beta == 0:
+			dst[i] = s
+		case beta == 1 || l == float32(math.Inf(-1)): // also of a token that either rules out
+			dst[i] = l
+		case s == float32(math.Inf(-1)):
+			dst[i] = float32(math.Copysign(math.Inf(1), beta-1))
+		default:
+			dst[i] = float32(float64(s) + beta*(float64(l)-float64(s)))
 		}
 	}
 	return nil
@@ -45,6 +55,10 @@ func Proxy(pkg string, dst, large, tuned, small []float32, alpha float64) error 
 		return check.Errorf(subquad.ErrCall, "%s: alpha is %v, want a finite number", pkg, alpha)
 	}
 	for i := range dst {
+		if alpha == 0 || tuned[i] == small[i] { // also of tokens that they rule out
+			dst[i] = large[i]
+			continue
+		}
 		dst[i] = float32(float64(large[i]) + alpha*(float64(tuned[i])-float64(small[i])))
 	}
 	return nil
@@ -71,7 +85,12 @@ func Critical(pkg string, right, wrong []float32, token int32) (float64, error) 
 		return 0, check.Errorf(subquad.ErrShape, "%s: token is %d, want 0 to %d", pkg, token, n-1)
 	}
 	largest := math.Inf(-1)
-	at := func(i int) float64 { return 2*float64(right[i]) - float64(wrong[i]) }
+	at := func(i int) float64 {
+		if math.IsInf(float64(right[i]), -1) { // whatever wrong is
+			return math.Inf(-1)
+		}
+		return 2*float64(right[i]) - float64(wrong[i])
+	}
 	for i := range n {
 		largest = max(largest, at(i))
 	}
@@ -120,21 +139,23 @@ func FitDrift(pkg string, turns []float64) (Drift, error) {
 	if len(turns) < 3 {
 		return Drift{}, check.Errorf(subquad.ErrShape, "%s: %d turns, want 3 or more", pkg, len(turns))
 	}
-	n := float64(len(turns) - 1)
+	before := turns[:len(turns)-1]
+	n := float64(len(before))
 	var x, y, xx, xy float64
-	for i, d := range turns[:len(turns)-1] {
-		step := turns[i+1] - d
-		x, y, xx, xy = x+d/n, y+step/n, xx+d*d/n, xy+d*step/n
+	for i, d := range before {
+		x, y = x+d/n, y+(turns[i+1]-d)/n
 	}
-	spread := xx - x*x
-	if !(spread > 0) {
-		return Drift{}, check.Errorf(subquad.ErrShape, "%s: all turns but the last are alike, or one is no number", pkg)
+	for i, d := range before { // from the means, so that large ones take no digits
+		xx, xy = xx+(d-x)*(d-x)/n, xy+(d-x)*(turns[i+1]-d-y)/n
+	}
+	if slices.Min(before) == slices.Max(before) || !(xx > 0) || math.IsInf(xx, 1) || xy-xy != 0 {
+		return Drift{}, check.Errorf(subquad.ErrShape, "%s: all turns but the last are alike, or one is no number or too large", pkg)
 	}
 	var f Drift
-	f.Slope = (xy - x*y) / spread
+	f.Slope = xy / xx
 	f.Constant = y - f.Slope*x
 	f.Equilibrium = -f.Constant / f.Slope
-	for i, d := range turns[:len(turns)-1] {
+	for i, d := range before {
 		off := turns[i+1] - d - f.Constant - f.Slope*d
 		f.Residual += off * off / n
 	}
@@ -161,6 +182,10 @@ func Accept(pkg string, dst []int32, drafts []int32, draft, target [][]float64, 
 			return dst, check.Errorf(subquad.ErrShape, "%s: draft %d is %d of %d tokens, of which the target has %d", pkg, i, d, len(q), len(p))
 		}
 	}
+	last := target[len(drafts)]
+	if !done && len(last) == 0 {
+		return dst, check.Errorf(subquad.ErrShape, "%s: the last row of the target has no elements, want one at least", pkg)
+	}
 	for i, d := range drafts {
 		q, p := draft[i], target[i]
 		if uniform[i]*q[d] <= p[d] {
@@ -173,17 +198,22 @@ func Accept(pkg string, dst []int32, drafts []int32, draft, target [][]float64, 
 			}
 			return p[v]
 		}
-		return append(dst, draw(len(p), weight, uniform[len(drafts)])), nil
+		if v, ok := draw(len(p), weight, uniform[len(drafts)]); ok {
+			return append(dst, v), nil
+		}
+		last, done = p, false // p is q but for rounding
+		break
 	}
 	if done {
 		return dst, nil
 	}
-	last := target[len(drafts)]
-	return append(dst, draw(len(last), func(v int) float64 { return last[v] }, uniform[len(drafts)])), nil
+	v, _ := draw(len(last), func(v int) float64 { return last[v] }, uniform[len(drafts)])
+	return append(dst, v), nil
 }
 
-// draw returns the first of n whose running sum exceeds a share of all.
-func draw(n int, weight func(v int) float64, share float64) int32 {
+// draw returns the first of n whose running sum exceeds a share of all, and whether there is
+// one that weighs anything.
+func draw(n int, weight func(v int) float64, share float64) (drawn int32, ok bool) {
 	sum := 0.0
 	for v := range n {
 		sum += weight(v)
@@ -196,5 +226,5 @@ func draw(n int, weight func(v int) float64, share float64) int32 {
 			}
 		}
 	}
-	return int32(last)
+	return int32(last), sum > 0
 }
