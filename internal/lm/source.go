@@ -18,7 +18,7 @@ type Source interface {
 	Vocab() int
 	// Continue cuts the sequence to its first keep tokens, adds tokens, of which there is
 	// one at least, and sets the rows of logits, at most len(tokens) of V columns, to those
-	// after each of the last tokens. After an error it is empty.
+	// after each of the last tokens. After an error the sequence is to be taken for empty.
 	Continue(ctx context.Context, logits blas32.General, keep int, tokens []int32) error
 	// Clone returns another Source that has read the same.
 	Clone() Source
@@ -55,6 +55,14 @@ func (s *source) Clone() Source {
 
 // Continue implements Source.
 func (s *source) Continue(ctx context.Context, logits blas32.General, keep int, tokens []int32) error {
+	if err := check.Call(s.model.cfg.Package, ctx, true); err != nil {
+		return err
+	}
+	if logits.Rows != 0 {
+		if err := check.Matrix(subquad.ErrShape, s.model.cfg.Package, "Logits", logits, -1, s.model.vocab, "V"); err != nil {
+			return err
+		}
+	}
 	if keep < 0 || keep > len(s.tokens) || len(tokens) == 0 || logits.Rows > len(tokens) {
 		return check.Errorf(subquad.ErrCall, "%s: %d tokens after the first %d of %d, with %d rows of logits", s.model.cfg.Package, len(tokens), keep, len(s.tokens), logits.Rows)
 	}

@@ -43,6 +43,14 @@ func TestSource(t *testing.T) {
 	if err := s.Continue(ctx, blas32.General{}, len(text)+1, []int32{1}); !errors.Is(err, subquad.ErrCall) {
 		t.Errorf("beyond the text: error %v", err)
 	}
+	for _, logits := range []blas32.General{{Rows: -1}, {Rows: 2, Cols: m.vocab, Stride: m.vocab, Data: make([]float32, m.vocab)}, mat.New(2, m.vocab-1), mat.New(2, m.vocab+1), {Rows: 2}} {
+		if err := s.Continue(ctx, logits, 0, []int32{1, 2, 3}); !errors.Is(err, subquad.ErrShape) {
+			t.Errorf("logits of %d x %d, of %d numbers: error %v", logits.Rows, logits.Cols, len(logits.Data), err)
+		}
+	}
+	if err := s.Continue(nil, blas32.General{}, 0, []int32{1}); !errors.Is(err, subquad.ErrCall) { //nolint:staticcheck // what is tested
+		t.Errorf("a nil context: error %v", err)
+	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := s.Continue(ended, blas32.General{}, 1, []int32{1}); err != context.Canceled {
