@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"unicode"
@@ -35,7 +36,7 @@ func (t *Tokenizer) add(list []addedToken) error {
 	t.raw, t.normalized, t.blankRaw, t.blankNormalized = new(added), new(added), new(added), new(added)
 	t.added = map[int32]addedToken{}
 	for _, x := range list {
-		if x.ID < 0 {
+		if x.ID < 0 || x.ID == math.MaxInt32 {
 			return fmt.Errorf("added token %q has number %d", x.Content, x.ID)
 		}
 		if x.Content == "" {

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"unicode/utf8"
 )
@@ -43,7 +44,7 @@ type vocabulary struct {
 func newVocabulary(ids map[string]int32) (vocabulary, error) {
 	v := vocabulary{ids, make(map[int32]string, len(ids)), 0}
 	for token, id := range ids {
-		if id < 0 {
+		if id < 0 || id == math.MaxInt32 {
 			return v, fmt.Errorf("token %q has number %d", token, id)
 		}
 		v.tokens[id], v.n = token, max(v.n, int(id)+1)

@@ -58,8 +58,8 @@ func (t *Llama2C) Vocabulary() Vocabulary {
 const blank = "▁"
 
 // Vocabulary returns the tokenizer as a vocabulary of bytes. It must be a BPE of bytes, or of
-// characters with bytes for those without a token; others, whose encodings of a beginning say
-// too little of those of the whole, match subquad.ErrCall.
+// characters with bytes for those without a token, with at most one token before a text; others,
+// whose encodings of a beginning say too little of those of the whole, match subquad.ErrCall.
 func (t *Tokenizer) Vocabulary() (Vocabulary, error) {
 	fail := func(format string, args ...any) (Vocabulary, error) {
 		return Vocabulary{}, check.Errorf(subquad.ErrCall, "tokenizer: no exact probabilities of bytes: %s", fmt.Sprintf(format, args...))
@@ -71,18 +71,22 @@ func (t *Tokenizer) Vocabulary() (Vocabulary, error) {
 	if b.prefix != "" || b.suffix != "" {
 		return fail("tokens are marked with %q and %q", b.prefix, b.suffix)
 	}
+	if len(t.before) > 1 {
+		return fail("%d special tokens stand before a text, want at most one", len(t.before))
+	}
+	// Some files leave gaps between numbers; few large numbers do not ask for much memory.
+	const gaps, spare = 16, 1 << 16
+	if tokens := len(b.tokens) + len(t.added); (t.Size()-spare)/gaps > tokens {
+		return fail("%d tokens have numbers of up to %d", tokens, t.Size()-1)
+	}
 	v := Vocabulary{Bytes: make([][]byte, t.Size()), Begin: -1}
 	switch {
 	case t.letters:
-		const probe = "a B\n é7"
-		if got := t.normalize(probe); got != probe {
-			return fail("its normalizer makes %q of %q", got, probe)
-		}
 		for id, piece := range b.tokens {
 			v.Bytes[id] = []byte(toBytes(piece))
 		}
 		v.Encode = func(dst []int32, text []byte) []int32 {
-			e := encoding{t: t, ids: dst, begun: true}
+			e := encoding{t: t, ids: dst, begun: true, guarded: true}
 			if err := e.guard(string(text)); err != nil {
 				return dst
 			}
@@ -116,9 +120,25 @@ func (t *Tokenizer) Vocabulary() (Vocabulary, error) {
 		return fail("its words are of characters, and one without a token is unknown")
 	}
 	for id, x := range t.added {
-		if v.Bytes[id] = []byte(x.Content); x.Special || strings.TrimSpace(x.Content) != "" {
+		text := x.Content
+		if b.bytes && !t.letters {
+			text = strings.ReplaceAll(text, blank, " ")
+		}
+		if v.Bytes[id] = []byte(text); x.Special || strings.TrimSpace(text) != "" {
 			v.Bytes[id] = nil // names, which no text becomes
 			v.Specials = append(v.Specials, id)
+		}
+	}
+	for _, probe := range []string{"a B\n é7", "a  b \n\n\tc  "} {
+		ids, err := t.Encode(probe, false)
+		text := append(slices.Clone(v.Prefix), probe...)
+		got := v.Encode(nil, text)
+		var spelled []byte
+		for _, id := range got {
+			spelled = append(spelled, v.Bytes[id]...)
+		}
+		if err == nil && (!slices.Equal(got, ids) || !slices.Equal(spelled, text)) {
+			return fail("its normalizer or pre-tokenizer makes tokens %d of %q, the model alone %d", ids, probe, got)
 		}
 	}
 	slices.Sort(v.Specials)
