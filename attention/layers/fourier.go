@@ -40,7 +40,8 @@ type FourierWeights struct {
 //
 // is never negative. Bin b has its centre at z_b = -1 + (2b+1)/m, the probability
 // pmf_b = pdf(z_b) / sum_c pdf(z_c), and the logit ln(pmf_b + 1e-5). Where all a_l are 0
-// the distribution is uniform, which is ours: the published formula divides 0 by 0.
+// the distribution is uniform, and where the density is 0 at all centres the bins are alike:
+// that is ours, for the published formulas divide 0 by 0.
 //
 // The published code goes by the autocorrelation of a, which is the same in exact
 // arithmetic and loses 1.6e-3 of a logit at 128 frequencies in float32.
@@ -209,7 +210,13 @@ func (r *fourierRun) results(t int, density, p []float32) {
 	if mat.Given(c.Density) {
 		copy(mat.Row(c.Density, t), density)
 	}
-	asm.Scale(p, 1/asm.Sum(density), density)
+	if sum := asm.Sum(density); sum < 0x1p-126 { // 0 at all centres, or 1/sum is infinite
+		for b := range p {
+			p[b] = 1 / float32(len(p))
+		}
+	} else {
+		asm.Scale(p, 1/sum, density)
+	}
 	if mat.Given(c.Probabilities) {
 		copy(mat.Row(c.Probabilities, t), p)
 	}

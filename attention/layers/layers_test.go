@@ -273,3 +273,24 @@ func TestStrip(t *testing.T) {
 		t.Errorf("12 channels: error %v", err)
 	}
 }
+
+// TestVanishingBins: where the density is 0 at the centre of every bin, all are alike.
+func TestVanishingBins(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, c := range []struct {
+			bins int
+			a    []float32 // real parts and imaginary ones of a_0 …
+		}{{1, []float32{1, -1, 0, 0}}, {2, []float32{1, 0, 1, 0, 0, 0}}} {
+			n := len(c.a) / 2
+			h, err := NewFourierHead(FourierConfig{Dim: 1, Bins: c.bins, Frequencies: n - 1}, FourierWeights{Weight: mat.New(2*n, 1), Bias: c.a})
+			must(t, err)
+			p := mat.New(1, c.bins)
+			must(t, h.Run(context.Background(), &FourierCall{X: mat.New(1, 1), Probabilities: p}))
+			for _, v := range p.Data {
+				if !near(float64(v), 1/float64(c.bins), 1e-6) {
+					t.Errorf("a = %v: %v", c.a, p.Data)
+				}
+			}
+		}
+	})
+}
