@@ -119,7 +119,10 @@ func together(ctx context.Context, m *language.Model, o options, stdout, stderr 
 		return err
 	}
 	var counts transformer.Counts
-	begin, before := time.Now(), prompt[len(prompt)-1]
+	begin, before := time.Now(), int32(-1)
+	if len(prompt) > 0 {
+		before = prompt[len(prompt)-1]
+	}
 	for token, err := range pair.Generate(ctx, prompt, transformer.TogetherConfig{MaxTokens: o.generate.MaxTokens, Stop: o.generate.Stop}, &counts) {
 		if err != nil {
 			return err

@@ -101,6 +101,13 @@ func TestBytesHostile(t *testing.T) {
 		}
 	}
 	v, m := lineWords(), randomToy(9, 8)
+	for _, specials := range [][]int32{{0}, {7, 7}, {8}, {-1}} {
+		v.Specials = specials
+		if _, err := NewBytes("lm", m.Vocab(), v.Vocabulary, ByteConfig{}); !errors.Is(err, subquad.ErrConfig) {
+			t.Errorf("specials %v: error %v", specials, err)
+		}
+	}
+	v.Specials = []int32{7}
 	b, err := NewBytes("lm", m.Vocab(), v.Vocabulary, ByteConfig{})
 	must(t, err)
 	s, err := b.NewStream(ctx, m)

@@ -320,7 +320,8 @@ func (n *node) with(token int32, logP float64) *node {
 
 // LogLikelihood adds a text, and sets dst, of as many elements or nil, to the natural
 // logarithms of the bytes' probabilities, each after those before it, without regard to
-// ByteConfig.Eps. It returns their sum.
+// ByteConfig.Eps. It returns their sum. As in Feed a byte that has no probability is an error
+// and stays out with those after it, and the sum is that of those before.
 func (s *ByteStream) LogLikelihood(ctx context.Context, dst []float64, text []byte) (sum float64, err error) {
 	if dst != nil && len(dst) != len(text) {
 		return 0, check.Errorf(subquad.ErrShape, "%s: dst has %d elements, want the text's %d", s.bytes.pkg, len(dst), len(text))

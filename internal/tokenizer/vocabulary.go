@@ -26,7 +26,8 @@ type Vocabulary struct {
 	// token of each byte; nil otherwise.
 	Fallback []int32
 	// Encode appends the tokens of bytes, without Begin, Prefix or anything else that is not
-	// in them. Its result must be the canonical one: that of training.
+	// in them. Its result must be the canonical one: that of training. It is called by several
+	// goroutines at once.
 	Encode func(dst []int32, text []byte) []int32
 }
 
