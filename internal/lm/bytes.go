@@ -71,15 +71,17 @@ func NewBytes(pkg string, v int, words Vocabulary, cfg ByteConfig) (*Bytes, erro
 		cfg.History = 256
 	}
 	b := &Bytes{pkg: pkg, cfg: cfg, words: words, isByte: make([]bool, len(words.Bytes)), rows: map[int32]*pairs{}}
-	for i, t := range words.Specials {
+	told := make([]bool, v)
+	for _, t := range words.Specials {
 		switch {
 		case t < 0 || int(t) >= v:
 			return nil, check.Errorf(subquad.ErrConfig, "%s: Vocabulary.Specials has %d, want 0 to %d", pkg, t, v-1)
 		case int(t) < len(words.Bytes) && len(words.Bytes[t]) > 0:
 			return nil, check.Errorf(subquad.ErrConfig, "%s: Vocabulary.Specials has %d, which has bytes: it would count twice", pkg, t)
-		case slices.Contains(words.Specials[:i], t):
+		case told[t]:
 			return nil, check.Errorf(subquad.ErrConfig, "%s: Vocabulary.Specials has %d twice", pkg, t)
 		}
+		told[t] = true
 	}
 	for i, t := range words.Fallback {
 		if t < 0 {
