@@ -29,7 +29,8 @@ type ByteModel = lm.ByteModel
 //	P(y) = sum over cover(y) of the product of the model's P(token | tokens before)
 //	next(b | x) = P(x b) / (sum over all bytes and special tokens)
 //
-// A byte takes one step of the model. Its methods:
+// A byte takes one step of the model, and one or two more where the tokenizer splits text by
+// what follows (blank lines before a word). Its methods:
 //
 //	Next           the probabilities of the 256 bytes, and after them of the special tokens
 //	Feed           adds bytes; one that has no probability matches ErrCall and stays out

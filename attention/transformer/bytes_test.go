@@ -41,8 +41,8 @@ func TestBitsPerByte(t *testing.T) {
 	}
 }
 
-// TestByteVocabularies: the real tokenizer of GPT-NeoX says what its tokens' bytes are; one
-// that does not fit a model is an error.
+// TestByteVocabularies: a tokenizer that says nothing of what a text begins with takes the
+// checkpoint's token; one without an encoding is an error.
 func TestByteVocabularies(t *testing.T) {
 	folder := filepath.Join("..", "..", "testdata", "golden", "transformer_stories260K")
 	m, err := Open(folder, Config{})
