@@ -207,13 +207,5 @@ func (b *Bytes) open(text []byte) []byte {
 	if b.words.Fallback == nil {
 		return nil
 	}
-	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
-		if at := len(text) - n; utf8.RuneStart(text[at]) {
-			if !utf8.FullRune(text[at:]) {
-				return text[at:]
-			}
-			break
-		}
-	}
-	return nil
+	return text[wholeRunes(text):]
 }
