@@ -96,7 +96,7 @@ func gather[T any](t *Tensor, out []T, decode func(dst []T, b []byte, kind Type)
 // readAt reads elements, little-endian.
 func (t *Tensor) readAt(b []byte, at int64) error {
 	if n, err := t.data.ReadAt(b, at); n < len(b) {
-		return fmt.Errorf("tensor %.200q: %w", t.Name, unexpected(err))
+		return fmt.Errorf("tensor %.200q: %w", t.Name, short(err))
 	}
 	if size := sizeOf(t.Type); t.big {
 		for ; len(b) > 0; b = b[size:] {

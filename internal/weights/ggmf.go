@@ -2,7 +2,6 @@ package weights
 
 import (
 	"encoding/binary"
-	"fmt"
 	"io"
 )
 
@@ -27,7 +26,7 @@ func readGGMF(r io.ReaderAt, size int64) (*File, error) {
 	numbers := func(at int64, n int) ([]uint32, error) {
 		b := make([]byte, 4*n)
 		if got, err := r.ReadAt(b, at); got < len(b) {
-			return nil, fmt.Errorf("%w", unexpected(err))
+			return nil, short(err)
 		}
 		list := make([]uint32, n)
 		for i := range list {
@@ -62,7 +61,7 @@ func readGGMF(r io.ReaderAt, size int64) (*File, error) {
 		at += 12 + 4*int64(dims)
 		name := make([]byte, length)
 		if got, err := r.ReadAt(name, at); got < len(name) {
-			return nil, fmt.Errorf("%w", unexpected(err))
+			return nil, short(err)
 		}
 		at += int64(length)
 		t := &Tensor{Name: string(name), Shape: make([]int, dims)}

@@ -20,7 +20,7 @@ func readSafetensors(r io.ReaderAt, size int64, n uint64) (*File, error) {
 	}
 	header := make([]byte, n)
 	if got, err := r.ReadAt(header, 8); got < len(header) {
-		return nil, fmt.Errorf("%w", unexpected(err))
+		return nil, short(err)
 	}
 	entries, err := members("the header", header)
 	if err != nil {

@@ -95,7 +95,7 @@ func (f *File) Close() error {
 func Read(r io.ReaderAt, size int64) (*File, error) {
 	first := make([]byte, min(max(size, 0), sniffBytes))
 	if n, err := r.ReadAt(first, 0); n < len(first) {
-		return nil, fmt.Errorf("%w", unexpected(err))
+		return nil, short(err)
 	}
 	f, err := readAny(r, size, first)
 	if err != nil {
@@ -129,10 +129,19 @@ func readAny(r io.ReaderAt, size int64, first []byte) (*File, error) {
 	return readSafetensors(r, size, binary.LittleEndian.Uint64(first))
 }
 
-// unexpected is the error of a file that ends early.
+// unexpected is the error of a text that ends early.
 func unexpected(err error) error {
 	if err == nil || err == io.EOF {
 		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// short is the error of a read that gave less than the file should have there. A file that
+// ends is not well formed; other errors are the reader's.
+func short(err error) error {
+	if err = unexpected(err); err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -127,8 +128,10 @@ func TestRWKVcpp(t *testing.T) {
 			file = binary.LittleEndian.AppendUint32(file, math.Float32bits(v))
 		}
 	}
-	for name, x := range s {
-		last := name[strings.LastIndexByte(name, '.')+1:]
+	var heads []int // where tensors begin
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		x, last := s[name], name[strings.LastIndexByte(name, '.')+1:]
+		heads = append(heads, len(file))
 		switch {
 		case strings.Contains(name, ".att.x_"):
 			if last != "x_r" {
@@ -157,7 +160,16 @@ func TestRWKVcpp(t *testing.T) {
 	must(t, m.Forward(want, ids))
 	must(t, other.Forward(got, ids))
 	same(t, "rwkv.cpp", got.Data, want.Data)
+	var cuts []int
 	for n := 0; n < len(file); n += 1 + len(file)/40 {
+		cuts = append(cuts, n)
+	}
+	for _, at := range []int{0, heads[0], heads[1], heads[len(heads)-1]} { // within what tells of a tensor, too
+		for n := range 48 {
+			cuts = append(cuts, at+n)
+		}
+	}
+	for _, n := range cuts {
 		if _, err := Read(bytes.NewReader(file[:n]), int64(n), Config{}); !errors.Is(err, ErrCheckpoint) {
 			t.Errorf("%d bytes: error %v", n, err)
 		}
