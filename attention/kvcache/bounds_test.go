@@ -171,6 +171,9 @@ func TestBadInput(t *testing.T) {
 		{Config{Select: Cached{Select: InfLLM{}}, Positions: Far, Recent: 4}, "InfLLM"},
 		{Config{Select: Quest{Budget: 8}}, "at least a Page = 16"},
 		{Config{Positions: Far}, "Recent 0"},
+		{Config{Positions: Grouped, Recent: 4}, "GroupSize is 0"},
+		{Config{GroupSize: 2}, "GroupSize is 2"},
+		{Config{Select: InfLLM{}, Positions: Grouped, GroupSize: 2, Recent: 4}, "want Far"},
 		{Config{Rotation: &rope.Config{HeadDim: 6}}, "want HeadDim = 8"},
 	} {
 		c.cfg.Heads, c.cfg.KVHeads, c.cfg.HeadDim = 4, 2, 8

@@ -64,7 +64,8 @@
 // Rotated keys cannot be far from what a model was trained on. With a Rotation, Config.
 // Positions AtOrigin holds keys rotated at their own positions; InCache holds them
 // unrotated and numbers what is read from 0 on, so that no position exceeds what is
-// read; Far leaves the last Recent tokens at their distances and puts all others at one.
+// read; Far leaves the last Recent tokens at their distances and puts all others at one;
+// Grouped (Self-Extend) has several positions share one beyond the last Recent.
 //
 // # Law
 //

@@ -53,7 +53,7 @@ func (p InfLLM) check(cfg *Config) error {
 		return check.Errorf(ErrConfig, "kvcache: InfLLM.Blocks is %d, want 0 or more", p.Blocks)
 	case f.Representatives < 1 || f.Representatives > f.Block:
 		return check.Errorf(ErrConfig, "kvcache: InfLLM.Representatives is %d, want 1 to Block = %d", f.Representatives, f.Block)
-	case !cfg.Positions.far():
+	case cfg.Positions != Far && cfg.Positions != FarInCache:
 		return check.Errorf(ErrConfig, "kvcache: InfLLM with Positions %d, want Far", cfg.Positions)
 	case cfg.Evict != nil:
 		return check.Errorf(ErrConfig, "kvcache: InfLLM together with Evict, whose blocks would lose tokens")

@@ -32,10 +32,15 @@ const (
 	// FarInCache is Far with the far tokens numbered from 0 on and the query at
 	// position Distance (the stream-llm baseline of InfLLM's code).
 	FarInCache
+	// Grouped leaves the last Recent tokens at their distances, and has Config.GroupSize
+	// positions in a row share one beyond that (Self-Extend; Jin et al. 2024): with g of
+	// them, query i meets key j as if they stood at floor(i/g) + Recent - floor(Recent/g)
+	// and floor(j/g). No angle exceeds Recent + Len/g. Keys are held unrotated.
+	Grouped
 )
 
 // far tells whether near and far tokens meet queries at angles of their own.
-func (p Positions) far() bool { return p == Far || p == FarInCache }
+func (p Positions) far() bool { return p == Far || p == FarInCache || p == Grouped }
 
 // Config fixes attention to a long past: its shape, what is always read, and the two
 // policies.
@@ -60,9 +65,10 @@ type Config struct {
 	// Rotation turns queries and keys, which then come unrotated. It has one axis and no
 	// xPos.
 	Rotation *rope.Config
-	// Positions says by which angles; Distance is that of Far.
+	// Positions says by which angles; Distance is that of Far, GroupSize that of Grouped.
 	Positions Positions
 	Distance  int
+	GroupSize int
 	// Chunk is how many queries of a longer step share a choice, counted from the step's
 	// first; 0 stands for 512. However a sequence is cut into steps of whole chunks, it
 	// gives the same. Recent should be at least two chunks: it counts from the chunk's
@@ -110,7 +116,7 @@ func New(cfg Config) (*Attention, error) {
 	for _, x := range [...]struct {
 		name string
 		n    int
-	}{{"Keep", cfg.Keep}, {"Recent", cfg.Recent}, {"Every", cfg.Every}, {"Distance", cfg.Distance}, {"Chunk", cfg.Chunk}, {"Dense", cfg.Dense}} {
+	}{{"Keep", cfg.Keep}, {"Recent", cfg.Recent}, {"Every", cfg.Every}, {"Distance", cfg.Distance}, {"GroupSize", cfg.GroupSize}, {"Chunk", cfg.Chunk}, {"Dense", cfg.Dense}} {
 		if x.n < 0 || int64(x.n) > most {
 			return fail("%s is %d, want 0 to 2^40", x.name, x.n)
 		}
@@ -121,11 +127,14 @@ func New(cfg Config) (*Attention, error) {
 	if cfg.Chunk > 1<<20 {
 		return fail("Chunk is %d, want 0 to 2^20", cfg.Chunk)
 	}
-	if cfg.Positions > FarInCache {
-		return fail("Positions is %d, want AtOrigin, InCache, Far or FarInCache", cfg.Positions)
+	if cfg.Positions > Grouped {
+		return fail("Positions is %d, want AtOrigin, InCache, Far, FarInCache or Grouped", cfg.Positions)
 	}
 	if cfg.Positions.far() && cfg.Recent == 0 {
-		return fail("Positions is Far with Recent 0, want at least 1: the query's own token is near")
+		return fail("Positions is Far or Grouped with Recent 0, want at least 1: the query's own token is near")
+	}
+	if (cfg.Positions == Grouped) != (cfg.GroupSize > 0) {
+		return fail("GroupSize is %d with Positions %d, want 1 or more with Grouped, and 0 with all others", cfg.GroupSize, cfg.Positions)
 	}
 	a := &Attention{cfg: cfg, group: cfg.Heads / cfg.KVHeads, tile: kernel.NewDecodeTile()}
 	if cfg.Rotation != nil {
@@ -181,6 +190,9 @@ func (a *Attention) fingerprint() state.Fingerprint {
 	f := state.NewFingerprint("kvcache", int64(cfg.Heads), int64(cfg.KVHeads), int64(cfg.HeadDim), int64(cfg.ValueDim),
 		int64(math.Float32bits(cfg.Scale)), int64(math.Float32bits(cfg.Softcap)), int64(cfg.Keep), int64(cfg.Recent), int64(cfg.Every),
 		int64(cfg.Positions), int64(cfg.Distance), int64(cfg.Chunk), int64(cfg.Dense))
+	if cfg.GroupSize > 0 {
+		f.Add(uint64(cfg.GroupSize))
+	}
 	f.Floats(cfg.Sinks)
 	for _, policy := range [...]any{cfg.Select, cfg.Evict} {
 		if w, ok := policy.(weighty); ok {

@@ -27,6 +27,7 @@ type work struct {
 	top       []float32
 	ones      []float32
 	sums      []float32
+	places    []int64 // of keys that are turned
 }
 
 // piece is keys and values that stand in a row, the first of them number at of a part.
@@ -75,9 +76,10 @@ func (w *work) sees(p *part, i int) (from, to int) {
 type turning uint8
 
 const (
-	asHeld turning = iota // as they are, or were turned when they came
-	along                 // each to its own position, from part.at on
-	fixed                 // all to part.at
+	asHeld  turning = iota // as they are, or were turned when they came
+	along                  // each to its own position, from part.at on
+	fixed                  // all to part.at
+	grouped                // each to what its group of positions shares
 )
 
 // blockRows is how many rows of queries are done together.
@@ -108,7 +110,11 @@ func (r *run) attendTask(worker, task int) {
 	n := 0
 	p := &parts[n]
 	w.key, w.near, w.far = head, near, far
-	w.take(p, head, near, turned, 0)
+	distances := byOrder
+	if cfg.Positions.far() {
+		distances = byDistance
+	}
+	w.take(p, head, near, turned, distances)
 	p.seen = causally
 	if cfg.Positions.far() {
 		p.seen = nearby
@@ -117,10 +123,17 @@ func (r *run) attendTask(worker, task int) {
 		}
 		n++
 		f := &parts[n]
-		w.take(f, head, far, turned && cfg.Positions == FarInCache, -1)
+		f.turn, f.at = fixed, cfg.Distance
+		switch {
+		case cfg.Positions == Grouped:
+			f.turn = grouped
+			w.take(f, head, far, turned, byGroup)
+		default:
+			w.take(f, head, far, turned && cfg.Positions == FarInCache, byOrder)
+		}
 		f.seen = farAway
-		if turned {
-			f.turn, f.at = fixed, cfg.Distance
+		if !turned {
+			f.turn = asHeld
 		}
 	} else if turned {
 		p.turn, p.at = along, p.keys-r.x
@@ -239,8 +252,11 @@ func (w *work) pack(p *part, i0, i1, first, heads int) {
 		}
 		if p.turn != asHeld {
 			at := p.at
-			if p.turn == along {
+			switch p.turn {
+			case along:
 				at += i
+			case grouped:
+				at = (r.first+i)/cfg.GroupSize + cfg.Recent - cfg.Recent/cfg.GroupSize
 			}
 			for h := range heads {
 				if err := r.op.rotation.Rotate(mat.Rows(block, h, h+1), int64(at)); err != nil {

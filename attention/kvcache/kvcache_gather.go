@@ -121,9 +121,18 @@ func rowsBelow(list []Run, row int) (n int) {
 	return n
 }
 
-// take makes the pieces of a part of the rows of a key head. Keys that are to be turned
-// are numbered: from 0 on, or where number is less than 0 from 0 on among themselves.
-func (w *work) take(p *part, head int, list []Run, turn bool, number int) {
+// numbering says to which positions keys are turned.
+type numbering uint8
+
+const (
+	byOrder    numbering = iota // 0, 1, 2 ... among a part's
+	byDistance                  // their own, less the first's
+	byGroup                     // their own, divided by Config.GroupSize
+)
+
+// take makes the pieces of a part of the rows of a key head, with keys turned as they are
+// numbered, or as they are held.
+func (w *work) take(p *part, head int, list []Run, turn bool, number numbering) {
 	r := w.r
 	s, cfg := r.state, &r.op.cfg
 	p.pieces[0], p.keys = len(w.pieces), 0
@@ -131,14 +140,14 @@ func (w *work) take(p *part, head int, list []Run, turn bool, number int) {
 	st := s.heads[head]
 	float := st.Config().Format == asm.Float32 && kc == cfg.HeadDim && vc == cfg.ValueDim && !turn
 	from := w.used
-	distances, base := number == 0 && len(list) > 0 && cfg.Positions.far(), 0
+	base := 0
 	flush := func() {
 		if n := w.used - from; n > 0 {
 			w.pieces = append(w.pieces, piece{w.view(w.keys, from, n, kc), w.view(w.values, from, n, vc), p.keys - n})
 			from = w.used
 		}
 	}
-	if distances {
+	if number == byDistance && len(list) > 0 {
 		base = s.position(head, list[0].From)
 	}
 	var g attention.Segment // the one that rows are read from, and its first row
@@ -182,12 +191,10 @@ func (w *work) take(p *part, head int, list []Run, turn bool, number int) {
 				}
 				if turn {
 					place := p.keys
-					if distances {
+					if number != byOrder {
 						place = s.position(head, row) - base
 					}
-					if err := r.op.rotation.Rotate(toK, int64(place)); err != nil {
-						panic(err)
-					}
+					w.turnKeys(toK, place, number)
 				}
 				w.used += n
 			}
@@ -197,6 +204,23 @@ func (w *work) take(p *part, head int, list []Run, turn bool, number int) {
 	}
 	flush()
 	p.pieces[1] = len(w.pieces)
+}
+
+// turnKeys turns keys of positions that follow each other.
+func (w *work) turnKeys(k blas32.General, place int, number numbering) {
+	var err error
+	if r := w.r.op; number == byGroup {
+		w.places = w.places[:0]
+		for i := range k.Rows {
+			w.places = append(w.places, int64((place+i)/r.cfg.GroupSize))
+		}
+		err = r.rotation.RotateAt(k, w.places)
+	} else {
+		err = r.rotation.Rotate(k, int64(place))
+	}
+	if err != nil {
+		panic(err) // of what New should have refused
+	}
 }
 
 func (w *work) view(memory []float32, from, n, cols int) kernel.Strided {

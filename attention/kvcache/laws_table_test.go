@@ -33,6 +33,9 @@ var lawCases = []lawCase{
 	{name: "TokenSelectInCache", change: func(c *Config) {
 		c.Select, c.Rotation, c.Positions = TokenSelect{Tokens: 6}, &rope.Config{HeadDim: c.HeadDim &^ 1, RotaryDim: 0}, InCache
 	}, far: true},
+	{name: "Grouped", change: func(c *Config) {
+		c.Select, c.Rotation, c.Positions, c.GroupSize = All{}, &rope.Config{}, Grouped, 3
+	}, far: true},
 	{name: "Quest", change: func(c *Config) { c.Select = Quest{Page: 4, Budget: 12} }, roomy: func(c *Config) { c.Select = Quest{Page: 4, Budget: 4000} }},
 	{name: "QuestAlone", change: func(c *Config) { c.Select = Quest{Page: 4, Budget: 12, Group: Alone} }, roomy: func(c *Config) { c.Select = Quest{Page: 4, Budget: 4000} }},
 	{name: "InfLLM", change: func(c *Config) {

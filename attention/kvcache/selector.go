@@ -72,7 +72,8 @@ func (still) bytes() int64                    { return 0 }
 func (still) save(*state.Writer)              {}
 func (still) load(*state.Reader, *State)      {}
 
-// All looks at everything that is held. With Positions Far, what is not recent is far.
+// All looks at everything that is held. With Positions Far or Grouped, what is not recent
+// is far.
 type All struct{}
 
 type allIndex struct{ still }
