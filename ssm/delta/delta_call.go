@@ -179,12 +179,14 @@ func (op *Recurrence) Read(s blas32.General, st *State) error {
 }
 
 // Write makes s [Heads K, V] what the state has; Len stays. It is how a sequence begins
-// with an initial state. Errors match ErrShape or ErrState.
+// with an initial state, and makes a snapshot where the state keeps any. Errors match
+// ErrShape or ErrState.
 func (op *Recurrence) Write(st *State, s blas32.General) error {
 	if err := op.checkState(s, st); err != nil {
 		return err
 	}
 	op.writeStates(st.values, s)
+	st.written()
 	return nil
 }
 

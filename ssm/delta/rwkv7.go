@@ -21,8 +21,9 @@ type RWKV7Config struct {
 	// (BlockCall.First): it writes them where the call asks, and has no V0, V1 and V2, or
 	// does not use them.
 	First bool
-	// NormEps is that of the group norm; 0 is 64e-5, as the official code has it. Flash
-	// linear attention has HeadDim times the eps of the other norms, the same for heads of 64.
+	// NormEps is that of the group norm; 0 is 64e-5, as the official code has it whatever
+	// HeadDim is. Flash linear attention has HeadDim times the eps of the other norms, the
+	// same for heads of 64.
 	NormEps float64
 	// KeyEps, where it is not 0, divides a key by sqrt(sum k^2 + KeyEps), as flash linear
 	// attention does with 1e-6, in place of max(|k|, 1e-12).
@@ -235,6 +236,7 @@ func (b *RWKV7) WriteStates(st *State, s blas32.General) error {
 		return err
 	}
 	b.rec.writeStates(st.values[b.dim:], s)
+	st.written()
 	return nil
 }
 
@@ -256,5 +258,6 @@ func (b *block) writeShift(st *State, x blas32.General) error {
 		return err
 	}
 	copy(st.values[:b.dim], mat.Row(x, 0))
+	st.written()
 	return nil
 }

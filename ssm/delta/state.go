@@ -28,6 +28,7 @@ type State struct {
 	kind   *kind
 	values []float32 // laid out as the operator says, kind.size of them
 	n      int       // tokens seen, at most maxTokens
+	given  bool      // values were written from outside: after 0 tokens they may not be 0
 	ring   state.Ring[[]float32]
 }
 
@@ -97,8 +98,20 @@ func (st *State) Bytes() int64 { return 4 * int64(len(st.values)) * int64(1+st.r
 // Reset makes the state what NewState made it.
 func (st *State) Reset() {
 	clear(st.values)
-	st.n = 0
+	st.n, st.given = 0, false
 	st.ring.Forget(-1)
+}
+
+// written notes that values were given from outside, in place of those after n tokens.
+func (st *State) written() {
+	st.given = true
+	snapshot := st.ring.Back(st.n)
+	if snapshot == nil {
+		snapshot = st.ring.Next(st.n)
+	}
+	if snapshot != nil {
+		copy(*snapshot, st.values)
+	}
 }
 
 // Clone returns a copy, snapshots included: a prefix that several continuations share.
@@ -119,19 +132,20 @@ func (st *State) CopyFrom(from *State) error {
 		return err
 	}
 	copy(st.values, from.values)
-	st.n = from.n
+	st.n, st.given = from.n, from.given
 	st.ring.Forget(-1)
 	return nil
 }
 
 // Truncate goes back to the first n tokens, of which the state must have a snapshot
-// (StateConfig.Snapshots) unless n is 0 or Len. It returns an error that matches
+// (StateConfig.Snapshots) unless n is Len, or 0 in a state that was never written to
+// (Recurrence.Write, which makes a snapshot as a call does). It returns an error that matches
 // ErrState, and changes nothing, where there is none.
 func (st *State) Truncate(n int) error {
-	switch n {
-	case st.n:
+	switch {
+	case n == st.n:
 		return nil
-	case 0:
+	case n == 0 && !st.given:
 		st.Reset()
 		return nil
 	}

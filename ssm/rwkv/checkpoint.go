@@ -94,6 +94,7 @@ func (c *checkpoint) complete() {
 		cfg.HeadDim = c.Dim("blocks.0.att.r_k", -1)
 	}
 	cfg.Eps = cmp.Or(cfg.Eps, 1e-5)
+	cfg.GroupEps = cmp.Or(cfg.GroupEps, 64*cfg.Eps)
 }
 
 func (c *checkpoint) norm(prefix string) dense.Norm {
@@ -150,7 +151,7 @@ func (c *checkpoint) timeMixing(p string, first bool) lm.Mixer {
 		return nil
 	}
 	b, err := delta.NewRWKV7(delta.RWKV7Config{
-		HeadDim: cfg.HeadDim, First: first, NormEps: 64 * cfg.Eps, Format: cfg.Format, Scratch: c.scratch, Workers: cfg.Workers,
+		HeadDim: cfg.HeadDim, First: first, NormEps: cfg.GroupEps, Format: cfg.Format, Scratch: c.scratch, Workers: cfg.Workers,
 	}, w)
 	if err != nil {
 		c.Fail("%s%s: %v", c.Prefix, p, err)

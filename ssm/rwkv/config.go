@@ -16,9 +16,13 @@ type Config struct {
 	// Dim is the width of a token, Layers the number of blocks, Vocab the number of rows of
 	// the embedding, HeadDim the channels of a head.
 	Dim, Layers, Vocab, HeadDim int
-	// Eps is added to variances by the LayerNorms; 0 is 1e-5. The group norm of the heads
-	// adds 64 times as much, as official code does whatever HeadDim is.
+	// Eps is added to variances by the LayerNorms; 0 is 1e-5.
 	Eps float64
+	// GroupEps is added to variances by the group norm of the heads; 0 is 64 Eps, whatever
+	// HeadDim is, as in the official code. A config.json of flash linear attention means
+	// HeadDim Eps, and ParseConfig says so: the same for heads of 64, as all published models
+	// have them.
+	GroupEps float64
 
 	// Format is how the weights of dense layers are stored in memory, whatever their type
 	// in the file.
@@ -30,7 +34,7 @@ type Config struct {
 // over returns c with its zero fields filled from file.
 func (c Config) over(file Config) Config {
 	c.Dim, c.Layers, c.Vocab, c.HeadDim = cmp.Or(c.Dim, file.Dim), cmp.Or(c.Layers, file.Layers), cmp.Or(c.Vocab, file.Vocab), cmp.Or(c.HeadDim, file.HeadDim)
-	c.Eps = cmp.Or(c.Eps, file.Eps)
+	c.Eps, c.GroupEps = cmp.Or(c.Eps, file.Eps), cmp.Or(c.GroupEps, file.GroupEps)
 	return c
 }
 
@@ -50,8 +54,13 @@ func (c Config) check(prefix string) error {
 	if c.Format > asm.Float16 {
 		return check.Errorf(ErrConfig, "%sFormat is %d, want Float32, BFloat16, Int8 or Float16", prefix, uint8(c.Format))
 	}
-	if !(c.Eps >= 0 && c.Eps <= math.MaxFloat32) {
-		return check.Errorf(ErrConfig, "%sEps is %v, want a finite number, 0 or more", prefix, c.Eps)
+	for _, f := range []struct {
+		name string
+		eps  float64
+	}{{"Eps", c.Eps}, {"GroupEps", c.GroupEps}} {
+		if !(f.eps >= 0 && f.eps <= math.MaxFloat32) {
+			return check.Errorf(ErrConfig, "%s%s is %v, want a finite number, 0 or more", prefix, f.name, f.eps)
+		}
 	}
 	return nil
 }
@@ -80,6 +89,7 @@ func ParseConfig(text []byte) (Config, error) {
 		return Config{}, check.Errorf(ErrConfig, "rwkv: config.json: %v", err)
 	}
 	c := Config{Dim: f.Dim, Layers: f.Layers, Vocab: f.Vocab, HeadDim: f.HeadDim, Eps: f.Eps}
+	c.GroupEps = float64(c.HeadDim) * cmp.Or(c.Eps, 1e-5)
 	return c, c.check("rwkv: config.json: ")
 }
 

@@ -75,11 +75,20 @@ func TestOpen(t *testing.T) {
 	torch := filepath.Join(t.TempDir(), "rwkv.pth")
 	must(t, os.WriteFile(torch, s.Torch(false), 0o600))
 	for _, path := range []string{dir, torch} {
-		m, err := Open(path, Config{})
+		m, err := Open(path, Config{GroupEps: 64e-5})
 		must(t, err)
 		got := zeros(9, 29)
 		must(t, m.Forward(got, ids))
 		same(t, path, got.Data, want.Data)
+	}
+	// The group norm's eps is the official one without a config.json, and that of flash linear
+	// attention, HeadDim times the others', with one.
+	for path, want := range map[string]float64{dir: 8e-5, torch: 64e-5} {
+		m, err := Open(path, Config{})
+		must(t, err)
+		if got := m.Config().GroupEps; math.Abs(got/want-1) > 1e-9 {
+			t.Errorf("%s: GroupEps is %v, want %v", path, got, want)
+		}
 	}
 	for text, want := range map[string]string{
 		`{"model_type": "rwkv6"}`:                 "model_type",
@@ -196,7 +205,7 @@ func TestMissing(t *testing.T) {
 			t.Errorf("without %s: error %v", name, err)
 		}
 	}
-	for _, cfg := range []Config{{Workers: -1}, {Format: 9}, {Eps: -1}, {Dim: -1}} {
+	for _, cfg := range []Config{{Workers: -1}, {Format: 9}, {Eps: -1}, {GroupEps: math.NaN()}, {Dim: -1}} {
 		file := s.File()
 		if _, err := Read(bytes.NewReader(file), int64(len(file)), cfg); !errors.Is(err, ErrConfig) {
 			t.Errorf("error %v of %+v", err, cfg)

@@ -140,7 +140,7 @@ func parseLiteral(s string) (string, error) {
 		}
 		code, err := strconv.ParseUint(s[2:2+digits], 16, 32)
 		switch {
-		case err != nil || raw && digits != 2 || code > utf8.MaxRune:
+		case err != nil || raw && digits != 2 || !utf8.ValidRune(rune(code)):
 			return "", fmt.Errorf("%.100q has an escape that is not read, %q", whole, s[:2+digits])
 		case raw:
 			out = append(out, byte(code))

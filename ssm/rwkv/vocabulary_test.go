@@ -139,6 +139,7 @@ func TestHostileVocabularies(t *testing.T) {
 		"1 '\\xzz' 1":              "escape",
 		"1 b'\\u0041' 1":           "escape",
 		"1 '\\UFFFFFFFF' 1":        "escape",
+		"1 '\\ud800' 3":            "escape", // half of a character
 		"1 'a' 1\n1 'b' 1":         "token 1 is there twice",
 		"1 'a' 1\n2 'a' 1":         "the same text",
 		strings.Repeat("x", 2<<20): "longer",
