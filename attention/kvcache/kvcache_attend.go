@@ -80,6 +80,7 @@ const (
 	along                  // each to its own position, from part.at on
 	fixed                  // all to part.at
 	grouped                // each to what its group of positions shares
+	within                 // each to its number among the first Keep and its last Recent
 )
 
 // blockRows is how many rows of queries are done together.
@@ -111,12 +112,12 @@ func (r *run) attendTask(worker, task int) {
 	p := &parts[n]
 	w.key, w.near, w.far = head, near, far
 	distances := byOrder
-	if cfg.Positions.far() {
+	if r.apart() {
 		distances = byDistance
 	}
 	w.take(p, head, near, turned, distances)
 	p.seen = causally
-	if cfg.Positions.far() {
+	if r.apart() {
 		p.seen = nearby
 		if turned {
 			p.turn, p.at = along, r.first-s.position(head, near[0].From)
@@ -128,6 +129,9 @@ func (r *run) attendTask(worker, task int) {
 		case cfg.Positions == Grouped:
 			f.turn = grouped
 			w.take(f, head, far, turned, byGroup)
+		case r.numbered:
+			f.turn = within
+			w.take(f, head, far, turned, byOrder)
 		default:
 			w.take(f, head, far, turned && cfg.Positions == FarInCache, byOrder)
 		}
@@ -257,6 +261,8 @@ func (w *work) pack(p *part, i0, i1, first, heads int) {
 				at += i
 			case grouped:
 				at = (r.first+i)/cfg.GroupSize + cfg.Recent - cfg.Recent/cfg.GroupSize
+			case within:
+				at = min(r.first+i, cfg.Keep+cfg.Recent-1)
 			}
 			for h := range heads {
 				if err := r.op.rotation.Rotate(mat.Rows(block, h, h+1), int64(at)); err != nil {

@@ -67,7 +67,7 @@ func (r *run) compose(task, head int) {
 	}
 	keep := s.rowsBefore(head, cfg.Keep)
 	tail := s.rowsBefore(head, r.tail)
-	if cfg.Positions.far() {
+	if r.apart() {
 		near = append(near, Run{s.rowsBefore(head, r.first-cfg.Recent+1), held})
 		end := s.rowsBefore(head, s.n-cfg.Recent)
 		if r.choice.All {

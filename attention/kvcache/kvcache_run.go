@@ -43,6 +43,7 @@ type run struct {
 	runs       [][]Run // what each unit reads near, and far
 	fars       [][]Run
 	window     bool // queries see no more than their own last Recent of what is read after Keep
+	numbered   bool // and each has numbers of its own for what it sees: InCache
 	tail       int  // position from which all is read, but for what is far and chosen
 
 	qTurned, kTurned []float32

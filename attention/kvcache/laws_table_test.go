@@ -36,6 +36,9 @@ var lawCases = []lawCase{
 	{name: "Grouped", change: func(c *Config) {
 		c.Select, c.Rotation, c.Positions, c.GroupSize = All{}, &rope.Config{}, Grouped, 3
 	}, far: true},
+	{name: "WindowInCache", change: func(c *Config) {
+		c.Select, c.Evict, c.Rotation, c.Positions = Window{}, StreamingLLM{}, &rope.Config{}, InCache
+	}, far: true},
 	{name: "Quest", change: func(c *Config) { c.Select = Quest{Page: 4, Budget: 12} }, roomy: func(c *Config) { c.Select = Quest{Page: 4, Budget: 4000} }},
 	{name: "QuestAlone", change: func(c *Config) { c.Select = Quest{Page: 4, Budget: 12, Group: Alone} }, roomy: func(c *Config) { c.Select = Quest{Page: 4, Budget: 4000} }},
 	{name: "InfLLM", change: func(c *Config) {

@@ -84,7 +84,7 @@ func (allIndex) clone() index         { return allIndex{} }
 func (allIndex) choose(r *run) error  { r.choice.All = true; return nil }
 
 // Window looks at nothing but the first Keep tokens and a query's own last Recent, by its
-// own position, so that no bit depends on chunks. All stay held.
+// own position, so that nothing depends on chunks. All stay held, but with StreamingLLM.
 type Window struct{}
 
 type windowIndex struct{ still }
@@ -95,7 +95,11 @@ func (windowIndex) clone() index         { return windowIndex{} }
 
 func (windowIndex) choose(r *run) error {
 	r.choose1(1)
-	if cfg := &r.op.cfg; !cfg.Positions.far() && cfg.Positions != InCache {
+	switch cfg := &r.op.cfg; {
+	case cfg.Positions.far():
+	case cfg.Positions == InCache && r.op.rotation != nil:
+		r.tail, r.numbered = r.state.n, true
+	default:
 		r.tail, r.window = max(0, r.first-cfg.Recent+1), true
 	}
 	return nil
@@ -137,9 +141,13 @@ func (r *run) middle(head int) (from, to int) {
 	return from, min(to, held)
 }
 
+// apart tells whether queries meet near and far tokens at angles of their own: by the
+// Positions, or because a Window's first tokens have numbers that its last ones have not.
+func (r *run) apart() bool { return r.op.cfg.Positions.far() || r.numbered }
+
 // choose asks the selector.
 func (r *run) choose(s *State) error {
-	r.choice.All, r.window = true, false
+	r.choice.All, r.window, r.numbered = true, false, false
 	r.choice.Estimates = r.choice.Estimates[:0]
 	r.tail = max(0, min(r.first, s.n-r.op.cfg.Recent))
 	if r.op.cfg.Positions.far() {

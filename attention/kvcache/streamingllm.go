@@ -5,7 +5,8 @@ import "github.com/subquad/subquad/internal/check"
 // StreamingLLM holds the first Config.Keep and the last Config.Recent tokens (Xiao et al.
 // 2023, arXiv 2309.17453): room is made before tokens come, so that with them no more are
 // held, unless a first call brings more. With Positions InCache positions never grow and
-// a text may be endless.
+// a text may be endless. With the selector Window a chunk of tokens more is held, and each
+// query reads its own last Recent, whatever the chunks: as if tokens came one at a time.
 type StreamingLLM struct{}
 
 func (StreamingLLM) check(cfg *Config) error {
@@ -32,6 +33,9 @@ func (StreamingLLM) room(rows []int32, s *State, head, coming int) []int32 {
 	keep := s.rowsBefore(head, cfg.Keep)
 	for i := range keep {
 		rows = append(rows, int32(i))
+	}
+	if _, each := cfg.Select.(Window); each {
+		coming = 1 // what the first of them reads
 	}
 	for i := max(keep, held-cfg.Recent+coming); i < held; i++ {
 		rows = append(rows, int32(i))

@@ -14,7 +14,8 @@
 //   - [Model.Generate] continues a prompt, [Model.Stream] tells its text and how likely each
 //     token was; [Sampler] chooses tokens.
 //   - [State] is a prefix, to be gone on from, forked, cut back, stored and read. With a
-//     window and first tokens that are kept it never grows ([StateConfig]).
+//     window and first tokens that are kept it never grows ([StateConfig]); [Model.Endless]
+//     counts positions within them, [Model.SelfExtend] has far ones share positions.
 //   - [Prefixes] are states of texts that others begin like, under a bound of memory.
 //   - [Config] may turn queries and keys otherwise than the checkpoint says, and put other
 //     operators in the place of layers' attention ([Replace]).

@@ -10,6 +10,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention/kvcache"
 	"github.com/subquad/subquad/attention/transformer"
 )
 
@@ -109,6 +110,25 @@ func ExampleStateConfig() {
 	fmt.Println(n, st.Bytes() == before)
 	// Output:
 	// 1000 true
+}
+
+// Beyond the length of its training a model sees the last tokens and the first at positions that
+// it knows, or all of them by groups.
+func ExampleModel_Endless() {
+	m, words := open()
+	ids := must(words.Encode("Once upon a time", true))
+	for _, policies := range []func(int) *kvcache.Config{m.Endless(4, 100), m.SelfExtend(4, 100)} {
+		st := must(m.NewState(transformer.StateConfig{Policies: policies}))
+		for _, err := range m.Generate(context.Background(), ids, st, transformer.GenerateConfig{MaxTokens: 300, Stop: []int32{}}) {
+			if err != nil {
+				panic(err)
+			}
+		}
+		fmt.Println(st.Len(), transformer.Past(st, 0).Held(0))
+	}
+	// Output:
+	// 304 104
+	// 304 304
 }
 
 func ExampleParseConfig() {

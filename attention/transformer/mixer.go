@@ -171,8 +171,13 @@ func (r *mixerRun) place(mix *lm.Mix) {
 	r.at = r.at[:0]
 	for i, st := range mix.States {
 		first := int64(st.Len())
+		policy, _ := st.(*policyState)
 		for t := range mix.Offsets[i+1] - mix.Offsets[i] {
-			r.at = append(r.at, first+int64(t))
+			at := first + int64(t)
+			if policy != nil {
+				at = policy.numbered(at)
+			}
+			r.at = append(r.at, at)
 		}
 	}
 }

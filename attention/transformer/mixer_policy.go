@@ -48,8 +48,8 @@ func (m *mixer) newPolicy(cfg lm.StateConfig, p kvcache.Config) (lm.LayerState, 
 		return nil, check.Errorf(subquad.ErrConfig, "a policy for layer %d, whose attention is replaced: want nil", m.layer)
 	case cfg.Window > 0:
 		return nil, check.Errorf(subquad.ErrConfig, "Window together with Policies")
-	case own.Window > 0:
-		return nil, check.Errorf(subquad.ErrConfig, "a policy for layer %d, which has a window of its own: want nil", m.layer)
+	case own.Window > 0 && (p.Select != kvcache.Selector(kvcache.Window{}) || p.Recent > own.Window):
+		return nil, check.Errorf(subquad.ErrConfig, "a policy for layer %d, which has a window of its own: want nil, or the selector Window with Recent of at most %d", m.layer, own.Window)
 	case p.Heads != 0 || p.KVHeads != 0 || p.HeadDim != 0 || p.ValueDim != 0 || p.Scale != 0 || p.Softcap != 0 || p.Sinks != nil || p.Rotation != nil:
 		return nil, check.Errorf(subquad.ErrConfig, "a policy for layer %d with a shape or a Rotation of its own, want those of the layer, and zeros here", m.layer)
 	case m.late && p.Positions != kvcache.AtOrigin:
@@ -83,7 +83,7 @@ func (r *mixerRun) mixPolicies(ctx context.Context, mix *lm.Mix) error {
 			call.States, call.State = nil, st.State
 			err = st.op.Run(ctx, &call)
 		default:
-			call.States, call.State = nil, st.(interface{ past() attention.Past }).past()
+			call.States, call.State, call.Prefill = nil, st.(interface{ past() attention.Past }).past(), true
 			op := attention.Operator(r.m.op)
 			if r.m.with != nil {
 				op = r.m.with.operator

@@ -81,7 +81,8 @@ type State = lm.State
 //	Policies       what attention looks at and forgets, layer by layer: package kvcache's
 //	               policies, and positions with which prompts may be longer than those of the
 //	               training (InfLLM, TokenSelect) and dialogues endless (StreamingLLM, SirLLM);
-//	               see Past. Such a state is not stored. nil for a layer is plain attention
+//	               Model.Endless and Model.SelfExtend return two that are common; see Past.
+//	               Such a state is not stored. nil for a layer is plain attention
 type StateConfig = lm.StateConfig
 
 // NewState returns an empty state. Errors match ErrConfig.

@@ -45,19 +45,32 @@ func tinyLlama(t testing.TB, layers int, cfg Config) (*Model, *reference) {
 // tinyLogits computes the logits after the last of some tokens in float64, those at positions at,
 // of which each sees what sees tells, turned by frequencies with a factor of cosines and sines.
 func (r *reference) tinyLogits(layers int, ids []int32, at []int, sees func(query, key int) bool, freq []float64, factor float64) vector {
+	return r.tinyPairs(layers, ids, func(i, j int) (int, bool) { return at[i] - at[j], sees(at[i], at[j]) }, freq, factor)
+}
+
+// tinyPairs is tinyLogits where meet tells at which distance a query and a key are, and whether
+// it is seen.
+func (r *reference) tinyPairs(layers int, ids []int32, meet func(query, key int) (distance int, sees bool), freq []float64, factor float64) vector {
 	var x []vector
 	embedding := r.vec("embed_tokens.weight")
 	for _, id := range ids {
 		x = append(x, embedding[int(id)*tinyDim:][:tinyDim])
 	}
-	turn := func(v vector, position int) {
-		for h := 0; h < len(v); h += tinyWide {
-			for i, f := range freq {
-				sin, cos := math.Sincos(float64(position) * f)
-				a, b := v[h+i], v[h+len(freq)+i]
-				v[h+i], v[h+len(freq)+i] = factor*(a*cos-b*sin), factor*(b*cos+a*sin)
+	angles := map[int][][2]float64{} // sines and cosines of a distance
+	dot := func(q, k vector, distance int) (sum float64) {
+		list := angles[distance]
+		if list == nil {
+			for _, f := range freq {
+				sin, cos := math.Sincos(float64(distance) * f)
+				list = append(list, [2]float64{sin, cos})
 			}
+			angles[distance] = list
 		}
+		for i, x := range list {
+			a, b := q[i], q[len(freq)+i]
+			sum += (a*x[1]-b*x[0])*k[i] + (b*x[1]+a*x[0])*k[len(freq)+i]
+		}
+		return factor * factor * sum
 	}
 	for l := range layers {
 		p := fmt.Sprintf("layers.%d.", l)
@@ -65,21 +78,17 @@ func (r *reference) tinyLogits(layers int, ids []int32, at []int, sees func(quer
 		for t, row := range x {
 			v := rms(row, r.vec(p+"input_layernorm.weight"), tinyEps)
 			q, k := r.linear(p+"self_attn.q_proj", v), r.linear(p+"self_attn.k_proj", v)
-			turn(q, at[t])
-			turn(k, at[t])
 			keys, values = append(keys, k), append(values, r.linear(p+"self_attn.v_proj", v))
 			o := make(vector, len(q))
 			for h := range tinyHeads {
 				kv, sum := h/(tinyHeads/tinyKV)*tinyWide, 0.0
 				w := make(vector, t+1)
 				for s := range w {
-					if !sees(at[t], at[s]) {
+					distance, sees := meet(t, s)
+					if !sees {
 						continue
 					}
-					for i := range tinyWide {
-						w[s] += q[h*tinyWide+i] * keys[s][kv+i]
-					}
-					w[s] = math.Exp(w[s] / math.Sqrt(tinyWide))
+					w[s] = math.Exp(dot(q[h*tinyWide:][:tinyWide], keys[s][kv:][:tinyWide], distance) / math.Sqrt(tinyWide))
 					sum += w[s]
 				}
 				for s := range w {

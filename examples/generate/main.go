@@ -8,6 +8,7 @@
 //	go run ./examples/generate -weights stories -bytes -prompt "One day, a litt"
 //	go run ./examples/generate -weights SmolLM2-1.7B -draft SmolLM2-135M -greedy
 //	go run ./examples/generate -score book.txt -window 4096
+//	go run ./examples/generate -recent 256 -endless -n 5000
 //
 // Without -weights two small models that are built in write one after the other: a Llama of
 // children's stories (stories260K of karpathy/tinyllamas), and a Mamba-2 of the King James
@@ -28,6 +29,10 @@
 // It prints the text as it comes, then tokens per second and what memory weights and state
 // take. With -score it prints the bits per token of a file instead, each window of it read
 // from an empty state.
+//
+// With -recent a transformer writes on where the texts that it was trained on ended: it sees the
+// first four and the last tokens at positions counted within these, in memory that does not grow;
+// with -extend too it sees all tokens, and those before by groups.
 //
 // With -bytes the model is one of bytes, with exact probabilities: a prompt may end within a
 // token, where a model of tokens goes astray. With -draft a smaller model of the same tokens
@@ -77,6 +82,7 @@ type options struct {
 	system                        string
 	template                      text.TemplateConfig
 	window                        int
+	long                          language.Long
 	draft                         string
 	greedy, endless, chat, counts bool
 	bytes                         bool
@@ -111,6 +117,8 @@ func flags(o *options) *flag.FlagSet {
 	f.StringVar(&o.system, "system", "", "with -chat, the system prompt, a `text`")
 	f.StringVar(&o.template.Reasoning, "reasoning", "", "with -chat, how `much` a gpt-oss thinks: low, medium or high")
 	f.BoolVar(&o.template.NoThinking, "no-thinking", false, "with -chat, do without thoughts (Qwen3)")
+	f.IntVar(&o.long.Recent, "recent", 0, "attention sees the last `n` tokens and the first four, so that a text may be endless (default: all)")
+	f.IntVar(&o.long.Group, "extend", 0, "with -recent, attention sees the tokens before too, `g` of them at one position (Self-Extend)")
 	f.BoolVar(&o.bytes, "bytes", false, "write byte by byte, with exact probabilities; -n counts bytes")
 	f.StringVar(&o.draft, "draft", "", "with -greedy, a smaller checkpoint of the same tokens that drafts: a `file` or folder, or stories or bible")
 	f.StringVar(&o.score, "score", "", "print the bits per token of a `file` instead")
@@ -136,6 +144,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return errors.New("-draft is for the likeliest text: it needs -greedy")
 	case (o.draft != "" || o.bytes) && (o.chat || o.score != "" || len(o.generate.StopText) > 0) || o.draft != "" && o.bytes:
 		return errors.New("-bytes and -draft go together neither with each other nor with -chat, -score and -stop")
+	case o.long.Recent < 0 || o.long.Group < 0 || o.long.Group > 0 && o.long.Recent == 0:
+		return fmt.Errorf("-recent is %d and -extend %d, want 0 or more, and -extend with -recent", o.long.Recent, o.long.Group)
+	case o.long.Recent > 0 && (o.chat || o.bytes || o.draft != "" || o.score != ""):
+		return errors.New("-recent goes with neither -chat nor -bytes, -draft or -score")
 	case o.system != "" && !o.chat:
 		return errors.New("-system is for a conversation: it needs -chat")
 	}
@@ -144,6 +156,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	names := []string{o.weights}
 	switch {
+	case o.weights == "" && o.long.Recent > 0:
+		names = []string{"stories"}
 	case o.weights == "" && o.score != "":
 		names = []string{"bible"}
 	case o.weights == "":

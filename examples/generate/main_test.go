@@ -207,6 +207,22 @@ func TestTemperature(t *testing.T) {
 	}
 }
 
+// TestLong: a text goes on beyond what is seen of it, in memory that does not grow, or by groups.
+func TestLong(t *testing.T) {
+	for _, args := range [][]string{{}, {"-extend", "2"}} {
+		var out, errs bytes.Buffer
+		must(t, command(t.Context(), append([]string{"-recent", "40", "-n", "120", "-endless", "-greedy"}, args...), &out, &errs))
+		if !strings.HasPrefix(out.String(), "Once upon a time, there was a little girl named Lily") || out.Len() < 250 {
+			t.Errorf("%v: %q", args, out.String())
+		}
+	}
+	for _, args := range [][]string{{"-extend", "2"}, {"-recent", "-1"}, {"-recent", "9", "-chat"}, {"-weights", "bible", "-recent", "9"}} {
+		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}
+
 // TestEnd passes added tokens both ways, and stops where the checkpoint says.
 func TestEnd(t *testing.T) {
 	dir, write := languagetest.Folder(t, "model")

@@ -31,7 +31,7 @@ type writing struct {
 func (w *writing) write(ctx context.Context, prompt []int32, st *transformer.State) (string, error) {
 	if st == nil {
 		var err error
-		if st, err = w.model.NewState(); err != nil && !errors.Is(err, language.ErrNoState) {
+		if st, err = w.model.NewLongState(w.options.long); err != nil && !errors.Is(err, language.ErrNoState) {
 			return "", err
 		}
 	}

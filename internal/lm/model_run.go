@@ -2,6 +2,7 @@ package lm
 
 import (
 	"context"
+	"reflect"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -40,13 +41,14 @@ type run struct {
 	next      int      // the first sequence that has rows left
 	mixed     int      // the mixer that has run last, by its place in Model.mixers; -1 for none
 
-	r, x         blas32.General // [n, D]: the residual stream, and a mixer's rows or the hidden states
-	rData, xData []float32      // the memory of r and x
-	mix          Mix            // what the mixers are given
-	own          []*State       // for sequences that were given none
-	owned        int            // the last of them that is in use
-	marks        [][]Mark       // what the piece's states were before it
-	workspaces   []workspace    // of each worker
+	r, x         blas32.General   // [n, D]: the residual stream, and a mixer's rows or the hidden states
+	rData, xData []float32        // the memory of r and x
+	mix          Mix              // what the mixers are given
+	own          []*State         // for sequences that were given none
+	owned        int              // the last of them that is in use
+	marks        [][]Mark         // what the piece's states were before it
+	marked       [][]reflect.Type // of layers' states that these are of
+	workspaces   []workspace      // of each worker
 	pool         pooler
 
 	logits, hidden blas32.General // what headTask makes, and of what

@@ -2,6 +2,7 @@ package lm
 
 import (
 	"io"
+	"reflect"
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/asm"
@@ -303,9 +304,14 @@ func (s *run) room() error {
 func (s *run) save() {
 	for i, st := range s.states {
 		if i == len(s.marks) {
-			s.marks = append(s.marks, st.newMarks())
+			s.marks = append(s.marks, make([]Mark, len(st.layers)))
+			s.marked = append(s.marked, make([]reflect.Type, len(st.layers)))
 		}
 		for j, l := range st.layers {
+			// A layer's states may be of several types, which the last call's need not have been.
+			if t := reflect.TypeOf(l); s.marked[i][j] != t {
+				s.marks[i][j], s.marked[i][j] = l.NewMark(), t
+			}
 			l.Save(s.marks[i][j])
 		}
 	}
@@ -327,9 +333,11 @@ func (s *run) undoable() bool {
 	if len(s.states) == 0 {
 		return false
 	}
-	for _, l := range s.states[0].layers {
-		if _, ok := l.(Undoer); !ok {
-			return false
+	for _, st := range s.states {
+		for _, l := range st.layers {
+			if _, ok := l.(Undoer); !ok {
+				return false
+			}
 		}
 	}
 	return true
