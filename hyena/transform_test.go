@@ -3,21 +3,14 @@ package hyena
 import (
 	"math"
 	"math/cmplx"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
-func random(seed uint64, n int) []float32 {
-	r := rand.New(rand.NewPCG(seed, uint64(n)))
-	x := make([]float32, n)
-	for i := range x {
-		x[i] = float32(r.NormFloat64())
-	}
-	return x
-}
+var random = mattest.Random
 
 func TestFastSize(t *testing.T) {
 	worst := 0.0

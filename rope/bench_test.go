@@ -2,19 +2,13 @@ package rope
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
-func random(seed uint64, n int) []float32 {
-	r := rand.New(rand.NewPCG(seed, uint64(n)))
-	x := make([]float32, n)
-	for i := range x {
-		x[i] = float32(r.NormFloat64())
-	}
-	return x
-}
+var random = mattest.Random
 
 func BenchmarkRotate(b *testing.B) {
 	const heads, dim, n = 32, 128, 2048

@@ -11,6 +11,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
 // near fails the test unless got agrees with want to tol.
@@ -26,14 +27,7 @@ func near(t *testing.T, what string, got, want []float32, tol float64) {
 	}
 }
 
-func same(t *testing.T, what string, got, want []float32) {
-	t.Helper()
-	for i := range got {
-		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
-			t.Fatalf("%s: element %d is %v, want the bits of %v", what, i, got[i], want[i])
-		}
-	}
-}
+var same = mattest.SameBits
 
 // configs are rotations of all kinds, with 24 features.
 func configs() map[string]Config {

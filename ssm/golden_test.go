@@ -10,6 +10,7 @@ import (
 
 	"github.com/subquad/subquad/internal/golden"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
 func TestGolden(t *testing.T) {
@@ -260,18 +261,4 @@ func goldenStateUpdate(t *testing.T, f *golden.File) {
 }
 
 // near fails the test unless got and want differ by at most tol of the largest value.
-func near(t testing.TB, what string, got, want []float32, tol float64) {
-	t.Helper()
-	if len(got) != len(want) {
-		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
-	}
-	largest := 1e-30
-	for _, v := range want {
-		largest = max(largest, math.Abs(float64(v)))
-	}
-	for i, v := range want {
-		if d := math.Abs(float64(got[i]) - float64(v)); !(d <= tol*largest) {
-			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
-		}
-	}
-}
+var near = mattest.NearLargest

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
 // stepper is an operator over rows of one input, for laws that all of them keep.
@@ -171,15 +171,7 @@ func (s *stepper) compare(t testing.TB, what string, got, want []float32) {
 	}
 }
 
-func same(t testing.TB, what string, got, want []float32) {
-	t.Helper()
-	if i := slices.IndexFunc(got, func(v float32) bool { return v != v }); i >= 0 {
-		t.Fatalf("%s: element %d is NaN", what, i)
-	}
-	if !slices.Equal(got, want) {
-		t.Fatalf("%s: other bits", what)
-	}
-}
+var same = mattest.Same
 
 // TestSplits: a sequence in random pieces gives what it gives whole, for any number
 // of workers, and the same split the same bits, also through a stored state and a

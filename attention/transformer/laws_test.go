@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 	"github.com/subquad/subquad/internal/weights"
 	"github.com/subquad/subquad/internal/weights/weightstest"
 	"github.com/subquad/subquad/rope"
@@ -79,27 +79,9 @@ func tokens(m *Model, n int) []int32 {
 }
 
 // near fails the test unless got and want differ by at most tol of the largest value.
-func near(t testing.TB, what string, got, want []float32, tol float64) {
-	t.Helper()
-	largest := 1e-30
-	for _, v := range want {
-		largest = max(largest, math.Abs(float64(v)))
-	}
-	for i, v := range want {
-		if d := math.Abs(float64(got[i]) - float64(v)); !(d <= tol*largest) {
-			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
-		}
-	}
-}
+var near = mattest.NearLargest
 
-func same(t testing.TB, what string, got, want []float32) {
-	t.Helper()
-	for i, v := range want {
-		if math.Float32bits(got[i]) != math.Float32bits(v) {
-			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
-		}
-	}
-}
+var same = mattest.SameBits
 
 // laws are models that between them have all that a layer can.
 var laws = append([]string{"llama", "gemma3", "gpt_oss_mxfp4", "deepseek_v3", "phi3_longrope", "hunyuan", "cohere2"}, append(hybridNames(), qwen35Names...)...)

@@ -14,6 +14,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 )
 
 // everything asks for all outputs of a call.
@@ -29,17 +30,7 @@ func (c *Call) outputs() []float32 {
 	return slices.Concat(c.Hidden.Data, c.Logits.Data, c.LogLikelihood, c.Pooled, c.Classes)
 }
 
-func same(t *testing.T, name string, got, want []float32) {
-	t.Helper()
-	if len(got) != len(want) {
-		t.Fatalf("%s: %d elements, want %d", name, len(got), len(want))
-	}
-	for i := range want {
-		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
-			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], want[i])
-		}
-	}
-}
+var same = mattest.SameBits
 
 func near(t *testing.T, name string, got, want []float32, tol float64) {
 	t.Helper()

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 	"github.com/subquad/subquad/ssm"
 )
 
@@ -40,29 +40,10 @@ func wants(t *testing.T, err, kind error, text string) {
 }
 
 // same fails the test unless got and want are equal, and numbers.
-func same(t testing.TB, what string, got, want []float32) {
-	t.Helper()
-	if slices.ContainsFunc(got, func(v float32) bool { return v != v }) || !slices.Equal(got, want) {
-		t.Fatalf("%s: other bits, or NaN", what)
-	}
-}
+var same = mattest.Same
 
 // near fails the test unless got and want differ by at most tol of the largest value.
-func near(t testing.TB, what string, got, want []float32, tol float64) {
-	t.Helper()
-	if len(got) != len(want) {
-		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
-	}
-	largest := 1e-30
-	for _, v := range want {
-		largest = max(largest, math.Abs(float64(v)))
-	}
-	for i, v := range want {
-		if d := math.Abs(float64(got[i]) - float64(v)); !(d <= tol*largest) {
-			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
-		}
-	}
-}
+var near = mattest.NearLargest
 
 func zeros(rows, cols int) blas32.General { return mat.New(rows, cols) }
 

@@ -14,15 +14,11 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 	"github.com/subquad/subquad/ssm"
 )
 
-func same(t testing.TB, what string, got, want []float32) {
-	t.Helper()
-	if !slices.Equal(got, want) {
-		t.Fatalf("%s: other bits, or NaN", what)
-	}
-}
+var same = mattest.Same
 
 // TestSplits: any split gives what Forward gives; workers change no bit; nor does a
 // stored state.

@@ -3,7 +3,6 @@ package rwkv
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/subquad/subquad/internal/golden"
 	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/mat/mattest"
 	"github.com/subquad/subquad/ssm/delta"
 )
 
@@ -31,27 +31,9 @@ func must(t testing.TB, err error) {
 }
 
 // near fails the test unless got and want differ by at most tol of the largest value.
-func near(t testing.TB, what string, got, want []float32, tol float64) {
-	t.Helper()
-	largest := 1e-30
-	for _, v := range want {
-		largest = max(largest, math.Abs(float64(v)))
-	}
-	for i, v := range want {
-		if d := math.Abs(float64(got[i]) - float64(v)); !(d <= tol*largest) {
-			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
-		}
-	}
-}
+var near = mattest.NearLargest
 
-func same(t testing.TB, what string, got, want []float32) {
-	t.Helper()
-	for i, v := range want {
-		if math.Float32bits(got[i]) != math.Float32bits(v) {
-			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], v)
-		}
-	}
-}
+var same = mattest.SameBits
 
 func newState(t testing.TB, m *Model, cfg StateConfig) *State {
 	t.Helper()

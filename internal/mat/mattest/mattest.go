@@ -27,8 +27,9 @@ func Matrix(seed uint64, rows, cols int) blas32.General {
 }
 
 // Close fails the test unless all numbers are within tol (1 + |want|).
-func Close(t *testing.T, what string, got, want []float32, tol float64) {
+func Close(t testing.TB, what string, got, want []float32, tol float64) {
 	t.Helper()
+	sameLength(t, what, got, want)
 	for i, w := range want {
 		if g := float64(got[i]); !(math.Abs(g-float64(w)) <= tol*(1+math.Abs(float64(w))) || g == float64(w)) {
 			t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], w)
@@ -38,12 +39,47 @@ func Close(t *testing.T, what string, got, want []float32, tol float64) {
 
 // SameBits fails the test unless the numbers that were got have the bits of those that
 // are wanted.
-func SameBits(t *testing.T, what string, got, want []float32) {
+func SameBits(t testing.TB, what string, got, want []float32) {
 	t.Helper()
+	sameLength(t, what, got, want)
 	for i, g := range got {
 		if math.Float32bits(g) != math.Float32bits(want[i]) {
 			t.Fatalf("%s: element %d is %v, want %v", what, i, g, want[i])
 		}
+	}
+}
+
+// Same fails the test unless the numbers that were got are those that are wanted, and none
+// of them NaN. Zeros of both signs are the same.
+func Same(t testing.TB, what string, got, want []float32) {
+	t.Helper()
+	sameLength(t, what, got, want)
+	for i, g := range got {
+		if g != want[i] {
+			t.Fatalf("%s: element %d is %v, want %v", what, i, g, want[i])
+		}
+	}
+}
+
+// NearLargest fails the test unless all numbers are within tol of the largest one wanted.
+func NearLargest(t testing.TB, what string, got, want []float32, tol float64) {
+	t.Helper()
+	sameLength(t, what, got, want)
+	largest := 1e-30
+	for _, v := range want {
+		largest = max(largest, math.Abs(float64(v)))
+	}
+	for i, w := range want {
+		if d := math.Abs(float64(got[i]) - float64(w)); !(d <= tol*largest) {
+			t.Fatalf("%s: element %d is %v, want %v (off by %.2g of the largest)", what, i, got[i], w, d/largest)
+		}
+	}
+}
+
+func sameLength(t testing.TB, what string, got, want []float32) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
 	}
 }
 
