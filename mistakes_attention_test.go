@@ -2,6 +2,7 @@ package subquad_test
 
 import (
 	"bytes"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"github.com/subquad/subquad/hyena/dna"
@@ -180,33 +181,9 @@ func mambaRoom(b *builder) {
 	sample.pkg, sample.free = "mamba", []string{"logits."}
 	m, other := must(mamba.Read(bytes.NewReader(file), int64(len(file)), cfg)), must(mamba.Read(bytes.NewReader(second), int64(len(second)), cfg))
 	self := func() any { return m }
-	call := func() *mamba.Call {
-		return &mamba.Call{Tokens: ids(), Hidden: matrix(tokens, dim), Logits: matrix(tokens, vocab), LogLikelihood: vector(tokens - 1), Pooled: vector(dim), Mask: make([]bool, tokens), Last: matrix(1, vocab)}
-	}
-	state := func() *mamba.State { return newState(b.t, m, 0).(*mamba.State) }
-	alien := func() any { return newState(b.t, other, 0) }
 	b.bytes(m)
-	b.operator(operator{op: m, other: other, pkg: "mamba", never: true,
-		whole: func() any { return call() },
-		packed: func() any {
-			c := call()
-			c.Offsets, c.Pooled, c.LogLikelihood, c.Last = []int{0, 3, 4, tokens}, vector(3*dim), nil, matrix(3, vocab)
-			return c
-		},
-		step: func() any { c := call(); c.State = state(); return c },
-		batch: func() any {
-			c := call()
-			c.LogLikelihood, c.Pooled, c.Last = nil, nil, matrix(tokens, vocab)
-			for range tokens {
-				c.States = append(c.States, state())
-			}
-			return c
-		},
-		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, vocab) }}})
-	batch := b.on(self, "RunBatch", func() []any {
-		return []any{nowhere, []*mamba.Call{call(), {Tokens: ids(), State: state(), Hidden: matrix(tokens, dim)}}}
-	})
-	batch.foreign, batch.never = alien, true
+	state := languageModel[mamba.Call, *mamba.State](b, "mamba", m, other)
+	alien := func() any { return newState(b.t, other, 0) }
 	prefill := b.on(self, "Prefill", func() []any {
 		return []any{nowhere, &mamba.PrefillCall{Tokens: ids(), State: state(), Last: matrix(1, vocab)}}
 	})
@@ -259,4 +236,56 @@ func maelreFiles(b *builder) {
 	path := filepath.Join(b.t.TempDir(), "maelre.safetensors")
 	must(0, os.WriteFile(path, file, 0o600))
 	b.add("maelre.Open", maelre.Open, func() []any { return []any{path, cfg, nil} })
+}
+
+// languageModel adds the mistakes over the operator that a language model is, C being its Call
+// and S its state, whose names all packages share. It returns what makes a state.
+func languageModel[C, S any](b *builder, pkg string, m, other any) (state func() S) {
+	set := func(c *C, field string, v any) { reflect.ValueOf(c).Elem().FieldByName(field).Set(reflect.ValueOf(v)) }
+	call := func() *C {
+		c := new(C)
+		for field, v := range map[string]any{
+			"Tokens": ids(), "Hidden": matrix(tokens, dim), "Logits": matrix(tokens, vocab), "LogLikelihood": vector(tokens - 1),
+			"Pooled": vector(dim), "Mask": make([]bool, tokens), "Last": matrix(1, vocab),
+		} {
+			set(c, field, v)
+		}
+		return c
+	}
+	state = func() S { return newState(b.t, m, 0).(S) }
+	b.operator(operator{op: m, other: other, pkg: pkg, never: true,
+		whole: func() any { return call() },
+		packed: func() any {
+			c := call()
+			set(c, "Offsets", []int{0, 3, 4, tokens})
+			set(c, "Pooled", vector(3*dim))
+			set(c, "LogLikelihood", []float32(nil))
+			set(c, "Last", matrix(3, vocab))
+			return c
+		},
+		step: func() any { c := call(); set(c, "State", state()); return c },
+		batch: func() any {
+			c := call()
+			set(c, "LogLikelihood", []float32(nil))
+			set(c, "Pooled", []float32(nil))
+			set(c, "Last", matrix(tokens, vocab))
+			var states []S
+			for range tokens {
+				states = append(states, state())
+			}
+			set(c, "States", states)
+			return c
+		},
+		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, vocab) }}})
+	if _, ok := reflect.TypeOf(m).MethodByName("RunBatch"); ok {
+		batch := b.on(func() any { return m }, "RunBatch", func() []any {
+			next := new(C)
+			set(next, "Tokens", ids())
+			set(next, "State", state())
+			set(next, "Hidden", matrix(tokens, dim))
+			return []any{nowhere, []*C{call(), next}}
+		})
+		batch.foreign, batch.never = func() any { return newState(b.t, other, 0) }, true
+	}
+	return state
 }

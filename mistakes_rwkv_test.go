@@ -71,32 +71,8 @@ func rwkvRoom(b *builder) {
 	b.on(func() any { return vocabulary }, "Encode", func() []any { return []any{"abba"} })
 	m, other := must(rwkv.Read(bytes.NewReader(file), int64(len(file)), cfg)), must(rwkv.Read(bytes.NewReader(second), int64(len(second)), cfg))
 	self := func() any { return m }
-	call := func() *rwkv.Call {
-		return &rwkv.Call{Tokens: ids(), Hidden: matrix(tokens, dim), Logits: matrix(tokens, vocab), LogLikelihood: vector(tokens - 1), Pooled: vector(dim), Mask: make([]bool, tokens), Last: matrix(1, vocab)}
-	}
-	state := func() *rwkv.State { return newState(b.t, m, 0).(*rwkv.State) }
+	state := languageModel[rwkv.Call, *rwkv.State](b, "rwkv", m, other)
 	alien := func() any { return newState(b.t, other, 0) }
-	b.operator(operator{op: m, other: other, pkg: "rwkv", never: true,
-		whole: func() any { return call() },
-		packed: func() any {
-			c := call()
-			c.Offsets, c.Pooled, c.LogLikelihood, c.Last = []int{0, 3, 4, tokens}, vector(3*dim), nil, matrix(3, vocab)
-			return c
-		},
-		step: func() any { c := call(); c.State = state(); return c },
-		batch: func() any {
-			c := call()
-			c.LogLikelihood, c.Pooled, c.Last = nil, nil, matrix(tokens, vocab)
-			for range tokens {
-				c.States = append(c.States, state())
-			}
-			return c
-		},
-		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, vocab) }}})
-	batch := b.on(self, "RunBatch", func() []any {
-		return []any{nowhere, []*rwkv.Call{call(), {Tokens: ids(), State: state(), Hidden: matrix(tokens, dim)}}}
-	})
-	batch.foreign, batch.never = alien, true
 	stored := filepath.Join(dir, "state")
 	var to bytes.Buffer
 	must(state().WriteTo(&to))

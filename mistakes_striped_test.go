@@ -52,27 +52,7 @@ func stripedRoom(b *builder) {
 	})
 	m, other := must(striped.Read(bytes.NewReader(file), int64(len(file)), cfg)), must(striped.Read(bytes.NewReader(second), int64(len(second)), cfg))
 	self := func() any { return m }
-	call := func() *striped.Call {
-		return &striped.Call{Tokens: ids(), Hidden: matrix(tokens, dim), Logits: matrix(tokens, vocab), LogLikelihood: vector(tokens - 1), Pooled: vector(dim), Mask: make([]bool, tokens), Last: matrix(1, vocab)}
-	}
-	state := func() *striped.State { return newState(b.t, m, 0).(*striped.State) }
-	b.operator(operator{op: m, other: other, pkg: "striped", never: true,
-		whole: func() any { return call() },
-		packed: func() any {
-			c := call()
-			c.Offsets, c.Pooled, c.LogLikelihood, c.Last = []int{0, 3, 4, tokens}, vector(3*dim), nil, matrix(3, vocab)
-			return c
-		},
-		step: func() any { c := call(); c.State = state(); return c },
-		batch: func() any {
-			c := call()
-			c.LogLikelihood, c.Pooled, c.Last = nil, nil, matrix(tokens, vocab)
-			for range tokens {
-				c.States = append(c.States, state())
-			}
-			return c
-		},
-		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, vocab) }}})
+	state := languageModel[striped.Call, *striped.State](b, "striped", m, other)
 	stored := filepath.Join(dir, "state")
 	var to bytes.Buffer
 	must(state().WriteTo(&to))

@@ -54,32 +54,8 @@ func transformerRoom(b *builder) {
 	m, other := must(transformer.Read(bytes.NewReader(file), int64(len(file)), []byte(llamaConfig), cfg)), must(transformer.Read(bytes.NewReader(second), int64(len(second)), []byte(llamaConfig), cfg))
 	self := func() any { return m }
 	b.bytes(m)
-	call := func() *transformer.Call {
-		return &transformer.Call{Tokens: ids(), Hidden: matrix(tokens, dim), Logits: matrix(tokens, vocab), LogLikelihood: vector(tokens - 1), Pooled: vector(dim), Mask: make([]bool, tokens), Last: matrix(1, vocab)}
-	}
-	state := func() *transformer.State { return newState(b.t, m, 0).(*transformer.State) }
+	state := languageModel[transformer.Call, *transformer.State](b, "transformer", m, other)
 	alien := func() any { return newState(b.t, other, 0) }
-	b.operator(operator{op: m, other: other, pkg: "transformer", never: true,
-		whole: func() any { return call() },
-		packed: func() any {
-			c := call()
-			c.Offsets, c.Pooled, c.LogLikelihood, c.Last = []int{0, 3, 4, tokens}, vector(3*dim), nil, matrix(3, vocab)
-			return c
-		},
-		step: func() any { c := call(); c.State = state(); return c },
-		batch: func() any {
-			c := call()
-			c.LogLikelihood, c.Pooled, c.Last = nil, nil, matrix(tokens, vocab)
-			for range tokens {
-				c.States = append(c.States, state())
-			}
-			return c
-		},
-		args: map[string]func(any) any{"dst": func(any) any { return matrix(tokens, vocab) }}})
-	batch := b.on(self, "RunBatch", func() []any {
-		return []any{nowhere, []*transformer.Call{call(), {Tokens: ids(), State: state(), Hidden: matrix(tokens, dim)}}}
-	})
-	batch.foreign, batch.never = alien, true
 	stored := filepath.Join(dir, "state")
 	var to bytes.Buffer
 	must(state().WriteTo(&to))
