@@ -31,6 +31,7 @@ func (r *run) readChosen(s *State) error {
 	for i := range tasks {
 		head := i * h / tasks
 		r.compose(i, head)
+		s.noteRows(i, tasks, r.fars[i], r.runs[i])
 		n := runRows(r.runs[i]) + runRows(r.fars[i])
 		total += int64(n)
 		if tasks == h {

@@ -190,6 +190,7 @@ func (r *run) readAll(s *State) error {
 	a := r.op
 	cfg := &a.cfg
 	h, d, dv, g := cfg.KVHeads, cfg.HeadDim, cfg.ValueDim, a.group
+	s.noteAll()
 	lse := r.lse
 	if cfg.Sinks != nil && lse.Rows == 0 {
 		r.lseBuf = scratch.Floats(r.lseBuf, r.x*cfg.Heads)

@@ -41,6 +41,7 @@ type State struct {
 	marks memory             // of Config.Evict
 	ring  state.Ring[*Mark]
 	floor int // tokens before which something has been forgotten
+	trace *trace
 
 	// Working memory of evictors.
 	rows   []int32
@@ -152,6 +153,7 @@ func (s *State) Reset() {
 		s.at[g] = nil
 	}
 	s.n, s.floor = 0, 0
+	s.Trace(s.trace != nil)
 	s.forgetPolicies()
 	s.dropVersions(-1)
 }

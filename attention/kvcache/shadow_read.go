@@ -121,6 +121,7 @@ func (w *shadowRun) merge(missing float64) {
 		r.report.Error = max(r.report.Error, bound)
 	}
 	r.report.Missing = max(r.report.Missing, missing)
+	r.state.noteSelections(w.selections[:cfg.KVHeads])
 	w.countScan()
 	for i := range cfg.KVHeads {
 		f := &w.heads[i]

@@ -72,6 +72,10 @@ var policies = []policy{
 	{name: "abf", scheme: stretched(func(cfg *rope.Config, _ float64) { cfg.Base = 40000 })},
 	{name: "giraffe", scheme: stretched(func(cfg *rope.Config, _ float64) { cfg.Scheme = rope.Giraffe{Power: 1} })},
 	{name: "far_clamp", layer: all(kvcache.Config{Recent: 256, Select: kvcache.All{}, Positions: kvcache.Far, Distance: 256})},
+	{name: "self_extend", asked: true, layer: func(_, context int) *kvcache.Config {
+		far := context + queryTokens - 256
+		return &kvcache.Config{Recent: 256, Select: kvcache.All{}, Positions: kvcache.Grouped, GroupSize: max(1, (far+255)/256)}
+	}},
 	{name: "streaming", layer: all(kvcache.Config{Keep: 4, Recent: 256, Chunk: 1, Evict: kvcache.StreamingLLM{}, Positions: kvcache.InCache})},
 	{name: "infllm", layer: all(infLLM)},
 	{name: "infllm_repr4", layer: all(kvcache.Config{Keep: 4, Recent: 256, Chunk: 64, Select: kvcache.InfLLM{Block: 16, Blocks: 8, Representatives: 4}, Positions: kvcache.Far})},
