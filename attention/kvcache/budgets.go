@@ -68,30 +68,34 @@ func (p AdaKV) rule(cfg *Config) rule {
 func (p AdaKV) score(dst [][]float32, o *Observation) error { return p.Evict.score(dst, o) }
 
 // share keeps of all heads' rows those of the highest scores.
-func (p AdaKV) share(keep [][]int32, _ *Observation, scores [][]float32, budget int) {
-	var flat []float32
-	var from []int
-	drop := 0
+func (p AdaKV) share(keep [][]int32, o *Observation, scores [][]float32, budget int) {
+	m := o.room()
+	from := m.ranks[:0]
+	all, drop := 0, 0
 	for _, x := range scores {
-		from = append(from, len(flat))
-		n := min(budget, len(x))
-		drop += len(x) - n
-		own := slices.Clone(x)
-		for _, r := range topk.Select(nil, x, int(p.safe()*float64(n))) {
-			own[r] = float32(math.Inf(1))
-		}
-		flat = append(flat, own...)
+		from = append(from, all)
+		all += len(x)
+		drop += len(x) - min(budget, len(x))
 	}
+	m.ranks = from
 	// The lowest go, of equal ones the first: all but the highest of the list turned around.
-	turned := make([]float32, len(flat))
-	for i, x := range flat {
-		turned[len(flat)-1-i] = x
+	turned := o.vector(all)
+	for g, x := range scores {
+		last := all - 1 - from[g]
+		for i, y := range x {
+			turned[last-i] = y
+		}
+		m.order = topk.Select(m.order, x, int(p.safe()*float64(min(budget, len(x)))))
+		for _, r := range m.order {
+			turned[last-int(r)] = float32(math.Inf(1))
+		}
 	}
 	for g := range keep {
 		keep[g] = keep[g][:0]
 	}
-	for _, i := range topk.Select(nil, turned, len(flat)-drop) {
-		at := len(flat) - 1 - int(i)
+	m.order = topk.Select(m.order, turned, all-drop)
+	for _, i := range m.order {
+		at := all - 1 - int(i)
 		g := len(from) - 1
 		for from[g] > at {
 			g--
@@ -138,10 +142,10 @@ func (p Chunk) rule(cfg *Config) rule {
 func (p Chunk) score(dst [][]float32, o *Observation) error { return p.Evict.score(dst, o) }
 
 // share keeps, beside what must stay, as many stretches as fit the budget.
-func (p Chunk) share(keep [][]int32, _ *Observation, scores [][]float32, budget int) {
+func (p Chunk) share(keep [][]int32, o *Observation, scores [][]float32, budget int) {
 	n := len(scores[0])
 	chunks := (n + p.length() - 1) / p.length()
-	rows := p.rows(scores, max(1, chunks*min(budget, n)/max(n, 1)))
+	rows := p.rows(o, scores, max(1, chunks*min(budget, n)/max(n, 1)))
 	for g, x := range scores {
 		keep[g] = keep[g][:0]
 		for r := range x {
@@ -154,10 +158,11 @@ func (p Chunk) share(keep [][]int32, _ *Observation, scores [][]float32, budget 
 }
 
 // rows returns those of the n stretches with the highest scores.
-func (p Chunk) rows(scores [][]float32, n int) (rows []int32) {
-	var means []float32
+func (p Chunk) rows(o *Observation, scores [][]float32, n int) (rows []int32) {
 	held := len(scores[0])
-	for from := 0; from < held; from += p.length() {
+	means := o.vector((held + p.length() - 1) / p.length())
+	for c := range means {
+		from := c * p.length()
 		to, sum := min(from+p.length(), held), float64(0)
 		for i := from; i < to; i++ {
 			for _, x := range scores {
@@ -166,13 +171,17 @@ func (p Chunk) rows(scores [][]float32, n int) (rows []int32) {
 				}
 			}
 		}
-		means = append(means, float32(sum/float64(to-from)))
+		means[c] = float32(sum / float64(to-from))
 	}
-	for _, c := range best(nil, means, n) {
+	m := o.room()
+	m.order = best(m.order, means, n)
+	rows = m.rows[:0]
+	for _, c := range m.order {
 		for i := int(c) * p.length(); i < min((int(c)+1)*p.length(), held); i++ {
 			rows = append(rows, int32(i))
 		}
 	}
+	m.rows = rows
 	return rows
 }
 
@@ -181,6 +190,15 @@ func (p Chunk) rows(scores [][]float32, n int) (rows []int32) {
 // al. 2024, arXiv 2406.02069): more in the first layers, by equal steps to a beta-th of
 // the mean in the last. tokens is the prompt's length; 0 for beta stands for 20.
 func PyramidBudgets(layers, tokens, capacity, window, beta int) []int {
+	list := make([]int, max(layers, 0))
+	for l := range list {
+		list[l] = pyramidBudget(l, layers, tokens, capacity, window, beta)
+	}
+	return list
+}
+
+// pyramidBudget is that of one layer.
+func pyramidBudget(layer, layers, tokens, capacity, window, beta int) int {
 	if beta <= 0 {
 		beta = 20
 	}
@@ -191,18 +209,13 @@ func PyramidBudgets(layers, tokens, capacity, window, beta int) []int {
 		top = max(0, tokens-window)
 		least = 2*past - top
 	}
-	list := make([]int, max(layers, 0))
-	step := 0
-	if layers > 1 {
-		step = (top - least) / (layers - 1)
+	switch {
+	case tokens < 2*past:
+		return past
+	case layers > 1:
+		return top - layer*((top-least)/(layers-1))
 	}
-	for l := range list {
-		list[l] = top - l*step
-		if tokens < 2*past {
-			list[l] = past
-		}
-	}
-	return list
+	return top
 }
 
 // PyramidShares returns how many tokens each layer holds in kvpress's reading of
@@ -254,7 +267,7 @@ func (p Pyramid) rule(cfg *Config) rule {
 	u := p.SnapKV.rule(cfg)
 	u.keeps = func(dst []int32, o *Observation, head int, scores []float32, budget int) []int32 {
 		w := p.SnapKV.window()
-		n := PyramidBudgets(p.Layers, len(scores), min(budget, p.SnapKV.Budget), w, p.Beta)[p.Layer] + w
+		n := pyramidBudget(p.Layer, p.Layers, len(scores), min(budget, p.SnapKV.Budget), w, p.Beta) + w
 		return best(dst, scores, max(n, cfg.Keep+cfg.Recent))
 	}
 	return u

@@ -48,7 +48,7 @@ const criticalFloor = 1e-4
 func (p CriticalKV) pick(dst []int32, o *Observation, head int, scores []float32, budget int) []int32 {
 	inf := float32(math.Inf(1))
 	dst = best(dst, scores, budget/2)
-	x := make([]float32, len(scores))
+	x := o.vector(len(scores))
 	v := o.Values(head)
 	for i, s := range scores {
 		if math.IsInf(float64(s), 1) {
@@ -143,27 +143,32 @@ func (p Block) pick(dst []int32, o *Observation, head int, scores []float32, bud
 			continue
 		}
 		// The policy sees one key head of these tokens alone.
-		cfg := *o.cfg
-		cfg.Heads, cfg.KVHeads = o.group(), 1
-		some := &Observation{cfg: &cfg, keys: []blas32.General{mat.New(len(dst), k.Cols)}, values: []blas32.General{mat.New(len(dst), v.Cols)}}
+		floats, doubles := o.taken()
+		m := o.room()
+		m.cfg = *o.cfg
+		m.cfg.Heads, m.cfg.KVHeads = o.group(), 1
+		m.some, m.scores = [2]blas32.General{o.matrix(len(dst), k.Cols), o.matrix(len(dst), v.Cols)}, [1][]float32{o.vector(len(dst))}
+		m.part = Observation{cfg: &m.cfg, keys: m.some[:1], values: m.some[1:], memory: m}
 		for i, r := range dst {
-			copy(mat.Row(some.keys[0], i), mat.Row(k, int(r)))
-			copy(mat.Row(some.values[0], i), mat.Row(v, int(r)))
+			copy(mat.Row(m.some[0], i), mat.Row(k, int(r)))
+			copy(mat.Row(m.some[1], i), mat.Row(v, int(r)))
 		}
-		x := [][]float32{make([]float32, len(dst))}
-		if err := p.Evict.score(x, some); err != nil {
+		x := m.scores[0]
+		if err := p.Evict.score(m.scores[:], &m.part); err != nil {
 			return best(dst, scores, budget)
 		}
 		for i, r := range dst {
 			if math.IsInf(float64(scores[r]), 1) {
-				x[0][i] = scores[r]
+				x[i] = scores[r]
 			}
 		}
-		kept := best(nil, x[0], budget)
-		for i, r := range kept {
+		m.order = best(m.order, x, budget)
+		for i, r := range m.order {
 			dst[i] = dst[r]
 		}
-		dst = dst[:len(kept)]
+		dst = dst[:len(m.order)]
+		m.part, m.cfg = Observation{}, Config{}
+		o.release(floats, doubles)
 	}
 	return dst
 }

@@ -49,6 +49,7 @@ type Observation struct {
 	// key head g. Importance[g][row] is what the caller said.
 	Mass, Importance [][]float32
 	keys, values     []blas32.General
+	memory           *scoring
 }
 
 // Keys returns the keys [held, HeadDim] of a key head as they are held, in memory that is
@@ -77,13 +78,17 @@ func (o *Observation) group() int { return o.cfg.Heads / o.cfg.KVHeads }
 
 func (o *Observation) fetch(head int) {
 	if o.keys == nil {
-		o.keys, o.values = make([]blas32.General, o.cfg.KVHeads), make([]blas32.General, o.cfg.KVHeads)
+		m := o.room()
+		m.keys, m.values = scratch.Sized(m.keys, o.cfg.KVHeads), scratch.Sized(m.values, o.cfg.KVHeads)
+		clear(m.keys)
+		clear(m.values)
+		o.keys, o.values = m.keys, m.values
 	}
 	if o.keys[head].Data != nil || o.s == nil {
 		return
 	}
 	st := o.s.heads[head]
-	k, v := mat.New(st.Held(), o.cfg.HeadDim), mat.New(st.Held(), o.cfg.ValueDim)
+	k, v := o.matrix(st.Held(), o.cfg.HeadDim), o.matrix(st.Held(), o.cfg.ValueDim)
 	for row := 0; row < k.Rows; {
 		g, ok := st.Segment(o.s.position(head, row))
 		if !ok {
@@ -179,6 +184,8 @@ func (s *State) Compact(budget int) error {
 	}
 	o := &s.seen
 	s.observe(o)
+	o.memory = s.op.scoring.Get()
+	o.memory.begin()
 	defer o.drop()
 	for len(s.scores) < cfg.KVHeads {
 		s.scores, s.stay = append(s.scores, nil), append(s.stay, nil)
@@ -222,8 +229,13 @@ func (s *State) observe(o *Observation) {
 	*o = Observation{cfg: cfg, s: s, Queries: mat.Of(m.queries, m.kept, cfg.Heads*cfg.HeadDim), Mass: m.mass, Importance: m.importance}
 }
 
-// drop forgets copies of keys.
-func (o *Observation) drop() { *o = Observation{} }
+// drop gives back copies of keys, and all other working memory.
+func (o *Observation) drop() {
+	if m := o.memory; 4*len(m.floats.memory)+8*len(m.doubles.memory) <= keptScoring {
+		o.s.op.scoring.Put(m)
+	}
+	*o = Observation{}
+}
 
 // choose sets keep[g] to the rows of each key head that stay.
 func (u *rule) choose(keep [][]int32, o *Observation, scores [][]float32, budget int) {

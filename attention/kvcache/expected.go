@@ -63,10 +63,11 @@ func (p ExpectedAttention) score(dst [][]float32, o *Observation) error {
 	for g, x := range dst {
 		k, v := o.Keys(g), o.Values(g)
 		clear(x)
-		s := make([]float32, len(x))
+		s := o.vector(len(x))
 		for h := range group {
-			mean, cov := moments(mat.Columns(q, (g*group+h)*d, d).Data, q.Rows, q.Stride, d)
-			mean, cov = turned(turn, mean, cov, d)
+			floats, doubles := o.taken()
+			mean, cov := o.moments(mat.Columns(q, (g*group+h)*d, d).Data, q.Rows, q.Stride, d)
+			mean, cov = o.turned(turn, mean, cov, d)
 			for i := range s {
 				key := mat.Row(k, i)
 				dot, form := 0.0, 0.0
@@ -82,6 +83,7 @@ func (p ExpectedAttention) score(dst [][]float32, o *Observation) error {
 			}
 			asm.Softmax(s, s)
 			asm.Axpy(x, 1/float32(group), s)
+			o.release(floats, doubles)
 		}
 		for i := range x {
 			x[i] = (x[i] + float32(p.Epsilon)) * norm(mat.Row(v, i))
@@ -107,8 +109,8 @@ func raiseSinks(dst [][]float32) {
 }
 
 // moments are the mean and covariance (divided by n) of rows of queries.
-func moments(q []float32, n, stride, d int) (mean, cov []float64) {
-	mean, cov = make([]float64, d), make([]float64, d*d)
+func (o *Observation) moments(q []float32, n, stride, d int) (mean, cov []float64) {
+	mean, cov = o.double(d), o.double(d*d)
 	for i := range n {
 		for j, v := range q[i*stride:][:d] {
 			mean[j] += float64(v) / float64(n)
@@ -133,8 +135,8 @@ func (o *Observation) meanRotation() []float64 {
 		return nil
 	}
 	d := o.cfg.HeadDim
-	m := make([]float64, d*d)
-	unit := mat.New(d, d)
+	m := o.double(d * d)
+	unit := o.matrix(d, d)
 	for p := range expectedAhead {
 		mat.Clear(unit)
 		for j := range d {
@@ -151,12 +153,12 @@ func (o *Observation) meanRotation() []float64 {
 }
 
 // turned returns R mean and R cov R^T.
-func turned(r, mean, cov []float64, d int) (a, b []float64) {
+func (o *Observation) turned(r, mean, cov []float64, d int) (a, b []float64) {
 	if r == nil {
 		return mean, cov
 	}
-	a, b = make([]float64, d), make([]float64, d*d)
-	half := make([]float64, d*d)
+	a, b = o.double(d), o.double(d*d)
+	half := o.double(d * d)
 	for i := range d {
 		for j := range d {
 			a[i] += r[i*d+j] * mean[j]

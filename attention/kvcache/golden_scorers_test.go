@@ -74,7 +74,7 @@ func goldenScorers(t *testing.T, f *golden.File) {
 		}
 		length := number(f, "chunk_length", 6)
 		chunks := (tokens + length - 1) / length
-		for _, r := range (Chunk{Length: length}).rows(norms, max(1, int(float64(chunks)*(1-ratio)))) {
+		for _, r := range (Chunk{Length: length}).rows(o, norms, max(1, int(float64(chunks)*(1-ratio)))) {
 			sets["chunk"] = append(sets["chunk"], int64(r))
 		}
 	}
@@ -111,7 +111,7 @@ func goldenSnapKV(t *testing.T, f *golden.File) {
 		weights := windowWeights(o, window)
 		x := make([]float32, tokens)
 		for h, w := range weights {
-			p.scoreHead(x, []blas32.General{w}, window)
+			p.scoreHead(o, x, []blas32.General{w}, window)
 			perHead = append(perHead, x[:past]...)
 			rows := best(nil, x[:past], p.Budget-window)
 			for _, r := range rows {
@@ -127,7 +127,7 @@ func goldenSnapKV(t *testing.T, f *golden.File) {
 			}
 		}
 		for g := range kv {
-			p.scoreHead(x, weights[g*o.group():(g+1)*o.group()], window)
+			p.scoreHead(o, x, weights[g*o.group():(g+1)*o.group()], window)
 			grouped = append(grouped, x[:past]...)
 			for _, r := range best(nil, x[:past], p.Budget-window) {
 				keepGroup = append(keepGroup, int64(r))

@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/internal/topk"
 )
@@ -79,6 +80,7 @@ type infIndex struct {
 	scores [][]float32 // [Heads][tokens after the last block]
 	order  []int32     // working memory
 	ranked []float32
+	block  []float32
 
 	chosen []int // blocks of the last choice, for tests
 	made   func(block int, scores [][]float32, rows [][]int32)
@@ -163,9 +165,11 @@ func (x *infIndex) makeBlock(s *State) {
 	cfg := &s.op.cfg
 	group, d, block := s.op.group, cfg.HeadDim, x.p.Block
 	at := len(x.keys)
+	x.keys = reserve(x.keys, cfg.Heads*d, s.tokensRoom(0)/block*cfg.Heads*d)
 	x.keys = slices.Grow(x.keys, cfg.Heads*d)[:at+cfg.Heads*d]
 	clear(x.keys[at:])
-	k := mat.New(block, d)
+	x.block = scratch.Floats(x.block, block*d)
+	k := mat.Of(x.block, block, d)
 	var chosen [][]int32
 	for h := range x.scores {
 		if h%group == 0 {
@@ -219,7 +223,7 @@ func (x *infIndex) truncate(_ *State, _ int, try bool) bool { return !try }
 func (x *infIndex) clone() index {
 	c := *x
 	c.keys, c.scores = slices.Clone(x.keys), cloneLists(x.scores)
-	c.order, c.ranked, c.chosen = nil, nil, nil
+	c.order, c.ranked, c.chosen, c.block = nil, nil, nil, nil
 	return &c
 }
 

@@ -94,6 +94,7 @@ type Attention struct {
 	tile     kernel.DecodeTile
 	print    state.Fingerprint
 	scratch  scratch.List[run]
+	scoring  scratch.List[scoring]
 }
 
 // most bounds numbers of tokens in a Config.

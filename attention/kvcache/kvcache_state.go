@@ -109,6 +109,21 @@ func (s *State) Positions(dst []int64, head int) []int64 {
 	return dst
 }
 
+// tokensRoom is how many tokens a key head has memory for now.
+func (s *State) tokensRoom(head int) int {
+	st := s.heads[head]
+	return int(st.Bytes() / max(1, s.op.op.StateBytes(st.Config(), 1)))
+}
+
+// reserve returns a list with room for n more elements: for most in all, where it has to
+// grow, as what it follows has room for.
+func reserve[T any](list []T, n, most int) []T {
+	if len(list)+n <= cap(list) {
+		return list
+	}
+	return slices.Grow(list, max(n, most-len(list)))
+}
+
 // position is that of a row that a key head holds.
 func (s *State) position(head, row int) int {
 	if list := s.at[head]; list != nil {

@@ -103,7 +103,7 @@ func (x *retroIndex) keep(*State, int) {}
 func (x *retroIndex) append(r *run) error {
 	for r.first-x.first-x.done-r.op.cfg.Recent >= x.p.Segment { // of what was there before the chunk
 		for g := range x.heads {
-			x.divide(r.state, g)
+			x.divide(r, g)
 		}
 		x.done += x.p.Segment
 	}
@@ -111,14 +111,29 @@ func (x *retroIndex) append(r *run) error {
 }
 
 // divide makes clusters of the next tokens of a key head.
-func (x *retroIndex) divide(s *State, head int) {
-	cfg := &s.op.cfg
+func (x *retroIndex) divide(r *run, head int) {
+	s, cfg, w := r.state, &r.op.cfg, &r.sel.dividing
 	n, from := x.p.Segment, x.first+x.done
-	k, v := mat.New(n, cfg.HeadDim), mat.New(n, cfg.ValueDim)
+	w.memory.empty()
+	k, v := w.matrix(n, cfg.HeadDim), w.matrix(n, cfg.ValueDim)
 	s.readRows(k, head, from, true)
 	s.readRows(v, head, from, false)
-	of, centroids := sphericalMeans(k, n/retroCluster, retroRounds)
-	x.heads[head].add(of, centroids, v)
+	of, centroids := w.sphericalMeans(k, n/retroCluster, retroRounds)
+	c, most, clusters := &x.heads[head], s.tokensRoom(head), n/retroCluster
+	c.of, c.size = reserve(c.of, n, most), reserve(c.size, clusters, most/retroCluster)
+	c.centroids, c.values = reserve(c.centroids, clusters*cfg.HeadDim, most/retroCluster*cfg.HeadDim), reserve(c.values, clusters*cfg.ValueDim, most/retroCluster*cfg.ValueDim)
+	c.add(of, centroids, v)
+}
+
+// dividing is working memory of k-means.
+type dividing struct {
+	memory stack[float32]
+	of     []int32
+	packed asm.Matrix
+}
+
+func (w *dividing) matrix(rows, cols int) blas32.General {
+	return mat.Of(w.memory.take(rows*cols), rows, cols)
 }
 
 // add takes up clusters of tokens with values v.
@@ -142,30 +157,31 @@ func (c *clusters) add(of []int32, centroids, v blas32.General) {
 // sphericalMeans divides keys into clusters by the direction from their mean: centroids
 // begin as keys at equal distances, and every round gives each key to the centroid of the
 // largest product and makes centroids the means of their keys, of length 1 but for those
-// of the last round; one without keys stays. Centroids come with the mean added back.
-func sphericalMeans(k blas32.General, clusters, rounds int) (of []int32, centroids blas32.General) {
+// of the last round; one without keys stays. Centroids come with the mean added back, in
+// the working memory.
+func (w *dividing) sphericalMeans(k blas32.General, clusters, rounds int) (of []int32, centroids blas32.General) {
 	n, d := k.Rows, k.Cols
-	mean := make([]float32, d)
+	mean := w.memory.take(d)
 	for i := range n {
 		asm.Axpy(mean, 1/float32(n), mat.Row(k, i))
 	}
-	x := mat.New(n, d)
+	x := w.matrix(n, d)
 	for i := range n {
 		for j, v := range mat.Row(k, i) {
 			mat.Row(x, i)[j] = v - mean[j]
 		}
 	}
-	of, centroids = make([]int32, n), mat.New(clusters, d)
+	w.of = scratch.Sized(w.of, n)
+	of, centroids = w.of, w.matrix(clusters, d)
 	for c := range clusters {
 		row := mat.Row(centroids, c)
 		copy(row, mat.Row(x, int((float64(c)+0.5)*float64(n)/float64(clusters))))
 		normalise(row)
 	}
-	products, sums, count := mat.New(n, clusters), mat.New(clusters, d), make([]float32, clusters)
-	packed := asm.NewMatrixT(asm.Float32, centroids)
+	products, sums, count := w.matrix(n, clusters), w.matrix(clusters, d), w.memory.take(clusters)
 	for round := range rounds {
-		packed.SetT(centroids)
-		asm.Gemm(products, x, packed, nil)
+		w.packed.SetT(centroids)
+		asm.Gemm(products, x, &w.packed, nil)
 		mat.Clear(sums)
 		clear(count)
 		for i := range n {
@@ -260,7 +276,7 @@ func (x *retroIndex) chooseHead(r *run, g int) {
 	estimate = min(estimate, full-read)
 	x.order = topk.Select(x.order, rank, read+estimate)
 	x.ranked[g] = append(x.ranked[g][:0], x.order...)
-	x.chosen = scratch.Sized(x.chosen, n)
+	x.chosen = slices.Grow(x.chosen[:0], n)[:n]
 	clear(x.chosen)
 	for _, j := range x.order[:read] {
 		x.chosen[j] = true

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // Knorm holds the tokens with the shortest keys (Devoto et al. 2024, arXiv 2406.11430):
@@ -47,7 +48,7 @@ func (p KeyDiff) rule(*Config) rule       { return rule{budget: p.Budget} }
 func (KeyDiff) score(dst [][]float32, o *Observation) error {
 	for g := range dst {
 		k := o.Keys(g)
-		anchor := make([]float32, k.Cols)
+		anchor := o.vector(k.Cols)
 		for i := range k.Rows {
 			if n := norm(mat.Row(k, i)); n > 0 {
 				asm.Axpy(anchor, 1/(n*float32(k.Rows)), mat.Row(k, i))
@@ -117,12 +118,14 @@ func (p LagKV) score(dst [][]float32, o *Observation) error {
 			continue
 		}
 		k, v := o.Keys(g), o.Values(g)
-		a, b := make([]float32, lag), make([]float32, lag)
+		a, b := o.vector(lag), o.vector(lag)
+		m := o.room()
 		for at := sinks; at+2*lag <= len(x); at += lag {
-			lagScores(a, mat.Rows(k, at, at+lag), mat.Rows(k, at+lag, at+2*lag))
-			lagScores(b, mat.Rows(v, at, at+lag), mat.Rows(v, at+lag, at+2*lag))
+			o.lagScores(a, mat.Rows(k, at, at+lag), mat.Rows(k, at+lag, at+2*lag))
+			o.lagScores(b, mat.Rows(v, at, at+lag), mat.Rows(v, at+lag, at+2*lag))
 			asm.Add(a, a, b)
-			order := make([]int, lag)
+			m.ranks = scratch.Sized(m.ranks, lag)
+			order := m.ranks
 			for i := range order {
 				order[i] = i
 			}
@@ -145,8 +148,11 @@ func (p LagKV) score(dst [][]float32, o *Observation) error {
 
 // lagScores sets dst to the softmax of the standard deviations of rows on the scale of the
 // rows that come next.
-func lagScores(dst []float32, x, next blas32.General) {
-	low, high := slices.Clone(mat.Row(next, 0)), slices.Clone(mat.Row(next, 0))
+func (o *Observation) lagScores(dst []float32, x, next blas32.General) {
+	floats, doubles := o.taken()
+	defer o.release(floats, doubles)
+	low, high := o.copied(mat.Row(next, 0)), o.copied(mat.Row(next, 0))
+	row := o.double(x.Cols)
 	for i := range next.Rows {
 		for j, v := range mat.Row(next, i) {
 			low[j], high[j] = min(low[j], v), max(high[j], v)
@@ -154,7 +160,6 @@ func lagScores(dst []float32, x, next blas32.General) {
 	}
 	for i := range dst {
 		var sum, square float64
-		row := make([]float64, x.Cols)
 		for j, v := range mat.Row(x, i) {
 			row[j] = float64(v-low[j]) / float64(high[j]-low[j])
 			sum += row[j]

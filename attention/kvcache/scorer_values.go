@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // CUR holds the tokens that a CUR decomposition of keys and values would take (Sengupta et
@@ -25,7 +26,7 @@ func (CUR) score(dst [][]float32, o *Observation) error {
 	const stretch = 16
 	for g, x := range dst {
 		k, v := o.Keys(g), o.Values(g)
-		a, b := make([]float32, len(x)), make([]float32, len(x))
+		a, b := o.vector(len(x)), o.vector(len(x))
 		for i := range x {
 			a[i], b[i] = asm.Dot(mat.Row(k, i), mat.Row(k, i)), asm.Dot(mat.Row(v, i), mat.Row(v, i))
 		}
@@ -72,20 +73,20 @@ const (
 
 func (Leverage) score(dst [][]float32, o *Observation) error {
 	for g, x := range dst {
-		leverage(x, o.Keys(g))
+		o.leverage(x, o.Keys(g))
 		standardise(x)
 	}
 	return nil
 }
 
 // leverage sets dst to the leverage scores of keys.
-func leverage(dst []float32, k blas32.General) {
+func (o *Observation) leverage(dst []float32, k blas32.General) {
 	n, d, c := k.Rows, k.Cols, min(sketchColumns, k.Cols)
-	mean := make([]float32, d)
+	mean := o.vector(d)
 	for i := range n {
 		asm.Axpy(mean, 1/float32(n), mat.Row(k, i))
 	}
-	sketch, seed := mat.New(d, c), uint64(0x9E3779B97F4A7C15)
+	sketch, seed := o.matrix(d, c), uint64(0x9E3779B97F4A7C15)
 	for i := range sketch.Data {
 		sum := 0.0
 		for range 12 { // a sum of twelve uniform numbers is nearly normal
@@ -96,15 +97,17 @@ func leverage(dst []float32, k blas32.General) {
 		}
 		sketch.Data[i] = float32((sum - 6) / math.Sqrt(float64(c)))
 	}
-	centred, x := mat.New(n, d), mat.New(n, c)
+	centred, x := o.matrix(n, d), o.matrix(n, c)
 	for i := range n {
 		for j, v := range mat.Row(k, i) {
 			mat.Row(centred, i)[j] = v - mean[j]
 		}
 	}
-	asm.Gemm(x, centred, asm.NewMatrix(asm.Float32, sketch), nil)
+	packed := &o.room().packed
+	packed.Set(sketch)
+	asm.Gemm(x, centred, packed, nil)
 	// A Cholesky factor L of X^T X + jitter: the score of a row r is |L^-1 r|^2.
-	l := make([]float64, c*c)
+	l := o.double(c * c)
 	for a := range c {
 		for b := range a + 1 {
 			sum := 0.0
@@ -124,7 +127,7 @@ func leverage(dst []float32, k blas32.General) {
 			}
 		}
 	}
-	y := make([]float64, c)
+	y := o.double(c)
 	for i := range dst {
 		sum := 0.0
 		for a := range c {
@@ -196,23 +199,27 @@ func (p NonCausal) rule(*Config) rule { return rule{budget: p.Budget, queries: p
 
 func (NonCausal) score(dst [][]float32, o *Observation) error {
 	d, group := o.cfg.HeadDim, o.group()
-	first := make([]int, len(dst))
+	m := o.room()
+	m.ranks = scratch.Sized(m.ranks, len(dst))
+	first := m.ranks
 	for g, x := range dst {
 		k, v := o.Keys(g), o.Values(g)
 		w := min(o.Queries.Rows, len(x))
 		first[g] = len(x) - w
-		sums, pooled := make([]float32, w), make([]float32, w)
+		sums, pooled := o.vector(w), o.vector(w)
 		for at := 0; at < w; at += nonCausalChunk {
 			to := min(at+nonCausalChunk, w)
-			keys := asm.NewMatrixT(asm.Float32, mat.Rows(k, first[g]+at, first[g]+to))
+			keys := o.transposed(mat.Rows(k, first[g]+at, first[g]+to))
 			for h := range group {
 				q := mat.Rows(mat.Columns(o.Queries, (g*group+h)*d, d), o.Queries.Rows-w+at, o.Queries.Rows-w+to)
-				p := mat.New(to-at, to-at)
+				floats, doubles := o.taken()
+				p := o.matrix(to-at, to-at)
 				asm.Gemm(p, q, keys, nil)
 				for i := range p.Rows {
 					asm.Softmax(mat.Row(p, i), mat.Row(p, i))
 					asm.Axpy(sums[at:to], 1/float32(group), mat.Row(p, i))
 				}
+				o.release(floats, doubles)
 			}
 		}
 		for i := range sums {
@@ -221,7 +228,9 @@ func (NonCausal) score(dst [][]float32, o *Observation) error {
 		pool(pooled, sums, 3, AveragePool)
 		copy(x[first[g]:], pooled)
 	}
-	rest := make([][]float32, len(dst))
+	m.lists = scratch.Sized(m.lists, len(dst))
+	rest := m.lists
+	defer clear(rest)
 	for g, x := range dst {
 		rest[g] = x[first[g]:]
 	}
@@ -268,8 +277,8 @@ func (p Compactor) score(dst [][]float32, o *Observation) error {
 		blend = 0.3
 	}
 	for g, x := range dst {
-		own := make([]float32, len(x))
-		leverage(own, o.Keys(g))
+		own := o.vector(len(x))
+		o.leverage(own, o.Keys(g))
 		standardise(own)
 		asm.Axpy(x, float32(blend), own)
 		for i := range x {

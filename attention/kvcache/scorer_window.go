@@ -14,9 +14,11 @@ import (
 func windowWeights(o *Observation, window int) []blas32.General {
 	cfg := o.cfg
 	q := mat.Rows(o.Queries, max(0, o.Queries.Rows-window), o.Queries.Rows)
-	list := make([]blas32.General, cfg.Heads)
+	list := o.room().several(cfg.Heads)
 	for h := range list {
-		list[h] = causalWeights(mat.Columns(q, h*cfg.HeadDim, cfg.HeadDim), o.Keys(h/o.group()), cfg.Scale)
+		k := o.Keys(h / o.group())
+		list[h] = o.matrix(q.Rows, k.Rows)
+		weighCausally(list[h], mat.Columns(q, h*cfg.HeadDim, cfg.HeadDim), k, &o.room().packed, cfg.Scale)
 	}
 	return list
 }
@@ -25,10 +27,17 @@ func windowWeights(o *Observation, window int) []blas32.General {
 // last key, and sees none after itself.
 func causalWeights(q, k blas32.General, scale float32) blas32.General {
 	p := mat.New(q.Rows, k.Rows)
+	weighCausally(p, q, k, new(asm.Matrix), scale)
+	return p
+}
+
+// weighCausally is causalWeights with memory for the result and for packed keys.
+func weighCausally(p, q, k blas32.General, packed *asm.Matrix, scale float32) {
 	if q.Rows == 0 || k.Rows == 0 {
-		return p
+		return
 	}
-	asm.Gemm(p, q, asm.NewMatrixT(asm.Float32, k), nil)
+	packed.SetT(k)
+	asm.Gemm(p, q, packed, nil)
 	for i := range p.Rows {
 		row := mat.Row(p, i)
 		seen := max(0, k.Rows-q.Rows+1+i)
@@ -38,7 +47,6 @@ func causalWeights(q, k blas32.General, scale float32) blas32.General {
 		}
 		clear(row[seen:])
 	}
-	return p
 }
 
 // Pooling smooths scores over neighbours.

@@ -45,7 +45,7 @@ func TestLeverage(t *testing.T) {
 	}
 	hat.Product(centred, &inverse, centred.T())
 	got := make([]float32, 40)
-	leverage(got, k)
+	o.leverage(got, k)
 	for i, x := range got {
 		if math.Abs(float64(x)-hat.At(i, i)) > 0.02 { // of the jitter
 			t.Errorf("token %d: %v, want %v", i, x, hat.At(i, i))

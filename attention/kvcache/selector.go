@@ -181,6 +181,7 @@ type selecting struct {
 	sums     []float32   // [Heads]
 	order    []int32
 	turned   []float32 // queries
+	dividing dividing
 }
 
 // queryAt sets dst [queries, Heads*HeadDim] to the queries as they came, turned to the

@@ -67,7 +67,7 @@ func (p SnapKV) score(dst [][]float32, o *Observation) error {
 	weights := windowWeights(o, w)
 	top := float32(0)
 	for g := range dst {
-		n := p.scoreHead(dst[g], weights[g*o.group():(g+1)*o.group()], w)
+		n := p.scoreHead(o, dst[g], weights[g*o.group():(g+1)*o.group()], w)
 		for _, x := range dst[g][:n] {
 			top = max(top, x)
 		}
@@ -82,9 +82,9 @@ func (p SnapKV) score(dst [][]float32, o *Observation) error {
 
 // scoreHead scores the tokens before the window by the weights [window, held] of the query
 // heads of a key head, and returns how many there are.
-func (p SnapKV) scoreHead(dst []float32, weights []blas32.General, w int) (n int) {
+func (p SnapKV) scoreHead(o *Observation, dst []float32, weights []blas32.General, w int) (n int) {
 	n = max(0, len(dst)-w)
-	sum, pooled := make([]float32, n), make([]float32, n)
+	sum, pooled := o.vector(n), o.vector(n)
 	clear(dst)
 	add := func(m blas32.General) {
 		for i := range m.Rows {
