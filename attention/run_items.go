@@ -1,5 +1,7 @@
 package attention
 
+import "github.com/subquad/subquad/internal/parallel"
+
 // stretch is some queries of a sequence, and what any of them sees of each
 // source's keys.
 type stretch struct {
@@ -128,9 +130,11 @@ func (r *forwardRun) addItem(set int) int {
 	} else {
 		it.rounds, it.perRound = 1, 1
 	}
+	// What a wave packs stays in the second caches of those who work on it.
+	pack := min(a.sizes.Pack, a.sizes.Near*parallel.Choose(a.cfg.Workers, r.call.Workers))
 	size *= it.perRound
 	if size > 0 {
-		it.sets = min(it.sets, max(1, a.sizes.Pack/size))
+		it.sets = min(it.sets, max(1, pack/size))
 	}
 	if n := len(r.items); n > 0 {
 		last := &r.items[n-1]
@@ -140,7 +144,7 @@ func (r *forwardRun) addItem(set int) int {
 		if last.rounds > 1 {
 			it.state += r.states(last)
 		}
-		if it.packed+it.sets*size > a.sizes.Pack || it.rounds > 1 {
+		if it.packed+it.sets*size > pack || it.rounds > 1 {
 			return 0
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/tile"
 )
@@ -147,6 +148,8 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32, wide 
 	at, d, dv := a.slot(), a.cfg.HeadDim, a.cfg.ValueDim
 	info := tileInfo{finite: true, weight: tile.NegInf}
 	pack := func(row int, k, v blas32.General) {
+		kernel.PrefetchRows(k)
+		kernel.PrefetchRows(v)
 		a.tile.PackKeys(dst[at.k:at.v], row-from, k)
 		a.tile.PackValues(dst[at.v:at.w], a.sizes.Keys, row-from, v)
 		if a.cfg.Skip > 0 {

@@ -1,6 +1,8 @@
 package attention
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -43,7 +45,7 @@ func (w *forwardWork) strip(t *keyTile, i, n int) {
 // ... to, and whether all of the rows see all of these. There are none where no row sees one
 // that counts.
 func (w *forwardWork) looked(t *keyTile, i, n int) (s blas32.General, from, to int, whole bool) {
-	from, to, whole = w.span(t, i, n)
+	from, to, whole = w.span(t, i)
 	if from >= to || w.negligible(t, i, n, from, to) {
 		return s, 0, 0, false
 	}
@@ -54,23 +56,38 @@ func (w *forwardWork) looked(t *keyTile, i, n int) (s blas32.General, from, to i
 	return s, from, to, whole
 }
 
-// span returns the keys of a tile that some of the rows see, and whether all of
-// the rows see all of these.
-func (w *forwardWork) span(t *keyTile, i, n int) (from, to int, whole bool) {
-	f, l := w.from[t.source][i:i+n], w.to[t.source][i:i+n]
-	from, to = t.to, t.from
-	for j := range f {
-		if f[j] < l[j] {
-			from, to = min(from, f[j]), max(to, l[j])
+// stripSpan is what the rows of a strip see of a source's keys.
+type stripSpan struct {
+	from, to int // the keys that some of the rows see
+	all, end int // those that all of them see
+}
+
+// spanStrips finds what the strips of the tile of rows see.
+func (w *forwardWork) spanStrips() {
+	height := w.r.op.tile.Rows()
+	w.strips = w.strips[:0]
+	for s := range w.r.src {
+		for i := 0; i < w.rows; i += height {
+			x := stripSpan{from: math.MaxInt, end: math.MaxInt}
+			for j := i; j < min(i+height, w.rows); j++ {
+				from, to := w.from[s][j], w.to[s][j]
+				if from < to {
+					x.from, x.to = min(x.from, from), max(x.to, to)
+				}
+				x.all, x.end = max(x.all, from), min(x.end, to)
+			}
+			w.strips = append(w.strips, x)
 		}
 	}
-	from, to = max(from, t.from), min(to, t.to)
-	for j := range f {
-		if f[j] > from || l[j] < to {
-			return from, to, false
-		}
-	}
-	return from, to, true
+}
+
+// span returns the keys of a tile that some rows of the strip that begins with row i see, and
+// whether all of them see all of these.
+func (w *forwardWork) span(t *keyTile, i int) (from, to int, whole bool) {
+	height := w.r.op.tile.Rows()
+	x := &w.strips[t.source*((w.rows+height-1)/height)+i/height]
+	from, to = max(x.from, t.from), min(x.to, t.to)
+	return from, to, x.all <= from && x.end >= to
 }
 
 // seenPart returns what a row sees of keys from ... to, counted from from.
@@ -100,7 +117,7 @@ func (w *forwardWork) logits(t *keyTile, i, n, from, to int) (blas32.General, bo
 	first, last := (from-t.from)/panel, a.tile.Panels(to-t.from)
 	s := blas32.General{Rows: n, Cols: (last - first) * panel, Stride: w.r.op.scoreStride(), Data: w.s}
 	q := blas32.General{Rows: n, Cols: d, Stride: d, Data: w.q[i*d:]}
-	a.tile.Scores(s, q, t.k[first*panel*d:])
+	a.tile.ScoresAhead(s, q, t.k[first*panel*d:], t.ahead[len(t.ahead)*i/w.rows:])
 	s.Data, s.Cols = s.Data[from-t.from-first*panel:], to-from
 	if a.cfg.Softcap > 0 {
 		for j := range n {

@@ -3,7 +3,10 @@ package attention
 import (
 	"math"
 
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -24,13 +27,15 @@ type forwardWork struct {
 	row   int // the tile's first row, counted in the block
 	rows  int // rows in the tile
 
-	q        []float32 // [rows][D], scaled queries
-	o        []float32 // [rows][Dv in whole panels], sums of weighted values
-	top, sum []float32 // [rows], largest logit so far, and sum of exp(logit - top)
-	factor   []float32 // [rows], what a strip multiplies o by before it adds
-	least    []float32 // [rows], a lower bound of the largest logit; with Config.Skip
-	norm     []float32 // [rows], |q|; with Config.Skip
-	from, to [][]int   // [sources][rows], the keys that a row sees, in its sequence
+	q        []float32   // [rows][D], scaled queries
+	o        []float32   // [rows][Dv in whole panels], sums of weighted values
+	top, sum []float32   // [rows], largest logit so far, and sum of exp(logit - top)
+	factor   []float32   // [rows], what a strip multiplies o by before it adds
+	least    []float32   // [rows], a lower bound of the largest logit; with Config.Skip
+	norm     []float32   // [rows], |q|; with Config.Skip
+	from, to [][]int     // [sources][rows], the keys that a row sees, in its sequence
+	strips   []stripSpan // [sources][strips], what the rows of a strip see
+	scales   []float32   // [rows], Config.Scale each
 
 	second massWork
 	wide   []float32 // [keys of a tile][D + Dv], of a state that is not float32
@@ -54,7 +59,10 @@ func (w *forwardWork) reserveTile(a *Attention, sources int) {
 	w.q, w.o = scratch.Floats(nil, n*a.cfg.HeadDim), scratch.Floats(nil, n*a.outCols())
 	w.s = scratch.Floats(nil, a.tile.Rows()*a.scoreStride())
 	w.top, w.sum, w.factor = make([]float32, n), make([]float32, n), make([]float32, n)
-	w.least, w.norm = make([]float32, n), make([]float32, n)
+	w.least, w.norm, w.scales = make([]float32, n), make([]float32, n), make([]float32, n)
+	for i := range w.scales {
+		w.scales[i] = a.cfg.Scale
+	}
 }
 
 // attendTask attends from one tile of query rows to the round's keys.
@@ -72,6 +80,9 @@ func (r *forwardRun) attendTask(worker, task int) {
 		for tile := max(0, first-t); tile < min(last-t, x.tiles); tile++ {
 			if r.group.Stopped() {
 				return
+			}
+			if t+tile == last-1 {
+				w.prefetchRows(r.call.Dst, r.op.cfg.ValueDim)
 			}
 			w.attendKeys(s, x.first+tile, t+tile-first)
 		}
@@ -94,9 +105,14 @@ func (w *forwardWork) beginTile(r *forwardRun, it *item, block, tile int) {
 	w.row = tile * a.sizes.Rows
 	w.rows = min(a.sizes.Rows, r.itemRows(it)-w.row)
 	w.queryPos, w.keyPos = r.positions(it.seq)
+	w.prefetchRows(r.call.Q, d)
+	for i, n := 0, 0; i < w.rows; i += n {
+		var q blas32.General
+		q, n = w.rowsOf(r.call.Q, d, i)
+		kernel.ScaleRows(mat.Of(w.q[i*d:], q.Rows, q.Cols), w.scales[:q.Rows], q)
+	}
 	for i := range w.rows {
 		token, head := w.rowToken(i)
-		asm.Scale(w.q[i*d:][:d], a.cfg.Scale, mat.Part(r.call.Q, token, head*d, d))
 		if i > 0 && head > w.head {
 			for s := range r.src {
 				w.from[s][i], w.to[s][i] = w.from[s][i-1], w.to[s][i-1]
@@ -108,8 +124,31 @@ func (w *forwardWork) beginTile(r *forwardRun, it *item, block, tile int) {
 			w.from[s][i], w.to[s][i] = r.extraInSight(s, it.seq, token)
 		}
 	}
+	w.spanStrips()
 	if a.cfg.Skip > 0 {
 		w.bound()
+	}
+}
+
+// rowsOf returns rows i ... i+n of those in m, Q or Dst, which has d columns for each head,
+// as one matrix: all rows where they are of one head, or those of a query, side by side.
+func (w *forwardWork) rowsOf(m blas32.General, d, i int) (part blas32.General, n int) {
+	heads := w.r.blockHeads()
+	token, head := w.rowToken(i)
+	if heads == 1 {
+		n = w.rows - i
+		return mat.Columns(mat.Rows(m, token, token+n), head*d, d), n
+	}
+	n = min(w.head+heads-head, w.rows-i)
+	return mat.Columns(mat.Rows(m, token, token+1), head*d, n*d), n
+}
+
+// prefetchRows asks for the rows' memory in m, Q or Dst, which has d columns for each head.
+func (w *forwardWork) prefetchRows(m blas32.General, d int) {
+	for i, n := 0, 0; i < w.rows; i += n {
+		var x blas32.General
+		x, n = w.rowsOf(m, d, i)
+		kernel.PrefetchRows(x)
 	}
 }
 
@@ -178,14 +217,22 @@ func (w *forwardWork) save() {
 
 // writeRows divides by the sums and writes the results.
 func (w *forwardWork) writeRows() {
-	r := w.r
+	r, dv, cols := w.r, w.r.op.cfg.ValueDim, w.r.op.outCols()
 	for i := range w.rows {
 		token, head := w.rowToken(i)
 		factor, lse := w.denominator(i, head)
-		asm.Scale(w.dst(i), factor, w.o[i*w.r.op.outCols():][:r.op.cfg.ValueDim])
+		w.factor[i] = factor
 		if r.lse.Rows > 0 {
 			mat.Row(r.lse, token)[head] = lse
 		}
+	}
+	if r.blockHeads() == 1 {
+		dst, n := w.rowsOf(r.call.Dst, dv, 0)
+		kernel.ScaleRows(dst, w.factor[:n], blas32.General{Rows: n, Cols: dv, Stride: cols, Data: w.o})
+		return
+	}
+	for i := range w.rows {
+		asm.Scale(w.dst(i), w.factor[i], w.o[i*cols:][:dv])
 	}
 }
 
@@ -240,6 +287,9 @@ func (w *forwardWork) attendKeys(s, tile, slot int) {
 	packed, info := r.slotOf(w.it, slot, set, head)
 	at := a.slot()
 	t.k, t.v, t.w, t.info = packed[at.k:at.v], packed[at.v:at.w], packed[at.w:], *info
+	if slot+1 < min(w.it.perRound, w.it.tiles-r.round*w.it.perRound) {
+		t.ahead, _ = r.slotOf(w.it, slot+1, set, head)
+	}
 	height := a.tile.Rows()
 	for i := 0; i < w.rows; i += height {
 		w.strip(&t, i, min(height, w.rows-i))
@@ -252,4 +302,5 @@ type keyTile struct {
 	from, to int // keys of the sequence
 	k, v, w  []float32
 	info     tileInfo
+	ahead    []float32 // the next tile's slot, if there is one: strips ask for it while they work
 }

@@ -31,8 +31,8 @@ func attentionPack(m Machine) {
 }
 
 // tileProduct is the loop that scores and values share: acc[i][j] += a[i][x] * b[x][j], over n
-// rows of a packed panel at b.
-func tileProduct(m Machine, acc [][]Vec, n GP, a Rows, b GP) {
+// rows of a packed panel at b. between is called once for every four of them, after the first.
+func tileProduct(m Machine, acc [][]Vec, n GP, a Rows, b GP, between func()) {
 	width := len(acc[0])
 	step := func(count int) func() {
 		return func() {
@@ -46,6 +46,9 @@ func tileProduct(m Machine, acc [][]Vec, n GP, a Rows, b GP) {
 					for j := range row {
 						m.MulAdd(acc[i][j], x, row[j])
 					}
+				}
+				if count > 1 && u == 0 {
+					between()
 				}
 			}
 			m.AddImm(b, count*width*Bytes(m))
@@ -76,15 +79,20 @@ func tileName(name string, rows int) string {
 	return fmt.Sprint(name, rows)
 }
 
+// attentionScores asks meanwhile for memory that will be needed: one cache line at a time,
+// because many requests at once wait for each other.
 func attentionScores(rows int) kernel {
 	return func(m Machine) {
 		height := tileRows(m, rows)
-		m.Func(tileName("attentionScores", rows), "func(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)",
-			fmt.Sprintf("s = q k for %d rows of q [dim] and panels [dim][%d]", height, tileVectors(m)*m.Lanes()))
-		panels, k, s := m.Param("panels"), m.Param("k"), m.Param("s")
+		m.Func(tileName("attentionScores", rows), "func(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)",
+			fmt.Sprintf("s = q k for %d rows of q [dim] and panels [dim][%d];\nfor every four of dim a cache line is prefetched from ahead on", height, tileVectors(m)*m.Lanes()))
+		panels, k, s, ahead := m.Param("panels"), m.Param("k"), m.Param("s"), m.Param("ahead")
 		m.Loop(panels, 1, func() {
 			acc := zeroTile(m, height)
-			tileProduct(m, acc, m.Param("dim"), m.Rows(m.Param("q"), m.Param("qRow"), height), k)
+			tileProduct(m, acc, m.Param("dim"), m.Rows(m.Param("q"), m.Param("qRow"), height), k, func() {
+				m.Prefetch(At{Base: ahead})
+				m.AddImm(ahead, 64)
+			})
 			out := m.Rows(m.CopyGP(s), m.Param("sRow"), height)
 			for i := range acc {
 				for j, v := range acc[i] {
@@ -103,7 +111,7 @@ func attentionValues(rows int) kernel {
 		m.Func(tileName("attentionValues", rows), "func(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)",
 			fmt.Sprintf("o[i] = o[i] * factor[i] + p v for %d rows of p [keys] and a panel [keys][%d]", height, tileVectors(m)*m.Lanes()))
 		acc := zeroTile(m, height)
-		tileProduct(m, acc, m.Param("keys"), m.Rows(m.Param("p"), m.Param("pRow"), height), m.Param("v"))
+		tileProduct(m, acc, m.Param("keys"), m.Rows(m.Param("p"), m.Param("pRow"), height), m.Param("v"), func() {})
 		out, factor := m.Rows(m.Param("o"), m.Param("oRow"), height), m.Param("factor")
 		for i := range acc {
 			f := m.SplatAt(At{Base: factor, Disp: 4 * i})
@@ -123,58 +131,121 @@ func weightOf(m Machine, x Vec) Vec {
 	g := m.Copy(n)
 	m.MulSub(g, x, c("log2E"))
 	p := polynomial(m, g, "pow5", "pow4", "pow3", "pow2", "pow1")
-	y := m.ScaleExp2(m.Horner(p, g, float(1)), n, z)
-	y = m.Select(m.Cmp(Less, x, c("expUnderflow")), float(0), y)
+	y := m.ScaleExp2Where(m.Cmp(NotLess, x, c("expUnderflow")), m.Horner(p, g, float(1)), n, z)
 	if m.Tier() != "AVX512" { // a NaN, or what is not <= 0, stays
 		y = m.Select(m.Cmp(LessEqual, x, float(0)), y, x)
 	}
 	return y
 }
 
-// attentionWeights is the online softmax of rows of scores, in place. It goes
-// over the rows twice, so that the reduction of one row overlaps with the next.
+// attentionWeights is the online softmax of rows of scores, in place. It goes over the rows
+// twice, so that the reductions of some overlap with the next; between, it compares with what
+// was before for as many rows as fill a vector. Their largest scores wait in factor.
 func attentionWeights(m Machine) {
 	m.Func("attentionWeights", "func(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)",
 		"for each row: t = max(top, max s); factor = exp(top-t); s = exp(s-t);\nsum = sum*factor + the sum of s; top = t")
-	s, top, factor := m.Param("s"), m.Param("top"), m.Param("factor")
-	m.Loop(m.Param("rows"), 1, func() {
-		old := m.SplatAt(At{Base: top})
-		largest := newAccumulator(func() Vec { return m.Copy(old) })
-		x := m.CopyGP(s)
-		Stream(m, m.Param("keys"), accumulators, []GP{x}, func(c *Chunk) {
-			for i := range c.Count {
-				m.Set(largest[i], m.Max(c.LoadFill(x, i, old), largest[i]))
-			}
+	low := m.Splat(0xff800000)
+	factor := m.Param("factor")
+	eachRows(m, []GP{factor}, func(x []GP) {
+		largest := overRows(m, x, func() Vec { return m.Copy(low) }, m.Max, func(acc, v Vec, _ *Chunk, _, _ int) {
+			m.Set(acc, m.Max(v, acc))
 		})
-		t := m.MaxAcross(m.Max(m.Max(largest[0], largest[1]), m.Max(largest[2], largest[3])))
-		m.StoreFirst(At{Base: top}, t)
-		m.StoreFirst(At{Base: factor}, weightOf(m, m.Sub(old, t)))
-		m.AddImm(top, 4)
-		m.AddImm(factor, 4)
-		m.AddGP(s, m.Param("sRow"))
-	})
-	s, top, factor = m.Param("s"), m.Param("top"), m.Param("factor")
-	sum := m.Param("sum")
-	m.Loop(m.Param("rows"), 1, func() {
-		t := m.SplatAt(At{Base: top})
-		total, low := newAccumulator(func() Vec { return m.Copy(float(0)) }), m.Splat(0xff800000)
-		x := m.CopyGP(s)
-		Stream(m, m.Param("keys"), accumulators, []GP{x}, func(c *Chunk) {
-			for i := range c.Count {
-				e := weightOf(m, m.Sub(c.LoadFill(x, i, low), t))
-				c.Store(x, i, e)
-				m.AddTo(total[i], e)
-			}
-		})
-		all := m.SumAcross(m.Add(m.Add(total[0], total[1]), m.Add(total[2], total[3])))
-		m.MulAdd(all, m.SplatAt(At{Base: factor}), m.SplatAt(At{Base: sum}))
-		m.StoreFirst(At{Base: sum}, all)
-		for _, p := range []GP{top, sum, factor} {
-			m.AddImm(p, 4)
+		if len(x) == 1 {
+			m.StoreFirst(At{Base: factor}, m.MaxAcross(largest[0]))
+		} else {
+			m.StoreQuad(At{Base: factor}, m.MaxRows(largest), 0)
 		}
-		m.AddGP(s, m.Param("sRow"))
+	})
+	top, factor := m.Param("top"), m.Param("factor")
+	Stream(m, m.Param("rows"), 1, []GP{top, factor}, func(c *Chunk) {
+		old := c.Load(top, 0)
+		t := m.Max(c.Load(factor, 0), old)
+		c.Store(top, 0, t)
+		c.Store(factor, 0, weightOf(m, m.Sub(old, t)))
+	})
+	top, factor = m.Param("top"), m.Param("factor")
+	sum := m.Param("sum")
+	eachRows(m, []GP{top, sum, factor}, func(x []GP) {
+		t := make([]Vec, len(x))
+		for r := range t {
+			t[r] = m.SplatAt(At{Base: top, Disp: 4 * r})
+		}
+		sums := overRows(m, x, func() Vec { return m.Copy(float(0)) }, m.Add, func(acc, v Vec, c *Chunk, r, i int) {
+			e := weightOf(m, m.Sub(v, t[r]))
+			c.Store(x[r], i, e)
+			m.AddTo(acc, e)
+		})
+		if len(x) == 1 {
+			all := rowSum(m, sums[0])
+			m.MulAdd(all, m.SplatAt(At{Base: factor}), m.SplatAt(At{Base: sum}))
+			m.StoreFirst(At{Base: sum}, all)
+		} else {
+			all := m.SumRows(sums)
+			m.MulAddQuad(all, At{Base: factor}, At{Base: sum})
+			m.StoreQuad(At{Base: sum}, all, 0)
+		}
 	})
 	m.End()
+}
+
+// eachRows calls group for the rows of s: weightRows at a time, then one at a time. The
+// arrays have a number for each row.
+func eachRows(m Machine, arrays []GP, group func(x []GP)) {
+	s, rows := m.Param("s"), m.Param("rows")
+	for _, count := range sizesOf[m.Tier()].weightRows {
+		m.Loop(rows, count, func() {
+			sRow := m.Param("sRow")
+			x := make([]GP, count)
+			for r := range x {
+				x[r] = m.CopyGP(s)
+				m.AddGP(s, sRow)
+			}
+			group(x)
+			for _, p := range arrays {
+				m.AddImm(p, 4*count)
+			}
+		})
+	}
+}
+
+// overRows goes over the keys of rows x side by side with some accumulators each, which each
+// call of each adds a vector to; it returns them combined, one to a row. Lanes beyond the last
+// key are -Inf.
+func overRows(m Machine, x []GP, start func() Vec, combine func(Vec, Src) Vec, each func(acc, v Vec, c *Chunk, r, i int)) []Vec {
+	acc := make([][]Vec, len(x))
+	for r := range acc {
+		for range sizesOf[m.Tier()].weightSums {
+			acc[r] = append(acc[r], start())
+		}
+	}
+	low := m.Splat(0xff800000)
+	Stream(m, m.Param("keys"), len(acc[0]), x, func(c *Chunk) {
+		for i := range c.Count {
+			for r := range x {
+				each(acc[r][i], c.LoadFill(x[r], i, low), c, r, i)
+			}
+		}
+	})
+	out := make([]Vec, len(x))
+	for r, a := range acc {
+		for len(a) > 1 { // neighbours first
+			half := a[:0:0]
+			for i := 0; i < len(a); i += 2 {
+				half = append(half, combine(a[i], a[i+1]))
+			}
+			a = half
+		}
+		out[r] = a[0]
+	}
+	return out
+}
+
+// rowSum is the sum of one row's lanes, in the order of a row among others.
+func rowSum(m Machine, v Vec) Vec {
+	if len(sizesOf[m.Tier()].weightRows) == 1 {
+		return m.SumAcross(v)
+	}
+	return m.SumRows([]Vec{v, v, v, v})
 }
 
 // attentionMass adds weights exp(s-lse) to what keys got, and gives the sum of

@@ -74,6 +74,7 @@ func operations() []operation {
 		{pkg: "asm", name: "rotate", kernels: rotateKernels(rotateHalf), choices: []choice{rotateChoice("rotateHalf", "half")}},
 		{pkg: "kernel", name: "rotate", kernels: rotateKernels(rotateInterleaved), choices: []choice{rotateChoice("rotateInterleaved", "width")}},
 		private("prefetch", prefetch),
+		private("panel", copyPanel),
 		private("shadow", shadowScores(4, false), shadowScores(2, false), shadowScores(1, false), shadowScores(4, true), shadowScores(2, true), shadowScores(1, true), shadowWeights),
 		private("shadow_nibbles", shadowScores4Bit(4, false), shadowScores4Bit(2, false), shadowScores4Bit(1, false), shadowScores4Bit(4, true), shadowScores4Bit(2, true), shadowScores4Bit(1, true)),
 		private("outer", outer, combine, accumulate(4, false), accumulate(1, false), accumulate(4, true), accumulate(1, true)),

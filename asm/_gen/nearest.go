@@ -16,7 +16,7 @@ func nearest(rows int) kernel {
 		panels, k, number := m.Param("panels"), m.Param("k"), m.Param("number")
 		m.Loop(panels, 1, func() {
 			acc := zeroTile(m, height)
-			tileProduct(m, acc, m.Param("dim"), m.Rows(m.Param("q"), m.Param("qRow"), height), k)
+			tileProduct(m, acc, m.Param("dim"), m.Rows(m.Param("q"), m.Param("qRow"), height), k, func() {})
 			best, place, current := m.Param("best"), m.Param("place"), m.SplatAt(At{Base: number})
 			for i := range acc {
 				for j, score := range acc[i] {

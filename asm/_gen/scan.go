@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/bits"
 
 	. "github.com/subquad/subquad/asm/_gen/simd"
 )
@@ -284,13 +285,42 @@ func scaleRows(m Machine) {
 	m.End()
 }
 
-// prefetch asks for the cache lines of x, of 16 elements each.
+// prefetch asks for the cache lines of rows of x, of 16 elements each.
 func prefetch(m Machine) {
-	m.Func("prefetch", "func(x *float32, lines int)", "the cache lines from x on")
+	m.Func("prefetch", "func(rows int, lines int, x *float32, xRow int)", "the cache lines from each row of x on")
 	x := m.Param("x")
-	m.Loop(m.Param("lines"), 1, func() {
-		m.Prefetch(At{Base: x})
-		m.AddImm(x, 64)
+	m.Loop(m.Param("rows"), 1, func() {
+		line := m.CopyGP(x)
+		m.Loop(m.Param("lines"), 1, func() {
+			m.Prefetch(At{Base: line})
+			m.AddImm(line, 64)
+		})
+		m.AddGP(x, m.Param("xRow"))
+	})
+	m.End()
+}
+
+// copyPanel copies rows of x, as wide as a panel. Where they stand far apart the processor
+// does not foresee the next, so that they are asked for some rows ahead.
+func copyPanel(m Machine) {
+	size := tileVectors(m) * Bytes(m)
+	m.Func("copyPanel", "func(rows int, panel *float32, x *float32, xRow int)",
+		fmt.Sprintf("panel = rows of x of %d elements", size/4))
+	const far = 16 // rows
+	panel, x, xRow := m.Param("panel"), m.Param("x"), m.Param("xRow")
+	ahead := m.CopyGP(xRow)
+	m.ShlImm(ahead, bits.TrailingZeros(far))
+	m.AddGP(ahead, x)
+	m.Loop(m.Param("rows"), 1, func() {
+		for at := 0; at < size; at += 64 {
+			m.Prefetch(At{Base: ahead, Disp: at})
+		}
+		for at := 0; at < size; at += Bytes(m) {
+			m.Store(At{Base: panel, Disp: at}, nil, m.Load(At{Base: x, Disp: at}, nil))
+		}
+		m.AddGP(ahead, xRow)
+		m.AddGP(x, xRow)
+		m.AddImm(panel, size)
 	})
 	m.End()
 }

@@ -32,12 +32,14 @@ type tierSizes struct {
 	scanStates      int   // states of a vector of channels that stay in registers
 	decodeScoreRows []int // query rows for which there are kernels of scores
 	decodeVectors   []int // vectors of columns that the kernels of values take, and the last ones
+	weightRows      []int // rows of scores that the online softmax goes over at once
+	weightSums      int   // and how many sums each has under way; rounding depends on it
 }
 
 var sizesOf = map[string]tierSizes{
-	"AVX512": {2, 12, 16, []int{4, 2, 1}, []int{4, 1}},
-	"AVX2":   {2, 6, 8, []int{2, 1}, []int{2}},
-	"NEON":   {3, 8, 8, []int{4, 2, 1}, []int{4}},
+	"AVX512": {2, 12, 16, []int{4, 2, 1}, []int{4, 1}, []int{4, 1}, 2},
+	"AVX2":   {2, 6, 8, []int{2, 1}, []int{2}, []int{1}, 4},
+	"NEON":   {3, 8, 8, []int{4, 2, 1}, []int{4}, []int{1}, 4},
 }
 
 func tileVectors(m Machine) int { return sizesOf[m.Tier()].tileVectors }

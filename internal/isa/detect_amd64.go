@@ -28,3 +28,6 @@ func detectUnits() (u Unit) {
 	}
 	return u
 }
+
+// detectSecondCache returns the bytes of a core's second cache, or less than 1.
+func detectSecondCache() int { return cpuid.CPU.Cache.L2 }

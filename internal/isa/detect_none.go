@@ -5,3 +5,5 @@ package isa
 func detect() []Tier { return nil }
 
 func detectUnits() Unit { return 0 }
+
+func detectSecondCache() int { return 0 }

@@ -73,6 +73,10 @@ func (t AttentionTile) PackValues(dst []float32, size, at int, v blas32.General)
 	for c := 0; c < v.Cols; c += w {
 		n := min(w, v.Cols-c)
 		panel := dst[c*size+at*w:]
+		if n == w && t.tier != isa.Generic {
+			copyPanel(t.tier, panel, v, c)
+			continue
+		}
 		for i := range v.Rows {
 			row := panel[i*w:][:w]
 			copy(row, v.Data[i*v.Stride+c:][:n])
@@ -83,7 +87,11 @@ func (t AttentionTile) PackValues(dst []float32, size, at int, v blas32.General)
 
 // Scores sets s = q k, with q [rows, dim], k packed by PackKeys and s [rows,
 // keys], keys a multiple of Panel. s must not overlap the others.
-func (t AttentionTile) Scores(s, q blas32.General, k []float32) {
+func (t AttentionTile) Scores(s, q blas32.General, k []float32) { t.ScoresAhead(s, q, k, nil) }
+
+// ScoresAhead is Scores, and asks meanwhile for memory that will be needed, as Prefetch does:
+// from ahead on, unless it is empty, a cache line for every 4 Panel multiply-adds of a row.
+func (t AttentionTile) ScoresAhead(s, q blas32.General, k, ahead []float32) {
 	const op = "kernel: AttentionTile.Scores"
 	w, dim := t.Panel(), q.Cols
 	CheckMatrix(op, "q", q, q.Rows, dim)
@@ -98,13 +106,16 @@ func (t AttentionTile) Scores(s, q blas32.General, k []float32) {
 		}
 		return
 	}
+	if len(ahead) == 0 {
+		ahead = k
+	}
 	const perCallWork = 1 << 19 // multiply-adds
 	perCall := max(1, perCallWork/(t.Rows()*w*dim))
 	for i := 0; i < q.Rows; {
 		height := t.height(min(q.Rows-i, max(1, perCallWork/(w*dim))))
 		for p := 0; p < s.Cols/w; p += perCall {
 			n := min(perCall, s.Cols/w-p)
-			t.scoreTile(height, n, dim, q.Data[i*q.Stride:], q.Stride, k[p*w*dim:], s.Data[i*s.Stride+p*w:], s.Stride)
+			t.scoreTile(height, n, dim, q.Data[i*q.Stride:], q.Stride, k[p*w*dim:], s.Data[i*s.Stride+p*w:], s.Stride, ahead[min(p*dim/4*prefetchLine, len(ahead)-1):])
 		}
 		i += height
 	}
@@ -123,16 +134,16 @@ func (t AttentionTile) height(left int) int {
 	return 1
 }
 
-func (t AttentionTile) scoreTile(rows, panels, dim int, q []float32, qStride int, k, s []float32, sStride int) {
+func (t AttentionTile) scoreTile(rows, panels, dim int, q []float32, qStride int, k, s []float32, sStride int, ahead []float32) {
 	switch {
 	case t.tier == isa.Generic:
 		scoresGeneric(rows, panels, dim, q, qStride, k, s, sStride)
 	case rows == 1:
-		attentionScores1SIMD(t.tier, dim, panels, &q[0], 4*qStride, &k[0], &s[0], 4*sStride)
+		attentionScores1SIMD(t.tier, dim, panels, &q[0], 4*qStride, &k[0], &s[0], 4*sStride, &ahead[0])
 	case rows == 4:
-		attentionScores4SIMD(t.tier, dim, panels, &q[0], 4*qStride, &k[0], &s[0], 4*sStride)
+		attentionScores4SIMD(t.tier, dim, panels, &q[0], 4*qStride, &k[0], &s[0], 4*sStride, &ahead[0])
 	default:
-		attentionScoresFullSIMD(t.tier, dim, panels, &q[0], 4*qStride, &k[0], &s[0], 4*sStride)
+		attentionScoresFullSIMD(t.tier, dim, panels, &q[0], 4*qStride, &k[0], &s[0], 4*sStride, &ahead[0])
 	}
 }
 

@@ -9,10 +9,10 @@ import (
 )
 
 //go:noescape
-func attentionScoresFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScoresFullAVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
-func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
 func attentionValuesFullAVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
@@ -21,10 +21,10 @@ func attentionValuesFullAVX512(keys int, p *float32, pRow int, v *float32, o *fl
 func attentionValuesFullAVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func attentionScores4AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScores4AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
-func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
 func attentionValues4AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
@@ -33,10 +33,10 @@ func attentionValues4AVX512(keys int, p *float32, pRow int, v *float32, o *float
 func attentionValues4AVX2(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func attentionScores1AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScores1AVX512(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
-func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
 func attentionValues1AVX512(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
@@ -62,13 +62,14 @@ func attentionMassAVX512(mass *float32, s *float32, n int, lse float32) float32
 //go:noescape
 func attentionMassAVX2(mass *float32, s *float32, n int, lse float32) float32
 
-// s = q k for 8 rows of q [dim] and panels [dim][12]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+// s = q k for 8 rows of q [dim] and panels [dim][12];
+// for every four of dim a cache line is prefetched from ahead on
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32) {
 	switch {
 	case tier >= isa.AVX512:
-		attentionScoresFullAVX512(dim, panels, q, qRow, k, s, sRow)
+		attentionScoresFullAVX512(dim, panels, q, qRow, k, s, sRow, ahead)
 	default: // isa.AVX2
-		attentionScoresFullAVX2(dim, panels, q, qRow, k, s, sRow)
+		attentionScoresFullAVX2(dim, panels, q, qRow, k, s, sRow, ahead)
 	}
 }
 
@@ -82,13 +83,14 @@ func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *f
 	}
 }
 
-// s = q k for 4 rows of q [dim] and panels [dim][12]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+// s = q k for 4 rows of q [dim] and panels [dim][12];
+// for every four of dim a cache line is prefetched from ahead on
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32) {
 	switch {
 	case tier >= isa.AVX512:
-		attentionScores4AVX512(dim, panels, q, qRow, k, s, sRow)
+		attentionScores4AVX512(dim, panels, q, qRow, k, s, sRow, ahead)
 	default: // isa.AVX2
-		attentionScores4AVX2(dim, panels, q, qRow, k, s, sRow)
+		attentionScores4AVX2(dim, panels, q, qRow, k, s, sRow, ahead)
 	}
 }
 
@@ -102,13 +104,14 @@ func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *floa
 	}
 }
 
-// s = q k for 1 rows of q [dim] and panels [dim][12]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
+// s = q k for 1 rows of q [dim] and panels [dim][12];
+// for every four of dim a cache line is prefetched from ahead on
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32) {
 	switch {
 	case tier >= isa.AVX512:
-		attentionScores1AVX512(dim, panels, q, qRow, k, s, sRow)
+		attentionScores1AVX512(dim, panels, q, qRow, k, s, sRow, ahead)
 	default: // isa.AVX2
-		attentionScores1AVX2(dim, panels, q, qRow, k, s, sRow)
+		attentionScores1AVX2(dim, panels, q, qRow, k, s, sRow, ahead)
 	}
 }
 

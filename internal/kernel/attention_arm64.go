@@ -9,19 +9,19 @@ import (
 )
 
 //go:noescape
-func attentionScoresFullNEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScoresFullNEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
 func attentionValuesFullNEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func attentionScores4NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScores4NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
 func attentionValues4NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func attentionScores1NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
+func attentionScores1NEON(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
 
 //go:noescape
 func attentionValues1NEON(keys int, p *float32, pRow int, v *float32, o *float32, oRow int, factor *float32)
@@ -35,9 +35,10 @@ func attentionWeightsNEON(rows int, keys int, s *float32, sRow int, top *float32
 //go:noescape
 func attentionMassNEON(mass *float32, s *float32, n int, lse float32) float32
 
-// s = q k for 8 rows of q [dim] and panels [dim][12]
-func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScoresFullNEON(dim, panels, q, qRow, k, s, sRow)
+// s = q k for 8 rows of q [dim] and panels [dim][12];
+// for every four of dim a cache line is prefetched from ahead on
+func attentionScoresFullSIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32) {
+	attentionScoresFullNEON(dim, panels, q, qRow, k, s, sRow, ahead)
 }
 
 // o[i] = o[i] * factor[i] + p v for 8 rows of p [keys] and a panel [keys][12]
@@ -45,9 +46,10 @@ func attentionValuesFullSIMD(tier isa.Tier, keys int, p *float32, pRow int, v *f
 	attentionValuesFullNEON(keys, p, pRow, v, o, oRow, factor)
 }
 
-// s = q k for 4 rows of q [dim] and panels [dim][12]
-func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores4NEON(dim, panels, q, qRow, k, s, sRow)
+// s = q k for 4 rows of q [dim] and panels [dim][12];
+// for every four of dim a cache line is prefetched from ahead on
+func attentionScores4SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32) {
+	attentionScores4NEON(dim, panels, q, qRow, k, s, sRow, ahead)
 }
 
 // o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and a panel [keys][12]
@@ -55,9 +57,10 @@ func attentionValues4SIMD(tier isa.Tier, keys int, p *float32, pRow int, v *floa
 	attentionValues4NEON(keys, p, pRow, v, o, oRow, factor)
 }
 
-// s = q k for 1 rows of q [dim] and panels [dim][12]
-func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int) {
-	attentionScores1NEON(dim, panels, q, qRow, k, s, sRow)
+// s = q k for 1 rows of q [dim] and panels [dim][12];
+// for every four of dim a cache line is prefetched from ahead on
+func attentionScores1SIMD(tier isa.Tier, dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32) {
+	attentionScores1NEON(dim, panels, q, qRow, k, s, sRow, ahead)
 }
 
 // o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and a panel [keys][12]

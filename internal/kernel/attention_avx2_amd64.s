@@ -4,12 +4,13 @@
 
 #include "textflag.h"
 
-// func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-// Requires: AVX, FMA3
-TEXT ·attentionScoresFullAVX2(SB), NOSPLIT, $0-56
+// func attentionScoresFullAVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attentionScoresFullAVX2(SB), NOSPLIT, $0-64
 	MOVQ panels+8(FP), AX
 	MOVQ k+32(FP), CX
 	MOVQ s+40(FP), DX
+	MOVQ ahead+56(FP), BX
 	CMPQ AX, $+1
 	JLT  end2
 
@@ -26,151 +27,153 @@ loop1:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	MOVQ   dim+0(FP), BX
-	MOVQ   q+16(FP), SI
-	MOVQ   qRow+24(FP), DI
-	LEAQ   (SI)(DI*2), R8
-	ADDQ   DI, R8
-	CMPQ   BX, $+4
+	MOVQ   dim+0(FP), SI
+	MOVQ   q+16(FP), DI
+	MOVQ   qRow+24(FP), R8
+	LEAQ   (DI)(R8*2), R9
+	ADDQ   R8, R9
+	CMPQ   SI, $+4
 	JLT    end4
 
 loop3:
 	VMOVUPS      (CX), Y12
 	VMOVUPS      32(CX), Y13
-	VBROADCASTSS (SI), Y14
+	VBROADCASTSS (DI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (SI)(DI*1), Y14
+	VBROADCASTSS (DI)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (SI)(DI*2), Y14
+	VBROADCASTSS (DI)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R8), Y14
+	VBROADCASTSS (R9), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R8)(DI*1), Y14
+	VBROADCASTSS (R9)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R8)(DI*2), Y14
+	VBROADCASTSS (R9)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
 	VMOVUPS      64(CX), Y12
 	VMOVUPS      96(CX), Y13
-	VBROADCASTSS 4(SI), Y14
+	VBROADCASTSS 4(DI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS 4(SI)(DI*1), Y14
+	VBROADCASTSS 4(DI)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS 4(SI)(DI*2), Y14
+	VBROADCASTSS 4(DI)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS 4(R8), Y14
+	VBROADCASTSS 4(R9), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS 4(R8)(DI*1), Y14
+	VBROADCASTSS 4(R9)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS 4(R8)(DI*2), Y14
+	VBROADCASTSS 4(R9)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	VMOVUPS      128(CX), Y12
 	VMOVUPS      160(CX), Y13
-	VBROADCASTSS 8(SI), Y14
+	VBROADCASTSS 8(DI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS 8(SI)(DI*1), Y14
+	VBROADCASTSS 8(DI)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS 8(SI)(DI*2), Y14
+	VBROADCASTSS 8(DI)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS 8(R8), Y14
+	VBROADCASTSS 8(R9), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS 8(R8)(DI*1), Y14
+	VBROADCASTSS 8(R9)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS 8(R8)(DI*2), Y14
+	VBROADCASTSS 8(R9)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	VMOVUPS      192(CX), Y12
 	VMOVUPS      224(CX), Y13
-	VBROADCASTSS 12(SI), Y14
+	VBROADCASTSS 12(DI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS 12(SI)(DI*1), Y14
+	VBROADCASTSS 12(DI)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS 12(SI)(DI*2), Y14
+	VBROADCASTSS 12(DI)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS 12(R8), Y14
+	VBROADCASTSS 12(R9), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS 12(R8)(DI*1), Y14
+	VBROADCASTSS 12(R9)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS 12(R8)(DI*2), Y14
+	VBROADCASTSS 12(R9)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         $+256, CX
-	ADDQ         $+16, SI
-	ADDQ         $+16, R8
-	SUBQ         $+4, BX
-	CMPQ         BX, $+4
+	ADDQ         $+16, DI
+	ADDQ         $+16, R9
+	SUBQ         $+4, SI
+	CMPQ         SI, $+4
 	JGE          loop3
 
 end4:
-	CMPQ BX, $+1
+	CMPQ SI, $+1
 	JLT  end6
 
 loop5:
 	VMOVUPS      (CX), Y12
 	VMOVUPS      32(CX), Y13
-	VBROADCASTSS (SI), Y14
+	VBROADCASTSS (DI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (SI)(DI*1), Y14
+	VBROADCASTSS (DI)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (SI)(DI*2), Y14
+	VBROADCASTSS (DI)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R8), Y14
+	VBROADCASTSS (R9), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R8)(DI*1), Y14
+	VBROADCASTSS (R9)(R8*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R8)(DI*2), Y14
+	VBROADCASTSS (R9)(R8*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         $+64, CX
-	ADDQ         $+4, SI
-	ADDQ         $+4, R8
-	SUBQ         $+1, BX
-	CMPQ         BX, $+1
+	ADDQ         $+4, DI
+	ADDQ         $+4, R9
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
 	JGE          loop5
 
 end6:
-	MOVQ    DX, BX
-	MOVQ    sRow+48(FP), SI
-	LEAQ    (BX)(SI*2), DI
-	ADDQ    SI, DI
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
-	VMOVUPS Y2, (BX)(SI*1)
-	VMOVUPS Y3, 32(BX)(SI*1)
-	VMOVUPS Y4, (BX)(SI*2)
-	VMOVUPS Y5, 32(BX)(SI*2)
-	VMOVUPS Y6, (DI)
-	VMOVUPS Y7, 32(DI)
-	VMOVUPS Y8, (DI)(SI*1)
-	VMOVUPS Y9, 32(DI)(SI*1)
-	VMOVUPS Y10, (DI)(SI*2)
-	VMOVUPS Y11, 32(DI)(SI*2)
+	MOVQ    DX, SI
+	MOVQ    sRow+48(FP), DI
+	LEAQ    (SI)(DI*2), R8
+	ADDQ    DI, R8
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
+	VMOVUPS Y2, (SI)(DI*1)
+	VMOVUPS Y3, 32(SI)(DI*1)
+	VMOVUPS Y4, (SI)(DI*2)
+	VMOVUPS Y5, 32(SI)(DI*2)
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	VMOVUPS Y8, (R8)(DI*1)
+	VMOVUPS Y9, 32(R8)(DI*1)
+	VMOVUPS Y10, (R8)(DI*2)
+	VMOVUPS Y11, 32(R8)(DI*2)
 	ADDQ    $+64, DX
 	SUBQ    $+1, AX
 	CMPQ    AX, $+1
@@ -375,12 +378,13 @@ end10:
 	VZEROUPPER
 	RET
 
-// func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-// Requires: AVX, FMA3
-TEXT ·attentionScores4AVX2(SB), NOSPLIT, $0-56
+// func attentionScores4AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attentionScores4AVX2(SB), NOSPLIT, $0-64
 	MOVQ panels+8(FP), AX
 	MOVQ k+32(FP), CX
 	MOVQ s+40(FP), DX
+	MOVQ ahead+56(FP), BX
 	CMPQ AX, $+1
 	JLT  end12
 
@@ -393,117 +397,119 @@ loop11:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   dim+0(FP), BX
-	MOVQ   q+16(FP), SI
-	MOVQ   qRow+24(FP), DI
-	LEAQ   (SI)(DI*2), R8
-	ADDQ   DI, R8
-	CMPQ   BX, $+4
+	MOVQ   dim+0(FP), SI
+	MOVQ   q+16(FP), DI
+	MOVQ   qRow+24(FP), R8
+	LEAQ   (DI)(R8*2), R9
+	ADDQ   R8, R9
+	CMPQ   SI, $+4
 	JLT    end14
 
 loop13:
 	VMOVUPS      (CX), Y8
 	VMOVUPS      32(CX), Y9
-	VBROADCASTSS (SI), Y10
+	VBROADCASTSS (DI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (SI)(DI*1), Y10
+	VBROADCASTSS (DI)(R8*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (SI)(DI*2), Y10
+	VBROADCASTSS (DI)(R8*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R8), Y10
+	VBROADCASTSS (R9), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
 	VMOVUPS      64(CX), Y8
 	VMOVUPS      96(CX), Y9
-	VBROADCASTSS 4(SI), Y10
+	VBROADCASTSS 4(DI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS 4(SI)(DI*1), Y10
+	VBROADCASTSS 4(DI)(R8*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS 4(SI)(DI*2), Y10
+	VBROADCASTSS 4(DI)(R8*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS 4(R8), Y10
+	VBROADCASTSS 4(R9), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
 	VMOVUPS      128(CX), Y8
 	VMOVUPS      160(CX), Y9
-	VBROADCASTSS 8(SI), Y10
+	VBROADCASTSS 8(DI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS 8(SI)(DI*1), Y10
+	VBROADCASTSS 8(DI)(R8*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS 8(SI)(DI*2), Y10
+	VBROADCASTSS 8(DI)(R8*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS 8(R8), Y10
+	VBROADCASTSS 8(R9), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
 	VMOVUPS      192(CX), Y8
 	VMOVUPS      224(CX), Y9
-	VBROADCASTSS 12(SI), Y10
+	VBROADCASTSS 12(DI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS 12(SI)(DI*1), Y10
+	VBROADCASTSS 12(DI)(R8*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS 12(SI)(DI*2), Y10
+	VBROADCASTSS 12(DI)(R8*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS 12(R8), Y10
+	VBROADCASTSS 12(R9), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
 	ADDQ         $+256, CX
-	ADDQ         $+16, SI
-	ADDQ         $+16, R8
-	SUBQ         $+4, BX
-	CMPQ         BX, $+4
+	ADDQ         $+16, DI
+	ADDQ         $+16, R9
+	SUBQ         $+4, SI
+	CMPQ         SI, $+4
 	JGE          loop13
 
 end14:
-	CMPQ BX, $+1
+	CMPQ SI, $+1
 	JLT  end16
 
 loop15:
 	VMOVUPS      (CX), Y8
 	VMOVUPS      32(CX), Y9
-	VBROADCASTSS (SI), Y10
+	VBROADCASTSS (DI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (SI)(DI*1), Y10
+	VBROADCASTSS (DI)(R8*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (SI)(DI*2), Y10
+	VBROADCASTSS (DI)(R8*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R8), Y10
+	VBROADCASTSS (R9), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
 	ADDQ         $+64, CX
-	ADDQ         $+4, SI
-	ADDQ         $+4, R8
-	SUBQ         $+1, BX
-	CMPQ         BX, $+1
+	ADDQ         $+4, DI
+	ADDQ         $+4, R9
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
 	JGE          loop15
 
 end16:
-	MOVQ    DX, BX
-	MOVQ    sRow+48(FP), SI
-	LEAQ    (BX)(SI*2), DI
-	ADDQ    SI, DI
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
-	VMOVUPS Y2, (BX)(SI*1)
-	VMOVUPS Y3, 32(BX)(SI*1)
-	VMOVUPS Y4, (BX)(SI*2)
-	VMOVUPS Y5, 32(BX)(SI*2)
-	VMOVUPS Y6, (DI)
-	VMOVUPS Y7, 32(DI)
+	MOVQ    DX, SI
+	MOVQ    sRow+48(FP), DI
+	LEAQ    (SI)(DI*2), R8
+	ADDQ    DI, R8
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
+	VMOVUPS Y2, (SI)(DI*1)
+	VMOVUPS Y3, 32(SI)(DI*1)
+	VMOVUPS Y4, (SI)(DI*2)
+	VMOVUPS Y5, 32(SI)(DI*2)
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
 	ADDQ    $+64, DX
 	SUBQ    $+1, AX
 	CMPQ    AX, $+1
@@ -660,72 +666,75 @@ end20:
 	VZEROUPPER
 	RET
 
-// func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int)
-// Requires: AVX, FMA3
-TEXT ·attentionScores1AVX2(SB), NOSPLIT, $0-56
+// func attentionScores1AVX2(dim int, panels int, q *float32, qRow int, k *float32, s *float32, sRow int, ahead *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attentionScores1AVX2(SB), NOSPLIT, $0-64
 	MOVQ panels+8(FP), AX
 	MOVQ k+32(FP), CX
 	MOVQ s+40(FP), DX
+	MOVQ ahead+56(FP), BX
 	CMPQ AX, $+1
 	JLT  end22
 
 loop21:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	MOVQ   dim+0(FP), BX
-	MOVQ   q+16(FP), SI
-	MOVQ   qRow+24(FP), DI
-	CMPQ   BX, $+4
+	MOVQ   dim+0(FP), SI
+	MOVQ   q+16(FP), DI
+	MOVQ   qRow+24(FP), R8
+	CMPQ   SI, $+4
 	JLT    end24
 
 loop23:
 	VMOVUPS      (CX), Y2
 	VMOVUPS      32(CX), Y3
-	VBROADCASTSS (SI), Y4
+	VBROADCASTSS (DI), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT1   (BX)
+	ADDQ         $+64, BX
 	VMOVUPS      64(CX), Y2
 	VMOVUPS      96(CX), Y3
-	VBROADCASTSS 4(SI), Y4
+	VBROADCASTSS 4(DI), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
 	VMOVUPS      128(CX), Y2
 	VMOVUPS      160(CX), Y3
-	VBROADCASTSS 8(SI), Y4
+	VBROADCASTSS 8(DI), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
 	VMOVUPS      192(CX), Y2
 	VMOVUPS      224(CX), Y3
-	VBROADCASTSS 12(SI), Y4
+	VBROADCASTSS 12(DI), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
 	ADDQ         $+256, CX
-	ADDQ         $+16, SI
-	SUBQ         $+4, BX
-	CMPQ         BX, $+4
+	ADDQ         $+16, DI
+	SUBQ         $+4, SI
+	CMPQ         SI, $+4
 	JGE          loop23
 
 end24:
-	CMPQ BX, $+1
+	CMPQ SI, $+1
 	JLT  end26
 
 loop25:
 	VMOVUPS      (CX), Y2
 	VMOVUPS      32(CX), Y3
-	VBROADCASTSS (SI), Y4
+	VBROADCASTSS (DI), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
 	ADDQ         $+64, CX
-	ADDQ         $+4, SI
-	SUBQ         $+1, BX
-	CMPQ         BX, $+1
+	ADDQ         $+4, DI
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
 	JGE          loop25
 
 end26:
-	MOVQ    DX, BX
-	MOVQ    sRow+48(FP), SI
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
+	MOVQ    DX, SI
+	MOVQ    sRow+48(FP), DI
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
 	ADDQ    $+64, DX
 	SUBQ    $+1, AX
 	CMPQ    AX, $+1
@@ -882,71 +891,90 @@ end32:
 // func attentionWeightsAVX2(rows int, keys int, s *float32, sRow int, top *float32, sum *float32, factor *float32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·attentionWeightsAVX2(SB), NOSPLIT, $0-56
-	MOVQ s+16(FP), AX
-	MOVQ top+32(FP), CX
-	MOVQ factor+48(FP), DX
-	MOVQ rows+0(FP), BX
-	CMPQ BX, $+1
-	JLT  end34
+	VBROADCASTSS constff800000<>+0(SB), Y0
+	MOVQ         factor+48(FP), AX
+	MOVQ         s+16(FP), CX
+	MOVQ         rows+0(FP), DX
+	CMPQ         DX, $+1
+	JLT          end34
 
 loop33:
-	VBROADCASTSS (CX), Y0
+	MOVQ         sRow+24(FP), BX
+	MOVQ         CX, SI
+	ADDQ         BX, CX
 	VMOVUPS      Y0, Y1
 	VMOVUPS      Y0, Y2
 	VMOVUPS      Y0, Y3
 	VMOVUPS      Y0, Y4
-	MOVQ         AX, SI
-	MOVQ         keys+8(FP), DI
-	CMPQ         DI, $+32
+	VBROADCASTSS constff800000<>+0(SB), Y5
+	MOVQ         keys+8(FP), BX
+	CMPQ         BX, $+32
 	JLT          end36
 
 loop35:
-	VMOVUPS (SI), Y5
-	VMAXPS  Y1, Y5, Y1
-	VMOVUPS 32(SI), Y5
-	VMAXPS  Y2, Y5, Y2
-	VMOVUPS 64(SI), Y5
-	VMAXPS  Y3, Y5, Y3
-	VMOVUPS 96(SI), Y5
-	VMAXPS  Y4, Y5, Y4
+	VMOVUPS (SI), Y6
+	VMAXPS  Y1, Y6, Y1
+	VMOVUPS 32(SI), Y6
+	VMAXPS  Y2, Y6, Y2
+	VMOVUPS 64(SI), Y6
+	VMAXPS  Y3, Y6, Y3
+	VMOVUPS 96(SI), Y6
+	VMAXPS  Y4, Y6, Y4
 	ADDQ    $+128, SI
-	SUBQ    $+32, DI
-	CMPQ    DI, $+32
+	SUBQ    $+32, BX
+	CMPQ    BX, $+32
 	JGE     loop35
 
 end36:
-	CMPQ DI, $+8
+	CMPQ BX, $+8
 	JLT  end38
 
 loop37:
-	VMOVUPS (SI), Y5
-	VMAXPS  Y1, Y5, Y1
+	VMOVUPS (SI), Y6
+	VMAXPS  Y1, Y6, Y1
 	ADDQ    $+32, SI
-	SUBQ    $+8, DI
-	CMPQ    DI, $+8
+	SUBQ    $+8, BX
+	CMPQ    BX, $+8
 	JGE     loop37
 
 end38:
-	TESTQ      DI, DI
+	TESTQ      BX, BX
 	JE         end39
-	LEAQ       tailMasks<>+0(SB), R8
-	NEGQ       DI
-	VMOVDQU    32(R8)(DI*4), Y5
-	VMASKMOVPS (SI), Y5, Y6
-	VBLENDVPS  Y5, Y6, Y0, Y5
+	LEAQ       tailMasks<>+0(SB), DI
+	NEGQ       BX
+	VMOVDQU    32(DI)(BX*4), Y6
+	VMASKMOVPS (SI), Y6, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
 	VMAXPS     Y1, Y5, Y1
 
 end39:
-	VMAXPS       Y2, Y1, Y1
-	VMAXPS       Y4, Y3, Y2
-	VMAXPS       Y2, Y1, Y1
-	VPERM2F128   $0x01, Y1, Y1, Y2
-	VMAXPS       Y2, Y1, Y1
-	VPERMILPS    $0x4e, Y1, Y2
-	VMAXPS       Y2, Y1, Y1
-	VPERMILPS    $0xb1, Y1, Y2
-	VMAXPS       Y2, Y1, Y1
-	VMOVSS       X1, (CX)
+	VMAXPS     Y2, Y1, Y1
+	VMAXPS     Y4, Y3, Y2
+	VMAXPS     Y2, Y1, Y1
+	VPERM2F128 $0x01, Y1, Y1, Y2
+	VMAXPS     Y2, Y1, Y1
+	VPERMILPS  $0x4e, Y1, Y2
+	VMAXPS     Y2, Y1, Y1
+	VPERMILPS  $0xb1, Y1, Y2
+	VMAXPS     Y2, Y1, Y1
+	VMOVSS     X1, (AX)
+	ADDQ       $+4, AX
+	SUBQ       $+1, DX
+	CMPQ       DX, $+1
+	JGE        loop33
+
+end34:
+	MOVQ top+32(FP), AX
+	MOVQ factor+48(FP), CX
+	MOVQ rows+0(FP), DX
+	CMPQ DX, $+8
+	JLT  end41
+
+loop40:
+	VMOVUPS      (AX), Y0
+	VMOVUPS      (CX), Y1
+	VMAXPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (AX)
 	VSUBPS       Y1, Y0, Y0
 	VBROADCASTSS const4b400000<>+0(SB), Y1
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y0, Y1
@@ -957,45 +985,74 @@ end39:
 	VFMADD213PS  constbd635b6d<>+0(SB), Y2, Y3
 	VFMADD213PS  const3e75fce1<>+0(SB), Y2, Y3
 	VFMADD213PS  constbf317215<>+0(SB), Y2, Y3
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y0, Y4
 	VFMADD213PS  const3f800000<>+0(SB), Y2, Y3
 	VPSLLD       $0x17, Y1, Y1
 	VPADDD       Y1, Y3, Y1
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y2
-	VBLENDVPS    Y2, const00000000<>+0(SB), Y1, Y1
+	VPAND        Y4, Y1, Y1
 	VCMPPS       $0x12, const00000000<>+0(SB), Y0, Y2
 	VBLENDVPS    Y2, Y1, Y0, Y0
-	VMOVSS       X0, (DX)
-	ADDQ         $+4, CX
-	ADDQ         $+4, DX
-	MOVQ         sRow+24(FP), SI
-	ADDQ         SI, AX
-	SUBQ         $+1, BX
-	CMPQ         BX, $+1
-	JGE          loop33
+	VMOVUPS      Y0, (CX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	SUBQ         $+8, DX
+	CMPQ         DX, $+8
+	JGE          loop40
 
-end34:
-	MOVQ s+16(FP), AX
-	MOVQ top+32(FP), CX
-	MOVQ factor+48(FP), DX
-	MOVQ sum+40(FP), BX
+end41:
+	TESTQ        DX, DX
+	JE           end42
+	LEAQ         tailMasks<>+0(SB), BX
+	NEGQ         DX
+	VMOVDQU      32(BX)(DX*4), Y0
+	VMASKMOVPS   (AX), Y0, Y1
+	VMASKMOVPS   (CX), Y0, Y2
+	VMAXPS       Y1, Y2, Y2
+	VMASKMOVPS   Y2, Y0, (AX)
+	VSUBPS       Y2, Y1, Y1
+	VBROADCASTSS const4b400000<>+0(SB), Y2
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y1, Y2
+	VSUBPS       const4b400000<>+0(SB), Y2, Y3
+	VFNMADD231PS const3fb8aa3b<>+0(SB), Y1, Y3
+	VBROADCASTSS constbaadecbd<>+0(SB), Y4
+	VFMADD213PS  const3c1e7459<>+0(SB), Y3, Y4
+	VFMADD213PS  constbd635b6d<>+0(SB), Y3, Y4
+	VFMADD213PS  const3e75fce1<>+0(SB), Y3, Y4
+	VFMADD213PS  constbf317215<>+0(SB), Y3, Y4
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y1, Y5
+	VFMADD213PS  const3f800000<>+0(SB), Y3, Y4
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       Y2, Y4, Y2
+	VPAND        Y5, Y2, Y2
+	VCMPPS       $0x12, const00000000<>+0(SB), Y1, Y3
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (CX)
+
+end42:
+	MOVQ top+32(FP), AX
+	MOVQ factor+48(FP), CX
+	MOVQ sum+40(FP), DX
+	MOVQ s+16(FP), BX
 	MOVQ rows+0(FP), SI
 	CMPQ SI, $+1
-	JLT  end41
+	JLT  end44
 
-loop40:
-	VBROADCASTSS (CX), Y0
+loop43:
+	MOVQ         sRow+24(FP), DI
+	MOVQ         BX, R8
+	ADDQ         DI, BX
+	VBROADCASTSS (AX), Y0
 	VBROADCASTSS const00000000<>+0(SB), Y1
 	VBROADCASTSS const00000000<>+0(SB), Y2
 	VBROADCASTSS const00000000<>+0(SB), Y3
 	VBROADCASTSS const00000000<>+0(SB), Y4
 	VBROADCASTSS constff800000<>+0(SB), Y5
-	MOVQ         AX, DI
-	MOVQ         keys+8(FP), R8
-	CMPQ         R8, $+32
-	JLT          end43
+	MOVQ         keys+8(FP), DI
+	CMPQ         DI, $+32
+	JLT          end46
 
-loop42:
-	VMOVUPS      (DI), Y6
+loop45:
+	VMOVUPS      (R8), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
@@ -1006,16 +1063,16 @@ loop42:
 	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
 	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
 	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y6, Y10
 	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
 	VPADDD       Y7, Y9, Y7
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
-	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VPAND        Y10, Y7, Y7
 	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
-	VMOVUPS      Y6, (DI)
+	VMOVUPS      Y6, (R8)
 	VADDPS       Y6, Y1, Y1
-	VMOVUPS      32(DI), Y6
+	VMOVUPS      32(R8), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
@@ -1026,16 +1083,16 @@ loop42:
 	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
 	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
 	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y6, Y10
 	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
 	VPADDD       Y7, Y9, Y7
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
-	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VPAND        Y10, Y7, Y7
 	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
-	VMOVUPS      Y6, 32(DI)
+	VMOVUPS      Y6, 32(R8)
 	VADDPS       Y6, Y2, Y2
-	VMOVUPS      64(DI), Y6
+	VMOVUPS      64(R8), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
@@ -1046,16 +1103,16 @@ loop42:
 	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
 	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
 	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y6, Y10
 	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
 	VPADDD       Y7, Y9, Y7
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
-	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VPAND        Y10, Y7, Y7
 	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
-	VMOVUPS      Y6, 64(DI)
+	VMOVUPS      Y6, 64(R8)
 	VADDPS       Y6, Y3, Y3
-	VMOVUPS      96(DI), Y6
+	VMOVUPS      96(R8), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
@@ -1066,26 +1123,26 @@ loop42:
 	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
 	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
 	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y6, Y10
 	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
 	VPADDD       Y7, Y9, Y7
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
-	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VPAND        Y10, Y7, Y7
 	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
-	VMOVUPS      Y6, 96(DI)
+	VMOVUPS      Y6, 96(R8)
 	VADDPS       Y6, Y4, Y4
-	ADDQ         $+128, DI
-	SUBQ         $+32, R8
-	CMPQ         R8, $+32
-	JGE          loop42
+	ADDQ         $+128, R8
+	SUBQ         $+32, DI
+	CMPQ         DI, $+32
+	JGE          loop45
 
-end43:
-	CMPQ R8, $+8
-	JLT  end45
+end46:
+	CMPQ DI, $+8
+	JLT  end48
 
-loop44:
-	VMOVUPS      (DI), Y6
+loop47:
+	VMOVUPS      (R8), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS const4b400000<>+0(SB), Y7
 	VFMADD231PS  const3fb8aa3b<>+0(SB), Y6, Y7
@@ -1096,27 +1153,27 @@ loop44:
 	VFMADD213PS  constbd635b6d<>+0(SB), Y8, Y9
 	VFMADD213PS  const3e75fce1<>+0(SB), Y8, Y9
 	VFMADD213PS  constbf317215<>+0(SB), Y8, Y9
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y6, Y10
 	VFMADD213PS  const3f800000<>+0(SB), Y8, Y9
 	VPSLLD       $0x17, Y7, Y7
 	VPADDD       Y7, Y9, Y7
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y6, Y8
-	VBLENDVPS    Y8, const00000000<>+0(SB), Y7, Y7
+	VPAND        Y10, Y7, Y7
 	VCMPPS       $0x12, const00000000<>+0(SB), Y6, Y8
 	VBLENDVPS    Y8, Y7, Y6, Y6
-	VMOVUPS      Y6, (DI)
+	VMOVUPS      Y6, (R8)
 	VADDPS       Y6, Y1, Y1
-	ADDQ         $+32, DI
-	SUBQ         $+8, R8
-	CMPQ         R8, $+8
-	JGE          loop44
+	ADDQ         $+32, R8
+	SUBQ         $+8, DI
+	CMPQ         DI, $+8
+	JGE          loop47
 
-end45:
-	TESTQ        R8, R8
-	JE           end46
+end48:
+	TESTQ        DI, DI
+	JE           end49
 	LEAQ         tailMasks<>+0(SB), R9
-	NEGQ         R8
-	VMOVDQU      32(R9)(R8*4), Y6
-	VMASKMOVPS   (DI), Y6, Y7
+	NEGQ         DI
+	VMOVDQU      32(R9)(DI*4), Y6
+	VMASKMOVPS   (R8), Y6, Y7
 	VBLENDVPS    Y6, Y7, Y5, Y5
 	VSUBPS       Y0, Y5, Y0
 	VBROADCASTSS const4b400000<>+0(SB), Y5
@@ -1128,17 +1185,17 @@ end45:
 	VFMADD213PS  constbd635b6d<>+0(SB), Y7, Y8
 	VFMADD213PS  const3e75fce1<>+0(SB), Y7, Y8
 	VFMADD213PS  constbf317215<>+0(SB), Y7, Y8
+	VCMPPS       $0x15, constc2aeac4f<>+0(SB), Y0, Y9
 	VFMADD213PS  const3f800000<>+0(SB), Y7, Y8
 	VPSLLD       $0x17, Y5, Y5
 	VPADDD       Y5, Y8, Y5
-	VCMPPS       $0x11, constc2aeac4f<>+0(SB), Y0, Y7
-	VBLENDVPS    Y7, const00000000<>+0(SB), Y5, Y5
+	VPAND        Y9, Y5, Y5
 	VCMPPS       $0x12, const00000000<>+0(SB), Y0, Y7
 	VBLENDVPS    Y7, Y5, Y0, Y0
-	VMASKMOVPS   Y0, Y6, (DI)
+	VMASKMOVPS   Y0, Y6, (R8)
 	VADDPS       Y0, Y1, Y1
 
-end46:
+end49:
 	VADDPS       Y2, Y1, Y0
 	VADDPS       Y4, Y3, Y1
 	VADDPS       Y1, Y0, Y0
@@ -1148,22 +1205,30 @@ end46:
 	VADDPS       Y1, Y0, Y0
 	VPERMILPS    $0xb1, Y0, Y1
 	VADDPS       Y1, Y0, Y0
-	VBROADCASTSS (DX), Y1
-	VBROADCASTSS (BX), Y2
+	VBROADCASTSS (CX), Y1
+	VBROADCASTSS (DX), Y2
 	VFMADD231PS  Y2, Y1, Y0
-	VMOVSS       X0, (BX)
-	ADDQ         $+4, CX
-	ADDQ         $+4, BX
+	VMOVSS       X0, (DX)
+	ADDQ         $+4, AX
 	ADDQ         $+4, DX
-	MOVQ         sRow+24(FP), DI
-	ADDQ         DI, AX
+	ADDQ         $+4, CX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop40
+	JGE          loop43
 
-end41:
+end44:
 	VZEROUPPER
 	RET
+
+DATA constff800000<>+0(SB)/4, $0xff800000
+DATA constff800000<>+4(SB)/4, $0xff800000
+DATA constff800000<>+8(SB)/4, $0xff800000
+DATA constff800000<>+12(SB)/4, $0xff800000
+DATA constff800000<>+16(SB)/4, $0xff800000
+DATA constff800000<>+20(SB)/4, $0xff800000
+DATA constff800000<>+24(SB)/4, $0xff800000
+DATA constff800000<>+28(SB)/4, $0xff800000
+GLOBL constff800000<>(SB), RODATA|NOPTR, $32
 
 DATA tailMasks<>+0(SB)/4, $0xffffffff
 DATA tailMasks<>+4(SB)/4, $0xffffffff
@@ -1253,16 +1318,6 @@ DATA constbf317215<>+24(SB)/4, $0xbf317215
 DATA constbf317215<>+28(SB)/4, $0xbf317215
 GLOBL constbf317215<>(SB), RODATA|NOPTR, $32
 
-DATA const3f800000<>+0(SB)/4, $0x3f800000
-DATA const3f800000<>+4(SB)/4, $0x3f800000
-DATA const3f800000<>+8(SB)/4, $0x3f800000
-DATA const3f800000<>+12(SB)/4, $0x3f800000
-DATA const3f800000<>+16(SB)/4, $0x3f800000
-DATA const3f800000<>+20(SB)/4, $0x3f800000
-DATA const3f800000<>+24(SB)/4, $0x3f800000
-DATA const3f800000<>+28(SB)/4, $0x3f800000
-GLOBL const3f800000<>(SB), RODATA|NOPTR, $32
-
 DATA constc2aeac4f<>+0(SB)/4, $0xc2aeac4f
 DATA constc2aeac4f<>+4(SB)/4, $0xc2aeac4f
 DATA constc2aeac4f<>+8(SB)/4, $0xc2aeac4f
@@ -1273,6 +1328,16 @@ DATA constc2aeac4f<>+24(SB)/4, $0xc2aeac4f
 DATA constc2aeac4f<>+28(SB)/4, $0xc2aeac4f
 GLOBL constc2aeac4f<>(SB), RODATA|NOPTR, $32
 
+DATA const3f800000<>+0(SB)/4, $0x3f800000
+DATA const3f800000<>+4(SB)/4, $0x3f800000
+DATA const3f800000<>+8(SB)/4, $0x3f800000
+DATA const3f800000<>+12(SB)/4, $0x3f800000
+DATA const3f800000<>+16(SB)/4, $0x3f800000
+DATA const3f800000<>+20(SB)/4, $0x3f800000
+DATA const3f800000<>+24(SB)/4, $0x3f800000
+DATA const3f800000<>+28(SB)/4, $0x3f800000
+GLOBL const3f800000<>(SB), RODATA|NOPTR, $32
+
 DATA const00000000<>+0(SB)/4, $0x00000000
 DATA const00000000<>+4(SB)/4, $0x00000000
 DATA const00000000<>+8(SB)/4, $0x00000000
@@ -1282,16 +1347,6 @@ DATA const00000000<>+20(SB)/4, $0x00000000
 DATA const00000000<>+24(SB)/4, $0x00000000
 DATA const00000000<>+28(SB)/4, $0x00000000
 GLOBL const00000000<>(SB), RODATA|NOPTR, $32
-
-DATA constff800000<>+0(SB)/4, $0xff800000
-DATA constff800000<>+4(SB)/4, $0xff800000
-DATA constff800000<>+8(SB)/4, $0xff800000
-DATA constff800000<>+12(SB)/4, $0xff800000
-DATA constff800000<>+16(SB)/4, $0xff800000
-DATA constff800000<>+20(SB)/4, $0xff800000
-DATA constff800000<>+24(SB)/4, $0xff800000
-DATA constff800000<>+28(SB)/4, $0xff800000
-GLOBL constff800000<>(SB), RODATA|NOPTR, $32
 
 // func attentionMassAVX2(mass *float32, s *float32, n int, lse float32) float32
 // Requires: AVX, AVX2, FMA3
@@ -1306,9 +1361,9 @@ TEXT ·attentionMassAVX2(SB), NOSPLIT, $0-36
 	VXORPS       Y4, Y4, Y4
 	VBROADCASTSS constff800000<>+0(SB), Y5
 	CMPQ         DX, $+32
-	JLT          end48
+	JLT          end51
 
-loop47:
+loop50:
 	VMOVUPS      (CX), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS constc2b00000<>+0(SB), Y7
@@ -1425,13 +1480,13 @@ loop47:
 	ADDQ         $+128, CX
 	SUBQ         $+32, DX
 	CMPQ         DX, $+32
-	JGE          loop47
+	JGE          loop50
 
-end48:
+end51:
 	CMPQ DX, $+8
-	JLT  end50
+	JLT  end53
 
-loop49:
+loop52:
 	VMOVUPS      (CX), Y6
 	VSUBPS       Y0, Y6, Y6
 	VBROADCASTSS constc2b00000<>+0(SB), Y7
@@ -1464,11 +1519,11 @@ loop49:
 	ADDQ         $+32, CX
 	SUBQ         $+8, DX
 	CMPQ         DX, $+8
-	JGE          loop49
+	JGE          loop52
 
-end50:
+end53:
 	TESTQ        DX, DX
-	JE           end51
+	JE           end54
 	LEAQ         tailMasks<>+0(SB), BX
 	NEGQ         DX
 	VMOVDQU      32(BX)(DX*4), Y6
@@ -1502,7 +1557,7 @@ end50:
 	VMASKMOVPS   Y7, Y6, (AX)
 	VFMADD231PS  Y0, Y5, Y1
 
-end51:
+end54:
 	VADDPS       Y2, Y1, Y0
 	VADDPS       Y4, Y3, Y1
 	VADDPS       Y1, Y0, Y0

@@ -254,3 +254,23 @@ func aligned32(n int) []float32 {
 	m := Matrix{data: aligned(nil, 4*n)}
 	return m.float32()
 }
+
+// TestScoresAhead asks for memory of every length, which changes no bit.
+func TestScoresAhead(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		tile := NewAttentionTile()
+		const rows, dim = 14, 37
+		keys := 3 * tile.Panel()
+		q, packed := matrix(1, rows, dim, 2), make([]float32, keys*dim)
+		tile.PackKeys(packed, 0, matrix(2, keys, dim, 0))
+		want := blank(rows, keys, 1)
+		tile.Scores(want, q, packed)
+		for _, n := range []int{0, 1, 17, 100, keys * dim} {
+			got := blank(rows, keys, 1)
+			tile.ScoresAhead(got, q, packed, guarded(t, n, false))
+			if err := sameBits(got.Data, want.Data); err != nil {
+				t.Errorf("with %d ahead: %v", n, err)
+			}
+		}
+	})
+}

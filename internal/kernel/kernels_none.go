@@ -13,19 +13,19 @@ import (
 func expSumSIMD(isa.Tier, []float32, []float32, float32) float32     { panic(NoKernels) }
 func keepAboveSIMD(isa.Tier, []float32, []float32, []float32)        { panic(NoKernels) }
 func cosSinSIMD(isa.Tier, *float32, *float32, *uint32, int, float32) { panic(NoKernels) }
-func attentionScoresFullSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int) {
+func attentionScoresFullSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
 func attentionValuesFullSIMD(isa.Tier, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
-func attentionScores4SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int) {
+func attentionScores4SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
 func attentionValues4SIMD(isa.Tier, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
-func attentionScores1SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int) {
+func attentionScores1SIMD(isa.Tier, int, int, *float32, int, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
 func attentionValues1SIMD(isa.Tier, int, *float32, int, *float32, *float32, int, *float32) {
@@ -64,7 +64,8 @@ func fftRingSIMD(isa.Tier, *float32, *float32, int)                            {
 func rotateInterleavedSIMD(isa.Tier, int, *float32, *float32, int, int, int, *float32, *float32) {
 	panic(NoKernels)
 }
-func prefetchSIMD(isa.Tier, *float32, int) { panic(NoKernels) }
+func prefetchSIMD(isa.Tier, int, int, *float32, int)       { panic(NoKernels) }
+func copyPanelSIMD(isa.Tier, int, *float32, *float32, int) { panic(NoKernels) }
 func shadowScores4SIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }

@@ -207,6 +207,10 @@ func (m *Matrix) packFloat32(p, n int, b blas32.General, transposed bool) {
 			}
 			return
 		}
+		if n == w {
+			copyPanel(m.tier, panel, b, p*w)
+			return
+		}
 		for i := range m.rows {
 			copy(panel[i*w:][:n], b.Data[i*b.Stride+p*w:])
 		}

@@ -74,3 +74,13 @@ func PanelProduct(dst, a blas32.General, b *Matrix, i, from, to int, transposed,
 	p := product{dst: dst, b: &right, add: add}
 	p.multiply(a.Data, aRow, aAt, rows)
 }
+
+// copyPanel copies columns from col on of x, as many as a panel of a tier other than the
+// generic has, to a panel's rows.
+func copyPanel(tier isa.Tier, panel []float32, x blas32.General, col int) {
+	const most = 256 // rows to a kernel call
+	w := sizesOf[tier].panelCols
+	for i := 0; i < x.Rows; i += most {
+		copyPanelSIMD(tier, min(most, x.Rows-i), &panel[i*w], &x.Data[i*x.Stride+col], 4*x.Stride)
+	}
+}

@@ -120,3 +120,22 @@ func TestColumns(t *testing.T) {
 		mustPanic(t, fmt.Sprintf("kernel: Matrix.Columns: 0 to %d of %d, in panels of %d", 4*w, 3*w, w), func() { m.Columns(0, 4*w) })
 	})
 }
+
+// TestCopyPanel packs matrices that end where memory does.
+func TestCopyPanel(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, rows := range []int{1, 15, 16, 17, 300, 600} {
+			for _, low := range []bool{false, true} {
+				b := guardedMatrix(t, 1, rows, 2*PanelCols(), low)
+				m := NewMatrix(Float32, b)
+				for i := range rows {
+					for j, want := range b.Data[i*b.Stride:][:b.Cols] {
+						if got := m.At(i, j); got != want {
+							t.Fatalf("%d rows: element (%d, %d) is %v, want %v", rows, i, j, got, want)
+						}
+					}
+				}
+			}
+		}
+	})
+}

@@ -9,17 +9,17 @@ import (
 )
 
 //go:noescape
-func prefetchAVX512(x *float32, lines int)
+func prefetchAVX512(rows int, lines int, x *float32, xRow int)
 
 //go:noescape
-func prefetchAVX2(x *float32, lines int)
+func prefetchAVX2(rows int, lines int, x *float32, xRow int)
 
-// the cache lines from x on
-func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
+// the cache lines from each row of x on
+func prefetchSIMD(tier isa.Tier, rows int, lines int, x *float32, xRow int) {
 	switch {
 	case tier >= isa.AVX512:
-		prefetchAVX512(x, lines)
+		prefetchAVX512(rows, lines, x, xRow)
 	default: // isa.AVX2
-		prefetchAVX2(x, lines)
+		prefetchAVX2(rows, lines, x, xRow)
 	}
 }

@@ -9,9 +9,9 @@ import (
 )
 
 //go:noescape
-func prefetchNEON(x *float32, lines int)
+func prefetchNEON(rows int, lines int, x *float32, xRow int)
 
-// the cache lines from x on
-func prefetchSIMD(tier isa.Tier, x *float32, lines int) {
-	prefetchNEON(x, lines)
+// the cache lines from each row of x on
+func prefetchSIMD(tier isa.Tier, rows int, lines int, x *float32, xRow int) {
+	prefetchNEON(rows, lines, x, xRow)
 }

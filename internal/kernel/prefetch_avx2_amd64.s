@@ -4,20 +4,33 @@
 
 #include "textflag.h"
 
-// func prefetchAVX2(x *float32, lines int)
+// func prefetchAVX2(rows int, lines int, x *float32, xRow int)
 // Requires: AVX, MMX+
-TEXT ·prefetchAVX2(SB), NOSPLIT, $0-16
-	MOVQ x+0(FP), AX
-	MOVQ lines+8(FP), CX
+TEXT ·prefetchAVX2(SB), NOSPLIT, $0-32
+	MOVQ x+16(FP), AX
+	MOVQ rows+0(FP), CX
 	CMPQ CX, $+1
 	JLT  end2
 
 loop1:
-	PREFETCHT1 (AX)
-	ADDQ       $+64, AX
-	SUBQ       $+1, CX
-	CMPQ       CX, $+1
-	JGE        loop1
+	MOVQ AX, DX
+	MOVQ lines+8(FP), BX
+	CMPQ BX, $+1
+	JLT  end4
+
+loop3:
+	PREFETCHT1 (DX)
+	ADDQ       $+64, DX
+	SUBQ       $+1, BX
+	CMPQ       BX, $+1
+	JGE        loop3
+
+end4:
+	MOVQ xRow+24(FP), DX
+	ADDQ DX, AX
+	SUBQ $+1, CX
+	CMPQ CX, $+1
+	JGE  loop1
 
 end2:
 	VZEROUPPER

@@ -4,15 +4,26 @@
 
 #include "textflag.h"
 
-// func prefetchNEON(x *float32, lines int)
-// the cache lines from x on
-TEXT ·prefetchNEON(SB), NOSPLIT, $0-16
-	MOVD x+0(FP), R0
-	MOVD lines+8(FP), R1
+// func prefetchNEON(rows int, lines int, x *float32, xRow int)
+// the cache lines from each row of x on
+TEXT ·prefetchNEON(SB), NOSPLIT, $0-32
+	MOVD x+16(FP), R0
+	MOVD rows+0(FP), R1
 	CMP $1, R1
 	BLT end2
 loop1:
-	ADD $64, R0, R0
+	MOVD R0, R2
+	MOVD lines+8(FP), R3
+	CMP $1, R3
+	BLT end4
+loop3:
+	ADD $64, R2, R2
+	ADD $-1, R3, R3
+	CMP $1, R3
+	BGE loop3
+end4:
+	MOVD xRow+24(FP), R2
+	ADD R2, R0, R0
 	ADD $-1, R1, R1
 	CMP $1, R1
 	BGE loop1

@@ -13,5 +13,8 @@ func TestPrefetch(t *testing.T) {
 		for _, n := range []int{0, 1, 16, 17, 40000} {
 			Prefetch(x[len(x)-n:])
 		}
+		for _, cols := range []int{0, 1, 17, 40, 20000} {
+			PrefetchRows(guardedMatrix(t, 1, 3, cols, false))
+		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 )
@@ -20,6 +21,7 @@ type Sizes struct {
 	Rows  int // query rows in a tile
 	Block int // queries for which keys are packed once
 	Pack  int // float32 of packed keys and values at a time
+	Near  int // of these, as many as the second cache of one who works on them keeps
 	Alone int // multiply-adds up to which one goroutine does all
 
 	// Of decoding.
@@ -45,7 +47,7 @@ func Small() (end func()) {
 func New(t kernel.AttentionTile) Sizes {
 	if small {
 		return Sizes{
-			Keys: t.Panel(), Rows: t.Rows() + 1, Block: 13, Pack: 1, Alone: 1,
+			Keys: t.Panel(), Rows: t.Rows() + 1, Block: 13, Pack: 1, Near: 1, Alone: 1,
 			StepTile: 8, StepKeys: 24, StepRows: 12, StepBytes: 64,
 		}
 	}
@@ -54,6 +56,7 @@ func New(t kernel.AttentionTile) Sizes {
 		Rows:  192,
 		Block: 8192,
 		Pack:  9 << 19,
+		Near:  isa.SecondCache() / 4 * 3 / 4,
 		Alone: 1 << 20,
 
 		StepTile:  256,

@@ -80,9 +80,19 @@ func (m *amd64) ScaleExp2(p, n, z Vec) Vec {
 	return Vec{v}
 }
 
+func (m *amd64) ScaleExp2Where(k Mask, p, n, z Vec) Vec {
+	mask := k.h.(reg.Register)
+	if !m.wide() {
+		return m.And(m.ScaleExp2(p, n, z), Vec{mask.(reg.VecVirtual)})
+	}
+	v := m.vec()
+	m.VSCALEFPS_Z(vecOf(n), vecOf(p), mask, v)
+	return Vec{v}
+}
+
 func (m *amd64) Cmp(p Pred, a Vec, b Src) Mask {
-	// Quiet predicates of VCMPPS; all but UNORD_Q are false for NaN.
-	imm := operand.Imm(map[Pred]uint64{Less: 0x11, LessEqual: 0x12, Greater: 0x1e, Unordered: 0x03}[p])
+	// Quiet predicates of VCMPPS; all but UNORD_Q and NLT_UQ are false for NaN.
+	imm := operand.Imm(map[Pred]uint64{Less: 0x11, LessEqual: 0x12, Greater: 0x1e, Unordered: 0x03, NotLess: 0x15}[p])
 	var dst reg.Register = m.vec()
 	if m.wide() {
 		dst = m.K()

@@ -162,19 +162,23 @@ func (m *amd64) Transpose(rows []Vec) []Vec {
 
 // SumRows adds neighbours within quarters of 128 bits until each holds the sums
 // of four rows over that quarter, then quarters.
-func (m *amd64) SumRows(rows []Vec) Vec {
+func (m *amd64) SumRows(rows []Vec) Vec { return m.reduceRows(rows, m.Add) }
+
+func (m *amd64) MaxRows(rows []Vec) Vec { return m.reduceRows(rows, m.Max) }
+
+func (m *amd64) reduceRows(rows []Vec, combine func(Vec, Src) Vec) Vec {
 	op := func(f func(...operand.Op), imm []operand.Op, a, b Vec) Vec {
 		d := m.vec()
 		f(append(imm, vecOf(b), vecOf(a), d)...)
 		return Vec{d}
 	}
 	pair := func(a, b Vec) Vec {
-		return m.Add(op(m.VUNPCKLPS, nil, a, b), op(m.VUNPCKHPS, nil, a, b))
+		return combine(op(m.VUNPCKLPS, nil, a, b), op(m.VUNPCKHPS, nil, a, b))
 	}
 	var quads []Vec
 	for i := 0; i < len(rows); i += 4 {
 		x, y := pair(rows[i], rows[i+1]), pair(rows[i+2], rows[i+3])
-		quads = append(quads, m.Add(op(m.VUNPCKLPD, nil, x, y), op(m.VUNPCKHPD, nil, x, y)))
+		quads = append(quads, combine(op(m.VUNPCKLPD, nil, x, y), op(m.VUNPCKHPD, nil, x, y)))
 	}
 	for len(quads) < m.lanes/4 { // what is not asked for repeats the others
 		quads = append(quads, quads...)
@@ -182,13 +186,19 @@ func (m *amd64) SumRows(rows []Vec) Vec {
 	if !m.wide() {
 		f := func(o ...operand.Op) { m.VPERM2F128(o[0], o[1], o[2], o[3]) }
 		imm := func(i uint64) []operand.Op { return []operand.Op{operand.Imm(i)} }
-		return m.Add(op(f, imm(0x20), quads[0], quads[1]), op(f, imm(0x31), quads[0], quads[1]))
+		return combine(op(f, imm(0x20), quads[0], quads[1]), op(f, imm(0x31), quads[0], quads[1]))
 	}
 	fold := func(a, b Vec) Vec {
 		imm := func(i uint64) []operand.Op { return []operand.Op{operand.Imm(i)} }
-		return m.Add(op(m.VSHUFF32X4, imm(0x88), a, b), op(m.VSHUFF32X4, imm(0xdd), a, b))
+		return combine(op(m.VSHUFF32X4, imm(0x88), a, b), op(m.VSHUFF32X4, imm(0xdd), a, b))
 	}
 	return fold(fold(quads[0], quads[1]), fold(quads[2], quads[3]))
+}
+
+func (m *amd64) MulAddQuad(acc Vec, a, b At) {
+	x := m.XMM()
+	m.VMOVUPS(m.mem(a), x)
+	m.VFMADD231PS(m.mem(b), x, vecOf(acc).AsX())
 }
 
 func (m *amd64) StoreQuad(a At, v Vec, quad int) {

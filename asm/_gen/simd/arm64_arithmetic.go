@@ -57,6 +57,10 @@ func (m *arm64) ShlInt(a Vec, n int) Vec {
 
 func (m *arm64) ScaleExp2(p, _, z Vec) Vec { return m.AddInt(p, m.ShlInt(z, 23)) }
 
+func (m *arm64) ScaleExp2Where(k Mask, p, n, z Vec) Vec {
+	return m.And(m.ScaleExp2(p, n, z), Vec{k.h})
+}
+
 func (m *arm64) Cmp(p Pred, a Vec, b Src) Mask {
 	s := m.source(b)
 	_, r := m.newVec()
@@ -68,6 +72,8 @@ func (m *arm64) Cmp(p Pred, a Vec, b Src) Mask {
 		m.coded(0x6e20e400, "FCMGE V%0.4S, V%1.4S, V%2.4S", r, s, x)
 	case Greater:
 		m.coded(0x6ea0e400, "FCMGT V%0.4S, V%1.4S, V%2.4S", r, x, s)
+	case NotLess:
+		m.coded(0x6e20e400, "FCMGE V%0.4S, V%1.4S, V%2.4S", r, x, s)
 	default:
 		panic("NEON: no such comparison")
 	}

@@ -35,9 +35,19 @@ func (m *arm64) Transpose(rows []Vec) []Vec {
 }
 
 func (m *arm64) SumRows(rows []Vec) Vec {
+	return m.reduceRows(rows, 0x6e20d400, "FADDP V%0.4S, V%1.4S, V%2.4S")
+}
+
+func (m *arm64) MaxRows(rows []Vec) Vec {
+	return m.reduceRows(rows, 0x6e20f400, "FMAXP V%0.4S, V%1.4S, V%2.4S")
+}
+
+func (m *arm64) MulAddQuad(acc Vec, a, b At) { m.MulAdd(acc, m.Load(a, nil), b) }
+
+func (m *arm64) reduceRows(rows []Vec, word uint32, name string) Vec {
 	pair := func(a, b Vec) Vec {
 		v, r := m.newVec()
-		m.coded(0x6e20d400, "FADDP V%0.4S, V%1.4S, V%2.4S", r, armVec(a), armVec(b))
+		m.coded(word, name, r, armVec(a), armVec(b))
 		return v
 	}
 	return pair(pair(rows[0], rows[1]), pair(rows[2], rows[3]))

@@ -53,15 +53,16 @@ type Tail struct {
 	n    int  // NEON: 2 or 1 lanes
 }
 
-// Pred is a comparison; with a NaN on either side only Unordered holds.
+// Pred is a comparison; with a NaN on either side only Unordered holds, and NotLess on amd64.
 type Pred int
 
-// The comparisons a < b, a <= b, a > b and "a or b is NaN".
+// The comparisons a < b, a <= b, a > b, "a or b is NaN" and a >= b.
 const (
 	Less Pred = iota
 	LessEqual
 	Greater
 	Unordered
+	NotLess
 )
 
 // Machine is one instruction set.
@@ -147,6 +148,8 @@ type Machine interface {
 	// bits and that leaves the result a normal number; p is not NaN, except on
 	// AVX-512.
 	ScaleExp2(p, n, z Vec) Vec
+	// ScaleExp2Where is ScaleExp2 where m holds and 0 elsewhere.
+	ScaleExp2Where(m Mask, p, n, z Vec) Vec
 	Cmp(p Pred, a Vec, b Src) Mask
 	// Select returns t where m holds and f elsewhere.
 	Select(m Mask, t Src, f Vec) Vec
@@ -172,6 +175,11 @@ type Machine interface {
 	// SumRows returns the sums of up to Lanes rows, a multiple of four, in the first
 	// lanes, each in an order that does not depend on how many there are.
 	SumRows(rows []Vec) Vec
+	// MaxRows is SumRows for maxima; a NaN may be lost.
+	MaxRows(rows []Vec) Vec
+	// MulAddQuad is MulAdd for the first four lanes, of numbers in memory; it may spoil the
+	// others.
+	MulAddQuad(acc Vec, a, b At)
 	// StoreQuad stores four lanes, from 4*quad on.
 	StoreQuad(at At, v Vec, quad int)
 	// Transpose returns the columns of Lanes rows.
