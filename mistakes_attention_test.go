@@ -169,6 +169,7 @@ func (b *builder) attentionStates(op *attention.Attention) {
 		return []any{fileOf(s), &rope.Config{HeadDim: headDim}, rope.Fixed}
 	})
 	b.on(seen, "Keep", func() []any { return []any{[]int32{0, 3, 5}} })
+	b.on(seen, "SetValues", func() []any { return []any{[]int32{0, 3}, matrix(2, kvHeads*valueDim)} })
 	b.on(seen, "Forget", func() []any { return []any{3} })
 	b.on(seen, "Accept", func() []any { return []any{3, []int{0, 2}} })
 	b.on(func() any { return newState(b.t, op, 0) }, "ReadFrom", func() []any { return []any{fileOf(seen())} })

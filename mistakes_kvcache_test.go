@@ -53,6 +53,8 @@ func kvcacheRoom(b *builder) {
 		seen().(*kvcache.State).Save(m)
 		return []any{m}
 	}).foreign = func() any { return new(kvcache.Mark) }
+	cfg.Evict = kvcache.Merging{Evict: kvcache.Knorm{Budget: 5}}
+	b.add("kvcache.New", kvcache.New, func() []any { return []any{cfg} }).call = "merging"
 	cfg.Evict = kvcache.SirLLM{Tokens: 3}
 	surprised := must(kvcache.New(cfg))
 	b.on(func() any {

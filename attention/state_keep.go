@@ -21,10 +21,8 @@ func (s *State) Keep(rows []int32) error {
 		return check.Errorf(ErrCall, "attention: Keep of a ring, which keeps what its Window and Keep say")
 	}
 	held := s.Held()
-	for i, r := range rows {
-		if int(r) >= held || r < 0 || i > 0 && r <= rows[i-1] {
-			return check.Errorf(ErrCall, "attention: Keep: rows[%d] is %d, want ascending numbers below Held = %d", i, r, held)
-		}
+	if err := s.checkHeld("Keep", rows); err != nil {
+		return err
 	}
 	if len(rows) == held {
 		return nil

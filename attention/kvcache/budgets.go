@@ -42,7 +42,7 @@ func checkWrapped(name string, e Evictor, cfg *Config) error {
 	if err := e.check(cfg); err != nil {
 		return err
 	}
-	if u := e.rule(cfg); u.before || u.shares != nil || u.keeps != nil {
+	if u := e.rule(cfg); u.before || u.shares != nil || u.keeps != nil || u.merge != nil {
 		return check.Errorf(ErrConfig, "kvcache: %s.Evict is a %T, want a policy that only scores tokens", name, e)
 	}
 	return nil

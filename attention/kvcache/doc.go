@@ -14,7 +14,8 @@
 //     ExpectedAttention, NonCausal, Compactor, Leverage, CUR, Knorm, KeyDiff and LagKV score
 //     tokens at State.Compact, the end of a prompt, or every Config.Every tokens. AdaKV
 //     divides one budget among heads, CriticalKV looks at what values do to the output,
-//     Chunk keeps whole stretches, Block chooses block after block.
+//     Chunk keeps whole stretches, Block chooses block after block, Merging adds the values
+//     of what goes to those of what stays.
 //   - Functions: VerticalSlash (prefill of columns and diagonals), Sentences (choosing text,
 //     not keys), Verify (which drafted tokens are accepted), SelfInformation, Rerotate, HeavyHitters, PyramidBudgets.
 //
@@ -83,11 +84,15 @@
 //	Verify          greedy against the published code, sampled by enumeration of all outcomes
 //	PyramidBudgets, Cached                   checked against independent references
 //	Shadow          this library's own; its bounds are checked against float64
-//	ExpectedAttention, NonCausal, Compactor, Leverage, CUR, FINCH, CriticalKV, Block
+//	ExpectedAttention, NonCausal, Compactor, Leverage, CUR, FINCH, CriticalKV, Block, Merging
 //	                from the formulas of kvpress's scorers; no vectors
 //	Landmarks       a lookup of our own; package landmark has the method
 //	in a model      a small trained Llama, 19 policies and rotary schemes: logits and choices
 //	                as two independent programs have them (examples/needles)
+//
+// ThinK, which sets the least used features of keys to 0, is not here: rows of a state have
+// one width, so that zeros would save neither memory nor time; StateConfig.Format and Shadow
+// do.
 //
 // Defects of published code are not copied: InfLLM's mask shows some tokens twice,
 // TokenSelect's kernel pairs heads wrongly where key heads are shared, SirLLM gives a

@@ -15,7 +15,7 @@ import (
 
 // Evictor is a policy that says what to forget for good: StreamingLLM, SirLLM, H2O,
 // TOVA, SnapKV, Knorm and the others of this package, which score tokens, and wrappers
-// of these: Chunk, Block, AdaKV, CriticalKV. Its value is its configuration.
+// of these: Chunk, Block, AdaKV, CriticalKV, Merging. Its value is its configuration.
 type Evictor interface {
 	check(cfg *Config) error
 	rule(cfg *Config) rule
@@ -37,6 +37,8 @@ type rule struct {
 	shares func(keep [][]int32, o *Observation, scores [][]float32, budget int)
 	// keeps is a rule of its own for which rows stay; nil takes the best.
 	keeps func(dst []int32, o *Observation, head int, scores []float32, budget int) []int32
+	// merge, if not nil, changes the values of rows that stay before others go.
+	merge func(o *Observation, head int, stay []int32) error
 }
 
 // Observation is what a scorer sees of a state.
@@ -198,6 +200,11 @@ func (s *State) Compact(budget int) error {
 	}
 	s.marks.rule.choose(s.stay, o, s.scores, budget)
 	for g, rows := range s.stay {
+		if merge := s.marks.rule.merge; merge != nil {
+			if err := merge(o, g, rows); err != nil {
+				return err
+			}
+		}
 		if err := s.forget(g, rows); err != nil {
 			return err
 		}

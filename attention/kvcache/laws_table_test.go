@@ -74,6 +74,9 @@ var lawCases = []lawCase{
 		c.Evict, c.Every = CriticalKV{Evict: Knorm{Budget: 15}, Output: blas32.General{Rows: 3, Cols: c.Heads * c.ValueDim, Stride: c.Heads * c.ValueDim, Data: slices.Repeat([]float32{1, -2, 3}, c.Heads*c.ValueDim)}}, 4
 	}},
 	{name: "Block", change: func(c *Config) { c.Evict, c.Every = Block{Evict: KeyDiff{Budget: 15}, Length: 4}, 4 }},
+	{name: "Merging", change: func(c *Config) { c.Evict, c.Every = Merging{Evict: Knorm{Budget: 15}}, 4 }, roomy: func(c *Config) { c.Evict = Merging{Evict: Knorm{Budget: 1000}} }},
+	{name: "MergingH2O", change: func(c *Config) { c.Evict = Merging{Evict: H2O{Budget: 15}, Similarity: 0.3} }, scores: true},
+	{name: "MergingAdaKV", change: func(c *Config) { c.Evict, c.Every = Merging{Evict: AdaKV{Evict: KeyDiff{Budget: 15}}}, 4 }},
 	{name: "AdaKV", change: func(c *Config) { c.Evict, c.Every = AdaKV{Evict: Knorm{Budget: 15}}, 4 }, roomy: func(c *Config) { c.Evict = AdaKV{Evict: Knorm{Budget: 1000}} }},
 	{name: "Chunk", change: func(c *Config) { c.Evict, c.Every = Chunk{Evict: Knorm{Budget: 15}, Length: 3}, 4 }, roomy: func(c *Config) { c.Evict = Chunk{Evict: Knorm{Budget: 1000}} }},
 }
