@@ -20,9 +20,15 @@
 //	ChatML   <|im_start|>role … <|im_end|>: Qwen, SmolLM and many others; default system
 //	         prompts, and thoughts that are left out of earlier answers (Qwen3, QwQ)
 //	Llama 3  <|start_header_id|>role<|end_header_id|> … <|eot_id|>; 3.1 and later with dates
-//	Mistral  [INST] … [/INST]: the forms before v1, v1, v3 and v3-tekken
+//	Qwen3.5  ChatML with thoughts of all answers after the last question
+//	SmolLM3  ChatML with a system prompt that tells the day and whether to think
+//	Llama 2  [INST] <<SYS>> … <</SYS>> … [/INST]
+//	Mistral  [INST] … [/INST]: the forms before v1, v1, v3, v3-tekken and v7, which has
+//	         [SYSTEM_PROMPT], of Mistral Large 2411, Small 3 and 3.1, and those of 2512
 //	Gemma    <start_of_turn>role … <end_of_turn>; Gemma 3 with a system prompt
 //	Phi-3    <|role|> … <|end|>; Phi-3.5 and Phi-4-mini
+//	Zephyr   <|role|> … EOS; TinyLlama
+//	DeepSeek <｜User｜> … <｜Assistant｜> … EOS: V3, R1 and what was made of it, V3.1
 //	gpt-oss  <|start|>role<|channel|>…<|message|> … <|end|> (harmony)
 //
 // Roles are system, user and assistant. What a family does not allow is an error: a system
@@ -39,6 +45,7 @@
 //
 // Templates are re-derived from the published ones. What they give for conversations is
 // checked with the expectations that llama.cpp's tests have for the published templates
-// (ChatML, Mistral, Gemma, Llama 3, Phi-3), and else from the templates' text. Tools and
-// pictures are not done.
+// (ChatML, Mistral, Gemma, Llama 3, Phi-3), with what Jinja itself makes of the published
+// template (Qwen3.5, SmolLM3, Llama 2, Mistral v7, Zephyr, DeepSeek), and else from the
+// templates' text. Tools and pictures are not done.
 package text

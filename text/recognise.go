@@ -55,7 +55,7 @@ func (s *source) only(allowed ...string) bool {
 func (s *source) matches(pattern string) bool { return regexp.MustCompile(pattern).MatchString(s.text) }
 
 // recognisers try to recognise a template, in their order; nil is that they do not.
-var recognisers = []func(*source) family{newHarmony, newChatML, newLlama3, newMistral, newGemma, newPhi3}
+var recognisers = []func(*source) family{newHarmony, newQwen35, newSmolLM3, newChatML, newLlama3, newLlama2, newMistral7, newMistral, newGemma, newPhi3, newZephyr, newDeepSeek}
 
 // recognise returns the family of a template, with its variant.
 func recognise(template string) (family, error) {
@@ -70,20 +70,24 @@ func recognise(template string) (family, error) {
 		what = strings.Join(s.marks[:min(len(s.marks), 8)], " ")
 	}
 	begin := strings.Join(strings.Fields(s.text), " ")
-	return nil, check.Errorf(ErrCheckpoint, "text: the chat template is not one of ChatML, Llama 3, Mistral, Gemma, Phi-3 and gpt-oss in a form that is known; it has %s, and begins %.80q", what, begin)
+	return nil, check.Errorf(ErrCheckpoint, "text: the chat template is not one of ChatML, Llama 2 and 3, Mistral, Gemma, Phi-3, Zephyr, DeepSeek, SmolLM3, Qwen3.5 and gpt-oss in a form that is known; it has %s, and begins %.80q", what, begin)
 }
 
 // strip is Jinja's trim and Python's str.strip.
-func strip(text string) string {
-	return strings.TrimFunc(text, func(r rune) bool {
-		switch {
-		case r >= 0x1c && r <= 0x1f, r == ' ', r >= '\t' && r <= '\r':
-			return true
-		case r == 0x85, r == 0xa0, r == 0x1680, r >= 0x2000 && r <= 0x200a, r == 0x2028, r == 0x2029, r == 0x202f, r == 0x205f, r == 0x3000:
-			return true
-		}
-		return false
-	})
+func strip(text string) string { return strings.TrimFunc(text, blank) }
+
+// stripRight is str.rstrip.
+func stripRight(text string) string { return strings.TrimRightFunc(text, blank) }
+
+// blank tells what Python takes for white space.
+func blank(r rune) bool {
+	switch {
+	case r >= 0x1c && r <= 0x1f, r == ' ', r >= '\t' && r <= '\r':
+		return true
+	case r == 0x85, r == 0xa0, r == 0x1680, r >= 0x2000 && r <= 0x200a, r == 0x2028, r == 0x2029, r == 0x202f, r == 0x205f, r == 0x3000:
+		return true
+	}
+	return false
 }
 
 // turns returns an error unless messages of a user and an assistant follow each other in

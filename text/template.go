@@ -33,12 +33,14 @@ type TemplateConfig struct {
 	// BOS and EOS are the names of the tokens that begin and end a text, where a template
 	// asks for them. OpenTemplate reads those that are empty from tokenizer_config.json.
 	BOS, EOS string
-	// Date is the day that some templates tell (Llama 3.2, gpt-oss); zero is that of Apply.
+	// Date is the day that some templates tell (Llama 3.2, SmolLM3, Mistral Small, gpt-oss); zero
+	// is that of Apply.
 	Date time.Time
 	// Reasoning is how much a gpt-oss thinks: low, medium (the zero value) or high.
 	Reasoning string
-	// NoThinking makes a model that can do without thoughts (Qwen3) leave them out.
-	NoThinking bool
+	// NoThinking makes a model that can do without thoughts (Qwen3, SmolLM3) leave them out,
+	// Thinking one that only thinks if it is told to (DeepSeek-V3.1, the smaller of Qwen3.5) do so.
+	NoThinking, Thinking bool
 }
 
 // Template makes text and tokens of conversations as a chat model knows them. It is
@@ -138,6 +140,9 @@ func ParseTemplate(template string, t *Tokenizer, cfg TemplateConfig) (*Template
 		return nil, check.Errorf(ErrCall, "text: a chat template needs the tokenizer of a tokenizer.json")
 	case !slices.Contains([]string{"", "low", "medium", "high"}, cfg.Reasoning):
 		return nil, check.Errorf(ErrConfig, "text: Reasoning is %.40q, want low, medium or high", cfg.Reasoning)
+	}
+	if cfg.Thinking && cfg.NoThinking {
+		return nil, check.Errorf(ErrConfig, "text: Thinking together with NoThinking")
 	}
 	if cfg.Reasoning == "" {
 		cfg.Reasoning = "medium"

@@ -27,10 +27,12 @@ type chatML struct {
 
 var chatMLDefault = regexp.MustCompile(`<\|im_start\|>system\n([^<"'{}]*)`)
 
+// chatMLPictures are marks of models that see, which no text has.
+var chatMLPictures = []string{"<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"}
+
 func newChatML(s *source) family {
-	pictures := []string{"<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"}
 	switch {
-	case !s.has(imStart, imEnd), !s.only(append(pictures, imStart, imEnd, "<|endoftext|>", "<think>", "</think>")...):
+	case !s.has(imStart, imEnd), !s.only(append(slices.Clone(chatMLPictures), imStart, imEnd, "<|endoftext|>", "<think>", "</think>")...):
 		return nil
 	case !s.matches(`<\|im_end\|>(\n|['"] ?\+ ?['"]\n)`): // another end of a turn
 		return nil
@@ -88,11 +90,11 @@ func (c *chatML) render(w *writer, messages []Message, answer bool) error {
 		}
 	}
 	for i, m := range messages {
-		content := m.Content
 		if m.Role == Assistant && c.history {
-			content = c.thoughts(content, c.last && i > question, i == len(messages)-1)
+			c.answered(w, m.Content, c.last && i > question, i == len(messages)-1)
+			continue
 		}
-		c.turn(w, m.Role, content)
+		c.turn(w, m.Role, m.Content)
 	}
 	if !answer && !c.always {
 		return nil
@@ -101,11 +103,20 @@ func (c *chatML) render(w *writer, messages []Message, answer bool) error {
 	w.text(Assistant + "\n")
 	switch {
 	case c.skips && w.cfg.NoThinking:
-		w.text("<think>\n\n</think>\n\n")
+		w.thoughts("")
 	case c.think:
-		w.text("<think>\n")
+		w.mark("<think>")
+		w.text("\n")
 	}
 	return nil
+}
+
+// thoughts writes what comes before an answer that is thought about, or is not.
+func (w *writer) thoughts(text string) {
+	w.mark("<think>")
+	w.text("\n" + text + "\n")
+	w.mark("</think>")
+	w.text("\n\n")
 }
 
 func (c *chatML) turn(w *writer, role, content string) {
@@ -115,26 +126,28 @@ func (c *chatML) turn(w *writer, role, content string) {
 	w.text("\n")
 }
 
-// thoughts leaves the thoughts of an answer out, or writes them as they are written of an
-// answer that is the last message or has some.
-func (c *chatML) thoughts(content string, keep, last bool) string {
+// answered writes an answer without its thoughts or, where they are kept, with those of one that
+// is the last message or has some.
+func (c *chatML) answered(w *writer, content string, keep, last bool) {
 	before, after, thought := cutLast(content, "</think>")
 	if !thought {
 		before, after = "", content
-	}
-	if after = strings.TrimLeft(after, "\n"); !thought {
-		after = content
-	}
-	if !keep {
-		return after
+	} else {
+		after = strings.TrimLeft(after, "\n")
 	}
 	if at := strings.LastIndex(before, "<think>"); at >= 0 {
 		before = before[at+len("<think>"):]
 	}
-	if before = strings.Trim(before, "\n"); !last && before == "" {
-		return after
+	before = strings.Trim(before, "\n")
+	w.mark(imStart)
+	w.text(Assistant + "\n")
+	if keep && (last || before != "") {
+		w.thoughts(before)
+		after = strings.TrimLeft(after, "\n")
 	}
-	return "<think>\n" + before + "\n</think>\n\n" + strings.TrimLeft(after, "\n")
+	w.text(after)
+	w.mark(imEnd)
+	w.text("\n")
 }
 
 // cutLast cuts around the last of what is looked for.

@@ -15,15 +15,17 @@ var (
 	day  = time.Date(2025, 6, 28, 12, 0, 0, 0, time.UTC)
 )
 
-// templates are published chat templates, or where it says so what matters of them. what
-// they give for talk is, where there is no other word, what llama.cpp's test-chat-template has for
-// the same template; marked "derived", it was worked out from the template by hand.
-var templates = []struct {
+type templateCase struct {
 	name, text, family string
 	bos, eos           string
 	want               string // of talk, or of talk without its system prompt
 	bare               bool   // without its system prompt, for which there is no place
-}{
+}
+
+// templates are published chat templates, or where it says so what matters of them. what
+// they give for talk is, where there is no other word, what llama.cpp's test-chat-template has for
+// the same template; marked "derived", it was worked out from the template by hand.
+var templates = []templateCase{
 	{name: "ChatML", family: "ChatML",
 		text: `{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`,
 		want: "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi there<|im_end|>\n<|im_start|>user\nWho are you<|im_end|>\n<|im_start|>assistant\n   I am an assistant   <|im_end|>\n<|im_start|>user\nAnother question<|im_end|>\n<|im_start|>assistant\n"},
@@ -179,14 +181,7 @@ func TestEndings(t *testing.T) {
 		"Phi-3 small": "<|user|>\nHello<|end|>\n<|assistant|>\nHi there<|end|>\n</s>",
 		"gpt-oss, what matters of it (as llama.cpp logs it)": "<|start|>user<|message|>Hello<|end|><|start|>assistant<|channel|>final<|message|>Hi there<|return|>",
 	} {
-		at := slices.IndexFunc(templates, func(c struct {
-			name, text, family string
-			bos, eos           string
-			want               string
-			bare               bool
-		}) bool {
-			return c.name == name
-		})
+		at := slices.IndexFunc(templates, func(c templateCase) bool { return c.name == name })
 		f, err := ParseTemplate(templates[at].text, words(t), TemplateConfig{EOS: "</s>"})
 		must(t, err)
 		if got, err := f.Text(talk[1:3], false); err != nil || !strings.HasSuffix(got, want) {
@@ -203,6 +198,15 @@ func TestUnknownTemplates(t *testing.T) {
 		"Zephyr":          "{% for message in messages %}{{ '<|user|>\n' + message['content'] + eos_token }}{{ '<|assistant|>' }}{% endfor %}",
 		"DeepSeek":        "{{bos_token}}{{'<｜User｜>' + message['content']}}{{'<｜Assistant｜>'}}",
 		"Llama 2":         "{{ bos_token + '[INST] <<SYS>>\n' + raise_exception }} [/INST] eos_token",
+		"its own prompt":  strings.Replace(caseOf(t, "Llama 2").text, "{% else %}", "{% elif true == true and not '<<SYS>>' in messages[0]['content'] %}{% else %}", 1),
+		"another day":     strings.Replace(caseOf(t, "Mistral Small 2501").text, "%Y-%m-%d", "%d", 1),
+		"yesterday":       strings.Replace(caseOf(t, "Mistral Small 2501").text, "+ today +", "+ yesterday +", 1),
+		"no more tools":   strings.Replace(caseOf(t, "SmolLM3 of the training").text, `"## Tools`, `"## Things`, 1),
+		"efforts":         caseOf(t, "Qwen3.5").text + "{{ reasoning_effort }}",
+		"two ways":        caseOf(t, "Qwen3.5").text + "{% if enable_thinking is defined and enable_thinking is true %}{% endif %}",
+		"spaces":          strings.Replace(caseOf(t, "DeepSeek-R1").text, "{{'<｜User｜>' + message['content']}}", "{{'<｜User｜>' + message['content']}}\n{% set x = 1 %}", 1),
+		"other thoughts":  strings.Replace(caseOf(t, "DeepSeek-V3").text, "{% set content", "{% set x = '</think>' %}{% set content", 1),
+		"other breaks":    strings.Replace(caseOf(t, "Zephyr").text, "'<|user|>\\n'", "'<|user|>'", 1),
 		"Mistral v7":      `{{ bos_token }}{{ raise_exception("") }}[SYSTEM_PROMPT]"[INST]" "[/INST]" eos_token system_message is defined`,
 		"SmolLM3":         chat + "## Metadata",
 		"dates":           chat + `strftime_now("%d")`,
@@ -230,22 +234,24 @@ func TestUnknownTemplates(t *testing.T) {
 
 // TestRoles: what a family does not allow is an error, and nothing else is.
 func TestRoles(t *testing.T) {
-	for _, c := range templates {
+	for _, c := range everyTemplate(t) {
 		f, err := ParseTemplate(c.text, words(t), TemplateConfig{})
 		must(t, err)
 		bad := map[string][]Message{"no messages": nil, "tool": {{"tool", "x"}}, "empty role": {{"", "x"}}}
 		family, _, _ := strings.Cut(c.family, " ")
-		if family == "Mistral" || family == "Gemma" {
+		if (family == "Mistral" || family == "Gemma" || c.family == "Llama 2") && !slices.Contains([]string{"Mistral Large 2411", "Mistral Small 2501"}, c.name) {
 			bad["two questions"] = []Message{{User, "a"}, {User, "b"}}
 			bad["an answer first"] = []Message{{Assistant, "a"}}
-			bad["a system prompt alone"] = []Message{{System, "a"}}
+			if c.family != "Mistral v7" {
+				bad["a system prompt alone"] = []Message{{System, "a"}}
+			}
 			bad["a system prompt later"] = []Message{{User, "a"}, {System, "b"}}
 		}
 		switch c.name {
 		case "Mistral 7B Instruct v0.2", "Gemma", "Phi-3 mini":
 			bad["a system prompt"] = talk
 		}
-		if family == "gpt-oss" {
+		if family == "gpt-oss" || family == "SmolLM3" || family == "Qwen3.5" {
 			bad["a system prompt later"] = []Message{{User, "a"}, {System, "b"}}
 		}
 		for name, messages := range bad {
@@ -262,9 +268,10 @@ func TestRoles(t *testing.T) {
 // TestInjection: a message cannot make special tokens, whatever it says.
 func TestInjection(t *testing.T) {
 	names := []string{"<s>", "</s>", "<bos>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|begin_of_text|>", "[INST]", "[/INST]",
-		"<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|start|>", "<|channel|>", "<|message|>", "<|return|>", "<|call|>", "<|constrain|>"}
+		"<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|start|>", "<|channel|>", "<|message|>", "<|return|>", "<|call|>", "<|constrain|>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "<<SYS>>", "<</SYS>>", "<think>", "</think>",
+		deepUser, deepAssistant, deepEnd, "<｜begin▁of▁sentence｜>"}
 	tok := words(t, names...)
-	for _, c := range templates {
+	for _, c := range everyTemplate(t) {
 		f, err := ParseTemplate(c.text, tok, TemplateConfig{BOS: c.bos, EOS: c.eos, Date: day})
 		must(t, err)
 		special := func(content string) (list []int32) {
