@@ -32,8 +32,8 @@ import (
 //
 // Options are subquad.WithMmap, which maps the file instead of reading it.
 //
-// Tensors may be F32, F16, BF16, F64, F8_E4M3 or F8_E5M2 without scales, and experts of
-// gpt-oss MXFP4. Names may begin with "model.", with nothing, or with "language_model." where
+// Tensors may be F32, F16, BF16, F64, F8_E4M3 or F8_E5M2, the latter with a scale for each
+// block or tensor (weight_scale_inv: DeepSeek-V3, Qwen3's FP8), and experts of gpt-oss MXFP4. Names may begin with "model.", with nothing, or with "language_model." where
 // a file has parts for other media, which are passed over.
 func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error) {
 	if m, err := openLlama2C(path, cfg, options...); m != nil || err != nil {
@@ -125,7 +125,9 @@ func newModel(f *weights.File, shape *Shape, cfg Config) (*Model, error) {
 // matrix and vector are Matrix and Vector of a tensor that counts as read.
 func (c *checkpoint) matrix(name string, rows, cols int) blas32.General {
 	c.read[name] = true
-	return c.Matrix(name, rows, cols)
+	w := c.Matrix(name, rows, cols)
+	c.scale(name, w, -1)
+	return w
 }
 
 func (c *checkpoint) vector(name string, n int) []float32 {
@@ -149,9 +151,10 @@ func (c *checkpoint) allRead() {
 }
 
 // passedOver tells whether a tensor may be there without being read: tables that old
-// exports have, parts for other media, layers that predict tokens beyond the next.
+// exports have, scales of activations of 8 bits, which are not done, parts for other media,
+// layers that predict tokens beyond the next.
 func passedOver(name string, layers int) bool {
-	if strings.HasSuffix(name, "rotary_emb.inv_freq") {
+	if strings.HasSuffix(name, "rotary_emb.inv_freq") || strings.HasSuffix(name, ".activation_scale") {
 		return true
 	}
 	for _, part := range []string{"mtp.", "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "audio_tower."} {

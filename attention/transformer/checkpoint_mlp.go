@@ -134,7 +134,9 @@ func (c *checkpoint) part(name string, i, rows, cols int) blas32.General {
 		c.Fail("%v", err)
 		return blas32.General{}
 	}
-	return mat.Of(data, rows, cols)
+	w := mat.Of(data, rows, cols)
+	c.scale(name, w, i)
+	return w
 }
 
 // interlaced makes gpt-oss's experts, whose weights stand in one tensor each: gates and

@@ -85,8 +85,9 @@
 // same inputs in Falcon-H1, and a layer of Nemotron-H has an A or an F.
 //
 // Weights are stored as float32, bfloat16, float16 or int8 (Config.Format), whatever their
-// type in the file; arithmetic is float32. Weights that are quantized in other ways than
-// gpt-oss's are an error that names the method, and so is a tensor that a model of the type
+// type in the file; arithmetic is float32. Weights of 8 bits with a scale for each block
+// (quant_method fp8) and gpt-oss's MXFP4 are expanded; those that are quantized in other ways
+// are an error that names the method, and so is a tensor that a model of the type
 // does not have: a bias that is not read would only make a model worse.
 //
 // Tokens go through all layers at most 512 at a time, so that working memory does not grow

@@ -167,6 +167,7 @@ type knobs struct {
 	act       dense.Activation
 	limit     float32 // of the activation
 	tied      bool    // the embedding stands for a missing head
+	fp8       []int   // rows and columns of blocks with a scale each, of weights of 8 bits; 0 for all; nil for none
 	embScale  float32 // 0 for 1, as the others
 	resScale  float32
 	outScale  float32

@@ -152,8 +152,8 @@ func (s *Shape) readKnobs(top, f section, kind *modelType) {
 		f.fail("hidden_act is %.100q, want silu, gelu or gelu_pytorch_tanh", act)
 	}
 	for _, at := range []section{top, f} {
-		if method := at.sub("quantization_config").text("quant_method", "mxfp4"); method != "mxfp4" || at.has("quantization_config") && s.ModelType != "gpt_oss" {
-			f.fail("quantization_config: weights quantized by %.100q are not read", method)
+		if at.has("quantization_config") {
+			s.readQuantization(at.sub("quantization_config"))
 		}
 	}
 }
