@@ -11,6 +11,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/mat/mattest"
 	"github.com/subquad/subquad/internal/tile"
 )
@@ -90,8 +91,8 @@ func TestBits(t *testing.T) {
 					want = c
 				}
 				for i := range n {
-					sameBits(t, "dst", c.Dst.Data[i*c.Dst.Stride:][:c.Dst.Cols], want.Dst.Data[i*c.Dst.Stride:])
-					sameBits(t, "LSE", c.LSE.Data[i*c.LSE.Stride:][:c.LSE.Cols], want.LSE.Data[i*c.LSE.Stride:])
+					sameBits(t, "dst", mat.Row(c.Dst, i), mat.Row(want.Dst, i))
+					sameBits(t, "LSE", mat.Row(c.LSE, i), mat.Row(want.LSE, i))
 				}
 			}
 		}
@@ -116,9 +117,9 @@ func TestBitsOfWorkers(t *testing.T) {
 				want = c
 			}
 			for i := range n {
-				sameBits(t, "dst", c.Dst.Data[i*c.Dst.Stride:][:c.Dst.Cols], want.Dst.Data[i*c.Dst.Stride:])
-				sameBits(t, "mass", c.Mass.Data[i*c.Mass.Stride:][:4], want.Mass.Data[i*c.Mass.Stride:])
-				sameBits(t, "entropy", c.Entropy.Data[i*c.Entropy.Stride:][:4], want.Entropy.Data[i*c.Entropy.Stride:])
+				sameBits(t, "dst", mat.Row(c.Dst, i), mat.Row(want.Dst, i))
+				sameBits(t, "mass", mat.Row(c.Mass, i), mat.Row(want.Mass, i))
+				sameBits(t, "entropy", mat.Row(c.Entropy, i), mat.Row(want.Entropy, i))
 			}
 		}
 	})
