@@ -42,6 +42,8 @@ func NewSampler(cfg SampleConfig) (*Sampler, error) { return lm.NewSampler("tran
 //	           part of the text; it needs Words
 //	Seen       with these tokens before the prompt, for RepetitionPenalty
 //	LogProbs   with Piece.LogProb, which costs an exponential for each of the V tokens
+//	Draft      with tokens that a Drafter proposes, at most Drafts (0 for 5) at a time, which
+//	           the model looks at in one call: see Drafter
 type GenerateConfig = lm.GenerateConfig
 
 // Words turns tokens into text, one after the other: package text has tokenizers.
@@ -53,6 +55,7 @@ type Words = lm.Words
 //	Token    the token, -1 in the last piece
 //	LogProb  the natural logarithm of its probability by the model: softmax over all V logits
 //	         as they are, before penalty, temperature and filters
+//	Drafted  whether it was proposed by GenerateConfig.Draft, and took no call of its own
 //	Text     what can be told of the text now, valid until the loop goes on: whole characters,
 //	         nothing that might become a text of StopText. All of them are the text
 //	End      why the text ended, in the last piece

@@ -52,6 +52,8 @@ type mixerRun struct {
 	x     blas32.General
 	group parallel.Group
 	call  attention.Call
+	near  [2]attention.Run // what drafts read
+	reads [1]attention.Selection
 	k, v  [1]blas32.General
 	one   [2]blas32.General // k and v of a sequence
 
@@ -100,13 +102,14 @@ func (m *mixer) Mix(ctx context.Context, mix *lm.Mix) error {
 	}
 	r.call = attention.Call{
 		Dst: r.y, Q: mat.Columns(r.qkv, 0, h), K: r.k[:], V: r.v[:],
-		States: past, Offsets: mix.Offsets, Prefill: true, Workers: mix.Workers,
+		States: past, Offsets: mix.Offsets, Prefill: !mix.Single, Workers: mix.Workers, Tree: mix.Tree,
 	}
+	r.selectNear(mix)
 	op := attention.Operator(m.op)
 	if m.with != nil {
 		op = m.with.operator
 	}
-	if err := op.Run(ctx, &r.call); err != nil {
+	if err := r.attend(ctx, op, mix); err != nil {
 		return err
 	}
 	return r.group.Run(ctx, mix.Workers, tasks, r.finish)
@@ -174,6 +177,9 @@ func (r *mixerRun) place(mix *lm.Mix) {
 		policy, _ := st.(*policyState)
 		for t := range mix.Offsets[i+1] - mix.Offsets[i] {
 			at := first + int64(t)
+			if mix.Tree != nil && t > 0 {
+				at = r.at[mix.Tree[t]] + 1
+			}
 			if policy != nil {
 				at = policy.numbered(at)
 			}

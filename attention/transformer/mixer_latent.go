@@ -64,6 +64,9 @@ func (m *latentMixer) Mix(ctx context.Context, mix *lm.Mix) error {
 		r.states = append(r.states, c.State)
 		alike = alike && c.length == mix.States[0].(*cache).length
 	}
+	if mix.Single && len(mix.States) == 1 {
+		return r.runSingle(ctx, mix, x)
+	}
 	for i, st := range mix.States {
 		op, err := m.of(st.(*cache).length)
 		if err != nil {

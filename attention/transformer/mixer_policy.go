@@ -81,7 +81,7 @@ func (r *mixerRun) mixPolicies(ctx context.Context, mix *lm.Mix) error {
 		switch st := st.(type) {
 		case *policyState:
 			call.States, call.State = nil, st.State
-			err = st.op.Run(ctx, &call)
+			err = r.runPolicy(ctx, st, &call, mix.Single)
 		default:
 			call.States, call.State, call.Prefill = nil, st.(interface{ past() attention.Past }).past(), true
 			op := attention.Operator(r.m.op)
@@ -95,6 +95,15 @@ func (r *mixerRun) mixPolicies(ctx context.Context, mix *lm.Mix) error {
 		}
 	}
 	return nil
+}
+
+// runPolicy runs a call under a policy or, where tokens are to be as they are one by one, a
+// call for each: they share no choice.
+func (r *mixerRun) runPolicy(ctx context.Context, st *policyState, call *attention.Call, single bool) error {
+	if !single {
+		return st.op.Run(ctx, call)
+	}
+	return r.inPieces(ctx, st.op, call, func() int { return 1 })
 }
 
 // Alike tells whether another state of the layer has the same policy.

@@ -14,6 +14,11 @@ type Source = lm.Source
 // NewSource returns a Source of the model that has read nothing.
 func (m *Model) NewSource() (Source, error) { return m.stack.NewSource() }
 
+// NewSourceWith is NewSource of a model that remembers what a configuration says: little, to
+// draft for itself (ModelDraft). Without Snapshots the state has as many as it needs to go
+// back. Errors match ErrConfig.
+func (m *Model) NewSourceWith(cfg StateConfig) (Source, error) { return m.stack.NewSourceWith(cfg) }
+
 // Method is how two models decode together; see the constants.
 type Method = lm.Method
 

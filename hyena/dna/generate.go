@@ -40,6 +40,8 @@ func NewSampler(cfg SampleConfig) (*Sampler, error) { return lm.NewSampler("dna"
 //	           part of the text; it needs Words
 //	Seen       with these tokens before the prompt, for RepetitionPenalty
 //	LogProbs   with Piece.LogProb, which costs an exponential for each of the V tokens
+//	Draft      with tokens that a drafter of package transformer proposes, at most Drafts (0 for
+//	           5) at a time, which the model looks at in one call; the text is the same
 type GenerateConfig = lm.GenerateConfig
 
 // Words turns tokens into text, one after the other: a Tokenizer does.

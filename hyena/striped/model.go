@@ -168,7 +168,8 @@ type SampleConfig = lm.SampleConfig
 
 // GenerateConfig says how a text goes on: as its SampleConfig says, for MaxTokens at the most
 // (0 is no limit), until a token of Stop. Words and StopText are for text, Seen are tokens
-// before the prompt that RepetitionPenalty counts, LogProbs asks for Piece.LogProb.
+// before the prompt that RepetitionPenalty counts, LogProbs asks for Piece.LogProb, and Draft
+// for drafts (package transformer).
 type GenerateConfig = lm.GenerateConfig
 
 // Piece is what Stream yields: a token, its text and how likely it was, and at last why the

@@ -31,6 +31,10 @@ type GenerateConfig struct {
 	Seen []int32
 	// LogProbs makes Stream tell each token's Piece.LogProb.
 	LogProbs bool
+	// Draft, if given, proposes tokens, at most Drafts at a time (0 for 5), which the model
+	// then looks at in one call instead of one for each. The text is what it is without.
+	Draft  Drafter
+	Drafts int
 }
 
 // Words turns tokens into text, one after the other.
@@ -55,6 +59,8 @@ type Piece struct {
 	// characters, and nothing that might yet turn out to be the beginning of a StopText. All
 	// Texts one after the other are the text, without the one of StopText that ended it.
 	Text []byte
+	// Drafted says that the token had been drafted: it took no call of the model's own.
+	Drafted bool
 	// End is why the text ended, in the last piece; Going in others.
 	End End
 }
@@ -141,6 +147,9 @@ func (m *Model) begin(cfg *GenerateConfig, prompt []int32) (*generation, error) 
 	if err := cfg.check(pkg); err != nil {
 		return nil, err
 	}
+	if err := cfg.checkDrafts(pkg, m.streams); err != nil {
+		return nil, err
+	}
 	if len(prompt) == 0 {
 		return nil, check.Errorf(subquad.ErrShape, "%s: the prompt is empty, want a token", pkg)
 	}
@@ -204,6 +213,9 @@ func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 		}
 	} else if whole = slices.Clone(prompt); cfg.MaxTokens > 0 {
 		whole = slices.Grow(whole, min(cfg.MaxTokens, 1<<16))
+	}
+	if cfg.Draft != nil {
+		return m.speculate(ctx, prompt, st, g, yield)
 	}
 	next, before := make([]int32, 1), prompt[len(prompt)-1]
 	for n := 0; ; n++ {

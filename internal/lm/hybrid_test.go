@@ -186,7 +186,11 @@ func (m *attentionMixer) Mix(ctx context.Context, mix *Mix) error {
 	}
 	s.call = attention.Call{
 		Dst: y, Q: mat.Columns(qkv, 0, heads*wide), K: s.k[:], V: s.v[:],
-		States: past, Offsets: mix.Offsets, Workers: mix.Workers,
+		States: past, Offsets: mix.Offsets, Workers: mix.Workers, Tree: mix.Tree,
+	}
+	if mix.Near.Recent > 0 {
+		n := past[0].Len() + mix.X.Rows
+		s.call.Select = []attention.Selection{{{From: max(0, n-mix.Near.Recent), To: n}}}
 	}
 	err := m.op.Run(ctx, &s.call)
 	clear(past)
@@ -252,6 +256,8 @@ func (st *attentionState) NewMark() Mark           { return new(length) }
 func (st *attentionState) Save(mark Mark)          { mark.(*length).n = st.Len() }
 func (st *attentionState) Restore(mark Mark) error { return st.Truncate(mark.(*length).n) }
 func (st *attentionState) CanTruncate(int) bool    { return true }
+func (st *attentionState) Cuts() bool              { return true }
+func (st *attentionState) Branches() bool          { return true }
 
 func zeros(rows, cols int) blas32.General { return mat.New(rows, cols) }
 

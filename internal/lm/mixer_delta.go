@@ -35,7 +35,15 @@ func (m Delta) Mix(ctx context.Context, mix *Mix) error {
 		c.first = scratch.Floats(c.first, mix.X.Rows*mix.X.Cols)
 		c.call.First = mat.Of(c.first, mix.X.Rows, mix.X.Cols)
 	}
-	err := m.Block.Run(ctx, &c.call)
+	err := singly(mix, func(from, to int, offsets []int) error {
+		if to-from < mix.X.Rows {
+			c.call.Dst, c.call.X, c.call.Offsets = mat.Rows(mix.X, from, to), mat.Rows(mix.X, from, to), offsets
+			if c.call.First.Rows > 0 {
+				c.call.First = mat.Of(c.first[from*mix.X.Cols:], to-from, mix.X.Cols)
+			}
+		}
+		return m.Block.Run(ctx, &c.call)
+	})
 	c.call = delta.BlockCall{}
 	clear(c.states)
 	return err

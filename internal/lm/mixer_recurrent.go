@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/ssm"
 	"github.com/subquad/subquad/ssm/delta"
 	"github.com/subquad/subquad/ssm/longmamba"
@@ -29,10 +30,33 @@ func (m Recurrent) Mix(ctx context.Context, mix *Mix) error {
 		c.states = append(c.states, st.(*recurrentState).State)
 	}
 	c.call = ssm.BlockCall{Dst: mix.X, X: mix.X, Offsets: mix.Offsets, States: c.states, Filter: mix.Filter, Workers: mix.Workers}
-	err := m.Block.Run(ctx, &c.call)
+	err := singly(mix, func(from, to int, offsets []int) error {
+		if to-from < mix.X.Rows {
+			c.call.Dst, c.call.X, c.call.Offsets = mat.Rows(mix.X, from, to), mat.Rows(mix.X, from, to), offsets
+		}
+		return m.Block.Run(ctx, &c.call)
+	})
 	c.call = ssm.BlockCall{}
 	clear(c.states)
 	return err
+}
+
+// singleRows is up to how many tokens of a sequence blocks take one by one.
+const singleRows = 4
+
+// singly runs the rows of a mix: all of them or, where they are to have the bits that they
+// have one by one, few at a time.
+func singly(mix *Mix, run func(from, to int, offsets []int) error) error {
+	if !mix.Single || len(mix.States) != 1 {
+		return run(0, mix.X.Rows, mix.Offsets)
+	}
+	for from := 0; from < mix.X.Rows; from += singleRows {
+		to := min(from+singleRows, mix.X.Rows)
+		if err := run(from, to, []int{0, to - from}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Kind implements Mixer.

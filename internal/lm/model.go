@@ -68,6 +68,15 @@ type Mix struct {
 	Filter ssm.DeltaFilter
 	// Workers is how many goroutines may be used.
 	Workers int
+	// Tree, if not nil, makes the rows, of one state, which is a Brancher, nodes of a tree:
+	// the parent of each, an earlier row, and -1 of the first.
+	Tree []int
+	// Single asks for the bits that the rows of a sequence have one by one, as far as the mixer
+	// can: for drafts, of which some will stand.
+	Single bool
+	// Near has attention over all of a past read a part of it, for drafts; its zero value is
+	// all.
+	Near Near
 
 	recurrent recurrentCall      // working memory of Recurrent
 	hyena     hyena.OperatorCall // of Hyena

@@ -48,7 +48,7 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 	errs := make([]error, len(short))
 	var group parallel.Group
 	err := group.Run(ctx, parallel.Workers(m.cfg.Workers), len(short), func(_, i int) {
-		errs[i] = m.runWith(ctx, short[i], 1)
+		errs[i] = m.runWith(ctx, short[i], drafting{}, 1)
 	})
 	if done := ctx.Err(); done != nil {
 		return done

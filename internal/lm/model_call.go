@@ -39,6 +39,14 @@ type Call struct {
 	Workers int
 }
 
+// drafting is what a call of drafts has besides: the parents of the tokens of a tree, what
+// attention reads, and that nothing is kept for Truncate.
+type drafting struct {
+	tree   []int
+	near   Near
+	passes bool
+}
+
 // target returns the token that the one at t predicts.
 func (c *Call) target(t int) int32 {
 	if c.Targets == nil {
@@ -75,16 +83,23 @@ func (m *Model) Run(ctx context.Context, call *Call) error {
 	if err := check.Call(m.cfg.Package, ctx, call != nil); err != nil {
 		return err
 	}
-	return m.runWith(ctx, call, parallel.Choose(m.cfg.Workers, call.Workers))
+	return m.runWith(ctx, call, drafting{}, parallel.Choose(m.cfg.Workers, call.Workers))
 }
 
-func (m *Model) runWith(ctx context.Context, call *Call, workers int) error {
+// runDrafts is Run of tokens that may be taken back.
+func (m *Model) runDrafts(ctx context.Context, call *Call, d drafting) error {
+	d.passes = true
+	return m.runWith(ctx, call, d, parallel.Choose(m.cfg.Workers, call.Workers))
+}
+
+func (m *Model) runWith(ctx context.Context, call *Call, drafts drafting, workers int) error {
 	s := m.scratch.Get()
 	defer m.scratch.Put(s)
 	if err := s.accept(m, call); err != nil {
 		return err
 	}
 	defer s.release()
+	s.drafts = drafts
 	return check.Wrap(ctx, m.cfg.Package, s.runCall(ctx, workers))
 }
 

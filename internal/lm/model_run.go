@@ -28,6 +28,7 @@ type run struct {
 	group   parallel.Group
 	m       *Model // the model that runs the call
 	call    Call   // a copy of the caller's
+	drafts  drafting
 	workers int    // goroutines that the call may use
 	layout  layout // the call's sequences and their states
 
@@ -76,8 +77,8 @@ func (s *run) release() {
 	s.layout.Clear()
 	clear(s.states)
 	clear(s.mix.States)
-	s.mix.X, s.mix.Filter = blas32.General{}, nil
-	s.m, s.call = nil, Call{}
+	s.mix.X, s.mix.Filter, s.mix.Tree = blas32.General{}, nil, nil
+	s.m, s.call, s.drafts = nil, Call{}, drafting{}
 }
 
 // runCall runs a call that has been accepted.
@@ -98,7 +99,7 @@ func (s *run) runCall(ctx context.Context, workers int) error {
 		}
 	}
 	for i, st := range s.layout.States {
-		if g := s.layout.Segments[i]; g.From < g.To {
+		if g := s.layout.Segments[i]; g.From < g.To && !s.drafts.passes {
 			st.keep()
 		}
 	}
@@ -228,6 +229,8 @@ func (s *run) through(ctx, inner context.Context) error {
 	for s.mixed = range m.mixers {
 		step := &m.program[m.mixers[s.mixed]]
 		s.mix.X, s.mix.Offsets, s.mix.Workers, s.mix.Filter = s.x, s.offsets, s.workers, nil
+		s.mix.Tree, s.mix.Near = s.drafts.tree, s.drafts.near
+		s.mix.Single = s.drafts.passes
 		s.mix.States = s.mix.States[:0]
 		for _, st := range s.states {
 			s.mix.States = append(s.mix.States, st.layers[s.mixed])

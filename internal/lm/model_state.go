@@ -211,6 +211,13 @@ func (st *State) CopyFrom(from *State) error {
 		return nil
 	}
 	for i, l := range st.layers {
+		if c, ok := l.(interface{ CanCopy(from LayerState) error }); ok {
+			if err := c.CanCopy(from.layers[i]); err != nil {
+				return wrapped(st.pkg, err)
+			}
+		}
+	}
+	for i, l := range st.layers {
 		if err := l.CopyFrom(from.layers[i]); err != nil {
 			return wrapped(st.pkg, err)
 		}

@@ -29,8 +29,15 @@ type Source interface {
 const sourceSnapshots = 32
 
 // NewSource returns a Source of a model that has read nothing.
-func (m *Model) NewSource() (Source, error) {
-	st, err := m.NewState(StateConfig{Snapshots: sourceSnapshots})
+func (m *Model) NewSource() (Source, error) { return m.NewSourceWith(StateConfig{}) }
+
+// NewSourceWith is NewSource of a model that remembers what a configuration says. Without
+// Snapshots the state has as many as it needs.
+func (m *Model) NewSourceWith(cfg StateConfig) (Source, error) {
+	if cfg.Snapshots == 0 {
+		cfg.Snapshots = sourceSnapshots
+	}
+	st, err := m.NewState(cfg)
 	if err != nil {
 		return nil, err
 	}

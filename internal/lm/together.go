@@ -79,6 +79,7 @@ type Counts struct {
 type partner struct {
 	source Source
 	read   []int32 // that it has read
+	text   []int32 // that drafts go on
 	rows   blas32.General
 }
 
@@ -199,6 +200,7 @@ type together struct {
 	large, small, tuned *partner
 	counts              *Counts
 	mixed               []float32
+	draft               Drafts
 }
 
 // round adds a token or, of drafts, several.
@@ -250,36 +252,25 @@ func (t *together) round(ctx context.Context) error {
 // speculate adds drafts of the small model, the first of which is there, as far as the large
 // one agrees, and the large one's token after them.
 func (t *together) speculate(ctx context.Context, first int32) error {
-	begin := len(t.text)
-	drafted := append(slices.Clone(t.text), first)
-	for len(drafted) < begin+t.drafts && !slices.Contains(t.cfg.Stop, drafted[len(drafted)-1]) {
-		small, err := t.small.after(ctx, drafted, 1)
-		if err != nil {
-			return err
-		}
-		drafted = append(drafted, argmax(small.Data[:t.vocab]))
+	d := &t.draft
+	d.pkg, d.stop = t.pkg, t.cfg.Stop
+	d.begin(t.text, t.drafts, t.vocab)
+	if err := t.small.draft(ctx, d, d.Add(0, first), 1); err != nil {
+		return err
 	}
-	n := len(drafted) - begin
-	large, err := t.large.after(ctx, drafted, n+1)
+	n := len(d.tokens)
+	large, err := t.large.after(ctx, append(slices.Clone(t.text), d.tokens...), n+1)
 	if err != nil {
 		return err
 	}
-	for i := range n + 1 {
-		token := argmax(mat.Row(large, i)[:t.vocab])
-		if i < n && token == drafted[begin+i] {
-			t.text = append(t.text, token)
-			if slices.Contains(t.cfg.Stop, token) {
-				return nil
-			}
-			continue
-		}
-		if i < n {
+	return d.walk(func(node int) (int32, bool, error) {
+		token := argmax(mat.Row(large, node)[:t.vocab])
+		t.text = append(t.text, token)
+		if node < n && token != d.tokens[node] {
 			t.counts.Mismatches++
 		}
-		t.text = append(t.text, token)
-		return nil
-	}
-	return nil
+		return token, !slices.Contains(t.cfg.Stop, token), nil
+	})
 }
 
 // ask tells whether the large model is asked about the token after a row of logits.
