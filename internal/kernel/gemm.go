@@ -70,10 +70,12 @@ func checkGemm(op string, dst, a blas32.General, rows int, b *Matrix, bias []flo
 // Blocks. None of them changes a sum's order: a partial sum waits in dst, in
 // float32 as it was in the register.
 const (
-	blockK     = 512       // rows of b to a kernel call; a tile of a stays in L1
-	blockBytes = 384 << 10 // of b, to stay in L2 while all of a goes by
-	wideK      = 512       // bytes of a column of b to a call that reads four panels of it
+	blockK = 512 // rows of b to a kernel call; a tile of a stays in L1
+	wideK  = 512 // bytes of a column of b to a call that reads four panels of it
 )
+
+// blockBytes is how much of b a block has, to stay in the second cache while all of a goes by.
+func blockBytes() int { return isa.SecondCache() / 8 * 3 }
 
 // zeros is where a product without a bias begins.
 var zeros [4 * maxPanelCols]float32
@@ -129,7 +131,7 @@ func (p *product) blocks(rows int, strip []float32) {
 	k, panels := p.b.rows, p.b.panels()
 	for k0 := 0; k0 < k; k0 += blockK {
 		kn := min(blockK, k-k0)
-		perBlock := max(4, blockBytes/(kn*p.b.PanelCols()*p.b.format.bytes()))
+		perBlock := max(4, blockBytes()/(kn*p.b.PanelCols()*p.b.format.bytes()))
 		for p0 := 0; p0 < panels; p0 += perBlock {
 			p1 := min(p0+perBlock, panels)
 			row := 0
