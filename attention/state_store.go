@@ -33,11 +33,11 @@ func newStore(format asm.Format, heads, dim, value, tokens int) store {
 	n := heads * dim * tokens
 	switch format {
 	case asm.Float32:
-		s.float32 = make([]float32, n)
+		s.float32 = kernel.Large[float32](n)
 	case asm.Int8:
-		s.int8, s.scale = make([]int8, n), make([]float32, s.parts()*heads*tokens)
+		s.int8, s.scale = kernel.Large[int8](n), make([]float32, s.parts()*heads*tokens)
 	default:
-		s.half = make([]uint16, n)
+		s.half = kernel.Large[uint16](n)
 	}
 	return s
 }

@@ -258,3 +258,13 @@ func (m *Matrix) setScales(b blas32.General, transposed bool) {
 		m.scale[c] /= 127
 	}
 }
+
+// Large returns n zeros for what is read over and over as a whole, in large pages where they
+// help and the system has them.
+func Large[T float32 | uint16 | int8](n int) []T {
+	x := make([]T, n)
+	if n > 0 {
+		hugePages(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), n*int(unsafe.Sizeof(x[0]))))
+	}
+	return x
+}
