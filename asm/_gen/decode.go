@@ -9,19 +9,46 @@ import (
 
 // Decoding: a few query rows with keys and values that stand in memory as they
 // were appended, each read once for all of the rows. What binds is memory, so the
-// kernels ask for what comes next while they work: one line after the other from
-// next on, which may be in any order to what they read.
+// kernels ask for what comes next while they work, in several streams side by side:
+// from next on and from each nextRow after that, in any order to what they read.
+// More pages are under way so, and a processor that foresees streams has several.
 
 // decodeValueRows are the numbers of query rows for which there are kernels of values.
 var decodeValueRows = []int{4, 2, 1}
+
+// streams are those that a kernel prefetches, none where a machine does not.
+type streams struct {
+	m    Machine
+	rows Rows
+}
+
+func newStreams(m Machine, count int) streams {
+	if !HasPrefetch(m) {
+		return streams{m: m}
+	}
+	return streams{m, m.Rows(m.Param("next"), m.Param("nextRow"), count)}
+}
+
+func (s streams) ask(i int) {
+	if s.rows != nil {
+		s.m.Prefetch(s.rows.At(i))
+	}
+}
+
+func (s streams) advance(bytes int) {
+	if s.rows != nil {
+		s.rows.Advance(bytes)
+	}
+}
 
 // decodeScores has all products of rows query rows and four keys in registers.
 // The rows of q come packed: [dim/Lanes][rows][Lanes].
 func decodeScores(rows int, w weight) kernel {
 	return func(m Machine) {
-		m.Func(fmt.Sprint("decodeScores", rows, w.suffix), "func(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)",
+		m.Func(fmt.Sprint("decodeScores", rows, w.suffix), "func(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)",
 			fmt.Sprintf("s = q k for %d rows of q, packed [dim/%d][%d][%d], and blocks of %d keys", rows, m.Lanes(), rows, m.Lanes(), decodeKeys))
-		k, s, next := m.Param("k"), m.Param("s"), m.Param("next")
+		k, s := m.Param("k"), m.Param("s")
+		next := newStreams(m, decodeKeys)
 		m.Loop(m.Param("blocks"), 1, func() {
 			var acc []Vec // [rows][keys]
 			for range rows * decodeKeys {
@@ -37,7 +64,7 @@ func decodeScores(rows int, w weight) kernel {
 						for j := range x {
 							x[j] = w.load(m, keys.At(j).Plus(u*m.Lanes()*w.bytes))
 							if u == 0 {
-								m.Prefetch(At{Base: next, Disp: 64 * j})
+								next.ask(j)
 							}
 						}
 						for i := range rows {
@@ -49,7 +76,7 @@ func decodeScores(rows int, w weight) kernel {
 					}
 					m.AddImm(q, count*rows*Bytes(m))
 					keys.Advance(count * m.Lanes() * w.bytes)
-					m.AddImm(next, decodeKeys*count*m.Lanes()*w.bytes)
+					next.advance(count * m.Lanes() * w.bytes)
 				}
 			}
 			n := m.Param("dim")
@@ -83,7 +110,7 @@ func decodeValues(rows, part int, w weight) kernel {
 			return
 		}
 		vectors := sizesOf[m.Tier()].decodeVectors[part]
-		m.Func(fmt.Sprint("decodeValues", rows, [...]string{"", "Last"}[part], w.suffix), "func(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)",
+		m.Func(fmt.Sprint("decodeValues", rows, [...]string{"", "Last"}[part], w.suffix), "func(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)",
 			fmt.Sprintf("o[i] = o[i] * factor[i] + p v for %d rows of p [keys] and up to 64 columns of v", rows))
 		out, factor := m.Rows(m.Param("o"), m.Param("oRow"), rows), m.Param("factor")
 		var acc [][]Vec
@@ -95,7 +122,8 @@ func decodeValues(rows, part int, w weight) kernel {
 			}
 			acc = append(acc, row)
 		}
-		p, v, next := m.Rows(m.Param("p"), m.Param("pRow"), rows), m.Param("v"), m.Param("next")
+		p, v := m.Rows(m.Param("p"), m.Param("pRow"), rows), m.Param("v")
+		next := newStreams(m, max(1, vectors*m.Lanes()*w.bytes/64))
 		vRow := m.Param("vRow")
 		m.Loop(m.Param("keys"), 1, func() {
 			var x []Vec
@@ -103,7 +131,7 @@ func decodeValues(rows, part int, w weight) kernel {
 				at := j * m.Lanes() * w.bytes
 				x = append(x, w.load(m, At{Base: v, Disp: at}))
 				if at%64 == 0 {
-					m.Prefetch(At{Base: next, Disp: at})
+					next.ask(at / 64)
 				}
 			}
 			for i := range rows {
@@ -114,7 +142,7 @@ func decodeValues(rows, part int, w weight) kernel {
 			}
 			p.Advance(4)
 			m.AddGP(v, vRow)
-			m.AddImm(next, vectors*m.Lanes()*w.bytes)
+			next.advance(min(64, vectors*m.Lanes()*w.bytes))
 		})
 		out = m.Rows(m.Param("o"), m.Param("oRow"), rows)
 		for i := range rows {
@@ -149,10 +177,10 @@ func decodeChoices() []choice {
 		}
 		return newChoice(c)
 	}
-	const valueParams = "keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32"
+	const valueParams = "keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32"
 	return []choice{
 		by("decodeScores", "decodeScoresSIMD gives some query rows their scores with blocks of decodeKeys keys.",
-			"dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int",
+			"dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int",
 			func(rows int) string { return fmt.Sprint("decodeScores", rows) }),
 		by("decodeValues", "decodeValuesSIMD adds weighted values to some rows of o, for decodeCols of their columns.", valueParams,
 			func(rows int) string { return fmt.Sprint("decodeValues", rows) }),

@@ -152,7 +152,7 @@ func (t DecodeTile) PackQueries(dst []float32, q blas32.General) {
 // Scores sets s[i][j] = q[i].k[j], with q packed by PackQueries and s [rows,
 // k.Rows]; Int8 elements count as integers. s must not overlap the others. While it
 // goes over the keys it prefetches as many bytes from next on, which the caller will
-// read soon; next may be nil.
+// read soon, in four streams side by side; next may be nil.
 func (t DecodeTile) Scores(s blas32.General, q []float32, k Strided, next *byte) {
 	const op = "kernel: DecodeTile.Scores"
 	k.check(op, "k")
@@ -183,17 +183,18 @@ func (t DecodeTile) Scores(s blas32.General, q []float32, k Strided, next *byte)
 		n := t.together(s.Rows-i, true)
 		queries := &q[i*k.Cols]
 		blocks := k.Rows / decodeKeys
+		stream := blocks * k.Cols * k.Format.bytes()
 		for b := 0; b < blocks; b += perCall {
-			decodeScoresSIMD(t.tier, k.Format, n, k.Cols, min(perCall, blocks-b), queries, k.At(decodeKeys*b*k.Stride), row, next, &s.Data[i*s.Stride+decodeKeys*b], 4*s.Stride)
+			decodeScoresSIMD(t.tier, k.Format, n, k.Cols, min(perCall, blocks-b), queries, k.At(decodeKeys*b*k.Stride), row, next, stream, &s.Data[i*s.Stride+decodeKeys*b], 4*s.Stride)
 		}
 		switch rest := k.Rows % decodeKeys; {
 		case rest > 0 && blocks > 0: // the last decodeKeys again
 			j := k.Rows - decodeKeys
-			decodeScoresSIMD(t.tier, k.Format, n, k.Cols, 1, queries, k.At(j*k.Stride), row, next, &s.Data[i*s.Stride+j], 4*s.Stride)
+			decodeScoresSIMD(t.tier, k.Format, n, k.Cols, 1, queries, k.At(j*k.Stride), row, next, 0, &s.Data[i*s.Stride+j], 4*s.Stride)
 		case rest > 0: // the same key decodeKeys times
 			var same [4 * decodeKeys]float32
 			for j := range rest {
-				decodeScoresSIMD(t.tier, k.Format, n, k.Cols, 1, queries, k.At(j*k.Stride), 0, next, &same[0], 4*decodeKeys)
+				decodeScoresSIMD(t.tier, k.Format, n, k.Cols, 1, queries, k.At(j*k.Stride), 0, next, 0, &same[0], 4*decodeKeys)
 				for r := range n {
 					s.Data[(i+r)*s.Stride+j] = same[decodeKeys*r]
 				}
@@ -249,10 +250,10 @@ func (t DecodeTile) valueColumns(o, p blas32.General, v Strided, from, keys int,
 			x, y, z := &p.Data[i*p.Stride+from], v.At(from*v.Stride+c), &o.Data[i*o.Stride+c]
 			next := (*byte)(unsafe.Add(unsafe.Pointer(next), c*keys*v.Format.bytes())) // a share for each
 			if v.Cols-c >= wide {
-				decodeValuesSIMD(t.tier, v.Format, n, keys, x, 4*p.Stride, y, row, next, z, 4*o.Stride, f)
+				decodeValuesSIMD(t.tier, v.Format, n, keys, x, 4*p.Stride, y, row, next, 64*keys, z, 4*o.Stride, f)
 				c += wide
 			} else {
-				decodeValuesLastSIMD(t.tier, v.Format, n, keys, x, 4*p.Stride, y, row, next, z, 4*o.Stride, f)
+				decodeValuesLastSIMD(t.tier, v.Format, n, keys, x, 4*p.Stride, y, row, next, 64*keys, z, 4*o.Stride, f)
 				c += decodeUnit
 			}
 		}

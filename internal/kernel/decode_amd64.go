@@ -9,55 +9,55 @@ import (
 )
 
 // decodeScoresSIMD gives some query rows their scores with blocks of decodeKeys keys.
-func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int) {
 	switch {
 	case tier >= isa.AVX512:
 		switch int(format)<<4 | rows {
 		case int(Float32)<<4 | 4:
-			decodeScores4Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores4Float32AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float32)<<4 | 2:
-			decodeScores2Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2Float32AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float32)<<4 | 1:
-			decodeScores1Float32AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1Float32AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(BFloat16)<<4 | 4:
-			decodeScores4BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores4BFloat16AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(BFloat16)<<4 | 2:
-			decodeScores2BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2BFloat16AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(BFloat16)<<4 | 1:
-			decodeScores1BFloat16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1BFloat16AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Int8)<<4 | 4:
-			decodeScores4Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores4Int8AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Int8)<<4 | 2:
-			decodeScores2Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2Int8AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Int8)<<4 | 1:
-			decodeScores1Int8AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1Int8AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float16)<<4 | 4:
-			decodeScores4Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores4Float16AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float16)<<4 | 2:
-			decodeScores2Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2Float16AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float16)<<4 | 1:
-			decodeScores1Float16AVX512(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1Float16AVX512(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		default:
 			panic(NoKernels)
 		}
 	default: // isa.AVX2
 		switch int(format)<<4 | rows {
 		case int(Float32)<<4 | 2:
-			decodeScores2Float32AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2Float32AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float32)<<4 | 1:
-			decodeScores1Float32AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1Float32AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(BFloat16)<<4 | 2:
-			decodeScores2BFloat16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2BFloat16AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(BFloat16)<<4 | 1:
-			decodeScores1BFloat16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1BFloat16AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Int8)<<4 | 2:
-			decodeScores2Int8AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2Int8AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Int8)<<4 | 1:
-			decodeScores1Int8AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1Int8AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float16)<<4 | 2:
-			decodeScores2Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores2Float16AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		case int(Float16)<<4 | 1:
-			decodeScores1Float16AVX2(dim, blocks, q, k, kRow, next, s, sRow)
+			decodeScores1Float16AVX2(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 		default:
 			panic(NoKernels)
 		}
@@ -65,63 +65,63 @@ func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks in
 }
 
 // decodeValuesSIMD adds weighted values to some rows of o, for decodeCols of their columns.
-func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32) {
 	switch {
 	case tier >= isa.AVX512:
 		switch int(format)<<4 | rows {
 		case int(Float32)<<4 | 4:
-			decodeValues4Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4Float32AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float32)<<4 | 2:
-			decodeValues2Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2Float32AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float32)<<4 | 1:
-			decodeValues1Float32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1Float32AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 4:
-			decodeValues4BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4BFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 2:
-			decodeValues2BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2BFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 1:
-			decodeValues1BFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1BFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 4:
-			decodeValues4Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4Int8AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 2:
-			decodeValues2Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2Int8AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 1:
-			decodeValues1Int8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1Int8AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 4:
-			decodeValues4Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4Float16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 2:
-			decodeValues2Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2Float16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 1:
-			decodeValues1Float16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1Float16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		default:
 			panic(NoKernels)
 		}
 	default: // isa.AVX2
 		switch int(format)<<4 | rows {
 		case int(Float32)<<4 | 4:
-			decodeValues4Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4Float32AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float32)<<4 | 2:
-			decodeValues2Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2Float32AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float32)<<4 | 1:
-			decodeValues1Float32AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1Float32AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 4:
-			decodeValues4BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4BFloat16AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 2:
-			decodeValues2BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2BFloat16AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 1:
-			decodeValues1BFloat16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1BFloat16AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 4:
-			decodeValues4Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4Int8AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 2:
-			decodeValues2Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2Int8AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 1:
-			decodeValues1Int8AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1Int8AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 4:
-			decodeValues4Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4Float16AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 2:
-			decodeValues2Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2Float16AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 1:
-			decodeValues1Float16AVX2(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1Float16AVX2(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		default:
 			panic(NoKernels)
 		}
@@ -129,34 +129,34 @@ func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float
 }
 
 // decodeValuesLastSIMD does so for decodeUnit columns, where those are fewer.
-func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32) {
 	switch {
 	case tier >= isa.AVX512:
 		switch int(format)<<4 | rows {
 		case int(Float32)<<4 | 4:
-			decodeValues4LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4LastFloat32AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float32)<<4 | 2:
-			decodeValues2LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2LastFloat32AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float32)<<4 | 1:
-			decodeValues1LastFloat32AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1LastFloat32AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 4:
-			decodeValues4LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4LastBFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 2:
-			decodeValues2LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2LastBFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(BFloat16)<<4 | 1:
-			decodeValues1LastBFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1LastBFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 4:
-			decodeValues4LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4LastInt8AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 2:
-			decodeValues2LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2LastInt8AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Int8)<<4 | 1:
-			decodeValues1LastInt8AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1LastInt8AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 4:
-			decodeValues4LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues4LastFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 2:
-			decodeValues2LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues2LastFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		case int(Float16)<<4 | 1:
-			decodeValues1LastFloat16AVX512(keys, p, pRow, v, vRow, next, o, oRow, factor)
+			decodeValues1LastFloat16AVX512(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 		default:
 			panic(NoKernels)
 		}

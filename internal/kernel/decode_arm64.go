@@ -9,70 +9,70 @@ import (
 )
 
 // decodeScoresSIMD gives some query rows their scores with blocks of decodeKeys keys.
-func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int) {
+func decodeScoresSIMD(tier isa.Tier, format Format, rows int, dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int) {
 	switch int(format)<<4 | rows {
 	case int(Float32)<<4 | 4:
-		decodeScores4Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores4Float32NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Float32)<<4 | 2:
-		decodeScores2Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores2Float32NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Float32)<<4 | 1:
-		decodeScores1Float32NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores1Float32NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(BFloat16)<<4 | 4:
-		decodeScores4BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores4BFloat16NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(BFloat16)<<4 | 2:
-		decodeScores2BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores2BFloat16NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(BFloat16)<<4 | 1:
-		decodeScores1BFloat16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores1BFloat16NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Int8)<<4 | 4:
-		decodeScores4Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores4Int8NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Int8)<<4 | 2:
-		decodeScores2Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores2Int8NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Int8)<<4 | 1:
-		decodeScores1Int8NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores1Int8NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Float16)<<4 | 4:
-		decodeScores4Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores4Float16NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Float16)<<4 | 2:
-		decodeScores2Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores2Float16NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	case int(Float16)<<4 | 1:
-		decodeScores1Float16NEON(dim, blocks, q, k, kRow, next, s, sRow)
+		decodeScores1Float16NEON(dim, blocks, q, k, kRow, next, nextRow, s, sRow)
 	default:
 		panic(NoKernels)
 	}
 }
 
 // decodeValuesSIMD adds weighted values to some rows of o, for decodeCols of their columns.
-func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func decodeValuesSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32) {
 	switch int(format)<<4 | rows {
 	case int(Float32)<<4 | 4:
-		decodeValues4Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues4Float32NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Float32)<<4 | 2:
-		decodeValues2Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues2Float32NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Float32)<<4 | 1:
-		decodeValues1Float32NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues1Float32NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(BFloat16)<<4 | 4:
-		decodeValues4BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues4BFloat16NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(BFloat16)<<4 | 2:
-		decodeValues2BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues2BFloat16NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(BFloat16)<<4 | 1:
-		decodeValues1BFloat16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues1BFloat16NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Int8)<<4 | 4:
-		decodeValues4Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues4Int8NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Int8)<<4 | 2:
-		decodeValues2Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues2Int8NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Int8)<<4 | 1:
-		decodeValues1Int8NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues1Int8NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Float16)<<4 | 4:
-		decodeValues4Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues4Float16NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Float16)<<4 | 2:
-		decodeValues2Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues2Float16NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	case int(Float16)<<4 | 1:
-		decodeValues1Float16NEON(keys, p, pRow, v, vRow, next, o, oRow, factor)
+		decodeValues1Float16NEON(keys, p, pRow, v, vRow, next, nextRow, o, oRow, factor)
 	default:
 		panic(NoKernels)
 	}
 }
 
 // decodeValuesLastSIMD does so for decodeUnit columns, where those are fewer.
-func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32) {
+func decodeValuesLastSIMD(tier isa.Tier, format Format, rows int, keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32) {
 	panic(NoKernels)
 }

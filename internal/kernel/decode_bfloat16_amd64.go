@@ -5,43 +5,43 @@
 package kernel
 
 //go:noescape
-func decodeScores4BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores4BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues4BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues4BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores2BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores2BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeScores2BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores2BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues2BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues2BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores1BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores1BFloat16AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeScores1BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores1BFloat16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues1BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1BFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues1BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1BFloat16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues4LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues2LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues1LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1LastBFloat16AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)

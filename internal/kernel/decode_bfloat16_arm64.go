@@ -5,19 +5,19 @@
 package kernel
 
 //go:noescape
-func decodeScores4BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores4BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues4BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores2BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores2BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues2BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores1BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores1BFloat16NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues1BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1BFloat16NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)

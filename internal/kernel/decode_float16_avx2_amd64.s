@@ -4,14 +4,14 @@
 
 #include "textflag.h"
 
-// func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues4Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeValues4Float16AVX2(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
+TEXT ·decodeValues4Float16AVX2(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
 	LEAQ         (AX)(CX*2), DX
 	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
+	MOVQ         factor+72(FP), BX
 	VBROADCASTSS (BX), Y0
 	VMULPS       (AX), Y0, Y1
 	VMULPS       32(AX), Y0, Y0
@@ -30,6 +30,7 @@ TEXT ·decodeValues4Float16AVX2(SB), NOSPLIT, $0-72
 	ADDQ         CX, DX
 	MOVQ         v+24(FP), BX
 	MOVQ         next+40(FP), SI
+	MOVQ         nextRow+48(FP), DI
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
@@ -60,8 +61,8 @@ loop1:
 	JGE          loop1
 
 end2:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	LEAQ    (AX)(CX*2), DX
 	ADDQ    CX, DX
 	VMOVUPS Y1, (AX)
@@ -75,14 +76,17 @@ end2:
 	VZEROUPPER
 	RET
 
-// func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores2Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeScores2Float16AVX2(SB), NOSPLIT, $0-64
+TEXT ·decodeScores2Float16AVX2(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end4
 
 loop3:
@@ -94,118 +98,120 @@ loop3:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+32
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+32
 	JLT    end6
 
 loop5:
-	VCVTPH2PS   (R8), Y8
+	VCVTPH2PS   (R10), Y8
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y9
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y10
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y12
+	VCVTPH2PS   (R10)(R9*1), Y9
+	PREFETCHT1  (DX)(BX*1)
+	VCVTPH2PS   (R10)(R9*2), Y10
+	PREFETCHT1  (DX)(BX*2)
+	VCVTPH2PS   (R11), Y11
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     32(SI), Y12
+	VMOVUPS     32(R8), Y12
 	VFMADD231PS Y8, Y12, Y4
 	VFMADD231PS Y9, Y12, Y5
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   16(R8), Y8
-	VCVTPH2PS   16(R8)(DI*1), Y9
-	VCVTPH2PS   16(R8)(DI*2), Y10
-	VCVTPH2PS   16(R9), Y11
-	VMOVUPS     64(SI), Y12
+	VCVTPH2PS   16(R10), Y8
+	VCVTPH2PS   16(R10)(R9*1), Y9
+	VCVTPH2PS   16(R10)(R9*2), Y10
+	VCVTPH2PS   16(R11), Y11
+	VMOVUPS     64(R8), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     96(SI), Y12
+	VMOVUPS     96(R8), Y12
 	VFMADD231PS Y8, Y12, Y4
 	VFMADD231PS Y9, Y12, Y5
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   32(R8), Y8
-	VCVTPH2PS   32(R8)(DI*1), Y9
-	VCVTPH2PS   32(R8)(DI*2), Y10
-	VCVTPH2PS   32(R9), Y11
-	VMOVUPS     128(SI), Y12
+	VCVTPH2PS   32(R10), Y8
+	VCVTPH2PS   32(R10)(R9*1), Y9
+	VCVTPH2PS   32(R10)(R9*2), Y10
+	VCVTPH2PS   32(R11), Y11
+	VMOVUPS     128(R8), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     160(SI), Y12
+	VMOVUPS     160(R8), Y12
 	VFMADD231PS Y8, Y12, Y4
 	VFMADD231PS Y9, Y12, Y5
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   48(R8), Y8
-	VCVTPH2PS   48(R8)(DI*1), Y9
-	VCVTPH2PS   48(R8)(DI*2), Y10
-	VCVTPH2PS   48(R9), Y11
-	VMOVUPS     192(SI), Y12
+	VCVTPH2PS   48(R10), Y8
+	VCVTPH2PS   48(R10)(R9*1), Y9
+	VCVTPH2PS   48(R10)(R9*2), Y10
+	VCVTPH2PS   48(R11), Y11
+	VMOVUPS     192(R8), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     224(SI), Y12
+	VMOVUPS     224(R8), Y12
 	VFMADD231PS Y8, Y12, Y4
 	VFMADD231PS Y9, Y12, Y5
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $+256, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+32, R10
-	CMPQ        R10, $+32
+	ADDQ        $+256, R8
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+32, R12
+	CMPQ        R12, $+32
 	JGE         loop5
 
 end6:
-	CMPQ R10, $+8
+	CMPQ R12, $+8
 	JLT  end8
 
 loop7:
-	VCVTPH2PS   (R8), Y8
+	VCVTPH2PS   (R10), Y8
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y9
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y10
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y12
+	VCVTPH2PS   (R10)(R9*1), Y9
+	PREFETCHT1  (DX)(BX*1)
+	VCVTPH2PS   (R10)(R9*2), Y10
+	PREFETCHT1  (DX)(BX*2)
+	VCVTPH2PS   (R11), Y11
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     32(SI), Y12
+	VMOVUPS     32(R8), Y12
 	VFMADD231PS Y8, Y12, Y4
 	VFMADD231PS Y9, Y12, Y5
 	VFMADD231PS Y10, Y12, Y6
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $+64, SI
-	ADDQ        $+16, R8
-	ADDQ        $+16, R9
-	ADDQ        $+64, DX
-	SUBQ        $+8, R10
-	CMPQ        R10, $+8
+	ADDQ        $+64, R8
+	ADDQ        $+16, R10
+	ADDQ        $+16, R11
+	ADDQ        $+16, DX
+	ADDQ        $+16, SI
+	SUBQ        $+8, R12
+	CMPQ        R12, $+8
 	JGE         loop7
 
 end8:
-	MOVQ         CX, SI
-	MOVQ         sRow+56(FP), R8
+	MOVQ         CX, R8
+	MOVQ         sRow+64(FP), R10
 	VUNPCKLPS    Y1, Y0, Y8
 	VUNPCKHPS    Y1, Y0, Y0
 	VADDPS       Y0, Y8, Y0
@@ -227,27 +233,27 @@ end8:
 	VPERM2F128   $0x20, Y1, Y0, Y2
 	VPERM2F128   $0x31, Y1, Y0, Y0
 	VADDPS       Y0, Y2, Y0
-	VMOVUPS      X0, (SI)
-	VEXTRACTF128 $0x01, Y0, (SI)(R8*1)
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
+	VMOVUPS      X0, (R8)
+	VEXTRACTF128 $0x01, Y0, (R8)(R10*1)
+	ADDQ         R9, AX
+	ADDQ         R9, AX
+	ADDQ         R9, AX
+	ADDQ         R9, AX
 	ADDQ         $+16, CX
-	SUBQ         $+1, BX
-	CMPQ         BX, $+1
+	SUBQ         $+1, DI
+	CMPQ         DI, $+1
 	JGE          loop3
 
 end4:
 	VZEROUPPER
 	RET
 
-// func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues2Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeValues2Float16AVX2(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
+TEXT ·decodeValues2Float16AVX2(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), DX
 	VBROADCASTSS (DX), Y0
 	VMULPS       (AX), Y0, Y1
 	VMULPS       32(AX), Y0, Y0
@@ -258,6 +264,7 @@ TEXT ·decodeValues2Float16AVX2(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), DX
 	MOVQ         next+40(FP), BX
+	MOVQ         nextRow+48(FP), SI
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
@@ -281,8 +288,8 @@ loop9:
 	JGE          loop9
 
 end10:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Y1, (AX)
 	VMOVUPS Y0, 32(AX)
 	VMOVUPS Y3, (AX)(CX*1)
@@ -290,14 +297,17 @@ end10:
 	VZEROUPPER
 	RET
 
-// func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores1Float16AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeScores1Float16AVX2(SB), NOSPLIT, $0-64
+TEXT ·decodeScores1Float16AVX2(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end12
 
 loop11:
@@ -305,93 +315,95 @@ loop11:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+32
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+32
 	JLT    end14
 
 loop13:
-	VCVTPH2PS   (R8), Y4
+	VCVTPH2PS   (R10), Y4
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y5
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y6
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y8
+	VCVTPH2PS   (R10)(R9*1), Y5
+	PREFETCHT1  (DX)(BX*1)
+	VCVTPH2PS   (R10)(R9*2), Y6
+	PREFETCHT1  (DX)(BX*2)
+	VCVTPH2PS   (R11), Y7
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Y8
 	VFMADD231PS Y4, Y8, Y0
 	VFMADD231PS Y5, Y8, Y1
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
-	VCVTPH2PS   16(R8), Y4
-	VCVTPH2PS   16(R8)(DI*1), Y5
-	VCVTPH2PS   16(R8)(DI*2), Y6
-	VCVTPH2PS   16(R9), Y7
-	VMOVUPS     32(SI), Y8
+	VCVTPH2PS   16(R10), Y4
+	VCVTPH2PS   16(R10)(R9*1), Y5
+	VCVTPH2PS   16(R10)(R9*2), Y6
+	VCVTPH2PS   16(R11), Y7
+	VMOVUPS     32(R8), Y8
 	VFMADD231PS Y4, Y8, Y0
 	VFMADD231PS Y5, Y8, Y1
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
-	VCVTPH2PS   32(R8), Y4
-	VCVTPH2PS   32(R8)(DI*1), Y5
-	VCVTPH2PS   32(R8)(DI*2), Y6
-	VCVTPH2PS   32(R9), Y7
-	VMOVUPS     64(SI), Y8
+	VCVTPH2PS   32(R10), Y4
+	VCVTPH2PS   32(R10)(R9*1), Y5
+	VCVTPH2PS   32(R10)(R9*2), Y6
+	VCVTPH2PS   32(R11), Y7
+	VMOVUPS     64(R8), Y8
 	VFMADD231PS Y4, Y8, Y0
 	VFMADD231PS Y5, Y8, Y1
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
-	VCVTPH2PS   48(R8), Y4
-	VCVTPH2PS   48(R8)(DI*1), Y5
-	VCVTPH2PS   48(R8)(DI*2), Y6
-	VCVTPH2PS   48(R9), Y7
-	VMOVUPS     96(SI), Y8
+	VCVTPH2PS   48(R10), Y4
+	VCVTPH2PS   48(R10)(R9*1), Y5
+	VCVTPH2PS   48(R10)(R9*2), Y6
+	VCVTPH2PS   48(R11), Y7
+	VMOVUPS     96(R8), Y8
 	VFMADD231PS Y4, Y8, Y0
 	VFMADD231PS Y5, Y8, Y1
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
-	ADDQ        $+128, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+32, R10
-	CMPQ        R10, $+32
+	ADDQ        $+128, R8
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+32, R12
+	CMPQ        R12, $+32
 	JGE         loop13
 
 end14:
-	CMPQ R10, $+8
+	CMPQ R12, $+8
 	JLT  end16
 
 loop15:
-	VCVTPH2PS   (R8), Y4
+	VCVTPH2PS   (R10), Y4
 	PREFETCHT1  (DX)
-	VCVTPH2PS   (R8)(DI*1), Y5
-	PREFETCHT1  64(DX)
-	VCVTPH2PS   (R8)(DI*2), Y6
-	PREFETCHT1  128(DX)
-	VCVTPH2PS   (R9), Y7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Y8
+	VCVTPH2PS   (R10)(R9*1), Y5
+	PREFETCHT1  (DX)(BX*1)
+	VCVTPH2PS   (R10)(R9*2), Y6
+	PREFETCHT1  (DX)(BX*2)
+	VCVTPH2PS   (R11), Y7
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Y8
 	VFMADD231PS Y4, Y8, Y0
 	VFMADD231PS Y5, Y8, Y1
 	VFMADD231PS Y6, Y8, Y2
 	VFMADD231PS Y7, Y8, Y3
-	ADDQ        $+32, SI
-	ADDQ        $+16, R8
-	ADDQ        $+16, R9
-	ADDQ        $+64, DX
-	SUBQ        $+8, R10
-	CMPQ        R10, $+8
+	ADDQ        $+32, R8
+	ADDQ        $+16, R10
+	ADDQ        $+16, R11
+	ADDQ        $+16, DX
+	ADDQ        $+16, SI
+	SUBQ        $+8, R12
+	CMPQ        R12, $+8
 	JGE         loop15
 
 end16:
-	MOVQ       CX, SI
-	MOVQ       sRow+56(FP), R8
+	MOVQ       CX, R8
+	MOVQ       sRow+64(FP), R10
 	VUNPCKLPS  Y1, Y0, Y4
 	VUNPCKHPS  Y1, Y0, Y0
 	VADDPS     Y0, Y4, Y0
@@ -404,26 +416,26 @@ end16:
 	VPERM2F128 $0x20, Y0, Y0, Y1
 	VPERM2F128 $0x31, Y0, Y0, Y0
 	VADDPS     Y0, Y1, Y0
-	VMOVUPS    X0, (SI)
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
+	VMOVUPS    X0, (R8)
+	ADDQ       R9, AX
+	ADDQ       R9, AX
+	ADDQ       R9, AX
+	ADDQ       R9, AX
 	ADDQ       $+16, CX
-	SUBQ       $+1, BX
-	CMPQ       BX, $+1
+	SUBQ       $+1, DI
+	CMPQ       DI, $+1
 	JGE        loop11
 
 end12:
 	VZEROUPPER
 	RET
 
-// func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1Float16AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·decodeValues1Float16AVX2(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
+TEXT ·decodeValues1Float16AVX2(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), CX
 	VBROADCASTSS (CX), Y0
 	VMULPS       (AX), Y0, Y1
 	VMULPS       32(AX), Y0, Y0
@@ -431,6 +443,7 @@ TEXT ·decodeValues1Float16AVX2(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), CX
 	MOVQ         next+40(FP), DX
+	MOVQ         nextRow+48(FP), BX
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
@@ -451,8 +464,8 @@ loop17:
 	JGE          loop17
 
 end18:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Y1, (AX)
 	VMOVUPS Y0, 32(AX)
 	VZEROUPPER

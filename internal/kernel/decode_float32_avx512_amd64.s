@@ -4,14 +4,17 @@
 
 #include "textflag.h"
 
-// func decodeScores4Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores4Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores4Float32AVX512(SB), NOSPLIT, $0-64
+TEXT ·decodeScores4Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end2
 
 loop1:
@@ -31,57 +34,58 @@ loop1:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+16
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+16
 	JLT    end4
 
 loop3:
-	VMOVUPS     (R8), Z16
+	VMOVUPS     (R10), Z16
 	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Z17
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Z18
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Z19
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z20
+	VMOVUPS     (R10)(R9*1), Z17
+	PREFETCHT1  (DX)(BX*1)
+	VMOVUPS     (R10)(R9*2), Z18
+	PREFETCHT1  (DX)(BX*2)
+	VMOVUPS     (R11), Z19
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     64(SI), Z20
+	VMOVUPS     64(R8), Z20
 	VFMADD231PS Z16, Z20, Z4
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z6
 	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     128(SI), Z20
+	VMOVUPS     128(R8), Z20
 	VFMADD231PS Z16, Z20, Z8
 	VFMADD231PS Z17, Z20, Z9
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     192(SI), Z20
+	VMOVUPS     192(R8), Z20
 	VFMADD231PS Z16, Z20, Z12
 	VFMADD231PS Z17, Z20, Z13
 	VFMADD231PS Z18, Z20, Z14
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $+256, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
+	ADDQ        $+256, R8
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+16, R12
+	CMPQ        R12, $+16
 	JGE         loop3
 
 end4:
-	MOVQ          CX, SI
-	MOVQ          sRow+56(FP), R8
-	LEAQ          (SI)(R8*2), R9
-	ADDQ          R8, R9
+	MOVQ          CX, R8
+	MOVQ          sRow+64(FP), R10
+	LEAQ          (R8)(R10*2), R11
+	ADDQ          R10, R11
 	VUNPCKLPS     Z1, Z0, Z16
 	VUNPCKHPS     Z1, Z0, Z17
 	VADDPS        Z17, Z16, Z16
@@ -127,31 +131,31 @@ end4:
 	VSHUFF32X4    $0x88, Z17, Z16, Z18
 	VSHUFF32X4    $0xdd, Z17, Z16, Z16
 	VADDPS        Z16, Z18, Z16
-	VMOVUPS       X16, (SI)
-	VEXTRACTF32X4 $0x01, Z16, (SI)(R8*1)
-	VEXTRACTF32X4 $0x02, Z16, (SI)(R8*2)
-	VEXTRACTF32X4 $0x03, Z16, (R9)
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
+	VMOVUPS       X16, (R8)
+	VEXTRACTF32X4 $0x01, Z16, (R8)(R10*1)
+	VEXTRACTF32X4 $0x02, Z16, (R8)(R10*2)
+	VEXTRACTF32X4 $0x03, Z16, (R11)
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
 	ADDQ          $+16, CX
-	SUBQ          $+1, BX
-	CMPQ          BX, $+1
+	SUBQ          $+1, DI
+	CMPQ          DI, $+1
 	JGE           loop1
 
 end2:
 	VZEROUPPER
 	RET
 
-// func decodeValues4Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues4Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues4Float32AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
+TEXT ·decodeValues4Float32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
 	LEAQ         (AX)(CX*2), DX
 	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
+	MOVQ         factor+72(FP), BX
 	VBROADCASTSS (BX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z2
@@ -178,20 +182,23 @@ TEXT ·decodeValues4Float32AVX512(SB), NOSPLIT, $0-72
 	ADDQ         CX, DX
 	MOVQ         v+24(FP), BX
 	MOVQ         next+40(FP), SI
-	MOVQ         vRow+32(FP), DI
-	MOVQ         keys+0(FP), R8
-	CMPQ         R8, $+1
+	MOVQ         nextRow+48(FP), DI
+	LEAQ         (SI)(DI*2), R8
+	ADDQ         DI, R8
+	MOVQ         vRow+32(FP), R9
+	MOVQ         keys+0(FP), R10
+	CMPQ         R10, $+1
 	JLT          end6
 
 loop5:
 	VMOVUPS      (BX), Z16
 	PREFETCHT1   (SI)
 	VMOVUPS      64(BX), Z17
-	PREFETCHT1   64(SI)
+	PREFETCHT1   (SI)(DI*1)
 	VMOVUPS      128(BX), Z18
-	PREFETCHT1   128(SI)
+	PREFETCHT1   (SI)(DI*2)
 	VMOVUPS      192(BX), Z19
-	PREFETCHT1   192(SI)
+	PREFETCHT1   (R8)
 	VBROADCASTSS (AX), Z20
 	VFMADD231PS  Z16, Z20, Z1
 	VFMADD231PS  Z17, Z20, Z2
@@ -214,15 +221,16 @@ loop5:
 	VFMADD231PS  Z19, Z20, Z12
 	ADDQ         $+4, AX
 	ADDQ         $+4, DX
-	ADDQ         DI, BX
-	ADDQ         $+256, SI
-	SUBQ         $+1, R8
-	CMPQ         R8, $+1
+	ADDQ         R9, BX
+	ADDQ         $+64, SI
+	ADDQ         $+64, R8
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
 	JGE          loop5
 
 end6:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	LEAQ    (AX)(CX*2), DX
 	ADDQ    CX, DX
 	VMOVUPS Z1, (AX)
@@ -244,14 +252,14 @@ end6:
 	VZEROUPPER
 	RET
 
-// func decodeValues4LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues4LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues4LastFloat32AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
+TEXT ·decodeValues4LastFloat32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
 	LEAQ         (AX)(CX*2), DX
 	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
+	MOVQ         factor+72(FP), BX
 	VBROADCASTSS (BX), Z0
 	VMULPS       (AX), Z0, Z0
 	VBROADCASTSS 4(BX), Z1
@@ -266,6 +274,7 @@ TEXT ·decodeValues4LastFloat32AVX512(SB), NOSPLIT, $0-72
 	ADDQ         CX, DX
 	MOVQ         v+24(FP), BX
 	MOVQ         next+40(FP), SI
+	MOVQ         nextRow+48(FP), DI
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
@@ -291,8 +300,8 @@ loop7:
 	JGE          loop7
 
 end8:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	LEAQ    (AX)(CX*2), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
@@ -302,14 +311,17 @@ end8:
 	VZEROUPPER
 	RET
 
-// func decodeScores2Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores2Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores2Float32AVX512(SB), NOSPLIT, $0-64
+TEXT ·decodeScores2Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end10
 
 loop9:
@@ -321,45 +333,46 @@ loop9:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+16
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+16
 	JLT    end12
 
 loop11:
-	VMOVUPS     (R8), Z8
+	VMOVUPS     (R10), Z8
 	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Z9
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Z10
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Z11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z12
+	VMOVUPS     (R10)(R9*1), Z9
+	PREFETCHT1  (DX)(BX*1)
+	VMOVUPS     (R10)(R9*2), Z10
+	PREFETCHT1  (DX)(BX*2)
+	VMOVUPS     (R11), Z11
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z12
 	VFMADD231PS Z8, Z12, Z0
 	VFMADD231PS Z9, Z12, Z1
 	VFMADD231PS Z10, Z12, Z2
 	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     64(SI), Z12
+	VMOVUPS     64(R8), Z12
 	VFMADD231PS Z8, Z12, Z4
 	VFMADD231PS Z9, Z12, Z5
 	VFMADD231PS Z10, Z12, Z6
 	VFMADD231PS Z11, Z12, Z7
-	ADDQ        $+128, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
+	ADDQ        $+128, R8
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+16, R12
+	CMPQ        R12, $+16
 	JGE         loop11
 
 end12:
-	MOVQ          CX, SI
-	MOVQ          sRow+56(FP), R8
+	MOVQ          CX, R8
+	MOVQ          sRow+64(FP), R10
 	VUNPCKLPS     Z1, Z0, Z8
 	VUNPCKHPS     Z1, Z0, Z9
 	VADDPS        Z9, Z8, Z8
@@ -387,27 +400,27 @@ end12:
 	VSHUFF32X4    $0x88, Z8, Z10, Z9
 	VSHUFF32X4    $0xdd, Z8, Z10, Z8
 	VADDPS        Z8, Z9, Z8
-	VMOVUPS       X8, (SI)
-	VEXTRACTF32X4 $0x01, Z8, (SI)(R8*1)
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
+	VMOVUPS       X8, (R8)
+	VEXTRACTF32X4 $0x01, Z8, (R8)(R10*1)
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
 	ADDQ          $+16, CX
-	SUBQ          $+1, BX
-	CMPQ          BX, $+1
+	SUBQ          $+1, DI
+	CMPQ          DI, $+1
 	JGE           loop9
 
 end10:
 	VZEROUPPER
 	RET
 
-// func decodeValues2Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues2Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues2Float32AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
+TEXT ·decodeValues2Float32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), DX
 	VBROADCASTSS (DX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z2
@@ -422,20 +435,23 @@ TEXT ·decodeValues2Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), DX
 	MOVQ         next+40(FP), BX
-	MOVQ         vRow+32(FP), SI
-	MOVQ         keys+0(FP), DI
-	CMPQ         DI, $+1
+	MOVQ         nextRow+48(FP), SI
+	LEAQ         (BX)(SI*2), DI
+	ADDQ         SI, DI
+	MOVQ         vRow+32(FP), R8
+	MOVQ         keys+0(FP), R9
+	CMPQ         R9, $+1
 	JLT          end14
 
 loop13:
 	VMOVUPS      (DX), Z8
 	PREFETCHT1   (BX)
 	VMOVUPS      64(DX), Z9
-	PREFETCHT1   64(BX)
+	PREFETCHT1   (BX)(SI*1)
 	VMOVUPS      128(DX), Z10
-	PREFETCHT1   128(BX)
+	PREFETCHT1   (BX)(SI*2)
 	VMOVUPS      192(DX), Z11
-	PREFETCHT1   192(BX)
+	PREFETCHT1   (DI)
 	VBROADCASTSS (AX), Z12
 	VFMADD231PS  Z8, Z12, Z1
 	VFMADD231PS  Z9, Z12, Z2
@@ -447,15 +463,16 @@ loop13:
 	VFMADD231PS  Z10, Z12, Z7
 	VFMADD231PS  Z11, Z12, Z4
 	ADDQ         $+4, AX
-	ADDQ         SI, DX
-	ADDQ         $+256, BX
-	SUBQ         $+1, DI
-	CMPQ         DI, $+1
+	ADDQ         R8, DX
+	ADDQ         $+64, BX
+	ADDQ         $+64, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
 	JGE          loop13
 
 end14:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -467,12 +484,12 @@ end14:
 	VZEROUPPER
 	RET
 
-// func decodeValues2LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues2LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues2LastFloat32AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
+TEXT ·decodeValues2LastFloat32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), DX
 	VBROADCASTSS (DX), Z0
 	VMULPS       (AX), Z0, Z0
 	VBROADCASTSS 4(DX), Z1
@@ -481,6 +498,7 @@ TEXT ·decodeValues2LastFloat32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), DX
 	MOVQ         next+40(FP), BX
+	MOVQ         nextRow+48(FP), SI
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
@@ -501,21 +519,24 @@ loop15:
 	JGE          loop15
 
 end16:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func decodeScores1Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores1Float32AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores1Float32AVX512(SB), NOSPLIT, $0-64
+TEXT ·decodeScores1Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end18
 
 loop17:
@@ -523,40 +544,41 @@ loop17:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+16
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+16
 	JLT    end20
 
 loop19:
-	VMOVUPS     (R8), Z4
+	VMOVUPS     (R10), Z4
 	PREFETCHT1  (DX)
-	VMOVUPS     (R8)(DI*1), Z5
-	PREFETCHT1  64(DX)
-	VMOVUPS     (R8)(DI*2), Z6
-	PREFETCHT1  128(DX)
-	VMOVUPS     (R9), Z7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z8
+	VMOVUPS     (R10)(R9*1), Z5
+	PREFETCHT1  (DX)(BX*1)
+	VMOVUPS     (R10)(R9*2), Z6
+	PREFETCHT1  (DX)(BX*2)
+	VMOVUPS     (R11), Z7
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z8
 	VFMADD231PS Z4, Z8, Z0
 	VFMADD231PS Z5, Z8, Z1
 	VFMADD231PS Z6, Z8, Z2
 	VFMADD231PS Z7, Z8, Z3
-	ADDQ        $+64, SI
 	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+16, R12
+	CMPQ        R12, $+16
 	JGE         loop19
 
 end20:
-	MOVQ       CX, SI
-	MOVQ       sRow+56(FP), R8
+	MOVQ       CX, R8
+	MOVQ       sRow+64(FP), R10
 	VUNPCKLPS  Z1, Z0, Z4
 	VUNPCKHPS  Z1, Z0, Z5
 	VADDPS     Z5, Z4, Z4
@@ -575,26 +597,26 @@ end20:
 	VSHUFF32X4 $0x88, Z4, Z5, Z6
 	VSHUFF32X4 $0xdd, Z4, Z5, Z4
 	VADDPS     Z4, Z6, Z4
-	VMOVUPS    X4, (SI)
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
+	VMOVUPS    X4, (R8)
+	ADDQ       R9, AX
+	ADDQ       R9, AX
+	ADDQ       R9, AX
+	ADDQ       R9, AX
 	ADDQ       $+16, CX
-	SUBQ       $+1, BX
-	CMPQ       BX, $+1
+	SUBQ       $+1, DI
+	CMPQ       DI, $+1
 	JGE        loop17
 
 end18:
 	VZEROUPPER
 	RET
 
-// func decodeValues1Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1Float32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1Float32AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
+TEXT ·decodeValues1Float32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), CX
 	VBROADCASTSS (CX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z2
@@ -604,35 +626,39 @@ TEXT ·decodeValues1Float32AVX512(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), CX
 	MOVQ         next+40(FP), DX
-	MOVQ         vRow+32(FP), BX
-	MOVQ         keys+0(FP), SI
-	CMPQ         SI, $+1
+	MOVQ         nextRow+48(FP), BX
+	LEAQ         (DX)(BX*2), SI
+	ADDQ         BX, SI
+	MOVQ         vRow+32(FP), DI
+	MOVQ         keys+0(FP), R8
+	CMPQ         R8, $+1
 	JLT          end22
 
 loop21:
 	VMOVUPS      (CX), Z4
 	PREFETCHT1   (DX)
 	VMOVUPS      64(CX), Z5
-	PREFETCHT1   64(DX)
+	PREFETCHT1   (DX)(BX*1)
 	VMOVUPS      128(CX), Z6
-	PREFETCHT1   128(DX)
+	PREFETCHT1   (DX)(BX*2)
 	VMOVUPS      192(CX), Z7
-	PREFETCHT1   192(DX)
+	PREFETCHT1   (SI)
 	VBROADCASTSS (AX), Z8
 	VFMADD231PS  Z4, Z8, Z1
 	VFMADD231PS  Z5, Z8, Z2
 	VFMADD231PS  Z6, Z8, Z3
 	VFMADD231PS  Z7, Z8, Z0
 	ADDQ         $+4, AX
-	ADDQ         BX, CX
-	ADDQ         $+256, DX
-	SUBQ         $+1, SI
-	CMPQ         SI, $+1
+	ADDQ         DI, CX
+	ADDQ         $+64, DX
+	ADDQ         $+64, SI
+	SUBQ         $+1, R8
+	CMPQ         R8, $+1
 	JGE          loop21
 
 end22:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -640,18 +666,19 @@ end22:
 	VZEROUPPER
 	RET
 
-// func decodeValues1LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1LastFloat32AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1LastFloat32AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
+TEXT ·decodeValues1LastFloat32AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), CX
 	VBROADCASTSS (CX), Z0
 	VMULPS       (AX), Z0, Z0
 	MOVQ         p+8(FP), AX
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), CX
 	MOVQ         next+40(FP), DX
+	MOVQ         nextRow+48(FP), BX
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
@@ -670,8 +697,8 @@ loop23:
 	JGE          loop23
 
 end24:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
 	RET

@@ -4,14 +4,13 @@
 
 #include "textflag.h"
 
-// func decodeScores4Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores4Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // s = q k for 4 rows of q, packed [dim/4][4][4], and blocks of 4 keys
-TEXT ·decodeScores4Float32NEON(SB), NOSPLIT, $0-64
+TEXT ·decodeScores4Float32NEON(SB), NOSPLIT, $0-72
 	MOVD k+24(FP), R0
-	MOVD s+48(FP), R1
-	MOVD next+40(FP), R2
-	MOVD blocks+8(FP), R3
-	CMP $1, R3
+	MOVD s+56(FP), R1
+	MOVD blocks+8(FP), R2
+	CMP $1, R2
 	BLT end2
 loop1:
 	VMOVI $0, V0.B16
@@ -30,200 +29,198 @@ loop1:
 	VMOVI $0, V13.B16
 	VMOVI $0, V14.B16
 	VMOVI $0, V15.B16
-	MOVD q+16(FP), R4
-	MOVD kRow+32(FP), R5
-	MOVD R0, R6
-	ADD R5, R6, R7
-	ADD R5, R7, R8
-	ADD R5, R8, R9
-	MOVD dim+0(FP), R10
-	CMP $16, R10
+	MOVD q+16(FP), R3
+	MOVD kRow+32(FP), R4
+	MOVD R0, R5
+	ADD R4, R5, R6
+	ADD R4, R6, R7
+	ADD R4, R7, R8
+	MOVD dim+0(FP), R9
+	CMP $16, R9
 	BLT end4
 loop3:
-	FMOVQ 0(R6), F16
-	FMOVQ 0(R7), F17
-	FMOVQ 0(R8), F18
-	FMOVQ 0(R9), F19
-	FMOVQ 0(R4), F20
+	FMOVQ 0(R5), F16
+	FMOVQ 0(R6), F17
+	FMOVQ 0(R7), F18
+	FMOVQ 0(R8), F19
+	FMOVQ 0(R3), F20
 	VFMLA V16.S4, V20.S4, V0.S4
 	VFMLA V17.S4, V20.S4, V1.S4
 	VFMLA V18.S4, V20.S4, V2.S4
 	VFMLA V19.S4, V20.S4, V3.S4
-	FMOVQ 16(R4), F20
+	FMOVQ 16(R3), F20
 	VFMLA V16.S4, V20.S4, V4.S4
 	VFMLA V17.S4, V20.S4, V5.S4
 	VFMLA V18.S4, V20.S4, V6.S4
 	VFMLA V19.S4, V20.S4, V7.S4
-	FMOVQ 32(R4), F20
+	FMOVQ 32(R3), F20
 	VFMLA V16.S4, V20.S4, V8.S4
 	VFMLA V17.S4, V20.S4, V9.S4
 	VFMLA V18.S4, V20.S4, V10.S4
 	VFMLA V19.S4, V20.S4, V11.S4
-	FMOVQ 48(R4), F20
+	FMOVQ 48(R3), F20
 	VFMLA V16.S4, V20.S4, V12.S4
 	VFMLA V17.S4, V20.S4, V13.S4
 	VFMLA V18.S4, V20.S4, V14.S4
 	VFMLA V19.S4, V20.S4, V15.S4
-	FMOVQ 16(R6), F16
-	FMOVQ 16(R7), F17
-	FMOVQ 16(R8), F18
-	FMOVQ 16(R9), F19
-	FMOVQ 64(R4), F20
+	FMOVQ 16(R5), F16
+	FMOVQ 16(R6), F17
+	FMOVQ 16(R7), F18
+	FMOVQ 16(R8), F19
+	FMOVQ 64(R3), F20
 	VFMLA V16.S4, V20.S4, V0.S4
 	VFMLA V17.S4, V20.S4, V1.S4
 	VFMLA V18.S4, V20.S4, V2.S4
 	VFMLA V19.S4, V20.S4, V3.S4
-	FMOVQ 80(R4), F20
+	FMOVQ 80(R3), F20
 	VFMLA V16.S4, V20.S4, V4.S4
 	VFMLA V17.S4, V20.S4, V5.S4
 	VFMLA V18.S4, V20.S4, V6.S4
 	VFMLA V19.S4, V20.S4, V7.S4
-	FMOVQ 96(R4), F20
+	FMOVQ 96(R3), F20
 	VFMLA V16.S4, V20.S4, V8.S4
 	VFMLA V17.S4, V20.S4, V9.S4
 	VFMLA V18.S4, V20.S4, V10.S4
 	VFMLA V19.S4, V20.S4, V11.S4
-	FMOVQ 112(R4), F20
+	FMOVQ 112(R3), F20
 	VFMLA V16.S4, V20.S4, V12.S4
 	VFMLA V17.S4, V20.S4, V13.S4
 	VFMLA V18.S4, V20.S4, V14.S4
 	VFMLA V19.S4, V20.S4, V15.S4
-	FMOVQ 32(R6), F16
-	FMOVQ 32(R7), F17
-	FMOVQ 32(R8), F18
-	FMOVQ 32(R9), F19
-	FMOVQ 128(R4), F20
+	FMOVQ 32(R5), F16
+	FMOVQ 32(R6), F17
+	FMOVQ 32(R7), F18
+	FMOVQ 32(R8), F19
+	FMOVQ 128(R3), F20
 	VFMLA V16.S4, V20.S4, V0.S4
 	VFMLA V17.S4, V20.S4, V1.S4
 	VFMLA V18.S4, V20.S4, V2.S4
 	VFMLA V19.S4, V20.S4, V3.S4
-	FMOVQ 144(R4), F20
+	FMOVQ 144(R3), F20
 	VFMLA V16.S4, V20.S4, V4.S4
 	VFMLA V17.S4, V20.S4, V5.S4
 	VFMLA V18.S4, V20.S4, V6.S4
 	VFMLA V19.S4, V20.S4, V7.S4
-	FMOVQ 160(R4), F20
+	FMOVQ 160(R3), F20
 	VFMLA V16.S4, V20.S4, V8.S4
 	VFMLA V17.S4, V20.S4, V9.S4
 	VFMLA V18.S4, V20.S4, V10.S4
 	VFMLA V19.S4, V20.S4, V11.S4
-	FMOVQ 176(R4), F20
+	FMOVQ 176(R3), F20
 	VFMLA V16.S4, V20.S4, V12.S4
 	VFMLA V17.S4, V20.S4, V13.S4
 	VFMLA V18.S4, V20.S4, V14.S4
 	VFMLA V19.S4, V20.S4, V15.S4
-	FMOVQ 48(R6), F16
-	FMOVQ 48(R7), F17
-	FMOVQ 48(R8), F18
-	FMOVQ 48(R9), F19
-	FMOVQ 192(R4), F20
+	FMOVQ 48(R5), F16
+	FMOVQ 48(R6), F17
+	FMOVQ 48(R7), F18
+	FMOVQ 48(R8), F19
+	FMOVQ 192(R3), F20
 	VFMLA V16.S4, V20.S4, V0.S4
 	VFMLA V17.S4, V20.S4, V1.S4
 	VFMLA V18.S4, V20.S4, V2.S4
 	VFMLA V19.S4, V20.S4, V3.S4
-	FMOVQ 208(R4), F20
+	FMOVQ 208(R3), F20
 	VFMLA V16.S4, V20.S4, V4.S4
 	VFMLA V17.S4, V20.S4, V5.S4
 	VFMLA V18.S4, V20.S4, V6.S4
 	VFMLA V19.S4, V20.S4, V7.S4
-	FMOVQ 224(R4), F20
+	FMOVQ 224(R3), F20
 	VFMLA V16.S4, V20.S4, V8.S4
 	VFMLA V17.S4, V20.S4, V9.S4
 	VFMLA V18.S4, V20.S4, V10.S4
 	VFMLA V19.S4, V20.S4, V11.S4
-	FMOVQ 240(R4), F20
+	FMOVQ 240(R3), F20
 	VFMLA V16.S4, V20.S4, V12.S4
 	VFMLA V17.S4, V20.S4, V13.S4
 	VFMLA V18.S4, V20.S4, V14.S4
 	VFMLA V19.S4, V20.S4, V15.S4
-	ADD $256, R4, R4
+	ADD $256, R3, R3
+	ADD $64, R5, R5
 	ADD $64, R6, R6
 	ADD $64, R7, R7
 	ADD $64, R8, R8
-	ADD $64, R9, R9
-	ADD $256, R2, R2
-	ADD $-16, R10, R10
-	CMP $16, R10
+	ADD $-16, R9, R9
+	CMP $16, R9
 	BGE loop3
 end4:
-	CMP $4, R10
+	CMP $4, R9
 	BLT end6
 loop5:
-	FMOVQ 0(R6), F16
-	FMOVQ 0(R7), F17
-	FMOVQ 0(R8), F18
-	FMOVQ 0(R9), F19
-	FMOVQ 0(R4), F20
+	FMOVQ 0(R5), F16
+	FMOVQ 0(R6), F17
+	FMOVQ 0(R7), F18
+	FMOVQ 0(R8), F19
+	FMOVQ 0(R3), F20
 	VFMLA V16.S4, V20.S4, V0.S4
 	VFMLA V17.S4, V20.S4, V1.S4
 	VFMLA V18.S4, V20.S4, V2.S4
 	VFMLA V19.S4, V20.S4, V3.S4
-	FMOVQ 16(R4), F20
+	FMOVQ 16(R3), F20
 	VFMLA V16.S4, V20.S4, V4.S4
 	VFMLA V17.S4, V20.S4, V5.S4
 	VFMLA V18.S4, V20.S4, V6.S4
 	VFMLA V19.S4, V20.S4, V7.S4
-	FMOVQ 32(R4), F20
+	FMOVQ 32(R3), F20
 	VFMLA V16.S4, V20.S4, V8.S4
 	VFMLA V17.S4, V20.S4, V9.S4
 	VFMLA V18.S4, V20.S4, V10.S4
 	VFMLA V19.S4, V20.S4, V11.S4
-	FMOVQ 48(R4), F20
+	FMOVQ 48(R3), F20
 	VFMLA V16.S4, V20.S4, V12.S4
 	VFMLA V17.S4, V20.S4, V13.S4
 	VFMLA V18.S4, V20.S4, V14.S4
 	VFMLA V19.S4, V20.S4, V15.S4
-	ADD $64, R4, R4
+	ADD $64, R3, R3
+	ADD $16, R5, R5
 	ADD $16, R6, R6
 	ADD $16, R7, R7
 	ADD $16, R8, R8
-	ADD $16, R9, R9
-	ADD $64, R2, R2
-	ADD $-4, R10, R10
-	CMP $4, R10
+	ADD $-4, R9, R9
+	CMP $4, R9
 	BGE loop5
 end6:
-	MOVD R1, R4
-	MOVD sRow+56(FP), R6
-	ADD R6, R4, R7
-	ADD R6, R7, R8
-	ADD R6, R8, R6
+	MOVD R1, R3
+	MOVD sRow+64(FP), R5
+	ADD R5, R3, R6
+	ADD R5, R6, R7
+	ADD R5, R7, R5
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
 	WORD $0x6e23d441 // FADDP V1.4S, V2.4S, V3.4S
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
-	FMOVQ F0, 0(R4)
+	FMOVQ F0, 0(R3)
 	WORD $0x6e25d480 // FADDP V0.4S, V4.4S, V5.4S
 	WORD $0x6e27d4c1 // FADDP V1.4S, V6.4S, V7.4S
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
-	FMOVQ F0, 0(R7)
+	FMOVQ F0, 0(R6)
 	WORD $0x6e29d500 // FADDP V0.4S, V8.4S, V9.4S
 	WORD $0x6e2bd541 // FADDP V1.4S, V10.4S, V11.4S
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
-	FMOVQ F0, 0(R8)
+	FMOVQ F0, 0(R7)
 	WORD $0x6e2dd580 // FADDP V0.4S, V12.4S, V13.4S
 	WORD $0x6e2fd5c1 // FADDP V1.4S, V14.4S, V15.4S
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
-	FMOVQ F0, 0(R6)
-	ADD R5, R0, R0
-	ADD R5, R0, R0
-	ADD R5, R0, R0
-	ADD R5, R0, R0
+	FMOVQ F0, 0(R5)
+	ADD R4, R0, R0
+	ADD R4, R0, R0
+	ADD R4, R0, R0
+	ADD R4, R0, R0
 	ADD $16, R1, R1
-	ADD $-1, R3, R3
-	CMP $1, R3
+	ADD $-1, R2, R2
+	CMP $1, R2
 	BGE loop1
 end2:
 	RET
 
-// func decodeValues4Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues4Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // o[i] = o[i] * factor[i] + p v for 4 rows of p [keys] and up to 64 columns of v
-TEXT ·decodeValues4Float32NEON(SB), NOSPLIT, $0-72
-	MOVD o+48(FP), R0
-	MOVD oRow+56(FP), R1
+TEXT ·decodeValues4Float32NEON(SB), NOSPLIT, $0-80
+	MOVD o+56(FP), R0
+	MOVD oRow+64(FP), R1
 	ADD R1, R0, R2
 	ADD R1, R2, R3
 	ADD R1, R3, R1
-	MOVD factor+64(FP), R4
+	MOVD factor+72(FP), R4
 	VLD1R (R4), [V0.S4]
 	FMOVQ 0(R0), F1
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
@@ -269,10 +266,9 @@ TEXT ·decodeValues4Float32NEON(SB), NOSPLIT, $0-72
 	ADD R1, R2, R3
 	ADD R1, R3, R1
 	MOVD v+24(FP), R4
-	MOVD next+40(FP), R5
-	MOVD vRow+32(FP), R6
-	MOVD keys+0(FP), R7
-	CMP $1, R7
+	MOVD vRow+32(FP), R5
+	MOVD keys+0(FP), R6
+	CMP $1, R6
 	BLT end8
 loop7:
 	FMOVQ 0(R4), F16
@@ -303,14 +299,13 @@ loop7:
 	ADD $4, R2, R2
 	ADD $4, R3, R3
 	ADD $4, R1, R1
-	ADD R6, R4, R4
-	ADD $64, R5, R5
-	ADD $-1, R7, R7
-	CMP $1, R7
+	ADD R5, R4, R4
+	ADD $-1, R6, R6
+	CMP $1, R6
 	BGE loop7
 end8:
-	MOVD o+48(FP), R0
-	MOVD oRow+56(FP), R1
+	MOVD o+56(FP), R0
+	MOVD oRow+64(FP), R1
 	ADD R1, R0, R2
 	ADD R1, R2, R3
 	ADD R1, R3, R1
@@ -332,14 +327,13 @@ end8:
 	FMOVQ F12, 48(R1)
 	RET
 
-// func decodeScores2Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores2Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // s = q k for 2 rows of q, packed [dim/4][2][4], and blocks of 4 keys
-TEXT ·decodeScores2Float32NEON(SB), NOSPLIT, $0-64
+TEXT ·decodeScores2Float32NEON(SB), NOSPLIT, $0-72
 	MOVD k+24(FP), R0
-	MOVD s+48(FP), R1
-	MOVD next+40(FP), R2
-	MOVD blocks+8(FP), R3
-	CMP $1, R3
+	MOVD s+56(FP), R1
+	MOVD blocks+8(FP), R2
+	CMP $1, R2
 	BLT end10
 loop9:
 	VMOVI $0, V0.B16
@@ -350,138 +344,136 @@ loop9:
 	VMOVI $0, V5.B16
 	VMOVI $0, V6.B16
 	VMOVI $0, V7.B16
-	MOVD q+16(FP), R4
-	MOVD kRow+32(FP), R5
-	MOVD R0, R6
-	ADD R5, R6, R7
-	ADD R5, R7, R8
-	ADD R5, R8, R9
-	MOVD dim+0(FP), R10
-	CMP $16, R10
+	MOVD q+16(FP), R3
+	MOVD kRow+32(FP), R4
+	MOVD R0, R5
+	ADD R4, R5, R6
+	ADD R4, R6, R7
+	ADD R4, R7, R8
+	MOVD dim+0(FP), R9
+	CMP $16, R9
 	BLT end12
 loop11:
-	FMOVQ 0(R6), F8
-	FMOVQ 0(R7), F9
-	FMOVQ 0(R8), F10
-	FMOVQ 0(R9), F11
-	FMOVQ 0(R4), F12
+	FMOVQ 0(R5), F8
+	FMOVQ 0(R6), F9
+	FMOVQ 0(R7), F10
+	FMOVQ 0(R8), F11
+	FMOVQ 0(R3), F12
 	VFMLA V8.S4, V12.S4, V0.S4
 	VFMLA V9.S4, V12.S4, V1.S4
 	VFMLA V10.S4, V12.S4, V2.S4
 	VFMLA V11.S4, V12.S4, V3.S4
-	FMOVQ 16(R4), F12
+	FMOVQ 16(R3), F12
 	VFMLA V8.S4, V12.S4, V4.S4
 	VFMLA V9.S4, V12.S4, V5.S4
 	VFMLA V10.S4, V12.S4, V6.S4
 	VFMLA V11.S4, V12.S4, V7.S4
-	FMOVQ 16(R6), F8
-	FMOVQ 16(R7), F9
-	FMOVQ 16(R8), F10
-	FMOVQ 16(R9), F11
-	FMOVQ 32(R4), F12
+	FMOVQ 16(R5), F8
+	FMOVQ 16(R6), F9
+	FMOVQ 16(R7), F10
+	FMOVQ 16(R8), F11
+	FMOVQ 32(R3), F12
 	VFMLA V8.S4, V12.S4, V0.S4
 	VFMLA V9.S4, V12.S4, V1.S4
 	VFMLA V10.S4, V12.S4, V2.S4
 	VFMLA V11.S4, V12.S4, V3.S4
-	FMOVQ 48(R4), F12
+	FMOVQ 48(R3), F12
 	VFMLA V8.S4, V12.S4, V4.S4
 	VFMLA V9.S4, V12.S4, V5.S4
 	VFMLA V10.S4, V12.S4, V6.S4
 	VFMLA V11.S4, V12.S4, V7.S4
-	FMOVQ 32(R6), F8
-	FMOVQ 32(R7), F9
-	FMOVQ 32(R8), F10
-	FMOVQ 32(R9), F11
-	FMOVQ 64(R4), F12
+	FMOVQ 32(R5), F8
+	FMOVQ 32(R6), F9
+	FMOVQ 32(R7), F10
+	FMOVQ 32(R8), F11
+	FMOVQ 64(R3), F12
 	VFMLA V8.S4, V12.S4, V0.S4
 	VFMLA V9.S4, V12.S4, V1.S4
 	VFMLA V10.S4, V12.S4, V2.S4
 	VFMLA V11.S4, V12.S4, V3.S4
-	FMOVQ 80(R4), F12
+	FMOVQ 80(R3), F12
 	VFMLA V8.S4, V12.S4, V4.S4
 	VFMLA V9.S4, V12.S4, V5.S4
 	VFMLA V10.S4, V12.S4, V6.S4
 	VFMLA V11.S4, V12.S4, V7.S4
-	FMOVQ 48(R6), F8
-	FMOVQ 48(R7), F9
-	FMOVQ 48(R8), F10
-	FMOVQ 48(R9), F11
-	FMOVQ 96(R4), F12
+	FMOVQ 48(R5), F8
+	FMOVQ 48(R6), F9
+	FMOVQ 48(R7), F10
+	FMOVQ 48(R8), F11
+	FMOVQ 96(R3), F12
 	VFMLA V8.S4, V12.S4, V0.S4
 	VFMLA V9.S4, V12.S4, V1.S4
 	VFMLA V10.S4, V12.S4, V2.S4
 	VFMLA V11.S4, V12.S4, V3.S4
-	FMOVQ 112(R4), F12
+	FMOVQ 112(R3), F12
 	VFMLA V8.S4, V12.S4, V4.S4
 	VFMLA V9.S4, V12.S4, V5.S4
 	VFMLA V10.S4, V12.S4, V6.S4
 	VFMLA V11.S4, V12.S4, V7.S4
-	ADD $128, R4, R4
+	ADD $128, R3, R3
+	ADD $64, R5, R5
 	ADD $64, R6, R6
 	ADD $64, R7, R7
 	ADD $64, R8, R8
-	ADD $64, R9, R9
-	ADD $256, R2, R2
-	ADD $-16, R10, R10
-	CMP $16, R10
+	ADD $-16, R9, R9
+	CMP $16, R9
 	BGE loop11
 end12:
-	CMP $4, R10
+	CMP $4, R9
 	BLT end14
 loop13:
-	FMOVQ 0(R6), F8
-	FMOVQ 0(R7), F9
-	FMOVQ 0(R8), F10
-	FMOVQ 0(R9), F11
-	FMOVQ 0(R4), F12
+	FMOVQ 0(R5), F8
+	FMOVQ 0(R6), F9
+	FMOVQ 0(R7), F10
+	FMOVQ 0(R8), F11
+	FMOVQ 0(R3), F12
 	VFMLA V8.S4, V12.S4, V0.S4
 	VFMLA V9.S4, V12.S4, V1.S4
 	VFMLA V10.S4, V12.S4, V2.S4
 	VFMLA V11.S4, V12.S4, V3.S4
-	FMOVQ 16(R4), F12
+	FMOVQ 16(R3), F12
 	VFMLA V8.S4, V12.S4, V4.S4
 	VFMLA V9.S4, V12.S4, V5.S4
 	VFMLA V10.S4, V12.S4, V6.S4
 	VFMLA V11.S4, V12.S4, V7.S4
-	ADD $32, R4, R4
+	ADD $32, R3, R3
+	ADD $16, R5, R5
 	ADD $16, R6, R6
 	ADD $16, R7, R7
 	ADD $16, R8, R8
-	ADD $16, R9, R9
-	ADD $64, R2, R2
-	ADD $-4, R10, R10
-	CMP $4, R10
+	ADD $-4, R9, R9
+	CMP $4, R9
 	BGE loop13
 end14:
-	MOVD R1, R4
-	MOVD sRow+56(FP), R6
-	ADD R6, R4, R6
+	MOVD R1, R3
+	MOVD sRow+64(FP), R5
+	ADD R5, R3, R5
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
 	WORD $0x6e23d441 // FADDP V1.4S, V2.4S, V3.4S
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
-	FMOVQ F0, 0(R4)
+	FMOVQ F0, 0(R3)
 	WORD $0x6e25d480 // FADDP V0.4S, V4.4S, V5.4S
 	WORD $0x6e27d4c1 // FADDP V1.4S, V6.4S, V7.4S
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
-	FMOVQ F0, 0(R6)
-	ADD R5, R0, R0
-	ADD R5, R0, R0
-	ADD R5, R0, R0
-	ADD R5, R0, R0
+	FMOVQ F0, 0(R5)
+	ADD R4, R0, R0
+	ADD R4, R0, R0
+	ADD R4, R0, R0
+	ADD R4, R0, R0
 	ADD $16, R1, R1
-	ADD $-1, R3, R3
-	CMP $1, R3
+	ADD $-1, R2, R2
+	CMP $1, R2
 	BGE loop9
 end10:
 	RET
 
-// func decodeValues2Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues2Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // o[i] = o[i] * factor[i] + p v for 2 rows of p [keys] and up to 64 columns of v
-TEXT ·decodeValues2Float32NEON(SB), NOSPLIT, $0-72
-	MOVD o+48(FP), R0
-	MOVD oRow+56(FP), R1
+TEXT ·decodeValues2Float32NEON(SB), NOSPLIT, $0-80
+	MOVD o+56(FP), R0
+	MOVD oRow+64(FP), R1
 	ADD R1, R0, R1
-	MOVD factor+64(FP), R2
+	MOVD factor+72(FP), R2
 	VLD1R (R2), [V0.S4]
 	FMOVQ 0(R0), F1
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
@@ -505,10 +497,9 @@ TEXT ·decodeValues2Float32NEON(SB), NOSPLIT, $0-72
 	MOVD pRow+16(FP), R1
 	ADD R1, R0, R1
 	MOVD v+24(FP), R2
-	MOVD next+40(FP), R3
-	MOVD vRow+32(FP), R4
-	MOVD keys+0(FP), R5
-	CMP $1, R5
+	MOVD vRow+32(FP), R3
+	MOVD keys+0(FP), R4
+	CMP $1, R4
 	BLT end16
 loop15:
 	FMOVQ 0(R2), F8
@@ -527,14 +518,13 @@ loop15:
 	VFMLA V11.S4, V12.S4, V4.S4
 	ADD $4, R0, R0
 	ADD $4, R1, R1
-	ADD R4, R2, R2
-	ADD $64, R3, R3
-	ADD $-1, R5, R5
-	CMP $1, R5
+	ADD R3, R2, R2
+	ADD $-1, R4, R4
+	CMP $1, R4
 	BGE loop15
 end16:
-	MOVD o+48(FP), R0
-	MOVD oRow+56(FP), R1
+	MOVD o+56(FP), R0
+	MOVD oRow+64(FP), R1
 	ADD R1, R0, R1
 	FMOVQ F1, 0(R0)
 	FMOVQ F2, 16(R0)
@@ -546,121 +536,118 @@ end16:
 	FMOVQ F4, 48(R1)
 	RET
 
-// func decodeScores1Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores1Float32NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // s = q k for 1 rows of q, packed [dim/4][1][4], and blocks of 4 keys
-TEXT ·decodeScores1Float32NEON(SB), NOSPLIT, $0-64
+TEXT ·decodeScores1Float32NEON(SB), NOSPLIT, $0-72
 	MOVD k+24(FP), R0
-	MOVD s+48(FP), R1
-	MOVD next+40(FP), R2
-	MOVD blocks+8(FP), R3
-	CMP $1, R3
+	MOVD s+56(FP), R1
+	MOVD blocks+8(FP), R2
+	CMP $1, R2
 	BLT end18
 loop17:
 	VMOVI $0, V0.B16
 	VMOVI $0, V1.B16
 	VMOVI $0, V2.B16
 	VMOVI $0, V3.B16
-	MOVD q+16(FP), R4
-	MOVD kRow+32(FP), R5
-	MOVD R0, R6
-	ADD R5, R6, R7
-	ADD R5, R7, R8
-	ADD R5, R8, R9
-	MOVD dim+0(FP), R10
-	CMP $16, R10
+	MOVD q+16(FP), R3
+	MOVD kRow+32(FP), R4
+	MOVD R0, R5
+	ADD R4, R5, R6
+	ADD R4, R6, R7
+	ADD R4, R7, R8
+	MOVD dim+0(FP), R9
+	CMP $16, R9
 	BLT end20
 loop19:
-	FMOVQ 0(R6), F4
-	FMOVQ 0(R7), F5
-	FMOVQ 0(R8), F6
-	FMOVQ 0(R9), F7
-	FMOVQ 0(R4), F8
+	FMOVQ 0(R5), F4
+	FMOVQ 0(R6), F5
+	FMOVQ 0(R7), F6
+	FMOVQ 0(R8), F7
+	FMOVQ 0(R3), F8
 	VFMLA V4.S4, V8.S4, V0.S4
 	VFMLA V5.S4, V8.S4, V1.S4
 	VFMLA V6.S4, V8.S4, V2.S4
 	VFMLA V7.S4, V8.S4, V3.S4
-	FMOVQ 16(R6), F4
-	FMOVQ 16(R7), F5
-	FMOVQ 16(R8), F6
-	FMOVQ 16(R9), F7
-	FMOVQ 16(R4), F8
+	FMOVQ 16(R5), F4
+	FMOVQ 16(R6), F5
+	FMOVQ 16(R7), F6
+	FMOVQ 16(R8), F7
+	FMOVQ 16(R3), F8
 	VFMLA V4.S4, V8.S4, V0.S4
 	VFMLA V5.S4, V8.S4, V1.S4
 	VFMLA V6.S4, V8.S4, V2.S4
 	VFMLA V7.S4, V8.S4, V3.S4
-	FMOVQ 32(R6), F4
-	FMOVQ 32(R7), F5
-	FMOVQ 32(R8), F6
-	FMOVQ 32(R9), F7
-	FMOVQ 32(R4), F8
+	FMOVQ 32(R5), F4
+	FMOVQ 32(R6), F5
+	FMOVQ 32(R7), F6
+	FMOVQ 32(R8), F7
+	FMOVQ 32(R3), F8
 	VFMLA V4.S4, V8.S4, V0.S4
 	VFMLA V5.S4, V8.S4, V1.S4
 	VFMLA V6.S4, V8.S4, V2.S4
 	VFMLA V7.S4, V8.S4, V3.S4
-	FMOVQ 48(R6), F4
-	FMOVQ 48(R7), F5
-	FMOVQ 48(R8), F6
-	FMOVQ 48(R9), F7
-	FMOVQ 48(R4), F8
+	FMOVQ 48(R5), F4
+	FMOVQ 48(R6), F5
+	FMOVQ 48(R7), F6
+	FMOVQ 48(R8), F7
+	FMOVQ 48(R3), F8
 	VFMLA V4.S4, V8.S4, V0.S4
 	VFMLA V5.S4, V8.S4, V1.S4
 	VFMLA V6.S4, V8.S4, V2.S4
 	VFMLA V7.S4, V8.S4, V3.S4
-	ADD $64, R4, R4
+	ADD $64, R3, R3
+	ADD $64, R5, R5
 	ADD $64, R6, R6
 	ADD $64, R7, R7
 	ADD $64, R8, R8
-	ADD $64, R9, R9
-	ADD $256, R2, R2
-	ADD $-16, R10, R10
-	CMP $16, R10
+	ADD $-16, R9, R9
+	CMP $16, R9
 	BGE loop19
 end20:
-	CMP $4, R10
+	CMP $4, R9
 	BLT end22
 loop21:
-	FMOVQ 0(R6), F4
-	FMOVQ 0(R7), F5
-	FMOVQ 0(R8), F6
-	FMOVQ 0(R9), F7
-	FMOVQ 0(R4), F8
+	FMOVQ 0(R5), F4
+	FMOVQ 0(R6), F5
+	FMOVQ 0(R7), F6
+	FMOVQ 0(R8), F7
+	FMOVQ 0(R3), F8
 	VFMLA V4.S4, V8.S4, V0.S4
 	VFMLA V5.S4, V8.S4, V1.S4
 	VFMLA V6.S4, V8.S4, V2.S4
 	VFMLA V7.S4, V8.S4, V3.S4
-	ADD $16, R4, R4
+	ADD $16, R3, R3
+	ADD $16, R5, R5
 	ADD $16, R6, R6
 	ADD $16, R7, R7
 	ADD $16, R8, R8
-	ADD $16, R9, R9
-	ADD $64, R2, R2
-	ADD $-4, R10, R10
-	CMP $4, R10
+	ADD $-4, R9, R9
+	CMP $4, R9
 	BGE loop21
 end22:
-	MOVD R1, R4
-	MOVD sRow+56(FP), R6
+	MOVD R1, R3
+	MOVD sRow+64(FP), R5
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
 	WORD $0x6e23d441 // FADDP V1.4S, V2.4S, V3.4S
 	WORD $0x6e21d400 // FADDP V0.4S, V0.4S, V1.4S
-	FMOVQ F0, 0(R4)
-	ADD R5, R0, R0
-	ADD R5, R0, R0
-	ADD R5, R0, R0
-	ADD R5, R0, R0
+	FMOVQ F0, 0(R3)
+	ADD R4, R0, R0
+	ADD R4, R0, R0
+	ADD R4, R0, R0
+	ADD R4, R0, R0
 	ADD $16, R1, R1
-	ADD $-1, R3, R3
-	CMP $1, R3
+	ADD $-1, R2, R2
+	CMP $1, R2
 	BGE loop17
 end18:
 	RET
 
-// func decodeValues1Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1Float32NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // o[i] = o[i] * factor[i] + p v for 1 rows of p [keys] and up to 64 columns of v
-TEXT ·decodeValues1Float32NEON(SB), NOSPLIT, $0-72
-	MOVD o+48(FP), R0
-	MOVD oRow+56(FP), R1
-	MOVD factor+64(FP), R1
+TEXT ·decodeValues1Float32NEON(SB), NOSPLIT, $0-80
+	MOVD o+56(FP), R0
+	MOVD oRow+64(FP), R1
+	MOVD factor+72(FP), R1
 	VLD1R (R1), [V0.S4]
 	FMOVQ 0(R0), F1
 	WORD $0x6e21dc01 // FMUL V1.4S, V0.4S, V1.4S
@@ -673,10 +660,9 @@ TEXT ·decodeValues1Float32NEON(SB), NOSPLIT, $0-72
 	MOVD p+8(FP), R0
 	MOVD pRow+16(FP), R1
 	MOVD v+24(FP), R1
-	MOVD next+40(FP), R2
-	MOVD vRow+32(FP), R3
-	MOVD keys+0(FP), R4
-	CMP $1, R4
+	MOVD vRow+32(FP), R2
+	MOVD keys+0(FP), R3
+	CMP $1, R3
 	BLT end24
 loop23:
 	FMOVQ 0(R1), F4
@@ -689,14 +675,13 @@ loop23:
 	VFMLA V6.S4, V8.S4, V3.S4
 	VFMLA V7.S4, V8.S4, V0.S4
 	ADD $4, R0, R0
-	ADD R3, R1, R1
-	ADD $64, R2, R2
-	ADD $-1, R4, R4
-	CMP $1, R4
+	ADD R2, R1, R1
+	ADD $-1, R3, R3
+	CMP $1, R3
 	BGE loop23
 end24:
-	MOVD o+48(FP), R0
-	MOVD oRow+56(FP), R1
+	MOVD o+56(FP), R0
+	MOVD oRow+64(FP), R1
 	FMOVQ F1, 0(R0)
 	FMOVQ F2, 16(R0)
 	FMOVQ F3, 32(R0)

@@ -5,43 +5,43 @@
 package kernel
 
 //go:noescape
-func decodeScores4Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores4Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues4Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues4Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores2Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores2Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeScores2Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores2Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues2Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues2Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores1Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores1Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeScores1Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores1Int8AVX2(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues1Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1Int8AVX2(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues4LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues2LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)

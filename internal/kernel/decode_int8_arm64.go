@@ -5,19 +5,19 @@
 package kernel
 
 //go:noescape
-func decodeScores4Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores4Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues4Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues4Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores2Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores2Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues2Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues2Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 
 //go:noescape
-func decodeScores1Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+func decodeScores1Int8NEON(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 
 //go:noescape
-func decodeValues1Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+func decodeValues1Int8NEON(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)

@@ -4,14 +4,17 @@
 
 #include "textflag.h"
 
-// func decodeScores4Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores4Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores4Int8AVX512(SB), NOSPLIT, $0-64
+TEXT ·decodeScores4Int8AVX512(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end2
 
 loop1:
@@ -31,190 +34,192 @@ loop1:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+64
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+64
 	JLT    end4
 
 loop3:
-	VPMOVSXBD   (R8), Z16
+	VPMOVSXBD   (R10), Z16
 	VCVTDQ2PS   Z16, Z16
 	PREFETCHT1  (DX)
-	VPMOVSXBD   (R8)(DI*1), Z17
+	VPMOVSXBD   (R10)(R9*1), Z17
 	VCVTDQ2PS   Z17, Z17
-	PREFETCHT1  64(DX)
-	VPMOVSXBD   (R8)(DI*2), Z18
+	PREFETCHT1  (DX)(BX*1)
+	VPMOVSXBD   (R10)(R9*2), Z18
 	VCVTDQ2PS   Z18, Z18
-	PREFETCHT1  128(DX)
-	VPMOVSXBD   (R9), Z19
+	PREFETCHT1  (DX)(BX*2)
+	VPMOVSXBD   (R11), Z19
 	VCVTDQ2PS   Z19, Z19
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z20
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     64(SI), Z20
+	VMOVUPS     64(R8), Z20
 	VFMADD231PS Z16, Z20, Z4
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z6
 	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     128(SI), Z20
+	VMOVUPS     128(R8), Z20
 	VFMADD231PS Z16, Z20, Z8
 	VFMADD231PS Z17, Z20, Z9
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     192(SI), Z20
+	VMOVUPS     192(R8), Z20
 	VFMADD231PS Z16, Z20, Z12
 	VFMADD231PS Z17, Z20, Z13
 	VFMADD231PS Z18, Z20, Z14
 	VFMADD231PS Z19, Z20, Z15
-	VPMOVSXBD   16(R8), Z16
+	VPMOVSXBD   16(R10), Z16
 	VCVTDQ2PS   Z16, Z16
-	VPMOVSXBD   16(R8)(DI*1), Z17
+	VPMOVSXBD   16(R10)(R9*1), Z17
 	VCVTDQ2PS   Z17, Z17
-	VPMOVSXBD   16(R8)(DI*2), Z18
+	VPMOVSXBD   16(R10)(R9*2), Z18
 	VCVTDQ2PS   Z18, Z18
-	VPMOVSXBD   16(R9), Z19
+	VPMOVSXBD   16(R11), Z19
 	VCVTDQ2PS   Z19, Z19
-	VMOVUPS     256(SI), Z20
+	VMOVUPS     256(R8), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     320(SI), Z20
+	VMOVUPS     320(R8), Z20
 	VFMADD231PS Z16, Z20, Z4
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z6
 	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     384(SI), Z20
+	VMOVUPS     384(R8), Z20
 	VFMADD231PS Z16, Z20, Z8
 	VFMADD231PS Z17, Z20, Z9
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     448(SI), Z20
+	VMOVUPS     448(R8), Z20
 	VFMADD231PS Z16, Z20, Z12
 	VFMADD231PS Z17, Z20, Z13
 	VFMADD231PS Z18, Z20, Z14
 	VFMADD231PS Z19, Z20, Z15
-	VPMOVSXBD   32(R8), Z16
+	VPMOVSXBD   32(R10), Z16
 	VCVTDQ2PS   Z16, Z16
-	VPMOVSXBD   32(R8)(DI*1), Z17
+	VPMOVSXBD   32(R10)(R9*1), Z17
 	VCVTDQ2PS   Z17, Z17
-	VPMOVSXBD   32(R8)(DI*2), Z18
+	VPMOVSXBD   32(R10)(R9*2), Z18
 	VCVTDQ2PS   Z18, Z18
-	VPMOVSXBD   32(R9), Z19
+	VPMOVSXBD   32(R11), Z19
 	VCVTDQ2PS   Z19, Z19
-	VMOVUPS     512(SI), Z20
+	VMOVUPS     512(R8), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     576(SI), Z20
+	VMOVUPS     576(R8), Z20
 	VFMADD231PS Z16, Z20, Z4
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z6
 	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     640(SI), Z20
+	VMOVUPS     640(R8), Z20
 	VFMADD231PS Z16, Z20, Z8
 	VFMADD231PS Z17, Z20, Z9
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     704(SI), Z20
+	VMOVUPS     704(R8), Z20
 	VFMADD231PS Z16, Z20, Z12
 	VFMADD231PS Z17, Z20, Z13
 	VFMADD231PS Z18, Z20, Z14
 	VFMADD231PS Z19, Z20, Z15
-	VPMOVSXBD   48(R8), Z16
+	VPMOVSXBD   48(R10), Z16
 	VCVTDQ2PS   Z16, Z16
-	VPMOVSXBD   48(R8)(DI*1), Z17
+	VPMOVSXBD   48(R10)(R9*1), Z17
 	VCVTDQ2PS   Z17, Z17
-	VPMOVSXBD   48(R8)(DI*2), Z18
+	VPMOVSXBD   48(R10)(R9*2), Z18
 	VCVTDQ2PS   Z18, Z18
-	VPMOVSXBD   48(R9), Z19
+	VPMOVSXBD   48(R11), Z19
 	VCVTDQ2PS   Z19, Z19
-	VMOVUPS     768(SI), Z20
+	VMOVUPS     768(R8), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     832(SI), Z20
+	VMOVUPS     832(R8), Z20
 	VFMADD231PS Z16, Z20, Z4
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z6
 	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     896(SI), Z20
+	VMOVUPS     896(R8), Z20
 	VFMADD231PS Z16, Z20, Z8
 	VFMADD231PS Z17, Z20, Z9
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     960(SI), Z20
+	VMOVUPS     960(R8), Z20
 	VFMADD231PS Z16, Z20, Z12
 	VFMADD231PS Z17, Z20, Z13
 	VFMADD231PS Z18, Z20, Z14
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $+1024, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+64, R10
-	CMPQ        R10, $+64
+	ADDQ        $+1024, R8
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+64, R12
+	CMPQ        R12, $+64
 	JGE         loop3
 
 end4:
-	CMPQ R10, $+16
+	CMPQ R12, $+16
 	JLT  end6
 
 loop5:
-	VPMOVSXBD   (R8), Z16
+	VPMOVSXBD   (R10), Z16
 	VCVTDQ2PS   Z16, Z16
 	PREFETCHT1  (DX)
-	VPMOVSXBD   (R8)(DI*1), Z17
+	VPMOVSXBD   (R10)(R9*1), Z17
 	VCVTDQ2PS   Z17, Z17
-	PREFETCHT1  64(DX)
-	VPMOVSXBD   (R8)(DI*2), Z18
+	PREFETCHT1  (DX)(BX*1)
+	VPMOVSXBD   (R10)(R9*2), Z18
 	VCVTDQ2PS   Z18, Z18
-	PREFETCHT1  128(DX)
-	VPMOVSXBD   (R9), Z19
+	PREFETCHT1  (DX)(BX*2)
+	VPMOVSXBD   (R11), Z19
 	VCVTDQ2PS   Z19, Z19
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z20
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VMOVUPS     64(SI), Z20
+	VMOVUPS     64(R8), Z20
 	VFMADD231PS Z16, Z20, Z4
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z6
 	VFMADD231PS Z19, Z20, Z7
-	VMOVUPS     128(SI), Z20
+	VMOVUPS     128(R8), Z20
 	VFMADD231PS Z16, Z20, Z8
 	VFMADD231PS Z17, Z20, Z9
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z11
-	VMOVUPS     192(SI), Z20
+	VMOVUPS     192(R8), Z20
 	VFMADD231PS Z16, Z20, Z12
 	VFMADD231PS Z17, Z20, Z13
 	VFMADD231PS Z18, Z20, Z14
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $+256, SI
-	ADDQ        $+16, R8
-	ADDQ        $+16, R9
-	ADDQ        $+64, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
+	ADDQ        $+256, R8
+	ADDQ        $+16, R10
+	ADDQ        $+16, R11
+	ADDQ        $+16, DX
+	ADDQ        $+16, SI
+	SUBQ        $+16, R12
+	CMPQ        R12, $+16
 	JGE         loop5
 
 end6:
-	MOVQ          CX, SI
-	MOVQ          sRow+56(FP), R8
-	LEAQ          (SI)(R8*2), R9
-	ADDQ          R8, R9
+	MOVQ          CX, R8
+	MOVQ          sRow+64(FP), R10
+	LEAQ          (R8)(R10*2), R11
+	ADDQ          R10, R11
 	VUNPCKLPS     Z1, Z0, Z16
 	VUNPCKHPS     Z1, Z0, Z17
 	VADDPS        Z17, Z16, Z16
@@ -260,31 +265,31 @@ end6:
 	VSHUFF32X4    $0x88, Z17, Z16, Z18
 	VSHUFF32X4    $0xdd, Z17, Z16, Z16
 	VADDPS        Z16, Z18, Z16
-	VMOVUPS       X16, (SI)
-	VEXTRACTF32X4 $0x01, Z16, (SI)(R8*1)
-	VEXTRACTF32X4 $0x02, Z16, (SI)(R8*2)
-	VEXTRACTF32X4 $0x03, Z16, (R9)
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
+	VMOVUPS       X16, (R8)
+	VEXTRACTF32X4 $0x01, Z16, (R8)(R10*1)
+	VEXTRACTF32X4 $0x02, Z16, (R8)(R10*2)
+	VEXTRACTF32X4 $0x03, Z16, (R11)
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
 	ADDQ          $+16, CX
-	SUBQ          $+1, BX
-	CMPQ          BX, $+1
+	SUBQ          $+1, DI
+	CMPQ          DI, $+1
 	JGE           loop1
 
 end2:
 	VZEROUPPER
 	RET
 
-// func decodeValues4Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues4Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues4Int8AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
+TEXT ·decodeValues4Int8AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
 	LEAQ         (AX)(CX*2), DX
 	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
+	MOVQ         factor+72(FP), BX
 	VBROADCASTSS (BX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z2
@@ -311,6 +316,7 @@ TEXT ·decodeValues4Int8AVX512(SB), NOSPLIT, $0-72
 	ADDQ         CX, DX
 	MOVQ         v+24(FP), BX
 	MOVQ         next+40(FP), SI
+	MOVQ         nextRow+48(FP), DI
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
@@ -355,8 +361,8 @@ loop7:
 	JGE          loop7
 
 end8:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	LEAQ    (AX)(CX*2), DX
 	ADDQ    CX, DX
 	VMOVUPS Z1, (AX)
@@ -378,14 +384,14 @@ end8:
 	VZEROUPPER
 	RET
 
-// func decodeValues4LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues4LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues4LastInt8AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
+TEXT ·decodeValues4LastInt8AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
 	LEAQ         (AX)(CX*2), DX
 	ADDQ         CX, DX
-	MOVQ         factor+64(FP), BX
+	MOVQ         factor+72(FP), BX
 	VBROADCASTSS (BX), Z0
 	VMULPS       (AX), Z0, Z0
 	VBROADCASTSS 4(BX), Z1
@@ -400,6 +406,7 @@ TEXT ·decodeValues4LastInt8AVX512(SB), NOSPLIT, $0-72
 	ADDQ         CX, DX
 	MOVQ         v+24(FP), BX
 	MOVQ         next+40(FP), SI
+	MOVQ         nextRow+48(FP), DI
 	MOVQ         vRow+32(FP), DI
 	MOVQ         keys+0(FP), R8
 	CMPQ         R8, $+1
@@ -426,8 +433,8 @@ loop9:
 	JGE          loop9
 
 end10:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	LEAQ    (AX)(CX*2), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
@@ -437,14 +444,17 @@ end10:
 	VZEROUPPER
 	RET
 
-// func decodeScores2Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores2Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores2Int8AVX512(SB), NOSPLIT, $0-64
+TEXT ·decodeScores2Int8AVX512(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end12
 
 loop11:
@@ -456,138 +466,140 @@ loop11:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+64
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+64
 	JLT    end14
 
 loop13:
-	VPMOVSXBD   (R8), Z8
+	VPMOVSXBD   (R10), Z8
 	VCVTDQ2PS   Z8, Z8
 	PREFETCHT1  (DX)
-	VPMOVSXBD   (R8)(DI*1), Z9
+	VPMOVSXBD   (R10)(R9*1), Z9
 	VCVTDQ2PS   Z9, Z9
-	PREFETCHT1  64(DX)
-	VPMOVSXBD   (R8)(DI*2), Z10
+	PREFETCHT1  (DX)(BX*1)
+	VPMOVSXBD   (R10)(R9*2), Z10
 	VCVTDQ2PS   Z10, Z10
-	PREFETCHT1  128(DX)
-	VPMOVSXBD   (R9), Z11
+	PREFETCHT1  (DX)(BX*2)
+	VPMOVSXBD   (R11), Z11
 	VCVTDQ2PS   Z11, Z11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z12
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z12
 	VFMADD231PS Z8, Z12, Z0
 	VFMADD231PS Z9, Z12, Z1
 	VFMADD231PS Z10, Z12, Z2
 	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     64(SI), Z12
+	VMOVUPS     64(R8), Z12
 	VFMADD231PS Z8, Z12, Z4
 	VFMADD231PS Z9, Z12, Z5
 	VFMADD231PS Z10, Z12, Z6
 	VFMADD231PS Z11, Z12, Z7
-	VPMOVSXBD   16(R8), Z8
+	VPMOVSXBD   16(R10), Z8
 	VCVTDQ2PS   Z8, Z8
-	VPMOVSXBD   16(R8)(DI*1), Z9
+	VPMOVSXBD   16(R10)(R9*1), Z9
 	VCVTDQ2PS   Z9, Z9
-	VPMOVSXBD   16(R8)(DI*2), Z10
+	VPMOVSXBD   16(R10)(R9*2), Z10
 	VCVTDQ2PS   Z10, Z10
-	VPMOVSXBD   16(R9), Z11
+	VPMOVSXBD   16(R11), Z11
 	VCVTDQ2PS   Z11, Z11
-	VMOVUPS     128(SI), Z12
+	VMOVUPS     128(R8), Z12
 	VFMADD231PS Z8, Z12, Z0
 	VFMADD231PS Z9, Z12, Z1
 	VFMADD231PS Z10, Z12, Z2
 	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     192(SI), Z12
+	VMOVUPS     192(R8), Z12
 	VFMADD231PS Z8, Z12, Z4
 	VFMADD231PS Z9, Z12, Z5
 	VFMADD231PS Z10, Z12, Z6
 	VFMADD231PS Z11, Z12, Z7
-	VPMOVSXBD   32(R8), Z8
+	VPMOVSXBD   32(R10), Z8
 	VCVTDQ2PS   Z8, Z8
-	VPMOVSXBD   32(R8)(DI*1), Z9
+	VPMOVSXBD   32(R10)(R9*1), Z9
 	VCVTDQ2PS   Z9, Z9
-	VPMOVSXBD   32(R8)(DI*2), Z10
+	VPMOVSXBD   32(R10)(R9*2), Z10
 	VCVTDQ2PS   Z10, Z10
-	VPMOVSXBD   32(R9), Z11
+	VPMOVSXBD   32(R11), Z11
 	VCVTDQ2PS   Z11, Z11
-	VMOVUPS     256(SI), Z12
+	VMOVUPS     256(R8), Z12
 	VFMADD231PS Z8, Z12, Z0
 	VFMADD231PS Z9, Z12, Z1
 	VFMADD231PS Z10, Z12, Z2
 	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     320(SI), Z12
+	VMOVUPS     320(R8), Z12
 	VFMADD231PS Z8, Z12, Z4
 	VFMADD231PS Z9, Z12, Z5
 	VFMADD231PS Z10, Z12, Z6
 	VFMADD231PS Z11, Z12, Z7
-	VPMOVSXBD   48(R8), Z8
+	VPMOVSXBD   48(R10), Z8
 	VCVTDQ2PS   Z8, Z8
-	VPMOVSXBD   48(R8)(DI*1), Z9
+	VPMOVSXBD   48(R10)(R9*1), Z9
 	VCVTDQ2PS   Z9, Z9
-	VPMOVSXBD   48(R8)(DI*2), Z10
+	VPMOVSXBD   48(R10)(R9*2), Z10
 	VCVTDQ2PS   Z10, Z10
-	VPMOVSXBD   48(R9), Z11
+	VPMOVSXBD   48(R11), Z11
 	VCVTDQ2PS   Z11, Z11
-	VMOVUPS     384(SI), Z12
+	VMOVUPS     384(R8), Z12
 	VFMADD231PS Z8, Z12, Z0
 	VFMADD231PS Z9, Z12, Z1
 	VFMADD231PS Z10, Z12, Z2
 	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     448(SI), Z12
+	VMOVUPS     448(R8), Z12
 	VFMADD231PS Z8, Z12, Z4
 	VFMADD231PS Z9, Z12, Z5
 	VFMADD231PS Z10, Z12, Z6
 	VFMADD231PS Z11, Z12, Z7
-	ADDQ        $+512, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+64, R10
-	CMPQ        R10, $+64
+	ADDQ        $+512, R8
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+64, R12
+	CMPQ        R12, $+64
 	JGE         loop13
 
 end14:
-	CMPQ R10, $+16
+	CMPQ R12, $+16
 	JLT  end16
 
 loop15:
-	VPMOVSXBD   (R8), Z8
+	VPMOVSXBD   (R10), Z8
 	VCVTDQ2PS   Z8, Z8
 	PREFETCHT1  (DX)
-	VPMOVSXBD   (R8)(DI*1), Z9
+	VPMOVSXBD   (R10)(R9*1), Z9
 	VCVTDQ2PS   Z9, Z9
-	PREFETCHT1  64(DX)
-	VPMOVSXBD   (R8)(DI*2), Z10
+	PREFETCHT1  (DX)(BX*1)
+	VPMOVSXBD   (R10)(R9*2), Z10
 	VCVTDQ2PS   Z10, Z10
-	PREFETCHT1  128(DX)
-	VPMOVSXBD   (R9), Z11
+	PREFETCHT1  (DX)(BX*2)
+	VPMOVSXBD   (R11), Z11
 	VCVTDQ2PS   Z11, Z11
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z12
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z12
 	VFMADD231PS Z8, Z12, Z0
 	VFMADD231PS Z9, Z12, Z1
 	VFMADD231PS Z10, Z12, Z2
 	VFMADD231PS Z11, Z12, Z3
-	VMOVUPS     64(SI), Z12
+	VMOVUPS     64(R8), Z12
 	VFMADD231PS Z8, Z12, Z4
 	VFMADD231PS Z9, Z12, Z5
 	VFMADD231PS Z10, Z12, Z6
 	VFMADD231PS Z11, Z12, Z7
-	ADDQ        $+128, SI
-	ADDQ        $+16, R8
-	ADDQ        $+16, R9
-	ADDQ        $+64, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
+	ADDQ        $+128, R8
+	ADDQ        $+16, R10
+	ADDQ        $+16, R11
+	ADDQ        $+16, DX
+	ADDQ        $+16, SI
+	SUBQ        $+16, R12
+	CMPQ        R12, $+16
 	JGE         loop15
 
 end16:
-	MOVQ          CX, SI
-	MOVQ          sRow+56(FP), R8
+	MOVQ          CX, R8
+	MOVQ          sRow+64(FP), R10
 	VUNPCKLPS     Z1, Z0, Z8
 	VUNPCKHPS     Z1, Z0, Z9
 	VADDPS        Z9, Z8, Z8
@@ -615,27 +627,27 @@ end16:
 	VSHUFF32X4    $0x88, Z8, Z10, Z9
 	VSHUFF32X4    $0xdd, Z8, Z10, Z8
 	VADDPS        Z8, Z9, Z8
-	VMOVUPS       X8, (SI)
-	VEXTRACTF32X4 $0x01, Z8, (SI)(R8*1)
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
-	ADDQ          DI, AX
+	VMOVUPS       X8, (R8)
+	VEXTRACTF32X4 $0x01, Z8, (R8)(R10*1)
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
+	ADDQ          R9, AX
 	ADDQ          $+16, CX
-	SUBQ          $+1, BX
-	CMPQ          BX, $+1
+	SUBQ          $+1, DI
+	CMPQ          DI, $+1
 	JGE           loop11
 
 end12:
 	VZEROUPPER
 	RET
 
-// func decodeValues2Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues2Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues2Int8AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
+TEXT ·decodeValues2Int8AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), DX
 	VBROADCASTSS (DX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z2
@@ -650,6 +662,7 @@ TEXT ·decodeValues2Int8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), DX
 	MOVQ         next+40(FP), BX
+	MOVQ         nextRow+48(FP), SI
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
@@ -683,8 +696,8 @@ loop17:
 	JGE          loop17
 
 end18:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -696,12 +709,12 @@ end18:
 	VZEROUPPER
 	RET
 
-// func decodeValues2LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues2LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues2LastInt8AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), DX
+TEXT ·decodeValues2LastInt8AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), DX
 	VBROADCASTSS (DX), Z0
 	VMULPS       (AX), Z0, Z0
 	VBROADCASTSS 4(DX), Z1
@@ -710,6 +723,7 @@ TEXT ·decodeValues2LastInt8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), DX
 	MOVQ         next+40(FP), BX
+	MOVQ         nextRow+48(FP), SI
 	MOVQ         vRow+32(FP), SI
 	MOVQ         keys+0(FP), DI
 	CMPQ         DI, $+1
@@ -731,21 +745,24 @@ loop19:
 	JGE          loop19
 
 end20:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func decodeScores1Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, s *float32, sRow int)
+// func decodeScores1Int8AVX512(dim int, blocks int, q *float32, k *byte, kRow int, next *byte, nextRow int, s *float32, sRow int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeScores1Int8AVX512(SB), NOSPLIT, $0-64
+TEXT ·decodeScores1Int8AVX512(SB), NOSPLIT, $0-72
 	MOVQ k+24(FP), AX
-	MOVQ s+48(FP), CX
+	MOVQ s+56(FP), CX
 	MOVQ next+40(FP), DX
-	MOVQ blocks+8(FP), BX
-	CMPQ BX, $+1
+	MOVQ nextRow+48(FP), BX
+	LEAQ (DX)(BX*2), SI
+	ADDQ BX, SI
+	MOVQ blocks+8(FP), DI
+	CMPQ DI, $+1
 	JLT  end22
 
 loop21:
@@ -753,113 +770,115 @@ loop21:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	MOVQ   q+16(FP), SI
-	MOVQ   kRow+32(FP), DI
-	MOVQ   AX, R8
-	LEAQ   (R8)(DI*2), R9
-	ADDQ   DI, R9
-	MOVQ   dim+0(FP), R10
-	CMPQ   R10, $+64
+	MOVQ   q+16(FP), R8
+	MOVQ   kRow+32(FP), R9
+	MOVQ   AX, R10
+	LEAQ   (R10)(R9*2), R11
+	ADDQ   R9, R11
+	MOVQ   dim+0(FP), R12
+	CMPQ   R12, $+64
 	JLT    end24
 
 loop23:
-	VPMOVSXBD   (R8), Z4
+	VPMOVSXBD   (R10), Z4
 	VCVTDQ2PS   Z4, Z4
 	PREFETCHT1  (DX)
-	VPMOVSXBD   (R8)(DI*1), Z5
+	VPMOVSXBD   (R10)(R9*1), Z5
 	VCVTDQ2PS   Z5, Z5
-	PREFETCHT1  64(DX)
-	VPMOVSXBD   (R8)(DI*2), Z6
+	PREFETCHT1  (DX)(BX*1)
+	VPMOVSXBD   (R10)(R9*2), Z6
 	VCVTDQ2PS   Z6, Z6
-	PREFETCHT1  128(DX)
-	VPMOVSXBD   (R9), Z7
+	PREFETCHT1  (DX)(BX*2)
+	VPMOVSXBD   (R11), Z7
 	VCVTDQ2PS   Z7, Z7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z8
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z8
 	VFMADD231PS Z4, Z8, Z0
 	VFMADD231PS Z5, Z8, Z1
 	VFMADD231PS Z6, Z8, Z2
 	VFMADD231PS Z7, Z8, Z3
-	VPMOVSXBD   16(R8), Z4
+	VPMOVSXBD   16(R10), Z4
 	VCVTDQ2PS   Z4, Z4
-	VPMOVSXBD   16(R8)(DI*1), Z5
+	VPMOVSXBD   16(R10)(R9*1), Z5
 	VCVTDQ2PS   Z5, Z5
-	VPMOVSXBD   16(R8)(DI*2), Z6
+	VPMOVSXBD   16(R10)(R9*2), Z6
 	VCVTDQ2PS   Z6, Z6
-	VPMOVSXBD   16(R9), Z7
+	VPMOVSXBD   16(R11), Z7
 	VCVTDQ2PS   Z7, Z7
-	VMOVUPS     64(SI), Z8
+	VMOVUPS     64(R8), Z8
 	VFMADD231PS Z4, Z8, Z0
 	VFMADD231PS Z5, Z8, Z1
 	VFMADD231PS Z6, Z8, Z2
 	VFMADD231PS Z7, Z8, Z3
-	VPMOVSXBD   32(R8), Z4
+	VPMOVSXBD   32(R10), Z4
 	VCVTDQ2PS   Z4, Z4
-	VPMOVSXBD   32(R8)(DI*1), Z5
+	VPMOVSXBD   32(R10)(R9*1), Z5
 	VCVTDQ2PS   Z5, Z5
-	VPMOVSXBD   32(R8)(DI*2), Z6
+	VPMOVSXBD   32(R10)(R9*2), Z6
 	VCVTDQ2PS   Z6, Z6
-	VPMOVSXBD   32(R9), Z7
+	VPMOVSXBD   32(R11), Z7
 	VCVTDQ2PS   Z7, Z7
-	VMOVUPS     128(SI), Z8
+	VMOVUPS     128(R8), Z8
 	VFMADD231PS Z4, Z8, Z0
 	VFMADD231PS Z5, Z8, Z1
 	VFMADD231PS Z6, Z8, Z2
 	VFMADD231PS Z7, Z8, Z3
-	VPMOVSXBD   48(R8), Z4
+	VPMOVSXBD   48(R10), Z4
 	VCVTDQ2PS   Z4, Z4
-	VPMOVSXBD   48(R8)(DI*1), Z5
+	VPMOVSXBD   48(R10)(R9*1), Z5
 	VCVTDQ2PS   Z5, Z5
-	VPMOVSXBD   48(R8)(DI*2), Z6
+	VPMOVSXBD   48(R10)(R9*2), Z6
 	VCVTDQ2PS   Z6, Z6
-	VPMOVSXBD   48(R9), Z7
+	VPMOVSXBD   48(R11), Z7
 	VCVTDQ2PS   Z7, Z7
-	VMOVUPS     192(SI), Z8
+	VMOVUPS     192(R8), Z8
 	VFMADD231PS Z4, Z8, Z0
 	VFMADD231PS Z5, Z8, Z1
 	VFMADD231PS Z6, Z8, Z2
 	VFMADD231PS Z7, Z8, Z3
-	ADDQ        $+256, SI
-	ADDQ        $+64, R8
-	ADDQ        $+64, R9
-	ADDQ        $+256, DX
-	SUBQ        $+64, R10
-	CMPQ        R10, $+64
+	ADDQ        $+256, R8
+	ADDQ        $+64, R10
+	ADDQ        $+64, R11
+	ADDQ        $+64, DX
+	ADDQ        $+64, SI
+	SUBQ        $+64, R12
+	CMPQ        R12, $+64
 	JGE         loop23
 
 end24:
-	CMPQ R10, $+16
+	CMPQ R12, $+16
 	JLT  end26
 
 loop25:
-	VPMOVSXBD   (R8), Z4
+	VPMOVSXBD   (R10), Z4
 	VCVTDQ2PS   Z4, Z4
 	PREFETCHT1  (DX)
-	VPMOVSXBD   (R8)(DI*1), Z5
+	VPMOVSXBD   (R10)(R9*1), Z5
 	VCVTDQ2PS   Z5, Z5
-	PREFETCHT1  64(DX)
-	VPMOVSXBD   (R8)(DI*2), Z6
+	PREFETCHT1  (DX)(BX*1)
+	VPMOVSXBD   (R10)(R9*2), Z6
 	VCVTDQ2PS   Z6, Z6
-	PREFETCHT1  128(DX)
-	VPMOVSXBD   (R9), Z7
+	PREFETCHT1  (DX)(BX*2)
+	VPMOVSXBD   (R11), Z7
 	VCVTDQ2PS   Z7, Z7
-	PREFETCHT1  192(DX)
-	VMOVUPS     (SI), Z8
+	PREFETCHT1  (SI)
+	VMOVUPS     (R8), Z8
 	VFMADD231PS Z4, Z8, Z0
 	VFMADD231PS Z5, Z8, Z1
 	VFMADD231PS Z6, Z8, Z2
 	VFMADD231PS Z7, Z8, Z3
-	ADDQ        $+64, SI
-	ADDQ        $+16, R8
-	ADDQ        $+16, R9
-	ADDQ        $+64, DX
-	SUBQ        $+16, R10
-	CMPQ        R10, $+16
+	ADDQ        $+64, R8
+	ADDQ        $+16, R10
+	ADDQ        $+16, R11
+	ADDQ        $+16, DX
+	ADDQ        $+16, SI
+	SUBQ        $+16, R12
+	CMPQ        R12, $+16
 	JGE         loop25
 
 end26:
-	MOVQ       CX, SI
-	MOVQ       sRow+56(FP), R8
+	MOVQ       CX, R8
+	MOVQ       sRow+64(FP), R10
 	VUNPCKLPS  Z1, Z0, Z4
 	VUNPCKHPS  Z1, Z0, Z5
 	VADDPS     Z5, Z4, Z4
@@ -878,26 +897,26 @@ end26:
 	VSHUFF32X4 $0x88, Z4, Z5, Z6
 	VSHUFF32X4 $0xdd, Z4, Z5, Z4
 	VADDPS     Z4, Z6, Z4
-	VMOVUPS    X4, (SI)
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
-	ADDQ       DI, AX
+	VMOVUPS    X4, (R8)
+	ADDQ       R9, AX
+	ADDQ       R9, AX
+	ADDQ       R9, AX
+	ADDQ       R9, AX
 	ADDQ       $+16, CX
-	SUBQ       $+1, BX
-	CMPQ       BX, $+1
+	SUBQ       $+1, DI
+	CMPQ       DI, $+1
 	JGE        loop21
 
 end22:
 	VZEROUPPER
 	RET
 
-// func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1Int8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1Int8AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
+TEXT ·decodeValues1Int8AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), CX
 	VBROADCASTSS (CX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z2
@@ -907,6 +926,7 @@ TEXT ·decodeValues1Int8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), CX
 	MOVQ         next+40(FP), DX
+	MOVQ         nextRow+48(FP), BX
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
@@ -935,8 +955,8 @@ loop27:
 	JGE          loop27
 
 end28:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -944,18 +964,19 @@ end28:
 	VZEROUPPER
 	RET
 
-// func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, o *float32, oRow int, factor *float32)
+// func decodeValues1LastInt8AVX512(keys int, p *float32, pRow int, v *byte, vRow int, next *byte, nextRow int, o *float32, oRow int, factor *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·decodeValues1LastInt8AVX512(SB), NOSPLIT, $0-72
-	MOVQ         o+48(FP), AX
-	MOVQ         oRow+56(FP), CX
-	MOVQ         factor+64(FP), CX
+TEXT ·decodeValues1LastInt8AVX512(SB), NOSPLIT, $0-80
+	MOVQ         o+56(FP), AX
+	MOVQ         oRow+64(FP), CX
+	MOVQ         factor+72(FP), CX
 	VBROADCASTSS (CX), Z0
 	VMULPS       (AX), Z0, Z0
 	MOVQ         p+8(FP), AX
 	MOVQ         pRow+16(FP), CX
 	MOVQ         v+24(FP), CX
 	MOVQ         next+40(FP), DX
+	MOVQ         nextRow+48(FP), BX
 	MOVQ         vRow+32(FP), BX
 	MOVQ         keys+0(FP), SI
 	CMPQ         SI, $+1
@@ -975,8 +996,8 @@ loop29:
 	JGE          loop29
 
 end30:
-	MOVQ    o+48(FP), AX
-	MOVQ    oRow+56(FP), CX
+	MOVQ    o+56(FP), AX
+	MOVQ    oRow+64(FP), CX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
 	RET

@@ -150,12 +150,12 @@ func scanVector4MoreSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, 
 func gemmSIMD(isa.Tier, Format, int, int, int, *float32, int, int, *byte, int, *float32, int, *float32, int, *float32) {
 	panic(NoKernels)
 }
-func decodeScoresSIMD(isa.Tier, Format, int, int, int, *float32, *byte, int, *byte, *float32, int) {
+func decodeScoresSIMD(isa.Tier, Format, int, int, int, *float32, *byte, int, *byte, int, *float32, int) {
 	panic(NoKernels)
 }
-func decodeValuesSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
+func decodeValuesSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, int, *float32, int, *float32) {
 	panic(NoKernels)
 }
-func decodeValuesLastSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, *float32, int, *float32) {
+func decodeValuesLastSIMD(isa.Tier, Format, int, int, *float32, int, *byte, int, *byte, int, *float32, int, *float32) {
 	panic(NoKernels)
 }

@@ -217,6 +217,9 @@ func (r *pointers) AdvanceGP(bytes GP) {
 // HasDot tells whether a machine has an instruction for DotInt8, on some processors.
 func HasDot(m Machine) bool { return m.Tier() == "AVX512" }
 
+// HasPrefetch tells whether Prefetch does anything.
+func HasPrefetch(m Machine) bool { return m.Tier() != "NEON" }
+
 // Bytes is the size of a vector.
 func Bytes(m Machine) int { return 4 * m.Lanes() }
 
