@@ -68,27 +68,32 @@ type Conv struct {
 
 // kernelSource gives the kernels of a convolution.
 type kernelSource interface {
-	// rows returns them, of which at least the first rows causal ones (or all) are there, for
-	// plans of up to that size. It may use group to compute them, and spare to put them.
-	rows(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (kernels, error)
-	// spare returns the memory that rows takes of spare.
-	spareBytes(rows int) int64
+	// rows returns what is wanted of them, or more. It may use group to compute it, and own
+	// to put it.
+	rows(ctx context.Context, group *parallel.Group, workers int, w want, own *computed) (kernels, error)
+	// spareBytes returns the memory that rows takes of own, for some of the channels.
+	spareBytes(rows, channels, workers int) int64
 }
+
+// want is what is asked for of kernels: the first rows (or all that there are) of channels from
+// to to, for plans of up to that size.
+type want struct{ rows, size, from, to int }
 
 // given are kernels that are there.
 type given kernels
 
-func (g *given) rows(context.Context, *parallel.Group, int, int, int, *[]float32) (kernels, error) {
+func (g *given) rows(context.Context, *parallel.Group, int, want, *computed) (kernels, error) {
 	return kernels(*g), nil
 }
 
-func (g *given) spareBytes(int) int64 { return 0 }
+func (g *given) spareBytes(int, int, int) int64 { return 0 }
 
-// kernels are the filters of a convolution in time: causal [taps, channels],
-// reverse [taps, channels] or empty, skip [channels] or nil.
+// kernels are the filters of a convolution in time: causal [taps, channels] of the channels
+// from first on, reverse [taps, channels] or empty, skip [channels] or nil.
 type kernels struct {
 	causal, reverse blas32.General
 	skip            []float32
+	first           int
 	// lag, where it is not 0, makes a tile of the causal kernel: its row lag is that of an
 	// input for its own place, rows above it are those of earlier inputs, rows below it of later.
 	lag int
@@ -236,6 +241,18 @@ func (c *Conv) units(list []unit, tokens int) []unit {
 		list = append(list, unit{channel, 1, true})
 	}
 	return list
+}
+
+// kernelChannels is how many channels of a kernel that is not kept are computed at once, at the
+// least: half of those of the largest HyenaDNA. All of a million rows would take as much memory
+// as the sequence; fewer would cost more, for each time the filter's hidden layers are computed.
+// Tests make it smaller.
+var kernelChannels = 128
+
+// atOnce returns how many channels of a kernel that is not kept are computed at once: enough
+// for all workers.
+func (c *Conv) atOnce(workers int) int {
+	return min(max(kernelChannels, workers*c.b.Lanes()), c.channels)
 }
 
 // fewRows is the number of rows that a plan takes at the least.

@@ -146,10 +146,10 @@ func (c *Conv) ScratchBytes(tokens int) int64 {
 	held := each*int64(len(units)) + sundry
 	if c.isDirect(tokens) {
 		workers := min(most, len(units))
-		return sumBytes(held, floatBytes(workers, min(tokens, directRows+directTaps), min(directChannels, c.channels)), c.source.spareBytes(directTaps))
+		return sumBytes(held, floatBytes(workers, min(tokens, directRows+directTaps), min(directChannels, c.channels)), c.source.spareBytes(directTaps, c.channels, most))
 	}
 	tasks, n := 0, 0
-	spectrum := 0                 // of a unit, in float32 for each of n Lanes
+	spectrum, rows := 0, 0        // of a unit, in float32 for each of n Lanes
 	var edges, kept, tables int64 // bytes
 	for _, u := range units {
 		k := c.cutOf(tokens, u.phases)
@@ -160,6 +160,9 @@ func (c *Conv) ScratchBytes(tokens int) int64 {
 		}
 		if parts > 1 {
 			edges = sumBytes(edges, floatBytes(parts-1, k.before+k.after, u.channels))
+		}
+		if k.count > 1 || u.channels < c.b.Lanes() {
+			rows = 1
 		}
 		size := 2
 		if u.phases {
@@ -178,8 +181,8 @@ func (c *Conv) ScratchBytes(tokens int) int64 {
 		reverse = 2
 	}
 	// A worker's rows, its work, the transform of a second kernel, and a spectrum.
-	workers := floatBytes(min(most, tasks), c.b.Lanes(), n, 1+2+reverse+spectrum)
-	return sumBytes(held, workers, tables, edges, c.source.spareBytes(c.reach(units, tokens)))
+	workers := floatBytes(min(most, tasks), c.b.Lanes(), n, rows+2+reverse+spectrum)
+	return sumBytes(held, workers, tables, edges, c.source.spareBytes(c.reach(units, tokens), c.atOnce(most), most))
 }
 
 // reach returns how many taps a call of this many tokens transforms.

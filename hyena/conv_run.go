@@ -16,16 +16,17 @@ type convRun struct {
 	group   parallel.Group
 	ctx     context.Context
 	conv    *Conv
-	dst, u  blas32.General // [tokens, channels], of the call
-	k       kernels        // in time, where a spectrum has to be made
-	filter  []float32      // of k, where a source computes it for this call alone
-	direct  blas32.General // [taps, channels], where the sum is computed as it stands
-	cuts    [2]cut         // of channels side by side, of phases
-	plans   [2]*plan       // likewise
-	all     []unit         // the channels' units
-	units   []unit         // those that are convolved
-	parts   [2]int         // tasks that a unit's windows are shared among
-	edges   []float32      // inputs about the parts' borders, where dst is u
+	dst, u  blas32.General   // [tokens, channels], of the call
+	k       kernels          // in time, where a spectrum has to be made
+	filter  computed         // of k, where a source computes it
+	direct  blas32.General   // [taps, channels], where the sum is computed as it stands
+	cuts    [2]cut           // of channels side by side, of phases
+	plans   [2]*plan         // likewise
+	all     []unit           // the channels' units
+	units   []unit           // those that are convolved at present
+	held    []*spectrumEntry // of units, nil where a spectrum is not kept so far
+	parts   [2]int           // tasks that a unit's windows are shared among
+	edges   []float32        // inputs about the parts' borders, where dst is u
 	workers []convWorker
 	past    pasts
 	rows    []float32 // of a step
@@ -37,22 +38,17 @@ type convRun struct {
 
 // convWorker is what each worker has for itself, n being the size of the plan.
 type convWorker struct {
-	rows     []float32 // [n, Lanes], a kernel in the plan's order, or an input and output of the unit's own
-	work     []float32 // [n, 2 Lanes], a transform
+	rows     []float32 // [n, Lanes], input and output of the unit's own
+	work     []float32 // [n, 2 Lanes], a transform, or a kernel in the plan's order
 	spare    []float32 // [n, 2 Lanes], the transform of the other kernel
 	spectrum []float32 // of a unit whose spectrum is not kept
 	ahead    []float32 // [after, channels], inputs that outputs have been written over
 }
 
-// begin finds out how a call of this many tokens is done, and gets the kernels where they are
-// needed. end forgets what belongs to the call.
-func (r *convRun) begin(ctx context.Context, c *Conv, tokens, workers int) (err error) {
-	r.all = c.units(r.all[:0], tokens)
-	return r.beginUnits(ctx, c, tokens, workers, 0, len(r.all))
-}
-
-// beginUnits is begin for some of the units in all.
-func (r *convRun) beginUnits(ctx context.Context, c *Conv, tokens, workers, first, end int) (err error) {
+// begin finds out how units first to end of all are done in a call of this many tokens, and gets
+// the kernels where they are needed: as there may be memory for those of some units only, it
+// returns the first that is not among them. end forgets what belongs to the call.
+func (r *convRun) begin(ctx context.Context, c *Conv, tokens, workers, first, end int) (next int, err error) {
 	if r.convolve == nil {
 		r.convolve, r.activate, r.prepare = r.convolveTask, r.activateRows, r.prepareUnit
 	}
@@ -63,12 +59,12 @@ func (r *convRun) beginUnits(ctx context.Context, c *Conv, tokens, workers, firs
 	}
 	if c.isDirect(tokens) {
 		if !c.direct.ready() {
-			r.k, err = c.source.rows(ctx, &r.group, workers, directTaps, directTaps, &r.filter)
+			r.k, err = c.source.rows(ctx, &r.group, workers, want{directTaps, directTaps, 0, c.channels}, &r.filter)
 		}
 		if err == nil {
 			r.direct = c.direct.backwards(r.k)
 		}
-		return err
+		return end, err
 	}
 	r.parts = [2]int{}
 	for _, u := range r.units { // a kind that has no unit has no plan and no parts
@@ -87,16 +83,34 @@ func (r *convRun) beginUnits(ctx context.Context, c *Conv, tokens, workers, firs
 			r.plans[kind] = nil
 		}
 	}
-	for _, u := range r.units {
-		if c.cache.find(spectrumKey{c, r.planOf(u).n, u.channel}) == nil {
-			r.k, err = c.source.rows(ctx, &r.group, workers, c.reach(r.units, tokens), r.planOf(r.units[0]).n, &r.filter)
-			return err
+	r.held = r.held[:0]
+	missing := len(r.units)
+	for i, u := range r.units {
+		e := c.cache.find(spectrumKey{c, r.planOf(u).n, u.channel})
+		if e == nil {
+			missing = min(missing, i)
 		}
+		r.held = append(r.held, e)
 	}
-	return nil
+	if missing == len(r.units) {
+		return end, nil
+	}
+	w := want{rows: c.reach(r.units, tokens), size: r.planOf(r.units[0]).n, from: r.units[missing].channel}
+	last := r.units[len(r.units)-1]
+	w.to = min(w.from+c.atOnce(workers), last.channel+last.channels)
+	if r.k, err = c.source.rows(ctx, &r.group, workers, w, &r.filter); err != nil {
+		return first, err
+	}
+	n := len(r.units)
+	for r.units[n-1].channel+r.units[n-1].channels > r.k.first+r.k.causal.Cols {
+		n--
+	}
+	r.units = r.units[:n]
+	return first + n, nil
 }
 
 func (r *convRun) end() {
+	clear(r.held[:cap(r.held)])
 	r.ctx, r.conv, r.dst, r.u, r.k, r.direct = nil, nil, blas32.General{}, blas32.General{}, kernels{}, blas32.General{}
 }
 
@@ -110,11 +124,28 @@ func (c *Conv) parts(k cut, units, workers int) int {
 
 // convolveAll runs a call that has been checked.
 func (r *convRun) convolveAll(ctx context.Context, c *Conv, dst, u blas32.General, workers int) error {
+	r.all = c.units(r.all[:0], u.Rows)
+	return r.convolveRange(ctx, c, dst, u, workers, 0, len(r.all))
+}
+
+// convolveRange convolves units first to end of all.
+func (r *convRun) convolveRange(ctx context.Context, c *Conv, dst, u blas32.General, workers, first, end int) error {
 	defer r.end()
-	if err := r.begin(ctx, c, u.Rows, workers); err != nil {
-		return err
+	for first < end {
+		next, err := r.begin(ctx, c, u.Rows, workers, first, end)
+		if err != nil {
+			return err
+		}
+		if err := r.convolveUnits(ctx, c, dst, u, workers); err != nil {
+			return err
+		}
+		first = next
 	}
-	return r.convolveUnits(ctx, c, dst, u, workers)
+	if !c.cfg.GELU {
+		return nil
+	}
+	rows := r.activateCount()
+	return r.group.Run(ctx, workers, (u.Rows+rows-1)/rows, r.activate)
 }
 
 // convolveUnits convolves the units that have been begun.
@@ -127,27 +158,49 @@ func (r *convRun) convolveUnits(ctx context.Context, c *Conv, dst, u blas32.Gene
 			r.saveEdges()
 		}
 	}
-	err := r.group.Run(ctx, workers, tasks, r.convolve)
-	if err == nil && c.cfg.GELU {
-		rows := r.activateCount()
-		err = r.group.Run(ctx, workers, (u.Rows+rows-1)/rows, r.activate)
-	}
-	return err
+	return r.group.Run(ctx, workers, tasks, r.convolve)
 }
 
 // prepareAll makes the spectra of a call of this many tokens.
 func (r *convRun) prepareAll(ctx context.Context, c *Conv, tokens, workers int) error {
 	defer r.end()
-	if err := r.begin(ctx, c, tokens, workers); err != nil || c.isDirect(tokens) {
-		return err
+	r.all = c.units(r.all[:0], tokens)
+	if !c.keeps(r.all, tokens) {
+		return ctx.Err()
 	}
-	return r.group.Run(ctx, workers, len(r.units), r.prepare)
+	for first := 0; first < len(r.all); {
+		next, err := r.begin(ctx, c, tokens, workers, first, len(r.all))
+		if err != nil || c.isDirect(tokens) {
+			return err
+		}
+		if err := r.group.Run(ctx, workers, len(r.units), r.prepare); err != nil {
+			return err
+		}
+		first = next
+	}
+	return nil
+}
+
+// keeps tells whether the cache could have room for anything of a call of this many tokens.
+func (c *Conv) keeps(units []unit, tokens int) bool {
+	if c.isDirect(tokens) {
+		return true
+	}
+	least := c.source.spareBytes(c.reach(units, tokens), c.channels, 0)
+	for _, u := range units {
+		p := plan{Butterflies: c.b, n: c.cutOf(tokens, u.phases).n}
+		least = min(least, floatBytes(p.spectrumLen(u.phases)))
+	}
+	return least <= c.cache.most
 }
 
 // prepareUnit makes the spectrum of unit i where it is going to be kept.
 func (r *convRun) prepareUnit(worker, i int) {
 	u := r.units[i]
 	p := r.planOf(u)
+	if r.held[i] != nil {
+		return
+	}
 	if e := r.conv.cache.claim(spectrumKey{r.conv, p.n, u.channel}, p, p.spectrumLen(u.phases)); e != nil {
 		r.fill(e, p, u, &r.workers[worker])
 	}
@@ -186,7 +239,7 @@ func (r *convRun) convolveTask(worker, i int) {
 		return
 	}
 	p := r.plans[kind]
-	spectrum := r.spectrumOf(p, u, w)
+	spectrum := r.spectrumOf(p, i/parts, w)
 	if spectrum == nil {
 		return // stopped
 	}
@@ -261,9 +314,13 @@ func (r *convRun) sumTaps(dst, in, taps blas32.General, w *convWorker) {
 	}
 }
 
-// spectrumOf returns the transformed kernels of a unit, from the cache or made now;
+// spectrumOf returns the transformed kernels of unit i, from the cache or made now;
 // nil if the call is stopped.
-func (r *convRun) spectrumOf(p *plan, u unit, w *convWorker) []float32 {
+func (r *convRun) spectrumOf(p *plan, i int, w *convWorker) []float32 {
+	if e := r.held[i]; e != nil { // it may no longer be in the cache
+		return e.data
+	}
+	u := r.units[i]
 	size := p.spectrumLen(u.phases)
 	if e := r.conv.cache.claim(spectrumKey{r.conv, p.n, u.channel}, p, size); e != nil {
 		if !r.fill(e, p, u, w) {

@@ -2,6 +2,7 @@ package hyena
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 	"gonum.org/v1/gonum/blas/blas64"
@@ -47,6 +48,9 @@ type FilterWeights struct {
 	// positional embedding, positions and decays; nil computes what training
 	// started from.
 	Z, T, Deltas []float32
+	// Like is a filter that may have the same Z and T, as those of a model's layers do: they
+	// then take memory once, and Bytes counts them there. nil is none.
+	Like *Filter
 }
 
 // FilterLayer is x -> sin(Freq * (Weight x + Bias)).
@@ -69,8 +73,8 @@ type FilterLayer struct {
 type Filter struct {
 	cfg    FilterConfig   // complete
 	shift  float64        // what the window decays to
-	z      []float64      // [MaxLen, EmbDim] as stored; nil is computed
-	t      []float64      // [MaxLen] as stored; nil is computed
+	z, t   []float32      // [MaxLen, EmbDim] and [MaxLen] as stored; nil is computed
+	others int64          // bytes of z and t that another filter counts
 	deltas []float64      // [Channels]
 	layers []layer64      // hidden ones
 	output blas64.General // [Channels, width of the last layer]
@@ -186,16 +190,19 @@ func widenMatrix(m blas32.General) blas64.General {
 // setGrid takes the stored positions and decays, or computes the latter.
 func (f *Filter) setGrid(w FilterWeights) error {
 	n, emb, channels := f.cfg.MaxLen, f.cfg.EmbDim, f.cfg.Channels
+	like := w.Like
+	if like == nil {
+		like = &Filter{}
+	}
 	for _, g := range []struct {
-		name   string
-		stored []float32
-		n      int
-		what   string
-		to     *[]float64
+		name         string
+		stored, like []float32
+		n            int
+		what         string
+		to           *[]float32
 	}{
-		{"filter's T", w.T, n, "MaxLen", &f.t},
-		{"filter's Z", w.Z, n * emb, "MaxLen*EmbDim", &f.z},
-		{"filter's Deltas", w.Deltas, channels, "Channels", &f.deltas},
+		{"filter's T", w.T, like.t, n, "MaxLen", &f.t},
+		{"filter's Z", w.Z, like.z, n * emb, "MaxLen*EmbDim", &f.z},
 	} {
 		if g.stored == nil {
 			continue
@@ -203,10 +210,15 @@ func (f *Filter) setGrid(w FilterWeights) error {
 		if err := check.Vector(ErrConfig, pkg, g.name, g.stored, g.n, g.what); err != nil {
 			return err
 		}
-		*g.to = widen(g.stored)
+		if slices.Equal(g.stored, g.like) {
+			*g.to, f.others = g.like, f.others+floatBytes(g.n)
+		} else {
+			*g.to = slices.Clone(g.stored)
+		}
 	}
-	if f.deltas != nil {
-		return nil
+	if w.Deltas != nil {
+		f.deltas = widen(w.Deltas)
+		return check.Vector(ErrConfig, pkg, "filter's Deltas", w.Deltas, channels, "Channels")
 	}
 	f.deltas = make([]float64, channels)
 	log := math.Log(f.cfg.Target)
@@ -222,13 +234,14 @@ func (f *Filter) MaxLen() int { return f.cfg.MaxLen }
 // Channels returns the number of channels of the kernel.
 func (f *Filter) Channels() int { return f.cfg.Channels }
 
-// Bytes returns the memory of the weights and stored grids, in float64.
+// Bytes returns the memory of the weights, in float64, and of stored Z and T, unless they are
+// another filter's (FilterWeights.Like).
 func (f *Filter) Bytes() int64 {
-	n := len(f.z) + len(f.t) + len(f.deltas) + len(f.output.Data)
+	n := len(f.deltas) + len(f.output.Data)
 	for _, l := range f.layers {
 		n += len(l.weight.Data) + len(l.bias) + len(l.freq)
 	}
-	return 8 * int64(n)
+	return 8*int64(n) + floatBytes(len(f.z)+len(f.t)) - f.others
 }
 
 // permuted returns the filter with its channels in another order: channel c of

@@ -17,7 +17,7 @@ import (
 // position returns the position of row i of the kernel, from 0 to 1.
 func (f *Filter) position(i int) float64 {
 	if f.t != nil {
-		return f.t[i]
+		return float64(f.t[i])
 	}
 	return float64(i) / float64(max(f.cfg.MaxLen-1, 1))
 }
@@ -25,7 +25,9 @@ func (f *Filter) position(i int) float64 {
 // embedding sets z to the positional embedding of row i of the kernel.
 func (f *Filter) embedding(z []float64, i int) {
 	if f.z != nil {
-		copy(z, f.z[i*len(z):])
+		for j, v := range f.z[i*len(z):][:len(z)] {
+			z[j] = float64(v)
+		}
 		return
 	}
 	z[0] = float64(i) / float64(max(f.cfg.MaxLen-1, 1))
@@ -58,24 +60,37 @@ func (f *Filter) Kernel(dst blas32.General, from int) error {
 	if from < 0 || from > f.cfg.MaxLen || dst.Rows > f.cfg.MaxLen-from {
 		return check.Errorf(ErrTooLong, "hyena: dst is %d rows of a kernel from row %d, more than MaxLen = %d", dst.Rows, from, f.cfg.MaxLen)
 	}
+	f.columns(dst, from, 0, make([]float64, f.work()))
+	return nil
+}
+
+// work implements implicit.
+func (f *Filter) work() int {
 	width := max(f.cfg.EmbDim, kernelCols)
 	for _, l := range f.layers {
 		width = max(width, l.weight.Rows)
 	}
-	a, b := make([]float64, kernelRows*width), make([]float64, kernelRows*width)
-	for t := 0; t < dst.Rows; t += kernelRows {
-		f.kernelBlock(mat.Rows(dst, t, min(t+kernelRows, dst.Rows)), from+t, a, b)
-	}
-	return nil
+	return 2 * kernelRows * width
 }
+
+// columns implements implicit.
+func (f *Filter) columns(dst blas32.General, from, channel int, work []float64) {
+	a, b := work[:len(work)/2], work[len(work)/2:]
+	for t := 0; t < dst.Rows; t += kernelRows {
+		f.kernelBlock(mat.Rows(dst, t, min(t+kernelRows, dst.Rows)), from+t, channel, a, b)
+	}
+}
+
+// whole implements implicit: normalized rows depend on all channels.
+func (f *Filter) whole() bool { return f.cfg.Normalized }
 
 // kernelRows and kernelCols are how much of the kernel is computed at once: gonum
 // multiplies small blocks on the calling goroutine.
 const kernelRows, kernelCols = 64, 128
 
-// kernelBlock sets dst to rows from, from+1, ... of the kernel; a and b are scratch of
-// a layer's output each.
-func (f *Filter) kernelBlock(dst blas32.General, from int, a, b []float64) {
+// kernelBlock sets dst to rows from, from+1, ... of the kernel, of the channels from channel on;
+// a and b are scratch of a layer's output each.
+func (f *Filter) kernelBlock(dst blas32.General, from, channel int, a, b []float64) {
 	n, emb := dst.Rows, f.cfg.EmbDim
 	h := blas64.General{Rows: n, Cols: emb, Stride: emb, Data: b[:n*emb]}
 	for i := range n {
@@ -92,13 +107,13 @@ func (f *Filter) kernelBlock(dst blas32.General, from int, a, b []float64) {
 		h = next
 	}
 	spare := [2][]float64{a, b}[len(f.layers)%2]
-	for c := 0; c < f.cfg.Channels; c += kernelCols {
-		m := min(kernelCols, f.cfg.Channels-c)
+	for c := 0; c < dst.Cols; c += kernelCols {
+		m := min(kernelCols, dst.Cols-c)
 		k := blas64.General{Rows: n, Cols: m, Stride: m, Data: spare[:n*m]}
-		output := blas64.General{Rows: m, Cols: f.output.Cols, Stride: f.output.Stride, Data: f.output.Data[c*f.output.Stride:]}
+		output := blas64.General{Rows: m, Cols: f.output.Cols, Stride: f.output.Stride, Data: f.output.Data[(channel+c)*f.output.Stride:]}
 		blas64.Gemm(blas.NoTrans, blas.Trans, 1, h, output, 0, k)
 		for i := range n {
-			f.window(mat.Part(dst, i, c, m), k.Data[i*m:], f.position(from+i), f.deltas[c:])
+			f.window(mat.Part(dst, i, c, m), k.Data[i*m:], f.position(from+i), f.deltas[channel+c:])
 		}
 	}
 	if f.cfg.Normalized {
@@ -135,10 +150,21 @@ type implicit interface {
 	MaxLen() int
 	Channels() int
 	Bytes() int64
-	// Kernel sets dst to rows from, from+1, ...; rows do not depend on how many there are.
-	Kernel(dst blas32.General, from int) error
+	// columns sets dst to rows from, from+1, ..., which there are, of the channels from channel
+	// on. They do not depend on how many rows and channels there are. work is what it takes
+	// beside, at most taskRows of them at a time.
+	columns(dst blas32.General, from, channel int, work []float64)
+	work() int
+	// whole tells whether a channel costs as much as all of them.
+	whole() bool
 	// taskRows is how many rows are a few milliseconds' work.
 	taskRows() int
+}
+
+// computed is the memory that rows of a kernel take while they are computed.
+type computed struct {
+	rows []float32   // where the cache has no room for them
+	work [][]float64 // of each worker
 }
 
 // grownKernel is the part of a filter's kernel that calls have needed so far, as far as
@@ -149,29 +175,32 @@ type grownKernel struct {
 	turn   chan struct{} // who has put something into it may compute rows to keep
 }
 
-// grow returns at least this many rows of the kernel, or all, for a plan of that size. It
-// computes those that are not there on the group's workers, into spare where the cache has
-// no room.
-func (g *grownKernel) grow(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (blas32.General, error) {
-	rows = min(rows, g.filter.MaxLen())
-	k := g.cache.known(g, size)
+// grow returns what is wanted of the kernel, or more of it, and the first channel that is there.
+// It computes rows that are not there on the group's workers: of all channels where the cache
+// has room for them, else of those that are wanted.
+func (g *grownKernel) grow(ctx context.Context, group *parallel.Group, workers int, w want, own *computed) (blas32.General, int, error) {
+	rows := min(w.rows, g.filter.MaxLen())
+	k := g.cache.known(g, w.size)
 	if rows <= k.Rows {
-		return k, nil
+		return k, 0, nil
 	}
 	select {
 	case g.turn <- struct{}{}:
 	case <-ctx.Done(): // another call computes
-		return blas32.General{}, ctx.Err()
+		return blas32.General{}, 0, ctx.Err()
 	}
-	if k = g.cache.known(g, size); rows <= k.Rows {
+	if k = g.cache.known(g, w.size); rows <= k.Rows {
 		<-g.turn
-		return k, nil
+		return k, 0, nil
 	}
-	if !g.cache.reserve(g, rows, size) {
+	if !g.cache.reserve(g, rows, w.size) {
 		<-g.turn
-		*spare = scratch.Floats(*spare, rows*g.filter.Channels())
-		own := mat.Of(*spare, rows, g.filter.Channels())
-		return own, g.compute(ctx, group, workers, own, k)
+		if g.filter.whole() {
+			w.from, w.to = 0, g.filter.Channels()
+		}
+		own.rows = scratch.Floats(own.rows, rows*(w.to-w.from))
+		dst := mat.Of(own.rows, rows, w.to-w.from)
+		return dst, w.from, g.compute(ctx, group, workers, own, dst, k, w.from)
 	}
 	defer func() { <-g.turn }()
 	grown, err := mat.New(rows, g.filter.Channels()), error(nil)
@@ -181,23 +210,28 @@ func (g *grownKernel) grow(ctx context.Context, group *parallel.Group, workers, 
 			g.cache.keep(g, blas32.General{})
 		}
 	}()
-	if err = g.compute(ctx, group, workers, grown, k); err != nil {
-		return blas32.General{}, err
+	if err = g.compute(ctx, group, workers, own, grown, k, 0); err != nil {
+		return blas32.General{}, 0, err
 	}
 	done = true
 	g.cache.keep(g, grown)
-	return grown, nil
+	return grown, 0, nil
 }
 
-// compute sets dst to the first rows of the kernel, of which k is the beginning.
-func (g *grownKernel) compute(ctx context.Context, group *parallel.Group, workers int, dst, k blas32.General) error {
-	mat.Copy(mat.Rows(dst, 0, k.Rows), k)
+// compute sets dst to the first rows of the kernel, of the channels from channel on. k is its
+// beginning.
+func (g *grownKernel) compute(ctx context.Context, group *parallel.Group, workers int, own *computed, dst, k blas32.General, channel int) error {
+	for len(own.work) < workers {
+		own.work = append(own.work, nil)
+	}
+	if k.Rows > 0 {
+		mat.Copy(mat.Rows(dst, 0, k.Rows), mat.Columns(k, channel, dst.Cols))
+	}
 	from, each := k.Rows, g.filter.taskRows()
-	return group.Run(ctx, workers, (dst.Rows-from+each-1)/each, func(_, i int) {
+	return group.Run(ctx, workers, (dst.Rows-from+each-1)/each, func(worker, i int) {
+		own.work[worker] = scratch.Sized(own.work[worker], g.filter.work())
 		first := from + i*each
-		if err := g.filter.Kernel(mat.Rows(dst, first, min(first+each, dst.Rows)), first); err != nil {
-			panic(err) // the rows are within MaxLen
-		}
+		g.filter.columns(mat.Rows(dst, first, min(first+each, dst.Rows)), first, channel, own.work[worker])
 	})
 }
 

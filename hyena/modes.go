@@ -100,9 +100,16 @@ func (m *Modes) Kernel(dst blas32.General, from int) error {
 	if from < 0 || from > mostTokens || dst.Rows > mostTokens-from {
 		return check.Errorf(ErrTooLong, "hyena: dst is %d rows of a kernel from row %d, more than %d", dst.Rows, from, mostTokens)
 	}
-	for c := range m.channels {
-		sum := make([]float64, dst.Rows)
-		for i := c * m.n; i < (c+1)*m.n; i++ {
+	m.columns(dst, from, 0, make([]float64, dst.Rows))
+	return nil
+}
+
+// columns implements implicit.
+func (m *Modes) columns(dst blas32.General, from, channel int, work []float64) {
+	sum := work[:dst.Rows]
+	for c := range dst.Cols {
+		clear(sum)
+		for i := (channel + c) * m.n; i < (channel+c+1)*m.n; i++ {
 			at := m.residues[i]
 			if from > 0 {
 				at *= power(m.poles[i], from)
@@ -116,8 +123,10 @@ func (m *Modes) Kernel(dst blas32.General, from int) error {
 			dst.Data[t*dst.Stride+c] = float32(v)
 		}
 	}
-	return nil
 }
+
+// whole implements implicit.
+func (m *Modes) whole() bool { return false }
 
 // power returns p^t, of which no partial product overflows that the result does not.
 func power(p complex128, t int) complex128 {
@@ -127,6 +136,9 @@ func power(p complex128, t int) complex128 {
 	r, phase := cmplx.Polar(p)
 	return cmplx.Rect(math.Pow(r, float64(t)), math.Mod(phase*float64(t), 2*math.Pi))
 }
+
+// work implements implicit.
+func (m *Modes) work() int { return m.taskRows() }
 
 // taskRows implements implicit.
 func (m *Modes) taskRows() int { return max(1, min(4096, 4_000_000/(m.channels*m.n))) }

@@ -31,7 +31,8 @@ type OperatorConfig struct {
 	Format asm.Format
 	// SpectraBytes is how much memory the operator may keep for spectra, 8 (Order-1) Dim
 	// bytes for each token, and for the rows of its filter that they are made of, half of
-	// that; 0 is 2 GiB. Rows are kept first; what has no room is computed again by each call.
+	// that; 0 is 2 GiB. Rows are kept first; what has no room is computed again by each call,
+	// rows for 128 channels at a time or, with more than 8 workers, for a vector each.
 	// Results do not depend on it.
 	SpectraBytes int64
 	// Cache is where they are kept, and its size counts, not SpectraBytes; nil is the
@@ -137,18 +138,27 @@ type filterColumns struct {
 	skip        []float32 // [width], or nil
 }
 
-func (f *filterColumns) rows(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (kernels, error) {
-	k, err := f.kernel.grow(ctx, group, workers, rows, size, spare)
-	return kernels{causal: mat.Columns(k, f.from, f.width), skip: f.skip}, err
+func (f *filterColumns) rows(ctx context.Context, group *parallel.Group, workers int, w want, own *computed) (kernels, error) {
+	w.from, w.to = f.from+w.from, f.from+w.to
+	k, first, err := f.kernel.grow(ctx, group, workers, w, own)
+	if err != nil {
+		return kernels{}, err
+	}
+	from, to := max(first, f.from), min(first+k.Cols, f.from+f.width)
+	return kernels{causal: mat.Columns(k, from-first, to-from), skip: f.skip, first: from - f.from}, nil
 }
 
-// spareBytes counts the rows unless they are kept.
-func (f *filterColumns) spareBytes(rows int) int64 {
+// spareBytes counts what computing takes, and the rows unless they are kept.
+func (f *filterColumns) spareBytes(rows, channels, workers int) int64 {
 	filter := f.kernel.filter
+	work := 2 * floatBytes(workers, filter.work())
 	if rows = min(rows, filter.MaxLen()); rows <= f.kernel.cache.known(f.kernel, 0).Rows {
-		return 0
+		return work
 	}
-	return floatBytes(rows, filter.Channels())
+	if filter.whole() {
+		channels = filter.Channels()
+	}
+	return sumBytes(work, floatBytes(rows, channels))
 }
 
 // check checks a configuration with its weights.

@@ -24,16 +24,20 @@ func (op *Operator) stateKind(filter *Filter) kind {
 
 // sum adds a filter's weights to a fingerprint.
 func (f *Filter) sum(sum *state.Fingerprint) {
-	list := [][]float64{{f.shift, f.cfg.FastDecay, f.cfg.SlowDecay, f.cfg.Target}, f.z, f.t, f.deltas, f.output.Data}
-	for _, l := range f.layers {
-		list = append(list, l.weight.Data, l.bias, l.freq)
-	}
-	for _, x := range list {
-		narrow := make([]float32, len(x))
-		for i, v := range x {
-			narrow[i] = float32(v)
+	add := func(list ...[]float64) {
+		for _, x := range list {
+			narrow := make([]float32, len(x))
+			for i, v := range x {
+				narrow[i] = float32(v)
+			}
+			sum.Floats(narrow)
 		}
-		sum.Floats(narrow)
+	}
+	add([]float64{f.shift, f.cfg.FastDecay, f.cfg.SlowDecay, f.cfg.Target})
+	sum.Floats(f.z, f.t)
+	add(f.deltas, f.output.Data)
+	for _, l := range f.layers {
+		add(l.weight.Data, l.bias, l.freq)
 	}
 	sum.Add(uint64(state.Bool(f.cfg.NoModulation) + 2*state.Bool(f.cfg.Normalized)))
 }

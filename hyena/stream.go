@@ -134,7 +134,7 @@ func (s *stream) begin(ctx context.Context, r *convRun, dst, u blas32.General, w
 // directTaps returns the first taps backwards.
 func (r *convRun) directTaps(ctx context.Context, c *Conv, workers int) (blas32.General, error) {
 	if !c.direct.ready() {
-		k, err := c.source.rows(ctx, &r.group, workers, directTaps, directTaps, &r.filter)
+		k, err := c.source.rows(ctx, &r.group, workers, want{directTaps, directTaps, 0, c.channels}, &r.filter)
 		if err != nil {
 			return blas32.General{}, err
 		}

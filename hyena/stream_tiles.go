@@ -38,12 +38,15 @@ type tileSource struct {
 	size, lag int
 }
 
-func (s *tileSource) rows(ctx context.Context, group *parallel.Group, workers, rows, size int, spare *[]float32) (kernels, error) {
-	k, err := s.of.source.rows(ctx, group, workers, (s.lag+1)*s.size, size, spare)
-	return kernels{causal: k.causal, lag: s.lag * s.size}, err
+func (s *tileSource) rows(ctx context.Context, group *parallel.Group, workers int, w want, own *computed) (kernels, error) {
+	w.rows += s.lag * s.size
+	k, err := s.of.source.rows(ctx, group, workers, w, own)
+	return kernels{causal: k.causal, first: k.first, lag: s.lag * s.size}, err
 }
 
-func (s *tileSource) spareBytes(int) int64 { return s.of.source.spareBytes((s.lag + 1) * s.size) }
+func (s *tileSource) spareBytes(rows, channels, workers int) int64 {
+	return s.of.source.spareBytes(s.lag*s.size+rows, channels, workers)
+}
 
 // tile returns the tile of a size and a lag.
 func (c *Conv) tile(size, lag int) *tile {
@@ -108,15 +111,11 @@ const tileWork = 1 << 16
 // convolveTile sets dst to what a tile makes of inputs, of some of its units.
 func (r *convRun) convolveTile(ctx context.Context, t *tile, dst, u blas32.General, workers, first, end int) error {
 	c := t.conv
-	defer r.end()
 	if check.Product(tileWork, u.Rows, u.Cols) >= 0 {
 		workers = 1
 	}
 	r.all = c.units(r.all[:0], u.Rows)
-	if err := r.beginUnits(ctx, c, u.Rows, workers, first, end); err != nil {
-		return err
-	}
-	return r.convolveUnits(ctx, c, dst, u, workers)
+	return r.convolveRange(ctx, c, dst, u, workers, first, end)
 }
 
 // addTile adds to sums what a tile makes of inputs, of some of its units.

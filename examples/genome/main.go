@@ -3,6 +3,10 @@
 //
 //	go run ./examples/genome
 //	go run ./examples/genome -fasta ecoli.fna.gz -window 4096 -out ecoli
+//	go run ./examples/genome -fasta ecoli.fna.gz -pass 1000000
+//
+// The last tells what the first million bases cost in one pass, with random weights in the shape
+// of the largest published model, hyenadna-large-1m, in 4 GiB of memory; it writes no files.
 //
 // Letters other than A, C, G and T are read, as what the tokenizer has for them, and not
 // predicted. It prints the mean surprise of the genome, of its reverse complement and of a
@@ -29,7 +33,8 @@ const (
 surprised. It prints the mean surprise of the genome, of its reverse complement and of a shuffled
 copy, in bits per base (a uniform guess is 2), and writes a picture and a bedGraph file.`
 	usage = `	go run ./examples/genome
-	go run ./examples/genome -fasta ecoli.fna.gz -window 4096 -out ecoli`
+	go run ./examples/genome -fasta ecoli.fna.gz -window 4096 -out ecoli
+	go run ./examples/genome -fasta ecoli.fna.gz -pass 1000000`
 )
 
 // options are the command's flags.
@@ -37,6 +42,7 @@ type options struct {
 	fasta, weights, config, out string
 	window, workers             int
 	mask                        bool
+	pass                        pass
 }
 
 func main() { program.Main("genome", command) }
@@ -51,8 +57,14 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.StringVar(&o.out, "out", "genome", "write `name`.png and name.bedgraph")
 	f.IntVar(&o.window, "window", 0, "bases to a pass of the model (default: 16384, or as many as the model takes)")
 	f.IntVar(&o.workers, "workers", 0, "goroutines (default: one for each processor)")
+	f.IntVar(&o.pass.bases, "pass", 0, "tell what one pass over the first `n` bases costs, with random weights in the shape of hyenadna-large-1m")
+	f.Float64Var(&o.pass.memory, "memory", 4, "`GiB` that -pass may take")
+	f.IntVar(&o.pass.layers, "layers", largeLayers, "layers that -pass has")
 	if err := program.Parse(f, args, stderr); err != nil {
 		return err
+	}
+	if o.pass.bases != 0 {
+		return onePass(ctx, &o, stdout)
 	}
 	bed, picture := o.out+".bedgraph", o.out+".png"
 	if err := program.Writable(bed, picture); err != nil {
@@ -86,6 +98,26 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	_, err = fmt.Fprintf(stdout, "wrote %s and %s\n", picture, bed)
 	return err
+}
+
+// onePass is the command with -pass.
+func onePass(ctx context.Context, o *options, stdout io.Writer) error {
+	p := &o.pass
+	switch {
+	case p.bases < 2 || p.bases > large.maxLen:
+		return fmt.Errorf("-pass is %d, want 2 to %d", p.bases, large.maxLen)
+	case p.layers < 1 || p.layers > largeLayers:
+		return fmt.Errorf("-layers is %d, want 1 to %d", p.layers, largeLayers)
+	case !(p.memory > 0 && p.memory < 1<<20):
+		return fmt.Errorf("-memory is %v, want a number of GiB", p.memory)
+	}
+	p.workers = o.workers
+	name, genome, err := openGenome(o.fasta)
+	if err != nil {
+		return err
+	}
+	defer genome.Close()
+	return p.run(ctx, stdout, name, genome)
 }
 
 func window(asked, longest int) (int, error) {

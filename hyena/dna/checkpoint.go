@@ -59,6 +59,7 @@ type checkpoint struct {
 	cfg     Config
 	scratch *hyena.Scratch // of all operators
 	cache   *hyena.Cache   // likewise
+	filters *hyena.Filter  // the first layer's
 }
 
 const wordEmbeddings = "embeddings.word_embeddings.weight"
@@ -85,7 +86,7 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &checkpoint{lm.NewCheckpoint("dna", f, naming, cfg.Format), cfg, new(hyena.Scratch), cache}
+	c := &checkpoint{Checkpoint: lm.NewCheckpoint("dna", f, naming, cfg.Format), cfg: cfg, scratch: new(hyena.Scratch), cache: cache}
 	if err := c.complete(); err != nil {
 		return nil, err
 	}

@@ -99,9 +99,13 @@ func (c *checkpoint) filter(prefix string) *hyena.Filter {
 	if c.Err != nil {
 		return nil
 	}
+	w.Like = c.filters // most likely it has the same grid
 	f, err := hyena.NewFilter(fc, w)
 	if err != nil {
 		c.Fail("%s%s: %v", c.Prefix, prefix, err)
+	}
+	if c.filters == nil {
+		c.filters = f
 	}
 	return f
 }

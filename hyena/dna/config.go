@@ -68,8 +68,8 @@ type Config struct {
 	// and the rows of its filters, of all layers together; 0 is 2 GiB. For all that calls
 	// of n tokens need it takes about 12 (Order-1) n Dim Layers bytes: 4 for rows, 8 for
 	// spectra. Rows are kept first; what has no room is computed again by each call, which
-	// takes much longer for rows than for spectra, and needs 4 (Order-1) n Dim bytes more of
-	// working memory. Bytes counts what is kept. Results do not depend on it.
+	// takes much longer for rows than for spectra, and needs 4 n min(Dim, 128) bytes more of
+	// working memory (ScratchBytes tells). Bytes counts what is kept. Results do not depend on it.
 	SpectraBytes int64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int

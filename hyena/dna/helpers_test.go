@@ -33,7 +33,10 @@ func (s state) read(cfg Config) (*Model, error) {
 }
 
 // shape of a random model.
-type dims struct{ dim, layers, inner, vocab, maxLen, order, hidden int }
+type dims struct {
+	dim, layers, inner, vocab, maxLen, order, hidden int
+	inners                                           int // inner layers of the filters' MLP; 0 is 1
+}
 
 var small = dims{dim: 12, layers: 2, inner: 20, vocab: 16, maxLen: 700, order: 2, hidden: 8}
 
@@ -69,8 +72,11 @@ func (d dims) random(seed uint64) state {
 		put(p+"mixer.filter_fn.bias", 1, 0, channels)
 		f := p + "mixer.filter_fn.implicit_filter."
 		linear(f+"0", d.hidden, 5)
-		linear(f+"2", d.hidden, d.hidden)
-		put(f+"4.weight", 0.1, 0, channels, d.hidden)
+		at := 2
+		for ; at <= 2*max(d.inners, 1); at += 2 {
+			linear(fmt.Sprint(f, at), d.hidden, d.hidden)
+		}
+		put(fmt.Sprint(f, at, ".weight"), 0.1, 0, channels, d.hidden)
 		put(f+"1.freq", 0.1, 2, 1, d.hidden)
 	}
 	return s
