@@ -33,6 +33,38 @@ func llamaFile(seed uint64) []byte {
 	return s.File()
 }
 
+// hybridConfig is a layer of gated attention behind one of Gated DeltaNet.
+const hybridConfig = `{"model_type":"qwen3_5_text","hidden_size":12,"intermediate_size":20,"num_hidden_layers":2,"num_attention_heads":3,"num_key_value_heads":1,"head_dim":4,
+	"vocab_size":24,"full_attention_interval":2,"linear_num_value_heads":4,"linear_num_key_heads":2,"linear_key_head_dim":3,"linear_value_head_dim":5,"linear_conv_kernel_dim":4,
+	"rope_parameters":{"rope_type":"default","rope_theta":1e4,"partial_rotary_factor":0.5},"tie_word_embeddings":true}`
+
+func hybridFile(seed uint64) []byte {
+	const up, head, keys, values, heads = 20, 4, 2 * 3, 4 * 5, 4
+	s := weightstest.State{}
+	put := maker(s, "model.", seed)
+	put("embed_tokens.weight", 1, 0, vocab, dim)
+	put("norm.weight", 0.1, 0, dim)
+	for _, p := range []string{"layers.0.", "layers.1."} {
+		put(p+"input_layernorm.weight", 0.1, 0, dim)
+		put(p+"post_attention_layernorm.weight", 0.1, 0, dim)
+		for name, shape := range map[string][2]int{"gate_proj": {up, dim}, "up_proj": {up, dim}, "down_proj": {dim, up}} {
+			put(p+"mlp."+name+".weight", 0.3, 0, shape[0], shape[1])
+		}
+	}
+	for name, shape := range map[string][]int{
+		"in_proj_qkv.weight": {2*keys + values, dim}, "in_proj_z.weight": {values, dim}, "in_proj_b.weight": {heads, dim}, "in_proj_a.weight": {heads, dim},
+		"conv1d.weight": {2*keys + values, 1, 4}, "A_log": {heads}, "dt_bias": {heads}, "norm.weight": {5}, "out_proj.weight": {dim, values},
+	} {
+		put("layers.0.linear_attn."+name, 0.3, 0, shape...)
+	}
+	for name, shape := range map[string][]int{
+		"q_proj": {2 * 3 * head, dim}, "k_proj": {head, dim}, "v_proj": {head, dim}, "o_proj": {dim, 3 * head}, "q_norm": {head}, "k_norm": {head},
+	} {
+		put("layers.1.self_attn."+name+".weight", 0.3, 0, shape...)
+	}
+	return s.File()
+}
+
 func transformerRoom(b *builder) {
 	file, second := llamaFile(1), llamaFile(2)
 	cfg := transformer.Config{}
@@ -56,6 +88,11 @@ func transformerRoom(b *builder) {
 	b.bytes(m)
 	state := languageModel[transformer.Call, *transformer.State](b, "transformer", m, other)
 	alien := func() any { return newState(b.t, other, 0) }
+	hybrid := func(seed uint64) *transformer.Model {
+		file := hybridFile(seed)
+		return must(transformer.Read(bytes.NewReader(file), int64(len(file)), []byte(hybridConfig), cfg))
+	}
+	languageModel[transformer.Call, *transformer.State](b, "transformer", hybrid(1), hybrid(2))
 	stored := filepath.Join(dir, "state")
 	var to bytes.Buffer
 	must(state().WriteTo(&to))
