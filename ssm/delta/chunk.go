@@ -40,9 +40,9 @@ func (op *Recurrence) chunked(n int) bool {
 // the sum of g up to and with token i of the piece, R what the state is read with for the
 // erasure, and all exponents 0 or less:
 //
-//	L_ij = beta_i sum_d R_id k_jd exp(c_id - c_jd)  for j < i
-//	A_ij = sum_d q_id k_jd exp(c_id - c_jd)         for j <= i
-//	U = beta (V - (R exp c) S) - L U
+//	L_ij = sum_d R_id k_jd exp(c_id - c_jd)  for j < i
+//	A_ij = sum_d q_id k_jd exp(c_id - c_jd)  for j <= i
+//	U = beta (V - (R exp c) S - L U)
 //	y = (q exp c) S + A U
 //	S = exp(c_n) S + (k exp(c_n - c))^T U
 //
@@ -50,7 +50,7 @@ func (op *Recurrence) chunked(n int) bool {
 // a and writes k v^T and b E^T, E is what U is otherwise: E = (a exp c) S + L V + L' E, L'
 // made of a and b. S, and below it U, or block by block V and E, stand in panels, so that
 // U and y of a block of rows are a product each with all that is above them. A block's own
-// triangle of L is inverted: it is small enough for that to cost no digits.
+// triangle of 1 + beta L is inverted: it is small enough for that to cost no digits.
 type chunkWork struct {
 	block  int // rows of a block
 	parts  int // what stands in panels for each token: U, or V and E
@@ -63,7 +63,8 @@ type chunkWork struct {
 
 	sum        []float64 // [n+1]: of the logarithms of a head's decays, before each token
 	grow, rest []float32 // [n+1], [n]: exp of the sums before and after a token
-	step, row  []float32 // [n]: decays, and their products up to a token
+	step       []float32 // [n]: decays
+	falls      []float32 // [n, n]: their products from token to token
 	keys       keyWork
 	products   []keyProduct
 
@@ -112,7 +113,7 @@ func (c *chunkWork) begin(op *Recurrence, heads int) {
 // values that stand there.
 func (c *chunkWork) eachColumns(op *Recurrence, p piece, head, j int, f func(panel, values blas32.General)) {
 	width := kernel.PanelCols()
-	panel := c.statePanel(op, head, j)
+	panel := c.statePanel(op, p.before+head, j)
 	for at := 0; at < panel.Cols; {
 		from := j*width + at
 		s := op.panel(p.values, head, from/panelWidth*panelWidth)
@@ -122,14 +123,14 @@ func (c *chunkWork) eachColumns(op *Recurrence, p piece, head, j int, f func(pan
 	}
 }
 
-// statePanel returns the state in panel j of a head, [K, width].
+// statePanel returns the state in panel j of a head of a task, [K, width].
 func (c *chunkWork) statePanel(op *Recurrence, head, j int) blas32.General {
 	return mat.Rows(c.states[head].panels[j].Panel(0), 0, op.cfg.KeyDim)
 }
 
 // load brings a head's state into panels, unless it is there.
 func (c *chunkWork) load(op *Recurrence, p piece, head int) {
-	h := &c.states[head]
+	h := &c.states[p.before+head]
 	if h.loaded {
 		return
 	}
@@ -147,10 +148,10 @@ func (c *chunkWork) load(op *Recurrence, p piece, head int) {
 	}
 }
 
-// unload brings the states of a task's heads back to where they are kept.
+// unload brings the states of a piece's heads back to where they are kept.
 func (c *chunkWork) unload(op *Recurrence, p piece) {
 	for head := range p.heads {
-		h := &c.states[head]
+		h := &c.states[p.before+head]
 		if !h.loaded {
 			continue
 		}
@@ -161,16 +162,17 @@ func (c *chunkWork) unload(op *Recurrence, p piece) {
 	}
 }
 
-// flush sets tiny values of the states of a task's heads to 0.
+// flush sets tiny values of the states of a piece's heads to 0.
 func (c *chunkWork) flush(op *Recurrence, p piece) {
 	size := op.cfg.KeyDim * op.cfg.ValueDim
 	for head := range p.heads {
-		if !c.states[head].loaded {
+		h := &c.states[p.before+head]
+		if !h.loaded {
 			kernel.Flush(p.values[head*size:][:size])
 			continue
 		}
-		for j := range c.states[head].panels {
-			s := c.statePanel(op, head, j)
+		for j := range h.panels {
+			s := c.statePanel(op, p.before+head, j)
 			kernel.Flush(s.Data[:s.Rows*s.Stride])
 		}
 	}
@@ -181,6 +183,10 @@ func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
 	w.k = scratch.Floats(w.k, n*width)
 	op.normalized(w.k, call.K, p, p.key, 1)
+	if op.cfg.Erase == EraseKey {
+		w.negative = scratch.Floats(w.negative, n*width)
+		asm.Scale(w.negative, -1, w.k)
+	}
 	c.asked = -1
 	c.kk, c.qk = scratch.Floats(c.kk, n*n), scratch.Floats(c.qk, op.each*n*n)
 	for i := range c.m {
@@ -191,7 +197,7 @@ func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 		k := mat.Of(w.k, n, width)
 		c.kT.SetT(k)
 		if op.cfg.Erase == EraseKey {
-			kernel.Gemm(mat.Of(c.kk, n, n), k, &c.kT, nil)
+			kernel.Gemm(mat.Of(c.kk, n, n), mat.Of(w.negative, n, width), &c.kT, nil)
 		}
 	}
 	wide := width + c.parts*n
@@ -213,69 +219,89 @@ func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 		} else {
 			w.weighByHead(op, call, p, h)
 		}
-		c.invert(op, n)
-		for j := range c.states[i].panels {
+		c.invert(op, w.beta, n)
+		for j := range c.states[p.before+i].panels {
 			w.sweepPanel(op, call, p, i, j)
 		}
 	}
 }
 
-// sweepPanel takes panel j of a task's head through a piece.
+// sweepPanel takes panel j of a task's head through a piece. What comes from memory is asked
+// for a little at a time, between the products.
 func (w *headWork) sweepPanel(op *Recurrence, call *Call, p piece, head, j int) {
+	const parts = 4 // of a panel's work, between which rows are asked for
 	c, n, width, h := &w.chunk, p.n, op.cfg.KeyDim, p.first+head
-	m := &c.states[head].panels[j]
+	m := &c.states[p.before+head].panels[j]
 	panel := m.Panel(0)
 	from, cols, wide := h*op.cfg.ValueDim+j*kernel.PanelCols(), panel.Cols, width+c.parts*n
+	var none blas32.General
 	c.x.Reshape(c.block, cols)
-	left := mat.Of(c.left, n, wide)
+	x := c.x.Panel(0)
+	asked := parts * n * j
+	ask := func(tokens int) {
+		w.prefetch(op, call, p, head, asked, asked+tokens, parts*n*len(c.states[p.before+head].panels))
+		asked += tokens
+	}
 	for t := 0; t < n; t += c.block {
 		own := min(c.block, n-t)
 		at := width + c.parts*t
-		v := mat.Columns(mat.Rows(call.V, p.t+t, p.t+t+own), from, cols)
-		u := mat.Rows(panel, at, at+own)
-		steps := len(c.states[head].panels) * n
-		w.prefetch(op, call, p, head, j*n+t, j*n+t+own, steps)
-		x, solve := mat.Rows(c.x.Panel(0), 0, own), mat.Columns(mat.Rows(mat.Of(c.solve, n, c.block), t, t+own), 0, own)
+		left := func(cols int) blas32.General {
+			return blas32.General{Rows: own, Cols: cols, Stride: wide, Data: c.left[t*wide:]}
+		}
+		v := blas32.General{Rows: own, Cols: cols, Stride: call.V.Stride, Data: call.V.Data[(p.t+t)*call.V.Stride+from:]}
+		x, u := mat.Rows(x, 0, own), mat.Rows(panel, at, at+own)
+		solve := blas32.General{Rows: own, Cols: own, Stride: c.block, Data: c.solve[t*c.block:]}
+		ask(own)
 		switch op.cfg.Erase {
 		case NoErase:
 			kernel.ScaleRows(u, w.beta[t:t+own], v)
 		case ErasePair:
 			mat.Copy(u, v)
-			kernel.PanelProduct(x, mat.Columns(mat.Rows(left, t, t+own), 0, at+own), m, 0, 0, at+own, false, false)
-			kernel.PanelProduct(mat.Rows(panel, at+own, at+2*own), solve, &c.x, 0, 0, own, false, false)
+			kernel.PanelProduct(x, none, left(at+own), m, 0, 0, at+own, false)
+			ask(own)
+			kernel.PanelProduct(mat.Rows(panel, at+own, at+2*own), none, solve, &c.x, 0, 0, own, false)
 		default:
-			kernel.ScaleRows(x, w.beta[t:t+own], v)
 			if mat.Given(call.WriteGate) {
 				for i := range own {
-					row := mat.Row(x, i)
-					asm.Mul(row, row, mat.Part(call.WriteGate, p.t+t+i, from, cols))
+					asm.Mul(mat.Row(x, i), mat.Row(v, i), mat.Part(call.WriteGate, p.t+t+i, from, cols))
 				}
+				v = x
 			}
-			kernel.PanelProduct(x, mat.Columns(mat.Rows(left, t, t+own), 0, at), m, 0, 0, at, false, true)
-			kernel.PanelProduct(u, solve, &c.x, 0, 0, own, false, false)
+			kernel.PanelProduct(x, v, left(at), m, 0, 0, at, false)
+			ask(own)
+			kernel.PanelProduct(u, none, solve, &c.x, 0, 0, own, false)
 		}
 		for q := range op.each {
-			ask := mat.Of(c.ask[q*n*wide:], n, wide)
-			dst := mat.Columns(mat.Rows(call.Dst, p.t+t, p.t+t+own), (h*op.each+q)*op.cfg.ValueDim+j*kernel.PanelCols(), cols)
-			kernel.PanelProduct(dst, mat.Columns(mat.Rows(ask, t, t+own), 0, at+c.parts*own), m, 0, 0, at+c.parts*own, false, false)
+			a := blas32.General{Rows: own, Cols: at + c.parts*own, Stride: wide, Data: c.ask[(q*n+t)*wide:]}
+			dst := blas32.General{Rows: own, Cols: cols, Stride: call.Dst.Stride, Data: call.Dst.Data[(p.t+t)*call.Dst.Stride+(h*op.each+q)*op.cfg.ValueDim+j*kernel.PanelCols():]}
+			kernel.PanelProduct(dst, none, a, m, 0, 0, at+c.parts*own, false)
 		}
+		ask(own)
 	}
-	s := c.statePanel(op, head, j)
+	s := mat.Rows(panel, 0, width)
 	if op.cfg.Decay != NoDecay {
 		kernel.ScaleRows(s, c.last, s)
 	}
-	kernel.PanelProduct(s, mat.Of(c.tail, c.parts*n, width), m, 0, width, width+c.parts*n, true, true)
+	tail := mat.Of(c.tail, c.parts*n, width)
+	half := width / 2 / c.block * c.block // whole tiles
+	for _, rows := range [...][2]int{{0, half}, {half, width}} {
+		part := mat.Rows(s, rows[0], rows[1])
+		kernel.PanelProduct(part, part, mat.Columns(tail, rows[0], rows[1]-rows[0]), m, 0, width, width+c.parts*n, true)
+		if rows[0] == 0 {
+			ask(parts*n*(j+1) - asked)
+		}
+	}
 }
 
-// prefetch asks for some of the rows after a piece, from of steps to to of steps, so that
-// they come while the piece is computed: those of one head stand far apart.
+// prefetch asks for some of the rows that are next after a piece, from of steps to to of
+// steps, so that they come while the piece is computed: those of one head stand far apart.
 func (w *headWork) prefetch(op *Recurrence, call *Call, p piece, head, from, to, steps int) {
-	k, v, h := op.cfg.KeyDim, op.cfg.ValueDim, p.first+head
-	for t := p.t + p.n + p.ahead*from/steps; t < p.t+p.n+p.ahead*to/steps; t++ {
+	k, v, h := op.cfg.KeyDim, op.cfg.ValueDim, p.next.first+head
+	for t := p.next.t + p.next.n*from/steps; t < p.next.t+p.next.n*to/steps; t++ {
 		kernel.Prefetch(mat.Part(call.V, t, h*v, v))
 		kernel.Prefetch(mat.Part(call.Dst, t, h*op.each*v, op.each*v))
 		if head == 0 {
-			kernel.Prefetch(mat.Part(call.K, t, p.key*k, k))
+			kernel.Prefetch(mat.Part(call.K, t, p.next.key*k, k))
 			kernel.Prefetch(mat.Part(call.Q, t, op.queryHead(h)*k, op.each*k))
 		}
 		if op.cfg.Decay == KeyDecay {
@@ -299,7 +325,8 @@ func (op *Recurrence) workFloats(tokens, workers int) int64 {
 	}
 	k, each := int64(c.KeyDim), int64(op.each)
 	whole := func(x int) int64 { return int64((x + panelWidth) / panelWidth * panelWidth) }
-	heads := int64(c.Heads / c.KeyHeads)
+	keys, _ := op.taskKeys(1, 1)
+	heads := int64(keys) * int64(c.Heads/c.KeyHeads)
 	own := n*k*(8+each) + n*(8+n*(2+5*each)) + n*(k+parts*n)*(1+each) + parts*n*k + n*32 + 2*k*whole(int(n)) + 32*32
 	own += heads * (k + parts*pieceTokens) * whole(c.ValueDim)
 	if c.Decay == KeyDecay {

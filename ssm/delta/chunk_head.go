@@ -20,7 +20,7 @@ func (c *chunkWork) sumLogs(op *Recurrence, call *Call, p piece, h int) {
 	c.sum = append(scratch.Sized(c.sum, n+1)[:0], 0)
 	var sum float64
 	c.grow, c.rest = scratch.Floats(c.grow, n+1), scratch.Floats(c.rest, n)
-	c.step, c.row = scratch.Floats(c.step, n), scratch.Floats(c.row, n)
+	c.step = scratch.Floats(c.step, n)
 	for t := range n {
 		var g float32
 		switch op.cfg.Decay {
@@ -49,8 +49,7 @@ func (c *chunkWork) sumLogs(op *Recurrence, call *Call, p piece, h int) {
 func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
 	c.sumLogs(op, call, p, h)
-	erasers := w.k
-	read, asked := c.kk, c.qk
+	erasers, read := w.negative, c.kk
 	if op.cfg.Erase >= EraseGated {
 		erasers = w.erasers(op, call, p, h)
 		read = c.m[readKey]
@@ -62,44 +61,32 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 		kernel.Gemm(mat.Of(c.m[readPair], n, n), mat.Of(erasers, n, width), &c.bT, nil)
 		kernel.Gemm(mat.Of(c.m[askPair], op.each*n, n), mat.Of(w.q, op.each*n, width), &c.bT, nil)
 	}
-	decayed := op.cfg.Decay != NoDecay
-	times := func(dst, from []float32, m int) {
-		if decayed {
-			asm.Mul(dst[:m], from[:m], c.row[:m])
-		} else {
-			copy(dst[:m], from[:m])
+	c.multiplyFalls(op, n)
+	wide := width + c.parts*n
+	if op.cfg.Erase != NoErase {
+		before := 0
+		if op.cfg.EraseFirst { // the decay up to the token before
+			before = n
+		}
+		c.fall(c.m[readKey][before:n*n], read[before:])
+		if pair {
+			c.fall(c.m[readPair][before:n*n], c.m[readPair][before:])
 		}
 	}
-	wide := width + c.parts*n
-	row := c.row
-	for i := range n {
-		erase := func() {
-			if op.cfg.Erase == NoErase {
-				return
+	for q := range op.each {
+		at := q * n * n
+		if pair {
+			c.fall(c.m[askKey][at:][:n*n], c.qk[at:])
+			c.fall(c.m[askPair][at:][:n*n], c.m[askPair][at:])
+			continue
+		}
+		for i := range n {
+			to, from := c.ask[(q*n+i)*wide+width:][:i+1], c.qk[at+i*n:][:i+1]
+			if len(c.falls) == 0 {
+				copy(to, from)
+			} else {
+				asm.Mul(to, from, c.falls[i*n:][:i+1])
 			}
-			times(c.m[readKey][i*n:], read[i*n:], i)
-			if pair {
-				times(c.m[readPair][i*n:], c.m[readPair][i*n:], i)
-			}
-		}
-		if op.cfg.EraseFirst { // row has exp(c_(i-1) - c_j)
-			erase()
-		}
-		if decayed {
-			asm.Scale(row[:i], c.step[i], row[:i])
-			row[i] = 1
-		}
-		if !op.cfg.EraseFirst {
-			erase()
-		}
-		for q := range op.each {
-			at := (q*n + i) * n
-			if !pair {
-				times(c.ask[(q*n+i)*wide+width:], asked[at:], i+1)
-				continue
-			}
-			times(c.m[askKey][at:], asked[at:], i+1)
-			times(c.m[askPair][at:], c.m[askPair][at:], i+1)
 		}
 	}
 	rows := func(x []float32, at, wide int) blas32.General {
@@ -110,10 +97,7 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 		if op.cfg.EraseFirst {
 			before = c.grow
 		}
-		for i := range row {
-			row[i] = before[i] * c.sign(w.beta[i])
-		}
-		kernel.ScaleRows(rows(c.left, 0, wide), row, mat.Of(erasers, n, width))
+		kernel.ScaleRows(rows(c.left, 0, wide), before[:n], mat.Of(erasers, n, width))
 	}
 	for q := range op.each {
 		kernel.ScaleRows(rows(c.ask, q*n, wide), c.grow[1:], rows(w.q, q*n, width))
@@ -131,12 +115,30 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 	w.assemble(op, n, width)
 }
 
-// sign returns what a row of L is multiplied by in c.left: -beta, or 1 of a pair.
-func (c *chunkWork) sign(beta float32) float32 {
-	if c.parts == 2 {
-		return 1
+// multiplyFalls sets c.falls to exp(c_i - c_j) for j <= i, by products of the tokens' own
+// decays; what is to the right is unspecified. Without decay it is empty.
+func (c *chunkWork) multiplyFalls(op *Recurrence, n int) {
+	if op.cfg.Decay == NoDecay {
+		c.falls = c.falls[:0]
+		return
 	}
-	return -beta
+	c.falls = scratch.Floats(c.falls, n*n)
+	for i := range n {
+		row := c.falls[i*n:][:n]
+		if i > 0 {
+			asm.Scale(row[:i], c.step[i], c.falls[(i-1)*n:][:i])
+		}
+		row[i] = 1
+	}
+}
+
+// fall sets dst to the products from, times the decays between their tokens.
+func (c *chunkWork) fall(dst, from []float32) {
+	if len(c.falls) == 0 {
+		copy(dst, from)
+	} else {
+		asm.Mul(dst, from[:len(dst)], c.falls[:len(dst)])
+	}
 }
 
 // at returns where token j's part stands among the rows below a state: blocks of n tokens
@@ -151,13 +153,16 @@ func (c *chunkWork) tailRow(j, part, n, width int) []float32 {
 	return c.tail[c.at(j, part, n)*width:]
 }
 
-// erasers sets and returns the rows that a head's state is read with for the erasure.
+// erasers sets and returns the rows that a head's state is read with for the erasure: what
+// is read with all but a pair's is taken off, so that they are negative.
 func (w *headWork) erasers(op *Recurrence, call *Call, p piece, h int) []float32 {
 	c, width := &w.chunk, op.cfg.KeyDim
 	c.eraserRows = scratch.Floats(c.eraserRows, p.n*width)
 	for t := range p.n {
 		row := c.eraserRows[t*width:][:width]
-		if e := w.eraser(op, call, p, h, t, row); &e[0] != &row[0] {
+		if e := w.eraser(op, call, p, h, t, row); c.parts == 1 {
+			asm.Scale(row, -1, e)
+		} else {
 			copy(row, e)
 		}
 	}
@@ -165,7 +170,7 @@ func (w *headWork) erasers(op *Recurrence, call *Call, p piece, h int) []float32
 }
 
 // assemble brings the products into c.left and c.ask, to the right of what multiplies the
-// state, and a block's own triangle of L, without its sign, into c.solve.
+// state, and a block's own triangle of beta L into c.solve.
 func (w *headWork) assemble(op *Recurrence, n, width int) {
 	c := &w.chunk
 	wide := width + c.parts*n
@@ -192,13 +197,14 @@ func (w *headWork) assemble(op *Recurrence, n, width int) {
 func (c *chunkWork) assembleLeft(beta []float32, from, own, n, width int) {
 	wide := width + c.parts*n
 	if c.parts == 1 {
-		c.row = scratch.Floats(c.row, n)
-		for i := range own {
-			c.row[i] = -beta[from+i]
+		for i := from; i < from+own; i++ {
+			row := c.m[readKey][i*n:][:i]
+			copy(c.left[i*wide+width:], row[:from])
+			by := -beta[i]
+			for j, x := range row[from:] {
+				c.solve[i*c.block+j] = by * x
+			}
 		}
-		read := mat.Rows(mat.Of(c.m[readKey], n, n), from, from+own)
-		kernel.ScaleRows(mat.Columns(mat.Rows(mat.Of(c.left, n, wide), from, from+own), width, from), c.row[:own], mat.Columns(read, 0, from))
-		kernel.ScaleRows(mat.Columns(mat.Rows(mat.Of(c.solve, n, c.block), from, from+own), 0, own), beta[from:from+own], mat.Columns(read, from, own))
 		return
 	}
 	for i := from; i < from+own; i++ {
@@ -220,8 +226,9 @@ func (c *chunkWork) spread(row, from []float32, part, m, n int) {
 	}
 }
 
-// invert replaces each block's triangle N in c.solve by the inverse of 1 + N.
-func (c *chunkWork) invert(op *Recurrence, n int) {
+// invert replaces each block's triangle N in c.solve by the inverse of 1 + N, times the
+// betas of its columns.
+func (c *chunkWork) invert(op *Recurrence, beta []float32, n int) {
 	if op.cfg.Erase == NoErase {
 		return
 	}
@@ -239,6 +246,13 @@ func (c *chunkWork) invert(op *Recurrence, n int) {
 				}
 			}
 			row[i] = 1
+		}
+		if c.parts == 1 {
+			for i := range own {
+				for j := range i + 1 {
+					c.solve[(from+i)*c.block+j] *= beta[from+j]
+				}
+			}
 		}
 	}
 }

@@ -189,7 +189,7 @@ func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
 	k := &c.keys
 	w.decays(op, call, p, h)
 	k.multiplyUp(w.decay, n, width)
-	erasers := w.k
+	erasers := w.negative
 	if op.cfg.Erase >= EraseGated {
 		erasers = w.erasers(op, call, p, h)
 	}
@@ -221,10 +221,6 @@ func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
 		k.multiply(w.products(op, erasers, readPair, askPair, n), w.read, w.decay, n, width)
 	}
 	for i := range n {
-		if s := c.sign(w.beta[i]); op.cfg.Erase != NoErase && s != 1 {
-			to := c.left[i*wide:][:width]
-			asm.Scale(to, s, to)
-		}
 		if pair {
 			asm.Mul(c.tailRow(i, 1, n, width)[:width], row(w.read, i), row(k.rest, i))
 			continue

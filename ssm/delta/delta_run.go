@@ -15,8 +15,9 @@ import (
 )
 
 // work is the working memory of a call. A task takes one sequence's rows through the
-// states of one key head, or through some of them where there are fewer key heads than
-// goroutines.
+// states of some key heads that stand side by side, a piece of rows after the other: what is
+// read of a row is then in one place. Where there are fewer key heads than goroutines it
+// takes them through some of the states of one.
 type work struct {
 	group    parallel.Group
 	segments segments // of a call of the Recurrence itself
@@ -24,7 +25,8 @@ type work struct {
 	op      *Recurrence
 	call    Call
 	list    []segment
-	parts   int // tasks of a sequence and a key head
+	keys    int // key heads of a task
+	parts   int // tasks of a sequence and a key head, where keys is 1
 	workers []headWork
 	task    func(worker, i int)
 }
@@ -32,16 +34,17 @@ type work struct {
 // headWork is the working memory of a goroutine. Matrices are [n, K] unless they say
 // otherwise, of the n tokens of a piece.
 type headWork struct {
-	k      []float32 // keys
-	q      []float32 // scaled queries of the heads that read a state, one after the other
-	decay  []float32 // exp(g)
-	read   []float32 // what the state in front of the decay is read with for the erasure
-	ask    []float32 // and what for the output
-	beta   []float32 // [n]
-	kq, bq []float32 // [n]: k . q and, of a pair, b . q
-	u      []float32 // [panelWidth]: a gated value
-	own    []float32 // [heads of a task, K, V]: states that nobody keeps
-	chunk  chunkWork
+	k        []float32 // keys
+	negative []float32 // -k, of chunks that erase by them
+	q        []float32 // scaled queries of the heads that read a state, one after the other
+	decay    []float32 // exp(g)
+	read     []float32 // what the state in front of the decay is read with for the erasure
+	ask      []float32 // and what for the output
+	beta     []float32 // [n]
+	kq, bq   []float32 // [n]: k . q and, of a pair, b . q
+	u        []float32 // [panelWidth]: a gated value
+	own      []float32 // [heads of a task, K, V]: states that nobody keeps
+	chunk    chunkWork
 }
 
 // soloWork is up to how many multiply-adds one goroutine does alone: some ten
@@ -59,24 +62,40 @@ func (s *work) sweep(ctx context.Context, op *Recurrence, call *Call, list []seg
 	if int64(call.V.Rows) <= soloWork/op.kind.work {
 		workers = 1
 	}
-	groups := len(list) * op.cfg.KeyHeads
-	s.parts = 1
-	if groups > 0 {
-		s.parts = min((workers+groups-1)/groups, op.cfg.Heads/op.cfg.KeyHeads)
-	}
-	for len(s.workers) < min(workers, groups*s.parts) {
+	s.keys, s.parts = op.taskKeys(len(list), workers)
+	tasks := len(list) * s.tasksOf() * s.parts
+	for len(s.workers) < min(workers, tasks) {
 		s.workers = append(s.workers, headWork{})
 	}
-	return s.group.RunAs(ctx, "delta", workers, groups*s.parts, s.task)
+	return s.group.RunAs(ctx, "delta", workers, tasks, s.task)
 }
+
+// taskBytes is how much of a processor's second cache the states of a task take, with what
+// is below them in chunks. Tests lower it.
+var taskBytes = 512 << 10
+
+// taskKeys returns how many key heads a task has, and into how many tasks a key head is cut.
+func (op *Recurrence) taskKeys(sequences, workers int) (keys, parts int) {
+	c := &op.cfg
+	heads, all := c.Heads/c.KeyHeads, max(sequences*c.KeyHeads, 1)
+	if all < workers {
+		return 1, min((workers+all-1)/all, heads)
+	}
+	size := 4 * int64(heads) * int64(c.KeyDim+pieceTokens) * int64(c.ValueDim)
+	return int(max(min(int64(taskBytes)/size, int64(c.KeyHeads), int64(all/workers)), 1)), 1
+}
+
+// tasksOf returns how many tasks of whole key heads a sequence has.
+func (s *work) tasksOf() int { return (s.op.cfg.KeyHeads + s.keys - 1) / s.keys }
 
 // sweepTask takes a sequence through some heads.
 func (s *work) sweepTask(worker, i int) {
 	part := i % s.parts
 	i /= s.parts
-	keyHead, g := i%s.op.cfg.KeyHeads, s.list[i/s.op.cfg.KeyHeads]
-	heads := s.op.cfg.Heads / s.op.cfg.KeyHeads
-	from, to := keyHead*heads+part*heads/s.parts, keyHead*heads+(part+1)*heads/s.parts
+	heads, g := s.op.cfg.Heads/s.op.cfg.KeyHeads, s.list[i/s.tasksOf()]
+	key := i % s.tasksOf() * s.keys
+	end := min(key+s.keys, s.op.cfg.KeyHeads)
+	from, to := key*heads+part*heads/s.parts, (end-1)*heads+(part+1)*heads/s.parts
 	if g.from == g.to || from == to {
 		return
 	}
@@ -86,30 +105,52 @@ func (s *work) sweepTask(worker, i int) {
 	w.chunk.begin(s.op, to-from)
 	for t, pos := g.from, g.pos; t < g.to && !s.group.Stopped(); {
 		n := pack.Cut(pos, g.to-t, pieceTokens)
-		p := piece{t: t, n: n, ahead: min(pieceTokens, g.to-t-n), key: keyHead, first: from, heads: to - from, values: values}
-		if s.op.chunked(n) {
-			w.sweepChunk(s.op, &s.call, p)
-		} else {
-			w.chunk.unload(s.op, p)
-			w.sweepTokens(s.op, &s.call, p)
+		pos += n
+		for k := key; k < end; k++ {
+			p := piece{t: t, n: n, key: k, first: from, heads: to - from}
+			if end-key > 1 {
+				p.first, p.heads = k*heads, heads
+			}
+			p.before = p.first - from
+			p.values = values[p.before*size:][:p.heads*size]
+			if p.next = (rowsAhead{t, n, k + 1, p.first + p.heads}); k+1 == end {
+				p.next = rowsAhead{t + n, min(pieceTokens, g.to-t-n), key, from}
+			}
+			s.sweepPiece(w, p)
+			if pos%Chunk == 0 {
+				w.chunk.flush(s.op, p)
+			}
+			if t+n == g.to {
+				w.chunk.unload(s.op, p)
+			}
 		}
-		if t, pos = t+n, pos+n; pos%Chunk == 0 {
-			w.chunk.flush(s.op, p)
-		}
-		if t == g.to {
-			w.chunk.unload(s.op, p)
-		}
+		t += n
 	}
+}
+
+// sweepPiece takes a piece through the states of a key head.
+func (s *work) sweepPiece(w *headWork, p piece) {
+	if s.op.chunked(p.n) {
+		w.sweepChunk(s.op, &s.call, p)
+		return
+	}
+	w.chunk.unload(s.op, p)
+	w.sweepTokens(s.op, &s.call, p)
 }
 
 // piece is a part of a chunk that some heads with one key go through.
 type piece struct {
 	t, n         int // rows of the call
-	ahead        int // rows of the piece after it
 	key          int // the key head
 	first, heads int
+	before       int       // heads of the task before the first one
 	values       []float32 // the heads' states
+	next         rowsAhead
 }
+
+// rowsAhead are the rows that a task reads after a piece: those of a key head, and of as
+// many heads from first on as the piece has.
+type rowsAhead struct{ t, n, key, first int }
 
 // stateValues returns the states of some heads.
 func (w *headWork) stateValues(values []float32, from, n int) []float32 {

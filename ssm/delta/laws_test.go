@@ -153,13 +153,14 @@ func TestOracle(t *testing.T) {
 // so; so do packed sequences, other numbers of workers and states that are stored, cloned
 // and rolled back on the way.
 func TestSplits(t *testing.T) {
-	defer func(old int64) { soloWork = old }(soloWork)
+	defer func(work int64, bytes int) { soloWork, taskBytes = work, bytes }(soloWork, taskBytes)
 	defer inChunks()() // sets back what the loop changes
 	soloWork, chunkTokens = 0, 20
 	isatest.Run(t, func(t *testing.T) {
 		for i, cfg := range kinds() {
 			r := rand.New(rand.NewPCG(uint64(i), 7))
-			chunkAlways = i%2 == 0 // every kind, or those that are faster so
+			chunkAlways = i%2 == 0        // every kind, or those that are faster so
+			taskBytes = 1 << (i % 3 * 14) // one key head to a task, some, all
 			for _, cfg.Recurrent = range []bool{false, true} {
 				const n = 150
 				op := value[*Recurrence](t)(New(cfg))

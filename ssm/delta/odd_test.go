@@ -73,13 +73,14 @@ func (call *Call) extreme(r *rand.Rand) {
 // float64.
 func TestOdd(t *testing.T) {
 	defer inChunks()()
-	defer func(old int64) { soloWork = old }(soloWork)
+	defer func(work int64, bytes int) { soloWork, taskBytes = work, bytes }(soloWork, taskBytes)
 	soloWork = 0
 	isatest.Run(t, func(t *testing.T) {
 		for seed := range uint64(60) {
 			r := rand.New(rand.NewPCG(seed, 11))
 			cfg := oddConfig(r)
 			cfg.Recurrent = r.IntN(4) == 0
+			taskBytes = 1 << r.IntN(20)
 			op := value[*Recurrence](t)(New(cfg))
 			n := []int{0, 1, 2, 31, 32, 33, 45, 64, 77, 100}[r.IntN(10)]
 			call := lawCall(r, op, n)
