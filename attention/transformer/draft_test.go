@@ -3,8 +3,6 @@ package transformer
 import (
 	"slices"
 	"testing"
-
-	"github.com/subquad/subquad/attention/kvcache"
 )
 
 // written is a text that a model writes, how many calls that took, and the state then.
@@ -26,22 +24,8 @@ func written(t *testing.T, m *Model, st *State, prompt []int32, cfg GenerateConf
 // without, and the state goes on as the one without: to the bit, for chains.
 func TestDraft(t *testing.T) {
 	warm := SampleConfig{Temperature: 0.8, TopP: 0.95, RepetitionPenalty: 1.1, Seed: 7}
-	each := func(p kvcache.Config) func(int) *kvcache.Config {
-		return func(int) *kvcache.Config { c := p; return &c }
-	}
-	states := map[string]StateConfig{
-		"plain":     {},
-		"ring":      {Window: 24, Keep: 2},
-		"selected":  {Policies: each(kvcache.Config{Keep: 2, Recent: 8, Select: kvcache.TokenSelect{Tokens: 16}, Positions: kvcache.InCache})},
-		"quest":     {Policies: each(kvcache.Config{Recent: 8, Chunk: 1, Select: kvcache.Quest{Page: 4, Budget: 16}})},
-		"infllm":    {Policies: each(kvcache.Config{Keep: 2, Recent: 16, Chunk: 1, Select: kvcache.InfLLM{Block: 4, Blocks: 3, Representatives: 2}, Positions: kvcache.Far})},
-		"h2o":       {Policies: each(kvcache.Config{Recent: 8, Evict: kvcache.H2O{Budget: 24}})},
-		"streaming": {Policies: each(kvcache.Config{Keep: 2, Recent: 22, Chunk: 1, Evict: kvcache.StreamingLLM{}, Positions: kvcache.InCache})},
-		"two layers": {Policies: func(l int) *kvcache.Config {
-			return map[int]*kvcache.Config{1: {Recent: 8, Chunk: 1, Select: kvcache.TokenSelect{Tokens: 16}}}[l]
-		}},
-		"all of them": {Policies: each(kvcache.Config{Select: kvcache.All{}})},
-	}
+	states := policies()
+	states["plain"], states["ring"] = StateConfig{}, StateConfig{Window: 24, Keep: 2}
 	names := []string{"stories", "gemma3", "deepseek_v3", "bamba", "kimi_linear", "phi3_longrope", "gpt_oss_mxfp4"}
 	if testing.Short() {
 		names = names[:2]
@@ -73,7 +57,7 @@ func TestDraft(t *testing.T) {
 				if what == "plain" && name == "stories" {
 					drafts["a tree"] = &ModelDraft{Source: source(StateConfig{}), Width: 3}
 					drafts["window"] = &ModelDraft{Source: source(StateConfig{Window: 16, Keep: 1})}
-					drafts["policy"] = &ModelDraft{Source: source(states["selected"])}
+					drafts["policy"] = &ModelDraft{Source: source(states["TokenSelect"])}
 				}
 				for by, draft := range drafts {
 					g.Draft, g.Drafts = draft, 6+14*(len(by)%2) // also more than are attended to in tiles

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/attention/kvcache"
 	"github.com/subquad/subquad/attention/mla"
 	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/mat"
@@ -22,9 +23,11 @@ func (c *cache) Branches() bool {
 }
 
 // Cuts implements lm.Cutter: a policy that forgets goes back by copies, and so does one whose
-// scores have taken up what came.
+// scores have taken up what came, or whose choice may be one for what is gone.
 func (c *policyState) Cuts() bool {
-	return c.op.Config().Evict == nil && c.CanTruncate(max(0, c.Len()-1))
+	cfg := c.op.Config()
+	_, cached := cfg.Select.(kvcache.Cached)
+	return cfg.Evict == nil && !cached && c.CanTruncate(max(0, c.Len()-1))
 }
 
 // CanCopy tells whether CopyFrom would work.

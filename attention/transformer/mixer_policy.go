@@ -2,7 +2,6 @@ package transformer
 
 import (
 	"context"
-	"io"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -150,8 +149,3 @@ func (c *policyState) Save(to lm.Mark) { c.State.Save(&to.(*policyMark).Mark) }
 
 // Restore implements lm.LayerState.
 func (c *policyState) Restore(from lm.Mark) error { return c.State.Restore(&from.(*policyMark).Mark) }
-
-// WriteTo implements lm.LayerState: the layer's policy is not in a file.
-func (c *policyState) WriteTo(io.Writer) (int64, error) {
-	return 0, check.Errorf(subquad.ErrState, "transformer: layer %d has a policy, which a model's file does not hold; write and read its Past", c.owner.layer)
-}

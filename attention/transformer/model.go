@@ -82,7 +82,8 @@ type State = lm.State
 //	               policies, and positions with which prompts may be longer than those of the
 //	               training (InfLLM, TokenSelect) and dialogues endless (StreamingLLM, SirLLM);
 //	               Model.Endless and Model.SelfExtend return two that are common; see Past.
-//	               Such a state is not stored. nil for a layer is plain attention
+//	               nil for a layer is plain attention. A state that was stored is read by
+//	               ReadStateWith
 type StateConfig = lm.StateConfig
 
 // NewState returns an empty state. Errors match ErrConfig.
@@ -91,6 +92,13 @@ func (m *Model) NewState(cfg StateConfig) (*State, error) { return m.stack.NewSt
 // ReadState reads a state that State.WriteTo wrote, of this model or of one with the same
 // configuration and weights. Errors match ErrState or are those of r.
 func (m *Model) ReadState(r io.Reader) (*State, error) { return m.stack.ReadState(r) }
+
+// ReadStateWith is ReadState of a state with Policies: those of cfg, and its Length and Policy,
+// must be what NewState was given, for a file can only tell that they are not. MaxTokens and
+// Format are the file's. Errors also match ErrConfig, where a policy is none.
+func (m *Model) ReadStateWith(r io.Reader, cfg StateConfig) (*State, error) {
+	return m.stack.ReadStateWith(r, cfg)
+}
 
 // OpenState is ReadState of a file; options are subquad.WithMmap, which maps it. Errors
 // may also come from the file system.

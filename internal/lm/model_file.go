@@ -33,9 +33,19 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	return n, wrapped(st.pkg, err)
 }
 
+// ConfigReader is a Streamer some of whose states can only be read by who knows their
+// configuration.
+type ConfigReader interface {
+	ReadStateWith(r io.Reader, cfg StateConfig) (LayerState, error)
+}
+
 // ReadState reads a state that WriteTo wrote, of this model or of one with the same
 // configuration and weights. Errors match ErrState or are those of r.
-func (m *Model) ReadState(r io.Reader) (*State, error) {
+func (m *Model) ReadState(r io.Reader) (*State, error) { return m.ReadStateWith(r, StateConfig{}) }
+
+// ReadStateWith is ReadState of a state with Policies, which a file does not tell, only check:
+// those of cfg must be the state's own, and Length and Policy too.
+func (m *Model) ReadStateWith(r io.Reader, cfg StateConfig) (*State, error) {
 	if !m.streams {
 		return nil, check.Errorf(subquad.ErrCall, "%s: the model cannot go on from a state", m.cfg.Package)
 	}
@@ -50,7 +60,11 @@ func (m *Model) ReadState(r io.Reader) (*State, error) {
 	}
 	st.tokens = int(tokens)
 	for i, s := range m.streamers {
-		l, err := s.ReadState(r)
+		read := s.ReadState
+		if c, ok := s.(ConfigReader); ok {
+			read = func(r io.Reader) (LayerState, error) { return c.ReadStateWith(r, cfg) }
+		}
+		l, err := read(r)
 		switch {
 		case err != nil && errors.Is(err, subquad.ErrState):
 			return nil, check.Errorf(subquad.ErrState, "%s: layer %d: %v", m.cfg.Package, i, err)
