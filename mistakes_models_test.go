@@ -208,6 +208,7 @@ func mambaRoom(b *builder) {
 	from.foreign, from.pkg = alien, "mamba"
 	prefixes := mamba.PrefixConfig{MaxBytes: 1 << 20}
 	b.on(self, "NewPrefixes", func() []any { return []any{prefixes} })
+	b.on(self, "NewBatch", func() []any { return []any{tokens} })
 	var kept bytes.Buffer
 	must(must(m.NewPrefixes(prefixes)).WriteTo(&kept))
 	b.on(self, "ReadPrefixes", func() []any { return []any{bytes.NewReader(kept.Bytes()), prefixes} })

@@ -87,6 +87,7 @@ func rwkvRoom(b *builder) {
 	from.foreign, from.pkg = alien, "rwkv"
 	prefixes := rwkv.PrefixConfig{MaxBytes: 1 << 20}
 	b.on(self, "NewPrefixes", func() []any { return []any{prefixes} })
+	b.on(self, "NewBatch", func() []any { return []any{tokens} })
 	var kept bytes.Buffer
 	must(must(m.NewPrefixes(prefixes)).WriteTo(&kept))
 	b.on(self, "ReadPrefixes", func() []any { return []any{bytes.NewReader(kept.Bytes()), prefixes} })

@@ -105,6 +105,7 @@ func transformerRoom(b *builder) {
 	b.on(self, "OpenState", func() []any { return []any{stored, nil} })
 	prefixes := transformer.PrefixConfig{MaxBytes: 1 << 20, State: transformer.StateConfig{MaxTokens: 20}}
 	b.on(self, "NewPrefixes", func() []any { return []any{prefixes} })
+	b.on(self, "NewBatch", func() []any { return []any{tokens} })
 	kept := must(m.NewPrefixes(prefixes))
 	_, _, err := kept.Prefill(nowhere, ids(), matrix(1, vocab))
 	must(0, err)

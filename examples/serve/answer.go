@@ -70,6 +70,7 @@ func (s *server) generate(ctx context.Context, w http.ResponseWriter, q *request
 	if err != nil {
 		return err
 	}
+	q.config.Batch = s.batch
 	seen := tokens
 	for p, err := range s.model.Stream(ctx, prompt, st, q.config) {
 		if err == nil {

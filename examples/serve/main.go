@@ -12,9 +12,10 @@
 // What a service must bound is bounded by flags: how many texts are generated at once
 // (-concurrent) and wait for that (-queue), beyond which there is 503 with Retry-After; bytes of
 // a request (-body), tokens of a prompt (-prompt-tokens) and of an answer (-max-tokens); the time
-// of an answer (-timeout). A client that leaves, or does not read, gives its place back. Texts
+// of an answer (-timeout). Answers that are generated at once go through the model together, a
+// token of each in a call, and come and go at any token. A client that leaves, or does not read, gives its place back. Texts
 // that begin alike, a system prompt or the conversation so far, are computed once: their states
-// are kept under a budget (-prefix-bytes). An interrupt ends the service when running answers have
+// are kept under a budget (-prefix-bytes), and from one start to the next (-prefix-file). An interrupt ends the service when running answers have
 // ended, or after -grace.
 package main
 
@@ -48,6 +49,7 @@ type options struct {
 	addr, weights string
 	limits        limits
 	prefixBytes   int64
+	prefixFile    string
 	grace         time.Duration
 }
 
@@ -59,13 +61,14 @@ func command(ctx context.Context, args []string, _, stderr io.Writer) error {
 	f.StringVar(&o.addr, "addr", "127.0.0.1:8080", "`address` to listen at")
 	f.StringVar(&o.weights, "weights", "", "checkpoint, a `file` or folder (default: a small model of stories, built in)")
 	f.StringVar(&o.open.Format, "format", "float32", "`type` of the weights in memory: float32, bfloat16, float16 or int8")
-	f.IntVar(&o.limits.concurrent, "concurrent", 2, "texts generated at once")
+	f.IntVar(&o.limits.concurrent, "concurrent", 8, "texts generated at once, a token of each in one call of the model")
 	f.IntVar(&o.limits.queue, "queue", 16, "requests that wait for one of these; more get 503")
 	f.Int64Var(&o.limits.body, "body", 1<<20, "most `bytes` of a request")
 	f.IntVar(&o.limits.prompt, "prompt-tokens", 4096, "most tokens of a prompt")
 	f.IntVar(&o.limits.answer, "max-tokens", 1024, "most tokens of an answer")
 	f.DurationVar(&o.limits.timeout, "timeout", 5*time.Minute, "most time that an answer takes, the wait for its turn included")
 	f.Int64Var(&o.prefixBytes, "prefix-bytes", 256<<20, "`bytes` for what is known of prompts; 0 keeps nothing")
+	f.StringVar(&o.prefixFile, "prefix-file", "", "`file` that keeps what is known of prompts from one start to the next")
 	f.DurationVar(&o.grace, "grace", 10*time.Second, "how long running answers may go on after an interrupt")
 	f.IntVar(&o.open.Workers, "workers", 0, "goroutines for each text (default: one for each processor)")
 	if err := program.Parse(f, args, stderr); err != nil {
@@ -78,7 +81,7 @@ func command(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s, err := newServer(m, o.limits, o.prefixBytes)
+	s, err := newServer(m, o.limits, o.prefixBytes, o.prefixFile)
 	if err != nil {
 		return err
 	}
@@ -87,7 +90,7 @@ func command(ctx context.Context, args []string, _, stderr io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(stderr, "%s of %s at http://%s, %s\n", m.Room, program.Size(m.Bytes()), l.Addr(), s.about())
-	return serve(ctx, s, l, o.grace)
+	return errors.Join(serve(ctx, s, l, o.grace), s.keep(o.prefixFile))
 }
 
 func (o *options) check() error {
@@ -102,6 +105,9 @@ func (o *options) check() error {
 		if x.value < x.least {
 			return fmt.Errorf("-%s is %d, want %d or more", x.name, x.value, x.least)
 		}
+	}
+	if o.prefixFile != "" && o.prefixBytes == 0 {
+		return errors.New("-prefix-file with -prefix-bytes 0: nothing is kept")
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func newTest(t *testing.T, l limits, prefixBytes int64, endless bool) (*server, 
 	if endless {
 		m.Stop = []int32{}
 	}
-	s, err := newServer(m, l, prefixBytes)
+	s, err := newServer(m, l, prefixBytes, "")
 	must(t, err)
 	h := httptest.NewServer(s.handler())
 	t.Cleanup(h.Close)
@@ -131,7 +131,7 @@ func TestChat(t *testing.T) {
 	write("chat_template.jinja", languagetest.ChatML)
 	m, err := language.Open(dir, language.Options{Workers: 1})
 	must(t, err)
-	s, err := newServer(m, limits{concurrent: 1, body: 1 << 16, prompt: 200, answer: 50, timeout: time.Minute}, 1<<24)
+	s, err := newServer(m, limits{concurrent: 1, body: 1 << 16, prompt: 200, answer: 50, timeout: time.Minute}, 1<<24, "")
 	must(t, err)
 	if about := s.about(); about != "conversations by the template of ChatML" {
 		t.Errorf("%s", about)

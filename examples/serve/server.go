@@ -30,6 +30,7 @@ type server struct {
 	template *text.Template // nil where there is none
 	noChat   error          // why there is none
 	known    *transformer.Prefixes
+	batch    *transformer.Batch // takes answers through the model together; nil where it does not
 	limits   limits
 
 	admitted chan struct{} // a place for each request that runs or waits
@@ -37,14 +38,18 @@ type server struct {
 	draining atomic.Bool
 }
 
-func newServer(m *language.Model, l limits, prefixBytes int64) (*server, error) {
+// newServer returns a server. Prefixes may come from a file that keep has written, "" for none.
+func newServer(m *language.Model, l limits, prefixBytes int64, prefixFile string) (*server, error) {
 	s := &server{model: m, limits: l, admitted: make(chan struct{}, l.concurrent+l.queue), slots: make(chan struct{}, l.concurrent)}
 	s.template, s.noChat = m.Template(text.TemplateConfig{})
+	var err error
 	if prefixBytes > 0 {
-		var err error
-		if s.known, err = m.NewPrefixes(prefixBytes); err != nil && !errors.Is(err, language.ErrNoState) {
+		if s.known, err = openPrefixes(m, prefixBytes, prefixFile); err != nil && !errors.Is(err, language.ErrNoState) {
 			return nil, err
 		}
+	}
+	if s.batch, err = m.NewBatch(l.concurrent); err != nil && !errors.Is(err, language.ErrNoState) {
+		return nil, err
 	}
 	return s, nil
 }
@@ -72,7 +77,11 @@ func (s *server) handler() http.Handler {
 // health tells whether the service takes requests, and how busy it is.
 func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 	running := len(s.slots)
-	h := map[string]any{"status": "ok", "room": s.model.Room, "weights": program.Size(s.model.Bytes()), "running": running, "waiting": max(0, len(s.admitted)-running)}
+	together := 0
+	if s.batch != nil {
+		together = s.batch.Texts()
+	}
+	h := map[string]any{"status": "ok", "room": s.model.Room, "weights": program.Size(s.model.Bytes()), "running": running, "together": together, "waiting": max(0, len(s.admitted)-running)}
 	if s.known != nil {
 		h["prefix_tokens"], h["prefix_bytes"] = s.known.Len(), s.known.Bytes()
 	}

@@ -106,7 +106,7 @@ func TestShutdown(t *testing.T) {
 		m, err := language.Stories(language.Options{Workers: 1})
 		must(t, err)
 		m.Stop = []int32{}
-		s, err := newServer(m, small, 0)
+		s, err := newServer(m, small, 0, "")
 		must(t, err)
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)

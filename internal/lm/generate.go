@@ -35,6 +35,8 @@ type GenerateConfig struct {
 	// then looks at in one call instead of one for each. The text is what it is without.
 	Draft  Drafter
 	Drafts int
+	// Batch, if given, is one of the model's NewBatch, by which texts are generated together.
+	Batch *Batch
 }
 
 // Words turns tokens into text, one after the other.
@@ -205,6 +207,12 @@ func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 	if err != nil {
 		return err
 	}
+	switch b := cfg.Batch; {
+	case b != nil && b.m != m:
+		return check.Errorf(subquad.ErrConfig, "%s: Batch is one of another model", m.cfg.Package)
+	case b != nil && cfg.Draft != nil:
+		return check.Errorf(subquad.ErrConfig, "%s: Batch together with Draft", m.cfg.Package)
+	}
 	call := Call{Tokens: prompt, State: st, Last: mat.Of(g.logits, 1, m.vocab)}
 	var whole []int32 // of a model that cannot go on from a state
 	if m.streams {
@@ -216,6 +224,12 @@ func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 	}
 	if cfg.Draft != nil {
 		return m.speculate(ctx, prompt, st, g, yield)
+	}
+	step := m.Run
+	if b := cfg.Batch; b != nil {
+		place := &seat{state: st, logits: g.logits, told: make(chan outcome, 1)}
+		defer b.leave(place)
+		step = func(ctx context.Context, call *Call) error { return b.take(ctx, call, place) }
 	}
 	next, before := make([]int32, 1), prompt[len(prompt)-1]
 	for n := 0; ; n++ {
@@ -231,7 +245,7 @@ func (m *Model) generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 			yield(Piece{Token: -1, Text: g.text.rest(), End: AtLongest})
 			return nil
 		}
-		if err := m.Run(ctx, &call); err != nil {
+		if err := step(ctx, &call); err != nil {
 			return err
 		}
 		p, end, err := g.choose(before)

@@ -92,3 +92,20 @@ func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg Gen
 func (m *Model) Stream(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[Piece, error] {
 	return m.stack.Stream(ctx, prompt, st, cfg)
 }
+
+// Batch takes texts that are generated at the same time through the model together, a token of
+// each in one call, so that weights are read once for all of them: continuous batching, as texts
+// come and go at any token. It is what GenerateConfig.Batch takes, and safe for concurrent use; its
+// Texts returns how many there are now. Each text has the bits that it has alone, and what is wrong
+// with one is nothing to the others. A context that ends while a text waits ends it at once, and
+// one that is in a call after it.
+//
+//	b, err := m.NewBatch(16)
+//	... in each request's goroutine:
+//	for piece, err := range m.Stream(ctx, prompt, st, rwkv.GenerateConfig{Batch: b, ...}) { ... }
+//
+// Prompts are run by themselves, before a text's first token.
+type Batch = lm.Batch
+
+// NewBatch returns a Batch of at most so many texts in a call. Errors match ErrConfig.
+func (m *Model) NewBatch(most int) (*Batch, error) { return m.stack.NewBatch(most) }

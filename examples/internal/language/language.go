@@ -60,9 +60,12 @@ type streamer interface {
 	Bytes() int64
 }
 
-// keeper is one that keeps prefixes of texts, which models of striped do not.
+// keeper is one that keeps prefixes of texts and takes several texts through together, which
+// models of striped do not.
 type keeper interface {
 	NewPrefixes(cfg transformer.PrefixConfig) (*transformer.Prefixes, error)
+	ReadPrefixes(r io.Reader, cfg transformer.PrefixConfig) (*transformer.Prefixes, error)
+	NewBatch(most int) (*transformer.Batch, error)
 }
 
 // ErrNoState is that of a model whose state is its own affair.
@@ -295,6 +298,25 @@ func (m *Model) NewPrefixes(most int64) (*transformer.Prefixes, error) {
 		return nil, ErrNoState
 	}
 	return k.NewPrefixes(transformer.PrefixConfig{MaxBytes: most})
+}
+
+// ReadPrefixes reads what the model's prefixes were stored as, and keeps as much of them.
+func (m *Model) ReadPrefixes(r io.Reader, most int64) (*transformer.Prefixes, error) {
+	k, ok := m.streamer.(keeper)
+	if !ok {
+		return nil, ErrNoState
+	}
+	return k.ReadPrefixes(r, transformer.PrefixConfig{MaxBytes: most})
+}
+
+// NewBatch returns what takes texts that are generated at once through the model together, or
+// ErrNoState.
+func (m *Model) NewBatch(most int) (*transformer.Batch, error) {
+	k, ok := m.streamer.(keeper)
+	if !ok {
+		return nil, ErrNoState
+	}
+	return k.NewBatch(most)
 }
 
 // Prefill returns a state that has seen all of some tokens but the last, of which known were not
