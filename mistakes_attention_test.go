@@ -116,6 +116,7 @@ func attentionRoom(b *builder) {
 	must(page.WriteTo(&written))
 	b.on(func() any { return pool }, "Take", func() []any { return []any{full(), 1, 3} }).foreign = func() any { return newState(b.t, other, 0) }
 	b.on(func() any { return pool }, "Join", func() []any { return []any{attention.StateConfig{MaxTokens: 20}, []*attention.Page{page}, 3} }).free = []string{"cfg.Tokens", "cfg.Format"}
+	b.on(func() any { return must(op.NewPages(attention.PagesConfig{PageTokens: 4})) }, "Close", func() []any { return nil })
 	b.on(func() any { return pool }, "ReadPage", func() []any { return []any{bytes.NewReader(written.Bytes()), attention.StateConfig{}} })
 	b.on(func() any { return page }, "WriteTo", func() []any { return []any{new(bytes.Buffer)} })
 	pages := b.on(self, "NewState", func() []any {

@@ -44,6 +44,8 @@ func kvcacheRoom(b *builder) {
 	})
 	opt.call, opt.never = "options", true
 
+	b.on(func() any { return must(op.NewState(kvcache.StateConfig{})) }, "ReadFrom", func() []any { return []any{fileOf(seen().(*kvcache.State))} })
+
 	cfg.Select, cfg.Evict = nil, kvcache.H2O{Budget: 5}
 	evicting := must(kvcache.New(cfg))
 	b.on(func() any { return must(evicting.NewState(kvcache.StateConfig{})) }, "Compact", func() []any { return []any{5} })

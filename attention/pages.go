@@ -6,6 +6,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mapped"
 )
 
 // PagesConfig fixes a pool of pages.
@@ -22,6 +23,14 @@ type PagesConfig struct {
 	// Page that nobody has any more need not be reset or released. Pages have no numbers
 	// then (State.Table, StateConfig.Table), Used and Bytes are 0, and MaxPages must be.
 	Collected bool
+	// Folder, if not empty, is where the pages stand: in a file of the pool's own, of which
+	// the system keeps in memory what is in use. States may then be larger than memory; what
+	// is read often should not be. The file has no name, so that nobody can shorten it, and
+	// goes with Close or the process. Disk is taken before it is mapped, a step of up to
+	// 64 MiB ahead, and a full one is an error that matches ErrFull. It needs linux or
+	// darwin, elsewhere it is an error that matches ErrConfig and errors.ErrUnsupported, as
+	// it is together with Collected. A folder of memory (tmpfs) gains nothing.
+	Folder string
 }
 
 // Pages is a pool of pages for the states of one operator: sequences of unknown
@@ -35,6 +44,8 @@ type Pages struct {
 	mu    sync.Mutex
 	pages []*block
 	free  []int
+	file  *mapped.File // where they stand, or nil
+	over  bool         // after Close
 }
 
 // NewPages returns a pool without pages, or an error that matches ErrConfig.
@@ -49,6 +60,8 @@ func (a *Attention) NewPages(cfg PagesConfig) (*Pages, error) {
 		return nil, check.Errorf(ErrConfig, "attention: MaxPages is %d, want 0 or more", cfg.MaxPages)
 	case cfg.Collected && cfg.MaxPages > 0:
 		return nil, check.Errorf(ErrConfig, "attention: MaxPages is %d of pages that are Collected, which are not counted", cfg.MaxPages)
+	case cfg.Collected && cfg.Folder != "":
+		return nil, check.Errorf(ErrConfig, "attention: Folder of pages that are Collected: nothing would tell when the file can go")
 	}
 	p := &Pages{op: a, cfg: cfg}
 	state := p.stateConfig()
@@ -57,6 +70,12 @@ func (a *Attention) NewPages(cfg PagesConfig) (*Pages, error) {
 	}
 	if err := a.checkRoom(&state, cfg.PageTokens); err != nil {
 		return nil, err
+	}
+	if cfg.Folder != "" {
+		var err error
+		if p.file, err = mapped.Create(cfg.Folder); err != nil {
+			return nil, check.Caused(ErrConfig, err, "attention: Folder")
+		}
 	}
 	return p, nil
 }
@@ -79,7 +98,7 @@ func (p *Pages) Used() int {
 	return len(p.pages) - len(p.free)
 }
 
-// Bytes returns the memory of all pages, free ones included.
+// Bytes returns the memory of all pages, free ones included; in a Folder, of its file.
 func (p *Pages) Bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,6 +114,9 @@ func (p *Pages) stateConfig() StateConfig {
 func (p *Pages) get() (*block, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over {
+		return nil, check.Errorf(ErrState, "attention: the pool of pages is closed")
+	}
 	if n := len(p.free); n > 0 {
 		b := p.pages[p.free[n-1]]
 		p.free = p.free[:n-1]
@@ -105,12 +127,50 @@ func (p *Pages) get() (*block, error) {
 		return nil, check.Errorf(ErrFull, "attention: all %d pages of %d tokens are in use", p.cfg.MaxPages, p.cfg.PageTokens)
 	}
 	state := p.stateConfig()
-	b := p.op.newBlock(&state, p.cfg.PageTokens)
+	b, err := p.newPage(&state)
+	if err != nil {
+		return nil, err
+	}
 	b.id, b.refs = len(p.pages), 1
 	if !p.cfg.Collected {
 		p.pages = append(p.pages, b)
 	}
 	return b, nil
+}
+
+// newPage makes a page, on the heap or in the file.
+func (p *Pages) newPage(cfg *StateConfig) (*block, error) {
+	if p.file == nil {
+		return p.op.newBlock(cfg, p.cfg.PageTokens), nil
+	}
+	const lists = 5 // of a block: keys, values, their scales, log-weights
+	n := p.cfg.PageTokens*int(p.op.tokenBytes(cfg)) + lists*mapped.RegionBytes(1)
+	memory, err := p.file.Take(n)
+	if err != nil {
+		return nil, check.Caused(ErrFull, err, "attention: a page of %d bytes", n)
+	}
+	return p.op.newBlockIn(mapped.NewRegion(memory), cfg, p.cfg.PageTokens), nil
+}
+
+// Close gives back the file of a Folder, or the memory of the pages, and ends the pool: no
+// state gets pages of it any more. While states hold pages it is an error that matches
+// ErrState and does nothing: Reset them first. A second Close does nothing.
+func (p *Pages) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if used := len(p.pages) - len(p.free); used > 0 {
+		return check.Errorf(ErrState, "attention: Close of a pool of which states hold %d pages: Reset them first", used)
+	}
+	p.over, p.pages, p.free = true, nil, nil
+	if p.file == nil {
+		return nil
+	}
+	file := p.file
+	p.file = nil
+	if err := file.Close(); err != nil {
+		return check.Caused(ErrState, err, "attention: Close of a pool of pages")
+	}
+	return nil
 }
 
 // addRefs counts one more holder of pages.

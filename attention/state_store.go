@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/mapped"
 	"github.com/subquad/subquad/internal/mat"
 )
 
@@ -24,8 +25,9 @@ type store struct {
 	value              int       // columns of a key that are its value, a part of their own; 0 for keys of one part
 }
 
-// newStore makes a store; value is how many columns of a key are its value, if any.
-func newStore(format asm.Format, heads, dim, value, tokens int) store {
+// newStore makes a store in a region; value is how many columns of a key are its value, if
+// any.
+func newStore(format asm.Format, heads, dim, value, tokens int, region *mapped.Region) store {
 	s := store{format: format, heads: heads, dim: dim, tokens: tokens, stride: heads * dim}
 	if value < dim {
 		s.value = value
@@ -33,11 +35,11 @@ func newStore(format asm.Format, heads, dim, value, tokens int) store {
 	n := heads * dim * tokens
 	switch format {
 	case asm.Float32:
-		s.float32 = kernel.Large[float32](n)
+		s.float32 = region.Float32s(n)
 	case asm.Int8:
-		s.int8, s.scale = kernel.Large[int8](n), make([]float32, s.parts()*heads*tokens)
+		s.int8, s.scale = region.Int8s(n), region.Float32s(s.parts()*heads*tokens)
 	default:
-		s.half = kernel.Large[uint16](n)
+		s.half = region.Uint16s(n)
 	}
 	return s
 }
@@ -159,16 +161,21 @@ type block struct {
 }
 
 func (a *Attention) newBlock(cfg *StateConfig, tokens int) *block {
+	return a.newBlockIn(nil, cfg, tokens)
+}
+
+// newBlockIn makes a block in a region, or on the heap.
+func (a *Attention) newBlockIn(region *mapped.Region, cfg *StateConfig, tokens int) *block {
 	c, value := &a.cfg, 0
 	if cfg.SharedValues {
 		value = c.ValueDim
 	}
-	b := &block{k: newStore(cfg.Format, c.KVHeads, c.HeadDim, value, tokens), shared: cfg.SharedValues}
+	b := &block{k: newStore(cfg.Format, c.KVHeads, c.HeadDim, value, tokens, region), shared: cfg.SharedValues}
 	if !b.shared {
-		b.v = newStore(cfg.Format, c.KVHeads, c.ValueDim, 0, tokens)
+		b.v = newStore(cfg.Format, c.KVHeads, c.ValueDim, 0, tokens, region)
 	}
 	if cfg.LogWeights {
-		b.weights = make([]float32, a.cfg.KVHeads*tokens)
+		b.weights = region.Float32s(a.cfg.KVHeads * tokens)
 	}
 	return b
 }

@@ -69,6 +69,11 @@ func kinds(t testing.TB, a *Attention) map[string]StateConfig {
 		list[fmt.Sprint("bounded/", format)] = StateConfig{Format: format, MaxTokens: 300}
 		list[fmt.Sprint("ring/", format)] = StateConfig{Format: format, Window: 20, Keep: 3}
 		list[fmt.Sprint("paged/", format)] = StateConfig{Pages: pages}
+		if filed, err := a.NewPages(PagesConfig{PageTokens: 7, Format: format, Folder: t.TempDir()}); err == nil {
+			list[fmt.Sprint("file/", format)] = StateConfig{Pages: filed} // the process takes the mapping along
+		} else if !errors.Is(err, errors.ErrUnsupported) {
+			t.Fatal(err)
+		}
 		list[fmt.Sprint("turned/", format)] = StateConfig{Format: format, Rotation: &rope.Config{HeadDim: 16}, Policy: rope.EachStep}
 	}
 	return list

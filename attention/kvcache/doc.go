@@ -5,7 +5,7 @@
 //     and Recent last tokens), which Selector chooses what else a query looks at, which
 //     Evictor chooses what is forgotten for good, and at which Positions tokens meet.
 //   - State is a sequence so far: keys and values in states of package attention, one for
-//     each key head, on the heap or in pages, in float32, float16, bfloat16 or int8, with
+//     each key head, on the heap, in pages or in a file, in float32, float16, bfloat16 or int8, with
 //     what the policies know of them. It forks, goes back, and is stored.
 //   - Selectors: All, Window, Top (exact), TokenSelect, Quest, InfLLM, RetroInfer,
 //     Landmarks, and Cached around them; Shadow, which estimates what it does not read.

@@ -36,16 +36,49 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 }
 
 // ReadState reads what WriteTo wrote; the state has memory of its own, also if it was one
-// of pages. Errors match ErrState, or are r's. No more memory is taken than a small
-// multiple of the bytes that there are to read.
+// of pages: see ReadFrom. Errors match ErrState, or are r's. No more memory is taken than a
+// small multiple of the bytes that there are to read.
 func (a *Attention) ReadState(r io.Reader) (*State, error) {
-	if err := check.Stream(ErrState, "kvcache", "reader", r); err != nil {
+	s, err := a.NewState(StateConfig{})
+	if err != nil {
 		return nil, err
 	}
+	if _, err := s.fill(r, true); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ReadFrom fills an empty state with what one of the same Config and Format wrote, in the
+// memory that the state's own StateConfig says: pages, a file. It is io.ReaderFrom, but
+// reads no further than the state goes. Errors match ErrState, ErrFull where there is no
+// room, or are r's; after one the state is empty.
+func (s *State) ReadFrom(r io.Reader) (int64, error) {
+	if s.n != 0 {
+		return 0, check.Errorf(ErrState, "kvcache: ReadFrom into a state with %d tokens, want an empty one", s.n)
+	}
+	n, err := s.fill(r, false)
+	if err != nil {
+		s.Reset()
+	}
+	return n, err
+}
+
+// fill reads a state into an empty one; where the configuration is to be the file's, that
+// too.
+func (s *State) fill(r io.Reader, own bool) (int64, error) {
+	if err := check.Stream(ErrState, "kvcache", "reader", r); err != nil {
+		return 0, err
+	}
+	a := s.op
 	f := state.NewReader(r, "kvcache", ErrState, stateKind, []int64{int64(a.print)})
 	n, floor, format, room, rollback := f.Int(), f.Int(), f.Int(), f.Int(), f.Int()
-	if f.Err() == nil && (n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || rollback < 0 || rollback > maxRollback) {
+	switch {
+	case f.Err() != nil:
+	case n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || rollback < 0 || rollback > maxRollback:
 		f.Fail("it has %d tokens, %d before the last forgotten, of Format %d, MaxTokens %d, Rollback %d", n, floor, format, room, rollback)
+	case !own && format != int64(s.cfg.Format):
+		f.Fail("it was written by a state of Format %d, want %d", format, s.cfg.Format)
 	}
 	held, gaps := make([]int64, a.cfg.KVHeads), make([]bool, a.cfg.KVHeads)
 	for g := range held {
@@ -56,13 +89,13 @@ func (a *Attention) ReadState(r io.Reader) (*State, error) {
 		}
 	}
 	if err := f.Err(); err != nil {
-		return nil, err
+		return f.N(), err
 	}
-	s, err := a.NewState(StateConfig{Format: asm.Format(format), Rollback: int(rollback)})
-	if err != nil {
-		return nil, err
+	if own {
+		s.cfg = StateConfig{Format: asm.Format(format), MaxTokens: int(room), Rollback: int(rollback)}
+		s.ring = newRing(s.cfg.Rollback)
 	}
-	s.n, s.floor, s.cfg.MaxTokens = int(n), int(floor), int(room)
+	s.n, s.floor = int(n), int(floor)
 	var delayed *questIndex // which is made of the keys
 	if s.index != nil {
 		if delayed = keyed(s.index); delayed == nil {
@@ -73,17 +106,18 @@ func (a *Attention) ReadState(r io.Reader) (*State, error) {
 	}
 	s.marks.load(f, s, held)
 	if err := f.End(); err != nil {
-		return nil, err
+		return f.N(), err
 	}
+	read := f.N()
 	for g := range s.heads {
-		st, err := a.op.ReadState(r)
-		if err != nil {
-			return nil, named(err)
+		m, err := s.fillHead(r, g, own)
+		if read += m; err != nil {
+			return read, named(err)
 		}
+		st := s.heads[g]
 		if st.Len() != s.n || st.Held() != int(held[g]) || st.Config().Format != s.cfg.Format {
-			return nil, check.Errorf(ErrState, "kvcache: key head %d of a stored state has %d tokens, holds %d, want %d and %d", g, st.Len(), st.Held(), s.n, held[g])
+			return read, check.Errorf(ErrState, "kvcache: key head %d of a stored state has %d tokens, holds %d, want %d and %d", g, st.Len(), st.Held(), s.n, held[g])
 		}
-		s.heads[g] = st
 		if gaps[g] {
 			for _, p := range st.Positions(nil) {
 				s.at[g] = append(s.at[g], int(p))
@@ -93,7 +127,19 @@ func (a *Attention) ReadState(r io.Reader) (*State, error) {
 	if delayed != nil {
 		delayed.load(f, s)
 	}
-	return s, nil
+	return read, nil
+}
+
+// fillHead reads a key head, where own says so into memory of its own.
+func (s *State) fillHead(r io.Reader, head int, own bool) (int64, error) {
+	if !own {
+		return s.heads[head].ReadFrom(r)
+	}
+	st, err := s.op.op.ReadState(r)
+	if err == nil {
+		s.heads[head] = st
+	}
+	return 0, err
 }
 
 // keyed returns the index of bounds that an index is or wraps, or nil.

@@ -13,7 +13,9 @@ import (
 // StateConfig says how a State keeps keys and values.
 type StateConfig struct {
 	// MaxTokens, Format and Pages are those of attention.StateConfig; a pool is one of
-	// Attention.NewPages, and its pages have room for one key head.
+	// Attention.NewPages, and its pages have room for one key head. One with a Folder holds
+	// keys and values in a file, of which memory needs what is read: with a selector a few
+	// per cent. What policies know of tokens (Shadow's copy, Quest's bounds) is in memory.
 	MaxTokens int
 	Format    asm.Format
 	Pages     *attention.Pages
@@ -65,8 +67,13 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	}
 	s.cfg.Format = s.heads[0].Config().Format
 	s.forgetPolicies()
-	s.ring = state.NewRing(cfg.Rollback, func() *Mark { return new(Mark) })
+	s.ring = newRing(cfg.Rollback)
 	return s, nil
+}
+
+// newRing returns a ring of versions.
+func newRing(n int) state.Ring[*Mark] {
+	return state.NewRing(n, func() *Mark { return new(Mark) })
 }
 
 // forgetPolicies makes what policies know anew.

@@ -30,6 +30,21 @@ func Errorf(kind error, format string, args ...any) error {
 	return &message{kind, fmt.Sprintf(format, args...)}
 }
 
+// Caused is Errorf of what another error caused: its text ends with that error's, and it
+// matches that error too.
+func Caused(kind, cause error, format string, args ...any) error {
+	return &caused{fmt.Sprintf(format, args...) + ": " + cause.Error(), [2]error{kind, cause}}
+}
+
+// caused is an error that matches two.
+type caused struct {
+	text string
+	of   [2]error
+}
+
+func (c *caused) Error() string   { return c.text }
+func (c *caused) Unwrap() []error { return c.of[:] }
+
 // Matrix returns an error unless m is rows x cols (any number of rows, if rows
 // is negative) and lies within its data. what says why cols is wanted.
 func Matrix(kind error, pkg, name string, m blas32.General, rows, cols int, what string) error {
@@ -152,11 +167,15 @@ func Wrap(ctx context.Context, pkg string, err error) error {
 // Named gives an error that came from an operator within an operator the name of the
 // outer one's package in place of its own. The end of a context stays what it is.
 func Named(pkg string, err error) error {
+	c, two := err.(*caused)
 	kind := errors.Unwrap(err)
-	if kind == nil {
+	if kind == nil && !two {
 		return err
 	}
 	_, text, _ := strings.Cut(err.Error(), ": ")
+	if two {
+		return &caused{pkg + ": " + text, c.of}
+	}
 	return &message{kind, pkg + ": " + text}
 }
 
