@@ -92,8 +92,7 @@ func (w *headWork) sweepMild(s *ssdWork, h, i int, y, values blas32.General) {
 	now := mat.Of(w.now, n, width)
 	kernel.ScaleRows(now, w.scale, mat.Columns(mat.Rows(s.call.X, p.t, p.t+n), h*width, width))
 	group := h / (heads / op.cfg.Groups)
-	kernel.Accumulate(y, values, sh.bc[group*2*n*states:][:2*n*states], now)
-	kernel.ScaleRows(y, w.row, y)
+	kernel.AccumulateScaled(y, values, sh.bc[group*2*n*states:][:2*n*states], now, w.row)
 	asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
 }
 

@@ -198,15 +198,19 @@ func combine(m Machine) {
 //	s[i][j] += b[t][i] x[t][j]
 //	y[t][j] = sum over i of c[t][i] s[i][j],
 //
-// or, with more, y[t] += the sum. bc holds b and c of the rows, token after token.
-func accumulate(rows int, more bool) kernel {
-	name := fmt.Sprint("accumulate", rows)
+// or, with more, y[t] += the sum. bc holds b and c of the rows, token after token. With last,
+// y[t] is then multiplied by scale[t].
+func accumulate(rows int, more, last bool) kernel {
+	name, params, doc := fmt.Sprint("accumulate", rows), "", ""
 	if more {
 		name += "More"
 	}
+	if last {
+		name, params, doc = name+"Last", ", scale *float32", "; y[t] is scaled at the end"
+	}
 	return func(m Machine) {
-		m.Func(name, "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)",
-			fmt.Sprintf("%d row(s) of width channels; strides in bytes", rows))
+		m.Func(name, "func(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int"+params+")",
+			fmt.Sprintf("%d row(s) of width channels; strides in bytes%s", rows, doc))
 		width, offset := m.Param("width"), m.ZeroGP()
 		vectors := func(count int, t *Tail) {
 			at := func(name string) GP { return paramFrom(m, name, offset) }
@@ -220,6 +224,10 @@ func accumulate(rows int, more bool) kernel {
 				m.AddGP(row, sRow)
 			}
 			bc, bcRow, x, xRow, y, yRow := m.Param("bc"), m.Param("bcRow"), at("x"), m.Param("xRow"), at("y"), m.Param("yRow")
+			var scale GP
+			if last {
+				scale = m.Param("scale")
+			}
 			m.Loop(m.Param("tokens"), 1, func() {
 				xs, ys := make([]Vec, count), make([]Vec, count)
 				for j := range count {
@@ -238,6 +246,13 @@ func accumulate(rows int, more bool) kernel {
 							m.MulAdd(ys[j], c, s[i][j])
 						}
 					}
+				}
+				if last {
+					by := m.SplatAt(At{Base: scale})
+					for j := range count {
+						ys[j] = m.Mul(ys[j], by)
+					}
+					m.AddImm(scale, 4)
 				}
 				for j := range count {
 					m.Store(place(y, j), t, ys[j])

@@ -119,6 +119,9 @@ func accumulate4MoreSIMD(isa.Tier, int, int, *float32, int, *float32, int, *floa
 func accumulate1MoreSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int) {
 	panic(NoKernels)
 }
+func accumulate4MoreLastSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32, int, *float32, int, *float32) {
+	panic(NoKernels)
+}
 func deltaStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, *float32, *float32, float32, float32) {
 	panic(NoKernels)
 }

@@ -87,6 +87,22 @@ func Combine(y []float32, s blas32.General, c []float32) {
 // lays them out. y overlaps no other argument. It costs 4 flop for each token and
 // element of s.
 func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
+	accumulateScaled(y, s, bc, x, nil)
+}
+
+// AccumulateScaled is Accumulate and then y[t][j] *= scale[t].
+func AccumulateScaled(y, s blas32.General, bc []float32, x blas32.General, scale []float32) {
+	CheckLen("kernel: AccumulateScaled", "scale", len(scale), x.Rows)
+	if s.Rows%4 != 0 || s.Rows < 8 || isa.Active() == isa.Generic { // no kernel has both
+		accumulateScaled(y, s, bc, x, nil)
+		ScaleRows(y, scale, y)
+		return
+	}
+	accumulateScaled(y, s, bc, x, scale)
+}
+
+// accumulateScaled scales where it is given scales, while the last states are added.
+func accumulateScaled(y, s blas32.General, bc []float32, x blas32.General, scale []float32) {
 	const op = "kernel: Accumulate"
 	tokens, states, width := x.Rows, s.Rows, x.Cols
 	CheckMatrix(op, "x", x, tokens, width)
@@ -119,6 +135,8 @@ func Accumulate(y, s blas32.General, bc []float32, x blas32.General) {
 				switch {
 				case tier == isa.Generic:
 					accumulateGeneric(rows, n, w, s.Data[si:], s.Stride, bc[from:], x.Data[xi:], x.Stride, y.Data[yi:], y.Stride)
+				case scale != nil && i+4 == states:
+					accumulate4MoreLastSIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride, &scale[t])
 				case rows == 4 && i > 0:
 					accumulate4MoreSIMD(tier, n, w, &s.Data[si], 4*s.Stride, &bc[from], 32, &x.Data[xi], 4*x.Stride, &y.Data[yi], 4*y.Stride)
 				case rows == 4:

@@ -44,6 +44,12 @@ func accumulate1MoreAVX512(tokens int, width int, s *float32, sRow int, bc *floa
 //go:noescape
 func accumulate1MoreAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 
+//go:noescape
+func accumulate4MoreLastAVX512(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int, scale *float32)
+
+//go:noescape
+func accumulate4MoreLastAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int, scale *float32)
+
 // states rows of width channels; sRow in bytes
 func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
 	switch {
@@ -101,5 +107,15 @@ func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow 
 		accumulate1MoreAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
 	default: // isa.AVX2
 		accumulate1MoreAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+	}
+}
+
+// 4 row(s) of width channels; strides in bytes; y[t] is scaled at the end
+func accumulate4MoreLastSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int, scale *float32) {
+	switch {
+	case tier >= isa.AVX512:
+		accumulate4MoreLastAVX512(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow, scale)
+	default: // isa.AVX2
+		accumulate4MoreLastAVX2(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow, scale)
 	}
 }

@@ -26,6 +26,9 @@ func accumulate4MoreNEON(tokens int, width int, s *float32, sRow int, bc *float3
 //go:noescape
 func accumulate1MoreNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int)
 
+//go:noescape
+func accumulate4MoreLastNEON(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int, scale *float32)
+
 // states rows of width channels; sRow in bytes
 func outerStepSIMD(tier isa.Tier, width int, states int, s *float32, sRow int, b *float32, c *float32, x *float32, y *float32, decay float32) {
 	outerStepNEON(width, states, s, sRow, b, c, x, y, decay)
@@ -54,4 +57,9 @@ func accumulate4MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow 
 // 1 row(s) of width channels; strides in bytes
 func accumulate1MoreSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int) {
 	accumulate1MoreNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow)
+}
+
+// 4 row(s) of width channels; strides in bytes; y[t] is scaled at the end
+func accumulate4MoreLastSIMD(tier isa.Tier, tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int, scale *float32) {
+	accumulate4MoreLastNEON(tokens, width, s, sRow, bc, bcRow, x, xRow, y, yRow, scale)
 }

@@ -1065,3 +1065,253 @@ end66:
 end64:
 	VZEROUPPER
 	RET
+
+// func accumulate4MoreLastAVX2(tokens int, width int, s *float32, sRow int, bc *float32, bcRow int, x *float32, xRow int, y *float32, yRow int, scale *float32)
+// Requires: AVX, FMA3
+TEXT ·accumulate4MoreLastAVX2(SB), NOSPLIT, $0-88
+	MOVQ width+8(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end68
+
+loop67:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	VMOVUPS 32(DX), Y3
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y4
+	VMOVUPS 32(DX), Y5
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    scale+80(FP), R11
+	MOVQ    tokens+0(FP), R12
+	CMPQ    R12, $+1
+	JLT     end70
+
+loop69:
+	VMOVUPS      (DI), Y8
+	VMOVUPS      (R9), Y9
+	VMOVUPS      32(DI), Y10
+	VMOVUPS      32(R9), Y11
+	VBROADCASTSS (DX), Y12
+	VBROADCASTSS 16(DX), Y13
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y0, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y1
+	VFMADD231PS  Y1, Y13, Y11
+	VBROADCASTSS 4(DX), Y12
+	VBROADCASTSS 20(DX), Y13
+	VFMADD231PS  Y8, Y12, Y2
+	VFMADD231PS  Y2, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y3
+	VFMADD231PS  Y3, Y13, Y11
+	VBROADCASTSS 8(DX), Y12
+	VBROADCASTSS 24(DX), Y13
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y4, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y5, Y13, Y11
+	VBROADCASTSS 12(DX), Y12
+	VBROADCASTSS 28(DX), Y13
+	VFMADD231PS  Y8, Y12, Y6
+	VFMADD231PS  Y6, Y13, Y9
+	VFMADD231PS  Y10, Y12, Y7
+	VFMADD231PS  Y7, Y13, Y11
+	VBROADCASTSS (R11), Y8
+	VMULPS       Y8, Y9, Y9
+	VMULPS       Y8, Y11, Y8
+	ADDQ         $+4, R11
+	VMOVUPS      Y9, (R9)
+	VMOVUPS      Y8, 32(R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R12
+	CMPQ         R12, $+1
+	JGE          loop69
+
+end70:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop67
+
+end68:
+	CMPQ AX, $+8
+	JLT  end72
+
+loop71:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    sRow+24(FP), BX
+	VMOVUPS (DX), Y0
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y1
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y2
+	ADDQ    BX, DX
+	VMOVUPS (DX), Y3
+	ADDQ    BX, DX
+	MOVQ    bc+32(FP), DX
+	MOVQ    bcRow+40(FP), SI
+	MOVQ    x+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    xRow+56(FP), R8
+	MOVQ    y+64(FP), R9
+	ADDQ    CX, R9
+	MOVQ    yRow+72(FP), R10
+	MOVQ    scale+80(FP), R11
+	MOVQ    tokens+0(FP), R12
+	CMPQ    R12, $+1
+	JLT     end74
+
+loop73:
+	VMOVUPS      (DI), Y4
+	VMOVUPS      (R9), Y5
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS 16(DX), Y7
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y0, Y7, Y5
+	VBROADCASTSS 4(DX), Y6
+	VBROADCASTSS 20(DX), Y7
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y1, Y7, Y5
+	VBROADCASTSS 8(DX), Y6
+	VBROADCASTSS 24(DX), Y7
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y2, Y7, Y5
+	VBROADCASTSS 12(DX), Y6
+	VBROADCASTSS 28(DX), Y7
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y3, Y7, Y5
+	VBROADCASTSS (R11), Y4
+	VMULPS       Y4, Y5, Y4
+	ADDQ         $+4, R11
+	VMOVUPS      Y4, (R9)
+	ADDQ         SI, DX
+	ADDQ         R8, DI
+	ADDQ         R10, R9
+	SUBQ         $+1, R12
+	CMPQ         R12, $+1
+	JGE          loop73
+
+end74:
+	MOVQ    s+16(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop71
+
+end72:
+	TESTQ      AX, AX
+	JE         end75
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       AX
+	VMOVDQU    32(DX)(AX*4), Y0
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	MOVQ       sRow+24(FP), DX
+	VMASKMOVPS (AX), Y0, Y1
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y2
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y3
+	ADDQ       DX, AX
+	VMASKMOVPS (AX), Y0, Y4
+	ADDQ       DX, AX
+	MOVQ       bc+32(FP), AX
+	MOVQ       bcRow+40(FP), BX
+	MOVQ       x+48(FP), SI
+	ADDQ       CX, SI
+	MOVQ       xRow+56(FP), DI
+	MOVQ       y+64(FP), R8
+	ADDQ       CX, R8
+	MOVQ       yRow+72(FP), R9
+	MOVQ       scale+80(FP), R10
+	MOVQ       tokens+0(FP), R11
+	CMPQ       R11, $+1
+	JLT        end77
+
+loop76:
+	VMASKMOVPS   (SI), Y0, Y5
+	VMASKMOVPS   (R8), Y0, Y6
+	VBROADCASTSS (AX), Y7
+	VBROADCASTSS 16(AX), Y8
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y1, Y8, Y6
+	VBROADCASTSS 4(AX), Y7
+	VBROADCASTSS 20(AX), Y8
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y2, Y8, Y6
+	VBROADCASTSS 8(AX), Y7
+	VBROADCASTSS 24(AX), Y8
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y3, Y8, Y6
+	VBROADCASTSS 12(AX), Y7
+	VBROADCASTSS 28(AX), Y8
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y4, Y8, Y6
+	VBROADCASTSS (R10), Y5
+	VMULPS       Y5, Y6, Y5
+	ADDQ         $+4, R10
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         BX, AX
+	ADDQ         DI, SI
+	ADDQ         R9, R8
+	SUBQ         $+1, R11
+	CMPQ         R11, $+1
+	JGE          loop76
+
+end77:
+	MOVQ       s+16(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y2, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       DX, AX
+	VMASKMOVPS Y4, Y0, (AX)
+	ADDQ       DX, AX
+
+end75:
+	VZEROUPPER
+	RET

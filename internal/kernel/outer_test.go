@@ -1,8 +1,11 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
@@ -45,7 +48,7 @@ func TestOuterStep(t *testing.T) {
 func TestAccumulate(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, width := range []int{0, 1, 3, 4, 7, 8, 16, 21, 64, 65, 300} {
-			for _, states := range []int{0, 1, 3, 4, 6, 128} {
+			for _, states := range []int{0, 1, 3, 4, 6, 8, 128} {
 				for _, tokens := range []int{0, 1, 5, 70} {
 					low := width%2 == 0
 					s, x, y := guardedMatrix(t, 1, states, width, low), guardedMatrix(t, 2, tokens, width, low), guardedMatrix(t, 3, tokens, width, low)
@@ -69,7 +72,17 @@ func TestAccumulate(t *testing.T) {
 					for i := range y.Data { // the old elements are not read
 						y.Data[i] = nan
 					}
+					again, scale := append([]float32(nil), s.Data...), guarded(t, tokens, low)
+					copy(scale, random(6, tokens))
 					Accumulate(y, s, bc, x)
+					scaled, first := guardedMatrix(t, 3, tokens, width, low), s
+					first.Data = again
+					AccumulateScaled(scaled, first, bc, x, scale)
+					product := append([]float32(nil), y.Data...)
+					ScaleRows(blas32.General{Rows: tokens, Cols: width, Stride: width, Data: product}, scale, y)
+					if err := errors.Join(sameBits(scaled.Data, product), sameBits(again, s.Data)); err != nil {
+						t.Fatal(err)
+					}
 					what := fmt.Sprintf("%d tokens, %d x %d", tokens, states, width)
 					near(t, what, y.Data, want, 1e-3)
 					near(t, what, s.Data, state, 1e-4)
