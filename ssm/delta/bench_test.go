@@ -82,7 +82,7 @@ func BenchmarkForward(b *testing.B) {
 				must(b, op.Run(b.Context(), call))
 			}
 			each := float64(b.Elapsed().Nanoseconds()) / float64(b.N) / n / heads
-			b.ReportMetric(each, "ns/token*head")
+			b.ReportMetric(each, "ns/token·head")
 			b.ReportMetric(7*dim*dim/each, "GFLOP/s")
 		})
 	}
@@ -105,7 +105,7 @@ func BenchmarkPiece(b *testing.B) {
 						call.State.Reset()
 						must(b, op.Run(b.Context(), call))
 					}
-					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n)/heads, "ns/token*head")
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n)/heads, "ns/token·head")
 				})
 			}
 		}
@@ -134,8 +134,8 @@ func BenchmarkStep(b *testing.B) {
 				must(b, op.Run(b.Context(), call))
 			}
 			each := float64(b.Elapsed().Nanoseconds()) / float64(b.N) / heads
-			b.ReportMetric(each, "ns/token*head")
-			b.ReportMetric(8*dim*dim/each, "GB/s")
+			b.ReportMetric(each, "ns/token·head")
+			b.ReportMetric(8000*dim*dim/each, "MB/s")
 		})
 	}
 }
