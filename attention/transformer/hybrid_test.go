@@ -123,6 +123,16 @@ func TestHybridRollback(t *testing.T) {
 	}
 }
 
+// TestElsewhere: model types that other packages read, or none does, are told with why.
+func TestElsewhere(t *testing.T) {
+	for kind, want := range map[string]string{"zamba2": "embeddings again", "rwkv7": "package rwkv", "mamba2": "package mamba", "falcon_mamba": "package mamba"} {
+		_, err := ParseConfig([]byte(`{"model_type": "` + kind + `"}`))
+		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "want one of") {
+			t.Errorf("%s: error %v, want %s", kind, err, want)
+		}
+	}
+}
+
 // TestHybridErrors: what a file says wrongly of a hybrid is told by its key.
 func TestHybridErrors(t *testing.T) {
 	for _, c := range []struct{ model, from, to, want string }{

@@ -26,6 +26,13 @@ func divides(n, m int) bool      { return m > 0 && n%m == 0 }
 func known() (list []string)     { return slices.Sorted(maps.Keys(modelTypes)) }
 func isSliding(kind string) bool { return kind == "sliding_attention" }
 
+// elsewhere says of model types that are not read here why, or which package reads them.
+var elsewhere = map[string]string{
+	"mamba": ", which package mamba reads", "mamba2": ", which package mamba reads", "falcon_mamba": ", which package mamba reads",
+	"rwkv7":  ", which package rwkv reads",
+	"zamba2": ", whose shared blocks read the embeddings again, which is not computed",
+}
+
 // ParseConfig reads a config.json. Errors match ErrConfig and name the key: of a model type
 // that this package does not know, too.
 func ParseConfig(text []byte) (*Shape, error) {
@@ -43,7 +50,7 @@ func ParseConfig(text []byte) (*Shape, error) {
 	}
 	kind, ok := modelTypes[s.ModelType]
 	if !ok {
-		top.fail("model_type is %.100q, want one of %s", s.ModelType, strings.Join(known(), ", "))
+		top.fail("model_type is %.100q%s, want one of %s", s.ModelType, elsewhere[s.ModelType], strings.Join(known(), ", "))
 		return nil, *top.err
 	}
 	hf, err := rope.FromHF(text, rope.V5)

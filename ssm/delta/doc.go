@@ -68,7 +68,7 @@
 // A [State] belongs to every operator with the same fingerprint, which is that of its
 // Config and weights (but for Workers and Recurrent). Step and Run bring it up to date;
 // Clone forks it; Truncate goes back over calls (StateConfig.Snapshots); WriteTo and the
-// operator's ReadState store it. It is float32: rounding it to half precision between calls
+// operator's ReadState store it; Recurrence.Write begins with a state from elsewhere. It is float32: rounding it to half precision between calls
 // is what other implementations lost accuracy by.
 //
 // # Accuracy
@@ -88,5 +88,6 @@
 //	             transformers
 //	KDA          checked against KimiDeltaAttention of flash-linear-attention; Kimi K3's
 //	             gate of full rank is from its description
-//	RWKV7, RWKV7FFN  checked against rwkv_v7_demo_rnn.py of RWKV-LM
+//	RWKV7, RWKV7FFN
+//	             checked against rwkv_v7_demo_rnn.py of RWKV-LM
 package delta

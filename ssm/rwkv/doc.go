@@ -54,9 +54,10 @@
 //	decay         exp(-exp(-1/2) sigmoid(...)), of which the official demo rounds the constant
 //	keys          divided by max(|k|, 1e-12), as official code does; flash linear attention
 //	              adds 1e-6 to the squares where its fuse_norm is set
+//	group norm    eps 64e-5, as official code; HeadDim times norm_eps where config.json is
+//	              flash linear attention's, the same for heads of 64
 //	Vocabulary    re-derived from the format of rwkv_vocab_v20230424.txt, and checked on
 //	              lines of it
-//
 //	rwkv.cpp      its files re-derived from the description of the format; float32 and
 //	              float16, no quantized ones
 //
