@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
@@ -71,8 +72,8 @@ func (s *work) sweep(ctx context.Context, op *Recurrence, call *Call, list []seg
 }
 
 // taskBytes is how much of a processor's second cache the states of a task take, with what
-// is below them in chunks. Tests lower it.
-var taskBytes = 512 << 10
+// is below them in chunks. Tests change it.
+var taskBytes = isa.SecondCache() / 8 * 3
 
 // taskKeys returns how many key heads a task has, and into how many tasks a key head is cut.
 func (op *Recurrence) taskKeys(sequences, workers int) (keys, parts int) {
