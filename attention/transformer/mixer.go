@@ -231,7 +231,11 @@ func (m *mixer) Kind() string {
 
 // Bytes implements lm.Mixer.
 func (m *mixer) Bytes() int64 {
-	return int64(m.qkv.Bytes()) + int64(m.out.Bytes()) + m.q.Bytes() + m.k.Bytes()
+	var other int64
+	if op, ok := m.scratchOf().(interface{ Bytes() int64 }); ok {
+		other = op.Bytes()
+	}
+	return other + int64(m.qkv.Bytes()) + int64(m.out.Bytes()) + m.q.Bytes() + m.k.Bytes()
 }
 
 // ScratchBytes implements lm.Mixer.
@@ -322,6 +326,9 @@ func (m *mixer) stateConfig(cfg lm.StateConfig) attention.StateConfig {
 
 // StateBytes implements lm.Streamer.
 func (m *mixer) StateBytes(tokens int) int64 {
+	if m.with != nil {
+		return m.with.stateBytes(m.heads*m.headDim, m.kvHeads*m.headDim, tokens)
+	}
 	return m.op.StateBytes(m.stateConfig(lm.StateConfig{}), tokens)
 }
 

@@ -39,7 +39,9 @@ func (m *Model) Bytes() int64 { return m.stack.Bytes() }
 func (m *Model) ScratchBytes(tokens int) int64 { return m.stack.ScratchBytes(tokens) }
 
 // StateBytes returns the memory of a state of that many tokens that keeps all of them, in
-// float32, without snapshots.
+// float32, without snapshots, as with StateConfig.MaxTokens: without, a state that grows takes
+// up to twice as much. What a Replacement's states take is found with a few tokens, and beyond
+// 1,024 taken to grow as it does there. Under a policy State.Bytes tells.
 func (m *Model) StateBytes(tokens int) int64 { return m.stack.StateBytes(tokens) }
 
 // Prepare is there for models that compute filters or tables in a first call of a length.
