@@ -76,7 +76,7 @@ func (cfg *Config) fits(shape *Shape) error {
 	if err := cfg.check(); err != nil {
 		return err
 	}
-	if n := shape.Bytes(cfg.Format); cfg.MaxBytes > 0 && n > cfg.MaxBytes {
+	if n := shape.bytes(cfg.Format, cfg.KeepMXFP4); cfg.MaxBytes > 0 && n > cfg.MaxBytes {
 		return check.Errorf(ErrConfig, "transformer: the weights take %d bytes as %v, more than MaxBytes = %d", n, cfg.Format, cfg.MaxBytes)
 	}
 	return nil

@@ -14,6 +14,10 @@ type Config struct {
 	// the file: Float32, BFloat16, Float16, or Int8 with a scale for each output.
 	// Arithmetic is float32.
 	Format asm.Format
+	// KeepMXFP4 leaves gpt-oss's experts in the 4 bits of the file, a quarter of the memory of
+	// BFloat16, and expands them at each use: the bits of Format, and some ten times slower for
+	// a token, less for many.
+	KeepMXFP4 bool
 	// Rope, if given, returns what rotates queries and keys of a layer, instead of what the
 	// checkpoint says: another base or another Scheme. HeadDim must stay.
 	Rope func(layer int, cfg rope.Config) rope.Config

@@ -86,7 +86,8 @@
 //
 // Weights are stored as float32, bfloat16, float16 or int8 (Config.Format), whatever their
 // type in the file; arithmetic is float32. Weights of 8 bits with a scale for each block
-// (quant_method fp8) and gpt-oss's MXFP4 are expanded; those that are quantized in other ways
+// (quant_method fp8) and gpt-oss's MXFP4 are expanded, the latter at each use if it is to stay
+// in 4 bits (Config.KeepMXFP4); those that are quantized in other ways
 // are an error that names the method, and so is a tensor that a model of the type
 // does not have: a bias that is not read would only make a model worse.
 //

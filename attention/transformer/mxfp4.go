@@ -1,25 +1,106 @@
 package transformer
 
-import "math"
+import (
+	"fmt"
+	"slices"
 
-// mxBlock is how many numbers of MXFP4 share a scale (OCP Microscaling Formats, 2023).
-const mxBlock = 32
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/lm"
+	"github.com/subquad/subquad/internal/mat"
+)
 
-// fp4 are the numbers of four bits: a sign, two bits of exponent, one of fraction.
-var fp4 = [16]float32{0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6}
-
-// decodeMXFP4 sets dst to the numbers of blocks of 16 bytes with a scale each: byte b of a
-// block has number 2b in its low bits and 2b+1 in its high bits, in units of 2^(scale-127).
-// A scale of 255 is NaN.
-func decodeMXFP4(dst []float32, blocks, scales []byte) {
-	for i := range len(dst) / mxBlock {
-		unit := float32(math.Ldexp(1, int(scales[i])-127))
-		if scales[i] == 255 {
-			unit = float32(math.NaN())
+// interlaced makes gpt-oss's experts, whose weights stand in one tensor each: gates and
+// inputs take turns.
+func (c *checkpoint) interlaced(prefix string) (list []lm.MLP) {
+	s, e := c.shape, c.shape.Experts
+	upBias, downBias := c.vector(prefix+"gate_up_proj_bias", e.Count*2*e.Inner), c.vector(prefix+"down_proj_bias", e.Count*s.Dim)
+	up := c.expertWeights(prefix+"gate_up_proj", 2*e.Inner, s.Dim)
+	down := c.expertWeights(prefix+"down_proj", s.Dim, e.Inner)
+	// Inputs come first, then gates.
+	order := make([]int, 2*e.Inner)
+	for o := range e.Inner {
+		order[o], order[e.Inner+o] = 2*o+1, 2*o
+	}
+	for i := range e.Count {
+		if c.Err != nil {
+			return nil
 		}
-		for b, pair := range blocks[i*mxBlock/2:][:mxBlock/2] {
-			dst[i*mxBlock+2*b] = fp4[pair&15] * unit
-			dst[i*mxBlock+2*b+1] = fp4[pair>>4] * unit
+		bias := make([]float32, 2*e.Inner)
+		for o, from := range order {
+			bias[o] = upBias[i*2*e.Inner+from]
+		}
+		list = append(list, &dense.Gated{Up: up(i, order, bias), Down: down(i, nil, downBias[i*s.Dim:][:s.Dim]), Activation: s.act, Limit: s.limit})
+	}
+	return list
+}
+
+// expertWeights returns a function of the layer [out, in] of each expert, of its outputs in an
+// order, or as they are: of blocks of MXFP4 where there are any, else of a tensor
+// [experts, in, out].
+func (c *checkpoint) expertWeights(name string, out, in int) func(i int, order []int, bias []float32) *dense.Linear {
+	n := c.shape.Experts.Count
+	const block = dense.MXBlock
+	if c.Has(name + "_blocks") {
+		blocks, scales := c.bytes(name+"_blocks", n, out, in/block, block/2), c.bytes(name+"_scales", n, out, in/block)
+		if in%block != 0 {
+			c.Fail("tensor %s%s_blocks stands for rows of %d, no multiple of %d", c.Prefix, name, in, block)
+		}
+		return func(i int, order []int, bias []float32) *dense.Linear {
+			if c.Err != nil {
+				return nil
+			}
+			b, s := ordered(blocks[i*(out*in/2):][:out*in/2], order, out), ordered(scales[i*(out*in/block):][:out*in/block], order, out)
+			if c.cfg.KeepMXFP4 {
+				return dense.NewPackedLinear(c.Format, out, in, b, s, bias)
+			}
+			w := mat.New(out, in)
+			dense.DecodeMXFP4(w.Data, b, s)
+			return c.pack(w, bias)
 		}
 	}
+	all := c.vector(name, n*in*out)
+	return func(i int, order []int, bias []float32) *dense.Linear {
+		if c.Err != nil {
+			return nil
+		}
+		w := mat.New(out, in)
+		for r := range in {
+			for o := range out {
+				w.Data[o*in+r] = all[(i*in+r)*out+o]
+			}
+		}
+		return c.pack(mat.Of(ordered(w.Data, order, out), out, in), bias)
+	}
+}
+
+// ordered returns a copy of rows, of which row o is order[o], or o without.
+func ordered[T any](data []T, order []int, rows int) []T {
+	if order == nil {
+		return slices.Clone(data)
+	}
+	each := len(data) / rows
+	list := make([]T, 0, len(data))
+	for _, o := range order {
+		list = append(list, data[o*each:][:each]...)
+	}
+	return list
+}
+
+// bytes returns a tensor of bytes, of a shape.
+func (c *checkpoint) bytes(name string, shape ...int) []byte {
+	c.read[name] = true
+	t := c.Tensors[name]
+	if t == nil {
+		c.Fail("no tensor %s%s", c.Prefix, name)
+		return nil
+	}
+	if fmt.Sprint(t.Shape) != fmt.Sprint(shape) {
+		c.Fail("tensor %s has the shape %v, want %v", t.Name, t.Shape, shape)
+		return nil
+	}
+	b, err := t.Bytes()
+	if err != nil {
+		c.Fail("%v", err)
+	}
+	return b
 }

@@ -8,9 +8,16 @@ import (
 
 // Bytes is the memory of the weights in a format, nearly, before it is taken: the matrices
 // of all layers, the embedding and a head of its own where there must be one.
-func (s *Shape) Bytes(format asm.Format) int64 {
+func (s *Shape) Bytes(format asm.Format) int64 { return s.bytes(format, false) }
+
+// bytes is Bytes, of experts that stay in MXFP4 where kept says so.
+func (s *Shape) bytes(format asm.Format, kept bool) int64 {
 	size := map[asm.Format]float64{asm.Float32: 4, asm.BFloat16: 2, asm.Float16: 2, asm.Int8: 1}[format]
 	d := float64(s.Dim)
+	each := 1.0 // of an expert's weight, in units of size
+	if kept && s.ModelType == "gpt_oss" {
+		each = 17.0 / 32 / size
+	}
 	total := float64(s.Vocab) * d
 	if !s.tied {
 		total *= 2
@@ -39,7 +46,7 @@ func (s *Shape) Bytes(format asm.Format) int64 {
 				wide = float64(e.Latent)
 				total += 2 * d * wide
 			}
-			total += d*float64(e.Count) + perMLP*d*float64(e.Shared) + perMLP*wide*float64(e.Inner)*float64(e.Count)
+			total += d*float64(e.Count) + perMLP*d*float64(e.Shared) + each*perMLP*wide*float64(e.Inner)*float64(e.Count)
 		default:
 			total += perMLP * d * float64(s.Inner)
 		}

@@ -26,6 +26,7 @@ const BlockRows = 192
 // Linear is y = x W^T + b, with its weights packed.
 type Linear struct {
 	weight      kernel.Matrix // [in, out]
+	packed      *packed       // instead of weight, or nil
 	bias        []float32
 	fingerprint state.Fingerprint
 }
@@ -55,8 +56,11 @@ func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 		l.divide(g, dst, x)
 		return
 	}
-	// Four panels at a time are what the kernels take with few rows.
-	unit := 4 * l.weight.PanelCols()
+	if l.packed != nil {
+		l.packed.outputs(g, dst, x, l.bias, 0, out)
+		return
+	}
+	unit := l.unit()
 	columns := max(partWork/max(x.Rows*in, 1)/unit, 1) * unit
 	if columns >= out {
 		kernel.Gemm(dst, x, &l.weight, l.bias)
@@ -65,6 +69,14 @@ func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 	for from := 0; from < out && !g.Stopped(); from += columns {
 		l.outputs(dst, x, from, min(from+columns, out))
 	}
+}
+
+// unit is how many outputs the kernels take together with few rows: four panels.
+func (l *Linear) unit() int {
+	if l.packed != nil {
+		return l.packed.unit
+	}
+	return 4 * l.weight.PanelCols()
 }
 
 // divideWork is from how many multiply-adds on several goroutines are faster than one: some
@@ -92,7 +104,7 @@ func (l *Linear) divide(g *parallel.Group, dst, x blas32.General) {
 		d.part = d.makePart
 	}
 	in, out := l.Dims()
-	unit := 4 * l.weight.PanelCols()
+	unit := l.unit()
 	// Three parts for each, as they do not take the same time.
 	d.columns = max(out/(3*g.Share())/unit, 1) * unit
 	d.columns = min(d.columns, max(partWork/max(x.Rows*in, 1)/unit, 1)*unit)
@@ -109,6 +121,10 @@ func (d *division) makePart(_, i int) {
 
 // outputs sets columns of dst.
 func (l *Linear) outputs(dst, x blas32.General, from, to int) {
+	if l.packed != nil {
+		l.packed.outputs(nil, dst, x, l.bias, from, to)
+		return
+	}
 	part := l.weight.Columns(from, to)
 	bias := l.bias
 	if bias != nil {
@@ -118,13 +134,29 @@ func (l *Linear) outputs(dst, x blas32.General, from, to int) {
 }
 
 // Output sets w [in] to the weights of output o.
-func (l *Linear) Output(w []float32, o int) { l.weight.Column(w, o) }
+func (l *Linear) Output(w []float32, o int) {
+	if l.packed != nil {
+		l.packed.column(w, o)
+		return
+	}
+	l.weight.Column(w, o)
+}
 
 // Dims returns the widths of input and output.
-func (l *Linear) Dims() (in, out int) { return l.weight.Dims() }
+func (l *Linear) Dims() (in, out int) {
+	if l.packed != nil {
+		return l.packed.in, l.packed.out
+	}
+	return l.weight.Dims()
+}
 
 // Bytes returns the memory of the weights.
-func (l *Linear) Bytes() int { return int(l.weight.Bytes()) + 4*len(l.bias) }
+func (l *Linear) Bytes() int {
+	if l.packed != nil {
+		return len(l.packed.blocks) + len(l.packed.scales) + 4*len(l.bias)
+	}
+	return int(l.weight.Bytes()) + 4*len(l.bias)
+}
 
 // Fingerprint tells layers with other weights apart.
 func (l *Linear) Fingerprint() uint64 { return uint64(l.fingerprint) }
