@@ -4,9 +4,11 @@
 //	go run ./examples/decode
 //	go run ./examples/decode -heads 32 -kv 8 -dim 128 -context 32768
 //
-// It prints a table and writes a picture. Keys and values are noise: neither time
-// nor memory depends on what they are. The last column tells what the storage does
-// to the output of one token, beside float32.
+// It prints a table and writes a picture: storage types, a ring, and policies of package
+// kvcache, which read a part of the past or hold one. Keys and values are noise: neither
+// time nor memory depends on what they are. The last column tells what that does to the
+// output of one token, beside reading all in float32: noise spreads the weight over all
+// tokens, which is the worst for what reads few (examples/needles has the other end).
 package main
 
 import (

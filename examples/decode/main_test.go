@@ -26,10 +26,18 @@ func TestMeasure(t *testing.T) {
 		}
 		last[r.name] = r.points[2]
 		for i, p := range r.points[1:] {
-			if grown := p.bytes > r.points[i].bytes; grown != (r.name != "float32 ring") {
+			if grown := p.bytes > r.points[i].bytes; r.name != "StreamingLLM" && grown != (r.name != "float32 ring") {
 				t.Errorf("%s: %d bytes after %d", r.name, p.bytes, r.points[i].bytes)
 			}
 		}
+	}
+	for name, most := range map[string]float64{"Shadow, 8 bits": 0.5, "Shadow, 4 bits": 0.5, "TokenSelect 2048": 0.8, "Quest 2048": 1.2} {
+		if p := last[name]; !(p.err > 0 && p.err <= most) || p.read >= 2*last["float32"].read/3 && name != "TokenSelect 2048" { // which reads all keys
+			t.Errorf("%s: %d bytes read of %d, error %v", name, p.read, last["float32"].read, p.err)
+		}
+	}
+	if p := last["StreamingLLM"]; p.bytes > 2*last["float32"].bytes/3 || p.read > last["float32"].read/6 {
+		t.Errorf("StreamingLLM holds %d bytes and reads %d", p.bytes, p.read)
 	}
 	f32 := last["float32"]
 	if f32.err != 0 || f32.read != 4096*2*2*16*4 {
@@ -50,7 +58,7 @@ func TestCommand(t *testing.T) {
 	if err := command(t.Context(), append(small, "-out", out), &stdout, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"2 heads of 16 over 1 of keys", "bfloat16, paged", "float32 ring", "wrote " + out + ".png\n"} {
+	for _, want := range []string{"2 heads of 16 over 1 of keys", "bfloat16, paged", "float32 ring", "Quest 2048", "wrote " + out + ".png\n"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("printed %q, want %q in it", stdout.String(), want)
 		}

@@ -55,7 +55,8 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 		{"int8", attention.StateConfig{Format: asm.Int8}},
 		{"float32 ring", attention.StateConfig{Window: o.window, Keep: 4}},
 	}
-	o.progress.Begin("measuring", len(ways)*o.context)
+	policies := policies(o)
+	o.progress.Begin("measuring", (len(ways)+len(policies))*o.context)
 	for _, c := range ways {
 		s, err := att.NewState(c.state)
 		if err != nil {
@@ -94,6 +95,13 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 		}
 		results = append(results, r)
 		s.Reset()
+	}
+	for i := range policies {
+		r, err := policies[i].measure(ctx, o, noise, q, exact)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, r)
 	}
 	o.progress.End()
 	return results, nil

@@ -17,6 +17,7 @@ var styles = []struct {
 }{
 	{picture.Blue, false, false}, {picture.PaleOrange, true, false}, {picture.Gray, false, true},
 	{picture.Green, false, false}, {picture.Red, false, false},
+	{picture.Purple, false, false}, {picture.Purple, false, true}, {picture.Orange, false, false}, {picture.Black, false, false}, {picture.Red, false, true},
 }
 
 // draw draws tokens per second and memory against the length of the context, side

@@ -6,9 +6,12 @@
 //
 // It attends causally over sequences of more and more tokens: exactly, as far as
 // patience goes; with CCA as published; with CCA whose cores count as many times
-// as they have tokens; with a hierarchy of such cores; and with CCA that is told
-// which groups to see as they are, those of the needles. It prints the seconds each takes and its error
-// against exact attention on sampled queries, for two kinds of sequences:
+// as they have tokens; with a hierarchy of such cores; with CCA that is told which
+// groups to see as they are, those of the needles; and with policies of package
+// kvcache: a window, the tokens that half a window of queries vote for (TokenSelect),
+// the columns and diagonals that the last queries look at (MInference). It prints the
+// seconds each takes and its error against exact attention on sampled queries, for two
+// kinds of sequences:
 //
 //   - smooth: keys and values drift slowly, so that neighbours are alike;
 //   - needles: noise, and a few tokens that the queries ask for by their keys.

@@ -38,7 +38,7 @@ func TestCompare(t *testing.T) {
 		errs[r.method] = e
 	}
 	const smooth, needle = 0, 1
-	if len(errs) != 5 {
+	if len(errs) != 8 {
 		t.Fatalf("%d methods: %v", len(errs), errs)
 	}
 	if e := errs[exactly]; e[smooth] > 1e-6 || e[needle] > 1e-6 {
@@ -52,6 +52,9 @@ func TestCompare(t *testing.T) {
 	}
 	if a, b := errs[blocks][needle], errs[pooled][needle]; a > b/3 || b < 0.3 {
 		t.Errorf("CCA errs by %v with the needles' groups, by %v without", a, b)
+	}
+	if a, b := errs[chosen][needle], errs[window][needle]; a > 0.1 || b < 0.3 {
+		t.Errorf("TokenSelect errs by %v where it can find needles, a window by %v", a, b)
 	}
 	if e := errs[blocks][smooth]; e != -1 {
 		t.Errorf("needles were sought where there are none: %v", e)

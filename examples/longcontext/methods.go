@@ -9,6 +9,7 @@ import (
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/attention/cca"
+	"github.com/subquad/subquad/attention/kvcache"
 )
 
 // method is a way to attend over one sequence.
@@ -27,6 +28,9 @@ const (
 	counted = "CCA, tokens counted"
 	levels  = "hierarchy of cores"
 	blocks  = "CCA, needles as they are"
+	window  = "window"
+	chosen  = "TokenSelect 1024"
+	slashes = "vertical-slash 256, 512"
 )
 
 func newMethods(o options, n int) ([]method, error) {
@@ -69,7 +73,41 @@ func newMethods(o options, n int) ([]method, error) {
 		}
 		list = append(list, m)
 	}
-	return list, nil
+	policies, err := newPolicies(o)
+	return append(list, policies...), err
+}
+
+// newPolicies returns prefill under policies of package kvcache.
+func newPolicies(o options) (list []method, err error) {
+	recent := func(query int64) (from, to int64) { return max(0, query+1-int64(o.window)), query + 1 }
+	base := kvcache.Config{Heads: o.heads, KVHeads: o.heads, HeadDim: o.dim, Keep: 4, Recent: o.window, Chunk: max(1, o.window/2), Workers: o.workers}
+	near, some := base, base
+	near.Select, some.Select = kvcache.Window{}, kvcache.TokenSelect{Tokens: 1024}
+	for _, x := range []struct {
+		name string
+		cfg  kvcache.Config
+	}{{window, near}, {chosen, some}} {
+		op, err := kvcache.New(x.cfg)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, method{name: x.name, seen: recent, attend: func(ctx context.Context, dst blas32.General, s *sequence) error {
+			st, err := op.NewState(kvcache.StateConfig{})
+			if err != nil {
+				return err
+			}
+			return op.Run(ctx, &attention.Call{Dst: dst, Q: s.q, K: []blas32.General{s.k}, V: []blas32.General{s.v}, State: st})
+		}})
+	}
+	slash := kvcache.VerticalSlash{Heads: o.heads, Vertical: 256, Slash: 512, Workers: o.workers}
+	return append(list, method{
+		name: slashes,
+		attend: func(ctx context.Context, dst blas32.General, s *sequence) error {
+			return slash.Run(ctx, dst, s.q, s.k, s.v)
+		},
+		// Diagonals are chosen; the nearest are always among them.
+		seen: func(query int64) (from, to int64) { return max(0, query-99), query + 1 },
+	}), nil
 }
 
 // compare runs all methods on sequences of n tokens.

@@ -20,6 +20,9 @@ var styles = []struct {
 	{counted, picture.Blue, false, true},
 	{levels, picture.Green, false, false},
 	{blocks, picture.Purple, false, false},
+	{window, picture.Gray, false, true},
+	{chosen, picture.Red, false, false},
+	{slashes, picture.Orange, false, true},
 }
 
 // draw draws the time and the error for each kind of sequences against their

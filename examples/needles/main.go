@@ -3,6 +3,7 @@
 //	go run ./examples/needles
 //	go run ./examples/needles -to 32768 -sequences 4 -policies plain,yarn,tokenselect,infllm
 //	go run ./examples/needles -text 1048576 -heads 1 -to 0
+//	go run ./examples/needles -tokens 1048576 -tasks threads,sinks
 //
 // First a small Llama, built in, that has learned to recall four marked pairs of a key and
 // a value among noise, in sequences of up to 512 tokens. It is asked the same of longer
@@ -14,7 +15,10 @@
 // Then keys without a model: needles in normal noise, each leading to the next, asked for
 // so that exact attention gives them nine tenths of the weight. It prints which needles
 // and threads each policy finds, how far its outputs are off, the bytes that it reads and
-// the time a token takes beside reading everything.
+// the time a token takes beside reading everything. -tasks plants keys that are like the
+// needles' (multikey), first tokens that draw half of the weight (sinks), or no needles
+// (diffuse). A text of a million tokens takes 1.1 GB, and as much again for what a policy
+// holds of it: one policy after the other.
 package main
 
 import (
@@ -41,16 +45,17 @@ const (
 	about = `needles shows what policies for long pasts find again, and what it costs.`
 	usage = `	go run ./examples/needles
 	go run ./examples/needles -to 32768 -sequences 4 -policies plain,yarn,tokenselect,infllm
-	go run ./examples/needles -text 1048576 -heads 1 -to 0`
+	go run ./examples/needles -text 1048576 -heads 1 -to 0
+	go run ./examples/needles -tokens 1048576 -tasks threads,sinks`
 )
 
 // options are the command's flags.
 type options struct {
-	to, sequences, text, heads, workers int
-	topic                               float64
-	seed                                uint64
-	out, names                          string
-	progress                            *program.Progress // nil for none
+	to, sequences, text, tokens, heads, workers int
+	topic                                       float64
+	seed                                        uint64
+	out, names, tasks                           string
+	progress                                    *program.Progress // nil for none
 }
 
 // most bounds the tokens, so that the command ends while one looks on.
@@ -65,6 +70,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.IntVar(&o.sequences, "sequences", 4, "sequences of each length, of four questions each")
 	f.StringVar(&o.names, "policies", "", "`names` of the model's policies, with commas between them (default: most)")
 	f.IntVar(&o.text, "text", 65536, "`tokens` of the longest text without a model; they begin at 4,096 and grow by 4; 0 for none")
+	f.IntVar(&o.tokens, "tokens", 0, "`tokens` of the only text without a model, 4,096 or more, and no model; 0 for what -to and -text say")
+	f.StringVar(&o.tasks, "tasks", "", "what is asked of texts without a model: `names` of threads, multikey, sinks, diffuse, or all (default: threads, and all of the shortest text)")
 	f.IntVar(&o.heads, "heads", 4, "query `heads` of 4 that ask")
 	f.Float64Var(&o.topic, "topic", 0.7, "`share` that keys have in common with their neighbours, 0 to 1")
 	f.Uint64Var(&o.seed, "seed", 1, "of the random numbers")
@@ -74,9 +81,14 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	chosen, err := choose(o.names)
+	asked, wrong := chooseTasks(o.tasks)
 	switch {
 	case err != nil:
 		return err
+	case wrong != nil:
+		return wrong
+	case o.tokens != 0 && (o.tokens < 4096 || o.tokens > most):
+		return fmt.Errorf("-tokens is %d, want 0, or 4096 to %d", o.tokens, most)
 	case o.to != 0 && (o.to < 256 || o.to > most), o.text != 0 && (o.text < 4096 || o.text > most):
 		return fmt.Errorf("-to is %d and -text %d, want 0, or 256 and 4096 to %d", o.to, o.text, most)
 	case o.sequences < 1:
@@ -92,18 +104,27 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	o.progress = program.NewProgress(stderr, "sequences")
 	defer o.progress.End()
 	var charts [2]chart
-	if o.to > 0 {
+	if o.to > 0 && o.tokens == 0 {
 		if err := recall(ctx, &o, chosen, &charts[0], stdout); err != nil {
 			return err
 		}
 	}
-	for n := 4096; n <= o.text; n *= 4 {
-		results, err := readText(ctx, &o, n, stdout)
-		if err != nil {
-			return err
+	for i, n := range o.lengths() {
+		list := asked
+		if o.tasks == "" && i > 0 || o.tasks == "" && o.tokens > 0 {
+			list = tasks[:1]
 		}
-		for name, f := range results {
-			charts[1].add(name, n, f.recall)
+		for _, x := range list {
+			results, err := readText(ctx, &o, x, n, stdout)
+			if err != nil {
+				return err
+			}
+			if x.name != tasks[0].name {
+				continue
+			}
+			for name, f := range results {
+				charts[1].add(name, n, f.recall)
+			}
 		}
 	}
 	if err := draw(o.out+".png", charts[:]); err != nil {
@@ -111,6 +132,32 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	_, err = fmt.Fprintf(stdout, "\nwrote %s.png\n", o.out)
 	return err
+}
+
+// lengths are those of texts without a model.
+func (o *options) lengths() (list []int) {
+	if o.tokens > 0 {
+		return []int{o.tokens}
+	}
+	for n := 4096; n <= o.text; n *= 4 {
+		list = append(list, n)
+	}
+	return list
+}
+
+// chooseTasks returns the tasks of some names.
+func chooseTasks(names string) (list []task, err error) {
+	if names == "" || names == "all" {
+		return tasks, nil
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(tasks, func(x task) bool { return x.name == strings.TrimSpace(name) })
+		if i < 0 {
+			return nil, fmt.Errorf("-tasks has %q, want some of threads, multikey, sinks, diffuse, or all", name)
+		}
+		list = append(list, tasks[i])
+	}
+	return list, nil
 }
 
 // choose returns the policies of some names, or those that need not be asked for.

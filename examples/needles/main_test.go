@@ -66,7 +66,7 @@ func TestRecall(t *testing.T) {
 // question that is asked late is not the one that was kept for.
 func TestText(t *testing.T) {
 	o := &options{seed: 1, topic: 0.7, heads: 4}
-	got, err := readText(t.Context(), o, 4096, io.Discard)
+	got, err := readText(t.Context(), o, tasks[0], 4096, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +85,26 @@ func TestText(t *testing.T) {
 	}
 	if got["KeyDiff"].held > got["exact"].held*2/3 {
 		t.Errorf("%d bytes after forgetting half, %d before", got["KeyDiff"].held, got["exact"].held)
+	}
+}
+
+// TestTasks: what reads most finds needles among keys like them, and beside sinks; where the
+// weight is spread, an estimate of all is closer than the best few.
+func TestTasks(t *testing.T) {
+	o := &options{seed: 2, topic: 0.7, heads: 4}
+	for _, x := range tasks[1:] {
+		got, err := readText(t.Context(), o, x, 4096, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"exact", "Top", "TokenSelect", "Shadow"} {
+			if f := got[name]; x.name != "diffuse" && f.recall < 0.9 || f.off > 0.2 {
+				t.Errorf("%s: %s finds %.2f, off by %.2g", x.name, name, f.recall, f.off)
+			}
+		}
+		if x.name == "diffuse" && !(got["Shadow"].off < got["Top"].off && got["Top"].off < got["Window"].off) {
+			t.Errorf("diffuse: off by %.2g, %.2g and %.2g", got["Shadow"].off, got["Top"].off, got["Window"].off)
+		}
 	}
 }
 
@@ -108,7 +128,7 @@ func TestCommand(t *testing.T) {
 	if _, err := png.Decode(f); err != nil {
 		t.Error(err)
 	}
-	for _, args := range [][]string{{"-to", "100"}, {"-text", "7"}, {"-sequences", "0"}, {"-heads", "5"}, {"-topic", "1"}, {"-workers", "-1"}, {"-policies", "none"}, {"-out", "no/such/folder"}, {"extra"}} {
+	for _, args := range [][]string{{"-to", "100"}, {"-text", "7"}, {"-sequences", "0"}, {"-heads", "5"}, {"-topic", "1"}, {"-workers", "-1"}, {"-policies", "none"}, {"-tasks", "none"}, {"-tokens", "5"}, {"-out", "no/such/folder"}, {"extra"}} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}

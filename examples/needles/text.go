@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -26,6 +30,7 @@ const (
 	textObserved             = 16384 // the longest text that is attended from at every token
 	textKeep, textRecent     = 4, 64
 	textChunk                = 256
+	manyTokens               = 1 << 17
 	needleSurprise, backward = 5, 1 // of SirLLM's importances: needles' and other tokens'
 )
 
@@ -66,6 +71,20 @@ func readers() []reader {
 	}
 }
 
+// task is what is asked of a text.
+type task struct {
+	name, about string
+	change      func(cfg *needles.Config)
+}
+
+// tasks are what -tasks may name.
+var tasks = []task{
+	{"threads", "each needle leads to the next", func(*needles.Config) {}},
+	{"multikey", "beside each needle 8 keys like it, which lead elsewhere", func(cfg *needles.Config) { cfg.Distractors, cfg.Likeness = 8, 0.6 }},
+	{"sinks", "the first 4 tokens have half of all weight", func(cfg *needles.Config) { cfg.Sinks, cfg.SinkMass = textKeep, 0.5 }},
+	{"diffuse", "no needles: the weight is spread, and only the output counts", func(cfg *needles.Config) { cfg.Threads, cfg.RetrievalHeads = 0, 0 }},
+}
+
 // found is what a policy made of a text.
 type found struct {
 	recall, threads, off float64 // of needles read, threads followed, mean error of outputs
@@ -75,12 +94,16 @@ type found struct {
 }
 
 // readText has every policy answer the questions about a text, and prints what they found.
-func readText(ctx context.Context, o *options, tokens int, stdout io.Writer) (map[string]*found, error) {
-	text := needles.New(needles.Config{
+func readText(ctx context.Context, o *options, x task, tokens int, stdout io.Writer) (map[string]*found, error) {
+	cfg := needles.Config{
 		Seed: o.seed, Tokens: tokens, Dim: textDim, Group: textHeads, Sigma: 3, Mass: 0.9, Threads: textThreads, Hops: textHops, Width: 1, Topic: o.topic, Segment: 64, RetrievalHeads: o.heads,
-	})
+	}
+	x.change(&cfg)
+	text := needles.New(cfg)
 	k, v := matrix(tokens+textWindow, textDim), matrix(tokens+textWindow, textDim)
-	text.Fill(k, v, 0)
+	if err := fill(ctx, text, k, v); err != nil {
+		return nil, err
+	}
 	questions := make([]blas32.General, textThreads*textHops)
 	for i := range questions {
 		questions[i] = matrix(1, textHeads*textDim)
@@ -88,7 +111,8 @@ func readText(ctx context.Context, o *options, tokens int, stdout io.Writer) (ma
 	}
 	results := map[string]*found{}
 	var exact [][]float32
-	fmt.Fprintf(stdout, "\n%d keys of %d features, %d needles, %d of %d heads ask; a budget of %d tokens\n", tokens, textDim, len(questions), o.heads, textHeads, textBudget)
+	fmt.Fprintf(stdout, "\n%s: %s; %d keys of %d features, %d questions, %d of %d heads ask; a budget of %d tokens\n",
+		x.name, x.about, tokens, textDim, len(questions), cfg.RetrievalHeads, textHeads, textBudget)
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "policy\tneedles\tthreads\terror\tMB read\tms a token\tMB held\t\n")
 	for _, p := range readers() {
@@ -96,6 +120,9 @@ func readText(ctx context.Context, o *options, tokens int, stdout io.Writer) (ma
 			continue
 		}
 		o.progress.Add(0)
+		if tokens >= manyTokens { // what the policy before held goes before there is more
+			debug.FreeOSMemory()
+		}
 		outs, f, err := p.answer(ctx, o, text, k, v, questions)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
@@ -105,7 +132,11 @@ func readText(ctx context.Context, o *options, tokens int, stdout io.Writer) (ma
 		}
 		f.score(text, outs, exact)
 		results[p.name] = f
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.1e\t%.2f\t%.3f\t%.1f\t\n", p.name, f.recall, f.threads, f.off, f.bytes/1e6, float64(f.step.Microseconds())/1e3, float64(f.held)/1e6)
+		read := fmt.Sprintf("%.2f\t%.2f", f.recall, f.threads)
+		if cfg.Threads == 0 {
+			read = "-\t-"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.1e\t%.2f\t%.3f\t%.1f\t\n", p.name, read, f.off, f.bytes/1e6, float64(f.step.Microseconds())/1e3, float64(f.held)/1e6)
 	}
 	return results, w.Flush()
 }
@@ -114,7 +145,7 @@ func readText(ctx context.Context, o *options, tokens int, stdout io.Writer) (ma
 func (f *found) score(text *needles.Text, outs, exact [][]float32) {
 	hops := 0
 	for i, out := range outs {
-		if text.Decode(out) == text.Code(i)+1 {
+		if len(text.Positions) > 0 && text.Decode(out) == text.Code(i)+1 {
 			f.recall += 1 / float64(len(outs))
 			hops++
 		}
@@ -222,6 +253,27 @@ func (p *reader) answer(ctx context.Context, o *options, text *needles.Text, k, 
 		return nil, nil, errors.New("no questions")
 	}
 	return outs, f, nil
+}
+
+// fill makes a text's keys and values, some thousand tokens at a time on every processor.
+func fill(ctx context.Context, text *needles.Text, k, v blas32.General) error {
+	const piece = 4096
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				from := int(next.Add(piece)) - piece
+				if from >= k.Rows {
+					return
+				}
+				to := min(from+piece, k.Rows)
+				text.Fill(mat.Rows(k, from, to), mat.Rows(v, from, to), from)
+			}
+		})
+	}
+	group.Wait()
+	return ctx.Err()
 }
 
 // surprises are those of tokens: needles surprise.

@@ -31,6 +31,15 @@ type Config struct {
 	Topic          float64 // a, the share of a key that its neighbours have, too
 	Segment        int     // tokens that have it in common
 	RetrievalHeads int     // query heads that ask for the code; the others ask for nothing
+
+	// Distractors are tokens for each needle whose codes have a cosine of Likeness with its
+	// own, and whose values are codes of nothing.
+	Distractors int
+	Likeness    float64
+	// Sinks are first tokens that get a share of SinkMass of every query's weight, by a
+	// direction that all queries have in common: then Mass is the needle's share of the rest.
+	Sinks    int
+	SinkMass float64
 }
 
 // Streams of numbers.
@@ -108,8 +117,10 @@ type Text struct {
 	Codes  [][]float64 // [Threads*(Hops+1)][D], of length 1
 	// Positions [Threads][Hops] are the first tokens of needles.
 	Positions [][]int
-	at        []int // of needles in the order of their positions
-	of        []int // which needle stands there
+	likes     []distractor // in the order of their positions
+	sink      []float64    // what all queries have in common, of length 1; nil for nothing
+	at        []int        // of needles in the order of their positions
+	of        []int        // which needle stands there
 }
 
 // New lays out a text.
@@ -148,6 +159,12 @@ func New(cfg Config) *Text {
 			p := int(math.Floor(firstFree + (float64(s)+Uniform(cfg.Seed, streamPositions, uint64(s)))*width))
 			x.Positions[i][j], x.at[s], x.of[s] = p, p, i*cfg.Hops+j
 		}
+	}
+	x.distract()
+	if cfg.Sinks > 0 {
+		x.sink = make([]float64, cfg.Dim)
+		row(x.sink, cfg.Seed, streamSinks, 0)
+		unit(x.sink)
 	}
 	return x
 }
@@ -194,8 +211,15 @@ func (x *Text) Fill(k, v blas32.General, from int) {
 			row(topic, cfg.Seed, streamTopics, uint64(s*d))
 			seg = s
 		}
-		for j := range key {
-			mat.Row(k, i)[j] = float32(own*key[j] + cfg.Topic*topic[j])
+		if t < cfg.Sinks {
+			x.fillSink(mat.Row(k, i), key)
+		} else if d := x.distractor(t); d != nil {
+			x.fillLike(mat.Row(k, i), mat.Row(v, i), key, d)
+			continue
+		} else {
+			for j := range key {
+				mat.Row(k, i)[j] = float32(own*key[j] + cfg.Topic*topic[j])
+			}
 		}
 		row(key, cfg.Seed, streamValues, uint64(t*d))
 		for j := range key {
@@ -231,6 +255,7 @@ func (x *Text) Query(q []float32, needle int) {
 		for j := range direction {
 			q[g*d+j] = float32(cfg.Sigma * math.Sqrt(float64(d)) * direction[j])
 		}
+		x.addSink(q[g*d:][:d])
 	}
 }
 
@@ -257,6 +282,8 @@ const (
 	streamLooks = iota + streamQueries + 1
 	streamAim
 	streamSurprise
+	streamLikes
+	streamSinks
 )
 
 // Looks sets q [rows, G*D] to the queries of the text's own tokens from a position on, which
@@ -289,6 +316,7 @@ func (x *Text) Looks(q blas32.General, from int) {
 			for j, v := range noise {
 				mat.Part(q, i, g*d, d)[j] = float32(cfg.Sigma * math.Sqrt(float64(d)) * v)
 			}
+			x.addSink(mat.Part(q, i, g*d, d))
 		}
 	}
 }
