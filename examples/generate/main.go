@@ -6,7 +6,7 @@
 //	go run ./examples/generate -weights SmolLM2-135M-Instruct -format bfloat16 -chat -prompt "Why is the sky blue?"
 //	go run ./examples/generate -weights stories15M.bin -min-p 0.05 -stop "The end"
 //	go run ./examples/generate -weights stories -bytes -prompt "One day, a litt"
-//	go run ./examples/generate -weights SmolLM2-1.7B -draft SmolLM2-135M -greedy
+//	go run ./examples/generate -weights SmolLM2-1.7B -draft SmolLM2-135M
 //	go run ./examples/generate -score book.txt -window 4096
 //	go run ./examples/generate -recent 256 -endless -n 5000
 //
@@ -36,7 +36,8 @@
 //
 // With -bytes the model is one of bytes, with exact probabilities: a prompt may end within a
 // token, where a model of tokens goes astray. With -draft a smaller model of the same tokens
-// drafts, and the model writes what it would have written alone.
+// drafts, or the model itself by the last tokens of its past (near), or the text (lookup); the
+// model writes what it would have written alone, drawn tokens too.
 //
 // Everything but the built-in weights is in packages that any program can import: see
 // examples/internal/language, which opens the models.
@@ -121,7 +122,7 @@ func flags(o *options) *flag.FlagSet {
 	f.IntVar(&o.long.Recent, "recent", 0, "attention sees the last `n` tokens and the first four, so that a text may be endless (default: all)")
 	f.IntVar(&o.long.Group, "extend", 0, "with -recent, attention sees the tokens before too, `g` of them at one position (Self-Extend)")
 	f.BoolVar(&o.bytes, "bytes", false, "write byte by byte, with exact probabilities; -n counts bytes")
-	f.StringVar(&o.draft, "draft", "", "with -greedy, a smaller checkpoint of the same tokens that drafts: a `file` or folder, or stories or bible")
+	f.StringVar(&o.draft, "draft", "", "what drafts tokens, the text staying the same: a smaller checkpoint of the same tokens (a `file` or folder, or stories or bible), near (the model itself, reading the last 512 tokens), or lookup (what came after the last tokens before)")
 	f.StringVar(&o.score, "score", "", "print the bits per token of a `file` instead")
 	f.IntVar(&o.window, "window", 4096, "tokens of the file to each window")
 	f.IntVar(&o.open.Workers, "workers", 0, "goroutines (default: one for each processor)")
@@ -141,14 +142,14 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return fmt.Errorf("-n is %d, want 1 or more", o.generate.MaxTokens)
 	case o.window < 1:
 		return fmt.Errorf("-window is %d, want 1 or more", o.window)
-	case o.draft != "" && o.generate.Temperature != 0:
-		return errors.New("-draft is for the likeliest text: it needs -greedy")
-	case (o.draft != "" || o.bytes) && (o.chat || o.score != "" || len(o.generate.StopText) > 0) || o.draft != "" && o.bytes:
-		return errors.New("-bytes and -draft go together neither with each other nor with -chat, -score and -stop")
+	case o.bytes && (o.chat || o.score != "" || len(o.generate.StopText) > 0 || o.draft != ""):
+		return errors.New("-bytes goes with neither -chat nor -score, -stop or -draft")
+	case o.draft != "" && o.score != "":
+		return errors.New("-draft does not go with -score")
 	case o.long.Recent < 0 || o.long.Group < 0 || o.long.Group > 0 && o.long.Recent == 0:
 		return fmt.Errorf("-recent is %d and -extend %d, want 0 or more, and -extend with -recent", o.long.Recent, o.long.Group)
-	case o.long.Recent > 0 && (o.chat || o.bytes || o.draft != "" || o.score != ""):
-		return errors.New("-recent goes with neither -chat nor -bytes, -draft or -score")
+	case o.long.Recent > 0 && (o.chat || o.bytes || o.score != ""):
+		return errors.New("-recent goes with neither -chat nor -bytes or -score")
 	case o.system != "" && !o.chat:
 		return errors.New("-system is for a conversation: it needs -chat")
 	}
@@ -231,7 +232,10 @@ func run(ctx context.Context, m *language.Model, o options, stdout, stderr io.Wr
 	case o.bytes:
 		return byBytes(ctx, m, o, stdout, stderr)
 	case o.draft != "":
-		return together(ctx, m, o, stdout, stderr)
+		var err error
+		if o.generate.Draft, err = drafter(o); err != nil {
+			return err
+		}
 	}
 	if o.chat {
 		return converse(ctx, m, o, stdout, stderr)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"time"
 
@@ -98,44 +99,23 @@ func drawn(p []float64, temperature, topP, random float64) int {
 	return order[len(order)-1]
 }
 
-// together writes the text that the model finds likeliest, drafted by a smaller one.
-func together(ctx context.Context, m *language.Model, o options, stdout, stderr io.Writer) error {
+// drafter returns what -draft names.
+func drafter(o options) (transformer.Drafter, error) {
+	if _, missing := os.Stat(o.draft); missing != nil {
+		switch o.draft {
+		case "near":
+			return transformer.Near{Keep: 4, Recent: 512}, nil
+		case "lookup":
+			return transformer.Lookup{}, nil
+		}
+	}
 	small, _, err := open(o.draft, o.open)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var pair transformer.Together
-	if pair.Large, err = m.NewSource(); err != nil {
-		return fmt.Errorf("-weights: %w", err)
-	}
-	if pair.Small, err = small.NewSource(); err != nil {
-		return fmt.Errorf("-draft: %w", err)
-	}
-	prompt, err := m.Words.Encode(o.prompt)
+	source, err := small.NewSource()
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("-draft: %w", err)
 	}
-	if _, err := io.WriteString(stdout, language.Decode(m.Words, prompt)); err != nil {
-		return err
-	}
-	var counts transformer.Counts
-	begin, before := time.Now(), int32(-1)
-	if len(prompt) > 0 {
-		before = prompt[len(prompt)-1]
-	}
-	for token, err := range pair.Generate(ctx, prompt, transformer.TogetherConfig{MaxTokens: o.generate.MaxTokens, Stop: o.generate.Stop}, &counts) {
-		if err != nil {
-			return err
-		}
-		if slices.Contains(o.generate.Stop, token) {
-			break
-		}
-		if _, err := stdout.Write(m.Words.AppendText(nil, before, token)); err != nil {
-			return err
-		}
-		before = token
-	}
-	_, err = fmt.Fprintf(stderr, "\n\n%d tokens, %.0f a second; the large model was called %d times, the draft was wrong %d times\n",
-		counts.Tokens, float64(counts.Tokens)/time.Since(begin).Seconds(), counts.Large, counts.Mismatches)
-	return err
+	return &transformer.ModelDraft{Source: source}, nil
 }

@@ -20,6 +20,7 @@ type writing struct {
 	shown          string // printed before the first token, once nothing is wrong with it
 
 	prompt, tokens int
+	drafted        int           // of tokens
 	first, others  time.Duration // until the first token, and from there on
 	state          int64         // bytes, -1 for none
 	generated      []int32       // by the last write
@@ -55,7 +56,9 @@ func (w *writing) write(ctx context.Context, prompt []int32, st *transformer.Sta
 		if w.ended = p.End; p.End != transformer.Going {
 			continue
 		}
-		w.tokens++
+		if w.tokens++; p.Drafted {
+			w.drafted++
+		}
 		w.generated = append(w.generated, p.Token)
 		if w.options.counts {
 			fmt.Fprintf(w.stderr, "%8.3f %d %q\n", p.LogProb, p.Token, w.model.Words.AppendText(nil, 0, p.Token))
@@ -78,6 +81,9 @@ func (w *writing) report() error {
 		end = fmt.Sprintf("the text ended after %d tokens (-endless goes on)\n", w.tokens)
 	case transformer.AtText:
 		end = fmt.Sprintf("a text of -stop came after %d tokens\n", w.tokens)
+	}
+	if w.options.draft != "" {
+		end += fmt.Sprintf("%d tokens in %d calls: %d had been drafted\n", w.tokens, w.tokens-w.drafted, w.drafted)
 	}
 	state := ""
 	if w.state >= 0 {
