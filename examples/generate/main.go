@@ -73,6 +73,7 @@ and what memory weights and state take. With -score it prints the bits per token
 	usage = `	go run ./examples/generate
 	go run ./examples/generate -weights bible -prompt "And Moses said unto " -seed 3
 	go run ./examples/generate -weights SmolLM2-135M-Instruct -chat -prompt "Why is the sky blue?"
+	go run ./examples/generate -recent 256 -endless -n 5000
 	go run ./examples/generate -score book.txt -window 4096`
 )
 

@@ -356,7 +356,7 @@ func TestErrors(t *testing.T) {
 		"Temperature is -1, want a finite number, 0 or more":       {"-temperature", "-1"},
 		"a text of 0 tokens, want 2 or more":                       {"-score", os.DevNull},
 		"open missing.txt: no such file or directory":              {"-score", "missing.txt"},
-		"missing.safetensors: no such file or directory":           {"-weights", "missing.safetensors"},
+		"there is no file or folder missing.safetensors: download": {"-weights", "missing.safetensors"},
 	} {
 		var out strings.Builder
 		if err := command(t.Context(), args, &out, io.Discard); err == nil || !strings.Contains(err.Error(), want) {

@@ -7,7 +7,7 @@
 //	curl -N localhost:8080/v1/completions -d '{"prompt": "Once upon a time", "stream": true}'
 //
 // Requests and answers have the names of OpenAI's API as far as they go: POST /v1/completions,
-// POST /v1/chat/completions, GET /health. README.md shows them.
+// POST /v1/chat/completions, GET /v1/models, GET /health. README.md shows them.
 //
 // What a service must bound is bounded by flags: how many texts are generated at once
 // (-concurrent) and wait for that (-queue), beyond which there is 503 with Retry-After; bytes of

@@ -262,8 +262,8 @@ func TestErrors(t *testing.T) {
 		"-concurrent is 0, want 1 or more":                         {"-concurrent", "0"},
 		"-prefix-bytes is -1, want 0 or more":                      {"-prefix-bytes", "-1"},
 		`-format is "f8", want float32, bfloat16, float16 or int8`: {"-format", "f8"},
-		"missing: no such file or directory":                       {"-weights", "missing"},
-		"listen tcp":                                               {"-addr", "no.such.host.invalid:1"},
+		"there is no file or folder missing: download":             {"-weights", "missing"},
+		"listen tcp": {"-addr", "no.such.host.invalid:1"},
 	} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q", args, err, want)

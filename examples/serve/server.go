@@ -69,6 +69,7 @@ func (s *server) about() string {
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", s.health)
+	mux.HandleFunc("GET /v1/models", s.models)
 	mux.HandleFunc("POST /v1/completions", func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, false) })
 	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, true) })
 	return mux
@@ -90,6 +91,11 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 		h["status"], status = "ending", http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, h)
+}
+
+// models tells clients that ask that there is one.
+func (s *server) models(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": []map[string]string{{"id": s.model.Name(), "object": "model", "owned_by": "subquad"}}})
 }
 
 // failure is an error with its status.

@@ -138,6 +138,9 @@ func TestShutdown(t *testing.T) {
 		}
 	}
 	s, url := newTest(t, small, 0, false)
+	if status, _, body := get(t, url+"/v1/models"); status != http.StatusOK || !strings.Contains(body, `"id":"built-in"`) {
+		t.Errorf("%d %q", status, body)
+	}
 	s.draining.Store(true)
 	if status, _, body := get(t, url+"/health"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"ending"`) {
 		t.Errorf("%d %q", status, body)

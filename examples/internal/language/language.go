@@ -130,7 +130,10 @@ func Open(path string, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(path); err != nil {
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no file or folder %s: download a checkpoint first, as hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir SmolLM2-135M-Instruct does", path)
+	case err != nil:
 		return nil, err
 	}
 	m := &Model{path: path}
@@ -243,6 +246,9 @@ func roomOf(path string) (string, error) {
 		if _, err := dna.Open(path, dna.Config{}); err == nil {
 			return "dna", nil
 		}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return "", fmt.Errorf("%s has no config.json: want the whole folder of a checkpoint, as the Hugging Face hub has it", path)
+		}
 		return "mamba", nil
 	case err != nil:
 		return "", err
@@ -266,6 +272,14 @@ func roomOf(path string) (string, error) {
 		}
 	}
 	return "mamba", nil // the original's files have no model_type
+}
+
+// Name is that of the checkpoint's folder or file.
+func (m *Model) Name() string {
+	if m.path == "" {
+		return "built-in"
+	}
+	return filepath.Base(m.path)
 }
 
 // Bytes is the memory of the weights.
@@ -331,11 +345,14 @@ func Prefill(ctx context.Context, p *transformer.Prefixes, tokens []int32) (st *
 	return p.Prefill(ctx, tokens[:last], blas32.General{})
 }
 
+// errNoTemplate is that of a model that is built in, or has no tokenizer.
+var errNoTemplate = errors.New("the model has no chat template: conversations need a checkpoint that was trained for them, an Instruct one, with its tokenizer.json")
+
 // Template returns the checkpoint's chat template.
 func (m *Model) Template(cfg text.TemplateConfig) (*text.Template, error) {
 	words, ok := m.Words.(tokenizer)
 	if !ok || m.path == "" {
-		return nil, fmt.Errorf("the model has no chat template: %w", fs.ErrNotExist)
+		return nil, errNoTemplate
 	}
 	return text.OpenTemplate(m.path, words.Tokenizer, cfg)
 }
