@@ -26,14 +26,15 @@ var (
 
 // chunked tells whether a piece of n tokens is computed by matrix products: where that is
 // faster than the recurrence, with states of 128 x 128. Products of panels as narrow as
-// AVX2's and NEON's gain less than the solution of a piece's system costs, and pairs have
-// twice the products.
+// AVX2's and NEON's gain less than the solution of a piece's system costs, pairs have twice
+// the products, and decays of key channels take as long as is gained, or far longer where
+// they are strong.
 func (op *Recurrence) chunked(n int) bool {
 	if op.cfg.Recurrent || n < chunkTokens {
 		return false
 	}
 	tier := isa.Active()
-	return chunkAlways || op.cfg.Erase == NoErase || tier == isa.Generic || tier == isa.AVX512 && op.cfg.Erase != ErasePair
+	return chunkAlways || op.cfg.Erase == NoErase || tier == isa.Generic || tier == isa.AVX512 && op.cfg.Erase != ErasePair && op.cfg.Decay != KeyDecay
 }
 
 // chunkWork is the working memory of pieces that are computed by matrix products. With c_i
@@ -182,7 +183,7 @@ func (c *chunkWork) flush(op *Recurrence, p piece) {
 func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
 	w.k = scratch.Floats(w.k, n*width)
-	op.normalized(w.k, call.K, p, p.key, 1)
+	w.normalized(op, w.k, call.K, p, p.key, 1)
 	if op.cfg.Erase == EraseKey {
 		w.negative = scratch.Floats(w.negative, n*width)
 		asm.Scale(w.negative, -1, w.k)

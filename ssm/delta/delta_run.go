@@ -42,6 +42,7 @@ type headWork struct {
 	read     []float32 // what the state in front of the decay is read with for the erasure
 	ask      []float32 // and what for the output
 	beta     []float32 // [n]
+	by       []float32 // [n]: one over the lengths of keys or queries, times their scale
 	kq, bq   []float32 // [n]: k . q and, of a pair, b . q
 	u        []float32 // [panelWidth]: a gated value
 	own      []float32 // [heads of a task, K, V]: states that nobody keeps
@@ -165,20 +166,17 @@ func (w *headWork) stateValues(values []float32, from, n int) []float32 {
 
 // normalized copies n rows of a head of keys or queries, times a scale, and divides them
 // by their lengths where the Config says so.
-func (op *Recurrence) normalized(dst []float32, x blas32.General, p piece, head int, scale float32) {
+func (w *headWork) normalized(op *Recurrence, dst []float32, x blas32.General, p piece, head int, scale float32) {
 	width := op.cfg.KeyDim
+	w.by = scratch.Floats(w.by, p.n)
 	for t := range p.n {
-		to, from := dst[t*width:][:width], mat.Part(x, p.t+t, head*width, width)
-		by := scale
+		w.by[t] = scale
 		if op.cfg.Normalize {
-			by = float32(float64(scale) / math.Sqrt(float64(asm.Dot(from, from))+op.cfg.NormEps))
-		}
-		if by == 1 {
-			copy(to, from)
-		} else {
-			asm.Scale(to, by, from)
+			from := mat.Part(x, p.t+t, head*width, width)
+			w.by[t] = float32(float64(scale) / math.Sqrt(float64(asm.Dot(from, from))+op.cfg.NormEps))
 		}
 	}
+	kernel.ScaleRows(mat.Of(dst, p.n, width), w.by, mat.Columns(mat.Rows(x, p.t, p.t+p.n), head*width, width))
 }
 
 // queryHead returns the first query head that reads state h.
@@ -248,7 +246,7 @@ func (w *headWork) queries(op *Recurrence, call *Call, p piece, h int) {
 	size := p.n * op.cfg.KeyDim
 	w.q = scratch.Floats(w.q, op.each*size)
 	for j := range op.each {
-		op.normalized(w.q[j*size:][:size], call.Q, p, op.queryHead(h)+j, op.cfg.Scale)
+		w.normalized(op, w.q[j*size:][:size], call.Q, p, op.queryHead(h)+j, op.cfg.Scale)
 	}
 }
 
@@ -263,7 +261,7 @@ func (w *headWork) queries(op *Recurrence, call *Call, p piece, h int) {
 func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
 	n, width := p.n, op.cfg.KeyDim
 	w.k = scratch.Floats(w.k, n*width)
-	op.normalized(w.k, call.K, p, p.key, 1)
+	w.normalized(op, w.k, call.K, p, p.key, 1)
 	w.kq, w.bq = scratch.Floats(w.kq, n), scratch.Floats(w.bq, n)
 	w.read, w.ask = scratch.Floats(w.read, n*width), scratch.Floats(w.ask, n*width)
 	for i := range p.heads {
