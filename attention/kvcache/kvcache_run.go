@@ -51,7 +51,7 @@ type run struct {
 	inner            attention.Call
 	pasts            []attention.Past
 	attend, scan     func(worker, task int)
-	sum, vote        func(worker, task int)
+	sum, vote, peak  func(worker, task int)
 	report           Report
 	sel              selecting
 	shadow           *shadowRun

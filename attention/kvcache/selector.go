@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
+	"github.com/subquad/subquad/internal/topk"
 )
 
 // Selector is a policy that says what to look at: All, Window, Top, TokenSelect, Quest,
@@ -177,9 +178,11 @@ type selecting struct {
 	pages    *questIndex // whose bounds are scored in place of keys, or nil
 	log      []float32   // [Heads][rows], their scores
 	votes    []float32   // [rows]
+	peaks    bool        // votes are those of the best head alone
 	pooled   []float32   // [rows]
 	sums     []float32   // [Heads]
-	order    []int32
+	best     topk.Stream
+	ids      []int32   // of tokens that may be among the best
 	turned   []float32 // queries
 	dividing dividing
 }

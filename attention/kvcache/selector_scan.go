@@ -2,7 +2,7 @@ package kvcache
 
 import (
 	"math"
-	"slices"
+	"unsafe"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -11,7 +11,6 @@ import (
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
-	"github.com/subquad/subquad/internal/topk"
 )
 
 // GroupChoice says who chooses where several query heads read a key head.
@@ -73,8 +72,12 @@ func (w *work) packQuery(q []float32, rows, cols int) {
 	w.r.op.tile.PackQueries(w.packed[:rows*kc], m)
 }
 
-// scanBlock is how many keys are widened at a time.
-const scanBlock = 64
+// scanBlock is how many keys are widened at a time, and scanBytes how much of keys that are
+// read where they stand is scored while as much is fetched.
+const (
+	scanBlock = 64
+	scanBytes = 128 << 10
+)
 
 // scanAtOnce is how many keys are scored between two looks at the context.
 const scanAtOnce = 1 << 14
@@ -96,7 +99,15 @@ func (w *work) scanRows(s blas32.General, head, from int) {
 		}
 		if inPlace {
 			k, _, _ := g.Float32()
-			r.op.tile.Scores(mat.Columns(s, at, n), q, strided(mat.Rows(k, 0, n)), nil)
+			few := max(scanBlock, scanBytes/(4*d))
+			for i := 0; i < n; i += few {
+				m := min(few, n-i)
+				var next *byte // for all memory to be under way before it is needed
+				if i+2*m <= k.Rows {
+					next = (*byte)(unsafe.Pointer(&k.Data[(i+m)*k.Stride]))
+				}
+				r.op.tile.Scores(mat.Columns(s, at+i, m), q, strided(mat.Rows(k, i, i+m)), next)
+			}
 		} else {
 			w.keys = scratch.Floats(w.keys, scanBlock*kc)
 			for i := 0; i < n; i += scanBlock {
@@ -154,9 +165,7 @@ func (r *run) lookup() ([]float32, error) {
 
 // pickTop returns the n largest of scores, ascending by their numbers.
 func (r *run) pickTop(scores []float32, n int) []int32 {
-	r.sel.order = topk.Select(r.sel.order, scores, n)
-	slices.Sort(r.sel.order)
-	return r.sel.order
+	return r.sel.best.Ascending(scores, n)
 }
 
 // Top reads the tokens whose keys have the largest logits with a query, looking at every

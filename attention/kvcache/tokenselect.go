@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"math"
+	"slices"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
@@ -57,6 +58,15 @@ func (x tokenIndex) choose(r *run) error {
 	if err := r.scanKeys(q, from, to); err != nil {
 		return err
 	}
+	if x.p.Pool <= 1 && to-from >= max(pruneFrom*x.p.Tokens, 4*voteBlock) {
+		rows, err := r.bestVotes(x.p.Tokens)
+		if err != nil {
+			return err
+		}
+		r.choose1(1)
+		r.choice.Lists[0] = addRows(r.choice.Lists[0], rows, from)
+		return nil
+	}
 	votes, err := r.logVotes()
 	if err != nil {
 		return err
@@ -83,13 +93,83 @@ func (r *run) logVotes() ([]float32, error) {
 	workers := r.op.workersFor(r.call.Workers, 16*int64(heads)*int64(n))
 	r.works = atLeast(r.works, workers)
 	if r.sum == nil {
-		r.sum, r.vote = r.sumTask, r.voteTask
+		r.sum, r.vote, r.peak = r.sumTask, r.voteTask, r.peakTask
 	}
 	if err := r.group.RunAs(r.ctx, "kvcache", workers, heads, r.sum); err != nil {
 		return nil, err
 	}
-	return r.sel.votes[:n], r.group.RunAs(r.ctx, "kvcache", workers, (n+voteBlock-1)/voteBlock, r.vote)
+	task := r.vote
+	if r.sel.peaks {
+		task = r.peak
+	}
+	return r.sel.votes[:n], r.group.RunAs(r.ctx, "kvcache", workers, (n+voteBlock-1)/voteBlock, task)
 }
+
+// pruneFrom is from how many tokens for each that is read, and no fewer than four blocks,
+// most are ruled out first.
+const pruneFrom = 4
+
+// bestVotes returns the n tokens with the most votes, ascending. A token's votes are at least
+// those of one of its heads, and at most as many times those of its best one as there are
+// heads: only tokens whose best is near the n-th best's are added up.
+func (r *run) bestVotes(n int) ([]int32, error) {
+	r.sel.peaks = true
+	peaks, err := r.logVotes()
+	if r.sel.peaks = false; err != nil {
+		return nil, err
+	}
+	heads := r.op.cfg.Heads
+	r.sel.best.Reset(n)
+	r.sel.best.Push(peaks, 0)
+	_, some := r.sel.best.Selected()
+	least := float32(math.Inf(1))
+	for _, x := range some {
+		if least = min(least, x); x != x { // too few numbers: all are added up
+			least = negInf
+			break
+		}
+	}
+	least -= float32(math.Log(float64(heads))) + 1e-3
+	ids, sums := r.sel.ids[:0], r.sel.pooled[:0]
+	for t, x := range peaks {
+		if x < least {
+			continue
+		}
+		sum := float64(0)
+		for h := range heads {
+			sum += math.Exp(float64(r.scoresOf(h)[t] - r.sel.sums[h] - x))
+		}
+		if !math.IsInf(float64(x), -1) { // else every head has -Inf
+			x += float32(math.Log(sum))
+		}
+		ids, sums = append(ids, int32(t)), append(sums, x)
+	}
+	r.sel.ids, r.sel.pooled = ids, sums
+	rows := r.sel.best.Ascending(sums, n)
+	for i, j := range rows {
+		rows[i] = ids[j]
+	}
+	return rows, nil
+}
+
+// peakTask finds the votes of each token's best head in a block of tokens.
+func (r *run) peakTask(worker, task int) {
+	w, at := &r.works[worker], task*voteBlock
+	m := min(voteBlock, r.sel.to-r.sel.from-at)
+	w.top = scratch.Floats(w.top, voteBlock)
+	top, part := r.sel.votes[at:at+m], w.top[:m]
+	for h := range r.op.cfg.Heads {
+		copy(part, r.scoresOf(h)[at:at+m])
+		asm.Axpy(part, -r.sel.sums[h], voteOnes[:m])
+		if h == 0 {
+			copy(top, part)
+		} else {
+			asm.Maximum(top, top, part)
+		}
+	}
+}
+
+var voteOnes = slices.Repeat([]float32{1}, voteBlock)
 
 // sumTask finds what the votes of a head are divided by.
 func (r *run) sumTask(worker, head int) {
@@ -140,10 +220,13 @@ func logSumExp(x, part []float32) float32 {
 	if math.IsInf(float64(top), 0) || top != top {
 		return top
 	}
+	const nothing = 60 // e^-60 of a million tokens is less than a sum of 1 or more rounds to
 	sum := float64(0)
 	for at := 0; at < len(x); at += voteBlock {
 		m := min(voteBlock, len(x)-at)
-		sum += float64(kernel.ExpSum(part[:m], x[at:at+m], top))
+		if asm.Max(x[at:at+m]) >= top-nothing {
+			sum += float64(kernel.ExpSum(part[:m], x[at:at+m], top))
+		}
 	}
 	return top + float32(math.Log(sum))
 }
