@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -25,6 +26,7 @@ func BenchmarkStep(b *testing.B) {
 	if testing.Short() {
 		sizes = []int{1 << 14}
 	}
+	shape := benchShape{32, 8, 128}
 	for _, n := range sizes {
 		var x *needleText // made for the first that is asked for
 		for _, c := range []struct {
@@ -41,9 +43,9 @@ func BenchmarkStep(b *testing.B) {
 			{"Landmarks", Landmarks{Block: 64, Blocks: 32}},
 			{"Window", Window{}},
 		} {
-			b.Run(fmt.Sprintf("%s/h=%d/kv=%d/d=%d/n=%d", c.name, benchHeads, benchKV, benchDim, n), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/h=%d/kv=%d/d=%d/n=%d", c.name, shape.heads, shape.kv, shape.dim, n), func(b *testing.B) {
 				if x == nil {
-					x = newNeedles(b, n)
+					x = newNeedles(b, shape, n, false)
 				}
 				x.run(b, c.policy)
 			})
@@ -51,49 +53,98 @@ func BenchmarkStep(b *testing.B) {
 	}
 }
 
-const benchHeads, benchKV, benchDim = 32, 8, 128
+// BenchmarkMillion is BenchmarkStep after 1,048,576 tokens in a gigabyte: 8 heads over 2 key
+// heads of 64, on the heap, or in pages of a file, of which a selector leaves most untouched.
+// With -short there are 16,384.
+func BenchmarkMillion(b *testing.B) {
+	n, shape := 1<<20, benchShape{8, 2, 64}
+	if testing.Short() {
+		n = 1 << 14
+	}
+	for _, place := range []string{"heap", "file"} {
+		var x *needleText
+		for _, c := range []struct {
+			name   string
+			policy Selector
+		}{
+			{"Shadow8", Shadow{}},
+			{"Quest", Quest{Budget: 2048}},
+			{"TokenSelect", TokenSelect{Tokens: 2048}},
+			{"Landmarks", Landmarks{Block: 64, Blocks: 32}},
+			{"Window", Window{}},
+		} {
+			b.Run(fmt.Sprintf("%s/%s/h=%d/kv=%d/d=%d/n=%d", place, c.name, shape.heads, shape.kv, shape.dim, n), func(b *testing.B) {
+				if x == nil {
+					x = newNeedles(b, shape, n, place == "file")
+				}
+				x.run(b, c.policy)
+			})
+		}
+	}
+}
+
+// benchShape is query heads, key heads, and their width.
+type benchShape struct{ heads, kv, dim int }
+
+// pages returns a pool in a file, whose memory is the system's to take back, or none.
+func (x *needleText) pages(b *testing.B, a *Attention, filed bool) *attention.Pages {
+	if !filed {
+		return nil
+	}
+	p, err := a.NewPages(attention.PagesConfig{PageTokens: 1024, Folder: b.TempDir()})
+	if errors.Is(err, errors.ErrUnsupported) {
+		b.Skip(err)
+	}
+	must(b, err)
+	return p
+}
 
 // needleText is a state full of needles, and queries for them.
 type needleText struct {
+	benchShape
 	n         int
 	text      *needles.Text
-	heads     []*attention.State
+	states    []*attention.State
 	past      []attention.Past
 	exact     *attention.Attention
 	q, k, v   blas32.General
 	dst, want blas32.General
 }
 
-func newNeedles(b *testing.B, n int) *needleText {
-	const group = benchHeads / benchKV
-	x := &needleText{n: n, dst: mat.New(1, benchHeads*benchDim), want: mat.New(1, benchHeads*benchDim), q: mat.New(16, benchHeads*benchDim)}
+func newNeedles(b *testing.B, shape benchShape, n int, filed bool) *needleText {
+	group := shape.heads / shape.kv
+	x := &needleText{benchShape: shape, n: n, dst: mat.New(1, shape.heads*shape.dim), want: mat.New(1, shape.heads*shape.dim), q: mat.New(16, shape.heads*shape.dim)}
 	x.text = needles.New(needles.Config{
-		Seed: 1, Tokens: n, Dim: benchDim, Group: group, Sigma: 3, Mass: .9, Threads: 4, Hops: 4, Width: 1, Topic: .7, Segment: 64, RetrievalHeads: group,
+		Seed: 1, Tokens: n, Dim: x.dim, Group: group, Sigma: 3, Mass: .9, Threads: 4, Hops: 4, Width: 1, Topic: .7, Segment: 64, RetrievalHeads: group,
 	})
-	x.k, x.v = normalMatrix(3, 1, benchKV*benchDim), normalMatrix(4, 1, benchKV*benchDim)
+	x.k, x.v = normalMatrix(3, 1, x.kv*x.dim), normalMatrix(4, 1, x.kv*x.dim)
 	for i := range 16 {
-		one := make([]float32, group*benchDim)
+		one := make([]float32, group*x.dim)
 		x.text.Query(one, i)
-		for g := range benchKV {
+		for g := range x.kv {
 			copy(mat.Row(x.q, i)[g*len(one):], one)
 		}
 	}
-	a, err := New(Config{Heads: benchHeads, KVHeads: benchKV, HeadDim: benchDim})
+	a, err := New(Config{Heads: x.benchShape.heads, KVHeads: x.kv, HeadDim: x.dim})
 	must(b, err)
-	s := newState(b, a, StateConfig{MaxTokens: n + 1})
+	cfg := StateConfig{Pages: x.pages(b, a, filed)}
+	if cfg.Pages == nil {
+		cfg.MaxTokens = n + 1
+	}
+	s := newState(b, a, cfg)
 	const piece = 1 << 12
-	k, v := mat.New(piece, benchDim), mat.New(piece, benchDim)
+	k, v := mat.New(piece, x.dim), mat.New(piece, x.dim)
 	for at := 0; at < n; at += piece {
 		x.text.Fill(k, v, at)
 		for _, st := range s.heads { // the same keys, at different places of memory
 			must(b, st.Append(k, v))
 		}
 	}
-	x.heads = s.heads
+	x.states = s.heads
 	for _, st := range s.heads {
 		x.past = append(x.past, st)
 	}
-	x.exact, err = attention.New(attention.Config{Heads: group, KVHeads: 1, HeadDim: benchDim, Causal: true})
+	x.exact, err = attention.New(attention.Config{Heads: group, KVHeads: 1, HeadDim: x.dim, Causal: true})
 	must(b, err)
 	return x
 }
@@ -101,20 +152,20 @@ func newNeedles(b *testing.B, n int) *needleText {
 // whole is the exact step of query i.
 func (x *needleText) whole(b *testing.B, i int) {
 	must(b, x.exact.Run(context.Background(), &attention.Call{
-		States: x.past, Dst: mat.Of(x.want.Data, benchKV, benchHeads/benchKV*benchDim), Q: mat.Of(mat.Row(x.q, i%16), benchKV, benchHeads/benchKV*benchDim), Workers: 1,
+		States: x.past, Dst: mat.Of(x.want.Data, x.kv, x.benchShape.heads/x.kv*x.dim), Q: mat.Of(mat.Row(x.q, i%16), x.kv, x.benchShape.heads/x.kv*x.dim), Workers: 1,
 	}))
 }
 
 func (x *needleText) run(b *testing.B, policy Selector) {
-	a, err := New(Config{Heads: benchHeads, KVHeads: benchKV, HeadDim: benchDim, Keep: 4, Recent: 256, Select: policy})
+	a, err := New(Config{Heads: x.benchShape.heads, KVHeads: x.kv, HeadDim: x.dim, Keep: 4, Recent: 256, Select: policy})
 	must(b, err)
 	s := newState(b, a, StateConfig{})
-	s.heads, s.n = x.heads, x.n
+	s.heads, s.n = x.states, x.n
 	switch index := s.index.(type) { // what an index would know by now
 	case *questIndex:
 		index.load(nil, s)
 	case *landmarkIndex:
-		index.extend(s, whole(benchDim, a.tile.Unit()))
+		index.extend(s, whole(x.dim, a.tile.Unit()))
 	}
 	step := func(i int, report *Report) {
 		c := &attention.Call{State: s, Dst: x.dst, Q: mat.Rows(x.q, i%16, i%16+1), K: []blas32.General{x.k}, V: []blas32.General{x.v}, Workers: 1}
@@ -147,15 +198,15 @@ func (x *needleText) run(b *testing.B, policy Selector) {
 	for i := range 16 {
 		x.whole(b, i)
 		step(i, &report)
-		for h := range benchHeads {
-			want := make([]float64, benchDim)
-			for c, y := range x.want.Data[h*benchDim:][:benchDim] {
+		for h := range x.benchShape.heads {
+			want := make([]float64, x.dim)
+			for c, y := range x.want.Data[h*x.dim:][:x.dim] {
 				want[c] = float64(y)
 			}
-			d, length := distance(x.dst.Data[h*benchDim:][:benchDim], want)
+			d, length := distance(x.dst.Data[h*x.dim:][:x.dim], want)
 			off = append(off, d/length)
 		}
-		group := benchHeads / benchKV * benchDim
+		group := x.benchShape.heads / x.kv * x.dim
 		if x.text.Decode(x.dst.Data[:group]) == x.text.Decode(x.want.Data[:group]) {
 			right++
 		}

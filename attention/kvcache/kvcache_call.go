@@ -31,7 +31,10 @@ type Report struct {
 	// read to choose them.
 	Bytes, Index int64
 	// Seen is the least share of the weight, over queries and heads, that what was read
-	// has as far as the policy knows; 1 where all was read, NaN where it cannot tell.
+	// has as far as the policy knows: exact for Top and TokenSelect where keys meet queries
+	// as they are scored (AtOrigin, or no Rotation), by its estimate for Shadow, and for
+	// RetroInfer by its centroids, at most: clusters weigh more than these. 1 where all was
+	// read, NaN where the policy cannot tell: all others, and several queries at a time.
 	Seen float64
 	// Missing bounds the share that was not read, for certain: 0 where all was read, 1
 	// where the policy has no bound.

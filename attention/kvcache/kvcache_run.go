@@ -53,6 +53,7 @@ type run struct {
 	attend, scan     func(worker, task int)
 	sum, vote, peak  func(worker, task int)
 	report           Report
+	teller           teller // of the choice, or nil
 	sel              selecting
 	shadow           *shadowRun
 }
@@ -104,6 +105,7 @@ func (r *run) serve(ctx context.Context, a *Attention, call attention.Call, k, v
 func (r *run) drop() {
 	r.ctx, r.call, r.options, r.k, r.v, r.state = nil, attention.Call{}, nil, blas32.General{}, blas32.General{}, nil
 	r.dst, r.lse, r.qRaw, r.q, r.importance = blas32.General{}, blas32.General{}, blas32.General{}, blas32.General{}, nil
+	r.teller = nil
 	r.inner, r.outputs, r.inputs = attention.Call{}, [2]check.Out{}, [3]blas32.General{}
 	clear(r.pasts)
 	r.batch.Clear()
@@ -174,7 +176,11 @@ func (r *run) read(s *State) error {
 	if x, ok := s.index.(reader); ok && !r.choice.All {
 		return x.read(r)
 	}
-	return r.readChosen(s)
+	if err := r.readChosen(s); err != nil || r.teller == nil {
+		return err
+	}
+	r.tell(r.teller)
+	return nil
 }
 
 // reader is an index that attends by itself where it does not choose to read all.

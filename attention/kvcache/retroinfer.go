@@ -79,13 +79,14 @@ type retroIndex struct {
 	done  int // tokens in clusters
 	heads []clusters
 
-	order  []int32
-	scores []float32
-	chosen []bool
-	estK   [][]float32
-	estV   [][]float32
-	estW   [][]float32
-	ranked [][]int32 // of the last choice, for tests
+	order   []int32
+	scores  []float32
+	chosen  []bool
+	estK    [][]float32
+	estV    [][]float32
+	estW    [][]float32
+	ranked  [][]int32 // clusters of the last choice: those that are read, then estimated
+	exactly []int     // how many are read
 }
 
 // clusters are those of a key head. Those without a token have size 0.
@@ -237,7 +238,7 @@ func (x *retroIndex) choose(r *run) error {
 		r.choice.Estimates = append(r.choice.Estimates, Estimate{})
 	}
 	for len(x.estK) < cfg.KVHeads {
-		x.estK, x.estV, x.estW, x.ranked = append(x.estK, nil), append(x.estV, nil), append(x.estW, nil), append(x.ranked, nil)
+		x.estK, x.estV, x.estW, x.ranked, x.exactly = append(x.estK, nil), append(x.estV, nil), append(x.estW, nil), append(x.ranked, nil), append(x.exactly, 0)
 	}
 	for g := range x.heads {
 		x.chooseHead(r, g)
@@ -275,7 +276,7 @@ func (x *retroIndex) chooseHead(r *run, g int) {
 	read = min(read, full)
 	estimate = min(estimate, full-read)
 	x.order = topk.Select(x.order, rank, read+estimate)
-	x.ranked[g] = append(x.ranked[g][:0], x.order...)
+	x.ranked[g], x.exactly[g] = append(x.ranked[g][:0], x.order...), read
 	x.chosen = slices.Grow(x.chosen[:0], n)[:n]
 	clear(x.chosen)
 	for _, j := range x.order[:read] {

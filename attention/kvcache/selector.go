@@ -148,7 +148,7 @@ func (r *run) apart() bool { return r.op.cfg.Positions.far() || r.numbered }
 
 // choose asks the selector.
 func (r *run) choose(s *State) error {
-	r.choice.All, r.window, r.numbered = true, false, false
+	r.choice.All, r.window, r.numbered, r.teller = true, false, false, nil
 	r.choice.Estimates = r.choice.Estimates[:0]
 	r.tail = max(0, min(r.first, s.n-r.op.cfg.Recent))
 	if r.op.cfg.Positions.far() {
@@ -164,8 +164,11 @@ func (r *run) choose(s *State) error {
 	if !r.choice.All && r.report.Refreshed == before {
 		r.report.Refreshed++
 	}
-	if _, own := s.index.(reader); !own && !r.choice.All { // nothing tells what the rest weighs
-		r.report.Seen, r.report.Missing, r.report.Error = math.NaN(), 1, math.Inf(1)
+	if _, own := s.index.(reader); !own && !r.choice.All {
+		if r.teller = r.telling(s); r.teller == nil { // nothing tells what the rest weighs
+			r.report.Seen = math.NaN()
+		}
+		r.report.Missing, r.report.Error = 1, math.Inf(1)
 	}
 	return nil
 }
@@ -180,6 +183,7 @@ type selecting struct {
 	votes    []float32   // [rows]
 	peaks    bool        // votes are those of the best head alone
 	pooled   []float32   // [rows]
+	group    []float32   // [rows], of a key head
 	sums     []float32   // [Heads]
 	best     topk.Stream
 	ids      []int32   // of tokens that may be among the best

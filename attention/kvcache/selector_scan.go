@@ -125,12 +125,15 @@ func (w *work) scanRows(s blas32.General, head, from int) {
 }
 
 // groupScores makes the scores of a list: those of one query head (Alone) or of those of a
-// key head together. They overwrite those of the first head.
+// key head together, in memory that the next list takes.
 func (r *run) groupScores(list int, how GroupChoice) []float32 {
 	if how == Alone {
 		return r.scoresOf(list)
 	}
-	x := r.scoresOf(list * r.op.group)
+	n := r.sel.to - r.sel.from
+	r.sel.group = grown(r.sel.group, n)
+	x := r.sel.group[:n]
+	copy(x, r.scoresOf(list*r.op.group))
 	for h := 1; h < r.op.group; h++ {
 		y := r.scoresOf(list*r.op.group + h)
 		if how == GroupMax {

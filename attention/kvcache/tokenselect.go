@@ -186,20 +186,18 @@ func (r *run) voteTask(worker, task int) {
 	w.top, w.sums = scratch.Floats(w.top, voteBlock), scratch.Floats(w.sums, voteBlock)
 	top, sum, part := r.sel.votes[at:at+m], w.sums[:m], w.top[:m]
 	for h := range heads {
-		s := r.scoresOf(h)[at : at+m]
-		for i := range s {
-			s[i] -= r.sel.sums[h]
-		}
+		copy(part, r.scoresOf(h)[at:at+m])
+		asm.Axpy(part, -r.sel.sums[h], voteOnes[:m])
 		if h == 0 {
-			copy(top, s)
+			copy(top, part)
 		} else {
-			asm.Maximum(top, top, s)
+			asm.Maximum(top, top, part)
 		}
 	}
 	clear(sum)
 	for h := range heads {
-		s := r.scoresOf(h)[at : at+m]
-		copy(part, s)
+		copy(part, r.scoresOf(h)[at:at+m])
+		asm.Axpy(part, -r.sel.sums[h], voteOnes[:m])
 		asm.Axpy(part, -1, top)
 		asm.Exp(part, part)
 		asm.Add(sum, sum, part)
