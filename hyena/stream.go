@@ -200,7 +200,9 @@ func (s *stream) farTiles(ctx context.Context, r *convRun, workers int) error {
 			l.job, l.done = block, 0
 		}
 		units := l.units(s.c, block)
-		target := int(int64(units) * int64(s.n%l.size) / int64(l.size))
+		// At odd multiples of half the time of a unit, so that of two levels only those come
+		// together of which one has twice the units, for its two tiles.
+		target := int((int64(units)*int64(s.n%l.size) + int64(l.size/2)) / int64(l.size))
 		if err := s.farJob(ctx, r, l, block, target, workers); err != nil {
 			return err
 		}
