@@ -250,6 +250,29 @@ func (w *headWork) queries(op *Recurrence, call *Call, p piece, h int) {
 	}
 }
 
+// readings sets w.read to what the state of head h in front of the decays is read with for
+// the erasure, of all tokens of a piece.
+func (w *headWork) readings(op *Recurrence, call *Call, p piece, h int) {
+	switch {
+	case op.cfg.Erase == NoErase:
+		clear(w.read)
+		return
+	case op.cfg.Erase == EraseKey:
+		copy(w.read, w.k)
+	default:
+		width := op.cfg.KeyDim
+		for t := range p.n {
+			row := w.read[t*width:][:width]
+			if e := w.eraser(op, call, p, h, t, row); &e[0] != &row[0] {
+				copy(row, e)
+			}
+		}
+	}
+	if !op.cfg.EraseFirst {
+		asm.Mul(w.read, w.read, w.decay)
+	}
+}
+
 // sweepTokens takes a piece through the recurrence, token by token. With p what the state
 // is read with for the erasure, times exp(g) unless EraseFirst, and P the old state,
 //
@@ -269,19 +292,13 @@ func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
 		w.betas(op, call, p, h)
 		w.decays(op, call, p, h)
 		w.queries(op, call, p, h)
+		w.readings(op, call, p, h)
+		asm.Mul(w.ask, w.q[:n*width], w.decay)
 		for t := range n {
-			at := func(x []float32) []float32 { return x[t*width:][:width] }
-			if op.cfg.Erase == NoErase {
-				clear(at(w.read))
-			} else if e := w.eraser(op, call, p, h, t, at(w.read)); op.cfg.EraseFirst {
-				copy(at(w.read), e)
-			} else {
-				asm.Mul(at(w.read), e, at(w.decay))
-			}
-			asm.Mul(at(w.ask), at(w.q), at(w.decay))
-			w.kq[t] = asm.Dot(at(w.k), at(w.q))
+			q := w.q[t*width:][:width]
+			w.kq[t] = asm.Dot(w.k[t*width:][:width], q)
 			if op.cfg.Erase == ErasePair {
-				w.bq[t] = asm.Dot(mat.Part(call.Insert, p.t+t, h*width, width), at(w.q))
+				w.bq[t] = asm.Dot(mat.Part(call.Insert, p.t+t, h*width, width), q)
 			}
 		}
 		for from := 0; from < op.cfg.ValueDim; from += panelWidth {
