@@ -69,25 +69,27 @@ func (m *mixer) newPolicy(cfg lm.StateConfig, p kvcache.Config) (lm.LayerState, 
 
 // mixPolicies attends, one sequence after the other.
 func (r *mixerRun) mixPolicies(ctx context.Context, mix *lm.Mix) error {
+	memory := r.call.States
+	defer func() { r.call.States = memory }()
 	for i, st := range mix.States {
 		from, to := mix.Offsets[i], mix.Offsets[i+1]
 		h := r.m.heads * r.m.headDim
 		rows := mat.Rows(r.qkv, from, to)
 		r.one = [2]blas32.General{mat.Rows(r.k[0], from, to), mat.Rows(r.v[0], from, to)}
-		r.call = attention.Call{Dst: mat.Rows(r.y, from, to), Q: mat.Columns(rows, 0, h), K: r.one[:1], V: r.one[1:], States: r.call.States[:0], Workers: mix.Workers}
-		call := r.call
+		r.call = attention.Call{Dst: mat.Rows(r.y, from, to), Q: mat.Columns(rows, 0, h), K: r.one[:1], V: r.one[1:], Workers: mix.Workers}
+		call := &r.call // which would be allocated if it were another
 		var err error
 		switch st := st.(type) {
 		case *policyState:
-			call.States, call.State = nil, st.State
-			err = r.runPolicy(ctx, st, &call, mix.Single)
+			call.State = st.State
+			err = r.runPolicy(ctx, st, call, mix.Single)
 		default:
-			call.States, call.State, call.Prefill = nil, st.(interface{ past() attention.Past }).past(), true
+			call.State, call.Prefill = st.(interface{ past() attention.Past }).past(), true
 			op := attention.Operator(r.m.op)
 			if r.m.with != nil {
 				op = r.m.with.operator
 			}
-			err = op.Run(ctx, &call)
+			err = op.Run(ctx, call)
 		}
 		if err != nil {
 			return err
