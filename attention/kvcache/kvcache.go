@@ -24,7 +24,7 @@ const (
 	AtOrigin Positions = iota
 	// InCache numbers the tokens that a query reads from 0 on, as if they were the whole
 	// sequence (StreamingLLM, SirLLM, TokenSelect): no angle is ever larger than what is
-	// read. Keys are held unrotated.
+	// read. Keys are held unrotated, but with the selector Window, which turns none again.
 	InCache
 	// Far leaves the last Recent tokens at their distances and puts all others at one
 	// distance, Config.Distance (InfLLM, LM-Infinite). Keys are held unrotated.
@@ -194,6 +194,9 @@ func (a *Attention) fingerprint() state.Fingerprint {
 	if cfg.GroupSize > 0 {
 		f.Add(uint64(cfg.GroupSize))
 	}
+	if a.windowed() { // its keys are held otherwise than those of other selectors
+		f.Add(1)
+	}
 	f.Floats(cfg.Sinks)
 	for _, policy := range [...]any{cfg.Select, cfg.Evict} {
 		if w, ok := policy.(weighty); ok {
@@ -247,5 +250,12 @@ func (a *Attention) workersFor(call int, work int64) int {
 
 // rotatedHeld tells whether keys are held rotated, at the positions they came at.
 func (a *Attention) rotatedHeld() bool {
-	return a.rotation != nil && a.cfg.Positions == AtOrigin
+	return a.rotation != nil && (a.cfg.Positions == AtOrigin || a.windowed())
+}
+
+// windowed tells whether tokens are numbered within a Window: the last Recent stand at their
+// distances, and the first Keep at the numbers that they came with, so that no key is turned again.
+func (a *Attention) windowed() bool {
+	_, ok := a.cfg.Select.(Window)
+	return ok && a.cfg.Positions == InCache && a.cfg.Dense == 0
 }

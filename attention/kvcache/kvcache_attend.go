@@ -136,7 +136,7 @@ func (r *run) attendTask(worker, task int) {
 			w.take(f, head, far, turned && cfg.Positions == FarInCache, byOrder)
 		}
 		f.seen = farAway
-		if !turned {
+		if r.op.rotation == nil || !turned && !r.numbered {
 			f.turn = asHeld
 		}
 	} else if turned {

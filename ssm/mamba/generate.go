@@ -44,6 +44,7 @@ func NewSampler(cfg SampleConfig) (*Sampler, error) { return lm.NewSampler("mamb
 //	LogProbs   with Piece.LogProb, which costs an exponential for each of the V tokens
 //	Draft      with tokens that a drafter of package transformer proposes, at most Drafts (0 for
 //	           5) at a time, which the model looks at in one call; the text is the same
+//	Batch      together with other texts that have the same Batch
 type GenerateConfig = lm.GenerateConfig
 
 // Words turns tokens into text, one after the other: package text has tokenizers.
