@@ -14,8 +14,10 @@
 //
 // Then keys without a model: needles in normal noise, each leading to the next, asked for
 // so that exact attention gives them nine tenths of the weight. It prints which needles
-// and threads each policy finds, how far its outputs are off, the bytes that it reads and
-// the time a token takes beside reading everything. -tasks plants keys that are like the
+// and threads each policy finds, how far its outputs are off, where it can tell what share
+// of the weight it saw and how much it missed at the most, the bytes that it reads and the
+// times that a question and a token of the text take, beside reading everything. -tasks
+// plants one needle (single), needles in order (forward, backward), keys that are like the
 // needles' (multikey), first tokens that draw half of the weight (sinks), or no needles
 // (diffuse). A text of a million tokens takes 1.1 GB, and as much again for what a policy
 // holds of it: one policy after the other.
@@ -51,11 +53,11 @@ const (
 
 // options are the command's flags.
 type options struct {
-	to, sequences, text, tokens, heads, workers int
-	topic                                       float64
-	seed                                        uint64
-	out, names, tasks                           string
-	progress                                    *program.Progress // nil for none
+	to, sequences, text, tokens, budget, heads, workers int
+	topic                                               float64
+	seed                                                uint64
+	out, names, tasks                                   string
+	progress                                            *program.Progress // nil for none
 }
 
 // most bounds the tokens, so that the command ends while one looks on.
@@ -71,7 +73,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.StringVar(&o.names, "policies", "", "`names` of the model's policies, with commas between them (default: most)")
 	f.IntVar(&o.text, "text", 65536, "`tokens` of the longest text without a model; they begin at 4,096 and grow by 4; 0 for none")
 	f.IntVar(&o.tokens, "tokens", 0, "`tokens` of the only text without a model, 4,096 or more, and no model; 0 for what -to and -text say")
-	f.StringVar(&o.tasks, "tasks", "", "what is asked of texts without a model: `names` of threads, multikey, sinks, diffuse, or all (default: threads, and all of the shortest text)")
+	f.StringVar(&o.tasks, "tasks", "", "what is asked of texts without a model: `names` of threads, single, forward, backward, multikey, sinks, diffuse, or all (default: threads, and of the shortest text multikey, sinks and diffuse)")
+	f.IntVar(&o.budget, "budget", textBudget, "`tokens` that policies read, or keep, of a text without a model")
 	f.IntVar(&o.heads, "heads", 4, "query `heads` of 4 that ask")
 	f.Float64Var(&o.topic, "topic", 0.7, "`share` that keys have in common with their neighbours, 0 to 1")
 	f.Uint64Var(&o.seed, "seed", 1, "of the random numbers")
@@ -91,6 +94,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return fmt.Errorf("-tokens is %d, want 0, or 4096 to %d", o.tokens, most)
 	case o.to != 0 && (o.to < 256 || o.to > most), o.text != 0 && (o.text < 4096 || o.text > most):
 		return fmt.Errorf("-to is %d and -text %d, want 0, or 256 and 4096 to %d", o.to, o.text, most)
+	case o.budget < 512 || o.budget > 1<<16:
+		return fmt.Errorf("-budget is %d, want 512 to 65536", o.budget)
 	case o.sequences < 1:
 		return errors.New("-sequences must be 1 or more")
 	case o.heads < 1 || o.heads > textHeads || !(o.topic >= 0 && o.topic < 1):
@@ -147,13 +152,16 @@ func (o *options) lengths() (list []int) {
 
 // chooseTasks returns the tasks of some names.
 func chooseTasks(names string) (list []task, err error) {
-	if names == "" || names == "all" {
+	switch names {
+	case "":
+		names = "threads,multikey,sinks,diffuse"
+	case "all":
 		return tasks, nil
 	}
 	for name := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(tasks, func(x task) bool { return x.name == strings.TrimSpace(name) })
 		if i < 0 {
-			return nil, fmt.Errorf("-tasks has %q, want some of threads, multikey, sinks, diffuse, or all", name)
+			return nil, fmt.Errorf("-tasks has %q, want some of threads, single, forward, backward, multikey, sinks, diffuse, or all", name)
 		}
 		list = append(list, tasks[i])
 	}

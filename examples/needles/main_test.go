@@ -93,6 +93,9 @@ func TestText(t *testing.T) {
 func TestTasks(t *testing.T) {
 	o := &options{seed: 2, topic: 0.7, heads: 4}
 	for _, x := range tasks[1:] {
+		if testing.Short() && x.name != "multikey" && x.name != "diffuse" {
+			continue
+		}
 		got, err := readText(t.Context(), o, x, 4096, io.Discard)
 		if err != nil {
 			t.Fatal(err)
@@ -128,7 +131,7 @@ func TestCommand(t *testing.T) {
 	if _, err := png.Decode(f); err != nil {
 		t.Error(err)
 	}
-	for _, args := range [][]string{{"-to", "100"}, {"-text", "7"}, {"-sequences", "0"}, {"-heads", "5"}, {"-topic", "1"}, {"-workers", "-1"}, {"-policies", "none"}, {"-tasks", "none"}, {"-tokens", "5"}, {"-out", "no/such/folder"}, {"extra"}} {
+	for _, args := range [][]string{{"-to", "100"}, {"-text", "7"}, {"-sequences", "0"}, {"-heads", "5"}, {"-topic", "1"}, {"-workers", "-1"}, {"-policies", "none"}, {"-tasks", "none"}, {"-tokens", "5"}, {"-budget", "5"}, {"-out", "no/such/folder"}, {"extra"}} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}

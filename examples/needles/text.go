@@ -25,7 +25,8 @@ import (
 const (
 	textDim, textHeads       = 128, 4
 	textThreads, textHops    = 4, 4
-	textBudget               = 2048
+	textQuestions            = textThreads * textHops
+	textBudget               = 2048  // by default
 	textWindow               = 32    // queries that look back before a prompt is cut down
 	textObserved             = 16384 // the longest text that is attended from at every token
 	textKeep, textRecent     = 4, 64
@@ -44,30 +45,30 @@ type reader struct {
 	early bool
 }
 
-func readers() []reader {
+func readers(budget int) []reader {
 	base := func(s kvcache.Selector, e kvcache.Evictor) kvcache.Config {
 		return kvcache.Config{Keep: textKeep, Recent: textRecent, Chunk: textChunk, Select: s, Evict: e}
 	}
-	far := base(kvcache.InfLLM{Block: 64, Blocks: textBudget/64 - 4}, nil)
+	far := base(kvcache.InfLLM{Block: 64, Blocks: budget/64 - 4}, nil)
 	far.Positions = kvcache.Far
 	stream := base(nil, kvcache.StreamingLLM{})
-	stream.Recent = textBudget - textKeep
+	stream.Recent = budget - textKeep
 	return []reader{
 		{name: "exact", cfg: base(nil, nil)},
-		{name: "Top", cfg: base(kvcache.Top{Tokens: textBudget}, nil)},
-		{name: "TokenSelect", cfg: base(kvcache.TokenSelect{Tokens: textBudget}, nil)},
+		{name: "Top", cfg: base(kvcache.Top{Tokens: budget}, nil)},
+		{name: "TokenSelect", cfg: base(kvcache.TokenSelect{Tokens: budget}, nil)},
 		{name: "Shadow", cfg: base(kvcache.Shadow{}, nil)},
-		{name: "Quest", cfg: base(kvcache.Quest{Budget: textBudget}, nil)},
+		{name: "Quest", cfg: base(kvcache.Quest{Budget: budget}, nil)},
 		{name: "RetroInfer", cfg: base(kvcache.RetroInfer{}, nil)},
 		{name: "InfLLM", cfg: far, whole: true},
 		{name: "Window", cfg: base(kvcache.Window{}, nil)},
 		{name: "StreamingLLM", cfg: stream},
-		{name: "SirLLM", cfg: base(nil, kvcache.SirLLM{Tokens: textBudget - textKeep - textRecent})},
-		{name: "H2O", cfg: base(nil, kvcache.H2O{Budget: textBudget}), whole: true},
-		{name: "SnapKV, asked late", cfg: base(nil, kvcache.SnapKV{Budget: textBudget, Window: textWindow})},
-		{name: "SnapKV, asked early", cfg: base(nil, kvcache.SnapKV{Budget: textBudget, Window: textWindow}), early: true},
-		{name: "KeyDiff", cfg: base(nil, kvcache.KeyDiff{Budget: textBudget})},
-		{name: "AdaKV of Knorm", cfg: base(nil, kvcache.AdaKV{Evict: kvcache.Knorm{Budget: textBudget}})},
+		{name: "SirLLM", cfg: base(nil, kvcache.SirLLM{Tokens: budget - textKeep - textRecent})},
+		{name: "H2O", cfg: base(nil, kvcache.H2O{Budget: budget}), whole: true},
+		{name: "SnapKV, asked late", cfg: base(nil, kvcache.SnapKV{Budget: budget, Window: textWindow})},
+		{name: "SnapKV, asked early", cfg: base(nil, kvcache.SnapKV{Budget: budget, Window: textWindow}), early: true},
+		{name: "KeyDiff", cfg: base(nil, kvcache.KeyDiff{Budget: budget})},
+		{name: "AdaKV of Knorm", cfg: base(nil, kvcache.AdaKV{Evict: kvcache.Knorm{Budget: budget}})},
 	}
 }
 
@@ -80,6 +81,9 @@ type task struct {
 // tasks are what -tasks may name.
 var tasks = []task{
 	{"threads", "each needle leads to the next", func(*needles.Config) {}},
+	{"single", "one needle", func(cfg *needles.Config) { cfg.Threads, cfg.Hops = 1, 1 }},
+	{"forward", "each needle leads to the next, which stands after it", func(cfg *needles.Config) { cfg.Order = needles.Forward }},
+	{"backward", "each needle leads to the next, which stands before it", func(cfg *needles.Config) { cfg.Order = needles.Backward }},
 	{"multikey", "beside each needle 8 keys like it, which lead elsewhere", func(cfg *needles.Config) { cfg.Distractors, cfg.Likeness = 8, 0.6 }},
 	{"sinks", "the first 4 tokens have half of all weight", func(cfg *needles.Config) { cfg.Sinks, cfg.SinkMass = textKeep, 0.5 }},
 	{"diffuse", "no needles: the weight is spread, and only the output counts", func(cfg *needles.Config) { cfg.Threads, cfg.RetrievalHeads = 0, 0 }},
@@ -87,9 +91,10 @@ var tasks = []task{
 
 // found is what a policy made of a text.
 type found struct {
-	recall, threads, off float64 // of needles read, threads followed, mean error of outputs
-	bytes                float64 // read for a question
-	step                 time.Duration
+	recall, threads, off float64       // of needles read, threads followed, mean error of outputs
+	bytes                float64       // read for a question
+	seen, missing        float64       // of the weight: what was read has, and what is not is at most (kvcache.Report), means
+	step, index          time.Duration // of a question, and of all tokens before
 	held                 int64
 }
 
@@ -104,7 +109,14 @@ func readText(ctx context.Context, o *options, x task, tokens int, stdout io.Wri
 	if err := fill(ctx, text, k, v); err != nil {
 		return nil, err
 	}
-	questions := make([]blas32.General, textThreads*textHops)
+	budget := o.budget
+	if budget == 0 {
+		budget = textBudget
+	}
+	questions := make([]blas32.General, cfg.Threads*cfg.Hops)
+	if len(questions) == 0 {
+		questions = make([]blas32.General, textQuestions)
+	}
 	for i := range questions {
 		questions[i] = matrix(1, textHeads*textDim)
 		text.Query(questions[i].Data, i)
@@ -112,10 +124,10 @@ func readText(ctx context.Context, o *options, x task, tokens int, stdout io.Wri
 	results := map[string]*found{}
 	var exact [][]float32
 	fmt.Fprintf(stdout, "\n%s: %s; %d keys of %d features, %d questions, %d of %d heads ask; a budget of %d tokens\n",
-		x.name, x.about, tokens, textDim, len(questions), cfg.RetrievalHeads, textHeads, textBudget)
+		x.name, x.about, tokens, textDim, len(questions), cfg.RetrievalHeads, textHeads, budget)
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "policy\tneedles\tthreads\terror\tMB read\tms a token\tMB held\t\n")
-	for _, p := range readers() {
+	fmt.Fprint(w, "policy\tneedles\tthreads\terror\tseen\tmissing\tMB read\tms a question\tµs a token\tMB held\t\n")
+	for _, p := range readers(budget) {
 		if p.whole && tokens > textObserved {
 			continue
 		}
@@ -136,22 +148,30 @@ func readText(ctx context.Context, o *options, x task, tokens int, stdout io.Wri
 		if cfg.Threads == 0 {
 			read = "-\t-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.1e\t%.2f\t%.3f\t%.1f\t\n", p.name, read, f.off, f.bytes/1e6, float64(f.step.Microseconds())/1e3, float64(f.held)/1e6)
+		weight := "-\t-" // it does not know, or knows of what it holds alone
+		if p.cfg.Evict == nil && f.seen == f.seen {
+			weight = fmt.Sprintf("%.2f\t%.2f", f.seen, f.missing)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.1e\t%s\t%.2f\t%.3f\t%.2f\t%.1f\t\n", p.name, read, f.off, weight,
+			f.bytes/1e6, float64(f.step.Microseconds())/1e3, float64(f.index.Nanoseconds())/1e3/float64(tokens), float64(f.held)/1e6)
 	}
 	return results, w.Flush()
 }
 
 // score compares answers with the codes, and with what reading everything gives.
 func (f *found) score(text *needles.Text, outs, exact [][]float32) {
-	hops := 0
+	hops, hopsOf := 0, textHops
+	if len(text.Positions) > 0 {
+		hopsOf = len(text.Positions[0])
+	}
 	for i, out := range outs {
 		if len(text.Positions) > 0 && text.Decode(out) == text.Code(i)+1 {
 			f.recall += 1 / float64(len(outs))
 			hops++
 		}
-		if i%textHops == textHops-1 {
-			if hops == textHops {
-				f.threads += 1. / textThreads
+		if i%hopsOf == hopsOf-1 {
+			if hops == hopsOf {
+				f.threads += float64(hopsOf) / float64(len(outs))
 			}
 			hops = 0
 		}
@@ -181,7 +201,7 @@ func (p *reader) answer(ctx context.Context, o *options, text *needles.Text, k, 
 	if err != nil {
 		return nil, nil, err
 	}
-	queries, at := 0, 0
+	queries, at, start := 0, 0, time.Now()
 	if p.whole {
 		queries = tokens
 	}
@@ -227,7 +247,7 @@ func (p *reader) answer(ctx context.Context, o *options, text *needles.Text, k, 
 			}
 		}
 	}
-	f := &found{held: st.Bytes(), step: math.MaxInt64}
+	f := &found{held: st.Bytes(), step: math.MaxInt64, index: time.Since(start)}
 	var outs [][]float32
 	for i, q := range questions {
 		// Each question is the next token: what comes of it is taken back.
@@ -240,13 +260,15 @@ func (p *reader) answer(ctx context.Context, o *options, text *needles.Text, k, 
 		if err := a.Run(ctx, call); err != nil {
 			return nil, nil, err
 		}
-		if i > 0 { // the first makes room
+		if i > 0 || len(questions) == 1 { // the first makes room
 			f.step = min(f.step, time.Since(began))
 		}
 		if err := st.Restore(mark); err != nil {
 			return nil, nil, err
 		}
 		f.bytes += float64(report.Bytes+report.Index) / float64(len(questions))
+		f.seen += report.Seen / float64(len(questions))
+		f.missing += report.Missing / float64(len(questions))
 		outs = append(outs, out.Data)
 	}
 	if len(outs) == 0 {

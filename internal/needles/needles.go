@@ -36,11 +36,22 @@ type Config struct {
 	// own, and whose values are codes of nothing.
 	Distractors int
 	Likeness    float64
+	// Order is how the needles of a thread follow each other.
+	Order Order
 	// Sinks are first tokens that get a share of SinkMass of every query's weight, by a
 	// direction that all queries have in common: then Mass is the needle's share of the rest.
 	Sinks    int
 	SinkMass float64
 }
+
+// Order is how needles follow each other in a text.
+type Order uint8
+
+const (
+	Shuffled Order = iota
+	Forward        // thread by thread, each needle after the one that leads to it
+	Backward
+)
 
 // Streams of numbers.
 const (
@@ -150,6 +161,12 @@ func New(cfg Config) *Text {
 		}
 		return 0
 	})
+	if cfg.Order != Shuffled {
+		slices.Sort(order)
+	}
+	if cfg.Order == Backward {
+		slices.Reverse(order)
+	}
 	width := float64(cfg.Tokens-lastFree-firstFree-cfg.Width) / float64(needles)
 	x.at, x.of = make([]int, needles), make([]int, needles)
 	for i := range cfg.Threads {

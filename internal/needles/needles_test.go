@@ -84,6 +84,17 @@ func TestTasks(t *testing.T) {
 			}
 		}
 	}
+	for order, sign := range map[Order]int{Forward: 1, Backward: -1} {
+		cfg := base
+		cfg.Order = order
+		for _, thread := range New(cfg).Positions {
+			for i, p := range thread[1:] {
+				if (p-thread[i])*sign <= 0 {
+					t.Errorf("order %d: needles at %v", order, thread)
+				}
+			}
+		}
+	}
 	diffuse := base
 	diffuse.Threads, diffuse.RetrievalHeads = 0, 0
 	x := New(diffuse)
