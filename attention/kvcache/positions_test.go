@@ -79,3 +79,43 @@ func turnedProduct(q, k []float32, distance float64) (sum float64) {
 	}
 	return sum
 }
+
+// TestCompacted (law 9): with InCache a query meets what is kept as if that were the whole
+// sequence, in float64; AtOrigin as it came.
+func TestCompacted(t *testing.T) {
+	const dim, n = 8, 60
+	for _, p := range []Positions{InCache, AtOrigin} {
+		for _, e := range []Evictor{Knorm{Budget: 15}, H2O{Budget: 15}, AdaKV{Evict: KeyDiff{Budget: 15}}, SirLLM{Tokens: 8}} {
+			cfg := Config{Heads: 4, KVHeads: 2, HeadDim: dim, Keep: 2, Recent: 5, Every: 4, Chunk: 1, Evict: e, Positions: p, Rotation: &rope.Config{HeadDim: dim}}
+			a := operator(t, cfg)
+			x := newText(38, &a.cfg, n)
+			s := newState(t, a, StateConfig{})
+			x.run(t, a, s, 0, n-1)
+			s.Trace(true)
+			got := x.run(t, a, s, n-1, n)
+			for h := range 4 {
+				reads := s.Reads(nil, h)
+				if len(reads) >= n {
+					t.Fatalf("%T has forgotten nothing", e)
+				}
+				sum, out := 0.0, [dim]float64{}
+				for row, at := range reads {
+					distance := float64(n - 1 - int(at))
+					if p == InCache {
+						distance = float64(len(reads) - 1 - row)
+					}
+					w := math.Exp(turnedProduct(mat.Part(x.q, n-1, h*dim, dim), mat.Part(x.k, int(at), h/2*dim, dim), distance) / math.Sqrt(dim))
+					sum += w
+					for c, v := range mat.Part(x.v, int(at), h/2*dim, dim) {
+						out[c] += w * float64(v)
+					}
+				}
+				for c, y := range mat.Part(got, 0, h*dim, dim) {
+					if math.Abs(float64(y)-out[c]/sum) > 1e-5 {
+						t.Fatalf("%T, Positions %d: head %d is %v, want %v", e, p, h, y, out[c]/sum)
+					}
+				}
+			}
+		}
+	}
+}

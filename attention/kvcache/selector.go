@@ -157,11 +157,11 @@ func (r *run) choose(s *State) error {
 	if s.index == nil || s.n <= r.op.cfg.Dense {
 		return nil
 	}
-	before := r.report.Refreshed
+	before := r.report.Reused
 	if err := s.index.choose(r); err != nil {
 		return err
 	}
-	if !r.choice.All && r.report.Refreshed == before {
+	if !r.choice.All && r.report.Reused == before {
 		r.report.Refreshed++
 	}
 	if _, own := s.index.(reader); !own && !r.choice.All {

@@ -295,7 +295,6 @@ func (x *cachedIndex) choose(r *run) error {
 				r.tail = min(r.tail, x.tail)
 			}
 			r.report.Reused++
-			r.report.Refreshed-- // which the caller counts
 			return nil
 		}
 	}
