@@ -35,7 +35,7 @@ var floors = [][]string{
 var forTests = []string{"internal/needles", "internal/golden", "internal/isa/isatest", "internal/weights/weightstest", "internal/kernel/kerneltest", "internal/mat/mattest", "internal/state/statetest"}
 
 // programs are commands, which nothing imports.
-var programs = []string{".ci/active"}
+var programs = []string{".ci/active", "bench/count"}
 
 // kernelRoom is what asm and internal/kernel may import besides: no errors, no
 // goroutines, nothing that allocates.

@@ -34,6 +34,11 @@ func attentionPack(m Machine) {
 // rows of a packed panel at b. between is called once for every four of them, after the first.
 func tileProduct(m Machine, acc [][]Vec, n GP, a Rows, b GP, between func()) {
 	width := len(acc[0])
+	var four GP
+	if HasPast(m) {
+		four = m.ZeroGP()
+		m.AddImm(four, 4)
+	}
 	step := func(count int) func() {
 		return func() {
 			for u := range count {
@@ -42,7 +47,12 @@ func tileProduct(m Machine, acc [][]Vec, n GP, a Rows, b GP, between func()) {
 					row[j] = m.Load(At{Base: b, Disp: (u*width + j) * Bytes(m)}, nil)
 				}
 				for i := range acc {
-					x := m.SplatAt(a.At(i).Plus(4 * u))
+					var x Vec
+					if HasPast(m) {
+						x = m.SplatPast(a.At(i).Base, four)
+					} else {
+						x = m.SplatAt(a.At(i).Plus(4 * u))
+					}
 					for j := range row {
 						m.MulAdd(acc[i][j], x, row[j])
 					}
@@ -52,10 +62,12 @@ func tileProduct(m Machine, acc [][]Vec, n GP, a Rows, b GP, between func()) {
 				}
 			}
 			m.AddImm(b, count*width*Bytes(m))
-			a.Advance(4 * count)
+			if !HasPast(m) {
+				a.Advance(4 * count)
+			}
 		}
 	}
-	if m.Tier() != "NEON" { // SplatAt is dear there away from the pointer itself
+	if !HasPast(m) { // SplatAt is dear there away from the pointer itself
 		m.Loop(n, 4, step(4))
 	}
 	m.Loop(n, 1, step(1))

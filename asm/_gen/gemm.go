@@ -86,14 +86,21 @@ func gemm(rows, panels int, w weight) kernel {
 					}
 				}
 				for i := range height {
-					x := m.SplatAt(aRows.At(i))
+					var x Vec
+					if HasPast(m) && p == panels-1 {
+						x = m.SplatPast(aRows.At(i).Base, step)
+					} else {
+						x = m.SplatAt(aRows.At(i))
+					}
 					for j := range row {
 						m.MulAdd(acc[i][p*width+j], x, row[j])
 					}
 				}
 				m.AddImm(b[p], width*m.Lanes()*w.bytes)
 			}
-			aRows.AdvanceGP(step)
+			if !HasPast(m) {
+				aRows.AdvanceGP(step)
+			}
 		})
 
 		cRows := m.Rows(m.Param("c"), m.Param("cRow"), height)

@@ -52,6 +52,12 @@ func (m *amd64) SplatAt(a At) Vec {
 	return Vec{v}
 }
 
+func (m *amd64) SplatPast(p, step GP) Vec {
+	v := m.SplatAt(At{Base: p})
+	m.AddGP(p, step)
+	return v
+}
+
 func (m *amd64) Splat(c Const) Vec {
 	if v, ok := m.hoist(c); ok {
 		return Vec{v}

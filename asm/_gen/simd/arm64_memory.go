@@ -48,6 +48,13 @@ func (m *arm64) SplatAt(a At) Vec {
 	return m.dup(armVec(m.Load(a, &Tail{n: 1})))
 }
 
+func (m *arm64) SplatPast(p, step GP) Vec {
+	v, r := m.newVec()
+	base := armGP(p)
+	m.named("VLD1R.P (R%2)(R%3), [V%0.S4]", []armReg{r, base}, []armReg{base, armGP(step)})
+	return v
+}
+
 // hoisted is how many constants of a function stay in registers.
 const hoisted = 16
 

@@ -107,6 +107,9 @@ type Machine interface {
 	StoreFirst(At, Vec)
 	// SplatAt fills every lane with the float32 at a place.
 	SplatAt(At) Vec
+	// SplatPast is SplatAt for p, which then stands step bytes further on: one instruction on
+	// NEON.
+	SplatPast(p, step GP) Vec
 	// Splat loads a constant into a register, for use in loops.
 	Splat(Const) Vec
 	// LoadBFloat16 widens Lanes bfloat16; LoadInt8 converts Lanes int8.
@@ -216,6 +219,9 @@ func (r *pointers) AdvanceGP(bytes GP) {
 
 // HasDot tells whether a machine has an instruction for DotInt8, on some processors.
 func HasDot(m Machine) bool { return m.Tier() == "AVX512" }
+
+// HasPast tells whether SplatPast is one instruction, for rows that have a pointer each.
+func HasPast(m Machine) bool { return m.Tier() == "NEON" }
 
 // HasPrefetch tells whether Prefetch does anything.
 func HasPrefetch(m Machine) bool { return m.Tier() != "NEON" }
