@@ -144,7 +144,7 @@ func attentionCommand(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c.Workers = scoreFlags.Workers
+	c.Workers = *workers
 	path := join(*outDir, "attention.f32")
 	if err := run(ctx, func(s beam.Scope) { attentionPipeline(s, path, c, &attendFn{Context: c}) }); err != nil {
 		return err

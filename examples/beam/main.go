@@ -33,12 +33,13 @@ const about = `beam scores genomes, attends to one long context or scans one, on
 	go run ./examples/beam -pipeline scan -rule delta
 	go run ./examples/beam -pipeline score --runner=flink --endpoint=localhost:8099 -out gs://bucket/scores 'gs://bucket/*.fa'
 
-Flags, of which those after -window are Beam's:
+Flags; those that README.md does not name are Beam's:
 `
 
 var (
-	pipelineName = flag.String("pipeline", "score", "what to run: score, attention or `scan`")
+	pipelineName = flag.String("pipeline", "score", "`what` to run: score, attention or scan")
 	outDir       = flag.String("out", "beam-out", "write results to this `folder`, which all workers must reach")
+	workers      = flag.Int("workers", 0, "goroutines of a worker's model or operator (default: one for each processor)")
 	check        = flag.Bool("check", true, "attention and scan: compare with one process, which takes as long as one worker")
 	pool         = flag.Int("pool", 0, "be a worker process for --environment_type=EXTERNAL at this `port`, and nothing else")
 	verbose      = flag.Bool("v", false, "print what Beam reports")

@@ -320,7 +320,7 @@ func TestBytesMoved(t *testing.T) {
 		must(0, beam.NewElementEncoder(reflect.TypeOf(x)).Encode(x, &b))(t)
 		return float64(b.Len())
 	}
-	cfg := must(scoring{Window: 16384, Bin: 100}.checked())(t)
+	cfg := must(scoring{Window: 16384, Bin: 100}.checked(16384))(t)
 	stretch := Stretch{Contig{"genome.fa", 1, "chr1"}, 1 << 20, make([]byte, cfg.Stretch+1)}
 	nats := make([]float32, len(stretch.Bases))
 	for i := range nats {

@@ -25,7 +25,7 @@ var (
 
 func init() {
 	f := &scanFlags
-	flag.StringVar(&f.Rule, "rule", "mamba", "scan: mamba or `delta`")
+	flag.StringVar(&f.Rule, "rule", "mamba", "scan: the `recurrence`, mamba or delta")
 	flag.IntVar(&f.Tokens, "tokens", 1<<17, "scan: tokens of the sequence")
 	flag.IntVar(&f.Shard, "shard-tokens", 1<<13, "scan: tokens to a shard, a multiple of 64")
 }
@@ -249,7 +249,7 @@ func scanCommand(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c.Workers = scoreFlags.Workers
+	c.Workers = *workers
 	err = run(ctx, func(s beam.Scope) {
 		if *inOrder {
 			inOrderPipeline(s, *outDir, c)

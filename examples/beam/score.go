@@ -31,17 +31,16 @@ func init() {
 	f := &scoreFlags
 	flag.StringVar(&f.Weights, "weights", "", "score: HyenaDNA checkpoint, a `file` (default: a small model of E. coli, built in)")
 	flag.StringVar(&f.Config, "config", "", "score: the checkpoint's config.json `file`")
-	flag.IntVar(&f.Window, "window", 16384, "score: bases to a pass of the model")
+	flag.IntVar(&f.Window, "window", 0, "score: bases to a pass of the model (default: 16384, or as many as the model takes)")
 	flag.IntVar(&f.Stretch, "stretch", 0, "score: bases to an element, a multiple of -window (default: about 65536)")
 	flag.IntVar(&f.Bin, "bin", 100, "score: bases to a line of a bedGraph file")
 	flag.BoolVar(&f.Mask, "mask", false, "score: read letters that are no nucleotide code, * and ? as N")
-	flag.IntVar(&f.Workers, "workers", 0, "goroutines of a worker's model or operator (default: one for each processor)")
 }
 
-// checked returns the scoring with its defaults.
-func (c scoring) checked() (scoring, error) {
-	if c.Window < 2 {
-		return c, fmt.Errorf("-window is %d, want 2 or more", c.Window)
+// checked returns the scoring with its defaults, for a model of so many bases at the longest.
+func (c scoring) checked(longest int) (scoring, error) {
+	if c.Window < 2 || c.Window > longest {
+		return c, fmt.Errorf("-window is %d, want 2 to the model's longest, %d", c.Window, longest)
 	}
 	if c.Stretch == 0 {
 		c.Stretch = max(65536/c.Window, 1) * c.Window

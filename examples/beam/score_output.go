@@ -171,8 +171,18 @@ func field(text string) string {
 
 // scoreCommand scores the files, or phage lambda, and prints the tables.
 func scoreCommand(ctx context.Context, patterns []string, stdout io.Writer) error {
-	cfg, err := scoreFlags.checked()
+	cfg := scoreFlags
+	cfg.Workers = *workers
+	// What is wrong with the checkpoint had better be told here than by a worker.
+	m, err := sharedModel(ctx, cfg)
 	if err != nil {
+		return err
+	}
+	longest := m.Config().MaxLen
+	if cfg.Window == 0 {
+		cfg.Window = min(16384, longest)
+	}
+	if cfg, err = cfg.checked(longest); err != nil {
 		return err
 	}
 	if len(patterns) == 0 {

@@ -270,8 +270,8 @@ func TestBedGraphRefuses(t *testing.T) {
 }
 
 func TestScoreMistakes(t *testing.T) {
-	for _, c := range []scoring{{Window: 1}, {Window: 100, Stretch: 150, Bin: 1}, {Window: 100, Stretch: 50, Bin: 1}, {Window: 100}} {
-		if _, err := c.checked(); err == nil {
+	for _, c := range []scoring{{Window: 1}, {Window: 1001, Bin: 1}, {Window: 100, Stretch: 150, Bin: 1}, {Window: 100, Stretch: 50, Bin: 1}, {Window: 100}} {
+		if _, err := c.checked(1000); err == nil {
 			t.Errorf("%+v: no error", c)
 		}
 	}
