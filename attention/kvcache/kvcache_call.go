@@ -33,11 +33,13 @@ type Report struct {
 	// Seen is the least share of the weight, over queries and heads, that what was read
 	// has as far as the policy knows: exact for Top and TokenSelect where keys meet queries
 	// as they are scored (AtOrigin, or no Rotation), by its estimate for Shadow, and for
-	// RetroInfer by its centroids, at most: clusters weigh more than these. 1 where all was
-	// read, NaN where the policy cannot tell: all others, and several queries at a time.
+	// RetroInfer by its centroids, at most: clusters weigh more than these; 1 - Missing for
+	// Quest. 1 where all was read, NaN where the policy cannot tell: all others, and several
+	// queries at a time.
 	Seen float64
-	// Missing bounds the share that was not read, for certain: 0 where all was read, 1
-	// where the policy has no bound.
+	// Missing bounds the share that was not read, for certain: of a step of one token Shadow
+	// by its copies, Quest by its pages' bounds, which in many dimensions are next to 1
+	// unless neighbours are alike. 0 where all was read, 1 where the policy has no bound.
 	Missing float64
 	// Error bounds the distance of an output of one head from that of all tokens, for
 	// certain, where the policy has such a bound: Shadow. +Inf elsewhere, 0 where all was

@@ -14,10 +14,19 @@ import (
 type teller interface {
 	// tells whether it does, of the run's choice.
 	tells(r *run) bool
-	// unread returns the logarithm of the weight, exp(logit), of what a query head does not
-	// read, and of what of that its log-sum-exp has all the same, by an estimate.
-	unread(r *run, head int) (rest, estimated float64)
+	// unread returns what is known of the weight of what a query head does not read.
+	unread(r *run, head int) unread
 }
+
+// unread is logarithms of sums of exp(logit).
+type unread struct {
+	rest      float64 // of what is not read, as far as known
+	estimated float64 // of what of that the log-sum-exp has all the same
+	most      float64 // of what is not read, at most, for certain; +Inf where nothing is
+}
+
+// scoresAlone is what is known where scores are: no certificate, for they were rounded.
+func scoresAlone(rest float64) unread { return unread{rest, math.Inf(-1), math.Inf(1)} }
 
 // asked tells whether the caller wants to know.
 func (r *run) asked() bool { return r.options != nil && r.options.Report != nil }
@@ -39,12 +48,16 @@ func (r *run) telling(s *State) teller {
 // tell notes in the report what share of the weight was read.
 func (r *run) tell(x teller) {
 	for h, lse := range mat.Row(r.lse, 0) {
-		rest, estimated := x.unread(r, h)
-		read := float64(lse)
-		if part := math.Exp(estimated - read); part > 0 {
+		u, read := x.unread(r, h), float64(lse)
+		if part := math.Exp(u.estimated - read); part > 0 {
 			read += math.Log1p(-min(part, 1))
 		}
-		r.report.Seen = min(r.report.Seen, 1-shareOf(rest, read)) // keeps NaN
+		r.report.Seen = min(r.report.Seen, 1-shareOf(u.rest, read)) // keeps NaN
+		if missing := shareOf(u.most, read); missing == missing {
+			r.report.Missing = max(r.report.Missing, missing)
+		} else {
+			r.report.Missing = 1
+		}
 	}
 }
 
@@ -84,24 +97,50 @@ func (r *run) unreadScores(head int) float64 {
 	return float64(top) + math.Log(sum)
 }
 
-func (topIndex) tells(r *run) bool { return r.scored() }
-func (topIndex) unread(r *run, head int) (float64, float64) {
-	return r.unreadScores(head), math.Inf(-1)
-}
-func (tokenIndex) tells(r *run) bool { return r.scored() }
-func (tokenIndex) unread(r *run, head int) (float64, float64) {
-	return r.unreadScores(head), math.Inf(-1)
+func (topIndex) tells(r *run) bool                { return r.scored() }
+func (topIndex) unread(r *run, head int) unread   { return scoresAlone(r.unreadScores(head)) }
+func (tokenIndex) tells(r *run) bool              { return r.scored() }
+func (tokenIndex) unread(r *run, head int) unread { return scoresAlone(r.unreadScores(head)) }
+
+// Quest knows what no logit of a page exceeds.
+func (x *questIndex) tells(r *run) bool { return r.op.cfg.Softcap == 0 && r.op.cfg.Scale > 0 }
+
+func (x *questIndex) unread(r *run, head int) unread {
+	cfg := &r.op.cfg
+	g, kc, page := head/r.op.group, r.kCols(), x.p.page()
+	list := r.choice.Lists[head*len(r.choice.Lists)/cfg.Heads]
+	q := mat.Part(r.q, 0, head*cfg.HeadDim, cfg.HeadDim)
+	scale := float64(cfg.Scale)
+	length := scale * math.Sqrt(dot64(q, q))
+	most := math.Inf(-1)
+	for p, u := range r.scoresOf(head) {
+		for len(list) > 0 && list[0].To <= p*page {
+			list = list[1:]
+		}
+		if len(list) > 0 && list[0].From <= p*page {
+			continue // pages are read whole
+		}
+		square := 0.0 // of no key of the page more
+		for j, high := range x.bounds[g][p*2*kc:][:kc] {
+			v := max(math.Abs(float64(high)), math.Abs(float64(x.bounds[g][p*2*kc+kc+j])))
+			square += v * v
+		}
+		away := float64(cfg.HeadDim) * 0x1p-22 * length * math.Sqrt(square) // of sums in float32
+		most = logAdd(most, scale*float64(u)+away+math.Log(float64(page)))
+	}
+	most += 1e-5 // of what was read
+	return unread{rest: most, estimated: math.Inf(-1), most: most}
 }
 
 // RetroInfer knows clusters: what is left out weighs size exp(Scale q.c), or more.
 func (x *retroIndex) tells(r *run) bool { return r.op.cfg.Softcap == 0 }
 
-func (x *retroIndex) unread(r *run, head int) (rest, estimated float64) {
+func (x *retroIndex) unread(r *run, head int) unread {
 	cfg := &r.op.cfg
 	g := head / r.op.group
 	c, d := &x.heads[g], cfg.HeadDim
 	q := mat.Part(r.q, 0, head*d, d)
-	rest, estimated = math.Inf(-1), math.Inf(-1)
+	rest, estimated := math.Inf(-1), math.Inf(-1)
 	clear(x.chosen)
 	for _, j := range x.ranked[g][:x.exactly[g]] {
 		x.chosen[j] = true
@@ -117,7 +156,7 @@ func (x *retroIndex) unread(r *run, head int) (rest, estimated float64) {
 	for _, j := range x.ranked[g][x.exactly[g]:] {
 		estimated = logAdd(estimated, weight(int(j)))
 	}
-	return rest, estimated
+	return unread{rest, estimated, math.Inf(1)}
 }
 
 // logAdd is log(exp(a) + exp(b)).

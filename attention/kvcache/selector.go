@@ -166,9 +166,9 @@ func (r *run) choose(s *State) error {
 	}
 	if _, own := s.index.(reader); !own && !r.choice.All {
 		if r.teller = r.telling(s); r.teller == nil { // nothing tells what the rest weighs
-			r.report.Seen = math.NaN()
+			r.report.Seen, r.report.Missing = math.NaN(), 1
 		}
-		r.report.Missing, r.report.Error = 1, math.Inf(1)
+		r.report.Error = math.Inf(1)
 	}
 	return nil
 }
