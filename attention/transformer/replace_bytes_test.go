@@ -38,7 +38,7 @@ func TestReplacedBytes(t *testing.T) {
 			t.Errorf("%d tokens: %d bytes with replacements, %d without", n, a, b)
 		}
 	}
-	if got := m.StateBytes(1 << 62); got <= 0 {
+	if got := m.StateBytes(1<<31 - 1); got <= 0 {
 		t.Errorf("%d bytes of very many tokens", got)
 	}
 	if a, b := m.Bytes(), exact.Bytes(); a != b { // neither operator has weights
