@@ -22,7 +22,7 @@ import (
 //	WriteTo(io.Writer)                    stores it for ReadPrefixes
 //
 // Some layers' states cannot go back to any token: recurrent ones, rings (StateConfig.Window,
-// WindowsOnly), those of a Replacement and under the policy rope.Rerotate. Of these it keeps
+// WindowsOnly), those of a Replacement, of StateConfig.Policies and under the policy rope.Rerotate. Of these it keeps
 // copies, after every PrefixConfig.Every tokens of a prompt and after its last, and a model that
 // has any goes on from there.
 type Prefixes = lm.Prefixes

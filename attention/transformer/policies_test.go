@@ -125,3 +125,27 @@ func TestNumberedQueries(t *testing.T) {
 		}
 	}
 }
+
+// TestPrefixesOfPolicies: a conversation without end goes on from what is known of it, and has the
+// logits that it has from its beginning.
+func TestPrefixesOfPolicies(t *testing.T) {
+	m, _ := tinyLlama(t, 2, Config{})
+	ids := tinyTokens(300)
+	for what, policies := range map[string]func(int) *kvcache.Config{"endless": m.Endless(3, 20), "self-extension": m.SelfExtend(4, 20)} {
+		cfg := StateConfig{Policies: policies}
+		p, err := m.NewPrefixes(PrefixConfig{MaxBytes: 1 << 24, State: cfg})
+		must(t, err)
+		before := 0
+		for n := 60; n <= len(ids); n += 80 {
+			got, want := zeros(1, tinyVocab), zeros(1, tinyVocab)
+			_, known, err := p.Prefill(t.Context(), ids[:n], got)
+			must(t, err)
+			if known != before {
+				t.Errorf("%s: %d tokens of %d are known, want %d", what, known, n, before)
+			}
+			must(t, m.Run(t.Context(), &Call{Tokens: ids[:n], State: newState(t, m, cfg), Last: want}))
+			near(t, what, got.Data, want.Data, 2e-5)
+			before = n
+		}
+	}
+}

@@ -23,7 +23,7 @@ func converse(ctx context.Context, m *language.Model, o options, stdout, stderr 
 	if !o.endless {
 		o.generate.Stop = slices.Concat(o.generate.Stop, template.Ends())
 	}
-	known, err := m.NewPrefixes(keptBytes)
+	known, err := m.NewLongPrefixes(keptBytes, o.long)
 	if err != nil {
 		return err
 	}

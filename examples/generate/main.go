@@ -9,6 +9,7 @@
 //	go run ./examples/generate -weights SmolLM2-1.7B -draft SmolLM2-135M
 //	go run ./examples/generate -score book.txt -window 4096
 //	go run ./examples/generate -recent 256 -endless -n 5000
+//	go run ./examples/generate -weights SmolLM2-135M-Instruct -chat -recent 2000
 //
 // Without -weights two small models that are built in write one after the other: a Llama of
 // children's stories (stories260K of karpathy/tinyllamas), and a Mamba-2 of the King James
@@ -120,7 +121,7 @@ func flags(o *options) *flag.FlagSet {
 	f.StringVar(&o.template.Reasoning, "reasoning", "", "with -chat, how `much` a gpt-oss thinks: low, medium or high")
 	f.BoolVar(&o.template.NoThinking, "no-thinking", false, "with -chat, do without thoughts (Qwen3, SmolLM3)")
 	f.BoolVar(&o.template.Thinking, "thinking", false, "with -chat, think, where a model does so only if it is told to (DeepSeek-V3.1)")
-	f.IntVar(&o.long.Recent, "recent", 0, "attention sees the last `n` tokens and the first four, so that a text may be endless (default: all)")
+	f.IntVar(&o.long.Recent, "recent", 0, "attention sees the last `n` tokens and the first four, so that a text or a conversation may be endless (default: all)")
 	f.IntVar(&o.long.Group, "extend", 0, "with -recent, attention sees the tokens before too, `g` of them at one position (Self-Extend)")
 	f.BoolVar(&o.bytes, "bytes", false, "write byte by byte, with exact probabilities; -n counts bytes")
 	f.StringVar(&o.draft, "draft", "", "what drafts tokens, the text staying the same: a smaller checkpoint of the same tokens (a `file` or folder, or stories or bible), near (the model itself, reading the last 512 tokens), or lookup (what came after the last tokens before)")
@@ -149,8 +150,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return errors.New("-draft does not go with -score")
 	case o.long.Recent < 0 || o.long.Group < 0 || o.long.Group > 0 && o.long.Recent == 0:
 		return fmt.Errorf("-recent is %d and -extend %d, want 0 or more, and -extend with -recent", o.long.Recent, o.long.Group)
-	case o.long.Recent > 0 && (o.chat || o.bytes || o.score != ""):
-		return errors.New("-recent goes with neither -chat nor -bytes or -score")
+	case o.long.Recent > 0 && (o.bytes || o.score != ""):
+		return errors.New("-recent goes with neither -bytes nor -score")
 	case o.system != "" && !o.chat:
 		return errors.New("-system is for a conversation: it needs -chat")
 	}

@@ -216,10 +216,34 @@ func TestLong(t *testing.T) {
 			t.Errorf("%v: %q", args, out.String())
 		}
 	}
-	for _, args := range [][]string{{"-extend", "2"}, {"-recent", "-1"}, {"-recent", "9", "-chat"}, {"-weights", "bible", "-recent", "9"}} {
+	for _, args := range [][]string{{"-extend", "2"}, {"-recent", "-1"}, {"-recent", "9", "-bytes"}, {"-weights", "bible", "-recent", "9"}} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}
+	}
+}
+
+// TestLongChat: a conversation goes on beyond what is seen of it; where all is seen it is the one
+// that it is without.
+func TestLongChat(t *testing.T) {
+	dir, write := languagetest.Folder(t, "../internal/language/stories260K")
+	write("chat_template.jinja", languagetest.ChatML)
+	defer func() { stdin = os.Stdin }()
+	run := func(args ...string) string {
+		t.Helper()
+		stdin = strings.NewReader("Once\nupon\na time\n")
+		var out strings.Builder
+		must(t, command(t.Context(), append([]string{"-weights", dir, "-chat", "-n", "20", "-temperature", "3"}, args...), &out, io.Discard))
+		return out.String()
+	}
+	want := run()
+	for _, args := range [][]string{{"-recent", "1000"}, {"-recent", "1000", "-extend", "2"}} {
+		if got := run(args...); got != want {
+			t.Errorf("%v: %q, want %q", args, got, want)
+		}
+	}
+	if got := run("-recent", "12"); len(got) < 10 || got == want {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -23,12 +23,35 @@ func (m *Model) NewLongState(l Long) (*transformer.State, error) {
 	if l == (Long{}) {
 		return m.NewState()
 	}
+	cfg, err := l.config(m)
+	if err != nil {
+		return nil, err
+	}
+	return m.streamer.(*transformer.Model).NewState(cfg)
+}
+
+// NewLongPrefixes returns a cache of prefixes of such states, of that many bytes, or ErrNoState.
+func (m *Model) NewLongPrefixes(most int64, l Long) (*transformer.Prefixes, error) {
+	if l == (Long{}) {
+		return m.NewPrefixes(most)
+	}
+	cfg, err := l.config(m)
+	if err != nil {
+		return nil, err
+	}
+	return m.streamer.(*transformer.Model).NewPrefixes(transformer.PrefixConfig{MaxBytes: most, State: cfg})
+}
+
+// config is that of states, which must be a transformer's.
+func (l Long) config(m *Model) (cfg transformer.StateConfig, err error) {
 	model, ok := m.streamer.(*transformer.Model)
 	switch {
 	case !ok:
-		return nil, errors.New("positions of long texts are for transformers, and this is a model of package " + m.Room)
+		return cfg, errors.New("positions of long texts are for transformers, and this is a model of package " + m.Room)
 	case l.Group > 0:
-		return model.NewState(transformer.StateConfig{Policies: model.SelfExtend(l.Group, l.Recent)})
+		cfg.Policies = model.SelfExtend(l.Group, l.Recent)
+	default:
+		cfg.Policies = model.Endless(kept, l.Recent)
 	}
-	return model.NewState(transformer.StateConfig{Policies: model.Endless(kept, l.Recent)})
+	return cfg, nil
 }
