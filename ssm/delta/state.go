@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/ssm"
 )
@@ -61,7 +62,7 @@ func (k *kind) newState(cfg StateConfig) (*State, error) {
 	if check.Product(maxStateFloats, 1+cfg.Snapshots, k.size) < 0 {
 		return nil, check.Errorf(ErrConfig, "delta: Snapshots is %d, too many for a state of %d bytes", cfg.Snapshots, 4*k.size)
 	}
-	values := func() []float32 { return make([]float32, k.size) }
+	values := func() []float32 { return kernel.Large[float32](k.size) }
 	return &State{kind: k, values: values(), ring: state.NewRing(cfg.Snapshots, values)}, nil
 }
 
@@ -117,9 +118,17 @@ func (st *State) written() {
 // Clone returns a copy, snapshots included: a prefix that several continuations share.
 func (st *State) Clone() *State {
 	c := *st
-	c.values = slices.Clone(st.values)
+	c.values = largeCopy(st.values)
 	c.ring = st.ring.Clone(slices.Clone[[]float32])
 	return &c
+}
+
+// largeCopy returns a copy that stands in large pages, as NewState's values do: a decoded
+// token reads and writes them once, and finding many small pages would take a part of that.
+func largeCopy(x []float32) []float32 {
+	c := kernel.Large[float32](len(x))
+	copy(c, x)
+	return c
 }
 
 // CopyFrom makes the state what another of the same operator is, without its snapshots;

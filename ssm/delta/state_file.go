@@ -48,5 +48,6 @@ func (k *kind) readState(r io.Reader) (*State, error) {
 	if err := f.End(); err != nil {
 		return nil, err
 	}
+	st.values = largeCopy(st.values)
 	return st, nil
 }
