@@ -42,6 +42,10 @@ func (c *chunkWork) sumLogs(op *Recurrence, call *Call, p piece, h int) {
 	asm.Exp(c.grow, c.grow)
 	asm.Exp(c.rest, c.rest)
 	asm.Exp(c.step, c.step)
+	// Subnormal numbers take many times as long to multiply.
+	kernel.Flush(c.grow)
+	kernel.Flush(c.rest)
+	kernel.Flush(c.step)
 }
 
 // weighByHead makes c.left, c.ask and c.tail of a head with one decay for all key channels:
@@ -116,7 +120,7 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 }
 
 // multiplyFalls sets c.falls to exp(c_i - c_j) for j <= i, by products of the tokens' own
-// decays; what is to the right is unspecified. Without decay it is empty.
+// decays, and 0 to the right. Without decay it is empty.
 func (c *chunkWork) multiplyFalls(op *Recurrence, n int) {
 	if op.cfg.Decay == NoDecay {
 		c.falls = c.falls[:0]
@@ -129,7 +133,9 @@ func (c *chunkWork) multiplyFalls(op *Recurrence, n int) {
 			asm.Scale(row[:i], c.step[i], c.falls[(i-1)*n:][:i])
 		}
 		row[i] = 1
+		clear(row[i+1:])
 	}
+	kernel.Flush(c.falls)
 }
 
 // fall sets dst to the products from, times the decays between their tokens.

@@ -224,6 +224,7 @@ func (w *headWork) decays(op *Recurrence, call *Call, p piece, h int) {
 	if op.cfg.Decay == KeyDecay {
 		asm.Exp(w.decay, w.decay)
 	}
+	kernel.Flush(w.decay) // subnormal numbers take many times as long to multiply
 }
 
 // eraser returns row t of what the state of head h is read with for the erasure, in front

@@ -77,8 +77,9 @@
 // Recurrent gives the same bits for any split of a sequence; others give the same bits for
 // the same split and for splits at multiples of [Chunk], and differ by about 1e-6 of the
 // largest value otherwise. Logarithms of decays are summed in float64 or not at all, and
-// only exponentials of numbers up to 0 are taken, so that no decay is too fast. States
-// smaller than 2^-103 are set to 0 at multiples of Chunk.
+// only exponentials of numbers up to 0 are taken, so that no decay is too fast. Decays that
+// leave less than 2^-103 leave nothing, and states smaller than that are set to 0 at multiples
+// of Chunk: subnormal numbers would take many times as long.
 //
 // # Provenance
 //

@@ -187,3 +187,32 @@ func TestNotFinite(t *testing.T) {
 		}
 	})
 }
+
+// TestSubnormal: no decay is kept that is subnormal, which would take many times as long to
+// multiply: neither a token's, nor those of a piece's tokens together.
+func TestSubnormal(t *testing.T) {
+	defer inChunks()()
+	isatest.Run(t, func(t *testing.T) {
+		for _, cfg := range kinds() {
+			for _, cfg.Recurrent = range []bool{false, true} {
+				for _, g := range []float32{-2.9, -6.5, -20, -90, -100} {
+					op := value[*Recurrence](t)(New(cfg))
+					call := lawCall(rand.New(rand.NewPCG(1, 2)), op, 64)
+					for i := range call.Decay.Data {
+						call.Decay.Data[i] = g
+					}
+					must(t, op.Run(t.Context(), call))
+					w := op.scratch.Get().workers[0]
+					c := &w.chunk
+					for i, list := range [][]float32{w.decay, c.grow, c.rest, c.step, c.falls, c.last, c.keys.grow, c.keys.rest, c.keys.fore, c.keys.hind} {
+						for _, v := range list {
+							if v != 0 && math.Abs(float64(v)) < 0x1p-126 {
+								t.Fatalf("%v, recurrent %v, decays of %v: list %d has %v", cfg, cfg.Recurrent, g, i, v)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
