@@ -12,7 +12,8 @@
 //   - [Model] gives logits, log-likelihoods, hidden states of any layer and pooled embeddings,
 //     of whole sequences or of the next tokens after a [State].
 //   - [Model.Generate] continues a prompt, [Model.Stream] tells its text and how likely each
-//     token was; [Sampler] chooses tokens.
+//     token was; [Sampler] chooses tokens. A [Drafter] proposes several, which are looked at
+//     in one call without changing the text.
 //   - [State] is a prefix, to be gone on from, forked, cut back, stored and read. With a
 //     window and first tokens that are kept it never grows ([StateConfig]); [Model.Endless]
 //     counts positions within them, [Model.SelfExtend] has far ones share positions.

@@ -51,6 +51,29 @@ func ExampleModel_Generate() {
 	// One day, a dog named Max went to the park with his mom. They saw a big box with a big box. Max was very
 }
 
+// A part of the past drafts: the text is the same, in fewer calls that read all of it.
+func ExampleNear() {
+	m, words := open()
+	text := must(words.Encode("One day, a dog named Max", true))
+	calls, cfg := 0, transformer.GenerateConfig{MaxTokens: 30, Draft: transformer.Near{Keep: 4, Recent: 20}, Drafts: 4}
+	for piece, err := range m.Stream(context.Background(), text, must(m.NewState(transformer.StateConfig{})), cfg) {
+		if err != nil {
+			panic(err)
+		}
+		if piece.End == transformer.Going {
+			text = append(text, piece.Token)
+			if !piece.Drafted {
+				calls++
+			}
+		}
+	}
+	fmt.Println(words.Decode(text))
+	fmt.Println(calls < 20)
+	// Output:
+	// One day, a dog named Max went to the park with his mom. They saw a big box with a big box. Max was very
+	// true
+}
+
 // The log-likelihood of a text, without its logits being kept.
 func ExampleModel_Run() {
 	m, words := open()
