@@ -1,6 +1,7 @@
 package transformer
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -146,6 +147,27 @@ func TestPrefixesOfPolicies(t *testing.T) {
 			must(t, m.Run(t.Context(), &Call{Tokens: ids[:n], State: newState(t, m, cfg), Last: want}))
 			near(t, what, got.Data, want.Data, 2e-5)
 			before = n
+		}
+		var file bytes.Buffer
+		_, err = p.WriteTo(&file)
+		must(t, err)
+		again, err := m.ReadPrefixes(bytes.NewReader(file.Bytes()), PrefixConfig{MaxBytes: 1 << 24, State: cfg})
+		must(t, err)
+		got, want := zeros(1, tinyVocab), zeros(1, tinyVocab)
+		st, known, err := again.Lookup(ids)
+		must(t, err)
+		if known != 220 {
+			t.Errorf("%s: %d tokens are known of a file, want 220", what, known)
+		}
+		must(t, m.Run(t.Context(), &Call{Tokens: ids[known:], State: st, Last: got}))
+		st, _, err = p.Lookup(ids[:known+1])
+		must(t, err)
+		must(t, m.Run(t.Context(), &Call{Tokens: ids[known:], State: st, Last: want}))
+		same(t, what+", read", got.Data, want.Data)
+		for _, other := range []StateConfig{{}, {Policies: m.Endless(3, 21)}, {Window: 20, Keep: 3}} {
+			if _, err := m.ReadPrefixes(bytes.NewReader(file.Bytes()), PrefixConfig{MaxBytes: 1 << 24, State: other}); !errors.Is(err, ErrState) {
+				t.Errorf("%s, read with others: %v", what, err)
+			}
 		}
 	}
 }

@@ -186,7 +186,13 @@ func (p *Prefixes) twice(x *prefix) bool {
 
 // readWhole reads the state of a mixer, which must be of the same StateConfig.
 func (p *Prefixes) readWhole(r io.Reader, s Streamer, i int) (LayerState, error) {
-	l, err := s.ReadState(r)
+	var l LayerState
+	var err error
+	if c, ok := s.(ConfigReader); ok {
+		l, err = c.ReadStateWith(r, p.cfg.State)
+	} else {
+		l, err = s.ReadState(r)
+	}
 	if err != nil {
 		return nil, err
 	}
