@@ -15,7 +15,7 @@ func TestKernelColumns(t *testing.T) {
 	kernelChannels = 1 // as many as the workers transform
 	t.Cleanup(func() { kernelChannels = was })
 	isatest.Run(t, func(t *testing.T) {
-		const dim, n = 37, 400
+		const dim, n = 37, 200
 		for _, order := range []int{2, 3} {
 			for _, c := range []struct {
 				name       string

@@ -107,12 +107,18 @@ func TestPage(t *testing.T) {
 		t.Errorf("pasted: %q", status)
 	}
 
+	run("dropped", chromedp.Evaluate[chromedp.Void](`{
+		const d = new DataTransfer();
+		d.items.add(new File([">one\n" + "ACGT".repeat(50) + "\n>two\nACGTN"], "two.fa"));
+		document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: d, bubbles: true, cancelable: true }));
+	}`), until(`document.getElementById("status").textContent.startsWith("Done: 205 bases")`))
+
 	// A file gives what the official code finds in float64.
 	genome, err := filepath.Abs("../genome/testdata/phix174_NC_001422.fna.gz")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run("a file", chromedp.SetUploadFiles("#file", []string{genome}), until(`!`+finished), until(finished))
+	run("a file", chromedp.SetUploadFiles("#file", []string{genome}), until(`document.getElementById("status").textContent.startsWith("Done: 5,386 bases")`))
 	status := text("status")
 	if bits := number(t, status, `([0-9.]+) bits per base`); !strings.Contains(status, "5,386 bases") || math.Abs(bits-1.97147) > 1e-4 {
 		t.Errorf("phiX174: %q, want 1.97147 bits per base", status)
