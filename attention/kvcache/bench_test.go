@@ -39,6 +39,7 @@ func BenchmarkStep(b *testing.B) {
 			{"QuestAlone", Quest{Budget: 2048, Group: Alone}},
 			{"Top", Top{Tokens: 2048}},
 			{"TokenSelect", TokenSelect{Tokens: 2048}},
+			{"TokenSelect8", TokenSelect{Tokens: 2048, Bits: 8}},
 			{"Cached", Cached{Select: TokenSelect{Tokens: 2048}, Similarity: 0.9}},     // no two queries are alike
 			{"CachedAgain", Cached{Select: TokenSelect{Tokens: 2048}, Similarity: -1}}, // all are: one needle's choice for all
 			{"Landmarks", Landmarks{Block: 64, Blocks: 32}},
@@ -71,6 +72,7 @@ func BenchmarkMillion(b *testing.B) {
 			{"Shadow8", Shadow{}},
 			{"Quest", Quest{Budget: 2048}},
 			{"TokenSelect", TokenSelect{Tokens: 2048}},
+			{"TokenSelect8", TokenSelect{Tokens: 2048, Bits: 8}},
 			{"Landmarks", Landmarks{Block: 64, Blocks: 32}},
 			{"Window", Window{}},
 		} {

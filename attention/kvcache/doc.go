@@ -37,6 +37,7 @@
 //
 //	policy        reads to choose, a token held and key head   finds one of a million
 //	Top, TokenSelect   4 D bytes (2 D in 16 bits, D in int8)    yes: it looks at every key
+//	TokenSelect.Bits   D + 4, or 5 D / 8, and some keys         yes: it looks at every key, in a copy
 //	Quest              8 D / P                                  the less, the longer and the less alike neighbours are
 //	InfLLM             4 D G Representatives-mean / Block       where neighbours of a kind stand together
 //	RetroInfer         4 D / 16                                 between a page's mean and every key
@@ -54,11 +55,12 @@
 //	exact                        2147      1                  1
 //	Quest, 2,048 tokens          153       10                 .94
 //	Top, 2,048 tokens            1092      1.8                1
-//	TokenSelect, 2,048 tokens    1092      1.5                1
+//	TokenSelect, 2,048 tokens    1092      1.6                1
+//	TokenSelect of 8 bits        307       2.7                1
 //	Landmarks, 32 blocks of 64   36        60                 0 (of keys without landmarks)
 //	Window                       2         960                .06
 //
-// Top and TokenSelect read half of what there is, all keys, and cannot be more than twice as
+// Top and TokenSelect, but for the latter's Bits, read half of what there is, all keys, and cannot be more than twice as
 // fast: a step in which a Cached uses a choice again reads 20 MB, whatever the length, and
 // takes a fifth of the exact one's time after 65,536 tokens. Shadow has its own table.
 //

@@ -52,6 +52,7 @@ type run struct {
 	pasts            []attention.Past
 	attend, scan     func(worker, task int)
 	sum, vote, peak  func(worker, task int)
+	scanCopy         func(worker, task int)
 	report           Report
 	teller           teller // of the choice, or nil
 	sel              selecting

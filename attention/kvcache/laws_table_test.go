@@ -33,6 +33,7 @@ var lawCases = []lawCase{
 	{name: "TokenSelectInCache", change: func(c *Config) {
 		c.Select, c.Rotation, c.Positions = TokenSelect{Tokens: 6}, &rope.Config{HeadDim: c.HeadDim &^ 1, RotaryDim: 0}, InCache
 	}, far: true},
+	{name: "TokenSelectCopy", change: func(c *Config) { c.Select = TokenSelect{Tokens: 6, Bits: 8} }, roomy: func(c *Config) { c.Select = TokenSelect{Tokens: 1000, Bits: 8} }},
 	{name: "Grouped", change: func(c *Config) {
 		c.Select, c.Rotation, c.Positions, c.GroupSize = All{}, &rope.Config{}, Grouped, 3
 	}, far: true},

@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -29,6 +30,11 @@ type TokenSelect struct {
 	Tokens int
 	// Pool, an odd number, takes the largest of so many neighbouring votes; 0 is none.
 	Pool int
+	// Bits, 8 or 4, has keys looked at in a copy of so many bits, that of Shadow: a quarter
+	// or an eighth of float32's bytes. A quarter more than Tokens are chosen so, and the
+	// keys of these decide. 0 looks at the keys themselves, for certain. It goes with no
+	// Pool.
+	Bits int
 }
 
 type tokenIndex struct {
@@ -40,11 +46,33 @@ func (p TokenSelect) check(cfg *Config) error {
 	if p.Pool < 0 || p.Pool > 1<<16 || p.Pool > 0 && p.Pool%2 == 0 {
 		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Pool is %d, want 0 or an odd number", p.Pool)
 	}
+	switch {
+	case p.Bits != 0 && p.Bits != 8 && p.Bits != 4:
+		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits is %d, want 0, 8 or 4", p.Bits)
+	case p.Bits != 0 && p.Pool > 1:
+		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits is %d with Pool %d, want one of them", p.Bits, p.Pool)
+	case p.Bits != 0 && cfg.HeadDim > kernel.MaxShadowDim:
+		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits with HeadDim %d, want at most %d", cfg.HeadDim, kernel.MaxShadowDim)
+	}
 	return checkTop("TokenSelect.Tokens", p.Tokens, GroupSum)
 }
 
-func (p TokenSelect) newIndex(*Attention) index { return tokenIndex{p: p} }
-func (x tokenIndex) clone() index               { return x }
+// describe says what it always has of those without Bits, so that states are theirs.
+func (p TokenSelect) describe() string {
+	s := fmt.Sprintf("kvcache.TokenSelect{Tokens:%d Pool:%d}", p.Tokens, p.Pool)
+	if p.Bits != 0 {
+		s += fmt.Sprintf(" of %d bits", p.Bits)
+	}
+	return s
+}
+
+func (p TokenSelect) newIndex(a *Attention) index {
+	if p.Bits != 0 {
+		return newTokenCopy(p, a)
+	}
+	return tokenIndex{p: p}
+}
+func (x tokenIndex) clone() index { return x }
 
 func (x tokenIndex) choose(r *run) error {
 	from, to := r.middle(0)
