@@ -48,7 +48,7 @@
 // # Speed
 //
 // A step of one token after 262,144 others, 32 heads over 8 key heads of 128 features in
-// float32, one core of a loaded AVX-512 machine, fastest of 16 beside the exact step in
+// float32, one core of a loaded AVX-512 machine, fastest of 8 to 16 beside the exact step in
 // the same run (go test ./attention/kvcache -bench Step):
 //
 //	policy                       MB read   of exact's speed   needles found
@@ -60,9 +60,10 @@
 //	Landmarks, 32 blocks of 64   36        60                 0 (of keys without landmarks)
 //	Window                       2         960                .06
 //
-// Top and TokenSelect, but for the latter's Bits, read half of what there is, all keys, and cannot be more than twice as
-// fast: a step in which a Cached uses a choice again reads 20 MB, whatever the length, and
-// takes a fifth of the exact one's time after 65,536 tokens. Shadow has its own table.
+// Top and TokenSelect without Bits read all keys, half of what there is, and cannot be more
+// than twice as fast. A step in which a Cached uses a choice again reads 20 MB, whatever the
+// length, and takes a fifth of the exact one's time after 65,536 tokens. Shadow has its own
+// table.
 //
 // After 1,048,576 tokens, 8 heads over 2 key heads of 64 (a gigabyte), likewise, on the heap
 // and in a file that memory has room for (-bench Million):
