@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -104,6 +105,126 @@ func TestFamily(t *testing.T) {
 			near(t, "SSD", got, y.Data, 3e-6)
 		}
 	})
+}
+
+// TestDeltaProduct: several steps of the delta rule a token, as rows of which the first one
+// has the token's decay and the last one its output, are the product of as many reflections
+// that the formula (Siems et al. 2025) says, in a loop of its own in float64.
+func TestDeltaProduct(t *testing.T) {
+	defer inChunks()()
+	const heads, key, width, tokens = 2, 6, 5, 37
+	isatest.Run(t, func(t *testing.T) {
+		for _, steps := range []int{1, 2, 3, 4} {
+			for _, gated := range []bool{false, true} {
+				for _, recurrent := range []bool{false, true} {
+					cfg := Config{Heads: heads, KeyDim: key, ValueDim: width, Erase: EraseKey, Normalize: true, Scale: 1, Recurrent: recurrent}
+					if gated {
+						cfg.Decay = HeadDecay
+					}
+					call := lawCall(rand.New(rand.NewPCG(uint64(steps), 8)), value[*Recurrence](t)(New(cfg)), tokens*steps)
+					for i := range call.Beta.Data { // to 2: eigenvalues from -1 to 1
+						call.Beta.Data[i] = 2 * float32(i%11) / 10
+					}
+					for i := range call.Decay.Data {
+						if i/heads%steps > 0 {
+							call.Decay.Data[i] = 0
+						}
+					}
+					got, states := runOf(t, cfg, call)
+
+					var want, final []float64
+					for h := range heads {
+						out, s := deltaProduct(call, h, key, width, steps)
+						want, final = append(want, out...), append(final, s...)
+					}
+					var outs []float32
+					for h := range heads {
+						for i := range tokens {
+							outs = append(outs, got[((i+1)*steps-1)*heads*width+h*width:][:width]...)
+						}
+					}
+					what := fmt.Sprintf("%d steps, gated %v, recurrent %v", steps, gated, recurrent)
+					near(t, what, outs, narrow(want), 3e-6)
+					near(t, what+": state", states, narrow(final), 3e-6)
+				}
+			}
+		}
+	})
+}
+
+// deltaProduct is head h of DeltaProduct: for each token, with n steps j,
+//
+//	H = a (I - b_n k_n k_n^T) .. (I - b_1 k_1 k_1^T) H + what the steps write;  o = H^T q
+//
+// where step j's value is reflected by the steps behind it. It returns the outputs
+// [tokens, width] and the state [key, width].
+func deltaProduct(call *Call, h, key, width, steps int) (out, state []float64) {
+	state = make([]float64, key*width)
+	for from := 0; from < call.V.Rows; from += steps {
+		a := 1.0
+		if mat.Given(call.Decay) {
+			a = math.Exp(float64(mat.Row(call.Decay, from)[h]))
+		}
+		product, written := make([]float64, key*key), make([]float64, key*width)
+		for i := range key {
+			product[i*key+i] = 1
+		}
+		for t := from; t < from+steps; t++ {
+			k, b := unit64(mat.Part(call.K, t, h*key, key)), float64(mat.Row(call.Beta, t)[h])
+			product, written = reflected(product, k, b), reflected(written, k, b)
+			for i := range key {
+				for j, v := range mat.Part(call.V, t, h*width, width) {
+					written[i*width+j] += b * k[i] * float64(v)
+				}
+			}
+		}
+		next := written
+		for i := range key {
+			for l := range key {
+				for j := range width {
+					next[i*width+j] += a * product[i*key+l] * state[l*width+j]
+				}
+			}
+		}
+		state = next
+		q := unit64(mat.Part(call.Q, from+steps-1, h*key, key))
+		for j := range width {
+			var o float64
+			for i := range key {
+				o += q[i] * state[i*width+j]
+			}
+			out = append(out, o)
+		}
+	}
+	return out, state
+}
+
+// unit64 is x by its length.
+func unit64(x []float32) (unit []float64) {
+	var sum float64
+	for _, v := range x {
+		sum += float64(v) * float64(v)
+	}
+	for _, v := range x {
+		unit = append(unit, float64(v)/math.Sqrt(sum))
+	}
+	return unit
+}
+
+// reflected is (I - b k k^T) m.
+func reflected(m, k []float64, b float64) []float64 {
+	cols := len(m) / len(k)
+	out := make([]float64, len(m))
+	for i := range k {
+		for j := range cols {
+			var dot float64
+			for l := range k {
+				dot += k[l] * m[l*cols+j]
+			}
+			out[i*cols+j] = m[i*cols+j] - b*k[i]*dot
+		}
+	}
+	return out
 }
 
 // TestIdle: tokens that neither decay nor write leave the states to the bit, and a decay
