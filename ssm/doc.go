@@ -70,7 +70,9 @@
 // SISO and Mamba give the same bits for any split of a sequence. SSD and Mamba2
 // give the same bits for the same split, and for splits at multiples of [Chunk];
 // others differ by about 1e-6 of the largest value. States smaller than 2^-103 are
-// set to 0 at multiples of [Chunk].
+// set to 0 at multiples of [Chunk], and decays of an SSD or SISO, of a token or of several
+// together, that leave less than that leave nothing: subnormal numbers would take many times
+// as long.
 //
 // # Filters
 //

@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/kernel/scalar"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
@@ -75,6 +76,9 @@ func (s *sisoWork) turnToken(w *turnWork, st headState, h, t int) {
 	at := func(m blas32.General) float64 { return float64(mat.Row(m, t)[h]) }
 	part := func(m blas32.General, index, size int) []float32 { return mat.Part(m, t, index*size, size) }
 	dt, a, trap := at(call.Dt), math.Exp(at(call.Decay)), 1/(1+math.Exp(-at(call.Trap)))
+	if float32(a) < scalar.Tiny { // as kernel.Flush does
+		a = 0
+	}
 
 	copy(w.q, part(call.C, group, n))
 	copy(w.k, part(call.B, group, n))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/kernel/scalar"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -70,6 +71,16 @@ func (w *headWork) sumLogs(sh *pieceShared, n, heads, h int) float64 {
 	return sum
 }
 
+// decayOf returns exp(log), or 0 where kernel.Flush would make it that: subnormal numbers
+// take many times as long to multiply, and strong decays leave many of them in a chunk.
+func decayOf(log float64) float32 {
+	decay := float32(math.Exp(log))
+	if decay < scalar.Tiny {
+		return 0
+	}
+	return decay
+}
+
 // sweepMild computes piece i of head h by the recurrence, its decay kept apart: with
 // sum_t the logarithms of the decays up to and with t,
 //
@@ -127,10 +138,11 @@ func (w *headWork) sweepProducts(s *ssdWork, h, i int, y blas32.General) {
 		w.scale[t] = float32(sum - v)
 	}
 	asm.Exp(w.scale, w.scale)
+	kernel.Flush(w.scale)
 	for j := range w.state {
 		state, below := w.statePanel(op, j), mat.Rows(w.state[j].Panel(0), states, wide)
 		kernel.ScaleRows(below, w.scale, below)
-		asm.Scale(state.Data, float32(math.Exp(sum)), state.Data)
+		asm.Scale(state.Data, decayOf(sum), state.Data)
 		right := w.state[j].PanelRows(0, states, wide)
 		kernel.GemmTAdd(state, b, &right)
 	}
@@ -142,12 +154,13 @@ func (w *headWork) maskProducts(c blas32.General, states int) blas32.General {
 	out := mat.Of(w.c, c.Rows, c.Cols)
 	for t, sum := range w.sum {
 		from, to := mat.Row(c, t), mat.Row(out, t)
-		asm.Scale(to[:states], float32(math.Exp(sum)), from[:states])
+		asm.Scale(to[:states], decayOf(sum), from[:states])
 		row := w.row[:t+1]
 		for j := range row {
 			row[j] = float32(sum - w.sum[j])
 		}
 		asm.Exp(row, row)
+		kernel.Flush(row)
 		asm.Mul(to[states:][:t+1], row, from[states:][:t+1])
 		clear(to[states+t+1:])
 	}

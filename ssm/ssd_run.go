@@ -143,6 +143,7 @@ func (s *ssdWork) preparePiece(_, i int) {
 	}
 	if slices.Contains(sh.forms, recurrent) {
 		asm.Exp(sh.decay, sh.log)
+		kernel.Flush(sh.decay)
 	}
 	states := op.cfg.States
 	if slices.Contains(sh.forms, mild) {

@@ -1,8 +1,6 @@
 package ssm
 
 import (
-	"math"
-
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -44,10 +42,11 @@ func (w *headWork) sweepSparse(s *ssdWork, h, i int, y, values blas32.General) {
 		w.row[t] = float32(v)
 	}
 	asm.Exp(w.row, w.row)
+	kernel.Flush(w.row)
 	kernel.ScaleRows(y, w.row, y)
 	moved := sum != 0
 	if moved {
-		asm.Scale(values.Data, float32(math.Exp(sum)), values.Data)
+		asm.Scale(values.Data, decayOf(sum), values.Data)
 	}
 	for j := range n {
 		dt := sh.dt[j*heads+h]
@@ -57,9 +56,9 @@ func (w *headWork) sweepSparse(s *ssdWork, h, i int, y, values blas32.General) {
 		moved = true
 		asm.Scale(w.x, dt, mat.Part(s.call.X, p.t+j, h*width, width))
 		for t := j; t < n; t++ {
-			asm.Axpy(mat.Row(y, t), float32(math.Exp(w.sum[t]-w.sum[j]))*asm.Dot(mat.Row(c, t), mat.Row(b, j)), w.x)
+			asm.Axpy(mat.Row(y, t), decayOf(w.sum[t]-w.sum[j])*asm.Dot(mat.Row(c, t), mat.Row(b, j)), w.x)
 		}
-		last := float32(math.Exp(sum - w.sum[j]))
+		last := decayOf(sum - w.sum[j])
 		for k, v := range mat.Row(b, j) {
 			asm.Axpy(mat.Row(values, k), last*v, w.x)
 		}
