@@ -113,7 +113,7 @@ func (st *PartitionState) Reset() {
 	st.n = 0
 	st.voices = append(st.voices[:0], st.voices[len(st.voices)-1])
 	v := st.voices[0]
-	v.since = 0
+	v.since, st.op = 0, v.op
 	clear(st.in.Data)
 	clear(st.ready.Data)
 	clear(v.out.Data)

@@ -2,6 +2,7 @@ package hyena
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -146,6 +147,45 @@ func TestReplace(t *testing.T) {
 			t.Errorf("it begins at sample %d", begin)
 		}
 	})
+}
+
+// TestResetWhileReplacing: after a Reset the state is one of the kernel that was on its way, and
+// is stored as such.
+func TestResetWhileReplacing(t *testing.T) {
+	a, b := quiet(1, 300, 2), quiet(2, 200, 2)
+	x := matrix(3, 500, 2, 0)
+	p := mustPartition(t, PartitionConfig{Kernel: a, Block: 16, Largest: 64})
+	q := mustPartition(t, PartitionConfig{Kernel: b, Block: 16, Largest: 64, MaxTaps: 300})
+	st, err := p.NewState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := mat.New(x.Rows, x.Cols)
+	if err := p.Step(y, x, st); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Replace(q); err != nil {
+		t.Fatal(err)
+	}
+	st.Reset()
+	if err := p.Step(mat.Rows(y, 0, 100), mat.Rows(x, 0, 100), st); err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := st.WriteTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ReadState(bytes.NewReader(file.Bytes())); !errors.Is(err, ErrState) {
+		t.Errorf("it is stored as one of the kernel that it had: error %v", err)
+	}
+	again, err := q.ReadState(bytes.NewReader(file.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Step(mat.Rows(y, 100, 500), mat.Rows(x, 100, 500), again); err != nil {
+		t.Fatal(err)
+	}
+	near(t, "stored", y, late(t, b, x, 16), 1e-5)
 }
 
 func TestPartitionAllocations(t *testing.T) {

@@ -334,6 +334,15 @@ func ReverseComplementRNA(dst, sequence []byte) error {
 	return reverseComplement(dst, sequence, &rnaComplements)
 }
 
+// readAsDNA writes T for the U of RNA, in its case, as models read it.
+func readAsDNA(text []byte) {
+	for i, c := range text {
+		if letters[c] == uracil {
+			text[i]--
+		}
+	}
+}
+
 func reverseComplement(dst, sequence []byte, complements *[256]byte) error {
 	if len(dst) != len(sequence) {
 		return check.Errorf(ErrShape, "dna: dst has %d elements, want len(sequence) = %d", len(dst), len(sequence))

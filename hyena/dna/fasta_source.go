@@ -24,13 +24,16 @@ func openText(r io.Reader) (*bufio.Reader, error) {
 		z.Multistream(false)
 		b = bufio.NewReaderSize(&members{file: b, member: z, blocked: isBlock(z)}, 64<<10)
 	}
-	if mark, _ := b.Peek(3); bytes.Equal(mark, []byte("\xef\xbb\xbf")) {
-		_, _ = b.Discard(3) // it has just been peeked at
+	if mark, _ := b.Peek(len(byteOrderMark)); bytes.Equal(mark, byteOrderMark) {
+		_, _ = b.Discard(len(mark)) // it has just been peeked at
 	}
 	return bufio.NewReaderSize(&lineEnds{r: b}, 64<<10), nil
 }
 
-var gzipMagic = []byte{0x1f, 0x8b}
+var (
+	gzipMagic     = []byte{0x1f, 0x8b}
+	byteOrderMark = []byte("\xef\xbb\xbf")
+)
 
 // members reads a gzip file of one or more members, as gzip.Reader does, but passes over
 // zeros after a member, with which files are padded, tells what else may follow, and asks for

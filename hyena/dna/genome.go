@@ -40,7 +40,9 @@ type contig struct {
 }
 
 // OpenGenome opens a FASTA file with its index, path.fai, which is made, in memory, where
-// there is none: that reads the file once. A file in blocks may have path.gzi beside it;
+// there is none: that reads the file once. What an index cannot tell of matches ErrFASTA and is
+// named by its line: lines that are not all alike, comments, white space within a sequence, line
+// ends of CR alone. A byte-order mark is passed over. A file in blocks may have path.gzi beside it;
 // where there is none, its blocks are found by their headers. Errors match ErrFASTA or come
 // from the file system.
 func OpenGenome(path string) (*Genome, error) {
@@ -191,9 +193,15 @@ func makeIndex(r io.Reader) (list []contig, err error) {
 			return list, nil
 		}
 		number++
-		text := bytes.TrimRight(line, "\r\n")
 		begin := at
 		at += int64(len(line))
+		if number == 1 && bytes.HasPrefix(line, byteOrderMark) {
+			line = line[len(byteOrderMark):]
+		}
+		text := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+		if what := unindexed(text); what != "" {
+			return nil, check.Errorf(ErrFASTA, "dna: FASTA, line %d: %s, which no index tells of: write the file without", number, what)
+		}
 		switch {
 		case len(text) > 0 && text[0] == '>':
 			name, _, _ := strings.Cut(strings.ReplaceAll(string(text[1:]), "\t", " "), " ")
@@ -220,6 +228,20 @@ func makeIndex(r io.Reader) (list []contig, err error) {
 			c.Bases += int64(len(text))
 		}
 	}
+}
+
+// unindexed says what a line has that a Reader passes over, and that makes the places of an index
+// wrong.
+func unindexed(line []byte) string {
+	switch {
+	case len(line) > 0 && line[0] == ';':
+		return "a comment"
+	case bytes.IndexByte(line, '\r') >= 0:
+		return "a line end of CR alone"
+	case len(line) > 0 && line[0] != '>' && (bytes.IndexByte(line, ' ') >= 0 || bytes.IndexByte(line, '\t') >= 0):
+		return "white space"
+	}
+	return ""
 }
 
 // readLine returns a line with its end, valid until the next call; of a long one of bases it

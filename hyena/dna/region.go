@@ -100,6 +100,7 @@ func (e *embedder) region(ctx context.Context, dst []float32, from Sequences, r 
 	if err := from.ReadBases(text, r.Contig, begin); err != nil {
 		return err
 	}
+	readAsDNA(text)
 	first, last := int(r.From-begin), int(r.To-begin)
 	if r.Reverse {
 		if err := ReverseComplement(text, text); err != nil {

@@ -70,7 +70,9 @@ func (m *Model) LogLikelihood(ctx context.Context, dst []float32, sequence []byt
 	}
 	if cfg.BothStrands {
 		other, reverse := make([]byte, len(sequence)), make([]float32, len(sequence))
-		if err := ReverseComplement(other, sequence); err != nil {
+		copy(other, sequence)
+		readAsDNA(other)
+		if err := ReverseComplement(other, other); err != nil {
 			return err
 		}
 		if err := s.strand(ctx, reverse, other); err != nil {

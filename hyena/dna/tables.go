@@ -35,7 +35,7 @@ func newTable(kind string, r io.Reader) (table, error) {
 const mostLine = 1 << 28
 
 // next returns the fields of the next line, at most of them, the last of which has the rest;
-// it passes over empty lines and over those that begin with skip.
+// it passes over empty lines and over those that begin with skip, or are that.
 func (t *table) next(most int, skip ...string) ([]string, error) {
 lines:
 	for t.err == nil {
@@ -48,7 +48,7 @@ lines:
 			continue
 		}
 		for _, s := range skip {
-			if strings.HasPrefix(text, s) {
+			if strings.HasPrefix(text, s) || text == strings.TrimSpace(s) {
 				continue lines
 			}
 		}
@@ -204,7 +204,7 @@ func NewRegionReader(r io.Reader) (*RegionReader, error) {
 
 // Next returns the next region, or io.EOF after the last.
 func (r *RegionReader) Next() (Region, error) {
-	fields, err := r.next(7, "#", "track", "browser")
+	fields, err := r.next(7, "#", "track ", "browser ")
 	if err != nil {
 		return Region{}, err
 	}

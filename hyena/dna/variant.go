@@ -78,8 +78,9 @@ const defaultVariantWindow = 1024
 // ScoreVariants sets scores, of as many elements, to those of variants. Windows begin at the
 // same base and have the same number of bases with and without the variant: after a deletion
 // the window reaches further into what follows, after an insertion less far, so that both
-// sums are of as many bases (and where the sequence ends before, both are cut to the same
-// length). Letters that are not A, C, G or T are read and not counted.
+// sums are of as many bases. Where the sequence ends before, both are cut to the same length at
+// their ends or, where that would cut off what the variant changes, at their beginnings. Letters
+// that are not A, C, G or T are read and not counted.
 //
 // A Ref that is not what the sequence has, an allele with other letters, and a place outside
 // the sequence match ErrCall and name the variant; nothing is scored then.
@@ -233,7 +234,13 @@ func (s *variantScorer) windows(v *Variant) (ref, alt []byte, err error) {
 	before, after := text[:at-begin], text[at-begin+int64(len(v.Ref)):]
 	alt = append(append(append(make([]byte, 0, len(text)+len(v.Alt)), before...), v.Alt...), after...)
 	n := min(s.window, len(text), len(alt))
-	return bytes.ToUpper(text[:n]), bytes.ToUpper(alt[:n]), nil
+	if len(before)+longest > n { // the sequence ends with what the variant changes
+		text, alt = text[len(text)-n:], alt[len(alt)-n:]
+	}
+	ref, alt = bytes.ToUpper(text[:n]), bytes.ToUpper(alt[:n])
+	readAsDNA(ref)
+	readAsDNA(alt)
+	return ref, alt, nil
 }
 
 // pass returns the number of the call of a window.

@@ -45,7 +45,7 @@ func complement(t *testing.T, text string) string {
 func TestScoreVariants(t *testing.T) {
 	const window = 40
 	text := dnaText(5, 200)
-	records := Records{"x": []byte(strings.ToLower(text[:100]) + text[100:]), "short": []byte("ACGTACGT")}
+	records := Records{"x": []byte(strings.ToLower(text[:100]) + text[100:]), "short": []byte("ACGGACGT")}
 	type c struct {
 		v        Variant
 		from     int // of the window
@@ -63,7 +63,11 @@ func TestScoreVariants(t *testing.T) {
 		{one(100, text[100:101], text[100:101]+"GATTACA"), 100 - 16, text},
 		{one(100, text[100:104], text[100:101]), 100 - 18, text},
 		{one(197, text[197:200], text[197:198]), 160, text},
-		{Variant{Contig: "short", Position: 2, Ref: "C", Alt: "G"}, 0, "ACGTACGT"},
+		{one(199, text[199:200], text[199:200]+"GATTACA"), 160, text},
+		{one(196, text[196:197], text[196:197]+"GATTACA"), 160, text},
+		{Variant{Contig: "short", Position: 2, Ref: "C", Alt: "G"}, 0, "ACGGACGT"},
+		{Variant{Contig: "short", Position: 8, Ref: "T", Alt: "TGA"}, 0, "ACGGACGT"},
+		{Variant{Contig: "short", Position: 6, Ref: "CGT", Alt: "C"}, 0, "ACGGACGT"},
 	}
 	isatest.Run(t, func(t *testing.T) {
 		m := small.random(1).model(t, small.config())
@@ -79,6 +83,9 @@ func TestScoreVariants(t *testing.T) {
 				ref := c.sequence[c.from:]
 				alt := c.sequence[c.from:at] + strings.ToUpper(c.v.Alt) + c.sequence[at+len(c.v.Ref):]
 				n := min(window, len(ref), len(alt))
+				if at-c.from+max(len(c.v.Ref), len(c.v.Alt)) > n { // the end would be cut off
+					ref, alt = ref[len(ref)-n:], alt[len(alt)-n:]
+				}
 				ref, alt = ref[:n], alt[:n]
 				want := VariantScore{sumOf(t, m, ref), sumOf(t, m, alt)}
 				if strands {
@@ -86,6 +93,9 @@ func TestScoreVariants(t *testing.T) {
 				}
 				if math.Abs(scores[i].Ref-want.Ref) > 1e-3 || math.Abs(scores[i].Alt-want.Alt) > 1e-3 {
 					t.Errorf("variant %d, both strands %v: %v, want %v", i, strands, scores[i], want)
+				}
+				if scores[i].Ratio() == 0 {
+					t.Errorf("variant %d, both strands %v: as likely as without it, to the bit", i, strands)
 				}
 			}
 			if scores[0] != scores[1] || scores[0].Ratio() != scores[0].Alt-scores[0].Ref {
@@ -116,6 +126,36 @@ func TestVariantErrors(t *testing.T) {
 }
 
 func other(b byte) byte { return "ACGT"[(strings.IndexByte("ACGT", b)+1)%4] }
+
+// TestUracil: RNA is read as DNA, on both strands.
+func TestUracil(t *testing.T) {
+	m, ctx := small.random(1).model(t, small.config()), context.Background()
+	text := dnaText(8, 90)
+	rna := strings.NewReplacer("T", "U", "t", "u").Replace(text)
+	records, other := Records{"x": []byte(text)}, Records{"x": []byte(rna)}
+	for _, both := range []bool{false, true} {
+		want, got := make([]float32, len(text)), make([]float32, len(text))
+		must(t, m.LogLikelihood(ctx, want[1:], []byte(text)[1:], ScanConfig{BothStrands: both}))
+		must(t, m.LogLikelihood(ctx, got[1:], []byte(rna)[1:], ScanConfig{BothStrands: both}))
+		near(t, "likelihoods", got[2:len(got)-1], want[2:len(want)-1], 0)
+		a, b := mat.New(1, m.cfg.Dim), mat.New(1, m.cfg.Dim)
+		region := []Region{{Contig: "x", From: 3, To: 60, Reverse: true}}
+		must(t, m.EmbedRegions(ctx, a, records, region, EmbedConfig{BothStrands: both}))
+		must(t, m.EmbedRegions(ctx, b, other, region, EmbedConfig{BothStrands: both}))
+		near(t, "a region", b.Data, a.Data, 0)
+		at := strings.IndexByte(text, 'A')
+		scores := make([]VariantScore, 2)
+		cfg := VariantConfig{Window: 40, OneStrand: !both}
+		must(t, m.ScoreVariants(ctx, scores[:1], records, []Variant{{Contig: "x", Position: int64(at + 1), Ref: "A", Alt: "T"}}, cfg))
+		must(t, m.ScoreVariants(ctx, scores[1:], other, []Variant{{Contig: "x", Position: int64(at + 1), Ref: "A", Alt: "u"}}, cfg))
+		if scores[0] != scores[1] {
+			t.Errorf("both strands %v: RNA has %v, DNA %v", both, scores[1], scores[0])
+		}
+		if string(other["x"]) != rna {
+			t.Error("the records are changed")
+		}
+	}
+}
 
 // TestScan: what windows say of a base is what a call of the window says.
 func TestScan(t *testing.T) {
@@ -259,14 +299,16 @@ func TestTables(t *testing.T) {
 	if !slices.Equal(got, want) || r.Skipped() != 2 {
 		t.Errorf("%v, %d passed over, want %v", got, r.Skipped(), want)
 	}
-	b, err := NewRegionReader(strings.NewReader("track x\n#c\nchr1\t3\t9\nchr2\t0\t4\tname\t0\t-\textra\n"))
+	b, err := NewRegionReader(strings.NewReader("track x\n#c\nbrowser hide all\ntrack\nchr1\t3\t9\ntrack2\t5\t6\nchr2\t0\t4\tname\t0\t-\textra\n"))
 	must(t, err)
 	first, err := b.Next()
 	must(t, err)
+	named, err := b.Next()
+	must(t, err)
 	second, err := b.Next()
 	must(t, err)
-	if first != (Region{Contig: "chr1", From: 3, To: 9}) || second != (Region{"chr2", 0, 4, "name", true}) {
-		t.Errorf("%+v, %+v", first, second)
+	if named != (Region{Contig: "track2", From: 5, To: 6}) || first != (Region{Contig: "chr1", From: 3, To: 9}) || second != (Region{"chr2", 0, 4, "name", true}) {
+		t.Errorf("%+v, %+v, %+v", first, named, second)
 	}
 	if _, err := b.Next(); err != io.EOF {
 		t.Errorf("error %v", err)
