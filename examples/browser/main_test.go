@@ -101,6 +101,8 @@ func TestPage(t *testing.T) {
 	// What is no FASTA is said to be none, and what was pasted can be mended.
 	run("a letter that is none", chromedp.SetValue("#text", "AC7T"), chromedp.Click("#read"),
 		until(`document.getElementById("error").textContent.includes("FASTA") && !busy`))
+	run("too much memory", chromedp.Evaluate[chromedp.Void](`setBusy(true); worker.postMessage({ file: { length: 2 ** 40 }, window: 1024, mask: false })`),
+		until(`document.getElementById("error").textContent.includes("has ended") && !busy`))
 	run("no text", chromedp.SetValue("#text", " "), chromedp.Click("#read"), until(`document.getElementById("error").textContent.includes("empty")`))
 	run("pasted", chromedp.SetValue("#text", strings.Repeat("ACGT", 100)), chromedp.Click("#read"), until(finished))
 	if status := text("status"); !strings.Contains(status, "400 bases") {

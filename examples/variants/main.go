@@ -37,6 +37,9 @@ type options struct {
 	oneStrand                                bool
 }
 
+// beforeCI is the stretch of phage lambda that is shown, where the promoters before gene cI begin.
+const beforeCI = 37921
+
 func main() { program.Main("variants", command) }
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -45,8 +48,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.StringVar(&o.fasta, "fasta", "", "genome, a FASTA `file`, plain or compressed by bgzip (default: phage lambda, built in)")
 	f.StringVar(&o.vcf, "vcf", "", "changes to score, a VCF `file`, plain or gzip (default: all of single bases in a stretch)")
 	f.StringVar(&o.contig, "contig", "", "`name` of the record of the stretch (default: the first)")
-	f.IntVar(&o.from, "from", 37921, "first base of the stretch, 1 for the record's first (default: before gene cI of lambda)")
-	f.IntVar(&o.length, "length", 60, "bases of the stretch")
+	f.IntVar(&o.from, "from", 0, "first base of the stretch, 1 for the record's first (default: 37921, before gene cI, of lambda, and 1 of -fasta)")
+	f.IntVar(&o.length, "length", 0, "bases of the stretch (default: 60, or as many as there are)")
 	f.IntVar(&o.window, "window", 0, "bases that the model reads around a change (default: 1024, or as many as it takes)")
 	f.BoolVar(&o.oneStrand, "one-strand", false, "read the strand that the file has alone")
 	f.StringVar(&o.weights, "weights", "", "HyenaDNA checkpoint, a safetensors or PyTorch `file` or a folder (default: a small model of E. coli, built in)")
@@ -81,6 +84,15 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	s := scorer{model: m, genome: genome, cfg: dna.VariantConfig{Window: o.window, OneStrand: o.oneStrand}, progress: program.NewProgress(stderr, "changes")}
 	if o.vcf != "" {
 		return s.file(ctx, o.vcf, table, stdout)
+	}
+	if o.from == 0 {
+		if o.from = 1; o.fasta == "" {
+			o.from = beforeCI
+		}
+	}
+	if o.length == 0 {
+		bases, _ := genome.Len(o.contig)
+		o.length = int(min(60, max(1, bases-int64(o.from)+1)))
 	}
 	stretch, err := s.stretch(ctx, o.contig, o.from, o.length)
 	if err != nil {

@@ -48,6 +48,22 @@ func TestStretch(t *testing.T) {
 	}
 }
 
+// TestShortGenome: without more flags, the stretch is one that a genome has.
+func TestShortGenome(t *testing.T) {
+	dir := t.TempDir()
+	fasta := filepath.Join(dir, "a.fa")
+	if err := os.WriteFile(fasta, []byte(">a\nACGTACGTAC\nGTAC\n>b\nACNN\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, args := range map[string][]string{
+		"a, bases 1 to 14: 42 changes": nil, "b, bases 1 to 4: 6 changes": {"-contig", "b"}, "a, bases 9 to 14: 18 changes": {"-from", "9"}, "a, bases 1 to 2: 6 changes": {"-length", "2"},
+	} {
+		if text, err := run(t, append(args, "-fasta", fasta, "-out", filepath.Join(dir, "out"))...); err != nil || !strings.Contains(text, want) {
+			t.Errorf("%v: printed %q, error %v, want %q", args, text, err, want)
+		}
+	}
+}
+
 // TestVCF scores a file, and says what is wrong with others.
 func TestVCF(t *testing.T) {
 	dir := t.TempDir()
@@ -73,7 +89,7 @@ func TestVCF(t *testing.T) {
 		"there is no such sequence":                 {"-fasta", fasta, "-vcf", path("c.vcf", "#\nchr2\t6\t.\tA\tG\n")},
 		"this is a FASTA file":                      {"-fasta", fasta, "-vcf", fasta},
 		"want a stretch of chr, which has 28 bases": {"-fasta", fasta, "-from", "20", "-length", "10"},
-		"-length is 0, want 1 to 100000":            {"-length", "0"},
+		"-length is -1, want 1 to 100000":           {"-length", "-1"},
 		"of which the genome has no record":         {"-contig", "x"},
 		"no such file or directory":                 {"-fasta", filepath.Join(dir, "none")},
 	} {

@@ -132,12 +132,17 @@ func (r *Reader) header() (Header, error) {
 		}
 	}
 	r.in, r.begin = true, true
-	line := strings.TrimSpace(string(text))
+	return parseHeader(string(text)), nil
+}
+
+// parseHeader returns the header of a line, its ">" left out.
+func parseHeader(line string) Header {
+	line = strings.TrimSpace(line)
 	end := strings.IndexAny(line, " \t\v\f")
 	if end < 0 {
 		end = len(line)
 	}
-	return Header{line[:end], strings.TrimSpace(line[end:])}, nil
+	return Header{line[:end], strings.TrimSpace(line[end:])}
 }
 
 // Read reads bases of the current record. It returns io.EOF at the record's end,

@@ -204,8 +204,7 @@ func makeIndex(r io.Reader) (list []contig, err error) {
 		}
 		switch {
 		case len(text) > 0 && text[0] == '>':
-			name, _, _ := strings.Cut(strings.ReplaceAll(string(text[1:]), "\t", " "), " ")
-			list = append(list, contig{Contig: Contig{Name: name}, at: at})
+			list = append(list, contig{Contig: Contig{Name: parseHeader(string(text[1:])).Name}, at: at})
 			c, last = &list[len(list)-1], false
 		case c == nil && len(text) > 0:
 			if what := kindOf(line); what != "" {

@@ -112,6 +112,22 @@ func TestGenome(t *testing.T) {
 	}
 }
 
+// TestGenomeNames: an index that is made has the names that a Reader gives.
+func TestGenomeNames(t *testing.T) {
+	const text = ">a b\nAC\n>\tb\tc\nAC\n>  c d\nAC\n>d\ve\nAC\n>\nAC\n"
+	g, err := NewGenome(strings.NewReader(text), int64(len(text)), nil, nil)
+	must(t, err)
+	r, err := NewReader(strings.NewReader(text))
+	must(t, err)
+	for i, want := range []string{"a", "b", "c", "d", ""} {
+		h, err := r.Next()
+		must(t, err)
+		if got := g.Contigs()[i].Name; got != want || h.Name != want {
+			t.Errorf("record %d is %q by the index and %q by a Reader, want %q", i, got, h.Name, want)
+		}
+	}
+}
+
 // TestOpenGenome reads files beside each other.
 func TestOpenGenome(t *testing.T) {
 	text, records := fastaText(2, 50, "\n", 333)

@@ -30,6 +30,10 @@ function start() {
 const hear = (message) => ({
   ready() { if (!busy) status("Ready."); },
   error() { fail(message.text); },
+  ended() { // as it does where memory is short
+    start();
+    fail("The program has ended and was started again: the file takes more memory than the browser gives.");
+  },
   record() {
     track.begin(message.name, message.bases);
     row = $("records").insertRow();

@@ -10,7 +10,7 @@ const ready = fetch("subquad.wasm")
     return WebAssembly.instantiateStreaming(response, go.importObject);
   })
   .then((result) => {
-    go.run(result.instance).then(() => fail("the program has ended"), fail);
+    go.run(result.instance).then(() => postMessage({ kind: "ended" }), fail);
     postMessage({ kind: "ready" });
   });
 

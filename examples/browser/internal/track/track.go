@@ -24,6 +24,9 @@ type Reader struct {
 	Piece  func(letters []byte, bits []float32)
 }
 
+// mostBases bounds a record: a browser's memory holds it and its track.
+const mostBases = 1 << 25
+
 // Read reads a FASTA file, plain or gzip.
 func (r *Reader) Read(ctx context.Context, file io.Reader) error {
 	if longest := r.Model.Config().MaxLen; r.Window < 2 || r.Window > longest {
@@ -45,9 +48,12 @@ func (r *Reader) Read(ctx context.Context, file io.Reader) error {
 		if err != nil {
 			return err
 		}
-		sequence, err := io.ReadAll(fasta)
+		sequence, err := io.ReadAll(io.LimitReader(fasta, mostBases+1))
 		if err != nil {
 			return err
+		}
+		if len(sequence) > mostBases {
+			return fmt.Errorf("record %.100q has more than %d bases, which take hours and more memory than a page has: cut it", h.Name, mostBases)
 		}
 		r.Record(h.Name, len(sequence))
 		if err := r.read(ctx, sequence); err != nil {

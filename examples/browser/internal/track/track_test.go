@@ -55,6 +55,9 @@ func TestRead(t *testing.T) {
 			t.Errorf("%q: error %v, want %q in it", text, err, want)
 		}
 	}
+	if err := read(io.MultiReader(strings.NewReader(">a\nAC\n>b\n"), strings.NewReader(strings.Repeat("A", mostBases+1)))); err == nil || !strings.Contains(err.Error(), `record "b" has more than`) || letters != 2 {
+		t.Errorf("a long record: %d letters, error %v", letters, err)
+	}
 	r.Window = 1
 	if err := read(strings.NewReader(">a\nACGT\n")); err == nil || !strings.Contains(err.Error(), "window of 1 ") {
 		t.Errorf("error %v", err)
