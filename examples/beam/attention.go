@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"slices"
 
@@ -26,20 +26,23 @@ var contextFlags longContext
 
 func init() {
 	f := &contextFlags
-	flag.IntVar(&f.Keys, "keys", 1<<20, "attention: keys of the context")
-	flag.IntVar(&f.Shard, "shard-keys", 1<<16, "attention: keys to a shard")
-	flag.IntVar(&f.Queries, "queries", 16, "attention: queries")
+	flags.IntVar(&f.Keys, "keys", 1<<20, "attention: keys of the context")
+	flags.IntVar(&f.Shard, "shard-keys", 1<<16, "attention: keys to a shard")
+	flags.IntVar(&f.Queries, "queries", 16, "attention: queries")
 	f.Heads, f.KVHeads, f.Dim = 8, 1, 64
 }
 
 func (c longContext) checked() (longContext, error) {
-	if c.Keys < 1 || c.Shard < 1 || c.Queries < 1 {
-		return c, fmt.Errorf("-keys, -shard-keys and -queries are %d, %d and %d, want 1 or more", c.Keys, c.Shard, c.Queries)
+	if c.Queries < 1 || c.Queries > maxQueries {
+		return c, fmt.Errorf("-queries is %d, want 1 to %d", c.Queries, maxQueries)
 	}
-	return c, nil
+	return c, checkShards("keys", c.Keys, c.Shard)
 }
 
-func (c longContext) shards() int64 { return int64((c.Keys + c.Shard - 1) / c.Shard) }
+// maxQueries bounds an element, which has the results of all queries: 34 MB.
+const maxQueries = 1 << 14
+
+func (c longContext) shards() int64 { return shardsOf(c.Keys, c.Shard) }
 
 // load returns the keys and values of a shard. Here they are drawn; a service would read them
 // from the file where prefill left them.
@@ -78,6 +81,16 @@ func (c longContext) partial(data []float32) attention.Partial {
 func (c longContext) join(left, right []float32) ([]float32, error) {
 	data := make([]float32, len(left))
 	return data, attention.Merge(c.partial(data), nil, c.partial(left), c.partial(right))
+}
+
+// difference is that of the outputs or that of the log-sum-exps, whichever is larger: each as a part
+// of its own largest, for log-sum-exps are far larger than outputs.
+func (c longContext) difference(a, b []float32) float64 {
+	if want := c.Queries * c.Heads * (c.Dim + 1); len(a) != want || len(b) != want {
+		return math.NaN()
+	}
+	p, q := c.partial(a), c.partial(b)
+	return max(difference(p.Out.Data, q.Out.Data), difference(p.LSE.Data, q.LSE.Data))
 }
 
 // Queries are rows of queries.
@@ -145,6 +158,12 @@ func attentionCommand(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	c.Workers = *workers
+	if _, err := c.operator(); err != nil {
+		return err
+	}
+	if err := writable(ctx, *outDir); err != nil {
+		return err
+	}
 	path := join(*outDir, "attention.f32")
 	if err := run(ctx, func(s beam.Scope) { attentionPipeline(s, path, c, &attendFn{Context: c}) }); err != nil {
 		return err
@@ -161,10 +180,19 @@ func attentionCommand(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "the same shards in one process: %s\none call over all keys: outputs differ by %.1e of the largest\n",
-		bitsOf(got, same), difference(got, whole))
-	return err
+	apart := c.difference(got, whole)
+	fmt.Fprintf(stdout, "the same shards in one process: %s\none call over all keys: results differ by %.1e of the largest\n",
+		c.bitsOf(got, same), apart)
+	if err := within(c.difference(got, same), 1e-6); err != nil { // 0 where workers' processors are of one kind
+		return err
+	}
+	return within(apart, callRounding)
 }
+
+// callRounding is what results may differ from one call's by, as a part of the largest output, which is
+// itself the smaller the more keys there are, for the values drawn have mean 0: a million keys differ
+// by 2e-6, four by 6e-6.
+const callRounding = 1e-4
 
 // alone computes in this process what the pipeline does, and a single call over all keys.
 func (c longContext) alone(ctx context.Context) (same, whole []float32, err error) {
@@ -186,9 +214,9 @@ func (c longContext) alone(ctx context.Context) (same, whole []float32, err erro
 }
 
 // bitsOf says whether two results are the same to the bit.
-func bitsOf(a, b []float32) string {
+func (c longContext) bitsOf(a, b []float32) string {
 	if slices.Equal(a, b) {
 		return "the same bits"
 	}
-	return fmt.Sprintf("other bits, which differ by %.1e of the largest", difference(a, b))
+	return fmt.Sprintf("other bits, which differ by %.1e of the largest", c.difference(a, b))
 }

@@ -74,6 +74,24 @@ func writeFile(ctx context.Context, path string, write func(io.Writer) error) er
 	return err
 }
 
+// writable returns an error where nothing can be written to a folder: hours of work should not
+// end there.
+func writable(ctx context.Context, folder string) error {
+	path := join(folder, "writable"+unfinished)
+	if err := writeFile(ctx, path, func(io.Writer) error { return nil }); err != nil {
+		return fmt.Errorf("-out %s: %w", folder, err)
+	}
+	fs, err := filesystem.New(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer fs.Close()
+	if remover, ok := fs.(filesystem.Remover); ok {
+		return remover.Remove(ctx, path)
+	}
+	return nil
+}
+
 func renameFile(ctx context.Context, from, to string) error {
 	fs, err := filesystem.New(ctx, to)
 	if err != nil {

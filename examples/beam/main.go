@@ -22,6 +22,7 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal/extworker"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/x/beamx"
 )
@@ -33,20 +34,24 @@ const about = `beam scores genomes, attends to one long context or scans one, on
 	go run ./examples/beam -pipeline scan -rule delta
 	go run ./examples/beam -pipeline score --runner=flink --endpoint=localhost:8099 -out gs://bucket/scores 'gs://bucket/*.fa'
 
-Flags; those that README.md does not name are Beam's:
+Flags, which come before the files:
 `
 
+// flags are this program's own; package flag has Beam's beside them.
+var flags = flag.NewFlagSet("beam", flag.ContinueOnError)
+
 var (
-	pipelineName = flag.String("pipeline", "score", "`what` to run: score, attention or scan")
-	outDir       = flag.String("out", "beam-out", "write results to this `folder`, which all workers must reach")
-	workers      = flag.Int("workers", 0, "goroutines of a worker's model or operator (default: one for each processor)")
-	check        = flag.Bool("check", true, "attention and scan: compare with one process, which takes as long as one worker")
-	pool         = flag.Int("pool", 0, "be a worker process for --environment_type=EXTERNAL at this `port`, and nothing else")
-	verbose      = flag.Bool("v", false, "print what Beam reports")
+	pipelineName = flags.String("pipeline", "score", "`what` to run: score, attention or scan")
+	outDir       = flags.String("out", "beam-out", "write results to this `folder`, which all workers must reach")
+	workers      = flags.Int("workers", 0, "goroutines of a worker's model or operator (default: one for each processor)")
+	check        = flags.Bool("check", true, "attention and scan: compare with one process, which takes as long as one worker\nand holds all keys; a difference beyond rounding is an error")
+	pool         = flags.Int("pool", 0, "be a worker process for --environment_type=EXTERNAL at this `port`, and nothing else")
+	verbose      = flags.Bool("v", false, "print what Beam reports")
 )
 
 func main() {
-	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), about); flag.PrintDefaults() }
+	flag.Usage = usage
+	flags.VisitAll(func(f *flag.Flag) { flag.Var(f.Value, f.Name, f.Usage) })
 	flag.Parse()
 	level := "warn"
 	if *verbose {
@@ -62,6 +67,23 @@ func main() {
 	}
 }
 
+// usage prints this program's flags, and Beam's behind them.
+func usage() {
+	w := flag.CommandLine.Output()
+	flags.SetOutput(w)
+	fmt.Fprint(w, about)
+	flags.PrintDefaults()
+	fmt.Fprint(w, "\nBeam's own flags:\n")
+	beams := flag.NewFlagSet("", flag.ContinueOnError)
+	beams.SetOutput(w)
+	flag.VisitAll(func(f *flag.Flag) {
+		if flags.Lookup(f.Name) == nil {
+			beams.Var(f.Value, f.Name, f.Usage)
+		}
+	})
+	beams.PrintDefaults()
+}
+
 func command(ctx context.Context, args []string, stdout io.Writer) error {
 	if *pool != 0 {
 		server, err := extworker.StartLoopback(ctx, *pool)
@@ -71,8 +93,21 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 		<-ctx.Done()
 		return server.Stop(context.WithoutCancel(ctx))
 	}
-	if len(args) > 0 && *pipelineName != "score" {
-		return fmt.Errorf("unexpected argument %q", args[0])
+	for _, arg := range args {
+		switch {
+		case arg == "":
+			return errors.New("the name of a file is empty")
+		case arg[0] == '-':
+			return fmt.Errorf("%s comes behind a file: flags come first, and a file of this name is ./%[1]s", arg)
+		case *pipelineName != "score":
+			return fmt.Errorf("unexpected argument %q", arg)
+		}
+	}
+	switch {
+	case *outDir == "":
+		return errors.New("-out is empty, want a folder")
+	case *jobopts.Async:
+		return errors.New("-async: results get their names when the job is done, which must be waited for")
 	}
 	switch *pipelineName {
 	case "score":
@@ -85,9 +120,13 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 	return errors.New("-pipeline is " + *pipelineName + ", want score, attention or scan")
 }
 
-// run builds a pipeline and runs it to its end.
+// run builds a pipeline and runs it to its end, or the context's, whose error it then returns.
 func run(ctx context.Context, build func(s beam.Scope)) error {
 	p, s := beam.NewPipelineWithRoot()
 	build(s)
-	return beamx.Run(ctx, p)
+	err := beamx.Run(ctx, p)
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 
@@ -28,6 +29,33 @@ func upTo(n int64) []int64 {
 		list[i] = int64(i)
 	}
 	return list
+}
+
+// A sequence is cut into so many shards at most, for a pipeline names each, of so many rows.
+const maxShards, maxShard = 1 << 16, 1 << 22
+
+// shardsOf is how many shards of size rows a sequence has.
+func shardsOf(rows, size int) int64 { return int64((rows-1)/size + 1) }
+
+// checkShards returns an error where a sequence cannot be cut so; the unit is what its rows are.
+func checkShards(unit string, rows, size int) error {
+	switch {
+	case rows < 1:
+		return fmt.Errorf("-%s is %d, want 1 or more", unit, rows)
+	case size < 1 || size > maxShard:
+		return fmt.Errorf("-shard-%s is %d, want 1 to %d", unit, size, maxShard)
+	case shardsOf(rows, size) > maxShards:
+		return fmt.Errorf("-%s is %d, which are %d shards of %d, want at most %d shards", unit, rows, shardsOf(rows, size), size, maxShards)
+	}
+	return nil
+}
+
+// within returns an error where a difference from one process is larger than rounding makes it.
+func within(difference, most float64) error {
+	if difference <= most {
+		return nil
+	}
+	return fmt.Errorf("results differ from those of one process by %.1e, want at most %.0e", difference, most)
 }
 
 // difference is the largest difference as a part of b's largest number, and NaN where there is one

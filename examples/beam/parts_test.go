@@ -139,7 +139,7 @@ func TestAttention(t *testing.T) {
 		if !slices.Equal(got, same) {
 			t.Error("other bits than one process with the same shards")
 		}
-		if d := difference(got, whole); !(d < 1e-6) {
+		if d := c.difference(got, whole); !(d < 1e-6) {
 			t.Errorf("one call over all keys differs by %.1e", d)
 		}
 	})

@@ -1,13 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math"
+	"path"
 	"reflect"
+	"strings"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/transforms/filter"
@@ -29,12 +31,12 @@ var scoreFlags scoring
 
 func init() {
 	f := &scoreFlags
-	flag.StringVar(&f.Weights, "weights", "", "score: HyenaDNA checkpoint, a `file` (default: a small model of E. coli, built in)")
-	flag.StringVar(&f.Config, "config", "", "score: the checkpoint's config.json `file`")
-	flag.IntVar(&f.Window, "window", 0, "score: bases to a pass of the model (default: 16384, or as many as the model takes)")
-	flag.IntVar(&f.Stretch, "stretch", 0, "score: bases to an element, a multiple of -window (default: about 65536)")
-	flag.IntVar(&f.Bin, "bin", 100, "score: bases to a line of a bedGraph file")
-	flag.BoolVar(&f.Mask, "mask", false, "score: read letters that are no nucleotide code, * and ? as N")
+	flags.StringVar(&f.Weights, "weights", "", "score: HyenaDNA checkpoint, a `file` (default: a small model of E. coli, built in)")
+	flags.StringVar(&f.Config, "config", "", "score: the checkpoint's config.json `file`")
+	flags.IntVar(&f.Window, "window", 0, "score: bases to a pass of the model (default: 16384, or as many as the model takes)")
+	flags.IntVar(&f.Stretch, "stretch", 0, "score: bases to an element, a multiple of -window (default: about 65536)")
+	flags.IntVar(&f.Bin, "bin", 100, "score: bases to a line of a bedGraph file")
+	flags.BoolVar(&f.Mask, "mask", false, "score: read letters that are no nucleotide code, * and ? as N")
 }
 
 // checked returns the scoring with its defaults, for a model of so many bases at the longest.
@@ -48,11 +50,16 @@ func (c scoring) checked(longest int) (scoring, error) {
 	switch {
 	case c.Stretch < c.Window || c.Stretch%c.Window != 0:
 		return c, fmt.Errorf("-stretch is %d, want a multiple of -window, %d", c.Stretch, c.Window)
+	case c.Stretch > max(maxStretch, c.Window):
+		return c, fmt.Errorf("-stretch is %d, want at most %d", c.Stretch, max(maxStretch, c.Window))
 	case c.Bin < 1:
 		return c, fmt.Errorf("-bin is %d, want 1 or more", c.Bin)
 	}
 	return c, nil
 }
+
+// maxStretch bounds what a worker holds of an element.
+const maxStretch = 1 << 24
 
 // Contig is one record of a FASTA file.
 type Contig struct {
@@ -103,8 +110,13 @@ func init() {
 // score scores the files of the patterns: a bedGraph file of each goes to the folder, and tables
 // of all contigs and of the files that failed. scoreStep is a &scoreFn{}, or stands in for one.
 // The tables have their names when the job is done, for a runner that gives a job up, as Prism
-// does, may have gone on for a while without what was lost.
+// does, may have gone on for a while without what was lost. Where there are contigs in
+// them already, the folder has the results of another job, which are kept: that is an error.
 func score(ctx context.Context, patterns []string, folder string, cfg scoring, scoreStep any) error {
+	table := join(folder, contigsTable)
+	if text, err := readFile(ctx, table); err == nil && bytes.Count(text, []byte("\n")) > 1 {
+		return fmt.Errorf("%s has results already: remove it, or name another folder by -out", table)
+	}
 	err := run(ctx, func(s beam.Scope) { scorePipeline(s, patterns, folder, cfg, scoreStep) })
 	for _, name := range []string{contigsTable, deadTable} {
 		if err == nil {
@@ -135,8 +147,12 @@ func (*matchFn) ProcessElement(ctx context.Context, pattern string, emit func(st
 	if err != nil || len(list) == 0 {
 		list = []string{pattern}
 	}
-	for _, path := range list {
-		emit(path)
+	for _, file := range list {
+		// A file has one name, of ./a.fa and a.fa. Where .. is behind a link, they are two.
+		if !strings.Contains(file, "://") && !strings.Contains(file, "..") {
+			file = path.Clean(file)
+		}
+		emit(file)
 	}
 	return nil
 }

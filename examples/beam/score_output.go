@@ -173,6 +173,9 @@ func field(text string) string {
 func scoreCommand(ctx context.Context, patterns []string, stdout io.Writer) error {
 	cfg := scoreFlags
 	cfg.Workers = *workers
+	if cfg.Config != "" && cfg.Weights == "" {
+		return errors.New("-config is for a checkpoint, which -weights does not name")
+	}
 	// What is wrong with the checkpoint had better be told here than by a worker.
 	m, err := sharedModel(ctx, cfg)
 	if err != nil {
@@ -188,18 +191,25 @@ func scoreCommand(ctx context.Context, patterns []string, stdout io.Writer) erro
 	if len(patterns) == 0 {
 		patterns = []string{builtIn}
 	}
+	if err := writable(ctx, *outDir); err != nil {
+		return err
+	}
 	if err := score(ctx, patterns, *outDir, cfg, &scoreFn{Scoring: cfg}); err != nil {
 		return err
 	}
-	for _, name := range []string{contigsTable, deadTable} {
+	var lines [2]int
+	for i, name := range []string{contigsTable, deadTable} {
 		text, err := readFile(ctx, join(*outDir, name))
 		if err != nil {
 			return err
 		}
-		if name == deadTable && bytes.Count(text, []byte("\n")) == 1 {
+		if lines[i] = bytes.Count(text, []byte("\n")); name == deadTable && lines[i] == 1 {
 			continue // its heading alone
 		}
 		fmt.Fprintf(stdout, "%s\n%s\n", join(*outDir, name), text)
+	}
+	if lines[0] == 1 && lines[1] > 1 {
+		return errors.New("no file could be scored")
 	}
 	return nil
 }
