@@ -155,7 +155,12 @@ func ParseTemplate(template string, t *Tokenizer, cfg TemplateConfig) (*Template
 }
 
 // Family names the kind of template, as "ChatML" or "Mistral v3".
-func (t *Template) Family() string { return t.family.name() }
+func (t *Template) Family() string {
+	if t == nil {
+		return ""
+	}
+	return t.family.name()
+}
 
 // Apply returns the tokens of a conversation, BOS included where the template has it; answer
 // adds what an answer of the assistant begins with. Errors match ErrCall: there is no message,
@@ -192,6 +197,9 @@ func (t *Template) Text(messages []Message, answer bool) (string, error) {
 // them, and at those of package function Ends.
 func (t *Template) Ends() []int32 {
 	var ends []int32
+	if t == nil {
+		return ends
+	}
 	for _, name := range append(t.family.ends(), t.cfg.EOS) {
 		if id, ok := t.words.Lookup(name); ok && name != "" {
 			ends = append(ends, id)
@@ -202,6 +210,9 @@ func (t *Template) Ends() []int32 {
 }
 
 func (t *Template) write(messages []Message, answer bool) (*writer, error) {
+	if t == nil {
+		return nil, check.Errorf(ErrCall, "text: the Template is nil, want one of OpenTemplate or ParseTemplate")
+	}
 	if len(messages) == 0 {
 		return nil, check.Errorf(ErrCall, "text: there are no messages")
 	}

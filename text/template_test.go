@@ -306,3 +306,26 @@ func TestInjection(t *testing.T) {
 		}
 	}
 }
+
+// TestNothing: a tokenizer or a template that is nil has no tokens, and is an error where there is
+// one to return.
+func TestNothing(t *testing.T) {
+	var w *Tokenizer
+	_, known := w.Lookup("x")
+	if w.Size() != 0 || w.Decode([]int32{1}) != "" || len(w.AppendText(nil, -1, 1)) != 0 || len(w.Missing(3)) != 3 || known {
+		t.Error("a nil Tokenizer has tokens")
+	}
+	if _, err := w.Encode("x", true); !errors.Is(err, ErrCall) {
+		t.Errorf("Encode: %v", err)
+	}
+	var c *Template
+	if _, err := c.Apply([]Message{{User, "x"}}, true); !errors.Is(err, ErrCall) {
+		t.Errorf("Apply: %v", err)
+	}
+	if _, err := c.Text([]Message{{User, "x"}}, true); !errors.Is(err, ErrCall) {
+		t.Errorf("Text: %v", err)
+	}
+	if c.Family() != "" || c.Ends() != nil {
+		t.Error("a nil Template has a family, or ends")
+	}
+}

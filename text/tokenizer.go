@@ -134,6 +134,8 @@ func (t *Tokenizer) Encode(text string, begin bool) ([]int32, error) {
 // within a character ends so.
 func (t *Tokenizer) Decode(tokens []int32) string {
 	switch {
+	case t == nil:
+		return ""
 	case t.scored != nil:
 		return t.scored.Decode(tokens)
 	case t.json != nil:
@@ -151,6 +153,7 @@ func (t *Tokenizer) Decode(tokens []int32) string {
 // other are what Decode gives.
 func (t *Tokenizer) AppendText(dst []byte, before, token int32) []byte {
 	switch {
+	case t == nil:
 	case t.scored != nil:
 		return t.scored.AppendText(dst, before, token)
 	case t.json != nil:
@@ -161,9 +164,11 @@ func (t *Tokenizer) AppendText(dst []byte, before, token int32) []byte {
 	return dst
 }
 
-// Size returns one more than the largest token. A model may have more rows.
+// Size returns one more than the largest token, 0 of a nil Tokenizer. A model may have more rows.
 func (t *Tokenizer) Size() int {
 	switch {
+	case t == nil:
+		return 0
 	case t.scored != nil:
 		return t.scored.Size()
 	case t.json != nil:
@@ -176,7 +181,7 @@ func (t *Tokenizer) Size() int {
 // and a model has rows for these too. A GenerateConfig asks for them. The caller must not
 // change them.
 func (t *Tokenizer) Missing(n int) []int32 {
-	if t.json != nil {
+	if t != nil && t.json != nil {
 		return t.json.Missing(n)
 	}
 	var list []int32
@@ -189,7 +194,7 @@ func (t *Tokenizer) Missing(n int) []int32 {
 // Lookup returns the token of a name, as "<|im_end|>" or a token of the vocabulary as the
 // tokenizer.json writes it. Other tokenizers have no names.
 func (t *Tokenizer) Lookup(name string) (token int32, ok bool) {
-	if t.json == nil {
+	if t == nil || t.json == nil {
 		return 0, false
 	}
 	return t.json.Lookup(name)

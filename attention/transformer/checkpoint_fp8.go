@@ -12,8 +12,10 @@ import (
 
 // readQuantization reads how the weights of a file are quantized.
 func (s *Shape) readQuantization(f section) {
-	switch method := f.text("quant_method", "mxfp4"); {
-	case method == "mxfp4" && s.ModelType == "gpt_oss":
+	switch method := f.text("quant_method", ""); {
+	case (method == "mxfp4" || method == "") && s.ModelType == "gpt_oss":
+	case method == "":
+		f.fail("quantization_config: no quant_method")
 	case method == "fp8":
 		if format := f.text("fmt", "e4m3"); format != "e4m3" && format != "float8_e4m3fn" {
 			f.fail("quantization_config: weights of fp8 in the format %.100q are not read", format)

@@ -19,12 +19,24 @@ type Model struct {
 	stack *lm.Model
 }
 
-// Shape returns what the model consists of.
+// Shape returns what the model consists of, a copy.
 func (m *Model) Shape() Shape {
 	s := m.shape
 	s.Windows, s.Rotations, s.EOS = slices.Clone(s.Windows), slices.Clone(s.Rotations), slices.Clone(s.EOS)
-	s.Kinds = slices.Clone(s.Kinds)
+	s.Kinds, s.Latent, s.Mamba, s.Delta, s.Experts = slices.Clone(s.Kinds), cloned(s.Latent), cloned(s.Mamba), cloned(s.Delta), cloned(s.Experts)
+	if s.Experts != nil {
+		s.Experts.Sparse = slices.Clone(s.Experts.Sparse)
+	}
 	return s
+}
+
+// cloned returns a copy of what a pointer points to.
+func cloned[T any](x *T) *T {
+	if x == nil {
+		return nil
+	}
+	y := *x
+	return &y
 }
 
 // Config returns what the model was opened with.

@@ -65,8 +65,8 @@ func (s section) flag(key string, otherwise bool) bool {
 func (s section) number(key string, otherwise float64) float32 {
 	n := weights.Number(otherwise)
 	s.decode(key, &n)
-	if x := float64(n); s.has(key) && !(x > 0 && x <= math.MaxFloat32) {
-		s.fail("%s is %v, want a finite number above 0", key, x)
+	if x := float64(n); s.has(key) && !(float32(x) > 0 && x <= math.MaxFloat32) {
+		s.fail("%s is %v, want a finite number above 0, in float32", key, x)
 	}
 	return float32(n)
 }

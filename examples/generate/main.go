@@ -235,7 +235,7 @@ func run(ctx context.Context, m *language.Model, o options, stdout, stderr io.Wr
 		return byBytes(ctx, m, o, stdout, stderr)
 	case o.draft != "":
 		var err error
-		if o.generate.Draft, err = drafter(o); err != nil {
+		if o.generate.Draft, err = drafter(m, o); err != nil {
 			return err
 		}
 	}

@@ -99,8 +99,8 @@ func drawn(p []float64, temperature, topP, random float64) int {
 	return order[len(order)-1]
 }
 
-// drafter returns what -draft names.
-func drafter(o options) (transformer.Drafter, error) {
+// drafter returns what -draft names, for a model.
+func drafter(m *language.Model, o options) (transformer.Drafter, error) {
 	if _, missing := os.Stat(o.draft); missing != nil {
 		switch o.draft {
 		case "near":
@@ -116,6 +116,9 @@ func drafter(o options) (transformer.Drafter, error) {
 	source, err := small.NewSource()
 	if err != nil {
 		return nil, fmt.Errorf("-draft: %w", err)
+	}
+	if n := m.Words.Size(); source.Vocab() < n {
+		return nil, fmt.Errorf("-draft %s: it has %d tokens, and the model that writes %d: want a smaller model of the same tokens", o.draft, source.Vocab(), n)
 	}
 	return &transformer.ModelDraft{Source: source}, nil
 }

@@ -39,9 +39,10 @@ func TestDraft(t *testing.T) {
 		}
 	}
 	for want, args := range map[string][]string{
-		"-bytes goes with neither": {"-draft", "stories", "-bytes", "-greedy"},
-		"does not go with -score":  {"-draft", "stories", "-score", "x"},
-		"no such file":             {"-draft", "no/such/file"},
+		"-bytes goes with neither":  {"-draft", "stories", "-bytes", "-greedy"},
+		"does not go with -score":   {"-draft", "stories", "-score", "x"},
+		"no file or folder no/such": {"-draft", "no/such/file"},
+		"-draft bible: it has 256":  {"-weights", "stories", "-draft", "bible"},
 	} {
 		if err := command(t.Context(), args, new(bytes.Buffer), new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: error %v, want %s", args, err, want)

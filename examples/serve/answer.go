@@ -202,8 +202,11 @@ func (a *answering) broken(err error) error {
 		return err
 	}
 	message := err.Error()
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		message = "the answer took too long"
+	case errors.Is(err, context.Canceled): // or the client has left
+		message = ending
 	}
 	_ = a.send(errorOf(message)) // a client that has left will not read it
 	return nil

@@ -91,6 +91,12 @@ func TestPrefixFile(t *testing.T) {
 	if _, err := newServer(m, small, 1<<24, file); err == nil || !strings.Contains(err.Error(), "-prefix-file "+file) {
 		t.Errorf("a file that is none: %v", err)
 	}
+	must(t, s.keep(file))
+	small8, err := language.Stories(language.Options{Workers: 1, Format: "int8"})
+	must(t, err)
+	if _, err := newServer(small8, small, 1<<24, file); err == nil || !strings.Contains(err.Error(), "want a whole file of the same model and -format") {
+		t.Errorf("a file of another model: %v", err)
+	}
 	if err := again.keep(filepath.Join(file, "not", "there")); err == nil {
 		t.Error("a folder that is not there")
 	}

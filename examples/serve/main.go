@@ -27,6 +27,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/subquad/subquad/examples/internal/language"
@@ -70,7 +71,7 @@ func command(ctx context.Context, args []string, _, stderr io.Writer) error {
 	f.Int64Var(&o.prefixBytes, "prefix-bytes", 256<<20, "`bytes` for what is known of prompts; 0 keeps nothing")
 	f.StringVar(&o.prefixFile, "prefix-file", "", "`file` that keeps what is known of prompts from one start to the next")
 	f.DurationVar(&o.grace, "grace", 10*time.Second, "how long running answers may go on after an interrupt")
-	f.IntVar(&o.open.Workers, "workers", 0, "goroutines for each text (default: one for each processor)")
+	f.IntVar(&o.open.Workers, "workers", 0, "goroutines for each call of the model (default: one for each processor)")
 	if err := program.Parse(f, args, stderr); err != nil {
 		return err
 	}
@@ -95,9 +96,8 @@ func command(ctx context.Context, args []string, _, stderr io.Writer) error {
 
 func (o *options) check() error {
 	for _, x := range []struct {
-		name  string
-		value int64
-		least int64
+		name         string
+		value, least int64
 	}{
 		{"concurrent", int64(o.limits.concurrent), 1}, {"queue", int64(o.limits.queue), 0}, {"body", o.limits.body, 1}, {"prompt-tokens", int64(o.limits.prompt), 1},
 		{"max-tokens", int64(o.limits.answer), 1}, {"timeout", int64(o.limits.timeout), 1}, {"prefix-bytes", o.prefixBytes, 0}, {"grace", int64(o.grace), 0},
@@ -106,8 +106,18 @@ func (o *options) check() error {
 			return fmt.Errorf("-%s is %d, want %d or more", x.name, x.value, x.least)
 		}
 	}
-	if o.prefixFile != "" && o.prefixBytes == 0 {
+	if most := 1 << 20; o.limits.concurrent > most || o.limits.queue > most {
+		return fmt.Errorf("-concurrent is %d and -queue %d, want at most %d", o.limits.concurrent, o.limits.queue, most)
+	}
+	if o.prefixFile == "" {
+		return nil
+	}
+	if o.prefixBytes == 0 {
 		return errors.New("-prefix-file with -prefix-bytes 0: nothing is kept")
+	}
+	// At the end is too late to find out that it cannot be written.
+	if f, err := os.Stat(filepath.Dir(o.prefixFile)); err != nil || !f.IsDir() {
+		return fmt.Errorf("-prefix-file is in %s, which is no folder", filepath.Dir(o.prefixFile))
 	}
 	return nil
 }

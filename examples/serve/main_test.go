@@ -261,6 +261,9 @@ func TestErrors(t *testing.T) {
 	for want, args := range map[string][]string{
 		"-concurrent is 0, want 1 or more":                         {"-concurrent", "0"},
 		"-prefix-bytes is -1, want 0 or more":                      {"-prefix-bytes", "-1"},
+		"want at most 1048576":                                     {"-queue", "9223372036854775807"},
+		"-concurrent is 1048577":                                   {"-concurrent", "1048577"},
+		"-prefix-file is in no/such, which is no folder":           {"-prefix-file", "no/such/folder"},
 		`-format is "f8", want float32, bfloat16, float16 or int8`: {"-format", "f8"},
 		"there is no file or folder missing: download":             {"-weights", "missing"},
 		"listen tcp": {"-addr", "no.such.host.invalid:1"},

@@ -26,6 +26,9 @@ func openPrefixes(m *language.Model, most int64, file string) (*transformer.Pref
 	}
 	defer f.Close()
 	p, err := m.ReadPrefixes(bufio.NewReader(f), most)
+	if errors.Is(err, transformer.ErrState) {
+		return nil, fmt.Errorf("-prefix-file %s: %w (want a whole file of the same model and -format, or none)", file, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("-prefix-file %s: %w", file, err)
 	}

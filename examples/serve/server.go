@@ -121,8 +121,10 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, chat bool) {
 	case errors.As(err, &f):
 	case errors.Is(err, context.DeadlineExceeded):
 		f = &failure{http.StatusServiceUnavailable, fmt.Sprintf("the answer took longer than %v", s.limits.timeout)}
-	case r.Context().Err() != nil:
+	case r.Context().Err() != nil && !s.draining.Load():
 		return // nobody is there to be told
+	case r.Context().Err() != nil:
+		f = &failure{http.StatusServiceUnavailable, ending}
 	default:
 		f = &failure{http.StatusInternalServerError, err.Error()}
 	}
@@ -135,9 +137,12 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, chat bool) {
 // retryAfter is in how many seconds there may be a place: it grows with the queue.
 func (s *server) retryAfter() int { return 1 + len(s.admitted)/max(1, s.limits.concurrent) }
 
+// ending is what is told of requests that come too late, or are cut off.
+const ending = "the service is ending"
+
 func (s *server) tryAnswer(w http.ResponseWriter, r *http.Request, chat bool) error {
 	if s.draining.Load() {
-		return fail(http.StatusServiceUnavailable, "the service is ending")
+		return fail(http.StatusServiceUnavailable, ending)
 	}
 	if chat && s.template == nil {
 		return fail(http.StatusNotImplemented, "this model does not converse: %v", s.noChat)
@@ -163,7 +168,10 @@ func (s *server) tryAnswer(w http.ResponseWriter, r *http.Request, chat bool) er
 	return s.generate(ctx, w, q)
 }
 
+// writeJSON answers with a value, which must be read within writeTime.
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	// A writer that has no deadlines, as tests have one, has none to keep.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // a client that has left is no error of ours

@@ -135,8 +135,13 @@ type ModelDraft struct {
 
 // Draft implements Drafter.
 func (x *ModelDraft) Draft(ctx context.Context, d *Drafts) error {
-	if x.Source == nil {
-		return check.Errorf(subquad.ErrCall, "%s: Source of a ModelDraft is nil", d.pkg)
+	if x == nil || x.Source == nil {
+		return check.Errorf(subquad.ErrCall, "%s: a ModelDraft is nil, or its Source", d.pkg)
+	}
+	for i, token := range d.text {
+		if token < 0 || int(token) >= x.Source.Vocab() {
+			return check.Errorf(subquad.ErrCall, "%s: token %d of the text is %d, and the Source of a ModelDraft has %d tokens: want a model of the same ones", d.pkg, i, token, x.Source.Vocab())
+		}
 	}
 	if x.partner == nil || x.partner.source != x.Source {
 		x.partner = newPartner(x.Source, 1)

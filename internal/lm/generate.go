@@ -120,6 +120,9 @@ func (cfg *GenerateConfig) check(pkg string) error {
 	if len(cfg.StopText) > 0 && cfg.Words == nil {
 		return check.Errorf(subquad.ErrConfig, "%s: StopText is given without Words", pkg)
 	}
+	if cfg.Words != nil && cfg.Words.Size() < 1 {
+		return check.Errorf(subquad.ErrConfig, "%s: Words has no tokens: is it nil?", pkg)
+	}
 	for i, s := range cfg.StopText {
 		if s == "" {
 			return check.Errorf(subquad.ErrConfig, "%s: StopText[%d] is empty", pkg, i)

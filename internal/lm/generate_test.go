@@ -231,7 +231,7 @@ func TestGenerateErrors(t *testing.T) {
 		"lm: StopText[1] is empty":            {StopText: []string{"x", ""}, Words: letters()},
 		"lm: MaxTokens is -1, want 0 or more": {MaxTokens: -1},
 		"lm: TopP is 2, want 0 to 1":          {SampleConfig: SampleConfig{TopP: 2}},
-		"lm: none of 0 logits is a number":    {Words: syllables{}},
+		"lm: Words has no tokens: is it nil?": {Words: syllables{}},
 	} {
 		err := first(t.Context(), cfg)
 		if err == nil || !strings.HasSuffix(err.Error(), strings.TrimPrefix(want, "lm")) {
