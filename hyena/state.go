@@ -144,8 +144,8 @@ func (st *State) CopyFrom(from *State) error {
 
 // Truncate goes back to the first n tokens: to 0, to Len, to those that the state has a
 // snapshot of (StateConfig.Snapshots) or, of a Conv, to any of which it still has the inputs
-// that the kernel reaches. Going back costs a long convolution what the last few of its tiles
-// do. It returns an error that matches ErrState, and changes nothing, where it cannot.
+// that the kernel reaches. Going back is cheap; of a long convolution the next step costs what the
+// last few of its tiles do. It returns an error that matches ErrState, and changes nothing, where it cannot.
 func (st *State) Truncate(n int) error {
 	switch {
 	case n == st.n:
@@ -167,7 +167,8 @@ func (st *State) Truncate(n int) error {
 	} else {
 		st.ring.Forget(n)
 	}
-	return st.goBack(n)
+	st.goBack(n)
+	return nil
 }
 
 // canReturn tells whether the long convolutions have the inputs to go back to n tokens.
@@ -181,14 +182,11 @@ func (st *State) canReturn(n int) bool {
 }
 
 // goBack brings the long convolutions back to n tokens; values are those already.
-func (st *State) goBack(n int) error {
+func (st *State) goBack(n int) {
 	for _, s := range st.streams {
-		if err := s.truncate(n); err != nil {
-			return err
-		}
+		s.truncate(n)
 	}
 	st.n = n
-	return nil
 }
 
 // Room returns an error that matches ErrFull unless n more tokens fit.

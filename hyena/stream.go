@@ -28,6 +28,7 @@ type stream struct {
 	first int       // the first token of in
 	in    []float32 // inputs, [n-first, C]
 	hint  int       // tokens to take memory for, or 0
+	stale bool      // sums are to be computed again, by the next step
 	block int       // tokens of a near block; 0 where all taps are summed as they stand
 	near  []float32 // [block, C], for the block of token n
 	far   []farLevel
@@ -91,6 +92,12 @@ func (s *stream) needed(n int) int {
 // step convolves the next tokens. After an error the stream must be truncated.
 func (s *stream) step(ctx context.Context, r *convRun, dst, u blas32.General, workers int) error {
 	c := s.c
+	if s.stale {
+		if err := s.rebuild(ctx, r, workers); err != nil {
+			return err
+		}
+		s.stale = false
+	}
 	if s.n == 0 && s.block > 0 && u.Rows >= 2*nearMost {
 		return s.begin(ctx, r, dst, u, workers)
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/parallel"
 )
 
 // errReverse is the error about states of a convolution with an anticausal kernel.
@@ -69,29 +68,21 @@ func (s *stream) rebuild(ctx context.Context, r *convRun, workers int) error {
 // holds tells whether the inputs are there to go back to n tokens.
 func (s *stream) holds(n int) bool { return n <= s.n && s.first <= s.needed(n) }
 
-// truncate goes back to n tokens, of which it has the inputs.
-func (s *stream) truncate(n int) error {
-	s.n = n
-	s.in = s.in[:min(len(s.in), max(0, n-s.first)*s.c.channels)]
+// truncate goes back to n tokens, of which it has the inputs; after a step that has failed, to
+// those that there were. The sums of n tokens are left to the next step, which can be stopped.
+func (s *stream) truncate(n int) {
 	if n == 0 {
 		s.reset()
-		return nil
+		return
 	}
-	r := s.c.scratch.convs.Get()
-	defer s.c.scratch.convs.Put(r)
-	return s.rebuild(context.Background(), r, parallel.Workers(s.c.cfg.Workers))
-}
-
-// mustTruncate undoes a step that has failed.
-func (s *stream) mustTruncate(n int) {
-	if err := s.truncate(n); err != nil {
-		panic(err) // it could be computed before
-	}
+	s.stale = s.stale || s.n != n
+	s.n = n
+	s.in = s.in[:min(len(s.in), max(0, n-s.first)*s.c.channels)]
 }
 
 // reset forgets all tokens.
 func (s *stream) reset() {
-	s.n, s.first, s.in = 0, 0, s.in[:0]
+	s.n, s.first, s.in, s.stale = 0, 0, s.in[:0], false
 	clear(s.near)
 	for i := range s.far {
 		s.far[i].job, s.far[i].done = 0, 0
@@ -137,7 +128,7 @@ func (s *stream) clone() *stream {
 
 // copyFrom makes the stream what another of the same convolution is.
 func (s *stream) copyFrom(from *stream) {
-	s.n, s.first = from.n, from.first
+	s.n, s.first, s.stale = from.n, from.first, from.stale
 	s.in = append(s.in[:0], from.in...)
 	copy(s.near, from.near)
 	for i := range s.far {
@@ -158,9 +149,6 @@ func (s *stream) heldFloats(n int) int64 {
 }
 
 // refill makes the stream that of n tokens whose last inputs are given.
-func (s *stream) refill(held []float32, n int) error {
-	s.in, s.first, s.n = held, s.needed(n), n
-	r := s.c.scratch.convs.Get()
-	defer s.c.scratch.convs.Put(r)
-	return s.rebuild(context.Background(), r, parallel.Workers(s.c.cfg.Workers))
+func (s *stream) refill(held []float32, n int) {
+	s.in, s.first, s.n, s.stale = held, s.needed(n), n, n > 0
 }

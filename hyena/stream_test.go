@@ -136,6 +136,59 @@ func statesAgree(t *testing.T, op streamer, x blas32.General, cols int) blas32.G
 	return want
 }
 
+// TestStopsAtOnce: a step that is stopped does not compute on to undo what it did; the next step
+// does, and can be stopped too. So it is with states that have been truncated or read.
+func TestStopsAtOnce(t *testing.T) {
+	shrinkNear(t, 64)
+	const tokens, channels, half = 900, 3, 400
+	conv, x := mustConv(t, ConvConfig{Kernel: quiet(1, tokens, channels), Workers: 1}), matrix(2, tokens, channels, 0)
+	want, _ := split(t, rand.New(rand.NewPCG(1, 2)), conv, x, channels, mustState(t, conv, StateConfig{}))
+	stopped := func(st *State, left, rows int) bool {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		err := conv.Run(&statetest.Ending{Context: ctx, Left: left}, &ConvCall{Dst: mat.New(rows, channels), U: mat.Rows(x, half, half+rows), State: st})
+		if err != nil && (err != context.Canceled || st.Len() != half) {
+			t.Fatalf("error %v, Len %d", err, st.Len())
+		}
+		return err != nil
+	}
+	for left := 1; left < 40; left++ {
+		st := mustState(t, conv, StateConfig{})
+		split(t, rand.New(rand.NewPCG(1, 3)), conv, mat.Rows(x, 0, half), channels, st)
+		var file bytes.Buffer
+		if _, err := st.WriteTo(&file); err != nil {
+			t.Fatal(err)
+		}
+		read, err := conv.ReadState(&file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back := st.Clone()
+		split(t, rand.New(rand.NewPCG(1, 4)), conv, mat.Rows(x, half, half+33), channels, back)
+		if err := back.Truncate(half); err != nil {
+			t.Fatal(err)
+		}
+		if !read.streams[0].stale || !back.streams[0].stale {
+			t.Fatal("sums are computed before a step asks for them")
+		}
+		for name, st := range map[string]*State{"stopped": st, "read": read, "truncated": back} {
+			if stopped(st, left, 300) && left > 10 && !st.streams[0].stale {
+				t.Fatalf("%s, after %d looks: what was begun is computed again at once", name, left)
+			}
+			if !stopped(st, 2, 1) && st.streams[0].stale {
+				t.Fatalf("%s, after %d looks: a step leaves sums that are to be computed again", name, left)
+			}
+			from := st.Len()
+			got, _ := split(t, rand.New(rand.NewPCG(1, 5)), conv, mat.Rows(x, from, tokens), channels, st.Clone())
+			for i := range got.Rows {
+				if !slices.Equal(mat.Row(got, i), mat.Row(want, from+i)) {
+					t.Fatalf("%s, after %d looks: other bits at token %d", name, left, from+i)
+				}
+			}
+		}
+	}
+}
+
 func TestConvStates(t *testing.T) {
 	shrinkNear(t, 64)
 	isatest.Run(t, func(t *testing.T) {
