@@ -27,7 +27,9 @@ func (st *State) Save(m *Mark) {
 }
 
 // Restore makes the state what it was, or what one that it is a Clone of was, when m was saved:
-// as Truncate does, of any point that has been saved. Errors match ErrState.
+// as Truncate does, of any point that has been saved. It must have gone on from that point: after
+// a Truncate to fewer tokens, and others since, the mark is of a sequence that is no more, which
+// cannot be told. Errors match ErrState.
 func (st *State) Restore(m *Mark) error {
 	switch {
 	case st.kind == nil || m == nil || m.kind == nil:

@@ -97,7 +97,10 @@ func (m *Model) Run(ctx context.Context, call *Call) error {
 // other. Each gives what it gives alone, to the bit, whatever the others' lengths.
 // All are checked before any is run. Workers of a call count for itself, as many
 // as the configuration has for the batch.
-func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
+func (m *Model) RunBatch(ctx context.Context, calls []*Call) error { return m.runBatch(ctx, calls, 0) }
+
+// runBatch is RunBatch on as many goroutines as workers says, 0 for the configuration's.
+func (m *Model) runBatch(ctx context.Context, calls []*Call, workers int) error {
 	list := make([]*lm.Call, len(calls))
 	for i, call := range calls {
 		if call != nil {
@@ -105,5 +108,5 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 			list[i] = &c
 		}
 	}
-	return m.stack.RunBatch(ctx, list)
+	return m.stack.RunBatchOn(ctx, list, workers)
 }

@@ -124,7 +124,7 @@ func (s *scanner) strand(ctx context.Context, dst []float32, sequence []byte) er
 	var calls []*Call
 	var firsts []int // the first base that a call counts
 	run := func() error {
-		if err := s.model.RunBatch(ctx, calls); err != nil {
+		if err := s.model.runBatch(ctx, calls, s.cfg.Workers); err != nil {
 			return err
 		}
 		for i, c := range calls {

@@ -203,7 +203,7 @@ func (s *variantScorer) score(ctx context.Context, scores []VariantScore, varian
 			}
 			sums = append(sums, at)
 		}
-		if err := s.model.RunBatch(ctx, s.calls); err != nil {
+		if err := s.model.runBatch(ctx, s.calls, s.cfg.Workers); err != nil {
 			return err
 		}
 		s.ended = s.ended[:0]

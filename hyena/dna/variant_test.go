@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -279,6 +281,43 @@ func TestEmbedRegions(t *testing.T) {
 			}
 		}
 	})
+}
+
+// counting is a context that notes how many goroutines there are when it is asked.
+type counting struct {
+	context.Context
+	mu   sync.Mutex
+	most int
+}
+
+func (c *counting) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most = max(c.most, runtime.NumGoroutine())
+	return nil
+}
+
+// TestWorkersOfBatches: Workers of a configuration counts for windows that run side by side.
+func TestWorkersOfBatches(t *testing.T) {
+	cfg := small.config()
+	cfg.Workers = 8
+	m := small.random(1).model(t, cfg)
+	text := dnaText(9, 600)
+	want := runtime.NumGoroutine()
+	ctx := &counting{Context: context.Background()}
+	must(t, m.LogLikelihood(ctx, make([]float32, len(text)), []byte(text), ScanConfig{Window: 50, Workers: 1}))
+	if ctx.most > want {
+		t.Errorf("LogLikelihood with one worker: %d goroutines, want %d", ctx.most, want)
+	}
+	ctx = &counting{Context: context.Background()}
+	var variants []Variant
+	for i := range 20 {
+		variants = append(variants, Variant{Contig: "x", Position: int64(30*i + 1), Ref: text[30*i:][:1], Alt: string(other(text[30*i]))})
+	}
+	must(t, m.ScoreVariants(ctx, make([]VariantScore, len(variants)), Records{"x": []byte(text)}, variants, VariantConfig{Window: 50, Workers: 1}))
+	if ctx.most > want {
+		t.Errorf("ScoreVariants with one worker: %d goroutines, want %d", ctx.most, want)
+	}
 }
 
 // TestTables reads VCF and BED files, and says what is wrong with others.

@@ -18,6 +18,11 @@ const sharedTokens = 8 * dense.BlockRows
 // gives what it gives alone, to the bit. All are checked before any is run. Workers of a
 // call count for itself, as many as the configuration has for the batch.
 func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
+	return m.RunBatchOn(ctx, calls, 0)
+}
+
+// RunBatchOn is RunBatch on as many goroutines as workers says, 0 for the configuration's.
+func (m *Model) RunBatchOn(ctx context.Context, calls []*Call, workers int) error {
 	pkg := m.cfg.Package
 	if err := check.Call(pkg, ctx, true); err != nil {
 		return err
@@ -47,7 +52,7 @@ func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 	}
 	errs := make([]error, len(short))
 	var group parallel.Group
-	err := group.Run(ctx, parallel.Workers(m.cfg.Workers), len(short), func(_, i int) {
+	err := group.Run(ctx, parallel.Choose(m.cfg.Workers, workers), len(short), func(_, i int) {
 		errs[i] = m.runWith(ctx, short[i], drafting{}, 1)
 	})
 	if done := ctx.Err(); done != nil {
