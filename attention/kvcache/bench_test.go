@@ -171,7 +171,7 @@ func (x *needleText) run(b *testing.B, policy Selector) {
 	case *questIndex:
 		index.load(nil, s)
 	case *landmarkIndex:
-		index.extend(s, whole(x.dim, a.tile.Unit()))
+		index.extend(s)
 	}
 	step := func(i int, report *Report) {
 		c := &attention.Call{State: s, Dst: x.dst, Q: mat.Rows(x.q, i%16, i%16+1), K: []blas32.General{x.k}, V: []blas32.General{x.v}, Workers: 1}

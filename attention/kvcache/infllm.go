@@ -245,7 +245,7 @@ func (x *infIndex) save(w *state.Writer) {
 
 func (x *infIndex) load(r *state.Reader, s *State) {
 	first, blocks := r.Int(), r.Int()
-	if first < 0 || first > int64(x.most) || blocks < 0 || first+blocks*int64(x.p.Block) > int64(s.n) || blocks > int64(s.n) {
+	if first < 0 || first > int64(x.most) || blocks < 0 || first > int64(s.n) || blocks > (int64(s.n)-first)/int64(x.p.Block) {
 		r.Fail("it has %d blocks after %d tokens of %d", blocks, first, s.n)
 		return
 	}

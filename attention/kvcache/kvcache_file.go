@@ -84,8 +84,12 @@ func (s *State) fill(r io.Reader, own bool) (int64, error) {
 	for g := range held {
 		held[g] = f.Int()
 		gaps[g] = f.Int() != 0
-		if f.Err() == nil && (held[g] < 0 || held[g] > n || !gaps[g] && held[g] != n) {
+		switch {
+		case f.Err() != nil:
+		case held[g] < 0 || held[g] > n || !gaps[g] && held[g] != n:
 			f.Fail("key head %d holds %d of %d tokens", g, held[g], n)
+		case gaps[g] && a.cfg.Evict == nil: // an index goes by rows that are positions
+			f.Fail("key head %d has forgotten tokens, of an operator without an Evictor", g)
 		}
 	}
 	if err := f.Err(); err != nil {

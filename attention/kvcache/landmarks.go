@@ -35,29 +35,33 @@ func (p Landmarks) check(cfg *Config) error {
 }
 
 func (p Landmarks) newIndex(a *Attention) index {
-	return &landmarkIndex{p: p, keys: make([][]float32, a.cfg.KVHeads)}
+	d := a.cfg.HeadDim
+	return &landmarkIndex{p: p, dim: d, cols: whole(d, a.tile.Unit()), keys: make([][]float32, a.cfg.KVHeads)}
 }
 
-// landmarkIndex is the landmarks of whole blocks, [blocks][kCols] of each key head.
+// landmarkIndex is the landmarks of whole blocks, [blocks][cols] of each key head, of which
+// the first dim are the key.
 type landmarkIndex struct {
 	still
-	p    Landmarks
-	keys [][]float32
+	p         Landmarks
+	dim, cols int
+	keys      [][]float32
 }
 
 func (x *landmarkIndex) append(r *run) error {
-	x.extend(r.state, r.kCols())
+	x.extend(r.state)
 	return nil
 }
 
-func (x *landmarkIndex) extend(s *State, kc int) {
-	blocks := s.n / x.p.Block
+// extend takes up the blocks that have become whole.
+func (x *landmarkIndex) extend(s *State) {
+	kc, blocks := x.cols, s.n/x.p.Block
 	for g, keys := range x.keys {
 		for b := len(keys) / kc; b < blocks; b++ {
 			for range kc {
 				keys = append(keys, 0)
 			}
-			s.readRows(blas32.General{Rows: 1, Cols: s.op.cfg.HeadDim, Stride: kc, Data: keys[b*kc:]}, g, (b+1)*x.p.Block-1, true)
+			s.readRows(blas32.General{Rows: 1, Cols: x.dim, Stride: kc, Data: keys[b*kc:]}, g, (b+1)*x.p.Block-1, true)
 		}
 		x.keys[g] = keys
 	}
@@ -94,17 +98,18 @@ func (x *landmarkIndex) choose(r *run) error {
 	return nil
 }
 
-func (x *landmarkIndex) truncate(s *State, n int, try bool) bool {
+func (x *landmarkIndex) truncate(_ *State, n int, try bool) bool {
 	if !try {
-		kc := whole(s.op.cfg.HeadDim, s.op.tile.Unit())
 		for g := range x.keys {
-			x.keys[g] = x.keys[g][:min(len(x.keys[g]), n/x.p.Block*kc)]
+			x.keys[g] = x.keys[g][:min(len(x.keys[g]), n/x.p.Block*x.cols)]
 		}
 	}
 	return true
 }
 
-func (x *landmarkIndex) clone() index { return &landmarkIndex{p: x.p, keys: cloneLists(x.keys)} }
+func (x *landmarkIndex) clone() index {
+	return &landmarkIndex{p: x.p, dim: x.dim, cols: x.cols, keys: cloneLists(x.keys)}
+}
 
 func (x *landmarkIndex) bytes() (n int64) {
 	for _, k := range x.keys {
@@ -113,15 +118,23 @@ func (x *landmarkIndex) bytes() (n int64) {
 	return n
 }
 
+// save writes landmarks without what a tier fills them up with.
 func (x *landmarkIndex) save(w *state.Writer) {
-	for _, k := range x.keys {
-		w.Floats(k)
+	for _, keys := range x.keys {
+		list := make([]float32, 0, len(keys)/x.cols*x.dim)
+		for ; len(keys) > 0; keys = keys[x.cols:] {
+			list = append(list, keys[:x.dim]...)
+		}
+		w.Floats(list)
 	}
 }
 
 func (x *landmarkIndex) load(r *state.Reader, s *State) {
-	kc := whole(s.op.cfg.HeadDim, s.op.tile.Unit())
 	for g := range x.keys {
-		x.keys[g] = r.Floats(int64(s.n / x.p.Block * kc))
+		list := r.Floats(int64(s.n / x.p.Block * x.dim))
+		x.keys[g] = make([]float32, len(list)/x.dim*x.cols)
+		for b := range len(list) / x.dim {
+			copy(x.keys[g][b*x.cols:], list[b*x.dim:][:x.dim])
+		}
 	}
 }

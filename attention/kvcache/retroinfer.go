@@ -301,8 +301,9 @@ func (x *retroIndex) chooseHead(r *run, g int) {
 	r.choice.Estimates[g] = Estimate{mat.Of(x.estK[g], estimate, kc), mat.Of(x.estV[g], estimate, vc), x.estW[g][:estimate]}
 }
 
-func (x *retroIndex) truncate(_ *State, n int, try bool) bool {
-	return try && x.first+x.done <= n || !try
+// truncate goes back as far as a state of n tokens would have divided them by its next call.
+func (x *retroIndex) truncate(s *State, n int, try bool) bool {
+	return !try || x.done == 0 || x.first+x.done+s.op.cfg.Recent <= n
 }
 
 func (x *retroIndex) clone() index {

@@ -398,8 +398,9 @@ func (x *cachedIndex) load(r *state.Reader, s *State) {
 func (x *cachedIndex) loadChoice(r *state.Reader, s *State) {
 	cfg := &s.op.cfg
 	at, tail, query, lists := r.Int(), r.Int(), r.Int(), r.Int()
-	if at < 0 || at > int64(s.n) || tail < 0 || tail > at || query != 0 && query != int64(cfg.Heads*cfg.HeadDim) || lists < 0 || lists > int64(cfg.Heads) {
-		r.Fail("it has a choice of %d lists, made after %d tokens of %d", lists, at, s.n)
+	some := lists == 1 || lists == int64(cfg.KVHeads) || lists == int64(cfg.Heads) || at == 0 && lists == 0
+	if at < 0 || at > int64(s.n) || tail < 0 || tail > at && at > 0 || !some || (at > 0 || query != 0) && query != int64(cfg.Heads*cfg.HeadDim) {
+		r.Fail("it has a choice of %d lists for a query of %d numbers, made after %d tokens of %d", lists, query, at, s.n)
 		return
 	}
 	x.at, x.tail = int(at), int(tail)

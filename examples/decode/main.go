@@ -51,8 +51,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	switch {
-	case o.context < 1 || o.context > 1<<22:
-		return errors.New("-context must be 1 to 4194304")
+	case o.context < 2 || o.context > 1<<22: // of one alone there is no axis
+		return errors.New("-context must be 2 to 4194304")
 	case o.window < 1:
 		return errors.New("-window must be 1 or more")
 	}

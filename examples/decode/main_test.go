@@ -73,7 +73,7 @@ func TestCommand(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		`unexpected argument "x"`:                            {"x"},
-		"-context must be 1 to 4194304":                      {"-context", "0"},
+		"-context must be 2 to 4194304":                      {"-context", "1"},
 		"-window must be 1 or more":                          {"-window", "0"},
 		"attention: Heads is 0, want 1 or more":              {"-heads", "0"},
 		"attention: Workers is -1, want 0 to 65536":          {"-workers", "-1"},

@@ -93,6 +93,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return fmt.Errorf("-tokens is %d, want 0, or 4096 to %d", o.tokens, most)
 	case o.to != 0 && (o.to < 256 || o.to > most), o.text != 0 && (o.text < 4096 || o.text > most):
 		return fmt.Errorf("-to is %d and -text %d, want 0, or 256 and 4096 to %d", o.to, o.text, most)
+	case o.to == 0 && o.text == 0 && o.tokens == 0:
+		return errors.New("-to, -text and -tokens are 0: nothing is left to ask")
 	case o.budget < 512 || o.budget > 1<<16:
 		return fmt.Errorf("-budget is %d, want 512 to 65536", o.budget)
 	case o.sequences < 1:

@@ -131,7 +131,7 @@ func TestCommand(t *testing.T) {
 	if _, err := png.Decode(f); err != nil {
 		t.Error(err)
 	}
-	for _, args := range [][]string{{"-to", "100"}, {"-text", "7"}, {"-sequences", "0"}, {"-heads", "5"}, {"-topic", "1"}, {"-workers", "-1"}, {"-policies", "none"}, {"-tasks", "none"}, {"-tokens", "5"}, {"-budget", "5"}, {"-out", "no/such/folder"}, {"extra"}} {
+	for _, args := range [][]string{{"-to", "100"}, {"-text", "7"}, {"-sequences", "0"}, {"-heads", "5"}, {"-topic", "1"}, {"-workers", "-1"}, {"-policies", "none"}, {"-tasks", "none"}, {"-tokens", "5"}, {"-budget", "5"}, {"-out", "no/such/folder"}, {"-to", "0", "-text", "0"}, {"extra"}} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}
