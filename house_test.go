@@ -23,7 +23,8 @@ const module = "github.com/subquad/subquad"
 var floors = [][]string{
 	{".", "internal/mat", "internal/isa", "internal/kernel/scalar"},
 	{"internal/kernel", "internal/check", "internal/parallel", "internal/scratch", "internal/topk"},
-	{"asm", "internal/mapped", "internal/pack", "internal/state", "internal/weights", "internal/tokenizer"},
+	{"asm", "internal/mapped", "internal/pack", "internal/weights", "internal/tokenizer"},
+	{"internal/state"},
 	{"rope", "text", "internal/dense", "internal/tile"},
 	{"attention", "hyena", "ssm", "merge"},
 	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/kvcache", "attention/layers", "ssm/longmamba", "ssm/delta"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -60,7 +61,7 @@ func (c *Conv) Step(dst, u blas32.General, st *State) error {
 
 // StepBatch convolves one token, a row, for each of many states: Run with States.
 func (c *Conv) StepBatch(dst, u blas32.General, states []*State) error {
-	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u, States: eachRow(states)})
+	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -45,7 +46,7 @@ func (g *Gated) Step(dst, z blas32.General, st *State) error {
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
 func (g *Gated) StepBatch(dst, z blas32.General, states []*State) error {
-	return g.Run(context.Background(), &GatedCall{Dst: dst, Z: z, States: eachRow(states)})
+	return g.Run(context.Background(), &GatedCall{Dst: dst, Z: z, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

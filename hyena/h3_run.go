@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -43,7 +44,7 @@ func (op *H3) Step(dst, q, k, v blas32.General, st *State) error {
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
 func (op *H3) StepBatch(dst, q, k, v blas32.General, states []*State) error {
-	return op.Run(context.Background(), &H3Call{Dst: dst, Q: q, K: k, V: v, States: eachRow(states)})
+	return op.Run(context.Background(), &H3Call{Dst: dst, Q: q, K: k, V: v, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

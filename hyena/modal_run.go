@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -29,7 +30,7 @@ func (m *Modal) Step(dst, u blas32.General, st *State) error {
 
 // StepBatch convolves one token, a row, for each of many states: Run with States.
 func (m *Modal) StepBatch(dst, u blas32.General, states []*State) error {
-	return m.Run(context.Background(), &ModalCall{Dst: dst, U: u, States: eachRow(states)})
+	return m.Run(context.Background(), &ModalCall{Dst: dst, U: u, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -48,7 +49,7 @@ func (op *Operator) Step(dst, x blas32.General, st *State) error {
 
 // StepBatch applies it to one token, a row, for each of many states: Run with States.
 func (op *Operator) StepBatch(dst, x blas32.General, states []*State) error {
-	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x, States: eachRow(states)})
+	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape (and

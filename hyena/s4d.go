@@ -11,6 +11,7 @@ import (
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
@@ -123,7 +124,7 @@ func (l *S4D) Step(dst, u blas32.General, st *State) error {
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
 func (l *S4D) StepBatch(dst, u blas32.General, states []*State) error {
-	return l.Run(context.Background(), &ModalCall{Dst: dst, U: u, States: eachRow(states)})
+	return l.Run(context.Background(), &ModalCall{Dst: dst, U: u, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

@@ -104,11 +104,3 @@ func (p *pasts) end(err error) error {
 func batchOf(x blas32.General, offsets []int, st *State, states []*State) pack.Batch[*State] {
 	return pack.Batch[*State]{Rows: x.Rows, Offsets: offsets, State: st, States: states}
 }
-
-// eachRow is the States of StepBatch: a row for each, none for none.
-func eachRow(states []*State) []*State {
-	if states == nil {
-		return []*State{}
-	}
-	return states
-}

@@ -104,7 +104,7 @@ func BenchmarkSSDPiece(b *testing.B) {
 				bs, cs, dst := random(4, n, s, 0.5, 0), random(5, n, s, 0.5, 0), zeros(n, h*p)
 				st := value[*State](b)(op.NewState(StateConfig{}))
 				for b.Loop() {
-					st.n = 0
+					st.fixed.N = 0
 					must(b, op.Step(dst, x, dt, bs, cs, st))
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n*h*p*s), "ns/state·step")

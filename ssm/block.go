@@ -72,13 +72,11 @@ type mixer interface {
 // identify makes the kind of a block of its name, the state of its recurrence, and a
 // fingerprint of its weights, the convolution's included.
 func (b *block) identify(name string, recurrence *kind, work int64, numbers []int64, matrices []blas32.General, vectors ...[]float32) {
-	f := state.NewFingerprint(name, append(numbers, int64(b.conv.kind.hash))...)
+	f := state.NewFingerprint(name, append(numbers, int64(b.conv.kind.Hash))...)
 	f.Matrices(matrices...)
 	f.Floats(vectors...)
-	b.kind = kind{
-		name: name, size: b.conv.kind.size + recurrence.size, hash: uint64(f), channels: recurrence.channels,
-		work: work + int64(b.dim)*int64(b.wide+b.inner) + b.conv.kind.work + recurrence.work,
-	}
+	work += int64(b.dim)*int64(b.wide+b.inner) + b.conv.kind.Work + recurrence.Work
+	b.kind = newKind(name, b.conv.kind.Size+recurrence.Size, f, work, recurrence.channels)
 }
 
 // Dim returns the width of a token.
@@ -99,7 +97,7 @@ func (b *block) bytes() int64 { return int64(b.in.Bytes()) + int64(b.out.Bytes()
 // together: the most that one of them says, of Mamba and of Mamba2 blocks each.
 func (b *block) ScratchBytes(tokens int) int64 {
 	n, workers := min(max(tokens, 0), pieceRows), parallel.Workers(b.workers)
-	return scratchBytes(int64(b.kind.size) + int64(n)*int64(b.wide+b.inner+b.conv.taps.Cols) + b.mixer.workFloats(n, workers))
+	return scratchBytes(int64(b.kind.Size) + int64(n)*int64(b.wide+b.inner+b.conv.taps.Cols) + b.mixer.workFloats(n, workers))
 }
 
 // NewState returns an empty state. Errors match ErrConfig or are those of the filter's
@@ -115,12 +113,12 @@ func (b *block) readWindow(conv blas32.General, st *State) error {
 	if err := b.kind.acceptRead(st, "conv", conv, b.conv.taps.Rows-1, b.conv.taps.Cols, "channels"); err != nil {
 		return err
 	}
-	mat.Copy(conv, b.conv.window(st.values))
+	mat.Copy(conv, b.conv.window(st.fixed.Values))
 	return nil
 }
 
 // recurrence returns the part of a state that belongs to the recurrence.
-func (b *block) recurrence(st *State) []float32 { return st.values[b.conv.kind.size:] }
+func (b *block) recurrence(st *State) []float32 { return st.fixed.Values[b.conv.kind.Size:] }
 
 // negativeExp returns -exp(x): decay rates of their logarithms.
 func negativeExp(x []float32) []float32 {

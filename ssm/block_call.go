@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -47,7 +48,7 @@ func (b *block) Step(dst, x blas32.General, st *State) error {
 // StepBatch runs one token, a row, for each of many states, reading the weights once:
 // Run with States.
 func (b *block) StepBatch(dst, x blas32.General, states []*State) error {
-	return b.Run(context.Background(), &BlockCall{Dst: dst, X: x, States: eachRow(states)})
+	return b.Run(context.Background(), &BlockCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

@@ -9,6 +9,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // pieceRows is how many tokens go through a block together.
@@ -78,27 +79,27 @@ func (s *blockWork) cutPiece(first int) int {
 	list := s.segments.list
 	for ; first < len(list) && s.n < pieceRows; first++ {
 		g := &list[first]
-		done := max(s.from+s.n-g.from, 0) // rows of it in earlier pieces
-		n := g.to - g.from - done
+		done := max(s.from+s.n-g.From, 0) // rows of it in earlier pieces
+		n := g.To - g.From - done
 		if left := pieceRows - s.n; n > left {
-			n = left - (g.pos+done+left)%Chunk
+			n = left - (g.Pos+done+left)%Chunk
 			if n <= 0 { // the whole sequence waits for the next piece
 				break
 			}
 		}
-		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: g.values, filter: g.filter})
+		s.list = append(s.list, segment{state.Segment{From: s.n, To: s.n + n, Pos: g.Pos + done, Values: g.Values}, g.filter})
 		s.n += n
-		if done+n < g.to-g.from {
+		if done+n < g.To-g.From {
 			break
 		}
 	}
-	window := s.block.conv.kind.size
+	window := s.block.conv.kind.Size
 	s.convs, s.mixers = s.convs[:0], s.mixers[:0]
 	for _, g := range s.list {
-		values := g.values
-		g.values = values[:window]
+		values := g.Values
+		g.Values = values[:window]
 		s.convs = append(s.convs, g)
-		g.values = values[window:]
+		g.Values = values[window:]
 		s.mixers = append(s.mixers, g)
 	}
 	return first

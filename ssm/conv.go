@@ -71,7 +71,7 @@ func NewConv(cfg ConvConfig, w ConvWeights) (*Conv, error) {
 	f := state.NewFingerprint(name, state.Bool(cfg.SiLU))
 	f.Matrices(op.taps)
 	f.Floats(op.bias)
-	op.kind = kind{name: name, size: (taps - 1) * channels, hash: uint64(f), work: int64(taps) * int64(channels)}
+	op.kind = newKind(name, (taps-1)*channels, f, int64(taps)*int64(channels), 0)
 	return op, nil
 }
 
@@ -80,7 +80,7 @@ func (op *Conv) Bytes() int64 { return floatBytes(len(op.taps.Data) + len(op.bia
 
 // ScratchBytes returns the working memory that a call of one sequence takes at most,
 // besides its arguments, however many tokens it has.
-func (op *Conv) ScratchBytes(tokens int) int64 { return scratchBytes(int64(op.kind.size)) }
+func (op *Conv) ScratchBytes(tokens int) int64 { return scratchBytes(int64(op.kind.Size)) }
 
 // NewState returns an empty state. Errors match ErrConfig.
 func (op *Conv) NewState(cfg StateConfig) (*State, error) { return op.kind.newState(cfg) }

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -42,7 +43,7 @@ func (op *Conv) Step(dst, x blas32.General, st *State) error {
 
 // StepBatch convolves one token, a row, for each of many states: Run with States.
 func (op *Conv) StepBatch(dst, x blas32.General, states []*State) error {
-	return op.Run(context.Background(), &ConvCall{Dst: dst, X: x, States: eachRow(states)})
+	return op.Run(context.Background(), &ConvCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

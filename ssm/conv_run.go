@@ -33,7 +33,7 @@ func (w *convWork) convolve(ctx context.Context, op *Conv, dst, x blas32.General
 	defer func() { w.dst, w.x, w.list = blas32.General{}, blas32.General{}, nil }()
 	tasks, rows := 0, op.taskRows()
 	for _, g := range list {
-		tasks += (g.to - g.from + rows - 1) / rows
+		tasks += (g.To - g.From + rows - 1) / rows
 	}
 	if err := w.group.RunAs(ctx, "ssm", workers, tasks, w.task); err != nil {
 		return err
@@ -51,10 +51,10 @@ func (op *Conv) window(values []float32) blas32.General {
 
 // keepWindow makes a segment's values its last K-1 rows, of those before it and its own.
 func (op *Conv) keepWindow(g segment, x blas32.General) {
-	window, n := op.window(g.values), g.to-g.from
+	window, n := op.window(g.Values), g.To-g.From
 	old := max(window.Rows-n, 0) // rows that stay, further up
 	copy(window.Data[:old*window.Cols], window.Data[(window.Rows-old)*window.Cols:])
-	mat.Copy(mat.Rows(window, old, window.Rows), mat.Rows(x, g.to-(window.Rows-old), g.to))
+	mat.Copy(mat.Rows(window, old, window.Rows), mat.Rows(x, g.To-(window.Rows-old), g.To))
 }
 
 // convolveRows convolves the rows of task i: a part of one segment.
@@ -62,16 +62,16 @@ func (w *convWork) convolveRows(_, i int) {
 	op, rows := w.op, w.op.taskRows()
 	var g segment
 	for _, g = range w.list {
-		tasks := (g.to - g.from + rows - 1) / rows
+		tasks := (g.To - g.From + rows - 1) / rows
 		if i < tasks {
 			break
 		}
 		i -= tasks
 	}
-	from := g.from + i*rows
-	to := min(from+rows, g.to)
+	from := g.From + i*rows
+	to := min(from+rows, g.To)
 	dst, x := mat.Rows(w.dst, from, to), mat.Rows(w.x, from, to)
-	before := op.window(g.values)
+	before := op.window(g.Values)
 	if i > 0 {
 		before = mat.Rows(w.x, from-before.Rows, from)
 	}

@@ -257,13 +257,13 @@ func TestLengths(t *testing.T) {
 		if got := value[*State](t)(s.read(b.Bytes())); got.Len() != maxTokens {
 			t.Errorf("%s: read %d tokens", s.name, got.Len())
 		}
-		for _, n := range []int64{-1, math.MinInt64, maxTokens + 1, math.MaxInt64} {
+		for _, n := range []int64{-2 - maxTokens, math.MinInt64, maxTokens + 1, math.MaxInt64} {
 			file := bytes.Clone(b.Bytes())
 			binary.LittleEndian.PutUint64(file[24:], uint64(n)) // after kind, length of the fingerprint, and it
 			sum := crc32.ChecksumIEEE(file[:len(file)-4])
 			binary.LittleEndian.PutUint32(file[len(file)-4:], sum)
 			_, err := s.read(file)
-			wants(t, err, ErrState, fmt.Sprintf("ssm: state: it has seen %d tokens, want 0 to %d", n, int64(maxTokens)))
+			wants(t, err, ErrState, fmt.Sprintf("ssm: state: it has seen %d tokens, want 0 to %d", max(n, -1-n), int64(maxTokens))) // -1-n where it was written to
 		}
 	}
 }
@@ -341,10 +341,10 @@ func TestFingerprints(t *testing.T) {
 		for i, s := range list {
 			st := value[*State](t)(s.newState(StateConfig{}))
 			must(t, again[i].run(t.Context(), zeros(2, s.out), zeros(2, s.in), batch{state: st}, nil, 1))
-			if h, ok := hashes[s.name]; ok && h != st.kind.hash {
+			if h, ok := hashes[s.name]; ok && h != st.kind.Hash {
 				t.Errorf("%s: another fingerprint under another tier", s.name)
 			}
-			hashes[s.name] = st.kind.hash
+			hashes[s.name] = st.kind.Hash
 		}
 	})
 	a := mat.Of(decays(1, 8), 4, 2)

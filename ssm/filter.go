@@ -93,8 +93,8 @@ func ChainFilters(filters ...DeltaFilter) DeltaFilter {
 // back by this. After an error, which matches ErrConfig or ErrState or is the source's
 // own, the state is as it was.
 func (st *State) SetFilter(f FilterSource, prompt int) error {
-	if st.kind == nil {
-		return check.Errorf(ErrState, "ssm: the state was not made by NewState")
+	if err := st.fixed.Made("ssm"); err != nil {
+		return err
 	}
 	filter, err := st.kind.bind(f, prompt)
 	if err != nil {
@@ -115,9 +115,9 @@ func (k *kind) bind(f FilterSource, prompt int) (DeltaFilter, error) {
 	case f == nil:
 		return nil, nil
 	case k.channels == 0:
-		return nil, check.Errorf(ErrConfig, "ssm: Filter is given, but a %s has no steps that it could filter", k.name)
+		return nil, check.Errorf(ErrConfig, "ssm: Filter is given, but a %s has no steps that it could filter", k.Name)
 	}
 	return f.Bind(k.identity(), prompt)
 }
 
-func (k *kind) identity() Identity { return Identity{k.name, k.channels, k.hash} }
+func (k *kind) identity() Identity { return Identity{k.Name, k.channels, k.Hash} }

@@ -63,10 +63,10 @@ func TestSetFilter(t *testing.T) {
 		_, err := s.newState(StateConfig{Filter: refusing{}, Prompt: 3})
 		switch again := st.SetFilter(refusing{}, 3); {
 		case !s.filters():
-			text := "ssm: Filter is given, but a " + st.kind.name + " has no steps that it could filter"
+			text := "ssm: Filter is given, but a " + st.kind.Name + " has no steps that it could filter"
 			wants(t, err, ErrConfig, text)
 			wants(t, again, ErrConfig, text)
-		case err == nil || again == nil || err.Error() != st.kind.name || again.Error() != st.kind.name:
+		case err == nil || again == nil || err.Error() != st.kind.Name || again.Error() != st.kind.Name:
 			t.Errorf("%s: errors %v and %v", s.name, err, again)
 		default:
 			must(t, st.SetFilter(panicking{at: 100}, 3))

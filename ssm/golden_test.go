@@ -96,11 +96,11 @@ func goldenConv(t *testing.T, f *golden.File) {
 		var out, final []float32
 		for b := range shape[0] {
 			st := value[*State](t)(op.NewState(StateConfig{}))
-			copy(st.values, initial.Columns(b, taps-1, channels).Data)
+			copy(st.fixed.Values, initial.Columns(b, taps-1, channels).Data)
 			y := zeros(shape[2], channels)
 			must(t, op.Step(y, x.Columns(b, shape[2], channels), st))
 			out = append(out, golden.Transposed(y).Data...)
-			final = append(final, golden.Transposed(mat.Of(st.values, taps-1, channels)).Data...)
+			final = append(final, golden.Transposed(mat.Of(st.fixed.Values, taps-1, channels)).Data...)
 		}
 		f.CompareGiven("out", out)
 		f.CompareGiven("final_states", final)
@@ -117,20 +117,20 @@ func goldenConv(t *testing.T, f *golden.File) {
 	for b := range shape[1] {
 		st := value[*State](t)(op.NewState(StateConfig{}))
 		window := state.Columns(b, taps, channels)
-		copy(st.values, window.Data[channels:])
+		copy(st.fixed.Values, window.Data[channels:])
 		states, windows = append(states, st), append(windows, window)
 	}
 	var out, end []float32
 	for i := range shape[0] {
 		for b, st := range states {
-			copy(windows[b].Data[:channels], st.values) // what the step drops
+			copy(windows[b].Data[:channels], st.fixed.Values) // what the step drops
 		}
 		y := zeros(shape[1], channels)
 		must(t, op.StepBatch(y, x.Matrix(i, shape[1], channels), states))
 		out = append(out, y.Data...)
 	}
 	for b, st := range states {
-		copy(windows[b].Data[channels:], st.values)
+		copy(windows[b].Data[channels:], st.fixed.Values)
 		if taps == 1 && shape[0] > 0 {
 			copy(windows[b].Data, x.At(shape[0] - 1)[b*channels:])
 		}

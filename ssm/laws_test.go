@@ -53,7 +53,7 @@ func testScan(t testing.TB, channels, states, groups int) stepper {
 		ScanWeights{A: mat.Of(decays(1, channels*states), channels, states), D: normal(2, 1, 0, channels), DtBias: normal(3, 1, -2, channels)}))
 	w := []int{channels, channels, groups * states, groups * states, channels}
 	return stepper{
-		name: op.kind.name, channels: op.kind.channels, in: 3*channels + 2*groups*states, out: channels, exact: true, newState: op.NewState,
+		name: op.kind.Name, channels: op.kind.channels, in: 3*channels + 2*groups*states, out: channels, exact: true, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
 		run: func(ctx context.Context, dst, x blas32.General, p batch, filter DeltaFilter, workers int) error {
 			c := columns(x, w...)
@@ -67,7 +67,7 @@ func testSSD(t testing.TB, heads, width, states, groups int, recurrent bool) ste
 		SSDWeights{A: decays(1, heads), D: normal(2, 1, 0, heads), DtBias: normal(3, 2, -2, heads)}))
 	w := []int{heads * width, heads, groups * states, groups * states, heads * width}
 	return stepper{
-		name: fmt.Sprint(op.kind.name, " recurrent ", recurrent), channels: op.kind.channels, in: 2*heads*width + heads + 2*groups*states, out: heads * width,
+		name: fmt.Sprint(op.kind.Name, " recurrent ", recurrent), channels: op.kind.channels, in: 2*heads*width + heads + 2*groups*states, out: heads * width,
 		exact: recurrent, tol: 2e-5, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
 		run: func(ctx context.Context, dst, x blas32.General, p batch, filter DeltaFilter, workers int) error {
@@ -80,7 +80,7 @@ func testSSD(t testing.TB, heads, width, states, groups int, recurrent bool) ste
 func testConv(t testing.TB, channels, taps int) stepper {
 	op := value[*Conv](t)(NewConv(ConvConfig{SiLU: true}, ConvWeights{random(1, channels, taps, 1, 0), normal(2, 1, 0, channels)}))
 	return stepper{
-		name: op.kind.name, channels: op.kind.channels, in: channels, out: channels, exact: true, newState: op.NewState,
+		name: op.kind.Name, channels: op.kind.channels, in: channels, out: channels, exact: true, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
 		run: func(ctx context.Context, dst, x blas32.General, p batch, _ DeltaFilter, workers int) error {
 			return op.Run(ctx, &ConvCall{Dst: dst, X: x, Workers: workers, State: p.state, Offsets: p.offsets, States: p.states})
@@ -93,7 +93,7 @@ func testSISO(t testing.TB, heads, width, states, groups, angles int) stepper {
 		SISOWeights{BBias: normal(1, 1, 0, heads*states), CBias: normal(2, 1, 0, heads*states), D: normal(3, 1, 0, heads)}))
 	w := []int{heads * width, groups * states, groups * states, heads, heads, heads, heads * angles, heads * width}
 	return stepper{
-		name: op.kind.name, channels: op.kind.channels, in: 2*heads*width + 2*groups*states + heads*(3+angles), out: heads * width, exact: true, newState: op.NewState,
+		name: op.kind.Name, channels: op.kind.channels, in: 2*heads*width + 2*groups*states + heads*(3+angles), out: heads * width, exact: true, newState: op.NewState,
 		read: func(b []byte) (*State, error) { return op.ReadState(bytes.NewReader(b)) },
 		run: func(ctx context.Context, dst, x blas32.General, p batch, _ DeltaFilter, workers int) error {
 			c := columns(x, w...)
@@ -128,7 +128,7 @@ func mamba2Weights(dim, mlp, heads, width, states, groups, taps int) Mamba2Weigh
 
 func testBlock(b *block, tol float64) stepper {
 	return stepper{
-		name: b.kind.name, channels: b.kind.channels, in: b.dim, out: b.dim, exact: tol == 0, tol: tol, newState: b.NewState,
+		name: b.kind.Name, channels: b.kind.channels, in: b.dim, out: b.dim, exact: tol == 0, tol: tol, newState: b.NewState,
 		read: func(p []byte) (*State, error) { return b.ReadState(bytes.NewReader(p)) },
 		run: func(ctx context.Context, dst, x blas32.General, p batch, filter DeltaFilter, workers int) error {
 			return b.Run(ctx, &BlockCall{Dst: dst, X: x, Filter: filter, Workers: workers, State: p.state, Offsets: p.offsets, States: p.states})
@@ -205,7 +205,7 @@ func TestSplits(t *testing.T) {
 				if st.Len() != n || copied.Len() != n {
 					t.Fatalf("%s: lengths %d and %d after %d tokens", s.name, st.Len(), copied.Len(), n)
 				}
-				same(t, s.name+": states", copied.values, st.values)
+				same(t, s.name+": states", copied.fixed.Values, st.fixed.Values)
 			}
 		}
 	})
@@ -242,7 +242,7 @@ func TestBatch(t *testing.T) {
 			must(t, s.run(t.Context(), got, next, batch{states: many}, nil, 2))
 			same(t, s.name+": steps", got.Data, want.Data)
 			for i := range one {
-				same(t, s.name+": states", many[i].values, one[i].values)
+				same(t, s.name+": states", many[i].fixed.Values, one[i].fixed.Values)
 			}
 		}
 	})
@@ -264,14 +264,14 @@ func TestTruncate(t *testing.T) {
 			}
 		}
 		must(t, st.Truncate(18))
-		same(t, s.name, st.values, after[18].values)
+		same(t, s.name, st.fixed.Values, after[18].fixed.Values)
 		if err := st.Truncate(19); err == nil {
 			t.Fatalf("%s: forward to a dropped token", s.name)
 		}
 		must(t, st.Truncate(18))
 		must(t, st.Truncate(0))
-		same(t, s.name, st.values, after[0].values)
+		same(t, s.name, st.fixed.Values, after[0].fixed.Values)
 		must(t, st.CopyFrom(after[7]))
-		same(t, s.name, st.values, after[7].values)
+		same(t, s.name, st.fixed.Values, after[7].fixed.Values)
 	}
 }

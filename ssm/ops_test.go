@@ -14,6 +14,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // ssd64 is the recurrence of an SSD, in float64, of dt after its softplus.
@@ -65,7 +66,7 @@ func TestSSD(t *testing.T) {
 						op := value[*SSD](t)(NewSSD(SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Recurrent: recurrent}, SSDWeights{A: a, D: skip}))
 						got := zeros(n, heads*width)
 						must(t, op.Forward(got, x, dt, b, c))
-						near(t, op.kind.name, got.Data, want, 1e-5)
+						near(t, op.kind.Name, got.Data, want, 1e-5)
 						// In place, and without the skip straight into dst.
 						here := mat.Of(append([]float32{}, x.Data...), n, heads*width)
 						must(t, op.Forward(here, here, dt, b, c))
@@ -89,7 +90,7 @@ func TestPause(t *testing.T) {
 			must(t, s.run(t.Context(), zeros(70, s.out), random(1, 70, s.in, 1, 0), batch{state: st}, nil, 1))
 			before := st.Clone()
 			must(t, s.run(t.Context(), zeros(90, s.out), random(2, 90, s.in, 1, 0), batch{state: st}, pause, 1))
-			near(t, s.name, st.values, before.values, 1e-30)
+			near(t, s.name, st.fixed.Values, before.fixed.Values, 1e-30)
 		}
 	})
 }
@@ -166,9 +167,9 @@ func (e *ending) Err() error {
 
 // interruptible makes calls of little work look at their context on the way, too.
 func interruptible(t *testing.T) {
-	old := briefWork
-	briefWork = 0
-	t.Cleanup(func() { briefWork = old })
+	old := state.BriefWork
+	state.BriefWork = 0
+	t.Cleanup(func() { state.BriefWork = old })
 }
 
 // TestInterrupted: a call that ends early, or whose filter panics, leaves its state
@@ -191,7 +192,7 @@ func TestInterrupted(t *testing.T) {
 			} else {
 				ended++
 			}
-			same(t, s.name, st.values, before.values)
+			same(t, s.name, st.fixed.Values, before.fixed.Values)
 			if st.Len() != 9 {
 				t.Fatalf("%s: %d tokens", s.name, st.Len())
 			}
@@ -210,7 +211,7 @@ func TestInterrupted(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "no more") {
 			t.Fatalf("%s: error %v", s.name, err)
 		}
-		same(t, s.name, st.values, before.values)
+		same(t, s.name, st.fixed.Values, before.fixed.Values)
 	}
 }
 
@@ -230,10 +231,10 @@ func TestBrief(t *testing.T) {
 				t.Errorf("%s: error %v", s.name, err)
 			}
 		}
-		same(t, s.name, st.values, fork.values)
+		same(t, s.name, st.fixed.Values, fork.fixed.Values)
 	}
-	k := kind{work: briefWork}
-	if !k.brief(1) || k.brief(2) {
+	k := state.Kind{Work: state.BriefWork}
+	if !k.Brief(1) || k.Brief(2) {
 		t.Error("what is brief")
 	}
 }
@@ -272,7 +273,7 @@ func TestSpoiled(t *testing.T) {
 			}
 		}
 		must(t, st.Truncate(5))
-		same(t, s.name, st.values, before.values)
+		same(t, s.name, st.fixed.Values, before.fixed.Values)
 		must(t, st.SetFilter(nil, 0))
 		must(t, step())
 	}
@@ -344,14 +345,14 @@ func TestSparse(t *testing.T) {
 					op := value[*SSD](t)(NewSSD(SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: groups, Recurrent: recurrent}, SSDWeights{A: a, D: skip}))
 					got := zeros(n, heads*width)
 					must(t, op.Forward(got, x, dt, b, c))
-					near(t, fmt.Sprintf("%s, %v kept", op.kind.name, kept), got.Data, want, 1e-5)
+					near(t, fmt.Sprintf("%s, %v kept", op.kind.Name, kept), got.Data, want, 1e-5)
 					// Split at borders of chunks, the same bits.
 					st, split := value[*State](t)(op.NewState(StateConfig{})), zeros(n, heads*width)
 					for _, cut := range [][2]int{{0, 64}, {64, 256}, {256, n}} {
 						rows := func(m blas32.General) blas32.General { return mat.Rows(m, cut[0], cut[1]) }
 						must(t, op.Step(rows(split), rows(x), rows(dt), rows(b), rows(c), st))
 					}
-					same(t, op.kind.name+" split", split.Data, got.Data)
+					same(t, op.kind.Name+" split", split.Data, got.Data)
 				}
 			}
 		}

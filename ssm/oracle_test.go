@@ -126,7 +126,7 @@ func TestScan(t *testing.T) {
 					out := scan64(cfg, w, &c, want)
 					must(t, op.Run(t.Context(), &c))
 					must(t, op.Read(h, st))
-					name := fmt.Sprintf("%s, %d tokens, round %d", op.kind.name, n, round)
+					name := fmt.Sprintf("%s, %d tokens, round %d", op.kind.Name, n, round)
 					near(t, name, c.Dst.Data, out, 2e-5)
 					near(t, name+": state", h.Data, narrow(want), 2e-5)
 				}
@@ -150,7 +150,7 @@ func TestSISO(t *testing.T) {
 				}
 				whole, steps := zeros(n, heads*width), zeros(n, heads*width)
 				must(t, op.Forward(whole, x, dt, decay, trap, b, c, turn))
-				near(t, op.kind.name, whole.Data, siso64(op.cfg, w, x, dt, decay, trap, b, c, turn), 2e-5)
+				near(t, op.kind.Name, whole.Data, siso64(op.cfg, w, x, dt, decay, trap, b, c, turn), 2e-5)
 				st := value[*State](t)(op.NewState(StateConfig{}))
 				for i := range n {
 					row := func(m blas32.General) blas32.General { m.Rows, m.Data = 1, m.Data[i*m.Stride:]; return m }
@@ -162,7 +162,7 @@ func TestSISO(t *testing.T) {
 					}
 					must(t, step(row(steps), row(x), row(dt), row(decay), row(trap), row(b), row(c), row(turn), st))
 				}
-				same(t, op.kind.name+": steps", steps.Data, whole.Data)
+				same(t, op.kind.Name+": steps", steps.Data, whole.Data)
 			}
 		}
 	})

@@ -109,7 +109,7 @@ func NewScan(cfg ScanConfig, w ScanWeights) (*Scan, error) {
 	f := state.NewFingerprint(name, state.Bool(cfg.Softplus))
 	f.Matrices(w.A, w.B, w.C)
 	f.Floats(w.D, w.DtBias, []float32{cfg.DtMin, cfg.DtMax})
-	op.kind = kind{name: name, size: size, hash: uint64(f), channels: d, work: 7 * int64(size)}
+	op.kind = newKind(name, size, f, 7*int64(size), d)
 	return op, nil
 }
 
@@ -208,5 +208,5 @@ func (op *Scan) Bytes() int64 { return floatBytes(len(op.b) + len(op.c) + len(op
 // ScratchBytes returns the working memory that a call of one sequence takes at most,
 // besides its arguments, however many tokens it has.
 func (op *Scan) ScratchBytes(tokens int) int64 {
-	return scratchBytes(int64(op.kind.size) + op.workFloats(parallel.Workers(op.cfg.Workers)))
+	return scratchBytes(int64(op.kind.Size) + op.workFloats(parallel.Workers(op.cfg.Workers)))
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -50,7 +51,7 @@ func (op *Scan) Step(dst, x, dt, b, c blas32.General, st *State) error {
 
 // StepBatch scans one token, a row, for each of many states: Run with States.
 func (op *Scan) StepBatch(dst, x, dt, b, c blas32.General, states []*State) error {
-	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c, States: eachRow(states)})
+	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

@@ -88,18 +88,18 @@ func (s *scanWork) scanSlabs(worker, i int) {
 	w.y, w.x = scratch.Floats(w.y, rows*slabWidth), scratch.Floats(w.x, rows*slabWidth)
 	size := op.states * kernel.ScanBlock
 	for _, g := range s.list {
-		for t, pos := g.from, g.pos; t < g.to; {
+		for t, pos := g.From, g.Pos; t < g.To; {
 			if s.ctx.Err() != nil {
 				return
 			}
-			n := min(untilBorder(pos, g.to-t), rows)
+			n := min(untilBorder(pos, g.To-t), rows)
 			for r := range n {
 				for k, sl := range slabs {
 					s.slabSteps(w.dt[(k*rows+r)*slabWidth:][:slabWidth], sl, t+r, pos+r, g.filter)
 				}
 			}
 			for k, sl := range slabs {
-				h := g.values[sl.block*size:][:sl.blocks*size]
+				h := g.Values[sl.block*size:][:sl.blocks*size]
 				s.scanSlab(w, sl, w.dt[k*rows*slabWidth:], h, t, n)
 				flush(h, pos+n)
 			}

@@ -22,21 +22,23 @@ func (op *Scan) Read(h blas32.General, st *State) error {
 	if err := op.checkState(h, st); err != nil {
 		return err
 	}
-	op.readStates(h, st.values)
+	op.readStates(h, st.fixed.Values)
 	return nil
 }
 
 // Write makes h [D, N] what the state has; Len stays. It is how a scan begins
-// with an initial state. Errors match ErrShape or ErrState.
+// with an initial state, and makes a snapshot where the state keeps any. Errors match
+// ErrShape or ErrState.
 func (op *Scan) Write(st *State, h blas32.General) error {
 	if err := op.checkState(h, st); err != nil {
 		return err
 	}
 	op.each(func(channel, at int) {
 		for n, v := range mat.Row(h, channel) {
-			st.values[at+n*kernel.ScanBlock] = v
+			st.fixed.Values[at+n*kernel.ScanBlock] = v
 		}
 	})
+	st.fixed.Written()
 	return nil
 }
 

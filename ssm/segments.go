@@ -2,141 +2,62 @@ package ssm
 
 import (
 	"context"
-	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/state"
 )
 
-// segment is a stretch of rows of one sequence, and the state it goes on from,
-// which the operator brings up to date.
+// segment is a stretch of rows of one sequence, the state it goes on from, which the
+// operator brings up to date, and that state's filter; nil for none.
 type segment struct {
-	from, to int         // rows of the call
-	pos      int         // tokens of the sequence before row from
-	values   []float32   // the state, kind.size elements
-	filter   DeltaFilter // of the state; nil for none
+	state.Segment
+	filter DeltaFilter
 }
 
 // segments are those of a call. They are reused from call to call.
 type segments struct {
 	list   []segment
-	layout pack.Layout[*State] // list's rows, and a state for each or none
-	memory []float32           // list's states, where the call gives none, or copies of what they were
-	copied bool                // memory has copies, to go back to after an error
-}
-
-// briefWork is how many multiply-adds a call may have that is not interrupted once it
-// has begun: some milliseconds. Tests make it 0.
-var briefWork = int64(1 << 28)
-
-// brief tells whether a call of that many rows is done so soon that its context is
-// looked at once, before it begins: single tokens always are.
-func (k *kind) brief(rows int) bool {
-	most := briefWork
-	if isa.Active() == isa.Generic {
-		most >>= 4
-	}
-	return k.work == 0 || int64(rows) <= most/k.work || rows <= 1 && most > 0
+	states state.Segments[*State]
+	memory []float32 // list's states, where the call gives none
 }
 
 // begin checks the batch of a call, which may have a filter, and lays out its segments. It
-// returns the context to run with. Unless it returns an error, end must follow.
-//
-// The states are brought up to date where they are. A call that can fail on its way,
-// because it takes long and its context can end or because its filter may panic, has
-// copies made to go back to; a single token's has none.
+// returns the context to run with. Unless it returns an error, end must follow. A call that
+// can fail on its way, also because its filter may panic, leaves the states as they were.
 func (s *segments) begin(ctx context.Context, k *kind, batch pack.Batch[*State], filter DeltaFilter) (context.Context, error) {
-	if err := s.layout.Lay("ssm", batch, k.accept); err != nil {
-		return nil, err
-	}
-	err := ctx.Err()
-	for i, st := range s.layout.States {
-		if err == nil {
-			err = st.room(s.layout.Segments[i].To - s.layout.Segments[i].From)
-		}
-	}
+	ctx, err := s.states.Begin(ctx, &k.Kind, batch, inside, filter != nil)
 	if err != nil {
-		s.layout.Clear()
 		return nil, err
 	}
-	s.copied = false
-	if len(s.layout.States) > 0 {
-		switch {
-		case filter != nil:
-			s.copied = true
-		case ctx.Done() == nil:
-		case k.brief(batch.Rows):
-			ctx = context.Background()
-		default:
-			s.copied = true
-		}
+	states := s.states.States()
+	if len(states) == 0 {
+		s.memory = scratch.Floats(s.memory, len(s.states.List)*k.Size)
+		clear(s.memory)
 	}
-	s.place(k)
-	return ctx, nil
-}
-
-// place gives every segment its values.
-func (s *segments) place(k *kind) {
-	s.list = s.list[:0]
-	if len(s.layout.States) == 0 || s.copied {
-		s.memory = scratch.Floats(s.memory, len(s.layout.Segments)*k.size)
-	}
-	for i, rows := range s.layout.Segments {
-		g := segment{from: rows.From, to: rows.To}
-		if len(s.layout.States) == 0 {
-			g.values = s.memory[i*k.size:][:k.size]
-			clear(g.values)
+	for i, g := range s.states.List {
+		one := segment{Segment: g}
+		if len(states) == 0 {
+			one.Values = s.memory[i*k.Size:][:k.Size]
 		} else {
-			st := s.layout.States[i]
-			g.values, g.pos, g.filter = st.values, st.n, st.filter
-			if s.copied {
-				copy(s.memory[i*k.size:][:k.size], st.values)
-			}
+			one.filter = states[i].filter
 		}
-		s.list = append(s.list, g)
+		s.list = append(s.list, one)
 	}
+	return ctx, nil
 }
 
 // end notes in the states how many tokens they have seen or, where the call has failed,
 // makes them what they were. It forgets them, and returns err.
 func (s *segments) end(err error) error {
-	for i, st := range s.layout.States {
-		size := len(st.values)
-		switch {
-		case err == nil:
-			st.advance(s.list[i].to - s.list[i].from)
-		case s.copied:
-			copy(st.values, s.memory[i*size:][:size])
-		case s.list[i].from < s.list[i].to:
-			st.spoiled = true
-		}
-	}
-	s.layout.Clear()
 	clear(s.list)
 	s.list = s.list[:0]
-	return err
+	return s.states.End(err)
 }
 
 // batchOf is the batch of a call over the rows of x.
 func batchOf(x blas32.General, st *State, offsets []int, states []*State) pack.Batch[*State] {
 	return pack.Batch[*State]{Rows: x.Rows, Offsets: offsets, State: st, States: states}
-}
-
-// eachRow is the States of StepBatch: a row for each, none for none.
-func eachRow(states []*State) []*State {
-	if states == nil {
-		return []*State{}
-	}
-	return states
-}
-
-// wrapped gives an error of an io.Writer the package's name.
-func wrapped(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("ssm: %w", err)
 }

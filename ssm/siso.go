@@ -69,7 +69,7 @@ func NewSISO(cfg SISOConfig, w SISOWeights) (*SISO, error) {
 	name := fmt.Sprintf("SISO of %d heads of %d channels in %d groups with %d states, %d angles", h, p, cfg.Groups, n, cfg.Angles)
 	f := state.NewFingerprint(name)
 	f.Floats(op.w.BBias, op.w.CBias, op.w.D)
-	op.kind = kind{name: name, size: h * (n*p + n + p + cfg.Angles), hash: uint64(f), work: 5 * int64(h*n*p)}
+	op.kind = newKind(name, h*(n*p+n+p+cfg.Angles), f, 5*int64(h*n*p), 0)
 	return op, nil
 }
 
@@ -97,5 +97,5 @@ func (op *SISO) Bytes() int64 { return floatBytes(len(op.w.BBias) + len(op.w.CBi
 // besides its arguments, however many tokens it has.
 func (op *SISO) ScratchBytes(tokens int) int64 {
 	workers := min(parallel.Workers(op.cfg.Workers), op.cfg.Heads)
-	return scratchBytes(int64(op.kind.size) + int64(workers)*int64(3*op.cfg.States+2*op.cfg.HeadDim))
+	return scratchBytes(int64(op.kind.Size) + int64(workers)*int64(3*op.cfg.States+2*op.cfg.HeadDim))
 }

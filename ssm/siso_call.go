@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -53,7 +54,7 @@ func (op *SISO) Step(dst, x, dt, decay, trap, b, c, angles blas32.General, st *S
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
 func (op *SISO) StepBatch(dst, x, dt, decay, trap, b, c, angles blas32.General, states []*State) error {
-	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles, States: eachRow(states)})
+	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

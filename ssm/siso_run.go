@@ -56,9 +56,9 @@ func (s *sisoWork) turnHead(worker, h int) {
 	w.q, w.k, w.b = scratch.Floats(w.q, n), scratch.Floats(w.k, n), scratch.Floats(w.b, n)
 	w.y, w.row = scratch.Floats(w.y, width), scratch.Floats(w.row, width)
 	for _, g := range s.segments.list {
-		st := op.headOf(g.values, h)
-		for t := g.from; t < g.to; t++ {
-			pos := g.pos + t - g.from
+		st := op.headOf(g.Values, h)
+		for t := g.From; t < g.To; t++ {
+			pos := g.Pos + t - g.From
 			if pos%Chunk == 0 && s.ctx.Err() != nil {
 				return
 			}

@@ -29,10 +29,14 @@ func (op *SISO) Read(to SISOState, st *State) error {
 	return op.moveState(to, st, func(a, b *float32) { *a = *b })
 }
 
-// Write makes the matrices of from what the state has; Len stays. Errors match ErrShape
-// or ErrState.
+// Write makes the matrices of from what the state has; Len stays. It makes a snapshot where
+// the state keeps any. Errors match ErrShape or ErrState.
 func (op *SISO) Write(st *State, from SISOState) error {
-	return op.moveState(from, st, func(a, b *float32) { *b = *a })
+	if err := op.moveState(from, st, func(a, b *float32) { *b = *a }); err != nil {
+		return err
+	}
+	st.fixed.Written()
+	return nil
 }
 
 // moveState calls f with every element of m and its place in the state.
@@ -52,7 +56,7 @@ func (op *SISO) moveState(m SISOState, st *State, f func(m, value *float32)) err
 		}
 	}
 	for i := range h {
-		head := op.headOf(st.values, i)
+		head := op.headOf(st.fixed.Values, i)
 		for c := range p {
 			row := mat.Row(m.H, i*p+c)
 			for r := range row {

@@ -93,7 +93,7 @@ func NewSSD(cfg SSDConfig, w SSDWeights) (*SSD, error) {
 	f := state.NewFingerprint(name, state.Bool(cfg.Softplus))
 	f.Floats(op.a, op.bias, op.skip, []float32{cfg.DtMin, cfg.DtMax})
 	size := h * p * n
-	op.kind = kind{name: name, size: size, hash: uint64(f), channels: h, work: 3 * int64(size)}
+	op.kind = newKind(name, size, f, 3*int64(size), h)
 	return op, nil
 }
 
@@ -126,5 +126,5 @@ func (op *SSD) Bytes() int64 { return floatBytes(len(op.a) + len(op.bias) + len(
 // ScratchBytes returns the working memory that a call of one sequence of that many
 // tokens takes at most, besides its arguments; it stops growing with them.
 func (op *SSD) ScratchBytes(tokens int) int64 {
-	return scratchBytes(int64(op.kind.size) + op.workFloats(tokens, parallel.Workers(op.cfg.Workers)))
+	return scratchBytes(int64(op.kind.Size) + op.workFloats(tokens, parallel.Workers(op.cfg.Workers)))
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 )
 
@@ -54,7 +55,7 @@ func (op *SSD) Step(dst, x, dt, b, c blas32.General, st *State) error {
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
 func (op *SSD) StepBatch(dst, x, dt, b, c blas32.General, states []*State) error {
-	return op.Run(context.Background(), &SSDCall{Dst: dst, X: x, Dt: dt, B: b, C: c, States: eachRow(states)})
+	return op.Run(context.Background(), &SSDCall{Dst: dst, X: x, Dt: dt, B: b, C: c, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,

@@ -85,8 +85,8 @@ func (s *ssdWork) sweep(ctx context.Context, op *SSD, call *SSDCall, list []segm
 	}
 	s.pieces = s.pieces[:0]
 	for i, g := range list {
-		for t, pos := g.from, g.pos; t < g.to; {
-			n := untilBorder(pos, g.to-t)
+		for t, pos := g.From, g.Pos; t < g.To; {
+			n := untilBorder(pos, g.To-t)
 			t, pos = t+n, pos+n
 			s.pieces = append(s.pieces, piece{i, t - n, n, pos})
 			if len(s.pieces) == batchPieces {
@@ -182,7 +182,7 @@ func (s *ssdWork) sweepHead(worker, h int) {
 	loaded := false // the state is in panels
 	w.packed = false
 	for i, p := range s.pieces {
-		values := mat.Of(s.list[p.segment].values[h*size:], op.cfg.States, width)
+		values := mat.Of(s.list[p.segment].Values[h*size:], op.cfg.States, width)
 		y := s.headOutput(w, h, p)
 		switch s.shared[i].forms[h] {
 		case products:

@@ -20,17 +20,19 @@ func (op *SSD) Read(h blas32.General, st *State) error {
 	if err := op.checkState(h, st); err != nil {
 		return err
 	}
-	op.readStates(h, st.values)
+	op.readStates(h, st.fixed.Values)
 	return nil
 }
 
 // Write makes h [H P, N] what the state has; Len stays. It is how a sequence
-// begins with an initial state. Errors match ErrShape or ErrState.
+// begins with an initial state, and makes a snapshot where the state keeps any. Errors match
+// ErrShape or ErrState.
 func (op *SSD) Write(st *State, h blas32.General) error {
 	if err := op.checkState(h, st); err != nil {
 		return err
 	}
-	op.each(func(row, state, at int) { st.values[at] = h.Data[row*h.Stride+state] })
+	op.each(func(row, state, at int) { st.fixed.Values[at] = h.Data[row*h.Stride+state] })
+	st.fixed.Written()
 	return nil
 }
 

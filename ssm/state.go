@@ -35,170 +35,102 @@ type StateConfig struct {
 // (Config and weights). Two calls must not use it at once.
 type State struct {
 	kind   *kind
-	values []float32 // laid out as the operator says, kind.size of them
-	n      int       // tokens seen, at most maxTokens
-
-	ring    state.Ring[[]float32] // values after earlier calls
-	filter  DeltaFilter           // of the steps dt; nil for none
-	spoiled bool                  // a call failed when values were half changed
+	fixed  state.Fixed
+	filter DeltaFilter // of the steps dt; nil for none
 }
 
-// kind is what an operator's states have in common, and tells those of different
-// operators apart.
+// kind is what an operator's states have in common.
 type kind struct {
-	name     string // the operator and its shape, for errors
-	size     int    // float32 of State.values
-	hash     uint64 // fingerprint of Config and weights
-	channels int    // steps dt of a token that a filter can change; 0 for none
-	work     int64  // multiply-adds of a token, roughly
+	state.Kind
+	channels int // steps dt of a token that a filter can change; 0 for none
+}
+
+func newKind(name string, size int, hash state.Fingerprint, work int64, channels int) kind {
+	return kind{state.Kind{Package: "ssm", File: stateKind, Name: name, Size: size, Hash: uint64(hash), Work: work}, channels}
 }
 
 const (
-	// maxTokens bounds how many tokens a state can have seen, so that sums of positions
-	// and lengths do not overflow.
-	maxTokens = min(1<<60, math.MaxInt-1<<16)
+	maxTokens = state.MaxTokens
 	// maxSize bounds every number of a Config.
 	maxSize = 1 << 24
 	// maxFloats bounds the elements of a state.
 	maxFloats = math.MaxInt32 / 4
-	// maxSnapshots bounds StateConfig.Snapshots, and maxStateFloats the elements of a
-	// state with its snapshots.
-	maxSnapshots, maxStateFloats = 1 << 20, min(1<<33, math.MaxInt/8)
 )
 
 func (k *kind) newState(cfg StateConfig) (*State, error) {
-	if cfg.Snapshots < 0 || cfg.Snapshots > maxSnapshots {
-		return nil, check.Errorf(ErrConfig, "ssm: Snapshots is %d, want 0 to %d", cfg.Snapshots, maxSnapshots)
-	}
-	if check.Product(maxStateFloats, 1+cfg.Snapshots, k.size) < 0 {
-		return nil, check.Errorf(ErrConfig, "ssm: Snapshots is %d, too many for a state of %d bytes", cfg.Snapshots, 4*k.size)
+	fixed, err := k.New(cfg.Snapshots)
+	if err != nil {
+		return nil, err
 	}
 	filter, err := k.bind(cfg.Filter, cfg.Prompt)
 	if err != nil {
 		return nil, err
 	}
-	values := func() []float32 { return make([]float32, k.size) }
-	return &State{kind: k, values: values(), ring: state.NewRing(cfg.Snapshots, values), filter: filter}, nil
+	return &State{k, fixed, filter}, nil
 }
 
 // accept returns an error unless st is a state of k that can be used.
-func (k *kind) accept(name string, st *State) error {
-	switch {
-	case st == nil:
-		return check.NilState("ssm", name)
-	case st.kind == nil:
-		return check.Errorf(ErrState, "ssm: %s was not made by NewState", name)
-	case st.kind.name != k.name:
-		return check.Errorf(ErrState, "ssm: %s is of a %s, want a %s", name, st.kind.name, k.name)
-	case st.kind.hash != k.hash:
-		return check.Errorf(ErrState, "ssm: %s is of another %s, with another Config or other weights", name, k.name)
-	case st.spoiled:
-		return check.Errorf(ErrState, "ssm: %s was left half changed by a call whose filter panicked; Reset it, or Truncate it to a snapshot", name)
-	}
-	return nil
-}
+func (k *kind) accept(name string, st *State) error { return k.Accept(name, inside(st)) }
 
 // acceptRead returns an error unless st is a state of k and m, of the argument name, a
 // matrix [rows, cols] for what is read of it or written to it.
 func (k *kind) acceptRead(st *State, name string, m blas32.General, rows, cols int, what string) error {
-	if err := k.accept("State", st); err != nil {
-		return err
+	return k.AcceptMatrix(inside(st), name, m, rows, cols, what)
+}
+
+// inside is what a state has in common with others that do not grow.
+func inside(st *State) *state.Fixed {
+	if st == nil {
+		return nil
 	}
-	return check.Matrix(ErrShape, "ssm", name, m, rows, cols, what)
+	return &st.fixed
 }
 
 // Len returns how many tokens the state has seen.
-func (st *State) Len() int { return st.n }
+func (st *State) Len() int { return st.fixed.N }
 
 // Bytes returns the memory of the state, with its snapshots.
-func (st *State) Bytes() int64 { return 4 * int64(len(st.values)) * int64(1+st.ring.Len()) }
+func (st *State) Bytes() int64 { return st.fixed.Bytes() }
 
 // Reset makes the state what NewState made it; a filter stays.
-func (st *State) Reset() {
-	clear(st.values)
-	st.n, st.spoiled = 0, false
-	st.ring.Forget(-1)
-}
+func (st *State) Reset() { st.fixed.Reset() }
 
 // Clone returns a copy, snapshots included: a prefix that several continuations
 // share.
-func (st *State) Clone() *State {
-	c := *st
-	c.values = cloned(st.values)
-	c.ring = st.ring.Clone(cloned)
-	return &c
-}
+func (st *State) Clone() *State { return &State{st.kind, st.fixed.Clone(), st.filter} }
 
 // CopyFrom makes the state what another of the same operator is, filter included and
 // without its snapshots; those of st are forgotten. It allocates nothing. Errors match
 // ErrState.
 func (st *State) CopyFrom(from *State) error {
-	if st.kind == nil {
-		return check.Errorf(ErrState, "ssm: the state was not made by NewState")
-	}
-	if err := st.kind.accept("from", from); err != nil || from == st {
+	if err := st.fixed.CopyFrom("ssm", inside(from)); err != nil {
 		return err
 	}
-	copy(st.values, from.values)
-	st.n, st.filter, st.spoiled = from.n, from.filter, false
-	st.ring.Forget(-1)
+	st.filter = from.filter
 	return nil
 }
 
-// Truncate goes back to the first n tokens, of which the state must have a
-// snapshot (StateConfig.Snapshots) unless n is 0 or Len. It returns an error that
-// matches ErrState, and changes nothing, where there is none.
-func (st *State) Truncate(n int) error {
-	switch {
-	case n == st.n && !st.spoiled:
-		return nil
-	case n == 0:
-		st.Reset()
-		return nil
-	}
-	snapshot := st.ring.Back(n)
-	if snapshot == nil {
-		return check.Errorf(ErrState, "ssm: no snapshot after %d tokens in a state of %d; it keeps those after its last %d calls", n, st.n, st.ring.Len())
-	}
-	copy(st.values, *snapshot)
-	st.n, st.spoiled = n, false
-	return nil
-}
+// Truncate goes back to the first n tokens, of which the state must have a snapshot
+// (StateConfig.Snapshots) unless n is Len, or 0 in a state that was never written to (Write,
+// which makes a snapshot as a call does). It returns an error that matches ErrState, and
+// changes nothing, where there is none.
+func (st *State) Truncate(n int) error { return st.fixed.Truncate("ssm", n) }
 
 // Skip counts n more tokens as seen that the operator is not shown: it passes over
 // them, as later layers do over those that a longmamba.Decimation drops. Errors match
 // ErrCall for a negative n, ErrFull for more than a state can count, or ErrState.
 func (st *State) Skip(n int) error {
-	switch {
-	case st.kind == nil:
-		return check.Errorf(ErrState, "ssm: the state was not made by NewState")
-	case n < 0:
-		return check.Errorf(ErrCall, "ssm: n is %d, want 0 or more", n)
-	}
-	if err := st.room(n); err != nil {
+	if err := st.fixed.Made("ssm"); err != nil {
 		return err
 	}
-	st.advance(n)
+	if n < 0 {
+		return check.Errorf(ErrCall, "ssm: n is %d, want 0 or more", n)
+	}
+	if err := st.fixed.Room(n); err != nil {
+		return err
+	}
+	st.fixed.Advance(n)
 	return nil
-}
-
-// room returns an error unless the state can count n more tokens.
-func (st *State) room(n int) error {
-	if n > maxTokens-st.n {
-		return check.Errorf(ErrFull, "ssm: %d tokens after %d are more than a state can count, %d", n, st.n, maxTokens)
-	}
-	return nil
-}
-
-// advance notes that values are those after n more tokens.
-func (st *State) advance(n int) {
-	if n == 0 {
-		return
-	}
-	st.n += n
-	if snapshot := st.ring.Next(st.n); snapshot != nil {
-		copy(*snapshot, st.values)
-	}
 }
 
 // Chunk is the grid of absolute positions at which tiny values of a state are

@@ -108,6 +108,14 @@ func (l *Layout[S]) Clear() {
 	clear(l.seen)
 }
 
+// EachRow is the States of a StepBatch: a row for each, none for none.
+func EachRow[S any](states []S) []S {
+	if states == nil {
+		return []S{}
+	}
+	return states
+}
+
 // Cut returns how many of n tokens, the first of which is at an absolute position, there
 // are up to the next border: a position that chunk divides. Cutting there, wherever a
 // call begins, gives every split of a sequence the same chunks.

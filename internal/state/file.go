@@ -1,6 +1,7 @@
 // Package state is what states of all operators share: how they are stored, the
 // fingerprint that tells whose a state is, and the ring of snapshots that Truncate
-// goes back to.
+// goes back to; and all of those that do not grow (Fixed), with the segments of a call that
+// goes on from them.
 //
 // A stored state is a kind of 8 bytes, the fingerprint of the operator, the state's
 // numbers and data, and the CRC-32 (IEEE) of all that. All is little-endian: numbers

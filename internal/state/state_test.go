@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad"
 )
 
 var errInvalid = errors.New("invalid")
@@ -99,4 +101,49 @@ func TestRing(t *testing.T) {
 	if none.Next(1) != nil || none.Back(0) != nil || none.Len() != 0 {
 		t.Error("a ring of none keeps some")
 	}
+}
+
+// TestFixed: a state goes back to what it was given, never to what it had in its place.
+func TestFixed(t *testing.T) {
+	k := &Kind{Package: "test", File: "sqTest01", Name: "test", Size: 1}
+	st, err := k.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := func(n int, want float32) {
+		t.Helper()
+		if err := st.Truncate("test", n); err != nil || st.Values[0] != want || st.N != n {
+			t.Errorf("back to %d: %v after %d tokens, want %v; error %v", n, st.Values[0], st.N, want, err)
+		}
+	}
+	step := func() { st.Values[0]++; st.Advance(1) }
+	step()
+	back(0, 0)
+	st.Values[0] = 10
+	st.Written()
+	step()
+	if err := st.Truncate("test", 0); !errors.Is(err, subquad.ErrState) || st.N != 1 {
+		t.Errorf("back to 0, which is not kept: error %v", err)
+	}
+	st.Values[0] = 20
+	st.Written()
+	st.Values[0] = 30
+	st.spoiled = true
+	if err := k.Accept("st", &st); !errors.Is(err, subquad.ErrState) {
+		t.Errorf("a spoiled state: error %v", err)
+	}
+	back(1, 20)
+
+	var b bytes.Buffer
+	if _, err := st.WriteTo("test", &b); err != nil {
+		t.Fatal(err)
+	}
+	read, err := k.Read(&b)
+	if err != nil || read.N != 1 || read.Values[0] != 20 || !read.given {
+		t.Errorf("read: %+v, error %v", read, err)
+	}
+	st.Reset()
+	step()
+	step()
+	back(0, 0)
 }

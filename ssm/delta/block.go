@@ -94,20 +94,20 @@ type BlockCall struct {
 func (b *block) Dim() int { return b.dim }
 
 // Fingerprint tells blocks with another Config or other weights apart.
-func (b *block) Fingerprint() uint64 { return b.kind.hash }
+func (b *block) Fingerprint() uint64 { return b.kind.Hash }
 
 // Bytes returns the memory of the weights.
 func (b *block) Bytes() int64 { return b.weights }
 
 // StateBytes returns the memory of a state without snapshots.
-func (b *block) StateBytes() int64 { return 4 * int64(b.kind.size) }
+func (b *block) StateBytes() int64 { return 4 * int64(b.kind.Size) }
 
 // ScratchBytes returns the working memory that a call of one sequence of that many tokens
 // takes at most, besides its arguments. Blocks with one Scratch take it together: the most
 // that one of them says, of each type.
 func (b *block) ScratchBytes(tokens int) int64 {
 	n, workers := min(max(tokens, 0), pieceRows), parallel.Workers(b.workers)
-	return scratchBytes(int64(b.kind.size+b.window) + b.body.workFloats(n, workers))
+	return scratchBytes(int64(b.kind.Size+b.window) + b.body.workFloats(n, workers))
 }
 
 // NewState returns an empty state. Errors match ErrConfig.
@@ -136,7 +136,7 @@ func (b *block) Step(dst, x blas32.General, st *State) error {
 // StepBatch runs one token, a row, for each of many states, reading the weights once: Run
 // with States.
 func (b *block) StepBatch(dst, x blas32.General, states []*State) error {
-	return b.Run(context.Background(), &BlockCall{Dst: dst, X: x, States: eachRow(states)})
+	return b.Run(context.Background(), &BlockCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
@@ -150,11 +150,11 @@ func (b *block) Run(ctx context.Context, call *BlockCall) error {
 	s := b.scratch.list.Get()
 	defer b.scratch.list.Put(s)
 	batch := pack.Batch[*State]{Rows: call.X.Rows, Offsets: call.Offsets, State: call.State, States: call.States}
-	ctx, err := s.segments.begin(ctx, &b.kind, batch)
+	ctx, err := s.segments.Begin(ctx, &b.kind.Kind, batch, inside, false)
 	if err != nil {
 		return err
 	}
-	return s.segments.end(s.passAll(ctx, b, call, parallel.Choose(b.workers, call.Workers)))
+	return s.segments.End(s.passAll(ctx, b, call, parallel.Choose(b.workers, call.Workers)))
 }
 
 func (b *block) checkCall(ctx context.Context, call *BlockCall) error {
@@ -260,29 +260,29 @@ func (s *blockWork) passAll(ctx context.Context, b *block, call *BlockCall, work
 // that has rows left.
 func (s *blockWork) cutPiece(first int) int {
 	s.list, s.n = s.list[:0], 0
-	list := s.segments.list
+	list := s.segments.List
 	for ; first < len(list) && s.n < pieceRows; first++ {
 		g := &list[first]
-		done := max(s.from+s.n-g.from, 0) // rows of it in earlier pieces
-		n := g.to - g.from - done
+		done := max(s.from+s.n-g.From, 0) // rows of it in earlier pieces
+		n := g.To - g.From - done
 		if left := pieceRows - s.n; n > left {
-			n = left - (g.pos+done+left)%Chunk
+			n = left - (g.Pos+done+left)%Chunk
 			if n <= 0 { // the whole sequence waits for the next piece
 				break
 			}
 		}
-		values := g.values
-		if values == nil && n < g.to-g.from { // it does not end here, or has not begun here
+		values := g.Values
+		if values == nil && n < g.To-g.From { // it does not end here, or has not begun here
 			if done == 0 {
 				s.carry = 1 - s.carry // the other one's sequence may end in this piece
-				s.carried[s.carry] = scratch.Floats(s.carried[s.carry], s.block.kind.size)
+				s.carried[s.carry] = scratch.Floats(s.carried[s.carry], s.block.kind.Size)
 				clear(s.carried[s.carry])
 			}
 			values = s.carried[s.carry]
 		}
-		s.list = append(s.list, segment{from: s.n, to: s.n + n, pos: g.pos + done, values: values})
+		s.list = append(s.list, segment{From: s.n, To: s.n + n, Pos: g.Pos + done, Values: values})
 		s.n += n
-		if done+n < g.to-g.from {
+		if done+n < g.To-g.From {
 			break
 		}
 	}
@@ -297,8 +297,8 @@ func (s *blockWork) out() blas32.General { return mat.Rows(s.call.Dst, s.from, s
 func (s *blockWork) recur(ctx context.Context, op *Recurrence, call *Call, at int) error {
 	s.mixers = s.mixers[:0]
 	for _, g := range s.list {
-		if g.values != nil {
-			g.values = g.values[at:][:op.kind.size]
+		if g.Values != nil {
+			g.Values = g.Values[at:][:op.kind.Size]
 		}
 		s.mixers = append(s.mixers, g)
 	}
@@ -321,12 +321,12 @@ func (s *blockWork) taskRows(i int) (from, to int) {
 func (s *blockWork) before(x, memory blas32.General, from, to int, f func(from, to int, window blas32.General)) {
 	for i := range s.list {
 		g := &s.list[i]
-		a, b := max(from, g.from), min(to, g.to)
+		a, b := max(from, g.From), min(to, g.To)
 		if a >= b {
 			continue
 		}
 		window := mat.Of(s.start(g, memory.Rows*memory.Cols), memory.Rows, memory.Cols)
-		if inside := min(a-g.from, memory.Rows); inside > 0 {
+		if inside := min(a-g.From, memory.Rows); inside > 0 {
 			mat.Copy(memory, mat.Rows(window, inside, memory.Rows))
 			mat.Copy(mat.Rows(memory, memory.Rows-inside, memory.Rows), mat.Rows(x, a-inside, a))
 			window = memory
@@ -337,8 +337,8 @@ func (s *blockWork) before(x, memory blas32.General, from, to int, f func(from, 
 
 // start returns the first n values of a sequence's state: what stands before its rows.
 func (s *blockWork) start(g *segment, n int) []float32 {
-	if g.values != nil {
-		return g.values[:n]
+	if g.Values != nil {
+		return g.Values[:n]
 	}
 	return s.none[:n]
 }
@@ -347,12 +347,12 @@ func (s *blockWork) start(g *segment, n int) []float32 {
 func (s *blockWork) keepWindow(x blas32.General, rows, at int) {
 	for i := range s.list {
 		g := &s.list[i]
-		if g.values == nil {
+		if g.Values == nil {
 			continue
 		}
-		window, n := mat.Of(g.values[at:], rows, x.Cols), g.to-g.from
+		window, n := mat.Of(g.Values[at:], rows, x.Cols), g.To-g.From
 		old := max(rows-n, 0) // rows that stay, further up
 		copy(window.Data[:old*window.Cols], window.Data[(rows-old)*window.Cols:])
-		mat.Copy(mat.Rows(window, old, rows), mat.Rows(x, g.to-(rows-old), g.to))
+		mat.Copy(mat.Rows(window, old, rows), mat.Rows(x, g.To-(rows-old), g.To))
 	}
 }

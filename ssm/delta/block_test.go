@@ -11,6 +11,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/internal/state/statetest"
 )
 
@@ -114,7 +115,7 @@ func TestBlocks(t *testing.T) {
 				}
 				var b bytes.Buffer
 				value[int64](t)(st.WriteTo(&b))
-				same(t, "a stored state", value[*State](t)(op.ReadState(&b)).values, st.values)
+				same(t, "a stored state", value[*State](t)(op.ReadState(&b)).fixed.Values, st.fixed.Values)
 				from = to
 			}
 			near(t, name+": steps", got.Data, want.Data, 1e-5)
@@ -144,7 +145,7 @@ func TestBlocks(t *testing.T) {
 				one := zeros(1, testDim)
 				must(t, op.Run(t.Context(), &BlockCall{Dst: one, X: mat.Rows(x, i, i+1), First: part(first, i, i+1), State: others[i]}))
 				same(t, name+": a batch", mat.Row(batch, i), one.Data)
-				same(t, name+": its state", states[i].values, others[i].values)
+				same(t, name+": its state", states[i].fixed.Values, others[i].fixed.Values)
 			}
 		}
 	})
@@ -191,14 +192,14 @@ func TestBlockMemory(t *testing.T) {
 
 // TestBlockCancel: a call that is cancelled leaves its state as it was.
 func TestBlockCancel(t *testing.T) {
-	defer func(old int64) { briefWork = old }(briefWork)
-	briefWork = 0
+	defer func(old int64) { state.BriefWork = old }(state.BriefWork)
+	state.BriefWork = 0
 	for name, op := range blocks(t, 1) {
 		const n = 600
 		x, first := random(rand.New(rand.NewPCG(1, 2)), n, testDim), firstOf(op, n)
 		st := value[*State](t)(op.NewState(StateConfig{}))
 		must(t, op.Run(t.Context(), &BlockCall{Dst: zeros(3, testDim), X: mat.Rows(x, 0, 3), First: mat.Rows(first, 0, min(3, first.Rows)), State: st}))
-		before := append([]float32{}, st.values...)
+		before := append([]float32{}, st.fixed.Values...)
 		stopped := 0
 		for times := 1; times < 12; times++ {
 			err := op.Run(&statetest.Ending{Context: t.Context(), Left: times}, &BlockCall{Dst: zeros(n, testDim), X: x, First: first, State: st})
@@ -209,7 +210,7 @@ func TestBlockCancel(t *testing.T) {
 			if stopped++; !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
-			same(t, name+": the state", st.values, before)
+			same(t, name+": the state", st.fixed.Values, before)
 		}
 		if stopped == 0 {
 			t.Errorf("%s was never stopped", name)

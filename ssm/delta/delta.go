@@ -121,7 +121,7 @@ func New(cfg Config) (*Recurrence, error) {
 	name := fmt.Sprintf("recurrence of %d states of %d x %d, %d key heads and %d query heads", h, k, v, cfg.KeyHeads, cfg.QueryHeads)
 	f := state.NewFingerprint(name, int64(cfg.Decay), int64(cfg.Erase), state.Bool(cfg.EraseFirst), state.Bool(cfg.Normalize), int64(math.Float64bits(cfg.NormEps)))
 	f.Floats(cfg.LogDecay, []float32{cfg.Scale})
-	op.kind = kind{name: name, size: h * k * v, hash: uint64(f), work: 4 * int64(h*k*v)}
+	op.kind = newKind(name, h*k*v, f, 4*int64(h*k*v))
 	return op, nil
 }
 
@@ -210,7 +210,7 @@ func (op *Recurrence) Bytes() int64 { return 4 * int64(len(op.cfg.LogDecay)) }
 // ScratchBytes returns the working memory that a call of one sequence of that many
 // tokens takes at most, besides its arguments; it stops growing with them.
 func (op *Recurrence) ScratchBytes(tokens int) int64 {
-	return scratchBytes(op.workFloats(tokens, parallel.Workers(op.cfg.Workers)) + int64(op.kind.size))
+	return scratchBytes(op.workFloats(tokens, parallel.Workers(op.cfg.Workers)) + int64(op.kind.Size))
 }
 
 // scratchBytes is the memory of n float32 in working memory, and of the lists beside

@@ -62,7 +62,7 @@ func (op *Recurrence) Step(dst, q, k, v, decay, beta blas32.General, st *State) 
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
 func (op *Recurrence) StepBatch(dst, q, k, v, decay, beta blas32.General, states []*State) error {
-	return op.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v, Decay: decay, Beta: beta, States: eachRow(states)})
+	return op.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v, Decay: decay, Beta: beta, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
@@ -76,11 +76,11 @@ func (op *Recurrence) Run(ctx context.Context, call *Call) error {
 	w := op.scratch.Get()
 	defer op.scratch.Put(w)
 	batch := pack.Batch[*State]{Rows: call.V.Rows, Offsets: call.Offsets, State: call.State, States: call.States}
-	ctx, err := w.segments.begin(ctx, &op.kind, batch)
+	ctx, err := w.segments.Begin(ctx, &op.kind.Kind, batch, inside, false)
 	if err != nil {
 		return err
 	}
-	return w.segments.end(w.sweep(ctx, op, call, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers)))
+	return w.segments.End(w.sweep(ctx, op, call, w.segments.List, parallel.Choose(op.cfg.Workers, call.Workers)))
 }
 
 // need says whether a call must have a matrix.
@@ -174,7 +174,7 @@ func (op *Recurrence) Read(s blas32.General, st *State) error {
 	if err := op.checkState(s, st); err != nil {
 		return err
 	}
-	op.readStates(s, st.values)
+	op.readStates(s, st.fixed.Values)
 	return nil
 }
 
@@ -185,8 +185,8 @@ func (op *Recurrence) Write(st *State, s blas32.General) error {
 	if err := op.checkState(s, st); err != nil {
 		return err
 	}
-	op.writeStates(st.values, s)
-	st.written()
+	op.writeStates(st.fixed.Values, s)
+	st.fixed.Written()
 	return nil
 }
 

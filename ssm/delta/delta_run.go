@@ -61,7 +61,7 @@ func (s *work) sweep(ctx context.Context, op *Recurrence, call *Call, list []seg
 	}
 	s.op, s.call, s.list = op, *call, list
 	defer func() { s.call, s.list = Call{}, nil }()
-	if int64(call.V.Rows) <= soloWork/op.kind.work {
+	if int64(call.V.Rows) <= soloWork/op.kind.Work {
 		workers = 1
 	}
 	s.keys, s.parts = op.taskKeys(len(list), workers)
@@ -98,15 +98,15 @@ func (s *work) sweepTask(worker, i int) {
 	key := i % s.tasksOf() * s.keys
 	end := min(key+s.keys, s.op.cfg.KeyHeads)
 	from, to := key*heads+part*heads/s.parts, (end-1)*heads+(part+1)*heads/s.parts
-	if g.from == g.to || from == to {
+	if g.From == g.To || from == to {
 		return
 	}
 	w := &s.workers[worker]
 	size := s.op.cfg.KeyDim * s.op.cfg.ValueDim
-	values := w.stateValues(g.values, from*size, (to-from)*size)
+	values := w.stateValues(g.Values, from*size, (to-from)*size)
 	w.chunk.begin(s.op, to-from)
-	for t, pos := g.from, g.pos; t < g.to && !s.group.Stopped(); {
-		n := pack.Cut(pos, g.to-t, pieceTokens)
+	for t, pos := g.From, g.Pos; t < g.To && !s.group.Stopped(); {
+		n := pack.Cut(pos, g.To-t, pieceTokens)
 		pos += n
 		for k := key; k < end; k++ {
 			p := piece{t: t, n: n, key: k, first: from, heads: to - from}
@@ -116,13 +116,13 @@ func (s *work) sweepTask(worker, i int) {
 			p.before = p.first - from
 			p.values = values[p.before*size:][:p.heads*size]
 			if p.next = (rowsAhead{t, n, k + 1, p.first + p.heads}); k+1 == end {
-				p.next = rowsAhead{t + n, min(pieceTokens, g.to-t-n), key, from}
+				p.next = rowsAhead{t + n, min(pieceTokens, g.To-t-n), key, from}
 			}
 			s.sweepPiece(w, p)
 			if pos%Chunk == 0 {
 				w.chunk.flush(s.op, p)
 			}
-			if t+n == g.to {
+			if t+n == g.To {
 				w.chunk.unload(s.op, p)
 			}
 		}

@@ -21,7 +21,7 @@ func runOf(t testing.TB, cfg Config, call *Call) (out, states []float32) {
 	c := *call
 	c.Dst, c.State = zeros(call.V.Rows, op.outs*cfg.ValueDim), st
 	must(t, op.Run(t.Context(), &c))
-	return c.Dst.Data, st.values
+	return c.Dst.Data, st.fixed.Values
 }
 
 // mapped is a matrix of what f makes of the elements.
@@ -241,10 +241,10 @@ func TestIdle(t *testing.T) {
 				clear(call.Decay.Data)
 				clear(call.Beta.Data)
 				st, _ := randomState(t, r, op)
-				before := slices.Clone(st.values)
+				before := slices.Clone(st.fixed.Values)
 				call.State = st
 				must(t, op.Run(t.Context(), call))
-				same(t, "the state", st.values, before)
+				same(t, "the state", st.fixed.Values, before)
 
 				call = lawCall(r, op, 60)
 				const reset = 23
@@ -293,7 +293,7 @@ func TestHard(t *testing.T) {
 				}
 				return math.Sqrt(sum)
 			}
-			after, before := length(len(st.values), func(i int) float64 { return float64(st.values[i]) }), length(len(wide), func(i int) float64 { return wide[i] })
+			after, before := length(len(st.fixed.Values), func(i int) float64 { return float64(st.fixed.Values[i]) }), length(len(wide), func(i int) float64 { return wide[i] })
 			if d := math.Abs(after/before - 1); d > 1e-4 {
 				t.Errorf("2000 reflections change the length by %.2g", d)
 			}

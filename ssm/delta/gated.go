@@ -276,16 +276,14 @@ func (f *gatedFrame) finish(b *gated, norm []float32, out blas32.General, betaAt
 // identify gives the block its kind, with a fingerprint of its weights, and counts their
 // memory.
 func (b *gated) identify(name string, numbers []int64, vectors ...[]float32) {
-	name = fmt.Sprintf("%s block of width %d with a %s", name, b.dim, b.rec.kind.name)
-	f := state.NewFingerprint(name, append(slices.Clone(numbers), state.Bool(b.double), int64(b.rec.kind.hash), int64(b.in.Fingerprint()), int64(b.out.Fingerprint()))...)
+	name = fmt.Sprintf("%s block of width %d with a %s", name, b.dim, b.rec.kind.Name)
+	f := state.NewFingerprint(name, append(slices.Clone(numbers), state.Bool(b.double), int64(b.rec.kind.Hash), int64(b.in.Fingerprint()), int64(b.out.Fingerprint()))...)
 	f.Matrices(b.taps)
 	f.Floats(b.norm, []float32{b.eps})
 	f.Floats(vectors...)
 	b.window = (b.taps.Rows - 1) * b.taps.Cols
-	b.kind = kind{
-		name: name, size: b.window + b.rec.kind.size, hash: uint64(f),
-		work: int64(b.dim)*int64(b.wide+b.rec.cfg.Heads*b.rec.cfg.ValueDim) + int64(b.taps.Rows*b.taps.Cols) + b.rec.kind.work,
-	}
+	work := int64(b.dim)*int64(b.wide+b.rec.cfg.Heads*b.rec.cfg.ValueDim) + int64(b.taps.Rows*b.taps.Cols) + b.rec.kind.Work
+	b.kind = newKind(name, b.window+b.rec.kind.Size, f, work)
 	b.weights = int64(b.in.Bytes()) + int64(b.out.Bytes()) + 4*int64(len(b.taps.Data)+len(b.norm))
 	for _, v := range vectors {
 		b.weights += 4 * int64(len(v))

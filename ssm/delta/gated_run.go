@@ -140,7 +140,7 @@ func (b *gated) ReadWindow(conv blas32.General, st *State) error {
 	if err := b.kind.acceptRead(st, "conv", conv, b.taps.Rows-1, b.taps.Cols, "channels"); err != nil {
 		return err
 	}
-	mat.Copy(conv, mat.Of(st.values, conv.Rows, conv.Cols))
+	mat.Copy(conv, mat.Of(st.fixed.Values, conv.Rows, conv.Cols))
 	return nil
 }
 
@@ -151,6 +151,6 @@ func (b *gated) ReadStates(m blas32.General, st *State) error {
 	if err := b.kind.acceptRead(st, "m", m, c.Heads*c.KeyDim, c.ValueDim, "ValueDim"); err != nil {
 		return err
 	}
-	b.rec.readStates(m, st.values[(b.taps.Rows-1)*b.taps.Cols:])
+	b.rec.readStates(m, st.fixed.Values[(b.taps.Rows-1)*b.taps.Cols:])
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state"
 	"github.com/subquad/subquad/internal/state/statetest"
 )
 
@@ -188,7 +189,7 @@ func TestSplits(t *testing.T) {
 						var b bytes.Buffer
 						value[int64](t)(st.WriteTo(&b))
 						restored := value[*State](t)(op.ReadState(&b))
-						same(t, "a stored state", restored.values, st.values)
+						same(t, "a stored state", restored.fixed.Values, st.fixed.Values)
 						must(t, st.CopyFrom(restored))
 						kept = false
 					}
@@ -244,7 +245,7 @@ func TestStepBatch(t *testing.T) {
 				c.Dst, c.States, c.State = zeros(1, call.Dst.Cols), nil, others[s]
 				must(t, op.Run(t.Context(), c))
 				same(t, cfg.String(), mat.Row(call.Dst, s), c.Dst.Data)
-				same(t, cfg.String()+": state", states[s].values, others[s].values)
+				same(t, cfg.String()+": state", states[s].fixed.Values, others[s].fixed.Values)
 			}
 		}
 	})
@@ -272,21 +273,21 @@ func TestInPlace(t *testing.T) {
 
 // TestCancel: a call that is cancelled leaves its state as it was.
 func TestCancel(t *testing.T) {
-	defer func(old int64) { briefWork = old }(briefWork)
-	briefWork = 0
+	defer func(old int64) { state.BriefWork = old }(state.BriefWork)
+	state.BriefWork = 0
 	cfg := kinds()[3]
 	r := rand.New(rand.NewPCG(1, 1))
 	op := value[*Recurrence](t)(New(cfg))
 	call := lawCall(r, op, 200)
 	st, _ := randomState(t, r, op)
-	before := append([]float32{}, st.values...)
+	before := append([]float32{}, st.fixed.Values...)
 	call.State = st
 	for times := 1; times < 8; times++ {
 		ctx := &statetest.Ending{Context: t.Context(), Left: times}
 		if err := op.Run(ctx, call); !errors.Is(err, context.Canceled) {
 			continue // it was done before
 		}
-		same(t, "the state", st.values, before)
+		same(t, "the state", st.fixed.Values, before)
 		if st.Len() != 0 {
 			t.Fatal("it has a length")
 		}

@@ -117,10 +117,10 @@ func TestWritten(t *testing.T) {
 
 	st := value[*State](t)(op.NewState(StateConfig{Snapshots: 2}))
 	must(t, op.Write(st, initial))
-	given := slices.Clone(st.values)
+	given := slices.Clone(st.fixed.Values)
 	run(st, 0, 2)
 	must(t, st.Truncate(0))
-	same(t, "the beginning", st.values, given)
+	same(t, "the beginning", st.fixed.Values, given)
 	for i := range 3 { // more calls than it has snapshots
 		run(st, 2*i, 2*i+2)
 	}
@@ -131,7 +131,7 @@ func TestWritten(t *testing.T) {
 		st.Reset()
 		run(st, 0, 2)
 		must(t, st.Truncate(0))
-		same(t, name, st.values, make([]float32, len(given)))
+		same(t, name, st.fixed.Values, make([]float32, len(given)))
 	}
 
 	// On the way.
@@ -140,7 +140,7 @@ func TestWritten(t *testing.T) {
 	must(t, op.Write(st, initial))
 	run(st, 3, 6)
 	must(t, st.Truncate(3))
-	same(t, "the middle", st.values, given)
+	same(t, "the middle", st.fixed.Values, given)
 }
 
 // TestNotFinite: what is not finite in a sequence, in any input, changes no bit of the

@@ -192,12 +192,13 @@ func NewRWKV7(cfg RWKV7Config, w RWKV7Weights) (*RWKV7, error) {
 func (b *RWKV7) identify() {
 	name := fmt.Sprintf("RWKV7 block of width %d with heads of %d", b.dim, b.cfg.HeadDim)
 	f := state.NewFingerprint(name, state.Bool(b.cfg.First), int64(math.Float64bits(b.cfg.NormEps)), int64(math.Float64bits(b.cfg.KeyEps)))
+	work := b.rec.kind.Work
 	for _, l := range [...]*dense.Linear{b.receptance, b.key, b.value, b.output, b.decay.down, b.decay.up, b.rate.down, b.rate.up, b.share.down, b.share.up, b.gate.down, b.gate.up} {
 		if l != nil {
 			f.Add(l.Fingerprint())
 			b.weights += int64(l.Bytes())
 			in, out := l.Dims()
-			b.kind.work += int64(in) * int64(out)
+			work += int64(in) * int64(out)
 		}
 	}
 	vectors := append(append([][]float32{}, b.mix[:]...), b.kk, b.ka, b.rk, b.normWeight, b.normBias)
@@ -205,8 +206,7 @@ func (b *RWKV7) identify() {
 	for _, v := range vectors {
 		b.weights += 4 * int64(len(v))
 	}
-	b.kind.name, b.kind.size, b.kind.hash = name, b.dim+b.rec.kind.size, uint64(f)
-	b.kind.work += b.rec.kind.work
+	b.kind = newKind(name, b.dim+b.rec.kind.Size, f, work)
 }
 
 // ReadShift sets x [1, Dim] to the last token's input in a state, behind the layer's norm.
@@ -225,7 +225,7 @@ func (b *RWKV7) ReadStates(s blas32.General, st *State) error {
 	if err := b.checkStates(s, st); err != nil {
 		return err
 	}
-	b.rec.readStates(s, st.values[b.dim:])
+	b.rec.readStates(s, st.fixed.Values[b.dim:])
 	return nil
 }
 
@@ -235,8 +235,8 @@ func (b *RWKV7) WriteStates(st *State, s blas32.General) error {
 	if err := b.checkStates(s, st); err != nil {
 		return err
 	}
-	b.rec.writeStates(st.values[b.dim:], s)
-	st.written()
+	b.rec.writeStates(st.fixed.Values[b.dim:], s)
+	st.fixed.Written()
 	return nil
 }
 
@@ -249,7 +249,7 @@ func (b *block) readShift(x blas32.General, st *State) error {
 	if err := b.kind.acceptRead(st, "x", x, 1, b.dim, "Dim"); err != nil {
 		return err
 	}
-	copy(mat.Row(x, 0), st.values)
+	copy(mat.Row(x, 0), st.fixed.Values)
 	return nil
 }
 
@@ -257,7 +257,7 @@ func (b *block) writeShift(st *State, x blas32.General) error {
 	if err := b.kind.acceptRead(st, "x", x, 1, b.dim, "Dim"); err != nil {
 		return err
 	}
-	copy(st.values[:b.dim], mat.Row(x, 0))
-	st.written()
+	copy(st.fixed.Values[:b.dim], mat.Row(x, 0))
+	st.fixed.Written()
 	return nil
 }

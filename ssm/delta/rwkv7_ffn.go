@@ -66,10 +66,10 @@ func NewRWKV7FFN(cfg RWKV7FFNConfig, w RWKV7FFNWeights) (*RWKV7FFN, error) {
 		return nil, p.Err
 	}
 	b.block = block{dim: dim, window: dim, workers: cfg.Workers, body: b, scratch: ownOr(cfg.Scratch)}
-	b.kind = kind{name: fmt.Sprintf("RWKV7FFN block of width %d and %d", dim, wide), size: dim, work: 2 * int64(dim) * int64(wide)}
-	f := state.NewFingerprint(b.kind.name, int64(b.key.Fingerprint()), int64(b.value.Fingerprint()))
+	name := fmt.Sprintf("RWKV7FFN block of width %d and %d", dim, wide)
+	f := state.NewFingerprint(name, int64(b.key.Fingerprint()), int64(b.value.Fingerprint()))
 	f.Floats(b.mix)
-	b.kind.hash = uint64(f)
+	b.kind = newKind(name, dim, f, 2*int64(dim)*int64(wide))
 	b.weights = int64(b.key.Bytes()) + int64(b.value.Bytes()) + 4*int64(len(b.mix)+len(b.zeros))
 	return b, nil
 }

@@ -56,9 +56,9 @@ func (b *RWKV7) pass(ctx context.Context, s *blockWork) error {
 func (s *blockWork) shifts(d, x blas32.General, from, to int) {
 	for i := range s.list {
 		g := &s.list[i]
-		for t := max(from, g.from); t < min(to, g.to); t++ {
+		for t := max(from, g.From); t < min(to, g.To); t++ {
 			last := s.start(g, x.Cols)
-			if t > g.from {
+			if t > g.From {
 				last = mat.Row(x, t-1)
 			}
 			row := mat.Row(d, t-from)
