@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/filesystem"
@@ -20,10 +21,19 @@ import (
 // builtIn is the name of a FASTA file that is built in: the genome of phage lambda.
 const builtIn = "phage-lambda"
 
-// openFile opens a file for reading.
+// isLocal says whether a path is of this machine's files.
+func isLocal(path string) bool { return !strings.Contains(path, "://") }
+
+// openFile opens a file for reading. A pipe is none, for it cannot be read again, and a device may
+// have no end.
 func openFile(ctx context.Context, path string) (io.ReadCloser, error) {
 	if path == builtIn {
 		return io.NopCloser(bytes.NewReader(ecoli.Lambda)), nil
+	}
+	if isLocal(path) {
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is a folder, a pipe or a device, want a file", path)
+		}
 	}
 	fs, err := filesystem.New(ctx, path)
 	if err != nil {

@@ -158,3 +158,16 @@ func TestOutputsAlone(t *testing.T) {
 		t.Errorf("other lengths differ by %v, want NaN", d)
 	}
 }
+
+// TestModelFiles: a checkpoint's folder is found as package dna finds it, and what is no file is
+// no checkpoint.
+func TestModelFiles(t *testing.T) {
+	if _, err := loadModel(context.Background(), scoring{Weights: "../internal/ecoli/model", Workers: 1}); err != nil {
+		t.Error(err)
+	}
+	for _, path := range []string{os.DevNull, t.TempDir(), "missing", "none://x"} {
+		if _, err := loadModel(context.Background(), scoring{Weights: path, Workers: 1}); err == nil {
+			t.Errorf("%s: no error", path)
+		}
+	}
+}

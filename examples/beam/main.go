@@ -90,6 +90,7 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
+		fmt.Fprintf(stdout, "workers at localhost:%d, until interrupted\n", *pool)
 		<-ctx.Done()
 		return server.Stop(context.WithoutCancel(ctx))
 	}

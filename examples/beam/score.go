@@ -31,8 +31,8 @@ var scoreFlags scoring
 
 func init() {
 	f := &scoreFlags
-	flags.StringVar(&f.Weights, "weights", "", "score: HyenaDNA checkpoint, a `file` (default: a small model of E. coli, built in)")
-	flags.StringVar(&f.Config, "config", "", "score: the checkpoint's config.json `file`")
+	flags.StringVar(&f.Weights, "weights", "", "score: HyenaDNA checkpoint, a `file`, or a folder of this machine (default: a small model of E. coli, built in)")
+	flags.StringVar(&f.Config, "config", "", "score: the checkpoint's config.json `file` (default: the one beside it, on this machine)")
 	flags.IntVar(&f.Window, "window", 0, "score: bases to a pass of the model (default: 16384, or as many as the model takes)")
 	flags.IntVar(&f.Stretch, "stretch", 0, "score: bases to an element, a multiple of -window (default: about 65536)")
 	flags.IntVar(&f.Bin, "bin", 100, "score: bases to a line of a bedGraph file")
@@ -149,7 +149,7 @@ func (*matchFn) ProcessElement(ctx context.Context, pattern string, emit func(st
 	}
 	for _, file := range list {
 		// A file has one name, of ./a.fa and a.fa. Where .. is behind a link, they are two.
-		if !strings.Contains(file, "://") && !strings.Contains(file, "..") {
+		if isLocal(file) && !strings.Contains(file, "..") {
 			file = path.Clean(file)
 		}
 		emit(file)

@@ -42,10 +42,11 @@ func sharedModel(ctx context.Context, c scoring) (*dna.Model, error) {
 	return m, nil
 }
 
-// loadModel reads a checkpoint through Beam's file systems.
+// loadModel reads a checkpoint: of this machine's as package dna does, which knows folders and
+// checkpoints in several files, else one file through Beam's file systems.
 func loadModel(ctx context.Context, c scoring) (*dna.Model, error) {
-	if c.Weights == "" {
-		return ecoli.Open("", "", c.Workers)
+	if isLocal(c.Weights) && isLocal(c.Config) {
+		return ecoli.Open(c.Weights, c.Config, c.Workers)
 	}
 	var cfg dna.Config
 	if c.Config != "" {
