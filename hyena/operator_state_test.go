@@ -67,6 +67,32 @@ func TestOperatorCancel(t *testing.T) {
 	}
 }
 
+// TestTokenCancel: a step of one token, which may compute a long filter, can be stopped.
+func TestTokenCancel(t *testing.T) {
+	shrinkNear(t, 64)
+	op, x := mustOperator(t, OperatorConfig{Dim: 6, Order: 3, Workers: 1}, testWeights(t, 6, 3, 3, 400)), matrix(3, 400, 6, 0)
+	want, _ := split(t, rand.New(rand.NewPCG(1, 2)), op, x, 6, mustState(t, op, StateConfig{}))
+	st, got := mustState(t, op, StateConfig{}), mat.New(400, 6)
+	stops := 0
+	for i := range 400 {
+		for left := 1; st.Len() == i; left++ {
+			err := op.Run(&statetest.Ending{Context: t.Context(), Left: left}, &OperatorCall{Dst: mat.Rows(got, i, i+1), X: mat.Rows(x, i, i+1), State: st})
+			if err != nil && (err != context.Canceled || st.Len() != i) {
+				t.Fatalf("token %d: error %v, Len %d", i, err, st.Len())
+			}
+			if err != nil {
+				stops++
+			}
+		}
+	}
+	if stops < 400 {
+		t.Errorf("%d stops of 400 tokens", stops)
+	}
+	if !slices.Equal(got.Data, want.Data) {
+		t.Error("other bits")
+	}
+}
+
 // TestStepAllocations: after the first steps none of them allocates.
 func TestStepAllocations(t *testing.T) {
 	shrinkNear(t, 64)

@@ -18,7 +18,7 @@ type pasts struct {
 }
 
 // briefRows is how many rows a call with states may have that is not interrupted once it has
-// begun.
+// begun, unless it has long convolutions, of which a token may take long.
 const briefRows = 32
 
 // begin checks the batch of a call and lays it out, and returns the context to run with.
@@ -43,7 +43,7 @@ func (p *pasts) begin(ctx context.Context, k *kind, batch pack.Batch[*State]) (c
 		p.memory = scratch.Floats(p.memory, len(p.layout.Segments)*k.size)
 		clear(p.memory)
 	case ctx.Done() == nil:
-	case batch.Rows <= briefRows && !p.stale():
+	case batch.Rows <= briefRows && len(k.convs) == 0:
 		ctx = context.Background()
 	default:
 		p.copied = true
@@ -59,18 +59,6 @@ func (p *pasts) begin(ctx context.Context, k *kind, batch pack.Batch[*State]) (c
 func (p *pasts) given() bool { return len(p.layout.States) > 0 }
 
 func (p *pasts) rows(i int) int { return p.layout.Segments[i].To - p.layout.Segments[i].From }
-
-// stale tells whether a state's sums are to be computed again, which may take long.
-func (p *pasts) stale() bool {
-	for _, st := range p.layout.States {
-		for _, s := range st.streams {
-			if s.stale {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 // values returns what sequence i goes on from, and how many tokens that has seen.
 func (p *pasts) values(i int) ([]float32, int) {
