@@ -169,6 +169,23 @@ func TestMark(t *testing.T) {
 	if err := mustState(t, op, StateConfig{}).Restore(m); !errors.Is(err, ErrState) {
 		t.Errorf("a mark beyond the state: error %v", err)
 	}
+	// The beginning, of which a short kernel's inputs are not kept.
+	conv, u := mustConv(t, ConvConfig{Kernel: quiet(1, 100, 2)}), matrix(2, 3000, 2, 0)
+	st, whole := mustState(t, conv, StateConfig{}), mat.New(3000, 2)
+	st.Save(m)
+	for range 2 {
+		again := mat.New(3000, 2)
+		if err := conv.Step(again, u, st); err != nil {
+			t.Fatal(err)
+		}
+		if whole.Data[0] != 0 && !slices.Equal(again.Data, whole.Data) {
+			t.Error("other bits after the beginning")
+		}
+		mat.Copy(whole, again)
+		if err := st.Restore(m); err != nil || st.Len() != 0 {
+			t.Errorf("the beginning: error %v, Len %d", err, st.Len())
+		}
+	}
 }
 
 // TestStateErrors: what cannot go on says so.

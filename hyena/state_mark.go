@@ -36,6 +36,9 @@ func (st *State) Restore(m *Mark) error {
 		return check.Errorf(ErrState, "hyena: a mark that was not saved, or a state that was not made by NewState")
 	case m.kind.name != st.kind.name || m.kind.hash != st.kind.hash:
 		return check.Errorf(ErrState, "hyena: the mark is of the state of another operator")
+	case m.n == 0:
+		st.Reset()
+		return nil
 	case m.n > st.n || !st.canReturn(m.n):
 		return check.Errorf(ErrState, "hyena: the inputs before token %d of %d are not kept any more", m.n, st.n)
 	}
