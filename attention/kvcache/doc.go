@@ -19,6 +19,38 @@
 //   - Functions: VerticalSlash (prefill of columns and diagonals), Sentences (choosing text,
 //     not keys), Verify (which drafted tokens are accepted), SelfInformation, Rerotate, HeavyHitters, PyramidBudgets.
 //
+// # Which to take
+//
+// In doubt hold everything and select: what a Selector does not choose can be chosen later,
+// what an Evictor forgets is gone.
+//
+//	outputs as of all tokens, several times as fast      Shadow
+//	far fewer reads, and misses now and then             Quest
+//	texts longer than the model's training               TokenSelect with Positions InCache, InfLLM with
+//	                                                     Far, or all tokens with Grouped
+//	a text without end in constant memory                Window and StreamingLLM with InCache; SirLLM keeps
+//	                                                     of the past what surprised
+//	a long prompt and its answer in little memory        SnapKV and State.Compact after the prompt, AdaKV
+//	                                                     around it; the question must be in the prompt
+//	less memory, nothing forgotten                       StateConfig.Format, or pages in a file
+//
+// Keys and queries that are rotated already need no Rotation; InCache, Far and Grouped need
+// one, and then both come unrotated:
+//
+//	op, err := kvcache.New(kvcache.Config{
+//		Heads: 32, KVHeads: 8, HeadDim: 128, Keep: 4, Recent: 256, Select: kvcache.Shadow{},
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	st, err := op.NewState(kvcache.StateConfig{})
+//	if err != nil {
+//		return err
+//	}
+//	err = op.Step(dst, q, k, v, st) // the prompt, and then token after token
+//
+// Of a language model's layers, StateConfig.Policies of package transformer says the same.
+//
 // # Letters
 //
 //	n, t   tokens of a sequence, and a token's index

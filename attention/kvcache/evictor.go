@@ -91,18 +91,8 @@ func (o *Observation) fetch(head int) {
 	}
 	st := o.s.heads[head]
 	k, v := o.matrix(st.Held(), o.cfg.HeadDim), o.matrix(st.Held(), o.cfg.ValueDim)
-	for row := 0; row < k.Rows; {
-		g, ok := st.Segment(o.s.position(head, row))
-		if !ok {
-			panic("kvcache: a row that is not held")
-		}
-		for _, err := range [...]error{g.Keys(mat.Rows(k, row, row+g.Tokens), 0, 0), g.Values(mat.Rows(v, row, row+g.Tokens), 0, 0)} {
-			if err != nil {
-				panic(err)
-			}
-		}
-		row += g.Tokens
-	}
+	o.s.readRows(k, head, 0, true)
+	o.s.readRows(v, head, 0, false)
 	o.keys[head], o.values[head] = k, v
 }
 
@@ -117,13 +107,6 @@ func (s *State) makeRoom(x int) error {
 				s.rows = s.op.cfg.Evict.(roomMaker).room(s.rows[:0], s, g, x)
 				if err := s.forget(g, s.rows); err != nil {
 					return err
-				}
-			}
-		}
-		if d := m.rule.decay; d != 0 {
-			for _, list := range m.importance {
-				for i := range list {
-					list[i] *= d
 				}
 			}
 		}

@@ -83,7 +83,12 @@ func (m *memory) keep(head int, rows []int32) {
 func (m *memory) see(r *run) {
 	s, cfg := r.state, &r.op.cfg
 	if m.importance != nil {
-		for g := range m.importance {
+		for g, list := range m.importance {
+			if d := m.rule.decay; d != 0 { // of all before the chunk
+				for i := range list {
+					list[i] *= d
+				}
+			}
 			for i := range r.x {
 				x := float32(0)
 				if r.importance != nil {

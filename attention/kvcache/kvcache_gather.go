@@ -41,9 +41,7 @@ func (r *run) readChosen(s *State) error {
 		}
 	}
 	workers := r.op.workersFor(r.call.Workers, total*int64(r.x*r.op.group*(cfg.HeadDim+cfg.ValueDim)))
-	for len(r.works) < workers {
-		r.works = append(r.works, work{})
-	}
+	r.works = atLeast(r.works, workers)
 	return r.group.RunAs(r.ctx, "kvcache", workers, tasks, r.attend)
 }
 

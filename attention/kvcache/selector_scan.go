@@ -33,9 +33,7 @@ func (r *run) scanKeys(q []float32, from, to int) error {
 	r.sel.log = grown(r.sel.log, cfg.Heads*n)
 	r.sel.from, r.sel.to, r.sel.query = from, to, q
 	workers := r.op.workersFor(r.call.Workers, int64(n)*int64(cfg.Heads*cfg.HeadDim))
-	for len(r.works) < workers {
-		r.works = append(r.works, work{})
-	}
+	r.works = atLeast(r.works, workers)
 	r.report.Index += int64(n) * int64(cfg.KVHeads*cfg.HeadDim) * elementBytes(r.state.cfg.Format)
 	return r.group.RunAs(r.ctx, "kvcache", workers, cfg.KVHeads, r.scan)
 }

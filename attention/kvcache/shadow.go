@@ -272,23 +272,8 @@ func (w *shadowRun) reserve(workers int) int {
 
 // fetch copies the keys and values of a block's tokens.
 func (w *shadowRun) fetch(k, v blas32.General, head, from int) {
-	s := w.r.state
-	for row := 0; row < k.Rows; {
-		g, ok := s.heads[head].Segment(s.position(head, from+row))
-		if !ok {
-			panic("kvcache: a row that is not held")
-		}
-		n := min(g.Tokens, k.Rows-row)
-		if err := g.Keys(rowsOf(k, row, row+n), 0, 0); err != nil {
-			panic(err)
-		}
-		if v.Rows > 0 {
-			if err := g.Values(rowsOf(v, row, row+n), 0, 0); err != nil {
-				panic(err)
-			}
-		}
-		row += n
-	}
+	w.r.state.readRows(k, head, from, true)
+	w.r.state.readRows(v, head, from, false)
 }
 
 func finite1(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
