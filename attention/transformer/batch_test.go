@@ -140,3 +140,27 @@ func TestBatchMistakes(t *testing.T) {
 		}
 	}
 }
+
+// TestBatchCancel: a text that is alone in a call ends within it, as without a Batch, and its state
+// stands before the token.
+func TestBatchCancel(t *testing.T) {
+	m := open(t, "llama", Config{Workers: 1})
+	b, err := m.NewBatch(4)
+	must(t, err)
+	ctx, looks := &asked{Context: t.Context(), done: make(chan struct{})}, 0
+	for ; ; looks++ {
+		ctx.times.Store(0)
+		ctx.end.Store(int64(looks))
+		st := newState(t, m, StateConfig{})
+		x := tell(ctx, m, []int32{1}, st, GenerateConfig{MaxTokens: 1, Stop: []int32{}, Batch: b}, -1, nil)
+		if x.err == nil {
+			break
+		}
+		if !errors.Is(x.err, context.Canceled) || st.Len() != 0 || b.Texts() != 0 {
+			t.Fatalf("ended at look %d: %v, %d tokens", looks, x.err, st.Len())
+		}
+	}
+	if looks < 4*m.shape.Layers {
+		t.Errorf("a context is asked %d times in %d layers", looks, m.shape.Layers)
+	}
+}

@@ -106,7 +106,7 @@ func (m *Model) Stream(ctx context.Context, prompt []int32, st *State, cfg Gener
 // come and go at any token. It is what GenerateConfig.Batch takes, and safe for concurrent use; its
 // Texts returns how many there are now. Each text has the bits that it has alone, and what is wrong
 // with one is nothing to the others. A context that ends while a text waits ends it at once, and
-// one that is in a call after it.
+// one that is in a call with others after it.
 //
 //	b, err := m.NewBatch(16)
 //	... in each request's goroutine:

@@ -2,6 +2,7 @@ package transformer
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/subquad/subquad/internal/dense"
@@ -13,7 +14,7 @@ import (
 // inputs take turns.
 func (c *checkpoint) interlaced(prefix string) (list []lm.MLP) {
 	s, e := c.shape, c.shape.Experts
-	upBias, downBias := c.vector(prefix+"gate_up_proj_bias", e.Count*2*e.Inner), c.vector(prefix+"down_proj_bias", e.Count*s.Dim)
+	upBias, downBias := c.numbers(prefix+"gate_up_proj_bias", e.Count, 2*e.Inner), c.numbers(prefix+"down_proj_bias", e.Count, s.Dim)
 	up := c.expertWeights(prefix+"gate_up_proj", 2*e.Inner, s.Dim)
 	down := c.expertWeights(prefix+"down_proj", s.Dim, e.Inner)
 	// Inputs come first, then gates.
@@ -58,7 +59,7 @@ func (c *checkpoint) expertWeights(name string, out, in int) func(i int, order [
 			return c.pack(w, bias)
 		}
 	}
-	all := c.vector(name, n*in*out)
+	all := c.numbers(name, n, in, out)
 	return func(i int, order []int, bias []float32) *dense.Linear {
 		if c.Err != nil {
 			return nil
@@ -84,6 +85,20 @@ func ordered[T any](data []T, order []int, rows int) []T {
 		list = append(list, data[o*each:][:each]...)
 	}
 	return list
+}
+
+// numbers is vector of a tensor of so many elements as a shape has, which may be more than an int
+// counts to: none have that.
+func (c *checkpoint) numbers(name string, shape ...int) []float32 {
+	n := int64(1) // of sizes that are bounded: up to 55 bits
+	for _, d := range shape {
+		n *= int64(d)
+	}
+	if n > math.MaxInt {
+		c.Fail("tensor %s%s: %v are too many elements", c.Prefix, name, shape)
+		return nil
+	}
+	return c.vector(name, int(n))
 }
 
 // bytes returns a tensor of bytes, of a shape.

@@ -101,12 +101,12 @@ func (b *Batch) step(ctx context.Context, s *seat) error {
 	b.mu.Unlock()
 	b.tell()
 	if lead {
-		return b.lead(s)
+		return b.lead(ctx, s)
 	}
 	select {
 	case o := <-s.told:
 		if o.lead {
-			return b.lead(s)
+			return b.lead(ctx, s)
 		}
 		return o.err
 	case <-ctx.Done():
@@ -124,7 +124,7 @@ func (b *Batch) step(ctx context.Context, s *seat) error {
 		return ctx.Err()
 	}
 	if o := <-s.told; o.lead { // it is in a call, which does not end for one of many
-		return b.lead(s)
+		return b.lead(ctx, s)
 	} else if o.err != nil {
 		return o.err
 	}
@@ -170,8 +170,9 @@ func (b *Batch) leave(s *seat) {
 	b.tell()
 }
 
-// lead runs a call of those that wait, s among them, which is the first.
-func (b *Batch) lead(s *seat) (own error) {
+// lead runs a call of those that wait, s among them, which is the first. A call of several does not
+// end where one of them is given up.
+func (b *Batch) lead(ctx context.Context, s *seat) (own error) {
 	b.gather()
 	b.mu.Lock()
 	n := min(len(b.waiting), b.most)
@@ -179,12 +180,15 @@ func (b *Batch) lead(s *seat) (own error) {
 	b.waiting = append(b.waiting[:0], b.waiting[n:]...)
 	b.mu.Unlock()
 	begun := time.Now()
-	err := b.run(b.seats)
+	if n > 1 {
+		ctx = context.Background()
+	}
+	err := b.run(ctx, b.seats)
 	b.took = time.Since(begun)
 	for i, x := range b.seats {
 		each := err
 		if err != nil && n > 1 {
-			each = b.run(b.seats[i : i+1]) // what is wrong with one is nothing to the others
+			each = b.run(ctx, b.seats[i:i+1]) // what is wrong with one is nothing to the others
 		}
 		if x == s {
 			own = each
@@ -220,7 +224,7 @@ func (b *Batch) gather() {
 }
 
 // run takes a token of each text through the model, in one call.
-func (b *Batch) run(seats []*seat) error {
+func (b *Batch) run(ctx context.Context, seats []*seat) error {
 	v := b.m.vocab
 	if len(b.memo) < len(seats)*v {
 		b.memo = make([]float32, len(seats)*v)
@@ -230,7 +234,7 @@ func (b *Batch) run(seats []*seat) error {
 		b.call.Tokens, b.call.States = append(b.call.Tokens, s.token), append(b.call.States, s.state)
 	}
 	b.call.Logits = mat.Of(b.memo, len(seats), v)
-	err := b.m.Run(context.Background(), &b.call)
+	err := b.m.Run(ctx, &b.call)
 	if err == nil {
 		for i, s := range seats {
 			copy(s.logits, b.memo[i*v:][:v])
