@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -112,6 +113,55 @@ func TestGenome(t *testing.T) {
 	}
 }
 
+// endless is a file whose first record is one line of A.
+type endless struct{}
+
+func (endless) ReadAt(p []byte, off int64) (int, error) {
+	for i := range p {
+		p[i] = 'A'
+		if at := off + int64(i); at < 3 {
+			p[i] = ">a\n"[at]
+		}
+	}
+	return len(p), nil
+}
+
+// TestLongLines: an index takes no memory for lines, however long, with any end.
+func TestLongLines(t *testing.T) {
+	const size = 64 << 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	g, err := NewGenome(endless{}, size, nil, nil)
+	must(t, err)
+	runtime.ReadMemStats(&after)
+	if n, _ := g.Len("a"); n != size-3 {
+		t.Errorf("%d bases, want %d", n, size-3)
+	}
+	if taken := after.TotalAlloc - before.TotalAlloc; taken > 4<<20 {
+		t.Errorf("a line of %d bytes takes %d", size, taken)
+	}
+	for _, ends := range []string{"\n", "\r\n"} {
+		for n := 1<<16 - 5; n < 1<<16+5; n++ { // about the reader's buffer
+			text := ">a" + ends + strings.Repeat("A", n) + ends + strings.Repeat("C", n) + ends + ">b " + strings.Repeat("x", n) + ends + "G"
+			g, err := NewGenome(strings.NewReader(text), int64(len(text)), nil, nil)
+			must(t, err)
+			got := make([]byte, 2)
+			must(t, g.ReadBases(got, "a", int64(n-1)))
+			if all := g.Contigs(); len(all) != 2 || all[0].Bases != int64(2*n) || all[1] != (Contig{"b", 1}) || string(got) != "AC" {
+				t.Errorf("lines of %d: %v, %q", n, all, got)
+			}
+			bad := text[:3+n/2] + "\r" + text[3+n/2:]
+			if _, err := NewGenome(strings.NewReader(bad), int64(len(bad)), nil, nil); !errors.Is(err, ErrFASTA) {
+				t.Errorf("a CR within %d: error %v", n, err)
+			}
+		}
+	}
+	long := ">" + strings.Repeat("x", maxHeader+1)
+	if _, err := NewGenome(strings.NewReader(long), int64(len(long)), nil, nil); !errors.Is(err, ErrFASTA) || !strings.Contains(err.Error(), "header of more than") {
+		t.Errorf("a long header: error %.100v", err)
+	}
+}
+
 // TestGenomeNames: an index that is made has the names that a Reader gives.
 func TestGenomeNames(t *testing.T) {
 	const text = ">a b\nAC\n>\tb\tc\nAC\n>  c d\nAC\n>d\ve\nAC\n>\nAC\n"
@@ -175,6 +225,7 @@ func TestGenomeErrors(t *testing.T) {
 		"ends of CR":       {">a\rACGT\rACGT\r", "", "", "line 1: a line end of CR alone"},
 		"one end of CR":    {">a\nACGT\rACGT\n", "", "", "line 2: a line end of CR alone"},
 		"no header":        {"hello", "", "", "line 1: 'h' before the first"},
+		"GenBank":          {"LOCUS       X 10 bp\n", "", "", "this is a GenBank file"},
 		"FASTQ":            {"@a\nACGT\n+\nIIII\n", "", "", "this is a FASTQ file"},
 		"twice":            {">a\nAC\n>a\nAC\n", "", "", "two records are named \"a\""},
 		"a foreign index":  {">a\nAC\n", "a\t200\t3\t60\t61\n", "", "the index is of another file"},
