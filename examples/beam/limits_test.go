@@ -165,6 +165,9 @@ func TestModelFiles(t *testing.T) {
 	if _, err := loadModel(context.Background(), scoring{Weights: "../internal/ecoli/model", Workers: 1}); err != nil {
 		t.Error(err)
 	}
+	if _, err := loadModel(context.Background(), scoring{Weights: "../internal/ecoli/model", Config: "/dev/zero", Workers: 1}); err == nil {
+		t.Error("a configuration without end: no error")
+	}
 	for _, path := range []string{os.DevNull, t.TempDir(), "missing", "none://x"} {
 		if _, err := loadModel(context.Background(), scoring{Weights: path, Workers: 1}); err == nil {
 			t.Errorf("%s: no error", path)

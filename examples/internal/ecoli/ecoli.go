@@ -5,6 +5,8 @@ package ecoli
 import (
 	"bytes"
 	_ "embed"
+	"fmt"
+	"io"
 	"os"
 
 	"github.com/subquad/subquad/hyena/dna"
@@ -28,7 +30,7 @@ func Open(weightsPath, configPath string, workers int) (*dna.Model, error) {
 	text := config
 	if configPath != "" {
 		var err error
-		if text, err = os.ReadFile(configPath); err != nil {
+		if text, err = readConfig(configPath); err != nil {
 			return nil, err
 		}
 	}
@@ -43,4 +45,20 @@ func Open(weightsPath, configPath string, workers int) (*dna.Model, error) {
 		return dna.Read(bytes.NewReader(weights), int64(len(weights)), cfg)
 	}
 	return dna.Open(weightsPath, cfg)
+}
+
+// maxConfig bounds a config.json: what is named so by mistake may have no end.
+const maxConfig = 1 << 20
+
+func readConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(text) > maxConfig {
+		err = fmt.Errorf("%s has more than %d bytes, want a config.json", path, maxConfig)
+	}
+	return text, err
 }
