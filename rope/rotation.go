@@ -48,6 +48,9 @@ func New(cfg Config) (*Rotation, error) {
 	if err := r.makeFrequencies(&cfg); err != nil {
 		return nil, err
 	}
+	if f := float32(r.factor); !(f > 0 && f <= math.MaxFloat32) {
+		return nil, configErrorf("the attention factor is %v, want a number above 0 that float32 has", r.factor)
+	}
 	r.turns = make([]turns, len(r.freq))
 	for i, f := range r.freq {
 		if !(math.Abs(f) < maxFrequency) {

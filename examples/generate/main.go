@@ -111,6 +111,9 @@ func flags(o *options) *flag.FlagSet {
 	f.Float64Var(&o.generate.MinP, "min-p", 0, "choose among tokens with `p` of the likeliest one's probability (default: all)")
 	f.Uint64Var(&o.generate.Seed, "seed", 1, "of the random numbers")
 	f.Func("stop", "`text` that ends the text; may be given again", func(s string) error {
+		if s == "" {
+			return errors.New("want a text that is not empty")
+		}
 		o.generate.StopText = append(o.generate.StopText, s)
 		return nil
 	})
@@ -152,8 +155,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return fmt.Errorf("-recent is %d and -extend %d, want 0 or more, and -extend with -recent", o.long.Recent, o.long.Group)
 	case o.long.Recent > 0 && (o.bytes || o.score != ""):
 		return errors.New("-recent goes with neither -bytes nor -score")
-	case o.system != "" && !o.chat:
-		return errors.New("-system is for a conversation: it needs -chat")
+	case !o.chat && (o.system != "" || o.template.Reasoning != "" || o.template.Thinking || o.template.NoThinking):
+		return errors.New("-system, -reasoning, -thinking and -no-thinking are for a conversation: they need -chat")
 	}
 	if _, err := transformer.NewSampler(o.generate.SampleConfig); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "transformer: "))

@@ -381,6 +381,8 @@ func TestErrors(t *testing.T) {
 		"a text of 0 tokens, want 2 or more":                       {"-score", os.DevNull},
 		"open missing.txt: no such file or directory":              {"-score", "missing.txt"},
 		"there is no file or folder missing.safetensors: download": {"-weights", "missing.safetensors"},
+		`invalid value "" for flag -stop: want a text`:             {"-stop", ""},
+		"-no-thinking are for a conversation: they need -chat":     {"-thinking"},
 	} {
 		var out strings.Builder
 		if err := command(t.Context(), args, &out, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
