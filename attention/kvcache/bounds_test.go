@@ -169,6 +169,7 @@ func TestBadInput(t *testing.T) {
 		{Config{Select: Quest{Budget: 16}, Rotation: &rope.Config{HeadDim: 8}, Positions: InCache}, "AtOrigin"},
 		{Config{Select: InfLLM{}}, "want Far"},
 		{Config{Select: Cached{Select: InfLLM{}}, Positions: Far, Recent: 4}, "InfLLM"},
+		{Config{Select: Cached{Select: Window{}}, Recent: 4}, "kvcache.Window"},
 		{Config{Select: Quest{Budget: 8}}, "at least a Page = 16"},
 		{Config{Evict: Merging{Evict: StreamingLLM{}}, Recent: 1}, "scores tokens"},
 		{Config{Evict: Merging{Evict: Knorm{Budget: 4}, Similarity: 2}}, "Similarity is 2"},

@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/subquad/subquad/internal/mat"
@@ -79,5 +80,20 @@ func TestCached(t *testing.T) {
 	x.run(t, a, s, 0, n)
 	if c := s.index.(*cachedIndex); c.hit || !math.IsNaN(c.cosine) {
 		t.Errorf("a query of zeros has cosine %v, and uses a choice again: %v", c.cosine, c.hit)
+	}
+}
+
+// TestCachedLandmarks: of a choice that is used again are the tokens of the block that was
+// unfinished when it was made.
+func TestCachedLandmarks(t *testing.T) {
+	a := operator(t, Config{Heads: 2, HeadDim: 8, Recent: 1, Chunk: 1, Dense: 14, Select: Cached{Select: Landmarks{Block: 4, Blocks: 1}, Similarity: -1}})
+	x := newText(51, &a.cfg, 16)
+	s := newState(t, a, StateConfig{})
+	s.Trace(true)
+	x.run(t, a, s, 0, 15)
+	first := s.Reads(nil, 0)
+	x.run(t, a, s, 15, 16)
+	if again := s.Reads(nil, 0); len(first) != 7 || !slices.Equal(again[:6], first[:6]) || again[6] != 15 {
+		t.Errorf("read %v, then %v: want the same but for the token itself", first, again)
 	}
 }
