@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -103,5 +104,28 @@ func BenchmarkPrefixes(b *testing.B) {
 				must(b, m.Run(b.Context(), &Call{Tokens: ids[n:], State: st, Last: last}))
 			}
 		})
+	}
+}
+
+// TestPrefixFilesOfPolicies: a file of states with policies is none of states without, and the other
+// way, which is told before anything of it is read.
+func TestPrefixFilesOfPolicies(t *testing.T) {
+	m := open(t, "llama", Config{})
+	configs := []StateConfig{{}, {Policies: m.Endless(2, 8)}}
+	for i, cfg := range configs {
+		p, err := m.NewPrefixes(PrefixConfig{MaxBytes: 1 << 20, State: cfg})
+		must(t, err)
+		_, _, err = p.Prefill(t.Context(), tokens(m, 40), blas32.General{})
+		must(t, err)
+		var file bytes.Buffer
+		_, err = p.WriteTo(&file)
+		must(t, err)
+		_, err = m.ReadPrefixes(bytes.NewReader(file.Bytes()), PrefixConfig{MaxBytes: 1 << 20, State: configs[1-i]})
+		if !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "it is of another operator") {
+			t.Errorf("%v", err)
+		}
+		if p, err = m.ReadPrefixes(&file, PrefixConfig{MaxBytes: 1 << 20, State: cfg}); err != nil || p.Len() != 40 {
+			t.Errorf("%v", err)
+		}
 	}
 }

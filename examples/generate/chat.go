@@ -14,6 +14,9 @@ import (
 // keptBytes is the memory for what is known of a conversation so far.
 const keptBytes = 1 << 30
 
+// longestLine is what a message may have, in bytes.
+const longestLine = 1 << 24
+
 // converse answers the prompt, or each line of the standard input.
 func converse(ctx context.Context, m *language.Model, o options, stdout, stderr io.Writer) error {
 	template, err := m.Template(o.template)
@@ -45,6 +48,7 @@ func converse(ctx context.Context, m *language.Model, o options, stdout, stderr 
 		return w.report()
 	}
 	lines := bufio.NewScanner(stdin)
+	lines.Buffer(nil, longestLine)
 	for lines.Scan() {
 		if err := answer(lines.Text()); err != nil {
 			return err

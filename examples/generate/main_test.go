@@ -303,6 +303,13 @@ func TestChat(t *testing.T) {
 	if got, want := run(append(args, "-system", "Be kind.")...), first+"\n\n"+second+"\n\n"; got != want {
 		t.Errorf("answered %q, want %q", got, want)
 	}
+	if testing.Short() {
+		return
+	}
+	stdin = strings.NewReader(strings.Repeat("a", 1<<16) + "\n") // a document in one line
+	if got := run(append(args, "-n", "1")...); !strings.HasSuffix(got, "\n\n") {
+		t.Errorf("answered %q", got)
+	}
 }
 
 // TestRooms opens checkpoints of the other rooms by their config.json.

@@ -21,7 +21,7 @@ const (
 // print is what tells caches apart whose states mean something else.
 func (p *Prefixes) print() []int64 {
 	s := &p.cfg.State
-	return []int64{int64(p.m.fingerprint), prefixTokens, int64(s.Length), int64(s.Policy), int64(s.Format), int64(s.Window), int64(s.Keep), state.Bool(s.WindowsOnly)}
+	return []int64{int64(p.m.fingerprint), prefixTokens, int64(s.Length), int64(s.Policy), int64(s.Format), int64(s.Window), int64(s.Keep), state.Bool(s.WindowsOnly), state.Bool(s.Policies != nil)}
 }
 
 // WriteTo stores all that is kept, with a fingerprint of the model; it implements io.WriterTo.
