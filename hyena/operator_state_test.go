@@ -75,7 +75,10 @@ func TestTokenCancel(t *testing.T) {
 	st, got := mustState(t, op, StateConfig{}), mat.New(400, 6)
 	stops := 0
 	for i := range 400 {
-		for left := 1; st.Len() == i; left++ {
+		for _, left := range []int{1 + i%5, 1 << 30} {
+			if st.Len() > i {
+				break
+			}
 			err := op.Run(&statetest.Ending{Context: t.Context(), Left: left}, &OperatorCall{Dst: mat.Rows(got, i, i+1), X: mat.Rows(x, i, i+1), State: st})
 			if err != nil && (err != context.Canceled || st.Len() != i) {
 				t.Fatalf("token %d: error %v, Len %d", i, err, st.Len())
@@ -85,7 +88,7 @@ func TestTokenCancel(t *testing.T) {
 			}
 		}
 	}
-	if stops < 400 {
+	if stops < 200 {
 		t.Errorf("%d stops of 400 tokens", stops)
 	}
 	if !slices.Equal(got.Data, want.Data) {
