@@ -204,8 +204,8 @@ func cloneLists[T any](list [][]T) [][]T {
 }
 
 // CopyFrom makes the state what another of the same operator is, versions for Truncate
-// apart, which are forgotten. It is an error that matches ErrState for a state of
-// another operator.
+// apart, which are forgotten; the other's StateConfig, but for Rollback, becomes that of the
+// state. It is an error that matches ErrState for a state of another operator.
 func (s *State) CopyFrom(from *State) error {
 	switch {
 	case from == nil:
@@ -215,17 +215,20 @@ func (s *State) CopyFrom(from *State) error {
 	case from == s:
 		return nil
 	}
+	s.dropVersions(-1)
 	for g, st := range s.heads {
 		if err := st.CopyFrom(from.heads[g]); err != nil {
 			return named(err)
 		}
 	}
+	rollback := s.cfg.Rollback
+	s.cfg = from.cfg
+	s.cfg.Rollback = rollback
 	s.n, s.floor, s.at = from.n, from.floor, cloneLists(from.at)
 	s.marks, s.index = from.marks.clone(), nil
 	if from.index != nil {
 		s.index = from.index.clone()
 	}
-	s.dropVersions(-1)
 	return nil
 }
 

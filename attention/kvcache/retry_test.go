@@ -1,11 +1,13 @@
 package kvcache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math"
 	"testing"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
 )
@@ -121,6 +123,58 @@ func TestWildInput(t *testing.T) {
 							}
 						}
 					}
+				}
+			}
+		})
+	}
+}
+
+// TestCopyOfAnotherKind: a copy has the memory of what it is a copy of, and gives it back.
+func TestCopyOfAnotherKind(t *testing.T) {
+	for i := range lawCases {
+		c := &lawCases[i]
+		t.Run(c.name, func(t *testing.T) {
+			a := operator(t, c.config(lawShape{4, 2, 16}))
+			x, y := newText(43, &a.cfg, lawTokens), newText(44, &a.cfg, lawTokens)
+			pool := func() *attention.Pages {
+				p, err := a.NewPages(attention.PagesConfig{PageTokens: 4, Format: asm.BFloat16})
+				must(t, err)
+				return p
+			}
+			one, two := pool(), pool()
+			for _, from := range []StateConfig{{Format: asm.Int8, MaxTokens: 60}, {Format: asm.BFloat16, Pages: one}, {}} {
+				for _, to := range []StateConfig{{Rollback: 3}, {Rollback: 3, Format: asm.BFloat16, Pages: two}} {
+					f, s := newState(t, a, from), newState(t, a, to)
+					x.run(t, a, f, 0, 40)
+					y.run(t, a, s, 0, 9)
+					y.run(t, a, s, 9, 12)
+					must(t, s.CopyFrom(f))
+					y.run(t, a, s, 40, 44)
+					must(t, s.Truncate(40))
+					var file bytes.Buffer
+					_, err := s.WriteTo(&file)
+					must(t, err)
+					back, err := a.ReadState(&file)
+					must(t, err)
+					fork := f.Clone()
+					want := x.run(t, a, fork, 40, 43)
+					fork.Reset()
+					bitsAgree(t, "read back", x.run(t, a, back, 40, 43), want)
+					for i := range 3 {
+						bitsAgree(t, "copied", x.run(t, a, s, 40+i, 41+i), mat.Rows(want, i, i+1))
+					}
+					if from.MaxTokens > 0 && a.cfg.Evict == nil {
+						if err := s.checkRoom(18); !errors.Is(err, ErrFull) {
+							t.Errorf("18 more tokens in a copy of MaxTokens 60: %v", err)
+						}
+					}
+					s.Reset()
+					f.Reset()
+				}
+			}
+			for _, p := range []*attention.Pages{one, two} {
+				if n := p.Used(); n != 0 {
+					t.Errorf("%d pages are left", n)
 				}
 			}
 		})

@@ -126,7 +126,11 @@ func (c *policyState) CopyFrom(from lm.LayerState) error {
 	if !ok {
 		return errAnother
 	}
-	return c.State.CopyFrom(other.State)
+	if err := c.State.CopyFrom(other.State); err != nil {
+		return err
+	}
+	c.most = other.most
+	return nil
 }
 
 // Room implements lm.LayerState.
