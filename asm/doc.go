@@ -14,12 +14,13 @@
 //     [ELUPlusOne], [Softcap].
 //   - A row: [Softmax], [LayerNorm], [RMSNorm].
 //   - Matrix products: [NewMatrix] or [NewMatrixT] packs the right operand, in a
-//     [Format]; [Gemm], [GemmAdd] and [Gemv] multiply by it.
+//     [Format]; [Gemm], [GemmAdd] and [Gemv] multiply by it. [NewMatrixIn] and
+//     [NewMatrixTIn] pack it for products in another [Precision], on a matrix unit.
 //   - Sequences: [DepthwiseConv], a short causal convolution.
 //   - Rotary positions: [RotateHalf], [RotateInterleaved].
 //   - Stored numbers: [Float16Bits], [Float16Of], [BFloat16Bits], [BFloat16Of],
 //     [QuantizeInt8].
-//   - The processor: [Active].
+//   - The processor: [Active], [Precision.Unit].
 //
 // Letters: dst is the result, n a length; in products a is [m, k], b [k, n] and dst
 // [m, n]; t counts tokens and c channels; headDim is the width of an attention head.
@@ -39,6 +40,10 @@
 // flushed to zero by the functions that exponentiate, because subnormal
 // arithmetic is slow.
 //
+// Matrix units are apart from the tiers. They have no float32, so that they are used for
+// nothing but products in a [Precision] that the caller asked for, whose bits are the same
+// with them and without.
+//
 // NaN propagates through every function, Max included.
 package asm
 
@@ -46,5 +51,6 @@ package asm
 
 import "github.com/subquad/subquad/internal/isa"
 
-// Active returns the name of the tier in use: generic, neon, avx2 or avx512.
+// Active returns the name of the tier in use: generic, neon, avx2 or avx512. What products in
+// a Precision run on is told by Precision.Unit.
 func Active() string { return isa.Active().String() }

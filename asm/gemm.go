@@ -13,7 +13,7 @@ import (
 // depends neither on the other rows nor on how many there are, to the bit, so a
 // token at a time and all tokens at once agree. dst must not overlap a or bias.
 //
-// It costs 2 m n k flop.
+// It costs 2 m n k flop, in the Precision that b was packed for.
 func Gemm(dst, a blas32.General, b *Matrix, bias []float32) { kernel.Gemm(dst, a, &b.packed, bias) }
 
 // GemmAdd adds a b to dst. It is otherwise as Gemm.

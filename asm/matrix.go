@@ -31,7 +31,8 @@ func (f Format) String() string { return kernel.Format(f).String() }
 //
 // The order depends on the tier, which is captured when the matrix is made.
 // Arithmetic is float32 whatever the format: elements are converted as they are
-// read, and the result is that of the float32 matrix that At describes.
+// read, and the result is that of the float32 matrix that At describes. Only a matrix of
+// NewMatrixIn is multiplied in another Precision, that which it was made for.
 //
 // The zero value is a Float32 matrix of no elements, to be Set.
 type Matrix struct{ packed kernel.Matrix }
@@ -61,8 +62,13 @@ func (m *Matrix) SetT(b blas32.General) { m.packed.PackT(kernel.Float32, b) }
 // Dims returns k and n.
 func (m *Matrix) Dims() (rows, cols int) { return m.packed.Dims() }
 
-// Format returns how elements are stored.
-func (m *Matrix) Format() Format { return Format(m.packed.Format()) }
+// Format returns how elements are stored: Float32 too where they are so in parts (NewMatrixIn).
+func (m *Matrix) Format() Format {
+	if m.Precision() != Single {
+		return Float32
+	}
+	return Format(m.packed.Format())
+}
 
 // Bytes returns how much memory the elements take.
 func (m *Matrix) Bytes() int64 { return m.packed.Bytes() }

@@ -94,3 +94,24 @@ func TestRegisters(t *testing.T) {
 func where(name string, i int, line string) string {
 	return fmt.Sprintf("%s:%d: %s", name, i+1, strings.TrimSpace(line))
 }
+
+// TestTileBytes compares instructions of the matrix unit, which no decoder for Go knows,
+// with what GNU's assembler makes of them.
+func TestTileBytes(t *testing.T) {
+	for want, emit := range map[string]func(*tileText){
+		"c4 e2 7b 4b a4 08 00 08 00 00": func(t *tileText) { t.load(4, "AX", "CX", 2048) },
+		"c4 82 7b 4b 84 1a 00 00 00 00": func(t *tileText) { t.load(0, "R10", "R11", 0) },
+		"c4 82 7b 4b 94 1c 00 00 00 00": func(t *tileText) { t.load(2, "R12", "R11", 0) },
+		"c4 82 7a 4b 9c 1c 40 00 00 00": func(t *tileText) { t.store(3, "R12", "R11", 64) },
+		"c4 e2 4a 5c c4":                func(t *tileText) { t.product(0, 4, 6) },
+		"c4 e2 42 5c dd":                func(t *tileText) { t.product(3, 5, 7) },
+	} {
+		var text tileText
+		emit(&text)
+		code, mnemonic, _ := strings.Cut(text.String(), " // ")
+		got := strings.Join(strings.Fields(strings.NewReplacer("BYTE", "", "$0x", "", ";", "").Replace(code)), " ")
+		if got != want {
+			t.Errorf("%s is %s, want %s", strings.TrimSpace(mnemonic), got, want)
+		}
+	}
+}

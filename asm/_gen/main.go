@@ -128,6 +128,9 @@ func files() (map[string][]byte, error) {
 	write("internal/kernel/scalar/coefficients.go", text, e)
 	text, e = sizesFile()
 	write("internal/kernel/sizes.go", text, e)
+	assembly, declared := splitFiles()
+	write("internal/kernel/split_amx_amd64.s", assembly, nil)
+	write("internal/kernel/split_amd64.go", declared, nil)
 	return out, err
 }
 

@@ -61,6 +61,23 @@ func (f *randomFile) ReadAt(b []byte, at int64) (int, error) {
 	return n, nil
 }
 
+// read135M returns a model of SmolLM2's shape and random weights.
+func read135M(tb testing.TB, cfg Config) *Model {
+	tensors := map[string][]int{"model.embed_tokens.weight": {49152, 576}, "model.norm.weight": {576}}
+	for i := range 30 {
+		for name, shape := range map[string][]int{
+			"input_layernorm": {576}, "post_attention_layernorm": {576}, "self_attn.q_proj": {576, 576}, "self_attn.k_proj": {192, 576},
+			"self_attn.v_proj": {192, 576}, "self_attn.o_proj": {576, 576}, "mlp.gate_proj": {1536, 576}, "mlp.up_proj": {1536, 576}, "mlp.down_proj": {576, 1536},
+		} {
+			tensors[fmt.Sprintf("model.layers.%d.%s.weight", i, name)] = shape
+		}
+	}
+	f := newRandomFile(tensors)
+	m, err := Read(f, f.size, []byte(smolLM2), cfg)
+	must(tb, err)
+	return m
+}
+
 var random135M = func() func(tb testing.TB, format asm.Format) *Model {
 	var mu sync.Mutex
 	var last *Model
@@ -72,18 +89,7 @@ var random135M = func() func(tb testing.TB, format asm.Format) *Model {
 		}
 		last = nil
 		runtime.GC()
-		tensors := map[string][]int{"model.embed_tokens.weight": {49152, 576}, "model.norm.weight": {576}}
-		for i := range 30 {
-			for name, shape := range map[string][]int{
-				"input_layernorm": {576}, "post_attention_layernorm": {576}, "self_attn.q_proj": {576, 576}, "self_attn.k_proj": {192, 576},
-				"self_attn.v_proj": {192, 576}, "self_attn.o_proj": {576, 576}, "mlp.gate_proj": {1536, 576}, "mlp.up_proj": {1536, 576}, "mlp.down_proj": {576, 1536},
-			} {
-				tensors[fmt.Sprintf("model.layers.%d.%s.weight", i, name)] = shape
-			}
-		}
-		f := newRandomFile(tensors)
-		m, err := Read(f, f.size, []byte(smolLM2), Config{Format: format})
-		must(tb, err)
+		m := read135M(tb, Config{Format: format})
 		last = m
 		return m
 	}

@@ -76,7 +76,7 @@ func (cfg *Config) fits(shape *Shape) error {
 	if err := cfg.check(); err != nil {
 		return err
 	}
-	if n := shape.bytes(cfg.Format, cfg.KeepMXFP4); cfg.MaxBytes > 0 && n > cfg.MaxBytes {
+	if n := cfg.bytes(shape); cfg.MaxBytes > 0 && n > cfg.MaxBytes {
 		return check.Errorf(ErrConfig, "transformer: the weights take %d bytes as %v, more than MaxBytes = %d", n, cfg.Format, cfg.MaxBytes)
 	}
 	return nil
@@ -184,11 +184,11 @@ func (c *checkpoint) ends(stack *lm.Config) {
 	if c.Err != nil {
 		return
 	}
-	stack.Embedding = dense.Embedding{Tied: dense.NewLinear(c.Format, words, nil), Scale: s.embScale}
+	stack.Embedding = dense.Embedding{Tied: c.cfg.layer(words, nil), Scale: s.embScale}
 	if hasHead {
 		stack.Head = dense.Head{Weights: stack.Embedding.Tied, Scale: s.outScale, Cap: s.outCap}
 		if !slices.Equal(words.Data, logits.Data) {
-			stack.Head.Weights = dense.NewLinear(c.Format, logits, nil)
+			stack.Head.Weights = c.cfg.layer(logits, nil)
 		}
 	}
 }
@@ -237,7 +237,7 @@ func (c *checkpoint) pack(w blas32.General, bias []float32) *dense.Linear {
 	if c.Err != nil {
 		return nil
 	}
-	return dense.NewLinear(c.Format, w, bias)
+	return c.cfg.layer(w, bias)
 }
 
 // stacked returns one layer of several, whose outputs stand side by side.

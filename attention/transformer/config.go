@@ -1,9 +1,12 @@
 package transformer
 
 import (
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/dense"
 	"github.com/subquad/subquad/rope"
 )
 
@@ -12,8 +15,15 @@ import (
 type Config struct {
 	// Format is how the matrices of weights are stored in memory, whatever their type in
 	// the file: Float32, BFloat16, Float16, or Int8 with a scale for each output.
-	// Arithmetic is float32.
+	// Arithmetic is float32, unless Precision says otherwise.
 	Format asm.Format
+	// Precision is what products with the weights are computed in: Single, the default, which is
+	// float32, or asm.BFloat16x3 or BFloat16x6, which are faster for a prompt where the
+	// processor has a matrix unit and far slower where it has none (asm.Precision.Unit tells).
+	// They need Format Float32. It is that of linear layers, of MLPs and experts, the embedding and the
+	// head; attention, latent attention's and recurrent layers and experts that KeepMXFP4
+	// keeps stay in float32.
+	Precision asm.Precision
 	// KeepMXFP4 leaves gpt-oss's experts in the 4 bits of the file, a quarter of the memory of
 	// BFloat16, and expands them at each use: the bits of Format, and some ten times slower for
 	// a token, less for many.
@@ -38,8 +48,28 @@ func (cfg *Config) check() error {
 	if cfg.Format > asm.Float16 {
 		return check.Errorf(ErrConfig, "transformer: Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
 	}
+	if cfg.Precision > asm.BFloat16x6 {
+		return check.Errorf(ErrConfig, "transformer: Precision is %d, want Single, BFloat16x3 or BFloat16x6", uint8(cfg.Precision))
+	}
+	if cfg.Precision != asm.Single && cfg.Format != asm.Float32 {
+		return check.Errorf(ErrConfig, "transformer: Precision is %v and Format %v, want Float32 with it", cfg.Precision, cfg.Format)
+	}
 	if cfg.MaxBytes < 0 {
 		return check.Errorf(ErrConfig, "transformer: MaxBytes is %d, want 0 or more", cfg.MaxBytes)
 	}
 	return check.Workers(ErrConfig, "transformer", cfg.Workers)
+}
+
+// bytes is the memory that weights of a shape take, as Shape.Bytes.
+func (cfg *Config) bytes(s *Shape) int64 {
+	n := s.bytes(cfg.Format, cfg.KeepMXFP4)
+	if cfg.Precision == asm.BFloat16x6 {
+		n += n / 2 // three parts of 16 bits
+	}
+	return n
+}
+
+// layer packs a linear layer.
+func (cfg *Config) layer(w blas32.General, bias []float32) *dense.Linear {
+	return dense.NewLinearIn(cfg.Format, cfg.Precision, w, bias)
 }

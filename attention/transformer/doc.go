@@ -86,7 +86,8 @@
 // same inputs in Falcon-H1, and a layer of Nemotron-H has an A or an F.
 //
 // Weights are stored as float32, bfloat16, float16 or int8 (Config.Format), whatever their
-// type in the file; arithmetic is float32. Weights of 8 bits with a scale for each block
+// type in the file; arithmetic is float32, or in parts of bfloat16 on a matrix unit where
+// Config.Precision asks for that. Weights of 8 bits with a scale for each block
 // (quant_method fp8) and gpt-oss's MXFP4 are expanded, the latter at each use if it is to stay
 // in 4 bits (Config.KeepMXFP4); those that are quantized in other ways
 // are an error that names the method, and so is a tensor that a model of the type

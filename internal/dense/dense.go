@@ -28,13 +28,29 @@ type Linear struct {
 	weight      kernel.Matrix // [in, out]
 	packed      *packed       // instead of weight, or nil
 	bias        []float32
+	slow        bool // a precision without the unit that it is for
 	fingerprint state.Fingerprint
 }
 
 // NewLinear packs a weight [out, in] with a bias [out], or nil.
 func NewLinear(format asm.Format, weight blas32.General, bias []float32) *Linear {
+	return newLinear(kernel.Format(format), weight, bias)
+}
+
+// NewLinearIn is NewLinear for products in a precision, which needs Float32 unless it is
+// Single.
+func NewLinearIn(format asm.Format, precision asm.Precision, weight blas32.General, bias []float32) *Linear {
+	if precision == asm.Single {
+		return NewLinear(format, weight, bias)
+	}
+	l := newLinear(map[asm.Precision]kernel.Format{asm.BFloat16x3: kernel.BFloat16x3, asm.BFloat16x6: kernel.BFloat16x6}[precision], weight, bias)
+	l.slow = precision.Unit() == "none"
+	return l
+}
+
+func newLinear(format kernel.Format, weight blas32.General, bias []float32) *Linear {
 	l := &Linear{bias: bias, fingerprint: state.NewFingerprint("linear", int64(format))}
-	l.weight.PackT(kernel.Format(format), weight)
+	l.weight.PackIn(format, weight, true)
 	l.fingerprint.Matrices(weight)
 	l.fingerprint.Floats(bias)
 	return l
@@ -46,6 +62,14 @@ func (l *Linear) Forward(dst, x blas32.General) { l.ForwardIn(nil, dst, x) }
 // partWork is about how many multiply-adds a layer makes before it asks whether to go on:
 // some milliseconds. Tests lower it.
 var partWork = 200_000_000
+
+// part is partWork for l: where products are slow it is less.
+func (l *Linear) part() int {
+	if l.slow {
+		return partWork / 64
+	}
+	return partWork
+}
 
 // ForwardIn is Forward as part of a task of group g, which may be nil: where the task may
 // use several goroutines they take columns of dst, a token's, say. Where g has stopped
@@ -61,7 +85,7 @@ func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 		return
 	}
 	unit := l.unit()
-	columns := max(partWork/max(x.Rows*in, 1)/unit, 1) * unit
+	columns := max(l.part()/max(x.Rows*in, 1)/unit, 1) * unit
 	if columns >= out {
 		kernel.Gemm(dst, x, &l.weight, l.bias)
 		return
@@ -71,10 +95,14 @@ func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 	}
 }
 
-// unit is how many outputs the kernels take together with few rows: four panels.
+// unit is how many outputs the kernels take together with few rows: four panels, or one
+// where products are slow.
 func (l *Linear) unit() int {
-	if l.packed != nil {
+	switch {
+	case l.packed != nil:
 		return l.packed.unit
+	case l.slow:
+		return l.weight.PanelCols()
 	}
 	return 4 * l.weight.PanelCols()
 }
@@ -107,7 +135,7 @@ func (l *Linear) divide(g *parallel.Group, dst, x blas32.General) {
 	unit := l.unit()
 	// Three parts for each, as they do not take the same time.
 	d.columns = max(out/(3*g.Share())/unit, 1) * unit
-	d.columns = min(d.columns, max(partWork/max(x.Rows*in, 1)/unit, 1)*unit)
+	d.columns = min(d.columns, max(l.part()/max(x.Rows*in, 1)/unit, 1)*unit)
 	d.l, d.dst, d.x = l, dst, x
 	g.Divide(&d.group, (out+d.columns-1)/d.columns, d.part)
 	d.l, d.dst, d.x = nil, blas32.General{}, blas32.General{}

@@ -32,18 +32,22 @@ func TestParts(t *testing.T) {
 	defer func(old int) { partWork = old }(partWork)
 	const n, in, out = 13, 24, 1000
 	isatest.Run(t, func(t *testing.T) {
-		for _, format := range []asm.Format{asm.Float32, asm.BFloat16, asm.Int8, asm.Float16} {
+		for _, kind := range []struct {
+			format    asm.Format
+			precision asm.Precision
+		}{{asm.Float32, 0}, {asm.BFloat16, 0}, {asm.Int8, 0}, {asm.Float16, 0}, {asm.Float32, asm.BFloat16x3}, {asm.Float32, asm.BFloat16x6}} {
+			format := kind.format
 			r := rand.New(rand.NewPCG(1, 2))
 			x, bias := random(r, n, in), random(r, 1, out).Data
-			l := NewLinear(format, random(r, out, in), bias)
-			plain := NewLinear(format, random(r, out, in), nil)
-			unit := 4 * l.weight.PanelCols()
+			l := NewLinearIn(format, kind.precision, random(r, out, in), bias)
+			plain := NewLinearIn(format, kind.precision, random(r, out, in), nil)
+			unit := l.unit()
 			partWork = 1 << 30
 			want, wantPlain := mat.New(n, out), mat.New(n, out)
 			l.Forward(want, x)
 			plain.Forward(wantPlain, x)
 			for _, partWork = range []int{1, n * in * 2 * unit, n * in * out} {
-				columns := max(partWork/(n*in)/unit, 1) * unit
+				columns := max(l.part()/(n*in)/unit, 1) * unit
 				parts := (out + columns - 1) / columns
 				for rows := 1; rows <= n; rows += 4 {
 					got := mat.New(rows, out)
@@ -87,7 +91,7 @@ func TestParts(t *testing.T) {
 	})
 }
 
-func same(t *testing.T, format asm.Format, got, want []float32) {
+func same(t *testing.T, format fmt.Stringer, got, want []float32) {
 	t.Helper()
 	for i, v := range want {
 		if got[i] != v {

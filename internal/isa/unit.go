@@ -15,8 +15,8 @@ import (
 // where the caller asked for that precision. And a kernel must ask the operating
 // system for the unit's registers before it uses them.
 //
-// No kernel uses a matrix unit yet. One that does will choose by Has after the caller's
-// precision, and by the tier for everything else. VNNI changes no bit: sums of integers
+// A kernel on a matrix unit is chosen by Granted, after the caller's precision, and by the
+// tier for everything else; AMXInt8 has none yet. VNNI changes no bit: sums of integers
 // are the same without.
 type Unit uint8
 

@@ -37,3 +37,17 @@ func TestLadder(t *testing.T) {
 		t.Error("a ladder is out of order")
 	}
 }
+
+// TestGranted checks that no registers are handed out for a unit that is not there.
+func TestGranted(t *testing.T) {
+	if Granted(AMXBFloat16) && !Has(AMXBFloat16) {
+		t.Error("a unit is granted that the processor does not have")
+	}
+	for _, tier := range available[:len(available)-1] {
+		restore := Use(tier)
+		if Granted(AMXBFloat16) {
+			t.Errorf("a unit is granted under %v, which is not the highest tier", tier)
+		}
+		restore()
+	}
+}

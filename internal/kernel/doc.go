@@ -8,7 +8,8 @@
 //	long convolution   Butterflies: the stages of Fourier transforms of many sequences
 //	scans              SelectiveScan (Mamba), OuterStep, Combine, Accumulate and PackBC (SSD)
 //	                   ScaleRows, Flush, Prefetch, KeepAbove
-//	matrices           Matrix with its panels, Gemm, GemmAdd, GemmT, GemmTAdd, Gemv
+//	matrices           Matrix with its panels, Gemm, GemmAdd, GemmT, GemmTAdd, Gemv; PackIn for
+//	                   products in parts of bfloat16, on a matrix unit where there is one
 //	rotary positions   CosSin, RotateInterleaved with a table laid out for vectors
 //	softmax in parts   ExpSum
 //
@@ -17,7 +18,8 @@
 // below this one, and so are the coefficients that the assembly has too. Sizes that
 // assembly and Go must agree on are in sizes.go. asm/_gen writes both, every .s file and
 // the declarations: for an operation x, x_amd64.go and x_arm64.go beside
-// x_avx512_amd64.s and so on, and kernels_none.go for ports without kernels.
+// x_avx512_amd64.s and so on, split_amx_amd64.s for the matrix unit, and kernels_none.go for
+// ports without kernels.
 //
 // As in asm, functions panic when shapes do not fit: operators check before they call.
 // A tile's layout depends on its tier, which it captures when it is made.

@@ -11,7 +11,19 @@ const (
 	Float16
 )
 
-// String returns float32, bfloat16, int8 or float16.
-func (f Format) String() string { return [...]string{"float32", "bfloat16", "int8", "float16"}[f] }
+// The formats of PackIn, which are no asm.Format: float32 in parts of bfloat16, two for
+// products in three and three for products in six.
+const (
+	BFloat16x3 Format = Float16 + 1 + iota
+	BFloat16x6
+)
 
-func (f Format) bytes() int { return [...]int{4, 2, 1, 2}[f] }
+// String returns float32, bfloat16, int8 or float16, or bfloat16x3 or bfloat16x6.
+func (f Format) String() string {
+	return [...]string{"float32", "bfloat16", "int8", "float16", "bfloat16x3", "bfloat16x6"}[f]
+}
+
+func (f Format) bytes() int { return [...]int{4, 2, 1, 2, 4, 6}[f] }
+
+// parts is how many bfloat16 an element is split into, or 0.
+func (f Format) parts() int { return [...]int{0, 0, 0, 0, 2, 3}[f] }

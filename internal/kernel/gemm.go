@@ -103,6 +103,8 @@ func (p product) multiply(a []float32, aRow, aAt, rows int) {
 	switch {
 	case p.b.rows == 0:
 		p.empty(rows)
+	case p.b.format.parts() > 0:
+		p.split(rows)
 	case p.b.tier == isa.Generic:
 		p.generic(rows)
 	case p.aAt == 1 && p.aRow%crowdedStride == 0 && rows >= p.b.fullRows():

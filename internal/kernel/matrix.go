@@ -50,7 +50,12 @@ func (m *Matrix) SetT(b blas32.General) { m.pack(Float32, b, true) }
 func (m *Matrix) Dims() (rows, cols int) { return m.rows, m.cols }
 
 // PanelCols returns the width of a panel.
-func (m *Matrix) PanelCols() int { return sizesOf[m.tier].panelCols }
+func (m *Matrix) PanelCols() int {
+	if m.format.parts() > 0 {
+		return splitCols
+	}
+	return sizesOf[m.tier].panelCols
+}
 
 // Columns returns columns from up to to as a matrix that shares m's elements. Both must
 // begin a panel, or to be the last column's end. A product with it has the bits of those
@@ -80,6 +85,9 @@ func (m *Matrix) At(i, j int) float32 {
 	if i < 0 || i >= m.rows || j < 0 || j >= m.cols {
 		Panicf("asm: Matrix.At: (%d, %d) is outside %d x %d", i, j, m.rows, m.cols)
 	}
+	if m.format.parts() > 0 {
+		return m.joined(i, j)
+	}
 	w := m.PanelCols()
 	return m.element((j/w*m.rows+i)*w+j%w, j)
 }
@@ -89,6 +97,12 @@ func (m *Matrix) Column(dst []float32, j int) {
 	CheckLen("asm: Matrix.Column", "dst", len(dst), m.rows)
 	if j < 0 || j >= m.cols {
 		Panicf("asm: Matrix.Column: column %d is outside %d x %d", j, m.rows, m.cols)
+	}
+	if m.format.parts() > 0 {
+		for i := range dst {
+			dst[i] = m.joined(i, j)
+		}
+		return
 	}
 	w := m.PanelCols()
 	at := j/w*m.rows*w + j%w
@@ -121,8 +135,14 @@ func (m *Matrix) halfRows() int {
 	return 4
 }
 
-func (m *Matrix) panels() int     { return (m.cols + m.PanelCols() - 1) / m.PanelCols() }
-func (m *Matrix) panelBytes() int { return m.rows * m.PanelCols() * m.format.bytes() }
+func (m *Matrix) panels() int { return (m.cols + m.PanelCols() - 1) / m.PanelCols() }
+func (m *Matrix) panelBytes() int {
+	rows := m.rows
+	if m.format.parts() > 0 {
+		rows = m.steps() * splitStep
+	}
+	return rows * m.PanelCols() * m.format.bytes()
+}
 
 func (m *Matrix) float32() []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(m.data))), len(m.data)/4)
@@ -149,13 +169,7 @@ func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 	if format > Float16 {
 		Panicf("asm: Matrix: format %d", format)
 	}
-	m.tier, m.format = isa.Active(), format
-	m.rows, m.cols = b.Rows, b.Cols
-	if transposed {
-		m.rows, m.cols = b.Cols, b.Rows
-	}
-	m.data = aligned(m.data, m.panels()*m.panelBytes())
-	m.scale = m.scale[:0]
+	m.size(format, b, transposed)
 	if format == Int8 {
 		m.scale = make([]float32, m.panels()*m.PanelCols())
 		m.setScales(b, transposed)
@@ -192,6 +206,17 @@ func (m *Matrix) pack(format Format, b blas32.General, transposed bool) {
 			}
 		}
 	}
+}
+
+// size makes room for b, for the active tier.
+func (m *Matrix) size(format Format, b blas32.General, transposed bool) {
+	m.tier, m.format = isa.Active(), format
+	m.rows, m.cols = b.Rows, b.Cols
+	if transposed {
+		m.rows, m.cols = b.Cols, b.Rows
+	}
+	m.data = aligned(m.data, m.panels()*m.panelBytes())
+	m.scale = m.scale[:0]
 }
 
 func (m *Matrix) packFloat32(p, n int, b blas32.General, transposed bool) {

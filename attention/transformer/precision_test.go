@@ -1,0 +1,93 @@
+package transformer
+
+import (
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/mat"
+)
+
+// TestPrecision: products in parts of bfloat16 give nearly the logits of float32, token by
+// token too, and the same bits by any number of goroutines; states are not of the model in
+// float32; and what the weights take is told before.
+func TestPrecision(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		single := open(t, "llama", Config{})
+		ids := tokens(single, 40)
+		v := single.shape.Vocab
+		want := zeros(len(ids), v)
+		must(t, single.Step(want, ids, newState(t, single, StateConfig{})))
+		var largest float64
+		for _, x := range want.Data {
+			largest = max(largest, math.Abs(float64(x)))
+		}
+		for _, c := range []struct {
+			precision asm.Precision
+			within    float64 // of the largest logit
+		}{{asm.BFloat16x3, 2e-4}, {asm.BFloat16x6, 1e-5}} {
+			m := open(t, "llama", Config{Precision: c.precision})
+			got, again := zeros(len(ids), v), zeros(len(ids), v)
+			must(t, m.Step(got, ids, newState(t, m, StateConfig{})))
+			near := func(what string, got []float32) {
+				for i, x := range got {
+					if e := math.Abs(float64(x)-float64(want.Data[i])) / largest; !(e <= c.within) {
+						t.Fatalf("%v%s: logit %d is %v, %v in float32", c.precision, what, i, x, want.Data[i])
+					}
+				}
+			}
+			near("", got.Data)
+			st := newState(t, m, StateConfig{})
+			for i := range ids {
+				must(t, m.Step(mat.Rows(again, i, i+1), ids[i:i+1], st))
+			}
+			near(", token by token", again.Data)
+			must(t, m.Run(t.Context(), &Call{Tokens: ids, State: newState(t, m, StateConfig{}), Logits: again, Workers: 1}))
+			same(t, c.precision.String()+" on one goroutine", again.Data, got.Data)
+			if err := single.Step(zeros(1, v), ids[:1], st); !errors.Is(err, ErrState) {
+				t.Errorf("%v: a state is taken by the model in float32: %v", c.precision, err)
+			}
+		}
+	})
+	m := open(t, "llama", Config{Precision: asm.BFloat16x6})
+	s := m.Shape()
+	all := s.Bytes(asm.Float32)
+	if _, err := Open(goldenFolder+"llama", Config{MaxBytes: all, Precision: asm.BFloat16x3}); err != nil {
+		t.Error(err)
+	}
+	if _, err := Open(goldenFolder+"llama", Config{MaxBytes: all, Precision: asm.BFloat16x6}); !errors.Is(err, ErrConfig) {
+		t.Errorf("weights in three parts are told to take no more than in float32: %v", err)
+	}
+}
+
+// BenchmarkPrecision times a prompt of which only the last token's logits are made, in each
+// precision in turns, on one goroutine: how many times as fast as float32 it is, by the shortest times.
+func BenchmarkPrecision(b *testing.B) {
+	if asm.BFloat16x3.Unit() == "none" {
+		b.Skip("not run: unit")
+	}
+	const n = 512
+	var times [3]best
+	var runs [3]func()
+	for i := range runs {
+		m := read135M(b, Config{Precision: asm.Precision(i), Workers: 1})
+		st := newState(b, m, StateConfig{MaxTokens: n})
+		call := &Call{Tokens: tokens(m, n), State: st, Last: zeros(1, m.shape.Vocab)}
+		runs[i] = func() {
+			st.Reset()
+			must(b, m.Run(b.Context(), call))
+		}
+		runs[i]()
+	}
+	for b.Loop() {
+		for i, run := range runs {
+			times[i].time(run)
+		}
+	}
+	for i, t := range times {
+		b.ReportMetric(n/t.shortest.Seconds(), asm.Precision(i).String()+"-tokens/s")
+		b.ReportMetric(times[0].shortest.Seconds()/t.shortest.Seconds(), asm.Precision(i).String()+"-ratio")
+	}
+}

@@ -1,0 +1,9 @@
+//go:build purego || !amd64
+
+package kernel
+
+func unitNow() unit { return false }
+
+func splitRowsUnit(_, _, _ int, _ []float32, _ int, _ []uint16) { panic(NoKernels) }
+
+func addSplitUnit(_, _, _, _ int, _, _ []uint16, _ int, _ []float32, _ int) { panic(NoKernels) }
