@@ -2,13 +2,9 @@ package main
 
 import (
 	"bytes"
-	"image/png"
-	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/subquad/subquad/examples/internal/program/programtest"
@@ -52,20 +48,9 @@ func TestCommand(t *testing.T) {
 	if err := command(t.Context(), []string{"-trained", "4", "-times", "4", "-side", "2", "-heads", "1", "-out", out}, &stdout, &stderr); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"16 frames of 2 x 2, trained with 4: 64 tokens, 1 heads of 64", "no decay", "FlexRoPE, slope 1.15", "wrote " + out + ".png\n"} {
-		if !strings.Contains(stdout.String(), want) {
-			t.Errorf("printed %q, want %q in it", stdout.String(), want)
-		}
-	}
-	picture, err := os.Open(out + ".png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer picture.Close()
-	if _, err := png.Decode(picture); err != nil {
-		t.Error(err)
-	}
-	for want, args := range map[string][]string{
+	programtest.Prints(t, stdout.String(), "16 frames of 2 x 2, trained with 4: 64 tokens, 1 heads of 64", "no decay", "FlexRoPE, slope 1.15", "wrote "+out+".png\n")
+	programtest.Pictures(t, out+".png")
+	programtest.Errors(t, command, map[string][]string{
 		`unexpected argument "x"`:                               {"x"},
 		"-trained, -times, -side and -heads must be 1 or more":  {"-times", "0"},
 		"more than a million tokens":                            {"-times", "100000"},
@@ -73,12 +58,7 @@ func TestCommand(t *testing.T) {
 		"attention: Skip is 2, want at least 0 and less than 1": {"-skip", "2", "-times", "1", "-side", "1"},
 		"rope: Workers is -1, want 0 to 65536":                  {"-workers", "-1", "-times", "1"},
 		"open " + out + "/no.png: no such file or directory":    {"-out", out + "/no", "-times", "1", "-side", "1"},
-	} {
-		err := command(t.Context(), args, io.Discard, io.Discard)
-		if err == nil || err.Error() != want {
-			t.Errorf("%v: error %v, want %s", args, err, want)
-		}
-	}
+	})
 }
 
 func TestProgram(t *testing.T) { programtest.Check(t, "attention", command) }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"image/png"
 	"io"
 	"math"
 	"os"
@@ -268,19 +267,10 @@ func TestCommand(t *testing.T) {
 	} {
 		var stdout bytes.Buffer
 		must(t, command(t.Context(), c.args, &stdout, io.Discard))
-		for _, want := range c.want {
-			if !strings.Contains(stdout.String(), want) {
-				t.Errorf("%v: printed %q, want %q in it", c.args, stdout.String(), want)
-			}
-		}
-		picture, err := os.Open(out + ".png")
-		must(t, err)
-		if _, err := png.Decode(picture); err != nil {
-			t.Error(err)
-		}
-		picture.Close()
+		programtest.Prints(t, stdout.String(), c.want...)
+		programtest.Pictures(t, out+".png")
 	}
-	for want, args := range map[string][]string{
+	programtest.Errors(t, command, map[string][]string{
 		`unexpected argument "x"`:                            {"x"},
 		"-n is 201, want 0 to 200":                           {"-n", "201"},
 		"-passage is -1, want 0 to 199":                      {"-passage", "-1"},
@@ -288,12 +278,7 @@ func TestCommand(t *testing.T) {
 		"open no.txt: no such file or directory":             {"-text", "no.txt"},
 		"merge: Workers is -1, want 0 to 65536":              {"-n", "0", "-workers", "-1"},
 		"open " + out + "/no.png: no such file or directory": {"-n", "0", "-out", out + "/no"},
-	} {
-		err := command(t.Context(), args, io.Discard, io.Discard)
-		if err == nil || err.Error() != want {
-			t.Errorf("%v: error %v, want %s", args, err, want)
-		}
-	}
+	})
 }
 
 // BenchmarkEncode is one passage of 2048 bytes.

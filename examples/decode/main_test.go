@@ -2,11 +2,8 @@ package main
 
 import (
 	"bytes"
-	"image/png"
 	"io"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/subquad/subquad/examples/internal/program/programtest"
@@ -58,32 +55,16 @@ func TestCommand(t *testing.T) {
 	if err := command(t.Context(), append(small, "-out", out), &stdout, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"2 heads of 16 over 1 of keys", "bfloat16, paged", "float32 ring", "Quest 2048", "wrote " + out + ".png\n"} {
-		if !strings.Contains(stdout.String(), want) {
-			t.Errorf("printed %q, want %q in it", stdout.String(), want)
-		}
-	}
-	picture, err := os.Open(out + ".png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer picture.Close()
-	if _, err := png.Decode(picture); err != nil {
-		t.Error(err)
-	}
-	for want, args := range map[string][]string{
+	programtest.Prints(t, stdout.String(), "2 heads of 16 over 1 of keys", "bfloat16, paged", "float32 ring", "Quest 2048", "wrote "+out+".png\n")
+	programtest.Pictures(t, out+".png")
+	programtest.Errors(t, command, map[string][]string{
 		`unexpected argument "x"`:                            {"x"},
 		"-context must be 2 to 4194304":                      {"-context", "1"},
 		"-window must be 1 or more":                          {"-window", "0"},
 		"attention: Heads is 0, want 1 or more":              {"-heads", "0"},
 		"attention: Workers is -1, want 0 to 65536":          {"-workers", "-1"},
 		"open " + out + "/no.png: no such file or directory": append(small, "-out", out+"/no"),
-	} {
-		err := command(t.Context(), args, io.Discard, io.Discard)
-		if err == nil || err.Error() != want {
-			t.Errorf("%v: error %v, want %s", args, err, want)
-		}
-	}
+	})
 }
 
 func TestProgram(t *testing.T) { programtest.Check(t, "decode", command) }

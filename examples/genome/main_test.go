@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"image/png"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -210,14 +209,10 @@ func TestCommand(t *testing.T) {
 	if err := command(t.Context(), []string{"-fasta", two, "-window", "300", "-out", out, "-workers", "1"}, &stdout, &stderr); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
+	programtest.Prints(t, stdout.String(),
 		"two.fa: 656 bases, windows of 300, ", "130 N, 1 other codes, 1 U (read as T), 0 gaps, 0 that are no code (read as N); 4 in lower case", "  its reverse complement\n",
-		"wrote " + out + ".png and " + out + ".bedgraph\n",
-	} {
-		if !strings.Contains(stdout.String(), want) {
-			t.Errorf("printed %q, want %q in it", stdout.String(), want)
-		}
-	}
+		"wrote "+out+".png and "+out+".bedgraph\n",
+	)
 	if stderr.Len() > 0 {
 		t.Errorf("on standard error: %q", stderr.String())
 	}
@@ -228,14 +223,7 @@ func TestCommand(t *testing.T) {
 	if lines := strings.Split(strings.TrimSpace(string(bed)), "\n"); len(lines) != 1+7+1 || !strings.HasPrefix(lines[7], "one\t600\t650\t") || !strings.HasPrefix(lines[8], "two\t0\t6\t") {
 		t.Errorf("bedGraph %q", bed)
 	}
-	picture, err := os.Open(out + ".png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer picture.Close()
-	if img, err := png.Decode(picture); err != nil || img.Bounds().Dx() < 500 {
-		t.Errorf("picture %v, error %v", img, err)
-	}
+	programtest.Pictures(t, out+".png")
 	odd := filepath.Join(dir, "odd")
 	names := ">\nACGT\n> \nGGA\n>track x\nACC\n>#1\nACX\n>l o\nAC\n"
 	if err := command(t.Context(), []string{"-fasta", path("names.fa", names), "-mask", "-out", odd}, io.Discard, io.Discard); err != nil {

@@ -2,9 +2,6 @@ package main
 
 import (
 	"bytes"
-	"image/png"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,35 +64,19 @@ func TestCommand(t *testing.T) {
 	if err := command(t.Context(), []string{"-from", "1", "-to", "1100", "-exact", "100", "-dim", "4", "-window", "8", "-out", out}, &stdout, &stderr); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"1 heads of 4, groups of 16, window of 8", "smooth error", "       64  exact ", "     1024  CCA, needles as they are", "wrote " + out + ".png\n"} {
-		if !strings.Contains(stdout.String(), want) {
-			t.Errorf("printed %q, want %q in it", stdout.String(), want)
-		}
-	}
+	programtest.Prints(t, stdout.String(), "1 heads of 4, groups of 16, window of 8", "smooth error", "       64  exact ", "     1024  CCA, needles as they are", "wrote "+out+".png\n")
 	if strings.Contains(stdout.String(), "     1024  exact") {
 		t.Error("attended exactly beyond -exact")
 	}
-	picture, err := os.Open(out + ".png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer picture.Close()
-	if _, err := png.Decode(picture); err != nil {
-		t.Error(err)
-	}
-	for want, args := range map[string][]string{
+	programtest.Pictures(t, out+".png")
+	programtest.Errors(t, command, map[string][]string{
 		`unexpected argument "x"`:                                     {"x"},
 		"-from 5 and -to 4, want 1 <= from <= to <= 1048576":          {"-from", "5", "-to", "4"},
 		"-from 1024 and -to 1048577, want 1 <= from <= to <= 1048576": {"-to", "1048577"},
 		"-heads, -dim, -group, -window and -rows must be 1 or more":   {"-group", "0"},
 		"attention: Workers is -1, want 0 to 65536":                   {"-workers", "-1"},
 		"open " + out + "/no.png: no such file or directory":          {"-from", "4", "-to", "4", "-out", out + "/no"},
-	} {
-		err := command(t.Context(), args, io.Discard, io.Discard)
-		if err == nil || err.Error() != want {
-			t.Errorf("%v: error %v, want %s", args, err, want)
-		}
-	}
+	})
 }
 
 func TestProgram(t *testing.T) { programtest.Check(t, "longcontext", command) }

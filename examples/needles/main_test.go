@@ -2,14 +2,13 @@ package main
 
 import (
 	"bytes"
-	"image/png"
 	"io"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
+
+	"github.com/subquad/subquad/examples/internal/program/programtest"
 )
 
 // TestSequence: pairs in their places, all asked for once, with their values.
@@ -118,19 +117,8 @@ func TestCommand(t *testing.T) {
 	if err := command(t.Context(), []string{"-to", "256", "-sequences", "1", "-text", "4096", "-policies", "plain, tokenselect", "-out", out}, &stdout, &stderr); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"plain", "tokenselect", "TokenSelect", "SnapKV, asked late", "wrote"} {
-		if !strings.Contains(stdout.String(), want) {
-			t.Errorf("the output lacks %q:\n%s", want, &stdout)
-		}
-	}
-	f, err := os.Open(out + ".png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := png.Decode(f); err != nil {
-		t.Error(err)
-	}
+	programtest.Prints(t, stdout.String(), "plain", "tokenselect", "TokenSelect", "SnapKV, asked late", "wrote")
+	programtest.Pictures(t, out+".png")
 	for _, args := range [][]string{{"-to", "100"}, {"-text", "7"}, {"-sequences", "0"}, {"-heads", "5"}, {"-topic", "1"}, {"-workers", "-1"}, {"-policies", "none"}, {"-tasks", "none"}, {"-tokens", "5"}, {"-budget", "5"}, {"-out", "no/such/folder"}, {"-to", "0", "-text", "0"}, {"extra"}} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)

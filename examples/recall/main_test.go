@@ -2,11 +2,9 @@ package main
 
 import (
 	"bytes"
-	"image/png"
 	"io"
 	"math"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -113,25 +111,12 @@ func TestCommand(t *testing.T) {
 	if err := command(t.Context(), []string{"-to", "256", "-sequences", "3", "-calibration", "2", "-out", out, "-workers", "2"}, &stdout, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
+	programtest.Prints(t, stdout.String(),
 		"a Mamba-2 trained at 128 tokens, kernels for ", "on 2 sequences: a table of 24 lengths, ", "layer 1: receptive fields of the heads, in tokens: ",
 		"recall of 4 pairs among noise, 3 sequences of each length\n   tokens      vanilla  delta ratio    DeciMamba    LongMamba\n      128        1.000 ",
-		"harder: of the noise a fifth are unmarked keys and values", "value of a pair ", "untrained: keys written 4 times each", "wrote " + out + ".png and " + out + "-delta.png\n",
-	} {
-		if !strings.Contains(stdout.String(), want) {
-			t.Errorf("printed %q, want %q in it", stdout.String(), want)
-		}
-	}
-	for _, name := range []string{out + ".png", out + "-delta.png"} {
-		picture, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer picture.Close()
-		if _, err := png.Decode(picture); err != nil {
-			t.Error(err)
-		}
-	}
+		"harder: of the noise a fifth are unmarked keys and values", "value of a pair ", "untrained: keys written 4 times each", "wrote "+out+".png and "+out+"-delta.png\n",
+	)
+	programtest.Pictures(t, out+".png", out+"-delta.png")
 	for want, args := range map[string][]string{
 		`unexpected argument "x"`:                                      {"x"},
 		"-to is 127, want 128 to 1048576":                              {"-to", "127"},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"image/png"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,11 +25,7 @@ func TestStretch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"bases 37921 to 37924: 12 changes of a single base", "least likely", "most likely", "wrote " + out + ".tsv and " + out + ".png"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("printed %q, want %q in it", text, want)
-		}
-	}
+	programtest.Prints(t, text, "bases 37921 to 37924: 12 changes of a single base", "least likely", "most likely", "wrote "+out+".tsv and "+out+".png")
 	table, err := os.ReadFile(out + ".tsv")
 	if err != nil {
 		t.Fatal(err)
@@ -38,14 +33,7 @@ func TestStretch(t *testing.T) {
 	if lines := strings.Split(strings.TrimSpace(string(table)), "\n"); len(lines) != 13 || !strings.HasPrefix(lines[0], "contig\tposition\tid\tref\talt\tln_ratio") {
 		t.Errorf("table %q", table)
 	}
-	f, err := os.Open(out + ".png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if img, err := png.Decode(f); err != nil || img.Bounds().Dx() < 500 {
-		t.Errorf("picture %v, error %v", img, err)
-	}
+	programtest.Pictures(t, out+".png")
 }
 
 // TestShortGenome: without more flags, the stretch is one that a genome has.
