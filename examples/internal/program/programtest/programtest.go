@@ -62,7 +62,7 @@ func Pictures(t *testing.T, paths ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if img, err := png.Decode(f); err != nil || img.Bounds().Dx() < 400 {
+		if img, err := png.Decode(f); err != nil || img.Bounds().Dx() < 500 {
 			t.Errorf("%s: picture %v, error %v", path, img, err)
 		}
 		f.Close()
