@@ -10,6 +10,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/examples/internal/program"
 )
 
 // result is one way to keep keys and values.
@@ -64,17 +65,8 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 		}
 		r := &result{name: c.name}
 		for _, tokens := range lengths(o.context) {
-			for s.Len() < tokens {
-				if err := ctx.Err(); err != nil {
-					return nil, err
-				}
-				// Another part of the noise for each chunk, another for values.
-				n := min(chunk, tokens-s.Len())
-				at := s.Len() / chunk % 32
-				if err := s.Append(rows(noise, at, n), rows(noise, at+32, n)); err != nil {
-					return nil, err
-				}
-				o.progress.Add(n)
+			if err := fill(ctx, s, noise, tokens, o.progress); err != nil {
+				return nil, err
 			}
 			p := point{tokens: tokens, bytes: s.Bytes(), read: int64(tokens) * att.StateBytes(attention.StateConfig{Format: c.state.Format}, 1)}
 			switch {
@@ -105,6 +97,26 @@ func measure(ctx context.Context, o options) ([]*result, error) {
 	}
 	o.progress.End()
 	return results, nil
+}
+
+// fill appends noise to a state up to some tokens: another part of it for each chunk, another
+// for values.
+func fill(ctx context.Context, s interface {
+	Len() int
+	Append(k, v blas32.General) error
+}, noise blas32.General, tokens int, progress *program.Progress) error {
+	for s.Len() < tokens {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(chunk, tokens-s.Len())
+		at := s.Len() / chunk % 32
+		if err := s.Append(rows(noise, at, n), rows(noise, at+32, n)); err != nil {
+			return err
+		}
+		progress.Add(n)
+	}
+	return nil
 }
 
 // lengths are the powers of two from 1024, and most.

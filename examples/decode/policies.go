@@ -48,16 +48,8 @@ func (p *policy) measure(ctx context.Context, o options, noise, q blas32.General
 	}
 	r := &result{name: p.name}
 	for _, tokens := range lengths(o.context) {
-		for s.Len() < tokens {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			n := min(chunk, tokens-s.Len())
-			at := s.Len() / chunk % 32
-			if err := s.Append(rows(noise, at, n), rows(noise, at+32, n)); err != nil {
-				return nil, err
-			}
-			o.progress.Add(n)
+		if err := fill(ctx, s, noise, tokens, o.progress); err != nil {
+			return nil, err
 		}
 		dst := blas32.General{Rows: 1, Cols: q.Cols, Stride: q.Cols, Data: make([]float32, q.Cols)}
 		x := point{tokens: tokens, bytes: s.Bytes(), step: math.MaxInt64}

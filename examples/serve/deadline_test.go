@@ -1,16 +1,12 @@
 package main
 
 import (
-	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/subquad/subquad/examples/internal/language"
 )
 
 // watched notes writes that a client may take any time to read.
@@ -45,21 +41,12 @@ func TestWriteDeadlines(t *testing.T) {
 
 // TestEnding: who waits for an answer that the service's end cuts off is told so.
 func TestEnding(t *testing.T) {
-	m, err := language.Stories(language.Options{Workers: 1})
-	must(t, err)
-	m.Stop = []int32{}
-	s, err := newServer(m, small, 0, "")
-	must(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
+	s, url, cancel, ended := serving(t, 0)
 	defer cancel()
-	ended := make(chan error)
-	go func() { ended <- serve(ctx, s, l, 0) }()
 	answers := make(chan string)
 	for range 2 { // one runs, one waits
 		go func() {
-			r, err := http.Post("http://"+l.Addr().String()+"/v1/completions", "", strings.NewReader(`{"prompt": "Once", "max_tokens": 1000000}`))
+			r, err := http.Post(url+"/v1/completions", "", strings.NewReader(`{"prompt": "Once", "max_tokens": 1000000}`))
 			if err != nil {
 				answers <- err.Error()
 				return

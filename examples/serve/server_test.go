@@ -100,21 +100,28 @@ func TestTimeout(t *testing.T) {
 	wait(t, "a place is not given back", func() bool { return len(s.admitted) == 0 })
 }
 
+// serving starts a service of stories without ends, at a url, until cancel; how it ended is
+// sent then.
+func serving(t *testing.T, grace time.Duration) (s *server, url string, cancel func(), ended chan error) {
+	t.Helper()
+	m, err := language.Stories(language.Options{Workers: 1})
+	must(t, err)
+	m.Stop = []int32{}
+	s, err = newServer(m, small, 0, "")
+	must(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended = make(chan error)
+	go func() { ended <- serve(ctx, s, l, grace) }()
+	return s, "http://" + l.Addr().String(), cancel, ended
+}
+
 // TestShutdown: an interrupt lets running answers end, or ends them after a while.
 func TestShutdown(t *testing.T) {
 	for _, grace := range []time.Duration{0, time.Minute} {
-		m, err := language.Stories(language.Options{Workers: 1})
-		must(t, err)
-		m.Stop = []int32{}
-		s, err := newServer(m, small, 0, "")
-		must(t, err)
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
+		_, url, cancel, ended := serving(t, grace)
 		defer cancel()
-		ended := make(chan error)
-		go func() { ended <- serve(ctx, s, l, grace) }()
-		url := "http://" + l.Addr().String()
 		tokens := 300
 		if grace == 0 {
 			tokens = 1000000
