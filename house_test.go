@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"internal/state"},
 	{"rope", "text", "internal/dense", "internal/tile"},
 	{"attention", "hyena", "ssm", "merge"},
-	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/kvcache", "attention/layers", "ssm/longmamba", "ssm/delta"},
+	{"attention/mla", "attention/cca", "attention/landmark", "attention/approx", "attention/sparse", "attention/kvcache", "attention/layers", "ssm/longmamba", "ssm/delta"},
 	{"internal/lm", "merge/catanet"},
 	{"hyena/dna", "hyena/striped", "ssm/mamba", "ssm/rwkv", "merge/maelre", "attention/transformer"},
 }
