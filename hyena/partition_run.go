@@ -120,11 +120,7 @@ func (st *PartitionState) transformBlock(s *partitionStage, state *stageState, i
 		plan.transform(nil, rows, lanes, plan.n, dst)
 		return
 	}
-	plan.first(nil, rows, lanes, plan.n, dst)
-	q := plan.n / 4 * plan.row()
-	for k := range 4 {
-		plan.evaluate(nil, dst[k*q:(k+1)*q], 0)
-	}
+	plan.fold(nil, rows, lanes, plan.n, dst)
 }
 
 // multiplyBlock adds to a voice's sums what partition q makes of the block it meets.
@@ -161,14 +157,8 @@ func (st *PartitionState) putBlock(v *voice, state *stageState, i, unit int) {
 	if u.phases {
 		plan.Inverse(4, sums, 1, 1, plan.n/4, ones)
 	}
-	q := plan.n / 4
-	for k := range 4 {
-		plan.inverse(sums[k*q*plan.row():(k+1)*q*plan.row()], 0)
-	}
 	rows := st.rows[:plan.n*lanes]
-	plan.quarters(nil, plan.n, func(valid, from, count int) {
-		plan.Last(valid, sums[from*plan.row():], q, count, rows[from*lanes:], lanes, plan.outer[8*from:])
-	})
+	plan.unfold(nil, rows, lanes, plan.n, sums)
 	from := state.job * s.size % v.out.Rows
 	out := mat.Columns(mat.Rows(v.out, from, from+s.size), u.channel, u.channels)
 	addColumns(out, ownRows(rows, u, s.size, lanes))
