@@ -20,7 +20,8 @@
 //     states.
 //   - attention/approx: attention of linear cost: linear, efficient,
 //     cross-covariance and Nyström attention.
-//   - attention/sparse: exact attention to chosen blocks of keys.
+//   - attention/sparse: exact attention to chosen blocks of keys: block-sparse patterns
+//     and methods that choose by the queries.
 //   - attention/layers: layers of published networks that are no family of their own:
 //     Fourier head, gated attention with grounding tokens, Strip-MLP.
 //   - hyena: long convolutions of any length, at once and token by token; implicit and

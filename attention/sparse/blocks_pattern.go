@@ -1,0 +1,250 @@
+package sparse
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/topk"
+)
+
+// Pattern is a rule for choices: the blocks of keys that any of its parts names, as far as
+// the block of queries sees them; with BlocksConfig.Causal, none after the queries'. A block
+// of queries stands where its own blocks of keys are, those at the positions of its queries.
+// All numbers but Seed are of blocks; the zero value chooses nothing.
+//
+//   - Longformer (Beltagy et al. 2020, arXiv 2004.05150): Window, Sinks and FirstQueries.
+//   - BigBird (Zaheer et al. 2020, arXiv 2007.14062): the same, and Random 3.
+//   - Sparse Transformer's strided pattern (Child et al. 2019): Window and Stride.
+//   - A-shape and Tri-shape (MInference): Sinks and Window; LastQueries besides.
+//   - block-sparse heads of MInference (Jiang et al. 2024, arXiv 2407.02490): Top 100, with
+//     blocks of 64.
+type Pattern struct {
+	// Window is how many blocks up to the queries' own are chosen, these counted as one; unless
+	// causal, as many on the other side.
+	Window int
+	// Sinks is how many of the sequence's first blocks of keys are chosen.
+	Sinks int
+	// Stride chooses the last block of each Stride of them.
+	Stride int
+	// Random is how many blocks are drawn besides, for each block of queries and each head.
+	Random int
+	// Share, 0 to 1, draws as many more as are missing to that share of what the queries see,
+	// rounded up.
+	Share float64
+	// Seed makes the draws: the same ones for the same seed, shape and head.
+	Seed uint64
+	// Top is how many blocks are chosen by their means, for each head: those of the largest
+	// mean(q) . mean(k), over the queries and the keys of the blocks, of all that the queries
+	// see; of equal ones the earlier. Only ChooseBy has queries and keys to look at.
+	Top int
+	// FirstQueries and LastQueries are how many of the sequence's first and last blocks of
+	// queries choose all that they see.
+	FirstQueries, LastQueries int
+}
+
+// Choose appends to choice what a pattern without Top chooses for a sequence of so many
+// queries and keys. A pattern without draws has one list for all heads, one with Random or
+// Share one for each; sequences of one choice must have as many. Errors match ErrCall.
+func (b *Blocks) Choose(choice *Choice, p Pattern, queries, keys int) error {
+	if p.Top != 0 {
+		return check.Errorf(ErrCall, "sparse: Pattern.Top is %d, want 0 without queries and keys", p.Top)
+	}
+	if queries < 0 || keys < 0 {
+		return check.Errorf(ErrCall, "sparse: a choice for %d queries and %d keys, want 0 or more", queries, keys)
+	}
+	return b.choose(context.Background(), choice, &p, blas32.General{Rows: queries}, blas32.General{Rows: keys})
+}
+
+// ChooseBy is Choose for a sequence with queries q [queries, Heads*HeadDim] and keys k [keys,
+// KVHeads*HeadDim], at which a pattern with Top looks: each once, and each pair of their
+// blocks' means. Errors match ErrCall or ErrShape, or are those of ctx.
+func (b *Blocks) ChooseBy(ctx context.Context, choice *Choice, p Pattern, q, k blas32.General) error {
+	if ctx == nil {
+		return check.Errorf(ErrCall, "sparse: ctx is nil, want a context")
+	}
+	if err := check.Matrix(ErrShape, "sparse", "q", q, -1, b.cfg.Heads*b.cfg.HeadDim, "Heads*HeadDim"); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "sparse", "k", k, -1, b.cfg.KVHeads*b.cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
+		return err
+	}
+	return b.choose(ctx, choice, &p, q, k)
+}
+
+// maxBlocks bounds the blocks of a sequence that is chosen for.
+const maxBlocks = 1 << 20
+
+func (p *Pattern) check() error {
+	for _, x := range [...]struct {
+		name string
+		n    int
+	}{{"Window", p.Window}, {"Sinks", p.Sinks}, {"Stride", p.Stride}, {"Random", p.Random}, {"Top", p.Top}, {"FirstQueries", p.FirstQueries}, {"LastQueries", p.LastQueries}} {
+		if x.n < 0 || x.n > maxBlock {
+			return check.Errorf(ErrCall, "sparse: Pattern.%s is %d, want 0 to 2^29", x.name, x.n)
+		}
+	}
+	if !(p.Share >= 0 && p.Share <= 1) {
+		return check.Errorf(ErrCall, "sparse: Pattern.Share is %v, want 0 to 1", p.Share)
+	}
+	return nil
+}
+
+// chooser is what choosing for one sequence needs.
+type chooser struct {
+	op            *Blocks
+	p             *Pattern
+	queries, keys int
+	offset        int    // position of the first query
+	blocks        int    // of keys
+	marked        []bool // [blocks]: chosen for the list being made
+	scores        []float32
+	best          []int32
+}
+
+func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k blas32.General) error {
+	if choice == nil {
+		return check.Errorf(ErrCall, "sparse: choice is nil")
+	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	heads := 1
+	if p.Random > 0 || p.Share > 0 || p.Top > 0 {
+		heads = b.cfg.Heads
+	}
+	if n, m := ceil(q.Rows, b.cfg.QueryBlock), ceil(k.Rows, b.cfg.KeyBlock); n > maxBlocks || m > maxBlocks {
+		return check.Errorf(ErrCall, "sparse: a choice for %d blocks of queries and %d of keys, want at most 2^20", n, m)
+	}
+	lists, blocks := len(choice.Offsets), len(choice.Blocks)
+	if err := choice.open(heads); err != nil {
+		return err
+	}
+	c := chooser{op: b, p: p, queries: q.Rows, keys: k.Rows, offset: k.Rows - q.Rows, blocks: ceil(k.Rows, b.cfg.KeyBlock)}
+	c.marked = make([]bool, c.blocks)
+	var qMeans, kMeans blas32.General
+	if p.Top > 0 {
+		qMeans, kMeans = blockMeans(q, b.cfg.QueryBlock), blockMeans(k, b.cfg.KeyBlock)
+	}
+	draws := make([]*rand.Rand, heads)
+	for h := range draws {
+		draws[h] = rand.New(rand.NewPCG(p.Seed, uint64(h)))
+	}
+	for a := range ceil(q.Rows, b.cfg.QueryBlock) {
+		for h := range heads {
+			if err := ctx.Err(); err != nil {
+				choice.Offsets, choice.Blocks = choice.Offsets[:lists], choice.Blocks[:blocks]
+				return err
+			}
+			seen := c.mark(a)
+			if p.Top > 0 {
+				d := b.cfg.HeadDim
+				c.markTop(mat.Part(qMeans, a, h*d, d), mat.Columns(kMeans, h/(b.cfg.Heads/b.cfg.KVHeads)*d, d), seen)
+			}
+			c.draw(draws[h], seen)
+			for x, yes := range c.marked[:seen] {
+				if yes {
+					choice.Blocks = append(choice.Blocks, int32(x))
+				}
+			}
+			choice.close()
+		}
+	}
+	return nil
+}
+
+// mark marks what the pattern chooses for a block of queries by its place alone, and returns
+// how many blocks the queries see, from the first.
+func (c *chooser) mark(a int) (seen int) {
+	cfg, p := &c.op.cfg, c.p
+	from := c.offset + a*cfg.QueryBlock                         // position of the first query
+	last := c.offset + min((a+1)*cfg.QueryBlock, c.queries) - 1 // and of the last
+	seen = c.blocks
+	if cfg.Causal {
+		seen = max(0, min(seen, ceil(last+1, cfg.KeyBlock)))
+		if last < 0 {
+			seen = 0
+		}
+	}
+	clear(c.marked)
+	set := func(from, to int) {
+		for x := max(from, 0); x < min(to, seen); x++ {
+			c.marked[x] = true
+		}
+	}
+	if blocks := ceil(c.queries, cfg.QueryBlock); a < p.FirstQueries || a >= blocks-p.LastQueries {
+		set(0, seen)
+		return seen
+	}
+	set(0, p.Sinks)
+	if p.Window > 0 && last >= 0 {
+		set(max(from, 0)/cfg.KeyBlock-p.Window+1, last/cfg.KeyBlock+p.Window)
+	}
+	if p.Stride > 0 {
+		for x := p.Stride - 1; x < seen; x += p.Stride {
+			c.marked[x] = true
+		}
+	}
+	return seen
+}
+
+// draw marks blocks at random among those that are not marked.
+func (c *chooser) draw(r *rand.Rand, seen int) {
+	if c.p.Random == 0 && c.p.Share == 0 {
+		return
+	}
+	marked := 0
+	for _, yes := range c.marked[:seen] {
+		if yes {
+			marked++
+		}
+	}
+	left := seen - marked // that may be drawn
+	need := min(max(c.p.Random, int(math.Ceil(c.p.Share*float64(seen)))-marked), left)
+	for x := 0; need > 0; x++ { // each of the left with the same probability (Knuth, volume 2, algorithm S)
+		if c.marked[x] {
+			continue
+		}
+		if r.IntN(left) < need {
+			c.marked[x] = true
+			need--
+		}
+		left--
+	}
+}
+
+// markTop marks the blocks of keys whose means go best with that of queries.
+func (c *chooser) markTop(q []float32, k blas32.General, seen int) {
+	c.scores = c.scores[:0]
+	for x := range seen {
+		c.scores = append(c.scores, asm.Dot(q, mat.Row(k, x)))
+	}
+	c.best = topk.Select(c.best, c.scores, c.p.Top)
+	for _, x := range c.best {
+		c.marked[x] = true
+	}
+}
+
+// blockMeans returns the means of blocks of so many rows.
+func blockMeans(x blas32.General, size int) blas32.General {
+	m := mat.New(ceil(x.Rows, size), x.Cols)
+	for i := range m.Rows {
+		blockMean(mat.Row(m, i), mat.Rows(x, i*size, min((i+1)*size, x.Rows)))
+	}
+	return m
+}
+
+// blockMean sets dst to the mean of rows, which are one or more: their sum in their order,
+// divided by their number.
+func blockMean(dst []float32, x blas32.General) {
+	clear(dst)
+	for i := range x.Rows {
+		asm.Add(dst, dst, mat.Row(x, i))
+	}
+	asm.Scale(dst, 1/float32(x.Rows), dst)
+}
