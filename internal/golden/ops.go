@@ -42,7 +42,7 @@ var owners = map[string]string{
 	"attention.mla":                "attention/mla",
 	"attention.moba":               notYet,
 	"attention.mra2":               notYet,
-	"attention.nsa":                notYet,
+	"attention.nsa":                "attention/sparse",
 	"attention.nystrom":            "attention/approx",
 	"attention.nystrom_cases":      "attention/approx",
 	"attention.paged_kv":           "attention",

@@ -1,0 +1,200 @@
+package sparse
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/tile"
+)
+
+// chooseTask attends from some queries to the compressed keys, for one key head, sets dst
+// to that, times its gate, and chooses blocks.
+func (r *nsaRun) chooseTask(worker, task int) {
+	a, w := r.op, &r.work[worker]
+	cfg, size := &a.cfg, a.stripTokens()
+	g := task % cfg.KVHeads
+	// The last rows, which see most, come first.
+	from := r.from + (ceil(r.to-r.from, size)-1-task/cfg.KVHeads)*size
+	to := min(from+size, r.to)
+	n := to - from
+	seen, gate := a.compressed(r.past+to), r.seq.gates.Compressed
+	reads := mat.Given(gate) && seen > 0
+	most := (r.past + to - 1) / cfg.Block // of the blocks before a query's own
+	ranks := r.ranked && most >= cfg.Count
+	if reads || ranks {
+		w.load(r, from, to, g)
+		w.attendMeans(r, from, n, g, seen, reads)
+	}
+	for t := range n {
+		for h := range a.group() {
+			dst := r.head(from+t, g, h)
+			if !reads {
+				clear(dst)
+				continue
+			}
+			i := t*a.group() + h
+			asm.Scale(dst, mat.Row(gate, from+t)[g*a.group()+h]*inverse(w.sum[i]), w.o[i*a.outCols():][:len(dst)])
+		}
+		if r.ranked {
+			at := r.past + from + t
+			own := at / cfg.Block
+			if own >= cfg.Count {
+				w.score(r, t, n, a.compressed(at+1), own)
+			}
+			cfg.pick(r.choice(from+t, g), own, w)
+		}
+	}
+}
+
+// head is what a query head has of dst; h counts within the heads of key head g.
+func (r *nsaRun) head(row, g, h int) []float32 {
+	dv := r.op.cfg.ValueDim
+	return mat.Row(r.seq.dst, row)[(g*r.op.group()+h)*dv:][:dv]
+}
+
+// choice is what a query of the stretch chooses for a key head.
+func (r *nsaRun) choice(row, g int) []int32 {
+	cfg := &r.op.cfg
+	return r.chosen[((row-r.from)*cfg.KVHeads+g)*cfg.Count:][:cfg.Count]
+}
+
+func inverse(sum float32) float32 {
+	if sum == 0 {
+		return 0
+	}
+	return 1 / sum
+}
+
+// load reads the queries of a key head, and begins their softmax.
+func (w *nsaWorker) load(r *nsaRun, from, to, g int) {
+	d, heads := r.op.cfg.HeadDim, r.op.group()
+	for t := range to - from {
+		asm.Scale(w.q[t*heads*d:][:heads*d], r.op.cfg.Scale, mat.Row(r.seq.q, from+t)[g*heads*d:][:heads*d])
+	}
+	w.restart(r, (to-from)*heads)
+}
+
+// restart makes the softmax of n rows empty.
+func (w *nsaWorker) restart(r *nsaRun, n int) {
+	for i := range n {
+		w.top[i], w.sum[i] = -math.MaxFloat32, 0
+	}
+	clear(w.o[:n*r.op.outCols()])
+}
+
+// attendMeans attends from n queries to the compressed keys before seen, and with reads to
+// their values. It leaves in w.s the weights, of which those of a chunk of keys are for the
+// maximum in w.tops.
+func (w *nsaWorker) attendMeans(r *nsaRun, from, n, g, seen int, reads bool) {
+	a := r.op
+	rows, cols := n*a.group(), a.outCols()
+	keys, values, finite := r.meansOf(g)
+	size := a.compressed(r.total())
+	q, o := mat.Of(w.q, rows, a.cfg.HeadDim), mat.Of(w.o, rows, cols)
+	for c := 0; c < seen; c += r.op.chunk() {
+		x := w.means(r, c, min(c+r.op.chunk(), seen), rows)
+		count := x.Cols
+		x.Cols = a.tile.Panels(count) * a.tile.Panel()
+		a.tile.Scores(x, q, keys[c*a.cfg.HeadDim:])
+		x.Cols = count
+		for i := range rows {
+			if visible := a.compressed(r.past+from+i/a.group()+1) - c; visible < count {
+				tile.Hide(mat.Row(x, i)[max(visible, 0):])
+			}
+		}
+		a.tile.Weights(x, w.top[:rows], w.sum[:rows], w.factor[:rows])
+		copy(w.tops[c/r.op.chunk()*rows:][:rows], w.top)
+		for k := 0; reads && k < count; k += a.sizes.Keys {
+			p := mat.Columns(x, k, min(a.sizes.Keys, count-k))
+			factor := w.ones[:rows]
+			if k == 0 {
+				factor = w.factor[:rows]
+			}
+			w.addValues(r, o, p, values, size, c+k, finite[(c+k)/a.sizes.Keys], factor)
+		}
+	}
+}
+
+// means are the scores of rows with some compressed keys.
+func (w *nsaWorker) means(r *nsaRun, from, to, rows int) blas32.General {
+	return blas32.General{Rows: rows, Cols: to - from, Stride: r.meansStride(), Data: w.s[from:]}
+}
+
+// addValues is AttentionTile.Values, for values of which some may be NaN or Inf.
+func (w *nsaWorker) addValues(r *nsaRun, o, p blas32.General, v []float32, size, from int, finite bool, factor []float32) {
+	if finite {
+		r.op.tile.Values(o, p, v, size, from, factor)
+	} else {
+		tile.SparseValues(o, p, v, r.op.tile.Panel(), size, from, factor)
+	}
+}
+
+// score sets w.scores to the scores of the blocks before own, for query t of n, which sees
+// that many compressed keys.
+func (w *nsaWorker) score(r *nsaRun, t, n, visible, own int) {
+	a := r.op
+	heads := a.group()
+	w.scores = scratch.Sized(w.scores, visible+own)
+	clear(w.scores)
+	for c := 0; c < visible; c += r.op.chunk() {
+		x := w.means(r, c, min(c+r.op.chunk(), visible), n*heads)
+		for i := t * heads; i < (t+1)*heads; i++ {
+			share := inverse(w.sum[i])
+			if visible > r.op.chunk() { // weights of a chunk are for what was the maximum then
+				w.factor[0] = w.tops[c/r.op.chunk()*n*heads+i] - w.top[i]
+				asm.Exp(w.factor[:1], w.factor[:1])
+				share *= w.factor[0]
+			}
+			asm.Axpy(w.scores[c:c+x.Cols], share, mat.Row(x, i))
+		}
+	}
+	w.scores = a.cfg.spread(w.scores, visible, own)
+}
+
+// spread makes scores of blocks of those of compressed keys, which the first elements
+// are; the rest are zeros, one for each block.
+func (cfg *NSAConfig) spread(scores []float32, visible, own int) []float32 {
+	if cfg.Compress == cfg.Block && cfg.Stride == cfg.Block {
+		return scores[:own]
+	}
+	each, long := cfg.Block/cfg.Stride, cfg.Compress/cfg.Stride // strides in a block and a compressed key
+	blocks := scores[visible:]
+	for c, p := range scores[:visible] {
+		for piece := range long {
+			if b := (c + piece) / each; b < own {
+				blocks[b] += p
+			}
+		}
+	}
+	return blocks
+}
+
+// pick sets list to the blocks that a query reads, of its own and those before, by their
+// scores in w.scores, which need not be there where all can be read.
+func (cfg *NSAConfig) pick(list []int32, own int, w *nsaWorker) {
+	n := 0
+	put := func(from, to int) {
+		for b := from; b < to; b++ {
+			list[n] = int32(b)
+			n++
+		}
+	}
+	if own < cfg.Count {
+		put(0, own+1)
+	} else {
+		local := own - cfg.Local + 1
+		put(0, cfg.First)
+		for _, b := range w.best.Ascending(w.scores[cfg.First:local], cfg.Count-cfg.First-cfg.Local) {
+			list[n] = b + int32(cfg.First)
+			n++
+		}
+		put(local, own+1)
+	}
+	for ; n < len(list); n++ {
+		list[n] = -1
+	}
+}

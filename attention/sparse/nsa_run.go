@@ -1,0 +1,226 @@
+package sparse
+
+import (
+	"context"
+	"math"
+
+	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/pack"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/scratch"
+	"github.com/subquad/subquad/internal/topk"
+)
+
+// nsaRun is the working memory of one call of NSA, and the sequence of it that is being
+// done: tokens that a state has, or none, and those of the call after them. It is done in
+// stretches of queries: first all compressed keys and the choice of blocks, which fills
+// chosen and sets dst, then what was chosen and the window, which add to dst.
+type nsaRun struct {
+	op     *NSA
+	call   nsaRequest
+	layout pack.Layout[*NSAState]
+	list   []*NSAState                              // the states of attention.Call.States
+	own    func(name string, state *NSAState) error // checkOwner
+
+	seq    nsaRequest // of the sequence
+	state  *NSAState  // that it goes on from, or nil
+	past   int        // tokens before the sequence's first row
+	from   int        // rows of the stretch
+	to     int
+	ranked bool // blocks are to be chosen
+
+	made     int               // compressed keys that are there before the call
+	newMeans [2][]float32      // compressed keys, and values, of the call: [KVHeads][new][dim]
+	means    [2][]float32      // all compressed keys, and values, packed: [KVHeads]
+	finite   []bool            // [KVHeads][tiles of compressed keys]: no NaN and no Inf among values
+	chosen   []int32           // [rows of the stretch][KVHeads][Count]
+	blocks   packedBlocks      // of tokens
+	one      [1]blas32.General // for calls of package attention
+	steps    nsaSteps
+
+	group                                      parallel.Group
+	compress, packMeans, choose, fill, attends func(worker, task int)
+	work                                       []nsaWorker
+}
+
+// nsaWorker is what one worker needs. Rows are those of a query's heads, query after query.
+type nsaWorker struct {
+	q                []float32 // [rows, HeadDim], times Scale
+	o                []float32 // [rows, outCols], sums of values
+	top, sum, factor []float32 // of the rows' softmax: maximum, denominator, what a sum is to be multiplied by
+	s                []float32 // scores of some rows
+	tops             []float32 // [chunks, rows]: top after each chunk of compressed keys
+	ones             []float32 // factors that change nothing
+	scores           []float32 // of compressed keys, then of blocks, for one query
+	best             topk.Stream
+	pairs            []uint64  // of a tile's queries, the blocks that they chose: block, query
+	some             gathered  // of the rows, those that chose a block
+	wide             []float32 // [tokens, HeadDim + ValueDim], of some that are not stored as float32
+}
+
+// gathered are copies of rows.
+type gathered struct{ q, o, top, sum, factor []float32 }
+
+// serveNSA checks a call and does it, sequence after sequence.
+func (r *nsaRun) serveNSA(ctx context.Context, a *NSA, call nsaRequest, batch pack.Batch[*NSAState]) error {
+	r.op, r.call = a, call
+	defer r.forgetNSA()
+	if r.own == nil {
+		r.own, r.compress, r.packMeans, r.choose, r.fill, r.attends = r.checkOwner, r.compressTask, r.packMeansTask, r.chooseTask, r.fillTask, r.attendTask
+	}
+	if err := r.call.checkShapes(&a.cfg); err != nil {
+		return err
+	}
+	batch.Rows = r.call.q.Rows
+	if err := r.layout.Lay("sparse", batch, r.own); err != nil {
+		return err
+	}
+	if err := r.checkRoom(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if r.few() {
+		return r.stepAll(ctx)
+	}
+	for b, x := range r.layout.Segments {
+		if x.From == x.To {
+			continue
+		}
+		r.seq, r.state, r.past = r.call.part(x.From, x.To, a.cfg.KVHeads*a.cfg.Count), nil, 0
+		var err error
+		if len(r.layout.States) > 0 {
+			r.state = r.layout.States[b]
+			err = r.extend(ctx)
+		} else {
+			err = r.attendSequence(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetNSA drops what belongs to the caller.
+func (r *nsaRun) forgetNSA() {
+	r.call, r.seq, r.state = nsaRequest{}, nsaRequest{}, nil
+	r.layout.Clear()
+	r.steps.forget()
+}
+
+// total is how many tokens the sequence has with the call's.
+func (r *nsaRun) total() int { return r.past + r.seq.q.Rows }
+
+// attendSequence attends from the sequence's rows, whose keys and values are at hand.
+func (r *nsaRun) attendSequence(ctx context.Context) error {
+	a, n := r.op, r.seq.q.Rows
+	r.ranked = mat.Given(r.seq.gates.Selected) || r.seq.blocks != nil
+	workers := r.workersOf(n)
+	r.reserveWorkers(workers)
+	if r.state == nil {
+		r.made = 0
+		if err := r.compressNew(ctx, workers); err != nil {
+			return err
+		}
+	}
+	if err := r.packAllMeans(ctx, workers); err != nil {
+		return err
+	}
+	r.blocks.begin(a.cfg.KVHeads*ceil(r.total(), a.cfg.Block), a.slotSize(r.total()))
+	for r.from = 0; r.from < n; r.from = r.to {
+		r.to = min(r.from+a.sizes.Block, n)
+		r.chosen = scratch.Sized(r.chosen, (r.to-r.from)*a.cfg.KVHeads*a.cfg.Count)
+		if err := r.group.RunAs(ctx, "sparse", workers, a.cfg.KVHeads*ceil(r.to-r.from, a.stripTokens()), r.choose); err != nil {
+			return err
+		}
+		r.wantBlocks()
+		if err := r.group.RunAs(ctx, "sparse", workers, ceil(len(r.blocks.wanted), fillAtOnce), r.fill); err != nil {
+			return err
+		}
+		if err := r.group.RunAs(ctx, "sparse", workers, a.cfg.KVHeads*ceil(r.to-r.from, a.tileTokens()), r.attends); err != nil {
+			return err
+		}
+		if r.seq.blocks != nil {
+			copy(r.seq.blocks[r.from*a.cfg.KVHeads*a.cfg.Count:], r.chosen)
+		}
+	}
+	return nil
+}
+
+// workersOf is how many goroutines are used for n queries of the sequence.
+func (r *nsaRun) workersOf(n int) int {
+	cfg := &r.op.cfg
+	keys := min(r.total(), cfg.Count*cfg.Block+cfg.Window) + r.op.compressed(r.total())
+	work := float64(n) * float64(keys) * float64(cfg.Heads*(cfg.HeadDim+cfg.ValueDim))
+	return r.op.workersFor(r.call.workers, int64(min(work, math.MaxInt32)))
+}
+
+func ceil(n, size int) int { return (n + size - 1) / size }
+
+func (r *nsaRun) reserveWorkers(workers int) {
+	a := r.op
+	for len(r.work) < workers {
+		r.work = append(r.work, nsaWorker{})
+	}
+	rows := max(a.tileTokens(), a.stripTokens()) * a.group()
+	few := a.gatherTokens() * a.group()
+	strip := a.stripTokens() * a.group()
+	// Scores are of some rows with a block, or of a strip with all compressed keys.
+	scores := max(few*r.tileStride(), strip*r.meansStride())
+	for i := range r.work[:workers] {
+		w := &r.work[i]
+		w.q, w.o, w.s = scratch.Floats(w.q, rows*a.cfg.HeadDim), scratch.Floats(w.o, rows*a.outCols()), scratch.Floats(w.s, scores)
+		w.top, w.sum, w.factor = scratch.Floats(w.top, rows), scratch.Floats(w.sum, rows), scratch.Floats(w.factor, rows)
+		w.tops = scratch.Floats(w.tops, strip*ceil(r.meansStride(), r.op.chunk()))
+		if w.ones == nil {
+			w.ones = make([]float32, strip)
+			for j := range w.ones {
+				w.ones[j] = 1
+			}
+		}
+		x := &w.some
+		x.q, x.o = scratch.Floats(x.q, few*a.cfg.HeadDim), scratch.Floats(x.o, few*a.outCols())
+		x.top, x.sum, x.factor = scratch.Floats(x.top, few), scratch.Floats(x.sum, few), scratch.Floats(x.factor, few)
+	}
+}
+
+// tokensOf returns keys and values of a key head, where they stand or in the worker's
+// memory.
+func (r *nsaRun) tokensOf(w *nsaWorker, g, from, to int) (k, v blas32.General) {
+	cfg := &r.op.cfg
+	if r.state == nil {
+		return mat.Columns(mat.Rows(r.seq.k, from, to), g*cfg.HeadDim, cfg.HeadDim), mat.Columns(mat.Rows(r.seq.v, from, to), g*cfg.ValueDim, cfg.ValueDim)
+	}
+	return w.held(r.state.tokens[g], from, to, cfg.HeadDim, cfg.ValueDim)
+}
+
+// held returns tokens of a state of one head likewise.
+func (w *nsaWorker) held(s *attention.State, from, to, dim, valueDim int) (k, v blas32.General) {
+	n := to - from
+	seg, _ := s.Segment(from)
+	if seg.Tokens >= n {
+		if k, v, ok := seg.Float32(); ok {
+			return mat.Rows(k, 0, n), mat.Rows(v, 0, n)
+		}
+	}
+	w.wide = scratch.Floats(w.wide, n*(dim+valueDim))
+	k, v = mat.Of(w.wide, n, dim), mat.Of(w.wide[n*dim:], n, valueDim)
+	for at := 0; at < n; {
+		seg, _ := s.Segment(from + at)
+		to := min(at+seg.Tokens, n)
+		err := seg.Keys(mat.Rows(k, at, to), 0, 0)
+		if err == nil {
+			err = seg.Values(mat.Rows(v, at, to), 0, 0)
+		}
+		if err != nil {
+			panic(err) // shapes that do not go with the state
+		}
+		at = to
+	}
+	return k, v
+}
