@@ -160,8 +160,6 @@ func (r *nsaRun) workersOf(n int) int {
 	return r.op.workersFor(r.call.workers, int64(min(work, math.MaxInt32)))
 }
 
-func ceil(n, size int) int { return (n + size - 1) / size }
-
 func (r *nsaRun) reserveWorkers(workers int) {
 	a := r.op
 	for len(r.work) < workers {
