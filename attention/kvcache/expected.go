@@ -136,15 +136,17 @@ func (o *Observation) meanRotation() []float64 {
 	}
 	d := o.cfg.HeadDim
 	m := o.double(d * d)
-	unit := o.matrix(d, d)
+	unit := o.matrix(1, d*d) // the unit vectors, side by side as heads are
 	for p := range expectedAhead {
 		mat.Clear(unit)
 		for j := range d {
-			mat.Row(unit, j)[j] = 1
-			if err := o.s.op.rotation.Rotate(mat.Rows(unit, j, j+1), int64(o.s.n+p)); err != nil {
-				return nil // positions are those of tokens
-			}
-			for i, v := range mat.Row(unit, j) {
+			unit.Data[j*d+j] = 1
+		}
+		if err := o.s.op.rotation.Rotate(unit, int64(o.s.n+p)); err != nil {
+			return nil // positions are those of tokens
+		}
+		for j := range d {
+			for i, v := range unit.Data[j*d : (j+1)*d] {
 				m[i*d+j] += float64(v) / expectedAhead
 			}
 		}
