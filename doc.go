@@ -18,7 +18,7 @@
 //     query chooses; meta-tokens.
 //   - attention/kvcache: long pasts: what to keep, what to look at, as policies over
 //     states.
-//   - attention/approx: attention of linear cost: linear, efficient,
+//   - attention/approx: attention of linear cost: linear, Based, Performer, efficient,
 //     cross-covariance and Nyström attention.
 //   - attention/sparse: exact attention to chosen blocks of keys: block-sparse patterns
 //     and methods that choose by the queries.

@@ -238,6 +238,16 @@ func approxRoom(b *builder) {
 	xc := approx.XCAConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, Temperature: vector(heads)}
 	b.add("approx.NewXCA", approx.NewXCA, func() []any { return []any{xc} })
 	b.attends(operator{op: must(approx.NewXCA(xc))}, headDim, true, false, false, nil)
+	pc := approx.PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Causal: true, Projection: matrix(5, headDim), Stabiliser: new(float32)}
+	b.add("approx.NewPerformer", approx.NewPerformer, func() []any { return []any{pc} })
+	performer := must(approx.NewPerformer(pc))
+	pc.Eps = 1
+	b.attends(operator{op: performer, other: must(approx.NewPerformer(pc))}, valueDim, true, true, true, nil)
+	bc := approx.BasedConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim}
+	b.add("approx.NewBased", approx.NewBased, func() []any { return []any{bc} })
+	based := must(approx.NewBased(bc))
+	bc.Eps = 1
+	b.attends(operator{op: based, other: must(approx.NewBased(bc))}, valueDim, true, true, true, nil)
 	nc := approx.NystromConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Landmarks: 3, Conv: matrix(heads, 3)}
 	b.add("approx.NewNystrom", approx.NewNystrom, func() []any { return []any{nc} }).free = []string{"cfg.Conv.Cols"}
 	b.attends(operator{op: must(approx.NewNystrom(nc))}, valueDim, true, false, false, nil)

@@ -10,17 +10,23 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-const benchHeads, benchDim = 8, 64
+const benchHeads, benchDim, basedDim = 8, 64, 16
 
 // bench times forward at several lengths; flop is for each token and head.
 func bench(b *testing.B, flop float64, lengths []int, forward func(dst, q, k, v blas32.General) error) {
+	benchKeys(b, flop, benchDim, lengths, forward)
+}
+
+// benchKeys is bench with another width of queries and keys.
+func benchKeys(b *testing.B, flop float64, keyDim int, lengths []int, forward func(dst, q, k, v blas32.General) error) {
 	for _, n := range lengths {
-		b.Run(fmt.Sprintf("h=%d/d=%d/n=%d", benchHeads, benchDim, n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("h=%d/d=%d/n=%d", benchHeads, keyDim, n), func(b *testing.B) {
 			if testing.Short() && n > 4096 {
 				b.Skip("long: not with -short")
 			}
 			const cols = benchHeads * benchDim
-			q, k, v, dst := normal(1, n, cols), normal(2, n, cols), normal(3, n, cols), mat.New(n, cols)
+			keys := benchHeads * keyDim
+			q, k, v, dst := normal(1, n, keys), normal(2, n, keys), normal(3, n, cols), mat.New(n, cols)
 			if err := forward(dst, q, k, v); err != nil {
 				b.Fatal(err)
 			}
@@ -74,6 +80,33 @@ func BenchmarkNystrom(b *testing.B) {
 		n := value[*Nystrom](b)(NewNystrom(NystromConfig{Heads: benchHeads, HeadDim: benchDim, Landmarks: m}))
 		b.Run(fmt.Sprintf("m=%d", m), func(b *testing.B) { bench(b, float64(8*m*benchDim), benchLengths, n.Forward) })
 	}
+}
+
+// BenchmarkPerformer is not causal as published and with a Stabiliser, and causal.
+func BenchmarkPerformer(b *testing.B) {
+	for _, cfg := range []PerformerConfig{{}, {Stabiliser: new(float32)}, {Stabiliser: new(float32), Causal: true}} {
+		name := "published"
+		cfg.Heads, cfg.HeadDim = benchHeads, benchDim
+		p := value[*Performer](b)(NewPerformer(cfg))
+		f := p.sums.width
+		flop := float64(8 * f * benchDim)
+		switch {
+		case cfg.Causal: // the products within a chunk
+			name = "causal"
+			flop += float64(2*chunkRows*benchDim + 2*chunkRows*f)
+		case cfg.Stabiliser != nil:
+			name = "stabiliser"
+		default:
+			flop += float64(2 * f * benchDim)
+		}
+		b.Run(name, func(b *testing.B) { bench(b, flop, benchLengths, p.Forward) })
+	}
+}
+
+// BenchmarkBased has the published width of keys.
+func BenchmarkBased(b *testing.B) {
+	op := value[*Based](b)(NewBased(BasedConfig{Heads: benchHeads, HeadDim: basedDim, ValueDim: benchDim}))
+	benchKeys(b, float64(4*op.sums.width*benchDim+2*chunkRows*benchDim), basedDim, benchLengths, op.Forward)
 }
 
 // BenchmarkExact is exact attention, to compare with.

@@ -111,6 +111,11 @@ func (q *request) seen(j int) bool {
 	return !(q.weighted() && q.LogWeights.Cols == 1 && q.logWeight(j, 0) == negInf)
 }
 
+// seenBy tells whether a key is there and not hidden for a key head.
+func (q *request) seenBy(j, head int) bool {
+	return (q.Valid == nil || q.Valid[j]) && !(q.weighted() && q.logWeight(j, head) == negInf)
+}
+
 // logWeight is the log-weight of key j for a key head.
 func (q *request) logWeight(j, head int) float32 {
 	return q.LogWeights.Data[j*q.LogWeights.Stride+min(head, q.LogWeights.Cols-1)]

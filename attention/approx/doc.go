@@ -2,21 +2,26 @@
 //
 //   - [Linear] is linear attention with the feature map elu + 1; causal, it is a
 //     recurrence, and a [LinearState] decodes in memory that does not grow.
+//   - [Based] is linear attention by the first terms of the series of exp, with the same
+//     states.
+//   - [Performer] approximates softmax attention by random features; with a
+//     Stabiliser, or features by relu, it has the same states, too.
 //   - [Efficient] is efficient attention: queries are normalised over their
 //     features, keys over the tokens.
 //   - [XCA] is cross-covariance attention: the features of a head attend to each
 //     other.
 //   - [Nystrom] is the Nyström approximation of softmax attention by landmarks.
 //
-// The first three are models of their own, with D x D matrices in place of n x n
-// weights: a network must have been trained with them. Nystrom takes the place of
-// softmax attention in a network that has it, at the price of an error; see
-// below.
+// Linear, Based, Efficient and XCA are models of their own, with matrices of features in
+// place of n x n weights: a network must have been trained with them. Performer and Nystrom
+// can take the place of softmax attention in a network that has it, at the price of an
+// error; see below.
 //
 // All are attention.Operator. They take grouped heads, packed batches and log-weights of
-// merged tokens in an attention.Call, and padding in its Options, a pointer to [Options]. Only a
-// causal Linear has a state, and takes several in one call: in the others every token
-// sees all, so that the next token would change the results before it.
+// merged tokens in an attention.Call, and padding in its Options, a pointer to [Options]. Only
+// a causal Linear, Based or Performer has states, of type LinearState, and takes several in one
+// call: in the others every token sees all, so that the next token would change the results
+// before it.
 //
 // # Letters
 //
@@ -26,6 +31,7 @@
 //	G, g   key and value heads (KVHeads); head h reads g = h / (H/G)
 //	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
 //	m      landmarks (Landmarks)
+//	F      features of a query or key
 //	s, w   size of a token, how many it counts as, and its log-weight, log s
 //
 // Matrices are [tokens, heads*dim], row-major, heads side by side, with a stride:
@@ -36,6 +42,9 @@
 //	            flop for each token and head    memory besides the arguments
 //	Linear      4 D Dv                          up to 64 partial sums of D Dv for each head
 //	… causal    8 D Dv                          D Dv for each head
+//	Based       4 F Dv, F = 1 + D + D (D+1)/2   F Dv for each head
+//	Performer   4 F (D + Dv)                    as Linear, of F Dv
+//	… causal    4 F (D + 2 Dv)                  F Dv for each head
 //	Efficient   4 D Dv                          as Linear
 //	XCA         4 D^2                           as Linear
 //	Nystrom     4 m (D + Dv), and 50 m^3 once   m (2 D + 2 Dv) for each head, m^2 for each worker
@@ -74,7 +83,20 @@
 // segment's mean stands for it, and the published 6 iterations are then what
 // limits it. Of noise, whose means are all alike, nothing is left.
 //
-// A float32 sum grows no more once it is 2^24 times what is added. A causal Linear folds its
+// The same of Performer, F features of D = 32, for that smooth data and for noise whose queries
+// and keys have elements of a size, as published and with Stabiliser 0 (TestPerformerError):
+//
+//	             F = 32       110           256           1024
+//	smooth       1.1   1.3    0.90   1.1    0.81   0.92   0.75   0.62
+//	noise, 0.25  0.095 0.095  0.052  0.052  0.031  0.031  0.017  0.017
+//	noise, 0.5   0.41  0.42   0.28   0.29   0.19   0.20   0.11   0.11
+//	noise, 1     0.92  2.5    0.80   2.4    0.76   2.1    0.75   1.7
+//
+// It is small where logits are, and falls with the root of F. Beyond, the mean of all values is
+// as good: an error of 0.75 for noise of 1. What Eps adds to each feature draws results
+// towards that mean, more so as published, where the features of most keys are small beside it.
+//
+// A float32 sum grows no more once it is 2^24 times what is added. Causal operators fold their
 // sums after each 4096 tokens into others of 48 bits, so that those of equal keys are still
 // right after 2^24 of them; the bits of the first 4096 tokens do not depend on it.
 // Sums over all keys of one call have 2^24 blocks of 256 tokens in each of 64 pieces to go.
@@ -85,6 +107,10 @@
 // # Provenance
 //
 //	Linear      formulas of fast-transformers, re-typed: its C++ was not run
+//	Based       formula of the official code, re-typed; its recurrence, which lacks the
+//	            denominator, corrected
+//	Performer   checked against performer-pytorch, both kinds of features, causal and not;
+//	            Stabiliser is ours
 //	Nystrom     checked against Nyströmformer's NystromAttention, both initialisations,
 //	            masks and convolution; uneven segments by the rule of its T2T-ViT code
 //	Efficient   derived from the paper's formula

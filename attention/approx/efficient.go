@@ -45,7 +45,7 @@ func NewEfficient(cfg EfficientConfig) (*Efficient, error) {
 		return nil, err
 	}
 	e := &Efficient{cfg: cfg, tile: kernel.NewAttentionTile()}
-	e.sums = sums{shape: sh, form: e, part: sh.dim * (sh.valueDim + 2), matrices: 1, workers: cfg.Workers}
+	e.sums = sums{shape: sh, form: e, width: sh.dim, part: sh.dim * (sh.valueDim + 2), matrices: 1, workers: cfg.Workers}
 	return e, nil
 }
 

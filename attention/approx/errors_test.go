@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/subquad/subquad/attention"
@@ -17,6 +18,9 @@ func TestConfigErrors(t *testing.T) {
 	linear := func(cfg LinearConfig) error { _, err := NewLinear(cfg); return err }
 	nystrom := func(cfg NystromConfig) error { _, err := NewNystrom(cfg); return err }
 	xca := func(cfg XCAConfig) error { _, err := NewXCA(cfg); return err }
+	performer := func(cfg PerformerConfig) error { _, err := NewPerformer(cfg); return err }
+	based := func(cfg BasedConfig) error { _, err := NewBased(cfg); return err }
+	_, still := value[*Performer](t)(NewPerformer(PerformerConfig{Heads: 1, HeadDim: 4, Causal: true})).NewState(StateConfig{})
 	_, efficient := NewEfficient(EfficientConfig{Heads: 2, HeadDim: -1})
 	full := value[*Linear](t)(NewLinear(LinearConfig{Heads: 1, HeadDim: 1}))
 	_, noState := full.NewState(StateConfig{})
@@ -38,10 +42,23 @@ func TestConfigErrors(t *testing.T) {
 		"approx: Conv has 4 taps, want an odd number":                                            nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: mat.New(1, 4)}),
 		"approx: Conv has 1 rows, want 2":                                                        nystrom(NystromConfig{Heads: 2, HeadDim: 4, Conv: mat.New(1, 3)}),
 		"approx: Conv[0][0] is NaN, want a finite number":                                        nystrom(NystromConfig{Heads: 1, HeadDim: 4, Conv: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
-		"approx: a Linear that is not Causal has no state: its queries see the tokens to come":   noState,
+		"approx: no state of a Linear that is not Causal: its queries see the tokens to come":    noState,
+		"approx: Eps is -1, want a finite number, 0 or more":                                     based(BasedConfig{Heads: 4, HeadDim: 4, Eps: -1}),
+		"approx: 4 heads of 2003001 features x 2000 are too many":                                based(BasedConfig{Heads: 4, HeadDim: 2000}),
+		"approx: Features is -1, want 0 to 1048576":                                              performer(PerformerConfig{Heads: 4, HeadDim: 4, Features: -1}),
+		"approx: Features is 2 and Projection has 3 rows":                                        performer(PerformerConfig{Heads: 4, HeadDim: 4, Features: 2, Projection: mat.New(3, 4)}),
+		"approx: Projection has 3 columns, want HeadDim = 4":                                     performer(PerformerConfig{Heads: 4, HeadDim: 4, Projection: mat.New(3, 3)}),
+		"approx: Projection has 0 rows, want 1 or more":                                          performer(PerformerConfig{Heads: 4, HeadDim: 4, Projection: blas32.General{Cols: 4, Stride: 4}}),
+		"approx: Projection[0][0] is NaN, want a finite number":                                  performer(PerformerConfig{Heads: 4, HeadDim: 1, Projection: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
+		"approx: a Projection of 40 x 5000 takes too long to make, give one":                     performer(PerformerConfig{Heads: 1, HeadDim: 5000, Features: 40}),
+		"approx: 32768 heads of 1048576 features x 1 are too many":                               performer(PerformerConfig{Heads: 32768, HeadDim: 1, Features: 1 << 20}),
+		"approx: Eps is NaN, want a finite number, 0 or more ":                                   performer(PerformerConfig{Heads: 1, HeadDim: 4, Eps: nan}),
+		"approx: Stabiliser is NaN, want a finite number":                                        performer(PerformerConfig{Heads: 1, HeadDim: 4, Stabiliser: &nan}),
+		"approx: a Stabiliser with ReLU, whose features need none":                               performer(PerformerConfig{Heads: 1, HeadDim: 4, ReLU: true, Stabiliser: new(float32)}),
+		"approx: no state of a Performer without a Stabiliser: its features depend on all keys":  still,
 		fmt.Sprint("approx: Snapshots is -1, want 0 to ", maxFloats/testLinear(t).stateSize()-1): snapshots,
 	} {
-		if !errors.Is(err, ErrConfig) || err.Error() != want {
+		if !errors.Is(err, ErrConfig) || err.Error() != strings.TrimSpace(want) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
@@ -149,7 +166,7 @@ func FuzzRun(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which, heads, kvHeads, dim, valueDim, queries, keys, cut int, options uint8, length int) {
 		var op attention.Operator
 		var err error
-		switch which & 7 % 5 {
+		switch which & 7 {
 		case 0:
 			op, err = NewLinear(LinearConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim})
 		case 1:
@@ -159,6 +176,14 @@ func FuzzRun(f *testing.F) {
 		case 3:
 			op, err = NewXCA(XCAConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim})
 			valueDim = dim
+		case 4:
+			causal, stable := options&8 != 0, new(float32)
+			if options&16 != 0 {
+				stable = nil
+			}
+			op, err = NewPerformer(PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Causal: causal, Features: cut, Stabiliser: stable})
+		case 5:
+			op, err = NewBased(BasedConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim})
 		default:
 			op, err = NewNystrom(NystromConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Landmarks: cut})
 		}

@@ -45,6 +45,52 @@ func ExampleNewLinear() {
 	// [1.860 0.979] after 3 tokens, 72 bytes
 }
 
+// With random features of 256 rows, softmax attention is met to a few hundredths where logits
+// are small.
+func ExampleNewPerformer() {
+	op, err := approx.NewPerformer(approx.PerformerConfig{Heads: 1, HeadDim: 2, Features: 256})
+	if err != nil {
+		log.Fatal(err)
+	}
+	exact, err := attention.New(attention.Config{Heads: 1, HeadDim: 2})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x) / 2, Cols: 2, Stride: 2, Data: x}
+	}
+	qk, v := m(0, 0.5, 0.5, 0, -0.5, 0.5), m(1, 0, 0, 1, 4, 2)
+	near, want := m(0, 0, 0, 0, 0, 0), m(0, 0, 0, 0, 0, 0)
+	for _, err := range []error{op.Forward(near, qk, qk, v), exact.Forward(want, qk, qk, v)} {
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	most := 0.0
+	for i, x := range want.Data {
+		most = max(most, math.Abs(float64(near.Data[i]-x)))
+	}
+	fmt.Println(most < 0.05)
+	// Output: true
+}
+
+// The last token's weights are 1 + x + x^2/2 of its logits x, which are 0, 1 and 2 here.
+func ExampleNewBased() {
+	op, err := approx.NewBased(approx.BasedConfig{Heads: 1, HeadDim: 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x), Cols: 1, Stride: 1, Data: x}
+	}
+	out := m(0, 0, 0)
+	if err := op.Forward(out, m(1, 1, 1), m(0, 1, 2), m(0, 0, 8.5)); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%.3f\n", out.Data) // 8.5 * 5 / (1 + 2.5 + 5)
+	// Output: [0.000 0.000 5.000]
+}
+
 // A merged token of size 2, given as a log-weight, counts as two.
 func ExampleNewEfficient() {
 	op, err := approx.NewEfficient(approx.EfficientConfig{Heads: 1, HeadDim: 1})

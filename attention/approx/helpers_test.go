@@ -31,6 +31,18 @@ func normal(seed uint64, rows, cols int) blas32.General {
 	return m
 }
 
+// smooth changes slowly along the tokens, a sine in each column.
+func smooth(seed uint64, n, cols int) blas32.General {
+	m, phase := mat.New(n, cols), normal(seed, 2, cols)
+	for i := range n {
+		for j := range mat.Row(m, i) {
+			at := float64(phase.Data[j]) + float64(i)/200*(1+math.Abs(float64(phase.Data[m.Cols+j])))
+			mat.Row(m, i)[j] = float32(math.Sqrt2 * math.Sin(at))
+		}
+	}
+	return m
+}
+
 // strided returns m in memory with gaps of NaN between the rows.
 func strided(m blas32.General, gap int) blas32.General {
 	s := blas32.General{Rows: m.Rows, Cols: m.Cols, Stride: m.Cols + gap, Data: make([]float32, m.Rows*(m.Cols+gap))}
@@ -63,6 +75,19 @@ type operator struct {
 	oracle func(c *request, sh shape) [][]float64 // of one sequence
 }
 
+// featuredOf returns the part of an operator that attends by features, nil of others.
+func featuredOf(op attention.Operator) *featured {
+	switch x := op.(type) {
+	case *Linear:
+		return &x.featured
+	case *Performer:
+		return &x.featured
+	case *Based:
+		return &x.featured
+	}
+	return nil
+}
+
 func operators(t testing.TB, sh shape, workers int) []operator {
 	t.Helper()
 	lin := LinearConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Workers: workers}
@@ -75,6 +100,15 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 	e := value[*Efficient](t)(NewEfficient(EfficientConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Workers: workers}))
 	x := value[*XCA](t)(NewXCA(XCAConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, Temperature: temperature, Workers: workers}))
 	n := value[*Nystrom](t)(NewNystrom(NystromConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Landmarks: 7, Conv: conv, Workers: workers}))
+	pc := PerformerConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Features: 2*sh.dim + 3, Seed: 1, Workers: workers}
+	p := value[*Performer](t)(NewPerformer(pc))
+	pc.Causal = true
+	pt := value[*Performer](t)(NewPerformer(pc))
+	pc.Stabiliser = new(float32)
+	ps := value[*Performer](t)(NewPerformer(pc))
+	pc.Stabiliser, pc.ReLU = nil, true
+	pr := value[*Performer](t)(NewPerformer(pc))
+	b := value[*Based](t)(NewBased(BasedConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Workers: workers}))
 	square := sh
 	square.valueDim = sh.dim
 	return []operator{
@@ -83,6 +117,11 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 		{"efficient", false, sh, e, func(n int) int64 { return e.ScratchBytes(n, n) }, efficientOracle},
 		{"xca", true, square, x, x.ScratchBytes, xcaOracle(temperature)},
 		{"nystrom", true, sh, n, n.ScratchBytes, nystromOracle(7, conv)},
+		{"performer", false, sh, p, func(n int) int64 { return p.ScratchBytes(n, n) }, performerOracle(p)},
+		{"performer causal", true, sh, pt, func(n int) int64 { return pt.ScratchBytes(n, n) }, performerOracle(pt)},
+		{"performer stable", true, sh, ps, func(n int) int64 { return ps.ScratchBytes(n, n) }, performerOracle(ps)},
+		{"performer relu", true, sh, pr, func(n int) int64 { return pr.ScratchBytes(n, n) }, performerOracle(pr)},
+		{"based", true, sh, b, b.ScratchBytes, basedOracle},
 	}
 }
 

@@ -160,7 +160,7 @@ func TestSizes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, size = 70, 3
 		for _, op := range operators(t, shapes()[0], 0) {
-			if op.name == "causal" {
+			if f := featuredOf(op.run); f != nil && f.causal {
 				continue // the copies see one another
 			}
 			if op.name == "nystrom" { // the convolution is of rows
@@ -326,16 +326,23 @@ func TestScratchBytes(t *testing.T) {
 		}
 		return n
 	}
+	tops := func(t *keyTops) (n int64) {
+		n = held(t.partial, t.all)
+		for i := range t.work {
+			n += held(t.work[i].block)
+		}
+		return n
+	}
 	sums := func(s *sums) (n int64) {
 		r := s.scratch.Get()
 		defer s.scratch.Put(r)
-		n = held(r.parts, r.vectors)
+		n = held(r.parts, r.vectors) + tops(&r.tops)
 		for i := range r.matrices {
 			n += int64(r.matrices[i].Bytes())
 		}
 		for i := range r.work {
 			w := &r.work[i]
-			n += held(w.e, w.k, w.v, w.scale, w.top, w.shift, w.row, w.ones, w.factors, w.m) + int64(w.right.Bytes())
+			n += held(w.e, w.k, w.v, w.scale, w.top, w.shift, w.row, w.ones, w.factors, w.m, w.phi.row, w.phi.ones, w.phi.block) + int64(w.right.Bytes())
 		}
 		return n
 	}
@@ -351,25 +358,24 @@ func TestScratchBytes(t *testing.T) {
 					t.Fatal(err)
 				}
 				var got int64
+				if x := featuredOf(op.run); x != nil && x.causal {
+					r := x.scratch.Get()
+					got = held(r.memory) + tops(&r.tops)
+					for i := range r.work {
+						w := &r.work[i]
+						got += held(w.k, w.left, w.scale, w.value, w.nothing, w.phi.row, w.phi.ones, w.phi.block) + int64(w.keys.Bytes())
+						for j := range w.right {
+							got += int64(w.right[j].Bytes())
+						}
+					}
+				} else if x != nil {
+					got = sums(&x.sums)
+				}
 				switch x := op.run.(type) {
 				case *Efficient:
 					got = sums(&x.sums)
 				case *XCA:
 					got = sums(&x.sums)
-				case *Linear:
-					if !x.cfg.Causal {
-						got = sums(&x.sums)
-						break
-					}
-					r := x.scratch.Get()
-					got = held(r.memory)
-					for i := range r.work {
-						w := &r.work[i]
-						got += held(w.k, w.left, w.scale, w.value, w.nothing) + int64(w.keys.Bytes())
-						for j := range w.right {
-							got += int64(w.right[j].Bytes())
-						}
-					}
 				case *Nystrom:
 					r := x.scratch.Get()
 					got = held(r.tops) + held(r.memory[:]...)

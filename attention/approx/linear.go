@@ -2,13 +2,13 @@ package approx
 
 import (
 	"context"
+	"fmt"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -41,12 +41,8 @@ type LinearConfig struct {
 // It costs 4 D Dv flop for each token and head, causal 8 D Dv. A Linear is
 // immutable and safe for concurrent use.
 type Linear struct {
-	cfg     LinearConfig
-	sums    sums
-	scratch scratch.List[causalRun]
-
-	numbers     []int64           // what a stored state tells of its operator
-	fingerprint state.Fingerprint // of the states of a causal one: of numbers
+	cfg LinearConfig
+	featured
 }
 
 // NewLinear returns an operator, or an error that matches ErrConfig.
@@ -61,8 +57,14 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-6
 	}
-	l := &Linear{cfg: cfg}
-	l.sums = sums{shape: sh, form: l, part: sh.dim * (sh.valueDim + 1), matrices: 1, vector: sh.dim, self: cfg.Causal, workers: cfg.Workers}
+	l := &Linear{cfg: cfg, featured: featured{phi: eluPlusOne{}, causal: cfg.Causal, eps: cfg.Eps, kind: "Linear"}}
+	if !cfg.Causal {
+		l.still = "a Linear that is not Causal: its queries see the tokens to come"
+	}
+	if err := l.shaped(sh, sh.dim, cfg.Workers); err != nil {
+		return nil, err
+	}
+	l.unlike = fmt.Sprintf("another Eps, want %v", cfg.Eps)
 	l.numbers = append(sh.numbers(), int64(math.Float32bits(cfg.Eps)))
 	l.fingerprint = state.NewFingerprint("approx.Linear", l.numbers...)
 	return l, nil
@@ -80,34 +82,14 @@ func (l *Linear) Forward(dst, q, k, v blas32.General) error {
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On
 // an error, as where the operator is not Causal (ErrCall), the state is as before the call.
 func (l *Linear) Step(dst, q, k, v blas32.General, state *LinearState) error {
-	if err := l.checkStep(); err != nil {
-		return err
-	}
-	if err := l.checkState("State", state); err != nil {
-		return err
-	}
-	return l.recur(context.Background(), request{Dst: dst, Q: q, K: k, V: v, State: state})
+	return l.step(dst, q, k, v, state)
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
 // belongs to states[i], and no state may be there twice. It is Run with States, which also
 // takes several tokens of each. On an error all states are as before the call.
 func (l *Linear) StepBatch(dst, q, k, v blas32.General, states []*LinearState) error {
-	if err := l.checkStep(); err != nil {
-		return err
-	}
-	if states == nil {
-		states = []*LinearState{}
-	}
-	return l.recur(context.Background(), request{Dst: dst, Q: q, K: k, V: v, batch: states})
-}
-
-// checkStep reports an operator that has no states.
-func (l *Linear) checkStep() error {
-	if !l.cfg.Causal {
-		return check.Errorf(ErrCall, "approx: a step of a Linear that is not Causal: its queries see the tokens to come")
-	}
-	return nil
+	return l.stepBatch(dst, q, k, v, states)
 }
 
 // Run is Forward, Step or StepBatch with everything optional, and an end: when ctx is done
@@ -117,23 +99,7 @@ func (l *Linear) checkStep() error {
 // error. Errors about matrices match ErrShape, those about options ErrCall, those about
 // states ErrState or ErrFull; all come before anything is written.
 func (l *Linear) Run(ctx context.Context, call *attention.Call) error {
-	can := uses
-	if l.cfg.Causal {
-		can |= attention.UsesState
-	}
-	var q request
-	if err := q.take(ctx, call, can); err != nil {
-		return err
-	}
-	return l.sum(ctx, q)
-}
-
-// sum runs a call, as a recurrence or by sums over all keys.
-func (l *Linear) sum(ctx context.Context, q request) error {
-	if l.cfg.Causal {
-		return l.recur(ctx, q)
-	}
-	return l.sums.sumUp(ctx, q)
+	return l.attend(ctx, call)
 }
 
 // Bytes returns 0: the operator has neither weights nor tables. States and working
@@ -143,8 +109,5 @@ func (l *Linear) Bytes() int64 { return 0 }
 // ScratchBytes returns the working memory that a call of one sequence holds, at
 // the most, besides its arguments.
 func (l *Linear) ScratchBytes(queries, keys int) int64 {
-	if l.cfg.Causal {
-		return l.causalBytes()
-	}
-	return l.sums.sumBytes(keys)
+	return l.bytes(keys)
 }

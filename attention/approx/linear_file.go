@@ -30,8 +30,11 @@ func (s *LinearState) WriteTo(w io.Writer) (int64, error) {
 
 // ReadState reads a state that WriteTo wrote of this Linear, or of one with the
 // same heads, widths and Eps. Errors match ErrState or are those of r.
-func (l *Linear) ReadState(r io.Reader) (*LinearState, error) {
-	s, err := l.NewState(StateConfig{})
+func (l *Linear) ReadState(r io.Reader) (*LinearState, error) { return l.readState(r) }
+
+// readState is the operators' ReadState.
+func (l *featured) readState(r io.Reader) (*LinearState, error) {
+	s, err := l.newState(StateConfig{})
 	if err != nil {
 		return nil, err
 	}

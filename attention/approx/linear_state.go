@@ -20,14 +20,17 @@ type StateConfig struct {
 	Snapshots int
 }
 
-// LinearState is what a causal Linear remembers of the tokens it has seen: S
-// [D, Dv] and z [D] of each key head, in memory that does not grow. After 4096 tokens these
+// LinearState is what a causal Linear, Performer or Based remembers of the tokens it has
+// seen: S [F, Dv] and z [F] of each key head, where a key has F features, D of a Linear, in
+// memory that does not grow. After 4096 tokens these
 // are two sums each, of the latest tokens and of all before, with what rounding has left of
 // the second, so that they go on growing however many tokens there are; a token then reads
 // both, which costs from half as much to as much again. It belongs to every
-// causal Linear of the same heads, widths and Eps. It is an attention.Past, and not safe for concurrent use.
+// causal operator of the same kind, heads, widths and options. It is an attention.Past, and not safe for concurrent use.
 type LinearState struct {
 	shape       shape
+	width       int                    // features of a key
+	kind        string                 // the operator's name
 	numbers     []int64                // of the operator
 	fingerprint state.Fingerprint      // of numbers; 0 of a state that NewState has not made
 	values      []float32              // causalSums, one after the other
@@ -51,34 +54,39 @@ const (
 
 // NewState returns the state before the first token, or an error that matches
 // ErrConfig: only a causal Linear has one.
-func (l *Linear) NewState(cfg StateConfig) (*LinearState, error) {
-	if !l.cfg.Causal {
-		return nil, check.Errorf(ErrConfig, "approx: a Linear that is not Causal has no state: its queries see the tokens to come")
+func (l *Linear) NewState(cfg StateConfig) (*LinearState, error) { return l.newState(cfg) }
+
+// newState is the operators' NewState.
+func (l *featured) newState(cfg StateConfig) (*LinearState, error) {
+	if l.still != "" {
+		return nil, check.Errorf(ErrConfig, "approx: no state of %s", l.still)
 	}
 	size := l.stateSize()
 	if most := maxFloats/size - 1; cfg.Snapshots < 0 || cfg.Snapshots > most {
 		return nil, check.Errorf(ErrConfig, "approx: Snapshots is %d, want 0 to %d", cfg.Snapshots, most)
 	}
 	past := func() linearPast { return linearPast{values: make([]float32, size)} }
-	return &LinearState{shape: l.sums.shape, numbers: l.numbers, fingerprint: l.fingerprint, values: make([]float32, size), ring: state.NewRing(cfg.Snapshots, past)}, nil
+	return &LinearState{shape: l.sums.shape, width: l.sums.width, kind: l.kind, numbers: l.numbers, fingerprint: l.fingerprint, values: make([]float32, size), ring: state.NewRing(cfg.Snapshots, past)}, nil
 }
 
-func (l *Linear) stateSize() int { return 3 * l.sums.kvHeads * l.sums.part }
+func (l *featured) stateSize() int { return 3 * l.sums.kvHeads * l.sums.part }
 
 // checkState reports a state that is not one of l's.
-func (l *Linear) checkState(name string, s *LinearState) error {
+func (l *featured) checkState(name string, s *LinearState) error {
 	switch {
 	case s == nil:
 		return check.NilState("approx", name)
 	case s.fingerprint == 0:
 		return check.Errorf(ErrState, "approx: %s was not made by NewState", name)
-	case s.shape == l.sums.shape && s.fingerprint != l.fingerprint:
-		return check.Errorf(ErrState, "approx: %s is of a Linear with another Eps, want %v", name, l.cfg.Eps)
-	case s.fingerprint != l.fingerprint:
-		return check.Errorf(ErrState, "approx: %s is of %d key heads of %d x %d among %d, want %d of %d x %d among %d", name,
-			s.shape.kvHeads, s.shape.dim, s.shape.valueDim, s.shape.heads, l.sums.kvHeads, l.sums.dim, l.sums.valueDim, l.sums.heads)
+	case s.fingerprint == l.fingerprint:
+		return nil
+	case s.kind != l.kind:
+		return check.Errorf(ErrState, "approx: %s is of a %s, want one of a %s", name, s.kind, l.kind)
+	case s.shape == l.sums.shape:
+		return check.Errorf(ErrState, "approx: %s is of a %s with %s", name, l.kind, l.unlike)
 	}
-	return nil
+	return check.Errorf(ErrState, "approx: %s is of %d key heads of %d x %d among %d, want %d of %d x %d among %d", name,
+		s.shape.kvHeads, s.shape.dim, s.shape.valueDim, s.shape.heads, l.sums.kvHeads, l.sums.dim, l.sums.valueDim, l.sums.heads)
 }
 
 // advance counts n more tokens, of which the values are those of.
@@ -99,7 +107,7 @@ func (s *LinearState) Len() int { return s.n }
 // Bytes returns the memory that the state holds, with its snapshots.
 func (s *LinearState) Bytes() int64 { return 4 * int64(len(s.values)) * int64(1+s.ring.Len()) }
 
-// Sums returns S [D, Dv] and z [D] of a key head, nothing where there is no such head: up to
+// Sums returns S [F, Dv] and z [F] of a key head, nothing where there is no such head: up to
 // 4096 tokens the state's own memory, valid until its next Step, later a copy.
 func (s *LinearState) Sums(head int) (sum blas32.General, z []float32) {
 	if head < 0 || head >= s.shape.kvHeads {
@@ -115,7 +123,7 @@ func (s *LinearState) Sums(head int) (sum blas32.General, z []float32) {
 		}
 		own = copied
 	}
-	return mat.Of(own, s.shape.dim, s.shape.valueDim), own[s.shape.dim*s.shape.valueDim:]
+	return mat.Of(own, s.width, s.shape.valueDim), own[s.width*s.shape.valueDim:]
 }
 
 // Reset goes back to before the first token and keeps the memory.

@@ -21,6 +21,23 @@ func testLinear(t testing.TB) *Linear {
 	return value[*Linear](t)(NewLinear(LinearConfig{Heads: 4, KVHeads: 2, HeadDim: 9, ValueDim: 37, Causal: true}))
 }
 
+// stream is an operator that has states.
+type stream struct {
+	name string
+	*featured
+	oracle func(c *request, sh shape) [][]float64
+}
+
+// streams are those of every kind, of the shape of testLinear.
+func streams(t testing.TB) (list []stream) {
+	for _, op := range operators(t, shape{4, 2, 9, 37}, 0) {
+		if l := featuredOf(op.run); l != nil && l.still == "" {
+			list = append(list, stream{op.name, l, op.oracle})
+		}
+	}
+	return list
+}
+
 // stepCall is some rows of a call.
 func stepCall(c *request, from, to int, st *LinearState) *request {
 	of := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
@@ -37,30 +54,30 @@ func stepCall(c *request, from, to int, st *LinearState) *request {
 // TestSteps: any split of a sequence gives what the whole does.
 func TestSteps(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		l := testLinear(t)
 		r := rand.New(rand.NewPCG(1, 2))
-		for _, n := range []int{1, 7, 63, 64, 65, 200, 700} {
-			if n > 200 && testing.Short() {
-				continue
-			}
-			for _, variant := range []string{"plain", "both", "each head weighted"} {
-				c := randomCall(uint64(n), l.sums.shape, n, n)
-				dress(c, l.sums.shape, variant)
-				want := l.sums.shape
-				whole := linearOracle(true)(c, want)
-				for trial := range 4 {
-					st := value[*LinearState](t)(l.NewState(StateConfig{}))
-					for at := 0; at < n; {
-						to := min(at+1+r.IntN([]int{1, 3, 20, 200}[trial]), n)
-						if err := l.Run(context.Background(), stepCall(c, at, to, st).call()); err != nil {
-							t.Fatal(err)
+		for _, l := range streams(t) {
+			for _, n := range []int{1, 7, 63, 64, 65, 200, 700} {
+				if n > 200 && testing.Short() {
+					continue
+				}
+				for _, variant := range []string{"plain", "both", "each head weighted"} {
+					c := randomCall(uint64(n), l.sums.shape, n, n)
+					dress(c, l.sums.shape, variant)
+					whole := l.oracle(c, l.sums.shape)
+					for trial := range 4 {
+						st := value[*LinearState](t)(l.newState(StateConfig{}))
+						for at := 0; at < n; {
+							to := min(at+1+r.IntN([]int{1, 3, 20, 200}[trial]), n)
+							if err := l.attend(context.Background(), stepCall(c, at, to, st).call()); err != nil {
+								t.Fatal(err)
+							}
+							at = to
+							if st.Len() != at {
+								t.Fatalf("Len is %d after %d tokens", st.Len(), at)
+							}
 						}
-						at = to
-						if st.Len() != at {
-							t.Fatalf("Len is %d after %d tokens", st.Len(), at)
-						}
+						near(t, fmt.Sprintf("%s, %d tokens, %s, split %d", l.name, n, variant, trial), c.Dst, whole, 2e-5)
 					}
-					near(t, fmt.Sprintf("%d tokens, %s, split %d", n, variant, trial), c.Dst, whole, 2e-5)
 				}
 			}
 		}
@@ -70,18 +87,23 @@ func TestSteps(t *testing.T) {
 // TestStateAllocations: a step allocates nothing.
 func TestStateAllocations(t *testing.T) {
 	for _, workers := range []int{1, 4} {
-		l := value[*Linear](t)(NewLinear(LinearConfig{Heads: 8, HeadDim: 32, Causal: true, Workers: workers}))
-		st := value[*LinearState](t)(l.NewState(StateConfig{Snapshots: 2}))
-		for _, n := range []int{1, 200} {
-			c := randomCall(1, l.sums.shape, n, n)
-			c.State = st
-			call := c.call()
-			if got := isatest.Allocations(func() {
-				if err := l.Run(context.Background(), call); err != nil {
-					t.Fatal(err)
+		for _, op := range operators(t, shape{8, 8, 32, 32}, workers) {
+			l := featuredOf(op.run)
+			if l == nil || l.still != "" {
+				continue
+			}
+			st := value[*LinearState](t)(l.newState(StateConfig{Snapshots: 2}))
+			for _, n := range []int{1, 200} {
+				c := randomCall(1, l.sums.shape, n, n)
+				c.State = st
+				call := c.call()
+				if got := isatest.Allocations(func() {
+					if err := op.run.Run(context.Background(), call); err != nil {
+						t.Fatal(err)
+					}
+				}); got != 0 {
+					t.Errorf("%s, %d tokens, %d workers: %v allocations", op.name, n, workers, got)
 				}
-			}); got != 0 {
-				t.Errorf("%d tokens, %d workers: %v allocations", n, workers, got)
 			}
 		}
 	}
@@ -89,18 +111,23 @@ func TestStateAllocations(t *testing.T) {
 
 // TestStateLife stores, forks, rolls back and resets.
 func TestStateLife(t *testing.T) {
-	l := testLinear(t)
+	for _, l := range streams(t) {
+		t.Run(l.name, func(t *testing.T) { stateLife(t, l.featured) })
+	}
+}
+
+func stateLife(t *testing.T, l *featured) {
 	c := randomCall(1, l.sums.shape, 40, 40)
 	run := func(from, to int, st *LinearState) blas32.General {
 		t.Helper()
 		part := stepCall(c, from, to, st)
 		part.Dst = mat.New(to-from, c.Dst.Cols)
-		if err := l.Run(context.Background(), part.call()); err != nil {
+		if err := l.attend(context.Background(), part.call()); err != nil {
 			t.Fatal(err)
 		}
 		return part.Dst
 	}
-	st := value[*LinearState](t)(l.NewState(StateConfig{Snapshots: 2}))
+	st := value[*LinearState](t)(l.newState(StateConfig{Snapshots: 2}))
 	run(0, 10, st)
 	run(10, 20, st)
 	fork := st.Clone()
@@ -127,52 +154,59 @@ func TestStateLife(t *testing.T) {
 		t.Fatalf("WriteTo: %d bytes, %v", n, err)
 	}
 	stored := bytes.Clone(file.Bytes())
-	read := value[*LinearState](t)(l.ReadState(&file))
+	read := value[*LinearState](t)(l.readState(&file))
 	sameBits(t, "stored", run(30, 40, read), run(30, 40, st))
-	step := 1
+	step := len(stored) / 5000 // all of a short one
 	if testing.Short() {
-		step = 31
+		step = len(stored) / 200
 	}
+	step = max(1, step)
 	for i := 0; i < len(stored); i += step {
 		bad := bytes.Clone(stored)
 		bad[i] ^= 0x10
-		if _, err := l.ReadState(bytes.NewReader(bad)); !errors.Is(err, ErrState) {
+		if _, err := l.readState(bytes.NewReader(bad)); !errors.Is(err, ErrState) {
 			t.Fatalf("byte %d changed: error %v", i, err)
 		}
-		if _, err := l.ReadState(bytes.NewReader(stored[:i])); !errors.Is(err, ErrState) {
+		if _, err := l.readState(bytes.NewReader(stored[:i])); !errors.Is(err, ErrState) {
 			t.Fatalf("%d bytes: error %v", i, err)
 		}
 	}
 	st.Reset()
-	sameBits(t, "reset", run(0, 10, st), run(0, 10, value[*LinearState](t)(l.NewState(StateConfig{}))))
-	if st.Bytes() != int64(3*3*4*2*(9*37+9)) {
+	sameBits(t, "reset", run(0, 10, st), run(0, 10, value[*LinearState](t)(l.newState(StateConfig{}))))
+	if st.Bytes() != int64(3*3*4*2*l.sums.width*(37+1)) {
 		t.Errorf("Bytes is %d", st.Bytes())
 	}
 }
 
 // TestStateCancel: a call that fails leaves the state as it was.
 func TestStateCancel(t *testing.T) {
-	l := testLinear(t)
-	st := value[*LinearState](t)(l.NewState(StateConfig{}))
+	for _, l := range streams(t) {
+		t.Run(l.name, func(t *testing.T) { stateCancel(t, l.featured) })
+	}
+}
+
+func stateCancel(t *testing.T, l *featured) {
+	st := value[*LinearState](t)(l.newState(StateConfig{}))
 	c := randomCall(1, l.sums.shape, 40, 40)
-	if err := l.Run(context.Background(), stepCall(c, 0, 20, st).call()); err != nil {
+	if err := l.attend(context.Background(), stepCall(c, 0, 20, st).call()); err != nil {
 		t.Fatal(err)
 	}
 	before := st.Clone()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Run(ctx, stepCall(c, 20, 40, st).call()); err != context.Canceled {
+	if err := l.attend(ctx, stepCall(c, 20, 40, st).call()); err != context.Canceled {
 		t.Fatalf("error %v", err)
 	}
 	sameBits(t, "state", mat.Vector(st.values), mat.Vector(before.values))
 	if st.Len() != 20 {
 		t.Errorf("Len is %d", st.Len())
 	}
+	rows := l.sums.passRows() + 800
 	// Long enough to be done in a copy, for which the context is asked between passes.
-	long := randomCall(1, l.sums.shape, 9000, 9000)
+	long := randomCall(1, l.sums.shape, rows, rows)
 	long.State, long.Workers = st, 1
 	for asked := 0; ; asked++ {
-		err := l.Run(&statetest.Ending{Context: context.Background(), Left: asked}, long.call())
+		err := l.attend(&statetest.Ending{Context: context.Background(), Left: asked}, long.call())
 		if err == nil {
 			break
 		}
@@ -181,7 +215,7 @@ func TestStateCancel(t *testing.T) {
 			t.Fatalf("asked %d times: error %v, Len is %d", asked, err, st.Len())
 		}
 	}
-	if st.Len() != 9020 {
+	if st.Len() != 20+rows {
 		t.Errorf("Len is %d", st.Len())
 	}
 }

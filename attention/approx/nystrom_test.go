@@ -1,7 +1,6 @@
 package approx
 
 import (
-	"math"
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -19,17 +18,8 @@ func TestNystromError(t *testing.T) {
 	if testing.Short() {
 		n, marks = 512, []int{16, 64}
 	}
-	smooth := func(seed uint64) blas32.General {
-		m, phase := mat.New(n, heads*d), normal(seed, 2, heads*d)
-		for i := range n {
-			for j := range mat.Row(m, i) {
-				at := float64(phase.Data[j]) + float64(i)/200*(1+math.Abs(float64(phase.Data[m.Cols+j])))
-				mat.Row(m, i)[j] = float32(math.Sqrt2 * math.Sin(at))
-			}
-		}
-		return m
-	}
 	exact := value[*attention.Attention](t)(attention.New(attention.Config{Heads: heads, HeadDim: d}))
+	slow := func(seed uint64) blas32.General { return smooth(seed, n, heads*d) }
 	noise := func(seed uint64) blas32.General { return normal(seed, n, heads*d) }
 	for _, data := range []struct {
 		name       string
@@ -37,8 +27,8 @@ func TestNystromError(t *testing.T) {
 		iterations int
 		most       map[int]float64
 	}{
-		{"smooth", smooth, 6, map[int]float64{16: 0.05, 64: 0.02, 256: 0.02, 2048: 1e-5}},
-		{"smooth", smooth, 16, map[int]float64{16: 0.1, 64: 2e-4, 256: 1e-4, 2048: 1e-5}},
+		{"smooth", slow, 6, map[int]float64{16: 0.05, 64: 0.02, 256: 0.02, 2048: 1e-5}},
+		{"smooth", slow, 16, map[int]float64{16: 0.1, 64: 2e-4, 256: 1e-4, 2048: 1e-5}},
 		{"noise", noise, 6, map[int]float64{16: 1, 64: 1, 256: 1, 2048: 1e-5}},
 	} {
 		q, k, v := data.make(1), data.make(2), data.make(3)
@@ -51,18 +41,7 @@ func TestNystromError(t *testing.T) {
 			if err := ny.Forward(got, q, k, v); err != nil {
 				t.Fatal(err)
 			}
-			sum := 0.0
-			for i := range n {
-				for h := range heads {
-					var off, norm float64
-					for j := h * d; j < (h+1)*d; j++ {
-						w := float64(mat.Row(want, i)[j])
-						off, norm = off+math.Pow(float64(mat.Row(got, i)[j])-w, 2), norm+w*w
-					}
-					sum += math.Sqrt(off / norm)
-				}
-			}
-			mean := sum / float64(n*heads)
+			mean := meanError(got, want, heads)
 			t.Logf("%s, %d landmarks, %d iterations: %.2g", data.name, m, data.iterations, mean)
 			if !(mean <= data.most[m]) {
 				t.Errorf("%s, %d landmarks: %v, want at most %v", data.name, m, mean, data.most[m])

@@ -29,11 +29,13 @@ type form interface {
 type sums struct {
 	shape
 	form     form
-	part     int  // float32 of a partial sum of one key head
-	matrices int  // that a key head has
-	vector   int  // float32 that a key head keeps besides
-	self     bool // queries and keys are the same tokens
-	workers  int  // the Config's
+	width    int    // rows of a key head's matrices: D, or how many features a key has
+	part     int    // float32 of a partial sum of one key head
+	matrices int    // that a key head has
+	vector   int    // float32 that a key head keeps besides
+	self     bool   // queries and keys are the same tokens
+	top      topper // of features that depend on the largest of a sequence, nil of others
+	workers  int    // the Config's
 	scratch  scratch.List[sumsRun]
 }
 
@@ -50,7 +52,7 @@ const (
 type headSet struct{ from, to int }
 
 func (s *sums) perSet() int {
-	return max(1, setCols/(s.group()*max(s.dim, s.valueDim, 1)))
+	return max(1, setCols/(s.group()*max(s.width, s.dim, s.valueDim, 1)))
 }
 
 func (s *sums) sets() int { return (s.kvHeads + s.perSet() - 1) / s.perSet() }
@@ -78,6 +80,7 @@ type sumsRun struct {
 	parts    []float32       // [pieces of the wave, KVHeads, part] partial sums
 	matrices []kernel.Matrix // [wave, KVHeads, matrices]
 	vectors  []float32       // [wave, KVHeads, vector]
+	tops     keyTops         // of the keys of all sequences
 	work     []workspace     // of each worker
 
 	add, join, apply func(worker, task int) // addTask, joinTask and applyTask
@@ -92,8 +95,9 @@ type stretch struct {
 // workspace is what each worker has for itself, for a block of up to blockRows tokens.
 // Columns are those of a set of heads.
 type workspace struct {
-	rows    []int         // keys of the block that are seen
-	e       []float32     // [rows, columns] features
+	rows    []int     // keys of the block that are seen
+	e       []float32 // [rows, columns] features
+	phi     featureWork
 	k, v    []float32     // [rows, D] and [rows, Dv] a head's keys and values, where some are hidden
 	scale   []float32     // [rows] weights, or sums
 	top     []float32     // [columns] or [rows] largest elements
@@ -107,12 +111,12 @@ type workspace struct {
 
 // sumBytes bounds the working memory of a call of one sequence.
 func (s *sums) sumBytes(keys int) int64 {
-	heads, d, dv := int64(s.kvHeads), int64(s.dim), int64(s.valueDim)
+	heads, d, dv := int64(s.kvHeads), int64(max(s.width, s.dim)), int64(s.valueDim)
 	held := heads * (int64(s.pieces(keys))*int64(s.part) + d*(dv+maxPanel)*int64(s.matrices) + int64(s.vector))
 	wide := int64(s.perSet()*s.group()) * max(d, dv)
 	each := blockRows*(wide+2*d+2*dv+maxPanel+8) + int64(s.part) + 8*wide + d*(dv+maxPanel)
 	const rest = 4096 // headers, alignment, the call itself
-	return 4*(held+int64(parallel.Workers(s.workers))*each) + rest + 256*heads*int64(s.matrices)
+	return 4*(held+int64(parallel.Workers(s.workers))*each) + rest + 256*heads*int64(s.matrices) + s.topsBytes(keys)
 }
 
 // maxPanel is the width of the widest tier's panel, up to which matrices are
@@ -134,7 +138,10 @@ func (s *sums) sumUp(ctx context.Context, call request) error {
 	if r.add == nil {
 		r.add, r.join, r.apply = r.addTask, r.joinTask, r.applyTask
 	}
-	per := s.kvHeads * (s.matrices*s.dim*s.valueDim + s.vector)
+	if err := r.tops.measure(ctx, s, &r.call, r.seqs.k); err != nil {
+		return err
+	}
+	per := s.kvHeads * (s.matrices*s.width*s.valueDim + s.vector)
 	held := 0
 	r.wave = r.wave[:0]
 	for b := range r.seqs.count() {
@@ -168,7 +175,7 @@ func (r *sumsRun) flush(ctx context.Context) error {
 		r.matrices = append(r.matrices, kernel.Matrix{})
 	}
 	workers := 1
-	if int64(tokens)*int64(s.heads*s.dim)*int64(s.valueDim) > aloneWork {
+	if int64(tokens)*int64(s.heads*s.width)*int64(s.valueDim) > aloneWork {
 		workers = parallel.Choose(s.workers, r.call.Workers)
 	}
 	for len(r.work) < workers {

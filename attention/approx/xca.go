@@ -59,7 +59,7 @@ func NewXCA(cfg XCAConfig) (*XCA, error) {
 	cfg.Temperature = append([]float32(nil), cfg.Temperature...)
 	x := &XCA{cfg: cfg}
 	group := sh.group()
-	x.sums = sums{shape: sh, form: x, part: sh.dim * (group*(sh.dim+1) + 1), matrices: group, self: true, workers: cfg.Workers}
+	x.sums = sums{shape: sh, form: x, width: sh.dim, part: sh.dim * (group*(sh.dim+1) + 1), matrices: group, self: true, workers: cfg.Workers}
 	return x, nil
 }
 

@@ -24,7 +24,7 @@ var owners = map[string]string{
 	"rope.invfreq_hf":   "rope",
 	"rope.rotate":       "rope",
 
-	"attention.based_taylor":       notYet,
+	"attention.based_taylor":       "attention/approx",
 	"attention.cca_decode":         "attention/cca",
 	"attention.cca_prefill":        "attention/cca",
 	"attention.exact":              "attention",
@@ -46,7 +46,7 @@ var owners = map[string]string{
 	"attention.nystrom":            "attention/approx",
 	"attention.nystrom_cases":      "attention/approx",
 	"attention.paged_kv":           "attention",
-	"attention.performer":          notYet,
+	"attention.performer":          "attention/approx",
 	"attention.relu_sink_diag":     "attention",
 
 	"kvcache.h2o":                         "attention/kvcache",

@@ -62,71 +62,77 @@ func TestFoldedSteps(t *testing.T) {
 	old := foldTokens
 	defer func() { foldTokens = old }()
 	isatest.Run(t, func(t *testing.T) {
-		const n, heads, kv, d, dv = 700, 4, 2, 9, 70
-		l, err := NewLinear(LinearConfig{Heads: heads, KVHeads: kv, HeadDim: d, ValueDim: dv, Causal: true, Workers: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := rand.New(rand.NewPCG(1, 2))
-		random := func(cols int) blas32.General {
-			m := mat.New(n, cols)
-			for i := range m.Data {
-				m.Data[i] = float32(r.NormFloat64())
-			}
-			return m
-		}
-		q, k, v := random(heads*d), random(kv*d), random(kv*dv)
-		foldTokens = old
-		plain, whole, stepped := mat.New(n, heads*dv), mat.New(n, heads*dv), mat.New(n, heads*dv)
-		if err := l.Forward(plain, q, k, v); err != nil {
-			t.Fatal(err)
-		}
-		foldTokens = 100
-		if err := l.Forward(whole, q, k, v); err != nil {
-			t.Fatal(err)
-		}
-		sameBits(t, "the first tokens", mat.Rows(whole, 0, 100), mat.Rows(plain, 0, 100))
-		st, err := l.NewState(StateConfig{Snapshots: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for from := 0; from < n; {
-			to := min(n, from+1+r.IntN(130)*r.IntN(2))
-			part := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
-			for range 2 { // the second time from a snapshot
-				if err := l.Step(part(stepped), part(q), part(k), part(v), st); err != nil {
-					t.Fatal(err)
-				}
-				if from > 0 {
-					if err := st.Truncate(from); err != nil {
-						t.Fatal(err)
-					}
-				} else {
-					st.Reset()
-				}
-			}
-			if err := l.Step(part(stepped), part(q), part(k), part(v), st); err != nil {
-				t.Fatal(err)
-			}
-			var file bytes.Buffer
-			if _, err := st.WriteTo(&file); err != nil {
-				t.Fatal(err)
-			}
-			again, err := l.ReadState(&file)
-			if err != nil || again.folded != st.folded {
-				t.Fatalf("a stored state: error %v", err)
-			}
-			from = to
-		}
-		if st.folded == 0 {
-			t.Fatal("nothing was folded")
-		}
-		for i := range plain.Data {
-			if a, b, c := plain.Data[i], whole.Data[i], stepped.Data[i]; math.Abs(float64(a-b)) > 2e-5 || math.Abs(float64(a-c)) > 2e-5 {
-				t.Fatalf("element %d is %v, folded %v, in steps %v", i, a, b, c)
+		for _, op := range operators(t, shape{4, 2, 9, 70}, 2) {
+			if l := featuredOf(op.run); l != nil && l.still == "" {
+				t.Run(op.name, func(t *testing.T) { foldedSteps(t, l, old) })
 			}
 		}
 	})
+}
+
+func foldedSteps(t *testing.T, l *featured, old int) {
+	const n, heads, kv, d, dv = 700, 4, 2, 9, 70
+	r := rand.New(rand.NewPCG(1, 2))
+	random := func(cols int) blas32.General {
+		m := mat.New(n, cols)
+		for i := range m.Data {
+			m.Data[i] = float32(r.NormFloat64())
+		}
+		return m
+	}
+	q, k, v := random(heads*d), random(kv*d), random(kv*dv)
+	run := func(dst, q, k, v blas32.General) {
+		t.Helper()
+		if err := l.sum(t.Context(), request{Dst: dst, Q: q, K: k, V: v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	foldTokens = old
+	plain, whole, stepped := mat.New(n, heads*dv), mat.New(n, heads*dv), mat.New(n, heads*dv)
+	run(plain, q, k, v)
+	foldTokens = 100
+	run(whole, q, k, v)
+	sameBits(t, "the first tokens", mat.Rows(whole, 0, 100), mat.Rows(plain, 0, 100))
+	st, err := l.newState(StateConfig{Snapshots: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from := 0; from < n; {
+		to := min(n, from+1+r.IntN(130)*r.IntN(2))
+		part := func(m blas32.General) blas32.General { return mat.Rows(m, from, to) }
+		for range 2 { // the second time from a snapshot
+			if err := l.step(part(stepped), part(q), part(k), part(v), st); err != nil {
+				t.Fatal(err)
+			}
+			if from > 0 {
+				if err := st.Truncate(from); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				st.Reset()
+			}
+		}
+		if err := l.step(part(stepped), part(q), part(k), part(v), st); err != nil {
+			t.Fatal(err)
+		}
+		var file bytes.Buffer
+		if _, err := st.WriteTo(&file); err != nil {
+			t.Fatal(err)
+		}
+		again, err := l.readState(&file)
+		if err != nil || again.folded != st.folded {
+			t.Fatalf("a stored state: error %v", err)
+		}
+		from = to
+	}
+	if st.folded == 0 {
+		t.Fatal("nothing was folded")
+	}
+	for i := range plain.Data {
+		if a, b, c := plain.Data[i], whole.Data[i], stepped.Data[i]; math.Abs(float64(a-b)) > 2e-5 || math.Abs(float64(a-c)) > 2e-5 {
+			t.Fatalf("element %d is %v, folded %v, in steps %v", i, a, b, c)
+		}
+	}
 }
 
 // TestFold: what a sum loses is kept.

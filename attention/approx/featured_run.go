@@ -8,18 +8,16 @@ import (
 )
 
 // add adds phi(k) v^T to S, and phi(k) to z, which stands below it.
-func (l *Linear) add(r *sumsRun, w *workspace, set headSet, part []float32) {
-	n, d, dv := len(w.rows), l.sums.dim, l.sums.valueDim
+func (l *featured) add(r *sumsRun, w *workspace, set headSet, part []float32) {
+	n, d, dv := len(w.rows), l.sums.width, l.sums.valueDim
 	if n == 0 {
 		return
 	}
 	cols := (set.to - set.from) * d
 	w.e, w.row = scratch.Floats(w.e, n*cols), scratch.Floats(w.row, cols)
 	e := mat.Of(w.e, n, cols) // phi(k), [n, heads d]
-	from := mat.Columns(r.call.K, set.from*d, cols)
-	for i, j := range w.rows {
-		asm.ELUPlusOne(mat.Row(e, i), mat.Row(from, j))
-	}
+	k := w.gathered(&w.k, r.call.K, set.from*l.sums.dim, (set.to-set.from)*l.sums.dim)
+	l.phi.keys(&w.phi, e, k, set.to-set.from, r.tops.of(r.seqs.k, w.rows[0], set))
 	if r.call.weighted() {
 		r.perWeight(set, func(from, to int) {
 			s := w.weights(r, from)
@@ -42,8 +40,8 @@ func (l *Linear) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 }
 
 // join adds the pieces up.
-func (l *Linear) join(r *sumsRun, w *workspace, wave, head int) {
-	d, dv := l.sums.dim, l.sums.valueDim
+func (l *featured) join(r *sumsRun, w *workspace, wave, head int) {
+	d, dv := l.sums.width, l.sums.valueDim
 	w.m = scratch.Floats(w.m, l.sums.part)
 	clear(w.m)
 	first, step, count := r.partsOf(wave, head)
@@ -55,21 +53,20 @@ func (l *Linear) join(r *sumsRun, w *workspace, wave, head int) {
 }
 
 // apply divides phi(q) by its denominator and multiplies it by S.
-func (l *Linear) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
-	n, d, dv, group := to-from, l.sums.dim, l.sums.valueDim, l.sums.group()
+func (l *featured) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
+	n, d, dv, group := to-from, l.sums.width, l.sums.valueDim, l.sums.group()
 	cols := (set.to - set.from) * group * d
 	w.e, w.scale = scratch.Floats(w.e, n*cols), scratch.Floats(w.scale, n)
 	e := mat.Of(w.e, n, cols)
-	q := mat.Columns(mat.Rows(r.call.Q, from, to), set.from*group*d, cols)
-	for i := range n {
-		asm.ELUPlusOne(mat.Row(e, i), mat.Row(q, i))
-	}
+	heads := (set.to - set.from) * group
+	q := mat.Columns(mat.Rows(r.call.Q, from, to), set.from*group*l.sums.dim, heads*l.sums.dim)
+	l.phi.queries(&w.phi, e, q, heads)
 	dst := mat.Rows(r.call.Dst, from, to)
 	for h := set.from * group; h < set.to*group; h++ {
 		own := mat.Columns(e, (h-set.from*group)*d, d)
 		z := r.vector(wave, h/group)
 		for i := range n {
-			w.scale[i] = 1 / (asm.Dot(mat.Row(own, i), z) + l.cfg.Eps)
+			w.scale[i] = l.divisor(mat.Row(own, i), asm.Dot(mat.Row(own, i), z))
 		}
 		kernel.ScaleRows(own, w.scale, own)
 		kernel.Gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)

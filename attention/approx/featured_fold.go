@@ -9,7 +9,7 @@ import "math"
 type causalSums struct{ latest, all, rest []float32 }
 
 // split returns the sums that stand one after the other in values.
-func (l *Linear) split(values []float32) causalSums {
+func (l *featured) split(values []float32) causalSums {
 	n := l.sums.kvHeads * l.sums.part
 	return causalSums{values[:n], values[n : 2*n], values[2*n:][:n]}
 }

@@ -18,7 +18,7 @@ const (
 	chunkRows    = 64   // tokens of a chunk
 	rowsTogether = 24   // rows of a chunk that see as much of it, a multiple of every tier's tile
 	fewRows      = 8    // tokens up to which they go one by one
-	passRows     = 8192 // tokens of a sequence between looks at the context
+	mostRows     = 8192 // tokens of a sequence between looks at the context, at the most
 
 	// Multiply-adds, times two or so, up to which a step is a few milliseconds in any tier
 	// and is not interrupted.
@@ -29,9 +29,9 @@ const (
 // variable for tests.
 var foldTokens = 4096
 
-// causalRun is one call of a causal Linear, and the memory that calls share.
+// causalRun is one call of causal attention by features, and the memory that calls share.
 type causalRun struct {
-	op      *Linear
+	op      *featured
 	call    request
 	seqs    sequences
 	states  []*LinearState // those of the call
@@ -45,22 +45,24 @@ type causalRun struct {
 	folded  []int       // of each sequence, as LinearState.folded, at the beginning of a pass
 	next    []int       // and at its end
 	pass    int         // the first row of each sequence that is done now
+	tops    keyTops
 	work    []causalWork
 
 	set func(worker, task int) // setTask
 }
 
-// causalWork is what each worker has for itself; C is chunkRows.
+// causalWork is what each worker has for itself; C is chunkRows and F the features of a key.
 type causalWork struct {
-	k       []float32       // [C, set D] phi(k) of a chunk for a set's heads
-	left    []float32       // [C, set (D+C)] phi(q) and its products with phi(k), side by side
+	phi     featureWork
+	k       []float32       // [C, set F] phi(k) of a chunk for a set's heads
+	left    []float32       // [C, set (F+C)] phi(q) and its products with phi(k), side by side
 	scale   []float32       // [C]
 	value   []float32       // [Dv] of one token
 	older   []float32       // [Dv] what a token reads of the sums of all
-	z       []float32       // [D] of all and of the latest tokens
-	nothing []float32       // [D] of 0
-	keys    kernel.Matrix   // [D, C] phi(k)^T of a head
-	right   []kernel.Matrix // of each head, [D+C, Dv]: S, and a chunk's values below it
+	z       []float32       // [F] of all and of the latest tokens
+	nothing []float32       // [F] of 0
+	keys    kernel.Matrix   // [F, C] phi(k)^T of a head, or k^T
+	right   []kernel.Matrix // of each head, [F+C, Dv]: S, and a chunk's values below it
 }
 
 // causalSet is how many key heads go together: few, since sets are what workers
@@ -69,19 +71,25 @@ func (s *sums) causalSet() int { return max(1, s.perSet()/2) }
 
 func (s *sums) causalSets() int { return (s.kvHeads + s.causalSet() - 1) / s.causalSet() }
 
-// leftCols is the stride of a set's left matrices, not a large power of 2.
-func (s *sums) leftCols() int { return s.causalSet()*s.group()*(s.dim+chunkRows) + 16 }
+// passRows is how many tokens of a sequence are done between looks at the context: whole
+// chunks, fewer where features are many.
+func (s *sums) passRows() int {
+	return max(1, min(mostRows, mostRows*s.dim/s.width)/chunkRows) * chunkRows
+}
 
-func (l *Linear) causalBytes() int64 {
+// leftCols is the stride of a set's left matrices, not a large power of 2.
+func (s *sums) leftCols() int { return s.causalSet()*s.group()*(s.width+chunkRows) + 16 }
+
+func (l *featured) causalBytes() int64 {
 	s := &l.sums
-	d, dv := int64(s.dim), int64(s.valueDim)
+	d, dv := int64(max(s.width, s.dim)), int64(s.valueDim)
 	set := int64(s.causalSet())
 	each := chunkRows*(set*d+int64(s.leftCols())+1) + d*(chunkRows+maxPanel) + set*((d+chunkRows)*(dv+maxPanel)+16) + 3*(d+dv) + 128
 	return 4*(int64(l.stateSize())+int64(parallel.Workers(s.workers))*each) + 4096
 }
 
 // recur runs a call.
-func (l *Linear) recur(ctx context.Context, call request) error {
+func (l *featured) recur(ctx context.Context, call request) error {
 	r := l.scratch.Get()
 	defer l.scratch.Put(r)
 	defer r.forget()
@@ -100,6 +108,9 @@ func (l *Linear) recur(ctx context.Context, call request) error {
 	}
 	if r.set == nil {
 		r.set = r.setTask
+	}
+	if err := r.tops.measure(ctx, &l.sums, &r.call, r.seqs.k); err != nil {
+		return err
 	}
 	return r.decode(ctx)
 }
@@ -163,8 +174,8 @@ func (r *causalRun) decode(ctx context.Context) error {
 	for b := range r.seqs.count() {
 		longest = max(longest, r.seqs.q[b+1]-r.seqs.q[b])
 	}
-	work := int64(r.call.Q.Rows) * int64(s.heads*s.dim) * int64(s.valueDim)
-	inPlace := len(states) > 0 && work <= inPlaceWork && longest <= passRows
+	work := int64(r.call.Q.Rows) * int64(s.heads*s.width) * int64(s.valueDim)
+	inPlace := len(states) > 0 && work <= inPlaceWork && longest <= s.passRows()
 	size := r.op.stateSize()
 	if inPlace {
 		ctx = context.Background()
@@ -197,7 +208,7 @@ func (r *causalRun) decode(ctx context.Context) error {
 	for len(r.work) < workers {
 		r.work = append(r.work, causalWork{})
 	}
-	for r.pass = 0; r.pass < longest; r.pass += passRows {
+	for r.pass = 0; r.pass < longest; r.pass += s.passRows() {
 		r.next = append(r.next[:0], r.folded...)
 		if err := r.workers.RunAs(ctx, "approx", workers, r.seqs.count()*s.causalSets(), r.set); err != nil {
 			return err
@@ -220,14 +231,14 @@ func (r *causalRun) setTask(worker, task int) {
 	b, first := task/s.causalSets(), task%s.causalSets()*s.causalSet()
 	set := headSet{first, min(first+s.causalSet(), s.kvHeads)}
 	from := r.seqs.q[b] + r.pass
-	to := min(from+passRows, r.seqs.q[b+1])
+	to := min(from+s.passRows(), r.seqs.q[b+1])
 	if from >= to {
 		return
 	}
 	own := r.op.split(r.sums[b])
-	w.k, w.left = scratch.Floats(w.k, chunkRows*s.causalSet()*s.dim), scratch.Floats(w.left, chunkRows*s.leftCols())
+	w.k, w.left = scratch.Floats(w.k, chunkRows*s.causalSet()*s.width), scratch.Floats(w.left, chunkRows*s.leftCols())
 	w.scale, w.value = scratch.Floats(w.scale, chunkRows), scratch.Floats(w.value, s.valueDim)
-	w.older, w.z = scratch.Floats(w.older, s.valueDim), scratch.Floats(w.z, s.dim)
+	w.older, w.z = scratch.Floats(w.older, s.valueDim), scratch.Floats(w.z, s.width)
 	position, folded := r.start[b]-r.seqs.q[b], r.folded[b]
 	one, step := to-from <= fewRows, chunkRows
 	if one {
@@ -237,7 +248,7 @@ func (r *causalRun) setTask(worker, task int) {
 			w.right = append(w.right, kernel.Matrix{})
 		}
 		for h := range set.to - set.from {
-			w.right[h].Reshape(s.dim+chunkRows, s.valueDim)
+			w.right[h].Reshape(s.width+chunkRows, s.valueDim)
 		}
 	}
 	inPanels := false // whether the sums of the latest tokens stand where they are multiplied by

@@ -18,9 +18,9 @@ func (w *causalWork) states(s *sums, set headSet, values []float32, f func(state
 
 // panels is states for one head.
 func (w *causalWork) panels(s *sums, set headSet, g int, values []float32, f func(state, panel blas32.General)) {
-	state := mat.Of(values[g*s.part:], s.dim, s.valueDim)
+	state := mat.Of(values[g*s.part:], s.width, s.valueDim)
 	for j := range s.panels() {
-		panel := mat.Rows(w.right[g-set.from].Panel(j), 0, s.dim)
+		panel := mat.Rows(w.right[g-set.from].Panel(j), 0, s.width)
 		f(mat.Columns(state, j*kernel.PanelCols(), panel.Cols), panel)
 	}
 }
@@ -29,14 +29,15 @@ func (s *sums) panels() int { return (s.valueDim + kernel.PanelCols() - 1) / ker
 
 // features sets w.k to s phi(k) of the rows, 0 where they are hidden.
 func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.General {
-	d := r.op.sums.dim
-	e := mat.Of(w.k, to-from, (set.to-set.from)*d)
+	s, heads := &r.op.sums, set.to-set.from
+	d := s.width
+	e := mat.Of(w.k, to-from, heads*d)
+	k := mat.Columns(mat.Rows(r.call.K, from, to), set.from*s.dim, heads*s.dim)
+	r.op.phi.keys(&w.phi, e, k, heads, r.tops.of(r.seqs.k, from, set))
 	for i := range e.Rows {
 		if !r.call.seen(from + i) {
 			clear(mat.Row(e, i))
-			continue
 		}
-		asm.ELUPlusOne(mat.Row(e, i), mat.Row(r.call.K, from+i)[set.from*d:][:e.Cols])
 	}
 	for g := set.from; r.call.weighted() && g < set.to; g++ {
 		s := w.scale[:e.Rows]
@@ -60,7 +61,7 @@ func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.Ge
 // where S and z are, if older is set, two sums each: of the latest tokens, and of all before.
 func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, older bool) {
 	s := &r.op.sums
-	d, dv := s.dim, s.valueDim
+	d, dv := s.width, s.valueDim
 	keys := mat.Row(w.features(r, set, t, t+1), 0)
 	if len(w.nothing) < d {
 		w.nothing = make([]float32, d)
@@ -75,7 +76,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, ol
 		}
 		asm.Add(z, z, k)
 		for h := g * s.group(); h < (g+1)*s.group(); h++ {
-			asm.ELUPlusOne(q, mat.Row(r.call.Q, t)[h*d:][:d])
+			r.op.phi.queries(&w.phi, mat.Vector(q), mat.Columns(mat.Rows(r.call.Q, t, t+1), h*s.dim, s.dim), 1)
 			out := mat.Row(r.call.Dst, t)[h*dv:][:dv]
 			kernel.OuterStep(out, state, 1, k, q, v)
 			below := asm.Dot(q, z)
@@ -84,7 +85,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, ol
 				asm.Add(out, out, w.older)
 				below += asm.Dot(q, all[d*dv:])
 			}
-			asm.Scale(out, 1/(below+r.op.cfg.Eps), out)
+			asm.Scale(out, r.op.divisor(q, below), out)
 			k = w.nothing[:d] // it has been taken up
 		}
 	}
@@ -98,14 +99,12 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, ol
 // If older is set, S and z are read with what earlier tokens have left, and added to without.
 func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalSums, older bool) {
 	s := &r.op.sums
-	n, d, dv, group, width := to-from, s.dim, s.valueDim, s.group(), kernel.PanelCols()
+	n, d, dv, group, width := to-from, s.width, s.valueDim, s.group(), kernel.PanelCols()
 	keys := w.features(r, set, from, to)
 	wide := blas32.General{Rows: n, Cols: s.leftCols(), Stride: s.leftCols(), Data: w.left}
-	for i := range n {
-		q := mat.Row(r.call.Q, from+i)
-		for h := range (set.to - set.from) * group {
-			asm.ELUPlusOne(mat.Row(wide, i)[h*(d+chunkRows):][:d], q[(set.from*group+h)*d:][:d])
-		}
+	queries := mat.Columns(mat.Rows(r.call.Q, from, to), set.from*group*s.dim, (set.to-set.from)*group*s.dim)
+	for h := range (set.to - set.from) * group {
+		r.op.phi.queries(&w.phi, mat.Columns(wide, h*(d+chunkRows), d), mat.Columns(queries, h*s.dim, s.dim), 1)
 	}
 	for g := set.from; g < set.to; g++ {
 		k, right := mat.Columns(keys, (g-set.from)*d, d), &w.right[g-set.from]
@@ -122,7 +121,11 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 				at.Data = at.Data[min(kernel.PanelCols(), len(at.Data)):]
 			})
 		}
-		w.keys.SetT(k) // [D, n]
+		if r.op.pairs == nil {
+			w.keys.SetT(k) // [F, n]
+		} else {
+			w.keys.SetT(mat.Columns(mat.Rows(r.call.K, from, to), g*s.dim, s.dim)) // [D, n]
+		}
 		for j := range s.panels() {
 			below := mat.Rows(right.Panel(j), d, d+n)
 			v := mat.Columns(mat.Rows(r.call.V, from, to), g*dv+j*width, below.Cols)
@@ -137,11 +140,15 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 		for h := g * group; h < (g+1)*group; h++ {
 			left := mat.Columns(wide, (h-set.from*group)*(d+chunkRows), d+n)
 			q, products := mat.Columns(left, 0, d), mat.Columns(left, d, n)
-			kernel.Gemm(products, q, &w.keys, nil)
+			if r.op.pairs == nil {
+				kernel.Gemm(products, q, &w.keys, nil)
+			} else {
+				r.op.pairs.products(&w.phi, products, mat.Columns(queries, (h-set.from*group)*s.dim, s.dim), &w.keys, k)
+			}
 			for i := range n {
 				p := mat.Row(products, i)
 				clear(p[i+1:])
-				w.scale[i] = 1 / (asm.Dot(mat.Row(q, i), zRead) + asm.Sum(p[:i+1]) + r.op.cfg.Eps)
+				w.scale[i] = r.op.divisor(mat.Row(q, i), asm.Dot(mat.Row(q, i), zRead)+asm.Sum(p[:i+1]))
 			}
 			kernel.ScaleRows(left, w.scale[:n], left)
 			dst := mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv)
