@@ -19,7 +19,7 @@
 //   - attention/kvcache: long pasts: what to keep, what to look at, as policies over
 //     states.
 //   - attention/approx: attention of linear cost: linear, Based, Performer, efficient,
-//     cross-covariance and Nyström attention.
+//     cross-covariance, Linformer and Nyström attention.
 //   - attention/sparse: exact attention to chosen blocks of keys: block-sparse patterns
 //     and methods that choose by the queries.
 //   - attention/layers: layers of published networks that are no family of their own:

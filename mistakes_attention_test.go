@@ -243,6 +243,9 @@ func approxRoom(b *builder) {
 	performer := must(approx.NewPerformer(pc))
 	pc.Eps = 1
 	b.attends(operator{op: performer, other: must(approx.NewPerformer(pc))}, valueDim, true, true, true, nil)
+	fc := approx.LinformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, E: matrix(3*kvHeads, tokens)}
+	b.add("approx.NewLinformer", approx.NewLinformer, func() []any { return []any{fc} }).free = []string{"cfg.E.Cols"}
+	b.attends(operator{op: must(approx.NewLinformer(fc))}, valueDim, true, false, false, valid)
 	bc := approx.BasedConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim}
 	b.add("approx.NewBased", approx.NewBased, func() []any { return []any{bc} })
 	based := must(approx.NewBased(bc))

@@ -103,6 +103,18 @@ func BenchmarkPerformer(b *testing.B) {
 	}
 }
 
+// BenchmarkLinformer projects to the published 256 rows.
+func BenchmarkLinformer(b *testing.B) {
+	const rows = 256
+	for _, n := range benchLengths {
+		if testing.Short() && n > 4096 {
+			continue
+		}
+		l := value[*Linformer](b)(NewLinformer(LinformerConfig{Heads: benchHeads, HeadDim: benchDim, E: normal(4, benchHeads*rows, n)}))
+		bench(b, 8*rows*benchDim, []int{n}, l.Forward)
+	}
+}
+
 // BenchmarkBased has the published width of keys.
 func BenchmarkBased(b *testing.B) {
 	op := value[*Based](b)(NewBased(BasedConfig{Heads: benchHeads, HeadDim: basedDim, ValueDim: benchDim}))

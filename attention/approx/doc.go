@@ -10,15 +10,18 @@
 //     features, keys over the tokens.
 //   - [XCA] is cross-covariance attention: the features of a head attend to each
 //     other.
+//   - [Linformer] is softmax attention to a fixed number of projections of the keys and
+//     values.
 //   - [Nystrom] is the Nyström approximation of softmax attention by landmarks.
 //
 // Linear, Based, Efficient and XCA are models of their own, with matrices of features in
-// place of n x n weights: a network must have been trained with them. Performer and Nystrom
+// place of n x n weights, and Linformer has weights for each position: a network must have
+// been trained with them. Performer and Nystrom
 // can take the place of softmax attention in a network that has it, at the price of an
 // error; see below.
 //
-// All are attention.Operator. They take grouped heads, packed batches and log-weights of
-// merged tokens in an attention.Call, and padding in its Options, a pointer to [Options]. Only
+// All are attention.Operator. They take grouped heads, packed batches and, but for Linformer,
+// log-weights of merged tokens in an attention.Call, and padding in its Options, a pointer to [Options]. Only
 // a causal Linear, Based or Performer has states, of type LinearState, and takes several in one
 // call: in the others every token sees all, so that the next token would change the results
 // before it.
@@ -30,7 +33,7 @@
 //	H, h   query heads (Heads), and a head's index
 //	G, g   key and value heads (KVHeads); head h reads g = h / (H/G)
 //	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
-//	m      landmarks (Landmarks)
+//	m      landmarks (Landmarks), or rows of a projection of the tokens
 //	F      features of a query or key
 //	s, w   size of a token, how many it counts as, and its log-weight, log s
 //
@@ -47,6 +50,7 @@
 //	… causal    4 F (D + 2 Dv)                  F Dv for each head
 //	Efficient   4 D Dv                          as Linear
 //	XCA         4 D^2                           as Linear
+//	Linformer   4 m (D + Dv)                    m (D + Dv) for each key head
 //	Nystrom     4 m (D + Dv), and 50 m^3 once   m (2 D + 2 Dv) for each head, m^2 for each worker
 //
 // All are matrix products on the kernels of exact attention. Beside exact attention,
@@ -109,11 +113,12 @@
 //	Linear      formulas of fast-transformers, re-typed: its C++ was not run
 //	Based       formula of the official code, re-typed; its recurrence, which lacks the
 //	            denominator, corrected
+//	Linformer   formula of Nyströmformer's code of it, re-typed
 //	Performer   checked against performer-pytorch, both kinds of features, causal and not;
 //	            Stabiliser is ours
 //	Nystrom     checked against Nyströmformer's NystromAttention, both initialisations,
 //	            masks and convolution; uneven segments by the rule of its T2T-ViT code
 //	Efficient   derived from the paper's formula
 //	XCA         derived from the paper's formula
-//	log-weights of all of them, and of landmarks   ours: a token of size s counts as s equal ones
+//	log-weights of all that have them, and of landmarks   ours: a token of size s counts as s equal ones
 package approx

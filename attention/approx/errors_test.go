@@ -19,6 +19,7 @@ func TestConfigErrors(t *testing.T) {
 	nystrom := func(cfg NystromConfig) error { _, err := NewNystrom(cfg); return err }
 	xca := func(cfg XCAConfig) error { _, err := NewXCA(cfg); return err }
 	performer := func(cfg PerformerConfig) error { _, err := NewPerformer(cfg); return err }
+	linformer := func(cfg LinformerConfig) error { _, err := NewLinformer(cfg); return err }
 	based := func(cfg BasedConfig) error { _, err := NewBased(cfg); return err }
 	_, still := value[*Performer](t)(NewPerformer(PerformerConfig{Heads: 1, HeadDim: 4, Causal: true})).NewState(StateConfig{})
 	_, efficient := NewEfficient(EfficientConfig{Heads: 2, HeadDim: -1})
@@ -53,6 +54,10 @@ func TestConfigErrors(t *testing.T) {
 		"approx: a Projection of 40 x 5000 takes too long to make, give one":                     performer(PerformerConfig{Heads: 1, HeadDim: 5000, Features: 40}),
 		"approx: 32768 heads of 1048576 features x 1 are too many":                               performer(PerformerConfig{Heads: 32768, HeadDim: 1, Features: 1 << 20}),
 		"approx: Eps is NaN, want a finite number, 0 or more ":                                   performer(PerformerConfig{Heads: 1, HeadDim: 4, Eps: nan}),
+		"approx: Scale is NaN, want a finite number ":                                            linformer(LinformerConfig{Heads: 1, HeadDim: 4, Scale: nan, E: mat.New(2, 2)}),
+		"approx: E has 0 rows, want as many for each of 2 key heads, 1 or more":                  linformer(LinformerConfig{Heads: 2, HeadDim: 4}),
+		"approx: E has 3 rows, want as many for each of 2 key heads, 1 or more":                  linformer(LinformerConfig{Heads: 2, HeadDim: 4, E: mat.New(3, 2)}),
+		"approx: E[0][0] is NaN, want a finite number":                                           linformer(LinformerConfig{Heads: 1, HeadDim: 1, E: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
 		"approx: Stabiliser is NaN, want a finite number":                                        performer(PerformerConfig{Heads: 1, HeadDim: 4, Stabiliser: &nan}),
 		"approx: a Stabiliser with ReLU, whose features need none":                               performer(PerformerConfig{Heads: 1, HeadDim: 4, ReLU: true, Stabiliser: new(float32)}),
 		"approx: no state of a Performer without a Stabiliser: its features depend on all keys":  still,
@@ -92,6 +97,9 @@ func TestCallErrors(t *testing.T) {
 					t.Errorf("%s: error %v", op.name, err)
 				}
 				continue
+			}
+			if !op.weighs() && mat.Given(c.LogWeights) {
+				want = "approx: the call has LogWeights, which this operator cannot honour"
 			}
 			if err == nil || err.Error() != want || !errors.Is(err, ErrShape) && !errors.Is(err, ErrCall) {
 				t.Errorf("%s: error %v, want %s", op.name, err, want)
@@ -182,6 +190,8 @@ func FuzzRun(f *testing.F) {
 				stable = nil
 			}
 			op, err = NewPerformer(PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Causal: causal, Features: cut, Stabiliser: stable})
+		case 6:
+			op, err = NewLinformer(LinformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, E: blas32.General{Rows: cut, Cols: keys, Stride: keys, Data: make([]float32, min(max(length, 0), 1<<12))}})
 		case 5:
 			op, err = NewBased(BasedConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim})
 		default:

@@ -45,6 +45,25 @@ func ExampleNewLinear() {
 	// [1.860 0.979] after 3 tokens, 72 bytes
 }
 
+// Keys and values of four tokens are projected to two, here to their sums in pairs; a sequence
+// of three is as one whose fourth token is zeros.
+func ExampleNewLinformer() {
+	e := blas32.General{Rows: 2, Cols: 4, Stride: 4, Data: []float32{1, 1, 0, 0, 0, 0, 1, 1}}
+	op, err := approx.NewLinformer(approx.LinformerConfig{Heads: 1, HeadDim: 1, E: e})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x), Cols: 1, Stride: 1, Data: x}
+	}
+	out := m(0, 0, 0)
+	if err := op.Forward(out, m(0, 0, 9), m(0, 0, 9), m(1, 2, 5)); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(out.Data)
+	// Output: [4 4 5]
+}
+
 // With random features of 256 rows, softmax attention is met to a few hundredths where logits
 // are small.
 func ExampleNewPerformer() {

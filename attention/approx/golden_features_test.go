@@ -61,6 +61,18 @@ func goldenBased(t *testing.T, f *golden.File) {
 	}
 }
 
+func goldenLinformer(t *testing.T, f *golden.File) {
+	sh, _, _, _ := headsOf(f)
+	e := f.Shape("E") // [heads, rows, tokens]
+	l := value[*Linformer](t)(NewLinformer(LinformerConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, E: mat.Of(f.Float32("E"), e[0]*e[1], e[2])}))
+	f.CompareGiven("out", goldenRun(t, f, func(ctx context.Context, c *request) error {
+		if f.Has("mask") {
+			c.Valid = mask(f, "mask")
+		}
+		return l.Run(ctx, c.call())
+	}))
+}
+
 func goldenPerformer(t *testing.T, f *golden.File) {
 	sh, batch, _, _ := headsOf(f)
 	w := f.Shape("proj")

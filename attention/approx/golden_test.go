@@ -16,6 +16,7 @@ func TestGolden(t *testing.T) {
 	golden.Run(t, "attention/approx", map[string]func(*testing.T, *golden.File){
 		"attention.based_taylor":  goldenBased,
 		"attention.linear_elu":    goldenLinear,
+		"attention.linformer":     goldenLinformer,
 		"attention.nystrom":       goldenNystrom,
 		"attention.nystrom_cases": goldenNystromCases,
 		"attention.performer":     goldenPerformer,

@@ -109,6 +109,8 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 	pc.Stabiliser, pc.ReLU = nil, true
 	pr := value[*Performer](t)(NewPerformer(pc))
 	b := value[*Based](t)(NewBased(BasedConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Workers: workers}))
+	tokens := scaled(normal(8, sh.kvHeads*5, 5000), 1./16)
+	lf := value[*Linformer](t)(NewLinformer(LinformerConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, E: tokens, Workers: workers}))
 	square := sh
 	square.valueDim = sh.dim
 	return []operator{
@@ -121,8 +123,20 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 		{"performer causal", true, sh, pt, func(n int) int64 { return pt.ScratchBytes(n, n) }, performerOracle(pt)},
 		{"performer stable", true, sh, ps, func(n int) int64 { return ps.ScratchBytes(n, n) }, performerOracle(ps)},
 		{"performer relu", true, sh, pr, func(n int) int64 { return pr.ScratchBytes(n, n) }, performerOracle(pr)},
+		{"linformer", false, sh, lf, func(n int) int64 { return lf.ScratchBytes(n, n) }, linformerOracle(tokens)},
 		{"based", true, sh, b, b.ScratchBytes, basedOracle},
 	}
+}
+
+// weighs tells whether an operator takes log-weights.
+func (o *operator) weighs() bool { return o.name != "linformer" }
+
+// dress is dress without what the operator does not take.
+func (o *operator) dress(c *request, variant string) {
+	if !o.weighs() {
+		variant = map[string]string{"both": "padded", "padded": "padded"}[variant]
+	}
+	dress(c, o.shape, variant)
 }
 
 // randomCall makes a call of one sequence.

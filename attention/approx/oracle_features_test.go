@@ -115,3 +115,38 @@ func performerOracle(p *Performer) func(c *request, sh shape) [][]float64 {
 		})
 	}
 }
+
+// linformerOracle has padding as zeros, and keys beyond a sequence's as padding.
+func linformerOracle(e blas32.General) func(c *request, sh shape) [][]float64 {
+	return func(c *request, sh shape) [][]float64 {
+		rows := e.Rows / sh.kvHeads
+		return eachHead(c.Q.Rows, sh, func(h, g int, out [][]float64) {
+			project := func(m blas32.General, dim int) [][]float64 {
+				all := make([][]float64, rows)
+				for a := range all {
+					all[a] = make([]float64, dim)
+					for j := range c.K.Rows {
+						for d := 0; weight(c, j, g) > 0 && d < dim; d++ {
+							all[a][d] += at(e, g*rows+a, j) * at(m, j, g*dim+d)
+						}
+					}
+				}
+				return all
+			}
+			k, v := project(c.K, sh.dim), project(c.V, sh.valueDim)
+			for i := range out {
+				sum := 0.0
+				for a := range k {
+					p := math.Exp(dot(vectorOf(c.Q, i, h, sh.dim), k[a]) / math.Sqrt(float64(sh.dim)))
+					sum += p
+					for d := range out[i] {
+						out[i][d] += p * v[a][d]
+					}
+				}
+				for d := range out[i] {
+					out[i][d] /= sum
+				}
+			}
+		})
+	}
+}

@@ -122,7 +122,7 @@ func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 		return nil, err
 	}
 	if given {
-		if cfg.Projection, err = copyProjection(cfg.Projection, sh.dim); err != nil {
+		if cfg.Projection, err = copyWeights("Projection", cfg.Projection, sh.dim, "HeadDim"); err != nil {
 			return nil, err
 		}
 	} else {
@@ -161,21 +161,6 @@ func (p *Performer) identify() {
 	p.numbers = append(p.sums.numbers(), performerNumber, int64(p.cfg.Features), state.Bool(p.cfg.ReLU),
 		int64(math.Float32bits(p.cfg.Eps)), int64(math.Float32bits(fixed)), int64(weights))
 	p.fingerprint = state.NewFingerprint("approx.Performer", p.numbers...)
-}
-
-// copyProjection checks a Projection and returns a copy.
-func copyProjection(w blas32.General, dim int) (blas32.General, error) {
-	if err := check.Matrix(ErrConfig, "approx", "Projection", w, -1, dim, "HeadDim"); err != nil {
-		return w, err
-	}
-	own := mat.New(w.Rows, w.Cols)
-	mat.Copy(own, w)
-	for i, x := range own.Data {
-		if !finite(x) {
-			return w, check.Errorf(ErrConfig, "approx: Projection[%d][%d] is %v, want a finite number", i/dim, i%dim, x)
-		}
-	}
-	return own, nil
 }
 
 // Projection returns a copy of W [F, D], to be stored with a network that is trained with it.

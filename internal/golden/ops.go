@@ -36,7 +36,7 @@ var owners = map[string]string{
 	"attention.landmark_block":     "attention/landmark",
 	"attention.landmark_retrieval": "attention/landmark",
 	"attention.linear_elu":         "attention/approx",
-	"attention.linformer":          notYet,
+	"attention.linformer":          "attention/approx",
 	"attention.merge_states":       "attention",
 	"attention.meta_tokens":        "attention/landmark",
 	"attention.mla":                "attention/mla",
