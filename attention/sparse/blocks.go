@@ -83,13 +83,7 @@ func (b *Blocks) Bytes() int64 { return 0 }
 // queries and keys, at the most, besides its arguments: that of the keys and values of some
 // heads, which are packed for the kernels up to 32768 tokens at a time.
 func (b *Blocks) ScratchBytes(queries, keys int) int64 {
-	blocks := min(int64(b.engine.perRound), int64(keys+b.cfg.KeyBlock-1)/int64(b.cfg.KeyBlock))
-	slots := min(blocks*int64(b.engine.tiles), int64(keys)/int64(b.engine.keys)+blocks)
-	together := max(1, min(int64(b.cfg.KVHeads), int64(b.engine.sizes.Pack)/max(slots*int64(b.engine.slot.size), 1)))
-	n := together * slots * (4*int64(b.engine.slot.size) + 2)
-	if int64(keys) > int64(b.engine.perRound)*int64(b.cfg.KeyBlock) {
-		n += 8 * together * int64(b.cfg.Heads/b.cfg.KVHeads) * int64(queries)
-	}
+	n := b.engine.waveBytes(b.cfg.Heads, b.cfg.KVHeads, queries, keys)
 	const rest = 4096
 	return n + int64(parallel.Workers(b.cfg.Workers))*b.engine.workerBytes(b.tileRows()) + rest
 }

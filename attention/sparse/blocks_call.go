@@ -56,7 +56,7 @@ func (r *blocksRun) serve(ctx context.Context, b *Blocks, call *attention.Call, 
 	r.op, r.call, r.choice = b, *call, choice
 	defer r.forget()
 	if r.pack == nil {
-		r.pack, r.attend = r.packTask, r.attendTask
+		r.pack, r.attend = r.wave.packTask, r.attendTask
 		r.queryBlocks, r.keyBlocks = r.queryBlocksOf, r.keyBlocksOf
 	}
 	if err := r.check(ctx); err != nil {
@@ -78,7 +78,8 @@ func (r *blocksRun) serve(ctx context.Context, b *Blocks, call *attention.Call, 
 // forget drops what belongs to the caller.
 func (r *blocksRun) forget() {
 	r.call, r.choice, r.one = attention.Call{}, nil, [2]blas32.General{}
-	r.q, r.k, r.v, r.dst, r.lse, r.weights = blas32.General{}, blas32.General{}, blas32.General{}, blas32.General{}, blas32.General{}, blas32.General{}
+	r.q, r.dst, r.lse = blas32.General{}, blas32.General{}, blas32.General{}
+	r.wave.forget()
 }
 
 // check reports what is wrong with a call, and finds its sequences. Nothing has been

@@ -128,6 +128,22 @@ func (x *rows) end(e *engine, dst, lse blas32.General) {
 	kernel.ScaleRows(dst, x.factor[:x.n], blas32.General{Rows: x.n, Cols: dst.Cols, Stride: cols, Data: x.o})
 }
 
+// restore and save take the rows up where they were left, and leave them: sums of values in
+// dst.
+func (x *rows) restore(e *engine, dst blas32.General, wait []float32) {
+	for i := range x.n {
+		x.top[i], x.sum[i] = wait[2*i], wait[2*i+1]
+		copy(x.o[i*e.outCols():], mat.Row(dst, i))
+	}
+}
+
+func (x *rows) save(e *engine, dst blas32.General, wait []float32) {
+	for i := range x.n {
+		wait[2*i], wait[2*i+1] = x.top[i], x.sum[i]
+		copy(mat.Row(dst, i), x.o[i*e.outCols():])
+	}
+}
+
 // stripWork is what a worker needs for the strips of its rows.
 type stripWork struct {
 	s    []float32 // [rows of a strip][scoreStride], scores
