@@ -40,7 +40,7 @@ var owners = map[string]string{
 	"attention.merge_states":       "attention",
 	"attention.meta_tokens":        "attention/landmark",
 	"attention.mla":                "attention/mla",
-	"attention.moba":               notYet,
+	"attention.moba":               "attention/sparse",
 	"attention.mra2":               notYet,
 	"attention.nsa":                "attention/sparse",
 	"attention.nystrom":            "attention/approx",
