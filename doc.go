@@ -20,8 +20,8 @@
 //     states.
 //   - attention/approx: attention of linear cost: linear, Based, Performer, efficient,
 //     cross-covariance, Linformer and Nyström attention.
-//   - attention/sparse: exact attention to chosen blocks of keys: block-sparse patterns
-//     and methods that choose by the queries.
+//   - attention/sparse: exact attention to chosen blocks of keys: block-sparse patterns,
+//     MoBA, NSA.
 //   - attention/layers: layers of published networks that are no family of their own:
 //     Fourier head, gated attention with grounding tokens, Strip-MLP.
 //   - hyena: long convolutions of any length, at once and token by token; implicit and

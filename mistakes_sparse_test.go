@@ -5,7 +5,7 @@ import (
 	"github.com/subquad/subquad/attention/sparse"
 )
 
-func init() { rooms = append(rooms, blocksRoom) }
+func init() { rooms = append(rooms, blocksRoom, mobaRoom) }
 
 func blocksRoom(b *builder) {
 	cfg := sparse.BlocksConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Causal: true, QueryBlock: tokens, KeyBlock: 2}
@@ -33,4 +33,12 @@ func blocksRoom(b *builder) {
 	b.on(self, "ChooseBy", func() []any {
 		return []any{nowhere, &sparse.Choice{Heads: heads, Offsets: []int{0, 1, 1, 1, 1}, Blocks: []int32{0}}, sparse.Pattern{Top: 2}, matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim)}
 	}).free = []string{"q.Rows", "k.Rows"}
+}
+
+func mobaRoom(b *builder) {
+	cfg := sparse.MoBAConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Block: 2, TopK: 2}
+	b.add("sparse.NewMoBA", sparse.NewMoBA, func() []any { return []any{cfg} })
+	op := must(sparse.NewMoBA(cfg))
+	cfg.TopK = 3
+	b.attends(operator{op: op, other: must(sparse.NewMoBA(cfg))}, valueDim, true, true, true, func(c *attention.Call) { c.LSE = matrix(tokens, heads) })
 }

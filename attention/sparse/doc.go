@@ -1,6 +1,16 @@
 // Package sparse is softmax attention to chosen blocks of keys: what is chosen is attended
 // to exactly, in tiles of package attention's kernel, and the rest is not read.
 //
+//   - [Blocks] takes the choice from the caller: lists of blocks of keys for each block of
+//     queries, of windows, sinks, strides, draws, or by the means of blocks; see [Pattern].
+//   - [MoBA], mixture of block attention: each query chooses blocks of keys by their means.
+//   - [NSA], native sparse attention: compressed keys, chosen blocks and a window, weighed by
+//     gates.
+//
+// Blocks takes the place of exact attention in a model that was trained with it, at the price
+// of what the choice leaves out; attention.Reporter tells how much that is. MoBA and NSA are
+// models of their own.
+//
 // # Letters
 //
 //	n, i   queries of a sequence, and a query's index
@@ -12,4 +22,25 @@
 //	B, b   blocks of keys, and a block's index
 //
 // Matrices are [tokens, heads*dim], row-major, heads side by side, with a stride.
+//
+// # Cost
+//
+// Each pair of a query and a key that is read costs what it does in exact attention. Of a
+// sequence of 65536 tokens, 8 heads of 64, causal, a tenth of the blocks of 128 takes a ninth
+// of exact attention's processor time, and of blocks of 64 an eighth (one thread of a virtual
+// Xeon with AVX-512; go test -bench Forward).
+//
+// # Accuracy
+//
+// A query meets its blocks in rising order, in one online softmax: results are the same to the
+// bit for any Workers, and of a sequence in a packed batch and alone. A query that reads no key
+// has 0 for its output and -Inf for its log-sum-exp. NaN and Inf reach the queries that read
+// them, and no others.
+//
+// # Provenance
+//
+//	Blocks   checked against attention under the same mask, in float64
+//	Pattern  the rules from the papers
+//	MoBA     checked against the published naive form
+//	NSA      checked against flash-linear-attention's naive form
 package sparse

@@ -8,6 +8,7 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "attention/sparse", map[string]func(*testing.T, *golden.File){
-		"attention.nsa": goldenNSA,
+		"attention.moba": goldenMoBA,
+		"attention.nsa":  goldenNSA,
 	})
 }

@@ -37,7 +37,7 @@ type MoBAState struct {
 func (m *MoBA) NewState(cfg MoBAStateConfig) (*MoBAState, error) {
 	tokens, err := m.held.NewState(attention.StateConfig{MaxTokens: cfg.MaxTokens})
 	if err != nil {
-		return nil, check.Named("sparse", err)
+		return nil, named(err)
 	}
 	s := &MoBAState{op: m, cfg: cfg, tokens: tokens}
 	if blocks := cfg.MaxTokens / m.cfg.Block; blocks > 0 {
@@ -70,7 +70,7 @@ func (s *MoBAState) Truncate(n int) error {
 		return check.Errorf(ErrState, "sparse: a state of %d tokens cannot be truncated to %d", s.Len(), n)
 	}
 	if err := s.tokens.Truncate(n); err != nil {
-		return check.Named("sparse", err)
+		return named(err)
 	}
 	m := s.op
 	s.means = s.means[:min(len(s.means), n/m.cfg.Block*m.cfg.KVHeads*m.cfg.HeadDim)]
@@ -88,7 +88,7 @@ func (s *MoBAState) keys() (k, v blas32.General) {
 // take takes up tokens, and the means of the blocks that become whole.
 func (s *MoBAState) take(ctx context.Context, k, v blas32.General) error {
 	if err := s.tokens.Append(k, v); err != nil {
-		return check.Named("sparse", err)
+		return named(err)
 	}
 	return s.average(ctx)
 }
@@ -148,7 +148,7 @@ func (m *MoBA) ReadState(r io.Reader) (*MoBAState, error) {
 	case errors.Is(err, ErrFull):
 		return nil, check.Errorf(ErrState, "sparse: state: %v", err)
 	case err != nil:
-		return nil, check.Named("sparse", err)
+		return nil, named(err)
 	}
 	if g, ok := s.tokens.Segment(0); int64(s.Len()) != length || length > 0 && (!ok || int64(g.Tokens) != length) {
 		return nil, check.Errorf(ErrState, "sparse: state: it has %d tokens, want %d and all of them", s.Len(), length)

@@ -6,14 +6,13 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// fewTokens is how many tokens of a state read their blocks where they stand, at the most:
+// mobaFewTokens is how many tokens of a state read their blocks where they stand, at the most:
 // packing pays for more.
-const fewTokens = 4
+const mobaFewTokens = 4
 
 // advance has states take up the call's tokens and attends from these; after an error states
 // are as before.
@@ -41,7 +40,7 @@ func (r *mobaRun) step(ctx context.Context) error {
 		if err := s.take(ctx, c.k, c.v); err != nil {
 			return err
 		}
-		if n := x.To - x.From; n <= fewTokens {
+		if n := x.To - x.From; n <= mobaFewTokens {
 			most = max(most, n)
 			continue
 		}
@@ -96,7 +95,7 @@ func (r *mobaRun) attendFew(ctx context.Context, t int) error {
 	f.past, f.selections, f.rows = f.past[:0], f.selections[:0], f.rows[:0]
 	for i, s := range r.layout.States {
 		x := r.layout.Segments[i]
-		if n := x.To - x.From; n > fewTokens || t >= n {
+		if n := x.To - x.From; n > mobaFewTokens || t >= n {
 			continue
 		}
 		f.rows = append(f.rows, x.From+t)
@@ -114,10 +113,7 @@ func (r *mobaRun) attendFew(ctx context.Context, t int) error {
 		f.call.LSE = mat.Of(f.lse, n, 1)
 	}
 	if err := m.one.Run(ctx, &f.call); err != nil {
-		if err == ctx.Err() {
-			return err
-		}
-		return check.Named("sparse", err)
+		return named(err)
 	}
 	for i, row := range f.rows {
 		copy(mat.Row(r.call.dst, row), f.dst[i*cfg.Heads*dv:])
@@ -150,7 +146,7 @@ func (r *mobaRun) lookAt(s *MoBAState, row, at int) error {
 		}
 		st, err := f.views[n].Of(m.one, mat.Columns(k, g*cfg.HeadDim, cfg.HeadDim), mat.Columns(v, g*cfg.ValueDim, cfg.ValueDim), 0)
 		if err != nil {
-			return check.Named("sparse", err)
+			return named(err)
 		}
 		runs := f.runs[n][:0]
 		if own > top {
