@@ -100,17 +100,16 @@ func NewNSA(cfg NSAConfig) (*NSA, error) {
 	fail := func(format string, args ...any) (*NSA, error) {
 		return nil, check.Errorf(ErrConfig, "sparse: "+format, args...)
 	}
-	const most = 1 << 20
 	for _, x := range [...]struct {
-		name string
-		n    int
-	}{{"Block", cfg.Block}, {"Count", cfg.Count}, {"First", cfg.First}, {"Local", cfg.Local}, {"Compress", cfg.Compress}, {"Stride", cfg.Stride}} {
-		if x.n < 0 || x.n > most {
-			return fail("%s is %d, want 0 to 2^20", x.name, x.n)
+		name    string
+		n, most int
+	}{
+		{"Block", cfg.Block, maxTogether}, {"Compress", cfg.Compress, maxTogether}, {"Stride", cfg.Stride, maxTogether},
+		{"Count", cfg.Count, maxBlock}, {"First", cfg.First, maxBlock}, {"Local", cfg.Local, maxBlock}, {"Window", cfg.Window, maxBlock},
+	} {
+		if x.n < 0 || x.n > x.most {
+			return fail("%s is %d, want 0 to %d", x.name, x.n, x.most)
 		}
-	}
-	if cfg.Window < 0 || cfg.Window > 1<<29 {
-		return fail("Window is %d, want 0 to 2^29", cfg.Window)
 	}
 	or := func(x *int, def int) {
 		if *x == 0 {
@@ -126,7 +125,7 @@ func NewNSA(cfg NSAConfig) (*NSA, error) {
 	switch {
 	case cfg.Compress%cfg.Stride != 0 || cfg.Block%cfg.Stride != 0:
 		return fail("Stride is %d, want a divisor of Compress = %d and Block = %d", cfg.Stride, cfg.Compress, cfg.Block)
-	case cfg.First+cfg.Local > cfg.Count:
+	case cfg.First > cfg.Count-cfg.Local:
 		return fail("First is %d and Local %d, want no more than Count = %d together", cfg.First, cfg.Local, cfg.Count)
 	}
 	whole := attention.Config{
@@ -148,6 +147,10 @@ func NewNSA(cfg NSAConfig) (*NSA, error) {
 	a.print = state.NewFingerprint("nsa", a.fingerprint()...)
 	return a, nil
 }
+
+// maxTogether bounds the tokens of a block, which are packed or compressed without a look
+// at the context.
+const maxTogether = 1 << 16
 
 // fingerprint tells operators apart whose states differ.
 func (a *NSA) fingerprint() []int64 {
@@ -213,15 +216,16 @@ func (a *NSA) ScratchBytes(tokens int) int64 {
 	cfg, panel, n := &a.cfg, int64(a.tile.Panel()), int64(a.compressed(tokens))
 	kv, d, cols := int64(cfg.KVHeads), int64(cfg.HeadDim), int64(a.outCols())
 	means := kv * (n*(d+int64(cfg.ValueDim)+cols) + int64(a.tile.Panels(int(n)))*panel*d)
+	count := min(cfg.Count, ceil(tokens, cfg.Block))
 	stretch := int64(min(tokens, a.sizes.Block))
 	blocks := kv * int64(ceil(tokens, cfg.Block))
 	rows := int64(max(a.tileTokens(), a.stripTokens()) * a.group())
 	few := int64(a.gatherTokens() * a.group())
 	strip := int64(a.stripTokens() * a.group())
 	means64 := int64(a.tile.Panels(int(n)))*panel + padding
-	scores := max(few*int64(a.tileKeys(tokens)+padding), strip*means64)
+	scores := max(int64(stripRows*a.tile.Rows())*int64(a.tileKeys(tokens)+padding), strip*means64)
 	worker := (rows+few)*(d+cols+3) + scores + strip*(1+means64/int64(a.chunk())+1) + n + int64(tokens/cfg.Block)
-	worker += 6*int64(max(4*cfg.Count, 256)) + 4*int64(a.tileTokens())*int64(cfg.Count) // of the choice
+	worker += int64(count) + blocks + int64(a.tileTokens())*int64(count+1) // of the choice
 	const rest = 1 << 14
-	return 4*(means+blocks*int64(a.slotSize(tokens))+stretch*kv*int64(cfg.Count)+int64(parallel.Workers(cfg.Workers))*worker) + 16*blocks + rest
+	return 4*(means+blocks*int64(a.slotSize(tokens))+stretch*kv*int64(count)+int64(parallel.Workers(cfg.Workers))*worker) + 16*blocks + rest
 }

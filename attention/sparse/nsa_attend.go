@@ -1,8 +1,6 @@
 package sparse
 
 import (
-	"slices"
-
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -24,9 +22,6 @@ type packedBlocks struct {
 
 // perChunk is how many slots get their memory together.
 const perChunk = 64
-
-// fillAtOnce is how many blocks a task packs.
-const fillAtOnce = 8
 
 // begin forgets all blocks, for a number of them of that size.
 func (p *packedBlocks) begin(blocks, size int) {
@@ -76,7 +71,7 @@ func (r *nsaRun) wantBlocks() {
 	if mat.Given(r.seq.gates.Selected) {
 		for i, b := range r.chosen {
 			if b >= 0 {
-				r.blocks.want(i/cfg.Count%cfg.KVHeads*blocks + int(b))
+				r.blocks.want(i/r.count%cfg.KVHeads*blocks + int(b))
 			}
 		}
 	}
@@ -86,8 +81,8 @@ func (r *nsaRun) wantBlocks() {
 func (r *nsaRun) fillTask(worker, task int) {
 	a := r.op
 	blocks := ceil(r.total(), a.cfg.Block)
-	first := task * fillAtOnce
-	for _, x := range r.blocks.wanted[first:min(first+fillAtOnce, len(r.blocks.wanted))] {
+	size := a.cfg.atOnce(a.cfg.Block)
+	for _, x := range r.blocks.wanted[task*size : min((task+1)*size, len(r.blocks.wanted))] {
 		g, b := x/blocks, x%blocks
 		k, v := r.tokensOf(&r.work[worker], g, b*a.cfg.Block, min((b+1)*a.cfg.Block, r.total()))
 		toK, toV, finite := r.block(g, b)
@@ -125,9 +120,7 @@ func (r *nsaRun) attendTask(worker, task int) {
 	}
 	if gate := r.seq.gates.Window; mat.Given(gate) {
 		w.restart(r, (to-from)*a.group())
-		for at := from; at < to && !r.group.Stopped(); at += a.stripTokens() {
-			w.attendWindow(r, from, at, min(at+a.stripTokens(), to), g)
-		}
+		w.attendWindow(r, from, to, g)
 		w.addTo(r, from, to, g, gate)
 	}
 }
@@ -145,58 +138,97 @@ func (w *nsaWorker) addTo(r *nsaRun, from, to, g int, gate blas32.General) {
 // attendChosen takes the queries of a tile to the blocks that they chose: to each block
 // together all that chose it.
 func (w *nsaWorker) attendChosen(r *nsaRun, from, to, g int) {
-	w.pairs = w.pairs[:0]
-	for t := range to - from {
-		for _, b := range r.choice(from+t, g) {
-			if b < 0 {
-				break
-			}
-			w.pairs = append(w.pairs, uint64(b)<<32|uint64(t))
+	blocks := (r.past+to-1)/r.op.cfg.Block + 1
+	w.sortChoices(r, from, to, g, blocks)
+	most := int32(r.op.gatherTokens())
+	for b, at := 0, int32(0); b < blocks && !r.group.Stopped(); b++ {
+		next := b + 1
+		for next < blocks && w.ends[next] == w.ends[b] {
+			next++
 		}
-	}
-	slices.Sort(w.pairs)
-	for i := 0; i < len(w.pairs) && !r.group.Stopped(); {
-		b, n := w.pairs[i]>>32, 1
-		for n < r.op.gatherTokens() && i+n < len(w.pairs) && w.pairs[i+n]>>32 == b {
-			n++
+		for end := w.ends[b]; at < end; at = min(at+most, end) {
+			w.attendBlock(r, b, next, w.queries[at:min(at+most, end)], from, g, 0)
 		}
-		w.attendBlock(r, int(b), w.pairs[i:i+n], from, g)
-		i += n
+		b = next - 1
 	}
 }
 
-// attendBlock takes some queries of the tile that begins with row from to one block.
-func (w *nsaWorker) attendBlock(r *nsaRun, b int, pairs []uint64, from, g int) {
+// attendWindow takes the queries of a tile to the keys of their windows, some queries after
+// the other.
+func (w *nsaWorker) attendWindow(r *nsaRun, from, to, g int) {
 	a := r.op
-	d, cols, heads := a.cfg.HeadDim, a.outCols(), a.group()
-	query := func(i int) int { return int(uint32(pairs[i])) }
-	first, n := query(0)*heads, len(pairs)*heads
-	x := gathered{w.q[first*d:], w.o[first*cols:], w.top[first:], w.sum[first:], w.factor[first:]}
-	apart := query(len(pairs)-1)-query(0) != len(pairs)-1
+	w.queries = w.queries[:0]
+	for t := range to - from {
+		w.queries = append(w.queries, int32(t))
+	}
+	for at := from; at < to && !r.group.Stopped(); at += a.stripTokens() {
+		end := min(at+a.stripTokens(), to)
+		for b := max(0, r.past+at-a.cfg.Window+1) / a.cfg.Block; b*a.cfg.Block < r.past+end; b++ {
+			w.attendBlock(r, b, b+1, w.queries[at-from:end-from], from, g, a.cfg.Window)
+		}
+	}
+}
+
+// sortChoices sets w.queries to the queries that chose each block, block after block, each
+// ascending, and w.ends to where those of a block end.
+func (w *nsaWorker) sortChoices(r *nsaRun, from, to, g, blocks int) {
+	w.ends = scratch.Sized(w.ends, blocks)
+	clear(w.ends)
+	all := int32(0)
+	for t := from; t < to; t++ {
+		for _, b := range r.choice(t, g) {
+			if b >= 0 {
+				w.ends[b]++
+				all++
+			}
+		}
+	}
+	at := int32(0)
+	for b, n := range w.ends {
+		w.ends[b] = at // where the next query of the block goes
+		at += n
+	}
+	w.queries = scratch.Sized(w.queries, int(all))
+	for t := from; t < to; t++ {
+		for _, b := range r.choice(t, g) {
+			if b >= 0 {
+				w.queries[w.ends[b]] = int32(t - from)
+				w.ends[b]++
+			}
+		}
+	}
+}
+
+// attendBlock takes some queries of the tile that begins with row from to one block, or with
+// a window to what of the block is within it. next is the block that will be needed then.
+func (w *nsaWorker) attendBlock(r *nsaRun, b, next int, queries []int32, from, g, window int) {
+	a := r.op
+	d, cols, heads, n := a.cfg.HeadDim, a.outCols(), a.group(), len(queries)
+	first, last := int(queries[0]), int(queries[n-1])
+	at := first * heads
+	x := gathered{w.q[at*d:], w.o[at*cols:], w.top[at:], w.sum[at:], w.factor[at:]}
+	apart := last-first != n-1
 	if apart { // queries that do not follow each other are copied
 		x = w.some
-		for i := range pairs {
-			at, to := query(i)*heads, i*heads
+		for i, t := range queries {
+			at, to := int(t)*heads, i*heads
 			copy(x.q[to*d:][:heads*d], w.q[at*d:])
 			copy(x.o[to*cols:][:heads*cols], w.o[at*cols:])
 			copy(x.top[to:][:heads], w.top[at:])
 			copy(x.sum[to:][:heads], w.sum[at:])
 		}
 	}
-	end := min(r.keysOf(b), r.past+from+query(len(pairs)-1)+1-b*a.cfg.Block) // of what the last query sees
-	for key := 0; key < end; key += a.sizes.Keys {
-		s := w.blockScores(r, mat.Of(x.q, n, d), b, g, key)
-		for i := range pairs {
-			seen := r.past + from + query(i) + 1 - b*a.cfg.Block - key
-			for j := i * heads; seen < s.Cols && j < (i+1)*heads; j++ {
-				tile.Hide(mat.Row(s, j)[max(seen, 0):])
-			}
-		}
-		w.softmax(r, s, x, b, g, key)
+	start := r.past + from + 1 - b*a.cfg.Block // of the block's keys, what the tile's first query sees
+	key, end := 0, min(r.keysOf(b), start+last)
+	if window > 0 {
+		key = max(0, start+first-window) / a.sizes.Keys * a.sizes.Keys
+	}
+	for ; key < end; key += a.sizes.Keys {
+		w.attendKeys(r, x, n*heads, queries, b, next, g, key, start-key, window)
 	}
 	if apart {
-		for i := range pairs {
-			at, to := query(i)*heads, i*heads
+		for i, t := range queries {
+			at, to := int(t)*heads, i*heads
 			copy(w.o[at*cols:][:heads*cols], x.o[to*cols:])
 			copy(w.top[at:][:heads], x.top[to:])
 			copy(w.sum[at:][:heads], x.sum[to:])
@@ -204,52 +236,47 @@ func (w *nsaWorker) attendBlock(r *nsaRun, b int, pairs []uint64, from, g int) {
 	}
 }
 
-// attendWindow takes rows of the tile that begins with row first to the keys of their
-// windows.
-func (w *nsaWorker) attendWindow(r *nsaRun, first, from, to, g int) {
+// attendKeys takes rows, those of some queries, to a tile of the keys of a block, of which
+// query t sees the first start+t, or with a window the last window of these.
+func (w *nsaWorker) attendKeys(r *nsaRun, x gathered, rows int, queries []int32, b, next, g, key, start, window int) {
 	a := r.op
-	d, cols, heads, size := a.cfg.HeadDim, a.outCols(), a.group(), a.cfg.Block
-	at, n := (from-first)*heads, (to-from)*heads
-	x := gathered{w.q[at*d:], w.o[at*cols:], w.top[at:], w.sum[at:], w.factor[at:]}
-	for b := max(0, r.past+from-a.cfg.Window+1) / size; b*size < r.past+to; b++ {
-		for key := 0; key < r.keysOf(b); key += a.sizes.Keys {
-			at := b*size + key // of the first key
-			if at+a.sizes.Keys <= r.past+from-a.cfg.Window+1 || at >= r.past+to {
-				continue // nobody sees them
+	d, cols, heads := a.cfg.HeadDim, a.outCols(), a.group()
+	k, v, finite := r.block(g, b)
+	keys := min(a.sizes.Keys, r.keysOf(b)-key)
+	ahead := r.ahead(g, next)
+	hides := start+int(queries[0]) < keys || window > 0 && start+int(queries[len(queries)-1]) > window
+	height := stripRows * a.tile.Rows()
+	for i := 0; i < rows; i += height {
+		n := min(height, rows-i)
+		s := blas32.General{Rows: n, Cols: a.tile.Panels(keys) * a.tile.Panel(), Stride: r.tileStride(), Data: w.s}
+		a.tile.ScoresAhead(s, mat.Of(x.q[i*d:], n, d), k[key*d:], ahead[len(ahead)*i/rows:])
+		s.Cols = keys
+		for j := 0; hides && j < n; j++ {
+			seen := start + int(queries[(i+j)/heads])
+			row := mat.Row(s, j)
+			if seen < keys {
+				tile.Hide(row[max(seen, 0):])
 			}
-			s := w.blockScores(r, mat.Of(x.q, n, d), b, g, key)
-			for i := range n {
-				end := r.past + from + i/heads + 1 - at // of what the row sees, from the first key on
-				row := mat.Row(s, i)
-				if end < len(row) {
-					tile.Hide(row[max(end, 0):])
-				}
-				if begin := end - a.cfg.Window; begin > 0 {
-					tile.Hide(row[:min(begin, len(row))])
-				}
+			if window > 0 && seen > window {
+				tile.Hide(row[:min(seen-window, keys)])
 			}
-			w.softmax(r, s, x, b, g, key)
 		}
+		a.tile.Weights(s, x.top[i:i+n], x.sum[i:i+n], x.factor[i:i+n])
+		w.addValues(r, mat.Of(x.o[i*cols:], n, cols), s, v, r.keysOf(b), key, *finite, x.factor[i:i+n])
 	}
 }
 
-// blockScores returns the logits of rows with a tile of the keys of a block.
-func (w *nsaWorker) blockScores(r *nsaRun, q blas32.General, b, g, key int) blas32.General {
-	a := r.op
-	k, _, _ := r.block(g, b)
-	keys := min(a.sizes.Keys, r.keysOf(b)-key)
-	s := blas32.General{Rows: q.Rows, Cols: a.tile.Panels(keys) * a.tile.Panel(), Stride: r.tileStride(), Data: w.s}
-	a.tile.Scores(s, q, k[key*a.cfg.HeadDim:])
-	s.Cols = keys
-	return s
-}
+// stripRows is how many times the kernel's rows scores are kept of at a time.
+const stripRows = 3
 
 // tileStride is from row to row of scores of a block's keys.
 func (r *nsaRun) tileStride() int { return r.op.tileKeys(r.total()) + padding }
 
-// softmax takes the logits s of rows with a tile of the keys of a block into their softmax.
-func (w *nsaWorker) softmax(r *nsaRun, s blas32.General, x gathered, b, g, key int) {
-	_, v, finite := r.block(g, b)
-	r.op.tile.Weights(s, x.top[:s.Rows], x.sum[:s.Rows], x.factor[:s.Rows])
-	w.addValues(r, mat.Of(x.o, s.Rows, r.op.outCols()), s, v, r.keysOf(b), key, *finite, x.factor[:s.Rows])
+// ahead is the memory of a block that is needed soon, or nothing.
+func (r *nsaRun) ahead(g, b int) []float32 {
+	blocks := ceil(r.total(), r.op.cfg.Block)
+	if b >= blocks || r.blocks.slots[g*blocks+b] < 0 {
+		return nil
+	}
+	return r.blocks.at(r.blocks.slots[g*blocks+b])
 }

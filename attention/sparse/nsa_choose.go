@@ -2,6 +2,7 @@ package sparse
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
+	"github.com/subquad/subquad/internal/topk"
 )
 
 // chooseTask attends from some queries to the compressed keys, for one key head, sets dst
@@ -42,10 +44,11 @@ func (r *nsaRun) chooseTask(worker, task int) {
 		if r.ranked {
 			at := r.past + from + t
 			own := at / cfg.Block
+			var scores []float32
 			if own >= cfg.Count {
-				w.score(r, t, n, a.compressed(at+1), own)
+				scores = w.score(r, t, n, a.compressed(at+1), own)
 			}
-			cfg.pick(r.choice(from+t, g), own, w)
+			cfg.pick(r.choice(from+t, g), own, scores, &w.best)
 		}
 	}
 }
@@ -58,8 +61,7 @@ func (r *nsaRun) head(row, g, h int) []float32 {
 
 // choice is what a query of the stretch chooses for a key head.
 func (r *nsaRun) choice(row, g int) []int32 {
-	cfg := &r.op.cfg
-	return r.chosen[((row-r.from)*cfg.KVHeads+g)*cfg.Count:][:cfg.Count]
+	return r.chosen[((row-r.from)*r.op.cfg.KVHeads+g)*r.count:][:r.count]
 }
 
 func inverse(sum float32) float32 {
@@ -95,12 +97,13 @@ func (w *nsaWorker) attendMeans(r *nsaRun, from, n, g, seen int, reads bool) {
 	keys, values, finite := r.meansOf(g)
 	size := a.compressed(r.total())
 	q, o := mat.Of(w.q, rows, a.cfg.HeadDim), mat.Of(w.o, rows, cols)
-	for c := 0; c < seen; c += r.op.chunk() {
-		x := w.means(r, c, min(c+r.op.chunk(), seen), rows)
-		count := x.Cols
-		x.Cols = a.tile.Panels(count) * a.tile.Panel()
-		a.tile.Scores(x, q, keys[c*a.cfg.HeadDim:])
-		x.Cols = count
+	for c := 0; c < seen; c += a.chunk() {
+		count := min(a.chunk(), seen-c)
+		x := w.means(r, c, c+count, rows)
+		for k := 0; k < count && !r.group.Stopped(); k += a.sizes.Keys {
+			s := w.means(r, c+k, c+k+a.tile.Panels(min(a.sizes.Keys, count-k))*a.tile.Panel(), rows)
+			a.tile.Scores(s, q, keys[(c+k)*a.cfg.HeadDim:])
+		}
 		for i := range rows {
 			if visible := a.compressed(r.past+from+i/a.group()+1) - c; visible < count {
 				tile.Hide(mat.Row(x, i)[max(visible, 0):])
@@ -108,7 +111,7 @@ func (w *nsaWorker) attendMeans(r *nsaRun, from, n, g, seen int, reads bool) {
 		}
 		a.tile.Weights(x, w.top[:rows], w.sum[:rows], w.factor[:rows])
 		copy(w.tops[c/r.op.chunk()*rows:][:rows], w.top)
-		for k := 0; reads && k < count; k += a.sizes.Keys {
+		for k := 0; reads && k < count && !r.group.Stopped(); k += a.sizes.Keys {
 			p := mat.Columns(x, k, min(a.sizes.Keys, count-k))
 			factor := w.ones[:rows]
 			if k == 0 {
@@ -133,9 +136,9 @@ func (w *nsaWorker) addValues(r *nsaRun, o, p blas32.General, v []float32, size,
 	}
 }
 
-// score sets w.scores to the scores of the blocks before own, for query t of n, which sees
-// that many compressed keys.
-func (w *nsaWorker) score(r *nsaRun, t, n, visible, own int) {
+// score returns the scores of the blocks before own, for query t of n, which sees that many
+// compressed keys.
+func (w *nsaWorker) score(r *nsaRun, t, n, visible, own int) []float32 {
 	a := r.op
 	heads := a.group()
 	w.scores = scratch.Sized(w.scores, visible+own)
@@ -152,7 +155,7 @@ func (w *nsaWorker) score(r *nsaRun, t, n, visible, own int) {
 			asm.Axpy(w.scores[c:c+x.Cols], share, mat.Row(x, i))
 		}
 	}
-	w.scores = a.cfg.spread(w.scores, visible, own)
+	return a.cfg.spread(w.scores, visible, own)
 }
 
 // spread makes scores of blocks of those of compressed keys, which the first elements
@@ -173,9 +176,9 @@ func (cfg *NSAConfig) spread(scores []float32, visible, own int) []float32 {
 	return blocks
 }
 
-// pick sets list to the blocks that a query reads, of its own and those before, by their
-// scores in w.scores, which need not be there where all can be read.
-func (cfg *NSAConfig) pick(list []int32, own int, w *nsaWorker) {
+// pick sets list to the blocks that a query reads, of its own and those before, by the scores
+// of these, which need not be there where all can be read. best is memory for it.
+func (cfg *NSAConfig) pick(list []int32, own int, scores []float32, best *[]int32) {
 	n := 0
 	put := func(from, to int) {
 		for b := from; b < to; b++ {
@@ -188,7 +191,9 @@ func (cfg *NSAConfig) pick(list []int32, own int, w *nsaWorker) {
 	} else {
 		local := own - cfg.Local + 1
 		put(0, cfg.First)
-		for _, b := range w.best.Ascending(w.scores[cfg.First:local], cfg.Count-cfg.First-cfg.Local) {
+		*best = topk.Select(*best, scores[cfg.First:local], cfg.Count-cfg.First-cfg.Local)
+		slices.Sort(*best)
+		for _, b := range *best {
 			list[n] = b + int32(cfg.First)
 			n++
 		}

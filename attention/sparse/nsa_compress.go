@@ -14,8 +14,8 @@ import (
 // padding is how many float32 stand between rows of scores, against cache conflicts.
 const padding = tile.Pad
 
-// compressAtOnce is how many keys a task compresses.
-const compressAtOnce = 16
+// atOnce is how many blocks of that many tokens a task packs, or compresses.
+func (cfg *NSAConfig) atOnce(block int) int { return max(1, 1024/block) }
 
 // newOnes is how many compressed keys come with the call.
 func (r *nsaRun) newOnes() int { return r.op.compressed(r.total()) - r.made }
@@ -25,7 +25,7 @@ func (r *nsaRun) compressNew(ctx context.Context, workers int) error {
 	cfg, n := &r.op.cfg, r.newOnes()
 	r.newMeans[0] = scratch.Floats(r.newMeans[0], cfg.KVHeads*n*cfg.HeadDim)
 	r.newMeans[1] = scratch.Floats(r.newMeans[1], cfg.KVHeads*n*cfg.ValueDim)
-	return r.group.RunAs(ctx, "sparse", workers, cfg.KVHeads*ceil(n, compressAtOnce), r.compress)
+	return r.group.RunAs(ctx, "sparse", workers, cfg.KVHeads*ceil(n, cfg.atOnce(cfg.Compress)), r.compress)
 }
 
 // newMeansOf are the compressed keys and values of a key head that come with the call.
@@ -37,9 +37,10 @@ func (r *nsaRun) newMeansOf(g int) (k, v blas32.General) {
 // compressTask makes some compressed keys and values of a key head.
 func (r *nsaRun) compressTask(worker, task int) {
 	cfg := &r.op.cfg
-	g, first := task%cfg.KVHeads, task/cfg.KVHeads*compressAtOnce
+	size := cfg.atOnce(cfg.Compress)
+	g, first := task%cfg.KVHeads, task/cfg.KVHeads*size
 	toK, toV := r.newMeansOf(g)
-	for c := first; c < min(first+compressAtOnce, toK.Rows); c++ {
+	for c := first; c < min(first+size, toK.Rows); c++ {
 		from := (r.made + c) * cfg.Stride
 		k, v := r.tokensOf(&r.work[worker], g, from, from+cfg.Compress)
 		cfg.compressBlock(mat.Row(toK, c), mat.Row(toV, c), k, v, g)

@@ -41,7 +41,7 @@ func (a *NSA) ReadState(r io.Reader) (*NSAState, error) {
 	if err := f.End(); err != nil {
 		return nil, err
 	}
-	s, err := a.NewState(NSAStateConfig{Format: asm.Format(format)}) // with what MaxTokens would take once it is read
+	s, err := a.NewState(NSAStateConfig{Format: asm.Format(format)}) // without memory for tokens that may not be there
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
-	"github.com/subquad/subquad/internal/topk"
 )
 
 // nsaRun is the working memory of one call of NSA, and the sequence of it that is being
@@ -31,12 +30,13 @@ type nsaRun struct {
 	from   int        // rows of the stretch
 	to     int
 	ranked bool // blocks are to be chosen
+	count  int  // of them, at the most
 
 	made     int               // compressed keys that are there before the call
 	newMeans [2][]float32      // compressed keys, and values, of the call: [KVHeads][new][dim]
 	means    [2][]float32      // all compressed keys, and values, packed: [KVHeads]
 	finite   []bool            // [KVHeads][tiles of compressed keys]: no NaN and no Inf among values
-	chosen   []int32           // [rows of the stretch][KVHeads][Count]
+	chosen   []int32           // [rows of the stretch][KVHeads][count]
 	blocks   packedBlocks      // of tokens
 	one      [1]blas32.General // for calls of package attention
 	steps    nsaSteps
@@ -55,8 +55,8 @@ type nsaWorker struct {
 	tops             []float32 // [chunks, rows]: top after each chunk of compressed keys
 	ones             []float32 // factors that change nothing
 	scores           []float32 // of compressed keys, then of blocks, for one query
-	best             topk.Stream
-	pairs            []uint64  // of a tile's queries, the blocks that they chose: block, query
+	best             []int32   // blocks with the largest scores
+	queries, ends    []int32   // of a tile, by the blocks that they chose
 	some             gathered  // of the rows, those that chose a block
 	wide             []float32 // [tokens, HeadDim + ValueDim], of some that are not stored as float32
 }
@@ -119,6 +119,7 @@ func (r *nsaRun) total() int { return r.past + r.seq.q.Rows }
 // attendSequence attends from the sequence's rows, whose keys and values are at hand.
 func (r *nsaRun) attendSequence(ctx context.Context) error {
 	a, n := r.op, r.seq.q.Rows
+	r.count = min(a.cfg.Count, ceil(r.total(), a.cfg.Block))
 	r.ranked = mat.Given(r.seq.gates.Selected) || r.seq.blocks != nil
 	workers := r.workersOf(n)
 	r.reserveWorkers(workers)
@@ -134,22 +135,32 @@ func (r *nsaRun) attendSequence(ctx context.Context) error {
 	r.blocks.begin(a.cfg.KVHeads*ceil(r.total(), a.cfg.Block), a.slotSize(r.total()))
 	for r.from = 0; r.from < n; r.from = r.to {
 		r.to = min(r.from+a.sizes.Block, n)
-		r.chosen = scratch.Sized(r.chosen, (r.to-r.from)*a.cfg.KVHeads*a.cfg.Count)
+		r.chosen = scratch.Sized(r.chosen, (r.to-r.from)*a.cfg.KVHeads*r.count)
 		if err := r.group.RunAs(ctx, "sparse", workers, a.cfg.KVHeads*ceil(r.to-r.from, a.stripTokens()), r.choose); err != nil {
 			return err
 		}
 		r.wantBlocks()
-		if err := r.group.RunAs(ctx, "sparse", workers, ceil(len(r.blocks.wanted), fillAtOnce), r.fill); err != nil {
+		if err := r.group.RunAs(ctx, "sparse", workers, ceil(len(r.blocks.wanted), a.cfg.atOnce(a.cfg.Block)), r.fill); err != nil {
 			return err
 		}
 		if err := r.group.RunAs(ctx, "sparse", workers, a.cfg.KVHeads*ceil(r.to-r.from, a.tileTokens()), r.attends); err != nil {
 			return err
 		}
 		if r.seq.blocks != nil {
-			copy(r.seq.blocks[r.from*a.cfg.KVHeads*a.cfg.Count:], r.chosen)
+			tell(r.seq.blocks[r.from*a.cfg.KVHeads*a.cfg.Count:], r.chosen, a.cfg.Count, r.count)
 		}
 	}
 	return nil
+}
+
+// tell writes choices of count blocks each as lists of size.
+func tell(dst, chosen []int32, size, count int) {
+	for ; len(chosen) > 0; dst, chosen = dst[size:], chosen[count:] {
+		n := copy(dst, chosen[:count])
+		for i := n; i < size; i++ {
+			dst[i] = -1
+		}
+	}
 }
 
 // workersOf is how many goroutines are used for n queries of the sequence.
@@ -169,7 +180,7 @@ func (r *nsaRun) reserveWorkers(workers int) {
 	few := a.gatherTokens() * a.group()
 	strip := a.stripTokens() * a.group()
 	// Scores are of some rows with a block, or of a strip with all compressed keys.
-	scores := max(few*r.tileStride(), strip*r.meansStride())
+	scores := max(stripRows*a.tile.Rows()*r.tileStride(), strip*r.meansStride())
 	for i := range r.work[:workers] {
 		w := &r.work[i]
 		w.q, w.o, w.s = scratch.Floats(w.q, rows*a.cfg.HeadDim), scratch.Floats(w.o, rows*a.outCols()), scratch.Floats(w.s, scores)

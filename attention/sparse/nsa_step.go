@@ -28,7 +28,8 @@ type nsaSteps struct {
 	weights     []float32              // of compressed keys, from the query heads
 	sights      []attention.Past       // what a call of package attention looks at
 	received    [][]float32            // its Weights
-	chosen      []int32                // [states*KVHeads][Count]
+	chosen      []int32                // [states*KVHeads][count]
+	count       int                    // of blocks, at the most
 	runs        []attention.Selection  // of each row of q
 	close       func(worker, task int) // closeTask
 	call        attention.Call
@@ -127,7 +128,7 @@ func (r *nsaRun) stepRound(ctx context.Context) error {
 	for i, row := range t.rows {
 		copy(mat.Row(r.call.dst, row), t.sum.Data[i*kv*t.sum.Cols:][:kv*t.sum.Cols])
 		if r.call.blocks != nil {
-			copy(r.call.blocks[row*kv*cfg.Count:], t.chosen[i*kv*cfg.Count:][:kv*cfg.Count])
+			tell(r.call.blocks[row*kv*cfg.Count:], t.chosen[i*kv*t.count:][:kv*t.count], cfg.Count, t.count)
 		}
 	}
 	return nil
@@ -229,10 +230,15 @@ func (r *nsaRun) stepBranch(ctx context.Context, gate blas32.General) error {
 // stepChoose chooses blocks by the weights that compressed keys got.
 func (r *nsaRun) stepChoose(worker *nsaWorker) {
 	t, cfg, heads := &r.steps, &r.op.cfg, r.op.group()
-	t.chosen = scratch.Sized(t.chosen, t.q.Rows*cfg.Count)
+	t.count = 0
+	for _, s := range t.states {
+		t.count = max(t.count, min(cfg.Count, ceil(s.Len(), cfg.Block)))
+	}
+	t.chosen = scratch.Sized(t.chosen, t.q.Rows*t.count)
 	for i := range t.q.Rows {
 		s := t.states[i/cfg.KVHeads]
 		own := (s.Len() - 1) / cfg.Block
+		var scores []float32
 		if own >= cfg.Count {
 			visible := s.blocks[0].Len()
 			worker.scores = scratch.Sized(worker.scores, visible+own)
@@ -242,9 +248,9 @@ func (r *nsaRun) stepChoose(worker *nsaWorker) {
 					worker.scores[c] += x
 				}
 			}
-			worker.scores = cfg.spread(worker.scores, visible, own)
+			scores = cfg.spread(worker.scores, visible, own)
 		}
-		cfg.pick(t.chosen[i*cfg.Count:][:cfg.Count], own, worker)
+		cfg.pick(t.chosen[i*t.count:][:t.count], own, scores, &worker.best)
 	}
 }
 
@@ -264,7 +270,7 @@ func (r *nsaRun) lookAt(chosen bool) {
 			t.runs[i] = append(list, attention.Run{From: max(0, n-cfg.Window), To: n})
 			continue
 		}
-		for _, b := range t.chosen[i*cfg.Count:][:cfg.Count] {
+		for _, b := range t.chosen[i*t.count:][:t.count] {
 			if b < 0 {
 				break
 			}
