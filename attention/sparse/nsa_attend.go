@@ -221,10 +221,10 @@ func (w *nsaWorker) attendBlock(r *nsaRun, b, next int, queries []int32, from, g
 	start := r.past + from + 1 - b*a.cfg.Block // of the block's keys, what the tile's first query sees
 	key, end := 0, min(r.keysOf(b), start+last)
 	if window > 0 {
-		key = max(0, start+first-window) / a.sizes.Keys * a.sizes.Keys
+		key = max(0, start+first-window) / a.tile.Panel() * a.tile.Panel()
 	}
 	for ; key < end; key += a.sizes.Keys {
-		w.attendKeys(r, x, n*heads, queries, b, next, g, key, start-key, window)
+		w.attendKeys(r, x, n*heads, queries, b, next, g, key, min(key+a.sizes.Keys, end), start-key, window)
 	}
 	if apart {
 		for i, t := range queries {
@@ -236,13 +236,13 @@ func (w *nsaWorker) attendBlock(r *nsaRun, b, next int, queries []int32, from, g
 	}
 }
 
-// attendKeys takes rows, those of some queries, to a tile of the keys of a block, of which
+// attendKeys takes rows, those of some queries, to the keys key to end of a block, of which
 // query t sees the first start+t, or with a window the last window of these.
-func (w *nsaWorker) attendKeys(r *nsaRun, x gathered, rows int, queries []int32, b, next, g, key, start, window int) {
+func (w *nsaWorker) attendKeys(r *nsaRun, x gathered, rows int, queries []int32, b, next, g, key, end, start, window int) {
 	a := r.op
 	d, cols, heads := a.cfg.HeadDim, a.outCols(), a.group()
 	k, v, finite := r.block(g, b)
-	keys := min(a.sizes.Keys, r.keysOf(b)-key)
+	keys := end - key
 	ahead := r.ahead(g, next)
 	hides := start+int(queries[0]) < keys || window > 0 && start+int(queries[len(queries)-1]) > window
 	height := stripRows * a.tile.Rows()
