@@ -30,6 +30,12 @@
 // of exact attention's processor time, and of blocks of 64 an eighth (one thread of a virtual
 // Xeon with AVX-512; go test -bench Forward).
 //
+// NSA with its defaults, 16 query heads of 64 that share a key head, takes of exact attention's
+// processor time a quarter for 16384 tokens and a seventh for 32768; a step after 16384 tokens
+// takes a sixth of exact attention's time (same machine, queries and keys of noise, so that
+// neighbours choose different blocks; go test -bench NSA). Where each query head has a key head
+// of its own, choosing costs as much as reading: half of exact attention's time for 16384.
+//
 // # Accuracy
 //
 // A query meets its blocks in rising order, in one online softmax: results are the same to the

@@ -188,9 +188,9 @@ func (r *mobaRun) attendTask(worker, task int) {
 			all := w.rows.part(e, hi, n)
 			r.attendBlock(w, &all, head, b, noPosition)
 		default:
-			w.some.gather(e, &w.rows, w.picked)
+			w.some.gather(e, &w.rows, w.picked, 1)
 			r.attendBlock(w, &w.some, head, b, noPosition)
-			w.some.scatter(e, &w.rows, w.picked)
+			w.some.scatter(e, &w.rows, w.picked, 1)
 		}
 		if r.workers.Stopped() {
 			return
@@ -222,24 +222,27 @@ func (x *rows) part(e *engine, from, to int) rows {
 	return rows{to - from, x.q[from*e.dim : to*e.dim], x.o[from*cols : to*cols], x.top[from:to], x.sum[from:to], x.factor[from:to]}
 }
 
-// gather makes the rows copies of some of others, scatter puts back what these have become.
-func (x *rows) gather(e *engine, of *rows, picked []int32) {
-	d, cols := e.dim, e.outCols()
-	x.n = len(picked)
+// gather makes the rows copies of some of others, each of them as many rows that follow each
+// other as there are heads; scatter puts back what these have become.
+func (x *rows) gather(e *engine, of *rows, picked []int32, heads int) {
+	d, cols := heads*e.dim, heads*e.outCols()
+	x.n = len(picked) * heads
 	for i, p := range picked {
 		from := int(p)
 		copy(x.q[i*d:][:d], of.q[from*d:])
 		copy(x.o[i*cols:][:cols], of.o[from*cols:])
-		x.top[i], x.sum[i] = of.top[from], of.sum[from]
+		copy(x.top[i*heads:][:heads], of.top[from*heads:])
+		copy(x.sum[i*heads:][:heads], of.sum[from*heads:])
 	}
 }
 
-func (x *rows) scatter(e *engine, of *rows, picked []int32) {
-	cols := e.outCols()
+func (x *rows) scatter(e *engine, of *rows, picked []int32, heads int) {
+	cols := heads * e.outCols()
 	for i, p := range picked {
 		to := int(p)
 		copy(of.o[to*cols:][:cols], x.o[i*cols:])
-		of.top[to], of.sum[to] = x.top[i], x.sum[i]
+		copy(of.top[to*heads:][:heads], x.top[i*heads:])
+		copy(of.sum[to*heads:][:heads], x.sum[i*heads:])
 	}
 }
 

@@ -7,11 +7,9 @@ import (
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
-	"github.com/subquad/subquad/internal/tile"
 )
 
 // NSAConfig fixes Native Sparse Attention. Its zero values are the sizes of
@@ -90,8 +88,7 @@ type NSA struct {
 	cfg     NSAConfig
 	print   state.Fingerprint    // of the states that belong to it
 	one     *attention.Attention // of one key head and the query heads that read it: its states hold tokens
-	tile    kernel.AttentionTile
-	sizes   tile.Sizes
+	engine                       // for blocks of keys
 	scratch scratch.List[nsaRun]
 }
 
@@ -142,8 +139,7 @@ func NewNSA(cfg NSAConfig) (*NSA, error) {
 	if err != nil {
 		return nil, check.Named("sparse", err)
 	}
-	t := kernel.NewAttentionTile()
-	a := &NSA{cfg: cfg, one: one, tile: t, sizes: tile.New(t)}
+	a := &NSA{cfg: cfg, one: one, engine: newEngine(&whole, cfg.Block)}
 	a.print = state.NewFingerprint("nsa", a.fingerprint()...)
 	return a, nil
 }
@@ -173,9 +169,6 @@ func (a *NSA) compressed(tokens int) int {
 	}
 	return (tokens-a.cfg.Compress)/a.cfg.Stride + 1
 }
-
-// outCols is the width of a row of sums of values: that of whole panels.
-func (a *NSA) outCols() int { return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel() }
 
 // stripTokens and tileTokens are how many queries are done at a time: those of compressed
 // keys and the window, and those of chosen blocks. Neither changes a bit.

@@ -119,7 +119,7 @@ func (r *nsaRun) attendTask(worker, task int) {
 		w.addTo(r, from, to, g, gate)
 	}
 	if gate := r.seq.gates.Window; mat.Given(gate) {
-		w.restart(r, (to-from)*a.group())
+		w.rows.restart(&a.engine)
 		w.attendWindow(r, from, to, g)
 		w.addTo(r, from, to, g, gate)
 	}
@@ -131,7 +131,7 @@ func (w *nsaWorker) addTo(r *nsaRun, from, to, g int, gate blas32.General) {
 	for i := range (to - from) * a.group() {
 		t, h := from+i/a.group(), i%a.group()
 		dst := r.head(t, g, h)
-		asm.Axpy(dst, mat.Row(gate, t)[g*a.group()+h]*inverse(w.sum[i]), w.o[i*a.outCols():][:len(dst)])
+		asm.Axpy(dst, mat.Row(gate, t)[g*a.group()+h]*inverse(w.rows.sum[i]), w.rows.o[i*a.outCols():][:len(dst)])
 	}
 }
 
@@ -203,20 +203,15 @@ func (w *nsaWorker) sortChoices(r *nsaRun, from, to, g, blocks int) {
 // a window to what of the block is within it. next is the block that will be needed then.
 func (w *nsaWorker) attendBlock(r *nsaRun, b, next int, queries []int32, from, g, window int) {
 	a := r.op
-	d, cols, heads, n := a.cfg.HeadDim, a.outCols(), a.group(), len(queries)
+	heads, n := a.group(), len(queries)
 	first, last := int(queries[0]), int(queries[n-1])
-	at := first * heads
-	x := gathered{w.q[at*d:], w.o[at*cols:], w.top[at:], w.sum[at:], w.factor[at:]}
 	apart := last-first != n-1
-	if apart { // queries that do not follow each other are copied
-		x = w.some
-		for i, t := range queries {
-			at, to := int(t)*heads, i*heads
-			copy(x.q[to*d:][:heads*d], w.q[at*d:])
-			copy(x.o[to*cols:][:heads*cols], w.o[at*cols:])
-			copy(x.top[to:][:heads], w.top[at:])
-			copy(x.sum[to:][:heads], w.sum[at:])
-		}
+	x := &w.some
+	if apart {
+		x.gather(&a.engine, &w.rows, queries, heads)
+	} else { // those that follow each other stay where they are
+		part := w.rows.part(&a.engine, first*heads, (last+1)*heads)
+		x = &part
 	}
 	start := r.past + from + 1 - b*a.cfg.Block // of the block's keys, what the tile's first query sees
 	key, end := 0, min(r.keysOf(b), start+last)
@@ -224,21 +219,16 @@ func (w *nsaWorker) attendBlock(r *nsaRun, b, next int, queries []int32, from, g
 		key = max(0, start+first-window) / a.tile.Panel() * a.tile.Panel()
 	}
 	for ; key < end; key += a.sizes.Keys {
-		w.attendKeys(r, x, n*heads, queries, b, next, g, key, min(key+a.sizes.Keys, end), start-key, window)
+		w.attendKeys(r, x, queries, b, next, g, key, min(key+a.sizes.Keys, end), start-key, window)
 	}
 	if apart {
-		for i, t := range queries {
-			at, to := int(t)*heads, i*heads
-			copy(w.o[at*cols:][:heads*cols], x.o[to*cols:])
-			copy(w.top[at:][:heads], x.top[to:])
-			copy(w.sum[at:][:heads], x.sum[to:])
-		}
+		x.scatter(&a.engine, &w.rows, queries, heads)
 	}
 }
 
 // attendKeys takes rows, those of some queries, to the keys key to end of a block, of which
 // query t sees the first start+t, or with a window the last window of these.
-func (w *nsaWorker) attendKeys(r *nsaRun, x gathered, rows int, queries []int32, b, next, g, key, end, start, window int) {
+func (w *nsaWorker) attendKeys(r *nsaRun, x *rows, queries []int32, b, next, g, key, end, start, window int) {
 	a := r.op
 	d, cols, heads := a.cfg.HeadDim, a.outCols(), a.group()
 	k, v, finite := r.block(g, b)
@@ -246,10 +236,10 @@ func (w *nsaWorker) attendKeys(r *nsaRun, x gathered, rows int, queries []int32,
 	ahead := r.ahead(g, next)
 	hides := start+int(queries[0]) < keys || window > 0 && start+int(queries[len(queries)-1]) > window
 	height := stripRows * a.tile.Rows()
-	for i := 0; i < rows; i += height {
-		n := min(height, rows-i)
+	for i := 0; i < x.n; i += height {
+		n := min(height, x.n-i)
 		s := blas32.General{Rows: n, Cols: a.tile.Panels(keys) * a.tile.Panel(), Stride: r.tileStride(), Data: w.s}
-		a.tile.ScoresAhead(s, mat.Of(x.q[i*d:], n, d), k[key*d:], ahead[len(ahead)*i/rows:])
+		a.tile.ScoresAhead(s, mat.Of(x.q[i*d:], n, d), k[key*d:], ahead[len(ahead)*i/x.n:])
 		s.Cols = keys
 		for j := 0; hides && j < n; j++ {
 			seen := start + int(queries[(i+j)/heads])

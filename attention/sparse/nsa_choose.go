@@ -39,7 +39,7 @@ func (r *nsaRun) chooseTask(worker, task int) {
 				continue
 			}
 			i := t*a.group() + h
-			asm.Scale(dst, mat.Row(gate, from+t)[g*a.group()+h]*inverse(w.sum[i]), w.o[i*a.outCols():][:len(dst)])
+			asm.Scale(dst, mat.Row(gate, from+t)[g*a.group()+h]*inverse(w.rows.sum[i]), w.rows.o[i*a.outCols():][:len(dst)])
 		}
 		if r.ranked {
 			at := r.past + from + t
@@ -74,18 +74,19 @@ func inverse(sum float32) float32 {
 // load reads the queries of a key head, and begins their softmax.
 func (w *nsaWorker) load(r *nsaRun, from, to, g int) {
 	d, heads := r.op.cfg.HeadDim, r.op.group()
+	w.rows.n = (to - from) * heads
 	for t := range to - from {
-		asm.Scale(w.q[t*heads*d:][:heads*d], r.op.cfg.Scale, mat.Row(r.seq.q, from+t)[g*heads*d:][:heads*d])
+		asm.Scale(w.rows.q[t*heads*d:][:heads*d], r.op.cfg.Scale, mat.Row(r.seq.q, from+t)[g*heads*d:][:heads*d])
 	}
-	w.restart(r, (to-from)*heads)
+	w.rows.restart(&r.op.engine)
 }
 
-// restart makes the softmax of n rows empty.
-func (w *nsaWorker) restart(r *nsaRun, n int) {
-	for i := range n {
-		w.top[i], w.sum[i] = -math.MaxFloat32, 0
+// restart has the rows have seen nothing.
+func (x *rows) restart(e *engine) {
+	for i := range x.n {
+		x.top[i], x.sum[i] = -math.MaxFloat32, 0
 	}
-	clear(w.o[:n*r.op.outCols()])
+	clear(x.o[:x.n*e.outCols()])
 }
 
 // attendMeans attends from n queries to the compressed keys before seen, and with reads to
@@ -96,7 +97,7 @@ func (w *nsaWorker) attendMeans(r *nsaRun, from, n, g, seen int, reads bool) {
 	rows, cols := n*a.group(), a.outCols()
 	keys, values, finite := r.meansOf(g)
 	size := a.compressed(r.total())
-	q, o := mat.Of(w.q, rows, a.cfg.HeadDim), mat.Of(w.o, rows, cols)
+	q, o := mat.Of(w.rows.q, rows, a.cfg.HeadDim), mat.Of(w.rows.o, rows, cols)
 	for c := 0; c < seen; c += a.chunk() {
 		count := min(a.chunk(), seen-c)
 		x := w.means(r, c, c+count, rows)
@@ -109,13 +110,13 @@ func (w *nsaWorker) attendMeans(r *nsaRun, from, n, g, seen int, reads bool) {
 				tile.Hide(mat.Row(x, i)[max(visible, 0):])
 			}
 		}
-		a.tile.Weights(x, w.top[:rows], w.sum[:rows], w.factor[:rows])
-		copy(w.tops[c/r.op.chunk()*rows:][:rows], w.top)
+		a.tile.Weights(x, w.rows.top[:rows], w.rows.sum[:rows], w.rows.factor[:rows])
+		copy(w.tops[c/r.op.chunk()*rows:][:rows], w.rows.top)
 		for k := 0; reads && k < count && !r.group.Stopped(); k += a.sizes.Keys {
 			p := mat.Columns(x, k, min(a.sizes.Keys, count-k))
 			factor := w.ones[:rows]
 			if k == 0 {
-				factor = w.factor[:rows]
+				factor = w.rows.factor[:rows]
 			}
 			w.addValues(r, o, p, values, size, c+k, finite[(c+k)/a.sizes.Keys], factor)
 		}
@@ -146,11 +147,12 @@ func (w *nsaWorker) score(r *nsaRun, t, n, visible, own int) []float32 {
 	for c := 0; c < visible; c += r.op.chunk() {
 		x := w.means(r, c, min(c+r.op.chunk(), visible), n*heads)
 		for i := t * heads; i < (t+1)*heads; i++ {
-			share := inverse(w.sum[i])
+			share := inverse(w.rows.sum[i])
 			if visible > r.op.chunk() { // weights of a chunk are for what was the maximum then
-				w.factor[0] = w.tops[c/r.op.chunk()*n*heads+i] - w.top[i]
-				asm.Exp(w.factor[:1], w.factor[:1])
-				share *= w.factor[0]
+				x := w.rows.factor[:1]
+				x[0] = w.tops[c/r.op.chunk()*n*heads+i] - w.rows.top[i]
+				asm.Exp(x, x)
+				share *= x[0]
 			}
 			asm.Axpy(w.scores[c:c+x.Cols], share, mat.Row(x, i))
 		}

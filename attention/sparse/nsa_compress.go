@@ -5,7 +5,6 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
@@ -54,17 +53,8 @@ func (cfg *NSAConfig) compressBlock(key, value []float32, k, v blas32.General, h
 		c.Values(value, v, head)
 		return
 	}
-	mean(key, k)
-	mean(value, v)
-}
-
-// mean sets dst to the mean of the rows of x.
-func mean(dst []float32, x blas32.General) {
-	copy(dst, mat.Row(x, 0))
-	for i := 1; i < x.Rows; i++ {
-		asm.Add(dst, dst, mat.Row(x, i))
-	}
-	asm.Scale(dst, 1/float32(x.Rows), dst)
+	blockMean(key, k)
+	blockMean(value, v)
 }
 
 // meansStride is from row to row of scores of compressed keys.

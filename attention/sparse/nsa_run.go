@@ -48,21 +48,16 @@ type nsaRun struct {
 
 // nsaWorker is what one worker needs. Rows are those of a query's heads, query after query.
 type nsaWorker struct {
-	q                []float32 // [rows, HeadDim], times Scale
-	o                []float32 // [rows, outCols], sums of values
-	top, sum, factor []float32 // of the rows' softmax: maximum, denominator, what a sum is to be multiplied by
-	s                []float32 // scores of some rows
-	tops             []float32 // [chunks, rows]: top after each chunk of compressed keys
-	ones             []float32 // factors that change nothing
-	scores           []float32 // of compressed keys, then of blocks, for one query
-	best             []int32   // blocks with the largest scores
-	queries, ends    []int32   // of a tile, by the blocks that they chose
-	some             gathered  // of the rows, those that chose a block
-	wide             []float32 // [tokens, HeadDim + ValueDim], of some that are not stored as float32
+	rows          rows      // of a tile or a strip
+	some          rows      // of these, those that chose a block
+	s             []float32 // scores of some rows
+	tops          []float32 // [chunks, rows]: top after each chunk of compressed keys
+	ones          []float32 // factors that change nothing
+	scores        []float32 // of compressed keys, then of blocks, for one query
+	best          []int32   // blocks with the largest scores
+	queries, ends []int32   // of a tile, by the blocks that they chose
+	wide          []float32 // [tokens, HeadDim + ValueDim], of some that are not stored as float32
 }
-
-// gathered are copies of rows.
-type gathered struct{ q, o, top, sum, factor []float32 }
 
 // serveNSA checks a call and does it, sequence after sequence.
 func (r *nsaRun) serveNSA(ctx context.Context, a *NSA, call nsaRequest, batch pack.Batch[*NSAState]) error {
@@ -177,14 +172,14 @@ func (r *nsaRun) reserveWorkers(workers int) {
 		r.work = append(r.work, nsaWorker{})
 	}
 	rows := max(a.tileTokens(), a.stripTokens()) * a.group()
-	few := a.gatherTokens() * a.group()
 	strip := a.stripTokens() * a.group()
 	// Scores are of some rows with a block, or of a strip with all compressed keys.
 	scores := max(stripRows*a.tile.Rows()*r.tileStride(), strip*r.meansStride())
 	for i := range r.work[:workers] {
 		w := &r.work[i]
-		w.q, w.o, w.s = scratch.Floats(w.q, rows*a.cfg.HeadDim), scratch.Floats(w.o, rows*a.outCols()), scratch.Floats(w.s, scores)
-		w.top, w.sum, w.factor = scratch.Floats(w.top, rows), scratch.Floats(w.sum, rows), scratch.Floats(w.factor, rows)
+		w.rows.reserve(&a.engine, rows)
+		w.some.reserve(&a.engine, a.gatherTokens()*a.group())
+		w.s = scratch.Floats(w.s, scores)
 		w.tops = scratch.Floats(w.tops, strip*ceil(r.meansStride(), r.op.chunk()))
 		if w.ones == nil {
 			w.ones = make([]float32, strip)
@@ -192,9 +187,6 @@ func (r *nsaRun) reserveWorkers(workers int) {
 				w.ones[j] = 1
 			}
 		}
-		x := &w.some
-		x.q, x.o = scratch.Floats(x.q, few*a.cfg.HeadDim), scratch.Floats(x.o, few*a.outCols())
-		x.top, x.sum, x.factor = scratch.Floats(x.top, few), scratch.Floats(x.sum, few), scratch.Floats(x.factor, few)
 	}
 }
 
