@@ -19,7 +19,7 @@
 //   - attention/kvcache: long pasts: what to keep, what to look at, as policies over
 //     states.
 //   - attention/approx: attention of linear cost: linear, Based, Performer, efficient,
-//     cross-covariance, Linformer and Nyström attention.
+//     cross-covariance, Linformer, Nyström and multiresolution attention.
 //   - attention/sparse: exact attention to chosen blocks of keys: block-sparse patterns,
 //     MoBA, NSA.
 //   - attention/layers: layers of published networks that are no family of their own:

@@ -246,6 +246,9 @@ func approxRoom(b *builder) {
 	fc := approx.LinformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, E: matrix(3*kvHeads, tokens)}
 	b.add("approx.NewLinformer", approx.NewLinformer, func() []any { return []any{fc} }).free = []string{"cfg.E.Cols"}
 	b.attends(operator{op: must(approx.NewLinformer(fc))}, valueDim, true, false, false, valid)
+	ac := approx.MRA2Config{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Block: 2}
+	b.add("approx.NewMRA2", approx.NewMRA2, func() []any { return []any{ac} })
+	b.attends(operator{op: must(approx.NewMRA2(ac))}, valueDim, true, false, false, nil)
 	bc := approx.BasedConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim}
 	b.add("approx.NewBased", approx.NewBased, func() []any { return []any{bc} })
 	based := must(approx.NewBased(bc))

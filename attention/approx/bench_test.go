@@ -115,6 +115,18 @@ func BenchmarkLinformer(b *testing.B) {
 	}
 }
 
+func BenchmarkMRA2(b *testing.B) {
+	for _, pairs := range []int{4, 16} {
+		m := value[*MRA2](b)(NewMRA2(MRA2Config{Heads: benchHeads, HeadDim: benchDim, PairsPerRow: pairs}))
+		for _, n := range benchLengths {
+			low := 6 * float64(n) / float64(m.cfg.Block*m.cfg.Block) * benchDim
+			b.Run(fmt.Sprintf("pairs=%d", pairs), func(b *testing.B) {
+				bench(b, float64(4*m.cfg.Block*pairs*benchDim)+low, []int{n}, m.Forward)
+			})
+		}
+	}
+}
+
 // BenchmarkBased has the published width of keys.
 func BenchmarkBased(b *testing.B) {
 	op := value[*Based](b)(NewBased(BasedConfig{Heads: benchHeads, HeadDim: basedDim, ValueDim: benchDim}))

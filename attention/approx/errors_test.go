@@ -19,6 +19,7 @@ func TestConfigErrors(t *testing.T) {
 	nystrom := func(cfg NystromConfig) error { _, err := NewNystrom(cfg); return err }
 	xca := func(cfg XCAConfig) error { _, err := NewXCA(cfg); return err }
 	performer := func(cfg PerformerConfig) error { _, err := NewPerformer(cfg); return err }
+	mra := func(cfg MRA2Config) error { _, err := NewMRA2(cfg); return err }
 	linformer := func(cfg LinformerConfig) error { _, err := NewLinformer(cfg); return err }
 	based := func(cfg BasedConfig) error { _, err := NewBased(cfg); return err }
 	_, still := value[*Performer](t)(NewPerformer(PerformerConfig{Heads: 1, HeadDim: 4, Causal: true})).NewState(StateConfig{})
@@ -58,6 +59,12 @@ func TestConfigErrors(t *testing.T) {
 		"approx: E has 0 rows, want as many for each of 2 key heads, 1 or more":                  linformer(LinformerConfig{Heads: 2, HeadDim: 4}),
 		"approx: E has 3 rows, want as many for each of 2 key heads, 1 or more":                  linformer(LinformerConfig{Heads: 2, HeadDim: 4, E: mat.New(3, 2)}),
 		"approx: E[0][0] is NaN, want a finite number":                                           linformer(LinformerConfig{Heads: 1, HeadDim: 1, E: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
+		"approx: Scale is NaN, want a finite number  ":                                           mra(MRA2Config{Heads: 1, HeadDim: 4, Scale: nan}),
+		"approx: Block is 1025, want 0 to 1024":                                                  mra(MRA2Config{Heads: 1, HeadDim: 4, Block: 1025}),
+		"approx: Pairs is -1, want 0 to 2147483647":                                              mra(MRA2Config{Heads: 1, HeadDim: 4, Pairs: -1}),
+		"approx: PairsPerRow is -1, want 0 to 46340":                                             mra(MRA2Config{Heads: 1, HeadDim: 4, PairsPerRow: -1}),
+		"approx: Pairs is 1 and PairsPerRow 2, want one of them":                                 mra(MRA2Config{Heads: 1, HeadDim: 4, Pairs: 1, PairsPerRow: 2}),
+		"approx: Diagonals is -1, want 0 to 92680":                                               mra(MRA2Config{Heads: 1, HeadDim: 4, Diagonals: -1}),
 		"approx: Stabiliser is NaN, want a finite number":                                        performer(PerformerConfig{Heads: 1, HeadDim: 4, Stabiliser: &nan}),
 		"approx: a Stabiliser with ReLU, whose features need none":                               performer(PerformerConfig{Heads: 1, HeadDim: 4, ReLU: true, Stabiliser: new(float32)}),
 		"approx: no state of a Performer without a Stabiliser: its features depend on all keys":  still,
@@ -174,7 +181,7 @@ func FuzzRun(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which, heads, kvHeads, dim, valueDim, queries, keys, cut int, options uint8, length int) {
 		var op attention.Operator
 		var err error
-		switch which & 7 {
+		switch which & 15 {
 		case 0:
 			op, err = NewLinear(LinearConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim})
 		case 1:
@@ -190,6 +197,8 @@ func FuzzRun(f *testing.F) {
 				stable = nil
 			}
 			op, err = NewPerformer(PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Causal: causal, Features: cut, Stabiliser: stable})
+		case 7:
+			op, err = NewMRA2(MRA2Config{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Block: cut, Sparse: options&8 != 0})
 		case 6:
 			op, err = NewLinformer(LinformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, E: blas32.General{Rows: cut, Cols: keys, Stride: keys, Data: make([]float32, min(max(length, 0), 1<<12))}})
 		case 5:

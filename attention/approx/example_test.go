@@ -64,6 +64,33 @@ func ExampleNewLinformer() {
 	// Output: [4 4 5]
 }
 
+// Blocks of two tokens: the pair of blocks whose means are most alike is attended to exactly,
+// the other tokens of a query's row by the mean of their block.
+func ExampleNewMRA2() {
+	op, err := approx.NewMRA2(approx.MRA2Config{Heads: 1, HeadDim: 1, Block: 2, Pairs: 2, Diagonals: 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	exact, err := attention.New(attention.Config{Heads: 1, HeadDim: 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x), Cols: 1, Stride: 1, Data: x}
+	}
+	qk, v := m(2, 1.9, -2, -1.9), m(1, 2, 7, 8)
+	near, want := m(0, 0, 0, 0), m(0, 0, 0, 0)
+	for _, err := range []error{op.Forward(near, qk, qk, v), exact.Forward(want, qk, qk, v)} {
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Printf("%.3f\n%.3f\n", near.Data, want.Data)
+	// Output:
+	// [1.453 1.456 7.447 7.449]
+	// [1.453 1.456 7.448 7.449]
+}
+
 // With random features of 256 rows, softmax attention is met to a few hundredths where logits
 // are small.
 func ExampleNewPerformer() {

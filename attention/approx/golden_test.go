@@ -17,6 +17,7 @@ func TestGolden(t *testing.T) {
 		"attention.based_taylor":  goldenBased,
 		"attention.linear_elu":    goldenLinear,
 		"attention.linformer":     goldenLinformer,
+		"attention.mra2":          goldenMRA2,
 		"attention.nystrom":       goldenNystrom,
 		"attention.nystrom_cases": goldenNystromCases,
 		"attention.performer":     goldenPerformer,

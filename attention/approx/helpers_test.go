@@ -111,6 +111,11 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 	b := value[*Based](t)(NewBased(BasedConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Workers: workers}))
 	tokens := scaled(normal(8, sh.kvHeads*5, 5000), 1./16)
 	lf := value[*Linformer](t)(NewLinformer(LinformerConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, E: tokens, Workers: workers}))
+	mc := MRA2Config{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Block: 5, PairsPerRow: 2, Diagonals: 1, Workers: workers}
+	mf := value[*MRA2](t)(NewMRA2(mc))
+	ms := mc
+	ms.Sparse, ms.Block, ms.Diagonals = true, 11, 3
+	mp := value[*MRA2](t)(NewMRA2(ms))
 	square := sh
 	square.valueDim = sh.dim
 	return []operator{
@@ -124,12 +129,23 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 		{"performer stable", true, sh, ps, func(n int) int64 { return ps.ScratchBytes(n, n) }, performerOracle(ps)},
 		{"performer relu", true, sh, pr, func(n int) int64 { return pr.ScratchBytes(n, n) }, performerOracle(pr)},
 		{"linformer", false, sh, lf, func(n int) int64 { return lf.ScratchBytes(n, n) }, linformerOracle(tokens)},
+		{"mra2", true, sh, mf, mf.ScratchBytes, mraOracle(mc)},
+		{"mra2 sparse", true, sh, mp, mp.ScratchBytes, mraOracle(ms)},
 		{"based", true, sh, b, b.ScratchBytes, basedOracle},
 	}
 }
 
 // weighs tells whether an operator takes log-weights.
 func (o *operator) weighs() bool { return o.name != "linformer" }
+
+// squares tells whether the oracle takes time with the square of the tokens.
+func (o *operator) squares() bool {
+	switch o.run.(type) {
+	case *Performer, *Based, *MRA2:
+		return true
+	}
+	return false
+}
 
 // dress is dress without what the operator does not take.
 func (o *operator) dress(c *request, variant string) {

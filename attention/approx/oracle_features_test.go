@@ -15,6 +15,15 @@ func vectorOf(m blas32.General, row, head, dim int) []float64 {
 	return x
 }
 
+// vectorsOf are a head's parts of all rows.
+func vectorsOf(m blas32.General, head, dim int) [][]float64 {
+	list := make([][]float64, m.Rows)
+	for i := range list {
+		list[i] = vectorOf(m, i, head, dim)
+	}
+	return list
+}
+
 // dot is the product of two vectors.
 func dot(a, b []float64) (sum float64) {
 	for i, x := range a {
@@ -28,6 +37,7 @@ func dot(a, b []float64) (sum float64) {
 func weightedMeans(c *request, sh shape, causal bool, make func(h, g int) (p func(i, j int) float64, den func(i int) float64)) [][]float64 {
 	return eachHead(c.Q.Rows, sh, func(h, g int, out [][]float64) {
 		p, den := make(h, g)
+		v := vectorsOf(c.V, g, sh.valueDim)
 		for i := range out {
 			sum := den(i)
 			for j := 0; j < c.K.Rows && (!causal || j <= i); j++ {
@@ -38,7 +48,7 @@ func weightedMeans(c *request, sh shape, causal bool, make func(h, g int) (p fun
 				s *= p(i, j)
 				sum += s
 				for e := range out[i] {
-					out[i][e] += s * at(c.V, j, g*sh.valueDim+e)
+					out[i][e] += s * v[j][e]
 				}
 			}
 			for e := range out[i] {
@@ -52,22 +62,23 @@ func weightedMeans(c *request, sh shape, causal bool, make func(h, g int) (p fun
 
 func basedOracle(c *request, sh shape) [][]float64 {
 	return weightedMeans(c, sh, true, func(h, g int) (func(i, j int) float64, func(int) float64) {
+		q, k := vectorsOf(c.Q, h, sh.dim), vectorsOf(c.K, g, sh.dim)
 		return func(i, j int) float64 {
-			x := dot(vectorOf(c.Q, i, h, sh.dim), vectorOf(c.K, j, g, sh.dim)) / math.Sqrt(float64(sh.dim))
+			x := dot(q[i], k[j]) / math.Sqrt(float64(sh.dim))
 			return 1 + x + x*x/2
 		}, func(int) float64 { return 1e-12 }
 	})
 }
 
 // favorOracle is the features of Performer, by its formula.
-func favorOracle(p *Performer, x []float64, top *float64) []float64 {
+func favorOracle(p *Performer, w [][]float64, x []float64, top *float64) []float64 {
 	f, d := p.cfg.Features, float64(len(x))
 	phi, square, largest := make([]float64, f), 0.0, math.Inf(-1)
 	for i := range x {
 		square += x[i] * x[i] / math.Sqrt(d)
 	}
 	for a := range phi {
-		phi[a] = dot(vectorOf(p.cfg.Projection, a, 0, len(x)), x) * math.Pow(d, -0.25)
+		phi[a] = dot(w[a], x) * math.Pow(d, -0.25)
 		largest = math.Max(largest, phi[a])
 	}
 	if top == nil {
@@ -86,11 +97,11 @@ func favorOracle(p *Performer, x []float64, top *float64) []float64 {
 func performerOracle(p *Performer) func(c *request, sh shape) [][]float64 {
 	return func(c *request, sh shape) [][]float64 {
 		return weightedMeans(c, sh, p.cfg.Causal, func(h, g int) (func(i, j int) float64, func(int) float64) {
-			top := math.Inf(-1)
+			top, w := math.Inf(-1), vectorsOf(p.cfg.Projection, 0, sh.dim)
 			for j := range c.K.Rows {
-				for a := range p.cfg.Features {
+				for a := range w {
 					if weight(c, j, g) > 0 {
-						top = math.Max(top, dot(vectorOf(p.cfg.Projection, a, 0, sh.dim), vectorOf(c.K, j, g, sh.dim))*math.Pow(float64(sh.dim), -0.25))
+						top = math.Max(top, dot(w[a], vectorOf(c.K, j, g, sh.dim))*math.Pow(float64(sh.dim), -0.25))
 					}
 				}
 			}
@@ -99,10 +110,10 @@ func performerOracle(p *Performer) func(c *request, sh shape) [][]float64 {
 			}
 			q, k := make([][]float64, c.Q.Rows), make([][]float64, c.K.Rows)
 			for i := range q {
-				q[i] = favorOracle(p, vectorOf(c.Q, i, h, sh.dim), nil)
+				q[i] = favorOracle(p, w, vectorOf(c.Q, i, h, sh.dim), nil)
 			}
 			for j := range k {
-				k[j] = favorOracle(p, vectorOf(c.K, j, g, sh.dim), &top)
+				k[j] = favorOracle(p, w, vectorOf(c.K, j, g, sh.dim), &top)
 			}
 			return func(i, j int) float64 { return dot(q[i], k[j]) }, func(i int) (den float64) {
 				if p.cfg.Causal {

@@ -41,7 +41,7 @@ var owners = map[string]string{
 	"attention.meta_tokens":        "attention/landmark",
 	"attention.mla":                "attention/mla",
 	"attention.moba":               "attention/sparse",
-	"attention.mra2":               notYet,
+	"attention.mra2":               "attention/approx",
 	"attention.nsa":                "attention/sparse",
 	"attention.nystrom":            "attention/approx",
 	"attention.nystrom_cases":      "attention/approx",
