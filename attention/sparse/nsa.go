@@ -218,6 +218,7 @@ func (a *NSA) ScratchBytes(tokens int) int64 {
 	means64 := int64(a.tile.Panels(int(n)))*panel + padding
 	scores := max(int64(stripRows*a.tile.Rows())*int64(a.tileKeys(tokens)+padding), strip*means64)
 	worker := (rows+few)*(d+cols+3) + scores + strip*(1+means64/int64(a.chunk())+1) + n + int64(tokens/cfg.Block)
+	worker += n + 5*int64(tokens/cfg.Block)                                // of faint scores
 	worker += int64(count) + blocks + int64(a.tileTokens())*int64(count+1) // of the choice
 	const rest = 1 << 14
 	return 4*(means+blocks*int64(a.slotSize(tokens))+stretch*kv*int64(count)+int64(parallel.Workers(cfg.Workers))*worker) + 16*blocks + rest

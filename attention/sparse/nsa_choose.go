@@ -44,11 +44,17 @@ func (r *nsaRun) chooseTask(worker, task int) {
 		if r.ranked {
 			at := r.past + from + t
 			own := at / cfg.Block
-			var scores []float32
-			if own >= cfg.Count {
-				scores = w.score(r, t, n, a.compressed(at+1), own)
+			if own < cfg.Count {
+				pickAll(r.choice(from+t, g), own)
+				continue
 			}
-			cfg.pick(r.choice(from+t, g), own, scores, &w.best)
+			visible := a.compressed(at + 1)
+			scores := w.score(r, t, n, visible, own)
+			if w.pick(cfg, r.choice(from+t, g), own, scores) < faint {
+				q := mat.Of(w.rows.q[t*a.group()*cfg.HeadDim:], a.group(), cfg.HeadDim)
+				w.faint.clearUp(cfg, scores, q, 1, mat.Rows(r.meanKeys(w, g), 0, visible))
+				w.pick(cfg, r.choice(from+t, g), own, scores)
+			}
 		}
 	}
 }
@@ -178,30 +184,43 @@ func (cfg *NSAConfig) spread(scores []float32, visible, own int) []float32 {
 	return blocks
 }
 
-// pick sets list to the blocks that a query reads, of its own and those before, by the scores
-// of these, which need not be there where all can be read. best is memory for it.
-func (cfg *NSAConfig) pick(list []int32, own int, scores []float32, best *[]int32) {
+// pickAll sets list to all blocks up to a query's own, which are no more than it holds.
+func pickAll(list []int32, own int) {
+	for b := range list {
+		list[b] = int32(b)
+		if b > own {
+			list[b] = -1
+		}
+	}
+}
+
+// pick sets list to the Count blocks that a query reads, of its own and those before, by the
+// scores of these. It returns the least score of those that are not chosen in any case, 1
+// where there are none.
+func (w *nsaWorker) pick(cfg *NSAConfig, list []int32, own int, scores []float32) (least float32) {
+	local := own - cfg.Local + 1
+	some := scores[cfg.First:local]
+	w.best = topk.Select(w.best, some, cfg.Count-cfg.First-cfg.Local)
+	least = 1
+	if n := len(w.best); n > 0 {
+		least = some[w.best[n-1]]
+	}
+	slices.Sort(w.best)
 	n := 0
-	put := func(from, to int) {
-		for b := from; b < to; b++ {
-			list[n] = int32(b)
-			n++
-		}
+	for b := range cfg.First {
+		list[n] = int32(b)
+		n++
 	}
-	if own < cfg.Count {
-		put(0, own+1)
-	} else {
-		local := own - cfg.Local + 1
-		put(0, cfg.First)
-		*best = topk.Select(*best, scores[cfg.First:local], cfg.Count-cfg.First-cfg.Local)
-		slices.Sort(*best)
-		for _, b := range *best {
-			list[n] = b + int32(cfg.First)
-			n++
-		}
-		put(local, own+1)
+	for _, b := range w.best {
+		list[n] = b + int32(cfg.First)
+		n++
 	}
-	for ; n < len(list); n++ {
+	for b := local; b <= own; b++ {
+		list[n] = int32(b)
+		n++
+	}
+	for ; n < len(list); n++ { // a step's list is as long as another's of its round
 		list[n] = -1
 	}
+	return least
 }

@@ -89,6 +89,17 @@ func (r *nsaRun) meansOf(g int) (k, v []float32, finite []bool) {
 	return of(r.means[0]), of(r.means[1]), r.finite[g*n:][:n]
 }
 
+// meanKeys are the compressed keys of a key head, as they are.
+func (r *nsaRun) meanKeys(w *nsaWorker, g int) (k blas32.General) {
+	if r.state == nil {
+		k, _ = r.newMeansOf(g)
+		return k
+	}
+	cfg := &r.op.cfg
+	k, _ = w.held(r.state.blocks[g], 0, r.op.compressed(r.total()), cfg.HeadDim, cfg.ValueDim)
+	return k
+}
+
 // packMeansTask packs a tile of the compressed keys and values of a key head.
 func (r *nsaRun) packMeansTask(worker, task int) {
 	a := r.op

@@ -246,3 +246,35 @@ func TestNSANaN(t *testing.T) {
 		}
 	})
 }
+
+// TestNSAExact has chosen blocks, where all can be chosen, and a window as long as the
+// sequence be exact attention.
+func TestNSAExact(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for seed := range uint64(10) {
+			x, _ := randomNSA(t, seed, 150)
+			cfg := x.a.cfg
+			cfg.Count, cfg.Window = 150, 150
+			x.a = mustNSA(t, cfg)
+			exact, err := attention.New(attention.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Causal: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := x.q.Rows
+			want, ones := mat.New(n, cfg.Heads*cfg.ValueDim), mat.New(n, cfg.Heads)
+			for i := range ones.Data {
+				ones.Data[i] = 1
+			}
+			if err := exact.Forward(want, x.q, x.k, x.v); err != nil {
+				t.Fatal(err)
+			}
+			for _, gates := range []Gates{{Selected: ones}, {Window: ones}} {
+				got := mat.New(n, cfg.Heads*cfg.ValueDim)
+				if err := x.a.Forward(got, x.q, x.k, x.v, gates); err != nil {
+					t.Fatal(err)
+				}
+				mattest.Close(t, "all keys", got.Data, want.Data, 1e-5)
+			}
+		}
+	})
+}

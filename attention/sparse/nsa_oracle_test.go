@@ -61,6 +61,13 @@ func randomNSA(t *testing.T, seed uint64, most int) (x nsaCase, r *rand.Rand) {
 	x.a = mustNSA(t, cfg)
 	n := r.IntN(most)
 	x.q, x.k, x.v = mattest.Matrix(seed, n, cfg.Heads*cfg.HeadDim), mattest.Matrix(seed+1, n, kv*cfg.HeadDim), mattest.Matrix(seed+2, n, kv*cfg.ValueDim)
+	// Weights far below what float32 holds; not where one that is all but 1 counts for two
+	// blocks, whose scores are then all but equal.
+	if r.IntN(4) == 0 && x.a.cfg.Compress == x.a.cfg.Stride {
+		for i := range x.q.Data {
+			x.q.Data[i] *= 60
+		}
+	}
 	for i, g := range []*blas32.General{&x.gates.Compressed, &x.gates.Selected, &x.gates.Window} {
 		if r.IntN(5) > 0 || i == r.IntN(3) {
 			*g = mattest.Matrix(seed+3+uint64(i), n, cfg.Heads)
@@ -195,7 +202,7 @@ func (x *nsaCase) oracle(t *testing.T, blocks []int32) [][]float64 {
 					best = max(best, scores[b])
 				}
 			}
-			if len(chosen) != min(own+1, cfg.Count) || !slices.IsSorted(chosen) || worst < best-1e-5 {
+			if len(chosen) != min(own+1, cfg.Count) || !slices.IsSorted(chosen) || worst < best*(1-1e-3) {
 				t.Fatalf("query %d chose %v: a score of %v, while another block has %v", i, chosen, worst, best)
 			}
 		}

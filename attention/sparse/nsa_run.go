@@ -54,6 +54,7 @@ type nsaWorker struct {
 	tops          []float32 // [chunks, rows]: top after each chunk of compressed keys
 	ones          []float32 // factors that change nothing
 	scores        []float32 // of compressed keys, then of blocks, for one query
+	faint         faintScores
 	best          []int32   // blocks with the largest scores
 	queries, ends []int32   // of a tile, by the blocks that they chose
 	wide          []float32 // [tokens, HeadDim + ValueDim], of some that are not stored as float32

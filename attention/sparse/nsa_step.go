@@ -228,7 +228,7 @@ func (r *nsaRun) stepBranch(ctx context.Context, gate blas32.General) error {
 }
 
 // stepChoose chooses blocks by the weights that compressed keys got.
-func (r *nsaRun) stepChoose(worker *nsaWorker) {
+func (r *nsaRun) stepChoose(w *nsaWorker) {
 	t, cfg, heads := &r.steps, &r.op.cfg, r.op.group()
 	t.count = 0
 	for _, s := range t.states {
@@ -236,21 +236,26 @@ func (r *nsaRun) stepChoose(worker *nsaWorker) {
 	}
 	t.chosen = scratch.Sized(t.chosen, t.q.Rows*t.count)
 	for i := range t.q.Rows {
-		s := t.states[i/cfg.KVHeads]
+		s, list := t.states[i/cfg.KVHeads], t.chosen[i*t.count:][:t.count]
 		own := (s.Len() - 1) / cfg.Block
-		var scores []float32
-		if own >= cfg.Count {
-			visible := s.blocks[0].Len()
-			worker.scores = scratch.Sized(worker.scores, visible+own)
-			clear(worker.scores)
-			for c := range visible {
-				for _, x := range t.received[i][c*heads:][:heads] {
-					worker.scores[c] += x
-				}
-			}
-			scores = cfg.spread(worker.scores, visible, own)
+		if own < cfg.Count {
+			pickAll(list, own)
+			continue
 		}
-		cfg.pick(t.chosen[i*t.count:][:t.count], own, scores, &worker.best)
+		visible := s.blocks[0].Len()
+		w.scores = scratch.Sized(w.scores, visible+own)
+		clear(w.scores)
+		for c := range visible {
+			for _, x := range t.received[i][c*heads:][:heads] {
+				w.scores[c] += x
+			}
+		}
+		scores := cfg.spread(w.scores, visible, own)
+		if w.pick(cfg, list, own, scores) < faint {
+			keys, _ := w.held(s.blocks[i%cfg.KVHeads], 0, visible, cfg.HeadDim, cfg.ValueDim)
+			w.faint.clearUp(cfg, scores, mat.Of(mat.Row(t.q, i), heads, cfg.HeadDim), cfg.Scale, keys)
+			w.pick(cfg, list, own, scores)
+		}
 	}
 }
 
