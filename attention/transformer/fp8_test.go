@@ -64,6 +64,12 @@ func e4m3(b int) float64 {
 // and what that stands for.
 func eightBits(x []float32, rows, cols, down, across int) (codes []byte, scales, means []float32) {
 	codes, means = make([]byte, len(x)), make([]float32, len(x))
+	var numbers [256]float64
+	for b := range numbers {
+		if numbers[b] = e4m3(b); b&0x7f == 0x7f { // not a number
+			numbers[b] = math.Inf(1)
+		}
+	}
 	for i := 0; i < rows; i += down {
 		for j := 0; j < cols; j += across {
 			top := 0.0
@@ -79,9 +85,9 @@ func eightBits(x []float32, rows, cols, down, across int) (codes []byte, scales,
 			scales = append(scales, scale)
 			each(func(at int) {
 				best := math.Inf(1)
-				for b := range 256 {
-					if d := math.Abs(e4m3(b)*float64(scale) - float64(x[at])); b&0x7f != 0x7f && d < best {
-						best, codes[at], means[at] = d, byte(b), float32(e4m3(b))*scale
+				for b, v := range numbers {
+					if d := math.Abs(v*float64(scale) - float64(x[at])); d < best {
+						best, codes[at], means[at] = d, byte(b), float32(v)*scale
 					}
 				}
 			})

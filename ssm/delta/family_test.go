@@ -305,11 +305,10 @@ func TestHard(t *testing.T) {
 // the recurrence in float64.
 func TestLong(t *testing.T) {
 	defer inChunks()()
-	steps := 10
+	steps, each := 10, 100_000
 	if testing.Short() {
-		steps = 2
+		steps, each = 2, 30_000
 	}
-	const each = 100_000
 	for _, cfg := range []Config{
 		{Heads: 1, KeyDim: 4, ValueDim: 4, Decay: HeadDecay, Erase: EraseKey, Normalize: true},
 		{Heads: 1, KeyDim: 4, ValueDim: 4, Decay: KeyDecay, Erase: ErasePair, Scale: 1},
