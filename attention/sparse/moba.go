@@ -97,8 +97,8 @@ func (m *MoBA) ScratchBytes(tokens int) int64 {
 		means = (2*blocks + panel) * int64(cfg.KVHeads*cfg.HeadDim)
 		lists = int64(m.together(tokens)) * int64(cfg.Heads/cfg.KVHeads) * int64(tokens) * int64(cfg.TopK-1)
 	}
-	rows := min(m.tileRows(), tokens)
-	worker := 2*e.workerBytes(rows) + 8*int64(rows) + 4*int64(e.tile.Rows())*(blocks+panel) + 24*max(4*int64(cfg.TopK), 256)
+	rows := m.tileRows(tokens, tokens)
+	worker := 2*e.workerBytes(rows) + 4*int64(rows)*min(int64(cfg.TopK)-1, blocks) + 4*min(blocks+1, int64(e.perRound)+1) + 4*int64(e.tile.Rows())*(blocks+panel) + 24*max(4*int64(cfg.TopK), 256)
 	const rest = 8192
 	return e.waveBytes(cfg.Heads, cfg.KVHeads, tokens, tokens) + 4*(means+lists) + int64(parallel.Workers(cfg.Workers))*worker + rest
 }
@@ -111,8 +111,14 @@ func (m *MoBA) together(tokens int) int {
 	return w.together
 }
 
-// tileRows is how many queries of a head are done at a time.
-func (m *MoBA) tileRows() int { return 2 * m.engine.sizes.Rows }
+// tileRows is how many of so many queries of a head are done at a time: of small blocks, each
+// of which few queries choose, more, so that some of them share it.
+func (m *MoBA) tileRows(queries, keys int) int {
+	const most = 8 // times as many
+	few := 2 * m.engine.sizes.Rows
+	share := keys / (m.cfg.Block * m.cfg.TopK) // one query in so many chooses a block
+	return max(1, min(few*max(1, min(share, most)), queries))
+}
 
 // workersFor is how many goroutines to use for work multiply-adds in a call whose Workers
 // are given.

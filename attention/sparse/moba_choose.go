@@ -1,6 +1,8 @@
 package sparse
 
 import (
+	"slices"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/mat"
@@ -54,8 +56,18 @@ func (g *gates) choose(w *gateWork, q blas32.General, kvHead, at int, lists []in
 		e.tile.Scores(s, mat.Rows(q, i, i+n), g.packed[kvHead*g.perHead():][:cols*e.dim])
 		for row := range n {
 			if before := (at + i + row) / e.block; before > g.top {
-				copy(lists[(i+row)*g.top:][:g.top], w.stream.Ascending(mat.Row(s, row)[:before], g.top))
+				w.best(lists[(i+row)*g.top:][:g.top], mat.Row(s, row)[:before])
 			}
 		}
 	}
+}
+
+// best sets list to the places of the largest scores, of which there are more, ascending.
+func (w *gateWork) best(list []int32, scores []float32) {
+	const few = 32 // as many are ranked faster than they are told from the rest
+	if len(list) > few {
+		copy(list, w.stream.Ascending(scores, len(list)))
+		return
+	}
+	slices.Sort(topk.Select(list, scores, len(list)))
 }

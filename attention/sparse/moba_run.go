@@ -2,7 +2,6 @@ package sparse
 
 import (
 	"context"
-	"sort"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -28,6 +27,7 @@ type mobaRun struct {
 	means       []float32      // of blocks of a sequence without a state
 	q, dst, lse blas32.General // of the sequence
 	at          int            // position of its first query
+	rows        int            // of a tile of queries
 	lists       []int32        // [query heads of the wave][queries][top]
 
 	workers                    parallel.Group
@@ -41,8 +41,8 @@ type mobaWorker struct {
 	gate   gateWork
 	rows   rows
 	some   rows    // those that chose a block
-	picked []int32 // which rows these are
-	cursor []int32 // [rows]: how many blocks of its list a row has been through
+	picked []int32 // which rows chose a block of the round, block after block
+	ends   []int32 // [blocks]: where a block's end
 	strip  stripWork
 	tiles  [2][1]packed
 }
@@ -56,9 +56,10 @@ func (r *mobaRun) attendTo(ctx context.Context, c mobaRequest, k, v, means blas3
 	r.at = k.Rows - c.q.Rows
 	r.gates.pack(&m.engine, cfg.KVHeads, cfg.TopK-1, means)
 	choosing := (k.Rows-1)/cfg.Block > r.gates.top // at least the last query
+	r.rows = m.tileRows(r.q.Rows, k.Rows)
 	workers := r.reserve()
 	for r.open(&m.engine, cfg.Heads, cfg.KVHeads, r.q.Rows); r.nextHeads(); {
-		tasks := r.heads * r.group * ceil(r.q.Rows, m.tileRows())
+		tasks := r.heads * r.group * ceil(r.q.Rows, r.rows)
 		if choosing {
 			r.lists = scratch.Sized(r.lists, r.heads*r.group*r.q.Rows*r.gates.top)
 			if err := r.workers.RunAs(ctx, "sparse", workers, tasks, r.choose); err != nil {
@@ -89,12 +90,12 @@ func (r *mobaRun) reserve() int {
 	for len(r.work) < n {
 		r.work = append(r.work, mobaWorker{})
 	}
-	rows := min(m.tileRows(), r.q.Rows)
 	for i := range n {
 		w := &r.work[i]
-		w.rows.reserve(&m.engine, rows)
-		w.some.reserve(&m.engine, rows)
-		w.picked, w.cursor = scratch.Sized(w.picked, rows), scratch.Sized(w.cursor, rows)
+		w.rows.reserve(&m.engine, r.rows)
+		w.some.reserve(&m.engine, r.rows)
+		w.ends = scratch.Sized(w.ends, min(ceil(r.k.Rows, m.cfg.Block), m.engine.perRound))
+		w.picked = scratch.Sized(w.picked, r.rows*min(r.gates.top, ceil(r.k.Rows, m.cfg.Block)))
 		w.strip.reserve(&m.engine)
 	}
 	return n
@@ -102,10 +103,9 @@ func (r *mobaRun) reserve() int {
 
 // tileOf returns the head and the queries of a task.
 func (r *mobaRun) tileOf(task int) (head, from, to int) {
-	rows := r.op.tileRows()
-	tiles := ceil(r.q.Rows, rows)
-	from = (tiles - 1 - task%tiles) * rows // the last, which see most, come first
-	return r.head*r.group + task/tiles, from, min(from+rows, r.q.Rows)
+	tiles := ceil(r.q.Rows, r.rows)
+	from = (tiles - 1 - task%tiles) * r.rows // the last, which see most, come first
+	return r.head*r.group + task/tiles, from, min(from+r.rows, r.q.Rows)
 }
 
 // listOf returns the blocks before its own that a query of a head of the wave chose, or false
@@ -161,10 +161,7 @@ func (r *mobaRun) attendTask(worker, task int) {
 	head, from, to := r.tileOf(task)
 	n := to - from
 	r.begin(&w.rows, r.q, r.dst, head, from, to)
-	for i := range n {
-		list, _ := r.listOf(head, from+i)
-		w.cursor[i] = int32(sort.Search(len(list), func(j int) bool { return int(list[j]) >= r.first }))
-	}
+	r.pick(w, head, from, to)
 	for b := r.first; b < r.first+r.blocks && b*e.block <= r.at+to-1; b++ {
 		lo := max(b*e.block-r.at-from, 0)              // the first row at or after the block
 		hi := min(max((b+1)*e.block-r.at-from, lo), n) // the first row after it
@@ -172,31 +169,57 @@ func (r *mobaRun) attendTask(worker, task int) {
 			own := w.rows.part(e, lo, hi)
 			r.attendBlock(w, &own, head, b, r.at+from+lo)
 		}
-		w.picked = w.picked[:0]
-		for i := hi; i < n; i++ {
-			list, chose := r.listOf(head, from+i)
-			if c := w.cursor[i]; chose && int(c) < len(list) && int(list[c]) == b {
-				w.cursor[i]++
-			} else if chose {
-				continue
-			}
-			w.picked = append(w.picked, int32(i))
+		picked := w.picked[:w.ends[b-r.first]]
+		if b > r.first {
+			picked = picked[w.ends[b-r.first-1]:]
 		}
-		switch len(w.picked) {
+		switch len(picked) {
 		case 0:
 		case n - hi:
 			all := w.rows.part(e, hi, n)
 			r.attendBlock(w, &all, head, b, noPosition)
 		default:
-			w.some.gather(e, &w.rows, w.picked, 1)
+			w.some.gather(e, &w.rows, picked, 1)
 			r.attendBlock(w, &w.some, head, b, noPosition)
-			w.some.scatter(e, &w.rows, w.picked, 1)
+			w.some.scatter(e, &w.rows, picked, 1)
 		}
 		if r.workers.Stopped() {
 			return
 		}
 	}
 	r.end(&w.rows, r.dst, r.lse, head, from, to)
+}
+
+// pick sorts the rows of a tile by the blocks of the round that they chose, before their own.
+func (r *mobaRun) pick(w *mobaWorker, head, from, to int) {
+	w.ends = w.ends[:r.blocks]
+	clear(w.ends)
+	each := func(f func(row, block int)) {
+		for i := from; i < to; i++ {
+			list, chose := r.listOf(head, i)
+			if !chose {
+				for b := range min((r.at+i)/r.e.block-r.first, r.blocks) {
+					f(i-from, b)
+				}
+				continue
+			}
+			for _, b := range list {
+				if b := int(b) - r.first; b >= 0 && b < r.blocks {
+					f(i-from, b)
+				}
+			}
+		}
+	}
+	each(func(_, b int) { w.ends[b]++ })
+	sum := int32(0)
+	for b, n := range w.ends { // where they begin, for now
+		w.ends[b] = sum
+		sum += n
+	}
+	each(func(row, b int) {
+		w.picked[w.ends[b]] = int32(row)
+		w.ends[b]++
+	})
 }
 
 // attendBlock takes rows through a block.
