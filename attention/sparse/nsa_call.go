@@ -46,7 +46,7 @@ func (a *NSA) Forward(dst, q, k, v blas32.General, gates Gates) error {
 // *NSAOptions for Options; any other option is an error, LSE too: three softmaxes have no
 // common denominator. Errors about matrices match ErrShape, those about options ErrCall,
 // those about states ErrState or ErrFull; all but that of an exhausted pool of pages come
-// before anything is written.
+// before anything is written. After any error states are as before the call.
 func (a *NSA) Run(ctx context.Context, call *attention.Call) error {
 	if err := check.Call("sparse", ctx, call != nil); err != nil {
 		return err

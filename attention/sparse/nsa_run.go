@@ -80,22 +80,15 @@ func (r *nsaRun) serveNSA(ctx context.Context, a *NSA, call nsaRequest, batch pa
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if r.few() {
-		return r.stepAll(ctx)
+	if len(r.layout.States) > 0 {
+		return r.advanceStates(ctx)
 	}
-	for b, x := range r.layout.Segments {
+	for _, x := range r.layout.Segments {
 		if x.From == x.To {
 			continue
 		}
 		r.seq, r.state, r.past = r.call.part(x.From, x.To, a.cfg.KVHeads*a.cfg.Count), nil, 0
-		var err error
-		if len(r.layout.States) > 0 {
-			r.state = r.layout.States[b]
-			err = r.extend(ctx)
-		} else {
-			err = r.attendSequence(ctx)
-		}
-		if err != nil {
+		if err := r.attendSequence(ctx); err != nil {
 			return err
 		}
 	}

@@ -154,9 +154,8 @@ func (a *NSA) Step(dst, q, k, v blas32.General, gates Gates, state *NSAState) er
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
-// belongs to states[i]. It is Run with States, which also takes several tokens of each.
-// Where some state gets more than a few, states go on one after the other: after an error
-// of an exhausted pool of pages, or a context's, some may have, as their Len tells.
+// belongs to states[i]. It is Run with States, which also takes several tokens of each. On
+// an error all states are as before the call.
 func (a *NSA) StepBatch(dst, q, k, v blas32.General, gates Gates, states []*NSAState) error {
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)
@@ -195,16 +194,10 @@ func (r *nsaRun) checkRoom() error {
 // appendAtOnce is how many tokens are stored between two looks at the context.
 const appendAtOnce = 4096
 
-// extend has a state take up the rows of its sequence, and attends from them. On an error
-// the state is as it was.
-func (r *nsaRun) extend(ctx context.Context) (err error) {
+// extend has a state take up the rows of its sequence, and attends from them. After an error
+// it may have taken up some of them.
+func (r *nsaRun) extend(ctx context.Context) error {
 	s, cfg := r.state, &r.op.cfg
-	r.past = s.Len()
-	defer func() {
-		if err != nil {
-			s.shorten(r.past)
-		}
-	}()
 	for from := 0; from < r.seq.q.Rows; from += appendAtOnce {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -41,19 +41,11 @@ func (t *nsaSteps) forget() {
 	t.call = attention.Call{}
 }
 
-// few tells whether the call is one of a few tokens for each state.
-func (r *nsaRun) few() bool {
-	few := len(r.layout.States) > 0
-	for _, x := range r.layout.Segments {
-		few = few && x.To-x.From <= fewTokens
-	}
-	return few
-}
-
-// stepAll has every state take up its tokens, one round after the other, and attends from
-// them. On an error all states are as they were.
-func (r *nsaRun) stepAll(ctx context.Context) (err error) {
-	t := &r.steps
+// advanceStates has every state take up its tokens and attends from them: first those that
+// get many, one state after the other, then of those that get a few a token of each at a
+// time. On an error all states are as they were.
+func (r *nsaRun) advanceStates(ctx context.Context) (err error) {
+	t, cfg := &r.steps, &r.op.cfg
 	t.before = t.before[:0]
 	for _, s := range r.layout.States {
 		t.before = append(t.before, s.Len())
@@ -65,10 +57,18 @@ func (r *nsaRun) stepAll(ctx context.Context) (err error) {
 			}
 		}
 	}()
+	for b, x := range r.layout.Segments {
+		if x.To-x.From > fewTokens {
+			r.seq, r.state, r.past = r.call.part(x.From, x.To, cfg.KVHeads*cfg.Count), r.layout.States[b], t.before[b]
+			if err := r.extend(ctx); err != nil {
+				return err
+			}
+		}
+	}
 	for round := 0; ; round++ {
 		t.states, t.rows = t.states[:0], t.rows[:0]
 		for b, x := range r.layout.Segments {
-			if x.From+round < x.To {
+			if x.To-x.From <= fewTokens && x.From+round < x.To {
 				t.states, t.rows = append(t.states, r.layout.States[b]), append(t.rows, x.From+round)
 			}
 		}
