@@ -257,7 +257,11 @@ func TestPrefixesFile(t *testing.T) {
 			if q, err := m.ReadPrefixes(bytes.NewReader(file.Bytes()), less); err != nil || q.Bytes() > less.MaxBytes || q.Bytes() == 0 {
 				t.Errorf("%d bytes in %d: %v", q.Bytes(), less.MaxBytes, err)
 			}
-			for n := 0; n < file.Len(); n += 1 + file.Len()/300 {
+			cuts := 300
+			if testing.Short() {
+				cuts = 60
+			}
+			for n := 0; n < file.Len(); n += 1 + file.Len()/cuts {
 				if _, err := m.ReadPrefixes(bytes.NewReader(file.Bytes()[:n]), cfg); !errors.Is(err, subquad.ErrState) {
 					t.Fatalf("%d bytes of a file: %v", n, err)
 				}
