@@ -41,4 +41,5 @@ func mobaRoom(b *builder) {
 	op := must(sparse.NewMoBA(cfg))
 	cfg.TopK = 3
 	b.attends(operator{op: op, other: must(sparse.NewMoBA(cfg))}, valueDim, true, true, true, func(c *attention.Call) { c.LSE = matrix(tokens, heads) })
+	b.on(func() any { return op }, "NewPages", func() []any { return []any{attention.PagesConfig{PageTokens: 4, MaxPages: 8}} })
 }

@@ -243,8 +243,13 @@ func blockMeans(x blas32.General, size int) blas32.General {
 // divided by their number.
 func blockMean(dst []float32, x blas32.General) {
 	clear(dst)
+	addRows(dst, x)
+	asm.Scale(dst, 1/float32(x.Rows), dst)
+}
+
+// addRows adds rows to dst, one after the other.
+func addRows(dst []float32, x blas32.General) {
 	for i := range x.Rows {
 		asm.Add(dst, dst, mat.Row(x, i))
 	}
-	asm.Scale(dst, 1/float32(x.Rows), dst)
 }

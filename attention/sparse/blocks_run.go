@@ -58,7 +58,7 @@ func (r *blocksRun) sequence(ctx context.Context, s int) error {
 	}
 	r.at = r.place(s)
 	workers := r.reserve()
-	for r.open(e, cfg.Heads, cfg.KVHeads, r.q.Rows); r.nextHeads(); {
+	for r.open(e, cfg.Heads, cfg.KVHeads, r.q.Rows, r.k.Rows); r.nextHeads(); {
 		for r.nextRound() {
 			if err := r.find(ctx); err != nil {
 				return err

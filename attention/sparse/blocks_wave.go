@@ -3,6 +3,7 @@ package sparse
 import (
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 )
@@ -14,27 +15,29 @@ import (
 type wave struct {
 	e             *engine
 	kvHeads       int
-	group         int            // query heads that read a key head
-	queries       int            // of the sequence
-	k, v, weights blas32.General // of the sequence
+	group         int                // query heads that read a key head
+	queries, keys int                // of the sequence
+	k, v, weights blas32.General     // of the sequence
+	states        []*attention.State // that hold its keys and values instead, one for each key head
 
 	head, heads          int  // key heads of the wave: the first, and how many
 	first, blocks, slots int  // blocks of the round: the first, and how many; and tiles, at the most
 	last                 bool // the round is the wave's last
 	all, together        int  // blocks of the sequence; key heads of a wave, at the most
 
-	packed  []float32 // [heads][slots]
-	finite  []bool    // [heads][slots]
-	needed  []bool    // [heads][blocks]: some query chose it
-	waiting []float32 // [query heads of the wave][queries][2]: top and sum between rounds
+	packed  []float32   // [heads][slots]
+	finite  []bool      // [heads][slots]
+	needed  []bool      // [heads][blocks]: some query chose it
+	waiting []float32   // [query heads of the wave][queries][2]: top and sum between rounds
+	wide    [][]float32 // of each worker: tokens of a state that are not stored as float32, or not in one piece
 }
 
-// open begins with a sequence, whose k, v and weights have been set.
-func (w *wave) open(e *engine, heads, kvHeads, queries int) {
-	w.e, w.kvHeads, w.group, w.queries = e, kvHeads, heads/kvHeads, queries
-	w.all = ceil(w.k.Rows, e.block)
+// open begins with a sequence, whose k, v and weights, or states, have been set.
+func (w *wave) open(e *engine, heads, kvHeads, queries, keys int) {
+	w.e, w.kvHeads, w.group, w.queries, w.keys = e, kvHeads, heads/kvHeads, queries, keys
+	w.all = ceil(keys, e.block)
 	most := min(w.all, e.perRound)
-	w.slots = min(most*e.tiles, ceil(w.k.Rows, e.keys)+most)
+	w.slots = min(most*e.tiles, ceil(keys, e.keys)+most)
 	w.together = max(1, min(kvHeads, e.sizes.Pack/max(w.slots*e.slot.size, 1)))
 	w.head, w.heads = 0, 0
 }
@@ -79,7 +82,7 @@ func (w *wave) need(head int, list []int32) {
 }
 
 // packTask packs a block for a key head, if it is needed.
-func (w *wave) packTask(_, task int) {
+func (w *wave) packTask(worker, task int) {
 	if !w.needed[task] {
 		return
 	}
@@ -88,19 +91,54 @@ func (w *wave) packTask(_, task int) {
 	g := w.head + head
 	for t := range e.tiles {
 		from := (w.first+block)*e.block + t*e.keys
-		to := min(from+e.keys, (w.first+block+1)*e.block, w.k.Rows)
+		to := min(from+e.keys, (w.first+block+1)*e.block, w.keys)
 		if from >= to {
 			return
 		}
 		slot := head*w.slots + block*e.tiles + t
 		data := w.packed[slot*e.slot.size:][:e.slot.size]
-		w.finite[slot] = e.packTile(data, mat.Columns(mat.Rows(w.k, from, to), g*e.dim, e.dim), mat.Columns(mat.Rows(w.v, from, to), g*e.valueDim, e.valueDim))
+		k, v := w.rowsOf(worker, g, from, to)
+		w.finite[slot] = e.packTile(data, k, v)
 		if mat.Given(w.weights) {
 			for j := range to - from {
 				data[e.slot.w+j] = mat.Part(w.weights, from+j, min(g, w.weights.Cols-1), 1)[0]
 			}
 		}
 	}
+}
+
+// rowsOf returns keys and values of a key head, where they stand or in the worker's memory.
+func (w *wave) rowsOf(worker, g, from, to int) (k, v blas32.General) {
+	if w.states != nil {
+		return heldRows(&w.wide[worker], w.states[g], from, to, w.e.dim, w.e.valueDim)
+	}
+	return w.columns(w.k, g, w.e.dim, from, to), w.columns(w.v, g, w.e.valueDim, from, to)
+}
+
+// heldRows returns tokens of a state of one head, where they stand or in memory for them.
+func heldRows(memory *[]float32, s *attention.State, from, to, dim, valueDim int) (k, v blas32.General) {
+	n := to - from
+	seg, _ := s.Segment(from)
+	if seg.Tokens >= n {
+		if k, v, ok := seg.Float32(); ok {
+			return mat.Rows(k, 0, n), mat.Rows(v, 0, n)
+		}
+	}
+	*memory = scratch.Floats(*memory, n*(dim+valueDim))
+	k, v = mat.Of(*memory, n, dim), mat.Of((*memory)[n*dim:], n, valueDim)
+	for at := 0; at < n; {
+		seg, _ := s.Segment(from + at)
+		to := min(at+seg.Tokens, n)
+		err := seg.Keys(mat.Rows(k, at, to), 0, 0)
+		if err == nil {
+			err = seg.Values(mat.Rows(v, at, to), 0, 0)
+		}
+		if err != nil {
+			panic(err) // shapes that do not go with the state
+		}
+		at = to
+	}
+	return k, v
 }
 
 // tile returns a tile of a block of the round for a query head, and whether the block has
@@ -110,9 +148,9 @@ func (w *wave) tile(head, block, n int) (t packed, more bool) {
 	start := block*e.block + n*e.keys
 	slot := (head/w.group-w.head)*w.slots + (block-w.first)*e.tiles + n
 	return packed{
-		data: w.packed[slot*e.slot.size:][:e.slot.size], keys: min(e.keys, (block+1)*e.block-start, w.k.Rows-start), start: start,
+		data: w.packed[slot*e.slot.size:][:e.slot.size], keys: min(e.keys, (block+1)*e.block-start, w.keys-start), start: start,
 		finite: w.finite[slot], weighted: mat.Given(w.weights),
-	}, n+1 < e.tiles && start+e.keys < w.k.Rows
+	}, n+1 < e.tiles && start+e.keys < w.keys
 }
 
 // begin readies rows for queries from .. to of a head: new ones or, after the first round, as
@@ -148,7 +186,9 @@ func (w *wave) wait(head, from, to int) []float32 {
 }
 
 // forget drops what belongs to the caller.
-func (w *wave) forget() { w.k, w.v, w.weights = blas32.General{}, blas32.General{}, blas32.General{} }
+func (w *wave) forget() {
+	w.k, w.v, w.weights, w.states = blas32.General{}, blas32.General{}, blas32.General{}, nil
+}
 
 // bytes is the memory of a wave, at the most, for so many queries and keys.
 func (e *engine) waveBytes(heads, kvHeads, queries, keys int) int64 {

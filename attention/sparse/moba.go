@@ -34,14 +34,14 @@ type MoBAConfig struct {
 //	out[i] = sum over j of softmax over j (Scale q[i].k[j]) v[j]
 //
 // Positions are applied to q and k before. A query with no more than TopK blocks reads all:
-// then it is exact attention. A gate that is NaN goes after all numbers.
+// then it is exact attention. A gate that is NaN goes after all numbers. In a model of package
+// transformer it takes the place of a layer's attention by its Replace.
 //
 // A MoBA is immutable and safe for concurrent use.
 type MoBA struct {
 	cfg     MoBAConfig
 	print   state.Fingerprint    // of the states that belong to it
-	held    *attention.Attention // whose states hold tokens
-	one     *attention.Attention // of one head, which takes steps of few tokens
+	one     *attention.Attention // of one head: its states hold tokens, and it takes steps of few
 	engine  engine
 	scratch scratch.List[mobaRun]
 }
@@ -63,18 +63,18 @@ func NewMoBA(cfg MoBAConfig) (*MoBA, error) {
 	base := attention.Config{
 		Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, Causal: true, Workers: cfg.Workers,
 	}
-	held, err := attention.New(base)
+	all, err := attention.New(base)
 	if err != nil {
-		return nil, check.Named("sparse", err)
+		return nil, named(err)
 	}
-	same := held.Config() // with its checks and defaults
+	same := all.Config() // with its checks and defaults
 	cfg.KVHeads, cfg.ValueDim, cfg.Scale = same.KVHeads, same.ValueDim, same.Scale
 	base.Heads, base.KVHeads = 1, 1
 	one, err := attention.New(base)
 	if err != nil {
-		return nil, check.Named("sparse", err)
+		return nil, named(err)
 	}
-	m := &MoBA{cfg: cfg, held: held, one: one, engine: newEngine(&same, cfg.Block)}
+	m := &MoBA{cfg: cfg, one: one, engine: newEngine(&same, cfg.Block)}
 	m.print = state.NewFingerprint("sparse.MoBA", m.fingerprint()...)
 	return m, nil
 }
@@ -106,8 +106,7 @@ func (m *MoBA) ScratchBytes(tokens int) int64 {
 // together is how many key heads a wave over that many tokens has, at the most.
 func (m *MoBA) together(tokens int) int {
 	var w wave
-	w.k.Rows = tokens
-	w.open(&m.engine, m.cfg.Heads, m.cfg.KVHeads, tokens)
+	w.open(&m.engine, m.cfg.Heads, m.cfg.KVHeads, tokens, tokens)
 	return w.together
 }
 

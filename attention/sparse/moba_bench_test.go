@@ -28,15 +28,12 @@ func BenchmarkMoBA(b *testing.B) {
 			b.ReportMetric(float64(x.n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 		})
 		b.Run("step/"+name, func(b *testing.B) {
-			k, v := matrix(2, x.n, heads*d), matrix(3, x.n, heads*d)
 			s, err := m.NewState(MoBAStateConfig{MaxTokens: x.n + 1})
-			if err == nil {
-				err = s.tokens.Append(k, v)
-			}
-			if err == nil {
-				err = s.average(b.Context())
-			}
 			if err != nil {
+				b.Fatal(err)
+			}
+			var memory []float32
+			if err := s.take(b.Context(), &memory, matrix(2, x.n, heads*d), matrix(3, x.n, heads*d)); err != nil {
 				b.Fatal(err)
 			}
 			one, dst := matrix(1, 1, heads*d), mat.New(1, heads*d)

@@ -27,9 +27,9 @@ func (m *MoBA) Forward(dst, q, k, v blas32.General) error {
 }
 
 // Step is Forward for the next tokens, one or many, after those that the state has seen. Any
-// split of a sequence gives what Forward gives, up to rounding: blocks are chosen by the same
-// bits. A few tokens read their blocks where they stand; for more, blocks are packed first, as
-// in Forward. On an error the state is as before the call.
+// split of a sequence gives what Forward gives, up to rounding and to what the state's Format
+// loses: blocks are chosen by the same bits. A few tokens read their blocks where they stand;
+// for more, blocks are packed first, as in Forward. On an error the state is as before the call.
 func (m *MoBA) Step(dst, q, k, v blas32.General, state *MoBAState) error {
 	if state == nil {
 		return check.NilState("sparse", "State")
@@ -51,7 +51,8 @@ func (m *MoBA) StepBatch(dst, q, k, v blas32.General, states []*MoBAState) error
 // returns ctx.Err() itself, leaves the outputs in an unspecified state and states as they were.
 // Of a Call it takes K and V of one segment, Offsets, State or States, LSE, Partial and Workers;
 // any other option is an error. Errors about matrices match ErrShape, those about options ErrCall,
-// those about states ErrState or ErrFull; all come before anything is written.
+// those about states ErrState or ErrFull; all but that
+// of an exhausted pool of pages come before anything is written.
 func (m *MoBA) Run(ctx context.Context, call *attention.Call) error {
 	if err := check.Call("sparse", ctx, call != nil); err != nil {
 		return err
@@ -129,7 +130,8 @@ func (r *mobaRun) serve(ctx context.Context, m *MoBA, c mobaRequest, batch pack.
 		c := r.call.part(x)
 		means, err := r.meansOf(ctx, c.k)
 		if err == nil {
-			err = r.attendTo(ctx, c, c.k, c.v, means)
+			r.k, r.v = c.k, c.v
+			err = r.attendTo(ctx, c, c.k.Rows, means)
 		}
 		if err != nil {
 			return err
@@ -184,7 +186,7 @@ func (r *mobaRun) check(batch pack.Batch[*MoBAState]) error {
 	for b, s := range r.layout.States {
 		n, most := r.layout.Segments[b].To-r.layout.Segments[b].From, s.cfg.MaxTokens
 		if most == 0 {
-			most = mostMoBATokens
+			most = mostTokens
 		}
 		if n > most-s.Len() {
 			return check.Errorf(ErrFull, "sparse: %d tokens after %d, want at most %d", n, s.Len(), most)

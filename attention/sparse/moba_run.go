@@ -47,18 +47,17 @@ type mobaWorker struct {
 	tiles  [2][1]packed
 }
 
-// attendTo attends from queries, the last of the keys' positions, to the keys by the means of
-// their whole blocks.
-func (r *mobaRun) attendTo(ctx context.Context, c mobaRequest, k, v, means blas32.General) error {
+// attendTo attends from queries, the last of the keys' positions, to so many keys, which r.k and
+// r.v or r.states have, by the means of their whole blocks.
+func (r *mobaRun) attendTo(ctx context.Context, c mobaRequest, keys int, means blas32.General) error {
 	m := r.op
 	cfg := &m.cfg
-	r.q, r.dst, r.lse, r.k, r.v = c.q, c.dst, c.lse, k, v
-	r.at = k.Rows - c.q.Rows
+	r.q, r.dst, r.lse, r.at = c.q, c.dst, c.lse, keys-c.q.Rows
 	r.gates.pack(&m.engine, cfg.KVHeads, cfg.TopK-1, means)
-	choosing := (k.Rows-1)/cfg.Block > r.gates.top // at least the last query
-	r.rows = m.tileRows(r.q.Rows, k.Rows)
-	workers := r.reserve()
-	for r.open(&m.engine, cfg.Heads, cfg.KVHeads, r.q.Rows); r.nextHeads(); {
+	choosing := (keys-1)/cfg.Block > r.gates.top // at least the last query
+	r.rows = m.tileRows(r.q.Rows, keys)
+	workers := r.reserve(keys)
+	for r.open(&m.engine, cfg.Heads, cfg.KVHeads, r.q.Rows, keys); r.nextHeads(); {
 		tasks := r.heads * r.group * ceil(r.q.Rows, r.rows)
 		if choosing {
 			r.lists = scratch.Sized(r.lists, r.heads*r.group*r.q.Rows*r.gates.top)
@@ -82,20 +81,23 @@ func (r *mobaRun) attendTo(ctx context.Context, c mobaRequest, k, v, means blas3
 }
 
 // reserve returns how many goroutines to use for the sequence, and makes their memory.
-func (r *mobaRun) reserve() int {
+func (r *mobaRun) reserve(keys int) int {
 	m := r.op
 	cfg := &m.cfg
-	pairs := float64(r.q.Rows) * min(float64(r.k.Rows), float64(cfg.TopK)*float64(cfg.Block)) * float64(cfg.Heads)
+	pairs := float64(r.q.Rows) * min(float64(keys), float64(cfg.TopK)*float64(cfg.Block)) * float64(cfg.Heads)
 	n := m.workersFor(r.call.workers, pairs*float64(cfg.HeadDim+cfg.ValueDim))
 	for len(r.work) < n {
 		r.work = append(r.work, mobaWorker{})
+	}
+	for len(r.wide) < n {
+		r.wide = append(r.wide, nil)
 	}
 	for i := range n {
 		w := &r.work[i]
 		w.rows.reserve(&m.engine, r.rows)
 		w.some.reserve(&m.engine, r.rows)
-		w.ends = scratch.Sized(w.ends, min(ceil(r.k.Rows, m.cfg.Block), m.engine.perRound))
-		w.picked = scratch.Sized(w.picked, r.rows*min(r.gates.top, ceil(r.k.Rows, m.cfg.Block)))
+		w.ends = scratch.Sized(w.ends, min(ceil(keys, m.cfg.Block), m.engine.perRound))
+		w.picked = scratch.Sized(w.picked, r.rows*min(r.gates.top, ceil(keys, m.cfg.Block)))
 		w.strip.reserve(&m.engine)
 	}
 	return n

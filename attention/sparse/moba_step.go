@@ -24,9 +24,7 @@ func (r *mobaRun) advance(ctx context.Context) error {
 	err := r.step(ctx)
 	if err != nil {
 		for i, s := range r.layout.States {
-			if n := r.few.lens[i]; s.Len() > n {
-				s.Truncate(n) // what was just taken up can be taken back
-			}
+			s.shorten(r.few.lens[i])
 		}
 	}
 	return err
@@ -37,15 +35,15 @@ func (r *mobaRun) step(ctx context.Context) error {
 	for i, s := range r.layout.States {
 		x := r.layout.Segments[i]
 		c := r.call.part(x)
-		if err := s.take(ctx, c.k, c.v); err != nil {
+		if err := s.take(ctx, &r.few.wide, c.k, c.v); err != nil {
 			return err
 		}
 		if n := x.To - x.From; n <= mobaFewTokens {
 			most = max(most, n)
 			continue
 		}
-		k, v := s.keys()
-		if err := r.attendTo(ctx, c, k, v, s.meansMatrix()); err != nil {
+		r.states = s.tokens
+		if err := r.attendTo(ctx, c, s.Len(), s.meansMatrix()); err != nil {
 			return err
 		}
 	}
@@ -63,104 +61,113 @@ func (s *MoBAState) meansMatrix() blas32.General {
 	return mat.Of(s.means, len(s.means)/cols, cols)
 }
 
-// mobaFew is what single tokens of states need: exact attention of one head takes each head of
-// each token as a sequence of its own, which sees the blocks that it chose.
+// mobaFew is what single tokens of states need: exact attention of one head takes a key head of
+// each token's state as a sequence of its own, of which a query head sees the blocks that it
+// chose; query heads that share a key head go one after the other.
 type mobaFew struct {
-	lens        []int // of the states before
+	lens        []int     // of the states before
+	wide        []float32 // of tokens that are not stored as float32
 	q, dst, lse []float32
-	views       []*attention.View
 	past        []attention.Past
 	selections  []attention.Selection
 	runs        [][]attention.Run
-	rows        []int // of the call, one for each token
+	tokens      []mobaToken
 	lists       []int32
 	gate        gateWork
 	call        attention.Call
 }
 
+// mobaToken is a token, a row of the call, at a position of a state.
+type mobaToken struct {
+	state   *MoBAState
+	row, at int
+}
+
 // forget drops what belongs to the caller.
 func (f *mobaFew) forget() {
 	clear(f.past)
-	for _, v := range f.views {
-		*v = attention.View{}
-	}
+	clear(f.tokens)
 	f.call = attention.Call{}
 }
 
 // attendFew attends from token t of each state's, where it has few and so many.
 func (r *mobaRun) attendFew(ctx context.Context, t int) error {
-	f, m := &r.few, r.op
-	cfg := &m.cfg
-	d, dv := cfg.HeadDim, cfg.ValueDim
-	f.past, f.selections, f.rows = f.past[:0], f.selections[:0], f.rows[:0]
+	f, group := &r.few, r.op.cfg.Heads/r.op.cfg.KVHeads
+	f.tokens = f.tokens[:0]
 	for i, s := range r.layout.States {
 		x := r.layout.Segments[i]
-		if n := x.To - x.From; n > mobaFewTokens || t >= n {
-			continue
+		if n := x.To - x.From; n <= mobaFewTokens && t < n {
+			f.tokens = append(f.tokens, mobaToken{s, x.From + t, f.lens[i] + t})
 		}
-		f.rows = append(f.rows, x.From+t)
-		if err := r.lookAt(s, x.From+t, f.lens[i]+t); err != nil {
+	}
+	n := len(f.tokens) * r.op.cfg.Heads // lists of runs
+	for len(f.runs) < n {
+		f.runs = append(f.runs, nil)
+	}
+	for i, x := range f.tokens {
+		r.chooseFew(x, f.runs[i*r.op.cfg.Heads:])
+	}
+	for j := range group {
+		if err := r.attendShare(ctx, j); err != nil {
 			return err
-		}
-	}
-	n := len(f.rows) * cfg.Heads
-	f.q, f.dst, f.lse = scratch.Floats(f.q, n*d), scratch.Floats(f.dst, n*dv), scratch.Floats(f.lse, n)
-	for i, row := range f.rows {
-		copy(f.q[i*cfg.Heads*d:][:cfg.Heads*d], mat.Row(r.call.q, row))
-	}
-	f.call = attention.Call{Dst: mat.Of(f.dst, n, dv), Q: mat.Of(f.q, n, d), States: f.past, Select: f.selections, Workers: r.call.workers}
-	if r.call.lse.Rows > 0 {
-		f.call.LSE = mat.Of(f.lse, n, 1)
-	}
-	if err := m.one.Run(ctx, &f.call); err != nil {
-		return named(err)
-	}
-	for i, row := range f.rows {
-		copy(mat.Row(r.call.dst, row), f.dst[i*cfg.Heads*dv:])
-		if r.call.lse.Rows > 0 {
-			copy(mat.Row(r.call.lse, row), f.lse[i*cfg.Heads:])
 		}
 	}
 	return nil
 }
 
-// lookAt adds what the heads of a token, a row of the call at a position, see of a state.
-func (r *mobaRun) lookAt(s *MoBAState, row, at int) error {
+// chooseFew makes runs of what each head of a token sees.
+func (r *mobaRun) chooseFew(x mobaToken, runs [][]attention.Run) {
 	f, m := &r.few, r.op
 	cfg := &m.cfg
-	k, v := s.keys()
-	k, v = mat.Rows(k, 0, at+1), mat.Rows(v, 0, at+1)
-	own, top := at/cfg.Block, cfg.TopK-1
+	own, top := x.at/cfg.Block, cfg.TopK-1
 	if own > top {
-		r.gates.pack(&m.engine, cfg.KVHeads, top, mat.Rows(s.meansMatrix(), 0, own))
+		r.gates.pack(&m.engine, cfg.KVHeads, top, mat.Rows(x.state.meansMatrix(), 0, own))
 		f.lists = scratch.Sized(f.lists, top)
 	}
 	for h := range cfg.Heads {
-		g := h / (cfg.Heads / cfg.KVHeads)
-		n := len(f.past)
-		if n == len(f.views) {
-			f.views = append(f.views, new(attention.View))
+		list := runs[h][:0]
+		if own <= top {
+			runs[h] = append(list, attention.Run{From: 0, To: x.at + 1})
+			continue
 		}
-		if n == len(f.runs) {
-			f.runs = append(f.runs, nil)
+		q := mat.Columns(mat.Rows(r.call.q, x.row, x.row+1), h*cfg.HeadDim, cfg.HeadDim)
+		r.gates.choose(&f.gate, q, h/(cfg.Heads/cfg.KVHeads), x.at, f.lists)
+		for _, b := range f.lists {
+			list = append(list, attention.Run{From: int(b) * cfg.Block, To: (int(b) + 1) * cfg.Block})
 		}
-		st, err := f.views[n].Of(m.one, mat.Columns(k, g*cfg.HeadDim, cfg.HeadDim), mat.Columns(v, g*cfg.ValueDim, cfg.ValueDim), 0)
-		if err != nil {
-			return named(err)
+		runs[h] = append(list, attention.Run{From: own * cfg.Block, To: x.at + 1})
+	}
+}
+
+// attendShare attends from query head j of those of each key head, of all tokens.
+func (r *mobaRun) attendShare(ctx context.Context, j int) error {
+	f, cfg := &r.few, &r.op.cfg
+	d, dv, group := cfg.HeadDim, cfg.ValueDim, cfg.Heads/cfg.KVHeads
+	n := len(f.tokens) * cfg.KVHeads
+	f.q, f.dst, f.lse = scratch.Floats(f.q, n*d), scratch.Floats(f.dst, n*dv), scratch.Floats(f.lse, n)
+	f.past, f.selections = f.past[:0], f.selections[:0]
+	for i, x := range f.tokens {
+		for g, t := range x.state.tokens {
+			h := g*group + j
+			copy(f.q[(i*cfg.KVHeads+g)*d:][:d], mat.Part(r.call.q, x.row, h*d, d))
+			f.past, f.selections = append(f.past, t), append(f.selections, f.runs[i*cfg.Heads+h])
 		}
-		runs := f.runs[n][:0]
-		if own > top {
-			q := mat.Columns(mat.Rows(r.call.q, row, row+1), h*cfg.HeadDim, cfg.HeadDim)
-			r.gates.choose(&f.gate, q, g, at, f.lists)
-			for _, b := range f.lists[:top] {
-				runs = append(runs, attention.Run{From: int(b) * cfg.Block, To: (int(b) + 1) * cfg.Block})
+	}
+	f.call = attention.Call{Dst: mat.Of(f.dst, n, dv), Q: mat.Of(f.q, n, d), States: f.past, Select: f.selections, Workers: r.call.workers}
+	if r.call.lse.Rows > 0 {
+		f.call.LSE = mat.Of(f.lse, n, 1)
+	}
+	if err := r.op.one.Run(ctx, &f.call); err != nil {
+		return named(err)
+	}
+	for i, x := range f.tokens {
+		for g := range cfg.KVHeads {
+			h, at := g*group+j, i*cfg.KVHeads+g
+			copy(mat.Part(r.call.dst, x.row, h*dv, dv), f.dst[at*dv:])
+			if r.call.lse.Rows > 0 {
+				mat.Row(r.call.lse, x.row)[h] = f.lse[at]
 			}
-			runs = append(runs, attention.Run{From: own * cfg.Block, To: at + 1})
-		} else {
-			runs = append(runs, attention.Run{From: 0, To: at + 1})
 		}
-		f.runs[n] = runs
-		f.past, f.selections = append(f.past, st), append(f.selections, runs)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -12,6 +13,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
@@ -169,7 +171,15 @@ func TestMoBASteps(t *testing.T) {
 			}
 			var states []*MoBAState
 			for range len(c.Offsets) - 1 {
-				s, err := m.NewState(MoBAStateConfig{MaxTokens: r.IntN(2) * 90})
+				x := MoBAStateConfig{MaxTokens: r.IntN(2) * 90}
+				if r.IntN(2) == 0 {
+					pages, err := m.NewPages(attention.PagesConfig{PageTokens: 1 + r.IntN(20)})
+					if err != nil {
+						t.Fatal(err)
+					}
+					x.Pages = pages
+				}
+				s, err := m.NewState(x)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -320,6 +330,46 @@ func TestMoBAMemory(t *testing.T) {
 	})
 }
 
+// TestMoBAFormats: narrower tokens are what exact attention gives of the tokens as they are stored,
+// and choose the same blocks whatever the steps.
+func TestMoBAFormats(t *testing.T) {
+	const d, n = 16, 90
+	m := mustMoBA(t, MoBAConfig{Heads: 4, KVHeads: 2, HeadDim: d, Block: 8, TopK: 3})
+	q, k, v := matrix(1, n, 4*d), matrix(2, n, 2*d), matrix(3, n, 2*d)
+	want := mat.New(n, 4*d)
+	if err := m.Forward(want, q, k, v); err != nil {
+		t.Fatal(err)
+	}
+	for format, tol := range map[asm.Format]float64{asm.Float16: 0.02, asm.BFloat16: 0.1, asm.Int8: 0.1} {
+		var outs []blas32.General
+		for _, size := range []int{1, 3, n} {
+			s, err := m.NewState(MoBAStateConfig{Format: format})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := mat.New(n, 4*d)
+			for at := 0; at < n; at += size {
+				part := func(m blas32.General) blas32.General { return mat.Rows(m, at, at+size) }
+				if err := m.Step(part(out), part(q), part(k), part(v), s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			outs = append(outs, out)
+			off := 0
+			for i, x := range out.Data {
+				if e := math.Abs(float64(x - want.Data[i])); e > tol {
+					off++
+				}
+			}
+			if off > n*d/4 { // queries that choose another block are off by more
+				t.Errorf("format %v: %d of %d elements are off by more than %v", format, off, len(out.Data), tol)
+			}
+		}
+		mattest.Close(t, "steps of 3", outs[1].Data, outs[0].Data, 1e-5)
+		mattest.Close(t, "at once", outs[2].Data, outs[0].Data, 1e-5)
+	}
+}
+
 // FuzzMoBAState reads hostile files: an error that matches ErrState, or a state that works.
 func FuzzMoBAState(f *testing.F) {
 	m := mustMoBA(f, MoBAConfig{Heads: 2, HeadDim: 2, Block: 2, TopK: 2})
@@ -331,7 +381,7 @@ func FuzzMoBAState(f *testing.F) {
 	if err := m.Step(mat.New(9, 4), x, x, x, s); err != nil {
 		f.Fatal(err)
 	}
-	statetest.AddParts(f, s, 8*(2+len(m.fingerprint())+2))
+	statetest.AddParts(f, s, 8*(2+len(m.fingerprint())+3))
 	f.Fuzz(func(t *testing.T, head, parts []byte) {
 		s, err := m.ReadState(io.MultiReader(statetest.Sealed(head), bytes.NewReader(parts)))
 		if err != nil {

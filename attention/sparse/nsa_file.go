@@ -33,28 +33,34 @@ func (s *NSAState) WriteTo(w io.Writer) (int64, error) {
 // of pages. Errors match ErrState, or are r's. No more memory is taken than a small
 // multiple of the bytes that there are to read.
 func (a *NSA) ReadState(r io.Reader) (*NSAState, error) {
-	f := state.NewReader(r, "sparse", ErrState, nsaKind, a.fingerprint())
-	most, length, format := f.Int(), f.Int(), f.Int()
-	if f.Err() == nil && (most < 0 || most > mostTokens || length < 0 || length > mostTokens || most > 0 && length > most || format < 0 || format > int64(asm.Float16)) {
-		f.Fail("it has %d tokens of Format %d, MaxTokens %d", length, format, most)
-	}
-	if err := f.End(); err != nil {
-		return nil, err
-	}
-	s, err := a.NewState(NSAStateConfig{Format: asm.Format(format)}) // without memory for tokens that may not be there
+	most, length, format, err := readHead(r, nsaKind, a.fingerprint())
 	if err != nil {
 		return nil, err
 	}
-	s.cfg.MaxTokens = int(most)
+	s, err := a.NewState(NSAStateConfig{Format: format}) // without memory for tokens that may not be there
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.MaxTokens = most
 	for g := range s.tokens {
-		if err := readWhole(s.tokens[g], r, int(length)); err != nil {
+		if err := readWhole(s.tokens[g], r, length); err != nil {
 			return nil, err
 		}
-		if err := readWhole(s.blocks[g], r, a.compressed(int(length))); err != nil {
+		if err := readWhole(s.blocks[g], r, a.compressed(length)); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// readHead reads the numbers with which a state's file begins: MaxTokens, tokens and Format.
+func readHead(r io.Reader, kind string, fingerprint []int64) (most, length int, format asm.Format, err error) {
+	f := state.NewReader(r, "sparse", ErrState, kind, fingerprint)
+	m, n, form := f.Int(), f.Int(), f.Int()
+	if f.Err() == nil && (m < 0 || m > mostTokens || n < 0 || n > mostTokens || m > 0 && n > m || form < 0 || form > int64(asm.Float16)) {
+		f.Fail("it has %d tokens of Format %d, MaxTokens %d", n, form, m)
+	}
+	return int(m), int(n), asm.Format(form), f.End()
 }
 
 // readWhole fills a state of exact attention, which must hold that many tokens.

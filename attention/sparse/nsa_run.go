@@ -196,26 +196,5 @@ func (r *nsaRun) tokensOf(w *nsaWorker, g, from, to int) (k, v blas32.General) {
 
 // held returns tokens of a state of one head likewise.
 func (w *nsaWorker) held(s *attention.State, from, to, dim, valueDim int) (k, v blas32.General) {
-	n := to - from
-	seg, _ := s.Segment(from)
-	if seg.Tokens >= n {
-		if k, v, ok := seg.Float32(); ok {
-			return mat.Rows(k, 0, n), mat.Rows(v, 0, n)
-		}
-	}
-	w.wide = scratch.Floats(w.wide, n*(dim+valueDim))
-	k, v = mat.Of(w.wide, n, dim), mat.Of(w.wide[n*dim:], n, valueDim)
-	for at := 0; at < n; {
-		seg, _ := s.Segment(from + at)
-		to := min(at+seg.Tokens, n)
-		err := seg.Keys(mat.Rows(k, at, to), 0, 0)
-		if err == nil {
-			err = seg.Values(mat.Rows(v, at, to), 0, 0)
-		}
-		if err != nil {
-			panic(err) // shapes that do not go with the state
-		}
-		at = to
-	}
-	return k, v
+	return heldRows(&w.wide, s, from, to, dim, valueDim)
 }

@@ -68,10 +68,15 @@ func (a *NSA) NewState(cfg NSAStateConfig) (*NSAState, error) {
 // NewPages returns a pool of pages for the tokens of the operator's states, a page for one
 // key head, or an error that matches ErrConfig. SharedValues and LogWeights are not used.
 func (a *NSA) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
+	return poolOf(a.one, cfg)
+}
+
+// poolOf returns a pool for states of an operator of one key head.
+func poolOf(one *attention.Attention, cfg attention.PagesConfig) (*attention.Pages, error) {
 	if cfg.SharedValues || cfg.LogWeights {
 		return nil, check.Errorf(ErrConfig, "sparse: SharedValues or LogWeights of Pages, want neither")
 	}
-	p, err := a.one.NewPages(cfg)
+	p, err := one.NewPages(cfg)
 	return p, named(err)
 }
 
