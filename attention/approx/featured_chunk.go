@@ -66,7 +66,9 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, ol
 	if len(w.nothing) < d {
 		w.nothing = make([]float32, d)
 	}
-	v, q := w.value, w.left[:d]
+	v, group := w.value, s.group()
+	queries := mat.Columns(mat.Rows(r.call.Q, t, t+1), set.from*group*s.dim, (set.to-set.from)*group*s.dim)
+	r.op.phi.queries(&w.phi, mat.Vector(w.left[:(set.to-set.from)*group*d]), queries, (set.to-set.from)*group)
 	for g := set.from; g < set.to; g++ {
 		own, all := sums.latest[g*s.part:][:s.part], sums.all[g*s.part:][:s.part]
 		state, z, k := mat.Of(own, d, dv), own[d*dv:], keys[(g-set.from)*d:][:d]
@@ -75,8 +77,8 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, ol
 			copy(v, mat.Row(r.call.V, t)[g*dv:])
 		}
 		asm.Add(z, z, k)
-		for h := g * s.group(); h < (g+1)*s.group(); h++ {
-			r.op.phi.queries(&w.phi, mat.Vector(q), mat.Columns(mat.Rows(r.call.Q, t, t+1), h*s.dim, s.dim), 1)
+		for h := g * group; h < (g+1)*group; h++ {
+			q := w.left[(h-set.from*group)*d:][:d]
 			out := mat.Row(r.call.Dst, t)[h*dv:][:dv]
 			kernel.OuterStep(out, state, 1, k, q, v)
 			below := asm.Dot(q, z)

@@ -67,6 +67,7 @@ type MRA2 struct {
 	cfg     MRA2Config
 	shape   shape
 	tile    kernel.AttentionTile
+	given   func(head int) []int32 // for tests: pairs in place of those that are chosen
 	scratch scratch.List[mraRun]
 }
 

@@ -320,9 +320,12 @@ func (r *mraRun) compareTask(worker, unit int) {
 func (r *mraRun) settleTask(_, unit int) {
 	at, c := &r.wave[unit/r.op.shape.heads], &r.choices[unit]
 	pairs, scores := c.stream.Selected()
+	if r.op.given != nil {
+		pairs, scores = r.op.given(unit%r.op.shape.heads), nil
+	}
 	c.pairs, c.starts = c.pairs[:0], append(c.starts[:0], 0)
 	for i, pair := range pairs {
-		if scores[i] == negInf {
+		if scores != nil && scores[i] == negInf {
 			continue // nobody is there
 		}
 		for int(pair)/at.blocks >= len(c.starts) {
