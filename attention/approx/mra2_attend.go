@@ -125,6 +125,8 @@ func (r *mraRun) packBlock(x *mraExact, at *mraSequence, g, block, place int) in
 	from, to := r.tokens(at, block)
 	k := mat.Columns(mat.Rows(r.call.K, from, to), g*s.dim, s.dim)
 	v := mat.Columns(mat.Rows(r.call.V, from, to), g*s.valueDim, s.valueDim)
+	kernel.PrefetchRows(k)
+	kernel.PrefetchRows(v)
 	if r.hides() {
 		x.bias = scratch.Floats(x.bias, m.tileKeys())
 		for i := range k.Rows {
