@@ -7,10 +7,13 @@
 package golden
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 	"testing"
@@ -46,13 +49,17 @@ func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 	later, ran := map[string]int{}, 0
 	for _, path := range paths(t) {
 		name := strings.TrimSuffix(filepath.Base(path), ".safetensors")
+		op := operation(path)
+		if owner := owners[op]; owner != "" && owner != notYet && tests[op] == nil {
+			continue // read by the package that it belongs to
+		}
 		f, err := weights.Open(path)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
 		defer f.Close()
-		op := f.Metadata["op"]
+		op = f.Metadata["op"]
 		switch owner, known := owners[op]; {
 		case !known:
 			t.Errorf("%s: operation %q is in no table", name, op)
@@ -87,6 +94,29 @@ func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 	}
 	sort.Strings(ops)
 	t.Logf("operations not built yet: %d: %s", len(ops), strings.Join(ops, ", "))
+}
+
+// named finds the operation in a header, where nothing else is called op and has a text.
+var named = regexp.MustCompile(`"op"\s*:\s*"([^"\\]*)"`)
+
+// operation returns what operation a file is of, from its header alone, of which each package
+// has some hundred that are not its own; nothing where it does not say.
+func operation(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	header := make([]byte, 4<<10) // the metadata is in front
+	n, _ := io.ReadFull(f, header)
+	if n < 8 {
+		return ""
+	}
+	length := min(binary.LittleEndian.Uint64(header), uint64(n-8))
+	if found := named.FindSubmatch(header[8 : 8+length]); found != nil {
+		return string(found[1])
+	}
+	return ""
 }
 
 // paths lists the files of the folder.
