@@ -16,7 +16,11 @@ import (
 // once in so many multiply-adds, return context.Canceled itself, and a state stands where it
 // was.
 func TestCancelSoon(t *testing.T) {
-	const n, heads, kvHeads, d = 512, 4, 2, 64
+	const heads, kvHeads, d = 4, 2, 64
+	n := 512
+	if testing.Short() {
+		n = 384
+	}
 	const most = 8 << 20 // multiply-adds between two looks: a few milliseconds without vectors
 	q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, kvHeads*d), matrix(3, n, kvHeads*d), mat.New(n, heads*d)
 	isatest.Run(t, func(t *testing.T) {
