@@ -10,7 +10,7 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/topk"
+	"github.com/subquad/subquad/internal/parallel"
 )
 
 // Pattern is a rule for choices: the blocks of keys that any of its parts names, as far as
@@ -63,7 +63,7 @@ func (b *Blocks) Choose(choice *Choice, p Pattern, queries, keys int) error {
 
 // ChooseBy is Choose for a sequence with queries q [queries, Heads*HeadDim] and keys k [keys,
 // KVHeads*HeadDim], at which a pattern with Top looks: each once, and each pair of their
-// blocks' means. Errors match ErrCall or ErrShape, or are those of ctx.
+// blocks' means, with Config.Workers. Errors match ErrCall or ErrShape, or are those of ctx.
 func (b *Blocks) ChooseBy(ctx context.Context, choice *Choice, p Pattern, q, k blas32.General) error {
 	if ctx == nil {
 		return check.Errorf(ErrCall, "sparse: ctx is nil, want a context")
@@ -103,8 +103,12 @@ type chooser struct {
 	offset        int    // position of the first query
 	blocks        int    // of keys
 	marked        []bool // [blocks]: chosen for the list being made
-	scores        []float32
-	best          []int32
+
+	gates  gates          // with Top
+	qMeans blas32.General // of blocks of queries
+	tops   []int32        // [Heads][blocks of queries][gates.top], of those that do not choose all
+	group  parallel.Group
+	work   []gateWork
 }
 
 func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k blas32.General) error {
@@ -127,35 +131,52 @@ func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k bl
 	}
 	c := chooser{op: b, p: p, queries: q.Rows, keys: k.Rows, offset: k.Rows - q.Rows, blocks: ceil(k.Rows, b.cfg.KeyBlock)}
 	c.marked = make([]bool, c.blocks)
-	var qMeans, kMeans blas32.General
-	if p.Top > 0 {
-		qMeans, kMeans = blockMeans(q, b.cfg.QueryBlock), blockMeans(k, b.cfg.KeyBlock)
-	}
+	err := c.rank(ctx, q, k)
 	draws := make([]*rand.Rand, heads)
 	for h := range draws {
 		draws[h] = rand.New(rand.NewPCG(p.Seed, uint64(h)))
 	}
-	for a := range ceil(q.Rows, b.cfg.QueryBlock) {
+	for a := 0; a < ceil(q.Rows, b.cfg.QueryBlock) && err == nil; a++ {
 		for h := range heads {
-			if err := ctx.Err(); err != nil {
-				choice.Offsets, choice.Blocks = choice.Offsets[:lists], choice.Blocks[:blocks]
-				return err
-			}
-			seen := c.mark(a)
-			if p.Top > 0 {
-				d := b.cfg.HeadDim
-				c.markTop(mat.Part(qMeans, a, h*d, d), mat.Columns(kMeans, h/(b.cfg.Heads/b.cfg.KVHeads)*d, d), seen)
-			}
-			c.draw(draws[h], seen)
-			for x, yes := range c.marked[:seen] {
-				if yes {
-					choice.Blocks = append(choice.Blocks, int32(x))
-				}
-			}
-			choice.close()
+			c.list(choice, a, h, draws[h])
+		}
+		err = ctx.Err()
+	}
+	if err != nil {
+		choice.Offsets, choice.Blocks = choice.Offsets[:lists], choice.Blocks[:blocks]
+	}
+	return err
+}
+
+// list appends the list of a block of queries and a head.
+func (c *chooser) list(choice *Choice, a, h int, draws *rand.Rand) {
+	seen := c.mark(a)
+	if top := c.p.Top; top > 0 && seen > top {
+		for _, x := range c.tops[(h*c.qMeans.Rows+a)*top:][:top] {
+			c.marked[x] = true
+		}
+	} else if top > 0 {
+		for x := range seen {
+			c.marked[x] = true
 		}
 	}
-	return nil
+	c.draw(draws, seen)
+	for x, yes := range c.marked[:seen] {
+		if yes {
+			choice.Blocks = append(choice.Blocks, int32(x))
+		}
+	}
+	choice.close()
+}
+
+// seen returns how many blocks of keys, from the first, a block of queries sees.
+func (c *chooser) seen(a int) int {
+	cfg := &c.op.cfg
+	if !cfg.Causal {
+		return c.blocks
+	}
+	end := c.offset + min((a+1)*cfg.QueryBlock, c.queries) // after the last query
+	return min(ceil(max(end, 0), cfg.KeyBlock), c.blocks)
 }
 
 // mark marks what the pattern chooses for a block of queries by its place alone, and returns
@@ -164,13 +185,7 @@ func (c *chooser) mark(a int) (seen int) {
 	cfg, p := &c.op.cfg, c.p
 	from := c.offset + a*cfg.QueryBlock                         // position of the first query
 	last := c.offset + min((a+1)*cfg.QueryBlock, c.queries) - 1 // and of the last
-	seen = c.blocks
-	if cfg.Causal {
-		seen = max(0, min(seen, ceil(last+1, cfg.KeyBlock)))
-		if last < 0 {
-			seen = 0
-		}
-	}
+	seen = c.seen(a)
 	clear(c.marked)
 	set := func(from, to int) {
 		for x := max(from, 0); x < min(to, seen); x++ {
@@ -218,25 +233,53 @@ func (c *chooser) draw(r *rand.Rand, seen int) {
 	}
 }
 
-// markTop marks the blocks of keys whose means go best with that of queries.
-func (c *chooser) markTop(q []float32, k blas32.General, seen int) {
-	c.scores = c.scores[:0]
-	for x := range seen {
-		c.scores = append(c.scores, asm.Dot(q, mat.Row(k, x)))
+// rank finds the best blocks by their means, with Top.
+func (c *chooser) rank(ctx context.Context, q, k blas32.General) error {
+	b, top := c.op, c.p.Top
+	if top == 0 || c.blocks <= top {
+		return ctx.Err()
 	}
-	c.best = topk.Select(c.best, c.scores, c.p.Top)
-	for _, x := range c.best {
-		c.marked[x] = true
+	cfg := &b.cfg
+	if check.Product(math.MaxInt/4, cfg.Heads, ceil(q.Rows, cfg.QueryBlock), top) < 0 {
+		return check.Errorf(ErrCall, "sparse: Pattern.Top is %d for %d heads of %d queries, more than memory can hold", top, cfg.Heads, q.Rows)
 	}
+	var kMeans blas32.General
+	var err error
+	if c.qMeans, err = blockMeans(ctx, q, cfg.QueryBlock); err == nil {
+		kMeans, err = blockMeans(ctx, k, cfg.KeyBlock)
+	}
+	if err != nil {
+		return err
+	}
+	c.gates.pack(&b.engine, cfg.KVHeads, top, kMeans)
+	c.tops = make([]int32, cfg.Heads*c.qMeans.Rows*top)
+	workers := b.workersFor(0, float64(c.qMeans.Rows)*float64(c.blocks)*float64(q.Cols))
+	c.work = make([]gateWork, workers)
+	return c.group.RunAs(ctx, "sparse", workers, cfg.Heads*ceil(c.qMeans.Rows, rankRows), c.rankTask)
+}
+
+// rankRows is how many blocks of queries a task of rank has.
+const rankRows = 96
+
+// rankTask ranks for some blocks of queries of a head.
+func (c *chooser) rankTask(worker, task int) {
+	cfg, n := &c.op.cfg, c.qMeans.Rows
+	tasks := ceil(n, rankRows)
+	h, from := task/tasks, task%tasks*rankRows
+	means := mat.Columns(mat.Rows(c.qMeans, from, min(from+rankRows, n)), h*cfg.HeadDim, cfg.HeadDim)
+	c.gates.choose(&c.work[worker], means, h/(cfg.Heads/cfg.KVHeads), c.tops[(h*n+from)*c.p.Top:], func(i int) int { return c.seen(from + i) })
 }
 
 // blockMeans returns the means of blocks of so many rows.
-func blockMeans(x blas32.General, size int) blas32.General {
+func blockMeans(ctx context.Context, x blas32.General, size int) (blas32.General, error) {
 	m := mat.New(ceil(x.Rows, size), x.Cols)
 	for i := range m.Rows {
+		if err := ctx.Err(); err != nil {
+			return m, err
+		}
 		blockMean(mat.Row(m, i), mat.Rows(x, i*size, min((i+1)*size, x.Rows)))
 	}
-	return m
+	return m, nil
 }
 
 // blockMean sets dst to the mean of rows, which are one or more: their sum in their order,

@@ -2,7 +2,6 @@ package sparse
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -68,23 +67,10 @@ func (m *MoBA) Run(ctx context.Context, call *attention.Call) error {
 	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
-	batch := pack.Batch[*MoBAState]{Offsets: call.Offsets}
-	if call.State != nil {
-		if batch.State, _ = call.State.(*MoBAState); batch.State == nil {
-			return check.NoState[*MoBAState]("sparse", "State", call.State)
-		}
-	}
-	if call.States != nil {
-		defer func() { clear(r.list) }()
-		r.list = append(r.list[:0], nil)[:0] // not nil, even where States is empty
-		for i, x := range call.States {
-			s, _ := x.(*MoBAState)
-			if s == nil {
-				return check.NoState[*MoBAState]("sparse", fmt.Sprintf("States[%d]", i), x)
-			}
-			r.list = append(r.list, s)
-		}
-		batch.States = r.list
+	defer func() { clear(r.list) }()
+	batch, err := batchOf(call, &r.list)
+	if err != nil {
+		return err
 	}
 	return r.serve(ctx, m, mobaRequest{call.Dst, call.Q, call.K[0], call.V[0], call.LSE, call.Workers}, batch)
 }

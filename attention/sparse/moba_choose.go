@@ -10,8 +10,7 @@ import (
 	"github.com/subquad/subquad/internal/topk"
 )
 
-// gates choose blocks for queries by the blocks' means. A block's mean is needed only of
-// queries of later blocks: it is of a whole block.
+// gates choose blocks for queries, or for means of queries, by the means of the blocks' keys.
 type gates struct {
 	e       *engine
 	kvHeads int
@@ -37,16 +36,15 @@ type gateWork struct {
 	stream topk.Stream
 }
 
-// choose writes the blocks of queries, which are of one head and follow each other from a
-// position on, to lists of top each: those before a query's own that it reads, ascending.
-// Lists of queries that have no more blocks before them than top are left as they are: they
-// read all.
-func (g *gates) choose(w *gateWork, q blas32.General, kvHead, at int, lists []int32) {
+// choose writes the blocks of queries of one head to lists of top each, ascending. Query i has
+// before(i) blocks to choose from, the first, no fewer than the query before; lists of queries
+// that have no more than top are left as they are: they read all.
+func (g *gates) choose(w *gateWork, q blas32.General, kvHead int, lists []int32, before func(i int) int) {
 	e := g.e
 	panel, height := e.tile.Panel(), e.tile.Rows()
 	for i := 0; i < q.Rows; i += height {
 		n := min(height, q.Rows-i)
-		most := (at + i + n - 1) / e.block // blocks before the last query's own
+		most := before(i + n - 1)
 		if most <= g.top {
 			continue
 		}
@@ -55,8 +53,8 @@ func (g *gates) choose(w *gateWork, q blas32.General, kvHead, at int, lists []in
 		s := mat.Of(w.scores, n, cols)
 		e.tile.Scores(s, mat.Rows(q, i, i+n), g.packed[kvHead*g.perHead():][:cols*e.dim])
 		for row := range n {
-			if before := (at + i + row) / e.block; before > g.top {
-				w.best(lists[(i+row)*g.top:][:g.top], mat.Row(s, row)[:before])
+			if have := before(i + row); have > g.top {
+				w.best(lists[(i+row)*g.top:][:g.top], mat.Row(s, row)[:have])
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
@@ -122,9 +123,14 @@ func (r *mobaRun) listOf(head, query int) (list []int32, chose bool) {
 
 // chooseTask has the queries of a tile choose.
 func (r *mobaRun) chooseTask(worker, task int) {
-	head, from, to := r.tileOf(task)
-	lists := r.lists[((head-r.head*r.group)*r.q.Rows+from)*r.gates.top:]
-	r.gates.choose(&r.work[worker].gate, r.columns(r.q, head, r.e.dim, from, to), head/r.group, r.at+from, lists)
+	const atOnce = 96
+	head, from, end := r.tileOf(task)
+	for ; from < end && !r.workers.Stopped(); from += atOnce {
+		to := min(from+atOnce, end)
+		lists := r.lists[((head-r.head*r.group)*r.q.Rows+from)*r.gates.top:]
+		r.gates.choose(&r.work[worker].gate, r.columns(r.q, head, r.e.dim, from, to), head/r.group, lists,
+			func(i int) int { return (r.at + from + i) / r.e.block })
+	}
 }
 
 // find marks the blocks of the round that are needed: of many queries, which are of many
@@ -286,6 +292,12 @@ func (r *mobaRun) meansOf(ctx context.Context, k blas32.General) (blas32.General
 
 // meanTask makes the mean of a block.
 func (r *mobaRun) meanTask(_, b int) {
+	const atOnce = 1024
 	size, cols := r.op.cfg.Block, r.k.Cols
-	blockMean(r.means[b*cols:][:cols], mat.Rows(r.k, b*size, (b+1)*size))
+	mean := r.means[b*cols:][:cols]
+	clear(mean)
+	for from, end := b*size, (b+1)*size; from < end && !r.workers.Stopped(); from += atOnce {
+		addRows(mean, mat.Rows(r.k, from, min(from+atOnce, end)))
+	}
+	asm.Scale(mean, 1/float32(size), mean)
 }

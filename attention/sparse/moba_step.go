@@ -131,7 +131,7 @@ func (r *mobaRun) chooseFew(x mobaToken, runs [][]attention.Run) {
 			continue
 		}
 		q := mat.Columns(mat.Rows(r.call.q, x.row, x.row+1), h*cfg.HeadDim, cfg.HeadDim)
-		r.gates.choose(&f.gate, q, h/(cfg.Heads/cfg.KVHeads), x.at, f.lists)
+		r.gates.choose(&f.gate, q, h/(cfg.Heads/cfg.KVHeads), f.lists, func(int) int { return own })
 		for _, b := range f.lists {
 			list = append(list, attention.Run{From: int(b) * cfg.Block, To: (int(b) + 1) * cfg.Block})
 		}

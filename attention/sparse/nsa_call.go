@@ -2,7 +2,6 @@ package sparse
 
 import (
 	"context"
-	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -63,23 +62,10 @@ func (a *NSA) Run(ctx context.Context, call *attention.Call) error {
 	}
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)
-	batch := pack.Batch[*NSAState]{Offsets: call.Offsets}
-	if call.State != nil {
-		if batch.State, _ = call.State.(*NSAState); batch.State == nil {
-			return check.NoState[*NSAState]("sparse", "State", call.State)
-		}
-	}
-	if call.States != nil {
-		defer func() { clear(r.list) }()
-		r.list = append(r.list[:0], nil)[:0] // not nil, even where States is empty
-		for i, x := range call.States {
-			s, _ := x.(*NSAState)
-			if s == nil {
-				return check.NoState[*NSAState]("sparse", fmt.Sprintf("States[%d]", i), x)
-			}
-			r.list = append(r.list, s)
-		}
-		batch.States = r.list
+	defer func() { clear(r.list) }()
+	batch, err := batchOf(call, &r.list)
+	if err != nil {
+		return err
 	}
 	return r.serveNSA(ctx, a, nsaRequest{call.Dst, call.Q, call.K[0], call.V[0], o.Gates, o.Blocks, call.Workers}, batch)
 }
