@@ -8,6 +8,7 @@ import (
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/scratch"
 )
 
 // Options are what these operators have of a call besides the fields of attention.Call,
@@ -119,6 +120,20 @@ func (q *request) seenBy(j, head int) bool {
 // logWeight is the log-weight of key j for a key head.
 func (q *request) logWeight(j, head int) float32 {
 	return q.LogWeights.Data[j*q.LogWeights.Stride+min(head, q.LogWeights.Cols-1)]
+}
+
+// shown returns a copy of m, in memory, with zeros for the rows that are not seen.
+func shown(memory *[]float32, m blas32.General, seen func(i int) bool) blas32.General {
+	*memory = scratch.Floats(*memory, m.Rows*m.Cols)
+	own := mat.Of(*memory, m.Rows, m.Cols)
+	for i := range m.Rows {
+		if seen(i) {
+			copy(mat.Row(own, i), mat.Row(m, i))
+		} else {
+			clear(mat.Row(own, i)) // it may be NaN
+		}
+	}
+	return own
 }
 
 // sequences are those of a call: the first query and the first key of each, and at last

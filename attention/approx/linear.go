@@ -8,7 +8,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
-	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -51,8 +50,8 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !finite(cfg.Eps) || cfg.Eps < 0 {
-		return nil, check.Errorf(ErrConfig, "approx: Eps is %v, want a finite number, 0 or more", cfg.Eps)
+	if err := checkEps(cfg.Eps); err != nil {
+		return nil, err
 	}
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-6

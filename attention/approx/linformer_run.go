@@ -139,14 +139,5 @@ func (w *linformerWork) seen(call *request, m blas32.General, from, to, col, col
 	if call.Valid == nil {
 		return part
 	}
-	w.block = scratch.Floats(w.block, blockRows*cols)
-	own := mat.Of(w.block, to-from, cols)
-	for i := range own.Rows {
-		if call.Valid[from+i] {
-			copy(mat.Row(own, i), mat.Row(part, i))
-		} else {
-			clear(mat.Row(own, i))
-		}
-	}
-	return own
+	return shown(&w.block, part, func(i int) bool { return call.Valid[from+i] })
 }

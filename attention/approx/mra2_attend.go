@@ -138,28 +138,14 @@ func (r *mraRun) packBlock(x *mraExact, at *mraSequence, g, block, place int) in
 				}
 			}
 		}
-		k = x.seen(k, place)
-		m.tile.PackKeys(x.k, place, k)
-		m.tile.PackValues(x.v, m.tileKeys(), place, x.seen(v, place))
+		seen := func(i int) bool { return x.bias[place+i] != negInf }
+		m.tile.PackKeys(x.k, place, shown(&x.rows, k, seen))
+		m.tile.PackValues(x.v, m.tileKeys(), place, shown(&x.rows, v, seen))
 		return k.Rows
 	}
 	m.tile.PackKeys(x.k, place, k)
 	m.tile.PackValues(x.v, m.tileKeys(), place, v)
 	return k.Rows
-}
-
-// seen returns a copy of keys or values with zeros for those that are hidden.
-func (x *mraExact) seen(m blas32.General, place int) blas32.General {
-	x.rows = scratch.Floats(x.rows, m.Rows*m.Cols)
-	own := mat.Of(x.rows, m.Rows, m.Cols)
-	for i := range m.Rows {
-		if x.bias[place+i] == negInf {
-			clear(mat.Row(own, i))
-		} else {
-			copy(mat.Row(own, i), mat.Row(m, i))
-		}
-	}
-	return own
 }
 
 // finish writes what a query has of both resolutions: i is its row among exact ones, x its

@@ -66,7 +66,7 @@ type PerformerConfig struct {
 // Stabiliser does a causal Performer have a State, a LinearState.
 //
 // It costs 4 F (D + Dv) flop for each token and head, 2 F D more where tops of keys are
-// sought, and causal 4 F Dv more. A Performer is immutable and safe for concurrent use.
+// sought, and causal, within chunks of 64 tokens, 128 F more. A Performer is immutable and safe for concurrent use.
 type Performer struct {
 	cfg PerformerConfig
 	featured
@@ -98,8 +98,8 @@ func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 		return fail("Features is %d, want 0 to %d", cfg.Features, 1<<20)
 	case given && cfg.Features != 0 && cfg.Features != cfg.Projection.Rows:
 		return fail("Features is %d and Projection has %d rows", cfg.Features, cfg.Projection.Rows)
-	case !finite(cfg.Eps) || cfg.Eps < 0:
-		return fail("Eps is %v, want a finite number, 0 or more", cfg.Eps)
+	case checkEps(cfg.Eps) != nil:
+		return nil, checkEps(cfg.Eps)
 	case cfg.Stabiliser != nil && cfg.ReLU:
 		return fail("a Stabiliser with ReLU, whose features need none")
 	case cfg.Stabiliser != nil && !finite(*cfg.Stabiliser):
