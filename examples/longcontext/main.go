@@ -7,10 +7,12 @@
 // It attends causally over sequences of more and more tokens: exactly, as far as
 // patience goes; with CCA as published; with CCA whose cores count as many times
 // as they have tokens; with a hierarchy of such cores; with CCA that is told which
-// groups to see as they are, those of the needles; and with policies of package
-// kvcache: a window, the tokens that half a window of queries vote for (TokenSelect),
-// the columns and diagonals that the last queries look at (MInference). It prints the
-// seconds each takes and its error against exact attention on sampled queries, for two
+// groups to see as they are, those of the needles; with policies of package kvcache: a
+// window, the tokens that half a window of queries vote for (TokenSelect), the columns
+// and diagonals that the last queries look at (MInference); and with package sparse:
+// blocks that blocks of queries choose by their means (MInference's block-sparse heads),
+// and blocks that each query chooses (MoBA). It prints the seconds each takes and its
+// error against exact attention on sampled queries, for two
 // kinds of sequences:
 //
 //   - smooth: keys and values drift slowly, so that neighbours are alike;

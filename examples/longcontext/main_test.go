@@ -35,7 +35,7 @@ func TestCompare(t *testing.T) {
 		errs[r.method] = e
 	}
 	const smooth, needle = 0, 1
-	if len(errs) != 8 {
+	if len(errs) != 10 {
 		t.Fatalf("%d methods: %v", len(errs), errs)
 	}
 	if e := errs[exactly]; e[smooth] > 1e-6 || e[needle] > 1e-6 {
@@ -52,6 +52,11 @@ func TestCompare(t *testing.T) {
 	}
 	if a, b := errs[chosen][needle], errs[window][needle]; a > 0.1 || b < 0.3 {
 		t.Errorf("TokenSelect errs by %v where it can find needles, a window by %v", a, b)
+	}
+	for _, name := range []string{means, mixed} {
+		if a, b := errs[name][needle], errs[window][needle]; a > 0.1 || b < 0.3 {
+			t.Errorf("%s errs by %v where it can find needles, a window by %v", name, a, b)
+		}
 	}
 	if e := errs[blocks][smooth]; e != -1 {
 		t.Errorf("needles were sought where there are none: %v", e)

@@ -31,6 +31,8 @@ const (
 	window  = "window"
 	chosen  = "TokenSelect 1024"
 	slashes = "vertical-slash 256, 512"
+	means   = "100 blocks of 64"
+	mixed   = "MoBA, 32 blocks of 64"
 )
 
 func newMethods(o options, n int) ([]method, error) {
@@ -73,8 +75,14 @@ func newMethods(o options, n int) ([]method, error) {
 		}
 		list = append(list, m)
 	}
-	policies, err := newPolicies(o)
-	return append(list, policies...), err
+	for _, more := range []func(options) ([]method, error){newPolicies, newSparse} {
+		methods, err := more(o)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, methods...)
+	}
+	return list, nil
 }
 
 // newPolicies returns prefill under policies of package kvcache.

@@ -23,6 +23,8 @@ var styles = []struct {
 	{window, picture.Gray, false, true},
 	{chosen, picture.Red, false, false},
 	{slashes, picture.Orange, false, true},
+	{means, picture.PaleGreen, true, false},
+	{mixed, picture.Purple, false, true},
 }
 
 // draw draws the time and the error for each kind of sequences against their
