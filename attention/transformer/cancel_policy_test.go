@@ -17,7 +17,7 @@ func TestCancelPolicies(t *testing.T) {
 	ids, v := tokens(m, 120), m.shape.Vocab
 	stops := int64(40)
 	if testing.Short() {
-		stops = 10
+		stops = 4
 	}
 	for what, cfg := range policies() {
 		cfg.MaxTokens = 0
