@@ -68,7 +68,10 @@ func BenchmarkPrecision(b *testing.B) {
 	if asm.BFloat16x3.Unit() == "none" {
 		b.Skip("not run: unit")
 	}
-	const n = 512
+	n := 512
+	if testing.Short() {
+		n = 64
+	}
 	var times [3]best
 	var runs [3]func()
 	for i := range runs {
@@ -87,7 +90,7 @@ func BenchmarkPrecision(b *testing.B) {
 		}
 	}
 	for i, t := range times {
-		b.ReportMetric(n/t.shortest.Seconds(), asm.Precision(i).String()+"-tokens/s")
+		b.ReportMetric(float64(n)/t.shortest.Seconds(), asm.Precision(i).String()+"-tokens/s")
 		b.ReportMetric(times[0].shortest.Seconds()/t.shortest.Seconds(), asm.Precision(i).String()+"-ratio")
 	}
 }
