@@ -11,7 +11,8 @@ import (
 // float32 itself, and nothing is computed in another precision unasked.
 //
 // In the others each element of both matrices is split into bfloat16 numbers, x = hi + lo
-// or x = hi + mid + lo, the nearest to x, the nearest to what is left, and so on. The
+// or x = hi + mid + lo, the nearest to x, the nearest to what is left, and so on, or is
+// rounded to one. The
 // products of the parts that matter are exact and are summed in float32 (Henry, Tang and
 // Heinecke 2019, arXiv 1904.06376). A matrix unit multiplies bfloat16 numbers many times
 // faster than vectors multiply float32, so that products of many rows are faster for it.
@@ -19,13 +20,13 @@ import (
 // With S = sum |a| |b| over k, the bias included, an element is within the bounds below of
 // what exact arithmetic gives; errors of random signs are far smaller.
 //
-// Bits are the same on every machine and in every tier, with a matrix unit and without, as
-// long as no element but 0 is below 2^-40 in magnitude. Below that sums that are subnormal
-// become zero. An infinite element, or one from 3.396e38 on, makes NaN of every sum that it
-// is in.
+// Bits are the same on every machine and in every tier, with a matrix unit and without.
+// Elements and sums that are subnormal are zero: of elements above 2^-40 in magnitude none
+// is. An infinite element, or one from 3.396e38 on, makes NaN of every sum that it
+// is in, in BFloat16x1 infinity or NaN.
 //
-// On a matrix unit a product of many rows takes .4 (BFloat16x3) and .65 (BFloat16x6) of the
-// time of float32's in AVX-512; one of fewer than eight rows is no faster. Without a unit the products
+// On a matrix unit a product of many rows takes .4 (BFloat16x3), .65 (BFloat16x6) and .25
+// (BFloat16x1) of the time of float32's in AVX-512; one of fewer than eight rows is no faster. Without a unit the products
 // are made in portable Go, a hundred times slower than float32's in assembly and eight times slower
 // than those in portable Go: ask Unit first.
 type Precision uint8
@@ -40,9 +41,12 @@ const (
 	// (2^-24 + (6 k/32 + 24) 2^-24) S, that is as good as float32 or better. A packed matrix
 	// takes 1.5 times the memory of float32.
 	BFloat16x6
+	// BFloat16x1 multiplies the nearest bfloat16 numbers themselves: within
+	// (2^-7 + (k/32 + 20) 2^-24) S. A packed matrix takes half the memory of float32.
+	BFloat16x1
 )
 
-// String returns float32, bfloat16x3 or bfloat16x6.
+// String returns float32, bfloat16x3, bfloat16x6 or bfloat16x1.
 func (p Precision) String() string { return p.format().String() }
 
 // Unit returns the name of what multiplies in this precision beside the tier that Active
@@ -56,12 +60,7 @@ func (p Precision) Unit() string {
 	return isa.Unit(0).String()
 }
 
-func (p Precision) format() kernel.Format {
-	if p > BFloat16x6 {
-		kernel.Panicf("asm: precision %d", uint8(p))
-	}
-	return [...]kernel.Format{kernel.Float32, kernel.BFloat16x3, kernel.BFloat16x6}[p]
-}
+func (p Precision) format() kernel.Format { return kernel.PrecisionFormat(uint8(p)) }
 
 // NewMatrixIn returns b packed for products in a precision, by Gemm, GemmAdd and Gemv,
 // which split their left operand as they go. At and Column return sums of an element's
@@ -88,6 +87,8 @@ func (m *Matrix) Precision() Precision {
 		return BFloat16x3
 	case kernel.BFloat16x6:
 		return BFloat16x6
+	case kernel.BFloat16x1:
+		return BFloat16x1
 	}
 	return Single
 }

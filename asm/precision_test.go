@@ -11,7 +11,7 @@ import (
 	"github.com/subquad/subquad/internal/isa/isatest"
 )
 
-var precisions = []Precision{Single, BFloat16x3, BFloat16x6}
+var precisions = []Precision{Single, BFloat16x3, BFloat16x6, BFloat16x1}
 
 // TestPrecision checks the public names of what package kernel tests, and the bounds that
 // Precision states, beside float64.
@@ -28,8 +28,8 @@ func TestPrecision(t *testing.T) {
 			if rows, cols := packed.Dims(); rows != k || cols != n || packed.Precision() != p || packed.Format() != Float32 {
 				t.Errorf("%v: %d x %d of %v in %v", p, rows, cols, packed.Format(), packed.Precision())
 			}
-			left := map[Precision]float64{BFloat16x3: 0x1p-15, BFloat16x6: 0x1p-24}[p]
-			sums := map[Precision]float64{Single: k, BFloat16x3: 3*k/32 + 21, BFloat16x6: 6*k/32 + 24}[p]
+			left := map[Precision]float64{BFloat16x3: 0x1p-15, BFloat16x6: 0x1p-24, BFloat16x1: 0x1p-7}[p]
+			sums := map[Precision]float64{Single: k, BFloat16x3: 3*k/32 + 21, BFloat16x6: 6*k/32 + 24, BFloat16x1: k/32 + 20}[p]
 			dst, again := blank(m, n, 1), blank(m, n, 0)
 			Gemm(dst, a, packed, bias)
 			gapsIntact(t, dst)
@@ -63,7 +63,7 @@ func TestPrecisionUnit(t *testing.T) {
 	if NewMatrix(Float32, matrix(1, 2, 2, 0)).Precision() != Single {
 		t.Error("a matrix is multiplied in another precision unasked")
 	}
-	for p, want := range map[Precision]string{Single: "float32", BFloat16x3: "bfloat16x3", BFloat16x6: "bfloat16x6"} {
+	for p, want := range map[Precision]string{Single: "float32", BFloat16x3: "bfloat16x3", BFloat16x6: "bfloat16x6", BFloat16x1: "bfloat16x1"} {
 		if p.String() != want {
 			t.Errorf("%v, want %s", p, want)
 		}
@@ -80,7 +80,7 @@ func TestPrecisionUnit(t *testing.T) {
 		}
 		restore()
 	}
-	mustPanic(t, "asm: precision 3", func() { NewMatrixIn(BFloat16x6+1, matrix(1, 2, 2, 0)) })
+	mustPanic(t, "asm: precision 4", func() { NewMatrixIn(BFloat16x1+1, matrix(1, 2, 2, 0)) })
 }
 
 // BenchmarkGemmPrecision is a product of packed matrices in each precision, of a token and

@@ -6,6 +6,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/parallel"
@@ -52,6 +53,12 @@ type Config struct {
 	// lose up to this share of its weight in all, so that its output moves by at
 	// most 2 Skip max|v|. 0 is exact; it must be less than 1.
 	Skip float32
+	// Precision is what the two products of Forward, q.k and the weights times the values, are
+	// computed in: asm.Single, which is float32 and the default, or in parts of bfloat16,
+	// faster on a matrix unit and far slower without one (asm.Precision.Unit tells). The
+	// package's documentation has the errors. Steps are in float32 whatever it is, except those
+	// that Call.Prefill gives to Forward's tiles.
+	Precision asm.Precision
 	// Fingerprint joins that of the operator: states belong to every operator with the
 	// same Config, this number included. An operator that makes its keys with weights of
 	// its own gives a hash of them here.
@@ -77,6 +84,7 @@ type Config struct {
 type Attention struct {
 	cfg      Config
 	tile     kernel.AttentionTile
+	split    kernel.SplitTile // of Config.Precision
 	sizes    tile.Sizes
 	forwards scratch.List[forwardRun]
 
@@ -106,6 +114,9 @@ func New(cfg Config) (*Attention, error) {
 	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
 	t := kernel.NewAttentionTile()
 	a := &Attention{cfg: cfg, tile: t, sizes: tile.New(t), stepTile: kernel.NewDecodeTile()}
+	if a.split = kernel.NewSplitTile(kernel.PrecisionFormat(uint8(cfg.Precision))); a.split.Split() {
+		a.sizes = tile.New(a.split)
+	}
 	a.print = state.NewFingerprint("attention", a.fingerprint()...)
 	return a, nil
 }
@@ -145,6 +156,8 @@ func (cfg *Config) checkConfig() error {
 		return fail("Skip is %v, want at least 0 and less than 1", cfg.Skip)
 	case cfg.Skip > 0 && cfg.ReLU:
 		return fail("Skip together with ReLU")
+	case cfg.Precision > asm.BFloat16x1:
+		return fail("Precision is %d, want Single, BFloat16x3, BFloat16x6 or BFloat16x1", uint8(cfg.Precision))
 	}
 	if err := check.Workers(ErrConfig, "attention", cfg.Workers); err != nil {
 		return err
@@ -231,7 +244,7 @@ func (a *Attention) ScratchBytesWith(queries, keys, heads int, extra ...int) int
 		state = 2 * int64(min(queries, a.sizes.Block)) * int64(a.cfg.Heads)
 	}
 	rows := int64(a.sizes.Rows) * int64(a.cfg.HeadDim+a.outCols()+5+4*(len(extra)+2))
-	strip := int64(a.tile.Rows()) * int64(a.scoreStride())
+	strip := int64(a.height())*int64(a.scoreStride()) + int64(a.queryStrips()+a.weightStrip())
 	const rest = 4096 // tileInfo, alignment, the call itself
 	return 4*(packed+packed/slot*4+state+int64(parallel.Workers(a.cfg.Workers))*(rows+strip)) + rest
 }

@@ -66,43 +66,65 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
+// benchmarkForward times whole sequences, in a precision.
+func benchmarkForward(b *testing.B, prefix string, cfg Config, n int) {
+	name, pairs := "full", float64(n)*float64(n)
+	if cfg.Causal {
+		name, pairs = "causal", pairs/2
+	}
+	if cfg.KVHeads > 0 {
+		name = fmt.Sprintf("%s%s/h=%d/kv=%d/d=%d/n=%d", prefix, name, cfg.Heads, cfg.KVHeads, cfg.HeadDim, n)
+	} else {
+		name = fmt.Sprintf("%s%s/h=%d/d=%d/n=%d", prefix, name, cfg.Heads, cfg.HeadDim, n)
+	}
+	b.Run(name, func(b *testing.B) {
+		if cfg.Precision != asm.Single && cfg.Precision.Unit() == "none" {
+			b.Skip("not run: unit")
+		}
+		a, err := New(cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		q := matrix(1, n, cfg.Heads*cfg.HeadDim)
+		kv := a.cfg.KVHeads * cfg.HeadDim
+		k, v, dst := matrix(2, n, kv), matrix(3, n, kv), matrix(4, n, q.Cols)
+		if err := a.Forward(dst, q, k, v); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			a.Forward(dst, q, k, v)
+		}
+		flop := 4 * pairs * float64(q.Cols)
+		b.ReportMetric(flop*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+	})
+}
+
 func BenchmarkForward(b *testing.B) {
 	for _, c := range []struct {
-		name    string
-		cfg     Config
-		n       int
-		reduced float64 // the share of all pairs that is visible
+		cfg Config
+		n   int
 	}{
-		{"causal", Config{Heads: 8, HeadDim: 64, Causal: true}, 2048, 0.5},
-		{"causal", Config{Heads: 8, HeadDim: 128, Causal: true}, 2048, 0.5},
-		{"full", Config{Heads: 8, HeadDim: 64}, 2048, 1},
-		{"full", Config{Heads: 8, HeadDim: 128}, 2048, 1},
-		{"causal", Config{Heads: 8, HeadDim: 64, Causal: true}, 512, 0.5},
-		{"causal", Config{Heads: 8, KVHeads: 2, HeadDim: 64, Causal: true}, 2048, 0.5},
+		{Config{Heads: 8, HeadDim: 64, Causal: true}, 2048},
+		{Config{Heads: 8, HeadDim: 128, Causal: true}, 2048},
+		{Config{Heads: 8, HeadDim: 64}, 2048},
+		{Config{Heads: 8, HeadDim: 128}, 2048},
+		{Config{Heads: 8, HeadDim: 64, Causal: true}, 512},
+		{Config{Heads: 8, KVHeads: 2, HeadDim: 64, Causal: true}, 2048},
 	} {
-		name := fmt.Sprintf("%s/h=%d/d=%d/n=%d", c.name, c.cfg.Heads, c.cfg.HeadDim, c.n)
-		if c.cfg.KVHeads > 0 {
-			name = fmt.Sprintf("%s/h=%d/kv=%d/d=%d/n=%d", c.name, c.cfg.Heads, c.cfg.KVHeads, c.cfg.HeadDim, c.n)
+		benchmarkForward(b, "", c.cfg, c.n)
+	}
+}
+
+// BenchmarkForwardIn is BenchmarkForward in the precisions that a matrix unit is for.
+func BenchmarkForwardIn(b *testing.B) {
+	for _, p := range []asm.Precision{asm.BFloat16x1, asm.BFloat16x3, asm.BFloat16x6} {
+		for _, causal := range []bool{true, false} {
+			for _, d := range []int{64, 128} {
+				benchmarkForward(b, p.String()+"/", Config{Heads: 8, HeadDim: d, Causal: causal, Precision: p}, 2048)
+			}
 		}
-		b.Run(name, func(b *testing.B) {
-			a, err := New(c.cfg)
-			if err != nil {
-				b.Fatal(err)
-			}
-			q := matrix(1, c.n, c.cfg.Heads*c.cfg.HeadDim)
-			kv := a.cfg.KVHeads * c.cfg.HeadDim
-			k, v, dst := matrix(2, c.n, kv), matrix(3, c.n, kv), matrix(4, c.n, q.Cols)
-			if err := a.Forward(dst, q, k, v); err != nil {
-				b.Fatal(err)
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				a.Forward(dst, q, k, v)
-			}
-			flop := 4 * float64(c.n) * float64(c.n) * float64(q.Cols) * c.reduced
-			b.ReportMetric(flop*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			b.ReportMetric(float64(c.n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
-		})
 	}
 }
 

@@ -14,11 +14,11 @@ import (
 
 func TestGolden(t *testing.T) {
 	golden.Run(t, "attention", map[string]func(*testing.T, *golden.File){
-		"attention.exact":           goldenExact,
-		"attention.exact_headdims":  goldenHeadDims,
-		"attention.exact_mask_bias": goldenMaskBias,
-		"attention.exact_varlen":    goldenVarlen,
-		"attention.gptoss_sink":     goldenSink,
+		"attention.exact":           everyPrecision(goldenExact),
+		"attention.exact_headdims":  everyPrecision(goldenHeadDims),
+		"attention.exact_mask_bias": everyPrecision(goldenMaskBias),
+		"attention.exact_varlen":    everyPrecision(goldenVarlen),
+		"attention.gptoss_sink":     everyPrecision(goldenSink),
 		"attention.kv_quant":        goldenQuant,
 		"attention.merge_states":    goldenMerge,
 		"attention.paged_kv":        goldenPaged,
@@ -51,6 +51,7 @@ func headMajor(m blas32.General) []float32 {
 
 func attend(t *testing.T, cfg Config, c Call, k, v blas32.General) (out, lse blas32.General) {
 	t.Helper()
+	cfg.Precision = goldenPrecision
 	a, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +74,7 @@ func attend(t *testing.T, cfg Config, c Call, k, v blas32.General) (out, lse bla
 				tol = 1e-4
 			}
 		}
+		tol *= goldenWider[goldenPrecision]
 		close64(t, "by steps: out", dst.Data, out.Data, tol)
 		close64(t, "by steps: lse", logs.Data, lse.Data, tol)
 	}
@@ -88,6 +90,7 @@ func compare(f *golden.File, name string, out, lse blas32.General) {
 		tol = golden.Tolerance{Abs: 1e-4, Rel: 1e-4}
 		lseTol = tol
 	}
+	tol, lseTol = widened(tol), widened(lseTol)
 	if f.Has("out_" + name) {
 		f.Compare("out_"+name, out.Data, tol)
 	}
@@ -195,10 +198,10 @@ func goldenHeadDims(t *testing.T, f *golden.File) {
 		cfg.Causal, cfg.Scale = true, f.Scale()
 		out, lse := attend(t, cfg, Call{Q: q}, k, v)
 		if f.Has(name + ".out") {
-			f.Compare(name+".out", out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+			f.Compare(name+".out", out.Data, widened(golden.Tolerance{Abs: 1e-5, Rel: 1e-5}))
 		}
 		if f.Has(name + ".lse") {
-			f.Compare(name+".lse", headMajor(lse), golden.Tolerance{Abs: 2e-5, Rel: 1e-5})
+			f.Compare(name+".lse", headMajor(lse), widened(golden.Tolerance{Abs: 2e-5, Rel: 1e-5}))
 		}
 	}
 }

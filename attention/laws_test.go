@@ -10,6 +10,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/mat/mattest"
@@ -68,6 +69,7 @@ func TestBits(t *testing.T) {
 		for _, cfg := range []Config{
 			{Heads: 6, KVHeads: 2, HeadDim: 20, Causal: true, Sinks: random(1, 6)},
 			{Heads: 2, HeadDim: 33, Window: 100, LookAhead: new(30), Softcap: 5, Bias: alibi{0.1, 0.01}, Skip: 1e-3},
+			{Heads: 6, KVHeads: 2, HeadDim: 20, Causal: true, Precision: asm.BFloat16x3},
 		} {
 			n := 430
 			if testing.Short() {
@@ -82,7 +84,7 @@ func TestBits(t *testing.T) {
 				}
 				cfg.Workers = workers
 				a := must(t, cfg)
-				keys := 2 * a.tile.Panel()
+				keys := 2 * a.panel()
 				a.sizes = tile.Sizes{Keys: keys, Rows: 17, Block: 100, Alone: 1}
 				a.sizes.Pack = workers * a.slot().size
 				c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: extra}
@@ -162,10 +164,10 @@ func TestHuge(t *testing.T) {
 // TestHiddenGarbage puts NaN and Inf where nobody looks: behind a causal query,
 // outside a window, under a mask, with a weight of -Inf.
 func TestHiddenGarbage(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
+	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
 		const n, d = 100, 8
 		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1))} {
-			a := must(t, Config{Heads: 1, HeadDim: d, Causal: true, Window: 20})
+			a := must(t, Config{Heads: 1, HeadDim: d, Causal: true, Window: 20, Precision: precision})
 			q, k, v := matrix(1, n, d), matrix(2, n, d), matrix(3, n, d)
 			mask := MatrixMask{Queries: n, Keys: n, Seen: make([]bool, n*n)}
 			weights := general(make([]float32, n), n, 1)
@@ -194,7 +196,7 @@ func TestHiddenGarbage(t *testing.T) {
 				row := c.Dst.Data[i*c.Dst.Stride:][:d]
 				switch {
 				case i < 90:
-					close64(t, "a query that does not see them", row, clean[i*c.Dst.Stride:][:d], 1e-6)
+					close64(t, "a query that does not see them", row, clean[i*c.Dst.Stride:][:d], goldenWider[precision]*1e-6)
 				case row[0] == row[0]:
 					t.Fatalf("query %d sees %v and gives %v", i, bad, row[0])
 				}
@@ -205,10 +207,10 @@ func TestHiddenGarbage(t *testing.T) {
 
 // TestSkip checks the promise of Config.Skip and that something is skipped.
 func TestSkip(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
+	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
 		const n, d, heads = 600, 16, 2
 		for _, causal := range []bool{true, false} {
-			exact := must(t, Config{Heads: heads, HeadDim: d, Causal: causal, Bias: alibi{0.5, 2}, Softcap: 20})
+			exact := must(t, Config{Heads: heads, HeadDim: d, Causal: causal, Bias: alibi{0.5, 2}, Softcap: 20, Precision: precision})
 			small(exact)
 			q, k, v := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d)
 			want := matrix(4, n, heads*d)
@@ -217,7 +219,7 @@ func TestSkip(t *testing.T) {
 			}
 			for _, skip := range []float32{1e-6, 1e-2} {
 				asked := &counter{alibi: alibi{0.5, 2}}
-				a := must(t, Config{Heads: heads, HeadDim: d, Causal: causal, Bias: asked, Softcap: 20, Skip: skip, Workers: 1})
+				a := must(t, Config{Heads: heads, HeadDim: d, Causal: causal, Bias: asked, Softcap: 20, Skip: skip, Workers: 1, Precision: precision})
 				small(a)
 				got := matrix(5, n, heads*d)
 				if err := a.Forward(got, q, k, v); err != nil {
@@ -253,9 +255,9 @@ func (c *counter) AddTo(s blas32.General, head int, query, key int64) {
 
 // TestSegments cuts keys and values into segments: the bits stay.
 func TestSegments(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
+	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
 		const n, d = 130, 10
-		a := must(t, Config{Heads: 2, KVHeads: 1, HeadDim: d, Causal: true})
+		a := must(t, Config{Heads: 2, KVHeads: 1, HeadDim: d, Causal: true, Precision: precision})
 		small(a)
 		q, k, v, want := matrix(1, n, 2*d), matrix(2, n, d), matrix(3, n, d), matrix(4, n, 2*d)
 		if err := a.Forward(want, q, k, v); err != nil {

@@ -13,9 +13,15 @@ import (
 
 // TestScratchBytes compares what a call holds with what was said before.
 func TestScratchBytes(t *testing.T) {
+	for _, precision := range precisions {
+		scratchBytesOf(t, precision)
+	}
+}
+
+func scratchBytesOf(t *testing.T, precision asm.Precision) {
 	for _, shape := range [][2]int{{1, 1}, {10, 700}, {700, 700}, {9000, 60}} {
 		for _, tight := range []bool{false, true} {
-			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Causal: true, Workers: 3})
+			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Causal: true, Workers: 3, Precision: precision})
 			a.sizes.Alone = 1
 			if tight {
 				a.sizes.Pack = 2 * a.slot().size
@@ -26,7 +32,7 @@ func TestScratchBytes(t *testing.T) {
 			}
 			held := isatest.Held(a.forwards.Get())
 			if said := a.ScratchBytes(shape[0], shape[1]); held > said || held < said/3 {
-				t.Errorf("%d queries, %d keys: %d bytes, said %d", shape[0], shape[1], held, said)
+				t.Errorf("%v, %d queries, %d keys: %d bytes, said %d", precision, shape[0], shape[1], held, said)
 			}
 		}
 	}
@@ -102,18 +108,21 @@ func TestStepScratchBytesMore(t *testing.T) {
 }
 
 func TestAllocations(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
+	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
 		for _, workers := range []int{1, 4} {
-			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 16, Causal: true, Workers: workers, Bias: alibi{1, 1, 1, 1}, Sinks: random(1, 4), Softcap: 9, Skip: 1e-4})
+			a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 16, Causal: true, Workers: workers, Bias: alibi{1, 1, 1, 1}, Sinks: random(1, 4), Softcap: 9, Skip: 1e-4, Precision: precision})
 			a.sizes.Alone = 1
-			const n = 300
+			n := 300
+			if precision != asm.Single && precision.Unit() == "none" {
+				n = 40 // slow
+			}
 			q, k, v, dst := matrix(1, n, 64), matrix(2, n, 32), matrix(3, n, 32), matrix(4, n, 64)
 			a.Forward(dst, q, k, v)
 			if x := isatest.Allocations(func() { a.Forward(dst, q, k, v) }); x != 0 {
 				t.Errorf("%d workers: %v allocations a call", workers, x)
 			}
-			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: []Extra{{K: []blas32.General{k}, V: []blas32.General{v}, Offsets: []int{0, 20, n}}},
-				Offsets: []int{0, 100, n}, LogWeights: matrix(5, n, 1), Visible: func(q int64) (int64, int64) { return 0, q }}
+			c := &Call{Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Extra: []Extra{{K: []blas32.General{k}, V: []blas32.General{v}, Offsets: []int{0, n / 4, n}}},
+				Offsets: []int{0, n / 3, n}, LogWeights: matrix(5, n, 1), Visible: func(q int64) (int64, int64) { return 0, q }}
 			outputs(a, c)
 			a.Run(context.Background(), c)
 			if x := isatest.Allocations(func() { a.Run(context.Background(), c) }); x != 0 {

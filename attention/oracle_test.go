@@ -176,7 +176,7 @@ func oracle(a *Attention, c *Call) result {
 
 // small shrinks the tiles, so that few tokens cross all their edges.
 func small(a *Attention) {
-	a.sizes = tile.Sizes{Keys: a.tile.Panel(), Rows: a.tile.Rows() + 1, Block: 13, Alone: 100}
+	a.sizes = tile.Sizes{Keys: a.panel(), Rows: a.height() + 1, Block: 13, Alone: 100}
 	smallSteps(a)
 	a.sizes.Pack = 2 * a.slot().size
 }

@@ -104,7 +104,7 @@ func (r *forwardRun) itemMassTask(worker, task int) {
 			}
 			w.beginTile(r, it, block, n)
 			clear(x.part)
-			height := a.tile.Rows()
+			height := a.height()
 			for i := 0; i < w.rows; i += height {
 				w.massStrip(&t, i, min(height, w.rows-i))
 			}

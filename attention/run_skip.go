@@ -33,7 +33,7 @@ func (w *forwardWork) negligible(t *keyTile, i, n, from, to int) bool {
 	}
 	room := math.Log(float64(a.cfg.Skip) / float64(keys))
 	for j := i; j < i+n; j++ {
-		logit := float64(w.norm[j]) * float64(t.info.norm) * (1 + 1e-5)
+		logit := float64(w.norm[j]) * float64(t.info.norm) * (1 + 1e-5 + float64(a.logitError()))
 		if c := float64(a.cfg.Softcap); c > 0 {
 			logit = min(logit, c)
 		}
@@ -81,7 +81,11 @@ func (w *forwardWork) bound() {
 		query, head := w.rowQuery(i)
 		at := int(min(max(query-w.keyPosition(0), int64(from)), int64(to-1)))
 		kvHead := head / (a.cfg.Heads / a.cfg.KVHeads)
-		w.exp2[0] = asm.Dot(q, w.r.src[0].keyRow(start+at, kvHead, d))
+		key := w.r.src[0].keyRow(start+at, kvHead, d)
+		w.exp2[0] = asm.Dot(q, key)
+		if e := a.logitError(); e > 0 {
+			w.exp2[0] -= e * w.norm[i] * float32(math.Sqrt(float64(asm.Dot(key, key))))
+		}
 		if a.cfg.Softcap > 0 {
 			asm.Softcap(w.exp2[:1], a.cfg.Softcap, w.exp2[:1])
 		}

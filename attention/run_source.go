@@ -129,8 +129,8 @@ type slot struct {
 func (a *Attention) slot() slot {
 	keys := a.sizes.Keys
 	var s slot
-	s.v = keys * a.cfg.HeadDim
-	s.w = s.v + a.outCols()*keys
+	s.v = a.keysSize()
+	s.w = s.v + a.valuesSize()
 	s.size = s.w + (keys+15)/16*16
 	return s
 }
@@ -150,8 +150,14 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32, wide 
 	pack := func(row int, k, v blas32.General) {
 		kernel.PrefetchRows(k)
 		kernel.PrefetchRows(v)
-		a.tile.PackKeys(dst[at.k:at.v], row-from, k)
-		a.tile.PackValues(dst[at.v:at.w], a.sizes.Keys, row-from, v)
+		if a.split.Split() {
+			a.split.PackKeys(dst[at.k:at.v], row-from, k)
+			finite := a.split.PackValues(dst[at.v:at.w], a.sizes.Keys, row-from, v)
+			info.finite = info.finite && finite
+		} else {
+			a.tile.PackKeys(dst[at.k:at.v], row-from, k)
+			a.tile.PackValues(dst[at.v:at.w], a.sizes.Keys, row-from, v)
+		}
 		if a.cfg.Skip > 0 {
 			for i := range k.Rows {
 				x := mat.Row(k, i)
@@ -176,9 +182,10 @@ func (s *source) packTile(a *Attention, head, from, to int, dst []float32, wide 
 			row += n
 		}
 	}
-	w := a.tile.Panel()
-	for c := 0; c < at.w-at.v; c += a.sizes.Keys * w {
-		info.finite = info.finite && tile.Finite(dst[at.v+c:][:(to-from)*w])
+	if w := a.tile.Panel(); !a.split.Split() {
+		for c := 0; c < at.w-at.v; c += a.sizes.Keys * w {
+			info.finite = info.finite && tile.Finite(dst[at.v+c:][:(to-from)*w])
+		}
 	}
 	info.weight = s.packWeights(dst[at.w:], head, from, to)
 	return info

@@ -32,6 +32,10 @@ func (w *forwardWork) strip(t *keyTile, i, n int) {
 	} else {
 		a.tile.Weights(s, w.top[i:i+n], w.sum[i:i+n], w.factor[i:i+n])
 	}
+	if a.split.Split() {
+		w.weighSplit(t, s, i, from, to)
+		return
+	}
 	cols := w.r.op.outCols()
 	o := blas32.General{Rows: n, Cols: cols, Stride: cols, Data: w.o[i*cols:]}
 	if t.info.finite {
@@ -64,7 +68,7 @@ type stripSpan struct {
 
 // spanStrips finds what the strips of the tile of rows see.
 func (w *forwardWork) spanStrips() {
-	height := w.r.op.tile.Rows()
+	height := w.r.op.height()
 	w.strips = w.strips[:0]
 	for s := range w.r.src {
 		for i := 0; i < w.rows; i += height {
@@ -84,7 +88,7 @@ func (w *forwardWork) spanStrips() {
 // span returns the keys of a tile that some rows of the strip that begins with row i see, and
 // whether all of them see all of these.
 func (w *forwardWork) span(t *keyTile, i int) (from, to int, whole bool) {
-	height := w.r.op.tile.Rows()
+	height := w.r.op.height()
 	x := &w.strips[t.source*((w.rows+height-1)/height)+i/height]
 	from, to = max(x.from, t.from), min(x.to, t.to)
 	return from, to, x.all <= from && x.end >= to
@@ -113,11 +117,15 @@ func (w *forwardWork) logits(t *keyTile, i, n, from, to int) (blas32.General, bo
 			masked = true
 		}
 	}
-	panel := a.tile.Panel()
-	first, last := (from-t.from)/panel, a.tile.Panels(to-t.from)
+	panel := a.panel()
+	first, last := (from-t.from)/panel, (to-t.from+panel-1)/panel
 	s := blas32.General{Rows: n, Cols: (last - first) * panel, Stride: w.r.op.scoreStride(), Data: w.s}
-	q := blas32.General{Rows: n, Cols: d, Stride: d, Data: w.q[i*d:]}
-	a.tile.ScoresAhead(s, q, t.k[first*panel*d:], t.ahead[len(t.ahead)*i/w.rows:])
+	if a.split.Split() {
+		w.scoresSplit(t, s, i, first)
+	} else {
+		q := blas32.General{Rows: n, Cols: d, Stride: d, Data: w.q[i*d:]}
+		a.tile.ScoresAhead(s, q, t.k[first*panel*d:], t.ahead[len(t.ahead)*i/w.rows:])
+	}
 	s.Data, s.Cols = s.Data[from-t.from-first*panel:], to-from
 	if a.cfg.Softcap > 0 {
 		for j := range n {

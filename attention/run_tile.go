@@ -41,12 +41,15 @@ type forwardWork struct {
 	wide   []float32 // [keys of a tile][D + Dv], of a state that is not float32
 	s      []float32 // [rows of a strip][keys of a tile + tile.Pad], scores
 	exp2   [2]float32
+
+	qParts []float32 // queries, and a strip's weights, in the parts of Config.Precision
+	wParts []float32
 }
 
 func (a *Attention) scoreStride() int { return a.sizes.Keys + tile.Pad }
 
 // outCols is the width of a row of o: that of whole panels.
-func (a *Attention) outCols() int { return a.tile.Panels(a.cfg.ValueDim) * a.tile.Panel() }
+func (a *Attention) outCols() int { return whole(a.cfg.ValueDim, a.panel()) }
 
 func (w *forwardWork) reserveTile(a *Attention, sources int) {
 	n := a.sizes.Rows
@@ -57,7 +60,8 @@ func (w *forwardWork) reserveTile(a *Attention, sources int) {
 		return
 	}
 	w.q, w.o = scratch.Floats(nil, n*a.cfg.HeadDim), scratch.Floats(nil, n*a.outCols())
-	w.s = scratch.Floats(nil, a.tile.Rows()*a.scoreStride())
+	w.s = scratch.Floats(nil, a.height()*a.scoreStride())
+	w.qParts, w.wParts = scratch.Floats(nil, a.queryStrips()), scratch.Floats(nil, a.weightStrip())
 	w.top, w.sum, w.factor = make([]float32, n), make([]float32, n), make([]float32, n)
 	w.least, w.norm, w.scales = make([]float32, n), make([]float32, n), make([]float32, n)
 	for i := range w.scales {
@@ -125,6 +129,7 @@ func (w *forwardWork) beginTile(r *forwardRun, it *item, block, tile int) {
 		}
 	}
 	w.spanStrips()
+	w.splitQueries()
 	if a.cfg.Skip > 0 {
 		w.bound()
 	}
@@ -290,7 +295,7 @@ func (w *forwardWork) attendKeys(s, tile, slot int) {
 	if slot+1 < min(w.it.perRound, w.it.tiles-r.round*w.it.perRound) {
 		t.ahead, _ = r.slotOf(w.it, slot+1, set, head)
 	}
-	height := a.tile.Rows()
+	height := a.height()
 	for i := 0; i < w.rows; i += height {
 		w.strip(&t, i, min(height, w.rows-i))
 	}

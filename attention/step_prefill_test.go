@@ -25,7 +25,7 @@ func TestPrefill(t *testing.T) {
 				defer tile.Small()()
 			}
 			for name, cfg := range map[string]Config{
-				"plain": {}, "window": {Window: 40}, "sinks": {Sinks: sinks}, "softcap": {Softcap: 3}, "multi-query": {KVHeads: 1}, "values": {ValueDim: 8},
+				"plain": {}, "window": {Window: 40}, "sinks": {Sinks: sinks}, "softcap": {Softcap: 3}, "multi-query": {KVHeads: 1}, "values": {ValueDim: 8}, "precision": {Precision: asm.BFloat16x6},
 			} {
 				cfg.Heads, cfg.HeadDim, cfg.Causal = 4, 16, true
 				if cfg.KVHeads == 0 {

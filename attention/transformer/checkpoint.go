@@ -284,7 +284,7 @@ func (c *checkpoint) mixer(layer int, prefix string, window int, rotation rope.C
 	case wholeNorm:
 		m.q, m.k = c.norm(prefix+"q_norm.", q), c.norm(prefix+"k_norm.", kv)
 	}
-	cfg := attention.Config{Heads: s.Heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim, Scale: s.scale, Causal: true, Window: window, Softcap: s.softcap, Workers: c.cfg.Workers}
+	cfg := attention.Config{Heads: s.Heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim, Scale: s.scale, Causal: true, Window: window, Softcap: s.softcap, Precision: c.cfg.Precision, Workers: c.cfg.Workers}
 	if s.sinks {
 		cfg.Sinks = c.vector(prefix+"sinks", s.Heads)
 	}

@@ -18,11 +18,12 @@ type Config struct {
 	// Arithmetic is float32, unless Precision says otherwise.
 	Format asm.Format
 	// Precision is what products with the weights are computed in: Single, the default, which is
-	// float32, or asm.BFloat16x3 or BFloat16x6, which are faster for a prompt where the
+	// float32, or asm.BFloat16x3, BFloat16x6 or BFloat16x1, which are faster for a prompt where the
 	// processor has a matrix unit and far slower where it has none (asm.Precision.Unit tells).
 	// They need Format Float32. It is that of linear layers, of MLPs and experts, the embedding and the
-	// head; attention, latent attention's and recurrent layers and experts that KeepMXFP4
-	// keeps stay in float32.
+	// head, and of attention to a prompt (attention.Config.Precision: from 16 tokens of a
+	// sequence at a time on; of fewer it is in float32); latent attention's and recurrent layers
+	// and experts that KeepMXFP4 keeps stay in float32.
 	Precision asm.Precision
 	// KeepMXFP4 leaves gpt-oss's experts in the 4 bits of the file, a quarter of the memory of
 	// BFloat16, and expands them at each use: the bits of Format, and some ten times slower for
@@ -48,8 +49,8 @@ func (cfg *Config) check() error {
 	if cfg.Format > asm.Float16 {
 		return check.Errorf(ErrConfig, "transformer: Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
 	}
-	if cfg.Precision > asm.BFloat16x6 {
-		return check.Errorf(ErrConfig, "transformer: Precision is %d, want Single, BFloat16x3 or BFloat16x6", uint8(cfg.Precision))
+	if cfg.Precision > asm.BFloat16x1 {
+		return check.Errorf(ErrConfig, "transformer: Precision is %d, want Single, BFloat16x3, BFloat16x6 or BFloat16x1", uint8(cfg.Precision))
 	}
 	if cfg.Precision != asm.Single && cfg.Format != asm.Float32 {
 		return check.Errorf(ErrConfig, "transformer: Precision is %v and Format %v, want Float32 with it", cfg.Precision, cfg.Format)
@@ -63,8 +64,11 @@ func (cfg *Config) check() error {
 // bytes is the memory that weights of a shape take, as Shape.Bytes.
 func (cfg *Config) bytes(s *Shape) int64 {
 	n := s.bytes(cfg.Format, cfg.KeepMXFP4)
-	if cfg.Precision == asm.BFloat16x6 {
+	switch cfg.Precision {
+	case asm.BFloat16x6:
 		n += n / 2 // three parts of 16 bits
+	case asm.BFloat16x1:
+		n = s.bytes(asm.BFloat16, cfg.KeepMXFP4)
 	}
 	return n
 }

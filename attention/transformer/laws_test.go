@@ -353,7 +353,7 @@ func TestErrors(t *testing.T) {
 	if _, err := Open(dir, Config{}); !errors.Is(err, ErrCheckpoint) {
 		t.Errorf("error %v of a file that is cut off", err)
 	}
-	for _, cfg := range []Config{{Workers: -1}, {Format: 9}, {MaxBytes: -1}, {Precision: 3}, {Precision: asm.BFloat16x3, Format: asm.BFloat16}} {
+	for _, cfg := range []Config{{Workers: -1}, {Format: 9}, {MaxBytes: -1}, {Precision: 4}, {Precision: asm.BFloat16x3, Format: asm.BFloat16}} {
 		if _, err := Open(goldenFolder+"llama", cfg); !errors.Is(err, ErrConfig) {
 			t.Errorf("error %v of %+v", err, cfg)
 		}

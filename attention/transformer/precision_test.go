@@ -27,7 +27,7 @@ func TestPrecision(t *testing.T) {
 		for _, c := range []struct {
 			precision asm.Precision
 			within    float64 // of the largest logit
-		}{{asm.BFloat16x3, 2e-4}, {asm.BFloat16x6, 1e-5}} {
+		}{{asm.BFloat16x3, 2e-4}, {asm.BFloat16x6, 1e-5}, {asm.BFloat16x1, 5e-2}} {
 			m := open(t, "llama", Config{Precision: c.precision})
 			got, again := zeros(len(ids), v), zeros(len(ids), v)
 			must(t, m.Step(got, ids, newState(t, m, StateConfig{})))
@@ -57,6 +57,9 @@ func TestPrecision(t *testing.T) {
 	if _, err := Open(goldenFolder+"llama", Config{MaxBytes: all, Precision: asm.BFloat16x3}); err != nil {
 		t.Error(err)
 	}
+	if _, err := Open(goldenFolder+"llama", Config{MaxBytes: s.Bytes(asm.BFloat16), Precision: asm.BFloat16x1}); err != nil {
+		t.Error(err)
+	}
 	if _, err := Open(goldenFolder+"llama", Config{MaxBytes: all, Precision: asm.BFloat16x6}); !errors.Is(err, ErrConfig) {
 		t.Errorf("weights in three parts are told to take no more than in float32: %v", err)
 	}
@@ -72,8 +75,8 @@ func BenchmarkPrecision(b *testing.B) {
 	if testing.Short() {
 		n = 64
 	}
-	var times [3]best
-	var runs [3]func()
+	var times [4]best
+	var runs [4]func()
 	for i := range runs {
 		m := read135M(b, Config{Precision: asm.Precision(i), Workers: 1})
 		st := newState(b, m, StateConfig{MaxTokens: n})

@@ -43,7 +43,7 @@ func NewLinearIn(format asm.Format, precision asm.Precision, weight blas32.Gener
 	if precision == asm.Single {
 		return NewLinear(format, weight, bias)
 	}
-	l := newLinear(map[asm.Precision]kernel.Format{asm.BFloat16x3: kernel.BFloat16x3, asm.BFloat16x6: kernel.BFloat16x6}[precision], weight, bias)
+	l := newLinear(kernel.PrecisionFormat(uint8(precision)), weight, bias)
 	l.slow = precision.Unit() == "none"
 	return l
 }

@@ -35,7 +35,7 @@ func TestParts(t *testing.T) {
 		for _, kind := range []struct {
 			format    asm.Format
 			precision asm.Precision
-		}{{asm.Float32, 0}, {asm.BFloat16, 0}, {asm.Int8, 0}, {asm.Float16, 0}, {asm.Float32, asm.BFloat16x3}, {asm.Float32, asm.BFloat16x6}} {
+		}{{asm.Float32, 0}, {asm.BFloat16, 0}, {asm.Int8, 0}, {asm.Float16, 0}, {asm.Float32, asm.BFloat16x3}, {asm.Float32, asm.BFloat16x6}, {asm.Float32, asm.BFloat16x1}} {
 			format := kind.format
 			r := rand.New(rand.NewPCG(1, 2))
 			x, bias := random(r, n, in), random(r, 1, out).Data

@@ -49,5 +49,12 @@ func Has(u Unit) bool {
 	return active == slices.Max(available) && units&u == u
 }
 
+// Without takes units away, for tests: nothing else may be running. It returns what gives them back.
+func Without(u Unit) (restore func()) {
+	old := units
+	units &^= u
+	return func() { units = old }
+}
+
 // units are those of the processor.
 var units = detectUnits()

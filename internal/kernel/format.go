@@ -12,18 +12,28 @@ const (
 )
 
 // The formats of PackIn, which are no asm.Format: float32 in parts of bfloat16, two for
-// products in three and three for products in six.
+// products in three, three for products in six and one for products of the nearest alone.
 const (
 	BFloat16x3 Format = Float16 + 1 + iota
 	BFloat16x6
+	BFloat16x1
 )
 
-// String returns float32, bfloat16, int8 or float16, or bfloat16x3 or bfloat16x6.
-func (f Format) String() string {
-	return [...]string{"float32", "bfloat16", "int8", "float16", "bfloat16x3", "bfloat16x6"}[f]
+// PrecisionFormat returns the format for PackIn of an asm.Precision of that number.
+func PrecisionFormat(precision uint8) Format {
+	formats := [...]Format{Float32, BFloat16x3, BFloat16x6, BFloat16x1}
+	if int(precision) >= len(formats) {
+		Panicf("asm: precision %d", precision)
+	}
+	return formats[precision]
 }
 
-func (f Format) bytes() int { return [...]int{4, 2, 1, 2, 4, 6}[f] }
+// String returns float32, bfloat16, int8 or float16, or bfloat16x3, bfloat16x6 or bfloat16x1.
+func (f Format) String() string {
+	return [...]string{"float32", "bfloat16", "int8", "float16", "bfloat16x3", "bfloat16x6", "bfloat16x1"}[f]
+}
+
+func (f Format) bytes() int { return [...]int{4, 2, 1, 2, 4, 6, 2}[f] }
 
 // parts is how many bfloat16 an element is split into, or 0.
-func (f Format) parts() int { return [...]int{0, 0, 0, 0, 2, 3}[f] }
+func (f Format) parts() int { return [...]int{0, 0, 0, 0, 2, 3, 1}[f] }

@@ -11,12 +11,12 @@ import (
 // Products in bfloat16. Elements of a and b are split into two or three bfloat16 whose sum
 // is nearly the element (scalar.Split), and of the products of the parts those are added
 // up that matter: a matrix unit multiplies bfloat16 so much faster than float32 that three
-// or six products are still faster than one.
+// or six products are still faster than one. One part is bfloat16 as such.
 //
 // Parts stand as a matrix unit reads them. A step is 32 of k, a tile 16 rows of 32 parts.
-// Of a, a strip of up to 32 rows is split at a time:
+// Of a, a strip of up to 32 rows is split at a time, in place where there are one or two parts:
 //
-//	strip  [step][part][row][k of the step]
+//	strip  [row][step][part][k of the step]
 //	panel  [step][part][tile of 16 columns][pair of k][column of the tile][k of the pair]
 //
 // An element of dst has the same order of sums everywhere, and so the same bits with and
@@ -27,7 +27,7 @@ const (
 	splitCols  = 32 // columns of a panel: two tiles
 	splitHigh  = 32 // rows of a strip: two tiles
 	splitTile  = 16 * splitStep
-	splitPart  = 2 * splitTile // of a step, in a strip or a panel
+	splitPart  = 2 * splitTile // of a step, in a panel
 	splitSteps = 8             // steps of a to a strip, which stays in the first cache
 	splitCall  = 8             // panels to a kernel call
 	mostParts  = 3
@@ -35,15 +35,16 @@ const (
 
 // splitTerms has the products that are added up, as the parts of a and b, by how many
 // parts there are. Those left out are at most 2^-18 of a product (with two parts) and
-// 2^-26 (with three).
+// 2^-26 (with three); one part leaves 2^-8 of each factor.
 var splitTerms = [...][][2]int{
+	1: {{0, 0}},
 	2: {{0, 0}, {1, 0}, {0, 1}},
 	3: {{0, 0}, {1, 0}, {2, 0}, {1, 1}, {0, 1}, {0, 2}},
 }
 
-// PackIn packs b, or its transpose, as BFloat16x3 or BFloat16x6, or as Pack does.
+// PackIn packs b, or its transpose, as BFloat16x3, x6 or x1, or as Pack does.
 func (m *Matrix) PackIn(format Format, b blas32.General, transposed bool) {
-	if format < BFloat16x3 || format > BFloat16x6 {
+	if format < BFloat16x3 || format > BFloat16x1 {
 		m.pack(format, b, transposed)
 		return
 	}
@@ -93,9 +94,9 @@ func (p *product) split(rows int) {
 		p.empty(rows)
 	}
 	const line = 32 // parts of a line of the cache
-	var memory [mostParts*splitSteps*splitPart + line]uint16
+	var memory [splitHigh*splitSteps*mostParts*splitStep + line]uint16
 	skip := -int(uintptr(unsafe.Pointer(&memory))) & 63 / 2
-	strip := memory[skip:][:mostParts*splitSteps*splitPart]
+	strip := memory[skip:][:splitHigh*splitSteps*mostParts*splitStep]
 
 	u := unitNow()
 	m := p.b
@@ -121,21 +122,26 @@ func (p *product) splitStrip(u unit, strip []uint16, row, high, s0, sn int) {
 	parts := p.b.format.parts()
 	k0 := s0 * splitStep
 	k := min(sn*splitStep, p.b.rows-k0)
+	u.splitStrip(parts, high, k, p.a[row*p.aRow+k0*p.aAt:], p.aRow, p.aAt, strip, sn*parts*splitStep)
+}
+
+// splitStrip splits rows of k elements, aRow and aAt apart, into a strip whose rows are row apart.
+func (u unit) splitStrip(parts, rows, k int, a []float32, aRow, aAt int, strip []uint16, row int) {
 	whole := 0 // steps that can be read where they are
-	if p.aAt == 1 {
+	if aAt == 1 {
 		whole = k / splitStep
-		if whole > 0 {
-			u.splitRows(parts, high, whole, p.a[row*p.aRow+k0:], p.aRow, strip)
+		for s := 0; s < whole; s += splitSteps {
+			u.splitRows(parts, rows, min(splitSteps, whole-s), a[s*splitStep:], aRow, strip[s*parts*splitStep:], row)
 		}
 	}
-	for s := whole; s < sn; s++ {
-		for i := range high {
+	for s := whole; s*splitStep < k; s++ {
+		for i := range rows {
 			var x [splitStep]float32
-			from := p.a[(row+i)*p.aRow+(k0+s*splitStep)*p.aAt:]
+			from := a[i*aRow+s*splitStep*aAt:]
 			for l := range min(splitStep, k-s*splitStep) {
-				x[l] = from[l*p.aAt]
+				x[l] = from[l*aAt]
 			}
-			u.splitRows(parts, 1, 1, x[:], splitStep, strip[s*parts*splitPart+i*splitStep:])
+			u.splitRows(parts, 1, 1, x[:], splitStep, strip[i*row+s*parts*splitStep:], row)
 		}
 	}
 }
@@ -150,7 +156,7 @@ func (p *product) splitTiles(u unit, strip []uint16, row, high, s0, sn, p0, p1 i
 	b := func(panel int) []uint16 { return half[panel*bPanel+s0*parts*splitPart:] }
 	whole := min(p1, m.cols/splitCols)
 	if p0 < whole {
-		u.addSplit(parts, high, sn, whole-p0, strip, b(p0), bPanel, c[p0*splitCols:], cRow)
+		u.addSplit(parts, high, sn, whole-p0, strip, sn*parts*splitStep, b(p0), bPanel, c[p0*splitCols:], cRow, true)
 	}
 	if whole == p1 {
 		return
@@ -162,7 +168,7 @@ func (p *product) splitTiles(u unit, strip []uint16, row, high, s0, sn, p0, p1 i
 	for i := range high {
 		copy(t[i*splitCols:][:n], c[i*cRow+col:])
 	}
-	u.addSplit(parts, high, sn, 1, strip, b(whole), bPanel, t[:], splitCols)
+	u.addSplit(parts, high, sn, 1, strip, sn*parts*splitStep, b(whole), bPanel, t[:], splitCols, true)
 	for i := range high {
 		copy(c[i*cRow+col:][:n], t[i*splitCols:])
 	}

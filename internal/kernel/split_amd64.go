@@ -5,19 +5,37 @@
 package kernel
 
 //go:noescape
-func splitProduct3x16AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
+func splitProduct1x16AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
 
 //go:noescape
-func splitProduct3x32AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
+func splitProduct1x32AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
 
 //go:noescape
-func splitRows2AMX(rows int, steps int, x *float32, xRow int, dst *uint16)
+func splitRows1AMX(rows int, steps int, x *float32, xRow int, dst *uint16, dstRow int)
 
 //go:noescape
-func splitProduct6x16AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
+func splitPairs1AMX(pairs int, x *float32, xRow int, dst *uint16) (wild int)
 
 //go:noescape
-func splitProduct6x32AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
+func splitProduct3x16AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
 
 //go:noescape
-func splitRows3AMX(rows int, steps int, x *float32, xRow int, dst *uint16)
+func splitProduct3x32AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+
+//go:noescape
+func splitRows2AMX(rows int, steps int, x *float32, xRow int, dst *uint16, dstRow int)
+
+//go:noescape
+func splitPairs2AMX(pairs int, x *float32, xRow int, dst *uint16) (wild int)
+
+//go:noescape
+func splitProduct6x16AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+
+//go:noescape
+func splitProduct6x32AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+
+//go:noescape
+func splitRows3AMX(rows int, steps int, x *float32, xRow int, dst *uint16, dstRow int)
+
+//go:noescape
+func splitPairs3AMX(pairs int, x *float32, xRow int, dst *uint16) (wild int)

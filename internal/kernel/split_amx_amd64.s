@@ -4,18 +4,18 @@
 
 #include "textflag.h"
 
-// func splitProduct3x16AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
-// c += the products of the parts of a, up to 16 rows, with those of whole panels of b, over 32 steps of k each
+// func splitProduct1x16AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+// c = the products of the parts of a, up to 16 rows, with those of whole panels of b, over steps of 32 of k,
+// and c before where add is not 0
 // Requires: AMX-TILE, AMX-BF16
-TEXT ·splitProduct3x16AMX(SB), NOSPLIT, $0-64
+TEXT ·splitProduct1x16AMX(SB), NOSPLIT, $0-80
 	MOVQ config+0(FP), AX
-	MOVQ steps+8(FP), DX
-	MOVQ panels+16(FP), R8
 	MOVQ a+24(FP), SI
-	MOVQ b+32(FP), DI
-	MOVQ bPanel+40(FP), R9
-	MOVQ c+48(FP), R10
-	MOVQ cRow+56(FP), R11
+	MOVQ aRow+32(FP), DX
+	MOVQ b+40(FP), DI
+	MOVQ bPanel+48(FP), R9
+	MOVQ c+56(FP), R10
+	MOVQ cRow+64(FP), R11
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // ldtilecfg [rax]
 	MOVQ $64, CX
 
@@ -23,51 +23,56 @@ panel:
 	MOVQ R11, R12
 	SHLQ $4, R12
 	ADDQ R10, R12
+	CMPQ add+72(FP), $0
+	JEQ zero
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm0, [r10+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm1, [r10+r11+64]
+	JMP begin
+
+zero:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero tmm1
+
+begin:
 	MOVQ SI, AX
 	MOVQ DI, BX
-	MOVQ DX, R13
+	MOVQ steps+8(FP), R13
+	MOVQ DX, R8
+	SHLQ $4, R8
+	ADDQ AX, R8
 
 step:
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+1024]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm6, [bx+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm7, [bx+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+3072]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	ADDQ $4096, AX
-	ADDQ $4096, BX
+	ADDQ $64, AX
+	ADDQ $64, R8
+	ADDQ $2048, BX
 	DECQ R13
 	JNE step
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm0, [r10+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm1, [r10+r11+64]
 	ADDQ R9, DI
 	ADDQ $128, R10
-	DECQ R8
+	DECQ panels+16(FP)
 	JNE panel
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // tilerelease
 	RET
 
-// func splitProduct3x32AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
-// c += the products of the parts of a, up to 32 rows, with those of whole panels of b, over 32 steps of k each
+// func splitProduct1x32AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+// c = the products of the parts of a, up to 32 rows, with those of whole panels of b, over steps of 32 of k,
+// and c before where add is not 0
 // Requires: AMX-TILE, AMX-BF16
-TEXT ·splitProduct3x32AMX(SB), NOSPLIT, $0-64
+TEXT ·splitProduct1x32AMX(SB), NOSPLIT, $0-80
 	MOVQ config+0(FP), AX
-	MOVQ steps+8(FP), DX
-	MOVQ panels+16(FP), R8
 	MOVQ a+24(FP), SI
-	MOVQ b+32(FP), DI
-	MOVQ bPanel+40(FP), R9
-	MOVQ c+48(FP), R10
-	MOVQ cRow+56(FP), R11
+	MOVQ aRow+32(FP), DX
+	MOVQ b+40(FP), DI
+	MOVQ bPanel+48(FP), R9
+	MOVQ c+56(FP), R10
+	MOVQ cRow+64(FP), R11
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // ldtilecfg [rax]
 	MOVQ $64, CX
 
@@ -75,39 +80,40 @@ panel:
 	MOVQ R11, R12
 	SHLQ $4, R12
 	ADDQ R10, R12
+	CMPQ add+72(FP), $0
+	JEQ zero
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm0, [r10+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm1, [r10+r11+64]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x94; BYTE $0x1c; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm2, [r12+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x9c; BYTE $0x1c; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm3, [r12+r11+64]
+	JMP begin
+
+zero:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero tmm1
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd0 // tilezero tmm2
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd8 // tilezero tmm3
+
+begin:
 	MOVQ SI, AX
 	MOVQ DI, BX
-	MOVQ DX, R13
+	MOVQ steps+8(FP), R13
+	MOVQ DX, R8
+	SHLQ $4, R8
+	ADDQ AX, R8
 
 step:
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+1024]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm6, [bx+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm7, [bx+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+0]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+3072]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+3072]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+1024]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	ADDQ $4096, AX
-	ADDQ $4096, BX
+	ADDQ $64, AX
+	ADDQ $64, R8
+	ADDQ $2048, BX
 	DECQ R13
 	JNE step
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm0, [r10+r11+0]
@@ -116,20 +122,21 @@ step:
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x9c; BYTE $0x1c; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm3, [r12+r11+64]
 	ADDQ R9, DI
 	ADDQ $128, R10
-	DECQ R8
+	DECQ panels+16(FP)
 	JNE panel
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // tilerelease
 	RET
 
-// func splitRows2AMX(rows int, steps int, x *float32, xRow int, dst *uint16)
-// dst = 2 parts of rows of x, 32 elements a step
+// func splitRows1AMX(rows int, steps int, x *float32, xRow int, dst *uint16, dstRow int)
+// dst = 1 parts of rows of x, 32 elements a step; one or two may stand where x does
 // Requires: AVX512F, AVX512BW, AVX512_BF16
-TEXT ·splitRows2AMX(SB), NOSPLIT, $0-40
+TEXT ·splitRows1AMX(SB), NOSPLIT, $0-48
 	MOVQ rows+0(FP), DX
 	MOVQ steps+8(FP), R8
 	MOVQ x+16(FP), SI
 	MOVQ xRow+24(FP), R9
 	MOVQ dst+32(FP), DI
+	MOVQ dstRow+40(FP), R10
 
 row:
 	MOVQ SI, AX
@@ -141,38 +148,63 @@ step:
 	VMOVUPS 64(AX), Z1
 	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
 	VMOVDQU32 Z2, 0(BX)
-	VEXTRACTI64X4 $1, Z2, Y3
-	VPMOVZXWD Y2, Z4
-	VPSLLD $16, Z4, Z4
-	VSUBPS Z4, Z0, Z0
-	VPMOVZXWD Y3, Z4
-	VPSLLD $16, Z4, Z4
-	VSUBPS Z4, Z1, Z1
-	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
-	VMOVDQU32 Z2, 2048(BX)
 	ADDQ $128, AX
-	ADDQ $4096, BX
+	ADDQ $64, BX
 	DECQ CX
 	JNE step
 	ADDQ R9, SI
-	ADDQ $64, DI
+	ADDQ R10, DI
 	DECQ DX
 	JNE row
 	VZEROUPPER
 	RET
 
-// func splitProduct6x16AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
-// c += the products of the parts of a, up to 16 rows, with those of whole panels of b, over 32 steps of k each
+// func splitPairs1AMX(pairs int, x *float32, xRow int, dst *uint16) (wild int)
+// dst = 1 parts of 16 columns of pairs of rows of x; wild is not 0 where a first part is not finite
+// Requires: AVX512F, AVX512BW, AVX512_BF16
+TEXT ·splitPairs1AMX(SB), NOSPLIT, $0-40
+	MOVQ pairs+0(FP), DX
+	MOVQ x+8(FP), SI
+	MOVQ xRow+16(FP), R9
+	MOVQ dst+24(FP), DI
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+
+pair:
+	VMOVUPS (SI), Z0
+	VMOVUPS (SI)(R9*1), Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VEXTRACTI64X4 $1, Z2, Y3
+	VPMOVZXWD Y2, Z4
+	VPMOVZXWD Y3, Z5
+	VPSLLD $16, Z5, Z5
+	VPORD Z4, Z5, Z6
+	VMOVDQU32 Z6, 0(DI)
+	VPSLLD $16, Z4, Z4
+	VFMADD231PS Z7, Z4, Z8
+	VFMADD231PS Z7, Z5, Z8
+	LEAQ (SI)(R9*2), SI
+	ADDQ $64, DI
+	DECQ DX
+	JNE pair
+	VCMPPS $3, Z8, Z8, K1
+	KMOVW K1, AX
+	MOVQ AX, wild+32(FP)
+	VZEROUPPER
+	RET
+
+// func splitProduct3x16AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+// c = the products of the parts of a, up to 16 rows, with those of whole panels of b, over steps of 32 of k,
+// and c before where add is not 0
 // Requires: AMX-TILE, AMX-BF16
-TEXT ·splitProduct6x16AMX(SB), NOSPLIT, $0-64
+TEXT ·splitProduct3x16AMX(SB), NOSPLIT, $0-80
 	MOVQ config+0(FP), AX
-	MOVQ steps+8(FP), DX
-	MOVQ panels+16(FP), R8
 	MOVQ a+24(FP), SI
-	MOVQ b+32(FP), DI
-	MOVQ bPanel+40(FP), R9
-	MOVQ c+48(FP), R10
-	MOVQ cRow+56(FP), R11
+	MOVQ aRow+32(FP), DX
+	MOVQ b+40(FP), DI
+	MOVQ bPanel+48(FP), R9
+	MOVQ c+56(FP), R10
+	MOVQ cRow+64(FP), R11
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // ldtilecfg [rax]
 	MOVQ $64, CX
 
@@ -180,61 +212,64 @@ panel:
 	MOVQ R11, R12
 	SHLQ $4, R12
 	ADDQ R10, R12
+	CMPQ add+72(FP), $0
+	JEQ zero
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm0, [r10+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm1, [r10+r11+64]
+	JMP begin
+
+zero:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero tmm1
+
+begin:
 	MOVQ SI, AX
 	MOVQ DI, BX
-	MOVQ DX, R13
+	MOVQ steps+8(FP), R13
+	MOVQ DX, R8
+	SHLQ $4, R8
+	ADDQ AX, R8
 
 step:
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+1024]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm6, [bx+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm7, [bx+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+2048]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+64]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x10; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+4096]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm6, [bx+cx+2048]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm7, [bx+cx+3072]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+3072]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x10; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+4096]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x14; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+5120]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	ADDQ $6144, AX
-	ADDQ $6144, BX
+	ADDQ $128, AX
+	ADDQ $128, R8
+	ADDQ $4096, BX
 	DECQ R13
 	JNE step
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm0, [r10+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm1, [r10+r11+64]
 	ADDQ R9, DI
 	ADDQ $128, R10
-	DECQ R8
+	DECQ panels+16(FP)
 	JNE panel
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // tilerelease
 	RET
 
-// func splitProduct6x32AMX(config *byte, steps int, panels int, a *uint16, b *uint16, bPanel int, c *float32, cRow int)
-// c += the products of the parts of a, up to 32 rows, with those of whole panels of b, over 32 steps of k each
+// func splitProduct3x32AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+// c = the products of the parts of a, up to 32 rows, with those of whole panels of b, over steps of 32 of k,
+// and c before where add is not 0
 // Requires: AMX-TILE, AMX-BF16
-TEXT ·splitProduct6x32AMX(SB), NOSPLIT, $0-64
+TEXT ·splitProduct3x32AMX(SB), NOSPLIT, $0-80
 	MOVQ config+0(FP), AX
-	MOVQ steps+8(FP), DX
-	MOVQ panels+16(FP), R8
 	MOVQ a+24(FP), SI
-	MOVQ b+32(FP), DI
-	MOVQ bPanel+40(FP), R9
-	MOVQ c+48(FP), R10
-	MOVQ cRow+56(FP), R11
+	MOVQ aRow+32(FP), DX
+	MOVQ b+40(FP), DI
+	MOVQ bPanel+48(FP), R9
+	MOVQ c+56(FP), R10
+	MOVQ cRow+64(FP), R11
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // ldtilecfg [rax]
 	MOVQ $64, CX
 
@@ -242,57 +277,54 @@ panel:
 	MOVQ R11, R12
 	SHLQ $4, R12
 	ADDQ R10, R12
+	CMPQ add+72(FP), $0
+	JEQ zero
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm0, [r10+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm1, [r10+r11+64]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x94; BYTE $0x1c; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm2, [r12+r11+0]
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x9c; BYTE $0x1c; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm3, [r12+r11+64]
+	JMP begin
+
+zero:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero tmm1
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd0 // tilezero tmm2
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd8 // tilezero tmm3
+
+begin:
 	MOVQ SI, AX
 	MOVQ DI, BX
-	MOVQ DX, R13
+	MOVQ steps+8(FP), R13
+	MOVQ DX, R8
+	SHLQ $4, R8
+	ADDQ AX, R8
 
 step:
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+1024]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm6, [bx+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm7, [bx+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+0]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+3072]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+64]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+64]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x10; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+4096]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x14; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+5120]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm6, [bx+cx+2048]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x79; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloaddt1 tmm7, [bx+cx+3072]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+0]
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+3072]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+2048]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+3072]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x08; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+cx+0]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x08; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [ax+cx+1024]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x10; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+4096]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x14; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+5120]
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
-	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
-	ADDQ $6144, AX
-	ADDQ $6144, BX
+	ADDQ $128, AX
+	ADDQ $128, R8
+	ADDQ $4096, BX
 	DECQ R13
 	JNE step
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm0, [r10+r11+0]
@@ -301,20 +333,21 @@ step:
 	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x9c; BYTE $0x1c; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm3, [r12+r11+64]
 	ADDQ R9, DI
 	ADDQ $128, R10
-	DECQ R8
+	DECQ panels+16(FP)
 	JNE panel
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // tilerelease
 	RET
 
-// func splitRows3AMX(rows int, steps int, x *float32, xRow int, dst *uint16)
-// dst = 3 parts of rows of x, 32 elements a step
+// func splitRows2AMX(rows int, steps int, x *float32, xRow int, dst *uint16, dstRow int)
+// dst = 2 parts of rows of x, 32 elements a step; one or two may stand where x does
 // Requires: AVX512F, AVX512BW, AVX512_BF16
-TEXT ·splitRows3AMX(SB), NOSPLIT, $0-40
+TEXT ·splitRows2AMX(SB), NOSPLIT, $0-48
 	MOVQ rows+0(FP), DX
 	MOVQ steps+8(FP), R8
 	MOVQ x+16(FP), SI
 	MOVQ xRow+24(FP), R9
 	MOVQ dst+32(FP), DI
+	MOVQ dstRow+40(FP), R10
 
 row:
 	MOVQ SI, AX
@@ -334,7 +367,255 @@ step:
 	VPSLLD $16, Z4, Z4
 	VSUBPS Z4, Z1, Z1
 	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
-	VMOVDQU32 Z2, 2048(BX)
+	VMOVDQU32 Z2, 64(BX)
+	ADDQ $128, AX
+	ADDQ $128, BX
+	DECQ CX
+	JNE step
+	ADDQ R9, SI
+	ADDQ R10, DI
+	DECQ DX
+	JNE row
+	VZEROUPPER
+	RET
+
+// func splitPairs2AMX(pairs int, x *float32, xRow int, dst *uint16) (wild int)
+// dst = 2 parts of 16 columns of pairs of rows of x; wild is not 0 where a first part is not finite
+// Requires: AVX512F, AVX512BW, AVX512_BF16
+TEXT ·splitPairs2AMX(SB), NOSPLIT, $0-40
+	MOVQ pairs+0(FP), DX
+	MOVQ x+8(FP), SI
+	MOVQ xRow+16(FP), R9
+	MOVQ dst+24(FP), DI
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+
+pair:
+	VMOVUPS (SI), Z0
+	VMOVUPS (SI)(R9*1), Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VEXTRACTI64X4 $1, Z2, Y3
+	VPMOVZXWD Y2, Z4
+	VPMOVZXWD Y3, Z5
+	VPSLLD $16, Z5, Z5
+	VPORD Z4, Z5, Z6
+	VMOVDQU32 Z6, 0(DI)
+	VPSLLD $16, Z4, Z4
+	VFMADD231PS Z7, Z4, Z8
+	VFMADD231PS Z7, Z5, Z8
+	VSUBPS Z4, Z0, Z0
+	VSUBPS Z5, Z1, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VEXTRACTI64X4 $1, Z2, Y3
+	VPMOVZXWD Y2, Z4
+	VPMOVZXWD Y3, Z5
+	VPSLLD $16, Z5, Z5
+	VPORD Z4, Z5, Z6
+	VMOVDQU32 Z6, 2048(DI)
+	LEAQ (SI)(R9*2), SI
+	ADDQ $64, DI
+	DECQ DX
+	JNE pair
+	VCMPPS $3, Z8, Z8, K1
+	KMOVW K1, AX
+	MOVQ AX, wild+32(FP)
+	VZEROUPPER
+	RET
+
+// func splitProduct6x16AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+// c = the products of the parts of a, up to 16 rows, with those of whole panels of b, over steps of 32 of k,
+// and c before where add is not 0
+// Requires: AMX-TILE, AMX-BF16
+TEXT ·splitProduct6x16AMX(SB), NOSPLIT, $0-80
+	MOVQ config+0(FP), AX
+	MOVQ a+24(FP), SI
+	MOVQ aRow+32(FP), DX
+	MOVQ b+40(FP), DI
+	MOVQ bPanel+48(FP), R9
+	MOVQ c+56(FP), R10
+	MOVQ cRow+64(FP), R11
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // ldtilecfg [rax]
+	MOVQ $64, CX
+
+panel:
+	MOVQ R11, R12
+	SHLQ $4, R12
+	ADDQ R10, R12
+	CMPQ add+72(FP), $0
+	JEQ zero
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm0, [r10+r11+0]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm1, [r10+r11+64]
+	JMP begin
+
+zero:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero tmm1
+
+begin:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ steps+8(FP), R13
+	MOVQ DX, R8
+	SHLQ $4, R8
+	ADDQ AX, R8
+
+step:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+64]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x80; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+128]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+2048]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+3072]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+64]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x10; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+4096]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x14; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+5120]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	ADDQ $192, AX
+	ADDQ $192, R8
+	ADDQ $6144, BX
+	DECQ R13
+	JNE step
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm0, [r10+r11+0]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm1, [r10+r11+64]
+	ADDQ R9, DI
+	ADDQ $128, R10
+	DECQ panels+16(FP)
+	JNE panel
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // tilerelease
+	RET
+
+// func splitProduct6x32AMX(config *byte, steps int, panels int, a *uint16, aRow int, b *uint16, bPanel int, c *float32, cRow int, add int)
+// c = the products of the parts of a, up to 32 rows, with those of whole panels of b, over steps of 32 of k,
+// and c before where add is not 0
+// Requires: AMX-TILE, AMX-BF16
+TEXT ·splitProduct6x32AMX(SB), NOSPLIT, $0-80
+	MOVQ config+0(FP), AX
+	MOVQ a+24(FP), SI
+	MOVQ aRow+32(FP), DX
+	MOVQ b+40(FP), DI
+	MOVQ bPanel+48(FP), R9
+	MOVQ c+56(FP), R10
+	MOVQ cRow+64(FP), R11
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // ldtilecfg [rax]
+	MOVQ $64, CX
+
+panel:
+	MOVQ R11, R12
+	SHLQ $4, R12
+	ADDQ R10, R12
+	CMPQ add+72(FP), $0
+	JEQ zero
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm0, [r10+r11+0]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm1, [r10+r11+64]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x94; BYTE $0x1c; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm2, [r12+r11+0]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x9c; BYTE $0x1c; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm3, [r12+r11+64]
+	JMP begin
+
+zero:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero tmm1
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd0 // tilezero tmm2
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd8 // tilezero tmm3
+
+begin:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ steps+8(FP), R13
+	MOVQ DX, R8
+	SHLQ $4, R8
+	ADDQ AX, R8
+
+step:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x04; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+1024]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+64]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+64]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x80; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+128]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x80; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+128]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x08; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+2048]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x0c; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+3072]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+64]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+64]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xa4; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm4, [ax+dx+0]
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0xac; BYTE $0x10; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tileloadd tmm5, [r8+dx+0]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x0b; BYTE $0x00; BYTE $0x10; BYTE $0x00; BYTE $0x00 // tileloadd tmm6, [bx+cx+4096]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x0b; BYTE $0x00; BYTE $0x14; BYTE $0x00; BYTE $0x00 // tileloadd tmm7, [bx+cx+5120]
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // tdpbf16ps tmm0, tmm4, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // tdpbf16ps tmm1, tmm4, tmm7
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // tdpbf16ps tmm2, tmm5, tmm6
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // tdpbf16ps tmm3, tmm5, tmm7
+	ADDQ $192, AX
+	ADDQ $192, R8
+	ADDQ $6144, BX
+	DECQ R13
+	JNE step
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x84; BYTE $0x1a; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm0, [r10+r11+0]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x8c; BYTE $0x1a; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm1, [r10+r11+64]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x94; BYTE $0x1c; BYTE $0x00; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm2, [r12+r11+0]
+	BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x9c; BYTE $0x1c; BYTE $0x40; BYTE $0x00; BYTE $0x00; BYTE $0x00 // tilestored tmm3, [r12+r11+64]
+	ADDQ R9, DI
+	ADDQ $128, R10
+	DECQ panels+16(FP)
+	JNE panel
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // tilerelease
+	RET
+
+// func splitRows3AMX(rows int, steps int, x *float32, xRow int, dst *uint16, dstRow int)
+// dst = 3 parts of rows of x, 32 elements a step; one or two may stand where x does
+// Requires: AVX512F, AVX512BW, AVX512_BF16
+TEXT ·splitRows3AMX(SB), NOSPLIT, $0-48
+	MOVQ rows+0(FP), DX
+	MOVQ steps+8(FP), R8
+	MOVQ x+16(FP), SI
+	MOVQ xRow+24(FP), R9
+	MOVQ dst+32(FP), DI
+	MOVQ dstRow+40(FP), R10
+
+row:
+	MOVQ SI, AX
+	MOVQ DI, BX
+	MOVQ R8, CX
+
+step:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VMOVDQU32 Z2, 0(BX)
 	VEXTRACTI64X4 $1, Z2, Y3
 	VPMOVZXWD Y2, Z4
 	VPSLLD $16, Z4, Z4
@@ -343,14 +624,76 @@ step:
 	VPSLLD $16, Z4, Z4
 	VSUBPS Z4, Z1, Z1
 	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
-	VMOVDQU32 Z2, 4096(BX)
+	VMOVDQU32 Z2, 64(BX)
+	VEXTRACTI64X4 $1, Z2, Y3
+	VPMOVZXWD Y2, Z4
+	VPSLLD $16, Z4, Z4
+	VSUBPS Z4, Z0, Z0
+	VPMOVZXWD Y3, Z4
+	VPSLLD $16, Z4, Z4
+	VSUBPS Z4, Z1, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VMOVDQU32 Z2, 128(BX)
 	ADDQ $128, AX
-	ADDQ $6144, BX
+	ADDQ $192, BX
 	DECQ CX
 	JNE step
 	ADDQ R9, SI
-	ADDQ $64, DI
+	ADDQ R10, DI
 	DECQ DX
 	JNE row
+	VZEROUPPER
+	RET
+
+// func splitPairs3AMX(pairs int, x *float32, xRow int, dst *uint16) (wild int)
+// dst = 3 parts of 16 columns of pairs of rows of x; wild is not 0 where a first part is not finite
+// Requires: AVX512F, AVX512BW, AVX512_BF16
+TEXT ·splitPairs3AMX(SB), NOSPLIT, $0-40
+	MOVQ pairs+0(FP), DX
+	MOVQ x+8(FP), SI
+	MOVQ xRow+16(FP), R9
+	MOVQ dst+24(FP), DI
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+
+pair:
+	VMOVUPS (SI), Z0
+	VMOVUPS (SI)(R9*1), Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VEXTRACTI64X4 $1, Z2, Y3
+	VPMOVZXWD Y2, Z4
+	VPMOVZXWD Y3, Z5
+	VPSLLD $16, Z5, Z5
+	VPORD Z4, Z5, Z6
+	VMOVDQU32 Z6, 0(DI)
+	VPSLLD $16, Z4, Z4
+	VFMADD231PS Z7, Z4, Z8
+	VFMADD231PS Z7, Z5, Z8
+	VSUBPS Z4, Z0, Z0
+	VSUBPS Z5, Z1, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VEXTRACTI64X4 $1, Z2, Y3
+	VPMOVZXWD Y2, Z4
+	VPMOVZXWD Y3, Z5
+	VPSLLD $16, Z5, Z5
+	VPORD Z4, Z5, Z6
+	VMOVDQU32 Z6, 2048(DI)
+	VPSLLD $16, Z4, Z4
+	VSUBPS Z4, Z0, Z0
+	VSUBPS Z5, Z1, Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // vcvtne2ps2bf16 zmm2, zmm1, zmm0
+	VEXTRACTI64X4 $1, Z2, Y3
+	VPMOVZXWD Y2, Z4
+	VPMOVZXWD Y3, Z5
+	VPSLLD $16, Z5, Z5
+	VPORD Z4, Z5, Z6
+	VMOVDQU32 Z6, 4096(DI)
+	LEAQ (SI)(R9*2), SI
+	ADDQ $64, DI
+	DECQ DX
+	JNE pair
+	VCMPPS $3, Z8, Z8, K1
+	KMOVW K1, AX
+	MOVQ AX, wild+32(FP)
 	VZEROUPPER
 	RET

@@ -9,7 +9,7 @@ import (
 	"github.com/subquad/subquad/internal/kernel/scalar"
 )
 
-var splitFormats = []Format{BFloat16x3, BFloat16x6}
+var splitFormats = []Format{BFloat16x3, BFloat16x6, BFloat16x1}
 
 func newSplit(format Format, rows, cols, gap int) *Matrix {
 	m := new(Matrix)
@@ -24,7 +24,7 @@ var splitShapes = [][3]int{{1, 1, 1}, {1, 131, 70}, {2, 32, 32}, {15, 33, 31}, {
 // splitBound bounds the error of an element beside float64, as a share of sum |a b|: the
 // products left out, sums of sixteen products and two more, and those in c.
 func splitBound(format Format, k int) float64 {
-	left := map[Format]float64{BFloat16x3: 0x1p-15, BFloat16x6: 0x1p-24}[format]
+	left := map[Format]float64{BFloat16x3: 0x1p-15, BFloat16x6: 0x1p-24, BFloat16x1: 0x1p-7}[format]
 	sums := len(splitTerms[format.parts()]) * ((k + splitStep - 1) / splitStep)
 	return 1.01 * (left + float64(sums+18)*0x1p-24)
 }
@@ -116,7 +116,7 @@ func TestSplitElements(t *testing.T) {
 				m.Column(column, j)
 				for i, v := range column {
 					want := float64(b.Data[i*b.Stride+j])
-					tol := map[Format]float64{BFloat16x3: 0x1p-17, BFloat16x6: 0}[format] * math.Abs(want)
+					tol := map[Format]float64{BFloat16x3: 0x1p-17, BFloat16x6: 0, BFloat16x1: 0x1p-8}[format] * math.Abs(want)
 					if v != m.At(i, j) || !(math.Abs(float64(v)-want) <= tol) {
 						t.Fatalf("%v: element %d, %d is %v and %v, want %v", format, i, j, v, m.At(i, j), want)
 					}
@@ -137,14 +137,81 @@ func TestSplitRows(t *testing.T) {
 	for i, v := range []float32{nan, inf, -inf, math.MaxFloat32, 0, float32(math.Copysign(0, -1)), 0x1p-126, 0x1p-130, -0x1.fffffep-127, 0x1.fffffep-126, 0x1.fp-120, 1 + 0x1p-8, 1 + 0x1p-9} {
 		x[7*i] = v
 	}
-	for _, parts := range []int{2, 3} {
-		want, got := make([]uint16, steps*parts*splitPart), make([]uint16, steps*parts*splitPart)
-		unit(false).splitRows(parts, rows, steps, x, steps*splitStep, want)
-		unit(true).splitRows(parts, rows, steps, x, steps*splitStep, got)
+	for _, parts := range []int{1, 2, 3} {
+		row := steps*parts*splitStep + 7
+		want, got := make([]uint16, rows*row), make([]uint16, rows*row)
+		unit(false).splitRows(parts, rows, steps, x, steps*splitStep, want, row)
+		unit(true).splitRows(parts, rows, steps, x, steps*splitStep, got, row)
 		for i, v := range want {
 			u, w := scalar.BFloat16Of(v), scalar.BFloat16Of(got[i])
 			if v != got[i] && (u == u || w == w) {
 				t.Errorf("%d parts, at %d: %#x, want %#x", parts, i, got[i], v)
+			}
+		}
+	}
+}
+
+// TestSplitTiny compares the unit's sums with the portable ones, to the bit, where elements,
+// products and sums are of all magnitudes, with more that are subnormal or nearly so.
+func TestSplitTiny(t *testing.T) {
+	if !unitNow() {
+		t.Skip("not run: unit")
+	}
+	const rows, steps = 20, 2
+	for seed := range uint64(40) {
+		spread := []float32{250, 130, 30, 2}[seed%4] // of exponents, around a product of 2^-120
+		powers, signs := random(3*seed, 1<<14), random(3*seed+1, 1<<14)
+		fill := func(x []uint16, middle float32) {
+			for i := range x {
+				e := middle + spread/2*powers[i%len(powers)]
+				x[i] = scalar.BFloat16Bits(scalar.Flushed(float32(math.Ldexp(1+math.Abs(float64(signs[i%len(signs)])), int(e)))))
+				if powers[(i+7)%len(powers)] < 0 {
+					x[i] |= 1 << 15
+				}
+			}
+		}
+		for parts := range mostParts {
+			parts++
+			a, b := make([]uint16, rows*steps*parts*splitStep), make([]uint16, steps*parts*splitPart)
+			fill(a, -60)
+			fill(b, -60)
+			want := make([]float32, rows*splitCols)
+			for i := range want {
+				want[i] = float32(math.Ldexp(float64(signs[i]), -120-i%12))
+			}
+			got := append([]float32(nil), want...)
+			for _, add := range []bool{true, false, true} {
+				unit(false).addSplit(parts, rows, steps, 1, a, steps*parts*splitStep, b, 0, want, splitCols, add)
+				unit(true).addSplit(parts, rows, steps, 1, a, steps*parts*splitStep, b, 0, got, splitCols, add)
+				if err := sameBits(got, want); err != nil {
+					t.Fatalf("%d parts, spread %v, add %v: %v", parts, spread, add, err)
+				}
+			}
+		}
+	}
+}
+
+// TestSplitPairs compares the unit's pairs with the portable ones.
+func TestSplitPairs(t *testing.T) {
+	if !unitNow() {
+		t.Skip("not run: unit")
+	}
+	const pairs, row = 5, 19
+	for _, wild := range []float32{1, math.MaxFloat32, inf, nan, 3.3e38, 0x1p-130} {
+		x := random(1, 2*pairs*row)
+		x[7*row+15] = wild
+		for parts := range mostParts {
+			parts++
+			want, got := make([]uint16, parts*splitPart), make([]uint16, parts*splitPart)
+			a, b := unit(false).splitPairs(parts, pairs, x, row, want), unit(true).splitPairs(parts, pairs, x, row, got)
+			if finite := wild < 3.396e38; a != finite || b != finite {
+				t.Errorf("with %v: finite is %v without the unit and %v with it", wild, a, b)
+			}
+			for i, v := range want {
+				u, w := scalar.BFloat16Of(v), scalar.BFloat16Of(got[i])
+				if v != got[i] && (u == u || w == w) {
+					t.Fatalf("%d parts, with %v, at %d: %#x, want %#x", parts, wild, i, got[i], v)
+				}
 			}
 		}
 	}
@@ -162,7 +229,7 @@ func TestSplitNotFinite(t *testing.T) {
 			for i := range 40 {
 				for j := range 40 {
 					v := dst.Data[i*40+j]
-					if got, want := v == v, i != 3 && i != 17 && j != 33; got != want {
+					if got, want := v-v == 0, i != 3 && i != 17 && j != 33; got != want {
 						t.Fatalf("%v: element %d, %d is %v", format, i, j, v)
 					}
 				}
@@ -208,7 +275,7 @@ func TestSplitEmpty(t *testing.T) {
 		t.Error(err)
 	}
 	Gemm(blank(2, 0, 0), matrix(1, 2, 3, 0), newSplit(BFloat16x6, 3, 0, 0), nil)
-	mustPanic(t, "asm: Matrix: format 6", func() { new(Matrix).PackIn(BFloat16x6+1, matrix(1, 2, 2, 0), false) })
+	mustPanic(t, "asm: Matrix: format 7", func() { new(Matrix).PackIn(BFloat16x1+1, matrix(1, 2, 2, 0), false) })
 }
 
 // TestSplitAllocations checks that products allocate nothing.

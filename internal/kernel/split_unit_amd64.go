@@ -2,7 +2,11 @@
 
 package kernel
 
-import "github.com/subquad/subquad/internal/isa"
+import (
+	"unsafe"
+
+	"github.com/subquad/subquad/internal/isa"
+)
 
 // unitNow tells whether the processor's matrix unit may be used.
 func unitNow() unit { return unit(isa.Granted(isa.AMXBFloat16)) }
@@ -22,24 +26,50 @@ var tileConfigs = func() (list [splitHigh + 1][64]byte) {
 	return list
 }()
 
-func splitRowsUnit(parts, rows, steps int, x []float32, xRow int, dst []uint16) {
-	if parts == 2 {
-		splitRows2AMX(rows, steps, &x[0], 4*xRow, &dst[0])
-	} else {
-		splitRows3AMX(rows, steps, &x[0], 4*xRow, &dst[0])
+func splitRowsUnit(parts, rows, steps int, x []float32, xRow int, dst []uint16, dstRow int) {
+	switch parts {
+	case 1:
+		splitRows1AMX(rows, steps, &x[0], 4*xRow, &dst[0], 2*dstRow)
+	case 2:
+		splitRows2AMX(rows, steps, &x[0], 4*xRow, &dst[0], 2*dstRow)
+	default:
+		splitRows3AMX(rows, steps, &x[0], 4*xRow, &dst[0], 2*dstRow)
 	}
 }
 
-func addSplitUnit(parts, rows, steps, panels int, a, b []uint16, bPanel int, c []float32, cRow int) {
-	config := &tileConfigs[rows][0]
+func splitPairsUnit(parts, pairs int, x []float32, xRow int, dst []uint16) (finite bool) {
+	switch parts {
+	case 1:
+		return splitPairs1AMX(pairs, &x[0], 4*xRow, &dst[0]) == 0
+	case 2:
+		return splitPairs2AMX(pairs, &x[0], 4*xRow, &dst[0]) == 0
+	}
+	return splitPairs3AMX(pairs, &x[0], 4*xRow, &dst[0]) == 0
+}
+
+// turnSplitUnit sets a tile of a panel to the transpose, as pairs of parts, of 16 rows of a packStrip.
+func turnSplitUnit(dst, x []uint16) {
+	_, _ = dst[splitTile-1], x[15*packRow+splitStep-1]
+	attentionPackAVX512(16, (*float32)(unsafe.Pointer(&x[0])), 2*packRow, (*float32)(unsafe.Pointer(&dst[0])), 64)
+}
+
+func addSplitUnit(parts, rows, steps, panels int, a []uint16, aRow int, b []uint16, bPanel int, c []float32, cRow int, add bool) {
+	config, more := &tileConfigs[rows][0], 0
+	if add {
+		more = 1
+	}
 	switch high := rows > 16; {
+	case parts == 1 && high:
+		splitProduct1x32AMX(config, steps, panels, &a[0], 2*aRow, &b[0], 2*bPanel, &c[0], 4*cRow, more)
+	case parts == 1:
+		splitProduct1x16AMX(config, steps, panels, &a[0], 2*aRow, &b[0], 2*bPanel, &c[0], 4*cRow, more)
 	case parts == 2 && high:
-		splitProduct3x32AMX(config, steps, panels, &a[0], &b[0], 2*bPanel, &c[0], 4*cRow)
+		splitProduct3x32AMX(config, steps, panels, &a[0], 2*aRow, &b[0], 2*bPanel, &c[0], 4*cRow, more)
 	case parts == 2:
-		splitProduct3x16AMX(config, steps, panels, &a[0], &b[0], 2*bPanel, &c[0], 4*cRow)
+		splitProduct3x16AMX(config, steps, panels, &a[0], 2*aRow, &b[0], 2*bPanel, &c[0], 4*cRow, more)
 	case high:
-		splitProduct6x32AMX(config, steps, panels, &a[0], &b[0], 2*bPanel, &c[0], 4*cRow)
+		splitProduct6x32AMX(config, steps, panels, &a[0], 2*aRow, &b[0], 2*bPanel, &c[0], 4*cRow, more)
 	default:
-		splitProduct6x16AMX(config, steps, panels, &a[0], &b[0], 2*bPanel, &c[0], 4*cRow)
+		splitProduct6x16AMX(config, steps, panels, &a[0], 2*aRow, &b[0], 2*bPanel, &c[0], 4*cRow, more)
 	}
 }

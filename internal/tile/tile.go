@@ -10,7 +10,6 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/isa"
-	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 )
 
@@ -43,8 +42,11 @@ func Small() (end func()) {
 	return func() { small = false }
 }
 
-// New returns the sizes for a tier's tiles.
-func New(t kernel.AttentionTile) Sizes {
+// New returns the sizes for a tier's tiles, or those of a kernel.SplitTile.
+func New(t interface {
+	Panel() int
+	Rows() int
+}) Sizes {
 	if small {
 		return Sizes{
 			Keys: t.Panel(), Rows: t.Rows() + 1, Block: 13, Pack: 1, Near: 1, Alone: 1,

@@ -1,0 +1,121 @@
+package attention
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/golden"
+	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/isa/isatest"
+)
+
+var precisions = []asm.Precision{asm.Single, asm.BFloat16x3, asm.BFloat16x6, asm.BFloat16x1}
+
+// inPrecisions runs f under every tier in every precision; in a short run the portable form does
+// one part alone.
+func inPrecisions(t *testing.T, f func(t *testing.T, precision asm.Precision)) {
+	t.Helper()
+	isatest.Run(t, func(t *testing.T) {
+		for _, p := range precisions {
+			if testing.Short() && p.Unit() == "none" && p != asm.Single && p != asm.BFloat16x1 {
+				continue
+			}
+			t.Run(p.String(), func(t *testing.T) { f(t, p) })
+		}
+	})
+}
+
+// goldenPrecision is what the golden vectors are computed in, goldenWider by how much a
+// precision's tolerances are wider than float32's.
+var (
+	goldenPrecision asm.Precision
+	goldenWider     = map[asm.Precision]float64{asm.Single: 1, asm.BFloat16x3: 30, asm.BFloat16x6: 1, asm.BFloat16x1: 6000}
+)
+
+func widened(t golden.Tolerance) golden.Tolerance {
+	t.Abs, t.Rel = goldenWider[goldenPrecision]*t.Abs, goldenWider[goldenPrecision]*t.Rel
+	return t
+}
+
+// everyPrecision tests golden vectors in parts of bfloat16, within the tolerance of float32 in three
+// parts, 3e-4 in two and .06 in one, and then in float32.
+func everyPrecision(f func(*testing.T, *golden.File)) func(*testing.T, *golden.File) {
+	return func(t *testing.T, file *golden.File) {
+		defer func() { goldenPrecision = asm.Single }()
+		for _, goldenPrecision = range precisions[1:] {
+			f(t, file)
+		}
+		goldenPrecision = asm.Single
+		f(t, file)
+	}
+}
+
+// TestPrecisionOracle compares random calls, with any options, with float64; without the
+// unit they have the same bits.
+func TestPrecisionOracle(t *testing.T) {
+	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
+		if precision == asm.Single {
+			return // TestOracle
+		}
+		tol := map[asm.Precision]float64{asm.BFloat16x3: 5e-4, asm.BFloat16x6: 5e-5, asm.BFloat16x1: 0.1}[precision]
+		n := uint64(100)
+		if testing.Short() || precision.Unit() == "none" {
+			n = 12
+		}
+		for seed := range n {
+			a, c, name := randomCall(t, seed)
+			cfg, tight := a.Config(), a.sizes.Block == 13
+			cfg.Precision = precision
+			a = must(t, cfg)
+			if tight {
+				small(a)
+			}
+			run := func() {
+				outputs(a, c)
+				if err := a.Run(context.Background(), c); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+			run()
+			want := oracle(a, c)
+			near(t, name+": dst", c.Dst, want.out, tol)
+			near(t, name+": mass", c.Mass, want.mass, 3*tol)
+			if !a.cfg.ReLU {
+				near(t, name+": LSE", c.LSE, want.lse, tol)
+				near(t, name+": entropy", c.Entropy, want.entropy, 3*tol)
+			}
+			if precision.Unit() == "none" {
+				continue
+			}
+			dst, mass := slices.Clone(c.Dst.Data), slices.Clone(c.Mass.Data)
+			restore := isa.Without(isa.AMXBFloat16)
+			run()
+			restore()
+			sameBits(t, name+": dst without the unit", c.Dst.Data, dst)
+			sameBits(t, name+": mass without the unit", c.Mass.Data, mass)
+		}
+	})
+}
+
+// TestPrecisionConfig checks that a precision is told by Config, is no part of what states
+// belong to, and that one that is not there is an error.
+func TestPrecisionConfig(t *testing.T) {
+	a, b := must(t, Config{Heads: 2, HeadDim: 4, Causal: true}), must(t, Config{Heads: 2, HeadDim: 4, Causal: true, Precision: asm.BFloat16x3})
+	if a.Config().Precision != asm.Single || b.Config().Precision != asm.BFloat16x3 {
+		t.Errorf("precisions %v and %v", a.Config().Precision, b.Config().Precision)
+	}
+	x := matrix(1, 3, 8)
+	s := newState(t, a, StateConfig{})
+	for _, op := range []*Attention{a, b} { // steps are in float32
+		if err := op.Step(matrix(2, 3, 8), x, x, x, s); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := New(Config{Heads: 2, HeadDim: 4, Precision: 4})
+	if want := "attention: Precision is 4, want Single, BFloat16x3, BFloat16x6 or BFloat16x1"; err == nil || fmt.Sprint(err) != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
