@@ -115,7 +115,7 @@ func (m *MoBA) together(tokens int) int {
 func (m *MoBA) tileRows(queries, keys int) int {
 	const most = 8 // times as many
 	few := 2 * m.engine.sizes.Rows
-	share := keys / (m.cfg.Block * m.cfg.TopK) // one query in so many chooses a block
+	share := keys / m.cfg.Block / m.cfg.TopK // one query in so many chooses a block
 	return max(1, min(few*max(1, min(share, most)), queries))
 }
 
