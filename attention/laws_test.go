@@ -208,6 +208,9 @@ func TestHiddenGarbage(t *testing.T) {
 // TestSkip checks the promise of Config.Skip and that something is skipped.
 func TestSkip(t *testing.T) {
 	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
+		if testing.Short() && precision != asm.Single && precision.Unit() == "none" {
+			return // slow
+		}
 		const n, d, heads = 600, 16, 2
 		for _, causal := range []bool{true, false} {
 			exact := must(t, Config{Heads: heads, HeadDim: d, Causal: causal, Bias: alibi{0.5, 2}, Softcap: 20, Precision: precision})

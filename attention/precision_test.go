@@ -3,8 +3,12 @@ package attention
 import (
 	"context"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/golden"
@@ -98,6 +102,51 @@ func TestPrecisionOracle(t *testing.T) {
 			sameBits(t, name+": mass without the unit", c.Mass.Data, mass)
 		}
 	})
+}
+
+// TestPrecisionHostile has NaN, infinities and numbers near the ends of float32 among the inputs:
+// bits are still the same without the unit, and what is hidden stays so.
+func TestPrecisionHostile(t *testing.T) {
+	if asm.BFloat16x1.Unit() == "none" {
+		t.Skip("not run: unit")
+	}
+	hostile := []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), math.MaxFloat32, -3.39e38, 1e30, -1e30, 1e-30, 1e-38, -1e-40, 1e-45}
+	for _, precision := range precisions[1:] {
+		for seed := range uint64(12) {
+			const n, d = 70, 40
+			a := must(t, Config{Heads: 2, KVHeads: 1, HeadDim: d, Causal: true, Precision: precision})
+			small(a)
+			r := rand.New(rand.NewPCG(seed, 0))
+			q, k, v := matrix(3*seed, n, 2*d), matrix(3*seed+1, n, d), matrix(3*seed+2, n, d)
+			for _, m := range []blas32.General{q, k, v} {
+				for range seed % 4 * 5 {
+					m.Data[r.IntN(len(m.Data))] = hostile[r.IntN(len(hostile))]
+				}
+				if seed >= 8 { // all products tiny
+					for i := range m.Data {
+						m.Data[i] *= float32(math.Ldexp(1, -r.IntN(120)))
+					}
+				}
+			}
+			run := func() []float32 {
+				dst := matrix(9, n, 2*d)
+				if err := a.Forward(dst, q, k, v); err != nil {
+					t.Fatal(err)
+				}
+				for i, x := range dst.Data {
+					if x != x {
+						dst.Data[i] = float32(math.NaN()) // of one kind
+					}
+				}
+				return dst.Data
+			}
+			with := run()
+			restore := isa.Without(isa.AMXBFloat16)
+			without := run()
+			restore()
+			sameBits(t, fmt.Sprintf("%v, seed %d", precision, seed), with, without)
+		}
+	}
 }
 
 // TestPrecisionConfig checks that a precision is told by Config, is no part of what states

@@ -31,7 +31,12 @@ const (
 	splitSteps = 8             // steps of a to a strip, which stays in the first cache
 	splitCall  = 8             // panels to a kernel call
 	mostParts  = 3
+	mostRow    = (splitSteps*mostParts + 1) * splitStep
 )
+
+// splitRow is how far apart rows of a strip stand: a line of the cache more than they have,
+// since lines far apart by a power of two compete for the same places.
+func splitRow(parts, steps int) int { return (steps*parts + 1) * splitStep }
 
 // splitTerms has the products that are added up, as the parts of a and b, by how many
 // parts there are. Those left out are at most 2^-18 of a product (with two parts) and
@@ -94,9 +99,9 @@ func (p *product) split(rows int) {
 		p.empty(rows)
 	}
 	const line = 32 // parts of a line of the cache
-	var memory [splitHigh*splitSteps*mostParts*splitStep + line]uint16
+	var memory [splitHigh*mostRow + line]uint16
 	skip := -int(uintptr(unsafe.Pointer(&memory))) & 63 / 2
-	strip := memory[skip:][:splitHigh*splitSteps*mostParts*splitStep]
+	strip := memory[skip:][:splitHigh*mostRow]
 
 	u := unitNow()
 	m := p.b
@@ -122,7 +127,7 @@ func (p *product) splitStrip(u unit, strip []uint16, row, high, s0, sn int) {
 	parts := p.b.format.parts()
 	k0 := s0 * splitStep
 	k := min(sn*splitStep, p.b.rows-k0)
-	u.splitStrip(parts, high, k, p.a[row*p.aRow+k0*p.aAt:], p.aRow, p.aAt, strip, sn*parts*splitStep)
+	u.splitStrip(parts, high, k, p.a[row*p.aRow+k0*p.aAt:], p.aRow, p.aAt, strip, splitRow(parts, sn))
 }
 
 // splitStrip splits rows of k elements, aRow and aAt apart, into a strip whose rows are row apart.
@@ -156,7 +161,7 @@ func (p *product) splitTiles(u unit, strip []uint16, row, high, s0, sn, p0, p1 i
 	b := func(panel int) []uint16 { return half[panel*bPanel+s0*parts*splitPart:] }
 	whole := min(p1, m.cols/splitCols)
 	if p0 < whole {
-		u.addSplit(parts, high, sn, whole-p0, strip, sn*parts*splitStep, b(p0), bPanel, c[p0*splitCols:], cRow, true)
+		u.addSplit(parts, high, sn, whole-p0, strip, splitRow(parts, sn), b(p0), bPanel, c[p0*splitCols:], cRow, true)
 	}
 	if whole == p1 {
 		return
@@ -168,7 +173,7 @@ func (p *product) splitTiles(u unit, strip []uint16, row, high, s0, sn, p0, p1 i
 	for i := range high {
 		copy(t[i*splitCols:][:n], c[i*cRow+col:])
 	}
-	u.addSplit(parts, high, sn, 1, strip, sn*parts*splitStep, b(whole), bPanel, t[:], splitCols, true)
+	u.addSplit(parts, high, sn, 1, strip, splitRow(parts, sn), b(whole), bPanel, t[:], splitCols, true)
 	for i := range high {
 		copy(c[i*cRow+col:][:n], t[i*splitCols:])
 	}
