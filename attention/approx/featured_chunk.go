@@ -48,8 +48,7 @@ func (w *causalWork) features(r *causalRun, set headSet, from, to int) blas32.Ge
 			}
 		}
 		asm.Exp(s, s)
-		own := mat.Columns(e, (g-set.from)*d, d)
-		kernel.ScaleRows(own, s, own)
+		weigh(mat.Columns(e, (g-set.from)*d, d), s)
 	}
 	return e
 }
@@ -128,6 +127,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 		} else {
 			w.keys.SetT(mat.Columns(mat.Rows(r.call.K, from, to), g*s.dim, s.dim)) // [D, n]
 		}
+		together := rowsTogether
 		for j := range s.panels() {
 			below := mat.Rows(right.Panel(j), d, d+n)
 			v := mat.Columns(mat.Rows(r.call.V, from, to), g*dv+j*width, below.Cols)
@@ -136,6 +136,9 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 					copy(mat.Row(below, i), mat.Row(v, i))
 				} else {
 					clear(mat.Row(below, i))
+				}
+				if !finite(asm.Sum(mat.Row(below, i))) {
+					together = 1 // 0 times it is NaN to the rows before
 				}
 			}
 		}
@@ -154,8 +157,8 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 			}
 			kernel.ScaleRows(left, w.scale[:n], left)
 			dst := mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv)
-			for t := 0; t < n; t += rowsTogether {
-				end := min(t+rowsTogether, n)
+			for t := 0; t < n; t += together {
+				end := min(t+together, n)
 				for j := range s.panels() {
 					part := right.PanelRows(j, 0, d+end)
 					_, cols := part.Dims()

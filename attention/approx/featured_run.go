@@ -22,8 +22,7 @@ func (l *featured) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 		r.perWeight(set, func(from, to int) {
 			s := w.weights(r, from)
 			asm.Exp(s, s)
-			own := mat.Columns(e, (from-set.from)*d, (to-from)*d)
-			kernel.ScaleRows(own, s, own)
+			weigh(mat.Columns(e, (from-set.from)*d, (to-from)*d), s)
 		})
 	}
 	clear(w.row)

@@ -52,6 +52,17 @@ func (w *featureWork) constant(n int) []float32 {
 	return w.ones[:n]
 }
 
+// weigh multiplies the features of each key by its weight. Those of weight 0 become 0, even where
+// they are Inf or NaN: the top of a Performer is of the keys that are seen alone.
+func weigh(features blas32.General, weights []float32) {
+	kernel.ScaleRows(features, weights, features)
+	for i, s := range weights {
+		if s == 0 {
+			clear(mat.Row(features, i))
+		}
+	}
+}
+
 // eluPlusOne is the phi of Linear: elu(x) + 1, of each element.
 type eluPlusOne struct{}
 
