@@ -65,21 +65,11 @@ func (q *request) take(ctx context.Context, call *attention.Call, can attention.
 
 // check reports matrices that are not those of the shape.
 func (q *request) check(sh *shape) error {
-	for _, m := range [...]struct {
-		name string
-		m    blas32.General
-		rows int
-		cols int
-		what string
-	}{
-		{"q", q.Q, -1, sh.heads * sh.dim, "Heads*HeadDim"},
-		{"k", q.K, -1, sh.kvHeads * sh.dim, "KVHeads*HeadDim"},
-		{"v", q.V, q.K.Rows, sh.kvHeads * sh.valueDim, "KVHeads*ValueDim"},
-		{"dst", q.Dst, q.Q.Rows, sh.heads * sh.valueDim, "Heads*ValueDim"},
-	} {
-		if err := check.Matrix(ErrShape, "approx", m.name, m.m, m.rows, m.cols, m.what); err != nil {
-			return err
-		}
+	if err := check.QKV("approx", q.Q, q.K, q.V, -1, sh.heads, sh.kvHeads, sh.dim, sh.valueDim); err != nil {
+		return err
+	}
+	if err := check.Matrix(ErrShape, "approx", "dst", q.Dst, q.Q.Rows, sh.heads*sh.valueDim, "Heads*ValueDim"); err != nil {
+		return err
 	}
 	if q.weighted() {
 		cols := q.LogWeights.Cols

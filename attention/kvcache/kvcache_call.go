@@ -133,20 +133,8 @@ func (a *Attention) Run(ctx context.Context, call *attention.Call) error {
 func (r *run) checkCall(b pack.Batch[*State]) error {
 	cfg, c := &r.op.cfg, &r.call
 	n := c.Q.Rows
-	for _, x := range [...]struct {
-		name string
-		m    blas32.General
-		rows int
-		cols int
-		what string
-	}{
-		{"q", c.Q, -1, cfg.Heads * cfg.HeadDim, "Heads*HeadDim"},
-		{"k", r.k, n, cfg.KVHeads * cfg.HeadDim, "KVHeads*HeadDim"},
-		{"v", r.v, n, cfg.KVHeads * cfg.ValueDim, "KVHeads*ValueDim"},
-	} {
-		if err := check.Matrix(ErrShape, "kvcache", x.name, x.m, x.rows, x.cols, x.what); err != nil {
-			return err
-		}
+	if err := check.QKV("kvcache", c.Q, r.k, r.v, n, cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim); err != nil {
+		return err
 	}
 	r.outputs = [...]check.Out{
 		{Name: "dst", M: c.Dst, Rows: n, Cols: cfg.Heads * cfg.ValueDim, What: "Heads*ValueDim", Needed: true},

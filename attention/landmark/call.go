@@ -37,20 +37,8 @@ func (t *tokens) rows(x pack.Segment) tokens {
 // written.
 func (t *tokens) check(name string, heads, kvHeads, headDim, valueDim int) error {
 	n := t.q.Rows
-	for _, x := range [...]struct {
-		name string
-		m    blas32.General
-		rows int
-		cols int
-		what string
-	}{
-		{"q", t.q, -1, heads * headDim, "Heads*HeadDim"},
-		{"k", t.k, n, kvHeads * headDim, "KVHeads*HeadDim"},
-		{"v", t.v, n, kvHeads * valueDim, "KVHeads*ValueDim"},
-	} {
-		if err := check.Matrix(attention.ErrShape, "landmark", x.name, x.m, x.rows, x.cols, x.what); err != nil {
-			return err
-		}
+	if err := check.QKV("landmark", t.q, t.k, t.v, n, heads, kvHeads, headDim, valueDim); err != nil {
+		return err
 	}
 	if len(t.marks) != n {
 		return check.Errorf(attention.ErrShape, "landmark: %s has %d elements, want one for each token = %d", name, len(t.marks), n)

@@ -87,20 +87,8 @@ func (r *blocksRun) forget() {
 func (r *blocksRun) check(ctx context.Context) error {
 	cfg, c := &r.op.cfg, &r.call
 	k, v := c.K[0], c.V[0]
-	for _, x := range [...]struct {
-		name string
-		m    blas32.General
-		rows int
-		cols int
-		what string
-	}{
-		{"q", c.Q, -1, cfg.Heads * cfg.HeadDim, "Heads*HeadDim"},
-		{"k", k, -1, cfg.KVHeads * cfg.HeadDim, "KVHeads*HeadDim"},
-		{"v", v, k.Rows, cfg.KVHeads * cfg.ValueDim, "KVHeads*ValueDim"},
-	} {
-		if err := check.Matrix(ErrShape, "sparse", x.name, x.m, x.rows, x.cols, x.what); err != nil {
-			return err
-		}
+	if err := check.QKV("sparse", c.Q, k, v, -1, cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim); err != nil {
+		return err
 	}
 	if w := c.LogWeights; mat.Given(w) {
 		cols := w.Cols

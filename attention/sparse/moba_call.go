@@ -139,19 +139,8 @@ func (r *mobaRun) forget() {
 func (r *mobaRun) check(batch pack.Batch[*MoBAState]) error {
 	cfg, c := &r.op.cfg, &r.call
 	n := c.q.Rows
-	for _, x := range [...]struct {
-		name       string
-		m          blas32.General
-		rows, cols int
-		what       string
-	}{
-		{"q", c.q, -1, cfg.Heads * cfg.HeadDim, "Heads*HeadDim"},
-		{"k", c.k, n, cfg.KVHeads * cfg.HeadDim, "KVHeads*HeadDim"},
-		{"v", c.v, n, cfg.KVHeads * cfg.ValueDim, "KVHeads*ValueDim"},
-	} {
-		if err := check.Matrix(ErrShape, "sparse", x.name, x.m, x.rows, x.cols, x.what); err != nil {
-			return err
-		}
+	if err := check.QKV("sparse", c.q, c.k, c.v, n, cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim); err != nil {
+		return err
 	}
 	outputs := [...]check.Out{
 		{Name: "dst", M: c.dst, Rows: n, Cols: cfg.Heads * cfg.ValueDim, What: "Heads*ValueDim", Needed: true},
@@ -170,12 +159,8 @@ func (r *mobaRun) check(batch pack.Batch[*MoBAState]) error {
 		}
 	}
 	for b, s := range r.layout.States {
-		n, most := r.layout.Segments[b].To-r.layout.Segments[b].From, s.cfg.MaxTokens
-		if most == 0 {
-			most = mostTokens
-		}
-		if n > most-s.Len() {
-			return check.Errorf(ErrFull, "sparse: %d tokens after %d, want at most %d", n, s.Len(), most)
+		if err := checkRoom(r.layout.Segments[b], s.Len(), s.cfg.MaxTokens); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -95,28 +95,21 @@ func (c *nsaRequest) part(from, to, blocks int) nsaRequest {
 // checkShapes reports what is out of shape; nothing has been written.
 func (c *nsaRequest) checkShapes(cfg *NSAConfig) error {
 	n := c.q.Rows
+	if err := check.QKV("sparse", c.q, c.k, c.v, n, cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim); err != nil {
+		return err
+	}
+	g := &c.gates
 	for _, x := range [...]struct {
-		name       string
-		m          blas32.General
-		rows, cols int
-		what       string
-		optional   bool
-	}{
-		{"q", c.q, -1, cfg.Heads * cfg.HeadDim, "Heads*HeadDim", false},
-		{"k", c.k, n, cfg.KVHeads * cfg.HeadDim, "KVHeads*HeadDim", false},
-		{"v", c.v, n, cfg.KVHeads * cfg.ValueDim, "KVHeads*ValueDim", false},
-		{"the gate Compressed", c.gates.Compressed, n, cfg.Heads, "Heads", true},
-		{"the gate Selected", c.gates.Selected, n, cfg.Heads, "Heads", true},
-		{"the gate Window", c.gates.Window, n, cfg.Heads, "Heads", true},
-	} {
-		if x.optional && !mat.Given(x.m) {
+		name string
+		m    blas32.General
+	}{{"the gate Compressed", g.Compressed}, {"the gate Selected", g.Selected}, {"the gate Window", g.Window}} {
+		if !mat.Given(x.m) {
 			continue
 		}
-		if err := check.Matrix(ErrShape, "sparse", x.name, x.m, x.rows, x.cols, x.what); err != nil {
+		if err := check.Matrix(ErrShape, "sparse", x.name, x.m, n, cfg.Heads, "Heads"); err != nil {
 			return err
 		}
 	}
-	g := &c.gates
 	if !mat.Given(g.Compressed) && !mat.Given(g.Selected) && !mat.Given(g.Window) {
 		return check.Errorf(ErrCall, "sparse: none of the gates Compressed, Selected and Window is given, want one or more")
 	}

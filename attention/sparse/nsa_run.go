@@ -74,7 +74,7 @@ func (r *nsaRun) serveNSA(ctx context.Context, a *NSA, call nsaRequest, batch pa
 	if err := r.layout.Lay("sparse", batch, r.own); err != nil {
 		return err
 	}
-	if err := r.checkRoom(); err != nil {
+	if err := r.checkRooms(); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

@@ -178,20 +178,28 @@ func (r *nsaRun) checkOwner(name string, s *NSAState) error {
 	return nil
 }
 
-// checkRoom reports a call that its states cannot take up, or that is too long.
-func (r *nsaRun) checkRoom() error {
+// checkRooms reports a call that its states cannot take up, or that is too long.
+func (r *nsaRun) checkRooms() error {
 	for b, x := range r.layout.Segments {
-		n, had, most := int64(x.To-x.From), int64(0), int64(mostTokens)
+		had, most := 0, 0
 		if len(r.layout.States) > 0 {
-			s := r.layout.States[b]
-			had = int64(s.Len())
-			if s.cfg.MaxTokens > 0 {
-				most = int64(s.cfg.MaxTokens)
-			}
+			had, most = r.layout.States[b].Len(), r.layout.States[b].cfg.MaxTokens
 		}
-		if n > most-had {
-			return check.Errorf(ErrFull, "sparse: %d tokens after %d, want at most %d", n, had, most)
+		if err := checkRoom(x, had, most); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkRoom reports tokens that a state of had cannot take up, which may have most, or any
+// number for 0.
+func checkRoom(x pack.Segment, had, most int) error {
+	if most == 0 {
+		most = mostTokens
+	}
+	if n := x.To - x.From; n > most-had {
+		return check.Errorf(ErrFull, "sparse: %d tokens after %d, want at most %d", n, had, most)
 	}
 	return nil
 }

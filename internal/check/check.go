@@ -65,6 +65,18 @@ func Matrix(kind error, pkg, name string, m blas32.General, rows, cols int, what
 	return nil
 }
 
+// QKV returns an error that matches ErrShape unless q is [rows, heads*headDim], k [keys,
+// kvHeads*headDim], with any number of keys where that is -1, and v [keys, kvHeads*valueDim].
+func QKV(pkg string, q, k, v blas32.General, keys, heads, kvHeads, headDim, valueDim int) error {
+	if err := Matrix(subquad.ErrShape, pkg, "q", q, -1, heads*headDim, "Heads*HeadDim"); err != nil {
+		return err
+	}
+	if err := Matrix(subquad.ErrShape, pkg, "k", k, keys, kvHeads*headDim, "KVHeads*HeadDim"); err != nil {
+		return err
+	}
+	return Matrix(subquad.ErrShape, pkg, "v", v, k.Rows, kvHeads*valueDim, "KVHeads*ValueDim")
+}
+
 // Output returns an error unless dst is as Matrix asks and shares no element
 // with in; with same, dst may be in itself.
 func Output(kind error, pkg string, dst blas32.General, rows, cols int, what string, in blas32.General, same bool) error {
