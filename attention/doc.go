@@ -146,9 +146,9 @@
 // a query sees makes NaN of its output where float32 may have an infinity; subnormal elements
 // count as zeros.
 //
-// On AMX BFloat16x3 is faster than any float32 on vectors: causal, 1.2 times (D = 64) and 1.5 times
-// (D = 128) the rate that fused multiply-adds have at the most, BFloat16x1 1.8 and 2.4 times.
-// Forward takes .5 (BFloat16x3), .8 (BFloat16x6) and .3 to .4 (BFloat16x1) of its time in float32.
+// On AMX BFloat16x3 can be faster than any float32 on vectors: causal, at its best 1.2 times (D = 64) and
+// 1.5 times (D = 128) the rate that fused multiply-adds have at the most, BFloat16x1 1.8 and 2.4 times;
+// the README has medians, which are less where others use the memory. Forward takes then .5 (BFloat16x3), .8 (BFloat16x6) and .3 to .4 (BFloat16x1) of its time in float32.
 //
 // # Provenance
 //
