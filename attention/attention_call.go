@@ -194,9 +194,9 @@ type Sight int
 
 // What Mask.Sight returns.
 const (
-	Some Sight = iota // look closer
-	None
-	All
+	Some Sight = iota // look closer: Hide tells of each
+	None              // no query sees any of the keys
+	All               // each query sees all of them
 )
 
 // MaxPosition bounds positions in both directions, so that sums of them do not overflow.

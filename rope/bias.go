@@ -133,6 +133,7 @@ func checkKERPLE(r1, r2 []float64, most float64) error {
 // Heads returns for how many heads there are biases; 1 is for any number.
 func (b *Distance) Heads() int { return b.heads }
 
+// String names the bias and tells its heads.
 func (b *Distance) String() string { return fmt.Sprintf("%s, %d heads", b.name, b.heads) }
 
 func (b *Distance) head(h int) int {

@@ -52,6 +52,7 @@ const (
 	Relative
 )
 
+// String names the encoding.
 func (e Encoding) String() string {
 	return nameOf(int(e), "rotary", "none", "ALiBi", "absolute", "relative")
 }

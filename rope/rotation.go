@@ -213,6 +213,7 @@ func (r *Rotation) ScratchBytes(tokens int) int64 {
 // and axes [heads, axes, RotaryDim/2] if they are learned.
 func (r *Rotation) Frequencies() []float64 { return slices.Clone(r.freq) }
 
+// String says what the rotation does, for logs and errors.
 func (r *Rotation) String() string {
 	if r.cfg.None {
 		return "rope: none"

@@ -17,6 +17,7 @@ const (
 	Interleaved
 )
 
+// String returns half or interleaved.
 func (l Layout) String() string { return nameOf(int(l), "half", "interleaved") }
 
 // Accuracy says which frequencies and angles a rotation uses.
@@ -37,6 +38,7 @@ const (
 	Float32
 )
 
+// String returns exact, float32 frequencies or float32.
 func (a Accuracy) String() string {
 	return nameOf(int(a), "exact", "float32 frequencies", "float32")
 }

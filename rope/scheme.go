@@ -59,6 +59,7 @@ func (static) original() int64   { return math.MaxInt64 }
 // base^(-2i/dim).
 type Plain struct{ static }
 
+// String names the scheme.
 func (Plain) String() string  { return "plain" }
 func (Plain) check(int) error { return nil }
 
@@ -73,6 +74,7 @@ type Linear struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s Linear) String() string  { return fmt.Sprintf("linear, factor %v", s.Factor) }
 func (s Linear) check(int) error { return positive("Factor", s.Factor) }
 
@@ -96,6 +98,7 @@ type NTK struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s NTK) String() string      { return fmt.Sprintf("NTK-aware, factor %v", s.Factor) }
 func (s NTK) check(dim int) error { return first(positive("Factor", s.Factor), wide(dim)) }
 
@@ -124,6 +127,7 @@ type DynamicNTK struct {
 	MaxPosition int64
 }
 
+// String names the scheme and its parameters.
 func (s DynamicNTK) String() string {
 	return fmt.Sprintf("dynamic NTK, factor %v beyond %d", s.Factor, s.MaxPosition)
 }
@@ -144,6 +148,7 @@ func (s DynamicNTK) original() int64          { return s.MaxPosition }
 // MaxPosition, as the dynamic scaling of jquesnelle's code does without NTK.
 type DynamicLinear struct{ MaxPosition int64 }
 
+// String names the scheme and its parameters.
 func (s DynamicLinear) String() string { return fmt.Sprintf("dynamic linear beyond %d", s.MaxPosition) }
 func (s DynamicLinear) check(int) error {
 	return positive("MaxPosition", float64(s.MaxPosition))
@@ -169,6 +174,7 @@ type RIFLEx struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s RIFLEx) String() string { return fmt.Sprintf("RIFLEx, component %d for %d", s.K, s.Length) }
 
 func (s RIFLEx) check(dim int) error {
@@ -194,6 +200,7 @@ type Proportional struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s Proportional) String() string {
 	return fmt.Sprintf("proportional, fraction %v, factor %v", s.Fraction, or(s.Factor, 1))
 }
@@ -221,6 +228,7 @@ type Custom struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s Custom) String() string {
 	return fmt.Sprintf("%d given frequencies, attention factor %v", len(s.Frequencies), or(s.Factor, 1))
 }

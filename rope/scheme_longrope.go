@@ -16,6 +16,7 @@ type Llama3 struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s Llama3) String() string {
 	return fmt.Sprintf("Llama 3, factor %v, original %d, low and high frequency factors %v and %v",
 		or(s.Factor, 8), or(s.Original, 8192), or(s.LowFreqFactor, 1), or(s.HighFreqFactor, 4))
@@ -83,6 +84,7 @@ type LongRoPE struct {
 	Dynamic bool
 }
 
+// String names the scheme and its parameters.
 func (s LongRoPE) String() string {
 	kind := "LongRoPE"
 	if s.Dynamic {
@@ -179,6 +181,7 @@ type Giraffe struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s Giraffe) String() string {
 	return fmt.Sprintf("Giraffe, scale %v, power %v, truncated at %v", or(s.Scale, 1), s.Power, s.Truncate)
 }

@@ -47,6 +47,7 @@ type NTKByParts struct {
 	static
 }
 
+// String names the scheme and its parameters.
 func (s NTKByParts) String() string {
 	return fmt.Sprintf("NTK by parts, factor %v, original %d", s.Factor, s.Original)
 }
@@ -102,6 +103,7 @@ type YaRN struct {
 	MaxPosition int64
 }
 
+// String names the scheme and its parameters.
 func (s YaRN) String() string {
 	if s.Dynamic {
 		return fmt.Sprintf("dynamic YaRN beyond %d", s.Original)

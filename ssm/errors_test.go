@@ -221,7 +221,7 @@ func TestStoredErrors(t *testing.T) {
 	for n := range b.Len() {
 		wants(t, read(op, b.Bytes()[:n]), ErrState, "ssm: state: it ends too early")
 	}
-	wants(t, read(other, b.Bytes()), ErrState, "ssm: state: it is of another operator")
+	wants(t, read(other, b.Bytes()), ErrState, "ssm: state: it is of another operator: the Config or the weights differ")
 	for i := range b.Len() {
 		damaged := bytes.Clone(b.Bytes())
 		damaged[i] ^= 0x10

@@ -29,8 +29,8 @@ type MambaConfig struct {
 	Workers int
 }
 
-// MambaWeights are the weights of a Mamba block, as checkpoints have them. With I
-// the inner width, R the rank of dt, N the states and K the taps:
+// MambaWeights are the weights of a Mamba block, as checkpoints have them. I is
+// the inner width, R the rank of dt, N the states and K the taps.
 type MambaWeights struct {
 	In       blas32.General // in_proj.weight [2 I, Dim]
 	InBias   []float32      // [2 I], or nil

@@ -45,8 +45,8 @@ type Mamba2Config struct {
 	Workers int
 }
 
-// Mamba2Weights are the weights of a Mamba2 block, as checkpoints have them. With H
-// heads of P channels, S = H P, N states and G groups:
+// Mamba2Weights are the weights of a Mamba2 block, as checkpoints have them. There
+// are H heads of P channels, S = H P, N states and G groups.
 type Mamba2Weights struct {
 	// In is in_proj.weight, [2 M + 2 S + 2 G N + H, Dim]: for M channels beside the
 	// heads, as a rule none, the gate and input of an MLP; the gate z; x; B; C; dt.

@@ -237,7 +237,7 @@ func TestCCAStateFile(t *testing.T) {
 	}
 	statetest.Damage(t, file.Bytes(), func(r io.Reader) error { _, err := c.ReadState(r); return err })
 	other := mustCCA(t, Config{Heads: 2, HeadDim: 2, Group: 2, Window: 4, Levels: 2})
-	if _, err := other.ReadState(&file); !errors.Is(err, attention.ErrState) || err.Error() != "cca: state: it is of another operator" {
+	if _, err := other.ReadState(&file); !errors.Is(err, attention.ErrState) || err.Error() != "cca: state: it is of another operator: the Config or the weights differ" {
 		t.Errorf("error %v", err)
 	}
 	if _, err := s.WriteTo(&statetest.Failing{Err: io.ErrShortWrite}); err != io.ErrShortWrite {

@@ -53,8 +53,11 @@ func weighCausally(p, q, k blas32.General, packed *asm.Matrix, scale float32) {
 type Pooling uint8
 
 const (
-	AveragePool Pooling = iota // zeros beyond the ends count
-	MaxPool                    // -Inf beyond the ends
+	// AveragePool is the mean over Kernel neighbours; zeros beyond the ends count.
+	AveragePool Pooling = iota
+	// MaxPool is the largest of Kernel neighbours; there is -Inf beyond the ends.
+	MaxPool
+	// NoPool leaves scores as they are.
 	NoPool
 )
 

@@ -83,3 +83,18 @@ func TestTypeOfText(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestOtherRooms: a configuration of another package's models is told which one reads it.
+func TestOtherRooms(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"model_type": "mamba2"}`:       "package mamba",
+		`{"ssm_cfg": {}, "d_model": 8}`:  "package mamba",
+		`{"model_type": "rwkv7"}`:        "package rwkv",
+		`{"model_type": "hyenadna"}`:     "package dna",
+		`{"model_type": "stripedhyena"}`: "package striped",
+	} {
+		if _, err := ParseConfig([]byte(text)); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v does not name %s", text, err, want)
+		}
+	}
+}

@@ -28,9 +28,11 @@ func isSliding(kind string) bool { return kind == "sliding_attention" }
 
 // elsewhere says of model types that are not read here why, or which package reads them.
 var elsewhere = map[string]string{
-	"mamba": ", which package mamba reads", "mamba2": ", which package mamba reads", "falcon_mamba": ", which package mamba reads",
-	"rwkv7":  ", which package rwkv reads",
-	"zamba2": ", whose shared blocks read the embeddings again, which is not computed",
+	"mamba": ", which package mamba reads", "mamba2": ", which package mamba reads", "falcon_mamba": ", which package mamba reads", "mamba_ssm": ", which package mamba reads",
+	"rwkv7":        ", which package rwkv reads",
+	"hyenadna":     ", which package dna reads",
+	"stripedhyena": ", which package striped reads",
+	"zamba2":       ", whose shared blocks read the embeddings again, which is not computed",
 }
 
 // ParseConfig reads a config.json. Errors match ErrConfig and name the key: of a model type
@@ -50,7 +52,11 @@ func ParseConfig(text []byte) (*Shape, error) {
 	}
 	kind, ok := modelTypes[s.ModelType]
 	if !ok {
-		top.fail("model_type is %.100q%s, want one of %s", s.ModelType, elsewhere[s.ModelType], strings.Join(known(), ", "))
+		note := elsewhere[s.ModelType]
+		if s.ModelType == "" && top.has("ssm_cfg") { // the official files of Mamba name no type
+			note = elsewhere["mamba"]
+		}
+		top.fail("model_type is %.100q%s, want one of %s", s.ModelType, note, strings.Join(known(), ", "))
 		return nil, *top.err
 	}
 	hf, err := rope.FromHF(text, rope.V5)

@@ -104,11 +104,11 @@ func NewReader(r io.Reader, pkg string, invalid error, kind string, fingerprint 
 		s.Fail("it begins with %q, want %q", got, kind)
 	}
 	if n := s.Int(); s.err == nil && n != int64(len(fingerprint)) {
-		s.Fail("it is of another operator")
+		s.Fail("it is of another operator: the Config or the weights differ")
 	}
 	for _, want := range fingerprint {
 		if got := s.Int(); s.err == nil && got != want {
-			s.Fail("it is of another operator")
+			s.Fail("it is of another operator: the Config or the weights differ")
 		}
 	}
 	return s

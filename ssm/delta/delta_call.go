@@ -12,8 +12,8 @@ import (
 	"github.com/subquad/subquad/internal/parallel"
 )
 
-// Call is a call of a Recurrence with everything optional. With Hq, Hk and H the heads of
-// queries, keys and states:
+// Call is a call of a Recurrence with everything optional. Hq, Hk and H are the heads of
+// queries, keys and states.
 type Call struct {
 	// Dst is [n, max(Hq, H) V]. It may be V where it has that shape.
 	Dst blas32.General

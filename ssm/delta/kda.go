@@ -34,8 +34,8 @@ type KDAConfig struct {
 	Workers int
 }
 
-// KDAWeights are the weights of a KDA block, as checkpoints of Kimi Linear have them. With
-// Hk the key heads, H the value heads, K and V their channels:
+// KDAWeights are the weights of a KDA block, as checkpoints of Kimi Linear have them.
+// Hk are the key heads, H the value heads, K and V their channels.
 type KDAWeights struct {
 	// Q, K and V are q_proj.weight and k_proj.weight [Hk K, Dim], v_proj.weight [H V, Dim].
 	Q, K, V blas32.General

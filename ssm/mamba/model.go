@@ -47,10 +47,15 @@ func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.
 //	SetFilter(f, prompt)       gives it another filter of LongMamba, or none
 type State = lm.State
 
+// StateConfig says what must be known of a state in advance: Snapshots, how many earlier
+// versions of itself it keeps for Truncate, and a Filter of LongMamba with the length of the
+// Prompt, for which the filter must be of a calibration of this model.
+type StateConfig = ssm.StateConfig
+
 // NewState returns an empty state. Snapshots of cfg are those after each of the last calls,
 // to which Truncate can go back. Errors match ErrConfig, or longmamba.ErrCalibration where the
 // filter is another model's.
-func (m *Model) NewState(cfg ssm.StateConfig) (*State, error) {
+func (m *Model) NewState(cfg StateConfig) (*State, error) {
 	st, err := m.stack.NewState(lm.StateConfig{Snapshots: cfg.Snapshots})
 	if err != nil {
 		return nil, err
