@@ -19,8 +19,7 @@ type taylor struct {
 }
 
 func newTaylor(dim int) *taylor {
-	d := float64(dim)
-	return &taylor{dim, 1 + dim + dim*(dim+1)/2, float32(math.Pow(d, -0.25)), float32(1 / math.Sqrt(d))}
+	return &taylor{dim, 1 + dim + dim*(dim+1)/2, quarterRoot(dim), float32(1 / math.Sqrt(float64(dim)))}
 }
 
 func (t *taylor) queries(w *featureWork, dst, x blas32.General, heads int) {

@@ -79,9 +79,10 @@ type Performer struct {
 // block cut off; then each row is multiplied by the length of a vector of D normal variates of
 // its own, so that a row is distributed as a normal one. The variates are by Box and Muller
 // (1958), cosine before sine, from a PCG (math/rand/v2) of the seeds Seed and 0: the squares
-// first, row by row, then the lengths. Its numbers are not those of another library with the
-// same seed, and can differ in the last bit between processors: a trained network's Projection
-// is to be stored and given.
+// first, row by row, then the lengths. A seed gives the same Projection on every processor, to
+// the bit, so that states and their files belong to operators made of it there, too. Its numbers
+// are not those of another library with the same seed: a trained network's Projection is to be
+// stored and given.
 func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 	sh, err := newShape(cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim, cfg.Workers)
 	if err != nil {
@@ -112,7 +113,7 @@ func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 		}
 	}
 	if cfg.Features == 0 {
-		cfg.Features = max(1, int(float64(sh.dim)*math.Log(float64(sh.dim))))
+		cfg.Features = max(1, int(float64(sh.dim)*logarithm(float64(sh.dim))))
 	}
 	if given {
 		cfg.Features = cfg.Projection.Rows

@@ -2,10 +2,8 @@ package approx
 
 import (
 	"math"
-	"math/rand/v2"
 
 	"gonum.org/v1/gonum/blas/blas32"
-	"gonum.org/v1/gonum/floats"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
@@ -26,7 +24,7 @@ type favor struct {
 
 func newFavor(cfg PerformerConfig) *favor {
 	d, f := float64(cfg.HeadDim), float64(cfg.Features)
-	p := &favor{dim: cfg.HeadDim, f: cfg.Features, relu: cfg.ReLU, eps: cfg.Eps, half: float32(0.5 / math.Sqrt(d)), log: float32(math.Log(f) / 2)}
+	p := &favor{dim: cfg.HeadDim, f: cfg.Features, relu: cfg.ReLU, eps: cfg.Eps, half: float32(0.5 / math.Sqrt(d)), log: float32(logarithm(f) / 2)}
 	if cfg.Stabiliser != nil {
 		p.fixed = new(float32)
 		*p.fixed = *cfg.Stabiliser
@@ -35,7 +33,7 @@ func newFavor(cfg PerformerConfig) *favor {
 		p.eps = float32(float64(cfg.Eps) / math.Sqrt(f))
 	}
 	scaled := mat.New(cfg.Features, cfg.HeadDim)
-	asm.Scale(scaled.Data, float32(math.Pow(d, -0.25)), cfg.Projection.Data)
+	asm.Scale(scaled.Data, quarterRoot(cfg.HeadDim), cfg.Projection.Data)
 	p.w.SetT(scaled)
 	return p
 }
@@ -97,55 +95,4 @@ func (p *favor) top(w *featureWork, x blas32.General) float32 {
 	products := mat.Of(w.block, x.Rows, p.f)
 	kernel.Gemm(products, x, &p.w, nil)
 	return asm.Max(products.Data)
-}
-
-// maxMade bounds the multiply-adds by which a projection is made: some seconds.
-const maxMade = 1 << 30
-
-// orthogonal makes a projection; NewPerformer tells how.
-func orthogonal(features, dim int, seed uint64) blas32.General {
-	random := rand.NewPCG(seed, 0)
-	uniform := func() float64 { return (float64(random.Uint64()>>11) + 0.5) / (1 << 53) }
-	var left float64 // the sine's, where there is one
-	given := false
-	normal := func() float64 {
-		if given = !given; !given {
-			return left
-		}
-		length, angle := math.Sqrt(-2*math.Log(uniform())), 2*math.Pi*uniform()
-		left = length * math.Sin(angle)
-		return length * math.Cos(angle)
-	}
-	w := make([][]float64, features)
-	for first := 0; first < features; first += dim {
-		block := make([][]float64, dim)
-		for i := range block {
-			block[i] = make([]float64, dim)
-			for j := range block[i] {
-				block[i][j] = normal()
-			}
-		}
-		for i, row := range block {
-			for range 2 { // Gram and Schmidt, again for what rounding has left
-				for _, before := range block[:i] {
-					floats.AddScaled(row, -floats.Dot(row, before), before)
-				}
-			}
-			floats.Scale(1/floats.Norm(row, 2), row)
-		}
-		copy(w[first:], block)
-	}
-	m := mat.New(features, dim)
-	for i, row := range w {
-		length := 0.0
-		for range dim {
-			x := normal()
-			length += x * x
-		}
-		floats.Scale(math.Sqrt(length), row)
-		for j, x := range row {
-			mat.Row(m, i)[j] = float32(x)
-		}
-	}
-	return m
 }
