@@ -2,6 +2,7 @@ package approx
 
 import (
 	"context"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -105,6 +106,22 @@ func (q *request) seen(j int) bool {
 // seenBy tells whether a key is there and not hidden for a key head.
 func (q *request) seenBy(j, head int) bool {
 	return (q.Valid == nil || q.Valid[j]) && !(q.weighted() && q.logWeight(j, head) == negInf)
+}
+
+// veils tells whether keys may be hidden from some heads alone.
+func (q *request) veils() bool { return q.weighted() && q.LogWeights.Cols > 1 }
+
+// hides tells whether a call has keys that are not there or are hidden.
+func (q *request) hides() bool {
+	if q.Valid != nil {
+		return true
+	}
+	for j := 0; q.weighted() && j < q.LogWeights.Rows; j++ {
+		if slices.Contains(mat.Row(q.LogWeights, j), negInf) {
+			return true
+		}
+	}
+	return false
 }
 
 // logWeight is the log-weight of key j for a key head.

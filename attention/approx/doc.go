@@ -141,8 +141,10 @@
 // right after 2^24 of them; the bits of the first 4096 tokens do not depend on it.
 // Sums over all keys of one call have 2^24 blocks of 256 tokens in each of 64 pieces to go.
 //
-// NaN and Inf reach what sees them: of keys and values, all queries. Padding may
-// hold anything.
+// NaN and Inf reach what sees them: of keys and values, all queries, causal those from their
+// own on; of a query its own row, with XCA and Nystrom all rows and with MRA2 those of its block.
+// Padding may hold anything, and so may a token's part for the heads from which log-weights of
+// -Inf hide it: it reaches its own row alone. Nystrom's convolution sees it.
 //
 // # Provenance
 //

@@ -31,6 +31,10 @@ func (e *Efficient) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 		r.perWeight(set, func(from, to int) {
 			own := mat.Columns(x, (from-set.from)*d, (to-from)*d)
 			for i, s := range w.weights(r, from) {
+				if s == negInf { // it may be NaN
+					fill(mat.Row(own, i), s)
+					continue
+				}
 				asm.Axpy(mat.Row(own, i), s, w.ones[:own.Cols])
 			}
 		})
@@ -71,7 +75,7 @@ func (e *Efficient) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 		kernel.ScaleRows(sum, w.row[at:][:d], sum)
 		asm.Mul(z, z, w.row[at:][:d])
 		asm.Add(z, z, w.shift[at:][:d])
-		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
+		w.right.Set(w.gatheredBy(r, &w.v, r.call.V, h, h*dv, dv))
 		kernel.GemmTAdd(sum, mat.Columns(x, at, d), &w.right)
 	}
 }
@@ -131,6 +135,12 @@ func (e *Efficient) apply(r *sumsRun, w *workspace, wave, from, to int, set head
 		}
 		kernel.ScaleRows(x, sum, x)
 		kernel.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0), nil)
+	}
+}
+
+func fill(row []float32, x float32) {
+	for i := range row {
+		row[i] = x
 	}
 }
 

@@ -72,7 +72,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, ol
 		own, all := sums.latest[g*s.part:][:s.part], sums.all[g*s.part:][:s.part]
 		state, z, k := mat.Of(own, d, dv), own[d*dv:], keys[(g-set.from)*d:][:d]
 		clear(v)
-		if r.call.seen(t) {
+		if r.call.seenBy(t, g) {
 			copy(v, mat.Row(r.call.V, t)[g*dv:])
 		}
 		asm.Add(z, z, k)
@@ -132,7 +132,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 			below := mat.Rows(right.Panel(j), d, d+n)
 			v := mat.Columns(mat.Rows(r.call.V, from, to), g*dv+j*width, below.Cols)
 			for i := range n {
-				if r.call.seen(from + i) {
+				if r.call.seenBy(from+i, g) {
 					copy(mat.Row(below, i), mat.Row(v, i))
 				} else {
 					clear(mat.Row(below, i))

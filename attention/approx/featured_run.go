@@ -33,7 +33,7 @@ func (l *featured) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 		own := part[h*l.sums.part:][:l.sums.part]
 		z := own[d*dv:]
 		asm.Add(z, z, w.row[(h-set.from)*d:][:d])
-		w.right.Set(w.gathered(&w.v, r.call.V, h*dv, dv))
+		w.right.Set(w.gatheredBy(r, &w.v, r.call.V, h, h*dv, dv))
 		kernel.GemmTAdd(mat.Of(own, d, dv), mat.Columns(e, (h-set.from)*d, d), &w.right)
 	}
 }

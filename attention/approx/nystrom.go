@@ -68,7 +68,8 @@ type NystromConfig struct {
 // Segments are as equal as they can be, the shorter ones first. Where tokens have
 // log-weights, a landmark is the mean weighted with exp(w): tokens that are merged
 // give the landmarks they gave before, which is ours and not the paper's. Padding
-// (Options.Valid) counts as zeros in the means, as in the published code.
+// (Options.Valid) counts as zeros in the means, as in the published code, and so do segments
+// of which log-weights of -Inf hide all tokens. The convolution has no weights.
 //
 // The first and the last product are exact attention, to m keys and from m
 // queries, and run on its kernel. It costs 4 m (D + Dv) flop for each token and

@@ -29,7 +29,7 @@ type nystromRun struct {
 	values blas32.General // [landmarks, H Dv] k3 v, and then pinv(k2) k3 v
 
 	memory [4][]float32 // of q, k and values, and of values without gaps
-	padded padded       // the mask of inner
+	hidden hiddenKeys   // the mask of inner
 	keyPos []int64      // [sequences] the first row of each
 	inner  attention.Call
 	kv     [2][1]blas32.General // the keys and values of inner
@@ -85,12 +85,12 @@ func (r *nystromRun) solve(ctx context.Context, n *Nystrom, call request) error 
 	}
 	r.kv = [2][1]blas32.General{{call.K}, {call.V}}
 	r.inner = attention.Call{Dst: r.values, Q: r.q, K: r.kv[0][:], V: r.kv[1][:], Offsets: r.marks, KOffsets: r.seqs.k, LogWeights: call.LogWeights, Workers: call.Workers}
-	if call.Valid != nil {
-		r.keyPos, r.padded = r.keyPos[:0], call.Valid
+	if r.call.hides() {
+		r.keyPos, r.hidden = r.keyPos[:0], hiddenKeys{&r.call, s.group()}
 		for _, first := range r.seqs.k[:r.seqs.count()] {
 			r.keyPos = append(r.keyPos, int64(first))
 		}
-		r.inner.Mask, r.inner.KeyPos = &r.padded, r.keyPos
+		r.inner.Mask, r.inner.KeyPos = &r.hidden, r.keyPos
 	}
 	if err := n.last.Run(ctx, &r.inner); err != nil {
 		return inner(ctx, err)
@@ -115,7 +115,7 @@ func (r *nystromRun) solve(ctx context.Context, n *Nystrom, call request) error 
 }
 
 func (r *nystromRun) release() {
-	r.call, r.seqs, r.inner, r.padded = request{}, sequences{}, attention.Call{}, nil
+	r.call, r.seqs, r.inner, r.hidden = request{}, sequences{}, attention.Call{}, hiddenKeys{}
 	r.kv = [2][1]blas32.General{}
 }
 
@@ -133,21 +133,26 @@ func inner(ctx context.Context, err error) error {
 	return check.Errorf(ErrCall, "approx: %v", err)
 }
 
-// padded hides the keys that are not there. Positions are rows of the call.
-type padded []bool
+// hiddenKeys is a mask that hides keys that are not there, and those whose log-weight is -Inf:
+// added to a logit of NaN it would not. Positions are rows of the call.
+type hiddenKeys struct {
+	call  *request
+	group int // query heads of a key head
+}
 
-func (p *padded) Hide(s blas32.General, _ int, _, key int64) {
-	for j, valid := range (*p)[key:][:s.Cols] {
-		for i := 0; !valid && i < s.Rows; i++ {
+func (h *hiddenKeys) Hide(s blas32.General, head int, _, key int64) {
+	for j := range s.Cols {
+		seen := h.call.seenBy(int(key)+j, head/h.group)
+		for i := 0; !seen && i < s.Rows; i++ {
 			s.Data[i*s.Stride+j] = negInf
 		}
 	}
 }
 
-func (p *padded) Sight(_ int, _, key int64, _, keys int) attention.Sight {
+func (h *hiddenKeys) Sight(head int, _, key int64, _, keys int) attention.Sight {
 	seen := 0
-	for _, valid := range (*p)[key:][:keys] {
-		if valid {
+	for j := range keys {
+		if h.call.seenBy(int(key)+j, head/h.group) {
 			seen++
 		}
 	}
@@ -176,6 +181,7 @@ func (r *nystromRun) meansTask(worker, mark int) {
 	from, to := segment(r.seqs.q[b+1]-first, r.marks[b+1]-r.marks[b], mark-r.marks[b])
 	from, to = first+from, first+to
 	q, k := mat.Row(r.q, mark), mat.Row(r.k, mark)
+	exact := r.few[b+1] == r.few[b] // the landmarks are the queries
 	clear(q)
 	w.x = scratch.Floats(w.x, s.kvHeads*s.dim)
 	clear(w.x)
@@ -189,10 +195,13 @@ func (r *nystromRun) meansTask(worker, mark int) {
 		for j := from; r.call.weighted() && j < to; j++ {
 			top = max(top, r.call.logWeight(j, g))
 		}
+		if r.call.weighted() && top == negInf && !exact {
+			continue // hidden, all of them
+		}
 		var total float64
 		for j := from; j < to; j++ {
 			weight := float32(1)
-			if top != negInf { // otherwise there are no weights, or all are 0
+			if top != negInf { // otherwise there are no weights
 				weight = float32(math.Exp(float64(r.call.logWeight(j, g) - top)))
 			}
 			total += float64(weight)

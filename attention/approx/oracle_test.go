@@ -193,7 +193,7 @@ func nystromOracle(landmarks int, conv blas32.General) func(c *request, sh shape
 					for j := from; j < to; j++ {
 						share := math.Exp(w[j]) / total
 						if total == 0 {
-							share = 1 / float64(to-from)
+							share = 0 // hidden, all of them
 						}
 						for d := range sh.dim {
 							y.Set(i, d, y.At(i, d)+share*x.At(j, d))

@@ -2,6 +2,7 @@ package approx
 
 import (
 	"context"
+	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -268,6 +269,25 @@ func (w *workspace) gathered(memory *[]float32, m blas32.General, from, cols int
 	c := mat.Of(*memory, len(w.rows), cols)
 	for i, j := range w.rows {
 		copy(mat.Row(c, i), mat.Row(m, j))
+	}
+	return c
+}
+
+// gatheredBy is gathered for a key head, with zeros for the rows that log-weights hide from it:
+// their weight is 0, and 0 times NaN is NaN.
+func (w *workspace) gatheredBy(r *sumsRun, memory *[]float32, m blas32.General, head, from, cols int) blas32.General {
+	if !r.call.veils() || !slices.ContainsFunc(w.rows, func(j int) bool { return r.call.logWeight(j, head) == negInf }) {
+		return w.gathered(memory, m, from, cols)
+	}
+	m = mat.Columns(m, from, cols)
+	*memory = scratch.Floats(*memory, len(w.rows)*cols)
+	c := mat.Of(*memory, len(w.rows), cols)
+	for i, j := range w.rows {
+		if r.call.seenBy(j, head) {
+			copy(mat.Row(c, i), mat.Row(m, j))
+		} else {
+			clear(mat.Row(c, i))
+		}
 	}
 	return c
 }

@@ -36,12 +36,12 @@ func (x *XCA) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 				w.scale[i] = 1
 			}
 		}
-		k := w.gathered(&w.k, r.call.K, g*d, d)
+		k := w.gatheredBy(r, &w.k, r.call.K, g, g*d, d)
 		squares(own[group*d*(d+1):], k)
 		kernel.ScaleRows(scaled, w.scale, k)
 		w.right.Set(scaled)
 		for h := range group {
-			q := w.gathered(&w.v, r.call.Q, (g*group+h)*d, d)
+			q := w.gatheredBy(r, &w.v, r.call.Q, g, (g*group+h)*d, d)
 			kernel.GemmTAdd(mat.Of(own[h*d*(d+1):], d, d), q, &w.right)
 			squares(own[h*d*(d+1)+d*d:][:d], q)
 		}
