@@ -25,7 +25,7 @@ func newTaylor(dim int) *taylor {
 func (t *taylor) queries(w *featureWork, dst, x blas32.General, heads int) {
 	w.row = scratch.Floats(w.row, 2*t.dim)
 	for h := range heads {
-		for i := range x.Rows {
+		for i := 0; i < x.Rows && !w.pace.stop(elsewhere*t.width); i++ {
 			t.row(mat.Row(dst, i)[h*t.width:][:t.width], mat.Row(x, i)[h*t.dim:][:t.dim], w.row)
 		}
 	}
@@ -59,7 +59,7 @@ func (t *taylor) products(w *featureWork, dst, q blas32.General, k *kernel.Matri
 	n := dst.Cols
 	ones := w.constant(n)
 	w.row = scratch.Floats(w.row, n)
-	kernel.Gemm(dst, q, k, nil)
+	w.pace.gemm(dst, q, k)
 	weighted := false
 	for j := range n {
 		weighted = weighted || mat.Row(phi, j)[0] != 1

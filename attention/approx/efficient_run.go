@@ -76,7 +76,7 @@ func (e *Efficient) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 		asm.Mul(z, z, w.row[at:][:d])
 		asm.Add(z, z, w.shift[at:][:d])
 		w.right.Set(w.gatheredBy(r, &w.v, r.call.V, h, h*dv, dv))
-		kernel.GemmTAdd(sum, mat.Columns(x, at, d), &w.right)
+		w.phi.pace.gemmTAdd(sum, mat.Columns(x, at, d), &w.right)
 	}
 }
 
@@ -90,7 +90,7 @@ func (e *Efficient) join(r *sumsRun, w *workspace, wave, head int) {
 	}
 	w.m, w.row = scratch.Floats(w.m, d*dv), scratch.Floats(w.row, dv)
 	c := mat.Of(w.m, d, dv)
-	for i := range d {
+	for i := 0; i < d && !w.phi.pace.stop(elsewhere*count*dv); i++ {
 		top := negInf
 		for p := range count {
 			if _, z, t := pieceOf(p); z[i] != 0 {
@@ -123,6 +123,9 @@ func (e *Efficient) apply(r *sumsRun, w *workspace, wave, from, to int, set head
 	x, sum := mat.Of(w.e, n, d), w.scale
 	for h := set.from * group; h < set.to*group; h++ {
 		q := mat.Columns(mat.Rows(r.call.Q, from, to), h*d, d)
+		if w.phi.pace.stop(elsewhere * n * d) {
+			return
+		}
 		for i := range n {
 			copy(mat.Row(x, i), mat.Row(q, i))
 			w.top[i], sum[i] = -math.MaxFloat32, 0
@@ -134,7 +137,7 @@ func (e *Efficient) apply(r *sumsRun, w *workspace, wave, from, to int, set head
 			}
 		}
 		kernel.ScaleRows(x, sum, x)
-		kernel.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0), nil)
+		w.phi.pace.gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv), x, r.matrix(wave, h/group, 0))
 	}
 }
 

@@ -22,6 +22,7 @@ type featured struct {
 	pairs   pairMap // phi, where it is one, nil where not
 	causal  bool
 	eps     float32 // of the denominator
+	made    int     // multiply-adds that a feature takes, about
 	each    bool    // eps is added to each element of z, not to its product with phi(q)
 	scratch scratch.List[causalRun]
 

@@ -174,7 +174,7 @@ func (r *causalRun) decode(ctx context.Context) error {
 	for b := range r.seqs.count() {
 		longest = max(longest, r.seqs.q[b+1]-r.seqs.q[b])
 	}
-	work := int64(r.call.Q.Rows) * int64(s.heads*s.width) * int64(s.valueDim)
+	work := int64(r.call.Q.Rows) * int64(s.heads*s.width) * int64(s.valueDim+r.op.made)
 	inPlace := len(states) > 0 && work <= inPlaceWork && longest <= s.passRows()
 	size := r.op.stateSize()
 	if inPlace {
@@ -183,6 +183,7 @@ func (r *causalRun) decode(ctx context.Context) error {
 		r.memory = scratch.Floats(r.memory, r.seqs.count()*size)
 	}
 	r.sums, r.start, r.folded = r.sums[:0], r.start[:0], r.folded[:0]
+	copied := 0
 	for b := range r.seqs.count() {
 		if len(states) > 0 {
 			r.start, r.folded = append(r.start, states[b].n), append(r.folded, states[b].folded)
@@ -192,6 +193,12 @@ func (r *causalRun) decode(ctx context.Context) error {
 		if inPlace {
 			r.sums = append(r.sums, states[b].values)
 			continue
+		}
+		if copied += size; copied >= lookWork {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			copied = 0
 		}
 		own := r.memory[b*size:][:size]
 		if len(states) > 0 {
@@ -228,6 +235,7 @@ func (r *causalRun) decode(ctx context.Context) error {
 // setTask takes a set of key heads of one sequence through the rows of the pass.
 func (r *causalRun) setTask(worker, task int) {
 	s, w := &r.op.sums, &r.work[worker]
+	w.phi.pace.begin(&r.workers)
 	b, first := task/s.causalSets(), task%s.causalSets()*s.causalSet()
 	set := headSet{first, min(first+s.causalSet(), s.kvHeads)}
 	from := r.seqs.q[b] + r.pass
@@ -252,7 +260,7 @@ func (r *causalRun) setTask(worker, task int) {
 		}
 	}
 	inPanels := false // whether the sums of the latest tokens stand where they are multiplied by
-	for ; from < to; from += step {
+	for ; from < to && !w.phi.pace.stopped; from += step {
 		if position+from-folded >= foldTokens {
 			if inPanels {
 				w.states(s, set, own.latest, func(state, panel blas32.General) { mat.Copy(state, panel) })

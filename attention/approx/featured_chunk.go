@@ -76,7 +76,7 @@ func (w *causalWork) token(r *causalRun, set headSet, t int, sums causalSums, ol
 			copy(v, mat.Row(r.call.V, t)[g*dv:])
 		}
 		asm.Add(z, z, k)
-		for h := g * group; h < (g+1)*group; h++ {
+		for h := g * group; h < (g+1)*group && !w.phi.pace.stop(2*d*dv); h++ {
 			q := w.left[(h-set.from*group)*d:][:d]
 			out := mat.Row(r.call.Dst, t)[h*dv:][:dv]
 			kernel.OuterStep(out, state, 1, k, q, v)
@@ -146,7 +146,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 			left := mat.Columns(wide, (h-set.from*group)*(d+chunkRows), d+n)
 			q, products := mat.Columns(left, 0, d), mat.Columns(left, d, n)
 			if r.op.pairs == nil {
-				kernel.Gemm(products, q, &w.keys, nil)
+				w.phi.pace.gemm(products, q, &w.keys)
 			} else {
 				r.op.pairs.products(&w.phi, products, mat.Columns(queries, (h-set.from*group)*s.dim, s.dim), &w.keys, k)
 			}
@@ -162,7 +162,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 				for j := range s.panels() {
 					part := right.PanelRows(j, 0, d+end)
 					_, cols := part.Dims()
-					kernel.Gemm(mat.Columns(mat.Rows(dst, t, end), j*width, cols), mat.Columns(mat.Rows(left, t, end), 0, d+end), &part, nil)
+					w.phi.pace.gemm(mat.Columns(mat.Rows(dst, t, end), j*width, cols), mat.Columns(mat.Rows(left, t, end), 0, d+end), &part)
 				}
 			}
 		}
@@ -172,7 +172,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 			if older {
 				into = mat.Columns(mat.Of(latest, d, dv), j*width, into.Cols)
 			}
-			kernel.GemmTAdd(into, k, &v)
+			w.phi.pace.gemmTAdd(into, k, &v)
 		}
 		for i := range n {
 			asm.Add(z, z, mat.Row(k, i))

@@ -34,7 +34,7 @@ func (l *featured) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 		z := own[d*dv:]
 		asm.Add(z, z, w.row[(h-set.from)*d:][:d])
 		w.right.Set(w.gatheredBy(r, &w.v, r.call.V, h, h*dv, dv))
-		kernel.GemmTAdd(mat.Of(own, d, dv), mat.Columns(e, (h-set.from)*d, d), &w.right)
+		w.phi.pace.gemmTAdd(mat.Of(own, d, dv), mat.Columns(e, (h-set.from)*d, d), &w.right)
 	}
 }
 
@@ -44,7 +44,7 @@ func (l *featured) join(r *sumsRun, w *workspace, wave, head int) {
 	w.m = scratch.Floats(w.m, l.sums.part)
 	clear(w.m)
 	first, step, count := r.partsOf(wave, head)
-	for p := range count {
+	for p := 0; p < count && !w.phi.pace.stop(elsewhere*l.sums.part); p++ {
 		asm.Add(w.m, w.m, r.parts[first+p*step:][:l.sums.part])
 	}
 	r.matrix(wave, head, 0).Set(mat.Of(w.m, d, dv))
@@ -68,6 +68,6 @@ func (l *featured) apply(r *sumsRun, w *workspace, wave, from, to int, set headS
 			w.scale[i] = l.divisor(mat.Row(own, i), asm.Dot(mat.Row(own, i), z))
 		}
 		kernel.ScaleRows(own, w.scale, own)
-		kernel.Gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0), nil)
+		w.phi.pace.gemm(mat.Columns(dst, h*dv, dv), own, r.matrix(wave, h/group, 0))
 	}
 }

@@ -39,6 +39,7 @@ type topper interface {
 
 // featureWork is what each worker has for a featureMap.
 type featureWork struct {
+	pace  pace // of the worker's task
 	row   []float32
 	ones  []float32 // of 1
 	block []float32 // [rows, F]
@@ -66,8 +67,8 @@ func weigh(features blas32.General, weights []float32) {
 // eluPlusOne is the phi of Linear: elu(x) + 1, of each element.
 type eluPlusOne struct{}
 
-func (eluPlusOne) queries(_ *featureWork, dst, x blas32.General, _ int) {
-	for i := range x.Rows {
+func (eluPlusOne) queries(w *featureWork, dst, x blas32.General, _ int) {
+	for i := 0; i < x.Rows && !w.pace.stop(elsewhere*x.Cols); i++ {
 		asm.ELUPlusOne(mat.Row(dst, i), mat.Row(x, i))
 	}
 }
@@ -144,6 +145,7 @@ func (t *keyTops) measure(ctx context.Context, s *sums, call *request, keys []in
 // pieceTask finds the top of one piece for one head.
 func (t *keyTops) pieceTask(worker, task int) {
 	s, w := t.sums, &t.work[worker]
+	w.pace.begin(&t.workers)
 	piece, head := task/s.kvHeads, task%s.kvHeads
 	b := find(t.pieces, piece)
 	from := t.keys[b] + (piece-t.pieces[b])*topRows

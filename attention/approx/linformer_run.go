@@ -39,6 +39,7 @@ type linformerRun struct {
 
 // linformerWork is what each worker has for itself.
 type linformerWork struct {
+	pace  pace
 	block []float32     // [blockRows, D or Dv] of keys or values, some of which are hidden
 	right kernel.Matrix // the same, packed
 }
@@ -117,19 +118,20 @@ func (r *linformerRun) stripTask(worker, task int) {
 	strip, g, b := task%l.strips(), task/l.strips()%s.kvHeads, task/l.strips()/s.kvHeads
 	first := r.seqs.k[r.first+b]
 	from, end := first+r.pass, min(first+r.pass+projectedRows, r.seqs.k[r.first+b+1])
+	w.pace.begin(&r.workers)
 	row := strip * stripRows
 	rows := min(stripRows, l.rows-row)
 	e := mat.Rows(l.cfg.E, g*l.rows+row, g*l.rows+row+rows)
-	for ; from < end; from += blockRows {
+	for ; from < end && !w.pace.stopped; from += blockRows {
 		to := min(from+blockRows, end)
 		part := mat.Columns(e, from-first, to-from) // [rows, keys]
 		into := func(m blas32.General, dim int) blas32.General {
 			return mat.Columns(mat.Rows(m, b*l.rows+row, b*l.rows+row+rows), g*dim, dim)
 		}
 		w.right.Set(w.seen(&r.call, r.call.K, from, to, g*s.dim, s.dim))
-		kernel.GemmAdd(into(r.k, s.dim), part, &w.right)
+		w.pace.gemmAdd(into(r.k, s.dim), part, &w.right)
 		w.right.Set(w.seen(&r.call, r.call.V, from, to, g*s.valueDim, s.valueDim))
-		kernel.GemmAdd(into(r.v, s.valueDim), part, &w.right)
+		w.pace.gemmAdd(into(r.v, s.valueDim), part, &w.right)
 	}
 }
 

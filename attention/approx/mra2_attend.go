@@ -37,6 +37,7 @@ func (x *mraExact) one(n int) {
 // attendTask writes the rows of some blocks of queries of a unit.
 func (r *mraRun) attendTask(worker, task int) {
 	s, w := &r.op.shape, &r.work[worker]
+	w.pace.begin(&r.workers)
 	wave := r.sequenceOf(task, func(s *mraSequence) int { return s.tasks })
 	at := &r.wave[wave]
 	task -= at.tasks
@@ -77,7 +78,7 @@ func (r *mraRun) approximate(w *mraWork, wave, h, from, to int, c *mraChoice) {
 		asm.Mul(row, row, r.countsOf(at, g))
 		w.den[i] = asm.Sum(row)
 	}
-	kernel.Gemm(mat.Of(w.coarse, n, s.valueDim), low, &r.packed[wave*s.kvHeads+g].v, nil)
+	w.pace.gemm(mat.Of(w.coarse, n, s.valueDim), low, &r.packed[wave*s.kvHeads+g].v)
 }
 
 // exactly attends a block of queries of a head to the keys of its pairs.
@@ -96,7 +97,7 @@ func (r *mraRun) exactly(x *mraExact, at *mraSequence, h, block int, pairs []int
 	kernel.ScaleRows(q, x.factor[:n], mat.Columns(mat.Rows(r.call.Q, from, to), h*s.dim, s.dim))
 	mat.Clear(o)
 	together := size / b
-	for len(pairs) > 0 && !r.workers.Stopped() {
+	for len(pairs) > 0 {
 		some := pairs[:min(together, len(pairs))]
 		pairs = pairs[len(some):]
 		keys := 0
@@ -105,13 +106,21 @@ func (r *mraRun) exactly(x *mraExact, at *mraSequence, h, block int, pairs []int
 		}
 		scores := blas32.General{Rows: n, Cols: m.tile.Panels(keys) * m.tile.Panel(), Data: x.s}
 		scores.Stride = scores.Cols + tile.Pad
-		m.tile.Scores(scores, q, x.k)
-		scores.Cols = keys
-		for i := 0; r.hides() && i < n; i++ {
-			asm.Add(mat.Row(scores, i), mat.Row(scores, i), x.bias[:keys])
+		step := rowsAtOnce(keys * (s.dim + s.valueDim))
+		for i := 0; i < n; i += step {
+			end := min(i+step, n)
+			if r.workers.Stopped() {
+				return
+			}
+			part := mat.Rows(scores, i, end)
+			m.tile.Scores(part, mat.Rows(q, i, end), x.k)
+			part.Cols = keys
+			for j := 0; r.hides() && j < part.Rows; j++ {
+				asm.Add(mat.Row(part, j), mat.Row(part, j), x.bias[:keys])
+			}
+			m.tile.Weights(part, x.top[i:end], x.sum[i:end], x.factor[i:end])
+			m.tile.Values(mat.Rows(o, i, end), part, x.v, size, 0, x.factor[i:end])
 		}
-		m.tile.Weights(scores, x.top[:n], x.sum[:n], x.factor[:n])
-		m.tile.Values(o, scores, x.v, size, 0, x.factor[:n])
 	}
 }
 

@@ -67,6 +67,7 @@ type mraChoice struct {
 
 // mraWork is what each worker has for itself.
 type mraWork struct {
+	pace   pace
 	low    []float32 // [rows, blocks]
 	coarse []float32 // [mraRows, Dv] what a block of queries has of the pairs that are not exact
 	den    []float32 // [mraRows] the sum of their weights
@@ -175,7 +176,9 @@ func (r *mraRun) tokens(at *mraSequence, block int) (from, to int) {
 func (r *mraRun) there(j int) bool { return r.call.Valid == nil || r.call.Valid[j] }
 
 // meanTask makes the means of some blocks, for all heads.
-func (r *mraRun) meanTask(_, task int) {
+func (r *mraRun) meanTask(worker, task int) {
+	p := &r.work[worker].pace
+	p.begin(&r.workers)
 	at := &r.wave[r.sequenceOf(task, func(s *mraSequence) int { return s.means })]
 	first := (task - at.means) * meanBlocks
 	step := r.op.shape.kvHeads // key heads that have the same weights
@@ -184,6 +187,9 @@ func (r *mraRun) meanTask(_, task int) {
 	}
 	for block := first; block < min(first+meanBlocks, at.blocks); block++ {
 		for g := 0; g < r.op.shape.kvHeads; g += step {
+			if p.stop(elsewhere * r.op.cfg.Block * step * (r.op.shape.dim*(r.op.shape.group()+1) + r.op.shape.valueDim)) {
+				return
+			}
 			r.blockMean(at, block, g, g+step)
 		}
 	}
@@ -266,7 +272,7 @@ func (r *mraRun) coarse(w *mraWork, wave, h, from, to int) blas32.General {
 	g := h / s.group()
 	w.low = scratch.Floats(w.low, (to-from)*at.blocks)
 	low := mat.Of(w.low, to-from, at.blocks)
-	kernel.Gemm(low, mat.Columns(mat.Rows(r.q, at.first+from, at.first+to), h*s.dim, s.dim), &r.packed[wave*s.kvHeads+g].k, nil)
+	w.pace.gemm(low, mat.Columns(mat.Rows(r.q, at.first+from, at.first+to), h*s.dim, s.dim), &r.packed[wave*s.kvHeads+g].k)
 	for i := range low.Rows {
 		row := mat.Row(low, i)
 		asm.Scale(row, r.op.cfg.Scale, row)
@@ -293,6 +299,7 @@ func (r *mraRun) compareTask(worker, unit int) {
 		return
 	}
 	w := &r.work[worker]
+	w.pace.begin(&r.workers)
 	low := r.coarse(w, wave, h, from, to)
 	reach := r.op.cfg.Diagonals / 2
 	w.exact.one(at.blocks)

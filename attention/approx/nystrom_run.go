@@ -42,6 +42,7 @@ type nystromRun struct {
 
 // nystromWork is what each worker has for itself.
 type nystromWork struct {
+	pace         pace
 	k2, z, kz, t []float32     // [m, m]
 	x            []float32     // [m] or [G D]
 	right        kernel.Matrix // the right factor of a product
@@ -176,6 +177,7 @@ func segment(n, m, i int) (from, to int) {
 // meansTask makes one landmark of queries and one of keys, for all heads.
 func (r *nystromRun) meansTask(worker, mark int) {
 	s, w := &r.op.shape, &r.work[worker]
+	w.pace.begin(&r.workers)
 	b := find(r.marks, mark)
 	first := r.seqs.q[b]
 	from, to := segment(r.seqs.q[b+1]-first, r.marks[b+1]-r.marks[b], mark-r.marks[b])
@@ -199,7 +201,7 @@ func (r *nystromRun) meansTask(worker, mark int) {
 			continue // hidden, all of them
 		}
 		var total float64
-		for j := from; j < to; j++ {
+		for j := from; j < to && !w.pace.stop(elsewhere*(len(q)+len(k))); j++ {
 			weight := float32(1)
 			if top != negInf { // otherwise there are no weights
 				weight = float32(math.Exp(float64(r.call.logWeight(j, g) - top)))
@@ -224,6 +226,7 @@ func (r *nystromRun) meansTask(worker, mark int) {
 // largest column sum; m is 0 for sequences that are attended to exactly.
 func (r *nystromRun) kernel2(w *nystromWork, task int) (k2 blas32.General, top float32) {
 	s := &r.op.shape
+	w.pace.begin(&r.workers)
 	b, h := task/s.heads, task%s.heads
 	m := r.few[b+1] - r.few[b]
 	if m == 0 {
@@ -235,10 +238,10 @@ func (r *nystromRun) kernel2(w *nystromWork, task int) (k2 blas32.General, top f
 		return mat.Columns(mat.Rows(x, r.marks[b], r.marks[b+1]), h*s.dim, s.dim)
 	}
 	w.right.SetT(of(r.k))
-	kernel.Gemm(k2, of(r.q), &w.right, nil)
+	w.pace.gemm(k2, of(r.q), &w.right)
 	w.x = scratch.Floats(w.x, m)
 	clear(w.x)
-	for i := range m {
+	for i := 0; i < m && !w.pace.stop(4*elsewhere*m); i++ {
 		asm.Scale(mat.Row(k2, i), r.op.cfg.Scale, mat.Row(k2, i))
 		asm.Softmax(mat.Row(k2, i), mat.Row(k2, i))
 		asm.Add(w.x, w.x, mat.Row(k2, i))
@@ -267,7 +270,7 @@ func (r *nystromRun) invertTask(worker, task int) {
 	w.right.Set(v)
 	w.t = scratch.Floats(w.t, m*max(m, s.valueDim))
 	t := mat.Of(w.t, m, s.valueDim)
-	kernel.Gemm(t, z, &w.right, nil)
+	w.pace.gemm(t, z, &w.right)
 	mat.Copy(v, t)
 }
 
@@ -276,7 +279,7 @@ func (w *nystromWork) inverse(k2 blas32.General, top float32, iterations int) bl
 	m := k2.Rows
 	w.z, w.kz, w.t = scratch.Floats(w.z, m*m), scratch.Floats(w.kz, m*m), scratch.Floats(w.t, m*m)
 	z, kz, t := mat.Of(w.z, m, m), mat.Of(w.kz, m, m), mat.Of(w.t, m, m)
-	for i := range m {
+	for i := 0; i < m && !w.pace.stop(elsewhere*m); i++ {
 		for j := range m {
 			z.Data[i*m+j] = k2.Data[j*m+i] / top
 		}
@@ -288,18 +291,18 @@ func (w *nystromWork) inverse(k2 blas32.General, top float32, iterations int) bl
 			x.Data[i*m+i] += a
 		}
 	}
-	for range iterations {
+	for i := 0; i < iterations && !w.pace.stopped; i++ {
 		w.right.Set(z)
-		kernel.Gemm(kz, k2, &w.right, nil)
+		w.pace.gemm(kz, k2, &w.right)
 		copy(t.Data, kz.Data)
 		minus(7, t)
 		for _, a := range [...]float32{15, 13} {
 			w.right.Set(t)
-			kernel.Gemm(t, kz, &w.right, nil)
+			w.pace.gemm(t, kz, &w.right)
 			minus(a, t)
 		}
 		w.right.Set(t)
-		kernel.Gemm(t, z, &w.right, nil)
+		w.pace.gemm(t, z, &w.right)
 		asm.Scale(z.Data, 0.25, t.Data)
 	}
 	return z
@@ -327,7 +330,8 @@ func (r *nystromRun) spread(ctx context.Context) error {
 // finishTask writes the rows of Dst that exact attention to landmarks does not,
 // and adds the convolution.
 func (r *nystromRun) finishTask(worker, task int) {
-	s := &r.op.shape
+	s, p := &r.op.shape, &r.work[worker].pace
+	p.begin(&r.workers)
 	from, to := task*blockRows, min((task+1)*blockRows, r.call.Q.Rows)
 	for b := find(r.seqs.q, from); from < to; b++ {
 		end := min(to, r.seqs.q[b+1])
@@ -335,10 +339,10 @@ func (r *nystromRun) finishTask(worker, task int) {
 			at := r.marks[b] + from - r.seqs.q[b]
 			mat.Copy(mat.Rows(r.call.Dst, from, end), mat.Rows(r.values, at, at+end-from))
 		} else if r.call.Valid != nil {
-			r.padding(b, from, end)
+			r.padding(p, b, from, end)
 		}
 		for h := 0; r.op.cfg.Conv.Cols > 0 && h < s.heads; h++ {
-			r.convolve(b, h, from, end)
+			r.convolve(p, b, h, from, end)
 		}
 		from = end
 	}
@@ -346,26 +350,32 @@ func (r *nystromRun) finishTask(worker, task int) {
 
 // padding gives rows of padding the result of a query of 0, which is the mean
 // over the landmarks.
-func (r *nystromRun) padding(b, from, to int) {
+func (r *nystromRun) padding(p *pace, b, from, to int) {
 	m := r.few[b+1] - r.few[b]
+	var mean []float32
 	for i := from; i < to; i++ {
 		if r.call.Valid[i] {
 			continue
 		}
 		dst := mat.Row(r.call.Dst, i)
+		if mean != nil {
+			copy(dst, mean)
+			continue
+		}
 		clear(dst)
-		for j := range m {
+		for j := 0; j < m && !p.stop(elsewhere*len(dst)); j++ {
 			asm.Axpy(dst, 1/float32(m), mat.Row(r.values, r.marks[b]+j))
 		}
+		mean = dst
 	}
 }
 
 // convolve adds the convolution of the values of a head to rows from up to to.
-func (r *nystromRun) convolve(b, h, from, to int) {
+func (r *nystromRun) convolve(p *pace, b, h, from, to int) {
 	s := &r.op.shape
 	taps := mat.Row(r.op.cfg.Conv, h)
 	first, end := r.seqs.q[b], r.seqs.q[b+1]
-	for i := from; i < to; i++ {
+	for i := from; i < to && !p.stop(elsewhere*len(taps)*s.valueDim); i++ {
 		dst := mat.Row(r.call.Dst, i)[h*s.valueDim:][:s.valueDim]
 		for t, w := range taps {
 			j := i + t - len(taps)/2

@@ -118,7 +118,7 @@ func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 	if given {
 		cfg.Features = cfg.Projection.Rows
 	}
-	p := &Performer{featured: featured{causal: cfg.Causal, each: true, kind: "Performer"}}
+	p := &Performer{featured: featured{causal: cfg.Causal, made: sh.dim, each: true, kind: "Performer"}}
 	if err := p.shaped(sh, cfg.Features, cfg.Workers); err != nil {
 		return nil, err
 	}

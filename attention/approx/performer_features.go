@@ -40,8 +40,8 @@ func newFavor(cfg PerformerConfig) *favor {
 
 func (p *favor) queries(w *featureWork, dst, x blas32.General, heads int) {
 	for h := range heads {
-		phi, x := p.project(dst, x, h)
-		for i := range phi.Rows {
+		phi, x := p.project(w, dst, x, h)
+		for i := 0; i < phi.Rows && !w.pace.stop(elsewhere*p.f); i++ {
 			p.row(w, mat.Row(phi, i), mat.Row(x, i), nil)
 		}
 	}
@@ -53,17 +53,17 @@ func (p *favor) keys(w *featureWork, dst, x blas32.General, heads int, tops []fl
 		if tops != nil {
 			top = &tops[h]
 		}
-		phi, x := p.project(dst, x, h)
-		for i := range phi.Rows {
+		phi, x := p.project(w, dst, x, h)
+		for i := 0; i < phi.Rows && !w.pace.stop(elsewhere*p.f); i++ {
 			p.row(w, mat.Row(phi, i), mat.Row(x, i), top)
 		}
 	}
 }
 
 // project sets the columns of a head to W x, and returns them and that head's x.
-func (p *favor) project(dst, x blas32.General, head int) (phi, own blas32.General) {
+func (p *favor) project(w *featureWork, dst, x blas32.General, head int) (phi, own blas32.General) {
 	phi, own = mat.Columns(dst, head*p.f, p.f), mat.Columns(x, head*p.dim, p.dim)
-	kernel.Gemm(phi, own, &p.w, nil)
+	w.pace.gemm(phi, own, &p.w)
 	return phi, own
 }
 
@@ -93,6 +93,6 @@ func (p *favor) projected() int { return p.f }
 func (p *favor) top(w *featureWork, x blas32.General) float32 {
 	w.block = scratch.Floats(w.block, x.Rows*p.f)
 	products := mat.Of(w.block, x.Rows, p.f)
-	kernel.Gemm(products, x, &p.w, nil)
+	w.pace.gemm(products, x, &p.w)
 	return asm.Max(products.Data)
 }

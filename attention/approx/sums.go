@@ -201,6 +201,7 @@ func (r *sumsRun) stretchOf(start func(*stretch) int, task int) *stretch {
 // addTask sums up one piece for one set.
 func (r *sumsRun) addTask(worker, task int) {
 	s, w := r.op, &r.work[worker]
+	w.phi.pace.begin(&r.workers)
 	set, task := s.set(task%s.sets()), task/s.sets()
 	at := r.stretchOf(func(w *stretch) int { return w.parts }, task)
 	first, end := r.seqs.k[at.b], r.seqs.k[at.b+1]
@@ -208,7 +209,7 @@ func (r *sumsRun) addTask(worker, task int) {
 	from := first + (task-at.parts)*n
 	part := r.parts[task*s.kvHeads*s.part:][:s.kvHeads*s.part]
 	clear(part[set.from*s.part : set.to*s.part])
-	for to := min(from+n, end); from < to; from += blockRows {
+	for to := min(from+n, end); from < to && !w.phi.pace.stop(elsewhere*blockRows*s.dim); from += blockRows {
 		w.gather(r, from, min(from+blockRows, to))
 		s.form.add(r, w, set, part)
 	}
@@ -222,6 +223,7 @@ func (r *sumsRun) partsOf(wave, head int) (first, step, count int) {
 }
 
 func (r *sumsRun) joinTask(worker, task int) {
+	r.work[worker].phi.pace.begin(&r.workers)
 	r.op.form.join(r, &r.work[worker], task/r.op.kvHeads, task%r.op.kvHeads)
 }
 
@@ -236,6 +238,7 @@ func (r *sumsRun) vector(wave, head int) []float32 {
 
 func (r *sumsRun) applyTask(worker, task int) {
 	s := r.op
+	r.work[worker].phi.pace.begin(&r.workers)
 	set, task := s.set(task%s.sets()), task/s.sets()
 	at := r.stretchOf(func(w *stretch) int { return w.blocks }, task)
 	from := r.seqs.q[at.b] + (task-at.blocks)*blockRows

@@ -21,7 +21,7 @@ func (x *XCA) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 	w.e = scratch.Floats(w.e, n*d)
 	scaled := mat.Of(w.e, n, d)
 	squares := func(sum []float32, m blas32.General) {
-		for i := range n {
+		for i := 0; i < n && !w.phi.pace.stop(elsewhere*d); i++ {
 			asm.Mul(w.row, mat.Row(m, i), mat.Row(m, i))
 			asm.Axpy(sum, w.scale[i], w.row)
 		}
@@ -42,7 +42,7 @@ func (x *XCA) add(r *sumsRun, w *workspace, set headSet, part []float32) {
 		w.right.Set(scaled)
 		for h := range group {
 			q := w.gatheredBy(r, &w.v, r.call.Q, g, (g*group+h)*d, d)
-			kernel.GemmTAdd(mat.Of(own[h*d*(d+1):], d, d), q, &w.right)
+			w.phi.pace.gemmTAdd(mat.Of(own[h*d*(d+1):], d, d), q, &w.right)
 			squares(own[h*d*(d+1)+d*d:][:d], q)
 		}
 	}
@@ -54,7 +54,7 @@ func (x *XCA) join(r *sumsRun, w *workspace, wave, g int) {
 	w.m, w.row = scratch.Floats(w.m, x.sums.part), scratch.Floats(w.row, d)
 	clear(w.m)
 	first, step, count := r.partsOf(wave, g)
-	for p := range count {
+	for p := 0; p < count && !w.phi.pace.stop(elsewhere*x.sums.part); p++ {
 		asm.Add(w.m, w.m, r.parts[first+p*step:][:x.sums.part])
 	}
 	inverse := func(sum float32) float32 {
@@ -70,7 +70,7 @@ func (x *XCA) join(r *sumsRun, w *workspace, wave, g int) {
 		if len(x.cfg.Temperature) > 0 {
 			temperature = x.cfg.Temperature[g*group+h]
 		}
-		for i := range d {
+		for i := 0; i < d && !w.phi.pace.stop(4*elsewhere*d); i++ {
 			asm.Mul(mat.Row(a, i), mat.Row(a, i), w.row)
 			asm.Scale(mat.Row(a, i), temperature*inverse(squares[i]), mat.Row(a, i))
 			asm.Softmax(mat.Row(a, i), mat.Row(a, i))
@@ -84,6 +84,6 @@ func (x *XCA) apply(r *sumsRun, w *workspace, wave, from, to int, set headSet) {
 	d, group := x.sums.dim, x.sums.group()
 	for h := set.from * group; h < set.to*group; h++ {
 		v := mat.Columns(mat.Rows(r.call.V, from, to), h/group*d, d)
-		kernel.Gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*d, d), v, r.matrix(wave, h/group, h%group), nil)
+		w.phi.pace.gemm(mat.Columns(mat.Rows(r.call.Dst, from, to), h*d, d), v, r.matrix(wave, h/group, h%group))
 	}
 }
