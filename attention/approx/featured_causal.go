@@ -16,7 +16,7 @@ import (
 
 const (
 	chunkRows    = 64   // tokens of a chunk
-	rowsTogether = 24   // rows of a chunk that see as much of it, a multiple of every tier's tile
+	rowsTogether = 24   // rows of a chunk that see as much of it at most, a multiple of every tier's tile
 	fewRows      = 8    // tokens up to which they go one by one
 	mostRows     = 8192 // tokens of a sequence between looks at the context, at the most
 

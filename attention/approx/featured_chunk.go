@@ -127,7 +127,7 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 		} else {
 			w.keys.SetT(mat.Columns(mat.Rows(r.call.K, from, to), g*s.dim, s.dim)) // [D, n]
 		}
-		together := rowsTogether
+		together := min(rowsTogether, rowsAtOnce((d+n)*dv))
 		for j := range s.panels() {
 			below := mat.Rows(right.Panel(j), d, d+n)
 			v := mat.Columns(mat.Rows(r.call.V, from, to), g*dv+j*width, below.Cols)
@@ -157,12 +157,12 @@ func (w *causalWork) chunk(r *causalRun, set headSet, from, to int, sums causalS
 			}
 			kernel.ScaleRows(left, w.scale[:n], left)
 			dst := mat.Columns(mat.Rows(r.call.Dst, from, to), h*dv, dv)
-			for t := 0; t < n; t += together {
+			for t := 0; t < n && !w.phi.pace.stop(together*(d+n)*dv); t += together {
 				end := min(t+together, n)
 				for j := range s.panels() {
 					part := right.PanelRows(j, 0, d+end)
 					_, cols := part.Dims()
-					w.phi.pace.gemm(mat.Columns(mat.Rows(dst, t, end), j*width, cols), mat.Columns(mat.Rows(left, t, end), 0, d+end), &part)
+					kernel.Gemm(mat.Columns(mat.Rows(dst, t, end), j*width, cols), mat.Columns(mat.Rows(left, t, end), 0, d+end), &part, nil)
 				}
 			}
 		}
