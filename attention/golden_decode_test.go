@@ -89,15 +89,16 @@ func goldenPaged(t *testing.T, f *golden.File) {
 	if err := a.Run(context.Background(), c); err != nil {
 		t.Fatal(err)
 	}
+	tol, lseTol := tolerances(f)
 	if f.Has("out") {
-		f.Compare("out", c.Dst.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+		f.Compare("out", c.Dst.Data, tol)
 	}
 	if f.Has("lse") { // [batch, heads, queries]
 		var lse []float32
 		for b := range q[0] {
 			lse = append(lse, headMajor(part(c.LSE, b*q[1], (b+1)*q[1]))...)
 		}
-		f.Compare("lse", lse, golden.Tolerance{Abs: 2e-5, Rel: 1e-5})
+		f.Compare("lse", lse, lseTol)
 	}
 }
 

@@ -14,6 +14,7 @@ func goldenMerge(t *testing.T, f *golden.File) {
 	q, k, v, cfg := inputs(f, "")
 	cfg.Causal, cfg.Scale = true, f.Scale()
 	cuts := f.Int64("cuts")
+	tol, lseTol := tolerances(f)
 	var given, ours []Partial
 	for n := range len(cuts) - 1 {
 		from, to := int(cuts[n]), int(cuts[n+1])
@@ -25,10 +26,10 @@ func goldenMerge(t *testing.T, f *golden.File) {
 		ours = append(ours, Partial{out, lse})
 		prefix := fmt.Sprintf("part%d_", n)
 		if f.Has(prefix + "out") {
-			f.Compare(prefix+"out", out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+			f.Compare(prefix+"out", out.Data, tol)
 		}
 		if f.Has(prefix + "lse") {
-			f.Compare(prefix+"lse", headMajor(lse), golden.Tolerance{Abs: 2e-5, Rel: 1e-5})
+			f.Compare(prefix+"lse", headMajor(lse), lseTol)
 		}
 		if f.Has(prefix+"out") && f.Has(prefix+"lse") {
 			stored := general(make([]float32, len(lse.Data)), lse.Rows, lse.Cols)
@@ -47,10 +48,10 @@ func goldenMerge(t *testing.T, f *golden.File) {
 			t.Fatal(err)
 		}
 		if f.Has("out") {
-			f.Compare("out", dst.Out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+			f.Compare("out", dst.Out.Data, tol)
 		}
 		if f.Has("lse") {
-			f.Compare("lse", headMajor(dst.LSE), golden.Tolerance{Abs: 2e-5, Rel: 1e-5})
+			f.Compare("lse", headMajor(dst.LSE), lseTol)
 		}
 	}
 }
@@ -58,7 +59,7 @@ func goldenMerge(t *testing.T, f *golden.File) {
 func goldenReLU(t *testing.T, f *golden.File) {
 	q, k, v, base := inputs(f, "")
 	base.Causal = true
-	tol := golden.Tolerance{Abs: 1e-5}
+	tol := f.Strict()
 	n := k.Rows
 	// With the unit matrix for values the output is the weights.
 	unit := general(make([]float32, n*base.KVHeads*n), n, base.KVHeads*n)

@@ -86,12 +86,12 @@ func goldenGated(t *testing.T, f *golden.File) {
 		}
 		final = readState(final, st)
 	}
-	f.CompareGiven("expected.y_full", full)
-	f.CompareGiven("expected.y_prefill", prefill)
-	f.CompareGiven("expected.y_steps", steps)
-	f.CompareGiven("expected.state_after_prefill", after)
-	f.CompareGiven("expected.fir_state_after_prefill", fir)
-	f.CompareGiven("expected.state_final", final)
+	f.Compare("expected.y_full", full)
+	f.Compare("expected.y_prefill", prefill)
+	f.Compare("expected.y_steps", steps)
+	f.Compare("expected.state_after_prefill", after)
+	f.Compare("expected.fir_state_after_prefill", fir)
+	f.Compare("expected.state_final", final)
 }
 
 // mustState makes a state of an operator.

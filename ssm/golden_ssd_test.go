@@ -65,8 +65,8 @@ func goldenSSD(t *testing.T, f *golden.File) {
 	}
 	w := SSDWeights{A: f.Float32("A"), D: f.Optional("D"), DtBias: f.Optional("dt_bias")}
 	goldenBoth(t, cfg, w, f.Initial("state"), calls, int(f.Number("chunk_size", 64)), func(out, final []float32) {
-		f.CompareGiven("out", out)
-		f.CompareGiven("final_states", final)
+		f.Compare("out", out)
+		f.Compare("final_states", final)
 	})
 }
 
@@ -84,8 +84,8 @@ func goldenMinimal(t *testing.T, f *golden.File) {
 	}
 	cfg := SSDConfig{Heads: heads, HeadDim: width, States: states, Groups: heads}
 	goldenBoth(t, cfg, SSDWeights{}, f.Initial("state"), calls, int(f.Number("block_len", 64)), func(out, final []float32) {
-		f.CompareGiven("Y", out)
-		f.CompareGiven("final_state", final)
+		f.Compare("Y", out)
+		f.Compare("final_state", final)
 	})
 }
 
@@ -120,6 +120,6 @@ func goldenSISO(t *testing.T, f *golden.File) {
 		}
 	}
 	for name, got := range results {
-		f.CompareGiven(name, got)
+		f.Compare(name, got)
 	}
 }

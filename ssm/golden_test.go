@@ -102,8 +102,8 @@ func goldenConv(t *testing.T, f *golden.File) {
 			out = append(out, golden.Transposed(y).Data...)
 			final = append(final, golden.Transposed(mat.Of(st.fixed.Values, taps-1, channels)).Data...)
 		}
-		f.CompareGiven("out", out)
-		f.CompareGiven("final_states", final)
+		f.Compare("out", out)
+		f.Compare("final_states", final)
 	}
 	if !f.Has("upd_x") {
 		return
@@ -136,8 +136,8 @@ func goldenConv(t *testing.T, f *golden.File) {
 		}
 		end = append(end, golden.Transposed(windows[b]).Data...)
 	}
-	f.CompareGiven("upd_out", out)
-	f.CompareGiven("upd_conv_state", end)
+	f.Compare("upd_out", out)
+	f.Compare("upd_conv_state", end)
 }
 
 func goldenNorm(t *testing.T, f *golden.File) {
@@ -157,7 +157,7 @@ func goldenNorm(t *testing.T, f *golden.File) {
 	x := matrix("x")
 	out := zeros(x.Rows, cols)
 	must(t, op.Forward(out, x, matrix("z")))
-	f.CompareGiven("out", out.Data)
+	f.Compare("out", out.Data)
 }
 
 // scanWeights reads what the scan and its single step have in common.
@@ -212,10 +212,10 @@ func goldenScan(t *testing.T, f *golden.File) {
 		}
 		out, last = append(out, golden.Transposed(y).Data...), append(last, h.Data...)
 	}
-	f.CompareGiven("out", out)
+	f.Compare("out", out)
 	f.CompareLargest("out_max_abs", out)
-	f.CompareGiven("last_state", last)
-	f.CompareGiven("state_after_split", middle)
+	f.Compare("last_state", last)
+	f.Compare("state_after_split", middle)
 }
 
 func goldenStateUpdate(t *testing.T, f *golden.File) {
@@ -256,8 +256,8 @@ func goldenStateUpdate(t *testing.T, f *golden.File) {
 			after = append(after, h.Data...)
 		}
 	}
-	f.CompareGiven("out", out)
-	f.CompareGiven("states", after)
+	f.Compare("out", out)
+	f.Compare("states", after)
 }
 
 // near fails the test unless got and want differ by at most tol of the largest value.

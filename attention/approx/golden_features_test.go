@@ -55,9 +55,9 @@ func stepped(l *featured, each int) func(context.Context, *request) error {
 func goldenBased(t *testing.T, f *golden.File) {
 	sh, _, _, _ := headsOf(f)
 	b := value[*Based](t)(NewBased(BasedConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim}))
-	f.CompareGiven("out_causal", goldenRun(t, f, whole(&b.featured)))
+	f.Compare("out_causal", goldenRun(t, f, whole(&b.featured)))
 	for _, each := range []int{1, 5, 11} {
-		f.CompareGiven("out_causal", goldenRun(t, f, stepped(&b.featured, each)))
+		f.Compare("out_causal", goldenRun(t, f, stepped(&b.featured, each)))
 	}
 }
 
@@ -65,7 +65,7 @@ func goldenLinformer(t *testing.T, f *golden.File) {
 	sh, _, _, _ := headsOf(f)
 	e := f.Shape("E") // [heads, rows, tokens]
 	l := value[*Linformer](t)(NewLinformer(LinformerConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, E: mat.Of(f.Float32("E"), e[0]*e[1], e[2])}))
-	f.CompareGiven("out", goldenRun(t, f, func(ctx context.Context, c *request) error {
+	f.Compare("out", goldenRun(t, f, func(ctx context.Context, c *request) error {
 		if f.Has("mask") {
 			c.Valid = mask(f, "mask")
 		}
@@ -122,7 +122,7 @@ func goldenPerformer(t *testing.T, f *golden.File) {
 			}
 			favor.keys(work, own(phi), own(x), heads, tops)
 		}
-		f.CompareGiven(name+"_feat", unordered(phi, batch, heads))
+		f.Compare(name+"_feat", unordered(phi, batch, heads))
 	}
 	of("q", sh.heads, false)
 	of("k", sh.kvHeads, true)

@@ -86,7 +86,7 @@ func goldenCached(t *testing.T, f *golden.File) {
 	})
 	s := newState(t, a, StateConfig{})
 	fill(t, a, s, mat.Rows(k, 0, first), mat.Rows(k, 0, first))
-	width := f.Shape("selected")[1]
+	width := f.Width("selected", 0)
 	var selected, hits []int64
 	var cosines []float32
 	for i := range q.Rows {
@@ -129,7 +129,7 @@ func goldenQuest(t *testing.T, f *golden.File) {
 		dst := mat.New(1, heads*a.cfg.ValueDim)
 		r := new(run)
 		must(t, r.serve(t.Context(), a, attention.Call{Dst: dst, Q: q}, mat.Rows(k, tokens-1, tokens), mat.Rows(v, tokens-1, tokens), batchOf(s)))
-		f.CompareGiven(way.out, dst.Data)
+		f.Compare(way.out, dst.Data)
 		var mask, pages []int64
 		for h := range heads {
 			row := make([]int64, tokens)
@@ -189,15 +189,11 @@ func goldenRetro(t *testing.T, f *golden.File) {
 	tokens := k.Rows
 	fill(t, a, s, mat.Rows(k, 0, tokens-1), mat.Rows(v, 0, tokens-1))
 	x := s.index.(*retroIndex)
-	n := f.Shape("centroids")[0]
-	centroids := mat.New(n, k.Cols)
-	for i, c := range f.Float64("centroids") {
-		centroids.Data[i] = float32(c)
-	}
 	var of []int32
 	for _, c := range f.Int64("assign") {
 		of = append(of, int32(c))
 	}
+	centroids := centroidsOf(f, k, of, first)
 	x.done = len(of)
 	x.heads[0].add(of, centroids, mat.Rows(v, first, first+len(of)))
 	f.Compare("value_sum", x.heads[0].values)
@@ -218,6 +214,29 @@ func goldenRetro(t *testing.T, f *golden.File) {
 		}
 	}
 	sortedRows(t, f, "exact_idx", exact)
+}
+
+// centroidsOf returns the centroids of a file, the means of their keys where it lacks them.
+func centroidsOf(f *golden.File, k blas32.General, of []int32, first int) blas32.General {
+	if f.Has("centroids") {
+		s := f.Shape("centroids")
+		return mat.Of(f.Float32("centroids"), s[0], s[1])
+	}
+	n := f.Width("cluster_size", int(slices.Max(of))+1)
+	if f.Has("value_sum") {
+		n = f.Shape("value_sum")[0]
+	}
+	sizes := make([]float32, n)
+	for _, c := range of {
+		sizes[c]++
+	}
+	centroids := mat.New(n, k.Cols)
+	for i, c := range of {
+		for d, x := range mat.Row(k, first+i) {
+			mat.Row(centroids, int(c))[d] += x / sizes[c]
+		}
+	}
+	return centroids
 }
 
 func batchOf(s *State) pack.Batch[*State] { return pack.Batch[*State]{State: s} }
@@ -343,10 +362,10 @@ func goldenThreads(t *testing.T, f *golden.File) {
 	}
 	var bits []int64
 	var normals []float64
-	for i := range uint64(f.Shape("prng_u64")[0]) {
+	for i := range uint64(f.Width("prng_u64", 0)) {
 		bits = append(bits, int64(needles.Uint64(cfg.Seed, 1, i)))
 	}
-	for i := range uint64(f.Shape("prng_normal")[0]) {
+	for i := range uint64(f.Width("prng_normal", 0)) {
 		normals = append(normals, needles.Normal(cfg.Seed, 1, i))
 	}
 	f.CompareInts("prng_u64", bits)

@@ -184,6 +184,6 @@ func goldenMeta(t *testing.T, f *golden.File) {
 		t.Fatal(err)
 	}
 	if f.Has("out") {
-		f.Compare("out", out.Data, golden.Tolerance{Abs: 1e-5, Rel: 1e-5})
+		f.Compare("out", out.Data, f.Strict())
 	}
 }

@@ -48,14 +48,14 @@ func goldenQwen35(t *testing.T, f *golden.File) {
 			window, s := zeros(d.Taps-1, 2*d.KeyHeads*d.KeyDim+d.Heads*d.ValueDim), zeros(d.Heads*d.KeyDim, d.ValueDim)
 			must(t, b.ReadWindow(window, lm.DeltaState(st.Layer(i))))
 			must(t, b.ReadStates(s, lm.DeltaState(st.Layer(i))))
-			f.CompareGiven(fmt.Sprintf("conv_state.%d", i), golden.Transposed(window).Data)
-			f.CompareGiven(fmt.Sprintf("state.%d", i), s.Data)
+			f.Compare(fmt.Sprintf("conv_state.%d", i), golden.Transposed(window).Data)
+			f.Compare(fmt.Sprintf("state.%d", i), s.Data)
 		}
 	}
 	compare()
 	states(st)
 	for i := range m.shape.Layers {
-		f.CompareGiven(fmt.Sprintf("hidden.%d", i), call.Residuals[i+1].Data)
+		f.Compare(fmt.Sprintf("hidden.%d", i), call.Residuals[i+1].Data)
 	}
 	prompt := min(int(f.Number("n_prefill", float64(n))), n)
 	st = newState(t, m, StateConfig{})

@@ -113,11 +113,3 @@ func (f *File) Optional(name string) []float32 {
 	}
 	return f.Float32(name)
 }
-
-// CompareGiven is Compare for a tensor that a file may lack.
-func (f *File) CompareGiven(name string, got []float32) {
-	f.t.Helper()
-	if f.Has(name) {
-		f.Compare(name, got)
-	}
-}

@@ -14,6 +14,7 @@ var informative = map[string]map[string]string{
 		"source": "where the values come from", "verified": "what else agrees with them", "verification": "the same",
 		"layout": "the order of dimensions, in words", "note": "in words", "formula": "in words", "rule": "in words", "rules": "in words",
 		"tol": "atol, rtol and mtol in words", "tolerance": "the same",
+		"atol": "Compare reads it where there is a number to compare", "rtol": "the same", "mtol": "the same",
 		"f32_ref_max_abs_err":       "how far another float32 implementation is off",
 		"official_float32_maxdiff*": "how far the official code is off in float32",
 	},

@@ -91,6 +91,25 @@ func (f *File) Tolerance() Tolerance {
 	return tol
 }
 
+var (
+	proseAbs = regexp.MustCompile(`\batol ([0-9.]+(e[-+]?[0-9]+)?)`)
+	proseRel = regexp.MustCompile(`\brtol ([0-9.]+(e[-+]?[0-9]+)?)`)
+)
+
+// Strict returns the file's tolerance, or what its prose says where that is narrower.
+func (f *File) Strict() Tolerance {
+	f.t.Helper()
+	tol := f.Tolerance()
+	for to, pattern := range map[*float64]*regexp.Regexp{&tol.Abs: proseAbs, &tol.Rel: proseRel} {
+		if m := pattern.FindStringSubmatch(f.Meta("tol")); m != nil {
+			if v, err := strconv.ParseFloat(m[1], 64); err == nil {
+				*to = min(*to, v)
+			}
+		}
+	}
+	return tol
+}
+
 // Sizes checks what the metadata says of the sizes that the tensors have, key by key: a
 // key that the file lacks, or that is empty or None, says nothing.
 func (f *File) Sizes(want map[string]int) {

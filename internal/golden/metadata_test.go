@@ -35,7 +35,6 @@ func TestUnreadMetadata(t *testing.T) {
 		}},
 		{"inputs", func() { f.Inputs() }},
 		{"scale", func() { f.Scale() }},
-		{"atol", func() { f.Tolerance() }},
 		{"case.a", func() { f.Meta("case." + f.Keys("case.")[0]) }},
 	}
 	for _, r := range reads {
@@ -55,6 +54,25 @@ func TestUnreadMetadata(t *testing.T) {
 	}
 	if isInformative("ssm.delta", "alignment") {
 		t.Error("a key that is informative for one operation is so for all")
+	}
+}
+
+// A file may lack any expected value, and then needs no tolerance.
+func TestLackingExpected(t *testing.T) {
+	f := opened(t, map[string]string{"op": "attention.exact"})
+	f.Compare("out", []float32{1})
+	f.Compare64("lse", nil)
+	f.CompareInts("ids", []int64{1})
+	if w := f.Width("out", 7); w != 7 {
+		t.Errorf("a missing tensor is %d wide, want 7", w)
+	}
+}
+
+// The prose narrows the tolerance of the numbers, never widens it.
+func TestStrict(t *testing.T) {
+	f := opened(t, map[string]string{"atol": "2e-05", "rtol": "1e-05", "tol": "f32 kernel: atol 1e-5 rtol 1e-4 on out, 2e-5 on lse"})
+	if got, want := f.Strict(), (Tolerance{Abs: 1e-5, Rel: 1e-5}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -58,7 +58,7 @@ func goldenGated(t *testing.T, f *golden.File, op gatedBlock, b *gated, prefixes
 	x := mat.Of(f.Float32("x"), n, dim)
 	y := zeros(n, dim)
 	must(t, op.Run(t.Context(), &BlockCall{Dst: y, X: x, Offsets: offsets}))
-	f.CompareGiven("y", y.Data)
+	f.Compare("y", y.Data)
 	windows, states := map[string][]float32{}, map[string][]float32{}
 	keep := func(suffix string, st *State) {
 		w, s := zeros(b.taps.Rows-1, b.taps.Cols), zeros(b.rec.cfg.Heads*b.rec.cfg.KeyDim, b.rec.cfg.ValueDim)
@@ -88,12 +88,12 @@ func goldenGated(t *testing.T, f *golden.File, op gatedBlock, b *gated, prefixes
 		keep("_end", st)
 		copy(y.Data[from*dim:], step.Data)
 	}
-	f.CompareGiven("y", y.Data)
+	f.Compare("y", y.Data)
 	for name, got := range windows {
-		f.CompareGiven(name, got)
+		f.Compare(name, got)
 	}
 	for name, got := range states {
-		f.CompareGiven(name, got)
+		f.Compare(name, got)
 	}
 }
 
@@ -234,9 +234,9 @@ func goldenRWKV7(t *testing.T, f *golden.File) {
 	ln2.Forward(h, y)
 	must(t, ffn.Run(t.Context(), &BlockCall{Dst: h, X: h, Offsets: offsets, States: channels}))
 	add(y, h)
-	f.CompareGiven("y", y.Data)
+	f.Compare("y", y.Data)
 	if cfg.First {
-		f.CompareGiven("v_first", first.Data)
+		f.Compare("v_first", first.Data)
 	}
 	var states, shifts, ffnShifts []float32
 	for i := range att {
@@ -246,7 +246,7 @@ func goldenRWKV7(t *testing.T, f *golden.File) {
 		must(t, ffn.ReadShift(b, channels[i]))
 		states, shifts, ffnShifts = append(states, s.Data...), append(shifts, a.Data...), append(ffnShifts, b.Data...)
 	}
-	f.CompareGiven("final_state", states)
-	f.CompareGiven("final_att_shift", shifts)
-	f.CompareGiven("final_ffn_shift", ffnShifts)
+	f.Compare("final_state", states)
+	f.Compare("final_att_shift", shifts)
+	f.Compare("final_ffn_shift", ffnShifts)
 }

@@ -111,8 +111,8 @@ func goldenLongMamba(t *testing.T, f *golden.File) {
 	c := value[*Calibration](t)(cal.Calibration())
 	table := c.Tables[0]
 	flat := func(rows [][]float32) []float32 { return slices.Concat(rows...) }
-	f.CompareGiven("alpha", flat(table.Alpha))
-	f.CompareGiven("dt_thre", flat(table.Threshold))
+	f.Compare("alpha", flat(table.Alpha))
+	f.Compare("dt_thre", flat(table.Threshold))
 	compare64(f, "decay_dt_sum", table.DtSum)
 	remains := make([]float64, channels)
 	for i, v := range table.LogDecay {
@@ -152,17 +152,17 @@ func goldenLongMamba(t *testing.T, f *golden.File) {
 		}
 		out, last = append(out, y.Data...), append(last, h.Data...)
 	}
-	f.CompareGiven("dt_filtered", filtered)
+	f.Compare("dt_filtered", filtered)
 	compare64(f, "kept_fraction", kept)
 	for i, want := range f.Numbers("kept") {
 		if math.Abs(kept[i]-want) > 0.0005+1e-9 { // three digits
 			t.Errorf("channel %d keeps %v of its steps, want %v", i, kept[i], want)
 		}
 	}
-	f.CompareGiven("out", out)
-	f.CompareGiven("last_state", last)
-	f.CompareGiven("out_vanilla_last", vanilla)
-	f.CompareGiven("last_state_vanilla", lastVanilla)
+	f.Compare("out", out)
+	f.Compare("last_state", last)
+	f.Compare("out_vanilla_last", vanilla)
+	f.Compare("last_state_vanilla", lastVanilla)
 }
 
 // runner runs a recurrence over n rows of raw steps: over element b of the file's
@@ -278,7 +278,7 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 	}
 	y := zeros(n, dim)
 	must(t, op.Forward(y, x))
-	f.CompareGiven("y_vanilla_at_positions", rows(y))
+	f.Compare("y_vanilla_at_positions", rows(y))
 
 	st := value[*ssm.State](t)(op.NewState(ssm.StateConfig{Filter: filter, Prompt: n}))
 	steps, split := zeros(n, heads), max(n-1, 0)
@@ -290,11 +290,11 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 	must(t, op.ReadWindow(mat.Rows(conv, 0, conv.Rows-1), st))
 	step(split, n)
 	must(t, op.ReadWindow(mat.Rows(conv, 1, conv.Rows), st))
-	f.CompareGiven("y_at_positions", rows(y))
-	f.CompareGiven("conv_state", golden.Transposed(conv).Data)
+	f.Compare("y_at_positions", rows(y))
+	f.Compare("conv_state", golden.Transposed(conv).Data)
 	h := zeros(heads*cfg.HeadDim, cfg.States)
 	must(t, op.ReadSSD(h, st))
-	f.CompareGiven("ssm_state", h.Data)
+	f.Compare("ssm_state", h.Data)
 	if f.Has("n_kept") {
 		kept := make([]int64, heads)
 		for i, v := range steps.Data {
@@ -310,7 +310,7 @@ func goldenLongMambaBlock(t *testing.T, f *golden.File) {
 		for i := range next.Rows {
 			must(t, op.Step(mat.Rows(out, i, i+1), mat.Rows(next, i, i+1), st))
 		}
-		f.CompareGiven("y_decode", out.Data)
+		f.Compare("y_decode", out.Data)
 	}
 }
 

@@ -72,11 +72,11 @@ func goldenModel(t *testing.T, f *golden.File) {
 			att, ffn := m.stack.Mixer(2*i).(lm.Delta).Block.(*delta.RWKV7), m.stack.Mixer(2*i+1).(lm.Delta).Block.(*delta.RWKV7FFN)
 			s, shift := zeros(heads*m.cfg.HeadDim, m.cfg.HeadDim), zeros(1, dim)
 			must(t, att.ReadStates(s, lm.DeltaState(st.Layer(2*i))))
-			f.CompareGiven(fmt.Sprintf("state.%d", i), s.Data)
+			f.Compare(fmt.Sprintf("state.%d", i), s.Data)
 			must(t, att.ReadShift(shift, lm.DeltaState(st.Layer(2*i))))
-			f.CompareGiven(fmt.Sprintf("att_shift.%d", i), shift.Data)
+			f.Compare(fmt.Sprintf("att_shift.%d", i), shift.Data)
 			must(t, ffn.ReadShift(shift, lm.DeltaState(st.Layer(2*i+1))))
-			f.CompareGiven(fmt.Sprintf("ffn_shift.%d", i), shift.Data)
+			f.Compare(fmt.Sprintf("ffn_shift.%d", i), shift.Data)
 		}
 	}
 	st := newState(t, m, StateConfig{})
@@ -87,7 +87,7 @@ func goldenModel(t *testing.T, f *golden.File) {
 	compare := func() {
 		f.Compare("logits", call.Logits.Data)
 		last := mat.Row(call.Logits, n-1)
-		f.CompareGiven("published_logits", last)
+		f.Compare("published_logits", last)
 		for i, want := range f.Optional("published_logits") { // closer than the file asks for
 			if d := math.Abs(float64(last[i]) - float64(want)); !(d <= 2e-6) {
 				t.Fatalf("logit %d is %v, published as %v", i, last[i], want)
@@ -98,7 +98,7 @@ func goldenModel(t *testing.T, f *golden.File) {
 	compare()
 	states(st)
 	for i := range m.cfg.Layers {
-		f.CompareGiven(fmt.Sprintf("hidden.%d", i), call.Residuals[i+1].Data)
+		f.Compare(fmt.Sprintf("hidden.%d", i), call.Residuals[i+1].Data)
 	}
 	prompt := min(int(f.Number("n_prefill", float64(n))), n)
 	st = newState(t, m, StateConfig{})
