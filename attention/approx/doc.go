@@ -143,7 +143,8 @@
 //
 // NaN and Inf reach what sees them: of keys and values, all queries, causal those from their
 // own on; of a query its own row, with XCA and Nystrom all rows and with MRA2 those of its block.
-// Padding may hold anything, and so may a token's part for the heads from which log-weights of
+// Where features or their products are more than a float32 holds, as those of keys and queries of
+// 1e20, or XCA's sums of squares, results are NaN or Inf, too. Padding may hold anything, and so may a token's part for the heads from which log-weights of
 // -Inf hide it: it reaches its own row alone. Nystrom's convolution sees it.
 //
 // # Provenance

@@ -49,8 +49,11 @@ func (l *featured) divisor(q []float32, sum float32) float32 {
 	} else {
 		sum += l.eps
 	}
-	if sum == 0 { // there is no key, nor an eps
+	switch {
+	case sum == 0: // there is no key, nor an eps
 		return 0
+	case sum > math.MaxFloat32: // what times 0 might look like a result
+		return float32(math.NaN())
 	}
 	return 1 / sum
 }

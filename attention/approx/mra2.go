@@ -165,7 +165,7 @@ func (m *MRA2) ScratchBytes(tokens int) int64 {
 	means := blocks*(h*d+g*(d+dv+2)+1) + g*((blocks+maxPanel)*d+blocks*(dv+maxPanel))
 	chosen := h * (25*max(4*int64(m.pairs(m.blocks(tokens))), 256)/4 + 2*(blocks+2))
 	keys, rows := int64(m.tileKeys()), int64(m.cfg.Block)
-	low := max(lowScores, blocks) + mraRows*(blocks+dv+2)
+	low := min(max(lowScores, blocks), blocks*blocks) + mraRows*(blocks+dv+2)
 	each := low + rows*(d+dv+maxPanel+keys+tile.Pad+3) + 2*keys*(d+dv+maxPanel+1)
 	const rest = 1 << 14
 	return 4*(means+chosen+int64(parallel.Workers(m.cfg.Workers))*each) + rest + 256*(h+2*g)

@@ -193,7 +193,7 @@ func mraOracle(cfg MRA2Config) func(c *request, sh shape) [][]float64 {
 				for y := range blocks {
 					s := low[x][y] - tops[x]
 					if math.Abs(float64(x-y)) <= float64(cfg.Diagonals/2) && cfg.Diagonals > 0 {
-						s += 5e3
+						s = 1 / (1 - s) // before all others, in the same order
 					}
 					scores[x*blocks+y] = s
 					if total > 0 && counts[y] > 0 {

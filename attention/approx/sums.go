@@ -114,7 +114,7 @@ type workspace struct {
 func (s *sums) sumBytes(keys int) int64 {
 	heads, d, dv := int64(s.kvHeads), int64(max(s.width, s.dim)), int64(s.valueDim)
 	held := heads * (int64(s.pieces(keys))*int64(s.part) + d*(dv+maxPanel)*int64(s.matrices) + int64(s.vector))
-	wide := int64(s.perSet()*s.group()) * max(d, dv)
+	wide := int64(min(s.perSet(), s.kvHeads)*s.group()) * max(d, dv)
 	each := blockRows*(wide+2*d+2*dv+maxPanel+8) + int64(s.part) + 8*wide + d*(dv+maxPanel)
 	const rest = 4096 // headers, alignment, the call itself
 	return 4*(held+int64(parallel.Workers(s.workers))*each) + rest + 256*heads*int64(s.matrices) + s.topsBytes(keys)

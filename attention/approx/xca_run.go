@@ -58,6 +58,9 @@ func (x *XCA) join(r *sumsRun, w *workspace, wave, g int) {
 		asm.Add(w.m, w.m, r.parts[first+p*step:][:x.sums.part])
 	}
 	inverse := func(sum float32) float32 {
+		if sum > math.MaxFloat32 { // 0 would be no product of features
+			return float32(math.NaN())
+		}
 		return float32(1 / max(math.Sqrt(float64(sum)), 1e-12))
 	}
 	for b, sum := range w.m[group*d*(d+1):] {
