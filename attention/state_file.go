@@ -242,6 +242,10 @@ func (s *State) readPositions(f *state.Reader, n, reached int64) error {
 	if f.Err() != nil {
 		return f.Err()
 	}
+	if floor > 0 && held == n {
+		f.Fail("it has all of %d tokens, of which some before %d were forgotten", n, floor)
+		return f.Err()
+	}
 	if most := s.cfg.MaxTokens; most > 0 && held > int64(most) {
 		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", held, most)
 	}
