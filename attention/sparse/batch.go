@@ -1,10 +1,14 @@
 package sparse
 
 import (
+	"context"
 	"fmt"
+
+	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
 )
 
@@ -34,4 +38,25 @@ func batchOf[S interface {
 	}
 	b.States = *list
 	return b, nil
+}
+
+// appends puts tokens into states of single key heads; it holds the call for that.
+type appends struct {
+	call attention.Call
+	one  [2]blas32.General
+}
+
+// to has the states, one for each key head, take up keys and values, or some of the states some
+// of them after an error.
+func (a *appends) to(ctx context.Context, states []*attention.State, op *attention.Attention, k, v blas32.General) error {
+	defer func() { *a = appends{} }()
+	cfg := op.Config()
+	for g, s := range states {
+		a.one = [2]blas32.General{mat.Columns(k, g*cfg.HeadDim, cfg.HeadDim), mat.Columns(v, g*cfg.ValueDim, cfg.ValueDim)}
+		a.call = attention.Call{K: a.one[:1], V: a.one[1:], State: s}
+		if err := op.Run(ctx, &a.call); err != nil {
+			return named(err)
+		}
+	}
+	return nil
 }

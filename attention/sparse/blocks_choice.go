@@ -73,7 +73,7 @@ func (c *Choice) check(ctx context.Context, heads, kvHeads, sequences int, query
 	if c.Offsets[0] != 0 || c.Offsets[blocks*c.Heads] != len(c.Blocks) {
 		return fail("Offsets goes from %d to %d, want 0 to the number of Blocks = %d", c.Offsets[0], c.Offsets[blocks*c.Heads], len(c.Blocks))
 	}
-	list := 0
+	list, work := 0, 0
 	for b := range sequences {
 		most := keyBlocks(b)
 		for range queryBlocks(b) * c.Heads {
@@ -93,13 +93,21 @@ func (c *Choice) check(ctx context.Context, heads, kvHeads, sequences int, query
 				}
 				last = x
 			}
-			if list++; list%1024 == 0 && ctx.Err() != nil {
-				return ctx.Err()
+			list++
+			if work += 1 + to - from; work >= lookAfter {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				work = 0
 			}
 		}
 	}
 	return nil
 }
+
+// lookAfter is how many blocks of lists are gone through between two looks at the context: a
+// fraction of a millisecond.
+const lookAfter = 1 << 16
 
 // within returns the part of a list from block from up to block to.
 func within(list []int32, from, to int) []int32 {

@@ -125,7 +125,7 @@ func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k bl
 	if n, m := ceil(q.Rows, b.cfg.QueryBlock), ceil(k.Rows, b.cfg.KeyBlock); n > maxBlocks || m > maxBlocks {
 		return check.Errorf(ErrCall, "sparse: a choice for %d blocks of queries and %d of keys, want at most 2^20", n, m)
 	}
-	lists, blocks := len(choice.Offsets), len(choice.Blocks)
+	before := *choice
 	if err := choice.open(heads); err != nil {
 		return err
 	}
@@ -136,14 +136,12 @@ func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k bl
 	for h := range draws {
 		draws[h] = rand.New(rand.NewPCG(p.Seed, uint64(h)))
 	}
-	for a := 0; a < ceil(q.Rows, b.cfg.QueryBlock) && err == nil; a++ {
-		for h := range heads {
-			c.list(choice, a, h, draws[h])
-		}
+	for n := 0; n < ceil(q.Rows, b.cfg.QueryBlock)*heads && err == nil; n++ {
+		c.list(choice, n/heads, n%heads, draws[n%heads])
 		err = ctx.Err()
 	}
-	if err != nil {
-		choice.Offsets, choice.Blocks = choice.Offsets[:lists], choice.Blocks[:blocks]
+	if err != nil { // as it was, but for memory that it got
+		choice.Heads, choice.Offsets, choice.Blocks = before.Heads, choice.Offsets[:len(before.Offsets)], choice.Blocks[:len(before.Blocks)]
 	}
 	return err
 }
@@ -175,16 +173,21 @@ func (c *chooser) seen(a int) int {
 	if !cfg.Causal {
 		return c.blocks
 	}
-	end := c.offset + min((a+1)*cfg.QueryBlock, c.queries) // after the last query
-	return min(ceil(max(end, 0), cfg.KeyBlock), c.blocks)
+	return min(ceil(max(c.offset+c.end(a), 0), cfg.KeyBlock), c.blocks)
+}
+
+// end returns the query after the last of a block of them.
+func (c *chooser) end(a int) int {
+	size := c.op.cfg.QueryBlock
+	return a*size + min(size, c.queries-a*size)
 }
 
 // mark marks what the pattern chooses for a block of queries by its place alone, and returns
 // how many blocks the queries see, from the first.
 func (c *chooser) mark(a int) (seen int) {
 	cfg, p := &c.op.cfg, c.p
-	from := c.offset + a*cfg.QueryBlock                         // position of the first query
-	last := c.offset + min((a+1)*cfg.QueryBlock, c.queries) - 1 // and of the last
+	from := c.offset + a*cfg.QueryBlock // position of the first query
+	last := c.offset + c.end(a) - 1     // and of the last
 	seen = c.seen(a)
 	clear(c.marked)
 	set := func(from, to int) {
@@ -219,8 +222,9 @@ func (c *chooser) draw(r *rand.Rand, seen int) {
 			marked++
 		}
 	}
-	left := seen - marked // that may be drawn
-	need := min(max(c.p.Random, int(math.Ceil(c.p.Share*float64(seen)))-marked), left)
+	left := seen - marked  // that may be drawn
+	const rounding = 1e-12 // a share of 0.07 is 7 of 100, whose product is more in float64
+	need := min(max(c.p.Random, int(math.Ceil(c.p.Share*float64(seen)*(1-rounding)))-marked), left)
 	for x := 0; need > 0; x++ { // each of the left with the same probability (Knuth, volume 2, algorithm S)
 		if c.marked[x] {
 			continue
@@ -251,7 +255,9 @@ func (c *chooser) rank(ctx context.Context, q, k blas32.General) error {
 	if err != nil {
 		return err
 	}
-	c.gates.pack(&b.engine, cfg.KVHeads, top, kMeans)
+	if err := c.gates.pack(ctx, &b.engine, cfg.KVHeads, top, kMeans); err != nil {
+		return err
+	}
 	c.tops = make([]int32, cfg.Heads*c.qMeans.Rows*top)
 	workers := b.workersFor(0, float64(c.qMeans.Rows)*float64(c.blocks)*float64(q.Cols))
 	c.work = make([]gateWork, workers)
@@ -267,17 +273,22 @@ func (c *chooser) rankTask(worker, task int) {
 	tasks := ceil(n, rankRows)
 	h, from := task/tasks, task%tasks*rankRows
 	means := mat.Columns(mat.Rows(c.qMeans, from, min(from+rankRows, n)), h*cfg.HeadDim, cfg.HeadDim)
-	c.gates.choose(&c.work[worker], means, h/(cfg.Heads/cfg.KVHeads), c.tops[(h*n+from)*c.p.Top:], func(i int) int { return c.seen(from + i) })
+	c.gates.choose(&c.group, &c.work[worker], means, h/(cfg.Heads/cfg.KVHeads), c.tops[(h*n+from)*c.p.Top:], func(i int) int { return c.seen(from + i) })
 }
 
 // blockMeans returns the means of blocks of so many rows.
 func blockMeans(ctx context.Context, x blas32.General, size int) (blas32.General, error) {
 	m := mat.New(ceil(x.Rows, size), x.Cols)
+	atOnce := max(1, packAtOnce/x.Cols)
 	for i := range m.Rows {
-		if err := ctx.Err(); err != nil {
-			return m, err
+		mean, from, to := mat.Row(m, i), i*size, min((i+1)*size, x.Rows)
+		for at := from; at < to; at += atOnce {
+			if err := ctx.Err(); err != nil {
+				return m, err
+			}
+			addRows(mean, mat.Rows(x, at, min(at+atOnce, to)))
 		}
-		blockMean(mat.Row(m, i), mat.Rows(x, i*size, min((i+1)*size, x.Rows)))
+		asm.Scale(mean, 1/float32(to-from), mean)
 	}
 	return m, nil
 }

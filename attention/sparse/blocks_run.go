@@ -7,7 +7,6 @@ import (
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
-	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -28,7 +27,6 @@ type blocksRun struct {
 	list        int            // its first list
 	at          int            // position of its first query
 
-	workers      parallel.Group
 	pack, attend func(worker, task int)
 	work         []blocksWorker
 }
@@ -116,11 +114,19 @@ func (r *blocksRun) find(ctx context.Context) error {
 		if h%shared != 0 && h%r.group != 0 {
 			continue // the list of the head before, for the same keys
 		}
-		for a := range ceil(r.q.Rows, cfg.QueryBlock) {
-			r.need(h, r.listOf(a, h))
-		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		work := 0
+		for a := range ceil(r.q.Rows, cfg.QueryBlock) {
+			list := r.listOf(a, h)
+			r.need(h, list)
+			if work += 1 + len(list); work >= lookAfter {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				work = 0
+			}
 		}
 	}
 	return nil
@@ -129,13 +135,18 @@ func (r *blocksRun) find(ctx context.Context) error {
 // tasks is how many tiles of queries there are for the wave's query heads.
 func (r *blocksRun) tasks() int {
 	cfg := &r.op.cfg
-	return r.heads * r.group * ceil(r.q.Rows, cfg.QueryBlock) * ceil(cfg.QueryBlock, r.op.tileRows())
+	return r.heads * r.group * ceil(r.q.Rows, cfg.QueryBlock) * r.parts()
+}
+
+// parts is how many tiles a block of queries has.
+func (r *blocksRun) parts() int {
+	return ceil(min(r.op.cfg.QueryBlock, r.q.Rows), r.op.tileRows())
 }
 
 // attendTask takes one tile of queries through the round.
 func (r *blocksRun) attendTask(worker, task int) {
 	w, cfg, e := &r.work[worker], &r.op.cfg, &r.op.engine
-	parts := ceil(cfg.QueryBlock, r.op.tileRows())
+	parts := r.parts()
 	tiles := ceil(r.q.Rows, cfg.QueryBlock) * parts
 	head := r.head*r.group + task/tiles
 	n := tiles - 1 - task%tiles // the last, which see most when causal, come first

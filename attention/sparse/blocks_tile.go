@@ -40,7 +40,9 @@ func newEngine(cfg *attention.Config, block int) engine {
 	e := engine{tile: t, sizes: tile.New(t), dim: cfg.HeadDim, valueDim: cfg.ValueDim, scale: cfg.Scale, block: block, group: 1}
 	e.keys = min(block, e.sizes.Keys)
 	e.tiles = (block + e.keys - 1) / e.keys
-	e.perRound = max(1, 4*e.sizes.Block/block) // sums depend on it where tiles share steps
+	// Sums depend on perRound where tiles share steps, which are whole panels; others are
+	// packed into whole panels, and count as these.
+	e.perRound = max(1, 4*e.sizes.Block/(e.tiles*t.Panels(e.keys)*t.Panel()))
 	if block%t.Panel() == 0 && e.tiles == 1 {
 		e.group = max(1, e.sizes.Keys/block)
 	}

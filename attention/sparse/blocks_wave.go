@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -30,6 +31,8 @@ type wave struct {
 	needed  []bool      // [heads][blocks]: some query chose it
 	waiting []float32   // [query heads of the wave][queries][2]: top and sum between rounds
 	wide    [][]float32 // of each worker: tokens of a state that are not stored as float32, or not in one piece
+
+	workers parallel.Group
 }
 
 // open begins with a sequence, whose k, v and weights, or states, have been set.
@@ -92,7 +95,7 @@ func (w *wave) packTask(worker, task int) {
 	for t := range e.tiles {
 		from := (w.first+block)*e.block + t*e.keys
 		to := min(from+e.keys, (w.first+block+1)*e.block, w.keys)
-		if from >= to {
+		if from >= to || t > 0 && w.workers.Stopped() {
 			return
 		}
 		slot := head*w.slots + block*e.tiles + t

@@ -98,7 +98,7 @@ func (m *MoBA) ScratchBytes(tokens int) int64 {
 		lists = int64(m.together(tokens)) * int64(cfg.Heads/cfg.KVHeads) * int64(tokens) * int64(cfg.TopK-1)
 	}
 	rows := m.tileRows(tokens, tokens)
-	worker := 2*e.workerBytes(rows) + 4*int64(rows)*min(int64(cfg.TopK)-1, blocks) + 4*min(blocks+1, int64(e.perRound)+1) + 4*int64(e.tile.Rows())*(blocks+panel) + 24*max(4*int64(cfg.TopK), 256)
+	worker := 2*e.workerBytes(rows) + 4*int64(rows)*min(int64(cfg.TopK)-1, blocks+1, int64(e.perRound)) + 4*min(blocks+1, int64(e.perRound)+1) + 4*int64(e.tile.Rows())*(blocks+panel) + 24*max(4*int64(cfg.TopK), 256)
 	const rest = 8192
 	return e.waveBytes(cfg.Heads, cfg.KVHeads, tokens, tokens) + 4*(means+lists) + int64(parallel.Workers(cfg.Workers))*worker + rest
 }

@@ -37,7 +37,7 @@ func BenchmarkMoBA(b *testing.B) {
 				b.Fatal(err)
 			}
 			var memory []float32
-			if err := s.take(b.Context(), &memory, matrix(2, x.n, heads*d), matrix(3, x.n, heads*d)); err != nil {
+			if err := s.take(b.Context(), new(appends), &memory, matrix(2, x.n, heads*d), matrix(3, x.n, heads*d)); err != nil {
 				b.Fatal(err)
 			}
 			one, dst := matrix(1, 1, heads*d), mat.New(1, heads*d)

@@ -153,14 +153,18 @@ func (r *mobaRun) check(batch pack.Batch[*MoBAState]) error {
 	if err := r.layout.Lay("sparse", batch, r.own); err != nil {
 		return err
 	}
-	for _, x := range r.layout.Segments { // lists of blocks
-		if check.Product(math.MaxInt/4, x.To-x.From, cfg.Heads, min(cfg.TopK, n)) < 0 {
-			return check.Errorf(ErrShape, "sparse: %d tokens that choose %d blocks in %d heads, more than memory can hold", x.To-x.From, cfg.TopK, cfg.Heads)
+	for b, x := range r.layout.Segments {
+		had := 0
+		if len(r.layout.States) > 0 {
+			s := r.layout.States[b]
+			had = s.Len()
+			if err := checkRoom(x, had, s.cfg.MaxTokens); err != nil {
+				return err
+			}
 		}
-	}
-	for b, s := range r.layout.States {
-		if err := checkRoom(r.layout.Segments[b], s.Len(), s.cfg.MaxTokens); err != nil {
-			return err
+		new := x.To - x.From
+		if most := min(cfg.TopK, (had+new)/cfg.Block+1); check.Product(math.MaxInt/4, new, cfg.Heads, most) < 0 { // lists of blocks
+			return check.Errorf(ErrShape, "sparse: %d tokens that choose %d blocks in %d heads, more than memory can hold", new, most, cfg.Heads)
 		}
 	}
 	return nil

@@ -1,11 +1,13 @@
 package sparse
 
 import (
+	"context"
 	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/topk"
 )
@@ -19,13 +21,30 @@ type gates struct {
 	packed  []float32 // [kvHeads][blocks in panels][dim]
 }
 
+// packAtOnce is how many numbers are packed, or added up, between two looks at the context.
+const packAtOnce = 1 << 18
+
 // pack takes up the means of blocks, [blocks, kvHeads*dim].
-func (g *gates) pack(e *engine, kvHeads, top int, means blas32.General) {
+func (g *gates) pack(ctx context.Context, e *engine, kvHeads, top int, means blas32.General) error {
 	g.e, g.kvHeads, g.top, g.blocks = e, kvHeads, top, means.Rows
 	g.packed = scratch.Floats(g.packed, kvHeads*g.perHead())
+	atOnce := g.atOnce(packAtOnce)
 	for h := range kvHeads {
-		e.tile.PackKeys(g.packed[h*g.perHead():][:g.perHead()], 0, mat.Columns(means, h*e.dim, e.dim))
+		for b := 0; b < means.Rows; b += atOnce {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			part := mat.Rows(means, b, min(b+atOnce, means.Rows))
+			e.tile.PackKeys(g.packed[h*g.perHead():][:g.perHead()], b, mat.Columns(part, h*e.dim, e.dim))
+		}
 	}
+	return nil
+}
+
+// atOnce is how many means, in whole panels, have about as many numbers.
+func (g *gates) atOnce(numbers int) int {
+	panel := g.e.tile.Panel()
+	return max(1, numbers/(panel*g.e.dim)) * panel
 }
 
 func (g *gates) perHead() int { return g.e.tile.Panels(g.blocks) * g.e.tile.Panel() * g.e.dim }
@@ -38,10 +57,12 @@ type gateWork struct {
 
 // choose writes the blocks of queries of one head to lists of top each, ascending. Query i has
 // before(i) blocks to choose from, the first, no fewer than the query before; lists of queries
-// that have no more than top are left as they are: they read all.
-func (g *gates) choose(w *gateWork, q blas32.General, kvHead int, lists []int32, before func(i int) int) {
+// that have no more than top are left as they are: they read all. It ends early when the group
+// is stopped.
+func (g *gates) choose(group *parallel.Group, w *gateWork, q blas32.General, kvHead int, lists []int32, before func(i int) int) {
 	e := g.e
-	panel, height := e.tile.Panel(), e.tile.Rows()
+	panel, height, atOnce := e.tile.Panel(), e.tile.Rows(), g.atOnce(packAtOnce/2)
+	work := 0 // since the last look at the group
 	for i := 0; i < q.Rows; i += height {
 		n := min(height, q.Rows-i)
 		most := before(i + n - 1)
@@ -51,10 +72,24 @@ func (g *gates) choose(w *gateWork, q blas32.General, kvHead int, lists []int32,
 		cols := e.tile.Panels(most) * panel
 		w.scores = scratch.Floats(w.scores, n*cols)
 		s := mat.Of(w.scores, n, cols)
-		e.tile.Scores(s, mat.Rows(q, i, i+n), g.packed[kvHead*g.perHead():][:cols*e.dim])
+		keys := g.packed[kvHead*g.perHead():][:cols*e.dim]
+		for c := 0; c < cols; c += atOnce {
+			part := mat.Columns(s, c, min(atOnce, cols-c))
+			e.tile.Scores(part, mat.Rows(q, i, i+n), keys[c*e.dim:][:part.Cols*e.dim])
+			if work += n * part.Cols * e.dim / 32; work >= lookAfter {
+				if work = 0; group.Stopped() {
+					return
+				}
+			}
+		}
 		for row := range n {
 			if have := before(i + row); have > g.top {
 				w.best(lists[(i+row)*g.top:][:g.top], mat.Row(s, row)[:have])
+				if work += have; work >= lookAfter {
+					if work = 0; group.Stopped() {
+						return
+					}
+				}
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
-	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/internal/scratch"
 )
 
@@ -31,7 +30,6 @@ type mobaRun struct {
 	rows        int            // of a tile of queries
 	lists       []int32        // [query heads of the wave][queries][top]
 
-	workers                    parallel.Group
 	mean, pack, choose, attend func(worker, task int)
 	work                       []mobaWorker
 	few                        mobaFew
@@ -44,6 +42,7 @@ type mobaWorker struct {
 	some   rows    // those that chose a block
 	picked []int32 // which rows chose a block of the round, block after block
 	ends   []int32 // [blocks]: where a block's end
+	few    []int32 // blocks that a head of a single token chose
 	strip  stripWork
 	tiles  [2][1]packed
 }
@@ -54,7 +53,9 @@ func (r *mobaRun) attendTo(ctx context.Context, c mobaRequest, keys int, means b
 	m := r.op
 	cfg := &m.cfg
 	r.q, r.dst, r.lse, r.at = c.q, c.dst, c.lse, keys-c.q.Rows
-	r.gates.pack(&m.engine, cfg.KVHeads, cfg.TopK-1, means)
+	if err := r.gates.pack(ctx, &m.engine, cfg.KVHeads, cfg.TopK-1, means); err != nil {
+		return err
+	}
 	choosing := (keys-1)/cfg.Block > r.gates.top // at least the last query
 	r.rows = m.tileRows(r.q.Rows, keys)
 	workers := r.reserve(keys)
@@ -98,7 +99,7 @@ func (r *mobaRun) reserve(keys int) int {
 		w.rows.reserve(&m.engine, r.rows)
 		w.some.reserve(&m.engine, r.rows)
 		w.ends = scratch.Sized(w.ends, min(ceil(keys, m.cfg.Block), m.engine.perRound))
-		w.picked = scratch.Sized(w.picked, r.rows*min(r.gates.top, ceil(keys, m.cfg.Block)))
+		w.picked = scratch.Sized(w.picked, r.rows*min(r.gates.top, len(w.ends)))
 		w.strip.reserve(&m.engine)
 	}
 	return n
@@ -128,7 +129,7 @@ func (r *mobaRun) chooseTask(worker, task int) {
 	for ; from < end && !r.workers.Stopped(); from += atOnce {
 		to := min(from+atOnce, end)
 		lists := r.lists[((head-r.head*r.group)*r.q.Rows+from)*r.gates.top:]
-		r.gates.choose(&r.work[worker].gate, r.columns(r.q, head, r.e.dim, from, to), head/r.group, lists,
+		r.gates.choose(&r.workers, &r.work[worker].gate, r.columns(r.q, head, r.e.dim, from, to), head/r.group, lists,
 			func(i int) int { return (r.at + from + i) / r.e.block })
 	}
 }
@@ -152,12 +153,21 @@ func (r *mobaRun) find(ctx context.Context) error {
 			continue
 		}
 		need(r.at/r.e.block, r.all) // the queries' own
-		for i := range r.q.Rows {
+		work := 0
+		for i := r.q.Rows - 1; i >= 0; i-- {
 			list, chose := r.listOf(h, i)
-			if !chose {
+			if !chose { // nor did those before it
 				need(0, (r.at+i)/r.e.block)
+				break
 			}
-			r.need(h, within(list, r.first, r.first+r.blocks))
+			list = within(list, r.first, r.first+r.blocks)
+			r.need(h, list)
+			if work += 1 + len(list); work >= lookAfter {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				work = 0
+			}
 		}
 	}
 	return nil
@@ -169,7 +179,9 @@ func (r *mobaRun) attendTask(worker, task int) {
 	head, from, to := r.tileOf(task)
 	n := to - from
 	r.begin(&w.rows, r.q, r.dst, head, from, to)
-	r.pick(w, head, from, to)
+	if !r.pick(w, head, from, to) {
+		return
+	}
 	for b := r.first; b < r.first+r.blocks && b*e.block <= r.at+to-1; b++ {
 		lo := max(b*e.block-r.at-from, 0)              // the first row at or after the block
 		hi := min(max((b+1)*e.block-r.at-from, lo), n) // the first row after it
@@ -198,23 +210,28 @@ func (r *mobaRun) attendTask(worker, task int) {
 	r.end(&w.rows, r.dst, r.lse, head, from, to)
 }
 
-// pick sorts the rows of a tile by the blocks of the round that they chose, before their own.
-func (r *mobaRun) pick(w *mobaWorker, head, from, to int) {
+// pick sorts the rows of a tile by the blocks of the round that they chose, before their own. It
+// is false when the workers are stopped.
+func (r *mobaRun) pick(w *mobaWorker, head, from, to int) bool {
 	w.ends = w.ends[:r.blocks]
 	clear(w.ends)
+	work, stopped := 0, false
 	each := func(f func(row, block int)) {
-		for i := from; i < to; i++ {
+		for i := from; i < to && !stopped; i++ {
 			list, chose := r.listOf(head, i)
 			if !chose {
-				for b := range min((r.at+i)/r.e.block-r.first, r.blocks) {
+				n := min((r.at+i)/r.e.block-r.first, r.blocks)
+				for b := range n {
 					f(i-from, b)
 				}
-				continue
+				work += max(n, 0)
 			}
-			for _, b := range list {
-				if b := int(b) - r.first; b >= 0 && b < r.blocks {
-					f(i-from, b)
-				}
+			for _, b := range within(list, r.first, r.first+r.blocks) {
+				f(i-from, int(b)-r.first)
+				work++
+			}
+			if work >= lookAfter {
+				work, stopped = 0, r.workers.Stopped()
 			}
 		}
 	}
@@ -228,6 +245,7 @@ func (r *mobaRun) pick(w *mobaWorker, head, from, to int) {
 		w.picked[w.ends[b]] = int32(row)
 		w.ends[b]++
 	})
+	return !stopped
 }
 
 // attendBlock takes rows through a block.

@@ -10,7 +10,6 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/state"
 )
 
@@ -55,8 +54,12 @@ func (m *MoBA) NewState(cfg MoBAStateConfig) (*MoBAState, error) {
 		}
 		s.tokens = append(s.tokens, t)
 	}
-	if blocks := cfg.MaxTokens / m.cfg.Block; blocks > 0 {
-		s.means = make([]float32, 0, blocks*m.cfg.KVHeads*m.cfg.HeadDim)
+	if cfg.Pages == nil {
+		n := check.Product(math.MaxInt/4, cfg.MaxTokens/m.cfg.Block, m.cfg.KVHeads, m.cfg.HeadDim)
+		if n < 0 {
+			return nil, check.Errorf(ErrConfig, "sparse: MaxTokens is %d, whose blocks have more means than memory can hold", cfg.MaxTokens)
+		}
+		s.means = make([]float32, 0, n)
 	}
 	s.cfg.Format = s.tokens[0].Config().Format
 	return s, nil
@@ -92,7 +95,7 @@ func (s *MoBAState) Reset() {
 // Clone returns a state that goes its own way from here. Pages are shared until one of the
 // two writes to them; other memory is copied.
 func (s *MoBAState) Clone() *MoBAState {
-	c := &MoBAState{op: s.op, cfg: s.cfg, means: append([]float32(nil), s.means...)}
+	c := &MoBAState{op: s.op, cfg: s.cfg, means: append(make([]float32, 0, cap(s.means)), s.means...)}
 	for _, t := range s.tokens {
 		c.tokens = append(c.tokens, t.Clone())
 	}
@@ -125,12 +128,9 @@ func (s *MoBAState) shorten(n int) error {
 
 // take takes up tokens, and the means of the blocks that become whole. After an error some of
 // it may have been done.
-func (s *MoBAState) take(ctx context.Context, memory *[]float32, k, v blas32.General) error {
-	cfg := &s.op.cfg
-	for g, t := range s.tokens {
-		if err := t.Append(mat.Columns(k, g*cfg.HeadDim, cfg.HeadDim), mat.Columns(v, g*cfg.ValueDim, cfg.ValueDim)); err != nil {
-			return named(err)
-		}
+func (s *MoBAState) take(ctx context.Context, a *appends, memory *[]float32, k, v blas32.General) error {
+	if err := a.to(ctx, s.tokens, s.op.one, k, v); err != nil {
+		return err
 	}
 	return s.average(ctx, memory)
 }

@@ -35,7 +35,7 @@ func (r *mobaRun) step(ctx context.Context) error {
 	for i, s := range r.layout.States {
 		x := r.layout.Segments[i]
 		c := r.call.part(x)
-		if err := s.take(ctx, &r.few.wide, c.k, c.v); err != nil {
+		if err := s.take(ctx, &r.few.append, &r.few.wide, c.k, c.v); err != nil {
 			return err
 		}
 		if n := x.To - x.From; n <= mobaFewTokens {
@@ -72,9 +72,12 @@ type mobaFew struct {
 	selections  []attention.Selection
 	runs        [][]attention.Run
 	tokens      []mobaToken
-	lists       []int32
-	gate        gateWork
 	call        attention.Call
+	append      appends
+
+	token mobaToken         // whose heads choose
+	into  [][]attention.Run // [heads], what they see
+	each  func(worker, head int)
 }
 
 // mobaToken is a token, a row of the call, at a position of a state.
@@ -87,7 +90,7 @@ type mobaToken struct {
 func (f *mobaFew) forget() {
 	clear(f.past)
 	clear(f.tokens)
-	f.call = attention.Call{}
+	f.call, f.token, f.into = attention.Call{}, mobaToken{}, nil
 }
 
 // attendFew attends from token t of each state's, where it has few and so many.
@@ -105,7 +108,9 @@ func (r *mobaRun) attendFew(ctx context.Context, t int) error {
 		f.runs = append(f.runs, nil)
 	}
 	for i, x := range f.tokens {
-		r.chooseFew(x, f.runs[i*r.op.cfg.Heads:])
+		if err := r.chooseFew(ctx, x, f.runs[i*r.op.cfg.Heads:]); err != nil {
+			return err
+		}
 	}
 	for j := range group {
 		if err := r.attendShare(ctx, j); err != nil {
@@ -116,27 +121,42 @@ func (r *mobaRun) attendFew(ctx context.Context, t int) error {
 }
 
 // chooseFew makes runs of what each head of a token sees.
-func (r *mobaRun) chooseFew(x mobaToken, runs [][]attention.Run) {
+func (r *mobaRun) chooseFew(ctx context.Context, x mobaToken, runs [][]attention.Run) error {
 	f, m := &r.few, r.op
 	cfg := &m.cfg
 	own, top := x.at/cfg.Block, cfg.TopK-1
-	if own > top {
-		r.gates.pack(&m.engine, cfg.KVHeads, top, mat.Rows(x.state.meansMatrix(), 0, own))
-		f.lists = scratch.Sized(f.lists, top)
-	}
-	for h := range cfg.Heads {
-		list := runs[h][:0]
-		if own <= top {
-			runs[h] = append(list, attention.Run{From: 0, To: x.at + 1})
-			continue
+	if own <= top {
+		for h := range cfg.Heads {
+			runs[h] = append(runs[h][:0], attention.Run{From: 0, To: x.at + 1})
 		}
-		q := mat.Columns(mat.Rows(r.call.q, x.row, x.row+1), h*cfg.HeadDim, cfg.HeadDim)
-		r.gates.choose(&f.gate, q, h/(cfg.Heads/cfg.KVHeads), f.lists, func(int) int { return own })
-		for _, b := range f.lists {
-			list = append(list, attention.Run{From: int(b) * cfg.Block, To: (int(b) + 1) * cfg.Block})
-		}
-		runs[h] = append(list, attention.Run{From: own * cfg.Block, To: x.at + 1})
+		return nil
 	}
+	if err := r.gates.pack(ctx, &m.engine, cfg.KVHeads, top, mat.Rows(x.state.meansMatrix(), 0, own)); err != nil {
+		return err
+	}
+	if f.each == nil {
+		f.each = r.chooseHead
+	}
+	f.token, f.into = x, runs
+	workers := m.workersFor(r.call.workers, float64(own)*float64(cfg.Heads)*float64(cfg.HeadDim))
+	for len(r.work) < workers {
+		r.work = append(r.work, mobaWorker{})
+	}
+	return r.workers.RunAs(ctx, "sparse", workers, cfg.Heads, f.each)
+}
+
+// chooseHead makes runs of what one head of the token sees.
+func (r *mobaRun) chooseHead(worker, h int) {
+	f, w, cfg := &r.few, &r.work[worker], &r.op.cfg
+	own := f.token.at / cfg.Block
+	w.few = scratch.Sized(w.few, r.gates.top)
+	q := mat.Columns(mat.Rows(r.call.q, f.token.row, f.token.row+1), h*cfg.HeadDim, cfg.HeadDim)
+	r.gates.choose(&r.workers, &w.gate, q, h/(cfg.Heads/cfg.KVHeads), w.few, func(int) int { return own })
+	list := f.into[h][:0]
+	for _, b := range w.few {
+		list = append(list, attention.Run{From: int(b) * cfg.Block, To: (int(b) + 1) * cfg.Block})
+	}
+	f.into[h] = append(list, attention.Run{From: own * cfg.Block, To: f.token.at + 1})
 }
 
 // attendShare attends from query head j of those of each key head, of all tokens.

@@ -163,7 +163,7 @@ func (w *nsaWorker) attendWindow(r *nsaRun, from, to, g int) {
 	}
 	for at := from; at < to && !r.group.Stopped(); at += a.stripTokens() {
 		end := min(at+a.stripTokens(), to)
-		for b := max(0, r.past+at-a.cfg.Window+1) / a.cfg.Block; b*a.cfg.Block < r.past+end; b++ {
+		for b := max(0, r.past+at-a.cfg.Window+1) / a.cfg.Block; b*a.cfg.Block < r.past+end && !r.group.Stopped(); b++ {
 			w.attendBlock(r, b, b+1, w.queries[at-from:end-from], from, g, a.cfg.Window)
 		}
 	}
@@ -218,7 +218,7 @@ func (w *nsaWorker) attendBlock(r *nsaRun, b, next int, queries []int32, from, g
 	if window > 0 {
 		key = max(0, start+first-window) / a.tile.Panel() * a.tile.Panel()
 	}
-	for ; key < end; key += a.sizes.Keys {
+	for from := key; key < end && (key == from || !r.group.Stopped()); key += a.sizes.Keys {
 		w.attendKeys(r, x, queries, b, next, g, key, min(key+a.sizes.Keys, end), start-key, window)
 	}
 	if apart {

@@ -2,6 +2,7 @@ package sparse
 
 import (
 	"context"
+	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -113,7 +114,7 @@ func (c *nsaRequest) checkShapes(cfg *NSAConfig) error {
 	if !mat.Given(g.Compressed) && !mat.Given(g.Selected) && !mat.Given(g.Window) {
 		return check.Errorf(ErrCall, "sparse: none of the gates Compressed, Selected and Window is given, want one or more")
 	}
-	if c.blocks != nil && int64(len(c.blocks)) != int64(n)*int64(cfg.KVHeads)*int64(cfg.Count) {
+	if c.blocks != nil && int64(len(c.blocks)) != check.Product(math.MaxInt64, n, cfg.KVHeads, cfg.Count) {
 		return check.Errorf(ErrShape, "sparse: Blocks has %d elements, want tokens*KVHeads*Count = %d*%d*%d", len(c.blocks), n, cfg.KVHeads, cfg.Count)
 	}
 	outputs := [...]check.Out{{Name: "dst", M: c.dst, Rows: n, Cols: cfg.Heads * cfg.ValueDim, What: "Heads*ValueDim", Needed: true}}

@@ -32,13 +32,13 @@ type nsaRun struct {
 	ranked bool // blocks are to be chosen
 	count  int  // of them, at the most
 
-	made     int               // compressed keys that are there before the call
-	newMeans [2][]float32      // compressed keys, and values, of the call: [KVHeads][new][dim]
-	means    [2][]float32      // all compressed keys, and values, packed: [KVHeads]
-	finite   []bool            // [KVHeads][tiles of compressed keys]: no NaN and no Inf among values
-	chosen   []int32           // [rows of the stretch][KVHeads][count]
-	blocks   packedBlocks      // of tokens
-	one      [1]blas32.General // for calls of package attention
+	made     int          // compressed keys that are there before the call
+	newMeans [2][]float32 // compressed keys, and values, of the call: [KVHeads][new][dim]
+	means    [2][]float32 // all compressed keys, and values, packed: [KVHeads]
+	finite   []bool       // [KVHeads][tiles of compressed keys]: no NaN and no Inf among values
+	chosen   []int32      // [rows of the stretch][KVHeads][count]
+	blocks   packedBlocks // of tokens
+	append   appends
 	steps    nsaSteps
 
 	group                                      parallel.Group
@@ -155,8 +155,8 @@ func tell(dst, chosen []int32, size, count int) {
 // workersOf is how many goroutines are used for n queries of the sequence.
 func (r *nsaRun) workersOf(n int) int {
 	cfg := &r.op.cfg
-	keys := min(r.total(), cfg.Count*cfg.Block+cfg.Window) + r.op.compressed(r.total())
-	work := float64(n) * float64(keys) * float64(cfg.Heads*(cfg.HeadDim+cfg.ValueDim))
+	keys := min(float64(r.total()), float64(cfg.Count)*float64(cfg.Block)+float64(cfg.Window)) + float64(r.op.compressed(r.total()))
+	work := float64(n) * keys * float64(cfg.Heads*(cfg.HeadDim+cfg.ValueDim))
 	return r.op.workersFor(r.call.workers, int64(min(work, math.MaxInt32)))
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
-	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
 )
 
@@ -46,16 +45,16 @@ func (a *NSA) NewState(cfg NSAStateConfig) (*NSAState, error) {
 		return nil, check.Errorf(ErrConfig, "sparse: MaxTokens is %d, want 0 to 2^31-1", cfg.MaxTokens)
 	}
 	s := &NSAState{op: a, cfg: cfg}
-	tokens := attention.StateConfig{Format: cfg.Format, Pages: cfg.Pages}
+	tokens, blocks := attention.StateConfig{Format: cfg.Format, Pages: cfg.Pages}, attention.StateConfig{}
 	if cfg.Pages == nil {
-		tokens.MaxTokens = cfg.MaxTokens
+		tokens.MaxTokens, blocks.MaxTokens = cfg.MaxTokens, a.compressed(cfg.MaxTokens)
 	}
 	for range a.cfg.KVHeads {
 		t, err := a.one.NewState(tokens)
 		if err != nil {
 			return nil, named(err)
 		}
-		b, err := a.one.NewState(attention.StateConfig{MaxTokens: a.compressed(cfg.MaxTokens)})
+		b, err := a.one.NewState(blocks)
 		if err != nil {
 			return nil, named(err)
 		}
@@ -204,24 +203,12 @@ func checkRoom(x pack.Segment, had, most int) error {
 	return nil
 }
 
-// appendAtOnce is how many tokens are stored between two looks at the context.
-const appendAtOnce = 4096
-
 // extend has a state take up the rows of its sequence, and attends from them. After an error
 // it may have taken up some of them.
 func (r *nsaRun) extend(ctx context.Context) error {
 	s, cfg := r.state, &r.op.cfg
-	for from := 0; from < r.seq.q.Rows; from += appendAtOnce {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		to := min(from+appendAtOnce, r.seq.q.Rows)
-		k, v := mat.Rows(r.seq.k, from, to), mat.Rows(r.seq.v, from, to)
-		for g := range cfg.KVHeads {
-			if err := s.tokens[g].Append(mat.Columns(k, g*cfg.HeadDim, cfg.HeadDim), mat.Columns(v, g*cfg.ValueDim, cfg.ValueDim)); err != nil {
-				return named(err)
-			}
-		}
+	if err := r.append.to(ctx, s.tokens, r.op.one, r.seq.k, r.seq.v); err != nil {
+		return err
 	}
 	r.made = s.blocks[0].Len()
 	workers := r.workersOf(r.seq.q.Rows)
