@@ -33,6 +33,9 @@ func blocksRoom(b *builder) {
 	b.on(self, "ChooseBy", func() []any {
 		return []any{nowhere, &sparse.Choice{Heads: heads, Offsets: []int{0, 1, 1, 1, 1}, Blocks: []int32{0}}, sparse.Pattern{Top: 2}, matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim)}
 	}).free = []string{"q.Rows", "k.Rows"}
+	b.on(self, "ChooseScored", func() []any {
+		return []any{nowhere, &sparse.Choice{Heads: heads, Offsets: []int{0, 1, 1, 1, 1}, Blocks: []int32{0}}, sparse.Pattern{Top: 2}, tokens, tokens, heads, func([]float32, int, int) {}}
+	}).never = true
 }
 
 func mobaRoom(b *builder) {

@@ -81,7 +81,8 @@ func (b *Blocks) Bytes() int64 { return 0 }
 
 // ScratchBytes returns the working memory that a call takes for a sequence of so many
 // queries and keys, at the most, besides its arguments: that of the keys and values of some
-// heads, which are packed for the kernels up to 32768 tokens at a time.
+// heads, which are packed for the kernels up to 32768 tokens at a time, or one block that is
+// larger.
 func (b *Blocks) ScratchBytes(queries, keys int) int64 {
 	n := b.engine.waveBytes(b.cfg.Heads, b.cfg.KVHeads, queries, keys)
 	const rest = 4096

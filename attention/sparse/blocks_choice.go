@@ -8,8 +8,9 @@ import (
 )
 
 // Choice says which blocks of keys each block of queries reads: lists of numbers of blocks,
-// one after the other (compressed sparse rows). Methods of Blocks make some; the zero value is
-// empty, and ready to be appended to.
+// one after the other (compressed sparse rows). Choose, ChooseBy and ChooseScored of Blocks append
+// those of one more sequence; the zero value is empty. By hand, set Heads and Offsets to {0}, and
+// for each list append its blocks to Blocks, then len(Blocks) to Offsets.
 type Choice struct {
 	// Heads is how many lists a block of queries has: Config.Heads, one for each query head;
 	// KVHeads, each for the query heads that share a key head; or 1 for all heads.

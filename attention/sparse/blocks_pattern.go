@@ -41,7 +41,8 @@ type Pattern struct {
 	Seed uint64
 	// Top is how many blocks are chosen by their means, for each head: those of the largest
 	// mean(q) . mean(k), over the queries and the keys of the blocks, of all that the queries
-	// see; of equal ones the earlier. Only ChooseBy has queries and keys to look at.
+	// see; of equal ones the earlier. Only ChooseBy has queries and keys to look at; ChooseScored
+	// takes the caller's scores instead.
 	Top int
 	// FirstQueries and LastQueries are how many of the sequence's first and last blocks of
 	// queries choose all that they see.
@@ -58,7 +59,7 @@ func (b *Blocks) Choose(choice *Choice, p Pattern, queries, keys int) error {
 	if queries < 0 || keys < 0 {
 		return check.Errorf(ErrCall, "sparse: a choice for %d queries and %d keys, want 0 or more", queries, keys)
 	}
-	return b.choose(context.Background(), choice, &p, blas32.General{Rows: queries}, blas32.General{Rows: keys})
+	return b.choose(context.Background(), choice, &p, blas32.General{Rows: queries}, blas32.General{Rows: keys}, p.lists(b.cfg.Heads), nil)
 }
 
 // ChooseBy is Choose for a sequence with queries q [queries, Heads*HeadDim] and keys k [keys,
@@ -74,7 +75,15 @@ func (b *Blocks) ChooseBy(ctx context.Context, choice *Choice, p Pattern, q, k b
 	if err := check.Matrix(ErrShape, "sparse", "k", k, -1, b.cfg.KVHeads*b.cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
 		return err
 	}
-	return b.choose(ctx, choice, &p, q, k)
+	return b.choose(ctx, choice, &p, q, k, p.lists(b.cfg.Heads), nil)
+}
+
+// lists is how many lists a block of queries gets.
+func (p *Pattern) lists(heads int) int {
+	if p.Random > 0 || p.Share > 0 || p.Top > 0 {
+		return heads
+	}
+	return 1
 }
 
 // maxBlocks bounds the blocks of a sequence that is chosen for.
@@ -100,44 +109,47 @@ type chooser struct {
 	op            *Blocks
 	p             *Pattern
 	queries, keys int
-	offset        int    // position of the first query
-	blocks        int    // of keys
+	heads         int // lists of a block of queries
+	offset        int // position of the first query
+	blocks        int // of keys
+	queryBlocks   int
 	marked        []bool // [blocks]: chosen for the list being made
 
-	gates  gates          // with Top
+	gates  gates // with Top
+	score  func(scores []float32, block, head int)
 	qMeans blas32.General // of blocks of queries
-	tops   []int32        // [Heads][blocks of queries][gates.top], of those that do not choose all
+	tops   []int32        // [heads][blocks of queries][Top], of those that do not choose all
 	group  parallel.Group
 	work   []gateWork
 }
 
-func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k blas32.General) error {
+func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k blas32.General, heads int, score func([]float32, int, int)) error {
 	if choice == nil {
 		return check.Errorf(ErrCall, "sparse: choice is nil")
 	}
 	if err := p.check(); err != nil {
 		return err
 	}
-	heads := 1
-	if p.Random > 0 || p.Share > 0 || p.Top > 0 {
-		heads = b.cfg.Heads
-	}
-	if n, m := ceil(q.Rows, b.cfg.QueryBlock), ceil(k.Rows, b.cfg.KeyBlock); n > maxBlocks || m > maxBlocks {
+	n, m := ceil(q.Rows, b.cfg.QueryBlock), ceil(k.Rows, b.cfg.KeyBlock)
+	if n > maxBlocks || m > maxBlocks {
 		return check.Errorf(ErrCall, "sparse: a choice for %d blocks of queries and %d of keys, want at most 2^20", n, m)
+	}
+	if check.Product(math.MaxInt/4, n, heads) < 0 {
+		return check.Errorf(ErrCall, "sparse: a choice for %d blocks of queries of %d heads, more than memory can hold", n, heads)
 	}
 	before := *choice
 	if err := choice.open(heads); err != nil {
 		return err
 	}
-	c := chooser{op: b, p: p, queries: q.Rows, keys: k.Rows, offset: k.Rows - q.Rows, blocks: ceil(k.Rows, b.cfg.KeyBlock)}
+	c := chooser{op: b, p: p, queries: q.Rows, keys: k.Rows, heads: heads, offset: k.Rows - q.Rows, blocks: m, queryBlocks: n, score: score}
 	c.marked = make([]bool, c.blocks)
 	err := c.rank(ctx, q, k)
 	draws := make([]*rand.Rand, heads)
 	for h := range draws {
 		draws[h] = rand.New(rand.NewPCG(p.Seed, uint64(h)))
 	}
-	for n := 0; n < ceil(q.Rows, b.cfg.QueryBlock)*heads && err == nil; n++ {
-		c.list(choice, n/heads, n%heads, draws[n%heads])
+	for i := 0; i < n*heads && err == nil; i++ {
+		c.list(choice, i/heads, i%heads, draws[i%heads])
 		err = ctx.Err()
 	}
 	if err != nil { // as it was, but for memory that it got
@@ -150,7 +162,7 @@ func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k bl
 func (c *chooser) list(choice *Choice, a, h int, draws *rand.Rand) {
 	seen := c.mark(a)
 	if top := c.p.Top; top > 0 && seen > top {
-		for _, x := range c.tops[(h*c.qMeans.Rows+a)*top:][:top] {
+		for _, x := range c.tops[(h*c.queryBlocks+a)*top:][:top] {
 			c.marked[x] = true
 		}
 	} else if top > 0 {
@@ -195,7 +207,7 @@ func (c *chooser) mark(a int) (seen int) {
 			c.marked[x] = true
 		}
 	}
-	if blocks := ceil(c.queries, cfg.QueryBlock); a < p.FirstQueries || a >= blocks-p.LastQueries {
+	if c.readsAll(a) {
 		set(0, seen)
 		return seen
 	}
@@ -209,6 +221,11 @@ func (c *chooser) mark(a int) (seen int) {
 		}
 	}
 	return seen
+}
+
+// readsAll tells whether a block of queries is one of the first or last that choose all.
+func (c *chooser) readsAll(a int) bool {
+	return a < c.p.FirstQueries || a >= c.queryBlocks-c.p.LastQueries
 }
 
 // draw marks blocks at random among those that are not marked.
@@ -244,8 +261,14 @@ func (c *chooser) rank(ctx context.Context, q, k blas32.General) error {
 		return ctx.Err()
 	}
 	cfg := &b.cfg
-	if check.Product(math.MaxInt/4, cfg.Heads, ceil(q.Rows, cfg.QueryBlock), top) < 0 {
-		return check.Errorf(ErrCall, "sparse: Pattern.Top is %d for %d heads of %d queries, more than memory can hold", top, cfg.Heads, q.Rows)
+	if check.Product(math.MaxInt/4, c.heads, c.queryBlocks, top) < 0 {
+		return check.Errorf(ErrCall, "sparse: Pattern.Top is %d for %d heads of %d queries, more than memory can hold", top, c.heads, q.Rows)
+	}
+	if c.score != nil {
+		c.tops = make([]int32, c.heads*c.queryBlocks*top)
+		workers := parallel.Workers(cfg.Workers)
+		c.work = make([]gateWork, workers)
+		return c.group.RunAs(ctx, "sparse", workers, c.heads*c.queryBlocks, c.scoreTask)
 	}
 	var kMeans blas32.General
 	var err error

@@ -2,14 +2,23 @@
 // to exactly, in tiles of package attention's kernel, and the rest is not read.
 //
 //   - [Blocks] takes the choice from the caller: lists of blocks of keys for each block of
-//     queries, of windows, sinks, strides, draws, or by the means of blocks; see [Pattern].
+//     queries, of windows, sinks, strides, draws, by the means of blocks or by scores of the
+//     caller's; see [Pattern] and [Blocks.ChooseScored].
 //   - [MoBA], mixture of block attention: each query chooses blocks of keys by their means.
 //   - [NSA], native sparse attention: compressed keys, chosen blocks and a window, weighed by
 //     gates.
 //
-// Blocks takes the place of exact attention in a model that was trained with it, at the price
-// of what the choice leaves out; attention.Reporter tells how much that is. MoBA and NSA are
-// models of their own.
+// # Which to take
+//
+// Of a model that was trained with exact attention, Blocks takes the place of it for long
+// prompts, at the price of what the choice leaves out; attention.Reporter tells how much that is.
+// Pattern{Top: 100, Window: 1} with blocks of 64 is a beginning, see examples/longcontext. Blocks
+// has no states: steps that read a part of what a state of package attention holds are those of
+// package kvcache, or attention.Call.Select.
+//
+// MoBA and NSA are for models that were trained with them, whose Config comes with the weights.
+// MoBA needs nothing but queries, keys and values; NSA needs the gates, too, which are
+// projections of the model's own.
 //
 // # Letters
 //
@@ -25,7 +34,8 @@
 //
 // # Cost
 //
-// Each pair of a query and a key that is read costs what it does in exact attention. Of a
+// Each pair of a query and a key that is read costs what it does in exact attention; keys are
+// read in panels of 16 to 48, by the tier, so that a narrower block costs as much as a panel. Of a
 // sequence of 65536 tokens, 8 heads of 64, causal, a tenth of the blocks of 128 takes a ninth
 // of exact attention's processor time, and of blocks of 64 an eighth (one thread of a virtual
 // Xeon with AVX-512; go test -bench Forward).

@@ -1,6 +1,7 @@
 package sparse_test
 
 import (
+	"context"
 	"fmt"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -41,4 +42,25 @@ func ExampleBlocks_Forward() {
 	// queries 8 to 9 read blocks [0 3 4]
 	// queries 10 to 11 read blocks [0 4 5]
 	// the last query: 6.5
+}
+
+// Blocks of queries read their own block of keys and the one that the caller scores best: here
+// by a number that each block of keys has, as an indexer or the weights of earlier queries give.
+func ExampleBlocks_ChooseScored() {
+	op, err := sparse.NewBlocks(sparse.BlocksConfig{Heads: 8, KVHeads: 2, HeadDim: 64, Causal: true, QueryBlock: 64, KeyBlock: 64})
+	if err != nil {
+		panic(err)
+	}
+	worth := []float32{0, 3, 1, 2, 0, 5, 0, 0}
+	var choice sparse.Choice
+	err = op.ChooseScored(context.Background(), &choice, sparse.Pattern{Window: 1, Top: 1}, 512, 512, 1, func(scores []float32, block, head int) {
+		copy(scores, worth) // of the blocks up to the queries' own
+	})
+	if err != nil {
+		panic(err)
+	}
+	for a := range choice.Lists() {
+		fmt.Print(choice.List(a), " ")
+	}
+	// Output: [0] [1] [1 2] [1 3] [1 4] [5] [5 6] [5 7]
 }

@@ -87,8 +87,8 @@ func (m *MoBA) Config() MoBAConfig { return m.cfg }
 func (m *MoBA) Bytes() int64 { return 0 }
 
 // ScratchBytes returns the working memory that Forward takes for that many tokens, at the
-// most, besides its arguments: packed keys and values of some heads, up to 32768 tokens at a
-// time, the blocks' means, and the choices of these heads' queries.
+// most, besides its arguments: packed keys and values of some heads, up to 32768 tokens or a
+// larger block at a time, the blocks' means, and the choices of these heads' queries.
 func (m *MoBA) ScratchBytes(tokens int) int64 {
 	cfg, e := &m.cfg, &m.engine
 	blocks, panel := int64(tokens)/int64(cfg.Block), int64(e.tile.Panel())
