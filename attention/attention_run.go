@@ -49,6 +49,7 @@ type forwardRun struct {
 	work     []forwardWork // of each worker
 
 	pack, attend, mass, look func(worker, task int)
+	stopped                  func() bool
 }
 
 // source returns the source of a number, which is at most one more than there
@@ -80,6 +81,7 @@ func (r *forwardRun) attendAll(ctx context.Context, call *Call) error {
 	r.findShares()
 	if r.pack == nil {
 		r.pack, r.attend, r.mass, r.look = r.packTask, r.attendTask, r.itemMassTask, r.lookTask
+		r.stopped = r.group.Stopped
 	}
 	r.lse = call.LSE
 	if r.lse.Rows == 0 && r.diagnosing() && !a.cfg.ReLU {
@@ -236,6 +238,9 @@ func (r *forwardRun) packTask(worker, task int) {
 	to := min(from+a.sizes.Keys, end)
 	heads := r.setHeads(s)
 	for h := range heads {
+		if r.group.Stopped() {
+			return
+		}
 		packed, info := r.slotOf(it, slot, set, h)
 		*info = src.packTile(a, (it.set+set)*heads+h, from, to, packed, &r.work[worker].wide)
 	}

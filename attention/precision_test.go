@@ -154,6 +154,41 @@ func TestPrecisionHostile(t *testing.T) {
 	}
 }
 
+// TestPrecisionHidden puts values and keys that are not finite after a query: not a bit of its output
+// changes in parts of bfloat16, where it would by as much as weights are rounded.
+func TestPrecisionHidden(t *testing.T) {
+	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
+		if precision == asm.Single {
+			return
+		}
+		const n, d, at = 70, 40, 50
+		a := must(t, Config{Heads: 2, KVHeads: 1, HeadDim: d, Causal: true, Precision: precision})
+		for _, tight := range []bool{false, true} {
+			if tight {
+				small(a)
+			}
+			q, want := matrix(1, n, 2*d), matrix(4, n, 2*d)
+			for _, x := range []float32{0, float32(math.Inf(1)), float32(math.NaN()), 3.4e38} {
+				k, v, dst := matrix(2, n, d), matrix(3, n, d), matrix(4, n, 2*d)
+				if x != 0 {
+					k.Data[at*d], v.Data[at*d+7], v.Data[(at+9)*d+d-1] = x, x, x
+				}
+				if err := a.Forward(dst, q, k, v); err != nil {
+					t.Fatal(err)
+				}
+				if x == 0 {
+					want = dst
+					continue
+				}
+				sameBits(t, fmt.Sprintf("%v after %d queries", x, at), dst.Data[:at*2*d], want.Data[:at*2*d])
+				if last := dst.Data[n*2*d-1]; last-last == 0 {
+					t.Errorf("the last query sees %v, and has %v", x, last)
+				}
+			}
+		}
+	})
+}
+
 // TestPrecisionConfig checks that a precision is told by Config, is no part of what states
 // belong to, and that one that is not there is an error.
 func TestPrecisionConfig(t *testing.T) {

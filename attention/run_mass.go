@@ -105,7 +105,7 @@ func (r *forwardRun) itemMassTask(worker, task int) {
 			w.beginTile(r, it, block, n)
 			clear(x.part)
 			height := a.height()
-			for i := 0; i < w.rows; i += height {
+			for i := 0; i < w.rows && !r.group.Stopped(); i += height {
 				w.massStrip(&t, i, min(height, w.rows-i))
 			}
 			for j, m := range x.part {

@@ -68,7 +68,7 @@ func (w *forwardWork) splitQueries() {
 // first of a tile on.
 func (w *forwardWork) scoresSplit(t *keyTile, s blas32.General, i, first int) {
 	a, d := w.r.op, w.r.op.cfg.HeadDim
-	a.split.Scores(s, w.qParts[i/a.split.Rows()*a.split.Strip(d):], t.k[a.split.Keys(first*a.split.Panel(), d):], d)
+	a.split.Scores(s, w.qParts[i/a.split.Rows()*a.split.Strip(d):], t.k[a.split.Keys(first*a.split.Panel(), d):], d, w.r.stopped)
 }
 
 // weighSplit adds the values of keys from ... to of a tile with the weights s of a strip of rows from
@@ -77,10 +77,6 @@ func (w *forwardWork) weighSplit(t *keyTile, s blas32.General, i, from, to int) 
 	a, cols := w.r.op, w.r.op.outCols()
 	o := blas32.General{Rows: s.Rows, Cols: cols, Stride: cols, Data: w.o[i*cols:]}
 	factor := w.factor[i : i+s.Rows]
-	if !t.info.finite {
-		a.split.WeighSome(o, s, t.v, a.sizes.Keys, from-t.from, factor)
-		return
-	}
 	// Keys of the same panels that are not seen have no weight.
 	panel := a.split.Panel()
 	before := (from - t.from) % panel
@@ -92,5 +88,9 @@ func (w *forwardWork) weighSplit(t *keyTile, s blas32.General, i, from, to int) 
 			clear(row[before+to-from:])
 		}
 	}
-	a.split.Weigh(o, p, w.wParts, t.v, a.sizes.Keys, from-t.from-before, factor)
+	if first := from - t.from - before; t.info.finite {
+		a.split.Weigh(o, p, w.wParts, t.v, a.sizes.Keys, first, factor, w.r.stopped)
+	} else {
+		a.split.WeighSome(o, p, w.wParts, t.v, a.sizes.Keys, first, factor, w.r.stopped)
+	}
 }

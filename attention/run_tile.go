@@ -296,7 +296,7 @@ func (w *forwardWork) attendKeys(s, tile, slot int) {
 		t.ahead, _ = r.slotOf(w.it, slot+1, set, head)
 	}
 	height := a.height()
-	for i := 0; i < w.rows; i += height {
+	for i := 0; i < w.rows && !r.group.Stopped(); i += height {
 		w.strip(&t, i, min(height, w.rows-i))
 	}
 }

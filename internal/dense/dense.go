@@ -12,6 +12,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -28,7 +29,7 @@ type Linear struct {
 	weight      kernel.Matrix // [in, out]
 	packed      *packed       // instead of weight, or nil
 	bias        []float32
-	slow        bool // a precision without the unit that it is for
+	slow        int // by how many times products are slower than in float32 on vectors, about
 	fingerprint state.Fingerprint
 }
 
@@ -44,12 +45,17 @@ func NewLinearIn(format asm.Format, precision asm.Precision, weight blas32.Gener
 		return NewLinear(format, weight, bias)
 	}
 	l := newLinear(kernel.PrecisionFormat(uint8(precision)), weight, bias)
-	l.slow = precision.Unit() == "none"
+	if precision.Unit() == "none" {
+		l.slow = 256
+	}
 	return l
 }
 
 func newLinear(format kernel.Format, weight blas32.General, bias []float32) *Linear {
-	l := &Linear{bias: bias, fingerprint: state.NewFingerprint("linear", int64(format))}
+	l := &Linear{bias: bias, slow: 1, fingerprint: state.NewFingerprint("linear", int64(format))}
+	if isa.Active() == isa.Generic {
+		l.slow = 64
+	}
 	l.weight.PackIn(format, weight, true)
 	l.fingerprint.Matrices(weight)
 	l.fingerprint.Floats(bias)
@@ -64,16 +70,28 @@ func (l *Linear) Forward(dst, x blas32.General) { l.ForwardIn(nil, dst, x) }
 var partWork = 200_000_000
 
 // part is partWork for l: where products are slow it is less.
-func (l *Linear) part() int {
-	if l.slow {
-		return partWork / 64
+func (l *Linear) part() int { return partWork / l.slow }
+
+// partRows is how many rows a part has, whose outputs are no more than unit: all of x, unless
+// that is too much to do where products are slow.
+func (l *Linear) partRows(rows int) int {
+	in, _ := l.Dims()
+	if l.slow == 1 || l.packed != nil {
+		return max(rows, 1)
 	}
-	return partWork
+	n := max(l.part()/max(in*l.unit(), 1), 1)
+	if n > strip {
+		n -= n % strip
+	}
+	return min(rows, n)
 }
+
+// strip is how many rows products in parts do together.
+const strip = 32
 
 // ForwardIn is Forward as part of a task of group g, which may be nil: where the task may
 // use several goroutines they take columns of dst, a token's, say. Where g has stopped
-// it leaves columns of dst as they were; g's Run then returns an error.
+// it leaves some of dst as it was; g's Run then returns an error.
 func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 	in, out := l.Dims()
 	if g.Share() > 1 && float64(x.Rows)*float64(in)*float64(out) >= float64(divideWork) {
@@ -84,15 +102,20 @@ func (l *Linear) ForwardIn(g *parallel.Group, dst, x blas32.General) {
 		l.packed.outputs(g, dst, x, l.bias, 0, out)
 		return
 	}
-	unit := l.unit()
-	columns := max(l.part()/max(x.Rows*in, 1)/unit, 1) * unit
-	if columns >= out {
+	columns := l.columns(x.Rows)
+	if columns >= out && l.partRows(x.Rows) >= x.Rows {
 		kernel.Gemm(dst, x, &l.weight, l.bias)
 		return
 	}
 	for from := 0; from < out && !g.Stopped(); from += columns {
-		l.outputs(dst, x, from, min(from+columns, out))
+		l.outputs(g, dst, x, from, min(from+columns, out))
 	}
+}
+
+// columns is how many outputs of so many rows a part has.
+func (l *Linear) columns(rows int) int {
+	in, _ := l.Dims()
+	return max(l.part()/max(rows*in, 1)/l.unit(), 1) * l.unit()
 }
 
 // unit is how many outputs the kernels take together with few rows: four panels, or one
@@ -101,7 +124,7 @@ func (l *Linear) unit() int {
 	switch {
 	case l.packed != nil:
 		return l.packed.unit
-	case l.slow:
+	case l.slow > 1:
 		return l.weight.PanelCols()
 	}
 	return 4 * l.weight.PanelCols()
@@ -131,11 +154,11 @@ func (l *Linear) divide(g *parallel.Group, dst, x blas32.General) {
 	if d.part == nil {
 		d.part = d.makePart
 	}
-	in, out := l.Dims()
+	_, out := l.Dims()
 	unit := l.unit()
 	// Three parts for each, as they do not take the same time.
 	d.columns = max(out/(3*g.Share())/unit, 1) * unit
-	d.columns = min(d.columns, max(l.part()/max(x.Rows*in, 1)/unit, 1)*unit)
+	d.columns = min(d.columns, l.columns(x.Rows))
 	d.l, d.dst, d.x = l, dst, x
 	g.Divide(&d.group, (out+d.columns-1)/d.columns, d.part)
 	d.l, d.dst, d.x = nil, blas32.General{}, blas32.General{}
@@ -144,11 +167,11 @@ func (l *Linear) divide(g *parallel.Group, dst, x blas32.General) {
 func (d *division) makePart(_, i int) {
 	_, out := d.l.Dims()
 	from := i * d.columns
-	d.l.outputs(d.dst, d.x, from, min(from+d.columns, out))
+	d.l.outputs(&d.group, d.dst, d.x, from, min(from+d.columns, out))
 }
 
-// outputs sets columns of dst.
-func (l *Linear) outputs(dst, x blas32.General, from, to int) {
+// outputs sets columns of dst, a part of them, by rows where that is too much at once.
+func (l *Linear) outputs(g *parallel.Group, dst, x blas32.General, from, to int) {
 	if l.packed != nil {
 		l.packed.outputs(nil, dst, x, l.bias, from, to)
 		return
@@ -158,7 +181,15 @@ func (l *Linear) outputs(dst, x blas32.General, from, to int) {
 	if bias != nil {
 		bias = bias[from:to]
 	}
-	kernel.Gemm(mat.Columns(dst, from, to-from), x, &part, bias)
+	dst = mat.Columns(dst, from, to-from)
+	rows := l.partRows(x.Rows)
+	for row := 0; row < x.Rows; row += rows {
+		if row > 0 && g.Stopped() {
+			return
+		}
+		end := min(row+rows, x.Rows)
+		kernel.Gemm(mat.Rows(dst, row, end), mat.Rows(x, row, end), &part, bias)
+	}
 }
 
 // Output sets w [in] to the weights of output o.

@@ -18,9 +18,10 @@ func TestDivide(t *testing.T) {
 	divideWork = 1
 	const n, in, out = 5, 24, 1500
 	isatest.Run(t, func(t *testing.T) {
-		for _, format := range []asm.Format{asm.Float32, asm.BFloat16, asm.Int8, asm.Float16} {
+		for i, format := range []asm.Format{asm.Float32, asm.BFloat16, asm.Int8, asm.Float16, asm.Float32} {
 			r := rand.New(rand.NewPCG(1, 2))
-			x, l := random(r, n, in), NewLinear(format, random(r, out, in), random(r, 1, out).Data)
+			precision := [...]asm.Precision{4: asm.BFloat16x3}[i]
+			x, l := random(r, n, in), NewLinearIn(format, precision, random(r, out, in), random(r, 1, out).Data)
 			want, got := mat.New(n, out), mat.New(n, out)
 			l.Forward(want, x)
 			var g parallel.Group

@@ -59,7 +59,7 @@ type packed struct {
 func NewPackedLinear(format asm.Format, out, in int, blocks, scales []byte, bias []float32) *Linear {
 	p := &packed{format: format, out: out, in: in, blocks: blocks, scales: scales}
 	p.unit = 4 * kernel.NewMatrix(kernel.Float32, mat.New(1, 1)).PanelCols()
-	l := &Linear{packed: p, bias: bias, fingerprint: state.NewFingerprint("linear", int64(format))}
+	l := &Linear{packed: p, bias: bias, slow: 1, fingerprint: state.NewFingerprint("linear", int64(format))}
 	whole := mat.New(out, in)
 	DecodeMXFP4(whole.Data, blocks, scales)
 	l.fingerprint.Matrices(whole)

@@ -46,9 +46,13 @@ func TestParts(t *testing.T) {
 			want, wantPlain := mat.New(n, out), mat.New(n, out)
 			l.Forward(want, x)
 			plain.Forward(wantPlain, x)
-			for _, partWork = range []int{1, n * in * 2 * unit, n * in * out} {
-				columns := max(l.part()/(n*in)/unit, 1) * unit
-				parts := (out + columns - 1) / columns
+			for _, partWork = range []int{1, n * in * 2 * unit, l.slow * n * in * unit / 3, l.slow * n * in * 2 * unit, n * in * out} {
+				columns, high := max(l.part()/(n*in)/unit, 1)*unit, l.partRows(n)
+				if l.slow > 1 && high > 1 && high*columns*in > max(l.part(), in*unit) {
+					t.Errorf("%v: a part has %d rows of %d columns, more than %d multiply-adds", format, high, columns, l.part())
+				}
+				across := (n + high - 1) / high
+				parts := (out + columns - 1) / columns * across
 				for rows := 1; rows <= n; rows += 4 {
 					got := mat.New(rows, out)
 					l.Forward(got, mat.Rows(x, 0, rows))
@@ -67,7 +71,7 @@ func TestParts(t *testing.T) {
 				same(t, format, got.Data, want.Data)
 				// The group asks before it begins and before the task.
 				if times := ctx.times - 2; parts > 1 && times != parts {
-					t.Errorf("%v: asked %d times for %d parts of %d columns", format, times, parts, columns)
+					t.Errorf("%v: asked %d times for %d parts of %d columns and %d rows", format, times, parts, columns, high)
 				}
 				if parts < 4 {
 					continue
@@ -77,9 +81,11 @@ func TestParts(t *testing.T) {
 				if err := g.Run(ctx, 1, 1, task); err != context.Canceled {
 					t.Errorf("%v: error %v of a context that ended", format, err)
 				}
-				for j, v := range mat.Row(got, n-1) {
-					if done := v != 0; done != (j < 2*columns) {
-						t.Fatalf("%v: column %d of parts of %d: %v", format, j, columns, v)
+				for i := range n {
+					for j, v := range mat.Row(got, i) {
+						if done := v != 0; done != (j/columns*across+i/high < 2) {
+							t.Fatalf("%v: element %d, %d of parts of %d by %d: %v", format, i, j, high, columns, v)
+						}
 					}
 				}
 			}

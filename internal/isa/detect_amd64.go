@@ -16,14 +16,20 @@ func detect() (tiers []Tier) {
 }
 
 // detectUnits returns the units.
-func detectUnits() (u Unit) {
-	if cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXBF16) {
+func detectUnits() Unit { return unitsOf(cpuid.CPU.Supports) }
+
+// unitsOf returns the units of a processor that supports some features. A virtual machine may
+// have any of them without the others, so that all that kernels use is asked for: those of
+// AMXBFloat16 round to bfloat16 and transpose in AVX-512.
+func unitsOf(supports func(...cpuid.FeatureID) bool) (u Unit) {
+	vectors := supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL)
+	if vectors && supports(cpuid.AMXTILE, cpuid.AMXBF16, cpuid.AVX512BF16) {
 		u |= AMXBFloat16
 	}
-	if cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXINT8) {
+	if supports(cpuid.AMXTILE, cpuid.AMXINT8) {
 		u |= AMXInt8
 	}
-	if cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512VNNI) {
+	if vectors && supports(cpuid.AVX512VNNI) {
 		u |= VNNI
 	}
 	return u

@@ -1,6 +1,10 @@
 package isa
 
-import "testing"
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
 
 func TestUnit(t *testing.T) {
 	for u, want := range map[Unit]string{0: "none", AMXBFloat16: "amx-bf16", AMXInt8: "amx-int8", AMXBFloat16 | AMXInt8: "amx-bf16+amx-int8", VNNI: "vnni"} {
@@ -49,5 +53,29 @@ func TestGranted(t *testing.T) {
 			t.Errorf("a unit is granted under %v, which is not the highest tier", tier)
 		}
 		restore()
+	}
+}
+
+// TestRefused: where the system refuses the registers there is no unit, and it is asked once
+// by however many goroutines.
+func TestRefused(t *testing.T) {
+	defer func(old func() bool, u Unit) { tilesGranted, units = old, u }(tilesGranted, units)
+	defer Use(available[len(available)-1])()
+	units = AMXBFloat16
+	for _, answer := range []bool{false, true} {
+		var asked atomic.Int32
+		tilesGranted = sync.OnceValue(func() bool { asked.Add(1); return answer })
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if Granted(AMXBFloat16) != answer {
+					t.Errorf("granted is not %v, as the system says", answer)
+				}
+			})
+		}
+		wg.Wait()
+		if asked.Load() != 1 {
+			t.Errorf("the system is asked %d times", asked.Load())
+		}
 	}
 }

@@ -17,6 +17,9 @@ import (
 // columns. Packed memory is float32 only by name. A row's results depend neither on the other
 // rows nor on how many there are, to the bit, and are the same with a unit and without. The
 // zero value has no parts.
+//
+// Without a unit products take so long that they ask stop every millisecond or two, where it is
+// not nil, and leave the rest undone once it says so.
 type SplitTile struct{ parts int }
 
 // NewSplitTile returns the tile of a format in parts, or the zero value for another.
@@ -170,7 +173,7 @@ func placeSplit(panel, strip []uint16, c, n, cols int) (finite bool) {
 
 // Scores sets s = q k, with q [rows, dim] split by SplitRows, k packed by PackKeys and s
 // [rows, keys], keys a multiple of Panel.
-func (t SplitTile) Scores(s blas32.General, strip, k []float32, dim int) {
+func (t SplitTile) Scores(s blas32.General, strip, k []float32, dim int, stop func() bool) {
 	const op = "kernel: SplitTile.Scores"
 	CheckMatrix(op, "s", s, s.Rows, s.Cols/splitCols*splitCols)
 	CheckAtLeast(op, "strip", len(strip), t.Strip(dim))
@@ -178,20 +181,15 @@ func (t SplitTile) Scores(s blas32.General, strip, k []float32, dim int) {
 	if s.Rows == 0 || s.Cols == 0 {
 		return
 	}
-	t.multiply(s, halves(strip), t.row(dim), halves(k), t.size(dim), dim, false)
+	t.multiply(s, halves(strip), t.row(dim), halves(k), t.size(dim), dim, false, stop)
 }
 
 // Weigh sets o[i] = factor[i] o[i] + sum over j of p[i][j] v[j], with p [rows, keys], keys a
 // multiple of 32, v packed by PackValues for size keys, of which these begin at from, a multiple
 // of 32, and o [rows, cols], cols a multiple of Panel. p is lost: its parts stand there, or in
 // strip, which has memory for a strip of it, where there is no room.
-func (t SplitTile) Weigh(o, p blas32.General, strip, v []float32, size, from int, factor []float32) {
-	const op = "kernel: SplitTile.Weigh"
-	CheckMatrix(op, "p", p, p.Rows, p.Cols/splitStep*splitStep)
-	CheckMatrix(op, "o", o, p.Rows, o.Cols/splitCols*splitCols)
-	CheckLen(op, "factor", len(factor), p.Rows)
-	CheckAtLeast(op, "size", t.Panels(size)*splitStep, from/splitStep*splitStep+p.Cols)
-	CheckAtLeast(op, "v", len(v), t.Values(size, o.Cols))
+func (t SplitTile) Weigh(o, p blas32.General, strip, v []float32, size, from int, factor []float32, stop func() bool) {
+	t.checkWeigh("kernel: SplitTile.Weigh", o, p, v, size, from, factor)
 	other := uint32(0) // without a branch
 	for _, f := range factor {
 		other |= math.Float32bits(f) ^ math.Float32bits(1)
@@ -202,26 +200,48 @@ func (t SplitTile) Weigh(o, p blas32.General, strip, v []float32, size, from int
 	if o.Cols == 0 || p.Cols == 0 || p.Rows == 0 {
 		return
 	}
-	row := 2 * p.Stride
+	parts, row := t.splitWeights(p, strip)
+	t.multiply(o, parts, row, halves(v)[from/splitStep*t.parts*splitPart:], t.size(size), p.Cols, true, stop)
+}
+
+func (t SplitTile) checkWeigh(op string, o, p blas32.General, v []float32, size, from int, factor []float32) {
+	CheckMatrix(op, "p", p, p.Rows, p.Cols/splitStep*splitStep)
+	CheckMatrix(op, "o", o, p.Rows, o.Cols/splitCols*splitCols)
+	CheckLen(op, "factor", len(factor), p.Rows)
+	CheckAtLeast(op, "size", t.Panels(size)*splitStep, from/splitStep*splitStep+p.Cols)
+	CheckAtLeast(op, "v", len(v), t.Values(size, o.Cols))
+}
+
+// splitWeights splits weights where they stand, or into strip, and returns them and how far apart
+// their rows are.
+func (t SplitTile) splitWeights(p blas32.General, strip []float32) (parts []uint16, row int) {
+	row = 2 * p.Stride
 	if t.parts > 2 {
-		CheckAtLeast(op, "strip", len(strip), t.Strip(p.Cols))
+		CheckAtLeast("kernel: SplitTile.Weigh", "strip", len(strip), t.Strip(p.Cols))
 		row = t.row(p.Cols)
 	} else {
 		strip = p.Data
 	}
-	unitNow().splitStrip(t.parts, p.Rows, p.Cols, p.Data, p.Stride, 1, halves(strip), row)
-	t.multiply(o, halves(strip), row, halves(v)[from/splitStep*t.parts*splitPart:], t.size(size), p.Cols, true)
+	parts = halves(strip)
+	unitNow().splitStrip(t.parts, p.Rows, p.Cols, p.Data, p.Stride, 1, parts, row)
+	return parts, row
 }
 
 // multiply adds the products of a strip of k elements and the panels of c's columns to c, or
 // sets it.
-func (t SplitTile) multiply(c blas32.General, strip []uint16, row int, b []uint16, bPanel, k int, add bool) {
-	u := unitNow()
+func (t SplitTile) multiply(c blas32.General, strip []uint16, row int, b []uint16, bPanel, k int, add bool, stop func() bool) {
+	u, call := unitNow(), splitCall
+	if !u {
+		call = 1
+	}
 	for s := 0; s < k; s += splitSteps * splitStep {
 		steps := min(splitSteps, (k-s+splitStep-1)/splitStep)
 		at := s / splitStep * t.parts
-		for p := 0; p < c.Cols/splitCols; p += splitCall {
-			u.addSplit(t.parts, c.Rows, steps, min(splitCall, c.Cols/splitCols-p), strip[at*splitStep:], row, b[p*bPanel+at*splitPart:], bPanel, c.Data[p*splitCols:], c.Stride, add || s > 0)
+		for p := 0; p < c.Cols/splitCols; p += call {
+			if bool(!u) && stop != nil && stop() {
+				return
+			}
+			u.addSplit(t.parts, c.Rows, steps, min(call, c.Cols/splitCols-p), strip[at*splitStep:], row, b[p*bPanel+at*splitPart:], bPanel, c.Data[p*splitCols:], c.Stride, add || s > 0)
 		}
 	}
 	if k == 0 && !add {
@@ -232,25 +252,61 @@ func (t SplitTile) multiply(c blas32.General, strip []uint16, row int, b []uint1
 }
 
 // WeighSome is Weigh for values that are not all finite: one whose weight is 0 does not count.
-// It takes weights as they are and values as the sums of their parts.
-func (t SplitTile) WeighSome(o, p blas32.General, v []float32, size, from int, factor []float32) {
-	half, bPanel := halves(v), t.size(size)
-	var parts [mostParts]uint16
-	for i := range p.Rows {
-		row := o.Data[i*o.Stride:][:o.Cols]
-		scaleBy(row, factor[i])
-		for j, x := range p.Data[i*p.Stride:][:p.Cols] {
-			if x == 0 {
-				continue
-			}
-			key := from + j
-			for c := range row {
-				at := c/splitCols*bPanel + key/splitStep*t.parts*splitPart + c%splitCols/16*splitTile + (key%splitStep/2*16+c%16)*2 + key%2
-				for q := range t.parts {
-					parts[q] = half[at+q*splitPart]
+// What is finite adds up to the bits that Weigh gives.
+func (t SplitTile) WeighSome(o, p blas32.General, strip, v []float32, size, from int, factor []float32, stop func() bool) {
+	t.checkWeigh("kernel: SplitTile.WeighSome", o, p, v, size, from, factor)
+	ScaleRows(o, factor, o)
+	if o.Cols == 0 || p.Cols == 0 || p.Rows == 0 {
+		return
+	}
+	var clean [mostParts * splitPart]uint16
+	step := func(panel, s int) []uint16 {
+		return clean[:copy(clean[:t.parts*splitPart], halves(v)[panel*t.size(size)+(from/splitStep+s)*t.parts*splitPart:])]
+	}
+	panels, steps := o.Cols/splitCols, p.Cols/splitStep
+	for panel := range panels {
+		for s := range steps {
+			t.eachWild(step(panel, s), func(key, col int, x float32) {
+				for i := range p.Rows {
+					if w := p.Data[i*p.Stride+s*splitStep+key]; w != 0 {
+						o.Data[i*o.Stride+panel*splitCols+col] += float32(w * x)
+					}
 				}
-				row[c] += float32(x * scalar.Join(parts[:t.parts]))
-			}
+			})
 		}
+	}
+	u := unitNow()
+	parts, row := t.splitWeights(p, strip)
+	for panel := range panels {
+		if bool(!u) && stop != nil && stop() {
+			return
+		}
+		for s := range steps {
+			b := step(panel, s)
+			t.eachWild(b, func(key, col int, _ float32) {
+				for q := range t.parts {
+					b[splitOf(key, col)+q*splitPart] = 0
+				}
+			})
+			u.addSplit(t.parts, p.Rows, 1, 1, parts[s*t.parts*splitStep:], row, b, 0, o.Data[panel*splitCols:], o.Stride, true)
+		}
+	}
+}
+
+// splitOf is where a first part stands in a step of a panel.
+func splitOf(k, col int) int { return col/16*splitTile + (k/2*16+col%16)*2 + k%2 }
+
+// eachWild calls f with the values of a step of a panel that are not finite.
+func (t SplitTile) eachWild(b []uint16, f func(key, col int, x float32)) {
+	for i, v := range b[:splitPart] {
+		if scalar.BFloat16Finite(v) {
+			continue
+		}
+		var parts [mostParts]uint16
+		for q := range t.parts {
+			parts[q] = b[i+q*splitPart]
+		}
+		pair, tile := i%splitTile/2, i/splitTile
+		f(pair/16*2+i%2, tile*16+pair%16, scalar.Join(parts[:t.parts]))
 	}
 }

@@ -35,7 +35,7 @@ func splitRun(t SplitTile, q, k, v, p blas32.General, from int, cuts ...int) (s,
 	strip := aligned32(t.Strip(q.Cols))
 	t.SplitRows(strip, q)
 	s = blank(q.Rows, t.Panels(k.Rows)*t.Panel(), 5)
-	t.Scores(s, strip, kp, q.Cols)
+	t.Scores(s, strip, kp, q.Cols, nil)
 	s.Cols = k.Rows
 	cols := t.Panels(v.Cols) * t.Panel()
 	o = blas32.General{Rows: q.Rows, Cols: cols, Stride: cols + 3, Data: random(9, splitHigh*(cols+3))}
@@ -43,7 +43,7 @@ func splitRun(t SplitTile, q, k, v, p blas32.General, from int, cuts ...int) (s,
 	weights := p
 	weights.Data = append([]float32(nil), p.Data...)
 	weights.Cols = t.Panels(p.Cols) * t.Panel()
-	t.Weigh(o, weights, aligned32(t.Strip(weights.Cols)), vp, size, from, factor)
+	t.Weigh(o, weights, aligned32(t.Strip(weights.Cols)), vp, size, from, factor, nil)
 	return s, o, finite
 }
 
@@ -127,45 +127,89 @@ func TestSplitTile(t *testing.T) {
 }
 
 // TestSplitTileNotFinite checks that values that are not finite are told, and count only with
-// a weight.
+// a weight; sums without them have the bits that they have where 0 stands in their place.
 func TestSplitTileNotFinite(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, format := range splitFormats {
 			tile := NewSplitTile(format)
-			const rows, keys, cols = 3, 45, 40
-			for _, at := range [][2]int{{3, 5}, {31, 39}, {40, 0}} {
+			const rows, keys, cols, from = 3, 77, 40, 32
+			for _, at := range [][2]int{{35, 5}, {63, 39}, {72, 0}} {
 				v := matrix(3, keys, cols, 0)
-				v.Data[at[0]*cols+at[1]] = inf
-				vp := aligned32(tile.Values(keys, cols))
-				if tile.PackValues(vp, keys, 0, v) {
-					t.Errorf("%v: an infinite value at %v is not told", format, at)
+				packed := func(wild float32) []float32 {
+					v.Data[at[0]*cols+at[1]] = wild
+					v.Data[3*cols+at[1]] = wild // before those that are weighed
+					vp := aligned32(tile.Values(keys, cols))
+					if finite := tile.PackValues(vp, keys, 0, v); finite != (wild == 0) {
+						t.Errorf("%v: with %v at %v, values are finite: %v", format, wild, at, finite)
+					}
+					return vp
 				}
-				p, factor := paddedWeights(rows, keys), []float32{1, 2, 3}
-				p.Data[p.Stride+at[0]] = 0
-				o := blas32.General{Rows: rows, Cols: 64, Stride: 64, Data: make([]float32, rows*64)}
-				tile.WeighSome(o, p, vp, keys, 0, factor)
-				for i := range rows {
-					for j := range cols {
-						sum, size := 0.0, 0.0
-						for l := range keys {
-							if l != at[0] || j != at[1] {
-								x := float64(p.Data[i*p.Stride+l]) * float64(v.Data[l*cols+j])
-								sum, size = sum+x, size+math.Abs(x)
+				weigh := func(f func(o, p blas32.General, strip, v []float32, size, from int, factor []float32, stop func() bool), vp []float32) blas32.General {
+					p := paddedWeights(rows, keys-from)
+					p.Cols = p.Stride
+					p.Data[p.Stride+at[0]-from] = 0
+					o := blas32.General{Rows: rows, Cols: 64, Stride: 70, Data: random(9, rows*70)}
+					f(o, p, aligned32(tile.Strip(p.Cols)), vp, keys, from, []float32{1, 2, 3}, nil)
+					return o
+				}
+				want := weigh(tile.Weigh, packed(0))
+				for _, wild := range []float32{inf, nan, 3.4e38} {
+					o := weigh(tile.WeighSome, packed(wild))
+					for i := range rows {
+						for j := range o.Stride {
+							x, w := o.Data[i*o.Stride+j], want.Data[i*o.Stride+j]
+							if j == at[1] && i != 1 {
+								if finite := x-x == 0; finite {
+									t.Errorf("%v: sum %d, %d is %v with a value of %v", format, i, j, x, wild)
+								}
+							} else if math.Float32bits(x) != math.Float32bits(w) {
+								t.Errorf("%v: sum %d, %d is %v, want %v", format, i, j, x, w)
 							}
-						}
-						x := o.Data[i*64+j]
-						if j == at[1] && i != 1 {
-							if finite := x-x == 0; finite {
-								t.Errorf("%v: sum %d, %d is %v with an infinite value", format, i, j, x)
-							}
-						} else if !(math.Abs(float64(x)-sum) <= splitBound(format, keys)*size) {
-							t.Errorf("%v: sum %d, %d is %v, want %v", format, i, j, x, sum)
 						}
 					}
 				}
 			}
 		}
 	})
+}
+
+// TestSplitTileStops counts how often products ask whether to stop without the unit: at least once
+// for every 1.6 million products of two bfloat16, and no more once they are to.
+func TestSplitTileStops(t *testing.T) {
+	restore := isa.Without(isa.AMXBFloat16)
+	defer restore()
+	const rows, keys, dim, most = splitHigh, 256, 300, 1_600_000
+	q, k, v := matrix(1, rows, dim, 0), matrix(2, keys, dim, 0), matrix(3, keys, dim, 0)
+	for _, format := range splitFormats {
+		tile := NewSplitTile(format)
+		kp, vp, strip := aligned32(tile.Keys(keys, dim)), aligned32(tile.Values(keys, dim)), aligned32(tile.Strip(dim))
+		tile.PackKeys(kp, 0, k)
+		tile.PackValues(vp, keys, 0, v)
+		tile.SplitRows(strip, q)
+		cols := tile.Panels(dim) * tile.Panel()
+		o, p := blank(rows, cols, 0), paddedWeights(rows, keys)
+		ones := make([]float32, rows)
+		for i := range ones {
+			ones[i] = 1
+		}
+		for name, f := range map[string]func(stop func() bool){
+			"scores":      func(stop func() bool) { tile.Scores(blank(rows, keys, 0), strip, kp, dim, stop) },
+			"values":      func(stop func() bool) { tile.Weigh(o, p, aligned32(tile.Strip(keys)), vp, keys, 0, ones, stop) },
+			"some values": func(stop func() bool) { tile.WeighSome(o, p, aligned32(tile.Strip(keys)), vp, keys, 0, ones, stop) },
+		} {
+			run := func(left int) (asked int) {
+				f(func() bool { asked++; return asked > left })
+				return asked
+			}
+			asked := run(1 << 30)
+			if want := rows * keys * dim * len(splitTerms[format.parts()]) / most; asked < want {
+				t.Errorf("%v: %s ask %d times whether to stop, want %d", format, name, asked, want)
+			}
+			if got := run(2); got != 3 {
+				t.Errorf("%v: %s ask %d times whether to stop, and should have after 3", format, name, got)
+			}
+		}
+	}
 }
 
 // TestSplitTileGuarded has every operand end, or begin, at an unmapped page.
@@ -188,8 +232,8 @@ func TestSplitTileGuarded(t *testing.T) {
 					strip := g(1, tile.Strip(dim)).Data
 					tile.SplitRows(strip, q)
 					s, o := g(rows, tile.Panels(keys)*tile.Panel()), g(rows, tile.Panels(dim)*tile.Panel())
-					tile.Scores(s, strip, kp, dim)
-					tile.Weigh(o, s, g(1, tile.Strip(s.Cols)).Data, vp, s.Cols, 0, g(1, rows).Data)
+					tile.Scores(s, strip, kp, dim, nil)
+					tile.Weigh(o, s, g(1, tile.Strip(s.Cols)).Data, vp, s.Cols, 0, g(1, rows).Data, nil)
 				}
 			}
 		}
@@ -208,7 +252,7 @@ func TestSplitTilePanics(t *testing.T) {
 		tile.PackValues(nil, 2, 1, matrix(1, 2, 2, 0))
 	})
 	mustPanic(t, "kernel: SplitTile.Scores: k has 0 elements, want at least 1024", func() {
-		tile.Scores(matrix(1, 1, 32, 0), make([]float32, tile.Strip(2)), nil, 2)
+		tile.Scores(matrix(1, 1, 32, 0), make([]float32, tile.Strip(2)), nil, 2, nil)
 	})
 	if NewSplitTile(Float32).Split() || (SplitTile{}).Split() {
 		t.Error("float32 has parts")
@@ -246,14 +290,14 @@ func BenchmarkSplitTile(b *testing.B) {
 					b.ReportMetric(flop*strips*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 				})
 			}
-			scores := func(i int) { tile.Scores(s, strip[i], kp, dim) }
+			scores := func(i int) { tile.Scores(s, strip[i], kp, dim, nil) }
 			soften := func(int) { soft.Weights(s, top, sum, factor) }
 			splits := func(int) {
 				unit(true).splitStrip(tile.parts, splitHigh, keys, s.Data, s.Stride, 1, halves(s.Data), 2*s.Stride)
 			}
 			values := func(i int) {
 				o := blas32.General{Rows: splitHigh, Cols: dim, Stride: dim, Data: sums[i]}
-				tile.multiply(o, halves(s.Data), 2*s.Stride, halves(vp), tile.size(keys), keys, true)
+				tile.multiply(o, halves(s.Data), 2*s.Stride, halves(vp), tile.size(keys), keys, true, nil)
 			}
 			run("scores", flop, scores)
 			run("weights", 0, soften)

@@ -78,9 +78,7 @@ func (m *Matrix) steps() int { return (m.rows + splitStep - 1) / splitStep }
 
 // splitAt returns where the first part of element (i, j) is; the others follow splitPart apart.
 func (m *Matrix) splitAt(i, j int) int {
-	at := (j/splitCols*m.steps() + i/splitStep) * m.format.parts() * splitPart
-	i, j = i%splitStep, j%splitCols
-	return at + j/16*splitTile + (i/2*16+j%16)*2 + i%2
+	return (j/splitCols*m.steps()+i/splitStep)*m.format.parts()*splitPart + splitOf(i%splitStep, j%splitCols)
 }
 
 // joined is the sum of the parts of element (i, j).

@@ -69,9 +69,9 @@ func (u unit) addSplit(parts, rows, steps, panels int, a []uint16, aRow int, b [
 	for panel := range panels {
 		for s := range steps {
 			var wide [mostParts][splitStep][splitCols]float32
-			var least [mostParts]float32
+			var sizes [mostParts]extremes
 			for q := range parts {
-				least[q] = widenSplit(&wide[q], b[panel*bPanel+s*size+q*splitPart:])
+				sizes[q] = widenSplit(&wide[q], b[panel*bPanel+s*size+q*splitPart:][:splitPart])
 			}
 			for i := range rows {
 				sum := (*[splitCols]float32)(c[i*cRow+panel*splitCols:])
@@ -79,65 +79,91 @@ func (u unit) addSplit(parts, rows, steps, panels int, a []uint16, aRow int, b [
 					*sum = [splitCols]float32{}
 				}
 				for _, term := range splitTerms[parts] {
-					addTerm(sum, a[i*aRow+(s*parts+term[0])*splitStep:], &wide[term[1]], least[term[1]])
+					addTerm(sum, (*[splitStep]uint16)(a[i*aRow+(s*parts+term[0])*splitStep:]), &wide[term[1]], sizes[term[1]])
 				}
 			}
 		}
 	}
 }
 
-// widenSplit sets dst to a part of a step of a panel, in float32, and returns the least
-// magnitude beside 0.
-func widenSplit(dst *[splitStep][splitCols]float32, b []uint16) float32 {
-	least := float32(math.MaxFloat32)
-	for i := range dst {
-		for j := range dst[i] {
-			x := scalar.BFloat16Of(b[j/16*splitTile+(i/2*16+j%16)*2+i%2])
-			dst[i][j] = x
-			least = leastOf(least, x)
-		}
+// extremes are the least magnitude beside 0 of some bfloat16, less 1, and the largest, as bits.
+type extremes struct{ least, most uint16 }
+
+// magnitudesOf returns those of bits.
+func magnitudesOf(bits []uint16) extremes {
+	least, most := uint32(math.MaxUint16), uint32(0)
+	for _, v := range bits {
+		m := uint32(v) & 0x7fff
+		least, most = min(least, (m-1)&math.MaxUint16), max(most, m)
 	}
-	return least
+	return extremes{uint16(least), uint16(most)}
 }
 
-// leastOf is the lesser of least and |x|, where that is not 0.
-func leastOf(least, x float32) float32 {
-	if x < 0 {
-		x = -x
-	}
-	if x > 0 && x < least {
-		return x
-	}
-	return least
+// exact tells whether no product of two bfloat16 of these magnitudes is so tiny that sums of
+// products could be subnormal, nor beyond float32, nor NaN. Products have 16 bits: from 2^-110
+// on none has one below 2^-126, nor has a sum.
+func (e extremes) exact(f extremes) bool {
+	least := scalar.BFloat16Of(e.least+1) * scalar.BFloat16Of(f.least+1)
+	most := scalar.BFloat16Of(e.most) * scalar.BFloat16Of(f.most)
+	return (e.most == 0 || f.most == 0 || least >= 0x1p-110) && most <= math.MaxFloat32
 }
 
-// addTerm adds the product of a row of a part of a and a part of b, whose least magnitude is
-// given, to c. A product of two bfloat16 is exact in float32, so that it makes no difference
-// whether it is fused into the sum, unless it is tiny: then fused sums are made in float64.
-func addTerm(c *[splitCols]float32, a []uint16, b *[splitStep][splitCols]float32, least float32) {
-	var even, odd [splitCols]float32
-	own := float32(math.MaxFloat32)
-	for _, v := range a[:splitStep] {
-		own = leastOf(own, scalar.BFloat16Of(v))
-	}
-	// Products have 16 bits. From 2^-110 on none has one below 2^-126, nor has a sum.
-	tiny := own*least < 0x1p-110
-	for k := 0; k < splitStep; k += 2 {
-		u, v := scalar.BFloat16Of(a[k]), scalar.BFloat16Of(a[k+1])
-		x, y := &b[k], &b[k+1]
-		if tiny {
-			for j := range even {
-				even[j] = scalar.FusedFlushed(u, x[j], even[j])
-				odd[j] = scalar.FusedFlushed(v, y[j], odd[j])
+// widenSplit sets dst to a part of a step of a panel, in float32.
+func widenSplit(dst *[splitStep][splitCols]float32, b []uint16) extremes {
+	for i := 0; i < splitStep; i += 2 {
+		for j := 0; j < splitCols; j += 16 {
+			pairs := (*[splitStep]uint16)(b[j/16*splitTile+i*16:])
+			x, y := (*[16]float32)(dst[i][j:]), (*[16]float32)(dst[i+1][j:])
+			for l := range x {
+				x[l], y[l] = scalar.BFloat16Of(pairs[2*l]), scalar.BFloat16Of(pairs[2*l+1])
 			}
-			continue
 		}
-		for j := range even {
-			even[j] += float32(u * x[j])
-			odd[j] += float32(v * y[j])
+	}
+	return magnitudesOf(b)
+}
+
+// addTerm adds the product of a row of a part of a and a part of b, whose extremes are
+// given, to c. A product of two bfloat16 is exact in float32, so that it makes no difference
+// whether it is fused into the sum, unless it is tiny or too large for float32, from where a fused
+// sum may come back: then sums are made in float64.
+func addTerm(c *[splitCols]float32, a *[splitStep]uint16, b *[splitStep][splitCols]float32, sizes extremes) {
+	var row [splitStep]float32
+	for k, v := range a {
+		row[k] = scalar.BFloat16Of(v)
+	}
+	var even, odd [splitCols]float32
+	if magnitudesOf(a[:]).exact(sizes) {
+		sumPairs(&even, &odd, &row, b)
+	} else {
+		for k := 0; k < splitStep; k += 2 {
+			for j := range even {
+				even[j] = scalar.FusedFlushed(row[k], b[k][j], even[j])
+				odd[j] = scalar.FusedFlushed(row[k+1], b[k+1][j], odd[j])
+			}
 		}
 	}
 	for j := range c {
 		c[j] = scalar.Flushed(scalar.Flushed(c[j]) + scalar.Flushed(even[j]+odd[j]))
+	}
+}
+
+// sumPairs makes the sums of even and of odd k, four columns at a time in registers.
+func sumPairs(even, odd *[splitCols]float32, a *[splitStep]float32, b *[splitStep][splitCols]float32) {
+	for j := 0; j < splitCols; j += 4 {
+		var e0, e1, e2, e3, o0, o1, o2, o3 float32
+		for k := 0; k < splitStep; k += 2 {
+			u, v := a[k], a[k+1]
+			x, y := (*[4]float32)(b[k][j:]), (*[4]float32)(b[k+1][j:])
+			e0 += float32(u * x[0])
+			e1 += float32(u * x[1])
+			e2 += float32(u * x[2])
+			e3 += float32(u * x[3])
+			o0 += float32(v * y[0])
+			o1 += float32(v * y[1])
+			o2 += float32(v * y[2])
+			o3 += float32(v * y[3])
+		}
+		*(*[4]float32)(even[j:]) = [4]float32{e0, e1, e2, e3}
+		*(*[4]float32)(odd[j:]) = [4]float32{o0, o1, o2, o3}
 	}
 }

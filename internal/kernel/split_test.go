@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
@@ -188,6 +189,56 @@ func TestSplitTiny(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestSplitHuge does so where products exceed float32, of which a fused sum may come back, and where
+// anything stands among the elements.
+func TestSplitHuge(t *testing.T) {
+	if !unitNow() {
+		t.Skip("not run: unit")
+	}
+	const rows, steps = 20, 2
+	r := rand.New(rand.NewPCG(1, 2))
+	near, finite := 0, 0
+	for seed := range 60 {
+		parts := seed%mostParts + 1
+		fill := func(x []uint16) {
+			for i := range x {
+				switch bits := uint16(r.Uint32()); {
+				case seed%4 == 3: // of every kind, none subnormal
+					x[i] = scalar.BFloat16Bits(scalar.Flushed(scalar.BFloat16Of(bits)))
+				case r.IntN(8) == 0: // 2^63 and 2^64, so that products are 2^126 to 2^128
+					x[i] = bits&0x8000 | uint16(127+63+r.IntN(2))<<7
+				case seed%4 == 2:
+					x[i] = bits&0x807f | uint16(100+r.IntN(80))<<7
+				}
+			}
+		}
+		a, b := make([]uint16, rows*steps*parts*splitStep), make([]uint16, steps*parts*splitPart)
+		fill(a)
+		fill(b)
+		want := make([]float32, rows*splitCols)
+		for i := range want {
+			want[i] = math.Float32frombits(r.Uint32())
+		}
+		got := append([]float32(nil), want...)
+		unit(false).addSplit(parts, rows, steps, 1, a, steps*parts*splitStep, b, 0, want, splitCols, seed%2 == 0)
+		unit(true).addSplit(parts, rows, steps, 1, a, steps*parts*splitStep, b, 0, got, splitCols, seed%2 == 0)
+		for i, x := range want {
+			if x-x == 0 {
+				finite++
+			}
+			if x > 1e38 || x < -1e38 {
+				near++
+			}
+			if y := got[i]; math.Float32bits(x) != math.Float32bits(y) && (x == x || y == y) {
+				t.Fatalf("%d parts, seed %d: element %d is %v, with the unit %v", parts, seed, i, x, y)
+			}
+		}
+	}
+	if finite < 1000 || near < 1000 {
+		t.Errorf("only %d sums are finite, and %d near the ends of float32", finite, near)
 	}
 }
 

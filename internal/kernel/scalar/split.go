@@ -31,7 +31,8 @@ func BFloat16Finite(bits uint16) bool { return bits&0x7f80 != 0x7f80 }
 // is left, and so on. What is left after one part is at most 2^-8 of x, after two 2^-17,
 // and after three nothing. Subnormal numbers count as zeros, in x and in what is left of it.
 //
-// An x that rounds to an infinite bfloat16, from 3.396e38 on, has a part that is NaN.
+// The parts of an x that rounds to an infinite bfloat16, from 3.396e38 on, sum to NaN if there is
+// more than one.
 func Split(parts []uint16, x float32) {
 	for i := range parts {
 		parts[i] = BFloat16Bits(Flushed(x))
