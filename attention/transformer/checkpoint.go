@@ -77,7 +77,7 @@ func (cfg *Config) fits(shape *Shape) error {
 		return err
 	}
 	if n := cfg.bytes(shape); cfg.MaxBytes > 0 && n > cfg.MaxBytes {
-		return check.Errorf(ErrConfig, "transformer: the weights take %d bytes as %v, more than MaxBytes = %d", n, cfg.Format, cfg.MaxBytes)
+		return check.Errorf(ErrConfig, "transformer: the weights take %d bytes as %v, more than MaxBytes = %d", n, cfg.stored(), cfg.MaxBytes)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package transformer
 
 import (
+	"fmt"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
@@ -23,7 +25,10 @@ type Config struct {
 	// They need Format Float32. It is that of linear layers, of MLPs and experts, the embedding and the
 	// head, and of attention to a prompt (attention.Config.Precision: from 16 tokens of a
 	// sequence at a time on; of fewer it is in float32); latent attention's and recurrent layers
-	// and experts that KeepMXFP4 keeps stay in float32.
+	// and experts that KeepMXFP4 keeps stay in float32. Weights in a precision take the memory of
+	// float32 (BFloat16x3), 1.5 times that (BFloat16x6) or half (BFloat16x1). A token at a time reads
+	// as many bytes, so that decoding is as fast as in float32 with BFloat16x3 at best, and
+	// faster with BFloat16x1 alone.
 	Precision asm.Precision
 	// KeepMXFP4 leaves gpt-oss's experts in the 4 bits of the file, a quarter of the memory of
 	// BFloat16, and expands them at each use: the bits of Format, and some ten times slower for
@@ -63,14 +68,23 @@ func (cfg *Config) check() error {
 
 // bytes is the memory that weights of a shape take, as Shape.Bytes.
 func (cfg *Config) bytes(s *Shape) int64 {
-	n := s.bytes(cfg.Format, cfg.KeepMXFP4)
+	size := elementBytes[cfg.Format]
+	apart := size
 	switch cfg.Precision {
 	case asm.BFloat16x6:
-		n += n / 2 // three parts of 16 bits
+		size = 6 // three parts of 16 bits
 	case asm.BFloat16x1:
-		n = s.bytes(asm.BFloat16, cfg.KeepMXFP4)
+		size = 2
 	}
-	return n
+	return s.bytesOf(size, apart, cfg.KeepMXFP4)
+}
+
+// stored names what weights are stored as.
+func (cfg *Config) stored() fmt.Stringer {
+	if cfg.Precision != asm.Single {
+		return cfg.Precision
+	}
+	return cfg.Format
 }
 
 // layer packs a linear layer.

@@ -66,14 +66,14 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 	var widened blas32.General
 	if m.before != nil {
 		from, sum, widened = take(m.wide), take(m.wide), take(m.dim)
-		m.before.Forward(from, x)
+		m.before.ForwardIn(g, from, x)
 		mat.Clear(sum)
 	}
 	if m.shared != nil {
 		m.shared.Forward(g, dst, x, mat.Of(memory, n, m.shared.Hidden()))
 		if m.gate != nil {
 			gates := mat.Of(memory, n, 1) // the hidden layer's, which is done with
-			m.gate.Forward(gates, x)
+			m.gate.ForwardIn(g, gates, x)
 			asm.Sigmoid(gates.Data[:n], gates.Data[:n])
 			for t := range n {
 				asm.Scale(mat.Row(dst, t), gates.Data[t], mat.Row(dst, t))
@@ -82,7 +82,7 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 	} else {
 		mat.Clear(dst)
 	}
-	m.router.Forward(scores, x)
+	m.router.ForwardIn(g, scores, x)
 	for t := range n {
 		m.route(mat.Row(scores, t), mat.Row(by, t), mat.Row(sums, t), mat.Row(chosen, t), mat.Row(weights, t))
 	}
@@ -113,7 +113,7 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 		m.giveBack(sum, from, chosen, weights)
 	}
 	if m.after != nil {
-		m.after.Forward(widened, sum)
+		m.after.ForwardIn(g, widened, sum)
 		for t := range n {
 			asm.Add(mat.Row(dst, t), mat.Row(dst, t), mat.Row(widened, t))
 		}

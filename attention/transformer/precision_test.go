@@ -6,8 +6,13 @@ import (
 	"testing"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/dense"
+	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/isa/isatest"
+	"github.com/subquad/subquad/internal/lm"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 // TestPrecision: products in parts of bfloat16 give nearly the logits of float32, token by
@@ -60,8 +65,56 @@ func TestPrecision(t *testing.T) {
 	if _, err := Open(goldenFolder+"llama", Config{MaxBytes: s.Bytes(asm.BFloat16), Precision: asm.BFloat16x1}); err != nil {
 		t.Error(err)
 	}
+	latent, err := Open(goldenFolder+"deepseek_v3", Config{})
+	must(t, err)
+	s = latent.Shape()
+	if _, err := Open(goldenFolder+"deepseek_v3", Config{MaxBytes: s.Bytes(asm.BFloat16), Precision: asm.BFloat16x1}); !errors.Is(err, ErrConfig) {
+		t.Errorf("latent attention is told to take no more than in bfloat16: %v", err)
+	}
 	if _, err := Open(goldenFolder+"llama", Config{MaxBytes: all, Precision: asm.BFloat16x6}); !errors.Is(err, ErrConfig) {
 		t.Errorf("weights in three parts are told to take no more than in float32: %v", err)
+	}
+}
+
+// TestPrecisionBytes: what is in no precision, of latent attention and of recurrent layers, is told
+// to take the memory of float32 in each.
+func TestPrecisionBytes(t *testing.T) {
+	for _, name := range laws {
+		var told, is [4]float64
+		for p := range told {
+			cfg := Config{Precision: asm.Precision(p)}
+			m := open(t, name, cfg)
+			s := m.Shape()
+			told[p], is[p] = float64(cfg.bytes(&s)), float64(m.Bytes())
+		}
+		one, two, three := asm.BFloat16x1, asm.BFloat16x3, asm.BFloat16x6
+		toldApart, apart := 2*told[one]-told[two], 2*is[one]-is[two] // each part of the others takes as much
+		if told[two] != told[0] || told[three]-toldApart != 1.5*(told[two]-toldApart) {
+			t.Errorf("%s: told of %v bytes", name, told)
+		}
+		if toldApart > 1.02*apart || apart > 2*toldApart+is[0]/20 { // narrow layers are filled up, and norms are not told of
+			t.Errorf("%s: told of %v bytes that are in float32 in each precision, there are %v", name, toldApart, apart)
+		}
+	}
+}
+
+// TestExpertsLooks: a router of many experts looks for the end of a context as its layer does.
+func TestExpertsLooks(t *testing.T) {
+	defer isa.Without(isa.AMXBFloat16)()
+	const n, d, count = 192, 64, 256
+	linear := func(out, in int) *dense.Linear {
+		return dense.NewLinearIn(asm.Float32, asm.BFloat16x1, mat.New(out, in), nil)
+	}
+	m := &experts{cfg: &Experts{Count: count, Used: 1}, dim: d, wide: d, router: linear(count, d), list: make([]lm.MLP, count)}
+	for i := range m.list { // of equal ones the first is for all
+		m.list[i] = &dense.Gated{Up: linear(2, d), Down: linear(d, 1)}
+	}
+	x, dst, hidden := mat.New(n, d), mat.New(n, d), mat.New(n, m.Hidden())
+	var g parallel.Group
+	ctx := &statetest.Ending{Context: t.Context(), Left: 1 << 30}
+	must(t, g.Run(ctx, 1, 1, func(_, _ int) { m.Forward(&g, dst, x, hidden) }))
+	if want := n * d * count / 1_000_000; ctx.Asked() < 4+want { // the group asks twice, an expert's layers once each
+		t.Errorf("%d looks at the context, want %d", ctx.Asked(), 4+want)
 	}
 }
 

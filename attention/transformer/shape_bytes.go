@@ -12,13 +12,22 @@ func (s *Shape) Bytes(format asm.Format) int64 { return s.bytes(format, false) }
 
 // bytes is Bytes, of experts that stay in MXFP4 where kept says so.
 func (s *Shape) bytes(format asm.Format, kept bool) int64 {
-	size := map[asm.Format]float64{asm.Float32: 4, asm.BFloat16: 2, asm.Float16: 2, asm.Int8: 1}[format]
+	size := elementBytes[format]
+	return s.bytesOf(size, size, kept)
+}
+
+// elementBytes is what an element takes in a format.
+var elementBytes = map[asm.Format]float64{asm.Float32: 4, asm.BFloat16: 2, asm.Float16: 2, asm.Int8: 1}
+
+// bytesOf is bytes for elements of so many bytes, and for those of latent attention and of
+// recurrent blocks, which are in no Config.Precision.
+func (s *Shape) bytesOf(size, apart float64, kept bool) int64 {
 	d := float64(s.Dim)
-	each := 1.0 // of an expert's weight, in units of size
+	each := size // of an expert's weight
 	if kept && s.ModelType == "gpt_oss" {
-		each = 17.0 / 32 / size
+		each = 17.0 / 32
 	}
-	total := float64(s.Vocab) * d
+	total := float64(s.Vocab) * d * size
 	if !s.tied {
 		total *= 2
 	}
@@ -29,13 +38,17 @@ func (s *Shape) bytes(format asm.Format, kept bool) int64 {
 	for i := range min(s.Layers, mostLayers) {
 		kind := s.kind(i)
 		if kind == Attention || kind == SideBySide {
-			total += s.attentionElements()
+			if s.Latent != nil {
+				total += s.attentionElements() * apart
+			} else {
+				total += s.attentionElements() * size
+			}
 		}
 		if kind == Recurrence || kind == SideBySide {
 			if s.Delta != nil {
-				total += s.Delta.elements(d)
+				total += s.Delta.elements(d) * apart
 			} else {
-				total += s.Mamba.elements(d)
+				total += s.Mamba.elements(d) * apart
 			}
 		}
 		switch e := s.Experts; {
@@ -44,14 +57,14 @@ func (s *Shape) bytes(format asm.Format, kept bool) int64 {
 			wide := d
 			if e.Latent > 0 {
 				wide = float64(e.Latent)
-				total += 2 * d * wide
+				total += 2 * d * wide * size
 			}
-			total += d*float64(e.Count) + perMLP*d*float64(e.Shared) + each*perMLP*wide*float64(e.Inner)*float64(e.Count)
+			total += (d*float64(e.Count)+perMLP*d*float64(e.Shared))*size + perMLP*wide*float64(e.Inner)*float64(e.Count)*each
 		default:
-			total += perMLP * d * float64(s.Inner)
+			total += perMLP * d * float64(s.Inner) * size
 		}
 	}
-	return int64(max(0, min(total*size, math.MaxInt64/2)))
+	return int64(max(0, min(total, math.MaxInt64/2)))
 }
 
 // attentionElements returns how many elements the projections of a layer have.
