@@ -171,16 +171,16 @@ func goldenScan(t *testing.T, f *golden.File) {
 	states := f.Shape("A")[1]
 	w := scanWeights(f, "delta_bias", channels, states)
 	cfg := ScanConfig{Channels: channels, States: states, Softplus: flag(t, f, "delta_softplus")}
-	shared := map[string]golden.Elements{}
+	shared, each := map[string]golden.Elements{}, map[string]int{}
 	for name, constant := range map[string]*blas32.General{"B": &w.B, "C": &w.C} {
 		switch s := f.Shape(name); len(s) {
 		case 2:
 			*constant = mat.Of(f.Float32(name), channels, states)
 		case 3:
-			shared[name] = f.Elements(name)
+			shared[name], each[name] = f.Elements(name), 1
 		case 4:
-			shared[name] = f.Elements(name)
-			cfg.Groups = s[1]
+			shared[name], each[name] = f.Elements(name), s[1]
+			cfg.Groups = max(cfg.Groups, s[1])
 		}
 	}
 	op := value[*Scan](t)(NewScan(cfg, w))
@@ -194,8 +194,18 @@ func goldenScan(t *testing.T, f *golden.File) {
 		}
 		y := zeros(n, channels)
 		call := ScanCall{Dst: y, X: u.Columns(b, n, channels), Dt: delta.Columns(b, n, channels), Z: z.Columns(b, n, channels), State: st}
-		wide := max(cfg.Groups, 1) * states
-		call.B, call.C = shared["B"].Columns(b, n, wide), shared["C"].Columns(b, n, wide)
+		groups := func(name string) blas32.General { // one for all groups, where the other is for each
+			m := shared[name].Columns(b, n, each[name]*states)
+			if each[name] != 1 || cfg.Groups <= 1 {
+				return m
+			}
+			all := zeros(n, cfg.Groups*states)
+			for g := range cfg.Groups {
+				mat.Copy(mat.Columns(all, g*states, states), m)
+			}
+			return all
+		}
+		call.B, call.C = groups("B"), groups("C")
 		h := zeros(channels, states)
 		for i, part := range [][2]int{{0, split}, {split, n}} {
 			c := call

@@ -133,9 +133,9 @@ func goldenQuest(t *testing.T, f *golden.File) {
 		var mask, pages []int64
 		for h := range heads {
 			row := make([]int64, tokens)
-			list := r.runs[min(h, len(r.runs)-1)]
-			if r.choice.All {
-				list = []Run{{0, tokens}}
+			list := []Run{{0, tokens}}
+			if !r.choice.All {
+				list = r.runs[min(h, len(r.runs)-1)]
 			}
 			for _, x := range list {
 				for i := x.From; i < x.To; i++ {
@@ -154,11 +154,8 @@ func goldenQuest(t *testing.T, f *golden.File) {
 		}
 		if !way.eval {
 			sortedRows(t, f, "kernel_pages", pages)
-			if !r.choice.All {
-				x := s.index.(*questIndex)
-				must(t, x.scan(r.again(a, s, q), (tokens+page-1)/page))
-				f.Compare("upper_bound", r.sel.log[:heads*((tokens+page-1)/page)])
-			}
+			must(t, s.index.(*questIndex).scan(r.again(a, s, q), (tokens+page-1)/page))
+			f.Compare("upper_bound", r.sel.log[:heads*((tokens+page-1)/page)])
 			var high, low []float32
 			kc := whole(dim, a.tile.Unit())
 			x := s.index.(*questIndex)
