@@ -55,12 +55,15 @@ func transposed(m blas32.General) blas32.General {
 func goldenConv(t *testing.T, f *golden.File) {
 	for _, c := range cases(f) {
 		shape := f.Shape(c + ".u") // [B, H, L]
+		if len(shape) == 4 { // [B, h, H, L]: one kernel for all of the second
+			shape = []int{shape[0] * shape[1], shape[2], shape[3]}
+		}
 		batch, channels, tokens := shape[0], shape[1], shape[2]
 		kernel := func(name string) blas32.General {
 			s := f.Shape(c + "." + name)
 			return transposed(general(f.Float32(c+"."+name), s[0], s[1]))
 		}
-		u, skip := f.Float32(c+".u"), f.Float32(c+".D")
+		u, skip := f.Float32(c+".u"), f.Optional(c+".D")
 		run := func(name string, cfg ConvConfig) {
 			if !f.Has(c + "." + name) {
 				return
@@ -193,12 +196,22 @@ type filterCase struct {
 	Perturbed   bool     `json:"perturbed_buffers"`
 	Batch       int      `json:"B"`
 	Order       int      `json:"order"`
+	Normalized  bool     `json:"normalized"`
+	LinearMixer bool     `json:"linear_mixer"` // as the tensors tell
+	FastDecay   float64  `json:"fast_decay_pct"`
+	SlowDecay   float64  `json:"slow_decay_pct"`
+	Target      float64  `json:"target"`
+	Dropout     float64  `json:"dropout"` // of training, as the rest
+	LR          float64  `json:"lr"`
+	LRPosEmb    float64  `json:"lr_pos_emb"`
+	WD          float64  `json:"wd"`
 }
 
 // filter returns the library's configuration. The repository's filter decays to
 // 0, the standalone one to 0.05, unless the case says otherwise.
 func (c filterCase) filter(maxLen int) FilterConfig {
-	cfg := FilterConfig{MaxLen: maxLen, EmbDim: c.EmbDim, NoModulation: c.Modulate != nil && !*c.Modulate, Shift: c.Shift}
+	cfg := FilterConfig{MaxLen: maxLen, EmbDim: c.EmbDim, NoModulation: c.Modulate != nil && !*c.Modulate, Shift: c.Shift,
+		Normalized: c.Normalized, FastDecay: c.FastDecay, SlowDecay: c.SlowDecay, Target: c.Target}
 	if c.Shift == nil && c.RepoVariant {
 		cfg.Shift = new(float64)
 	}
