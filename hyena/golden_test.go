@@ -55,7 +55,7 @@ func transposed(m blas32.General) blas32.General {
 func goldenConv(t *testing.T, f *golden.File) {
 	for _, c := range cases(f) {
 		shape := f.Shape(c + ".u") // [B, H, L]
-		if len(shape) == 4 { // [B, h, H, L]: one kernel for all of the second
+		if len(shape) == 4 {       // [B, h, H, L]: one kernel for all of the second
 			shape = []int{shape[0] * shape[1], shape[2], shape[3]}
 		}
 		batch, channels, tokens := shape[0], shape[1], shape[2]

@@ -41,8 +41,9 @@ func goldenZeroExperts(t *testing.T, f *golden.File) {
 		}
 		dst := run(x)
 		f.Compare(p+"expected.out", dst.Data)
-		if some := run(mat.Rows(x, 1, 3)); !slices.Equal(some.Data, dst.Data[dim:3*dim]) {
-			t.Errorf("two tokens give %v, among others %v", some.Data, dst.Data[dim:3*dim])
+		from, to := min(1, x.Rows), min(3, x.Rows)
+		if some := run(mat.Rows(x, from, to)); !slices.Equal(some.Data, dst.Data[from*dim:to*dim]) {
+			t.Errorf("some tokens give %v, among others %v", some.Data, dst.Data[from*dim:to*dim])
 		}
 
 		var chosen, real []int64
