@@ -104,7 +104,7 @@ func OpenTemplate(path string, t *Tokenizer, cfg TemplateConfig) (*Template, err
 		return nil, err
 	}
 	if template == "" {
-		return nil, fmt.Errorf("text: no chat template beside %.200s: %w: %w", path, ErrCheckpoint, fs.ErrNotExist)
+		return nil, check.Caused(ErrCheckpoint, fs.ErrNotExist, "text: no chat template beside %.200s", path)
 	}
 	return ParseTemplate(template, t, cfg)
 }

@@ -64,13 +64,13 @@ func find(folder string) (string, error) {
 	for _, e := range entries {
 		if name := e.Name(); strings.HasPrefix(name, "tok") && strings.HasSuffix(name, ".bin") {
 			if found != "" {
-				return "", fmt.Errorf("text: %.200s has %s and %s: name one of them: %w", folder, found, name, ErrCheckpoint)
+				return "", check.Errorf(ErrCheckpoint, "text: %.200s has %s and %s: name one of them", folder, found, name)
 			}
 			found = name
 		}
 	}
 	if found == "" {
-		return "", fmt.Errorf("text: no tokenizer.json and no tokenizer.bin in %.200s: %w: %w", folder, ErrCheckpoint, fs.ErrNotExist)
+		return "", check.Caused(ErrCheckpoint, fs.ErrNotExist, "text: no tokenizer.json and no tokenizer.bin in %.200s", folder)
 	}
 	return filepath.Join(folder, found), nil
 }

@@ -333,3 +333,17 @@ func TestLong(t *testing.T) {
 		}
 	}
 }
+
+// TestLightningDecay: MiniMax-01's slopes, written out: those of ALiBi, less in later layers.
+func TestLightningDecay(t *testing.T) {
+	for layer, slow := range []float64{1.00001, 1 - 1/3.00001 + 1e-5, 1 - 2/3.00001 + 1e-5, 1 - 3/3.00001 + 1e-5} {
+		for h, got := range LightningDecay(8, layer, 4) {
+			if want := -math.Pow(.5, float64(h+1)) * slow; math.Abs(float64(got)-want) > 1e-6*math.Abs(want) {
+				t.Errorf("layer %d, head %d: %g, want %g", layer, h, got, want)
+			}
+		}
+	}
+	if got := LightningDecay(0, 0, 1); len(got) != 0 {
+		t.Errorf("%v of no heads", got)
+	}
+}
