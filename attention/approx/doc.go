@@ -28,6 +28,24 @@
 // several in one call: in the others every token sees all, so that the next token would change
 // the results before it.
 //
+// # Which to take
+//
+// A network that was trained with Linear, Based, Efficient, XCA or Linformer needs that one, and
+// the values of its fields; 0 stands for what is published. In place of softmax attention to all
+// tokens of a sequence:
+//
+//   - where queries and keys change slowly along the tokens, as in images and sounds, Nystrom;
+//     16 Iterations in place of the published 6 are cheap and can matter more than Landmarks;
+//   - where a token has most of its weight in few places, MRA2, with as many PairsPerRow as there
+//     is time for;
+//   - where logits are of the order of 1 or less, Performer: with a Stabiliser also causal and
+//     token by token;
+//   - below some 500 tokens, by the times below, exact attention, which is no slower;
+//   - else none of them: packages attention/sparse, attention/cca and attention/kvcache attend
+//     to chosen tokens exactly.
+//
+// attention.NewReporter tells the error for one's own queries, keys and values.
+//
 // # Letters
 //
 //	n, i   queries in a sequence, and a query's index

@@ -137,6 +137,28 @@ func ExampleNewBased() {
 	// Output: [0.000 0.000 5.000]
 }
 
+// The last token is padding: what stands there does not matter to the others.
+func ExampleOptions() {
+	op, err := approx.NewLinear(approx.LinearConfig{Heads: 1, HeadDim: 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := func(x ...float32) blas32.General {
+		return blas32.General{Rows: len(x), Cols: 1, Stride: 1, Data: x}
+	}
+	nan := float32(math.NaN())
+	out := m(0, 0, 0)
+	err = op.Run(context.Background(), &attention.Call{
+		Dst: out, Q: m(1, 1, 0), K: []blas32.General{m(0, 1, nan)}, V: []blas32.General{m(3, 6, nan)},
+		Options: &approx.Options{Valid: []bool{true, true, false}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%.3f\n", out.Data[:2]) // (1*3 + 2*6) / (1 + 2)
+	// Output: [5.000 5.000]
+}
+
 // A merged token of size 2, given as a log-weight, counts as two.
 func ExampleNewEfficient() {
 	op, err := approx.NewEfficient(approx.EfficientConfig{Heads: 1, HeadDim: 1})
