@@ -35,7 +35,7 @@
 // # Cost
 //
 // Each pair of a query and a key that is read costs what it does in exact attention; keys are
-// read in panels of 16 to 48, by the tier, so that a narrower block costs as much as a panel. Of a
+// read in panels of 4 to 32, by the tier, and a narrower block costs as much as a panel. Of a
 // sequence of 65536 tokens, 8 heads of 64, causal, a tenth of the blocks of 128 takes a ninth
 // of exact attention's processor time, and of blocks of 64 an eighth (one thread of a virtual
 // Xeon with AVX-512; go test -bench Forward).

@@ -271,3 +271,95 @@ func TestForgetfulFile(t *testing.T) {
 		t.Errorf("error %v of a file whose second key head has forgotten what it has", err)
 	}
 }
+
+// TestHostileHead: numbers that no state has are errors of the file.
+func TestHostileHead(t *testing.T) {
+	m, a := mustMoBA(t, MoBAConfig{Heads: 1, HeadDim: 2, Block: 2}), mustNSA(t, NSAConfig{Heads: 1, HeadDim: 2, Block: 2})
+	s, err := m.NewState(MoBAStateConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct {
+		file io.WriterTo
+		head int // bytes
+		read func(io.Reader) error
+	}{
+		"MoBA": {s, 8 * (2 + len(m.fingerprint()) + 3), func(r io.Reader) error { _, err := m.ReadState(r); return err }},
+		"NSA":  {mustNSAState(t, a, NSAStateConfig{}), 8 * (2 + len(a.fingerprint()) + 3), func(r io.Reader) error { _, err := a.ReadState(r); return err }},
+	} {
+		var file bytes.Buffer
+		if _, err := x.file.WriteTo(&file); err != nil {
+			t.Fatal(err)
+		}
+		read := func(most, tokens, format int64) error {
+			head := slices.Clone(file.Bytes()[:x.head-24])
+			for _, n := range []int64{most, tokens, format} {
+				head = binary.LittleEndian.AppendUint64(head, uint64(n))
+			}
+			return x.read(io.MultiReader(statetest.Sealed(head), bytes.NewReader(file.Bytes()[x.head+4:])))
+		}
+		if err := read(5, 0, 0); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, n := range [][3]int64{{-1, 0, 0}, {1 << 31, 0, 0}, {0, -1, 0}, {0, 1 << 31, 0}, {0, 1, 0}, {2, 3, 0}, {0, 0, -1}, {0, 0, 4}, {0, 0, 1}} {
+			if err := read(n[0], n[1], n[2]); !errors.Is(err, ErrState) {
+				t.Errorf("%s: MaxTokens %d, %d tokens, Format %d: error %v", name, n[0], n[1], n[2], err)
+			}
+		}
+	}
+}
+
+// TestFull: a state takes up as many tokens as MaxTokens says, whatever holds them, and one too
+// many is an error before anything is written.
+func TestFull(t *testing.T) {
+	const most, d = 6, 4
+	x, gate := matrix(1, 8, d), matrix(2, 8, 1)
+	m, a := mustMoBA(t, MoBAConfig{Heads: 1, HeadDim: d, Block: 2}), mustNSA(t, NSAConfig{Heads: 1, HeadDim: d, Block: 2})
+	for _, source := range []string{"memory", "pages", "a file"} {
+		var mPages, aPages *attention.Pages
+		var err1, err2 error
+		if source == "pages" {
+			mPages, err1 = m.NewPages(attention.PagesConfig{})
+			aPages, err2 = a.NewPages(attention.PagesConfig{})
+		}
+		ms, err3 := m.NewState(MoBAStateConfig{MaxTokens: most, Pages: mPages})
+		as := mustNSAState(t, a, NSAStateConfig{MaxTokens: most, Pages: aPages})
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+		if source == "a file" {
+			var mFile, aFile bytes.Buffer
+			ms.WriteTo(&mFile)
+			as.WriteTo(&aFile)
+			ms, err1 = m.ReadState(&mFile)
+			as, err2 = a.ReadState(&aFile)
+			if err := errors.Join(err1, err2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, step := range map[string]func(dst blas32.General) error{
+			"MoBA": func(dst blas32.General) error {
+				p := mat.Rows(x, 0, dst.Rows)
+				return m.Step(dst, p, p, p, ms)
+			},
+			"NSA": func(dst blas32.General) error {
+				p, g := mat.Rows(x, 0, dst.Rows), mat.Rows(gate, 0, dst.Rows)
+				return a.Step(dst, p, p, p, Gates{g, g, g}, as)
+			},
+		} {
+			for i, n := range []int{2, 5, 4, 1} {
+				dst := mat.New(n, d)
+				for j := range dst.Data {
+					dst.Data[j] = nan
+				}
+				err := step(dst)
+				if i%2 == 0 && err != nil || i%2 == 1 && (!errors.Is(err, ErrFull) || dst.Data[0] == dst.Data[0]) {
+					t.Errorf("%s in %s: %d tokens at step %d: error %v, dst %v", name, source, n, i, err, dst.Data[0])
+				}
+			}
+		}
+		if ms.Len() != most || as.Len() != most {
+			t.Errorf("%d and %d tokens, want %d", ms.Len(), as.Len(), most)
+		}
+	}
+}
