@@ -70,6 +70,18 @@ func newBlocksCase(seed uint64) *blocksCase {
 			x.call.QueryPos = append(x.call.QueryPos, first+x.at[s])
 		}
 	}
+	switch {
+	case x.call.KeyPos != nil && r.IntN(3) == 0: // keys from 0 on
+		for s := range x.at {
+			x.at[s] = x.call.QueryPos[s]
+		}
+		x.call.KeyPos = nil
+	case x.call.KeyPos != nil && r.IntN(3) == 0: // the queries are the last of the positions
+		for s := range x.at {
+			x.at[s] = int64(x.k[s+1] - x.k[s] - x.q[s+1] + x.q[s])
+		}
+		x.call.QueryPos = nil
+	}
 	x.choice = randomChoice(r, []int{1, kvHeads, x.cfg.Heads}[r.IntN(3)], queryBlocks, keyBlocks)
 	x.call.Options = x.choice
 	return x
@@ -225,7 +237,10 @@ func TestBlocksBits(t *testing.T) {
 				c.LogWeights = mat.Rows(x.call.LogWeights, x.k[s], x.k[s+1])
 			}
 			if x.call.KeyPos != nil {
-				c.KeyPos, c.QueryPos = x.call.KeyPos[s:s+1], x.call.QueryPos[s:s+1]
+				c.KeyPos = x.call.KeyPos[s : s+1]
+			}
+			if x.call.QueryPos != nil {
+				c.QueryPos = x.call.QueryPos[s : s+1]
 			}
 			n := ceil(c.Q.Rows, x.cfg.QueryBlock) * x.choice.Heads
 			alone := &Choice{Heads: x.choice.Heads, Offsets: []int{0}}

@@ -153,8 +153,18 @@ func FuzzReadNSAState(f *testing.F) {
 			return
 		}
 		x, gate := mattest.Matrix(1, 1, heads*d), mat.New(1, heads)
-		if err := a.Step(mat.New(1, heads*d), x, x, x, Gates{gate, gate, gate}, s); err != nil && !errors.Is(err, ErrFull) {
-			t.Fatalf("error %v", err)
+		for range 2 {
+			if err := a.Step(mat.New(1, heads*d), x, x, x, Gates{gate, gate, gate}, s); err != nil && !errors.Is(err, ErrFull) {
+				t.Fatalf("error %v", err)
+			}
+			if err := s.Truncate(max(0, s.Len()-2)); err != nil {
+				t.Fatalf("error %v", err)
+			}
+			for g := range s.tokens {
+				if s.tokens[g].Len() != s.Len() || s.blocks[g].Len() != a.compressed(s.Len()) {
+					t.Fatalf("%d tokens and %d compressed keys of head %d, want %d tokens", s.tokens[g].Len(), s.blocks[g].Len(), g, s.Len())
+				}
+			}
 		}
 	})
 }

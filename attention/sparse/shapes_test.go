@@ -32,6 +32,14 @@ func ties(m blas32.General, r *rand.Rand) {
 	}
 }
 
+// seeds is how many random cases are tried.
+func seeds() uint64 {
+	if testing.Short() {
+		return 20
+	}
+	return 60
+}
+
 // pickInt returns one of some numbers.
 func pickInt(r *rand.Rand, x ...int) int { return x[r.IntN(len(x))] }
 
@@ -49,7 +57,7 @@ func intact(t *testing.T, m blas32.General) {
 // larger than sequences, with float64; what lies between rows is NaN, and ScratchBytes a bound.
 func TestBlocksShapes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for seed := range uint64(60) {
+		for seed := range seeds() {
 			r := rand.New(rand.NewPCG(seed, 1))
 			kv := 1 + r.IntN(3)
 			cfg := BlocksConfig{Heads: kv * (1 + r.IntN(3)), KVHeads: kv, HeadDim: pickInt(r, 1, 3, 63, 65), ValueDim: pickInt(r, 1, 3, 63, 65), Causal: r.IntN(2) == 0,
@@ -84,7 +92,7 @@ func TestBlocksShapes(t *testing.T) {
 // same.
 func TestMoBAShapes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for seed := range uint64(60) {
+		for seed := range seeds() {
 			r := rand.New(rand.NewPCG(seed, 1))
 			kv := 1 + r.IntN(3)
 			cfg := MoBAConfig{Heads: kv * (1 + r.IntN(3)), KVHeads: kv, HeadDim: pickInt(r, 1, 3, 63, 65), ValueDim: pickInt(r, 1, 3, 63, 65),
@@ -121,7 +129,7 @@ func TestMoBAShapes(t *testing.T) {
 // TestNSAShapes is TestBlocksShapes of NSA.
 func TestNSAShapes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for seed := range uint64(60) {
+		for seed := range seeds() {
 			r := rand.New(rand.NewPCG(seed, 1))
 			kv := 1 + r.IntN(3)
 			cfg := NSAConfig{Heads: kv * (1 + r.IntN(3)), KVHeads: kv, HeadDim: pickInt(r, 1, 3, 63, 65), ValueDim: pickInt(r, 1, 3, 63, 65),
