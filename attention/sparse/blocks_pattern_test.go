@@ -24,6 +24,7 @@ func lists(c *Choice) (all [][]int32) {
 func TestPatterns(t *testing.T) {
 	causal := mustBlocks(t, BlocksConfig{Heads: 2, HeadDim: 4, Causal: true, QueryBlock: 4, KeyBlock: 2})
 	full := mustBlocks(t, BlocksConfig{Heads: 2, HeadDim: 4, QueryBlock: 4, KeyBlock: 2})
+	wide := mustBlocks(t, BlocksConfig{Heads: 2, HeadDim: 4, Causal: true, QueryBlock: 8, KeyBlock: 1})
 	for _, x := range []struct {
 		name          string
 		op            *Blocks
@@ -41,6 +42,7 @@ func TestPatterns(t *testing.T) {
 		{"all, for each head", causal, Pattern{Share: 1}, 8, 9, [][]int32{{0, 1, 2}, {0, 1, 2}, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}}},
 		{"last queries", causal, Pattern{Sinks: 1, LastQueries: 1}, 12, 12, [][]int32{{0}, {0}, {0, 1, 2, 3, 4, 5}}},
 		{"first queries", full, Pattern{Sinks: 1, FirstQueries: 1}, 12, 12, [][]int32{{0, 1, 2, 3, 4, 5}, {0}, {0}}},
+		{"a sink of queries over many blocks", wide, Pattern{Sinks: 1}, 16, 16, [][]int32{{0}, {0}}},
 		{"no tokens", causal, Pattern{Window: 1}, 0, 0, nil},
 	} {
 		var c Choice

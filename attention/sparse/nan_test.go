@@ -54,7 +54,7 @@ func TestReach(t *testing.T) {
 			n := 60 + r.IntN(60)
 			q, k, v := matrix(seed, n, heads*d), matrix(seed+1, n, kv*d), matrix(seed+2, n, kv*dv)
 			bad := []float32{nan, float32(math.Inf(1))}[r.IntN(2)]
-			row, g, head := r.IntN(n), r.IntN(kv), r.IntN(heads)
+			row, g, head := r.IntN([]int{n, n, 5}[r.IntN(3)]), r.IntN(kv), r.IntN(heads)
 			mine := func(h int) bool { return h/(heads/kv) == g }
 			at := func(m blas32.General, col int) blas32.General {
 				x := mat.New(m.Rows, m.Cols)
@@ -146,6 +146,18 @@ func TestReach(t *testing.T) {
 			}
 			got := run(a, q, k, v, &NSAOptions{Gates: Gates{gate, at(gate, head), gate}})
 			reach(t, "NSA: a gate", got, base, heads, func(i, h int) bool { return i == row && h == head })
+			got = run(a, q, k, v, &NSAOptions{Gates: Gates{Compressed: at(gate, head), Window: gate}})
+			steps, state := mat.New(n, heads*dv), mustNSAState(t, a, NSAStateConfig{})
+			for i := range n {
+				one := func(m blas32.General) blas32.General { return mat.Rows(m, i, i+1) }
+				if err := a.Step(one(steps), one(q), one(k), one(v), Gates{Compressed: one(at(gate, head)), Window: one(gate)}, state); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, x := range map[string]blas32.General{"whole": got, "steps": steps} {
+				base := run(a, q, k, v, &NSAOptions{Gates: Gates{Compressed: gate, Window: gate}})
+				reach(t, "NSA: a gate of compressed keys, "+name, x, base, heads, func(i, h int) bool { return i == row && h == head })
+			}
 			got = run(a, q, x, v, &NSAOptions{Gates: Gates{gate, gate, gate}})
 			reach(t, "NSA: a key", mat.Rows(got, 0, row), mat.Rows(base, 0, row), heads, func(i, h int) bool { return false })
 			reach(t, "NSA: a key of another head", mat.Columns(got, (1-g)*2*dv, 2*dv), mat.Columns(base, (1-g)*2*dv, 2*dv), 2, func(i, h int) bool { return false })

@@ -36,6 +36,9 @@ func (r *nsaRun) chooseTask(worker, task int) {
 			dst := r.head(from+t, g, h)
 			if !reads {
 				clear(dst)
+				if mat.Given(gate) { // a gate that is not finite is seen, as in a step
+					asm.Axpy(dst, mat.Row(gate, from+t)[g*a.group()+h], dst)
+				}
 				continue
 			}
 			i := t*a.group() + h
