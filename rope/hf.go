@@ -13,7 +13,8 @@ const (
 	// V5 is the current reading: an original_max_position_embeddings beside the rope
 	// parameters overrides the one within, unless they are by layer type, and
 	// max_position_embeddings stands in. A partial_rotary_factor within overrides the
-	// one beside.
+	// one beside; Llama and those whose code is like its own (all versions) ignore either
+	// where nothing is scaled.
 	V5 Compat = iota
 	// V4 is that of versions 4.49 to 4.57. YaRN with an original length among its
 	// parameters takes for its factor how many times max_position_embeddings that is,

@@ -36,6 +36,11 @@ type hfModel struct {
 	dynamic  bool   // rotary_scaling_factor is dynamic NTK (Nomic)
 }
 
+// wholeHeads are the model types whose code does not look at a partial_rotary_factor where
+// nothing is scaled, and rotates whole heads.
+var wholeHeads = strings.Fields(`llama mistral ministral ministral3 mixtral qwen2 qwen3 qwen3_moe smollm3 gemma gemma2 gemma3 gemma3_text
+	olmo2 olmo3 granite gpt_oss seed_oss exaone4 hunyuan_v1_dense starcoder2 cohere cohere2`)
+
 // findModel looks a model type up; those of the text part of larger models, with _text
 // at the end, stand under the name of the whole.
 func findModel(name string) (hfModel, bool) {

@@ -250,6 +250,9 @@ func (h *hfReader) typeConfig(layerType string) Config {
 	if t.root.err != nil {
 		return cfg
 	}
+	if kind == "default" && slices.Contains(wholeHeads, h.out.ModelType) {
+		fraction = 1
+	}
 	cfg.RotaryDim = h.rotaryDim(layerType, kind, cfg.HeadDim, fraction)
 	if h.row.layers == compressed {
 		cfg.Offset = max(cfg.HeadDim-cfg.RotaryDim, 0)
