@@ -55,8 +55,11 @@ func kvcacheRoom(b *builder) {
 		seen().(*kvcache.State).Save(m)
 		return []any{m}
 	}).foreign = func() any { return new(kvcache.Mark) }
-	cfg.Evict = kvcache.Merging{Evict: kvcache.Knorm{Budget: 5}}
-	b.add("kvcache.New", kvcache.New, func() []any { return []any{cfg} }).call = "merging"
+	b.add("kvcache.New", kvcache.New, func() []any {
+		cfg := config() // with a Rotation of its own
+		cfg.Select, cfg.Evict = nil, kvcache.Merging{Evict: kvcache.Knorm{Budget: 5}}
+		return []any{cfg}
+	}).call = "merging"
 	cfg.Evict = kvcache.SirLLM{Tokens: 3}
 	surprised := must(kvcache.New(cfg))
 	b.on(func() any {

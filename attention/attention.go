@@ -59,6 +59,12 @@ type Config struct {
 	// package's documentation has the errors. Steps are in float32 whatever it is, except those
 	// that Call.Prefill gives to Forward's tiles.
 	Precision asm.Precision
+	// Int8Products lets steps over states of Int8 make their products of integers, where that is
+	// faster: a step then rounds its queries, and the weights of 256 keys at a time, to 14 bits. It
+	// is a permission, which the tier avx512 makes use of, the same to the bit on every processor;
+	// other tiers, other states and states with a Policy of EachStep stay in float32. The package's
+	// documentation has the errors.
+	Int8Products bool
 	// Fingerprint joins that of the operator: states belong to every operator with the
 	// same Config, this number included. An operator that makes its keys with weights of
 	// its own gives a hash of them here.
@@ -91,6 +97,8 @@ type Attention struct {
 	print state.Fingerprint // of the states that belong to it
 
 	stepTile kernel.DecodeTile
+	integers kernel.IntegerTile
+	integer  bool // it is used
 	steps    scratch.List[stepRun]
 }
 
@@ -113,7 +121,8 @@ func New(cfg Config) (*Attention, error) {
 	}
 	cfg.Sinks = append([]float32(nil), cfg.Sinks...)
 	t := kernel.NewAttentionTile()
-	a := &Attention{cfg: cfg, tile: t, sizes: tile.New(t), stepTile: kernel.NewDecodeTile()}
+	a := &Attention{cfg: cfg, tile: t, sizes: tile.New(t), stepTile: kernel.NewDecodeTile(), integers: kernel.NewIntegerTile()}
+	a.integer = cfg.Int8Products && a.integers.Fast()
 	if a.split = kernel.NewSplitTile(kernel.PrecisionFormat(uint8(cfg.Precision))); a.split.Split() {
 		a.sizes = tile.New(a.split)
 	}

@@ -132,10 +132,6 @@ func BenchmarkForwardIn(b *testing.B) {
 // that of reading the state.
 func BenchmarkStep(b *testing.B) {
 	const heads, kv, d = 32, 8, 128
-	a, err := New(Config{Heads: heads, KVHeads: kv, HeadDim: d, Causal: true})
-	if err != nil {
-		b.Fatal(err)
-	}
 	for _, c := range []struct {
 		name  string
 		state StateConfig
@@ -145,6 +141,7 @@ func BenchmarkStep(b *testing.B) {
 		{"bfloat16/", StateConfig{Format: asm.BFloat16}, 32768},
 		{"float16/", StateConfig{Format: asm.Float16}, 32768},
 		{"int8/", StateConfig{Format: asm.Int8}, 32768},
+		{"int8-products/", StateConfig{Format: asm.Int8}, 32768},
 		{"int8 turned/", StateConfig{Format: asm.Int8}, 32768}, // keys with a feature of 300
 		{"paged/", StateConfig{}, 32768},
 		{"", StateConfig{}, 4096},
@@ -152,6 +149,10 @@ func BenchmarkStep(b *testing.B) {
 	} {
 		if testing.Short() {
 			c.n = 1024
+		}
+		a, err := New(Config{Heads: heads, KVHeads: kv, HeadDim: d, Causal: true, Int8Products: c.name == "int8-products/"})
+		if err != nil {
+			b.Fatal(err)
 		}
 		b.Run(fmt.Sprintf("%sh=%d/kv=%d/d=%d/n=%d", c.name, heads, kv, d, c.n), func(b *testing.B) {
 			if c.name == "paged/" {
@@ -193,6 +194,42 @@ func BenchmarkStep(b *testing.B) {
 			}
 			step()
 			b.SetBytes(int64(c.n) * a.StateBytes(c.state, 1))
+			b.ReportAllocs()
+			for b.Loop() {
+				step()
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+		})
+	}
+}
+
+// BenchmarkStepLatent is a token of latent attention after n others: all heads read one key, of
+// which the value is a part.
+func BenchmarkStepLatent(b *testing.B) {
+	const heads, d, latent, n = 128, 576, 512, 4096
+	for _, name := range []string{"int8", "int8-products"} {
+		b.Run(fmt.Sprintf("%s/h=%d/d=%d/n=%d", name, heads, d, n), func(b *testing.B) {
+			a, err := New(Config{Heads: heads, KVHeads: 1, HeadDim: d, ValueDim: latent, Causal: true, Int8Products: name != "int8"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, err := a.NewState(StateConfig{Format: asm.Int8, SharedValues: true, MaxTokens: n + 1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := s.Append(matrix(1, n, d), blas32.General{}); err != nil {
+				b.Fatal(err)
+			}
+			q, k, dst := matrix(2, 1, heads*d), matrix(3, 1, d), matrix(4, 1, heads*latent)
+			step := func() {
+				if err := a.Step(dst, q, k, blas32.General{}, s); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Truncate(n); err != nil {
+					b.Fatal(err)
+				}
+			}
+			step()
 			b.ReportAllocs()
 			for b.Loop() {
 				step()

@@ -23,6 +23,7 @@ func must(t testing.TB, cfg Config) *Attention {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.integer = a.integer || int8Products
 	return a
 }
 

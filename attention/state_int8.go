@@ -124,8 +124,15 @@ func (s *store) scaleRow(x []float32, h, row int) {
 	}
 }
 
-// countTurned is how many rows stand turned.
+// countTurned is how many rows stand turned. Most often none does, which signs tell together.
 func countTurned(scales []float32) (n int) {
+	rest, signs := scales, uint32(0)
+	for ; len(rest) >= 4; rest = rest[4:] {
+		signs |= math.Float32bits(rest[0]) | math.Float32bits(rest[1]) | math.Float32bits(rest[2]) | math.Float32bits(rest[3])
+	}
+	if len(rest) == 0 && signs>>31 == 0 {
+		return 0
+	}
 	for _, x := range scales {
 		if x < 0 {
 			n++

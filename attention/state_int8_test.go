@@ -223,12 +223,12 @@ func TestInt8Turned(t *testing.T) {
 					return dst.Data
 				}
 				got := look(s)
-				close64(t, what+", from float32", got, look(copied), 2e-4)
+				close64(t, what+", from float32", got, look(copied), rounded(2e-4))
 				extra := &Call{Dst: blank(1, 4*shape[1]), Q: last.q, K: []blas32.General{blank(0, 2*shape[0])}, V: []blas32.General{blank(0, 2*shape[1])}, Extra: []Extra{{Heads: 2, State: s}}}
 				if err := a.Run(context.Background(), extra); err != nil {
 					t.Fatal(err)
 				}
-				close64(t, what+", as Extra", extra.Dst.Data, got, 2e-4)
+				close64(t, what+", as Extra", extra.Dst.Data, got, rounded(2e-4))
 				empty := newState(t, a, StateConfig{})
 				extra = &Call{Dst: blank(1, 4*shape[1]), Q: last.q, State: empty, Extra: []Extra{{Heads: 2, State: s}}}
 				if err := a.Run(context.Background(), extra); err != nil {

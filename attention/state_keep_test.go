@@ -340,7 +340,7 @@ func TestExtraState(t *testing.T) {
 				return c.Dst
 			}
 			for _, stepping := range []bool{false, true} {
-				close64(t, fmt.Sprintf("seed %d, stepping %v, %v", seed, stepping, cfg), call(e, stepping).Data, call(m, stepping).Data, 2e-5)
+				close64(t, fmt.Sprintf("seed %d, stepping %v, %v", seed, stepping, cfg), call(e, stepping).Data, call(m, stepping).Data, rounded(2e-5))
 			}
 			// By position: of the first state alone.
 			p := e.States[0].Positions(nil)
@@ -381,7 +381,7 @@ func TestExtraState(t *testing.T) {
 					}
 					return c.Dst.Data
 				}
-				close64(t, fmt.Sprintf("by position: seed %d, stepping %v, %v", seed, stepping, cfg), run(one), run(same), 2e-5)
+				close64(t, fmt.Sprintf("by position: seed %d, stepping %v, %v", seed, stepping, cfg), run(one), run(same), rounded(2e-5))
 			}
 		}
 	})

@@ -56,7 +56,8 @@ func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 		wide = int64(sizes.StepTile)
 	}
 	worker := rows*int64(sizes.StepTile+tile.Pad+2) + 3*splits + pieces*(12+4*queries) + wide*max(kCols, vCols) + 2*int8Keys*head
-	return 4*(all+int64(parallel.Workers(cfg.Workers))*worker) + 1<<11 + 1<<8
+	workers := parallel.Workers(cfg.Workers)
+	return 4*(all+int64(workers)*worker) + a.integerBytes(rows, workers) + 1<<11 + 1<<8
 }
 
 // Append is Step without queries: it puts keys and values into the state, a

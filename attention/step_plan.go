@@ -52,13 +52,13 @@ func (d *stepRun) plan(b, done, n int) {
 // divide adds a job whose spans are the last, and divides their keys.
 func (d *stepRun) divide(j job) {
 	sizes := &d.op.sizes
-	j.spans[1], j.keys, j.split, j.turned, j.short = len(d.spans), 0, 0, false, false
+	j.spans[1], j.keys, j.split, j.turned, j.short, j.integer = len(d.spans), 0, 0, false, false, false
 	for i := j.spans[0]; i < j.spans[1]; i++ {
 		d.spans[i].first = j.keys
 		j.keys += d.spans[i].n
 		j.short = j.short || j.source == 0 && i > j.spans[0] && d.spans[i].n < gatherBelow
 		if b := d.spans[i].b; b.k.format == asm.Int8 && !j.wide {
-			j.split, j.turned = b.k.value, j.turned || b.k.turned
+			j.split, j.turned, j.integer = b.k.value, j.turned || b.k.turned, d.op.takesIntegers()
 			d.turnedValues = d.turnedValues || b.valueStore().turned
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/parallel"
 	"github.com/subquad/subquad/rope"
 )
 
@@ -29,7 +30,7 @@ func (a *Attention) TurnedScratchBytes(tokens, keys int) int64 {
 	rows := int64(min(tokens, max(1, sizes.StepRows/cfg.Heads))) * int64(cfg.Heads)
 	splits := int64(max(1, min(64, (keys+sizes.StepKeys-1)/sizes.StepKeys)))
 	const rest = 1 << 10
-	return 4*rows*(int64(whole(cfg.HeadDim, unit))+splits*int64(whole(cfg.ValueDim, unit))) + rest
+	return 4*rows*(int64(whole(cfg.HeadDim, unit))+splits*int64(whole(cfg.ValueDim, unit))) + a.integerBytes(rows, parallel.Workers(cfg.Workers)) + rest
 }
 
 // prefill attends from the wave's queries of states that have many, and notes which.

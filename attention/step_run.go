@@ -8,6 +8,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/pack"
 	"github.com/subquad/subquad/internal/parallel"
@@ -58,13 +59,14 @@ type stepRun struct {
 	work  []stepWork // of each worker
 	tasks int        // in all jobs
 
-	q                  []float32 // scaled and packed queries of all jobs, [rows][qCols]
-	head               []float32 // [rows that read one key head][kCols], on their way to q
-	kRotated, qRotated []float32 // copies of the call's rows, turned to their positions
-	turnedValues       bool      // some values of int8 stand turned
-	at                 []int64   // [rows], positions of a tree's nodes
-	o                  []float32 // [splits x rows][oCols], sums of weighted values, then those of turned ones
-	top, sum           []float32 // [splits x rows], largest logit and sum of exp(logit - top)
+	q                  []float32               // scaled and packed queries of all jobs, [rows][qCols]
+	head               []float32               // [rows that read one key head][kCols], on their way to q
+	kRotated, qRotated []float32               // copies of the call's rows, turned to their positions
+	turnedValues       bool                    // some values of int8 stand turned
+	at                 []int64                 // [rows], positions of a tree's nodes
+	integers           []kernel.IntegerQueries // of jobs whose products are of integers: [heads][plain, turned][parts]
+	o                  []float32               // [splits x rows][oCols], sums of weighted values, then those of turned ones
+	top, sum           []float32               // [splits x rows], largest logit and sum of exp(logit - top)
 }
 
 // job is what a round has to do for a state and one source of keys: the state
@@ -92,6 +94,8 @@ type job struct {
 	split        int            // columns of the first part of keys of int8, or 0
 	turned       bool           // some of the keys stand turned
 	short        bool           // some spans are so short that they are gathered
+	integer      bool           // of int8, multiplied as integers
+	integers     int            // where its queries begin in stepRun.integers
 }
 
 func (j *job) queries() int { return j.to - j.from }
@@ -234,18 +238,23 @@ func (d *stepRun) takeUp(ctx context.Context) error {
 // attendJobs does the jobs.
 func (d *stepRun) attendJobs(ctx context.Context) error {
 	a := d.op
-	parts, splits, packed, work := 0, 0, 0, int64(0)
+	parts, splits, packed, integers, work := 0, 0, 0, 0, int64(0)
 	for i := range d.jobs {
 		j := &d.jobs[i]
 		n := j.queries() * a.cfg.Heads
-		j.q, j.part = packed, parts
-		packed += n * d.qCols(j)
+		j.q, j.integers, j.part = packed, integers, parts
+		if j.integer {
+			integers += j.heads * j.integerQueries()
+		} else {
+			packed += n * d.qCols(j)
+		}
 		parts += n * j.splits
 		splits += j.splits
 		work += int64(min(float64(n)*float64(j.keys)*float64(a.cfg.HeadDim+a.cfg.ValueDim), math.MaxInt32))
 	}
 	workers := a.workers(d.call.Workers, work)
 	d.q = scratch.Floats(d.q, packed)
+	d.reserveIntegers(integers)
 	d.o, d.top, d.sum = scratch.Floats(d.o, parts*d.oCols()), scratch.Floats(d.top, parts), scratch.Floats(d.sum, parts)
 	d.tasks = 0
 	ends := 0
@@ -309,21 +318,30 @@ func (d *stepRun) pack(j *job) error {
 			}
 		}
 		m := blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: d.head}
+		if j.integer {
+			d.packIntegers(j, g, m)
+			continue
+		}
 		to := d.q[j.q+g*rows*d.qCols(j):][:rows*d.qCols(j)]
 		a.stepTile.PackQueries(to[:rows*j.split], mat.Columns(m, 0, j.split))
 		a.stepTile.PackQueries(to[rows*j.split:][:rows*(cols-j.split)], mat.Columns(m, j.split, cols-j.split))
 		if j.turned {
-			for i := range rows {
-				x := mat.Row(m, i)
-				turn(x[:j.split])
-				turn(x[j.split:])
-			}
+			j.turnQueries(m)
 			to = to[rows*cols:]
 			a.stepTile.PackQueries(to[:rows*j.split], mat.Columns(m, 0, j.split))
 			a.stepTile.PackQueries(to[rows*j.split:], mat.Columns(m, j.split, cols-j.split))
 		}
 	}
 	return nil
+}
+
+// turnQueries turns queries as keys are that stand turned, part by part.
+func (j *job) turnQueries(q blas32.General) {
+	for i := range q.Rows {
+		x := mat.Row(q, i)
+		turn(x[:j.split])
+		turn(x[j.split:])
+	}
 }
 
 // queryPosition is that of a job's query.

@@ -153,7 +153,7 @@ func TestSelect(t *testing.T) {
 				if err := a.Run(context.Background(), c); err != nil {
 					t.Fatal(err)
 				}
-				close64(t, what+": masked", dst.Data, c.Dst.Data, 3e-6)
+				close64(t, what+": masked", dst.Data, c.Dst.Data, rounded(3e-6))
 				poison(s, list) // and, where pages are shared, what was run above
 				dst1, lse1 = run(s, []Selection{list})
 				sameBits(t, what+": poisoned", dst1.Data, dst.Data)

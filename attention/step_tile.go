@@ -34,6 +34,8 @@ type stepWork struct {
 	at      []int64   // [keys of a piece], positions of the tree's nodes
 	exp2    [2]float32
 
+	integers integerWork
+
 	gathered piece     // short pieces of the tile, one after the other
 	rooms    [4]*block // of each format, where they are put
 	list     []int64   // positions of what is gathered
@@ -73,6 +75,7 @@ func (w *stepWork) reserveStep(d *stepRun) {
 		}
 	}
 	w.int8 = scratch.Floats(w.int8, 2*int8Keys*rowsInt8)
+	w.integers.reserve(d)
 	rowsWide := 1 // of values that are not finite
 	for i := range d.jobs {
 		if d.jobs[i].wide {
@@ -156,8 +159,14 @@ func (w *stepWork) tile(split, keys int, careful bool) {
 		} else {
 			a.tile.Weights(s, top, sum, factor)
 		}
+		if w.j.integer {
+			w.roundWeights(s, h, careful)
+		}
 	}
 	w.each((*block).valueStore, func(p *piece, h, row, n, at int, next *byte) { w.headValues(p, split, h, row, n, at, next, careful) })
+	for h := w.heads[0]; h < w.heads[1] && w.j.integer; h++ {
+		w.addIntegers(split, h, careful)
+	}
 }
 
 // scoresOf is the scores of one key head's rows from key at of the tile on.
@@ -193,9 +202,14 @@ func (w *stepWork) each(of func(*block) *store, f func(p *piece, h, row, n, at i
 	}
 }
 
-// few is how many rows of keys or values are read for one head before the next.
+// few is how many rows of keys or values are read for one head before the next: whole blocks of
+// those that kernels take together, where it is as many.
 func (d *stepRun) few(s *store) int {
-	return max(4, d.op.sizes.StepBytes/int(max(1, tokenBytes(s.format, s.heads, s.dim, 1)))/4*4)
+	n := d.op.sizes.StepBytes / int(max(1, tokenBytes(s.format, s.heads, s.dim, 0)))
+	if n >= 16 {
+		return n / 16 * 16
+	}
+	return max(4, n/4*4)
 }
 
 // next is the address that a head prefetches while it reads n rows: its share of as many
@@ -251,8 +265,12 @@ func (w *stepWork) headScores(p *piece, h, row, n, at int, next *byte) {
 	d, j, dim := w.d, w.j, w.d.op.cfg.HeadDim
 	s, rows := w.scoresOf(h, at, n), w.headRows()
 	width := rows * d.qCols(j)
-	q := d.q[j.q+h*width:][:width]
 	k := &p.b.k
+	if j.integer {
+		w.integerScores(s, k, h, row, next)
+		return
+	}
+	q := d.q[j.q+h*width:][:width]
 	if j.wide {
 		m := w.copied(k, h, row, n, dim, d.kCols())
 		if j.rot != nil {
@@ -270,6 +288,10 @@ func (w *stepWork) headScores(p *piece, h, row, n, at int, next *byte) {
 
 func (w *stepWork) headValues(p *piece, split, h, row, n, at int, next *byte, careful bool) {
 	d, j, dim := w.d, w.j, w.d.op.cfg.ValueDim
+	if j.integer {
+		w.integerValues(p.b.valueStore(), h, row, n, at, next)
+		return
+	}
 	weights, rows, cols := w.scoresOf(h, at, n), w.headRows(), d.vCols()
 	_, _, out := w.results(split, h, h+1)
 	o := blas32.General{Rows: rows, Cols: cols, Stride: d.oCols(), Data: out}

@@ -52,6 +52,9 @@ func (d *declarations) assemble(out map[string][]byte) error {
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", d.name, t.name, err)
 		}
+		if !bytes.Contains(source, []byte("TEXT")) {
+			continue // the operation has no kernel of this tier
+		}
 		out[fmt.Sprintf("%s/%s_%s_%s.s", folders[d.pkg], d.name, strings.ToLower(t.name), t.port)] = source
 	}
 	return nil

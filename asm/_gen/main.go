@@ -77,6 +77,7 @@ func operations() []operation {
 		private("panel", copyPanel),
 		private("shadow", shadowScores(4, false), shadowScores(2, false), shadowScores(1, false), shadowScores(4, true), shadowScores(2, true), shadowScores(1, true), shadowWeights),
 		private("shadow_nibbles", shadowScores4Bit(4, false), shadowScores4Bit(2, false), shadowScores4Bit(1, false), shadowScores4Bit(4, true), shadowScores4Bit(2, true), shadowScores4Bit(1, true)),
+		{pkg: "kernel", name: "integer", kernels: integerKernels(), choices: integerChoices()},
 		private("outer", outer, combine, accumulate(4, false, false), accumulate(1, false, false), accumulate(4, true, false), accumulate(1, true, false), accumulate(4, true, true)),
 		private("delta", deltaStep(false), deltaStep(true)),
 		private("rows", scaleRows, flush),

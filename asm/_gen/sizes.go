@@ -69,6 +69,7 @@ import "github.com/subquad/subquad/internal/isa"
 	constant("ScanBlock", scanBlock, "is how many channels stand side by side in the states of SelectiveScan.")
 	constant("decodeKeys", decodeKeys, "is how many keys a kernel of DecodeTile takes at once.")
 	constant("decodeUnit", decodeUnit, "is what the width of keys and values of DecodeTile is a multiple of.")
+	constant("IntegerKeys", integerKeys, "is how many keys IntegerTile weighs at once, at the most.")
 	constant("prefetchLine", prefetchLine, "is how many float32 a prefetch asks for.")
 
 	var rows string

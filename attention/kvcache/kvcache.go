@@ -76,6 +76,9 @@ type Config struct {
 	Chunk int
 	// Dense is how many tokens, from the first on, are read by queries among them in full: a prompt.
 	Dense int
+	// Int8Products lets steps over states of Int8 round queries and weights and make their
+	// products of integers where that is faster, as attention.Config says.
+	Int8Products bool
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -159,7 +162,7 @@ func New(cfg Config) (*Attention, error) {
 		}
 	}
 	a.op, err = attention.New(attention.Config{
-		Heads: a.group, KVHeads: 1, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, Softcap: cfg.Softcap, Causal: true, Workers: cfg.Workers,
+		Heads: a.group, KVHeads: 1, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, Softcap: cfg.Softcap, Causal: true, Int8Products: cfg.Int8Products, Workers: cfg.Workers,
 	})
 	if err != nil {
 		return nil, named(err)

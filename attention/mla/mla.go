@@ -38,6 +38,9 @@ type Config struct {
 	LongCat bool
 	// Format is how weights are stored.
 	Format asm.Format
+	// Int8Products lets steps over states of Int8 round queries and weights and make their
+	// products of integers where that is faster, as attention.Config says.
+	Int8Products bool
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -98,7 +101,7 @@ func New(cfg Config, w Weights) (*MLA, error) {
 	latent := naive
 	naive.HeadDim, naive.ValueDim = cfg.NopeDim+cfg.RopeDim, cfg.ValueDim
 	latent.KVHeads, latent.HeadDim, latent.ValueDim = 1, cfg.KVRank+cfg.RopeDim, cfg.KVRank
-	latent.Fingerprint = m.fingerprint(&w)
+	latent.Fingerprint, latent.Int8Products = m.fingerprint(&w), cfg.Int8Products
 	if m.naive, err = attention.New(naive); err != nil {
 		return nil, check.Named("mla", err)
 	}

@@ -102,11 +102,11 @@ func TestMLA(t *testing.T) {
 }
 
 // TestMLASizes has latents that are much smaller than rotated keys, or larger: storing them
-// as int8 keeps both.
+// as int8 keeps both, with products of integers too.
 func TestMLASizes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for _, size := range []float32{0.03, 1, 30} {
-			cfg := Config{Hidden: 64, Heads: 4, KVRank: 64, NopeDim: 32, RopeDim: 16, ValueDim: 32, Rotation: rope.Config{Layout: rope.Interleaved}}
+		for i, size := range []float32{0.03, 1, 30, 0.03, 1, 30} {
+			cfg := Config{Hidden: 64, Heads: 4, KVRank: 64, NopeDim: 32, RopeDim: 16, ValueDim: 32, Rotation: rope.Config{Layout: rope.Interleaved}, Int8Products: i >= 3}
 			w := mlaWeights(cfg)
 			for i := range w.KVANorm {
 				w.KVANorm[i] = size

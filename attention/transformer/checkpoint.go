@@ -284,7 +284,7 @@ func (c *checkpoint) mixer(layer int, prefix string, window int, rotation rope.C
 	case wholeNorm:
 		m.q, m.k = c.norm(prefix+"q_norm.", q), c.norm(prefix+"k_norm.", kv)
 	}
-	cfg := attention.Config{Heads: s.Heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim, Scale: s.scale, Causal: true, Window: window, Softcap: s.softcap, Precision: c.cfg.Precision, Workers: c.cfg.Workers}
+	cfg := attention.Config{Heads: s.Heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim, Scale: s.scale, Causal: true, Window: window, Softcap: s.softcap, Precision: c.cfg.Precision, Int8Products: c.cfg.Int8Products, Workers: c.cfg.Workers}
 	if s.sinks {
 		cfg.Sinks = c.vector(prefix+"sinks", s.Heads)
 	}
@@ -382,7 +382,7 @@ func (c *checkpoint) latentMixer(prefix string, rotation rope.Config) lm.Streame
 	// The norms have the eps 1e-6 whatever rms_norm_eps says.
 	op, err := mla.New(mla.Config{
 		Hidden: s.Dim, Heads: s.Heads, QRank: l.QRank, KVRank: l.KVRank, NopeDim: l.NopeDim, RopeDim: l.RopeDim, ValueDim: l.ValueDim,
-		Scale: s.scale, Rotation: rotation, Format: c.Format, Workers: c.cfg.Workers,
+		Scale: s.scale, Rotation: rotation, Format: c.Format, Int8Products: c.cfg.Int8Products, Workers: c.cfg.Workers,
 	}, w)
 	if err != nil {
 		c.Fail("%s: %v", prefix, err)

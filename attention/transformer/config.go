@@ -30,6 +30,9 @@ type Config struct {
 	// as many bytes, so that decoding is as fast as in float32 with BFloat16x3 at best, and
 	// faster with BFloat16x1 alone.
 	Precision asm.Precision
+	// Int8Products lets attention over caches of Int8 (StateConfig.Format) round queries and weights
+	// and make its products of integers where that is faster, as attention.Config says.
+	Int8Products bool
 	// KeepMXFP4 leaves gpt-oss's experts in the 4 bits of the file, a quarter of the memory of
 	// BFloat16, and expands them at each use: the bits of Format, and some ten times slower for
 	// a token, less for many.

@@ -55,7 +55,7 @@ func (m *mixer) newPolicy(cfg lm.StateConfig, p kvcache.Config) (lm.LayerState, 
 		return nil, check.Errorf(subquad.ErrConfig, "a policy for layer %d with Positions %d, want AtOrigin: its keys are normed after their rotation", m.layer, p.Positions)
 	}
 	p.Heads, p.KVHeads, p.HeadDim, p.ValueDim, p.Scale, p.Softcap, p.Sinks, p.Workers = own.Heads, own.KVHeads, own.HeadDim, own.ValueDim, own.Scale, own.Softcap, own.Sinks, own.Workers
-	p.Rotation = m.stateConfig(cfg).Rotation
+	p.Rotation, p.Int8Products = m.stateConfig(cfg).Rotation, p.Int8Products || own.Int8Products
 	op, err := kvcache.New(p)
 	if err != nil {
 		return nil, err

@@ -150,3 +150,21 @@ func BenchmarkPrecision(b *testing.B) {
 		b.ReportMetric(times[0].shortest.Seconds()/t.shortest.Seconds(), asm.Precision(i).String()+"-ratio")
 	}
 }
+
+// TestInt8Products: with products of integers over caches in int8 logits are near those without,
+// and a state belongs to either model.
+func TestInt8Products(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, name := range []string{"llama", "deepseek_v3"} {
+			plain, rounds := open(t, name, Config{}), open(t, name, Config{Int8Products: true})
+			ids := tokens(plain, 40)
+			want, got := zeros(1, plain.shape.Vocab), zeros(1, plain.shape.Vocab)
+			st := newState(t, plain, StateConfig{Format: asm.Int8})
+			must(t, plain.Step(zeros(39, plain.shape.Vocab), ids[:39], st))
+			same := st.Clone()
+			must(t, plain.Step(want, ids[39:], st))
+			must(t, rounds.Step(got, ids[39:], same))
+			near(t, name, got.Data, want.Data, 1e-2)
+		}
+	})
+}

@@ -13,11 +13,7 @@ import (
 // keys and values is what takes time: they are read where they stand, in the
 // type they are stored in, once for all rows. AttentionTile is for many rows.
 //
-// Int8 is multiplied in float32. Products of integers, with queries rounded to 14 bits in two
-// planes of int8 and instructions that sum four products, were measured with AVX-512 and take
-// seven eighths of the time of Scores at a width of 128 and as long a step: the two planes and
-// the sums across lanes at a key's end cost what they save. ShadowTile, whose keys stand side
-// by side, has neither cost.
+// Int8 is multiplied in float32; IntegerTile rounds queries and weights and multiplies integers.
 //
 // A row's results depend neither on the other rows nor on how many there are,
 // nor on how the keys are divided into calls, to the bit. The tier is captured

@@ -103,6 +103,23 @@ func shadowNibbles2DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, 
 func shadowNibbles1DotSIMD(isa.Tier, int, int, *byte, *float32, *int32, *int32, *float32, *byte, *float32, int) {
 	panic(NoKernels)
 }
+func integerQueriesSIMD(isa.Tier, int, int, *float32, int, *float32, *byte, int, *float32) {
+	panic(NoKernels)
+}
+func integerPeaksSIMD(isa.Tier, int, int, *float32, int, *float32)                 { panic(NoKernels) }
+func integerScaledPeaksSIMD(isa.Tier, int, int, *float32, int, *float32, *float32) { panic(NoKernels) }
+func integerPlanesSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *byte) {
+	panic(NoKernels)
+}
+func integerSumsSIMD(isa.Tier, int, int, *int32, int, *float32, *float32, int, *float32) {
+	panic(NoKernels)
+}
+func integerScoresSIMD(isa.Tier, int, int, int, int, *byte, int, int, *float32, *int32, *int32, *float32, *byte, int, *float32, int) {
+	panic(NoKernels)
+}
+func integerValuesSIMD(isa.Tier, int, int, int, int, *byte, *byte, int, *byte, int, *int32, int) {
+	panic(NoKernels)
+}
 func outerStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, float32) {
 	panic(NoKernels)
 }

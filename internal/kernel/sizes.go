@@ -18,6 +18,9 @@ const decodeKeys = 4
 // decodeUnit is what the width of keys and values of DecodeTile is a multiple of.
 const decodeUnit = 16
 
+// IntegerKeys is how many keys IntegerTile weighs at once, at the most.
+const IntegerKeys = 256
+
 // prefetchLine is how many float32 a prefetch asks for.
 const prefetchLine = 16
 

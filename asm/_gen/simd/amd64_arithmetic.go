@@ -165,8 +165,21 @@ func (m *amd64) DotInt8(acc, k Vec, q Each, dot bool) {
 		return
 	}
 	// Sums of two products are at most 2*255*64 < 2^15: nothing saturates.
+	m.dotByPairs(acc, m.SplatAt(At(q)), k)
+}
+
+func (m *amd64) DotUint8(acc, v, w Vec, dot bool) {
+	if dot {
+		m.VPDPBUSD(vecOf(v), vecOf(w), vecOf(acc))
+		return
+	}
+	m.dotByPairs(acc, v, w) // sums of two products are at most 2*127*128 < 2^15
+}
+
+// dotByPairs adds sums of four products of bytes with sign and without, by way of sums of two.
+func (m *amd64) dotByPairs(acc, signed, unsigned Vec) {
 	v := m.vec()
-	m.VPMADDUBSW(vecOf(m.SplatAt(At(q))), vecOf(k), v)
+	m.VPMADDUBSW(vecOf(signed), vecOf(unsigned), v)
 	m.VPMADDWD(m.operand(Const(0x00010001)), v, v)
 	m.VPADDD(v, vecOf(acc), vecOf(acc))
 }

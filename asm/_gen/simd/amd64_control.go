@@ -93,3 +93,35 @@ func (r *amd64Rows) At(row int) At {
 	}
 	return a
 }
+
+// amd64Rows16 reaches 16 rows from three pointers, at p, p+2*stride and p+7*stride, through
+// the stride and three times the stride.
+type amd64Rows16 struct {
+	pointers
+	strides [2]GP
+}
+
+func (m *amd64) Rows16(base, stride GP) Rows {
+	third, late, early := m.GP64(), m.GP64(), m.GP64()
+	m.LEAQ(operand.Mem{Base: gpOf(stride), Index: gpOf(stride), Scale: 2}, third)
+	m.LEAQ(operand.Mem{Base: gpOf(base), Index: gpOf(stride), Scale: 2}, early)
+	m.LEAQ(operand.Mem{Base: gpOf(base), Index: third, Scale: 2}, late)
+	m.ADDQ(gpOf(stride), late)
+	return &amd64Rows16{pointers{m, []GP{base, {early}, {late}}}, [2]GP{stride, {third}}}
+}
+
+func (r *amd64Rows16) At(row int) At {
+	for i, start := range [...]int{0, 2, 7} {
+		if row == start {
+			return At{Base: r.list[i]}
+		}
+		for s, times := range [...]int{1, 3} {
+			for _, scale := range [...]int{1, 2, 4, 8} {
+				if row == start+times*scale {
+					return At{Base: r.list[i], index: &r.strides[s], scale: uint8(scale)}
+				}
+			}
+		}
+	}
+	panic("no such row")
+}

@@ -132,11 +132,6 @@ func (m *amd64) Transpose(rows []Vec) []Vec {
 		m.VPERM2F128(operand.Imm(imm), vecOf(b), vecOf(a), d)
 		return Vec{d}
 	}
-	quarters := func(imm uint64, a, b Vec) Vec {
-		d := m.vec()
-		m.VSHUFF32X4(operand.Imm(imm), vecOf(b), vecOf(a), d)
-		return Vec{d}
-	}
 	four := make([][]Vec, 0, 4) // of rows 4g ... 4g+3, columns c, 4+c, ...
 	for g := 0; g < len(rows); g += 4 {
 		r := rows[g : g+4]
@@ -151,13 +146,45 @@ func (m *amd64) Transpose(rows []Vec) []Vec {
 			columns[4+c] = halves(0x31, four[0][c], four[1][c])
 			continue
 		}
-		for i, imm := range []uint64{0x88, 0xdd} { // even and odd quarters
-			x, y := quarters(imm, four[0][c], four[1][c]), quarters(imm, four[2][c], four[3][c])
-			columns[4*i+c] = quarters(0x88, x, y)
-			columns[4*(i+2)+c] = quarters(0xdd, x, y)
+		for i, v := range m.TransposeQuarters([]Vec{four[0][c], four[1][c], four[2][c], four[3][c]}) {
+			columns[4*i+c] = v
 		}
 	}
 	return columns
+}
+
+func (m *amd64) TransposeQuarters(rows []Vec) []Vec {
+	quarters := func(imm uint64, a, b Vec) Vec {
+		d := m.ZMM()
+		m.VSHUFF32X4(operand.Imm(imm), vecOf(b), vecOf(a), d)
+		return Vec{d}
+	}
+	out := make([]Vec, 4)
+	for i, imm := range []uint64{0x88, 0xdd} { // even and odd quarters
+		x, y := quarters(imm, rows[0], rows[1]), quarters(imm, rows[2], rows[3])
+		out[i], out[i+2] = quarters(0x88, x, y), quarters(0xdd, x, y)
+	}
+	return out
+}
+
+func (m *amd64) InterleaveBytes(a, b Vec, high bool) Vec {
+	d := m.vec()
+	if high {
+		m.VPUNPCKHBW(vecOf(b), vecOf(a), d)
+	} else {
+		m.VPUNPCKLBW(vecOf(b), vecOf(a), d)
+	}
+	return Vec{d}
+}
+
+func (m *amd64) InterleavePairs(a, b Vec, high bool) Vec {
+	d := m.vec()
+	if high {
+		m.VPUNPCKHWD(vecOf(b), vecOf(a), d)
+	} else {
+		m.VPUNPCKLWD(vecOf(b), vecOf(a), d)
+	}
+	return Vec{d}
 }
 
 // SumRows adds neighbours within quarters of 128 bits until each holds the sums

@@ -46,6 +46,8 @@ func (m *amd64) Store(a At, t *Tail, v Vec) {
 
 func (m *amd64) StoreFirst(a At, v Vec) { m.VMOVSS(vecOf(v).AsX(), m.mem(a)) }
 
+func (m *amd64) StoreBytes(a At, v Vec) { m.VPMOVDB(vecOf(v), m.mem(a)) }
+
 func (m *amd64) SplatAt(a At) Vec {
 	v := m.vec()
 	m.VBROADCASTSS(m.mem(a), v)

@@ -135,8 +135,10 @@ func (m *arm64) SwapPairs(a Vec) Vec {
 
 func (m *arm64) Int8Factors(k Vec) Vec { return k }
 
-func (m *arm64) DotInt8(acc, k Vec, q Each, _ bool) {
-	x, y, r := armVec(k), armVec(m.SplatAt(At(q))), armVec(acc)
+func (m *arm64) DotInt8(acc, k Vec, q Each, dot bool) { m.DotUint8(acc, k, m.SplatAt(At(q)), dot) }
+
+func (m *arm64) DotUint8(acc, v, w Vec, _ bool) {
+	x, y, r := armVec(v), armVec(w), armVec(acc)
 	_, low := m.newVec()
 	_, high := m.newVec()
 	m.coded(0x0e20c000, "SMULL V%0.8H, V%1.8B, V%2.8B", low, x, y)

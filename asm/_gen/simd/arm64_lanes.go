@@ -1,5 +1,7 @@
 package simd
 
+import "fmt"
+
 // What crosses lanes.
 
 func (m *arm64) SumLanes(v Vec) Vec {
@@ -33,6 +35,21 @@ func (m *arm64) Transpose(rows []Vec) []Vec {
 	c, d := pair(high, rows[0], rows[1]), pair(high, rows[2], rows[3])
 	return []Vec{pair(first, a, b), pair(second, a, b), pair(first, c, d), pair(second, c, d)}
 }
+
+func (m *arm64) interleave(width string, a, b Vec, high bool) Vec {
+	zip := "VZIP1"
+	if high {
+		zip = "VZIP2"
+	}
+	v, r := m.newVec()
+	m.named(fmt.Sprintf("%s V%%2.%[2]s, V%%1.%[2]s, V%%0.%[2]s", zip, width), []armReg{r}, []armReg{armVec(a), armVec(b)})
+	return v
+}
+
+func (m *arm64) InterleaveBytes(a, b Vec, high bool) Vec { return m.interleave("B16", a, b, high) }
+func (m *arm64) InterleavePairs(a, b Vec, high bool) Vec { return m.interleave("H8", a, b, high) }
+
+func (m *arm64) TransposeQuarters([]Vec) []Vec { panic("NEON: a vector is one quarter") }
 
 func (m *arm64) SumRows(rows []Vec) Vec {
 	return m.reduceRows(rows, 0x6e20d400, "FADDP V%0.4S, V%1.4S, V%2.4S")

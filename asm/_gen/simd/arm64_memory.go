@@ -121,3 +121,5 @@ func (m *arm64) LoadFloat16(a At) Vec {
 // Prefetch does nothing: processors with NEON foresee these streams well enough
 // as far as is known; it has not been measured.
 func (m *arm64) Prefetch(At) {}
+
+func (m *arm64) StoreBytes(At, Vec) { panic("NEON: not written") }

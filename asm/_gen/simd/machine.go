@@ -98,6 +98,8 @@ type Machine interface {
 	// Rows returns the places base, base+stride, ... of count rows; all move
 	// together under Advance. base is used up.
 	Rows(base, stride GP, count int) Rows
+	// Rows16 is Rows of 16 rows, in few registers on amd64.
+	Rows16(base, stride GP) Rows
 
 	Load(At, *Tail) Vec
 	// LoadFill loads like Load; lanes beyond the tail take fill's instead of zero.
@@ -143,6 +145,12 @@ type Machine interface {
 	// bytes of k and those of q: of magnitudes up to 127 and 64. Where dot is set it is one
 	// instruction, which not all processors of a tier have; see HasDot.
 	DotInt8(acc, k Vec, q Each, dot bool)
+	// DotUint8 is DotInt8 for bytes of w without sign, up to 127, and bytes of v as they are.
+	DotUint8(acc, v, w Vec, dot bool)
+	// InterleaveBytes returns the bytes of a and b in turns, of the lower or the higher half of
+	// each quarter (of 128 bits); InterleavePairs takes two bytes at a time.
+	InterleaveBytes(a, b Vec, high bool) Vec
+	InterleavePairs(a, b Vec, high bool) Vec
 	// FloatOfInt converts signed integers.
 	FloatOfInt(a Vec) Vec
 	// SwapPairs exchanges lanes 2i and 2i+1.
@@ -187,6 +195,11 @@ type Machine interface {
 	StoreQuad(at At, v Vec, quad int)
 	// Transpose returns the columns of Lanes rows.
 	Transpose(rows []Vec) []Vec
+	// TransposeQuarters returns vectors of which i has quarter i (of 128 bits) of each of four:
+	// of AVX-512 alone.
+	TransposeQuarters(rows []Vec) []Vec
+	// StoreBytes stores the lowest byte of each lane: AVX-512 alone.
+	StoreBytes(At, Vec)
 	// SumAcross and MaxAcross are the same in every lane; a NaN may be lost by MaxAcross.
 	SumAcross(Vec) Vec
 	MaxAcross(Vec) Vec
