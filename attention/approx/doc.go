@@ -31,7 +31,7 @@
 // # Which to take
 //
 // A network that was trained with Linear, Based, Efficient, XCA or Linformer needs that one, and
-// the values of its fields; 0 stands for what is published. In place of softmax attention to all
+// the values of its fields; 0 stands for the published ones. In place of softmax attention to all
 // tokens of a sequence:
 //
 //   - where queries and keys change slowly along the tokens, as in images and sounds, Nystrom;
@@ -41,8 +41,8 @@
 //   - where logits are of the order of 1 or less, Performer: with a Stabiliser also causal and
 //     token by token;
 //   - below some 500 tokens, by the times below, exact attention, which is no slower;
-//   - else none of them: packages attention/sparse, attention/cca and attention/kvcache attend
-//     to chosen tokens exactly.
+//   - else none of them: packages attention/sparse and attention/kvcache attend to chosen tokens
+//     exactly.
 //
 // attention.NewReporter tells the error for one's own queries, keys and values.
 //
@@ -160,7 +160,9 @@
 // Sums over all keys of one call have 2^24 blocks of 256 tokens in each of 64 pieces to go.
 //
 // NaN and Inf reach what sees them: of keys and values, all queries, causal those from their
-// own on; of a query its own row, with XCA and Nystrom all rows and with MRA2 those of its block.
+// own on (but of keys all, where a Performer has neither ReLU nor a Stabiliser); of a query its own
+// row, with XCA and Nystrom all rows of its head and with MRA2 those of its block. A Sparse MRA2's
+// values are seen by the queries whose pairs have them.
 // Where features or their products are more than a float32 holds, as those of keys and queries of
 // 1e20, or XCA's sums of squares, results are NaN or Inf, too. Padding may hold anything, and so may a token's part for the heads from which log-weights of
 // -Inf hide it: it reaches its own row alone. Nystrom's convolution sees it.

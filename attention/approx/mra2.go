@@ -58,7 +58,9 @@ type MRA2Config struct {
 // shrink as they do. Padding (Options.Valid) counts nowhere, and its rows of Dst are 0.
 //
 // Queries and keys are the same tokens, and a query sees all of them: blocks are chosen among
-// all, so that it is not causal and there is no State.
+// all, so that it is not causal and there is no State. NaN in a query or key leaves nothing to
+// choose by: results of all queries whose blocks are compared with it are NaN, Sparse or not; Sparse,
+// one in a value reaches the queries whose pairs have it.
 //
 // It costs 2 b PairsPerRow (D + Dv) flop for each token and head, and 2 n (2 D + Dv) / b^2 for
 // low, of which it holds some rows at a time. There may be 46340 blocks, 1.4 million tokens in
@@ -163,7 +165,7 @@ func (m *MRA2) ScratchBytes(tokens int) int64 {
 	s, blocks := &m.shape, int64(m.blocks(tokens))
 	h, g, d, dv := int64(s.heads), int64(s.kvHeads), int64(s.dim), int64(s.valueDim)
 	means := blocks*(h*d+g*(d+dv+2)+1) + g*((blocks+maxPanel)*d+blocks*(dv+maxPanel))
-	chosen := h * (25*max(4*int64(m.pairs(m.blocks(tokens))), 256)/4 + 2*(blocks+2))
+	chosen := h * (25*max(4*int64(m.pairs(m.blocks(tokens))), 256)/4 + 3*(blocks+2))
 	keys, rows := int64(m.tileKeys()), int64(m.cfg.Block)
 	low := min(max(lowScores, blocks), blocks*blocks) + mraRows*(blocks+dv+2)
 	each := low + rows*(d+dv+maxPanel+keys+tile.Pad+3) + 2*keys*(d+dv+maxPanel+1)

@@ -54,7 +54,7 @@ func (r *mraRun) attendTask(worker, task int) {
 		}
 		first, end := r.tokens(at, x)
 		for i := first; i < end; i++ {
-			r.finish(w, i, h, i-first, x-from)
+			r.finish(w, i, h, i-first, x-from, c.lost[x])
 		}
 	}
 }
@@ -158,8 +158,8 @@ func (r *mraRun) packBlock(x *mraExact, at *mraSequence, g, block, place int) in
 }
 
 // finish writes what a query has of both resolutions: i is its row among exact ones, x its
-// block among the approximated.
-func (r *mraRun) finish(w *mraWork, query, h, i, x int) {
+// block among the approximated. The choice of a block that is lost is none.
+func (r *mraRun) finish(w *mraWork, query, h, i, x int, lost bool) {
 	s, e := &r.op.shape, &w.exact
 	out := mat.Part(r.call.Dst, query, h*s.valueDim, s.valueDim)
 	cols := r.op.tile.Panels(s.valueDim) * r.op.tile.Panel()
@@ -167,6 +167,8 @@ func (r *mraRun) finish(w *mraWork, query, h, i, x int) {
 	switch {
 	case !r.there(query):
 		clear(out)
+	case r.op.cfg.Sparse && lost:
+		fill(out, float32(math.NaN()))
 	case r.op.cfg.Sparse:
 		asm.Scale(out, 1/(e.sum[i]+mraEps), exact)
 	default:

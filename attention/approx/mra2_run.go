@@ -63,6 +63,7 @@ type mraChoice struct {
 	stream topk.Stream
 	pairs  []int32 // x blocks + y, ascending
 	starts []int32 // [blocks+1] where those of each x begin
+	lost   []bool  // [blocks] whether low[x] has NaN or Inf in it, by which nothing can be chosen
 }
 
 // mraWork is what each worker has for itself.
@@ -303,9 +304,13 @@ func (r *mraRun) compareTask(worker, unit int) {
 	low := r.coarse(w, wave, h, from, to)
 	reach := r.op.cfg.Diagonals / 2
 	w.exact.one(at.blocks)
+	c := &r.choices[unit]
+	c.lost = scratch.Sized(c.lost, at.blocks)
 	for x := from; x < to; x++ {
 		row := mat.Row(low, x-from)
-		if top := asm.Max(row); top != negInf && r.queries[at.first+x] > 0 {
+		top := asm.Max(row)
+		c.lost[x] = top != negInf && !finite(top)
+		if top != negInf && r.queries[at.first+x] > 0 {
 			asm.Axpy(row, -top, w.exact.ones[:at.blocks])
 		} else {
 			for y := range row {
@@ -320,7 +325,7 @@ func (r *mraRun) compareTask(worker, unit int) {
 			}
 		}
 	}
-	r.choices[unit].stream.Push(low.Data[:low.Rows*at.blocks], from*at.blocks)
+	c.stream.Push(low.Data[:low.Rows*at.blocks], from*at.blocks)
 }
 
 // settleTask ends the choice of a unit.

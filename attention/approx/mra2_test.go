@@ -33,6 +33,40 @@ func chosen(m *MRA2, c *request) (list []int64, err error) {
 	return list, nil
 }
 
+// TestMRA2NaN: a query or key of NaN leaves no choice of pairs, and no number instead.
+func TestMRA2NaN(t *testing.T) {
+	const n, block, bad = 200, 8, 70
+	isatest.Run(t, func(t *testing.T) {
+		for _, sparse := range []bool{false, true} {
+			m := value[*MRA2](t)(NewMRA2(MRA2Config{Heads: 4, KVHeads: 2, HeadDim: 8, Block: block, PairsPerRow: 2, Sparse: sparse}))
+			for _, c := range []struct {
+				key bool
+				x   float64
+			}{{false, math.NaN()}, {false, math.Inf(1)}, {true, math.NaN()}} {
+				call := randomCall(1, m.shape, n, n)
+				if c.key {
+					mat.Row(call.K, bad)[0] = float32(c.x) // of the first key head
+				} else {
+					mat.Row(call.Q, bad)[0] = float32(c.x) // of the first head
+				}
+				if err := m.Run(context.Background(), call.call()); err != nil {
+					t.Fatal(err)
+				}
+				for i := range n {
+					for h := range 4 {
+						reached := !c.key && h == 0 && i/block == bad/block || c.key && h < 2
+						for e, got := range mat.Part(call.Dst, i, h*8, 8) {
+							if reached == finite(got) {
+								t.Fatalf("Sparse %v, %v, in a key %v: row %d, head %d, column %d is %v", sparse, c.x, c.key, i, h, e, got)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 func goldenMRA2(t *testing.T, f *golden.File) {
 	q, k := f.Shape("q"), f.Shape("k")
 	heads, tokens, d := q[0], q[1], q[2]
