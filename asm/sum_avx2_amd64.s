@@ -89,76 +89,91 @@ TEXT ·maximumAVX2(SB), NOSPLIT, $0-20
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	VBROADCASTSS constff800000<>+0(SB), Y0
-	VBROADCASTSS constff800000<>+0(SB), Y1
-	VBROADCASTSS constff800000<>+0(SB), Y2
-	VBROADCASTSS constff800000<>+0(SB), Y3
-	VBROADCASTSS constff800000<>+0(SB), Y4
-	VXORPS       Y5, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	CMPQ         CX, $+32
-	JLT          end7
+	SUBQ         $+32, CX
+	JLT          less6
+	VMOVUPS      (AX), Y3
+	VMOVUPS      32(AX), Y4
+	VMOVUPS      64(AX), Y5
+	VMOVUPS      96(AX), Y6
+	VCMPPS       $0x03, Y4, Y3, Y1
+	VCMPPS       $0x03, Y6, Y5, Y2
+	ADDQ         $+128, AX
+	JMP          end7
 
-loop6:
-	VMOVUPS (AX), Y7
-	VMAXPS  Y0, Y7, Y0
-	VMOVUPS 32(AX), Y8
-	VMAXPS  Y1, Y8, Y1
-	VMOVUPS 64(AX), Y9
-	VMAXPS  Y2, Y9, Y2
-	VMOVUPS 96(AX), Y10
-	VMAXPS  Y3, Y10, Y3
-	VCMPPS  $0x03, Y8, Y7, Y7
-	VORPS   Y7, Y5, Y5
-	VCMPPS  $0x03, Y10, Y9, Y7
-	VORPS   Y7, Y6, Y6
-	ADDQ    $+128, AX
-	SUBQ    $+32, CX
-	CMPQ    CX, $+32
-	JGE     loop6
+less6:
+	ADDQ    $+32, CX
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
 
 end7:
-	CMPQ CX, $+8
+	CMPQ CX, $+32
 	JLT  end9
 
 loop8:
 	VMOVUPS (AX), Y7
-	VMAXPS  Y0, Y7, Y0
-	VCMPPS  $0x03, Y7, Y7, Y7
-	VORPS   Y7, Y5, Y5
-	ADDQ    $+32, AX
-	SUBQ    $+8, CX
-	CMPQ    CX, $+8
+	VMAXPS  Y3, Y7, Y3
+	VMOVUPS 32(AX), Y8
+	VMAXPS  Y4, Y8, Y4
+	VMOVUPS 64(AX), Y9
+	VMAXPS  Y5, Y9, Y5
+	VMOVUPS 96(AX), Y10
+	VMAXPS  Y6, Y10, Y6
+	VCMPPS  $0x03, Y8, Y7, Y7
+	VORPS   Y7, Y1, Y1
+	VCMPPS  $0x03, Y10, Y9, Y7
+	VORPS   Y7, Y2, Y2
+	ADDQ    $+128, AX
+	SUBQ    $+32, CX
+	CMPQ    CX, $+32
 	JGE     loop8
 
 end9:
+	CMPQ CX, $+8
+	JLT  end11
+
+loop10:
+	VMOVUPS (AX), Y7
+	VMAXPS  Y3, Y7, Y3
+	VCMPPS  $0x03, Y7, Y7, Y7
+	VORPS   Y7, Y1, Y1
+	ADDQ    $+32, AX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     loop10
+
+end11:
 	TESTQ      CX, CX
-	JE         end10
+	JE         end12
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y7
 	VMASKMOVPS (AX), Y7, Y8
-	VBLENDVPS  Y7, Y8, Y4, Y4
-	VMAXPS     Y0, Y4, Y0
-	VCMPPS     $0x03, Y4, Y4, Y4
-	VORPS      Y4, Y5, Y5
+	VBLENDVPS  Y7, Y8, Y0, Y0
+	VMAXPS     Y3, Y0, Y3
+	VCMPPS     $0x03, Y0, Y0, Y0
+	VORPS      Y0, Y1, Y1
 
-end10:
-	VMAXPS       Y2, Y3, Y2
-	VMAXPS       Y0, Y1, Y0
-	VMAXPS       Y0, Y2, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VMAXPS       X1, X0, X0
-	VPERMILPS    $0x4e, X0, X1
-	VMAXPS       X1, X0, X0
-	VPERMILPS    $0xb1, X0, X1
-	VMAXPS       X1, X0, X0
-	VORPS        Y6, Y5, Y5
-	VMOVMSKPS    Y5, AX
+end12:
+	VMAXPS       Y5, Y6, Y0
+	VMAXPS       Y3, Y4, Y3
+	VMAXPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X3
+	VMAXPS       X3, X0, X0
+	VPERMILPS    $0x4e, X0, X3
+	VMAXPS       X3, X0, X0
+	VPERMILPS    $0xb1, X0, X3
+	VMAXPS       X3, X0, X0
+	VORPS        Y2, Y1, Y1
+	VMOVMSKPS    Y1, AX
 	TESTL        AX, AX
-	JEQ          numbers11
+	JEQ          numbers13
 	VMOVSS       const7fc00000<>+0(SB), X0
 
-numbers11:
+numbers13:
 	VMOVSS X0, ret+16(FP)
 	VZEROUPPER
 	RET

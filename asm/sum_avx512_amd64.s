@@ -87,21 +87,36 @@ GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 // func maximumAVX512(x *float32, n int) float32
 // Requires: AVX, AVX512F
 TEXT ·maximumAVX512(SB), NOSPLIT, $0-20
-	VBROADCASTSS constff800000<>+0(SB), Z1
+	VBROADCASTSS constff800000<>+0(SB), Z0
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
-	VMOVUPS      Z1, Z0
-	VMOVUPS      Z1, Z2
-	VMOVUPS      Z1, Z3
-	VMOVUPS      Z1, Z4
-	KXNORW       K1, K1, K1
-	KXNORW       K2, K2, K2
-	CMPQ         CX, $+64
-	JLT          end7
+	SUBQ         $+64, CX
+	JLT          less6
+	VMOVUPS      (AX), Z1
+	VMOVUPS      64(AX), Z2
+	VMOVUPS      128(AX), Z3
+	VMOVUPS      192(AX), Z4
+	VCMPPS       $0x07, Z2, Z1, K1
+	VCMPPS       $0x07, Z4, Z3, K2
+	ADDQ         $+256, AX
+	JMP          end7
 
-loop6:
+less6:
+	ADDQ    $+64, CX
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	KXNORW  K1, K1, K1
+	KXNORW  K2, K2, K2
+
+end7:
+	CMPQ CX, $+64
+	JLT  end9
+
+loop8:
 	VMOVUPS (AX), Z5
-	VMAXPS  Z0, Z5, Z0
+	VMAXPS  Z1, Z5, Z1
 	VMOVUPS 64(AX), Z6
 	VMAXPS  Z2, Z6, Z2
 	VMOVUPS 128(AX), Z7
@@ -113,34 +128,34 @@ loop6:
 	ADDQ    $+256, AX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     loop6
+	JGE     loop8
 
-end7:
+end9:
 	CMPQ CX, $+16
-	JLT  end9
+	JLT  end11
 
-loop8:
+loop10:
 	VMOVUPS (AX), Z5
-	VMAXPS  Z0, Z5, Z0
+	VMAXPS  Z1, Z5, Z1
 	VCMPPS  $0x07, Z5, Z5, K1, K1
 	ADDQ    $+64, AX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     loop8
+	JGE     loop10
 
-end9:
+end11:
 	TESTQ   CX, CX
-	JE      end10
+	JE      end12
 	LEAQ    tailMasks<>+0(SB), DX
 	KMOVW   (DX)(CX*2), K3
-	VMOVUPS (AX), K3, Z1
-	VMAXPS  Z0, Z1, Z0
-	VCMPPS  $0x07, Z1, Z1, K1, K1
+	VMOVUPS (AX), K3, Z0
+	VMAXPS  Z1, Z0, Z1
+	VCMPPS  $0x07, Z0, Z0, K1, K1
 
-end10:
-	VMAXPS        Z3, Z4, Z1
-	VMAXPS        Z0, Z2, Z0
-	VMAXPS        Z0, Z1, Z0
+end12:
+	VMAXPS        Z3, Z4, Z0
+	VMAXPS        Z1, Z2, Z1
+	VMAXPS        Z1, Z0, Z0
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VMAXPS        Y1, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X1
@@ -151,10 +166,10 @@ end10:
 	VMAXPS        X1, X0, X0
 	KANDW         K2, K1, K1
 	KORTESTW      K1, K1
-	JCS           numbers11
+	JCS           numbers13
 	VMOVSS        const7fc00000<>+0(SB), X0
 
-numbers11:
+numbers13:
 	VMOVSS X0, ret+16(FP)
 	VZEROUPPER
 	RET

@@ -99,13 +99,36 @@ func squaredDeviation(m Machine) {
 	m.End(acc.sum(m))
 }
 
+// maximum begins with what it has to compare, where that fills its registers: half of a short
+// vector's time is what stands around the comparisons.
 func maximum(m Machine) {
 	m.Func("maximum", "func(x *float32, n int) float32", "largest x[i], or NaN where one is NaN")
 	x, n := m.Param("x"), m.Param("n")
 	minusInf := Const(0xff800000)
-	acc := newAccumulator(func() Vec { return m.Copy(minusInf) })
 	low := m.Splat(minusInf)
-	seen := []Mask{m.NoNaN(), m.NoNaN()}
+	var acc accumulator
+	seen := []Mask{m.Record(), m.Record()}
+	step := accumulators * m.Lanes()
+	m.First(n, step, func() {
+		for i := range acc {
+			acc[i] = m.Load(At{Base: x, Disp: i * Bytes(m)}, nil)
+		}
+		for i := range seen {
+			m.FirstNaN(seen[i], acc[2*i], acc[2*i+1])
+		}
+		m.AddImm(x, accumulators*Bytes(m))
+	}, func() {
+		for i := range acc {
+			if m.Tier() == "NEON" {
+				acc[i] = m.Copy(minusInf)
+			} else {
+				m.Set(acc[i], low)
+			}
+		}
+		for _, s := range seen {
+			m.NoNaN(s)
+		}
+	})
 	Stream(m, n, accumulators, []GP{x}, func(s *Chunk) {
 		var v [accumulators]Vec
 		for i := range s.Count {

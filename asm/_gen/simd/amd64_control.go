@@ -26,6 +26,18 @@ func (m *amd64) Loop(n GP, step int, body func()) {
 	m.Label(end)
 }
 
+func (m *amd64) First(n GP, step int, body, other func()) {
+	less, end := m.newLabel("less"), m.newLabel("end")
+	m.SUBQ(operand.I32(step), gpOf(n))
+	m.JLT(operand.LabelRef(less))
+	body()
+	m.JMP(operand.LabelRef(end))
+	m.Label(less)
+	m.ADDQ(operand.I32(step), gpOf(n))
+	other()
+	m.Label(end)
+}
+
 func (m *amd64) Tail(n GP, body func(*Tail)) {
 	end := m.newLabel("end")
 	g := gpOf(n)

@@ -47,13 +47,29 @@ func (m *amd64) SumLanes(v Vec) Vec {
 
 // The record of NaNs is the lanes without one on AVX-512, and those with one on AVX2.
 
-func (m *amd64) NoNaN() Mask {
+func (m *amd64) Record() Mask {
 	if m.wide() {
-		k := m.K()
-		m.KXNORW(k, k, k)
-		return Mask{k}
+		return Mask{m.K()}
 	}
-	return Mask{vecOf(m.Zero())}
+	return Mask{m.vec()}
+}
+
+func (m *amd64) NoNaN(seen Mask) {
+	if m.wide() {
+		k := seen.h.(reg.Register)
+		m.KXNORW(k, k, k)
+		return
+	}
+	v := seen.h.(reg.VecVirtual)
+	m.VXORPS(v, v, v)
+}
+
+func (m *amd64) FirstNaN(seen Mask, a, b Vec) {
+	if m.wide() {
+		m.VCMPPS(operand.Imm(0x07), vecOf(b), vecOf(a), seen.h.(reg.Register)) // both ordered
+		return
+	}
+	m.VCMPPS(operand.Imm(0x03), vecOf(b), vecOf(a), seen.h.(reg.VecVirtual))
 }
 
 func (m *amd64) SeeNaN(seen Mask, a, b Vec) {

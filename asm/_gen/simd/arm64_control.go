@@ -56,3 +56,5 @@ func (m *arm64) Rows(base, stride GP, count int) Rows {
 func (r *armRows) At(row int) At { return At{Base: r.list[row]} }
 
 func (m *arm64) Rows16(base, stride GP) Rows { return m.Rows(base, stride, 16) }
+
+func (m *arm64) First(_ GP, _ int, _, other func()) { other() }

@@ -11,8 +11,10 @@ func (m *arm64) SumLanes(v Vec) Vec {
 	return d
 }
 
-func (m *arm64) NoNaN() Mask           { return Mask{} }
-func (m *arm64) SeeNaN(Mask, Vec, Vec) {}
+func (m *arm64) Record() Mask            { return Mask{} }
+func (m *arm64) NoNaN(Mask)              {}
+func (m *arm64) FirstNaN(Mask, Vec, Vec) {}
+func (m *arm64) SeeNaN(Mask, Vec, Vec)   {}
 
 func (m *arm64) MaxLanes(v Vec, _ ...Mask) Vec { // FMAXV keeps NaN
 	d, r := m.newVec()

@@ -92,6 +92,9 @@ type Machine interface {
 	ShlImm(dst GP, n int)
 	// Loop runs body while n >= step, taking step from n each time.
 	Loop(n GP, step int, body func())
+	// First runs body where n >= step, taking step from n, and other where not; on NEON always
+	// other.
+	First(n GP, step int, body, other func())
 	// Tail runs body once for the last n < Lanes elements, n as Loop left it
 	// (on NEON up to twice, for two elements and for one); n is used up.
 	Tail(n GP, body func(*Tail))
@@ -175,9 +178,11 @@ type Machine interface {
 	// Horner returns p*x + c, rounded once; p is used up.
 	Horner(p, x Vec, c Src) Vec
 
-	// NoNaN begins a record of whether there was a NaN, which SeeNaN adds two vectors to:
-	// Max alone may lose one.
-	NoNaN() Mask
+	// Record is one of whether there was a NaN, for Max alone may lose one: NoNaN begins it, or
+	// FirstNaN with two vectors, and SeeNaN adds two.
+	Record() Mask
+	NoNaN(seen Mask)
+	FirstNaN(seen Mask, a, b Vec)
 	SeeNaN(seen Mask, a, b Vec)
 	// SumLanes and MaxLanes reduce to the first lane, in an order that is the machine's own.
 	SumLanes(Vec) Vec
