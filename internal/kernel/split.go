@@ -55,21 +55,11 @@ func (m *Matrix) PackIn(format Format, b blas32.General, transposed bool) {
 	}
 	CheckMatrix("asm: Matrix", "b", b, b.Rows, b.Cols)
 	m.size(format, b, transposed)
-	clear(m.data)
-	half, parts := m.half(), make([]uint16, format.parts())
-	for i := range b.Rows {
-		for j, v := range b.Data[i*b.Stride:][:b.Cols] {
-			row, col := i, j
-			if transposed {
-				row, col = j, i
-			}
-			scalar.Split(parts, v)
-			at := m.splitAt(row, col)
-			for _, v := range parts {
-				half[at] = v
-				at += splitPart
-			}
-		}
+	// Columns are panels of keys, rows those of values (SplitTile).
+	if tile := NewSplitTile(format); transposed {
+		tile.PackKeys(m.float32(), 0, b)
+	} else {
+		tile.PackValues(m.float32(), b.Rows, 0, b)
 	}
 }
 
