@@ -21,7 +21,8 @@ type NSAConfig struct {
 	Heads, KVHeads, HeadDim, ValueDim int
 	Scale                             float32
 	// Block is how many tokens a block has that is chosen, or is not; 0 stands for 64.
-	// Multiples of 32 are fastest.
+	// Multiples of 32 are fastest; one that is narrower than a panel of 4 to 32 keys, by the
+	// tier, takes the time and the memory of a panel.
 	Block int
 	// Count is how many blocks a query reads at the most, its own and those of First and
 	// Local among them; 0 stands for 16.
