@@ -193,7 +193,7 @@ func TestMoBASteps(t *testing.T) {
 				for b, s := range states {
 					begin, stop := c.Offsets[b], c.Offsets[b+1]
 					states[b] = disturb(t, m, s, r, &c, begin)
-					n := min(stop-begin-s.Len(), []int{0, 1, 1, 3, 12}[r.IntN(5)])
+					n := min(stop-begin-s.Len(), []int{0, 1, 1, 4, 12}[r.IntN(5)])
 					left = left || s.Len()+n < stop-begin
 					for i := range n {
 						rows = append(rows, begin+states[b].Len()+i)

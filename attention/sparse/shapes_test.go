@@ -113,7 +113,14 @@ func TestMoBAShapes(t *testing.T) {
 			if held > said {
 				t.Errorf("%+v %d: held %d, said %d", cfg, n, held, said)
 			}
-			s, _ := m.NewState(MoBAStateConfig{})
+			s, err := m.NewState(MoBAStateConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dst = spaced(dst, 1)
+			for i := range dst.Data {
+				dst.Data[i] = nan // whatever is not written
+			}
 			for at := 0; at < n; {
 				to := min(n, at+pickInt(r, 1, 2, 4, 5, 30))
 				if err := m.Step(mat.Rows(dst, at, to), mat.Rows(q, at, to), mat.Rows(k, at, to), mat.Rows(v, at, to), s); err != nil {
