@@ -113,7 +113,8 @@ func (s *Shape) readSizes(f section, kind *modelType) {
 	if key := f.either("head_dim", "attention_head_dim"); f.has(key) {
 		s.HeadDim = f.must(key, mostHeadDim)
 	} else if s.HeadDim == 0 {
-		if s.HeadDim = s.Dim / s.Heads; !divides(s.Dim, s.Heads) {
+		// Latent attention has widths of its own for heads.
+		if s.HeadDim = max(s.Dim/s.Heads, 1); !divides(s.Dim, s.Heads) && !f.has("kv_lora_rank") {
 			f.fail("hidden_size is %d, no multiple of num_attention_heads = %d, and there is no head_dim", s.Dim, s.Heads)
 		}
 	}
