@@ -1,8 +1,6 @@
 package asm
 
 import (
-	"math"
-
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/kernel/scalar"
 )
@@ -26,10 +24,7 @@ func BFloat16Of(bits uint16) float32 { return scalar.BFloat16Of(bits) }
 // element read back.
 func QuantizeInt8(dst []int8, x []float32) (scale float32) {
 	kernel.CheckLen("asm: QuantizeInt8", "dst", len(dst), len(x))
-	for _, v := range x {
-		scale = max(scale, float32(math.Abs(float64(v)))) // keeps NaN
-	}
-	scale /= 127
+	scale = scalar.Largest(x) / 127
 	for i, v := range x {
 		dst[i] = scalar.Quantize(v, scale)
 		if dst[i] == 0 && scale-scale != 0 {

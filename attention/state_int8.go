@@ -7,6 +7,7 @@ import (
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/kernel"
+	"github.com/subquad/subquad/internal/kernel/scalar"
 	"github.com/subquad/subquad/internal/mat"
 )
 
@@ -71,9 +72,8 @@ func worthTurning(y, x []float32) bool {
 	if len(y) < len(x) {
 		return false
 	}
-	largest, squares := float32(0), float32(0)
+	largest, squares := scalar.Largest(x), float32(0)
 	for _, v := range x {
-		largest = max(largest, float32(math.Abs(float64(v))))
 		squares += float32(v * v)
 	}
 	if !(float32(largest*largest)*float32(len(x)) > 9*squares) { // NaN and Inf too
@@ -81,11 +81,7 @@ func worthTurning(y, x []float32) bool {
 	}
 	asm.Scale(y, -1, x)
 	turn(y)
-	most := float32(0)
-	for _, v := range y {
-		most = max(most, float32(math.Abs(float64(v))))
-	}
-	return most < 0.45*largest
+	return scalar.Largest(y) < 0.45*largest
 }
 
 // turn multiplies x by the Walsh-Hadamard matrix over the root of its width, which is its

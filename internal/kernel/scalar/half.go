@@ -44,6 +44,16 @@ func BFloat16Bits(x float32) uint16 {
 // BFloat16Of returns the number that the bits of a bfloat16 stand for.
 func BFloat16Of(bits uint16) float32 { return math.Float32frombits(uint32(bits) << 16) }
 
+// Largest returns the largest magnitude of x, or NaN where one is: magnitudes are in the order of
+// their bits.
+func Largest(x []float32) float32 {
+	most := uint32(0)
+	for _, v := range x {
+		most = max(most, math.Float32bits(v)&^(1<<31))
+	}
+	return math.Float32frombits(most)
+}
+
 // Quantize returns v / scale rounded to the nearest integer, ties to even, between
 // -127 and 127; NaN becomes -127. A scale of 0 gives 0.
 func Quantize(v, scale float32) int8 {
