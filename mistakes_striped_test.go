@@ -50,6 +50,9 @@ func stripedRoom(b *builder) {
 	b.add("striped.ParseConfig", striped.ParseConfig, func() []any {
 		return []any{[]byte(`{"hidden_size":12,"num_layers":2,"num_attention_heads":3,"attn_layer_idxs":[1],"vocab_size":24}`)}
 	})
+	b.add("striped.NewSampler", striped.NewSampler, func() []any {
+		return []any{striped.SampleConfig{RepetitionPenalty: 1.1, Temperature: 1, TopK: 3, TopP: 0.5, MinP: 0.1}}
+	})
 	m, other := must(striped.Read(bytes.NewReader(file), int64(len(file)), cfg)), must(striped.Read(bytes.NewReader(second), int64(len(second)), cfg))
 	self := func() any { return m }
 	state := languageModel[striped.Call, *striped.State](b, "striped", m, other)

@@ -234,7 +234,8 @@ func (m *MLA) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 	return p, check.Named("mla", err)
 }
 
-// ReadState is Attention.ReadState.
+// ReadState reads a state that State.WriteTo wrote, of this MLA or of one with the same Config
+// and weights. Errors match ErrState or are those of r.
 func (m *MLA) ReadState(r io.Reader) (*attention.State, error) {
 	s, err := m.latent.ReadState(r)
 	return s, check.Named("mla", err)

@@ -3,7 +3,6 @@ package striped
 import (
 	"context"
 	"io"
-	"iter"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -160,30 +159,4 @@ func (m *Model) Run(ctx context.Context, call *Call) error {
 	}
 	c := call.general()
 	return m.stack.Run(ctx, &c)
-}
-
-// SampleConfig says how the next token is chosen of logits: Temperature, TopK, TopP, MinP,
-// RepetitionPenalty and a Seed. The zero value takes the likeliest token.
-type SampleConfig = lm.SampleConfig
-
-// GenerateConfig says how a text goes on: as its SampleConfig says, for MaxTokens at the most
-// (0 is no limit), until a token of Stop. Words and StopText are for text, Seen are tokens
-// before the prompt that RepetitionPenalty counts, LogProbs asks for Piece.LogProb, and Draft
-// for drafts (package transformer).
-type GenerateConfig = lm.GenerateConfig
-
-// Piece is what Stream yields: a token, its text and how likely it was, and at last why the
-// text ended.
-type Piece = lm.Piece
-
-// Generate continues a prompt, which must have a token, after what the state has seen, and
-// yields the tokens one by one. It ends as GenerateConfig says, or with an error: of the
-// arguments, matching ErrShape, ErrCall, ErrState or ErrConfig, or ctx.Err() once ctx is done.
-func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[int32, error] {
-	return m.stack.Generate(ctx, prompt, st, cfg)
-}
-
-// Stream is Generate with what there is to tell of each token.
-func (m *Model) Stream(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[Piece, error] {
-	return m.stack.Stream(ctx, prompt, st, cfg)
 }
