@@ -14,6 +14,11 @@ var (
 	ErrCall = subquad.ErrCall
 	// ErrConfig is matched by errors about a Config, TokenizerConfig or config.json.
 	ErrConfig = subquad.ErrConfig
+	// ErrState is matched by errors about a State: nil, of another model, truncated to where
+	// it cannot go, or stored in a way that cannot be read.
+	ErrState = subquad.ErrState
+	// ErrFull is matched by the error about more tokens than a State's MaxTokens.
+	ErrFull = subquad.ErrFull
 	// ErrTooLong is matched by the error about more tokens than the model's MaxLen. It
 	// matches ErrShape too.
 	ErrTooLong = check.Errorf(ErrShape, "dna: input too long")

@@ -69,34 +69,21 @@ const (
 	AtLongest = lm.AtLongest // at the model's longest sequence
 )
 
-// Generate continues a sequence, and yields the tokens one by one. The prompt is not
-// yielded, and must have a token. n tokens cost n log2(n)^2 in the long convolutions; a state
-// of the model's own remembers them meanwhile (see State; with a State, Run and a Sampler do
-// the same, and it can be gone on from).
+// Generate continues a prompt after what the state has seen, and yields the tokens one by
+// one. The prompt is not yielded. It must have a token, for what follows is predicted from
+// its last one. When the loop ends, the state has seen the prompt and the yielded tokens,
+// of which the last one only where a token of Stop came after it. n tokens cost n log2(n)^2
+// in the long convolutions (see State).
 //
 // It ends as GenerateConfig says, at MaxLen, or with an error: of the arguments, matching
-// ErrShape, ErrCall, ErrTooLong or ErrConfig, or ctx.Err() once ctx is done. A checkpoint
-// without a head for tokens is ErrCall.
-func (m *Model) Generate(ctx context.Context, prompt []int32, cfg GenerateConfig) iter.Seq2[int32, error] {
-	return func(yield func(int32, error) bool) {
-		st, err := m.NewState(StateConfig{})
-		if err != nil {
-			yield(0, err)
-			return
-		}
-		m.stack.Generate(ctx, prompt, st, cfg)(yield)
-	}
+// ErrShape, ErrCall, ErrState, ErrTooLong or ErrConfig, or ctx.Err() once ctx is done. A
+// checkpoint without a head for tokens is ErrCall.
+func (m *Model) Generate(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[int32, error] {
+	return m.stack.Generate(ctx, prompt, st, cfg)
 }
 
 // Stream is Generate with what there is to tell of each token, its text and how likely it
 // was, and at last of why the text ended.
-func (m *Model) Stream(ctx context.Context, prompt []int32, cfg GenerateConfig) iter.Seq2[Piece, error] {
-	return func(yield func(Piece, error) bool) {
-		st, err := m.NewState(StateConfig{})
-		if err != nil {
-			yield(Piece{Token: -1}, err)
-			return
-		}
-		m.stack.Stream(ctx, prompt, st, cfg)(yield)
-	}
+func (m *Model) Stream(ctx context.Context, prompt []int32, st *State, cfg GenerateConfig) iter.Seq2[Piece, error] {
+	return m.stack.Stream(ctx, prompt, st, cfg)
 }

@@ -14,7 +14,9 @@ func TestGenerate(t *testing.T) {
 	prompt, all := bases(1, 50), []int32(nil)
 	all = append(all, prompt...)
 	text := ""
-	for p, err := range m.Stream(t.Context(), prompt, GenerateConfig{MaxTokens: 12, Words: m.Tokenizer(NoSpecial), LogProbs: true}) {
+	st, err := m.NewState(StateConfig{})
+	must(t, err)
+	for p, err := range m.Stream(t.Context(), prompt, st, GenerateConfig{MaxTokens: 12, Words: m.Tokenizer(NoSpecial), LogProbs: true}) {
 		must(t, err)
 		if text += string(p.Text); p.End == Going {
 			all = append(all, p.Token)
@@ -31,7 +33,26 @@ func TestGenerate(t *testing.T) {
 			t.Errorf("token %d is %d, not the likeliest", i, all[i])
 		}
 	}
-	for _, err := range m.Generate(t.Context(), bases(1, m.cfg.MaxLen+1), GenerateConfig{}) {
+	// Another turn, from what the state has not seen, gives what one call does.
+	fork := st.Clone()
+	more := func(st *State, prompt []int32, n int) (out []int32) {
+		for id, err := range m.Generate(t.Context(), prompt, st, GenerateConfig{MaxTokens: n}) {
+			must(t, err)
+			out = append(out, id)
+		}
+		return out
+	}
+	st.Reset()
+	if got := append(all[50:62:62], more(fork, all[fork.Len():], 5)...); fork.Len() != 66 || !slices.Equal(got, more(st, prompt, 17)) {
+		t.Errorf("a state of %d tokens went on to %v", fork.Len(), got)
+	}
+	for _, err := range m.Generate(t.Context(), prompt, nil, GenerateConfig{}) {
+		if !errors.Is(err, ErrState) {
+			t.Errorf("error %v of no state", err)
+		}
+	}
+	st.Reset()
+	for _, err := range m.Generate(t.Context(), bases(1, m.cfg.MaxLen+1), st, GenerateConfig{}) {
 		if !errors.Is(err, ErrTooLong) {
 			t.Errorf("error %v", err)
 		}

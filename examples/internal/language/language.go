@@ -357,10 +357,17 @@ func (m *Model) Template(cfg text.TemplateConfig) (*text.Template, error) {
 	return text.OpenTemplate(m.path, words.Tokenizer, cfg)
 }
 
-// Stream continues a prompt. st is nil where NewState gives none.
+// Stream continues a prompt. st is nil where NewState gives none, and a new one is taken.
 func (m *Model) Stream(ctx context.Context, prompt []int32, st *transformer.State, cfg transformer.GenerateConfig) iter.Seq2[transformer.Piece, error] {
 	if m.bases != nil {
-		return m.bases.Stream(ctx, prompt, cfg)
+		return func(yield func(transformer.Piece, error) bool) {
+			st, err := m.bases.NewState(dna.StateConfig{})
+			if err != nil {
+				yield(transformer.Piece{Token: -1}, err)
+				return
+			}
+			m.bases.Stream(ctx, prompt, st, cfg)(yield)
+		}
 	}
 	return m.streamer.Stream(ctx, prompt, st, cfg)
 }
