@@ -193,7 +193,9 @@ func integerPeaks(scaled bool) kernel {
 			if scaled {
 				arrays = append(arrays, m.Param("scales"))
 			}
-			seen, most := m.NoNaN(), m.Copy(Const(0))
+			seen := m.Record()
+			m.NoNaN(seen)
+			most := m.Copy(Const(0))
 			Stream(m, m.Param("cols"), 1, arrays, func(k *Chunk) {
 				y := k.Load(arrays[0], 0)
 				if scaled {
