@@ -145,8 +145,8 @@
 //
 // With [Config.Precision] the two products of Forward, q.k and the weights times the values, are
 // made of parts of bfloat16, as package asm's Precision says: on a matrix unit, where
-// Precision.Unit names one, and otherwise in portable Go with the same bits, a hundred times
-// slower than float32. Nothing but this option asks for it. Everything between the products,
+// Precision.Unit names one, and otherwise in portable Go with the same bits, hundreds of times
+// slower than float32 in AVX-512. Nothing but this option asks for it. Everything between the products,
 // softmax, softcap, biases and sums of weights, stays in float32, and so do steps of decoding, whose
 // few queries a matrix unit has no use for; where Call.Prefill gives a step to Forward's tiles, they are
 // in Precision. Step and Forward so agree within the error below. States belong to operators of
@@ -165,8 +165,8 @@
 //
 // Results depend on the tier, by the softmax between the products, but not on whether there
 // is a unit. Elements from 3.396e38 on in magnitude count as infinite, and an infinite value that
-// a query sees makes NaN of its output where float32 may have an infinity; subnormal elements
-// count as zeros.
+// a query sees makes NaN of its output where float32 may have an infinity; of one that it does not
+// see no bit depends. Subnormal elements count as zeros.
 //
 // On AMX BFloat16x3 can be faster than any float32 on vectors: causal, at its best 1.2 times (D = 64) and
 // 1.5 times (D = 128) the rate that fused multiply-adds have at the most, BFloat16x1 1.8 and 2.4 times;
