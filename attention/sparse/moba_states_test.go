@@ -122,3 +122,36 @@ func TestMoBAFailures(t *testing.T) {
 		sameBits(t, "after an error", mat.Rows(one, 0, 1).Data[:heads*d], dst.Data)
 	}
 }
+
+// TestMoBAMeans: a state's means have the bits of those of a whole sequence, whatever the steps.
+func TestMoBAMeans(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		const n, d, kv, block = 50, 6, 2, 4
+		m := mustMoBA(t, MoBAConfig{Heads: kv, HeadDim: d, Block: block, TopK: 2})
+		k := matrix(1, n, kv*d)
+		want, err := blockMeans(t.Context(), mat.Rows(k, 0, n/block*block), block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := mobaRun{op: m}
+		r.mean = r.meanTask
+		whole, err := r.meansOf(t.Context(), k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameBits(t, "whole", whole.Data, want.Data)
+		for _, size := range []int{1, 3, 7, n} {
+			s, err := m.NewState(MoBAStateConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for from := 0; from < n; from += size {
+				x := mat.Rows(k, from, min(from+size, n))
+				if err := m.Step(mat.New(x.Rows, kv*d), x, x, x, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sameBits(t, "steps", s.means, want.Data)
+		}
+	})
+}

@@ -67,11 +67,16 @@ func TestBlocksShapes(t *testing.T) {
 			q, k, v := matrix(seed, n, cfg.Heads*cfg.HeadDim), matrix(seed+1, m, kv*cfg.HeadDim), matrix(seed+2, m, kv*cfg.ValueDim)
 			c := randomChoice(r, []int{1, kv, cfg.Heads}[r.IntN(3)], []int{ceil(n, cfg.QueryBlock)}, []int{ceil(m, cfg.KeyBlock)})
 			dst := spaced(mat.New(n, cfg.Heads*cfg.ValueDim), 5)
-			if err := b.Forward(dst, spaced(q, 3), spaced(k, 2), spaced(v, 7), c); err != nil {
+			lse, weights := spaced(mat.New(n, cfg.Heads), 2), matrix(seed+3, m, pickInt(r, 1, kv))
+			if err := b.Run(context.Background(), &attention.Call{
+				Dst: dst, LSE: lse, Q: spaced(q, 3), K: []blas32.General{spaced(k, 2)}, V: []blas32.General{spaced(v, 7)}, LogWeights: spaced(weights, 4), Options: c,
+			}); err != nil {
 				t.Fatal(err)
 			}
 			intact(t, dst)
-			want, _ := dense(q, k, v, cfg.Heads, kv, b.cfg.Scale, func(int, int) float64 { return 0 }, func(h, i, j int) bool {
+			intact(t, lse)
+			weight := func(g, j int) float64 { return float64(mat.Row(weights, j)[min(g, weights.Cols-1)]) }
+			want, sums := dense(q, k, v, cfg.Heads, kv, b.cfg.Scale, weight, func(h, i, j int) bool {
 				for _, x := range c.List(i/cfg.QueryBlock*c.Heads + h*c.Heads/cfg.Heads) {
 					if int(x) == j/cfg.KeyBlock && (!cfg.Causal || j <= i+m-n) {
 						return true
@@ -80,6 +85,7 @@ func TestBlocksShapes(t *testing.T) {
 				return false
 			})
 			near(t, "dst", dst, want, 2e-5)
+			near(t, "LSE", lse, sums, 2e-5)
 			held, said := isatest.Held(b.scratch.Get()), b.ScratchBytes(n, m)
 			if held > said {
 				t.Errorf("%+v %d %d: held %d, said %d", cfg, n, m, held, said)
@@ -103,12 +109,15 @@ func TestMoBAShapes(t *testing.T) {
 			ties(q, r)
 			ties(k, r)
 			dst := spaced(mat.New(n, cfg.Heads*cfg.ValueDim), 5)
-			if err := m.Forward(dst, spaced(q, 3), spaced(k, 2), spaced(v, 7)); err != nil {
+			lse := spaced(mat.New(n, cfg.Heads), 2)
+			if err := m.Run(context.Background(), &attention.Call{Dst: dst, LSE: lse, Q: spaced(q, 3), K: []blas32.General{spaced(k, 2)}, V: []blas32.General{spaced(v, 7)}}); err != nil {
 				t.Fatal(err)
 			}
 			intact(t, dst)
-			want, _ := dense(q, k, v, cfg.Heads, kv, m.cfg.Scale, func(int, int) float64 { return 0 }, mobaSees(&m.cfg, q, k))
+			intact(t, lse)
+			want, sums := dense(q, k, v, cfg.Heads, kv, m.cfg.Scale, func(int, int) float64 { return 0 }, mobaSees(&m.cfg, q, k))
 			near(t, "dst", dst, want, 2e-5)
+			near(t, "LSE", lse, sums, 2e-5)
 			held, said := isatest.Held(m.scratch.Get()), m.ScratchBytes(n)
 			if held > said {
 				t.Errorf("%+v %d: held %d, said %d", cfg, n, held, said)
