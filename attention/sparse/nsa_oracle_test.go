@@ -227,31 +227,38 @@ func TestNSAOracle(t *testing.T) {
 	})
 }
 
-// TestNSALarge has more compressed keys than a tile, and than a softmax takes at a time.
+// TestNSALarge has more compressed keys than a tile, and than a softmax takes at a time, and blocks
+// and windows of several tiles.
 func TestNSALarge(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n = 600
-		a := mustNSA(t, NSAConfig{Heads: 2, KVHeads: 1, HeadDim: 3, ValueDim: 2, Block: 4, Compress: 2, Stride: 1, Count: 3, Window: 5})
-		gate := mattest.Matrix(1, n, 2)
-		x := nsaCase{a: a, q: mattest.Matrix(2, n, 6), k: mattest.Matrix(3, n, 3), v: mattest.Matrix(4, n, 2), gates: Gates{gate, gate, gate}}
-		for _, block := range []int{a.sizes.Block, 250} {
-			a.sizes.Block = block
-			c, o := x.call()
-			if err := a.Run(context.Background(), c); err != nil {
-				t.Fatal(err)
-			}
-			mattest.Near(t, "dst", c.Dst, x.oracle(t, o.Blocks), 4e-5)
-			hurt := x
-			hurt.v = mat.New(n, 2)
-			mat.Copy(hurt.v, x.v)
-			hurt.v.Data[2*300] = nan // in the second tile
-			d, _ := hurt.call()
-			if err := a.Run(context.Background(), d); err != nil {
-				t.Fatal(err)
-			}
-			mattest.Close(t, "before NaN", d.Dst.Data[:300*4], c.Dst.Data[:300*4], 1e-5)
-			if y := d.Dst.Data[300*4]; y == y {
-				t.Errorf("a NaN did not reach its own query: %v", y)
+		for _, cfg := range []NSAConfig{
+			{Block: 4, Compress: 2, Stride: 1, Count: 3, Window: 5},
+			{Block: 290, Count: 2, Window: 400},
+		} {
+			cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim = 2, 1, 3, 2
+			a := mustNSA(t, cfg)
+			gate := mattest.Matrix(1, n, 2)
+			x := nsaCase{a: a, q: mattest.Matrix(2, n, 6), k: mattest.Matrix(3, n, 3), v: mattest.Matrix(4, n, 2), gates: Gates{gate, gate, gate}}
+			for _, block := range []int{a.sizes.Block, 250} {
+				a.sizes.Block = block
+				c, o := x.call()
+				if err := a.Run(context.Background(), c); err != nil {
+					t.Fatal(err)
+				}
+				mattest.Near(t, "dst", c.Dst, x.oracle(t, o.Blocks), 4e-5)
+				hurt := x
+				hurt.v = mat.New(n, 2)
+				mat.Copy(hurt.v, x.v)
+				hurt.v.Data[2*300] = nan // in a second tile
+				d, _ := hurt.call()
+				if err := a.Run(context.Background(), d); err != nil {
+					t.Fatal(err)
+				}
+				mattest.Close(t, "before NaN", d.Dst.Data[:300*4], c.Dst.Data[:300*4], 1e-5)
+				if y := d.Dst.Data[300*4]; y == y {
+					t.Errorf("a NaN did not reach its own query: %v", y)
+				}
 			}
 		}
 	})
