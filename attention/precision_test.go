@@ -189,6 +189,27 @@ func TestPrecisionHidden(t *testing.T) {
 	})
 }
 
+// TestPrecisionSkip: what Config.Skip takes for a lower bound of a logit is one in each precision, where
+// all elements round down.
+func TestPrecisionSkip(t *testing.T) {
+	inPrecisions(t, func(t *testing.T, precision asm.Precision) {
+		const d = 64
+		a := must(t, Config{Heads: 1, HeadDim: d, Scale: 1, Skip: 1e-6, Workers: 1, Precision: precision})
+		x, lse := matrix(1, 1, d), matrix(2, 1, 1)
+		for i := range x.Data {
+			x.Data[i] = 1 + 0x1p-8 + 0x1p-17 - 0x1p-16
+		}
+		one := []blas32.General{x}
+		if err := a.Run(context.Background(), &Call{Dst: matrix(3, 1, d), Q: x, K: one, V: one, LSE: lse}); err != nil {
+			t.Fatal(err)
+		}
+		r := a.forwards.Get()
+		if least, logit := r.work[0].least[0], lse.Data[0]; !(least <= logit && least > logit-2.5) {
+			t.Errorf("a logit of %v is told to be %v at least", logit, least)
+		}
+	})
+}
+
 // TestPrecisionConfig checks that a precision is told by Config, is no part of what states
 // belong to, and that one that is not there is an error.
 func TestPrecisionConfig(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/parallel"
@@ -95,6 +96,29 @@ func TestParts(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLooks: where there are no vectors, or not the unit of a precision, a layer asks whether to go on
+// every few milliseconds of that, also one of many rows and few outputs.
+func TestLooks(t *testing.T) {
+	defer isa.Without(isa.AMXBFloat16)()
+	defer isa.Use(isa.Generic)()
+	for _, c := range []struct {
+		precision  asm.Precision
+		n, in, out int
+		most       int // multiply-adds between two looks
+	}{{asm.Single, 192, 512, 128, 4_000_000}, {asm.Single, 192, 8192, 4, 4_000_000}, {asm.BFloat16x1, 64, 2048, 32, 1_000_000}, {asm.BFloat16x3, 8, 512, 300, 1_000_000}} {
+		l := NewLinearIn(asm.Float32, c.precision, mat.New(c.out, c.in), nil)
+		x, y := mat.New(c.n, c.in), mat.New(c.n, c.out)
+		var g parallel.Group
+		ctx := &asked{Context: context.Background(), end: 1 << 30}
+		if err := g.Run(ctx, 1, 1, func(_, _ int) { l.ForwardIn(&g, y, x) }); err != nil {
+			t.Fatal(err)
+		}
+		if want := c.n * c.in * c.out / c.most; ctx.times-2 < want {
+			t.Errorf("%v of %d x %d x %d: asked %d times, want %d", c.precision, c.n, c.in, c.out, ctx.times-2, want)
+		}
+	}
 }
 
 func same(t *testing.T, format fmt.Stringer, got, want []float32) {

@@ -78,6 +78,13 @@ func TestSplitTile(t *testing.T) {
 				all := s
 				all.Cols = tile.Panels(keys) * tile.Panel()
 				gapsIntact(t, all)
+				for i := range rows { // of a panel's columns after the last key
+					for j := keys; j < all.Cols; j++ {
+						if x := all.Data[i*all.Stride+j]; x != 0 {
+							t.Fatalf("%s: score %d, %d is %v, want 0 after the last key", name, i, j, x)
+						}
+					}
+				}
 				before, factor := random(9, splitHigh*o.Stride), random(8, splitHigh)
 				for i := range rows {
 					for j := range keys {
@@ -254,6 +261,10 @@ func TestSplitTilePanics(t *testing.T) {
 	mustPanic(t, "kernel: SplitTile.Scores: k has 0 elements, want at least 1024", func() {
 		tile.Scores(matrix(1, 1, 32, 0), make([]float32, tile.Strip(2)), nil, 2, nil)
 	})
+	none := matrix(1, 2, 32, 0)
+	if tile.Scores(none, nil, nil, 0, nil); none.Data[0] != 0 || none.Data[63] != 0 {
+		t.Error("scores over no elements are not 0")
+	}
 	if NewSplitTile(Float32).Split() || (SplitTile{}).Split() {
 		t.Error("float32 has parts")
 	}

@@ -192,6 +192,26 @@ func TestSplitTiny(t *testing.T) {
 	}
 }
 
+// TestSplitLeast has sums that are less than the smallest normal number, 2^-126, by less than half of
+// what float32 would tell apart there: they round to it and are no zeros.
+func TestSplitLeast(t *testing.T) {
+	units := []unit{false}
+	if unitNow() {
+		units = append(units, true)
+	}
+	for _, c := range []struct{ less, want float32 }{{0x1p-80, 0x1p-126}, {0x1p-71, 0x1p-126}, {0x1p-70, 0}, {0x1p-60, 0}} {
+		a, b := make([]uint16, splitStep), make([]uint16, splitPart)
+		a[0], a[2] = scalar.BFloat16Bits(0x1p-63), scalar.BFloat16Bits(-0x1p-80)
+		b[splitOf(0, 5)], b[splitOf(2, 5)] = scalar.BFloat16Bits(0x1p-63), scalar.BFloat16Bits(c.less)
+		for _, u := range units {
+			sum := make([]float32, splitCols)
+			if u.addSplit(1, 1, 1, 1, a, splitStep, b, 0, sum, splitCols, false); sum[5] != c.want {
+				t.Errorf("unit %v: 2^-126 - 2^-80 %v is %v, want %v", u, c.less, sum[5], c.want)
+			}
+		}
+	}
+}
+
 // TestSplitHuge does so where products exceed float32, of which a fused sum may come back, and where
 // anything stands among the elements.
 func TestSplitHuge(t *testing.T) {
