@@ -54,13 +54,13 @@ func logitReach(a *Attention, q, k blas32.General) float64 {
 	return max(1, float64(a.cfg.Scale)*of(q, a.cfg.Heads)*of(k, a.cfg.KVHeads)/8)
 }
 
-// largest is the largest size of an element, 1 at least.
-func largest(m blas32.General) float64 {
-	most := 1.0
-	for _, x := range m.Data {
+// valueReach is the largest size of a value, in units of 8 and 1 at least.
+func valueReach(v blas32.General) float64 {
+	most := 8.0
+	for _, x := range v.Data {
 		most = max(most, math.Abs(float64(x)))
 	}
-	return most
+	return most / 8
 }
 
 // headMajor turns [rows, heads] into [heads, rows].
@@ -98,7 +98,7 @@ func attend(t *testing.T, cfg Config, c Call, k, v blas32.General) (out, lse bla
 		if goldenPrecision != asm.Single {
 			tol *= goldenWider[goldenPrecision]
 		}
-		close64(t, "by steps: out", dst.Data, out.Data, tol*largest(v))
+		close64(t, "by steps: out", dst.Data, out.Data, tol*valueReach(v))
 		close64(t, "by steps: lse", logs.Data, lse.Data, tol)
 	}
 	return out, lse

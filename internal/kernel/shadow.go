@@ -80,11 +80,7 @@ func (t ShadowTile) pack(q *ShadowQueries, x blas32.General, groups int) {
 		n := shadowTogether(x.Rows - i)
 		for r := range n {
 			row := x.Data[(i+r)*x.Stride:][:x.Cols]
-			largest := float32(0)
-			for _, v := range row {
-				largest = max(largest, float32(math.Abs(float64(v))))
-			}
-			factor := largest / mostShadow
+			factor := scalar.Largest(row) / mostShadow
 			q.factor[i+r] = factor
 			var sum [2]int32
 			for d, v := range row {

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa"
+	"github.com/subquad/subquad/internal/kernel/scalar"
 )
 
 // A shadow of four bits has half the bytes of one of eight: numbers of a key lie between -7
@@ -24,11 +25,7 @@ func QuantizeNibbles(panel []uint8, scale []float32, l int, x []float32) (off, l
 	CheckLen("kernel: QuantizeNibbles", "scale", len(scale), blocks*ShadowPanel)
 	for b := range blocks {
 		part := x[32*b : min(32*b+32, len(x))]
-		largest := float32(0)
-		for _, v := range part {
-			largest = max(largest, float32(math.Abs(float64(v)))) // keeps NaN
-		}
-		size := largest / 7
+		size := scalar.Largest(part) / 7
 		scale[b*ShadowPanel+l] = size
 		for d := range 32 {
 			q := 0
