@@ -252,6 +252,7 @@ func (f *File) Compare(name string, got []float32, tol ...Tolerance) {
 func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
 	f.t.Helper()
 	if !f.Has(name) {
+		f.t.Logf("%s: not compared, the file lacks it", name)
 		return
 	}
 	f.record(name, got)
@@ -283,6 +284,7 @@ func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
 func (f *File) CompareInts(name string, got []int64) {
 	f.t.Helper()
 	if !f.Has(name) {
+		f.t.Logf("%s: not compared, the file lacks it", name)
 		return
 	}
 	f.record(name, got)
