@@ -170,7 +170,7 @@ func (s *State) readAll(f *state.Reader, own bool) error {
 	}
 	n, high, reached := f.Int(), f.Int(), f.Int()
 	if high == hasPositions {
-		if err := s.readPositions(f, n, reached); err != nil {
+		if err := s.readPositions(f, n, reached, cfg.MaxTokens); err != nil {
 			return err
 		}
 		return s.endRead(f)
@@ -181,8 +181,8 @@ func (s *State) readAll(f *state.Reader, own bool) error {
 	if f.Err() != nil {
 		return f.Err()
 	}
-	if most := s.cfg.MaxTokens; most > 0 && n > int64(most) {
-		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", n, most)
+	if err := s.checkRead(n, cfg.MaxTokens); err != nil {
+		return err
 	}
 	if c := &s.cfg; c.Window == 0 || high <= int64(s.ringTokens()) {
 		high = n // nothing was overwritten
@@ -232,9 +232,21 @@ func (s *State) readConfig(f *state.Reader) (cfg StateConfig, err error) {
 	return cfg, nil
 }
 
-// readPositions reads a state of n tokens that has forgotten some. Memory grows with
-// what is there.
-func (s *State) readPositions(f *state.Reader, n, reached int64) error {
+// checkRead refuses a file of more tokens than its own MaxTokens, which no state wrote,
+// and than the state's.
+func (s *State) checkRead(tokens int64, own int) error {
+	if own > 0 && tokens > int64(own) {
+		return check.Errorf(ErrState, "attention: state: it has %d tokens, of at most MaxTokens = %d", tokens, own)
+	}
+	if most := s.cfg.MaxTokens; most > 0 && tokens > int64(most) {
+		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", tokens, most)
+	}
+	return nil
+}
+
+// readPositions reads a state of n tokens, at most that many held, that has forgotten
+// some. Memory grows with what is there.
+func (s *State) readPositions(f *state.Reader, n, reached int64, most int) error {
 	floor, held := f.Int(), f.Int()
 	if f.Err() == nil && (s.cfg.Window > 0 || min(n, reached, floor, held) < 0 || max(floor, held) > n || max(n, reached) > mostTokens) {
 		f.Fail("it has %d of %d tokens, the last forgotten after %d", held, n, floor)
@@ -246,8 +258,8 @@ func (s *State) readPositions(f *state.Reader, n, reached int64) error {
 		f.Fail("it has all of %d tokens, of which some before %d were forgotten", n, floor)
 		return f.Err()
 	}
-	if most := s.cfg.MaxTokens; most > 0 && held > int64(most) {
-		return check.Errorf(ErrFull, "attention: reading a state of %d tokens, want at most MaxTokens = %d", held, most)
+	if err := s.checkRead(held, most); err != nil {
+		return err
 	}
 	s.list = []int64{}
 	bytes, before := int(s.op.tokenBytes(&s.cfg)), int64(-1)

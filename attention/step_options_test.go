@@ -214,6 +214,7 @@ func TestReadStateMemory(t *testing.T) {
 		"many tokens":                     {3: 1 << 30, 7: 1 << 29, 8: 1 << 29},
 		"many tokens of an endless state": {3: 0, 4: 0, 7: 1 << 30, 8: 1 << 30},
 		"a bound":                         {3: 0, 4: 0, 5: 1 << 30},
+		"more tokens than its bound":      {3: 0, 4: 0, 5: 39},
 	} {
 		data := bytes.Clone(file.Bytes())
 		for i, x := range change {
