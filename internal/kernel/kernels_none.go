@@ -145,6 +145,18 @@ func deltaStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float
 func deltaPairStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, *float32, *float32, float32, *float32, float32) {
 	panic(NoKernels)
 }
+func deltaFallSIMD(isa.Tier, int, int, *float32, *float32, *float32, *float32, *float32, int) {
+	panic(NoKernels)
+}
+func deltaSolveSIMD(isa.Tier, int, int, *float32, *float32, int, *float32, int, *float32, int, *float32, *float32, int, *float32, *float32, int, *float32, *float32) {
+	panic(NoKernels)
+}
+func deltaAskSIMD(isa.Tier, int, int, *float32, *float32, int, *float32, int, *float32, int, *float32, *float32, int, *float32, int) {
+	panic(NoKernels)
+}
+func deltaWriteSIMD(isa.Tier, int, int, int, *float32, *float32, int, *float32, *float32) {
+	panic(NoKernels)
+}
 func scaleRowsSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32) { panic(NoKernels) }
 func flushSIMD(isa.Tier, []float32)                                            { panic(NoKernels) }
 func widenBFloat16SIMD(isa.Tier, int, *float32, *byte)                         { panic(NoKernels) }

@@ -8,7 +8,6 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
-	"github.com/subquad/subquad/internal/mat"
 )
 
 // TestPanels multiplies by matrices computed where they stand.
@@ -76,82 +75,6 @@ func TestReshapeClears(t *testing.T) {
 			t.Errorf("%d elements, want %d", len(m.float32()), 2*rows*w)
 		}
 	})
-}
-
-// TestPanelProduct: it has the bits of Gemm, GemmAdd and GemmTAdd, for whole panels and the
-// last one, from zeros, from dst and from another matrix.
-func TestPanelProduct(t *testing.T) {
-	isatest.Run(t, func(t *testing.T) {
-		w := PanelCols()
-		for depth, k := range []int{0, 1, 11, 45, blockK + 3} {
-			for rows := range 30 {
-				if testing.Short() && rows%3 != depth%3 { // every height with one depth or another
-					continue
-				}
-				const from = 2
-				cols := w + w/2 + 1
-				b := NewMatrix(Float32, matrix(1, k+from+3, cols, 0))
-				for p := range 2 {
-					right := b.PanelRows(p, from, from+k)
-					start := matrix(3, rows, right.cols, 2)
-					for i, a := range []blas32.General{matrix(2, rows, k, 1), matrix(2, k, rows, 1)} {
-						got, want := blank(rows, right.cols, 3), blank(rows, right.cols, 0)
-						compare := func(what string) {
-							for r := range rows {
-								if err := sameBits(got.Data[r*got.Stride:][:right.cols], want.Data[r*right.cols:][:right.cols]); err != nil {
-									t.Fatalf("%s, %d rows, %d deep, panel %d, row %d: %v", what, rows, k, p, r, err)
-								}
-							}
-						}
-						product, add := Gemm, GemmAdd
-						if i == 1 {
-							product, add = GemmT, GemmTAdd
-						}
-						product(want, a, &right, nil)
-						PanelProduct(got, blas32.General{}, a, b, p, from, from+k, i == 1)
-						compare("from zeros")
-						add(want, a, &right)
-						PanelProduct(got, got, a, b, p, from, from+k, i == 1)
-						compare("from dst")
-						mat.Copy(want, start)
-						add(want, a, &right)
-						PanelProduct(got, start, a, b, p, from, from+k, i == 1)
-						compare("from another matrix")
-					}
-				}
-			}
-		}
-	})
-	b := NewMatrix(Float32, matrix(1, 9, PanelCols(), 0))
-	for _, wrong := range []func(){
-		func() {
-			PanelProduct(blank(2, PanelCols(), 0), blas32.General{}, matrix(2, 2, 3, 0), b, 0, 0, 4, false)
-		},
-		func() {
-			PanelProduct(blank(3, PanelCols(), 0), blas32.General{}, matrix(2, 2, 4, 0), b, 0, 0, 4, false)
-		},
-		func() {
-			PanelProduct(blank(2, PanelCols()-1, 0), blas32.General{}, matrix(2, 2, 4, 0), b, 0, 0, 4, false)
-		},
-		func() {
-			PanelProduct(blank(2, PanelCols(), 0), blas32.General{}, matrix(2, 2, 4, 0), b, 0, 6, 10, false)
-		},
-		func() {
-			PanelProduct(blank(2, PanelCols(), 0), blas32.General{}, matrix(2, 2, 4, 0), b, 1, 0, 4, false)
-		},
-		func() {
-			PanelProduct(blank(2, PanelCols(), 0), blank(1, PanelCols(), 0), matrix(2, 2, 4, 0), b, 0, 0, 4, false)
-		},
-	} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Error("no panic")
-				}
-			}()
-			wrong()
-		}()
-	}
 }
 
 func TestPanelPanics(t *testing.T) {

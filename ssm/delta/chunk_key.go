@@ -30,6 +30,8 @@ type keyWork struct {
 	x          []float32 // [keyRows, K]: rows times fore
 	own        []float32 // [keyRows, K]: of a block, with decays up to a token
 	yT         kernel.Matrix
+	left, ask  []float32 // [n, K]: what is read and asked with times grow; ask of each query
+	products   []keyProduct
 }
 
 // keyProduct is a product of rows x [n, K] with others, to go to dst [n, n]; before takes
@@ -183,67 +185,70 @@ func (k *keyWork) before(list []keyProduct, from, to, n, width int) {
 	}
 }
 
-// weighByKey makes c.left, c.ask and c.tail of a head with a decay for each key channel.
+// weighByKey makes c.left, c.ask and c.written of a head with a decay for each key channel.
 func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) {
 	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
-	k := &c.keys
+	k, pair := &c.keys, c.parts == 2
 	w.decays(op, call, p, h)
 	k.multiplyUp(w.decay, n, width)
-	erasers := w.negative
+	erasers := w.k
 	if op.cfg.Erase >= EraseGated {
 		erasers = w.erasers(op, call, p, h)
 	}
 	if k.mild {
 		k.multiplyBack(mat.Columns(mat.Rows(call.Decay, p.t, p.t+n), h*width, width))
 	}
-	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
-	pair, wide := c.parts == 2, width+c.parts*n
-	for i := range n {
-		if to := c.left[i*wide:][:width]; op.cfg.Erase != NoErase {
-			switch {
-			case !op.cfg.EraseFirst:
-				asm.Mul(to, row(erasers, i), row(k.grow, i))
-			case i == 0:
-				copy(to, row(erasers, i))
-			default:
-				asm.Mul(to, row(erasers, i), row(k.grow, i-1))
-			}
-		}
-		for q := range op.each {
-			asm.Mul(c.ask[(q*n+i)*wide:][:width], row(w.q, q*n+i), row(k.grow, i))
-		}
-		asm.Mul(c.tailRow(i, 0, n, width)[:width], row(w.k, i), row(k.rest, i))
-	}
-	k.multiply(w.products(op, erasers, readKey, askKey, n), w.k, w.decay, n, width)
+	k.left, k.ask = scratch.Floats(k.left, n*width), scratch.Floats(k.ask, op.each*n*width)
+	c.left.x, c.left.by = mat.Of(k.left, n, width), c.less
+	c.ask.x, c.ask.by, c.rest = mat.Of(k.ask, op.each*n, width), c.ones, c.ones
 	if pair {
-		w.read = scratch.Floats(w.read, n*width)
-		mat.Copy(mat.Of(w.read, n, width), mat.Columns(mat.Rows(call.Insert, p.t, p.t+n), h*width, width))
-		k.multiply(w.products(op, erasers, readPair, askPair, n), w.read, w.decay, n, width)
+		c.left.by = c.ones
 	}
-	for i := range n {
-		if pair {
-			asm.Mul(c.tailRow(i, 1, n, width)[:width], row(w.read, i), row(k.rest, i))
-			continue
-		}
-		for q := range op.each {
-			copy(c.ask[(q*n+i)*wide+width:][:i+1], c.m[askKey][(q*n+i)*n:])
-		}
-	}
-	copy(c.last, row(k.grow, n-1))
-	w.assemble(op, n, width)
-}
-
-// products lists what is multiplied with the keys, or with the other rows of a pair.
-func (w *headWork) products(op *Recurrence, erasers []float32, read, ask, n int) []keyProduct {
-	c := &w.chunk
-	list, width, wide := c.products[:0], op.cfg.KeyDim, op.cfg.KeyDim+c.parts*n
-	if op.cfg.Erase != NoErase {
-		list = append(list, keyProduct{erasers, c.m[read], op.cfg.EraseFirst, mat.Columns(mat.Of(c.left, n, wide), 0, width)})
+	row := func(x []float32, i int) []float32 { return x[i*width:][:width] }
+	switch {
+	case op.cfg.Erase == NoErase:
+	case op.cfg.EraseFirst:
+		copy(k.left, row(erasers, 0))
+		asm.Mul(k.left[width:], erasers[width:n*width], k.grow[:(n-1)*width])
+	default:
+		asm.Mul(k.left, erasers[:n*width], k.grow)
 	}
 	for q := range op.each {
-		grown := mat.Columns(mat.Of(c.ask[q*n*wide:], n, wide), 0, width)
-		list = append(list, keyProduct{w.q[q*n*width:][:n*width], c.m[ask][q*n*n:][:n*n], false, grown})
+		asm.Mul(k.ask[q*n*width:][:n*width], w.q[q*n*width:][:n*width], k.grow)
 	}
-	c.products = list
+	c.tail = scratch.Floats(c.tail, c.parts*n*width)
+	c.written = mat.Of(c.tail, c.parts*n, width)
+	copy(c.last, row(k.grow, n-1))
+	c.squares(op, n)
+	k.multiply(w.keyProducts(op, erasers, readKey, askKey, n), w.k, w.decay, n, width)
+	if !pair {
+		asm.Mul(c.tail, w.k[:n*width], k.rest)
+		if op.cfg.Erase != NoErase {
+			kernel.ScaleRows(mat.Of(c.left.m, n, n), c.less, mat.Of(c.m[readKey], n, n))
+		}
+		copy(c.ask.m, c.m[askKey])
+		return
+	}
+	w.read = scratch.Floats(w.read, n*width)
+	mat.Copy(mat.Of(w.read, n, width), mat.Columns(mat.Rows(call.Insert, p.t, p.t+n), h*width, width))
+	k.multiply(w.keyProducts(op, erasers, readPair, askPair, n), w.read, w.decay, n, width)
+	for i := range n {
+		asm.Mul(c.tailRow(i, 0, n, width)[:width], row(w.k, i), row(k.rest, i))
+		asm.Mul(c.tailRow(i, 1, n, width)[:width], row(w.read, i), row(k.rest, i))
+	}
+	c.assemblePair(op.each, n)
+}
+
+// keyProducts lists what is multiplied with the keys, or with the other rows of a pair.
+func (w *headWork) keyProducts(op *Recurrence, erasers []float32, read, ask, n int) []keyProduct {
+	c, k := &w.chunk, &w.chunk.keys
+	list, width := k.products[:0], op.cfg.KeyDim
+	if op.cfg.Erase != NoErase {
+		list = append(list, keyProduct{erasers, c.m[read], op.cfg.EraseFirst, c.left.x})
+	}
+	for q := range op.each {
+		list = append(list, keyProduct{w.q[q*n*width:][:n*width], c.m[ask][q*n*n:][:n*n], false, mat.Rows(c.ask.x, q*n, (q+1)*n)})
+	}
+	k.products = list
 	return list
 }

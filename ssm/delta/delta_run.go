@@ -35,18 +35,17 @@ type work struct {
 // headWork is the working memory of a goroutine. Matrices are [n, K] unless they say
 // otherwise, of the n tokens of a piece.
 type headWork struct {
-	k        []float32 // keys
-	negative []float32 // -k, of chunks that erase by them
-	q        []float32 // scaled queries of the heads that read a state, one after the other
-	decay    []float32 // exp(g)
-	read     []float32 // what the state in front of the decay is read with for the erasure
-	ask      []float32 // and what for the output
-	beta     []float32 // [n]
-	by       []float32 // [n]: one over the lengths of keys or queries, times their scale
-	kq, bq   []float32 // [n]: k . q and, of a pair, b . q
-	u        []float32 // [panelWidth]: a gated value
-	own      []float32 // [heads of a task, K, V]: states that nobody keeps
-	chunk    chunkWork
+	k      []float32 // keys
+	q      []float32 // scaled queries of the heads that read a state, one after the other
+	decay  []float32 // exp(g)
+	read   []float32 // what the state in front of the decay is read with for the erasure
+	ask    []float32 // and what for the output
+	beta   []float32 // [n]
+	by     []float32 // [n]: one over the lengths of keys or queries, times their scale
+	kq, bq []float32 // [n]: k . q and, of a pair, b . q
+	u      []float32 // [panelWidth]: a gated value
+	own    []float32 // [heads of a task, K, V]: states that nobody keeps
+	chunk  chunkWork
 }
 
 // soloWork is up to how many multiply-adds one goroutine does alone: some ten
@@ -305,6 +304,29 @@ func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
 		for from := 0; from < op.cfg.ValueDim; from += panelWidth {
 			w.prefetch(op, call, p, i, from, min(from+panelWidth, op.cfg.ValueDim), op.cfg.ValueDim)
 			w.tokens(op, call, p, h, from)
+		}
+	}
+}
+
+// prefetch asks for some of the rows that are next after a piece, from of steps to to of
+// steps, so that they come while the piece is computed: those of one head stand far apart.
+func (w *headWork) prefetch(op *Recurrence, call *Call, p piece, head, from, to, steps int) {
+	k, v, h := op.cfg.KeyDim, op.cfg.ValueDim, p.next.first+head
+	for t := p.next.t + p.next.n*from/steps; t < p.next.t+p.next.n*to/steps; t++ {
+		kernel.Prefetch(mat.Part(call.V, t, h*v, v))
+		kernel.Prefetch(mat.Part(call.Dst, t, h*op.each*v, op.each*v))
+		if head == 0 {
+			kernel.Prefetch(mat.Part(call.K, t, p.next.key*k, k))
+			kernel.Prefetch(mat.Part(call.Q, t, op.queryHead(h)*k, op.each*k))
+		}
+		if op.cfg.Decay == KeyDecay {
+			kernel.Prefetch(mat.Part(call.Decay, t, h*k, k))
+		}
+		if op.cfg.Erase >= EraseGated {
+			kernel.Prefetch(mat.Part(call.Erase, t, h*k, k))
+		}
+		if op.cfg.Erase == ErasePair {
+			kernel.Prefetch(mat.Part(call.Insert, t, h*k, k))
 		}
 	}
 }
