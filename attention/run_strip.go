@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/tile"
 )
@@ -43,6 +44,45 @@ func (w *forwardWork) strip(t *keyTile, i, n int) {
 	} else {
 		tile.SparseValues(o, s, t.v, a.tile.Panel(), a.sizes.Keys, from-t.from, w.factor[i:i+n])
 	}
+}
+
+// plain tells whether nothing stands between the products of queries and keys and the softmax, nor
+// between that and the product with the values, but what rows do not see.
+func (w *forwardWork) plain(t *keyTile) bool {
+	a, call := w.r.op, &w.r.call
+	cfg := &a.cfg
+	if cfg.ReLU || cfg.Softcap > 0 || a.split.Split() || !t.info.finite || w.r.src[t.source].weighted() {
+		return false
+	}
+	return t.source > 0 || cfg.Bias == nil && cfg.Skip == 0 && call.Bias == nil && call.Mask == nil
+}
+
+// seeAll returns how many rows from i on, in whole strips, see all keys of a tile: as many as are
+// done between two looks at the context, at the most.
+func (w *forwardWork) seeAll(t *keyTile, i int) (n int) {
+	const most = 1 << 23 // multiply-adds
+	a := w.r.op
+	height, row := a.height(), a.sizes.Keys*(a.cfg.HeadDim+a.cfg.ValueDim)
+	for ; i+n < w.rows && (n == 0 || (n+height)*row <= most); n += height {
+		if from, to, whole := w.span(t, i+n); from > t.from || to < t.to || !whole {
+			break
+		}
+	}
+	return min(n, w.rows-i)
+}
+
+// attendWhole is strip for rows that see all keys of a tile that is plain.
+func (w *forwardWork) attendWhole(t *keyTile, i, n int) {
+	a := w.r.op
+	d, cols := a.cfg.HeadDim, a.outCols()
+	w.attending = kernel.Attending{
+		Q:   blas32.General{Rows: n, Cols: d, Stride: d, Data: w.q[i*d:]},
+		O:   blas32.General{Rows: n, Cols: cols, Stride: cols, Data: w.o[i*cols:]},
+		Top: w.top[i : i+n], Sum: w.sum[i : i+n], Factor: w.factor[i : i+n],
+		S: blas32.General{Rows: a.height(), Cols: a.sizes.Keys, Stride: a.scoreStride(), Data: w.s},
+	}
+	ahead := t.ahead[len(t.ahead)*i/w.rows : len(t.ahead)*(i+n)/w.rows]
+	a.tile.Attend(&w.attending, t.k, t.v, a.sizes.Keys, t.to-t.from, ahead)
 }
 
 // looked returns the logits of rows i ... i+n with the keys of a tile that they look at, from

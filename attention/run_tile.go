@@ -37,6 +37,8 @@ type forwardWork struct {
 	strips   []stripSpan // [sources][strips], what the rows of a strip see
 	scales   []float32   // [rows], Config.Scale each
 
+	attending kernel.Attending // of attendWhole
+
 	second massWork
 	wide   []float32 // [keys of a tile][D + Dv], of a state that is not float32
 	s      []float32 // [rows of a strip][keys of a tile + tile.Pad], scores
@@ -295,9 +297,18 @@ func (w *forwardWork) attendKeys(s, tile, slot int) {
 	if slot+1 < min(w.it.perRound, w.it.tiles-r.round*w.it.perRound) {
 		t.ahead, _ = r.slotOf(w.it, slot+1, set, head)
 	}
-	height := a.height()
-	for i := 0; i < w.rows && !r.group.Stopped(); i += height {
-		w.strip(&t, i, min(height, w.rows-i))
+	height, plain := a.height(), w.plain(&t)
+	for i := 0; i < w.rows && !r.group.Stopped(); {
+		n := min(height, w.rows-i)
+		if plain {
+			if all := w.seeAll(&t, i); all > 0 {
+				w.attendWhole(&t, i, all)
+				i += all
+				continue
+			}
+		}
+		w.strip(&t, i, n)
+		i += n
 	}
 }
 

@@ -85,6 +85,9 @@ func (t AttentionTile) PackValues(dst []float32, size, at int, v blas32.General)
 	}
 }
 
+// perCallWork is how many multiply-adds a kernel call of Scores does at the most.
+const perCallWork = 1 << 19
+
 // Scores sets s = q k, with q [rows, dim], k packed by PackKeys and s [rows,
 // keys], keys a multiple of Panel. s must not overlap the others.
 func (t AttentionTile) Scores(s, q blas32.General, k []float32) { t.ScoresAhead(s, q, k, nil) }
@@ -109,7 +112,6 @@ func (t AttentionTile) ScoresAhead(s, q blas32.General, k, ahead []float32) {
 	if len(ahead) == 0 {
 		ahead = k
 	}
-	const perCallWork = 1 << 19 // multiply-adds
 	perCall := max(1, perCallWork/(t.Rows()*w*dim))
 	for i := 0; i < q.Rows; {
 		height := t.height(min(q.Rows-i, max(1, perCallWork/(w*dim))))

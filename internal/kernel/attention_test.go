@@ -274,3 +274,38 @@ func TestScoresAhead(t *testing.T) {
 		}
 	})
 }
+
+// TestAttend has the bits of the three steps, whatever the number of rows and keys.
+func TestAttend(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		tile := NewAttentionTile()
+		w := tile.Panel()
+		for _, rows := range []int{0, 1, 11, 12, 29} {
+			for _, keys := range []int{0, 1, w, 3*w - 1} {
+				for _, dims := range [][2]int{{64, w}, {5, 3 * w}, {0, w}, {3, 0}, {1 << 10, w}} {
+					size, panels := keys+2, tile.Panels(keys)
+					k, v := make([]float32, panels*w*dims[0]), make([]float32, size*dims[1])
+					tile.PackKeys(k, 0, matrix(1, keys, dims[0], 1))
+					tile.PackValues(v, size, 0, matrix(2, keys, dims[1], 3))
+					start := func() *Attending {
+						x := &Attending{Q: matrix(3, rows, dims[0], 2), O: matrix(4, rows, dims[1], 1), S: blank(min(rows, tile.Rows()), panels*w, 3)}
+						x.Top, x.Sum, x.Factor = random(5, rows), random(6, rows), make([]float32, rows)
+						return x
+					}
+					x, y := start(), start()
+					tile.Attend(x, k, v, size, keys, k[len(k)/3:])
+					s := blank(rows, panels*w, 0)
+					tile.Scores(s, y.Q, k)
+					s.Cols = keys
+					tile.Weights(s, y.Top, y.Sum, y.Factor)
+					tile.Values(y.O, s, v, size, 0, y.Factor)
+					for what, p := range map[string][2][]float32{"O": {x.O.Data, y.O.Data}, "Top": {x.Top, y.Top}, "Sum": {x.Sum, y.Sum}, "Factor": {x.Factor, y.Factor}} {
+						if err := sameBits(p[0], p[1]); err != nil {
+							t.Errorf("%d rows, %d keys, %v: %s: %v", rows, keys, dims, what, err)
+						}
+					}
+				}
+			}
+		}
+	})
+}
