@@ -171,6 +171,9 @@ func (cfg *Config) checkConfig() error {
 	if err := check.Workers(ErrConfig, "attention", cfg.Workers); err != nil {
 		return err
 	}
+	if what := unfit(cfg.Bias, cfg.Heads); what != "" {
+		return fail("Bias %s", what)
+	}
 	for h, s := range cfg.Sinks {
 		if !finite(s) {
 			return fail("Sinks[%d] is %v, want a finite number", h, s)

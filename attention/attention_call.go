@@ -2,7 +2,9 @@ package attention
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"reflect"
 
 	"gonum.org/v1/gonum/blas/blas32"
 
@@ -168,7 +170,8 @@ type Extra struct {
 const maxExtras = 64
 
 // Bias is a term added to the logits, made tile by tile. Package rope has some.
-// Its methods are called by several goroutines at once.
+// Its methods are called by several goroutines at once. One with a method Heads() int, as
+// those have, is refused by operators of another number of heads, unless it is 1.
 type Bias interface {
 	// AddTo adds to s[i][j] the bias of head between the query at position query+i
 	// and the key at position key+j.
@@ -278,9 +281,15 @@ func checkOptions(c *Call) error {
 	return check.Workers(ErrCall, "attention", c.Workers)
 }
 
-// checkFits asks matrices of biases and masks whether they cover the call.
+// checkFits asks biases and masks whether they are for as many heads, and those that are
+// matrices whether they cover the call.
 func (r *forwardRun) checkFits(c *Call) error {
-	for _, x := range [...]any{r.op.cfg.Bias, c.Bias, c.Mask} {
+	for i, x := range [...]any{c.Bias, c.Mask, r.op.cfg.Bias} {
+		if i < 2 {
+			if what := unfit(x, r.op.cfg.Heads); what != "" {
+				return check.Errorf(ErrCall, "attention: %s %s", [...]string{"Bias", "Mask"}[i], what)
+			}
+		}
 		if x, ok := x.(interface{ fits(*forwardRun) error }); ok {
 			if err := x.fits(r); err != nil {
 				return err
@@ -288,6 +297,20 @@ func (r *forwardRun) checkFits(c *Call) error {
 		}
 	}
 	return nil
+}
+
+// unfit says what is wrong with a bias or a mask that is a nil pointer or tells, as those of
+// package rope do, for how many heads it is; "" for nothing.
+func unfit(x any, heads int) string {
+	if v := reflect.ValueOf(x); v.Kind() == reflect.Pointer && v.IsNil() {
+		return fmt.Sprintf("is a nil %T", x)
+	}
+	if x, ok := x.(interface{ Heads() int }); ok {
+		if n := x.Heads(); n != 1 && n != heads {
+			return fmt.Sprintf("is for %d heads, want 1 or Heads = %d", n, heads)
+		}
+	}
+	return ""
 }
 
 // checkExtra makes sources of extra keys.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"gonum.org/v1/gonum/blas/blas32"
+
+	"github.com/subquad/subquad/rope"
 )
 
 func TestConfigErrors(t *testing.T) {
@@ -34,11 +36,21 @@ func TestConfigErrors(t *testing.T) {
 		"attention: Skip is NaN, want at least 0 and less than 1":            {Heads: 2, HeadDim: 4, Skip: nan},
 		"attention: Skip together with ReLU":                                 {Heads: 2, HeadDim: 4, Skip: 0.1, ReLU: true},
 		"attention: Workers is -1, want 0 to 65536":                          {Heads: 2, HeadDim: 4, Workers: -1},
+		"attention: Bias is for 3 heads, want 1 or Heads = 2":                {Heads: 2, HeadDim: 4, Bias: slopes(t, 3)},
+		"attention: Bias is a nil *rope.Distance":                            {Heads: 2, HeadDim: 4, Bias: (*rope.Distance)(nil)},
 	} {
 		if _, err := New(cfg); !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
+}
+
+func slopes(t *testing.T, heads int) Bias {
+	b, err := rope.NewALiBi(rope.ALiBiSlopes(heads))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestCallErrors(t *testing.T) {
@@ -85,6 +97,9 @@ func TestCallErrors(t *testing.T) {
 		{"attention: MatrixMask has 3 elements, want Queries*Keys = 6 * 10", ErrShape, func(c *Call) { c.Mask = MatrixMask{Queries: n, Keys: m, Seen: make([]bool, 3)} }},
 		{"attention: MatrixBias is 6 x 9, want it to cover queries at positions 4 to 10 and keys at 0 to 10", ErrShape, func(c *Call) { c.Bias = MatrixBias{matrix(1, n, 9)} }},
 		{"attention: MatrixBias has 3 matrices, want 1 or Heads = 8", ErrShape, func(c *Call) { c.Bias = make(MatrixBias, 3) }},
+		{"attention: Bias is for 2 heads, want 1 or Heads = 8", ErrCall, func(c *Call) { c.Bias = slopes(t, 2) }},
+		{"attention: Bias is a nil *rope.FIRE", ErrCall, func(c *Call) { c.Bias = (*rope.FIRE)(nil) }},
+		{"attention: Mask is a nil *attention.MatrixMask", ErrCall, func(c *Call) { c.Mask = (*MatrixMask)(nil) }},
 		{"attention: MatrixMask with 2 sequences, want 1", ErrCall, func(c *Call) {
 			c.Offsets, c.KOffsets, c.Mask = []int{0, 2, n}, []int{0, 2, m}, MatrixMask{}
 		}},

@@ -130,3 +130,17 @@ func TestStateSkip(t *testing.T) {
 		}
 	}
 }
+
+// TestSegmentOfNone: what Segment returns with false has nothing to read.
+func TestSegmentOfNone(t *testing.T) {
+	s := newState(t, must(t, Config{Heads: 1, HeadDim: 2, Causal: true}), StateConfig{})
+	g, ok := s.Segment(0)
+	if _, _, held := g.Float32(); ok || held {
+		t.Errorf("a segment of an empty state: %v, held %v", ok, held)
+	}
+	for _, err := range []error{g.Keys(matrix(1, 1, 2), 0, 0), g.Values(matrix(1, 1, 2), 0, 0), g.LogWeights(make([]float32, 1), 0, 0)} {
+		if !errors.Is(err, ErrState) {
+			t.Errorf("error %v, want one that matches ErrState", err)
+		}
+	}
+}

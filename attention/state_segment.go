@@ -29,9 +29,10 @@ func (s *State) Segments(list []Segment) []Segment {
 
 // Float32 returns the keys [Tokens, KVHeads*HeadDim] and the values [Tokens,
 // KVHeads*ValueDim] themselves, to be read and not kept over the next step, or
-// false where they are stored in another type or values are part of the keys.
+// false where they are stored in another type or values are part of the keys, and of a
+// Segment{}.
 func (g Segment) Float32() (k, v blas32.General, ok bool) {
-	if g.b.k.format != asm.Float32 || g.b.shared {
+	if g.b == nil || g.b.k.format != asm.Float32 || g.b.shared {
 		return k, v, false
 	}
 	of := func(s *store) blas32.General {
@@ -44,17 +45,26 @@ func (g Segment) Float32() (k, v blas32.General, ok bool) {
 // Keys sets dst [n, HeadDim] to the keys of one head from token from of the segment
 // on, as they are stored: rotated or not, read back from their storage type.
 func (g Segment) Keys(dst blas32.General, head, from int) error {
+	if g.b == nil {
+		return g.none()
+	}
 	return g.readHead(dst, &g.b.k, head, from, g.b.k.dim, "HeadDim")
 }
 
 // Values sets dst [n, ValueDim] likewise.
 func (g Segment) Values(dst blas32.General, head, from int) error {
+	if g.b == nil {
+		return g.none()
+	}
 	return g.readHead(dst, g.b.valueStore(), head, from, g.valueDim, "ValueDim")
 }
 
 // LogWeights sets dst [n] to the log-weights of the keys of one head from token from
 // of the segment on: zeros for a state that keeps none.
 func (g Segment) LogWeights(dst []float32, head, from int) error {
+	if g.b == nil {
+		return g.none()
+	}
 	if err := g.checkRange(head, from, len(dst)); err != nil {
 		return err
 	}
@@ -63,6 +73,11 @@ func (g Segment) LogWeights(dst []float32, head, from int) error {
 		copy(dst, g.b.logWeights(head, g.row+from, len(dst)))
 	}
 	return nil
+}
+
+// none is the error of a Segment{}, as State.Segment returns with false.
+func (g Segment) none() error {
+	return check.Errorf(ErrState, "attention: the segment is of no state")
 }
 
 func (g Segment) checkRange(head, from, n int) error {

@@ -93,12 +93,20 @@ func NewFIRE(cfg FIREConfig) (*FIRE, error) {
 	return f, nil
 }
 
-// Heads returns for how many heads there are biases.
+// Heads returns for how many heads there are biases; 1 is for any number.
 func (f *FIRE) Heads() int { return f.heads }
+
+// piece is a head's k-th.
+func (f *FIRE) piece(k, head int) piece {
+	if f.heads == 1 {
+		return f.pieces[k]
+	}
+	return f.pieces[k*f.heads+head]
+}
 
 func (f *FIRE) mlp(head int, t float64) float64 {
 	k, _ := slices.BinarySearch(f.breaks, t)
-	p := f.pieces[k*f.heads+head]
+	p := f.piece(k, head)
 	return float64(p.slope*t) + p.offset
 }
 
@@ -138,7 +146,7 @@ func (f *FIRE) AddTo(s blas32.General, head int, query, key int64) {
 				for k < len(f.breaks) && t > f.breaks[k] {
 					k++
 				}
-				p := f.pieces[k*f.heads+head]
+				p := f.piece(k, head)
 				row[j] += float32(float64(p.slope*t) + p.offset)
 			}
 		}

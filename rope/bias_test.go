@@ -227,4 +227,22 @@ func TestBiasErrors(t *testing.T) {
 	must(t, Patches(x, nil, 5, 0, 4, 4, 2))
 }
 
+// TestOneHead: biases of one head are those of any.
+func TestOneHead(t *testing.T) {
+	fire, err := NewFIRE(FIREConfig{W1: []float64{1, -1}, B1: []float64{0, 1}, W2: []float64{1, 2}, B2: []float64{1}, C: 0.1})
+	must(t, err)
+	alibi, err := NewALiBi([]float32{0.5})
+	must(t, err)
+	flex, err := NewFlexRoPE(FlexRoPEConfig{Slopes: []float32{0.5}, TokensPerFrame: 2})
+	must(t, err)
+	for name, b := range map[string]Bias{"ALiBi": alibi, "FIRE": fire, "FlexRoPE": flex} {
+		x, y := matrix(make([]float32, 12), 3, 4), matrix(make([]float32, 12), 3, 4)
+		b.AddTo(x, 0, 9, 2)
+		b.AddTo(y, 5, 9, 2)
+		if !slices.Equal(x.Data, y.Data) || b.Most(0, 9, 2, 3, 4) != b.Most(5, 9, 2, 3, 4) {
+			t.Errorf("%s of head 5 is %v, want %v", name, y.Data, x.Data)
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }

@@ -76,7 +76,10 @@ func (r *Rotation) Run(ctx context.Context, call *Call) error {
 		return err
 	}
 	c := *call
-	if err := first(r.checkMatrices(&c), r.checkOptions(&c)); err != nil {
+	if err := r.checkMatrices(&c); err != nil {
+		return err
+	}
+	if err := r.checkOptions(&c); err != nil { // goes through the rows of X
 		return err
 	}
 	if c.X.Rows == 0 || c.X.Cols == 0 {
@@ -118,7 +121,7 @@ func (r *Rotation) checkOptions(c *Call) error {
 	if err := first(check.Workers(ErrCall, "rope", c.Workers), c.Positions.checkRows("Positions", rows, r.axes)); err != nil {
 		return err
 	}
-	if r.decay != nil {
+	if r.decay != nil && c.X.Cols > 0 { // without columns X may have any number of rows
 		if err := r.checkXPos(c, rows); err != nil {
 			return err
 		}

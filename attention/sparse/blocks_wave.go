@@ -121,8 +121,7 @@ func (w *wave) rowsOf(worker, g, from, to int) (k, v blas32.General) {
 // heldRows returns tokens of a state of one head, where they stand or in memory for them.
 func heldRows(memory *[]float32, s *attention.State, from, to, dim, valueDim int) (k, v blas32.General) {
 	n := to - from
-	seg, _ := s.Segment(from)
-	if seg.Tokens >= n {
+	if seg, ok := s.Segment(from); ok && seg.Tokens >= n { // of none, a state may have no token
 		if k, v, ok := seg.Float32(); ok {
 			return mat.Rows(k, 0, n), mat.Rows(v, 0, n)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,4 +168,29 @@ func FuzzReadNSAState(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestNSAChoosesEarly has queries choose among blocks before there is a compressed key: all
+// scores are 0.
+func TestNSAChoosesEarly(t *testing.T) {
+	const n = 13
+	a := mustNSA(t, NSAConfig{Heads: 1, HeadDim: 4, Block: 2, Count: 2, Compress: 8, Stride: 2, Window: 1})
+	call := func() *attention.Call {
+		ones := mattest.Matrix(4, n, 1)
+		return &attention.Call{Dst: mat.New(n, 4), Q: mattest.Matrix(1, n, 4), K: []blas32.General{mattest.Matrix(2, n, 4)}, V: []blas32.General{mattest.Matrix(3, n, 4)},
+			Options: &NSAOptions{Gates: Gates{Selected: ones}, Blocks: make([]int32, 2*n)}}
+	}
+	want, got := call(), call()
+	if err := a.Run(context.Background(), want); err != nil {
+		t.Fatal(err)
+	}
+	s := mustNSAState(t, a, NSAStateConfig{})
+	for i := range n {
+		if err := a.Run(context.Background(), nsaPart(got, i, i+1, s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w, g := want.Options.(*NSAOptions).Blocks, got.Options.(*NSAOptions).Blocks; !slices.Equal(w, g) {
+		t.Errorf("steps choose %v, want %v", g, w)
+	}
 }
