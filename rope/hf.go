@@ -20,7 +20,8 @@ const (
 	// parameters takes for its factor how many times max_position_embeddings that is,
 	// whatever the factor says. LongRoPE knows an original length only beside its
 	// parameters, which then makes the factor. The partial_rotary_factor beside the
-	// parameters overrides the one within.
+	// parameters overrides the one within. A base that no key says is 10000 in OLMo 3 and
+	// Cohere, 500000 in V5.
 	V4
 	// V448 is that of versions up to 4.48: YaRN takes max_position_embeddings for the
 	// original length, and knows neither mscale nor truncate. LongRoPE is as in V4.
@@ -88,8 +89,8 @@ type HF struct {
 // models outside of it use. The text model is read where a file describes several
 // (text_config, llm_config, language_config, thinker_config).
 //
-// What a file leaves out is what the code of its model type has: the base, how much of
-// a head rotates, the layout, which layers rotate and which of them are scaled. About
+// What a file leaves out is what the code of its model type has in the version that compat
+// names: the base, how much of a head rotates, the layout, which layers rotate and which of them are scaled. About
 // 300 model types are known; another one is an error, unless compat has [AnyModel]. A
 // file without a model_type is read as AnyModel reads it. Where transformers 5 has a
 // known defect (OLMo 3's scaling on sliding layers), the models' own code is followed.

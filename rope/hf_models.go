@@ -9,11 +9,13 @@ type hfModel struct {
 	always   bool // rotates whatever position_embedding_type says
 
 	base     float64 // rope_theta; 0 is 10000
+	older    float64 // that of readings before V5, where it is another
 	local    float64 // that of sliding layers (localBase) or compressed ones; 0 is 10000
 	ratio    bool    // rope_ratio multiplies the base
 	fraction float64 // partial_rotary_factor; 0 is 1
 	rotary   int     // rotary_dim; 0 is by the fraction
 	head     int     // head_dim; 0 is hidden_size / num_attention_heads
+	split    bool    // which it is whatever head_dim says
 	global   int     // head_dim of layers of full attention, if another
 	hidden   int     // hidden_size
 	heads    int     // num_attention_heads
@@ -57,7 +59,8 @@ func findModel(name string) (hfModel, bool) {
 
 // hfModels has a row for each model type whose code has something of its own, with the
 // values of transformers 5 (configuration_*.py and modeling_*.py), or of the code
-// published with the model. sameModels has the others.
+// published with the model; older has a base that was another in transformers 4. sameModels
+// has the others.
 var hfModels = map[string]hfModel{
 	"llama":  {hidden: 4096, heads: 32},
 	"phi3":   {hidden: 3072, heads: 32, original: 4096},
@@ -96,12 +99,12 @@ var hfModels = map[string]hfModel{
 	"nemotron":       {fraction: 0.5},
 	"persimmon":      {fraction: 0.5},
 	"phi":            {fraction: 0.5},
-	"stablelm":       {fraction: 0.25},
+	"stablelm":       {fraction: 0.25, split: true},
 
 	// Pairs (2i, 2i+1).
 	"chatglm":   {layout: Interleaved, fraction: 0.5, head: 128, ratio: true},
 	"codegen":   {layout: Interleaved, rotary: 64},
-	"cohere":    {layout: Interleaved, base: 5e5},
+	"cohere":    {layout: Interleaved, base: 5e5, older: 1e4},
 	"ernie4_5":  {layout: Interleaved, base: 5e5},
 	"glm":       {layout: Interleaved, fraction: 0.5, head: 128},
 	"glm4v":     {layout: Interleaved},
@@ -142,7 +145,7 @@ var hfModels = map[string]hfModel{
 	"mllama":          {base: 5e5},
 	"modernbert":      {always: true, layers: localBase, base: 160000, local: 1e4, full: leading(3), scaled: true},
 	"olmo_hybrid":     {full: every(4), rest: linearLayer},
-	"olmo3":           {layers: fullScaled, base: 5e5, full: every(4)},
+	"olmo3":           {layers: fullScaled, base: 5e5, older: 1e4, full: every(4)},
 	"qwen3_next":      {fraction: 0.25, head: 256, full: every(4), rest: linearLayer, dealt: true},
 	"recurrent_gemma": {fraction: 0.5},
 	"solar_open":      {base: 1e6, head: 128},

@@ -70,6 +70,7 @@ func TestModels(t *testing.T) {
 		{"GLM-4-0414", `{"model_type": "glm4", "hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 2}`, "2x 64 of 128, interleaved, 10000, plain"},
 		{"GLM-4.5", `{"model_type": "glm4_moe", "hidden_size": 5120, "num_attention_heads": 96, "head_dim": 128, "num_hidden_layers": 2, "rope_theta": 1e6}`, "2x 64 of 128, half, 1e+06, plain"},
 		{"StableLM", `{"model_type": "stablelm", "hidden_size": 2048, "num_attention_heads": 32, "num_hidden_layers": 2}`, "2x 16 of 64, half, 10000, plain"},
+		{"a width that StableLM ignores", `{"model_type": "stablelm", "hidden_size": 2048, "num_attention_heads": 32, "head_dim": 128, "num_hidden_layers": 2}`, "2x 16 of 64, half, 10000, plain"},
 		{"a fraction that Llama ignores", `{"model_type": "llama", "head_dim": 8, "num_hidden_layers": 1, "partial_rotary_factor": 0.5}`, "1x 8 of 8, half, 10000, plain"},
 		{"a fraction within that Qwen ignores", `{"model_type": "qwen3", "head_dim": 6, "num_hidden_layers": 1, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}`, "1x 6 of 6, half, 10000, plain"},
 		{"a fraction of scaled heads", `{"model_type": "llama", "head_dim": 8, "num_hidden_layers": 1, "partial_rotary_factor": 0.5, "rope_scaling": {"type": "linear", "factor": 2}}`, "1x 4 of 8, half, 10000, linear, factor 2"},

@@ -111,6 +111,17 @@ func TestCompat(t *testing.T) {
 			t.Errorf("compat %d: %+v, want %+v", compat, cfg.Scheme, want)
 		}
 	}
+	// Bases that no key says: Olmo3Config and CohereConfig of transformers 4.57, and of 5.
+	for _, kind := range []string{"olmo3", "cohere"} {
+		text := fmt.Sprintf(`{"model_type": %q, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 4}`, kind)
+		for compat, want := range map[Compat]float64{V5: 5e5, V4: 1e4, V448: 1e4, V443: 1e4} {
+			cfg, err := mustHF(t, text, compat).Layer(3)
+			must(t, err)
+			if cfg.Base != want {
+				t.Errorf("%s, compat %d: base %v, want %v", kind, compat, cfg.Base, want)
+			}
+		}
+	}
 	// By layer type only the one within counts.
 	cfg, err := mustHF(t, `{"head_dim": 64, "max_position_embeddings": 32768, "original_max_position_embeddings": 2048,
 		"layer_types": ["full_attention"], "rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4}}}`, V5).Config("full_attention")

@@ -22,6 +22,8 @@ func (h *hfReader) headDim(layerType string) int {
 	}
 	keys := []string{"head_dim", "kv_channels", "attention_head_dim"}
 	switch {
+	case h.row.split:
+		keys = nil
 	case layerType == fullLayer && (t.has("global_head_dim") || h.row.global != 0):
 		return t.count("global_head_dim", h.row.global, maxWidth)
 	case layerType == slidingLayer:
@@ -97,6 +99,9 @@ func (h *hfReader) baseOf(layerType string, p *section) float64 {
 		places = append(places, place{h.params, "rope_theta"})
 	}
 	def := or(h.row.base, 10000)
+	if h.compat != V5 {
+		def = or(h.row.older, def)
+	}
 	keys := baseKeys
 	switch {
 	case h.row.layers == localBase && layerType == slidingLayer:

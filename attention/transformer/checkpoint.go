@@ -176,7 +176,7 @@ func (c *checkpoint) ends(stack *lm.Config) {
 	}
 	words := c.matrix(name, s.Vocab, s.Dim)
 	logits := words
-	hasHead := s.tied || c.Has(headName)
+	hasHead := !s.headless || c.Has(headName)
 	if c.Has(headName) {
 		logits = c.matrix(headName, s.Vocab, s.Dim)
 	}

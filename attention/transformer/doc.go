@@ -39,9 +39,16 @@
 //
 // A being attention with its projections, F a gated MLP or experts with a router, norms
 // RMSNorm, LayerNorm or absent, and c 1 but for Granite; Cohere's F reads what its A does. Logits are those of the last norm, times the
-// head or the embedding, scaled, and in Gemma 2 capped. What config.json leaves out is what
-// the code of its model type has; a model type that is not in the table below is an error,
-// for nothing else tells several of them apart.
+// head or the embedding, scaled, and in Gemma 2 capped. A model type that is not in the table
+// below is an error, for nothing else tells several of them apart.
+//
+// What config.json leaves out is what the code of its model type has. A null counts as left
+// out, except where it says that there is none: no window, cap, groups of experts, rank of
+// queries or token that ends a text. Sizes must be there, and heads of keys and values where they are not
+// as many as those of queries by default: widths alone would not tell that a number is wrong.
+// In a text_config they need not be, for such files are written as the difference from the
+// model type's own sizes. Without lm_head the embedding is the head too, unless
+// tie_word_embeddings is false. Keys that would change results and are not computed are errors.
 //
 //	model type    what is its own
 //	llama         biases where attention_bias and mlp_bias say so
@@ -119,7 +126,9 @@
 // # Provenance
 //
 //	model types        checked against transformers 5.3.0 in float64; olmo3 against 4.57, as
-//	                   5.3 scales its sliding layers too, a known defect
+//	                   5.3 scales its sliding layers too, a known defect. Its base, where no
+//	                   key says, is that of 4.57, 10000, unless the file has rope_parameters:
+//	                   500000 then. Cohere's is that of 5.3, 500000, and was 10000
 //	ministral          re-derived: as mistral, with layer_types
 //	qwen3_next, qwen3_5, qwen3_5_moe
 //	                   checked against transformers of August 2026 in float64, the text part;

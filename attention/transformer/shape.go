@@ -35,8 +35,8 @@ type Shape struct {
 	Rotations []rope.Config
 	// MaxPosition is max_position_embeddings, 0 if the file does not say. It is no limit.
 	MaxPosition int64
-	// BOS is the token that begins a text, -1 if the file does not say, EOS are those that
-	// end one. generation_config.json overrides them.
+	// BOS is the token that begins a text, -1 for none, EOS are those that end one: those of the
+	// file, else of its model type. generation_config.json overrides them.
 	BOS int32
 	EOS []int32
 
@@ -166,7 +166,8 @@ type knobs struct {
 	heat      temperature
 	act       dense.Activation
 	limit     float32 // of the activation
-	tied      bool    // the embedding stands for a missing head
+	tied      bool    // the embedding is the head, too
+	headless  bool    // it does not stand for a missing head either
 	fp8       []int   // rows and columns of blocks with a scale each, of weights of 8 bits; 0 for all; nil for none
 	embScale  float32 // 0 for 1, as the others
 	resScale  float32

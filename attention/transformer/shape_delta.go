@@ -80,7 +80,7 @@ func kimiLinear(s *Shape, f section) {
 			}
 		}
 	}
-	s.readLatent(f)
+	s.readLatent(f, 0)
 	s.scale = 1 / sqrt(s.Latent.NopeDim+s.Latent.RopeDim)
 	count := f.count(f.either("num_experts", "n_routed_experts"), 0, mostExperts)
 	if count == 0 {
@@ -91,10 +91,10 @@ func kimiLinear(s *Shape, f section) {
 	}
 	e := &Experts{
 		Count: count, Used: f.must(f.either("num_experts_per_token", "num_experts_per_tok"), mostExperts), Inner: f.must("moe_intermediate_size", mostWide),
-		Sparse: s.sparseFrom(f),
+		Sparse: s.sparseFrom(f, 0),
 	}
 	e.Shared = f.count(f.either("num_shared_experts", "n_shared_experts"), 0, mostExperts) * e.Inner
-	s.readGroups(f, e)
+	s.readGroups(f, e, grouping{scale: 1, groups: 1, used: 1})
 }
 
 // olmoHybrid: Gated DeltaNet with norms before it, and attention of OLMo's kind with norms

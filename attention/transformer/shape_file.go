@@ -82,6 +82,15 @@ func (s section) count(key string, otherwise, most int) int {
 	return int(n)
 }
 
+// orNone is count of a key whose null says that there is none of something, and not what
+// stands where the key is not there.
+func (s section) orNone(key string, otherwise, none, most int) int {
+	if s.null(key) {
+		return none
+	}
+	return s.count(key, otherwise, most)
+}
+
 // must is count of a key that must be there, and not 0.
 func (s section) must(key string, most int) int {
 	n := s.count(key, 0, most)

@@ -78,19 +78,19 @@ func (s *Shape) setMamba(f section, m *Mamba, heads, groups string) {
 		f.fail("%s is %d, want a divisor of %s = %d", groups, m.Groups, heads, m.Heads)
 	}
 	s.Mamba = m
-	s.readLimit(f)
+	s.readLimit(f, "time_step_limit")
 }
 
 // readLimit reads what dt is kept between.
-func (s *Shape) readLimit(f section) {
+func (s *Shape) readLimit(f section, key string) {
 	var limit []weights.Number
-	f.decode("time_step_limit", &limit)
+	f.decode(key, &limit)
 	if limit == nil {
 		return
 	}
 	// dt is a softplus, so that a negative lower limit is none.
 	if len(limit) != 2 || !(limit[0] <= limit[1] && limit[0] <= math.MaxFloat32 && limit[1] >= math.SmallestNonzeroFloat32) {
-		f.fail("time_step_limit is %v, want two numbers, the smaller first and the other above 0", limit)
+		f.fail("%s is %v, want two numbers, the smaller first and the other above 0", key, limit)
 		return
 	}
 	s.Mamba.dtMin = float32(max(limit[0], 0))
@@ -231,6 +231,9 @@ func nemotronH(s *Shape, f section) {
 	}
 	m.Inner, m.normGroups = m.Heads*f.must("mamba_head_dim", mostHeadDim), m.Groups
 	s.setMamba(f, m, "mamba_num_heads", key)
+	if s.Mamba != nil { // an older name, which wins
+		s.readLimit(f, "mamba_dt_limit")
+	}
 	if act := f.text("mlp_hidden_act", "relu2"); act != "relu2" {
 		f.fail("mlp_hidden_act is %.100q, want relu2", act)
 	}
@@ -267,7 +270,7 @@ func nemotronH(s *Shape, f section) {
 		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
 		Inner: f.must("moe_intermediate_size", mostWide), Latent: f.count("moe_latent_size", 0, mostWide),
 		Shared: f.count("moe_shared_expert_intermediate_size", 0, mostWide), Sparse: sparse,
-	})
+	}, grouping{scale: 1, groups: 1, used: 1})
 }
 
 // nemotronLayers returns how many layers a list or a pattern is of.

@@ -59,12 +59,16 @@ func ParseConfig(text []byte) (*Shape, error) {
 		top.fail("model_type is %.100q%s, want one of %s", s.ModelType, note, strings.Join(known(), ", "))
 		return nil, *top.err
 	}
-	hf, err := rope.FromHF(text, rope.V5)
+	text = complete(top, f, s.ModelType, top.has("text_config"), text)
+	refuse(top, f, s.ModelType)
+	s.readSizes(f, &kind)
+	hf, err := rope.FromHF(text, reading(f, s.ModelType))
 	if err != nil {
 		top.fail("%v", err)
+	}
+	if *top.err != nil {
 		return nil, *top.err
 	}
-	s.readSizes(f, &kind)
 	s.readRotations(f, hf)
 	s.readKnobs(top, f, &kind)
 	if *top.err == nil && kind.more != nil {
@@ -110,7 +114,7 @@ func (s *Shape) readSizes(f section, kind *modelType) {
 		f.fail("no num_key_value_heads")
 	}
 	s.HeadDim = kind.headDim
-	if key := f.either("head_dim", "attention_head_dim"); f.has(key) {
+	if key := f.either("head_dim", "attention_head_dim"); f.has(key) && !kind.split {
 		s.HeadDim = f.must(key, mostHeadDim)
 	} else if s.HeadDim == 0 {
 		// Latent attention has widths of its own for heads.
@@ -138,21 +142,24 @@ func (s *Shape) readRotations(f section, hf *rope.HF) {
 
 // readKnobs reads what has a default for each model type.
 func (s *Shape) readKnobs(top, f section, kind *modelType) {
-	key := "rms_norm_eps"
+	eps := "rms_norm_eps"
 	if kind.epsKey != "" {
-		key, s.layerNorm = kind.epsKey, !kind.rms
+		eps, s.layerNorm = kind.epsKey, !kind.rms
 	}
-	s.eps, s.onePlus, s.places, s.qkNorm = f.number(key, kind.eps), kind.onePlus, kind.places, kind.qkNorm
+	s.eps, s.onePlus, s.places, s.qkNorm = f.number(eps, kind.eps), kind.onePlus, kind.places, kind.qkNorm
 	s.fused, s.fusedMLP = kind.fused, kind.fused
 	said := kind.bias == saidBias && f.flag("attention_bias", false)
-	s.qkvBias = said || kind.bias == qkvAlways || kind.bias == allAlways
-	s.outBias = said || kind.bias == allAlways
+	s.qkvBias, s.outBias = said || kind.bias == qkvAlways, said
 	s.tied = top.flag("tie_word_embeddings", f.flag("tie_word_embeddings", kind.tied))
-	act := kind.act
-	if act == "" {
-		act = "silu"
+	s.headless = !s.tied && (top.has("tie_word_embeddings") || f.has("tie_word_embeddings"))
+	key, act := "hidden_act", "silu"
+	if kind.act != "" {
+		act = kind.act
 	}
-	act = f.text("hidden_activation", f.text("hidden_act", act))
+	if kind.renamed && (s.ModelType != "gemma" || f.has("hidden_activation")) {
+		key = "hidden_activation"
+	}
+	act = f.text(key, act)
 	switch act {
 	case "silu", "swish":
 	case "gelu_pytorch_tanh", "gelu_new", "gelu_fast":
@@ -163,7 +170,7 @@ func (s *Shape) readKnobs(top, f section, kind *modelType) {
 			s.act = dense.GELUTanh
 		}
 	default:
-		f.fail("hidden_act is %.100q, want silu, gelu or gelu_pytorch_tanh", act)
+		f.fail("%s is %.100q, want silu, gelu or gelu_pytorch_tanh", key, act)
 	}
 	for _, at := range []section{top, f} {
 		if at.has("quantization_config") {

@@ -21,6 +21,7 @@ type modelType struct {
 	rms      bool
 	noInner  bool // intermediate_size need not be there
 	headDim  int  // head_dim; 0 is hidden_size / num_attention_heads
+	split    bool // which it is whatever head_dim says
 	tied     bool // tie_word_embeddings
 	askHeads bool // num_key_value_heads must be there: its default is another number
 	slides   sliding
@@ -31,6 +32,7 @@ type modelType struct {
 	qkNorm   norming
 	bias     bias
 	act      string // hidden_act where it is absent
+	renamed  bool   // which is hidden_activation; in gemma it may be
 	onePlus  bool
 	fused    bool
 	layers   func(f section) int       // their number, where there is no num_hidden_layers
@@ -44,7 +46,6 @@ const (
 	noBias    bias = iota
 	saidBias       // all four, with attention_bias
 	qkvAlways      // q, k and v: nothing says so
-	allAlways      // all four
 )
 
 // modelTypes has the values of transformers 5 (configuration_*.py and modeling_*.py).
@@ -58,13 +59,13 @@ var modelTypes = map[string]modelType{
 	"qwen3_moe":   {eps: 1e-6, askHeads: true, bias: saidBias, qkNorm: headNorm, slides: allLayers, window: 4096, optional: true, more: qwen3MoE},
 	"smollm3":     {eps: 1e-6, askHeads: true, tied: true, bias: saidBias, slides: unrotated, optional: true, more: mlpBias},
 	"phi3":        {eps: 1e-5, slides: allLayers, fused: true},
-	"gemma":       {eps: 1e-6, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", onePlus: true, more: gemma},
-	"gemma2":      {eps: 1e-6, askHeads: true, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", onePlus: true, places: around, slides: evenOnes, window: 4096, more: gemma2},
-	"gemma3_text": {eps: 1e-6, askHeads: true, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", onePlus: true, places: around, qkNorm: headNorm, slides: mostOnes, window: 4096, pattern: 6, more: gemma3},
+	"gemma":       {eps: 1e-6, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", renamed: true, onePlus: true, more: gemma},
+	"gemma2":      {eps: 1e-6, askHeads: true, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", renamed: true, onePlus: true, places: around, slides: evenOnes, window: 4096, more: gemma2},
+	"gemma3_text": {eps: 1e-6, askHeads: true, headDim: 256, tied: true, bias: saidBias, act: "gelu_pytorch_tanh", renamed: true, onePlus: true, places: around, qkNorm: headNorm, slides: mostOnes, window: 4096, pattern: 6, more: gemma3},
 	"olmo2":       {eps: 1e-5, bias: saidBias, places: after, qkNorm: wholeNorm},
 	"olmo3":       {eps: 1e-5, bias: saidBias, places: after, qkNorm: wholeNorm, slides: mostOnes, window: 4096, pattern: 4},
 	"granite":     {eps: 1e-6, bias: saidBias, more: granite},
-	"gpt_oss":     {eps: 1e-5, askHeads: true, headDim: 64, bias: allAlways, slides: evenOnes, window: 128, more: gptOSS},
+	"gpt_oss":     {eps: 1e-5, askHeads: true, headDim: 64, slides: evenOnes, window: 128, more: gptOSS},
 	"deepseek_v3": {eps: 1e-6, more: deepseekV3},
 	"kimi_k2":     {eps: 1e-6, more: deepseekV3},
 
@@ -73,7 +74,7 @@ var modelTypes = map[string]modelType{
 	"hunyuan_v1_dense": {eps: 1e-5, bias: saidBias, qkNorm: lateNorm},
 	"ministral3":       {eps: 1e-5, askHeads: true, headDim: 128, slides: allLayers, more: ministral3},
 	"starcoder2":       {eps: 1e-5, epsKey: "norm_epsilon", askHeads: true, tied: true, slides: allLayers, act: "gelu_pytorch_tanh", more: starcoder2},
-	"stablelm":         {eps: 1e-5, epsKey: "layer_norm_eps", askHeads: true, more: stableLM},
+	"stablelm":         {eps: 1e-5, epsKey: "layer_norm_eps", askHeads: true, split: true, more: stableLM},
 	"cohere":           {eps: 1e-5, epsKey: "layer_norm_eps", tied: true, bias: saidBias, places: sideBySide, more: cohere},
 	"cohere2":          {eps: 1e-5, epsKey: "layer_norm_eps", tied: true, bias: saidBias, places: sideBySide, slides: mostOnes, window: 4096, pattern: 4, more: cohere},
 	"glm4":             {eps: 1.5625e-7, askHeads: true, headDim: 128, places: around, more: glm4},
@@ -89,7 +90,7 @@ var modelTypes = map[string]modelType{
 	"qwen3_5_text":     qwen35(nil),
 	"qwen3_5_moe":      qwen35(qwen35MoE),
 	"qwen3_5_moe_text": qwen35(qwen35MoE),
-	"kimi_linear":      {eps: 1e-5, more: kimiLinear},
+	"kimi_linear":      {eps: 1e-6, more: kimiLinear},
 	"olmo_hybrid":      {eps: 1e-6, bias: saidBias, places: after, qkNorm: wholeNorm, more: olmoHybrid},
 }
 
@@ -99,8 +100,12 @@ func seedOSS(s *Shape, f section) {
 }
 
 func ministral3(s *Shape, f section) {
-	p := f.sub(f.either("rope_parameters", "rope_scaling"))
-	s.heat = temperature{float64(p.number("llama_4_scaling_beta", 0)), int64(p.count("original_max_position_embeddings", 16384, 1<<30))}
+	key, beta := f.either("rope_parameters", "rope_scaling"), 0.0
+	if !f.has(key) {
+		beta = 0.1
+	}
+	p := f.sub(key)
+	s.heat = temperature{float64(p.number("llama_4_scaling_beta", beta)), int64(p.count("original_max_position_embeddings", 16384, 1<<30))}
 	if s.heat.original == 0 {
 		f.fail("original_max_position_embeddings is 0")
 	}
@@ -161,9 +166,6 @@ func gemma3(s *Shape, f section) {
 	s.embScale = sqrt(s.Dim)
 	s.scale = 1 / sqrt32(f.number("query_pre_attn_scalar", 256))
 	s.outCap = f.number("final_logit_softcapping", 0)
-	if f.flag("use_bidirectional_attention", false) {
-		f.fail("use_bidirectional_attention is set: models that are not causal are not supported")
-	}
 }
 
 // everyLayer are n layers with experts.
@@ -204,7 +206,8 @@ func qwen3MoE(s *Shape, f section) {
 }
 
 func gptOSS(s *Shape, f section) {
-	s.sinks, s.mlpBias = true, true
+	bias := f.flag("attention_bias", true)
+	s.sinks, s.qkvBias, s.outBias, s.mlpBias = true, bias, bias, true
 	s.act, s.limit = dense.ClampedSiLU, f.number("swiglu_limit", 7)
 	s.Experts = &Experts{
 		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), Used: f.must(f.either("num_experts_per_tok", "experts_per_token"), mostExperts),
@@ -216,7 +219,7 @@ func deepseekV3(s *Shape, f section) {
 	if f.flag("attention_bias", false) {
 		f.fail("attention_bias is set, which latent attention has no place for")
 	}
-	s.readLatent(f)
+	s.readLatent(f, 1536)
 	s.scale = float32(float64(1/sqrt(s.Latent.NopeDim+s.Latent.RopeDim)) * s.Rotations[0].SoftmaxFactor())
 	for key, want := range map[string]string{"scoring_func": "sigmoid", "topk_method": "noaux_tc"} {
 		if got := f.text(key, want); got != want {
@@ -225,23 +228,23 @@ func deepseekV3(s *Shape, f section) {
 	}
 	e := &Experts{
 		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
-		Inner: f.must("moe_intermediate_size", mostWide), Sparse: s.sparseFrom(f),
+		Inner: f.must("moe_intermediate_size", mostWide), Sparse: s.sparseFrom(f, 3),
 	}
-	e.Shared = f.count("n_shared_experts", 0, mostExperts) * e.Inner
-	s.readGroups(f, e)
+	e.Shared = f.orNone("n_shared_experts", 1, 0, mostExperts) * e.Inner
+	s.readGroups(f, e, grouping{scale: 2.5, groups: 8, used: 4})
 }
 
-// readLatent reads the widths of latent attention.
-func (s *Shape) readLatent(f section) {
+// readLatent reads the widths of latent attention; rank is that of queries where no key says.
+func (s *Shape) readLatent(f section, rank int) {
 	s.Latent = &Latent{
-		QRank: f.count("q_lora_rank", 0, mostWide), KVRank: f.must("kv_lora_rank", mostWide), NopeDim: f.must("qk_nope_head_dim", mostHeadDim),
+		QRank: f.orNone("q_lora_rank", rank, 0, mostWide), KVRank: f.must("kv_lora_rank", mostWide), NopeDim: f.must("qk_nope_head_dim", mostHeadDim),
 		RopeDim: f.must("qk_rope_head_dim", mostHeadDim), ValueDim: f.must("v_head_dim", mostHeadDim),
 	}
 }
 
 // sparseFrom returns which layers have experts, by where they begin and how often they come.
-func (s *Shape) sparseFrom(f section) []bool {
-	first, freq := f.count("first_k_dense_replace", 0, mostLayers), max(f.count("moe_layer_freq", 1, mostLayers), 1)
+func (s *Shape) sparseFrom(f section, first int) []bool {
+	first, freq := f.count("first_k_dense_replace", first, mostLayers), max(f.count("moe_layer_freq", 1, mostLayers), 1)
 	list := make([]bool, s.Layers)
 	for i := range list {
 		list[i] = i >= first && i%freq == 0
@@ -249,10 +252,17 @@ func (s *Shape) sparseFrom(f section) []bool {
 	return list
 }
 
+// grouping is what readGroups takes where no key says otherwise.
+type grouping struct {
+	scale        float64
+	groups, used int
+}
+
 // readGroups reads how experts in groups are chosen by sigmoids, as DeepSeek-V3 does.
-func (s *Shape) readGroups(f section, e *Experts) {
-	e.router, e.normalise, e.scale = sigmoids, f.flag(f.either("norm_topk_prob", "moe_renormalize"), true), f.number("routed_scaling_factor", 1)
-	e.groups, e.groupsUsed = max(f.count(f.either("n_group", "num_expert_group"), 1, mostExperts), 1), max(f.count("topk_group", 1, mostExperts), 1)
+func (s *Shape) readGroups(f section, e *Experts, otherwise grouping) {
+	e.router, e.normalise, e.scale = sigmoids, f.flag(f.either("norm_topk_prob", "moe_renormalize"), true), f.number("routed_scaling_factor", otherwise.scale)
+	e.groups = max(f.orNone(f.either("n_group", "num_expert_group"), otherwise.groups, 1, mostExperts), 1)
+	e.groupsUsed = max(f.orNone("topk_group", otherwise.used, 1, mostExperts), 1)
 	switch {
 	case e.Count%e.groups != 0 || e.groupsUsed > e.groups || e.groups > 1 && e.Count/e.groups < 2:
 		f.fail("%d experts in n_group = %d groups, of which topk_group = %d are used", e.Count, e.groups, e.groupsUsed)

@@ -10,7 +10,9 @@ import (
 
 // ParseConfig reads a config.json under the names of stripedhyena, which its Hugging Face port
 // and Evo have too. What is not computed is an error that matches ErrConfig and names the key:
-// another model_type, filters shared by groups of channels, smeared keys and values. Keys that
+// another model_type, filters shared by groups of channels, smeared keys and values. What it
+// leaves out is as the code of stripedhyena takes it; the class of its port has other defaults
+// (a base of 500000, 4 groups, 1e-5), and files that name them. Keys that
 // do not change inference, and those that the tensors tell (state_size, short_filter_length),
 // are passed over.
 func ParseConfig(text []byte) (Config, error) {

@@ -153,7 +153,14 @@ func TestParseConfig(t *testing.T) {
 			Dim: 4096, HeadDim: 64, Groups: 8, States: 128},
 		`{"model_type": "falcon_mamba", "mixer_rms_eps": 1e-06, "tie_word_embeddings": false}`: {NormDtBC: true, MixerEps: 1e-6, Untied: true},
 		`{"tie_embeddings": true}`: {},
-		`{"model_type": "mamba2", "time_step_limit": [0.5, {"__float__": "Infinity"}], "unread": NaN}`: {DtMin: 0.5},
+		// Silent about groups: 8 in Mamba2Config of transformers 4 and 5, 1 in mamba_ssm, which has no
+		// such key; there the zero stands for it.
+		`{"model_type": "mamba2", "n_groups": null}`:                                                   {Groups: 8},
+		`{"model_type": "mamba2", "ssm_cfg": {"layer": "Mamba2"}}`:                                     {},
+		`{"model_type": "mamba2", "n_groups": 1}`:                                                      {Groups: 1},
+		`{"model_type": "mamba", "tie_word_embeddings": null}`:                                         {},
+		`{"model_type": "falcon_mamba"}`:                                                               {NormDtBC: true},
+		`{"model_type": "mamba2", "time_step_limit": [0.5, {"__float__": "Infinity"}], "unread": NaN}`: {Groups: 8, DtMin: 0.5},
 		`{"ssm_cfg": {"dt_limit": [0.0, Infinity]}, "initializer_range": {"__float__": "NaN"}}`:        {},
 	} {
 		got, err := ParseConfig([]byte(text))

@@ -10,7 +10,8 @@ import (
 )
 
 // ParseConfig reads a config.json, under the names of mamba_ssm or of Hugging
-// Face's mamba, mamba2 and falcon_mamba. Keys that do not change inference are
+// Face's mamba, mamba2 and falcon_mamba. What it leaves out is what they have: one group in
+// mamba_ssm, 8 in Hugging Face's mamba2. Keys that do not change inference are
 // passed over, and so are those that the tensors tell (d_conv, expand, use_bias and the like).
 // What is not computed is an error that matches ErrConfig and names the key: another
 // model's model_type, an activation other than silu, layers of attention, both directions,
@@ -35,6 +36,9 @@ func ParseConfig(text []byte) (Config, error) {
 	}
 	for _, tied := range []*bool{f.Tied, f.TieWords} {
 		c.Untied = c.Untied || tied != nil && !*tied
+	}
+	if f.ModelType == "mamba2" && !keys.Given("ssm_cfg") {
+		c.Groups = cmp.Or(c.Groups, 8) // of Hugging Face's class; mamba_ssm's default is 1
 	}
 	c.States = cmp.Or(f.SSM.DState, f.StateSize)
 	if f.ModelType == "" || f.ModelType == "mamba_ssm" { // mamba2's rms_norm is another norm

@@ -80,6 +80,7 @@ func ParseConfig(text []byte) (Config, error) {
 		Layers  int     `json:"num_hidden_layers"`
 		Vocab   int     `json:"vocab_size"`
 		HeadDim int     `json:"head_dim"`
+		Heads   int     `json:"num_heads"`
 		Eps     float64 `json:"norm_eps"`
 	}
 	if err == nil {
@@ -89,6 +90,9 @@ func ParseConfig(text []byte) (Config, error) {
 		return Config{}, check.Errorf(ErrConfig, "rwkv: config.json: %v", err)
 	}
 	c := Config{Dim: f.Dim, Layers: f.Layers, Vocab: f.Vocab, HeadDim: f.HeadDim, Eps: f.Eps}
+	if c.HeadDim == 0 && f.Heads > 0 {
+		c.HeadDim = c.Dim / f.Heads // where head_dim is null
+	}
 	c.GroupEps = float64(c.HeadDim) * cmp.Or(c.Eps, 1e-5)
 	return c, c.check("rwkv: config.json: ")
 }
@@ -98,7 +102,7 @@ func checkKeys(k weights.Keys) error {
 	for _, err := range []error{
 		k.Only("model_type", "rwkv7"), k.Only("hidden_act", "sqrelu"), k.Only("norm_first", true), k.Only("norm_bias", true),
 		k.Only("attn", []any{}), k.Only("tie_word_embeddings", false),
-		k.Counts("hidden_size", "num_hidden_layers", "vocab_size", "head_dim"),
+		k.Counts("hidden_size", "num_hidden_layers", "vocab_size", "head_dim", "num_heads"),
 		k.Range(math.SmallestNonzeroFloat32, math.MaxFloat32, "norm_eps"),
 	} {
 		if err != nil {

@@ -90,7 +90,14 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: GroupEps is %v, want %v", path, got, want)
 		}
 	}
+	// RWKV7Config: heads of 64 where no key says, hidden_size / num_heads where head_dim is null, 1e-5.
+	for text, want := range map[string]float64{`{}`: 0, `{"head_dim": null, "num_heads": 2, "hidden_size": 16}`: 8e-5, `{"head_dim": 16, "num_heads": 2, "hidden_size": 16}`: 16e-5} {
+		if c, err := ParseConfig([]byte(text)); err != nil || math.Abs(c.GroupEps-want) > 1e-12 { // 0 stands for 64 Eps
+			t.Errorf("%s: %+v, error %v", text, c, err)
+		}
+	}
 	for text, want := range map[string]string{
+		`{"num_heads": -1}`:                       "num_heads",
 		`{"model_type": "rwkv6"}`:                 "model_type",
 		`{"hidden_act": "relu"}`:                  "hidden_act",
 		`{"norm_first": false}`:                   "norm_first",
