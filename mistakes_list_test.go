@@ -80,6 +80,9 @@ var mistakes = []mistake{
 			case 1:
 				l.v.Set(reflect.ValueOf(x.foreign()))
 				return "another operator's"
+			case 2:
+				l.v.Set(unmade(l.v))
+				return "one that NewState has not made"
 			}
 			return ""
 		}},
@@ -101,6 +104,9 @@ var mistakes = []mistake{
 				}
 				l.v.Index(1).Set(reflect.Zero(l.v.Index(0).Elem().Type()))
 				return "a nil one of its type"
+			case 4:
+				l.v.Index(1).Set(unmade(l.v.Index(0)))
+				return "one that NewState has not made"
 			}
 			return ""
 		}},
@@ -154,6 +160,14 @@ var mistakes = []mistake{
 	{"any value", func(x *trial, l leaf) bool {
 		return l.v.Type() != contextType && l.v.Type() != writerType && l.v.Type() != readerAtType
 	}, anyError, false, hostile},
+}
+
+// unmade is the zero value of a state's type.
+func unmade(state reflect.Value) reflect.Value {
+	if state.Kind() == reflect.Interface {
+		state = state.Elem()
+	}
+	return reflect.New(state.Type().Elem())
 }
 
 // outputs are the names of arguments that are written.

@@ -106,6 +106,7 @@ func TestMistakes(t *testing.T) {
 			}
 			contexts(t, r)
 			empty(t, r)
+			ofNone(t, r)
 		})
 	}
 }
@@ -201,6 +202,18 @@ func (r *row) goOn(t *testing.T, what string, states []reflect.Value) {
 	a, b := x.run("after "+what), y.run("after "+what)
 	if a.fault+b.fault != "" || fmt.Sprint(a.err) != fmt.Sprint(b.err) || x.digest(false) != y.digest(false) {
 		t.Errorf("%s: the state goes on otherwise (%v%v, %v%v)", what, a.err, a.fault, b.err, b.fault)
+	}
+}
+
+// ofNone calls the methods of states on one that NewState has not made.
+func ofNone(t *testing.T, r *row) {
+	x := r.trial()
+	if !r.method || !isState(x.values[0].Type()) {
+		return
+	}
+	x.values[0] = unmade(x.values[0])
+	if o := x.run("a state that NewState has not made"); o.fault != "" || o.err != nil && !slices.ContainsFunc(sentinels, func(e error) bool { return errors.Is(o.err, e) }) {
+		t.Errorf("a state that NewState has not made: %v %s", o.err, o.fault)
 	}
 }
 

@@ -163,7 +163,7 @@ func (a *Attention) checkStateConfig(cfg *StateConfig) error {
 		return fail("SharedValues with ValueDim %d, want at most HeadDim = %d", a.cfg.ValueDim, a.cfg.HeadDim)
 	case cfg.Pages == nil && (cfg.Table != nil || cfg.Tokens != 0):
 		return fail("Table or Tokens without Pages")
-	case cfg.Pages != nil && cfg.Pages.op.print != a.print:
+	case cfg.Pages != nil && (cfg.Pages.op == nil || cfg.Pages.op.print != a.print):
 		return fail("Pages is the pool of another operator")
 	case cfg.Rotation != nil && cfg.Rotation.HeadDim != a.cfg.HeadDim:
 		return fail("Rotation.HeadDim is %d, want HeadDim = %d", cfg.Rotation.HeadDim, a.cfg.HeadDim)
@@ -304,6 +304,8 @@ func (s *State) CopyFrom(from *State) error {
 	switch {
 	case from == nil:
 		return check.NilState("attention", "the state to copy")
+	case s.op == nil || from.op == nil:
+		return check.Unmade("attention")
 	case from.op.print != s.op.print:
 		return check.Errorf(ErrState, "attention: CopyFrom a state of an operator of another Config")
 	case from == s:

@@ -76,6 +76,9 @@ func (s *State) rotationPrint() (list []int64) {
 // back, by ReadFrom or Attention.ReadState, goes on bit for bit, on any machine
 // with the same tier.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("attention")
+	}
 	if err := check.Stream(ErrState, "attention", "writer", w); err != nil {
 		return 0, err
 	}
@@ -135,6 +138,9 @@ func (a *Attention) ReadRotated(r io.Reader, rotation *rope.Config, policy rope.
 // further than the file goes. Errors match ErrState, ErrFull where there is no
 // room, or are r's; after one the state is empty.
 func (s *State) ReadFrom(r io.Reader) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("attention")
+	}
 	if s.n != 0 {
 		return 0, check.Errorf(ErrState, "attention: ReadFrom into a state with %d tokens, want an empty one", s.n)
 	}

@@ -63,6 +63,9 @@ func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 // Append is Step without queries: it puts keys and values into the state, a
 // prefix that was attended to elsewhere, say. So does Run without Dst and Q.
 func (s *State) Append(k, v blas32.General) error {
+	if s.op == nil {
+		return check.Unmade("attention")
+	}
 	a := s.op
 	d := a.steps.Get()
 	defer a.steps.Put(d)
@@ -86,7 +89,7 @@ func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) erro
 
 // Owns tells whether a state belongs to the operator: whether it was made by one with
 // the same Config.
-func (a *Attention) Owns(s *State) bool { return s != nil && s.op.print == a.print }
+func (a *Attention) Owns(s *State) bool { return s != nil && s.op != nil && s.op.print == a.print }
 
 // stepCall is Run for a call with states.
 func (a *Attention) stepCall(ctx context.Context, call *Call) error {

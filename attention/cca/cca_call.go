@@ -172,7 +172,7 @@ func (r *run) checkOwner(name string, s *State) error {
 	switch {
 	case s == nil:
 		return check.NilState("cca", name)
-	case s.op.print != r.op.print:
+	case s.op == nil || s.op.print != r.op.print:
 		return check.Errorf(attention.ErrState, "cca: %s is of another operator", name)
 	}
 	return nil

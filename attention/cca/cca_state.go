@@ -175,6 +175,9 @@ func (s *State) Clone() *State {
 // held, as it is for Rollback tokens and for all of them; otherwise it returns an
 // error that matches attention.ErrState and changes nothing.
 func (s *State) Truncate(n int) error {
+	if s.op == nil {
+		return check.Unmade("cca")
+	}
 	if n < 0 || int64(n) > s.length {
 		return check.Errorf(attention.ErrState, "cca: a state of %d tokens cannot be truncated to %d", s.length, n)
 	}

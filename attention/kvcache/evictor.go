@@ -150,6 +150,9 @@ func (s *State) settle(r *run) error {
 // the end of a prompt (SnapKV and most others). Errors match ErrCall, for a state
 // without an Evictor or a budget below Keep + Recent, or are about pages.
 func (s *State) Compact(budget int) error {
+	if s.op == nil {
+		return check.Unmade("kvcache")
+	}
 	cfg := &s.op.cfg
 	if cfg.Evict == nil {
 		return check.Errorf(ErrCall, "kvcache: Compact of a state without an Evictor")
@@ -199,6 +202,9 @@ func (s *State) Compact(budget int) error {
 // are known only after a step, as a token's surprise in a turn is. Errors match ErrCall,
 // where the Evictor needs none, or ErrShape, for more than are held.
 func (s *State) SetImportance(values []float32) error {
+	if s.op == nil {
+		return check.Unmade("kvcache")
+	}
 	if s.marks.importance == nil {
 		return check.Errorf(ErrCall, "kvcache: SetImportance of a state whose Evictor is a %T", s.op.cfg.Evict)
 	}

@@ -16,6 +16,9 @@ const stateKind = "sqKVcac\x01"
 // any machine: io.WriterTo. What is read back goes on bit for bit on a machine with the
 // same tier. Versions for Truncate are not written.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("kvcache")
+	}
 	if err := check.Stream(ErrState, "kvcache", "writer", w); err != nil {
 		return 0, err
 	}
@@ -54,6 +57,9 @@ func (a *Attention) ReadState(r io.Reader) (*State, error) {
 // reads no further than the state goes. Errors match ErrState, ErrFull where there is no
 // room, or are r's; after one the state is empty.
 func (s *State) ReadFrom(r io.Reader) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("kvcache")
+	}
 	if s.n != 0 {
 		return 0, check.Errorf(ErrState, "kvcache: ReadFrom into a state with %d tokens, want an empty one", s.n)
 	}

@@ -267,6 +267,9 @@ func (r *run) count(head, read, held int) {
 // those that go by weights it is an error that matches ErrCall. SirLLM and External take
 // importances by SetImportance. Other errors are those of Step.
 func (s *State) Append(k, v blas32.General) error {
+	if s.op == nil {
+		return check.Unmade("kvcache")
+	}
 	a := s.op
 	cfg := &a.cfg
 	if err := check.Matrix(ErrShape, "kvcache", "k", k, -1, cfg.KVHeads*cfg.HeadDim, "KVHeads*HeadDim"); err != nil {

@@ -210,6 +210,8 @@ func (s *State) CopyFrom(from *State) error {
 	switch {
 	case from == nil:
 		return check.NilState("kvcache", "the state to copy")
+	case s.op == nil || from.op == nil:
+		return check.Unmade("kvcache")
 	case from.op.print != s.op.print:
 		return check.Errorf(ErrState, "kvcache: CopyFrom a state of an operator of another Config")
 	case from == s:

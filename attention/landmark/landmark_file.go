@@ -32,6 +32,9 @@ func (l *Landmark) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine: io.WriterTo.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("landmark")
+	}
 	if err := check.Stream(attention.ErrState, "landmark", "writer", w); err != nil {
 		return 0, err
 	}

@@ -81,7 +81,13 @@ func newPages(a *attention.Attention, cfg attention.PagesConfig) (*attention.Pag
 	return p, named(err)
 }
 
-func (s *State) owner() state.Fingerprint { return s.op.print }
+// owner is the operator's fingerprint, 0 for a state that NewState has not made.
+func (s *State) owner() state.Fingerprint {
+	if s.op == nil {
+		return 0
+	}
+	return s.op.print
+}
 
 // Len returns how many tokens the state has seen, landmarks among them.
 func (s *State) Len() int { return int(s.length) }
@@ -107,6 +113,9 @@ func (s *State) Reset() {
 // or all the way to 0; otherwise it returns an error that matches ErrState and changes
 // nothing.
 func (s *State) Truncate(n int) error {
+	if s.op == nil {
+		return check.Unmade("landmark")
+	}
 	back, tail := s.length-int64(n), int64(s.tail.Len())
 	switch {
 	case n < 0 || back < 0 || back > tail && n > 0:

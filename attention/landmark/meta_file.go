@@ -23,6 +23,9 @@ func (m *Meta) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same
 // configuration, on any machine: io.WriterTo.
 func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("landmark")
+	}
 	if err := check.Stream(attention.ErrState, "landmark", "writer", w); err != nil {
 		return 0, err
 	}

@@ -50,7 +50,12 @@ func (m *Meta) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 	return newPages(m.att, cfg)
 }
 
-func (s *MetaState) owner() state.Fingerprint { return s.op.print }
+func (s *MetaState) owner() state.Fingerprint {
+	if s.op == nil {
+		return 0
+	}
+	return s.op.print
+}
 
 // Len returns how many tokens the state has seen, meta-tokens or not.
 func (s *MetaState) Len() int { return int(s.length) }
@@ -69,6 +74,9 @@ func (s *MetaState) Reset() {
 // Truncate takes back the last tokens, so that n are left: none of them or all, for
 // which tokens were meta-tokens is not remembered. Errors match ErrState.
 func (s *MetaState) Truncate(n int) error {
+	if s.op == nil {
+		return check.Unmade("landmark")
+	}
 	switch {
 	case n == 0:
 		s.Reset()

@@ -175,7 +175,7 @@ func (r *mobaRun) checkOwner(name string, s *MoBAState) error {
 	switch {
 	case s == nil:
 		return check.NilState("sparse", name)
-	case s.op.print != r.op.print:
+	case s.op == nil || s.op.print != r.op.print:
 		return check.Errorf(ErrState, "sparse: %s is of another operator", name)
 	}
 	return nil

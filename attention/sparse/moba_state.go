@@ -72,7 +72,12 @@ func (m *MoBA) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 }
 
 // Len returns how many tokens the state has seen.
-func (s *MoBAState) Len() int { return s.tokens[0].Len() }
+func (s *MoBAState) Len() int {
+	if s.op == nil { // not made by NewState
+		return 0
+	}
+	return s.tokens[0].Len()
+}
 
 // Bytes returns the memory of the state's keys, values and means; pages count whole, also those
 // that are shared.
@@ -105,6 +110,9 @@ func (s *MoBAState) Clone() *MoBAState {
 // Truncate takes back the last tokens, so that n are left, any number of them; another n is an
 // error that matches ErrState.
 func (s *MoBAState) Truncate(n int) error {
+	if s.op == nil {
+		return check.Unmade("sparse")
+	}
 	if n < 0 || n > s.Len() {
 		return check.Errorf(ErrState, "sparse: a state of %d tokens cannot be truncated to %d", s.Len(), n)
 	}
@@ -174,6 +182,9 @@ func (m *MoBA) fingerprint() []int64 {
 // WriteTo writes the state, for a ReadState of an operator of the same configuration, on any
 // machine: io.WriterTo.
 func (s *MoBAState) WriteTo(w io.Writer) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("sparse")
+	}
 	if err := check.Stream(ErrState, "sparse", "writer", w); err != nil {
 		return 0, err
 	}

@@ -17,6 +17,9 @@ const nsaKind = "sqNSA\x00\x00\x01"
 // WriteTo writes the state, for a ReadState of an operator of the same configuration, on
 // any machine: io.WriterTo.
 func (s *NSAState) WriteTo(w io.Writer) (int64, error) {
+	if s.op == nil {
+		return 0, check.Unmade("sparse")
+	}
 	if err := check.Stream(ErrState, "sparse", "writer", w); err != nil {
 		return 0, err
 	}

@@ -88,7 +88,12 @@ func named(err error) error {
 }
 
 // Len returns how many tokens the state has seen.
-func (s *NSAState) Len() int { return s.tokens[0].Len() }
+func (s *NSAState) Len() int {
+	if s.op == nil { // not made by NewState
+		return 0
+	}
+	return s.tokens[0].Len()
+}
 
 // Bytes returns the memory of the state's keys and values; pages count whole, also those
 // that are shared.
@@ -121,6 +126,9 @@ func (s *NSAState) Clone() *NSAState {
 // Truncate takes back the last tokens, so that n are left, any number of them; another n is
 // an error that matches ErrState.
 func (s *NSAState) Truncate(n int) error {
+	if s.op == nil {
+		return check.Unmade("sparse")
+	}
 	if n < 0 || n > s.Len() {
 		return check.Errorf(ErrState, "sparse: a state of %d tokens cannot be truncated to %d", s.Len(), n)
 	}
@@ -171,7 +179,7 @@ func (r *nsaRun) checkOwner(name string, s *NSAState) error {
 	switch {
 	case s == nil:
 		return check.NilState("sparse", name)
-	case s.op.print != r.op.print:
+	case s.op == nil || s.op.print != r.op.print:
 		return check.Errorf(ErrState, "sparse: %s is of another operator", name)
 	}
 	return nil

@@ -158,6 +158,11 @@ func NilState(pkg, name string) error {
 	return Errorf(subquad.ErrState, "%s: %s is nil, want one of NewState", pkg, name)
 }
 
+// Unmade is the error about a state that is the zero value of its type.
+func Unmade(pkg string) error {
+	return Errorf(subquad.ErrState, "%s: the state was not made by NewState", pkg)
+}
+
 // NoState is the error about a state of a call, got, that is nil or not an S.
 func NoState[S any](pkg, name string, got any) error {
 	var want S

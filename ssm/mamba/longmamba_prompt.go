@@ -95,7 +95,8 @@ func (m *Model) mixPrompt(ctx context.Context, call *PrefillCall, layer int, x b
 // filtered tells whether a state has a filter in one of its layers.
 func filtered(st *State, layers int) bool {
 	for i := range layers {
-		if l := lm.RecurrentState(st.Layer(i)); l != nil && l.Filtered() {
+		layer, _ := st.LayerAt(i) // of a state that is not the model's, maybe none
+		if l := lm.RecurrentState(layer); l != nil && l.Filtered() {
 			return true
 		}
 	}
