@@ -95,6 +95,9 @@ func kimiLinear(s *Shape, f section) {
 	}
 	e.Shared = f.count(f.either("num_shared_experts", "n_shared_experts"), 0, mostExperts) * e.Inner
 	s.readGroups(f, e, grouping{scale: 1, groups: 1, used: 1})
+	if e.groups > 1 && !f.flag("use_grouped_topk", true) {
+		f.fail("use_grouped_topk is false, of num_expert_group = %d groups", e.groups)
+	}
 }
 
 // olmoHybrid: Gated DeltaNet with norms before it, and attention of OLMo's kind with norms

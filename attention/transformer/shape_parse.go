@@ -62,7 +62,7 @@ func ParseConfig(text []byte) (*Shape, error) {
 	text = complete(top, f, s.ModelType, top.has("text_config"), text)
 	refuse(top, f, s.ModelType)
 	s.readSizes(f, &kind)
-	hf, err := rope.FromHF(text, reading(f, s.ModelType))
+	hf, err := rope.FromHF(text, rope.V5)
 	if err != nil {
 		top.fail("%v", err)
 	}

@@ -1,10 +1,6 @@
 package transformer
 
-import (
-	"encoding/json"
-
-	"github.com/subquad/subquad/rope"
-)
+import "encoding/json"
 
 // classes has, by model type, what its configuration class says of sizes and of the tokens
 // that begin and end a text: configuration_*.py of transformers 5; kimi_linear: of the code
@@ -85,6 +81,9 @@ var otherNames = map[string]string{
 // several media is written as the difference from the class, so that all of its keys count
 // (Gemma 3's is silent about heads and vocabulary). Elsewhere a size that is not there is an
 // error, and only the tokens that begin and end a text are those of the class.
+//
+// OLMo 3's base is another in the class of transformers 5, which files with rope_parameters are
+// of; in 4.57, which others are of and which it was checked against, it is 10000.
 func complete(top, f section, modelType string, nested bool, text []byte) []byte {
 	class := section{err: top.err}
 	if err := json.Unmarshal([]byte("{"+classes[modelType]+"}"), &class.values); err != nil {
@@ -97,27 +96,21 @@ func complete(top, f section, modelType string, nested bool, text []byte) []byte
 			f.values[key] = value
 		}
 	}
-	if !nested {
-		return text
+	older := modelType == "olmo3" && !f.has("rope_parameters") && !f.has("rope_theta")
+	if older {
+		f.values["rope_theta"] = json.RawMessage("10000")
 	}
 	var err error
-	if top.values["text_config"], err = json.Marshal(f.values); err == nil {
+	if nested {
+		top.values["text_config"], err = json.Marshal(f.values)
+	}
+	if err == nil && (nested || older) {
 		text, err = json.Marshal(top.values)
 	}
 	if err != nil {
 		top.fail("%v", err)
 	}
 	return text
-}
-
-// reading is as which version of transformers package rope reads a file: OLMo 3's as version 4,
-// which it was checked against and whose base and scaling are others, unless the file is of the
-// schema of version 5.
-func reading(f section, modelType string) rope.Compat {
-	if modelType == "olmo3" && !f.has("rope_parameters") {
-		return rope.V4
-	}
-	return rope.V5
 }
 
 // refuse fails where a key says what would change results and is not computed.
@@ -131,6 +124,12 @@ func refuse(top, f section, modelType string) {
 		}
 		if len(at.sub("per_layer_config").values) > 0 {
 			f.fail("per_layer_config is set: layers that differ so are not supported")
+		}
+	}
+	switch act := f.text("hidden_act", "silu"); modelType {
+	case "bamba", "granitemoehybrid", "falcon_h1", "jamba", "qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text":
+		if act != "silu" && act != "swish" {
+			f.fail("hidden_act is %.100q, want silu, which recurrent layers have, too", act)
 		}
 	}
 	switch modelType {

@@ -151,6 +151,8 @@ func TestSilentRefusals(t *testing.T) {
 		{"llama", `"is_causal": false`, "is_causal"}, {"gemma", `"use_bidirectional_attention": true`, "use_bidirectional_attention"}, {"gemma3_text", `"use_bidirectional_attention": "all"`, "use_bidirectional_attention"},
 		{"qwen3", `"per_layer_config": {"3": {"intermediate_size": 8}}`, "per_layer_config"}, {"gpt_oss", `"swiglu_alpha": 1.5`, "swiglu_alpha"},
 		{"jamba", `"sliding_window": 5`, "sliding_window"}, {"nemotron_h", `"sliding_window": 5`, "sliding_window"}, {"granitemoehybrid", `"normalization_function": "layernorm"`, "normalization_function"},
+		{"jamba", `"hidden_act": "gelu"`, "hidden_act"}, {"qwen3_5", `"hidden_act": "gelu"`, "hidden_act"}, {"falcon_h1", `"hidden_act": "gelu"`, "hidden_act"},
+		{"kimi_linear", `"num_experts": 4, "num_experts_per_token": 2, "moe_intermediate_size": 8, "num_expert_group": 2, "use_grouped_topk": false`, "use_grouped_topk"},
 		{"deepseek_v3", `"attention_bias": true`, "attention_bias"}, {"stablelm", `"qk_layernorm": true`, "qk_layernorm"},
 	} {
 		if _, err := ParseConfig([]byte(silentFile(c.kind, c.extra))); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.key) {

@@ -84,7 +84,7 @@ func newModel(f *weights.File, cfg Config) (*Model, error) {
 	}
 	const head = "unembed.weight"
 	if c.cfg.Untied && !c.Has(head) {
-		c.Fail("no tensor %s%s, and the configuration says that the embedding does not stand for it", c.Prefix, head)
+		c.Fail("no tensor %s%s, and the configuration does not say (tie_embeddings) that the embedding stands for it", c.Prefix, head)
 	}
 	logits := words
 	if c.cfg.Untied {

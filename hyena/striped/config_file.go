@@ -1,6 +1,7 @@
 package striped
 
 import (
+	"errors"
 	"math"
 	"slices"
 
@@ -11,14 +12,17 @@ import (
 // ParseConfig reads a config.json under the names of stripedhyena, which its Hugging Face port
 // and Evo have too. What is not computed is an error that matches ErrConfig and names the key:
 // another model_type, filters shared by groups of channels, smeared keys and values. What it
-// leaves out is as the code of stripedhyena takes it; the class of its port has other defaults
-// (a base of 500000, 4 groups, 1e-5), and files that name them. Keys that
-// do not change inference, and those that the tensors tell (state_size, short_filter_length),
+// leaves out is as the code of stripedhyena takes it, an unembed of its own included; the class
+// of its port has other defaults (a base of 500000, 4 groups, an eps of 1e-5), which its files
+// name. Keys that do not change inference, and those that the tensors tell (state_size, short_filter_length),
 // are passed over.
 func ParseConfig(text []byte) (Config, error) {
 	keys, err := weights.ReadKeys(text)
 	if err == nil {
 		err = checkKeys(keys)
+	}
+	if err == nil && keys.Given("long_fir_threshold") {
+		err = errors.New("long_fir_threshold is set, and filters are computed whole")
 	}
 	var f configFile
 	if err == nil {
@@ -30,7 +34,7 @@ func ParseConfig(text []byte) (Config, error) {
 	c := Config{
 		Dim: f.HiddenSize, Layers: f.NumLayers, Heads: f.NumHeads, Inner: f.Inner, Vocab: f.VocabSize, Eps: float64(f.Eps),
 		RotaryBase: float64(f.RotaryBase), GELU: f.Activation == "gelu", EpsUnderRoot: f.FlashNorm,
-		WholeColumns: f.ColumnSplit != nil && !*f.ColumnSplit, Untied: f.Tied != nil && !*f.Tied, NoFinalNorm: f.FinalNorm != nil && !*f.FinalNorm,
+		WholeColumns: f.ColumnSplit != nil && !*f.ColumnSplit, Untied: f.Tied == nil || !*f.Tied, NoFinalNorm: f.FinalNorm != nil && !*f.FinalNorm,
 	}
 	if f.Interpolated {
 		c.RotaryScale = float64(f.RotaryScale)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/cmplx"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -394,8 +395,15 @@ func TestConfig(t *testing.T) {
 	if c.Dim != 4096 || c.Layers != 32 || c.Heads != 32 || c.Vocab != 512 || !slices.Equal(c.Attention, []int{8, 16, 24}) || !c.GELU || c.WholeColumns || c.Untied || c.Eps != 1e-6 {
 		t.Errorf("%+v", c)
 	}
+	// What config.get of stripedhyena's model.py and layers.py takes; a tie_embeddings that is not there is false.
+	for _, silent := range []string{`{}`, `{"rotary_emb_base": null, "proj_groups": null, "use_flash_rmsnorm": null, "column_split_hyena": null, "final_norm": null, "mlp_activation": null,
+		"use_interpolated_rotary_pos_emb": null, "rotary_emb_scaling_factor": 16, "smeared_gqa": null, "long_fir_threshold": null, "tie_embeddings": null}`} {
+		if c, err := ParseConfig([]byte(silent)); err != nil || !reflect.DeepEqual(c, Config{Untied: true}) {
+			t.Errorf("%s: %+v, error %v", silent, c, err)
+		}
+	}
 	for _, bad := range []string{
-		`{"hyena_filter_groups": 4}`, `{"smeared_gqa": true}`, `{"model_type": "llama"}`, `{"mlp_activation": "relu"}`, `{"num_layers": -1}`,
+		`{"hyena_filter_groups": 4}`, `{"smeared_gqa": true}`, `{"long_fir_threshold": 64}`, `{"model_type": "llama"}`, `{"mlp_activation": "relu"}`, `{"num_layers": -1}`,
 		`{"eps": 0}`, `{"hidden_size": 8, "num_filters": 4}`, `{"num_attention_heads": 6, "proj_groups": 4}`, `{"attn_layer_idxs": [3, 3]}`, `[]`, `{`,
 	} {
 		if _, err := ParseConfig([]byte(bad)); !errors.Is(err, ErrConfig) || !strings.HasPrefix(err.Error(), "striped: ") {

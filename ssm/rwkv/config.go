@@ -100,7 +100,7 @@ func ParseConfig(text []byte) (Config, error) {
 // checkKeys returns an error that names a key whose value is not computed.
 func checkKeys(k weights.Keys) error {
 	for _, err := range []error{
-		k.Only("model_type", "rwkv7"), k.Only("hidden_act", "sqrelu"), k.Only("norm_first", true), k.Only("norm_bias", true),
+		k.Only("model_type", "rwkv7", "rwkv7_fla"), k.Only("hidden_act", "sqrelu"), k.Only("norm_first", true), k.Only("norm_bias", true),
 		k.Only("attn", []any{}), k.Only("tie_word_embeddings", false),
 		k.Counts("hidden_size", "num_hidden_layers", "vocab_size", "head_dim", "num_heads"),
 		k.Range(math.SmallestNonzeroFloat32, math.MaxFloat32, "norm_eps"),
