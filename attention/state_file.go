@@ -254,13 +254,13 @@ func (s *State) checkRead(tokens int64, own int) error {
 // some. Memory grows with what is there.
 func (s *State) readPositions(f *state.Reader, n, reached int64, most int) error {
 	floor, held := f.Int(), f.Int()
-	if f.Err() == nil && (s.cfg.Window > 0 || min(n, reached, floor, held) < 0 || max(floor, held) > n || max(n, reached) > mostTokens) {
+	if f.Err() == nil && (s.cfg.Window > 0 || min(n, reached, held) < 0 || floor < 1 || max(floor, held) > n || held < n-floor || max(n, reached) > mostTokens) {
 		f.Fail("it has %d of %d tokens, the last forgotten after %d", held, n, floor)
 	}
 	if f.Err() != nil {
 		return f.Err()
 	}
-	if floor > 0 && held == n {
+	if held == n {
 		f.Fail("it has all of %d tokens, of which some before %d were forgotten", n, floor)
 		return f.Err()
 	}
@@ -269,9 +269,10 @@ func (s *State) readPositions(f *state.Reader, n, reached int64, most int) error
 	}
 	s.list = []int64{}
 	bytes, before := int(s.op.tokenBytes(&s.cfg)), int64(-1)
+	follows := func(at int64) bool { return at > before && at <= max(before+1, floor) } // without a gap after floor
 	for range held {
 		at := f.Int()
-		if f.Err() == nil && (at <= before || at >= n) {
+		if f.Err() == nil && (!follows(at) || at >= n) {
 			f.Fail("a token stands at %d, after one at %d, of %d", at, before, n)
 		}
 		if f.Err() != nil {
@@ -284,6 +285,9 @@ func (s *State) readPositions(f *state.Reader, n, reached int64, most int) error
 		b, row, _ := s.rowPlace(len(s.list))
 		b.codeToken(f.Bytes(bytes), row, false)
 		s.list = append(s.list, at)
+	}
+	if !follows(n) {
+		f.Fail("the last token stands at %d, of %d", before, n)
 	}
 	s.n, s.high, s.reached, s.floor = int(n), int(n), int(reached), int(floor)
 	if first := n - held; held == 0 || s.list[0] == first { // no gaps

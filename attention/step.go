@@ -160,8 +160,12 @@ func (d *stepRun) checkStep(many bool, states []*State) error {
 		return err
 	}
 	for i, s := range d.states {
-		if n, most := d.news(i), s.cfg.MaxTokens; most > 0 && n > most-s.Held() {
+		n, most := d.news(i), s.cfg.MaxTokens
+		if most > 0 && n > most-s.Held() {
 			return check.Errorf(ErrFull, "attention: %d tokens after %d, want at most MaxTokens = %d", n, s.Held(), most)
+		}
+		if int64(n) > mostTokens-int64(s.n) {
+			return check.Errorf(ErrFull, "attention: %d tokens after %d, want no more than 2^60 in all", n, s.n)
 		}
 	}
 	// Extra keys are as in a call without states; matrices of biases and masks are made

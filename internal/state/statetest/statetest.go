@@ -74,18 +74,6 @@ func Add(f *testing.F, s io.WriterTo) {
 	f.Add(file.Bytes()[:file.Len()-4])
 }
 
-// AddParts gives a fuzz test a state's file that consists of a head, of that many bytes and
-// a checksum, and of parts with checksums of their own: the head without its checksum,
-// for Sealed, and the parts.
-func AddParts(f *testing.F, s io.WriterTo, head int) {
-	f.Helper()
-	var file bytes.Buffer
-	if _, err := s.WriteTo(&file); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(file.Bytes()[:head], file.Bytes()[head+4:])
-}
-
 // Sealed returns data with the checksum of a state's file.
 func Sealed(data []byte) io.Reader {
 	return bytes.NewReader(binary.LittleEndian.AppendUint32(bytes.Clone(data), crc32.ChecksumIEEE(data)))
