@@ -129,9 +129,13 @@ func (x *cachedIndex) bytes() (n int64) {
 }
 
 func (x *cachedIndex) save(w *state.Writer) {
-	w.Ints(int64(x.at), int64(x.tail), int64(len(x.query)), int64(len(x.choice.Lists)))
+	lists := x.choice.Lists
+	if x.at == 0 {
+		lists = nil // of tokens that may be gone
+	}
+	w.Ints(int64(x.at), int64(x.tail), int64(len(x.query)), int64(len(lists)))
 	w.Floats(x.query)
-	for _, list := range x.choice.Lists {
+	for _, list := range lists {
 		w.Ints(int64(len(list)))
 		for _, run := range list {
 			w.Ints(int64(run.From), int64(run.To))

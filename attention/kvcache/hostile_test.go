@@ -2,15 +2,12 @@ package kvcache
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"hash/crc32"
-	"math"
 	"testing"
 
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 // TestHostileFiles: of files whose numbers were changed and whose checksum is right all the
@@ -23,56 +20,27 @@ func TestHostileFiles(t *testing.T) {
 			a := operator(t, c.config(lawShapes[i%len(lawShapes)]))
 			x := newText(31, &a.cfg, lawTokens)
 			s := newState(t, a, StateConfig{})
+			if i == 0 { // which takes little memory
+				s = newState(t, a, StateConfig{Rollback: maxRollback})
+			}
 			x.run(t, a, s, 0, 40)
-			var file bytes.Buffer
-			_, err := s.WriteTo(&file)
-			must(t, err)
-			parts := 0
-			for _, st := range s.heads {
-				var part bytes.Buffer
-				_, err := st.WriteTo(&part)
-				must(t, err)
-				parts += part.Len()
+			step := func(s *State, from, to int) error {
+				c := callOf(mat.New(to-from, a.cfg.Heads*a.cfg.ValueDim), mat.Rows(x.q, from, to), mat.Rows(x.k, from, to), mat.Rows(x.v, from, to))
+				c.State, c.Options = s, &Options{Importance: x.importance[from:to], Report: new(Report)}
+				return a.Run(t.Context(), c)
 			}
-			end := file.Len() - parts - 4 // where the sum is
-			try := func(what string, data []byte) {
-				t.Helper()
-				defer func() {
-					if r := recover(); r != nil {
-						t.Errorf("%s: panic %v", what, r)
-					}
-				}()
-				back, err := a.ReadState(bytes.NewReader(data))
-				if err != nil {
-					if !errors.Is(err, ErrState) {
-						t.Errorf("%s: %v", what, err)
-					}
-					return
+			statetest.Mutate(t, s, a.ReadState, func(s *State) error {
+				if err := step(s, 40, 41); err != nil {
+					return err
 				}
-				carryOn(t, what, a, back, &x)
-			}
-			words, tried := 0, 0
-			for at := 24; at+8 <= end && words < 30; at += 8 {
-				words++
-				was := int64(binary.LittleEndian.Uint64(file.Bytes()[at:]))
-				for _, v := range []int64{0, 1, was - 1, was + 1, 2 * was, -1, 3, 39, 40, 41, 1 << 31, 1 << 57, 1 << 58, 1 << 60, math.MaxInt64} {
-					if tried++; testing.Short() && tried%4 != 0 { // the values, and the words, in turn
-						continue
+				if a.cfg.Evict != nil {
+					if err := s.Compact(0); err != nil {
+						return err
 					}
-					data := bytes.Clone(file.Bytes())
-					binary.LittleEndian.PutUint64(data[at:], uint64(v))
-					binary.LittleEndian.PutUint32(data[end:], crc32.ChecksumIEEE(data[:end]))
-					try(fmt.Sprintf("%d in place of %d at byte %d of %d", v, was, at, end), data)
 				}
-			}
-			for at := 0; at < file.Len(); at += 1 + file.Len()/37 {
-				try(fmt.Sprintf("cut at byte %d", at), file.Bytes()[:at])
-				data := bytes.Clone(file.Bytes())
-				data[at] ^= 0x40
-				if _, err := a.ReadState(bytes.NewReader(data)); !errors.Is(err, ErrState) {
-					t.Errorf("a flipped bit in byte %d: %v", at, err)
-				}
-			}
+				s.Positions(nil, 0)
+				return step(s, 41, 46)
+			})
 		})
 	}
 }
@@ -231,5 +199,37 @@ func TestStoredAfterTruncate(t *testing.T) {
 				bitsAgree(t, "shortened and read back", x.run(t, a, back, at, lawTokens), mat.Rows(want, at, lawTokens))
 			}
 		})
+	}
+}
+
+// TestStoredChoice: a choice of rows that a Truncate has taken back is not stored.
+func TestStoredChoice(t *testing.T) {
+	a := operator(t, Config{Heads: 2, HeadDim: 8, Keep: 2, Recent: 4, Chunk: 1, Select: Cached{Select: Top{Tokens: 5}, Similarity: -1}})
+	x := newText(36, &a.cfg, lawTokens)
+	s := newState(t, a, StateConfig{})
+	x.run(t, a, s, 0, 40)
+	must(t, s.Truncate(3))
+	var file bytes.Buffer
+	_, err := s.WriteTo(&file)
+	must(t, err)
+	_, err = a.ReadState(&file)
+	must(t, err)
+}
+
+// TestStoredRoom: a file whose tokens, or whose key heads, do not fit its own MaxTokens is a
+// wrong state.
+func TestStoredRoom(t *testing.T) {
+	a := operator(t, Config{Heads: 2, KVHeads: 1, HeadDim: 8, Keep: 2, Recent: 4, Select: Top{Tokens: 5}})
+	x := newText(37, &a.cfg, lawTokens)
+	for _, most := range [][2]int{{39, 40}, {40, 41}, {0, 40}, {40, 0}} {
+		s := newState(t, a, StateConfig{MaxTokens: most[1]})
+		x.run(t, a, s, 0, 40)
+		s.cfg.MaxTokens = most[0]
+		var file bytes.Buffer
+		_, err := s.WriteTo(&file)
+		must(t, err)
+		if _, err := a.ReadState(&file); !errors.Is(err, ErrState) {
+			t.Errorf("MaxTokens %d with key heads of %d: error %v", most[0], most[1], err)
+		}
 	}
 }

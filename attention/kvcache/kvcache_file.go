@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"io"
+	"math"
 
 	"github.com/subquad/subquad/asm"
 	"github.com/subquad/subquad/internal/check"
@@ -81,8 +82,10 @@ func (s *State) fill(r io.Reader, own bool) (int64, error) {
 	n, floor, format, room, rollback := f.Int(), f.Int(), f.Int(), f.Int(), f.Int()
 	switch {
 	case f.Err() != nil:
-	case n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || rollback < 0 || rollback > maxRollback:
+	case n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || room > math.MaxInt || rollback < 0 || rollback > maxRollback:
 		f.Fail("it has %d tokens, %d before the last forgotten, of Format %d, MaxTokens %d, Rollback %d", n, floor, format, room, rollback)
+	case room > 0 && a.cfg.Evict == nil && n > room:
+		f.Fail("it has %d tokens, of at most MaxTokens = %d", n, room)
 	case !own && format != int64(s.cfg.Format):
 		f.Fail("it was written by a state of Format %d, want %d", format, s.cfg.Format)
 	}
@@ -125,6 +128,9 @@ func (s *State) fill(r io.Reader, own bool) (int64, error) {
 			return read, named(err)
 		}
 		st := s.heads[g]
+		if of := st.Config(); own && (of.MaxTokens != s.cfg.MaxTokens || of.Window != 0 || of.SharedValues || of.LogWeights) {
+			return read, check.Errorf(ErrState, "kvcache: key head %d of a stored state is of another MaxTokens, or has a Window, SharedValues or LogWeights", g)
+		}
 		if st.Len() != s.n || st.Held() != int(held[g]) || st.Config().Format != s.cfg.Format {
 			return read, check.Errorf(ErrState, "kvcache: key head %d of a stored state has %d tokens, holds %d, want %d and %d", g, st.Len(), st.Held(), s.n, held[g])
 		}

@@ -71,9 +71,10 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	return s, nil
 }
 
-// newRing returns a ring of versions.
+// newRing returns a ring of versions, each made when it is first needed: a file may ask for
+// many.
 func newRing(n int) state.Ring[*Mark] {
-	return state.NewRing(n, func() *Mark { return new(Mark) })
+	return state.NewRing(n, func() *Mark { return nil })
 }
 
 // forgetPolicies makes what policies know anew.
@@ -103,6 +104,9 @@ func (a *Attention) NewPages(cfg attention.PagesConfig) (*attention.Pages, error
 
 // Len returns how many tokens the state has seen, which may be more than it holds.
 func (s *State) Len() int { return s.n }
+
+// Config returns what the state was made with.
+func (s *State) Config() StateConfig { return s.cfg }
 
 // Held returns how many tokens a key head holds.
 func (s *State) Held(head int) int { return s.heads[head].Held() }
@@ -191,7 +195,12 @@ func (s *State) Clone() *State {
 	if s.index != nil {
 		c.index = s.index.clone()
 	}
-	c.ring = s.ring.Clone(func(v *Mark) *Mark { return v.Clone() })
+	c.ring = s.ring.Clone(func(v *Mark) *Mark {
+		if v == nil {
+			return nil
+		}
+		return v.Clone()
+	})
 	return c
 }
 

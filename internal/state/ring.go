@@ -14,11 +14,11 @@ type slot[S any] struct {
 	tokens  int // after which it was taken; -1 for none
 }
 
-// NewRing returns a ring of n versions with memory that make makes.
-func NewRing[S any](n int, make func() S) Ring[S] {
-	var r Ring[S]
+// NewRing returns a ring of n versions with memory that fresh makes.
+func NewRing[S any](n int, fresh func() S) Ring[S] {
+	r := Ring[S]{slots: make([]slot[S], 0, n)}
 	for range n {
-		r.slots = append(r.slots, slot[S]{make(), -1})
+		r.slots = append(r.slots, slot[S]{fresh(), -1})
 	}
 	return r
 }
@@ -74,7 +74,7 @@ func (r *Ring[S]) Forget(tokens int) {
 
 // Clone returns a copy whose versions clone makes.
 func (r *Ring[S]) Clone(clone func(S) S) Ring[S] {
-	c := Ring[S]{next: r.next}
+	c := Ring[S]{next: r.next, slots: make([]slot[S], 0, len(r.slots))}
 	for _, s := range r.slots {
 		c.slots = append(c.slots, slot[S]{clone(s.version), s.tokens})
 	}
