@@ -356,11 +356,7 @@ func (m *mixer) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
 // ReadState implements lm.Streamer.
 func (m *mixer) ReadState(r io.Reader) (lm.LayerState, error) {
 	if m.with != nil {
-		past, err := m.with.read(r)
-		if err != nil {
-			return nil, err
-		}
-		return &replaced{past, 0, m.with}, nil
+		return m.with.readState(r)
 	}
 	c, err := readCache(r, m.Fingerprint())
 	if err != nil {
@@ -371,7 +367,7 @@ func (m *mixer) ReadState(r io.Reader) (lm.LayerState, error) {
 		return nil, err
 	}
 	c.owner = m
-	return c, nil
+	return c, c.checkRead()
 }
 
 // planned returns an empty state for a sequence of a length, where that makes a difference.

@@ -186,7 +186,7 @@ func (m *latentMixer) ReadState(r io.Reader) (lm.LayerState, error) {
 		return nil, err
 	}
 	c.owner = m
-	return c, nil
+	return c, c.checkRead()
 }
 
 func (m *latentMixer) planned(tokens int) (*attention.State, error) {

@@ -49,5 +49,8 @@ func (m *mixer) ReadStateWith(r io.Reader, cfg lm.StateConfig) (lm.LayerState, e
 	if c.State, err = c.op.ReadState(r); err != nil {
 		return nil, err
 	}
+	if own := c.State.Config().MaxTokens; own != c.most {
+		return nil, check.Errorf(subquad.ErrState, "transformer: a stored state of MaxTokens %d with keys of at most %d", c.most, own)
+	}
 	return c, nil
 }

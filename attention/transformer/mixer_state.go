@@ -164,3 +164,12 @@ func readCache(r io.Reader, fingerprint uint64) (*cache, error) {
 	}
 	return &cache{most: int(most), length: int(length), policy: rope.Policy(policy)}, nil
 }
+
+// checkRead refuses keys that have less room than the cache says: a model asks it before the
+// first of its layers takes a token.
+func (c *cache) checkRead() error {
+	if own := c.Config(); own.Window == 0 && own.MaxTokens != c.most {
+		return check.Errorf(subquad.ErrState, "transformer: a stored state of MaxTokens %d with keys of at most %d", c.most, own.MaxTokens)
+	}
+	return nil
+}

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 
 	"github.com/subquad/subquad"
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/check"
 	"github.com/subquad/subquad/internal/lm"
+	"github.com/subquad/subquad/internal/state"
 )
 
 // Replacement is an operator that takes the place of a layer's exact attention: see
@@ -114,6 +116,33 @@ func (st *replaced) CopyFrom(from lm.LayerState) error {
 
 // Room implements lm.LayerState.
 func (st *replaced) Room(tokens int) error { return roomFor(st.most, st.Len(), tokens) }
+
+// kindReplaced begins the file of another operator's state: what that does not know of itself.
+const kindReplaced = "subqre.1"
+
+// WriteTo implements lm.LayerState.
+func (st *replaced) WriteTo(w io.Writer) (int64, error) {
+	head := state.NewWriter(w, kindReplaced, nil)
+	head.Ints(int64(st.most))
+	return head.End(st.Past)
+}
+
+// readState reads what replaced.WriteTo wrote.
+func (r *Replacement) readState(from io.Reader) (lm.LayerState, error) {
+	head := state.NewReader(from, "transformer", subquad.ErrState, kindReplaced, nil)
+	most := head.Int()
+	if most < 0 || most > math.MaxInt {
+		head.Fail("it is of MaxTokens %d", most)
+	}
+	if err := head.End(); err != nil {
+		return nil, err
+	}
+	past, err := r.read(from)
+	if err != nil {
+		return nil, err
+	}
+	return &replaced{past, int(most), r}, nil
+}
 
 // roomFor returns an error where a number of tokens is too large for a state of some.
 func roomFor(most, have, tokens int) error {

@@ -133,7 +133,7 @@ func (m *attend) NewState(cfg lm.StateConfig) (lm.LayerState, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cache{st, cfg.MaxTokens}, nil
+	return &cache{st}, nil
 }
 
 // ReadState implements lm.Streamer.
@@ -142,17 +142,17 @@ func (m *attend) ReadState(r io.Reader) (lm.LayerState, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cache{st, 0}, nil
+	if cfg := st.Config(); cfg.Window > 0 || cfg.SharedValues || cfg.LogWeights {
+		return nil, check.Errorf(subquad.ErrState, "a stored layer with a Window, SharedValues or LogWeights, want none of them")
+	}
+	return &cache{st}, nil
 }
 
 // cache is the keys and values of a layer, a list of which the last can be taken back.
-type cache struct {
-	*attention.State
-	most int // tokens, 0 for any number
-}
+type cache struct{ *attention.State }
 
 // Clone implements lm.LayerState.
-func (c *cache) Clone() lm.LayerState { return &cache{c.State.Clone(), c.most} }
+func (c *cache) Clone() lm.LayerState { return &cache{c.State.Clone()} }
 
 // CopyFrom implements lm.LayerState.
 func (c *cache) CopyFrom(from lm.LayerState) error {
@@ -165,8 +165,8 @@ func (c *cache) CopyFrom(from lm.LayerState) error {
 
 // Room implements lm.LayerState.
 func (c *cache) Room(tokens int) error {
-	if c.most > 0 && tokens > c.most-c.Len() {
-		return check.Errorf(subquad.ErrFull, "%d tokens after %d, want at most MaxTokens = %d", tokens, c.Len(), c.most)
+	if most := c.Config().MaxTokens; most > 0 && tokens > most-c.Len() {
+		return check.Errorf(subquad.ErrFull, "%d tokens after %d, want at most MaxTokens = %d", tokens, c.Len(), most)
 	}
 	return nil
 }

@@ -23,6 +23,9 @@ func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if err := check.Stream(subquad.ErrState, st.pkg, "writer", w); err != nil {
 		return 0, err
 	}
+	if err := st.whole(); err != nil {
+		return 0, err
+	}
 	head := state.NewWriter(w, kindState, []int64{int64(st.fingerprint)})
 	head.Ints(int64(st.tokens))
 	parts := make([]io.WriterTo, len(st.layers))

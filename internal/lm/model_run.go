@@ -193,7 +193,11 @@ func (s *run) piece(ctx context.Context) error {
 		}
 		// Nothing may stop a piece of one token each: a copy of the states would cost more
 		// than it.
-		return s.advance(s.through(context.Background(), context.Background()))
+		err := s.through(context.Background(), context.Background())
+		if err != nil {
+			s.takeBack()
+		}
+		return s.advance(err)
 	}
 	s.save()
 	inner := ctx

@@ -2,6 +2,7 @@ package lm
 
 import (
 	"io"
+	"math"
 	"reflect"
 
 	"github.com/subquad/subquad"
@@ -95,7 +96,7 @@ type State struct {
 // maxSnapshots bounds StateConfig.Snapshots, maxTokens its MaxTokens and Length.
 const (
 	maxSnapshots = 1 << 20
-	maxTokens    = 1 << 40
+	maxTokens    = min(1<<40, math.MaxInt/2)
 )
 
 // NewState returns an empty state. Errors match ErrConfig, ErrFull, or ErrCall where the
@@ -234,7 +235,7 @@ func (st *State) Truncate(n int) error {
 	switch {
 	case n < 0 || n > st.tokens:
 		return check.Errorf(subquad.ErrState, "%s: n is %d, want 0 to Len = %d", st.name(), n, st.tokens)
-	case n == st.tokens:
+	case n == st.tokens && st.whole() == nil:
 		return nil
 	case n == 0:
 		st.Reset()
@@ -291,13 +292,41 @@ func (m *Model) checkState(name string, st *State) error {
 	case st.fingerprint != m.fingerprint:
 		return check.Errorf(subquad.ErrState, "%s: %s is of another model, or one with other weights", m.cfg.Package, name)
 	}
+	return st.whole()
+}
+
+// whole returns an error unless all layers have seen the same tokens.
+func (st *State) whole() error {
+	for i, l := range st.layers {
+		if n := l.Len(); n != st.tokens {
+			return check.Errorf(subquad.ErrState, "%s: a call has failed when layer %d had seen %d tokens, the model %d; Reset the state, or Truncate it to a snapshot", st.pkg, i, n, st.tokens)
+		}
+	}
 	return nil
+}
+
+// takeBack brings layers back where a call has failed of which nothing was saved, as with a
+// state of a file that we have not written. Those that cannot go back keep the state from
+// being used.
+func (s *run) takeBack() {
+	for _, st := range s.states {
+		for _, l := range st.layers {
+			if u, ok := l.(Undoer); ok {
+				u.Undo(st.tokens)
+			} else if l.CanTruncate(st.tokens) {
+				l.Truncate(st.tokens)
+			}
+		}
+	}
 }
 
 // room returns an error where the call's tokens do not fit into a state.
 func (s *run) room() error {
 	for i, st := range s.layout.States {
 		g := s.layout.Segments[i]
+		if n := g.To - g.From; n > maxTokens-st.tokens {
+			return check.Errorf(subquad.ErrFull, "%s: %d tokens after %d, want at most %d in all", st.pkg, n, st.tokens, int64(maxTokens))
+		}
 		for _, l := range st.layers {
 			if err := l.Room(g.To - g.From); err != nil {
 				return err
