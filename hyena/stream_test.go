@@ -219,32 +219,6 @@ func TestConvStates(t *testing.T) {
 	})
 }
 
-// FuzzState reads states of whatever bytes, of a file with a checksum that fits.
-func FuzzState(f *testing.F) {
-	conv, err := NewConv(ConvConfig{Kernel: quiet(1, 100, 2)})
-	if err != nil {
-		f.Fatal(err)
-	}
-	st, err := conv.NewState(StateConfig{})
-	if err != nil {
-		f.Fatal(err)
-	}
-	x := matrix(2, 70, 2, 0)
-	if err := conv.Step(mat.New(70, 2), x, st); err != nil {
-		f.Fatal(err)
-	}
-	statetest.Add(f, st)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		st, err := conv.ReadState(statetest.Sealed(data))
-		if err != nil {
-			return
-		}
-		if err := conv.Step(mat.New(70, 2), x, st); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
 // TestConvPrompt: a long first part is one transform, and goes on as if it had not been.
 func TestConvPrompt(t *testing.T) {
 	shrinkNear(t, 64)

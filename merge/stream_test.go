@@ -207,37 +207,3 @@ func TestStreamEnds(t *testing.T) {
 }
 
 func err1(_ int, err error) error { return err }
-
-// FuzzReadState reads hostile states: an error, or a state that works.
-func FuzzReadState(f *testing.F) {
-	op, err := NewStream(StreamConfig{MetricDim: 2, Dim: 1, Above: 0.5})
-	if err != nil {
-		f.Fatal(err)
-	}
-	for n := range 3 {
-		st, err := op.NewState(StateConfig{})
-		if err != nil {
-			f.Fatal(err)
-		}
-		if _, err := op.Step(mat.New(n, 1), random(1, n, 1), random(2, n, 2), st); err != nil {
-			f.Fatal(err)
-		}
-		var b bytes.Buffer
-		if _, err := st.WriteTo(&b); err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b.Bytes())
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		st, err := op.ReadState(bytes.NewReader(data))
-		if err != nil {
-			if !errors.Is(err, ErrState) {
-				t.Fatalf("error %v", err)
-			}
-			return
-		}
-		if _, err := op.Step(mat.New(4, 1), random(1, 3, 1), random(2, 3, 2), st); err != nil {
-			t.Fatal(err)
-		}
-	})
-}

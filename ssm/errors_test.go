@@ -366,18 +366,3 @@ func TestFingerprints(t *testing.T) {
 	}
 	must(t, plain.CopyFrom(state(ScanConfig{Channels: 4, States: 2, Workers: 3}, ScanWeights{A: a})))
 }
-
-// FuzzReadState: there is an error, or a state that can be used.
-func FuzzReadState(f *testing.F) {
-	op := value[*Conv](f)(NewConv(ConvConfig{}, ConvWeights{Weight: random(1, 2, 3, 1, 0)}))
-	var b bytes.Buffer
-	_, err := value[*State](f)(op.NewState(StateConfig{})).WriteTo(&b)
-	must(f, err)
-	f.Add(b.Bytes())
-	f.Fuzz(func(t *testing.T, p []byte) {
-		st, err := op.ReadState(bytes.NewReader(p))
-		if err == nil {
-			must(t, op.Step(zeros(2, 2), zeros(2, 2), st))
-		}
-	})
-}

@@ -3,8 +3,6 @@ package sparse
 import (
 	"bytes"
 	"context"
-	"errors"
-	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -18,7 +16,6 @@ import (
 	"github.com/subquad/subquad/internal/isa/isatest"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/mat/mattest"
-	"github.com/subquad/subquad/internal/state/statetest"
 	"github.com/subquad/subquad/internal/tile"
 )
 
@@ -368,37 +365,4 @@ func TestMoBAFormats(t *testing.T) {
 		mattest.Close(t, "steps of 3", outs[1].Data, outs[0].Data, 1e-5)
 		mattest.Close(t, "at once", outs[2].Data, outs[0].Data, 1e-5)
 	}
-}
-
-// FuzzMoBAState reads hostile files: an error that matches ErrState, or a state that works.
-func FuzzMoBAState(f *testing.F) {
-	m := mustMoBA(f, MoBAConfig{Heads: 2, HeadDim: 2, Block: 2, TopK: 2})
-	s, err := m.NewState(MoBAStateConfig{})
-	if err != nil {
-		f.Fatal(err)
-	}
-	x := matrix(1, 9, 4)
-	if err := m.Step(mat.New(9, 4), x, x, x, s); err != nil {
-		f.Fatal(err)
-	}
-	statetest.AddParts(f, s, 8*(2+len(m.fingerprint())+3))
-	f.Fuzz(func(t *testing.T, head, parts []byte) {
-		s, err := m.ReadState(io.MultiReader(statetest.Sealed(head), bytes.NewReader(parts)))
-		if err != nil {
-			if !errors.Is(err, ErrState) {
-				t.Fatalf("error %v", err)
-			}
-			return
-		}
-		x := matrix(1, 1, 4)
-		if err := m.Step(mat.New(1, 4), x, x, x, s); err != nil && !errors.Is(err, ErrFull) {
-			t.Fatalf("error %v", err)
-		}
-		if err := s.Truncate(max(0, s.Len()-2)); err != nil {
-			t.Fatalf("error %v", err)
-		}
-		if err := m.Step(mat.New(1, 4), x, x, x, s); err != nil && !errors.Is(err, ErrFull) {
-			t.Fatalf("error %v", err)
-		}
-	})
 }

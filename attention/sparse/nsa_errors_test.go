@@ -1,10 +1,8 @@
 package sparse
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +12,6 @@ import (
 	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/mat/mattest"
-	"github.com/subquad/subquad/internal/state/statetest"
 )
 
 func TestNSAConfigErrors(t *testing.T) {
@@ -132,42 +129,6 @@ func TestNSAFailures(t *testing.T) {
 			}
 		}
 	}
-}
-
-// FuzzReadNSAState reads hostile files: an error that matches ErrState, or a state that
-// works.
-func FuzzReadNSAState(f *testing.F) {
-	const heads, d = 2, 2
-	a := mustNSA(f, NSAConfig{Heads: heads, HeadDim: d, Block: 2, Count: 2})
-	x, gate := mattest.Matrix(1, 9, heads*d), mat.New(9, heads)
-	s := mustNSAState(f, a, NSAStateConfig{})
-	if err := a.Step(mat.New(9, heads*d), x, x, x, Gates{gate, gate, gate}, s); err != nil {
-		f.Fatal(err)
-	}
-	statetest.AddParts(f, s, 8*(2+len(a.fingerprint())+3))
-	f.Fuzz(func(t *testing.T, head, parts []byte) {
-		s, err := a.ReadState(io.MultiReader(statetest.Sealed(head), bytes.NewReader(parts)))
-		if err != nil {
-			if !errors.Is(err, ErrState) {
-				t.Fatalf("error %v", err)
-			}
-			return
-		}
-		x, gate := mattest.Matrix(1, 1, heads*d), mat.New(1, heads)
-		for range 2 {
-			if err := a.Step(mat.New(1, heads*d), x, x, x, Gates{gate, gate, gate}, s); err != nil && !errors.Is(err, ErrFull) {
-				t.Fatalf("error %v", err)
-			}
-			if err := s.Truncate(max(0, s.Len()-2)); err != nil {
-				t.Fatalf("error %v", err)
-			}
-			for g := range s.tokens {
-				if s.tokens[g].Len() != s.Len() || s.blocks[g].Len() != a.compressed(s.Len()) {
-					t.Fatalf("%d tokens and %d compressed keys of head %d, want %d tokens", s.tokens[g].Len(), s.blocks[g].Len(), g, s.Len())
-				}
-			}
-		}
-	})
 }
 
 // TestNSAChoosesEarly has queries choose among blocks before there is a compressed key: all

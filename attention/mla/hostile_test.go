@@ -1,0 +1,34 @@
+package mla
+
+import (
+	"testing"
+
+	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/attention"
+	"github.com/subquad/subquad/internal/mat"
+	"github.com/subquad/subquad/internal/state/statetest"
+)
+
+// TestHostileFiles reads files of states that another program has changed.
+func TestHostileFiles(t *testing.T) {
+	m, err := New(mlaOp, mlaWeights(mlaOp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := matrix(9, 13, mlaOp.Hidden)
+	for _, cfg := range []attention.StateConfig{{}, {MaxTokens: 12, Format: asm.Float16}, {Window: 4, Keep: 1, Format: asm.Int8}} {
+		s, err := m.NewState(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Step(mat.New(7, mlaOp.Hidden), mat.Rows(x, 0, 7), s); err != nil {
+			t.Fatal(err)
+		}
+		statetest.Mutate(t, s, m.ReadState, func(s *attention.State) error {
+			if err := m.Step(mat.New(1, mlaOp.Hidden), mat.Rows(x, 7, 8), s); err != nil {
+				return err
+			}
+			return m.Step(mat.New(5, mlaOp.Hidden), mat.Rows(x, 8, 13), s)
+		})
+	}
+}
