@@ -197,6 +197,78 @@ func deltaFall(m Machine) {
 	m.End()
 }
 
+// deltaKeys multiplies up the decays of key channels, and divides keys by them:
+//
+//	grow[t][i] = exp(logs[0][i]) ... exp(logs[t][i]), near[t][i] = k[t][i] / grow[t][i],
+//	tail[t][i] = near[t][i] grow[last][i].
+//
+// What decays leave is never less than tiny: where it is that, or a logarithm is above 0, near and tail
+// may be anything.
+func deltaKeys(m Machine) {
+	m.Func("deltaKeys", "func(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)",
+		"rows of k, grow, near and tail are row bytes apart, those of logs logsRow")
+	width, offset := m.Param("width"), m.ZeroGP()
+	columns(m, width, offset, []int{2, 1}, func(count int, t *Tail) {
+		at := func(name string) GP { return paramFrom(m, name, offset) }
+		down, up := make([]Vec, count), make([]Vec, count)
+		for j := range down {
+			down[j], up[j] = m.Copy(float(1)), m.Copy(float(1))
+		}
+		logs, k, grow, near, logsRow, row := at("logs"), at("k"), at("grow"), at("near"), m.Param("logsRow"), m.Param("row")
+		m.Loop(m.Param("tokens"), 1, func() {
+			for j := range down {
+				place := j * Bytes(m)
+				e, inverse := expPairOf(m, m.Load(At{Base: logs, Disp: place}, t))
+				m.Set(down[j], AtLeast(m, m.Mul(down[j], e), c("tiny")))
+				m.Set(up[j], m.Mul(up[j], inverse))
+				m.Store(At{Base: grow, Disp: place}, t, down[j])
+				m.Store(At{Base: near, Disp: place}, t, m.Mul(up[j], m.Load(At{Base: k, Disp: place}, t)))
+			}
+			m.AddGP(logs, logsRow)
+			for _, p := range []GP{k, grow, near} {
+				m.AddGP(p, row)
+			}
+		})
+		from, tail := at("near"), at("tail")
+		m.Loop(m.Param("tokens"), 1, func() {
+			for j := range down {
+				place := j * Bytes(m)
+				m.Store(At{Base: tail, Disp: place}, t, m.Mul(down[j], m.Load(At{Base: from, Disp: place}, t)))
+			}
+			m.AddGP(from, row)
+			m.AddGP(tail, row)
+		})
+	})
+	m.End()
+}
+
+// expPairOf returns exp(x) and exp(-x) for -86 <= x <= 0. What is less counts as -86, what is
+// more may give anything, and NaN gives NaN.
+func expPairOf(m Machine, x Vec) (down, up Vec) {
+	x = AtLeast(m, x, float(-86))
+	if m.Tier() != "AVX512" { // whose ScaleExp2 keeps NaN
+		x = m.Min(x, m.Splat(float(86)))
+	}
+	z, n := rounded(m, x, c("log2E"))
+	r := m.Copy(x)
+	m.MulSub(r, n, c("ln2Hi"))
+	m.MulSub(r, n, c("ln2Lo"))
+	// exp(r) = 1 + odd + even, exp(-r) = 1 - odd + even
+	s := m.Mul(r, r)
+	even := m.Mul(polynomial(m, s, "exp6", "exp4", "exp2"), s)
+	odd := m.Horner(polynomial(m, s, "exp5", "exp3"), s, float(1))
+	p, q := m.Copy(even), even
+	m.MulAdd(p, r, odd)
+	m.MulSub(q, r, odd)
+	minus := m.Sub(m.Zero(), n)
+	down = m.ScaleExp2(m.Add(p, float(1)), n, z)
+	up = m.ScaleExp2(m.Add(q, float(1)), minus, m.Add(minus, c("roundMagic")))
+	if m.Tier() != "AVX512" {
+		down = m.Select(m.Cmp(LessEqual, x, float(86)), down, x)
+	}
+	return down, up
+}
+
 // deltaHeights are how many rows the kernels of a chunk take: the full height (0), half of it
 // or more, and the last ones.
 var deltaHeights = []int{0, 8, 4, 1}
@@ -205,7 +277,7 @@ func deltaChunkKernels() (list []kernel) {
 	for _, rows := range deltaHeights {
 		list = append(list, deltaTile(rows, true), deltaTile(rows, false), deltaWrite(rows))
 	}
-	return append(list, deltaFall)
+	return append(list, deltaFall, deltaKeys)
 }
 
 func deltaChunkChoices() []choice {

@@ -23,6 +23,7 @@ type DeltaSteps struct {
 	Read, Ask, Decay, K, B blas32.General // [tokens, states]; B may be the zero value
 	V                      blas32.General // [tokens, width]
 	Beta, KQ, BQ           []float32      // [tokens]
+	Keep                   bool           // nothing is erased: Read is zeros
 }
 
 // Run makes the steps. y [tokens, width] may be V, and overlaps no other argument. width is
@@ -75,15 +76,7 @@ func (d *DeltaSteps) generic(t int, y []float32, s blas32.General) {
 	n := len(y)
 	r, u := sums[:n], sums[deltaWidth:][:n]
 	v, k, decay, ask := mat.Row(d.V, t), mat.Row(d.K, t), mat.Row(d.Decay, t), mat.Row(d.Ask, t)
-	for i, p := range mat.Row(d.Read, t) {
-		q := ask[i]
-		row := s.Data[i*s.Stride:][:n]
-		r, u := r[:len(row)], u[:len(row)]
-		for j, x := range row {
-			r[j] += float32(p * x)
-			u[j] += float32(q * x)
-		}
-	}
+	d.sums(r, u, mat.Row(d.Read, t), ask, s)
 	if d.B.Data != nil {
 		b := mat.Row(d.B, t)
 		for i, k := range k {
@@ -110,6 +103,40 @@ func (d *DeltaSteps) generic(t int, y []float32, s blas32.General) {
 		w := r[:len(row)]
 		for j, x := range row {
 			row[j] = float32(decay*x) + float32(k*w[j])
+		}
+	}
+}
+
+// sums adds to r and u what read and ask read from s, row after row.
+func (d *DeltaSteps) sums(r, u, read, ask []float32, s blas32.General) {
+	n, i := len(r), 0
+	u = u[:n]
+	row := func(i int) []float32 { return s.Data[i*s.Stride:][:n] }
+	for ; i+4 <= len(read); i += 4 { // four rows, so that sums wait in registers
+		a, b, c, e := row(i), row(i+1), row(i+2), row(i+3)
+		p, q := (*[4]float32)(read[i:]), (*[4]float32)(ask[i:])
+		q0, q1, q2, q3 := q[0], q[1], q[2], q[3]
+		b, c, e = b[:len(a)], c[:len(a)], e[:len(a)]
+		u := u[:len(a)]
+		for j, x := range a {
+			u[j] = u[j] + float32(q0*x) + float32(q1*b[j]) + float32(q2*c[j]) + float32(q3*e[j])
+		}
+		if d.Keep {
+			continue
+		}
+		p0, p1, p2, p3 := p[0], p[1], p[2], p[3]
+		r := r[:len(a)]
+		for j, x := range a {
+			r[j] = r[j] + float32(p0*x) + float32(p1*b[j]) + float32(p2*c[j]) + float32(p3*e[j])
+		}
+	}
+	for ; i < len(read); i++ {
+		p, q := read[i], ask[i]
+		for j, x := range row(i) {
+			u[j] += float32(q * x)
+			if !d.Keep {
+				r[j] += float32(p * x)
+			}
 		}
 	}
 }

@@ -192,6 +192,65 @@ func DeltaFall(dst blas32.General, step, by []float32, x blas32.General) {
 	}
 }
 
+// mildest is the least that decays leave of a channel after a chunk where they are mild: far
+// from what float32 cannot hold, upside down, times a key.
+const mildest = 0x1p-90
+
+// DeltaKeys multiplies the decays exp(g) of key channels up, g [tokens, width] being 0 or less,
+// and divides keys k by them:
+//
+//	grow[t] = exp(g[0] + g[1] + ... + g[t]), near[t] = k[t] / grow[t], tail[t] = near[t] grow[last].
+//
+// It returns whether decays are mild: of every channel 2^-90 is left, or more. Where they are
+// not, the results are unspecified. k, grow, near and tail
+// have one stride.
+func DeltaKeys(grow, near, tail, g, k blas32.General) bool {
+	const op = "kernel: DeltaKeys"
+	tokens, width, tier := g.Rows, g.Cols, isa.Active()
+	CheckMatrix(op, "g", g, tokens, width)
+	for _, m := range [...]*blas32.General{&grow, &near, &tail, &k} {
+		if CheckMatrix(op, "grow, near, tail or k", *m, tokens, width); m.Stride != k.Stride {
+			Panicf("%s: strides %d and %d, want one", op, m.Stride, k.Stride)
+		}
+	}
+	if tokens == 0 {
+		return true
+	}
+	const most = 2 * 16 // columns to look at before the next
+	for from := 0; from < width; from += most {
+		cols, at := min(most, width-from), func(m *blas32.General) *float32 { return &m.Data[from] }
+		if tier == isa.Generic {
+			for i := from; i < from+cols; i++ {
+				deltaKeyGeneric(i, &grow, &near, &tail, &g, &k)
+			}
+		} else {
+			deltaKeysSIMD(tier, cols, tokens, at(&g), 4*g.Stride, at(&k), at(&grow), at(&near), at(&tail), 4*k.Stride)
+		}
+		for _, v := range grow.Data[(tokens-1)*grow.Stride+from:][:cols] {
+			if !(v >= mildest && v <= 1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func deltaKeyGeneric(i int, grow, near, tail, g, k *blas32.General) {
+	down, up := float32(1), float32(1)
+	for t := range g.Rows {
+		x := g.Data[t*g.Stride+i]
+		down = max(down*scalar.Exp(x), scalar.Tiny)
+		up *= scalar.Exp(-x)
+		at := t*k.Stride + i
+		grow.Data[at] = down
+		near.Data[at] = up * k.Data[at]
+	}
+	for t := range g.Rows {
+		at := t*k.Stride + i
+		tail.Data[at] = down * near.Data[at]
+	}
+}
+
 // readGeneric sets x to what rows of d read from s and from rows of u before them.
 func (d *DeltaRows) readGeneric(row, height int, s, u []quad, x *[genericPanel]quad) {
 	a := func(i int) []float32 { return d.A.Data[(row+i)*d.A.Stride:][:d.A.Cols] }

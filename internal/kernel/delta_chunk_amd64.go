@@ -69,6 +69,12 @@ func deltaFallAVX512(width int, tokens int, step *float32, one *float32, by *flo
 func deltaFallAVX2(width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int)
 
 //go:noescape
+func deltaKeysAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+
+//go:noescape
+func deltaKeysAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+
+//go:noescape
 func deltaSolve8AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
 
 //go:noescape
@@ -84,6 +90,16 @@ func deltaFallSIMD(tier isa.Tier, width int, tokens int, step *float32, one *flo
 		deltaFallAVX512(width, tokens, step, one, by, x, dst, row)
 	default: // isa.AVX2
 		deltaFallAVX2(width, tokens, step, one, by, x, dst, row)
+	}
+}
+
+// rows of k, grow, near and tail are row bytes apart, those of logs logsRow
+func deltaKeysSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int) {
+	switch {
+	case tier >= isa.AVX512:
+		deltaKeysAVX512(width, tokens, logs, logsRow, k, grow, near, tail, row)
+	default: // isa.AVX2
+		deltaKeysAVX2(width, tokens, logs, logsRow, k, grow, near, tail, row)
 	}
 }
 

@@ -38,9 +38,17 @@ func deltaWrite1NEON(tiles int, n int, s *float32, a *float32, aRow int, u *floa
 //go:noescape
 func deltaFallNEON(width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int)
 
+//go:noescape
+func deltaKeysNEON(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+
 // rows of x and dst are row bytes apart
 func deltaFallSIMD(tier isa.Tier, width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int) {
 	deltaFallNEON(width, tokens, step, one, by, x, dst, row)
+}
+
+// rows of k, grow, near and tail are row bytes apart, those of logs logsRow
+func deltaKeysSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int) {
+	deltaKeysNEON(width, tokens, logs, logsRow, k, grow, near, tail, row)
 }
 
 // deltaSolveSIMD takes rows of a panel: 0 for the tier's full height, 8 (AVX-512), 4 or 1.

@@ -2042,3 +2042,461 @@ DATA tailMasks<>+52(SB)/4, $0x00000000
 DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
+
+// func deltaKeysAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·deltaKeysAVX2(SB), NOSPLIT, $0-72
+	MOVQ width+0(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end73
+
+loop72:
+	VBROADCASTSS const3f800000<>+0(SB), Y0
+	VBROADCASTSS const3f800000<>+0(SB), Y1
+	VBROADCASTSS const3f800000<>+0(SB), Y2
+	VBROADCASTSS const3f800000<>+0(SB), Y3
+	MOVQ         logs+16(FP), DX
+	ADDQ         CX, DX
+	MOVQ         k+32(FP), BX
+	ADDQ         CX, BX
+	MOVQ         grow+40(FP), SI
+	ADDQ         CX, SI
+	MOVQ         near+48(FP), DI
+	ADDQ         CX, DI
+	MOVQ         logsRow+24(FP), R8
+	MOVQ         row+64(FP), R9
+	MOVQ         tokens+8(FP), R10
+	CMPQ         R10, $+1
+	JLT          end75
+
+loop74:
+	VMOVUPS      (DX), Y4
+	VBROADCASTSS constc2ac0000<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y4
+	VBROADCASTSS const42ac0000<>+0(SB), Y5
+	VMINPS       Y5, Y4, Y4
+	VBROADCASTSS const4b400000<>+0(SB), Y5
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y4, Y5
+	VSUBPS       const4b400000<>+0(SB), Y5, Y6
+	VMOVUPS      Y4, Y7
+	VFNMADD231PS const3f317200<>+0(SB), Y6, Y7
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y6, Y7
+	VMULPS       Y7, Y7, Y8
+	VBROADCASTSS const3ab654ce<>+0(SB), Y9
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f000000<>+0(SB), Y8, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS const3c090564<>+0(SB), Y10
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y8, Y10
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y10
+	VMOVUPS      Y9, Y8
+	VFMADD231PS  Y10, Y7, Y8
+	VFNMADD231PS Y10, Y7, Y9
+	VXORPS       Y7, Y7, Y7
+	VSUBPS       Y6, Y7, Y6
+	VADDPS       const3f800000<>+0(SB), Y8, Y7
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y7, Y5
+	VADDPS       const3f800000<>+0(SB), Y9, Y7
+	VADDPS       const4b400000<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y6, Y7, Y6
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y4, Y7
+	VBLENDVPS    Y7, Y5, Y4, Y4
+	VMULPS       Y4, Y0, Y0
+	VBROADCASTSS const0c000000<>+0(SB), Y4
+	VMAXPS       Y0, Y4, Y0
+	VMULPS       Y6, Y1, Y1
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      (BX), Y4
+	VMULPS       Y4, Y1, Y4
+	VMOVUPS      Y4, (DI)
+	VMOVUPS      32(DX), Y4
+	VBROADCASTSS constc2ac0000<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y4
+	VBROADCASTSS const42ac0000<>+0(SB), Y5
+	VMINPS       Y5, Y4, Y4
+	VBROADCASTSS const4b400000<>+0(SB), Y5
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y4, Y5
+	VSUBPS       const4b400000<>+0(SB), Y5, Y6
+	VMOVUPS      Y4, Y7
+	VFNMADD231PS const3f317200<>+0(SB), Y6, Y7
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y6, Y7
+	VMULPS       Y7, Y7, Y8
+	VBROADCASTSS const3ab654ce<>+0(SB), Y9
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f000000<>+0(SB), Y8, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS const3c090564<>+0(SB), Y10
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y8, Y10
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y10
+	VMOVUPS      Y9, Y8
+	VFMADD231PS  Y10, Y7, Y8
+	VFNMADD231PS Y10, Y7, Y9
+	VXORPS       Y7, Y7, Y7
+	VSUBPS       Y6, Y7, Y6
+	VADDPS       const3f800000<>+0(SB), Y8, Y7
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y7, Y5
+	VADDPS       const3f800000<>+0(SB), Y9, Y7
+	VADDPS       const4b400000<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y6, Y7, Y6
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y4, Y7
+	VBLENDVPS    Y7, Y5, Y4, Y4
+	VMULPS       Y4, Y2, Y2
+	VBROADCASTSS const0c000000<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMULPS       Y6, Y3, Y3
+	VMOVUPS      Y2, 32(SI)
+	VMOVUPS      32(BX), Y4
+	VMULPS       Y4, Y3, Y4
+	VMOVUPS      Y4, 32(DI)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop74
+
+end75:
+	MOVQ near+48(FP), DX
+	ADDQ CX, DX
+	MOVQ tail+56(FP), BX
+	ADDQ CX, BX
+	MOVQ tokens+8(FP), SI
+	CMPQ SI, $+1
+	JLT  end77
+
+loop76:
+	VMOVUPS (DX), Y1
+	VMULPS  Y1, Y0, Y1
+	VMOVUPS Y1, (BX)
+	VMOVUPS 32(DX), Y1
+	VMULPS  Y1, Y2, Y1
+	VMOVUPS Y1, 32(BX)
+	ADDQ    R9, DX
+	ADDQ    R9, BX
+	SUBQ    $+1, SI
+	CMPQ    SI, $+1
+	JGE     loop76
+
+end77:
+	ADDQ $+64, CX
+	SUBQ $+16, AX
+	CMPQ AX, $+16
+	JGE  loop72
+
+end73:
+	CMPQ AX, $+8
+	JLT  end79
+
+loop78:
+	VBROADCASTSS const3f800000<>+0(SB), Y0
+	VBROADCASTSS const3f800000<>+0(SB), Y1
+	MOVQ         logs+16(FP), DX
+	ADDQ         CX, DX
+	MOVQ         k+32(FP), BX
+	ADDQ         CX, BX
+	MOVQ         grow+40(FP), SI
+	ADDQ         CX, SI
+	MOVQ         near+48(FP), DI
+	ADDQ         CX, DI
+	MOVQ         logsRow+24(FP), R8
+	MOVQ         row+64(FP), R9
+	MOVQ         tokens+8(FP), R10
+	CMPQ         R10, $+1
+	JLT          end81
+
+loop80:
+	VMOVUPS      (DX), Y2
+	VBROADCASTSS constc2ac0000<>+0(SB), Y3
+	VMAXPS       Y2, Y3, Y2
+	VBROADCASTSS const42ac0000<>+0(SB), Y3
+	VMINPS       Y3, Y2, Y2
+	VBROADCASTSS const4b400000<>+0(SB), Y3
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y2, Y3
+	VSUBPS       const4b400000<>+0(SB), Y3, Y4
+	VMOVUPS      Y2, Y5
+	VFNMADD231PS const3f317200<>+0(SB), Y4, Y5
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y4, Y5
+	VMULPS       Y5, Y5, Y6
+	VBROADCASTSS const3ab654ce<>+0(SB), Y7
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y6, Y7
+	VFMADD213PS  const3f000000<>+0(SB), Y6, Y7
+	VMULPS       Y6, Y7, Y7
+	VBROADCASTSS const3c090564<>+0(SB), Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y6, Y8
+	VFMADD213PS  const3f800000<>+0(SB), Y6, Y8
+	VMOVUPS      Y7, Y6
+	VFMADD231PS  Y8, Y5, Y6
+	VFNMADD231PS Y8, Y5, Y7
+	VXORPS       Y5, Y5, Y5
+	VSUBPS       Y4, Y5, Y4
+	VADDPS       const3f800000<>+0(SB), Y6, Y5
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y5, Y3
+	VADDPS       const3f800000<>+0(SB), Y7, Y5
+	VADDPS       const4b400000<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y4
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y2, Y5
+	VBLENDVPS    Y5, Y3, Y2, Y2
+	VMULPS       Y2, Y0, Y0
+	VBROADCASTSS const0c000000<>+0(SB), Y2
+	VMAXPS       Y0, Y2, Y0
+	VMULPS       Y4, Y1, Y1
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      (BX), Y2
+	VMULPS       Y2, Y1, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop80
+
+end81:
+	MOVQ near+48(FP), DX
+	ADDQ CX, DX
+	MOVQ tail+56(FP), BX
+	ADDQ CX, BX
+	MOVQ tokens+8(FP), SI
+	CMPQ SI, $+1
+	JLT  end83
+
+loop82:
+	VMOVUPS (DX), Y1
+	VMULPS  Y1, Y0, Y1
+	VMOVUPS Y1, (BX)
+	ADDQ    R9, DX
+	ADDQ    R9, BX
+	SUBQ    $+1, SI
+	CMPQ    SI, $+1
+	JGE     loop82
+
+end83:
+	ADDQ $+32, CX
+	SUBQ $+8, AX
+	CMPQ AX, $+8
+	JGE  loop78
+
+end79:
+	TESTQ        AX, AX
+	JE           end84
+	LEAQ         tailMasks<>+0(SB), DX
+	NEGQ         AX
+	VMOVDQU      32(DX)(AX*4), Y0
+	VBROADCASTSS const3f800000<>+0(SB), Y1
+	VBROADCASTSS const3f800000<>+0(SB), Y2
+	MOVQ         logs+16(FP), AX
+	ADDQ         CX, AX
+	MOVQ         k+32(FP), DX
+	ADDQ         CX, DX
+	MOVQ         grow+40(FP), BX
+	ADDQ         CX, BX
+	MOVQ         near+48(FP), SI
+	ADDQ         CX, SI
+	MOVQ         logsRow+24(FP), DI
+	MOVQ         row+64(FP), R8
+	MOVQ         tokens+8(FP), R9
+	CMPQ         R9, $+1
+	JLT          end86
+
+loop85:
+	VMASKMOVPS   (AX), Y0, Y3
+	VBROADCASTSS constc2ac0000<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VBROADCASTSS const42ac0000<>+0(SB), Y4
+	VMINPS       Y4, Y3, Y3
+	VBROADCASTSS const4b400000<>+0(SB), Y4
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y3, Y4
+	VSUBPS       const4b400000<>+0(SB), Y4, Y5
+	VMOVUPS      Y3, Y6
+	VFNMADD231PS const3f317200<>+0(SB), Y5, Y6
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y5, Y6
+	VMULPS       Y6, Y6, Y7
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y7, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y7, Y8
+	VMULPS       Y7, Y8, Y8
+	VBROADCASTSS const3c090564<>+0(SB), Y9
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VMOVUPS      Y8, Y7
+	VFMADD231PS  Y9, Y6, Y7
+	VFNMADD231PS Y9, Y6, Y8
+	VXORPS       Y6, Y6, Y6
+	VSUBPS       Y5, Y6, Y5
+	VADDPS       const3f800000<>+0(SB), Y7, Y6
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y6, Y4
+	VADDPS       const3f800000<>+0(SB), Y8, Y6
+	VADDPS       const4b400000<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y6, Y5
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y3, Y6
+	VBLENDVPS    Y6, Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VBROADCASTSS const0c000000<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMULPS       Y5, Y2, Y2
+	VMASKMOVPS   Y1, Y0, (BX)
+	VMASKMOVPS   (DX), Y0, Y3
+	VMULPS       Y3, Y2, Y3
+	VMASKMOVPS   Y3, Y0, (SI)
+	ADDQ         DI, AX
+	ADDQ         R8, DX
+	ADDQ         R8, BX
+	ADDQ         R8, SI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop85
+
+end86:
+	MOVQ near+48(FP), AX
+	ADDQ CX, AX
+	MOVQ tail+56(FP), DX
+	ADDQ CX, DX
+	MOVQ tokens+8(FP), CX
+	CMPQ CX, $+1
+	JLT  end88
+
+loop87:
+	VMASKMOVPS (AX), Y0, Y2
+	VMULPS     Y2, Y1, Y2
+	VMASKMOVPS Y2, Y0, (DX)
+	ADDQ       R8, AX
+	ADDQ       R8, DX
+	SUBQ       $+1, CX
+	CMPQ       CX, $+1
+	JGE        loop87
+
+end88:
+end84:
+	VZEROUPPER
+	RET
+
+DATA const3f800000<>+0(SB)/4, $0x3f800000
+DATA const3f800000<>+4(SB)/4, $0x3f800000
+DATA const3f800000<>+8(SB)/4, $0x3f800000
+DATA const3f800000<>+12(SB)/4, $0x3f800000
+DATA const3f800000<>+16(SB)/4, $0x3f800000
+DATA const3f800000<>+20(SB)/4, $0x3f800000
+DATA const3f800000<>+24(SB)/4, $0x3f800000
+DATA const3f800000<>+28(SB)/4, $0x3f800000
+GLOBL const3f800000<>(SB), RODATA|NOPTR, $32
+
+DATA constc2ac0000<>+0(SB)/4, $0xc2ac0000
+DATA constc2ac0000<>+4(SB)/4, $0xc2ac0000
+DATA constc2ac0000<>+8(SB)/4, $0xc2ac0000
+DATA constc2ac0000<>+12(SB)/4, $0xc2ac0000
+DATA constc2ac0000<>+16(SB)/4, $0xc2ac0000
+DATA constc2ac0000<>+20(SB)/4, $0xc2ac0000
+DATA constc2ac0000<>+24(SB)/4, $0xc2ac0000
+DATA constc2ac0000<>+28(SB)/4, $0xc2ac0000
+GLOBL constc2ac0000<>(SB), RODATA|NOPTR, $32
+
+DATA const42ac0000<>+0(SB)/4, $0x42ac0000
+DATA const42ac0000<>+4(SB)/4, $0x42ac0000
+DATA const42ac0000<>+8(SB)/4, $0x42ac0000
+DATA const42ac0000<>+12(SB)/4, $0x42ac0000
+DATA const42ac0000<>+16(SB)/4, $0x42ac0000
+DATA const42ac0000<>+20(SB)/4, $0x42ac0000
+DATA const42ac0000<>+24(SB)/4, $0x42ac0000
+DATA const42ac0000<>+28(SB)/4, $0x42ac0000
+GLOBL const42ac0000<>(SB), RODATA|NOPTR, $32
+
+DATA const4b400000<>+0(SB)/4, $0x4b400000
+DATA const4b400000<>+4(SB)/4, $0x4b400000
+DATA const4b400000<>+8(SB)/4, $0x4b400000
+DATA const4b400000<>+12(SB)/4, $0x4b400000
+DATA const4b400000<>+16(SB)/4, $0x4b400000
+DATA const4b400000<>+20(SB)/4, $0x4b400000
+DATA const4b400000<>+24(SB)/4, $0x4b400000
+DATA const4b400000<>+28(SB)/4, $0x4b400000
+GLOBL const4b400000<>(SB), RODATA|NOPTR, $32
+
+DATA const3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
+DATA const3fb8aa3b<>+4(SB)/4, $0x3fb8aa3b
+DATA const3fb8aa3b<>+8(SB)/4, $0x3fb8aa3b
+DATA const3fb8aa3b<>+12(SB)/4, $0x3fb8aa3b
+DATA const3fb8aa3b<>+16(SB)/4, $0x3fb8aa3b
+DATA const3fb8aa3b<>+20(SB)/4, $0x3fb8aa3b
+DATA const3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
+DATA const3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
+GLOBL const3fb8aa3b<>(SB), RODATA|NOPTR, $32
+
+DATA const3f317200<>+0(SB)/4, $0x3f317200
+DATA const3f317200<>+4(SB)/4, $0x3f317200
+DATA const3f317200<>+8(SB)/4, $0x3f317200
+DATA const3f317200<>+12(SB)/4, $0x3f317200
+DATA const3f317200<>+16(SB)/4, $0x3f317200
+DATA const3f317200<>+20(SB)/4, $0x3f317200
+DATA const3f317200<>+24(SB)/4, $0x3f317200
+DATA const3f317200<>+28(SB)/4, $0x3f317200
+GLOBL const3f317200<>(SB), RODATA|NOPTR, $32
+
+DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+4(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+8(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+12(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+16(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+20(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+24(SB)/4, $0x35bfbe8e
+DATA const35bfbe8e<>+28(SB)/4, $0x35bfbe8e
+GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $32
+
+DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+4(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+8(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+12(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+16(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+20(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+24(SB)/4, $0x3ab654ce
+DATA const3ab654ce<>+28(SB)/4, $0x3ab654ce
+GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $32
+
+DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+4(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+8(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+12(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+16(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+20(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+24(SB)/4, $0x3d2aaab6
+DATA const3d2aaab6<>+28(SB)/4, $0x3d2aaab6
+GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $32
+
+DATA const3f000000<>+0(SB)/4, $0x3f000000
+DATA const3f000000<>+4(SB)/4, $0x3f000000
+DATA const3f000000<>+8(SB)/4, $0x3f000000
+DATA const3f000000<>+12(SB)/4, $0x3f000000
+DATA const3f000000<>+16(SB)/4, $0x3f000000
+DATA const3f000000<>+20(SB)/4, $0x3f000000
+DATA const3f000000<>+24(SB)/4, $0x3f000000
+DATA const3f000000<>+28(SB)/4, $0x3f000000
+GLOBL const3f000000<>(SB), RODATA|NOPTR, $32
+
+DATA const3c090564<>+0(SB)/4, $0x3c090564
+DATA const3c090564<>+4(SB)/4, $0x3c090564
+DATA const3c090564<>+8(SB)/4, $0x3c090564
+DATA const3c090564<>+12(SB)/4, $0x3c090564
+DATA const3c090564<>+16(SB)/4, $0x3c090564
+DATA const3c090564<>+20(SB)/4, $0x3c090564
+DATA const3c090564<>+24(SB)/4, $0x3c090564
+DATA const3c090564<>+28(SB)/4, $0x3c090564
+GLOBL const3c090564<>(SB), RODATA|NOPTR, $32
+
+DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+4(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+8(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+12(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+16(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+20(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+24(SB)/4, $0x3e2aaa6f
+DATA const3e2aaa6f<>+28(SB)/4, $0x3e2aaa6f
+GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $32

@@ -4131,3 +4131,349 @@ DATA tailMasks<>+26(SB)/2, $0x1fff
 DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
+
+// func deltaKeysAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+// Requires: AVX, AVX512F
+TEXT ·deltaKeysAVX512(SB), NOSPLIT, $0-72
+	VBROADCASTSS const3f800000<>+0(SB), Z1
+	VBROADCASTSS constc2ac0000<>+0(SB), Z6
+	VBROADCASTSS const4b400000<>+0(SB), Z7
+	VBROADCASTSS const3fb8aa3b<>+0(SB), Z8
+	VBROADCASTSS const3f317200<>+0(SB), Z9
+	VBROADCASTSS const35bfbe8e<>+0(SB), Z10
+	VBROADCASTSS const3ab654ce<>+0(SB), Z11
+	VBROADCASTSS const3d2aaab6<>+0(SB), Z12
+	VBROADCASTSS const3f000000<>+0(SB), Z13
+	VBROADCASTSS const3c090564<>+0(SB), Z14
+	VBROADCASTSS const3e2aaa6f<>+0(SB), Z15
+	VBROADCASTSS const0c000000<>+0(SB), Z17
+	MOVQ         width+0(FP), AX
+	XORQ         CX, CX
+	CMPQ         AX, $+32
+	JLT          end93
+
+loop92:
+	VMOVUPS Z1, Z0
+	VMOVUPS Z1, Z2
+	VMOVUPS Z1, Z3
+	VMOVUPS Z1, Z4
+	MOVQ    logs+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    k+32(FP), BX
+	ADDQ    CX, BX
+	MOVQ    grow+40(FP), SI
+	ADDQ    CX, SI
+	MOVQ    near+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    logsRow+24(FP), R8
+	MOVQ    row+64(FP), R9
+	MOVQ    tokens+8(FP), R10
+	CMPQ    R10, $+1
+	JLT     end95
+
+loop94:
+	VMOVUPS      (DX), Z5
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z7, Z21
+	VFMADD231PS  Z8, Z5, Z21
+	VSUBPS       Z7, Z21, Z21
+	VFNMADD231PS Z9, Z21, Z5
+	VFNMADD231PS Z10, Z21, Z5
+	VMULPS       Z5, Z5, Z22
+	VMOVUPS      Z11, Z23
+	VFMADD213PS  Z12, Z22, Z23
+	VFMADD213PS  Z13, Z22, Z23
+	VMULPS       Z22, Z23, Z23
+	VMOVUPS      Z14, Z24
+	VFMADD213PS  Z15, Z22, Z24
+	VFMADD213PS  Z1, Z22, Z24
+	VMOVUPS      Z23, Z22
+	VFMADD231PS  Z24, Z5, Z22
+	VFNMADD231PS Z24, Z5, Z23
+	VPXORD       Z16, Z16, Z16
+	VSUBPS       Z21, Z16, Z5
+	VADDPS       Z1, Z22, Z22
+	VSCALEFPS    Z21, Z22, Z21
+	VADDPS       Z1, Z23, Z22
+	VADDPS       Z7, Z5, Z23
+	VSCALEFPS    Z5, Z22, Z5
+	VMULPS       Z21, Z0, Z0
+	VMAXPS       Z0, Z17, Z0
+	VMULPS       Z5, Z2, Z2
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      (BX), Z5
+	VMULPS       Z5, Z2, Z5
+	VMOVUPS      Z5, (DI)
+	VMOVUPS      64(DX), Z5
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z7, Z21
+	VFMADD231PS  Z8, Z5, Z21
+	VSUBPS       Z7, Z21, Z21
+	VFNMADD231PS Z9, Z21, Z5
+	VFNMADD231PS Z10, Z21, Z5
+	VMULPS       Z5, Z5, Z22
+	VMOVUPS      Z11, Z23
+	VFMADD213PS  Z12, Z22, Z23
+	VFMADD213PS  Z13, Z22, Z23
+	VMULPS       Z22, Z23, Z23
+	VMOVUPS      Z14, Z24
+	VFMADD213PS  Z15, Z22, Z24
+	VFMADD213PS  Z1, Z22, Z24
+	VMOVUPS      Z23, Z22
+	VFMADD231PS  Z24, Z5, Z22
+	VFNMADD231PS Z24, Z5, Z23
+	VPXORD       Z18, Z18, Z18
+	VSUBPS       Z21, Z18, Z5
+	VADDPS       Z1, Z22, Z22
+	VSCALEFPS    Z21, Z22, Z21
+	VADDPS       Z1, Z23, Z22
+	VADDPS       Z7, Z5, Z23
+	VSCALEFPS    Z5, Z22, Z5
+	VMULPS       Z21, Z3, Z3
+	VMAXPS       Z3, Z17, Z3
+	VMULPS       Z5, Z4, Z4
+	VMOVUPS      Z3, 64(SI)
+	VMOVUPS      64(BX), Z5
+	VMULPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 64(DI)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop94
+
+end95:
+	MOVQ near+48(FP), DX
+	ADDQ CX, DX
+	MOVQ tail+56(FP), BX
+	ADDQ CX, BX
+	MOVQ tokens+8(FP), SI
+	CMPQ SI, $+1
+	JLT  end97
+
+loop96:
+	VMOVUPS (DX), Z2
+	VMULPS  Z2, Z0, Z2
+	VMOVUPS Z2, (BX)
+	VMOVUPS 64(DX), Z2
+	VMULPS  Z2, Z3, Z2
+	VMOVUPS Z2, 64(BX)
+	ADDQ    R9, DX
+	ADDQ    R9, BX
+	SUBQ    $+1, SI
+	CMPQ    SI, $+1
+	JGE     loop96
+
+end97:
+	ADDQ $+128, CX
+	SUBQ $+32, AX
+	CMPQ AX, $+32
+	JGE  loop92
+
+end93:
+	CMPQ AX, $+16
+	JLT  end99
+
+loop98:
+	VMOVUPS Z1, Z0
+	VMOVUPS Z1, Z2
+	MOVQ    logs+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    k+32(FP), BX
+	ADDQ    CX, BX
+	MOVQ    grow+40(FP), SI
+	ADDQ    CX, SI
+	MOVQ    near+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    logsRow+24(FP), R8
+	MOVQ    row+64(FP), R9
+	MOVQ    tokens+8(FP), R10
+	CMPQ    R10, $+1
+	JLT     end101
+
+loop100:
+	VMOVUPS      (DX), Z3
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z7, Z4
+	VFMADD231PS  Z8, Z3, Z4
+	VSUBPS       Z7, Z4, Z4
+	VFNMADD231PS Z9, Z4, Z3
+	VFNMADD231PS Z10, Z4, Z3
+	VMULPS       Z3, Z3, Z5
+	VMOVUPS      Z11, Z16
+	VFMADD213PS  Z12, Z5, Z16
+	VFMADD213PS  Z13, Z5, Z16
+	VMULPS       Z5, Z16, Z16
+	VMOVUPS      Z14, Z18
+	VFMADD213PS  Z15, Z5, Z18
+	VFMADD213PS  Z1, Z5, Z18
+	VMOVUPS      Z16, Z5
+	VFMADD231PS  Z18, Z3, Z5
+	VFNMADD231PS Z18, Z3, Z16
+	VPXORD       Z19, Z19, Z19
+	VSUBPS       Z4, Z19, Z3
+	VADDPS       Z1, Z5, Z5
+	VSCALEFPS    Z4, Z5, Z4
+	VADDPS       Z1, Z16, Z5
+	VADDPS       Z7, Z3, Z16
+	VSCALEFPS    Z3, Z5, Z3
+	VMULPS       Z4, Z0, Z0
+	VMAXPS       Z0, Z17, Z0
+	VMULPS       Z3, Z2, Z2
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      (BX), Z3
+	VMULPS       Z3, Z2, Z3
+	VMOVUPS      Z3, (DI)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	SUBQ         $+1, R10
+	CMPQ         R10, $+1
+	JGE          loop100
+
+end101:
+	MOVQ near+48(FP), DX
+	ADDQ CX, DX
+	MOVQ tail+56(FP), BX
+	ADDQ CX, BX
+	MOVQ tokens+8(FP), SI
+	CMPQ SI, $+1
+	JLT  end103
+
+loop102:
+	VMOVUPS (DX), Z2
+	VMULPS  Z2, Z0, Z2
+	VMOVUPS Z2, (BX)
+	ADDQ    R9, DX
+	ADDQ    R9, BX
+	SUBQ    $+1, SI
+	CMPQ    SI, $+1
+	JGE     loop102
+
+end103:
+	ADDQ $+64, CX
+	SUBQ $+16, AX
+	CMPQ AX, $+16
+	JGE  loop98
+
+end99:
+	TESTQ   AX, AX
+	JE      end104
+	LEAQ    tailMasks<>+0(SB), DX
+	KMOVW   (DX)(AX*2), K1
+	VMOVUPS Z1, Z0
+	VMOVUPS Z1, Z2
+	MOVQ    logs+16(FP), AX
+	ADDQ    CX, AX
+	MOVQ    k+32(FP), DX
+	ADDQ    CX, DX
+	MOVQ    grow+40(FP), BX
+	ADDQ    CX, BX
+	MOVQ    near+48(FP), SI
+	ADDQ    CX, SI
+	MOVQ    logsRow+24(FP), DI
+	MOVQ    row+64(FP), R8
+	MOVQ    tokens+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end106
+
+loop105:
+	VMOVUPS.Z    (AX), K1, Z3
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z7, Z4
+	VFMADD231PS  Z8, Z3, Z4
+	VSUBPS       Z7, Z4, Z4
+	VFNMADD231PS Z9, Z4, Z3
+	VFNMADD231PS Z10, Z4, Z3
+	VMULPS       Z3, Z3, Z5
+	VMOVUPS      Z11, Z16
+	VFMADD213PS  Z12, Z5, Z16
+	VFMADD213PS  Z13, Z5, Z16
+	VMULPS       Z5, Z16, Z16
+	VMOVUPS      Z14, Z18
+	VFMADD213PS  Z15, Z5, Z18
+	VFMADD213PS  Z1, Z5, Z18
+	VMOVUPS      Z16, Z5
+	VFMADD231PS  Z18, Z3, Z5
+	VFNMADD231PS Z18, Z3, Z16
+	VPXORD       Z20, Z20, Z20
+	VSUBPS       Z4, Z20, Z3
+	VADDPS       Z1, Z5, Z5
+	VSCALEFPS    Z4, Z5, Z4
+	VADDPS       Z1, Z16, Z5
+	VADDPS       Z7, Z3, Z16
+	VSCALEFPS    Z3, Z5, Z3
+	VMULPS       Z4, Z0, Z0
+	VMAXPS       Z0, Z17, Z0
+	VMULPS       Z3, Z2, Z2
+	VMOVUPS      Z0, K1, (BX)
+	VMOVUPS.Z    (DX), K1, Z3
+	VMULPS       Z3, Z2, Z3
+	VMOVUPS      Z3, K1, (SI)
+	ADDQ         DI, AX
+	ADDQ         R8, DX
+	ADDQ         R8, BX
+	ADDQ         R8, SI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop105
+
+end106:
+	MOVQ near+48(FP), AX
+	ADDQ CX, AX
+	MOVQ tail+56(FP), DX
+	ADDQ CX, DX
+	MOVQ tokens+8(FP), CX
+	CMPQ CX, $+1
+	JLT  end108
+
+loop107:
+	VMOVUPS.Z (AX), K1, Z1
+	VMULPS    Z1, Z0, Z1
+	VMOVUPS   Z1, K1, (DX)
+	ADDQ      R8, AX
+	ADDQ      R8, DX
+	SUBQ      $+1, CX
+	CMPQ      CX, $+1
+	JGE       loop107
+
+end108:
+end104:
+	VZEROUPPER
+	RET
+
+DATA const3f800000<>+0(SB)/4, $0x3f800000
+GLOBL const3f800000<>(SB), RODATA|NOPTR, $4
+
+DATA constc2ac0000<>+0(SB)/4, $0xc2ac0000
+GLOBL constc2ac0000<>(SB), RODATA|NOPTR, $4
+
+DATA const4b400000<>+0(SB)/4, $0x4b400000
+GLOBL const4b400000<>(SB), RODATA|NOPTR, $4
+
+DATA const3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
+GLOBL const3fb8aa3b<>(SB), RODATA|NOPTR, $4
+
+DATA const3f317200<>+0(SB)/4, $0x3f317200
+GLOBL const3f317200<>(SB), RODATA|NOPTR, $4
+
+DATA const35bfbe8e<>+0(SB)/4, $0x35bfbe8e
+GLOBL const35bfbe8e<>(SB), RODATA|NOPTR, $4
+
+DATA const3ab654ce<>+0(SB)/4, $0x3ab654ce
+GLOBL const3ab654ce<>(SB), RODATA|NOPTR, $4
+
+DATA const3d2aaab6<>+0(SB)/4, $0x3d2aaab6
+GLOBL const3d2aaab6<>(SB), RODATA|NOPTR, $4
+
+DATA const3f000000<>+0(SB)/4, $0x3f000000
+GLOBL const3f000000<>(SB), RODATA|NOPTR, $4
+
+DATA const3c090564<>+0(SB)/4, $0x3c090564
+GLOBL const3c090564<>(SB), RODATA|NOPTR, $4
+
+DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
+GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $4

@@ -194,3 +194,54 @@ func TestAhead(t *testing.T) {
 		t.Error("memory is kept")
 	}
 }
+
+// TestDeltaKeys multiplies decays of channels up, beside exponentials in float64, and tells
+// those that are not mild.
+func TestDeltaKeys(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, width := range []int{1, 3, 8, 16, 21, 32, 33, 70} {
+			for _, tokens := range []int{0, 1, 2, 32} {
+				low := (width+tokens)%2 == 0
+				logs, k := guardedMatrix(t, 1, tokens, width, low), guardedMatrix(t, 2, tokens, width, low)
+				grow, near, tail := guardedMatrix(t, 3, tokens, width, low), guardedMatrix(t, 4, tokens, width, low), guardedMatrix(t, 5, tokens, width, low)
+				for i, x := range logs.Data {
+					logs.Data[i] = -x * x // to some -40 in all
+				}
+				what := fmt.Sprintf("%d tokens of %d", tokens, width)
+				if !DeltaKeys(grow, near, tail, logs, k) {
+					t.Fatalf("%s: decays are not mild", what)
+				}
+				for i := range width {
+					var all, sum float64
+					for j := range tokens {
+						all += element(logs, j, i)
+					}
+					for j := range tokens {
+						sum += element(logs, j, i)
+						for l, pair := range [...][2]float64{{element(grow, j, i), math.Exp(sum)}, {element(near, j, i), element(k, j, i) * math.Exp(-sum)}, {element(tail, j, i), element(k, j, i) * math.Exp(all-sum)}} {
+							if d := math.Abs(pair[0] - pair[1]); !(d <= 6e-6*math.Abs(pair[1])) {
+								t.Fatalf("%s: result %d of token %d, channel %d is %v, want %v", what, l, j, i, pair[0], pair[1])
+							}
+						}
+					}
+				}
+				if tokens == 0 {
+					continue
+				}
+				for i, x := range []float32{-63, -86, -100, -1e30, -inf, 60, 90, 1e30, inf, nan} {
+					at := (tokens-1)*width + i%width
+					saved := logs.Data[at]
+					logs.Data[at] = x
+					if DeltaKeys(grow, near, tail, logs, k) {
+						t.Errorf("%s: decays are mild, with a logarithm of %v", what, x)
+					}
+					logs.Data[at] = saved
+				}
+			}
+		}
+	})
+	mustPanic(t, "kernel: DeltaKeys: strides 3 and 2, want one", func() {
+		x := matrix(1, 2, 2, 0)
+		DeltaKeys(x, matrix(1, 2, 2, 1), x, x, x)
+	})
+}

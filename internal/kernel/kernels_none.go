@@ -148,6 +148,9 @@ func deltaPairStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *f
 func deltaFallSIMD(isa.Tier, int, int, *float32, *float32, *float32, *float32, *float32, int) {
 	panic(NoKernels)
 }
+func deltaKeysSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, int) {
+	panic(NoKernels)
+}
 func deltaSolveSIMD(isa.Tier, int, int, *float32, *float32, int, *float32, int, *float32, int, *float32, *float32, int, *float32, *float32, int, *float32, *float32) {
 	panic(NoKernels)
 }

@@ -48,13 +48,11 @@ func (c *chunkWork) sumLogs(op *Recurrence, call *Call, p piece, h int) {
 func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
 	c.sumLogs(op, call, p, h)
-	fill(c.last, c.grow[n])
+	c.falling = scratch.Floats(c.falling, width)
+	fill(c.falling, c.grow[n])
+	c.last = c.falling
 	c.written = mat.Of(w.k, n, width)
 	c.ask.x, c.ask.by = mat.Of(w.q, op.each*n, width), c.grow[1:]
-	if c.parts == 2 {
-		w.weighPair(op, call, p, h)
-		return
-	}
 	square := func(x []float32) blas32.General { return mat.Of(x, n, n) }
 	for q := range op.each {
 		kernel.DeltaFall(square(c.ask.m[q*n*n:]), c.step, c.ones, square(c.qk[q*n*n:]))
@@ -66,8 +64,8 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 	read := c.kk
 	if op.cfg.Erase != EraseKey {
 		c.left.x = mat.Of(w.erasers(op, call, p, h), n, width)
-		c.m[readKey] = scratch.Floats(c.m[readKey], n*n)
-		read = c.m[readKey]
+		c.rk = scratch.Floats(c.rk, n*n)
+		read = c.rk
 		kernel.Gemm(square(read), c.left.x, &c.kT, nil)
 	}
 	c.left.by = c.by
@@ -84,44 +82,6 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 		kernel.DeltaFall(square(c.left.m), c.step, c.less, square(read))
 	}
 	asm.Mul(c.by, c.less, before)
-}
-
-// weighPair is weighByHead for a pair.
-func (w *headWork) weighPair(op *Recurrence, call *Call, p piece, h int) {
-	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
-	c.left.x, c.left.by = mat.Of(w.erasers(op, call, p, h), n, width), c.grow[:n]
-	c.squares(op, n)
-	square := func(x []float32) blas32.General { return mat.Of(x, n, n) }
-	insert := mat.Columns(mat.Rows(call.Insert, p.t, p.t+n), h*width, width)
-	c.bT.SetT(insert)
-	kernel.Gemm(square(c.m[readKey]), c.left.x, &c.kT, nil)
-	kernel.Gemm(square(c.m[readPair]), c.left.x, &c.bT, nil)
-	kernel.Gemm(mat.Of(c.m[askPair], op.each*n, n), c.ask.x, &c.bT, nil)
-	for _, i := range [...]int{readKey, readPair} {
-		if later := (blas32.General{Rows: n - 1, Cols: n - 1, Stride: n, Data: c.m[i][min(n, n*n-1):]}); n > 1 {
-			kernel.DeltaFall(later, c.step[:n-1], c.ones[1:], later)
-		}
-	}
-	for q := range op.each {
-		at := q * n * n
-		kernel.DeltaFall(square(c.m[askKey][at:]), c.step, c.ones, square(c.qk[at:]))
-		kernel.DeltaFall(square(c.m[askPair][at:]), c.step, c.ones, square(c.m[askPair][at:]))
-	}
-	c.tail = scratch.Floats(c.tail, c.parts*n*width)
-	for from := 0; from < n; from += c.block {
-		own := min(c.block, n-from)
-		kernel.ScaleRows(mat.Of(c.tailRow(from, 0, n, width), own, width), c.rest[from:from+own], mat.Of(w.k[from*width:], own, width))
-		kernel.ScaleRows(mat.Of(c.tailRow(from, 1, n, width), own, width), c.rest[from:from+own], mat.Rows(insert, from, from+own))
-	}
-	c.written = mat.Of(c.tail, c.parts*n, width)
-	c.assemblePair(op.each, n)
-}
-
-// squares makes room for products.
-func (c *chunkWork) squares(op *Recurrence, n int) {
-	for i := range c.m {
-		c.m[i] = scratch.Floats(c.m[i], op.each*n*n)
-	}
 }
 
 // erasers sets and returns the rows that a head's state is read with for the erasure.

@@ -72,17 +72,21 @@ func (c *chunkWork) load(op *Recurrence, p piece, head int) {
 // unload brings the states of a piece's heads back to where they are kept.
 func (c *chunkWork) unload(op *Recurrence, p piece) {
 	for head := range p.heads {
-		h := &c.states[p.before+head]
-		if !h.loaded {
-			continue
-		}
-		for j := range h.panels {
-			if panel := &h.panels[j]; !panel.kept {
-				op.eachColumns(p, head, j, panel.copy.Panel(0), func(panel, values blas32.General) { mat.Copy(values, panel) })
-			}
-		}
-		h.forget()
+		c.unloadHead(op, p, head)
 	}
+}
+
+func (c *chunkWork) unloadHead(op *Recurrence, p piece, head int) {
+	h := &c.states[p.before+head]
+	if !h.loaded {
+		return
+	}
+	for j := range h.panels {
+		if panel := &h.panels[j]; !panel.kept {
+			op.eachColumns(p, head, j, panel.copy.Panel(0), func(panel, values blas32.General) { mat.Copy(values, panel) })
+		}
+	}
+	h.forget()
 }
 
 // flush sets tiny values of the states of a piece's heads to 0.

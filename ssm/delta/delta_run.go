@@ -103,7 +103,7 @@ func (s *work) sweepTask(worker, i int) {
 	w := &s.workers[worker]
 	size := s.op.cfg.KeyDim * s.op.cfg.ValueDim
 	values := w.stateValues(g.Values, from*size, (to-from)*size)
-	w.chunk.begin(s.op, to-from)
+	w.chunk.begin(to - from)
 	for t, pos := g.From, g.Pos; t < g.To && !s.group.Stopped(); {
 		n := pack.Cut(pos, g.To-t, pieceTokens)
 		pos += n
@@ -135,7 +135,6 @@ func (s *work) sweepPiece(w *headWork, p piece) {
 		w.sweepChunk(s.op, &s.call, p)
 		return
 	}
-	w.chunk.unload(s.op, p)
 	w.sweepTokens(s.op, &s.call, p)
 }
 
@@ -273,38 +272,44 @@ func (w *headWork) readings(op *Recurrence, call *Call, p piece, h int) {
 	}
 }
 
-// sweepTokens takes a piece through the recurrence, token by token. With p what the state
-// is read with for the erasure, times exp(g) unless EraseFirst, and P the old state,
+// sweepTokens takes a piece through the recurrence, token by token.
+func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
+	w.k = scratch.Floats(w.k, p.n*op.cfg.KeyDim)
+	w.normalized(op, w.k, call.K, p, p.key, 1)
+	for i := range p.heads {
+		h := p.first + i
+		w.betas(op, call, p, h)
+		w.queries(op, call, p, h)
+		w.sweepHead(op, call, p, i)
+	}
+}
+
+// sweepHead takes a head of a piece through the recurrence, token by token. With p what the
+// state is read with for the erasure, times exp(g) unless EraseFirst, and P the old state,
 //
 //	r = P^T p;  u = beta (v - r);  S = Diag(exp g) P + k u^T
 //	y = S^T q = P^T (exp(g) q) + (k . q) u
 //
 // so that a state is read once and written once. Of a pair u is v, and b r^T is written,
 // too.
-func (w *headWork) sweepTokens(op *Recurrence, call *Call, p piece) {
-	n, width := p.n, op.cfg.KeyDim
-	w.k = scratch.Floats(w.k, n*width)
-	w.normalized(op, w.k, call.K, p, p.key, 1)
+func (w *headWork) sweepHead(op *Recurrence, call *Call, p piece, i int) {
+	n, width, h := p.n, op.cfg.KeyDim, p.first+i
+	w.chunk.unloadHead(op, p, i)
 	w.kq, w.bq = scratch.Floats(w.kq, n), scratch.Floats(w.bq, n)
 	w.read, w.ask = scratch.Floats(w.read, n*width), scratch.Floats(w.ask, n*width)
-	for i := range p.heads {
-		h := p.first + i
-		w.betas(op, call, p, h)
-		w.decays(op, call, p, h)
-		w.queries(op, call, p, h)
-		w.readings(op, call, p, h)
-		asm.Mul(w.ask, w.q[:n*width], w.decay)
-		for t := range n {
-			q := w.q[t*width:][:width]
-			w.kq[t] = asm.Dot(w.k[t*width:][:width], q)
-			if op.cfg.Erase == ErasePair {
-				w.bq[t] = asm.Dot(mat.Part(call.Insert, p.t+t, h*width, width), q)
-			}
+	w.decays(op, call, p, h)
+	w.readings(op, call, p, h)
+	asm.Mul(w.ask, w.q[:n*width], w.decay)
+	for t := range n {
+		q := w.q[t*width:][:width]
+		w.kq[t] = asm.Dot(w.k[t*width:][:width], q)
+		if op.cfg.Erase == ErasePair {
+			w.bq[t] = asm.Dot(mat.Part(call.Insert, p.t+t, h*width, width), q)
 		}
-		for from := 0; from < op.cfg.ValueDim; from += panelWidth {
-			w.prefetch(op, call, p, i, from, min(from+panelWidth, op.cfg.ValueDim), op.cfg.ValueDim)
-			w.tokens(op, call, p, h, from)
-		}
+	}
+	for from := 0; from < op.cfg.ValueDim; from += panelWidth {
+		w.prefetch(op, call, p, i, from, min(from+panelWidth, op.cfg.ValueDim), op.cfg.ValueDim)
+		w.tokens(op, call, p, h, from)
 	}
 }
 
@@ -345,7 +350,7 @@ func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
 	rows := func(x []float32) blas32.General { return mat.Of(x, n, width) }
 	steps := kernel.DeltaSteps{
 		Read: rows(w.read), Ask: rows(w.ask), Decay: rows(w.decay), K: rows(w.k), V: part(call.V, h*op.cfg.ValueDim+from, s.Cols),
-		Beta: w.beta, KQ: w.kq, BQ: w.bq,
+		Beta: w.beta, KQ: w.kq, BQ: w.bq, Keep: op.cfg.Erase == NoErase,
 	}
 	if mat.Given(call.WriteGate) {
 		w.u = scratch.Floats(w.u, n*s.Cols)
@@ -368,7 +373,7 @@ func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
 	for t := range n { // other queries read the state after each token
 		one := kernel.DeltaSteps{
 			Read: mat.Rows(steps.Read, t, t+1), Ask: mat.Rows(steps.Ask, t, t+1), Decay: mat.Rows(steps.Decay, t, t+1), K: mat.Rows(steps.K, t, t+1), V: mat.Rows(steps.V, t, t+1),
-			Beta: w.beta[t : t+1], KQ: w.kq[t : t+1], BQ: w.bq[t : t+1],
+			Beta: w.beta[t : t+1], KQ: w.kq[t : t+1], BQ: w.bq[t : t+1], Keep: steps.Keep,
 		}
 		if op.cfg.Erase == ErasePair {
 			one.B = mat.Rows(steps.B, t, t+1)
@@ -377,5 +382,11 @@ func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
 		for j := 1; j < op.each; j++ {
 			kernel.Combine(mat.Row(out(j), t), s, w.q[(j*n+t)*width:][:width])
 		}
+	}
+}
+
+func fill(x []float32, v float32) {
+	for i := range x {
+		x[i] = v
 	}
 }
