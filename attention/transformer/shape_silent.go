@@ -60,7 +60,7 @@ const (
 		"eos_token_id": 50279`
 	cohereClass = `"hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40, "num_attention_heads": 64, "vocab_size": 256000, "max_position_embeddings": 8192,
 		"bos_token_id": 5, "eos_token_id": 255001`
-	deepSeekClass = `"hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "vocab_size": 129280,
+	deepSeekClass = `"hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61, "num_attention_heads": 128, "vocab_size": 129280,
 		"max_position_embeddings": 4096, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256,
 		"num_experts_per_tok": 8, "moe_intermediate_size": 2048, "bos_token_id": 0, "eos_token_id": 1`
 	linearClass = `"linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,

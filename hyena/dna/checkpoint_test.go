@@ -166,8 +166,10 @@ func TestParseConfig(t *testing.T) {
 		`{"d_model": 128, "n_layer": 2, "d_inner": 512, "vocab_size": 12, "pad_vocab_size_multiple": 8, "residual_in_fp32": true,
 		  "layer": {"_name_": "hyena", "emb_dim": 5, "filter_order": 64, "local_order": 3, "l_max": 16386, "modulate": true, "w": 10, "lr": 0.0006}}`: {
 			Dim: 128, Layers: 2, Inner: 512, Vocab: 16, MaxLen: 16386, EmbDim: 5, Freq: 10},
-		`{"d_model": 8, "initializer_cfg": {"x": -Infinity}, "y": [{"__float__": "NaN"}]}`: {Dim: 8},
-		`{"layer": {"modulate": false, "shift": 0, "order": 3}}`:                           {NoModulation: true, Shift: &shift, Order: 3},
+		`{"d_model": 8, "initializer_cfg": {"x": -Infinity}, "y": [{"__float__": "NaN"}]}`: {Dim: 8, Freq: 1},
+		// Silent about the frequency of sines: 10 in MultiMolecule's HyenaDnaConfig, 1 in HyenaConfig of the port.
+		`{"model_type": "hyenadna", "hidden_size": 8, "activation_freq": null}`: {Dim: 8},
+		`{"layer": {"modulate": false, "shift": 0, "order": 3}}`:                {NoModulation: true, Shift: &shift, Order: 3},
 		`{"vocab_size": 12, "d_model": 256, "d_inner": 1024, "n_layer": 8, "max_seq_len": 450002, "emb_dim": 5, "hyena_order": 2,
 		  "activation_freq": 10, "layer_norm_epsilon": 1e-05, "pad_vocab_size_multiple": 8, "model_type": "hyenadna"}`: {
 			Dim: 256, Layers: 8, Inner: 1024, Vocab: 16, MaxLen: 450002, Order: 2, EmbDim: 5, Freq: 10, Eps: 1e-5},

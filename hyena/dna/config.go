@@ -48,7 +48,9 @@ type Config struct {
 	// Activation is applied before the output projection of the Hyena operators
 	// ("activation" of src/).
 	Activation hyena.Activation
-	// Freq is the frequency of the filters' sines where it is not stored; 0 is 10.
+	// Freq is the frequency of the filters' sines where it is not stored; 0 is 10, as published
+	// models have it. A config.json that does not say it (w, activation_freq) means 1, but for
+	// MultiMolecule's.
 	Freq float64
 	// Eps is added to variances by the norms; 0 is 1e-5.
 	Eps float64

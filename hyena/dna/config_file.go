@@ -44,6 +44,9 @@ func ParseConfig(text []byte) (Config, error) {
 		Normalized: bool(f.Layer.Normalized), LinearFilter: bool(f.Layer.LinearMixer), Activation: activation,
 		Untied: f.Tied != nil && !bool(*f.Tied),
 	}
+	if c.Freq == 0 && f.DModel > 0 {
+		c.Freq = 1 // what hyena-dna and the port have, MultiMolecule 10
+	}
 	c.NoModulation = f.Layer.Modulate != nil && !bool(*f.Layer.Modulate)
 	if c.Vocab = f.VocabSize; c.Vocab > 0 {
 		padded, ok := lm.PaddedVocab(f.VocabSize, f.PadMultiple)
