@@ -127,7 +127,7 @@ func attentionRoom(b *builder) {
 		return []any{attention.StateConfig{Window: 5, Keep: 2, Format: asm.Int8, LogWeights: true, Rotation: &rope.Config{HeadDim: headDim}}}
 	})
 	ring.call = "ring"
-	b.add("attention.Call.Honour", (*attention.Call).Honour, func() []any { return []any{attend(valueDim), "attention", attention.Uses(0)} })
+	b.add("attention.Call.Honor", (*attention.Call).Honor, func() []any { return []any{attend(valueDim), "attention", attention.Uses(0)} })
 	b.add("attention.Call.One", (*attention.Call).One, func() []any { return []any{attend(valueDim), "attention"} })
 	for _, r := range b.rows[len(b.rows)-2:] {
 		r.method = true
@@ -147,7 +147,7 @@ func attentionRoom(b *builder) {
 	})
 	b.on(func() any { return rep }, "Report", func() []any {
 		c := attend(valueDim)
-		return []any{nowhere, &attention.ReportCall{Out: c.Dst, Q: c.Q, K: c.K, V: c.V, Seen: func(q int64) (int64, int64) { return 0, q + 1 }}}
+		return []any{nowhere, &attention.ReportCall{Out: c.Dst, Q: c.Q, K: c.K, V: c.V, Visible: func(q int64) (int64, int64) { return 0, q + 1 }}}
 	})
 }
 
@@ -187,7 +187,7 @@ func (b *builder) attentionStates(op *attention.Attention) {
 }
 
 func landmarkRoom(b *builder) {
-	cfg := cca.Config{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Group: 2, Window: 3, Levels: 1}
+	cfg := cca.Config{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, GroupSize: 2, Window: 3, Levels: 1}
 	b.add("cca.New", cca.New, func() []any { return []any{cfg} })
 	op := must(cca.New(cfg))
 	cfg.Window = 2
@@ -238,7 +238,7 @@ func approxRoom(b *builder) {
 	xc := approx.XCAConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, Temperature: vector(heads)}
 	b.add("approx.NewXCA", approx.NewXCA, func() []any { return []any{xc} })
 	b.attends(operator{op: must(approx.NewXCA(xc))}, headDim, true, false, false, nil)
-	pc := approx.PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Causal: true, Projection: matrix(5, headDim), Stabiliser: new(float32)}
+	pc := approx.PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Causal: true, Projection: matrix(5, headDim), Stabilizer: new(float32)}
 	b.add("approx.NewPerformer", approx.NewPerformer, func() []any { return []any{pc} })
 	performer := must(approx.NewPerformer(pc))
 	pc.Eps = 1
@@ -261,11 +261,11 @@ func approxRoom(b *builder) {
 
 func mlaRoom(b *builder) {
 	const hidden, rank, kv, nope, turned = 10, 5, 6, 4, 2
-	cfg := mla.Config{Hidden: hidden, Heads: heads, QRank: rank, KVRank: kv, NopeDim: nope, RopeDim: turned, ValueDim: valueDim}
+	cfg := mla.Config{Dim: hidden, Heads: heads, QRank: rank, KVRank: kv, NopeDim: nope, RopeDim: turned, ValueDim: valueDim}
 	weights := func() mla.Weights {
 		return mla.Weights{
 			QA: matrix(rank, hidden), QB: matrix(heads*(nope+turned), rank), KVA: matrix(kv+turned, hidden), KVB: matrix(heads*(nope+valueDim), kv),
-			O: matrix(hidden, heads*valueDim), QANorm: vector(rank), KVANorm: vector(kv),
+			Out: matrix(hidden, heads*valueDim), QANorm: vector(rank), KVANorm: vector(kv),
 		}
 	}
 	b.add("mla.New", mla.New, func() []any { return []any{cfg, weights()} })

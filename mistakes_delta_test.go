@@ -119,7 +119,7 @@ func deltaBlockRoom(b *builder) {
 		d := func() []float32 { return vector(dim) }
 		up, down, full := func() blas32.General { return matrix(rank, dim) }, func() blas32.General { return matrix(dim, rank) }, func() blas32.General { return matrix(dim, dim) }
 		return delta.RWKV7Weights{XR: d(), XW: d(), XK: d(), XV: d(), XA: d(), XG: d(), W0: d(), A0: d(), W1: down(), W2: up(), A1: down(), A2: up(), G1: down(), G2: up(),
-			KK: d(), KA: d(), RK: d(), Receptance: full(), Key: full(), Value: full(), Output: full(), NormWeight: d(), NormBias: d()}
+			KK: d(), KA: d(), RK: d(), Receptance: full(), Key: full(), Value: full(), Out: full(), Norm: d(), NormBias: d()}
 	}
 	b.add("delta.NewRWKV7", delta.NewRWKV7, func() []any { return []any{rc, rw()} })
 	r, x := must(delta.NewRWKV7(rc, rw())), rw()

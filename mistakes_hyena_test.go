@@ -22,7 +22,7 @@ func hyenaFilterConfig() hyena.FilterConfig {
 func hyenaFilterWeights() hyena.FilterWeights {
 	return hyena.FilterWeights{
 		Layers: []hyena.FilterLayer{{Weight: matrix(4, 3), Bias: vector(4), Freq: vector(4)}, {Weight: matrix(4, 4), Bias: vector(4), Freq: vector(4)}},
-		Output: matrix(channels, 4), Deltas: positive(channels),
+		Out:    matrix(channels, 4), Deltas: positive(channels),
 	}
 }
 
@@ -36,7 +36,7 @@ func hyenaRoom(b *builder) {
 	}
 	streams(b, operator{op: must(hyena.NewConv(plain(5))), other: must(hyena.NewConv(plain(6)))},
 		func() *hyena.ConvCall {
-			return &hyena.ConvCall{Dst: matrix(tokens, channels), U: matrix(tokens, channels)}
+			return &hyena.ConvCall{Dst: matrix(tokens, channels), X: matrix(tokens, channels)}
 		},
 		func(c *hyena.ConvCall, o []int, s *hyena.State, l []*hyena.State) {
 			c.Offsets, c.State, c.States = o, s, l
@@ -111,7 +111,7 @@ func modalRooms(b *builder) {
 	b.add("hyena.NewModal", hyena.NewModal, func() []any { return []any{mc(vector(channels))} })
 	modal := must(hyena.NewModal(mc(vector(channels))))
 	modalCall := func() *hyena.ModalCall {
-		return &hyena.ModalCall{Dst: matrix(tokens, channels), U: matrix(tokens, channels)}
+		return &hyena.ModalCall{Dst: matrix(tokens, channels), X: matrix(tokens, channels)}
 	}
 	change := func(c *hyena.ModalCall, o []int, s *hyena.State, l []*hyena.State) {
 		c.Offsets, c.State, c.States = o, s, l
@@ -135,7 +135,7 @@ func modalRooms(b *builder) {
 	gated := must(hyena.NewGated(gc, gw(vector(3*channels))))
 	streams(b, operator{op: gated, other: must(hyena.NewGated(gc, gw(nil)))},
 		func() *hyena.GatedCall {
-			return &hyena.GatedCall{Dst: matrix(tokens, channels), Z: matrix(tokens, 3*channels)}
+			return &hyena.GatedCall{Dst: matrix(tokens, channels), X: matrix(tokens, 3*channels)}
 		},
 		func(c *hyena.GatedCall, o []int, s *hyena.State, l []*hyena.State) {
 			c.Offsets, c.State, c.States = o, s, l
@@ -189,7 +189,7 @@ func signalRooms(b *builder) {
 	b.add("hyena.NewDecimate", hyena.NewDecimate, func() []any { return []any{dc(4)} }).free = []string{"cfg.Kernel.Rows", "cfg.Kernel.Cols"}
 	d := must(hyena.NewDecimate(dc(4)))
 	call := func() *hyena.DecimateCall {
-		return &hyena.DecimateCall{Dst: matrix(1, channels), U: matrix(tokens, channels)}
+		return &hyena.DecimateCall{Dst: matrix(1, channels), X: matrix(tokens, channels)}
 	}
 	b.operator(operator{op: d, other: must(hyena.NewDecimate(dc(3))), never: true,
 		whole: func() any { return call() },

@@ -14,13 +14,13 @@ func kvcacheRoom(b *builder) {
 	config := func() kvcache.Config {
 		return kvcache.Config{
 			Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Keep: 1, Recent: 2, Chunk: 1,
-			Select: kvcache.Top{Tokens: 2}, Rotation: &rope.Config{HeadDim: headDim}, Positions: kvcache.InCache,
+			Select: kvcache.Top{TopK: 2}, Rotation: &rope.Config{HeadDim: headDim}, Positions: kvcache.InCache,
 		}
 	}
 	b.add("kvcache.New", kvcache.New, func() []any { return []any{config()} })
 	shadow := b.add("kvcache.New", kvcache.New, func() []any {
 		cfg := config()
-		cfg.Select, cfg.Positions = kvcache.Shadow{Bits: 8, Top: 2, Eps: .1}, kvcache.AtOrigin
+		cfg.Select, cfg.Positions = kvcache.Shadow{Bits: 8, TopK: 2, Eps: .1}, kvcache.AtOrigin
 		return []any{cfg}
 	})
 	shadow.call = "shadow"

@@ -22,7 +22,7 @@ func layersRoom(b *builder) {
 	gc := layers.GatedConfig{Heads: 2, HeadDim: 4, ContextDim: context}
 	gw := func() layers.GatedWeights {
 		return layers.GatedWeights{Context: matrix(dim, context), ContextBias: vector(dim), Norm1: vector(dim), Norm1Bias: vector(dim), Norm2: vector(dim), Norm2Bias: vector(dim),
-			Query: matrix(dim, dim), Key: matrix(dim, dim), Value: matrix(dim, dim), Out: matrix(dim, dim), OutBias: vector(dim),
+			Q: matrix(dim, dim), K: matrix(dim, dim), V: matrix(dim, dim), Out: matrix(dim, dim), OutBias: vector(dim),
 			Up: matrix(8*dim, dim), UpBias: vector(8 * dim), Down: matrix(dim, 4*dim), DownBias: vector(dim), AlphaAttention: 1, AlphaDense: 1}
 	}
 	gated := must(layers.NewGated(gc, gw()))
@@ -40,7 +40,7 @@ func layersRoom(b *builder) {
 	mlp := func() layers.TokensMLP {
 		return layers.TokensMLP{First: matrix(hidden, feature+16), FirstBias: vector(hidden), Second: matrix(hidden, hidden), SecondBias: vector(hidden), Third: matrix(dim, hidden), ThirdBias: vector(dim)}
 	}
-	tc := layers.TokensConfig{FeatureDim: feature, Dim: dim, Hidden: hidden, MaxInteractions: interactions, Frequencies: 2}
+	tc := layers.TokensConfig{FeatureDim: feature, Dim: dim, Inner: hidden, MaxInteractions: interactions, Frequencies: 2}
 	tw := func() layers.TokensWeights {
 		return layers.TokensWeights{Things: mlp(), Actions: mlp(), NullThing: vector(feature), NullAction: vector(feature), NullBox: vector(16), Interactions: matrix(interactions, dim), Roles: matrix(3, dim)}
 	}
@@ -61,7 +61,7 @@ func layersRoom(b *builder) {
 			ProjH: matrix(side, 3*side), ProjHBias: vector(side), ProjW: matrix(side, 3*side), ProjWBias: vector(side),
 			FuseH: matrix(half, dim), FuseW: matrix(half, dim), Norm: norm(half), LocalH: matrix(half, 21), LocalW: matrix(half, 21),
 			Reweight1: matrix(3, half), Reweight1Bias: vector(3), Reweight2: matrix(3*half, 3), Reweight2Bias: vector(3 * half), Fuse: matrix(dim, dim)},
-			Conv7: matrix(dim, 49), LayerNorm: vector(dim), LayerNormBias: vector(dim), FC1: matrix(wide, dim), FC1Bias: vector(wide), FC2: matrix(dim, wide), FC2Bias: vector(dim),
+			Conv7: matrix(dim, 49), LayerNorm: vector(dim), LayerNormBias: vector(dim), Up: matrix(wide, dim), UpBias: vector(wide), Down: matrix(dim, wide), DownBias: vector(dim),
 			Gamma: vector(wide), Beta: vector(wide)}
 	}
 	b.add("layers.NewStrip", layers.NewStrip, func() []any { return []any{sc, sw()} })

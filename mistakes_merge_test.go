@@ -108,21 +108,20 @@ func catanetRoom(b *builder) {
 			return c
 		},
 	})
-	norm := func() catanet.NormWeights { return catanet.NormWeights{Weight: vector(dim), Bias: vector(dim)} }
 	ffn := func() catanet.ConvFFNWeights {
-		return catanet.ConvFFNWeights{Norm: norm(), FC1: matrix(mlp, dim), FC2: matrix(dim, mlp), FC1Bias: vector(mlp), FC2Bias: vector(dim), Conv: matrix(mlp, 25), ConvBias: vector(mlp)}
+		return catanet.ConvFFNWeights{Norm: vector(dim), NormBias: vector(dim), Up: matrix(mlp, dim), Down: matrix(dim, mlp), UpBias: vector(mlp), DownBias: vector(dim), Conv: matrix(mlp, 25), ConvBias: vector(mlp)}
 	}
-	lc := catanet.LRSAConfig{Dim: dim, QKDim: qk, MLPDim: mlp, Heads: 2, Window: 2, Step: 1}
+	lc := catanet.LRSAConfig{Dim: dim, QKDim: qk, Inner: mlp, Heads: 2, Window: 2, Step: 1}
 	lw := func() catanet.LRSAWeights {
-		return catanet.LRSAWeights{Norm: norm(), Query: matrix(qk, dim), Key: matrix(qk, dim), Value: matrix(dim, dim), Proj: matrix(dim, dim), FFN: ffn()}
+		return catanet.LRSAWeights{Norm: vector(dim), NormBias: vector(dim), Q: matrix(qk, dim), K: matrix(qk, dim), V: matrix(dim, dim), Out: matrix(dim, dim), FFN: ffn()}
 	}
 	image := func() any { return &catanet.ImageCall{Dst: matrix(h*w, dim), X: matrix(h*w, dim), Height: h, Width: w} }
 	b.add("catanet.NewLRSA", catanet.NewLRSA, func() []any { return []any{lc, lw()} })
 	b.operator(operator{op: must(catanet.NewLRSA(lc, lw())), whole: image})
-	tc := catanet.TABConfig{Dim: dim, QKDim: qk, MLPDim: mlp, Heads: 2, Centers: 3, GroupSize: 3}
+	tc := catanet.TABConfig{Dim: dim, QKDim: qk, Inner: mlp, Heads: 2, Centers: 3, GroupSize: 3}
 	tw := func() catanet.TABWeights {
-		return catanet.TABWeights{Norm: norm(), CenterKey: matrix(qk, dim), CenterValue: matrix(dim, dim), Query: matrix(qk, dim), Key: matrix(qk, dim), Value: matrix(dim, dim),
-			Proj: matrix(dim, dim), Conv: matrix(dim, dim), FFN: ffn(), Means: matrix(3, dim)}
+		return catanet.TABWeights{Norm: vector(dim), NormBias: vector(dim), CenterK: matrix(qk, dim), CenterV: matrix(dim, dim), Q: matrix(qk, dim), K: matrix(qk, dim), V: matrix(dim, dim),
+			Out: matrix(dim, dim), Conv: matrix(dim, dim), FFN: ffn(), Means: matrix(3, dim)}
 	}
 	b.add("catanet.NewTAB", catanet.NewTAB, func() []any { return []any{tc, tw()} })
 	b.operator(operator{op: must(catanet.NewTAB(tc, tw())), whole: image})
@@ -135,10 +134,10 @@ func catanetRoom(b *builder) {
 func maelreWeights() maelre.Weights {
 	const dim, up, classes = 8, 16, 3
 	block := func() maelre.Block {
-		return maelre.Block{Norm1Weight: vector(dim), Norm1Bias: vector(dim), QKV: matrix(3*dim, dim), QKVBias: vector(3 * dim), Proj: matrix(dim, dim), ProjBias: vector(dim),
-			Norm2Weight: vector(dim), Norm2Bias: vector(dim), Up: matrix(up, dim), UpBias: vector(up), Down: matrix(dim, up), DownBias: vector(dim)}
+		return maelre.Block{Norm1: vector(dim), Norm1Bias: vector(dim), QKV: matrix(3*dim, dim), QKVBias: vector(3 * dim), Out: matrix(dim, dim), OutBias: vector(dim),
+			Norm2: vector(dim), Norm2Bias: vector(dim), Up: matrix(up, dim), UpBias: vector(up), Down: matrix(dim, up), DownBias: vector(dim)}
 	}
-	return maelre.Weights{Blocks: []maelre.Block{block(), block()}, NormWeight: vector(dim), NormBias: vector(dim), Head: matrix(classes, dim), HeadBias: vector(classes)}
+	return maelre.Weights{Blocks: []maelre.Block{block(), block()}, Norm: vector(dim), NormBias: vector(dim), Head: matrix(classes, dim), HeadBias: vector(classes)}
 }
 
 func maelreRoom(b *builder) {

@@ -8,7 +8,7 @@ import (
 func init() { rooms = append(rooms, nsaRoom) }
 
 func nsaRoom(b *builder) {
-	cfg := sparse.NSAConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Block: 2, Count: 2, First: 1, Local: 1, Compress: 4, Stride: 2, Window: 3}
+	cfg := sparse.NSAConfig{Heads: heads, KVHeads: kvHeads, HeadDim: headDim, ValueDim: valueDim, Block: 2, TopK: 2, Keep: 1, Local: 1, Compress: 4, Stride: 2, Window: 3}
 	b.add("sparse.NewNSA", sparse.NewNSA, func() []any { return []any{cfg} })
 	op := must(sparse.NewNSA(cfg))
 	cfg.Window = 2

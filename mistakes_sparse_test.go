@@ -28,13 +28,13 @@ func blocksRoom(b *builder) {
 	})
 	packed.call, packed.never = "packed", true
 	b.on(self, "Choose", func() []any {
-		return []any{&sparse.Choice{Heads: 1, Offsets: []int{0, 1}, Blocks: []int32{0}}, sparse.Pattern{Sinks: 1}, tokens, tokens}
+		return []any{&sparse.Choice{Heads: 1, Offsets: []int{0, 1}, Blocks: []int32{0}}, sparse.Pattern{Keep: 1}, tokens, tokens}
 	}).never = true
 	b.on(self, "ChooseBy", func() []any {
-		return []any{nowhere, &sparse.Choice{Heads: heads, Offsets: []int{0, 1, 1, 1, 1}, Blocks: []int32{0}}, sparse.Pattern{Top: 2}, matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim)}
+		return []any{nowhere, &sparse.Choice{Heads: heads, Offsets: []int{0, 1, 1, 1, 1}, Blocks: []int32{0}}, sparse.Pattern{TopK: 2}, matrix(tokens, heads*headDim), matrix(tokens, kvHeads*headDim)}
 	}).free = []string{"q.Rows", "k.Rows"}
 	b.on(self, "ChooseScored", func() []any {
-		return []any{nowhere, &sparse.Choice{Heads: heads, Offsets: []int{0, 1, 1, 1, 1}, Blocks: []int32{0}}, sparse.Pattern{Top: 2}, tokens, tokens, heads, func([]float32, int, int) {}}
+		return []any{nowhere, &sparse.Choice{Heads: heads, Offsets: []int{0, 1, 1, 1, 1}, Blocks: []int32{0}}, sparse.Pattern{TopK: 2}, tokens, tokens, heads, func([]float32, int, int) {}}
 	}).never = true
 }
 

@@ -60,10 +60,10 @@ func (c *Call) Uses() (u Uses) {
 	return u
 }
 
-// Honour returns an error that matches ErrCall, in the name of a package, where the
+// Honor returns an error that matches ErrCall, in the name of a package, where the
 // call uses an option that is not in can, or Workers is out of range. Operators begin
 // with it.
-func (c *Call) Honour(pkg string, can Uses) error {
+func (c *Call) Honor(pkg string, can Uses) error {
 	if more := c.Uses() &^ can; more != 0 {
 		return check.Errorf(ErrCall, "%s: the call has %v, which this operator cannot honour", pkg, more)
 	}

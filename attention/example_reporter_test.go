@@ -37,7 +37,7 @@ func ExampleNewReporter() {
 	}
 	report, err := reporter.Report(context.Background(), &attention.ReportCall{
 		Out: out, Q: q, K: []blas32.General{k}, V: []blas32.General{v},
-		Seen: func(query int64) (from, to int64) { return query - 15, query + 1 },
+		Visible: func(query int64) (from, to int64) { return query - 15, query + 1 },
 	})
 	if err != nil {
 		panic(err)

@@ -35,26 +35,26 @@ func (p *Pages) PageBytes() int64 {
 // on, where it begins there and is one of p, and otherwise a copy, of a state whose Format,
 // SharedValues and LogWeights are those of p. n is 1 to PageTokens. Errors match ErrState, ErrCall
 // or ErrFull.
-func (p *Pages) Take(s *State, from, n int) (*Page, error) {
+func (p *Pages) Take(st *State, from, n int) (*Page, error) {
 	c := &p.cfg
 	switch {
-	case s == nil:
+	case st == nil:
 		return nil, check.NilState("attention", "State")
-	case s.op == nil || s.op.print != p.op.print:
+	case st.op == nil || st.op.print != p.op.print:
 		return nil, check.Errorf(ErrState, "attention: State belongs to an operator of another Config than the pool")
-	case s.cfg.Format != c.Format || s.cfg.SharedValues != c.SharedValues || s.cfg.LogWeights != c.LogWeights:
+	case st.cfg.Format != c.Format || st.cfg.SharedValues != c.SharedValues || st.cfg.LogWeights != c.LogWeights:
 		return nil, check.Errorf(ErrState, "attention: State is of another Format, SharedValues or LogWeights than the pool")
-	case s.cfg.Window > 0:
+	case st.cfg.Window > 0:
 		return nil, check.Errorf(ErrState, "attention: State is a ring, want one that keeps all tokens")
-	case n < 1 || n > c.PageTokens || from < 0 || from > s.n-n:
-		return nil, check.Errorf(ErrCall, "attention: tokens %d to %d of a state of %d, in a page of %d", from, from+n, s.n, c.PageTokens)
-	case !s.Holds(from, from+n):
+	case n < 1 || n > c.PageTokens || from < 0 || from > st.n-n:
+		return nil, check.Errorf(ErrCall, "attention: tokens %d to %d of a state of %d, in a page of %d", from, from+n, st.n, c.PageTokens)
+	case !st.Holds(from, from+n):
 		return nil, check.Errorf(ErrState, "attention: State does not hold all tokens from %d to %d", from, from+n)
 	}
-	g := &Page{pages: p, tokens: n, turns: s.turns()}
-	if s.cfg.Pages == p && s.list == nil && s.first == 0 && s.skip == 0 && from%c.PageTokens == 0 {
-		g.b = s.blocks[from/c.PageTokens]
-		p.addRefs(s.blocks[from/c.PageTokens:][:1])
+	g := &Page{pages: p, tokens: n, turns: st.turns()}
+	if st.cfg.Pages == p && st.list == nil && st.first == 0 && st.skip == 0 && from%c.PageTokens == 0 {
+		g.b = st.blocks[from/c.PageTokens]
+		p.addRefs(st.blocks[from/c.PageTokens:][:1])
 		return g, nil
 	}
 	b, err := p.get()
@@ -62,7 +62,7 @@ func (p *Pages) Take(s *State, from, n int) (*Page, error) {
 		return nil, err
 	}
 	at := 0
-	for _, x := range s.spans(nil, from, from+n) {
+	for _, x := range st.spans(nil, from, from+n) {
 		b.moveRows(at, x.b, x.row, x.n)
 		at += x.n
 	}

@@ -56,7 +56,7 @@ type ReportCall struct {
 	// Seen returns the keys from <= j < to that the query at a position sees as they
 	// are, such as CCA.Window; nil if that is of no interest. It is called by several
 	// goroutines at once.
-	Seen func(query int64) (from, to int64)
+	Visible func(query int64) (from, to int64)
 }
 
 // Report tells how far an approximation is from exact causal attention. Errors
@@ -76,7 +76,7 @@ type Report struct {
 
 // Compare has an operator attend to one sequence, as the call says, and reports on what
 // it gave; seen is ReportCall.Seen, or nil.
-func (p *Reporter) Compare(ctx context.Context, op Operator, call *Call, seen func(query int64) (from, to int64)) (*Report, error) {
+func (p *Reporter) Compare(ctx context.Context, op Operator, call *Call, visible func(query int64) (from, to int64)) (*Report, error) {
 	if err := check.Call("attention", ctx, op != nil && call != nil); err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (p *Reporter) Compare(ctx context.Context, op Operator, call *Call, seen fu
 	if err := op.Run(ctx, call); err != nil {
 		return nil, err
 	}
-	return p.Report(ctx, &ReportCall{Out: call.Dst, Q: call.Q, K: call.K, V: call.V, Seen: seen})
+	return p.Report(ctx, &ReportCall{Out: call.Dst, Q: call.Q, K: call.K, V: call.V, Visible: visible})
 }
 
 // reportRun is the working memory of a report. n queries are sampled.
@@ -155,7 +155,7 @@ func (r *reportRun) report(ctx context.Context, p *Reporter, c *ReportCall, firs
 			return from, min(to, r.positions[query]+1)
 		}
 	}
-	r.ask = c.Seen
+	r.ask = c.Visible
 	defer func() { r.call, r.ask = Call{}, nil }()
 	r.call = Call{
 		Dst: matrix(&r.exact, c.Out.Cols), LSE: matrix(&r.lse, cfg.Heads),
@@ -177,7 +177,7 @@ func (r *reportRun) report(ctx context.Context, p *Reporter, c *ReportCall, firs
 			}
 		}
 	}
-	if c.Seen == nil || n == 0 {
+	if c.Visible == nil || n == 0 {
 		return out, nil
 	}
 	r.call.Dst, r.call.LSE, r.call.Visible = matrix(&r.seenOut, c.Out.Cols), matrix(&r.seenLSE, cfg.Heads), r.window

@@ -63,7 +63,7 @@ func TestReport(t *testing.T) {
 			}
 		}
 		p := mustReporter(t, ReporterConfig{Heads: heads, KVHeads: 2, HeadDim: d, Rows: n})
-		call := &ReportCall{Out: part(out, past, n+past), Q: part(q, past, n+past), K: []blas32.General{part(k, 0, 30), part(k, 30, n+past)}, V: []blas32.General{part(v, 0, 30), part(v, 30, n+past)}, Seen: window}
+		call := &ReportCall{Out: part(out, past, n+past), Q: part(q, past, n+past), K: []blas32.General{part(k, 0, 30), part(k, 30, n+past)}, V: []blas32.General{part(v, 0, 30), part(v, 30, n+past)}, Visible: window}
 		r, err := p.Report(context.Background(), call)
 		if err != nil {
 			t.Fatal(err)
@@ -82,7 +82,7 @@ func TestReport(t *testing.T) {
 		near("the largest of HeadMax", max(r.HeadMax[0], r.HeadMax[1], r.HeadMax[2], r.HeadMax[3]), largest)
 		near("the mean of HeadMean", (r.HeadMean[0]+r.HeadMean[1]+r.HeadMean[2]+r.HeadMean[3])/heads, mean)
 		// Exact attention's own report, of some rows.
-		call.Out, call.Seen = part(exact, past, n+past), nil
+		call.Out, call.Visible = part(exact, past, n+past), nil
 		if r, err = mustReporter(t, ReporterConfig{Heads: heads, KVHeads: 2, HeadDim: d}).Report(context.Background(), call); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestReportErrors(t *testing.T) {
 		}
 	}
 	none := blas32.General{Cols: 8}
-	r, err := p.Report(context.Background(), &ReportCall{Out: none, Q: none, Seen: func(int64) (int64, int64) { return 0, 1 }})
+	r, err := p.Report(context.Background(), &ReportCall{Out: none, Q: none, Visible: func(int64) (int64, int64) { return 0, 1 }})
 	if err != nil || r.Rows != 0 || r.Mean != 0 {
 		t.Errorf("of nothing: %+v, error %v", r, err)
 	}

@@ -29,10 +29,10 @@ import (
 //
 // Run has a step's options. Config.Skip is not used: nothing is left out. Errors are
 // those of Run; after one the state has the tokens that Len says.
-func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
+func (a *Attention) Step(dst, q, k, v blas32.General, st *State) error {
 	d := a.steps.Get()
 	defer a.steps.Put(d)
-	d.one, d.single = [2]blas32.General{k, v}, [1]*State{s}
+	d.one, d.single = [2]blas32.General{k, v}, [1]*State{st}
 	return d.step(context.Background(), a, &Call{Dst: dst, Q: q, K: d.one[:1], V: d.one[1:]}, false, d.single[:])
 }
 
@@ -89,7 +89,7 @@ func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) erro
 
 // Owns tells whether a state belongs to the operator: whether it was made by one with
 // the same Config.
-func (a *Attention) Owns(s *State) bool { return s != nil && s.op != nil && s.op.print == a.print }
+func (a *Attention) Owns(st *State) bool { return st != nil && st.op != nil && st.op.print == a.print }
 
 // stepCall is Run for a call with states.
 func (a *Attention) stepCall(ctx context.Context, call *Call) error {

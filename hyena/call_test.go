@@ -20,11 +20,11 @@ func TestMistakes(t *testing.T) {
 	x, ctx := matrix(2, 45, 4, 0), context.Background()
 	before := slices.Clone(x.Data)
 	for name, c := range map[string]struct{ err, want error }{
-		"conv, nil ctx":              {conv.Run(nil, &ConvCall{Dst: x, U: x}), subquad.ErrCall},
+		"conv, nil ctx":              {conv.Run(nil, &ConvCall{Dst: x, X: x}), subquad.ErrCall},
 		"conv, nil call":             {conv.Run(ctx, nil), subquad.ErrCall},
-		"conv, -1 workers":           {conv.Run(ctx, &ConvCall{Dst: x, U: x, Workers: -1}), subquad.ErrCall},
-		"conv, many workers":         {conv.Run(ctx, &ConvCall{Dst: x, U: x, Workers: 1<<16 + 1}), subquad.ErrCall},
-		"conv, no dst":               {conv.Run(ctx, &ConvCall{U: x}), subquad.ErrShape},
+		"conv, -1 workers":           {conv.Run(ctx, &ConvCall{Dst: x, X: x, Workers: -1}), subquad.ErrCall},
+		"conv, many workers":         {conv.Run(ctx, &ConvCall{Dst: x, X: x, Workers: 1<<16 + 1}), subquad.ErrCall},
+		"conv, no dst":               {conv.Run(ctx, &ConvCall{X: x}), subquad.ErrShape},
 		"conv, prepare, nil ctx":     {conv.Prepare(nil, 3), subquad.ErrCall},
 		"conv, prepare -1":           {conv.Prepare(ctx, -1), subquad.ErrCall},
 		"conv, prepare all":          {conv.Prepare(ctx, math.MaxInt), subquad.ErrCall},
@@ -111,7 +111,7 @@ func TestCancelLate(t *testing.T) {
 	u, dst := matrix(2, n, channels, 0), matrix(3, n, channels, 0)
 	run := func(left int) (asked int, err error) {
 		ctx := &statetest.Ending{Context: context.Background(), Left: left}
-		err = c.Run(ctx, &ConvCall{Dst: dst, U: u})
+		err = c.Run(ctx, &ConvCall{Dst: dst, X: u})
 		return ctx.Asked(), err
 	}
 	for _, call := range []string{"first", "second"} { // the first makes the spectrum

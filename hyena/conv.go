@@ -43,8 +43,8 @@ const defaultSpectraBytes = 256 << 20
 // Conv is a causal long convolution of each channel with a kernel as long as the
 // sequence, as in Hyena (Poli et al. 2023, arXiv 2302.10866):
 //
-//	y[t][c] = sum over m <= t of k[m][c] u[t-m][c] + D[c] u[t][c]
-//	        + sum over m of r[m][c] u[t+m][c]      (r the reverse kernel).
+//	y[t][c] = sum over m <= t of k[m][c] x[t-m][c] + D[c] x[t][c]
+//	        + sum over m of r[m][c] x[t+m][c]      (r the reverse kernel).
 //
 // Kernels shorter than the sequence are zero beyond their end; of longer ones the
 // first rows are used. Where they are much shorter, the sequence is transformed in windows

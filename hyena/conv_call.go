@@ -13,8 +13,8 @@ import (
 
 // ConvCall is a call of Conv with everything optional.
 type ConvCall struct {
-	// Dst and U are [tokens, channels]; Dst may be U.
-	Dst, U blas32.General
+	// Dst and X are [tokens, channels]; Dst may be X.
+	Dst, X blas32.General
 	// Offsets packs several sequences into one call: the first row of each and at last the
 	// number of rows.
 	Offsets []int
@@ -26,15 +26,15 @@ type ConvCall struct {
 	Workers int
 }
 
-// Forward convolves a whole sequence: u and dst are [tokens, channels]. dst may
-// be u. The first call of a length transforms the kernels (as Prepare does), and
+// Forward convolves a whole sequence: x and dst are [tokens, channels]. dst may
+// be x. The first call of a length transforms the kernels (as Prepare does), and
 // later ones allocate nothing.
 //
 // It costs about 10 log2(n) flop for each token and channel and, as working memory, 12 n
 // bytes for each of the channels done at once: up to 16 for each worker. n is about the
 // number of tokens or, with kernels much shorter than that, some times their length.
-func (c *Conv) Forward(dst, u blas32.General) error {
-	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u})
+func (c *Conv) Forward(dst, x blas32.General) error {
+	return c.Run(context.Background(), &ConvCall{Dst: dst, X: x})
 }
 
 // Step convolves the next tokens, one or many, after those the state has seen: any split of a
@@ -52,16 +52,16 @@ func (c *Conv) Forward(dst, u blas32.General) error {
 // kernel does, n log2(n), but not with the number of channels: 24 ms at 65,536 tokens on the
 // reference machine, where the mean is 30 µs (64 channels). Modal takes the same time for
 // every token; of a Partition, Largest bounds it.
-func (c *Conv) Step(dst, u blas32.General, st *State) error {
+func (c *Conv) Step(dst, x blas32.General, st *State) error {
 	if err := c.kind.accept("State", st); err != nil {
 		return err
 	}
-	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u, State: st})
+	return c.Run(context.Background(), &ConvCall{Dst: dst, X: x, State: st})
 }
 
 // StepBatch convolves one token, a row, for each of many states: Run with States.
-func (c *Conv) StepBatch(dst, u blas32.General, states []*State) error {
-	return c.Run(context.Background(), &ConvCall{Dst: dst, U: u, States: pack.EachRow(states)})
+func (c *Conv) StepBatch(dst, x blas32.General, states []*State) error {
+	return c.Run(context.Background(), &ConvCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
@@ -71,10 +71,10 @@ func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 	if err := check.Call(pkg, ctx, call != nil); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, pkg, "u", call.U, -1, c.channels, "channels"); err != nil {
+	if err := check.Matrix(ErrShape, pkg, "x", call.X, -1, c.channels, "channels"); err != nil {
 		return err
 	}
-	if err := check.Output(ErrShape, pkg, call.Dst, call.U.Rows, c.channels, "channels", call.U, true); err != nil {
+	if err := check.Output(ErrShape, pkg, call.Dst, call.X.Rows, c.channels, "channels", call.X, true); err != nil {
 		return err
 	}
 	workers, err := chooseWorkers(c.cfg.Workers, call.Workers)
@@ -84,12 +84,12 @@ func (c *Conv) Run(ctx context.Context, call *ConvCall) error {
 	r := c.scratch.convs.Get()
 	defer c.scratch.convs.Put(r)
 	if call.Offsets == nil && call.State == nil && call.States == nil {
-		if call.U.Rows == 0 {
+		if call.X.Rows == 0 {
 			return ctx.Err()
 		}
-		return check.Wrap(ctx, pkg, r.convolveAll(ctx, c, call.Dst, call.U, workers))
+		return check.Wrap(ctx, pkg, r.convolveAll(ctx, c, call.Dst, call.X, workers))
 	}
-	inner, err := r.past.begin(ctx, &c.kind, batchOf(call.U, call.Offsets, call.State, call.States))
+	inner, err := r.past.begin(ctx, &c.kind, batchOf(call.X, call.Offsets, call.State, call.States))
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (r *convRun) convolveEach(ctx context.Context, c *Conv, call *ConvCall, wor
 		if g.From == g.To {
 			continue
 		}
-		dst, u := mat.Rows(call.Dst, g.From, g.To), mat.Rows(call.U, g.From, g.To)
+		dst, u := mat.Rows(call.Dst, g.From, g.To), mat.Rows(call.X, g.From, g.To)
 		var err error
 		if r.past.given() {
 			err = r.past.layout.States[i].streams[0].step(ctx, r, dst, u, workers)

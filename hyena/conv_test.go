@@ -271,10 +271,10 @@ func TestConvErrors(t *testing.T) {
 	u := matrix(2, 50, 8, 0)
 	before := clone(u)
 	for want, err := range map[string]error{
-		"hyena: u has 7 columns, want channels = 8": c.Forward(u, matrix(1, 50, 7, 0)),
+		"hyena: x has 7 columns, want channels = 8": c.Forward(u, matrix(1, 50, 7, 0)),
 		"hyena: dst has 49 rows, want 50":           c.Forward(matrix(1, 49, 8, 0), u),
 		"hyena: dst shares elements with an input":  c.Forward(blas32.General{Rows: 49, Cols: 8, Stride: 8, Data: u.Data[8:]}, blas32.General{Rows: 49, Cols: 8, Stride: 8, Data: u.Data}),
-		"hyena: u has -1 rows":                      c.Forward(u, blas32.General{Rows: -1, Cols: 8, Stride: 8}),
+		"hyena: x has -1 rows":                      c.Forward(u, blas32.General{Rows: -1, Cols: 8, Stride: 8}),
 	} {
 		if !errors.Is(err, ErrShape) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
@@ -282,7 +282,7 @@ func TestConvErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := c.Run(ctx, &ConvCall{Dst: u, U: u}); err != context.Canceled {
+	if err := c.Run(ctx, &ConvCall{Dst: u, X: u}); err != context.Canceled {
 		t.Errorf("error %v", err)
 	}
 	for i := range u.Data {

@@ -25,7 +25,7 @@ type DecimateConfig struct {
 // Decimate is a convolution of which every M-th output is computed, the first one included, as
 // in a filter bank or before a signal is sampled at a lower rate:
 //
-//	y[i][c] = sum over m of k[m][c] u[i M - m][c].
+//	y[i][c] = sum over m of k[m][c] x[i M - m][c].
 //
 // It is for kernels of up to some hundred taps: it costs 2 taps/M flop for each input and
 // channel. For more of them a Conv of all outputs is faster. A Decimate is immutable and safe
@@ -92,25 +92,25 @@ func (d *Decimate) ReadState(r io.Reader) (*State, error) { return d.kind.readSt
 
 // DecimateCall is a call of Decimate with everything optional.
 type DecimateCall struct {
-	// Dst is [Outputs, channels], U [inputs, channels].
-	Dst, U blas32.General
+	// Dst is [Outputs, channels], X [inputs, channels].
+	Dst, X blas32.General
 	// State is where the sequence goes on from, and is brought up to date; nil is for none.
 	State *State
 }
 
-// Forward takes a whole sequence: u is [inputs, channels], dst [Outputs(0, inputs), channels].
+// Forward takes a whole sequence: x is [inputs, channels], dst [Outputs(0, inputs), channels].
 // It allocates nothing after the first call. Errors match ErrShape.
-func (d *Decimate) Forward(dst, u blas32.General) error {
-	return d.Run(context.Background(), &DecimateCall{Dst: dst, U: u})
+func (d *Decimate) Forward(dst, x blas32.General) error {
+	return d.Run(context.Background(), &DecimateCall{Dst: dst, X: x})
 }
 
 // Step takes the next inputs, one or many; dst is [Outputs(st.Len(), inputs), channels]. Any
 // split gives the same bits. Errors match ErrShape, ErrState or ErrFull.
-func (d *Decimate) Step(dst, u blas32.General, st *State) error {
+func (d *Decimate) Step(dst, x blas32.General, st *State) error {
 	if err := d.kind.accept("State", st); err != nil {
 		return err
 	}
-	return d.Run(context.Background(), &DecimateCall{Dst: dst, U: u, State: st})
+	return d.Run(context.Background(), &DecimateCall{Dst: dst, X: x, State: st})
 }
 
 // Run is Forward and Step with everything optional. Errors match ErrShape, ErrCall, ErrState or
@@ -126,14 +126,14 @@ func (d *Decimate) Run(ctx context.Context, call *DecimateCall) error {
 		}
 		seen = st.n
 	}
-	if err := check.Matrix(ErrShape, pkg, "u", call.U, -1, d.Channels(), "channels"); err != nil {
+	if err := check.Matrix(ErrShape, pkg, "x", call.X, -1, d.Channels(), "channels"); err != nil {
 		return err
 	}
-	if err := check.Output(ErrShape, pkg, call.Dst, d.Outputs(seen, call.U.Rows), d.Channels(), "channels", call.U, false); err != nil {
+	if err := check.Output(ErrShape, pkg, call.Dst, d.Outputs(seen, call.X.Rows), d.Channels(), "channels", call.X, false); err != nil {
 		return err
 	}
 	if st != nil {
-		if err := st.Room(call.U.Rows); err != nil {
+		if err := st.Room(call.X.Rows); err != nil {
 			return err
 		}
 	}
@@ -156,8 +156,8 @@ func (d *Decimate) decimate(ctx context.Context, call *DecimateCall, seen int, s
 	if call.State != nil {
 		copy(own.Data, call.State.values)
 	}
-	head := min(before+1, call.U.Rows)
-	mat.Copy(mat.Rows(own, before, own.Rows), mat.Rows(call.U, 0, head))
+	head := min(before+1, call.X.Rows)
+	mat.Copy(mat.Rows(own, before, own.Rows), mat.Rows(call.X, 0, head))
 	first := (d.factor - seen%d.factor) % d.factor // of the call's inputs with an output
 	for i := range call.Dst.Rows {
 		if i%looks == 0 && ctx.Err() != nil {
@@ -166,17 +166,17 @@ func (d *Decimate) decimate(ctx context.Context, call *DecimateCall, seen int, s
 		t := first + i*d.factor
 		x := mat.Rows(own, t, t+before+1)
 		if t >= before {
-			x = mat.Rows(call.U, t-before, t+1)
+			x = mat.Rows(call.X, t-before, t+1)
 		}
 		dotRows(mat.Rows(call.Dst, i, i+1), x, d.taps, nil)
 	}
-	if st := call.State; st != nil && call.U.Rows > 0 {
-		if call.U.Rows >= before {
-			mat.Copy(mat.Of(st.values, before, c), mat.Rows(call.U, call.U.Rows-before, call.U.Rows))
+	if st := call.State; st != nil && call.X.Rows > 0 {
+		if call.X.Rows >= before {
+			mat.Copy(mat.Of(st.values, before, c), mat.Rows(call.X, call.X.Rows-before, call.X.Rows))
 		} else {
-			copy(st.values, own.Data[call.U.Rows*c:][:before*c])
+			copy(st.values, own.Data[call.X.Rows*c:][:before*c])
 		}
-		st.advance(call.U.Rows)
+		st.advance(call.X.Rows)
 	}
 	return nil
 }

@@ -51,7 +51,7 @@
 // # Accuracy
 //
 // A Fourier convolution in float32 has an absolute error of about 1e-7 times
-// |k| |u| at every token, so results much smaller than the largest of a sequence
+// |k| |x| at every token, so results much smaller than the largest of a sequence
 // lose relative accuracy. Where a kernel is at most half as long as the sequence, and
 // windows are expected to be a quarter faster than one transform of all, u is the part of
 // the sequence in a window, and so is the error. Results are the same to the bit for any Workers and any

@@ -56,7 +56,7 @@ func ExampleFilter() {
 				Weight: blas32.General{Rows: 1, Cols: 3, Stride: 3, Data: make([]float32, 3)},
 				Bias:   []float32{1.5707964}, Freq: []float32{1},
 			}},
-			Output: blas32.General{Rows: channels, Cols: 1, Stride: 1, Data: []float32{1, 1}},
+			Out: blas32.General{Rows: channels, Cols: 1, Stride: 1, Data: []float32{1, 1}},
 		})
 	if err != nil {
 		log.Fatal(err)
@@ -89,7 +89,7 @@ func ExampleOperator() {
 				Weight: blas32.General{Rows: 1, Cols: 3, Stride: 3, Data: make([]float32, 3)},
 				Bias:   []float32{1.5707964}, Freq: []float32{1},
 			}},
-			Output: row(1), // k[t] = sin(pi/2) = 1: a running sum
+			Out: row(1), // k[t] = sin(pi/2) = 1: a running sum
 		})
 	if err != nil {
 		log.Fatal(err)

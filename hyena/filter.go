@@ -42,8 +42,8 @@ type FilterWeights struct {
 	// Layers are the hidden layers of the MLP, each followed by a sine. None is the
 	// "linear_mixer" of the published code.
 	Layers []FilterLayer
-	// Output is [Channels, width of the last layer], without a bias.
-	Output blas32.General
+	// Out is [Channels, width of the last layer], without a bias.
+	Out blas32.General
 	// Z [MaxLen, EmbDim], T [MaxLen] and Deltas [Channels] are the stored
 	// positional embedding, positions and decays; nil computes what training
 	// started from.
@@ -103,7 +103,7 @@ func NewFilter(cfg FilterConfig, w FilterWeights) (*Filter, error) {
 	for _, l := range w.Layers {
 		f.layers = append(f.layers, layer64{widenMatrix(l.Weight), widen(l.Bias), widen(l.Freq)})
 	}
-	f.output = widenMatrix(w.Output)
+	f.output = widenMatrix(w.Out)
 	return f, nil
 }
 
@@ -168,7 +168,7 @@ func (cfg *FilterConfig) checkLayers(w FilterWeights) error {
 			return err
 		}
 	}
-	return check.Matrix(ErrConfig, pkg, "filter's output weight", w.Output, cfg.Channels, in, "the last layer's output")
+	return check.Matrix(ErrConfig, pkg, "filter's output weight", w.Out, cfg.Channels, in, "the last layer's output")
 }
 
 func widen(x []float32) []float64 {

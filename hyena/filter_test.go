@@ -12,7 +12,7 @@ import (
 
 func TestFilterErrors(t *testing.T) {
 	layer := FilterLayer{small(1, 8, 5), random(2, 8), random(3, 8)}
-	good := FilterWeights{Layers: []FilterLayer{layer}, Output: small(4, 6, 8)}
+	good := FilterWeights{Layers: []FilterLayer{layer}, Out: small(4, 6, 8)}
 	bad := math.NaN()
 	for want, change := range map[string]func(c *FilterConfig, w *FilterWeights){
 		"hyena: Channels is 0, want more than 0":                                        func(c *FilterConfig, w *FilterWeights) { c.Channels = 0 },
@@ -78,7 +78,7 @@ func TestFilterRows(t *testing.T) {
 // TestFilterWindow compares decays and normalization with their definitions.
 func TestFilterWindow(t *testing.T) {
 	const channels, n = 5, 9
-	w := FilterWeights{Layers: []FilterLayer{{small(1, 8, 5), random(2, 8), random(3, 8)}}, Output: small(4, channels, 8)}
+	w := FilterWeights{Layers: []FilterLayer{{small(1, 8, 5), random(2, 8), random(3, 8)}}, Out: small(4, channels, 8)}
 	kernel := func(cfg FilterConfig) blas32.General {
 		cfg.Channels, cfg.MaxLen = channels, n
 		f, err := NewFilter(cfg, w)

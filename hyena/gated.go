@@ -36,9 +36,9 @@ type GatedWeights struct {
 
 // Gated is the Hyena operator of StripedHyena (Poli et al. 2023, "StripedHyena: Moving Beyond
 // Transformers with Hybrid Signal Processing Models"), between its projections: of order 2,
-// with a modal filter. With rows of projections z [3 D],
+// with a modal filter. With rows of projections x [3 D],
 //
-//	x2, x1, v = short convolution of z + bias,
+//	x2, x1, v = short convolution of x + bias,
 //	y = (k * (x1 v) + D x1 v) x2,
 //
 // k being the filter. It runs as a recurrence, in chunks of 32 tokens (see [Modal]): a State

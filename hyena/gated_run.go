@@ -15,8 +15,8 @@ import (
 
 // GatedCall is a call of Gated with everything optional.
 type GatedCall struct {
-	// Dst is [tokens, Dim], Z the projections [tokens, 3 Dim].
-	Dst, Z blas32.General
+	// Dst is [tokens, Dim], X the projections [tokens, 3 Dim].
+	Dst, X blas32.General
 	// Offsets packs several sequences into one call: the first row of each and at last the
 	// number of rows.
 	Offsets []int
@@ -28,25 +28,25 @@ type GatedCall struct {
 	Workers int
 }
 
-// Forward runs a whole sequence: z is [tokens, 3 Dim], dst [tokens, Dim]. It costs about
+// Forward runs a whole sequence: x is [tokens, 3 Dim], dst [tokens, Dim]. It costs about
 // 72 + 6 taps + 8 N flop for each token and channel, and allocates nothing after the first
 // call. Errors match ErrShape.
-func (g *Gated) Forward(dst, z blas32.General) error {
-	return g.Run(context.Background(), &GatedCall{Dst: dst, Z: z})
+func (g *Gated) Forward(dst, x blas32.General) error {
+	return g.Run(context.Background(), &GatedCall{Dst: dst, X: x})
 }
 
 // Step runs the next tokens, one or many, after those the state has seen. Any split of a
 // sequence gives the same bits. Errors match ErrShape, ErrState or ErrFull.
-func (g *Gated) Step(dst, z blas32.General, st *State) error {
+func (g *Gated) Step(dst, x blas32.General, st *State) error {
 	if err := g.kind.accept("State", st); err != nil {
 		return err
 	}
-	return g.Run(context.Background(), &GatedCall{Dst: dst, Z: z, State: st})
+	return g.Run(context.Background(), &GatedCall{Dst: dst, X: x, State: st})
 }
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
-func (g *Gated) StepBatch(dst, z blas32.General, states []*State) error {
-	return g.Run(context.Background(), &GatedCall{Dst: dst, Z: z, States: pack.EachRow(states)})
+func (g *Gated) StepBatch(dst, x blas32.General, states []*State) error {
+	return g.Run(context.Background(), &GatedCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
@@ -56,10 +56,10 @@ func (g *Gated) Run(ctx context.Context, call *GatedCall) error {
 	if err := check.Call(pkg, ctx, call != nil); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, pkg, "z", call.Z, -1, 3*g.cfg.Dim, "3*Dim"); err != nil {
+	if err := check.Matrix(ErrShape, pkg, "x", call.X, -1, 3*g.cfg.Dim, "3*Dim"); err != nil {
 		return err
 	}
-	if err := check.Output(ErrShape, pkg, call.Dst, call.Z.Rows, g.cfg.Dim, "Dim", call.Z, false); err != nil {
+	if err := check.Output(ErrShape, pkg, call.Dst, call.X.Rows, g.cfg.Dim, "Dim", call.X, false); err != nil {
 		return err
 	}
 	workers, err := chooseWorkers(g.cfg.Workers, call.Workers)
@@ -68,7 +68,7 @@ func (g *Gated) Run(ctx context.Context, call *GatedCall) error {
 	}
 	r := g.scratch.gated.Get()
 	defer g.scratch.gated.Put(r)
-	inner, err := r.past.begin(ctx, &g.kind, batchOf(call.Z, call.Offsets, call.State, call.States))
+	inner, err := r.past.begin(ctx, &g.kind, batchOf(call.X, call.Offsets, call.State, call.States))
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (r *gatedRun) gateBlock(worker, i int) {
 	g, b, w := r.g, &r.g.blocks[i], &r.workers[worker]
 	for at, s := range r.past.layout.Segments {
 		values, pos := r.past.values(at)
-		z, dst := mat.Rows(r.call.Z, s.From, s.To), mat.Columns(mat.Rows(r.call.Dst, s.From, s.To), b.from, b.n)
+		z, dst := mat.Rows(r.call.X, s.From, s.To), mat.Columns(mat.Rows(r.call.Dst, s.From, s.To), b.from, b.n)
 		for t := 0; t < z.Rows && !r.group.Stopped(); {
 			n := min(modalChunk-(pos+t)%modalChunk, z.Rows-t)
 			for j := range w.x {

@@ -114,7 +114,7 @@ func readFilter(t *testing.T, f *golden.File, prefix string, cfg FilterConfig) *
 		s := f.Shape(name + ".weight")
 		weight := general(f.Float32(name+".weight"), s[0], s[1])
 		if !f.Has(name + ".bias") {
-			w.Output = weight
+			w.Out = weight
 			break
 		}
 		// One Sine module serves all layers, and may be stored once.
@@ -129,7 +129,7 @@ func readFilter(t *testing.T, f *golden.File, prefix string, cfg FilterConfig) *
 			*to = f.Float32(prefix + name)
 		}
 	}
-	cfg.Channels = w.Output.Rows
+	cfg.Channels = w.Out.Rows
 	filter, err := NewFilter(cfg, w)
 	if err != nil {
 		t.Fatal(err)

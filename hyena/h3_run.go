@@ -155,9 +155,9 @@ func (r *h3Run) remember(ctx context.Context, i int, values []float32, pos, work
 	case past.given():
 		return past.layout.States[i].streams[0].step(ctx, &r.conv, r.y, r.y, workers)
 	case op.modal != nil:
-		return op.modal.Run(ctx, &ModalCall{Dst: r.y, U: r.y, Workers: workers})
+		return op.modal.Run(ctx, &ModalCall{Dst: r.y, X: r.y, Workers: workers})
 	}
-	return op.conv.Run(ctx, &ConvCall{Dst: r.y, U: r.y, Workers: workers})
+	return op.conv.Run(ctx, &ConvCall{Dst: r.y, X: r.y, Workers: workers})
 }
 
 // rows are those of a task.

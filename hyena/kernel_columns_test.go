@@ -95,7 +95,7 @@ func TestHeldSpectra(t *testing.T) {
 // TestSharedGrid: filters with the same positions take their memory once.
 func TestSharedGrid(t *testing.T) {
 	const channels, n, emb = 4, 100, 5
-	w := FilterWeights{Output: small(1, channels, emb), Z: random(2, n*emb), T: random(3, n)}
+	w := FilterWeights{Out: small(1, channels, emb), Z: random(2, n*emb), T: random(3, n)}
 	cfg := FilterConfig{Channels: channels, MaxLen: n, EmbDim: emb}
 	first, err := NewFilter(cfg, w)
 	if err != nil {

@@ -31,10 +31,10 @@ type ModalConfig struct {
 
 // Modal is a convolution of each channel with a modal filter ([Modes]),
 //
-//	y[t][c] = sum over m <= t of k[m][c] u[t-m][c] + D[c] u[t][c],
+//	y[t][c] = sum over m <= t of k[m][c] x[t-m][c] + D[c] x[t][c],
 //
-// which is also a recurrence with N complex numbers for each channel, s[t] = p s[t-1] + u[t]
-// and y[t] = Re sum of R s[t] + D u[t]. Calls of a whole sequence are Fourier convolutions;
+// which is also a recurrence with N complex numbers for each channel, s[t] = p s[t-1] + x[t]
+// and y[t] = Re sum of R s[t] + D x[t]. Calls of a whole sequence are Fourier convolutions;
 // calls with a State are the recurrence, in chunks of 32 tokens, to the same result within
 // the accuracy of either, and the same bits for every split. A state does not grow.
 //
@@ -135,8 +135,8 @@ func (m *Modal) ReadState(r io.Reader) (*State, error) { return m.kind.readState
 
 // ModalCall is a call of Modal with everything optional.
 type ModalCall struct {
-	// Dst and U are [tokens, channels]; Dst may be U.
-	Dst, U blas32.General
+	// Dst and X are [tokens, channels]; Dst may be X.
+	Dst, X blas32.General
 	// Offsets packs several sequences into one call: the first row of each and at last the
 	// number of rows.
 	Offsets []int

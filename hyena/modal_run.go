@@ -11,26 +11,26 @@ import (
 	"github.com/subquad/subquad/internal/parallel"
 )
 
-// Forward convolves a whole sequence: u and dst are [tokens, channels]. dst may be u. Long
+// Forward convolves a whole sequence: x and dst are [tokens, channels]. dst may be x. Long
 // ones are transformed, as Conv does; the first call of a length computes the kernel and its
 // spectra, and later ones allocate nothing. Errors match ErrShape.
-func (m *Modal) Forward(dst, u blas32.General) error {
-	return m.Run(context.Background(), &ModalCall{Dst: dst, U: u})
+func (m *Modal) Forward(dst, x blas32.General) error {
+	return m.Run(context.Background(), &ModalCall{Dst: dst, X: x})
 }
 
 // Step convolves the next tokens, one or many, after those the state has seen. Any split of a
 // sequence gives the same bits. It costs about 64 + 8 N flop for each token and channel.
 // Errors match ErrShape, ErrState or ErrFull.
-func (m *Modal) Step(dst, u blas32.General, st *State) error {
+func (m *Modal) Step(dst, x blas32.General, st *State) error {
 	if err := m.kind.accept("State", st); err != nil {
 		return err
 	}
-	return m.Run(context.Background(), &ModalCall{Dst: dst, U: u, State: st})
+	return m.Run(context.Background(), &ModalCall{Dst: dst, X: x, State: st})
 }
 
 // StepBatch convolves one token, a row, for each of many states: Run with States.
-func (m *Modal) StepBatch(dst, u blas32.General, states []*State) error {
-	return m.Run(context.Background(), &ModalCall{Dst: dst, U: u, States: pack.EachRow(states)})
+func (m *Modal) StepBatch(dst, x blas32.General, states []*State) error {
+	return m.Run(context.Background(), &ModalCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
@@ -40,10 +40,10 @@ func (m *Modal) Run(ctx context.Context, call *ModalCall) error {
 	if err := check.Call(pkg, ctx, call != nil); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, pkg, "u", call.U, -1, m.Channels(), "channels"); err != nil {
+	if err := check.Matrix(ErrShape, pkg, "x", call.X, -1, m.Channels(), "channels"); err != nil {
 		return err
 	}
-	if err := check.Output(ErrShape, pkg, call.Dst, call.U.Rows, m.Channels(), "channels", call.U, true); err != nil {
+	if err := check.Output(ErrShape, pkg, call.Dst, call.X.Rows, m.Channels(), "channels", call.X, true); err != nil {
 		return err
 	}
 	workers, err := chooseWorkers(m.cfg.Workers, call.Workers)
@@ -52,7 +52,7 @@ func (m *Modal) Run(ctx context.Context, call *ModalCall) error {
 	}
 	r := m.scratch.modals.Get()
 	defer m.scratch.modals.Put(r)
-	inner, err := r.past.begin(ctx, &m.kind, batchOf(call.U, call.Offsets, call.State, call.States))
+	inner, err := r.past.begin(ctx, &m.kind, batchOf(call.X, call.Offsets, call.State, call.States))
 	if err != nil {
 		return err
 	}
@@ -93,10 +93,10 @@ type modalSpan struct {
 // convolve runs a call whose sequences and states r.past has.
 func (r *modalRun) convolve(ctx context.Context, m *Modal, call *ModalCall, workers int) error {
 	for i, g := range r.past.layout.Segments {
-		s := modalSpan{dst: mat.Rows(call.Dst, g.From, g.To), u: mat.Rows(call.U, g.From, g.To)}
+		s := modalSpan{dst: mat.Rows(call.Dst, g.From, g.To), u: mat.Rows(call.X, g.From, g.To)}
 		s.values, s.pos = r.past.values(i)
 		if !r.past.given() && s.u.Rows >= fourierTokens {
-			if err := m.conv.Run(ctx, &ConvCall{Dst: s.dst, U: s.u, Workers: workers}); err != nil {
+			if err := m.conv.Run(ctx, &ConvCall{Dst: s.dst, X: s.u, Workers: workers}); err != nil {
 				return err
 			}
 			continue

@@ -77,7 +77,7 @@ func (r *operatorRun) apply(ctx context.Context, op *Operator, dst, x blas32.Gen
 		if st != nil {
 			err = st.streams[o].step(ctx, &r.conv, r.v, r.v, workers)
 		} else {
-			err = conv.Run(ctx, &ConvCall{Dst: r.v, U: r.v, Workers: workers})
+			err = conv.Run(ctx, &ConvCall{Dst: r.v, X: r.v, Workers: workers})
 		}
 		if err != nil {
 			return err

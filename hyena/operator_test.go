@@ -32,7 +32,7 @@ func testFilter(t testing.TB, channels, maxLen int) *Filter {
 	}
 	f, err := NewFilter(FilterConfig{Channels: channels, MaxLen: maxLen}, FilterWeights{
 		Layers: []FilterLayer{{small(1, hidden, 5), random(2, hidden), ones}, {small(3, hidden, hidden), random(4, hidden), ones}},
-		Output: small(5, channels, hidden),
+		Out:    small(5, channels, hidden),
 	})
 	if err != nil {
 		t.Fatal(err)

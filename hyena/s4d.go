@@ -41,7 +41,7 @@ type S4DLayerWeights struct {
 // S4D is the layer of a diagonal state space (Gu et al. 2022, arXiv 2206.11893), as
 // state-spaces/s4 publishes it: with the kernel k of [NewS4DModes],
 //
-//	a, b = Out gelu(k * u + D u) + OutBias,
+//	a, b = Out gelu(k * x + D x) + OutBias,
 //	y = a sigmoid(b).
 //
 // It streams as its [Modal] does. An S4D is immutable and safe for concurrent use.
@@ -107,24 +107,24 @@ func (l *S4D) NewState(cfg StateConfig) (*State, error) { return l.kind.newState
 // fingerprint. Errors match ErrState or are those of r.
 func (l *S4D) ReadState(r io.Reader) (*State, error) { return l.kind.readState(r) }
 
-// Forward runs a whole sequence: u and dst are [tokens, H]. dst may be u. Errors match
+// Forward runs a whole sequence: x and dst are [tokens, H]. dst may be x. Errors match
 // ErrShape.
-func (l *S4D) Forward(dst, u blas32.General) error {
-	return l.Run(context.Background(), &ModalCall{Dst: dst, U: u})
+func (l *S4D) Forward(dst, x blas32.General) error {
+	return l.Run(context.Background(), &ModalCall{Dst: dst, X: x})
 }
 
 // Step runs the next tokens, one or many, after those the state has seen. Errors match
 // ErrShape, ErrState or ErrFull.
-func (l *S4D) Step(dst, u blas32.General, st *State) error {
+func (l *S4D) Step(dst, x blas32.General, st *State) error {
 	if err := l.kind.accept("State", st); err != nil {
 		return err
 	}
-	return l.Run(context.Background(), &ModalCall{Dst: dst, U: u, State: st})
+	return l.Run(context.Background(), &ModalCall{Dst: dst, X: x, State: st})
 }
 
 // StepBatch runs one token, a row, for each of many states: Run with States.
-func (l *S4D) StepBatch(dst, u blas32.General, states []*State) error {
-	return l.Run(context.Background(), &ModalCall{Dst: dst, U: u, States: pack.EachRow(states)})
+func (l *S4D) StepBatch(dst, x blas32.General, states []*State) error {
+	return l.Run(context.Background(), &ModalCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }
 
 // Run is Forward, Step and StepBatch with everything optional. Errors match ErrShape,
@@ -134,10 +134,10 @@ func (l *S4D) Run(ctx context.Context, call *ModalCall) error {
 	if err := check.Call(pkg, ctx, call != nil); err != nil {
 		return err
 	}
-	if err := check.Matrix(ErrShape, pkg, "u", call.U, -1, l.Channels(), "channels"); err != nil {
+	if err := check.Matrix(ErrShape, pkg, "x", call.X, -1, l.Channels(), "channels"); err != nil {
 		return err
 	}
-	if err := check.Output(ErrShape, pkg, call.Dst, call.U.Rows, l.Channels(), "channels", call.U, true); err != nil {
+	if err := check.Output(ErrShape, pkg, call.Dst, call.X.Rows, l.Channels(), "channels", call.X, true); err != nil {
 		return err
 	}
 	workers, err := chooseWorkers(l.cfg.Workers, call.Workers)
@@ -146,7 +146,7 @@ func (l *S4D) Run(ctx context.Context, call *ModalCall) error {
 	}
 	r := l.scratch.s4ds.Get()
 	defer l.scratch.s4ds.Put(r)
-	inner, err := r.modal.past.begin(ctx, &l.kind, batchOf(call.U, call.Offsets, call.State, call.States))
+	inner, err := r.modal.past.begin(ctx, &l.kind, batchOf(call.X, call.Offsets, call.State, call.States))
 	if err != nil {
 		return err
 	}
@@ -168,11 +168,11 @@ func (r *s4dRun) layer(ctx context.Context, l *S4D, call *ModalCall, workers int
 	if r.task == nil {
 		r.task = r.finishRows
 	}
-	rows, h := call.U.Rows, l.Channels()
+	rows, h := call.X.Rows, l.Channels()
 	r.yData = scratch.Floats(r.yData, rows*h)
 	r.l, r.dst, r.y = l, call.Dst, mat.Of(r.yData, rows, h)
 	defer func() { r.l, r.dst = nil, blas32.General{} }()
-	modal := ModalCall{Dst: r.y, U: call.U}
+	modal := ModalCall{Dst: r.y, X: call.X}
 	if err := r.modal.convolve(ctx, l.modal, &modal, workers); err != nil {
 		return err
 	}

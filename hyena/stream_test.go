@@ -146,7 +146,7 @@ func TestStopsAtOnce(t *testing.T) {
 	stopped := func(st *State, left, rows int) bool {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		err := conv.Run(&statetest.Ending{Context: ctx, Left: left}, &ConvCall{Dst: mat.New(rows, channels), U: mat.Rows(x, half, half+rows), State: st})
+		err := conv.Run(&statetest.Ending{Context: ctx, Left: left}, &ConvCall{Dst: mat.New(rows, channels), X: mat.Rows(x, half, half+rows), State: st})
 		if err != nil && (err != context.Canceled || st.Len() != half) {
 			t.Fatalf("error %v, Len %d", err, st.Len())
 		}
@@ -272,7 +272,7 @@ func TestConvCancel(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		ending := &statetest.Ending{Context: ctx, Left: left}
-		if err := conv.Run(ending, &ConvCall{Dst: mat.New(500, 20), U: mat.Rows(x, 300, 800), State: st}); err != nil {
+		if err := conv.Run(ending, &ConvCall{Dst: mat.New(500, 20), X: mat.Rows(x, 300, 800), State: st}); err != nil {
 			stopped++
 			if err != context.Canceled || st.Len() != 300 {
 				t.Fatalf("error %v, Len %d", err, st.Len())

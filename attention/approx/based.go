@@ -19,7 +19,7 @@ type BasedConfig struct {
 	// a HeadDim of 16, narrower than their values: states grow with its square.
 	Heads, KVHeads, HeadDim, ValueDim int
 	// Eps is added to the denominator; 0 stands for 1e-12.
-	Eps float32
+	Eps float64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -65,12 +65,12 @@ func NewBased(cfg BasedConfig) (*Based, error) {
 		cfg.Eps = 1e-12
 	}
 	phi := newTaylor(sh.dim)
-	b := &Based{cfg: cfg, featured: featured{phi: phi, pairs: phi, causal: true, eps: cfg.Eps, kind: "Based"}}
+	b := &Based{cfg: cfg, featured: featured{phi: phi, pairs: phi, causal: true, eps: float32(cfg.Eps), kind: "Based"}}
 	if err := b.shaped(sh, phi.width, cfg.Workers); err != nil {
 		return nil, err
 	}
 	b.unlike = fmt.Sprintf("another Eps, want %v", cfg.Eps)
-	b.numbers = append(sh.numbers(), basedNumber, int64(math.Float32bits(cfg.Eps)))
+	b.numbers = append(sh.numbers(), basedNumber, int64(math.Float32bits(float32(cfg.Eps))))
 	b.fingerprint = state.NewFingerprint("approx.Based", b.numbers...)
 	return b, nil
 }
@@ -92,8 +92,8 @@ func (b *Based) Forward(dst, q, k, v blas32.General) error {
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On
 // an error the state is as before the call.
-func (b *Based) Step(dst, q, k, v blas32.General, state *LinearState) error {
-	return b.step(dst, q, k, v, state)
+func (b *Based) Step(dst, q, k, v blas32.General, st *LinearState) error {
+	return b.step(dst, q, k, v, st)
 }
 
 // StepBatch is Step for the next token of each of many states, as Linear.StepBatch.

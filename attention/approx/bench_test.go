@@ -82,9 +82,9 @@ func BenchmarkNystrom(b *testing.B) {
 	}
 }
 
-// BenchmarkPerformer is not causal as published and with a Stabiliser, and causal.
+// BenchmarkPerformer is not causal as published and with a Stabilizer, and causal.
 func BenchmarkPerformer(b *testing.B) {
-	for _, cfg := range []PerformerConfig{{}, {Stabiliser: new(float32)}, {Stabiliser: new(float32), Causal: true}} {
+	for _, cfg := range []PerformerConfig{{}, {Stabilizer: new(float32)}, {Stabilizer: new(float32), Causal: true}} {
 		name := "published"
 		cfg.Heads, cfg.HeadDim = benchHeads, benchDim
 		p := value[*Performer](b)(NewPerformer(cfg))
@@ -94,7 +94,7 @@ func BenchmarkPerformer(b *testing.B) {
 		case cfg.Causal: // the products within a chunk
 			name = "causal"
 			flop += float64(2*chunkRows*benchDim + 2*chunkRows*f)
-		case cfg.Stabiliser != nil:
+		case cfg.Stabilizer != nil:
 			name = "stabiliser"
 		default:
 			flop += float64(2 * f * benchDim)

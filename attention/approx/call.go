@@ -42,7 +42,7 @@ func (q *request) take(ctx context.Context, call *attention.Call, can attention.
 	if err := check.Call("approx", ctx, call != nil); err != nil {
 		return err
 	}
-	if err := call.Honour("approx", can); err != nil {
+	if err := call.Honor("approx", can); err != nil {
 		return err
 	}
 	if err := call.One("approx"); err != nil {

@@ -5,7 +5,7 @@
 //   - [Based] is linear attention by the first terms of the series of exp, with the same
 //     states.
 //   - [Performer] approximates softmax attention by random features; with a
-//     Stabiliser, or features by relu, it has the same states, too.
+//     Stabilizer, or features by relu, it has the same states, too.
 //   - [Efficient] is efficient attention: queries are normalised over their
 //     features, keys over the tokens.
 //   - [XCA] is cross-covariance attention: the features of a head attend to each
@@ -38,7 +38,7 @@
 //     16 Iterations in place of the published 6 are cheap and can matter more than Landmarks;
 //   - where a token has most of its weight in few places, MRA2, with as many PairsPerRow as there
 //     is time for;
-//   - where logits are of the order of 1 or less, Performer: with a Stabiliser also causal and
+//   - where logits are of the order of 1 or less, Performer: with a Stabilizer also causal and
 //     token by token;
 //   - below some 500 tokens, by the times below, exact attention, which is no slower;
 //   - else none of them: packages attention/sparse and attention/kvcache attend to chosen tokens
@@ -108,7 +108,7 @@
 //	Based, D = 16              34   7.2
 //	Linformer, m = 256         37   6.7
 //	Performer, F = 266         62   4.0
-//	… with a Stabiliser        48   5.1
+//	… with a Stabilizer        48   5.1
 //	… causal, with one         63   3.9
 //
 // # Accuracy
@@ -131,7 +131,7 @@
 // limits it. Of noise, whose means are all alike, nothing is left.
 //
 // The same of Performer, F features of D = 32, for that smooth data and for noise whose queries
-// and keys have elements of a size, as published and with Stabiliser 0 (TestPerformerError):
+// and keys have elements of a size, as published and with Stabilizer 0 (TestPerformerError):
 //
 //	             F = 32       110           256           1024
 //	smooth       1.1   1.3    0.90   1.1    0.81   0.92   0.75   0.62
@@ -160,7 +160,7 @@
 // Sums over all keys of one call have 2^24 blocks of 256 tokens in each of 64 pieces to go.
 //
 // NaN and Inf reach what sees them: of keys and values, all queries, causal those from their
-// own on (but of keys all, where a Performer has neither ReLU nor a Stabiliser); of a query its own
+// own on (but of keys all, where a Performer has neither ReLU nor a Stabilizer); of a query its own
 // row, with XCA and Nystrom all rows of its head and with MRA2 those of its block. A Sparse MRA2's
 // values are seen by the queries whose pairs have them.
 // Where features or their products are more than a float32 holds, as those of keys and queries of
@@ -174,7 +174,7 @@
 //	            denominator, corrected
 //	Linformer   formula of Nyströmformer's code of it, re-typed
 //	Performer   checked against performer-pytorch, both kinds of features, causal and not;
-//	            Stabiliser is ours
+//	            Stabilizer is ours
 //	Nystrom     checked against Nyströmformer's NystromAttention, both initialisations,
 //	            masks and convolution; uneven segments by the rule of its T2T-ViT code
 //	Efficient   derived from the paper's formula

@@ -35,7 +35,7 @@ func TestConfigErrors(t *testing.T) {
 		"approx: ValueDim is -1, want 0 to 32768":                                                linear(LinearConfig{Heads: 4, HeadDim: 4, ValueDim: -1}),
 		"approx: Workers is -1, want 0 to 65536":                                                 linear(LinearConfig{Heads: 4, HeadDim: 4, Workers: -1}),
 		"approx: 32768 heads of 32768 x 32768 are too many":                                      linear(LinearConfig{Heads: 32768, HeadDim: 32768}),
-		"approx: Eps is NaN, want a finite number, 0 or more":                                    linear(LinearConfig{Heads: 4, HeadDim: 4, Eps: nan}),
+		"approx: Eps is NaN, want a finite number, 0 or more":                                    linear(LinearConfig{Heads: 4, HeadDim: 4, Eps: math.NaN()}),
 		"approx: Temperature has 1 elements, want Heads = 2":                                     xca(XCAConfig{Heads: 2, HeadDim: 4, Temperature: []float32{1}}),
 		"approx: Temperature[0] is NaN, want a finite number":                                    xca(XCAConfig{Heads: 1, HeadDim: 4, Temperature: []float32{nan}}),
 		"approx: Scale is NaN, want a finite number":                                             nystrom(NystromConfig{Heads: 1, HeadDim: 4, Scale: nan}),
@@ -55,7 +55,7 @@ func TestConfigErrors(t *testing.T) {
 		"approx: Projection[0][0] is NaN, want a finite number":                                  performer(PerformerConfig{Heads: 4, HeadDim: 1, Projection: blas32.General{Rows: 1, Cols: 1, Stride: 1, Data: []float32{nan}}}),
 		"approx: a Projection of 40 x 5000 takes too long to make, give one":                     performer(PerformerConfig{Heads: 1, HeadDim: 5000, Features: 40}),
 		"approx: 32768 heads of 1048576 features x 1 are too many":                               performer(PerformerConfig{Heads: 32768, HeadDim: 1, Features: 1 << 20}),
-		"approx: Eps is NaN, want a finite number, 0 or more ":                                   performer(PerformerConfig{Heads: 1, HeadDim: 4, Eps: nan}),
+		"approx: Eps is NaN, want a finite number, 0 or more ":                                   performer(PerformerConfig{Heads: 1, HeadDim: 4, Eps: math.NaN()}),
 		"approx: Scale is NaN, want a finite number ":                                            linformer(LinformerConfig{Heads: 1, HeadDim: 4, Scale: nan, E: mat.New(2, 2)}),
 		"approx: E has 0 rows, want as many for each of 2 key heads, 1 or more":                  linformer(LinformerConfig{Heads: 2, HeadDim: 4}),
 		"approx: E has 3 rows, want as many for each of 2 key heads, 1 or more":                  linformer(LinformerConfig{Heads: 2, HeadDim: 4, E: mat.New(3, 2)}),
@@ -67,9 +67,9 @@ func TestConfigErrors(t *testing.T) {
 		"approx: Pairs is 1 and PairsPerRow 2, want one of them":                                 mra(MRA2Config{Heads: 1, HeadDim: 4, Pairs: 1, PairsPerRow: 2}),
 		"approx: Diagonals is 92681, want 0 to 92680":                                            mra(MRA2Config{Heads: 1, HeadDim: 4, Diagonals: 92681}),
 		"approx: Diagonals is -1, want 0 to 92680":                                               mra(MRA2Config{Heads: 1, HeadDim: 4, Diagonals: -1}),
-		"approx: Stabiliser is NaN, want a finite number":                                        performer(PerformerConfig{Heads: 1, HeadDim: 4, Stabiliser: &nan}),
-		"approx: a Stabiliser with ReLU, whose features need none":                               performer(PerformerConfig{Heads: 1, HeadDim: 4, ReLU: true, Stabiliser: new(float32)}),
-		"approx: no state of a Performer without a Stabiliser: its features depend on all keys":  still,
+		"approx: Stabilizer is NaN, want a finite number":                                        performer(PerformerConfig{Heads: 1, HeadDim: 4, Stabilizer: &nan}),
+		"approx: a Stabilizer with ReLU, whose features need none":                               performer(PerformerConfig{Heads: 1, HeadDim: 4, ReLU: true, Stabilizer: new(float32)}),
+		"approx: no state of a Performer without a Stabilizer: its features depend on all keys":  still,
 		fmt.Sprint("approx: Snapshots is -1, want 0 to ", maxFloats/testLinear(t).stateSize()-1): snapshots,
 	} {
 		if !errors.Is(err, ErrConfig) || err.Error() != strings.TrimSpace(want) {
@@ -198,7 +198,7 @@ func FuzzRun(f *testing.F) {
 			if options&16 != 0 {
 				stable = nil
 			}
-			op, err = NewPerformer(PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Causal: causal, Features: cut, Stabiliser: stable})
+			op, err = NewPerformer(PerformerConfig{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Causal: causal, Features: cut, Stabilizer: stable})
 		case 7:
 			op, err = NewMRA2(MRA2Config{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Block: cut, Sparse: options&8 != 0})
 		case 6:

@@ -85,7 +85,7 @@ func goldenLinear(t *testing.T, f *golden.File) {
 	s := f.Shape("q")
 	batch, tokens, heads, d, dv := s[0], s[1], s[2], s[3], f.Shape("v")[3]
 	eps, _, _ := strings.Cut(f.Meta("eps"), " ")
-	cfg := LinearConfig{Heads: heads, KVHeads: f.Shape("k")[2], HeadDim: d, ValueDim: dv, Eps: float32(number(t, eps))}
+	cfg := LinearConfig{Heads: heads, KVHeads: f.Shape("k")[2], HeadDim: d, ValueDim: dv, Eps: number(t, eps)}
 	if m := f.Meta("feature_map"); m != "elu(x)+1" {
 		t.Fatalf("feature_map is %q", m)
 	}

@@ -104,9 +104,9 @@ func operators(t testing.TB, sh shape, workers int) []operator {
 	p := value[*Performer](t)(NewPerformer(pc))
 	pc.Causal = true
 	pt := value[*Performer](t)(NewPerformer(pc))
-	pc.Stabiliser = new(float32)
+	pc.Stabilizer = new(float32)
 	ps := value[*Performer](t)(NewPerformer(pc))
-	pc.Stabiliser, pc.ReLU = nil, true
+	pc.Stabilizer, pc.ReLU = nil, true
 	pr := value[*Performer](t)(NewPerformer(pc))
 	b := value[*Based](t)(NewBased(BasedConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, ValueDim: sh.valueDim, Workers: workers}))
 	tokens := scaled(normal(8, sh.kvHeads*5, 5000), 1./16)

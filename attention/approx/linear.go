@@ -20,7 +20,7 @@ type LinearConfig struct {
 	// the same tokens.
 	Causal bool
 	// Eps is added to the denominator; 0 stands for 1e-6.
-	Eps float32
+	Eps float64
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -56,7 +56,7 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-6
 	}
-	l := &Linear{cfg: cfg, featured: featured{phi: eluPlusOne{}, causal: cfg.Causal, eps: cfg.Eps, kind: "Linear"}}
+	l := &Linear{cfg: cfg, featured: featured{phi: eluPlusOne{}, causal: cfg.Causal, eps: float32(cfg.Eps), kind: "Linear"}}
 	if !cfg.Causal {
 		l.still = "a Linear that is not Causal: its queries see the tokens to come"
 	}
@@ -64,7 +64,7 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 		return nil, err
 	}
 	l.unlike = fmt.Sprintf("another Eps, want %v", cfg.Eps)
-	l.numbers = append(sh.numbers(), int64(math.Float32bits(cfg.Eps)))
+	l.numbers = append(sh.numbers(), int64(math.Float32bits(float32(cfg.Eps))))
 	l.fingerprint = state.NewFingerprint("approx.Linear", l.numbers...)
 	return l, nil
 }
@@ -80,8 +80,8 @@ func (l *Linear) Forward(dst, q, k, v blas32.General) error {
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On
 // an error, as where the operator is not Causal (ErrCall), the state is as before the call.
-func (l *Linear) Step(dst, q, k, v blas32.General, state *LinearState) error {
-	return l.step(dst, q, k, v, state)
+func (l *Linear) Step(dst, q, k, v blas32.General, st *LinearState) error {
+	return l.step(dst, q, k, v, st)
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices

@@ -22,7 +22,7 @@ func TestLooks(t *testing.T) {
 	}
 	fixed := new(float32)
 	performer := func(sh shape, features int, stable *float32) *Performer {
-		return value[*Performer](t)(NewPerformer(PerformerConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, Features: features, Causal: true, Stabiliser: stable}))
+		return value[*Performer](t)(NewPerformer(PerformerConfig{Heads: sh.heads, KVHeads: sh.kvHeads, HeadDim: sh.dim, Features: features, Causal: true, Stabilizer: stable}))
 	}
 	nystrom := func(iterations int) *Nystrom {
 		return value[*Nystrom](t)(NewNystrom(NystromConfig{Heads: 1, HeadDim: 16, Landmarks: 255, Iterations: iterations}))

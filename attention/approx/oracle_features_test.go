@@ -105,8 +105,8 @@ func performerOracle(p *Performer) func(c *request, sh shape) [][]float64 {
 					}
 				}
 			}
-			if p.cfg.Stabiliser != nil {
-				top = float64(*p.cfg.Stabiliser)
+			if p.cfg.Stabilizer != nil {
+				top = float64(*p.cfg.Stabilizer)
 			}
 			q, k := make([][]float64, c.Q.Rows), make([][]float64, c.K.Rows)
 			for i := range q {

@@ -32,14 +32,14 @@ type PerformerConfig struct {
 	// Seed chooses the Projection that is made.
 	Seed uint64
 	// Eps is added to each feature; 0 stands for 1e-4, or with ReLU 1e-3.
-	Eps float32
-	// Stabiliser is subtracted in the exponents of the keys' features. nil stands for what
+	Eps float64
+	// Stabilizer is subtracted in the exponents of the keys' features. nil stands for what
 	// is published: the largest element of x W^T over all keys of the sequence and head. A
 	// number, the same for all sequences, lets a causal Performer stream; 0 is the formula
 	// of the paper. Results differ through Eps alone, which counts for more the smaller the
-	// features are; a key's are at most exp(|w|^2/2 - Stabiliser), with |w|^2 about D for a
+	// features are; a key's are at most exp(|w|^2/2 - Stabilizer), with |w|^2 about D for a
 	// Projection that is made. ReLU has none.
-	Stabiliser *float32
+	Stabilizer *float32
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
 }
@@ -54,7 +54,7 @@ type PerformerConfig struct {
 //	z       = sum over j of s[j] phi(k[j])                           [F]
 //
 // for each head, with s[j] = exp(LogWeights[j]), 1 without. top is the largest element of W x,
-// of a query over its own features, of keys over those of all keys (but see Stabiliser).
+// of a query over its own features, of keys over those of all keys (but see Stabilizer).
 // Causal, the sums go up to j = i, and each element of z has 1e-6 added to it. With ReLU
 //
 //	phi(x) = max(W x, 0) + Eps
@@ -63,7 +63,7 @@ type PerformerConfig struct {
 //
 // The keys' top does not change the weights but through Eps. Yet causal results depend by it,
 // a little, on tokens to come, and the next token can change all of them: only with ReLU or a
-// Stabiliser does a causal Performer have a State, a LinearState.
+// Stabilizer does a causal Performer have a State, a LinearState.
 //
 // It costs 4 F (D + Dv) flop for each token and head, 2 F D more where tops of keys are
 // sought, and causal, within chunks of 64 tokens, 128 F more. A Performer is immutable and safe for concurrent use.
@@ -101,10 +101,10 @@ func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 		return fail("Features is %d and Projection has %d rows", cfg.Features, cfg.Projection.Rows)
 	case checkEps(cfg.Eps) != nil:
 		return nil, checkEps(cfg.Eps)
-	case cfg.Stabiliser != nil && cfg.ReLU:
-		return fail("a Stabiliser with ReLU, whose features need none")
-	case cfg.Stabiliser != nil && !finite(*cfg.Stabiliser):
-		return fail("Stabiliser is %v, want a finite number", *cfg.Stabiliser)
+	case cfg.Stabilizer != nil && cfg.ReLU:
+		return fail("a Stabilizer with ReLU, whose features need none")
+	case cfg.Stabilizer != nil && !finite(*cfg.Stabilizer):
+		return fail("Stabilizer is %v, want a finite number", *cfg.Stabilizer)
 	}
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-4
@@ -137,13 +137,13 @@ func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 	switch {
 	case !cfg.Causal:
 		p.still = "a Performer that is not Causal: its queries see the tokens to come"
-	case cfg.Stabiliser == nil && !cfg.ReLU:
-		p.still = "a Performer without a Stabiliser: its features depend on all keys"
+	case cfg.Stabilizer == nil && !cfg.ReLU:
+		p.still = "a Performer without a Stabilizer: its features depend on all keys"
 	}
 	if cfg.Causal {
 		p.eps = 1e-6
 	}
-	if !cfg.ReLU && cfg.Stabiliser == nil {
+	if !cfg.ReLU && cfg.Stabilizer == nil {
 		p.sums.top = p.phi.(topper)
 	}
 	p.identify()
@@ -152,15 +152,15 @@ func NewPerformer(cfg PerformerConfig) (*Performer, error) {
 
 // identify tells whose states the operator's are.
 func (p *Performer) identify() {
-	p.unlike = "another Projection, Eps, Stabiliser or ReLU"
+	p.unlike = "another Projection, Eps, Stabilizer or ReLU"
 	fixed := float32(0)
-	if p.cfg.Stabiliser != nil {
-		fixed = *p.cfg.Stabiliser
+	if p.cfg.Stabilizer != nil {
+		fixed = *p.cfg.Stabilizer
 	}
 	weights := state.NewFingerprint("projection")
 	weights.Matrices(p.cfg.Projection)
 	p.numbers = append(p.sums.numbers(), performerNumber, int64(p.cfg.Features), state.Bool(p.cfg.ReLU),
-		int64(math.Float32bits(p.cfg.Eps)), int64(math.Float32bits(fixed)), int64(weights))
+		int64(math.Float32bits(float32(p.cfg.Eps))), int64(math.Float32bits(fixed)), int64(weights))
 	p.fingerprint = state.NewFingerprint("approx.Performer", p.numbers...)
 }
 
@@ -182,8 +182,8 @@ func (p *Performer) Forward(dst, q, k, v blas32.General) error {
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On an error, as
 // where the operator has no states (ErrCall), the state is as before the call.
-func (p *Performer) Step(dst, q, k, v blas32.General, state *LinearState) error {
-	return p.step(dst, q, k, v, state)
+func (p *Performer) Step(dst, q, k, v blas32.General, st *LinearState) error {
+	return p.step(dst, q, k, v, st)
 }
 
 // StepBatch is Step for the next token of each of many states, as Linear.StepBatch.
@@ -196,11 +196,11 @@ func (p *Performer) StepBatch(dst, q, k, v blas32.General, states []*LinearState
 func (p *Performer) Run(ctx context.Context, call *attention.Call) error { return p.attend(ctx, call) }
 
 // NewState returns the state before the first token, or an error that matches ErrConfig: only
-// a causal Performer with ReLU or a Stabiliser has one.
+// a causal Performer with ReLU or a Stabilizer has one.
 func (p *Performer) NewState(cfg StateConfig) (*LinearState, error) { return p.newState(cfg) }
 
 // ReadState reads a state that WriteTo wrote of this Performer, or of one with the same
-// heads, widths, Projection, Eps, Stabiliser and ReLU. Errors match ErrState or are those of r.
+// heads, widths, Projection, Eps, Stabilizer and ReLU. Errors match ErrState or are those of r.
 func (p *Performer) ReadState(r io.Reader) (*LinearState, error) { return p.readState(r) }
 
 // Bytes returns the memory of the weights, the Projection as it is and as it is multiplied by.

@@ -24,13 +24,13 @@ type favor struct {
 
 func newFavor(cfg PerformerConfig) *favor {
 	d, f := float64(cfg.HeadDim), float64(cfg.Features)
-	p := &favor{dim: cfg.HeadDim, f: cfg.Features, relu: cfg.ReLU, eps: cfg.Eps, half: float32(0.5 / math.Sqrt(d)), log: float32(logarithm(f) / 2)}
-	if cfg.Stabiliser != nil {
+	p := &favor{dim: cfg.HeadDim, f: cfg.Features, relu: cfg.ReLU, eps: float32(cfg.Eps), half: float32(0.5 / math.Sqrt(d)), log: float32(logarithm(f) / 2)}
+	if cfg.Stabilizer != nil {
 		p.fixed = new(float32)
-		*p.fixed = *cfg.Stabiliser
+		*p.fixed = *cfg.Stabilizer
 	}
 	if !cfg.ReLU {
-		p.eps = float32(float64(cfg.Eps) / math.Sqrt(f))
+		p.eps = float32(float64(p.eps) / math.Sqrt(f))
 	}
 	scaled := mat.New(cfg.Features, cfg.HeadDim)
 	asm.Scale(scaled.Data, quarterRoot(cfg.HeadDim), cfg.Projection.Data)

@@ -30,7 +30,7 @@ func TestProjectionBits(t *testing.T) {
 			t.Errorf("%d x %d of seed %d: the bits have the checksum %#08x, want %#08x", c.features, c.dim, c.seed, got, c.want)
 		}
 	}
-	p := value[*Performer](t)(NewPerformer(PerformerConfig{Heads: 1, HeadDim: 64, Causal: true, Stabiliser: new(float32)}))
+	p := value[*Performer](t)(NewPerformer(PerformerConfig{Heads: 1, HeadDim: 64, Causal: true, Stabilizer: new(float32)}))
 	if got, want := uint64(p.fingerprint), uint64(0x7c07417d60c2ed9c); got != want {
 		t.Errorf("the states' fingerprint is %#x, want %#x", got, want)
 	}

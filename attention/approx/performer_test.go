@@ -48,9 +48,9 @@ func TestProjection(t *testing.T) {
 	}
 }
 
-// TestStabiliser: a Stabiliser that is the largest of the keys' exponents gives what is
+// TestStabilizer: a Stabilizer that is the largest of the keys' exponents gives what is
 // published, whose results with a small Eps, not causal, hardly depend on it.
-func TestStabiliser(t *testing.T) {
+func TestStabilizer(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, causal := range []bool{false, true} {
 			cfg := PerformerConfig{Heads: 1, HeadDim: 8, Causal: causal, Eps: 1e-7}
@@ -66,7 +66,7 @@ func TestStabiliser(t *testing.T) {
 			want := run(p)
 			top := p.phi.(topper).top(new(featureWork), c.K)
 			for _, fixed := range []float32{top, 0} {
-				cfg.Stabiliser = &fixed
+				cfg.Stabilizer = &fixed
 				got := run(value[*Performer](t)(NewPerformer(cfg)))
 				tol := 1e-5
 				if fixed == 0 {
@@ -77,7 +77,7 @@ func TestStabiliser(t *testing.T) {
 				}
 				for i, x := range want.Data {
 					if d := math.Abs(float64(got.Data[i] - x)); !(d <= tol) {
-						t.Fatalf("Stabiliser %v: element %d is %v, want %v", fixed, i, got.Data[i], x)
+						t.Fatalf("Stabilizer %v: element %d is %v, want %v", fixed, i, got.Data[i], x)
 					}
 				}
 			}
@@ -89,7 +89,7 @@ func TestStabiliser(t *testing.T) {
 func TestForeignStates(t *testing.T) {
 	const h, d = 2, 4
 	performer := func(change func(*PerformerConfig)) *featured {
-		cfg := PerformerConfig{Heads: h, HeadDim: d, Causal: true, Stabiliser: new(float32)}
+		cfg := PerformerConfig{Heads: h, HeadDim: d, Causal: true, Stabilizer: new(float32)}
 		if change != nil {
 			change(&cfg)
 		}
@@ -104,8 +104,8 @@ func TestForeignStates(t *testing.T) {
 		performer(func(c *PerformerConfig) { c.Seed = 1 }),
 		performer(func(c *PerformerConfig) { c.Features = d }),
 		performer(func(c *PerformerConfig) { c.Eps = 1e-3 }),
-		performer(func(c *PerformerConfig) { c.Stabiliser = &one }),
-		performer(func(c *PerformerConfig) { c.Stabiliser, c.ReLU = nil, true }),
+		performer(func(c *PerformerConfig) { c.Stabilizer = &one }),
+		performer(func(c *PerformerConfig) { c.Stabilizer, c.ReLU = nil, true }),
 	}
 	for i, of := range all {
 		st := value[*LinearState](t)(of.newState(StateConfig{}))
@@ -174,12 +174,12 @@ func TestPerformerError(t *testing.T) {
 		}
 		for _, f := range features {
 			for _, fixed := range []*float32{nil, new(float32)} {
-				p := value[*Performer](t)(NewPerformer(PerformerConfig{Heads: heads, HeadDim: d, Features: f, Stabiliser: fixed}))
+				p := value[*Performer](t)(NewPerformer(PerformerConfig{Heads: heads, HeadDim: d, Features: f, Stabilizer: fixed}))
 				if err := p.Forward(got, q, k, v); err != nil {
 					t.Fatal(err)
 				}
 				mean := meanError(got, want, heads)
-				t.Logf("%s of %v, %d features, Stabiliser 0 %v: %.2g", data.name, data.size, f, fixed != nil, mean)
+				t.Logf("%s of %v, %d features, Stabilizer 0 %v: %.2g", data.name, data.size, f, fixed != nil, mean)
 				if !(mean <= data.most) {
 					t.Errorf("%s of %v, %d features: %v, want at most %v", data.name, data.size, f, mean, data.most)
 				}

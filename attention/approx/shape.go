@@ -42,8 +42,8 @@ func newShape(heads, kvHeads, dim, valueDim, workers int) (s shape, err error) {
 func (s *shape) group() int { return s.heads / s.kvHeads }
 
 // checkEps reports what is no addend of a denominator or a feature.
-func checkEps(eps float32) error {
-	if !finite(eps) || eps < 0 {
+func checkEps(eps float64) error {
+	if !finite(float32(eps)) || eps < 0 {
 		return check.Errorf(ErrConfig, "approx: Eps is %v, want a finite number, 0 or more", eps)
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 // 65536 tokens.
 func BenchmarkCCA(b *testing.B) {
 	const heads, d = 8, 64
-	base := Config{Heads: heads, HeadDim: d, Group: 16, Window: 1024}
+	base := Config{Heads: heads, HeadDim: d, GroupSize: 16, Window: 1024}
 	deep := base
 	deep.Levels = maxLevels
 	forward := func(cfg Config) func(b *testing.B) func(dst, q, k, v blas32.General) error {

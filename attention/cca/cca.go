@@ -30,10 +30,10 @@ type Config struct {
 	// Heads, KVHeads, HeadDim, ValueDim and Scale are those of attention.Config.
 	Heads, KVHeads, HeadDim, ValueDim int
 	Scale                             float32
-	// Group is g, the number of tokens pooled into a core; 0 stands for 16.
-	Group int
+	// GroupSize is g, the number of tokens pooled into a core; 0 stands for 16.
+	GroupSize int
 	// Window is w: a query sees w to w+g-1 tokens up to its own as they are; 0 stands
-	// for 1024. The published models were trained with a multiple of Group.
+	// for 1024. The published models were trained with a multiple of GroupSize.
 	Window int
 	// Pooling is how groups are pooled.
 	Pooling Pooling
@@ -50,7 +50,7 @@ type Config struct {
 	// and against exact attention, which one level misses by 1.3e-5; where they are
 	// noise, 0.7 against one level, while both miss exact attention by 1 and more.
 	Levels int
-	// Span is how many cores of a level a query sees at least; 0 stands for Group. It
+	// Span is how many cores of a level a query sees at least; 0 stands for GroupSize. It
 	// is not used with one level.
 	Span int
 	// CountTokens, which is ours and not the paper's, lets a core count in the softmax
@@ -64,23 +64,23 @@ type Config struct {
 }
 
 // CCA is causal Core-Context-Aware attention (Chen et al. 2024, arXiv
-// 2412.12465): groups of Group tokens are pooled into core tokens,
+// 2412.12465): groups of GroupSize tokens are pooled into core tokens,
 //
 //	a[p][j] = softmax over j in group p of Scale q[last of p].k[j]
 //	coreK[p] = sum over j of a[p][j] k[j]
 //	coreV[p] = sum over j of a[p][j] v[j]
 //
 // and query i sees, in one softmax, the cores of the first n[i] groups and the
-// tokens from n[i]*Group to its own,
+// tokens from n[i]*GroupSize to its own,
 //
-//	n[i] = max(0, floor((i + 1 - Window) / Group)),
+//	n[i] = max(0, floor((i + 1 - Window) / GroupSize)),
 //
 // which is each token of its past once. A core belongs to a query head: its
 // weights come from that head's query. Rotary positions are applied to q and k
 // before.
 //
 // The published code's fused kernel deviates from this in rows just past the
-// window and where Window is not a multiple of Group, and its cache in the first
+// window and where Window is not a multiple of GroupSize, and its cache in the first
 // two layers; neither is followed here.
 //
 // A CCA is immutable and safe for concurrent use.
@@ -112,8 +112,8 @@ func New(cfg Config) (*CCA, error) {
 	}
 	const most = 1 << 29 // so that sums fit in an int of 32 bits
 	switch {
-	case cfg.Group < 0 || cfg.Group > most:
-		return fail("Group is %d, want 0 to 2^29", cfg.Group)
+	case cfg.GroupSize < 0 || cfg.GroupSize > most:
+		return fail("GroupSize is %d, want 0 to 2^29", cfg.GroupSize)
 	case cfg.Window < 0 || cfg.Window > most:
 		return fail("Window is %d, want 0 to 2^29", cfg.Window)
 	case cfg.Pooling < PoolSignificance || cfg.Pooling > PoolMax:
@@ -128,13 +128,13 @@ func New(cfg Config) (*CCA, error) {
 			*x = def
 		}
 	}
-	or(&cfg.Group, 16)
+	or(&cfg.GroupSize, 16)
 	or(&cfg.Window, 1024)
 	or(&cfg.Levels, 1)
-	or(&cfg.Span, cfg.Group)
+	or(&cfg.Span, cfg.GroupSize)
 	att, err := attention.New(attention.Config{
 		Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale,
-		Causal: true, Window: cfg.Window + cfg.Group - 1, Workers: cfg.Workers,
+		Causal: true, Window: cfg.Window + cfg.GroupSize - 1, Workers: cfg.Workers,
 	})
 	if err != nil {
 		return nil, check.Named("cca", err)
@@ -151,11 +151,11 @@ func New(cfg Config) (*CCA, error) {
 	}
 	sizes := tile.New(kernel.NewAttentionTile())
 	c := &CCA{cfg: cfg, att: att, cores: cores, stretch: max(sizes.Block, fewTokens), alone: int64(sizes.Alone)}
-	l := level{size: int64(cfg.Group), window: int64(cfg.Window)}
+	l := level{size: int64(cfg.GroupSize), window: int64(cfg.Window)}
 	for range cfg.Levels {
 		count := l.size
 		if !cfg.CountTokens {
-			count /= int64(cfg.Group)
+			count /= int64(cfg.GroupSize)
 		}
 		l.weight = float32(math.Log(float64(count)))
 		c.levels = append(c.levels, l)
@@ -242,6 +242,6 @@ func (c *CCA) ScratchBytes(tokens int) int64 {
 		seen = append(seen, int(cores))
 	}
 	const rest = 1 << 14 // lists
-	raw := min(int64(tokens), block+int64(c.cfg.Window+c.cfg.Group))
-	return n + c.att.ScratchBytesWith(tokens, int(raw), c.coreHeads(), seen...) + rest + 64*int64(c.cfg.Group)
+	raw := min(int64(tokens), block+int64(c.cfg.Window+c.cfg.GroupSize))
+	return n + c.att.ScratchBytesWith(tokens, int(raw), c.coreHeads(), seen...) + rest + 64*int64(c.cfg.GroupSize)
 }

@@ -17,8 +17,8 @@ import (
 // overlap each other, dst none of them. After the first call of a shape nothing
 // is allocated.
 //
-// A query costs as much as exact attention to Window + Group/2 tokens and, for
-// the query at position i, i/Group cores. Cores take 1/Group of the memory that
+// A query costs as much as exact attention to Window + GroupSize/2 tokens and, for
+// the query at position i, i/GroupSize cores. Cores take 1/GroupSize of the memory that
 // keys and values would, repeated for each query head; see ScratchBytes.
 func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 	r := c.scratch.Get()
@@ -32,13 +32,13 @@ func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 // where it stands, as in attention.Attention.Step; for more, keys are packed first, as
 // in Forward. On an error the state is as before the call, or at the end of one of the
 // stretches of 8192 tokens that long calls are cut into; the state's Len tells.
-func (c *CCA) Step(dst, q, k, v blas32.General, state *State) error {
-	if state == nil {
+func (c *CCA) Step(dst, q, k, v blas32.General, st *State) error {
+	if st == nil {
 		return check.NilState("cca", "State")
 	}
 	r := c.scratch.Get()
 	defer c.scratch.Put(r)
-	return r.serve(context.Background(), c, request{Dst: dst, Q: q, K: k, V: v}, state, nil)
+	return r.serve(context.Background(), c, request{Dst: dst, Q: q, K: k, V: v}, st, nil)
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
@@ -56,7 +56,7 @@ func (c *CCA) StepBatch(dst, q, k, v blas32.General, states []*State) error {
 // one.
 type Options struct {
 	// CoreK and CoreV receive the cores of the first level, sequence after sequence;
-	// CoreShape tells their shape. Weights, [cores, Heads*Group], receives the
+	// CoreShape tells their shape. Weights, [cores, Heads*GroupSize], receives the
 	// weights of each group's tokens, with PoolSignificance. They are not used
 	// together with a State, whose Cores has them.
 	CoreK, CoreV, Weights blas32.General
@@ -67,7 +67,7 @@ type Options struct {
 }
 
 // Block is the tokens of a group, counted from 0 at the sequence's beginning: K
-// is [Group, KVHeads*HeadDim], V [Group, KVHeads*ValueDim].
+// is [GroupSize, KVHeads*HeadDim], V [GroupSize, KVHeads*ValueDim].
 type Block struct {
 	Group int
 	K, V  blas32.General
@@ -93,7 +93,7 @@ func (c *CCA) Run(ctx context.Context, call *attention.Call) error {
 	if err := check.Call("cca", ctx, call != nil); err != nil {
 		return err
 	}
-	if err := call.Honour("cca", attention.UsesState|attention.UsesOffsets|attention.UsesLSE); err != nil {
+	if err := call.Honor("cca", attention.UsesState|attention.UsesOffsets|attention.UsesLSE); err != nil {
 		return err
 	}
 	if err := call.One("cca"); err != nil {
@@ -189,10 +189,10 @@ func (r *run) checkBlocks() error {
 		if b.Group < 0 || i > 0 && b.Group <= call.Blocks[i-1].Group {
 			return check.Errorf(attention.ErrCall, "cca: Blocks[%d].Group is %d, want 0 or more, in rising order", i, b.Group)
 		}
-		if err := check.Matrix(attention.ErrShape, "cca", "K of a block", b.K, cfg.Group, cfg.KVHeads*cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
+		if err := check.Matrix(attention.ErrShape, "cca", "K of a block", b.K, cfg.GroupSize, cfg.KVHeads*cfg.HeadDim, "KVHeads*HeadDim"); err != nil {
 			return err
 		}
-		if err := check.Matrix(attention.ErrShape, "cca", "V of a block", b.V, cfg.Group, cfg.KVHeads*cfg.ValueDim, "KVHeads*ValueDim"); err != nil {
+		if err := check.Matrix(attention.ErrShape, "cca", "V of a block", b.V, cfg.GroupSize, cfg.KVHeads*cfg.ValueDim, "KVHeads*ValueDim"); err != nil {
 			return err
 		}
 	}
@@ -230,7 +230,7 @@ func (r *run) checkOutputs(cores int) error {
 		{Name: "LSE", M: call.LSE, Rows: call.Q.Rows, Cols: cfg.Heads, What: "Heads"},
 		{Name: "CoreK", M: call.CoreK, Rows: cores, Cols: kCols, What: "heads of cores * HeadDim"},
 		{Name: "CoreV", M: call.CoreV, Rows: cores, Cols: vCols, What: "heads of cores * ValueDim"},
-		{Name: "Weights", M: call.Weights, Rows: cores, Cols: cfg.Heads * cfg.Group, What: "Heads*Group"},
+		{Name: "Weights", M: call.Weights, Rows: cores, Cols: cfg.Heads * cfg.GroupSize, What: "Heads*GroupSize"},
 	}
 	if err := check.Outputs("cca", outputs[:], call.Q, call.K, call.V); err != nil {
 		return err

@@ -22,7 +22,7 @@ func TestCCAConfig(t *testing.T) {
 	for want, cfg := range map[string]Config{
 		"Heads is 0, want 1 or more":             {HeadDim: 4},
 		"KVHeads is 3, want a divisor of":        {Heads: 4, KVHeads: 3, HeadDim: 4},
-		"Group is -1, want 0 to 2^29":            {Heads: 1, HeadDim: 4, Group: -1},
+		"GroupSize is -1, want 0 to 2^29":        {Heads: 1, HeadDim: 4, GroupSize: -1},
 		"Window is -1, want 0 to 2^29":           {Heads: 1, HeadDim: 4, Window: -1},
 		"Pooling is 3, want PoolSignificance":    {Heads: 1, HeadDim: 4, Pooling: 3},
 		"Levels is 33, want 0 to 32":             {Heads: 1, HeadDim: 4, Levels: 33},
@@ -32,14 +32,14 @@ func TestCCAConfig(t *testing.T) {
 		"HeadDim is -1, want 1 or more":          {Heads: 1, HeadDim: -1},
 		"ValueDim is -1, want 0 or more":         {Heads: 1, HeadDim: 4, ValueDim: -1},
 		"Window is 536870913, want 0 to 2^29":    {Heads: 1, HeadDim: 4, Window: 1<<29 + 1},
-		"Group is 536870913, want 0 to 2^29":     {Heads: 1, HeadDim: 4, Group: 1<<29 + 1},
+		"GroupSize is 536870913, want 0 to 2^29": {Heads: 1, HeadDim: 4, GroupSize: 1<<29 + 1},
 		"HeadDim is 65536 and ValueDim 65536, w": {Heads: 1, HeadDim: 1 << 16},
 	} {
 		if _, err := New(cfg); !errors.Is(err, attention.ErrConfig) || !strings.HasPrefix(err.Error(), "cca: "+want) {
 			t.Errorf("%+v: error %v, want %s", cfg, err, want)
 		}
 	}
-	c := mustCCA(t, Config{Heads: 1, HeadDim: 1, Group: 1 << 29, Window: 1 << 29, Span: 1 << 29, Levels: 32})
+	c := mustCCA(t, Config{Heads: 1, HeadDim: 1, GroupSize: 1 << 29, Window: 1 << 29, Span: 1 << 29, Levels: 32})
 	if err := c.Forward(zeroMatrix(3, 1), zeroMatrix(3, 1), zeroMatrix(3, 1), zeroMatrix(3, 1)); err != nil {
 		t.Error(err)
 	}
@@ -56,10 +56,10 @@ func TestCCAConfig(t *testing.T) {
 
 func TestCCACallErrors(t *testing.T) {
 	const n = 10
-	c := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3})
-	other := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 4})
-	mean := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3, Pooling: PoolMean})
-	deep := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, Group: 2, Window: 3, Levels: 2})
+	c := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, GroupSize: 2, Window: 3})
+	other := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, GroupSize: 2, Window: 4})
+	mean := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, GroupSize: 2, Window: 3, Pooling: PoolMean})
+	deep := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 3, ValueDim: 5, GroupSize: 2, Window: 3, Levels: 2})
 	state, _ := c.NewState(StateConfig{MaxTokens: 9})
 	alien, _ := other.NewState(StateConfig{})
 	block := func(p int) Block { return Block{p, zeroMatrix(2, 6), zeroMatrix(2, 10)} }
@@ -86,7 +86,7 @@ func TestCCACallErrors(t *testing.T) {
 		"Offsets ends with 9, want the number of rows = 10":           {c, attention.ErrCall, func(c *flat) { c.Offsets = []int{0, 9} }},
 		"CoreK has 2 rows, want 3":                                    {c, attention.ErrShape, func(c *flat) { c.CoreK = zeroMatrix(2, 12) }},
 		"CoreV has 12 columns, want heads of cores * ValueDim = 20":   {c, attention.ErrShape, func(c *flat) { c.CoreV = zeroMatrix(3, 12) }},
-		"Weights has 4 columns, want Heads*Group = 8":                 {c, attention.ErrShape, func(c *flat) { c.Weights = zeroMatrix(3, 4) }},
+		"Weights has 4 columns, want Heads*GroupSize = 8":             {c, attention.ErrShape, func(c *flat) { c.Weights = zeroMatrix(3, 4) }},
 		"Weights without PoolSignificance":                            {mean, attention.ErrCall, func(c *flat) { c.Weights = zeroMatrix(3, 4) }},
 		"Blocks[1].Group is 1, want 0 or more, in rising order":       {c, attention.ErrCall, func(c *flat) { c.Blocks = []Block{block(1), block(1)} }},
 		"K of a block has 3 rows, want 2":                             {c, attention.ErrShape, func(c *flat) { c.Blocks = []Block{{0, zeroMatrix(3, 6), zeroMatrix(2, 10)}} }},
@@ -128,7 +128,7 @@ func TestCCACallErrors(t *testing.T) {
 // and go on from there.
 func TestCCACancel(t *testing.T) {
 	const n = 60
-	c := mustCCA(t, Config{Heads: 2, HeadDim: 4, Group: 3, Window: 5, Levels: 3})
+	c := mustCCA(t, Config{Heads: 2, HeadDim: 4, GroupSize: 3, Window: 5, Levels: 3})
 	q, k, v := matrix(1, n, 8), matrix(2, n, 8), matrix(3, n, 8)
 	want, got := zeroMatrix(n, 8), zeroMatrix(n, 8)
 	if err := c.Forward(want, q, k, v); err != nil {
@@ -166,7 +166,7 @@ func TestCCACancel(t *testing.T) {
 func TestCCALong(t *testing.T) {
 	const n = 70
 	end := tile.Small()
-	c := mustCCA(t, Config{Heads: 2, HeadDim: 4, Group: 3, Window: 5, Levels: 4, Span: 1})
+	c := mustCCA(t, Config{Heads: 2, HeadDim: 4, GroupSize: 3, Window: 5, Levels: 4, Span: 1})
 
 	end()
 	q, k, v := matrix(1, n, 8), matrix(2, n, 8), matrix(3, n, 8)
@@ -194,7 +194,7 @@ func TestCCAAllocations(t *testing.T) {
 		for _, workers := range []int{1, 4} {
 			const n = 200
 			end := tile.Small()
-			c := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 8, Group: 4, Window: 16, Levels: 3, Workers: workers})
+			c := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 8, GroupSize: 4, Window: 16, Levels: 3, Workers: workers})
 			end()
 			q, k, v, dst := matrix(1, n, 32), matrix(2, n, 16), matrix(3, n, 16), zeroMatrix(n, 32)
 			forward := func() {
@@ -225,7 +225,7 @@ func TestCCAAllocations(t *testing.T) {
 }
 
 func TestCCAStateFile(t *testing.T) {
-	c := mustCCA(t, Config{Heads: 2, HeadDim: 2, Group: 2, Window: 3, Levels: 2})
+	c := mustCCA(t, Config{Heads: 2, HeadDim: 2, GroupSize: 2, Window: 3, Levels: 2})
 	s, _ := c.NewState(StateConfig{MaxTokens: 1 << 30 >> 10})
 	x := matrix(1, 30, 4)
 	if err := c.Step(zeroMatrix(30, 4), x, x, x, s); err != nil {
@@ -236,7 +236,7 @@ func TestCCAStateFile(t *testing.T) {
 		t.Fatalf("%d bytes, error %v", n, err)
 	}
 	statetest.Damage(t, file.Bytes(), func(r io.Reader) error { _, err := c.ReadState(r); return err })
-	other := mustCCA(t, Config{Heads: 2, HeadDim: 2, Group: 2, Window: 4, Levels: 2})
+	other := mustCCA(t, Config{Heads: 2, HeadDim: 2, GroupSize: 2, Window: 4, Levels: 2})
 	if _, err := other.ReadState(&file); !errors.Is(err, attention.ErrState) || err.Error() != "cca: state: it is of another operator: the Config or the weights differ" {
 		t.Errorf("error %v", err)
 	}

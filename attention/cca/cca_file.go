@@ -19,7 +19,7 @@ const stateKind = "sqCCA\x00\x00\x02"
 func (c *CCA) fingerprint() []int64 {
 	cfg := &c.cfg
 	return []int64{int64(cfg.Heads), int64(cfg.KVHeads), int64(cfg.HeadDim), int64(cfg.ValueDim), int64(math.Float32bits(cfg.Scale)),
-		int64(cfg.Group), int64(cfg.Window), int64(cfg.Pooling), int64(len(c.levels)), int64(cfg.Span), state.Bool(cfg.CountTokens)}
+		int64(cfg.GroupSize), int64(cfg.Window), int64(cfg.Pooling), int64(len(c.levels)), int64(cfg.Span), state.Bool(cfg.CountTokens)}
 }
 
 // WriteTo writes the state, for a ReadState of an operator of the same

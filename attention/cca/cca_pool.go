@@ -65,7 +65,7 @@ func (r *run) poolLevels(ctx context.Context) error {
 		}
 		members := growth
 		if r.level == 0 {
-			members = c.cfg.Group
+			members = c.cfg.GroupSize
 		}
 		workers := c.workersFor(r.call.workers, int64(min(float64(n)*float64(members*c.cfg.Heads*(c.cfg.HeadDim+c.cfg.ValueDim)), math.MaxInt32)))
 		for len(r.poolers) < workers {
@@ -118,7 +118,7 @@ func (p *pooler) pool(r *run, row int) {
 		default:
 			p.significance(q[h*dk:][:dk], c.cfg.Scale, from*dk)
 			if out := r.call.Weights; r.level == 0 && out.Rows > 0 {
-				copy(mat.Part(out, row, h*c.cfg.Group, c.cfg.Group), p.weights)
+				copy(mat.Part(out, row, h*c.cfg.GroupSize, c.cfg.GroupSize), p.weights)
 			}
 		}
 		weighted(dstK, p.weights, p.k, from*dk)
@@ -133,7 +133,7 @@ func (p *pooler) gather(r *run, b int, group int64) {
 	c := r.op
 	p.k, p.v = p.k[:0], p.v[:0]
 	k, v, at := r.tokens[1], r.tokens[2], r.offsets[b]
-	old, members, heads := int64(0), int64(c.cfg.Group), c.cfg.KVHeads
+	old, members, heads := int64(0), int64(c.cfg.GroupSize), c.cfg.KVHeads
 	var held *attention.State
 	if r.states != nil {
 		held, old = r.states[b].tokens, r.states[b].length

@@ -180,5 +180,5 @@ func (r *run) blocksInSight(query int64) (from, to int64) {
 	for n < len(r.call.Blocks) && int64(r.call.Blocks[n].Group) < pooled {
 		n++
 	}
-	return 0, int64(n) * int64(r.op.cfg.Group)
+	return 0, int64(n) * int64(r.op.cfg.GroupSize)
 }

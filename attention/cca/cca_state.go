@@ -54,7 +54,7 @@ func (p *Pages) Used() (tokens, cores int) { return p.tokens.Used(), p.cores.Use
 func (p *Pages) Bytes() int64 { return p.tokens.Bytes() + p.cores.Bytes() }
 
 // State is what CCA remembers of the tokens it has seen: their cores, and the
-// Window + Group - 1 last keys and values as they are, or fewer. No query is
+// Window + GroupSize - 1 last keys and values as they are, or fewer. No query is
 // held: a group is pooled when its last token comes, and its tokens are released
 // when they leave the window. With more than one level, cores are released too
 // when queries have turned to the next level's. It is not safe for concurrent
@@ -102,7 +102,7 @@ func (s *State) tokensConfig() attention.StateConfig {
 		cfg.Pages = p.tokens
 	} else if most := int64(s.cfg.MaxTokens); most > 0 {
 		c := s.op
-		cfg.MaxTokens = roomFor(min(most, int64(c.cfg.Window+c.cfg.Group+fewTokens)+int64(s.cfg.Rollback)), most)
+		cfg.MaxTokens = roomFor(min(most, int64(c.cfg.Window+c.cfg.GroupSize+fewTokens)+int64(s.cfg.Rollback)), most)
 	}
 	return cfg
 }

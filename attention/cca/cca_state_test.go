@@ -141,9 +141,9 @@ func TestCCABatch(t *testing.T) {
 // TestCCAOwners has states go on with another operator of the same Config, and with no
 // other.
 func TestCCAOwners(t *testing.T) {
-	cfg := Config{Heads: 2, HeadDim: 4, Group: 2, Window: 3}
+	cfg := Config{Heads: 2, HeadDim: 4, GroupSize: 2, Window: 3}
 	c, twin := mustCCA(t, cfg), mustCCA(t, cfg)
-	cfg.Group = 3
+	cfg.GroupSize = 3
 	other := mustCCA(t, cfg)
 	s, _ := c.NewState(StateConfig{})
 	x := matrix(1, 2, 8)
@@ -190,7 +190,7 @@ func TestCCAOwners(t *testing.T) {
 // TestCCAPagesFull has a pool run out: the state is as before, and goes on when there
 // is room again.
 func TestCCAPagesFull(t *testing.T) {
-	c := mustCCA(t, Config{Heads: 2, HeadDim: 4, Group: 2, Window: 6})
+	c := mustCCA(t, Config{Heads: 2, HeadDim: 4, GroupSize: 2, Window: 6})
 	pages, err := c.NewPages(attention.PagesConfig{PageTokens: 4, MaxPages: 21})
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestCCAPagesFull(t *testing.T) {
 
 // TestCCAForeignParts reads files whose head is right and whose parts are not.
 func TestCCAForeignParts(t *testing.T) {
-	c := mustCCA(t, Config{Heads: 2, HeadDim: 2, Group: 2, Window: 3, Levels: 2})
+	c := mustCCA(t, Config{Heads: 2, HeadDim: 2, GroupSize: 2, Window: 3, Levels: 2})
 	make := func(change func(s *State)) error {
 		s, _ := c.NewState(StateConfig{})
 		x := matrix(1, 30, 4)

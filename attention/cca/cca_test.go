@@ -20,7 +20,7 @@ func randomCCA(t *testing.T, seed uint64, workers int) (c *CCA, q, k, v blas32.G
 	one := func(list ...int) int { return list[r.IntN(len(list))] }
 	kvHeads := one(1, 2, 3)
 	cfg := Config{
-		Heads: kvHeads * one(1, 1, 2, 3), KVHeads: kvHeads, HeadDim: one(1, 4, 17), ValueDim: one(0, 3, 18), Group: one(1, 2, 3, 5, 8),
+		Heads: kvHeads * one(1, 1, 2, 3), KVHeads: kvHeads, HeadDim: one(1, 4, 17), ValueDim: one(0, 3, 18), GroupSize: one(1, 2, 3, 5, 8),
 		Window: one(1, 2, 7, 16, 30), Pooling: Pooling(one(0, 0, 1, 2)), Levels: one(0, 1, 2, 3, 6), Span: one(0, 1, 2, 3), CountTokens: r.IntN(2) == 0, Workers: workers,
 	}
 	defer tile.Small()()
@@ -79,7 +79,7 @@ func TestCCASplit(t *testing.T) {
 				if s.Len() != to {
 					t.Fatalf("%d tokens, want %d", s.Len(), to)
 				}
-				if most := int64(c.cfg.Window+c.cfg.Group-1) + int64(cfg.Rollback); int64(s.tokens.Held()) > most {
+				if most := int64(c.cfg.Window+c.cfg.GroupSize-1) + int64(cfg.Rollback); int64(s.tokens.Held()) > most {
 					t.Fatalf("%d tokens are held, want at most %d", s.tokens.Held(), most)
 				}
 				for l := range len(c.levels) - 1 {
@@ -119,7 +119,7 @@ func TestCCASplit(t *testing.T) {
 func TestCCAPartition(t *testing.T) {
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		c := mustCCA(t, Config{Heads: 1, HeadDim: 1, Group: 1 + r.IntN(9), Window: 1 + r.IntN(60), Levels: r.IntN(8), Span: r.IntN(5)})
+		c := mustCCA(t, Config{Heads: 1, HeadDim: 1, GroupSize: 1 + r.IntN(9), Window: 1 + r.IntN(60), Levels: r.IntN(8), Span: r.IntN(5)})
 		i := int64(r.IntN(3000))
 		edge := int64(0)
 		for l := len(c.levels) - 1; l >= 0; l-- {
@@ -136,7 +136,7 @@ func TestCCAPartition(t *testing.T) {
 		if from != edge || to != i+1 {
 			t.Fatalf("%+v: query %d sees tokens %d to %d after %d", c.cfg, i, from, to, edge)
 		}
-		if n := to - from; n > int64(c.cfg.Window+c.cfg.Group-1) || n < min(int64(c.cfg.Window), i+1) {
+		if n := to - from; n > int64(c.cfg.Window+c.cfg.GroupSize-1) || n < min(int64(c.cfg.Window), i+1) {
 			t.Fatalf("%+v: query %d sees %d tokens", c.cfg, i, n)
 		}
 	}
@@ -164,11 +164,11 @@ func TestCCAExact(t *testing.T) {
 			cfg    Config
 			blocks []Block
 		}{
-			"groups of one":     {Config{Group: 1, Window: 7}, nil},
-			"counted ones":      {Config{Group: 1, Window: 1, CountTokens: true}, nil},
-			"a window over all": {Config{Group: 16, Window: n, Levels: 3}, nil},
-			"blocks":            {Config{Group: group, Window: 9}, blocks},
-			"blocks, mean":      {Config{Group: group, Window: 9, Pooling: PoolMean}, blocks},
+			"groups of one":     {Config{GroupSize: 1, Window: 7}, nil},
+			"counted ones":      {Config{GroupSize: 1, Window: 1, CountTokens: true}, nil},
+			"a window over all": {Config{GroupSize: 16, Window: n, Levels: 3}, nil},
+			"blocks":            {Config{GroupSize: group, Window: 9}, blocks},
+			"blocks, mean":      {Config{GroupSize: group, Window: 9, Pooling: PoolMean}, blocks},
 		} {
 			x.cfg.Heads, x.cfg.KVHeads, x.cfg.HeadDim = heads, 2, d
 			c := mustCCA(t, x.cfg)
@@ -178,7 +178,7 @@ func TestCCAExact(t *testing.T) {
 			close64(t, name, got.Data, want.Data, 5e-6)
 			close64(t, name+", LSE", gotLSE.Data, wantLSE.Data, 5e-6)
 		}
-		one, deep := mustCCA(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, Group: 4, Window: 40, Levels: 1}), mustCCA(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, Group: 4, Window: 40, Levels: maxLevels, Span: 30})
+		one, deep := mustCCA(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, GroupSize: 4, Window: 40, Levels: 1}), mustCCA(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, GroupSize: 4, Window: 40, Levels: maxLevels, Span: 30})
 		if err := one.Forward(want, q, k, v); err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +195,7 @@ func TestCCABlocks(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, heads, d, group, window = 90, 4, 8, 5, 12
 		q, k, v := matrix(1, n, heads*d), matrix(2, n, 2*d), matrix(3, n, 2*d)
-		c := mustCCA(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, Group: group, Window: window})
+		c := mustCCA(t, Config{Heads: heads, KVHeads: 2, HeadDim: d, GroupSize: group, Window: window})
 		var blocks []Block
 		for _, p := range []int{1, 7, 15} { // the last is in no query's past
 			blocks = append(blocks, Block{p, part(k, p*group, (p+1)*group), part(v, p*group, (p+1)*group)})
@@ -328,7 +328,7 @@ func TestCCAPropagates(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n, at = 100, 40
 		for _, pooling := range []Pooling{PoolSignificance, PoolMean, PoolMax} {
-			c := mustCCA(t, Config{Heads: 1, HeadDim: 4, Group: 4, Window: 8, Levels: 3, Span: 2, Pooling: pooling})
+			c := mustCCA(t, Config{Heads: 1, HeadDim: 4, GroupSize: 4, Window: 8, Levels: 3, Span: 2, Pooling: pooling})
 			q, k, v, dst := matrix(1, n, 4), matrix(2, n, 4), matrix(3, n, 4), zeroMatrix(n, 4)
 			v.Data[at*4+1] = float32(math.NaN())
 			if err := c.Forward(dst, q, k, v); err != nil {

@@ -9,7 +9,7 @@
 //	H, h   query heads (Heads), and a head's index
 //	G      key and value heads (KVHeads); a core belongs to a query head
 //	D, Dv  width of a query and key (HeadDim), and of a value (ValueDim)
-//	g, w   tokens of a group (Group) and of the window (Window)
+//	g, w   tokens of a group (GroupSize) and of the window (Window)
 //	p      a group, and its core
 //	n      tokens of a sequence
 //

@@ -28,7 +28,7 @@ func wave(rows, cols int) blas32.General {
 // A prompt in two chunks, then a token at a time. The state holds a core for each
 // four tokens and the tokens of the window.
 func ExampleCCA() {
-	op, err := cca.New(cca.Config{Heads: 4, KVHeads: 2, HeadDim: 8, Group: 4, Window: 16})
+	op, err := cca.New(cca.Config{Heads: 4, KVHeads: 2, HeadDim: 8, GroupSize: 4, Window: 16})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func ExampleCCA() {
 // outputs are from those of exact attention.
 func ExampleCCA_Window() {
 	const n = 300
-	op, err := cca.New(cca.Config{Heads: 4, KVHeads: 2, HeadDim: 8, Group: 4, Window: 64, CountTokens: true})
+	op, err := cca.New(cca.Config{Heads: 4, KVHeads: 2, HeadDim: 8, GroupSize: 4, Window: 64, CountTokens: true})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func ExampleCCA_Window() {
 		log.Fatal(err)
 	}
 	report, err := reporter.Report(context.Background(), &attention.ReportCall{
-		Out: out, Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Seen: op.Window,
+		Out: out, Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Visible: op.Window,
 	})
 	if err != nil {
 		log.Fatal(err)

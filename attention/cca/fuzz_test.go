@@ -12,7 +12,7 @@ import (
 func FuzzCCA(f *testing.F) {
 	f.Add(2, 1, 4, 4, 3, 7, 2, 1, 20, 80)
 	f.Fuzz(func(t *testing.T, heads, kvHeads, dim, valueDim, group, window, levels, span, rows, length int) {
-		c, err := New(Config{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Group: group, Window: window, Levels: levels, Span: span})
+		c, err := New(Config{Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, GroupSize: group, Window: window, Levels: levels, Span: span})
 		if err != nil {
 			if !errors.Is(err, attention.ErrConfig) {
 				t.Fatal(err)

@@ -51,7 +51,7 @@ func ccaConfig(t *testing.T, f *golden.File) Config {
 	f.Sizes(map[string]int{"q_heads": q[1], "kv_heads": k[1], "head_dim": q[3], "seq_len": q[2]})
 	return Config{
 		Heads: q[1], KVHeads: k[1], HeadDim: q[3], ValueDim: v[3], Scale: f.Scale(),
-		Group: int(f.Number("group_size", 16)), Window: int(f.Number("window", 1024)),
+		GroupSize: int(f.Number("group_size", 16)), Window: int(f.Number("window", 1024)),
 	}
 }
 
@@ -93,7 +93,7 @@ func goldenCCAPrefill(t *testing.T, f *golden.File) {
 			rows, kCols, vCols := c.CoreShape(n)
 			call.Dst, call.CoreK, call.CoreV = zeroMatrix(n, cfg.Heads*cfg.ValueDim), zeroMatrix(rows, kCols), zeroMatrix(rows, vCols)
 			if pooling == PoolSignificance {
-				call.Weights = zeroMatrix(rows, cfg.Heads*cfg.Group)
+				call.Weights = zeroMatrix(rows, cfg.Heads*cfg.GroupSize)
 			}
 			if err := call.run(context.Background(), c); err != nil {
 				t.Fatal(err)

@@ -14,9 +14,9 @@ func TestHostileFiles(t *testing.T) {
 		cfg   Config
 		state StateConfig
 	}{
-		{Config{Group: 2, Window: 3, Levels: 2}, StateConfig{}},
-		{Config{Group: 3, Window: 4, Levels: 3, Span: 1, CountTokens: true}, StateConfig{MaxTokens: 30, Rollback: 2, Format: asm.Int8}},
-		{Config{Group: 2, Window: 2, Pooling: 1}, StateConfig{Rollback: 40, Format: asm.BFloat16}},
+		{Config{GroupSize: 2, Window: 3, Levels: 2}, StateConfig{}},
+		{Config{GroupSize: 3, Window: 4, Levels: 3, Span: 1, CountTokens: true}, StateConfig{MaxTokens: 30, Rollback: 2, Format: asm.Int8}},
+		{Config{GroupSize: 2, Window: 2, Pooling: 1}, StateConfig{Rollback: 40, Format: asm.BFloat16}},
 	} {
 		x.cfg.Heads, x.cfg.KVHeads, x.cfg.HeadDim = 4, 2, 2
 		c := mustCCA(t, x.cfg)

@@ -10,7 +10,7 @@ import (
 func TestCCAScratchBytes(t *testing.T) {
 	for _, levels := range []int{1, 5} {
 		for _, n := range []int{1, 500, 3000} {
-			c := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, Group: 4, Window: 40, Levels: levels, Workers: 1})
+			c := mustCCA(t, Config{Heads: 4, KVHeads: 2, HeadDim: 24, ValueDim: 5, GroupSize: 4, Window: 40, Levels: levels, Workers: 1})
 			if err := c.Forward(zeroMatrix(n, 20), matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 10)); err != nil {
 				t.Fatal(err)
 			}

@@ -45,7 +45,7 @@ func ccaOracle(c *CCA, q, k, v blas32.General) [][]float64 {
 			keys[0] = append(keys[0], wide(k.Data[i*k.Stride+g*cfg.HeadDim:][:cfg.HeadDim]))
 			values[0] = append(values[0], wide(v.Data[i*v.Stride+g*cfg.ValueDim:][:cfg.ValueDim]))
 		}
-		size, members := 1, cfg.Group
+		size, members := 1, cfg.GroupSize
 		for range c.levels {
 			size *= members
 			below := len(keys) - 1
@@ -92,7 +92,7 @@ func ccaOracle(c *CCA, q, k, v blas32.General) [][]float64 {
 					size, weight = int(c.levels[l-1].size), float64(c.levels[l-1].size)
 					to = max(0, (i+1-int(c.levels[l-1].window))/size) * size
 					if !cfg.CountTokens {
-						weight /= float64(cfg.Group)
+						weight /= float64(cfg.GroupSize)
 					}
 					weight = math.Log(weight)
 				}

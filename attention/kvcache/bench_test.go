@@ -37,12 +37,12 @@ func BenchmarkStep(b *testing.B) {
 			{"Shadow4", Shadow{Bits: 4}},
 			{"Quest", Quest{Budget: 2048}},
 			{"QuestAlone", Quest{Budget: 2048, Group: Alone}},
-			{"Top", Top{Tokens: 2048}},
-			{"TokenSelect", TokenSelect{Tokens: 2048}},
-			{"TokenSelect8", TokenSelect{Tokens: 2048, Bits: 8}},
-			{"Cached", Cached{Select: TokenSelect{Tokens: 2048}, Similarity: 0.9}},     // no two queries are alike
-			{"CachedAgain", Cached{Select: TokenSelect{Tokens: 2048}, Similarity: -1}}, // all are: one needle's choice for all
-			{"Landmarks", Landmarks{Block: 64, Blocks: 32}},
+			{"Top", Top{TopK: 2048}},
+			{"TokenSelect", TokenSelect{TopK: 2048}},
+			{"TokenSelect8", TokenSelect{TopK: 2048, Bits: 8}},
+			{"Cached", Cached{Select: TokenSelect{TopK: 2048}, Similarity: 0.9}},     // no two queries are alike
+			{"CachedAgain", Cached{Select: TokenSelect{TopK: 2048}, Similarity: -1}}, // all are: one needle's choice for all
+			{"Landmarks", Landmarks{Block: 64, TopK: 32}},
 			{"Window", Window{}},
 		} {
 			b.Run(fmt.Sprintf("%s/h=%d/kv=%d/d=%d/n=%d", c.name, shape.heads, shape.kv, shape.dim, n), func(b *testing.B) {
@@ -71,9 +71,9 @@ func BenchmarkMillion(b *testing.B) {
 		}{
 			{"Shadow8", Shadow{}},
 			{"Quest", Quest{Budget: 2048}},
-			{"TokenSelect", TokenSelect{Tokens: 2048}},
-			{"TokenSelect8", TokenSelect{Tokens: 2048, Bits: 8}},
-			{"Landmarks", Landmarks{Block: 64, Blocks: 32}},
+			{"TokenSelect", TokenSelect{TopK: 2048}},
+			{"TokenSelect8", TokenSelect{TopK: 2048, Bits: 8}},
+			{"Landmarks", Landmarks{Block: 64, TopK: 32}},
 			{"Window", Window{}},
 		} {
 			b.Run(fmt.Sprintf("%s/%s/h=%d/kv=%d/d=%d/n=%d", place, c.name, shape.heads, shape.kv, shape.dim, n), func(b *testing.B) {

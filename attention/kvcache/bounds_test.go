@@ -92,7 +92,7 @@ func TestSteadyState(t *testing.T) {
 
 // TestAppend: a prefix that is only taken up leaves what one that was attended from does.
 func TestAppend(t *testing.T) {
-	for _, p := range []Selector{Top{Tokens: 5}, TokenSelect{Tokens: 5}, Quest{Page: 4, Budget: 12}, RetroInfer{Segment: 16}, Landmarks{Block: 4, Blocks: 2}} {
+	for _, p := range []Selector{Top{TopK: 5}, TokenSelect{TopK: 5}, Quest{Page: 4, Budget: 12}, RetroInfer{Segment: 16}, Landmarks{Block: 4, TopK: 2}} {
 		a := operator(t, Config{Heads: 4, KVHeads: 2, HeadDim: 8, Keep: 2, Recent: 5, Chunk: 1, Select: p, Rotation: &rope.Config{HeadDim: 8}})
 		x := newText(13, &a.cfg, lawTokens)
 		one, other := newState(t, a, StateConfig{}), newState(t, a, StateConfig{})
@@ -165,7 +165,7 @@ func TestBadInput(t *testing.T) {
 		{Config{Evict: AdaKV{}}, "Evict is nil"},
 		{Config{Evict: Block{Evict: H2O{Budget: 4}}}, "keys and values alone"},
 		{Config{Evict: CriticalKV{Evict: Knorm{Budget: 4}}}, "Heads*ValueDim"},
-		{Config{Select: TokenSelect{Tokens: 4}, Evict: H2O{Budget: 4}}, "together with Evict"},
+		{Config{Select: TokenSelect{TopK: 4}, Evict: H2O{Budget: 4}}, "together with Evict"},
 		{Config{Select: Quest{Budget: 16}, Rotation: &rope.Config{HeadDim: 8}, Positions: InCache}, "AtOrigin"},
 		{Config{Select: InfLLM{}}, "want Far"},
 		{Config{Select: Cached{Select: InfLLM{}}, Positions: Far, Recent: 4}, "InfLLM"},

@@ -88,7 +88,7 @@ func (x *cachedIndex) choose(r *run) error {
 	x.at, x.tail = r.state.n, max(0, min(r.first, r.state.n-cfg.Recent))
 	for i, list := range r.choice.Lists {
 		// With what the selector has read besides, as an unfinished block.
-		x.choice.Lists[i] = addRun(append(x.choice.Lists[i][:0], list...), Run{r.tail, x.tail})
+		x.choice.Lists[i] = addRun(append(x.choice.Lists[i][:0], list...), Run{From: r.tail, To: x.tail})
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func (x *cachedIndex) loadChoice(r *state.Reader, s *State) {
 				r.Fail("it has a choice of rows %d to %d of %d", from, to, s.n)
 				break
 			}
-			list, last = append(list, Run{int(from), int(to)}), to
+			list, last = append(list, Run{From: int(from), To: int(to)}), to
 		}
 		x.choice.Lists = append(x.choice.Lists, list)
 	}

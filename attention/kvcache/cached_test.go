@@ -13,7 +13,7 @@ import (
 func TestCached(t *testing.T) {
 	const n, dense = 60, 30
 	cfg := Config{Heads: 4, KVHeads: 2, HeadDim: 8, Keep: 2, Recent: 5, Chunk: 1, Dense: dense}
-	inner := []Selector{TokenSelect{Tokens: 6}, Top{Tokens: 6, Group: Alone}, Quest{Page: 4, Budget: 12}, Landmarks{Block: 4, Blocks: 2}}
+	inner := []Selector{TokenSelect{TopK: 6}, Top{TopK: 6, Group: Alone}, Quest{Page: 4, Budget: 12}, Landmarks{Block: 4, TopK: 2}}
 	for _, p := range inner {
 		cfg.Select = p
 		plain := operator(t, cfg)
@@ -70,7 +70,7 @@ func TestCached(t *testing.T) {
 		}
 	}
 	// A query of zeros is like no other.
-	cfg.Select = Cached{Select: TokenSelect{Tokens: 6}, Similarity: -1}
+	cfg.Select = Cached{Select: TokenSelect{TopK: 6}, Similarity: -1}
 	a := operator(t, cfg)
 	x := newText(31, &a.cfg, n)
 	for i := 40; i < n; i++ {
@@ -86,7 +86,7 @@ func TestCached(t *testing.T) {
 // TestCachedLandmarks: of a choice that is used again are the tokens of the block that was
 // unfinished when it was made.
 func TestCachedLandmarks(t *testing.T) {
-	a := operator(t, Config{Heads: 2, HeadDim: 8, Recent: 1, Chunk: 1, Dense: 14, Select: Cached{Select: Landmarks{Block: 4, Blocks: 1}, Similarity: -1}})
+	a := operator(t, Config{Heads: 2, HeadDim: 8, Recent: 1, Chunk: 1, Dense: 14, Select: Cached{Select: Landmarks{Block: 4, TopK: 1}, Similarity: -1}})
 	x := newText(51, &a.cfg, 16)
 	s := newState(t, a, StateConfig{})
 	s.Trace(true)

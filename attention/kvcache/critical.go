@@ -15,20 +15,20 @@ import (
 // values.
 type CriticalKV struct {
 	Evict Evictor
-	// Output [Width, Heads*ValueDim] is the layer's output projection, a row for each
+	// Out [Width, Heads*ValueDim] is the layer's output projection, a row for each
 	// output.
-	Output blas32.General
+	Out blas32.General
 }
 
 func (p CriticalKV) check(cfg *Config) error {
-	if err := check.Matrix(ErrConfig, "kvcache", "CriticalKV.Output", p.Output, -1, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
+	if err := check.Matrix(ErrConfig, "kvcache", "CriticalKV.Out", p.Out, -1, cfg.Heads*cfg.ValueDim, "Heads*ValueDim"); err != nil {
 		return err
 	}
 	return checkWrapped("CriticalKV", p.Evict, cfg)
 }
 
 func (p CriticalKV) weights() []blas32.General {
-	return append([]blas32.General{p.Output}, weightsOf(p.Evict)...)
+	return append([]blas32.General{p.Out}, weightsOf(p.Evict)...)
 }
 
 func (p CriticalKV) describe() string { return "CriticalKV " + describe(p.Evict) }
@@ -68,9 +68,9 @@ func (p CriticalKV) effect(v []float32, head, group int) float32 {
 	sum := 0.0
 	for h := range group {
 		at := (head*group + h) * len(v)
-		for i := range p.Output.Rows {
+		for i := range p.Out.Rows {
 			dot := 0.0
-			for j, w := range mat.Part(p.Output, i, at, len(v)) {
+			for j, w := range mat.Part(p.Out, i, at, len(v)) {
 				dot += float64(w) * float64(v[j])
 			}
 			sum += math.Abs(dot)

@@ -64,7 +64,7 @@ func ExampleStreamingLLM() {
 // A prompt is read in full; each token after it reads exactly, of each of the two key
 // heads, the 64 tokens with the largest logits and those of the last, unfinished page.
 func Example() {
-	op, err := kvcache.New(kvcache.Config{Heads: 2, HeadDim: 16, Select: kvcache.Shadow{Top: 64}})
+	op, err := kvcache.New(kvcache.Config{Heads: 2, HeadDim: 16, Select: kvcache.Shadow{TopK: 64}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/subquad/subquad/asm"
@@ -15,19 +16,25 @@ import (
 //
 //	s = softmax over tokens of (R mu . k / sqrt(D) + k^T R Sigma R^T k / (2 D)),
 //
-// mean over the query heads of a key head, plus Epsilon, times |v|. The first four tokens
+// mean over the query heads of a key head, plus Eps, times |v|. The first four tokens
 // stay; their queries do not count. 1/sqrt(D) stands for Config.Scale. It needs keys that
 // are held at their positions.
 type ExpectedAttention struct {
 	// Budget is how many tokens a key head holds, Keep and Recent among them.
 	Budget int
 	// Window is how many last queries are held for it; 0 stands for 4,096.
-	Window  int
-	Epsilon float64
+	Window int
+	// Eps is added to a token's score before that is multiplied; 0 adds nothing.
+	Eps float64
 }
 
 // expectedAhead is how many positions queries are expected at.
 const expectedAhead = 512
+
+// describe says what it was before Eps had its name, so that states are theirs.
+func (p ExpectedAttention) describe() string {
+	return fmt.Sprintf("kvcache.ExpectedAttention{Budget:%d Window:%d Epsilon:%v}", p.Budget, p.Window, p.Eps)
+}
 
 func (p ExpectedAttention) window() int {
 	if p.Window == 0 {
@@ -40,8 +47,8 @@ func (p ExpectedAttention) check(cfg *Config) error {
 	switch {
 	case p.Window < 0 || p.Window > 1<<24:
 		return check.Errorf(ErrConfig, "kvcache: ExpectedAttention.Window is %d, want 0 to 2^24", p.Window)
-	case !(p.Epsilon >= 0) || math.IsInf(p.Epsilon, 0):
-		return check.Errorf(ErrConfig, "kvcache: ExpectedAttention.Epsilon is %v, want 0 or more", p.Epsilon)
+	case !(p.Eps >= 0) || math.IsInf(p.Eps, 0):
+		return check.Errorf(ErrConfig, "kvcache: ExpectedAttention.Eps is %v, want 0 or more", p.Eps)
 	case cfg.Rotation != nil && cfg.Positions != AtOrigin:
 		return check.Errorf(ErrConfig, "kvcache: ExpectedAttention with Positions %d, want AtOrigin", cfg.Positions)
 	}
@@ -86,7 +93,7 @@ func (p ExpectedAttention) score(dst [][]float32, o *Observation) error {
 			o.release(floats, doubles)
 		}
 		for i := range x {
-			x[i] = (x[i] + float32(p.Epsilon)) * norm(mat.Row(v, i))
+			x[i] = (x[i] + float32(p.Eps)) * norm(mat.Row(v, i))
 		}
 	}
 	raiseSinks(dst)

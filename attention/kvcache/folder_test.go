@@ -30,7 +30,7 @@ func TestFolder(t *testing.T) {
 		x, y := newText(27, &a.cfg, lawTokens), newText(28, &a.cfg, lawTokens)
 		want := x.run(t, a, newState(t, a, StateConfig{}), 0, lawTokens)
 		one, other := folderPages(t, a), folderPages(t, a)
-		s := newState(t, a, StateConfig{Pages: one, Rollback: 2})
+		s := newState(t, a, StateConfig{Pages: one, Snapshots: 2})
 		const at = 40
 		bitsAgree(t, "in a file", x.run(t, a, s, 0, at), mat.Rows(want, 0, at))
 		y.run(t, a, s, at, at+3)
@@ -41,7 +41,7 @@ func TestFolder(t *testing.T) {
 		_, err := s.WriteTo(&file)
 		must(t, err)
 		size := int64(file.Len())
-		back := newState(t, a, StateConfig{Pages: other, Rollback: 2})
+		back := newState(t, a, StateConfig{Pages: other, Snapshots: 2})
 		n, err := back.ReadFrom(bytes.NewReader(file.Bytes()))
 		must(t, err)
 		if n != size {

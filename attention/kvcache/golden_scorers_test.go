@@ -50,7 +50,7 @@ func goldenScorers(t *testing.T, f *golden.File) {
 	sets := map[string][]int64{}
 	for b := range shape[0] {
 		o := observed(f, b)
-		for name, p := range map[string]Evictor{"knorm": Knorm{}, "keydiff": KeyDiff{}, "lagkv": LagKV{Lag: lag, Sinks: &sinks}} {
+		for name, p := range map[string]Evictor{"knorm": Knorm{}, "keydiff": KeyDiff{}, "lagkv": LagKV{Lag: lag, Keep: &sinks}} {
 			scores := scoresOf(t, p, o)
 			for _, x := range scores {
 				got[name] = append(got[name], x...)
@@ -250,11 +250,11 @@ func goldenInfiniRetri(t *testing.T, f *golden.File) {
 		must(t, err)
 		from := q.Rows - tail - question
 		if c == 0 {
-			weights, err = QuestionWeights(a, Run{from, from + question})
+			weights, err = QuestionWeights(a, Run{From: from, To: from + question})
 			must(t, err)
 			f.Compare("question_weights", weights)
 		}
-		scores, err := p.Score(a, Run{prefix, from}, weights)
+		scores, err := p.Score(a, Run{From: prefix, To: from}, weights)
 		must(t, err)
 		if len(scores) != context && c == 0 {
 			t.Errorf("%d tokens of context, want %d", len(scores), context)

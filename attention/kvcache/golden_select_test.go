@@ -37,7 +37,7 @@ func goldenTokenSelect(t *testing.T, f *golden.File) {
 	v, _ := f.Heads("v")
 	tokens := len(f.Int64("page_table")) // where the published code's pool has each token
 	dim := q.Cols / heads
-	p := TokenSelect{Tokens: number(f, "top_k", 0), Pool: max(0, number(f, "kernel_size", 0))}
+	p := TokenSelect{TopK: number(f, "top_k", 0), Pool: max(0, number(f, "kernel_size", 0))}
 	a := operator(t, Config{
 		Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: v.Cols / kvHeads, Keep: number(f, "n_init", 0), Recent: number(f, "n_local", 0),
 		Select: p, Rotation: rotation(f, dim), Positions: InCache, Chunk: q.Rows,
@@ -81,7 +81,7 @@ func goldenCached(t *testing.T, f *golden.File) {
 	first := number(f, "T0", 0)
 	a := operator(t, Config{
 		Heads: q.Cols / dim, KVHeads: f.Shape("k")[1], HeadDim: dim, Keep: number(f, "n_init", 0), Recent: number(f, "n_local", 0),
-		Select: Cached{Select: TokenSelect{Tokens: number(f, "top_k", 0)}, Similarity: f.Number("threshold", 0.9)},
+		Select: Cached{Select: TokenSelect{TopK: number(f, "top_k", 0)}, Similarity: f.Number("threshold", 0.9)},
 		Dense:  first,
 	})
 	s := newState(t, a, StateConfig{})
@@ -133,7 +133,7 @@ func goldenQuest(t *testing.T, f *golden.File) {
 		var mask, pages []int64
 		for h := range heads {
 			row := make([]int64, tokens)
-			list := []Run{{0, tokens}}
+			list := []Run{{From: 0, To: tokens}}
 			if !r.choice.All {
 				list = r.runs[min(h, len(r.runs)-1)]
 			}
@@ -282,7 +282,7 @@ func goldenThreads(t *testing.T, f *golden.File) {
 		p            Selector
 	}{
 		{"", "", nil},
-		{"topk_tokenselect_votes", "recall_tokenselect", TokenSelect{Tokens: budget}},
+		{"topk_tokenselect_votes", "recall_tokenselect", TokenSelect{TopK: budget}},
 		{"quest_tokens", "recall_quest", Quest{Page: page, Budget: budget, RankLast: true}},
 	} {
 		shape.Select = way.p

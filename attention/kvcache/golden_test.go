@@ -278,7 +278,7 @@ func goldenInfLLM(t *testing.T, f *golden.File) {
 	heads, dim := q[1], q[3]
 	cfg := Config{
 		Heads: heads, KVHeads: k[1], HeadDim: dim, ValueDim: f.Shape("v")[3], Keep: number(f, "n_init", 0), Recent: number(f, "n_local", 0),
-		Select:   InfLLM{Block: number(f, "block", 0), Blocks: number(f, "topk", 0), Representatives: number(f, "repr_topk", 0)},
+		Select:   InfLLM{Block: number(f, "block", 0), TopK: number(f, "topk", 0), Representatives: number(f, "repr_topk", 0)},
 		Rotation: rotation(f, dim), Positions: Far, Chunk: number(f, "exc", 0),
 	}
 	batch, kvHeads, repeat := q[0], k[1], 1

@@ -21,7 +21,7 @@ func TestHostileFiles(t *testing.T) {
 			x := newText(31, &a.cfg, lawTokens)
 			s := newState(t, a, StateConfig{})
 			if i == 0 { // which takes little memory
-				s = newState(t, a, StateConfig{Rollback: maxRollback})
+				s = newState(t, a, StateConfig{Snapshots: maxSnapshots})
 			}
 			x.run(t, a, s, 0, 40)
 			step := func(s *State, from, to int) error {
@@ -84,7 +84,7 @@ func TestHostileStates(t *testing.T) {
 			must(t, s.forget(g, []int32{0, 1, 2, 7, 8, 9, 31, 39}))
 		}
 	}
-	sure := Cached{Select: Top{Tokens: 5}, Similarity: -1}
+	sure := Cached{Select: Top{TopK: 5}, Similarity: -1}
 	for _, c := range []struct {
 		name  string
 		p     Selector
@@ -93,11 +93,11 @@ func TestHostileStates(t *testing.T) {
 		{"a choice without a query", sure, cached(func(x *cachedIndex) { x.query = nil })},
 		{"a choice without lists", sure, cached(func(x *cachedIndex) { x.choice.Lists = nil })},
 		{"a choice of three lists", sure, cached(func(x *cachedIndex) { x.choice.Lists = append(x.choice.Lists, nil) })},
-		{"Top with gaps", Top{Tokens: 5}, gaps},
+		{"Top with gaps", Top{TopK: 5}, gaps},
 		{"Quest with gaps", Quest{Page: 4, Budget: 8}, gaps},
 		{"RetroInfer with gaps", RetroInfer{Segment: 16}, gaps},
-		{"Landmarks with gaps", Landmarks{Block: 4, Blocks: 2}, gaps},
-		{"TokenSelect of 8 bits with gaps", TokenSelect{Tokens: 5, Bits: 8}, gaps},
+		{"Landmarks with gaps", Landmarks{Block: 4, TopK: 2}, gaps},
+		{"TokenSelect of 8 bits with gaps", TokenSelect{TopK: 5, Bits: 8}, gaps},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := Config{Heads: 4, KVHeads: 2, HeadDim: 8, Keep: 2, Recent: 4, Chunk: 1, Select: c.p}
@@ -160,7 +160,7 @@ func TestStoredAfterTruncate(t *testing.T) {
 				by = 25
 			}
 			for at := 1; at < 52; at += by {
-				s := newState(t, a, StateConfig{Rollback: 3})
+				s := newState(t, a, StateConfig{Snapshots: 3})
 				x.run(t, a, s, 0, at)
 				for i := range 3 {
 					x.run(t, a, s, at+i, at+i+1)
@@ -204,7 +204,7 @@ func TestStoredAfterTruncate(t *testing.T) {
 
 // TestStoredChoice: a choice of rows that a Truncate has taken back is not stored.
 func TestStoredChoice(t *testing.T) {
-	a := operator(t, Config{Heads: 2, HeadDim: 8, Keep: 2, Recent: 4, Chunk: 1, Select: Cached{Select: Top{Tokens: 5}, Similarity: -1}})
+	a := operator(t, Config{Heads: 2, HeadDim: 8, Keep: 2, Recent: 4, Chunk: 1, Select: Cached{Select: Top{TopK: 5}, Similarity: -1}})
 	x := newText(36, &a.cfg, lawTokens)
 	s := newState(t, a, StateConfig{})
 	x.run(t, a, s, 0, 40)
@@ -219,7 +219,7 @@ func TestStoredChoice(t *testing.T) {
 // TestStoredRoom: a file whose tokens, or whose key heads, do not fit its own MaxTokens is a
 // wrong state.
 func TestStoredRoom(t *testing.T) {
-	a := operator(t, Config{Heads: 2, KVHeads: 1, HeadDim: 8, Keep: 2, Recent: 4, Select: Top{Tokens: 5}})
+	a := operator(t, Config{Heads: 2, KVHeads: 1, HeadDim: 8, Keep: 2, Recent: 4, Select: Top{TopK: 5}})
 	x := newText(37, &a.cfg, lawTokens)
 	for _, most := range [][2]int{{39, 40}, {40, 41}, {0, 40}, {40, 0}} {
 		s := newState(t, a, StateConfig{MaxTokens: most[1]})

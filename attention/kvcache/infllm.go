@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"fmt"
 	"slices"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -19,25 +20,30 @@ import (
 // Recent - 1 where it is 0. Blocks of Block tokens are made of what leaves the near ones.
 // A block's representative, for each query head, is the mean of its Representatives keys
 // that received the most weight, unrotated, while they were near. A chunk of queries
-// reads the Blocks blocks whose representatives have the largest product with its mean
+// reads the TopK blocks whose representatives have the largest product with its mean
 // query, summed over all heads; one choice for all heads.
 //
 // The published mask shows some tokens of a chunk twice; here each is seen once, by its
 // true distance. Chunk is the published exc_block_size.
 type InfLLM struct {
-	// Block is how many tokens a block has; 0 stands for 128. Blocks is how many are read;
-	// 0 stands for 16.
-	Block, Blocks int
+	// Block is how many tokens a block has; 0 stands for 128. TopK is how many blocks are
+	// read; 0 stands for 16.
+	Block, TopK int
 	// Representatives is how many keys stand for a block; 0 stands for 4.
 	Representatives int
+}
+
+// describe says what it was before TopK had its name, so that states are theirs.
+func (p InfLLM) describe() string {
+	return fmt.Sprintf("kvcache.InfLLM{Block:%d Blocks:%d Representatives:%d}", p.Block, p.TopK, p.Representatives)
 }
 
 func (p InfLLM) filled() InfLLM {
 	if p.Block == 0 {
 		p.Block = 128
 	}
-	if p.Blocks == 0 {
-		p.Blocks = 16
+	if p.TopK == 0 {
+		p.TopK = 16
 	}
 	if p.Representatives == 0 {
 		p.Representatives = 4
@@ -50,8 +56,8 @@ func (p InfLLM) check(cfg *Config) error {
 	switch {
 	case f.Block < 1 || f.Block > 1<<16:
 		return check.Errorf(ErrConfig, "kvcache: InfLLM.Block is %d, want 0 to 65,536", p.Block)
-	case f.Blocks < 1 || int64(f.Blocks) > most:
-		return check.Errorf(ErrConfig, "kvcache: InfLLM.Blocks is %d, want 0 or more", p.Blocks)
+	case f.TopK < 1 || int64(f.TopK) > most:
+		return check.Errorf(ErrConfig, "kvcache: InfLLM.TopK is %d, want 0 or more", p.TopK)
 	case f.Representatives < 1 || f.Representatives > f.Block:
 		return check.Errorf(ErrConfig, "kvcache: InfLLM.Representatives is %d, want 1 to Block = %d", f.Representatives, f.Block)
 	case cfg.Positions != Far && cfg.Positions != FarInCache:
@@ -97,7 +103,7 @@ func (x *infIndex) choose(r *run) error {
 	cfg := &r.op.cfg
 	r.choose1(1)
 	r.tail = x.rest()
-	n := min(x.p.Blocks, x.blocks)
+	n := min(x.p.TopK, x.blocks)
 	x.order = x.order[:0]
 	if n < x.blocks {
 		q, err := r.queryAt(cfg.Distance, true)
@@ -122,7 +128,7 @@ func (x *infIndex) choose(r *run) error {
 	x.chosen = x.chosen[:0]
 	for _, b := range x.order {
 		from := x.first + int(b)*x.p.Block
-		list = addRun(list, Run{from, from + x.p.Block})
+		list = addRun(list, Run{From: from, To: from + x.p.Block})
 		x.chosen = append(x.chosen, int(b))
 	}
 	r.choice.Lists[0] = list

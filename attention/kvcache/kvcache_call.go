@@ -55,13 +55,13 @@ type Report struct {
 // Heads*HeadDim], k [tokens, KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst
 // [tokens, Heads*ValueDim]. After the first calls of a shape nothing is allocated, but
 // for a state that grows. On an error the state has the tokens that Len says.
-func (a *Attention) Step(dst, q, k, v blas32.General, s *State) error {
-	if s == nil {
+func (a *Attention) Step(dst, q, k, v blas32.General, st *State) error {
+	if st == nil {
 		return check.NilState("kvcache", "State")
 	}
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)
-	return r.serve(context.Background(), a, attention.Call{Dst: dst, Q: q}, k, v, pack.Batch[*State]{State: s})
+	return r.serve(context.Background(), a, attention.Call{Dst: dst, Q: q}, k, v, pack.Batch[*State]{State: st})
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
@@ -95,7 +95,7 @@ func (a *Attention) Run(ctx context.Context, call *attention.Call) error {
 	if err := check.Call("kvcache", ctx, call != nil); err != nil {
 		return err
 	}
-	if err := call.Honour("kvcache", attention.UsesState|attention.UsesOffsets|attention.UsesLSE); err != nil {
+	if err := call.Honor("kvcache", attention.UsesState|attention.UsesOffsets|attention.UsesLSE); err != nil {
 		return err
 	}
 	if err := call.One("kvcache"); err != nil {

@@ -24,7 +24,7 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 		return 0, err
 	}
 	f := state.NewWriter(w, stateKind, []int64{int64(s.op.print)})
-	f.Ints(int64(s.n), int64(s.floor), int64(s.cfg.Format), int64(s.cfg.MaxTokens), int64(s.cfg.Rollback))
+	f.Ints(int64(s.n), int64(s.floor), int64(s.cfg.Format), int64(s.cfg.MaxTokens), int64(s.cfg.Snapshots))
 	for g, st := range s.heads {
 		f.Ints(int64(st.Held()), state.Bool(s.at[g] != nil))
 	}
@@ -79,11 +79,11 @@ func (s *State) fill(r io.Reader, own bool) (int64, error) {
 	}
 	a := s.op
 	f := state.NewReader(r, "kvcache", ErrState, stateKind, []int64{int64(a.print)})
-	n, floor, format, room, rollback := f.Int(), f.Int(), f.Int(), f.Int(), f.Int()
+	n, floor, format, room, snapshots := f.Int(), f.Int(), f.Int(), f.Int(), f.Int()
 	switch {
 	case f.Err() != nil:
-	case n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || room > math.MaxInt || rollback < 0 || rollback > maxRollback:
-		f.Fail("it has %d tokens, %d before the last forgotten, of Format %d, MaxTokens %d, Rollback %d", n, floor, format, room, rollback)
+	case n < 0 || n > mostTokens || floor < 0 || floor > n || format < 0 || format > int64(asm.Float16) || room < 0 || room > math.MaxInt || snapshots < 0 || snapshots > maxSnapshots:
+		f.Fail("it has %d tokens, %d before the last forgotten, of Format %d, MaxTokens %d, Snapshots %d", n, floor, format, room, snapshots)
 	case room > 0 && a.cfg.Evict == nil && n > room:
 		f.Fail("it has %d tokens, of at most MaxTokens = %d", n, room)
 	case !own && format != int64(s.cfg.Format):
@@ -105,8 +105,8 @@ func (s *State) fill(r io.Reader, own bool) (int64, error) {
 		return f.N(), err
 	}
 	if own {
-		s.cfg = StateConfig{Format: asm.Format(format), MaxTokens: int(room), Rollback: int(rollback)}
-		s.ring = newRing(s.cfg.Rollback)
+		s.cfg = StateConfig{Format: asm.Format(format), MaxTokens: int(room), Snapshots: int(snapshots)}
+		s.ring = newRing(s.cfg.Snapshots)
 	}
 	s.n, s.floor = int(n), int(floor)
 	var delayed *questIndex // which is made of the keys

@@ -67,25 +67,25 @@ func (r *run) compose(task, head int) {
 	keep := s.rowsBefore(head, cfg.Keep)
 	tail := s.rowsBefore(head, r.tail)
 	if r.apart() {
-		near = append(near, Run{s.rowsBefore(head, r.first-cfg.Recent+1), held})
+		near = append(near, Run{From: s.rowsBefore(head, r.first-cfg.Recent+1), To: held})
 		end := s.rowsBefore(head, s.n-cfg.Recent)
 		if r.choice.All {
-			far = addRun(far, Run{0, end})
+			far = addRun(far, Run{From: 0, To: end})
 		} else {
-			far = addRun(far, Run{0, min(keep, end)})
+			far = addRun(far, Run{From: 0, To: min(keep, end)})
 			for _, x := range chosen {
-				far = addRun(far, Run{max(x.From, keep), min(x.To, tail, end)})
+				far = addRun(far, Run{From: max(x.From, keep), To: min(x.To, tail, end)})
 			}
-			far = addRun(far, Run{max(keep, tail), end})
+			far = addRun(far, Run{From: max(keep, tail), To: end})
 		}
 	} else if r.choice.All {
-		near = addRun(near, Run{0, held})
+		near = addRun(near, Run{From: 0, To: held})
 	} else {
-		near = addRun(near, Run{0, keep})
+		near = addRun(near, Run{From: 0, To: keep})
 		for _, x := range chosen {
-			near = addRun(near, Run{max(x.From, keep), min(x.To, tail)})
+			near = addRun(near, Run{From: max(x.From, keep), To: min(x.To, tail)})
 		}
-		near = addRun(near, Run{max(keep, tail), held})
+		near = addRun(near, Run{From: max(keep, tail), To: held})
 	}
 	r.runs[task], r.fars[task] = near, far
 }

@@ -41,7 +41,7 @@ func (v *Mark) Clone() *Mark {
 
 // Truncate takes back the last tokens, so that n are left. It is an error that matches
 // ErrState, and changes nothing, where tokens have been forgotten since, or a policy's
-// scores have taken up what came after, unless StateConfig.Rollback has kept the
+// scores have taken up what came after, unless StateConfig.Snapshots has kept the
 // version of n tokens; 0 and Len are always possible.
 func (s *State) Truncate(n int) error {
 	switch {
@@ -57,10 +57,10 @@ func (s *State) Truncate(n int) error {
 		return s.Restore(*v)
 	}
 	if n < s.floor {
-		return check.Errorf(ErrState, "kvcache: Truncate to %d tokens of a state that has forgotten some of %d, want 0 or at least %d, or Rollback", n, s.n, s.floor)
+		return check.Errorf(ErrState, "kvcache: Truncate to %d tokens of a state that has forgotten some of %d, want 0 or at least %d, or Snapshots", n, s.n, s.floor)
 	}
 	if s.index != nil && !s.index.truncate(s, n, true) || !s.marks.canTruncate(n) {
-		return check.Errorf(ErrState, "kvcache: Truncate to %d of %d tokens, whose running scores cannot go back; see Rollback", n, s.n)
+		return check.Errorf(ErrState, "kvcache: Truncate to %d of %d tokens, whose running scores cannot go back; see Snapshots", n, s.n)
 	}
 	for _, st := range s.heads {
 		if err := st.Truncate(n); err != nil {

@@ -19,15 +19,15 @@ type StateConfig struct {
 	MaxTokens int
 	Format    asm.Format
 	Pages     *attention.Pages
-	// Rollback is how many earlier versions of itself the state keeps, those before each
+	// Snapshots is how many earlier versions of itself the state keeps, those before each
 	// of its last calls, for Truncate: running scores and cached choices are put back,
 	// and with an Evictor what it has forgotten since. Without, Truncate goes as far as
 	// the policies allow by themselves.
-	Rollback int
+	Snapshots int
 }
 
-// maxRollback bounds StateConfig.Rollback.
-const maxRollback = 1 << 16
+// maxSnapshots bounds StateConfig.Snapshots.
+const maxSnapshots = 1 << 16
 
 // State is the keys and values of a sequence so far, what its policies know of them, and
 // nothing of what they have forgotten. Each key head is a sequence of its own, so that
@@ -54,8 +54,8 @@ type State struct {
 
 // NewState returns an empty state, or an error that matches ErrConfig.
 func (a *Attention) NewState(cfg StateConfig) (*State, error) {
-	if cfg.Rollback < 0 || cfg.Rollback > maxRollback {
-		return nil, check.Errorf(ErrConfig, "kvcache: Rollback is %d, want 0 to %d", cfg.Rollback, maxRollback)
+	if cfg.Snapshots < 0 || cfg.Snapshots > maxSnapshots {
+		return nil, check.Errorf(ErrConfig, "kvcache: Snapshots is %d, want 0 to %d", cfg.Snapshots, maxSnapshots)
 	}
 	s := &State{op: a, cfg: cfg, at: make([][]int, a.cfg.KVHeads)}
 	for range a.cfg.KVHeads {
@@ -67,7 +67,7 @@ func (a *Attention) NewState(cfg StateConfig) (*State, error) {
 	}
 	s.cfg.Format = s.heads[0].Config().Format
 	s.forgetPolicies()
-	s.ring = newRing(cfg.Rollback)
+	s.ring = newRing(cfg.Snapshots)
 	return s, nil
 }
 
@@ -89,7 +89,7 @@ func (s *State) forgetPolicies() {
 
 // Owns tells whether a state belongs to the operator: whether it was made by one with the
 // same Config.
-func (a *Attention) Owns(s *State) bool { return s != nil && s.op != nil && s.op.print == a.print }
+func (a *Attention) Owns(st *State) bool { return st != nil && st.op != nil && st.op.print == a.print }
 
 // NewPages returns a pool of pages for the operator's states, or an error that matches
 // ErrConfig. A page holds tokens of one key head. SharedValues and LogWeights are not
@@ -213,7 +213,7 @@ func cloneLists[T any](list [][]T) [][]T {
 }
 
 // CopyFrom makes the state what another of the same operator is, versions for Truncate
-// apart, which are forgotten; the other's StateConfig, but for Rollback, becomes that of the
+// apart, which are forgotten; the other's StateConfig, but for Snapshots, becomes that of the
 // state. It is an error that matches ErrState for a state of another operator.
 func (s *State) CopyFrom(from *State) error {
 	switch {
@@ -232,9 +232,9 @@ func (s *State) CopyFrom(from *State) error {
 			return named(err)
 		}
 	}
-	rollback := s.cfg.Rollback
+	snapshots := s.cfg.Snapshots
 	s.cfg = from.cfg
-	s.cfg.Rollback = rollback
+	s.cfg.Snapshots = snapshots
 	s.n, s.floor, s.at = from.n, from.floor, cloneLists(from.at)
 	s.marks, s.index = from.marks.clone(), nil
 	if from.index != nil {

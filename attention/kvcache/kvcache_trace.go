@@ -54,7 +54,7 @@ func (s *State) noteAll() {
 		return
 	}
 	for g, st := range s.heads {
-		s.noteRows(g, len(s.heads), []Run{{0, st.Held()}})
+		s.noteRows(g, len(s.heads), []Run{{From: 0, To: st.Held()}})
 	}
 }
 

@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"fmt"
 	"math"
 
 	"gonum.org/v1/gonum/blas/blas32"
@@ -16,10 +17,15 @@ import (
 // were trained so). Tokens of the last, unfinished block are read. It is a lookup alone:
 // the softmax is the plain one, package landmark has the grouped one.
 type Landmarks struct {
-	// Block is how many tokens a block has, its landmark among them, and Blocks how many
-	// are read.
-	Block, Blocks int
-	Group         GroupChoice
+	// Block is how many tokens a block has, its landmark among them, and TopK how many
+	// blocks are read.
+	Block, TopK int
+	Group       GroupChoice
+}
+
+// describe says what it was before TopK had its name, so that states are theirs.
+func (p Landmarks) describe() string {
+	return fmt.Sprintf("kvcache.Landmarks{Block:%d Blocks:%d Group:%d}", p.Block, p.TopK, p.Group)
 }
 
 func (p Landmarks) check(cfg *Config) error {
@@ -28,10 +34,10 @@ func (p Landmarks) check(cfg *Config) error {
 		return check.Errorf(ErrConfig, "kvcache: Landmarks.Block is %d, want 1 to 2^20", p.Block)
 	case cfg.Rotation != nil && cfg.Positions != AtOrigin:
 		return check.Errorf(ErrConfig, "kvcache: Landmarks with Positions %d, want AtOrigin", cfg.Positions)
-	case p.Blocks > math.MaxInt32/p.Block:
-		return check.Errorf(ErrConfig, "kvcache: Landmarks.Blocks is %d of %d tokens", p.Blocks, p.Block)
+	case p.TopK > math.MaxInt32/p.Block:
+		return check.Errorf(ErrConfig, "kvcache: Landmarks.TopK is %d of %d tokens", p.TopK, p.Block)
 	}
-	return checkTop("Landmarks.Blocks", p.Blocks, p.Group)
+	return checkTop("Landmarks.TopK", p.TopK, p.Group)
 }
 
 func (p Landmarks) newIndex(a *Attention) index {
@@ -70,7 +76,7 @@ func (x *landmarkIndex) extend(s *State) {
 func (x *landmarkIndex) choose(r *run) error {
 	cfg := &r.op.cfg
 	blocks := r.first / x.p.Block // whole before the chunk
-	if blocks <= x.p.Blocks {
+	if blocks <= x.p.TopK {
 		return nil
 	}
 	q := r.meanQuery(r.q)
@@ -89,8 +95,8 @@ func (x *landmarkIndex) choose(r *run) error {
 	r.choose1(lists)
 	for i := range lists {
 		list := r.choice.Lists[i]
-		for _, b := range r.pickTop(r.groupScores(i, x.p.Group), x.p.Blocks) {
-			list = addRun(list, Run{int(b) * x.p.Block, (int(b) + 1) * x.p.Block})
+		for _, b := range r.pickTop(r.groupScores(i, x.p.Group), x.p.TopK) {
+			list = addRun(list, Run{From: int(b) * x.p.Block, To: (int(b) + 1) * x.p.Block})
 		}
 		r.choice.Lists[i] = list
 	}

@@ -20,20 +20,20 @@ type lawCase struct {
 	change func(cfg *Config)
 	roomy  func(cfg *Config) // a budget that holds all; nil where there is none
 	far    bool              // outputs are not those of plain attention, whatever the budget
-	scores bool              // Truncate needs Rollback
+	scores bool              // Truncate needs Snapshots
 }
 
 var lawCases = []lawCase{
 	{name: "All", change: func(c *Config) { c.Select = All{} }, roomy: func(*Config) {}},
 	{name: "Window", change: func(c *Config) { c.Select = Window{} }, roomy: func(c *Config) { c.Recent = 1000 }},
-	{name: "Top", change: func(c *Config) { c.Select = Top{Tokens: 5} }, roomy: func(c *Config) { c.Select = Top{Tokens: 1000} }},
-	{name: "TopAlone", change: func(c *Config) { c.Select = Top{Tokens: 5, Group: Alone} }, roomy: func(c *Config) { c.Select = Top{Tokens: 1000, Group: Alone} }},
-	{name: "TopMax", change: func(c *Config) { c.Select = Top{Tokens: 5, Group: GroupMax} }, roomy: func(c *Config) { c.Select = Top{Tokens: 1000, Group: GroupMax} }},
-	{name: "TokenSelect", change: func(c *Config) { c.Select = TokenSelect{Tokens: 6, Pool: 3} }, roomy: func(c *Config) { c.Select = TokenSelect{Tokens: 1000} }},
+	{name: "Top", change: func(c *Config) { c.Select = Top{TopK: 5} }, roomy: func(c *Config) { c.Select = Top{TopK: 1000} }},
+	{name: "TopAlone", change: func(c *Config) { c.Select = Top{TopK: 5, Group: Alone} }, roomy: func(c *Config) { c.Select = Top{TopK: 1000, Group: Alone} }},
+	{name: "TopMax", change: func(c *Config) { c.Select = Top{TopK: 5, Group: GroupMax} }, roomy: func(c *Config) { c.Select = Top{TopK: 1000, Group: GroupMax} }},
+	{name: "TokenSelect", change: func(c *Config) { c.Select = TokenSelect{TopK: 6, Pool: 3} }, roomy: func(c *Config) { c.Select = TokenSelect{TopK: 1000} }},
 	{name: "TokenSelectInCache", change: func(c *Config) {
-		c.Select, c.Rotation, c.Positions = TokenSelect{Tokens: 6}, &rope.Config{HeadDim: c.HeadDim &^ 1, RotaryDim: 0}, InCache
+		c.Select, c.Rotation, c.Positions = TokenSelect{TopK: 6}, &rope.Config{HeadDim: c.HeadDim &^ 1, RotaryDim: 0}, InCache
 	}, far: true},
-	{name: "TokenSelectCopy", change: func(c *Config) { c.Select = TokenSelect{Tokens: 6, Bits: 8} }, roomy: func(c *Config) { c.Select = TokenSelect{Tokens: 1000, Bits: 8} }},
+	{name: "TokenSelectCopy", change: func(c *Config) { c.Select = TokenSelect{TopK: 6, Bits: 8} }, roomy: func(c *Config) { c.Select = TokenSelect{TopK: 1000, Bits: 8} }},
 	{name: "Grouped", change: func(c *Config) {
 		c.Select, c.Rotation, c.Positions, c.GroupSize = All{}, &rope.Config{}, Grouped, 3
 	}, far: true},
@@ -43,12 +43,12 @@ var lawCases = []lawCase{
 	{name: "Quest", change: func(c *Config) { c.Select = Quest{Page: 4, Budget: 12} }, roomy: func(c *Config) { c.Select = Quest{Page: 4, Budget: 4000} }},
 	{name: "QuestAlone", change: func(c *Config) { c.Select = Quest{Page: 4, Budget: 12, Group: Alone} }, roomy: func(c *Config) { c.Select = Quest{Page: 4, Budget: 4000} }},
 	{name: "InfLLM", change: func(c *Config) {
-		c.Select, c.Positions = InfLLM{Block: 4, Blocks: 2, Representatives: 2}, Far
+		c.Select, c.Positions = InfLLM{Block: 4, TopK: 2, Representatives: 2}, Far
 	}, far: true, scores: true},
 	{name: "RetroInfer", change: func(c *Config) { c.Select = RetroInfer{Segment: 16, Read: 0.3, Estimate: 0.5} }, roomy: func(c *Config) { c.Select = RetroInfer{Segment: 1 << 20} }, scores: true},
-	{name: "Landmarks", change: func(c *Config) { c.Select = Landmarks{Block: 4, Blocks: 2} }, roomy: func(c *Config) { c.Select = Landmarks{Block: 4, Blocks: 1000} }},
+	{name: "Landmarks", change: func(c *Config) { c.Select = Landmarks{Block: 4, TopK: 2} }, roomy: func(c *Config) { c.Select = Landmarks{Block: 4, TopK: 1000} }},
 	{name: "Cached", change: func(c *Config) {
-		c.Select = Cached{Select: TokenSelect{Tokens: 6}, Similarity: 0.2, MaxAge: 5, Follow: true}
+		c.Select = Cached{Select: TokenSelect{TopK: 6}, Similarity: 0.2, MaxAge: 5, Follow: true}
 	}},
 	{name: "StreamingLLM", change: func(c *Config) { c.Evict = StreamingLLM{} }, roomy: func(c *Config) { c.Recent = 1000 }},
 	{name: "SirLLM", change: func(c *Config) { c.Evict = SirLLM{Tokens: 9, Decay: 0.9} }, roomy: func(c *Config) { c.Evict = SirLLM{Tokens: 1000} }, scores: true},
@@ -72,7 +72,7 @@ var lawCases = []lawCase{
 	}, scores: true},
 	{name: "FINCH", change: func(c *Config) { c.Evict, c.Every = FINCH{Budget: 15, Window: 4}, 4 }, scores: true},
 	{name: "CriticalKV", change: func(c *Config) {
-		c.Evict, c.Every = CriticalKV{Evict: Knorm{Budget: 15}, Output: blas32.General{Rows: 3, Cols: c.Heads * c.ValueDim, Stride: c.Heads * c.ValueDim, Data: slices.Repeat([]float32{1, -2, 3}, c.Heads*c.ValueDim)}}, 4
+		c.Evict, c.Every = CriticalKV{Evict: Knorm{Budget: 15}, Out: blas32.General{Rows: 3, Cols: c.Heads * c.ValueDim, Stride: c.Heads * c.ValueDim, Data: slices.Repeat([]float32{1, -2, 3}, c.Heads*c.ValueDim)}}, 4
 	}},
 	{name: "Block", change: func(c *Config) { c.Evict, c.Every = Block{Evict: KeyDiff{Budget: 15}, Length: 4}, 4 }},
 	{name: "Merging", change: func(c *Config) { c.Evict, c.Every = Merging{Evict: Knorm{Budget: 15}}, 4 }, roomy: func(c *Config) { c.Evict = Merging{Evict: Knorm{Budget: 1000}} }},

@@ -121,13 +121,13 @@ func TestForkAndFile(t *testing.T) {
 	})
 }
 
-// TestRollback (law 3): what was taken back leaves nothing.
-func TestRollback(t *testing.T) {
+// TestSnapshots (law 3): what was taken back leaves nothing.
+func TestSnapshots(t *testing.T) {
 	eachLaw(t, func(t *testing.T, c *lawCase, shape lawShape) {
 		a := operator(t, c.config(shape))
 		x, y := newText(6, &a.cfg, lawTokens), newText(7, &a.cfg, lawTokens)
 		want := x.run(t, a, newState(t, a, StateConfig{}), 0, lawTokens)
-		s := newState(t, a, StateConfig{Rollback: 4})
+		s := newState(t, a, StateConfig{Snapshots: 4})
 		for at := 0; at < lawTokens; at++ {
 			for range at % 4 {
 				y.run(t, a, s, at, at+1)
@@ -215,7 +215,7 @@ func TestPoison(t *testing.T) {
 // chooses alone.
 func TestGroups(t *testing.T) {
 	cfg := Config{Heads: 6, KVHeads: 2, HeadDim: 8, Keep: 1, Recent: 3, Chunk: 1}
-	for _, p := range []Selector{Top{Tokens: 4, Group: Alone}, Quest{Page: 2, Budget: 6, Group: Alone}, TokenSelect{Tokens: 5}} {
+	for _, p := range []Selector{Top{TopK: 4, Group: Alone}, Quest{Page: 2, Budget: 6, Group: Alone}, TokenSelect{TopK: 5}} {
 		cfg.Select = p
 		a := operator(t, cfg)
 		wide := cfg

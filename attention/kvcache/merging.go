@@ -18,7 +18,7 @@ import (
 //	w[e] = c |v[e]| / (|v[e]| + |v[t]|)
 //	v[t] = (v[t] + sum over e of w[e] v[e]) / (1 + sum over e of w[e])
 //
-// Keys stay. It takes forgotten times kept products of keys. State.Clone and Rollback have
+// Keys stay. It takes forgotten times kept products of keys. State.Clone and Snapshots have
 // values as they were; a value has what was merged into it for as long as it is held.
 type Merging struct {
 	// Evict is the policy: any but StreamingLLM and SirLLM, whose tokens go before others

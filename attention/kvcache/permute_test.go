@@ -39,7 +39,7 @@ func TestPermutedHeads(t *testing.T) {
 				cfg := c.config(lawShape{heads, kvHeads, dim})
 				a := operator(t, cfg)
 				if p, ok := cfg.Evict.(CriticalKV); ok { // which knows what is made of each head
-					p.Output = permuted(p.Output, order.q, cfg.ValueDim)
+					p.Out = permuted(p.Out, order.q, cfg.ValueDim)
 					cfg.Evict = p
 				}
 				if cfg.Rotation != nil {

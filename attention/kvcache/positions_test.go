@@ -13,7 +13,7 @@ import (
 // read and with a choice.
 func TestGrouped(t *testing.T) {
 	const heads, dim, recent, size, tokens = 4, 8, 7, 3, 60
-	for _, p := range []Selector{nil, Top{Tokens: 9}} {
+	for _, p := range []Selector{nil, Top{TopK: 9}} {
 		a := operator(t, Config{
 			Heads: heads, KVHeads: 2, HeadDim: dim, Keep: 2, Recent: recent, Positions: Grouped, GroupSize: size,
 			Rotation: &rope.Config{HeadDim: dim}, Select: p, Chunk: 1,

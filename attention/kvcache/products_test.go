@@ -12,7 +12,7 @@ import (
 // near those of float32; a state belongs to either operator.
 func TestInt8Products(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		cfg := Config{Heads: 6, KVHeads: 2, HeadDim: 32, Keep: 2, Recent: 8, Select: Top{Tokens: 20}}
+		cfg := Config{Heads: 6, KVHeads: 2, HeadDim: 32, Keep: 2, Recent: 8, Select: Top{TopK: 20}}
 		plain := operator(t, cfg)
 		cfg.Int8Products = true
 		rounds := operator(t, cfg)

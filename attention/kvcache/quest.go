@@ -143,10 +143,10 @@ func (x *questIndex) choose(r *run) error {
 	for i := range lists {
 		list := r.choice.Lists[i]
 		for _, p := range r.pickTop(r.groupScores(i, x.p.Group), take) {
-			list = addRun(list, Run{int(p) * page, min((int(p)+1)*page, n)})
+			list = addRun(list, Run{From: int(p) * page, To: min((int(p)+1)*page, n)})
 		}
 		if last < pages {
-			list = addRun(list, Run{last * page, n})
+			list = addRun(list, Run{From: last * page, To: n})
 		}
 		r.choice.Lists[i] = list
 	}

@@ -20,10 +20,10 @@ func TestSeen(t *testing.T) {
 		least bool
 		blind bool
 	}{
-		{p: Top{Tokens: 12}}, {p: Top{Tokens: 12, Group: Alone}, turns: true}, {p: Top{Tokens: 12, Group: GroupMax}, sinks: sinks},
-		{p: TokenSelect{Tokens: 12}, turns: true}, {p: TokenSelect{Tokens: 12, Pool: 3}},
+		{p: Top{TopK: 12}}, {p: Top{TopK: 12, Group: Alone}, turns: true}, {p: Top{TopK: 12, Group: GroupMax}, sinks: sinks},
+		{p: TokenSelect{TopK: 12}, turns: true}, {p: TokenSelect{TopK: 12, Pool: 3}},
 		{p: RetroInfer{Segment: 32, Read: .2, Estimate: .3}, turns: true, least: true},
-		{p: Window{}, blind: true}, {p: Landmarks{Block: 4, Blocks: 2}, blind: true},
+		{p: Window{}, blind: true}, {p: Landmarks{Block: 4, TopK: 2}, blind: true},
 	} {
 		t.Run(fmt.Sprintf("%d %T", i, c.p), func(t *testing.T) {
 			cfg := Config{Heads: 6, KVHeads: 2, HeadDim: 8, Keep: 2, Recent: 5, Chunk: 1, Select: c.p, Sinks: c.sinks}

@@ -285,7 +285,7 @@ func (x *retroIndex) chooseHead(r *run, g int) {
 	list := r.choice.Lists[g]
 	for t, j := range c.of {
 		if x.chosen[j] {
-			list = addRun(list, Run{x.first + t, x.first + t + 1})
+			list = addRun(list, Run{From: x.first + t, To: x.first + t + 1})
 		}
 	}
 	r.choice.Lists[g] = list

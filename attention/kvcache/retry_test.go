@@ -143,7 +143,7 @@ func TestCopyOfAnotherKind(t *testing.T) {
 			}
 			one, two := pool(), pool()
 			for _, from := range []StateConfig{{Format: asm.Int8, MaxTokens: 60}, {Format: asm.BFloat16, Pages: one}, {}} {
-				for _, to := range []StateConfig{{Rollback: 3}, {Rollback: 3, Format: asm.BFloat16, Pages: two}} {
+				for _, to := range []StateConfig{{Snapshots: 3}, {Snapshots: 3, Format: asm.BFloat16, Pages: two}} {
 					f, s := newState(t, a, from), newState(t, a, to)
 					x.run(t, a, f, 0, 40)
 					y.run(t, a, s, 0, 9)

@@ -65,14 +65,14 @@ func (KeyDiff) score(dst [][]float32, o *Observation) error {
 // the features of keys and of values are put on the scale from the least to the largest
 // of the next stretch, the score of a token is the softmax over its stretch of the
 // standard deviation over features, the mean for keys and values, and of that the rank
-// within the stretch. The first Sinks tokens and the last stretch stay.
+// within the stretch. The first Keep tokens and the last stretch stay.
 type LagKV struct {
 	// Budget is how many tokens a key head holds, Keep and Recent among them.
 	Budget int
-	// Lag is how many tokens a stretch has; 0 stands for 128. Sinks is how many first
+	// Lag is how many tokens a stretch has; 0 stands for 128. Keep is how many first
 	// tokens stay, nil for 4.
-	Lag   int
-	Sinks *int
+	Lag  int
+	Keep *int
 }
 
 func (p LagKV) lag() int {
@@ -93,8 +93,8 @@ func sinksOf(n *int) int {
 }
 
 func (p LagKV) check(cfg *Config) error {
-	if p.Lag < 0 || p.lag() > 1<<20 || sinksOf(p.Sinks) < 0 || sinksOf(p.Sinks) > 1<<20 {
-		return check.Errorf(ErrConfig, "kvcache: LagKV.Lag is %d and Sinks %d, want 0 to 2^20", p.Lag, sinksOf(p.Sinks))
+	if p.Lag < 0 || p.lag() > 1<<20 || sinksOf(p.Keep) < 0 || sinksOf(p.Keep) > 1<<20 {
+		return check.Errorf(ErrConfig, "kvcache: LagKV.Lag is %d and Keep %d, want 0 to 2^20", p.Lag, sinksOf(p.Keep))
 	}
 	return checkBudget("LagKV", p.Budget, cfg)
 }
@@ -102,11 +102,11 @@ func (p LagKV) check(cfg *Config) error {
 func (p LagKV) rule(*Config) rule { return rule{budget: p.Budget} }
 
 func (p LagKV) describe() string {
-	return describe(struct{ Budget, Lag, Sinks int }{p.Budget, p.lag(), sinksOf(p.Sinks)}) + "LagKV"
+	return describe(struct{ Budget, Lag, Sinks int }{p.Budget, p.lag(), sinksOf(p.Keep)}) + "LagKV"
 }
 
 func (p LagKV) score(dst [][]float32, o *Observation) error {
-	lag, sinks := p.lag(), sinksOf(p.Sinks)
+	lag, sinks := p.lag(), sinksOf(p.Keep)
 	for g, x := range dst {
 		for i := range x {
 			x[i] = 1

@@ -5,6 +5,7 @@ import (
 
 	"gonum.org/v1/gonum/blas/blas32"
 
+	"github.com/subquad/subquad/attention"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/state"
@@ -18,8 +19,8 @@ type Selector interface {
 	newIndex(a *Attention) index
 }
 
-// Run is a stretch of rows: From (included) to To (excluded).
-type Run struct{ From, To int }
+// Run is the rows From to To, the last not included.
+type Run = attention.Run
 
 // Choice is what a chunk of queries reads of the middle of a state, between the first
 // Keep and the last Recent tokens.
@@ -125,7 +126,7 @@ func addRows(list []Run, rows []int32, offset int) []Run {
 		if n := len(list); n > 0 && list[n-1].To == row {
 			list[n-1].To++
 		} else {
-			list = append(list, Run{row, row + 1})
+			list = append(list, Run{From: row, To: row + 1})
 		}
 	}
 	return list

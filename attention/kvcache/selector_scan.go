@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"fmt"
 	"math"
 	"unsafe"
 
@@ -173,9 +174,9 @@ func (r *run) pickTop(scores []float32, n int) []int32 {
 // key: what an index of any kind is at best. A chunk of several queries looks up their
 // mean.
 type Top struct {
-	// Tokens is how many of the middle are read.
-	Tokens int
-	Group  GroupChoice
+	// TopK is how many tokens of the middle are read.
+	TopK  int
+	Group GroupChoice
 }
 
 type topIndex struct {
@@ -183,13 +184,18 @@ type topIndex struct {
 	p Top
 }
 
-func (p Top) check(*Config) error       { return checkTop("Top.Tokens", p.Tokens, p.Group) }
+// describe says what it was before TopK had its name, so that states are theirs.
+func (p Top) describe() string {
+	return fmt.Sprintf("kvcache.Top{Tokens:%d Group:%d}", p.TopK, p.Group)
+}
+
+func (p Top) check(*Config) error       { return checkTop("Top.TopK", p.TopK, p.Group) }
 func (p Top) newIndex(*Attention) index { return topIndex{p: p} }
 func (x topIndex) clone() index         { return x }
 
 func (x topIndex) choose(r *run) error {
 	from, to := r.middle(0)
-	if to-from <= x.p.Tokens {
+	if to-from <= x.p.TopK {
 		return nil
 	}
 	q, err := r.lookup()
@@ -201,7 +207,7 @@ func (x topIndex) choose(r *run) error {
 	}
 	r.choose1(x.p.Group.lists(&r.op.cfg))
 	for i := range r.choice.Lists {
-		r.choice.Lists[i] = addRows(r.choice.Lists[i], r.pickTop(r.groupScores(i, x.p.Group), x.p.Tokens), from)
+		r.choice.Lists[i] = addRows(r.choice.Lists[i], r.pickTop(r.groupScores(i, x.p.Group), x.p.TopK), from)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"fmt"
 	"math"
 	"sync/atomic"
 
@@ -42,8 +43,8 @@ type Shadow struct {
 	// Bits of a number of the copy: 8, for which 0 stands too, or 4, half the bytes to look
 	// at, with a scale for each 32 numbers: a logit's error is some 15 times that of 8.
 	Bits int
-	// Top is how many tokens each query head reads exactly; 0 stands for 256.
-	Top int
+	// TopK is how many tokens each query head reads exactly; 0 stands for 256.
+	TopK int
 	// Drop leaves the rest out instead of estimating it.
 	Drop bool
 	// Eps, if not 0, has more and more tokens read until Missing is no more than that.
@@ -56,6 +57,11 @@ const (
 	shadowBlockPages  = shadowBlockTokens / kernel.ShadowPanel
 )
 
+// describe says what it was before TopK had its name, so that states are theirs.
+func (p Shadow) describe() string {
+	return fmt.Sprintf("kvcache.Shadow{Bits:%d Top:%d Drop:%t Eps:%v}", p.Bits, p.TopK, p.Drop, p.Eps)
+}
+
 func (p Shadow) check(cfg *Config) error {
 	fail := func(format string, args ...any) error {
 		return check.Errorf(ErrConfig, "kvcache: Shadow."+format, args...)
@@ -63,8 +69,8 @@ func (p Shadow) check(cfg *Config) error {
 	switch {
 	case p.Bits != 0 && p.Bits != 8 && p.Bits != 4:
 		return fail("Bits is %d, want 8 or 4", p.Bits)
-	case p.Top < 0 || p.Top > 1<<24:
-		return fail("Top is %d, want 0 to 2^24", p.Top)
+	case p.TopK < 0 || p.TopK > 1<<24:
+		return fail("TopK is %d, want 0 to 2^24", p.TopK)
 	case !(p.Eps >= 0 && p.Eps < 1):
 		return fail("Eps is %v, want at least 0 and less than 1", p.Eps)
 	case cfg.HeadDim > kernel.MaxShadowDim:
@@ -80,8 +86,8 @@ func (p Shadow) check(cfg *Config) error {
 }
 
 func (p Shadow) newIndex(a *Attention) index {
-	if p.Top == 0 {
-		p.Top = 256
+	if p.TopK == 0 {
+		p.TopK = 256
 	}
 	return &shadowIndex{op: a, policy: p, tile: kernel.NewShadowTile(), heads: make([]shadowHead, a.cfg.KVHeads)}
 }
@@ -193,7 +199,7 @@ func (x *shadowIndex) choose(r *run) error {
 	if !w.begin() {
 		return nil
 	}
-	if err := w.scan(x.policy.Top); err != nil {
+	if err := w.scan(x.policy.TopK); err != nil {
 		return err
 	}
 	r.choice.All = w.wild.Load()

@@ -16,7 +16,7 @@ import (
 	"github.com/subquad/subquad/internal/mat"
 )
 
-var shadowOp = Config{Heads: 6, KVHeads: 2, HeadDim: 16, ValueDim: 12, Keep: 3, Recent: 20, Chunk: 1, Select: Shadow{Top: 10}}
+var shadowOp = Config{Heads: 6, KVHeads: 2, HeadDim: 16, ValueDim: 12, Keep: 3, Recent: 20, Chunk: 1, Select: Shadow{TopK: 10}}
 
 func newShadow(t testing.TB, change func(*Config)) (*Attention, *State) {
 	t.Helper()
@@ -67,7 +67,7 @@ func TestShadowLaws(t *testing.T) {
 }
 
 func shadowLaws(t *testing.T, bits int) {
-	policy := func(c *Config) { c.Select = Shadow{Bits: bits, Top: 10} }
+	policy := func(c *Config) { c.Select = Shadow{Bits: bits, TopK: 10} }
 	isatest.Run(t, func(t *testing.T) {
 		const n, base = 1090, 1010 // a block is made on the way
 		q, k, v := shadowTokens(n)
@@ -125,10 +125,10 @@ func TestShadowExact(t *testing.T) {
 		fillState(t, plain, mat.Rows(k, 0, n), mat.Rows(v, 0, n))
 		want := goOn(t, all, plain.Clone(), q, k, v, n, n+1)
 		for what, change := range map[string]func(*Config){
-			"a large Top":    func(c *Config) { c.Select = Shadow{Top: n} },
+			"a large TopK":   func(c *Config) { c.Select = Shadow{TopK: n} },
 			"a large Recent": func(c *Config) { c.Recent = n },
 			"Dense":          func(c *Config) { c.Dense = n + 1 },
-			"a small Eps":    func(c *Config) { c.Select = Shadow{Top: 10, Eps: 1e-9} },
+			"a small Eps":    func(c *Config) { c.Select = Shadow{TopK: 10, Eps: 1e-9} },
 		} {
 			a, s := newShadow(t, change)
 			fillState(t, s, mat.Rows(k, 0, n), mat.Rows(v, 0, n))
@@ -137,7 +137,7 @@ func TestShadowExact(t *testing.T) {
 		// What is not finite is read, and seen, exactly where it is.
 		bad := blas32.General{Rows: k.Rows, Cols: k.Cols, Stride: k.Stride, Data: append([]float32(nil), k.Data...)}
 		bad.Data[600*bad.Stride+20] = float32(math.Inf(-1))
-		a, s := newShadow(t, func(c *Config) { c.Select = Shadow{Top: 10, Drop: false} })
+		a, s := newShadow(t, func(c *Config) { c.Select = Shadow{TopK: 10, Drop: false} })
 		fillState(t, s, mat.Rows(bad, 0, n), mat.Rows(v, 0, n))
 		b := goOn(t, a, s, q, k, v, n, n+1)
 		for i, x := range b.Data[:36] {
@@ -171,7 +171,7 @@ func TestShadowEps(t *testing.T) {
 		copy(mat.Part(q, n, 16*h, 16), mat.Part(q, n, h/3*48, 16))
 	}
 	for _, eps := range []float64{.1, 1e-3} {
-		a, s := newShadow(t, func(c *Config) { c.Select = Shadow{Top: 10, Eps: eps} })
+		a, s := newShadow(t, func(c *Config) { c.Select = Shadow{TopK: 10, Eps: eps} })
 		fillState(t, s, mat.Rows(k, 0, n), mat.Rows(v, 0, n))
 		var report Report
 		dst := mat.New(1, 72)
@@ -216,7 +216,7 @@ func TestShadowSteady(t *testing.T) {
 func TestShadowErrors(t *testing.T) {
 	for want, change := range map[string]func(*Config){
 		"kvcache: Shadow.Bits is 7, want 8 or 4":                                            func(c *Config) { c.Select = Shadow{Bits: 7} },
-		"kvcache: Shadow.Top is -1, want 0 to 2^24":                                         func(c *Config) { c.Select = Shadow{Top: -1} },
+		"kvcache: Shadow.TopK is -1, want 0 to 2^24":                                        func(c *Config) { c.Select = Shadow{TopK: -1} },
 		"kvcache: Shadow.Eps is NaN, want at least 0 and less than 1":                       func(c *Config) { c.Select = Shadow{Eps: math.NaN()} },
 		"kvcache: Shadow.Softcap is 3, want 0: bounds hold for logits without":              func(c *Config) { c.Softcap = 3 },
 		"kvcache: Shadow.Evict is kvcache.H2O, want nil: all tokens stay":                   func(c *Config) { c.Evict = H2O{Budget: 100} },

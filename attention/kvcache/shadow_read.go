@@ -12,7 +12,7 @@ import (
 // read attends to what the scan found: exactly to the best tokens, and to the means of the
 // others.
 func (x *shadowIndex) read(r *run) error {
-	w, top := r.shadowWork(x), x.policy.Top
+	w, top := r.shadowWork(x), x.policy.TopK
 	for {
 		if err := w.readExact(); err != nil {
 			return err

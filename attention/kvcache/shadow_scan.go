@@ -68,7 +68,7 @@ func (w *shadowRun) begin() bool {
 		held := s.heads[i].Held()
 		f.limit = max(0, min(len(h.blocks)*shadowBlockTokens, s.rowsBefore(i, s.n-cfg.Recent), held-1)) / kernel.ShadowPanel * kernel.ShadowPanel
 		f.blocks = (f.limit + shadowBlockTokens - 1) / shadowBlockTokens
-		some = some || f.limit > x.policy.Top
+		some = some || f.limit > x.policy.TopK
 	}
 	return some
 }

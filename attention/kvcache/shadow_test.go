@@ -98,7 +98,7 @@ func TestShadow(t *testing.T) {
 		for name, key := range keysOf {
 			for trial, format := range []asm.Format{asm.Float32, asm.BFloat16} {
 				cfg := Config{Heads: 6, KVHeads: 2, HeadDim: [...]int{33, 64}[trial], ValueDim: [...]int{64, 20}[trial], Keep: 2, Recent: 70, Workers: 1 + 2*trial,
-					Select: Shadow{Bits: [...]int{8, 4}[len(name)%2], Top: 20, Drop: trial == 1 && name == "normal"}, Chunk: 1}
+					Select: Shadow{Bits: [...]int{8, 4}[len(name)%2], TopK: 20, Drop: trial == 1 && name == "normal"}, Chunk: 1}
 				if name == "heavy tails" {
 					cfg.Scale = .5
 				}

@@ -35,7 +35,7 @@ func candidates(n int) int { return n + n/4 + 64 }
 
 func (x *tokenCopyIndex) choose(r *run) error {
 	from, to := r.middle(0)
-	if to-from <= x.p.Tokens {
+	if to-from <= x.p.TopK {
 		return nil
 	}
 	q, err := r.lookup()
@@ -48,14 +48,14 @@ func (x *tokenCopyIndex) choose(r *run) error {
 	if err := x.scanCopies(r, q, from, to); err != nil {
 		return err
 	}
-	rows, err := r.bestVotes(candidates(x.p.Tokens))
+	rows, err := r.bestVotes(candidates(x.p.TopK))
 	if err != nil {
 		return err
 	}
 	x.ids = append(x.ids[:0], rows...)
 	votes := x.votesOf(r, q, from)
 	r.choose1(1)
-	rows = r.sel.best.Ascending(votes, x.p.Tokens)
+	rows = r.sel.best.Ascending(votes, x.p.TopK)
 	for i, j := range rows {
 		rows[i] = x.ids[j]
 	}

@@ -18,12 +18,12 @@ func TestTokenCopy(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, bits := range []int{8, 4} {
 			for _, turns := range []bool{false, true} {
-				cfg := Config{Heads: 4, KVHeads: 2, HeadDim: 24, Keep: 2, Recent: 16, Chunk: 8, Select: TokenSelect{Tokens: 60}}
+				cfg := Config{Heads: 4, KVHeads: 2, HeadDim: 24, Keep: 2, Recent: 16, Chunk: 8, Select: TokenSelect{TopK: 60}}
 				if turns {
 					cfg.Rotation, cfg.Positions = &rope.Config{HeadDim: 24}, InCache
 				}
 				exact := operator(t, cfg)
-				cfg.Select = TokenSelect{Tokens: 60, Bits: bits}
+				cfg.Select = TokenSelect{TopK: 60, Bits: bits}
 				a := operator(t, cfg)
 				x, y := newText(40, &a.cfg, n), newText(41, &a.cfg, n)
 				for i := range n { // what a mean is taken from
@@ -69,19 +69,19 @@ func TestTokenCopy(t *testing.T) {
 			}
 		}
 	})
-	if _, err := New(Config{Heads: 1, HeadDim: 8, Select: TokenSelect{Tokens: 4, Pool: 3, Bits: 8}}); err == nil {
+	if _, err := New(Config{Heads: 1, HeadDim: 8, Select: TokenSelect{TopK: 4, Pool: 3, Bits: 8}}); err == nil {
 		t.Error("Bits with Pool")
 	}
-	if _, err := New(Config{Heads: 1, HeadDim: 8, Select: TokenSelect{Tokens: 4, Bits: 5}}); err == nil {
+	if _, err := New(Config{Heads: 1, HeadDim: 8, Select: TokenSelect{TopK: 4, Bits: 5}}); err == nil {
 		t.Error("5 bits")
 	}
 }
 
 // TestTokenCopyOdd: what is not finite in keys or queries is looked at where it stands.
 func TestTokenCopyOdd(t *testing.T) {
-	cfg := Config{Heads: 2, HeadDim: 8, Keep: 1, Recent: 4, Chunk: 1, Select: TokenSelect{Tokens: 20, Bits: 8}}
+	cfg := Config{Heads: 2, HeadDim: 8, Keep: 1, Recent: 4, Chunk: 1, Select: TokenSelect{TopK: 20, Bits: 8}}
 	a := operator(t, cfg)
-	cfg.Select = TokenSelect{Tokens: 20}
+	cfg.Select = TokenSelect{TopK: 20}
 	exact := operator(t, cfg)
 	const n = 1100
 	for _, odd := range []float32{float32(math.NaN()), float32(math.Inf(1))} {

@@ -19,18 +19,18 @@ import (
 //
 // over the tokens between the first Keep and the last Recent. It looks at every key.
 // Positions InCache, with Config.Rotation, is what it was published with. Nothing is
-// chosen while Keep + Tokens + Recent hold all.
+// chosen while Keep + TopK + Recent hold all.
 //
 // There is no 1/sqrt(HeadDim) in s, so that nearly all votes underflow in float32, and
 // what is not voted for is chosen by its age. Here votes are ranked by their logarithms,
 // log sum over h of exp(s[h][t] - lse[h]): the same order where votes are not 0.
 type TokenSelect struct {
-	// Tokens is how many of the middle are read.
-	Tokens int
+	// TopK is how many tokens of the middle are read.
+	TopK int
 	// Pool, an odd number, takes the largest of so many neighbouring votes; 0 is none.
 	Pool int
 	// Bits, 8 or 4, has keys looked at in a copy of so many bits, that of Shadow: a quarter
-	// or an eighth of float32's bytes. A quarter more than Tokens are chosen so, and the
+	// or an eighth of float32's bytes. A quarter more than TopK are chosen so, and the
 	// keys of these decide. 0 looks at the keys themselves, for certain. It goes with no
 	// Pool.
 	Bits int
@@ -53,12 +53,12 @@ func (p TokenSelect) check(cfg *Config) error {
 	case p.Bits != 0 && cfg.HeadDim > kernel.MaxShadowDim:
 		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits with HeadDim %d, want at most %d", cfg.HeadDim, kernel.MaxShadowDim)
 	}
-	return checkTop("TokenSelect.Tokens", p.Tokens, GroupSum)
+	return checkTop("TokenSelect.TopK", p.TopK, GroupSum)
 }
 
 // describe says what it always has of those without Bits, so that states are theirs.
 func (p TokenSelect) describe() string {
-	s := fmt.Sprintf("kvcache.TokenSelect{Tokens:%d Pool:%d}", p.Tokens, p.Pool)
+	s := fmt.Sprintf("kvcache.TokenSelect{Tokens:%d Pool:%d}", p.TopK, p.Pool)
 	if p.Bits != 0 {
 		s += fmt.Sprintf(" of %d bits", p.Bits)
 	}
@@ -75,7 +75,7 @@ func (x tokenIndex) clone() index { return x }
 
 func (x tokenIndex) choose(r *run) error {
 	from, to := r.middle(0)
-	if to-from <= x.p.Tokens {
+	if to-from <= x.p.TopK {
 		return nil
 	}
 	q, err := r.lookup()
@@ -85,8 +85,8 @@ func (x tokenIndex) choose(r *run) error {
 	if err := r.scanKeys(q, from, to); err != nil {
 		return err
 	}
-	if x.p.Pool <= 1 && to-from >= max(pruneFrom*x.p.Tokens, 4*voteBlock) {
-		rows, err := r.bestVotes(x.p.Tokens)
+	if x.p.Pool <= 1 && to-from >= max(pruneFrom*x.p.TopK, 4*voteBlock) {
+		rows, err := r.bestVotes(x.p.TopK)
 		if err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (x tokenIndex) choose(r *run) error {
 		votes = r.sel.votes[:len(votes)]
 	}
 	r.choose1(1)
-	r.choice.Lists[0] = addRows(r.choice.Lists[0], r.pickTop(votes, x.p.Tokens), from)
+	r.choice.Lists[0] = addRows(r.choice.Lists[0], r.pickTop(votes, x.p.TopK), from)
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 // that agree, that do not, for scores far apart and close together, ties, and NaN.
 func TestBestVotes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		a := operator(t, Config{Heads: 8, KVHeads: 2, HeadDim: 8, Select: TokenSelect{Tokens: 20}})
+		a := operator(t, Config{Heads: 8, KVHeads: 2, HeadDim: 8, Select: TokenSelect{TopK: 20}})
 		rng := rand.New(rand.NewPCG(1, 9))
 		const n = 2500
 		for name, score := range map[string]func(h, i int) float32{

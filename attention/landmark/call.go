@@ -56,7 +56,7 @@ func begin[O any](ctx context.Context, call *attention.Call, can attention.Uses)
 	if err := check.Call("landmark", ctx, call != nil); err != nil {
 		return nil, err
 	}
-	if err := call.Honour("landmark", can); err != nil {
+	if err := call.Honor("landmark", can); err != nil {
 		return nil, err
 	}
 	if err := call.One("landmark"); err != nil {

@@ -37,13 +37,13 @@ func (l *Landmark) Forward(dst, q, k, v blas32.General, landmarks []bool) error 
 //
 // How a sequence is cut into steps therefore matters to what its tokens see.
 // On an error the state is as before the call.
-func (l *Landmark) Step(dst, q, k, v blas32.General, landmarks []bool, state *State) error {
-	if state == nil {
+func (l *Landmark) Step(dst, q, k, v blas32.General, landmarks []bool, st *State) error {
+	if st == nil {
 		return check.NilState("landmark", "State")
 	}
 	r := l.scratch.Get()
 	defer l.scratch.Put(r)
-	return r.serve(context.Background(), l, tokens{dst: dst, q: q, k: k, v: v, marks: landmarks}, pack.Batch[*State]{State: state})
+	return r.serve(context.Background(), l, tokens{dst: dst, q: q, k: k, v: v, marks: landmarks}, pack.Batch[*State]{State: st})
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices and

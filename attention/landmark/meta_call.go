@@ -22,13 +22,13 @@ func (m *Meta) Forward(dst, q, k, v blas32.General, meta []bool) error {
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding and to what
 // the state's Format loses. On an error the state is as before the call.
-func (m *Meta) Step(dst, q, k, v blas32.General, meta []bool, state *MetaState) error {
-	if state == nil {
+func (m *Meta) Step(dst, q, k, v blas32.General, meta []bool, st *MetaState) error {
+	if st == nil {
 		return check.NilState("landmark", "State")
 	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
-	return r.serveMeta(context.Background(), m, tokens{dst: dst, q: q, k: k, v: v, marks: meta}, pack.Batch[*MetaState]{State: state})
+	return r.serveMeta(context.Background(), m, tokens{dst: dst, q: q, k: k, v: v, marks: meta}, pack.Batch[*MetaState]{State: st})
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices and

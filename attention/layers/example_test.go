@@ -56,7 +56,7 @@ func ExampleNewGated() {
 	identity := matrix(2, 2, 1, 0, 0, 1)
 	weights := layers.GatedWeights{
 		Context: identity, Norm1: ones(2), Norm1Bias: make([]float32, 2), Norm2: ones(2), Norm2Bias: make([]float32, 2),
-		Query: identity, Key: identity, Value: identity, Out: identity, Up: matrix(16, 2), Down: matrix(2, 8),
+		Q: identity, K: identity, V: identity, Out: identity, Up: matrix(16, 2), Down: matrix(2, 8),
 	}
 	x, objects, dst := matrix(1, 2, 1, 2), matrix(1, 2, 3, 0), matrix(1, 2)
 	for _, alpha := range []float32{0, float32(math.Inf(1))} {
@@ -78,7 +78,7 @@ func ExampleNewGated() {
 // The tokens of one interaction, with weights of 0: what it is and its role.
 func ExampleNewTokens() {
 	mlp := layers.TokensMLP{First: matrix(1, 9), Second: matrix(1, 1), Third: matrix(1, 1)}
-	layer, err := layers.NewTokens(layers.TokensConfig{FeatureDim: 1, Dim: 1, Hidden: 1, MaxInteractions: 2, Frequencies: 1}, layers.TokensWeights{
+	layer, err := layers.NewTokens(layers.TokensConfig{FeatureDim: 1, Dim: 1, Inner: 1, MaxInteractions: 2, Frequencies: 1}, layers.TokensWeights{
 		Things: mlp, Actions: mlp, NullThing: ones(1), NullAction: ones(1), NullBox: ones(8),
 		Interactions: matrix(2, 1, 10, 20), Roles: matrix(3, 1, 1, 2, 3),
 	})
@@ -107,7 +107,7 @@ func ExampleNewStrip() {
 			FuseH: matrix(4, 8), FuseW: matrix(4, 8), Norm: norm(4), LocalH: matrix(4, 21), LocalW: matrix(4, 21),
 			Reweight1: matrix(2, 4), Reweight2: matrix(12, 2), Fuse: matrix(8, 8),
 		},
-		Conv7: matrix(8, 49), LayerNorm: ones(8), LayerNormBias: make([]float32, 8), FC1: matrix(24, 8), FC2: matrix(8, 24),
+		Conv7: matrix(8, 49), LayerNorm: ones(8), LayerNormBias: make([]float32, 8), Up: matrix(24, 8), Down: matrix(8, 24),
 		Gamma: make([]float32, 24), Beta: make([]float32, 24),
 	})
 	if err != nil {

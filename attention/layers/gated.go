@@ -36,8 +36,8 @@ type GatedWeights struct {
 	// Norm1 is before attention, Norm2 before the feed-forward layer, [D] each; their eps is
 	// 1e-5 [norm1, norm2].
 	Norm1, Norm1Bias, Norm2, Norm2Bias []float32
-	// Query is [D, D]; Key and Value are [D, D], or [D, Co] with Cross [attn.to_q, …].
-	Query, Key, Value blas32.General
+	// Q is [D, D]; K and V are [D, D], or [D, Co] with Cross [attn.to_q, …].
+	Q, K, V blas32.General
 	// Out is [D, D] with a bias [D] [attn.to_out.0].
 	Out     blas32.General
 	OutBias []float32
@@ -106,7 +106,7 @@ func NewGated(cfg GatedConfig, weights GatedWeights) (*Gated, error) {
 	} else {
 		g.context = w.Linear("Context", weights.Context, weights.ContextBias, width, cfg.ContextDim)
 	}
-	g.query, g.key, g.value = w.Linear("Query", weights.Query, nil, width, width), w.Linear("Key", weights.Key, nil, width, from), w.Linear("Value", weights.Value, nil, width, from)
+	g.query, g.key, g.value = w.Linear("Q", weights.Q, nil, width, width), w.Linear("K", weights.K, nil, width, from), w.Linear("V", weights.V, nil, width, from)
 	g.out = w.Linear("Out", weights.Out, weights.OutBias, width, width)
 	g.mlp = dense.Gated{Up: w.Linear("Up", weights.Up, weights.UpBias, 8*width, width), Down: w.Linear("Down", weights.Down, weights.DownBias, width, 4*width), Activation: dense.GELU}
 	if w.Err != nil {

@@ -102,7 +102,7 @@ func goldenGated(t *testing.T, f *golden.File) {
 		e.Done("B", "N", "M")
 		vector := func(name string) []float32 { return f.Float32(p + name) }
 		w := GatedWeights{Norm1: vector("norm1.weight"), Norm1Bias: vector("norm1.bias"), Norm2: vector("norm2.weight"), Norm2Bias: vector("norm2.bias"),
-			Query: weight(f, p+"attn.to_q.weight"), Key: weight(f, p+"attn.to_k.weight"), Value: weight(f, p+"attn.to_v.weight"),
+			Q: weight(f, p+"attn.to_q.weight"), K: weight(f, p+"attn.to_k.weight"), V: weight(f, p+"attn.to_v.weight"),
 			Out: weight(f, p+"attn.to_out.0.weight"), OutBias: vector("attn.to_out.0.bias"),
 			Up: weight(f, p+"ff.net.0.proj.weight"), UpBias: vector("ff.net.0.proj.bias"), Down: weight(f, p+"ff.net.2.weight"), DownBias: vector("ff.net.2.bias"),
 			AlphaAttention: vector("alpha_attn")[0], AlphaDense: vector("alpha_dense")[0]}
@@ -134,7 +134,7 @@ func goldenTokens(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
 		n := e.Int("N", 0)
-		cfg := TokensConfig{FeatureDim: e.Int("in_dim", 0), Dim: e.Int("out_dim", 0), Hidden: e.Int("hidden", 0), MaxInteractions: e.Int("max_interactions", 0), Frequencies: e.Int("fourier_freqs", 0)}
+		cfg := TokensConfig{FeatureDim: e.Int("in_dim", 0), Dim: e.Int("out_dim", 0), Inner: e.Int("hidden", 0), MaxInteractions: e.Int("max_interactions", 0), Frequencies: e.Int("fourier_freqs", 0)}
 		e.Done("B")
 		mlp := func(name string) TokensMLP {
 			name = p + name
@@ -231,6 +231,6 @@ func stripWeights(f *golden.File, p string) StripWeights {
 	conv, channel := p+"token_mixing.dwsc.conv_merge.", p+"channel_mixing."
 	return StripWeights{Norm: batchNorm(f, conv+"BN"), Conv: weight(f, conv+"Conv.weight"), Mix: mixWeights(f, p+"token_mixing.smlp_block."),
 		Conv7: weight(f, channel+"conv_77.weight"), LayerNorm: f.Float32(channel + "layer_norm.weight"), LayerNormBias: f.Float32(channel + "layer_norm.bias"),
-		FC1: weight(f, channel+"fc1.weight"), FC1Bias: f.Float32(channel + "fc1.bias"), FC2: weight(f, channel+"fc2.weight"), FC2Bias: f.Float32(channel + "fc2.bias"),
+		Up: weight(f, channel+"fc1.weight"), UpBias: f.Float32(channel + "fc1.bias"), Down: weight(f, channel+"fc2.weight"), DownBias: f.Float32(channel + "fc2.bias"),
 		Gamma: f.Float32(channel + "grn.gamma"), Beta: f.Float32(channel + "grn.beta")}
 }

@@ -31,7 +31,7 @@ func head(t *testing.T, workers int) *FourierHead {
 func gated(t *testing.T, cross bool, workers int) *Gated {
 	s := newSource(2)
 	from := dim
-	w := GatedWeights{Norm1: s.vector(dim), Norm1Bias: s.vector(dim), Norm2: s.vector(dim), Norm2Bias: s.vector(dim), Query: s.matrix(dim, dim),
+	w := GatedWeights{Norm1: s.vector(dim), Norm1Bias: s.vector(dim), Norm2: s.vector(dim), Norm2Bias: s.vector(dim), Q: s.matrix(dim, dim),
 		Out: s.matrix(dim, dim), OutBias: s.vector(dim), Up: s.matrix(8*dim, dim), UpBias: s.vector(8 * dim), Down: s.matrix(dim, 4*dim), DownBias: s.vector(dim),
 		AlphaAttention: 0.3, AlphaDense: -0.2}
 	if cross {
@@ -39,7 +39,7 @@ func gated(t *testing.T, cross bool, workers int) *Gated {
 	} else {
 		w.Context, w.ContextBias = s.matrix(dim, contextDim), s.vector(dim)
 	}
-	w.Key, w.Value = s.matrix(dim, from), s.matrix(dim, from)
+	w.K, w.V = s.matrix(dim, from), s.matrix(dim, from)
 	g, err := NewGated(GatedConfig{Heads: heads, HeadDim: headDim, ContextDim: contextDim, Cross: cross, Workers: workers}, w)
 	must(t, err)
 	return g
@@ -51,7 +51,7 @@ func tokensLayer(t *testing.T, workers int) *Tokens {
 	mlp := func() TokensMLP {
 		return TokensMLP{First: s.matrix(hidden, feature+16), FirstBias: s.vector(hidden), Second: s.matrix(hidden, hidden), SecondBias: s.vector(hidden), Third: s.matrix(dim, hidden), ThirdBias: s.vector(dim)}
 	}
-	l, err := NewTokens(TokensConfig{FeatureDim: feature, Dim: dim, Hidden: hidden, MaxInteractions: 4, Frequencies: 2, Workers: workers},
+	l, err := NewTokens(TokensConfig{FeatureDim: feature, Dim: dim, Inner: hidden, MaxInteractions: 4, Frequencies: 2, Workers: workers},
 		TokensWeights{Things: mlp(), Actions: mlp(), NullThing: s.vector(feature), NullAction: s.vector(feature), NullBox: s.vector(16), Interactions: s.matrix(4, dim), Roles: s.matrix(3, dim)})
 	must(t, err)
 	return l
@@ -73,7 +73,7 @@ func strip(t *testing.T, workers int) *Strip {
 			ProjH: s.matrix(side, 3*side), ProjHBias: s.vector(side), ProjW: s.matrix(side, 3*side), ProjWBias: s.vector(side),
 			FuseH: s.matrix(half, dim), FuseW: s.matrix(half, dim), Norm: s.batchNorm(half), LocalH: s.matrix(half, 21), LocalW: s.matrix(half, 21),
 			Reweight1: s.matrix(hidden, half), Reweight1Bias: s.vector(hidden), Reweight2: s.matrix(3*half, hidden), Reweight2Bias: s.vector(3 * half), Fuse: s.matrix(dim, dim)},
-		Conv7: s.matrix(dim, 49), LayerNorm: s.vector(dim), LayerNormBias: s.vector(dim), FC1: s.matrix(wide, dim), FC1Bias: s.vector(wide), FC2: s.matrix(dim, wide), FC2Bias: s.vector(dim),
+		Conv7: s.matrix(dim, 49), LayerNorm: s.vector(dim), LayerNormBias: s.vector(dim), Up: s.matrix(wide, dim), UpBias: s.vector(wide), Down: s.matrix(dim, wide), DownBias: s.vector(dim),
 		Gamma: s.vector(wide), Beta: s.vector(wide)})
 	must(t, err)
 	return l

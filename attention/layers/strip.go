@@ -64,10 +64,10 @@ type StripWeights struct {
 	// channel_mixing.layer_norm].
 	Conv7                    blas32.General
 	LayerNorm, LayerNormBias []float32
-	// FC1 is [E, C] and FC2 [C, E], with biases, E being 3 C as published; Gamma and Beta, of
+	// Up is [E, C] and Down [C, E], with biases, E being 3 C as published; Gamma and Beta, of
 	// the response norm, are [E] [channel_mixing.fc1, channel_mixing.grn.gamma, …].
-	FC1, FC2         blas32.General
-	FC1Bias, FC2Bias []float32
+	Up, Down         blas32.General
+	UpBias, DownBias []float32
 	Gamma, Beta      []float32
 }
 
@@ -121,11 +121,11 @@ func NewStrip(cfg StripConfig, weights StripWeights) (*Strip, error) {
 	s.conv7 = packConv(&w, "Conv7", weights.Conv7, cfg.Dim, 7, 7)
 	s.norm = w.Norm("LayerNorm", weights.LayerNorm, weights.LayerNormBias, cfg.Dim, false)
 	if w.Err == nil {
-		w.Err = sizes(size{"the rows of FC1", weights.FC1.Rows})
+		w.Err = sizes(size{"the rows of Up", weights.Up.Rows})
 	}
-	s.fc1 = w.Linear("FC1", weights.FC1, weights.FC1Bias, weights.FC1.Rows, cfg.Dim)
-	s.fc2 = w.Linear("FC2", weights.FC2, weights.FC2Bias, cfg.Dim, weights.FC1.Rows)
-	s.gamma, s.beta = w.Vector("Gamma", weights.Gamma, weights.FC1.Rows, false), w.Vector("Beta", weights.Beta, weights.FC1.Rows, false)
+	s.fc1 = w.Linear("Up", weights.Up, weights.UpBias, weights.Up.Rows, cfg.Dim)
+	s.fc2 = w.Linear("Down", weights.Down, weights.DownBias, cfg.Dim, weights.Up.Rows)
+	s.gamma, s.beta = w.Vector("Gamma", weights.Gamma, weights.Up.Rows, false), w.Vector("Beta", weights.Beta, weights.Up.Rows, false)
 	if w.Err != nil {
 		return nil, w.Err
 	}

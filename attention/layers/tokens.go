@@ -18,9 +18,9 @@ import (
 // TokensConfig fixes a Tokens. All but Frequencies and Workers are needed.
 type TokensConfig struct {
 	// FeatureDim is the width of a feature (768 as published), Dim that of a token (768),
-	// Hidden that of the layers between (512), MaxInteractions the most interactions of an
+	// Inner that of the layers between (512), MaxInteractions the most interactions of an
 	// image (30).
-	FeatureDim, Dim, Hidden, MaxInteractions int
+	FeatureDim, Dim, Inner, MaxInteractions int
 	// Frequencies is how many sines and cosines a coordinate of a box gets, 0 for 8.
 	Frequencies int
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
@@ -37,7 +37,7 @@ type TokensMLP struct {
 // TokensWeights are those of a Tokens; in brackets the published names.
 type TokensWeights struct {
 	// Things is the MLP of subjects and objects, Actions that of actions: from FeatureDim +
-	// 8 Frequencies to Hidden, Hidden and Dim [linears, linear_action].
+	// 8 Frequencies to Inner, Inner and Dim [linears, linear_action].
 	Things, Actions TokensMLP
 	// NullThing and NullAction, [FeatureDim], stand for the features of masked subjects and
 	// objects, and of masked actions; NullBox, [8 Frequencies], for all their boxes
@@ -79,7 +79,7 @@ func NewTokens(cfg TokensConfig, weights TokensWeights) (*Tokens, error) {
 	if cfg.Frequencies == 0 {
 		cfg.Frequencies = 8
 	}
-	if err := sizes(size{"TokensConfig.FeatureDim", cfg.FeatureDim}, size{"TokensConfig.Dim", cfg.Dim}, size{"TokensConfig.Hidden", cfg.Hidden},
+	if err := sizes(size{"TokensConfig.FeatureDim", cfg.FeatureDim}, size{"TokensConfig.Dim", cfg.Dim}, size{"TokensConfig.Inner", cfg.Inner},
 		size{"TokensConfig.MaxInteractions", cfg.MaxInteractions}, size{"TokensConfig.Frequencies", cfg.Frequencies}); err != nil {
 		return nil, err
 	}
@@ -89,8 +89,8 @@ func NewTokens(cfg TokensConfig, weights TokensWeights) (*Tokens, error) {
 	box := 2 * boxSides * cfg.Frequencies
 	w := dense.Packer{Package: "layers"}
 	mlp := func(name string, m TokensMLP) tokensMLP {
-		return tokensMLP{w.Linear(name+".First", m.First, m.FirstBias, cfg.Hidden, cfg.FeatureDim+box),
-			w.Linear(name+".Second", m.Second, m.SecondBias, cfg.Hidden, cfg.Hidden), w.Linear(name+".Third", m.Third, m.ThirdBias, cfg.Dim, cfg.Hidden)}
+		return tokensMLP{w.Linear(name+".First", m.First, m.FirstBias, cfg.Inner, cfg.FeatureDim+box),
+			w.Linear(name+".Second", m.Second, m.SecondBias, cfg.Inner, cfg.Inner), w.Linear(name+".Third", m.Third, m.ThirdBias, cfg.Dim, cfg.Inner)}
 	}
 	l := &Tokens{cfg: cfg, things: mlp("Things", weights.Things), actions: mlp("Actions", weights.Actions),
 		nullThing: w.Vector("NullThing", weights.NullThing, cfg.FeatureDim, false), nullAction: w.Vector("NullAction", weights.NullAction, cfg.FeatureDim, false),
@@ -128,7 +128,7 @@ type TokensCall struct {
 	Workers int
 }
 
-// Run sets the tokens of a call, which cost 2 Hidden (FeatureDim + 8 Frequencies + Hidden +
+// Run sets the tokens of a call, which cost 2 Inner (FeatureDim + 8 Frequencies + Inner +
 // Dim) flop each. A done ctx ends it with ctx.Err(), and Dst unspecified. After the first
 // call of a size nothing is allocated.
 func (l *Tokens) Run(ctx context.Context, call *TokensCall) error {
@@ -189,7 +189,7 @@ func (l *Tokens) ScratchBytes() int64 {
 }
 
 // floats is the working memory of an interaction: what an MLP takes, and its two hidden layers.
-func (l *Tokens) floats() int { return l.cfg.FeatureDim + len(l.nullBox) + 2*l.cfg.Hidden }
+func (l *Tokens) floats() int { return l.cfg.FeatureDim + len(l.nullBox) + 2*l.cfg.Inner }
 
 // role is what a token is, in the order of Roles.
 const (
@@ -234,8 +234,8 @@ func (r *tokensRun) embedRole(worker, i int) {
 	}
 	w := &r.work[worker]
 	*w = scratch.Floats(*w, n*l.floats())
-	in := mat.Of(*w, n, l.floats()-2*l.cfg.Hidden)
-	a, b := mat.Of((*w)[n*in.Cols:], n, l.cfg.Hidden), mat.Of((*w)[n*(in.Cols+l.cfg.Hidden):], n, l.cfg.Hidden)
+	in := mat.Of(*w, n, l.floats()-2*l.cfg.Inner)
+	a, b := mat.Of((*w)[n*in.Cols:], n, l.cfg.Inner), mat.Of((*w)[n*(in.Cols+l.cfg.Inner):], n, l.cfg.Inner)
 	for t := range n {
 		feature, box := mat.Part(in, t, 0, l.cfg.FeatureDim), mat.Part(in, t, l.cfg.FeatureDim, len(l.nullBox))
 		if c.Masked != nil && c.Masked[first+t] {

@@ -25,13 +25,13 @@ func wave(rows, cols int) blas32.General {
 func ExampleMLA() {
 	const hidden, heads, latent, nope, turned, value = 16, 4, 8, 6, 4, 5
 	op, err := mla.New(mla.Config{
-		Hidden: hidden, Heads: heads, KVRank: latent, NopeDim: nope, RopeDim: turned, ValueDim: value,
+		Dim: hidden, Heads: heads, KVRank: latent, NopeDim: nope, RopeDim: turned, ValueDim: value,
 		Rotation: rope.Config{Layout: rope.Interleaved},
 	}, mla.Weights{
 		QB:  wave(heads*(nope+turned), hidden),
 		KVA: wave(latent+turned, hidden), KVANorm: []float32{1, 1, 1, 1, 1, 1, 1, 1},
 		KVB: wave(heads*(nope+value), latent),
-		O:   wave(hidden, heads*value),
+		Out: wave(hidden, heads*value),
 	})
 	if err != nil {
 		log.Fatal(err)

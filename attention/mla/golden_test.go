@@ -19,8 +19,8 @@ func TestGolden(t *testing.T) {
 func goldenMLA(t *testing.T, f *golden.File) {
 	text := f.Meta("rope")
 	cfg := Config{Rotation: rope.Config{Layout: rope.Half}, LongCat: f.Meta("longcat_scaling") == "True",
-		Eps: float32(f.Number("rms_eps", 1e-6)), Scale: f.Scale()}
-	for key, to := range map[string]*int{"hidden": &cfg.Hidden, "heads": &cfg.Heads, "q_lora_rank": &cfg.QRank, "kv_lora_rank": &cfg.KVRank,
+		Eps: f.Number("rms_eps", 1e-6), Scale: f.Scale()}
+	for key, to := range map[string]*int{"hidden": &cfg.Dim, "heads": &cfg.Heads, "q_lora_rank": &cfg.QRank, "kv_lora_rank": &cfg.KVRank,
 		"qk_nope": &cfg.NopeDim, "qk_rope": &cfg.RopeDim, "v_dim": &cfg.ValueDim} {
 		*to = int(f.Number(key, 0))
 	}
@@ -33,7 +33,7 @@ func goldenMLA(t *testing.T, f *golden.File) {
 		}
 	}
 	read := f.Matrix
-	w := Weights{QB: read("q_b"), KVA: read("kv_a"), KVB: read("kv_b"), O: read("o"), KVANorm: f.Float32("kv_a_norm")}
+	w := Weights{QB: read("q_b"), KVA: read("kv_a"), KVB: read("kv_b"), Out: read("o"), KVANorm: f.Float32("kv_a_norm")}
 	if cfg.QRank > 0 {
 		w.QA, w.QANorm = read("q_a"), f.Float32("q_a_norm")
 	}
@@ -55,7 +55,7 @@ func goldenMLA(t *testing.T, f *golden.File) {
 			f.Compare("attn_out", got.Data)
 		}
 	}
-	dst := blank(n, cfg.Hidden)
+	dst := blank(n, cfg.Dim)
 	if err := m.Forward(dst, x); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func goldenMLA(t *testing.T, f *golden.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dst = blank(n, cfg.Hidden)
+	dst = blank(n, cfg.Dim)
 	if err := m.Step(dst, x, s); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func goldenMLA(t *testing.T, f *golden.File) {
 	}
 	// One token at a time.
 	s.Reset()
-	one := blank(n, cfg.Hidden)
+	one := blank(n, cfg.Dim)
 	for i := range n {
 		if err := m.Step(part(one, i, i+1), part(x, i, i+1), s); err != nil {
 			t.Fatal(err)

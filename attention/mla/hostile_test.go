@@ -15,20 +15,20 @@ func TestHostileFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := matrix(9, 13, mlaOp.Hidden)
+	x := matrix(9, 13, mlaOp.Dim)
 	for _, cfg := range []attention.StateConfig{{}, {MaxTokens: 12, Format: asm.Float16}, {Window: 4, Keep: 1, Format: asm.Int8}} {
 		s, err := m.NewState(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Step(mat.New(7, mlaOp.Hidden), mat.Rows(x, 0, 7), s); err != nil {
+		if err := m.Step(mat.New(7, mlaOp.Dim), mat.Rows(x, 0, 7), s); err != nil {
 			t.Fatal(err)
 		}
 		statetest.Mutate(t, s, m.ReadState, func(s *attention.State) error {
-			if err := m.Step(mat.New(1, mlaOp.Hidden), mat.Rows(x, 7, 8), s); err != nil {
+			if err := m.Step(mat.New(1, mlaOp.Dim), mat.Rows(x, 7, 8), s); err != nil {
 				return err
 			}
-			return m.Step(mat.New(5, mlaOp.Hidden), mat.Rows(x, 8, 13), s)
+			return m.Step(mat.New(5, mlaOp.Dim), mat.Rows(x, 8, 13), s)
 		})
 	}
 }

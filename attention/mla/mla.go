@@ -16,9 +16,9 @@ import (
 
 // Config fixes multi-head latent attention.
 type Config struct {
-	// Hidden is the width of a token.
-	Hidden int
-	Heads  int
+	// Dim is the width of a token.
+	Dim   int
+	Heads int
 	// QRank is the width that queries are made through (q_lora_rank), 0 for queries
 	// made of the token at once; KVRank is that of the latent (kv_lora_rank).
 	QRank, KVRank int
@@ -26,15 +26,15 @@ type Config struct {
 	// (qk_nope_head_dim, qk_rope_head_dim), ValueDim those of its value (v_head_dim).
 	NopeDim, RopeDim, ValueDim int
 	// Eps is that of the norms; 0 stands for 1e-6.
-	Eps float32
+	Eps float64
 	// Scale multiplies logits; 0 stands for 1/sqrt(NopeDim+RopeDim). YaRN's part in it
 	// is rope.Config.SoftmaxFactor.
 	Scale float32
 	// Rotation turns the RopeDim features; its HeadDim is set. Published models use
 	// rope.Interleaved.
 	Rotation rope.Config
-	// LongCat multiplies normed queries by sqrt(Hidden/QRank) and the latent by
-	// sqrt(Hidden/KVRank), as LongCat-Flash does.
+	// LongCat multiplies normed queries by sqrt(Dim/QRank) and the latent by
+	// sqrt(Dim/KVRank), as LongCat-Flash does.
 	LongCat bool
 	// Format is how weights are stored.
 	Format asm.Format
@@ -51,7 +51,7 @@ type Config struct {
 //
 //	q = QB norm(QA x), of each head [qn | qr];  [c | r] = KVA x;  c = norm(c)
 //	[kn | v] = KVB c for each head
-//	out = O [softmax(Scale (qn.kn + rot(qr).rot(r))) v]
+//	out = Out [softmax(Scale (qn.kn + rot(qr).rot(r))) v]
 //
 // A state keeps [c | r] of each token: KVRank+RopeDim numbers, whatever the number
 // of heads, the value a prefix of the key. Forward is this naive form; Step
@@ -147,7 +147,7 @@ func (cfg *Config) check() error {
 		value int
 		least int
 	}{
-		{"Hidden", cfg.Hidden, 1}, {"Heads", cfg.Heads, 1}, {"QRank", cfg.QRank, 0}, {"KVRank", cfg.KVRank, 1},
+		{"Dim", cfg.Dim, 1}, {"Heads", cfg.Heads, 1}, {"QRank", cfg.QRank, 0}, {"KVRank", cfg.KVRank, 1},
 		{"NopeDim", cfg.NopeDim, 1}, {"RopeDim", cfg.RopeDim, 2}, {"ValueDim", cfg.ValueDim, 1},
 	} {
 		if n.value < n.least || n.value > 1<<20 {
@@ -158,7 +158,7 @@ func (cfg *Config) check() error {
 	switch {
 	case check.Product(math.MaxInt32, cfg.Heads, widest) < 0:
 		return check.Errorf(attention.ErrConfig, "mla: %d Heads of up to %d features are more than a matrix can have", cfg.Heads, widest)
-	case cfg.Eps-cfg.Eps != 0 || cfg.Eps < 0:
+	case float32(cfg.Eps)-float32(cfg.Eps) != 0 || cfg.Eps < 0:
 		return check.Errorf(attention.ErrConfig, "mla: Eps is %v, want a finite number, 0 or more", cfg.Eps)
 	case cfg.Format > asm.Float16:
 		return check.Errorf(attention.ErrConfig, "mla: Format is %d, want Float32, BFloat16, Int8 or Float16", uint8(cfg.Format))
@@ -170,12 +170,12 @@ func (cfg *Config) check() error {
 // made of them: a state is of no use to other weights.
 func (m *MLA) fingerprint(w *Weights) uint64 {
 	c := &m.cfg
-	f := state.NewFingerprint("mla", int64(math.Float32bits(c.Eps)), state.Bool(c.LongCat), int64(c.Format), int64(c.NopeDim), int64(c.ValueDim),
+	f := state.NewFingerprint("mla", int64(math.Float32bits(float32(c.Eps))), state.Bool(c.LongCat), int64(c.Format), int64(c.NopeDim), int64(c.ValueDim),
 		int64(m.rotation.Config().Layout), int64(math.Float64bits(m.rotation.AttentionFactor())))
 	for _, x := range m.rotation.Frequencies() {
 		f.Add(math.Float64bits(x))
 	}
-	f.Matrices(w.QA, w.QB, w.KVA, w.KVB, w.O)
+	f.Matrices(w.QA, w.QB, w.KVA, w.KVB, w.Out)
 	f.Floats(w.QANorm, w.KVANorm)
 	return uint64(f)
 }

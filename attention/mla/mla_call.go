@@ -12,7 +12,7 @@ import (
 
 // Call is a call of MLA with everything optional. Only Dst and X are needed.
 type Call struct {
-	// Dst and X are [tokens, Hidden]; they share no elements.
+	// Dst and X are [tokens, Dim]; they share no elements.
 	Dst, X blas32.General
 	// Offsets packs several sequences: sequence b has rows Offsets[b] to Offsets[b+1].
 	// nil is one sequence or, with States, one row each.
@@ -25,7 +25,7 @@ type Call struct {
 	Workers int
 }
 
-// Forward sets dst [tokens, Hidden] from x [tokens, Hidden], one sequence from its
+// Forward sets dst [tokens, Dim] from x [tokens, Dim], one sequence from its
 // beginning, in the naive form: keys and values of all heads are made, 4 Heads
 // (NopeDim+RopeDim+ValueDim) bytes for each token while it runs. dst must not
 // share elements with x.
@@ -35,11 +35,11 @@ func (m *MLA) Forward(dst, x blas32.General) error {
 
 // Step appends tokens to a state and attends from them, in the absorbed form, which
 // costs 2 Heads (2 KVRank + RopeDim) flop for each new token and token held.
-func (m *MLA) Step(dst, x blas32.General, s *attention.State) error {
-	if s == nil {
+func (m *MLA) Step(dst, x blas32.General, st *attention.State) error {
+	if st == nil {
 		return check.NilState("mla", "State")
 	}
-	return m.Run(context.Background(), &Call{Dst: dst, X: x, State: s})
+	return m.Run(context.Background(), &Call{Dst: dst, X: x, State: st})
 }
 
 // StepBatch is Step for one token of each of many states: the weights are read once.
@@ -71,10 +71,10 @@ func (m *MLA) Run(ctx context.Context, call *Call) error {
 // check checks a call, and keeps it.
 func (r *run) check(m *MLA, call *Call) error {
 	c := &m.cfg
-	if err := check.Matrix(attention.ErrShape, "mla", "x", call.X, -1, c.Hidden, "Hidden"); err != nil {
+	if err := check.Matrix(attention.ErrShape, "mla", "x", call.X, -1, c.Dim, "Dim"); err != nil {
 		return err
 	}
-	if err := check.Output(attention.ErrShape, "mla", call.Dst, call.X.Rows, c.Hidden, "Hidden", call.X, false); err != nil {
+	if err := check.Output(attention.ErrShape, "mla", call.Dst, call.X.Rows, c.Dim, "Dim", call.X, false); err != nil {
 		return err
 	}
 	if err := check.Workers(attention.ErrCall, "mla", call.Workers); err != nil {

@@ -38,7 +38,7 @@ type run struct {
 	k      blas32.General // [tokens, H (N+R)], of the naive form
 	v      blas32.General // [tokens, H V], values of the naive form; [tokens, H L], sums of latents of the absorbed
 	ql     blas32.General // [tokens, H (L+R)], queries of the latent, of the absorbed form
-	out    blas32.General // [tokens, H V], what O takes
+	out    blas32.General // [tokens, H V], what Out takes
 	at     []int64        // position of each token
 
 	inner   attention.Call
@@ -167,7 +167,7 @@ func (r *run) projectTask(_, task int) {
 		m.qa.ForwardIn(&r.group, qa, x)
 		for i := range n {
 			row := mat.Row(qa, i)
-			asm.RMSNorm(row, row, m.qNorm, c.Eps)
+			asm.RMSNorm(row, row, m.qNorm, float32(c.Eps))
 		}
 		m.qb.ForwardIn(&r.group, q, qa)
 	} else {
@@ -181,7 +181,7 @@ func (r *run) projectTask(_, task int) {
 	}
 	for i := range n {
 		row := mat.Part(kv, i, 0, c.KVRank)
-		asm.RMSNorm(row, row, m.kvNorm, c.Eps)
+		asm.RMSNorm(row, row, m.kvNorm, float32(c.Eps))
 	}
 	if !r.stepping() {
 		r.expand(of(r.kvb), of(r.k), of(r.v), kv)

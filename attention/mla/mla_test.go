@@ -17,19 +17,19 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 )
 
-var mlaOp = Config{Hidden: 24, Heads: 3, QRank: 16, KVRank: 32, NopeDim: 9, RopeDim: 16, ValueDim: 7, Rotation: rope.Config{Layout: rope.Interleaved}}
+var mlaOp = Config{Dim: 24, Heads: 3, QRank: 16, KVRank: 32, NopeDim: 9, RopeDim: 16, ValueDim: 7, Rotation: rope.Config{Layout: rope.Interleaved}}
 
 func mlaWeights(c Config) Weights {
 	in := c.QRank
 	if in == 0 {
-		in = c.Hidden
+		in = c.Dim
 	}
 	w := Weights{
-		QA: matrix(1, c.QRank, c.Hidden), QB: matrix(2, c.Heads*(c.NopeDim+c.RopeDim), in), KVA: matrix(3, c.KVRank+c.RopeDim, c.Hidden),
-		KVB: matrix(4, c.Heads*(c.NopeDim+c.ValueDim), c.KVRank), O: matrix(5, c.Hidden, c.Heads*c.ValueDim),
+		QA: matrix(1, c.QRank, c.Dim), QB: matrix(2, c.Heads*(c.NopeDim+c.RopeDim), in), KVA: matrix(3, c.KVRank+c.RopeDim, c.Dim),
+		KVB: matrix(4, c.Heads*(c.NopeDim+c.ValueDim), c.KVRank), Out: matrix(5, c.Dim, c.Heads*c.ValueDim),
 		QANorm: random(6, c.QRank), KVANorm: random(7, c.KVRank),
 	}
-	for _, m := range [][]float32{w.QA.Data, w.QB.Data, w.KVA.Data, w.KVB.Data, w.O.Data} {
+	for _, m := range [][]float32{w.QA.Data, w.QB.Data, w.KVA.Data, w.KVB.Data, w.Out.Data} {
 		for i := range m {
 			m[i] *= 0.2
 		}
@@ -55,7 +55,7 @@ func TestMLA(t *testing.T) {
 				t.Fatal(err)
 			}
 			const n = 130
-			x, want, got := matrix(9, n, cfg.Hidden), blank(n, cfg.Hidden), blank(n, cfg.Hidden)
+			x, want, got := matrix(9, n, cfg.Dim), blank(n, cfg.Dim), blank(n, cfg.Dim)
 			if err := m.Forward(want, x); err != nil {
 				t.Fatal(err)
 			}
@@ -83,15 +83,15 @@ func TestMLA(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				two, last := blank(2, cfg.Hidden), matrix(9, 2, cfg.Hidden)
+				two, last := blank(2, cfg.Dim), matrix(9, 2, cfg.Dim)
 				for i := range 2 {
-					copy(last.Data[i*cfg.Hidden:], x.Data[(n-1)*cfg.Hidden:])
+					copy(last.Data[i*cfg.Dim:], x.Data[(n-1)*cfg.Dim:])
 				}
 				if err := m.StepBatch(two, last, []*attention.State{s, fork}); err != nil {
 					t.Fatal(err)
 				}
 				for i := range 2 {
-					close64(t, "in a batch", two.Data[i*cfg.Hidden:][:cfg.Hidden], want.Data[(n-1)*cfg.Hidden:], 10*formats[format])
+					close64(t, "in a batch", two.Data[i*cfg.Dim:][:cfg.Dim], want.Data[(n-1)*cfg.Dim:], 10*formats[format])
 				}
 			}
 			if want := int64(48); format == asm.Float32 && m.latent.StateBytes(attention.StateConfig{SharedValues: true}, 1) != 4*want {
@@ -106,7 +106,7 @@ func TestMLA(t *testing.T) {
 func TestMLASizes(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for i, size := range []float32{0.03, 1, 30, 0.03, 1, 30} {
-			cfg := Config{Hidden: 64, Heads: 4, KVRank: 64, NopeDim: 32, RopeDim: 16, ValueDim: 32, Rotation: rope.Config{Layout: rope.Interleaved}, Int8Products: i >= 3}
+			cfg := Config{Dim: 64, Heads: 4, KVRank: 64, NopeDim: 32, RopeDim: 16, ValueDim: 32, Rotation: rope.Config{Layout: rope.Interleaved}, Int8Products: i >= 3}
 			w := mlaWeights(cfg)
 			for i := range w.KVANorm {
 				w.KVANorm[i] = size
@@ -119,7 +119,7 @@ func TestMLASizes(t *testing.T) {
 				t.Fatal(err)
 			}
 			const n = 100
-			x, want, got := matrix(9, n, cfg.Hidden), blank(n, cfg.Hidden), blank(n, cfg.Hidden)
+			x, want, got := matrix(9, n, cfg.Dim), blank(n, cfg.Dim), blank(n, cfg.Dim)
 			if err := m.Forward(want, x); err != nil {
 				t.Fatal(err)
 			}
@@ -148,7 +148,7 @@ func TestMLASizes(t *testing.T) {
 // state read back with the one that was written.
 func TestMLAFormats(t *testing.T) {
 	const n = 20
-	x, want := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+	x, want := matrix(9, n, mlaOp.Dim), blank(n, mlaOp.Dim)
 	for _, format := range []asm.Format{asm.Float32, asm.Float16, asm.BFloat16, asm.Int8} {
 		cfg := mlaOp
 		cfg.Format = format
@@ -156,7 +156,7 @@ func TestMLAFormats(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := blank(n, cfg.Hidden)
+		got := blank(n, cfg.Dim)
 		if err := m.Forward(got, x); err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func TestMLAFormats(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Step(blank(n-1, cfg.Hidden), part(x, 0, n-1), s); err != nil {
+		if err := m.Step(blank(n-1, cfg.Dim), part(x, 0, n-1), s); err != nil {
 			t.Fatal(err)
 		}
 		var file bytes.Buffer
@@ -180,7 +180,7 @@ func TestMLAFormats(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		one, other := blank(1, cfg.Hidden), blank(1, cfg.Hidden)
+		one, other := blank(1, cfg.Dim), blank(1, cfg.Dim)
 		for dst, s := range map[*blas32.General]*attention.State{&one: s, &other: back} {
 			if err := m.Step(*dst, part(x, n-1, n), s); err != nil {
 				t.Fatal(err)
@@ -198,7 +198,7 @@ func TestMLAPacked(t *testing.T) {
 		t.Fatal(err)
 	}
 	const n = 60
-	x, want := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+	x, want := matrix(9, n, mlaOp.Dim), blank(n, mlaOp.Dim)
 	offsets := []int{0, 20, 20, 51, n}
 	for b := range 4 {
 		from, to := offsets[b], offsets[b+1]
@@ -208,7 +208,7 @@ func TestMLAPacked(t *testing.T) {
 	}
 	for _, workers := range []int{0, 1, 3} {
 		for _, stepping := range []bool{false, true} {
-			c := &Call{Dst: blank(n, mlaOp.Hidden), X: x, Offsets: offsets, Workers: workers}
+			c := &Call{Dst: blank(n, mlaOp.Dim), X: x, Offsets: offsets, Workers: workers}
 			for range 4 {
 				s, err := m.NewState(attention.StateConfig{})
 				if err != nil {
@@ -237,7 +237,7 @@ func TestMLACancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	const n = 60
-	x, want, got := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+	x, want, got := matrix(9, n, mlaOp.Dim), blank(n, mlaOp.Dim), blank(n, mlaOp.Dim)
 	if err := m.Forward(want, x); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestMLAScratchBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := isatest.HeldBehind(m)
-			x, dst := matrix(9, n, mlaOp.Hidden), blank(n, mlaOp.Hidden)
+			x, dst := matrix(9, n, mlaOp.Dim), blank(n, mlaOp.Dim)
 			said := m.ScratchBytes(n)
 			if stepping {
 				said = m.StepScratchBytes(n, n)
@@ -303,7 +303,7 @@ func TestMLAAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x, dst := matrix(1, 20, cfg.Hidden), blank(20, cfg.Hidden)
+		x, dst := matrix(1, 20, cfg.Dim), blank(20, cfg.Dim)
 		if n := isatest.Allocations(func() {
 			if err := m.Forward(dst, x); err != nil {
 				t.Fatal(err)

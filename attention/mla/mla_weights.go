@@ -14,13 +14,13 @@ import (
 
 // Weights are those of MLA, [out, in] under their published names.
 type Weights struct {
-	// QA is [QRank, Hidden] and QB [Heads*(NopeDim+RopeDim), QRank]; without a QRank
-	// there is no QA, and QB is [.., Hidden].
+	// QA is [QRank, Dim] and QB [Heads*(NopeDim+RopeDim), QRank]; without a QRank
+	// there is no QA, and QB is [.., Dim].
 	QA, QB blas32.General
-	// KVA is [KVRank+RopeDim, Hidden] (kv_a_proj_with_mqa), KVB [Heads*(NopeDim+
-	// ValueDim), KVRank], a head's keys before its values; O is [Hidden,
+	// KVA is [KVRank+RopeDim, Dim] (kv_a_proj_with_mqa), KVB [Heads*(NopeDim+
+	// ValueDim), KVRank], a head's keys before its values; Out is [Dim,
 	// Heads*ValueDim].
-	KVA, KVB, O blas32.General
+	KVA, KVB, Out blas32.General
 	// QANorm [QRank] and KVANorm [KVRank] are those of the norms.
 	QANorm, KVANorm []float32
 }
@@ -38,15 +38,15 @@ func (w *Weights) layers(c *Config, m *MLA) []layer {
 	in, qCols := c.QRank, c.Heads*(c.NopeDim+c.RopeDim)
 	var list []layer
 	if c.QRank == 0 {
-		in = c.Hidden
+		in = c.Dim
 	} else {
-		list = append(list, layer{"QA", w.QA, c.QRank, c.Hidden, &m.qa})
+		list = append(list, layer{"QA", w.QA, c.QRank, c.Dim, &m.qa})
 	}
 	return append(list,
 		layer{"QB", w.QB, qCols, in, &m.qb},
-		layer{"KVA", w.KVA, c.KVRank + c.RopeDim, c.Hidden, &m.kva},
+		layer{"KVA", w.KVA, c.KVRank + c.RopeDim, c.Dim, &m.kva},
 		layer{"KVB", w.KVB, c.Heads * (c.NopeDim + c.ValueDim), c.KVRank, &m.kvb},
-		layer{"O", w.O, c.Hidden, c.Heads * c.ValueDim, &m.o})
+		layer{"Out", w.Out, c.Dim, c.Heads * c.ValueDim, &m.o})
 }
 
 // check checks the shapes of the weights.
@@ -85,7 +85,7 @@ func (m *MLA) pack(w *Weights) {
 func (c *Config) scaled(norm []float32) []float32 {
 	factor := float32(1)
 	if c.LongCat {
-		factor = float32(math.Sqrt(float64(c.Hidden) / float64(len(norm))))
+		factor = float32(math.Sqrt(float64(c.Dim) / float64(len(norm))))
 	}
 	to := make([]float32, len(norm))
 	asm.Scale(to, factor, norm)

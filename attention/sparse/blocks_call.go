@@ -36,7 +36,7 @@ func (b *Blocks) Run(ctx context.Context, call *attention.Call) error {
 		return err
 	}
 	const can = attention.UsesOffsets | attention.UsesKOffsets | attention.UsesQueryPos | attention.UsesKeyPos | attention.UsesLogWeights | attention.UsesLSE | attention.UsesPartial
-	if err := call.Honour("sparse", can); err != nil {
+	if err := call.Honor("sparse", can); err != nil {
 		return err
 	}
 	if err := call.One("sparse"); err != nil {

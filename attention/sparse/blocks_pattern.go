@@ -18,18 +18,18 @@ import (
 // of queries stands where its own blocks of keys are, those at the positions of its queries.
 // All numbers but Seed are of blocks; the zero value chooses nothing.
 //
-//   - Longformer (Beltagy et al. 2020, arXiv 2004.05150): Window, Sinks and FirstQueries.
+//   - Longformer (Beltagy et al. 2020, arXiv 2004.05150): Window, Keep and FirstQueries.
 //   - BigBird (Zaheer et al. 2020, arXiv 2007.14062): the same, and Random 3.
 //   - Sparse Transformer's strided pattern (Child et al. 2019): Window and Stride.
-//   - A-shape and Tri-shape (MInference): Sinks and Window; LastQueries besides.
-//   - block-sparse heads of MInference (Jiang et al. 2024, arXiv 2407.02490): Top 100, with
+//   - A-shape and Tri-shape (MInference): Keep and Window; LastQueries besides.
+//   - block-sparse heads of MInference (Jiang et al. 2024, arXiv 2407.02490): TopK 100, with
 //     blocks of 64.
 type Pattern struct {
 	// Window is how many blocks up to the queries' own are chosen, these counted as one; unless
 	// causal, as many on the other side.
 	Window int
-	// Sinks is how many of the sequence's first blocks of keys are chosen.
-	Sinks int
+	// Keep is how many of the sequence's first blocks of keys are chosen.
+	Keep int
 	// Stride chooses the last block of each Stride of them.
 	Stride int
 	// Random is how many blocks are drawn besides, for each block of queries and each head.
@@ -39,22 +39,22 @@ type Pattern struct {
 	Share float64
 	// Seed makes the draws: the same ones for the same seed, shape and head.
 	Seed uint64
-	// Top is how many blocks are chosen by their means, for each head: those of the largest
+	// TopK is how many blocks are chosen by their means, for each head: those of the largest
 	// mean(q) . mean(k), over the queries and the keys of the blocks, of all that the queries
 	// see; of equal ones the earlier. Only ChooseBy has queries and keys to look at; ChooseScored
 	// takes the caller's scores instead.
-	Top int
+	TopK int
 	// FirstQueries and LastQueries are how many of the sequence's first and last blocks of
 	// queries choose all that they see.
 	FirstQueries, LastQueries int
 }
 
-// Choose appends to choice what a pattern without Top chooses for a sequence of so many
+// Choose appends to choice what a pattern without TopK chooses for a sequence of so many
 // queries and keys. A pattern without draws has one list for all heads, one with Random or
 // Share one for each; sequences of one choice must have as many. Errors match ErrCall.
 func (b *Blocks) Choose(choice *Choice, p Pattern, queries, keys int) error {
-	if p.Top != 0 {
-		return check.Errorf(ErrCall, "sparse: Pattern.Top is %d, want 0 without queries and keys", p.Top)
+	if p.TopK != 0 {
+		return check.Errorf(ErrCall, "sparse: Pattern.TopK is %d, want 0 without queries and keys", p.TopK)
 	}
 	if queries < 0 || keys < 0 {
 		return check.Errorf(ErrCall, "sparse: a choice for %d queries and %d keys, want 0 or more", queries, keys)
@@ -63,7 +63,7 @@ func (b *Blocks) Choose(choice *Choice, p Pattern, queries, keys int) error {
 }
 
 // ChooseBy is Choose for a sequence with queries q [queries, Heads*HeadDim] and keys k [keys,
-// KVHeads*HeadDim], at which a pattern with Top looks: each once, and each pair of their
+// KVHeads*HeadDim], at which a pattern with TopK looks: each once, and each pair of their
 // blocks' means, with Config.Workers. Errors match ErrCall or ErrShape, or are those of ctx.
 func (b *Blocks) ChooseBy(ctx context.Context, choice *Choice, p Pattern, q, k blas32.General) error {
 	if ctx == nil {
@@ -80,7 +80,7 @@ func (b *Blocks) ChooseBy(ctx context.Context, choice *Choice, p Pattern, q, k b
 
 // lists is how many lists a block of queries gets.
 func (p *Pattern) lists(heads int) int {
-	if p.Random > 0 || p.Share > 0 || p.Top > 0 {
+	if p.Random > 0 || p.Share > 0 || p.TopK > 0 {
 		return heads
 	}
 	return 1
@@ -93,7 +93,7 @@ func (p *Pattern) check() error {
 	for _, x := range [...]struct {
 		name string
 		n    int
-	}{{"Window", p.Window}, {"Sinks", p.Sinks}, {"Stride", p.Stride}, {"Random", p.Random}, {"Top", p.Top}, {"FirstQueries", p.FirstQueries}, {"LastQueries", p.LastQueries}} {
+	}{{"Window", p.Window}, {"Keep", p.Keep}, {"Stride", p.Stride}, {"Random", p.Random}, {"TopK", p.TopK}, {"FirstQueries", p.FirstQueries}, {"LastQueries", p.LastQueries}} {
 		if x.n < 0 || x.n > maxBlock {
 			return check.Errorf(ErrCall, "sparse: Pattern.%s is %d, want 0 to 2^29", x.name, x.n)
 		}
@@ -115,10 +115,10 @@ type chooser struct {
 	queryBlocks   int
 	marked        []bool // [blocks]: chosen for the list being made
 
-	gates  gates // with Top
+	gates  gates // with TopK
 	score  func(scores []float32, block, head int)
 	qMeans blas32.General // of blocks of queries
-	tops   []int32        // [heads][blocks of queries][Top], of those that do not choose all
+	tops   []int32        // [heads][blocks of queries][TopK], of those that do not choose all
 	group  parallel.Group
 	work   []gateWork
 }
@@ -161,7 +161,7 @@ func (b *Blocks) choose(ctx context.Context, choice *Choice, p *Pattern, q, k bl
 // list appends the list of a block of queries and a head.
 func (c *chooser) list(choice *Choice, a, h int, draws *rand.Rand) {
 	seen := c.mark(a)
-	if top := c.p.Top; top > 0 && seen > top {
+	if top := c.p.TopK; top > 0 && seen > top {
 		for _, x := range c.tops[(h*c.queryBlocks+a)*top:][:top] {
 			c.marked[x] = true
 		}
@@ -211,7 +211,7 @@ func (c *chooser) mark(a int) (seen int) {
 		set(0, seen)
 		return seen
 	}
-	set(0, p.Sinks)
+	set(0, p.Keep)
 	if p.Window > 0 && last >= 0 {
 		set(max(from, 0)/cfg.KeyBlock-p.Window+1, last/cfg.KeyBlock+p.Window)
 	}
@@ -254,15 +254,15 @@ func (c *chooser) draw(r *rand.Rand, seen int) {
 	}
 }
 
-// rank finds the best blocks by their means, with Top.
+// rank finds the best blocks by their means, with TopK.
 func (c *chooser) rank(ctx context.Context, q, k blas32.General) error {
-	b, top := c.op, c.p.Top
+	b, top := c.op, c.p.TopK
 	if top == 0 || c.blocks <= top {
 		return ctx.Err()
 	}
 	cfg := &b.cfg
 	if check.Product(math.MaxInt/4, c.heads, c.queryBlocks, top) < 0 {
-		return check.Errorf(ErrCall, "sparse: Pattern.Top is %d for %d heads of %d queries, more than memory can hold", top, c.heads, q.Rows)
+		return check.Errorf(ErrCall, "sparse: Pattern.TopK is %d for %d heads of %d queries, more than memory can hold", top, c.heads, q.Rows)
 	}
 	if c.score != nil {
 		c.tops = make([]int32, c.heads*c.queryBlocks*top)
@@ -296,7 +296,7 @@ func (c *chooser) rankTask(worker, task int) {
 	tasks := ceil(n, rankRows)
 	h, from := task/tasks, task%tasks*rankRows
 	means := mat.Columns(mat.Rows(c.qMeans, from, min(from+rankRows, n)), h*cfg.HeadDim, cfg.HeadDim)
-	c.gates.choose(&c.group, &c.work[worker], means, h/(cfg.Heads/cfg.KVHeads), c.tops[(h*n+from)*c.p.Top:], func(i int) int { return c.seen(from + i) })
+	c.gates.choose(&c.group, &c.work[worker], means, h/(cfg.Heads/cfg.KVHeads), c.tops[(h*n+from)*c.p.TopK:], func(i int) int { return c.seen(from + i) })
 }
 
 // blockMeans returns the means of blocks of so many rows.

@@ -36,13 +36,13 @@ func TestPatterns(t *testing.T) {
 		{"own", causal, Pattern{Window: 1}, 10, 10, [][]int32{{0, 1}, {2, 3}, {4}}},
 		{"window", causal, Pattern{Window: 2}, 10, 10, [][]int32{{0, 1}, {1, 2, 3}, {3, 4}}},
 		{"window, both sides", full, Pattern{Window: 2}, 10, 10, [][]int32{{0, 1, 2}, {1, 2, 3, 4}, {3, 4}}},
-		{"sinks, after a past", causal, Pattern{Window: 1, Sinks: 1}, 4, 12, [][]int32{{0, 4, 5}}},
-		{"before all keys", causal, Pattern{Window: 1, Sinks: 1}, 12, 4, [][]int32{{}, {}, {0, 1}}},
+		{"sinks, after a past", causal, Pattern{Window: 1, Keep: 1}, 4, 12, [][]int32{{0, 4, 5}}},
+		{"before all keys", causal, Pattern{Window: 1, Keep: 1}, 12, 4, [][]int32{{}, {}, {0, 1}}},
 		{"stride", causal, Pattern{Stride: 2}, 8, 8, [][]int32{{1}, {1, 3}}},
 		{"all, for each head", causal, Pattern{Share: 1}, 8, 9, [][]int32{{0, 1, 2}, {0, 1, 2}, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}}},
-		{"last queries", causal, Pattern{Sinks: 1, LastQueries: 1}, 12, 12, [][]int32{{0}, {0}, {0, 1, 2, 3, 4, 5}}},
-		{"first queries", full, Pattern{Sinks: 1, FirstQueries: 1}, 12, 12, [][]int32{{0, 1, 2, 3, 4, 5}, {0}, {0}}},
-		{"a sink of queries over many blocks", wide, Pattern{Sinks: 1}, 16, 16, [][]int32{{0}, {0}}},
+		{"last queries", causal, Pattern{Keep: 1, LastQueries: 1}, 12, 12, [][]int32{{0}, {0}, {0, 1, 2, 3, 4, 5}}},
+		{"first queries", full, Pattern{Keep: 1, FirstQueries: 1}, 12, 12, [][]int32{{0, 1, 2, 3, 4, 5}, {0}, {0}}},
+		{"a sink of queries over many blocks", wide, Pattern{Keep: 1}, 16, 16, [][]int32{{0}, {0}}},
 		{"no tokens", causal, Pattern{Window: 1}, 0, 0, nil},
 	} {
 		var c Choice
@@ -66,7 +66,7 @@ func TestDraws(t *testing.T) {
 		}
 		return &c
 	}
-	c := draw(Pattern{Sinks: 1, Random: 3, Seed: 1})
+	c := draw(Pattern{Keep: 1, Random: 3, Seed: 1})
 	count := make([]int, 20)
 	for _, list := range lists(c) {
 		if len(list) != 4 || list[0] != 0 {
@@ -81,16 +81,16 @@ func TestDraws(t *testing.T) {
 			t.Errorf("block %d was drawn %d times", x+1, n)
 		}
 	}
-	if !slices.Equal(draw(Pattern{Sinks: 1, Random: 3, Seed: 1}).Blocks, c.Blocks) {
+	if !slices.Equal(draw(Pattern{Keep: 1, Random: 3, Seed: 1}).Blocks, c.Blocks) {
 		t.Error("other draws with the same seed")
 	}
-	if slices.Equal(draw(Pattern{Sinks: 1, Random: 3, Seed: 2}).Blocks, c.Blocks) {
+	if slices.Equal(draw(Pattern{Keep: 1, Random: 3, Seed: 2}).Blocks, c.Blocks) {
 		t.Error("the same draws with another seed")
 	}
-	if list := draw(Pattern{Sinks: 2, Share: 0.26}).List(0); len(list) != 6 { // 5.2 of 20
+	if list := draw(Pattern{Keep: 2, Share: 0.26}).List(0); len(list) != 6 { // 5.2 of 20
 		t.Errorf("a share of 0.26 is %v", list)
 	}
-	if err := b.Choose(c, Pattern{Sinks: 1}, 4, 4); !errors.Is(err, ErrCall) {
+	if err := b.Choose(c, Pattern{Keep: 1}, 4, 4); !errors.Is(err, ErrCall) {
 		t.Errorf("lists for all heads after lists for each: %v", err)
 	}
 }
@@ -103,7 +103,7 @@ func TestTop(t *testing.T) {
 		q, k := matrix(1, n, 4*d), matrix(2, m, 2*d)
 		var c Choice
 		for range 2 {
-			if err := b.ChooseBy(context.Background(), &c, Pattern{Top: top}, q, k); err != nil {
+			if err := b.ChooseBy(context.Background(), &c, Pattern{TopK: top}, q, k); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -138,14 +138,14 @@ func TestTop(t *testing.T) {
 func TestPatternErrors(t *testing.T) {
 	b := mustBlocks(t, BlocksConfig{Heads: 2, HeadDim: 4})
 	var c Choice
-	for _, p := range []Pattern{{Window: -1}, {Sinks: -1}, {Stride: -1}, {Random: -1}, {Top: -1}, {Top: 1}, {FirstQueries: -1}, {LastQueries: -1}, {Share: -0.1}, {Share: 1.1}, {Share: math.NaN()}} {
+	for _, p := range []Pattern{{Window: -1}, {Keep: -1}, {Stride: -1}, {Random: -1}, {TopK: -1}, {TopK: 1}, {FirstQueries: -1}, {LastQueries: -1}, {Share: -0.1}, {Share: 1.1}, {Share: math.NaN()}} {
 		if err := b.Choose(&c, p, 4, 4); !errors.Is(err, ErrCall) {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := b.ChooseBy(ctx, &c, Pattern{Top: 1}, matrix(1, 4, 8), matrix(1, 4, 8)); err != context.Canceled || c.Lists() != 0 {
+	if err := b.ChooseBy(ctx, &c, Pattern{TopK: 1}, matrix(1, 4, 8), matrix(1, 4, 8)); err != context.Canceled || c.Lists() != 0 {
 		t.Errorf("a done context: %v, %d lists", err, c.Lists())
 	}
 }

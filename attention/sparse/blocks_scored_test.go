@@ -21,7 +21,7 @@ func TestScored(t *testing.T) {
 		const n, m, d, heads, kv, size = 250, 270, 8, 4, 2, 2
 		q, k := matrix(1, n, heads*d), matrix(2, m, kv*d)
 		for _, causal := range []bool{false, true} {
-			for _, p := range []Pattern{{Top: 3}, {Top: 2, Window: 1, Random: 2, Seed: 7}, {Top: 1, FirstQueries: 1, LastQueries: 2}, {Top: 100}, {Top: 10, Sinks: 1}} {
+			for _, p := range []Pattern{{TopK: 3}, {TopK: 2, Window: 1, Random: 2, Seed: 7}, {TopK: 1, FirstQueries: 1, LastQueries: 2}, {TopK: 100}, {TopK: 10, Keep: 1}} {
 				for _, workers := range []int{1, 4} {
 					b := mustBlocks(t, BlocksConfig{Heads: heads, KVHeads: kv, HeadDim: d, Causal: causal, QueryBlock: size, KeyBlock: 4, Workers: workers})
 					qMeans, err := blockMeans(context.Background(), q, size)
@@ -43,7 +43,7 @@ func TestScored(t *testing.T) {
 						if causal {
 							seen = ceil(m-n+min(size*block+size, n), 4)
 						}
-						if len(scores) != seen || cap(scores) != seen || slices.Max(scores) != 0 || seen <= p.Top || block < p.FirstQueries || block >= qMeans.Rows-p.LastQueries {
+						if len(scores) != seen || cap(scores) != seen || slices.Max(scores) != 0 || seen <= p.TopK || block < p.FirstQueries || block >= qMeans.Rows-p.LastQueries {
 							t.Errorf("asked for %d scores, the largest %v, of block %d, which sees %d", len(scores), slices.Max(scores), block, seen)
 						}
 						for x := range scores {
@@ -56,7 +56,7 @@ func TestScored(t *testing.T) {
 					if got.Heads != want.Heads || !slices.Equal(got.Offsets, want.Offsets) || !slices.Equal(got.Blocks, want.Blocks) {
 						t.Errorf("%+v: %v, want %v", p, lists(&got), lists(&want))
 					}
-					if p.Top > 20 && calls.Load() != 0 {
+					if p.TopK > 20 && calls.Load() != 0 {
 						t.Errorf("%d calls where all blocks are chosen", calls.Load())
 					}
 				}
@@ -71,7 +71,7 @@ func TestScoredLists(t *testing.T) {
 	b := mustBlocks(t, BlocksConfig{Heads: 4, KVHeads: 2, HeadDim: 4, QueryBlock: 4, KeyBlock: 2, Causal: true})
 	var c Choice
 	for range 2 {
-		err := b.ChooseScored(context.Background(), &c, Pattern{Top: 2, Window: 1}, 8, 8, 1, func(scores []float32, block, head int) {
+		err := b.ChooseScored(context.Background(), &c, Pattern{TopK: 2, Window: 1}, 8, 8, 1, func(scores []float32, block, head int) {
 			if block != 1 || head != 0 || len(scores) != 4 {
 				t.Errorf("block %d, head %d, %d scores", block, head, len(scores))
 			}
@@ -94,34 +94,34 @@ func TestScoredErrors(t *testing.T) {
 	ctx, fine := context.Background(), func([]float32, int, int) {}
 	var c Choice
 	for name, f := range map[string]func() error{
-		"ctx is nil":          func() error { return b.ChooseScored(nil, &c, Pattern{Top: 1}, 8, 8, 1, fine) }, //nolint:staticcheck
-		"score is nil":        func() error { return b.ChooseScored(ctx, &c, Pattern{Top: 1}, 8, 8, 1, nil) },
-		"choice is nil":       func() error { return b.ChooseScored(ctx, nil, Pattern{Top: 1}, 8, 8, 1, fine) },
-		"Pattern.Top is 0":    func() error { return b.ChooseScored(ctx, &c, Pattern{Sinks: 1}, 8, 8, 1, fine) },
-		"Pattern.Top is -1":   func() error { return b.ChooseScored(ctx, &c, Pattern{Top: -1}, 8, 8, 1, fine) },
-		"heads is 3":          func() error { return b.ChooseScored(ctx, &c, Pattern{Top: 1}, 8, 8, 3, fine) },
-		"-1 queries and 8":    func() error { return b.ChooseScored(ctx, &c, Pattern{Top: 1}, -1, 8, 1, fine) },
-		"8 queries and -1":    func() error { return b.ChooseScored(ctx, &c, Pattern{Top: 1}, 8, -1, 1, fine) },
-		"blocks of queries a": func() error { return b.ChooseScored(ctx, &c, Pattern{Top: 1}, 1<<23, 8, 1, fine) },
+		"ctx is nil":          func() error { return b.ChooseScored(nil, &c, Pattern{TopK: 1}, 8, 8, 1, fine) }, //nolint:staticcheck
+		"score is nil":        func() error { return b.ChooseScored(ctx, &c, Pattern{TopK: 1}, 8, 8, 1, nil) },
+		"choice is nil":       func() error { return b.ChooseScored(ctx, nil, Pattern{TopK: 1}, 8, 8, 1, fine) },
+		"Pattern.TopK is 0":   func() error { return b.ChooseScored(ctx, &c, Pattern{Keep: 1}, 8, 8, 1, fine) },
+		"Pattern.TopK is -1":  func() error { return b.ChooseScored(ctx, &c, Pattern{TopK: -1}, 8, 8, 1, fine) },
+		"heads is 3":          func() error { return b.ChooseScored(ctx, &c, Pattern{TopK: 1}, 8, 8, 3, fine) },
+		"-1 queries and 8":    func() error { return b.ChooseScored(ctx, &c, Pattern{TopK: 1}, -1, 8, 1, fine) },
+		"8 queries and -1":    func() error { return b.ChooseScored(ctx, &c, Pattern{TopK: 1}, 8, -1, 1, fine) },
+		"blocks of queries a": func() error { return b.ChooseScored(ctx, &c, Pattern{TopK: 1}, 1<<23, 8, 1, fine) },
 	} {
 		if err := f(); !errors.Is(err, ErrCall) || !strings.Contains(err.Error(), name) || !strings.HasPrefix(err.Error(), "sparse: ") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	err := b.ChooseScored(ctx, &c, Pattern{Top: 1}, 8, 8, 1, func(scores []float32, _, _ int) { _ = append(scores, 1)[len(scores)+1] })
+	err := b.ChooseScored(ctx, &c, Pattern{TopK: 1}, 8, 8, 1, func(scores []float32, _, _ int) { _ = append(scores, 1)[len(scores)+1] })
 	if err == nil || !strings.HasPrefix(err.Error(), "sparse: ") {
 		t.Errorf("a panic: error %v", err)
 	}
 	for left := range 4 {
 		ctx := &statetest.Ending{Context: ctx, Left: left}
-		if err := b.ChooseScored(ctx, &c, Pattern{Top: 1}, 8, 8, 1, fine); err != context.Canceled {
+		if err := b.ChooseScored(ctx, &c, Pattern{TopK: 1}, 8, 8, 1, fine); err != context.Canceled {
 			t.Errorf("after %d looks: %v", left, err)
 		}
 	}
 	if c.Lists() != 0 || c.Heads != 0 {
 		t.Errorf("%d lists of %d heads after errors", c.Lists(), c.Heads)
 	}
-	if err := b.ChooseScored(ctx, &c, Pattern{Top: 1}, 8, 8, 2, fine); err != nil || c.Lists() != 4 || !slices.Equal(c.Blocks, []int32{0, 0, 0, 0}) {
+	if err := b.ChooseScored(ctx, &c, Pattern{TopK: 1}, 8, 8, 2, fine); err != nil || c.Lists() != 4 || !slices.Equal(c.Blocks, []int32{0, 0, 0, 0}) {
 		t.Errorf("error %v, lists %v", err, lists(&c))
 	}
 }

@@ -304,7 +304,7 @@ func TestBlocksPrivate(t *testing.T) {
 				}
 				q, k, v, dst := matrix(1, n, 96), matrix(2, n, 48), matrix(3, n, 14), mat.New(n, 28)
 				var choice Choice
-				if err := b.Choose(&choice, Pattern{Window: 2, Sinks: 1, Random: 1}, n, n); err != nil {
+				if err := b.Choose(&choice, Pattern{Window: 2, Keep: 1, Random: 1}, n, n); err != nil {
 					t.Fatal(err)
 				}
 				forward := func() {

@@ -12,7 +12,7 @@
 //
 // Of a model that was trained with exact attention, Blocks takes the place of it for long
 // prompts, at the price of what the choice leaves out; attention.Reporter tells how much that is.
-// Pattern{Top: 100, Window: 1} with blocks of 64 is a beginning, see examples/longcontext. Blocks
+// Pattern{TopK: 100, Window: 1} with blocks of 64 is a beginning, see examples/longcontext. Blocks
 // has no states: steps that read a part of what a state of package attention holds are those of
 // package kvcache, or attention.Call.Select.
 //

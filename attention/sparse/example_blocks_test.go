@@ -17,7 +17,7 @@ func ExampleBlocks_Forward() {
 		panic(err)
 	}
 	var choice sparse.Choice
-	if err := op.Choose(&choice, sparse.Pattern{Sinks: 1, Window: 2}, tokens, tokens); err != nil {
+	if err := op.Choose(&choice, sparse.Pattern{Keep: 1, Window: 2}, tokens, tokens); err != nil {
 		panic(err)
 	}
 	for a := range choice.Lists() {
@@ -53,7 +53,7 @@ func ExampleBlocks_ChooseScored() {
 	}
 	worth := []float32{0, 3, 1, 2, 0, 5, 0, 0}
 	var choice sparse.Choice
-	err = op.ChooseScored(context.Background(), &choice, sparse.Pattern{Window: 1, Top: 1}, 512, 512, 1, func(scores []float32, block, head int) {
+	err = op.ChooseScored(context.Background(), &choice, sparse.Pattern{Window: 1, TopK: 1}, 512, 512, 1, func(scores []float32, block, head int) {
 		copy(scores, worth) // of the blocks up to the queries' own
 	})
 	if err != nil {

@@ -29,7 +29,7 @@ func TestHostileFiles(t *testing.T) {
 			}
 			return step(s, 23, 28)
 		})
-		a := mustNSA(t, NSAConfig{Heads: 4, KVHeads: 2, HeadDim: 2, Block: 4, Count: 2, Compress: 4, Stride: 2, Window: 5})
+		a := mustNSA(t, NSAConfig{Heads: 4, KVHeads: 2, HeadDim: 2, Block: 4, TopK: 2, Compress: 4, Stride: 2, Window: 5})
 		as := mustNSAState(t, a, NSAStateConfig{MaxTokens: 30, Format: format})
 		stepNSA := func(s *NSAState, from, to int) error {
 			g := mat.Rows(gate, from, to)

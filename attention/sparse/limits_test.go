@@ -82,7 +82,7 @@ func TestLooks(t *testing.T) {
 			_, err := blockMeans(ctx, y, n)
 			return err
 		})
-		if err := wide.Choose(&c, Pattern{Sinks: 1}, 1, n); err != nil {
+		if err := wide.Choose(&c, Pattern{Keep: 1}, 1, n); err != nil {
 			t.Fatal(err)
 		}
 		dst := mat.New(64, 64)
@@ -169,14 +169,14 @@ func TestChoiceAfterError(t *testing.T) {
 	for round := range 2 {
 		for left := range 8 {
 			ctx := &statetest.Ending{Context: context.Background(), Left: left}
-			if err := b.ChooseBy(ctx, &c, Pattern{Top: 2}, x, x); err != context.Canceled {
+			if err := b.ChooseBy(ctx, &c, Pattern{TopK: 2}, x, x); err != context.Canceled {
 				t.Fatalf("after %d looks: %v", left, err)
 			}
 			if c.Lists() != 20*round || round == 0 && c.Heads != 0 {
 				t.Fatalf("after %d looks: %d lists, Heads %d", left, c.Lists(), c.Heads)
 			}
 		}
-		if err := b.ChooseBy(context.Background(), &c, Pattern{Top: 2}, x, x); err != nil {
+		if err := b.ChooseBy(context.Background(), &c, Pattern{TopK: 2}, x, x); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -29,13 +29,13 @@ func (m *MoBA) Forward(dst, q, k, v blas32.General) error {
 // split of a sequence gives what Forward gives, up to rounding and to what the state's Format
 // loses: blocks are chosen by the same bits. A few tokens read their blocks where they stand;
 // for more, blocks are packed first, as in Forward. On an error the state is as before the call.
-func (m *MoBA) Step(dst, q, k, v blas32.General, state *MoBAState) error {
-	if state == nil {
+func (m *MoBA) Step(dst, q, k, v blas32.General, st *MoBAState) error {
+	if st == nil {
 		return check.NilState("sparse", "State")
 	}
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
-	return r.serve(context.Background(), m, mobaRequest{dst: dst, q: q, k: k, v: v}, pack.Batch[*MoBAState]{State: state})
+	return r.serve(context.Background(), m, mobaRequest{dst: dst, q: q, k: k, v: v}, pack.Batch[*MoBAState]{State: st})
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices belongs
@@ -56,7 +56,7 @@ func (m *MoBA) Run(ctx context.Context, call *attention.Call) error {
 	if err := check.Call("sparse", ctx, call != nil); err != nil {
 		return err
 	}
-	if err := call.Honour("sparse", attention.UsesState|attention.UsesOffsets|attention.UsesLSE|attention.UsesPartial); err != nil {
+	if err := call.Honor("sparse", attention.UsesState|attention.UsesOffsets|attention.UsesLSE|attention.UsesPartial); err != nil {
 		return err
 	}
 	if call.Options != nil {

@@ -115,7 +115,7 @@ func TestReach(t *testing.T) {
 				}
 			}
 
-			a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: kv, HeadDim: d, ValueDim: dv, Block: 1 + r.IntN(9), Count: 3, Window: 1 + r.IntN(20)})
+			a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: kv, HeadDim: d, ValueDim: dv, Block: 1 + r.IntN(9), TopK: 3, Window: 1 + r.IntN(20)})
 			end()
 			size = a.cfg.Block
 			gate := matrix(seed+3, n, heads)

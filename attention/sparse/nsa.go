@@ -14,7 +14,7 @@ import (
 
 // NSAConfig fixes Native Sparse Attention. Its zero values are the sizes of
 // flash-linear-attention's implementation, whose compressed blocks are those that are
-// chosen; the paper has Compress 32, Stride 16, Block 64, Count 16, First 1, Local 2 and
+// chosen; the paper has Compress 32, Stride 16, Block 64, TopK 16, Keep 1, Local 2 and
 // Window 512, and a Compressor that is learned.
 type NSAConfig struct {
 	// Heads, KVHeads, HeadDim, ValueDim and Scale are those of attention.Config.
@@ -24,11 +24,11 @@ type NSAConfig struct {
 	// Multiples of 32 are fastest; one that is narrower than a panel of 4 to 32 keys, by the
 	// tier, takes the time and the memory of a panel.
 	Block int
-	// Count is how many blocks a query reads at the most, its own and those of First and
+	// TopK is how many blocks a query reads at the most, its own and those of Keep and
 	// Local among them; 0 stands for 16.
-	Count int
-	// First is how many blocks at the beginning of a sequence every query reads.
-	First int
+	TopK int
+	// Keep is how many blocks at the beginning of a sequence every query reads.
+	Keep int
 	// Local is how many blocks up to a query's own it reads in any case, that one
 	// included; 0 stands for 1, its own alone.
 	Local int
@@ -69,7 +69,7 @@ type Compressor interface {
 //	cmp    over compressed keys: one for Compress tokens, each Stride tokens further, by
 //	       default their mean. Compressed key b is seen once its tokens are past:
 //	       b Stride + Compress - 1 <= i
-//	slc    over the keys up to the query's own in Count chosen blocks of Block tokens
+//	slc    over the keys up to the query's own in TopK chosen blocks of Block tokens
 //	win    over the last Window keys, the query's own included
 //
 // Blocks are chosen for all query heads of a key head together. A block's score is the
@@ -78,7 +78,7 @@ type Compressor interface {
 //	score[B] = sum over heads h and compressed keys b of p[h][b] |tokens of b in B| / Stride
 //
 // (equation 9 of the paper, with indices that rise; with Stride = Compress = Block it is
-// the sum of p[h][B]). The query's own block, and those of First and Local, are chosen in
+// the sum of p[h][B]). The query's own block, and those of Keep and Local, are chosen in
 // any case, then those with the largest scores, of equal ones the earlier.
 //
 // While there are no compressed keys in sight cmp is 0. Rotary positions are applied to q
@@ -103,7 +103,7 @@ func NewNSA(cfg NSAConfig) (*NSA, error) {
 		n, most int
 	}{
 		{"Block", cfg.Block, maxTogether}, {"Compress", cfg.Compress, maxTogether}, {"Stride", cfg.Stride, maxTogether},
-		{"Count", cfg.Count, maxBlock}, {"First", cfg.First, maxBlock}, {"Local", cfg.Local, maxBlock}, {"Window", cfg.Window, maxBlock},
+		{"TopK", cfg.TopK, maxBlock}, {"Keep", cfg.Keep, maxBlock}, {"Local", cfg.Local, maxBlock}, {"Window", cfg.Window, maxBlock},
 	} {
 		if x.n < 0 || x.n > x.most {
 			return fail("%s is %d, want 0 to %d", x.name, x.n, x.most)
@@ -115,7 +115,7 @@ func NewNSA(cfg NSAConfig) (*NSA, error) {
 		}
 	}
 	or(&cfg.Block, 64)
-	or(&cfg.Count, 16)
+	or(&cfg.TopK, 16)
 	or(&cfg.Local, 1)
 	or(&cfg.Compress, cfg.Block)
 	or(&cfg.Stride, cfg.Compress)
@@ -123,8 +123,8 @@ func NewNSA(cfg NSAConfig) (*NSA, error) {
 	switch {
 	case cfg.Compress%cfg.Stride != 0 || cfg.Block%cfg.Stride != 0:
 		return fail("Stride is %d, want a divisor of Compress = %d and Block = %d", cfg.Stride, cfg.Compress, cfg.Block)
-	case cfg.First > cfg.Count-cfg.Local:
-		return fail("First is %d and Local %d, want no more than Count = %d together", cfg.First, cfg.Local, cfg.Count)
+	case cfg.Keep > cfg.TopK-cfg.Local:
+		return fail("Keep is %d and Local %d, want no more than TopK = %d together", cfg.Keep, cfg.Local, cfg.TopK)
 	}
 	whole := attention.Config{
 		Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, Causal: true, Workers: cfg.Workers,
@@ -153,7 +153,7 @@ const maxTogether = 1 << 16
 func (a *NSA) fingerprint() []int64 {
 	cfg := &a.cfg
 	return []int64{int64(cfg.Heads), int64(cfg.KVHeads), int64(cfg.HeadDim), int64(cfg.ValueDim), int64(math.Float32bits(cfg.Scale)),
-		int64(cfg.Block), int64(cfg.Count), int64(cfg.First), int64(cfg.Local), int64(cfg.Compress), int64(cfg.Stride), int64(cfg.Window),
+		int64(cfg.Block), int64(cfg.TopK), int64(cfg.Keep), int64(cfg.Local), int64(cfg.Compress), int64(cfg.Stride), int64(cfg.Window),
 		state.Bool(cfg.Compressor != nil), int64(cfg.Fingerprint)}
 }
 
@@ -210,7 +210,7 @@ func (a *NSA) ScratchBytes(tokens int) int64 {
 	cfg, panel, n := &a.cfg, int64(a.tile.Panel()), int64(a.compressed(tokens))
 	kv, d, cols := int64(cfg.KVHeads), int64(cfg.HeadDim), int64(a.outCols())
 	means := kv * (n*(d+int64(cfg.ValueDim)+cols) + int64(a.tile.Panels(int(n)))*panel*d)
-	count := min(cfg.Count, ceil(tokens, cfg.Block))
+	count := min(cfg.TopK, ceil(tokens, cfg.Block))
 	stretch := int64(min(tokens, a.sizes.Block))
 	blocks := kv * int64(ceil(tokens, cfg.Block))
 	rows := int64(max(a.tileTokens(), a.stripTokens()) * a.group())

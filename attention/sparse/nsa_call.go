@@ -22,7 +22,7 @@ type Gates struct{ Compressed, Selected, Window blas32.General }
 type NSAOptions struct {
 	Gates
 	// Blocks, if not nil, receives the numbers of the blocks that each query and key head
-	// chose, [tokens, KVHeads, Count]: ascending, then -1 where there are fewer.
+	// chose, [tokens, KVHeads, TopK]: ascending, then -1 where there are fewer.
 	Blocks []int32
 }
 
@@ -31,7 +31,7 @@ type NSAOptions struct {
 // side by side. Inputs may overlap each other, dst none of them. After the first call of a
 // shape nothing is allocated.
 //
-// A query reads n/Stride compressed keys, at most Count Block keys and Window keys, where
+// A query reads n/Stride compressed keys, at most TopK Block keys and Window keys, where
 // exact attention reads n: of 16384 tokens and more it is several times as fast, see the
 // package's Cost. ScratchBytes tells the memory, that of packed keys and values.
 func (a *NSA) Forward(dst, q, k, v blas32.General, gates Gates) error {
@@ -51,7 +51,7 @@ func (a *NSA) Run(ctx context.Context, call *attention.Call) error {
 	if err := check.Call("sparse", ctx, call != nil); err != nil {
 		return err
 	}
-	if err := call.Honour("sparse", attention.UsesState|attention.UsesOffsets); err != nil {
+	if err := call.Honor("sparse", attention.UsesState|attention.UsesOffsets); err != nil {
 		return err
 	}
 	if err := call.One("sparse"); err != nil {
@@ -114,8 +114,8 @@ func (c *nsaRequest) checkShapes(cfg *NSAConfig) error {
 	if !mat.Given(g.Compressed) && !mat.Given(g.Selected) && !mat.Given(g.Window) {
 		return check.Errorf(ErrCall, "sparse: none of the gates Compressed, Selected and Window is given, want one or more")
 	}
-	if c.blocks != nil && int64(len(c.blocks)) != check.Product(math.MaxInt64, n, cfg.KVHeads, cfg.Count) {
-		return check.Errorf(ErrShape, "sparse: Blocks has %d elements, want tokens*KVHeads*Count = %d*%d*%d", len(c.blocks), n, cfg.KVHeads, cfg.Count)
+	if c.blocks != nil && int64(len(c.blocks)) != check.Product(math.MaxInt64, n, cfg.KVHeads, cfg.TopK) {
+		return check.Errorf(ErrShape, "sparse: Blocks has %d elements, want tokens*KVHeads*TopK = %d*%d*%d", len(c.blocks), n, cfg.KVHeads, cfg.TopK)
 	}
 	outputs := [...]check.Out{{Name: "dst", M: c.dst, Rows: n, Cols: cfg.Heads * cfg.ValueDim, What: "Heads*ValueDim", Needed: true}}
 	return check.Outputs("sparse", outputs[:], c.q, c.k, c.v, g.Compressed, g.Selected, g.Window)

@@ -26,7 +26,7 @@ func (r *nsaRun) chooseTask(worker, task int) {
 	seen, gate := a.compressed(r.past+to), r.seq.gates.Compressed
 	reads := mat.Given(gate) && seen > 0
 	most := (r.past + to - 1) / cfg.Block // of the blocks before a query's own
-	ranks := r.ranked && most >= cfg.Count
+	ranks := r.ranked && most >= cfg.TopK
 	if reads || ranks {
 		w.load(r, from, to, g)
 		w.attendMeans(r, from, n, g, seen, reads)
@@ -47,7 +47,7 @@ func (r *nsaRun) chooseTask(worker, task int) {
 		if r.ranked {
 			at := r.past + from + t
 			own := at / cfg.Block
-			if own < cfg.Count {
+			if own < cfg.TopK {
 				pickAll(r.choice(from+t, g), own)
 				continue
 			}
@@ -197,25 +197,25 @@ func pickAll(list []int32, own int) {
 	}
 }
 
-// pick sets list to the Count blocks that a query reads, of its own and those before, by the
+// pick sets list to the TopK blocks that a query reads, of its own and those before, by the
 // scores of these. It returns the least score of those that are not chosen in any case, 1
 // where there are none.
 func (w *nsaWorker) pick(cfg *NSAConfig, list []int32, own int, scores []float32) (least float32) {
 	local := own - cfg.Local + 1
-	some := scores[cfg.First:local]
-	w.best = topk.Select(w.best, some, cfg.Count-cfg.First-cfg.Local)
+	some := scores[cfg.Keep:local]
+	w.best = topk.Select(w.best, some, cfg.TopK-cfg.Keep-cfg.Local)
 	least = 1
 	if n := len(w.best); n > 0 {
 		least = some[w.best[n-1]]
 	}
 	slices.Sort(w.best)
 	n := 0
-	for b := range cfg.First {
+	for b := range cfg.Keep {
 		list[n] = int32(b)
 		n++
 	}
 	for _, b := range w.best {
-		list[n] = b + int32(cfg.First)
+		list[n] = b + int32(cfg.Keep)
 		n++
 	}
 	for b := local; b <= own; b++ {

@@ -19,11 +19,11 @@ func TestNSAConfigErrors(t *testing.T) {
 		"Heads":      {HeadDim: 4},
 		"KVHeads":    {Heads: 4, KVHeads: 3, HeadDim: 4},
 		"Block":      {Heads: 1, HeadDim: 4, Block: -1},
-		"Count":      {Heads: 1, HeadDim: 4, Count: -1},
+		"TopK":       {Heads: 1, HeadDim: 4, TopK: -1},
 		"Compress":   {Heads: 1, HeadDim: 4, Compress: 1 << 17},
 		"Stride":     {Heads: 1, HeadDim: 4, Stride: 3},
 		"Compress %": {Heads: 1, HeadDim: 4, Compress: 48},
-		"First":      {Heads: 1, HeadDim: 4, First: 16},
+		"Keep":       {Heads: 1, HeadDim: 4, Keep: 16},
 		"Local":      {Heads: 1, HeadDim: 4, Local: 17},
 		"Window":     {Heads: 1, HeadDim: 4, Window: -1},
 		"Workers":    {Heads: 1, HeadDim: 4, Workers: -1},
@@ -32,16 +32,16 @@ func TestNSAConfigErrors(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	paper := mustNSA(t, NSAConfig{Heads: 4, KVHeads: 1, HeadDim: 16, Compress: 32, Stride: 16, First: 1, Local: 2})
-	if c := paper.Config(); c.Block != 64 || c.Count != 16 || c.Window != 512 || c.ValueDim != 16 || c.Scale != 0.25 {
+	paper := mustNSA(t, NSAConfig{Heads: 4, KVHeads: 1, HeadDim: 16, Compress: 32, Stride: 16, Keep: 1, Local: 2})
+	if c := paper.Config(); c.Block != 64 || c.TopK != 16 || c.Window != 512 || c.ValueDim != 16 || c.Scale != 0.25 {
 		t.Errorf("%+v", c)
 	}
 }
 
 func TestNSACallErrors(t *testing.T) {
 	const n, heads, d = 5, 2, 3
-	a := mustNSA(t, NSAConfig{Heads: heads, HeadDim: d, Block: 2, Count: 2})
-	other := mustNSA(t, NSAConfig{Heads: heads, HeadDim: d, Block: 2, Count: 3})
+	a := mustNSA(t, NSAConfig{Heads: heads, HeadDim: d, Block: 2, TopK: 2})
+	other := mustNSA(t, NSAConfig{Heads: heads, HeadDim: d, Block: 2, TopK: 3})
 	s := mustNSAState(t, a, NSAStateConfig{MaxTokens: n - 1})
 	call := func(change func(*attention.Call, *NSAOptions)) error {
 		x, gate := mat.New(n, heads*d), mat.New(n, heads)
@@ -135,7 +135,7 @@ func TestNSAFailures(t *testing.T) {
 // scores are 0.
 func TestNSAChoosesEarly(t *testing.T) {
 	const n = 13
-	a := mustNSA(t, NSAConfig{Heads: 1, HeadDim: 4, Block: 2, Count: 2, Compress: 8, Stride: 2, Window: 1})
+	a := mustNSA(t, NSAConfig{Heads: 1, HeadDim: 4, Block: 2, TopK: 2, Compress: 8, Stride: 2, Window: 1})
 	call := func() *attention.Call {
 		ones := mattest.Matrix(4, n, 1)
 		return &attention.Call{Dst: mat.New(n, 4), Q: mattest.Matrix(1, n, 4), K: []blas32.General{mattest.Matrix(2, n, 4)}, V: []blas32.General{mattest.Matrix(3, n, 4)},

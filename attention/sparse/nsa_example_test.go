@@ -12,7 +12,7 @@ import (
 // Keys of two kinds, in blocks of two tokens: the last query finds the block whose keys
 // are like it, reads that and its own, and not the two between.
 func ExampleNSA() {
-	op, err := sparse.NewNSA(sparse.NSAConfig{Heads: 1, HeadDim: 1, Block: 2, Count: 2, Window: 1})
+	op, err := sparse.NewNSA(sparse.NSAConfig{Heads: 1, HeadDim: 1, Block: 2, TopK: 2, Window: 1})
 	if err != nil {
 		log.Fatal(err)
 	}

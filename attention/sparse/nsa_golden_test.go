@@ -22,7 +22,7 @@ func goldenNSA(t *testing.T, f *golden.File) {
 	of := func(name string, cols int) blas32.General { return mat.Of(f.Float32(name), rows, cols) }
 	q, k, v := of("q", heads*d), of("k", kv*d), of("v", kv*dv)
 	cfg := NSAConfig{Heads: heads, KVHeads: kv, HeadDim: d, ValueDim: dv, Scale: f.Scale(),
-		Block: int(f.Number("block_size", 0)), Count: int(f.Number("block_count", 0)), Window: int(f.Number("window", 0))}
+		Block: int(f.Number("block_size", 0)), TopK: int(f.Number("block_count", 0)), Window: int(f.Number("window", 0))}
 	var gates Gates
 	for name, g := range map[string]*blas32.General{"g_cmp": &gates.Compressed, "g_slc": &gates.Selected, "g_swa": &gates.Window} {
 		if f.Has(name) {
@@ -37,7 +37,7 @@ func goldenNSA(t *testing.T, f *golden.File) {
 	for b := range batch {
 		offsets = append(offsets, (b+1)*tokens)
 	}
-	chosen := make([]int32, rows*kv*cfg.Count)
+	chosen := make([]int32, rows*kv*cfg.TopK)
 	run := func(gates Gates, each int) []float32 {
 		dst := mat.New(rows, heads*dv)
 		call := attention.Call{Dst: dst, Q: q, K: []blas32.General{k}, V: []blas32.General{v}, Offsets: offsets, Options: &NSAOptions{Gates: gates, Blocks: chosen}}
@@ -71,7 +71,7 @@ func goldenNSA(t *testing.T, f *golden.File) {
 				x := want[i*size:][:size]
 				slices.Sort(x)
 				x = x[len(x)-len(nonNegative(x)):]
-				got := chosen[i*cfg.Count:][:cfg.Count]
+				got := chosen[i*cfg.TopK:][:cfg.TopK]
 				if !slices.EqualFunc(nonNegative(got), x, func(a int32, b int64) bool { return int64(a) == b }) {
 					t.Fatalf("row and key head %d chose %v, want %v", i, got, x)
 				}
@@ -93,7 +93,7 @@ func nonNegative[T int32 | int64](list []T) (out []T) {
 // nsaPart is a call for some rows of a call, with a state.
 func nsaPart(c *attention.Call, from, to int, st *NSAState) *attention.Call {
 	a, o := st.op, c.Options.(*NSAOptions)
-	p := (&nsaRequest{c.Dst, c.Q, c.K[0], c.V[0], o.Gates, o.Blocks, 0}).part(from, to, a.cfg.KVHeads*a.cfg.Count)
+	p := (&nsaRequest{c.Dst, c.Q, c.K[0], c.V[0], o.Gates, o.Blocks, 0}).part(from, to, a.cfg.KVHeads*a.cfg.TopK)
 	return &attention.Call{Dst: p.dst, Q: p.q, K: []blas32.General{p.k}, V: []blas32.General{p.v}, State: st, Workers: c.Workers, Options: &NSAOptions{Gates: p.gates, Blocks: p.blocks}}
 }
 

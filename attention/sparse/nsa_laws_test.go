@@ -107,7 +107,7 @@ func TestNSAFormats(t *testing.T) {
 			b, _ := x.split(t, r, NSAStateConfig{Format: format})
 			mattest.Close(t, "steps of "+format.String(), b.Dst.Data, a.Dst.Data, 3e-5)
 			all := x.a.cfg
-			all.Count = 1 << 10 // all blocks, so that no rounding chooses others
+			all.TopK = 1 << 10 // all blocks, so that no rounding chooses others
 			x.a = mustNSA(t, all)
 			c, _ := x.call()
 			if err := x.a.Run(context.Background(), c); err != nil {
@@ -167,7 +167,7 @@ func TestNSABatch(t *testing.T) {
 func TestNSAStepBatch(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const batch, d, heads = 4, 5, 4
-		a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Block: 3, Count: 2, Window: 4})
+		a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Block: 3, TopK: 2, Window: 4})
 		gate := func(n int) Gates {
 			return Gates{mattest.Matrix(5, n, heads), mattest.Matrix(6, n, heads), mattest.Matrix(7, n, heads)}
 		}
@@ -244,7 +244,7 @@ func TestNSAExact(t *testing.T) {
 		for seed := range uint64(10) {
 			x, _ := randomNSA(t, seed, 150)
 			cfg := x.a.cfg
-			cfg.Count, cfg.Window = 150, 150
+			cfg.TopK, cfg.Window = 150, 150
 			x.a = mustNSA(t, cfg)
 			exact, err := attention.New(attention.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Causal: true})
 			if err != nil {

@@ -40,7 +40,7 @@ func TestNSAAllocations(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, workers := range []int{1, 4} {
 			const n, d, heads = 70, 8, 4
-			a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Block: 4, Count: 3, Window: 9, Compress: 8, Stride: 2, Workers: workers})
+			a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Block: 4, TopK: 3, Window: 9, Compress: 8, Stride: 2, Workers: workers})
 			a.sizes.Alone = 1
 			q, k, dst, gate := mattest.Matrix(1, n, heads*d), mattest.Matrix(2, n, 2*d), mat.New(n, heads*d), mattest.Matrix(3, n, heads)
 			gates := Gates{gate, gate, gate}
@@ -87,7 +87,7 @@ func TestNSACancel(t *testing.T) {
 	const n, heads, d = 512, 4, 32
 	q, k, dst, gate := mattest.Matrix(1, n, heads*d), mattest.Matrix(2, n, 2*d), mat.New(n, heads*d), mattest.Matrix(3, n, heads)
 	isatest.Run(t, func(t *testing.T) {
-		a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Block: 16, Count: 4, Window: 64, Workers: 1})
+		a := mustNSA(t, NSAConfig{Heads: heads, KVHeads: 2, HeadDim: d, Block: 16, TopK: 4, Window: 64, Workers: 1})
 		for _, rows := range []int{n, fewTokens} {
 			for _, stateful := range []bool{false, true} {
 				run := func(left int) (asked int, err error) {

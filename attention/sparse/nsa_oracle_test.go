@@ -46,12 +46,12 @@ func randomNSA(t *testing.T, seed uint64, most int) (x nsaCase, r *rand.Rand) {
 	r = rand.New(rand.NewPCG(seed, 7))
 	kv, stride := 1+r.IntN(2), 1+r.IntN(4)
 	cfg := NSAConfig{Heads: kv * (1 + r.IntN(3)), KVHeads: kv, HeadDim: 1 + r.IntN(9), ValueDim: 1 + r.IntN(20), Workers: 1 + r.IntN(3),
-		Block: stride * (1 + r.IntN(3)), Count: 1 + r.IntN(6), Window: 1 + r.IntN(20)}
+		Block: stride * (1 + r.IntN(3)), TopK: 1 + r.IntN(6), Window: 1 + r.IntN(20)}
 	if r.IntN(2) == 0 {
 		cfg.Compress, cfg.Stride = stride*(1+r.IntN(3)), stride
 	}
-	cfg.Local = r.IntN(cfg.Count + 1)
-	cfg.First = r.IntN(cfg.Count - max(cfg.Local, 1) + 1)
+	cfg.Local = r.IntN(cfg.TopK + 1)
+	cfg.Keep = r.IntN(cfg.TopK - max(cfg.Local, 1) + 1)
 	if r.IntN(3) == 0 {
 		cfg.Compressor = weigher{}
 	}
@@ -82,7 +82,7 @@ func randomNSA(t *testing.T, seed uint64, most int) (x nsaCase, r *rand.Rand) {
 // call is a call of the case, for all rows.
 func (x *nsaCase) call() (c *attention.Call, o *NSAOptions) {
 	cfg := x.a.cfg
-	o = &NSAOptions{Gates: x.gates, Blocks: make([]int32, x.q.Rows*cfg.KVHeads*cfg.Count)}
+	o = &NSAOptions{Gates: x.gates, Blocks: make([]int32, x.q.Rows*cfg.KVHeads*cfg.TopK)}
 	dst := mat.New(x.q.Rows, cfg.Heads*cfg.ValueDim)
 	for i := range dst.Data {
 		dst.Data[i] = float32(math.NaN())
@@ -158,7 +158,7 @@ func (x *nsaCase) oracle(t *testing.T, blocks []int32) [][]float64 {
 			}
 			own := i / cfg.Block
 			scores := make([]float64, own+1)
-			chosen := nonNegative(blocks[(i*cfg.KVHeads+g)*cfg.Count:][:cfg.Count])
+			chosen := nonNegative(blocks[(i*cfg.KVHeads+g)*cfg.TopK:][:cfg.TopK])
 			add := func(h int, gate blas32.General, branch []float64) {
 				if mat.Given(gate) {
 					for c, y := range branch {
@@ -192,7 +192,7 @@ func (x *nsaCase) oracle(t *testing.T, blocks []int32) [][]float64 {
 			}
 			worst, best := math.Inf(1), 0.0
 			for b := range int32(own + 1) {
-				in, forced := slices.Contains(chosen, b), int(b) < cfg.First || int(b) > own-cfg.Local
+				in, forced := slices.Contains(chosen, b), int(b) < cfg.Keep || int(b) > own-cfg.Local
 				switch {
 				case forced && !in:
 					t.Fatalf("query %d did not choose block %d of %v", i, b, chosen)
@@ -202,7 +202,7 @@ func (x *nsaCase) oracle(t *testing.T, blocks []int32) [][]float64 {
 					best = max(best, scores[b])
 				}
 			}
-			if len(chosen) != min(own+1, cfg.Count) || !slices.IsSorted(chosen) || worst < best*(1-1e-3) {
+			if len(chosen) != min(own+1, cfg.TopK) || !slices.IsSorted(chosen) || worst < best*(1-1e-3) {
 				t.Fatalf("query %d chose %v: a score of %v, while another block has %v", i, chosen, worst, best)
 			}
 		}
@@ -233,8 +233,8 @@ func TestNSALarge(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		const n = 600
 		for _, cfg := range []NSAConfig{
-			{Block: 4, Compress: 2, Stride: 1, Count: 3, Window: 5},
-			{Block: 290, Count: 2, Window: 400},
+			{Block: 4, Compress: 2, Stride: 1, TopK: 3, Window: 5},
+			{Block: 290, TopK: 2, Window: 400},
 		} {
 			cfg.Heads, cfg.KVHeads, cfg.HeadDim, cfg.ValueDim = 2, 1, 3, 2
 			a := mustNSA(t, cfg)

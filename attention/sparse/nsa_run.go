@@ -87,7 +87,7 @@ func (r *nsaRun) serveNSA(ctx context.Context, a *NSA, call nsaRequest, batch pa
 		if x.From == x.To {
 			continue
 		}
-		r.seq, r.state, r.past = r.call.part(x.From, x.To, a.cfg.KVHeads*a.cfg.Count), nil, 0
+		r.seq, r.state, r.past = r.call.part(x.From, x.To, a.cfg.KVHeads*a.cfg.TopK), nil, 0
 		if err := r.attendSequence(ctx); err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (r *nsaRun) total() int { return r.past + r.seq.q.Rows }
 // attendSequence attends from the sequence's rows, whose keys and values are at hand.
 func (r *nsaRun) attendSequence(ctx context.Context) error {
 	a, n := r.op, r.seq.q.Rows
-	r.count = min(a.cfg.Count, ceil(r.total(), a.cfg.Block))
+	r.count = min(a.cfg.TopK, ceil(r.total(), a.cfg.Block))
 	r.ranked = mat.Given(r.seq.gates.Selected) || r.seq.blocks != nil
 	workers := r.workersOf(n)
 	r.reserveWorkers(workers)
@@ -136,7 +136,7 @@ func (r *nsaRun) attendSequence(ctx context.Context) error {
 			return err
 		}
 		if r.seq.blocks != nil {
-			tell(r.seq.blocks[r.from*a.cfg.KVHeads*a.cfg.Count:], r.chosen, a.cfg.Count, r.count)
+			tell(r.seq.blocks[r.from*a.cfg.KVHeads*a.cfg.TopK:], r.chosen, a.cfg.TopK, r.count)
 		}
 	}
 	return nil
@@ -155,7 +155,7 @@ func tell(dst, chosen []int32, size, count int) {
 // workersOf is how many goroutines are used for n queries of the sequence.
 func (r *nsaRun) workersOf(n int) int {
 	cfg := &r.op.cfg
-	keys := min(float64(r.total()), float64(cfg.Count)*float64(cfg.Block)+float64(cfg.Window)) + float64(r.op.compressed(r.total()))
+	keys := min(float64(r.total()), float64(cfg.TopK)*float64(cfg.Block)+float64(cfg.Window)) + float64(r.op.compressed(r.total()))
 	work := float64(n) * keys * float64(cfg.Heads*(cfg.HeadDim+cfg.ValueDim))
 	return r.op.workersFor(r.call.workers, int64(min(work, math.MaxInt32)))
 }

@@ -154,15 +154,15 @@ func (s *NSAState) shorten(n int) {
 // Any split of a sequence gives what Forward gives, up to rounding and to what the state's
 // Format loses; where two blocks' scores are as good as equal, that may choose the other.
 //
-// One token reads the compressed keys and values, Count Block tokens and Window tokens. On
+// One token reads the compressed keys and values, TopK Block tokens and Window tokens. On
 // an error the state is as before the call.
-func (a *NSA) Step(dst, q, k, v blas32.General, gates Gates, state *NSAState) error {
-	if state == nil {
+func (a *NSA) Step(dst, q, k, v blas32.General, gates Gates, st *NSAState) error {
+	if st == nil {
 		return check.NilState("sparse", "State")
 	}
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)
-	return r.serveNSA(context.Background(), a, nsaRequest{dst: dst, q: q, k: k, v: v, gates: gates}, pack.Batch[*NSAState]{State: state})
+	return r.serveNSA(context.Background(), a, nsaRequest{dst: dst, q: q, k: k, v: v, gates: gates}, pack.Batch[*NSAState]{State: st})
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices

@@ -59,7 +59,7 @@ func (r *nsaRun) advanceStates(ctx context.Context) (err error) {
 	}()
 	for b, x := range r.layout.Segments {
 		if x.To-x.From > fewTokens {
-			r.seq, r.state, r.past = r.call.part(x.From, x.To, cfg.KVHeads*cfg.Count), r.layout.States[b], t.before[b]
+			r.seq, r.state, r.past = r.call.part(x.From, x.To, cfg.KVHeads*cfg.TopK), r.layout.States[b], t.before[b]
 			if err := r.extend(ctx); err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ func (r *nsaRun) stepRound(ctx context.Context) error {
 	for i, row := range t.rows {
 		copy(mat.Row(r.call.dst, row), t.sum.Data[i*kv*t.sum.Cols:][:kv*t.sum.Cols])
 		if r.call.blocks != nil {
-			tell(r.call.blocks[row*kv*cfg.Count:], t.chosen[i*kv*t.count:][:kv*t.count], cfg.Count, t.count)
+			tell(r.call.blocks[row*kv*cfg.TopK:], t.chosen[i*kv*t.count:][:kv*t.count], cfg.TopK, t.count)
 		}
 	}
 	return nil
@@ -232,13 +232,13 @@ func (r *nsaRun) stepChoose(w *nsaWorker) {
 	t, cfg, heads := &r.steps, &r.op.cfg, r.op.group()
 	t.count = 0
 	for _, s := range t.states {
-		t.count = max(t.count, min(cfg.Count, ceil(s.Len(), cfg.Block)))
+		t.count = max(t.count, min(cfg.TopK, ceil(s.Len(), cfg.Block)))
 	}
 	t.chosen = scratch.Sized(t.chosen, t.q.Rows*t.count)
 	for i := range t.q.Rows {
 		s, list := t.states[i/cfg.KVHeads], t.chosen[i*t.count:][:t.count]
 		own := (s.Len() - 1) / cfg.Block
-		if own < cfg.Count {
+		if own < cfg.TopK {
 			pickAll(list, own)
 			continue
 		}

@@ -149,7 +149,7 @@ func TestNSAShapes(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			kv := 1 + r.IntN(3)
 			cfg := NSAConfig{Heads: kv * (1 + r.IntN(3)), KVHeads: kv, HeadDim: pickInt(r, 1, 3, 63, 65), ValueDim: pickInt(r, 1, 3, 63, 65),
-				Block: pickInt(r, 1, 3, 32, 64, 1<<16), Count: pickInt(r, 1, 2, 3, 40, 1<<29), Workers: 1 + r.IntN(3), Window: pickInt(r, 1, 3, 100, 1<<29)}
+				Block: pickInt(r, 1, 3, 32, 64, 1<<16), TopK: pickInt(r, 1, 2, 3, 40, 1<<29), Workers: 1 + r.IntN(3), Window: pickInt(r, 1, 3, 100, 1<<29)}
 			if r.IntN(3) == 0 {
 				cfg.Stride, cfg.Compress = 1, pickInt(r, 1, 3, 7, 64, 65)
 			}
@@ -162,8 +162,8 @@ func TestNSAShapes(t *testing.T) {
 			}
 			x.gates = Gates{matrix(1, n, cfg.Heads), matrix(2, n, cfg.Heads), matrix(3, n, cfg.Heads)}
 			var blocks []int32
-			if int64(n)*int64(kv)*int64(cfg.Count) < 1<<24 {
-				blocks = make([]int32, n*kv*cfg.Count)
+			if int64(n)*int64(kv)*int64(cfg.TopK) < 1<<24 {
+				blocks = make([]int32, n*kv*cfg.TopK)
 			}
 			dst := spaced(mat.New(n, cfg.Heads*cfg.ValueDim), 5)
 			g := Gates{spaced(x.gates.Compressed, 1), spaced(x.gates.Selected, 2), spaced(x.gates.Window, 3)}

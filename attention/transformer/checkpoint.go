@@ -367,7 +367,7 @@ func (c *checkpoint) latentMixer(prefix string, rotation rope.Config) lm.Streame
 	w := mla.Weights{
 		KVA:     c.matrix(prefix+"kv_a_proj_with_mqa.weight", l.KVRank+l.RopeDim, s.Dim),
 		KVB:     c.matrix(prefix+"kv_b_proj.weight", s.Heads*(l.NopeDim+l.ValueDim), l.KVRank),
-		O:       c.matrix(prefix+"o_proj.weight", s.Dim, s.Heads*l.ValueDim),
+		Out:     c.matrix(prefix+"o_proj.weight", s.Dim, s.Heads*l.ValueDim),
 		KVANorm: c.vector(prefix+"kv_a_layernorm.weight", l.KVRank),
 	}
 	if l.QRank > 0 {
@@ -381,7 +381,7 @@ func (c *checkpoint) latentMixer(prefix string, rotation rope.Config) lm.Streame
 	}
 	// The norms have the eps 1e-6 whatever rms_norm_eps says.
 	op, err := mla.New(mla.Config{
-		Hidden: s.Dim, Heads: s.Heads, QRank: l.QRank, KVRank: l.KVRank, NopeDim: l.NopeDim, RopeDim: l.RopeDim, ValueDim: l.ValueDim,
+		Dim: s.Dim, Heads: s.Heads, QRank: l.QRank, KVRank: l.KVRank, NopeDim: l.NopeDim, RopeDim: l.RopeDim, ValueDim: l.ValueDim,
 		Scale: s.scale, Rotation: rotation, Format: c.Format, Int8Products: c.cfg.Int8Products, Workers: c.cfg.Workers,
 	}, w)
 	if err != nil {

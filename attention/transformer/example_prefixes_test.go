@@ -49,7 +49,7 @@ func ExampleReplace() {
 			if layer%2 == 0 {
 				return nil, nil
 			}
-			op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, Scale: cfg.Scale, Group: 8, Window: 64})
+			op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, Scale: cfg.Scale, GroupSize: 8, Window: 64})
 			if err != nil {
 				return nil, err
 			}

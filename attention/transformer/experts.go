@@ -46,7 +46,7 @@ func (m *experts) Hidden() int {
 	if m.shared != nil {
 		inner = max(inner, m.shared.Hidden())
 	}
-	n := 2*m.cfg.choices() + m.cfg.groups + 2*m.cfg.Used + 2*m.wide + inner
+	n := 2*m.cfg.choices() + m.cfg.groups + 2*m.cfg.TopK + 2*m.wide + inner
 	if m.before != nil {
 		n += 2*m.wide + m.dim
 	}
@@ -61,7 +61,7 @@ func (m *experts) Forward(g *parallel.Group, dst, x, hidden blas32.General) {
 		memory = memory[n*cols:]
 		return part
 	}
-	scores, by, sums, chosen, weights := take(cfg.choices()), take(cfg.choices()), take(cfg.groups), take(cfg.Used), take(cfg.Used)
+	scores, by, sums, chosen, weights := take(cfg.choices()), take(cfg.choices()), take(cfg.groups), take(cfg.TopK), take(cfg.TopK)
 	inputs, outputs, from, sum := take(m.wide), take(m.wide), x, dst
 	var widened blas32.General
 	if m.before != nil {
@@ -267,7 +267,7 @@ func (m *experts) Bytes() int64 {
 
 // Fingerprints implements lm.MLP.
 func (m *experts) Fingerprints() (up, down uint64) {
-	f := state.NewFingerprint("experts", int64(m.cfg.Used), int64(m.cfg.router), int64(m.cfg.groups), int64(m.cfg.groupsUsed),
+	f := state.NewFingerprint("experts", int64(m.cfg.TopK), int64(m.cfg.router), int64(m.cfg.groups), int64(m.cfg.groupsUsed),
 		state.Bool(m.cfg.normalise), int64(math.Float32bits(m.cfg.scale)))
 	f.Add(m.router.Fingerprint())
 	f.Floats(m.correction)

@@ -19,7 +19,7 @@ func goldenZeroExperts(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
 		x := f.Matrix(p + "x")
-		cfg := &Experts{Count: e.Int("routed", 0), Used: e.Int("topk", 0), Inner: e.Int("expert_hidden", 0), scale: float32(e.Float("scale", 1)), zero: e.Int("zero", 0)}
+		cfg := &Experts{Count: e.Int("routed", 0), TopK: e.Int("topk", 0), Inner: e.Int("expert_hidden", 0), scale: float32(e.Float("scale", 1)), zero: e.Int("zero", 0)}
 		if e.Int("tokens", 0) != x.Rows || e.Int("hidden", 0) != x.Cols {
 			t.Fatalf("%d x %d inputs", x.Rows, x.Cols)
 		}
@@ -49,7 +49,7 @@ func goldenZeroExperts(t *testing.T, f *golden.File) {
 		var chosen, real []int64
 		var weights []float32
 		for i := range x.Rows {
-			scores, by, k, w := make([]float32, cfg.choices()), make([]float32, cfg.choices()), make([]float32, cfg.Used), make([]float32, cfg.Used)
+			scores, by, k, w := make([]float32, cfg.choices()), make([]float32, cfg.choices()), make([]float32, cfg.TopK), make([]float32, cfg.TopK)
 			m.router.Forward(mat.Vector(scores), mat.Rows(x, i, i+1))
 			m.route(scores, by, nil, k, w)
 			order := make([]int, len(k))

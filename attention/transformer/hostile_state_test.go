@@ -45,7 +45,7 @@ func TestHostileStates(t *testing.T) {
 		t.Run(what, func(t *testing.T) { hostileStates(t, m, cfg) })
 	}
 	replaced, _ := tinyLlama(t, 1, Config{Workers: 1, Attention: func(layer int, cfg attention.Config) (*Replacement, error) {
-		op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, Group: 4, Window: 9})
+		op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, GroupSize: 4, Window: 9})
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func TestReplacedRoom(t *testing.T) {
 		if layer == 0 {
 			return nil, nil
 		}
-		op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, Group: 4, Window: 9})
+		op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, ValueDim: cfg.ValueDim, Scale: cfg.Scale, GroupSize: 4, Window: 9})
 		if err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ var _ lm.Streamer = (*latentMixer)(nil)
 // latentFingerprint tells layers with other weights or rotations apart.
 func latentFingerprint(w *mla.Weights, rotation *rope.Config, scale float32) uint64 {
 	f := state.NewFingerprint("latent", int64(math.Float32bits(scale)))
-	f.Matrices(w.QA, w.QB, w.KVA, w.KVB, w.O)
+	f.Matrices(w.QA, w.QB, w.KVA, w.KVB, w.Out)
 	f.Floats(w.QANorm, w.KVANorm)
 	addRotation(&f, rotation)
 	return uint64(f)

@@ -18,7 +18,7 @@ func TestShapeIsCopy(t *testing.T) {
 		must(t, m.Forward(want, ids))
 		s := m.Shape()
 		if s.Experts != nil {
-			s.Experts.Count, s.Experts.Used, s.Experts.Sparse[len(s.Experts.Sparse)-1] = 1, 1, false
+			s.Experts.Count, s.Experts.TopK, s.Experts.Sparse[len(s.Experts.Sparse)-1] = 1, 1, false
 		}
 		if s.Latent != nil {
 			s.Latent.KVRank = 1

@@ -237,7 +237,7 @@ func TestReplace(t *testing.T) {
 		return Config{Attention: func(layer int, cfg attention.Config) (*Replacement, error) {
 			switch layer {
 			case 0:
-				op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, Scale: cfg.Scale, Group: 8, Window: window})
+				op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, Scale: cfg.Scale, GroupSize: 8, Window: window})
 				if err != nil {
 					return nil, err
 				}

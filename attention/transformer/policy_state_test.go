@@ -17,16 +17,16 @@ func policies() map[string]StateConfig {
 		return func(int) *kvcache.Config { c := p; return &c }
 	}
 	return map[string]StateConfig{
-		"TokenSelect":        {Policies: each(kvcache.Config{Keep: 2, Recent: 8, Chunk: 4, Select: kvcache.TokenSelect{Tokens: 16}, Positions: kvcache.InCache})},
-		"a cache of choices": {Policies: each(kvcache.Config{Keep: 2, Recent: 8, Chunk: 4, Select: kvcache.Cached{Select: kvcache.TokenSelect{Tokens: 16}, Similarity: 0.5}})},
+		"TokenSelect":        {Policies: each(kvcache.Config{Keep: 2, Recent: 8, Chunk: 4, Select: kvcache.TokenSelect{TopK: 16}, Positions: kvcache.InCache})},
+		"a cache of choices": {Policies: each(kvcache.Config{Keep: 2, Recent: 8, Chunk: 4, Select: kvcache.Cached{Select: kvcache.TokenSelect{TopK: 16}, Similarity: 0.5}})},
 		"Quest, bfloat16":    {Format: asm.BFloat16, Policies: each(kvcache.Config{Recent: 8, Select: kvcache.Quest{Page: 4, Budget: 16}})},
-		"Shadow":             {Policies: each(kvcache.Config{Keep: 1, Recent: 8, Chunk: 1, Select: kvcache.Shadow{Top: 8}})},
-		"InfLLM":             {Policies: each(kvcache.Config{Keep: 2, Recent: 16, Chunk: 4, Select: kvcache.InfLLM{Block: 4, Blocks: 3, Representatives: 2}, Positions: kvcache.Far})},
+		"Shadow":             {Policies: each(kvcache.Config{Keep: 1, Recent: 8, Chunk: 1, Select: kvcache.Shadow{TopK: 8}})},
+		"InfLLM":             {Policies: each(kvcache.Config{Keep: 2, Recent: 16, Chunk: 4, Select: kvcache.InfLLM{Block: 4, TopK: 3, Representatives: 2}, Positions: kvcache.Far})},
 		"H2O":                {Policies: each(kvcache.Config{Recent: 8, Chunk: 4, Evict: kvcache.H2O{Budget: 24}})},
 		"SirLLM":             {Policies: each(kvcache.Config{Keep: 2, Recent: 8, Chunk: 4, Evict: kvcache.SirLLM{Tokens: 12}, Positions: kvcache.InCache})},
 		"StreamingLLM, int8": {Format: asm.Int8, Policies: each(kvcache.Config{Keep: 2, Recent: 22, Chunk: 1, Evict: kvcache.StreamingLLM{}, Positions: kvcache.InCache})},
 		"a layer of two kinds": {MaxTokens: 100, Policies: func(l int) *kvcache.Config {
-			return map[int]*kvcache.Config{1: {Recent: 8, Chunk: 1, Select: kvcache.TokenSelect{Tokens: 16}}}[l]
+			return map[int]*kvcache.Config{1: {Recent: 8, Chunk: 1, Select: kvcache.TokenSelect{TopK: 16}}}[l]
 		}},
 	}
 }

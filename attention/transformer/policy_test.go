@@ -21,10 +21,10 @@ func TestPolicies(t *testing.T) {
 	want := zeros(len(tokens), v)
 	must(t, m.Forward(want, tokens))
 	for what, layers := range map[string]func(int) *kvcache.Config{
-		"all layers":  func(int) *kvcache.Config { return &kvcache.Config{Select: kvcache.Top{Tokens: 1000}} },
+		"all layers":  func(int) *kvcache.Config { return &kvcache.Config{Select: kvcache.Top{TopK: 1000}} },
 		"every other": func(l int) *kvcache.Config { return map[int]*kvcache.Config{1: {Select: kvcache.All{}}}[l%2] },
 		"in the cache": func(int) *kvcache.Config {
-			return &kvcache.Config{Select: kvcache.TokenSelect{Tokens: 1000}, Positions: kvcache.InCache}
+			return &kvcache.Config{Select: kvcache.TokenSelect{TopK: 1000}, Positions: kvcache.InCache}
 		},
 		"heavy hitters": func(int) *kvcache.Config { return &kvcache.Config{Evict: kvcache.H2O{Budget: 1000}} },
 	} {

@@ -105,7 +105,7 @@ func TestExpertsLooks(t *testing.T) {
 	linear := func(out, in int) *dense.Linear {
 		return dense.NewLinearIn(asm.Float32, asm.BFloat16x1, mat.New(out, in), nil)
 	}
-	m := &experts{cfg: &Experts{Count: count, Used: 1}, dim: d, wide: d, router: linear(count, d), list: make([]lm.MLP, count)}
+	m := &experts{cfg: &Experts{Count: count, TopK: 1}, dim: d, wide: d, router: linear(count, d), list: make([]lm.MLP, count)}
 	for i := range m.list { // of equal ones the first is for all
 		m.list[i] = &dense.Gated{Up: linear(2, d), Down: linear(d, 1)}
 	}

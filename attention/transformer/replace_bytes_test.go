@@ -14,7 +14,7 @@ func TestReplacedBytes(t *testing.T) {
 	m, _ := tinyLlama(t, 3, Config{Attention: func(layer int, cfg attention.Config) (*Replacement, error) {
 		switch layer {
 		case 0:
-			op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, Scale: cfg.Scale, Group: 8, Window: 64})
+			op, err := cca.New(cca.Config{Heads: cfg.Heads, KVHeads: cfg.KVHeads, HeadDim: cfg.HeadDim, Scale: cfg.Scale, GroupSize: 8, Window: 64})
 			must(t, err)
 			return Replace(op, func(c StateConfig) (*cca.State, error) { return op.NewState(cca.StateConfig{MaxTokens: c.MaxTokens}) }, op.ReadState), nil
 		case 1:

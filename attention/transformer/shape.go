@@ -83,8 +83,8 @@ type Delta struct {
 
 // Experts are MLPs of which each token takes some, by a router's scores.
 type Experts struct {
-	// Count is their number in a layer, Used how many a token takes, Inner their width.
-	Count, Used, Inner int
+	// Count is their number in a layer, TopK how many a token takes, Inner their width.
+	Count, TopK, Inner int
 	// Latent is the width that they read and write, of a projection of the token; 0 is Dim.
 	Latent int
 	// Shared is the width of an MLP that all tokens take besides, 0 for none.

@@ -90,7 +90,7 @@ func kimiLinear(s *Shape, f section) {
 		f.fail("moe_router_activation_func is %.100q, want sigmoid", got)
 	}
 	e := &Experts{
-		Count: count, Used: f.must(f.either("num_experts_per_token", "num_experts_per_tok"), mostExperts), Inner: f.must("moe_intermediate_size", mostWide),
+		Count: count, TopK: f.must(f.either("num_experts_per_token", "num_experts_per_tok"), mostExperts), Inner: f.must("moe_intermediate_size", mostWide),
 		Sparse: s.sparseFrom(f, 0),
 	}
 	e.Shared = f.count(f.either("num_shared_experts", "n_shared_experts"), 0, mostExperts) * e.Inner

@@ -130,7 +130,7 @@ func graniteHybrid(s *Shape, f section) {
 		return
 	}
 	s.Experts = &Experts{
-		Count: count, Used: max(f.count("num_experts_per_tok", 2, mostExperts), 1), Inner: s.Inner, Shared: wide,
+		Count: count, TopK: max(f.count("num_experts_per_tok", 2, mostExperts), 1), Inner: s.Inner, Shared: wide,
 		Sparse: everyLayer(s.Layers), router: softmaxLast,
 	}
 }
@@ -200,7 +200,7 @@ func jamba(s *Shape, f section) {
 	}
 	if count := f.count("num_experts", 16, mostExperts); count > 1 {
 		s.Experts = &Experts{
-			Count: count, Used: max(f.count("num_experts_per_tok", 2, mostExperts), 1), Inner: s.Inner,
+			Count: count, TopK: max(f.count("num_experts_per_tok", 2, mostExperts), 1), Inner: s.Inner,
 			Sparse: every(s.Layers, f, "expert_layer", 2, 1),
 		}
 	}
@@ -267,7 +267,7 @@ func nemotronH(s *Shape, f section) {
 		return
 	}
 	s.readGroups(f, &Experts{
-		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
+		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), TopK: f.must("num_experts_per_tok", mostExperts),
 		Inner: f.must("moe_intermediate_size", mostWide), Latent: f.count("moe_latent_size", 0, mostWide),
 		Shared: f.count("moe_shared_expert_intermediate_size", 0, mostWide), Sparse: sparse,
 	}, grouping{scale: 1, groups: 1, used: 1})

@@ -242,7 +242,7 @@ func (s *Shape) readEnds(top, f section) {
 			s.EOS = at.tokens("eos_token_id")
 		}
 	}
-	if e := s.Experts; e != nil && e.Used > e.Count {
-		f.fail("num_experts_per_tok is %d, more than the %d experts", e.Used, e.Count)
+	if e := s.Experts; e != nil && e.TopK > e.Count {
+		f.fail("num_experts_per_tok is %d, more than the %d experts", e.TopK, e.Count)
 	}
 }

@@ -179,7 +179,7 @@ func everyLayer(n int) []bool {
 
 func mixtral(s *Shape, f section) {
 	s.Experts = &Experts{
-		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
+		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), TopK: f.must("num_experts_per_tok", mostExperts),
 		Inner: s.Inner, Sparse: everyLayer(s.Layers), normalise: true,
 	}
 }
@@ -190,7 +190,7 @@ func qwen3MoE(s *Shape, f section) {
 		return
 	}
 	e := &Experts{
-		Count: f.must(key, mostExperts), Used: f.must("num_experts_per_tok", mostExperts), Inner: f.must("moe_intermediate_size", mostWide),
+		Count: f.must(key, mostExperts), TopK: f.must("num_experts_per_tok", mostExperts), Inner: f.must("moe_intermediate_size", mostWide),
 		Sparse: make([]bool, s.Layers), normalise: f.flag("norm_topk_prob", false),
 	}
 	step := max(f.count("decoder_sparse_step", 1, mostLayers), 1)
@@ -210,7 +210,7 @@ func gptOSS(s *Shape, f section) {
 	s.sinks, s.qkvBias, s.outBias, s.mlpBias = true, bias, bias, true
 	s.act, s.limit = dense.ClampedSiLU, f.number("swiglu_limit", 7)
 	s.Experts = &Experts{
-		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), Used: f.must(f.either("num_experts_per_tok", "experts_per_token"), mostExperts),
+		Count: f.must(f.either("num_local_experts", "num_experts"), mostExperts), TopK: f.must(f.either("num_experts_per_tok", "experts_per_token"), mostExperts),
 		Inner: s.Inner, Sparse: everyLayer(s.Layers), router: softmaxLast, interlaced: true,
 	}
 }
@@ -227,7 +227,7 @@ func deepseekV3(s *Shape, f section) {
 		}
 	}
 	e := &Experts{
-		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), Used: f.must("num_experts_per_tok", mostExperts),
+		Count: f.must(f.either("n_routed_experts", "num_local_experts"), mostExperts), TopK: f.must("num_experts_per_tok", mostExperts),
 		Inner: f.must("moe_intermediate_size", mostWide), Sparse: s.sparseFrom(f, 3),
 	}
 	e.Shared = f.orNone("n_shared_experts", 1, 0, mostExperts) * e.Inner
@@ -266,8 +266,8 @@ func (s *Shape) readGroups(f section, e *Experts, otherwise grouping) {
 	switch {
 	case e.Count%e.groups != 0 || e.groupsUsed > e.groups || e.groups > 1 && e.Count/e.groups < 2:
 		f.fail("%d experts in n_group = %d groups, of which topk_group = %d are used", e.Count, e.groups, e.groupsUsed)
-	case e.Used > e.Count/e.groups*e.groupsUsed:
-		f.fail("num_experts_per_tok is %d, of %d experts in %d groups", e.Used, e.Count/e.groups, e.groupsUsed)
+	case e.TopK > e.Count/e.groups*e.groupsUsed:
+		f.fail("num_experts_per_tok is %d, of %d experts in %d groups", e.TopK, e.Count/e.groups, e.groupsUsed)
 	}
 	s.Experts = e
 }

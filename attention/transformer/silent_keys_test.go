@@ -21,7 +21,7 @@ var probes = map[string]func(s *Shape) string{
 	"norms":       func(s *Shape) string { return fmt.Sprint(s.qkNorm, s.places) },
 	"experts": func(s *Shape) string {
 		e := s.Experts
-		return fmt.Sprintf("%d of %d, sum %v, times %.4g, groups %d of %d, shared %d, in %s", e.Used, e.Count, e.normalise, e.scale, e.groupsUsed, e.groups, e.Shared,
+		return fmt.Sprintf("%d of %d, sum %v, times %.4g, groups %d of %d, shared %d, in %s", e.TopK, e.Count, e.normalise, e.scale, e.groupsUsed, e.groups, e.Shared,
 			byLayers(s.Layers, func(i int) string { return map[bool]string{true: "layers"}[e.Sparse[i]] }))
 	},
 	"latent": func(s *Shape) string { return fmt.Sprint(*s.Latent) },

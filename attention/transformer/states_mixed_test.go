@@ -14,7 +14,7 @@ func TestStatesOfAllKinds(t *testing.T) {
 	ids := tinyTokens(60)
 	configs := []StateConfig{
 		{}, {Window: 8, Keep: 2}, {Window: 30}, {Format: asm.Int8}, {Format: asm.Float16, Window: 8}, {Policies: m.Endless(2, 8)},
-		{Policies: m.SelfExtend(2, 8)}, {Policies: func(int) *kvcache.Config { return &kvcache.Config{Select: kvcache.Top{Tokens: 4}} }},
+		{Policies: m.SelfExtend(2, 8)}, {Policies: func(int) *kvcache.Config { return &kvcache.Config{Select: kvcache.Top{TopK: 4}} }},
 		{Policies: func(int) *kvcache.Config { return &kvcache.Config{Evict: kvcache.H2O{Budget: 9}} }},
 	}
 	states := make([]*State, len(configs))

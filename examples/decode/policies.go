@@ -31,7 +31,7 @@ func policies(o options) []policy {
 	stream.Recent, stream.Evict = o.window, kvcache.StreamingLLM{}
 	return []policy{
 		with("Shadow, 8 bits", kvcache.Shadow{}), with("Shadow, 4 bits", kvcache.Shadow{Bits: 4}),
-		with("TokenSelect 2048", kvcache.TokenSelect{Tokens: policyBudget}), with("Quest 2048", kvcache.Quest{Budget: policyBudget}),
+		with("TokenSelect 2048", kvcache.TokenSelect{TopK: policyBudget}), with("Quest 2048", kvcache.Quest{Budget: policyBudget}),
 		{"StreamingLLM", stream},
 	}
 }

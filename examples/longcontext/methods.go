@@ -50,7 +50,7 @@ func newMethods(o options, n int) ([]method, error) {
 			seen: func(query int64) (from, to int64) { return 0, query + 1 },
 		})
 	}
-	base := cca.Config{Heads: o.heads, HeadDim: o.dim, Group: o.group, Window: o.window, Workers: o.workers}
+	base := cca.Config{Heads: o.heads, HeadDim: o.dim, GroupSize: o.group, Window: o.window, Workers: o.workers}
 	count, deep := base, base
 	count.CountTokens = true
 	deep.CountTokens, deep.Levels = true, 32
@@ -90,7 +90,7 @@ func newPolicies(o options) (list []method, err error) {
 	recent := func(query int64) (from, to int64) { return max(0, query+1-int64(o.window)), query + 1 }
 	base := kvcache.Config{Heads: o.heads, KVHeads: o.heads, HeadDim: o.dim, Keep: 4, Recent: o.window, Chunk: max(1, o.window/2), Workers: o.workers}
 	near, some := base, base
-	near.Select, some.Select = kvcache.Window{}, kvcache.TokenSelect{Tokens: 1024}
+	near.Select, some.Select = kvcache.Window{}, kvcache.TokenSelect{TopK: 1024}
 	for _, x := range []struct {
 		name string
 		cfg  kvcache.Config
@@ -149,7 +149,7 @@ func compare(ctx context.Context, o options, n int) ([]*result, error) {
 			if t, r := time.Since(begin).Seconds(), results[j]; r.seconds == 0 || t < r.seconds {
 				r.seconds = t
 			}
-			results[j].reports[i], err = reporter.Report(ctx, &attention.ReportCall{Out: out, Q: s.q, K: []blas32.General{s.k}, V: []blas32.General{s.v}, Seen: m.seen})
+			results[j].reports[i], err = reporter.Report(ctx, &attention.ReportCall{Out: out, Q: s.q, K: []blas32.General{s.k}, V: []blas32.General{s.v}, Visible: m.seen})
 			if err != nil {
 				return nil, err
 			}

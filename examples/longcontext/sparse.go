@@ -28,7 +28,7 @@ func newSparse(o options) ([]method, error) {
 		name: means,
 		attend: func(ctx context.Context, dst blas32.General, s *sequence) error {
 			var choice sparse.Choice
-			if err := op.ChooseBy(ctx, &choice, sparse.Pattern{Top: 100, Window: 1}, s.q, s.k); err != nil {
+			if err := op.ChooseBy(ctx, &choice, sparse.Pattern{TopK: 100, Window: 1}, s.q, s.k); err != nil {
 				return err
 			}
 			return op.Run(ctx, &attention.Call{Dst: dst, Q: s.q, K: []blas32.General{s.k}, V: []blas32.General{s.v}, Options: &choice})

@@ -58,8 +58,8 @@ var (
 			cfg.Scheme = rope.YaRN{Factor: f, Original: trained}
 		}
 	})
-	tokenSelect = kvcache.Config{Keep: 4, Recent: 128, Chunk: 64, Select: kvcache.TokenSelect{Tokens: 64}, Positions: kvcache.InCache}
-	infLLM      = kvcache.Config{Keep: 4, Recent: 256, Chunk: 64, Select: kvcache.InfLLM{Block: 8, Blocks: 32, Representatives: 2}, Positions: kvcache.Far}
+	tokenSelect = kvcache.Config{Keep: 4, Recent: 128, Chunk: 64, Select: kvcache.TokenSelect{TopK: 64}, Positions: kvcache.InCache}
+	infLLM      = kvcache.Config{Keep: 4, Recent: 256, Chunk: 64, Select: kvcache.InfLLM{Block: 8, TopK: 32, Representatives: 2}, Positions: kvcache.Far}
 )
 
 // policies are what is compared.
@@ -78,7 +78,7 @@ var policies = []policy{
 	}},
 	{name: "streaming", layer: all(kvcache.Config{Keep: 4, Recent: 256, Chunk: 1, Evict: kvcache.StreamingLLM{}, Positions: kvcache.InCache})},
 	{name: "infllm", layer: all(infLLM)},
-	{name: "infllm_repr4", layer: all(kvcache.Config{Keep: 4, Recent: 256, Chunk: 64, Select: kvcache.InfLLM{Block: 16, Blocks: 8, Representatives: 4}, Positions: kvcache.Far})},
+	{name: "infllm_repr4", layer: all(kvcache.Config{Keep: 4, Recent: 256, Chunk: 64, Select: kvcache.InfLLM{Block: 16, TopK: 8, Representatives: 4}, Positions: kvcache.Far})},
 	{name: "tokenselect", layer: all(tokenSelect)},
 	{name: "window_tokenselect", layer: func(layer, _ int) *kvcache.Config {
 		if layer == 0 {
@@ -89,15 +89,15 @@ var policies = []policy{
 		c.Chunk = 128
 		return &c
 	}},
-	{name: "top_head_cache_index", layer: all(kvcache.Config{Keep: 4, Recent: 128, Chunk: 64, Select: kvcache.Top{Tokens: 64, Group: kvcache.Alone}, Positions: kvcache.InCache})},
+	{name: "top_head_cache_index", layer: all(kvcache.Config{Keep: 4, Recent: 128, Chunk: 64, Select: kvcache.Top{TopK: 64, Group: kvcache.Alone}, Positions: kvcache.InCache})},
 	{name: "h2o", layer: all(kvcache.Config{Recent: 64, Chunk: 16, Evict: kvcache.H2O{Budget: 448}, Positions: kvcache.InCache})},
 	{name: "sirllm", layer: all(kvcache.Config{Keep: 4, Recent: 64, Chunk: 16, Evict: kvcache.SirLLM{Tokens: 384}, Positions: kvcache.InCache}), turn: 16, surprise: true},
-	{name: "top_yarn", scheme: yarn, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Top{Tokens: 64, Group: kvcache.Alone}})},
+	{name: "top_yarn", scheme: yarn, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Top{TopK: 64, Group: kvcache.Alone}})},
 	{name: "quest_yarn", scheme: yarn, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Quest{Page: 16, Budget: 256, Group: kvcache.Alone}})},
 	{name: "snapkv_yarn_late", scheme: yarn, layer: all(kvcache.Config{Evict: kvcache.SnapKV{Window: 16, Budget: 128}}), compact: true},
 	{name: "streaming_508", asked: true, layer: all(kvcache.Config{Keep: 4, Recent: 508, Chunk: 1, Evict: kvcache.StreamingLLM{}, Positions: kvcache.InCache})},
-	{name: "tokenselect_4", asked: true, layer: all(kvcache.Config{Keep: 4, Recent: 128, Chunk: 64, Select: kvcache.TokenSelect{Tokens: 4}, Positions: kvcache.InCache})},
-	{name: "top_plain", asked: true, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Top{Tokens: 64, Group: kvcache.Alone}})},
+	{name: "tokenselect_4", asked: true, layer: all(kvcache.Config{Keep: 4, Recent: 128, Chunk: 64, Select: kvcache.TokenSelect{TopK: 4}, Positions: kvcache.InCache})},
+	{name: "top_plain", asked: true, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Top{TopK: 64, Group: kvcache.Alone}})},
 	{name: "quest_plain", asked: true, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Quest{Page: 16, Budget: 256, Group: kvcache.Alone}})},
 	{name: "quest_128_yarn", asked: true, scheme: yarn, layer: prompt(kvcache.Config{Keep: 4, Recent: 64, Select: kvcache.Quest{Page: 16, Budget: 128, Group: kvcache.Alone}})},
 	{name: "snapkv_late", asked: true, layer: all(kvcache.Config{Evict: kvcache.SnapKV{Window: 16, Budget: 128}}), compact: true},

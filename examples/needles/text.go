@@ -49,14 +49,14 @@ func readers(budget int) []reader {
 	base := func(s kvcache.Selector, e kvcache.Evictor) kvcache.Config {
 		return kvcache.Config{Keep: textKeep, Recent: textRecent, Chunk: textChunk, Select: s, Evict: e}
 	}
-	far := base(kvcache.InfLLM{Block: 64, Blocks: budget/64 - 4}, nil)
+	far := base(kvcache.InfLLM{Block: 64, TopK: budget/64 - 4}, nil)
 	far.Positions = kvcache.Far
 	stream := base(nil, kvcache.StreamingLLM{})
 	stream.Recent = budget - textKeep
 	return []reader{
 		{name: "exact", cfg: base(nil, nil)},
-		{name: "Top", cfg: base(kvcache.Top{Tokens: budget}, nil)},
-		{name: "TokenSelect", cfg: base(kvcache.TokenSelect{Tokens: budget}, nil)},
+		{name: "Top", cfg: base(kvcache.Top{TopK: budget}, nil)},
+		{name: "TokenSelect", cfg: base(kvcache.TokenSelect{TopK: budget}, nil)},
 		{name: "Shadow", cfg: base(kvcache.Shadow{}, nil)},
 		{name: "Quest", cfg: base(kvcache.Quest{Budget: budget}, nil)},
 		{name: "RetroInfer", cfg: base(kvcache.RetroInfer{}, nil)},

@@ -77,7 +77,7 @@ func (c *checkpoint) filter(prefix string) *hyena.Filter {
 		w.Layers = append(w.Layers, l)
 	}
 	channels := (cfg.Order - 1) * cfg.Dim
-	w.Output = c.Matrix(fmt.Sprintf("%simplicit_filter.%d.weight", prefix, last), channels, in)
+	w.Out = c.Matrix(fmt.Sprintf("%simplicit_filter.%d.weight", prefix, last), channels, in)
 	fc := hyena.FilterConfig{
 		Channels: channels, MaxLen: cfg.MaxLen, EmbDim: cfg.EmbDim,
 		NoModulation: cfg.NoModulation, Shift: cfg.Shift, Normalized: cfg.Normalized,

@@ -60,7 +60,7 @@ func (m *gated) Mix(ctx context.Context, mix *lm.Mix) error {
 	for _, st := range mix.States {
 		states = append(states, lm.HyenaStateOf(st))
 	}
-	r.call = hyena.GatedCall{Dst: r.y, Z: r.z, Offsets: mix.Offsets, States: states, Workers: mix.Workers}
+	r.call = hyena.GatedCall{Dst: r.y, X: r.z, Offsets: mix.Offsets, States: states, Workers: mix.Workers}
 	if err := m.op.Run(ctx, &r.call); err != nil {
 		return err
 	}

@@ -49,8 +49,8 @@ func (p *Packer) Linear(name string, m blas32.General, bias []float32, out, in i
 	return NewLinear(p.Format, m, bias)
 }
 
-// Norm returns a copy of a norm of dim elements, whose bias may be nil where it is
-// optional.
+// Norm returns a copy of a norm of dim elements, name and the name with Bias behind it, which
+// may be nil where it is optional.
 func (p *Packer) Norm(name string, weight, bias []float32, dim int, optional bool) Norm {
-	return Norm{Weight: p.Vector(name+"Weight", weight, dim, false), Bias: p.Vector(name+"Bias", bias, dim, optional), Eps: p.Eps}
+	return Norm{Weight: p.Vector(name, weight, dim, false), Bias: p.Vector(name+"Bias", bias, dim, optional), Eps: p.Eps}
 }

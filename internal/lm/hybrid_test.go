@@ -99,7 +99,7 @@ func (r random) rwkv7(shared *delta.Scratch, first bool) Mixer {
 	down, up := func() blas32.General { return r.matrix(dim, rank, 0.3) }, func() blas32.General { return r.matrix(rank, dim, 0.3) }
 	b, err := delta.NewRWKV7(delta.RWKV7Config{HeadDim: 4, First: first, Scratch: shared}, delta.RWKV7Weights{
 		XR: v(), XW: v(), XK: v(), XV: v(), XA: v(), XG: v(), W0: v(), A0: v(), V0: v(), W1: down(), W2: up(), A1: down(), A2: up(), V1: down(), V2: up(), G1: down(), G2: up(),
-		KK: v(), KA: v(), RK: v(), Receptance: full(), Key: full(), Value: full(), Output: full(), NormWeight: v(), NormBias: v(),
+		KK: v(), KA: v(), RK: v(), Receptance: full(), Key: full(), Value: full(), Out: full(), Norm: v(), NormBias: v(),
 	})
 	if err != nil {
 		panic(err)

@@ -9,7 +9,7 @@ import (
 // BenchmarkTAB is a block of CATANet on an image, with the published numbers.
 func BenchmarkTAB(b *testing.B) {
 	const side = 64
-	cfg := TABConfig{Dim: 40, QKDim: 36, MLPDim: 96, Heads: 4, Centers: 64, GroupSize: 128, Workers: 1}
+	cfg := TABConfig{Dim: 40, QKDim: 36, Inner: 96, Heads: 4, Centers: 64, GroupSize: 128, Workers: 1}
 	op, err := NewTAB(cfg, tabWeights(cfg, true))
 	if err != nil {
 		b.Fatal(err)

@@ -23,12 +23,12 @@ func operators(t *testing.T, workers int) map[string]struct {
 	t.Helper()
 	const n, h, w = 300, 12, 25
 	x := random(1, n, 8)
-	cfg := TABConfig{Dim: 8, QKDim: 4, MLPDim: 6, Heads: 2, Centers: 5, GroupSize: 16, Workers: workers}
+	cfg := TABConfig{Dim: 8, QKDim: 4, Inner: 6, Heads: 2, Centers: 5, GroupSize: 16, Workers: workers}
 	weights := tabWeights(cfg, true)
 	tab, err := NewTAB(cfg, weights)
 	must(t, err)
-	lrsa, err := NewLRSA(LRSAConfig{Dim: 8, QKDim: 4, MLPDim: 6, Heads: 2, Window: 5, Workers: workers},
-		LRSAWeights{Norm: weights.Norm, Query: weights.Query, Key: weights.Key, Value: weights.Value, Proj: weights.Proj, FFN: weights.FFN})
+	lrsa, err := NewLRSA(LRSAConfig{Dim: 8, QKDim: 4, Inner: 6, Heads: 2, Window: 5, Workers: workers},
+		LRSAWeights{Norm: weights.Norm, NormBias: weights.NormBias, Q: weights.Q, K: weights.K, V: weights.V, Out: weights.Out, FFN: weights.FFN})
 	must(t, err)
 	group, err := NewGroupAttention(GroupConfig{Heads: 2, HeadDim: 4, GroupSize: 16, Workers: workers})
 	must(t, err)

@@ -67,21 +67,17 @@ func ones(n int) []float32 {
 
 const dim, qkDim, mlpDim = 8, 4, 12
 
-func norm() catanet.NormWeights {
-	return catanet.NormWeights{Weight: ones(dim), Bias: make([]float32, dim)}
-}
-
 func feedForward(rng *rand.Rand) catanet.ConvFFNWeights {
-	return catanet.ConvFFNWeights{Norm: norm(), FC1: random(rng, mlpDim, dim), FC2: random(rng, dim, mlpDim), Conv: random(rng, mlpDim, 25)}
+	return catanet.ConvFFNWeights{Norm: ones(dim), NormBias: make([]float32, dim), Up: random(rng, mlpDim, dim), Down: random(rng, dim, mlpDim), Conv: random(rng, mlpDim, 25)}
 }
 
 // A block of an image of 6 x 5 pixels, in place: every pixel attends to pixels of like
 // content, wherever they are.
 func ExampleNewTAB() {
 	rng := rand.New(rand.NewPCG(1, 2))
-	op, err := catanet.NewTAB(catanet.TABConfig{Dim: dim, QKDim: qkDim, MLPDim: mlpDim, Heads: 2, Centers: 4, GroupSize: 8}, catanet.TABWeights{
-		Norm: norm(), CenterKey: random(rng, qkDim, dim), CenterValue: random(rng, dim, dim),
-		Query: random(rng, qkDim, dim), Key: random(rng, qkDim, dim), Value: random(rng, dim, dim), Proj: random(rng, dim, dim),
+	op, err := catanet.NewTAB(catanet.TABConfig{Dim: dim, QKDim: qkDim, Inner: mlpDim, Heads: 2, Centers: 4, GroupSize: 8}, catanet.TABWeights{
+		Norm: ones(dim), NormBias: make([]float32, dim), CenterK: random(rng, qkDim, dim), CenterV: random(rng, dim, dim),
+		Q: random(rng, qkDim, dim), K: random(rng, qkDim, dim), V: random(rng, dim, dim), Out: random(rng, dim, dim),
 		Conv: random(rng, dim, dim), FFN: feedForward(rng), Means: random(rng, 4, dim),
 	})
 	if err != nil {
@@ -98,8 +94,8 @@ func ExampleNewTAB() {
 // The block that follows: every pixel attends to the windows around it.
 func ExampleNewLRSA() {
 	rng := rand.New(rand.NewPCG(1, 2))
-	op, err := catanet.NewLRSA(catanet.LRSAConfig{Dim: dim, QKDim: qkDim, MLPDim: mlpDim, Heads: 2, Window: 4}, catanet.LRSAWeights{
-		Norm: norm(), Query: random(rng, qkDim, dim), Key: random(rng, qkDim, dim), Value: random(rng, dim, dim), Proj: random(rng, dim, dim),
+	op, err := catanet.NewLRSA(catanet.LRSAConfig{Dim: dim, QKDim: qkDim, Inner: mlpDim, Heads: 2, Window: 4}, catanet.LRSAWeights{
+		Norm: ones(dim), NormBias: make([]float32, dim), Q: random(rng, qkDim, dim), K: random(rng, qkDim, dim), V: random(rng, dim, dim), Out: random(rng, dim, dim),
 		FFN: feedForward(rng),
 	})
 	if err != nil {

@@ -9,20 +9,18 @@ import (
 	"github.com/subquad/subquad/internal/scratch"
 )
 
-// NormWeights are those of a layer norm, [Dim] each, with an eps of 1e-5.
-type NormWeights struct{ Weight, Bias []float32 }
-
 // normEps is the eps of every norm.
 const normEps = 1e-5
 
-// ConvFFNWeights are those of CATANet's feed-forward layer: fc2(z + gelu(conv(z))) with
-// z = gelu(fc1(norm(x))) and conv a 5 x 5 depthwise convolution.
+// ConvFFNWeights are those of CATANet's feed-forward layer: down(z + gelu(conv(z))) with
+// z = gelu(up(norm(x))) and conv a 5 x 5 depthwise convolution.
 type ConvFFNWeights struct {
-	Norm NormWeights
-	// FC1 is [MLPDim, Dim] and FC2 [Dim, MLPDim], with biases [MLPDim] and [Dim] or nil.
-	FC1, FC2         blas32.General
-	FC1Bias, FC2Bias []float32
-	// Conv is [MLPDim, 25], a checkpoint's [MLPDim, 1, 5, 5], with a bias [MLPDim] or nil.
+	// Norm and NormBias [Dim] are a layer norm with an eps of 1e-5.
+	Norm, NormBias []float32
+	// Up is [Inner, Dim] and Down [Dim, Inner], with biases [Inner] and [Dim] or nil.
+	Up, Down         blas32.General
+	UpBias, DownBias []float32
+	// Conv is [Inner, 25], a checkpoint's [Inner, 1, 5, 5], with a bias [Inner] or nil.
 	Conv     blas32.General
 	ConvBias []float32
 }
@@ -33,14 +31,14 @@ const convSide = 5
 // convFFN is the feed-forward layer, packed.
 type convFFN struct {
 	norm     dense.Norm
-	inner    int // MLPDim
+	inner    int // Inner
 	fc1, fc2 *dense.Linear
 	conv     *dense.Depthwise
 }
 
 func packFFN(w *dense.Packer, c ConvFFNWeights, dim, inner int) convFFN {
-	f := convFFN{inner: inner, norm: w.Norm("FFN.Norm.", c.Norm.Weight, c.Norm.Bias, dim, false),
-		fc1: w.Linear("FFN.FC1", c.FC1, c.FC1Bias, inner, dim), fc2: w.Linear("FFN.FC2", c.FC2, c.FC2Bias, dim, inner)}
+	f := convFFN{inner: inner, norm: w.Norm("FFN.Norm", c.Norm, c.NormBias, dim, false),
+		fc1: w.Linear("FFN.Up", c.Up, c.UpBias, inner, dim), fc2: w.Linear("FFN.Down", c.Down, c.DownBias, dim, inner)}
 	w.Matrix("FFN.Conv", c.Conv, inner, convSide*convSide)
 	bias := w.Vector("FFN.ConvBias", c.ConvBias, inner, true)
 	if w.Err != nil {

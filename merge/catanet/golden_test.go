@@ -36,15 +36,11 @@ func bias(f *golden.File, name string) []float32 {
 	return f.Float32(name)
 }
 
-func normWeights(f *golden.File, name string) NormWeights {
-	return NormWeights{f.Float32(name + ".weight"), f.Float32(name + ".bias")}
-}
-
 func ffnWeights(f *golden.File, prefix string) ConvFFNWeights {
 	return ConvFFNWeights{
-		Norm: normWeights(f, prefix+"norm"),
-		FC1:  weight(f, prefix+"fn.fc1.weight"), FC1Bias: bias(f, prefix+"fn.fc1.bias"),
-		FC2: weight(f, prefix+"fn.fc2.weight"), FC2Bias: bias(f, prefix+"fn.fc2.bias"),
+		Norm: f.Float32(prefix + "norm.weight"), NormBias: f.Float32(prefix + "norm.bias"),
+		Up: weight(f, prefix+"fn.fc1.weight"), UpBias: bias(f, prefix+"fn.fc1.bias"),
+		Down: weight(f, prefix+"fn.fc2.weight"), DownBias: bias(f, prefix+"fn.fc2.bias"),
 		Conv:     weight(f, prefix+"fn.dwconv.depthwise_conv.0.weight"),
 		ConvBias: bias(f, prefix+"fn.dwconv.depthwise_conv.0.bias"),
 	}
@@ -73,13 +69,13 @@ func planes(m blas32.General, images int) []float32 {
 func goldenTAB(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
-		cfg := TABConfig{Dim: e.Int("dim", 0), QKDim: e.Int("qk_dim", 0), MLPDim: e.Int("mlp_dim", 0), Heads: e.Int("heads", 0),
+		cfg := TABConfig{Dim: e.Int("dim", 0), QKDim: e.Int("qk_dim", 0), Inner: e.Int("mlp_dim", 0), Heads: e.Int("heads", 0),
 			Centers: e.Int("num_tokens", 0), GroupSize: e.Int("group_size", 0)}
 		w := TABWeights{
-			Norm:      normWeights(f, p+"norm"),
-			CenterKey: weight(f, p+"irca_attn.to_k.weight"), CenterValue: weight(f, p+"irca_attn.to_v.weight"),
-			Query: weight(f, p+"iasa_attn.to_q.weight"), Key: weight(f, p+"iasa_attn.to_k.weight"), Value: weight(f, p+"iasa_attn.to_v.weight"),
-			Proj: weight(f, p+"iasa_attn.proj.weight"), Conv: weight(f, p+"conv1x1.weight"),
+			Norm: f.Float32(p + "norm.weight"), NormBias: f.Float32(p + "norm.bias"),
+			CenterK: weight(f, p+"irca_attn.to_k.weight"), CenterV: weight(f, p+"irca_attn.to_v.weight"),
+			Q: weight(f, p+"iasa_attn.to_q.weight"), K: weight(f, p+"iasa_attn.to_k.weight"), V: weight(f, p+"iasa_attn.to_v.weight"),
+			Out: weight(f, p+"iasa_attn.proj.weight"), Conv: weight(f, p+"conv1x1.weight"),
 			FFN: ffnWeights(f, p+"mlp."),
 		}
 		if e.Bool("initted") {
@@ -140,15 +136,15 @@ func byHead(m blas32.General, heads int) blas32.General {
 func goldenLRSA(t *testing.T, f *golden.File) {
 	for _, e := range f.Entries() {
 		p := e.Prefix
-		cfg := LRSAConfig{Dim: e.Int("dim", 0), QKDim: e.Int("qk", 0), MLPDim: e.Int("mlp", 0), Heads: e.Int("heads", 0), Window: e.Int("ps", 0), Step: e.Int("step", 0)}
+		cfg := LRSAConfig{Dim: e.Int("dim", 0), QKDim: e.Int("qk", 0), Inner: e.Int("mlp", 0), Heads: e.Int("heads", 0), Window: e.Int("ps", 0), Step: e.Int("step", 0)}
 		s := f.Shape(p + "x")
 		e.Sizes(map[string]int{"B": s[0], "h": s[2], "w": s[3]})
 		e.Done("seed", "f32err")
 		attn := p + "layer.0."
 		op, err := NewLRSA(cfg, LRSAWeights{
-			Norm:  normWeights(f, attn+"norm"),
-			Query: weight(f, attn+"fn.to_q.weight"), Key: weight(f, attn+"fn.to_k.weight"), Value: weight(f, attn+"fn.to_v.weight"),
-			Proj: weight(f, attn+"fn.proj.weight"), FFN: ffnWeights(f, p+"layer.1."),
+			Norm: f.Float32(attn + "norm.weight"), NormBias: f.Float32(attn + "norm.bias"),
+			Q: weight(f, attn+"fn.to_q.weight"), K: weight(f, attn+"fn.to_k.weight"), V: weight(f, attn+"fn.to_v.weight"),
+			Out: weight(f, attn+"fn.proj.weight"), FFN: ffnWeights(f, p+"layer.1."),
 		})
 		must(t, err)
 		x := pixels(f.Float32(p+"x"), s[0], s[1], s[2]*s[3])

@@ -25,11 +25,10 @@ func tabWeights(cfg TABConfig, means bool) TABWeights {
 		return w
 	}
 	v := func(n int) []float32 { return m(1, n).Data }
-	norm := func() NormWeights { return NormWeights{v(cfg.Dim), v(cfg.Dim)} }
 	w := TABWeights{
-		Norm: norm(), CenterKey: m(cfg.QKDim, cfg.Dim), CenterValue: m(cfg.Dim, cfg.Dim),
-		Query: m(cfg.QKDim, cfg.Dim), Key: m(cfg.QKDim, cfg.Dim), Value: m(cfg.Dim, cfg.Dim), Proj: m(cfg.Dim, cfg.Dim), Conv: m(cfg.Dim, cfg.Dim),
-		FFN: ConvFFNWeights{Norm: norm(), FC1: m(cfg.MLPDim, cfg.Dim), FC1Bias: v(cfg.MLPDim), FC2: m(cfg.Dim, cfg.MLPDim), FC2Bias: v(cfg.Dim), Conv: m(cfg.MLPDim, 25), ConvBias: v(cfg.MLPDim)},
+		Norm: v(cfg.Dim), NormBias: v(cfg.Dim), CenterK: m(cfg.QKDim, cfg.Dim), CenterV: m(cfg.Dim, cfg.Dim),
+		Q: m(cfg.QKDim, cfg.Dim), K: m(cfg.QKDim, cfg.Dim), V: m(cfg.Dim, cfg.Dim), Out: m(cfg.Dim, cfg.Dim), Conv: m(cfg.Dim, cfg.Dim),
+		FFN: ConvFFNWeights{Norm: v(cfg.Dim), NormBias: v(cfg.Dim), Up: m(cfg.Inner, cfg.Dim), UpBias: v(cfg.Inner), Down: m(cfg.Dim, cfg.Inner), DownBias: v(cfg.Dim), Conv: m(cfg.Inner, 25), ConvBias: v(cfg.Inner)},
 	}
 	if means {
 		w.Means = m(cfg.Centers, cfg.Dim)
@@ -44,7 +43,7 @@ func TestImages(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, size := range [][2]int{{1, 1}, {1, 7}, {3, 4}, {9, 11}, {1, 230}} {
 			h, w := size[0], size[1]
-			cfg := TABConfig{Dim: 8, QKDim: 4, MLPDim: 6, Heads: 2, Centers: 5, GroupSize: 8}
+			cfg := TABConfig{Dim: 8, QKDim: 4, Inner: 6, Heads: 2, Centers: 5, GroupSize: 8}
 			weights := tabWeights(cfg, true)
 			x := random(uint64(h*w), 2*h*w, 8)
 			var tabs, lrsas []blas32.General
@@ -52,8 +51,8 @@ func TestImages(t *testing.T) {
 				cfg.Workers = workers
 				tab, err := NewTAB(cfg, weights)
 				must(t, err)
-				lrsa, err := NewLRSA(LRSAConfig{Dim: 8, QKDim: 4, MLPDim: 6, Heads: 2, Window: 5, Workers: workers},
-					LRSAWeights{Norm: weights.Norm, Query: weights.Query, Key: weights.Key, Value: weights.Value, Proj: weights.Proj, FFN: weights.FFN})
+				lrsa, err := NewLRSA(LRSAConfig{Dim: 8, QKDim: 4, Inner: 6, Heads: 2, Window: 5, Workers: workers},
+					LRSAWeights{Norm: weights.Norm, NormBias: weights.NormBias, Q: weights.Q, K: weights.K, V: weights.V, Out: weights.Out, FFN: weights.FFN})
 				must(t, err)
 				for i, op := range []interface {
 					Run(context.Context, *ImageCall) error
@@ -107,7 +106,7 @@ func TestImages(t *testing.T) {
 }
 
 func TestImageErrors(t *testing.T) {
-	cfg := TABConfig{Dim: 8, QKDim: 4, MLPDim: 6, Heads: 2, Centers: 5, GroupSize: 8}
+	cfg := TABConfig{Dim: 8, QKDim: 4, Inner: 6, Heads: 2, Centers: 5, GroupSize: 8}
 	tab, err := NewTAB(cfg, tabWeights(cfg, true))
 	must(t, err)
 	x := random(1, 12, 8)
@@ -131,8 +130,8 @@ func TestImageErrors(t *testing.T) {
 		func(c *TABConfig, _ *TABWeights) { c.Heads = 3 },
 		func(c *TABConfig, _ *TABWeights) { c.Centers = -1 },
 		func(c *TABConfig, _ *TABWeights) { c.Workers = -1 },
-		func(_ *TABConfig, w *TABWeights) { w.Norm.Bias = nil },
-		func(_ *TABConfig, w *TABWeights) { w.Query = mat.New(8, 4) },
+		func(_ *TABConfig, w *TABWeights) { w.NormBias = nil },
+		func(_ *TABConfig, w *TABWeights) { w.Q = mat.New(8, 4) },
 		func(_ *TABConfig, w *TABWeights) { w.FFN.Conv = mat.New(6, 9) },
 		func(_ *TABConfig, w *TABWeights) { w.Means = mat.New(4, 8) },
 	} {
@@ -142,7 +141,7 @@ func TestImageErrors(t *testing.T) {
 			t.Errorf("%+v: error %v", c, err)
 		}
 	}
-	for _, c := range []LRSAConfig{{}, {Dim: 8, QKDim: 4, MLPDim: 6, Heads: 3, Window: 5}, {Dim: 8, QKDim: 4, MLPDim: 6, Heads: 2, Window: 5, Step: 6}, {Dim: 8, QKDim: 4, MLPDim: 6, Heads: 2, Window: 5}} {
+	for _, c := range []LRSAConfig{{}, {Dim: 8, QKDim: 4, Inner: 6, Heads: 3, Window: 5}, {Dim: 8, QKDim: 4, Inner: 6, Heads: 2, Window: 5, Step: 6}, {Dim: 8, QKDim: 4, Inner: 6, Heads: 2, Window: 5}} {
 		if _, err := NewLRSA(c, LRSAWeights{}); !errors.Is(err, ErrConfig) {
 			t.Errorf("%+v: error %v", c, err)
 		}
@@ -151,10 +150,10 @@ func TestImageErrors(t *testing.T) {
 
 // TestWindows: windows that are too many to be held are an error.
 func TestWindows(t *testing.T) {
-	norm := NormWeights{Weight: []float32{1}, Bias: []float32{0}}
+	norm, bias := []float32{1}, []float32{0}
 	one := random(1, 1, 1)
-	op, err := NewLRSA(LRSAConfig{Dim: 1, QKDim: 1, MLPDim: 1, Heads: 1, Window: 1 << 15, Step: 1},
-		LRSAWeights{Norm: norm, Query: one, Key: one, Value: one, Proj: one, FFN: ConvFFNWeights{Norm: norm, FC1: one, FC2: one, Conv: random(1, 1, 25)}})
+	op, err := NewLRSA(LRSAConfig{Dim: 1, QKDim: 1, Inner: 1, Heads: 1, Window: 1 << 15, Step: 1},
+		LRSAWeights{Norm: norm, NormBias: bias, Q: one, K: one, V: one, Out: one, FFN: ConvFFNWeights{Norm: norm, NormBias: bias, Up: one, Down: one, Conv: random(1, 1, 25)}})
 	must(t, err)
 	x := mat.New(1<<16, 1)
 	if err := op.Forward(x, x, 1<<16, 1); !errors.Is(err, ErrShape) || !strings.Contains(err.Error(), "too many windows") {

@@ -14,9 +14,9 @@ import (
 
 // LRSAConfig fixes an LRSA. All numbers but Step and Workers are needed.
 type LRSAConfig struct {
-	// Dim is the width of a token, QKDim that of its query and key over all Heads, MLPDim
+	// Dim is the width of a token, QKDim that of its query and key over all Heads, Inner
 	// the feed-forward layer's inner width.
-	Dim, QKDim, MLPDim, Heads int
+	Dim, QKDim, Inner, Heads int
 	// Window is the side of a window, Step how far they stand apart, 0 for Window-2.
 	Window, Step int
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
@@ -26,10 +26,10 @@ type LRSAConfig struct {
 // LRSAWeights are the weights of an LRSA, matrices [out, in] and without biases; in
 // brackets a published checkpoint's names.
 type LRSAWeights struct {
-	// Norm is before attention [layer.0.norm].
-	Norm NormWeights
-	// Query and Key are [QKDim, Dim], Value and Proj [Dim, Dim] [layer.0.fn.to_q, …].
-	Query, Key, Value, Proj blas32.General
+	// Norm and NormBias [Dim] are a layer norm before attention, with an eps of 1e-5 [layer.0.norm].
+	Norm, NormBias []float32
+	// Q and K are [QKDim, Dim], V and Out [Dim, Dim] [layer.0.fn.to_q, …].
+	Q, K, V, Out blas32.General
 	// FFN is the feed-forward layer [layer.1].
 	FFN ConvFFNWeights
 }
@@ -52,8 +52,8 @@ func NewLRSA(cfg LRSAConfig, weights LRSAWeights) (*LRSA, error) {
 	if cfg.Step == 0 {
 		cfg.Step = max(1, cfg.Window-2)
 	}
-	names := []string{"Dim", "QKDim", "MLPDim", "Heads", "Window", "Step"}
-	if err := positive("LRSAConfig", names, []int{cfg.Dim, cfg.QKDim, cfg.MLPDim, cfg.Heads, cfg.Window, cfg.Step}); err != nil {
+	names := []string{"Dim", "QKDim", "Inner", "Heads", "Window", "Step"}
+	if err := positive("LRSAConfig", names, []int{cfg.Dim, cfg.QKDim, cfg.Inner, cfg.Heads, cfg.Window, cfg.Step}); err != nil {
 		return nil, err
 	}
 	switch {
@@ -68,8 +68,8 @@ func NewLRSA(cfg LRSAConfig, weights LRSAWeights) (*LRSA, error) {
 	w := dense.Packer{Package: "catanet", Eps: normEps}
 	op := &LRSA{
 		cfg:         cfg,
-		projections: packProjections(&w, weights.Norm, weights.Query, weights.Key, weights.Value, weights.Proj, cfg.Dim, cfg.QKDim),
-		ffn:         packFFN(&w, weights.FFN, cfg.Dim, cfg.MLPDim),
+		projections: packProjections(&w, weights.Norm, weights.NormBias, weights.Q, weights.K, weights.V, weights.Out, cfg.Dim, cfg.QKDim),
+		ffn:         packFFN(&w, weights.FFN, cfg.Dim, cfg.Inner),
 	}
 	if w.Err != nil {
 		return nil, w.Err
@@ -114,6 +114,6 @@ func (op *LRSA) ScratchBytes(images, height, width int) int64 {
 	pixels := windows * int64(size) * int64(2*cfg.Dim+2*cfg.QKDim)
 	workers := int64(parallel.Workers(cfg.Workers))
 	worker := int64(max(size*cfg.Dim, op.ffn.convFloats(width, cfg.Dim)))
-	return 4*(pixels+rows*int64(cfg.Dim+cfg.MLPDim)+workers*worker) + 8*(windows+int64(height)+int64(width)) + 1<<14 +
+	return 4*(pixels+rows*int64(cfg.Dim+cfg.Inner)+workers*worker) + 8*(windows+int64(height)+int64(width)) + 1<<14 +
 		inner(op.attention, windows*int64(size), windows, size)
 }

@@ -32,7 +32,7 @@ type lrsaRun struct {
 	v        blas32.General // [p, Dim]
 	mixed    blas32.General // [p, Dim], attention
 	y        blas32.General // [n, Dim], the windows put together
-	hidden   blas32.General // [n, MLPDim], of the feed-forward layer
+	hidden   blas32.General // [n, Inner], of the feed-forward layer
 	segments [2]blas32.General
 	attend   attention.Call
 
@@ -96,10 +96,10 @@ func (r *lrsaRun) layWindows() (windows int, err error) {
 	r.down, r.across = starts(r.down, c.Height, r.high, cfg.Step), starts(r.across, c.Width, r.wide, cfg.Step)
 	windows = images * down * across
 	n := int(pixels)
-	r.memory = scratch.Floats(r.memory, int(floats)+rows*(cfg.Dim+cfg.MLPDim))
+	r.memory = scratch.Floats(r.memory, int(floats)+rows*(cfg.Dim+cfg.Inner))
 	cut := cutter{r.memory}
 	r.q, r.k, r.v, r.mixed = cut.take(n, cfg.QKDim), cut.take(n, cfg.QKDim), cut.take(n, cfg.Dim), cut.take(n, cfg.Dim)
-	r.y, r.hidden = cut.take(rows, cfg.Dim), cut.take(rows, cfg.MLPDim)
+	r.y, r.hidden = cut.take(rows, cfg.Dim), cut.take(rows, cfg.Inner)
 	r.offsets = r.offsets[:0]
 	for i := range windows + 1 {
 		r.offsets = append(r.offsets, i*size)

@@ -13,13 +13,13 @@ type projections struct {
 	proj              *dense.Linear
 }
 
-func packProjections(w *dense.Packer, norm NormWeights, query, key, value, proj blas32.General, dim, qkDim int) projections {
+func packProjections(w *dense.Packer, norm, normBias []float32, query, key, value, proj blas32.General, dim, qkDim int) projections {
 	return projections{
-		norm:  w.Norm("Norm.", norm.Weight, norm.Bias, dim, false),
-		query: w.Linear("Query", query, nil, qkDim, dim),
-		key:   w.Linear("Key", key, nil, qkDim, dim),
-		value: w.Linear("Value", value, nil, dim, dim),
-		proj:  w.Linear("Proj", proj, nil, dim, dim),
+		norm:  w.Norm("Norm", norm, normBias, dim, false),
+		query: w.Linear("Q", query, nil, qkDim, dim),
+		key:   w.Linear("K", key, nil, qkDim, dim),
+		value: w.Linear("V", value, nil, dim, dim),
+		proj:  w.Linear("Out", proj, nil, dim, dim),
 	}
 }
 

@@ -15,9 +15,9 @@ import (
 
 // TABConfig fixes a TAB. All numbers but Workers are needed.
 type TABConfig struct {
-	// Dim is the width of a token, QKDim that of its query and key over all Heads, MLPDim
+	// Dim is the width of a token, QKDim that of its query and key over all Heads, Inner
 	// the feed-forward layer's inner width.
-	Dim, QKDim, MLPDim, Heads int
+	Dim, QKDim, Inner, Heads int
 	// Centers is how many centres there are, GroupSize how many tokens to a group.
 	Centers, GroupSize int
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
@@ -27,12 +27,12 @@ type TABConfig struct {
 // TABWeights are the weights of a TAB, matrices [out, in] as PyTorch keeps them and
 // without biases; in brackets a published checkpoint's names.
 type TABWeights struct {
-	// Norm is before attention [norm].
-	Norm NormWeights
-	// CenterKey is [QKDim, Dim] and CenterValue [Dim, Dim] [irca_attn.to_k, to_v].
-	CenterKey, CenterValue blas32.General
-	// Query and Key are [QKDim, Dim], Value and Proj [Dim, Dim] [iasa_attn.to_q, …].
-	Query, Key, Value, Proj blas32.General
+	// Norm and NormBias [Dim] are a layer norm before attention, with an eps of 1e-5 [norm].
+	Norm, NormBias []float32
+	// CenterK is [QKDim, Dim] and CenterV [Dim, Dim] [irca_attn.to_k, to_v].
+	CenterK, CenterV blas32.General
+	// Q and K are [QKDim, Dim], V and Out [Dim, Dim] [iasa_attn.to_q, …].
+	Q, K, V, Out blas32.General
 	// Conv is [Dim, Dim], a 1 x 1 convolution [conv1x1].
 	Conv blas32.General
 	// FFN is the feed-forward layer [mlp].
@@ -67,8 +67,8 @@ type TAB struct {
 
 // NewTAB returns an operator, or an error that matches ErrConfig.
 func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
-	names := []string{"Dim", "QKDim", "MLPDim", "Heads", "Centers", "GroupSize"}
-	if err := positive("TABConfig", names, []int{cfg.Dim, cfg.QKDim, cfg.MLPDim, cfg.Heads, cfg.Centers, cfg.GroupSize}); err != nil {
+	names := []string{"Dim", "QKDim", "Inner", "Heads", "Centers", "GroupSize"}
+	if err := positive("TABConfig", names, []int{cfg.Dim, cfg.QKDim, cfg.Inner, cfg.Heads, cfg.Centers, cfg.GroupSize}); err != nil {
 		return nil, err
 	}
 	if cfg.QKDim%cfg.Heads != 0 || cfg.Dim%cfg.Heads != 0 {
@@ -80,11 +80,11 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 	w := dense.Packer{Package: "catanet", Eps: normEps}
 	op := &TAB{
 		cfg: cfg, tile: kernel.NewAttentionTile(),
-		projections: packProjections(&w, weights.Norm, weights.Query, weights.Key, weights.Value, weights.Proj, cfg.Dim, cfg.QKDim),
-		centerK:     w.Linear("CenterKey", weights.CenterKey, nil, cfg.QKDim, cfg.Dim),
-		centerV:     w.Linear("CenterValue", weights.CenterValue, nil, cfg.Dim, cfg.Dim),
+		projections: packProjections(&w, weights.Norm, weights.NormBias, weights.Q, weights.K, weights.V, weights.Out, cfg.Dim, cfg.QKDim),
+		centerK:     w.Linear("CenterK", weights.CenterK, nil, cfg.QKDim, cfg.Dim),
+		centerV:     w.Linear("CenterV", weights.CenterV, nil, cfg.Dim, cfg.Dim),
 		conv:        w.Linear("Conv", weights.Conv, nil, cfg.Dim, cfg.Dim),
-		ffn:         packFFN(&w, weights.FFN, cfg.Dim, cfg.MLPDim),
+		ffn:         packFFN(&w, weights.FFN, cfg.Dim, cfg.Inner),
 	}
 	if weights.Means.Rows != 0 {
 		w.Matrix("Means", weights.Means, cfg.Centers, cfg.Dim)
@@ -133,7 +133,7 @@ func (op *TAB) Bytes() int64 {
 // most, besides its arguments.
 func (op *TAB) ScratchBytes(images, height, width int) int64 {
 	n, cfg := int64(images)*int64(height)*int64(width), &op.cfg
-	tokens := n * int64(4*cfg.Dim+2*cfg.QKDim+cfg.MLPDim)
+	tokens := n * int64(4*cfg.Dim+2*cfg.QKDim+cfg.Inner)
 	centers := int64(cfg.Centers) * int64(3*cfg.Dim+cfg.QKDim)
 	worker := int64(max(dense.BlockRows*cfg.Dim, op.ffn.convFloats(width, cfg.Dim)))
 	return 4*(tokens+centers+worker*int64(parallel.Workers(cfg.Workers))+n) + 8*int64(images) + 1<<14 +

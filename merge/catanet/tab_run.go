@@ -28,7 +28,7 @@ type tabRun struct {
 	v       blas32.General // [n, Dim]
 	mixed   blas32.General // [n, Dim], attention
 	y       blas32.General // [n, Dim], x and what attention adds to it
-	hidden  blas32.General // [n, MLPDim], of the feed-forward layer
+	hidden  blas32.General // [n, Inner], of the feed-forward layer
 	own     centers        // made of the tokens, where the weights have none
 	centers *centers       // of the call
 	attend  GroupCall
@@ -74,14 +74,14 @@ func (r *tabRun) aggregate(ctx context.Context, op *TAB, call *ImageCall) error 
 // place cuts the memory of a call.
 func (r *tabRun) place(rows int) error {
 	cfg := &r.op.cfg
-	floats, err := room(int64(rows)*int64(4*cfg.Dim+2*cfg.QKDim+cfg.MLPDim) + int64(cfg.Centers)*int64(2*cfg.Dim+cfg.QKDim))
+	floats, err := room(int64(rows)*int64(4*cfg.Dim+2*cfg.QKDim+cfg.Inner) + int64(cfg.Centers)*int64(2*cfg.Dim+cfg.QKDim))
 	if err != nil {
 		return err
 	}
 	r.memory = scratch.Floats(r.memory, floats)
 	cut := cutter{r.memory}
 	r.normed, r.v, r.mixed, r.y = cut.take(rows, cfg.Dim), cut.take(rows, cfg.Dim), cut.take(rows, cfg.Dim), cut.take(rows, cfg.Dim)
-	r.q, r.k, r.hidden = cut.take(rows, cfg.QKDim), cut.take(rows, cfg.QKDim), cut.take(rows, cfg.MLPDim)
+	r.q, r.k, r.hidden = cut.take(rows, cfg.QKDim), cut.take(rows, cfg.QKDim), cut.take(rows, cfg.Inner)
 	r.own.means, r.own.values, r.own.keys = cut.take(cfg.Centers, cfg.Dim), cut.take(cfg.Centers, cfg.Dim), cut.take(cfg.Centers, cfg.QKDim)
 	r.bucket, r.offsets = scratch.Sized(r.bucket, rows), r.offsets[:0]
 	for at := 0; at <= rows; at += r.call.Height * r.call.Width {

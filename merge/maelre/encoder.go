@@ -58,7 +58,7 @@ type Config struct {
 	IfPays bool
 
 	// Eps is that of the norms; 0 stands for 1e-5.
-	Eps float32
+	Eps float64
 	// Format is how weights are kept in memory.
 	Format asm.Format
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS. An
@@ -70,8 +70,8 @@ type Config struct {
 // Weights are the weights of an encoder of width D.
 type Weights struct {
 	Blocks []Block
-	// NormWeight and NormBias [D] are those of the last norm.
-	NormWeight, NormBias []float32
+	// Norm and NormBias [D] are those of the last norm.
+	Norm, NormBias []float32
 	// Head [classes, D] and HeadBias [classes], or nothing, make logits.
 	Head     blas32.General
 	HeadBias []float32
@@ -80,18 +80,18 @@ type Weights struct {
 // Block are the weights of one block. Matrices are [out, in]; a bias may be
 // nil.
 type Block struct {
-	Norm1Weight, Norm1Bias []float32 // [D], before attention
+	Norm1, Norm1Bias []float32 // [D], before attention
 	// QKV is [3 D, D]: queries, keys, values, each head after head.
-	QKV      blas32.General
-	QKVBias  []float32
-	Proj     blas32.General // [D, D]
-	ProjBias []float32
+	QKV     blas32.General
+	QKVBias []float32
+	Out     blas32.General // [D, D]
+	OutBias []float32
 
-	Norm2Weight, Norm2Bias []float32      // [D], before the layers below
-	Up                     blas32.General // [hidden, D]
-	UpBias                 []float32
-	Down                   blas32.General // [D, hidden]
-	DownBias               []float32
+	Norm2, Norm2Bias []float32      // [D], before the layers below
+	Up               blas32.General // [hidden, D]
+	UpBias           []float32
+	Down             blas32.General // [D, hidden]
+	DownBias         []float32
 }
 
 // Encoder is an encoder for classification that merges tokens from block to block,
@@ -99,7 +99,7 @@ type Block struct {
 // few:
 //
 //	h      = norm1(x);  q, k, v = QKV h
-//	x      = x + Proj attention(q, k, v, log s)     approximate while n > SwitchTokens
+//	x      = x + Out attention(q, k, v, log s)     approximate while n > SwitchTokens
 //	x, s   = merged by the similarity of the keys, mean over heads, weighted by s
 //	x      = x + Down gelu(Up norm2(x))
 //
@@ -142,7 +142,7 @@ func New(cfg Config, w Weights) (*Encoder, error) {
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-5
 	}
-	d := len(w.NormWeight)
+	d := len(w.Norm)
 	if err := cfg.checkConfig(d, len(w.Blocks)); err != nil {
 		return nil, err
 	}
@@ -165,20 +165,20 @@ func New(cfg Config, w Weights) (*Encoder, error) {
 	if m.exact, err = attention.New(attention.Config{Heads: cfg.Heads, HeadDim: d / cfg.Heads, Workers: cfg.Workers}); err != nil {
 		return nil, check.Errorf(ErrConfig, "maelre: %v", err)
 	}
-	p := dense.Packer{Package: "maelre", Format: cfg.Format, Eps: cfg.Eps}
+	p := dense.Packer{Package: "maelre", Format: cfg.Format, Eps: float32(cfg.Eps)}
 	for i := range w.Blocks {
 		b := &w.Blocks[i]
 		p.Within = fmt.Sprintf("Blocks[%d].", i)
 		m.blocks = append(m.blocks, block{
-			norm1: p.Norm("Norm1", b.Norm1Weight, b.Norm1Bias, d, true), norm2: p.Norm("Norm2", b.Norm2Weight, b.Norm2Bias, d, true),
-			qkv: p.Linear("QKV", b.QKV, b.QKVBias, 3*d, d), proj: p.Linear("Proj", b.Proj, b.ProjBias, d, d),
+			norm1: p.Norm("Norm1", b.Norm1, b.Norm1Bias, d, true), norm2: p.Norm("Norm2", b.Norm2, b.Norm2Bias, d, true),
+			qkv: p.Linear("QKV", b.QKV, b.QKVBias, 3*d, d), proj: p.Linear("Out", b.Out, b.OutBias, d, d),
 			up: p.Linear("Up", b.Up, b.UpBias, b.Up.Rows, d), down: p.Linear("Down", b.Down, b.DownBias, d, b.Up.Rows),
 			hidden: b.Up.Rows,
 		})
 		m.hidden = max(m.hidden, b.Up.Rows)
 	}
 	p.Within = ""
-	m.norm = p.Norm("Norm", w.NormWeight, w.NormBias, d, true)
+	m.norm = p.Norm("Norm", w.Norm, w.NormBias, d, true)
 	if m.classes = w.Head.Rows; m.classes != 0 {
 		m.head = p.Linear("Head", w.Head, w.HeadBias, m.classes, d)
 	}
@@ -194,7 +194,7 @@ func (cfg *Config) checkConfig(d, layers int) error {
 	const most = 1 << 15
 	switch {
 	case d < 1 || d > most:
-		return fail("NormWeight has %d elements, want the width, 1 to %d", d, most)
+		return fail("Norm has %d elements, want the width, 1 to %d", d, most)
 	case cfg.Heads < 1 || d%cfg.Heads != 0:
 		return fail("Heads is %d, want a divisor of the width = %d", cfg.Heads, d)
 	case cfg.SwitchTokens < 0:

@@ -44,8 +44,8 @@ func read(f *weights.File, cfg Config) (*Encoder, error) {
 	for _, name := range f.Names() {
 		c.Add(name, f.Tensor(name))
 	}
-	w := Weights{NormWeight: c.Vector("ln.weight", -1)}
-	d := len(w.NormWeight)
+	w := Weights{Norm: c.Vector("ln.weight", -1)}
+	d := len(w.Norm)
 	bias := func(name string, n int) []float32 {
 		if !c.Has(name) {
 			return nil
@@ -59,10 +59,10 @@ func read(f *weights.File, cfg Config) (*Encoder, error) {
 			break
 		}
 		b := Block{
-			Norm1Weight: c.Vector(at("ln1.weight"), d), Norm1Bias: bias(at("ln1.bias"), d),
+			Norm1: c.Vector(at("ln1.weight"), d), Norm1Bias: bias(at("ln1.bias"), d),
 			QKV: c.Matrix(at("qkv.weight"), 3*d, d), QKVBias: bias(at("qkv.bias"), 3*d),
-			Proj: c.Matrix(at("proj.weight"), d, d), ProjBias: bias(at("proj.bias"), d),
-			Norm2Weight: c.Vector(at("ln2.weight"), d), Norm2Bias: bias(at("ln2.bias"), d),
+			Out: c.Matrix(at("proj.weight"), d, d), OutBias: bias(at("proj.bias"), d),
+			Norm2: c.Vector(at("ln2.weight"), d), Norm2Bias: bias(at("ln2.bias"), d),
 			Up: c.Matrix(at("fc1.weight"), -1, d),
 		}
 		hidden := b.Up.Rows

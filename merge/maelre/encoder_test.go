@@ -38,11 +38,11 @@ func weightsFor(d, hidden, layers, classes int) Weights {
 	matrix := func(rows, cols int) blas32.General {
 		return mat.Of(vector(rows*cols, 1/math.Sqrt(float64(cols)), 0), rows, cols)
 	}
-	w := Weights{NormWeight: vector(d, .1, 1), NormBias: vector(d, .1, 0)}
+	w := Weights{Norm: vector(d, .1, 1), NormBias: vector(d, .1, 0)}
 	for range layers {
 		w.Blocks = append(w.Blocks, Block{
-			Norm1Weight: vector(d, .1, 1), Norm1Bias: vector(d, .1, 0), QKV: matrix(3*d, d), QKVBias: vector(3*d, .1, 0), Proj: matrix(d, d), ProjBias: vector(d, .1, 0),
-			Norm2Weight: vector(d, .1, 1), Norm2Bias: vector(d, .1, 0), Up: matrix(hidden, d), UpBias: vector(hidden, .1, 0), Down: matrix(d, hidden), DownBias: vector(d, .1, 0),
+			Norm1: vector(d, .1, 1), Norm1Bias: vector(d, .1, 0), QKV: matrix(3*d, d), QKVBias: vector(3*d, .1, 0), Out: matrix(d, d), OutBias: vector(d, .1, 0),
+			Norm2: vector(d, .1, 1), Norm2Bias: vector(d, .1, 0), Up: matrix(hidden, d), UpBias: vector(hidden, .1, 0), Down: matrix(d, hidden), DownBias: vector(d, .1, 0),
 		})
 	}
 	if classes > 0 {
@@ -261,16 +261,16 @@ func TestFile(t *testing.T) {
 	}
 	for i, b := range w.Blocks {
 		at := fmt.Sprintf("blocks.%d.", i)
-		put(at+"ln1.weight", b.Norm1Weight, d)
+		put(at+"ln1.weight", b.Norm1, d)
 		put(at+"ln1.bias", b.Norm1Bias, d)
-		put(at+"ln2.weight", b.Norm2Weight, d)
+		put(at+"ln2.weight", b.Norm2, d)
 		put(at+"ln2.bias", b.Norm2Bias, d)
 		linear(at+"qkv", b.QKV, b.QKVBias)
-		linear(at+"proj", b.Proj, b.ProjBias)
+		linear(at+"proj", b.Out, b.OutBias)
 		linear(at+"fc1", b.Up, b.UpBias)
 		linear(at+"fc2", b.Down, b.DownBias)
 	}
-	put("ln.weight", w.NormWeight, d)
+	put("ln.weight", w.Norm, d)
 	put("ln.bias", w.NormBias, d)
 	put("embed.weight", w.NormBias, d)
 	linear("head", w.Head, w.HeadBias)

@@ -28,21 +28,21 @@ func TestErrors(t *testing.T) {
 		cfg Config
 		w   Weights
 	}{
-		"maelre: NormWeight has 0 elements, want the width, 1 to 32768":            {Config{Heads: 3}, Weights{}},
-		"maelre: Heads is 5, want a divisor of the width = 12":                     {Config{Heads: 5}, w(nil)},
-		"maelre: SwitchTokens is -1, want 0 or more":                               {Config{Heads: 3, SwitchTokens: -1}, w(nil)},
-		"maelre: SwitchTokens together with Approximate":                           {Config{Heads: 3, SwitchTokens: 1, Approximate: func(int, int) bool { return true }}, w(nil)},
-		"maelre: Ratios has 3 elements, want 1 or one for each block = 2":          {Config{Heads: 3, Ratios: []float64{0, 0, 0}}, w(nil)},
-		"maelre: Ratios[1] is NaN, want 0 to 1":                                    {Config{Heads: 3, Ratios: []float64{0, nan}}, w(nil)},
-		"maelre: Ratios together with Schedule":                                    {Config{Heads: 3, Ratios: []float64{0}, Schedule: func(int, int) int { return 0 }}, w(nil)},
-		"maelre: MinTokens is -1, want 0 or more":                                  {Config{Heads: 3, MinTokens: -1}, w(nil)},
-		"maelre: Eps is NaN, want a positive number":                               {Config{Heads: 3, Eps: float32(nan)}, w(nil)},
-		"maelre: Workers is -1, want 0 to 65536":                                   {Config{Heads: 3, Workers: -1}, w(nil)},
-		"maelre: Format is 7, want Float32, BFloat16, Int8 or Float16":             {Config{Heads: 3, Format: 7}, w(nil)},
-		"maelre: Blocks[1].QKV has 35 rows, want 36":                               {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[1].QKV.Rows-- })},
-		"maelre: Blocks[0].Down has 20 columns, want the layer's input = 19":       {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[0].Up.Rows--; w.Blocks[0].UpBias = nil })},
-		"maelre: Blocks[0].Norm2Weight has 0 elements, want its layer's rows = 12": {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[0].Norm2Weight = nil })},
-		"maelre: HeadBias has 2 elements, want its layer's rows = 3":               {Config{Heads: 3}, w(func(w *Weights) { w.HeadBias = w.HeadBias[:2] })},
+		"maelre: Norm has 0 elements, want the width, 1 to 32768":            {Config{Heads: 3}, Weights{}},
+		"maelre: Heads is 5, want a divisor of the width = 12":               {Config{Heads: 5}, w(nil)},
+		"maelre: SwitchTokens is -1, want 0 or more":                         {Config{Heads: 3, SwitchTokens: -1}, w(nil)},
+		"maelre: SwitchTokens together with Approximate":                     {Config{Heads: 3, SwitchTokens: 1, Approximate: func(int, int) bool { return true }}, w(nil)},
+		"maelre: Ratios has 3 elements, want 1 or one for each block = 2":    {Config{Heads: 3, Ratios: []float64{0, 0, 0}}, w(nil)},
+		"maelre: Ratios[1] is NaN, want 0 to 1":                              {Config{Heads: 3, Ratios: []float64{0, nan}}, w(nil)},
+		"maelre: Ratios together with Schedule":                              {Config{Heads: 3, Ratios: []float64{0}, Schedule: func(int, int) int { return 0 }}, w(nil)},
+		"maelre: MinTokens is -1, want 0 or more":                            {Config{Heads: 3, MinTokens: -1}, w(nil)},
+		"maelre: Eps is NaN, want a positive number":                         {Config{Heads: 3, Eps: nan}, w(nil)},
+		"maelre: Workers is -1, want 0 to 65536":                             {Config{Heads: 3, Workers: -1}, w(nil)},
+		"maelre: Format is 7, want Float32, BFloat16, Int8 or Float16":       {Config{Heads: 3, Format: 7}, w(nil)},
+		"maelre: Blocks[1].QKV has 35 rows, want 36":                         {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[1].QKV.Rows-- })},
+		"maelre: Blocks[0].Down has 20 columns, want the layer's input = 19": {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[0].Up.Rows--; w.Blocks[0].UpBias = nil })},
+		"maelre: Blocks[0].Norm2 has 0 elements, want its layer's rows = 12": {Config{Heads: 3}, w(func(w *Weights) { w.Blocks[0].Norm2 = nil })},
+		"maelre: HeadBias has 2 elements, want its layer's rows = 3":         {Config{Heads: 3}, w(func(w *Weights) { w.HeadBias = w.HeadBias[:2] })},
 	} {
 		if _, err := New(c.cfg, c.w); !errors.Is(err, ErrConfig) || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)

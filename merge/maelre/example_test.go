@@ -31,11 +31,11 @@ func ExampleNew() {
 		}
 		return w
 	}
-	weights := maelre.Weights{NormWeight: norm(), Head: matrix(classes, width)}
+	weights := maelre.Weights{Norm: norm(), Head: matrix(classes, width)}
 	for range 4 {
 		weights.Blocks = append(weights.Blocks, maelre.Block{
-			Norm1Weight: norm(), QKV: matrix(3*width, width), Proj: matrix(width, width),
-			Norm2Weight: norm(), Up: matrix(hidden, width), Down: matrix(width, hidden),
+			Norm1: norm(), QKV: matrix(3*width, width), Out: matrix(width, width),
+			Norm2: norm(), Up: matrix(hidden, width), Down: matrix(width, hidden),
 		})
 	}
 	linear, err := approx.NewLinear(approx.LinearConfig{Heads: heads, HeadDim: width / heads})

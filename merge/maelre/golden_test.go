@@ -45,7 +45,7 @@ func goldenEncoder(t *testing.T, f *golden.File) {
 	d, heads, layers := one("D"), one("heads"), one("layers")
 	window := one("local_k")
 	f.Margin("min_similarity_gap")
-	cfg := Config{Heads: heads, SwitchTokens: one("switch_N"), Ratios: numbers(t, f, "merge_ratio"), Eps: float32(numbers(t, f, "ln_eps")[0])}
+	cfg := Config{Heads: heads, SwitchTokens: one("switch_N"), Ratios: numbers(t, f, "merge_ratio"), Eps: numbers(t, f, "ln_eps")[0]}
 	if cfg.SwitchTokens == 0 { // there, exact for no tokens
 		cfg.Approximate = func(int, int) bool { return true }
 	}

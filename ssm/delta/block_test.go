@@ -50,7 +50,7 @@ func testRWKV7(t testing.TB, r *rand.Rand, workers int, first bool) *RWKV7 {
 	down, up, full := func(rank int) blas32.General { return scaled(r, testDim, rank) }, func(rank int) blas32.General { return scaled(r, rank, testDim) }, func() blas32.General { return scaled(r, testDim, testDim) }
 	w := RWKV7Weights{
 		XR: v(), XW: v(), XK: v(), XV: v(), XA: v(), XG: v(), W0: v(), A0: v(), W1: down(3), W2: up(3), A1: down(2), A2: up(2), G1: down(4), G2: up(4),
-		KK: v(), KA: v(), RK: v(), Receptance: full(), Key: full(), Value: full(), Output: full(), NormWeight: v(), NormBias: v(),
+		KK: v(), KA: v(), RK: v(), Receptance: full(), Key: full(), Value: full(), Out: full(), Norm: v(), NormBias: v(),
 	}
 	if !first {
 		w.V0, w.V1, w.V2 = v(), down(2), up(2)

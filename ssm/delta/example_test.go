@@ -155,7 +155,7 @@ func ExampleNewRWKV7() {
 	low, high, full := func() blas32.General { return ones(dim, rank) }, func() blas32.General { return ones(rank, dim) }, func() blas32.General { return ones(dim, dim) }
 	mixer, err := delta.NewRWKV7(delta.RWKV7Config{HeadDim: 4, First: true}, delta.RWKV7Weights{
 		XR: v(), XW: v(), XK: v(), XV: v(), XA: v(), XG: v(), W0: v(), A0: v(), W1: low(), W2: high(), A1: low(), A2: high(), G1: low(), G2: high(),
-		KK: ones(1, dim).Data, KA: v(), RK: v(), Receptance: full(), Key: full(), Value: full(), Output: full(), NormWeight: v(), NormBias: v(),
+		KK: ones(1, dim).Data, KA: v(), RK: v(), Receptance: full(), Key: full(), Value: full(), Out: full(), Norm: v(), NormBias: v(),
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -188,8 +188,8 @@ func goldenRWKV7(t *testing.T, f *golden.File) {
 	op := value[*RWKV7](t)(NewRWKV7(cfg, RWKV7Weights{
 		XR: m("x_r").Data, XW: m("x_w").Data, XK: m("x_k").Data, XV: m("x_v").Data, XA: m("x_a").Data, XG: m("x_g").Data,
 		W0: v("w0"), W1: m("w1"), W2: m("w2"), A0: v("a0"), A1: m("a1"), A2: m("a2"), V0: v("v0"), V1: m("v1"), V2: m("v2"), G1: m("g1"), G2: m("g2"),
-		KK: v("k_k"), KA: v("k_a"), RK: rk.Data, Receptance: m("receptance.weight"), Key: m("key.weight"), Value: m("value.weight"), Output: m("output.weight"),
-		NormWeight: v("ln_x.weight"), NormBias: v("ln_x.bias"),
+		KK: v("k_k"), KA: v("k_a"), RK: rk.Data, Receptance: m("receptance.weight"), Key: m("key.weight"), Value: m("value.weight"), Out: m("output.weight"),
+		Norm: v("ln_x.weight"), NormBias: v("ln_x.bias"),
 	}))
 	ffn := value[*RWKV7FFN](t)(NewRWKV7FFN(RWKV7FFNConfig{}, RWKV7FFNWeights{XK: vectorOf(f, "ffn.x_k"), Key: parameter(f, "ffn.key.weight"), Value: parameter(f, "ffn.value.weight")}))
 	if rk.Rows != c.Heads || op.dim != c.Width || len(ffn.zeros) != c.Wide {

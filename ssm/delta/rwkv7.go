@@ -50,10 +50,10 @@ type RWKV7Weights struct {
 	W1, W2, A1, A2, V1, V2, G1, G2 blas32.General
 	// KK and KA are k_k and k_a [Dim], RK is r_k [Dim], head by head.
 	KK, KA, RK []float32
-	// Receptance, Key, Value and Output are [Dim, Dim].
-	Receptance, Key, Value, Output blas32.General
-	// NormWeight and NormBias are ln_x [Dim].
-	NormWeight, NormBias []float32
+	// Receptance, Key, Value and Out are [Dim, Dim].
+	Receptance, Key, Value, Out blas32.General
+	// Norm and NormBias are ln_x [Dim].
+	Norm, NormBias []float32
 }
 
 // RWKV7 is the time mixing of RWKV-7 (Peng et al. 2025, arXiv 2503.14456), between a
@@ -123,10 +123,10 @@ func NewRWKV7(cfg RWKV7Config, w RWKV7Weights) (*RWKV7, error) {
 	if cfg.HeadDim == 0 {
 		cfg.HeadDim = 64
 	}
-	dim := w.Output.Rows
+	dim := w.Out.Rows
 	switch {
 	case dim <= 0 || dim > maxSize:
-		return nil, check.Errorf(ErrConfig, "delta: Output has %d rows, want Dim, 1 to %d", dim, maxSize)
+		return nil, check.Errorf(ErrConfig, "delta: Out has %d rows, want Dim, 1 to %d", dim, maxSize)
 	case cfg.HeadDim < 0 || dim%cfg.HeadDim != 0:
 		return nil, check.Errorf(ErrConfig, "delta: HeadDim is %d, want a divisor of Dim = %d", cfg.HeadDim, dim)
 	case cfg.Format > asm.Float16:
@@ -155,7 +155,7 @@ func NewRWKV7(cfg RWKV7Config, w RWKV7Weights) (*RWKV7, error) {
 	b.receptance = p.Linear("Receptance", w.Receptance, nil, dim, dim)
 	b.key = p.Linear("Key", w.Key, nil, dim, dim)
 	b.value = p.Linear("Value", w.Value, nil, dim, dim)
-	b.output = p.Linear("Output", w.Output, nil, dim, dim)
+	b.output = p.Linear("Out", w.Out, nil, dim, dim)
 	low := func(name string, w0 []float32, w1, w2 blas32.General, biased bool) (l lowRank) {
 		checkRank(&p, name+"1", "columns", w1.Cols)
 		p.Matrix(name+"1", w1, dim, w1.Cols)
@@ -176,7 +176,7 @@ func NewRWKV7(cfg RWKV7Config, w RWKV7Weights) (*RWKV7, error) {
 	}
 	b.gate = low("G", nil, w.G1, w.G2, false)
 	b.kk, b.ka, b.rk = p.Vector("KK", w.KK, dim, false), p.Vector("KA", w.KA, dim, false), p.Vector("RK", w.RK, dim, false)
-	b.normWeight, b.normBias = p.Vector("NormWeight", w.NormWeight, dim, false), p.Vector("NormBias", w.NormBias, dim, false)
+	b.normWeight, b.normBias = p.Vector("Norm", w.Norm, dim, false), p.Vector("NormBias", w.NormBias, dim, false)
 	if p.Err != nil {
 		return nil, p.Err
 	}

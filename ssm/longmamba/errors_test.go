@@ -127,7 +127,7 @@ func TestFilterErrors(t *testing.T) {
 		"longmamba: Threshold is -1, want a finite number, 0 or more": {Threshold: -1},
 		"longmamba: Scale is NaN, want a finite number, 0 or more":    {Scale: math.NaN()},
 		"longmamba: Ratio is +Inf, want a finite number, 0 or more":   {Ratio: math.Inf(1)},
-		"longmamba: Tokens is -1, want 0 or more":                     {Tokens: -1},
+		"longmamba: TopK is -1, want 0 or more":                       {TopK: -1},
 		"longmamba: From is -2, want 0 or more":                       {From: -2},
 		"longmamba: Response is -3, want 0 or more":                   {Response: -3},
 	} {
@@ -256,7 +256,7 @@ func TestRules(t *testing.T) {
 	for m := range methods {
 		for _, n := range []int{0, 1, 2, 9, 40} {
 			for _, response := range []int{0, 3, 100} {
-				f := newFilter(t, c, FilterConfig{Method: m, All: true, Tokens: 4, Response: response})
+				f := newFilter(t, c, FilterConfig{Method: m, All: true, TopK: 4, Response: response})
 				dt := zeros(n, 3)
 				for i, v := range normal(uint64(n), 1, 0, 3*n) {
 					dt.Data[i] = float32(math.Abs(float64(v)))
@@ -317,8 +317,8 @@ func TestRules(t *testing.T) {
 		{FilterConfig{Method: ByBound}, 0, 17.5, []float32{0, 0, 0, 0, 0, 9, 8, 0, 0, 0}},
 		{FilterConfig{Method: ByBound, Scale: 2}, 0, 17.5, []float32{5, 0, 0, 0, 0, 9, 8, 7, 6, 0}},
 		{FilterConfig{Method: Normalized}, 0, 4.55, []float32{0.5, 0.1, 0.4, 0.2, 0.3, 0.9, 0.8, 0.7, 0.6, 0.05}},
-		{FilterConfig{Method: TopTokens, Tokens: 3}, 0, 0, []float32{0, 0, 0, 0, 0, 9, 8, 7, 0, 0}},
-		{FilterConfig{Method: TopNormTokens, Tokens: 2, Response: 1}, 0, 0, []float32{0, 0, 0, 0, 0, 9, 8, 0, 0, 0.5}},
+		{FilterConfig{Method: TopTokens, TopK: 3}, 0, 0, []float32{0, 0, 0, 0, 0, 9, 8, 7, 0, 0}},
+		{FilterConfig{Method: TopNormTokens, TopK: 2, Response: 1}, 0, 0, []float32{0, 0, 0, 0, 0, 9, 8, 0, 0, 0.5}},
 	} {
 		got := apply(x.cfg, x.alpha, x.sum)
 		near(t, x.cfg.Method.String(), got, x.want, 1e-6)

@@ -94,7 +94,7 @@ func ExampleFilter_Apply() {
 	calibration := &longmamba.Calibration{TrainLength: 2, Lengths: []int{4}, Tables: []longmamba.Table{{
 		LogDecay: []float64{0}, DtSum: []float64{2}, Alpha: [][]float32{{0.5}}, Threshold: [][]float32{{1}},
 	}}}
-	filter, err := calibration.NewFilter(longmamba.FilterConfig{Method: longmamba.TopNormTokens, Tokens: 2})
+	filter, err := calibration.NewFilter(longmamba.FilterConfig{Method: longmamba.TopNormTokens, TopK: 2})
 	if err != nil {
 		panic(err)
 	}

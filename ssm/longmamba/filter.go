@@ -32,10 +32,10 @@ const (
 	// Normalized multiplies all steps by the factor that makes their sum DtSum times Scale
 	// (norm).
 	Normalized
-	// TopTokens keeps each channel's steps that are above its quantile 1 - Tokens/n
+	// TopTokens keeps each channel's steps that are above its quantile 1 - TopK/n
 	// (channelwise_topk).
 	TopTokens
-	// TopNormTokens keeps the same Tokens in all channels: those whose steps in the
+	// TopNormTokens keeps the same TopK tokens in all channels: those whose steps in the
 	// filtered channels have the largest Euclidean norm (all_topk).
 	TopNormTokens
 	methods
@@ -68,8 +68,8 @@ type FilterConfig struct {
 	Scale float64
 	// Ratio is DeltaRatio's; 0 is TrainLength over the prompt's length.
 	Ratio float64
-	// Tokens is that of TopTokens and TopNormTokens; 0 is 2000.
-	Tokens int
+	// TopK is how many tokens TopTokens and TopNormTokens keep; 0 is 2000.
+	TopK int
 	// From is the least length of a prompt that is filtered; TrainLength + 1 where it is
 	// less. (The official code's is 3000, for a TrainLength of 2000.)
 	From int
@@ -140,13 +140,13 @@ func (cfg *FilterConfig) complete(c *Calibration) error {
 	for _, v := range []struct {
 		name  string
 		value int
-	}{{"Tokens", cfg.Tokens}, {"From", cfg.From}, {"Response", cfg.Response}} {
+	}{{"TopK", cfg.TopK}, {"From", cfg.From}, {"Response", cfg.Response}} {
 		if v.value < 0 {
 			return check.Errorf(ErrConfig, "longmamba: %s is %d, want 0 or more", v.name, v.value)
 		}
 	}
-	if cfg.Tokens == 0 {
-		cfg.Tokens = 2000
+	if cfg.TopK == 0 {
+		cfg.TopK = 2000
 	}
 	cfg.From = max(cfg.From, c.TrainLength+1)
 	return nil

@@ -37,7 +37,7 @@ func (f *Filter) Apply(block int, dt blas32.General) error {
 		return nil
 	}
 	if f.cfg.Method == TopNormTokens {
-		keepTokens(dt, b.global, context, largest(norms(dt, b.global, context), f.cfg.Tokens))
+		keepTokens(dt, b.global, context, largest(norms(dt, b.global, context), f.cfg.TopK))
 		return nil
 	}
 	table := &f.cal.Tables[block]
@@ -85,7 +85,7 @@ func (f *Filter) applyRule(steps []float64, context int, alpha float32, sum floa
 			}
 		}
 	case TopTokens:
-		k := min(f.cfg.Tokens, context)
+		k := min(f.cfg.TopK, context)
 		above(steps[:context], quantile(sorted(steps[:context]), float64(k)/float64(context)))
 	}
 }

@@ -49,7 +49,7 @@ func filterConfig(t *testing.T, f *golden.File) FilterConfig {
 	}
 	cfg := FilterConfig{
 		Method: method, Threshold: number(t, meta(f, "0.05", "channel_threshold_c", "c")), Scale: number(t, meta(f, "1", "b")),
-		Tokens: int(number(t, meta(f, "2000", "k", "topk"))), Response: int(number(t, meta(f, "0", "response_length"))),
+		TopK: int(number(t, meta(f, "2000", "k", "topk"))), Response: int(number(t, meta(f, "0", "response_length"))),
 	}
 	if cfg.Threshold == 0 {
 		cfg.All = true // all decays are above it

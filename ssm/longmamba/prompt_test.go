@@ -22,7 +22,7 @@ func TestRunPrompt(t *testing.T) {
 			x, vanilla := random(1, n, b.Dim(), 1, 0), zeros(n, b.Channels())
 			must(t, b.Run(t.Context(), &ssm.BlockCall{Dst: zeros(n, b.Dim()), X: x, Filter: ssm.RecordSteps(vanilla)}))
 			for m := range methods {
-				f := newFilter(t, c, FilterConfig{Method: m, All: true, Tokens: 30, Response: 4})
+				f := newFilter(t, c, FilterConfig{Method: m, All: true, TopK: 30, Response: 4})
 				got, steps := zeros(n, b.Dim()), zeros(n, b.Channels())
 				must(t, f.RunPrompt(t.Context(), b, &ssm.BlockCall{Dst: got, X: x, Filter: ssm.RecordSteps(steps)}))
 				want := mat.Of(slices.Clone(vanilla.Data), n, b.Channels())

@@ -137,8 +137,8 @@ func (c *checkpoint) timeMixing(p string, first bool) lm.Mixer {
 	w := delta.RWKV7Weights{
 		XR: x[0], XW: x[1], XK: x[2], XV: x[3], XA: x[4], XG: x[5],
 		W0: vector("w0"), A0: vector("a0"), KK: vector("k_k"), KA: vector("k_a"), RK: vector("r_k"),
-		Receptance: square("receptance"), Key: square("key"), Value: square("value"), Output: square("output"),
-		NormWeight: vector("ln_x.weight"), NormBias: vector("ln_x.bias"),
+		Receptance: square("receptance"), Key: square("key"), Value: square("value"), Out: square("output"),
+		Norm: vector("ln_x.weight"), NormBias: vector("ln_x.bias"),
 	}
 	w.W1, w.W2 = c.lowRank(p + "w")
 	w.A1, w.A2 = c.lowRank(p + "a")
