@@ -33,7 +33,8 @@ type Shape struct {
 	Windows []int
 	// Rotations has what rotates queries and keys for each layer; None where nothing does.
 	Rotations []rope.Config
-	// MaxPosition is max_position_embeddings, 0 if the file does not say. It is no limit.
+	// MaxPosition is max_position_embeddings, 0 where neither the file nor its model type says.
+	// It is no limit.
 	MaxPosition int64
 	// BOS is the token that begins a text, -1 for none, EOS are those that end one: those of the
 	// file, else of its model type. generation_config.json overrides them.

@@ -59,7 +59,7 @@ func ParseConfig(text []byte) (*Shape, error) {
 		top.fail("model_type is %.100q%s, want one of %s", s.ModelType, note, strings.Join(known(), ", "))
 		return nil, *top.err
 	}
-	text = complete(top, f, s.ModelType, top.has("text_config"), text)
+	text = complete(top, f, s.ModelType, top.has("text_config"))
 	refuse(top, f, s.ModelType)
 	s.readSizes(f, &kind)
 	hf, err := rope.FromHF(text, rope.V5)

@@ -80,11 +80,12 @@ var otherNames = map[string]string{
 // has and it is silent about, and returns the text of the whole. The text_config of a file for
 // several media is written as the difference from the class, so that all of its keys count
 // (Gemma 3's is silent about heads and vocabulary). Elsewhere a size that is not there is an
-// error, and only the tokens that begin and end a text are those of the class.
+// error, and only the tokens that begin and end a text and the length that scaled frequencies
+// refer to are those of the class.
 //
 // OLMo 3's base is another in the class of transformers 5, which files with rope_parameters are
 // of; in 4.57, which others are of and which it was checked against, it is 10000.
-func complete(top, f section, modelType string, nested bool, text []byte) []byte {
+func complete(top, f section, modelType string, nested bool) (text []byte) {
 	class := section{err: top.err}
 	if err := json.Unmarshal([]byte("{"+classes[modelType]+"}"), &class.values); err != nil {
 		top.fail("%v", err)
@@ -92,19 +93,18 @@ func complete(top, f section, modelType string, nested bool, text []byte) []byte
 	for key, value := range class.values {
 		_, there := f.values[key]
 		_, other := f.values[otherNames[key]]
-		if !there && !other && (nested || key == "bos_token_id" || key == "eos_token_id") {
+		if !there && !other && (nested || key == "bos_token_id" || key == "eos_token_id" || key == "max_position_embeddings") {
 			f.values[key] = value
 		}
 	}
-	older := modelType == "olmo3" && !f.has("rope_parameters") && !f.has("rope_theta")
-	if older {
+	if modelType == "olmo3" && !f.has("rope_parameters") && !f.has("rope_theta") {
 		f.values["rope_theta"] = json.RawMessage("10000")
 	}
 	var err error
 	if nested {
 		top.values["text_config"], err = json.Marshal(f.values)
 	}
-	if err == nil && (nested || older) {
+	if err == nil {
 		text, err = json.Marshal(top.values)
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 // probes say what keys come to that only some types have.
 var probes = map[string]func(s *Shape) string{
 	"act": actInWords, "bias": biasInWords, "windows": windowsInWords, "rotates": rotationsInWords,
+	"scheme":      func(s *Shape) string { return fmt.Sprint(s.Rotations[0].Scheme) },
 	"kv":          func(s *Shape) string { return fmt.Sprint(s.KVHeads) },
 	"width":       func(s *Shape) string { return fmt.Sprint(s.HeadDim) },
 	"scale":       func(s *Shape) string { return fmt.Sprintf("%.4g", 1/(s.scale*s.scale)) },
@@ -87,6 +88,7 @@ func TestSilentKeys(t *testing.T) {
 		{"smollm3", `"no_rope_layer_interval": 2`, "rotates", "8/8 half 2e+06: 0,2,4,6"}, {"smollm3", `"no_rope_layers": [1,1,1,1,1,1,1,0]`, "rotates", "8/8 half 2e+06: 0-6"},                                  //
 		{"phi3", `"partial_rotary_factor": 0.5`, "rotates", "4/8 half 10000"}, {"llama", `"partial_rotary_factor": 0.5`, "rotates", "8/8 half 10000"}, {"stablelm", `"partial_rotary_factor": 0.5`, "rotates", "4/8 half 10000"}, //
 		{"olmo_hybrid", `"rope_theta": 5`, "rotates", "8/8 half 5: 3,7"}, {"granitemoehybrid", `"position_embedding_type": "rope", "layer_types": ["attention","mamba","mamba","mamba","mamba","mamba","mamba","mamba"]`, "rotates", "8/8 half 10000: 0"},
+		{"llama", `"rope_scaling": {"type": "dynamic", "factor": 2}`, "scheme", "dynamic NTK, factor 2 beyond 2048"}, {"mistral", `"rope_scaling": {"type": "yarn", "factor": 4}`, "rotates", "8/8 half 10000 yarn 4"}, // max_position_embeddings of LlamaConfig
 		// Experts.
 		{"mixtral", ``, "experts", "2 of 4, sum true, times 0, groups 0 of 0, shared 0, in layers: 0-7"},
 		{"qwen3_moe", ``, "experts", "2 of 4, sum false, times 0, groups 0 of 0, shared 0, in layers: 0-7"}, {"qwen3_moe", `"mlp_only_layers": null, "decoder_sparse_step": null`, "experts", "2 of 4, sum false, times 0, groups 0 of 0, shared 0, in layers: 0-7"},
