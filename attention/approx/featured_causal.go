@@ -20,6 +20,8 @@ const (
 	fewRows      = 8    // tokens up to which they go one by one
 	mostRows     = 8192 // tokens of a sequence between looks at the context, at the most
 
+	togetherFloats = 1 << 22 // of sums of sequences without states that are held at a time, roughly
+
 	// Multiply-adds, times two or so, up to which a step is a few milliseconds in any tier
 	// and is not interrupted.
 	inPlaceWork = 1 << 22
@@ -40,9 +42,10 @@ type causalRun struct {
 	offsets []int                                   // of a row for each state
 	workers parallel.Group
 	memory  []float32   // of the sums of sequences that have none in a state
-	sums    [][]float32 // of each sequence, as LinearState.values
-	start   []int       // of each sequence, the tokens that its state has seen
-	folded  []int       // of each sequence, as LinearState.folded, at the beginning of a pass
+	first   int         // the first of the sequences that are done now
+	sums    [][]float32 // of each of these, as LinearState.values
+	start   []int       // of each of these, the tokens that its state has seen
+	folded  []int       // of each of these, as LinearState.folded, at the beginning of a pass
 	next    []int       // and at its end
 	pass    int         // the first row of each sequence that is done now
 	tops    keyTops
@@ -177,14 +180,45 @@ func (r *causalRun) decode(ctx context.Context) error {
 	work := int64(r.call.Q.Rows) * int64(s.heads*s.width) * int64(s.valueDim+r.op.made)
 	inPlace := len(states) > 0 && work <= inPlaceWork && longest <= s.passRows()
 	size := r.op.stateSize()
+	workers := 1
+	if work > aloneWork {
+		workers = parallel.Choose(s.workers, r.call.Workers)
+	}
+	for len(r.work) < workers {
+		r.work = append(r.work, causalWork{})
+	}
 	if inPlace {
 		ctx = context.Background()
-	} else {
-		r.memory = scratch.Floats(r.memory, r.seqs.count()*size)
+	}
+	all, together := r.seqs.count(), r.seqs.count()
+	if len(states) == 0 { // nobody sees the sums afterwards: of many short sequences not all are held
+		together = max(togetherFloats/size, workers, 1)
+	}
+	for r.first = 0; r.first < all; r.first += together {
+		if err := r.decodeSome(ctx, min(r.first+together, all), size, workers, inPlace); err != nil {
+			return err
+		}
+	}
+	for b, state := range states {
+		if !inPlace {
+			copy(state.values, r.sums[b])
+		}
+		state.folded = r.folded[b]
+		state.advance(r.seqs.q[b+1] - r.seqs.q[b])
+	}
+	return nil
+}
+
+// decodeSome takes the sequences from r.first up to another through their tokens.
+func (r *causalRun) decodeSome(ctx context.Context, to, size, workers int, inPlace bool) error {
+	s, states := &r.op.sums, r.batch.States
+	longest, copied := 0, 0
+	if !inPlace {
+		r.memory = scratch.Floats(r.memory, (to-r.first)*size)
 	}
 	r.sums, r.start, r.folded = r.sums[:0], r.start[:0], r.folded[:0]
-	copied := 0
-	for b := range r.seqs.count() {
+	for b := r.first; b < to; b++ {
+		longest = max(longest, r.seqs.q[b+1]-r.seqs.q[b])
 		if len(states) > 0 {
 			r.start, r.folded = append(r.start, states[b].n), append(r.folded, states[b].folded)
 		} else {
@@ -200,7 +234,7 @@ func (r *causalRun) decode(ctx context.Context) error {
 			}
 			copied = 0
 		}
-		own := r.memory[b*size:][:size]
+		own := r.memory[(b-r.first)*size:][:size]
 		if len(states) > 0 {
 			copy(own, states[b].values)
 		} else {
@@ -208,26 +242,12 @@ func (r *causalRun) decode(ctx context.Context) error {
 		}
 		r.sums = append(r.sums, own)
 	}
-	workers := 1
-	if work > aloneWork {
-		workers = parallel.Choose(s.workers, r.call.Workers)
-	}
-	for len(r.work) < workers {
-		r.work = append(r.work, causalWork{})
-	}
 	for r.pass = 0; r.pass < longest; r.pass += s.passRows() {
 		r.next = append(r.next[:0], r.folded...)
-		if err := r.workers.RunAs(ctx, "approx", workers, r.seqs.count()*s.causalSets(), r.set); err != nil {
+		if err := r.workers.RunAs(ctx, "approx", workers, (to-r.first)*s.causalSets(), r.set); err != nil {
 			return err
 		}
 		copy(r.folded, r.next)
-	}
-	for b, state := range states {
-		if !inPlace {
-			copy(state.values, r.sums[b])
-		}
-		state.folded = r.folded[b]
-		state.advance(r.seqs.q[b+1] - r.seqs.q[b])
 	}
 	return nil
 }
@@ -236,18 +256,19 @@ func (r *causalRun) decode(ctx context.Context) error {
 func (r *causalRun) setTask(worker, task int) {
 	s, w := &r.op.sums, &r.work[worker]
 	w.phi.pace.begin(&r.workers)
-	b, first := task/s.causalSets(), task%s.causalSets()*s.causalSet()
+	slot, first := task/s.causalSets(), task%s.causalSets()*s.causalSet()
+	b := r.first + slot
 	set := headSet{first, min(first+s.causalSet(), s.kvHeads)}
 	from := r.seqs.q[b] + r.pass
 	to := min(from+s.passRows(), r.seqs.q[b+1])
 	if from >= to {
 		return
 	}
-	own := r.op.split(r.sums[b])
+	own := r.op.split(r.sums[slot])
 	w.k, w.left = scratch.Floats(w.k, chunkRows*s.causalSet()*s.width), scratch.Floats(w.left, chunkRows*s.leftCols())
 	w.scale, w.value = scratch.Floats(w.scale, chunkRows), scratch.Floats(w.value, s.valueDim)
 	w.older, w.z = scratch.Floats(w.older, s.valueDim), scratch.Floats(w.z, s.width)
-	position, folded := r.start[b]-r.seqs.q[b], r.folded[b]
+	position, folded := r.start[slot]-r.seqs.q[b], r.folded[slot]
 	one, step := to-from <= fewRows, chunkRows
 	if one {
 		step = 1
@@ -283,6 +304,6 @@ func (r *causalRun) setTask(worker, task int) {
 		w.states(s, set, own.latest, func(state, panel blas32.General) { mat.Copy(state, panel) })
 	}
 	if set.from == 0 {
-		r.next[b] = folded
+		r.next[slot] = folded
 	}
 }

@@ -29,7 +29,10 @@ type Segments[S comparable] struct {
 
 // BriefWork is how many multiply-adds a call may have that is not interrupted once it has
 // begun: some milliseconds. Tests make it 0.
-var BriefWork = int64(1 << 28)
+var BriefWork = int64(1 << 26)
+
+// tokenWork is how many multiply-adds a token counts as at least, for what it costs besides.
+const tokenWork = 1 << 17
 
 // Brief tells whether a call of that many rows is done so soon that its context is looked at
 // once, before it begins: single tokens always are.
@@ -38,7 +41,7 @@ func (k *Kind) Brief(rows int) bool {
 	if isa.Active() == isa.Generic {
 		most >>= 4
 	}
-	return int64(rows) <= most/max(k.Work, 1) || rows <= 1 && most > 0
+	return int64(rows) <= most/max(k.Work, tokenWork) || rows <= 1 && most > 0
 }
 
 // Begin checks the batch of a call and lays out its segments; inside returns the Fixed of a
