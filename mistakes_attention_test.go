@@ -102,7 +102,6 @@ func attentionRoom(b *builder) {
 	})
 	chosen.call, chosen.foreign = "chosen", run.foreign
 	b.on(self, "ScratchBytesWith", func() []any { return []any{3, 3, 2, []int{4}} })
-	b.on(self, "StateBytes", func() []any { return []any{attention.StateConfig{}, 3} })
 	b.on(self, "NewPages", func() []any { return []any{attention.PagesConfig{PageTokens: 4, MaxPages: 8}} })
 	pool := must(op.NewPages(attention.PagesConfig{PageTokens: 4, Collected: true}))
 	joined := func() *attention.State { return must(op.NewState(attention.StateConfig{})) }

@@ -3,7 +3,6 @@ package subquad_test
 import (
 	"bytes"
 	"io"
-	"reflect"
 	"slices"
 
 	"github.com/subquad/subquad/hyena"
@@ -87,9 +86,6 @@ func streams[C any](b *builder, o operator, call func() *C, change func(c *C, of
 	o.whole, o.packed, o.step, o.batch = with(nil, false, 0), with([]int{0, 3, 3, tokens}, false, 0), with(nil, true, 0), with(nil, false, tokens)
 	b.operator(o)
 	b.operatorStates(o, with)
-	if _, ok := reflect.TypeOf(o.op).MethodByName("StateBytes"); ok {
-		b.on(func() any { return o.op }, "StateBytes", func() []any { return []any{tokens} })
-	}
 }
 
 func hyenaModes() *hyena.Modes {

@@ -111,7 +111,6 @@ func dnaRoom(b *builder) {
 	must(state().WriteTo(&to))
 	must(0, os.WriteFile(stored, to.Bytes(), 0o600))
 	b.on(func() any { return m }, "OpenState", func() []any { return []any{stored, nil} })
-	b.on(func() any { return m }, "StateBytes", func() []any { return []any{tokens} })
 	b.on(func() any { return m }, "RunBatch", func() []any { return []any{nowhere, []*dna.Call{call(), {Tokens: ids(), Hidden: matrix(tokens, dim)}}} }).never = true
 	b.on(func() any { return m }, "EmbedInto", func() []any { return []any{nowhere, vector(dim), "ACGTACG"} }).never = true
 	b.genomes(m, dim)

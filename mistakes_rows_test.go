@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,7 +129,7 @@ func (b *builder) operator(o operator) {
 		b.on(self, "Prepare", func() []any { return []any{nowhere, tokens} })
 	}
 	for i := range t.NumMethod() {
-		if m := t.Method(i); m.Type.NumIn() > 1 && (m.Name == "ScratchBytes" || m.Name == "StepScratchBytes") {
+		if m := t.Method(i); m.Type.NumIn() > 1 && slices.Contains([]string{"ScratchBytes", "StepScratchBytes", "StateBytes"}, m.Name) {
 			b.on(self, m.Name, func() []any {
 				args := make([]any, m.Type.NumIn()-1)
 				for i := range args {

@@ -61,5 +61,4 @@ func stripedRoom(b *builder) {
 	must(state().WriteTo(&to))
 	must(0, os.WriteFile(stored, to.Bytes(), 0o600))
 	b.on(self, "OpenState", func() []any { return []any{stored, nil} })
-	b.on(self, "StateBytes", func() []any { return []any{tokens} })
 }

@@ -99,7 +99,6 @@ func transformerRoom(b *builder) {
 	must(0, os.WriteFile(stored, to.Bytes(), 0o600))
 	shape := m.Shape()
 	b.on(func() any { return &shape }, "Bytes", func() []any { return []any{asm.Float32} })
-	b.on(self, "StateBytes", func() []any { return []any{tokens} })
 	b.on(self, "ReadStateWith", func() []any { return []any{bytes.NewReader(to.Bytes()), transformer.StateConfig{}} }).foreign = alien
 	b.on(self, "NewSourceWith", func() []any { return []any{transformer.StateConfig{Snapshots: 3, Keep: 1, Window: 4}} })
 	b.on(self, "OpenState", func() []any { return []any{stored, nil} })

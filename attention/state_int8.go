@@ -178,22 +178,28 @@ func (w *stepWork) mixedScores(s blas32.General, plain, turned []float32, keys k
 		tile.Scores(x, plain, some, nil)
 		if turned != nil {
 			tile.Scores(y, turned, some, nil)
+			takeTurned(x, y, scales[at:][:n])
 		}
 		for i := range s.Rows {
 			to, from := mat.Part(s, i, at, n), mat.Row(x, i)
-			if turned != nil {
-				for j, scale := range scales[at:][:n] {
-					if scale < 0 {
-						from[j] = y.Data[i*n+j]
-					}
-				}
-			}
 			if !add {
 				asm.Mul(to, from, scales[at:][:n])
 				continue
 			}
 			asm.Mul(from, from, scales[at:][:n])
 			asm.Add(to, to, from)
+		}
+	}
+}
+
+// takeTurned puts into x [rows, keys] the scores in y of keys that stand turned.
+func takeTurned(x, y blas32.General, scales []float32) {
+	for i := range x.Rows {
+		to, from := mat.Row(x, i), mat.Row(y, i)
+		for j, scale := range scales {
+			if scale < 0 {
+				to[j] = from[j]
+			}
 		}
 	}
 }

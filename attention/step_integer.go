@@ -168,14 +168,10 @@ func (w *stepWork) mixedIntegers(s blas32.General, p, h int, keys kernel.Strided
 		tile.Scores(x, &d.queriesOf(w.j, h, false)[p], some, scales, nil)
 		if count > 0 {
 			tile.Scores(y, &d.queriesOf(w.j, h, true)[p], some, scales, nil)
+			takeTurned(x, y, scales)
 		}
 		for i := range s.Rows {
 			to, from := mat.Part(s, i, at, n), mat.Row(x, i)
-			for j := 0; j < n && count > 0; j++ {
-				if scales[j] < 0 {
-					from[j] = y.Data[i*n+j]
-				}
-			}
 			if p > 0 {
 				asm.Add(to, to, from)
 			} else {

@@ -60,7 +60,9 @@ type MRA2Config struct {
 // Queries and keys are the same tokens, and a query sees all of them: blocks are chosen among
 // all, so that it is not causal and there is no State. NaN in a query or key leaves nothing to
 // choose by: results of all queries whose blocks are compared with it are NaN, Sparse or not; Sparse,
-// one in a value reaches the queries whose pairs have it.
+// one in a value reaches the queries whose pairs have it. Logits beyond about 1e8 are rounded by
+// more than an exponent can be: where a mean's then passes all those that it is the mean of, a row
+// is 0, though no element is NaN.
 //
 // It costs 2 b PairsPerRow (D + Dv) flop for each token and head, and 2 n (2 D + Dv) / b^2 for
 // low, of which it holds some rows at a time. There may be 46340 blocks, 1.4 million tokens in

@@ -29,6 +29,9 @@ type File struct {
 	file *weights.File
 	read map[string]bool // tensors
 	told map[string]bool // metadata keys that were read
+
+	compared int      // expected values
+	lacking  []string // those that the test would have compared
 }
 
 // Run runs every file whose operation tests has a function for, as a subtest with
@@ -37,8 +40,9 @@ type File struct {
 // that it has a part in.
 //
 // It fails when the folder is missing or empty, when a file is damaged, when an
-// operation is in no table, and when a test leaves a tensor unread, or a key of the
-// metadata that is not for readers alone (informative.go).
+// operation is in no table, when a test leaves a tensor unread, or a key of the metadata that
+// is not for readers alone (informative.go), and when a file has none of the expected values
+// that its test compares.
 func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 	t.Helper()
 	for op, owner := range owners {
@@ -75,6 +79,9 @@ func Run(t *testing.T, pkg string, tests map[string]func(*testing.T, *File)) {
 						if !g.Has(name) {
 							t.Errorf("the tensor %s, of which the metadata tells, is missing", name)
 						}
+					}
+					if len(g.lacking) > 0 && g.compared == 0 {
+						t.Errorf("nothing was compared: the file lacks every expected value, %s", strings.Join(g.lacking, ", "))
 					}
 					if left := g.unread(); !t.Failed() {
 						for _, text := range left {
@@ -237,8 +244,8 @@ func elements[T any](f *File, name string, read func(*weights.Tensor) ([]T, erro
 }
 
 // Compare fails the test unless got agrees with a tensor within the file's
-// tolerance, or within tol where one is given. A file may lack any expected value: what it
-// has under a name that the test does not know is unread, and fails.
+// tolerance, or within tol where one is given. A file may lack any expected value but not all:
+// what it has under a name that the test does not know is unread, and fails.
 func (f *File) Compare(name string, got []float32, tol ...Tolerance) {
 	f.t.Helper()
 	wide := make([]float64, len(got))
@@ -251,8 +258,7 @@ func (f *File) Compare(name string, got []float32, tol ...Tolerance) {
 // Compare64 is Compare for float64. Infinities agree with themselves.
 func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
 	f.t.Helper()
-	if !f.Has(name) {
-		f.t.Logf("%s: not compared, the file lacks it", name)
+	if f.lacks(name) {
 		return
 	}
 	f.record(name, got)
@@ -280,11 +286,22 @@ func (f *File) Compare64(name string, got []float64, tol ...Tolerance) {
 	}
 }
 
+// lacks notes an expected value that is compared, and tells whether the file lacks it.
+func (f *File) lacks(name string) bool {
+	f.t.Helper()
+	if f.Has(name) {
+		f.compared++
+		return false
+	}
+	f.lacking = append(f.lacking, name)
+	f.t.Logf("%s: not compared, the file lacks it", name)
+	return true
+}
+
 // CompareInts fails the test unless got is a tensor, exactly; as with Compare, a file may lack it.
 func (f *File) CompareInts(name string, got []int64) {
 	f.t.Helper()
-	if !f.Has(name) {
-		f.t.Logf("%s: not compared, the file lacks it", name)
+	if f.lacks(name) {
 		return
 	}
 	f.record(name, got)

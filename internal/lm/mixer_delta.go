@@ -65,7 +65,7 @@ func (m Delta) Kind() string { return fmt.Sprintf("%T", m.Block) }
 func (m Delta) Prepare(context.Context, int) error { return nil }
 
 // StateBytes implements Streamer: it does not depend on the tokens.
-func (m Delta) StateBytes(int) int64 { return m.Block.StateBytes() }
+func (m Delta) StateBytes(tokens int) int64 { return m.Block.StateBytes(tokens) }
 
 // NewState implements Streamer: a recurrence has room for any number of tokens, in float32.
 func (m Delta) NewState(StateConfig) (LayerState, error) {

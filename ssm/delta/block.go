@@ -19,7 +19,7 @@ type Block interface {
 	Dim() int
 	Fingerprint() uint64
 	Bytes() int64
-	StateBytes() int64
+	StateBytes(tokens int) int64
 	ScratchBytes(tokens int) int64
 	Forward(dst, x blas32.General) error
 	Step(dst, x blas32.General, st *State) error
@@ -99,8 +99,8 @@ func (b *block) Fingerprint() uint64 { return b.kind.Hash }
 // Bytes returns the memory of the weights.
 func (b *block) Bytes() int64 { return b.weights }
 
-// StateBytes returns the memory of a state without snapshots.
-func (b *block) StateBytes() int64 { return 4 * int64(b.kind.Size) }
+// StateBytes returns the memory of a state, without snapshots; it does not grow.
+func (b *block) StateBytes(int) int64 { return 4 * int64(b.kind.Size) }
 
 // ScratchBytes returns the working memory that a call of one sequence of that many tokens
 // takes at most, besides its arguments. Blocks with one Scratch take it together: the most

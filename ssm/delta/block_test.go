@@ -232,8 +232,8 @@ func TestFingerprints(t *testing.T) {
 		if seen[op.Fingerprint()] != name {
 			t.Errorf("%s has two fingerprints", name)
 		}
-		if op.Bytes() <= 0 || op.Dim() != testDim || op.StateBytes() != value[*State](t)(op.NewState(StateConfig{})).Bytes() {
-			t.Error(name, op.Bytes(), op.Dim(), op.StateBytes())
+		if op.Bytes() <= 0 || op.Dim() != testDim || op.StateBytes(1) != value[*State](t)(op.NewState(StateConfig{})).Bytes() {
+			t.Error(name, op.Bytes(), op.Dim(), op.StateBytes(1))
 		}
 	}
 }

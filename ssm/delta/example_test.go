@@ -144,7 +144,7 @@ func ExampleNewKDA() {
 	if err := block.Forward(x, x); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(block.Dim(), block.StateBytes())
+	fmt.Println(block.Dim(), block.StateBytes(0))
 	// Output: 16 416
 }
 

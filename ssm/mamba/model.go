@@ -28,6 +28,9 @@ func (m *Model) Bytes() int64 { return m.stack.Bytes() }
 // tokens takes, at the most, besides its arguments; from 512 tokens on it does not grow.
 func (m *Model) ScratchBytes(tokens int) int64 { return m.stack.ScratchBytes(tokens) }
 
+// StateBytes returns the memory of a state, without snapshots; it does not grow with tokens.
+func (m *Model) StateBytes(tokens int) int64 { return m.stack.StateBytes(tokens) }
+
 // Prepare is there for models that compute filters or tables in a first call of a length.
 // A Mamba has none: it only checks its arguments, and returns ctx.Err() once ctx is done.
 func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }

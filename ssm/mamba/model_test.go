@@ -219,6 +219,11 @@ func TestFormats(t *testing.T) {
 	want := zeros(50, vocab)
 	exact := s.model(t, small)
 	must(t, exact.Forward(want, ids))
+	st, err := exact.NewState(StateConfig{})
+	must(t, err)
+	if want := st.Bytes(); exact.StateBytes(9) != want {
+		t.Errorf("a state of %d bytes, want %d", exact.StateBytes(9), want)
+	}
 	for format, tol := range map[asm.Format]float64{asm.BFloat16: 0.03, asm.Float16: 0.004, asm.Int8: 0.06} {
 		cfg, got := small, zeros(50, vocab)
 		cfg.Format = format

@@ -288,6 +288,11 @@ func TestFormats(t *testing.T) {
 	ids := tokens(m, 40)
 	want, got := zeros(40, 256), zeros(40, 256)
 	must(t, m.Forward(want, ids))
+	st, err := m.NewState(StateConfig{})
+	must(t, err)
+	if want := st.Bytes(); m.StateBytes(9) != want {
+		t.Errorf("a state of %d bytes, want %d", m.StateBytes(9), want)
+	}
 	for format, tol := range map[asm.Format]float64{asm.Float16: 5e-3, asm.BFloat16: 5e-2, asm.Int8: 5e-2} {
 		small := read(t, s, Config{Format: format})
 		must(t, small.Forward(got, ids))
