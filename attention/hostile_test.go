@@ -59,6 +59,42 @@ func TestHostileFiles(t *testing.T) {
 	}
 }
 
+// TestHostilePages reads such files into pages.
+func TestHostilePages(t *testing.T) {
+	a := must(t, Config{Heads: 4, KVHeads: 2, HeadDim: 2, ValueDim: 2, Causal: true})
+	q, x := matrix(1, 24, 8), matrix(2, 24, 4)
+	p := newPages(t, a, PagesConfig{PageTokens: 4, Format: asm.Int8, Collected: true})
+	cfg := StateConfig{Pages: p, Format: asm.Int8}
+	s := newState(t, a, cfg)
+	must0(t, s.Append(mat.Rows(x, 0, 11), mat.Rows(x, 0, 11)))
+	read := func(r io.Reader) (*State, error) {
+		to := newState(t, a, cfg)
+		_, err := to.ReadFrom(r)
+		return to, err
+	}
+	step := func(s *State) error {
+		if err := s.Forget(s.Len() / 2); err != nil {
+			return err
+		}
+		return a.Step(mat.New(5, 8), mat.Rows(q, 0, 5), mat.Rows(x, 0, 5), mat.Rows(x, 0, 5), s)
+	}
+	statetest.Mutate(t, s, read, step)
+	must0(t, s.Keep([]int32{1, 4, 5, 6, 7, 8}))
+	statetest.Mutate(t, s, read, step)
+	s.Reset()
+	must0(t, s.Append(mat.Rows(x, 0, 11), mat.Rows(x, 0, 11)))
+	page, err := p.Take(s, 4, 4)
+	must0(t, err)
+	readPage := func(r io.Reader) (*Page, error) { return p.ReadPage(r, cfg) }
+	statetest.Mutate(t, page, readPage, func(page *Page) error {
+		s, err := p.Join(cfg, []*Page{page}, page.Tokens())
+		if err != nil {
+			return err
+		}
+		return step(s)
+	})
+}
+
 // TestStoredPositions: a file of positions that no state has is a wrong state. Before, one of a
 // state that had forgotten nothing, or something after what Truncate can go back to, was read, and
 // was stored as another.

@@ -1,6 +1,7 @@
 package transformer
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -10,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/subquad/subquad/internal/weights"
+	"github.com/subquad/subquad/internal/weights/weightstest"
 )
 
 // TestHostileConfigs changes every key of every configuration to what it is not: there is
@@ -96,5 +100,37 @@ func TestOtherRooms(t *testing.T) {
 		if _, err := ParseConfig([]byte(text)); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v does not name %s", text, err, want)
 		}
+	}
+}
+
+// TestHostileCheckpoints opens checkpoints and configurations that another program has changed.
+func TestHostileCheckpoints(t *testing.T) {
+	names := append(hybridNames(), "llama", "phi3_longrope")
+	if testing.Short() {
+		names = append(slices.Sorted(maps.Keys(hybrids))[:3], "llama", "phi3_longrope")
+	}
+	for _, name := range names {
+		dir := folderOf(t, name)
+		config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+		must(t, err)
+		f, err := weights.Open(filepath.Join(dir, "model.safetensors"))
+		must(t, err)
+		defer f.Close()
+		state := weightstest.State{}
+		for _, name := range f.Names() {
+			data, err := f.Tensor(name).Float32()
+			must(t, err)
+			state[name] = weightstest.Tensor{Shape: f.Tensor(name).Shape, Data: data}
+		}
+		weightstest.Mutate(t, state, strings.ReplaceAll(string(config), "Infinity", "1e300"), func(file, config []byte) (func() error, error) {
+			m, err := Read(bytes.NewReader(file), int64(len(file)), config, Config{Workers: 1})
+			if err != nil {
+				return nil, err
+			}
+			_ = m.StateBytes(3) + m.ScratchBytes(3)
+			return func() error {
+				return m.Run(t.Context(), &Call{Tokens: []int32{1, 2, 3}, Hidden: zeros(3, m.shape.Dim)})
+			}, nil
+		})
 	}
 }

@@ -51,6 +51,32 @@ func weightsFor(d, hidden, layers, classes int) Weights {
 	return w
 }
 
+// stored is the checkpoint of weights of width d.
+func stored(w Weights, d int) weightstest.State {
+	f := weightstest.State{}
+	put := func(name string, x []float32, shape ...int) { f[name] = weightstest.Tensor{Shape: shape, Data: x} }
+	linear := func(name string, m blas32.General, bias []float32) {
+		put(name+".weight", m.Data, m.Rows, m.Cols)
+		put(name+".bias", bias, m.Rows)
+	}
+	for i, b := range w.Blocks {
+		at := fmt.Sprintf("blocks.%d.", i)
+		put(at+"ln1.weight", b.Norm1, d)
+		put(at+"ln1.bias", b.Norm1Bias, d)
+		put(at+"ln2.weight", b.Norm2, d)
+		put(at+"ln2.bias", b.Norm2Bias, d)
+		linear(at+"qkv", b.QKV, b.QKVBias)
+		linear(at+"proj", b.Out, b.OutBias)
+		linear(at+"fc1", b.Up, b.UpBias)
+		linear(at+"fc2", b.Down, b.DownBias)
+	}
+	put("ln.weight", w.Norm, d)
+	put("ln.bias", w.NormBias, d)
+	put("embed.weight", w.NormBias, d)
+	linear("head", w.Head, w.HeadBias)
+	return f
+}
+
 func mustNew(t testing.TB, cfg Config, w Weights) *Encoder {
 	t.Helper()
 	m, err := New(cfg, w)
@@ -253,27 +279,7 @@ func TestFile(t *testing.T) {
 	if err := mustNew(t, cfg, w).Forward(want, x); err != nil {
 		t.Fatal(err)
 	}
-	f := weightstest.State{}
-	put := func(name string, x []float32, shape ...int) { f[name] = weightstest.Tensor{Shape: shape, Data: x} }
-	linear := func(name string, m blas32.General, bias []float32) {
-		put(name+".weight", m.Data, m.Rows, m.Cols)
-		put(name+".bias", bias, m.Rows)
-	}
-	for i, b := range w.Blocks {
-		at := fmt.Sprintf("blocks.%d.", i)
-		put(at+"ln1.weight", b.Norm1, d)
-		put(at+"ln1.bias", b.Norm1Bias, d)
-		put(at+"ln2.weight", b.Norm2, d)
-		put(at+"ln2.bias", b.Norm2Bias, d)
-		linear(at+"qkv", b.QKV, b.QKVBias)
-		linear(at+"proj", b.Out, b.OutBias)
-		linear(at+"fc1", b.Up, b.UpBias)
-		linear(at+"fc2", b.Down, b.DownBias)
-	}
-	put("ln.weight", w.Norm, d)
-	put("ln.bias", w.NormBias, d)
-	put("embed.weight", w.NormBias, d)
-	linear("head", w.Head, w.HeadBias)
+	f := stored(w, d)
 	file := f.File()
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	if err := os.WriteFile(path, file, 0o600); err != nil {

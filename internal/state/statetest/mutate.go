@@ -20,9 +20,6 @@ import (
 	"github.com/subquad/subquad"
 )
 
-// mutations is how many files Mutate makes of one, unless SUBQUAD_MUTATIONS says otherwise.
-const mutations = 60
-
 // Mutate reads files that a program wrote which is not ours: that of s with numbers, bits or
 // parts changed, and right checksums. Each is refused with subquad.ErrState, in little memory,
 // or gives a state that works: what it writes is read back as it was, it can be cloned and
@@ -33,14 +30,18 @@ func Mutate[S io.WriterTo](t *testing.T, s io.WriterTo, read func(io.Reader) (S,
 	file := written(t, s)
 	m := mutator{rand.New(rand.NewPCG(1, uint64(len(file)))), sections(file), nil}
 	m.try(t, file, func(fail failure) { attempt(t, fail, file, read, use, true) })
-	count := mutations
-	if n, err := strconv.Atoi(os.Getenv("SUBQUAD_MUTATIONS")); err == nil {
-		count = n
-	}
-	for range count {
+	for range Mutations() {
 		data := m.mutant()
 		m.try(t, data, func(fail failure) { attempt(t, fail, data, read, use, false) })
 	}
+}
+
+// Mutations is how many files are made of one, unless SUBQUAD_MUTATIONS says otherwise.
+func Mutations() int {
+	if n, err := strconv.Atoi(os.Getenv("SUBQUAD_MUTATIONS")); err == nil {
+		return n
+	}
+	return 60
 }
 
 func written(t *testing.T, s io.WriterTo) []byte {
@@ -234,8 +235,8 @@ func (m *mutator) move(list [][]byte, i int) [][]byte {
 	return list
 }
 
-// allocated returns how many bytes have been allocated, but for what is small.
-func allocated() uint64 {
+// Allocated returns how many bytes have been allocated, but for what is small.
+func Allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
@@ -243,9 +244,9 @@ func allocated() uint64 {
 
 // attempt reads a file, and uses what it gives.
 func attempt[S io.WriterTo](t *testing.T, fail failure, file []byte, read func(io.Reader) (S, error), use func(S) error, ours bool) {
-	before := allocated()
+	before := Allocated()
 	s, err := read(bytes.NewReader(file))
-	if n := allocated() - before; n > 1<<22+64*uint64(len(file)) {
+	if n := Allocated() - before; n > 1<<22+64*uint64(len(file)) {
 		fail("%d bytes for a file of %d, error %v", n, len(file), err)
 	}
 	if err != nil {
