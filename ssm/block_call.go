@@ -65,7 +65,10 @@ func (b *block) Run(ctx context.Context, call *BlockCall) error {
 	if err != nil {
 		return err
 	}
-	return s.segments.end(s.passAll(ctx, b, call, parallel.Choose(b.workers, call.Workers)))
+	for err == nil && s.segments.more() {
+		err = s.passAll(ctx, b, call, parallel.Choose(b.workers, call.Workers))
+	}
+	return s.segments.end(err)
 }
 
 func (b *block) checkCall(ctx context.Context, call *BlockCall) error {

@@ -46,7 +46,7 @@ type blockWork struct {
 	project, mid, finish func(worker, i int)
 }
 
-// passAll takes all rows through the block, a piece after the other.
+// passAll takes the rows of the segments through the block, a piece after the other.
 func (s *blockWork) passAll(ctx context.Context, b *block, call *BlockCall, workers int) error {
 	if s.project == nil {
 		s.project, s.mid, s.finish = s.projectRows, s.middleRows, s.finishRows
@@ -61,8 +61,8 @@ func (s *blockWork) passAll(ctx context.Context, b *block, call *BlockCall, work
 	for len(s.gates) < min(workers, call.X.Rows) {
 		s.gates = append(s.gates, nil)
 	}
-	segment := 0
-	for s.from = 0; s.from < call.X.Rows; s.from += s.n {
+	list, segment := s.segments.list, 0
+	for s.from = list[0].From; s.from < list[len(list)-1].To; s.from += s.n {
 		segment = s.cutPiece(segment)
 		if err := s.passPiece(ctx); err != nil {
 			return err

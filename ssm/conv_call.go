@@ -60,7 +60,10 @@ func (op *Conv) Run(ctx context.Context, call *ConvCall) error {
 	if err != nil {
 		return err
 	}
-	return w.segments.end(w.convolve(ctx, op, call.Dst, call.X, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers)))
+	for err == nil && w.segments.more() {
+		err = w.convolve(ctx, op, call.Dst, call.X, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers))
+	}
+	return w.segments.end(err)
 }
 
 func (op *Conv) checkCall(ctx context.Context, call *ConvCall) error {

@@ -358,3 +358,35 @@ func TestSparse(t *testing.T) {
 		}
 	})
 }
+
+// TestTogether: packed sequences without states have the same bits however many of them are
+// done together.
+func TestTogether(t *testing.T) {
+	const n = 3*Chunk + 20
+	offsets := []int{0, 1, 1, Chunk + 5, Chunk + 6, Chunk + 9, n}
+	for _, s := range steppers(t) {
+		x, want := random(5, n, s.in, 1, 0), zeros(n, s.out)
+		must(t, s.run(t.Context(), want, x, batch{offsets: offsets}, nil, 2))
+		func() {
+			defer func(old int) { togetherFloats = old }(togetherFloats)
+			for togetherFloats = range 2 { // one sequence at a time
+				got := zeros(n, s.out)
+				must(t, s.run(t.Context(), got, x, batch{offsets: offsets}, nil, 2))
+				same(t, s.name, got.Data, want.Data)
+			}
+		}()
+	}
+	// Of thousands of sequences of a token not all states are held.
+	const heads, width, states, many = 2, 64, 128, 2000
+	op := value[*SSD](t)(NewSSD(SSDConfig{Heads: heads, HeadDim: width, States: states, Workers: 1}, SSDWeights{A: []float32{-1, -2}}))
+	x, dt, bc, each := zeros(many, heads*width), zeros(many, heads), zeros(many, states), make([]int, many+1)
+	for i := range each {
+		each[i] = i
+	}
+	must(t, op.Run(t.Context(), &SSDCall{Dst: zeros(many, heads*width), X: x, Dt: dt, B: bc, C: bc, Offsets: each}))
+	w := op.scratch.Get()
+	defer op.scratch.Put(w)
+	if got, most := cap(w.segments.memory), togetherFloats+heads*width*states; got > most || got == 0 {
+		t.Errorf("%d float32 of states are held, want at most %d", got, most)
+	}
+}

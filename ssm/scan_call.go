@@ -68,7 +68,10 @@ func (op *Scan) Run(ctx context.Context, call *ScanCall) error {
 	if err != nil {
 		return err
 	}
-	return w.segments.end(w.scan(ctx, op, call, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers)))
+	for err == nil && w.segments.more() {
+		err = w.scan(ctx, op, call, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers))
+	}
+	return w.segments.end(err)
 }
 
 func (op *Scan) checkCall(ctx context.Context, call *ScanCall) error {

@@ -71,7 +71,10 @@ func (op *SISO) Run(ctx context.Context, call *SISOCall) error {
 	if err != nil {
 		return err
 	}
-	return w.segments.end(w.turnHeads(ctx, op, call, parallel.Choose(op.cfg.Workers, call.Workers)))
+	for err == nil && w.segments.more() {
+		err = w.turnHeads(ctx, op, call, parallel.Choose(op.cfg.Workers, call.Workers))
+	}
+	return w.segments.end(err)
 }
 
 func (op *SISO) checkCall(ctx context.Context, call *SISOCall) error {

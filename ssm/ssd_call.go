@@ -72,7 +72,10 @@ func (op *SSD) Run(ctx context.Context, call *SSDCall) error {
 	if err != nil {
 		return err
 	}
-	return w.segments.end(w.sweep(ctx, op, call, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers)))
+	for err == nil && w.segments.more() {
+		err = w.sweep(ctx, op, call, w.segments.list, parallel.Choose(op.cfg.Workers, call.Workers))
+	}
+	return w.segments.end(err)
 }
 
 func (op *SSD) checkCall(ctx context.Context, call *SSDCall) error {
