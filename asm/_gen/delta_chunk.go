@@ -100,23 +100,37 @@ func deltaTile(rows int, solve bool) kernel {
 
 // deltaWrite takes the state over a chunk, some rows of it at a time:
 //
-//	s[i] = scale[i] s[i] + sum over j < n of a[j][i] u[j].
-func deltaWrite(rows int) kernel {
+//	s[i] = scale[i] s[i] + sum over j < n of a[j][i] u[j]
+//
+// or, with after, scale[i] times the sum of both.
+func deltaWrite(rows int, after bool) kernel {
 	return func(m Machine) {
 		height := tileRows(m, rows)
 		if rows > 4 && m.Tier() != "AVX512" {
 			return
 		}
-		m.Func(tileName("deltaWrite", rows), "func(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)",
+		name := "deltaWrite"
+		if after {
+			name += "After"
+		}
+		m.Func(tileName(name, rows), "func(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)",
 			fmt.Sprintf("tiles of %d rows of a panel of %d columns; strides in bytes", height, tileVectors(m)*m.Lanes()))
 		panel := tileVectors(m) * Bytes(m)
 		s, a, aRow, scale := m.Param("s"), m.Param("a"), m.Param("aRow"), m.Param("scale")
 		m.Loop(m.Param("tiles"), 1, func() {
 			acc := make([][]Vec, height)
 			for i := range acc {
-				factor := m.SplatAt(At{Base: scale, Disp: 4 * i})
+				var factor Vec
+				if !after {
+					factor = m.SplatAt(At{Base: scale, Disp: 4 * i})
+				}
 				for j := range tileVectors(m) {
-					acc[i] = append(acc[i], m.Mul(factor, At{Base: s, Disp: i*panel + j*Bytes(m)}))
+					at := At{Base: s, Disp: i*panel + j*Bytes(m)}
+					if after {
+						acc[i] = append(acc[i], m.Load(at, nil))
+					} else {
+						acc[i] = append(acc[i], m.Mul(factor, at))
+					}
 				}
 			}
 			from, u := m.CopyGP(a), m.Param("u")
@@ -148,7 +162,14 @@ func deltaWrite(rows int) kernel {
 				}
 			})
 			for i := range acc {
+				var factor Vec
+				if after {
+					factor = m.SplatAt(At{Base: scale, Disp: 4 * i})
+				}
 				for j, v := range acc[i] {
+					if after {
+						v = m.Mul(v, factor)
+					}
 					m.Store(At{Base: s, Disp: i*panel + j*Bytes(m)}, nil, v)
 				}
 			}
@@ -197,49 +218,61 @@ func deltaFall(m Machine) {
 	m.End()
 }
 
-// deltaKeys multiplies up the decays of key channels, and divides keys by them:
+// deltaKeys multiplies up the decays of key channels, and what rows are read with by them:
 //
-//	grow[t][i] = exp(logs[0][i]) ... exp(logs[t][i]), near[t][i] = k[t][i] / grow[t][i],
-//	tail[t][i] = near[t][i] grow[last][i].
+//	grow[t] = exp(logs[0]) exp(logs[1]) ... exp(logs[t]),
+//	near[t] = k[t] / grow[t], left[t] = erase[t] grow[t], ask[t] = q[t] grow[t],
 //
-// What decays leave is never less than tiny: where it is that, or a logarithm is above 0, near and tail
+// with grow[t-1] for left, 1 before all, in deltaKeysFirst; the last grow goes to last. What
+// decays leave is never less than tiny: where it is that, or a logarithm is above 0, the rest
 // may be anything.
-func deltaKeys(m Machine) {
-	m.Func("deltaKeys", "func(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)",
-		"rows of k, grow, near and tail are row bytes apart, those of logs logsRow")
-	width, offset := m.Param("width"), m.ZeroGP()
-	columns(m, width, offset, []int{2, 1}, func(count int, t *Tail) {
-		at := func(name string) GP { return paramFrom(m, name, offset) }
-		down, up := make([]Vec, count), make([]Vec, count)
-		for j := range down {
-			down[j], up[j] = m.Copy(float(1)), m.Copy(float(1))
+func deltaKeys(first bool) kernel {
+	return func(m Machine) {
+		name := "deltaKeys"
+		if first {
+			name += "First"
 		}
-		logs, k, grow, near, logsRow, row := at("logs"), at("k"), at("grow"), at("near"), m.Param("logsRow"), m.Param("row")
-		m.Loop(m.Param("tokens"), 1, func() {
+		m.Func(name, "func(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)",
+			"rows are row bytes apart, those of logs logsRow")
+		width, offset := m.Param("width"), m.ZeroGP()
+		columns(m, width, offset, []int{2, 1}, func(count int, t *Tail) {
+			at := func(name string) GP { return paramFrom(m, name, offset) }
+			down, up := make([]Vec, count), make([]Vec, count)
 			for j := range down {
-				place := j * Bytes(m)
-				e, inverse := expPairOf(m, m.Load(At{Base: logs, Disp: place}, t))
-				m.Set(down[j], AtLeast(m, m.Mul(down[j], e), c("tiny")))
-				m.Set(up[j], m.Mul(up[j], inverse))
-				m.Store(At{Base: grow, Disp: place}, t, down[j])
-				m.Store(At{Base: near, Disp: place}, t, m.Mul(up[j], m.Load(At{Base: k, Disp: place}, t)))
+				down[j], up[j] = m.Copy(float(1)), m.Copy(float(1))
 			}
-			m.AddGP(logs, logsRow)
-			for _, p := range []GP{k, grow, near} {
-				m.AddGP(p, row)
+			logs, k, erase, q, logsRow, row := at("logs"), at("k"), at("erase"), at("q"), m.Param("logsRow"), m.Param("row")
+			near, left, ask := at("near"), at("left"), at("ask")
+			m.Loop(m.Param("tokens"), 1, func() {
+				for j := range down {
+					place := j * Bytes(m)
+					scaled := func(to, from GP, by Vec) {
+						m.Store(At{Base: to, Disp: place}, t, m.Mul(by, m.Load(At{Base: from, Disp: place}, t)))
+					}
+					e, inverse := expPairOf(m, m.Load(At{Base: logs, Disp: place}, t))
+					if first {
+						scaled(left, erase, down[j])
+					}
+					m.Set(down[j], AtLeast(m, m.Mul(down[j], e), c("tiny")))
+					m.Set(up[j], m.Mul(up[j], inverse))
+					scaled(near, k, up[j])
+					if !first {
+						scaled(left, erase, down[j])
+					}
+					scaled(ask, q, down[j])
+				}
+				m.AddGP(logs, logsRow)
+				for _, p := range []GP{k, erase, q, near, left, ask} {
+					m.AddGP(p, row)
+				}
+			})
+			last := at("last")
+			for j := range down {
+				m.Store(At{Base: last, Disp: j * Bytes(m)}, t, down[j])
 			}
 		})
-		from, tail := at("near"), at("tail")
-		m.Loop(m.Param("tokens"), 1, func() {
-			for j := range down {
-				place := j * Bytes(m)
-				m.Store(At{Base: tail, Disp: place}, t, m.Mul(down[j], m.Load(At{Base: from, Disp: place}, t)))
-			}
-			m.AddGP(from, row)
-			m.AddGP(tail, row)
-		})
-	})
-	m.End()
+		m.End()
+	}
 }
 
 // expPairOf returns exp(x) and exp(-x) for -86 <= x <= 0. What is less counts as -86, what is
@@ -275,9 +308,9 @@ var deltaHeights = []int{0, 8, 4, 1}
 
 func deltaChunkKernels() (list []kernel) {
 	for _, rows := range deltaHeights {
-		list = append(list, deltaTile(rows, true), deltaTile(rows, false), deltaWrite(rows))
+		list = append(list, deltaTile(rows, true), deltaTile(rows, false), deltaWrite(rows, false), deltaWrite(rows, true))
 	}
-	return append(list, deltaFall, deltaKeys)
+	return append(list, deltaFall, deltaKeys(false), deltaKeys(true))
 }
 
 func deltaChunkChoices() []choice {
@@ -287,6 +320,9 @@ func deltaChunkChoices() []choice {
 		{name: "deltaAsk", params: read + "dst *float32, dstRow int"},
 		{name: "deltaWrite", params: "tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32"},
 	}
+	after := list[2]
+	after.name += "After"
+	list = append(list, after)
 	for i := range list {
 		c := &list[i]
 		c.doc = c.name + "SIMD takes rows of a panel: 0 for the tier's full height, 8 (AVX-512), 4 or 1."

@@ -81,7 +81,7 @@ func operations() []operation {
 		private("outer", outer, combine, accumulate(4, false, false), accumulate(1, false, false), accumulate(4, true, false), accumulate(1, true, false), accumulate(4, true, true)),
 		private("delta", deltaStep(false), deltaStep(true)),
 		{pkg: "kernel", name: "delta_chunk", kernels: deltaChunkKernels(), choices: deltaChunkChoices()},
-		private("rows", scaleRows, flush),
+		private("rows", scaleRows, rowScales, flush),
 		private("widen", widen("BFloat16", simd.Machine.LoadBFloat16), widen("Float16", simd.Machine.LoadFloat16)),
 		private("scan", scanKernels()...),
 	}

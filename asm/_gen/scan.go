@@ -300,6 +300,32 @@ func scaleRows(m Machine) {
 	m.End()
 }
 
+// rowScales is what rows are multiplied by to have a length.
+func rowScales(m Machine) {
+	m.Func("rowScales", "func(rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32)",
+		"dst[t] = scale / sqrt(eps + sum over i of x[t][i]^2); strides in bytes")
+	dst, x, xRow := m.Param("dst"), m.Param("x"), m.Param("xRow")
+	m.Loop(m.Param("rows"), 1, func() {
+		sums := []Vec{m.Zero(), m.Zero()}
+		from := m.CopyGP(x)
+		Stream(m, m.Param("width"), len(sums), []GP{from}, func(c *Chunk) {
+			for i := range c.Count {
+				v := c.Load(from, i)
+				m.MulAdd(sums[i], v, v)
+			}
+		})
+		m.StoreFirst(At{Base: dst}, m.SumLanes(m.Add(sums[0], sums[1])))
+		m.AddImm(dst, 4)
+		m.AddGP(x, xRow)
+	})
+	scale, eps := m.ParamSplat("scale"), m.ParamSplat("eps")
+	dst = m.Param("dst")
+	Stream(m, m.Param("rows"), 1, []GP{dst}, func(c *Chunk) {
+		c.Store(dst, 0, m.Div(scale, m.Sqrt(m.Add(c.Load(dst, 0), eps))))
+	})
+	m.End()
+}
+
 // prefetch asks for the cache lines of rows of x, of 16 elements each.
 func prefetch(m Machine) {
 	m.Func("prefetch", "func(rows int, lines int, x *float32, xRow int)", "the cache lines from each row of x on")

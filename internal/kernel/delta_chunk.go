@@ -34,26 +34,31 @@ func (d *DeltaRows) Solve(s, u, kept []float32, w []float32, v blas32.General, r
 	CheckLen(op, "w", len(w), rows)
 	CheckLen(op, "rest", len(rest), rows)
 	CheckAtLeast(op, "kept", len(kept), (d.Before+rows)*width)
-	var buf [maxTileRows * maxPanelCols]float32
 	for row, height := 0, 0; row < rows; row += height {
 		kind := 0
 		kind, height = deltaHeight(tier, rows-row)
-		from, stride := v.Data[row*v.Stride:], v.Stride
-		if v.Cols < width {
-			for i := range height {
-				copy(buf[i*width:][:v.Cols], from[i*stride:])
-			}
-			from, stride = buf[:], width
-		}
-		before := d.Before + row
-		if tier == isa.Generic {
-			d.solveGeneric(row, height, quads(s), quads(u), quads(kept), w, from, stride, rest)
+		if v.Cols == width {
+			d.solve(tier, row, kind, height, s, u, kept, w, v.Data[row*v.Stride:], v.Stride, rest)
 			continue
 		}
-		ahead, aheadRow := d.Ahead.next(d.A.Cols / 4)
-		deltaSolveSIMD(tier, kind, d.A.Cols, first(s), first(d.A.Data[row*d.A.Stride:]), 4*d.A.Stride, &d.By[row], before, first(d.M.Data[row*d.M.Stride:]), 4*d.M.Stride, &u[0], ahead, aheadRow,
-			&w[row], &from[0], 4*stride, &rest[row], &kept[before*width])
+		var tile [maxTileRows * maxPanelCols]float32
+		for i := range height {
+			copy(tile[i*width:][:v.Cols], v.Data[(row+i)*v.Stride:])
+		}
+		d.solve(tier, row, kind, height, s, u, kept, w, tile[:], width, rest)
 	}
+}
+
+// solve is Solve for a kernel's rows from row on, of whole panels.
+func (d *DeltaRows) solve(tier isa.Tier, row, kind, height int, s, u, kept, w, v []float32, stride int, rest []float32) {
+	if tier == isa.Generic {
+		d.solveGeneric(row, height, quads(s), quads(u), quads(kept), w, v, stride, rest)
+		return
+	}
+	ahead, aheadRow := d.Ahead.next(d.A.Cols / 4)
+	before := d.Before + row
+	deltaSolveSIMD(tier, kind, d.A.Cols, first(s), first(d.A.Data[row*d.A.Stride:]), 4*d.A.Stride, &d.By[row], before, first(d.M.Data[row*d.M.Stride:]), 4*d.M.Stride, &u[0],
+		ahead, aheadRow, &w[row], &v[0], 4*stride, &rest[row], &kept[before*PanelCols()])
 }
 
 // Ask sets dst [rows, at most PanelCols] to
@@ -64,27 +69,30 @@ func (d *DeltaRows) Ask(dst blas32.General, s, u []float32) {
 	tier, width, rows := isa.Active(), PanelCols(), d.A.Rows
 	d.check(op, s, u, dst.Cols)
 	CheckMatrix(op, "dst", dst, rows, dst.Cols)
-	var buf [maxTileRows * maxPanelCols]float32
 	for row, height := 0, 0; row < rows; row += height {
 		kind := 0
 		kind, height = deltaHeight(tier, rows-row)
-		to, stride := dst.Data[row*dst.Stride:], dst.Stride
-		if dst.Cols < width {
-			to, stride = buf[:], width
+		if dst.Cols == width {
+			d.ask(tier, row, kind, height, s, u, dst.Data[row*dst.Stride:], dst.Stride)
+			continue
 		}
-		if tier == isa.Generic {
-			d.askGeneric(row, height, quads(s), quads(u), to, stride)
-		} else {
-			ahead, aheadRow := d.Ahead.next(d.A.Cols / 4)
-			deltaAskSIMD(tier, kind, d.A.Cols, first(s), first(d.A.Data[row*d.A.Stride:]), 4*d.A.Stride, &d.By[row], d.Before+row, first(d.M.Data[row*d.M.Stride:]), 4*d.M.Stride, &u[0], ahead, aheadRow,
-				&to[0], 4*stride)
-		}
-		if dst.Cols < width {
-			for i := range height {
-				copy(dst.Data[(row+i)*dst.Stride:][:dst.Cols], buf[i*width:])
-			}
+		var tile [maxTileRows * maxPanelCols]float32
+		d.ask(tier, row, kind, height, s, u, tile[:], width)
+		for i := range height {
+			copy(dst.Data[(row+i)*dst.Stride:][:dst.Cols], tile[i*width:])
 		}
 	}
+}
+
+// ask is Ask for a kernel's rows from row on, of whole panels.
+func (d *DeltaRows) ask(tier isa.Tier, row, kind, height int, s, u, dst []float32, stride int) {
+	if tier == isa.Generic {
+		d.askGeneric(row, height, quads(s), quads(u), dst, stride)
+		return
+	}
+	ahead, aheadRow := d.Ahead.next(d.A.Cols / 4)
+	deltaAskSIMD(tier, kind, d.A.Cols, first(s), first(d.A.Data[row*d.A.Stride:]), 4*d.A.Stride, &d.By[row], d.Before+row, first(d.M.Data[row*d.M.Stride:]), 4*d.M.Stride, &u[0],
+		ahead, aheadRow, &dst[0], 4*stride)
 }
 
 func (d *DeltaRows) check(op string, s, u []float32, cols int) {
@@ -123,8 +131,10 @@ func first(x []float32) *float32 {
 // DeltaWrite takes a panel of a state, [states, PanelCols], over the tokens of a chunk whose
 // rows are u [tokens, PanelCols]:
 //
-//	s[i] = scale[i] s[i] + sum over j of a[j][i] u[j].
-func DeltaWrite(s []float32, scale []float32, a blas32.General, u []float32) {
+//	s[i] = scale[i] s[i] + sum over j of a[j][i] u[j]
+//
+// or, with after, scale[i] times the sum of both.
+func DeltaWrite(s []float32, scale []float32, a blas32.General, u []float32, after bool) {
 	const op = "kernel: DeltaWrite"
 	tier, width := isa.Active(), PanelCols()
 	CheckMatrix(op, "a", a, a.Rows, a.Cols)
@@ -132,7 +142,7 @@ func DeltaWrite(s []float32, scale []float32, a blas32.General, u []float32) {
 	CheckLen(op, "s", len(s), a.Cols*width)
 	CheckLen(op, "u", len(u), a.Rows*width)
 	if tier == isa.Generic {
-		deltaWriteGeneric(quads(s), scale, a, quads(u))
+		deltaWriteGeneric(quads(s), scale, a, quads(u), after)
 		return
 	}
 	const most = 16 // tiles to a kernel call
@@ -145,7 +155,11 @@ func DeltaWrite(s []float32, scale []float32, a blas32.General, u []float32) {
 		if a.Rows > 0 {
 			from = a.Data[row:]
 		}
-		deltaWriteSIMD(tier, kind, tiles, a.Rows, &s[row*width], first(from), 4*a.Stride, first(u), &scale[row])
+		if after {
+			deltaWriteAfterSIMD(tier, kind, tiles, a.Rows, &s[row*width], first(from), 4*a.Stride, first(u), &scale[row])
+		} else {
+			deltaWriteSIMD(tier, kind, tiles, a.Rows, &s[row*width], first(from), 4*a.Stride, first(u), &scale[row])
+		}
 		row += tiles * height
 	}
 }
@@ -196,37 +210,47 @@ func DeltaFall(dst blas32.General, step, by []float32, x blas32.General) {
 // from what float32 cannot hold, upside down, times a key.
 const mildest = 0x1p-90
 
-// DeltaKeys multiplies the decays exp(g) of key channels up, g [tokens, width] being 0 or less,
-// and divides keys k by them:
+// DeltaKeys are rows of tokens of a chunk, [tokens, width], whose key channels have decays of
+// their own, exp(Logs), Logs being 0 or less: keys, and what a state is read and asked with.
+// All but Logs have one stride.
+type DeltaKeys struct {
+	Logs, K, Erase, Q blas32.General
+	First             bool // the state is read with Erase in front of a token's own decay
+}
+
+// Multiply multiplies decays up, rows by them, and divides keys by them:
 //
-//	grow[t] = exp(g[0] + g[1] + ... + g[t]), near[t] = k[t] / grow[t], tail[t] = near[t] grow[last].
+//	grow[t] = exp(Logs[0] + Logs[1] + ... + Logs[t]),
+//	near[t] = K[t] / grow[t], left[t] = Erase[t] grow[t], ask[t] = Q[t] grow[t],
 //
-// It returns whether decays are mild: of every channel 2^-90 is left, or more. Where they are
-// not, the results are unspecified. k, grow, near and tail
-// have one stride.
-func DeltaKeys(grow, near, tail, g, k blas32.General) bool {
+// with grow[t-1] for left where First is set; last is the last of grow. It returns whether
+// decays are mild: of every channel 2^-90 is left, or more. Where they are not, the results
+// are unspecified.
+func (d *DeltaKeys) Multiply(near, left, ask blas32.General, last []float32) bool {
 	const op = "kernel: DeltaKeys"
-	tokens, width, tier := g.Rows, g.Cols, isa.Active()
-	CheckMatrix(op, "g", g, tokens, width)
-	for _, m := range [...]*blas32.General{&grow, &near, &tail, &k} {
-		if CheckMatrix(op, "grow, near, tail or k", *m, tokens, width); m.Stride != k.Stride {
-			Panicf("%s: strides %d and %d, want one", op, m.Stride, k.Stride)
+	tokens, width, tier := d.Logs.Rows, d.Logs.Cols, isa.Active()
+	CheckMatrix(op, "Logs", d.Logs, tokens, width)
+	CheckLen(op, "last", len(last), width)
+	for _, m := range [...]*blas32.General{&d.K, &d.Erase, &d.Q, &near, &left, &ask} {
+		if CheckMatrix(op, "a matrix beside Logs", *m, tokens, width); m.Stride != d.K.Stride {
+			Panicf("%s: strides %d and %d, want one", op, m.Stride, d.K.Stride)
 		}
-	}
-	if tokens == 0 {
-		return true
 	}
 	const most = 2 * 16 // columns to look at before the next
 	for from := 0; from < width; from += most {
-		cols, at := min(most, width-from), func(m *blas32.General) *float32 { return &m.Data[from] }
-		if tier == isa.Generic {
+		cols := min(most, width-from)
+		at := func(m *blas32.General) *float32 { return first(m.Data[min(from, len(m.Data)):]) }
+		switch {
+		case tier == isa.Generic:
 			for i := from; i < from+cols; i++ {
-				deltaKeyGeneric(i, &grow, &near, &tail, &g, &k)
+				last[i] = d.channel(i, near, left, ask)
 			}
-		} else {
-			deltaKeysSIMD(tier, cols, tokens, at(&g), 4*g.Stride, at(&k), at(&grow), at(&near), at(&tail), 4*k.Stride)
+		case d.First:
+			deltaKeysFirstSIMD(tier, cols, tokens, at(&d.Logs), 4*d.Logs.Stride, at(&d.K), at(&d.Erase), at(&d.Q), at(&near), at(&left), at(&ask), 4*near.Stride, &last[from])
+		default:
+			deltaKeysSIMD(tier, cols, tokens, at(&d.Logs), 4*d.Logs.Stride, at(&d.K), at(&d.Erase), at(&d.Q), at(&near), at(&left), at(&ask), 4*near.Stride, &last[from])
 		}
-		for _, v := range grow.Data[(tokens-1)*grow.Stride+from:][:cols] {
+		for _, v := range last[from:][:cols] {
 			if !(v >= mildest && v <= 1) {
 				return false
 			}
@@ -235,20 +259,22 @@ func DeltaKeys(grow, near, tail, g, k blas32.General) bool {
 	return true
 }
 
-func deltaKeyGeneric(i int, grow, near, tail, g, k *blas32.General) {
+// channel is Multiply for channel i; it returns the last of grow.
+func (d *DeltaKeys) channel(i int, near, left, ask blas32.General) float32 {
 	down, up := float32(1), float32(1)
-	for t := range g.Rows {
-		x := g.Data[t*g.Stride+i]
+	for t := range d.Logs.Rows {
+		x, at := d.Logs.Data[t*d.Logs.Stride+i], t*near.Stride+i
+		before := down
 		down = max(down*scalar.Exp(x), scalar.Tiny)
 		up *= scalar.Exp(-x)
-		at := t*k.Stride + i
-		grow.Data[at] = down
-		near.Data[at] = up * k.Data[at]
+		near.Data[at] = up * d.K.Data[at]
+		if !d.First {
+			before = down
+		}
+		left.Data[at] = before * d.Erase.Data[at]
+		ask.Data[at] = down * d.Q.Data[at]
 	}
-	for t := range g.Rows {
-		at := t*k.Stride + i
-		tail.Data[at] = down * near.Data[at]
-	}
+	return down
 }
 
 // readGeneric sets x to what rows of d read from s and from rows of u before them.
@@ -295,14 +321,12 @@ func (d *DeltaRows) askGeneric(row, height int, s, u []quad, dst []float32, stri
 	}
 }
 
-func deltaWriteGeneric(s []quad, scale []float32, a blas32.General, u []quad) {
+func deltaWriteGeneric(s []quad, scale []float32, a blas32.General, u []quad, after bool) {
 	var column [2][deltaTokens]float32
 	for i := 0; i < len(s); i += 2 {
 		height := min(2, len(s)-i)
-		for r := range height {
-			for j := range s[i+r] {
-				s[i+r][j] = float32(scale[i+r] * s[i+r][j])
-			}
+		if !after {
+			scaleQuads(s[i:][:height], scale[i:])
 		}
 		for from := 0; from < len(u); from += deltaTokens {
 			part := u[from:min(from+deltaTokens, len(u))]
@@ -318,6 +342,17 @@ func deltaWriteGeneric(s []quad, scale []float32, a blas32.General, u []quad) {
 			} else {
 				tile1(&s[i], column[0][:], part)
 			}
+		}
+		if after {
+			scaleQuads(s[i:][:height], scale[i:])
+		}
+	}
+}
+
+func scaleQuads(s []quad, scale []float32) {
+	for i := range s {
+		for j := range s[i] {
+			s[i][j] = float32(scale[i] * s[i][j])
 		}
 	}
 }

@@ -27,6 +27,12 @@ func deltaWriteFullAVX512(tiles int, n int, s *float32, a *float32, aRow int, u 
 func deltaWriteFullAVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
 //go:noescape
+func deltaWriteAfterFullAVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
+func deltaWriteAfterFullAVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
 func deltaSolve4AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
 
 //go:noescape
@@ -43,6 +49,12 @@ func deltaWrite4AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *fl
 
 //go:noescape
 func deltaWrite4AVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
+func deltaWriteAfter4AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
+func deltaWriteAfter4AVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
 //go:noescape
 func deltaSolve1AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
@@ -63,16 +75,28 @@ func deltaWrite1AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *fl
 func deltaWrite1AVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
 //go:noescape
+func deltaWriteAfter1AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
+func deltaWriteAfter1AVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
 func deltaFallAVX512(width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int)
 
 //go:noescape
 func deltaFallAVX2(width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int)
 
 //go:noescape
-func deltaKeysAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+func deltaKeysAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
 
 //go:noescape
-func deltaKeysAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+func deltaKeysAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
+
+//go:noescape
+func deltaKeysFirstAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
+
+//go:noescape
+func deltaKeysFirstAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
 
 //go:noescape
 func deltaSolve8AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
@@ -82,6 +106,9 @@ func deltaAsk8AVX512(dim int, s *float32, a *float32, aRow int, by *float32, bef
 
 //go:noescape
 func deltaWrite8AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
+func deltaWriteAfter8AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
 // rows of x and dst are row bytes apart
 func deltaFallSIMD(tier isa.Tier, width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int) {
@@ -93,13 +120,23 @@ func deltaFallSIMD(tier isa.Tier, width int, tokens int, step *float32, one *flo
 	}
 }
 
-// rows of k, grow, near and tail are row bytes apart, those of logs logsRow
-func deltaKeysSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int) {
+// rows are row bytes apart, those of logs logsRow
+func deltaKeysSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32) {
 	switch {
 	case tier >= isa.AVX512:
-		deltaKeysAVX512(width, tokens, logs, logsRow, k, grow, near, tail, row)
+		deltaKeysAVX512(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
 	default: // isa.AVX2
-		deltaKeysAVX2(width, tokens, logs, logsRow, k, grow, near, tail, row)
+		deltaKeysAVX2(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
+	}
+}
+
+// rows are row bytes apart, those of logs logsRow
+func deltaKeysFirstSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32) {
+	switch {
+	case tier >= isa.AVX512:
+		deltaKeysFirstAVX512(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
+	default: // isa.AVX2
+		deltaKeysFirstAVX2(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
 	}
 }
 
@@ -187,6 +224,36 @@ func deltaWriteSIMD(tier isa.Tier, rows int, tiles int, n int, s *float32, a *fl
 			deltaWrite4AVX2(tiles, n, s, a, aRow, u, scale)
 		case 1:
 			deltaWrite1AVX2(tiles, n, s, a, aRow, u, scale)
+		default:
+			panic(NoKernels)
+		}
+	}
+}
+
+// deltaWriteAfterSIMD takes rows of a panel: 0 for the tier's full height, 8 (AVX-512), 4 or 1.
+func deltaWriteAfterSIMD(tier isa.Tier, rows int, tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32) {
+	switch {
+	case tier >= isa.AVX512:
+		switch rows {
+		case 0:
+			deltaWriteAfterFullAVX512(tiles, n, s, a, aRow, u, scale)
+		case 8:
+			deltaWriteAfter8AVX512(tiles, n, s, a, aRow, u, scale)
+		case 4:
+			deltaWriteAfter4AVX512(tiles, n, s, a, aRow, u, scale)
+		case 1:
+			deltaWriteAfter1AVX512(tiles, n, s, a, aRow, u, scale)
+		default:
+			panic(NoKernels)
+		}
+	default: // isa.AVX2
+		switch rows {
+		case 0:
+			deltaWriteAfterFullAVX2(tiles, n, s, a, aRow, u, scale)
+		case 4:
+			deltaWriteAfter4AVX2(tiles, n, s, a, aRow, u, scale)
+		case 1:
+			deltaWriteAfter1AVX2(tiles, n, s, a, aRow, u, scale)
 		default:
 			panic(NoKernels)
 		}

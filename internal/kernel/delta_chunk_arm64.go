@@ -18,6 +18,9 @@ func deltaAskFullNEON(dim int, s *float32, a *float32, aRow int, by *float32, be
 func deltaWriteFullNEON(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
 //go:noescape
+func deltaWriteAfterFullNEON(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
 func deltaSolve4NEON(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
 
 //go:noescape
@@ -25,6 +28,9 @@ func deltaAsk4NEON(dim int, s *float32, a *float32, aRow int, by *float32, befor
 
 //go:noescape
 func deltaWrite4NEON(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
+func deltaWriteAfter4NEON(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
 //go:noescape
 func deltaSolve1NEON(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
@@ -36,19 +42,30 @@ func deltaAsk1NEON(dim int, s *float32, a *float32, aRow int, by *float32, befor
 func deltaWrite1NEON(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
 //go:noescape
+func deltaWriteAfter1NEON(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+
+//go:noescape
 func deltaFallNEON(width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int)
 
 //go:noescape
-func deltaKeysNEON(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+func deltaKeysNEON(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
+
+//go:noescape
+func deltaKeysFirstNEON(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
 
 // rows of x and dst are row bytes apart
 func deltaFallSIMD(tier isa.Tier, width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int) {
 	deltaFallNEON(width, tokens, step, one, by, x, dst, row)
 }
 
-// rows of k, grow, near and tail are row bytes apart, those of logs logsRow
-func deltaKeysSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int) {
-	deltaKeysNEON(width, tokens, logs, logsRow, k, grow, near, tail, row)
+// rows are row bytes apart, those of logs logsRow
+func deltaKeysSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32) {
+	deltaKeysNEON(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
+}
+
+// rows are row bytes apart, those of logs logsRow
+func deltaKeysFirstSIMD(tier isa.Tier, width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32) {
+	deltaKeysFirstNEON(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
 }
 
 // deltaSolveSIMD takes rows of a panel: 0 for the tier's full height, 8 (AVX-512), 4 or 1.
@@ -88,6 +105,20 @@ func deltaWriteSIMD(tier isa.Tier, rows int, tiles int, n int, s *float32, a *fl
 		deltaWrite4NEON(tiles, n, s, a, aRow, u, scale)
 	case 1:
 		deltaWrite1NEON(tiles, n, s, a, aRow, u, scale)
+	default:
+		panic(NoKernels)
+	}
+}
+
+// deltaWriteAfterSIMD takes rows of a panel: 0 for the tier's full height, 8 (AVX-512), 4 or 1.
+func deltaWriteAfterSIMD(tier isa.Tier, rows int, tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32) {
+	switch rows {
+	case 0:
+		deltaWriteAfterFullNEON(tiles, n, s, a, aRow, u, scale)
+	case 4:
+		deltaWriteAfter4NEON(tiles, n, s, a, aRow, u, scale)
+	case 1:
+		deltaWriteAfter1NEON(tiles, n, s, a, aRow, u, scale)
 	default:
 		panic(NoKernels)
 	}

@@ -898,6 +898,105 @@ end18:
 	VZEROUPPER
 	RET
 
+// func deltaWriteAfterFullAVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+// Requires: AVX, FMA3
+TEXT ·deltaWriteAfterFullAVX2(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ a+24(FP), CX
+	MOVQ aRow+32(FP), DX
+	MOVQ scale+48(FP), BX
+	MOVQ tiles+0(FP), SI
+	CMPQ SI, $+1
+	JLT  end22
+
+loop21:
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	VMOVUPS 256(AX), Y8
+	VMOVUPS 288(AX), Y9
+	VMOVUPS 320(AX), Y10
+	VMOVUPS 352(AX), Y11
+	MOVQ    CX, DI
+	MOVQ    u+40(FP), R8
+	MOVQ    n+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end24
+
+loop23:
+	VMOVUPS      (R8), Y12
+	VMOVUPS      32(R8), Y13
+	VBROADCASTSS (DI), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS 4(DI), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS 8(DI), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS 12(DI), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS 16(DI), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS 20(DI), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	ADDQ         $+64, R8
+	ADDQ         DX, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop23
+
+end24:
+	VBROADCASTSS (BX), Y12
+	VMULPS       Y12, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VMULPS       Y12, Y1, Y0
+	VMOVUPS      Y0, 32(AX)
+	VBROADCASTSS 4(BX), Y0
+	VMULPS       Y0, Y2, Y1
+	VMOVUPS      Y1, 64(AX)
+	VMULPS       Y0, Y3, Y0
+	VMOVUPS      Y0, 96(AX)
+	VBROADCASTSS 8(BX), Y0
+	VMULPS       Y0, Y4, Y1
+	VMOVUPS      Y1, 128(AX)
+	VMULPS       Y0, Y5, Y0
+	VMOVUPS      Y0, 160(AX)
+	VBROADCASTSS 12(BX), Y0
+	VMULPS       Y0, Y6, Y1
+	VMOVUPS      Y1, 192(AX)
+	VMULPS       Y0, Y7, Y0
+	VMOVUPS      Y0, 224(AX)
+	VBROADCASTSS 16(BX), Y0
+	VMULPS       Y0, Y8, Y1
+	VMOVUPS      Y1, 256(AX)
+	VMULPS       Y0, Y9, Y0
+	VMOVUPS      Y0, 288(AX)
+	VBROADCASTSS 20(BX), Y0
+	VMULPS       Y0, Y10, Y1
+	VMOVUPS      Y1, 320(AX)
+	VMULPS       Y0, Y11, Y0
+	VMOVUPS      Y0, 352(AX)
+	ADDQ         $+384, AX
+	ADDQ         $+24, CX
+	ADDQ         $+24, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop21
+
+end22:
+	VZEROUPPER
+	RET
+
 // func deltaSolve4AVX2(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·deltaSolve4AVX2(SB), NOSPLIT, $0-128
@@ -918,9 +1017,9 @@ TEXT ·deltaSolve4AVX2(SB), NOSPLIT, $0-128
 	ADDQ   SI, DI
 	MOVQ   s+8(FP), R8
 	CMPQ   DX, $+4
-	JLT    end22
+	JLT    end26
 
-loop21:
+loop25:
 	VMOVUPS      (R8), Y8
 	VMOVUPS      32(R8), Y9
 	VBROADCASTSS (BX), Y10
@@ -985,13 +1084,13 @@ loop21:
 	ADDQ         $+16, DI
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop21
+	JGE          loop25
 
-end22:
+end26:
 	CMPQ DX, $+1
-	JLT  end24
+	JLT  end28
 
-loop23:
+loop27:
 	VMOVUPS      (R8), Y8
 	VMOVUPS      32(R8), Y9
 	VBROADCASTSS (BX), Y10
@@ -1011,9 +1110,9 @@ loop23:
 	ADDQ         $+4, DI
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop23
+	JGE          loop27
 
-end24:
+end28:
 	MOVQ         by+32(FP), AX
 	VBROADCASTSS (AX), Y8
 	VMULPS       Y8, Y0, Y0
@@ -1051,9 +1150,9 @@ end24:
 	ADDQ         DX, BX
 	MOVQ         before+40(FP), SI
 	CMPQ         SI, $+4
-	JLT          end26
+	JLT          end30
 
-loop25:
+loop29:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      32(AX), Y9
 	VBROADCASTSS (CX), Y10
@@ -1115,13 +1214,13 @@ loop25:
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
 	CMPQ         SI, $+4
-	JGE          loop25
+	JGE          loop29
 
-end26:
+end30:
 	CMPQ SI, $+1
-	JLT  end28
+	JLT  end32
 
-loop27:
+loop31:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      32(AX), Y9
 	VBROADCASTSS (CX), Y10
@@ -1141,9 +1240,9 @@ loop27:
 	ADDQ         $+4, BX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop27
+	JGE          loop31
 
-end28:
+end32:
 	VBROADCASTSS (CX)(DX*1), Y8
 	VFMADD231PS  Y0, Y8, Y2
 	VFMADD231PS  Y1, Y8, Y3
@@ -1215,9 +1314,9 @@ TEXT ·deltaAsk4AVX2(SB), NOSPLIT, $0-104
 	ADDQ   SI, DI
 	MOVQ   s+8(FP), R8
 	CMPQ   DX, $+4
-	JLT    end30
+	JLT    end34
 
-loop29:
+loop33:
 	VMOVUPS      (R8), Y8
 	VMOVUPS      32(R8), Y9
 	VBROADCASTSS (BX), Y10
@@ -1282,13 +1381,13 @@ loop29:
 	ADDQ         $+16, DI
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop29
+	JGE          loop33
 
-end30:
+end34:
 	CMPQ DX, $+1
-	JLT  end32
+	JLT  end36
 
-loop31:
+loop35:
 	VMOVUPS      (R8), Y8
 	VMOVUPS      32(R8), Y9
 	VBROADCASTSS (BX), Y10
@@ -1308,9 +1407,9 @@ loop31:
 	ADDQ         $+4, DI
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop31
+	JGE          loop35
 
-end32:
+end36:
 	MOVQ         by+32(FP), AX
 	VBROADCASTSS (AX), Y8
 	VMULPS       Y8, Y0, Y0
@@ -1331,9 +1430,9 @@ end32:
 	ADDQ         DX, BX
 	MOVQ         before+40(FP), SI
 	CMPQ         SI, $+4
-	JLT          end34
+	JLT          end38
 
-loop33:
+loop37:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      32(AX), Y9
 	VBROADCASTSS (CX), Y10
@@ -1395,13 +1494,13 @@ loop33:
 	ADDQ         $+16, BX
 	SUBQ         $+4, SI
 	CMPQ         SI, $+4
-	JGE          loop33
+	JGE          loop37
 
-end34:
+end38:
 	CMPQ SI, $+1
-	JLT  end36
+	JLT  end40
 
-loop35:
+loop39:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      32(AX), Y9
 	VBROADCASTSS (CX), Y10
@@ -1421,9 +1520,9 @@ loop35:
 	ADDQ         $+4, BX
 	SUBQ         $+1, SI
 	CMPQ         SI, $+1
-	JGE          loop35
+	JGE          loop39
 
-end36:
+end40:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      32(AX), Y9
 	VBROADCASTSS (CX), Y10
@@ -1486,9 +1585,9 @@ TEXT ·deltaWrite4AVX2(SB), NOSPLIT, $0-56
 	MOVQ scale+48(FP), BX
 	MOVQ tiles+0(FP), SI
 	CMPQ SI, $+1
-	JLT  end38
+	JLT  end42
 
-loop37:
+loop41:
 	VBROADCASTSS (BX), Y0
 	VMULPS       (AX), Y0, Y1
 	VMULPS       32(AX), Y0, Y0
@@ -1505,9 +1604,9 @@ loop37:
 	MOVQ         u+40(FP), R8
 	MOVQ         n+8(FP), R9
 	CMPQ         R9, $+1
-	JLT          end40
+	JLT          end44
 
-loop39:
+loop43:
 	VMOVUPS      (R8), Y8
 	VMOVUPS      32(R8), Y9
 	VBROADCASTSS (DI), Y10
@@ -1526,9 +1625,9 @@ loop39:
 	ADDQ         DX, DI
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop39
+	JGE          loop43
 
-end40:
+end44:
 	VMOVUPS Y1, (AX)
 	VMOVUPS Y0, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -1542,149 +1641,94 @@ end40:
 	ADDQ    $+16, BX
 	SUBQ    $+1, SI
 	CMPQ    SI, $+1
-	JGE     loop37
+	JGE     loop41
 
-end38:
+end42:
+	VZEROUPPER
+	RET
+
+// func deltaWriteAfter4AVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+// Requires: AVX, FMA3
+TEXT ·deltaWriteAfter4AVX2(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ a+24(FP), CX
+	MOVQ aRow+32(FP), DX
+	MOVQ scale+48(FP), BX
+	MOVQ tiles+0(FP), SI
+	CMPQ SI, $+1
+	JLT  end46
+
+loop45:
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	MOVQ    CX, DI
+	MOVQ    u+40(FP), R8
+	MOVQ    n+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end48
+
+loop47:
+	VMOVUPS      (R8), Y8
+	VMOVUPS      32(R8), Y9
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 4(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 8(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 12(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         $+64, R8
+	ADDQ         DX, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop47
+
+end48:
+	VBROADCASTSS (BX), Y8
+	VMULPS       Y8, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VMULPS       Y8, Y1, Y0
+	VMOVUPS      Y0, 32(AX)
+	VBROADCASTSS 4(BX), Y0
+	VMULPS       Y0, Y2, Y1
+	VMOVUPS      Y1, 64(AX)
+	VMULPS       Y0, Y3, Y0
+	VMOVUPS      Y0, 96(AX)
+	VBROADCASTSS 8(BX), Y0
+	VMULPS       Y0, Y4, Y1
+	VMOVUPS      Y1, 128(AX)
+	VMULPS       Y0, Y5, Y0
+	VMOVUPS      Y0, 160(AX)
+	VBROADCASTSS 12(BX), Y0
+	VMULPS       Y0, Y6, Y1
+	VMOVUPS      Y1, 192(AX)
+	VMULPS       Y0, Y7, Y0
+	VMOVUPS      Y0, 224(AX)
+	ADDQ         $+256, AX
+	ADDQ         $+16, CX
+	ADDQ         $+16, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop45
+
+end46:
 	VZEROUPPER
 	RET
 
 // func deltaSolve1AVX2(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·deltaSolve1AVX2(SB), NOSPLIT, $0-128
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	MOVQ   ahead+72(FP), AX
-	MOVQ   aheadRow+80(FP), CX
-	MOVQ   dim+0(FP), DX
-	MOVQ   a+16(FP), BX
-	MOVQ   aRow+24(FP), SI
-	MOVQ   s+8(FP), SI
-	CMPQ   DX, $+4
-	JLT    end42
-
-loop41:
-	VMOVUPS      (SI), Y2
-	VMOVUPS      32(SI), Y3
-	VBROADCASTSS (BX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	PREFETCHT1   (AX)
-	PREFETCHT1   64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      64(SI), Y2
-	VMOVUPS      96(SI), Y3
-	VBROADCASTSS 4(BX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      128(SI), Y2
-	VMOVUPS      160(SI), Y3
-	VBROADCASTSS 8(BX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      192(SI), Y2
-	VMOVUPS      224(SI), Y3
-	VBROADCASTSS 12(BX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         $+256, SI
-	ADDQ         $+16, BX
-	SUBQ         $+4, DX
-	CMPQ         DX, $+4
-	JGE          loop41
-
-end42:
-	CMPQ DX, $+1
-	JLT  end44
-
-loop43:
-	VMOVUPS      (SI), Y2
-	VMOVUPS      32(SI), Y3
-	VBROADCASTSS (BX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         $+64, SI
-	ADDQ         $+4, BX
-	SUBQ         $+1, DX
-	CMPQ         DX, $+1
-	JGE          loop43
-
-end44:
-	MOVQ         by+32(FP), AX
-	VBROADCASTSS (AX), Y2
-	VMULPS       Y2, Y0, Y0
-	VMULPS       Y2, Y1, Y1
-	MOVQ         w+88(FP), AX
-	MOVQ         v+96(FP), CX
-	MOVQ         vRow+104(FP), DX
-	VBROADCASTSS (AX), Y2
-	VFMADD231PS  (CX), Y2, Y0
-	VFMADD231PS  32(CX), Y2, Y1
-	MOVQ         u+64(FP), AX
-	MOVQ         m+48(FP), CX
-	MOVQ         mRow+56(FP), DX
-	MOVQ         before+40(FP), DX
-	CMPQ         DX, $+4
-	JLT          end46
-
-loop45:
-	VMOVUPS      (AX), Y2
-	VMOVUPS      32(AX), Y3
-	VBROADCASTSS (CX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      64(AX), Y2
-	VMOVUPS      96(AX), Y3
-	VBROADCASTSS 4(CX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      128(AX), Y2
-	VMOVUPS      160(AX), Y3
-	VBROADCASTSS 8(CX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      192(AX), Y2
-	VMOVUPS      224(AX), Y3
-	VBROADCASTSS 12(CX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         $+256, AX
-	ADDQ         $+16, CX
-	SUBQ         $+4, DX
-	CMPQ         DX, $+4
-	JGE          loop45
-
-end46:
-	CMPQ DX, $+1
-	JLT  end48
-
-loop47:
-	VMOVUPS      (AX), Y2
-	VMOVUPS      32(AX), Y3
-	VBROADCASTSS (CX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         $+64, AX
-	ADDQ         $+4, CX
-	SUBQ         $+1, DX
-	CMPQ         DX, $+1
-	JGE          loop47
-
-end48:
-	MOVQ         rest+112(FP), CX
-	MOVQ         kept+120(FP), DX
-	VBROADCASTSS (CX), Y2
-	VMOVUPS      Y0, (AX)
-	VMULPS       Y2, Y0, Y0
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(AX)
-	VMULPS       Y2, Y1, Y0
-	VMOVUPS      Y0, 32(DX)
-	VZEROUPPER
-	RET
-
-// func deltaAsk1AVX2(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, dst *float32, dstRow int)
-// Requires: AVX, FMA3, MMX+
-TEXT ·deltaAsk1AVX2(SB), NOSPLIT, $0-104
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   ahead+72(FP), AX
@@ -1747,6 +1791,12 @@ end52:
 	VBROADCASTSS (AX), Y2
 	VMULPS       Y2, Y0, Y0
 	VMULPS       Y2, Y1, Y1
+	MOVQ         w+88(FP), AX
+	MOVQ         v+96(FP), CX
+	MOVQ         vRow+104(FP), DX
+	VBROADCASTSS (AX), Y2
+	VFMADD231PS  (CX), Y2, Y0
+	VFMADD231PS  32(CX), Y2, Y1
 	MOVQ         u+64(FP), AX
 	MOVQ         m+48(FP), CX
 	MOVQ         mRow+56(FP), DX
@@ -1798,6 +1848,134 @@ loop55:
 	JGE          loop55
 
 end56:
+	MOVQ         rest+112(FP), CX
+	MOVQ         kept+120(FP), DX
+	VBROADCASTSS (CX), Y2
+	VMOVUPS      Y0, (AX)
+	VMULPS       Y2, Y0, Y0
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(AX)
+	VMULPS       Y2, Y1, Y0
+	VMOVUPS      Y0, 32(DX)
+	VZEROUPPER
+	RET
+
+// func deltaAsk1AVX2(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, dst *float32, dstRow int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·deltaAsk1AVX2(SB), NOSPLIT, $0-104
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   ahead+72(FP), AX
+	MOVQ   aheadRow+80(FP), CX
+	MOVQ   dim+0(FP), DX
+	MOVQ   a+16(FP), BX
+	MOVQ   aRow+24(FP), SI
+	MOVQ   s+8(FP), SI
+	CMPQ   DX, $+4
+	JLT    end58
+
+loop57:
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT1   (AX)
+	PREFETCHT1   64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      64(SI), Y2
+	VMOVUPS      96(SI), Y3
+	VBROADCASTSS 4(BX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	VMOVUPS      128(SI), Y2
+	VMOVUPS      160(SI), Y3
+	VBROADCASTSS 8(BX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	VMOVUPS      192(SI), Y2
+	VMOVUPS      224(SI), Y3
+	VBROADCASTSS 12(BX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $+256, SI
+	ADDQ         $+16, BX
+	SUBQ         $+4, DX
+	CMPQ         DX, $+4
+	JGE          loop57
+
+end58:
+	CMPQ DX, $+1
+	JLT  end60
+
+loop59:
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $+64, SI
+	ADDQ         $+4, BX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop59
+
+end60:
+	MOVQ         by+32(FP), AX
+	VBROADCASTSS (AX), Y2
+	VMULPS       Y2, Y0, Y0
+	VMULPS       Y2, Y1, Y1
+	MOVQ         u+64(FP), AX
+	MOVQ         m+48(FP), CX
+	MOVQ         mRow+56(FP), DX
+	MOVQ         before+40(FP), DX
+	CMPQ         DX, $+4
+	JLT          end62
+
+loop61:
+	VMOVUPS      (AX), Y2
+	VMOVUPS      32(AX), Y3
+	VBROADCASTSS (CX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	VMOVUPS      64(AX), Y2
+	VMOVUPS      96(AX), Y3
+	VBROADCASTSS 4(CX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	VMOVUPS      128(AX), Y2
+	VMOVUPS      160(AX), Y3
+	VBROADCASTSS 8(CX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	VMOVUPS      192(AX), Y2
+	VMOVUPS      224(AX), Y3
+	VBROADCASTSS 12(CX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $+256, AX
+	ADDQ         $+16, CX
+	SUBQ         $+4, DX
+	CMPQ         DX, $+4
+	JGE          loop61
+
+end62:
+	CMPQ DX, $+1
+	JLT  end64
+
+loop63:
+	VMOVUPS      (AX), Y2
+	VMOVUPS      32(AX), Y3
+	VBROADCASTSS (CX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $+64, AX
+	ADDQ         $+4, CX
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop63
+
+end64:
 	VMOVUPS      (AX), Y2
 	VMOVUPS      32(AX), Y3
 	VBROADCASTSS (CX), Y4
@@ -1819,9 +1997,9 @@ TEXT ·deltaWrite1AVX2(SB), NOSPLIT, $0-56
 	MOVQ scale+48(FP), BX
 	MOVQ tiles+0(FP), SI
 	CMPQ SI, $+1
-	JLT  end58
+	JLT  end66
 
-loop57:
+loop65:
 	VBROADCASTSS (BX), Y0
 	VMULPS       (AX), Y0, Y1
 	VMULPS       32(AX), Y0, Y0
@@ -1829,9 +2007,9 @@ loop57:
 	MOVQ         u+40(FP), R8
 	MOVQ         n+8(FP), R9
 	CMPQ         R9, $+1
-	JLT          end60
+	JLT          end68
 
-loop59:
+loop67:
 	VMOVUPS      (R8), Y2
 	VMOVUPS      32(R8), Y3
 	VBROADCASTSS (DI), Y4
@@ -1841,9 +2019,9 @@ loop59:
 	ADDQ         DX, DI
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop59
+	JGE          loop67
 
-end60:
+end68:
 	VMOVUPS Y1, (AX)
 	VMOVUPS Y0, 32(AX)
 	ADDQ    $+64, AX
@@ -1851,9 +2029,58 @@ end60:
 	ADDQ    $+4, BX
 	SUBQ    $+1, SI
 	CMPQ    SI, $+1
-	JGE     loop57
+	JGE     loop65
 
-end58:
+end66:
+	VZEROUPPER
+	RET
+
+// func deltaWriteAfter1AVX2(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+// Requires: AVX, FMA3
+TEXT ·deltaWriteAfter1AVX2(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ a+24(FP), CX
+	MOVQ aRow+32(FP), DX
+	MOVQ scale+48(FP), BX
+	MOVQ tiles+0(FP), SI
+	CMPQ SI, $+1
+	JLT  end70
+
+loop69:
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    CX, DI
+	MOVQ    u+40(FP), R8
+	MOVQ    n+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end72
+
+loop71:
+	VMOVUPS      (R8), Y2
+	VMOVUPS      32(R8), Y3
+	VBROADCASTSS (DI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $+64, R8
+	ADDQ         DX, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop71
+
+end72:
+	VBROADCASTSS (BX), Y2
+	VMULPS       Y2, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VMULPS       Y2, Y1, Y0
+	VMOVUPS      Y0, 32(AX)
+	ADDQ         $+64, AX
+	ADDQ         $+4, CX
+	ADDQ         $+4, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop69
+
+end70:
 	VZEROUPPER
 	RET
 
@@ -1863,9 +2090,9 @@ TEXT ·deltaFallAVX2(SB), NOSPLIT, $0-64
 	MOVQ width+0(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end62
+	JLT  end74
 
-loop61:
+loop73:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   one+24(FP), DX
@@ -1879,9 +2106,9 @@ loop61:
 	MOVQ   by+32(FP), R9
 	MOVQ   tokens+8(FP), R10
 	CMPQ   R10, $+1
-	JLT    end64
+	JLT    end76
 
-loop63:
+loop75:
 	VBROADCASTSS (R8), Y2
 	VBROADCASTSS (R9), Y3
 	VMOVUPS      (DX), Y4
@@ -1907,19 +2134,19 @@ loop63:
 	ADDQ         $+4, R9
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop63
+	JGE          loop75
 
-end64:
+end76:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop61
+	JGE  loop73
 
-end62:
+end74:
 	CMPQ AX, $+8
-	JLT  end66
+	JLT  end78
 
-loop65:
+loop77:
 	VXORPS Y0, Y0, Y0
 	MOVQ   one+24(FP), DX
 	ADDQ   CX, DX
@@ -1932,9 +2159,9 @@ loop65:
 	MOVQ   by+32(FP), R9
 	MOVQ   tokens+8(FP), R10
 	CMPQ   R10, $+1
-	JLT    end68
+	JLT    end80
 
-loop67:
+loop79:
 	VBROADCASTSS (R8), Y1
 	VBROADCASTSS (R9), Y2
 	VMOVUPS      (DX), Y3
@@ -1952,17 +2179,17 @@ loop67:
 	ADDQ         $+4, R9
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop67
+	JGE          loop79
 
-end68:
+end80:
 	ADDQ $+32, CX
 	SUBQ $+8, AX
 	CMPQ AX, $+8
-	JGE  loop65
+	JGE  loop77
 
-end66:
+end78:
 	TESTQ   AX, AX
-	JE      end69
+	JE      end81
 	LEAQ    tailMasks<>+0(SB), DX
 	NEGQ    AX
 	VMOVDQU 32(DX)(AX*4), Y0
@@ -1978,9 +2205,9 @@ end66:
 	MOVQ    by+32(FP), DI
 	MOVQ    tokens+8(FP), R8
 	CMPQ    R8, $+1
-	JLT     end71
+	JLT     end83
 
-loop70:
+loop82:
 	VBROADCASTSS (SI), Y2
 	VBROADCASTSS (DI), Y3
 	VMASKMOVPS   (AX), Y0, Y4
@@ -1998,10 +2225,10 @@ loop70:
 	ADDQ         $+4, DI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop70
+	JGE          loop82
 
-end71:
-end69:
+end83:
+end81:
 	VZEROUPPER
 	RET
 
@@ -2043,15 +2270,15 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
-// func deltaKeysAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+// func deltaKeysAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·deltaKeysAVX2(SB), NOSPLIT, $0-72
+TEXT ·deltaKeysAVX2(SB), NOSPLIT, $0-96
 	MOVQ width+0(FP), AX
 	XORQ CX, CX
 	CMPQ AX, $+16
-	JLT  end73
+	JLT  end85
 
-loop72:
+loop84:
 	VBROADCASTSS const3f800000<>+0(SB), Y0
 	VBROADCASTSS const3f800000<>+0(SB), Y1
 	VBROADCASTSS const3f800000<>+0(SB), Y2
@@ -2060,17 +2287,23 @@ loop72:
 	ADDQ         CX, DX
 	MOVQ         k+32(FP), BX
 	ADDQ         CX, BX
-	MOVQ         grow+40(FP), SI
+	MOVQ         erase+40(FP), SI
 	ADDQ         CX, SI
-	MOVQ         near+48(FP), DI
+	MOVQ         q+48(FP), DI
 	ADDQ         CX, DI
 	MOVQ         logsRow+24(FP), R8
-	MOVQ         row+64(FP), R9
-	MOVQ         tokens+8(FP), R10
-	CMPQ         R10, $+1
-	JLT          end75
+	MOVQ         row+80(FP), R9
+	MOVQ         near+56(FP), R10
+	ADDQ         CX, R10
+	MOVQ         left+64(FP), R11
+	ADDQ         CX, R11
+	MOVQ         ask+72(FP), R12
+	ADDQ         CX, R12
+	MOVQ         tokens+8(FP), R13
+	CMPQ         R13, $+1
+	JLT          end87
 
-loop74:
+loop86:
 	VMOVUPS      (DX), Y4
 	VBROADCASTSS constc2ac0000<>+0(SB), Y5
 	VMAXPS       Y4, Y5, Y4
@@ -2108,10 +2341,15 @@ loop74:
 	VBROADCASTSS const0c000000<>+0(SB), Y4
 	VMAXPS       Y0, Y4, Y0
 	VMULPS       Y6, Y1, Y1
-	VMOVUPS      Y0, (SI)
 	VMOVUPS      (BX), Y4
 	VMULPS       Y4, Y1, Y4
-	VMOVUPS      Y4, (DI)
+	VMOVUPS      Y4, (R10)
+	VMOVUPS      (SI), Y4
+	VMULPS       Y4, Y0, Y4
+	VMOVUPS      Y4, (R11)
+	VMOVUPS      (DI), Y4
+	VMULPS       Y4, Y0, Y4
+	VMOVUPS      Y4, (R12)
 	VMOVUPS      32(DX), Y4
 	VBROADCASTSS constc2ac0000<>+0(SB), Y5
 	VMAXPS       Y4, Y5, Y4
@@ -2149,68 +2387,64 @@ loop74:
 	VBROADCASTSS const0c000000<>+0(SB), Y4
 	VMAXPS       Y2, Y4, Y2
 	VMULPS       Y6, Y3, Y3
-	VMOVUPS      Y2, 32(SI)
 	VMOVUPS      32(BX), Y4
 	VMULPS       Y4, Y3, Y4
-	VMOVUPS      Y4, 32(DI)
+	VMOVUPS      Y4, 32(R10)
+	VMOVUPS      32(SI), Y4
+	VMULPS       Y4, Y2, Y4
+	VMOVUPS      Y4, 32(R11)
+	VMOVUPS      32(DI), Y4
+	VMULPS       Y4, Y2, Y4
+	VMOVUPS      Y4, 32(R12)
 	ADDQ         R8, DX
 	ADDQ         R9, BX
 	ADDQ         R9, SI
 	ADDQ         R9, DI
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
-	JGE          loop74
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop86
 
-end75:
-	MOVQ near+48(FP), DX
-	ADDQ CX, DX
-	MOVQ tail+56(FP), BX
-	ADDQ CX, BX
-	MOVQ tokens+8(FP), SI
-	CMPQ SI, $+1
-	JLT  end77
+end87:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y2, 32(DX)
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop84
 
-loop76:
-	VMOVUPS (DX), Y1
-	VMULPS  Y1, Y0, Y1
-	VMOVUPS Y1, (BX)
-	VMOVUPS 32(DX), Y1
-	VMULPS  Y1, Y2, Y1
-	VMOVUPS Y1, 32(BX)
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	SUBQ    $+1, SI
-	CMPQ    SI, $+1
-	JGE     loop76
-
-end77:
-	ADDQ $+64, CX
-	SUBQ $+16, AX
-	CMPQ AX, $+16
-	JGE  loop72
-
-end73:
+end85:
 	CMPQ AX, $+8
-	JLT  end79
+	JLT  end89
 
-loop78:
+loop88:
 	VBROADCASTSS const3f800000<>+0(SB), Y0
 	VBROADCASTSS const3f800000<>+0(SB), Y1
 	MOVQ         logs+16(FP), DX
 	ADDQ         CX, DX
 	MOVQ         k+32(FP), BX
 	ADDQ         CX, BX
-	MOVQ         grow+40(FP), SI
+	MOVQ         erase+40(FP), SI
 	ADDQ         CX, SI
-	MOVQ         near+48(FP), DI
+	MOVQ         q+48(FP), DI
 	ADDQ         CX, DI
 	MOVQ         logsRow+24(FP), R8
-	MOVQ         row+64(FP), R9
-	MOVQ         tokens+8(FP), R10
-	CMPQ         R10, $+1
-	JLT          end81
+	MOVQ         row+80(FP), R9
+	MOVQ         near+56(FP), R10
+	ADDQ         CX, R10
+	MOVQ         left+64(FP), R11
+	ADDQ         CX, R11
+	MOVQ         ask+72(FP), R12
+	ADDQ         CX, R12
+	MOVQ         tokens+8(FP), R13
+	CMPQ         R13, $+1
+	JLT          end91
 
-loop80:
+loop90:
 	VMOVUPS      (DX), Y2
 	VBROADCASTSS constc2ac0000<>+0(SB), Y3
 	VMAXPS       Y2, Y3, Y2
@@ -2248,46 +2482,38 @@ loop80:
 	VBROADCASTSS const0c000000<>+0(SB), Y2
 	VMAXPS       Y0, Y2, Y0
 	VMULPS       Y4, Y1, Y1
-	VMOVUPS      Y0, (SI)
 	VMOVUPS      (BX), Y2
 	VMULPS       Y2, Y1, Y2
-	VMOVUPS      Y2, (DI)
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      (SI), Y2
+	VMULPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (R11)
+	VMOVUPS      (DI), Y2
+	VMULPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (R12)
 	ADDQ         R8, DX
 	ADDQ         R9, BX
 	ADDQ         R9, SI
 	ADDQ         R9, DI
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
-	JGE          loop80
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop90
 
-end81:
-	MOVQ near+48(FP), DX
-	ADDQ CX, DX
-	MOVQ tail+56(FP), BX
-	ADDQ CX, BX
-	MOVQ tokens+8(FP), SI
-	CMPQ SI, $+1
-	JLT  end83
+end91:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop88
 
-loop82:
-	VMOVUPS (DX), Y1
-	VMULPS  Y1, Y0, Y1
-	VMOVUPS Y1, (BX)
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	SUBQ    $+1, SI
-	CMPQ    SI, $+1
-	JGE     loop82
-
-end83:
-	ADDQ $+32, CX
-	SUBQ $+8, AX
-	CMPQ AX, $+8
-	JGE  loop78
-
-end79:
+end89:
 	TESTQ        AX, AX
-	JE           end84
+	JE           end92
 	LEAQ         tailMasks<>+0(SB), DX
 	NEGQ         AX
 	VMOVDQU      32(DX)(AX*4), Y0
@@ -2297,17 +2523,23 @@ end79:
 	ADDQ         CX, AX
 	MOVQ         k+32(FP), DX
 	ADDQ         CX, DX
-	MOVQ         grow+40(FP), BX
+	MOVQ         erase+40(FP), BX
 	ADDQ         CX, BX
-	MOVQ         near+48(FP), SI
+	MOVQ         q+48(FP), SI
 	ADDQ         CX, SI
 	MOVQ         logsRow+24(FP), DI
-	MOVQ         row+64(FP), R8
-	MOVQ         tokens+8(FP), R9
-	CMPQ         R9, $+1
-	JLT          end86
+	MOVQ         row+80(FP), R8
+	MOVQ         near+56(FP), R9
+	ADDQ         CX, R9
+	MOVQ         left+64(FP), R10
+	ADDQ         CX, R10
+	MOVQ         ask+72(FP), R11
+	ADDQ         CX, R11
+	MOVQ         tokens+8(FP), R12
+	CMPQ         R12, $+1
+	JLT          end94
 
-loop85:
+loop93:
 	VMASKMOVPS   (AX), Y0, Y3
 	VBROADCASTSS constc2ac0000<>+0(SB), Y4
 	VMAXPS       Y3, Y4, Y3
@@ -2345,39 +2577,32 @@ loop85:
 	VBROADCASTSS const0c000000<>+0(SB), Y3
 	VMAXPS       Y1, Y3, Y1
 	VMULPS       Y5, Y2, Y2
-	VMASKMOVPS   Y1, Y0, (BX)
 	VMASKMOVPS   (DX), Y0, Y3
 	VMULPS       Y3, Y2, Y3
-	VMASKMOVPS   Y3, Y0, (SI)
+	VMASKMOVPS   Y3, Y0, (R9)
+	VMASKMOVPS   (BX), Y0, Y3
+	VMULPS       Y3, Y1, Y3
+	VMASKMOVPS   Y3, Y0, (R10)
+	VMASKMOVPS   (SI), Y0, Y3
+	VMULPS       Y3, Y1, Y3
+	VMASKMOVPS   Y3, Y0, (R11)
 	ADDQ         DI, AX
 	ADDQ         R8, DX
 	ADDQ         R8, BX
 	ADDQ         R8, SI
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
-	JGE          loop85
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	SUBQ         $+1, R12
+	CMPQ         R12, $+1
+	JGE          loop93
 
-end86:
-	MOVQ near+48(FP), AX
-	ADDQ CX, AX
-	MOVQ tail+56(FP), DX
-	ADDQ CX, DX
-	MOVQ tokens+8(FP), CX
-	CMPQ CX, $+1
-	JLT  end88
+end94:
+	MOVQ       last+88(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
 
-loop87:
-	VMASKMOVPS (AX), Y0, Y2
-	VMULPS     Y2, Y1, Y2
-	VMASKMOVPS Y2, Y0, (DX)
-	ADDQ       R8, AX
-	ADDQ       R8, DX
-	SUBQ       $+1, CX
-	CMPQ       CX, $+1
-	JGE        loop87
-
-end88:
-end84:
+end92:
 	VZEROUPPER
 	RET
 
@@ -2500,3 +2725,339 @@ DATA const3e2aaa6f<>+20(SB)/4, $0x3e2aaa6f
 DATA const3e2aaa6f<>+24(SB)/4, $0x3e2aaa6f
 DATA const3e2aaa6f<>+28(SB)/4, $0x3e2aaa6f
 GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $32
+
+// func deltaKeysFirstAVX2(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·deltaKeysFirstAVX2(SB), NOSPLIT, $0-96
+	MOVQ width+0(FP), AX
+	XORQ CX, CX
+	CMPQ AX, $+16
+	JLT  end96
+
+loop95:
+	VBROADCASTSS const3f800000<>+0(SB), Y0
+	VBROADCASTSS const3f800000<>+0(SB), Y1
+	VBROADCASTSS const3f800000<>+0(SB), Y2
+	VBROADCASTSS const3f800000<>+0(SB), Y3
+	MOVQ         logs+16(FP), DX
+	ADDQ         CX, DX
+	MOVQ         k+32(FP), BX
+	ADDQ         CX, BX
+	MOVQ         erase+40(FP), SI
+	ADDQ         CX, SI
+	MOVQ         q+48(FP), DI
+	ADDQ         CX, DI
+	MOVQ         logsRow+24(FP), R8
+	MOVQ         row+80(FP), R9
+	MOVQ         near+56(FP), R10
+	ADDQ         CX, R10
+	MOVQ         left+64(FP), R11
+	ADDQ         CX, R11
+	MOVQ         ask+72(FP), R12
+	ADDQ         CX, R12
+	MOVQ         tokens+8(FP), R13
+	CMPQ         R13, $+1
+	JLT          end98
+
+loop97:
+	VMOVUPS      (DX), Y4
+	VBROADCASTSS constc2ac0000<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y4
+	VBROADCASTSS const42ac0000<>+0(SB), Y5
+	VMINPS       Y5, Y4, Y4
+	VBROADCASTSS const4b400000<>+0(SB), Y5
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y4, Y5
+	VSUBPS       const4b400000<>+0(SB), Y5, Y6
+	VMOVUPS      Y4, Y7
+	VFNMADD231PS const3f317200<>+0(SB), Y6, Y7
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y6, Y7
+	VMULPS       Y7, Y7, Y8
+	VBROADCASTSS const3ab654ce<>+0(SB), Y9
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f000000<>+0(SB), Y8, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS const3c090564<>+0(SB), Y10
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y8, Y10
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y10
+	VMOVUPS      Y9, Y8
+	VFMADD231PS  Y10, Y7, Y8
+	VFNMADD231PS Y10, Y7, Y9
+	VXORPS       Y7, Y7, Y7
+	VSUBPS       Y6, Y7, Y6
+	VADDPS       const3f800000<>+0(SB), Y8, Y7
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y7, Y5
+	VADDPS       const3f800000<>+0(SB), Y9, Y7
+	VADDPS       const4b400000<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y6, Y7, Y6
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y4, Y7
+	VBLENDVPS    Y7, Y5, Y4, Y4
+	VMOVUPS      (SI), Y5
+	VMULPS       Y5, Y0, Y5
+	VMOVUPS      Y5, (R11)
+	VMULPS       Y4, Y0, Y0
+	VBROADCASTSS const0c000000<>+0(SB), Y4
+	VMAXPS       Y0, Y4, Y0
+	VMULPS       Y6, Y1, Y1
+	VMOVUPS      (BX), Y4
+	VMULPS       Y4, Y1, Y4
+	VMOVUPS      Y4, (R10)
+	VMOVUPS      (DI), Y4
+	VMULPS       Y4, Y0, Y4
+	VMOVUPS      Y4, (R12)
+	VMOVUPS      32(DX), Y4
+	VBROADCASTSS constc2ac0000<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y4
+	VBROADCASTSS const42ac0000<>+0(SB), Y5
+	VMINPS       Y5, Y4, Y4
+	VBROADCASTSS const4b400000<>+0(SB), Y5
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y4, Y5
+	VSUBPS       const4b400000<>+0(SB), Y5, Y6
+	VMOVUPS      Y4, Y7
+	VFNMADD231PS const3f317200<>+0(SB), Y6, Y7
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y6, Y7
+	VMULPS       Y7, Y7, Y8
+	VBROADCASTSS const3ab654ce<>+0(SB), Y9
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y8, Y9
+	VFMADD213PS  const3f000000<>+0(SB), Y8, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS const3c090564<>+0(SB), Y10
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y8, Y10
+	VFMADD213PS  const3f800000<>+0(SB), Y8, Y10
+	VMOVUPS      Y9, Y8
+	VFMADD231PS  Y10, Y7, Y8
+	VFNMADD231PS Y10, Y7, Y9
+	VXORPS       Y7, Y7, Y7
+	VSUBPS       Y6, Y7, Y6
+	VADDPS       const3f800000<>+0(SB), Y8, Y7
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y7, Y5
+	VADDPS       const3f800000<>+0(SB), Y9, Y7
+	VADDPS       const4b400000<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y6, Y7, Y6
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y4, Y7
+	VBLENDVPS    Y7, Y5, Y4, Y4
+	VMOVUPS      32(SI), Y5
+	VMULPS       Y5, Y2, Y5
+	VMOVUPS      Y5, 32(R11)
+	VMULPS       Y4, Y2, Y2
+	VBROADCASTSS const0c000000<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMULPS       Y6, Y3, Y3
+	VMOVUPS      32(BX), Y4
+	VMULPS       Y4, Y3, Y4
+	VMOVUPS      Y4, 32(R10)
+	VMOVUPS      32(DI), Y4
+	VMULPS       Y4, Y2, Y4
+	VMOVUPS      Y4, 32(R12)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop97
+
+end98:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y2, 32(DX)
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop95
+
+end96:
+	CMPQ AX, $+8
+	JLT  end100
+
+loop99:
+	VBROADCASTSS const3f800000<>+0(SB), Y0
+	VBROADCASTSS const3f800000<>+0(SB), Y1
+	MOVQ         logs+16(FP), DX
+	ADDQ         CX, DX
+	MOVQ         k+32(FP), BX
+	ADDQ         CX, BX
+	MOVQ         erase+40(FP), SI
+	ADDQ         CX, SI
+	MOVQ         q+48(FP), DI
+	ADDQ         CX, DI
+	MOVQ         logsRow+24(FP), R8
+	MOVQ         row+80(FP), R9
+	MOVQ         near+56(FP), R10
+	ADDQ         CX, R10
+	MOVQ         left+64(FP), R11
+	ADDQ         CX, R11
+	MOVQ         ask+72(FP), R12
+	ADDQ         CX, R12
+	MOVQ         tokens+8(FP), R13
+	CMPQ         R13, $+1
+	JLT          end102
+
+loop101:
+	VMOVUPS      (DX), Y2
+	VBROADCASTSS constc2ac0000<>+0(SB), Y3
+	VMAXPS       Y2, Y3, Y2
+	VBROADCASTSS const42ac0000<>+0(SB), Y3
+	VMINPS       Y3, Y2, Y2
+	VBROADCASTSS const4b400000<>+0(SB), Y3
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y2, Y3
+	VSUBPS       const4b400000<>+0(SB), Y3, Y4
+	VMOVUPS      Y2, Y5
+	VFNMADD231PS const3f317200<>+0(SB), Y4, Y5
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y4, Y5
+	VMULPS       Y5, Y5, Y6
+	VBROADCASTSS const3ab654ce<>+0(SB), Y7
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y6, Y7
+	VFMADD213PS  const3f000000<>+0(SB), Y6, Y7
+	VMULPS       Y6, Y7, Y7
+	VBROADCASTSS const3c090564<>+0(SB), Y8
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y6, Y8
+	VFMADD213PS  const3f800000<>+0(SB), Y6, Y8
+	VMOVUPS      Y7, Y6
+	VFMADD231PS  Y8, Y5, Y6
+	VFNMADD231PS Y8, Y5, Y7
+	VXORPS       Y5, Y5, Y5
+	VSUBPS       Y4, Y5, Y4
+	VADDPS       const3f800000<>+0(SB), Y6, Y5
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y5, Y3
+	VADDPS       const3f800000<>+0(SB), Y7, Y5
+	VADDPS       const4b400000<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y4
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y2, Y5
+	VBLENDVPS    Y5, Y3, Y2, Y2
+	VMOVUPS      (SI), Y3
+	VMULPS       Y3, Y0, Y3
+	VMOVUPS      Y3, (R11)
+	VMULPS       Y2, Y0, Y0
+	VBROADCASTSS const0c000000<>+0(SB), Y2
+	VMAXPS       Y0, Y2, Y0
+	VMULPS       Y4, Y1, Y1
+	VMOVUPS      (BX), Y2
+	VMULPS       Y2, Y1, Y2
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      (DI), Y2
+	VMULPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (R12)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop101
+
+end102:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Y0, (DX)
+	ADDQ    $+32, CX
+	SUBQ    $+8, AX
+	CMPQ    AX, $+8
+	JGE     loop99
+
+end100:
+	TESTQ        AX, AX
+	JE           end103
+	LEAQ         tailMasks<>+0(SB), DX
+	NEGQ         AX
+	VMOVDQU      32(DX)(AX*4), Y0
+	VBROADCASTSS const3f800000<>+0(SB), Y1
+	VBROADCASTSS const3f800000<>+0(SB), Y2
+	MOVQ         logs+16(FP), AX
+	ADDQ         CX, AX
+	MOVQ         k+32(FP), DX
+	ADDQ         CX, DX
+	MOVQ         erase+40(FP), BX
+	ADDQ         CX, BX
+	MOVQ         q+48(FP), SI
+	ADDQ         CX, SI
+	MOVQ         logsRow+24(FP), DI
+	MOVQ         row+80(FP), R8
+	MOVQ         near+56(FP), R9
+	ADDQ         CX, R9
+	MOVQ         left+64(FP), R10
+	ADDQ         CX, R10
+	MOVQ         ask+72(FP), R11
+	ADDQ         CX, R11
+	MOVQ         tokens+8(FP), R12
+	CMPQ         R12, $+1
+	JLT          end105
+
+loop104:
+	VMASKMOVPS   (AX), Y0, Y3
+	VBROADCASTSS constc2ac0000<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VBROADCASTSS const42ac0000<>+0(SB), Y4
+	VMINPS       Y4, Y3, Y3
+	VBROADCASTSS const4b400000<>+0(SB), Y4
+	VFMADD231PS  const3fb8aa3b<>+0(SB), Y3, Y4
+	VSUBPS       const4b400000<>+0(SB), Y4, Y5
+	VMOVUPS      Y3, Y6
+	VFNMADD231PS const3f317200<>+0(SB), Y5, Y6
+	VFNMADD231PS const35bfbe8e<>+0(SB), Y5, Y6
+	VMULPS       Y6, Y6, Y7
+	VBROADCASTSS const3ab654ce<>+0(SB), Y8
+	VFMADD213PS  const3d2aaab6<>+0(SB), Y7, Y8
+	VFMADD213PS  const3f000000<>+0(SB), Y7, Y8
+	VMULPS       Y7, Y8, Y8
+	VBROADCASTSS const3c090564<>+0(SB), Y9
+	VFMADD213PS  const3e2aaa6f<>+0(SB), Y7, Y9
+	VFMADD213PS  const3f800000<>+0(SB), Y7, Y9
+	VMOVUPS      Y8, Y7
+	VFMADD231PS  Y9, Y6, Y7
+	VFNMADD231PS Y9, Y6, Y8
+	VXORPS       Y6, Y6, Y6
+	VSUBPS       Y5, Y6, Y5
+	VADDPS       const3f800000<>+0(SB), Y7, Y6
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y6, Y4
+	VADDPS       const3f800000<>+0(SB), Y8, Y6
+	VADDPS       const4b400000<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y6, Y5
+	VCMPPS       $0x12, const42ac0000<>+0(SB), Y3, Y6
+	VBLENDVPS    Y6, Y4, Y3, Y3
+	VMASKMOVPS   (BX), Y0, Y4
+	VMULPS       Y4, Y1, Y4
+	VMASKMOVPS   Y4, Y0, (R10)
+	VMULPS       Y3, Y1, Y1
+	VBROADCASTSS const0c000000<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMULPS       Y5, Y2, Y2
+	VMASKMOVPS   (DX), Y0, Y3
+	VMULPS       Y3, Y2, Y3
+	VMASKMOVPS   Y3, Y0, (R9)
+	VMASKMOVPS   (SI), Y0, Y3
+	VMULPS       Y3, Y1, Y3
+	VMASKMOVPS   Y3, Y0, (R11)
+	ADDQ         DI, AX
+	ADDQ         R8, DX
+	ADDQ         R8, BX
+	ADDQ         R8, SI
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	SUBQ         $+1, R12
+	CMPQ         R12, $+1
+	JGE          loop104
+
+end105:
+	MOVQ       last+88(FP), AX
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y0, (AX)
+
+end103:
+	VZEROUPPER
+	RET

@@ -1814,6 +1814,165 @@ end18:
 	VZEROUPPER
 	RET
 
+// func deltaWriteAfterFullAVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+// Requires: AVX, AVX512F
+TEXT ·deltaWriteAfterFullAVX512(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ a+24(FP), CX
+	MOVQ aRow+32(FP), DX
+	MOVQ scale+48(FP), BX
+	MOVQ tiles+0(FP), SI
+	CMPQ SI, $+1
+	JLT  end22
+
+loop21:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	VMOVUPS 512(AX), Z8
+	VMOVUPS 576(AX), Z9
+	VMOVUPS 640(AX), Z10
+	VMOVUPS 704(AX), Z11
+	VMOVUPS 768(AX), Z12
+	VMOVUPS 832(AX), Z13
+	VMOVUPS 896(AX), Z14
+	VMOVUPS 960(AX), Z15
+	VMOVUPS 1024(AX), Z16
+	VMOVUPS 1088(AX), Z17
+	VMOVUPS 1152(AX), Z18
+	VMOVUPS 1216(AX), Z19
+	VMOVUPS 1280(AX), Z20
+	VMOVUPS 1344(AX), Z21
+	VMOVUPS 1408(AX), Z22
+	VMOVUPS 1472(AX), Z23
+	MOVQ    CX, DI
+	MOVQ    u+40(FP), R8
+	MOVQ    n+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end24
+
+loop23:
+	VMOVUPS      (R8), Z24
+	VMOVUPS      64(R8), Z25
+	VBROADCASTSS (DI), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS 4(DI), Z26
+	VFMADD231PS  Z24, Z26, Z2
+	VFMADD231PS  Z25, Z26, Z3
+	VBROADCASTSS 8(DI), Z26
+	VFMADD231PS  Z24, Z26, Z4
+	VFMADD231PS  Z25, Z26, Z5
+	VBROADCASTSS 12(DI), Z26
+	VFMADD231PS  Z24, Z26, Z6
+	VFMADD231PS  Z25, Z26, Z7
+	VBROADCASTSS 16(DI), Z26
+	VFMADD231PS  Z24, Z26, Z8
+	VFMADD231PS  Z25, Z26, Z9
+	VBROADCASTSS 20(DI), Z26
+	VFMADD231PS  Z24, Z26, Z10
+	VFMADD231PS  Z25, Z26, Z11
+	VBROADCASTSS 24(DI), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS 28(DI), Z26
+	VFMADD231PS  Z24, Z26, Z14
+	VFMADD231PS  Z25, Z26, Z15
+	VBROADCASTSS 32(DI), Z26
+	VFMADD231PS  Z24, Z26, Z16
+	VFMADD231PS  Z25, Z26, Z17
+	VBROADCASTSS 36(DI), Z26
+	VFMADD231PS  Z24, Z26, Z18
+	VFMADD231PS  Z25, Z26, Z19
+	VBROADCASTSS 40(DI), Z26
+	VFMADD231PS  Z24, Z26, Z20
+	VFMADD231PS  Z25, Z26, Z21
+	VBROADCASTSS 44(DI), Z26
+	VFMADD231PS  Z24, Z26, Z22
+	VFMADD231PS  Z25, Z26, Z23
+	ADDQ         $+128, R8
+	ADDQ         DX, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop23
+
+end24:
+	VBROADCASTSS (BX), Z24
+	VMULPS       Z24, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	VMULPS       Z24, Z1, Z0
+	VMOVUPS      Z0, 64(AX)
+	VBROADCASTSS 4(BX), Z0
+	VMULPS       Z0, Z2, Z1
+	VMOVUPS      Z1, 128(AX)
+	VMULPS       Z0, Z3, Z0
+	VMOVUPS      Z0, 192(AX)
+	VBROADCASTSS 8(BX), Z0
+	VMULPS       Z0, Z4, Z1
+	VMOVUPS      Z1, 256(AX)
+	VMULPS       Z0, Z5, Z0
+	VMOVUPS      Z0, 320(AX)
+	VBROADCASTSS 12(BX), Z0
+	VMULPS       Z0, Z6, Z1
+	VMOVUPS      Z1, 384(AX)
+	VMULPS       Z0, Z7, Z0
+	VMOVUPS      Z0, 448(AX)
+	VBROADCASTSS 16(BX), Z0
+	VMULPS       Z0, Z8, Z1
+	VMOVUPS      Z1, 512(AX)
+	VMULPS       Z0, Z9, Z0
+	VMOVUPS      Z0, 576(AX)
+	VBROADCASTSS 20(BX), Z0
+	VMULPS       Z0, Z10, Z1
+	VMOVUPS      Z1, 640(AX)
+	VMULPS       Z0, Z11, Z0
+	VMOVUPS      Z0, 704(AX)
+	VBROADCASTSS 24(BX), Z0
+	VMULPS       Z0, Z12, Z1
+	VMOVUPS      Z1, 768(AX)
+	VMULPS       Z0, Z13, Z0
+	VMOVUPS      Z0, 832(AX)
+	VBROADCASTSS 28(BX), Z0
+	VMULPS       Z0, Z14, Z1
+	VMOVUPS      Z1, 896(AX)
+	VMULPS       Z0, Z15, Z0
+	VMOVUPS      Z0, 960(AX)
+	VBROADCASTSS 32(BX), Z0
+	VMULPS       Z0, Z16, Z1
+	VMOVUPS      Z1, 1024(AX)
+	VMULPS       Z0, Z17, Z0
+	VMOVUPS      Z0, 1088(AX)
+	VBROADCASTSS 36(BX), Z0
+	VMULPS       Z0, Z18, Z1
+	VMOVUPS      Z1, 1152(AX)
+	VMULPS       Z0, Z19, Z0
+	VMOVUPS      Z0, 1216(AX)
+	VBROADCASTSS 40(BX), Z0
+	VMULPS       Z0, Z20, Z1
+	VMOVUPS      Z1, 1280(AX)
+	VMULPS       Z0, Z21, Z0
+	VMOVUPS      Z0, 1344(AX)
+	VBROADCASTSS 44(BX), Z0
+	VMULPS       Z0, Z22, Z1
+	VMOVUPS      Z1, 1408(AX)
+	VMULPS       Z0, Z23, Z0
+	VMOVUPS      Z0, 1472(AX)
+	ADDQ         $+1536, AX
+	ADDQ         $+48, CX
+	ADDQ         $+48, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop21
+
+end22:
+	VZEROUPPER
+	RET
+
 // func deltaSolve8AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·deltaSolve8AVX512(SB), NOSPLIT, $0-128
@@ -1844,9 +2003,9 @@ TEXT ·deltaSolve8AVX512(SB), NOSPLIT, $0-128
 	ADDQ   SI, R8
 	MOVQ   s+8(FP), R9
 	CMPQ   DX, $+4
-	JLT    end22
+	JLT    end26
 
-loop21:
+loop25:
 	VMOVUPS      (R9), Z16
 	VMOVUPS      64(R9), Z17
 	VBROADCASTSS (BX), Z18
@@ -1960,13 +2119,13 @@ loop21:
 	ADDQ         $+16, R8
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop21
+	JGE          loop25
 
-end22:
+end26:
 	CMPQ DX, $+1
-	JLT  end24
+	JLT  end28
 
-loop23:
+loop27:
 	VMOVUPS      (R9), Z16
 	VMOVUPS      64(R9), Z17
 	VBROADCASTSS (BX), Z18
@@ -1999,9 +2158,9 @@ loop23:
 	ADDQ         $+4, R8
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop23
+	JGE          loop27
 
-end24:
+end28:
 	MOVQ         by+32(FP), AX
 	VBROADCASTSS (AX), Z16
 	VMULPS       Z16, Z0, Z0
@@ -2067,9 +2226,9 @@ end24:
 	ADDQ         DX, SI
 	MOVQ         before+40(FP), DI
 	CMPQ         DI, $+4
-	JLT          end26
+	JLT          end30
 
-loop25:
+loop29:
 	VMOVUPS      (AX), Z16
 	VMOVUPS      64(AX), Z17
 	VBROADCASTSS (CX), Z18
@@ -2180,13 +2339,13 @@ loop25:
 	ADDQ         $+16, SI
 	SUBQ         $+4, DI
 	CMPQ         DI, $+4
-	JGE          loop25
+	JGE          loop29
 
-end26:
+end30:
 	CMPQ DI, $+1
-	JLT  end28
+	JLT  end32
 
-loop27:
+loop31:
 	VMOVUPS      (AX), Z16
 	VMOVUPS      64(AX), Z17
 	VBROADCASTSS (CX), Z18
@@ -2219,9 +2378,9 @@ loop27:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop27
+	JGE          loop31
 
-end28:
+end32:
 	VBROADCASTSS (CX)(DX*1), Z16
 	VFMADD231PS  Z0, Z16, Z2
 	VFMADD231PS  Z1, Z16, Z3
@@ -2397,9 +2556,9 @@ TEXT ·deltaAsk8AVX512(SB), NOSPLIT, $0-104
 	ADDQ   SI, R8
 	MOVQ   s+8(FP), R9
 	CMPQ   DX, $+4
-	JLT    end30
+	JLT    end34
 
-loop29:
+loop33:
 	VMOVUPS      (R9), Z16
 	VMOVUPS      64(R9), Z17
 	VBROADCASTSS (BX), Z18
@@ -2513,13 +2672,13 @@ loop29:
 	ADDQ         $+16, R8
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop29
+	JGE          loop33
 
-end30:
+end34:
 	CMPQ DX, $+1
-	JLT  end32
+	JLT  end36
 
-loop31:
+loop35:
 	VMOVUPS      (R9), Z16
 	VMOVUPS      64(R9), Z17
 	VBROADCASTSS (BX), Z18
@@ -2552,9 +2711,9 @@ loop31:
 	ADDQ         $+4, R8
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop31
+	JGE          loop35
 
-end32:
+end36:
 	MOVQ         by+32(FP), AX
 	VBROADCASTSS (AX), Z16
 	VMULPS       Z16, Z0, Z0
@@ -2589,9 +2748,9 @@ end32:
 	ADDQ         DX, SI
 	MOVQ         before+40(FP), DI
 	CMPQ         DI, $+4
-	JLT          end34
+	JLT          end38
 
-loop33:
+loop37:
 	VMOVUPS      (AX), Z16
 	VMOVUPS      64(AX), Z17
 	VBROADCASTSS (CX), Z18
@@ -2702,13 +2861,13 @@ loop33:
 	ADDQ         $+16, SI
 	SUBQ         $+4, DI
 	CMPQ         DI, $+4
-	JGE          loop33
+	JGE          loop37
 
-end34:
+end38:
 	CMPQ DI, $+1
-	JLT  end36
+	JLT  end40
 
-loop35:
+loop39:
 	VMOVUPS      (AX), Z16
 	VMOVUPS      64(AX), Z17
 	VBROADCASTSS (CX), Z18
@@ -2741,9 +2900,9 @@ loop35:
 	ADDQ         $+4, SI
 	SUBQ         $+1, DI
 	CMPQ         DI, $+1
-	JGE          loop35
+	JGE          loop39
 
-end36:
+end40:
 	VMOVUPS      (AX), Z16
 	VMOVUPS      64(AX), Z17
 	VBROADCASTSS (CX), Z18
@@ -2902,9 +3061,9 @@ TEXT ·deltaWrite8AVX512(SB), NOSPLIT, $0-56
 	MOVQ scale+48(FP), BX
 	MOVQ tiles+0(FP), SI
 	CMPQ SI, $+1
-	JLT  end38
+	JLT  end42
 
-loop37:
+loop41:
 	VBROADCASTSS (BX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z0
@@ -2933,9 +3092,9 @@ loop37:
 	MOVQ         u+40(FP), R8
 	MOVQ         n+8(FP), R9
 	CMPQ         R9, $+1
-	JLT          end40
+	JLT          end44
 
-loop39:
+loop43:
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (DI), Z18
@@ -2966,9 +3125,9 @@ loop39:
 	ADDQ         DX, DI
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop39
+	JGE          loop43
 
-end40:
+end44:
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z0, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -2990,312 +3149,134 @@ end40:
 	ADDQ    $+32, BX
 	SUBQ    $+1, SI
 	CMPQ    SI, $+1
-	JGE     loop37
+	JGE     loop41
 
-end38:
+end42:
+	VZEROUPPER
+	RET
+
+// func deltaWriteAfter8AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+// Requires: AVX, AVX512F
+TEXT ·deltaWriteAfter8AVX512(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ a+24(FP), CX
+	MOVQ aRow+32(FP), DX
+	MOVQ scale+48(FP), BX
+	MOVQ tiles+0(FP), SI
+	CMPQ SI, $+1
+	JLT  end46
+
+loop45:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	VMOVUPS 512(AX), Z8
+	VMOVUPS 576(AX), Z9
+	VMOVUPS 640(AX), Z10
+	VMOVUPS 704(AX), Z11
+	VMOVUPS 768(AX), Z12
+	VMOVUPS 832(AX), Z13
+	VMOVUPS 896(AX), Z14
+	VMOVUPS 960(AX), Z15
+	MOVQ    CX, DI
+	MOVQ    u+40(FP), R8
+	MOVQ    n+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end48
+
+loop47:
+	VMOVUPS      (R8), Z16
+	VMOVUPS      64(R8), Z17
+	VBROADCASTSS (DI), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS 4(DI), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS 8(DI), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS 12(DI), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS 16(DI), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS 20(DI), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS 24(DI), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS 28(DI), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         $+128, R8
+	ADDQ         DX, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop47
+
+end48:
+	VBROADCASTSS (BX), Z16
+	VMULPS       Z16, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	VMULPS       Z16, Z1, Z0
+	VMOVUPS      Z0, 64(AX)
+	VBROADCASTSS 4(BX), Z0
+	VMULPS       Z0, Z2, Z1
+	VMOVUPS      Z1, 128(AX)
+	VMULPS       Z0, Z3, Z0
+	VMOVUPS      Z0, 192(AX)
+	VBROADCASTSS 8(BX), Z0
+	VMULPS       Z0, Z4, Z1
+	VMOVUPS      Z1, 256(AX)
+	VMULPS       Z0, Z5, Z0
+	VMOVUPS      Z0, 320(AX)
+	VBROADCASTSS 12(BX), Z0
+	VMULPS       Z0, Z6, Z1
+	VMOVUPS      Z1, 384(AX)
+	VMULPS       Z0, Z7, Z0
+	VMOVUPS      Z0, 448(AX)
+	VBROADCASTSS 16(BX), Z0
+	VMULPS       Z0, Z8, Z1
+	VMOVUPS      Z1, 512(AX)
+	VMULPS       Z0, Z9, Z0
+	VMOVUPS      Z0, 576(AX)
+	VBROADCASTSS 20(BX), Z0
+	VMULPS       Z0, Z10, Z1
+	VMOVUPS      Z1, 640(AX)
+	VMULPS       Z0, Z11, Z0
+	VMOVUPS      Z0, 704(AX)
+	VBROADCASTSS 24(BX), Z0
+	VMULPS       Z0, Z12, Z1
+	VMOVUPS      Z1, 768(AX)
+	VMULPS       Z0, Z13, Z0
+	VMOVUPS      Z0, 832(AX)
+	VBROADCASTSS 28(BX), Z0
+	VMULPS       Z0, Z14, Z1
+	VMOVUPS      Z1, 896(AX)
+	VMULPS       Z0, Z15, Z0
+	VMOVUPS      Z0, 960(AX)
+	ADDQ         $+1024, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop45
+
+end46:
 	VZEROUPPER
 	RET
 
 // func deltaSolve4AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·deltaSolve4AVX512(SB), NOSPLIT, $0-128
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	MOVQ   ahead+72(FP), AX
-	MOVQ   aheadRow+80(FP), CX
-	MOVQ   dim+0(FP), DX
-	MOVQ   a+16(FP), BX
-	MOVQ   aRow+24(FP), SI
-	LEAQ   (BX)(SI*2), DI
-	ADDQ   SI, DI
-	MOVQ   s+8(FP), R8
-	CMPQ   DX, $+4
-	JLT    end42
-
-loop41:
-	VMOVUPS      (R8), Z8
-	VMOVUPS      64(R8), Z9
-	VBROADCASTSS (BX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS (BX)(SI*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS (BX)(SI*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS (DI), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	PREFETCHT1   (AX)
-	PREFETCHT1   64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      128(R8), Z8
-	VMOVUPS      192(R8), Z9
-	VBROADCASTSS 4(BX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS 4(BX)(SI*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS 4(BX)(SI*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS 4(DI), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	VMOVUPS      256(R8), Z8
-	VMOVUPS      320(R8), Z9
-	VBROADCASTSS 8(BX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS 8(BX)(SI*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS 8(BX)(SI*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS 8(DI), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	VMOVUPS      384(R8), Z8
-	VMOVUPS      448(R8), Z9
-	VBROADCASTSS 12(BX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS 12(BX)(SI*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS 12(BX)(SI*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS 12(DI), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	ADDQ         $+512, R8
-	ADDQ         $+16, BX
-	ADDQ         $+16, DI
-	SUBQ         $+4, DX
-	CMPQ         DX, $+4
-	JGE          loop41
-
-end42:
-	CMPQ DX, $+1
-	JLT  end44
-
-loop43:
-	VMOVUPS      (R8), Z8
-	VMOVUPS      64(R8), Z9
-	VBROADCASTSS (BX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS (BX)(SI*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS (BX)(SI*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS (DI), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	ADDQ         $+128, R8
-	ADDQ         $+4, BX
-	ADDQ         $+4, DI
-	SUBQ         $+1, DX
-	CMPQ         DX, $+1
-	JGE          loop43
-
-end44:
-	MOVQ         by+32(FP), AX
-	VBROADCASTSS (AX), Z8
-	VMULPS       Z8, Z0, Z0
-	VMULPS       Z8, Z1, Z1
-	VBROADCASTSS 4(AX), Z8
-	VMULPS       Z8, Z2, Z2
-	VMULPS       Z8, Z3, Z3
-	VBROADCASTSS 8(AX), Z8
-	VMULPS       Z8, Z4, Z4
-	VMULPS       Z8, Z5, Z5
-	VBROADCASTSS 12(AX), Z8
-	VMULPS       Z8, Z6, Z6
-	VMULPS       Z8, Z7, Z7
-	MOVQ         w+88(FP), AX
-	MOVQ         v+96(FP), CX
-	MOVQ         vRow+104(FP), DX
-	LEAQ         (CX)(DX*2), BX
-	ADDQ         DX, BX
-	VBROADCASTSS (AX), Z8
-	VFMADD231PS  (CX), Z8, Z0
-	VFMADD231PS  64(CX), Z8, Z1
-	VBROADCASTSS 4(AX), Z8
-	VFMADD231PS  (CX)(DX*1), Z8, Z2
-	VFMADD231PS  64(CX)(DX*1), Z8, Z3
-	VBROADCASTSS 8(AX), Z8
-	VFMADD231PS  (CX)(DX*2), Z8, Z4
-	VFMADD231PS  64(CX)(DX*2), Z8, Z5
-	VBROADCASTSS 12(AX), Z8
-	VFMADD231PS  (BX), Z8, Z6
-	VFMADD231PS  64(BX), Z8, Z7
-	MOVQ         u+64(FP), AX
-	MOVQ         m+48(FP), CX
-	MOVQ         mRow+56(FP), DX
-	LEAQ         (CX)(DX*2), BX
-	ADDQ         DX, BX
-	MOVQ         before+40(FP), SI
-	CMPQ         SI, $+4
-	JLT          end46
-
-loop45:
-	VMOVUPS      (AX), Z8
-	VMOVUPS      64(AX), Z9
-	VBROADCASTSS (CX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS (CX)(DX*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS (CX)(DX*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS (BX), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	VMOVUPS      128(AX), Z8
-	VMOVUPS      192(AX), Z9
-	VBROADCASTSS 4(CX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS 4(CX)(DX*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS 4(CX)(DX*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS 4(BX), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	VMOVUPS      256(AX), Z8
-	VMOVUPS      320(AX), Z9
-	VBROADCASTSS 8(CX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS 8(CX)(DX*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS 8(CX)(DX*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS 8(BX), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	VMOVUPS      384(AX), Z8
-	VMOVUPS      448(AX), Z9
-	VBROADCASTSS 12(CX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS 12(CX)(DX*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS 12(CX)(DX*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS 12(BX), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	ADDQ         $+512, AX
-	ADDQ         $+16, CX
-	ADDQ         $+16, BX
-	SUBQ         $+4, SI
-	CMPQ         SI, $+4
-	JGE          loop45
-
-end46:
-	CMPQ SI, $+1
-	JLT  end48
-
-loop47:
-	VMOVUPS      (AX), Z8
-	VMOVUPS      64(AX), Z9
-	VBROADCASTSS (CX), Z10
-	VFMADD231PS  Z8, Z10, Z0
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS (CX)(DX*1), Z10
-	VFMADD231PS  Z8, Z10, Z2
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS (CX)(DX*2), Z10
-	VFMADD231PS  Z8, Z10, Z4
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS (BX), Z10
-	VFMADD231PS  Z8, Z10, Z6
-	VFMADD231PS  Z9, Z10, Z7
-	ADDQ         $+128, AX
-	ADDQ         $+4, CX
-	ADDQ         $+4, BX
-	SUBQ         $+1, SI
-	CMPQ         SI, $+1
-	JGE          loop47
-
-end48:
-	VBROADCASTSS (CX)(DX*1), Z8
-	VFMADD231PS  Z0, Z8, Z2
-	VFMADD231PS  Z1, Z8, Z3
-	VBROADCASTSS (CX)(DX*2), Z8
-	VFMADD231PS  Z0, Z8, Z4
-	VFMADD231PS  Z1, Z8, Z5
-	VBROADCASTSS (BX), Z8
-	VFMADD231PS  Z0, Z8, Z6
-	VFMADD231PS  Z1, Z8, Z7
-	VBROADCASTSS 4(CX)(DX*2), Z8
-	VFMADD231PS  Z2, Z8, Z4
-	VFMADD231PS  Z3, Z8, Z5
-	VBROADCASTSS 4(BX), Z8
-	VFMADD231PS  Z2, Z8, Z6
-	VFMADD231PS  Z3, Z8, Z7
-	VBROADCASTSS 8(BX), Z8
-	VFMADD231PS  Z4, Z8, Z6
-	VFMADD231PS  Z5, Z8, Z7
-	MOVQ         rest+112(FP), CX
-	MOVQ         kept+120(FP), DX
-	VBROADCASTSS (CX), Z8
-	VMOVUPS      Z0, (AX)
-	VMULPS       Z8, Z0, Z0
-	VMOVUPS      Z0, (DX)
-	VMOVUPS      Z1, 64(AX)
-	VMULPS       Z8, Z1, Z0
-	VMOVUPS      Z0, 64(DX)
-	VBROADCASTSS 4(CX), Z0
-	VMOVUPS      Z2, 128(AX)
-	VMULPS       Z0, Z2, Z1
-	VMOVUPS      Z1, 128(DX)
-	VMOVUPS      Z3, 192(AX)
-	VMULPS       Z0, Z3, Z0
-	VMOVUPS      Z0, 192(DX)
-	VBROADCASTSS 8(CX), Z0
-	VMOVUPS      Z4, 256(AX)
-	VMULPS       Z0, Z4, Z1
-	VMOVUPS      Z1, 256(DX)
-	VMOVUPS      Z5, 320(AX)
-	VMULPS       Z0, Z5, Z0
-	VMOVUPS      Z0, 320(DX)
-	VBROADCASTSS 12(CX), Z0
-	VMOVUPS      Z6, 384(AX)
-	VMULPS       Z0, Z6, Z1
-	VMOVUPS      Z1, 384(DX)
-	VMOVUPS      Z7, 448(AX)
-	VMULPS       Z0, Z7, Z0
-	VMOVUPS      Z0, 448(DX)
-	VZEROUPPER
-	RET
-
-// func deltaAsk4AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, dst *float32, dstRow int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·deltaAsk4AVX512(SB), NOSPLIT, $0-104
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3422,6 +3403,23 @@ end52:
 	VBROADCASTSS 12(AX), Z8
 	VMULPS       Z8, Z6, Z6
 	VMULPS       Z8, Z7, Z7
+	MOVQ         w+88(FP), AX
+	MOVQ         v+96(FP), CX
+	MOVQ         vRow+104(FP), DX
+	LEAQ         (CX)(DX*2), BX
+	ADDQ         DX, BX
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  (CX), Z8, Z0
+	VFMADD231PS  64(CX), Z8, Z1
+	VBROADCASTSS 4(AX), Z8
+	VFMADD231PS  (CX)(DX*1), Z8, Z2
+	VFMADD231PS  64(CX)(DX*1), Z8, Z3
+	VBROADCASTSS 8(AX), Z8
+	VFMADD231PS  (CX)(DX*2), Z8, Z4
+	VFMADD231PS  64(CX)(DX*2), Z8, Z5
+	VBROADCASTSS 12(AX), Z8
+	VFMADD231PS  (BX), Z8, Z6
+	VFMADD231PS  64(BX), Z8, Z7
 	MOVQ         u+64(FP), AX
 	MOVQ         m+48(FP), CX
 	MOVQ         mRow+56(FP), DX
@@ -3522,6 +3520,286 @@ loop55:
 	JGE          loop55
 
 end56:
+	VBROADCASTSS (CX)(DX*1), Z8
+	VFMADD231PS  Z0, Z8, Z2
+	VFMADD231PS  Z1, Z8, Z3
+	VBROADCASTSS (CX)(DX*2), Z8
+	VFMADD231PS  Z0, Z8, Z4
+	VFMADD231PS  Z1, Z8, Z5
+	VBROADCASTSS (BX), Z8
+	VFMADD231PS  Z0, Z8, Z6
+	VFMADD231PS  Z1, Z8, Z7
+	VBROADCASTSS 4(CX)(DX*2), Z8
+	VFMADD231PS  Z2, Z8, Z4
+	VFMADD231PS  Z3, Z8, Z5
+	VBROADCASTSS 4(BX), Z8
+	VFMADD231PS  Z2, Z8, Z6
+	VFMADD231PS  Z3, Z8, Z7
+	VBROADCASTSS 8(BX), Z8
+	VFMADD231PS  Z4, Z8, Z6
+	VFMADD231PS  Z5, Z8, Z7
+	MOVQ         rest+112(FP), CX
+	MOVQ         kept+120(FP), DX
+	VBROADCASTSS (CX), Z8
+	VMOVUPS      Z0, (AX)
+	VMULPS       Z8, Z0, Z0
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(AX)
+	VMULPS       Z8, Z1, Z0
+	VMOVUPS      Z0, 64(DX)
+	VBROADCASTSS 4(CX), Z0
+	VMOVUPS      Z2, 128(AX)
+	VMULPS       Z0, Z2, Z1
+	VMOVUPS      Z1, 128(DX)
+	VMOVUPS      Z3, 192(AX)
+	VMULPS       Z0, Z3, Z0
+	VMOVUPS      Z0, 192(DX)
+	VBROADCASTSS 8(CX), Z0
+	VMOVUPS      Z4, 256(AX)
+	VMULPS       Z0, Z4, Z1
+	VMOVUPS      Z1, 256(DX)
+	VMOVUPS      Z5, 320(AX)
+	VMULPS       Z0, Z5, Z0
+	VMOVUPS      Z0, 320(DX)
+	VBROADCASTSS 12(CX), Z0
+	VMOVUPS      Z6, 384(AX)
+	VMULPS       Z0, Z6, Z1
+	VMOVUPS      Z1, 384(DX)
+	VMOVUPS      Z7, 448(AX)
+	VMULPS       Z0, Z7, Z0
+	VMOVUPS      Z0, 448(DX)
+	VZEROUPPER
+	RET
+
+// func deltaAsk4AVX512(dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, dst *float32, dstRow int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·deltaAsk4AVX512(SB), NOSPLIT, $0-104
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   ahead+72(FP), AX
+	MOVQ   aheadRow+80(FP), CX
+	MOVQ   dim+0(FP), DX
+	MOVQ   a+16(FP), BX
+	MOVQ   aRow+24(FP), SI
+	LEAQ   (BX)(SI*2), DI
+	ADDQ   SI, DI
+	MOVQ   s+8(FP), R8
+	CMPQ   DX, $+4
+	JLT    end58
+
+loop57:
+	VMOVUPS      (R8), Z8
+	VMOVUPS      64(R8), Z9
+	VBROADCASTSS (BX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (BX)(SI*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (BX)(SI*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	PREFETCHT1   (AX)
+	PREFETCHT1   64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      128(R8), Z8
+	VMOVUPS      192(R8), Z9
+	VBROADCASTSS 4(BX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 4(BX)(SI*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 4(BX)(SI*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 4(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VMOVUPS      256(R8), Z8
+	VMOVUPS      320(R8), Z9
+	VBROADCASTSS 8(BX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 8(BX)(SI*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 8(BX)(SI*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 8(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VMOVUPS      384(R8), Z8
+	VMOVUPS      448(R8), Z9
+	VBROADCASTSS 12(BX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 12(BX)(SI*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 12(BX)(SI*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 12(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         $+512, R8
+	ADDQ         $+16, BX
+	ADDQ         $+16, DI
+	SUBQ         $+4, DX
+	CMPQ         DX, $+4
+	JGE          loop57
+
+end58:
+	CMPQ DX, $+1
+	JLT  end60
+
+loop59:
+	VMOVUPS      (R8), Z8
+	VMOVUPS      64(R8), Z9
+	VBROADCASTSS (BX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (BX)(SI*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (BX)(SI*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         $+128, R8
+	ADDQ         $+4, BX
+	ADDQ         $+4, DI
+	SUBQ         $+1, DX
+	CMPQ         DX, $+1
+	JGE          loop59
+
+end60:
+	MOVQ         by+32(FP), AX
+	VBROADCASTSS (AX), Z8
+	VMULPS       Z8, Z0, Z0
+	VMULPS       Z8, Z1, Z1
+	VBROADCASTSS 4(AX), Z8
+	VMULPS       Z8, Z2, Z2
+	VMULPS       Z8, Z3, Z3
+	VBROADCASTSS 8(AX), Z8
+	VMULPS       Z8, Z4, Z4
+	VMULPS       Z8, Z5, Z5
+	VBROADCASTSS 12(AX), Z8
+	VMULPS       Z8, Z6, Z6
+	VMULPS       Z8, Z7, Z7
+	MOVQ         u+64(FP), AX
+	MOVQ         m+48(FP), CX
+	MOVQ         mRow+56(FP), DX
+	LEAQ         (CX)(DX*2), BX
+	ADDQ         DX, BX
+	MOVQ         before+40(FP), SI
+	CMPQ         SI, $+4
+	JLT          end62
+
+loop61:
+	VMOVUPS      (AX), Z8
+	VMOVUPS      64(AX), Z9
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (CX)(DX*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (CX)(DX*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (BX), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VMOVUPS      128(AX), Z8
+	VMOVUPS      192(AX), Z9
+	VBROADCASTSS 4(CX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 4(CX)(DX*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 4(CX)(DX*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 4(BX), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VMOVUPS      256(AX), Z8
+	VMOVUPS      320(AX), Z9
+	VBROADCASTSS 8(CX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 8(CX)(DX*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 8(CX)(DX*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 8(BX), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VMOVUPS      384(AX), Z8
+	VMOVUPS      448(AX), Z9
+	VBROADCASTSS 12(CX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 12(CX)(DX*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 12(CX)(DX*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 12(BX), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         $+512, AX
+	ADDQ         $+16, CX
+	ADDQ         $+16, BX
+	SUBQ         $+4, SI
+	CMPQ         SI, $+4
+	JGE          loop61
+
+end62:
+	CMPQ SI, $+1
+	JLT  end64
+
+loop63:
+	VMOVUPS      (AX), Z8
+	VMOVUPS      64(AX), Z9
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (CX)(DX*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (CX)(DX*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (BX), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         $+128, AX
+	ADDQ         $+4, CX
+	ADDQ         $+4, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop63
+
+end64:
 	VMOVUPS      (AX), Z8
 	VMOVUPS      64(AX), Z9
 	VBROADCASTSS (CX), Z10
@@ -3584,9 +3862,9 @@ TEXT ·deltaWrite4AVX512(SB), NOSPLIT, $0-56
 	MOVQ scale+48(FP), BX
 	MOVQ tiles+0(FP), SI
 	CMPQ SI, $+1
-	JLT  end58
+	JLT  end66
 
-loop57:
+loop65:
 	VBROADCASTSS (BX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z0
@@ -3603,9 +3881,9 @@ loop57:
 	MOVQ         u+40(FP), R8
 	MOVQ         n+8(FP), R9
 	CMPQ         R9, $+1
-	JLT          end60
+	JLT          end68
 
-loop59:
+loop67:
 	VMOVUPS      (R8), Z8
 	VMOVUPS      64(R8), Z9
 	VBROADCASTSS (DI), Z10
@@ -3624,9 +3902,9 @@ loop59:
 	ADDQ         DX, DI
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop59
+	JGE          loop67
 
-end60:
+end68:
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z0, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3640,9 +3918,88 @@ end60:
 	ADDQ    $+16, BX
 	SUBQ    $+1, SI
 	CMPQ    SI, $+1
-	JGE     loop57
+	JGE     loop65
 
-end58:
+end66:
+	VZEROUPPER
+	RET
+
+// func deltaWriteAfter4AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+// Requires: AVX, AVX512F
+TEXT ·deltaWriteAfter4AVX512(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ a+24(FP), CX
+	MOVQ aRow+32(FP), DX
+	MOVQ scale+48(FP), BX
+	MOVQ tiles+0(FP), SI
+	CMPQ SI, $+1
+	JLT  end70
+
+loop69:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	MOVQ    CX, DI
+	MOVQ    u+40(FP), R8
+	MOVQ    n+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end72
+
+loop71:
+	VMOVUPS      (R8), Z8
+	VMOVUPS      64(R8), Z9
+	VBROADCASTSS (DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 4(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 8(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 12(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         $+128, R8
+	ADDQ         DX, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop71
+
+end72:
+	VBROADCASTSS (BX), Z8
+	VMULPS       Z8, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	VMULPS       Z8, Z1, Z0
+	VMOVUPS      Z0, 64(AX)
+	VBROADCASTSS 4(BX), Z0
+	VMULPS       Z0, Z2, Z1
+	VMOVUPS      Z1, 128(AX)
+	VMULPS       Z0, Z3, Z0
+	VMOVUPS      Z0, 192(AX)
+	VBROADCASTSS 8(BX), Z0
+	VMULPS       Z0, Z4, Z1
+	VMOVUPS      Z1, 256(AX)
+	VMULPS       Z0, Z5, Z0
+	VMOVUPS      Z0, 320(AX)
+	VBROADCASTSS 12(BX), Z0
+	VMULPS       Z0, Z6, Z1
+	VMOVUPS      Z1, 384(AX)
+	VMULPS       Z0, Z7, Z0
+	VMOVUPS      Z0, 448(AX)
+	ADDQ         $+512, AX
+	ADDQ         $+16, CX
+	ADDQ         $+16, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop69
+
+end70:
 	VZEROUPPER
 	RET
 
@@ -3658,9 +4015,9 @@ TEXT ·deltaSolve1AVX512(SB), NOSPLIT, $0-128
 	MOVQ   aRow+24(FP), SI
 	MOVQ   s+8(FP), SI
 	CMPQ   DX, $+4
-	JLT    end62
+	JLT    end74
 
-loop61:
+loop73:
 	VMOVUPS      (SI), Z2
 	VMOVUPS      64(SI), Z3
 	VBROADCASTSS (BX), Z4
@@ -3688,13 +4045,13 @@ loop61:
 	ADDQ         $+16, BX
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop61
+	JGE          loop73
 
-end62:
+end74:
 	CMPQ DX, $+1
-	JLT  end64
+	JLT  end76
 
-loop63:
+loop75:
 	VMOVUPS      (SI), Z2
 	VMOVUPS      64(SI), Z3
 	VBROADCASTSS (BX), Z4
@@ -3704,9 +4061,9 @@ loop63:
 	ADDQ         $+4, BX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop63
+	JGE          loop75
 
-end64:
+end76:
 	MOVQ         by+32(FP), AX
 	VBROADCASTSS (AX), Z2
 	VMULPS       Z2, Z0, Z0
@@ -3722,9 +4079,9 @@ end64:
 	MOVQ         mRow+56(FP), DX
 	MOVQ         before+40(FP), DX
 	CMPQ         DX, $+4
-	JLT          end66
+	JLT          end78
 
-loop65:
+loop77:
 	VMOVUPS      (AX), Z2
 	VMOVUPS      64(AX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3749,13 +4106,13 @@ loop65:
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop65
+	JGE          loop77
 
-end66:
+end78:
 	CMPQ DX, $+1
-	JLT  end68
+	JLT  end80
 
-loop67:
+loop79:
 	VMOVUPS      (AX), Z2
 	VMOVUPS      64(AX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3765,9 +4122,9 @@ loop67:
 	ADDQ         $+4, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop67
+	JGE          loop79
 
-end68:
+end80:
 	MOVQ         rest+112(FP), CX
 	MOVQ         kept+120(FP), DX
 	VBROADCASTSS (CX), Z2
@@ -3792,9 +4149,9 @@ TEXT ·deltaAsk1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   aRow+24(FP), SI
 	MOVQ   s+8(FP), SI
 	CMPQ   DX, $+4
-	JLT    end70
+	JLT    end82
 
-loop69:
+loop81:
 	VMOVUPS      (SI), Z2
 	VMOVUPS      64(SI), Z3
 	VBROADCASTSS (BX), Z4
@@ -3822,13 +4179,13 @@ loop69:
 	ADDQ         $+16, BX
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop69
+	JGE          loop81
 
-end70:
+end82:
 	CMPQ DX, $+1
-	JLT  end72
+	JLT  end84
 
-loop71:
+loop83:
 	VMOVUPS      (SI), Z2
 	VMOVUPS      64(SI), Z3
 	VBROADCASTSS (BX), Z4
@@ -3838,9 +4195,9 @@ loop71:
 	ADDQ         $+4, BX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop71
+	JGE          loop83
 
-end72:
+end84:
 	MOVQ         by+32(FP), AX
 	VBROADCASTSS (AX), Z2
 	VMULPS       Z2, Z0, Z0
@@ -3850,9 +4207,9 @@ end72:
 	MOVQ         mRow+56(FP), DX
 	MOVQ         before+40(FP), DX
 	CMPQ         DX, $+4
-	JLT          end74
+	JLT          end86
 
-loop73:
+loop85:
 	VMOVUPS      (AX), Z2
 	VMOVUPS      64(AX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3877,13 +4234,13 @@ loop73:
 	ADDQ         $+16, CX
 	SUBQ         $+4, DX
 	CMPQ         DX, $+4
-	JGE          loop73
+	JGE          loop85
 
-end74:
+end86:
 	CMPQ DX, $+1
-	JLT  end76
+	JLT  end88
 
-loop75:
+loop87:
 	VMOVUPS      (AX), Z2
 	VMOVUPS      64(AX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3893,9 +4250,9 @@ loop75:
 	ADDQ         $+4, CX
 	SUBQ         $+1, DX
 	CMPQ         DX, $+1
-	JGE          loop75
+	JGE          loop87
 
-end76:
+end88:
 	VMOVUPS      (AX), Z2
 	VMOVUPS      64(AX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3917,9 +4274,9 @@ TEXT ·deltaWrite1AVX512(SB), NOSPLIT, $0-56
 	MOVQ scale+48(FP), BX
 	MOVQ tiles+0(FP), SI
 	CMPQ SI, $+1
-	JLT  end78
+	JLT  end90
 
-loop77:
+loop89:
 	VBROADCASTSS (BX), Z0
 	VMULPS       (AX), Z0, Z1
 	VMULPS       64(AX), Z0, Z0
@@ -3927,9 +4284,9 @@ loop77:
 	MOVQ         u+40(FP), R8
 	MOVQ         n+8(FP), R9
 	CMPQ         R9, $+1
-	JLT          end80
+	JLT          end92
 
-loop79:
+loop91:
 	VMOVUPS      (R8), Z2
 	VMOVUPS      64(R8), Z3
 	VBROADCASTSS (DI), Z4
@@ -3939,9 +4296,9 @@ loop79:
 	ADDQ         DX, DI
 	SUBQ         $+1, R9
 	CMPQ         R9, $+1
-	JGE          loop79
+	JGE          loop91
 
-end80:
+end92:
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z0, 64(AX)
 	ADDQ    $+128, AX
@@ -3949,9 +4306,58 @@ end80:
 	ADDQ    $+4, BX
 	SUBQ    $+1, SI
 	CMPQ    SI, $+1
-	JGE     loop77
+	JGE     loop89
 
-end78:
+end90:
+	VZEROUPPER
+	RET
+
+// func deltaWriteAfter1AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
+// Requires: AVX, AVX512F
+TEXT ·deltaWriteAfter1AVX512(SB), NOSPLIT, $0-56
+	MOVQ s+16(FP), AX
+	MOVQ a+24(FP), CX
+	MOVQ aRow+32(FP), DX
+	MOVQ scale+48(FP), BX
+	MOVQ tiles+0(FP), SI
+	CMPQ SI, $+1
+	JLT  end94
+
+loop93:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	MOVQ    CX, DI
+	MOVQ    u+40(FP), R8
+	MOVQ    n+8(FP), R9
+	CMPQ    R9, $+1
+	JLT     end96
+
+loop95:
+	VMOVUPS      (R8), Z2
+	VMOVUPS      64(R8), Z3
+	VBROADCASTSS (DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         $+128, R8
+	ADDQ         DX, DI
+	SUBQ         $+1, R9
+	CMPQ         R9, $+1
+	JGE          loop95
+
+end96:
+	VBROADCASTSS (BX), Z2
+	VMULPS       Z2, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	VMULPS       Z2, Z1, Z0
+	VMOVUPS      Z0, 64(AX)
+	ADDQ         $+128, AX
+	ADDQ         $+4, CX
+	ADDQ         $+4, BX
+	SUBQ         $+1, SI
+	CMPQ         SI, $+1
+	JGE          loop93
+
+end94:
 	VZEROUPPER
 	RET
 
@@ -3963,9 +4369,9 @@ TEXT ·deltaFallAVX512(SB), NOSPLIT, $0-64
 	MOVQ         width+0(FP), AX
 	XORQ         CX, CX
 	CMPQ         AX, $+32
-	JLT          end82
+	JLT          end98
 
-loop81:
+loop97:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   one+24(FP), DX
@@ -3979,9 +4385,9 @@ loop81:
 	MOVQ   by+32(FP), R9
 	MOVQ   tokens+8(FP), R10
 	CMPQ   R10, $+1
-	JLT    end84
+	JLT    end100
 
-loop83:
+loop99:
 	VBROADCASTSS (R8), Z2
 	VBROADCASTSS (R9), Z3
 	VMOVUPS      (DX), Z4
@@ -4009,19 +4415,19 @@ loop83:
 	ADDQ         $+4, R9
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop83
+	JGE          loop99
 
-end84:
+end100:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop81
+	JGE  loop97
 
-end82:
+end98:
 	CMPQ AX, $+16
-	JLT  end86
+	JLT  end102
 
-loop85:
+loop101:
 	VPXORD Z9, Z9, Z9
 	MOVQ   one+24(FP), DX
 	ADDQ   CX, DX
@@ -4034,9 +4440,9 @@ loop85:
 	MOVQ   by+32(FP), R9
 	MOVQ   tokens+8(FP), R10
 	CMPQ   R10, $+1
-	JLT    end88
+	JLT    end104
 
-loop87:
+loop103:
 	VBROADCASTSS (R8), Z0
 	VBROADCASTSS (R9), Z1
 	VMOVUPS      (DX), Z2
@@ -4055,17 +4461,17 @@ loop87:
 	ADDQ         $+4, R9
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop87
+	JGE          loop103
 
-end88:
+end104:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop85
+	JGE  loop101
 
-end86:
+end102:
 	TESTQ  AX, AX
-	JE     end89
+	JE     end105
 	LEAQ   tailMasks<>+0(SB), DX
 	KMOVW  (DX)(AX*2), K1
 	VPXORD Z11, Z11, Z11
@@ -4080,9 +4486,9 @@ end86:
 	MOVQ   by+32(FP), DI
 	MOVQ   tokens+8(FP), R8
 	CMPQ   R8, $+1
-	JLT    end91
+	JLT    end107
 
-loop90:
+loop106:
 	VBROADCASTSS (SI), Z0
 	VBROADCASTSS (DI), Z1
 	VMOVUPS.Z    (AX), K1, Z2
@@ -4101,10 +4507,10 @@ loop90:
 	ADDQ         $+4, DI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop90
+	JGE          loop106
 
-end91:
-end89:
+end107:
+end105:
 	VZEROUPPER
 	RET
 
@@ -4132,9 +4538,9 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
-// func deltaKeysAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, grow *float32, near *float32, tail *float32, row int)
+// func deltaKeysAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
 // Requires: AVX, AVX512F
-TEXT ·deltaKeysAVX512(SB), NOSPLIT, $0-72
+TEXT ·deltaKeysAVX512(SB), NOSPLIT, $0-96
 	VBROADCASTSS const3f800000<>+0(SB), Z1
 	VBROADCASTSS constc2ac0000<>+0(SB), Z6
 	VBROADCASTSS const4b400000<>+0(SB), Z7
@@ -4150,9 +4556,9 @@ TEXT ·deltaKeysAVX512(SB), NOSPLIT, $0-72
 	MOVQ         width+0(FP), AX
 	XORQ         CX, CX
 	CMPQ         AX, $+32
-	JLT          end93
+	JLT          end109
 
-loop92:
+loop108:
 	VMOVUPS Z1, Z0
 	VMOVUPS Z1, Z2
 	VMOVUPS Z1, Z3
@@ -4161,17 +4567,23 @@ loop92:
 	ADDQ    CX, DX
 	MOVQ    k+32(FP), BX
 	ADDQ    CX, BX
-	MOVQ    grow+40(FP), SI
+	MOVQ    erase+40(FP), SI
 	ADDQ    CX, SI
-	MOVQ    near+48(FP), DI
+	MOVQ    q+48(FP), DI
 	ADDQ    CX, DI
 	MOVQ    logsRow+24(FP), R8
-	MOVQ    row+64(FP), R9
-	MOVQ    tokens+8(FP), R10
-	CMPQ    R10, $+1
-	JLT     end95
+	MOVQ    row+80(FP), R9
+	MOVQ    near+56(FP), R10
+	ADDQ    CX, R10
+	MOVQ    left+64(FP), R11
+	ADDQ    CX, R11
+	MOVQ    ask+72(FP), R12
+	ADDQ    CX, R12
+	MOVQ    tokens+8(FP), R13
+	CMPQ    R13, $+1
+	JLT     end111
 
-loop94:
+loop110:
 	VMOVUPS      (DX), Z5
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z7, Z21
@@ -4200,10 +4612,15 @@ loop94:
 	VMULPS       Z21, Z0, Z0
 	VMAXPS       Z0, Z17, Z0
 	VMULPS       Z5, Z2, Z2
-	VMOVUPS      Z0, (SI)
 	VMOVUPS      (BX), Z5
 	VMULPS       Z5, Z2, Z5
-	VMOVUPS      Z5, (DI)
+	VMOVUPS      Z5, (R10)
+	VMOVUPS      (SI), Z5
+	VMULPS       Z5, Z0, Z5
+	VMOVUPS      Z5, (R11)
+	VMOVUPS      (DI), Z5
+	VMULPS       Z5, Z0, Z5
+	VMOVUPS      Z5, (R12)
 	VMOVUPS      64(DX), Z5
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z7, Z21
@@ -4232,68 +4649,64 @@ loop94:
 	VMULPS       Z21, Z3, Z3
 	VMAXPS       Z3, Z17, Z3
 	VMULPS       Z5, Z4, Z4
-	VMOVUPS      Z3, 64(SI)
 	VMOVUPS      64(BX), Z5
 	VMULPS       Z5, Z4, Z5
-	VMOVUPS      Z5, 64(DI)
+	VMOVUPS      Z5, 64(R10)
+	VMOVUPS      64(SI), Z5
+	VMULPS       Z5, Z3, Z5
+	VMOVUPS      Z5, 64(R11)
+	VMOVUPS      64(DI), Z5
+	VMULPS       Z5, Z3, Z5
+	VMOVUPS      Z5, 64(R12)
 	ADDQ         R8, DX
 	ADDQ         R9, BX
 	ADDQ         R9, SI
 	ADDQ         R9, DI
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
-	JGE          loop94
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop110
 
-end95:
-	MOVQ near+48(FP), DX
-	ADDQ CX, DX
-	MOVQ tail+56(FP), BX
-	ADDQ CX, BX
-	MOVQ tokens+8(FP), SI
-	CMPQ SI, $+1
-	JLT  end97
+end111:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    $+128, CX
+	SUBQ    $+32, AX
+	CMPQ    AX, $+32
+	JGE     loop108
 
-loop96:
-	VMOVUPS (DX), Z2
-	VMULPS  Z2, Z0, Z2
-	VMOVUPS Z2, (BX)
-	VMOVUPS 64(DX), Z2
-	VMULPS  Z2, Z3, Z2
-	VMOVUPS Z2, 64(BX)
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	SUBQ    $+1, SI
-	CMPQ    SI, $+1
-	JGE     loop96
-
-end97:
-	ADDQ $+128, CX
-	SUBQ $+32, AX
-	CMPQ AX, $+32
-	JGE  loop92
-
-end93:
+end109:
 	CMPQ AX, $+16
-	JLT  end99
+	JLT  end113
 
-loop98:
+loop112:
 	VMOVUPS Z1, Z0
 	VMOVUPS Z1, Z2
 	MOVQ    logs+16(FP), DX
 	ADDQ    CX, DX
 	MOVQ    k+32(FP), BX
 	ADDQ    CX, BX
-	MOVQ    grow+40(FP), SI
+	MOVQ    erase+40(FP), SI
 	ADDQ    CX, SI
-	MOVQ    near+48(FP), DI
+	MOVQ    q+48(FP), DI
 	ADDQ    CX, DI
 	MOVQ    logsRow+24(FP), R8
-	MOVQ    row+64(FP), R9
-	MOVQ    tokens+8(FP), R10
-	CMPQ    R10, $+1
-	JLT     end101
+	MOVQ    row+80(FP), R9
+	MOVQ    near+56(FP), R10
+	ADDQ    CX, R10
+	MOVQ    left+64(FP), R11
+	ADDQ    CX, R11
+	MOVQ    ask+72(FP), R12
+	ADDQ    CX, R12
+	MOVQ    tokens+8(FP), R13
+	CMPQ    R13, $+1
+	JLT     end115
 
-loop100:
+loop114:
 	VMOVUPS      (DX), Z3
 	VMAXPS       Z3, Z6, Z3
 	VMOVUPS      Z7, Z4
@@ -4322,46 +4735,38 @@ loop100:
 	VMULPS       Z4, Z0, Z0
 	VMAXPS       Z0, Z17, Z0
 	VMULPS       Z3, Z2, Z2
-	VMOVUPS      Z0, (SI)
 	VMOVUPS      (BX), Z3
 	VMULPS       Z3, Z2, Z3
-	VMOVUPS      Z3, (DI)
+	VMOVUPS      Z3, (R10)
+	VMOVUPS      (SI), Z3
+	VMULPS       Z3, Z0, Z3
+	VMOVUPS      Z3, (R11)
+	VMOVUPS      (DI), Z3
+	VMULPS       Z3, Z0, Z3
+	VMOVUPS      Z3, (R12)
 	ADDQ         R8, DX
 	ADDQ         R9, BX
 	ADDQ         R9, SI
 	ADDQ         R9, DI
-	SUBQ         $+1, R10
-	CMPQ         R10, $+1
-	JGE          loop100
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop114
 
-end101:
-	MOVQ near+48(FP), DX
-	ADDQ CX, DX
-	MOVQ tail+56(FP), BX
-	ADDQ CX, BX
-	MOVQ tokens+8(FP), SI
-	CMPQ SI, $+1
-	JLT  end103
+end115:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop112
 
-loop102:
-	VMOVUPS (DX), Z2
-	VMULPS  Z2, Z0, Z2
-	VMOVUPS Z2, (BX)
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	SUBQ    $+1, SI
-	CMPQ    SI, $+1
-	JGE     loop102
-
-end103:
-	ADDQ $+64, CX
-	SUBQ $+16, AX
-	CMPQ AX, $+16
-	JGE  loop98
-
-end99:
+end113:
 	TESTQ   AX, AX
-	JE      end104
+	JE      end116
 	LEAQ    tailMasks<>+0(SB), DX
 	KMOVW   (DX)(AX*2), K1
 	VMOVUPS Z1, Z0
@@ -4370,17 +4775,23 @@ end99:
 	ADDQ    CX, AX
 	MOVQ    k+32(FP), DX
 	ADDQ    CX, DX
-	MOVQ    grow+40(FP), BX
+	MOVQ    erase+40(FP), BX
 	ADDQ    CX, BX
-	MOVQ    near+48(FP), SI
+	MOVQ    q+48(FP), SI
 	ADDQ    CX, SI
 	MOVQ    logsRow+24(FP), DI
-	MOVQ    row+64(FP), R8
-	MOVQ    tokens+8(FP), R9
-	CMPQ    R9, $+1
-	JLT     end106
+	MOVQ    row+80(FP), R8
+	MOVQ    near+56(FP), R9
+	ADDQ    CX, R9
+	MOVQ    left+64(FP), R10
+	ADDQ    CX, R10
+	MOVQ    ask+72(FP), R11
+	ADDQ    CX, R11
+	MOVQ    tokens+8(FP), R12
+	CMPQ    R12, $+1
+	JLT     end118
 
-loop105:
+loop117:
 	VMOVUPS.Z    (AX), K1, Z3
 	VMAXPS       Z3, Z6, Z3
 	VMOVUPS      Z7, Z4
@@ -4409,39 +4820,32 @@ loop105:
 	VMULPS       Z4, Z0, Z0
 	VMAXPS       Z0, Z17, Z0
 	VMULPS       Z3, Z2, Z2
-	VMOVUPS      Z0, K1, (BX)
 	VMOVUPS.Z    (DX), K1, Z3
 	VMULPS       Z3, Z2, Z3
-	VMOVUPS      Z3, K1, (SI)
+	VMOVUPS      Z3, K1, (R9)
+	VMOVUPS.Z    (BX), K1, Z3
+	VMULPS       Z3, Z0, Z3
+	VMOVUPS      Z3, K1, (R10)
+	VMOVUPS.Z    (SI), K1, Z3
+	VMULPS       Z3, Z0, Z3
+	VMOVUPS      Z3, K1, (R11)
 	ADDQ         DI, AX
 	ADDQ         R8, DX
 	ADDQ         R8, BX
 	ADDQ         R8, SI
-	SUBQ         $+1, R9
-	CMPQ         R9, $+1
-	JGE          loop105
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	SUBQ         $+1, R12
+	CMPQ         R12, $+1
+	JGE          loop117
 
-end106:
-	MOVQ near+48(FP), AX
-	ADDQ CX, AX
-	MOVQ tail+56(FP), DX
-	ADDQ CX, DX
-	MOVQ tokens+8(FP), CX
-	CMPQ CX, $+1
-	JLT  end108
+end118:
+	MOVQ    last+88(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
 
-loop107:
-	VMOVUPS.Z (AX), K1, Z1
-	VMULPS    Z1, Z0, Z1
-	VMOVUPS   Z1, K1, (DX)
-	ADDQ      R8, AX
-	ADDQ      R8, DX
-	SUBQ      $+1, CX
-	CMPQ      CX, $+1
-	JGE       loop107
-
-end108:
-end104:
+end116:
 	VZEROUPPER
 	RET
 
@@ -4477,3 +4881,314 @@ GLOBL const3c090564<>(SB), RODATA|NOPTR, $4
 
 DATA const3e2aaa6f<>+0(SB)/4, $0x3e2aaa6f
 GLOBL const3e2aaa6f<>(SB), RODATA|NOPTR, $4
+
+// func deltaKeysFirstAVX512(width int, tokens int, logs *float32, logsRow int, k *float32, erase *float32, q *float32, near *float32, left *float32, ask *float32, row int, last *float32)
+// Requires: AVX, AVX512F
+TEXT ·deltaKeysFirstAVX512(SB), NOSPLIT, $0-96
+	VBROADCASTSS const3f800000<>+0(SB), Z1
+	VBROADCASTSS constc2ac0000<>+0(SB), Z6
+	VBROADCASTSS const4b400000<>+0(SB), Z7
+	VBROADCASTSS const3fb8aa3b<>+0(SB), Z8
+	VBROADCASTSS const3f317200<>+0(SB), Z9
+	VBROADCASTSS const35bfbe8e<>+0(SB), Z10
+	VBROADCASTSS const3ab654ce<>+0(SB), Z11
+	VBROADCASTSS const3d2aaab6<>+0(SB), Z12
+	VBROADCASTSS const3f000000<>+0(SB), Z13
+	VBROADCASTSS const3c090564<>+0(SB), Z14
+	VBROADCASTSS const3e2aaa6f<>+0(SB), Z15
+	VBROADCASTSS const0c000000<>+0(SB), Z17
+	MOVQ         width+0(FP), AX
+	XORQ         CX, CX
+	CMPQ         AX, $+32
+	JLT          end120
+
+loop119:
+	VMOVUPS Z1, Z0
+	VMOVUPS Z1, Z2
+	VMOVUPS Z1, Z3
+	VMOVUPS Z1, Z4
+	MOVQ    logs+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    k+32(FP), BX
+	ADDQ    CX, BX
+	MOVQ    erase+40(FP), SI
+	ADDQ    CX, SI
+	MOVQ    q+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    logsRow+24(FP), R8
+	MOVQ    row+80(FP), R9
+	MOVQ    near+56(FP), R10
+	ADDQ    CX, R10
+	MOVQ    left+64(FP), R11
+	ADDQ    CX, R11
+	MOVQ    ask+72(FP), R12
+	ADDQ    CX, R12
+	MOVQ    tokens+8(FP), R13
+	CMPQ    R13, $+1
+	JLT     end122
+
+loop121:
+	VMOVUPS      (DX), Z5
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z7, Z21
+	VFMADD231PS  Z8, Z5, Z21
+	VSUBPS       Z7, Z21, Z21
+	VFNMADD231PS Z9, Z21, Z5
+	VFNMADD231PS Z10, Z21, Z5
+	VMULPS       Z5, Z5, Z22
+	VMOVUPS      Z11, Z23
+	VFMADD213PS  Z12, Z22, Z23
+	VFMADD213PS  Z13, Z22, Z23
+	VMULPS       Z22, Z23, Z23
+	VMOVUPS      Z14, Z24
+	VFMADD213PS  Z15, Z22, Z24
+	VFMADD213PS  Z1, Z22, Z24
+	VMOVUPS      Z23, Z22
+	VFMADD231PS  Z24, Z5, Z22
+	VFNMADD231PS Z24, Z5, Z23
+	VPXORD       Z16, Z16, Z16
+	VSUBPS       Z21, Z16, Z5
+	VADDPS       Z1, Z22, Z22
+	VSCALEFPS    Z21, Z22, Z21
+	VADDPS       Z1, Z23, Z22
+	VADDPS       Z7, Z5, Z23
+	VSCALEFPS    Z5, Z22, Z5
+	VMOVUPS      (SI), Z22
+	VMULPS       Z22, Z0, Z22
+	VMOVUPS      Z22, (R11)
+	VMULPS       Z21, Z0, Z0
+	VMAXPS       Z0, Z17, Z0
+	VMULPS       Z5, Z2, Z2
+	VMOVUPS      (BX), Z5
+	VMULPS       Z5, Z2, Z5
+	VMOVUPS      Z5, (R10)
+	VMOVUPS      (DI), Z5
+	VMULPS       Z5, Z0, Z5
+	VMOVUPS      Z5, (R12)
+	VMOVUPS      64(DX), Z5
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z7, Z21
+	VFMADD231PS  Z8, Z5, Z21
+	VSUBPS       Z7, Z21, Z21
+	VFNMADD231PS Z9, Z21, Z5
+	VFNMADD231PS Z10, Z21, Z5
+	VMULPS       Z5, Z5, Z22
+	VMOVUPS      Z11, Z23
+	VFMADD213PS  Z12, Z22, Z23
+	VFMADD213PS  Z13, Z22, Z23
+	VMULPS       Z22, Z23, Z23
+	VMOVUPS      Z14, Z24
+	VFMADD213PS  Z15, Z22, Z24
+	VFMADD213PS  Z1, Z22, Z24
+	VMOVUPS      Z23, Z22
+	VFMADD231PS  Z24, Z5, Z22
+	VFNMADD231PS Z24, Z5, Z23
+	VPXORD       Z18, Z18, Z18
+	VSUBPS       Z21, Z18, Z5
+	VADDPS       Z1, Z22, Z22
+	VSCALEFPS    Z21, Z22, Z21
+	VADDPS       Z1, Z23, Z22
+	VADDPS       Z7, Z5, Z23
+	VSCALEFPS    Z5, Z22, Z5
+	VMOVUPS      64(SI), Z22
+	VMULPS       Z22, Z3, Z22
+	VMOVUPS      Z22, 64(R11)
+	VMULPS       Z21, Z3, Z3
+	VMAXPS       Z3, Z17, Z3
+	VMULPS       Z5, Z4, Z4
+	VMOVUPS      64(BX), Z5
+	VMULPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 64(R10)
+	VMOVUPS      64(DI), Z5
+	VMULPS       Z5, Z3, Z5
+	VMOVUPS      Z5, 64(R12)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop121
+
+end122:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    $+128, CX
+	SUBQ    $+32, AX
+	CMPQ    AX, $+32
+	JGE     loop119
+
+end120:
+	CMPQ AX, $+16
+	JLT  end124
+
+loop123:
+	VMOVUPS Z1, Z0
+	VMOVUPS Z1, Z2
+	MOVQ    logs+16(FP), DX
+	ADDQ    CX, DX
+	MOVQ    k+32(FP), BX
+	ADDQ    CX, BX
+	MOVQ    erase+40(FP), SI
+	ADDQ    CX, SI
+	MOVQ    q+48(FP), DI
+	ADDQ    CX, DI
+	MOVQ    logsRow+24(FP), R8
+	MOVQ    row+80(FP), R9
+	MOVQ    near+56(FP), R10
+	ADDQ    CX, R10
+	MOVQ    left+64(FP), R11
+	ADDQ    CX, R11
+	MOVQ    ask+72(FP), R12
+	ADDQ    CX, R12
+	MOVQ    tokens+8(FP), R13
+	CMPQ    R13, $+1
+	JLT     end126
+
+loop125:
+	VMOVUPS      (DX), Z3
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z7, Z4
+	VFMADD231PS  Z8, Z3, Z4
+	VSUBPS       Z7, Z4, Z4
+	VFNMADD231PS Z9, Z4, Z3
+	VFNMADD231PS Z10, Z4, Z3
+	VMULPS       Z3, Z3, Z5
+	VMOVUPS      Z11, Z16
+	VFMADD213PS  Z12, Z5, Z16
+	VFMADD213PS  Z13, Z5, Z16
+	VMULPS       Z5, Z16, Z16
+	VMOVUPS      Z14, Z18
+	VFMADD213PS  Z15, Z5, Z18
+	VFMADD213PS  Z1, Z5, Z18
+	VMOVUPS      Z16, Z5
+	VFMADD231PS  Z18, Z3, Z5
+	VFNMADD231PS Z18, Z3, Z16
+	VPXORD       Z19, Z19, Z19
+	VSUBPS       Z4, Z19, Z3
+	VADDPS       Z1, Z5, Z5
+	VSCALEFPS    Z4, Z5, Z4
+	VADDPS       Z1, Z16, Z5
+	VADDPS       Z7, Z3, Z16
+	VSCALEFPS    Z3, Z5, Z3
+	VMOVUPS      (SI), Z5
+	VMULPS       Z5, Z0, Z5
+	VMOVUPS      Z5, (R11)
+	VMULPS       Z4, Z0, Z0
+	VMAXPS       Z0, Z17, Z0
+	VMULPS       Z3, Z2, Z2
+	VMOVUPS      (BX), Z3
+	VMULPS       Z3, Z2, Z3
+	VMOVUPS      Z3, (R10)
+	VMOVUPS      (DI), Z3
+	VMULPS       Z3, Z0, Z3
+	VMOVUPS      Z3, (R12)
+	ADDQ         R8, DX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R9, R10
+	ADDQ         R9, R11
+	ADDQ         R9, R12
+	SUBQ         $+1, R13
+	CMPQ         R13, $+1
+	JGE          loop125
+
+end126:
+	MOVQ    last+88(FP), DX
+	ADDQ    CX, DX
+	VMOVUPS Z0, (DX)
+	ADDQ    $+64, CX
+	SUBQ    $+16, AX
+	CMPQ    AX, $+16
+	JGE     loop123
+
+end124:
+	TESTQ   AX, AX
+	JE      end127
+	LEAQ    tailMasks<>+0(SB), DX
+	KMOVW   (DX)(AX*2), K1
+	VMOVUPS Z1, Z0
+	VMOVUPS Z1, Z2
+	MOVQ    logs+16(FP), AX
+	ADDQ    CX, AX
+	MOVQ    k+32(FP), DX
+	ADDQ    CX, DX
+	MOVQ    erase+40(FP), BX
+	ADDQ    CX, BX
+	MOVQ    q+48(FP), SI
+	ADDQ    CX, SI
+	MOVQ    logsRow+24(FP), DI
+	MOVQ    row+80(FP), R8
+	MOVQ    near+56(FP), R9
+	ADDQ    CX, R9
+	MOVQ    left+64(FP), R10
+	ADDQ    CX, R10
+	MOVQ    ask+72(FP), R11
+	ADDQ    CX, R11
+	MOVQ    tokens+8(FP), R12
+	CMPQ    R12, $+1
+	JLT     end129
+
+loop128:
+	VMOVUPS.Z    (AX), K1, Z3
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z7, Z4
+	VFMADD231PS  Z8, Z3, Z4
+	VSUBPS       Z7, Z4, Z4
+	VFNMADD231PS Z9, Z4, Z3
+	VFNMADD231PS Z10, Z4, Z3
+	VMULPS       Z3, Z3, Z5
+	VMOVUPS      Z11, Z16
+	VFMADD213PS  Z12, Z5, Z16
+	VFMADD213PS  Z13, Z5, Z16
+	VMULPS       Z5, Z16, Z16
+	VMOVUPS      Z14, Z18
+	VFMADD213PS  Z15, Z5, Z18
+	VFMADD213PS  Z1, Z5, Z18
+	VMOVUPS      Z16, Z5
+	VFMADD231PS  Z18, Z3, Z5
+	VFNMADD231PS Z18, Z3, Z16
+	VPXORD       Z20, Z20, Z20
+	VSUBPS       Z4, Z20, Z3
+	VADDPS       Z1, Z5, Z5
+	VSCALEFPS    Z4, Z5, Z4
+	VADDPS       Z1, Z16, Z5
+	VADDPS       Z7, Z3, Z16
+	VSCALEFPS    Z3, Z5, Z3
+	VMOVUPS.Z    (BX), K1, Z5
+	VMULPS       Z5, Z0, Z5
+	VMOVUPS      Z5, K1, (R10)
+	VMULPS       Z4, Z0, Z0
+	VMAXPS       Z0, Z17, Z0
+	VMULPS       Z3, Z2, Z2
+	VMOVUPS.Z    (DX), K1, Z3
+	VMULPS       Z3, Z2, Z3
+	VMOVUPS      Z3, K1, (R9)
+	VMOVUPS.Z    (SI), K1, Z3
+	VMULPS       Z3, Z0, Z3
+	VMOVUPS      Z3, K1, (R11)
+	ADDQ         DI, AX
+	ADDQ         R8, DX
+	ADDQ         R8, BX
+	ADDQ         R8, SI
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	SUBQ         $+1, R12
+	CMPQ         R12, $+1
+	JGE          loop128
+
+end129:
+	MOVQ    last+88(FP), AX
+	ADDQ    CX, AX
+	VMOVUPS Z0, K1, (AX)
+
+end127:
+	VZEROUPPER
+	RET

@@ -81,22 +81,26 @@ func TestDeltaWrite(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		width := PanelCols()
 		for _, states := range []int{0, 1, 3, 4, 6, 8, 11, 12, 25, 37, 400} {
-			for _, tokens := range []int{0, 1, 5, 70} {
-				low := states%2 == 0
+			for i, tokens := range []int{0, 1, 5, 70} {
+				low, after := states%2 == 0, i%2 == states/2%2
 				s, a, u := guardedMatrix(t, 1, states, width, low), guardedMatrix(t, 2, tokens, states, low), guardedMatrix(t, 3, tokens, width, low)
 				scale := guardedMatrix(t, 4, 1, states, low).Data
 				var want []float64
 				for i := range states {
 					for c := range width {
-						x := float64(scale[i]) * element(s, i, c)
+						x, y := float64(scale[i])*element(s, i, c), 0.0
 						for j := range tokens {
-							x += element(a, j, i) * element(u, j, c)
+							y += element(a, j, i) * element(u, j, c)
 						}
+						if after {
+							y *= float64(scale[i])
+						}
+						x += y
 						want = append(want, x)
 					}
 				}
-				DeltaWrite(s.Data, scale, a, u.Data)
-				near(t, fmt.Sprintf("%d states, %d tokens", states, tokens), s.Data, want, 4e-5)
+				DeltaWrite(s.Data, scale, a, u.Data, after)
+				near(t, fmt.Sprintf("%d states, %d tokens, after %v", states, tokens, after), s.Data, want, 4e-5)
 			}
 		}
 	})
@@ -150,7 +154,7 @@ func TestDeltaChunkPanics(t *testing.T) {
 	mustPanic(t, "kernel: DeltaRows.Ask: u has 2 elements, want at least "+fmt.Sprint(3*width), func() { d.Ask(of(2, 1), x[:width], x[:2]) })
 	mustPanic(t, fmt.Sprintf("kernel: DeltaRows.Solve: 0 columns, 1 rows before, want 1 to %d and 0 or more", width), func() { d.Solve(x[:width], x, x, x[:2], of(2, 0), x[:2]) })
 	mustPanic(t, "kernel: DeltaRows.Solve: w has 1 elements, want 2", func() { d.Solve(x[:width], x, x, x[:1], of(2, 1), x[:2]) })
-	mustPanic(t, "kernel: DeltaWrite: scale has 1 elements, want 2", func() { DeltaWrite(x[:2*width], x[:1], of(1, 2), x[:width]) })
+	mustPanic(t, "kernel: DeltaWrite: scale has 1 elements, want 2", func() { DeltaWrite(x[:2*width], x[:1], of(1, 2), x[:width], false) })
 	mustPanic(t, "kernel: DeltaFall: 65 x 1 with strides 1 and 1, want one stride and at most 64 rows, with columns for each or fewer", func() {
 		y := make([]float32, 65)
 		m := blas32.General{Rows: 65, Cols: 1, Stride: 1, Data: y}
@@ -199,49 +203,86 @@ func TestAhead(t *testing.T) {
 // those that are not mild.
 func TestDeltaKeys(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
-		for _, width := range []int{1, 3, 8, 16, 21, 32, 33, 70} {
+		for i, width := range []int{0, 1, 3, 8, 16, 21, 32, 33, 70} {
 			for _, tokens := range []int{0, 1, 2, 32} {
-				low := (width+tokens)%2 == 0
-				logs, k := guardedMatrix(t, 1, tokens, width, low), guardedMatrix(t, 2, tokens, width, low)
-				grow, near, tail := guardedMatrix(t, 3, tokens, width, low), guardedMatrix(t, 4, tokens, width, low), guardedMatrix(t, 5, tokens, width, low)
-				for i, x := range logs.Data {
-					logs.Data[i] = -x * x // to some -40 in all
+				low, first := (width+tokens)%2 == 0, (i+tokens/2)%2 == 0
+				rows := func(seed uint64) blas32.General { return guardedMatrix(t, seed, tokens, width, low) }
+				d := DeltaKeys{Logs: rows(1), K: rows(2), Erase: rows(3), Q: rows(4), First: first}
+				near, left, ask, last := rows(5), rows(6), rows(7), guardedMatrix(t, 8, 1, width, low).Data
+				for i, x := range d.Logs.Data {
+					d.Logs.Data[i] = -x * x // to some -40 in all
 				}
-				what := fmt.Sprintf("%d tokens of %d", tokens, width)
-				if !DeltaKeys(grow, near, tail, logs, k) {
+				what := fmt.Sprintf("%d tokens of %d, first %v", tokens, width, first)
+				if !d.Multiply(near, left, ask, last) {
 					t.Fatalf("%s: decays are not mild", what)
 				}
 				for i := range width {
-					var all, sum float64
-					for j := range tokens {
-						all += element(logs, j, i)
-					}
-					for j := range tokens {
-						sum += element(logs, j, i)
-						for l, pair := range [...][2]float64{{element(grow, j, i), math.Exp(sum)}, {element(near, j, i), element(k, j, i) * math.Exp(-sum)}, {element(tail, j, i), element(k, j, i) * math.Exp(all-sum)}} {
-							if d := math.Abs(pair[0] - pair[1]); !(d <= 6e-6*math.Abs(pair[1])) {
-								t.Fatalf("%s: result %d of token %d, channel %d is %v, want %v", what, l, j, i, pair[0], pair[1])
-							}
+					var sum, before float64
+					compare := func(name string, got, want float64) {
+						if !(math.Abs(got-want) <= 6e-6*math.Abs(want)) {
+							t.Fatalf("%s: %s of channel %d is %v, want %v", what, name, i, got, want)
 						}
 					}
+					for j := range tokens {
+						before = sum
+						sum += element(d.Logs, j, i)
+						if !first {
+							before = sum
+						}
+						compare("near", element(near, j, i), element(d.K, j, i)*math.Exp(-sum))
+						compare("left", element(left, j, i), element(d.Erase, j, i)*math.Exp(before))
+						compare("ask", element(ask, j, i), element(d.Q, j, i)*math.Exp(sum))
+					}
+					compare("last", float64(last[i]), math.Exp(sum))
 				}
-				if tokens == 0 {
+				if tokens*width == 0 {
 					continue
 				}
 				for i, x := range []float32{-63, -86, -100, -1e30, -inf, 60, 90, 1e30, inf, nan} {
 					at := (tokens-1)*width + i%width
-					saved := logs.Data[at]
-					logs.Data[at] = x
-					if DeltaKeys(grow, near, tail, logs, k) {
+					saved := d.Logs.Data[at]
+					d.Logs.Data[at] = x
+					if d.Multiply(near, left, ask, last) {
 						t.Errorf("%s: decays are mild, with a logarithm of %v", what, x)
 					}
-					logs.Data[at] = saved
+					d.Logs.Data[at] = saved
 				}
 			}
 		}
 	})
 	mustPanic(t, "kernel: DeltaKeys: strides 3 and 2, want one", func() {
 		x := matrix(1, 2, 2, 0)
-		DeltaKeys(x, matrix(1, 2, 2, 1), x, x, x)
+		(&DeltaKeys{Logs: x, K: x, Erase: x, Q: x}).Multiply(x, matrix(1, 2, 2, 1), x, x.Data[:2])
+	})
+}
+
+// TestRowScales brings rows to a length, beside float64; an eps that float32 does not hold
+// counts.
+func TestRowScales(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, width := range []int{0, 1, 5, 16, 33, 128, 3 * Chunk} {
+			for _, rows := range []int{0, 1, 7, 16, 37} {
+				if width > Chunk && rows > 7 {
+					continue
+				}
+				for _, eps := range []float64{1e-6, 1e-60} {
+					x, dst := guardedMatrix(t, 1, rows, width, rows%2 == 0), guardedMatrix(t, 2, 1, rows, rows%2 == 0).Data
+					if rows > 3 {
+						clear(x.Data[3*width:][:width])
+					}
+					RowScales(dst, -3, x, eps)
+					for i, got := range dst {
+						sum := eps
+						for c := range width {
+							sum += element(x, i, c) * element(x, i, c)
+						}
+						want := float64(float32(-3 / math.Sqrt(sum)))
+						if d := math.Abs(float64(got) - want); !(d <= 2e-6*math.Abs(want)) {
+							t.Fatalf("%d rows of %d, eps %v: row %d is %v, want %v", rows, width, eps, i, got, want)
+						}
+					}
+				}
+			}
+		}
 	})
 }

@@ -7,8 +7,9 @@
 //	decoding           DecodeTile over Strided keys and values in the type they are stored in
 //	long convolution   Butterflies: the stages of Fourier transforms of many sequences
 //	scans              SelectiveScan (Mamba), OuterStep, Combine, Accumulate and PackBC (SSD)
-//	                   ScaleRows, Flush, Prefetch, Ahead, KeepAbove
-//	delta rules        DeltaSteps token by token; DeltaRows, DeltaWrite, DeltaFall by chunks
+//	                   ScaleRows, RowScales, Flush, Prefetch, Ahead, KeepAbove
+//	delta rules        DeltaSteps token by token; DeltaRows, DeltaWrite, DeltaFall, DeltaKeys by
+//	                   chunks
 //	matrices           Matrix with its panels, Gemm, GemmAdd, GemmT, GemmTAdd, Gemv; PackIn for
 //	                   products in parts of bfloat16, on a matrix unit where there is one
 //	rotary positions   CosSin, RotateInterleaved with a table laid out for vectors

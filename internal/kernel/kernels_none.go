@@ -148,7 +148,10 @@ func deltaPairStepSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *f
 func deltaFallSIMD(isa.Tier, int, int, *float32, *float32, *float32, *float32, *float32, int) {
 	panic(NoKernels)
 }
-func deltaKeysSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, int) {
+func deltaKeysSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, *float32, *float32, int, *float32) {
+	panic(NoKernels)
+}
+func deltaKeysFirstSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
 func deltaSolveSIMD(isa.Tier, int, int, *float32, *float32, int, *float32, int, *float32, int, *float32, *float32, int, *float32, *float32, int, *float32, *float32) {
@@ -160,10 +163,14 @@ func deltaAskSIMD(isa.Tier, int, int, *float32, *float32, int, *float32, int, *f
 func deltaWriteSIMD(isa.Tier, int, int, int, *float32, *float32, int, *float32, *float32) {
 	panic(NoKernels)
 }
-func scaleRowsSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32) { panic(NoKernels) }
-func flushSIMD(isa.Tier, []float32)                                            { panic(NoKernels) }
-func widenBFloat16SIMD(isa.Tier, int, *float32, *byte)                         { panic(NoKernels) }
-func widenFloat16SIMD(isa.Tier, int, *float32, *byte)                          { panic(NoKernels) }
+func deltaWriteAfterSIMD(isa.Tier, int, int, int, *float32, *float32, int, *float32, *float32) {
+	panic(NoKernels)
+}
+func scaleRowsSIMD(isa.Tier, int, int, *float32, int, *float32, int, *float32)    { panic(NoKernels) }
+func rowScalesSIMD(isa.Tier, int, int, *float32, float32, *float32, int, float32) { panic(NoKernels) }
+func flushSIMD(isa.Tier, []float32)                                               { panic(NoKernels) }
+func widenBFloat16SIMD(isa.Tier, int, *float32, *byte)                            { panic(NoKernels) }
+func widenFloat16SIMD(isa.Tier, int, *float32, *byte)                             { panic(NoKernels) }
 func scanFullSIMD(isa.Tier, int, *float32, int, *float32, int, *float32, int, *float32, *float32, *float32, int, *float32, int) {
 	panic(NoKernels)
 }

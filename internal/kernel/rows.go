@@ -33,6 +33,30 @@ func ScaleRows(dst blas32.General, scale []float32, x blas32.General) {
 	}
 }
 
+// RowScales sets dst[t] = scale / sqrt(eps + sum over i of x[t][i]^2), which brings rows to a
+// length. eps is more than 0.
+func RowScales(dst []float32, scale float32, x blas32.General, eps float64) {
+	const op = "kernel: RowScales"
+	CheckMatrix(op, "x", x, x.Rows, x.Cols)
+	CheckLen(op, "dst", len(dst), x.Rows)
+	// An eps that float32 has few bits of or none counts where rows are zeros.
+	if tier := isa.Active(); tier != isa.Generic && x.Rows > 0 && x.Cols > 0 && eps > 0x1p-100 {
+		for step, t := max(Chunk/x.Cols, 1), 0; t < x.Rows; t += step {
+			rowScalesSIMD(tier, min(step, x.Rows-t), x.Cols, &dst[t], scale, &x.Data[t*x.Stride], 4*x.Stride, float32(eps))
+		}
+		return
+	}
+	for t := range dst {
+		var sum float64
+		if x.Cols > 0 {
+			for _, v := range x.Data[t*x.Stride:][:x.Cols] {
+				sum += float64(v) * float64(v)
+			}
+		}
+		dst[t] = float32(float64(scale) / math.Sqrt(sum+eps))
+	}
+}
+
 // Flush sets x[i] = 0 where |x[i]| < 2^-103, so that a decaying state never
 // becomes subnormal, where arithmetic is slow.
 func Flush(x []float32) {

@@ -15,6 +15,12 @@ func scaleRowsAVX512(rows int, width int, dst *float32, dstRow int, x *float32, 
 func scaleRowsAVX2(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 //go:noescape
+func rowScalesAVX512(rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32)
+
+//go:noescape
+func rowScalesAVX2(rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32)
+
+//go:noescape
 func flushAVX512(x *float32, n int)
 
 //go:noescape
@@ -27,6 +33,16 @@ func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int,
 		scaleRowsAVX512(rows, width, dst, dstRow, x, xRow, scale)
 	default: // isa.AVX2
 		scaleRowsAVX2(rows, width, dst, dstRow, x, xRow, scale)
+	}
+}
+
+// dst[t] = scale / sqrt(eps + sum over i of x[t][i]^2); strides in bytes
+func rowScalesSIMD(tier isa.Tier, rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32) {
+	switch {
+	case tier >= isa.AVX512:
+		rowScalesAVX512(rows, width, dst, scale, x, xRow, eps)
+	default: // isa.AVX2
+		rowScalesAVX2(rows, width, dst, scale, x, xRow, eps)
 	}
 }
 

@@ -12,11 +12,19 @@ import (
 func scaleRowsNEON(rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32)
 
 //go:noescape
+func rowScalesNEON(rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32)
+
+//go:noescape
 func flushNEON(x *float32, n int)
 
 // dst[t][i] = scale[t]*x[t][i]; strides in bytes
 func scaleRowsSIMD(tier isa.Tier, rows int, width int, dst *float32, dstRow int, x *float32, xRow int, scale *float32) {
 	scaleRowsNEON(rows, width, dst, dstRow, x, xRow, scale)
+}
+
+// dst[t] = scale / sqrt(eps + sum over i of x[t][i]^2); strides in bytes
+func rowScalesSIMD(tier isa.Tier, rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32) {
+	rowScalesNEON(rows, width, dst, scale, x, xRow, eps)
 }
 
 // x[i] = 0 where |x[i]| < tiny

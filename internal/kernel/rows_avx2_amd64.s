@@ -174,15 +174,114 @@ DATA tailMasks<>+56(SB)/4, $0x00000000
 DATA tailMasks<>+60(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $64
 
+// func rowScalesAVX2(rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32)
+// Requires: AVX, FMA3
+TEXT ·rowScalesAVX2(SB), NOSPLIT, $0-52
+	MOVQ dst+16(FP), AX
+	MOVQ x+32(FP), CX
+	MOVQ xRow+40(FP), DX
+	MOVQ rows+0(FP), BX
+	CMPQ BX, $+1
+	JLT  end17
+
+loop16:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   CX, SI
+	MOVQ   width+8(FP), DI
+	CMPQ   DI, $+16
+	JLT    end19
+
+loop18:
+	VMOVUPS     (SI), Y2
+	VFMADD231PS Y2, Y2, Y0
+	VMOVUPS     32(SI), Y2
+	VFMADD231PS Y2, Y2, Y1
+	ADDQ        $+64, SI
+	SUBQ        $+16, DI
+	CMPQ        DI, $+16
+	JGE         loop18
+
+end19:
+	CMPQ DI, $+8
+	JLT  end21
+
+loop20:
+	VMOVUPS     (SI), Y2
+	VFMADD231PS Y2, Y2, Y0
+	ADDQ        $+32, SI
+	SUBQ        $+8, DI
+	CMPQ        DI, $+8
+	JGE         loop20
+
+end21:
+	TESTQ       DI, DI
+	JE          end22
+	LEAQ        tailMasks<>+0(SB), R8
+	NEGQ        DI
+	VMOVDQU     32(R8)(DI*4), Y2
+	VMASKMOVPS  (SI), Y2, Y2
+	VFMADD231PS Y2, Y2, Y0
+
+end22:
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VPERMILPS    $0x4e, X0, X1
+	VADDPS       X1, X0, X0
+	VPERMILPS    $0xb1, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSS       X0, (AX)
+	ADDQ         $+4, AX
+	ADDQ         DX, CX
+	SUBQ         $+1, BX
+	CMPQ         BX, $+1
+	JGE          loop16
+
+end17:
+	VBROADCASTSS scale+24(FP), Y0
+	VBROADCASTSS eps+48(FP), Y1
+	MOVQ         dst+16(FP), AX
+	MOVQ         rows+0(FP), CX
+	CMPQ         CX, $+8
+	JLT          end24
+
+loop23:
+	VMOVUPS (AX), Y2
+	VADDPS  Y1, Y2, Y2
+	VSQRTPS Y2, Y2
+	VDIVPS  Y2, Y0, Y2
+	VMOVUPS Y2, (AX)
+	ADDQ    $+32, AX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     loop23
+
+end24:
+	TESTQ      CX, CX
+	JE         end25
+	LEAQ       tailMasks<>+0(SB), DX
+	NEGQ       CX
+	VMOVDQU    32(DX)(CX*4), Y2
+	VMASKMOVPS (AX), Y2, Y3
+	VADDPS     Y1, Y3, Y1
+	VSQRTPS    Y1, Y1
+	VDIVPS     Y1, Y0, Y0
+	VMASKMOVPS Y0, Y2, (AX)
+
+end25:
+	VZEROUPPER
+	RET
+
 // func flushAVX2(x *float32, n int)
 // Requires: AVX, AVX2
 TEXT ·flushAVX2(SB), NOSPLIT, $0-16
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 	CMPQ CX, $+32
-	JLT  end17
+	JLT  end27
 
-loop16:
+loop26:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -206,13 +305,13 @@ loop16:
 	ADDQ      $+128, AX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       loop16
+	JGE       loop26
 
-end17:
+end27:
 	CMPQ CX, $+8
-	JLT  end19
+	JLT  end29
 
-loop18:
+loop28:
 	VMOVUPS   (AX), Y0
 	VPAND     const7fffffff<>+0(SB), Y0, Y1
 	VCMPPS    $0x11, const0c000000<>+0(SB), Y1, Y1
@@ -221,11 +320,11 @@ loop18:
 	ADDQ      $+32, AX
 	SUBQ      $+8, CX
 	CMPQ      CX, $+8
-	JGE       loop18
+	JGE       loop28
 
-end19:
+end29:
 	TESTQ      CX, CX
-	JE         end20
+	JE         end30
 	LEAQ       tailMasks<>+0(SB), DX
 	NEGQ       CX
 	VMOVDQU    32(DX)(CX*4), Y0
@@ -235,7 +334,7 @@ end19:
 	VBLENDVPS  Y2, const00000000<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 
-end20:
+end30:
 	VZEROUPPER
 	RET
 

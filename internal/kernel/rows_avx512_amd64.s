@@ -173,6 +173,105 @@ DATA tailMasks<>+28(SB)/2, $0x3fff
 DATA tailMasks<>+30(SB)/2, $0x7fff
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $32
 
+// func rowScalesAVX512(rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32)
+// Requires: AVX, AVX512F
+TEXT ·rowScalesAVX512(SB), NOSPLIT, $0-52
+	MOVQ dst+16(FP), AX
+	MOVQ x+32(FP), CX
+	MOVQ xRow+40(FP), DX
+	MOVQ rows+0(FP), BX
+	CMPQ BX, $+1
+	JLT  end17
+
+loop16:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	MOVQ   CX, SI
+	MOVQ   width+8(FP), DI
+	CMPQ   DI, $+32
+	JLT    end19
+
+loop18:
+	VMOVUPS     (SI), Z2
+	VFMADD231PS Z2, Z2, Z0
+	VMOVUPS     64(SI), Z2
+	VFMADD231PS Z2, Z2, Z1
+	ADDQ        $+128, SI
+	SUBQ        $+32, DI
+	CMPQ        DI, $+32
+	JGE         loop18
+
+end19:
+	CMPQ DI, $+16
+	JLT  end21
+
+loop20:
+	VMOVUPS     (SI), Z2
+	VFMADD231PS Z2, Z2, Z0
+	ADDQ        $+64, SI
+	SUBQ        $+16, DI
+	CMPQ        DI, $+16
+	JGE         loop20
+
+end21:
+	TESTQ       DI, DI
+	JE          end22
+	LEAQ        tailMasks<>+0(SB), R8
+	KMOVW       (R8)(DI*2), K1
+	VMOVUPS.Z   (SI), K1, Z2
+	VFMADD231PS Z2, Z2, Z0
+
+end22:
+	VADDPS        Z1, Z0, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VADDPS        Y3, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X3
+	VADDPS        X3, X2, X2
+	VPERMILPS     $0x4e, X2, X3
+	VADDPS        X3, X2, X2
+	VPERMILPS     $0xb1, X2, X3
+	VADDPS        X3, X2, X2
+	VMOVSS        X2, (AX)
+	ADDQ          $+4, AX
+	ADDQ          DX, CX
+	SUBQ          $+1, BX
+	CMPQ          BX, $+1
+	JGE           loop16
+
+end17:
+	VBROADCASTSS scale+24(FP), Z0
+	VBROADCASTSS eps+48(FP), Z1
+	MOVQ         dst+16(FP), AX
+	MOVQ         rows+0(FP), CX
+	CMPQ         CX, $+16
+	JLT          end24
+
+loop23:
+	VMOVUPS (AX), Z2
+	VADDPS  Z1, Z2, Z2
+	VSQRTPS Z2, Z2
+	VDIVPS  Z2, Z0, Z2
+	VMOVUPS Z2, (AX)
+	ADDQ    $+64, AX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     loop23
+
+end24:
+	TESTQ     CX, CX
+	JE        end25
+	LEAQ      tailMasks<>+0(SB), DX
+	KMOVW     (DX)(CX*2), K1
+	VMOVUPS.Z (AX), K1, Z2
+	VADDPS    Z1, Z2, Z1
+	VSQRTPS   Z1, Z1
+	VDIVPS    Z1, Z0, Z0
+	VMOVUPS   Z0, K1, (AX)
+
+end25:
+	VZEROUPPER
+	RET
+
 // func flushAVX512(x *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·flushAVX512(SB), NOSPLIT, $0-16
@@ -182,9 +281,9 @@ TEXT ·flushAVX512(SB), NOSPLIT, $0-16
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
 	CMPQ         CX, $+64
-	JLT          end17
+	JLT          end27
 
-loop16:
+loop26:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -208,13 +307,13 @@ loop16:
 	ADDQ      $+256, AX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       loop16
+	JGE       loop26
 
-end17:
+end27:
 	CMPQ CX, $+16
-	JLT  end19
+	JLT  end29
 
-loop18:
+loop28:
 	VMOVUPS   (AX), Z0
 	VPANDD    Z2, Z0, Z1
 	VCMPPS    $0x11, Z3, Z1, K1
@@ -223,11 +322,11 @@ loop18:
 	ADDQ      $+64, AX
 	SUBQ      $+16, CX
 	CMPQ      CX, $+16
-	JGE       loop18
+	JGE       loop28
 
-end19:
+end29:
 	TESTQ     CX, CX
-	JE        end20
+	JE        end30
 	LEAQ      tailMasks<>+0(SB), DX
 	KMOVW     (DX)(CX*2), K1
 	VMOVUPS.Z (AX), K1, Z0
@@ -236,7 +335,7 @@ end19:
 	VBLENDMPS Z5, Z0, K2, Z10
 	VMOVUPS   Z10, K1, (AX)
 
-end20:
+end30:
 	VZEROUPPER
 	RET
 

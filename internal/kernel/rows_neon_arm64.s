@@ -163,6 +163,99 @@ end18:
 end16:
 	RET
 
+// func rowScalesNEON(rows int, width int, dst *float32, scale float32, x *float32, xRow int, eps float32)
+// dst[t] = scale / sqrt(eps + sum over i of x[t][i]^2); strides in bytes
+TEXT ·rowScalesNEON(SB), NOSPLIT, $0-52
+	MOVD dst+16(FP), R0
+	MOVD x+32(FP), R1
+	MOVD xRow+40(FP), R2
+	MOVD rows+0(FP), R3
+	CMP $1, R3
+	BLT end20
+loop19:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	MOVD R1, R4
+	MOVD width+8(FP), R5
+	CMP $8, R5
+	BLT end22
+loop21:
+	FMOVQ 0(R4), F2
+	VFMLA V2.S4, V2.S4, V0.S4
+	FMOVQ 16(R4), F2
+	VFMLA V2.S4, V2.S4, V1.S4
+	ADD $32, R4, R4
+	ADD $-8, R5, R5
+	CMP $8, R5
+	BGE loop21
+end22:
+	CMP $4, R5
+	BLT end24
+loop23:
+	FMOVQ 0(R4), F2
+	VFMLA V2.S4, V2.S4, V0.S4
+	ADD $16, R4, R4
+	ADD $-4, R5, R5
+	CMP $4, R5
+	BGE loop23
+end24:
+	TBZ $1, R5, end25
+	FMOVD 0(R4), F2
+	VFMLA V2.S4, V2.S4, V0.S4
+	ADD $8, R4, R4
+end25:
+	TBZ $0, R5, end26
+	FMOVS 0(R4), F2
+	VFMLA V2.S4, V2.S4, V0.S4
+	ADD $4, R4, R4
+end26:
+	WORD $0x4e21d400 // FADD V0.4S, V0.4S, V1.4S
+	WORD $0x6e20d400 // FADDP V0.4S, V0.4S, V0.4S
+	WORD $0x6e20d400 // FADDP V0.4S, V0.4S, V0.4S
+	FMOVS F0, 0(R0)
+	ADD $4, R0, R0
+	ADD R2, R1, R1
+	ADD $-1, R3, R3
+	CMP $1, R3
+	BGE loop19
+end20:
+	FMOVS scale+24(FP), F0
+	VDUP V0.S[0], V0.S4
+	FMOVS eps+48(FP), F1
+	VDUP V1.S[0], V1.S4
+	MOVD dst+16(FP), R0
+	MOVD rows+0(FP), R1
+	CMP $4, R1
+	BLT end28
+loop27:
+	FMOVQ 0(R0), F2
+	WORD $0x4e21d442 // FADD V2.4S, V2.4S, V1.4S
+	WORD $0x6ea1f842 // FSQRT V2.4S, V2.4S
+	WORD $0x6e22fc02 // FDIV V2.4S, V0.4S, V2.4S
+	FMOVQ F2, 0(R0)
+	ADD $16, R0, R0
+	ADD $-4, R1, R1
+	CMP $4, R1
+	BGE loop27
+end28:
+	TBZ $1, R1, end29
+	FMOVD 0(R0), F2
+	WORD $0x4e21d442 // FADD V2.4S, V2.4S, V1.4S
+	WORD $0x6ea1f842 // FSQRT V2.4S, V2.4S
+	WORD $0x6e22fc02 // FDIV V2.4S, V0.4S, V2.4S
+	FMOVD F2, 0(R0)
+	ADD $8, R0, R0
+end29:
+	TBZ $0, R1, end30
+	FMOVS 0(R0), F2
+	WORD $0x4e21d441 // FADD V1.4S, V2.4S, V1.4S
+	WORD $0x6ea1f821 // FSQRT V1.4S, V1.4S
+	WORD $0x6e21fc00 // FDIV V0.4S, V0.4S, V1.4S
+	FMOVS F0, 0(R0)
+	ADD $4, R0, R0
+end30:
+	RET
+
 // func flushNEON(x *float32, n int)
 // x[i] = 0 where |x[i]| < tiny
 TEXT ·flushNEON(SB), NOSPLIT, $0-16
@@ -175,8 +268,8 @@ TEXT ·flushNEON(SB), NOSPLIT, $0-16
 	MOVD x+0(FP), R0
 	MOVD n+8(FP), R1
 	CMP $16, R1
-	BLT end20
-loop19:
+	BLT end32
+loop31:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -204,11 +297,11 @@ loop19:
 	ADD $64, R0, R0
 	ADD $-16, R1, R1
 	CMP $16, R1
-	BGE loop19
-end20:
+	BGE loop31
+end32:
 	CMP $4, R1
-	BLT end22
-loop21:
+	BLT end34
+loop33:
 	FMOVQ 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -218,9 +311,9 @@ loop21:
 	ADD $16, R0, R0
 	ADD $-4, R1, R1
 	CMP $4, R1
-	BGE loop21
-end22:
-	TBZ $1, R1, end23
+	BGE loop33
+end34:
+	TBZ $1, R1, end35
 	FMOVD 0(R0), F3
 	VAND V0.B16, V3.B16, V4.B16
 	WORD $0x6ea4e424 // FCMGT V4.4S, V1.4S, V4.4S
@@ -228,8 +321,8 @@ end22:
 	VBSL V3.B16, V2.B16, V4.B16
 	FMOVD F4, 0(R0)
 	ADD $8, R0, R0
-end23:
-	TBZ $0, R1, end24
+end35:
+	TBZ $0, R1, end36
 	FMOVS 0(R0), F3
 	VAND V0.B16, V3.B16, V0.B16
 	WORD $0x6ea0e420 // FCMGT V0.4S, V1.4S, V0.4S
@@ -237,5 +330,5 @@ end23:
 	VBSL V3.B16, V2.B16, V0.B16
 	FMOVS F0, 0(R0)
 	ADD $4, R0, R0
-end24:
+end36:
 	RET

@@ -57,21 +57,21 @@ type chunkWork struct {
 	kk, rk, qk []float32     // [n, n]: products of keys, of R and keys, of queries and keys, without decay
 	asked      int           // the query head that qk and w.q are of; -1 for none
 
-	sum     []float64 // [n+1]: of the logarithms of a head's decays, before each token
-	falls   []float32 // [3n+1]: memory for the next three
-	grow    []float32 // [n+1]: exp of the sums before a token
-	rest    []float32 // [n]: and of those after it
-	step    []float32 // [n]: decays
-	falling []float32 // [K]: the decay of the whole piece
-	ones    []float32 // [n]
-	less    []float32 // [n]: -beta
-	by      []float32 // [n]: times grow
-	keys    keyWork
-	ahead   kernel.Ahead
+	sum   []float64 // [n+1]: of the logarithms of a head's decays, before each token
+	falls []float32 // [3n+1]: memory for the next three
+	grow  []float32 // [n+1]: exp of the sums before a token
+	rest  []float32 // [n]: and of those after it
+	step  []float32 // [n]: decays
+	ones  []float32 // [n]
+	less  []float32 // [n]: -beta
+	by    []float32 // [n]: times grow
+	keys  keyWork
+	ahead kernel.Ahead
 
 	left, ask  reading        // what U and y are made of; ask for each query, one below the other
 	written    blas32.General // [n, K]: what U is written to the state with
 	last       []float32      // [K]: the decay of the whole piece
+	after      bool           // which what is written has before it, too
 	eraserRows []float32      // [n, K]
 }
 
@@ -107,6 +107,7 @@ func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 		}
 	}
 	c.left.m, c.ask.m = scratch.Floats(c.left.m, n*n), scratch.Floats(c.ask.m, op.each*n*n)
+	c.last = scratch.Floats(c.last, width)
 	c.less, c.by, c.ones = scratch.Floats(c.less, n), scratch.Floats(c.by, n), scratch.Floats(c.ones, n)
 	fill(c.ones, 1)
 	panel := kernel.PanelCols()
@@ -173,7 +174,7 @@ func (w *headWork) sweepPanel(op *Recurrence, call *Call, p piece, head, j int) 
 		d.A, d.By, d.M = mat.Rows(c.ask.x, q*n, (q+1)*n), c.ask.by, mat.Of(c.ask.m[q*n*n:], n, n)
 		d.Ask(rows(call.Dst, (h*op.each+q)*op.cfg.ValueDim+j*width), s, u.Data)
 	}
-	kernel.DeltaWrite(s, c.last, c.written, kept.Data)
+	kernel.DeltaWrite(s, c.last, c.written, kept.Data, c.after)
 }
 
 // expect has the rows that are next after a piece asked for while a head of it is computed:
@@ -211,7 +212,7 @@ func (op *Recurrence) workFloats(tokens, workers int) int64 {
 	own := n*k*(6+each) + n*(14+n*(3+2*each)) + n*96 + k*(1+whole(int(n))) + 32*32
 	own += heads * k * whole(c.ValueDim)
 	if c.Decay == KeyDecay {
-		own += n*k*(4+each) + k*whole(int(n))
+		own += n*k*(2+each) + k*whole(int(n))
 	}
 	own += int64(math.Ceil(float64(heads*k) * float64(c.ValueDim))) // states that nobody keeps
 	return own * int64(min(workers, c.Heads))

@@ -48,10 +48,8 @@ func (c *chunkWork) sumLogs(op *Recurrence, call *Call, p piece, h int) {
 func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
 	c.sumLogs(op, call, p, h)
-	c.falling = scratch.Floats(c.falling, width)
-	fill(c.falling, c.grow[n])
-	c.last = c.falling
-	c.written = mat.Of(w.k, n, width)
+	fill(c.last, c.grow[n])
+	c.written, c.after = mat.Of(w.k, n, width), false
 	c.ask.x, c.ask.by = mat.Of(w.q, op.each*n, width), c.grow[1:]
 	square := func(x []float32) blas32.General { return mat.Of(x, n, n) }
 	for q := range op.each {

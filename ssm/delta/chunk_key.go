@@ -1,7 +1,8 @@
 package delta
 
 import (
-	"github.com/subquad/subquad/asm"
+	"gonum.org/v1/gonum/blas/blas32"
+
 	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
@@ -14,10 +15,8 @@ import (
 // numbers that are safe to make, and the piece goes token by token. There are products of
 // decays alone, no sums of logarithms.
 type keyWork struct {
-	grow      []float32 // what decays leave from before the piece to a token
-	near      []float32 // keys over grow
-	tail      []float32 // keys times what decays leave from their token to the piece's end
-	left, ask []float32 // what is read and asked with times grow; ask of each query
+	near      []float32 // keys over what decays leave from before the piece to a token
+	left, ask []float32 // what is read and asked with, times that; ask of each query
 	nearT     kernel.Matrix
 }
 
@@ -26,36 +25,27 @@ type keyWork struct {
 func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) bool {
 	c, n, width := &w.chunk, p.n, op.cfg.KeyDim
 	k, size := &c.keys, n*width
-	k.grow, k.near, k.tail = scratch.Floats(k.grow, size), scratch.Floats(k.near, size), scratch.Floats(k.tail, size)
-	near, keys := mat.Of(k.near, n, width), mat.Of(w.k, n, width)
-	if !kernel.DeltaKeys(mat.Of(k.grow, n, width), near, mat.Of(k.tail, n, width), mat.Columns(mat.Rows(call.Decay, p.t, p.t+n), h*width, width), keys) {
-		return false
+	k.near, k.left, k.ask = scratch.Floats(k.near, size), scratch.Floats(k.left, size), scratch.Floats(k.ask, op.each*size)
+	square := func(x []float32) blas32.General { return mat.Of(x, n, n) }
+	rows := func(x []float32) blas32.General { return mat.Of(x, n, width) }
+	keys := kernel.DeltaKeys{Logs: mat.Columns(mat.Rows(call.Decay, p.t, p.t+n), h*width, width), K: rows(w.k), Erase: rows(w.k), First: op.cfg.EraseFirst}
+	if op.cfg.Erase >= EraseGated {
+		keys.Erase = rows(w.erasers(op, call, p, h))
 	}
-	k.nearT.SetT(near)
-	c.written, c.last, c.rest = mat.Of(k.tail, n, width), k.grow[size-width:], c.ones
-	k.ask = scratch.Floats(k.ask, op.each*size)
+	c.left.x, c.left.by, c.ask.x, c.ask.by = rows(k.left), c.less, mat.Of(k.ask, op.each*n, width), c.ones
+	c.written, c.rest, c.after = rows(k.near), c.ones, true
 	for q := range op.each {
-		asm.Mul(k.ask[q*size:][:size], w.q[q*size:][:size], k.grow)
+		keys.Q = rows(w.q[q*size:])
+		if !keys.Multiply(c.written, c.left.x, rows(k.ask[q*size:]), c.last) {
+			return false
+		}
 	}
-	c.ask.x, c.ask.by = mat.Of(k.ask, op.each*n, width), c.ones
+	k.nearT.SetT(c.written)
 	kernel.Gemm(mat.Of(c.ask.m, op.each*n, n), c.ask.x, &k.nearT, nil)
-	if op.cfg.Erase == NoErase {
-		return true
+	if op.cfg.Erase != NoErase {
+		m := square(c.left.m)
+		kernel.Gemm(m, c.left.x, &k.nearT, nil)
+		kernel.ScaleRows(m, c.less, m)
 	}
-	erasers := w.k
-	if op.cfg.Erase != EraseKey {
-		erasers = w.erasers(op, call, p, h)
-	}
-	k.left = scratch.Floats(k.left, size)
-	if op.cfg.EraseFirst { // the decay up to the token before
-		copy(k.left, erasers[:width])
-		asm.Mul(k.left[width:], erasers[width:size], k.grow[:size-width])
-	} else {
-		asm.Mul(k.left, erasers[:size], k.grow)
-	}
-	c.left.x, c.left.by = mat.Of(k.left, n, width), c.less
-	m := mat.Of(c.left.m, n, n)
-	kernel.Gemm(m, c.left.x, &k.nearT, nil)
-	kernel.ScaleRows(m, c.less, m)
 	return true
 }

@@ -167,14 +167,13 @@ func (w *headWork) stateValues(values []float32, from, n int) []float32 {
 func (w *headWork) normalized(op *Recurrence, dst []float32, x blas32.General, p piece, head int, scale float32) {
 	width := op.cfg.KeyDim
 	w.by = scratch.Floats(w.by, p.n)
-	for t := range p.n {
-		w.by[t] = scale
-		if op.cfg.Normalize {
-			from := mat.Part(x, p.t+t, head*width, width)
-			w.by[t] = float32(float64(scale) / math.Sqrt(float64(asm.Dot(from, from))+op.cfg.NormEps))
-		}
+	rows := mat.Columns(mat.Rows(x, p.t, p.t+p.n), head*width, width)
+	if op.cfg.Normalize {
+		kernel.RowScales(w.by, scale, rows, op.cfg.NormEps)
+	} else {
+		fill(w.by, scale)
 	}
-	kernel.ScaleRows(mat.Of(dst, p.n, width), w.by, mat.Columns(mat.Rows(x, p.t, p.t+p.n), head*width, width))
+	kernel.ScaleRows(mat.Of(dst, p.n, width), w.by, rows)
 }
 
 // queryHead returns the first query head that reads state h.

@@ -145,6 +145,12 @@ func (m *amd64) Horner(p, x Vec, c Src) Vec {
 	return p
 }
 
+func (m *amd64) Sqrt(a Vec) Vec {
+	v := m.vec()
+	m.VSQRTPS(vecOf(a), v)
+	return Vec{v}
+}
+
 func (m *amd64) FloatOfInt(a Vec) Vec {
 	v := m.vec()
 	m.VCVTDQ2PS(vecOf(a), v)

@@ -121,6 +121,12 @@ func (m *arm64) Horner(p, x Vec, c Src) Vec {
 	return r
 }
 
+func (m *arm64) Sqrt(a Vec) Vec {
+	v, r := m.newVec()
+	m.coded(0x6ea1f800, "FSQRT V%0.4S, V%1.4S", r, armVec(a))
+	return v
+}
+
 func (m *arm64) FloatOfInt(a Vec) Vec {
 	v, r := m.newVec()
 	m.coded(0x4e21d800, "SCVTF V%0.4S, V%1.4S", r, armVec(a))

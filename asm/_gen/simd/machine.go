@@ -132,6 +132,7 @@ type Machine interface {
 	Sub(a Vec, b Src) Vec
 	Mul(a Vec, b Src) Vec
 	Div(a Vec, b Src) Vec
+	Sqrt(Vec) Vec
 	Min(a Vec, b Src) Vec
 	Max(a Vec, b Src) Vec
 	And(a Vec, b Src) Vec
