@@ -15,6 +15,8 @@ import (
 // package, with an error for its last result or a name that begins with one of sized.
 type function struct {
 	params []string // the names of its parameters
+	fails  bool     // it returns an error
+	doc    string
 }
 
 // sized begins the names of functions that take sizes and have no error to return.
@@ -58,7 +60,7 @@ func readPackage(dir string, found map[string]function) error {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
@@ -81,7 +83,7 @@ func readPackage(dir string, found map[string]function) error {
 	add := func(owner string, list []*ast.FuncDecl) {
 		for _, d := range list {
 			if name := pkg + owner + "." + d.Name.Name; needed(d) {
-				found[name] = function{params(d)}
+				found[name] = function{params: params(d), fails: fails(d), doc: d.Doc.Text()}
 			}
 		}
 	}
@@ -108,6 +110,10 @@ func needed(d *ast.FuncDecl) bool {
 	if slices.ContainsFunc(sized, func(s string) bool { return strings.HasPrefix(d.Name.Name, s) }) {
 		return d.Type.Params.NumFields() > 0
 	}
+	return fails(d)
+}
+
+func fails(d *ast.FuncDecl) bool {
 	results := d.Type.Results
 	if results == nil {
 		return false

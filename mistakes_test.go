@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,16 @@ func TestMistakesAreComplete(t *testing.T) {
 	for name := range elsewhere {
 		if _, ok := known[name]; !ok || in[name] {
 			t.Errorf("%s is said to be tested elsewhere, but is in the table or not there at all", name)
+		}
+	}
+}
+
+// TestErrorsAreTold: the documentation of what returns an error says what it matches.
+func TestErrorsAreTold(t *testing.T) {
+	told := regexp.MustCompile(`\bErr[A-Z]|\b[Ee]rrors?\b|implements [A-Z]`)
+	for name, f := range functions(t) {
+		if f.fails && !strings.HasPrefix(name, "lm.") && !told.MatchString(f.doc) {
+			t.Errorf("the documentation of %s says nothing of errors: %s", name, f.doc)
 		}
 	}
 }

@@ -194,7 +194,7 @@ func finite(x float32) bool { return x-x == 0 }
 // of them. After the first call of a shape nothing is allocated.
 //
 // It costs 2 (HeadDim + ValueDim) flop for each head and each visible pair of a
-// query and a key, and ScratchBytes of memory.
+// query and a key, and ScratchBytes of memory. Errors match ErrShape.
 func (a *Attention) Forward(dst, q, k, v blas32.General) error {
 	r := a.forwards.Get()
 	defer a.forwards.Put(r)

@@ -123,7 +123,8 @@ func (p *Pages) Join(cfg StateConfig, pages []*Page, tokens int) (*State, error)
 // are not Collected, and the page must not be used afterwards.
 func (g *Page) Release() { g.pages.release([]*block{g.b}) }
 
-// WriteTo writes the page, with a fingerprint of the operator: io.WriterTo.
+// WriteTo writes the page, with a fingerprint of the operator: io.WriterTo. Errors match
+// ErrState or are those of w.
 func (g *Page) WriteTo(w io.Writer) (int64, error) {
 	s := State{op: g.pages.op, cfg: g.pages.stateConfig(), n: g.tokens, high: g.tokens, reached: g.tokens, blocks: []*block{g.b}}
 	return s.WriteTo(w)

@@ -53,7 +53,7 @@ type ReportCall struct {
 	Out, Q blas32.General
 	// K and V are all keys and values up to the last query, as in Call.
 	K, V []blas32.General
-	// Seen returns the keys from <= j < to that the query at a position sees as they
+	// Visible returns the keys from <= j < to that the query at a position sees as they
 	// are, such as CCA.Window; nil if that is of no interest. It is called by several
 	// goroutines at once.
 	Visible func(query int64) (from, to int64)
@@ -70,12 +70,13 @@ type Report struct {
 	HeadMean, HeadMax []float64
 	Worst             int64
 	// Mass and LeastMass are the mean and the least share of exact attention's weight
-	// that lies on the keys of ReportCall.Seen; NaN without it.
+	// that lies on the keys of ReportCall.Visible; NaN without it.
 	Mass, LeastMass float64
 }
 
 // Compare has an operator attend to one sequence, as the call says, and reports on what
-// it gave; seen is ReportCall.Seen, or nil.
+// it gave; visible is ReportCall.Visible, or nil. Errors match ErrShape or ErrCall, or are
+// those of op.
 func (p *Reporter) Compare(ctx context.Context, op Operator, call *Call, visible func(query int64) (from, to int64)) (*Report, error) {
 	if err := check.Call("attention", ctx, op != nil && call != nil); err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ type reportRun struct {
 	lse, seenLSE   []float32 // [n, H], likewise
 	positions      []int64   // [n]
 	call           Call
-	ask            func(query int64) (from, to int64) // ReportCall.Seen
+	ask            func(query int64) (from, to int64) // ReportCall.Visible
 	past, window   func(query int64) (from, to int64) // Call.Visible, of the number of a sampled query
 }
 
@@ -104,7 +105,8 @@ type reportRun struct {
 // equal stretches, the last one among them; always the same ones. It costs what
 // exact attention costs for that many queries, and packing the keys once (twice
 // with Seen), and memory that does not grow with the sequence. Rows whose exact
-// output is 0 count with the error 0 where the approximation's is, otherwise +Inf.
+// output is 0 count with the error 0 where the approximation's is, otherwise +Inf. Errors
+// match ErrShape or ErrCall.
 func (p *Reporter) Report(ctx context.Context, c *ReportCall) (*Report, error) {
 	if err := check.Call("attention", ctx, c != nil); err != nil {
 		return nil, err

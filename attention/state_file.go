@@ -74,7 +74,7 @@ func (s *State) rotationPrint() (list []int64) {
 // WriteTo writes the tokens that the state holds, as they are stored, with a
 // fingerprint of the operator and of the kind of state: io.WriterTo. What is read
 // back, by ReadFrom or Attention.ReadState, goes on bit for bit, on any machine
-// with the same tier.
+// with the same tier. Errors match ErrState or are those of w.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	if s.op == nil {
 		return 0, check.Unmade("attention")
@@ -121,7 +121,8 @@ func (a *Attention) ReadState(r io.Reader) (*State, error) {
 }
 
 // ReadRotated is ReadState for a state with a Rotation under a Policy, which are not in
-// the file and must be those that it was written with.
+// the file and must be those that it was written with. Errors match ErrConfig or ErrState or
+// are those of r.
 func (a *Attention) ReadRotated(r io.Reader, rotation *rope.Config, policy rope.Policy) (*State, error) {
 	s, err := a.NewState(StateConfig{Rotation: rotation, Policy: policy})
 	if err != nil {

@@ -43,7 +43,8 @@ func (g Segment) Float32() (k, v blas32.General, ok bool) {
 }
 
 // Keys sets dst [n, HeadDim] to the keys of one head from token from of the segment
-// on, as they are stored: rotated or not, read back from their storage type.
+// on, as they are stored: rotated or not, read back from their storage type. Errors match
+// ErrShape or ErrCall.
 func (g Segment) Keys(dst blas32.General, head, from int) error {
 	if g.b == nil {
 		return g.none()
@@ -51,7 +52,7 @@ func (g Segment) Keys(dst blas32.General, head, from int) error {
 	return g.readHead(dst, &g.b.k, head, from, g.b.k.dim, "HeadDim")
 }
 
-// Values sets dst [n, ValueDim] likewise.
+// Values sets dst [n, ValueDim] likewise. Errors match ErrShape or ErrCall.
 func (g Segment) Values(dst blas32.General, head, from int) error {
 	if g.b == nil {
 		return g.none()
@@ -60,7 +61,7 @@ func (g Segment) Values(dst blas32.General, head, from int) error {
 }
 
 // LogWeights sets dst [n] to the log-weights of the keys of one head from token from
-// of the segment on: zeros for a state that keeps none.
+// of the segment on: zeros for a state that keeps none. Errors match ErrCall.
 func (g Segment) LogWeights(dst []float32, head, from int) error {
 	if g.b == nil {
 		return g.none()

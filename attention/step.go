@@ -61,7 +61,8 @@ func (a *Attention) StepScratchBytes(tokens, keys int) int64 {
 }
 
 // Append is Step without queries: it puts keys and values into the state, a
-// prefix that was attended to elsewhere, say. So does Run without Dst and Q.
+// prefix that was attended to elsewhere, say. So does Run without Dst and Q. Errors match
+// those of Step.
 func (s *State) Append(k, v blas32.General) error {
 	if s.op == nil {
 		return check.Unmade("attention")
@@ -79,7 +80,8 @@ func (s *State) Append(k, v blas32.General) error {
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the
-// matrices belongs to states[i]. See Call.States for several tokens each.
+// matrices belongs to states[i]. See Call.States for several tokens each. Errors match those
+// of Run.
 func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) error {
 	d := a.steps.Get()
 	defer a.steps.Put(d)

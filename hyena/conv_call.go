@@ -32,7 +32,8 @@ type ConvCall struct {
 //
 // It costs about 10 log2(n) flop for each token and channel and, as working memory, 12 n
 // bytes for each of the channels done at once: up to 16 for each worker. n is about the
-// number of tokens or, with kernels much shorter than that, some times their length.
+// number of tokens or, with kernels much shorter than that, some times their length. Errors
+// match ErrShape.
 func (c *Conv) Forward(dst, x blas32.General) error {
 	return c.Run(context.Background(), &ConvCall{Dst: dst, X: x})
 }
@@ -59,7 +60,8 @@ func (c *Conv) Step(dst, x blas32.General, st *State) error {
 	return c.Run(context.Background(), &ConvCall{Dst: dst, X: x, State: st})
 }
 
-// StepBatch convolves one token, a row, for each of many states: Run with States.
+// StepBatch convolves one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (c *Conv) StepBatch(dst, x blas32.General, states []*State) error {
 	return c.Run(context.Background(), &ConvCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }

@@ -57,8 +57,8 @@ type DistillError struct {
 // convolution and the sum of the two Skips stands between its projections as the Operator does.
 //
 // It costs about 50 Rows^3 + 8 taps Order^2 flop for each channel, in float64; ctx is looked at
-// between the parts of that. Errors match ErrConfig or ErrShape, or are ctx.Err() once ctx is
-// done.
+// between the parts of that. Errors match ErrConfig, ErrShape or ErrCall, or are ctx.Err() once
+// ctx is done.
 func Distill(ctx context.Context, kernel blas32.General, cfg DistillConfig) (*Distillation, error) {
 	if err := check.Call(pkg, ctx, true); err != nil {
 		return nil, err

@@ -44,7 +44,8 @@ func (g *Gated) Step(dst, x blas32.General, st *State) error {
 	return g.Run(context.Background(), &GatedCall{Dst: dst, X: x, State: st})
 }
 
-// StepBatch runs one token, a row, for each of many states: Run with States.
+// StepBatch runs one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (g *Gated) StepBatch(dst, x blas32.General, states []*State) error {
 	return g.Run(context.Background(), &GatedCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }

@@ -42,7 +42,8 @@ func (op *H3) Step(dst, q, k, v blas32.General, st *State) error {
 	return op.Run(context.Background(), &H3Call{Dst: dst, Q: q, K: k, V: v, State: st})
 }
 
-// StepBatch runs one token, a row, for each of many states: Run with States.
+// StepBatch runs one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (op *H3) StepBatch(dst, q, k, v blas32.General, states []*State) error {
 	return op.Run(context.Background(), &H3Call{Dst: dst, Q: q, K: k, V: v, States: pack.EachRow(states)})
 }

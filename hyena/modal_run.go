@@ -28,7 +28,8 @@ func (m *Modal) Step(dst, x blas32.General, st *State) error {
 	return m.Run(context.Background(), &ModalCall{Dst: dst, X: x, State: st})
 }
 
-// StepBatch convolves one token, a row, for each of many states: Run with States.
+// StepBatch convolves one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (m *Modal) StepBatch(dst, x blas32.General, states []*State) error {
 	return m.Run(context.Background(), &ModalCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }

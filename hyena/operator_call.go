@@ -32,7 +32,7 @@ type OperatorCall struct {
 //
 // It costs 2 tokens Dim^2 (Order+2) flop for the projections and the long
 // convolutions' own, and Order tokens Dim float32 of working memory beside
-// those of Conv.
+// those of Conv. Errors match ErrShape.
 func (op *Operator) Forward(dst, x blas32.General) error {
 	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x})
 }
@@ -47,7 +47,8 @@ func (op *Operator) Step(dst, x blas32.General, st *State) error {
 	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x, State: st})
 }
 
-// StepBatch applies it to one token, a row, for each of many states: Run with States.
+// StepBatch applies it to one token, a row, for each of many states: Run with States. Errors
+// match those of Run.
 func (op *Operator) StepBatch(dst, x blas32.General, states []*State) error {
 	return op.Run(context.Background(), &OperatorCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }

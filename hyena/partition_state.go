@@ -39,7 +39,7 @@ type voice struct {
 }
 
 // NewState returns a state of silence. All that it takes is taken at once: steps allocate
-// nothing.
+// nothing. Its error is nil.
 func (p *Partition) NewState() (*PartitionState, error) {
 	ring := 2 * p.stages[len(p.stages)-1].size
 	if first := &p.stages[0]; first.direct != nil {

@@ -97,7 +97,7 @@ func (l *S4D) ScratchBytes(tokens int) int64 {
 	return sumBytes(l.modal.ScratchBytes(tokens), floatBytes(tokens, l.Channels()), floatBytes(workers, min(tokens, dense.BlockRows), 2, l.Channels()))
 }
 
-// Prepare is that of the Modal convolution.
+// Prepare is that of the Modal convolution. Errors match ErrCall.
 func (l *S4D) Prepare(ctx context.Context, tokens int) error { return l.modal.Prepare(ctx, tokens) }
 
 // NewState returns an empty state. Errors match ErrConfig.
@@ -122,7 +122,8 @@ func (l *S4D) Step(dst, x blas32.General, st *State) error {
 	return l.Run(context.Background(), &ModalCall{Dst: dst, X: x, State: st})
 }
 
-// StepBatch runs one token, a row, for each of many states: Run with States.
+// StepBatch runs one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (l *S4D) StepBatch(dst, x blas32.General, states []*State) error {
 	return l.Run(context.Background(), &ModalCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }

@@ -43,7 +43,8 @@ func (e Estimate) Pays() bool { return e.Saving > e.Cost }
 // Estimate predicts the cost and the saving of merging r tokens of a sequence away, by a
 // metric of metricDim columns. The speeds behind it were measured on the machine of the
 // README's table, in each tier (NEON's are taken to be AVX2's by a quarter, unmeasured);
-// elsewhere both sides change alike. It says nothing of what merging costs in accuracy.
+// elsewhere both sides change alike. It says nothing of what merging costs in accuracy. Errors
+// match ErrCall.
 func (m *Matcher) Estimate(tokens, metricDim, r int, w Workload) (Estimate, error) {
 	if tokens < 0 || tokens > maxTokens || metricDim < 0 || r < 0 || r > tokens {
 		return Estimate{}, check.Errorf(ErrCall, "merge: an estimate for %d tokens, a metric of %d and r = %d, want 0 or more, and r at most the tokens", tokens, metricDim, r)

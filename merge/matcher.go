@@ -140,7 +140,7 @@ func (m *Matcher) Match(plan *Plan, metric blas32.General, r int) error {
 }
 
 // Run is Match with everything optional. When ctx is done it returns ctx.Err(), and leaves
-// the plan as it was.
+// the plan as it was. Errors match ErrShape or ErrCall.
 func (m *Matcher) Run(ctx context.Context, call *Call) error {
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)

@@ -11,7 +11,8 @@ import (
 )
 
 // MeanHeads sets dst [tokens, dim] to the mean over heads of x [tokens, heads*dim]: of
-// attention's keys, it is the metric of ToMe. dst shares no element with x.
+// attention's keys, it is the metric of ToMe. dst shares no element with x. Errors match
+// ErrShape or ErrCall.
 func MeanHeads(dst, x blas32.General, heads int) error {
 	if heads <= 0 {
 		return check.Errorf(ErrCall, "merge: heads is %d, want 1 or more", heads)
@@ -38,7 +39,7 @@ func MeanHeads(dst, x blas32.General, heads int) error {
 
 // LogSizes sets dst [tokens] to the logarithms of sizes: the log-weights of the keys by
 // which attention counts a merged token as the tokens it stands for, softmax(q k^T scale
-// + log s). dst may be size.
+// + log s). dst may be size. Errors match ErrShape or ErrCall.
 func LogSizes(dst, size []float32) error {
 	if err := check.Vector(ErrShape, "merge", "dst", dst, len(size), "the sizes"); err != nil {
 		return err

@@ -8,7 +8,8 @@ import (
 )
 
 // RandomPartition returns r of n tokens, drawn at random, as sources and the others as
-// destinations, for Given: with R = r all of them merge (ToMe's random matching).
+// destinations, for Given: with R = r all of them merge (ToMe's random matching). Errors match
+// ErrCall.
 func RandomPartition(n, r int, rng *rand.Rand) (sources, destinations []int, err error) {
 	if rng == nil {
 		return nil, nil, check.Errorf(ErrCall, "merge: rng is nil")
@@ -21,7 +22,7 @@ func RandomPartition(n, r int, rng *rand.Rand) (sources, destinations []int, err
 }
 
 // GridPartition is the partition of Grid with a destination drawn at random in each cell,
-// for Given.
+// for Given. Errors match ErrCall.
 func GridPartition(height, width, cellHeight, cellWidth int, rng *rand.Rand) (sources, destinations []int, err error) {
 	if rng == nil {
 		return nil, nil, check.Errorf(ErrCall, "merge: rng is nil")

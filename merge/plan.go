@@ -73,7 +73,8 @@ func (p *Plan) Kept() []int32 { return p.kept }
 // tokens, and at last Len: Offsets of what follows.
 func (p *Plan) Offsets() []int { return p.offsets }
 
-// SetIdentity makes p the plan that leaves n tokens, one sequence, as they are.
+// SetIdentity makes p the plan that leaves n tokens, one sequence, as they are. Errors match
+// ErrShape.
 func (p *Plan) SetIdentity(n int) error {
 	if n < 0 || n > maxTokens {
 		return check.Errorf(ErrShape, "merge: %d tokens, want 0 to %d", n, maxTokens)
@@ -90,7 +91,7 @@ func (p *Plan) SetIdentity(n int) error {
 
 // SetMap makes p the plan of a clustering: index[t] in [0, merged) is the cluster of
 // token t, -1 leaves a token out, and every cluster has a token. All is one sequence,
-// and a merged token takes the place of its first member.
+// and a merged token takes the place of its first member. Errors match ErrShape.
 func (p *Plan) SetMap(index []int32, merged int) error {
 	if len(index) > maxTokens || merged < 0 || merged > len(index) {
 		return check.Errorf(ErrShape, "merge: %d merged tokens of %d, want 0 to that many", merged, len(index))
@@ -119,7 +120,7 @@ func (p *Plan) SetMap(index []int32, merged int) error {
 
 // SetKeep makes p the plan that keeps the tokens for which keep is true and leaves the
 // others out: Apply packs the tokens that a mask, or a router, has chosen, and Unmerge
-// puts them back between zeros.
+// puts them back between zeros. Errors match ErrShape, of more than 2^30 - 1 tokens.
 func (p *Plan) SetKeep(keep []bool) error {
 	if len(keep) > maxTokens {
 		return check.Errorf(ErrShape, "merge: %d tokens, want 0 to %d", len(keep), maxTokens)
@@ -143,7 +144,7 @@ func (p *Plan) SetKeep(keep []bool) error {
 //
 // Sums, maxima and size-weighted means by the composed plan are those by both in turn;
 // a plain Mean counts every token of first once, where two means in turn do not.
-// Offsets are second's. It costs O(n).
+// Offsets are second's. It costs O(n). Errors match ErrCall.
 func (p *Plan) Compose(first, second *Plan) error {
 	if first == nil || second == nil {
 		return check.Errorf(ErrCall, "merge: a plan to compose is nil")

@@ -36,7 +36,8 @@ func (m Mode) String() string {
 
 // Apply sets dst [Len, columns] from x [Tokens, columns]: a row of dst is made of
 // those of its tokens, in their order. The row of a token that is alone is copied.
-// dst shares no element with x. It costs O(Tokens columns), and allocates nothing.
+// dst shares no element with x. It costs O(Tokens columns), and allocates nothing. Errors
+// match ErrShape or ErrCall.
 func (p *Plan) Apply(dst, x blas32.General, mode Mode) error {
 	if mode < Mean || mode > Kept {
 		return check.Errorf(ErrCall, "merge: mode %d, want Mean to Kept", mode)
@@ -88,7 +89,8 @@ func (p *Plan) member(j int, mode Mode) int {
 //
 // over the tokens t of j, with positive sizes [Tokens], or nil where each is 1. The
 // sum of size times row is conserved. dst and total share no element with x and size.
-// The row of a token that is alone is copied. It allocates nothing.
+// The row of a token that is alone is copied. It allocates nothing. Errors match ErrShape or
+// ErrCall.
 func (p *Plan) ApplyWeighted(dst, x blas32.General, total, size []float32) error {
 	if err := p.checkRows(dst, p.Len(), "Len", x, p.Tokens(), "Tokens"); err != nil {
 		return err
@@ -115,7 +117,8 @@ func (p *Plan) ApplyWeighted(dst, x blas32.General, total, size []float32) error
 }
 
 // ApplySizes sets total [Len] to the sums of the sizes [Tokens] of tokens that become
-// one, nil where each is 1. Sizes are positive and finite; ErrCall is matched otherwise.
+// one, nil where each is 1. Sizes are positive and finite; ErrCall is matched otherwise, and
+// ErrShape by other lengths.
 func (p *Plan) ApplySizes(total, size []float32) error {
 	if err := check.Vector(ErrShape, "merge", "total", total, p.Len(), "the plan's Len"); err != nil {
 		return err
@@ -146,7 +149,8 @@ func (p *Plan) ApplySizes(total, size []float32) error {
 
 // ApplyPositions sets dst [Len] to the positions of merged tokens, from those of the
 // tokens: for Mean weighted by size [Tokens], or each counted once where it is nil;
-// Max, First, Last or Kept. The result is what rope.Positions takes as Fractional.
+// Max, First, Last or Kept. The result is what rope.Positions takes as Fractional. Errors
+// match ErrShape or ErrCall.
 func (p *Plan) ApplyPositions(dst []float64, positions []int64, mode Mode, size []float32) error {
 	switch {
 	case mode < Mean || mode > Kept || mode == Sum:
@@ -187,7 +191,7 @@ func (p *Plan) ApplyPositions(dst []float64, positions []int64, mode Mode, size 
 }
 
 // ApplyMask sets dst[j] [Len] to whether mask [Tokens] is true of any token of j: a
-// merged token is there when one of its tokens is.
+// merged token is there when one of its tokens is. Errors match ErrShape.
 func (p *Plan) ApplyMask(dst, mask []bool) error {
 	if len(mask) != p.Tokens() || len(dst) != p.Len() {
 		return check.Errorf(ErrShape, "merge: dst has %d and mask %d elements, want the plan's Len = %d and Tokens = %d", len(dst), len(mask), p.Len(), p.Tokens())
@@ -204,6 +208,7 @@ func (p *Plan) ApplyMask(dst, mask []bool) error {
 
 // Unmerge sets dst [Tokens, columns] from y [Len, columns]: every token gets a copy of
 // the row of its merged token, and 0 where it was left out. dst shares no element with y.
+// Errors match ErrShape.
 func (p *Plan) Unmerge(dst, y blas32.General) error {
 	if err := p.checkRows(dst, p.Tokens(), "Tokens", y, p.Len(), "Len"); err != nil {
 		return err

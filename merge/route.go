@@ -9,7 +9,7 @@ import (
 // out. A layer of several paths (a big and a small MLP, and none at all, in Duo-LLM, Alizadeh
 // et al. 2024, arXiv 2410.10846) makes a plan for each, applies it, computes the few tokens
 // that it leaves, and adds what Unmerge gives to all: where a token was left out that is 0,
-// so that a token without a path skips the layer.
+// so that a token without a path skips the layer. Errors are those of SetKeep.
 func (p *Plan) SetRoute(route []int32, path int32) error {
 	if len(route) > maxTokens {
 		return check.Errorf(ErrShape, "merge: %d tokens, want 0 to %d", len(route), maxTokens)

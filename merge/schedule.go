@@ -35,7 +35,7 @@ func Schedule(layers, r int, inflect float64) ([]int, error) {
 }
 
 // ScheduleRatio returns how many tokens to merge away in each layer, for a sequence
-// of n, when every layer merges that part of its tokens, rounded down.
+// of n, when every layer merges that part of its tokens, rounded down. Errors match ErrConfig.
 func ScheduleRatio(layers, n int, ratio float64) ([]int, error) {
 	if layers < 0 || layers > maxLayers || n < 0 || n > maxTokens || !(ratio >= 0 && ratio <= 1) {
 		return nil, check.Errorf(ErrConfig, "merge: a schedule of %d layers, %d tokens and ratio %v, want 0 to %d, 0 to %d and a ratio of 0 to 1", layers, n, ratio, maxLayers, maxTokens)

@@ -50,13 +50,14 @@ func (c *StreamConfig) numbers() []int64 {
 }
 
 // Forward merges a whole sequence and returns how many rows of dst, which has as many as
-// x, it has set.
+// x, it has set. Errors match ErrShape.
 func (op *Stream) Forward(dst, x, metric blas32.General) (int, error) {
 	return op.Run(context.Background(), &StreamCall{Dst: dst, X: x, Metric: metric, End: true})
 }
 
 // Step takes the next tokens, one or many, and returns how many rows of dst it has set: a
-// token that waits for the second of its pair comes out with that one.
+// token that waits for the second of its pair comes out with that one. Errors match those of
+// Run.
 func (op *Stream) Step(dst, x, metric blas32.General, st *State) (int, error) {
 	if err := op.checkState(st); err != nil {
 		return 0, err

@@ -10,7 +10,8 @@ import (
 
 const stateKind = "sqMerge\x01"
 
-// WriteTo stores the state. It implements io.WriterTo.
+// WriteTo stores the state. It implements io.WriterTo. Errors match ErrState or are those of
+// w.
 func (st *State) WriteTo(w io.Writer) (int64, error) {
 	if st.fingerprint == 0 {
 		return 0, check.Errorf(ErrState, "merge: the state was not made by NewState")

@@ -27,7 +27,7 @@ type State struct {
 // maxLen bounds how many tokens a state has seen, so that sums of them fit in an int.
 const maxLen = min(1<<60, math.MaxInt)
 
-// NewState returns an empty state.
+// NewState returns an empty state. Its error is nil.
 func (op *Stream) NewState(StateConfig) (*State, error) {
 	st := new(State)
 	st.fit(op)

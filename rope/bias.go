@@ -44,7 +44,7 @@ type Distance struct {
 }
 
 // NewALiBi returns the bias -slopes[head] |query - key| (Press et al. 2021, arXiv
-// 2108.12409). One slope serves all heads.
+// 2108.12409). One slope serves all heads. Errors match ErrConfig.
 func NewALiBi(slopes []float32) (*Distance, error) {
 	if err := checkSlopes("slopes", slopes); err != nil {
 		return nil, err
@@ -92,7 +92,8 @@ func checkSlopes(name string, slopes []float32) error {
 }
 
 // NewKERPLELog returns the bias -r1 log(1 + r2 |query - key|), KERPLE's
-// logarithmic kernel (Chi et al. 2022, arXiv 2205.09921), r1 and r2 by head, above 0.
+// logarithmic kernel (Chi et al. 2022, arXiv 2205.09921), r1 and r2 by head, above 0. Errors
+// match ErrConfig.
 func NewKERPLELog(r1, r2 []float64) (*Distance, error) {
 	if err := checkKERPLE(r1, r2, math.MaxFloat64); err != nil {
 		return nil, err
@@ -104,7 +105,7 @@ func NewKERPLELog(r1, r2 []float64) (*Distance, error) {
 }
 
 // NewKERPLEPower returns the bias -r1 |query - key|^r2, KERPLE's power kernel, r1
-// above 0 and r2 above 0, at most 2.
+// above 0 and r2 above 0, at most 2. Errors match ErrConfig.
 func NewKERPLEPower(r1, r2 []float64) (*Distance, error) {
 	if err := checkKERPLE(r1, r2, 2); err != nil {
 		return nil, err

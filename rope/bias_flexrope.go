@@ -71,7 +71,8 @@ func NewFlexRoPE(cfg FlexRoPEConfig) (*FlexRoPE, error) {
 // FlexRoPESlope returns the slope at which a key that many frames back weighs eps
 // times one of the query's own frame, the logits being equal otherwise:
 // -ln(eps) / frames. With frames the number the model was trained with, what lies
-// beyond weighs less than eps. It is a rule of this library, not of the paper.
+// beyond weighs less than eps. It is a rule of this library, not of the paper. Errors match
+// ErrConfig.
 func FlexRoPESlope(frames int64, eps float64) (float32, error) {
 	if frames <= 0 {
 		return 0, configErrorf("frames is %d, want more than 0", frames)

@@ -80,12 +80,12 @@ func (f *FAR) add(cfg FARConfig, from, to, patch int) {
 
 // Patches packs latents into tokens: latents is [frames, channels, height, width],
 // dst is [frames * height/patch * width/patch, channels * patch * patch], a
-// token's features being channel by channel, row by row.
+// token's features being channel by channel, row by row. Errors match ErrShape.
 func Patches(dst blas32.General, latents []float32, frames, channels, height, width, patch int) error {
 	return patches(dst, latents, frames, channels, height, width, patch, func(token, latent *float32) { *token = *latent })
 }
 
-// Unpatch is the inverse of Patches.
+// Unpatch is the inverse of Patches. Errors match ErrShape.
 func Unpatch(latents []float32, src blas32.General, frames, channels, height, width, patch int) error {
 	return patches(src, latents, frames, channels, height, width, patch, func(token, latent *float32) { *latent = *token })
 }

@@ -127,7 +127,7 @@ func FromHF(data []byte, compat Compat) (*HF, error) {
 // In models of latent attention (DeepSeek's MLA) HeadDim is the part of a head that
 // rotates, which those models keep apart (qk_rope_head_dim); in all others it is the
 // whole head, of which Offset and RotaryDim tell what rotates. See also
-// [Config.SoftmaxFactor].
+// [Config.SoftmaxFactor]. A type that the model has not is an error that matches ErrConfig.
 func (m *HF) Config(layerType string) (Config, error) {
 	if len(m.Types) == 0 {
 		layerType = ""
@@ -141,7 +141,7 @@ func (m *HF) Config(layerType string) (Config, error) {
 
 // Layer returns the configuration of layer i, counted from 0. It may have None where
 // others of the same type rotate (Llama 4, SmolLM3). Where all layers are the same, i may
-// be of any size.
+// be of any size. Errors match ErrConfig.
 func (m *HF) Layer(i int) (Config, error) {
 	switch {
 	case i >= 0 && i < len(m.layers):

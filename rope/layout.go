@@ -14,7 +14,7 @@ import (
 // allocates.
 //
 // Interleaved queries and keys that are converted and then rotated as Half are what
-// DeepSeek-V3's code makes.
+// DeepSeek-V3's code makes. Errors match ErrConfig or ErrShape.
 func ConvertLayout(x blas32.General, headDim, rotaryDim int, to Layout) error {
 	rotaryDim = or(rotaryDim, headDim)
 	if err := checkLayout("x", x, "columns", x.Cols, headDim, rotaryDim, to); err != nil || x.Rows == 0 || x.Cols == 0 {
@@ -35,7 +35,7 @@ func ConvertLayout(x blas32.General, headDim, rotaryDim int, to Layout) error {
 
 // ConvertWeights is ConvertLayout for the rows of a projection [heads * headDim,
 // inputs], whose outputs are then in the other layout: a checkpoint's weights of
-// queries and keys.
+// queries and keys. Errors match ErrConfig or ErrShape.
 func ConvertWeights(w blas32.General, headDim, rotaryDim int, to Layout) error {
 	rotaryDim = or(rotaryDim, headDim)
 	if err := checkLayout("w", w, "rows", w.Rows, headDim, rotaryDim, to); err != nil || w.Rows == 0 || w.Cols == 0 {

@@ -76,7 +76,7 @@ func (m *MRoPE) Delta() int64 { return m.next - m.tokens }
 
 // Append numbers the next tokens: dst is [len(tokens), 3]. visible is nil or has 0
 // for tokens that are masked out (padding): those stand at 1 and count for nothing.
-// After an error nothing has changed but dst.
+// After an error nothing has changed but dst. Errors match ErrShape.
 func (m *MRoPE) Append(dst, tokens, visible []int64) error {
 	switch {
 	case len(dst)%3 != 0 || len(dst)/3 != len(tokens):

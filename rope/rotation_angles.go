@@ -67,7 +67,8 @@ func (p *Positions) place(row, axis, axes int) (whole int64, fraction uint64, at
 
 // CosSin64 sets cos and sin, RotaryDim/2 elements each, to the cosines and sines
 // of one position in float64, times the attention factor. position has an
-// element for each axis. For learned frequencies, use CosSin.
+// element for each axis. For learned frequencies, use CosSin. Errors match ErrShape or
+// ErrCall.
 func (r *Rotation) CosSin64(cos, sin []float64, position ...float64) error {
 	switch {
 	case r.heads > 1:

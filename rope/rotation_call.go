@@ -15,13 +15,14 @@ import (
 // several axes are the same on all of them. start may be negative.
 //
 // It costs 3 flop for each feature and, for each row, the cosines and sines of
-// RotaryDim/2 angles. After the first call of a shape it allocates nothing.
+// RotaryDim/2 angles. After the first call of a shape it allocates nothing. Errors match
+// ErrShape.
 func (r *Rotation) Rotate(x blas32.General, start int64) error {
 	return r.Run(context.Background(), &Call{X: x, Positions: Positions{Start: start}})
 }
 
 // RotateAt rotates x in place, row t standing at position positions[t], or with
-// several axes at positions[t*Axes : (t+1)*Axes].
+// several axes at positions[t*Axes : (t+1)*Axes]. Errors match ErrShape.
 func (r *Rotation) RotateAt(x blas32.General, positions []int64) error {
 	return r.Run(context.Background(), &Call{X: x, Positions: Positions{At: positions}})
 }
@@ -30,7 +31,7 @@ func (r *Rotation) RotateAt(x blas32.General, positions []int64) error {
 // (on every axis): a K-shift. The attention factor is not applied again. It works
 // on what Rotate left, so that in float32 each shift adds a rounding of 1e-7;
 // where keys are shifted many times, keep their positions and shift once, or
-// cache them unrotated.
+// cache them unrotated. Errors match ErrShape.
 func (r *Rotation) Shift(k blas32.General, delta int64) error {
 	return r.Run(context.Background(), &Call{X: k, Positions: Positions{Start: delta, still: true}, From: r, FromPositions: Positions{still: true}})
 }

@@ -39,7 +39,8 @@ func (r *Rotation) Pairs() []Pair {
 }
 
 // Describe writes the rotation in words and a line for each pair: frequency,
-// wavelength, and whether it is kept, stretched or left alone.
+// wavelength, and whether it is kept, stretched or left alone. Errors match ErrCall or are
+// those of w.
 func (r *Rotation) Describe(w io.Writer) error {
 	if err := check.Stream(ErrCall, "rope", "writer", w); err != nil {
 		return err

@@ -153,7 +153,7 @@ func (r *Rotation) tableFactor() float64 {
 // CosSin writes the cosines and sines, times the attention factor, of every row
 // of positions: [tokens, RotaryDim/2], or [tokens, heads * RotaryDim/2] for
 // learned frequencies, in both layouts. It is for callers that rotate by
-// themselves.
+// themselves. Errors match ErrShape.
 func (r *Rotation) CosSin(cos, sin blas32.General, p Positions) error {
 	cols := r.heads * r.pairs
 	if err := first(check.Matrix(ErrShape, "rope", "cos", cos, -1, cols, "heads*RotaryDim/2"),

@@ -41,7 +41,8 @@ func (op *Conv) Step(dst, x blas32.General, st *State) error {
 	return op.Run(context.Background(), &ConvCall{Dst: dst, X: x, State: st})
 }
 
-// StepBatch convolves one token, a row, for each of many states: Run with States.
+// StepBatch convolves one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (op *Conv) StepBatch(dst, x blas32.General, states []*State) error {
 	return op.Run(context.Background(), &ConvCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }

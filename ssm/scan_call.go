@@ -49,7 +49,8 @@ func (op *Scan) Step(dst, x, dt, b, c blas32.General, st *State) error {
 	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c, State: st})
 }
 
-// StepBatch scans one token, a row, for each of many states: Run with States.
+// StepBatch scans one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (op *Scan) StepBatch(dst, x, dt, b, c blas32.General, states []*State) error {
 	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c, States: pack.EachRow(states)})
 }

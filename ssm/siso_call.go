@@ -52,7 +52,8 @@ func (op *SISO) Step(dst, x, dt, decay, trap, b, c, angles blas32.General, st *S
 	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles, State: st})
 }
 
-// StepBatch runs one token, a row, for each of many states: Run with States.
+// StepBatch runs one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (op *SISO) StepBatch(dst, x, dt, decay, trap, b, c, angles blas32.General, states []*State) error {
 	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles, States: pack.EachRow(states)})
 }

@@ -53,7 +53,8 @@ func (op *SSD) Step(dst, x, dt, b, c blas32.General, st *State) error {
 	return op.Run(context.Background(), &SSDCall{Dst: dst, X: x, Dt: dt, B: b, C: c, State: st})
 }
 
-// StepBatch runs one token, a row, for each of many states: Run with States.
+// StepBatch runs one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (op *SSD) StepBatch(dst, x, dt, b, c blas32.General, states []*State) error {
 	return op.Run(context.Background(), &SSDCall{Dst: dst, X: x, Dt: dt, B: b, C: c, States: pack.EachRow(states)})
 }

@@ -84,19 +84,20 @@ const (
 // Forward attends over one sequence: q is [tokens, Heads*HeadDim], k [tokens,
 // KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst [tokens,
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
-// of them. After the first call of a shape nothing is allocated.
+// of them. After the first call of a shape nothing is allocated. Errors match ErrShape.
 func (b *Based) Forward(dst, q, k, v blas32.General) error {
 	return b.sum(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }
 
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On
-// an error the state is as before the call.
+// an error the state is as before the call. Errors match those of Run.
 func (b *Based) Step(dst, q, k, v blas32.General, st *LinearState) error {
 	return b.step(dst, q, k, v, st)
 }
 
-// StepBatch is Step for the next token of each of many states, as Linear.StepBatch.
+// StepBatch is Step for the next token of each of many states, as Linear.StepBatch. Errors
+// match those of Run.
 func (b *Based) StepBatch(dst, q, k, v blas32.General, states []*LinearState) error {
 	return b.stepBatch(dst, q, k, v, states)
 }

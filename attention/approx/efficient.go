@@ -52,7 +52,7 @@ func NewEfficient(cfg EfficientConfig) (*Efficient, error) {
 // Forward attends over one sequence: q is [queries, Heads*HeadDim], k [keys,
 // KVHeads*HeadDim], v [keys, KVHeads*ValueDim] and dst [queries,
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
-// of them. After the first call of a shape nothing is allocated.
+// of them. After the first call of a shape nothing is allocated. Errors match ErrShape.
 func (e *Efficient) Forward(dst, q, k, v blas32.General) error {
 	return e.sums.sumUp(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }

@@ -72,21 +72,23 @@ func NewLinear(cfg LinearConfig) (*Linear, error) {
 // Forward attends over one sequence: q is [queries, Heads*HeadDim], k [keys,
 // KVHeads*HeadDim], v [keys, KVHeads*ValueDim] and dst [queries,
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
-// of them. After the first call of a shape nothing is allocated.
+// of them. After the first call of a shape nothing is allocated. Errors match ErrShape.
 func (l *Linear) Forward(dst, q, k, v blas32.General) error {
 	return l.sum(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }
 
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On
-// an error, as where the operator is not Causal (ErrCall), the state is as before the call.
+// an error, as where the operator is not Causal (ErrCall), the state is as before the call. Errors
+// are those of Run.
 func (l *Linear) Step(dst, q, k, v blas32.General, st *LinearState) error {
 	return l.step(dst, q, k, v, st)
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
 // belongs to states[i], and no state may be there twice. It is Run with States, which also
-// takes several tokens of each. On an error all states are as before the call.
+// takes several tokens of each. On an error all states are as before the call. Errors match
+// those of Run.
 func (l *Linear) StepBatch(dst, q, k, v blas32.General, states []*LinearState) error {
 	return l.stepBatch(dst, q, k, v, states)
 }

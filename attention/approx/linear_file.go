@@ -14,7 +14,8 @@ func (s *shape) numbers() []int64 {
 	return []int64{int64(s.heads), int64(s.kvHeads), int64(s.dim), int64(s.valueDim)}
 }
 
-// WriteTo stores the state, without its snapshots. It implements io.WriterTo.
+// WriteTo stores the state, without its snapshots. It implements io.WriterTo. Errors match
+// ErrState or are those of w.
 func (s *LinearState) WriteTo(w io.Writer) (int64, error) {
 	if s.fingerprint == 0 {
 		return 0, check.Errorf(ErrState, "approx: the state was not made by NewState")

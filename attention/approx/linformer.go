@@ -101,7 +101,7 @@ func copyWeights(name string, m blas32.General, cols int, what string) (blas32.G
 // Forward attends over one sequence: q is [queries, Heads*HeadDim], k [keys,
 // KVHeads*HeadDim] of at most L keys, v [keys, KVHeads*ValueDim] and dst [queries,
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
-// of them. After the first call of a shape nothing is allocated.
+// of them. After the first call of a shape nothing is allocated. Errors match ErrShape.
 func (l *Linformer) Forward(dst, q, k, v blas32.General) error {
 	return l.project(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }

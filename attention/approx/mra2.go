@@ -60,9 +60,9 @@ type MRA2Config struct {
 // Queries and keys are the same tokens, and a query sees all of them: blocks are chosen among
 // all, so that it is not causal and there is no State. NaN in a query or key leaves nothing to
 // choose by: results of all queries whose blocks are compared with it are NaN, Sparse or not; Sparse,
-// one in a value reaches the queries whose pairs have it. Logits beyond about 1e8 are rounded by
-// more than an exponent can be: where a mean's then passes all those that it is the mean of, a row
-// is 0, though no element is NaN.
+// one in a value reaches the queries whose pairs have it. Logits of 1e8 and more are rounded by more
+// than exponents reach: unless Sparse, where the tokens of a block are alike, their mean's may pass
+// theirs by so much that a row is 0.
 //
 // It costs 2 b PairsPerRow (D + Dv) flop for each token and head, and 2 n (2 D + Dv) / b^2 for
 // low, of which it holds some rows at a time. There may be 46340 blocks, 1.4 million tokens in
@@ -132,7 +132,7 @@ func (m *MRA2) pairs(blocks int) int {
 // Forward attends over one sequence: q is [tokens, Heads*HeadDim], k [tokens,
 // KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst [tokens,
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
-// of them. After the first calls of a shape nothing is allocated.
+// of them. After the first calls of a shape nothing is allocated. Errors match ErrShape.
 func (m *MRA2) Forward(dst, q, k, v blas32.General) error {
 	return m.resolve(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }

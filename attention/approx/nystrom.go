@@ -149,7 +149,7 @@ const maxLandmarks = 1 << 12
 // Forward attends over one sequence: q is [tokens, Heads*HeadDim], k [tokens,
 // KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst [tokens,
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
-// of them. After the first call of a shape nothing is allocated.
+// of them. After the first call of a shape nothing is allocated. Errors match ErrShape.
 func (n *Nystrom) Forward(dst, q, k, v blas32.General) error {
 	return n.approximate(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }

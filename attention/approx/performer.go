@@ -174,7 +174,7 @@ func (p *Performer) Projection() blas32.General {
 // Forward attends over one sequence: q is [queries, Heads*HeadDim], k [keys,
 // KVHeads*HeadDim], v [keys, KVHeads*ValueDim] and dst [queries,
 // Heads*ValueDim], heads side by side. Inputs may overlap each other, dst none
-// of them. After the first call of a shape nothing is allocated.
+// of them. After the first call of a shape nothing is allocated. Errors match ErrShape.
 func (p *Performer) Forward(dst, q, k, v blas32.General) error {
 	return p.sum(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }
@@ -182,11 +182,13 @@ func (p *Performer) Forward(dst, q, k, v blas32.General) error {
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding. On an error, as
 // where the operator has no states (ErrCall), the state is as before the call.
+// Errors are those of Run.
 func (p *Performer) Step(dst, q, k, v blas32.General, st *LinearState) error {
 	return p.step(dst, q, k, v, st)
 }
 
-// StepBatch is Step for the next token of each of many states, as Linear.StepBatch.
+// StepBatch is Step for the next token of each of many states, as Linear.StepBatch. Errors
+// match those of Run.
 func (p *Performer) StepBatch(dst, q, k, v blas32.General, states []*LinearState) error {
 	return p.stepBatch(dst, q, k, v, states)
 }

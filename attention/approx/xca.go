@@ -66,7 +66,7 @@ func NewXCA(cfg XCAConfig) (*XCA, error) {
 // Forward attends over one sequence: q is [tokens, Heads*HeadDim], k and v
 // [tokens, KVHeads*HeadDim] and dst [tokens, Heads*HeadDim], heads side by side.
 // Inputs may overlap each other, dst none of them. After the first call of a
-// shape nothing is allocated.
+// shape nothing is allocated. Errors match ErrShape.
 func (x *XCA) Forward(dst, q, k, v blas32.General) error {
 	return x.sums.sumUp(context.Background(), request{Dst: dst, Q: q, K: k, V: v})
 }

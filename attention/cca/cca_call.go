@@ -19,7 +19,8 @@ import (
 //
 // A query costs as much as exact attention to Window + GroupSize/2 tokens and, for
 // the query at position i, i/GroupSize cores. Cores take 1/GroupSize of the memory that
-// keys and values would, repeated for each query head; see ScratchBytes.
+// keys and values would, repeated for each query head; see ScratchBytes. Errors match
+// ErrShape.
 func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 	r := c.scratch.Get()
 	defer c.scratch.Put(r)
@@ -31,7 +32,8 @@ func (c *CCA) Forward(dst, q, k, v blas32.General) error {
 // what the state's Format loses. Up to 64 tokens cost the reading of what they see,
 // where it stands, as in attention.Attention.Step; for more, keys are packed first, as
 // in Forward. On an error the state is as before the call, or at the end of one of the
-// stretches of 8192 tokens that long calls are cut into; the state's Len tells.
+// stretches of 8192 tokens that long calls are cut into; the state's Len tells. Errors match
+// those of Run.
 func (c *CCA) Step(dst, q, k, v blas32.General, st *State) error {
 	if st == nil {
 		return check.NilState("cca", "State")
@@ -42,7 +44,7 @@ func (c *CCA) Step(dst, q, k, v blas32.General, st *State) error {
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
-// belongs to states[i]. See Run for several tokens each.
+// belongs to states[i]. See Run for several tokens each. Errors match those of Run.
 func (c *CCA) StepBatch(dst, q, k, v blas32.General, states []*State) error {
 	if states == nil {
 		states = []*State{}

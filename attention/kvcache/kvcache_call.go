@@ -54,7 +54,8 @@ type Report struct {
 // state and attends from their queries to what the policies leave: q is [tokens,
 // Heads*HeadDim], k [tokens, KVHeads*HeadDim], v [tokens, KVHeads*ValueDim] and dst
 // [tokens, Heads*ValueDim]. After the first calls of a shape nothing is allocated, but
-// for a state that grows. On an error the state has the tokens that Len says.
+// for a state that grows. On an error the state has the tokens that Len says. Errors match
+// those of Run.
 func (a *Attention) Step(dst, q, k, v blas32.General, st *State) error {
 	if st == nil {
 		return check.NilState("kvcache", "State")
@@ -66,7 +67,7 @@ func (a *Attention) Step(dst, q, k, v blas32.General, st *State) error {
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
 // belongs to states[i], and no state may be there twice. States go on one after the
-// other.
+// other. Errors match those of Run.
 func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) error {
 	if states == nil {
 		states = []*State{}
@@ -77,7 +78,7 @@ func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) erro
 }
 
 // Forward attends from one sequence to itself as the policies say, from an empty state
-// that is not kept.
+// that is not kept. Errors match those of Run.
 func (a *Attention) Forward(dst, q, k, v blas32.General) error {
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)

@@ -15,7 +15,7 @@ const stateKind = "sqKVcac\x01"
 
 // WriteTo writes the state, for a ReadState of an operator of the same configuration, on
 // any machine: io.WriterTo. What is read back goes on bit for bit on a machine with the
-// same tier. Versions for Truncate are not written.
+// same tier. Versions for Truncate are not written. Errors match ErrState or are those of w.
 func (s *State) WriteTo(w io.Writer) (int64, error) {
 	if s.op == nil {
 		return 0, check.Unmade("kvcache")

@@ -52,7 +52,8 @@ func AttentionRows(q, k blas32.General, heads, kvHeads int, scale float32, rows,
 }
 
 // QuestionWeights returns how much each of the question's tokens looks at the question:
-// the sums of the rows of a over the question's columns. The first piece's serve all.
+// the sums of the rows of a over the question's columns. The first piece's serve all. Errors
+// match ErrShape.
 func QuestionWeights(a blas32.General, question Run) ([]float32, error) {
 	if err := checkColumns("question", a, question); err != nil {
 		return nil, err
@@ -78,6 +79,8 @@ func checkColumns(name string, a blas32.General, x Run) error {
 // tokens] and the question's weights w:
 //
 //	score[j] = sum over i of w[i]^2 (sum over the Phrase neighbours j' of j of a[i][j'])
+//
+// Errors match ErrShape.
 func (p Sentences) Score(a blas32.General, context Run, w []float32) ([]float32, error) {
 	if err := checkColumns("context", a, context); err != nil {
 		return nil, err

@@ -83,7 +83,8 @@ func VerifySampled(tree, draft []int, target blas32.General, uniform func() floa
 // 2023, arXiv 2211.17192; Miao et al. 2023, arXiv 2305.09781): in their order, child x is
 // accepted with probability min(1, p(x)/q(x)); where it is not, p becomes what is left of
 // it, max(p - q, 0) in proportion. After the last a token is drawn from what is left. More
-// of what was drafted is accepted than by VerifySampled, whose result is as right here.
+// of what was drafted is accepted than by VerifySampled, whose result is as right here. Errors
+// match ErrShape or ErrCall.
 func VerifyDrafted(tree, draft []int, target, proposal blas32.General, uniform func() float64) (path, tokens []int, err error) {
 	if err := checkTarget(tree, draft, target, uniform); err != nil {
 		return nil, nil, err

@@ -114,7 +114,7 @@ func (p VerticalSlash) choose(q, k blas32.General, head int) (vertical, slash []
 // Heads*ValueDim]. It costs 2 (HeadDim + ValueDim) flop for each head, query and column or
 // diagonal. The published kernel sees whole blocks of 64 x 64 that a diagonal touches;
 // this one no more than was chosen. It returns ctx.Err() when ctx is
-// done; errors match ErrShape or ErrConfig.
+// done; errors match ErrShape, ErrConfig or ErrCall.
 func (p VerticalSlash) Run(ctx context.Context, dst, q, k, v blas32.General) error {
 	if ctx == nil {
 		return check.Errorf(ErrCall, "kvcache: ctx is nil, want a context")

@@ -18,7 +18,7 @@ import (
 // is allocated.
 //
 // It costs as much as exact causal attention, and memory for packed keys and
-// values, and for rotated queries and keys where there is a Rotation.
+// values, and for rotated queries and keys where there is a Rotation. Errors match ErrShape.
 func (l *Landmark) Forward(dst, q, k, v blas32.General, landmarks []bool) error {
 	r := l.scratch.Get()
 	defer l.scratch.Put(r)
@@ -36,7 +36,7 @@ func (l *Landmark) Forward(dst, q, k, v blas32.General, landmarks []bool) error 
 // the query's own).
 //
 // How a sequence is cut into steps therefore matters to what its tokens see.
-// On an error the state is as before the call.
+// On an error the state is as before the call. Errors match those of Run.
 func (l *Landmark) Step(dst, q, k, v blas32.General, landmarks []bool, st *State) error {
 	if st == nil {
 		return check.NilState("landmark", "State")
@@ -49,7 +49,7 @@ func (l *Landmark) Step(dst, q, k, v blas32.General, landmarks []bool, st *State
 // StepBatch is Step for the next token of each of many states: row i of the matrices and
 // landmarks[i] belong to states[i], and no state may be there twice. It is Run with States,
 // which also takes several tokens of each. States go on one after the other: after an error
-// of an exhausted pool of pages some may have, as their Len tells.
+// of an exhausted pool of pages some may have, as their Len tells. Errors match those of Run.
 func (l *Landmark) StepBatch(dst, q, k, v blas32.General, landmarks []bool, states []*State) error {
 	if states == nil {
 		states = []*State{}

@@ -12,7 +12,7 @@ import (
 
 // Forward attends over one sequence, whose matrices are those of Landmark.Forward; meta
 // tells which tokens are meta-tokens. Inputs may overlap each other, dst none of them.
-// After the first call of a shape nothing is allocated.
+// After the first call of a shape nothing is allocated. Errors match ErrShape.
 func (m *Meta) Forward(dst, q, k, v blas32.General, meta []bool) error {
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
@@ -21,7 +21,8 @@ func (m *Meta) Forward(dst, q, k, v blas32.General, meta []bool) error {
 
 // Step is Forward for the next tokens, one or many, after those that the state
 // has seen. Any split of a sequence gives what Forward gives, up to rounding and to what
-// the state's Format loses. On an error the state is as before the call.
+// the state's Format loses. On an error the state is as before the call. Errors match those of
+// Run.
 func (m *Meta) Step(dst, q, k, v blas32.General, meta []bool, st *MetaState) error {
 	if st == nil {
 		return check.NilState("landmark", "State")
@@ -34,7 +35,7 @@ func (m *Meta) Step(dst, q, k, v blas32.General, meta []bool, st *MetaState) err
 // StepBatch is Step for the next token of each of many states: row i of the matrices and
 // meta[i] belong to states[i], and no state may be there twice. It is Run with States, which
 // also takes several tokens of each. States go on one after the other: after an error of an
-// exhausted pool of pages some may have, as their Len tells.
+// exhausted pool of pages some may have, as their Len tells. Errors match those of Run.
 func (m *Meta) StepBatch(dst, q, k, v blas32.General, meta []bool, states []*MetaState) error {
 	if states == nil {
 		states = []*MetaState{}

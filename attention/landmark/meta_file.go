@@ -21,7 +21,7 @@ func (m *Meta) fingerprint() []int64 {
 }
 
 // WriteTo writes the state, for a ReadState of an operator of the same
-// configuration, on any machine: io.WriterTo.
+// configuration, on any machine: io.WriterTo. Errors match ErrState or are those of w.
 func (s *MetaState) WriteTo(w io.Writer) (int64, error) {
 	if s.op == nil {
 		return 0, check.Unmade("landmark")

@@ -100,13 +100,14 @@ type FourierCall struct {
 }
 
 // Forward sets logits [n, m] from x [n, D], which must not overlap. It costs
-// 4 D (N+1) + 8 (N+1) m flop a row, and allocates nothing after the first call.
+// 4 D (N+1) + 8 (N+1) m flop a row, and allocates nothing after the first call. Errors match
+// ErrShape.
 func (h *FourierHead) Forward(logits, x blas32.General) error {
 	return h.Run(context.Background(), &FourierCall{X: x, Logits: logits})
 }
 
 // Run is Forward with everything optional. A done ctx ends it with ctx.Err(), and the
-// results unspecified.
+// results unspecified. Errors match ErrShape or ErrCall.
 func (h *FourierHead) Run(ctx context.Context, call *FourierCall) error {
 	if err := check.Call("layers", ctx, call != nil); err != nil {
 		return err

@@ -19,6 +19,7 @@ type Distribution struct {
 }
 
 // Distribution returns the distribution of a row x [D]. It takes N² / 2 complex products.
+// Errors match ErrShape.
 func (h *FourierHead) Distribution(x []float32) (*Distribution, error) {
 	if err := check.Vector(ErrShape, "layers", "x", x, h.cfg.Dim, "Dim"); err != nil {
 		return nil, err
@@ -108,7 +109,8 @@ func (d *Distribution) Quantile(u float64) float64 {
 }
 
 // Roughness returns the regulariser of the paper for rows x [n, D], without its factor
-// gamma (1e-6 there): the mean over the rows of 2 sum over k of 2 pi² k² |c_k|².
+// gamma (1e-6 there): the mean over the rows of 2 sum over k of 2 pi² k² |c_k|². Errors match
+// ErrShape.
 func (h *FourierHead) Roughness(x blas32.General) (float64, error) {
 	if err := check.Matrix(ErrShape, "layers", "x", x, -1, h.cfg.Dim, "Dim"); err != nil {
 		return 0, err

@@ -147,7 +147,7 @@ type Grounding struct {
 }
 
 // Ground makes the keys and values of grounding tokens objects [objects, Co], 8 D bytes for
-// each.
+// each. Errors match ErrShape.
 func (g *Gated) Ground(objects blas32.General) (*Grounding, error) {
 	if err := check.Matrix(ErrShape, "layers", "objects", objects, -1, g.cfg.ContextDim, "ContextDim"); err != nil {
 		return nil, err
@@ -173,13 +173,13 @@ func (g *Gated) ground(k, v, objects blas32.General, work *[]float32) {
 
 // Forward sets dst from x, both [tokens, D], and objects [objects, Co], one sequence; dst may
 // be x. It costs 2 D (16 D + 2 tokens + 2 objects) flop a token, and 2 D (Co + 2 D) a
-// grounding token.
+// grounding token. Errors match ErrShape.
 func (g *Gated) Forward(dst, x, objects blas32.General) error {
 	return g.Run(context.Background(), &GatedCall{Dst: dst, X: x, Objects: objects})
 }
 
 // Run is Forward with everything optional. A done ctx ends it with ctx.Err(), and Dst
-// unspecified.
+// unspecified. Errors match ErrShape or ErrCall.
 func (g *Gated) Run(ctx context.Context, call *GatedCall) error {
 	if err := check.Call("layers", ctx, call != nil); err != nil {
 		return err

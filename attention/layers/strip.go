@@ -199,13 +199,13 @@ type StripCall struct {
 
 // Forward sets dst from x, both [images S S, C]; dst may be x. It costs about
 // C (3 S + 20 C + 150) multiply-adds a pixel where E is 3 C. Images run side by side. After
-// the first call nothing is allocated.
+// the first call nothing is allocated. Errors match ErrShape.
 func (s *Strip) Forward(dst, x blas32.General) error {
 	return s.Run(context.Background(), &StripCall{Dst: dst, X: x})
 }
 
 // Run is Forward with everything optional. A done ctx ends it with ctx.Err(), and Dst
-// unspecified.
+// unspecified. Errors match ErrShape or ErrCall.
 func (s *Strip) Run(ctx context.Context, call *StripCall) error {
 	if err := check.Call("layers", ctx, call != nil); err != nil {
 		return err

@@ -130,7 +130,7 @@ type TokensCall struct {
 
 // Run sets the tokens of a call, which cost 2 Inner (FeatureDim + 8 Frequencies + Inner +
 // Dim) flop each. A done ctx ends it with ctx.Err(), and Dst unspecified. After the first
-// call of a size nothing is allocated.
+// call of a size nothing is allocated. Errors match ErrShape or ErrCall.
 func (l *Tokens) Run(ctx context.Context, call *TokensCall) error {
 	if err := check.Call("layers", ctx, call != nil); err != nil {
 		return err

@@ -217,7 +217,7 @@ func (m *MLA) StepScratchBytes(tokens, held int) int64 {
 }
 
 // NewState returns an empty state; SharedValues is set, and Rotation is the MLA's
-// own. See Attention.NewState.
+// own. See Attention.NewState. Errors match ErrConfig.
 func (m *MLA) NewState(cfg attention.StateConfig) (*attention.State, error) {
 	if cfg.Rotation != nil {
 		return nil, check.Errorf(attention.ErrConfig, "mla: Rotation in the StateConfig of an MLA, which has its own")
@@ -227,7 +227,7 @@ func (m *MLA) NewState(cfg attention.StateConfig) (*attention.State, error) {
 	return s, check.Named("mla", err)
 }
 
-// NewPages returns a pool for the MLA's states.
+// NewPages returns a pool for the MLA's states. Errors match ErrConfig.
 func (m *MLA) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 	cfg.SharedValues = true
 	p, err := m.latent.NewPages(cfg)

@@ -28,13 +28,14 @@ type Call struct {
 // Forward sets dst [tokens, Dim] from x [tokens, Dim], one sequence from its
 // beginning, in the naive form: keys and values of all heads are made, 4 Heads
 // (NopeDim+RopeDim+ValueDim) bytes for each token while it runs. dst must not
-// share elements with x.
+// share elements with x. Errors match ErrShape.
 func (m *MLA) Forward(dst, x blas32.General) error {
 	return m.Run(context.Background(), &Call{Dst: dst, X: x})
 }
 
 // Step appends tokens to a state and attends from them, in the absorbed form, which
-// costs 2 Heads (2 KVRank + RopeDim) flop for each new token and token held.
+// costs 2 Heads (2 KVRank + RopeDim) flop for each new token and token held. Errors match
+// those of Run.
 func (m *MLA) Step(dst, x blas32.General, st *attention.State) error {
 	if st == nil {
 		return check.NilState("mla", "State")
@@ -42,7 +43,8 @@ func (m *MLA) Step(dst, x blas32.General, st *attention.State) error {
 	return m.Run(context.Background(), &Call{Dst: dst, X: x, State: st})
 }
 
-// StepBatch is Step for one token of each of many states: the weights are read once.
+// StepBatch is Step for one token of each of many states: the weights are read once. Errors
+// match those of Run.
 func (m *MLA) StepBatch(dst, x blas32.General, states []*attention.State) error {
 	if states == nil {
 		states = []*attention.State{}

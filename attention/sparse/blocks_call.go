@@ -17,7 +17,7 @@ import (
 //
 // It costs 2 (HeadDim + ValueDim) flop for each head and each pair of a query and a key of a
 // chosen block, those after the query included but for blocks wholly after it, and the
-// packing of each chosen block once.
+// packing of each chosen block once. Errors match ErrShape or ErrCall.
 func (b *Blocks) Forward(dst, q, k, v blas32.General, choice *Choice) error {
 	r := b.scratch.Get()
 	defer b.scratch.Put(r)

@@ -18,7 +18,7 @@ import (
 // nothing is allocated.
 //
 // A query costs as much as exact attention to TopK Block keys, or to all where there are
-// fewer, and HeadDim multiply-adds for each block's mean.
+// fewer, and HeadDim multiply-adds for each block's mean. Errors match ErrShape.
 func (m *MoBA) Forward(dst, q, k, v blas32.General) error {
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)
@@ -29,6 +29,7 @@ func (m *MoBA) Forward(dst, q, k, v blas32.General) error {
 // split of a sequence gives what Forward gives, up to rounding and to what the state's Format
 // loses: blocks are chosen by the same bits. A few tokens read their blocks where they stand;
 // for more, blocks are packed first, as in Forward. On an error the state is as before the call.
+// Errors match those of Run.
 func (m *MoBA) Step(dst, q, k, v blas32.General, st *MoBAState) error {
 	if st == nil {
 		return check.NilState("sparse", "State")
@@ -39,7 +40,7 @@ func (m *MoBA) Step(dst, q, k, v blas32.General, st *MoBAState) error {
 }
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices belongs
-// to states[i]. See Run for several tokens each.
+// to states[i]. See Run for several tokens each. Errors match those of Run.
 func (m *MoBA) StepBatch(dst, q, k, v blas32.General, states []*MoBAState) error {
 	r := m.scratch.Get()
 	defer m.scratch.Put(r)

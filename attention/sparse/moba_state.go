@@ -180,7 +180,7 @@ func (m *MoBA) fingerprint() []int64 {
 }
 
 // WriteTo writes the state, for a ReadState of an operator of the same configuration, on any
-// machine: io.WriterTo.
+// machine: io.WriterTo. Errors match ErrState or are those of w.
 func (s *MoBAState) WriteTo(w io.Writer) (int64, error) {
 	if s.op == nil {
 		return 0, check.Unmade("sparse")

@@ -33,7 +33,8 @@ type NSAOptions struct {
 //
 // A query reads n/Stride compressed keys, at most TopK Block keys and Window keys, where
 // exact attention reads n: of 16384 tokens and more it is several times as fast, see the
-// package's Cost. ScratchBytes tells the memory, that of packed keys and values.
+// package's Cost. ScratchBytes tells the memory, that of packed keys and values. Errors match
+// ErrShape.
 func (a *NSA) Forward(dst, q, k, v blas32.General, gates Gates) error {
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)

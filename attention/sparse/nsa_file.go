@@ -15,7 +15,7 @@ import (
 const nsaKind = "sqNSA\x00\x00\x01"
 
 // WriteTo writes the state, for a ReadState of an operator of the same configuration, on
-// any machine: io.WriterTo.
+// any machine: io.WriterTo. Errors match ErrState or are those of w.
 func (s *NSAState) WriteTo(w io.Writer) (int64, error) {
 	if s.op == nil {
 		return 0, check.Unmade("sparse")

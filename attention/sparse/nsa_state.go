@@ -155,7 +155,7 @@ func (s *NSAState) shorten(n int) {
 // Format loses; where two blocks' scores are as good as equal, that may choose the other.
 //
 // One token reads the compressed keys and values, TopK Block tokens and Window tokens. On
-// an error the state is as before the call.
+// an error the state is as before the call. Errors match those of Run.
 func (a *NSA) Step(dst, q, k, v blas32.General, gates Gates, st *NSAState) error {
 	if st == nil {
 		return check.NilState("sparse", "State")
@@ -167,7 +167,7 @@ func (a *NSA) Step(dst, q, k, v blas32.General, gates Gates, st *NSAState) error
 
 // StepBatch is Step for the next token of each of many states: row i of the matrices
 // belongs to states[i]. It is Run with States, which also takes several tokens of each. On
-// an error all states are as before the call.
+// an error all states are as before the call. Errors match those of Run.
 func (a *NSA) StepBatch(dst, q, k, v blas32.General, gates Gates, states []*NSAState) error {
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)

@@ -59,7 +59,8 @@ func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error
 }
 
 // Read returns the model of a safetensors or PyTorch file of size bytes, which is no longer
-// needed afterwards. config is the text of its config.json.
+// needed afterwards. config is the text of its config.json. Errors match ErrConfig or
+// ErrCheckpoint.
 func Read(r io.ReaderAt, size int64, config []byte, cfg Config) (*Model, error) {
 	shape, err := ParseConfig(config)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // with another. NewSource of this package's and of package mamba's Model make them.
 type Source = lm.Source
 
-// NewSource returns a Source of the model that has read nothing.
+// NewSource returns a Source of the model that has read nothing. Errors are those of NewState.
 func (m *Model) NewSource() (Source, error) { return m.stack.NewSource() }
 
 // NewSourceWith is NewSource of a model that remembers what a configuration says: little, to
@@ -72,26 +72,29 @@ func (t *Together) Generate(ctx context.Context, prompt []int32, cfg TogetherCon
 // ln(alpha) below its largest, and to -Inf elsewhere: contrastive decoding (Li et al. 2022,
 // arXiv 2210.15097) in the form of FS-GEN, with alpha 0.1 and beta 0.5 there. A beta of 1 is
 // the large model alone, 0 the small one; (1+b) large - b small, as others write it, is beta =
-// 1+b. alpha is 0 (no limit) to 1. Rows may differ in length; dst has the shorter one.
+// 1+b. alpha is 0 (no limit) to 1. Rows may differ in length; dst has the shorter one. Errors
+// match ErrShape or ErrCall.
 func Contrast(dst, large, small []float32, alpha, beta float64) error {
 	return lm.Contrast("transformer", dst, large, small, alpha, beta)
 }
 
 // Proxy sets dst to large + alpha (tuned - small): what tuning a small model has changed,
 // carried over to a large one (Liu et al. 2024, arXiv 2401.08565). dst has the shortest row.
+// Errors match ErrShape or ErrCall.
 func Proxy(dst, large, tuned, small []float32, alpha float64) error {
 	return lm.Proxy("transformer", dst, large, tuned, small, alpha)
 }
 
 // Critical returns softmax(2 right - wrong)[token], of the logits before a token of two models,
 // tuned on what was right and on what was wrong: low where the token is critical (cDPO, Lin et
-// al. 2024, arXiv 2411.19943).
+// al. 2024, arXiv 2411.19943). Errors match ErrShape.
 func Critical(right, wrong []float32, token int32) (float64, error) {
 	return lm.Critical("transformer", right, wrong, token)
 }
 
 // Divergence returns KL(softmax test || softmax reference) of a row of logits, in nats: how
-// far an int8 model is from its float32 one, say, or a dialogue from a fresh one.
+// far an int8 model is from its float32 one, say, or a dialogue from a fresh one. Errors match
+// ErrShape.
 func Divergence(test, reference []float32) (float64, error) {
 	return lm.Divergence("transformer", test, reference)
 }
@@ -102,7 +105,7 @@ type Drift = lm.Drift
 // FitDrift fits D[t+1] - D[t] = Constant + Slope D[t] to the divergences of three turns or
 // more, by least squares (after Dongre et al., "Drift No More", 2025, arXiv 2510.07777, whose
 // text was not to be had: re-derived from summaries). With a Slope between -2 and 0 they come
-// to rest at Equilibrium.
+// to rest at Equilibrium. Errors match ErrShape.
 func FitDrift(turns []float64) (Drift, error) { return lm.FitDrift("transformer", turns) }
 
 // Accept is the test of speculative sampling (Leviathan et al. 2023, arXiv 2211.17192): of
@@ -112,7 +115,7 @@ func FitDrift(turns []float64) (Drift, error) { return lm.FitDrift("transformer"
 // the target's own, exactly, if draft is what the drafts were drawn from (one-hot, for greedy
 // ones). target has one row more than draft; uniform has a random number from [0, 1) for each
 // draft and one for the token that is added. With done the drafts end the text, and nothing is
-// added where all are kept. It appends to dst.
+// added where all are kept. It appends to dst. Errors match ErrShape.
 func Accept(dst, drafts []int32, draft, target [][]float64, uniform []float64, done bool) ([]int32, error) {
 	return lm.Accept("transformer", dst, drafts, draft, target, uniform, done)
 }

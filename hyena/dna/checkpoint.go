@@ -47,7 +47,8 @@ func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error
 }
 
 // Read returns the model of a safetensors or PyTorch file of size bytes, which is
-// no longer needed afterwards. No config.json is read; give what ParseConfig returns.
+// no longer needed afterwards. No config.json is read; give what ParseConfig returns. Errors
+// match ErrConfig or ErrCheckpoint.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Model, error) {
 	return lm.Read("dna", r, size, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
 }

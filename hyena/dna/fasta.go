@@ -81,7 +81,8 @@ func NewReader(r io.Reader) (*Reader, error) {
 const maxHeader = 1 << 20
 
 // Next passes over the rest of the current record and returns the next one's
-// header, or io.EOF after the last.
+// header, or io.EOF after the last. Errors match ErrFASTA or are those of the source, and
+// stay.
 func (r *Reader) Next() (Header, error) {
 	for r.in {
 		r.fill()
@@ -146,7 +147,7 @@ func parseHeader(line string) Header {
 }
 
 // Read reads bases of the current record. It returns io.EOF at the record's end,
-// and before the first Next.
+// and before the first Next; errors are those of Next.
 func (r *Reader) Read(p []byte) (int, error) {
 	for len(r.buf) == 0 {
 		if !r.in {
@@ -328,13 +329,14 @@ func (r *Reader) tally(kind letter, c byte) {
 // letters that are no code of DNA stay as they are, so that two calls give back what was
 // there. U is one of these, for the complement of U would be A, and that of A is T: read
 // RNA as DNA first, as [Reader] does, or use [ReverseComplementRNA].
-// dst is sequence itself or does not overlap it; their lengths are the same.
+// dst is sequence itself or does not overlap it; their lengths are the same. Errors match
+// ErrShape.
 func ReverseComplement(dst, sequence []byte) error {
 	return reverseComplement(dst, sequence, &complements)
 }
 
 // ReverseComplementRNA is ReverseComplement for RNA: A and U are each other's complement,
-// and T stays as it is.
+// and T stays as it is. Errors match ErrShape.
 func ReverseComplementRNA(dst, sequence []byte) error {
 	return reverseComplement(dst, sequence, &rnaComplements)
 }

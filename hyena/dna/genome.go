@@ -233,7 +233,7 @@ func (g *Genome) ReadBases(dst []byte, name string, from int64) error {
 	return nil
 }
 
-// WriteIndex writes the index, as a .fai has it.
+// WriteIndex writes the index, as a .fai has it. Errors match ErrCall or are those of w.
 func (g *Genome) WriteIndex(w io.Writer) error {
 	if err := check.Stream(ErrCall, "dna", "writer", w); err != nil {
 		return err
@@ -245,7 +245,7 @@ func (g *Genome) WriteIndex(w io.Writer) error {
 	return b.Flush()
 }
 
-// Close closes the file of OpenGenome.
+// Close closes the file of OpenGenome; errors are those of the file system.
 func (g *Genome) Close() error {
 	if g.file == nil {
 		return nil

@@ -56,7 +56,8 @@ func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.
 //
 // It costs about 24 Layers D^2 flop for each token (with Inner = 4 D), besides the
 // long convolutions, and as working memory 16 D bytes for each. After the first
-// call of a length it allocates nothing; the first computes the filters.
+// call of a length it allocates nothing; the first computes the filters. Errors match
+// ErrShape.
 func (m *Model) Forward(dst blas32.General, tokens []int32) error {
 	return m.Run(context.Background(), &Call{Tokens: tokens, Hidden: dst})
 }
@@ -64,7 +65,8 @@ func (m *Model) Forward(dst blas32.General, tokens []int32) error {
 // EmbedInto sets emb [D] to the mean of the hidden states of a sequence of DNA or RNA: its
 // letters in upper or lower case, U as T, without special tokens. A character that is no
 // nucleotide code, white space and the names of special tokens included, is an error that
-// matches ErrCall, unless Config.AnyText allows it.
+// matches ErrCall, unless Config.AnyText allows it. Other errors match ErrShape, ErrTooLong among
+// it, or are ctx.Err().
 func (m *Model) EmbedInto(ctx context.Context, emb []float32, sequence string) error {
 	if err := check.Vector(ErrShape, "dna", "emb", emb, m.cfg.Dim, "Dim"); err != nil {
 		return err
@@ -96,7 +98,7 @@ func (m *Model) Run(ctx context.Context, call *Call) error {
 // RunBatch runs many calls: short sequences side by side, long ones one after the
 // other. Each gives what it gives alone, to the bit, whatever the others' lengths.
 // All are checked before any is run. Workers of a call count for itself, as many
-// as the configuration has for the batch.
+// as the configuration has for the batch. Errors match those of Run.
 func (m *Model) RunBatch(ctx context.Context, calls []*Call) error { return m.runBatch(ctx, calls, 0) }
 
 // runBatch is RunBatch on as many goroutines as workers says, 0 for the configuration's.

@@ -36,7 +36,8 @@ type EmbedConfig struct {
 
 // EmbedRegions sets dst [regions, D] to a vector of each region: what Pooling makes of the
 // hidden states of its bases, on the strand that the region is on. A region that is empty or
-// not all within its sequence matches ErrCall and names the region; nothing is read then.
+// not all within its sequence matches ErrCall and names the region; nothing is read then. Other
+// errors match ErrConfig or ErrShape, or are those of from or ctx.Err().
 func (m *Model) EmbedRegions(ctx context.Context, dst blas32.General, from Sequences, regions []Region, cfg EmbedConfig) error {
 	if err := check.Call("dna", ctx, true); err != nil {
 		return err

@@ -45,7 +45,8 @@ func (m *Model) window(name string, n int) (int, error) {
 // probability of each base after those before it in its window. NaN stands for what is not
 // predicted: the first base of a sequence, unless the other strand is read too, and letters
 // that are not A, C, G or T, in upper or lower case, or are not to count. The sequence is DNA
-// or RNA; other characters match ErrCall.
+// or RNA; other characters match ErrCall. Other errors match ErrConfig or ErrShape, or are
+// ctx.Err().
 func (m *Model) LogLikelihood(ctx context.Context, dst []float32, sequence []byte, cfg ScanConfig) error {
 	if err := check.Call("dna", ctx, true); err != nil {
 		return err

@@ -61,7 +61,7 @@ func (m *Model) Step(dst blas32.General, tokens []int32, st *State) error {
 }
 
 // StepBatch sets dst [states, V] to the logits after one more token for each of many states.
-// Each gives what it gives alone, to the bit.
+// Each gives what it gives alone, to the bit. Errors match those of Run.
 func (m *Model) StepBatch(dst blas32.General, tokens []int32, states []*State) error {
 	return m.stack.StepBatch(dst, tokens, states)
 }

@@ -114,7 +114,8 @@ func NewVariantReader(r io.Reader) (*VariantReader, error) {
 // Skipped returns how many alleles were passed over so far, for they are no bases.
 func (r *VariantReader) Skipped() int { return r.skipped }
 
-// Next returns the next variant, or io.EOF after the last.
+// Next returns the next variant, or io.EOF after the last. Errors match ErrTable or are those of
+// the source.
 func (r *VariantReader) Next() (Variant, error) {
 	for len(r.waiting) == 0 {
 		if err := r.read(); err != nil {
@@ -202,7 +203,8 @@ func NewRegionReader(r io.Reader) (*RegionReader, error) {
 	return &RegionReader{t}, err
 }
 
-// Next returns the next region, or io.EOF after the last.
+// Next returns the next region, or io.EOF after the last. Errors match ErrTable or are those of
+// the source.
 func (r *RegionReader) Next() (Region, error) {
 	fields, err := r.next(7, "#", "track ", "browser ")
 	if err != nil {

@@ -25,7 +25,7 @@ func (r Records) Len(name string) (bases int64, ok bool) {
 	return int64(len(s)), ok
 }
 
-// ReadBases implements Sequences.
+// ReadBases implements Sequences. Errors match ErrCall.
 func (r Records) ReadBases(dst []byte, name string, from int64) error {
 	s, ok := r[name]
 	if !ok {
@@ -83,7 +83,8 @@ const defaultVariantWindow = 1024
 // that are not A, C, G or T are read and not counted.
 //
 // A Ref that is not what the sequence has, an allele with other letters, and a place outside
-// the sequence match ErrCall and name the variant; nothing is scored then.
+// the sequence match ErrCall and name the variant; nothing is scored then. Other errors match
+// ErrConfig or ErrShape, or are those of from or ctx.Err().
 //
 // It costs four passes of a window each, of which those without a variant are shared by
 // variants of the same window.

@@ -34,6 +34,7 @@ func (m *Model) StateBytes(tokens int) int64 { return m.stack.StateBytes(tokens)
 
 // Prepare is there for models that compute filters or tables in a first call of a length. A
 // StripedHyena has none: it only checks its arguments, and returns ctx.Err() once ctx is done.
+// Errors match ErrCall.
 func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }
 
 // State is what a model remembers of the tokens it has seen: keys and values of layers with
@@ -132,19 +133,22 @@ const (
 	Last  = lm.Last  // the last token's
 )
 
-// Forward sets dst [n, V] to the logits after each of a sequence's tokens.
+// Forward sets dst [n, V] to the logits after each of a sequence's tokens. Errors match
+// ErrShape.
 func (m *Model) Forward(dst blas32.General, tokens []int32) error {
 	return m.stack.Forward(dst, tokens)
 }
 
 // Step sets dst [n, V] to the logits after each of the next tokens, one or many, after those
-// the state has seen. Any split gives what Forward gives, to float32 accuracy.
+// the state has seen. Any split gives what Forward gives, to float32 accuracy. Errors match
+// those of Run.
 func (m *Model) Step(dst blas32.General, tokens []int32, st *State) error {
 	return m.stack.Step(dst, tokens, st)
 }
 
 // StepBatch sets dst [states, V] to the logits after one more token for each of many states;
-// weights are read once. Each gives what it gives alone, to the bit.
+// weights are read once. Each gives what it gives alone, to the bit. Errors match those of
+// Run.
 func (m *Model) StepBatch(dst blas32.General, tokens []int32, states []*State) error {
 	return m.stack.StepBatch(dst, tokens, states)
 }

@@ -11,7 +11,7 @@ import (
 
 // AssignCenters sets bucket [tokens] to the centre whose direction is nearest to each
 // row of x [tokens, dim], by the cosine, the first of those equally near; centres are
-// [centres, dim], one or more. A row that is not finite gets bucket 0.
+// [centres, dim], one or more. A row that is not finite gets bucket 0. Errors match ErrShape.
 func AssignCenters(bucket []int32, x, centers blas32.General) error {
 	if err := checkCenters(x, centers); err != nil {
 		return err
@@ -49,7 +49,7 @@ const maxIterations = 1 << 14
 // goes to the nearest centre, and a centre becomes the direction of the sum of its
 // tokens, all of length 1. A centre without tokens keeps its direction. dst may be
 // centres. It is for fitting offline, and allocates. It costs 2 tokens centres dim flop
-// an iteration, of which there may be 16,384.
+// an iteration, of which there may be 16,384. Errors match ErrShape or ErrCall.
 func FitCenters(dst, x, centers blas32.General, iterations int) error {
 	if err := checkCenters(x, centers); err != nil {
 		return err
@@ -90,7 +90,8 @@ func FitCenters(dst, x, centers blas32.General, iterations int) error {
 }
 
 // MoveCenters moves centres toward fitted ones, both [centres, dim]: means = decay means
-// + (1 - decay) fitted, as training does with a decay of 0.999.
+// + (1 - decay) fitted, as training does with a decay of 0.999. Errors match ErrShape or
+// ErrCall.
 func MoveCenters(means, fitted blas32.General, decay float32) error {
 	if err := check.Matrix(ErrShape, "catanet", "means", means, -1, max(means.Cols, 0), "columns"); err != nil {
 		return err

@@ -83,12 +83,13 @@ func NewLRSA(cfg LRSAConfig, weights LRSAWeights) (*LRSA, error) {
 
 // Forward sets dst from x, both [images*height*width, Dim], where dst may be x but not
 // share a part with it. It costs 2 Window² (QKDim + Dim) flop a pixel for attention,
-// times the overlap of windows. After the first call of a shape nothing is allocated.
+// times the overlap of windows. After the first call of a shape nothing is allocated. Errors
+// match ErrShape.
 func (op *LRSA) Forward(dst, x blas32.General, height, width int) error {
 	return op.Run(context.Background(), &ImageCall{Dst: dst, X: x, Height: height, Width: width})
 }
 
-// Run is Forward with everything optional, and ends as TAB.Run does.
+// Run is Forward with everything optional; its end and its errors are those of TAB.Run.
 func (op *LRSA) Run(ctx context.Context, call *ImageCall) error {
 	if err := call.checkImages(ctx, op.cfg.Dim); err != nil {
 		return err

@@ -105,7 +105,8 @@ func NewTAB(cfg TABConfig, weights TABWeights) (*TAB, error) {
 }
 
 // Forward sets dst from x, both [images*height*width, Dim]. dst may be x, and shares no
-// element with it otherwise. After the first call of a shape nothing is allocated.
+// element with it otherwise. After the first call of a shape nothing is allocated. Errors
+// match ErrShape.
 func (op *TAB) Forward(dst, x blas32.General, height, width int) error {
 	return op.Run(context.Background(), &ImageCall{Dst: dst, X: x, Height: height, Width: width})
 }

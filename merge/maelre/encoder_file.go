@@ -26,7 +26,7 @@ func Open(path string, cfg Config, options ...subquad.OpenOption) (*Encoder, err
 }
 
 // Read returns the encoder of a safetensors file, or one of PyTorch, of size bytes, which
-// is no longer needed afterwards.
+// is no longer needed afterwards. Errors match ErrConfig or ErrCheckpoint.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Encoder, error) {
 	if err := check.Stream(ErrCheckpoint, "maelre", "reader", r); err != nil {
 		return nil, err

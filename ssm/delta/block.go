@@ -134,7 +134,7 @@ func (b *block) Step(dst, x blas32.General, st *State) error {
 }
 
 // StepBatch runs one token, a row, for each of many states, reading the weights once: Run
-// with States.
+// with States. Errors match those of Run.
 func (b *block) StepBatch(dst, x blas32.General, states []*State) error {
 	return b.Run(context.Background(), &BlockCall{Dst: dst, X: x, States: pack.EachRow(states)})
 }

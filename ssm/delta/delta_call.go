@@ -60,7 +60,8 @@ func (op *Recurrence) Step(dst, q, k, v, decay, beta blas32.General, st *State) 
 	return op.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v, Decay: decay, Beta: beta, State: st})
 }
 
-// StepBatch runs one token, a row, for each of many states: Run with States.
+// StepBatch runs one token, a row, for each of many states: Run with States. Errors match
+// those of Run.
 func (op *Recurrence) StepBatch(dst, q, k, v, decay, beta blas32.General, states []*State) error {
 	return op.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v, Decay: decay, Beta: beta, States: pack.EachRow(states)})
 }

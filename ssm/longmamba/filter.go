@@ -175,7 +175,8 @@ func (f *Filter) prepareBlock(t *Table) blockFilter {
 	return b
 }
 
-// Global tells which channels of a block are global: those that are filtered.
+// Global tells which channels of a block are global: those that are filtered. Errors match
+// ErrConfig.
 func (f *Filter) Global(block int) ([]bool, error) {
 	if err := f.cal.checkBlock(block); err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func (f *Filter) checkOperator(op ssm.Identity) error {
 // of any method; Filter of the call comes after it. A nil filter is none. Methods that
 // look at a whole prompt take it through the block twice, and working memory for all
 // its tokens. The call has one sequence; its state, if it has one, is empty and without
-// a filter. Errors match those of Run, ErrConfig, ErrCall, ErrState or ErrCalibration.
+// a filter. Errors match those of Run, ErrConfig, ErrShape, ErrCall, ErrState or ErrCalibration.
 func (f *Filter) RunPrompt(ctx context.Context, block ssm.Block, call *ssm.BlockCall) error {
 	if err := check.Call("longmamba", ctx, call != nil); err != nil {
 		return err

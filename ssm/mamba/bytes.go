@@ -9,7 +9,7 @@ import (
 type Source = lm.Source
 
 // NewSource returns a Source of the model that has read nothing. It goes back by copies of the
-// state after each of the last 32 tokens.
+// state after each of the last 32 tokens. Errors are those of NewState.
 func (m *Model) NewSource() (Source, error) { return m.stack.NewSource() }
 
 // ByteVocabulary is what exact probabilities of bytes need of a tokenizer: Vocabulary of

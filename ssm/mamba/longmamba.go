@@ -23,7 +23,7 @@ import (
 //
 // It costs what the model costs for the sequences, and a sort of each channel's steps;
 // it takes 4 bytes for each token of a sequence and channel of all layers. Errors
-// match ErrConfig, ErrShape or longmamba.ErrCalibration, or are ctx.Err().
+// match ErrConfig, ErrShape, ErrCall or longmamba.ErrCalibration, or are ctx.Err().
 func (m *Model) Calibrate(ctx context.Context, sequences [][]int32, cfg longmamba.CalibrationConfig) (*longmamba.Calibration, error) {
 	if len(sequences) == 0 {
 		return nil, check.Errorf(ErrShape, "mamba: no sequences to calibrate with")

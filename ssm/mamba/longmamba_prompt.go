@@ -36,8 +36,8 @@ type PrefillCall struct {
 //
 // Working memory is 3 D floats for each token; for methods that look at a whole prompt
 // a layer's mixer runs twice. A state counts dropped tokens as seen. Errors match
-// ErrShape, ErrConfig, ssm.ErrConfig or longmamba.ErrCalibration, or are ctx.Err(); the
-// state is then as it was.
+// ErrShape, ErrConfig, ErrCall, ErrState or longmamba.ErrCalibration, or are ctx.Err();
+// the state is then as it was.
 func (m *Model) Prefill(ctx context.Context, call *PrefillCall) (kept []int, err error) {
 	switch {
 	case call == nil:

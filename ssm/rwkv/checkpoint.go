@@ -34,7 +34,8 @@ func Open(path string, cfg Config, options ...subquad.OpenOption) (*Model, error
 }
 
 // Read returns the model of a file of safetensors, PyTorch or rwkv.cpp of size bytes, which is no longer
-// needed afterwards. No config.json is read; give what ParseConfig returns.
+// needed afterwards. No config.json is read; give what ParseConfig returns. Errors match
+// ErrConfig or ErrCheckpoint.
 func Read(r io.ReaderAt, size int64, cfg Config) (*Model, error) {
 	return lm.Read("rwkv", r, size, func(f *weights.File) (*Model, error) { return newModel(f, cfg) })
 }

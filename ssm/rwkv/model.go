@@ -33,6 +33,7 @@ func (m *Model) StateBytes(tokens int) int64 { return m.stack.StateBytes(tokens)
 
 // Prepare is there for models that compute filters or tables in a first call of a length.
 // An RWKV has none: it only checks its arguments, and returns ctx.Err() once ctx is done.
+// Errors match ErrCall.
 func (m *Model) Prepare(ctx context.Context, tokens int) error { return m.stack.Prepare(ctx, tokens) }
 
 // State is what a model remembers of the tokens it has seen, in memory that does not
@@ -71,20 +72,21 @@ func (m *Model) OpenState(path string, options ...subquad.OpenOption) (*State, e
 // Forward sets dst [n, V] to the logits after each of a sequence's tokens.
 //
 // Working memory does not depend on n, and after the first call nothing is
-// allocated.
+// allocated. Errors match ErrShape.
 func (m *Model) Forward(dst blas32.General, tokens []int32) error {
 	return m.stack.Forward(dst, tokens)
 }
 
 // Step sets dst [n, V] to the logits after each of the next tokens, one or many,
 // after those the state has seen. Any split gives what Forward gives, to about 1e-5
-// of the largest logit, and the same split the same bits.
+// of the largest logit, and the same split the same bits. Errors match those of Run.
 func (m *Model) Step(dst blas32.General, tokens []int32, st *State) error {
 	return m.stack.Step(dst, tokens, st)
 }
 
 // StepBatch sets dst [states, V] to the logits after one more token for each of
-// many states; weights are read once. Each gives what it gives alone, to the bit.
+// many states; weights are read once. Each gives what it gives alone, to the bit. Errors match
+// those of Run.
 func (m *Model) StepBatch(dst blas32.General, tokens []int32, states []*State) error {
 	return m.stack.StepBatch(dst, tokens, states)
 }
@@ -105,7 +107,8 @@ func (m *Model) Run(ctx context.Context, call *Call) error {
 // RunBatch runs many calls: short ones side by side, long ones one after the other. Each
 // gives what it gives alone, to the bit; no state may be in two of them. All are checked
 // before any is run. Workers of a call count for itself, as many as the configuration has
-// for the batch. To read weights once for many sequences, pack them into one call.
+// for the batch. To read weights once for many sequences, pack them into one call. Errors
+// match those of Run.
 func (m *Model) RunBatch(ctx context.Context, calls []*Call) error {
 	list := make([]*lm.Call, len(calls))
 	for i, c := range calls {
