@@ -149,3 +149,18 @@ func TestMostTokens(t *testing.T) {
 		t.Errorf("read: %v", err)
 	}
 }
+
+// TestStoredRotation: a file of what has no Rotation is not read with one.
+func TestStoredRotation(t *testing.T) {
+	a := must(t, Config{Heads: 1, HeadDim: 2, Causal: true})
+	rotation := &rope.Config{HeadDim: 2}
+	s := newState(t, a, StateConfig{Rotation: rotation})
+	s.cfg.SharedValues = true
+	var file bytes.Buffer
+	if _, err := s.WriteTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.ReadRotated(&file, rotation, rope.Fixed); !errors.Is(err, ErrState) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -233,7 +233,9 @@ func (s *State) readConfig(f *state.Reader) (cfg StateConfig, err error) {
 		return cfg, f.Err()
 	}
 	cfg = StateConfig{Format: asm.Format(format), SharedValues: shared == 1, LogWeights: weights == 1, Window: int(window), Keep: int(keep), MaxTokens: int(most)}
-	if err := s.op.checkStateConfig(&cfg); err != nil {
+	with := cfg
+	with.Rotation, with.Policy = s.cfg.Rotation, s.cfg.Policy
+	if err := s.op.checkStateConfig(&with); err != nil {
 		return cfg, check.Errorf(ErrState, "%v", err)
 	}
 	return cfg, nil

@@ -1,6 +1,8 @@
 package mla
 
 import (
+	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/subquad/subquad/asm"
@@ -30,5 +32,24 @@ func TestHostileFiles(t *testing.T) {
 			}
 			return m.Step(mat.New(5, mlaOp.Dim), mat.Rows(x, 8, 13), s)
 		})
+	}
+}
+
+// TestStoredValues: a file of values that are not those of latents is a wrong state.
+func TestStoredValues(t *testing.T) {
+	m, err := New(mlaOp, mlaWeights(mlaOp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.latent.NewState(attention.StateConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := s.WriteTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.ReadState(&file); !errors.Is(err, attention.ErrState) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -238,5 +238,11 @@ func (m *MLA) NewPages(cfg attention.PagesConfig) (*attention.Pages, error) {
 // and weights. Errors match ErrState or are those of r.
 func (m *MLA) ReadState(r io.Reader) (*attention.State, error) {
 	s, err := m.latent.ReadState(r)
-	return s, check.Named("mla", err)
+	if err != nil {
+		return nil, check.Named("mla", err)
+	}
+	if !s.Config().SharedValues {
+		return nil, check.Errorf(attention.ErrState, "mla: state: its values are not those of its latents")
+	}
+	return s, nil
 }

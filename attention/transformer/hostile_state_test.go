@@ -99,6 +99,24 @@ func TestStoredRoom(t *testing.T) {
 	}
 }
 
+// TestStoredWeights: so is one whose keys have weights.
+func TestStoredWeights(t *testing.T) {
+	m, _ := tinyLlama(t, 1, Config{Workers: 1})
+	st := newState(t, m, StateConfig{})
+	l := st.Layer(0).(*cache)
+	cfg := l.Config()
+	cfg.LogWeights = true
+	var err error
+	l.State, err = l.owner.(*mixer).op.NewState(cfg)
+	must(t, err)
+	var file bytes.Buffer
+	_, err = st.WriteTo(&file)
+	must(t, err)
+	if _, err := m.ReadState(&file); !errors.Is(err, ErrState) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // TestReplacedRoom: a stored state of other operators is full where it was, and then no layer takes
 // a token; nor does one where an operator alone is full.
 func TestReplacedRoom(t *testing.T) {

@@ -367,7 +367,7 @@ func (m *mixer) ReadState(r io.Reader) (lm.LayerState, error) {
 		return nil, err
 	}
 	c.owner = m
-	return c, c.checkRead()
+	return c, c.checkRead(false)
 }
 
 // planned returns an empty state for a sequence of a length, where that makes a difference.

@@ -186,7 +186,7 @@ func (m *latentMixer) ReadState(r io.Reader) (lm.LayerState, error) {
 		return nil, err
 	}
 	c.owner = m
-	return c, c.checkRead()
+	return c, c.checkRead(true)
 }
 
 func (m *latentMixer) planned(tokens int) (*attention.State, error) {

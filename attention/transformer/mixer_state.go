@@ -165,10 +165,14 @@ func readCache(r io.Reader, fingerprint uint64) (*cache, error) {
 	return &cache{most: int(most), length: int(length), policy: rope.Policy(policy)}, nil
 }
 
-// checkRead refuses keys that have less room than the cache says: a model asks it before the
-// first of its layers takes a token.
-func (c *cache) checkRead() error {
-	if own := c.Config(); own.Window == 0 && own.MaxTokens != c.most {
+// checkRead refuses what no cache of the layer keeps: keys that have less room than it says, which
+// a model asks before the first of its layers takes a token, and with shared values or not.
+func (c *cache) checkRead(shared bool) error {
+	own := c.Config()
+	if own.SharedValues != shared || own.LogWeights {
+		return check.Errorf(subquad.ErrState, "transformer: a stored state with SharedValues %v and LogWeights %v, want %v and false", own.SharedValues, own.LogWeights, shared)
+	}
+	if own.Window == 0 && own.MaxTokens != c.most {
 		return check.Errorf(subquad.ErrState, "transformer: a stored state of MaxTokens %d with keys of at most %d", c.most, own.MaxTokens)
 	}
 	return nil
