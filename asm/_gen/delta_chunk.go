@@ -181,6 +181,34 @@ func deltaWrite(rows int, after bool) kernel {
 	}
 }
 
+// deltaCorner is as many rows of a product with a packed panel as a vector has lanes, and as
+// many columns: the corner of a triangle.
+func deltaCorner(m Machine) {
+	if m.Tier() != "AVX512" {
+		return // panels are as narrow as that elsewhere, or too few registers
+	}
+	m.Func("deltaCorner", "func(dim int, a *float32, aRow int, b *float32, dst *float32, dstRow int)",
+		"dst = a b for 16 rows of a [dim] and the first 16 columns of a panel of 32; strides in bytes")
+	var acc []Vec
+	for range m.Lanes() {
+		acc = append(acc, m.Zero())
+	}
+	a, b := m.Rows16(m.Param("a"), m.Param("aRow")), m.Param("b")
+	m.Loop(m.Param("dim"), 1, func() {
+		row := m.Load(At{Base: b}, nil)
+		for i := range acc {
+			m.MulAdd(acc[i], row, Each(a.At(i)))
+		}
+		m.AddImm(b, tileVectors(m)*Bytes(m))
+		a.Advance(4)
+	})
+	dst := m.Rows16(m.Param("dst"), m.Param("dstRow"))
+	for i := range acc {
+		m.Store(dst.At(i), nil, acc[i])
+	}
+	m.End()
+}
+
 // deltaFall weighs products of rows of tokens by decays between them:
 //
 //	dst[i][j] = by[i] x[i][j] fall,  fall = step[j+1] step[j+2] ... step[i], 0 for j > i.
@@ -310,7 +338,7 @@ func deltaChunkKernels() (list []kernel) {
 	for _, rows := range deltaHeights {
 		list = append(list, deltaTile(rows, true), deltaTile(rows, false), deltaWrite(rows, false), deltaWrite(rows, true))
 	}
-	return append(list, deltaFall, deltaKeys(false), deltaKeys(true))
+	return append(list, deltaCorner, deltaFall, deltaKeys(false), deltaKeys(true))
 }
 
 func deltaChunkChoices() []choice {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/subquad/subquad/internal/isa"
 	"github.com/subquad/subquad/internal/kernel/scalar"
+	"github.com/subquad/subquad/internal/mat"
 )
 
 // DeltaRows are rows of tokens of a chunk of a recurrence whose state is a matrix, for a panel
@@ -161,6 +162,29 @@ func DeltaWrite(s []float32, scale []float32, a blas32.General, u []float32, aft
 			deltaWriteSIMD(tier, kind, tiles, a.Rows, &s[row*width], first(from), 4*a.Stride, first(u), &scale[row])
 		}
 		row += tiles * height
+	}
+}
+
+// DeltaProducts sets dst[i][j], for j <= i, to the products of rows i of a and columns j of b,
+// [states, tokens] both turned so that dst is [tokens, tokens]; for j > i it is unspecified.
+func DeltaProducts(dst, a blas32.General, b *Matrix) {
+	const op = "kernel: DeltaProducts"
+	n, width := a.Rows, b.PanelCols()
+	CheckMatrix(op, "a", a, n, b.rows)
+	CheckMatrix(op, "dst", dst, n, b.cols)
+	const corner = 16 // rows and columns
+	if b.tier == isa.AVX512 && n >= corner && b.cols == n && b.rows > 0 {
+		deltaCornerSIMD(b.tier, b.rows, &a.Data[0], 4*a.Stride, &b.float32()[0], &dst.Data[0], 4*dst.Stride)
+		for from, to := corner, 0; from < n; from = to { // to where a panel ends
+			to = min(from/width*width+width, n)
+			right := b.Columns(0, to)
+			Gemm(mat.Columns(mat.Rows(dst, from, to), 0, to), mat.Rows(a, from, to), &right, nil)
+		}
+		return
+	}
+	for from := 0; from < n; from += width {
+		right := b.Columns(from, min(from+width, n))
+		Gemm(mat.Columns(mat.Rows(dst, from, n), from, right.cols), mat.Rows(a, from, n), &right, nil)
 	}
 }
 

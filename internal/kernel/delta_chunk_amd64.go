@@ -110,6 +110,9 @@ func deltaWrite8AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *fl
 //go:noescape
 func deltaWriteAfter8AVX512(tiles int, n int, s *float32, a *float32, aRow int, u *float32, scale *float32)
 
+//go:noescape
+func deltaCornerAVX512(dim int, a *float32, aRow int, b *float32, dst *float32, dstRow int)
+
 // rows of x and dst are row bytes apart
 func deltaFallSIMD(tier isa.Tier, width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int) {
 	switch {
@@ -137,6 +140,16 @@ func deltaKeysFirstSIMD(tier isa.Tier, width int, tokens int, logs *float32, log
 		deltaKeysFirstAVX512(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
 	default: // isa.AVX2
 		deltaKeysFirstAVX2(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
+	}
+}
+
+// dst = a b for 16 rows of a [dim] and the first 16 columns of a panel of 32; strides in bytes
+func deltaCornerSIMD(tier isa.Tier, dim int, a *float32, aRow int, b *float32, dst *float32, dstRow int) {
+	switch {
+	case tier >= isa.AVX512:
+		deltaCornerAVX512(dim, a, aRow, b, dst, dstRow)
+	default:
+		panic(NoKernels)
 	}
 }
 

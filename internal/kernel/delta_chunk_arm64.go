@@ -68,6 +68,11 @@ func deltaKeysFirstSIMD(tier isa.Tier, width int, tokens int, logs *float32, log
 	deltaKeysFirstNEON(width, tokens, logs, logsRow, k, erase, q, near, left, ask, row, last)
 }
 
+// dst = a b for 16 rows of a [dim] and the first 16 columns of a panel of 32; strides in bytes
+func deltaCornerSIMD(tier isa.Tier, dim int, a *float32, aRow int, b *float32, dst *float32, dstRow int) {
+	panic(NoKernels)
+}
+
 // deltaSolveSIMD takes rows of a panel: 0 for the tier's full height, 8 (AVX-512), 4 or 1.
 func deltaSolveSIMD(tier isa.Tier, rows int, dim int, s *float32, a *float32, aRow int, by *float32, before int, m *float32, mRow int, u *float32, ahead *float32, aheadRow int, w *float32, v *float32, vRow int, rest *float32, kept *float32) {
 	switch rows {

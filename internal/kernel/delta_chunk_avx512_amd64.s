@@ -4361,6 +4361,88 @@ end94:
 	VZEROUPPER
 	RET
 
+// func deltaCornerAVX512(dim int, a *float32, aRow int, b *float32, dst *float32, dstRow int)
+// Requires: AVX, AVX512F
+TEXT ·deltaCornerAVX512(SB), NOSPLIT, $0-48
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   a+8(FP), AX
+	MOVQ   aRow+16(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	LEAQ   (AX)(CX*2), SI
+	LEAQ   (AX)(DX*2), BX
+	ADDQ   CX, BX
+	MOVQ   b+24(FP), DI
+	MOVQ   dim+0(FP), R8
+	CMPQ   R8, $+1
+	JLT    end98
+
+loop97:
+	VMOVUPS          (DI), Z16
+	VFMADD231PS.BCST (AX), Z16, Z0
+	VFMADD231PS.BCST (AX)(CX*1), Z16, Z1
+	VFMADD231PS.BCST (AX)(CX*2), Z16, Z2
+	VFMADD231PS.BCST (AX)(DX*1), Z16, Z3
+	VFMADD231PS.BCST (AX)(CX*4), Z16, Z4
+	VFMADD231PS.BCST (SI)(DX*1), Z16, Z5
+	VFMADD231PS.BCST (AX)(DX*2), Z16, Z6
+	VFMADD231PS.BCST (BX), Z16, Z7
+	VFMADD231PS.BCST (AX)(CX*8), Z16, Z8
+	VFMADD231PS.BCST (BX)(CX*2), Z16, Z9
+	VFMADD231PS.BCST (SI)(CX*8), Z16, Z10
+	VFMADD231PS.BCST (BX)(CX*4), Z16, Z11
+	VFMADD231PS.BCST (AX)(DX*4), Z16, Z12
+	VFMADD231PS.BCST (BX)(DX*2), Z16, Z13
+	VFMADD231PS.BCST (SI)(DX*4), Z16, Z14
+	VFMADD231PS.BCST (BX)(CX*8), Z16, Z15
+	ADDQ             $+128, DI
+	ADDQ             $+4, AX
+	ADDQ             $+4, SI
+	ADDQ             $+4, BX
+	SUBQ             $+1, R8
+	CMPQ             R8, $+1
+	JGE              loop97
+
+end98:
+	MOVQ    dst+32(FP), AX
+	MOVQ    dstRow+40(FP), CX
+	LEAQ    (CX)(CX*2), DX
+	LEAQ    (AX)(CX*2), SI
+	LEAQ    (AX)(DX*2), BX
+	ADDQ    CX, BX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (AX)(DX*1)
+	VMOVUPS Z4, (AX)(CX*4)
+	VMOVUPS Z5, (SI)(DX*1)
+	VMOVUPS Z6, (AX)(DX*2)
+	VMOVUPS Z7, (BX)
+	VMOVUPS Z8, (AX)(CX*8)
+	VMOVUPS Z9, (BX)(CX*2)
+	VMOVUPS Z10, (SI)(CX*8)
+	VMOVUPS Z11, (BX)(CX*4)
+	VMOVUPS Z12, (AX)(DX*4)
+	VMOVUPS Z13, (BX)(DX*2)
+	VMOVUPS Z14, (SI)(DX*4)
+	VMOVUPS Z15, (BX)(CX*8)
+	VZEROUPPER
+	RET
+
 // func deltaFallAVX512(width int, tokens int, step *float32, one *float32, by *float32, x *float32, dst *float32, row int)
 // Requires: AVX, AVX512F
 TEXT ·deltaFallAVX512(SB), NOSPLIT, $0-64
@@ -4369,9 +4451,9 @@ TEXT ·deltaFallAVX512(SB), NOSPLIT, $0-64
 	MOVQ         width+0(FP), AX
 	XORQ         CX, CX
 	CMPQ         AX, $+32
-	JLT          end98
+	JLT          end100
 
-loop97:
+loop99:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   one+24(FP), DX
@@ -4385,9 +4467,9 @@ loop97:
 	MOVQ   by+32(FP), R9
 	MOVQ   tokens+8(FP), R10
 	CMPQ   R10, $+1
-	JLT    end100
+	JLT    end102
 
-loop99:
+loop101:
 	VBROADCASTSS (R8), Z2
 	VBROADCASTSS (R9), Z3
 	VMOVUPS      (DX), Z4
@@ -4415,19 +4497,19 @@ loop99:
 	ADDQ         $+4, R9
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop99
+	JGE          loop101
 
-end100:
+end102:
 	ADDQ $+128, CX
 	SUBQ $+32, AX
 	CMPQ AX, $+32
-	JGE  loop97
+	JGE  loop99
 
-end98:
+end100:
 	CMPQ AX, $+16
-	JLT  end102
+	JLT  end104
 
-loop101:
+loop103:
 	VPXORD Z9, Z9, Z9
 	MOVQ   one+24(FP), DX
 	ADDQ   CX, DX
@@ -4440,9 +4522,9 @@ loop101:
 	MOVQ   by+32(FP), R9
 	MOVQ   tokens+8(FP), R10
 	CMPQ   R10, $+1
-	JLT    end104
+	JLT    end106
 
-loop103:
+loop105:
 	VBROADCASTSS (R8), Z0
 	VBROADCASTSS (R9), Z1
 	VMOVUPS      (DX), Z2
@@ -4461,17 +4543,17 @@ loop103:
 	ADDQ         $+4, R9
 	SUBQ         $+1, R10
 	CMPQ         R10, $+1
-	JGE          loop103
+	JGE          loop105
 
-end104:
+end106:
 	ADDQ $+64, CX
 	SUBQ $+16, AX
 	CMPQ AX, $+16
-	JGE  loop101
+	JGE  loop103
 
-end102:
+end104:
 	TESTQ  AX, AX
-	JE     end105
+	JE     end107
 	LEAQ   tailMasks<>+0(SB), DX
 	KMOVW  (DX)(AX*2), K1
 	VPXORD Z11, Z11, Z11
@@ -4486,9 +4568,9 @@ end102:
 	MOVQ   by+32(FP), DI
 	MOVQ   tokens+8(FP), R8
 	CMPQ   R8, $+1
-	JLT    end107
+	JLT    end109
 
-loop106:
+loop108:
 	VBROADCASTSS (SI), Z0
 	VBROADCASTSS (DI), Z1
 	VMOVUPS.Z    (AX), K1, Z2
@@ -4507,10 +4589,10 @@ loop106:
 	ADDQ         $+4, DI
 	SUBQ         $+1, R8
 	CMPQ         R8, $+1
-	JGE          loop106
+	JGE          loop108
 
+end109:
 end107:
-end105:
 	VZEROUPPER
 	RET
 
@@ -4556,9 +4638,9 @@ TEXT ·deltaKeysAVX512(SB), NOSPLIT, $0-96
 	MOVQ         width+0(FP), AX
 	XORQ         CX, CX
 	CMPQ         AX, $+32
-	JLT          end109
+	JLT          end111
 
-loop108:
+loop110:
 	VMOVUPS Z1, Z0
 	VMOVUPS Z1, Z2
 	VMOVUPS Z1, Z3
@@ -4581,9 +4663,9 @@ loop108:
 	ADDQ    CX, R12
 	MOVQ    tokens+8(FP), R13
 	CMPQ    R13, $+1
-	JLT     end111
+	JLT     end113
 
-loop110:
+loop112:
 	VMOVUPS      (DX), Z5
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z7, Z21
@@ -4667,9 +4749,9 @@ loop110:
 	ADDQ         R9, R12
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop110
+	JGE          loop112
 
-end111:
+end113:
 	MOVQ    last+88(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -4677,13 +4759,13 @@ end111:
 	ADDQ    $+128, CX
 	SUBQ    $+32, AX
 	CMPQ    AX, $+32
-	JGE     loop108
+	JGE     loop110
 
-end109:
+end111:
 	CMPQ AX, $+16
-	JLT  end113
+	JLT  end115
 
-loop112:
+loop114:
 	VMOVUPS Z1, Z0
 	VMOVUPS Z1, Z2
 	MOVQ    logs+16(FP), DX
@@ -4704,9 +4786,9 @@ loop112:
 	ADDQ    CX, R12
 	MOVQ    tokens+8(FP), R13
 	CMPQ    R13, $+1
-	JLT     end115
+	JLT     end117
 
-loop114:
+loop116:
 	VMOVUPS      (DX), Z3
 	VMAXPS       Z3, Z6, Z3
 	VMOVUPS      Z7, Z4
@@ -4753,20 +4835,20 @@ loop114:
 	ADDQ         R9, R12
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop114
+	JGE          loop116
 
-end115:
+end117:
 	MOVQ    last+88(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop112
+	JGE     loop114
 
-end113:
+end115:
 	TESTQ   AX, AX
-	JE      end116
+	JE      end118
 	LEAQ    tailMasks<>+0(SB), DX
 	KMOVW   (DX)(AX*2), K1
 	VMOVUPS Z1, Z0
@@ -4789,9 +4871,9 @@ end113:
 	ADDQ    CX, R11
 	MOVQ    tokens+8(FP), R12
 	CMPQ    R12, $+1
-	JLT     end118
+	JLT     end120
 
-loop117:
+loop119:
 	VMOVUPS.Z    (AX), K1, Z3
 	VMAXPS       Z3, Z6, Z3
 	VMOVUPS      Z7, Z4
@@ -4838,14 +4920,14 @@ loop117:
 	ADDQ         R8, R11
 	SUBQ         $+1, R12
 	CMPQ         R12, $+1
-	JGE          loop117
+	JGE          loop119
 
-end118:
+end120:
 	MOVQ    last+88(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
 
-end116:
+end118:
 	VZEROUPPER
 	RET
 
@@ -4900,9 +4982,9 @@ TEXT ·deltaKeysFirstAVX512(SB), NOSPLIT, $0-96
 	MOVQ         width+0(FP), AX
 	XORQ         CX, CX
 	CMPQ         AX, $+32
-	JLT          end120
+	JLT          end122
 
-loop119:
+loop121:
 	VMOVUPS Z1, Z0
 	VMOVUPS Z1, Z2
 	VMOVUPS Z1, Z3
@@ -4925,9 +5007,9 @@ loop119:
 	ADDQ    CX, R12
 	MOVQ    tokens+8(FP), R13
 	CMPQ    R13, $+1
-	JLT     end122
+	JLT     end124
 
-loop121:
+loop123:
 	VMOVUPS      (DX), Z5
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z7, Z21
@@ -5011,9 +5093,9 @@ loop121:
 	ADDQ         R9, R12
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop121
+	JGE          loop123
 
-end122:
+end124:
 	MOVQ    last+88(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
@@ -5021,13 +5103,13 @@ end122:
 	ADDQ    $+128, CX
 	SUBQ    $+32, AX
 	CMPQ    AX, $+32
-	JGE     loop119
+	JGE     loop121
 
-end120:
+end122:
 	CMPQ AX, $+16
-	JLT  end124
+	JLT  end126
 
-loop123:
+loop125:
 	VMOVUPS Z1, Z0
 	VMOVUPS Z1, Z2
 	MOVQ    logs+16(FP), DX
@@ -5048,9 +5130,9 @@ loop123:
 	ADDQ    CX, R12
 	MOVQ    tokens+8(FP), R13
 	CMPQ    R13, $+1
-	JLT     end126
+	JLT     end128
 
-loop125:
+loop127:
 	VMOVUPS      (DX), Z3
 	VMAXPS       Z3, Z6, Z3
 	VMOVUPS      Z7, Z4
@@ -5097,20 +5179,20 @@ loop125:
 	ADDQ         R9, R12
 	SUBQ         $+1, R13
 	CMPQ         R13, $+1
-	JGE          loop125
+	JGE          loop127
 
-end126:
+end128:
 	MOVQ    last+88(FP), DX
 	ADDQ    CX, DX
 	VMOVUPS Z0, (DX)
 	ADDQ    $+64, CX
 	SUBQ    $+16, AX
 	CMPQ    AX, $+16
-	JGE     loop123
+	JGE     loop125
 
-end124:
+end126:
 	TESTQ   AX, AX
-	JE      end127
+	JE      end129
 	LEAQ    tailMasks<>+0(SB), DX
 	KMOVW   (DX)(AX*2), K1
 	VMOVUPS Z1, Z0
@@ -5133,9 +5215,9 @@ end124:
 	ADDQ    CX, R11
 	MOVQ    tokens+8(FP), R12
 	CMPQ    R12, $+1
-	JLT     end129
+	JLT     end131
 
-loop128:
+loop130:
 	VMOVUPS.Z    (AX), K1, Z3
 	VMAXPS       Z3, Z6, Z3
 	VMOVUPS      Z7, Z4
@@ -5182,13 +5264,13 @@ loop128:
 	ADDQ         R8, R11
 	SUBQ         $+1, R12
 	CMPQ         R12, $+1
-	JGE          loop128
+	JGE          loop130
 
-end129:
+end131:
 	MOVQ    last+88(FP), AX
 	ADDQ    CX, AX
 	VMOVUPS Z0, K1, (AX)
 
-end127:
+end129:
 	VZEROUPPER
 	RET

@@ -286,3 +286,27 @@ func TestRowScales(t *testing.T) {
 		}
 	})
 }
+
+// TestDeltaProducts: the lower triangle has the bits of the whole product.
+func TestDeltaProducts(t *testing.T) {
+	isatest.Run(t, func(t *testing.T) {
+		for _, n := range []int{0, 1, 5, 15, 16, 17, 31, 32, 33, 64, 70} {
+			for _, states := range []int{0, 1, 37} {
+				low := n%2 == 0
+				a, dst, whole := guardedMatrix(t, 1, n, states, low), guardedMatrix(t, 2, n, n, low), blank(n, n, 0)
+				var b Matrix
+				b.SetT(guardedMatrix(t, 3, n, states, low))
+				Gemm(whole, a, &b, nil)
+				DeltaProducts(dst, a, &b)
+				for i := range n {
+					if err := sameBits(dst.Data[i*n:][:i+1], whole.Data[i*n:][:i+1]); err != nil {
+						t.Fatalf("%d rows, %d states, row %d: %v", n, states, i, err)
+					}
+				}
+			}
+		}
+	})
+	mustPanic(t, "kernel: DeltaProducts: dst is 2 x 3, want 2 x 2", func() {
+		DeltaProducts(matrix(1, 2, 3, 0), matrix(1, 2, 1, 0), NewMatrix(Float32, matrix(1, 1, 2, 0)))
+	})
+}

@@ -154,6 +154,7 @@ func deltaKeysSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float
 func deltaKeysFirstSIMD(isa.Tier, int, int, *float32, int, *float32, *float32, *float32, *float32, *float32, *float32, int, *float32) {
 	panic(NoKernels)
 }
+func deltaCornerSIMD(isa.Tier, int, *float32, int, *float32, *float32, int) { panic(NoKernels) }
 func deltaSolveSIMD(isa.Tier, int, int, *float32, *float32, int, *float32, int, *float32, int, *float32, *float32, int, *float32, *float32, int, *float32, *float32) {
 	panic(NoKernels)
 }

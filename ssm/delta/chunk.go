@@ -103,7 +103,7 @@ func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 	if !byKey {
 		c.kT.SetT(keys)
 		if op.cfg.Erase == EraseKey {
-			kernel.Gemm(mat.Of(c.kk, n, n), keys, &c.kT, nil)
+			kernel.DeltaProducts(mat.Of(c.kk, n, n), keys, &c.kT)
 		}
 	}
 	c.left.m, c.ask.m = scratch.Floats(c.left.m, n*n), scratch.Floats(c.ask.m, op.each*n*n)
@@ -123,7 +123,9 @@ func (w *headWork) sweepChunk(op *Recurrence, call *Call, p piece) {
 			c.asked = q
 			w.queries(op, call, p, h)
 			if !byKey {
-				kernel.Gemm(mat.Of(c.qk, op.each*n, n), mat.Of(w.q, op.each*n, width), &c.kT, nil)
+				for i := range op.each {
+					kernel.DeltaProducts(mat.Of(c.qk[i*n*n:], n, n), mat.Of(w.q[i*n*width:], n, width), &c.kT)
+				}
 			}
 		}
 		if !byKey {

@@ -64,7 +64,7 @@ func (w *headWork) weighByHead(op *Recurrence, call *Call, p piece, h int) {
 		c.left.x = mat.Of(w.erasers(op, call, p, h), n, width)
 		c.rk = scratch.Floats(c.rk, n*n)
 		read = c.rk
-		kernel.Gemm(square(read), c.left.x, &c.kT, nil)
+		kernel.DeltaProducts(square(read), c.left.x, &c.kT)
 	}
 	c.left.by = c.by
 	before := c.grow[1:]

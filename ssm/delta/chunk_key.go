@@ -41,10 +41,12 @@ func (w *headWork) weighByKey(op *Recurrence, call *Call, p piece, h int) bool {
 		}
 	}
 	k.nearT.SetT(c.written)
-	kernel.Gemm(mat.Of(c.ask.m, op.each*n, n), c.ask.x, &k.nearT, nil)
+	for q := range op.each {
+		kernel.DeltaProducts(square(c.ask.m[q*n*n:]), rows(k.ask[q*size:]), &k.nearT)
+	}
 	if op.cfg.Erase != NoErase {
 		m := square(c.left.m)
-		kernel.Gemm(m, c.left.x, &k.nearT, nil)
+		kernel.DeltaProducts(m, c.left.x, &k.nearT)
 		kernel.ScaleRows(m, c.less, m)
 	}
 	return true
