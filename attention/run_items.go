@@ -130,10 +130,17 @@ func (r *forwardRun) addItem(set int) int {
 	} else {
 		it.rounds, it.perRound = 1, 1
 	}
-	// What a wave packs stays in the second caches of those who work on it.
-	pack := min(a.sizes.Pack, a.sizes.Near*parallel.Choose(a.cfg.Workers, r.call.Workers))
+	// What a wave packs stays in the second caches of those who work on it, and close at hand for one who
+	// works alone, as long as a wave's beginning and end are little beside its work.
+	workers := parallel.Choose(a.cfg.Workers, r.call.Workers)
+	pack := min(a.sizes.Pack, a.sizes.Near*workers)
 	size *= it.perRound
 	if size > 0 {
+		if workers == 1 {
+			const worth = 1 << 17 // rows of queries times keys
+			pairs := int64(r.itemRows(&it)) * int64(r.blocks()) * int64(it.tiles*keys)
+			pack = int(min(int64(pack), max(int64(a.sizes.Near/3), (worth+pairs-1)/pairs*int64(size))))
+		}
 		it.sets = min(it.sets, max(1, pack/size))
 	}
 	if n := len(r.items); n > 0 {
