@@ -20,6 +20,7 @@ import (
 // error that matches ErrCall, as is a nil ctx or call. When ctx is done Run returns
 // ctx.Err() itself, at most about 20 ms late.
 type Operator interface {
+	// Run sets what call asks for, or returns an error before anything is written.
 	Run(ctx context.Context, call *Call) error
 }
 

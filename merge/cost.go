@@ -34,7 +34,7 @@ func (w *Workload) checkNumbers() error {
 	return nil
 }
 
-// Estimate is what a merge costs and what it saves, in time of one goroutine.
+// Estimate is what a merge costs, Cost, and what it saves, Saving, in time of one goroutine.
 type Estimate struct{ Cost, Saving time.Duration }
 
 // Pays tells whether the saving is greater than the cost.

@@ -37,7 +37,9 @@ type Call struct {
 	Above *float32
 	// MinTokens is how many tokens are left of a sequence at the least.
 	MinTokens int
-	AtMost    bool
+	// AtMost takes as many as can where R, Counts or Ratio ask for more; otherwise that is an
+	// error.
+	AtMost bool
 
 	// Protect [tokens] marks tokens that merge into none and none into them.
 	Protect []bool

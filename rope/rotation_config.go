@@ -63,7 +63,8 @@ type Config struct {
 	Offset int
 	// None says that nothing rotates (NoPE): a rotation that leaves queries and keys as
 	// they are. RotaryDim is then 0, HeadDim may be, and nothing but Workers is used.
-	None   bool
+	None bool
+	// Layout says which two features make a pair; 0 is Half.
 	Layout Layout
 	// Reverse turns by the negative angle (nanochat). Products of queries and keys that
 	// are both rotated so depend on the distance just the same.
@@ -75,7 +76,8 @@ type Config struct {
 	// Length is the length of the whole sequence in tokens, for schemes that depend on
 	// it; 0 is the state of a model that has just been loaded. It does not change
 	// later: see Schedule for sequences that grow.
-	Length   int64
+	Length int64
+	// Accuracy says how frequencies and angles are rounded; 0 is Exact.
 	Accuracy Accuracy
 	// SeparateFactor leaves the scheme's attention factor out of cosines and sines.
 	// The logits are then to be multiplied by the square of AttentionFactor.
@@ -111,6 +113,7 @@ type Axis struct {
 // Learned are frequencies of RoPE-Mixed (Heo et al. 2024, arXiv 2403.13298): the
 // angle of a pair is the sum over axes of the coordinate times the frequency.
 type Learned struct {
+	// Axes is how many coordinates a position has, Heads how many heads have frequencies.
 	Axes, Heads int
 	// Frequencies is [Axes, Heads, RotaryDim/2], radians per unit.
 	Frequencies []float32

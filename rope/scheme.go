@@ -70,6 +70,7 @@ func (Plain) frequencies(r rounding, dim int, base float64, _ int64) ([]float64,
 // Linear is position interpolation (kaiokendev; Chen et al. 2023, arXiv
 // 2306.15595): all frequencies divided by Factor.
 type Linear struct {
+	// Factor is above 0: how many times as long the sequences are to be.
 	Factor float64
 	static
 }
@@ -94,6 +95,7 @@ func divide(r rounding, f []float64, by float64) {
 // base Factor^(dim/(dim-2)), at which the longest wavelength grows by Factor and
 // the shortest stays.
 type NTK struct {
+	// Factor is above 0: how many times as long the sequences are to be.
 	Factor float64
 	static
 }
@@ -122,6 +124,7 @@ func ntkBase(base, factor float64, dim int) float64 {
 // with L the larger of the sequence's length and MaxPosition, the factor is
 // Factor L/MaxPosition - (Factor - 1), which is 1 up to MaxPosition.
 type DynamicNTK struct {
+	// Factor is above 0: how many times as much the factor grows as the sequence.
 	Factor float64
 	// MaxPosition is the longest sequence of the training.
 	MaxPosition int64
@@ -145,7 +148,7 @@ func (s DynamicNTK) stage(length int64) int64 { return max(length, s.MaxPosition
 func (s DynamicNTK) original() int64          { return s.MaxPosition }
 
 // DynamicLinear divides positions by how much longer the sequence is than
-// MaxPosition, as the dynamic scaling of jquesnelle's code does without NTK.
+// MaxPosition, the longest sequence of the training, as the dynamic scaling of jquesnelle's code does without NTK.
 type DynamicLinear struct{ MaxPosition int64 }
 
 // String names the scheme and its parameters.
@@ -168,6 +171,7 @@ func (s DynamicLinear) original() int64          { return s.MaxPosition }
 // becomes 0.9 * 2 pi / Length, so that Length frames stay within one period.
 // It is meant for the time axis of a video model.
 type RIFLEx struct {
+	// K is 1 to half of the rotary dimension.
 	K int
 	// Length is the number of frames to be generated.
 	Length int64
@@ -194,6 +198,7 @@ func (s RIFLEx) frequencies(r rounding, dim int, base float64, _ int64) ([]float
 // whole width, and leaves the others as they are ("proportional" of transformers
 // v5): base^(-2i/dim) / Factor for i < int(Fraction*dim/2), then zeros.
 type Proportional struct {
+	// Fraction is above 0, at most 1.
 	Fraction float64
 	// Factor divides the frequencies; 0 is 1.
 	Factor float64
@@ -222,6 +227,7 @@ func (s Proportional) frequencies(r rounding, dim int, base float64, _ int64) ([
 // Custom is a list of frequencies, in radians per position, one for each pair.
 // They may have any sign and be zero.
 type Custom struct {
+	// Frequencies has half as many as the rotary dimension.
 	Frequencies []float64
 	// Factor multiplies cosines and sines; 0 is 1.
 	Factor float64

@@ -68,6 +68,7 @@ const (
 // The published code's variant that keeps the first tokens unscaled is two
 // Rotations, one for those rows and one for the others.
 type LongRoPE struct {
+	// Short and Long have half as many factors as the rotary dimension.
 	Short, Long []float64
 	// Original is the longest sequence of the training.
 	Original int64
@@ -171,7 +172,7 @@ func (s LongRoPE) original() int64 {
 // Zero and Keep, 0 up to Zero, the truncated basis.
 type Giraffe struct {
 	Scale float64 // divides if it is above 1; 0 is 1
-	Power float64
+	Power float64 // from 0 on; 0 leaves them as they are
 	// Truncate is a wavelength T, 0 for none. It sets the levels as the published
 	// code does: Keep = 2 pi / T, Zero = Keep / 8, Middle = Keep / 16.
 	Truncate float64

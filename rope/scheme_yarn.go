@@ -38,6 +38,7 @@ func blend(r rounding, a, b, weight float64) float64 {
 // ones and takes the NTK-aware ones in between (bloc97 2023, jquesnelle's
 // LlamaPartNTK).
 type NTKByParts struct {
+	// Factor is above 0: how many times as long the sequences are to be.
 	Factor float64
 	// Original is the longest sequence of the training.
 	Original int64
@@ -78,6 +79,7 @@ func (s NTKByParts) frequencies(r rounding, dim int, base float64, _ int64) ([]f
 // so every checkpoint, has the one in the index, and so has this type unless
 // PaperRamp is set.
 type YaRN struct {
+	// Factor is above 0: how many times as long the sequences are to be.
 	Factor float64
 	// Original is the longest sequence of the training.
 	Original int64

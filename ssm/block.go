@@ -16,16 +16,25 @@ import (
 
 // Block is what Mamba and Mamba2 have in common, for models of either.
 type Block interface {
+	// Dim is the width of a token, Channels how many channels have a step dt: the inner
+	// width of a Mamba, the heads of a Mamba2.
 	Dim() int
 	Channels() int
+	// Identity and Rates are what filters of steps ask for.
 	Identity() Identity
 	Rates() blas32.General
+	// Bytes is the memory of the weights, ScratchBytes the working memory of a call of one
+	// sequence.
 	Bytes() int64
 	ScratchBytes(tokens int) int64
+	// Forward sets dst from a whole sequence x, Step from the next tokens after those of a
+	// state, StepBatch from one token after those of each of many; Run has every option. Rows
+	// are tokens, [Dim] each.
 	Forward(dst, x blas32.General) error
 	Step(dst, x blas32.General, st *State) error
 	StepBatch(dst, x blas32.General, states []*State) error
 	Run(ctx context.Context, call *BlockCall) error
+	// NewState makes an empty state, ReadState one that State.WriteTo wrote.
 	NewState(cfg StateConfig) (*State, error)
 	ReadState(r io.Reader) (*State, error)
 }

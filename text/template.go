@@ -17,8 +17,8 @@ import (
 
 // Message is one of a conversation.
 type Message struct {
-	Role    string `json:"role"` // System, User or Assistant
-	Content string `json:"content"`
+	Role    string `json:"role"`    // System, User or Assistant
+	Content string `json:"content"` // its text
 }
 
 // The roles of messages.

@@ -15,6 +15,7 @@ import (
 // least a share Safe of its own budget. Heads then really hold different numbers of
 // tokens, and memory falls with them.
 type AdaKV struct {
+	// Evict is the policy whose scores and budget it goes by; it must be given.
 	Evict Evictor
 	// Safe is the share of a head's budget that it keeps; 0 stands for 0.2.
 	Safe float64
@@ -111,6 +112,7 @@ func (p AdaKV) share(keep [][]int32, o *Observation, scores [][]float32, budget 
 // key heads, which then hold the same tokens (Liu et al. 2025, arXiv 2502.00299). The last
 // stretch may be shorter.
 type Chunk struct {
+	// Evict is the policy whose scores and budget it goes by; it must be given.
 	Evict Evictor
 	// Length is how many tokens a stretch has; 0 stands for 20.
 	Length int
@@ -249,6 +251,7 @@ func PyramidShares(layers, tokens int, ratio float64, window, beta int) []int {
 
 // Pyramid is SnapKV with the budget that PyramidBudgets gives a layer.
 type Pyramid struct {
+	// SnapKV is the policy; its Budget is the mean of all layers.
 	SnapKV SnapKV
 	// Layer is the layer's number, of Layers.
 	Layer, Layers int

@@ -10,6 +10,7 @@ import (
 // Cached wraps a selector so that a choice serves later queries that are like the ones it
 // was made for (the Selection Cache of TokenSelect).
 type Cached struct {
+	// Select makes the choices; it must be given.
 	Select Selector
 	// Similarity is the cosine between the mean queries of all heads, laid end to end, from
 	// which on the choice is used again: 0.9 is usual; more than 1 never, -1 always.

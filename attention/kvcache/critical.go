@@ -14,6 +14,7 @@ import (
 // times the mean, over the query heads of a key head, of |Wo_h v|, the sum of absolute
 // values.
 type CriticalKV struct {
+	// Evict is the policy whose scores and budget it goes by; it must be given.
 	Evict Evictor
 	// Out [Width, Heads*ValueDim] is the layer's output projection, a row for each
 	// output.
@@ -84,6 +85,7 @@ func (p CriticalKV) effect(v []float32, head, group int) float32 {
 // BlockPress, and KeyDiff's way with little memory). A policy that scores a token by
 // itself, as Knorm, gives the same as without.
 type Block struct {
+	// Evict is the policy whose scores and budget it goes by; it must be given.
 	Evict Evictor
 	// Length is how many tokens come at a time; 0 stands for 128.
 	Length int

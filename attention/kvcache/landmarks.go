@@ -20,7 +20,8 @@ type Landmarks struct {
 	// Block is how many tokens a block has, its landmark among them, and TopK how many
 	// blocks are read.
 	Block, TopK int
-	Group       GroupChoice
+	// Group says who chooses where query heads share a key head; 0 is GroupSum.
+	Group GroupChoice
 }
 
 // describe says what it was before TopK had its name, so that states are theirs.

@@ -24,7 +24,8 @@ type Quest struct {
 	Page int
 	// Budget is how many tokens are read, in whole pages, the last page's among them.
 	Budget int
-	Group  GroupChoice
+	// Group says who chooses where query heads share a key head; 0 is GroupSum.
+	Group GroupChoice
 	// RankLast ranks the last page like the others and reads at least three, as the
 	// published evaluation does, of single queries.
 	RankLast bool

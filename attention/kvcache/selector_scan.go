@@ -175,7 +175,8 @@ func (r *run) pickTop(scores []float32, n int) []int32 {
 // mean.
 type Top struct {
 	// TopK is how many tokens of the middle are read.
-	TopK  int
+	TopK int
+	// Group says who chooses where query heads share a key head; 0 is GroupSum.
 	Group GroupChoice
 }
 

@@ -28,8 +28,10 @@ type SnapKV struct {
 	Window int
 	// Kernel is how many neighbours a score is pooled over, an odd number; 0 stands for 5.
 	Kernel int
-	Pool   Pooling
-	Group  GroupRule
+	// Pool says what of them; 0 is AveragePool.
+	Pool Pooling
+	// Group says when the query heads of a key head are put together; 0 is GroupBeforePool.
+	Group GroupRule
 }
 
 func (p SnapKV) window() int {

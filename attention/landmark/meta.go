@@ -7,7 +7,8 @@ import (
 	"github.com/subquad/subquad/internal/state"
 )
 
-// MetaConfig fixes meta-token attention; the fields are those of attention.Config.
+// MetaConfig fixes meta-token attention; the fields are those of
+// attention.Config, with its defaults.
 type MetaConfig struct {
 	Heads, KVHeads, HeadDim, ValueDim int
 	Scale                             float32

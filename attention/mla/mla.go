@@ -16,9 +16,9 @@ import (
 
 // Config fixes multi-head latent attention.
 type Config struct {
-	// Dim is the width of a token.
-	Dim   int
-	Heads int
+	// Dim is the width of a token, Heads how many heads read and are read: each has its own
+	// keys and values.
+	Dim, Heads int
 	// QRank is the width that queries are made through (q_lora_rank), 0 for queries
 	// made of the token at once; KVRank is that of the latent (kv_lora_rank).
 	QRank, KVRank int

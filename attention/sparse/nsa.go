@@ -54,10 +54,10 @@ type NSAConfig struct {
 // goroutines at once, with as many rows as Compress; what they set depends on these alone.
 type Compressor interface {
 	// Keys sets dst [HeadDim] to the compressed key of keys [Compress, HeadDim] of a key
-	// head, Values dst [ValueDim] to the compressed value of values [Compress, ValueDim].
-	// Positions within a block are theirs to add, positions in the sequence are in the
-	// keys already.
+	// head. Positions within a block are its own to add, positions in the sequence are in
+	// the keys already.
 	Keys(dst []float32, keys blas32.General, head int)
+	// Values sets dst [ValueDim] to the compressed value of values [Compress, ValueDim].
 	Values(dst []float32, values blas32.General, head int)
 }
 

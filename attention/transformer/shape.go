@@ -115,7 +115,7 @@ const (
 	sigmoids                    // sigmoids, the largest with a correction, in the best groups: DeepSeek-V3
 )
 
-// Latent has the widths of multi-head latent attention: see mla.Config.
+// Latent has the widths of multi-head latent attention, as mla.Config has them.
 type Latent struct {
 	QRank, KVRank, NopeDim, RopeDim, ValueDim int
 }

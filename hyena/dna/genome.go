@@ -26,7 +26,8 @@ type Genome struct {
 	file    io.Closer
 }
 
-// Contig is a record of a FASTA file.
+// Contig is a record of a FASTA file: its Name, the first word of its header, and how many
+// Bases it has.
 type Contig struct {
 	Name  string
 	Bases int64

@@ -64,8 +64,8 @@ type VariantConfig struct {
 	Workers int
 }
 
-// VariantScore is how likely a window is with and without a variant: the natural logarithm
-// of the probability of all its bases but the first, the mean of both strands.
+// VariantScore is how likely a window is without a variant, Ref, and with it, Alt: the natural
+// logarithm of the probability of all its bases but the first, the mean of both strands.
 type VariantScore struct{ Ref, Alt float64 }
 
 // Ratio is the logarithm of how many times as likely the sequence is with the variant: below

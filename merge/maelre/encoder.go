@@ -19,6 +19,7 @@ import (
 // Matching finds the tokens that merge: a Matcher, or something of the caller's
 // that sets merge.Call.Plan from merge.Call.Metric.
 type Matching interface {
+	// Run sets call.Plan; it must allow calls of several goroutines at once.
 	Run(ctx context.Context, call *merge.Call) error
 }
 
@@ -69,6 +70,7 @@ type Config struct {
 
 // Weights are the weights of an encoder of width D.
 type Weights struct {
+	// Blocks are those of the layers, the first first.
 	Blocks []Block
 	// Norm and NormBias [D] are those of the last norm.
 	Norm, NormBias []float32

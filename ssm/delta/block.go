@@ -16,15 +16,23 @@ import (
 
 // Block is what GatedDelta, KDA, RWKV7 and RWKV7FFN have in common, for models of them.
 type Block interface {
+	// Dim is the width of a token.
 	Dim() int
+	// Fingerprint tells blocks with another Config or other weights apart.
 	Fingerprint() uint64
+	// Bytes is the memory of the weights, StateBytes that of a state, ScratchBytes the
+	// working memory of a call of one sequence.
 	Bytes() int64
 	StateBytes(tokens int) int64
 	ScratchBytes(tokens int) int64
+	// Forward sets dst from a whole sequence x, Step from the next tokens after those of a
+	// state, StepBatch from one token after those of each of many; Run has every option. Rows
+	// are tokens, [Dim] each.
 	Forward(dst, x blas32.General) error
 	Step(dst, x blas32.General, st *State) error
 	StepBatch(dst, x blas32.General, states []*State) error
 	Run(ctx context.Context, call *BlockCall) error
+	// NewState makes an empty state, ReadState one that State.WriteTo wrote.
 	NewState(cfg StateConfig) (*State, error)
 	ReadState(r io.Reader) (*State, error)
 }
