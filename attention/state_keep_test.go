@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -385,4 +386,18 @@ func TestExtraState(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestForgetBefore: positions before the first, however far, are forgotten already.
+func TestForgetBefore(t *testing.T) {
+	s := newState(t, must(t, Config{Heads: 1, HeadDim: 2, Causal: true}), StateConfig{})
+	x := matrix(1, 9, 2)
+	for _, err := range []error{s.Append(x, x), s.Forget(4), s.Forget(-1), s.Forget(math.MinInt), s.Append(x, x)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.Len() != 18 || s.Held() != 14 {
+		t.Errorf("%d of %d tokens are held, want 14 of 18", s.Held(), s.Len())
+	}
 }

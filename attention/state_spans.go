@@ -63,7 +63,7 @@ func (s *State) rowsUsed() int {
 func (s *State) rowsBefore(pos int) int {
 	switch {
 	case s.list == nil:
-		return max(pos-s.first, 0)
+		return max(max(pos, 0)-s.first, 0)
 	case pos >= s.n:
 		return len(s.list) + pos - s.n
 	}
