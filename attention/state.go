@@ -15,7 +15,7 @@ type StateConfig struct {
 	// at once, and a step beyond is an error that matches ErrFull. With 0 there is no
 	// bound; memory grows by doubling. A ring needs no bound.
 	MaxTokens int
-	// Format is how keys and values are stored. Float16 and BFloat16 take half the
+	// Format is how keys and values are stored; 0 is Float32. Float16 and BFloat16 take half the
 	// memory of Float32, Int8 a quarter. Arithmetic is float32 on the numbers read back.
 	// Float16 ends at 65,504: larger finite numbers are stored as that.
 	//

@@ -25,9 +25,9 @@ type OperatorConfig struct {
 	// With Order 2 there is no difference.
 	ChannelMajor bool
 	// Activation is applied after the last gate, before the output projection
-	// ("activation" in the published code).
+	// ("activation" in the published code); 0 is Identity.
 	Activation Activation
-	// Format is how the projections' weights are stored.
+	// Format is how the projections' weights are stored; 0 is Float32.
 	Format asm.Format
 	// SpectraBytes is how much memory the operator may keep for spectra, 8 (Order-1) Dim
 	// bytes for each token, and for the rows of its filter that they are made of, half of

@@ -19,7 +19,7 @@ import (
 
 // S4DConfig fixes an S4D layer.
 type S4DConfig struct {
-	// Format is how the weights of the output are stored.
+	// Format is how the weights of the output are stored; 0 is Float32.
 	Format asm.Format
 	// SpectraBytes and Cache are those of ModalConfig.
 	SpectraBytes int64

@@ -14,7 +14,7 @@ type StateConfig struct {
 	// allocate nothing.
 	MaxTokens int
 	// Snapshots is how many earlier versions of itself the state keeps, those after each of
-	// the last Snapshots calls, to which Truncate can go back.
+	// the last Snapshots calls, to which Truncate can go back. 0 is none.
 	Snapshots int
 }
 

@@ -21,7 +21,7 @@ type MambaConfig struct {
 	Eps float64
 	// NormDtBC normalises dt, B and C (Falcon-Mamba).
 	NormDtBC bool
-	// Format is how the projections' weights are stored.
+	// Format is how the projections' weights are stored; 0 is Float32.
 	Format asm.Format
 	// Scratch is working memory to share with other blocks; nil is the block's own.
 	Scratch *Scratch

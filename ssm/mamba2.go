@@ -37,7 +37,7 @@ type Mamba2Config struct {
 	DtMin, DtMax float32
 	// Eps is added to mean squares; 0 is 1e-5.
 	Eps float64
-	// Format is how the projections' weights are stored.
+	// Format is how the projections' weights are stored; 0 is Float32.
 	Format asm.Format
 	// Scratch is working memory to share with other blocks; nil is the block's own.
 	Scratch *Scratch

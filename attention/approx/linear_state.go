@@ -16,7 +16,7 @@ import (
 type StateConfig struct {
 	// Snapshots is how many earlier versions of itself the state keeps: those after each
 	// of the last Snapshots calls, to which Truncate can go back. Each takes as much
-	// memory as the state, and all together 8 GiB at the most.
+	// memory as the state, and all together 8 GiB at the most. 0 is none.
 	Snapshots int
 }
 

@@ -38,7 +38,7 @@ type NystromConfig struct {
 	Landmarks int
 	// Iterations are those of the pseudo-inverse; 0 stands for 6.
 	Iterations int
-	// Init is where they begin.
+	// Init is where they begin; 0 is InitExact.
 	Init NystromInit
 	// Conv, [Heads, taps] with an odd number of taps, is convolved with the values of
 	// each head along the tokens, zeros beyond their ends, and added to the result:

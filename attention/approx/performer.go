@@ -29,7 +29,7 @@ type PerformerConfig struct {
 	// Features is F, the rows of a Projection that is made; 0 stands for D ln D, rounded
 	// down, and at least 1. It is 0 or the rows of Projection where there is one.
 	Features int
-	// Seed chooses the Projection that is made.
+	// Seed chooses the Projection that is made; 0 is a seed like others.
 	Seed uint64
 	// Eps is added to each feature; 0 stands for 1e-4, or with ReLU 1e-3.
 	Eps float64

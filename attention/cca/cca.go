@@ -35,7 +35,7 @@ type Config struct {
 	// Window is w: a query sees w to w+g-1 tokens up to its own as they are; 0 stands
 	// for 1024. The published models were trained with a multiple of GroupSize.
 	Window int
-	// Pooling is how groups are pooled.
+	// Pooling is how groups are pooled; 0 is PoolSignificance.
 	Pooling Pooling
 
 	// Levels makes a hierarchy of cores, which is ours and not the paper's: two cores

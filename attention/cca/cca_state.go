@@ -12,7 +12,7 @@ type StateConfig struct {
 	// limit the memory is taken at once, unless it is that of Pages.
 	MaxTokens int
 	// Rollback is how many tokens Truncate may take back from the most that the state
-	// has seen: as many are kept beyond the window.
+	// has seen: as many are kept beyond the window. 0 is none.
 	Rollback int
 	// Format is how keys and values of tokens and cores are stored, as in
 	// attention.StateConfig: Float16 and BFloat16 take half the memory of Float32, Int8 a

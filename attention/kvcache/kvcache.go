@@ -51,7 +51,7 @@ type Config struct {
 	// Sinks is a learned logit for each query head, as in attention.Config.
 	Sinks []float32
 	// Keep and Recent are the first and the last tokens: always read, never forgotten.
-	// Recent counts from the end of a chunk of queries, a chunk's own among them.
+	// Recent counts from the end of a chunk of queries, a chunk's own among them. 0 is none.
 	Keep, Recent int
 	// Select says what to look at of the past; nil is all that is held.
 	Select Selector
@@ -65,7 +65,7 @@ type Config struct {
 	// Rotation turns queries and keys, which then come unrotated. It has one axis and no
 	// xPos.
 	Rotation *rope.Config
-	// Positions says by which angles; Distance is that of Far, GroupSize that of Grouped.
+	// Positions says by which angles, 0 AtOrigin; Distance is that of Far, GroupSize that of Grouped.
 	Positions Positions
 	Distance  int
 	GroupSize int
@@ -74,7 +74,8 @@ type Config struct {
 	// gives the same. Recent should be at least two chunks: it counts from the chunk's
 	// end, and the chunk's first queries see only what it leaves them.
 	Chunk int
-	// Dense is how many tokens, from the first on, are read by queries among them in full: a prompt.
+	// Dense is how many tokens, from the first on, are read by queries among them in full: a
+	// prompt. 0 is none.
 	Dense int
 	// Int8Products lets steps over states of Int8 round queries and weights and make their
 	// products of integers where that is faster, as attention.Config says.

@@ -22,7 +22,7 @@ type StateConfig struct {
 	// Snapshots is how many earlier versions of itself the state keeps, those before each
 	// of its last calls, for Truncate: running scores and cached choices are put back,
 	// and with an Evictor what it has forgotten since. Without, Truncate goes as far as
-	// the policies allow by themselves.
+	// the policies allow by themselves. 0 is none.
 	Snapshots int
 }
 

@@ -40,7 +40,7 @@ type Config struct {
 	Block int
 	// TopK is how many earlier blocks a query of Step reads; 0 stands for 4.
 	TopK int
-	// Selection is how they are chosen.
+	// Selection is how they are chosen; 0 is PerTokenAndHead.
 	Selection Selection
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int

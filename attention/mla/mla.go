@@ -36,7 +36,7 @@ type Config struct {
 	// LongCat multiplies normed queries by sqrt(Dim/QRank) and the latent by
 	// sqrt(Dim/KVRank), as LongCat-Flash does.
 	LongCat bool
-	// Format is how weights are stored.
+	// Format is how weights are stored; 0 is Float32.
 	Format asm.Format
 	// Int8Products lets steps over states of Int8 round queries and weights and make their
 	// products of integers where that is faster, as attention.Config says.

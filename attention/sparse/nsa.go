@@ -27,7 +27,7 @@ type NSAConfig struct {
 	// TopK is how many blocks a query reads at the most, its own and those of Keep and
 	// Local among them; 0 stands for 16.
 	TopK int
-	// Keep is how many blocks at the beginning of a sequence every query reads.
+	// Keep is how many blocks at the beginning of a sequence every query reads; 0 is none.
 	Keep int
 	// Local is how many blocks up to a query's own it reads in any case, that one
 	// included; 0 stands for 1, its own alone.

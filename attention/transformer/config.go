@@ -16,7 +16,7 @@ import (
 // what one usually opens with.
 type Config struct {
 	// Format is how the matrices of weights are stored in memory, whatever their type in
-	// the file: Float32, BFloat16, Float16, or Int8 with a scale for each output.
+	// the file: Float32 (0), BFloat16, Float16, or Int8 with a scale for each output.
 	// Arithmetic is float32, unless Precision says otherwise.
 	Format asm.Format
 	// Precision is what products with the weights are computed in: Single, the default, which is

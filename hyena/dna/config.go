@@ -46,7 +46,7 @@ type Config struct {
 	// ("linear_mixer" of src/). The tensors tell it too, and must agree where it is set.
 	LinearFilter bool
 	// Activation is applied before the output projection of the Hyena operators
-	// ("activation" of src/).
+	// ("activation" of src/); 0 is hyena.Identity.
 	Activation hyena.Activation
 	// Freq is the frequency of the filters' sines where it is not stored; 0 is 10, as published
 	// models have it. A config.json that does not say it (w, activation_freq) means 1, but for
@@ -64,7 +64,7 @@ type Config struct {
 	// as these. Without it such text is an error.
 	AnyText bool
 
-	// Format is how the weights of dense layers are stored in memory.
+	// Format is how the weights of dense layers are stored in memory; 0 is Float32.
 	Format asm.Format
 	// SpectraBytes is how much memory the model may keep, beside its weights, for the spectra
 	// and the rows of its filters, of all layers together; 0 is 2 GiB. For all that calls

@@ -23,7 +23,7 @@ type EmbedConfig struct {
 	// Layer is the layer whose hidden states count, after that many blocks, the embeddings
 	// being 0; nil stands for those after the last norm.
 	Layer *int
-	// Pooling makes one vector of a region's states: Mean, Sum, Max, First or Last, those of
+	// Pooling makes one vector of a region's states: Mean (0), Sum, Max, First or Last, those of
 	// bases alone.
 	Pooling Pooling
 	// BothStrands takes the mean of the vectors of both strands.

@@ -37,7 +37,7 @@ type Config struct {
 	NoFinalNorm bool
 
 	// Format is how the weights of dense layers are stored in memory, whatever their type in
-	// the file.
+	// the file; 0 is Float32.
 	Format asm.Format
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int

@@ -57,9 +57,9 @@ type StateConfig struct {
 	// is taken at once.
 	MaxTokens int
 	// Snapshots is how many earlier versions of itself the state keeps, those after each of
-	// the last Snapshots calls, to which Truncate can go back.
+	// the last Snapshots calls, to which Truncate can go back. 0 is none.
 	Snapshots int
-	// Format is how keys and values are stored.
+	// Format is how keys and values are stored; 0 is Float32.
 	Format asm.Format
 }
 

@@ -47,7 +47,7 @@ type Mark interface {
 // StateConfig is what must be known of a state in advance.
 type StateConfig struct {
 	// Snapshots is how many earlier versions of itself the state keeps, those after each of
-	// the last Snapshots calls, for Truncate.
+	// the last Snapshots calls, for Truncate. 0 is none.
 	Snapshots int
 	// MaxTokens is the most tokens that the state may have, for mixers whose memory grows
 	// with them; 0 is no bound.

@@ -60,7 +60,7 @@ type Config struct {
 
 	// Eps is that of the norms; 0 stands for 1e-5.
 	Eps float64
-	// Format is how weights are kept in memory.
+	// Format is how weights are kept in memory; 0 is Float32.
 	Format asm.Format
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS. An
 	// Approximation and a Matching of the caller's have their own, but Call.Workers

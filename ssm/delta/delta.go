@@ -61,11 +61,11 @@ type Config struct {
 	QueryHeads int
 	// KeyDim is K and ValueDim V, the channels of a key or query and of a value.
 	KeyDim, ValueDim int
-	// Decay is what the state decays by, and LogDecay [Heads] the numbers of
+	// Decay is what the state decays by, 0 NoDecay, and LogDecay [Heads] the numbers of
 	// ConstantDecay: RetNetDecay, LightningDecay.
 	Decay    Decay
 	LogDecay []float32
-	// Erase is what a token takes out of the state. EraseFirst reads it in front of the
+	// Erase is what a token takes out of the state, 0 NoErase. EraseFirst reads it in front of the
 	// decay, as ErasePair always does.
 	Erase      Erase
 	EraseFirst bool

@@ -26,7 +26,7 @@ type KDAConfig struct {
 	// NormEps is that of the norm in front of the last projection (rms_norm_eps); 0 is
 	// 1e-5.
 	NormEps float64
-	// Format is how the projections' weights are stored.
+	// Format is how the projections' weights are stored; 0 is Float32.
 	Format asm.Format
 	// Scratch is working memory to share with other blocks; nil is the block's own.
 	Scratch *Scratch

@@ -28,7 +28,7 @@ type RWKV7Config struct {
 	// KeyEps, where it is not 0, divides a key by sqrt(sum k^2 + KeyEps), as flash linear
 	// attention does with 1e-6, in place of max(|k|, 1e-12).
 	KeyEps float64
-	// Format is how the projections' weights are stored.
+	// Format is how the projections' weights are stored; 0 is Float32.
 	Format asm.Format
 	// Scratch is working memory to share with other blocks; nil is the block's own.
 	Scratch *Scratch

@@ -15,7 +15,7 @@ import (
 
 // RWKV7FFNConfig fixes an RWKV7FFN.
 type RWKV7FFNConfig struct {
-	// Format is how the weights are stored.
+	// Format is how the weights are stored; 0 is Float32.
 	Format asm.Format
 	// Scratch is working memory to share with other blocks; nil is the block's own.
 	Scratch *Scratch

@@ -19,7 +19,7 @@ type DecimationConfig struct {
 	Beta float64
 	// MinTokens are kept in any case; 0 is 20, and less is none.
 	MinTokens int
-	// Response is how many tokens at the end are kept, beside those counted.
+	// Response is how many tokens at the end are kept, beside those counted; 0 is none.
 	Response int
 }
 

@@ -73,7 +73,7 @@ type FilterConfig struct {
 	// From is the least length of a prompt that is filtered; TrainLength + 1 where it is
 	// less. (The official code's is 3000, for a TrainLength of 2000.)
 	From int
-	// Response is how many tokens at a prompt's end are kept as they are.
+	// Response is how many tokens at a prompt's end are kept as they are; 0 is none.
 	Response int
 	// Decode filters tokens after the prompt too, by the row for the tokens so far;
 	// the published method does not. With it, a state that knows no prompt filters by

@@ -25,7 +25,7 @@ type Config struct {
 	GroupEps float64
 
 	// Format is how the weights of dense layers are stored in memory, whatever their type
-	// in the file.
+	// in the file; 0 is Float32.
 	Format asm.Format
 	// Workers is how many goroutines a call may use, 0 for GOMAXPROCS.
 	Workers int
