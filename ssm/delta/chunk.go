@@ -25,15 +25,21 @@ var (
 )
 
 // chunked tells whether a piece of n tokens is computed by matrix products: where that is
-// faster than the recurrence, with states of 128 x 128. Products of panels as narrow as
-// AVX2's and NEON's gain less than the rest of a piece costs, unless nothing is erased, and
-// pairs have twice the products.
+// faster than the recurrence. Products of panels as narrow as AVX2's gain little, with keys of
+// 128 or more and one decay for all their channels; of NEON's nothing is known. Pairs have
+// twice the products.
 func (op *Recurrence) chunked(n int) bool {
-	if op.cfg.Recurrent || n < chunkTokens || op.cfg.Erase == ErasePair {
+	c := &op.cfg
+	if c.Recurrent || n < chunkTokens || c.Erase == ErasePair {
 		return false
 	}
-	tier := isa.Active()
-	return chunkAlways || op.cfg.Erase == NoErase || tier == isa.Generic || tier == isa.AVX512
+	switch tier := isa.Active(); {
+	case chunkAlways || c.Erase == NoErase || tier == isa.Generic || tier == isa.AVX512:
+		return true
+	case tier == isa.AVX2:
+		return c.Decay != KeyDecay && c.KeyDim >= 128
+	}
+	return false
 }
 
 // chunkWork is the working memory of pieces that are computed by matrix products. With c_i

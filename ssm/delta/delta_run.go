@@ -306,9 +306,14 @@ func (w *headWork) sweepHead(op *Recurrence, call *Call, p piece, i int) {
 			w.bq[t] = asm.Dot(mat.Part(call.Insert, p.t+t, h*width, width), q)
 		}
 	}
+	rows := func(x []float32) blas32.General { return mat.Of(x, n, width) }
+	steps := kernel.DeltaSteps{Read: rows(w.read), Ask: rows(w.ask), Decay: rows(w.decay), K: rows(w.k), Beta: w.beta, KQ: w.kq, BQ: w.bq, Keep: op.cfg.Erase == NoErase}
+	if op.cfg.Erase == ErasePair {
+		steps.B = mat.Columns(mat.Rows(call.Insert, p.t, p.t+n), h*width, width)
+	}
 	for from := 0; from < op.cfg.ValueDim; from += panelWidth {
 		w.prefetch(op, call, p, i, from, min(from+panelWidth, op.cfg.ValueDim), op.cfg.ValueDim)
-		w.tokens(op, call, p, h, from)
+		w.tokens(op, call, p, h, from, &steps)
 	}
 }
 
@@ -335,38 +340,29 @@ func (w *headWork) prefetch(op *Recurrence, call *Call, p piece, head, from, to,
 	}
 }
 
-// tokens takes the columns from from on of a head's state through the recurrence.
-func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
+// tokens takes the columns from from on of a head's state through the recurrence, by steps of
+// which all but the values are the same for all columns.
+func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int, steps *kernel.DeltaSteps) {
 	n, width := p.n, op.cfg.KeyDim
 	s := op.panel(p.values, h-p.first, from)
 	if n == 1 { // the next panel comes from memory while this one is computed
 		next := (h-p.first)*width*op.cfg.ValueDim + width*from + len(s.Data)
 		kernel.Prefetch(p.values[next:min(next+width*panelWidth, len(p.values))])
 	}
-	part := func(m blas32.General, from, cols int) blas32.General {
-		return mat.Columns(mat.Rows(m, p.t, p.t+n), from, cols)
-	}
-	rows := func(x []float32) blas32.General { return mat.Of(x, n, width) }
-	steps := kernel.DeltaSteps{
-		Read: rows(w.read), Ask: rows(w.ask), Decay: rows(w.decay), K: rows(w.k), V: part(call.V, h*op.cfg.ValueDim+from, s.Cols),
-		Beta: w.beta, KQ: w.kq, BQ: w.bq, Keep: op.cfg.Erase == NoErase,
-	}
+	at := h*op.cfg.ValueDim + from
+	setPart(&steps.V, &call.V, p, at, s.Cols)
 	if mat.Given(call.WriteGate) {
 		w.u = scratch.Floats(w.u, n*s.Cols)
-		u, gate := mat.Of(w.u, n, s.Cols), part(call.WriteGate, h*op.cfg.ValueDim+from, s.Cols)
+		u := mat.Of(w.u, n, s.Cols)
 		for t := range n {
-			asm.Mul(mat.Row(u, t), mat.Row(steps.V, t), mat.Row(gate, t))
+			asm.Mul(mat.Row(u, t), mat.Row(steps.V, t), mat.Part(call.WriteGate, p.t+t, at, s.Cols))
 		}
 		steps.V = u
 	}
-	if op.cfg.Erase == ErasePair {
-		steps.B = part(call.Insert, h*width, width)
-	}
-	out := func(j int) blas32.General {
-		return part(call.Dst, (h*op.each+j)*op.cfg.ValueDim+from, s.Cols)
-	}
+	var y blas32.General
+	setPart(&y, &call.Dst, p, h*op.each*op.cfg.ValueDim+from, s.Cols)
 	if op.each == 1 {
-		steps.Run(out(0), s)
+		steps.Run(y, s)
 		return
 	}
 	for t := range n { // other queries read the state after each token
@@ -377,11 +373,18 @@ func (w *headWork) tokens(op *Recurrence, call *Call, p piece, h, from int) {
 		if op.cfg.Erase == ErasePair {
 			one.B = mat.Rows(steps.B, t, t+1)
 		}
-		one.Run(mat.Rows(out(0), t, t+1), s)
+		one.Run(mat.Rows(y, t, t+1), s)
 		for j := 1; j < op.each; j++ {
-			kernel.Combine(mat.Row(out(j), t), s, w.q[(j*n+t)*width:][:width])
+			kernel.Combine(mat.Part(call.Dst, p.t+t, (h*op.each+j)*op.cfg.ValueDim+from, s.Cols), s, w.q[(j*n+t)*width:][:width])
 		}
 	}
+}
+
+// setPart sets to to columns of a piece's rows of m, field by field: a matrix that is copied
+// right after it was made waits for its own memory.
+func setPart(to, m *blas32.General, p piece, from, cols int) {
+	to.Rows, to.Cols, to.Stride = p.n, cols, m.Stride
+	to.Data = m.Data[p.t*m.Stride+from:]
 }
 
 func fill(x []float32, v float32) {
