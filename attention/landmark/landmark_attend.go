@@ -29,11 +29,16 @@ func (r *run) attendTask(worker, task int) {
 			w.read(r, i, first+i, head)
 		}
 	}
-	height := a.tile.Rows()
+	height, done := a.tile.Rows(), 0
 	for b := range r.sections {
 		s := &r.sections[b]
 		if s.from > r.past+first+n-1 {
 			break
+		}
+		if done += n * (s.to - s.from + panel) * (d + cols); done >= lookWork {
+			if done = 0; r.group.Stopped() {
+				return
+			}
 		}
 		if b%panel == 0 {
 			w.landmarkLogits(r, b, g, n)
@@ -54,6 +59,9 @@ func (r *run) attendTask(worker, task int) {
 		}
 	}
 }
+
+// lookWork is after how many multiply-adds a task looks whether it may end: a few milliseconds.
+const lookWork = 1 << 21
 
 func tilesFor(n, size int) int { return (n + size - 1) / size }
 
@@ -92,7 +100,7 @@ func (w *worker) strip(r *run, s *section, column, kvHead, first, i, n int) {
 func (w *worker) ownTokens(r *run, s *section, kvHead, i, n, at int) {
 	for t := range r.tilesOf(s) {
 		from, to, k, v, finite := r.tile(s, t, kvHead)
-		if from > at+n-1 {
+		if from > at+n-1 || t > 0 && r.group.Stopped() {
 			return
 		}
 		x := w.scores(r, i, n, to-from, k)
@@ -117,6 +125,9 @@ func (w *worker) block(r *run, s *section, column, kvHead, i, n int) {
 	clear(w.blockO[:n*cols])
 	var x blas32.General
 	for t := range tiles {
+		if t > 0 && r.group.Stopped() {
+			return
+		}
 		_, _, k, v, finite := r.tile(s, t, kvHead)
 		x = w.scores(r, i, n, len(v)/cols, k)
 		a.tile.Weights(x, top, sum, w.factor[:n])

@@ -382,3 +382,37 @@ func TestLandmarkErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// counted is a context that counts how often it is looked at.
+type counted struct {
+	context.Context
+	looks int
+}
+
+func (c *counted) Err() error {
+	c.looks++
+	return nil
+}
+
+// TestLooks: a tile of queries that sees thousands of blocks, or one of thousands of tokens,
+// looks at the context on its way.
+func TestLooks(t *testing.T) {
+	const n, d = 1500, 32
+	l := mustLandmark(t, Config{Heads: 1, HeadDim: d, Block: 1, TopK: 1, Workers: 1})
+	tasks := (n + l.sizes.Rows - 1) / l.sizes.Rows
+	for name, every := range map[string]int{"blocks": 2, "a block": n + 1} {
+		marks, sections := make([]bool, n), 1
+		for i := every - 1; i < n; i += every {
+			marks[i] = true
+			sections++
+		}
+		c := &flat{Dst: zeroMatrix(n, d), Q: zeroMatrix(n, d), K: zeroMatrix(n, d), V: zeroMatrix(n, d), Landmarks: marks}
+		ctx := &counted{Context: context.Background()}
+		if err := c.run(ctx, l); err != nil {
+			t.Fatal(err)
+		}
+		if most := tasks + sections + 8; ctx.looks <= most {
+			t.Errorf("%s: %d looks, want more than %d", name, ctx.looks, most)
+		}
+	}
+}
