@@ -138,18 +138,33 @@ func (r *forwardRun) positions(b int) (query, key int64) {
 // causalRange returns the keys of its sequence that causality and window let a query
 // see: two numbers that do not fall as row rises.
 func (r *forwardRun) causalRange(b, row int) (from, to int) {
+	x := r.causalRanges(b)
+	return x.at(row)
+}
+
+// causalRanges is causalRange for the rows of a sequence: both ends go up by one from row to
+// row, as far as there are keys.
+type causalRanges struct {
+	from, to int64 // of row 0, as if there were keys everywhere
+	keys     int64
+}
+
+func (r *forwardRun) causalRanges(b int) causalRanges {
 	q, k := r.positions(b)
-	at := q + int64(row-r.qOffsets[b]) - k // in keys
 	start, end := r.src[0].sequence(b)
-	lo, hi := int64(0), int64(end-start)
+	x := causalRanges{from: math.MinInt64 / 2, to: math.MaxInt64 / 2, keys: int64(end - start)}
+	at := q - int64(r.qOffsets[b]) - k // of row 0, in keys
 	if w := int64(r.window); w > 0 {
-		lo = max(lo, at-min(w, MaxPosition)+1)
+		x.from = at - min(w, MaxPosition) + 1
 	}
 	if ahead := r.op.cfg.LookAhead; ahead != nil {
-		hi = min(hi, at+min(int64(*ahead), MaxPosition)+1)
+		x.to = at + min(int64(*ahead), MaxPosition) + 1
 	}
-	lo, hi = min(lo, int64(end-start)), max(hi, 0)
-	return int(lo), int(hi)
+	return x
+}
+
+func (x *causalRanges) at(row int) (from, to int) {
+	return int(min(max(x.from+int64(row), 0), x.keys)), int(max(min(x.to+int64(row), x.keys), 0))
 }
 
 // inSight returns the keys that a query sees as far as a range can tell: visible,

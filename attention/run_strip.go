@@ -57,32 +57,24 @@ func (w *forwardWork) plain(t *keyTile) bool {
 	return t.source > 0 || cfg.Bias == nil && cfg.Skip == 0 && call.Bias == nil && call.Mask == nil
 }
 
-// seeAll returns how many rows from i on, in whole strips, see all keys of a tile: as many as are
-// done between two looks at the context, at the most.
-func (w *forwardWork) seeAll(t *keyTile, i int) (n int) {
-	const most = 1 << 23 // multiply-adds
+// attendPlain is strip for all rows of the tile of rows, for a tile of keys that is plain.
+func (w *forwardWork) attendPlain(t *keyTile) {
+	const most = 1 << 23 // multiply-adds between two looks at the context, or those of a strip
 	a := w.r.op
-	height, row := a.height(), a.sizes.Keys*(a.cfg.HeadDim+a.cfg.ValueDim)
-	for ; i+n < w.rows && (n == 0 || (n+height)*row <= most); n += height {
-		if from, to, whole := w.span(t, i+n); from > t.from || to < t.to || !whole {
-			break
+	d, cols, height := a.cfg.HeadDim, a.outCols(), a.height()
+	strips := max(1, most/(height*a.sizes.Keys*(d+cols)))
+	for i := 0; i < w.rows && !w.r.group.Stopped(); i += strips * height {
+		end := min(i+strips*height, w.rows)
+		w.attending = kernel.Attending{
+			Q:   blas32.General{Rows: end - i, Cols: d, Stride: d, Data: w.q[i*d:]},
+			O:   blas32.General{Rows: end - i, Cols: cols, Stride: cols, Data: w.o[i*cols:]},
+			Top: w.top[i:end], Sum: w.sum[i:end], Factor: w.factor[i:end],
+			From: w.from[t.source][i:end], To: w.to[t.source][i:end], Seen: w.seen(t.source, i),
+			S: blas32.General{Rows: height, Cols: a.sizes.Keys, Stride: a.scoreStride(), Data: w.s},
 		}
+		ahead := t.ahead[len(t.ahead)*i/w.rows : len(t.ahead)*end/w.rows]
+		a.tile.Attend(&w.attending, t.k, t.v, a.sizes.Keys, t.from, t.to-t.from, ahead)
 	}
-	return min(n, w.rows-i)
-}
-
-// attendWhole is strip for rows that see all keys of a tile that is plain.
-func (w *forwardWork) attendWhole(t *keyTile, i, n int) {
-	a := w.r.op
-	d, cols := a.cfg.HeadDim, a.outCols()
-	w.attending = kernel.Attending{
-		Q:   blas32.General{Rows: n, Cols: d, Stride: d, Data: w.q[i*d:]},
-		O:   blas32.General{Rows: n, Cols: cols, Stride: cols, Data: w.o[i*cols:]},
-		Top: w.top[i : i+n], Sum: w.sum[i : i+n], Factor: w.factor[i : i+n],
-		S: blas32.General{Rows: a.height(), Cols: a.sizes.Keys, Stride: a.scoreStride(), Data: w.s},
-	}
-	ahead := t.ahead[len(t.ahead)*i/w.rows : len(t.ahead)*(i+n)/w.rows]
-	a.tile.Attend(&w.attending, t.k, t.v, a.sizes.Keys, t.to-t.from, ahead)
 }
 
 // looked returns the logits of rows i ... i+n with the keys of a tile that they look at, from
@@ -100,25 +92,19 @@ func (w *forwardWork) looked(t *keyTile, i, n int) (s blas32.General, from, to i
 	return s, from, to, whole
 }
 
-// stripSpan is what the rows of a strip see of a source's keys.
-type stripSpan struct {
-	from, to int // the keys that some of the rows see
-	all, end int // those that all of them see
-}
-
 // spanStrips finds what the strips of the tile of rows see.
 func (w *forwardWork) spanStrips() {
 	height := w.r.op.height()
 	w.strips = w.strips[:0]
 	for s := range w.r.src {
 		for i := 0; i < w.rows; i += height {
-			x := stripSpan{from: math.MaxInt, end: math.MaxInt}
+			x := kernel.Seen{From: math.MaxInt, End: math.MaxInt}
 			for j := i; j < min(i+height, w.rows); j++ {
 				from, to := w.from[s][j], w.to[s][j]
 				if from < to {
-					x.from, x.to = min(x.from, from), max(x.to, to)
+					x.From, x.To = min(x.From, from), max(x.To, to)
 				}
-				x.all, x.end = max(x.all, from), min(x.end, to)
+				x.All, x.End = max(x.All, from), min(x.End, to)
 			}
 			w.strips = append(w.strips, x)
 		}
@@ -128,10 +114,15 @@ func (w *forwardWork) spanStrips() {
 // span returns the keys of a tile that some rows of the strip that begins with row i see, and
 // whether all of them see all of these.
 func (w *forwardWork) span(t *keyTile, i int) (from, to int, whole bool) {
+	x := &w.seen(t.source, i)[0]
+	from, to = max(x.From, t.from), min(x.To, t.to)
+	return from, to, x.All <= from && x.End >= to
+}
+
+// seen returns what the strips from the one that begins with row i on see of a source's keys.
+func (w *forwardWork) seen(source, i int) []kernel.Seen {
 	height := w.r.op.height()
-	x := &w.strips[t.source*((w.rows+height-1)/height)+i/height]
-	from, to = max(x.from, t.from), min(x.to, t.to)
-	return from, to, x.all <= from && x.end >= to
+	return w.strips[source*((w.rows+height-1)/height)+i/height:]
 }
 
 // seenPart returns what a row sees of keys from ... to, counted from from.

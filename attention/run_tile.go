@@ -27,17 +27,17 @@ type forwardWork struct {
 	row   int // the tile's first row, counted in the block
 	rows  int // rows in the tile
 
-	q        []float32   // [rows][D], scaled queries
-	o        []float32   // [rows][Dv in whole panels], sums of weighted values
-	top, sum []float32   // [rows], largest logit so far, and sum of exp(logit - top)
-	factor   []float32   // [rows], what a strip multiplies o by before it adds
-	least    []float32   // [rows], a lower bound of the largest logit; with Config.Skip
-	norm     []float32   // [rows], |q|; with Config.Skip
-	from, to [][]int     // [sources][rows], the keys that a row sees, in its sequence
-	strips   []stripSpan // [sources][strips], what the rows of a strip see
-	scales   []float32   // [rows], Config.Scale each
+	q        []float32     // [rows][D], scaled queries
+	o        []float32     // [rows][Dv in whole panels], sums of weighted values
+	top, sum []float32     // [rows], largest logit so far, and sum of exp(logit - top)
+	factor   []float32     // [rows], what a strip multiplies o by before it adds
+	least    []float32     // [rows], a lower bound of the largest logit; with Config.Skip
+	norm     []float32     // [rows], |q|; with Config.Skip
+	from, to [][]int       // [sources][rows], the keys that a row sees, in its sequence
+	strips   []kernel.Seen // [sources][strips], what the rows of a strip see
+	scales   []float32     // [rows], Config.Scale each
 
-	attending kernel.Attending // of attendWhole
+	attending kernel.Attending // of attendPlain
 
 	second massWork
 	wide   []float32 // [keys of a tile][D + Dv], of a state that is not float32
@@ -117,23 +117,37 @@ func (w *forwardWork) beginTile(r *forwardRun, it *item, block, tile int) {
 		q, n = w.rowsOf(r.call.Q, d, i)
 		kernel.ScaleRows(mat.Of(w.q[i*d:], q.Rows, q.Cols), w.scales[:q.Rows], q)
 	}
-	for i := range w.rows {
-		token, head := w.rowToken(i)
-		if i > 0 && head > w.head {
-			for s := range r.src {
-				w.from[s][i], w.to[s][i] = w.from[s][i-1], w.to[s][i-1]
-			}
-			continue
-		}
-		w.from[0][i], w.to[0][i] = r.rangeInSight(it.seq, token)
-		for s := 1; s < len(r.src); s++ {
-			w.from[s][i], w.to[s][i] = r.extraInSight(s, it.seq, token)
-		}
-	}
+	w.sightRows()
 	w.spanStrips()
 	w.splitQueries()
 	if a.cfg.Skip > 0 {
 		w.bound()
+	}
+}
+
+// sightRows finds the keys that rows see; the heads of a query see the same.
+func (w *forwardWork) sightRows() {
+	r, it, heads := w.r, w.it, w.r.blockHeads()
+	token, head := w.rowToken(0)
+	head -= w.head
+	causal := r.causalRanges(it.seq)
+	for i := 0; i < w.rows; token, head = token+1, 0 {
+		n := min(heads-head, w.rows-i)
+		for s := range r.src {
+			from, to := 0, 0
+			switch {
+			case s > 0:
+				from, to = r.extraInSight(s, it.seq, token)
+			case r.call.Visible != nil:
+				from, to = r.rangeInSight(it.seq, token)
+			default:
+				from, to = causal.at(token)
+			}
+			for j := i; j < i+n; j++ {
+				w.from[s][j], w.to[s][j] = from, to
+			}
+		}
+		i += n
 	}
 }
 
@@ -201,16 +215,18 @@ func (w *forwardWork) waiting(i int) []float32 {
 
 func (w *forwardWork) restore() {
 	cols := w.r.op.outCols()
-	for i := range w.rows {
-		w.top[i], w.sum[i] = -math.MaxFloat32, 0
-		o := w.o[i*cols:][:cols]
-		if w.r.round == 0 {
-			clear(o)
-			continue
+	if w.r.round == 0 {
+		clear(w.o[:w.rows*cols])
+		clear(w.sum[:w.rows])
+		for i := range w.rows {
+			w.top[i] = -math.MaxFloat32
 		}
+		return
+	}
+	for i := range w.rows {
 		s := w.waiting(i)
 		w.top[i], w.sum[i] = s[0], s[1]
-		copy(o, w.dst(i))
+		copy(w.o[i*cols:][:cols], w.dst(i))
 	}
 }
 
@@ -225,14 +241,7 @@ func (w *forwardWork) save() {
 // writeRows divides by the sums and writes the results.
 func (w *forwardWork) writeRows() {
 	r, dv, cols := w.r, w.r.op.cfg.ValueDim, w.r.op.outCols()
-	for i := range w.rows {
-		token, head := w.rowToken(i)
-		factor, lse := w.denominator(i, head)
-		w.factor[i] = factor
-		if r.lse.Rows > 0 {
-			mat.Row(r.lse, token)[head] = lse
-		}
-	}
+	w.denominators()
 	if r.blockHeads() == 1 {
 		dst, n := w.rowsOf(r.call.Dst, dv, 0)
 		kernel.ScaleRows(dst, w.factor[:n], blas32.General{Rows: n, Cols: dv, Stride: cols, Data: w.o})
@@ -240,6 +249,29 @@ func (w *forwardWork) writeRows() {
 	}
 	for i := range w.rows {
 		asm.Scale(w.dst(i), w.factor[i], w.o[i*cols:][:dv])
+	}
+}
+
+// denominators sets factor to what the rows' sums of values are to be multiplied by, and writes
+// their log-sum-exps.
+func (w *forwardWork) denominators() {
+	r := w.r
+	if cfg := &r.op.cfg; r.lse.Rows == 0 && cfg.Sinks == nil && !cfg.ReLU {
+		for i, sum := range w.sum[:w.rows] {
+			w.factor[i] = 0
+			if sum != 0 {
+				w.factor[i] = 1 / sum
+			}
+		}
+		return
+	}
+	for i := range w.rows {
+		token, head := w.rowToken(i)
+		factor, lse := w.denominator(i, head)
+		w.factor[i] = factor
+		if r.lse.Rows > 0 {
+			mat.Row(r.lse, token)[head] = lse
+		}
 	}
 }
 
@@ -297,18 +329,13 @@ func (w *forwardWork) attendKeys(s, tile, slot int) {
 	if slot+1 < min(w.it.perRound, w.it.tiles-r.round*w.it.perRound) {
 		t.ahead, _ = r.slotOf(w.it, slot+1, set, head)
 	}
-	height, plain := a.height(), w.plain(&t)
-	for i := 0; i < w.rows && !r.group.Stopped(); {
-		n := min(height, w.rows-i)
-		if plain {
-			if all := w.seeAll(&t, i); all > 0 {
-				w.attendWhole(&t, i, all)
-				i += all
-				continue
-			}
-		}
-		w.strip(&t, i, n)
-		i += n
+	if w.plain(&t) {
+		w.attendPlain(&t)
+		return
+	}
+	height := a.height()
+	for i := 0; i < w.rows && !r.group.Stopped(); i += height {
+		w.strip(&t, i, min(height, w.rows-i))
 	}
 }
 

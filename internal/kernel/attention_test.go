@@ -275,33 +275,67 @@ func TestScoresAhead(t *testing.T) {
 	})
 }
 
-// TestAttend has the bits of the three steps, whatever the number of rows and keys.
+// TestAttend has the bits of the three steps of each row by itself, whatever the rows see.
 func TestAttend(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		tile := NewAttentionTile()
-		w := tile.Panel()
-		for _, rows := range []int{0, 1, 11, 12, 29} {
-			for _, keys := range []int{0, 1, w, 3*w - 1} {
+		w, full := tile.Panel(), tile.Rows()
+		const from = 5
+		for _, rows := range []int{0, 1, full - 1, full, 2*full + 5} {
+			for _, keys := range []int{1, w, 3*w - 1} {
 				for _, dims := range [][2]int{{64, w}, {5, 3 * w}, {0, w}, {3, 0}, {1 << 10, w}} {
-					size, panels := keys+2, tile.Panels(keys)
-					k, v := make([]float32, panels*w*dims[0]), make([]float32, size*dims[1])
-					tile.PackKeys(k, 0, matrix(1, keys, dims[0], 1))
-					tile.PackValues(v, size, 0, matrix(2, keys, dims[1], 3))
-					start := func() *Attending {
-						x := &Attending{Q: matrix(3, rows, dims[0], 2), O: matrix(4, rows, dims[1], 1), S: blank(min(rows, tile.Rows()), panels*w, 3)}
-						x.Top, x.Sum, x.Factor = random(5, rows), random(6, rows), make([]float32, rows)
-						return x
-					}
-					x, y := start(), start()
-					tile.Attend(x, k, v, size, keys, k[len(k)/3:])
-					s := blank(rows, panels*w, 0)
-					tile.Scores(s, y.Q, k)
-					s.Cols = keys
-					tile.Weights(s, y.Top, y.Sum, y.Factor)
-					tile.Values(y.O, s, v, size, 0, y.Factor)
-					for what, p := range map[string][2][]float32{"O": {x.O.Data, y.O.Data}, "Top": {x.Top, y.Top}, "Sum": {x.Sum, y.Sum}, "Factor": {x.Factor, y.Factor}} {
-						if err := sameBits(p[0], p[1]); err != nil {
-							t.Errorf("%d rows, %d keys, %v: %s: %v", rows, keys, dims, what, err)
+					for what, sees := range map[string]func(i int) (int, int){
+						"all":    func(int) (int, int) { return from, from + keys },
+						"causal": func(i int) (int, int) { return 0, from + i },
+						"window": func(i int) (int, int) { return from - 9 + 3*i, from + 3*i },
+						"holes":  func(i int) (int, int) { return from + keys*(i%2), from + keys - i%3 },
+					} {
+						size, panels := keys+2, tile.Panels(keys)
+						k, v := make([]float32, panels*w*dims[0]), make([]float32, size*dims[1])
+						tile.PackKeys(k, 0, matrix(1, keys, dims[0], 1))
+						tile.PackValues(v, size, 0, matrix(2, keys, dims[1], 3))
+						x := &Attending{
+							Q: matrix(3, rows, dims[0], 2), O: matrix(4, rows, dims[1], 1), S: blank(min(rows, full), panels*w, 3),
+							Top: random(5, rows), Sum: random(6, rows), Factor: make([]float32, rows),
+							From: make([]int, rows), To: make([]int, rows),
+						}
+						o, top, sum := matrix(4, rows, dims[1], 1), random(5, rows), random(6, rows)
+						for i := range rows {
+							if i%full == 0 {
+								x.Seen = append(x.Seen, Seen{From: math.MaxInt, End: math.MaxInt})
+							}
+							x.From[i], x.To[i] = sees(i)
+							f, t, s := x.From[i], x.To[i], &x.Seen[i/full]
+							if f < t {
+								s.From, s.To = min(s.From, f), max(s.To, t)
+							}
+							s.All, s.End = max(s.All, f), min(s.End, t)
+						}
+						for i := range rows {
+							strip := &x.Seen[i/full]
+							lo, hi := max(strip.From-from, 0), min(strip.To-from, keys)
+							if lo >= hi {
+								continue
+							}
+							s := blank(1, panels*w, 0)
+							q, part, factor := x.Q, o, make([]float32, 1)
+							q.Rows, q.Data = 1, q.Data[min(i*q.Stride, len(q.Data)):]
+							part.Rows, part.Data = 1, o.Data[min(i*o.Stride, len(o.Data)):]
+							tile.Scores(s, q, k)
+							for j := range s.Cols {
+								if j+from < x.From[i] || j+from >= x.To[i] {
+									s.Data[j] = float32(math.Inf(-1))
+								}
+							}
+							s.Cols, s.Data = hi-lo, s.Data[lo:]
+							tile.Weights(s, top[i:i+1], sum[i:i+1], factor)
+							tile.Values(part, s, v, size, lo, factor)
+						}
+						tile.Attend(x, k, v, size, from, keys, k[len(k)/3:])
+						for name, p := range map[string][2][]float32{"O": {x.O.Data, o.Data}, "Top": {x.Top, top}, "Sum": {x.Sum, sum}} {
+							if err := sameBits(p[0], p[1]); err != nil {
+								t.Errorf("%d rows, %d keys, %v, %s: %s: %v", rows, keys, dims, what, name, err)
+							}
 						}
 					}
 				}
