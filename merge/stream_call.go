@@ -15,11 +15,11 @@ type StreamCall struct {
 	// Dst takes the rows that come out, and must have Room(tokens, State) of them.
 	// It shares no element with the others.
 	Dst blas32.General
-	// Size [tokens] are the sizes of the tokens, nil where each is 1. Total, if not nil,
+	// Sizes [tokens] are the sizes of the tokens, nil where each is 1. Total, if not nil,
 	// takes the size of each row of Dst, and Kept the token whose place it takes, counted
 	// from the first of the stream; both are as long as Dst at least.
-	Size, Total []float32
-	Kept        []int64
+	Sizes, Total []float32
+	Kept         []int64
 	// State is what the stream has seen, and is brought up to date; nil is nothing.
 	State *State
 	// End says that no token follows: one that waits for its second comes out.
@@ -52,14 +52,14 @@ func (op *Stream) checkStream(c *StreamCall) error {
 		return check.Errorf(ErrShape, "merge: %d tokens, want at most %d", n, maxTokens)
 	case c.Dst.Rows < room:
 		return check.Errorf(ErrShape, "merge: dst has %d rows, want Room = %d", c.Dst.Rows, room)
-	case c.Size != nil && len(c.Size) != n:
-		return check.Errorf(ErrShape, "merge: Size has %d elements, want the rows of x = %d", len(c.Size), n)
+	case c.Sizes != nil && len(c.Sizes) != n:
+		return check.Errorf(ErrShape, "merge: Sizes has %d elements, want the rows of x = %d", len(c.Sizes), n)
 	case c.Total != nil && len(c.Total) < room:
 		return check.Errorf(ErrShape, "merge: Total has %d elements, want Room = %d", len(c.Total), room)
 	case c.Kept != nil && len(c.Kept) < room:
 		return check.Errorf(ErrShape, "merge: Kept has %d elements, want Room = %d", len(c.Kept), room)
 	}
-	for _, in := range [...]blas32.General{c.X, c.Metric, mat.Vector(c.Size)} {
+	for _, in := range [...]blas32.General{c.X, c.Metric, mat.Vector(c.Sizes)} {
 		if mat.Overlap(c.Dst, in) || mat.Overlap(mat.Vector(c.Total), in) {
 			return check.Errorf(ErrShape, "merge: dst or Total shares elements with an input")
 		}
@@ -67,5 +67,5 @@ func (op *Stream) checkStream(c *StreamCall) error {
 	if mat.Overlap(c.Dst, mat.Vector(c.Total)) {
 		return check.Errorf(ErrShape, "merge: dst shares elements with Total")
 	}
-	return check.Positive(ErrCall, "merge", "Size", c.Size)
+	return check.Positive(ErrCall, "merge", "Sizes", c.Sizes)
 }

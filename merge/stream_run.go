@@ -51,8 +51,8 @@ func (r *streamRun) mergePairs(ctx context.Context, op *Stream, call *StreamCall
 // accept takes token t of the call: it waits, or it comes out with the one that does.
 func (r *streamRun) accept(st *State, t int) {
 	size := float32(1)
-	if r.call.Size != nil {
-		size = r.call.Size[t]
+	if r.call.Sizes != nil {
+		size = r.call.Sizes[t]
 	}
 	x, metric := mat.Row(r.call.X, t), mat.Row(r.call.Metric, t)
 	switch {

@@ -67,7 +67,7 @@ func TestStream(t *testing.T) {
 				state := st
 				for from := 0; from < n; {
 					to := min(n, from+rng.IntN(2+round*9))
-					rowsOf(&StreamCall{Dst: mat.Rows(got, rows, n), X: mat.Rows(x, from, to), Metric: mat.Rows(metric, from, to), Size: size[from:to],
+					rowsOf(&StreamCall{Dst: mat.Rows(got, rows, n), X: mat.Rows(x, from, to), Metric: mat.Rows(metric, from, to), Sizes: size[from:to],
 						Total: gotSize[rows:], Kept: kept[rows:], State: state})
 					if rng.IntN(3) == 0 { // through a file and a copy
 						var b bytes.Buffer
@@ -126,8 +126,8 @@ func TestStreamErrors(t *testing.T) {
 		{step(foreign), ErrState, "the state is of a Stream"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), State: st}), ErrShape, "dst has 4 rows, want Room = 5"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(3, 2)}), ErrShape, "the metric has 3 rows, want 4"},
-		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Size: []float32{1}}), ErrShape, "Size has 1 elements"},
-		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Size: []float32{1, 1, 0, 1}}), ErrCall, "Size[2] is 0"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Sizes: []float32{1}}), ErrShape, "Sizes has 1 elements"},
+		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Sizes: []float32{1, 1, 0, 1}}), ErrCall, "Sizes[2] is 0"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Total: make([]float32, 3)}), ErrShape, "Total has 3 elements"},
 		{run(StreamCall{Dst: mat.New(4, 3), X: x, Metric: mat.New(4, 2), Kept: make([]int64, 3)}), ErrShape, "Kept has 3 elements"},
 		{run(StreamCall{Dst: x, X: x, Metric: mat.New(4, 2)}), ErrShape, "shares elements"},

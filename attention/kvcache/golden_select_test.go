@@ -37,7 +37,7 @@ func goldenTokenSelect(t *testing.T, f *golden.File) {
 	v, _ := f.Heads("v")
 	tokens := len(f.Int64("page_table")) // where the published code's pool has each token
 	dim := q.Cols / heads
-	p := TokenSelect{TopK: number(f, "top_k", 0), Pool: max(0, number(f, "kernel_size", 0))}
+	p := TokenSelect{TopK: number(f, "top_k", 0), Kernel: max(0, number(f, "kernel_size", 0))}
 	a := operator(t, Config{
 		Heads: heads, KVHeads: kvHeads, HeadDim: dim, ValueDim: v.Cols / kvHeads, Keep: number(f, "n_init", 0), Recent: number(f, "n_local", 0),
 		Select: p, Rotation: rotation(f, dim), Positions: InCache, Chunk: q.Rows,

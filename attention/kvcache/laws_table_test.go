@@ -29,7 +29,7 @@ var lawCases = []lawCase{
 	{name: "Top", change: func(c *Config) { c.Select = Top{TopK: 5} }, roomy: func(c *Config) { c.Select = Top{TopK: 1000} }},
 	{name: "TopAlone", change: func(c *Config) { c.Select = Top{TopK: 5, Group: Alone} }, roomy: func(c *Config) { c.Select = Top{TopK: 1000, Group: Alone} }},
 	{name: "TopMax", change: func(c *Config) { c.Select = Top{TopK: 5, Group: GroupMax} }, roomy: func(c *Config) { c.Select = Top{TopK: 1000, Group: GroupMax} }},
-	{name: "TokenSelect", change: func(c *Config) { c.Select = TokenSelect{TopK: 6, Pool: 3} }, roomy: func(c *Config) { c.Select = TokenSelect{TopK: 1000} }},
+	{name: "TokenSelect", change: func(c *Config) { c.Select = TokenSelect{TopK: 6, Kernel: 3} }, roomy: func(c *Config) { c.Select = TokenSelect{TopK: 1000} }},
 	{name: "TokenSelectInCache", change: func(c *Config) {
 		c.Select, c.Rotation, c.Positions = TokenSelect{TopK: 6}, &rope.Config{HeadDim: c.HeadDim &^ 1, RotaryDim: 0}, InCache
 	}, far: true},

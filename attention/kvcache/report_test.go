@@ -21,7 +21,7 @@ func TestSeen(t *testing.T) {
 		blind bool
 	}{
 		{p: Top{TopK: 12}}, {p: Top{TopK: 12, Group: Alone}, turns: true}, {p: Top{TopK: 12, Group: GroupMax}, sinks: sinks},
-		{p: TokenSelect{TopK: 12}, turns: true}, {p: TokenSelect{TopK: 12, Pool: 3}},
+		{p: TokenSelect{TopK: 12}, turns: true}, {p: TokenSelect{TopK: 12, Kernel: 3}},
 		{p: RetroInfer{Segment: 32, Read: .2, Estimate: .3}, turns: true, least: true},
 		{p: Window{}, blind: true}, {p: Landmarks{Block: 4, TopK: 2}, blind: true},
 	} {

@@ -69,7 +69,7 @@ func TestTokenCopy(t *testing.T) {
 			}
 		}
 	})
-	if _, err := New(Config{Heads: 1, HeadDim: 8, Select: TokenSelect{TopK: 4, Pool: 3, Bits: 8}}); err == nil {
+	if _, err := New(Config{Heads: 1, HeadDim: 8, Select: TokenSelect{TopK: 4, Kernel: 3, Bits: 8}}); err == nil {
 		t.Error("Bits with Pool")
 	}
 	if _, err := New(Config{Heads: 1, HeadDim: 8, Select: TokenSelect{TopK: 4, Bits: 5}}); err == nil {

@@ -27,12 +27,12 @@ import (
 type TokenSelect struct {
 	// TopK is how many tokens of the middle are read.
 	TopK int
-	// Pool, an odd number, takes the largest of so many neighbouring votes; 0 is none.
-	Pool int
+	// Kernel, an odd number, takes the largest of so many neighbouring votes; 0 is none.
+	Kernel int
 	// Bits, 8 or 4, has keys looked at in a copy of so many bits, that of Shadow: a quarter
 	// or an eighth of float32's bytes. A quarter more than TopK are chosen so, and the
 	// keys of these decide. 0 looks at the keys themselves, for certain. It goes with no
-	// Pool.
+	// Kernel.
 	Bits int
 }
 
@@ -42,14 +42,14 @@ type tokenIndex struct {
 }
 
 func (p TokenSelect) check(cfg *Config) error {
-	if p.Pool < 0 || p.Pool > 1<<16 || p.Pool > 0 && p.Pool%2 == 0 {
-		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Pool is %d, want 0 or an odd number", p.Pool)
+	if p.Kernel < 0 || p.Kernel > 1<<16 || p.Kernel > 0 && p.Kernel%2 == 0 {
+		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Kernel is %d, want 0 or an odd number", p.Kernel)
 	}
 	switch {
 	case p.Bits != 0 && p.Bits != 8 && p.Bits != 4:
 		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits is %d, want 0, 8 or 4", p.Bits)
-	case p.Bits != 0 && p.Pool > 1:
-		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits is %d with Pool %d, want one of them", p.Bits, p.Pool)
+	case p.Bits != 0 && p.Kernel > 1:
+		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits is %d with Kernel %d, want one of them", p.Bits, p.Kernel)
 	case p.Bits != 0 && cfg.HeadDim > kernel.MaxShadowDim:
 		return check.Errorf(ErrConfig, "kvcache: TokenSelect.Bits with HeadDim %d, want at most %d", cfg.HeadDim, kernel.MaxShadowDim)
 	}
@@ -58,7 +58,7 @@ func (p TokenSelect) check(cfg *Config) error {
 
 // describe says what it always has of those without Bits, so that states are theirs.
 func (p TokenSelect) describe() string {
-	s := fmt.Sprintf("kvcache.TokenSelect{Tokens:%d Pool:%d}", p.TopK, p.Pool)
+	s := fmt.Sprintf("kvcache.TokenSelect{Tokens:%d Pool:%d}", p.TopK, p.Kernel)
 	if p.Bits != 0 {
 		s += fmt.Sprintf(" of %d bits", p.Bits)
 	}
@@ -85,7 +85,7 @@ func (x tokenIndex) choose(r *run) error {
 	if err := r.scanKeys(q, from, to); err != nil {
 		return err
 	}
-	if x.p.Pool <= 1 && to-from >= max(pruneFrom*x.p.TopK, 4*voteBlock) {
+	if x.p.Kernel <= 1 && to-from >= max(pruneFrom*x.p.TopK, 4*voteBlock) {
 		rows, err := r.bestVotes(x.p.TopK)
 		if err != nil {
 			return err
@@ -98,9 +98,9 @@ func (x tokenIndex) choose(r *run) error {
 	if err != nil {
 		return err
 	}
-	if x.p.Pool > 1 {
+	if x.p.Kernel > 1 {
 		r.sel.pooled = grown(r.sel.pooled, len(votes))
-		pool(r.sel.pooled[:len(votes)], votes, x.p.Pool, MaxPool)
+		pool(r.sel.pooled[:len(votes)], votes, x.p.Kernel, MaxPool)
 		r.sel.votes, r.sel.pooled = r.sel.pooled, r.sel.votes
 		votes = r.sel.votes[:len(votes)]
 	}

@@ -28,7 +28,7 @@ func TestGenerate(t *testing.T) {
 	logits := mat.Of(make([]float32, 62*m.cfg.Vocab), 62, m.cfg.Vocab)
 	must(t, m.Run(t.Context(), &Call{Tokens: all, Logits: logits}))
 	for i := 50; i < 62; i++ {
-		z := mat.Row(logits, i-1)[:m.vocabulary.Len()]
+		z := mat.Row(logits, i-1)[:m.vocabulary.Size()]
 		if float64(slices.Max(z)-z[all[i]]) > 1e-4 {
 			t.Errorf("token %d is %d, not the likeliest", i, all[i])
 		}

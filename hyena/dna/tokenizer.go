@@ -187,7 +187,7 @@ func (t *Tokenizer) EncodeBatch(texts []string, length int) [][]int32 {
 func (t *Tokenizer) Decode(ids []int32) string {
 	var b strings.Builder
 	for _, id := range ids {
-		if id < 0 || int(id) >= t.cfg.Vocabulary.Len() {
+		if id < 0 || int(id) >= t.cfg.Vocabulary.Size() {
 			id = vocabularies[t.cfg.Vocabulary].unknown
 		}
 		b.WriteString(t.cfg.Vocabulary.Token(id))
@@ -204,4 +204,4 @@ func (t *Tokenizer) AppendText(dst []byte, _, token int32) []byte {
 }
 
 // Size returns the number of tokens. A model may have more rows.
-func (t *Tokenizer) Size() int { return t.cfg.Vocabulary.Len() }
+func (t *Tokenizer) Size() int { return t.cfg.Vocabulary.Size() }

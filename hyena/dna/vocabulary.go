@@ -32,12 +32,12 @@ var vocabularies = [...]vocabulary{
 	},
 }
 
-// Len returns the number of tokens.
-func (v Vocabulary) Len() int { return len(vocabularies[v].tokens) }
+// Size returns the number of tokens.
+func (v Vocabulary) Size() int { return len(vocabularies[v].tokens) }
 
 // Token returns the text of a token, or "" for a number that is none.
 func (v Vocabulary) Token(id int32) string {
-	if id < 0 || int(id) >= v.Len() {
+	if id < 0 || int(id) >= v.Size() {
 		return ""
 	}
 	return vocabularies[v].tokens[id]
