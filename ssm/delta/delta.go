@@ -95,11 +95,12 @@ type Config struct {
 // Sequences are cut into pieces of 32 tokens at absolute positions. Whole ones are computed,
 // where that is faster, by matrix products: within the piece as attention with a mask of
 // decays, whose writes are the solution of a triangular system (Yang et al. 2024, arXiv
-// 2406.06484, without the inverse), from piece to piece through the state. Others, a
-// token of decoding among them, go by the recurrence. Both agree to about 1e-6 of the
-// largest value; the same split of a sequence gives the same bits.
+// 2406.06484, without the inverse), from piece to piece through the state. Others go by the
+// recurrence: a token of decoding, pairs, and pieces in which KeyDecay leaves less than 2^-90
+// in some channel. Both agree to about 1e-6 of the largest value; the same split of a
+// sequence gives the same bits.
 //
-// It costs 7 K V flop for each token and head in the recurrence, and 6 K V + 128 K + 64 V
+// It costs 7 K V flop for each token and head in the recurrence, and 6 K V + 96 K + 64 V
 // by pieces. A Recurrence is immutable and safe for concurrent use.
 type Recurrence struct {
 	cfg     Config
