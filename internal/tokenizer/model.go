@@ -2,7 +2,9 @@ package tokenizer
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -39,16 +41,21 @@ type vocabulary struct {
 	ids    map[string]int32
 	tokens map[int32]string
 	n      int // one more than the largest
+
+	lengths []int // in bytes, that tokens have, ascending: no others are looked for
 }
 
 func newVocabulary(ids map[string]int32) (vocabulary, error) {
-	v := vocabulary{ids, make(map[int32]string, len(ids)), 0}
+	v := vocabulary{ids: ids, tokens: make(map[int32]string, len(ids))}
+	lengths := map[int]bool{}
 	for token, id := range ids {
+		lengths[len(token)] = true
 		if id < 0 || id == math.MaxInt32 {
 			return v, fmt.Errorf("token %q has number %d", token, id)
 		}
 		v.tokens[id], v.n = token, max(v.n, int(id)+1)
 	}
+	v.lengths = slices.Sorted(maps.Keys(lengths))
 	return v, nil
 }
 
@@ -142,13 +149,14 @@ func (w *wordPiece) encode(dst []int32, word string) ([]int32, error) {
 func (w *wordPiece) cut(dst []int32, word string) ([]int32, bool) {
 	prefix := ""
 	for word != "" {
-		end := len(word)
-		for ; end > 0; end-- {
-			if end < len(word) && !utf8.RuneStart(word[end]) {
+		end := 0
+		for _, n := range slices.Backward(w.lengths) {
+			n -= len(prefix)
+			if n <= 0 || n > len(word) || n < len(word) && !utf8.RuneStart(word[n]) {
 				continue
 			}
-			if id, ok := w.ids[prefix+word[:end]]; ok {
-				dst = append(dst, id)
+			if id, ok := w.ids[prefix+word[:n]]; ok {
+				dst, end = append(dst, id), n
 				break
 			}
 		}
@@ -163,11 +171,10 @@ func (w *wordPiece) cut(dst []int32, word string) ([]int32, bool) {
 // unigram cuts a word so that the sum of its tokens' scores is largest.
 type unigram struct {
 	vocabulary
-	scores  []float64
-	unk     int32
-	bytes   bool    // text without a token is its bytes
-	longest int     // bytes of a token
-	worst   float64 // score of text without a token
+	scores []float64
+	unk    int32
+	bytes  bool    // text without a token is its bytes
+	worst  float64 // score of text without a token
 }
 
 func newUnigram(s *section) (model, error) {
@@ -188,7 +195,7 @@ func newUnigram(s *section) (model, error) {
 			return nil, fmt.Errorf("Unigram: vocab[%d] is %v, want a token and its score", i, x)
 		}
 		ids[token] = int32(i)
-		u.scores, u.longest, u.worst = append(u.scores, score), max(u.longest, len(token)), min(u.worst, score)
+		u.scores, u.worst = append(u.scores, score), min(u.worst, score)
 	}
 	u.worst -= 10
 	if f.Unk != nil && *f.Unk >= 0 && int(*f.Unk) < len(f.Vocab) {
@@ -217,8 +224,12 @@ func (u *unigram) encode(dst []int32, word string) ([]int32, error) {
 			}
 		}
 		single := false
-		for end := at + 1; end <= min(at+u.longest, len(word)); end++ {
-			if end < len(word) && !utf8.RuneStart(word[end]) {
+		for _, n := range u.lengths {
+			end := at + n
+			if end > len(word) {
+				break
+			}
+			if n == 0 || end < len(word) && !utf8.RuneStart(word[end]) {
 				continue
 			}
 			if id, ok := u.ids[word[at:end]]; ok {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // split cuts parts of a text into words. first tells whether it is the text's beginning.
@@ -224,6 +225,9 @@ func newMetaspace(s *section) (split, error) {
 	}
 	if f.Replacement == "" {
 		f.Replacement = "▁"
+	}
+	if n := utf8.RuneCountInString(f.Replacement); n != 1 {
+		return nil, fmt.Errorf("Metaspace: the replacement has %d characters, want one", n)
 	}
 	if f.Scheme == "" {
 		f.Scheme = "always"

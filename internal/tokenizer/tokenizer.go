@@ -120,6 +120,11 @@ func read(text []byte) (*Tokenizer, error) {
 	if f.Model == nil {
 		return nil, fmt.Errorf("there is no model: this is not a tokenizer.json")
 	}
+	for _, stages := range [][]*section{{f.Normalizer, f.PreTokenizer}, {f.Decoder}} {
+		if err := checkGrowth(stages); err != nil {
+			return nil, err
+		}
+	}
 	t := &Tokenizer{contents: map[int32]string{}, ids: map[string]int32{}}
 	var err error
 	if t.model, err = newModel(f.Model); err != nil {
