@@ -9,7 +9,7 @@ import (
 // for one token after n.
 func BenchmarkLandmark(b *testing.B) {
 	const heads, d, n = 8, 64, 8192
-	l := mustLandmark(b, Config{Heads: heads, HeadDim: d, Rotation: rotation(b, d)})
+	l := mustLandmark(b, Config{Heads: heads, HeadDim: d, Rotation: rotation(d)})
 	q, k, v, dst := matrix(1, n, heads*d), matrix(2, n, heads*d), matrix(3, n, heads*d), zeroMatrix(n, heads*d)
 	is := make([]bool, n)
 	for i := range is {

@@ -33,7 +33,7 @@ func flags(f *golden.File, name string) []bool {
 var decades = regexp.MustCompile(`theta_i=10\^\(-([0-9]+)\*2i/D\)`)
 
 // goldenRotation is the one that the metadata rope tells of in words.
-func goldenRotation(t *testing.T, f *golden.File, dim int) *rope.Rotation {
+func goldenRotation(t *testing.T, f *golden.File, dim int) *rope.Config {
 	t.Helper()
 	text := f.Meta("rope")
 	cfg := rope.Config{HeadDim: dim, Layout: rope.Half}
@@ -45,17 +45,17 @@ func goldenRotation(t *testing.T, f *golden.File, dim int) *rope.Rotation {
 		t.Fatalf("rope is %q", text)
 	}
 	cfg.Base = math.Pow(10, float64(theta[1][0]-'0'))
-	r, err := rope.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return &cfg
 }
 
 // rotation turns interleaved pairs, base 10000.
-func rotation(t testing.TB, dim int) *rope.Rotation {
+func rotation(dim int) *rope.Config {
+	return &rope.Config{HeadDim: dim, Layout: rope.Interleaved}
+}
+
+func mustRotation(t testing.TB, cfg *rope.Config) *rope.Rotation {
 	t.Helper()
-	r, err := rope.New(rope.Config{HeadDim: dim, Layout: rope.Interleaved})
+	r, err := rope.New(*cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func goldenLandmarkBlock(t *testing.T, f *golden.File) {
 	for name, x := range map[string]blas32.General{"q_rot": q, "k_rot": k} {
 		if f.Has(name) {
 			m := general(append([]float32(nil), x.Data...), x.Rows, x.Cols)
-			if err := cfg.Rotation.Rotate(m, 0); err != nil {
+			if err := mustRotation(t, cfg.Rotation).Rotate(m, 0); err != nil {
 				t.Fatal(err)
 			}
 			f.Compare(name, m.Data)

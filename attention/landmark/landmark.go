@@ -32,8 +32,8 @@ type Config struct {
 	Heads, KVHeads, HeadDim, ValueDim int
 	Scale                             float32
 	// Rotation rotates queries and keys, which come without positions; nil if they
-	// are not to be rotated. It has one axis and no xPos.
-	Rotation *rope.Rotation
+	// are not to be rotated. It has one axis, no learned frequencies and no xPos.
+	Rotation *rope.Config
 	// Block is how many tokens stand before each landmark, the mem_freq of the
 	// published code; 0 stands for 50. Only Step needs it: Forward is told where
 	// landmarks are.
@@ -66,6 +66,7 @@ type Config struct {
 // A Landmark is immutable and safe for concurrent use.
 type Landmark struct {
 	cfg     Config
+	turn    *rope.Rotation       // nil for none
 	print   state.Fingerprint    // of the states that belong to it
 	held    *attention.Attention // whose states hold tokens: it has their heads
 	tile    kernel.AttentionTile
@@ -87,12 +88,18 @@ func New(cfg Config) (*Landmark, error) {
 	case cfg.Selection < PerTokenAndHead || cfg.Selection > MaxOverTokens:
 		return fail("Selection is %d, want PerTokenAndHead, MaxOverHeads or MaxOverTokens", cfg.Selection)
 	}
-	if r := cfg.Rotation; r != nil {
-		switch c := r.Config(); {
-		case c.HeadDim != cfg.HeadDim:
-			return fail("Rotation is for heads of %d, want HeadDim = %d", c.HeadDim, cfg.HeadDim)
-		case r.Axes() != 1 || c.XPos != nil || c.Learned != nil:
-			return fail("Rotation is %s, want one with one axis, without learned frequencies and xPos", r)
+	var turn *rope.Rotation
+	if cfg.Rotation != nil {
+		r, err := *cfg.Rotation, error(nil)
+		cfg.Rotation = &r
+		if turn, err = rope.New(r); err != nil {
+			return fail("Rotation: %v", err)
+		}
+		switch {
+		case r.HeadDim != cfg.HeadDim:
+			return fail("Rotation.HeadDim is %d, want HeadDim = %d", r.HeadDim, cfg.HeadDim)
+		case turn.Axes() != 1 || r.XPos != nil || r.Learned != nil:
+			return fail("Rotation is %s, want one with one axis, without learned frequencies and xPos", turn)
 		}
 	}
 	att, err := attention.New(attention.Config{
@@ -111,7 +118,7 @@ func New(cfg Config) (*Landmark, error) {
 	same := att.Config() // with its checks and defaults
 	cfg.KVHeads, cfg.ValueDim, cfg.Scale = same.KVHeads, same.ValueDim, same.Scale
 	t := kernel.NewAttentionTile()
-	l := &Landmark{cfg: cfg, held: att, tile: t, sizes: tile.New(t)}
+	l := &Landmark{cfg: cfg, turn: turn, held: att, tile: t, sizes: tile.New(t)}
 	l.print = state.NewFingerprint("landmark", l.fingerprint()...)
 	return l, nil
 }
@@ -140,9 +147,14 @@ func (l *Landmark) workersFor(call int, work int64) int {
 	return parallel.Choose(l.cfg.Workers, call)
 }
 
-// Bytes returns 0: the operator has neither weights nor tables. Its Rotation,
-// states, pages and working memory count for themselves.
-func (l *Landmark) Bytes() int64 { return 0 }
+// Bytes returns the memory of the rotation's tables; the operator has no weights. States,
+// pages and working memory count for themselves.
+func (l *Landmark) Bytes() int64 {
+	if l.turn == nil {
+		return 0
+	}
+	return l.turn.Bytes()
+}
 
 // ScratchBytes returns the working memory that Forward takes for that many tokens,
 // at the most, besides its arguments; where landmarks stand closer than every few
@@ -152,7 +164,7 @@ func (l *Landmark) ScratchBytes(tokens int) int64 {
 	panel := int64(a.tile.Panel())
 	sections := int64(tokens)/int64(l.period()) + 1
 	n := int64(a.cfg.KVHeads) * (int64(tokens)*int64(a.outCols()) + (int64(tokens)+sections*panel)*int64(a.cfg.HeadDim))
-	if l.cfg.Rotation != nil {
+	if l.turn != nil {
 		n += int64(tokens) * int64(a.cfg.Heads+a.cfg.KVHeads) * int64(a.cfg.HeadDim)
 	}
 	rows := int64(a.sizes.Rows+a.tile.Rows()) * int64(a.cfg.HeadDim+a.outCols()+5+int(panel))

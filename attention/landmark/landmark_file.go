@@ -20,7 +20,7 @@ func (l *Landmark) fingerprint() []int64 {
 	cfg := &l.cfg
 	list := []int64{int64(cfg.Heads), int64(cfg.KVHeads), int64(cfg.HeadDim), int64(cfg.ValueDim), int64(math.Float32bits(cfg.Scale)),
 		int64(cfg.Block), int64(cfg.TopK), int64(cfg.Selection)}
-	if r := cfg.Rotation; r != nil {
+	if r := l.turn; r != nil {
 		list = append(list, int64(r.Config().Layout), int64(math.Float64bits(r.AttentionFactor())))
 		for _, f := range r.Frequencies() {
 			list = append(list, int64(math.Float64bits(f)))

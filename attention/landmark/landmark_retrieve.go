@@ -71,12 +71,12 @@ func (r *run) choose(ctx context.Context, workers int) error {
 		x.data = append(x.data, nil)
 	}
 	for i := range slots {
-		if cfg.Rotation == nil {
+		if r.op.turn == nil {
 			x.slots = append(x.slots, r.q)
 			continue
 		}
 		x.data[i] = scratch.Floats(x.data[i], r.q.Rows*r.q.Cols)
-		m, err := rotated(ctx, cfg.Rotation, x.data[i], r.call.q, s.start()-int64(i*r.op.period()))
+		m, err := rotated(ctx, r.op.turn, x.data[i], r.call.q, s.start()-int64(i*r.op.period()))
 		if err != nil {
 			return err
 		}

@@ -111,21 +111,21 @@ func (r *run) gather(ctx context.Context) error {
 		start = s.start() - int64(r.past)
 		r.k, r.v = r.joined(0, tailK, c.k), r.joined(1, tailV, c.v)
 	}
-	if l.cfg.Rotation == nil {
+	if l.turn == nil {
 		return nil
 	}
 	var err error
 	if r.state != nil {
-		err = l.cfg.Rotation.Rotate(r.k, start) // in place
+		err = l.turn.Rotate(r.k, start) // in place
 	} else {
 		r.data[0] = scratch.Floats(r.data[0], r.k.Rows*r.k.Cols)
-		r.k, err = rotated(ctx, l.cfg.Rotation, r.data[0], r.k, start)
+		r.k, err = rotated(ctx, l.turn, r.data[0], r.k, start)
 	}
 	if err != nil {
 		return err
 	}
 	r.data[2] = scratch.Floats(r.data[2], r.q.Rows*r.q.Cols)
-	r.q, err = rotated(ctx, l.cfg.Rotation, r.data[2], r.q, start+int64(r.past))
+	r.q, err = rotated(ctx, l.turn, r.data[2], r.q, start+int64(r.past))
 	return err
 }
 

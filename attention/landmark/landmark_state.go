@@ -189,7 +189,7 @@ func (r *run) commit() error {
 		copy(mat.Row(toK, at), mat.Row(k, row))
 		copy(mat.Row(toV, at), mat.Row(v, row))
 	}
-	if rotation := cfg.Rotation; rotation != nil {
+	if rotation := l.turn; rotation != nil {
 		for b := range whole {
 			err := rotation.Rotate(mat.Rows(parts[0], b*cfg.Block, (b+1)*cfg.Block), 0)
 			if err == nil {

@@ -190,9 +190,9 @@ func TestLandmarkRetrieval(t *testing.T) {
 		for seed := range uint64(24) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			const n, d, heads, kvHeads = 70, 8, 4, 2
-			turn := rotation(t, d)
+			turn := mustRotation(t, rotation(d))
 			block, top, most := 1+r.IntN(5), 1+r.IntN(4), []int{0, 6}[r.IntN(2)]
-			l := mustLandmark(t, Config{Heads: heads, KVHeads: kvHeads, HeadDim: d, Block: block, TopK: top, Rotation: turn, Selection: Selection(seed % 3), Workers: 2})
+			l := mustLandmark(t, Config{Heads: heads, KVHeads: kvHeads, HeadDim: d, Block: block, TopK: top, Rotation: rotation(d), Selection: Selection(seed % 3), Workers: 2})
 			period := block + 1
 			q, k, v, dst := matrix(seed, n, heads*d), matrix(seed+1, n, kvHeads*d), matrix(seed+2, n, kvHeads*d), zeroMatrix(n, heads*d)
 			at := func(x []float32, position int) []float32 {
@@ -302,7 +302,7 @@ func TestLandmarkBits(t *testing.T) {
 		var want []float32
 		for _, workers := range []int{1, 2, 5} {
 			end := tile.Small()
-			l := mustLandmark(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, Block: 6, TopK: 3, Workers: workers, Rotation: rotation(t, d)})
+			l := mustLandmark(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, Block: 6, TopK: 3, Workers: workers, Rotation: rotation(d)})
 			end()
 			s, _ := l.NewState(StateConfig{})
 			dst := zeroMatrix(n, 4*d)
@@ -316,18 +316,15 @@ func TestLandmarkBits(t *testing.T) {
 }
 
 func TestLandmarkErrors(t *testing.T) {
-	turn := rotation(t, 4)
-	axes, err := rope.New(rope.Config{HeadDim: 4, Axes: []rope.Axis{{Dim: 2}, {Dim: 2}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	axes := &rope.Config{HeadDim: 4, Axes: []rope.Axis{{Dim: 2}, {Dim: 2}}}
 	for want, cfg := range map[string]Config{
 		"Heads is 0":     {HeadDim: 4},
 		"Block is -1":    {Heads: 1, HeadDim: 4, Block: -1},
 		"TopK is -1":     {Heads: 1, HeadDim: 4, TopK: -1},
 		"Selection is 3": {Heads: 1, HeadDim: 4, Selection: 3},
-		"Rotation is for heads of 4, want HeadDim = 6": {Heads: 1, HeadDim: 6, Rotation: turn},
-		"Rotation is " + axes.String():                 {Heads: 1, HeadDim: 4, Rotation: axes},
+		"Rotation.HeadDim is 4, want HeadDim = 6":       {Heads: 1, HeadDim: 6, Rotation: rotation(4)},
+		"Rotation is " + mustRotation(t, axes).String(): {Heads: 1, HeadDim: 4, Rotation: axes},
+		"Rotation: rope: ":                              {Heads: 1, HeadDim: 4, Rotation: &rope.Config{HeadDim: -1}},
 	} {
 		if _, err := New(cfg); !errors.Is(err, attention.ErrConfig) || !strings.HasPrefix(err.Error(), "landmark: "+want) {
 			t.Errorf("error %v, want %s", err, want)

@@ -10,7 +10,7 @@ import (
 func TestLandmarkScratchBytes(t *testing.T) {
 	for _, n := range []int{1, 300, 1500} {
 		const d = 20
-		l := mustLandmark(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, ValueDim: 7, Rotation: rotation(t, d), Workers: 1})
+		l := mustLandmark(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, ValueDim: 7, Rotation: rotation(d), Workers: 1})
 		is := make([]bool, n)
 		for i := range is {
 			is[i] = l.IsLandmark(int64(i))
@@ -29,7 +29,7 @@ func TestLandmarkAllocations(t *testing.T) {
 	isatest.Run(t, func(t *testing.T) {
 		for _, workers := range []int{1, 4} {
 			const n, d = 70, 8
-			l := mustLandmark(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, Block: 6, TopK: 2, Workers: workers, Rotation: rotation(t, d)})
+			l := mustLandmark(t, Config{Heads: 4, KVHeads: 2, HeadDim: d, Block: 6, TopK: 2, Workers: workers, Rotation: rotation(d)})
 			l.sizes.Alone = 1
 			q, k, v, dst := matrix(1, n, 4*d), matrix(2, n, 2*d), matrix(3, n, 2*d), zeroMatrix(n, 4*d)
 			is := make([]bool, n)

@@ -99,7 +99,7 @@ func TestFormats(t *testing.T) {
 // without.
 func TestBatch(t *testing.T) {
 	const d, batch = 4, 3
-	l, m := mustLandmark(t, Config{Heads: 2, HeadDim: d, Block: 3, TopK: 2, Rotation: rotation(t, d)}), mustMeta(t, MetaConfig{Heads: 2, HeadDim: d})
+	l, m := mustLandmark(t, Config{Heads: 2, HeadDim: d, Block: 3, TopK: 2, Rotation: rotation(d)}), mustMeta(t, MetaConfig{Heads: 2, HeadDim: d})
 	var alone, together, aloneMeta, togetherMeta []attention.Past
 	for range batch {
 		for _, list := range []*[]attention.Past{&alone, &together} {
