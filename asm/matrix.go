@@ -1,6 +1,8 @@
 package asm
 
 import (
+	"fmt"
+
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/internal/kernel"
@@ -23,8 +25,13 @@ const (
 	Float16 = Format(kernel.Float16)
 )
 
-// String returns float32, bfloat16, int8 or float16.
-func (f Format) String() string { return kernel.Format(f).String() }
+// String returns float32, bfloat16, int8 or float16, and the number of another format.
+func (f Format) String() string {
+	if f > Float16 {
+		return fmt.Sprintf("format %d", uint8(f))
+	}
+	return kernel.Format(f).String()
+}
 
 // Matrix is the right operand of Gemm, [k, n], packed once into the order in
 // which the kernels read it.

@@ -47,8 +47,9 @@ const (
 	BFloat16x1
 )
 
-// String returns float32, bfloat16x3, bfloat16x6 or bfloat16x1.
-func (p Precision) String() string { return p.format().String() }
+// String returns float32, bfloat16x3, bfloat16x6 or bfloat16x1, and the number of what is none
+// of these.
+func (p Precision) String() string { return kernel.PrecisionName(uint8(p)) }
 
 // Unit returns the name of what multiplies in this precision beside the tier that Active
 // names: amx-bf16 for the matrix unit of that name, or none. It is none for Single, for

@@ -102,3 +102,15 @@ func BenchmarkGemmPrecision(b *testing.B) {
 		}
 	}
 }
+
+// TestNames: what is no format or precision has a name, too, for errors that tell it.
+func TestNames(t *testing.T) {
+	for got, want := range map[string]string{
+		Float16.String(): "float16", Format(4).String(): "format 4", Format(255).String(): "format 255",
+		BFloat16x1.String(): "bfloat16x1", Precision(4).String(): "precision 4", Precision(255).String(): "precision 255",
+	} {
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
