@@ -56,3 +56,27 @@ func TestLongWords(t *testing.T) {
 		}
 	}
 }
+
+// TestTemplateTokens: no template has tokens that are none, or so many that they fill the memory.
+func TestTemplateTokens(t *testing.T) {
+	const model = `"model": {"type": "WordLevel", "vocab": {"a": 0}}}`
+	single := func(times int, ids string) string {
+		list := strings.TrimSuffix(strings.Repeat(`{"SpecialToken": {"id": "a"}}, `, times), ", ")
+		return `{"post_processor": {"type": "TemplateProcessing", "single": [` + list + `], "special_tokens": {"a": {"ids": [` + ids + `]}}}, ` + model
+	}
+	for text, want := range map[string]string{
+		single(3, "0, 0"): "",
+		single(9000, "0"+strings.Repeat(", 0", 4000)): "more than",
+		single(1, "-1"): "token -1",
+		`{"post_processor": {"type": "BertProcessing", "sep": ["a", 0], "cls": ["a", 1e300]}, ` + model: "token 1e+300",
+		`{"post_processor": {"type": "BertProcessing", "sep": ["a", -1], "cls": ["a", 0]}, ` + model:    "token -1",
+	} {
+		tok, err := Read([]byte(text))
+		if want == "" && err != nil || want != "" && (!errors.Is(err, subquad.ErrCheckpoint) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%.200s: error %v", text, err)
+		}
+		if err == nil {
+			tok.Encode("a", true)
+		}
+	}
+}

@@ -31,6 +31,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/subquad/subquad"
@@ -195,10 +196,11 @@ func (t *Tokenizer) readTemplate(s *section) error {
 			if !ok {
 				return fmt.Errorf("%s: %v is no number", s.Type, pair[1])
 			}
-			if i == 0 {
-				t.before = append(t.before, int32(id))
-			} else {
-				t.after = append(t.after, int32(id))
+			if !(id >= 0 && id < math.MaxInt32) {
+				return fmt.Errorf("%s: token %v", s.Type, id)
+			}
+			if err := t.surround(i > 0, int32(id)); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -228,11 +230,30 @@ func (t *Tokenizer) readSingle(s *section) error {
 		if !ok {
 			return fmt.Errorf("%s: %q is not among its special_tokens", s.Type, x.SpecialToken.ID)
 		}
-		if seen {
-			t.after = append(t.after, token.IDs...)
-		} else {
-			t.before = append(t.before, token.IDs...)
+		if err := t.surround(seen, token.IDs...); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// mostTemplate bounds the tokens that stand before and after a text.
+const mostTemplate = 1 << 12
+
+// surround puts tokens before a text, or after it.
+func (t *Tokenizer) surround(after bool, ids ...int32) error {
+	list := &t.before
+	if after {
+		list = &t.after
+	}
+	if len(ids) > mostTemplate-len(*list) {
+		return fmt.Errorf("the post_processor puts more than %d tokens before a text, or after it", mostTemplate)
+	}
+	for _, id := range ids {
+		if id < 0 || id == math.MaxInt32 {
+			return fmt.Errorf("the post_processor has token %d", id)
+		}
+	}
+	*list = append(*list, ids...)
 	return nil
 }
