@@ -31,6 +31,9 @@ type pattern struct {
 	token addedToken
 }
 
+// mostAdded bounds the bytes of an added token.
+const mostAdded = 1 << 12
+
 // add takes the added tokens.
 func (t *Tokenizer) add(list []addedToken) error {
 	t.raw, t.normalized, t.blankRaw, t.blankNormalized = new(added), new(added), new(added), new(added)
@@ -42,11 +45,17 @@ func (t *Tokenizer) add(list []addedToken) error {
 		if x.Content == "" {
 			continue // it would be everywhere
 		}
+		if len(x.Content) > mostAdded {
+			return fmt.Errorf("added token %.40q has %d bytes, want at most %d", x.Content, len(x.Content), mostAdded)
+		}
 		t.contents[x.ID], t.ids[x.Content], t.added[x.ID] = x.Content, x.ID, x
 		text, in, blank := x.Content, t.raw, t.blankRaw
 		if x.Normalized != nil && *x.Normalized || x.Normalized == nil && !x.Special {
 			if text, in, blank = t.normalize(text), t.normalized, t.blankNormalized; text == "" {
 				continue
+			}
+			if len(text) > 16*mostAdded {
+				return fmt.Errorf("added token %.40q has %d bytes when it is normalized, want at most %d", x.Content, len(text), 16*mostAdded)
 			}
 		}
 		in.first[text[0]] = append(in.first[text[0]], pattern{text, x})

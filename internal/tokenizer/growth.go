@@ -8,7 +8,7 @@ import (
 const (
 	// mostGrowth is how many times as long the stages of a tokenizer may make a text: each of
 	// many could double it.
-	mostGrowth = 1 << 12
+	mostGrowth = 1 << 9
 	// mostDepth is how deep sequences of stages may stand in each other.
 	mostDepth = 16
 )

@@ -18,16 +18,18 @@ func TestGrowth(t *testing.T) {
 	const double, letters = `{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}`, `{"type": "ByteLevel"}`
 	const wanted = "times as long"
 	for text, want := range map[string]string{
-		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(60, double) + `]}, ` + model:                                                                                 wanted,
-		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(60, letters) + `]}, ` + model:                                                                                wanted,
-		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(60, `{"type": "Sequence", "normalizers": [`+double+`]}`) + `]}, ` + model:                                    wanted,
-		`{"normalizer": {"type": "Replace", "pattern": {"Regex": "."}, "content": "` + strings.Repeat("b", 5000) + `"}, ` + model:                                                  wanted,
-		`{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [` + list(60, letters) + `]}, ` + model:                                                                           wanted,
-		`{"decoder": {"type": "Sequence", "decoders": [` + list(60, double) + `]}, ` + model:                                                                                       wanted,
-		`{"pre_tokenizer": {"type": "Metaspace", "replacement": "  "}, ` + model:                                                                                                   "want one",
-		`{"normalizer": ` + strings.Repeat(`{"type": "Sequence", "normalizers": [`, 900) + double + strings.Repeat(`]}`, 900) + `, ` + model:                                       "deep",
-		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(8, double) + `]}, ` + model:                                                                                  "",
-		`{"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}, ` + model: "",
+		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(60, double) + `]}, ` + model:                                                                                                                                           wanted,
+		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(60, letters) + `]}, ` + model:                                                                                                                                          wanted,
+		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(60, `{"type": "Sequence", "normalizers": [`+double+`]}`) + `]}, ` + model:                                                                                              wanted,
+		`{"normalizer": {"type": "Replace", "pattern": {"Regex": "."}, "content": "` + strings.Repeat("b", 5000) + `"}, ` + model:                                                                                                            wanted,
+		`{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [` + list(60, letters) + `]}, ` + model:                                                                                                                                     wanted,
+		`{"decoder": {"type": "Sequence", "decoders": [` + list(60, double) + `]}, ` + model:                                                                                                                                                 wanted,
+		`{"pre_tokenizer": {"type": "Metaspace", "replacement": "  "}, ` + model:                                                                                                                                                             "want one",
+		`{"normalizer": ` + strings.Repeat(`{"type": "Sequence", "normalizers": [`, 900) + double + strings.Repeat(`]}`, 900) + `, ` + model:                                                                                                 "deep",
+		`{"added_tokens": [{"id": 9, "content": "` + strings.Repeat("a", 5000) + `"}], "model": {"type": "WordLevel", "vocab": {"a": 0}}}`:                                                                                                   "5000 bytes",
+		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(9, double) + `]}, "added_tokens": [{"id": 9, "content": "` + strings.Repeat("a", 4000) + `", "normalized": true}], "model": {"type": "WordLevel", "vocab": {"a": 0}}}`: "when it is normalized",
+		`{"normalizer": {"type": "Sequence", "normalizers": [` + list(8, double) + `]}, ` + model:                                                                                                                                            "",
+		`{"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}, ` + model:                                                           "",
 	} {
 		tok, err := Read([]byte(text))
 		if want == "" && err != nil || want != "" && (!errors.Is(err, subquad.ErrCheckpoint) || !strings.Contains(err.Error(), want)) {
