@@ -98,8 +98,8 @@ type DecimateCall struct {
 	State *State
 }
 
-// Forward takes a whole sequence: x is [inputs, channels], dst [Outputs(0, inputs), channels].
-// It allocates nothing after the first call. Errors match ErrShape.
+// Forward takes a whole sequence: x is [inputs, channels], dst [Outputs(0, inputs), channels],
+// and they share no element. It allocates nothing after the first call. Errors match ErrShape.
 func (d *Decimate) Forward(dst, x blas32.General) error {
 	return d.Run(context.Background(), &DecimateCall{Dst: dst, X: x})
 }

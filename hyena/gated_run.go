@@ -28,9 +28,9 @@ type GatedCall struct {
 	Workers int
 }
 
-// Forward runs a whole sequence: x is [tokens, 3 Dim], dst [tokens, Dim]. It costs about
-// 72 + 6 taps + 8 N flop for each token and channel, and allocates nothing after the first
-// call. Errors match ErrShape.
+// Forward runs a whole sequence: x is [tokens, 3 Dim], dst [tokens, Dim]; they share no
+// element. It costs about 72 + 6 taps + 8 N flop for each token and channel, and allocates
+// nothing after the first call. Errors match ErrShape.
 func (g *Gated) Forward(dst, x blas32.General) error {
 	return g.Run(context.Background(), &GatedCall{Dst: dst, X: x})
 }

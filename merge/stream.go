@@ -50,7 +50,7 @@ func (c *StreamConfig) numbers() []int64 {
 }
 
 // Forward merges a whole sequence and returns how many rows of dst, which has as many as
-// x, it has set. Errors match ErrShape.
+// x and shares no element with it or metric, it has set. Errors match ErrShape.
 func (op *Stream) Forward(dst, x, metric blas32.General) (int, error) {
 	return op.Run(context.Background(), &StreamCall{Dst: dst, X: x, Metric: metric, End: true})
 }

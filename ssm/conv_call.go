@@ -26,8 +26,8 @@ type ConvCall struct {
 	Workers int
 }
 
-// Forward convolves a whole sequence. After the first call nothing is allocated.
-// Errors match ErrShape.
+// Forward convolves a whole sequence: dst and x are [n, D] and share no element. After the
+// first call nothing is allocated. Errors match ErrShape.
 func (op *Conv) Forward(dst, x blas32.General) error {
 	return op.Run(context.Background(), &ConvCall{Dst: dst, X: x})
 }

@@ -33,9 +33,9 @@ type ScanCall struct {
 	Workers int
 }
 
-// Forward scans a whole sequence from a state of zero. Working memory does not
-// depend on its length; after the first call nothing is allocated. Errors match
-// ErrShape.
+// Forward scans a whole sequence from a state of zero, its arguments those of ScanCall; dst
+// may be x. Working memory does not depend on the length; after the first call nothing is
+// allocated. Errors match ErrShape.
 func (op *Scan) Forward(dst, x, dt, b, c blas32.General) error {
 	return op.Run(context.Background(), &ScanCall{Dst: dst, X: x, Dt: dt, B: b, C: c})
 }

@@ -37,8 +37,8 @@ type SISOCall struct {
 }
 
 // Forward runs a whole sequence from a state of zero, its arguments those of
-// SISOCall. Working memory does not depend on its length; after the first call
-// nothing is allocated. Errors match ErrShape.
+// SISOCall; dst may be x. Working memory does not depend on the length; after the first
+// call nothing is allocated. Errors match ErrShape.
 func (op *SISO) Forward(dst, x, dt, decay, trap, b, c, angles blas32.General) error {
 	return op.Run(context.Background(), &SISOCall{Dst: dst, X: x, Dt: dt, Decay: decay, Trap: trap, B: b, C: c, Angles: angles})
 }

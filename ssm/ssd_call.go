@@ -37,9 +37,9 @@ type SSDCall struct {
 	Workers int
 }
 
-// Forward runs a whole sequence from a state of zero. Working memory does not
-// depend on its length; after the first call nothing is allocated. Errors match
-// ErrShape, or ErrCall where the weights have no A.
+// Forward runs a whole sequence from a state of zero, its arguments those of SSDCall; dst may
+// be x. Working memory does not depend on the length; after the first call nothing is
+// allocated. Errors match ErrShape, or ErrCall where the weights have no A.
 func (op *SSD) Forward(dst, x, dt, b, c blas32.General) error {
 	return op.Run(context.Background(), &SSDCall{Dst: dst, X: x, Dt: dt, B: b, C: c})
 }

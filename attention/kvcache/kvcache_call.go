@@ -78,7 +78,9 @@ func (a *Attention) StepBatch(dst, q, k, v blas32.General, states []*State) erro
 }
 
 // Forward attends from one sequence to itself as the policies say, from an empty state
-// that is not kept. Errors match those of Run.
+// that is not kept: q is [tokens, Heads*HeadDim], k [tokens, KVHeads*HeadDim], v [tokens,
+// KVHeads*ValueDim] and dst [tokens, Heads*ValueDim]. Inputs may overlap each other, dst none of
+// them. Errors match those of Run.
 func (a *Attention) Forward(dst, q, k, v blas32.General) error {
 	r := a.scratch.Get()
 	defer a.scratch.Put(r)

@@ -58,7 +58,8 @@ func NewGroupAttention(cfg GroupConfig) (*GroupAttention, error) {
 
 // Forward attends over one sequence, without centres: dst [tokens, Heads*ValueDim] from q
 // and k [tokens, Heads*HeadDim] and v [tokens, Heads*ValueDim], with the tokens' buckets.
-// After the first call of a shape nothing is allocated. Errors match ErrShape or ErrCall.
+// Inputs may overlap each other, dst none of them. After the first call of a shape nothing is
+// allocated. Errors match ErrShape or ErrCall.
 func (g *GroupAttention) Forward(dst, q, k, v blas32.General, bucket []int32) error {
 	return g.Run(context.Background(), &GroupCall{Dst: dst, Q: q, K: k, V: v, Bucket: bucket})
 }

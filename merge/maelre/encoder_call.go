@@ -52,8 +52,8 @@ type Stage struct {
 }
 
 // Forward encodes one sequence x [tokens, D]: dst [1, classes] receives the logits,
-// or, without a head, dst [1, D] the pooled tokens. After the first call of a shape
-// nothing is allocated. Errors match ErrShape.
+// or, without a head, dst [1, D] the pooled tokens; it shares no element with x. After the
+// first call of a shape nothing is allocated. Errors match ErrShape.
 func (m *Encoder) Forward(dst, x blas32.General) error {
 	call := Call{X: x}
 	if m.head != nil {

@@ -44,8 +44,8 @@ type Call struct {
 }
 
 // Forward runs a whole sequence from a state of zero: of a recurrence that needs no more
-// than these inputs; those that its Config has no use for are zero values. Working memory
-// does not depend on its length; after the first call nothing is allocated. Errors match
+// than these inputs, which are those of Call; those that its Config has no use for are zero
+// values. dst may be v where it has its shape. Working memory does not depend on the length; after the first call nothing is allocated. Errors match
 // ErrShape or ErrCall.
 func (op *Recurrence) Forward(dst, q, k, v, decay, beta blas32.General) error {
 	return op.Run(context.Background(), &Call{Dst: dst, Q: q, K: k, V: v, Decay: decay, Beta: beta})
