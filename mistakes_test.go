@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad"
 )
@@ -117,6 +120,7 @@ func TestMistakes(t *testing.T) {
 			}
 			contexts(t, r)
 			empty(t, r)
+			together(t, r)
 			ofNone(t, r)
 		})
 	}
@@ -213,6 +217,39 @@ func (r *row) goOn(t *testing.T, what string, states []reflect.Value) {
 	a, b := x.run("after "+what), y.run("after "+what)
 	if a.fault+b.fault != "" || fmt.Sprint(a.err) != fmt.Sprint(b.err) || x.digest(false) != y.digest(false) {
 		t.Errorf("%s: the state goes on otherwise (%v%v, %v%v)", what, a.err, a.fault, b.err, b.fault)
+	}
+}
+
+// together makes the same mistake in all matrices of a call, which then go with each other.
+func together(t *testing.T, r *row) {
+	for _, way := range []struct {
+		name string
+		make func(m blas32.General) blas32.General
+	}{
+		{"rows without end and columns", func(m blas32.General) blas32.General { return blas32.General{Rows: math.MaxInt} }},
+		{"negative columns", func(m blas32.General) blas32.General { m.Cols = -m.Cols; return m }},
+		{"no rows, of a stride of 0", func(m blas32.General) blas32.General { return blas32.General{Cols: m.Cols} }},
+	} {
+		x, changed := r.trial(), false
+		for _, l := range x.leaves {
+			if given(x, l) {
+				l.set(way.make(l.v.Interface().(blas32.General)))
+				changed = true
+			}
+		}
+		if !changed {
+			return
+		}
+		before := x.digest(false)
+		o := x.run(way.name)
+		switch {
+		case o.fault != "" || o.err != nil && !slices.ContainsFunc(sentinels, func(e error) bool { return errors.Is(o.err, e) }):
+			t.Errorf("%s: %v %s", way.name, o.err, o.fault)
+		case o.err != nil && x.digest(false) != before:
+			t.Errorf("%s: something was written", way.name)
+		case o.err == nil && x.constructor():
+			r.use(t, way.name, o.made)
+		}
 	}
 }
 

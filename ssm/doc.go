@@ -74,6 +74,10 @@
 // together, that leave less than that leave nothing: subnormal numbers would take many times
 // as long.
 //
+// A value that is not finite reaches the later tokens of its sequence and no earlier ones;
+// of SSD and Mamba2, which multiply chunks, it may reach the earlier ones of its chunk, too,
+// unless SSDConfig.Recurrent is set.
+//
 // # Filters
 //
 // A [DeltaFilter] sees and may change dt of every token and channel, in prefill

@@ -26,7 +26,7 @@ type Sentences struct {
 // skip tokens follow, summed over heads: q is [tokens, Heads*HeadDim], k [tokens,
 // KVHeads*HeadDim] as the last layer has them, rotated. Errors match ErrShape.
 func AttentionRows(q, k blas32.General, heads, kvHeads int, scale float32, rows, skip int) (blas32.General, error) {
-	if heads < 1 || kvHeads < 1 || heads%kvHeads != 0 || q.Cols%heads != 0 {
+	if heads < 1 || kvHeads < 1 || heads%kvHeads != 0 || q.Cols%heads != 0 || q.Cols == 0 && q.Rows != 0 { // rows without columns may be any number
 		return blas32.General{}, check.Errorf(ErrShape, "kvcache: %d heads and %d key heads of q with %d columns", heads, kvHeads, q.Cols)
 	}
 	d := q.Cols / heads
@@ -68,6 +68,9 @@ func QuestionWeights(a blas32.General, question Run) ([]float32, error) {
 func checkColumns(name string, a blas32.General, x Run) error {
 	if err := check.Matrix(ErrShape, "kvcache", "a", a, -1, a.Cols, "tokens"); err != nil {
 		return err
+	}
+	if a.Cols == 0 && a.Rows > 0 {
+		return check.Errorf(ErrShape, "kvcache: a has no columns, want one for each token")
 	}
 	if x.From < 0 || x.To < x.From || x.To > a.Cols {
 		return check.Errorf(ErrShape, "kvcache: %s is %d to %d, want columns of a with %d", name, x.From, x.To, a.Cols)

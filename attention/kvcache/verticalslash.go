@@ -54,7 +54,7 @@ func (p VerticalSlash) checkCall(q, k blas32.General) (VerticalSlash, error) {
 		p.KVHeads = p.Heads
 	}
 	switch {
-	case p.Heads < 1 || p.KVHeads < 1 || p.Heads%p.KVHeads != 0 || q.Cols%p.Heads != 0:
+	case p.Heads < 1 || p.KVHeads < 1 || p.Heads%p.KVHeads != 0 || q.Cols%p.Heads != 0 || q.Cols == 0 && q.Rows != 0: // rows without columns may be any number
 		return p, check.Errorf(ErrShape, "kvcache: VerticalSlash of %d heads and %d key heads, q with %d columns", p.Heads, p.KVHeads, q.Cols)
 	case p.Last < 0 || p.Vertical < 0 || p.Slash < 0 || given(p.FirstColumns, 30) < 0 || given(p.NearDiagonals, 100) < 0:
 		return p, check.Errorf(ErrConfig, "kvcache: VerticalSlash with negative numbers: Last %d, Vertical %d, Slash %d", p.Last, p.Vertical, p.Slash)

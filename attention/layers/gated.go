@@ -160,6 +160,9 @@ func (g *Gated) Ground(objects blas32.General) (*Grounding, error) {
 
 // ground sets k and v [objects, D].
 func (g *Gated) ground(k, v, objects blas32.General, work *[]float32) {
+	if objects.Rows == 0 { // of any stride
+		return
+	}
 	if !g.cfg.Cross {
 		*work = scratch.Floats(*work, objects.Rows*g.width)
 		c := mat.Of(*work, objects.Rows, g.width)

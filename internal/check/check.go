@@ -45,6 +45,10 @@ type caused struct {
 func (c *caused) Error() string   { return c.text }
 func (c *caused) Unwrap() []error { return c.of[:] }
 
+// mostEmpty bounds the rows of a matrix without columns, which has no elements that would bound
+// them: what goes through rows, or takes memory for each, would not end.
+const mostEmpty = 1 << 20
+
 // Matrix returns an error unless m is rows x cols (any number of rows, if rows
 // is negative) and lies within its data. what says why cols is wanted.
 func Matrix(kind error, pkg, name string, m blas32.General, rows, cols int, what string) error {
@@ -53,6 +57,10 @@ func Matrix(kind error, pkg, name string, m blas32.General, rows, cols int, what
 		return Errorf(kind, "%s: %s has %d rows, want %d", pkg, name, m.Rows, rows)
 	case m.Rows < 0:
 		return Errorf(kind, "%s: %s has %d rows", pkg, name, m.Rows)
+	case m.Cols < 0: // where cols is of another matrix, or this one's
+		return Errorf(kind, "%s: %s has %d columns", pkg, name, m.Cols)
+	case rows < 0 && cols == 0 && m.Rows > mostEmpty:
+		return Errorf(kind, "%s: %s has %d rows without columns, want at most %d", pkg, name, m.Rows, mostEmpty)
 	case m.Cols != cols:
 		return Errorf(kind, "%s: %s has %d columns, want %s = %d", pkg, name, m.Cols, what, cols)
 	case m.Rows == 0 || cols == 0:
