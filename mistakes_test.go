@@ -141,10 +141,7 @@ type mistake struct {
 	make func(x *trial, l leaf, way int) string
 }
 
-var (
-	sentinels = []error{subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall, subquad.ErrState, subquad.ErrFull, subquad.ErrCheckpoint}
-	one       = func(e ...error) []error { return e }
-)
+var sentinels = []error{subquad.ErrConfig, subquad.ErrShape, subquad.ErrCall, subquad.ErrState, subquad.ErrFull, subquad.ErrCheckpoint}
 
 func (m *mistake) try(t *testing.T, r *row, i int) {
 	for way := 0; ; way++ {

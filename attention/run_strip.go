@@ -24,8 +24,8 @@ func (w *forwardWork) strip(t *keyTile, i, n int) {
 		for j := range n {
 			row := mat.Row(s, j)
 			l, h := w.seenPart(t, i+j, from, to)
-			tile.Hide(row[:l])
-			tile.Hide(row[h:])
+			kernel.Hide(row[:l])
+			kernel.Hide(row[h:])
 		}
 	}
 	if a.cfg.ReLU {

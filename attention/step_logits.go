@@ -2,6 +2,7 @@ package attention
 
 import (
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/tile"
 	"gonum.org/v1/gonum/blas/blas32"
@@ -58,8 +59,8 @@ func (w *stepWork) hide(s blas32.General, n int) {
 	}
 	for i := range s.Rows {
 		row := mat.Part(s, i, p.tile, p.n)
-		tile.Hide(row[:w.from[n*queries+i/group]])
-		tile.Hide(row[w.to[n*queries+i/group]:])
+		kernel.Hide(row[:w.from[n*queries+i/group]])
+		kernel.Hide(row[w.to[n*queries+i/group]:])
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 )
 
 var (
-	random     = mattest.Random
 	matrix     = mattest.Matrix
 	close64    = mattest.Close
 	sameBits   = mattest.SameBits

@@ -28,7 +28,6 @@ type run struct {
 	inputs  [3]blas32.General
 	group   parallel.Group
 	works   []work
-	workers int
 
 	// Of a chunk.
 	state      *State

@@ -6,6 +6,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/tile"
 )
@@ -106,7 +107,7 @@ func (w *worker) ownTokens(r *run, s *section, kvHead, i, n, at int) {
 		x := w.scores(r, i, n, to-from, k)
 		for j := range n {
 			if seen := at + j + 1 - from; seen < x.Cols {
-				tile.Hide(mat.Row(x, j)[max(seen, 0):])
+				kernel.Hide(mat.Row(x, j)[max(seen, 0):])
 			}
 		}
 		r.op.tile.Weights(x, w.top[i:i+n], w.sum[i:i+n], w.factor[i:i+n])

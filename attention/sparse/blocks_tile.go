@@ -197,7 +197,7 @@ func (e *engine) attend(w *stripWork, x *rows, list, next []packed, at int) {
 					asm.Add(y, y, t.data[e.slot.w:][:keys])
 				}
 				if at != noPosition {
-					tile.Hide(y[max(min(at+i+row+1-t.start, keys), 0):])
+					kernel.Hide(y[max(min(at+i+row+1-t.start, keys), 0):])
 				}
 			}
 			s.Cols += keys // tiles of which several share a step are whole panels, but for the last

@@ -4,6 +4,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
@@ -245,10 +246,10 @@ func (w *nsaWorker) attendKeys(r *nsaRun, x *rows, queries []int32, b, next, g, 
 			seen := start + int(queries[(i+j)/heads])
 			row := mat.Row(s, j)
 			if seen < keys {
-				tile.Hide(row[max(seen, 0):])
+				kernel.Hide(row[max(seen, 0):])
 			}
 			if window > 0 && seen > window {
-				tile.Hide(row[:min(seen-window, keys)])
+				kernel.Hide(row[:min(seen-window, keys)])
 			}
 		}
 		a.tile.Weights(s, x.top[i:i+n], x.sum[i:i+n], x.factor[i:i+n])

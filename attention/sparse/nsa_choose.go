@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/subquad/subquad/asm"
+	"github.com/subquad/subquad/internal/kernel"
 	"github.com/subquad/subquad/internal/mat"
 	"github.com/subquad/subquad/internal/scratch"
 	"github.com/subquad/subquad/internal/tile"
@@ -116,7 +117,7 @@ func (w *nsaWorker) attendMeans(r *nsaRun, from, n, g, seen int, reads bool) {
 		}
 		for i := range rows {
 			if visible := a.compressed(r.past+from+i/a.group()+1) - c; visible < count {
-				tile.Hide(mat.Row(x, i)[max(visible, 0):])
+				kernel.Hide(mat.Row(x, i)[max(visible, 0):])
 			}
 		}
 		a.tile.Weights(x, w.rows.top[:rows], w.rows.sum[:rows], w.rows.factor[:rows])

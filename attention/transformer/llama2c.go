@@ -183,7 +183,7 @@ func (r *headed) size() int64 { return r.head.Size() + r.body.Size() }
 // ReadAt implements io.ReaderAt.
 func (r *headed) ReadAt(b []byte, at int64) (n int, err error) {
 	if at < r.head.Size() {
-		if n, err = r.head.ReadAt(b, at); n == len(b) {
+		if n, _ = r.head.ReadAt(b, at); n == len(b) {
 			return n, nil
 		}
 		at += int64(n)

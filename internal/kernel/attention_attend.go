@@ -70,7 +70,6 @@ func (a *attendedStrip) hide(s []float32) {
 	if a.whole {
 		return
 	}
-	low := float32(math.Inf(-1))
 	for j := range a.n {
 		row := s[j*a.x.S.Stride:][:a.hi-a.lo]
 		l := max(a.x.From[a.row+j]-a.from-a.lo, 0)
@@ -78,12 +77,16 @@ func (a *attendedStrip) hide(s []float32) {
 		if l >= h {
 			l, h = 0, 0
 		}
-		for c := range row[:l] {
-			row[c] = low
-		}
-		for c := range row[h:] {
-			row[h+c] = low
-		}
+		Hide(row[:l])
+		Hide(row[h:])
+	}
+}
+
+// Hide sets scores to -Inf, as those of keys that are not seen.
+func Hide(scores []float32) {
+	low := float32(math.Inf(-1))
+	for j := range scores {
+		scores[j] = low
 	}
 }
 

@@ -140,13 +140,6 @@ func (v *pairTokenizer) joins(a, b int32) (id int32, score float32, ok bool) {
 	return id, score, ok
 }
 
-func ids(list []int64) (out []int32) {
-	for _, v := range list {
-		out = append(out, int32(v))
-	}
-	return out
-}
-
 // scored reads a vocabulary of pieces.
 func scored(f *golden.File, space bool) *pairTokenizer {
 	v := &pairTokenizer{ids: map[string]int32{}, scores: f.Float32("vocab.scores"), space: space}

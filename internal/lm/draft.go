@@ -130,7 +130,6 @@ type ModelDraft struct {
 	Width int
 
 	partner *partner
-	order   []int32
 }
 
 // Draft implements Drafter.

@@ -71,13 +71,6 @@ func New(t interface {
 // NegInf is the score of a key that is not seen.
 var NegInf = float32(math.Inf(-1))
 
-// Hide sets scores to -Inf.
-func Hide(scores []float32) {
-	for j := range scores {
-		scores[j] = NegInf
-	}
-}
-
 // SparseValues is AttentionTile.Values for a tile with NaN or Inf among its values:
 // a value whose weight is 0 must not count. o is [rows, whole panels], p the weights
 // [rows, keys], v the values as the tile packs them, panels of size keys each, and

@@ -92,13 +92,6 @@ func (l *lowRank) rank() int {
 	return r
 }
 
-func (l *lowRank) bytes() int64 {
-	if l.down == nil {
-		return 0
-	}
-	return int64(l.down.Bytes()) + int64(l.up.Bytes())
-}
-
 // checkRank sets an error unless n can be the rank of a matrix of low rank.
 func checkRank(p *dense.Packer, name, what string, n int) {
 	if p.Err == nil && (n <= 0 || n > maxSize) {

@@ -253,13 +253,13 @@ func roomOf(path string) (string, error) {
 	case err != nil:
 		return "", err
 	}
-	for _, m := range modelType.FindAllSubmatch(config, -1) {
+	if m := modelType.FindSubmatch(config); m != nil {
 		switch kind := string(m[1]); {
 		case strings.HasPrefix(kind, "hyena"):
 			return "dna", nil
 		case slices.Contains([]string{"mamba", "mamba2", "falcon_mamba", "mamba_ssm"}, kind):
 			return "mamba", nil
-		case kind == "rwkv7":
+		case strings.HasPrefix(kind, "rwkv7"):
 			return "rwkv", nil
 		case strings.HasPrefix(kind, "stripedhyena"):
 			return "striped", nil
