@@ -86,8 +86,7 @@ type stepper struct {
 	run      func(ctx context.Context, dst, x blas32.General, b batch, filter ssm.DeltaFilter, workers int) error
 }
 
-func (s *stepper) name() string  { return s.op.Identity().Name }
-func (s *stepper) channels() int { return s.op.Identity().Channels }
+func (s *stepper) name() string { return s.op.Identity().Name }
 
 func (s *stepper) forward(t testing.TB, x blas32.General) blas32.General {
 	t.Helper()
